@@ -1,0 +1,1 @@
+"""polypod: an actor-model runtime for LLM agents."""

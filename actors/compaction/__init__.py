@@ -1,0 +1,1 @@
+"""When and where to fold a history: pure."""

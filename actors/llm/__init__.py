@@ -1,0 +1,1 @@
+"""Who answers: clients for models, behind one contract."""

@@ -1,0 +1,193 @@
+"""The contract of model clients: a request in, blocks out, then exactly one end."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import msgspec
+from msgspec import Struct
+
+from protocol.items import AssistantItem, Item, Part, TextPart, ThinkingPart, ToolCall
+from protocol.tools import ToolSpec
+from protocol.usage import Usage
+
+StopReason = Literal["end_turn", "tool_use", "max_tokens", "content_filter", "refusal", "pause"]
+
+
+class Request(Struct, frozen=True):
+    """One request to a model.
+
+    ``items`` is the history as the model shall see it: a view that must not be changed, and that
+    grows only at its end from one request of a pod to the next (until a prune or a compaction).
+    ``scratch`` is a dict that the pod keeps from request to request for its client alone, say for
+    items that are already encoded. ``deadline`` (``time.monotonic()`` seconds) bounds all attempts.
+    """
+
+    items: Sequence[Item]
+    system: str | None = None
+    tools: tuple[ToolSpec, ...] = ()
+    model: str = ""
+    max_tokens: int | None = None
+    temperature: float | None = None
+    output_schema: dict[str, Any] | None = None
+    deadline: float | None = None
+    scratch: dict[str, Any] = {}
+
+
+class TextChunk(Struct, frozen=True):
+    """A piece of text of block ``index``."""
+
+    text: str
+    index: int = 0
+
+
+class ThinkingChunk(Struct, frozen=True, omit_defaults=True):
+    """A piece of reasoning of block ``index``, or (last) the signature that must go back with it."""
+
+    text: str = ""
+    index: int = 0
+    signature: str | None = None
+    redacted: str | None = None
+
+
+class CallStart(Struct, frozen=True):
+    """The model began a tool call; ``id`` is unique within the answer."""
+
+    index: int
+    id: str
+    name: str
+
+
+class CallChunk(Struct, frozen=True):
+    """A piece of the argument text (JSON) of the call at ``index``."""
+
+    index: int
+    text: str
+
+
+class CallEnd(Struct, frozen=True):
+    """The argument text of the call at ``index`` is complete; without it the call was cut."""
+
+    index: int
+
+
+class UsageReport(Struct, frozen=True):
+    """What the server told of the call's tokens up to now; a later report replaces an earlier one."""
+
+    usage: Usage
+
+
+class End(Struct, frozen=True):
+    """The one terminal block: the answer is complete, and why it stopped."""
+
+    stop_reason: StopReason
+    model: str | None = None
+
+
+Block = TextChunk | ThinkingChunk | CallStart | CallChunk | CallEnd | UsageReport | End
+
+
+@runtime_checkable
+class LLMClient(Protocol):
+    """Who answers.
+
+    Contract of ``stream``: called on the pod's event loop, any number of times at once. It yields
+    blocks and ends after exactly one ``End``, or raises a ModelError (before or between blocks) and
+    then yields nothing more. It must not retry once it has yielded a block. Closing the iterator
+    early (``aclose``) frees the connection. A client may have ``model`` (what to call it) and
+    ``async aclose()`` (its owner is done with it); a client given to ``spawn`` is closed by its giver.
+    """
+
+    def stream(self, request: Request) -> AsyncIterator[Block]:
+        """Answer ``request``."""
+        ...
+
+
+class Answer(Struct, frozen=True):
+    """A whole answer, assembled from blocks."""
+
+    item: AssistantItem
+    stop_reason: StopReason
+    usage: Usage | None
+    model: str | None
+
+
+class Assembler:
+    """Blocks in, the whole answer out; blocks may overlap and are put in order of their index."""
+
+    __slots__ = ("_calls", "_closed", "_end", "_texts", "_usage")
+
+    def __init__(self) -> None:
+        self._texts: dict[int, list[TextChunk | ThinkingChunk]] = {}
+        self._calls: dict[int, tuple[CallStart, list[str]]] = {}
+        self._closed: set[int] = set()
+        self._usage: Usage | None = None
+        self._end: End | None = None
+
+    def feed(self, block: Block) -> None:
+        """Take the next block."""
+        kind = type(block)
+        if kind is TextChunk or kind is ThinkingChunk:
+            self._texts.setdefault(block.index, []).append(block)  # type: ignore[union-attr,arg-type]
+        elif isinstance(block, CallChunk):
+            self._calls[block.index][1].append(block.text)
+        elif isinstance(block, CallStart):
+            self._calls[block.index] = (block, [])
+        elif isinstance(block, CallEnd):
+            self._closed.add(block.index)
+        elif isinstance(block, UsageReport):
+            self._usage = block.usage
+        elif isinstance(block, End):
+            self._end = block
+
+    @property
+    def usage(self) -> Usage | None:
+        """What is known of the call's tokens up to now."""
+        return self._usage
+
+    def call_at(self, index: int) -> CallStart:
+        """The call that was started at ``index``."""
+        return self._calls[index][0]
+
+    @property
+    def ended(self) -> bool:
+        """Whether the terminal block has come."""
+        return self._end is not None
+
+    def answer(self) -> Answer:
+        """The whole answer; only once ``ended``."""
+        if self._end is None:
+            raise ValueError("the stream has not ended")
+        content = tuple(part for _, chunks in sorted(self._texts.items()) for part in _parts(chunks))
+        calls = tuple(
+            _call(start, "".join(pieces), complete=index in self._closed)
+            for index, (start, pieces) in sorted(self._calls.items())
+        )
+        reason = self._end.stop_reason
+        if calls and reason == "end_turn":
+            reason = "tool_use"  # the presence of calls decides, whatever the server says
+        return Answer(AssistantItem(content, calls), reason, self._usage, self._end.model)
+
+
+def _parts(chunks: list[TextChunk | ThinkingChunk]) -> list[Part]:
+    """The parts of one block; a thinking block with nothing in it is none."""
+    text = "".join(chunk.text for chunk in chunks)
+    if isinstance(chunks[0], TextChunk):
+        return [TextPart(text)] if text else []
+    thinking = [chunk for chunk in chunks if isinstance(chunk, ThinkingChunk)]
+    signature = "".join(chunk.signature or "" for chunk in thinking) or None
+    redacted = "".join(chunk.redacted or "" for chunk in thinking) or None
+    return [ThinkingPart(text, signature, redacted)] if text or signature or redacted else []
+
+
+def _call(start: CallStart, text: str, *, complete: bool) -> ToolCall:
+    """A call with its arguments, or with the text that is none in ``invalid``."""
+    if complete:
+        if not text.strip():
+            return ToolCall(start.id, start.name)
+        try:
+            return ToolCall(start.id, start.name, msgspec.json.decode(text, type=dict[str, Any]))
+        except (msgspec.DecodeError, UnicodeError, RecursionError):
+            pass
+    return ToolCall(start.id, start.name, {}, text)

@@ -1,0 +1,1 @@
+"""The machinery: loops, actors, futures, the bus."""

@@ -1,0 +1,1 @@
+"""Where a session is kept and how it becomes a history again."""

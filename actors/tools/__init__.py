@@ -1,0 +1,1 @@
+"""What a pod can do, under its scope."""

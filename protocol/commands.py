@@ -1,0 +1,126 @@
+"""Commands: what is sent to a pod's mailbox; the pod answers each on the future it came with."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from msgspec import Struct
+
+from protocol.items import AssistantItem, Part, SystemItem, ToolResult, UserItem, parts_of
+
+
+class Command(Struct, frozen=True, tag=True, omit_defaults=True):
+    """What all commands have: nothing but their names."""
+
+
+class Run(Command, frozen=True):
+    """Start a run, or queue it behind the one that goes on (``busy``). ``output_schema`` is the
+    JSON Schema that the answer has to fit.
+    """
+
+    content: tuple[Part, ...]
+    busy: Literal["queue", "reject"] = "queue"
+    output_schema: dict[str, Any] | None = None
+
+    @classmethod
+    def of(
+        cls,
+        content: str | list[Part] | tuple[Part, ...],
+        *,
+        busy: Literal["queue", "reject"] = "queue",
+        output_schema: dict[str, Any] | None = None,
+    ) -> Run:
+        """A run from a text or parts."""
+        return cls(parts_of(content), busy, output_schema)
+
+
+class Steer(Command, frozen=True):
+    """Say something to the run that goes on; it joins before the next request."""
+
+    content: tuple[Part, ...]
+
+
+class Notify(Command, frozen=True):
+    """Tell the pod something: joins the run that goes on, or starts one."""
+
+    content: tuple[Part, ...]
+
+
+class Cancel(Command, frozen=True):
+    """End the run that goes on."""
+
+
+class Pause(Command, frozen=True):
+    """Interrupt the run that goes on so that it can be resumed."""
+
+
+class Resume(Command, frozen=True):
+    """Go on with a paused run."""
+
+
+class Compact(Command, frozen=True):
+    """Compact the history now, keeping about ``retained_tokens`` of its end as it is."""
+
+    retained_tokens: int | None = None
+
+
+class TryPreRunCompact(Command, frozen=True):
+    """Compact if the threshold says so; never an error."""
+
+
+class TryPostRunExtract(Command, frozen=True):
+    """Run memory extraction to its end if the threshold says so; never an error."""
+
+
+class SpawnMemoryJobs(Command, frozen=True):
+    """Start the memory jobs that are due and do not wait for them."""
+
+
+class WaitForMemoryJobs(Command, frozen=True):
+    """Wait until the memory jobs have ended, at most ``timeout`` seconds."""
+
+    timeout: float | None = None
+
+
+class PushItem(Command, frozen=True):
+    """Put an item into the history as it is."""
+
+    item: UserItem | AssistantItem | SystemItem | ToolResult
+
+
+class History(Command, frozen=True):
+    """Tell the items of the history."""
+
+
+class Describe(Command, frozen=True):
+    """Tell what the pod is and how it does."""
+
+
+class Fork(Command, frozen=True):
+    """Open a new session that branches off after the entry with hash ``at`` (None: the head)."""
+
+    at: str | None = None
+
+
+class Stop(Command, frozen=True):
+    """End the pod; its session stays."""
+
+
+COMMANDS: tuple[type[Command], ...] = (
+    Run,
+    Steer,
+    Notify,
+    Cancel,
+    Pause,
+    Resume,
+    Compact,
+    TryPreRunCompact,
+    TryPostRunExtract,
+    SpawnMemoryJobs,
+    WaitForMemoryJobs,
+    PushItem,
+    History,
+    Describe,
+    Fork,
+    Stop,
+)

@@ -1,0 +1,77 @@
+"""Entries: what a session log is made of.
+
+Every durable event is an entry, stored as the bytes that its subscribers would be sent. Three more
+kinds are no events: how a session was opened, which items it took over, and how far memory has read.
+An entry's number (``seq``) and hash stand beside its bytes: ``hash = SHA-256(hash before ‖ bytes)``,
+where the first entry of a session has 32 zero bytes before it.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+from msgspec import Raw, Struct
+
+from protocol.events import (
+    DURABLE_EVENTS,
+    DurableEvent,
+)
+from protocol.items import AssistantItem, SystemItem, ToolResult, UserItem
+
+#: What stands before the first entry of a session.
+GENESIS = bytes(32)
+
+
+class Parent(Struct, frozen=True):
+    """Where a session comes from: the session and its entry after which this one goes on."""
+
+    kind: Literal["forked_from", "compacted_from"]
+    session_id: str
+    at_hash: str
+    at_seq: int
+
+
+class SessionOpened(Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True):
+    """The first entry of a session. ``manifest`` is what the pod was asked to be, without secrets."""
+
+    session_id: str
+    seq: int
+    at: float
+    pod: str
+    manifest: Raw
+    parent: Parent | None = None
+
+
+class ItemsKept(Struct, frozen=True, kw_only=True, tag=True):
+    """Items that a compacted or forked session takes over from its parent; nobody is told again."""
+
+    seq: int
+    at: float
+    items: tuple[UserItem | AssistantItem | SystemItem | ToolResult, ...]
+
+
+class MemoryPointer(Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True):
+    """Memory extraction has read the history through its first ``pointer`` items (None: reset)."""
+
+    seq: int
+    at: float
+    pointer: int | None = None
+
+
+Entry = SessionOpened | ItemsKept | MemoryPointer | DurableEvent
+ENTRIES: tuple[type, ...] = (SessionOpened, ItemsKept, MemoryPointer, *DURABLE_EVENTS)
+
+
+class StoredEntry(NamedTuple):
+    """An entry as a store keeps it: its number, its hash and its bytes, never re-encoded."""
+
+    seq: int
+    hash: bytes
+    body: bytes
+
+
+class Head(NamedTuple):
+    """The end of a session: the number and the hash of its last entry."""
+
+    seq: int
+    hash: bytes

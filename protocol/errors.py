@@ -1,0 +1,314 @@
+"""The one tree of errors, and ``Failure``, an error as data.
+
+PolypodError
+├── ManifestError            a manifest is wrong: file, key, what was expected
+├── SystemNotRunning         a PodSystem was used before it was entered or after it was left
+├── WouldDeadlock            a blocking wait on the thread whose loop would have to answer it
+├── PodError
+│   ├── NameTaken            an explicit pod name is in use
+│   ├── PodNotFound
+│   ├── PodBusy              a run is going on (or 32 wait behind it)
+│   ├── NotRunning           steer with no run to steer
+│   ├── NotPaused            resume with no paused run
+│   ├── PodStopped           the pod is gone, or went while the command waited
+│   ├── RunFailed            a run ended by an error: ``cause`` and ``failure``
+│   ├── CompactionFailed
+│   └── OutputInvalid        the model never gave an answer of the type asked for
+├── BudgetError              a budget that cannot hold: a cost limit on a model without a price
+├── SessionError
+│   ├── SessionNotFound
+│   ├── SessionInUse         another process or pod holds the session: pid, host, since
+│   ├── SessionCorrupt       the chain breaks: which session, which entry
+│   ├── UnknownEntry         a fork at a hash that the session does not have
+│   ├── HeadConflict         compare-and-swap lost: somebody else appended
+│   └── StoreError           the store cannot write or read: disk full, locked, no database
+├── ModelError               a model server's refusal or failure, classified by ``kind``
+│   ├── MissingKey           the environment variable that holds the key is not set
+│   └── ScriptExhausted      a ScriptedClient was asked for more replies than it has
+├── ScriptLeftover           a ScriptedClient was not asked for all its replies
+├── ToolError
+│   ├── ToolArgumentsInvalid
+│   ├── ToolTimeout
+│   └── ScopeRefused         a path that the scope does not allow
+└── WireError                bytes that are no such type, or of a later version
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, get_args
+
+from msgspec import Struct
+
+ModelErrorKind = Literal[
+    "rate_limit",
+    "overloaded",
+    "auth",
+    "billing",
+    "context_overflow",
+    "invalid_request",
+    "not_found",
+    "content_filter",
+    "connection",
+    "timeout",
+    "protocol",
+    "server",
+]
+MODEL_ERROR_KINDS: tuple[ModelErrorKind, ...] = get_args(ModelErrorKind)
+
+
+class Failure(Struct, frozen=True, omit_defaults=True):
+    """An error as data, to cross a log, a bus or a pipe.
+
+    ``kind`` is the name of the error's class; a ModelError adds its classification in
+    ``details["kind"]``. ``hint`` says what to do about it.
+    """
+
+    kind: str
+    message: str
+    hint: str | None = None
+    details: dict[str, Any] = {}
+
+    @classmethod
+    def of(cls, error: BaseException) -> Failure:
+        """The failure that describes ``error``; foreign errors keep their class name."""
+        if isinstance(error, PolypodError):
+            return cls(type(error).__name__, error.message, error.hint, error.details())
+        return cls(type(error).__name__, str(error) or repr(error))
+
+    def __str__(self) -> str:
+        """The message, with the hint where there is one."""
+        return f"{self.message} ({self.hint})" if self.hint else self.message
+
+    def __contains__(self, text: str) -> bool:
+        """Whether the message says ``text``, so that a failure reads like its message."""
+        return text in str(self)
+
+
+class PolypodError(Exception):
+    """Anything that polypod raises on purpose. ``hint`` says what to do, where that is known."""
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.hint})" if self.hint else self.message
+
+    def details(self) -> dict[str, Any]:
+        """What a program may want to know besides the words; never a secret."""
+        return {}
+
+
+class ManifestError(PolypodError, ValueError):
+    """A manifest is wrong; the message names the file, the key and what was expected."""
+
+
+class SystemNotRunning(PolypodError, RuntimeError):  # noqa: N818 - a public name
+    """A PodSystem was used before it was entered or after it was left."""
+
+
+class WouldDeadlock(PolypodError, RuntimeError):  # noqa: N818
+    """A blocking wait on the very thread whose event loop would have to bring the answer."""
+
+
+class PodError(PolypodError):
+    """A command that a pod cannot follow."""
+
+
+class NameTaken(PodError):  # noqa: N818
+    """An explicit pod name is in use in this system."""
+
+
+class PodNotFound(PodError, KeyError):  # noqa: N818
+    """No pod of that name in this system."""
+
+    __str__ = PolypodError.__str__
+
+
+class PodBusy(PodError):  # noqa: N818
+    """A run is going on and the caller would not wait, or too many wait already."""
+
+
+class NotRunning(PodError):  # noqa: N818
+    """There is no run to steer."""
+
+
+class NotPaused(PodError):  # noqa: N818
+    """There is no paused run to resume."""
+
+
+class PodStopped(PodError):  # noqa: N818
+    """The pod has stopped, or stopped while the command waited."""
+
+
+class RunFailed(PodError):  # noqa: N818
+    """A run ended by an error. ``cause`` is that error, ``failure`` the same as data."""
+
+    def __init__(self, cause: BaseException, *, run_id: str | None = None) -> None:
+        self.cause = cause
+        self.failure = Failure.of(cause)
+        self.run_id = run_id
+        super().__init__(self.failure.message, hint=self.failure.hint)
+        self.__cause__ = cause
+
+    def details(self) -> dict[str, Any]:
+        return {"cause": self.failure.kind, "run_id": self.run_id, **self.failure.details}
+
+
+class CompactionFailed(PodError):  # noqa: N818
+    """A history could not be compacted; the session is as it was."""
+
+
+class OutputInvalid(PodError):  # noqa: N818
+    """The model gave no answer of the type that was asked for."""
+
+
+class BudgetError(PolypodError):
+    """A budget that cannot be held, refused before anything is spent."""
+
+
+class SessionError(PolypodError):
+    """Something about a session or its store."""
+
+
+class SessionNotFound(SessionError, KeyError):  # noqa: N818
+    """No session of that id in the store."""
+
+    __str__ = PolypodError.__str__
+
+
+class SessionInUse(SessionError):  # noqa: N818
+    """Another process or pod holds the session."""
+
+    def __init__(self, session_id: str, *, pid: int, host: str, since: float, pod: str = "") -> None:
+        self.session_id, self.pid, self.host, self.since, self.pod = (
+            session_id,
+            pid,
+            host,
+            since,
+            pod,
+        )
+        who = f"pod {pod!r} of process {pid}" if pod else f"process {pid}"
+        super().__init__(
+            f"session {session_id} is in use by {who} on {host}",
+            hint="stop it there first, or fork the session",
+        )
+
+    def details(self) -> dict[str, Any]:
+        return {
+            "session_id": self.session_id,
+            "pid": self.pid,
+            "host": self.host,
+            "since": self.since,
+            "pod": self.pod,
+        }
+
+
+class SessionCorrupt(SessionError):  # noqa: N818
+    """The hash chain of a session breaks at one entry; what stands before it is sound."""
+
+    def __init__(self, session_id: str, seq: int, why: str) -> None:
+        self.session_id, self.seq, self.why = session_id, seq, why
+        super().__init__(
+            f"session {session_id} is damaged at entry {seq}: {why}",
+            hint="the entries before it are sound: fork the session there",
+        )
+
+    def details(self) -> dict[str, Any]:
+        return {"session_id": self.session_id, "seq": self.seq}
+
+
+class UnknownEntry(SessionError):  # noqa: N818
+    """A session has no entry with that hash."""
+
+
+class HeadConflict(SessionError):  # noqa: N818
+    """Somebody else appended to the session first; nothing was written."""
+
+
+class StoreError(SessionError):
+    """The store could not read or write; nothing half-written is left."""
+
+
+class ModelError(PolypodError):
+    """A model server's refusal or failure.
+
+    ``kind`` is one of MODEL_ERROR_KINDS, ``status`` the HTTP status where there was one,
+    ``retry_after`` the seconds the server asked to wait, ``where`` its host and port, ``retryable``
+    whether the same request may work later.
+    """
+
+    def __init__(  # noqa: PLR0913 - each is a fact of the failure
+        self,
+        message: str,
+        *,
+        kind: ModelErrorKind,
+        hint: str | None = None,
+        status: int | None = None,
+        retry_after: float | None = None,
+        where: str | None = None,
+        retryable: bool | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.kind = kind
+        self.status = status
+        self.retry_after = retry_after
+        self.where = where
+        self.retryable = (
+            kind in {"rate_limit", "overloaded", "connection", "timeout", "server"}
+            if retryable is None
+            else retryable
+        )
+
+    def details(self) -> dict[str, Any]:
+        known = {
+            "kind": self.kind,
+            "status": self.status,
+            "retry_after": self.retry_after,
+            "where": self.where,
+        }
+        return {key: value for key, value in known.items() if value is not None}
+
+
+class MissingKey(ModelError):  # noqa: N818
+    """A key is required and its environment variable is not set."""
+
+    def __init__(self, variable: str, *, what: str) -> None:
+        super().__init__(
+            f"{what} needs a key, and the environment variable {variable} is not set",
+            kind="auth",
+            hint=f"export {variable}=… and start again",
+        )
+        self.variable = variable
+
+
+class ScriptExhausted(ModelError):  # noqa: N818
+    """A ScriptedClient was asked for more replies than its script has; never retried."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, kind="protocol", retryable=False)
+
+
+class ScriptLeftover(PolypodError, AssertionError):  # noqa: N818
+    """A ScriptedClient has replies that nobody asked for."""
+
+
+class ToolError(PolypodError):
+    """What a tool tells the model when it cannot do what was asked; tools raise it freely."""
+
+
+class ToolArgumentsInvalid(ToolError):  # noqa: N818
+    """The arguments of a call do not fit the tool's schema."""
+
+
+class ToolTimeout(ToolError):  # noqa: N818
+    """A tool took longer than its time-out, in seconds."""
+
+
+class ScopeRefused(ToolError):  # noqa: N818
+    """A path that the pod's scope does not allow."""
+
+
+class WireError(PolypodError, ValueError):
+    """Bytes that are not what they should be, or are of a later version of the protocol."""

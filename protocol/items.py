@@ -1,0 +1,147 @@
+"""Items: what a conversation is made of, in the one vocabulary used inside polypod."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import Struct
+
+
+class TextPart(Struct, frozen=True, tag="text"):
+    """A piece of text."""
+
+    text: str
+
+
+class ImagePart(Struct, frozen=True, tag="image"):
+    """A picture for models that see: base64 ``data`` with its media type, or a ``url``."""
+
+    media_type: str = "image/png"
+    data: str | None = None
+    url: str | None = None
+
+    @property
+    def text(self) -> str:
+        """What stands for the picture where only text is shown."""
+        return f"[image {self.media_type}]"
+
+
+class ThinkingPart(Struct, frozen=True, tag="thinking", omit_defaults=True):
+    """Reasoning a model showed. ``signature`` must go back unchanged where a vendor gave one;
+    ``redacted`` holds the opaque form that some vendors send instead of text.
+    """
+
+    text: str = ""
+    signature: str | None = None
+    redacted: str | None = None
+
+
+Part = TextPart | ImagePart | ThinkingPart
+
+
+def _joined(parts: tuple[Part, ...]) -> str:
+    """The visible text of parts; reasoning is not part of what was said."""
+    if len(parts) == 1 and type(parts[0]) is TextPart:
+        return parts[0].text
+    return "".join(part.text for part in parts if not isinstance(part, ThinkingPart))
+
+
+def parts_of(content: str | list[Part] | tuple[Part, ...]) -> tuple[Part, ...]:
+    """Content as users write it (a text or parts) as the tuple that items hold."""
+    return (TextPart(content),) if isinstance(content, str) else tuple(content)
+
+
+class UserItem(Struct, frozen=True, tag="user"):
+    """Words (and pictures) of a user."""
+
+    content: tuple[Part, ...]
+
+    @classmethod
+    def of(cls, content: str | list[Part] | tuple[Part, ...]) -> UserItem:
+        """A user item from a text or parts."""
+        return cls(parts_of(content))
+
+    @property
+    def text(self) -> str:
+        """All text of the item."""
+        return _joined(self.content)
+
+
+class SystemItem(Struct, frozen=True, tag="system"):
+    """Words of the runtime itself to the model: a summary, a snapshot, a notice."""
+
+    content: tuple[Part, ...]
+
+    @classmethod
+    def of(cls, content: str | list[Part] | tuple[Part, ...]) -> SystemItem:
+        """A system item from a text or parts."""
+        return cls(parts_of(content))
+
+    @property
+    def text(self) -> str:
+        """All text of the item."""
+        return _joined(self.content)
+
+
+class ToolCall(Struct, frozen=True, tag="call", omit_defaults=True):
+    """A model's wish to have a tool run.
+
+    ``invalid`` holds the raw argument text where it was no JSON object (malformed, or cut by
+    ``max_tokens``); such a call is never run and is answered with an error result.
+    """
+
+    id: str
+    name: str
+    arguments: dict[str, Any] = {}
+    invalid: str | None = None
+
+
+class AssistantItem(Struct, frozen=True, tag="assistant", omit_defaults=True):
+    """One answer of a model: its text and reasoning in order, then its calls in order."""
+
+    content: tuple[Part, ...] = ()
+    calls: tuple[ToolCall, ...] = ()
+
+    @classmethod
+    def of(
+        cls, content: str | list[Part] | tuple[Part, ...], calls: tuple[ToolCall, ...] = ()
+    ) -> AssistantItem:
+        """An assistant item from a text or parts, and calls."""
+        return cls(parts_of(content) if content else (), calls)
+
+    @property
+    def text(self) -> str:
+        """All text of the item, without reasoning."""
+        return _joined(self.content)
+
+
+class ToolResult(Struct, frozen=True, tag="result", omit_defaults=True):
+    """What a tool gave back, or why it could not. ``kept`` names the file that holds the whole
+    output where ``content`` was cut.
+    """
+
+    call_id: str
+    name: str
+    content: tuple[Part, ...] = ()
+    is_error: bool = False
+    kept: str | None = None
+
+    @classmethod
+    def of(
+        cls,
+        call: ToolCall,
+        content: str | list[Part] | tuple[Part, ...],
+        *,
+        is_error: bool = False,
+        kept: str | None = None,
+    ) -> ToolResult:
+        """The result that answers ``call``."""
+        return cls(call.id, call.name, parts_of(content), is_error, kept)
+
+    @property
+    def text(self) -> str:
+        """All text of the result."""
+        return _joined(self.content)
+
+
+Item = UserItem | AssistantItem | SystemItem | ToolResult

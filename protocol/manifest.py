@@ -1,0 +1,287 @@
+"""Manifest: what a pod is asked to be, as people write it in TOML."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+from msgspec import Struct
+
+from protocol.errors import ManifestError
+from protocol.scope import Rule, Scope
+
+#: Where a bare ``model="…"`` without a scheme runs: the embedded model that needs no network.
+DEFAULT_SCHEME = "offline"
+
+
+class PodSection(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """``[pod]``: its name, the directory it works in, and the words it is given first."""
+
+    name: str = "pod"
+    pwd: str = ""
+    system_prompt: str | None = None
+
+
+class ModelSection(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """``[model]``: who answers.
+
+    ``scheme`` is a preset (``offline``, ``ollama``, ``lm_studio``, ``vllm``, ``llama_cpp``) or an API
+    (``openai``, ``anthropic``); ``api_key_env`` names the environment variable that holds the key;
+    ``context_window`` is in tokens.
+    """
+
+    scheme: str = DEFAULT_SCHEME
+    model_id: str = ""
+    base_url: str | None = None
+    api_key_env: str | None = None
+    temperature: float | None = None
+    context_window: int | None = None
+
+
+class WorkerSection(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """``[worker]``: bounds of a run: tokens of one answer, requests of one run, and how many
+    read-only tools may run together.
+    """
+
+    max_tokens: int | None = None
+    max_steps: int = 200
+    parallel_tools: int = 3
+
+
+class CompactionSection(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """``[compaction]``, in tokens. A threshold that is not set is inert, 0 is off."""
+
+    compact_threshold: int | None = None
+    compact_request_threshold: int | None = None
+    compact_retained_tokens: int = 8000
+
+
+class MemorySection(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """``[memory]``: when a pod's history is read for what is worth keeping (thresholds: 0 is off)."""
+
+    schedule: Literal["after_run", "manual"] = "after_run"
+    extract_threshold: int | None = None
+    consolidate_files: int = 0
+    consolidate_bytes: int = 0
+
+
+class BudgetSection(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """``[budget]``: what a pod may use up in its life; not set is no limit."""
+
+    tokens: int | None = None
+    cost_usd: float | None = None
+    seconds: float | None = None
+
+
+class ToolsSection(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """``[tools]``: the built-in tools a pod is given, by group (``files``, ``search``) or by name,
+    and how many bytes of one tool's output reach the model.
+    """
+
+    builtin: tuple[str, ...] = ()
+    output_cap: int = 16_384
+
+
+class RestartSection(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """``[restart]``: whether a supervisor starts the pod again: at most ``max_restarts`` times
+    within ``window_seconds``.
+    """
+
+    policy: Literal["never", "on_failure", "always"] = "never"
+    max_restarts: int = 3
+    window_seconds: float = 60.0
+
+
+class PodManifest(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """All of a manifest. Paths are absolute once it is loaded."""
+
+    pod: PodSection = PodSection()
+    model: ModelSection = ModelSection()
+    worker: WorkerSection = WorkerSection()
+    compaction: CompactionSection = CompactionSection()
+    memory: MemorySection = MemorySection()
+    budget: BudgetSection = BudgetSection()
+    scope: Scope = Scope()
+    tools: ToolsSection = ToolsSection()
+    restart: RestartSection = RestartSection()
+
+    @property
+    def name(self) -> str:
+        """The pod's name."""
+        return self.pod.name
+
+    @classmethod
+    def from_toml(cls, text: str) -> PodManifest:
+        """A manifest from TOML text; relative paths are relative to the working directory.
+
+        Raises ManifestError, which names the key and what was expected.
+        """
+        return _parse(text, where="manifest", base=Path.cwd())
+
+    @classmethod
+    def load(cls, path: str | Path) -> PodManifest:
+        """A manifest from a TOML file; relative paths are relative to that file.
+
+        Raises ManifestError, which names the file, the key and what was expected.
+        """
+        path = Path(path)
+        try:
+            text = path.read_text(encoding="utf-8")
+        except OSError as error:
+            raise ManifestError(
+                f"{path}: cannot be read: {error.strerror or error}",
+                hint="give the path of a manifest in TOML",
+            ) from error
+        except UnicodeDecodeError as error:
+            raise ManifestError(f"{path}: is not UTF-8 text") from error
+        return _parse(text, where=str(path), base=path.resolve().parent)
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        name: str = "pod",
+        model: str | None = None,
+        base_url: str | None = None,
+        system_prompt: str | None = None,
+        **settings: Any,
+    ) -> PodManifest:
+        """A manifest from Python: ``model`` is ``scheme/model_id`` or a scheme alone.
+
+        ``settings`` are keys of any section (``max_steps=5``, ``compact_threshold=20_000``,
+        ``pwd="…"``) or whole sections (``scope=Scope.writable("…")``, ``tools={"builtin": ["files"]}``).
+        Raises ManifestError for a key that does not exist or is of the wrong type.
+        """
+        data: dict[str, Any] = {"pod": {"name": name}, "model": {}}
+        if system_prompt is not None:
+            data["pod"]["system_prompt"] = system_prompt
+        if model is not None:
+            scheme, _, model_id = model.partition("/")
+            data["model"] = {"scheme": scheme, "model_id": model_id}
+        if base_url is not None:
+            data["model"]["base_url"] = base_url
+        for key, value in settings.items():
+            section = _SECTION_OF.get(key)
+            if key in cls.__struct_fields__:
+                plain = msgspec.to_builtins(value)
+                data[key] = {**data.get(key, {}), **plain} if isinstance(plain, dict) else plain
+            elif section is not None:
+                data.setdefault(section, {})[key] = msgspec.to_builtins(value)
+            else:
+                raise ManifestError(
+                    f"manifest: unknown key {key!r}",
+                    hint=f"known keys: {', '.join(sorted(_SECTION_OF))}",
+                )
+        return _convert(data, where="manifest", base=Path.cwd())
+
+    def replace(self, **sections: Struct) -> PodManifest:
+        """The manifest with whole sections exchanged."""
+        return msgspec.structs.replace(self, **sections)
+
+
+_SECTION_OF: dict[str, str] = {
+    field.name: section.name
+    for section in msgspec.structs.fields(PodManifest)
+    if section.name != "scope"
+    for field in msgspec.structs.fields(section.type)
+}
+
+
+def _parse(text: str, *, where: str, base: Path) -> PodManifest:
+    try:
+        data = msgspec.toml.decode(text)
+    except msgspec.DecodeError as error:
+        raise ManifestError(f"{where}: not valid TOML: {error}") from error
+    return _convert(data, where=where, base=base)
+
+
+def _convert(data: dict[str, Any], *, where: str, base: Path) -> PodManifest:
+    try:
+        manifest = msgspec.convert(data, PodManifest)
+    except msgspec.ValidationError as error:
+        raise _explained(error, where) from error
+    _check(manifest, where)
+    return manifest.replace(pod=_absolute(manifest.pod, base), scope=_anchored(manifest.scope, base))
+
+
+_AT = re.compile(r"^(?P<what>.*?)(?: - at `\$\.?(?P<key>.*)`)?$", re.DOTALL)
+_UNKNOWN = re.compile(r"Object contains unknown field `(?P<field>.*)`")
+
+
+def _explained(error: msgspec.ValidationError, where: str) -> ManifestError:
+    """Msgspec's word about a value as file, key and expectation."""
+    found = _AT.match(str(error))
+    what, key = (found["what"], found["key"] or "") if found else (str(error), "")
+    unknown = _UNKNOWN.match(what)
+    if unknown is None:
+        return ManifestError(f"{where}: {key or 'manifest'}: {what[0].lower()}{what[1:]}")
+    section = re.sub(r"\[.*", "", key.split(".")[-1])
+    known = _fields_at(key)
+    field = unknown["field"]
+    full = f"{key}.{field}" if key else field
+    return ManifestError(
+        f"{where}: unknown key {full!r}",
+        hint=f"keys of {f'[{section}]' if section else 'a manifest'}: {', '.join(known)}",
+    )
+
+
+def _fields_at(key: str) -> tuple[str, ...]:
+    struct: Any = PodManifest
+    for part in key.split("."):
+        if not part:
+            continue
+        name = part.partition("[")[0]
+        if struct is Scope and name in {"allow", "deny"}:
+            struct = Rule
+        else:
+            struct = {f.name: f.type for f in msgspec.structs.fields(struct)}.get(name, struct)
+    return tuple(name for name in struct.__struct_fields__ if name != "within")
+
+
+_POSITIVE = {
+    "model": ("context_window",),
+    "worker": ("max_tokens", "max_steps", "parallel_tools"),
+    "tools": ("output_cap",),
+}
+_NOT_NEGATIVE = {
+    "compaction": ("compact_threshold", "compact_request_threshold", "compact_retained_tokens"),
+    "memory": ("extract_threshold", "consolidate_files", "consolidate_bytes"),
+    "budget": ("tokens", "cost_usd", "seconds"),
+    "restart": ("max_restarts", "window_seconds"),
+}
+
+
+def _check(manifest: PodManifest, where: str) -> None:
+    """What types alone do not say."""
+    if not re.fullmatch(r"[\w.-]{1,64}", manifest.pod.name):
+        raise ManifestError(
+            f"{where}: pod.name: expected 1 to 64 letters, digits, '.', '_' or '-', got {manifest.pod.name!r}"
+        )
+    for sections, least, word in ((_POSITIVE, 1, "at least 1"), (_NOT_NEGATIVE, 0, "0 or more")):
+        for section, keys in sections.items():
+            for key in keys:
+                value = getattr(getattr(manifest, section), key)
+                if value is not None and value < least:
+                    raise ManifestError(f"{where}: {section}.{key}: expected {word}, got {value}")
+    for rule in (*manifest.scope.allow, *manifest.scope.deny):
+        if not rule.target:
+            raise ManifestError(f"{where}: scope: a rule's target is empty")
+
+
+def _absolute(pod: PodSection, base: Path) -> PodSection:
+    return msgspec.structs.replace(pod, pwd=_path(pod.pwd or ".", base))
+
+
+def _anchored(scope: Scope, base: Path) -> Scope:
+    def anchored(rules: tuple[Rule, ...]) -> tuple[Rule, ...]:
+        return tuple(msgspec.structs.replace(r, target=_path(r.target, base)) for r in rules)
+
+    within = None if scope.within is None else _anchored(scope.within, base)
+    return Scope(anchored(scope.allow), anchored(scope.deny), within)
+
+
+def _path(text: str, base: Path) -> str:
+    path = Path(text).expanduser()
+    return str(path if path.is_absolute() else Path(f"{base}/{path}"))

@@ -1,0 +1,44 @@
+"""Results: what futures of commands resolve with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import Struct
+
+from protocol.events import RunOutcome
+from protocol.lifecycle import PodState
+from protocol.usage import Usage
+
+
+class RunResult(Struct, frozen=True):
+    """How a run ended.
+
+    ``text`` is the model's last answer, ``usage`` the sum over the run's calls, ``output`` the
+    instance of the type that was asked for (None where none was).
+    """
+
+    text: str
+    outcome: RunOutcome
+    usage: Usage
+    run_id: str
+    session_id: str
+    output: Any = None
+
+
+class PodDescription(Struct, frozen=True):
+    """What a pod is and how it does.
+
+    ``head`` is the hex hash of its session's last entry, ``extract_pointer`` the number of history
+    items that memory has read (None: none yet), ``occupancy`` the tokens its history takes, ``usage``
+    and ``cost`` (US dollars) the sums over the pod's life.
+    """
+
+    name: str
+    state: PodState
+    session_id: str
+    head: str
+    extract_pointer: int | None
+    occupancy: int
+    usage: Usage
+    cost: float | None

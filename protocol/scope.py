@@ -1,0 +1,72 @@
+"""Scope: what a pod may read and write, as rules over absolute paths."""
+
+from __future__ import annotations
+
+from pathlib import PurePath
+from typing import Literal
+
+from msgspec import Struct
+
+Permission = Literal["read", "write"]
+
+_LEVEL: dict[Permission | None, int] = {None: 0, "read": 1, "write": 2}
+_NAME: tuple[Permission | None, ...] = (None, "read", "write")
+
+
+class Rule(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One rule of a scope: a target path, a permission, and whether all below it is meant.
+
+    Not ``recursive`` means the target and what lies directly in it.
+    """
+
+    target: str
+    permission: Permission = "read"
+    recursive: bool = True
+
+    def matches(self, path: PurePath) -> bool:
+        """Whether the rule speaks of ``path`` (absolute, symlinks resolved)."""
+        target = PurePath(self.target)
+        if target in (path, path.parent):
+            return True
+        return self.recursive and target in path.parents
+
+
+class Scope(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What may be touched: the highest matching ``allow``, capped strictly below any matching
+    ``deny``, and never more than ``within``, the scope this one was narrowed from.
+
+    An empty scope allows nothing.
+    """
+
+    allow: tuple[Rule, ...] = ()
+    deny: tuple[Rule, ...] = ()
+    within: Scope | None = None
+
+    @classmethod
+    def writable(cls, directory: str | PurePath) -> Scope:
+        """A scope that allows to read and write ``directory`` and all below."""
+        return cls(allow=(Rule(str(directory), "write"),))
+
+    @classmethod
+    def readable(cls, directory: str | PurePath) -> Scope:
+        """A scope that allows to read ``directory`` and all below."""
+        return cls(allow=(Rule(str(directory), "read"),))
+
+    def permission(self, path: PurePath) -> Permission | None:
+        """The highest permission for ``path`` (absolute, symlinks resolved), or None."""
+        level = max((_LEVEL[rule.permission] for rule in self.allow if rule.matches(path)), default=0)
+        for rule in self.deny:
+            if rule.matches(path):
+                level = min(level, _LEVEL[rule.permission] - 1)
+        if self.within is not None:
+            level = min(level, _LEVEL[self.within.permission(path)])
+        return _NAME[level]
+
+    def permits(self, path: PurePath, wanted: Permission) -> bool:
+        """Whether ``path`` may be touched with the ``wanted`` permission; write includes read."""
+        return _LEVEL[self.permission(path)] >= _LEVEL[wanted]
+
+    def narrow(self, scope: Scope) -> Scope:
+        """``scope`` bounded by this one, for a child: it never allows more than either."""
+        bound = self if scope.within is None else self.narrow(scope.within)
+        return Scope(scope.allow, scope.deny, bound)

@@ -1,0 +1,19 @@
+"""What a model is told of a tool, and how its calls may run beside each other."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from msgspec import Struct
+
+#: ``read_only`` calls run together, ``exclusive`` is a barrier, ``interactive`` holds the one channel
+#: to a person.
+Concurrency = Literal["read_only", "exclusive", "interactive"]
+
+
+class ToolSpec(Struct, frozen=True):
+    """A tool as a model sees it; ``input_schema`` is the JSON Schema of its arguments."""
+
+    name: str
+    description: str
+    input_schema: dict[str, Any]

@@ -1,0 +1,97 @@
+"""Wire: the one way from protocol types to bytes and back, as JSON and as JSON lines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, TypeVar, Union
+
+import msgspec
+
+from protocol.commands import COMMANDS, Command
+from protocol.entries import ENTRIES, Entry
+from protocol.errors import WireError
+from protocol.events import EVENTS, Event
+from protocol.items import AssistantItem, Item, SystemItem, ToolResult, UserItem
+
+#: Raised when a type on the wire changes its meaning; added fields and types do not count.
+VERSION = 1
+
+T = TypeVar("T")
+
+_encoder = msgspec.json.Encoder()
+#: Any protocol type as compact JSON bytes.
+encode = _encoder.encode
+
+_items: msgspec.json.Decoder[Item] = msgspec.json.Decoder(UserItem | AssistantItem | SystemItem | ToolResult)
+_events: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Union[EVENTS])  # noqa: UP007
+_commands: msgspec.json.Decoder[Command] = msgspec.json.Decoder(Union[COMMANDS])  # noqa: UP007
+_entries: msgspec.json.Decoder[Entry] = msgspec.json.Decoder(Union[ENTRIES])  # noqa: UP007
+
+
+def _decode(decoder: msgspec.json.Decoder[T], data: bytes, what: str) -> T:
+    try:
+        return decoder.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise WireError(f"not {what}: {error}") from error
+
+
+def decode_item(data: bytes) -> Item:
+    """An item from its bytes; raises WireError."""
+    return _decode(_items, data, "an item")
+
+
+def decode_event(data: bytes) -> Event:
+    """An event from its bytes; raises WireError."""
+    return _decode(_events, data, "an event")
+
+
+def decode_command(data: bytes) -> Command:
+    """A command from its bytes; raises WireError."""
+    return _decode(_commands, data, "a command")
+
+
+def decode_entry(data: bytes) -> Entry:
+    """An entry of a session log from its bytes; raises WireError."""
+    return _decode(_entries, data, "an entry")
+
+
+def encode_line(value: Any) -> bytes:
+    """A protocol type as one line of JSON, newline included."""
+    return encode(value) + b"\n"
+
+
+class LineSplitter:
+    """Bytes in as they come, whole lines out; splits on ``\\n`` alone, since JSON strings may hold
+    U+2028 and its like.
+    """
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """The lines that ``data`` completes, without their ends; blank ones are left out."""
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        return (line for line in (line.rstrip(b"\r") for line in lines) if line.strip())
+
+    def end(self) -> bytes | None:
+        """What is left when no more bytes come: an unterminated last line, or None."""
+        rest, self._rest = self._rest.strip(), b""
+        return rest or None
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema of events, commands, entries and items, for programs in other languages."""
+    roots: dict[str, Any] = {
+        "event": Union[EVENTS],  # noqa: UP007
+        "command": Union[COMMANDS],  # noqa: UP007
+        "entry": Union[ENTRIES],  # noqa: UP007
+        "item": UserItem | AssistantItem | SystemItem | ToolResult,
+    }
+    shapes, definitions = msgspec.json.schema_components(roots.values(), ref_template="#/$defs/{name}")
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "polypod protocol",
+        "version": VERSION,
+        "properties": dict(zip(roots, shapes, strict=True)),
+        "$defs": definitions,
+    }
