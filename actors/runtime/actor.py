@@ -1,4 +1,4 @@
-"""``AsyncActor``: a pykka actor whose messages are handled on an event loop instead of a thread of its own."""
+"""``AsyncActor``: a pykka actor whose messages are handled on an event loop, not on a thread of its own."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 import threading
 import uuid
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from types import CoroutineType
 from typing import Any, Protocol, Self, TypeVar, cast
 
@@ -178,26 +178,26 @@ class AsyncActor(pykka.Actor):
         self._actor_ref = AsyncActorRef(self)
 
     @property
-    def actor_urn(self) -> str:  # type: ignore[override]
+    def actor_urn(self) -> str:
         """A universally unique name, made when somebody first asks."""
         if self._urn is None:
             self._urn = uuid.uuid4().urn
         return self._urn
 
     @classmethod
-    def start_on(
-        cls, mailroom: Mailroom, registry: Registry, *args: Any, **kwargs: Any
-    ) -> pykka.ActorRef[Self]:
-        """Start an actor on the loop of ``mailroom``, known to ``registry`` instead of pykka's list,
-        which is searched from its front at every stop.
-        """
+    def make(cls, mailroom: Mailroom, registry: Registry, *args: Any, **kwargs: Any) -> Self:
+        """An actor on the loop of ``mailroom``, known to ``registry`` instead of pykka's list, which is
+        searched from its front at every stop; ``begin`` starts it."""
         actor = cls.__new__(cls)
         actor._mailroom = mailroom
         actor._registry = registry
         actor.__init__(*args, **kwargs)  # type: ignore[misc]
-        registry.register(actor._actor_ref)
-        actor._start_actor_loop()
-        return actor.actor_ref
+        return actor
+
+    def begin(self) -> None:
+        """Start an actor that was made by ``make``."""
+        self._registry.register(self._actor_ref)
+        self._start_actor_loop()
 
     @staticmethod
     def _create_actor_inbox() -> Inbox:  # type: ignore[override]
@@ -218,7 +218,7 @@ class AsyncActor(pykka.Actor):
         if type(self).on_start is pykka.Actor.on_start:
             return
         try:
-            response: Any = self.on_start()
+            response = cast("Callable[[], Any]", self.on_start)()
         except Exception:  # noqa: BLE001 - pykka's rule: logged, and the actor is gone
             self._handle_failure(*sys.exc_info())
             return
