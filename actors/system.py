@@ -20,7 +20,7 @@ from actors.pod.restore import events_after, tip
 from actors.runtime.bus import Bus, Subscription
 from actors.runtime.future import AsyncFuture
 from actors.runtime.loop import LoopThread, Mailroom, mailroom_here
-from actors.sessions.store import MemoryStore, SessionStore, open_store
+from actors.sessions.store import SessionStore, open_store
 from protocol.errors import NameTaken, PodNotFound, SessionNotFound, SystemNotRunning
 from protocol.events import Event
 from protocol.manifest import PodManifest
@@ -264,15 +264,11 @@ class PodSystem:
                 raise
         return subscription
 
-    def _replay(
-        self, subscription: Subscription, name: str | None, since: int | Mapping[str, int]
-    ) -> None:
+    def _replay(self, subscription: Subscription, name: str | None, since: int | Mapping[str, int]) -> None:
         names = list(self._pods) if name is None else [name]
         after = {each: since if isinstance(since, int) else since.get(each, 0) for each in names}
         stands = {each: self._on_loop(partial(self._stand, each)) for each in names}
-        replays = (
-            self._events_after(stands[each][0], after[each], stands[each][1]) for each in names
-        )
+        replays = (self._events_after(stands[each][0], after[each], stands[each][1]) for each in names)
         through = {each: seq for each, (_, seq) in stands.items()}
         subscription.replay(itertools.chain.from_iterable(replays), through)
 
@@ -310,9 +306,7 @@ class PodSystem:
     def _room(self) -> Mailroom:
         if self._mailroom is None or self._stopping is not None:
             what = "has been left" if self._stopping is not None else "was not entered"
-            raise SystemNotRunning(
-                f"the PodSystem {what}", hint="use it inside `with` or `async with`"
-            )
+            raise SystemNotRunning(f"the PodSystem {what}", hint="use it inside `with` or `async with`")
         return self._mailroom
 
     def _on_loop(self, work: Callable[[], T]) -> T:

@@ -68,9 +68,7 @@ class Budget:
         known = None if usage is None else usage.total_tokens
         if known is None:
             self.incomplete = True
-        self._add(
-            0 if known is None else known - held.tokens, 0.0 if cost is None else cost - held.cost
-        )
+        self._add(0 if known is None else known - held.tokens, 0.0 if cost is None else cost - held.cost)
 
     def release(self, held: Reservation) -> None:
         """Give back what was held for a call that never reached a model."""

@@ -48,9 +48,7 @@ class Pod:
             PodStopped(f"pod {self.name!r} has stopped", hint="spawn it again with resume=")
         )
 
-    def run(
-        self, content: Content, *, busy: Literal["queue", "reject"] = "queue"
-    ) -> AsyncFuture[RunResult]:
+    def run(self, content: Content, *, busy: Literal["queue", "reject"] = "queue") -> AsyncFuture[RunResult]:
         """Give the pod work: a text, or parts. Resolves with the RunResult when the run ends.
 
         While another run goes on this one waits behind it (at most 32 do), or raises PodBusy with

@@ -23,7 +23,19 @@ Ending = Callable[[int, ToolResult, float | None], None]
 class PodParts:
     """Everything a pod works with; most of it is shared with other pods of the same make."""
 
-    __slots__ = ("budget", "bus", "client", "log", "manifest", "model", "name", "opening", "run_batch", "specs", "store")
+    __slots__ = (
+        "budget",
+        "bus",
+        "client",
+        "log",
+        "manifest",
+        "model",
+        "name",
+        "opening",
+        "run_batch",
+        "specs",
+        "store",
+    )
 
     def __init__(
         self,

@@ -1,12 +1,11 @@
-"""``PodActor``: one pod. It decides and is its session's only writer; it never waits on model, tool or disk."""
+"""``PodActor``: one pod. It decides, and never waits on model, tool or disk."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine
-from concurrent.futures import Future
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from pykka._envelope import Envelope
@@ -14,11 +13,12 @@ from pykka._envelope import Envelope
 from actors.llm.base import Answer, Request
 from actors.pod import turn, worker
 from actors.pod.budget import Budget, Exceeded
+from actors.pod.fork import Branch, branch_off
 from actors.pod.parts import PodParts
 from actors.pod.run import PendingInput, QueuedRun, RunState, new_run_id
-from actors.runtime.actor import DEFERRED, AsyncActor
+from actors.pod.session_actor import CommitEnded, SessionActor, StepEnded
+from actors.runtime.actor import DEFERRED
 from actors.runtime.future import AsyncFuture
-from actors.pod.restore import restore
 from actors.sessions.replay import open_calls
 from protocol import commands
 from protocol.commands import Command
@@ -35,14 +35,12 @@ from protocol.errors import (
 from protocol.events import (
     AssistantMessage,
     BudgetExceeded,
-    Event,
     PodFailed,
-    PodStarted,
     RunEnd,
     RunOutcome,
     RunReason,
     RunStart,
-    StateChanged,
+    SessionForked,
     SystemMessage,
     ToolResulted,
     ToolStart,
@@ -50,7 +48,6 @@ from protocol.events import (
     TurnStart,
     UsageUpdate,
     UserMessage,
-    UserSource,
 )
 from protocol.events import PodStopped as PodStoppedEvent
 from protocol.items import (
@@ -61,7 +58,7 @@ from protocol.items import (
     ToolResult,
     UserItem,
 )
-from protocol.lifecycle import PodState, may_move
+from protocol.lifecycle import PodState
 from protocol.results import PodDescription, RunResult
 from protocol.usage import Usage
 
@@ -70,37 +67,15 @@ QUEUE_LIMIT = 32
 #: How long a stop waits for a step that was cancelled, in seconds.
 STOP_GRACE = 5.0
 INTERRUPTED = (
-    "interrupted, outcome unknown: the tool may or may not have taken effect; "
-    "check before calling it again"
+    "interrupted, outcome unknown: the tool may or may not have taken effect; check before calling it again"
 )
 NOT_RUN = "not run: the run ended before this call was started"
-
-
-class Commit(NamedTuple):
-    """What follows a commit: ``then`` if it is kept; ``waiting`` hear if the store refuses."""
-
-    then: Callable[[], None]
-    waiting: tuple[AsyncFuture[Any], ...]
-
-
-class StepEnded(NamedTuple):
-    """To the pod from its own step: what came of it."""
-
-    result: Any
-    error: BaseException | None
-
-
-class CommitEnded(NamedTuple):
-    """To the pod from its store: a commit that it did not wait for has ended."""
-
-    commit: Commit
-    error: BaseException | None
 
 
 class ToolEnded(NamedTuple):
     """To the pod from a batch of calls: one of them has its result."""
 
-    index: int
+    number: int
     result: ToolResult
     seconds: float | None
 
@@ -122,29 +97,19 @@ class OutOfTime(NamedTuple):
     run_id: str
 
 
-class PodActor(AsyncActor):
+class PodActor(SessionActor):
     """One pod: mailbox, state, run, queue. See ``protocol.lifecycle`` for its states."""
 
-    def __init__(self, parts: PodParts, resume: str | None, started: Callable[[BaseException | None], None]) -> None:
-        super().__init__()
-        self._parts = parts
-        self._log = parts.log
-        self._head = parts.log.head
-        self._state = PodState.STARTING
-        self._started: Callable[[BaseException | None], None] | None = started
-        self._resume = resume
+    def __init__(
+        self,
+        parts: PodParts,
+        resume: str | None,
+        started: Callable[[BaseException | None], None],
+    ) -> None:
+        super().__init__(parts, resume, started)
         self._run: RunState | None = None
         self._runs: deque[QueuedRun] | None = None
-        self._free: deque[Callable[[], None]] | None = None
-        self._step: asyncio.Task[None] | None = None
-        self._then: Callable[[Any, BaseException | None], None] | None = None
         self._batch: Batch | None = None
-        self._committing = False
-        self._commits: list[Commit] | None = None
-        #: A run that the log says has begun and not ended.
-        self._open_run: str | None = None
-        self._usage: Usage | None = None
-        self._cost: float | None = None
         self._budget: Budget | None = parts.budget
         self._scratch: dict[str, Any] | None = None
         self._cancelled: list[AsyncFuture[Any]] | None = None
@@ -155,106 +120,8 @@ class PodActor(AsyncActor):
         return f"<Pod {self._parts.name} {self._state.name}{turn_}>"
 
     @property
-    def name(self) -> str:
-        """The pod's name in its system."""
-        return self._parts.name
-
-    @property
-    def standing(self) -> tuple[str, int]:
-        """The pod's session and the number of its last durable entry."""
-        return self._head.session_id, self._log.durable_seq
-
-    # -- life ----------------------------------------------------------------------------------
-
-    def on_start(self) -> Any:
-        if self._resume is not None:
-            return self._restored(self._resume)
-        log = self._log
-        try:
-            log.open(self._parts.opening)
-            log.record(PodStarted, model=self._parts.model)
-            pending = log.create()
-        except SessionError as error:
-            self._never_started(error)
-            return None
-        if pending is None:
-            self._ready()
-            return None
-        return self._ready_after(pending)
-
-    async def _ready_after(self, pending: Future[None]) -> None:
-        try:
-            await asyncio.wrap_future(pending)
-        except SessionError as error:
-            self._log.roll_back()
-            self._never_started(error)
-        else:
-            self._log.settle()
-            self._ready()
-
-    async def _restored(self, session_id: str) -> None:
-        """Bring the session back and say so."""
-        try:
-            state, head = await restore(self._parts.store, session_id)
-        except SessionError as error:
-            self._never_started(error)
-            return
-        self._log.restored(session_id, head, state.items, state.pointer)
-        self._open_run = state.open_run
-        self._usage, self._cost = state.usage, state.cost
-        self._log.record(PodStarted, model=self._parts.model, resumed=True)
-        try:
-            pending = self._log.commit()
-        except SessionError as error:
-            self._never_started(error)
-            return
-        if pending is None:
-            self._ready()
-        else:
-            await self._ready_after(pending)
-
-    def _ready(self) -> None:
-        self._to(PodState.PAUSED if self._open_run is not None else PodState.IDLE)
-        self._tell_started(None)
-
-    def _tell_started(self, error: BaseException | None) -> None:
-        started, self._started = self._started, None
-        if started is not None:
-            started(error)
-
-    def _never_started(self, error: SessionError) -> None:
-        self._state = PodState.FAILED
-        self._registry.unregister(self.actor_ref)
-        self.actor_stopped.set()
-        self._tell_started(error)
-
-    def _to(self, state: PodState) -> None:
-        """The only setter of the state."""
-        old = self._state
-        if old is state:
-            return
-        assert may_move(old, state), f"{old} -> {state}"
-        self._state = state
-        self._tell(StateChanged, old=old, new=state)
-
-    def _tell(self, kind: type[Event], **fields: Any) -> None:
-        """Tell a transient event, if anybody listens."""
-        if not self._listened():
-            return
-        run = self._run
-        self._log.tell(
-            kind(
-                pod=self._parts.name,
-                session_id=self._head.session_id,
-                seq=self._head.seq,
-                at=time.time(),
-                run_id=None if run is None else run.run_id,
-                **fields,
-            )
-        )
-
-    def _listened(self) -> bool:
-        return self._parts.bus.listens(self._parts.name)
+    def _run_id(self) -> str | None:
+        return None if self._run is None else self._run.run_id
 
     # -- the mailbox -----------------------------------------------------------------------------
 
@@ -272,20 +139,6 @@ class PodActor(AsyncActor):
 
     def _gone(self) -> PodStopped:
         return PodStopped(f"pod {self._parts.name!r} has stopped", hint="spawn it again with resume=")
-
-    @property
-    def _busy(self) -> bool:
-        """Whether a step or a commit is under way: nothing may touch the history then."""
-        return self._step is not None or self._committing
-
-    def _when_free(self, action: Callable[[], None]) -> None:
-        """Do ``action`` now, or between two requests of the run that goes on."""
-        if not self._busy:
-            action()
-            return
-        if self._free is None:
-            self._free = deque()
-        self._free.append(action)
 
     # -- commands --------------------------------------------------------------------------------
 
@@ -362,10 +215,27 @@ class PodActor(AsyncActor):
     def _push(self, item: Item, reply: AsyncFuture[Any]) -> None:
         kind, extra = _EVENT_OF[type(item)]
         self._log.record(kind, None, item=item, **extra)
-        self._commit(lambda: self._pushed(reply), reply)
+        self._commit(lambda: self._told(reply, None), reply)
 
-    def _pushed(self, reply: AsyncFuture[Any]) -> None:
-        reply.set(None)
+    def _on_fork(self, command: commands.Fork) -> Any:
+        reply = self.defer_reply()
+        self._when_free(lambda: self._fork(command.at, reply))
+        return DEFERRED
+
+    def _fork(self, at: str | None, reply: AsyncFuture[Any]) -> None:
+        def then(branch: Branch | None, error: BaseException | None) -> None:
+            if branch is None:
+                reply.set_exception(error)
+                self._advance()
+                return
+            session_id, at_hash = branch
+            self._log.record(SessionForked, self._run_id, new_session_id=session_id, at_hash=at_hash)
+            self._commit(lambda: self._told(reply, session_id), reply)
+
+        self._do(branch_off(self._parts, at), then)
+
+    def _told(self, reply: AsyncFuture[Any], value: Any) -> None:
+        reply.set(value)
         self._advance()
 
     def _on_history(self, _: commands.History) -> list[Item]:
@@ -401,9 +271,7 @@ class PodActor(AsyncActor):
         self._to(PodState.RUNNING)
         self._start_clock(run)
         self._record_start(run, "notify" if notified else "run")
-        self._log.record(
-            UserMessage, run.run_id, item=UserItem(command.content), source=queued.source
-        )
+        self._log.record(UserMessage, run.run_id, item=UserItem(command.content), source=queued.source)
         if notified:
             run.unlogged.append(queued.reply)
         self._advance()
@@ -558,6 +426,9 @@ class PodActor(AsyncActor):
 
     def _answered(self, run: RunState, answer: Answer | None, error: BaseException | None) -> None:
         self._settle(run, None if answer is None else answer.usage)
+        if run is not self._run:  # the store failed meanwhile, and the run with it
+            self._advance()
+            return
         if answer is None:
             if not isinstance(error, asyncio.CancelledError):
                 run.error = error
@@ -609,15 +480,15 @@ class PodActor(AsyncActor):
 
         return starting
 
-    def _tool_ended(self, index: int, result: ToolResult, seconds: float | None) -> None:
-        self._receive(Envelope(ToolEnded(index, result, seconds)))
+    def _tool_ended(self, number: int, result: ToolResult, seconds: float | None) -> None:
+        self._receive(Envelope(ToolEnded(number, result, seconds)))
 
     def _on_tool_ended(self, message: ToolEnded) -> None:
         """A call has its result: kept as soon as those of the calls before it are, in their order."""
         batch, run = self._batch, self._run
         if batch is None or run is None:
             return
-        batch.ended[message.index] = message
+        batch.ended[message.number] = message
         while batch.kept in batch.ended:
             _, result, seconds = batch.ended.pop(batch.kept)
             batch.kept += 1
@@ -627,6 +498,9 @@ class PodActor(AsyncActor):
 
     def _batch_ended(self, run: RunState, error: BaseException | None) -> None:
         self._batch = None
+        if run is not self._run:
+            self._advance()
+            return
         if error is not None and not isinstance(error, asyncio.CancelledError):
             run.error, run.ending = error, "failed"
         self._tell(TurnEnd, turn=run.steps)
@@ -701,68 +575,9 @@ class PodActor(AsyncActor):
         assert self._budget is not None
         limit = self._budget.limits.seconds or 0.0
         run.ending = "budget"
-        self._log.record(
-            BudgetExceeded, run.run_id, budget="seconds", limit=limit, used=limit
-        )
+        self._log.record(BudgetExceeded, run.run_id, budget="seconds", limit=limit, used=limit)
         if self._step is not None:
             self._step.cancel()
-
-    # -- steps and commits -----------------------------------------------------------------------
-
-    def _post(self, message: Any) -> None:
-        """Send a message to this pod itself."""
-        assert self._mailroom is not None
-        self._mailroom.post(self._receive, Envelope(message))
-
-    def _do(
-        self, step: Coroutine[Any, Any, Any], then: Callable[[Any, BaseException | None], None]
-    ) -> None:
-        """Start a step; ``then`` hears of its end as a message."""
-        assert self._mailroom is not None
-        self._then = then
-        self._step = self._mailroom.loop.create_task(self._stepping(step))
-
-    async def _stepping(self, step: Coroutine[Any, Any, Any]) -> None:
-        try:
-            ended = StepEnded(await step, None)
-        except BaseException as error:  # noqa: BLE001 - whatever a tool or client throws, only its run ends
-            ended = StepEnded(None, error)
-        self._receive(Envelope(ended))
-
-    def _on_step_ended(self, message: StepEnded) -> None:
-        self._step = None
-        then, self._then = self._then, None
-        assert then is not None
-        then(message.result, message.error)
-
-    def _commit(self, then: Callable[[], None], *waiting: AsyncFuture[Any]) -> None:
-        """Make what is recorded durable, then go on; ``waiting`` hears if the store refuses."""
-        commit = Commit(then, waiting)
-        if self._committing:
-            self._commits = [*(self._commits or ()), commit]
-            return
-        try:
-            pending = self._log.commit()
-        except SessionError as error:
-            self._store_refused(error, waiting)
-            return
-        if pending is None:
-            then()
-            return
-        self._committing = True
-        pending.add_done_callback(lambda done: self._post(CommitEnded(commit, done.exception())))
-
-    def _on_commit_ended(self, message: CommitEnded) -> None:
-        self._committing = False
-        commits, self._commits = [message.commit, *(self._commits or ())], None
-        if message.error is not None:
-            self._log.roll_back()
-            self._store_refused(message.error, tuple(f for c in commits for f in c.waiting))
-            return
-        self._log.settle()
-        message.commit.then()
-        for commit in commits[1:]:
-            self._commit(commit.then, *commit.waiting)
 
     def _store_refused(self, error: BaseException, waiting: tuple[AsyncFuture[Any], ...]) -> None:
         """The store could not keep it: nobody was told, the run fails, the pod lives on."""
@@ -771,8 +586,11 @@ class PodActor(AsyncActor):
                 reply.set_exception(error)
         run = self._run
         if run is None or self._state is not PodState.RUNNING:
+            self._advance()
             return
         self._run = None
+        if self._step is not None:
+            self._step.cancel()
         self._stop_clock(run)
         self._open_run = run.run_id
         self._to(PodState.IDLE)
@@ -831,20 +649,20 @@ class PodActor(AsyncActor):
                 reply.set_exception(self._gone())
         self._answer_cancels()
 
-    def on_failure(self, exception_type: Any, exception_value: Any, traceback: Any) -> None:
+    def on_failure(self, _type: Any, error: Any, _traceback: Any) -> None:
         """A defect ended the pod: say so, and answer all who wait."""
         run, self._run = self._run, None
         if self._step is not None:
             self._step.cancel()
         try:
             self._log.roll_back()
-            self._log.record(PodFailed, error=Failure.of(exception_value))
+            self._log.record(PodFailed, error=Failure.of(error))
             self._log.commit()
         except SessionError:
             self._log.roll_back()
         self._state = PodState.FAILED
         if run is not None and run.reply is not None and not run.reply.done():
-            run.reply.set_exception(RunFailed(exception_value, run_id=run.run_id))
+            run.reply.set_exception(RunFailed(error, run_id=run.run_id))
             run.reply = None
         self._turn_away(run)
 
@@ -874,6 +692,7 @@ _HANDLERS: dict[type, Callable[[PodActor, Any], Any]] = {
     commands.Describe: PodActor._on_describe,
     StepEnded: PodActor._on_step_ended,
     CommitEnded: PodActor._on_commit_ended,
+    commands.Fork: PodActor._on_fork,
     ToolEnded: PodActor._on_tool_ended,
     OutOfTime: PodActor._on_out_of_time,
 }

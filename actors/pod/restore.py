@@ -9,17 +9,15 @@ from actors.sessions.chain import verified
 from actors.sessions.replay import Replayed
 from actors.sessions.store import SessionStore
 from protocol.entries import GENESIS, Entry, Head, StoredEntry
-from protocol.events import DurableEvent
 from protocol.errors import UnknownEntry
+from protocol.events import DurableEvent
 from protocol.wire import decode_entry
 
 #: Entries read, checked and folded before others get their turn; about 2 ms.
 _SLICE = 500
 
 
-async def restore(
-    store: SessionStore, session_id: str, until: bytes | None = None
-) -> tuple[Replayed, Head]:
+async def restore(store: SessionStore, session_id: str, until: bytes | None = None) -> tuple[Replayed, Head]:
     """The session's state and head, its chain checked; only ``until`` the entry with that hash.
 
     Raises SessionNotFound, SessionCorrupt, StoreError, UnknownEntry.
@@ -34,9 +32,7 @@ async def restore(
                 return state, head
         await asyncio.sleep(0)
     if until is not None:
-        raise UnknownEntry(
-            f"session {session_id} has no entry with hash {until.hex()}", hint="see its log"
-        )
+        raise UnknownEntry(f"session {session_id} has no entry with hash {until.hex()}", hint="see its log")
     return state, head
 
 

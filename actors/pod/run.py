@@ -82,4 +82,4 @@ class RunState:
 
 def new_run_id() -> str:
     """An id for a run, unique for all practical ends."""
-    return f"{random.getrandbits(64):016x}"  # noqa: S311 - a name, not a secret
+    return f"{random.getrandbits(64):016x}"

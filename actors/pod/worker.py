@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
-from typing import Any
 
 from actors.llm.base import (
     Answer,
@@ -17,11 +15,8 @@ from actors.llm.base import (
     TextChunk,
     ThinkingChunk,
 )
-from protocol.errors import Failure, ModelError
+from protocol.errors import ModelError
 from protocol.events import (
-    Event,
-    Retry,
-    StreamRestart,
     TextDelta,
     ThinkingDelta,
     ToolCallDelta,
