@@ -15,12 +15,13 @@ class Command(Struct, frozen=True, tag=True, omit_defaults=True):
 
 class Run(Command, frozen=True):
     """Start a run, or queue it behind the one that goes on (``busy``). ``output_schema`` is the
-    JSON Schema that the answer has to fit.
+    JSON Schema that the answer has to fit; ``run_id`` lets the sender know its run's events.
     """
 
     content: tuple[Part, ...]
     busy: Literal["queue", "reject"] = "queue"
     output_schema: dict[str, Any] | None = None
+    run_id: str | None = None
 
     @classmethod
     def of(
@@ -29,9 +30,10 @@ class Run(Command, frozen=True):
         *,
         busy: Literal["queue", "reject"] = "queue",
         output_schema: dict[str, Any] | None = None,
+        run_id: str | None = None,
     ) -> Run:
         """A run from a text or parts."""
-        return cls(parts_of(content), busy, output_schema)
+        return cls(parts_of(content), busy, output_schema, run_id)
 
 
 class Steer(Command, frozen=True):

@@ -138,8 +138,23 @@ class NotPaused(PodError):  # noqa: N818
     """There is no paused run to resume."""
 
 
-class PodStopped(PodError):  # noqa: N818
-    """The pod has stopped, or stopped while the command waited."""
+class _AlsoAnEvent(type):
+    """Of an error whose fact is also told as an event of the same name: ``isinstance`` knows both."""
+
+    event: type | None
+
+    def __instancecheck__(cls, value: object) -> bool:
+        return super().__instancecheck__(value) or (cls.event is not None and isinstance(value, cls.event))
+
+
+class PodStopped(PodError, metaclass=_AlsoAnEvent):  # noqa: N818
+    """The pod has stopped, or stopped while the command waited.
+
+    The event that tells it has the same name (``protocol.events.PodStopped``); one public name serves
+    both: it can be caught, and it matches the event in ``isinstance``, ``match`` and ``kinds=``.
+    """
+
+    event: type | None = None
 
 
 class RunFailed(PodError):  # noqa: N818

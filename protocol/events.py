@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 
 from msgspec import Struct
 
+from protocol import errors
 from protocol.errors import Failure
 from protocol.items import AssistantItem, SystemItem, ToolResult, UserItem
 from protocol.lifecycle import PodState
@@ -51,6 +52,9 @@ class PodStarted(DurableEvent, frozen=True, kw_only=True):
 
 class PodStopped(DurableEvent, frozen=True, kw_only=True):
     """The pod has stopped; its session can be resumed."""
+
+
+errors.PodStopped.event = PodStopped
 
 
 class PodFailed(DurableEvent, frozen=True, kw_only=True):

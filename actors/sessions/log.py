@@ -1,0 +1,155 @@
+"""The writer's side of a session: entries are numbered, chained, kept, and only then told."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+from actors.sessions.head import SessionHead
+from actors.sessions.store import SessionStore
+from protocol.entries import Entry, Head, ItemsKept, MemoryPointer, Parent, SessionOpened, StoredEntry
+from protocol.events import DurableEvent, ItemEvent
+from protocol.items import Item
+from protocol.wire import encode
+
+_sha256 = hashlib.sha256
+
+
+class SessionLog:
+    """One pod's session: the only writer, with a tentative head (``head``) and a durable one.
+
+    ``record`` adds to the tentative end, ``commit`` makes all of it durable and then publishes its
+    events. If the store refuses, the log returns to what is durable and nobody hears of the rest.
+    """
+
+    __slots__ = (
+        "_durable_hash",
+        "_durable_length",
+        "_durable_pointer",
+        "_durable_seq",
+        "_events",
+        "_publish",
+        "_staged",
+        "_store",
+        "head",
+        "pod",
+    )
+
+    def __init__(
+        self, store: SessionStore, pod: str, head: SessionHead, publish: Callable[[DurableEvent], None]
+    ) -> None:
+        self._store = store
+        self._publish = publish
+        self.pod = pod
+        self.head = head
+        self._staged: list[StoredEntry] = []
+        self._events: list[DurableEvent] = []
+        self._mark_durable(head.seq, head.hash, len(head.items), head.pointer)
+
+    def _mark_durable(self, seq: int, hash_: bytes, length: int, pointer: int | None) -> None:
+        self._durable_seq = seq
+        self._durable_hash = hash_
+        self._durable_length = length
+        self._durable_pointer = pointer
+
+    @property
+    def durable_seq(self) -> int:
+        """The number of the last entry that is kept; transient events carry it."""
+        return self._durable_seq
+
+    # -- staging -------------------------------------------------------------------------------
+
+    def record(self, kind: type[DurableEvent], run_id: str | None = None, **fields: Any) -> None:
+        """Add an event's entry to the tentative end; an item it carries joins the history."""
+        head = self.head
+        event = kind(
+            pod=self.pod,
+            session_id=head.session_id,
+            seq=head.seq + 1,
+            at=time.time(),
+            run_id=run_id,
+            **fields,
+        )
+        self._chain(event)
+        self._events.append(event)
+        if isinstance(event, ItemEvent):
+            head.items.append(event.item)
+
+    def open(self, manifest: Any, parent: Parent | None = None) -> None:
+        """Add the first entry of a new session."""
+        head = self.head
+        self._chain(
+            SessionOpened(
+                session_id=head.session_id,
+                seq=head.seq + 1,
+                at=time.time(),
+                pod=self.pod,
+                manifest=manifest,
+                parent=parent,
+            )
+        )
+
+    def keep(self, items: list[Item]) -> None:
+        """Add items that are taken over from another session, of which nobody is told again."""
+        self._chain(ItemsKept(seq=self.head.seq + 1, at=time.time(), items=tuple(items)))
+        self.head.items.extend(items)
+
+    def point(self, pointer: int | None) -> None:
+        """Add how far memory has read."""
+        self._chain(MemoryPointer(seq=self.head.seq + 1, at=time.time(), pointer=pointer))
+        self.head.pointer = pointer
+
+    def _chain(self, entry: Entry) -> None:
+        head = self.head
+        body = encode(entry)
+        head.hash = _sha256(head.hash + body).digest()
+        head.seq += 1
+        self._staged.append(StoredEntry(head.seq, head.hash, body))
+
+    # -- committing ----------------------------------------------------------------------------
+
+    def create(self, parent: Parent | None = None) -> Future[None] | None:
+        """Make the session with all that is staged; None, or a future of when it is durable."""
+        session_id = self.head.session_id
+        return self._give(lambda batch: self._store.create(session_id, self.pod, parent, batch))
+
+    def commit(self) -> Future[None] | None:
+        """Make all that is staged durable; None when it is, or a future of when it will be.
+
+        Raises StoreError or HeadConflict, after going back to what is durable. With a future, call
+        ``settle`` with its outcome on the loop before the next commit.
+        """
+        if not self._staged:
+            return None
+        session_id, after = self.head.session_id, Head(self._durable_seq, self._durable_hash)
+        return self._give(lambda batch: self._store.append(session_id, after, batch))
+
+    def _give(self, store: Callable[[list[StoredEntry]], Future[None] | None]) -> Future[None] | None:
+        try:
+            pending = store(self._staged)
+        except Exception:
+            self.roll_back()
+            raise
+        if pending is None:
+            self.settle()
+        return pending
+
+    def settle(self) -> None:
+        """What was staged is durable: tell its events."""
+        head = self.head
+        self._mark_durable(head.seq, head.hash, len(head.items), head.pointer)
+        events, self._events, self._staged = self._events, [], []
+        for event in events:
+            self._publish(event)
+
+    def roll_back(self) -> None:
+        """Forget what was staged and stand where the store stands."""
+        head = self.head
+        head.seq = self._durable_seq
+        head.hash = self._durable_hash
+        head.pointer = self._durable_pointer
+        del head.items[self._durable_length :]
+        self._staged, self._events = [], []
