@@ -22,14 +22,20 @@ def modules(package: str) -> list[str]:
     return sorted(str(path) for path in found if path != Path(package, "__init__.py"))
 
 
+def is_module(name: str) -> bool:
+    return (ROOT / (name.replace(".", "/") + ".py")).is_file()
+
+
 def imports(module: str) -> Iterator[str]:
-    """Every name that a module imports from, wherever the statement stands."""
+    """Every module that one imports, or imports a name from, wherever the statement stands."""
     for node in ast.walk(ast.parse((ROOT / module).read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{module}:{node.lineno} imports relatively"
-            yield node.module or ""
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                yield inner if is_module(inner) else str(node.module)
 
 
 def folder(name: str) -> str:
@@ -56,7 +62,7 @@ def test_a_module_imports_from_its_own_folder_or_a_lower_floor(module: str) -> N
 def test_a_name_is_imported_from_the_module_that_defines_it(module: str) -> None:
     for name in imports(module):
         if name.split(".")[0] in {"actors", "protocol"}:
-            assert (ROOT / (name.replace(".", "/") + ".py")).is_file(), f"{module} imports from {name}"
+            assert is_module(name), f"{module} imports from {name}"
 
 
 @pytest.mark.parametrize("module", modules("actors"))
