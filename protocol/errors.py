@@ -254,7 +254,7 @@ class ModelError(PolypodError):
     whether the same request may work later.
     """
 
-    def __init__(  # noqa: PLR0913 - each is a fact of the failure
+    def __init__(
         self,
         message: str,
         *,

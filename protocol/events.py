@@ -29,6 +29,8 @@ class Event(Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True):
     """
 
     durable: ClassVar[bool] = False
+    #: Whether the event has an ``item`` that belongs to the history.
+    carries_item: ClassVar[bool] = False
 
     pod: str
     session_id: str
@@ -83,6 +85,8 @@ class RunEnd(DurableEvent, frozen=True, kw_only=True):
 class UserMessage(DurableEvent, frozen=True, kw_only=True):
     """User input entered the history; ``source`` is the command that brought it."""
 
+    carries_item: ClassVar[bool] = True
+
     item: UserItem
     source: UserSource = "run"
 
@@ -92,6 +96,8 @@ class AssistantMessage(DurableEvent, frozen=True, kw_only=True):
 
     ``usage`` is what the server told of this call, ``cost`` in US dollars, None where unknown.
     """
+
+    carries_item: ClassVar[bool] = True
 
     item: AssistantItem
     model: str | None = None
@@ -103,11 +109,15 @@ class AssistantMessage(DurableEvent, frozen=True, kw_only=True):
 class SystemMessage(DurableEvent, frozen=True, kw_only=True):
     """The runtime put words of its own into the history."""
 
+    carries_item: ClassVar[bool] = True
+
     item: SystemItem
 
 
 class ToolResulted(DurableEvent, frozen=True, kw_only=True):
     """A call got its result. ``seconds`` is the tool's own time, None where it did not run."""
+
+    carries_item: ClassVar[bool] = True
 
     item: ToolResult
     seconds: float | None = None

@@ -1,4 +1,4 @@
-"""``AsyncActor``: a pykka actor whose messages are handled on an event loop instead of a thread of its own."""
+"""``AsyncActor``: a pykka actor whose messages are handled on an event loop, not on a thread of its own."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 import threading
 import uuid
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from types import CoroutineType
 from typing import Any, Protocol, Self, TypeVar, cast
 
@@ -173,7 +173,7 @@ class AsyncActor(pykka.Actor):
             self._mailroom = mailroom_here()
         inbox = Inbox()
         inbox.bind(self, self._mailroom)
-        self.actor_inbox = inbox  # type: ignore[assignment]
+        self.actor_inbox = inbox
         self.actor_stopped = _StopFlag()  # type: ignore[assignment]
         self._actor_ref = AsyncActorRef(self)
 
@@ -185,22 +185,23 @@ class AsyncActor(pykka.Actor):
         return self._urn
 
     @classmethod
-    def start_on(
-        cls, mailroom: Mailroom, registry: Registry, *args: Any, **kwargs: Any
-    ) -> pykka.ActorRef[Self]:
-        """Start an actor on the loop of ``mailroom``, known to ``registry`` instead of pykka's list,
-        which is searched from its front at every stop.
+    def make(cls, mailroom: Mailroom, registry: Registry, *args: Any, **kwargs: Any) -> Self:
+        """An actor on the loop of ``mailroom``, known to ``registry`` instead of pykka's list, which is
+        searched from its front at every stop; ``begin`` starts it.
         """
         actor = cls.__new__(cls)
         actor._mailroom = mailroom
         actor._registry = registry
         actor.__init__(*args, **kwargs)  # type: ignore[misc]
-        registry.register(actor._actor_ref)
-        actor._start_actor_loop()
-        return actor.actor_ref
+        return actor
+
+    def begin(self) -> None:
+        """Start an actor that was made by ``make``."""
+        self._registry.register(self._actor_ref)
+        self._start_actor_loop()
 
     @staticmethod
-    def _create_actor_inbox() -> Inbox:  # type: ignore[override]
+    def _create_actor_inbox() -> Inbox:
         return Inbox()
 
     @staticmethod
@@ -218,14 +219,14 @@ class AsyncActor(pykka.Actor):
         if type(self).on_start is pykka.Actor.on_start:
             return
         try:
-            response: Any = self.on_start()
+            response = cast("Callable[[], Any]", self.on_start)()
         except Exception:  # noqa: BLE001 - pykka's rule: logged, and the actor is gone
             self._handle_failure(*sys.exc_info())
             return
         if isinstance(response, CoroutineType):
-            self._run(self._starting(response), None)
+            self._await(self._await_start(response), None)
 
-    async def _starting(self, hook: Coroutine[Any, Any, None]) -> None:
+    async def _await_start(self, hook: Coroutine[Any, Any, None]) -> None:
         try:
             await hook
         except Exception:  # noqa: BLE001
@@ -254,7 +255,7 @@ class AsyncActor(pykka.Actor):
             else:
                 response = self.on_receive(message)
             if type(response) is CoroutineType:
-                self._run(response, reply_to)
+                self._await(response, reply_to)
             elif reply_to is not None and response is not DEFERRED:
                 reply_to.set(response)
         except Exception as error:  # noqa: BLE001 - goes to who asked, or ends the actor
@@ -270,11 +271,13 @@ class AsyncActor(pykka.Actor):
         """
         return AsyncFuture() if self._reply_to is None else self._reply_to
 
-    def _run(self, handler: Coroutine[Any, Any, Any], reply_to: AsyncFuture[Any] | None) -> None:
+    def _await(self, handler: Coroutine[Any, Any, Any], reply_to: AsyncFuture[Any] | None) -> None:
         assert self._mailroom is not None
-        self._task = self._mailroom.loop.create_task(self._waited(handler, reply_to))
+        self._task = self._mailroom.loop.create_task(self._await_reply(handler, reply_to))
 
-    async def _waited(self, handler: Coroutine[Any, Any, Any], reply_to: AsyncFuture[Any] | None) -> None:
+    async def _await_reply(
+        self, handler: Coroutine[Any, Any, Any], reply_to: AsyncFuture[Any] | None
+    ) -> None:
         try:
             response = await handler
             if reply_to is not None and response is not DEFERRED:
@@ -342,11 +345,11 @@ class AsyncActor(pykka.Actor):
         if not isinstance(response, CoroutineType):
             return None
         if self._reply_to is not None:
-            return self._ending(response)
-        self._run(self._ending(response), None)
+            return self._await_end(response)
+        self._await(self._await_end(response), None)
         return None
 
-    async def _ending(self, hook: Coroutine[Any, Any, None]) -> None:
+    async def _await_end(self, hook: Coroutine[Any, Any, None]) -> None:
         try:
             await hook
         except Exception:  # noqa: BLE001

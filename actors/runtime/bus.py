@@ -7,7 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Collection, Iterator
-from typing import Self
+from typing import Self, cast
 
 import pykka
 
@@ -272,7 +272,8 @@ def _kinds(kinds: Collection[type[Event]] | type[Event] | None) -> frozenset[typ
     if kinds is None:
         return _ALL_KINDS
     given = {kinds} if isinstance(kinds, type) else kinds
-    chosen = frozenset(PodStopped if kind is errors.PodStopped else kind for kind in given)
+    double = cast("type[Event]", errors.PodStopped)  # the error of the same name stands for the event
+    chosen = frozenset(PodStopped if kind is double else kind for kind in given)
     strangers = chosen - _ALL_KINDS
     if strangers:
         raise TypeError(f"not a kind of event: {', '.join(sorted(map(str, strangers)))}")

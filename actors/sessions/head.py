@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import time
+
 from protocol.entries import GENESIS, Head
 from protocol.items import Item
 
@@ -30,3 +33,13 @@ class SessionHead:
     def last(self) -> Head:
         """The last entry's number and hash."""
         return Head(self.seq, self.hash)
+
+
+def new_session_id() -> str:
+    """A UUID of version 7 (RFC 9562): unique, and in order of time."""
+    millis = time.time_ns() // 1_000_000
+    random = int.from_bytes(os.urandom(10), "big")
+    high = (random >> 62) & 0xFFF
+    low = random & 0x3FFF_FFFF_FFFF_FFFF
+    text = f"{millis:012x}7{high:03x}{0x8000_0000_0000_0000 | low:016x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"

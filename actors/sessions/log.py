@@ -11,7 +11,7 @@ from typing import Any
 from actors.sessions.head import SessionHead
 from actors.sessions.store import SessionStore
 from protocol.entries import Entry, Head, ItemsKept, MemoryPointer, Parent, SessionOpened, StoredEntry
-from protocol.events import DurableEvent, ItemEvent
+from protocol.events import DurableEvent, Event
 from protocol.items import Item
 from protocol.wire import encode
 
@@ -34,19 +34,21 @@ class SessionLog:
         "_publish",
         "_staged",
         "_store",
+        "_under_way",
         "head",
         "pod",
     )
 
     def __init__(
-        self, store: SessionStore, pod: str, head: SessionHead, publish: Callable[[DurableEvent], None]
+        self, store: SessionStore, pod: str, head: SessionHead, publish: Callable[[Event], None]
     ) -> None:
         self._store = store
         self._publish = publish
         self.pod = pod
         self.head = head
         self._staged: list[StoredEntry] = []
-        self._events: list[DurableEvent] = []
+        self._events: list[Event] = []
+        self._under_way: tuple[int, bytes, int, int | None, list[Event]] | None = None
         self._mark_durable(head.seq, head.hash, len(head.items), head.pointer)
 
     def _mark_durable(self, seq: int, hash_: bytes, length: int, pointer: int | None) -> None:
@@ -54,6 +56,13 @@ class SessionLog:
         self._durable_hash = hash_
         self._durable_length = length
         self._durable_pointer = pointer
+
+    def restored(self, session_id: str, last: Head, items: list[Item], pointer: int | None) -> None:
+        """Stand where a session that was read back ends."""
+        head = self.head
+        head.session_id, head.seq, head.hash = session_id, last.seq, last.hash
+        head.items, head.pointer = items, pointer
+        self._mark_durable(last.seq, last.hash, len(items), pointer)
 
     @property
     def durable_seq(self) -> int:
@@ -75,8 +84,15 @@ class SessionLog:
         )
         self._chain(event)
         self._events.append(event)
-        if isinstance(event, ItemEvent):
-            head.items.append(event.item)
+        if kind.carries_item:
+            head.items.append(fields["item"])
+
+    def tell(self, event: Event) -> None:
+        """Publish a transient event, behind the durable ones that were recorded before it."""
+        if self._staged:
+            self._events.append(event)
+        else:
+            self._publish(event)
 
     def open(self, manifest: Any, parent: Parent | None = None) -> None:
         """Add the first entry of a new session."""
@@ -119,8 +135,8 @@ class SessionLog:
     def commit(self) -> Future[None] | None:
         """Make all that is staged durable; None when it is, or a future of when it will be.
 
-        Raises StoreError or HeadConflict, after going back to what is durable. With a future, call
-        ``settle`` with its outcome on the loop before the next commit.
+        Raises StoreError or HeadConflict, after going back to what is durable. After a future, call
+        ``settle`` or ``roll_back`` on the loop, as it ended, before the next commit.
         """
         if not self._staged:
             return None
@@ -128,8 +144,11 @@ class SessionLog:
         return self._give(lambda batch: self._store.append(session_id, after, batch))
 
     def _give(self, store: Callable[[list[StoredEntry]], Future[None] | None]) -> Future[None] | None:
+        head = self.head
+        batch, events, self._staged, self._events = self._staged, self._events, [], []
+        self._under_way = (head.seq, head.hash, len(head.items), head.pointer, events)
         try:
-            pending = store(self._staged)
+            pending = store(batch)
         except Exception:
             self.roll_back()
             raise
@@ -138,18 +157,19 @@ class SessionLog:
         return pending
 
     def settle(self) -> None:
-        """What was staged is durable: tell its events."""
-        head = self.head
-        self._mark_durable(head.seq, head.hash, len(head.items), head.pointer)
-        events, self._events, self._staged = self._events, [], []
+        """What was given to the store is durable: tell its events."""
+        assert self._under_way is not None
+        seq, hash_, length, pointer, events = self._under_way
+        self._under_way = None
+        self._mark_durable(seq, hash_, length, pointer)
         for event in events:
             self._publish(event)
 
     def roll_back(self) -> None:
-        """Forget what was staged and stand where the store stands."""
+        """Forget all that is not durable and stand where the store stands."""
         head = self.head
         head.seq = self._durable_seq
         head.hash = self._durable_hash
         head.pointer = self._durable_pointer
         del head.items[self._durable_length :]
-        self._staged, self._events = [], []
+        self._staged, self._events, self._under_way = [], [], None

@@ -1,0 +1,85 @@
+"""What a pod knows of the run that goes on, and of what waits for it."""
+
+from __future__ import annotations
+
+import random
+import time
+from typing import Any, NamedTuple
+
+from actors.llm.base import StopReason
+from actors.pod.budget import Reservation
+from actors.runtime.future import AsyncFuture
+from protocol.commands import Run
+from protocol.errors import Failure
+from protocol.events import RunOutcome, UserSource
+from protocol.items import AssistantItem, Part
+from protocol.results import RunResult
+from protocol.usage import Usage
+
+
+class QueuedRun(NamedTuple):
+    """A run that waits for its turn."""
+
+    command: Run
+    source: UserSource
+    reply: AsyncFuture[Any]
+
+
+class PendingInput(NamedTuple):
+    """Words for the run that goes on, which join the history before its next request."""
+
+    content: tuple[Part, ...]
+    source: UserSource
+    reply: AsyncFuture[Any]
+
+
+class RunState:
+    """The run that goes on, or is paused."""
+
+    __slots__ = (
+        "answer",
+        "compactions",
+        "ending",
+        "error",
+        "held",
+        "output_schema",
+        "pending",
+        "reply",
+        "requests_since_compaction",
+        "run_id",
+        "started_at",
+        "started_calls",
+        "steps",
+        "stop_reason",
+        "unlogged",
+        "usage",
+    )
+
+    def __init__(self, run_id: str, reply: AsyncFuture[RunResult] | None) -> None:
+        self.run_id = run_id
+        self.reply = reply
+        self.output_schema: dict[str, Any] | None = None
+        self.steps = 0
+        self.usage: Usage | None = None
+        self.answer: AssistantItem | None = None
+        self.stop_reason: StopReason | None = None
+        self.ending: RunOutcome | None = None
+        self.error: BaseException | None = None
+        self.pending: list[PendingInput] = []
+        #: Who is told once what is recorded for them is durable.
+        self.unlogged: list[AsyncFuture[Any]] = []
+        self.started_calls: set[str] = set()
+        self.held: Reservation | None = None
+        self.compactions = 0
+        self.requests_since_compaction = 0
+        self.started_at = time.monotonic()
+
+    @property
+    def failure(self) -> Failure | None:
+        """Why the run failed, as data."""
+        return None if self.error is None else Failure.of(self.error)
+
+
+def new_run_id() -> str:
+    """An id for a run, unique for all practical ends."""
+    return f"{random.getrandbits(64):016x}"

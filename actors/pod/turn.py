@@ -1,0 +1,63 @@
+"""The pure turn: where a run stands in, what to do next out."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from actors.llm.base import StopReason
+from protocol.events import RunOutcome
+from protocol.items import AssistantItem, ToolCall
+
+
+class Standing(NamedTuple):
+    """Where a run stands between two steps.
+
+    ``ending`` is how a command wants it to end, ``answer`` the model's last answer in this run with
+    its ``stop_reason``, ``open_calls`` its calls without results, ``pending`` whether somebody said
+    something that the model has not seen, ``full`` whether the history is over the request threshold.
+    """
+
+    ending: RunOutcome | None
+    answer: AssistantItem | None
+    stop_reason: StopReason | None
+    open_calls: list[ToolCall]
+    pending: bool
+    steps: int
+    max_steps: int
+    full: bool
+
+
+class CallModel(NamedTuple):
+    """Send the history to the model."""
+
+
+class RunTools(NamedTuple):
+    """Run these calls; their results join the history in this order."""
+
+    calls: list[ToolCall]
+
+
+class Compact(NamedTuple):
+    """Fold the history, then go on with the same request."""
+
+
+class Finish(NamedTuple):
+    """The run is over."""
+
+    outcome: RunOutcome
+
+
+Step = CallModel | RunTools | Compact | Finish
+
+
+def next_step(at: Standing) -> Step:
+    """What a run does next."""
+    if at.ending is not None:
+        return Finish(at.ending)
+    if at.open_calls:
+        return RunTools(at.open_calls)
+    if at.answer is not None and not at.pending and not at.answer.calls and at.stop_reason != "pause":
+        return Finish("limit_reached" if at.stop_reason == "max_tokens" else "finished")
+    if at.steps >= at.max_steps:
+        return Finish("limit_reached")
+    return Compact() if at.full else CallModel()
