@@ -26,9 +26,11 @@ PolypodError
 │   ├── MissingKey           the environment variable that holds the key is not set
 │   └── ScriptExhausted      a ScriptedClient was asked for more replies than it has
 ├── ScriptLeftover           a ScriptedClient was not asked for all its replies
+├── ToolDefinitionError      a function that cannot be made a tool, or two tools of one name
 ├── ToolError
 │   ├── ToolArgumentsInvalid
 │   ├── ToolTimeout
+│   ├── ToolCancelled        the call is no longer wanted
 │   └── ScopeRefused         a path that the scope does not allow
 └── WireError                bytes that are no such type, or of a later version
 """
@@ -309,6 +311,10 @@ class ScriptLeftover(PolypodError, AssertionError):  # noqa: N818
     """A ScriptedClient has replies that nobody asked for."""
 
 
+class ToolDefinitionError(PolypodError, TypeError):
+    """A function cannot be made a tool, or two tools have one name."""
+
+
 class ToolError(PolypodError):
     """What a tool tells the model when it cannot do what was asked; tools raise it freely."""
 
@@ -319,6 +325,10 @@ class ToolArgumentsInvalid(ToolError):  # noqa: N818
 
 class ToolTimeout(ToolError):  # noqa: N818
     """A tool took longer than its time-out, in seconds."""
+
+
+class ToolCancelled(ToolError):  # noqa: N818
+    """The call is no longer wanted; a tool in a thread raises it to leave."""
 
 
 class ScopeRefused(ToolError):  # noqa: N818
