@@ -1,1 +1,2 @@
-def builtin(names): return ()
+def builtin(names):
+    return ()
