@@ -1,2 +1,0 @@
-def builtin(names):
-    return ()
