@@ -34,7 +34,7 @@ CODES: dict[RunOutcome, int] = {
     "cancelled": CANCELLED,
 }
 #: Errors that say that what was typed, written or exported cannot work.
-_BAD_INPUT = (ManifestError, BudgetError, MissingKey, SessionNotFound, UnknownEntry)
+_BAD_INPUT = (click.ClickException, ManifestError, BudgetError, MissingKey, SessionNotFound, UnknownEntry)
 
 
 class Exit(Exception):  # noqa: N818 - an end, not an error
@@ -51,7 +51,7 @@ def code_of(error: BaseException) -> int:
         return error.code
     if isinstance(error, click.exceptions.Exit):
         return error.exit_code
-    if isinstance(error, click.ClickException | _BAD_INPUT):
+    if isinstance(error, _BAD_INPUT):
         return BAD_INPUT
     if isinstance(error, KeyboardInterrupt | click.Abort | asyncio.CancelledError):
         return CANCELLED
