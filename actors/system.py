@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
+import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
 import pykka
@@ -35,7 +38,8 @@ class PodSystem:
     ``store`` is where sessions are kept: ``memory:``, ``jsonl:DIR``, ``sqlite:FILE`` (with
     ``?durability=process`` or ``power``), or a SessionStore, which its giver closes. ``on_conflict``
     says what a pod does that finds its session taken while it holds unsaved entries: ``fork`` or
-    ``refuse``.
+    ``refuse``. ``outputs`` is the folder where tool output too long for a model is kept whole (by
+    default one of the user's in the system's folder for temporary files).
     """
 
     def __init__(
@@ -43,7 +47,9 @@ class PodSystem:
         store: str | SessionStore = "memory:",
         *,
         on_conflict: Literal["fork", "refuse"] = "fork",
+        outputs: str | Path | None = None,
     ) -> None:
+        self._outputs = _outputs_folder() if outputs is None else Path(outputs)
         self._store_given = store
         self.on_conflict = on_conflict
         self._bus = Bus()
@@ -80,7 +86,7 @@ class PodSystem:
             raise SystemNotRunning("a PodSystem can be entered once", hint="make a new one")
         given = self._store_given
         self._store = open_store(given) if isinstance(given, str) else given
-        self._assembly = Assembly(self._store, self._bus)
+        self._assembly = Assembly(self._store, self._bus, self._outputs)
         self._mailroom = mailroom
         self._bus.loop = mailroom.loop
 
@@ -320,6 +326,10 @@ class PodSystem:
         future._loop = mailroom.loop  # noqa: SLF001
         mailroom.post(lambda _: _settle(future, work), Envelope(None))
         return future.get()
+
+
+def _outputs_folder() -> Path:
+    return Path(tempfile.gettempdir(), f"polypod-{os.getuid()}", "outputs")
 
 
 #: Durable events of a replay read at a time.

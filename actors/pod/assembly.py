@@ -3,57 +3,77 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from msgspec import Raw
 
 from actors.llm.base import LLMClient
+from actors.llm.offline import OfflineClient
 from actors.pod.budget import Budget
+from actors.pod.calls import ToolRunner
 from actors.pod.parts import PodParts
 from actors.runtime.bus import Bus
 from actors.sessions.head import SessionHead, new_session_id
 from actors.sessions.log import SessionLog
 from actors.sessions.store import SessionStore
+from actors.tools.base import Toolbox
+from actors.tools.builtin import builtin
 from protocol.manifest import BudgetSection, PodManifest
 from protocol.wire import encode
 
+_NO_BUDGET = BudgetSection()
+
 
 class Assembly:
-    """Makes the parts of pods for one system, shared where pods have the same manifest."""
+    """Makes the parts of pods for one system; pods of the same manifest share what can be shared."""
 
-    def __init__(self, store: SessionStore, bus: Bus) -> None:
+    def __init__(self, store: SessionStore, bus: Bus, outputs: Path | None) -> None:
         self._store = store
         self._bus = bus
-        self._last: tuple[PodManifest, Raw] | None = None
+        self._outputs = outputs
+        self._opening: tuple[PodManifest, Raw] | None = None
+        self._tools: tuple[PodManifest, tuple[Any, ...], ToolRunner] | None = None
 
     def parts(
-        self,
-        manifest: PodManifest,
-        name: str,
-        client: LLMClient | None,
-        tools: Iterable[Any],
+        self, manifest: PodManifest, name: str, client: LLMClient | None, tools: tuple[Any, ...]
     ) -> PodParts:
-        """The parts of one pod. Raises ManifestError, ModelError, BudgetError."""
-        assert client is not None
+        """The parts of one pod. Raises ManifestError, ModelError, BudgetError, ToolDefinitionError."""
+        chosen = self._client(manifest) if client is None else client
         return PodParts(
             name=name,
             manifest=manifest,
-            model=getattr(client, "model", type(client).__name__),
-            client=client,
-            specs=(),
-            run_batch=None,
+            model=_label(manifest, client),
+            client=chosen,
+            tools=self._runner(manifest, tools),
             bus=self._bus,
             log=SessionLog(self._store, name, SessionHead(new_session_id()), self._bus.publish),
             store=self._store,
-            opening=self._opening(manifest),
+            opening=self._opened_with(manifest),
             budget=None if manifest.budget == _NO_BUDGET else Budget(manifest.budget),
         )
 
-    def _opening(self, manifest: PodManifest) -> Raw:
+    def _client(self, manifest: PodManifest) -> LLMClient:
+        return OfflineClient()
+
+    def _runner(self, manifest: PodManifest, tools: tuple[Any, ...]) -> ToolRunner:
+        last = self._tools
+        if last is None or last[0] is not manifest or last[1] != tools:
+            chosen: Iterable[Any] = (*builtin(manifest.tools.builtin), *tools)
+            toolbox = Toolbox(chosen, output_cap=manifest.tools.output_cap, keep_in=self._outputs)
+            last = self._tools = (manifest, tools, ToolRunner(toolbox, manifest))
+        return last[2]
+
+    def _opened_with(self, manifest: PodManifest) -> Raw:
         """The manifest's bytes, encoded once for all pods that are made from it."""
-        if self._last is None or self._last[0] is not manifest:
-            self._last = (manifest, Raw(encode(manifest)))
-        return self._last[1]
+        if self._opening is None or self._opening[0] is not manifest:
+            self._opening = (manifest, Raw(encode(manifest)))
+        return self._opening[1]
 
 
-_NO_BUDGET = BudgetSection()
+def _label(manifest: PodManifest, client: LLMClient | None) -> str:
+    """What the model is called in events."""
+    if client is not None:
+        return str(getattr(client, "model", type(client).__name__))
+    scheme, model_id = manifest.model.scheme, manifest.model.model_id
+    return f"{scheme}/{model_id}" if model_id else scheme

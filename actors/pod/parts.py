@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
-from typing import Any
-
 from msgspec import Raw
 
 from actors.llm.base import LLMClient
 from actors.pod.budget import Budget
+from actors.pod.calls import ToolRunner
 from actors.runtime.bus import Bus
 from actors.sessions.log import SessionLog
 from actors.sessions.store import SessionStore
-from protocol.items import ToolCall, ToolResult
 from protocol.manifest import PodManifest
-from protocol.tools import ToolSpec
-
-Starting = Callable[[ToolCall], None]
-Ending = Callable[[int, ToolResult, float | None], None]
-
 
 class PodParts:
     """Everything a pod works with; most of it is shared with other pods of the same make."""
@@ -32,9 +24,8 @@ class PodParts:
         "model",
         "name",
         "opening",
-        "run_batch",
-        "specs",
         "store",
+        "tools",
     )
 
     def __init__(
@@ -44,8 +35,7 @@ class PodParts:
         manifest: PodManifest,
         model: str,
         client: LLMClient,
-        specs: tuple[ToolSpec, ...],
-        run_batch: Callable[[list[ToolCall], Starting, Ending], Coroutine[Any, Any, None]],
+        tools: ToolRunner,
         bus: Bus,
         log: SessionLog,
         store: SessionStore,
@@ -56,8 +46,7 @@ class PodParts:
         self.manifest = manifest
         self.model = model
         self.client = client
-        self.specs = specs
-        self.run_batch = run_batch
+        self.tools = tools
         self.bus = bus
         self.log = log
         self.store = store

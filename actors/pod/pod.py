@@ -42,6 +42,7 @@ from protocol.events import (
     RunStart,
     SessionForked,
     SystemMessage,
+    ToolProgress,
     ToolResulted,
     ToolStart,
     TurnEnd,
@@ -78,6 +79,13 @@ class ToolEnded(NamedTuple):
     number: int
     result: ToolResult
     seconds: float | None
+
+
+class Progressed(NamedTuple):
+    """To the pod from one of its tools: how far it is."""
+
+    call: ToolCall
+    text: str
 
 
 class Batch:
@@ -304,20 +312,11 @@ class PodActor(SessionActor):
             self._answer_open_calls(None)
         run.reply = reply
         run.ending = None
-        run.answer = None if not open_calls(self._head.items) else run.answer
         self._run = run
         self._to(PodState.RUNNING)
         self._start_clock(run)
         self._record_start(run, "resume")
-        self._answer_started(run)
         self._advance()
-
-    def _answer_started(self, run: RunState) -> None:
-        """Of a paused batch: calls that were under way are closed; what never started may still run."""
-        for call in open_calls(self._head.items):
-            if call.id in run.started_calls:
-                result = ToolResult.of(call, INTERRUPTED, is_error=True)
-                self._log.record(ToolResulted, run.run_id, item=result)
 
     def _drop_paused(self) -> None:
         self._close_left_over()
@@ -351,7 +350,7 @@ class PodActor(SessionActor):
             answer=run.answer,
             stop_reason=run.stop_reason,
             open_calls=open_calls(self._head.items) if calls else [],
-            pending=bool(run.pending),
+            pending=run.unheard or bool(run.pending),
             steps=run.steps,
             max_steps=self._parts.manifest.worker.max_steps,
             full=False,
@@ -365,8 +364,8 @@ class PodActor(SessionActor):
 
     def _prepare_request(self, run: RunState) -> None:
         """All the model will see is durable before it is sent."""
-        self._answer_open_calls(run)
         self._join_pending(run)
+        run.unheard = False
         self._commit(lambda: self._send(run), *run.unlogged)
 
     def _join_pending(self, run: RunState) -> None:
@@ -400,7 +399,7 @@ class PodActor(SessionActor):
         return Request(
             items=self._head.items[:],
             system=parts.manifest.pod.system_prompt,
-            tools=parts.specs,
+            tools=parts.tools.specs,
             model=parts.manifest.model.model_id,
             max_tokens=parts.manifest.worker.max_tokens,
             temperature=parts.manifest.model.temperature,
@@ -470,7 +469,9 @@ class PodActor(SessionActor):
             self._advance()
             return
         self._batch = Batch(len(calls))
-        step = self._parts.run_batch(calls, self._starting(run), self._tool_ended)
+        step = self._parts.tools.run(
+            self._parts.name, calls, self._starting(run), self._tool_ended, self._progressed
+        )
         self._do(step, lambda _, error: self._batch_ended(run, error))
 
     def _starting(self, run: RunState) -> Callable[[ToolCall], None]:
@@ -482,6 +483,14 @@ class PodActor(SessionActor):
 
     def _tool_ended(self, number: int, result: ToolResult, seconds: float | None) -> None:
         self._receive(Envelope(ToolEnded(number, result, seconds)))
+
+    def _progressed(self, call: ToolCall, text: str) -> None:
+        """A tool says how far it is, from whatever thread it runs on."""
+        self._post(Progressed(call, text))
+
+    def _on_progressed(self, message: Progressed) -> None:
+        call, text = message
+        self._tell(ToolProgress, call_id=call.id, name=call.name, text=text)
 
     def _on_tool_ended(self, message: ToolEnded) -> None:
         """A call has its result: kept as soon as those of the calls before it are, in their order."""
@@ -509,9 +518,11 @@ class PodActor(SessionActor):
     # -- the end of a run ------------------------------------------------------------------------
 
     def _finish(self, run: RunState, outcome: RunOutcome) -> None:
+        self._answer_open_calls(run)
+        if run.pending:  # words that came too late for this run are not lost
+            self._join_pending(run)
+            run.unheard = True
         if outcome != "paused":
-            self._answer_open_calls(run)
-            self._join_pending(run)  # words that came too late for this run are not lost
             self._open_run = None
         self._stop_clock(run)
         self._log.record(
@@ -694,5 +705,6 @@ _HANDLERS: dict[type, Callable[[PodActor, Any], Any]] = {
     CommitEnded: PodActor._on_commit_ended,
     commands.Fork: PodActor._on_fork,
     ToolEnded: PodActor._on_tool_ended,
+    Progressed: PodActor._on_progressed,
     OutOfTime: PodActor._on_out_of_time,
 }

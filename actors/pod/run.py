@@ -51,6 +51,7 @@ class RunState:
         "started_calls",
         "steps",
         "stop_reason",
+        "unheard",
         "unlogged",
         "usage",
     )
@@ -66,6 +67,8 @@ class RunState:
         self.ending: RunOutcome | None = None
         self.error: BaseException | None = None
         self.pending: list[PendingInput] = []
+        #: Whether the history ends in words that the model has not been sent.
+        self.unheard = False
         #: Who is told once what is recorded for them is durable.
         self.unlogged: list[AsyncFuture[Any]] = []
         self.started_calls: set[str] = set()

@@ -92,7 +92,7 @@ class Tool:
         self.concurrency = concurrency
         self.timeout = timeout
         self.function = function
-        self.arguments = Arguments(function, words, ToolContext)
+        self.arguments = Arguments(name, function, words, ToolContext)
         self.spec = ToolSpec(self.name, self.description, self.input_schema)
         call = function if inspect.isroutine(function) else type(function).__call__
         self.is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(call)

@@ -1,0 +1,1 @@
+def builtin(names): return ()
