@@ -23,7 +23,8 @@ from actors.pod.restore import events_after, tip
 from actors.runtime.bus import Bus, Subscription
 from actors.runtime.future import AsyncFuture
 from actors.runtime.loop import LoopThread, Mailroom, mailroom_here
-from actors.sessions.store import SessionStore, open_store
+from actors.sessions.store import SessionStore
+from actors.sessions.urls import open_store
 from protocol.errors import NameTaken, PodNotFound, SessionNotFound, SystemNotRunning
 from protocol.events import Event
 from protocol.manifest import PodManifest
@@ -282,7 +283,8 @@ class PodSystem:
         """The session of a pod, living or the last in the store, and its last durable entry."""
         pod = self._pods.get(name)
         if pod is not None:
-            return pod.ref.actor_inbox.actor.standing  # type: ignore[attr-defined]
+            actor: PodActor = pod.ref.actor_inbox.actor  # type: ignore[attr-defined]
+            return actor.standing
         assert self._store is not None
         sessions = self._store.sessions(pod=name)
         if not sessions:

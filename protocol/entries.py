@@ -17,6 +17,7 @@ from protocol.events import (
     DurableEvent,
 )
 from protocol.items import AssistantItem, SystemItem, ToolResult, UserItem
+from protocol.usage import Usage
 
 #: What stands before the first entry of a session.
 GENESIS = bytes(32)
@@ -32,7 +33,11 @@ class Parent(Struct, frozen=True, gc=False):
 
 
 class SessionOpened(Struct, frozen=True, gc=False, kw_only=True, tag=True, omit_defaults=True):
-    """The first entry of a session. ``manifest`` is what the pod was asked to be, without secrets."""
+    """The first entry of a session. ``manifest`` is what the pod was asked to be, without secrets.
+
+    A session that was compacted from another in the middle of a run takes over the run and its
+    ``steps``; ``usage`` and ``cost`` are what the pod has consumed before.
+    """
 
     session_id: str
     seq: int
@@ -40,6 +45,10 @@ class SessionOpened(Struct, frozen=True, gc=False, kw_only=True, tag=True, omit_
     pod: str
     manifest: Raw
     parent: Parent | None = None
+    run_id: str | None = None
+    steps: int = 0
+    usage: Usage | None = None
+    cost: float | None = None
 
 
 class ItemsKept(Struct, frozen=True, gc=False, kw_only=True, tag=True):

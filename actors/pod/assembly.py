@@ -8,6 +8,7 @@ from typing import Any
 
 from msgspec import Raw
 
+from actors.compaction.policy import Limits
 from actors.llm.base import LLMClient
 from actors.llm.offline import OfflineClient
 from actors.pod.budget import Budget
@@ -33,6 +34,7 @@ class Assembly:
         self._bus = bus
         self._outputs = outputs
         self._opening: tuple[PodManifest, Raw] | None = None
+        self._limits: tuple[PodManifest, Limits] | None = None
         self._tools: tuple[PodManifest, tuple[Any, ...], ToolRunner] | None = None
 
     def parts(
@@ -50,6 +52,7 @@ class Assembly:
             log=SessionLog(self._store, name, SessionHead(new_session_id()), self._bus.publish),
             store=self._store,
             opening=self._opened_with(manifest),
+            limits=self._limits_of(manifest),
             budget=None if manifest.budget == _NO_BUDGET else Budget(manifest.budget),
         )
 
@@ -63,6 +66,11 @@ class Assembly:
             toolbox = Toolbox(chosen, output_cap=manifest.tools.output_cap, keep_in=self._outputs)
             last = self._tools = (manifest, tools, ToolRunner(toolbox, manifest))
         return last[2]
+
+    def _limits_of(self, manifest: PodManifest) -> Limits:
+        if self._limits is None or self._limits[0] is not manifest:
+            self._limits = (manifest, Limits.of(manifest))
+        return self._limits[1]
 
     def _opened_with(self, manifest: PodManifest) -> Raw:
         """The manifest's bytes, encoded once for all pods that are made from it."""

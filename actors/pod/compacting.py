@@ -1,9 +1,10 @@
-"""``CompactingActor``: a session's keeper that folds its history into a new session when it grows too long."""
+"""``CompactingActor``: a session actor that folds a history grown too long into a new session."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any
 
 from actors.compaction import policy
@@ -13,20 +14,16 @@ from actors.pod.compactor import Folding, fold
 from actors.pod.context import Context
 from actors.pod.session_actor import SessionActor
 from actors.runtime.actor import DEFERRED
-from actors.runtime.future import AsyncFuture
 from actors.sessions.head import new_session_id
 from protocol import commands
-from protocol.entries import Parent
-from protocol.errors import CompactionFailed, Failure, SessionError
+from protocol.errors import CompactionFailed, Failure
 from protocol.events import (
-    Alert,
     CompactDone,
     CompactFailed,
     CompactReason,
     CompactStart,
     SystemMessage,
 )
-from protocol.usage import Usage
 
 #: Told when a compaction has ended: why it failed, or None.
 Folded = Callable[[BaseException | None], None]
@@ -46,9 +43,10 @@ class CompactingActor(SessionActor):
             self._measured = None
         return self._context_
 
-    def _history_changed(self) -> None:
-        """Another list of items has taken the place of the history."""
-        self._context_ = None
+    @property
+    def _steps(self) -> int:
+        """The requests of the run that goes on."""
+        return 0
 
     # -- commands --------------------------------------------------------------------------------
 
@@ -92,9 +90,7 @@ class CompactingActor(SessionActor):
         limits = self._parts.limits
         if not limits.before_request:
             return "send"
-        return policy.before_request(
-            limits, self._guard, self._context.occupancy(), len(self._head.items)
-        )
+        return policy.before_request(limits, self._guard, self._context.occupancy(), len(self._head.items))
 
     # -- how -------------------------------------------------------------------------------------
 
@@ -107,9 +103,7 @@ class CompactingActor(SessionActor):
         self._log.record(CompactStart, self._run_id, reason=reason, occupancy=occupancy)
         self._commit(lambda: self._start_folding(reason, occupancy, wanted, then))
 
-    def _start_folding(
-        self, reason: CompactReason, occupancy: int, wanted: int | None, then: Folded
-    ) -> None:
+    def _start_folding(self, reason: CompactReason, occupancy: int, wanted: int | None, then: Folded) -> None:
         parts = self._parts
         folding = Folding(
             items=self._head.items[:],
@@ -136,18 +130,40 @@ class CompactingActor(SessionActor):
             self._folding_failed(reason, error, then)
             return
         after = Context(composed.items).occupancy()
+        old = self._head.session_id
+        self._commit_by(
+            lambda: self._open_successor(composed, before, after),
+            lambda: self._succeeded(reason, old, then),
+            lambda refused: self._folding_failed(reason, refused, then),
+        )
+
+    def _open_successor(self, composed: Composed, before: int, after: int) -> Future[None] | None:
+        """The new session, whole in one transaction."""
+        log, run_id = self._log, self._run_id
+        parent = log.succeed(new_session_id())
+        log.open(
+            self._parts.opening,
+            parent,
+            run_id=self._open_run,
+            steps=self._steps,
+            usage=self._usage,
+            cost=self._cost,
+        )
+        for item in composed.opening:
+            log.record(SystemMessage, run_id, item=item)
+        if composed.kept:
+            log.keep(composed.kept)
+        for item in composed.closing:
+            log.record(SystemMessage, run_id, item=item)
+        session_id = self._head.session_id
+        log.record(CompactDone, run_id, new_session_id=session_id, before=before, after=after)
+        return log.create(parent)
+
+    def _succeeded(self, reason: CompactReason, old: str, then: Folded) -> None:
+        self._parts.store.release(old)
         self._guard = self._guard.compacted(reason)
-        try:
-            pending = self._open_successor(composed, before, after)
-        except SessionError as refused:
-            self._folding_failed(reason, refused, then)
-            return
-        if pending is None:
-            self._history_changed()
-            then(None)
-            return
-        self._committing = True
-        ...
+        self._context_ = None
+        then(None)
 
     def _folding_failed(self, reason: CompactReason, error: BaseException, then: Folded) -> None:
         self._guard = self._guard.failed(reason)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from msgspec import Raw
 
+from actors.compaction.policy import Limits
 from actors.llm.base import LLMClient
 from actors.pod.budget import Budget
 from actors.pod.calls import ToolRunner
@@ -20,6 +21,7 @@ class PodParts:
         "budget",
         "bus",
         "client",
+        "limits",
         "log",
         "manifest",
         "model",
@@ -42,6 +44,7 @@ class PodParts:
         store: SessionStore,
         opening: Raw,
         budget: Budget | None,
+        limits: Limits,
     ) -> None:
         self.name = name
         self.manifest = manifest
@@ -54,3 +57,4 @@ class PodParts:
         #: The manifest as the session's first entry keeps it.
         self.opening = opening
         self.budget = budget
+        self.limits = limits

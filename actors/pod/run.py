@@ -38,14 +38,12 @@ class RunState:
 
     __slots__ = (
         "answer",
-        "compactions",
         "ending",
         "error",
         "held",
         "output_schema",
         "pending",
         "reply",
-        "requests_since_compaction",
         "run_id",
         "started_at",
         "started_calls",
@@ -73,8 +71,6 @@ class RunState:
         self.unlogged: list[AsyncFuture[Any]] = []
         self.started_calls: set[str] = set()
         self.held: Reservation | None = None
-        self.compactions = 0
-        self.requests_since_compaction = 0
         self.started_at = time.monotonic()
 
     @property
