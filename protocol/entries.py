@@ -22,7 +22,7 @@ from protocol.items import AssistantItem, SystemItem, ToolResult, UserItem
 GENESIS = bytes(32)
 
 
-class Parent(Struct, frozen=True):
+class Parent(Struct, frozen=True, gc=False):
     """Where a session comes from: the session and its entry after which this one goes on."""
 
     kind: Literal["forked_from", "compacted_from"]
@@ -31,7 +31,7 @@ class Parent(Struct, frozen=True):
     at_seq: int
 
 
-class SessionOpened(Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True):
+class SessionOpened(Struct, frozen=True, gc=False, kw_only=True, tag=True, omit_defaults=True):
     """The first entry of a session. ``manifest`` is what the pod was asked to be, without secrets."""
 
     session_id: str
@@ -42,7 +42,7 @@ class SessionOpened(Struct, frozen=True, kw_only=True, tag=True, omit_defaults=T
     parent: Parent | None = None
 
 
-class ItemsKept(Struct, frozen=True, kw_only=True, tag=True):
+class ItemsKept(Struct, frozen=True, gc=False, kw_only=True, tag=True):
     """Items that a compacted or forked session takes over from its parent; nobody is told again."""
 
     seq: int
@@ -50,7 +50,7 @@ class ItemsKept(Struct, frozen=True, kw_only=True, tag=True):
     items: tuple[UserItem | AssistantItem | SystemItem | ToolResult, ...]
 
 
-class MemoryPointer(Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True):
+class MemoryPointer(Struct, frozen=True, gc=False, kw_only=True, tag=True, omit_defaults=True):
     """Memory extraction has read the history through its first ``pointer`` items (None: reset)."""
 
     seq: int

@@ -1,1 +1,2 @@
-class OfflineClient: pass
+class OfflineClient:
+    pass

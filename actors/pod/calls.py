@@ -27,9 +27,7 @@ class ToolRunner:
 
     __slots__ = ("_extras", "_parallel", "_pwd", "_scope", "toolbox")
 
-    def __init__(
-        self, toolbox: Toolbox, manifest: PodManifest, extras: dict[str, Any] | None = None
-    ) -> None:
+    def __init__(self, toolbox: Toolbox, manifest: PodManifest, extras: dict[str, Any] | None = None) -> None:
         self.toolbox = toolbox
         self._pwd = Path(manifest.pod.pwd)
         self._scope = resolved(manifest.scope)

@@ -12,6 +12,7 @@ from actors.sessions.log import SessionLog
 from actors.sessions.store import SessionStore
 from protocol.manifest import PodManifest
 
+
 class PodParts:
     """Everything a pod works with; most of it is shared with other pods of the same make."""
 

@@ -46,8 +46,8 @@ class SessionLog:
         self._publish = publish
         self.pod = pod
         self.head = head
-        self._staged: list[StoredEntry] = []
-        self._events: list[Event] = []
+        self._staged: list[StoredEntry] | None = None
+        self._events: list[Event] | None = None
         self._under_way: tuple[int, bytes, int, int | None, list[Event]] | None = None
         self._mark_durable(head.seq, head.hash, len(head.items), head.pointer)
 
@@ -83,13 +83,16 @@ class SessionLog:
             **fields,
         )
         self._chain(event)
-        self._events.append(event)
+        if self._events is None:
+            self._events = [event]
+        else:
+            self._events.append(event)
         if kind.carries_item:
             head.items.append(fields["item"])
 
     def tell(self, event: Event) -> None:
         """Publish a transient event, behind the durable ones that were recorded before it."""
-        if self._staged:
+        if self._events is not None:
             self._events.append(event)
         else:
             self._publish(event)
@@ -123,7 +126,11 @@ class SessionLog:
         body = encode(entry)
         head.hash = _sha256(head.hash + body).digest()
         head.seq += 1
-        self._staged.append(StoredEntry(head.seq, head.hash, body))
+        entry_ = StoredEntry(head.seq, head.hash, body)
+        if self._staged is None:
+            self._staged = [entry_]
+        else:
+            self._staged.append(entry_)
 
     # -- committing ----------------------------------------------------------------------------
 
@@ -145,7 +152,7 @@ class SessionLog:
 
     def _give(self, store: Callable[[list[StoredEntry]], Future[None] | None]) -> Future[None] | None:
         head = self.head
-        batch, events, self._staged, self._events = self._staged, self._events, [], []
+        batch, events, self._staged, self._events = self._staged or [], self._events or [], None, None
         self._under_way = (head.seq, head.hash, len(head.items), head.pointer, events)
         try:
             pending = store(batch)
@@ -172,4 +179,4 @@ class SessionLog:
         head.hash = self._durable_hash
         head.pointer = self._durable_pointer
         del head.items[self._durable_length :]
-        self._staged, self._events, self._under_way = [], [], None
+        self._staged, self._events, self._under_way = None, None, None
