@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from pathlib import Path
 
 import msgspec
 from msgspec import Struct
 
-from actors.llm.presets import LocalServer, probe_local
+from actors.llm.presets import probe_local
 from protocol.manifest import ModelSection, PodManifest, ToolsSection
 from protocol.scope import Rule, Scope
 
@@ -63,7 +64,7 @@ def manifest_for(wishes: Wishes) -> tuple[PodManifest, list[str]]:
         return with_model(manifest, wishes), notes
     if chosen:
         return manifest, notes
-    model, why = found_model(probe_local())
+    model, why = found_model(asyncio.run(probe_local()))
     return manifest.replace(model=model), [why, *notes]
 
 
@@ -91,12 +92,17 @@ def allowing(manifest: PodManifest, folders: tuple[Path, ...]) -> PodManifest:
     return manifest.replace(scope=Scope((*scope.allow, *rules), scope.deny, scope.within))
 
 
-def found_model(server: LocalServer | None) -> tuple[ModelSection, str]:
-    """The model of a pod for which none was chosen, and a line that says which it is and why."""
+def found_model(server: tuple[str, list[str]] | None) -> tuple[ModelSection, str]:
+    """The model of a pod for which none was chosen, and a line that says which it is and why.
+
+    ``server`` is the preset of a server that answers on this machine, with its models.
+    """
     if server is None:
         return ModelSection(), "model: offline, the embedded one (none named, no local server answers)"
-    model = ModelSection(scheme=server.scheme, model_id=server.model_id, base_url=server.base_url)
-    return model, f"model: {server.scheme}/{server.model_id}, found at {server.base_url}"
+    scheme, models = server
+    others = f", which has {len(models) - 1} more" if len(models) > 1 else ""
+    named = f"model: {scheme}/{models[0]}, from the {scheme} server on this machine{others}"
+    return ModelSection(scheme=scheme, model_id=models[0]), named
 
 
 def _at_terminal() -> PodManifest:
