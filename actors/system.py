@@ -141,6 +141,8 @@ class PodSystem:
         try:
             for stopped in [pod.stop() for pod in reversed(list(self._pods.values()))]:
                 await stopped
+            assert self._assembly is not None
+            await self._assembly.models.aclose()
             self._bus.close()
             if self._store is not None and self._store is not self._store_given:
                 await asyncio.to_thread(self._store.close)

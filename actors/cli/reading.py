@@ -13,7 +13,7 @@ from actors.cli.setting import default_store
 from actors.sessions.chain import verified
 from actors.sessions.store import SessionInfo, SessionStore
 from actors.sessions.urls import open_store
-from protocol.entries import GENESIS, Entry, SessionOpened, StoredEntry
+from protocol.entries import Entry, Head, SessionOpened, StoredEntry
 from protocol.errors import SessionNotFound
 from protocol.events import RunEnd, RunStart
 from protocol.manifest import PodManifest
@@ -74,10 +74,10 @@ class Reading:
 
     def checked(self, session_id: str) -> Iterator[StoredEntry]:
         """All entries of a session, each checked against the one before. Raises SessionCorrupt."""
-        before = GENESIS
+        before: Head | None = None
         for entry in self.stored(session_id):
             verified(session_id, [entry], before)
-            before = entry.hash
+            before = Head(entry.seq, entry.hash)
             yield entry
 
     def manifest(self, session_id: str) -> PodManifest:

@@ -36,7 +36,7 @@ class OpenAIClient:
     own and closes it in ``aclose``. ``streaming=False`` asks for whole answers instead of streams.
     """
 
-    def __init__(  # noqa: PLR0913 - each is a setting of its own
+    def __init__(
         self,
         base_url: str,
         model: str = "",

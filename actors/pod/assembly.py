@@ -10,9 +10,9 @@ from msgspec import Raw
 
 from actors.compaction.policy import Limits
 from actors.llm.base import LLMClient
-from actors.llm.offline import OfflineClient
 from actors.pod.budget import Budget
 from actors.pod.calls import ToolRunner
+from actors.pod.models import Models, label
 from actors.pod.parts import PodParts
 from actors.runtime.bus import Bus
 from actors.sessions.head import SessionHead, new_session_id
@@ -33,6 +33,7 @@ class Assembly:
         self._store = store
         self._bus = bus
         self._outputs = outputs
+        self.models = Models()
         self._opening: tuple[PodManifest, Raw] | None = None
         self._limits: tuple[PodManifest, Limits] | None = None
         self._tools: tuple[PodManifest, tuple[Any, ...], ToolRunner] | None = None
@@ -41,11 +42,11 @@ class Assembly:
         self, manifest: PodManifest, name: str, client: LLMClient | None, tools: tuple[Any, ...]
     ) -> PodParts:
         """The parts of one pod. Raises ManifestError, ModelError, BudgetError, ToolDefinitionError."""
-        chosen = self._client(manifest) if client is None else client
+        chosen = self.models.client(manifest.model) if client is None else client
         return PodParts(
             name=name,
             manifest=manifest,
-            model=_label(manifest, client),
+            model=label(manifest.model) if client is None else _name_of(client),
             client=chosen,
             tools=self._runner(manifest, tools),
             bus=self._bus,
@@ -55,9 +56,6 @@ class Assembly:
             limits=self._limits_of(manifest),
             budget=None if manifest.budget == _NO_BUDGET else Budget(manifest.budget),
         )
-
-    def _client(self, manifest: PodManifest) -> LLMClient:
-        return OfflineClient()
 
     def _runner(self, manifest: PodManifest, tools: tuple[Any, ...]) -> ToolRunner:
         last = self._tools
@@ -79,9 +77,6 @@ class Assembly:
         return self._opening[1]
 
 
-def _label(manifest: PodManifest, client: LLMClient | None) -> str:
-    """What the model is called in events."""
-    if client is not None:
-        return str(getattr(client, "model", type(client).__name__))
-    scheme, model_id = manifest.model.scheme, manifest.model.model_id
-    return f"{scheme}/{model_id}" if model_id else scheme
+def _name_of(client: LLMClient) -> str:
+    """What a client that was given is called in events."""
+    return str(getattr(client, "model", None) or type(client).__name__)
