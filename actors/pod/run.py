@@ -38,19 +38,18 @@ class RunState:
 
     __slots__ = (
         "answer",
-        "compactions",
         "ending",
         "error",
         "held",
         "output_schema",
         "pending",
         "reply",
-        "requests_since_compaction",
         "run_id",
         "started_at",
         "started_calls",
         "steps",
         "stop_reason",
+        "unheard",
         "unlogged",
         "usage",
     )
@@ -66,12 +65,12 @@ class RunState:
         self.ending: RunOutcome | None = None
         self.error: BaseException | None = None
         self.pending: list[PendingInput] = []
+        #: Whether the history ends in words that the model has not been sent.
+        self.unheard = False
         #: Who is told once what is recorded for them is durable.
         self.unlogged: list[AsyncFuture[Any]] = []
         self.started_calls: set[str] = set()
         self.held: Reservation | None = None
-        self.compactions = 0
-        self.requests_since_compaction = 0
         self.started_at = time.monotonic()
 
     @property

@@ -15,17 +15,17 @@ from actors.pod.parts import PodParts
 from actors.pod.restore import restore
 from actors.runtime.actor import AsyncActor
 from actors.runtime.future import AsyncFuture
-from protocol.errors import SessionError
-from protocol.events import Event, PodStarted, StateChanged
+from protocol.errors import SessionError, SessionInUse
+from protocol.events import Alert, Event, PodStarted, StateChanged
 from protocol.lifecycle import PodState, may_move
 from protocol.usage import Usage
 
 
 class Commit(NamedTuple):
-    """What follows a commit: ``then`` if it is kept; ``waiting`` hear if the store refuses."""
+    """What follows a commit: ``then`` if it is kept, else ``refused`` hears why."""
 
     then: Callable[[], None]
-    waiting: tuple[AsyncFuture[Any], ...]
+    refused: Callable[[BaseException], None]
 
 
 class StepEnded(NamedTuple):
@@ -67,6 +67,9 @@ class SessionActor(AsyncActor):
         self._commits: list[Commit] | None = None
         #: A run that the log says has begun and not ended.
         self._open_run: str | None = None
+        self._open_steps = 0
+        #: Measured calls of a restored history, until somebody weighs it.
+        self._measured: list[tuple[int, Usage]] | None = None
         self._usage: Usage | None = None
         self._cost: float | None = None
 
@@ -122,13 +125,19 @@ class SessionActor(AsyncActor):
     async def _restored(self, session_id: str) -> None:
         """Bring the session back and say so."""
         try:
+            claim = self._parts.store.claim(session_id, self._parts.name)
             state, head = await restore(self._parts.store, session_id)
         except SessionError as error:
             self._never_started(error)
             return
         self._log.restored(session_id, head, state.items, state.pointer)
         self._open_run = state.open_run
+        self._open_steps = state.open_steps
         self._usage, self._cost = state.usage, state.cost
+        self._measured = state.calls
+        if claim.torn:
+            text = f"a half-written last batch of {claim.torn} bytes was cut off; nothing told was lost"
+            self._log.record(Alert, text=text)
         self._log.record(PodStarted, model=self._parts.model, resumed=True)
         try:
             pending = self._log.commit()
@@ -153,6 +162,8 @@ class SessionActor(AsyncActor):
         self._state = PodState.FAILED
         self._registry.unregister(self.actor_ref)
         self.actor_stopped.set()
+        if self._resume is None or not isinstance(error, SessionInUse):
+            self._parts.store.release(self._head.session_id)
         self._tell_started(error)
 
     def _to(self, state: PodState) -> None:
@@ -223,15 +234,23 @@ class SessionActor(AsyncActor):
         then(message.result, message.error)
 
     def _commit(self, then: Callable[[], None], *waiting: AsyncFuture[Any]) -> None:
-        """Make what is recorded durable, then go on; ``waiting`` hears if the store refuses."""
-        commit = Commit(then, waiting)
+        """Make what is recorded durable, then go on; ``waiting`` hear if the store refuses."""
+        self._commit_by(self._log.commit, then, lambda error: self._store_refused(error, waiting))
+
+    def _commit_by(
+        self,
+        give: Callable[[], Future[None] | None],
+        then: Callable[[], None],
+        refused: Callable[[BaseException], None],
+    ) -> None:
+        commit = Commit(then, refused)
         if self._committing:
             self._commits = [*(self._commits or ()), commit]
             return
         try:
-            pending = self._log.commit()
+            pending = give()
         except SessionError as error:
-            self._store_refused(error, waiting)
+            refused(error)
             return
         if pending is None:
             then()
@@ -241,12 +260,13 @@ class SessionActor(AsyncActor):
 
     def _on_commit_ended(self, message: CommitEnded) -> None:
         self._committing = False
-        commits, self._commits = [message.commit, *(self._commits or ())], None
+        commits, self._commits = self._commits or (), None
         if message.error is not None:
             self._log.roll_back()
-            self._store_refused(message.error, tuple(f for c in commits for f in c.waiting))
+            for commit in (message.commit, *commits):
+                commit.refused(message.error)
             return
         self._log.settle()
         message.commit.then()
-        for commit in commits[1:]:
-            self._commit(commit.then, *commit.waiting)
+        for commit in commits:
+            self._commit_by(self._log.commit, commit.then, commit.refused)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from actors.compaction.policy import THRASH, Verdict
 from actors.llm.base import StopReason
 from protocol.events import RunOutcome
 from protocol.items import AssistantItem, ToolCall
@@ -14,7 +15,7 @@ class Standing(NamedTuple):
 
     ``ending`` is how a command wants it to end, ``answer`` the model's last answer in this run with
     its ``stop_reason``, ``open_calls`` its calls without results, ``pending`` whether somebody said
-    something that the model has not seen, ``full`` whether the history is over the request threshold.
+    something that the model has not seen, ``fullness`` what the compaction policy says of a request.
     """
 
     ending: RunOutcome | None
@@ -24,7 +25,7 @@ class Standing(NamedTuple):
     pending: bool
     steps: int
     max_steps: int
-    full: bool
+    fullness: Verdict
 
 
 class CallModel(NamedTuple):
@@ -42,9 +43,10 @@ class Compact(NamedTuple):
 
 
 class Finish(NamedTuple):
-    """The run is over."""
+    """The run is over; ``why`` where it failed."""
 
     outcome: RunOutcome
+    why: str | None = None
 
 
 Step = CallModel | RunTools | Compact | Finish
@@ -60,4 +62,6 @@ def next_step(at: Standing) -> Step:
         return Finish("limit_reached" if at.stop_reason == "max_tokens" else "finished")
     if at.steps >= at.max_steps:
         return Finish("limit_reached")
-    return Compact() if at.full else CallModel()
+    if at.fullness == "thrash":
+        return Finish("failed", THRASH)
+    return Compact() if at.fullness == "compact" else CallModel()

@@ -32,13 +32,14 @@ class ToolContext:
     """What a call may know of where it runs; a tool gets it by a parameter of this type (or ``ctx``).
 
     ``pwd`` is the pod's working directory, ``scope`` what the pod may touch (``resolved``), ``cancel``
-    the flag to watch, ``progress(text)`` tells subscribers how far the call is (from any thread), and
-    ``extras`` holds what the pod's assembly hands to tools of its own.
+    the flag to watch, ``progress(text)`` tells subscribers how far the call is (from any thread),
+    ``extras`` holds what the pod's assembly hands to tools of its own, and ``output_cap`` is how many
+    bytes of text reach the model uncut (the toolbox sets it).
     """
 
-    __slots__ = ("call_id", "cancel", "extras", "pod", "progress", "pwd", "scope")
+    __slots__ = ("call_id", "cancel", "extras", "output_cap", "pod", "progress", "pwd", "scope")
 
-    def __init__(  # noqa: PLR0913 - each is a fact of the call
+    def __init__(
         self,
         *,
         pwd: Path,
@@ -56,6 +57,7 @@ class ToolContext:
         self.call_id = call_id
         self.progress = _ignored if progress is None else progress
         self.extras = {} if extras is None else extras
+        self.output_cap = OUTPUT_CAP
 
     def path(self, text: str, permission: Permission = "read") -> Path:
         """The place that ``text`` names, absolute and free of symlinks. Raises ScopeRefused."""
@@ -92,7 +94,7 @@ class Tool:
         self.concurrency = concurrency
         self.timeout = timeout
         self.function = function
-        self.arguments = Arguments(function, words, ToolContext)
+        self.arguments = Arguments(name, function, words, ToolContext)
         self.spec = ToolSpec(self.name, self.description, self.input_schema)
         call = function if inspect.isroutine(function) else type(function).__call__
         self.is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(call)
@@ -218,6 +220,7 @@ class Toolbox:
             raise ToolArgumentsInvalid(_why_invalid(call.invalid))
         arguments = chosen.arguments.convert(call.arguments)
         if chosen.arguments.context is not None:
+            ctx.output_cap = self.output_cap
             arguments[chosen.arguments.context] = ctx
         return chosen, arguments
 

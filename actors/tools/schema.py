@@ -32,19 +32,21 @@ class Arguments:
 
     __slots__ = ("_struct", "context", "schema")
 
-    def __init__(self, function: Callable[..., Any], words: Mapping[str, str], context: type) -> None:
-        """``words`` describes parameters; ``context`` is the type of the one that is handed in.
+    def __init__(
+        self, label: str, function: Callable[..., Any], words: Mapping[str, str], context: type
+    ) -> None:
+        """``label`` is the tool's name for messages, ``words`` describes parameters, ``context`` is
+        the type of the one that is handed in.
 
         Raises ToolDefinitionError for a signature that no schema can express.
         """
-        label = getattr(function, "__name__", type(function).__name__)
         hints = _hints(function, label, context)
         wanted = [_checked(each, label) for each in inspect.signature(function).parameters.values()]
         injected = [p for p in wanted if p.name == _CONTEXT or _is_type(hints.get(p.name), context)]
         self.context = injected[0].name if injected else None
         fields = [_field(p, hints, words) for p in wanted if p.name != self.context]
         defaults = {p.name: p.default for p in wanted if p.default is not p.empty}
-        self._struct = msgspec.defstruct(label, fields, kw_only=True, forbid_unknown_fields=True)
+        self._struct = msgspec.defstruct("Arguments", fields, kw_only=True, forbid_unknown_fields=True)
         self.schema = _schema(self._struct, defaults, label)
 
     def convert(self, arguments: dict[str, Any]) -> dict[str, Any]:
@@ -121,7 +123,7 @@ def _field(
 
 def _schema(struct: type[msgspec.Struct], defaults: dict[str, Any], label: str) -> dict[str, Any]:
     try:
-        (_,), shapes = msgspec.json.schema_components(
+        (root,), shapes = msgspec.json.schema_components(
             (struct,), schema_hook=_schema_custom, ref_template="#/$defs/{name}"
         )
     except TypeError as error:
@@ -129,7 +131,7 @@ def _schema(struct: type[msgspec.Struct], defaults: dict[str, Any], label: str) 
             f"tool {label}: an argument has a type that JSON cannot express: {error}",
             hint="use plain types, dataclasses or msgspec Structs",
         ) from error
-    schema = shapes.pop(struct.__name__)
+    schema = shapes.pop(root["$ref"].rpartition("/")[2])
     schema.pop("title", None)
     for name, default in defaults.items():
         if name in schema["properties"] and isinstance(default, str | int | float | bool):

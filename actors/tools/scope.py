@@ -29,7 +29,8 @@ def resolve(text: str, pwd: Path, *, expand_user: bool = False) -> Path:
     try:
         path = Path(os.path.realpath(pwd / (Path(text).expanduser() if expand_user else text)))
         _refuse_circle(path, text)
-    except (ValueError, RuntimeError) as error:  # surrogates; a home directory that is not known
+    except (ValueError, RuntimeError, OSError) as error:
+        # a surrogate; a home directory that is not known; a part that went while it was looked at
         raise ScopeRefused(f"the path {text!r} names no place: {error}") from error
     return path
 
@@ -61,6 +62,17 @@ def refusal(scope: Scope, path: Path, text: str, permission: Permission) -> Scop
     shown = repr(text) if str(path) == text else f"{text!r} ({path})"
     less = " (it may be read)" if permission == "write" and scope.permits(path, "read") else ""
     return ScopeRefused(f"not allowed to {permission} {shown}{less}", hint=_allowed(scope))
+
+
+def uniform_below(scope: Scope, folder: Path) -> bool:
+    """Whether all that lies below ``folder`` has one and the same permission: no rule begins there."""
+
+    def uniform(rule: Rule) -> bool:
+        target = Path(rule.target)
+        return rule.recursive if target == folder else folder not in target.parents
+
+    mine = all(uniform(rule) for rule in (*scope.allow, *scope.deny))
+    return mine and (scope.within is None or uniform_below(scope.within, folder))
 
 
 def _allowed(scope: Scope) -> str:
