@@ -93,12 +93,14 @@ class TokenMeter:
         if not records:
             size = self._sizes.between(0, index) - self._pruner.saved_before(index)
             return Estimate(tokens_in(size), "estimated")
-        if index > records[-1].history_len:
-            return self._after(records[-1], index)
+        last = records[-1]
+        # What was cut since the last count is no longer in any request.
+        counted = max(0, last.input_tokens - tokens_in(self._pruner.saved_since(last.history_len)))
+        if index > last.history_len:
+            return Estimate(counted + tokens_in(self._sizes.between(last.history_len, index)), "extrapolated")
         at = bisect_left(records, index, key=_length)
-        if records[at].history_len == index:
-            return Estimate(records[at].input_tokens, "measured")
-        return self._within(records[at - 1] if at else _NOTHING, records[at], index)
+        found = self._within(records[at - 1] if at else _NOTHING, records[at], index)
+        return found if found.tokens <= counted else Estimate(counted, "extrapolated")
 
     def since(self, index: int) -> int:
         """The tokens of the items from ``index`` on, whole: by the counts, and no less than by bytes."""
@@ -106,17 +108,13 @@ class TokenMeter:
         counted = self.before(length).tokens - self.before(index).tokens
         return max(counted, tokens_in(self._sizes.between(index, length)))
 
-    def _after(self, record: UsageRecord, index: int) -> Estimate:
-        added = self._sizes.between(record.history_len, index)
-        saved = self._pruner.saved_since(record.history_len)
-        counted = max(0, record.input_tokens - tokens_in(saved))
-        return Estimate(counted + tokens_in(added), "extrapolated")
-
     def _within(self, low: UsageRecord, high: UsageRecord, index: int) -> Estimate:
+        if index == high.history_len:
+            return Estimate(high.input_tokens, "measured")
         whole = self._sizes.between(low.history_len, high.history_len)
         part = self._sizes.between(low.history_len, index)
-        between = high.input_tokens - low.input_tokens
-        return Estimate(low.input_tokens + between * part // whole, "interpolated")
+        more = (high.input_tokens - low.input_tokens) * part // whole
+        return Estimate(low.input_tokens + more, "interpolated")
 
 
 def _length(record: UsageRecord) -> int:

@@ -45,7 +45,7 @@ class Note(Struct, frozen=True):
 
 def slug(title: str) -> str:
     """A title as the name of a file: letters, digits and dashes of any script, and never empty."""
-    plain = unicodedata.normalize("NFKC", title).casefold()
+    plain = unicodedata.normalize("NFKC", title).lower()
     words = re.sub(r"[\W_]+", "-", plain).strip("-")
     if 0 < len(words) <= _LONGEST_SLUG:
         return words

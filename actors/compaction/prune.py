@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
-from types import MappingProxyType
+from itertools import chain, islice
 from typing import overload
 
-from actors.compaction.tokens import BYTES_PER_TOKEN, encoded_size
+from actors.compaction.tokens import BYTES_PER_TOKEN, encoded_size, text_size
 from protocol.items import AssistantItem, ImagePart, Item, TextPart, ToolResult
 
 #: The newest turns (a request with its tool results) whose results are shown whole.
@@ -20,25 +20,27 @@ CUT_RESULT = 500
 #: beginning of the request stays as it was, byte for byte, and a server's cache of it serves on.
 LEAST_SAVING = 4096
 
-_NO_CUTS: Mapping[int, ToolResult] = MappingProxyType({})
-
 
 class RequestView(Sequence[Item]):
     """The first ``length`` items of a history as a request shows them, with ``cuts`` in the place of
-    some results.
+    some results before ``line``.
 
-    It stays as it is while the history grows at its end, and ends with it where the history is cut back.
+    It stays as it is while the history grows at its end and while more is cut behind its line.
     """
 
-    __slots__ = ("_cuts", "_items", "_length")
+    __slots__ = ("_cuts", "_items", "_length", "_line")
 
-    def __init__(self, items: Sequence[Item], length: int, cuts: Mapping[int, ToolResult] = _NO_CUTS) -> None:
+    def __init__(
+        self, items: Sequence[Item], length: int, cuts: Mapping[int, ToolResult] | None = None, line: int = 0
+    ) -> None:
         self._items = items
         self._length = length
-        self._cuts = cuts
+        self._cuts: Mapping[int, ToolResult] = {} if cuts is None else cuts
+        self._line = line
 
     def __repr__(self) -> str:
-        return f"<RequestView of {self._length} items, {len(self._cuts)} cut>"
+        cut = sum(index < self._line for index in self._cuts)
+        return f"<RequestView of {self._length} items, {cut} cut>"
 
     def __len__(self) -> int:
         return self._length
@@ -54,22 +56,22 @@ class RequestView(Sequence[Item]):
             index += self._length
         if not 0 <= index < self._length:
             raise IndexError(f"item {index} of {self._length}")
-        return self._cuts.get(index) or self._items[index]
+        return self._shown(index) if index < self._line else self._items[index]
 
     def __iter__(self) -> Iterator[Item]:
-        if not self._cuts:
-            return islice(self._items, self._length)
-        return self._with_cuts()
+        items, line = self._items, self._line
+        if not line:
+            return islice(items, self._length)
+        return chain(map(self._shown, range(line)), islice(items, line, self._length))
 
-    def _with_cuts(self) -> Iterator[Item]:
-        cut = self._cuts.get
-        for index, item in enumerate(islice(self._items, self._length)):
-            yield cut(index) or item
+    def _shown(self, index: int) -> Item:
+        return self._cuts.get(index) or self._items[index]
 
     def _slice(self, index: slice) -> list[Item]:
-        wanted = range(*index.indices(self._length))
-        items, cut = self._items, self._cuts.get
-        return [cut(n) or items[n] for n in wanted]
+        start, stop, step = index.indices(self._length)
+        if start >= self._line and step > 0:
+            return list(self._items[start:stop:step])
+        return [self[n] for n in range(start, stop, step)]
 
 
 class Pruner:
@@ -79,7 +81,18 @@ class Pruner:
     Each call costs what was added since the last one.
     """
 
-    __slots__ = ("_cuts", "_items", "_line", "_moves", "_newest", "_old", "_pending", "_saved", "_seen")
+    __slots__ = (
+        "_cuts",
+        "_items",
+        "_line",
+        "_moves",
+        "_newest",
+        "_old",
+        "_pending",
+        "_saved",
+        "_seen",
+        "_young",
+    )
 
     def __init__(self, items: Sequence[Item]) -> None:
         self._items = items
@@ -87,78 +100,86 @@ class Pruner:
 
     def _start(self) -> None:
         self._seen = 0
-        self._newest: list[int] = []
-        #: Where the whole turns begin; what is long before it is known in ``_pending`` or ``_cuts``.
-        self._line = 0
-        self._pending: dict[int, ToolResult] = {}
-        self._cuts: Mapping[int, ToolResult] = _NO_CUTS
-        #: Where the long old results are, and the bytes that cutting the first n of them saves.
+        #: Where the whole turns begin, and the long results from there on.
+        self._newest: deque[int] = deque(maxlen=WHOLE_TURNS)
+        self._young: deque[int] = deque()
+        #: Where the long results before there are, and the bytes of text that are still to save there.
         self._old: list[int] = []
-        self._saved = [0]
+        self._pending = 0
         #: At which length of history how many of them came to be cut.
         self._moves = [(0, 0)]
+        #: What is shown in their place, of those before the line.
+        self._cuts: dict[int, ToolResult] = {}
+        self._line = 0
+        #: The encoded bytes that the first n cuts save, as far as anybody asked.
+        self._saved = [0]
 
     def view(self) -> RequestView:
         """The history as it is now, for a request."""
         self._advance()
-        return RequestView(self._items, len(self._items), self._cuts)
+        return RequestView(self._items, len(self._items), self._cuts, self._line)
 
     @property
     def cuts(self) -> int:
         """How many results are cut. While this stays, a view only has more at its end than the last."""
         self._advance()
-        return self._moves[-1][1]
+        return len(self._cuts)
 
     def saved_before(self, index: int) -> int:
         """The encoded bytes that are cut now in the items before ``index``."""
-        return self._saved[min(self.cuts, bisect_left(self._old, index))]
+        return self._saving(min(self.cuts, bisect_left(self._old, index)))
 
     def saved_since(self, length: int) -> int:
         """The encoded bytes that are cut now and were not in a request of ``length`` items."""
         now = self.cuts
         then = self._moves[bisect_right(self._moves, length, key=_length) - 1][1]
-        return self._saved[now] - self._saved[then]
+        return self._saving(now) - self._saving(then) if now > then else 0
 
     def rewind(self) -> None:
         """The history was cut back at its end: decide again."""
         self._start()
 
     def _advance(self) -> None:
-        items, newest, moved = self._items, self._newest, False
+        items, newest, young = self._items, self._newest, self._young
         for index in range(self._seen, len(items)):
-            if not isinstance(items[index], AssistantItem):
-                continue
-            newest.append(index)
-            if len(newest) > WHOLE_TURNS:
-                del newest[0]
-                self._consider(newest[0])
-                moved = self._move(index + 1) or moved
+            item = items[index]
+            kind = type(item)
+            if kind is ToolResult:
+                if _characters(item) > LONGEST_OLD_RESULT:  # type: ignore[arg-type]
+                    young.append(index)
+            elif kind is AssistantItem:
+                newest.append(index)
+                if young and young[0] < newest[0] and len(newest) == WHOLE_TURNS:
+                    self._age(newest[0])
+                    if self._pending >= LEAST_SAVING * BYTES_PER_TOKEN:
+                        self._pending = 0
+                        self._moves.append((index + 1, len(self._old)))
         self._seen = len(items)
-        if moved:
-            # A new mapping: views that are out keep theirs.
-            due = self._old[len(self._cuts) : self._moves[-1][1]]
-            self._cuts = {**self._cuts, **{index: self._pending.pop(index) for index in due}}
+        for index in self._old[len(self._cuts) : self._moves[-1][1]]:
+            self._cuts[index] = cut_result(self._result(index))
+            self._line = index + 1
 
-    def _consider(self, line: int) -> None:
+    def _age(self, line: int) -> None:
         """Results before ``line`` are old now."""
-        for index in range(self._line, line):
-            item = self._items[index]
-            if isinstance(item, ToolResult) and _characters(item) > LONGEST_OLD_RESULT:
-                cut = cut_result(item)
-                saved = encoded_size(item) - encoded_size(cut)
-                if saved > 0:
-                    self._pending[index] = cut
-                    self._old.append(index)
-                    self._saved.append(self._saved[-1] + saved)
-        self._line = line
+        while self._young and self._young[0] < line:
+            index = self._young.popleft()
+            saved = _saved_by_cutting(self._result(index))
+            if saved > 0:
+                self._old.append(index)
+                self._pending += saved
 
-    def _move(self, length: int) -> bool:
-        """Cut what is pending in requests of at least ``length`` items, if that is worth it."""
-        saving = self._saved[-1] - self._saved[self._moves[-1][1]]
-        if saving < LEAST_SAVING * BYTES_PER_TOKEN:
-            return False
-        self._moves.append((length, len(self._old)))
-        return True
+    def _saving(self, count: int) -> int:
+        """The encoded bytes that the first ``count`` cuts save."""
+        while len(self._saved) <= count:
+            index = self._old[len(self._saved) - 1]
+            saved = encoded_size(self._items[index]) - encoded_size(self._cuts[index])
+            self._saved.append(self._saved[-1] + saved)
+        return self._saved[count]
+
+    def _result(self, index: int) -> ToolResult:
+        item = self._items[index]
+        assert isinstance(item, ToolResult)
+        return item
 
 
 def _length(move: tuple[int, int]) -> int:
@@ -168,15 +189,26 @@ def _length(move: tuple[int, int]) -> int:
 def cut_result(result: ToolResult) -> ToolResult:
     """What is shown of a long result once it is old."""
     text = result.text
+    cut = TextPart(text[:CUT_RESULT] + _marker(result, len(text)))
+    return ToolResult(result.call_id, result.name, (cut,), result.is_error, result.kept)
+
+
+def _marker(result: ToolResult, length: int) -> str:
     where = f"; the whole is in {result.kept}" if result.kept else ""
-    marker = f"\n[an old result of {len(text)} characters, cut{where}]"
-    return ToolResult(
-        result.call_id, result.name, (TextPart(text[:CUT_RESULT] + marker),), result.is_error, result.kept
-    )
+    return f"\n[an old result of {length} characters, cut{where}]"
+
+
+def _saved_by_cutting(result: ToolResult) -> int:
+    """The bytes that cutting saves, before they are escaped: quick, and no more than it is."""
+    text = result.text
+    pictures = sum(len(part.data or "") for part in result.content if isinstance(part, ImagePart))
+    rest = len(text) - CUT_RESULT if text.isascii() else text_size(text[CUT_RESULT:])
+    return pictures + rest - text_size(_marker(result, len(text)))
 
 
 def _characters(result: ToolResult) -> int:
     """The length of what a model reads of a result, pictures as the text they are sent as."""
-    return sum(
-        len(part.data or "") if isinstance(part, ImagePart) else len(part.text) for part in result.content
-    )
+    content = result.content
+    if len(content) == 1 and type(content[0]) is TextPart:
+        return len(content[0].text)
+    return sum(len(part.data or "") if isinstance(part, ImagePart) else len(part.text) for part in content)

@@ -15,9 +15,14 @@ def tokens_in(size: int) -> int:
     return -(-size // BYTES_PER_TOKEN)
 
 
+def text_size(text: str) -> int:
+    """The bytes of a text."""
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+
+
 def text_tokens(text: str) -> int:
     """The tokens that a text is taken for."""
-    return tokens_in(len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass")))
+    return tokens_in(text_size(text))
 
 
 def encoded_size(item: Item) -> int:

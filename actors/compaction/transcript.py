@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from actors.compaction.compose import is_of_compaction, is_summary
-from actors.compaction.tokens import BYTES_PER_TOKEN, text_tokens
+from actors.compaction.tokens import BYTES_PER_TOKEN, text_size, text_tokens
 from protocol.items import AssistantItem, Item, ToolResult, UserItem
 
 #: A result of at most so many bytes is its own summary.
@@ -52,7 +52,7 @@ def _gist(result: ToolResult) -> str:
     state = "error" if result.is_error else "ok"
     if not text:
         return f"{state}, empty"
-    if len(text.encode("utf-8", "replace")) <= SHORT_RESULT:
+    if text_size(text) <= SHORT_RESULT:
         return f"{state}: {indented(text)}"
     if result.is_error:
         return f"{state}: {indented(text[:SHORT_RESULT])}…"

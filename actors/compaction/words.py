@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from actors.compaction.compose import is_summary
-from actors.compaction.tokens import text_tokens
+from actors.compaction.tokens import BYTES_PER_TOKEN, text_size
 from actors.compaction.transcript import indented, shortened
 from protocol.items import Item, UserItem
 
@@ -66,33 +66,40 @@ def written(words: Sequence[str], budget: int) -> str:
     """
     if not words:
         return ""
-    room = budget - text_tokens(MARK)
     lines = [f"- {indented(text)}" for text in words]
-    if sum(map(text_tokens, lines)) > room:
+    room = budget * BYTES_PER_TOKEN - text_size(MARK)
+    if _size(lines) > room:
         lines = _fitted(lines, room)
     return "\n".join([MARK, *lines])
 
 
+def _size(lines: Iterable[str]) -> int:
+    """The bytes of lines, each with its end."""
+    return sum(text_size(line) + 1 for line in lines)
+
+
 def _fitted(lines: list[str], room: int) -> list[str]:
-    sizes = [text_tokens(line) for line in lines]
-    least, most = _LEAST, max(*sizes, _LEAST)
+    """The lines in ``room`` bytes, all that are longer shortened to the same length."""
+    sizes = [text_size(line) + 1 for line in lines]
+    least, most = _LEAST, max(_LEAST, max(sizes) // BYTES_PER_TOKEN)
     while least < most:
         middle = (least + most + 1) // 2
-        if sum(min(size, middle) for size in sizes) <= room:
+        if sum(min(size, middle * BYTES_PER_TOKEN + 1) for size in sizes) <= room:
             least = middle
         else:
             most = middle - 1
     lines = [shortened(line, least) for line in lines]
-    return lines if sum(map(text_tokens, lines)) <= room else _thinned(lines, room)
+    return lines if _size(lines) <= room else _thinned(lines, room)
 
 
 def _thinned(lines: list[str], room: int) -> list[str]:
+    """The first lines and the newest, as many as have room."""
     note = f"- {_LEFT_OUT}"
     first, rest = lines[:_FIRST], lines[_FIRST:]
-    room -= sum(map(text_tokens, [*first, note]))
+    room -= _size([*first, note])
     newest: list[str] = []
     for line in reversed(rest):
-        room -= text_tokens(line)
+        room -= _size([line])
         if room < 0:
             break
         newest.append(line)
