@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Callable
 
 from actors.llm.base import (
@@ -15,12 +17,9 @@ from actors.llm.base import (
     TextChunk,
     ThinkingChunk,
 )
-from protocol.errors import ModelError
-from protocol.events import (
-    TextDelta,
-    ThinkingDelta,
-    ToolCallDelta,
-)
+from actors.llm.retry import GiveUp, decide
+from protocol.errors import Failure, ModelError
+from protocol.events import Retry, StreamRestart, TextDelta, ThinkingDelta, ToolCallDelta
 
 #: Tells a transient event: its kind and its own fields.
 Tell = Callable[..., None]
