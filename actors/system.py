@@ -87,7 +87,7 @@ class PodSystem:
             raise SystemNotRunning("a PodSystem can be entered once", hint="make a new one")
         given = self._store_given
         self._store = open_store(given) if isinstance(given, str) else given
-        self._assembly = Assembly(self._store, self._bus, self._outputs)
+        self._assembly = Assembly(self._store, self._bus, self._outputs, self.on_conflict)
         self._mailroom = mailroom
         self._bus.loop = mailroom.loop
 

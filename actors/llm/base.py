@@ -151,6 +151,11 @@ class Assembler:
         return self._calls[index][0]
 
     @property
+    def begun(self) -> bool:
+        """Whether any output has come."""
+        return bool(self._texts or self._calls)
+
+    @property
     def ended(self) -> bool:
         """Whether the terminal block has come."""
         return self._end is not None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from msgspec import Raw
 
@@ -29,10 +29,13 @@ _NO_BUDGET = BudgetSection()
 class Assembly:
     """Makes the parts of pods for one system; pods of the same manifest share what can be shared."""
 
-    def __init__(self, store: SessionStore, bus: Bus, outputs: Path | None) -> None:
+    def __init__(
+        self, store: SessionStore, bus: Bus, outputs: Path | None, on_conflict: Literal["fork", "refuse"]
+    ) -> None:
         self._store = store
         self._bus = bus
         self._outputs = outputs
+        self._on_conflict = on_conflict
         self.models = Models()
         self._opening: tuple[PodManifest, Raw] | None = None
         self._limits: tuple[PodManifest, Limits] | None = None
@@ -54,6 +57,7 @@ class Assembly:
             store=self._store,
             opening=self._opened_with(manifest),
             limits=self._limits_of(manifest),
+            on_conflict=self._on_conflict,
             budget=None if manifest.budget == _NO_BUDGET else Budget(manifest.budget),
         )
 

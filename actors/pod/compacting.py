@@ -162,8 +162,11 @@ class CompactingActor(SessionActor):
     def _succeeded(self, reason: CompactReason, old: str, then: Folded) -> None:
         self._parts.store.release(old)
         self._guard = self._guard.compacted(reason)
-        self._context_ = None
+        self._history_replaced()
         then(None)
+
+    def _history_replaced(self) -> None:
+        self._context_ = None
 
     def _folding_failed(self, reason: CompactReason, error: BaseException, then: Folded) -> None:
         self._guard = self._guard.failed(reason)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from msgspec import Raw
 
 from actors.compaction.policy import Limits
@@ -26,6 +28,7 @@ class PodParts:
         "manifest",
         "model",
         "name",
+        "on_conflict",
         "opening",
         "store",
         "tools",
@@ -45,6 +48,7 @@ class PodParts:
         opening: Raw,
         budget: Budget | None,
         limits: Limits,
+        on_conflict: Literal["fork", "refuse"] = "fork",
     ) -> None:
         self.name = name
         self.manifest = manifest
@@ -58,3 +62,4 @@ class PodParts:
         self.opening = opening
         self.budget = budget
         self.limits = limits
+        self.on_conflict = on_conflict

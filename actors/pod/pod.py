@@ -686,6 +686,7 @@ class PodActor(CompactingActor):
                 self._log.settle()
         except (SessionError, TimeoutError):
             self._log.roll_back()
+        self._parts.store.release(self._head.session_id)
         self._to(PodState.STOPPED)
         self._turn_away(run)
 
@@ -711,6 +712,7 @@ class PodActor(CompactingActor):
             self._log.commit()
         except SessionError:
             self._log.roll_back()
+        self._parts.store.release(self._head.session_id)
         self._state = PodState.FAILED
         if run is not None and run.reply is not None and not run.reply.done():
             run.reply.set_exception(RunFailed(error, run_id=run.run_id))

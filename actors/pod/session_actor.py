@@ -15,7 +15,8 @@ from actors.pod.parts import PodParts
 from actors.pod.restore import restore
 from actors.runtime.actor import AsyncActor
 from actors.runtime.future import AsyncFuture
-from protocol.errors import SessionError, SessionInUse
+from actors.sessions.head import new_session_id
+from protocol.errors import HeadConflict, SessionError, SessionInUse
 from protocol.events import Alert, Event, PodStarted, StateChanged
 from protocol.lifecycle import PodState, may_move
 from protocol.usage import Usage
@@ -65,6 +66,7 @@ class SessionActor(AsyncActor):
         self._then: Callable[[Any, BaseException | None], None] | None = None
         self._committing = False
         self._commits: list[Commit] | None = None
+        self._branching = False
         #: A run that the log says has begun and not ended.
         self._open_run: str | None = None
         self._open_steps = 0
@@ -177,11 +179,12 @@ class SessionActor(AsyncActor):
 
     def _tell(self, kind: type[Event], **fields: Any) -> None:
         """Tell a transient event, if anybody listens."""
-        if not self._listened():
+        parts = self._parts
+        if parts.bus.silent or not parts.bus.listens(parts.name):
             return
         self._log.tell(
             kind(
-                pod=self._parts.name,
+                pod=parts.name,
                 session_id=self._head.session_id,
                 seq=self._head.seq,
                 at=time.time(),
@@ -250,7 +253,7 @@ class SessionActor(AsyncActor):
         try:
             pending = give()
         except SessionError as error:
-            refused(error)
+            self._refused(commit, error)
             return
         if pending is None:
             then()
@@ -258,15 +261,59 @@ class SessionActor(AsyncActor):
         self._committing = True
         pending.add_done_callback(lambda done: self._post(CommitEnded(commit, done.exception())))
 
+    def _refused(self, commit: Commit, error: BaseException) -> None:
+        """The store did not keep it. Where another has taken the session, go on in one of our own."""
+        taken = isinstance(error, HeadConflict | SessionInUse)
+        if not taken or self._parts.on_conflict == "refuse" or self._branching:
+            commit.refused(error)
+            return
+        self._branching = True
+        old = self._head.session_id
+        self._commit_by(
+            lambda: self._log.branch(
+                new_session_id(), self._parts.opening, "taken", usage=self._usage, cost=self._cost
+            ),
+            lambda: self._branched(old, commit.then),
+            lambda refused: self._not_branched(commit, refused),
+        )
+
+    def _branched(self, old: str, then: Callable[[], None]) -> None:
+        self._branching = False
+        self._parts.store.release(old)
+        self._history_replaced()
+        then()
+
+    def _not_branched(self, commit: Commit, error: BaseException) -> None:
+        self._branching = False
+        commit.refused(error)
+
+    def _history_replaced(self) -> None:
+        """Another list of items has taken the place of the history."""
+
     def _on_commit_ended(self, message: CommitEnded) -> None:
         self._committing = False
         commits, self._commits = self._commits or (), None
         if message.error is not None:
             self._log.roll_back()
-            for commit in (message.commit, *commits):
-                commit.refused(message.error)
+            self._refused(_joined([message.commit, *commits]), message.error)
             return
         self._log.settle()
         message.commit.then()
         for commit in commits:
             self._commit_by(self._log.commit, commit.then, commit.refused)
+
+
+def _joined(commits: list[Commit]) -> Commit:
+    """Several commits that wait for the same answer, as one."""
+    if len(commits) == 1:
+        return commits[0]
+
+    def then() -> None:
+        for commit in commits:
+            commit.then()
+
+    def refused(error: BaseException) -> None:
+        for commit in commits:
+            commit.refused(error)
+
+    return Commit(then, refused)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from msgspec import Struct
+
 from actors.compaction.policy import THRASH, Verdict
 from actors.llm.base import StopReason
 from protocol.events import RunOutcome
 from protocol.items import AssistantItem, ToolCall
 
 
-class Standing(NamedTuple):
+class Standing(Struct, frozen=True, gc=False):
     """Where a run stands between two steps.
 
     ``ending`` is how a command wants it to end, ``answer`` the model's last answer in this run with
@@ -49,6 +51,9 @@ class Finish(NamedTuple):
     why: str | None = None
 
 
+CALL_MODEL = CallModel()
+COMPACT = Compact()
+
 Step = CallModel | RunTools | Compact | Finish
 
 
@@ -64,4 +69,4 @@ def next_step(at: Standing) -> Step:
         return Finish("limit_reached")
     if at.fullness == "thrash":
         return Finish("failed", THRASH)
-    return Compact() if at.fullness == "compact" else CallModel()
+    return COMPACT if at.fullness == "compact" else CALL_MODEL

@@ -206,9 +206,13 @@ class Bus:
         self._of_all: tuple[Subscription, ...] = ()
         self._of_pod: dict[str, tuple[Subscription, ...]] = {}
         self._lock = threading.Lock()
+        #: Whether nobody listens at all, so that the hottest question costs one look.
+        self.silent = True
 
     def publish(self, event: Event) -> None:
         """Hand ``event`` to its subscribers' queues; never blocks, never raises."""
+        if self.silent:
+            return
         if self._of_all:
             kind = type(event)
             for subscription in self._of_all:
@@ -240,19 +244,21 @@ class Bus:
                 self._of_all = (*self._of_all, subscription)
             else:
                 self._of_pod[pod] = (*self._of_pod.get(pod, ()), subscription)
+            self.silent = False
         return subscription
 
     def _forget(self, subscription: Subscription) -> None:
         with self._lock:
             if subscription.pod is None:
                 self._of_all = tuple(s for s in self._of_all if s is not subscription)
-                return
-            others = self._of_pod.get(subscription.pod, ())
-            left = tuple(s for s in others if s is not subscription)
-            if left:
-                self._of_pod[subscription.pod] = left
             else:
-                self._of_pod.pop(subscription.pod, None)
+                others = self._of_pod.get(subscription.pod, ())
+                left = tuple(s for s in others if s is not subscription)
+                if left:
+                    self._of_pod[subscription.pod] = left
+                else:
+                    self._of_pod.pop(subscription.pod, None)
+            self.silent = not self._of_all and not self._of_pod
 
     def statistics(self) -> dict[str, int]:
         """How many subscriptions there are, and how many events wait in their queues."""

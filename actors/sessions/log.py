@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any
 
@@ -22,7 +22,7 @@ from protocol.entries import (
     SessionOpened,
     StoredEntry,
 )
-from protocol.events import DurableEvent, Event
+from protocol.events import DurableEvent, Event, SessionForked
 from protocol.items import Item
 from protocol.wire import encode
 
@@ -47,6 +47,7 @@ class SessionLog:
         "_staged",
         "_store",
         "_under_way",
+        "_unsaved",
         "head",
         "pod",
     )
@@ -59,6 +60,7 @@ class SessionLog:
         self.pod = pod
         self.head = head
         self._before: tuple[str, list[Item]] | None = None
+        self._unsaved: Sequence[Event] = ()
         self._staged: list[StoredEntry] | None = None
         self._events: list[Event] | None = None
         self._under_way: tuple[int, bytes, int, int | None, list[Event]] | None = None
@@ -196,13 +198,37 @@ class SessionLog:
         assert self._under_way is not None
         seq, hash_, length, pointer, events = self._under_way
         self._under_way = self._before = None
+        self._unsaved = ()
         self._mark_durable(seq, hash_, length, pointer)
         for event in events:
             self._publish(event)
 
+    def branch(self, session_id: str, opening: Raw, reason: str, **carried: Any) -> Future[None] | None:
+        """Go on in a new session after the durable head, with the events that the store refused last.
+
+        For a writer that finds its session taken by another. Returns and raises as ``create`` does.
+        """
+        head, unsaved = self.head, self._unsaved
+        parent = Parent("forked_from", head.session_id, head.hash.hex(), head.seq)
+        old, items, pointer = head.session_id, head.items, head.pointer
+        self._before = (old, items)
+        head.session_id, head.hash, head.items, head.pointer = session_id, GENESIS, [], None
+        self.open(opening, parent, **carried)
+        if items:
+            self.keep(items)
+        if pointer is not None:
+            self.point(pointer)
+        self.record(SessionForked, new_session_id=session_id, at_hash=parent.at_hash, reason=reason)
+        for event in unsaved:
+            if isinstance(event, DurableEvent):
+                self.record(type(event), event.run_id, **_own_fields(event))
+        return self.create(parent)
+
     def roll_back(self) -> None:
         """Forget all that is not durable and stand where the store stands."""
         head = self.head
+        given = [] if self._under_way is None else self._under_way[-1]
+        self._unsaved = [*given, *(self._events or ())]
         if self._before is not None:
             head.session_id, head.items = self._before
             self._before = None
@@ -211,3 +237,10 @@ class SessionLog:
         head.pointer = self._durable_pointer
         del head.items[self._durable_length :]
         self._staged, self._events, self._under_way = None, None, None
+
+
+_COMMON = frozenset(DurableEvent.__struct_fields__)
+
+
+def _own_fields(event: DurableEvent) -> dict[str, Any]:
+    return {name: getattr(event, name) for name in event.__struct_fields__ if name not in _COMMON}
