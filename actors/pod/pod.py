@@ -428,6 +428,7 @@ class PodActor(CompactingActor):
             max_tokens=parts.manifest.worker.max_tokens,
             temperature=parts.manifest.model.temperature,
             output_schema=run.output_schema,
+            deadline=run.deadline,
             scratch=self._context.scratch,
         )
 
@@ -605,6 +606,7 @@ class PodActor(CompactingActor):
     def _start_clock(self, run: RunState) -> None:
         run.started_at = time.monotonic()
         left = None if self._budget is None else self._budget.seconds_left()
+        run.deadline = None if left is None else run.started_at + left
         if left is not None:
             assert self._mailroom is not None
             message = OutOfTime(run.run_id)

@@ -38,6 +38,7 @@ class RunState:
 
     __slots__ = (
         "answer",
+        "deadline",
         "ending",
         "error",
         "held",
@@ -71,6 +72,8 @@ class RunState:
         self.unlogged: list[AsyncFuture[Any]] = []
         self.started_calls: set[str] = set()
         self.held: Reservation | None = None
+        #: ``time.monotonic()`` seconds by which the budget is used up.
+        self.deadline: float | None = None
         self.started_at = time.monotonic()
 
     @property

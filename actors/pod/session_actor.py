@@ -105,6 +105,7 @@ class SessionActor(AsyncActor):
         try:
             log.open(self._parts.opening)
             log.record(PodStarted, model=self._parts.model)
+            self._warn()
             pending = log.create()
         except SessionError as error:
             self._never_started(error)
@@ -113,6 +114,11 @@ class SessionActor(AsyncActor):
             self._ready()
             return None
         return self._ready_after(pending)
+
+    def _warn(self) -> None:
+        """Tell what in the manifest cannot be meant."""
+        for warning in self._parts.limits.warnings():
+            self._log.record(Alert, text=warning)
 
     async def _ready_after(self, pending: Future[None]) -> None:
         try:
