@@ -34,7 +34,7 @@ from actors.sessions.store import (
 from protocol.entries import Head, Parent, StoredEntry
 from protocol.errors import HeadConflict, SessionError, SessionNotFound, StoreError
 
-_CHUNK = 256 << 10
+_CHUNK = 128 << 10
 
 
 class JsonLinesStore(SessionStore):
@@ -93,16 +93,21 @@ class JsonLinesStore(SessionStore):
         entries: list[StoredEntry] = []
         with self._translated(session_id):
             _, start = self._header(session_id)
+            path = self._path(session_id)
+            end = read_tail(path, start).sound
             seq, begin = self._places.get(session_id, (0, start))
-            if seq > after:
-                seq, begin = 0, start
+            if seq > after or begin > end:
+                begin = start
             reader = LineReader()
-            with self._path(session_id).open("rb") as file:
+            with path.open("rb") as file:
                 file.seek(begin)
-                while (limit is None or len(entries) < limit) and (data := file.read(_CHUNK)):
-                    entries += [entry for entry in reader.feed(data) if entry.seq > after]
-                    if reader.head is not None and (limit is None or len(entries) <= limit):
-                        self._places[session_id] = (reader.head.seq, begin + reader.sound)
+                while (limit is None or len(entries) < limit) and (
+                    data := file.read(min(_CHUNK, end - file.tell()))
+                ):
+                    found = reader.feed(data)
+                    entries += found if not after else [entry for entry in found if entry.seq > after]
+                    if found and (limit is None or len(entries) <= limit):
+                        self._places[session_id] = (found[-1].seq, begin + reader.seen)
         return entries if limit is None else entries[:limit]
 
     # -- listings

@@ -1,7 +1,7 @@
 """Who holds which session of a JSON-lines store: a small file for each that was ever claimed.
 
-A claim's file is replaced and never edited, so its inode and time tell a holder in one system call
-whether it is still the one. Changes go on under a lock of the folder that is held for microseconds.
+A claim is written in place, under a lock of the folder that is held for microseconds; the file's time
+tells a holder in one system call whether the claim is still its own.
 """
 
 from __future__ import annotations
@@ -18,12 +18,16 @@ import msgspec
 from actors.sessions.lock import WriterLock
 from actors.sessions.store import Holder, in_use
 
-#: What tells one claim's file from the one that replaces it.
+#: What tells one claim from the one that replaces it.
 Stamp = tuple[int, int]
 
 
-class ClaimFile(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a claim's file says; without a ``writer`` nobody holds the session."""
+# As wide as a claim gets, so that one write replaces the one before.
+_WIDTH = 256
+
+
+class Mark(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a claim says; without a ``writer`` nobody holds the session."""
 
     generation: int
     writer: str | None = None
@@ -55,14 +59,14 @@ class Claims:
         old = self._read(name)
         if (holder := self._living(old)) is not None:
             raise in_use(session_id, holder)
-        new = ClaimFile(old.generation + 1, self._lock.id, pod, since)
+        new = Mark(old.generation + 1, self._lock.id, pod, since)
         return new.generation, self._write(name, new)
 
     def release(self, name: str, stamp: Stamp) -> None:
         """Let go of a claim, if it is still the one with that stamp."""
         with self.changing():
             if self.stamp(name) == stamp:
-                self._write(name, ClaimFile(self._read(name).generation))
+                self._write(name, Mark(self._read(name).generation))
 
     def remove(self, name: str) -> None:
         """Forget the claims on a session that is gone."""
@@ -73,35 +77,36 @@ class Claims:
         return self._living(self._read(name))
 
     def stamp(self, name: str) -> Stamp | None:
-        """What the claim's file is now; None where there is none."""
+        """What tells the claim as it is now from any other; None where there is none."""
         try:
-            status = os.stat(self._folder / name)  # noqa: PTH116 - on the path of every append
+            return _stamp(os.stat(self._folder / name))  # noqa: PTH116 - on the path of every append
         except FileNotFoundError:
             return None
-        return status.st_ino, status.st_mtime_ns
 
-    def _living(self, claim: ClaimFile) -> Holder | None:
+    def _living(self, claim: Mark) -> Holder | None:
         if claim.writer is None or claim.writer == self._lock.known:
             return None
         writer = self._lock.alive(claim.writer)
         return None if writer is None else Holder(writer.pid, writer.host, claim.since, claim.pod)
 
-    def _read(self, name: str) -> ClaimFile:
+    def _read(self, name: str) -> Mark:
         try:
-            return msgspec.json.decode((self._folder / name).read_bytes(), type=ClaimFile)
+            return msgspec.json.decode((self._folder / name).read_bytes(), type=Mark)
         except (FileNotFoundError, msgspec.DecodeError):  # none yet, or cut by the power's end
-            return ClaimFile(0)
+            return Mark(0)
 
-    def _write(self, name: str, claim: ClaimFile) -> Stamp:
-        draft = self._folder / f".{self._lock.id}.draft"
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-        descriptor = os.open(draft, flags, 0o600)
+    def _write(self, name: str, mark: Mark) -> Stamp:
+        data = msgspec.json.encode(mark).ljust(_WIDTH)
+        descriptor = os.open(self._folder / name, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            os.write(descriptor, msgspec.json.encode(claim))
+            os.write(descriptor, data)
+            os.ftruncate(descriptor, len(data))
             now = time.time_ns()  # the kernel's own stamps are milliseconds apart
             os.utime(descriptor, ns=(now, now))
-            status = os.fstat(descriptor)
+            return _stamp(os.fstat(descriptor))
         finally:
             os.close(descriptor)
-        draft.replace(self._folder / name)
-        return status.st_ino, status.st_mtime_ns
+
+
+def _stamp(status: os.stat_result) -> Stamp:
+    return status.st_ino, status.st_mtime_ns

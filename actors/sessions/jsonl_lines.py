@@ -69,40 +69,35 @@ def batch_lines(batch: Sequence[StoredEntry]) -> bytes:
 
 
 class LineReader:
-    """Takes a file's bytes behind the header as they come and gives out the entries of whole batches.
+    """Takes a file's bytes behind the header as they come and gives out their entries.
 
-    ``sound`` is the number of bytes up to the end of the last whole batch; what comes behind it when
-    there are no more bytes is torn. ``head`` is the last entry up to there.
+    ``seen`` is the number of bytes up to the end of the last whole line, ``sound`` up to that of the
+    last whole batch, ``head`` the last entry there. What comes behind it when there are no more bytes
+    is torn.
     """
 
     def __init__(self) -> None:
+        self.seen = 0
         self.sound = 0
         self.head: Head | None = None
-        self._seen = 0
         self._rest = b""
-        self._open: list[StoredEntry] = []
+        self._last = 0
 
     def feed(self, data: bytes) -> list[StoredEntry]:
-        """The entries that ``data`` makes whole."""
-        whole: list[StoredEntry] = []
+        """The entries of the lines that ``data`` makes whole, those of torn batches among them."""
         *lines, self._rest = (self._rest + data).split(b"\n")
+        entries = []
         for line in lines:
-            self._seen += len(line) + 1
-            if not self._take(line):
-                whole += self._open
-                self._open.clear()
-                self.sound = self._seen
-        if whole:
-            self.head = Head(whole[-1].seq, whole[-1].hash)
-        return whole
-
-    def _take(self, line: bytes) -> int:
-        """Take one line in; how many of its batch follow."""
-        try:
-            parsed = _decode_line(line)
-            self._open.append(StoredEntry(parsed.seq, bytes.fromhex(parsed.hash), bytes(parsed.entry)))
-        except (msgspec.DecodeError, ValueError):
-            last = self._open[-1] if self._open else self.head
-            self._open.append(StoredEntry(last.seq + 1 if last else 1, b"", line))
-            return 0
-        return parsed.more
+            self.seen += len(line) + 1
+            try:
+                parsed = _decode_line(line)
+                entry = StoredEntry(parsed.seq, bytes.fromhex(parsed.hash), bytes(parsed.entry))
+                more = parsed.more
+            except (msgspec.DecodeError, ValueError):
+                entry, more = StoredEntry(self._last + 1, b"", line), 0
+            self._last = entry.seq
+            entries.append(entry)
+            if not more:
+                self.sound = self.seen
+                self.head = Head(entry.seq, entry.hash)
+        return entries
