@@ -27,6 +27,7 @@ from actors.sessions.store import (
     Holder,
     SessionInfo,
     SessionStore,
+    closed,
     in_use,
     not_found,
 )
@@ -57,7 +58,7 @@ class SQLiteStore(SessionStore):
         self._held: dict[str, Held] = {}
         self._connection: sqlite3.Connection | None = None
         self._stale = False
-        self._closed: str | None = None
+        self._closed = False
         with self._reader():
             pass
 
@@ -189,11 +190,11 @@ class SQLiteStore(SessionStore):
         self._commits.flush()
 
     def close(self) -> None:
-        if self._closed is None:
+        if not self._closed and not self._lock.inherited:
             self._commits.close()
             self._disconnect()
             self._lock.release()
-            self._closed = f"{self.url} is closed"
+            self._closed = True
 
     # -- below
 
@@ -202,8 +203,8 @@ class SQLiteStore(SessionStore):
         return self._commits.submit(job)
 
     def _check_open(self) -> None:
-        if self._closed is not None:
-            raise StoreError(self._closed, hint="open it again")
+        if self._closed or self._lock.inherited:
+            raise closed(self.url, inherited=self._lock.inherited)
 
     @contextlib.contextmanager
     def _reader(self) -> Iterator[sqlite3.Connection]:

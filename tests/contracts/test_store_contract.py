@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from actors.sessions.chain import chained, head_of, verified
+from actors.sessions.jsonl import JsonLinesStore
 from actors.sessions.sqlite import SQLiteStore
 from actors.sessions.store import MemoryStore, SessionStore
 from protocol.entries import Head, Parent, StoredEntry
@@ -20,6 +21,8 @@ Open = Callable[[], SessionStore]
 KINDS: dict[str, Callable[[Path], SessionStore]] = {
     "sqlite-process": lambda folder: SQLiteStore(folder / "pods.db"),
     "sqlite-power": lambda folder: SQLiteStore(folder / "pods.db", "power"),
+    "jsonl-process": lambda folder: JsonLinesStore(folder / "pods"),
+    "jsonl-power": lambda folder: JsonLinesStore(folder / "pods", "power"),
 }
 
 
