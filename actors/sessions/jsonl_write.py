@@ -89,7 +89,7 @@ class Create(Append):
 
     __slots__ = ("claim", "drafts", "parent", "sync")
 
-    def __init__(  # noqa: PLR0913 - each is a fact of the session
+    def __init__(
         self,
         held: Held,
         parent: Parent | None,
