@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Collection
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from actors.pod.run import new_run_id
+from actors.llm.output import schema_for
+from actors.pod.run import TypedRun, new_run_id
 from actors.runtime.bus import Subscription
 from actors.runtime.future import AsyncFuture
 from protocol import commands
