@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 
+from actors.sessions.disk import make_private, store_error
 from actors.sessions.jsonl_claims import Claims
 from actors.sessions.jsonl_commit import JsonLinesCommits
 from actors.sessions.jsonl_files import (
@@ -16,7 +17,6 @@ from actors.sessions.jsonl_files import (
     read_header,
     read_tail,
     session_of,
-    store_error,
 )
 from actors.sessions.jsonl_lines import Header, LineReader
 from actors.sessions.jsonl_write import Append, Create, Held, Release, claim
@@ -59,8 +59,8 @@ class JsonLinesStore(SessionStore):
         self._places: dict[str, tuple[int, int]] = {}
         self._closed = False
         with self._translated():
-            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._own.mkdir(mode=0o700, exist_ok=True)
+            for each in ("claims", "children", "writers"):
+                make_private(self._own / each)
 
     # -- the log
 
@@ -276,5 +276,5 @@ class JsonLinesStore(SessionStore):
         """Note a session under its parent, before it is made: a mark without a session is passed over."""
         with self._translated():
             children = self._children(parent)
-            children.mkdir(mode=0o700, parents=True, exist_ok=True)
+            children.mkdir(mode=0o700, exist_ok=True)
             (children / held.name).touch(mode=0o600)

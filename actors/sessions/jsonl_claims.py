@@ -46,7 +46,6 @@ class Claims:
     @contextlib.contextmanager
     def changing(self) -> Iterator[None]:
         """No other process changes a claim within."""
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(self._gate, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from concurrent.futures import Future
 
 from actors.sessions.committer import Committer
+from actors.sessions.disk import store_error
 from actors.sessions.jsonl_claims import Claims
-from actors.sessions.jsonl_files import store_error
 from actors.sessions.jsonl_write import Append
 from actors.sessions.store import Durability
 from protocol.errors import HeadConflict, SessionError

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote, unquote
@@ -17,18 +17,6 @@ SUFFIX = ".jsonl"
 _CHUNK = 1 << 20
 _TAIL = 4 << 10
 
-_HINTS = {
-    errno.ENOSPC: "free some space; what follows will be written then",
-    errno.EDQUOT: "free some of your quota; what follows will be written then",
-    errno.EFBIG: "raise the limit on the size of files",
-    errno.EROFS: "put the store on a disk that may be written",
-    errno.EACCES: "check the permissions of the file and of its folder",
-    errno.EPERM: "check the permissions of the file and of its folder",
-    errno.ENOENT: "it was moved or deleted: put it back",
-    errno.EMFILE: "raise the limit on open files",
-    errno.ENAMETOOLONG: "use shorter session ids",
-}
-
 
 class Tail(NamedTuple):
     """The end of a file: its last sound entry, where that ends, and where the file does."""
@@ -36,12 +24,6 @@ class Tail(NamedTuple):
     head: Head | None
     sound: int
     size: int
-
-
-def store_error(error: OSError, path: Path | str) -> StoreError:
-    """The typed error that names the file and says what to do."""
-    hint = _HINTS.get(error.errno or 0, "check the disk")
-    return StoreError(f"cannot use {path}: {error.strerror or error}", hint=hint)
 
 
 def file_name(session_id: str) -> str:
@@ -95,21 +77,22 @@ def write_all(descriptor: int, data: bytes, end: int) -> None:
         raise
 
 
-def make_whole(path: Path, draft: Path, data: bytes, *, sync: bool) -> None:
-    """Make a file with all of ``data`` in it or none. Raises FileExistsError, OSError."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-    descriptor = os.open(draft, flags, 0o600)
+@contextlib.contextmanager
+def drafted(draft: Path, data: bytes, *, at: int, sync: bool) -> Iterator[None]:
+    """Within it there is a file ``draft`` with all of ``data``, changed last ``at`` (nanoseconds); link
+    it to its place, which makes it whole there or not at all. Raises OSError.
+    """
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
         write_all(descriptor, data, 0)
+        os.utime(descriptor, ns=(at, at))
         if sync:
             os.fdatasync(descriptor)
-        os.link(draft, path)
+        yield
     finally:
         os.close(descriptor)
         with contextlib.suppress(OSError):
             draft.unlink()
-    if sync:
-        sync_folder(path.parent)
 
 
 def sync_folder(folder: Path) -> None:

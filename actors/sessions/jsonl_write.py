@@ -10,7 +10,7 @@ from pathlib import Path
 
 from actors.sessions.committer import Job
 from actors.sessions.jsonl_claims import Claims, Stamp
-from actors.sessions.jsonl_files import Tail, make_whole, read_header, read_tail, write_all
+from actors.sessions.jsonl_files import Tail, drafted, read_header, read_tail, sync_folder, write_all
 from actors.sessions.jsonl_lines import batch_lines, header_line
 from actors.sessions.store import check_follows, in_use
 from protocol.entries import GENESIS, Head, Parent, StoredEntry
@@ -108,12 +108,16 @@ class Create(Append):
     def perform(self, claims: Claims) -> None:
         held = self.held
         header = header_line(held.session_id, held.pod, self.at / 1e9, self.parent)
-        with claims.changing():
+        draft = self.drafts / f"{held.name}.{os.getpid()}"
+        # The draft's sync comes before the gate, since other processes wait there.
+        with drafted(draft, header + self.data, at=self.at, sync=self.sync), claims.changing():
             if held.path.exists():
                 raise HeadConflict(f"session {held.session_id} exists already")
             if self.claim:
                 _take(held, claims)
-            make_whole(held.path, self.drafts / (held.name + ".draft"), header + self.data, sync=self.sync)
+            os.link(draft, held.path)
+        if self.sync:
+            sync_folder(held.path.parent)
         last = self.batch[-1]
         held.head, held.end = Head(last.seq, last.hash), len(header) + len(self.data)
 

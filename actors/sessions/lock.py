@@ -59,7 +59,7 @@ class WriterLock:
         return self._id
 
     def _take(self) -> None:
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.folder.mkdir(mode=0o700, exist_ok=True)
         self._remove_dead()
         while self._id is None:
             name = secrets.token_hex(8)

@@ -17,6 +17,7 @@ from concurrent.futures import Future
 from pathlib import Path
 
 from actors.sessions import sqlite_read
+from actors.sessions.disk import store_error
 from actors.sessions.lock import WriterLock
 from actors.sessions.sqlite_commit import SQLiteCommits
 from actors.sessions.sqlite_file import SQLiteFile, needs_reopening
@@ -32,7 +33,7 @@ from actors.sessions.store import (
     not_found,
 )
 from protocol.entries import Head, Parent, StoredEntry
-from protocol.errors import HeadConflict, SessionError, StoreError
+from protocol.errors import HeadConflict, SessionError
 
 _TAKE = """
 UPDATE sessions SET generation = generation + 1, holder = ?, holder_pod = ?, held_since = ?
@@ -174,10 +175,7 @@ class SQLiteStore(SessionStore):
         try:
             return self._lock.id
         except OSError as error:
-            raise StoreError(
-                f"cannot write beside {self.path}: {error.strerror}",
-                hint=f"check the permissions of {self._lock.folder} and the space on the disk",
-            ) from error
+            raise store_error(error, self._lock.folder) from error
 
     # -- the store as a whole
 
@@ -185,6 +183,11 @@ class SQLiteStore(SessionStore):
         with self._reader() as db:
             found = [text for (text,) in db.execute("PRAGMA quick_check")]
         return [] if found == ["ok"] else found
+
+    def reclaim(self) -> None:
+        with self._reader() as db:
+            db.execute("VACUUM")
+            db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def flush(self) -> None:
         self._commits.flush()

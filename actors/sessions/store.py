@@ -147,6 +147,9 @@ class SessionStore(abc.ABC):
         """What is wrong with the store as a whole, besides its sessions; may take long."""
         return []
 
+    def reclaim(self) -> None:
+        """Give the space of deleted sessions back to the disk; may take long. Raises StoreError."""
+
     def flush(self) -> None:
         """Wait until all that was given is durable; called off the loop, at exit."""
 
