@@ -78,7 +78,7 @@ def sound_prefix(store: SessionStore, session_id: str) -> tuple[list[StoredEntry
     return entries, None
 
 
-def fork(  # noqa: PLR0913 - each is a fact of the fork
+def fork(
     store: SessionStore,
     session_id: str,
     new_id: str,
