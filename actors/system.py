@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
+import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
 import pykka
@@ -20,7 +23,8 @@ from actors.pod.restore import events_after, tip
 from actors.runtime.bus import Bus, Subscription
 from actors.runtime.future import AsyncFuture
 from actors.runtime.loop import LoopThread, Mailroom, mailroom_here
-from actors.sessions.store import SessionStore, open_store
+from actors.sessions.store import SessionStore
+from actors.sessions.urls import open_store
 from protocol.errors import NameTaken, PodNotFound, SessionNotFound, SystemNotRunning
 from protocol.events import Event
 from protocol.manifest import PodManifest
@@ -35,7 +39,8 @@ class PodSystem:
     ``store`` is where sessions are kept: ``memory:``, ``jsonl:DIR``, ``sqlite:FILE`` (with
     ``?durability=process`` or ``power``), or a SessionStore, which its giver closes. ``on_conflict``
     says what a pod does that finds its session taken while it holds unsaved entries: ``fork`` or
-    ``refuse``.
+    ``refuse``. ``outputs`` is the folder where tool output too long for a model is kept whole (by
+    default one of the user's in the system's folder for temporary files).
     """
 
     def __init__(
@@ -43,7 +48,9 @@ class PodSystem:
         store: str | SessionStore = "memory:",
         *,
         on_conflict: Literal["fork", "refuse"] = "fork",
+        outputs: str | Path | None = None,
     ) -> None:
+        self._outputs = _outputs_folder() if outputs is None else Path(outputs)
         self._store_given = store
         self.on_conflict = on_conflict
         self._bus = Bus()
@@ -80,7 +87,7 @@ class PodSystem:
             raise SystemNotRunning("a PodSystem can be entered once", hint="make a new one")
         given = self._store_given
         self._store = open_store(given) if isinstance(given, str) else given
-        self._assembly = Assembly(self._store, self._bus)
+        self._assembly = Assembly(self._store, self._bus, self._outputs, self.on_conflict)
         self._mailroom = mailroom
         self._bus.loop = mailroom.loop
 
@@ -134,6 +141,8 @@ class PodSystem:
         try:
             for stopped in [pod.stop() for pod in reversed(list(self._pods.values()))]:
                 await stopped
+            assert self._assembly is not None
+            await self._assembly.models.aclose()
             self._bus.close()
             if self._store is not None and self._store is not self._store_given:
                 await asyncio.to_thread(self._store.close)
@@ -276,7 +285,8 @@ class PodSystem:
         """The session of a pod, living or the last in the store, and its last durable entry."""
         pod = self._pods.get(name)
         if pod is not None:
-            return pod.ref.actor_inbox.actor.standing  # type: ignore[attr-defined]
+            actor: PodActor = pod.ref.actor_inbox.actor  # type: ignore[attr-defined]
+            return actor.standing
         assert self._store is not None
         sessions = self._store.sessions(pod=name)
         if not sessions:
@@ -320,6 +330,10 @@ class PodSystem:
         future._loop = mailroom.loop  # noqa: SLF001
         mailroom.post(lambda _: _settle(future, work), Envelope(None))
         return future.get()
+
+
+def _outputs_folder() -> Path:
+    return Path(tempfile.gettempdir(), f"polypod-{os.getuid()}", "outputs")
 
 
 #: Durable events of a replay read at a time.

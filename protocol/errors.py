@@ -26,9 +26,11 @@ PolypodError
 │   ├── MissingKey           the environment variable that holds the key is not set
 │   └── ScriptExhausted      a ScriptedClient was asked for more replies than it has
 ├── ScriptLeftover           a ScriptedClient was not asked for all its replies
+├── ToolDefinitionError      a function that cannot be made a tool, or two tools of one name
 ├── ToolError
 │   ├── ToolArgumentsInvalid
 │   ├── ToolTimeout
+│   ├── ToolCancelled        the call is no longer wanted
 │   └── ScopeRefused         a path that the scope does not allow
 └── WireError                bytes that are no such type, or of a later version
 """
@@ -251,7 +253,8 @@ class ModelError(PolypodError):
 
     ``kind`` is one of MODEL_ERROR_KINDS, ``status`` the HTTP status where there was one,
     ``retry_after`` the seconds the server asked to wait, ``where`` its host and port, ``retryable``
-    whether the same request may work later.
+    whether the same request may work later. Of an overflow, ``prompt_tokens`` and ``context_window``
+    are what the server told of the prompt and of its room, in tokens.
     """
 
     def __init__(
@@ -264,12 +267,16 @@ class ModelError(PolypodError):
         retry_after: float | None = None,
         where: str | None = None,
         retryable: bool | None = None,
+        prompt_tokens: int | None = None,
+        context_window: int | None = None,
     ) -> None:
         super().__init__(message, hint=hint)
         self.kind = kind
         self.status = status
         self.retry_after = retry_after
         self.where = where
+        self.prompt_tokens = prompt_tokens
+        self.context_window = context_window
         self.retryable = (
             kind in {"rate_limit", "overloaded", "connection", "timeout", "server"}
             if retryable is None
@@ -282,6 +289,8 @@ class ModelError(PolypodError):
             "status": self.status,
             "retry_after": self.retry_after,
             "where": self.where,
+            "prompt_tokens": self.prompt_tokens,
+            "context_window": self.context_window,
         }
         return {key: value for key, value in known.items() if value is not None}
 
@@ -309,6 +318,10 @@ class ScriptLeftover(PolypodError, AssertionError):  # noqa: N818
     """A ScriptedClient has replies that nobody asked for."""
 
 
+class ToolDefinitionError(PolypodError, TypeError):
+    """A function cannot be made a tool, or two tools have one name."""
+
+
 class ToolError(PolypodError):
     """What a tool tells the model when it cannot do what was asked; tools raise it freely."""
 
@@ -319,6 +332,10 @@ class ToolArgumentsInvalid(ToolError):  # noqa: N818
 
 class ToolTimeout(ToolError):  # noqa: N818
     """A tool took longer than its time-out, in seconds."""
+
+
+class ToolCancelled(ToolError):  # noqa: N818
+    """The call is no longer wanted; a tool in a thread raises it to leave."""
 
 
 class ScopeRefused(ToolError):  # noqa: N818

@@ -49,7 +49,7 @@ async def open_branch(
         log.keep(items)
     if pointer is not None:
         log.point(pointer)
-    pending = log.create(parent)
+    pending = log.create(parent, claim=False)
     if pending is not None:
         await asyncio.wrap_future(pending)
     return Branch(log.head.session_id, parent.at_hash)

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Literal
 
 from msgspec import Raw
 
+from actors.compaction.policy import Limits
 from actors.llm.base import LLMClient
 from actors.pod.budget import Budget
+from actors.pod.calls import ToolRunner
 from actors.runtime.bus import Bus
 from actors.sessions.log import SessionLog
 from actors.sessions.store import SessionStore
-from protocol.items import ToolCall, ToolResult
 from protocol.manifest import PodManifest
-from protocol.tools import ToolSpec
-
-Starting = Callable[[ToolCall], None]
-Ending = Callable[[int, ToolResult, float | None], None]
 
 
 class PodParts:
@@ -27,14 +23,15 @@ class PodParts:
         "budget",
         "bus",
         "client",
+        "limits",
         "log",
         "manifest",
         "model",
         "name",
+        "on_conflict",
         "opening",
-        "run_batch",
-        "specs",
         "store",
+        "tools",
     )
 
     def __init__(
@@ -44,23 +41,25 @@ class PodParts:
         manifest: PodManifest,
         model: str,
         client: LLMClient,
-        specs: tuple[ToolSpec, ...],
-        run_batch: Callable[[list[ToolCall], Starting, Ending], Coroutine[Any, Any, None]],
+        tools: ToolRunner,
         bus: Bus,
         log: SessionLog,
         store: SessionStore,
         opening: Raw,
         budget: Budget | None,
+        limits: Limits,
+        on_conflict: Literal["fork", "refuse"] = "fork",
     ) -> None:
         self.name = name
         self.manifest = manifest
         self.model = model
         self.client = client
-        self.specs = specs
-        self.run_batch = run_batch
+        self.tools = tools
         self.bus = bus
         self.log = log
         self.store = store
         #: The manifest as the session's first entry keeps it.
         self.opening = opening
         self.budget = budget
+        self.limits = limits
+        self.on_conflict = on_conflict

@@ -6,26 +6,32 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, assert_never
 
 from pykka._envelope import Envelope
 
+from actors.compaction import policy
 from actors.llm.base import Answer, Request
+from actors.llm.output import Fit, parse_output
 from actors.pod import turn, worker
 from actors.pod.budget import Budget, Exceeded
+from actors.pod.compacting import CompactingActor
 from actors.pod.fork import Branch, branch_off
 from actors.pod.parts import PodParts
-from actors.pod.run import PendingInput, QueuedRun, RunState, new_run_id
-from actors.pod.session_actor import CommitEnded, SessionActor, StepEnded
+from actors.pod.run import PendingInput, QueuedRun, RunState, TypedRun, new_run_id
+from actors.pod.session_actor import CommitEnded, StepEnded
 from actors.runtime.actor import DEFERRED
 from actors.runtime.future import AsyncFuture
 from actors.sessions.replay import open_calls
 from protocol import commands
 from protocol.commands import Command
 from protocol.errors import (
+    CompactionFailed,
     Failure,
+    ModelError,
     NotPaused,
     NotRunning,
+    OutputInvalid,
     PodBusy,
     PodError,
     PodStopped,
@@ -42,6 +48,7 @@ from protocol.events import (
     RunStart,
     SessionForked,
     SystemMessage,
+    ToolProgress,
     ToolResulted,
     ToolStart,
     TurnEnd,
@@ -64,6 +71,8 @@ from protocol.usage import Usage
 
 #: Runs that may wait behind the one that goes on.
 QUEUE_LIMIT = 32
+#: How often a model may answer with something else than the type it was asked for.
+MISFITS = 2
 #: How long a stop waits for a step that was cancelled, in seconds.
 STOP_GRACE = 5.0
 INTERRUPTED = (
@@ -78,6 +87,13 @@ class ToolEnded(NamedTuple):
     number: int
     result: ToolResult
     seconds: float | None
+
+
+class Progressed(NamedTuple):
+    """To the pod from one of its tools: how far it is."""
+
+    call: ToolCall
+    text: str
 
 
 class Batch:
@@ -97,7 +113,7 @@ class OutOfTime(NamedTuple):
     run_id: str
 
 
-class PodActor(SessionActor):
+class PodActor(CompactingActor):
     """One pod: mailbox, state, run, queue. See ``protocol.lifecycle`` for its states."""
 
     def __init__(
@@ -111,13 +127,16 @@ class PodActor(SessionActor):
         self._runs: deque[QueuedRun] | None = None
         self._batch: Batch | None = None
         self._budget: Budget | None = parts.budget
-        self._scratch: dict[str, Any] | None = None
         self._cancelled: list[AsyncFuture[Any]] | None = None
         self._alarm: asyncio.TimerHandle | None = None
 
     def __repr__(self) -> str:
         turn_ = f", turn {self._run.steps}" if self._run is not None else ""
         return f"<Pod {self._parts.name} {self._state.name}{turn_}>"
+
+    @property
+    def _steps(self) -> int:
+        return 0 if self._run is None else self._run.steps
 
     @property
     def _run_id(self) -> str | None:
@@ -248,7 +267,7 @@ class PodActor(SessionActor):
             session_id=self._head.session_id,
             head=self._head.hash.hex(),
             extract_pointer=self._head.pointer,
-            occupancy=0,
+            occupancy=self._context.occupancy(),
             usage=self._usage or Usage(),
             cost=self._cost,
         )
@@ -267,13 +286,24 @@ class PodActor(SessionActor):
         notified = queued.source == "notify"
         run = RunState(command.run_id or new_run_id(), None if notified else queued.reply)
         run.output_schema = command.output_schema
+        if isinstance(command, TypedRun):
+            run.output_kind = command.output
+        if notified:
+            run.unlogged.append(queued.reply)
         self._run = run
         self._to(PodState.RUNNING)
         self._start_clock(run)
-        self._record_start(run, "notify" if notified else "run")
-        self._log.record(UserMessage, run.run_id, item=UserItem(command.content), source=queued.source)
-        if notified:
-            run.unlogged.append(queued.reply)
+        self._guard = self._guard.run_started()
+        self._fold_before_run(lambda _: self._log_input(run, queued))
+
+    def _log_input(self, run: RunState, queued: QueuedRun) -> None:
+        """The run begins with its input, which the model sees only once it is durable."""
+        if run is not self._run:  # the store failed meanwhile, and the run with it
+            self._advance()
+            return
+        self._record_start(run, "notify" if queued.source == "notify" else "run")
+        item = UserItem(queued.command.content)
+        self._log.record(UserMessage, run.run_id, item=item, source=queued.source)
         self._advance()
 
     def _record_start(self, run: RunState, reason: RunReason) -> None:
@@ -301,23 +331,15 @@ class PodActor(SessionActor):
         if run is None:  # the session was restored: all that is known of the run is its id
             assert self._open_run is not None
             run = RunState(self._open_run, reply)
+            run.steps = self._open_steps
             self._answer_open_calls(None)
         run.reply = reply
         run.ending = None
-        run.answer = None if not open_calls(self._head.items) else run.answer
         self._run = run
         self._to(PodState.RUNNING)
         self._start_clock(run)
         self._record_start(run, "resume")
-        self._answer_started(run)
         self._advance()
-
-    def _answer_started(self, run: RunState) -> None:
-        """Of a paused batch: calls that were under way are closed; what never started may still run."""
-        for call in open_calls(self._head.items):
-            if call.id in run.started_calls:
-                result = ToolResult.of(call, INTERRUPTED, is_error=True)
-                self._log.record(ToolResulted, run.run_id, item=result)
 
     def _drop_paused(self) -> None:
         self._close_left_over()
@@ -339,10 +361,40 @@ class PodActor(SessionActor):
         elif isinstance(step, turn.RunTools):
             calls = step.calls
             self._commit(lambda: self._run_tools(run, calls))
+        elif isinstance(step, turn.Compact):
+            self._fold("request_threshold", lambda error: self._folded_within(run, error))
         elif isinstance(step, turn.Finish):
-            self._finish(run, step.outcome)
+            if step.why is not None:
+                run.error = CompactionFailed(step.why)
+            if step.outcome == "finished" and run.output_kind is not None:
+                self._finish_typed(run)
+            else:
+                self._finish(run, step.outcome)
         else:
+            assert_never(step)
+
+    def _finish_typed(self, run: RunState) -> None:
+        """The run is over if the answer is of the type asked for; else the model hears why it is not."""
+        assert run.answer is not None
+        read = parse_output(run.answer.text, run.output_kind)
+        if isinstance(read, Fit):
+            run.output = read.value
             self._finish(run, "finished")
+            return
+        run.misfits += 1
+        if run.misfits > MISFITS:
+            run.error = OutputInvalid(f"the model did not answer as asked: {read.why}")
+            self._finish(run, "failed")
+            return
+        self._log.record(SystemMessage, run.run_id, item=SystemItem.of(read.why))
+        run.answer = None
+        self._advance()
+
+    def _folded_within(self, run: RunState, error: BaseException | None) -> None:
+        """A compaction in the middle of a run has ended: the request follows, or the run fails."""
+        if run is self._run and error is not None and run.ending is None:
+            run.error, run.ending = error, "failed"
+        self._advance()
 
     def _standing(self, run: RunState) -> turn.Standing:
         calls = run.answer.calls if run.answer is not None else ()
@@ -351,10 +403,10 @@ class PodActor(SessionActor):
             answer=run.answer,
             stop_reason=run.stop_reason,
             open_calls=open_calls(self._head.items) if calls else [],
-            pending=bool(run.pending),
+            pending=run.unheard or bool(run.pending),
             steps=run.steps,
             max_steps=self._parts.manifest.worker.max_steps,
-            full=False,
+            fullness=self._before_request(),
         )
 
     def _start_next(self) -> None:
@@ -365,8 +417,8 @@ class PodActor(SessionActor):
 
     def _prepare_request(self, run: RunState) -> None:
         """All the model will see is durable before it is sent."""
-        self._answer_open_calls(run)
         self._join_pending(run)
+        run.unheard = False
         self._commit(lambda: self._send(run), *run.unlogged)
 
     def _join_pending(self, run: RunState) -> None:
@@ -387,7 +439,6 @@ class PodActor(SessionActor):
             self._out_of_budget(run, exceeded)
             return
         run.steps += 1
-        run.requests_since_compaction += 1
         self._tell(TurnStart, turn=run.steps)
         request = self._request(run)
         step = worker.answer(self._parts.client, request, self._tell, self._listened)
@@ -395,24 +446,23 @@ class PodActor(SessionActor):
 
     def _request(self, run: RunState) -> Request:
         parts = self._parts
-        if self._scratch is None:
-            self._scratch = {}
         return Request(
-            items=self._head.items[:],
+            items=self._context.view(),
             system=parts.manifest.pod.system_prompt,
-            tools=parts.specs,
+            tools=parts.tools.specs,
             model=parts.manifest.model.model_id,
             max_tokens=parts.manifest.worker.max_tokens,
             temperature=parts.manifest.model.temperature,
             output_schema=run.output_schema,
-            scratch=self._scratch,
+            deadline=run.deadline,
+            scratch=self._context.scratch,
         )
 
     def _reserve(self, run: RunState) -> Exceeded | None:
         budget = self._budget
         if budget is None:
             return None
-        tokens = self._parts.manifest.worker.max_tokens or 0
+        tokens = self._context.occupancy() + (self._parts.manifest.worker.max_tokens or 0)
         exceeded = budget.exceeded(tokens)
         if exceeded is None:
             run.held = budget.reserve(tokens, 0.0)
@@ -430,13 +480,10 @@ class PodActor(SessionActor):
             self._advance()
             return
         if answer is None:
-            if not isinstance(error, asyncio.CancelledError):
-                run.error = error
-                run.ending = "failed"
-            elif run.ending is None:
-                run.ending = "cancelled"
-            self._advance()
+            assert error is not None
+            self._unanswered(run, error)
             return
+        self._guard = self._guard.request_answered()
         run.answer = answer.item
         run.stop_reason = answer.stop_reason
         self._log.record(
@@ -447,10 +494,27 @@ class PodActor(SessionActor):
             stop_reason=answer.stop_reason,
             usage=answer.usage,
         )
+        self._context.measured(len(self._head.items) - 1, answer.usage)
         self._count(run, answer.usage)
         if not answer.item.calls:
             self._tell(TurnEnd, turn=run.steps)
         self._advance()
+
+    def _unanswered(self, run: RunState, error: BaseException) -> None:
+        """The request failed: compact once if the server says it is too long, else the run ends."""
+        if isinstance(error, asyncio.CancelledError):
+            run.ending = run.ending or "cancelled"
+        elif run.ending is None and self._too_long(error):
+            run.steps -= 1  # the request that follows the compaction is this one again
+            self._fold("overflow", lambda failed: self._folded_within(run, failed))
+            return
+        else:
+            run.error, run.ending = error, "failed"
+        self._advance()
+
+    def _too_long(self, error: BaseException) -> bool:
+        overflow = isinstance(error, ModelError) and error.kind == "context_overflow"
+        return overflow and policy.after_overflow(self._guard, len(self._head.items))
 
     def _settle(self, run: RunState, usage: Usage | None) -> None:
         held, run.held = run.held, None
@@ -470,7 +534,9 @@ class PodActor(SessionActor):
             self._advance()
             return
         self._batch = Batch(len(calls))
-        step = self._parts.run_batch(calls, self._starting(run), self._tool_ended)
+        step = self._parts.tools.run(
+            self._parts.name, calls, self._starting(run), self._tool_ended, self._progressed
+        )
         self._do(step, lambda _, error: self._batch_ended(run, error))
 
     def _starting(self, run: RunState) -> Callable[[ToolCall], None]:
@@ -482,6 +548,14 @@ class PodActor(SessionActor):
 
     def _tool_ended(self, number: int, result: ToolResult, seconds: float | None) -> None:
         self._receive(Envelope(ToolEnded(number, result, seconds)))
+
+    def _progressed(self, call: ToolCall, text: str) -> None:
+        """A tool says how far it is, from whatever thread it runs on."""
+        self._post(Progressed(call, text))
+
+    def _on_progressed(self, message: Progressed) -> None:
+        call, text = message
+        self._tell(ToolProgress, call_id=call.id, name=call.name, text=text)
 
     def _on_tool_ended(self, message: ToolEnded) -> None:
         """A call has its result: kept as soon as those of the calls before it are, in their order."""
@@ -509,9 +583,11 @@ class PodActor(SessionActor):
     # -- the end of a run ------------------------------------------------------------------------
 
     def _finish(self, run: RunState, outcome: RunOutcome) -> None:
+        self._answer_open_calls(run)
+        if run.pending:  # words that came too late for this run are not lost
+            self._join_pending(run)
+            run.unheard = True
         if outcome != "paused":
-            self._answer_open_calls(run)
-            self._join_pending(run)  # words that came too late for this run are not lost
             self._open_run = None
         self._stop_clock(run)
         self._log.record(
@@ -545,6 +621,7 @@ class PodActor(SessionActor):
             usage=run.usage or Usage(),
             run_id=run.run_id,
             session_id=self._head.session_id,
+            output=run.output,
         )
 
     def _answer_cancels(self) -> None:
@@ -556,6 +633,7 @@ class PodActor(SessionActor):
     def _start_clock(self, run: RunState) -> None:
         run.started_at = time.monotonic()
         left = None if self._budget is None else self._budget.seconds_left()
+        run.deadline = None if left is None else run.started_at + left
         if left is not None:
             assert self._mailroom is not None
             message = OutOfTime(run.run_id)
@@ -581,6 +659,8 @@ class PodActor(SessionActor):
 
     def _store_refused(self, error: BaseException, waiting: tuple[AsyncFuture[Any], ...]) -> None:
         """The store could not keep it: nobody was told, the run fails, the pod lives on."""
+        if self._context_ is not None:
+            self._context_.rewind()
         for reply in waiting:
             if not reply.done():
                 reply.set_exception(error)
@@ -635,6 +715,7 @@ class PodActor(SessionActor):
                 self._log.settle()
         except (SessionError, TimeoutError):
             self._log.roll_back()
+        self._parts.store.release(self._head.session_id)
         self._to(PodState.STOPPED)
         self._turn_away(run)
 
@@ -660,6 +741,7 @@ class PodActor(SessionActor):
             self._log.commit()
         except SessionError:
             self._log.roll_back()
+        self._parts.store.release(self._head.session_id)
         self._state = PodState.FAILED
         if run is not None and run.reply is not None and not run.reply.done():
             run.reply.set_exception(RunFailed(error, run_id=run.run_id))
@@ -682,17 +764,21 @@ _EVENT_OF: dict[type, tuple[Any, dict[str, Any]]] = {
 
 _HANDLERS: dict[type, Callable[[PodActor, Any], Any]] = {
     commands.Run: PodActor._on_run,
+    TypedRun: PodActor._on_run,
     commands.Steer: PodActor._on_steer,
     commands.Notify: PodActor._on_notify,
     commands.Cancel: PodActor._on_cancel,
     commands.Pause: PodActor._on_pause,
     commands.Resume: PodActor._on_resume,
     commands.PushItem: PodActor._on_push_item,
+    commands.Compact: PodActor._on_compact,
+    commands.TryPreRunCompact: PodActor._on_try_pre_run_compact,
     commands.History: PodActor._on_history,
     commands.Describe: PodActor._on_describe,
     StepEnded: PodActor._on_step_ended,
     CommitEnded: PodActor._on_commit_ended,
     commands.Fork: PodActor._on_fork,
     ToolEnded: PodActor._on_tool_ended,
+    Progressed: PodActor._on_progressed,
     OutOfTime: PodActor._on_out_of_time,
 }

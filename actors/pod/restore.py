@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from actors.sessions.chain import verified
 from actors.sessions.replay import Replayed
 from actors.sessions.store import SessionStore
-from protocol.entries import GENESIS, Entry, Head, StoredEntry
+from protocol.entries import Entry, Head, StoredEntry
 from protocol.errors import UnknownEntry
 from protocol.events import DurableEvent
 from protocol.wire import decode_entry
@@ -22,9 +22,9 @@ async def restore(store: SessionStore, session_id: str, until: bytes | None = No
 
     Raises SessionNotFound, SessionCorrupt, StoreError, UnknownEntry.
     """
-    state, head = Replayed(), Head(0, GENESIS)
-    while page := store.read(session_id, after=head.seq, limit=_SLICE):
-        verified(session_id, page, head.hash)
+    state, head = Replayed(), None
+    while page := store.read(session_id, after=0 if head is None else head.seq, limit=_SLICE):
+        verified(session_id, page, head)
         for entry in page:
             state.feed(decode_entry(entry.body))
             head = Head(entry.seq, entry.hash)
@@ -33,6 +33,7 @@ async def restore(store: SessionStore, session_id: str, until: bytes | None = No
         await asyncio.sleep(0)
     if until is not None:
         raise UnknownEntry(f"session {session_id} has no entry with hash {until.hex()}", hint="see its log")
+    assert head is not None  # a session has a first entry
     return state, head
 
 

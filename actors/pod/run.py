@@ -17,6 +17,12 @@ from protocol.results import RunResult
 from protocol.usage import Usage
 
 
+class TypedRun(Run, frozen=True):
+    """A run, sent within this process, whose answer has to be an instance of ``output``."""
+
+    output: Any = None
+
+
 class QueuedRun(NamedTuple):
     """A run that waits for its turn."""
 
@@ -38,19 +44,22 @@ class RunState:
 
     __slots__ = (
         "answer",
-        "compactions",
+        "deadline",
         "ending",
         "error",
         "held",
+        "misfits",
+        "output",
+        "output_kind",
         "output_schema",
         "pending",
         "reply",
-        "requests_since_compaction",
         "run_id",
         "started_at",
         "started_calls",
         "steps",
         "stop_reason",
+        "unheard",
         "unlogged",
         "usage",
     )
@@ -59,6 +68,10 @@ class RunState:
         self.run_id = run_id
         self.reply = reply
         self.output_schema: dict[str, Any] | None = None
+        #: The type that the answer has to be of, the instance once there is one, and how often it was none.
+        self.output_kind: Any = None
+        self.output: Any = None
+        self.misfits = 0
         self.steps = 0
         self.usage: Usage | None = None
         self.answer: AssistantItem | None = None
@@ -66,12 +79,14 @@ class RunState:
         self.ending: RunOutcome | None = None
         self.error: BaseException | None = None
         self.pending: list[PendingInput] = []
+        #: Whether the history ends in words that the model has not been sent.
+        self.unheard = False
         #: Who is told once what is recorded for them is durable.
         self.unlogged: list[AsyncFuture[Any]] = []
         self.started_calls: set[str] = set()
         self.held: Reservation | None = None
-        self.compactions = 0
-        self.requests_since_compaction = 0
+        #: ``time.monotonic()`` seconds by which the budget is used up.
+        self.deadline: float | None = None
         self.started_at = time.monotonic()
 
     @property

@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
+from functools import partial
 from typing import Any, NamedTuple
 
 from pykka._envelope import Envelope
@@ -15,17 +16,18 @@ from actors.pod.parts import PodParts
 from actors.pod.restore import restore
 from actors.runtime.actor import AsyncActor
 from actors.runtime.future import AsyncFuture
-from protocol.errors import SessionError
-from protocol.events import Event, PodStarted, StateChanged
+from actors.sessions.head import new_session_id
+from protocol.errors import HeadConflict, SessionError, SessionInUse
+from protocol.events import Alert, Event, PodStarted, StateChanged
 from protocol.lifecycle import PodState, may_move
 from protocol.usage import Usage
 
 
 class Commit(NamedTuple):
-    """What follows a commit: ``then`` if it is kept; ``waiting`` hear if the store refuses."""
+    """What follows a commit: ``then`` if it is kept, else ``refused`` hears why."""
 
     then: Callable[[], None]
-    waiting: tuple[AsyncFuture[Any], ...]
+    refused: Callable[[BaseException], None]
 
 
 class StepEnded(NamedTuple):
@@ -65,8 +67,12 @@ class SessionActor(AsyncActor):
         self._then: Callable[[Any, BaseException | None], None] | None = None
         self._committing = False
         self._commits: list[Commit] | None = None
+        self._branching = False
         #: A run that the log says has begun and not ended.
         self._open_run: str | None = None
+        self._open_steps = 0
+        #: Measured calls of a restored history, until somebody weighs it.
+        self._measured: list[tuple[int, Usage]] | None = None
         self._usage: Usage | None = None
         self._cost: float | None = None
 
@@ -100,6 +106,7 @@ class SessionActor(AsyncActor):
         try:
             log.open(self._parts.opening)
             log.record(PodStarted, model=self._parts.model)
+            self._warn()
             pending = log.create()
         except SessionError as error:
             self._never_started(error)
@@ -108,6 +115,11 @@ class SessionActor(AsyncActor):
             self._ready()
             return None
         return self._ready_after(pending)
+
+    def _warn(self) -> None:
+        """Tell what in the manifest cannot be meant."""
+        for warning in self._parts.limits.warnings():
+            self._log.record(Alert, text=warning)
 
     async def _ready_after(self, pending: Future[None]) -> None:
         try:
@@ -122,13 +134,19 @@ class SessionActor(AsyncActor):
     async def _restored(self, session_id: str) -> None:
         """Bring the session back and say so."""
         try:
+            claim = self._parts.store.claim(session_id, self._parts.name)
             state, head = await restore(self._parts.store, session_id)
         except SessionError as error:
             self._never_started(error)
             return
         self._log.restored(session_id, head, state.items, state.pointer)
         self._open_run = state.open_run
+        self._open_steps = state.open_steps
         self._usage, self._cost = state.usage, state.cost
+        self._measured = state.calls
+        if claim.torn:
+            text = f"a half-written last batch of {claim.torn} bytes was cut off; nothing told was lost"
+            self._log.record(Alert, text=text)
         self._log.record(PodStarted, model=self._parts.model, resumed=True)
         try:
             pending = self._log.commit()
@@ -153,6 +171,8 @@ class SessionActor(AsyncActor):
         self._state = PodState.FAILED
         self._registry.unregister(self.actor_ref)
         self.actor_stopped.set()
+        if self._resume is None or not isinstance(error, SessionInUse):
+            self._parts.store.release(self._head.session_id)
         self._tell_started(error)
 
     def _to(self, state: PodState) -> None:
@@ -166,11 +186,12 @@ class SessionActor(AsyncActor):
 
     def _tell(self, kind: type[Event], **fields: Any) -> None:
         """Tell a transient event, if anybody listens."""
-        if not self._listened():
+        parts = self._parts
+        if parts.bus.silent or not parts.bus.listens(parts.name):
             return
         self._log.tell(
             kind(
-                pod=self._parts.name,
+                pod=parts.name,
                 session_id=self._head.session_id,
                 seq=self._head.seq,
                 at=time.time(),
@@ -223,30 +244,86 @@ class SessionActor(AsyncActor):
         then(message.result, message.error)
 
     def _commit(self, then: Callable[[], None], *waiting: AsyncFuture[Any]) -> None:
-        """Make what is recorded durable, then go on; ``waiting`` hears if the store refuses."""
-        commit = Commit(then, waiting)
+        """Make what is recorded durable, then go on; ``waiting`` hear if the store refuses."""
+        self._commit_by(self._log.commit, then, partial(self._lost, waiting))
+
+    def _lost(self, waiting: tuple[AsyncFuture[Any], ...], error: BaseException) -> None:
+        self._store_refused(error, waiting)
+
+    def _commit_by(
+        self,
+        give: Callable[[], Future[None] | None],
+        then: Callable[[], None],
+        refused: Callable[[BaseException], None],
+    ) -> None:
         if self._committing:
-            self._commits = [*(self._commits or ()), commit]
+            self._commits = [*(self._commits or ()), Commit(then, refused)]
             return
         try:
-            pending = self._log.commit()
+            pending = give()
         except SessionError as error:
-            self._store_refused(error, waiting)
+            self._refused(Commit(then, refused), error)
             return
         if pending is None:
             then()
             return
         self._committing = True
+        commit = Commit(then, refused)
         pending.add_done_callback(lambda done: self._post(CommitEnded(commit, done.exception())))
+
+    def _refused(self, commit: Commit, error: BaseException) -> None:
+        """The store did not keep it. Where another has taken the session, go on in one of our own."""
+        taken = isinstance(error, HeadConflict | SessionInUse)
+        if not taken or self._parts.on_conflict == "refuse" or self._branching:
+            commit.refused(error)
+            return
+        self._branching = True
+        old = self._head.session_id
+        self._commit_by(
+            lambda: self._log.branch(
+                new_session_id(), self._parts.opening, "taken", usage=self._usage, cost=self._cost
+            ),
+            lambda: self._branched(old, commit.then),
+            lambda refused: self._not_branched(commit, refused),
+        )
+
+    def _branched(self, old: str, then: Callable[[], None]) -> None:
+        self._branching = False
+        self._parts.store.release(old)
+        self._history_replaced()
+        then()
+
+    def _not_branched(self, commit: Commit, error: BaseException) -> None:
+        self._branching = False
+        commit.refused(error)
+
+    def _history_replaced(self) -> None:
+        """Another list of items has taken the place of the history."""
 
     def _on_commit_ended(self, message: CommitEnded) -> None:
         self._committing = False
-        commits, self._commits = [message.commit, *(self._commits or ())], None
+        commits, self._commits = self._commits or (), None
         if message.error is not None:
             self._log.roll_back()
-            self._store_refused(message.error, tuple(f for c in commits for f in c.waiting))
+            self._refused(_joined([message.commit, *commits]), message.error)
             return
         self._log.settle()
         message.commit.then()
-        for commit in commits[1:]:
-            self._commit(commit.then, *commit.waiting)
+        for commit in commits:
+            self._commit_by(self._log.commit, commit.then, commit.refused)
+
+
+def _joined(commits: list[Commit]) -> Commit:
+    """Several commits that wait for the same answer, as one."""
+    if len(commits) == 1:
+        return commits[0]
+
+    def then() -> None:
+        for commit in commits:
+            commit.then()
+
+    def refused(error: BaseException) -> None:
+        for commit in commits:
+            commit.refused(error)
+
+    return Commit(then, refused)

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from msgspec import Struct
+
+from actors.compaction.policy import THRASH, Verdict
 from actors.llm.base import StopReason
 from protocol.events import RunOutcome
 from protocol.items import AssistantItem, ToolCall
 
 
-class Standing(NamedTuple):
+class Standing(Struct, frozen=True, gc=False):
     """Where a run stands between two steps.
 
     ``ending`` is how a command wants it to end, ``answer`` the model's last answer in this run with
     its ``stop_reason``, ``open_calls`` its calls without results, ``pending`` whether somebody said
-    something that the model has not seen, ``full`` whether the history is over the request threshold.
+    something that the model has not seen, ``fullness`` what the compaction policy says of a request.
     """
 
     ending: RunOutcome | None
@@ -24,7 +27,7 @@ class Standing(NamedTuple):
     pending: bool
     steps: int
     max_steps: int
-    full: bool
+    fullness: Verdict
 
 
 class CallModel(NamedTuple):
@@ -42,10 +45,14 @@ class Compact(NamedTuple):
 
 
 class Finish(NamedTuple):
-    """The run is over."""
+    """The run is over; ``why`` where it failed."""
 
     outcome: RunOutcome
+    why: str | None = None
 
+
+CALL_MODEL = CallModel()
+COMPACT = Compact()
 
 Step = CallModel | RunTools | Compact | Finish
 
@@ -60,4 +67,6 @@ def next_step(at: Standing) -> Step:
         return Finish("limit_reached" if at.stop_reason == "max_tokens" else "finished")
     if at.steps >= at.max_steps:
         return Finish("limit_reached")
-    return Compact() if at.full else CallModel()
+    if at.fullness == "thrash":
+        return Finish("failed", THRASH)
+    return COMPACT if at.fullness == "compact" else CALL_MODEL

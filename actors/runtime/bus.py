@@ -267,12 +267,16 @@ class Bus:
         #: Who hears what is only told: of all pods whether anybody, else the pods' names.
         self._all_heard = False
         self._heard: set[str] = set()
+        #: Whether nobody listens at all, so that the hottest question costs one look.
+        self.silent = True
         # Reentrant: a subscription may be collected, and so closed, while this thread holds it.
         self._lock = threading.RLock()
         self._closed = False
 
     def publish(self, event: Event) -> None:
         """Hand ``event`` to its subscribers' queues; never blocks, never raises."""
+        if self.silent:
+            return
         if self._of_all:
             kind = type(event)
             for queue in self._of_all:
@@ -322,12 +326,13 @@ class Bus:
         heard = any(not queue.kinds.isdisjoint(_ONLY_TOLD) for queue in queues)
         if pod is None:
             self._of_all, self._all_heard = queues, heard
-            return
-        if queues:
-            self._of_pod[pod] = queues
         else:
-            self._of_pod.pop(pod, None)
-        (self._heard.add if heard else self._heard.discard)(pod)
+            if queues:
+                self._of_pod[pod] = queues
+            else:
+                self._of_pod.pop(pod, None)
+            (self._heard.add if heard else self._heard.discard)(pod)
+        self.silent = not self._of_all and not self._of_pod
 
     def _queues(self) -> list[_Queue]:
         with self._lock:
@@ -346,7 +351,7 @@ class Bus:
             for queue in queues:
                 queue.closed = True
             self._of_all, self._of_pod = (), {}
-            self._all_heard, self._heard = False, set()
+            self._all_heard, self._heard, self.silent = False, set(), True
         for queue in queues:
             queue.wake()
 

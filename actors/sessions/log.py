@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any
 
+from msgspec import Raw
+
 from actors.sessions.head import SessionHead
 from actors.sessions.store import SessionStore
-from protocol.entries import Entry, Head, ItemsKept, MemoryPointer, Parent, SessionOpened, StoredEntry
-from protocol.events import DurableEvent, Event
+from protocol.entries import (
+    GENESIS,
+    Entry,
+    Head,
+    ItemsKept,
+    MemoryPointer,
+    Parent,
+    SessionOpened,
+    StoredEntry,
+)
+from protocol.events import DurableEvent, Event, SessionForked
 from protocol.items import Item
 from protocol.wire import encode
 
@@ -26,6 +37,7 @@ class SessionLog:
     """
 
     __slots__ = (
+        "_before",
         "_durable_hash",
         "_durable_length",
         "_durable_pointer",
@@ -35,6 +47,7 @@ class SessionLog:
         "_staged",
         "_store",
         "_under_way",
+        "_unsaved",
         "head",
         "pod",
     )
@@ -46,8 +59,10 @@ class SessionLog:
         self._publish = publish
         self.pod = pod
         self.head = head
-        self._staged: list[StoredEntry] = []
-        self._events: list[Event] = []
+        self._before: tuple[str, list[Item]] | None = None
+        self._unsaved: Sequence[Event] = ()
+        self._staged: list[StoredEntry] | None = None
+        self._events: list[Event] | None = None
         self._under_way: tuple[int, bytes, int, int | None, list[Event]] | None = None
         self._mark_durable(head.seq, head.hash, len(head.items), head.pointer)
 
@@ -83,19 +98,22 @@ class SessionLog:
             **fields,
         )
         self._chain(event)
-        self._events.append(event)
+        if self._events is None:
+            self._events = [event]
+        else:
+            self._events.append(event)
         if kind.carries_item:
             head.items.append(fields["item"])
 
     def tell(self, event: Event) -> None:
         """Publish a transient event, behind the durable ones that were recorded before it."""
-        if self._staged:
+        if self._events is not None:
             self._events.append(event)
         else:
             self._publish(event)
 
-    def open(self, manifest: Any, parent: Parent | None = None) -> None:
-        """Add the first entry of a new session."""
+    def open(self, manifest: Raw, parent: Parent | None = None, **carried: Any) -> None:
+        """Add the first entry of a new session; ``carried`` is what it takes over besides items."""
         head = self.head
         self._chain(
             SessionOpened(
@@ -105,6 +123,7 @@ class SessionLog:
                 pod=self.pod,
                 manifest=manifest,
                 parent=parent,
+                **carried,
             )
         )
 
@@ -123,14 +142,32 @@ class SessionLog:
         body = encode(entry)
         head.hash = _sha256(head.hash + body).digest()
         head.seq += 1
-        self._staged.append(StoredEntry(head.seq, head.hash, body))
+        entry_ = StoredEntry(head.seq, head.hash, body)
+        if self._staged is None:
+            self._staged = [entry_]
+        else:
+            self._staged.append(entry_)
 
     # -- committing ----------------------------------------------------------------------------
 
-    def create(self, parent: Parent | None = None) -> Future[None] | None:
-        """Make the session with all that is staged; None, or a future of when it is durable."""
+    def create(self, parent: Parent | None = None, *, claim: bool = True) -> Future[None] | None:
+        """Make the session with all that is staged; None, or a future of when it is durable.
+
+        It is claimed for this writer unless ``claim`` is false. Raises StoreError, as ``commit`` does.
+        """
         session_id = self.head.session_id
-        return self._give(lambda batch: self._store.create(session_id, self.pod, parent, batch))
+        return self._give(lambda batch: self._store.create(session_id, self.pod, parent, batch, claim=claim))
+
+    def succeed(self, session_id: str) -> Parent:
+        """Go on in a new session that takes this one's place: what is recorded from here to ``create``
+        are its first entries. Everything before must be durable; until ``create`` has succeeded,
+        ``roll_back`` leads back.
+        """
+        head = self.head
+        parent = Parent("compacted_from", head.session_id, head.hash.hex(), head.seq)
+        self._before = (head.session_id, head.items)
+        head.session_id, head.hash, head.items, head.pointer = session_id, GENESIS, [], None
+        return parent
 
     def commit(self) -> Future[None] | None:
         """Make all that is staged durable; None when it is, or a future of when it will be.
@@ -145,7 +182,7 @@ class SessionLog:
 
     def _give(self, store: Callable[[list[StoredEntry]], Future[None] | None]) -> Future[None] | None:
         head = self.head
-        batch, events, self._staged, self._events = self._staged, self._events, [], []
+        batch, events, self._staged, self._events = self._staged or [], self._events or [], None, None
         self._under_way = (head.seq, head.hash, len(head.items), head.pointer, events)
         try:
             pending = store(batch)
@@ -160,16 +197,50 @@ class SessionLog:
         """What was given to the store is durable: tell its events."""
         assert self._under_way is not None
         seq, hash_, length, pointer, events = self._under_way
-        self._under_way = None
+        self._under_way = self._before = None
+        self._unsaved = ()
         self._mark_durable(seq, hash_, length, pointer)
         for event in events:
             self._publish(event)
 
+    def branch(self, session_id: str, opening: Raw, reason: str, **carried: Any) -> Future[None] | None:
+        """Go on in a new session after the durable head, with the events that the store refused last.
+
+        For a writer that finds its session taken by another. Returns and raises as ``create`` does.
+        """
+        head, unsaved = self.head, self._unsaved
+        parent = Parent("forked_from", head.session_id, head.hash.hex(), head.seq)
+        old, items, pointer = head.session_id, head.items, head.pointer
+        self._before = (old, items)
+        head.session_id, head.hash, head.items, head.pointer = session_id, GENESIS, [], None
+        self.open(opening, parent, **carried)
+        if items:
+            self.keep(items)
+        if pointer is not None:
+            self.point(pointer)
+        self.record(SessionForked, new_session_id=session_id, at_hash=parent.at_hash, reason=reason)
+        for event in unsaved:
+            if isinstance(event, DurableEvent):
+                self.record(type(event), event.run_id, **_own_fields(event))
+        return self.create(parent)
+
     def roll_back(self) -> None:
         """Forget all that is not durable and stand where the store stands."""
         head = self.head
+        given = [] if self._under_way is None else self._under_way[-1]
+        self._unsaved = [*given, *(self._events or ())]
+        if self._before is not None:
+            head.session_id, head.items = self._before
+            self._before = None
         head.seq = self._durable_seq
         head.hash = self._durable_hash
         head.pointer = self._durable_pointer
         del head.items[self._durable_length :]
-        self._staged, self._events, self._under_way = [], [], None
+        self._staged, self._events, self._under_way = None, None, None
+
+
+_COMMON = frozenset(DurableEvent.__struct_fields__)
+
+
+def _own_fields(event: DurableEvent) -> dict[str, Any]:
+    return {name: getattr(event, name) for name in event.__struct_fields__ if name not in _COMMON}

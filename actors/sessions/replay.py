@@ -78,6 +78,8 @@ class Replayed:
             self.pod = entry.pod
             self.manifest = entry.manifest
             self.parent = entry.parent
+            self.open_run, self.open_steps = entry.run_id, entry.steps
+            self.usage, self.cost = entry.usage or Usage(), entry.cost
         elif isinstance(entry, ItemsKept):
             self.items.extend(entry.items)
         else:

@@ -1,0 +1,304 @@
+"""What a tool is, and the toolbox that runs calls and turns whatever happens into a result."""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import functools
+import inspect
+import logging
+import re
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, overload
+
+from actors.tools.cancel import Cancel
+from actors.tools.output import Output, capped, clean, fits, parts_from
+from actors.tools.pool import ToolThreads
+from actors.tools.schema import Arguments, described
+from actors.tools.scope import check
+from protocol.errors import ToolArgumentsInvalid, ToolDefinitionError, ToolError, ToolTimeout
+from protocol.items import Part, ToolCall, ToolResult
+from protocol.scope import Permission, Scope
+from protocol.tools import Concurrency, ToolSpec
+
+OUTPUT_CAP = 16_384
+
+_log = logging.getLogger("polypod.tools")
+_log.addHandler(logging.NullHandler())  # a tool's traceback is for a log, never for a person's terminal
+
+
+class ToolContext:
+    """What a call may know of where it runs; a tool gets it by a parameter of this type (or ``ctx``).
+
+    ``pwd`` is the pod's working directory, ``scope`` what the pod may touch (``resolved``), ``cancel``
+    the flag to watch, ``progress(text)`` tells subscribers how far the call is (from any thread),
+    ``extras`` holds what the pod's assembly hands to tools of its own, and ``output_cap`` is how many
+    bytes of text reach the model uncut (the toolbox sets it).
+    """
+
+    __slots__ = ("call_id", "cancel", "extras", "output_cap", "pod", "progress", "pwd", "scope")
+
+    def __init__(
+        self,
+        *,
+        pwd: Path,
+        scope: Scope,
+        cancel: Cancel | None = None,
+        pod: str = "",
+        call_id: str = "",
+        progress: Callable[[str], None] | None = None,
+        extras: dict[str, Any] | None = None,
+    ) -> None:
+        self.pwd = pwd
+        self.scope = scope
+        self.cancel = Cancel() if cancel is None else cancel
+        self.pod = pod
+        self.call_id = call_id
+        self.progress = _ignored if progress is None else progress
+        self.extras = {} if extras is None else extras
+        self.output_cap = OUTPUT_CAP
+
+    def path(self, text: str, permission: Permission = "read") -> Path:
+        """The place that ``text`` names, absolute and free of symlinks. Raises ScopeRefused."""
+        return check(self.scope, self.pwd, text, permission)
+
+
+class Tool:
+    """A function that a model can call. Made by ``tool``; calling it calls the plain function.
+
+    ``timeout`` is in seconds, None for no bound. Plain functions run in a thread, ``async def`` ones
+    on the event loop.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        *,
+        concurrency: Concurrency = "exclusive",
+        timeout: float | None = None,
+        name: str | None = None,
+        description: str | None = None,
+    ) -> None:
+        name = str(name or getattr(function, "__name__", ""))
+        if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name):
+            raise ToolDefinitionError(
+                f"tool {name!r}: a name has 1 to 64 letters, digits, '_' or '-'", hint="give name=…"
+            )
+        if timeout is not None and timeout <= 0:
+            raise ToolDefinitionError(f"tool {name}: timeout: expected more than 0 seconds, got {timeout}")
+        functools.update_wrapper(self, function)
+        text, words = described(inspect.getdoc(function) if inspect.isroutine(function) else function.__doc__)
+        self.name = name
+        self.description = text if description is None else description
+        self.concurrency = concurrency
+        self.timeout = timeout
+        self.function = function
+        self.arguments = Arguments(name, function, words, ToolContext)
+        self.spec = ToolSpec(self.name, self.description, self.input_schema)
+        call = function if inspect.isroutine(function) else type(function).__call__
+        self.is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(call)
+
+    def __repr__(self) -> str:
+        return f"<Tool {self.name}, {self.concurrency}>"
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.function(*args, **kwargs)
+
+    @property
+    def input_schema(self) -> dict[str, Any]:
+        """The JSON Schema of the arguments."""
+        return self.arguments.schema
+
+
+@overload
+def tool(function: Callable[..., Any], /) -> Tool: ...
+@overload
+def tool(
+    *,
+    concurrency: Concurrency = ...,
+    timeout: float | None = ...,
+    name: str | None = ...,
+    description: str | None = ...,
+) -> Callable[[Callable[..., Any]], Tool]: ...
+def tool(
+    function: Callable[..., Any] | None = None,
+    /,
+    *,
+    concurrency: Concurrency = "exclusive",
+    timeout: float | None = None,
+    name: str | None = None,
+    description: str | None = None,
+) -> Tool | Callable[[Callable[..., Any]], Tool]:
+    """Make a function a tool: ``@tool`` or ``@tool(concurrency="read_only", timeout=30)``.
+
+    The schema comes from the annotations, the description from the docstring, words about single
+    arguments from its ``Args:`` section or from ``Annotated[…, msgspec.Meta(description=…)]``. Raises
+    ToolDefinitionError for a function that no schema can express.
+    """
+
+    def made(function: Callable[..., Any]) -> Tool:
+        return Tool(function, concurrency=concurrency, timeout=timeout, name=name, description=description)
+
+    return made if function is None else made(function)
+
+
+class Toolbox:
+    """The tools of a pod.
+
+    Contract of ``run``: called on an event loop, any number of times at once; what goes wrong is a
+    result for the model. Text beyond ``output_cap`` bytes is cut, and kept whole in ``keep_in``.
+    """
+
+    def __init__(
+        self,
+        tools: Iterable[Tool | Callable[..., Any]] = (),
+        *,
+        threads: ToolThreads | None = None,
+        output_cap: int = OUTPUT_CAP,
+        keep_in: Path | None = None,
+    ) -> None:
+        """Bare functions become exclusive tools; ``threads`` defaults to a pool for the process.
+
+        Raises ToolDefinitionError where two tools have one name.
+        """
+        self._tools: dict[str, Tool] = {}
+        for each in tools:
+            made = each if isinstance(each, Tool) else Tool(each)
+            if made.name in self._tools:
+                raise ToolDefinitionError(f"two tools are named {made.name!r}", hint="give one name=…")
+            self._tools[made.name] = made
+        self.specs = tuple(each.spec for each in self._tools.values())
+        self.output_cap = output_cap
+        self.keep_in = keep_in
+        self._threads = _shared_threads() if threads is None else threads
+
+    def __repr__(self) -> str:
+        return f"<Toolbox {', '.join(self._tools) or 'empty'}>"
+
+    def __len__(self) -> int:
+        return len(self._tools)
+
+    def __iter__(self) -> Iterator[Tool]:
+        return iter(self._tools.values())
+
+    def get(self, name: str) -> Tool | None:
+        """The tool of that name."""
+        return self._tools.get(name)
+
+    async def run(self, call: ToolCall, ctx: ToolContext) -> ToolResult:
+        """The result of ``call``; of exceptions only ``asyncio.CancelledError`` leaves.
+
+        An unknown tool, arguments that do not fit, an exception, a time-out: each is a result with
+        ``is_error`` that tells the model what to do better. After a cancel or a time-out
+        ``ctx.cancel`` is set, for a thread that is still at work.
+        """
+        try:
+            chosen, arguments = self._prepared(call, ctx)
+            work = functools.partial(chosen.function, **arguments)
+            if chosen.is_async:
+                return await self._on_loop(call, work, chosen)
+            return await self._threads.call(
+                functools.partial(self._in_thread, call, work), seconds=chosen.timeout
+            )
+        except asyncio.CancelledError as error:
+            ctx.cancel.set()
+            if _is_being_cancelled():
+                raise
+            return _failed(call, error)
+        except ToolTimeout as error:
+            ctx.cancel.set()
+            return _failed(call, error)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - the model is told, whatever it is
+            return _failed(call, error)
+
+    def _prepared(self, call: ToolCall, ctx: ToolContext) -> tuple[Tool, dict[str, Any]]:
+        chosen = self._tools.get(call.name)
+        if chosen is None:
+            raise self._unknown(call.name)
+        if call.invalid is not None:
+            raise ToolArgumentsInvalid(_why_invalid(call.invalid))
+        arguments = chosen.arguments.convert(call.arguments)
+        if chosen.arguments.context is not None:
+            ctx.output_cap = self.output_cap
+            arguments[chosen.arguments.context] = ctx
+        return chosen, arguments
+
+    async def _on_loop(self, call: ToolCall, work: Callable[[], Awaitable[Any]], chosen: Tool) -> ToolResult:
+        if chosen.timeout is None:
+            value = await work()
+        else:
+            limit = asyncio.timeout(chosen.timeout)
+            try:
+                async with limit:
+                    value = await work()
+            except TimeoutError as error:
+                if limit.expired():
+                    raise ToolTimeout(f"not done after {chosen.timeout:g} s; it was stopped") from error
+                raise
+        parts = parts_from(value)
+        if fits(parts, self.output_cap):
+            return ToolResult(call.id, call.name, parts)
+        # What is cut is also written to a disk, which is no work for the loop.
+        return await self._threads.call(functools.partial(self._result, call, parts))
+
+    def _in_thread(self, call: ToolCall, work: Callable[[], Any]) -> ToolResult:
+        try:
+            return self._result(call, parts_from(_plain(work())))
+        except BaseException as error:  # noqa: BLE001 - a CancelledError of the tool's own included
+            return _failed(call, error)
+
+    def _result(self, call: ToolCall, parts: tuple[Part, ...]) -> ToolResult:
+        output: Output = capped(parts, self.output_cap, directory=self.keep_in, stem=call.name)
+        return ToolResult(call.id, call.name, output.parts, kept=output.kept)
+
+    def _unknown(self, name: str) -> ToolError:
+        known = ", ".join(self._tools) or "none"
+        close = difflib.get_close_matches(name, self._tools, 1)
+        guess = f", did you mean {close[0]!r}?" if close else ""
+        return ToolError(f"there is no tool {clean(name)!r}{guess}; the tools are: {known}")
+
+
+def _failed(call: ToolCall, error: BaseException) -> ToolResult:
+    """The result that tells the model of ``error``: a ToolError's words, of others type and words."""
+    if isinstance(error, ToolArgumentsInvalid):
+        text = f"invalid arguments for {call.name}: {error}"
+    elif isinstance(error, ToolTimeout):
+        text = f"{call.name} took too long: {error}"
+    elif isinstance(error, ToolError):
+        text = str(error)
+    else:
+        _log.warning("tool %s failed", call.name, exc_info=error)
+        text = f"{call.name} failed: {type(error).__name__}: {error}"
+    return ToolResult.of(call, clean(text), is_error=True)
+
+
+def _why_invalid(text: str) -> str:
+    shown = text if len(text) <= 200 else f"{text[:120]}…{text[-60:]}"
+    return (
+        "they are not a JSON object, or were cut off before their end; nothing was run. "
+        f"Send the whole call again. Received: {clean(shown)}"
+    )
+
+
+def _is_being_cancelled() -> bool:
+    """Whether the running task was asked to end; else a CancelledError is the tool's own."""
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
+
+
+def _plain(value: Any) -> Any:
+    """``value``, which must not be a coroutine: those belong on the loop, and this is a thread."""
+    if inspect.iscoroutine(value):
+        value.close()
+        raise TypeError("a plain function returned a coroutine; make it async def")
+    return value
+
+
+def _ignored(_: str) -> None:
+    """Progress that nobody listens to."""
+
+
+@functools.cache
+def _shared_threads() -> ToolThreads:
+    return ToolThreads()

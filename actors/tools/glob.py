@@ -1,0 +1,66 @@
+"""Glob patterns over relative paths, in time that no pattern can blow up."""
+
+from __future__ import annotations
+
+import fnmatch
+import functools
+import re
+from collections.abc import Callable
+
+from protocol.errors import ToolError
+
+_MOST_ALTERNATIVES = 64
+
+_Segment = re.Pattern[str] | None
+"""One step of a pattern; None stands for ``**``: any number of steps."""
+
+
+def matcher(pattern: str) -> Callable[[str], bool]:
+    """Whether a relative path fits ``pattern``.
+
+    ``*``, ``?`` and ``[…]`` stay within one name, ``**`` crosses directories, ``{a,b}`` is either. A
+    pattern without ``/`` fits names at any depth. Raises ToolError for what can never fit.
+    """
+    if not pattern.strip("/ ") or pattern.startswith("/") or ".." in pattern.split("/"):
+        raise ToolError(
+            f"the pattern {pattern!r} cannot fit: it is relative to path and goes down only",
+            hint="say where to look with path, and what for with pattern, as in '*.py' or 'src/**/*.md'",
+        )
+    alternatives = [_segments(each) for each in _expanded(pattern)]
+    return lambda path: any(_fits(segments, path.split("/")) for segments in alternatives)
+
+
+def _segments(pattern: str) -> list[_Segment]:
+    steps = [step for step in pattern.split("/") if step not in {"", "."}]
+    if "/" not in pattern.rstrip("/"):
+        steps = ["**", *steps]
+    # fnmatch makes patterns that match in linear time, since 3.9
+    return [None if step == "**" else re.compile(fnmatch.translate(step)) for step in steps]
+
+
+def _fits(segments: list[_Segment], names: list[str]) -> bool:
+    @functools.cache
+    def fits(s: int, n: int) -> bool:
+        if s == len(segments):
+            return n == len(names)
+        segment = segments[s]
+        if segment is None:
+            return fits(s + 1, n) or (n < len(names) and fits(s, n + 1))
+        return n < len(names) and segment.match(names[n]) is not None and fits(s + 1, n + 1)
+
+    return fits(0, 0)
+
+
+def _expanded(pattern: str) -> list[str]:
+    """The patterns that ``{a,b}`` stands for; nested braces are read from the inside out."""
+    todo, done = [pattern], []
+    while todo:
+        each = todo.pop()
+        found = re.search(r"\{([^{}]*,[^{}]*)\}", each)
+        if found is None:
+            done.append(each)
+        else:
+            todo += [each[: found.start()] + word + each[found.end() :] for word in found[1].split(",")]
+        if len(todo) + len(done) > _MOST_ALTERNATIVES:
+            raise ToolError(f"the pattern {pattern!r} stands for more than {_MOST_ALTERNATIVES} patterns")
+    return done

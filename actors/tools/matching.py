@@ -1,0 +1,110 @@
+"""Regular expressions in a process of their own, so that one which never ends can be ended.
+
+A bad pattern on one long line keeps Python's ``re`` busy for years, without letting go of the
+interpreter lock: in a thread it would stop every pod of the process. This file is also the program
+of that process, started by its path with nothing but the standard library (17 ms).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any, BinaryIO, NamedTuple, Self
+
+_LINE_CAP = 10_000  # characters of a line that are looked at
+
+
+class Hit(NamedTuple):
+    """A line that matches: its number from 1, and the column of the match from 0."""
+
+    line: int
+    column: int
+
+
+class TooSlow(Exception):  # noqa: N818 - what it says is what happened
+    """The pattern took longer than it was given, or its process was ended from outside."""
+
+
+class Matcher:
+    """A pattern at work; a context manager, used by one thread.
+
+    ``seconds`` is for each text; the process ends itself after that, so it cannot outlive us either.
+    """
+
+    def __init__(self, pattern: str, *, ignore_case: bool, seconds: float) -> None:
+        job = {"pattern": pattern, "flags": re.IGNORECASE.value if ignore_case else 0, "seconds": seconds}
+        self._seconds = seconds
+        self._process = subprocess.Popen(  # noqa: S603 - our own program
+            [sys.executable, "-I", "-S", __file__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C at a terminal is for us to handle
+        )
+        self._send(json.dumps(job).encode())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+        with self._process:
+            pass  # closes the pipes and reaps
+
+    def kill(self) -> None:
+        """End the process at once, from any thread; a ``hits`` at work raises TooSlow."""
+        self._process.kill()
+
+    def hits(self, text: bytes, *, most: int, name: str) -> list[Hit]:
+        """The first ``most`` lines of ``text`` (UTF-8) that match. Raises TooSlow, with its ``name``."""
+        assert self._process.stdout is not None
+        try:
+            self._send(b"%d\n" % most + text)
+            answer = self._process.stdout.readline()
+        except BrokenPipeError:
+            answer = b""
+        if not answer.endswith(b"\n"):
+            raise TooSlow(f"the pattern takes more than {self._seconds:g} s on {name}")
+        return [Hit(*each) for each in json.loads(answer)]
+
+    def _send(self, data: bytes) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(b"%d\n" % len(data) + data)
+        self._process.stdin.flush()
+
+
+def _received(stream: BinaryIO) -> bytes | None:
+    header = stream.readline()
+    return stream.read(int(header)) if header else None
+
+
+def _search(find: Callable[[str], Any], text: bytes, most: int) -> list[Hit]:
+    found: list[Hit] = []
+    for number, raw in enumerate(text.split(b"\n"), 1):
+        match = find(raw[: _LINE_CAP * 4].decode("utf-8", "replace").rstrip("\r")[:_LINE_CAP])
+        if match is not None:
+            found.append(Hit(number, match.start()))
+            if len(found) == most:
+                break
+    return found
+
+
+def _serve(stdin: BinaryIO, stdout: BinaryIO) -> None:
+    job = json.loads(_received(stdin) or b"{}")
+    find = re.compile(job["pattern"], job["flags"]).search
+    while (request := _received(stdin)) is not None:
+        most, _, text = request.partition(b"\n")
+        # Nobody handles this signal, so the kernel ends the process, whatever ``re`` is at.
+        signal.setitimer(signal.ITIMER_REAL, job["seconds"])
+        found = _search(find, text, int(most))
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        stdout.write(json.dumps(found).encode() + b"\n")
+        stdout.flush()
+
+
+if __name__ == "__main__":
+    _serve(sys.stdin.buffer, sys.stdout.buffer)

@@ -1,0 +1,98 @@
+"""The one scope check: from the words a model gives for a path to a place it may touch."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import msgspec
+
+from protocol.errors import ScopeRefused
+from protocol.scope import Permission, Rule, Scope
+
+_SHOWN_RULES = 6
+
+
+def resolve(text: str, pwd: Path, *, expand_user: bool = False) -> Path:
+    """The absolute place that ``text`` names, seen from ``pwd``: every symlink on the way followed.
+
+    What does not exist yet is resolved as far as it does, so a file to be created below a symlink,
+    or through a dangling one, is placed where the system would create it. ``~`` is an ordinary
+    character unless ``expand_user``. Raises ScopeRefused for what names no place: an empty text, a
+    NUL byte, text that no file system can hold, symlinks that go in circles.
+    """
+    if not text:
+        raise ScopeRefused("the path is empty", hint="'.' is the working directory")
+    if "\0" in text:
+        raise ScopeRefused(f"the path {text!r} holds a NUL byte")
+    try:
+        path = Path(os.path.realpath(pwd / (Path(text).expanduser() if expand_user else text)))
+        _refuse_circle(path, text)
+    except (ValueError, RuntimeError, OSError) as error:
+        # a surrogate; a home directory that is not known; a part that went while it was looked at
+        raise ScopeRefused(f"the path {text!r} names no place: {error}") from error
+    return path
+
+
+def check(scope: Scope, pwd: Path, text: str, permission: Permission) -> Path:
+    """The resolved path, where ``scope`` permits it; ScopeRefused says what is allowed otherwise.
+
+    The rules of ``scope`` must be ``resolved``. What is returned holds no symlink at the time of the
+    check; open it by ``place`` functions, which refuse one that was put there since.
+    """
+    path = resolve(text, pwd)
+    if not scope.permits(path, permission):
+        raise refusal(scope, path, text, permission)
+    return path
+
+
+def resolved(scope: Scope) -> Scope:
+    """``scope`` with the symlinks in its own rules' targets followed, once, when a pod is assembled."""
+
+    def followed(rules: tuple[Rule, ...]) -> tuple[Rule, ...]:
+        return tuple(msgspec.structs.replace(r, target=os.path.realpath(r.target)) for r in rules)
+
+    within = None if scope.within is None else resolved(scope.within)
+    return Scope(followed(scope.allow), followed(scope.deny), within)
+
+
+def refusal(scope: Scope, path: Path, text: str, permission: Permission) -> ScopeRefused:
+    """The error that says which path was refused, and what is allowed instead."""
+    shown = repr(text) if str(path) == text else f"{text!r} ({path})"
+    less = " (it may be read)" if permission == "write" and scope.permits(path, "read") else ""
+    return ScopeRefused(f"not allowed to {permission} {shown}{less}", hint=_allowed(scope))
+
+
+def uniform_below(scope: Scope, folder: Path) -> bool:
+    """Whether all that lies below ``folder`` has one and the same permission: no rule begins there."""
+
+    def uniform(rule: Rule) -> bool:
+        target = Path(rule.target)
+        return rule.recursive if target == folder else folder not in target.parents
+
+    mine = all(uniform(rule) for rule in (*scope.allow, *scope.deny))
+    return mine and (scope.within is None or uniform_below(scope.within, folder))
+
+
+def _allowed(scope: Scope) -> str:
+    """The rules that allow something, in words."""
+    words = []
+    for rule in scope.allow:
+        granted = scope.permission(Path(rule.target))
+        if granted is not None:
+            below = " and all below" if rule.recursive else ""
+            words.append(f"{granted} {rule.target}{below}")
+    if not words:
+        return "the scope allows nothing"
+    rest = len(words) - _SHOWN_RULES
+    more = f", and {rest} more" if rest > 0 else ""
+    return f"allowed: {', '.join(words[:_SHOWN_RULES])}{more}"
+
+
+def _refuse_circle(path: Path, text: str) -> None:
+    try:
+        path.stat()
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise ScopeRefused(f"the path {text!r} leads through symlinks in a circle") from error

@@ -1,0 +1,161 @@
+"""The search tools: names by glob, lines by regular expression, both under the pod's scope."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from itertools import islice
+from typing import Annotated
+
+from msgspec import Meta
+
+from actors.tools import place
+from actors.tools.base import ToolContext, tool
+from actors.tools.files import PathArgument, refuse_binary
+from actors.tools.glob import matcher
+from actors.tools.matching import Hit, Matcher, TooSlow
+from actors.tools.walk import Found, walk
+from protocol.errors import ToolError
+
+_FILE_CAP = 8 * 1024 * 1024
+_SHOWN_COLUMNS = 300
+_SECONDS_A_FILE = 5.0
+
+IncludeIgnored = Annotated[bool, Meta(description="also look into .git, node_modules, .venv and their like")]
+Limit = Annotated[int, Meta(ge=1, le=10_000)]
+
+
+@tool(concurrency="read_only", timeout=120)
+def find_files(
+    pattern: Annotated[str, Meta(description="a glob like *.py, src/**/*.md or {a,b}*; '*' for all")],
+    path: PathArgument = ".",
+    include_ignored: IncludeIgnored = False,
+    limit: Limit = 200,
+    *,
+    ctx: ToolContext,
+) -> str:
+    """Find files and directories by name. A pattern without '/' fits names at any depth."""
+    fits = matcher(pattern)
+    found = walk(ctx, ctx.path(path), include_ignored=include_ignored)
+    names = [
+        f"{each.relative}/" if each.is_dir else each.relative
+        for each in islice((each for each in found if fits(each.relative)), limit + 1)
+    ]
+    if not names:
+        return f"nothing below {path} fits {pattern!r}"
+    if len(names) > limit:
+        names[limit:] = [f"[more than {limit} fit; narrow the pattern or the path]"]
+    return "\n".join(names)
+
+
+@tool(concurrency="read_only", timeout=120)
+def grep(
+    pattern: Annotated[str, Meta(description="a regular expression in Python's syntax")],
+    path: PathArgument = ".",
+    glob: Annotated[str | None, Meta(description="only files whose name fits, like *.py")] = None,
+    ignore_case: bool = False,
+    context: Annotated[int, Meta(ge=0, le=20, description="lines shown before and after")] = 0,
+    include_ignored: IncludeIgnored = False,
+    limit: Annotated[int, Meta(ge=1, le=10_000, description="matching lines at most")] = 100,
+    *,
+    ctx: ToolContext,
+) -> str:
+    """Find lines by a regular expression, as file:line: text. Binary files are passed over."""
+    _require_valid(pattern)
+    files = _files(ctx, path, glob, include_ignored=include_ignored)
+    with Matcher(pattern, ignore_case=ignore_case, seconds=_SECONDS_A_FILE) as at_work:
+        forget = ctx.cancel.on_cancel(at_work.kill)
+        try:
+            shown = _matching(files, at_work, limit, context)
+        except TooSlow as error:
+            ctx.cancel.raise_if_cancelled()
+            raise ToolError(str(error), hint="avoid repeats inside repeats, like (a+)+") from error
+        finally:
+            forget()
+    return "\n".join(shown) or f"no line below {path} matches {pattern!r}"
+
+
+def _matching(files: Iterator[Found], at_work: Matcher, limit: int, context: int) -> list[str]:
+    """What is shown of all files, with notes on what is left out at the end."""
+    shown: list[str] = []
+    skipped, left = 0, limit
+    for file in files:
+        text = _text(file)
+        if text is None:
+            skipped += 1
+            continue
+        hits = at_work.hits(text, most=left + 1, name=file.relative)
+        shown += _shown(file.relative, text, hits[:left], context)
+        left -= len(hits)
+        if left < 0:
+            shown.append(f"[more than {limit} lines match; narrow the pattern or the path]")
+            break
+    if skipped:
+        cap = _FILE_CAP // 1024**2
+        shown.append(f"[{skipped} files were passed over: binary, over {cap} MB, or not readable]")
+    return shown
+
+
+def _require_valid(pattern: str) -> None:
+    try:
+        re.compile(pattern)
+    except (re.error, OverflowError, RecursionError) as error:
+        raise ToolError(
+            f"{pattern!r} is no regular expression: {error}", hint="a backslash takes a character's meaning"
+        ) from error
+
+
+def _files(ctx: ToolContext, path: str, glob: str | None, *, include_ignored: bool) -> Iterator[Found]:
+    start = ctx.path(path)
+    if start.is_file():
+        return iter([Found(path, start, is_dir=False)])
+    fits = matcher(glob) if glob else None
+    found = walk(ctx, start, include_ignored=include_ignored)
+    return (each for each in found if not each.is_dir and (fits is None or fits(each.relative)))
+
+
+def _text(file: Found) -> bytes | None:
+    """What a file holds; None where it is no text, is too large, or cannot be read."""
+    try:
+        with place.opened(file.path) as opened:
+            if place.stamp(opened).size > _FILE_CAP:
+                return None
+            refuse_binary(opened, file.relative)
+            return opened.read(_FILE_CAP)
+    except ToolError:
+        return None
+
+
+def _shown(name: str, text: bytes, hits: list[Hit], context: int) -> list[str]:
+    """The hits of one file as lines, with their neighbours where asked for."""
+    if not hits:
+        return []
+    lines = text.split(b"\n")
+    columns = {hit.line: hit.column for hit in hits}
+    wanted = sorted(
+        {
+            number
+            for hit in hits
+            for number in range(max(1, hit.line - context), min(len(lines), hit.line + context) + 1)
+        }
+    )
+    shown = []
+    for before, number in zip([wanted[0] - 1, *wanted], wanted, strict=False):
+        if context and number > before + 1:
+            shown.append("--")
+        line = _excerpt(lines[number - 1].decode("utf-8", "replace").rstrip("\r"), columns.get(number, 0))
+        mark = ":" if number in columns else "-"
+        shown.append(f"{name}{mark}{number}{mark} {line}")
+    return shown
+
+
+def _excerpt(line: str, column: int) -> str:
+    """A line, or of a long one the part around the match."""
+    if len(line) <= _SHOWN_COLUMNS:
+        return line
+    start = max(0, column - _SHOWN_COLUMNS // 3)
+    end = start + _SHOWN_COLUMNS
+    return f"{'…' if start else ''}{line[start:end]}{'…' if end < len(line) else ''}"
+
+
+SEARCH = (find_files, grep)

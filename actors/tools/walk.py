@@ -1,0 +1,81 @@
+"""All that a pod may read below a directory, in order, each name checked by the scope."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from actors.tools import place
+from actors.tools.base import ToolContext
+from actors.tools.scope import check, uniform_below
+from protocol.errors import ScopeRefused, ToolError
+
+#: Directories that hold what programs made; nobody looks for anything there unless asked.
+IGNORED = frozenset(
+    {
+        *(".git", ".hg", ".svn", ".idea"),
+        *(
+            "__pycache__",
+            ".venv",
+            ".tox",
+            ".nox",
+            ".mypy_cache",
+            ".ruff_cache",
+            ".pytest_cache",
+            ".hypothesis",
+        ),
+        *("node_modules", ".gradle", ".terraform"),
+    }
+)
+_MOST_NAMES = 50_000
+
+
+class Found(NamedTuple):
+    """A name below the start: relative as it stands there, and the place where it leads."""
+
+    relative: str
+    path: Path
+    is_dir: bool
+
+
+def walk(ctx: ToolContext, start: Path, *, include_ignored: bool) -> Iterator[Found]:
+    """Files and directories below ``start`` (checked), by name, each directory before what it holds.
+
+    Symlinks are told where the scope permits what they lead to, and never descended into. Directories
+    that the system does not let us read are passed over. Raises ToolCancelled, and ToolError where
+    ``start`` itself cannot be listed.
+    """
+    todo = [("", start, False)]
+    while todo:
+        prefix, folder, free = todo.pop()
+        ctx.cancel.raise_if_cancelled()
+        try:
+            entries = place.listing(folder, limit=_MOST_NAMES, sizes=False)
+        except ToolError:
+            if folder == start:
+                raise
+            continue
+        # Asking the rules for every name would cost ten times what all else does.
+        free = free or (uniform_below(ctx.scope, folder) and ctx.scope.permits(folder / "_", "read"))
+        below: list[tuple[str, Path, bool]] = []
+        for entry in sorted(entries):
+            found = _found(ctx, folder, prefix, entry, free=free)
+            if found is None or (entry.is_dir and entry.name in IGNORED and not include_ignored):
+                continue
+            yield found
+            if entry.is_dir:
+                below.append((f"{found.relative}/", found.path, free))
+        todo += reversed(below)
+
+
+def _found(ctx: ToolContext, folder: Path, prefix: str, entry: place.Entry, *, free: bool) -> Found | None:
+    if not entry.is_link:
+        path = folder / entry.name  # the folder was checked and opened without symlinks
+        permitted = free or ctx.scope.permits(path, "read")
+        return Found(prefix + entry.name, path, entry.is_dir) if permitted else None
+    try:
+        path = check(ctx.scope, folder, entry.name, "read")
+    except ScopeRefused:
+        return None
+    return Found(prefix + entry.name, path, path.is_dir())

@@ -1,0 +1,233 @@
+"""The search tools find what may be read, in bounded time, and say what they left out."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from actors.tools.base import Toolbox, ToolContext
+from actors.tools.builtin import builtin
+from actors.tools.glob import matcher
+from actors.tools.scope import uniform_below
+from actors.tools.walk import walk
+from protocol.errors import ToolError
+from protocol.items import ToolCall
+from protocol.scope import Rule, Scope
+
+
+@pytest.fixture
+def tree(pwd):
+    for name in (
+        "README.md",
+        "src/app.py",
+        "src/deep/util.py",
+        "src/deep/util.md",
+        ".git/config.py",
+        "node_modules/x.py",
+    ):
+        (pwd / name).parent.mkdir(parents=True, exist_ok=True)
+        (pwd / name).write_text(f"this is {name}\nHello world\nlast\n")
+    return pwd
+
+
+@pytest.mark.parametrize(
+    ("pattern", "path", "fits"),
+    [
+        ("*.py", "a.py", True),
+        ("*.py", "deep/er/a.py", True),
+        ("*.py", "a.pyc", False),
+        ("src/*.py", "src/a.py", True),
+        ("src/*.py", "src/deep/a.py", False),
+        ("src/**/*.py", "src/a.py", True),
+        ("src/**/*.py", "src/b/c/a.py", True),
+        ("**/a.py", "a.py", True),
+        ("src/**", "src/b/c", True),
+        ("./src/*", "src/a", True),
+        ("{a,b{c,d}}.py", "bd.py", True),
+        ("{a,b}.py", "c.py", False),
+        ("[!a]?", "bc", True),
+        ("[!a]?", "ac", False),
+        ("src/", "src", True),
+        ("A*", "abc", False),
+    ],
+)
+def test_patterns_mean_what_people_expect(pattern, path, fits):
+    assert matcher(pattern)(path) is fits
+
+
+@pytest.mark.parametrize("pattern", ["", "/etc/*", "../*", "a/../b", "{a,b}" * 7])
+def test_patterns_that_can_never_fit_are_refused(pattern):
+    with pytest.raises(ToolError, match="pattern"):
+        matcher(pattern)
+
+
+def test_a_pattern_of_stars_does_not_blow_up():
+    assert matcher("*a" * 60 + "b")("a" * 250) is False
+    assert matcher("**/" * 30 + "x")("a/" * 60 + "y") is False
+
+
+@given(st.text(st.sampled_from("ab*?[]{},/.!"), max_size=12), st.text(st.sampled_from("ab/"), max_size=8))
+def test_any_pattern_is_either_refused_or_gives_an_answer(pattern, path):
+    try:
+        fits = matcher(pattern)
+    except ToolError:
+        return
+    assert fits(path) in {True, False}
+
+
+def test_files_are_found_by_name_without_what_programs_made(tree, use):
+    assert use("find_files", pattern="*.py").text.splitlines() == ["src/app.py", "src/deep/util.py"]
+    assert use("find_files", pattern="*.py", path="src/deep").text == "util.py"
+    assert "node_modules/x.py" in use("find_files", pattern="*.py", include_ignored=True).text
+    assert use("find_files", pattern="deep").text == "src/deep/"
+    assert use("find_files", pattern="*.rs").text == "nothing below . fits '*.rs'"
+
+
+def test_finding_is_bounded_and_says_so(tree, use):
+    lines = use("find_files", pattern="*", limit=2).text.splitlines()
+    assert lines == ["README.md", "src/", "[more than 2 fit; narrow the pattern or the path]"]
+
+
+def test_neither_tool_shows_what_the_scope_does_not_permit(tree, use):
+    outside = tree.parent / "outside"
+    outside.mkdir()
+    (outside / "secret.py").write_text("Hello secret")
+    (tree / "link.py").symlink_to(outside / "secret.py")
+    (tree / "folder").symlink_to(outside)
+    (tree / "inner.py").symlink_to("src/app.py")
+    scope = Scope(allow=(Rule(str(tree)),), deny=(Rule(f"{tree}/src/deep"),))
+    assert use("find_files", pattern="*.py", scope=scope).text.splitlines() == ["inner.py", "src/app.py"]
+    found = use("grep", pattern="Hello", glob="*.py", scope=scope).text
+    assert found.splitlines() == ["inner.py:2: Hello world", "src/app.py:2: Hello world"]
+    for name in ("find_files", "grep"):
+        for path in ("folder", "..", "link.py", "src/deep"):
+            assert "not allowed to read" in use(name, pattern="x", path=path, scope=scope).text
+
+
+PLACES = st.lists(st.sampled_from("ab"), max_size=3).map(lambda names: "/".join(["/r", *names]))
+RULES = st.lists(
+    st.builds(Rule, target=PLACES, permission=st.sampled_from(["read", "write"]), recursive=st.booleans()),
+    max_size=4,
+).map(tuple)
+SCOPES = st.builds(Scope, allow=RULES, deny=RULES)
+
+
+@given(SCOPES, SCOPES, PLACES, st.lists(st.lists(st.sampled_from("ab"), min_size=1, max_size=3), min_size=2))
+def test_where_no_rule_begins_below_a_directory_all_below_is_alike(outer, inner, folder, below):
+    scope = outer.narrow(inner)
+    if uniform_below(scope, Path(folder)):
+        assert len({scope.permission(Path(folder, *names)) for names in below}) == 1
+
+
+@given(scope=SCOPES)
+def test_a_walk_tells_exactly_what_may_be_read(tmp_path_factory, scope):
+    root = tmp_path_factory.getbasetemp() / "walk"
+    for deep in ("a/a/a", "a/b", "b/a/b", "b/b"):
+        (root / deep).mkdir(parents=True, exist_ok=True)
+    moved = Scope(
+        tuple(Rule(r.target.replace("/r", str(root)), r.permission, r.recursive) for r in scope.allow),
+        tuple(Rule(r.target.replace("/r", str(root)), r.permission, r.recursive) for r in scope.deny),
+    )
+    ctx = ToolContext(pwd=root, scope=moved)
+    seen = {found.path for found in walk(ctx, root, include_ignored=False)}
+    assert all(moved.permits(path, "read") for path in seen)
+    for path in root.rglob("*"):
+        reachable = all(moved.permits(p, "read") for p in (path, *path.parents) if root in p.parents)
+        assert (path in seen) == reachable
+
+
+def test_lines_are_found_with_their_file_and_number(tree, use):
+    assert use("grep", pattern="^Hello", path="src", glob="*.md").text == "deep/util.md:2: Hello world"
+    assert use("grep", pattern="hello", path="README.md", ignore_case=True).text == "README.md:2: Hello world"
+    assert use("grep", pattern="hello").text == "no line below . matches 'hello'"
+
+
+def test_neighbouring_lines_are_shown_once_with_breaks_between(pwd, use):
+    (pwd / "a").write_text("".join(f"{n}\n" for n in range(1, 13)))
+    text = use("grep", pattern="^(2|4|11)$", path="a", context=1).text
+    assert text.splitlines() == [
+        *("a-1- 1", "a:2: 2", "a-3- 3", "a:4: 4", "a-5- 5"),
+        "--",
+        *("a-10- 10", "a:11: 11", "a-12- 12"),
+    ]
+
+
+def test_matches_are_bounded_over_all_files_and_it_says_so(tree, use):
+    text = use("grep", pattern="i", limit=2).text
+    assert text.splitlines() == [
+        "README.md:1: this is README.md",
+        "src/app.py:1: this is src/app.py",
+        "[more than 2 lines match; narrow the pattern or the path]",
+    ]
+
+
+def test_of_a_long_line_the_part_around_the_match_is_shown(pwd, use):
+    (pwd / "a").write_text("x" * 5000 + "needle" + "y" * 3000)
+    text = use("grep", pattern="needle").text
+    assert "…x" in text
+    assert "needle" in text
+    assert text.endswith("y…")
+    assert len(text) < 400
+
+
+def test_binary_huge_and_unreadable_files_are_passed_over_and_counted(pwd, use):
+    (pwd / "binary").write_bytes(b"needle\0")
+    with (pwd / "huge").open("wb") as file:
+        file.truncate(9 * 1024 * 1024)
+    os.mkfifo(pwd / "pipe")
+    (pwd / "text").write_text("needle")
+    text = use("grep", pattern="needle").text
+    assert text.splitlines() == [
+        "text:1: needle",
+        "[3 files were passed over: binary, over 8 MB, or not readable]",
+    ]
+
+
+@pytest.mark.parametrize("pattern", ["(", "[z-a]", "(?P<x", "a{99999999999}"])
+def test_what_is_no_regular_expression_is_refused(tree, use, pattern):
+    result = use("grep", pattern=pattern)
+    assert result.is_error
+    assert "is no regular expression" in result.text
+
+
+def test_a_pattern_that_never_ends_is_ended_while_the_loop_goes_on(pwd, monkeypatch):
+    monkeypatch.setattr("actors.tools.search._SECONDS_A_FILE", 0.05)
+    (pwd / "a").write_text("a" * 60 + "!")
+    (spec,) = builtin(["grep"])
+    toolbox, ctx = Toolbox([spec]), ToolContext(pwd=pwd, scope=Scope.readable(pwd))
+
+    async def main() -> tuple[str, int]:
+        task = asyncio.create_task(toolbox.run(ToolCall("c", "grep", {"pattern": "(a+)+$"}), ctx))
+        turns = 0
+        while not task.done():
+            await asyncio.sleep(0.001)
+            turns += 1
+        return (await task).text, turns
+
+    text, turns = asyncio.run(main())
+    assert text.startswith("the pattern takes more than 0.05 s on a")
+    assert turns > 10
+
+
+def test_a_cancel_ends_a_search_at_work(pwd):
+    (pwd / "a").write_text("a" * 60 + "!")
+    toolbox, ctx = Toolbox(builtin(["grep"])), ToolContext(pwd=pwd, scope=Scope.readable(pwd))
+    before = threading.active_count()
+
+    async def main() -> None:
+        task = asyncio.create_task(toolbox.run(ToolCall("c", "grep", {"pattern": "(a+)+$"}), ctx))
+        while ctx.cancel._callbacks is None:  # noqa: ASYNC110 - the tool begins in a thread
+            await asyncio.sleep(0.001)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(main())
+    assert ctx.cancel.cancelled
+    assert threading.active_count() <= before + 1
