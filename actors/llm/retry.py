@@ -42,7 +42,7 @@ class GiveUp(Struct, frozen=True):
     error: ModelError
 
 
-def decide(
+def decide(  # noqa: PLR0913 - all that the decision depends on
     attempt: int,
     error: ModelError,
     *,
