@@ -9,18 +9,19 @@ from msgspec import Struct
 from protocol.items import AssistantItem, Part, SystemItem, ToolResult, UserItem, parts_of
 
 
-class Command(Struct, frozen=True, tag=True, omit_defaults=True):
+class Command(Struct, frozen=True, gc=False, tag=True, omit_defaults=True):
     """What all commands have: nothing but their names."""
 
 
-class Run(Command, frozen=True):
+class Run(Command, frozen=True, gc=False):
     """Start a run, or queue it behind the one that goes on (``busy``). ``output_schema`` is the
-    JSON Schema that the answer has to fit.
+    JSON Schema that the answer has to fit; ``run_id`` lets the sender know its run's events.
     """
 
     content: tuple[Part, ...]
     busy: Literal["queue", "reject"] = "queue"
     output_schema: dict[str, Any] | None = None
+    run_id: str | None = None
 
     @classmethod
     def of(
@@ -29,80 +30,81 @@ class Run(Command, frozen=True):
         *,
         busy: Literal["queue", "reject"] = "queue",
         output_schema: dict[str, Any] | None = None,
+        run_id: str | None = None,
     ) -> Run:
         """A run from a text or parts."""
-        return cls(parts_of(content), busy, output_schema)
+        return cls(parts_of(content), busy, output_schema, run_id)
 
 
-class Steer(Command, frozen=True):
+class Steer(Command, frozen=True, gc=False):
     """Say something to the run that goes on; it joins before the next request."""
 
     content: tuple[Part, ...]
 
 
-class Notify(Command, frozen=True):
+class Notify(Command, frozen=True, gc=False):
     """Tell the pod something: joins the run that goes on, or starts one."""
 
     content: tuple[Part, ...]
 
 
-class Cancel(Command, frozen=True):
+class Cancel(Command, frozen=True, gc=False):
     """End the run that goes on."""
 
 
-class Pause(Command, frozen=True):
+class Pause(Command, frozen=True, gc=False):
     """Interrupt the run that goes on so that it can be resumed."""
 
 
-class Resume(Command, frozen=True):
+class Resume(Command, frozen=True, gc=False):
     """Go on with a paused run."""
 
 
-class Compact(Command, frozen=True):
+class Compact(Command, frozen=True, gc=False):
     """Compact the history now, keeping about ``retained_tokens`` of its end as it is."""
 
     retained_tokens: int | None = None
 
 
-class TryPreRunCompact(Command, frozen=True):
+class TryPreRunCompact(Command, frozen=True, gc=False):
     """Compact if the threshold says so; never an error."""
 
 
-class TryPostRunExtract(Command, frozen=True):
+class TryPostRunExtract(Command, frozen=True, gc=False):
     """Run memory extraction to its end if the threshold says so; never an error."""
 
 
-class SpawnMemoryJobs(Command, frozen=True):
+class SpawnMemoryJobs(Command, frozen=True, gc=False):
     """Start the memory jobs that are due and do not wait for them."""
 
 
-class WaitForMemoryJobs(Command, frozen=True):
+class WaitForMemoryJobs(Command, frozen=True, gc=False):
     """Wait until the memory jobs have ended, at most ``timeout`` seconds."""
 
     timeout: float | None = None
 
 
-class PushItem(Command, frozen=True):
+class PushItem(Command, frozen=True, gc=False):
     """Put an item into the history as it is."""
 
     item: UserItem | AssistantItem | SystemItem | ToolResult
 
 
-class History(Command, frozen=True):
+class History(Command, frozen=True, gc=False):
     """Tell the items of the history."""
 
 
-class Describe(Command, frozen=True):
+class Describe(Command, frozen=True, gc=False):
     """Tell what the pod is and how it does."""
 
 
-class Fork(Command, frozen=True):
+class Fork(Command, frozen=True, gc=False):
     """Open a new session that branches off after the entry with hash ``at`` (None: the head)."""
 
     at: str | None = None
 
 
-class Stop(Command, frozen=True):
+class Stop(Command, frozen=True, gc=False):
     """End the pod; its session stays."""
 
 

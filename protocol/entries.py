@@ -17,12 +17,13 @@ from protocol.events import (
     DurableEvent,
 )
 from protocol.items import AssistantItem, SystemItem, ToolResult, UserItem
+from protocol.usage import Usage
 
 #: What stands before the first entry of a session.
 GENESIS = bytes(32)
 
 
-class Parent(Struct, frozen=True):
+class Parent(Struct, frozen=True, gc=False):
     """Where a session comes from: the session and its entry after which this one goes on."""
 
     kind: Literal["forked_from", "compacted_from"]
@@ -31,8 +32,12 @@ class Parent(Struct, frozen=True):
     at_seq: int
 
 
-class SessionOpened(Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True):
-    """The first entry of a session. ``manifest`` is what the pod was asked to be, without secrets."""
+class SessionOpened(Struct, frozen=True, gc=False, kw_only=True, tag=True, omit_defaults=True):
+    """The first entry of a session. ``manifest`` is what the pod was asked to be, without secrets.
+
+    A session that was compacted from another in the middle of a run takes over the run and its
+    ``steps``; ``usage`` and ``cost`` are what the pod has consumed before.
+    """
 
     session_id: str
     seq: int
@@ -40,9 +45,13 @@ class SessionOpened(Struct, frozen=True, kw_only=True, tag=True, omit_defaults=T
     pod: str
     manifest: Raw
     parent: Parent | None = None
+    run_id: str | None = None
+    steps: int = 0
+    usage: Usage | None = None
+    cost: float | None = None
 
 
-class ItemsKept(Struct, frozen=True, kw_only=True, tag=True):
+class ItemsKept(Struct, frozen=True, gc=False, kw_only=True, tag=True):
     """Items that a compacted or forked session takes over from its parent; nobody is told again."""
 
     seq: int
@@ -50,7 +59,7 @@ class ItemsKept(Struct, frozen=True, kw_only=True, tag=True):
     items: tuple[UserItem | AssistantItem | SystemItem | ToolResult, ...]
 
 
-class MemoryPointer(Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True):
+class MemoryPointer(Struct, frozen=True, gc=False, kw_only=True, tag=True, omit_defaults=True):
     """Memory extraction has read the history through its first ``pointer`` items (None: reset)."""
 
     seq: int

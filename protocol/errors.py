@@ -140,8 +140,23 @@ class NotPaused(PodError):  # noqa: N818
     """There is no paused run to resume."""
 
 
-class PodStopped(PodError):  # noqa: N818
-    """The pod has stopped, or stopped while the command waited."""
+class _AlsoAnEvent(type):
+    """Of an error whose fact is also told as an event of the same name: ``isinstance`` knows both."""
+
+    event: type | None
+
+    def __instancecheck__(cls, value: object) -> bool:
+        return super().__instancecheck__(value) or (cls.event is not None and isinstance(value, cls.event))
+
+
+class PodStopped(PodError, metaclass=_AlsoAnEvent):  # noqa: N818
+    """The pod has stopped, or stopped while the command waited.
+
+    The event that tells it has the same name (``protocol.events.PodStopped``); one public name serves
+    both: it can be caught, and it matches the event in ``isinstance``, ``match`` and ``kinds=``.
+    """
+
+    event: type | None = None
 
 
 class RunFailed(PodError):  # noqa: N818
@@ -238,10 +253,11 @@ class ModelError(PolypodError):
 
     ``kind`` is one of MODEL_ERROR_KINDS, ``status`` the HTTP status where there was one,
     ``retry_after`` the seconds the server asked to wait, ``where`` its host and port, ``retryable``
-    whether the same request may work later.
+    whether the same request may work later. Of an overflow, ``prompt_tokens`` and ``context_window``
+    are what the server told of the prompt and of its room, in tokens.
     """
 
-    def __init__(  # noqa: PLR0913 - each is a fact of the failure
+    def __init__(
         self,
         message: str,
         *,
@@ -251,12 +267,16 @@ class ModelError(PolypodError):
         retry_after: float | None = None,
         where: str | None = None,
         retryable: bool | None = None,
+        prompt_tokens: int | None = None,
+        context_window: int | None = None,
     ) -> None:
         super().__init__(message, hint=hint)
         self.kind = kind
         self.status = status
         self.retry_after = retry_after
         self.where = where
+        self.prompt_tokens = prompt_tokens
+        self.context_window = context_window
         self.retryable = (
             kind in {"rate_limit", "overloaded", "connection", "timeout", "server"}
             if retryable is None
@@ -269,6 +289,8 @@ class ModelError(PolypodError):
             "status": self.status,
             "retry_after": self.retry_after,
             "where": self.where,
+            "prompt_tokens": self.prompt_tokens,
+            "context_window": self.context_window,
         }
         return {key: value for key, value in known.items() if value is not None}
 

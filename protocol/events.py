@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 
 from msgspec import Struct
 
+from protocol import errors
 from protocol.errors import Failure
 from protocol.items import AssistantItem, SystemItem, ToolResult, UserItem
 from protocol.lifecycle import PodState
@@ -21,13 +22,15 @@ UserSource = Literal["run", "steer", "notify", "push"]
 CompactReason = Literal["threshold", "request_threshold", "overflow", "manual"]
 
 
-class Event(Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True):
+class Event(Struct, frozen=True, gc=False, kw_only=True, tag=True, omit_defaults=True):
     """What all events have.
 
     ``at`` is seconds since the epoch, UTC. ``run_id`` is None outside a run.
     """
 
     durable: ClassVar[bool] = False
+    #: Whether the event has an ``item`` that belongs to the history.
+    carries_item: ClassVar[bool] = False
 
     pod: str
     session_id: str
@@ -36,36 +39,39 @@ class Event(Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True):
     run_id: str | None = None
 
 
-class DurableEvent(Event, frozen=True, kw_only=True):
+class DurableEvent(Event, frozen=True, gc=False, kw_only=True):
     """An event that is an entry of the log: it can be replayed and is never lost."""
 
     durable: ClassVar[bool] = True
 
 
-class PodStarted(DurableEvent, frozen=True, kw_only=True):
+class PodStarted(DurableEvent, frozen=True, gc=False, kw_only=True):
     """The pod is ready for commands; ``resumed`` says whether its session existed before."""
 
     model: str
     resumed: bool = False
 
 
-class PodStopped(DurableEvent, frozen=True, kw_only=True):
+class PodStopped(DurableEvent, frozen=True, gc=False, kw_only=True):
     """The pod has stopped; its session can be resumed."""
 
 
-class PodFailed(DurableEvent, frozen=True, kw_only=True):
+errors.PodStopped.event = PodStopped
+
+
+class PodFailed(DurableEvent, frozen=True, gc=False, kw_only=True):
     """A defect ended the pod; its session can be resumed."""
 
     error: Failure
 
 
-class RunStart(DurableEvent, frozen=True, kw_only=True):
+class RunStart(DurableEvent, frozen=True, gc=False, kw_only=True):
     """A run began, or goes on after a pause with the same ``run_id`` (``reason`` is resume)."""
 
     reason: RunReason = "run"
 
 
-class RunEnd(DurableEvent, frozen=True, kw_only=True):
+class RunEnd(DurableEvent, frozen=True, gc=False, kw_only=True):
     """A run ended. ``steps`` counts its requests to the model; ``error`` says why it failed or
     which limit it reached.
     """
@@ -76,18 +82,22 @@ class RunEnd(DurableEvent, frozen=True, kw_only=True):
     error: Failure | None = None
 
 
-class UserMessage(DurableEvent, frozen=True, kw_only=True):
+class UserMessage(DurableEvent, frozen=True, gc=False, kw_only=True):
     """User input entered the history; ``source`` is the command that brought it."""
+
+    carries_item: ClassVar[bool] = True
 
     item: UserItem
     source: UserSource = "run"
 
 
-class AssistantMessage(DurableEvent, frozen=True, kw_only=True):
+class AssistantMessage(DurableEvent, frozen=True, gc=False, kw_only=True):
     """An answer of the model entered the history.
 
     ``usage`` is what the server told of this call, ``cost`` in US dollars, None where unknown.
     """
+
+    carries_item: ClassVar[bool] = True
 
     item: AssistantItem
     model: str | None = None
@@ -96,27 +106,31 @@ class AssistantMessage(DurableEvent, frozen=True, kw_only=True):
     cost: float | None = None
 
 
-class SystemMessage(DurableEvent, frozen=True, kw_only=True):
+class SystemMessage(DurableEvent, frozen=True, gc=False, kw_only=True):
     """The runtime put words of its own into the history."""
+
+    carries_item: ClassVar[bool] = True
 
     item: SystemItem
 
 
-class ToolResulted(DurableEvent, frozen=True, kw_only=True):
+class ToolResulted(DurableEvent, frozen=True, gc=False, kw_only=True):
     """A call got its result. ``seconds`` is the tool's own time, None where it did not run."""
+
+    carries_item: ClassVar[bool] = True
 
     item: ToolResult
     seconds: float | None = None
 
 
-class CompactStart(DurableEvent, frozen=True, kw_only=True):
+class CompactStart(DurableEvent, frozen=True, gc=False, kw_only=True):
     """A compaction began at ``occupancy`` tokens; exactly one of done or failed follows."""
 
     reason: CompactReason
     occupancy: int | None = None
 
 
-class CompactDone(DurableEvent, frozen=True, kw_only=True):
+class CompactDone(DurableEvent, frozen=True, gc=False, kw_only=True):
     """The history is compacted and goes on in ``new_session_id``; before and after in tokens."""
 
     new_session_id: str
@@ -124,32 +138,32 @@ class CompactDone(DurableEvent, frozen=True, kw_only=True):
     after: int | None = None
 
 
-class CompactFailed(DurableEvent, frozen=True, kw_only=True):
+class CompactFailed(DurableEvent, frozen=True, gc=False, kw_only=True):
     """A compaction failed or was cancelled; the session is as it was."""
 
     error: Failure
 
 
-class ExtractStart(DurableEvent, frozen=True, kw_only=True):
+class ExtractStart(DurableEvent, frozen=True, gc=False, kw_only=True):
     """A detached memory job began to read the history after ``pointer``."""
 
     pointer: int | None = None
 
 
-class ExtractDone(DurableEvent, frozen=True, kw_only=True):
+class ExtractDone(DurableEvent, frozen=True, gc=False, kw_only=True):
     """A memory job has processed the history through ``pointer``; ``staged`` counts what it found."""
 
     pointer: int
     staged: int = 0
 
 
-class ExtractFailed(DurableEvent, frozen=True, kw_only=True):
+class ExtractFailed(DurableEvent, frozen=True, gc=False, kw_only=True):
     """A memory job failed; the pointer is where it was."""
 
     error: Failure
 
 
-class SessionForked(DurableEvent, frozen=True, kw_only=True):
+class SessionForked(DurableEvent, frozen=True, gc=False, kw_only=True):
     """``new_session_id`` branches off this session after the entry with hash ``at_hash``."""
 
     new_session_id: str
@@ -157,7 +171,7 @@ class SessionForked(DurableEvent, frozen=True, kw_only=True):
     reason: str = "fork"
 
 
-class ApprovalRequested(DurableEvent, frozen=True, kw_only=True):
+class ApprovalRequested(DurableEvent, frozen=True, gc=False, kw_only=True):
     """A call waits for a person's word."""
 
     approval_id: str
@@ -166,7 +180,7 @@ class ApprovalRequested(DurableEvent, frozen=True, kw_only=True):
     why: str | None = None
 
 
-class ApprovalResolved(DurableEvent, frozen=True, kw_only=True):
+class ApprovalResolved(DurableEvent, frozen=True, gc=False, kw_only=True):
     """A person (or a rule) decided about a waiting call."""
 
     approval_id: str
@@ -174,7 +188,7 @@ class ApprovalResolved(DurableEvent, frozen=True, kw_only=True):
     by: str | None = None
 
 
-class BudgetExceeded(DurableEvent, frozen=True, kw_only=True):
+class BudgetExceeded(DurableEvent, frozen=True, gc=False, kw_only=True):
     """The next call would not fit the budget; ``used`` includes what is reserved."""
 
     budget: Literal["tokens", "cost_usd", "seconds"]
@@ -182,40 +196,40 @@ class BudgetExceeded(DurableEvent, frozen=True, kw_only=True):
     used: float
 
 
-class Alert(DurableEvent, frozen=True, kw_only=True):
+class Alert(DurableEvent, frozen=True, gc=False, kw_only=True):
     """Something a person should know that ended nothing: a torn tail was cut, a job gave up."""
 
     text: str
     error: Failure | None = None
 
 
-class TurnStart(Event, frozen=True, kw_only=True):
+class TurnStart(Event, frozen=True, gc=False, kw_only=True):
     """A request goes to the model; ``turn`` counts from 1 within the run."""
 
     turn: int
 
 
-class TurnEnd(Event, frozen=True, kw_only=True):
+class TurnEnd(Event, frozen=True, gc=False, kw_only=True):
     """The request was answered and the tools it called have ended."""
 
     turn: int
 
 
-class TextDelta(Event, frozen=True, kw_only=True):
+class TextDelta(Event, frozen=True, gc=False, kw_only=True):
     """A piece of the model's text, not yet durable; ``attempt`` counts from 1 within the request."""
 
     text: str
     attempt: int = 1
 
 
-class ThinkingDelta(Event, frozen=True, kw_only=True):
+class ThinkingDelta(Event, frozen=True, gc=False, kw_only=True):
     """A piece of the model's reasoning, not yet durable."""
 
     text: str
     attempt: int = 1
 
 
-class ToolCallDelta(Event, frozen=True, kw_only=True):
+class ToolCallDelta(Event, frozen=True, gc=False, kw_only=True):
     """A piece of a call's argument text as the model writes it."""
 
     call_id: str
@@ -224,7 +238,7 @@ class ToolCallDelta(Event, frozen=True, kw_only=True):
     attempt: int = 1
 
 
-class ToolStart(Event, frozen=True, kw_only=True):
+class ToolStart(Event, frozen=True, gc=False, kw_only=True):
     """A tool begins to run."""
 
     call_id: str
@@ -232,7 +246,7 @@ class ToolStart(Event, frozen=True, kw_only=True):
     arguments: dict[str, Any] = {}
 
 
-class ToolProgress(Event, frozen=True, kw_only=True):
+class ToolProgress(Event, frozen=True, gc=False, kw_only=True):
     """A running tool tells how far it is."""
 
     call_id: str
@@ -240,7 +254,7 @@ class ToolProgress(Event, frozen=True, kw_only=True):
     text: str
 
 
-class UsageUpdate(Event, frozen=True, kw_only=True):
+class UsageUpdate(Event, frozen=True, gc=False, kw_only=True):
     """What the call that just ended consumed, and the run up to now."""
 
     usage: Usage
@@ -248,7 +262,7 @@ class UsageUpdate(Event, frozen=True, kw_only=True):
     cost: float | None = None
 
 
-class Retry(Event, frozen=True, kw_only=True):
+class Retry(Event, frozen=True, gc=False, kw_only=True):
     """A request failed before any output and is sent again in ``wait`` seconds."""
 
     attempt: int
@@ -256,21 +270,21 @@ class Retry(Event, frozen=True, kw_only=True):
     error: Failure
 
 
-class StreamRestart(Event, frozen=True, kw_only=True):
+class StreamRestart(Event, frozen=True, gc=False, kw_only=True):
     """Output of attempt ``attempt`` is void: the stream broke and the request is sent again."""
 
     attempt: int
     error: Failure
 
 
-class StateChanged(Event, frozen=True, kw_only=True):
+class StateChanged(Event, frozen=True, gc=False, kw_only=True):
     """The pod moved from one state to another."""
 
     old: PodState
     new: PodState
 
 
-class Lagged(Event, frozen=True, kw_only=True):
+class Lagged(Event, frozen=True, gc=False, kw_only=True):
     """A subscriber was too slow: ``missed`` events were dropped from its queue at this place.
 
     Subscribing again with ``since`` replays every durable one of them. Of a subscription to all

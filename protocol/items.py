@@ -7,13 +7,13 @@ from typing import Any
 from msgspec import Struct
 
 
-class TextPart(Struct, frozen=True, tag="text"):
+class TextPart(Struct, frozen=True, gc=False, tag="text"):
     """A piece of text."""
 
     text: str
 
 
-class ImagePart(Struct, frozen=True, tag="image"):
+class ImagePart(Struct, frozen=True, gc=False, tag="image"):
     """A picture for models that see: base64 ``data`` with its media type, or a ``url``."""
 
     media_type: str = "image/png"
@@ -26,7 +26,7 @@ class ImagePart(Struct, frozen=True, tag="image"):
         return f"[image {self.media_type}]"
 
 
-class ThinkingPart(Struct, frozen=True, tag="thinking", omit_defaults=True):
+class ThinkingPart(Struct, frozen=True, gc=False, tag="thinking", omit_defaults=True):
     """Reasoning a model showed. ``signature`` must go back unchanged where a vendor gave one;
     ``redacted`` holds the opaque form that some vendors send instead of text.
     """
@@ -51,7 +51,7 @@ def parts_of(content: str | list[Part] | tuple[Part, ...]) -> tuple[Part, ...]:
     return (TextPart(content),) if isinstance(content, str) else tuple(content)
 
 
-class UserItem(Struct, frozen=True, tag="user"):
+class UserItem(Struct, frozen=True, gc=False, tag="user"):
     """Words (and pictures) of a user."""
 
     content: tuple[Part, ...]
@@ -67,7 +67,7 @@ class UserItem(Struct, frozen=True, tag="user"):
         return _joined(self.content)
 
 
-class SystemItem(Struct, frozen=True, tag="system"):
+class SystemItem(Struct, frozen=True, gc=False, tag="system"):
     """Words of the runtime itself to the model: a summary, a snapshot, a notice."""
 
     content: tuple[Part, ...]
@@ -83,7 +83,7 @@ class SystemItem(Struct, frozen=True, tag="system"):
         return _joined(self.content)
 
 
-class ToolCall(Struct, frozen=True, tag="call", omit_defaults=True):
+class ToolCall(Struct, frozen=True, gc=False, tag="call", omit_defaults=True):
     """A model's wish to have a tool run.
 
     ``invalid`` holds the raw argument text where it was no JSON object (malformed, or cut by
@@ -96,7 +96,7 @@ class ToolCall(Struct, frozen=True, tag="call", omit_defaults=True):
     invalid: str | None = None
 
 
-class AssistantItem(Struct, frozen=True, tag="assistant", omit_defaults=True):
+class AssistantItem(Struct, frozen=True, gc=False, tag="assistant", omit_defaults=True):
     """One answer of a model: its text and reasoning in order, then its calls in order."""
 
     content: tuple[Part, ...] = ()
@@ -115,7 +115,7 @@ class AssistantItem(Struct, frozen=True, tag="assistant", omit_defaults=True):
         return _joined(self.content)
 
 
-class ToolResult(Struct, frozen=True, tag="result", omit_defaults=True):
+class ToolResult(Struct, frozen=True, gc=False, tag="result", omit_defaults=True):
     """What a tool gave back, or why it could not. ``kept`` names the file that holds the whole
     output where ``content`` was cut.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import Any, Literal
@@ -10,6 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from protocol.errors import ManifestError
+from protocol.explain import explained, unknown_key
 from protocol.scope import Rule, Scope
 
 #: Where a bare ``model="…"`` without a scheme runs: the embedded model that needs no network.
@@ -158,7 +160,7 @@ class PodManifest(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
         if system_prompt is not None:
             data["pod"]["system_prompt"] = system_prompt
         if model is not None:
-            scheme, _, model_id = model.partition("/")
+            scheme, _, model_id = str(model).partition("/")
             data["model"] = {"scheme": scheme, "model_id": model_id}
         if base_url is not None:
             data["model"]["base_url"] = base_url
@@ -170,10 +172,7 @@ class PodManifest(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
             elif section is not None:
                 data.setdefault(section, {})[key] = msgspec.to_builtins(value)
             else:
-                raise ManifestError(
-                    f"manifest: unknown key {key!r}",
-                    hint=f"known keys: {', '.join(sorted(_SECTION_OF))}",
-                )
+                raise unknown_key("manifest", key, sorted(_SECTION_OF), "all sections")
         return _convert(data, where="manifest", base=Path.cwd())
 
     def replace(self, **sections: Struct) -> PodManifest:
@@ -201,43 +200,9 @@ def _convert(data: dict[str, Any], *, where: str, base: Path) -> PodManifest:
     try:
         manifest = msgspec.convert(data, PodManifest)
     except msgspec.ValidationError as error:
-        raise _explained(error, where) from error
+        raise explained(error, data, PodManifest, where, frozenset({"within"})) from error
     _check(manifest, where)
     return manifest.replace(pod=_absolute(manifest.pod, base), scope=_anchored(manifest.scope, base))
-
-
-_AT = re.compile(r"^(?P<what>.*?)(?: - at `\$\.?(?P<key>.*)`)?$", re.DOTALL)
-_UNKNOWN = re.compile(r"Object contains unknown field `(?P<field>.*)`")
-
-
-def _explained(error: msgspec.ValidationError, where: str) -> ManifestError:
-    """Msgspec's word about a value as file, key and expectation."""
-    found = _AT.match(str(error))
-    what, key = (found["what"], found["key"] or "") if found else (str(error), "")
-    unknown = _UNKNOWN.match(what)
-    if unknown is None:
-        return ManifestError(f"{where}: {key or 'manifest'}: {what[0].lower()}{what[1:]}")
-    section = re.sub(r"\[.*", "", key.split(".")[-1])
-    known = _fields_at(key)
-    field = unknown["field"]
-    full = f"{key}.{field}" if key else field
-    return ManifestError(
-        f"{where}: unknown key {full!r}",
-        hint=f"keys of {f'[{section}]' if section else 'a manifest'}: {', '.join(known)}",
-    )
-
-
-def _fields_at(key: str) -> tuple[str, ...]:
-    struct: Any = PodManifest
-    for part in key.split("."):
-        if not part:
-            continue
-        name = part.partition("[")[0]
-        if struct is Scope and name in {"allow", "deny"}:
-            struct = Rule
-        else:
-            struct = {f.name: f.type for f in msgspec.structs.fields(struct)}.get(name, struct)
-    return tuple(name for name in struct.__struct_fields__ if name != "within")
 
 
 _POSITIVE = {
@@ -249,6 +214,7 @@ _NOT_NEGATIVE = {
     "compaction": ("compact_threshold", "compact_request_threshold", "compact_retained_tokens"),
     "memory": ("extract_threshold", "consolidate_files", "consolidate_bytes"),
     "budget": ("tokens", "cost_usd", "seconds"),
+    "model": ("temperature",),
     "restart": ("max_restarts", "window_seconds"),
 }
 
@@ -259,15 +225,25 @@ def _check(manifest: PodManifest, where: str) -> None:
         raise ManifestError(
             f"{where}: pod.name: expected 1 to 64 letters, digits, '.', '_' or '-', got {manifest.pod.name!r}"
         )
+    if not re.fullmatch(r"[A-Za-z_]\w*", manifest.model.api_key_env or "_"):
+        # The value is not shown: it may well be the key itself.
+        raise ManifestError(
+            f"{where}: model.api_key_env: expected the name of an environment variable",
+            hint="a manifest never holds the key: export it, and name the variable here",
+        )
+    _check_numbers(manifest, where)
+    for rule in (*manifest.scope.allow, *manifest.scope.deny):
+        if not rule.target:
+            raise ManifestError(f"{where}: scope: a rule's target is empty")
+
+
+def _check_numbers(manifest: PodManifest, where: str) -> None:
     for sections, least, word in ((_POSITIVE, 1, "at least 1"), (_NOT_NEGATIVE, 0, "0 or more")):
         for section, keys in sections.items():
             for key in keys:
                 value = getattr(getattr(manifest, section), key)
-                if value is not None and value < least:
+                if value is not None and not least <= value < math.inf:  # a TOML number may be nan or inf
                     raise ManifestError(f"{where}: {section}.{key}: expected {word}, got {value}")
-    for rule in (*manifest.scope.allow, *manifest.scope.deny):
-        if not rule.target:
-            raise ManifestError(f"{where}: scope: a rule's target is empty")
 
 
 def _absolute(pod: PodSection, base: Path) -> PodSection:
@@ -283,5 +259,6 @@ def _anchored(scope: Scope, base: Path) -> Scope:
 
 
 def _path(text: str, base: Path) -> str:
-    path = Path(text).expanduser()
+    # ``~name`` is some other user's home, which nobody means here: it is a file's name like any other.
+    path = Path(text).expanduser() if text == "~" or text.startswith("~/") else Path(text)
     return str(path if path.is_absolute() else Path(f"{base}/{path}"))

@@ -26,7 +26,7 @@ class RunResult(Struct, frozen=True):
     output: Any = None
 
 
-class PodDescription(Struct, frozen=True):
+class PodDescription(Struct, frozen=True, gc=False):
     """What a pod is and how it does.
 
     ``head`` is the hex hash of its session's last entry, ``extract_pointer`` the number of history

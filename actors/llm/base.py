@@ -35,14 +35,14 @@ class Request(Struct, frozen=True):
     scratch: dict[str, Any] = {}
 
 
-class TextChunk(Struct, frozen=True):
+class TextChunk(Struct, frozen=True, gc=False):
     """A piece of text of block ``index``."""
 
     text: str
     index: int = 0
 
 
-class ThinkingChunk(Struct, frozen=True, omit_defaults=True):
+class ThinkingChunk(Struct, frozen=True, gc=False, omit_defaults=True):
     """A piece of reasoning of block ``index``, or (last) the signature that must go back with it."""
 
     text: str = ""
@@ -51,7 +51,7 @@ class ThinkingChunk(Struct, frozen=True, omit_defaults=True):
     redacted: str | None = None
 
 
-class CallStart(Struct, frozen=True):
+class CallStart(Struct, frozen=True, gc=False):
     """The model began a tool call; ``id`` is unique within the answer."""
 
     index: int
@@ -59,26 +59,26 @@ class CallStart(Struct, frozen=True):
     name: str
 
 
-class CallChunk(Struct, frozen=True):
+class CallChunk(Struct, frozen=True, gc=False):
     """A piece of the argument text (JSON) of the call at ``index``."""
 
     index: int
     text: str
 
 
-class CallEnd(Struct, frozen=True):
+class CallEnd(Struct, frozen=True, gc=False):
     """The argument text of the call at ``index`` is complete; without it the call was cut."""
 
     index: int
 
 
-class UsageReport(Struct, frozen=True):
+class UsageReport(Struct, frozen=True, gc=False):
     """What the server told of the call's tokens up to now; a later report replaces an earlier one."""
 
     usage: Usage
 
 
-class End(Struct, frozen=True):
+class End(Struct, frozen=True, gc=False):
     """The one terminal block: the answer is complete, and why it stopped."""
 
     stop_reason: StopReason
@@ -104,7 +104,7 @@ class LLMClient(Protocol):
         ...
 
 
-class Answer(Struct, frozen=True):
+class Answer(Struct, frozen=True, gc=False):
     """A whole answer, assembled from blocks."""
 
     item: AssistantItem
@@ -151,6 +151,11 @@ class Assembler:
         return self._calls[index][0]
 
     @property
+    def begun(self) -> bool:
+        """Whether any output has come."""
+        return bool(self._texts or self._calls)
+
+    @property
     def ended(self) -> bool:
         """Whether the terminal block has come."""
         return self._end is not None
@@ -159,6 +164,10 @@ class Assembler:
         """The whole answer; only once ``ended``."""
         if self._end is None:
             raise ValueError("the stream has not ended")
+        if not self._calls and len(self._texts) == 1:
+            (chunks,) = self._texts.values()
+            item = AssistantItem(tuple(_parts(chunks)))
+            return Answer(item, self._end.stop_reason, self._usage, self._end.model)
         content = tuple(part for _, chunks in sorted(self._texts.items()) for part in _parts(chunks))
         calls = tuple(
             _call(start, "".join(pieces), complete=index in self._closed)
@@ -172,7 +181,7 @@ class Assembler:
 
 def _parts(chunks: list[TextChunk | ThinkingChunk]) -> list[Part]:
     """The parts of one block; a thinking block with nothing in it is none."""
-    text = "".join(chunk.text for chunk in chunks)
+    text = chunks[0].text if len(chunks) == 1 else "".join([chunk.text for chunk in chunks])
     if isinstance(chunks[0], TextChunk):
         return [TextPart(text)] if text else []
     thinking = [chunk for chunk in chunks if isinstance(chunk, ThinkingChunk)]

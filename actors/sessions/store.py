@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import abc
+import os
+import socket
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -11,7 +13,7 @@ from typing import Literal
 from msgspec import Struct
 
 from protocol.entries import Head, Parent, StoredEntry
-from protocol.errors import HeadConflict, SessionNotFound
+from protocol.errors import HeadConflict, SessionInUse, SessionNotFound, StoreError
 
 Durability = Literal["process", "power"]
 
@@ -27,13 +29,39 @@ class SessionInfo(Struct, frozen=True):
     parent: Parent | None = None
 
 
+class Holder(Struct, frozen=True):
+    """Who holds a session: a process that lives, since when (seconds since the epoch), and its pod."""
+
+    pid: int
+    host: str
+    since: float
+    pod: str = ""
+
+
+class Claim(Struct, frozen=True):
+    """The right to append to a session. ``generation`` counts its holders.
+
+    ``torn`` is the number of bytes of a half-written last batch that were cut off when the session
+    was claimed; its pod tells that as an alert.
+    """
+
+    session_id: str
+    pod: str
+    generation: int
+    torn: int = 0
+
+
 class SessionStore(abc.ABC):
     """Where session logs are kept.
 
     All methods are called on the event loop of one system and return at once (under 5 ms); a store
     that must wait for a disk answers ``create`` and ``append`` with a future. Entries come hashed and
-    are kept as the bytes they are. Failures are StoreError (or its kin) and leave nothing half-written:
-    a batch is kept whole or not at all.
+    are kept as the bytes they are, which must be one line of JSON each. Failures are StoreError (or
+    its kin) and leave nothing half-written: a batch is kept whole or not at all.
+
+    One writer: a session is claimed by ``create``, by ``claim``, or else by the first ``append``, and
+    stays claimed until ``release``, ``close`` or the end of the process. Appends that wait in futures
+    are carried out in the order in which they were given, each behind the one before.
     """
 
     #: What the store is called in a URL and in messages: ``memory:``, ``sqlite:pods.db``.
@@ -41,11 +69,19 @@ class SessionStore(abc.ABC):
 
     @abc.abstractmethod
     def create(
-        self, session_id: str, pod: str, parent: Parent | None, batch: Sequence[StoredEntry]
+        self,
+        session_id: str,
+        pod: str,
+        parent: Parent | None,
+        batch: Sequence[StoredEntry],
+        *,
+        claim: bool = True,
     ) -> Future[None] | None:
-        """Make a session with its first entries in one transaction.
+        """Make a session with its first entries (one at least) in one transaction.
 
-        Returns None when it is durable, or a future that resolves when it is.
+        It is claimed for ``pod`` in the same transaction, unless ``claim`` is false. Returns None when
+        it is durable, or a future that resolves when it is. Raises (or resolves with) HeadConflict
+        where a session of that id exists, StoreError.
         """
 
     @abc.abstractmethod
@@ -53,37 +89,101 @@ class SessionStore(abc.ABC):
         """Add entries behind ``after``, the head the caller knows: compare-and-swap.
 
         Returns None when they are durable, or a future that resolves when they are. Raises (or
-        resolves with) HeadConflict where the session's head is another, SessionNotFound, StoreError.
+        resolves with) HeadConflict where the session's head is another, SessionInUse where another
+        process holds the session by now, SessionNotFound, StoreError.
         """
 
     @abc.abstractmethod
     def read(self, session_id: str, *, after: int = 0, limit: int | None = None) -> list[StoredEntry]:
         """The entries with numbers above ``after``, in order, at most ``limit``.
 
-        Raises SessionNotFound. The chain is not checked here: see ``chain.verified``.
+        Raises SessionNotFound, StoreError. The chain is not checked here: see ``chain.verified``.
         """
 
     @abc.abstractmethod
     def info(self, session_id: str) -> SessionInfo:
-        """What is known of one session. Raises SessionNotFound."""
+        """What is known of one session. Raises SessionNotFound, StoreError."""
 
     @abc.abstractmethod
-    def sessions(self, *, pod: str | None = None) -> list[SessionInfo]:
-        """All sessions (of one pod), the last changed one first."""
+    def sessions(self, *, pod: str | None = None, limit: int | None = None) -> list[SessionInfo]:
+        """The sessions (of one pod), the last changed one first, at most ``limit``."""
 
     @abc.abstractmethod
     def successors(self, session_id: str) -> list[SessionInfo]:
-        """The sessions whose parent this one is, oldest first."""
+        """The sessions whose parent this one is, oldest first; also where it is there no more."""
+
+    @abc.abstractmethod
+    def claim(self, session_id: str, pod: str) -> Claim:
+        """Take the session for ``pod``, also from a process that has died.
+
+        Raises SessionInUse where a pod of this process, or a process that lives, holds it;
+        SessionNotFound, StoreError.
+        """
+
+    @abc.abstractmethod
+    def release(self, session_id: str) -> None:
+        """Let go of a session; one that is not held is let be. Never raises: what could not be
+        written ends with the process.
+        """
+
+    @abc.abstractmethod
+    def holder(self, session_id: str) -> Holder | None:
+        """Who holds the session, None where nobody does. Raises SessionNotFound, StoreError."""
+
+    @abc.abstractmethod
+    def delete(self, session_id: str) -> None:
+        """Remove a session and its entries for good. Raises SessionInUse while anybody holds it,
+        SessionNotFound, StoreError.
+        """
+
+    def torn(self, session_id: str) -> int:
+        """The number of bytes of a half-written last batch, which ``read`` passes over and
+        ``claim`` cuts off. Raises SessionNotFound, StoreError.
+        """
+        self.info(session_id)
+        return 0
+
+    def problems(self) -> list[str]:
+        """What is wrong with the store as a whole, besides its sessions; may take long."""
+        return []
+
+    def reclaim(self) -> None:
+        """Give the space of deleted sessions back to the disk; may take long. Raises StoreError."""
 
     def flush(self) -> None:
         """Wait until all that was given is durable; called off the loop, at exit."""
 
     def close(self) -> None:
-        """Flush and let go of files; idempotent."""
+        """Flush and let go of files and claims; idempotent."""
+
+
+def in_use(session_id: str, holder: Holder) -> SessionInUse:
+    """The error that names who holds a session."""
+    return SessionInUse(session_id, pid=holder.pid, host=holder.host, since=holder.since, pod=holder.pod)
+
+
+def not_found(session_id: str, url: str) -> SessionNotFound:
+    """The error that says which store has no such session."""
+    return SessionNotFound(f"no session {session_id} in {url}", hint="list the sessions there are")
+
+
+def closed(url: str, *, inherited: bool) -> StoreError:
+    """The error for a store that was closed, or that a forked child has from its parent."""
+    if inherited:
+        return StoreError(f"{url} was opened by the parent process", hint="open it anew in this one")
+    return StoreError(f"{url} is closed", hint="open it again")
+
+
+def check_follows(session_id: str, head: Head, after: Head, batch: Sequence[StoredEntry]) -> None:
+    """Raise HeadConflict unless ``after`` is the head and the batch goes on from it."""
+    if head != after:
+        raise HeadConflict(f"session {session_id} has moved on to entry {head.seq}, not {after.seq}")
+    if batch[0].seq != after.seq + 1:
+        raise HeadConflict(f"entry {batch[0].seq} cannot follow entry {after.seq} of session {session_id}")
 
 
 class _Session:
-    __slots__ = ("created_at", "entries", "parent", "pod", "updated_at")
+    __slots__ = ("claimed", "created_at", "entries", "generation", "parent", "pod", "updated_at")
 
     def __init__(self, pod: str, parent: Parent | None, at: float) -> None:
         self.pod = pod
@@ -91,6 +191,24 @@ class _Session:
         self.created_at = at
         self.updated_at = at
         self.entries: list[StoredEntry] = []
+        self.claimed: tuple[str, float] | None = None
+        self.generation = 0
+
+    @property
+    def head(self) -> Head:
+        last = self.entries[-1]
+        return Head(last.seq, last.hash)
+
+    def claim(self, pod: str) -> None:
+        self.generation += 1
+        self.claimed = (pod, time.time())
+
+    @property
+    def holder(self) -> Holder | None:
+        if self.claimed is None:
+            return None
+        pod, since = self.claimed
+        return Holder(os.getpid(), socket.gethostname(), since, pod)
 
 
 class MemoryStore(SessionStore):
@@ -101,18 +219,28 @@ class MemoryStore(SessionStore):
     def __init__(self) -> None:
         self._sessions: dict[str, _Session] = {}
 
-    def create(self, session_id: str, pod: str, parent: Parent | None, batch: Sequence[StoredEntry]) -> None:
+    def create(
+        self,
+        session_id: str,
+        pod: str,
+        parent: Parent | None,
+        batch: Sequence[StoredEntry],
+        *,
+        claim: bool = True,
+    ) -> None:
         if session_id in self._sessions:
             raise HeadConflict(f"session {session_id} exists already")
         session = _Session(pod, parent, time.time())
         session.entries.extend(batch)
+        if claim:
+            session.claim(pod)
         self._sessions[session_id] = session
 
     def append(self, session_id: str, after: Head, batch: Sequence[StoredEntry]) -> None:
         session = self._session(session_id)
-        last = session.entries[-1]
-        if last.seq != after.seq or last.hash != after.hash:
-            raise HeadConflict(f"session {session_id} has moved on to entry {last.seq}")
+        if not batch:
+            return
+        check_follows(session_id, session.head, after, batch)
         session.entries.extend(batch)
         session.updated_at = time.time()
 
@@ -123,19 +251,13 @@ class MemoryStore(SessionStore):
 
     def info(self, session_id: str) -> SessionInfo:
         session = self._session(session_id)
-        last = session.entries[-1]
         return SessionInfo(
-            session_id,
-            session.pod,
-            session.created_at,
-            session.updated_at,
-            Head(last.seq, last.hash),
-            session.parent,
+            session_id, session.pod, session.created_at, session.updated_at, session.head, session.parent
         )
 
-    def sessions(self, *, pod: str | None = None) -> list[SessionInfo]:
+    def sessions(self, *, pod: str | None = None, limit: int | None = None) -> list[SessionInfo]:
         found = (self.info(key) for key, each in self._sessions.items() if pod in {None, each.pod})
-        return sorted(found, key=lambda info: info.updated_at, reverse=True)
+        return sorted(found, key=lambda info: info.updated_at, reverse=True)[:limit]
 
     def successors(self, session_id: str) -> list[SessionInfo]:
         return [
@@ -144,10 +266,29 @@ class MemoryStore(SessionStore):
             if each.parent is not None and each.parent.session_id == session_id
         ]
 
+    def claim(self, session_id: str, pod: str) -> Claim:
+        session = self._session(session_id)
+        if (holder := session.holder) is not None:
+            raise in_use(session_id, holder)
+        session.claim(pod)
+        return Claim(session_id, pod, session.generation)
+
+    def release(self, session_id: str) -> None:
+        session = self._sessions.get(session_id)
+        if session is not None:
+            session.claimed = None
+
+    def holder(self, session_id: str) -> Holder | None:
+        return self._session(session_id).holder
+
+    def delete(self, session_id: str) -> None:
+        holder = self._session(session_id).holder
+        if holder is not None:
+            raise in_use(session_id, holder)
+        del self._sessions[session_id]
+
     def _session(self, session_id: str) -> _Session:
         try:
             return self._sessions[session_id]
         except KeyError:
-            raise SessionNotFound(
-                f"no session {session_id} in {self.url}", hint="list the sessions there are"
-            ) from None
+            raise not_found(session_id, self.url) from None

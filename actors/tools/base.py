@@ -39,7 +39,7 @@ class ToolContext:
 
     __slots__ = ("call_id", "cancel", "extras", "output_cap", "pod", "progress", "pwd", "scope")
 
-    def __init__(  # noqa: PLR0913 - each is a fact of the call
+    def __init__(
         self,
         *,
         pwd: Path,

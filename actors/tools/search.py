@@ -49,7 +49,7 @@ def find_files(
 
 
 @tool(concurrency="read_only", timeout=120)
-def grep(  # noqa: PLR0913, PLR0917 - a model names them, nobody counts them
+def grep(
     pattern: Annotated[str, Meta(description="a regular expression in Python's syntax")],
     path: PathArgument = ".",
     glob: Annotated[str | None, Meta(description="only files whose name fits, like *.py")] = None,

@@ -1,0 +1,145 @@
+"""``polypod chat``: a session at the terminal, turn by turn."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import Protocol
+
+import click
+
+from actors.cli import options
+from actors.cli.reading import Reading
+from actors.cli.run import view_of
+from actors.cli.running import followed, interruptible
+from actors.cli.setting import Wishes, default_store, manifest_for, state_folder, with_model
+from actors.cli.terminal import Terminal
+from actors.cli.views import View
+from actors.pod.handle import Pod
+from actors.system import PodSystem
+from protocol.errors import RunFailed
+from protocol.lifecycle import PodState
+from protocol.manifest import PodManifest
+
+_HELP = """\
+/resume   go on with a run that was interrupted
+/exit     leave (or Ctrl-D); the session stays
+Ctrl-C cancels the turn that goes on; at the prompt, a second one leaves"""
+
+
+class Asker(Protocol):
+    """Where the next words of a person come from."""
+
+    async def ask(self) -> str | None:
+        """The next line, or None when the person leaves."""
+
+
+@click.command()
+@click.option("--resume", "session", metavar="SESSION", help="Go on with this session.")
+@options.of_a_pod
+def chat(
+    session: str | None,
+    manifest: Path | None,
+    model: str | None,
+    base_url: str | None,
+    name: str | None,
+    allow: tuple[Path, ...],
+    store: str | None,
+    as_json: bool,
+) -> None:
+    """Talk with a pod: each line is a turn, and the session stays when you leave."""
+    wishes = Wishes(manifest, name, model, base_url, allow)
+    session_id: str | None = None
+    notes: list[str] = []
+    if session is None:
+        asked, notes = manifest_for(wishes)
+    else:
+        with Reading(store) as reading:
+            session_id = reading.find(session).session_id
+            asked = with_model(reading.manifest(session_id), wishes)
+    terminal = Terminal()
+    view = view_of(terminal, as_json=as_json)
+    for note in notes:
+        view.note(note)
+    asker = _Prompt(terminal) if sys.stdin.isatty() and not as_json else _Lines()
+    asyncio.run(_chat(asked, store or default_store(), session_id, asker, terminal, view))
+
+
+async def _chat(
+    manifest: PodManifest,
+    store: str,
+    session: str | None,
+    asker: Asker,
+    terminal: Terminal,
+    view: View,
+) -> None:
+    async with PodSystem(store=store) as system:
+        pod = await system.spawn(manifest, resume=session)
+        described = await pod.describe()
+        view.note(f"session {described.session_id}; /help tells more")
+        if described.state is PodState.PAUSED:
+            view.note("its last run was interrupted: /resume goes on with it, new words start anew")
+        while (words := await asker.ask()) is not None:
+            if words.startswith("/"):
+                if words == "/exit":
+                    break
+                await _command(words, pod, terminal, view)
+            elif words:
+                await _turn(words, pod, terminal, view)
+
+
+async def _command(words: str, pod: Pod, terminal: Terminal, view: View) -> None:
+    if words == "/resume":
+        if (await pod.describe()).state is PodState.PAUSED:
+            await _turn(None, pod, terminal, view)
+        else:
+            terminal.note("no run was interrupted")
+    elif words == "/help":
+        for line in _HELP.splitlines():
+            terminal.note(line)
+    else:
+        terminal.note(f"no such command: {words}; /help lists them", "error")
+
+
+async def _turn(words: str | None, pod: Pod, terminal: Terminal, view: View) -> None:
+    """One run to its end; a failure is told, and the chat goes on."""
+    try:
+        with interruptible(pod, terminal):
+            await followed(pod, pod.resume if words is None else lambda: pod.run(words), view)
+    except RunFailed as error:
+        terminal.note(f"polypod: the run failed: {error}", "error")
+    finally:
+        terminal.idle()
+
+
+class _Lines:
+    """Words from a pipe: each line is a turn."""
+
+    async def ask(self) -> str | None:
+        line = await asyncio.to_thread(sys.stdin.readline)
+        return line.strip() if line else None
+
+
+class _Prompt:
+    """Words from a person: a line editor with a history of its own."""
+
+    def __init__(self, terminal: Terminal) -> None:
+        from prompt_toolkit import PromptSession  # noqa: PLC0415 - only a chat at a terminal pays for it
+        from prompt_toolkit.history import FileHistory  # noqa: PLC0415
+
+        self._terminal = terminal
+        history = state_folder() / "chat-history"
+        history.touch(mode=0o600)
+        self._session: PromptSession[str] = PromptSession(history=FileHistory(str(history)))
+
+    async def ask(self) -> str | None:
+        for attempt in range(2):
+            try:
+                return (await self._session.prompt_async("> ")).strip()
+            except EOFError:
+                return None
+            except KeyboardInterrupt:
+                if attempt == 0:
+                    self._terminal.note("Ctrl-C again leaves")
+        return None

@@ -1,0 +1,67 @@
+"""``polypod events``: the durable events of all processes that share a store, as they are kept."""
+
+from __future__ import annotations
+
+import heapq
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+
+import click
+
+from actors.cli import options
+from actors.cli.lines import Line, event_line
+from actors.cli.reading import Reading
+from actors.cli.terminal import Terminal
+from actors.cli.views import put_json
+from protocol.events import DurableEvent
+from protocol.wire import decode_entry
+
+#: Seconds between two looks into the store.
+_POLL = 0.2
+
+
+@click.command()
+@click.option("--pod", metavar="NAME", help="Only those of this pod.")
+@click.option("--since", metavar="N", type=int, default=0, help="Only those numbered above N.")
+@click.option("--follow", "-f", is_flag=True, help="Go on with those to come, until Ctrl-C.")
+@options.store
+@options.as_json
+def events(pod: str | None, since: int, follow: bool, store: str | None, as_json: bool) -> None:
+    """Print the events of pods, also of those in other processes, oldest first."""
+    terminal = Terminal()
+    seen: dict[str, int] = {}
+    with Reading(store) as reading, suppress(KeyboardInterrupt):
+        while True:
+            for event in _new(reading, pod, since, seen):
+                if as_json:
+                    put_json(event)
+                else:
+                    _print(event, terminal)
+            if not follow:
+                return
+            time.sleep(_POLL)
+
+
+def _new(reading: Reading, pod: str | None, since: int, seen: dict[str, int]) -> Iterator[DurableEvent]:
+    """The events that came since the last look, those of all sessions in order of their time."""
+    changed = [info for info in reading.sessions(pod) if info.head.seq > seen.get(info.session_id, since)]
+    logs = [_of_session(reading, info.session_id, seen.get(info.session_id, since)) for info in changed]
+    for event in heapq.merge(*logs, key=lambda event: event.at):
+        seen[event.session_id] = max(seen.get(event.session_id, 0), event.seq)
+        yield event
+    seen.update({info.session_id: max(info.head.seq, seen.get(info.session_id, 0)) for info in changed})
+
+
+def _of_session(reading: Reading, session_id: str, after: int) -> Iterator[DurableEvent]:
+    for stored in reading.stored(session_id, after):
+        entry = decode_entry(stored.body)
+        if isinstance(entry, DurableEvent):
+            yield entry
+
+
+def _print(event: DurableEvent, terminal: Terminal) -> None:
+    at = time.strftime("%H:%M:%S", time.localtime(event.at))
+    tone, text = event_line(event, terminal.width - 44)
+    kind = type(event).__name__
+    terminal.line(Line(tone, f"{at} {event.pod} {event.seq:>4} {kind:<16} {text}"))

@@ -1,0 +1,118 @@
+"""Exits: how a command ends: its exit code, and one clear line for each error."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import traceback
+from collections.abc import Callable
+
+import click
+
+from actors.cli.terminal import Terminal
+from protocol.errors import (
+    BudgetError,
+    ManifestError,
+    MissingKey,
+    PolypodError,
+    RunFailed,
+    SessionNotFound,
+    UnknownEntry,
+)
+from protocol.events import RunOutcome
+
+FINISHED, FAILED, BAD_INPUT, LIMIT, CANCELLED, BROKEN_PIPE = 0, 1, 2, 3, 130, 141
+
+#: The exit code for each outcome of a run.
+CODES: dict[RunOutcome, int] = {
+    "finished": FINISHED,
+    "paused": FINISHED,
+    "failed": FAILED,
+    "limit_reached": LIMIT,
+    "budget": LIMIT,
+    "cancelled": CANCELLED,
+}
+#: Errors that say that what was typed, written or exported cannot work.
+_BAD_INPUT = (click.ClickException, ManifestError, BudgetError, MissingKey, SessionNotFound, UnknownEntry)
+
+
+class Exit(Exception):  # noqa: N818 - an end, not an error
+    """The command is over, with this exit code; all has been said."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+def code_of(error: BaseException) -> int:
+    """The exit code that an error ends the command with."""
+    if isinstance(error, Exit):
+        return error.code
+    if isinstance(error, click.exceptions.Exit):
+        return error.exit_code
+    if isinstance(error, _BAD_INPUT):
+        return BAD_INPUT
+    if isinstance(error, KeyboardInterrupt | click.Abort | asyncio.CancelledError):
+        return CANCELLED
+    return BROKEN_PIPE if isinstance(error, BrokenPipeError) else FAILED
+
+
+def told(error: BaseException) -> tuple[str, str | None] | None:
+    """What to say of an error, and a hint; None where nothing is to be said."""
+    said: tuple[str, str | None] | None
+    match error:
+        case Exit() | click.exceptions.Exit() | BrokenPipeError():
+            said = None
+        case KeyboardInterrupt() | click.Abort() | asyncio.CancelledError():
+            said = "interrupted", None
+        case click.ClickException():
+            said = _usage(error)
+        case RunFailed():
+            said = f"the run failed: {error.message}", error.hint
+        case PolypodError():
+            said = error.message, error.hint
+        case OSError() if error.strerror:
+            said = f"{error.filename}: {error.strerror}" if error.filename else error.strerror, None
+        case _:
+            what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+            said = f"a defect: {what}", "POLYPOD_DEBUG=1 shows where; please report it"
+    return said
+
+
+def _usage(error: click.ClickException) -> tuple[str, str | None]:
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context is not None else "polypod"
+    return error.format_message().rstrip("."), f"see {path} --help"
+
+
+def guarded(command: Callable[[], object]) -> int:
+    """Carry out ``command``; its exit code, with any error told on one line and no traceback."""
+    try:
+        command()
+        sys.stdout.flush()
+    except BaseException as error:  # noqa: BLE001 - the door's last wall: nothing gets through as a traceback
+        code = code_of(error)
+        if os.environ.get("POLYPOD_DEBUG") and code not in {FINISHED, BROKEN_PIPE}:
+            traceback.print_exception(error)
+        _tell(error)
+        return code
+    return FINISHED
+
+
+def _tell(error: BaseException) -> None:
+    try:
+        _drop_output() if isinstance(error, BrokenPipeError) else sys.stdout.flush()
+        said = told(error)
+        if said is not None:
+            terminal = Terminal()
+            terminal.note(f"polypod: {' '.join(said[0].split())}", "error")
+            if said[1]:
+                terminal.note(f"  hint: {' '.join(said[1].split())}", "note")
+    except BrokenPipeError:
+        _drop_output()
+
+
+def _drop_output() -> None:
+    """Nobody reads standard output any more: what is still buffered must not fail at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,156 @@
+"""``polypod ps``, ``show`` and ``log``: what sessions there are and what is in them."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import click
+from msgspec import Raw
+
+from actors.cli import options
+from actors.cli.lines import Line, entry_line
+from actors.cli.reading import Reading
+from actors.cli.terminal import Terminal
+from actors.cli.views import put_json
+from actors.cli.words import ago, count, tokens
+from actors.sessions.replay import replay
+from actors.sessions.store import SessionInfo
+from protocol.items import AssistantItem
+from protocol.wire import decode_entry
+
+#: What ``ps`` says of a session's last run where its outcome alone would not be plain.
+_LAST = {"open": "interrupted or running", "none": "no run yet"}
+
+
+@click.command()
+@click.option("--pod", help="Only the sessions of this pod.")
+@options.store
+@options.as_json
+def ps(pod: str | None, store: str | None, as_json: bool) -> None:
+    """List the sessions, the last changed one first."""
+    with Reading(store) as reading:
+        sessions = [(info, reading.last_run(info)) for info in reading.sessions(pod)]
+        url = reading.url
+    if as_json:
+        for info, last in sessions:
+            put_json({**_facts(info), "last_run": last})
+    elif not sessions:
+        Terminal().note(f"no sessions in {url}")
+    else:
+        _list(sessions)
+
+
+def _list(sessions: list[tuple[SessionInfo, str]]) -> None:
+    now = time.time()
+    rows: list[tuple[str, ...]] = [("SESSION", "POD", "CHANGED", "ENTRIES", "LAST RUN")]
+    rows += [
+        (info.session_id, info.pod, ago(info.updated_at, now), str(info.head.seq), _LAST.get(last, last))
+        for info, last in sessions
+    ]
+    Terminal().table(rows)
+
+
+def _facts(info: SessionInfo) -> dict[str, Any]:
+    """A session as data; the head's hash as ``fork`` takes it."""
+    return {
+        "session_id": info.session_id,
+        "pod": info.pod,
+        "created_at": info.created_at,
+        "updated_at": info.updated_at,
+        "seq": info.head.seq,
+        "head": info.head.hash.hex(),
+        "parent": info.parent,
+    }
+
+
+def _origin(info: SessionInfo) -> str:
+    """The session that this one comes from, and how; empty if from none."""
+    return "" if info.parent is None else f"{info.parent.kind.replace('_', ' ')} {info.parent.session_id}"
+
+
+@click.command()
+@click.argument("session")
+@options.store
+@options.as_json
+def show(session: str, store: str | None, as_json: bool) -> None:
+    """Tell what SESSION (an id or its unique beginning) is, what it used, and its last answer."""
+    with Reading(store) as reading:
+        info = reading.find(session)
+        state = replay(reading.checked(info.session_id))
+        last = reading.last_run(info)
+        manifest = reading.manifest(info.session_id)
+    answers = [item.text for item in state.items if isinstance(item, AssistantItem) and item.text]
+    if as_json:
+        used = {"usage": state.usage, "cost": state.cost, "items": len(state.items), "last_run": last}
+        put_json({**_facts(info), **used, "manifest": manifest, "answer": answers[-1] if answers else None})
+        return
+    model = "/".join(filter(None, (manifest.model.scheme, manifest.model.model_id)))
+    rows = {
+        "session": info.session_id,
+        "pod": info.pod,
+        "model": model,
+        "directory": manifest.pod.pwd,
+        "from": ""
+        if info.parent is None
+        else f"{info.parent.kind.replace('_', ' ')} {info.parent.session_id}",
+        "created": time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(info.created_at)),
+        "changed": ago(info.updated_at, time.time()),
+        "holds": f"{info.head.seq:,} entries, {count(len(state.items), 'item')}",
+        "used": tokens(state.usage) + ("" if state.cost is None else f", ${state.cost:.4f}"),
+        "last run": _LAST.get(last, last),
+    }
+    terminal = Terminal()
+    for key, value in rows.items():
+        if value:
+            terminal.line(Line("answer", f"{key:<10} {value}"))
+    if answers:
+        terminal.write(f"\n{answers[-1]}")
+        terminal.end_line()
+
+
+@click.command()
+@click.argument("session")
+@click.option("--tree", is_flag=True, help="Show the sessions it comes from and those that go on from it.")
+@options.store
+@options.as_json
+def log(session: str, tree: bool, store: str | None, as_json: bool) -> None:
+    """Print the entries of SESSION (an id or its unique beginning), oldest first."""
+    with Reading(store) as reading:
+        info = reading.find(session)
+        if tree:
+            _tree(reading, info, as_json=as_json)
+        else:
+            _entries(reading, info, as_json=as_json)
+
+
+def _entries(reading: Reading, info: SessionInfo, *, as_json: bool) -> None:
+    terminal = Terminal()
+    for entry in reading.checked(info.session_id):
+        if as_json:
+            put_json({"seq": entry.seq, "hash": entry.hash.hex(), "entry": Raw(entry.body)})
+            continue
+        decoded = decode_entry(entry.body)
+        at = time.strftime("%H:%M:%S", time.localtime(decoded.at))
+        tone, text = entry_line(decoded, terminal.width - 24)
+        terminal.line(Line(tone, f"{entry.seq:>5} {at} {entry.hash.hex()[:8]} {text}"))
+
+
+def _tree(reading: Reading, info: SessionInfo, *, as_json: bool) -> None:
+    chosen, terminal = info.session_id, Terminal()
+    while info.parent is not None:
+        info = reading.info(info.parent.session_id)
+    branches = [(info, 0)]
+    while branches:
+        info, depth = branches.pop()
+        branches += [(child, depth + 1) for child in reversed(reading.successors(info.session_id))]
+        if as_json:
+            put_json({**_facts(info), "depth": depth})
+            continue
+        origin = (
+            "" if info.parent is None else f", {info.parent.kind.replace('_', ' ')} at {info.parent.at_seq}"
+        )
+        mark = "▸" if info.session_id == chosen else "·"
+        tone = "answer" if info.session_id == chosen else "quiet"
+        text = f"{'  ' * depth}{mark} {info.session_id}  {info.pod}, through {info.head.seq}{origin}"
+        terminal.line(Line(tone, text))

@@ -1,0 +1,63 @@
+"""The command ``polypod``: its table of commands, and the one place where it ends."""
+
+from __future__ import annotations
+
+import io
+import sys
+
+import click
+import msgspec
+
+from actors.cli.chat import chat
+from actors.cli.demo import demo
+from actors.cli.events import events
+from actors.cli.exits import guarded
+from actors.cli.look import log, ps, show
+from actors.cli.run import resume, run
+from protocol import wire
+
+
+class _InOrder(click.Group):
+    """Commands are listed as they are added: what one needs first comes first."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        return list(self.commands)
+
+
+@click.group(
+    cls=_InOrder,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    invoke_without_command=True,
+    epilog="Exit codes: 0 finished, 1 failed, 2 bad input, 3 a limit or budget, 130 cancelled.",
+)
+@click.version_option(package_name="polypod", message="%(prog)s %(version)s")
+@click.pass_context
+def polypod(context: click.Context) -> None:
+    """Run LLM agents as pods: each with a durable session, a scope and a budget.
+
+    Answers go to standard output, progress to standard error; --json prints JSON lines instead.
+    """
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
+
+
+@click.command()
+def schema() -> None:
+    """Print the JSON Schema of events, commands, entries and items, for programs in any language."""
+    click.echo(msgspec.json.format(wire.encode(wire.schema()), indent=2))
+
+
+for command in (demo, run, chat, resume, ps, show, log, events, schema):
+    polypod.add_command(command)
+
+
+def main() -> None:
+    """Run the command line and leave with its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that cannot show a character shows another
+    sys.exit(guarded(lambda: polypod(standalone_mode=False)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,49 @@
+"""Options that commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+store = click.option(
+    "--store",
+    metavar="URL",
+    envvar="POLYPOD_STORE",
+    help="Where sessions are kept: sqlite:FILE, jsonl:DIR or memory:  [default: a file in your state folder]",
+)
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON lines for programs.")
+model = click.option(
+    "--model",
+    metavar="SCHEME/ID",
+    envvar="POLYPOD_MODEL",
+    help="The model that answers, like ollama/qwen3, openai/gpt-4.1 or offline.",
+)
+base_url = click.option(
+    "--base-url", metavar="URL", envvar="POLYPOD_BASE_URL", help="Where its server is, up to and with /v1."
+)
+manifest = click.option(
+    "--manifest",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="A pod manifest in TOML; without one the pod has the files and search tools, here.",
+)
+name = click.option("--name", help="The pod's name.")
+allow = click.option(
+    "--allow",
+    metavar="DIR",
+    multiple=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="A folder that the pod may also read and write; may be given more than once.",
+)
+
+
+def of_a_pod(command: F) -> F:
+    """The options of commands that make a pod from nothing."""
+    for option in reversed((manifest, model, base_url, name, allow, store, as_json)):
+        command = option(command)
+    return command

@@ -1,0 +1,133 @@
+"""Reading: sessions in a store as the commands see them, without making pods of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Self
+
+import click
+import msgspec
+
+from actors.cli.setting import default_store
+from actors.sessions.chain import verified
+from actors.sessions.store import SessionInfo, SessionStore
+from actors.sessions.urls import open_store
+from protocol.entries import Entry, Head, SessionOpened, StoredEntry
+from protocol.errors import SessionNotFound
+from protocol.events import RunEnd, RunStart
+from protocol.manifest import PodManifest
+from protocol.wire import decode_entry
+
+#: Entries read at a time.
+_PAGE = 500
+#: Entries read at a time where the last run's end is looked for.
+_TAIL = 50
+
+
+class Reading:
+    """A store that is only read: what is not there is not made, and looked for again at the next call."""
+
+    def __init__(self, store: str | None) -> None:
+        self.url = store or default_store()
+        self._opened: SessionStore | None = None
+
+    @property
+    def _store(self) -> SessionStore | None:
+        if self._opened is None and _exists(self.url):
+            self._opened = open_store(self.url)
+        return self._opened
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._opened is not None:
+            self._opened.close()
+
+    def sessions(self, pod: str | None = None) -> list[SessionInfo]:
+        """The sessions there are, the last changed one first."""
+        return [] if self._store is None else self._store.sessions(pod=pod)
+
+    def find(self, beginning: str) -> SessionInfo:
+        """The one session whose id begins so. Raises SessionNotFound, or UsageError if there are more."""
+        found = (
+            [info for info in self.sessions() if info.session_id.startswith(beginning)] if beginning else []
+        )
+        exact = [info for info in found if info.session_id == beginning]
+        if exact or len(found) == 1:
+            return (exact or found)[0]
+        if not found:
+            raise SessionNotFound(
+                f"no session {beginning!r} in {self.url}", hint="polypod ps lists the sessions there are"
+            )
+        some = ", ".join(info.session_id for info in found[:4])
+        raise click.UsageError(
+            f"{len(found)} sessions begin with {beginning!r}: {some}{'…' * (len(found) > 4)}"
+        )
+
+    def stored(self, session_id: str, after: int = 0) -> Iterator[StoredEntry]:
+        """The entries of a session numbered above ``after``, as they are kept; the chain is not checked."""
+        while page := self._there().read(session_id, after=after, limit=_PAGE):
+            yield from page
+            after = page[-1].seq
+
+    def checked(self, session_id: str) -> Iterator[StoredEntry]:
+        """All entries of a session, each checked against the one before. Raises SessionCorrupt."""
+        before: Head | None = None
+        for entry in self.stored(session_id):
+            verified(session_id, [entry], before)
+            before = Head(entry.seq, entry.hash)
+            yield entry
+
+    def manifest(self, session_id: str) -> PodManifest:
+        """What the pod of a session was asked to be. Raises WireError."""
+        opened = decode_entry(next(self.stored(session_id)).body)
+        assert isinstance(opened, SessionOpened)
+        return msgspec.json.decode(opened.manifest, type=PodManifest)
+
+    def last_run(self, info: SessionInfo) -> str:
+        """How the last run of a session ended: its outcome, ``open`` if it has no end, or ``none``."""
+        through = info.head.seq
+        while through > 0:
+            after = max(through - _TAIL, 0)
+            page = self._read(info.session_id, after, through)
+            told = next(filter(None, map(_run_word, reversed(page))), None)
+            if told is not None:
+                return told
+            if not page or page[0].seq > after + 1:  # the session's first entry: a child's is not number 1
+                break
+            through = after
+        return "none"
+
+    def successors(self, session_id: str) -> list[SessionInfo]:
+        """The sessions that go on from this one, oldest first."""
+        return self._there().successors(session_id)
+
+    def info(self, session_id: str) -> SessionInfo:
+        """What is known of one session, by its whole id. Raises SessionNotFound."""
+        return self._there().info(session_id)
+
+    def _there(self) -> SessionStore:
+        if self._store is None:
+            raise SessionNotFound(f"there is no store at {self.url}")
+        return self._store
+
+    def _read(self, session_id: str, after: int, through: int) -> list[StoredEntry]:
+        page = self._there().read(session_id, after=after, limit=through - after)
+        return [entry for entry in page if entry.seq <= through]
+
+
+def _run_word(entry: StoredEntry) -> str | None:
+    if b'"RunEnd"' not in entry.body and b'"RunStart"' not in entry.body:
+        return None  # nearly all entries, spared the decoding
+    decoded: Entry = decode_entry(entry.body)
+    if isinstance(decoded, RunEnd):
+        return decoded.outcome
+    return "open" if isinstance(decoded, RunStart) else None
+
+
+def _exists(url: str) -> bool:
+    """Whether there is a store at ``url``; those that are no files are asked themselves."""
+    scheme, _, rest = url.partition(":")
+    return scheme not in {"sqlite", "jsonl"} or Path(rest.partition("?")[0]).expanduser().exists()

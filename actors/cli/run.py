@@ -1,0 +1,119 @@
+"""``polypod run`` and ``polypod resume``: a task to its end."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+from actors.cli import options
+from actors.cli.exits import CODES, Exit
+from actors.cli.reading import Reading
+from actors.cli.running import followed, interruptible
+from actors.cli.setting import Wishes, default_store, manifest_for, with_model
+from actors.cli.terminal import Terminal
+from actors.cli.views import JsonView, PeopleView, View
+from actors.pod.handle import Pod
+from actors.runtime.future import AsyncFuture
+from actors.system import PodSystem
+from protocol.lifecycle import PodState
+from protocol.manifest import PodManifest
+from protocol.results import RunResult
+
+
+@click.command()
+@click.argument("task")
+@options.of_a_pod
+def run(
+    task: str,
+    manifest: Path | None,
+    model: str | None,
+    base_url: str | None,
+    name: str | None,
+    allow: tuple[Path, ...],
+    store: str | None,
+    as_json: bool,
+) -> None:
+    """Have a new pod do TASK (- reads it from standard input), and print its answer.
+
+    The answer goes to standard output, progress to standard error. Ctrl-C cancels.
+    """
+    text = sys.stdin.read() if task == "-" else task
+    if not text.strip():
+        raise click.UsageError("the task is empty")
+    asked, notes = manifest_for(Wishes(manifest, name, model, base_url, allow))
+    terminal = Terminal()
+    view = view_of(terminal, as_json=as_json)
+    for note in notes:
+        view.note(note)
+    asyncio.run(_run(asked, store or default_store(), None, terminal, view, lambda pod: pod.run(text)))
+
+
+@click.command()
+@click.argument("session")
+@click.argument("words", required=False)
+@options.model
+@options.base_url
+@options.store
+@options.as_json
+def resume(
+    session: str,
+    words: str | None,
+    model: str | None,
+    base_url: str | None,
+    store: str | None,
+    as_json: bool,
+) -> None:
+    """Go on with SESSION (an id or its unique beginning), in a run of WORDS if any are given.
+
+    Without WORDS the run that was interrupted, by a crash or a pause, goes on where it stood.
+    """
+    with Reading(store) as reading:
+        info = reading.find(session)
+        manifest = with_model(reading.manifest(info.session_id), Wishes(model=model, base_url=base_url))
+        url = reading.url
+    terminal = Terminal()
+    view = view_of(terminal, as_json=as_json)
+    start: Callable[[Pod], AsyncFuture[RunResult]] = (
+        Pod.resume if words is None else lambda pod: pod.run(words)
+    )
+    asyncio.run(_run(manifest, url, info.session_id, terminal, view, start))
+
+
+async def _run(
+    manifest: PodManifest,
+    store: str,
+    session: str | None,
+    terminal: Terminal,
+    view: View,
+    start: Callable[[Pod], AsyncFuture[RunResult]],
+) -> None:
+    async with PodSystem(store=store) as system:
+        pod = await system.spawn(manifest, resume=session)
+        if start is Pod.resume:
+            await _must_be_paused(pod)
+        try:
+            with interruptible(pod, terminal):
+                result = await followed(pod, lambda: start(pod), view)
+        finally:
+            terminal.idle()
+    if CODES[result.outcome]:
+        raise Exit(CODES[result.outcome])
+
+
+async def _must_be_paused(pod: Pod) -> None:
+    """A session whose last run has ended has nothing to go on with but new words."""
+    described = await pod.describe()
+    if described.state is not PodState.PAUSED:
+        raise click.UsageError(
+            f"the last run of session {described.session_id} has ended: "
+            f'say what to do next, as in polypod resume {described.session_id} "…"'
+        )
+
+
+def view_of(terminal: Terminal, *, as_json: bool) -> View:
+    """The view that a person or a program asked for."""
+    return JsonView() if as_json else PeopleView(terminal)

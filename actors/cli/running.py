@@ -1,0 +1,59 @@
+"""Running: one run of a pod, shown as it goes on, under the hand of a person who may press Ctrl-C."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+from actors.cli.terminal import Terminal
+from actors.cli.views import View
+from actors.pod.handle import Pod
+from actors.runtime.future import AsyncFuture
+from protocol.errors import RunFailed
+from protocol.results import RunResult
+
+
+async def followed(pod: Pod, start: Callable[[], AsyncFuture[RunResult]], view: View) -> RunResult:
+    """Start a run of ``pod`` and show its events to the end. Raises what the run raises."""
+    session_id = (await pod.describe()).session_id
+    with pod.subscribe() as events:
+        result = start()
+        result.when_done(events.close)  # all events of a run are queued before its result is there
+        async for event in events:
+            session_id = event.session_id or session_id
+            view.show(event)
+    try:
+        ended = await result
+    except RunFailed as error:
+        view.failed(error.failure, error.run_id, session_id)
+        raise
+    view.ended(ended)
+    return ended
+
+
+@contextmanager
+def interruptible(pod: Pod, terminal: Terminal) -> Iterator[None]:
+    """The first Ctrl-C cancels the pod's run, the second kills the process."""
+    loop = asyncio.get_running_loop()
+    pressed: list[AsyncFuture[None]] = []
+
+    def press() -> None:
+        if pressed:
+            terminal.idle()
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGINT)
+        terminal.note("cancelling… (Ctrl-C again kills)", "note")
+        pressed.append(pod.cancel())
+
+    with suppress(NotImplementedError):  # a loop that cannot: Ctrl-C then ends the command at once
+        loop.add_signal_handler(signal.SIGINT, press)
+        loop.add_signal_handler(signal.SIGTERM, press)
+    try:
+        yield
+    finally:
+        with suppress(NotImplementedError):
+            loop.remove_signal_handler(signal.SIGINT)
+            loop.remove_signal_handler(signal.SIGTERM)

@@ -1,0 +1,121 @@
+"""Setting: from what was typed, written and exported to a manifest, a model and a store."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from actors.llm.presets import probe_local
+from protocol.manifest import ModelSection, PodManifest, ToolsSection
+from protocol.scope import Rule, Scope
+
+#: The words that a pod at a terminal is given where no manifest gives others.
+SYSTEM_PROMPT = (
+    "You work at a terminal, in the directory {pwd}. Use your tools to look before you answer and to do "
+    "what you are asked; paths outside of your scope are refused. Answer briefly."
+)
+#: The tools that a pod at a terminal has where no manifest says otherwise.
+TOOLS = ("files", "search")
+
+
+class Wishes(Struct, frozen=True):
+    """What the options of a command say about a pod; None and empty where they say nothing."""
+
+    manifest: Path | None = None
+    name: str | None = None
+    model: str | None = None
+    base_url: str | None = None
+    allow: tuple[Path, ...] = ()
+
+
+def default_store() -> str:
+    """The URL of the file in the user's state folder; the folder is made, for its owner alone."""
+    base = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
+    folder = Path(base).expanduser() / "polypod"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return f"sqlite:{folder / 'pods.db'}"
+
+
+def state_folder() -> Path:
+    """The folder of the default store."""
+    return Path(default_store().removeprefix("sqlite:")).parent
+
+
+def manifest_for(wishes: Wishes) -> tuple[PodManifest, list[str]]:
+    """The manifest that ``wishes`` come to, and what a person should know of it, a line each.
+
+    Raises ManifestError.
+    """
+    notes: list[str] = []
+    if wishes.manifest is not None:
+        manifest, chosen = PodManifest.load(wishes.manifest), _names_a_model(wishes.manifest)
+    else:
+        manifest, chosen = _at_terminal(), False
+        notes.append(f"tools: {', '.join(TOOLS)}; may read and write {manifest.pod.pwd}")
+    manifest = allowing(manifest, wishes.allow)
+    if wishes.name is not None:
+        renamed = PodManifest.of(name=wishes.name).pod.name  # checks it
+        manifest = manifest.replace(pod=msgspec.structs.replace(manifest.pod, name=renamed))
+    if wishes.model is not None or wishes.base_url is not None:
+        return with_model(manifest, wishes), notes
+    if chosen:
+        return manifest, notes
+    model, why = found_model(asyncio.run(probe_local()))
+    return manifest.replace(model=model), [why, *notes]
+
+
+def with_model(manifest: PodManifest, wishes: Wishes) -> PodManifest:
+    """``manifest`` with the model that was named on the command line; other settings stay."""
+    if wishes.model is None and wishes.base_url is None:
+        return manifest
+    # A server alone is asked as what nearly all servers are: one that speaks chat completions.
+    named = PodManifest.of(model=wishes.model or "openai", base_url=wishes.base_url).model
+    return manifest.replace(
+        model=msgspec.structs.replace(
+            manifest.model,
+            scheme=named.scheme,
+            model_id=named.model_id,
+            base_url=named.base_url,
+            api_key_env=manifest.model.api_key_env if named.scheme == manifest.model.scheme else None,
+        )
+    )
+
+
+def allowing(manifest: PodManifest, folders: tuple[Path, ...]) -> PodManifest:
+    """``manifest`` with a scope that also allows to write in ``folders``."""
+    rules = tuple(Rule(str(folder.resolve()), "write") for folder in folders)
+    scope = manifest.scope
+    return manifest.replace(scope=Scope((*scope.allow, *rules), scope.deny, scope.within))
+
+
+def found_model(server: tuple[str, list[str]] | None) -> tuple[ModelSection, str]:
+    """The model of a pod for which none was chosen, and a line that says which it is and why.
+
+    ``server`` is the preset of a server that answers on this machine, with its models.
+    """
+    if server is None:
+        return ModelSection(), "model: offline, the embedded one (none named, no local server answers)"
+    scheme, models = server
+    others = f", which has {len(models) - 1} more" if len(models) > 1 else ""
+    named = f"model: {scheme}/{models[0]}, from the {scheme} server on this machine{others}"
+    return ModelSection(scheme=scheme, model_id=models[0]), named
+
+
+def _at_terminal() -> PodManifest:
+    pwd = Path.cwd()
+    return PodManifest.of(
+        pwd=str(pwd),
+        system_prompt=SYSTEM_PROMPT.format(pwd=pwd),
+        tools=ToolsSection(builtin=TOOLS),
+        scope=Scope.writable(pwd),
+    )
+
+
+def _names_a_model(path: Path) -> bool:
+    """Whether a manifest (which was loaded without error) says which model answers."""
+    data = msgspec.toml.decode(path.read_bytes())
+    return bool(data.get("model", {}).keys() & {"scheme", "model_id", "base_url"})

@@ -1,0 +1,160 @@
+"""Views: how a run's events are shown as they come, to a person or as JSON lines to a program."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, Protocol
+
+import msgspec
+
+from actors.cli.lines import event_line, result_line
+from actors.cli.terminal import Terminal
+from actors.cli.words import arguments, count, cut, seconds, tokens
+from protocol import events
+from protocol.errors import Failure
+from protocol.events import Event
+from protocol.items import ToolCall
+from protocol.results import RunResult
+from protocol.wire import encode_line
+
+
+class View(Protocol):
+    """What shows a run: each event in order, then how it ended."""
+
+    def note(self, text: str) -> None:
+        """Say something about the set-up."""
+
+    def show(self, event: Event) -> None:
+        """Show the next event."""
+
+    def ended(self, result: RunResult) -> None:
+        """Show how the run ended."""
+
+    def failed(self, failure: Failure, run_id: str | None, session_id: str | None) -> None:
+        """Show that the run failed; the words of the error itself are the command's to say."""
+
+
+class JsonView:
+    """Each event as a line of JSON on standard output, and last an object of type ``RunResult``."""
+
+    def note(self, text: str) -> None:
+        """Programs have no use for it."""
+
+    def show(self, event: Event) -> None:
+        put_json(event)
+
+    def ended(self, result: RunResult) -> None:
+        put_json({"type": "RunResult", **msgspec.to_builtins(result)})
+
+    def failed(self, failure: Failure, run_id: str | None, session_id: str | None) -> None:
+        known = {"run_id": run_id, "session_id": session_id}
+        put_json({"type": "RunResult", "outcome": "failed", **known, "error": failure})
+
+
+def put_json(value: Any) -> None:
+    """One line of JSON on standard output, at once."""
+    sys.stdout.buffer.write(encode_line(value))
+    sys.stdout.buffer.flush()
+
+
+class PeopleView:
+    """Text as it is written, a line for each tool, and a moving sign while one has to wait."""
+
+    def __init__(self, terminal: Terminal) -> None:
+        self._terminal = terminal
+        self._calls: dict[str, ToolCall] = {}
+        self._running: dict[str, str] = {}
+        self._streamed = False
+        self._thought = 0
+        self._began: float | None = None
+        self._took: float | None = None
+        self._why: Failure | None = None
+        self._steps = 0
+
+    def note(self, text: str) -> None:
+        self._terminal.note(text)
+
+    def show(self, event: Event) -> None:
+        match event:
+            case events.RunStart():
+                self._began, self._steps, self._why = event.at, 0, None
+            case events.RunEnd():
+                self._took = None if self._began is None else event.at - self._began
+                self._why = event.error
+            case events.TurnStart():
+                self._streamed, self._thought = False, 0
+                self._steps += 1
+                self._terminal.busy("thinking…")
+            case events.TextDelta() | events.ThinkingDelta() | events.ToolCallDelta():
+                self._piece(event)
+            case events.AssistantMessage():
+                self._answer(event)
+            case events.ToolStart() | events.ToolProgress() | events.ToolResulted():
+                self._tool(event)
+            case _ if isinstance(event, _WORTH_A_LINE):
+                self._terminal.say(event_line(event, self._terminal.width - 20))
+                self._streamed = False
+
+    def _piece(self, event: events.TextDelta | events.ThinkingDelta | events.ToolCallDelta) -> None:
+        if isinstance(event, events.ThinkingDelta):
+            self._thought += len(event.text)
+            self._terminal.busy(f"thinking… {count(self._thought, 'character')}")
+        elif isinstance(event, events.ToolCallDelta):
+            self._terminal.busy(f"calling {event.name}…")
+        elif self._terminal.live:
+            self._terminal.write(event.text)
+            self._streamed = True
+
+    def _answer(self, event: events.AssistantMessage) -> None:
+        if not self._streamed:
+            self._terminal.write(event.item.text)
+        self._terminal.end_line()
+        self._streamed = False
+        self._calls = {call.id: call for call in event.item.calls}
+
+    def _tool(self, event: events.ToolStart | events.ToolProgress | events.ToolResulted) -> None:
+        if isinstance(event, events.ToolResulted):
+            call = self._calls.get(event.item.call_id)
+            self._running.pop(event.item.call_id, None)
+            self._terminal.say(result_line(event.item, call, event.seconds, self._terminal.width // 2))
+        elif isinstance(event, events.ToolStart):
+            self._running[event.call_id] = f"{event.name}({arguments(event.arguments, 60)})"
+        else:
+            self._running[event.call_id] = f"{event.name}: {cut(event.text, 60)}"
+        if self._running:
+            self._terminal.busy(cut(", ".join(self._running.values()), self._terminal.width - 12))
+
+    def ended(self, result: RunResult) -> None:
+        self._terminal.idle()
+        self._terminal.end_line()
+        if self._why is not None:
+            self._terminal.note(str(self._why), "error")
+        words = [result.outcome.replace("_", " "), count(self._steps, "request"), tokens(result.usage)]
+        if self._took is not None:
+            words.append(seconds(self._took))
+        self._terminal.note(" · ".join([*words, f"session {result.session_id}"]))
+
+    def failed(self, failure: Failure, run_id: str | None, session_id: str | None) -> None:  # noqa: ARG002
+        self._terminal.idle()
+        self._terminal.end_line()
+        if session_id is not None:
+            self._terminal.note(f"failed · session {session_id}")
+
+
+#: Events that are shown as a line of their own while a run goes on.
+_WORTH_A_LINE = (
+    events.SystemMessage,
+    events.PodFailed,
+    events.CompactStart,
+    events.CompactDone,
+    events.CompactFailed,
+    events.ExtractFailed,
+    events.SessionForked,
+    events.ApprovalRequested,
+    events.ApprovalResolved,
+    events.BudgetExceeded,
+    events.Alert,
+    events.Retry,
+    events.StreamRestart,
+    events.Lagged,
+)

@@ -1,0 +1,85 @@
+"""Words for people: sizes, times, counts and cuts, as short as they can be and still be read. Pure."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from protocol.usage import Usage
+
+#: What a terminal would obey instead of show: control characters but tab and newline.
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+#: What stands for our signs where the terminal's encoding has none of them.
+_ASCII = str.maketrans(
+    {"✓": "+", "✗": "x", "→": "->", "…": "...", "·": "-", "─": "-", "▸": ">", "“": '"', "”": '"'}
+)
+_UNITS = ("B", "kB", "MB", "GB")
+
+
+def clean(text: str) -> str:
+    """``text`` as a terminal may safely show it: no escape sequence of a model or a file gets through."""
+    return _CONTROLS.sub(lambda found: "" if found[0] == "\r" else "\N{REPLACEMENT CHARACTER}", text)
+
+
+def plain(text: str) -> str:
+    """``text`` with our own signs in ASCII."""
+    return text.translate(_ASCII)
+
+
+def cut(text: str, width: int) -> str:
+    """``text`` on one line of at most ``width`` characters."""
+    line = " ".join(clean(text[: 4 * width + 4]).split())
+    return line if len(line) <= width else line[: max(width - 1, 0)] + "…"
+
+
+def size(count: int) -> str:
+    """A number of bytes: ``312 B``, ``1.2 kB``."""
+    value, unit = float(count), 0
+    while value >= 1000 and unit < len(_UNITS) - 1:
+        value, unit = value / 1000, unit + 1
+    return f"{count} B" if unit == 0 else f"{value:.1f} {_UNITS[unit]}"
+
+
+def seconds(duration: float) -> str:
+    """A duration in seconds: ``40 ms``, ``2.5 s``, ``3 min 20 s``, ``2 h 5 min``."""
+    if duration < 0.9995:
+        return f"{duration * 1000:.0f} ms"
+    if duration < 59.95:
+        return f"{duration:.1f} s"
+    minutes, rest = divmod(round(duration), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def ago(then: float, now: float) -> str:
+    """How long before ``now`` something was: ``just now``, ``5 min ago``, ``3 d ago``."""
+    passed = max(now - then, 0)
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if passed >= length:
+            return f"{int(passed // length)} {unit} ago"
+    return "just now" if passed < 5 else f"{int(passed)} s ago"
+
+
+def count(number: int, noun: str) -> str:
+    """``1 request``, ``2 requests``, ``12,000 requests``."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+def tokens(usage: Usage) -> str:
+    """What was consumed: ``1,234 tokens in, 56 out``; what no server told is said to be unknown."""
+    if usage.total_tokens is None:
+        return "tokens unknown"
+    told = ["?" if number is None else f"{number:,}" for number in (usage.input_tokens, usage.output_tokens)]
+    cached = f" ({usage.cache_read_tokens:,} cached)" if usage.cache_read_tokens else ""
+    partly = ", more unknown" if usage.incomplete else ""
+    return f"{told[0]} tokens in{cached}, {told[1]} out{partly}"
+
+
+def arguments(values: dict[str, Any], width: int = 80) -> str:
+    """A call's arguments on one line: ``path='a.txt', limit=3``."""
+    return cut(", ".join(f"{key}={_value(value)}" for key, value in values.items()), width)
+
+
+def _value(value: Any) -> str:
+    return repr(value[:200]) if isinstance(value, str) else repr(value)[:200]

@@ -1,0 +1,100 @@
+"""What a compacted history is made of: the items that take the place of what is folded away."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from msgspec import Struct
+
+from actors.compaction.cut import Cut
+from protocol.items import Item, SystemItem
+
+SUMMARY = "[Compacted context summary]"
+REQUIRED_FILE = "[Required file]"
+REFERENCES = "[References]"
+SNAPSHOT = "[Session TaskStore snapshot]"
+
+_OF_COMPACTION = (SUMMARY, REQUIRED_FILE, REFERENCES, SNAPSHOT)
+
+
+class RequiredFile(Struct, frozen=True):
+    """A file whose text the model needs at hand after the compaction."""
+
+    path: str
+    text: str
+
+
+class Reference(Struct, frozen=True):
+    """A place that the model may want to look at again, and why."""
+
+    path: str
+    why: str = ""
+
+
+class Split(NamedTuple):
+    """A history in two: what the summary stands for, and what is kept as it is; both in order."""
+
+    folded: list[Item]
+    kept: list[Item]
+
+
+class Composed(NamedTuple):
+    """A compacted history in order; subscribers are told of ``opening`` and ``closing`` alone."""
+
+    opening: list[SystemItem]
+    kept: list[Item]
+    closing: list[SystemItem]
+
+    @property
+    def items(self) -> list[Item]:
+        """All of it."""
+        return [*self.opening, *self.kept, *self.closing]
+
+
+def is_of_compaction(item: Item) -> bool:
+    """Whether an earlier compaction put ``item`` there; such items give way to the new ones. The words
+    of users never count, whatever they begin with.
+    """
+    return isinstance(item, SystemItem) and item.text.startswith(_OF_COMPACTION)
+
+
+def is_summary(item: Item) -> bool:
+    """Whether ``item`` is the summary of an earlier compaction."""
+    return isinstance(item, SystemItem) and item.text.startswith(SUMMARY)
+
+
+def split(items: Sequence[Item], at: Cut) -> Split:
+    """The history as a cut leaves it; what earlier compactions put there is folded with the rest."""
+    first = at.tail if at.pinned is None else at.pinned
+    folded: list[Item] = []
+    kept: list[Item] = []
+    for index, item in enumerate(items):
+        stays = index == first or index >= at.tail
+        (kept if stays and not is_of_compaction(item) else folded).append(item)
+    return Split(folded, kept)
+
+
+def compose(
+    summary: str,
+    kept: Sequence[Item],
+    *,
+    files: Sequence[RequiredFile] = (),
+    references: Sequence[Reference] = (),
+    snapshot: str = "",
+) -> Composed:
+    """The new history. ``snapshot`` tells the tasks; what it says replaces all task calls before it."""
+    opening = [SystemItem.of(f"{SUMMARY}\n{summary.strip()}")]
+    opening += [SystemItem.of(f"{REQUIRED_FILE} {file.path}\n{file.text}") for file in files]
+    if references:
+        lines = (f"- {each.path}: {each.why}" if each.why else f"- {each.path}" for each in references)
+        opening.append(SystemItem.of("\n".join([REFERENCES, *lines])))
+    return Composed(opening, list(kept), [SystemItem.of(f"{SNAPSHOT}\n{snapshot}")])
+
+
+def summary_in(items: Sequence[Item]) -> str | None:
+    """The text of the newest summary in a history, without its mark."""
+    for item in reversed(items):
+        if is_summary(item):
+            return item.text.removeprefix(SUMMARY).strip()
+    return None

@@ -1,0 +1,86 @@
+"""Where a history may be cut so that the end that is kept stays whole."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+from msgspec import Struct
+
+from protocol.items import AssistantItem, Item, ToolResult, UserItem
+
+
+class Cut(Struct, frozen=True):
+    """What of a history is kept as it is: the items from ``tail`` on and, where it stands before
+    them, the newest user item at ``pinned``.
+    """
+
+    tail: int
+    pinned: int | None = None
+
+    def kept(self, items: Sequence[Item]) -> list[Item]:
+        """The items that are kept, in order."""
+        first = [] if self.pinned is None else [items[self.pinned]]
+        return [*first, *items[self.tail :]]
+
+    def dropped(self, items: Sequence[Item]) -> list[Item]:
+        """The items that are not kept, in order."""
+        return [item for index, item in enumerate(items[: self.tail]) if index != self.pinned]
+
+
+def cut(
+    items: Sequence[Item],
+    tokens_from: Callable[[int], int],
+    retained_tokens: int,
+    *,
+    keep_open_turn: bool = False,
+) -> Cut:
+    """Keep at most ``retained_tokens`` of the end, as many whole items as fit.
+
+    ``tokens_from(index)`` tells the tokens of the items from ``index`` on. A call stays with all
+    results of its answer and the answer's other calls. The newest user item is kept whatever it
+    takes, and with ``keep_open_turn`` so are a last answer's calls with the results that the model
+    has not read yet.
+    """
+    tail = len(items)
+    while tail and tokens_from(tail - 1) <= retained_tokens:
+        tail -= 1
+    tail = _whole_from(items, tail)
+    if keep_open_turn:
+        tail = min(tail, _whole_from(items, _open_turn(items)))
+    newest = next((n for n in reversed(range(len(items))) if isinstance(items[n], UserItem)), None)
+    return Cut(tail, newest if newest is not None and newest < tail else None)
+
+
+def _whole_from(items: Sequence[Item], start: int) -> int:
+    """The first index from ``start`` on behind which no result stands whose call is before it."""
+    while (torn := _last_torn(items, start)) is not None:
+        start = torn + 1
+    return start
+
+
+def _last_torn(items: Sequence[Item], start: int) -> int | None:
+    """The last result from ``start`` on that no call from ``start`` on asked for. Ids may come again
+    in later answers, so each call stands for one result.
+    """
+    waiting: Counter[str] = Counter()
+    torn = None
+    for index in range(start, len(items)):
+        item = items[index]
+        if isinstance(item, AssistantItem):
+            waiting.update(call.id for call in item.calls)
+        elif isinstance(item, ToolResult):
+            if waiting[item.call_id] > 0:
+                waiting[item.call_id] -= 1
+            else:
+                torn = index
+    return torn
+
+
+def _open_turn(items: Sequence[Item]) -> int:
+    """Where the last answer stands if it has calls, else the end."""
+    for index in reversed(range(len(items))):
+        item = items[index]
+        if isinstance(item, AssistantItem):
+            return index if item.calls else len(items)
+    return len(items)

@@ -1,0 +1,121 @@
+"""How many tokens a history takes: the model's own counts where there are any, estimates between."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from typing import Literal
+
+from msgspec import Struct
+
+from actors.compaction.prune import Pruner
+from actors.compaction.tokens import EncodedSizes, tokens_in
+from protocol.items import Item
+from protocol.usage import Usage
+
+#: ``measured``: a server counted just this; ``interpolated`` by bytes between two counts;
+#: ``extrapolated`` from the last count by bytes; ``estimated`` from bytes alone.
+Certainty = Literal["measured", "interpolated", "extrapolated", "estimated"]
+
+
+class UsageRecord(Struct, frozen=True):
+    """What a server told of one call: its request had ``history_len`` items, and ``input_tokens`` is
+    the whole of that request, cached part, system prompt and tools included.
+    """
+
+    history_len: int
+    input_tokens: int
+    output_tokens: int | None = None
+    cache_read_tokens: int | None = None
+    cache_write_tokens: int | None = None
+
+
+class Estimate(Struct, frozen=True):
+    """A number of tokens and how it came about."""
+
+    tokens: int
+    certainty: Certainty
+
+
+_NOTHING = UsageRecord(0, 0)
+
+
+class TokenMeter:
+    """Tokens of one history, as requests show it. Asking costs what was added since the last time.
+
+    It reads the list the pod appends to; a history that takes its place gets a meter of its own.
+    """
+
+    __slots__ = ("_items", "_pruner", "_sizes", "records")
+
+    def __init__(self, items: Sequence[Item], pruner: Pruner | None = None) -> None:
+        """``pruner`` is the one that makes the requests; without it results are counted whole."""
+        self._items = items
+        self._pruner = Pruner(items) if pruner is None else pruner
+        self._sizes = EncodedSizes(items)
+        #: What servers told, oldest first, both numbers rising: a lower count voids those before it.
+        self.records: list[UsageRecord] = []
+
+    def measured(self, history_len: int, usage: Usage | None) -> None:
+        """A call whose request had ``history_len`` items was answered; None or 0 tokens tell nothing."""
+        if usage is None or not usage.input_tokens:
+            return
+        records = self.records
+        while records and (
+            records[-1].history_len >= history_len or records[-1].input_tokens > usage.input_tokens
+        ):
+            records.pop()
+        records.append(
+            UsageRecord(
+                history_len,
+                usage.input_tokens,
+                usage.output_tokens,
+                usage.cache_read_tokens,
+                usage.cache_write_tokens,
+            )
+        )
+
+    def rewind(self) -> None:
+        """The history was cut back at its end."""
+        length = len(self._items)
+        self._sizes.rewind(length)
+        self._pruner.rewind()
+        while self.records and self.records[-1].history_len > length:
+            self.records.pop()
+
+    def occupancy(self) -> int:
+        """The tokens that the whole history takes."""
+        return self.before(len(self._items)).tokens
+
+    def before(self, index: int) -> Estimate:
+        """The tokens of what stands before item ``index``, as of now."""
+        records = self.records
+        if not records:
+            size = self._sizes.between(0, index) - self._pruner.saved_before(index)
+            return Estimate(tokens_in(size), "estimated")
+        last = records[-1]
+        # What was cut since the last count is no longer in any request.
+        counted = max(0, last.input_tokens - tokens_in(self._pruner.saved_since(last.history_len)))
+        if index > last.history_len:
+            return Estimate(counted + tokens_in(self._sizes.between(last.history_len, index)), "extrapolated")
+        at = bisect_left(records, index, key=_length)
+        found = self._within(records[at - 1] if at else _NOTHING, records[at], index)
+        return found if found.tokens <= counted else Estimate(counted, "extrapolated")
+
+    def since(self, index: int) -> int:
+        """The tokens of the items from ``index`` on, whole: by the counts, and no less than by bytes."""
+        length = len(self._items)
+        counted = self.before(length).tokens - self.before(index).tokens
+        return max(counted, tokens_in(self._sizes.between(index, length)))
+
+    def _within(self, low: UsageRecord, high: UsageRecord, index: int) -> Estimate:
+        if index == high.history_len:
+            return Estimate(high.input_tokens, "measured")
+        whole = self._sizes.between(low.history_len, high.history_len)
+        part = self._sizes.between(low.history_len, index)
+        more = (high.input_tokens - low.input_tokens) * part // whole
+        return Estimate(low.input_tokens + more, "interpolated")
+
+
+def _length(record: UsageRecord) -> int:
+    return record.history_len

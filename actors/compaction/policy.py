@@ -1,0 +1,191 @@
+"""When to compact, how much to keep and when to give up: values in, decisions out."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from msgspec import Struct
+
+from protocol.errors import CompactionFailed
+from protocol.events import CompactReason
+from protocol.manifest import CompactionSection, MemorySection, PodManifest
+
+#: So many automatic compactions that fail in a row open the breaker.
+BREAKER_AT = 3
+#: So many answered requests must stand between two compactions of one run.
+REQUESTS_BETWEEN = 2
+#: An automatic compaction of more tokens than this must leave fewer than it found.
+MUST_SHRINK_ABOVE = 2000
+#: The summariser's request has at most this share of the context window, since its tokens are
+#: estimated, and its answer has to fit too.
+SUMMARISER_SHARE = 0.75
+#: What a summariser reads at most where no context window is known.
+SUMMARISER_TOKENS = 50_000
+#: The least that a summariser is given to read, however small the window.
+LEAST_SUMMARISER_TOKENS = 256
+#: What the user's own words in a summary may take: a quarter of what was there, within these bounds.
+LEAST_WORDS_TOKENS = 256
+MOST_WORDS_TOKENS = 2000
+
+Verdict = Literal["send", "compact", "thrash"]
+
+THRASH = "compaction thrash: context still exceeds threshold immediately after compact"
+
+
+class Limits(Struct, frozen=True):
+    """What a manifest says of compaction, in tokens; a threshold that is unset (None) or 0 never fires."""
+
+    before_run: int | None
+    before_request: int | None
+    retained: int
+    context_window: int | None = None
+
+    @classmethod
+    def of(cls, manifest: PodManifest) -> Self:
+        """The limits of a manifest."""
+        section: CompactionSection = manifest.compaction
+        return cls(
+            section.compact_threshold,
+            section.compact_request_threshold,
+            section.compact_retained_tokens,
+            manifest.model.context_window,
+        )
+
+    def warnings(self) -> list[str]:
+        """What of the limits cannot be meant, for a person to read."""
+        found = []
+        if self.before_run and self.before_request and self.before_request < self.before_run:
+            found.append(
+                f"compact_request_threshold ({self.before_request}) is below compact_threshold "
+                f"({self.before_run}): runs will be interrupted for what could be done before them; "
+                "swap the two"
+            )
+        window, most = self.context_window, self.before_request or self.before_run
+        if window and most and most >= window:
+            found.append(
+                f"the compaction threshold ({most}) is not below the model's context_window ({window}): "
+                "only the server's overflow error will start a compaction"
+            )
+        return found
+
+    def retained_for(self, reason: CompactReason, occupancy: int, wanted: int | None = None) -> int:
+        """How much of the end to keep: as ``wanted`` or configured; an automatic compaction keeps no
+        more than half of what it finds, and one after an overflow no more than a quarter.
+        """
+        retained = self.retained if wanted is None else wanted
+        if reason == "manual":
+            return retained
+        bound = occupancy if self.context_window is None else min(occupancy, self.context_window)
+        return min(retained, bound // (4 if reason == "overflow" else 2))
+
+
+class Guard(Struct, frozen=True):
+    """What a pod remembers of its compactions, so that none is tried in vain for ever.
+
+    ``failures`` counts the automatic ones that failed in a row, ``answered`` the requests of this run
+    that were answered since its last compaction (None: it had none), ``overflowed`` tells that the
+    request under way has had its emergency compaction, ``fresh`` that none was answered since the
+    last compaction of whatever kind.
+    """
+
+    failures: int = 0
+    answered: int | None = None
+    overflowed: bool = False
+    fresh: bool = False
+
+    @property
+    def open(self) -> bool:
+        """Whether the breaker is open: automatic compactions are no longer tried."""
+        return self.failures >= BREAKER_AT
+
+    def run_started(self) -> Guard:
+        """A run begins; a compaction just before it still spares its first request the check."""
+        return Guard(self.failures, None, False, self.fresh)
+
+    def request_answered(self) -> Guard:
+        """The model answered a request of the run."""
+        if self.answered is None and not self.overflowed and not self.fresh:
+            return self
+        return Guard(self.failures, None if self.answered is None else self.answered + 1)
+
+    def compacted(self, reason: CompactReason) -> Guard:
+        """A compaction succeeded; a manual one closes the breaker too."""
+        if reason in {"request_threshold", "overflow"}:
+            return Guard(0, 0, self.overflowed or reason == "overflow", True)
+        return Guard(0, self.answered, self.overflowed, True)
+
+    def failed(self, reason: CompactReason) -> Guard:
+        """A compaction failed; only automatic ones count."""
+        if reason == "manual":
+            return self
+        overflowed = self.overflowed or reason == "overflow"
+        return Guard(self.failures + 1, self.answered, overflowed, self.fresh)
+
+
+def before_run(limits: Limits, guard: Guard, occupancy: int, items: int) -> bool:
+    """Whether to compact at the start of a run, before its input is logged; never twice without an
+    answer between.
+    """
+    return exceeds(occupancy, limits.before_run) and items > 0 and not guard.fresh and not guard.open
+
+
+def before_request(limits: Limits, guard: Guard, occupancy: int, items: int) -> Verdict:
+    """What to do before a request of a run: send it, compact first, or end the run with ``THRASH``.
+
+    The request after a compaction is always sent.
+    """
+    if not exceeds(occupancy, limits.before_request) or items == 0 or guard.fresh or guard.open:
+        return "send"
+    if guard.answered is not None and guard.answered < REQUESTS_BETWEEN:
+        return "thrash"
+    return "compact"
+
+
+def after_overflow(guard: Guard, items: int) -> bool:
+    """Whether a provider's overflow error is answered by an emergency compaction: once per request,
+    and where there is more than the one item that has to stay.
+    """
+    return items > 1 and not guard.overflowed and not guard.open
+
+
+def exceeds(occupancy: int, threshold: int | None) -> bool:
+    """Whether a threshold fires: on strictly greater; None and 0 never do."""
+    return threshold is not None and 0 < threshold < occupancy
+
+
+def check_shrunk(reason: CompactReason, before: int, after: int) -> None:
+    """Raise CompactionFailed where an automatic compaction had to shrink the history and did not."""
+    if reason != "manual" and before > MUST_SHRINK_ABOVE and after >= before:
+        raise CompactionFailed(
+            f"compaction did not shrink the history: {before} tokens before, {after} after",
+            hint="lower compact_retained_tokens, or mark fewer files as required",
+        )
+
+
+def summariser_budget(context_window: int | None, answer_tokens: int, fixed_tokens: int) -> int:
+    """The tokens of history that a summariser can be given in one request.
+
+    ``answer_tokens`` are left free for what it writes, ``fixed_tokens`` are its prompt and tools.
+    """
+    if context_window is None:
+        return SUMMARISER_TOKENS
+    free = int(context_window * SUMMARISER_SHARE) - answer_tokens - fixed_tokens
+    return max(LEAST_SUMMARISER_TOKENS, min(SUMMARISER_TOKENS, free))
+
+
+def words_budget(occupancy: int, context_window: int | None) -> int:
+    """The tokens that the user's own words may take in a summary."""
+    bound = occupancy // 4 if context_window is None else min(occupancy // 4, context_window // 8)
+    return max(LEAST_WORDS_TOKENS, min(MOST_WORDS_TOKENS, bound))
+
+
+def extraction_due(section: MemorySection, new_tokens: int) -> bool:
+    """Whether memory extraction starts: ``new_tokens`` were added since it last read (0 is off)."""
+    threshold = section.extract_threshold
+    return threshold is not None and 0 < threshold <= new_tokens
+
+
+def consolidation_due(section: MemorySection, files: int, size: int) -> bool:
+    """Whether what was extracted is consolidated: so many staged files or bytes (0 is off)."""
+    by_files = section.consolidate_files > 0 and files >= section.consolidate_files
+    return by_files or (section.consolidate_bytes > 0 and size >= section.consolidate_bytes)

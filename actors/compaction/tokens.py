@@ -1,0 +1,75 @@
+"""Estimates of tokens from bytes, for where no server has counted them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from protocol.items import Item
+from protocol.wire import encode
+
+BYTES_PER_TOKEN = 4
+
+
+def tokens_in(size: int) -> int:
+    """The tokens that ``size`` bytes are taken for, rounded up."""
+    return -(-size // BYTES_PER_TOKEN)
+
+
+def text_size(text: str) -> int:
+    """The bytes of a text."""
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+
+
+def text_tokens(text: str) -> int:
+    """The tokens that a text is taken for."""
+    return tokens_in(text_size(text))
+
+
+def encoded_size(item: Item) -> int:
+    """The bytes of an item as the wire has it."""
+    return len(encode(item))
+
+
+class EncodedSizes:
+    """The encoded sizes of a history that only grows at its end, summed so that any stretch of it
+    costs two look-ups.
+
+    An item is encoded once, when a stretch that reaches it is first asked for: nobody pays for a
+    restored history whose tokens a server has counted.
+    """
+
+    __slots__ = ("_items", "_start", "_sums")
+
+    def __init__(self, items: Sequence[Item]) -> None:
+        self._items = items
+        self._start: int | None = None
+        self._sums = [0]
+
+    def between(self, start: int, stop: int) -> int:
+        """The bytes of the items from ``start`` up to ``stop``."""
+        known_from = self._start
+        if known_from is None:
+            known_from = self._start = start
+        elif start < known_from:
+            known_from = self._reach_back(start, known_from)
+        sums = self._sums
+        while len(sums) <= stop - known_from:
+            sums.append(sums[-1] + encoded_size(self._items[known_from + len(sums) - 1]))
+        return sums[stop - known_from] - sums[start - known_from]
+
+    def rewind(self, length: int) -> None:
+        """Forget what was known of items from ``length`` on: they are gone from the history."""
+        if self._start is None:
+            return
+        if length < self._start:
+            self._start, self._sums = None, [0]
+        else:
+            del self._sums[length - self._start + 1 :]
+
+    def _reach_back(self, start: int, known_from: int) -> int:
+        sums = [0]
+        for item in self._items[start:known_from]:
+            sums.append(sums[-1] + encoded_size(item))
+        before = sums.pop()
+        self._start, self._sums = start, sums + [before + each for each in self._sums]
+        return start

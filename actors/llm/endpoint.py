@@ -1,0 +1,221 @@
+"""One model server as a shared thing: how many may talk to it at once, and whether it is worth asking at all.
+
+    CLOSED ──── trip_after failures in a row ───▶ OPEN ──── cooldown over ────▶ HALF_OPEN
+      ▲                                            ▲                               │
+      │                                            └──── the one probe failed ─────┤
+      └──────────────────────────────────────────────── the one probe was answered ┘
+
+A failure is a connection that could not be made or an answer that says the server is overloaded; any other
+answer, a refusal too, is a sign of life. While the one probe is on its way the others wait for what comes of
+it: a thousand pods find out that a server is back by one request, and none of them gives up meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+from enum import StrEnum
+
+from msgspec import Struct
+
+from protocol.errors import ModelError
+
+#: Streams that may be open to one server with one key at once.
+MAX_STREAMS = 512
+#: Failures in a row after which a server is left alone for a while.
+TRIP_AFTER = 5
+#: How long it is left alone, in seconds.
+COOLDOWN = 2.0
+
+
+class BreakerState(StrEnum):
+    """Whether requests are let through."""
+
+    #: The server answers, or has not failed often enough: all go through.
+    CLOSED = "closed"
+    #: It failed time after time: requests fail at once.
+    OPEN = "open"
+    #: One request tries whether it is back; the others fail at once.
+    HALF_OPEN = "half_open"
+
+
+class EndpointStatistics(Struct, frozen=True):
+    """What can be seen of an endpoint from outside."""
+
+    running: int
+    waiting: int
+    failures: int
+    state: BreakerState
+
+
+class Entry:
+    """Leave to send one request. ``leave`` gives it back, whatever came of it; it may be called twice."""
+
+    __slots__ = ("_endpoint", "_inside", "_probe")
+
+    def __init__(self, endpoint: Endpoint, *, probe: bool) -> None:
+        self._endpoint = endpoint
+        self._probe = probe
+        self._inside = True
+
+    def answered(self) -> None:
+        """The server gave a sign of life."""
+        self._probe = False
+        self._endpoint._alive()  # noqa: SLF001 - the two are one thing
+
+    def failed(self, error: ModelError) -> None:
+        """The request failed; only failures to connect and overload count against the server."""
+        if error.kind in {"connection", "overloaded"}:
+            self._probe = False
+            self._endpoint._failed(error)  # noqa: SLF001
+        elif error.status is not None:
+            self.answered()
+
+    def leave(self) -> None:
+        """Let the next one in."""
+        if self._inside:
+            self._inside = False
+            self._endpoint._left(undecided=self._probe)  # noqa: SLF001
+
+
+class Endpoint:
+    """The door to one server: fair, in order of arrival, and safe to be cancelled at.
+
+    Used on one event loop. ``clock`` gives monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        where: str,
+        *,
+        streams: int = MAX_STREAMS,
+        trip_after: int = TRIP_AFTER,
+        cooldown: float = COOLDOWN,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.where = where
+        self._streams = streams
+        self._trip_after = trip_after
+        self._cooldown = cooldown
+        self._clock = clock
+        self._running = 0
+        self._waiters: deque[asyncio.Future[None]] = deque()
+        self._failures = 0
+        self._opened_at: float | None = None
+        self._last_failure: ModelError | None = None
+        self._verdict: asyncio.Event | None = None  # set while a probe is on its way
+
+    def __repr__(self) -> str:
+        return f"<Endpoint {self.where} {self.state}, {self._running} running, {len(self._waiters)} waiting>"
+
+    @property
+    def state(self) -> BreakerState:
+        """Whether requests are let through now."""
+        if self._opened_at is None:
+            return BreakerState.CLOSED
+        if self._clock() < self._opened_at + self._cooldown:
+            return BreakerState.OPEN
+        return BreakerState.HALF_OPEN
+
+    def statistics(self) -> EndpointStatistics:
+        """What can be seen from outside."""
+        return EndpointStatistics(self._running, len(self._waiters), self._failures, self.state)
+
+    async def enter(self, deadline: float | None = None) -> Entry:
+        """Wait for a free place, at most until ``deadline`` (of ``clock``).
+
+        Raises ModelError at once while the server is known to be down or overloaded (it says when to ask
+        again), and when the deadline passes.
+        """
+        probe = self._opened_at is not None and await self._pass_breaker()
+        if self._running < self._streams and not self._waiters:
+            self._running += 1
+            return Entry(self, probe=probe)
+        try:
+            await self._wait(deadline)
+        except BaseException:
+            if probe:
+                self._decide()
+            raise
+        return Entry(self, probe=probe)
+
+    async def _pass_breaker(self) -> bool:
+        """Fail while the breaker is open; afterwards be the probe (True), or wait for what comes of it."""
+        while self._opened_at is not None:
+            self._refuse_while_open()
+            if self._verdict is None:
+                self._verdict = asyncio.Event()
+                return True
+            try:
+                async with asyncio.timeout(self._cooldown):
+                    await self._verdict.wait()
+            except TimeoutError:
+                break  # the probe has not failed: it waits for its answer, and so may we
+        return False
+
+    def _refuse_while_open(self) -> None:
+        if self.state is not BreakerState.OPEN or self._opened_at is None or self._last_failure is None:
+            return
+        last = self._last_failure
+        raise ModelError(
+            f"{last.message} (for the {self._failures}th time in a row: it is left alone for a moment)",
+            kind=last.kind,
+            hint=last.hint,
+            where=self.where,
+            retry_after=self._opened_at + self._cooldown - self._clock(),
+        ) from last
+
+    async def _wait(self, deadline: float | None) -> None:
+        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.append(place)
+        try:
+            async with asyncio.timeout(None if deadline is None else deadline - self._clock()):
+                await place
+        except BaseException as error:
+            if place.done() and not place.cancelled():
+                self._free()  # the place was given to us when we no longer wanted it
+            else:
+                self._waiters.remove(place)
+            if isinstance(error, TimeoutError):
+                raise ModelError(
+                    f"{self.where}: {self._streams} streams are open already and none ended in time",
+                    kind="timeout",
+                    where=self.where,
+                    retryable=False,
+                ) from None
+            raise
+
+    def _free(self) -> None:
+        while self._waiters:
+            place = self._waiters.popleft()
+            if not place.done():
+                place.set_result(None)
+                return
+        self._running -= 1
+
+    def _left(self, *, undecided: bool) -> None:
+        if undecided:
+            self._decide()
+        self._free()
+
+    def _alive(self) -> None:
+        if self._failures:
+            self._failures = 0
+            self._opened_at = None
+            self._last_failure = None
+            self._decide()
+
+    def _failed(self, error: ModelError) -> None:
+        self._failures += 1
+        self._last_failure = error
+        if self._failures >= self._trip_after:
+            self._opened_at = self._clock()
+        self._decide()
+
+    def _decide(self) -> None:
+        """What the probe was sent for is known, or it was given up: those who wait go on."""
+        if self._verdict is not None:
+            self._verdict.set()
+            self._verdict = None

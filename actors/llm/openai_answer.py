@@ -1,0 +1,402 @@
+"""Answers in the form of OpenAI's chat completions, pure: events (or one whole answer) in, blocks out.
+
+Servers that speak this format differ in almost everything but the text itself, so what is decoded is typed
+only where all agree, and the rest is looked at with care.
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from actors.llm.base import (
+    Block,
+    CallChunk,
+    CallEnd,
+    CallStart,
+    End,
+    StopReason,
+    TextChunk,
+    ThinkingChunk,
+    UsageReport,
+)
+from actors.llm.errors import classify
+from actors.llm.sse import SSEEvent
+from protocol.errors import ModelError, ModelErrorKind
+from protocol.usage import Usage
+
+#: What a call is named that a server never named; no tool is, so the model is told that there is none.
+UNNAMED = "unnamed"
+
+
+class _Function(Struct):
+    name: Any = None
+    arguments: Any = None
+
+
+class _Call(Struct):
+    index: Any = None
+    id: Any = None
+    function: _Function | None = None
+
+
+class _Delta(Struct):
+    content: Any = None
+    tool_calls: list[_Call] | None = None
+    reasoning_content: Any = None
+    reasoning: Any = None
+    reasoning_text: Any = None
+    refusal: Any = None
+    function_call: _Function | None = None
+
+
+class _Choice(Struct):
+    index: int | None = 0
+    delta: _Delta | None = None
+    message: _Delta | None = None
+    finish_reason: Any = None
+    usage: Any = None
+
+
+class _Chunk(Struct):
+    choices: list[_Choice] | None = None
+    usage: Any = None
+    model: Any = None
+    error: Any = None
+    object: Any = None
+    detail: Any = None
+
+
+_decode = msgspec.json.Decoder(_Chunk).decode
+_decode_any = msgspec.json.Decoder().decode
+
+_STOPS: dict[str, StopReason] = {
+    "stop": "end_turn",
+    "tool_calls": "tool_use",
+    "function_call": "tool_use",
+    "length": "max_tokens",
+    "max_tokens": "max_tokens",
+    "model_length": "max_tokens",
+    "content_filter": "content_filter",
+    "safety": "content_filter",
+    "refusal": "refusal",
+}
+
+
+class _OpenCall:
+    """A call under way.
+
+    ``place`` is its number among the calls, ``told`` the id the server gave it (perhaps none), ``id`` the one
+    it goes by, and ``shown`` whether its start was given out, which waits for a name.
+    """
+
+    __slots__ = ("arguments", "id", "index", "name", "place", "shown", "told")
+
+    def __init__(self, place: int, index: int | None) -> None:
+        self.place = place
+        self.index = index
+        self.told = ""
+        self.id = ""
+        self.name = ""
+        self.arguments: list[str] = []
+        self.shown = False
+
+    def is_followed_by(self, function: _Function) -> bool:
+        """Whether ``function`` can only be a new call: this one is whole, and named anew or begun anew."""
+        if not (self.name and isinstance(function.name, str) and function.name):
+            return False
+        begins = isinstance(function.arguments, dict) or _text_of(function.arguments).lstrip()[:1] == "{"
+        return (begins or function.name != self.name) and is_object("".join(self.arguments))
+
+
+class ChatAnswer:
+    """One answer as it comes in.
+
+    ``feed`` never raises: what is wrong with the stream stands in ``failure`` once the blocks before it have
+    been given. ``done`` says that no more will come.
+    """
+
+    __slots__ = (
+        "_blocks",
+        "_by_index",
+        "_calls",
+        "_chosen",
+        "_finish",
+        "_index",
+        "_kind",
+        "_refused",
+        "_usage",
+        "_where",
+        "done",
+        "failure",
+        "model",
+    )
+
+    def __init__(self, where: str) -> None:
+        self._where = where
+        self._blocks: list[Block] = []
+        self._calls: list[_OpenCall] = []
+        self._by_index: dict[int, _OpenCall] = {}
+        self._kind: type[TextChunk | ThinkingChunk] | None = None
+        self._index = 0  # of the block of text or reasoning under way
+        self._chosen = False
+        self._refused = False
+        self._finish = ""
+        self._usage: Usage | None = None
+        self.model: str | None = None
+        self.failure: ModelError | None = None
+        self.done = False
+
+    @property
+    def finished(self) -> bool:
+        """Whether the server has said why it stopped, without which no answer is complete."""
+        return bool(self._finish)
+
+    @property
+    def metered(self) -> bool:
+        """Whether the server has told of the call's tokens."""
+        return self._usage is not None
+
+    def feed(self, events: list[SSEEvent]) -> list[Block]:
+        """The blocks that come with ``events``; look at ``failure`` and ``done`` afterwards."""
+        blocks = self._blocks = []
+        for name, data in events:
+            if self.done or self.failure is not None:
+                break
+            if data[:1] == b"{":
+                self._take(name, data)
+            else:
+                self._odd(name, data)
+        return blocks
+
+    def whole(self, data: bytes) -> list[Block]:
+        """The blocks of an answer that came as one JSON object, which cannot have been cut."""
+        blocks = self.feed([("message", data)])
+        if self._chosen and not self._finish:
+            self._finish = "stop"
+        self.done = True
+        return blocks
+
+    def close(self) -> list[Block]:
+        """The last blocks: the ends of calls and the end of the answer.
+
+        Raises ModelError where the stream ended before the server said why.
+        """
+        if not self._finish:
+            raise self._cut()
+        blocks = self._blocks = []
+        cut = _STOPS.get(self._finish) in {"max_tokens", "content_filter"}
+        for call in sorted(self._calls, key=lambda call: call.place):
+            self._show(call, final=True)
+            whole = not cut or call is not self._calls[-1] or is_object("".join(call.arguments))
+            if whole:
+                blocks.append(CallEnd(call.place))
+        blocks.append(End(self._stop_reason(), self.model))
+        return blocks
+
+    def _stop_reason(self) -> StopReason:
+        reason = _STOPS.get(self._finish, "end_turn")
+        if reason != "end_turn":
+            return reason
+        if self._calls:
+            return "tool_use"
+        return "refusal" if self._refused else reason
+
+    def _take(self, name: str, data: bytes) -> None:
+        """One event that is a JSON object."""
+        try:
+            chunk = _decode(data)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            self._fail(f"{self._where} sent an event that cannot be read: {error}", "protocol")
+            return
+        if (
+            chunk.error
+            or name == "error"
+            or (not chunk.choices and (chunk.object == "error" or chunk.detail))
+        ):
+            self.failure = classify(None, {}, data, where=self._where)
+            return
+        for choice in chunk.choices or ():
+            if not choice.index:  # of several answers only the first is ours
+                self._apply(choice)
+        if chunk.usage is not None:
+            self._meter(chunk.usage)
+        if self.model is None and isinstance(chunk.model, str):
+            self.model = chunk.model or None
+
+    def _odd(self, name: str, data: bytes) -> None:
+        """One event that does not begin like a JSON object."""
+        data = data.strip()
+        if data == b"[DONE]":
+            self.done = True
+        elif name == "error" or data[:1] == b"[":
+            self.failure = classify(None, {}, data, where=self._where)
+        elif data[:1] == b"{":
+            self._take(name, data)
+        elif data:
+            self._fail(f"{self._where} sent an event that is not JSON", "protocol")
+
+    def _apply(self, choice: _Choice) -> None:
+        self._chosen = True
+        delta = choice.delta or choice.message
+        if delta is not None:
+            thought = delta.reasoning_content or delta.reasoning or delta.reasoning_text
+            if thought:
+                self._say(ThinkingChunk, thought)
+            if delta.content:
+                self._say(TextChunk, delta.content)
+            if delta.refusal:
+                self._refused = True
+                self._say(TextChunk, delta.refusal)
+            if delta.tool_calls or delta.function_call:
+                self._call_all(delta)
+        if choice.usage is not None:
+            self._meter(choice.usage)
+        if choice.finish_reason and isinstance(choice.finish_reason, str):
+            self._finish = choice.finish_reason.lower()
+            if self._finish in {"error", "abort"}:
+                self._fail(f"{self._where} gave up in the middle of its answer ({self._finish})", "server")
+
+    def _say(self, kind: type[TextChunk | ThinkingChunk], content: Any) -> None:
+        """A piece of text or reasoning; a change from one to the other opens a new block."""
+        if isinstance(content, str):
+            if kind is not self._kind:
+                self._index += self._kind is not None
+                self._kind = kind
+            self._blocks.append(kind(content, self._index))
+        elif isinstance(content, list):
+            for part in content:
+                self._say(kind, part)
+        elif isinstance(content, dict):  # a part of a list, as some servers send their content
+            if content.get("thinking"):
+                self._say(ThinkingChunk, content["thinking"])
+            elif content.get("text"):
+                self._say(kind, content["text"])
+
+    def _call_all(self, delta: _Delta) -> None:
+        for position, each in enumerate(delta.tool_calls or ()):
+            function = each.function or _Function()
+            told = each.id if isinstance(each.id, str) else ""
+            if isinstance(each.index, int):
+                call = self._by_index.get(each.index)
+            else:  # entries of one list are calls of their own
+                call = self._calls[-1] if self._calls and not position else None
+            self._extend(self._call_for(call, each.index, told, function), told, function)
+        if delta.function_call is not None:
+            call = self._call_for(self._by_index.get(0), 0, "", delta.function_call)
+            self._extend(call, "", delta.function_call)
+
+    def _call_for(self, call: _OpenCall | None, index: Any, told: str, function: _Function) -> _OpenCall:
+        """The call that a piece belongs to: ``call``, unless it can only be another or a new one."""
+        index = index if isinstance(index, int) else None
+        if told and (call is None or (call.told and told != call.told)):
+            same = (each for each in self._calls if each.told == told and each.index == index)
+            call = next(same, None)
+        elif call is not None and not (told and call.told) and call.is_followed_by(function):
+            call = None
+        return call or self._open(index)
+
+    def _open(self, index: int | None) -> _OpenCall:
+        places = {call.place for call in self._calls}
+        place = index if index is not None and index not in places else max(places, default=-1) + 1
+        call = _OpenCall(place, index)
+        self._calls.append(call)
+        if index is not None:
+            self._by_index[index] = call
+        return call
+
+    def _extend(self, call: _OpenCall, told: str, function: _Function) -> None:
+        """Add a piece to its call; ids and names are set once and never added to."""
+        call.told = call.told or told
+        if not call.name and isinstance(function.name, str):
+            call.name = function.name
+        text = _text_of(function.arguments)
+        if text:
+            call.arguments.append(text)
+        if not call.shown:
+            self._show(call)
+        elif text:
+            self._blocks.append(CallChunk(call.place, text))
+
+    def _show(self, call: _OpenCall, *, final: bool = False) -> None:
+        """Give out the start of a call, and what came before its name."""
+        if call.shown or not (call.name or final):
+            return
+        taken = {each.id for each in self._calls if each.shown}
+        call.id = call.told if call.told and call.told not in taken else f"call_{secrets.token_hex(12)}"
+        call.shown = True
+        self._blocks.append(CallStart(call.place, call.id, call.name or UNNAMED))
+        if call.arguments:
+            self._blocks.append(CallChunk(call.place, "".join(call.arguments)))
+
+    def _meter(self, told: Any) -> None:
+        usage = usage_of(told, self._usage)
+        if usage is not None and usage != self._usage:
+            self._usage = usage
+            self._blocks.append(UsageReport(usage))
+
+    def _fail(self, message: str, kind: ModelErrorKind) -> None:
+        if self.failure is None:
+            self.failure = ModelError(message, kind=kind, where=self._where)
+
+    def _cut(self) -> ModelError:
+        """The error of a stream that ended too early."""
+        if self._chosen:
+            message = f"{self._where} ended its answer before it was complete"
+            hint = "the server or a proxy closed the stream: its log may say why"
+        else:
+            message = f"{self._where} gave no answer at all"
+            hint = "some servers end like this when the prompt does not fit the context"
+        return ModelError(message, kind="protocol", hint=hint, where=self._where, retryable=True)
+
+
+def usage_of(told: Any, before: Usage | None = None) -> Usage | None:
+    """What a server's ``usage`` says, on top of what it said before; None where it says nothing.
+
+    A prompt of no tokens does not exist: servers that count nothing say 0, which is unknown.
+    """
+    if not isinstance(told, dict):
+        return before
+    details = told.get("prompt_tokens_details")
+    cached = details.get("cached_tokens") if isinstance(details, dict) else None
+    prompt = _count(told.get("prompt_tokens")) or None
+    completion = _count(told.get("completion_tokens"))
+    if prompt is None and not completion:
+        return before
+    known = before or Usage()
+    read = _first(cached, told.get("prompt_cache_hit_tokens"), told.get("cache_read_input_tokens"))
+    written = _count(told.get("cache_creation_input_tokens"))
+    return Usage(
+        known.input_tokens if prompt is None else prompt,
+        known.output_tokens if completion is None else completion,
+        known.cache_read_tokens if read is None else read,
+        known.cache_write_tokens if written is None else written,
+    )
+
+
+def _first(*told: Any) -> int | None:
+    return next((count for each in told if (count := _count(each)) is not None), None)
+
+
+def _count(told: Any) -> int | None:
+    if isinstance(told, bool) or not isinstance(told, int | float) or told < 0:
+        return None
+    return int(told)
+
+
+def is_object(text: str) -> bool:
+    """Whether ``text`` is a whole JSON object."""
+    try:
+        return isinstance(_decode_any(text), dict)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return False
+
+
+def _text_of(arguments: Any) -> str:
+    """Arguments as the JSON text that they are or should have been."""
+    if arguments is None or isinstance(arguments, str):
+        return arguments or ""
+    return msgspec.json.encode(arguments).decode()

@@ -1,0 +1,87 @@
+"""Budgets: a tree of limits; an estimate is reserved before a call and settled after it."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+from protocol.manifest import BudgetSection
+from protocol.usage import Usage
+
+Resource = Literal["tokens", "cost_usd", "seconds"]
+
+
+class Exceeded(NamedTuple):
+    """Which limit would not hold; ``used`` includes what is reserved."""
+
+    budget: Resource
+    limit: float
+    used: float
+
+
+class Reservation(NamedTuple):
+    """What a call may take, held back in every budget from the pod's own up to the root."""
+
+    tokens: int
+    cost: float
+
+
+class Budget:
+    """One node: its own limits and its parent's. All on one loop, so that check and reserve are one."""
+
+    __slots__ = ("cost", "incomplete", "limits", "parent", "seconds", "tokens")
+
+    def __init__(self, limits: BudgetSection, parent: Budget | None = None) -> None:
+        self.limits = limits
+        self.parent = parent
+        self.tokens = 0
+        self.cost = 0.0
+        self.seconds = 0.0
+        #: Whether some call was settled at its estimate because nobody told what it took.
+        self.incomplete = False
+
+    def exceeded(self, tokens: int = 0, cost: float = 0.0) -> Exceeded | None:
+        """Which limit, here or above, ``tokens`` and ``cost`` more would break; None if none."""
+        limits = self.limits
+        if limits.tokens is not None and self.tokens + tokens > limits.tokens:
+            return Exceeded("tokens", limits.tokens, self.tokens + tokens)
+        if limits.cost_usd is not None and self.cost + cost > limits.cost_usd:
+            return Exceeded("cost_usd", limits.cost_usd, self.cost + cost)
+        if limits.seconds is not None and self.seconds >= limits.seconds:
+            return Exceeded("seconds", limits.seconds, self.seconds)
+        return None if self.parent is None else self.parent.exceeded(tokens, cost)
+
+    def seconds_left(self) -> float | None:
+        """How long runs may still take, None without a limit."""
+        above = None if self.parent is None else self.parent.seconds_left()
+        if self.limits.seconds is None:
+            return above
+        own = max(0.0, self.limits.seconds - self.seconds)
+        return own if above is None else min(own, above)
+
+    def reserve(self, tokens: int, cost: float) -> Reservation:
+        """Hold back ``tokens`` and ``cost``; ask ``exceeded`` first."""
+        self._add(tokens, cost)
+        return Reservation(tokens, cost)
+
+    def settle(self, held: Reservation, usage: Usage | None, cost: float | None) -> None:
+        """Put what a call really took in the place of what was held; unknown stays at the estimate."""
+        known = None if usage is None else usage.total_tokens
+        if known is None:
+            self.incomplete = True
+        self._add(0 if known is None else known - held.tokens, 0.0 if cost is None else cost - held.cost)
+
+    def release(self, held: Reservation) -> None:
+        """Give back what was held for a call that never reached a model."""
+        self._add(-held.tokens, -held.cost)
+
+    def spend_seconds(self, seconds: float) -> None:
+        """Count the time of a run."""
+        self.seconds += seconds
+        if self.parent is not None:
+            self.parent.spend_seconds(seconds)
+
+    def _add(self, tokens: int, cost: float) -> None:
+        self.tokens += tokens
+        self.cost += cost
+        if self.parent is not None:
+            self.parent._add(tokens, cost)  # noqa: SLF001 - the same class, one floor up

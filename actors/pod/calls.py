@@ -1,0 +1,60 @@
+"""A pod's tool calls: run under its scope, each with a context of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from actors.tools.base import Toolbox, ToolContext
+from actors.tools.cancel import Cancel
+from actors.tools.schedule import run_batch
+from actors.tools.scope import resolved
+from protocol.items import ToolCall, ToolResult
+from protocol.manifest import PodManifest
+from protocol.tools import ToolSpec
+
+#: Told when a call begins.
+Starting = Callable[[ToolCall], None]
+#: Told when a call has ended: its number in the batch, its result, its seconds if it ran.
+Ending = Callable[[int, ToolResult, float | None], None]
+#: Told, from any thread, what a call says of its progress.
+Progress = Callable[[ToolCall, str], None]
+
+
+class ToolRunner:
+    """The tools of one make of pod; shared by all pods of the same manifest and tools."""
+
+    __slots__ = ("_extras", "_parallel", "_pwd", "_scope", "toolbox")
+
+    def __init__(self, toolbox: Toolbox, manifest: PodManifest, extras: dict[str, Any] | None = None) -> None:
+        self.toolbox = toolbox
+        self._pwd = Path(manifest.pod.pwd)
+        self._scope = resolved(manifest.scope)
+        self._parallel = manifest.worker.parallel_tools
+        self._extras = extras or {}
+
+    @property
+    def specs(self) -> tuple[ToolSpec, ...]:
+        """What the model is told of the tools."""
+        return self.toolbox.specs
+
+    async def run(
+        self, pod: str, calls: list[ToolCall], starting: Starting, ending: Ending, progress: Progress
+    ) -> None:
+        """Run a batch of calls of ``pod``; cancelling ends it and tells every tool that is at work."""
+        cancel = Cancel()
+
+        def context(call: ToolCall) -> ToolContext:
+            starting(call)
+            return ToolContext(
+                pwd=self._pwd,
+                scope=self._scope,
+                cancel=cancel,
+                pod=pod,
+                call_id=call.id,
+                progress=lambda text: progress(call, text),
+                extras=self._extras,
+            )
+
+        await run_batch(self.toolbox, calls, context, parallel=self._parallel, on_result=ending)

@@ -1,0 +1,181 @@
+"""``CompactingActor``: a session actor that folds a history grown too long into a new session."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+from actors.compaction import policy
+from actors.compaction.compose import Composed
+from actors.compaction.policy import Guard
+from actors.pod.compactor import Folding, fold
+from actors.pod.context import Context
+from actors.pod.session_actor import SessionActor
+from actors.runtime.actor import DEFERRED
+from actors.sessions.head import new_session_id
+from protocol import commands
+from protocol.errors import CompactionFailed, Failure
+from protocol.events import (
+    CompactDone,
+    CompactFailed,
+    CompactReason,
+    CompactStart,
+    SystemMessage,
+)
+
+#: Told when a compaction has ended: why it failed, or None.
+Folded = Callable[[BaseException | None], None]
+
+
+class CompactingActor(SessionActor):
+    """A session actor that can compact: by command, by threshold, or because a server said it is full."""
+
+    _context_: Context | None = None
+    _guard = Guard()
+
+    @property
+    def _context(self) -> Context:
+        """The view of the history as it is; made when it is first needed."""
+        if self._context_ is None:
+            self._context_ = Context(self._head.items, self._measured or ())
+            self._measured = None
+        return self._context_
+
+    @property
+    def _steps(self) -> int:
+        """The requests of the run that goes on."""
+        return 0
+
+    # -- commands --------------------------------------------------------------------------------
+
+    def _on_compact(self, command: commands.Compact) -> Any:
+        reply = self.defer_reply()
+
+        def folded(error: BaseException | None) -> None:
+            if error is None:
+                reply.set(self._head.session_id)
+            else:
+                reply.set_exception(_as_failure(error))
+            self._advance()
+
+        self._when_free(lambda: self._fold("manual", folded, command.retained_tokens))
+        return DEFERRED
+
+    def _on_try_pre_run_compact(self, _: commands.TryPreRunCompact) -> Any:
+        reply = self.defer_reply()
+
+        def done(_: BaseException | None) -> None:
+            reply.set(None)
+            self._advance()
+
+        self._when_free(lambda: self._fold_before_run(done))
+        return DEFERRED
+
+    # -- when ------------------------------------------------------------------------------------
+
+    def _fold_before_run(self, then: Folded) -> None:
+        """Compact if the threshold for the start of a run says so."""
+        limits = self._parts.limits
+        due = limits.before_run and policy.before_run(
+            limits, self._guard, self._context.occupancy(), len(self._head.items)
+        )
+        if due:
+            self._fold("threshold", then)
+        else:
+            then(None)
+
+    def _before_request(self) -> policy.Verdict:
+        limits = self._parts.limits
+        if not limits.before_request:
+            return "send"
+        return policy.before_request(limits, self._guard, self._context.occupancy(), len(self._head.items))
+
+    # -- how -------------------------------------------------------------------------------------
+
+    def _fold(self, reason: CompactReason, then: Folded, wanted: int | None = None) -> None:
+        """Compact; ``then`` hears of the end. Start is told first, then exactly one of done and failed."""
+        if not self._head.items:
+            then(CompactionFailed("there is nothing to compact: the history is empty"))
+            return
+        occupancy = self._context.occupancy()
+        self._log.record(CompactStart, self._run_id, reason=reason, occupancy=occupancy)
+        self._commit(lambda: self._start_folding(reason, occupancy, wanted, then))
+
+    def _start_folding(self, reason: CompactReason, occupancy: int, wanted: int | None, then: Folded) -> None:
+        parts = self._parts
+        folding = Folding(
+            items=self._head.items[:],
+            context=self._context,
+            limits=parts.limits,
+            retained=parts.limits.retained_for(reason, occupancy, wanted),
+            occupancy=occupancy,
+            reason=reason,
+        )
+        self._do(
+            fold(parts, folding), lambda result, error: self._folded(reason, occupancy, result, error, then)
+        )
+
+    def _folded(
+        self,
+        reason: CompactReason,
+        before: int,
+        composed: Composed | None,
+        error: BaseException | None,
+        then: Folded,
+    ) -> None:
+        if composed is None:
+            assert error is not None
+            self._folding_failed(reason, error, then)
+            return
+        after = Context(composed.items).occupancy()
+        old = self._head.session_id
+        self._commit_by(
+            lambda: self._open_successor(composed, before, after),
+            lambda: self._succeeded(reason, old, then),
+            lambda refused: self._folding_failed(reason, refused, then),
+        )
+
+    def _open_successor(self, composed: Composed, before: int, after: int) -> Future[None] | None:
+        """The new session, whole in one transaction."""
+        log, run_id = self._log, self._run_id
+        parent = log.succeed(new_session_id())
+        log.open(
+            self._parts.opening,
+            parent,
+            run_id=self._open_run,
+            steps=self._steps,
+            usage=self._usage,
+            cost=self._cost,
+        )
+        for item in composed.opening:
+            log.record(SystemMessage, run_id, item=item)
+        if composed.kept:
+            log.keep(composed.kept)
+        for item in composed.closing:
+            log.record(SystemMessage, run_id, item=item)
+        session_id = self._head.session_id
+        log.record(CompactDone, run_id, new_session_id=session_id, before=before, after=after)
+        return log.create(parent)
+
+    def _succeeded(self, reason: CompactReason, old: str, then: Folded) -> None:
+        self._parts.store.release(old)
+        self._guard = self._guard.compacted(reason)
+        self._history_replaced()
+        then(None)
+
+    def _history_replaced(self) -> None:
+        self._context_ = None
+
+    def _folding_failed(self, reason: CompactReason, error: BaseException, then: Folded) -> None:
+        self._guard = self._guard.failed(reason)
+        failure = Failure.of(_as_failure(error))
+        self._log.record(CompactFailed, self._run_id, error=failure)
+        self._commit(lambda: then(error))
+
+
+def _as_failure(error: BaseException) -> BaseException:
+    if isinstance(error, asyncio.CancelledError):
+        return CompactionFailed("the compaction was cancelled")
+    return error

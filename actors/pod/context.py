@@ -1,0 +1,48 @@
+"""A pod's view of its own history: what a request shows of it, and what it weighs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from actors.compaction.meter import TokenMeter
+from actors.compaction.prune import Pruner, RequestView
+from protocol.items import Item
+from protocol.usage import Usage
+
+
+class Context:
+    """Belongs to one list of items; a history that takes its place gets a context of its own.
+
+    ``scratch`` is for the client, which keeps there what it has encoded already.
+    """
+
+    __slots__ = ("_meter", "_pruner", "scratch")
+
+    def __init__(self, items: list[Item], calls: Iterable[tuple[int, Usage]] = ()) -> None:
+        """``calls`` are the measured calls in this history: items in the request, and usage."""
+        self._pruner = Pruner(items)
+        self._meter = TokenMeter(items, self._pruner)
+        self.scratch: dict[str, Any] = {}
+        for length, usage in calls:
+            self._meter.measured(length, usage)
+
+    def view(self) -> RequestView:
+        """The history for a request: old, long tool results are cut in it, nothing else."""
+        return self._pruner.view()
+
+    def measured(self, length: int, usage: Usage | None) -> None:
+        """A call whose request had ``length`` items was answered."""
+        self._meter.measured(length, usage)
+
+    def occupancy(self) -> int:
+        """The tokens the history takes: the last measured input plus an estimate of what came after."""
+        return self._meter.occupancy()
+
+    def since(self, index: int) -> int:
+        """The tokens of the items from ``index`` on."""
+        return self._meter.since(index)
+
+    def rewind(self) -> None:
+        """The history was cut back at its end, to what is durable."""
+        self._meter.rewind()

@@ -1,0 +1,59 @@
+"""Forks: a new session that goes on from an entry of another."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import NamedTuple
+
+from actors.pod.parts import PodParts
+from actors.pod.restore import restore
+from actors.sessions.head import SessionHead, new_session_id
+from actors.sessions.log import SessionLog
+from protocol.entries import Head, Parent
+from protocol.errors import UnknownEntry
+from protocol.events import Event
+from protocol.items import Item
+
+
+class Branch(NamedTuple):
+    """The new session and the hex hash of the entry it goes on from."""
+
+    session_id: str
+    at_hash: str
+
+
+async def branch_off(parts: PodParts, at: str | None) -> Branch:
+    """Open a session that goes on from the pod's head, or from its entry with hash ``at`` (hex).
+
+    Raises UnknownEntry, StoreError; the pod's own session is as it was.
+    """
+    head = parts.log.head
+    if at is None or at == head.hash.hex():
+        return await open_branch(parts, head.session_id, head.last, head.items[:], head.pointer)
+    try:
+        wanted = bytes.fromhex(at)
+    except ValueError as error:
+        raise UnknownEntry(f"not a hash of an entry: {at!r}", hint="give it in hex") from error
+    state, last = await restore(parts.store, head.session_id, wanted)
+    return await open_branch(parts, head.session_id, last, state.items, state.pointer)
+
+
+async def open_branch(
+    parts: PodParts, session_id: str, last: Head, items: list[Item], pointer: int | None
+) -> Branch:
+    """Make the new session, with the items it takes over, in one transaction."""
+    parent = Parent("forked_from", session_id, last.hash.hex(), last.seq)
+    log = SessionLog(parts.store, parts.name, SessionHead(new_session_id(), last.seq), _nobody_listens)
+    log.open(parts.opening, parent)
+    if items:
+        log.keep(items)
+    if pointer is not None:
+        log.point(pointer)
+    pending = log.create(parent, claim=False)
+    if pending is not None:
+        await asyncio.wrap_future(pending)
+    return Branch(log.head.session_id, parent.at_hash)
+
+
+def _nobody_listens(_: Event) -> None:
+    """A branch has no pod yet, so there is nobody to tell."""

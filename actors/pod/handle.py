@@ -1,0 +1,200 @@
+"""``Pod``: the handle by which programs use a pod, from any thread and any event loop."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from actors.llm.output import schema_for
+from actors.pod.run import TypedRun, new_run_id
+from actors.runtime.bus import Subscription
+from actors.runtime.future import AsyncFuture
+from protocol import commands
+from protocol.errors import PodStopped, RunFailed
+from protocol.events import Event, RunEnd, TextDelta
+from protocol.items import Item, Part, parts_of
+from protocol.results import PodDescription, RunResult
+
+if TYPE_CHECKING:
+    import pykka
+
+    from actors.pod.pod import PodActor
+
+Content = str | list[Part] | tuple[Part, ...]
+
+
+class Pod:
+    """One pod. Every method but ``stream`` and ``subscribe`` starts its work at once and returns a
+    future: ``await`` it in any event loop, or ``.get(timeout=…)`` it on any other thread.
+
+    ``ref`` is pykka's ActorRef of the pod's actor.
+    """
+
+    __slots__ = ("__weakref__", "_subscribe", "name", "ref")
+
+    def __init__(self, name: str, ref: pykka.ActorRef[PodActor], subscribe: Any) -> None:
+        self.name = name
+        self.ref = ref
+        self._subscribe = subscribe
+
+    def __repr__(self) -> str:
+        state = "alive" if self.ref.is_alive() else "stopped"
+        return f"<Pod {self.name} {state}>"
+
+    def _ask(self, command: commands.Command) -> AsyncFuture[Any]:
+        if self.ref.is_alive():
+            future: AsyncFuture[Any] = self.ref.ask(command, block=False)  # type: ignore[assignment]
+            return future
+        return AsyncFuture.failed(
+            PodStopped(f"pod {self.name!r} has stopped", hint="spawn it again with resume=")
+        )
+
+    def run(
+        self, content: Content, *, busy: Literal["queue", "reject"] = "queue", output: Any = None
+    ) -> AsyncFuture[RunResult]:
+        """Give the pod work: a text, or parts. Resolves with the RunResult when the run ends.
+
+        While another run goes on this one waits behind it (at most 32 do), or raises PodBusy with
+        ``busy="reject"``. ``output`` is a type that msgspec knows: the model is asked for JSON that fits it,
+        and the result's ``output`` is the instance. Raises RunFailed with the cause, PodBusy, PodStopped,
+        TypeError for a type that has no JSON Schema.
+        """
+        if output is None:
+            return self._ask(commands.Run.of(content, busy=busy))
+        return self._ask(TypedRun(parts_of(content), busy, schema_for(output), None, output))
+
+    def stream(self, content: Content) -> RunStream:
+        """Give the pod work and iterate over its events; the last one is ``RunEnd``."""
+        return RunStream(self, content)
+
+    def steer(self, content: Content) -> AsyncFuture[None]:
+        """Say something to the run that goes on; resolves when it is logged. Raises NotRunning."""
+        return self._ask(commands.Steer(parts_of(content)))
+
+    def notify(self, content: Content) -> AsyncFuture[None]:
+        """Tell the pod something: joins the run that goes on, or starts one; resolves when logged."""
+        return self._ask(commands.Notify(parts_of(content)))
+
+    def cancel(self) -> AsyncFuture[None]:
+        """End the run that goes on with outcome ``cancelled``; resolves when it has ended."""
+        return self._ask(commands.Cancel())
+
+    def pause(self) -> AsyncFuture[None]:
+        """Interrupt the run that goes on, to be resumed; resolves when it stands still."""
+        return self._ask(commands.Pause())
+
+    def resume(self) -> AsyncFuture[RunResult]:
+        """Go on with the paused run; resolves with its RunResult. Raises NotPaused."""
+        return self._ask(commands.Resume())
+
+    def compact(self, retained_tokens: int | None = None) -> AsyncFuture[str]:
+        """Compact the history now; resolves with the new session's id. Raises CompactionFailed."""
+        return self._ask(commands.Compact(retained_tokens))
+
+    def try_pre_run_compact(self) -> AsyncFuture[None]:
+        """Compact if the threshold says so; gives None and never raises."""
+        return self._ask(commands.TryPreRunCompact())
+
+    def try_post_run_extract(self) -> AsyncFuture[None]:
+        """Extract memory if the threshold says so, to the end; gives None and never raises."""
+        return self._ask(commands.TryPostRunExtract())
+
+    def spawn_memory_jobs(self) -> AsyncFuture[None]:
+        """Start the memory jobs that are due, without waiting for them."""
+        return self._ask(commands.SpawnMemoryJobs())
+
+    def wait_for_memory_jobs(self, timeout: float | None = None) -> AsyncFuture[bool]:
+        """Wait for the memory jobs at most ``timeout`` seconds; tells whether they have ended."""
+        return self._ask(commands.WaitForMemoryJobs(timeout))
+
+    def push_item(self, item: Item) -> AsyncFuture[None]:
+        """Put ``item`` into the history as it is; resolves when it is logged."""
+        return self._ask(commands.PushItem(item))
+
+    def history(self) -> AsyncFuture[list[Item]]:
+        """The items of the history, oldest first."""
+        return self._ask(commands.History())
+
+    def describe(self) -> AsyncFuture[PodDescription]:
+        """What the pod is and how it does."""
+        return self._ask(commands.Describe())
+
+    def fork(self, at: str | None = None) -> AsyncFuture[str]:
+        """Open a session that branches off after the entry with hash ``at`` (hex; None: the head).
+
+        Resolves with the new session's id, for ``spawn(resume=…)``. Raises UnknownEntry.
+        """
+        return self._ask(commands.Fork(at))
+
+    def stop(self) -> AsyncFuture[bool]:
+        """End the pod; its session stays. Tells whether it was alive."""
+        return self.ref.stop(block=False)  # type: ignore[return-value]
+
+    def subscribe(
+        self, kinds: Collection[type[Event]] | type[Event] | None = None, since: int | None = None
+    ) -> Subscription:
+        """The pod's events from now on, or all durable ones after number ``since`` first."""
+        subscription: Subscription = self._subscribe(self.name, kinds, since)
+        return subscription
+
+
+class RunStream:
+    """One run as an iterator of its events, which starts the run and ends after its ``RunEnd``.
+
+    Breaking out detaches: the run goes on. Leaving its ``async with`` before the end cancels the run.
+    A run that could not start raises what ``run`` would.
+    """
+
+    def __init__(self, pod: Pod, content: Content) -> None:
+        self._pod = pod
+        self._run_id = new_run_id()
+        self._events = pod.subscribe()
+        self._ended = False
+        self.result: AsyncFuture[RunResult] = pod._ask(  # noqa: SLF001 - one handle in two classes
+            commands.Run.of(content, run_id=self._run_id)
+        )
+        events = self._events
+        self.result.when_done(events.close)
+
+    def __aiter__(self) -> AsyncIterator[Event]:
+        return self
+
+    async def __anext__(self) -> Event:
+        while not self._ended:
+            try:
+                event = await self._events.__anext__()
+            except StopAsyncIteration:
+                await self._never_began()
+                break
+            if event.run_id == self._run_id or event.pod == "":
+                self._ended = type(event) is RunEnd
+                return event
+        self._events.close()
+        raise StopAsyncIteration
+
+    async def _never_began(self) -> None:
+        """No end was told: the run was refused or lost its store, and its future says why."""
+        self._ended = True
+        await self.result
+
+    async def text(self) -> AsyncIterator[str]:
+        """Only the pieces of text. Raises RunFailed where the run fails."""
+        async for event in self:
+            if isinstance(event, TextDelta):
+                yield event.text
+        await self.result
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._events.close()
+        if not self._ended and not self.result.done():
+            await self._pod.cancel()
+            try:
+                await self.result
+            except (RunFailed, PodStopped):
+                return
+
+    def __del__(self) -> None:
+        self._events.close()

@@ -1,0 +1,65 @@
+"""What a pod is made of, as assembly hands it over."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import Raw
+
+from actors.compaction.policy import Limits
+from actors.llm.base import LLMClient
+from actors.pod.budget import Budget
+from actors.pod.calls import ToolRunner
+from actors.runtime.bus import Bus
+from actors.sessions.log import SessionLog
+from actors.sessions.store import SessionStore
+from protocol.manifest import PodManifest
+
+
+class PodParts:
+    """Everything a pod works with; most of it is shared with other pods of the same make."""
+
+    __slots__ = (
+        "budget",
+        "bus",
+        "client",
+        "limits",
+        "log",
+        "manifest",
+        "model",
+        "name",
+        "on_conflict",
+        "opening",
+        "store",
+        "tools",
+    )
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        manifest: PodManifest,
+        model: str,
+        client: LLMClient,
+        tools: ToolRunner,
+        bus: Bus,
+        log: SessionLog,
+        store: SessionStore,
+        opening: Raw,
+        budget: Budget | None,
+        limits: Limits,
+        on_conflict: Literal["fork", "refuse"] = "fork",
+    ) -> None:
+        self.name = name
+        self.manifest = manifest
+        self.model = model
+        self.client = client
+        self.tools = tools
+        self.bus = bus
+        self.log = log
+        self.store = store
+        #: The manifest as the session's first entry keeps it.
+        self.opening = opening
+        self.budget = budget
+        self.limits = limits
+        self.on_conflict = on_conflict

@@ -1,0 +1,81 @@
+"""From a store back to a history, in slices that leave the loop its turn."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+from actors.sessions.chain import verified
+from actors.sessions.replay import Replayed
+from actors.sessions.store import SessionStore
+from protocol.entries import Entry, Head, StoredEntry
+from protocol.errors import UnknownEntry
+from protocol.events import DurableEvent
+from protocol.wire import decode_entry
+
+#: Entries read, checked and folded before others get their turn; about 2 ms.
+_SLICE = 500
+
+
+async def restore(store: SessionStore, session_id: str, until: bytes | None = None) -> tuple[Replayed, Head]:
+    """The session's state and head, its chain checked; only ``until`` the entry with that hash.
+
+    Raises SessionNotFound, SessionCorrupt, StoreError, UnknownEntry.
+    """
+    state, head = Replayed(), None
+    while page := store.read(session_id, after=0 if head is None else head.seq, limit=_SLICE):
+        verified(session_id, page, head)
+        for entry in page:
+            state.feed(decode_entry(entry.body))
+            head = Head(entry.seq, entry.hash)
+            if entry.hash == until:
+                return state, head
+        await asyncio.sleep(0)
+    if until is not None:
+        raise UnknownEntry(f"session {session_id} has no entry with hash {until.hex()}", hint="see its log")
+    assert head is not None  # a session has a first entry
+    return state, head
+
+
+def tip(store: SessionStore, session_id: str) -> str:
+    """Where a session goes on after its compactions: the last successor in line."""
+    while compacted := [
+        each
+        for each in store.successors(session_id)
+        if each.parent is not None and each.parent.kind == "compacted_from"
+    ]:
+        session_id = compacted[-1].session_id
+    return session_id
+
+
+def events_after(store: SessionStore, session_id: str, since: int, through: int) -> Iterator[DurableEvent]:
+    """The durable events numbered above ``since`` and up to ``through``, those of parents first."""
+    spans = _spans(store, session_id, since, through)
+    for session, last in spans:
+        yield from _events(store, session, since, last)
+
+
+def _spans(store: SessionStore, session_id: str, since: int, through: int) -> list[tuple[str, int]]:
+    spans = [(session_id, through)]
+    parent = store.info(session_id).parent
+    while parent is not None and parent.at_seq > since:
+        spans.append((parent.session_id, parent.at_seq))
+        parent = store.info(parent.session_id).parent
+    return spans[::-1]
+
+
+def _events(store: SessionStore, session_id: str, since: int, through: int) -> Iterator[DurableEvent]:
+    after = since
+    while page := store.read(session_id, after=after, limit=_SLICE):
+        for entry in page:
+            if entry.seq > through:
+                return
+            after = entry.seq
+            event = _as_event(entry)
+            if event is not None:
+                yield event
+
+
+def _as_event(entry: StoredEntry) -> DurableEvent | None:
+    decoded: Entry = decode_entry(entry.body)
+    return decoded if isinstance(decoded, DurableEvent) else None

@@ -1,0 +1,72 @@
+"""The pure turn: where a run stands in, what to do next out."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from msgspec import Struct
+
+from actors.compaction.policy import THRASH, Verdict
+from actors.llm.base import StopReason
+from protocol.events import RunOutcome
+from protocol.items import AssistantItem, ToolCall
+
+
+class Standing(Struct, frozen=True, gc=False):
+    """Where a run stands between two steps.
+
+    ``ending`` is how a command wants it to end, ``answer`` the model's last answer in this run with
+    its ``stop_reason``, ``open_calls`` its calls without results, ``pending`` whether somebody said
+    something that the model has not seen, ``fullness`` what the compaction policy says of a request.
+    """
+
+    ending: RunOutcome | None
+    answer: AssistantItem | None
+    stop_reason: StopReason | None
+    open_calls: list[ToolCall]
+    pending: bool
+    steps: int
+    max_steps: int
+    fullness: Verdict
+
+
+class CallModel(NamedTuple):
+    """Send the history to the model."""
+
+
+class RunTools(NamedTuple):
+    """Run these calls; their results join the history in this order."""
+
+    calls: list[ToolCall]
+
+
+class Compact(NamedTuple):
+    """Fold the history, then go on with the same request."""
+
+
+class Finish(NamedTuple):
+    """The run is over; ``why`` where it failed."""
+
+    outcome: RunOutcome
+    why: str | None = None
+
+
+CALL_MODEL = CallModel()
+COMPACT = Compact()
+
+Step = CallModel | RunTools | Compact | Finish
+
+
+def next_step(at: Standing) -> Step:
+    """What a run does next."""
+    if at.ending is not None:
+        return Finish(at.ending)
+    if at.open_calls:
+        return RunTools(at.open_calls)
+    if at.answer is not None and not at.pending and not at.answer.calls and at.stop_reason != "pause":
+        return Finish("limit_reached" if at.stop_reason == "max_tokens" else "finished")
+    if at.steps >= at.max_steps:
+        return Finish("limit_reached")
+    if at.fullness == "thrash":
+        return Finish("failed", THRASH)
+    return COMPACT if at.fullness == "compact" else CALL_MODEL

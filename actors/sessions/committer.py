@@ -1,0 +1,131 @@
+"""A thread that commits: what has gathered while it was busy goes together, so one fsync serves many."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from queue import Empty, SimpleQueue
+from typing import Generic, TypeVar
+
+from protocol.errors import StoreError
+
+
+class Job:
+    """Something to be made durable. ``future`` is there once it was put; it resolves when the job is
+    durable, or when it failed.
+    """
+
+    __slots__ = ("future", "size")
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.future: Future[None] | None = None
+
+    def done(self, error: BaseException | None = None) -> None:
+        """Resolve the future; one that somebody cancelled is let be."""
+        if self.future is not None and self.future.set_running_or_notify_cancel():
+            if error is None:
+                self.future.set_result(None)
+            else:
+                self.future.set_exception(error)
+
+
+class _Marker:
+    """A place in the queue that somebody waits for; the ``last`` one ends the thread."""
+
+    __slots__ = ("last", "reached")
+
+    def __init__(self, *, last: bool) -> None:
+        self.last = last
+        self.reached = threading.Event()
+
+
+J = TypeVar("J", bound=Job)
+
+
+class Committer(Generic[J]):
+    """Runs ``commit`` with all jobs that have gathered, in order, in one thread.
+
+    ``commit`` must call ``done`` on each job and not raise. The thread starts with the first job and
+    is a daemon: an exit without ``close`` loses what nobody was told of. ``put`` belongs to one thread.
+    """
+
+    #: Jobs that go together at most, so that one commit stays short.
+    GROUP = 1024
+
+    def __init__(self, name: str, commit: Callable[[list[J]], None], *, limit: int = 64 << 20) -> None:
+        self._name = name
+        self._commit = commit
+        self._limit = limit
+        self._jobs: SimpleQueue[J | _Marker] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+        # Each of these has one writer: the caller's thread, or ours.
+        self._given = self._finished = 0
+        self._given_bytes = self._finished_bytes = 0
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing waits or is at work."""
+        return self._given == self._finished
+
+    def put(self, job: J) -> Future[None]:
+        """Commit ``job`` soon; its future. Raises StoreError where the disk has fallen behind."""
+        waiting = self._given_bytes - self._finished_bytes
+        if waiting > self._limit:
+            raise StoreError(
+                f"{self._name} has fallen behind: {waiting >> 20} MiB wait to be written",
+                hint="try again later, or put the store on a faster disk",
+            )
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name=f"commit {self._name}", daemon=True)
+            self._thread.start()
+        self._given += 1
+        self._given_bytes += job.size
+        job.future = Future()
+        self._jobs.put(job)
+        return job.future
+
+    def flush(self) -> None:
+        """Wait until all that was put is done with; from any thread."""
+        self._mark(_Marker(last=False))
+
+    def close(self) -> None:
+        """Commit what waits and end the thread; idempotent, and it can be used again."""
+        if self._mark(_Marker(last=True)) and self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+    def _mark(self, marker: _Marker) -> bool:
+        """Wait until the thread comes to the marker; whether there is a thread."""
+        if self._thread is None:
+            return False
+        self._jobs.put(marker)
+        marker.reached.wait()
+        return True
+
+    def _run(self) -> None:
+        while True:
+            group, marker = self._gather()
+            if group:
+                self._commit(group)
+                self._finished_bytes += sum([job.size for job in group])
+                self._finished += len(group)
+            if marker is not None:
+                marker.reached.set()
+                if marker.last:
+                    return
+
+    def _gather(self) -> tuple[list[J], _Marker | None]:
+        """Wait for a job and take what else there is, up to a marker."""
+        group: list[J] = []
+        item = self._jobs.get()
+        while not isinstance(item, _Marker):
+            group.append(item)
+            if len(group) >= self.GROUP:
+                return group, None
+            try:
+                item = self._jobs.get_nowait()
+            except Empty:
+                return group, None
+        return group, item

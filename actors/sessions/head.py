@@ -1,0 +1,44 @@
+"""The session head: where a session stands, shared by its pod and the pod's memory actors."""
+
+from __future__ import annotations
+
+import random
+import time
+
+from protocol.entries import GENESIS, Head
+from protocol.items import Item
+
+
+class SessionHead:
+    """Where a session stands: its id, its last entry, its history, and how far memory has read.
+
+    The pod alone changes it, on the loop; background actors on the same loop read ``session_id``,
+    ``pointer`` and ``items`` together, between two awaits. ``items`` only grows; a compaction puts a
+    new list in its place.
+    """
+
+    __slots__ = ("hash", "items", "pointer", "seq", "session_id")
+
+    def __init__(self, session_id: str, seq: int = 0, hash_: bytes = GENESIS) -> None:
+        self.session_id = session_id
+        self.seq = seq
+        self.hash = hash_
+        self.items: list[Item] = []
+        self.pointer: int | None = None
+
+    def __repr__(self) -> str:
+        return f"<SessionHead {self.session_id} at {self.seq}, {len(self.items)} items>"
+
+    @property
+    def last(self) -> Head:
+        """The last entry's number and hash."""
+        return Head(self.seq, self.hash)
+
+
+def new_session_id() -> str:
+    """A UUID of version 7 (RFC 9562): unique, and in order of time."""
+    millis = time.time_ns() // 1_000_000
+    # A name, not a secret; the generator is seeded anew in a forked child.
+    high, low = random.getrandbits(12), random.getrandbits(62)
+    text = f"{millis:012x}7{high:03x}{0x8000_0000_0000_0000 | low:016x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"

@@ -1,0 +1,137 @@
+"""Who writes to a store: one file per process and store, locked for as long as the process lives.
+
+A writer's file is ``<folder>/<id>.lock``; its lock (``flock``) is freed by the kernel however the
+process ends, so whether a writer lives is a question to the kernel and needs no heartbeat. The file
+says which process it is, for people and for error messages. Files of dead writers are removed by
+whoever comes across them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import secrets
+import socket
+import time
+import weakref
+from pathlib import Path
+
+import msgspec
+
+_SUFFIX = ".lock"
+
+
+class Writer(msgspec.Struct, frozen=True):
+    """A process that writes to a store, and since when (seconds since the epoch)."""
+
+    pid: int
+    host: str
+    since: float
+
+
+class WriterLock:
+    """The lock that this process has on a store; it is taken when ``id`` is first asked for.
+
+    Raises OSError where the folder or the file cannot be made. A forked child does not inherit the
+    writer's place: its copy of the descriptor is closed, so that the lock ends with the parent.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._id: str | None = None
+        self._descriptor = -1
+        #: Whether this is a forked child's copy, which must not be used.
+        self.inherited = False
+        _open_locks.add(self)
+
+    @property
+    def id(self) -> str:
+        """What this writer is called in the store's records."""
+        if self._id is None:
+            self._take()
+        assert self._id is not None
+        return self._id
+
+    @property
+    def known(self) -> str | None:
+        """The same, None where it was not asked for yet."""
+        return self._id
+
+    def _take(self) -> None:
+        self.folder.mkdir(mode=0o700, exist_ok=True)
+        self._remove_dead()
+        while self._id is None:
+            name = secrets.token_hex(8)
+            descriptor = os.open(
+                self.folder / (name + _SUFFIX), os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600
+            )
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+                me = Writer(os.getpid(), socket.gethostname(), time.time())
+                os.write(descriptor, msgspec.json.encode(me))
+            except OSError:
+                os.close(descriptor)
+                (self.folder / (name + _SUFFIX)).unlink(missing_ok=True)
+                raise
+            if os.fstat(descriptor).st_nlink:
+                self._id, self._descriptor = name, descriptor
+            else:  # between making and locking it, somebody took the file for a dead writer's
+                os.close(descriptor)
+
+    def alive(self, writer_id: str) -> Writer | None:
+        """The writer of that id if its process lives, else None."""
+        if writer_id == self._id:
+            return _read(self.folder / (writer_id + _SUFFIX))
+        path = self.folder / (writer_id + _SUFFIX)
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        try:
+            # Shared, so that two who ask at once do not take each other for the holder.
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return _read(path)
+        else:
+            return None
+        finally:
+            os.close(descriptor)
+
+    def _remove_dead(self) -> None:
+        for path in self.folder.glob("*" + _SUFFIX):
+            if self.alive(path.stem) is None:
+                path.unlink(missing_ok=True)
+
+    def release(self) -> None:
+        """Let go: all that this writer held is free. Idempotent."""
+        if self._id is not None:
+            (self.folder / (self._id + _SUFFIX)).unlink(missing_ok=True)
+            self._id = None
+            self.abandon()
+
+    def abandon(self) -> None:
+        """Close this process's copy of the descriptor, without a word to others."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+def _read(path: Path) -> Writer:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Writer)
+    except (OSError, msgspec.DecodeError):  # it goes away this moment, or was cut by a full disk
+        return Writer(0, "an unknown host", 0.0)
+
+
+_open_locks: weakref.WeakSet[WriterLock] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for lock in _open_locks:
+        lock.inherited = True
+        with contextlib.suppress(OSError):
+            lock.abandon()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,246 @@
+"""The writer's side of a session: entries are numbered, chained, kept, and only then told."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import Any
+
+from msgspec import Raw
+
+from actors.sessions.head import SessionHead
+from actors.sessions.store import SessionStore
+from protocol.entries import (
+    GENESIS,
+    Entry,
+    Head,
+    ItemsKept,
+    MemoryPointer,
+    Parent,
+    SessionOpened,
+    StoredEntry,
+)
+from protocol.events import DurableEvent, Event, SessionForked
+from protocol.items import Item
+from protocol.wire import encode
+
+_sha256 = hashlib.sha256
+
+
+class SessionLog:
+    """One pod's session: the only writer, with a tentative head (``head``) and a durable one.
+
+    ``record`` adds to the tentative end, ``commit`` makes all of it durable and then publishes its
+    events. If the store refuses, the log returns to what is durable and nobody hears of the rest.
+    """
+
+    __slots__ = (
+        "_before",
+        "_durable_hash",
+        "_durable_length",
+        "_durable_pointer",
+        "_durable_seq",
+        "_events",
+        "_publish",
+        "_staged",
+        "_store",
+        "_under_way",
+        "_unsaved",
+        "head",
+        "pod",
+    )
+
+    def __init__(
+        self, store: SessionStore, pod: str, head: SessionHead, publish: Callable[[Event], None]
+    ) -> None:
+        self._store = store
+        self._publish = publish
+        self.pod = pod
+        self.head = head
+        self._before: tuple[str, list[Item]] | None = None
+        self._unsaved: Sequence[Event] = ()
+        self._staged: list[StoredEntry] | None = None
+        self._events: list[Event] | None = None
+        self._under_way: tuple[int, bytes, int, int | None, list[Event]] | None = None
+        self._mark_durable(head.seq, head.hash, len(head.items), head.pointer)
+
+    def _mark_durable(self, seq: int, hash_: bytes, length: int, pointer: int | None) -> None:
+        self._durable_seq = seq
+        self._durable_hash = hash_
+        self._durable_length = length
+        self._durable_pointer = pointer
+
+    def restored(self, session_id: str, last: Head, items: list[Item], pointer: int | None) -> None:
+        """Stand where a session that was read back ends."""
+        head = self.head
+        head.session_id, head.seq, head.hash = session_id, last.seq, last.hash
+        head.items, head.pointer = items, pointer
+        self._mark_durable(last.seq, last.hash, len(items), pointer)
+
+    @property
+    def durable_seq(self) -> int:
+        """The number of the last entry that is kept; transient events carry it."""
+        return self._durable_seq
+
+    # -- staging -------------------------------------------------------------------------------
+
+    def record(self, kind: type[DurableEvent], run_id: str | None = None, **fields: Any) -> None:
+        """Add an event's entry to the tentative end; an item it carries joins the history."""
+        head = self.head
+        event = kind(
+            pod=self.pod,
+            session_id=head.session_id,
+            seq=head.seq + 1,
+            at=time.time(),
+            run_id=run_id,
+            **fields,
+        )
+        self._chain(event)
+        if self._events is None:
+            self._events = [event]
+        else:
+            self._events.append(event)
+        if kind.carries_item:
+            head.items.append(fields["item"])
+
+    def tell(self, event: Event) -> None:
+        """Publish a transient event, behind the durable ones that were recorded before it."""
+        if self._events is not None:
+            self._events.append(event)
+        else:
+            self._publish(event)
+
+    def open(self, manifest: Raw, parent: Parent | None = None, **carried: Any) -> None:
+        """Add the first entry of a new session; ``carried`` is what it takes over besides items."""
+        head = self.head
+        self._chain(
+            SessionOpened(
+                session_id=head.session_id,
+                seq=head.seq + 1,
+                at=time.time(),
+                pod=self.pod,
+                manifest=manifest,
+                parent=parent,
+                **carried,
+            )
+        )
+
+    def keep(self, items: list[Item]) -> None:
+        """Add items that are taken over from another session, of which nobody is told again."""
+        self._chain(ItemsKept(seq=self.head.seq + 1, at=time.time(), items=tuple(items)))
+        self.head.items.extend(items)
+
+    def point(self, pointer: int | None) -> None:
+        """Add how far memory has read."""
+        self._chain(MemoryPointer(seq=self.head.seq + 1, at=time.time(), pointer=pointer))
+        self.head.pointer = pointer
+
+    def _chain(self, entry: Entry) -> None:
+        head = self.head
+        body = encode(entry)
+        head.hash = _sha256(head.hash + body).digest()
+        head.seq += 1
+        entry_ = StoredEntry(head.seq, head.hash, body)
+        if self._staged is None:
+            self._staged = [entry_]
+        else:
+            self._staged.append(entry_)
+
+    # -- committing ----------------------------------------------------------------------------
+
+    def create(self, parent: Parent | None = None, *, claim: bool = True) -> Future[None] | None:
+        """Make the session with all that is staged; None, or a future of when it is durable.
+
+        It is claimed for this writer unless ``claim`` is false. Raises StoreError, as ``commit`` does.
+        """
+        session_id = self.head.session_id
+        return self._give(lambda batch: self._store.create(session_id, self.pod, parent, batch, claim=claim))
+
+    def succeed(self, session_id: str) -> Parent:
+        """Go on in a new session that takes this one's place: what is recorded from here to ``create``
+        are its first entries. Everything before must be durable; until ``create`` has succeeded,
+        ``roll_back`` leads back.
+        """
+        head = self.head
+        parent = Parent("compacted_from", head.session_id, head.hash.hex(), head.seq)
+        self._before = (head.session_id, head.items)
+        head.session_id, head.hash, head.items, head.pointer = session_id, GENESIS, [], None
+        return parent
+
+    def commit(self) -> Future[None] | None:
+        """Make all that is staged durable; None when it is, or a future of when it will be.
+
+        Raises StoreError or HeadConflict, after going back to what is durable. After a future, call
+        ``settle`` or ``roll_back`` on the loop, as it ended, before the next commit.
+        """
+        if not self._staged:
+            return None
+        session_id, after = self.head.session_id, Head(self._durable_seq, self._durable_hash)
+        return self._give(lambda batch: self._store.append(session_id, after, batch))
+
+    def _give(self, store: Callable[[list[StoredEntry]], Future[None] | None]) -> Future[None] | None:
+        head = self.head
+        batch, events, self._staged, self._events = self._staged or [], self._events or [], None, None
+        self._under_way = (head.seq, head.hash, len(head.items), head.pointer, events)
+        try:
+            pending = store(batch)
+        except Exception:
+            self.roll_back()
+            raise
+        if pending is None:
+            self.settle()
+        return pending
+
+    def settle(self) -> None:
+        """What was given to the store is durable: tell its events."""
+        assert self._under_way is not None
+        seq, hash_, length, pointer, events = self._under_way
+        self._under_way = self._before = None
+        self._unsaved = ()
+        self._mark_durable(seq, hash_, length, pointer)
+        for event in events:
+            self._publish(event)
+
+    def branch(self, session_id: str, opening: Raw, reason: str, **carried: Any) -> Future[None] | None:
+        """Go on in a new session after the durable head, with the events that the store refused last.
+
+        For a writer that finds its session taken by another. Returns and raises as ``create`` does.
+        """
+        head, unsaved = self.head, self._unsaved
+        parent = Parent("forked_from", head.session_id, head.hash.hex(), head.seq)
+        old, items, pointer = head.session_id, head.items, head.pointer
+        self._before = (old, items)
+        head.session_id, head.hash, head.items, head.pointer = session_id, GENESIS, [], None
+        self.open(opening, parent, **carried)
+        if items:
+            self.keep(items)
+        if pointer is not None:
+            self.point(pointer)
+        self.record(SessionForked, new_session_id=session_id, at_hash=parent.at_hash, reason=reason)
+        for event in unsaved:
+            if isinstance(event, DurableEvent):
+                self.record(type(event), event.run_id, **_own_fields(event))
+        return self.create(parent)
+
+    def roll_back(self) -> None:
+        """Forget all that is not durable and stand where the store stands."""
+        head = self.head
+        given = [] if self._under_way is None else self._under_way[-1]
+        self._unsaved = [*given, *(self._events or ())]
+        if self._before is not None:
+            head.session_id, head.items = self._before
+            self._before = None
+        head.seq = self._durable_seq
+        head.hash = self._durable_hash
+        head.pointer = self._durable_pointer
+        del head.items[self._durable_length :]
+        self._staged, self._events, self._under_way = None, None, None
+
+
+_COMMON = frozenset(DurableEvent.__struct_fields__)
+
+
+def _own_fields(event: DurableEvent) -> dict[str, Any]:
+    return {name: getattr(event, name) for name in event.__struct_fields__ if name not in _COMMON}

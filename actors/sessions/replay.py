@@ -1,0 +1,105 @@
+"""Pure replay: entries in, what the model sees and how the pod stands out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from msgspec import Raw
+
+from protocol.entries import Entry, ItemsKept, MemoryPointer, Parent, SessionOpened, StoredEntry
+from protocol.events import (
+    AssistantMessage,
+    DurableEvent,
+    PodStarted,
+    RunEnd,
+    RunStart,
+    SystemMessage,
+    ToolResulted,
+    UserMessage,
+)
+from protocol.items import AssistantItem, Item, ToolCall, ToolResult
+from protocol.usage import Usage
+from protocol.wire import decode_entry
+
+
+class Replayed:
+    """What a log says, folded entry by entry.
+
+    ``calls`` are the model calls still in this history, as (items in the request, usage); ``usage``
+    and ``cost`` sum over all calls in the log. ``open_run`` is the id of a run without an end.
+    """
+
+    def __init__(self) -> None:
+        self.session_id = ""
+        self.pod = ""
+        self.manifest: Raw | None = None
+        self.parent: Parent | None = None
+        self.items: list[Item] = []
+        self.calls: list[tuple[int, Usage]] = []
+        self.pointer: int | None = None
+        self.open_run: str | None = None
+        self.open_steps = 0
+        self.usage = Usage()
+        self.cost: float | None = None
+        self.starts = 0
+        self.seq = 0
+
+    def feed(self, entry: Entry) -> None:
+        """Take the next entry."""
+        self.seq = entry.seq
+        if isinstance(entry, UserMessage | SystemMessage | ToolResulted):
+            self.items.append(entry.item)
+        elif isinstance(entry, AssistantMessage):
+            self._answered(entry)
+        elif isinstance(entry, RunStart):
+            self.open_run = entry.run_id
+            self.open_steps = 0 if entry.reason != "resume" else self.open_steps
+        elif isinstance(entry, RunEnd):
+            if entry.outcome != "paused":
+                self.open_run = None
+        elif not isinstance(entry, DurableEvent):
+            self._bookkeeping(entry)
+        elif isinstance(entry, PodStarted):
+            self.starts += 1
+
+    def _answered(self, entry: AssistantMessage) -> None:
+        if entry.run_id is not None:
+            self.open_steps += 1
+        if entry.usage is not None:
+            self.calls.append((len(self.items), entry.usage))
+            self.usage = self.usage + entry.usage
+        if entry.cost is not None:
+            self.cost = (self.cost or 0.0) + entry.cost
+        self.items.append(entry.item)
+
+    def _bookkeeping(self, entry: SessionOpened | ItemsKept | MemoryPointer) -> None:
+        if isinstance(entry, SessionOpened):
+            self.session_id = entry.session_id
+            self.pod = entry.pod
+            self.manifest = entry.manifest
+            self.parent = entry.parent
+            self.open_run, self.open_steps = entry.run_id, entry.steps
+            self.usage, self.cost = entry.usage or Usage(), entry.cost
+        elif isinstance(entry, ItemsKept):
+            self.items.extend(entry.items)
+        else:
+            self.pointer = entry.pointer
+
+
+def replay(entries: Iterable[StoredEntry]) -> Replayed:
+    """The whole of a log, whose chain was checked by its reader."""
+    state = Replayed()
+    for entry in entries:
+        state.feed(decode_entry(entry.body))
+    return state
+
+
+def open_calls(items: list[Item]) -> list[ToolCall]:
+    """The calls of the last assistant item that have no result yet, in order."""
+    answered: set[str] = set()
+    for item in reversed(items):
+        if isinstance(item, ToolResult):
+            answered.add(item.call_id)
+        elif isinstance(item, AssistantItem):
+            return [call for call in item.calls if call.id not in answered]
+    return []

@@ -1,0 +1,72 @@
+"""Keeps a SQLite store's write-ahead log short, in a thread and with a connection of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import threading
+
+from actors.sessions.sqlite_file import SQLiteFile
+from protocol.errors import StoreError
+
+
+class Checkpointer:
+    """Merges the log into the database once it has grown, beside the commits that go on.
+
+    ``write_lock`` is what the process's commits hold. A merge beside commits never catches up with
+    them, and the log would grow as long as the load lasts; so past a hard limit the last stretch is
+    merged while commits wait (in process mode: while they are answered with futures).
+    """
+
+    #: Bytes of log after which a merge starts, and pages of it that are never exceeded for long.
+    START = 4 << 20
+    HARD = (16 << 20) // 2048
+
+    def __init__(self, file: SQLiteFile, write_lock: threading.Lock) -> None:
+        self._file = file
+        self._write_lock = write_lock
+        self._unmerged = 0
+        self._due = threading.Event()
+        self._ending = False
+        self._thread: threading.Thread | None = None
+
+    def grown(self, size: int) -> None:
+        """The log has grown by about ``size`` bytes. Called with the write lock held."""
+        self._unmerged += size
+        if self._unmerged < self.START:
+            return
+        self._unmerged = 0
+        if self._thread is None:
+            name = f"checkpoint {self._file.path}"
+            self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+            self._thread.start()
+        self._due.set()
+
+    def close(self) -> None:
+        """End the thread; idempotent."""
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            self._ending = True
+            self._due.set()
+            thread.join()
+            self._ending = False
+
+    def _run(self) -> None:
+        connection = None
+        while True:
+            self._due.wait()
+            self._due.clear()
+            if self._ending:
+                break
+            # A merge that fails is tried again when the log has grown some more.
+            with contextlib.suppress(sqlite3.Error, StoreError):
+                connection = connection or self._file.connect(synchronous="NORMAL", patience=1.0)
+                self._merge(connection)
+        if connection is not None:
+            connection.close()
+
+    def _merge(self, connection: sqlite3.Connection) -> None:
+        _, pages, _ = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        if pages > self.HARD:
+            with self._write_lock:
+                connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()

@@ -1,0 +1,137 @@
+"""How writes reach a SQLite file: at once on the caller's thread, or gathered on the writer thread."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+
+from actors.sessions.committer import Committer
+from actors.sessions.sqlite_checkpoint import Checkpointer
+from actors.sessions.sqlite_file import SQLiteFile, is_busy, needs_reopening
+from actors.sessions.sqlite_write import Append, carry_out
+from actors.sessions.store import Durability
+from protocol.errors import SessionError, StoreError
+
+#: What says why a job was refused: the typed error for a broken constraint.
+Explain = Callable[[sqlite3.Connection, sqlite3.IntegrityError, Append], SessionError]
+
+
+class SQLiteCommits:
+    """The one way to write to a store's file.
+
+    ``explain`` tells what a broken constraint means; ``replaced`` is called (on any thread) when
+    another file has taken the place of the one that was opened.
+    """
+
+    #: Seconds that the writer thread waits for another process's lock.
+    patience = 10.0
+    _NAP = 0.002
+
+    def __init__(
+        self, file: SQLiteFile, durability: Durability, explain: Explain, replaced: Callable[[], None]
+    ) -> None:
+        self._file = file
+        self._inline = durability == "process"
+        self._synchronous = "OFF" if self._inline else "FULL"
+        self._explain = explain
+        self._replaced = replaced
+        self._connection: sqlite3.Connection | None = None
+        self._lock = threading.Lock()
+        self._committer: Committer[Append] = Committer(str(file.path), self._commit)
+        self._checkpointer = Checkpointer(file, self._lock)
+
+    def submit(self, job: Append) -> Future[None] | None:
+        """Commit now if that takes no waiting, else by the writer thread. Raises SessionError."""
+        if self._inline and self._committer.idle and self._lock.acquire(blocking=False):
+            try:
+                error = self._attempt([job])
+            finally:
+                self._lock.release()
+            if error is None:
+                return None
+            if isinstance(error, SessionError):
+                raise error
+        return self._committer.put(job)
+
+    def close(self) -> None:
+        """Commit what waits and let go of the file; idempotent."""
+        self._committer.close()
+        self._checkpointer.close()
+        with self._lock:
+            self._disconnect()
+
+    def flush(self) -> None:
+        """Wait until all that was given is durable."""
+        self._committer.flush()
+
+    def _commit(self, jobs: list[Append]) -> None:
+        """Called on the writer thread: all together, and if that fails each by itself."""
+        error = self._patiently(jobs)
+        if error is None:
+            for job in jobs:
+                job.done()
+        elif len(jobs) == 1 or isinstance(error, sqlite3.Error):
+            failure = self._file.error(error) if isinstance(error, sqlite3.Error) else error
+            for job in jobs:
+                job.done(failure)
+        else:
+            for job in jobs:
+                self._commit([job])
+
+    def _patiently(self, jobs: list[Append]) -> SessionError | sqlite3.Error | None:
+        deadline = time.monotonic() + self.patience
+        while True:
+            with self._lock:
+                error = self._attempt(jobs)
+            if not isinstance(error, sqlite3.Error) or time.monotonic() > deadline:
+                return error
+            time.sleep(self._NAP)
+
+    def _attempt(self, jobs: list[Append]) -> SessionError | sqlite3.Error | None:
+        """Carry the jobs out; the error that hinders it, a bare sqlite3.Error where another process
+        is just writing. The lock must be held.
+        """
+        db = None
+        try:
+            db = self._connected()
+            carry_out(db, jobs)
+        except SessionError as error:
+            return error
+        except sqlite3.Error as error:
+            return error if is_busy(error) else self._failure(db, error, jobs)
+        self._checkpointer.grown(sum([job.size for job in jobs]))
+        return None
+
+    def _failure(
+        self, db: sqlite3.Connection | None, error: sqlite3.Error, jobs: list[Append]
+    ) -> SessionError:
+        failure: SessionError = self._file.error(error)
+        if db is not None and len(jobs) == 1 and isinstance(error, sqlite3.IntegrityError):
+            with contextlib.suppress(sqlite3.Error):
+                failure = self._explain(db, error, jobs[0])
+        if needs_reopening(error):
+            self._disconnect()
+        failure.__cause__ = error
+        return failure
+
+    def _connected(self) -> sqlite3.Connection:
+        if self._connection is not None and self._file.moved():
+            self._disconnect()
+            self._replaced()
+            raise StoreError(
+                f"cannot write {self._file.path}: another file has taken its place",
+                hint="the sessions of that file go on as it has them",
+            )
+        if self._connection is None:
+            self._connection = self._file.connect(synchronous=self._synchronous, patience=0)
+        return self._connection
+
+    def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with contextlib.suppress(sqlite3.Error):
+                connection.close()

@@ -1,0 +1,101 @@
+"""What is asked of a SQLite store: its entries, sessions and holders, as plain queries."""
+
+from __future__ import annotations
+
+import sqlite3
+from functools import partial
+from typing import Any, NamedTuple
+
+from actors.sessions.store import SessionInfo
+from protocol.entries import Head, Parent, StoredEntry
+
+_ENTRIES = "SELECT n, hash, body FROM entries WHERE session = ? AND n > ? ORDER BY n LIMIT ?"
+_HEAD = "SELECT n, hash FROM entries WHERE session = ? ORDER BY n DESC LIMIT 1"
+_CLAIM = "SELECT id, generation, holder, holder_pod, held_since FROM sessions WHERE uuid = ?"
+
+# A session's row never changes with its entries, which would cost pages on every commit; the head is
+# looked up, one step in the index. Entry ids rise with time, so they tell which session changed last.
+_INFO = """
+SELECT s.uuid, s.pod, s.created_at, e.at, e.n, e.hash, s.parent_kind, s.parent, s.parent_hash, s.parent_seq
+FROM sessions s JOIN entries e
+ON e.id = (SELECT id FROM entries WHERE session = s.id ORDER BY n DESC LIMIT 1)
+"""
+_ONE = _INFO + "WHERE s.uuid = ?"
+_ALL = _INFO + "ORDER BY e.id DESC LIMIT ?"
+_OF_POD = _INFO + "WHERE s.pod = ? ORDER BY e.id DESC LIMIT ?"
+_CHILDREN = _INFO + "WHERE s.parent = ? ORDER BY s.id"
+_RECENT = f"""{_INFO}
+WHERE s.id IN (
+    SELECT session FROM (SELECT session, id FROM entries ORDER BY id DESC LIMIT ?)
+    GROUP BY session ORDER BY max(id) DESC LIMIT ?
+)
+ORDER BY e.id DESC
+"""  # noqa: S608 - made of our own words
+
+_entry = partial(tuple.__new__, StoredEntry)
+
+
+class ClaimRow(NamedTuple):
+    """Who a session's row says holds it."""
+
+    row: int
+    generation: int
+    holder: str | None
+    pod: str | None
+    since: float | None
+
+
+def entries(db: sqlite3.Connection, row: int, after: int, limit: int | None) -> list[StoredEntry]:
+    """The entries of a session with numbers above ``after``."""
+    found = db.execute(_ENTRIES, (row, after, -1 if limit is None else limit)).fetchall()
+    return list(map(_entry, found))
+
+
+def head(db: sqlite3.Connection, row: int) -> Head:
+    """The end of a session."""
+    return Head(*db.execute(_HEAD, (row,)).fetchone())
+
+
+def claim_row(db: sqlite3.Connection, session_id: str) -> ClaimRow | None:
+    """The claim on a session; None where there is no such session."""
+    found = db.execute(_CLAIM, (session_id,)).fetchone()
+    return found and ClaimRow(*found)
+
+
+def info(db: sqlite3.Connection, session_id: str) -> SessionInfo | None:
+    """What is known of one session; None where there is none."""
+    found = db.execute(_ONE, (session_id,)).fetchone()
+    return found and _info(found)
+
+
+def sessions(db: sqlite3.Connection, pod: str | None, limit: int | None) -> list[SessionInfo]:
+    """The sessions (of one pod), the last changed one first."""
+    if pod is not None:
+        return _infos(db, _OF_POD, (pod, -1 if limit is None else limit))
+    if limit is not None:
+        # Most often the last entries tell the last sessions, without a look at all there are.
+        recent = _infos(db, _RECENT, (1000 + 20 * limit, limit))
+        if len(recent) == limit:
+            return recent
+    return _infos(db, _ALL, (-1 if limit is None else limit,))
+
+
+def successors(db: sqlite3.Connection, session_id: str) -> list[SessionInfo]:
+    """The sessions whose parent this one is, oldest first."""
+    return _infos(db, _CHILDREN, (session_id,))
+
+
+def _infos(db: sqlite3.Connection, query: str, values: tuple[str | int, ...]) -> list[SessionInfo]:
+    return list(map(_info, db.execute(query, values).fetchall()))
+
+
+def _info(found: tuple[Any, ...]) -> SessionInfo:
+    uuid, pod, created_at, at, n, digest, kind, parent, parent_hash, parent_seq = found
+    return SessionInfo(
+        uuid,
+        pod,
+        created_at,
+        at,
+        Head(n, digest),
+        None if parent is None else Parent(kind, parent, parent_hash, parent_seq),
+    )

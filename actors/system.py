@@ -1,0 +1,347 @@
+"""``PodSystem``: composes the rest and holds the pods; the one object that programs and doors use."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import tempfile
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, Self, TypeVar
+
+import pykka
+from pykka._envelope import Envelope
+
+from actors.llm.base import LLMClient
+from actors.llm.scripted import ScriptedClient
+from actors.pod.assembly import Assembly
+from actors.pod.handle import Pod
+from actors.pod.pod import PodActor
+from actors.pod.restore import events_after, tip
+from actors.runtime.bus import Bus, Subscription
+from actors.runtime.future import AsyncFuture
+from actors.runtime.loop import LoopThread, Mailroom, mailroom_here
+from actors.sessions.store import SessionStore
+from actors.sessions.urls import open_store
+from protocol.errors import NameTaken, PodNotFound, SessionNotFound, SystemNotRunning
+from protocol.events import Event
+from protocol.manifest import PodManifest
+
+T = TypeVar("T")
+
+
+class PodSystem:
+    """Where pods live. Enter it with ``async with`` (pods run on the running loop) or with ``with``
+    (on a loop in a thread of its own, also inside a running loop).
+
+    ``store`` is where sessions are kept: ``memory:``, ``jsonl:DIR``, ``sqlite:FILE`` (with
+    ``?durability=process`` or ``power``), or a SessionStore, which its giver closes. ``on_conflict``
+    says what a pod does that finds its session taken while it holds unsaved entries: ``fork`` or
+    ``refuse``. ``outputs`` is the folder where tool output too long for a model is kept whole (by
+    default one of the user's in the system's folder for temporary files).
+    """
+
+    def __init__(
+        self,
+        store: str | SessionStore = "memory:",
+        *,
+        on_conflict: Literal["fork", "refuse"] = "fork",
+        outputs: str | Path | None = None,
+    ) -> None:
+        self._outputs = _outputs_folder() if outputs is None else Path(outputs)
+        self._store_given = store
+        self.on_conflict = on_conflict
+        self._bus = Bus()
+        self._pods: dict[str, Pod] = {}
+        self._next_number: dict[str, int] = {}
+        self._mailroom: Mailroom | None = None
+        self._thread: LoopThread | None = None
+        self._store: SessionStore | None = None
+        self._assembly: Assembly | None = None
+        self._scripts: list[ScriptedClient] = []
+        self._stopping: AsyncFuture[None] | None = None
+        self._stop_task: asyncio.Task[None] | None = None
+
+    def __repr__(self) -> str:
+        state = "running" if self.running else "stopped" if self._stopping else "not entered"
+        return f"<PodSystem {state}, {len(self._pods)} pods>"
+
+    # -- life ----------------------------------------------------------------------------------
+
+    @property
+    def running(self) -> bool:
+        """Whether pods can be spawned."""
+        return self._mailroom is not None and self._stopping is None
+
+    @property
+    def store(self) -> SessionStore:
+        """Where the sessions are kept. Raises SystemNotRunning."""
+        self._room()
+        assert self._store is not None
+        return self._store
+
+    def _open(self, mailroom: Mailroom) -> None:
+        if self._mailroom is not None:
+            raise SystemNotRunning("a PodSystem can be entered once", hint="make a new one")
+        given = self._store_given
+        self._store = open_store(given) if isinstance(given, str) else given
+        self._assembly = Assembly(self._store, self._bus, self._outputs, self.on_conflict)
+        self._mailroom = mailroom
+        self._bus.loop = mailroom.loop
+
+    async def __aenter__(self) -> Self:
+        self._open(mailroom_here())
+        return self
+
+    async def __aexit__(self, kind: object, *_: object) -> None:
+        await self.stop()
+        self._check_scripts(kind)
+
+    def __enter__(self) -> Self:
+        thread = LoopThread("polypod-system")
+        try:
+            self._open(thread.mailroom)
+        except BaseException:
+            thread.stop()
+            raise
+        self._thread = thread
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        self.stop().get()
+        assert self._thread is not None
+        self._thread.stop()
+        self._check_scripts(kind)
+
+    def _check_scripts(self, kind: object) -> None:
+        if kind is None:
+            for script in self._scripts:
+                script.check()
+
+    def stop(self) -> AsyncFuture[None]:
+        """Stop all pods, the last started first, and let go of the store. Idempotent."""
+        if self._stopping is None:
+            self._stopping = AsyncFuture()
+            if self._mailroom is None:
+                self._stopping.set(None)
+            else:
+                self._stopping._loop = self._mailroom.loop  # noqa: SLF001
+                self._mailroom.post(self._begin_stop, Envelope(None))
+        return self._stopping
+
+    def _begin_stop(self, _: object) -> None:
+        assert self._mailroom is not None
+        self._stop_task = self._mailroom.loop.create_task(self._stop_all())
+
+    async def _stop_all(self) -> None:
+        stopping = self._stopping
+        assert stopping is not None
+        try:
+            for stopped in [pod.stop() for pod in reversed(list(self._pods.values()))]:
+                await stopped
+            assert self._assembly is not None
+            await self._assembly.models.aclose()
+            self._bus.close()
+            if self._store is not None and self._store is not self._store_given:
+                await asyncio.to_thread(self._store.close)
+        except BaseException as error:  # noqa: BLE001 - who waits for the stop hears of it
+            stopping.set_exception(error)
+        else:
+            stopping.set(None)
+
+    # -- pods ----------------------------------------------------------------------------------
+
+    def spawn(
+        self,
+        manifest: PodManifest,
+        *,
+        client: LLMClient | None = None,
+        tools: Iterable[Any] = (),
+        name: str | None = None,
+        resume: str | None = None,
+        exact: bool = False,
+    ) -> AsyncFuture[Pod]:
+        """Make a pod; the future gives its handle once it takes commands.
+
+        ``client`` answers instead of the manifest's model; ``tools`` are added to its built-in ones.
+        ``resume`` is the id of a session to go on with: the tip of its compactions, or with ``exact``
+        that very one. Raises NameTaken for an explicit ``name`` that is in use (a manifest's name gets
+        a number), SystemNotRunning, ManifestError, SessionNotFound, SessionInUse, SessionCorrupt.
+        """
+        mailroom = self._room()
+        future: AsyncFuture[Pod] = AsyncFuture()
+        options = (manifest, client, tuple(tools), name, resume, exact)
+        if mailroom.here():
+            self._spawn(future, *options)
+        else:
+            future._loop = mailroom.loop  # noqa: SLF001
+            mailroom.post(lambda _: self._spawn(future, *options), Envelope(None))
+        return future
+
+    def _spawn(
+        self,
+        future: AsyncFuture[Pod],
+        manifest: PodManifest,
+        client: LLMClient | None,
+        tools: tuple[Any, ...],
+        explicit: str | None,
+        resume: str | None,
+        exact: bool,
+    ) -> None:
+        try:
+            mailroom = self._room()
+            assert self._assembly is not None
+            assert self._store is not None
+            name = self._name(manifest, explicit)
+            if resume is not None and not exact:
+                resume = tip(self._store, resume)
+            parts = self._assembly.parts(manifest, name, client, tools)
+        except Exception as error:  # noqa: BLE001 - who spawned hears of it
+            future.set_exception(error)
+            return
+        if isinstance(client, ScriptedClient) and client not in self._scripts:
+            self._scripts.append(client)
+
+        def started(error: BaseException | None) -> None:
+            if error is None:
+                future.set(pod)
+            else:
+                future.set_exception(error)
+
+        actor = PodActor.make(mailroom, self, parts, resume, started)
+        pod = self._pods[name] = Pod(name, actor.actor_ref, self.subscribe)
+        actor.begin()
+
+    def _name(self, manifest: PodManifest, explicit: str | None) -> str:
+        if explicit is not None:
+            if explicit in self._pods:
+                raise NameTaken(f"there is a pod named {explicit!r}", hint="stop it or choose another")
+            return explicit
+        base = manifest.pod.name
+        if base not in self._pods:
+            return base
+        number = self._next_number.get(base, 2)
+        while f"{base}-{number}" in self._pods:
+            number += 1
+        self._next_number[base] = number + 1
+        return f"{base}-{number}"
+
+    def register(self, actor_ref: pykka.ActorRef[Any], /) -> None:
+        """Know a pod's actor: its handle is put in place by ``spawn``."""
+
+    def unregister(self, actor_ref: pykka.ActorRef[Any], /) -> None:
+        """Forget a pod that has stopped."""
+        name = actor_ref.actor_inbox.actor.name  # type: ignore[attr-defined]
+        pod = self._pods.get(name)
+        if pod is not None and pod.ref is actor_ref:
+            del self._pods[name]
+
+    def pods(self) -> list[Pod]:
+        """The pods that live, in order of their start."""
+        return list(self._pods.values())
+
+    def get(self, name: str) -> Pod:
+        """The living pod of that name. Raises PodNotFound."""
+        try:
+            return self._pods[name]
+        except KeyError:
+            raise PodNotFound(f"no pod named {name!r}", hint="see pods()") from None
+
+    # -- events --------------------------------------------------------------------------------
+
+    def subscribe(
+        self,
+        pod: str | Pod | None = None,
+        kinds: Collection[type[Event]] | type[Event] | None = None,
+        since: int | Mapping[str, int] | None = None,
+    ) -> Subscription:
+        """Events from now on: of one pod (by name) or all, of some kinds or all.
+
+        With ``since`` every durable event numbered above it comes first, also those of the sessions
+        that the pod's session was compacted or forked from. Of all pods, ``since`` may map names to
+        numbers. A pod that does not live is looked for in the store. Raises SessionNotFound.
+        """
+        name = pod.name if isinstance(pod, Pod) else pod
+        subscription = self._bus.subscribe(name, kinds)
+        if since is not None:
+            try:
+                self._replay(subscription, name, since)
+            except BaseException:
+                subscription.close()
+                raise
+        return subscription
+
+    def _replay(self, subscription: Subscription, name: str | None, since: int | Mapping[str, int]) -> None:
+        names = list(self._pods) if name is None else [name]
+        after = {each: since if isinstance(since, int) else since.get(each, 0) for each in names}
+        stands = {each: self._on_loop(partial(self._stand, each)) for each in names}
+        replays = (self._events_after(stands[each][0], after[each], stands[each][1]) for each in names)
+        through = {each: seq for each, (_, seq) in stands.items()}
+        subscription.replay(itertools.chain.from_iterable(replays), through)
+
+    def _stand(self, name: str) -> tuple[str, int]:
+        """The session of a pod, living or the last in the store, and its last durable entry."""
+        pod = self._pods.get(name)
+        if pod is not None:
+            actor: PodActor = pod.ref.actor_inbox.actor  # type: ignore[attr-defined]
+            return actor.standing
+        assert self._store is not None
+        sessions = self._store.sessions(pod=name)
+        if not sessions:
+            raise SessionNotFound(f"no pod or session named {name!r}", hint="list the sessions")
+        return sessions[0].session_id, sessions[0].head.seq
+
+    def _events_after(self, session_id: str, since: int, through: int) -> Iterator[Event]:
+        """The replay, read page by page on the system's loop, wherever its reader is."""
+        while since < through:
+            page = self._on_loop(partial(self._page, session_id, since, through))
+            if not page:
+                return
+            yield from page
+            since = page[-1].seq
+
+    def _page(self, session_id: str, since: int, through: int) -> list[Event]:
+        assert self._store is not None
+        events = events_after(self._store, session_id, since, through)
+        return list(itertools.islice(events, _PAGE))
+
+    def statistics(self) -> dict[str, int]:
+        """How many pods live, and what waits on the bus."""
+        return {"pods": len(self._pods), **self._bus.statistics()}
+
+    # -- helpers -------------------------------------------------------------------------------
+
+    def _room(self) -> Mailroom:
+        if self._mailroom is None or self._stopping is not None:
+            what = "has been left" if self._stopping is not None else "was not entered"
+            raise SystemNotRunning(f"the PodSystem {what}", hint="use it inside `with` or `async with`")
+        return self._mailroom
+
+    def _on_loop(self, work: Callable[[], T]) -> T:
+        """What ``work`` gives, done on the system's loop; waits where the caller is elsewhere."""
+        mailroom = self._mailroom
+        if mailroom is None:
+            raise SystemNotRunning("the PodSystem was not entered")
+        if mailroom.here():
+            return work()
+        future: AsyncFuture[T] = AsyncFuture()
+        future._loop = mailroom.loop  # noqa: SLF001
+        mailroom.post(lambda _: _settle(future, work), Envelope(None))
+        return future.get()
+
+
+def _outputs_folder() -> Path:
+    return Path(tempfile.gettempdir(), f"polypod-{os.getuid()}", "outputs")
+
+
+#: Durable events of a replay read at a time.
+_PAGE = 200
+
+
+def _settle(future: AsyncFuture[T], work: Callable[[], T]) -> None:
+    try:
+        future.set(work())
+    except Exception as error:  # noqa: BLE001 - goes to who waits
+        future.set_exception(error)

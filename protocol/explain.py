@@ -1,0 +1,101 @@
+"""Explain: msgspec's refusal of data that a person wrote, as file, key and what was expected."""
+
+from __future__ import annotations
+
+import re
+import types
+from typing import Any, Literal, Union, get_args, get_origin
+
+import msgspec
+from msgspec import Struct
+
+from protocol.errors import ManifestError
+
+_AT = re.compile(r"(?P<what>.*?)(?: - at `\$\.?(?P<key>.*)`)?", re.DOTALL)
+_UNKNOWN = re.compile(r"Object contains unknown field `(?P<field>.*)`")
+_MISSING = re.compile(r"Object missing required field `(?P<field>.*)`")
+_STEP = re.compile(r"[^.\[\]]+")
+#: Longest piece of a wrong value that a message shows.
+_SHOWN = 60
+
+_WORDS: dict[Any, tuple[str, str]] = {
+    str: ("a string", "strings"),
+    int: ("a whole number", "whole numbers"),
+    float: ("a number", "numbers"),
+    bool: ("true or false", "true or false"),
+}
+
+
+def explained(
+    error: msgspec.ValidationError, data: Any, root: type[Struct], where: str, hidden: frozenset[str]
+) -> ManifestError:
+    """Why ``data`` is no ``root``, in words of who wrote it; ``hidden`` keys are not advertised."""
+    found = _AT.fullmatch(str(error))
+    assert found is not None
+    what, key = found["what"], found["key"] or ""
+    if unknown := _UNKNOWN.fullmatch(what):
+        return _unknown_key(where, key, unknown["field"], _type_at(root, key), hidden)
+    if missing := _MISSING.fullmatch(what):
+        return ManifestError(f"{where}: {key}: the key {missing['field']!r} is missing")
+    expected, got = in_words(_type_at(root, key)), _shown(_value_at(data, key))
+    return ManifestError(f"{where}: {key or 'manifest'}: expected {expected}, got {got}")
+
+
+def unknown_key(where: str, key: str, known: list[str], of: str) -> ManifestError:
+    """The refusal of a key that is none of ``known``, which are the keys ``of`` something."""
+    import difflib  # noqa: PLC0415 - only who mistypes pays for it
+
+    name = key.rpartition(".")[2]
+    near = difflib.get_close_matches(name, known, n=1)
+    guess = f"did you mean {near[0]!r}? " if near else ""
+    return ManifestError(f"{where}: unknown key {key!r}", hint=f"{guess}keys of {of}: {', '.join(known)}")
+
+
+def in_words(kind: Any) -> str:
+    """A type as a person would say it: ``a list of strings``, ``one of 'read', 'write'``."""
+    kind = _present(kind)
+    if get_origin(kind) is Literal:
+        return f"one of {', '.join(repr(value) for value in get_args(kind))}"
+    if get_origin(kind) is tuple:
+        of = _present(get_args(kind)[0])
+        return f"a list of {_WORDS[of][1] if of in _WORDS else 'tables'}"
+    return _WORDS[kind][0] if kind in _WORDS else f"a table with keys {', '.join(kind.__struct_fields__)}"
+
+
+def _unknown_key(where: str, key: str, field: str, struct: Any, hidden: frozenset[str]) -> ManifestError:
+    known = [name for name in struct.__struct_fields__ if name not in hidden]
+    section = re.sub(r"\[\d+\]", "", key)
+    of = "a manifest" if not section else f"[[{section}]]" if key.endswith("]") else f"[{section}]"
+    return unknown_key(where, f"{key}.{field}" if key else field, known, of)
+
+
+def _present(kind: Any) -> Any:
+    """The type of a value that is there: ``X`` of ``X | None``."""
+    if get_origin(kind) in {Union, types.UnionType}:
+        return next(each for each in get_args(kind) if each is not type(None))
+    return kind
+
+
+def _type_at(struct: Any, key: str) -> Any:
+    """The type that ``struct`` wants at a key like ``scope.allow[0].target``."""
+    kind = struct
+    for step in _STEP.findall(key):
+        kind = _present(kind)
+        if get_origin(kind) is tuple:
+            kind = get_args(kind)[0]
+        else:
+            kind = {field.name: field.type for field in msgspec.structs.fields(kind)}[step]
+    return _present(kind)
+
+
+def _value_at(data: Any, key: str) -> Any:
+    for step in _STEP.findall(key):
+        data = data[int(step)] if isinstance(data, list | tuple) else data[step]
+    return data
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    text = "a table" if isinstance(value, dict) else "nothing" if value is None else repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"

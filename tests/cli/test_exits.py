@@ -1,0 +1,76 @@
+"""Exits: each error is one clear line with a code of its own kind, and never a traceback."""
+
+import sys
+from pathlib import Path
+from typing import get_args, get_type_hints
+
+import click
+import pytest
+
+from actors.cli import exits
+from protocol.errors import ManifestError, MissingKey, ModelError, RunFailed, SessionNotFound, StoreError
+from protocol.events import RunEnd
+
+
+def refusing(error: BaseException):
+    def command() -> None:
+        raise error
+
+    return command
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ManifestError("x"), 2),
+        (SessionNotFound("x"), 2),
+        (MissingKey("X", what="it"), 2),
+        (click.UsageError("x"), 2),
+        (StoreError("x"), 1),
+        (RunFailed(ModelError("x", kind="connection")), 1),
+        (ZeroDivisionError("x"), 1),
+        (KeyboardInterrupt(), 130),
+        (exits.Exit(3), 3),
+    ],
+)
+def test_each_kind_of_error_has_its_exit_code(
+    error: BaseException, code: int, capfd: pytest.CaptureFixture[str]
+):
+    assert exits.guarded(refusing(error)) == code
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_an_error_is_one_line_and_its_hint_another(capfd: pytest.CaptureFixture[str]):
+    exits.guarded(refusing(StoreError("the disk\nis full", hint="make room")))
+    assert capfd.readouterr().err == "polypod: the disk is full\n  hint: make room\n"
+
+
+def test_a_usage_error_says_where_help_is(capfd: pytest.CaptureFixture[str]):
+    exits.guarded(refusing(click.UsageError("the task is empty.")))
+    assert capfd.readouterr().err == "polypod: the task is empty\n  hint: see polypod --help\n"
+
+
+def test_a_defect_is_told_as_one_and_shown_on_demand(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    exits.guarded(refusing(ZeroDivisionError("oops")))
+    assert "a defect: ZeroDivisionError: oops" in capfd.readouterr().err
+    monkeypatch.setenv("POLYPOD_DEBUG", "1")
+    exits.guarded(refusing(ZeroDivisionError("oops")))
+    assert "Traceback" in capfd.readouterr().err
+
+
+def test_an_error_of_the_system_names_its_file(capfd: pytest.CaptureFixture[str]):
+    exits.guarded(lambda: Path("/nowhere/at/all").read_text())
+    assert capfd.readouterr().err == "polypod: /nowhere/at/all: No such file or directory\n"
+
+
+def test_every_outcome_has_an_exit_code():
+    outcomes = get_args(get_type_hints(RunEnd)["outcome"])
+    assert set(exits.CODES) == set(outcomes)
+    assert {exits.CODES[outcome] for outcome in outcomes} == {0, 1, 3, 130}
+
+
+def test_what_went_well_is_zero(capfd: pytest.CaptureFixture[str]):
+    assert exits.guarded(lambda: sys.stdout.write("done\n")) == 0
+    assert capfd.readouterr() == ("done\n", "")

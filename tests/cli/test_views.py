@@ -1,0 +1,193 @@
+"""Views: what a person and a program see of a run, told by a real pod."""
+
+import asyncio
+import contextlib
+import io
+import os
+import pty
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pytest
+
+from actors.cli.running import followed
+from actors.cli.terminal import Terminal
+from actors.cli.views import JsonView, PeopleView, View
+from actors.llm.scripted import ScriptedClient, call, say
+from actors.system import PodSystem
+from actors.tools.base import tool
+from protocol import events
+from protocol.errors import Failure, ModelError, RunFailed
+from protocol.manifest import PodManifest
+from protocol.usage import Usage
+from protocol.wire import decode_event
+
+WHERE: dict[str, Any] = {"pod": "p", "session_id": "s", "seq": 1, "at": 0.0, "run_id": "r"}
+
+
+@tool(concurrency="read_only")
+def weather(town: str) -> str:
+    """Tell the weather."""
+    if town == "Atlantis":
+        raise ValueError("no such town")
+    return f"rain in {town}"
+
+
+def shown(script: list[Any], view: View) -> None:
+    """Have a pod play ``script`` and show its run."""
+
+    async def main() -> None:
+        async with PodSystem() as system:
+            pod = await system.spawn(PodManifest.of(name="p"), client=ScriptedClient(script), tools=[weather])
+            await followed(pod, lambda: pod.run("go"), view)
+
+    asyncio.run(main())
+
+
+def files() -> tuple[io.TextIOWrapper, io.TextIOWrapper]:
+    return io.TextIOWrapper(io.BytesIO(), encoding="utf-8"), io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
+
+
+def written(stream: io.TextIOWrapper) -> str:
+    return stream.buffer.getvalue().decode()
+
+
+def to_files(script: list[Any]) -> tuple[str, list[str]]:
+    """Standard output and the lines of standard error, where neither is a terminal."""
+    out, err = files()
+    shown(script, PeopleView(Terminal(out, err)))
+    return written(out), written(err).splitlines()
+
+
+def at_terminal(use: Callable[[Terminal], None], encoding: str = "utf-8") -> str:
+    """What a person sees at a terminal that is both streams."""
+    master, slave = pty.openpty()
+    with os.fdopen(slave, "w", encoding=encoding, errors="replace") as stream:
+        use(Terminal(stream, stream))
+    seen = b""
+    with contextlib.suppress(OSError):  # how the end of a terminal is told
+        while piece := os.read(master, 65536):
+            seen += piece
+    os.close(master)
+    return seen.decode()
+
+
+def test_an_answer_goes_to_standard_output_and_the_rest_to_standard_error():
+    out, err = to_files(
+        [
+            call("weather", {"town": "Bergen"}, input_tokens=10, output_tokens=5),
+            say("It rains.", input_tokens=20, output_tokens=3),
+        ]
+    )
+    assert out == "It rains.\n"
+    assert err[0].startswith("✓ weather(town='Bergen') → 14 B")
+    assert err[1].startswith("finished · 2 requests · 30 tokens in, 8 out · ")
+
+
+def test_a_tool_that_failed_says_why():
+    _, err = to_files([call("weather", {"town": "Atlantis"}), say("Sunk.")])
+    assert err[0].startswith("✗ weather(town='Atlantis') → ")
+    assert "no such town" in err[0]
+
+
+def test_words_before_a_call_and_words_after_it_stand_on_lines_of_their_own():
+    out, _ = to_files([say("Let me look.") + call("weather", {"town": "Bergen"}), say("It rains.")])
+    assert out == "Let me look.\nIt rains.\n"
+
+
+def test_a_failed_run_ends_the_line_and_names_the_session():
+    out, err = files()
+    with pytest.raises(RunFailed):
+        shown([ModelError("no", kind="auth")], PeopleView(Terminal(out, err)))
+    assert written(err).startswith("failed · session ")
+
+
+def test_at_a_terminal_text_is_shown_as_it_comes():
+    def use(terminal: Terminal) -> None:
+        view = PeopleView(terminal)
+        view.show(events.TurnStart(**WHERE, turn=1))
+        view.show(events.TextDelta(**WHERE, text="It "))
+        view.show(events.TextDelta(**WHERE, text="rains."))
+
+    assert at_terminal(use).replace("\x1b", "").endswith("It rains.")
+
+
+def test_a_stream_that_broke_is_said_and_its_text_comes_again_on_a_new_line():
+    def use(terminal: Terminal) -> None:
+        view = PeopleView(terminal)
+        view.show(events.TextDelta(**WHERE, text="It ra"))
+        view.show(events.StreamRestart(**WHERE, attempt=1, error=Failure("ModelError", "cut")))
+        view.show(events.TextDelta(**WHERE, text="It rains."))
+
+    seen = at_terminal(use)
+    assert "It ra\r\n" in seen
+    assert "the stream broke, asking again: cut" in seen
+
+
+def test_where_text_cannot_be_taken_back_only_whole_answers_are_written():
+    out, err = files()
+    view = PeopleView(Terminal(out, err))
+    view.show(events.TextDelta(**WHERE, text="It ra"))
+    view.show(events.StreamRestart(**WHERE, attempt=1, error=Failure("ModelError", "cut")))
+    assert written(out) == ""
+
+
+def test_while_a_tool_runs_a_terminal_shows_its_call():
+    def use(terminal: Terminal) -> None:
+        view = PeopleView(terminal)
+        view.show(events.ToolStart(**WHERE, call_id="1", name="weather", arguments={"town": "Bergen"}))
+        terminal.idle()
+
+    assert "weather(town='Bergen')" in at_terminal(use)
+
+
+def test_a_terminal_without_our_signs_gets_others():
+    def use(terminal: Terminal) -> None:
+        terminal.note("✓ read → 3 B · done…")
+
+    assert "+ read -> 3 B - done..." in at_terminal(use, encoding="latin-1")
+
+
+def test_no_colour_is_used_where_none_is_wanted(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    assert "\x1b[31m" not in at_terminal(lambda terminal: terminal.note("no", "error"))
+
+
+def test_an_escape_sequence_in_an_answer_does_not_reach_the_terminal():
+    assert "\x1b[2J" not in at_terminal(lambda terminal: terminal.write("\x1b[2Jgone\n"))
+
+
+def test_a_program_gets_each_event_as_a_line_and_last_the_result(capfdbinary: pytest.CaptureFixture[bytes]):
+    shown(
+        [call("weather", {"town": "Bergen"}), say("It rains.", input_tokens=2, output_tokens=1)], JsonView()
+    )
+    *told, last = capfdbinary.readouterr().out.splitlines()
+    kinds = [type(decode_event(line)) for line in told]
+    assert kinds[0] is not events.PodStarted  # the run's own events, from its start
+    assert kinds.count(events.RunStart) == kinds.count(events.RunEnd) == 1
+    assert kinds.index(events.ToolStart) < kinds.index(events.ToolResulted) < kinds.index(events.TextDelta)
+    result = msgspec.json.decode(last)
+    assert result["type"] == "RunResult"
+    assert (result["text"], result["outcome"]) == ("It rains.", "finished")
+    assert result["session_id"]
+
+
+def test_a_program_is_told_of_a_failed_run_as_data(capfdbinary: pytest.CaptureFixture[bytes]):
+    with pytest.raises(RunFailed):
+        shown([ModelError("no", kind="auth", hint="a key")], JsonView())
+    result = msgspec.json.decode(capfdbinary.readouterr().out.splitlines()[-1])
+    assert result["outcome"] == "failed"
+    assert result["error"] == {
+        "kind": "ModelError",
+        "message": "no",
+        "hint": "a key",
+        "details": {"kind": "auth"},
+    }
+
+
+def test_usage_that_no_server_told_is_said_to_be_unknown():
+    _, err = to_files([say("ok")])
+    assert "tokens unknown" in err[-1]
+    assert Usage().total_tokens is None

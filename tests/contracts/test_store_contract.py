@@ -1,0 +1,310 @@
+"""What every session store owes: the same tests over each kind, with real files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+
+import pytest
+from store_kit import KINDS, add, bodies, child_of, done, make
+
+from actors.sessions.chain import chained, head_of, verified
+from actors.sessions.store import MemoryStore, SessionStore
+from protocol.entries import Head, StoredEntry
+from protocol.errors import HeadConflict, SessionInUse, SessionNotFound
+
+Open = Callable[[], SessionStore]
+
+
+@pytest.fixture(params=["memory", *KINDS])
+def kind(request) -> str:
+    return request.param
+
+
+@pytest.fixture
+def opened(kind, tmp_path) -> Iterator[Open]:
+    """Opens the same store again and again, as one process after the other would."""
+    stores: list[SessionStore] = []
+    memory = MemoryStore()
+
+    def open_it() -> SessionStore:
+        stores.append(memory if kind == "memory" else KINDS[kind](tmp_path))
+        return stores[-1]
+
+    yield open_it
+    for store in stores:
+        store.close()
+
+
+@pytest.fixture
+def store(opened) -> SessionStore:
+    return opened()
+
+
+@pytest.fixture
+def kept(kind) -> None:
+    if kind == "memory":
+        pytest.skip("memory ends with its process")
+
+
+def test_what_was_appended_is_read_back_byte_for_byte(store):
+    entries = make(store, "s", "a", "b")
+    more = chained(bodies("c", "ü\\n\\u2028"), after=head_of(entries))
+    done(store.append("s", head_of(entries), more))
+    assert store.read("s") == entries + more
+    assert type(store.read("s")[0]) is StoredEntry
+    assert verified("s", store.read("s")) == entries + more
+
+
+def test_reading_goes_in_pages(store):
+    entries = make(store, "s", *map(str, range(10)))
+    assert store.read("s", after=4) == entries[4:]
+    assert store.read("s", after=4, limit=3) == entries[4:7]
+    assert store.read("s", after=10) == []
+    assert store.read("s", limit=0) == []
+
+
+def test_numbers_go_on_from_the_parents(store):
+    entries = make(store, "s", "a", "b", "c")
+    child = make(store, "t", "d", "e", parent=child_of("s", entries))
+    assert [entry.seq for entry in store.read("t")] == [4, 5]
+    assert store.read("t", after=4) == child[1:]
+    assert store.info("t").head == head_of(child)
+    add(store, "t", head_of(child), "f")
+    assert [entry.seq for entry in store.read("t", after=3)] == [4, 5, 6]
+
+
+def test_info_tells_pod_times_head_and_parent(store):
+    entries = make(store, "s", "a", pod="reader")
+    parent = child_of("s", entries, "compacted_from")
+    child = make(store, "t", "b", parent=parent)
+    info = store.info("s")
+    assert (info.session_id, info.pod, info.parent, info.head) == ("s", "reader", None, head_of(entries))
+    assert info.created_at <= info.updated_at
+    assert store.info("t").parent == parent
+    assert store.info("t").head == head_of(child)
+
+
+def test_an_unknown_session_is_told_as_such(store):
+    make(store, "s", "a")
+    for ask in (
+        lambda: store.read("x"),
+        lambda: store.info("x"),
+        lambda: store.claim("x", "pod"),
+        lambda: store.holder("x"),
+        lambda: store.torn("x"),
+        lambda: store.delete("x"),
+        lambda: add(store, "x", Head(1, bytes(32)), "b"),
+    ):
+        with pytest.raises(SessionNotFound, match="no session x in"):
+            ask()
+    assert store.successors("x") == []
+
+
+def test_a_session_is_made_only_once(store, opened):
+    make(store, "s", "a")
+    with pytest.raises(HeadConflict, match="exists already"):
+        make(store, "s", "b")
+    with pytest.raises(HeadConflict, match="exists already"):
+        make(opened(), "s", "b")
+    assert [entry.body for entry in store.read("s")] == bodies("a")
+
+
+def test_an_append_behind_another_head_is_refused_and_nothing_is_written(store):
+    entries = make(store, "s", "a", "b")
+    head = head_of(entries)
+    for wrong in (Head(1, entries[0].hash), Head(2, bytes(32)), Head(3, head.hash)):
+        with pytest.raises(HeadConflict):
+            add(store, "s", wrong, "x")
+    with pytest.raises(HeadConflict, match="cannot follow"):
+        done(store.append("s", head, [StoredEntry(7, bytes(32), b"{}")]))
+    assert store.read("s") == entries
+    add(store, "s", head, "c")
+
+
+def test_an_empty_append_changes_nothing(store):
+    entries = make(store, "s", "a")
+    done(store.append("s", head_of(entries), []))
+    assert store.read("s") == entries
+
+
+def test_appends_that_were_not_waited_for_are_kept_in_order(store):
+    head = head_of(make(store, "s", "a"))
+    futures = []
+    for text in "bcdef":
+        batch = chained(bodies(text), after=head)
+        futures.append(store.append("s", head, batch))
+        head = head_of(batch)
+    for future in futures:
+        done(future)
+    assert [entry.body for entry in store.read("s")] == bodies(*"abcdef")
+
+
+def test_flush_waits_for_all_that_was_given(store):
+    head = head_of(make(store, "s", "a"))
+    store.append("s", head, chained(bodies("b"), after=head))
+    store.flush()
+    assert len(store.read("s")) == 2
+
+
+def test_a_batch_that_conflicts_fails_alone(store):
+    heads = {name: head_of(make(store, name, "a")) for name in "stu"}
+    futures = []
+    for name, head in heads.items():
+        after = Head(9, bytes(32)) if name == "t" else head
+        try:
+            futures.append(store.append(name, after, chained(bodies("b"), after=after)))
+        except HeadConflict:
+            futures.append(None)
+    for name, future in zip("stu", futures, strict=True):
+        if name == "t" and future is not None:
+            with pytest.raises(HeadConflict):
+                future.result(timeout=10)
+        else:
+            done(future)
+    assert {name: len(store.read(name)) for name in "stu"} == {"s": 2, "t": 1, "u": 2}
+
+
+def test_large_batches_and_large_entries_are_kept(store):
+    entries = make(store, "s", *map(str, range(1000)))
+    big = chained([b'"' + b"x" * 3_000_000 + b'"', *bodies("b")], after=head_of(entries))
+    done(store.append("s", head_of(entries), big))
+    assert verified("s", store.read("s")) == entries + big
+
+
+def test_sessions_are_listed_last_changed_first(store):
+    heads = {name: head_of(make(store, name, "a", pod=f"pod-{name}")) for name in "stu"}
+    add(store, "t", heads["t"], "b")
+    add(store, "s", heads["s"], "b")
+    assert [info.session_id for info in store.sessions()] == ["s", "t", "u"]
+    assert [info.session_id for info in store.sessions(limit=2)] == ["s", "t"]
+    assert [info.session_id for info in store.sessions(pod="pod-u")] == ["u"]
+    assert store.sessions(pod="nobody") == []
+    assert store.sessions()[0] == store.info("s")
+
+
+def test_successors_are_listed_oldest_first_and_outlive_their_parent(store):
+    entries = make(store, "s", "a")
+    for name, kind in (("b", "forked_from"), ("a", "compacted_from")):
+        make(store, name, "x", parent=child_of("s", entries, kind))
+    make(store, "other", "a")
+    assert [info.session_id for info in store.successors("s")] == ["b", "a"]
+    store.release("s")
+    store.delete("s")
+    assert [info.session_id for info in store.successors("s")] == ["b", "a"]
+
+
+def test_all_is_there_again_when_the_store_is_opened_again(store, opened, kept):
+    entries = make(store, "s", "a", "b", pod="reader")
+    make(store, "t", "c", parent=child_of("s", entries))
+    before = store.sessions()
+    store.close()
+    again = opened()
+    assert again.read("s") == entries
+    assert again.sessions() == before
+    add(again, "s", head_of(entries), "c")
+    assert verified("s", again.read("s"))[-1].body == bodies("c")[0]
+
+
+def test_close_can_be_called_twice_and_then_nothing_else(store, kept):
+    entries = make(store, "s", "a")
+    store.close()
+    store.close()
+    for use in (
+        lambda: store.read("s"),
+        lambda: add(store, "s", head_of(entries), "b"),
+        lambda: make(store, "t", "a"),
+    ):
+        with pytest.raises(Exception, match="is closed"):
+            use()
+
+
+def test_who_makes_a_session_holds_it(store):
+    make(store, "s", "a", pod="reader")
+    holder = store.holder("s")
+    assert holder is not None
+    assert (holder.pod, holder.pid) == ("reader", os.getpid())
+    with pytest.raises(SessionInUse, match="pod 'reader'") as caught:
+        store.claim("s", "writer")
+    assert (caught.value.pid, caught.value.pod) == (os.getpid(), "reader")
+
+
+def test_a_session_can_be_made_for_others(store):
+    make(store, "s", "a", claim=False)
+    assert store.holder("s") is None
+    assert store.claim("s", "reader").pod == "reader"
+
+
+def test_each_claim_is_a_generation_later(store):
+    head = head_of(make(store, "s", "a"))
+    store.release("s")
+    store.flush()
+    assert store.holder("s") is None
+    first = store.claim("s", "one")
+    store.release("s")
+    second = store.claim("s", "two")
+    assert (first.generation, second.generation) == (2, 3)
+    add(store, "s", head, "b")
+
+
+def test_letting_go_of_what_is_not_held_is_no_error(store):
+    make(store, "s", "a")
+    store.release("s")
+    store.release("s")
+    store.release("x")
+
+
+def test_another_user_of_the_store_cannot_take_what_is_held(store, opened, kept):
+    head = head_of(make(store, "s", "a", pod="reader"))
+    other = opened()
+    for use in (
+        lambda: other.claim("s", "writer"),
+        lambda: add(other, "s", head, "b"),
+        lambda: other.delete("s"),
+    ):
+        with pytest.raises(SessionInUse, match="reader"):
+            use()
+    assert other.holder("s") == store.holder("s")
+    store.release("s")
+    store.flush()
+    other.claim("s", "writer")
+    with pytest.raises(SessionInUse, match="writer"):
+        store.claim("s", "reader")
+    with pytest.raises(SessionInUse, match="writer"):
+        add(store, "s", head, "b")
+    add(other, "s", head, "b")
+
+
+def test_what_a_closed_store_held_is_free(store, opened, kept):
+    make(store, "s", "a")
+    store.close()
+    other = opened()
+    assert other.holder("s") is None
+    assert other.claim("s", "writer").generation == 2
+
+
+def test_many_users_of_one_store_write_side_by_side(store, opened, kept):
+    other = opened()
+    one, two = head_of(make(store, "s", "a")), head_of(make(other, "t", "a"))
+    for _ in range(20):
+        one, two = add(store, "s", one, "b"), add(other, "t", two, "b")
+    assert len(verified("s", other.read("s"))) == len(verified("t", store.read("t"))) == 21
+
+
+def test_a_session_that_nobody_holds_can_be_deleted(store):
+    make(store, "s", "a")
+    make(store, "t", "a")
+    with pytest.raises(SessionInUse):
+        store.delete("s")
+    store.release("s")
+    store.delete("s")
+    assert [info.session_id for info in store.sessions()] == ["t"]
+    with pytest.raises(SessionNotFound):
+        store.read("s")
+    make(store, "s", "anew")
+
+
+def test_a_sound_store_has_no_problems(store):
+    make(store, "s", "a")
+    assert store.problems() == []
+    assert store.torn("s") == 0

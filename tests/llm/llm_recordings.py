@@ -1,0 +1,97 @@
+"""Recorded answers of a real llama-server, and the reading of them that tests share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from actors.llm.base import Answer, Assembler, Block
+from actors.llm.openai_answer import ChatAnswer
+from actors.llm.sse import SSEParser
+
+FOLDER = Path(__file__).parents[1] / "data" / "wire" / "llama"
+WHERE = "127.0.0.1:8080"
+
+
+class Recording(NamedTuple):
+    """One answer: what went over the wire, and what HTTP makes of it."""
+
+    name: str
+    raw: bytes
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def streamed(self) -> bool:
+        return self.headers.get("content-type", "").startswith("text/event-stream")
+
+
+def recording(name: str) -> Recording:
+    raw = (FOLDER / f"{name}.resp").read_bytes()
+    head, _, rest = raw.partition(b"\r\n\r\n")
+    first, *lines = head.decode().split("\r\n")
+    headers = {key.lower(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    body = _unchunked(rest) if headers.get("transfer-encoding") == "chunked" else rest
+    return Recording(name, raw, int(first.split()[1]), headers, body)
+
+
+def recordings(*, status: int | None = None, streamed: bool | None = None) -> list[str]:
+    """The names of all recordings of a kind."""
+    found = (recording(path.stem) for path in sorted(FOLDER.glob("*.resp")))
+    return [
+        each.name
+        for each in found
+        if (status is None or (each.status == 200) == (status == 200))
+        and (streamed is None or each.streamed == streamed)
+    ]
+
+
+def _unchunked(data: bytes) -> bytes:
+    body = b""
+    while data:
+        size, _, data = data.partition(b"\r\n")
+        length = int(size or b"0", 16)
+        if not length:
+            break
+        body, data = body + data[:length], data[length + 2 :]
+    return body
+
+
+def blocks_of(*pieces: bytes) -> list[Block]:
+    """The blocks of a stream that comes in these pieces; raises what is wrong with it."""
+    parser, answer = SSEParser(), ChatAnswer(WHERE)
+    blocks: list[Block] = []
+    for piece in pieces:
+        blocks += answer.feed(parser.feed(piece))
+    blocks += answer.feed(parser.end())
+    if answer.failure is not None:
+        raise answer.failure
+    return blocks + answer.close()
+
+
+def answer_of(*pieces: bytes) -> Answer:
+    """The whole answer of a stream that comes in these pieces."""
+    return assembled(blocks_of(*pieces))
+
+
+def assembled(blocks: list[Block]) -> Answer:
+    assembler = Assembler()
+    for block in blocks:
+        assembler.feed(block)
+    return assembler.answer()
+
+
+def whole_answer_of(body: bytes) -> Answer:
+    """The answer of one JSON object."""
+    answer = ChatAnswer(WHERE)
+    blocks = answer.whole(body)
+    if answer.failure is not None:
+        raise answer.failure
+    return assembled(blocks + answer.close())
+
+
+def events(*chunks: bytes | str, done: bool = True) -> bytes:
+    """A stream of these chunks."""
+    encoded = [chunk.encode() if isinstance(chunk, str) else chunk for chunk in chunks]
+    return b"".join(b"data: %b\n\n" % chunk for chunk in [*encoded, *([b"[DONE]"] if done else [])])
