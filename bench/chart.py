@@ -67,11 +67,7 @@ def _cost(value: float, row: Row) -> float:
 
 def _row(number: int, row: Row, report: Report) -> Iterator[str]:
     y = _TOP + _LINE * number + 14
-    told = (
-        f"{words.number(row.value.median, row.unit)} ({words.target(row.target, row.unit)})"
-        if row.target
-        else ""
-    )
+    told = "" if row.target is None else f"({words.target(row.target, row.unit)})"
     yield f'<text x="16" y="{y + 4}">{escape(f"{row.claim}: {row.case}, {row.metric}")}</text>'
     ends = sorted(_x(_cost(value, row)) for value in (row.value.low, row.value.high))
     for other in report.rows:
