@@ -259,5 +259,6 @@ def _anchored(scope: Scope, base: Path) -> Scope:
 
 
 def _path(text: str, base: Path) -> str:
-    path = Path(text).expanduser()
+    # ``~name`` is some other user's home, which nobody means here: it is a file's name like any other.
+    path = Path(text).expanduser() if text == "~" or text.startswith("~/") else Path(text)
     return str(path if path.is_absolute() else Path(f"{base}/{path}"))

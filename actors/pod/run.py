@@ -17,6 +17,12 @@ from protocol.results import RunResult
 from protocol.usage import Usage
 
 
+class TypedRun(Run, frozen=True):
+    """A run, sent within this process, whose answer has to be an instance of ``output``."""
+
+    output: Any = None
+
+
 class QueuedRun(NamedTuple):
     """A run that waits for its turn."""
 
@@ -38,9 +44,13 @@ class RunState:
 
     __slots__ = (
         "answer",
+        "deadline",
         "ending",
         "error",
         "held",
+        "misfits",
+        "output",
+        "output_kind",
         "output_schema",
         "pending",
         "reply",
@@ -58,6 +68,10 @@ class RunState:
         self.run_id = run_id
         self.reply = reply
         self.output_schema: dict[str, Any] | None = None
+        #: The type that the answer has to be of, the instance once there is one, and how often it was none.
+        self.output_kind: Any = None
+        self.output: Any = None
+        self.misfits = 0
         self.steps = 0
         self.usage: Usage | None = None
         self.answer: AssistantItem | None = None
@@ -71,6 +85,8 @@ class RunState:
         self.unlogged: list[AsyncFuture[Any]] = []
         self.started_calls: set[str] = set()
         self.held: Reservation | None = None
+        #: ``time.monotonic()`` seconds by which the budget is used up.
+        self.deadline: float | None = None
         self.started_at = time.monotonic()
 
     @property
@@ -82,3 +98,10 @@ class RunState:
 def new_run_id() -> str:
     """An id for a run, unique for all practical ends."""
     return f"{random.getrandbits(64):016x}"
+
+
+def resolve(replies: list[AsyncFuture[Any]]) -> None:
+    """Answer all who wait that it is done, once."""
+    for reply in replies:
+        reply.set(None)
+    replies.clear()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Callable
 
 from actors.llm.base import (
@@ -15,39 +17,59 @@ from actors.llm.base import (
     TextChunk,
     ThinkingChunk,
 )
-from protocol.errors import ModelError
-from protocol.events import (
-    TextDelta,
-    ThinkingDelta,
-    ToolCallDelta,
-)
+from actors.llm.retry import GiveUp, decide
+from protocol.errors import Failure, ModelError
+from protocol.events import Retry, StreamRestart, TextDelta, ThinkingDelta, ToolCallDelta
 
 #: Tells a transient event: its kind and its own fields.
 Tell = Callable[..., None]
 
 
 async def answer(client: LLMClient, request: Request, tell: Tell, heard: Callable[[], bool]) -> Answer:
-    """The model's whole answer to ``request``.
+    """The model's whole answer to ``request``, asked for again as long as ``retry.decide`` says.
 
-    Deltas are told as they come, where anybody listens (``heard``). Raises what the client raises once
-    retrying has no more sense.
+    Deltas are told as they come, where anybody listens (``heard``); where an attempt breaks after some,
+    StreamRestart says that they are void. Raises what the client raises, once there is no sense in
+    another attempt.
     """
     attempt = 1
     while True:
-        stream = client.stream(request)
         assembler = Assembler()
         try:
-            async for block in stream:
-                assembler.feed(block)
-                if heard():
-                    _tell_delta(tell, block, assembler, attempt)
-            if not assembler.ended:
-                raise ModelError("the model's stream ended without an end", kind="protocol")
-            return assembler.answer()
-        finally:
-            close = getattr(stream, "aclose", None)
-            if close is not None:
-                await close()
+            return await _attempt(client, request, assembler, attempt, tell, heard)
+        except ModelError as error:
+            decision = decide(attempt, error, now=time.monotonic(), deadline=request.deadline)
+            if isinstance(decision, GiveUp):
+                raise decision.error from error.__cause__
+            failure = Failure.of(error)
+        if assembler.begun:
+            tell(StreamRestart, attempt=attempt, error=failure)
+        tell(Retry, attempt=attempt, wait=decision.seconds, error=failure)
+        await asyncio.sleep(decision.seconds)
+        attempt += 1
+
+
+async def _attempt(
+    client: LLMClient,
+    request: Request,
+    assembler: Assembler,
+    attempt: int,
+    tell: Tell,
+    heard: Callable[[], bool],
+) -> Answer:
+    stream = client.stream(request)
+    try:
+        async for block in stream:
+            assembler.feed(block)
+            if heard():
+                _tell_delta(tell, block, assembler, attempt)
+    finally:
+        close = getattr(stream, "aclose", None)
+        if close is not None:
+            await close()
+    if not assembler.ended:
+        raise ModelError("the model's stream ended without an end", kind="protocol")
+    return assembler.answer()
 
 
 def _tell_delta(tell: Tell, block: Block, assembler: Assembler, attempt: int) -> None:

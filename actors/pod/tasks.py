@@ -1,0 +1,224 @@
+"""A pod's task list: its store, rebuilt from the history alone, and the tools by which a model keeps it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Annotated, Literal, Self
+
+import msgspec
+from msgspec import Meta, Struct
+
+from actors.compaction.compose import SNAPSHOT
+from actors.tools.base import Tool, ToolContext, tool
+from protocol.errors import ToolError
+from protocol.items import AssistantItem, Item, SystemItem, ToolCall, ToolResult
+
+Status = Literal["pending", "inprogress", "completed", "deleted"]
+
+#: The key of ``ToolContext.extras`` under which the tools find a function from a pod's name to its store.
+TASKS = "tasks"
+#: A snapshot has all tasks that are open, and of the others no more than the newest.
+MOST_CLOSED = 20
+
+
+class Task(Struct, frozen=True):
+    """Something to do. A deleted task keeps its id, and can still be asked for by it."""
+
+    taskid: int
+    subject: str
+    description: str
+    status: Status = "pending"
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is still to be done."""
+        return self.status in {"pending", "inprogress"}
+
+
+class Told(Struct, frozen=True):
+    """What a model is told of a task that it wrote: short, so that no cap on outputs can cut it."""
+
+    taskid: int
+    status: Status = "pending"
+
+
+class _Creation(Struct, frozen=True):
+    subject: str
+    description: str
+
+
+class _Update(Struct, frozen=True):
+    taskid: int
+    status: Status | None = None
+    subject: str | None = None
+    description: str | None = None
+
+
+class TaskStore:
+    """The tasks of one pod, as its history tells them.
+
+    What a tool does here counts once its result is in the history: after a cancel, a roll-back or a
+    compaction, make a new store by ``replayed``.
+    """
+
+    __slots__ = ("_tasks", "next_id")
+
+    def __init__(self) -> None:
+        self._tasks: dict[int, Task] = {}
+        self.next_id = 1
+
+    def __repr__(self) -> str:
+        return f"<TaskStore of {len(self._tasks)} tasks>"
+
+    @classmethod
+    def replayed(cls, items: Sequence[Item]) -> Self:
+        """The store that a history leads to: its newest snapshot, and the calls after it that succeeded.
+
+        Only the runtime's own words are taken for a snapshot, never a user's or a tool's.
+        """
+        store = cls()
+        calls: dict[str, ToolCall] = {}
+        for item in items:
+            if isinstance(item, AssistantItem):
+                calls.update((call.id, call) for call in item.calls if call.name in _WRITERS)
+            elif isinstance(item, ToolResult):
+                call = calls.pop(item.call_id, None)
+                if call is not None and not item.is_error:
+                    store._repeat(call, item.text)
+            elif isinstance(item, SystemItem) and item.text.startswith(SNAPSHOT):
+                store._take(item.text)
+        return store
+
+    def create(self, subject: str, description: str) -> Task:
+        """Add a task, to be done; ids count from 1 and never come again."""
+        return self._put(Task(self.next_id, subject, description))
+
+    def update(
+        self,
+        taskid: int,
+        status: Status | None = None,
+        subject: str | None = None,
+        description: str | None = None,
+    ) -> Task:
+        """Change what is given of a task. Raises ToolError."""
+        if status is None and subject is None and description is None:
+            raise ToolError("at least one of status, subject, description is required")
+        task = self.get(taskid)
+        return self._put(
+            Task(
+                taskid,
+                task.subject if subject is None else subject,
+                task.description if description is None else description,
+                task.status if status is None else status,
+            )
+        )
+
+    def get(self, taskid: int) -> Task:
+        """The task of that id, a deleted one too. Raises ToolError."""
+        task = self._tasks.get(taskid)
+        if task is None:
+            raise ToolError(f"taskid {taskid} not found")
+        return task
+
+    def list(self) -> list[Task]:
+        """The tasks in order of their ids, without the deleted."""
+        return [task for task in self._tasks.values() if task.status != "deleted"]
+
+    def snapshot(self) -> str:
+        """The store as text for a model, from which ``replayed`` makes it again."""
+        closed = [taskid for taskid, task in self._tasks.items() if not task.is_open]
+        forgotten = set(closed[:-MOST_CLOSED])
+        kept = [task for taskid, task in self._tasks.items() if taskid not in forgotten]
+        lines = [msgspec.json.encode(task).decode() for task in kept] or ["no tasks"]
+        return "\n".join([f"next taskid: {self.next_id}", *lines])
+
+    def _put(self, task: Task) -> Task:
+        self._tasks[task.taskid] = task
+        self.next_id = max(self.next_id, task.taskid + 1)
+        return task
+
+    def _repeat(self, call: ToolCall, result: str) -> None:
+        """Do again what a call did; the id is the one that its result told."""
+        try:
+            if call.name == TASK_CREATE:
+                wanted = msgspec.convert(call.arguments, _Creation)
+                told = msgspec.json.decode(result, type=Told)
+                self._put(Task(told.taskid, wanted.subject, wanted.description))
+            else:
+                change = msgspec.convert(call.arguments, _Update)
+                self.update(change.taskid, change.status, change.subject, change.description)
+        except (msgspec.DecodeError, ToolError):
+            return  # a tool of the user's own that has this name, not ours
+
+    def _take(self, text: str) -> None:
+        """Become what a snapshot says, if it is one."""
+        found = re.match(rf"{re.escape(SNAPSHOT)}\nnext taskid: (\d{{1,9}})\n", text)
+        if found is None:
+            return
+        lines = [line for line in text[found.end() :].split("\n") if line.startswith("{")]
+        try:
+            tasks = [msgspec.json.decode(line, type=Task) for line in lines]
+        except msgspec.DecodeError:
+            return
+        self._tasks, self.next_id = {}, int(found[1])
+        for task in tasks:
+            self._put(task)
+
+
+TaskStores = Callable[[str], TaskStore]
+
+TASK_CREATE, TASK_UPDATE = "TaskCreate", "TaskUpdate"
+_WRITERS = frozenset({TASK_CREATE, TASK_UPDATE})
+
+TaskId = Annotated[int, Meta(description="the number that TaskCreate gave the task")]
+Subject = Annotated[str, Meta(description="what is to be done, in a few words")]
+Description = Annotated[str, Meta(description="what it takes to be done")]
+
+
+# The tools are coroutines though they wait for nothing: a store belongs to its pod's event loop.
+
+
+@tool(name=TASK_CREATE)
+async def task_create(subject: Subject, description: Description, ctx: ToolContext) -> Told:
+    """Put a task on the list of what is to be done, and get its taskid."""
+    return _told(_store(ctx).create(subject, description))
+
+
+@tool(name=TASK_UPDATE)
+async def task_update(
+    taskid: TaskId,
+    ctx: ToolContext,
+    status: Status | None = None,
+    subject: Subject | None = None,
+    description: Description | None = None,
+) -> Told:
+    """Change a task's status, subject or description; at least one of them is needed."""
+    return _told(_store(ctx).update(taskid, status, subject, description))
+
+
+@tool(name="TaskGet", concurrency="read_only")
+async def task_get(taskid: TaskId, ctx: ToolContext) -> Task:
+    """Read one task with its description."""
+    return _store(ctx).get(taskid)
+
+
+@tool(name="TaskList", concurrency="read_only")
+async def task_list(ctx: ToolContext) -> str:
+    """List the tasks with their status, one a line; those that were deleted are left out."""
+    lines = [f"{task.taskid}. [{task.status}] {task.subject}" for task in _store(ctx).list()]
+    return "\n".join(lines) or "no tasks"
+
+
+TASK_TOOLS: tuple[Tool, ...] = (task_create, task_update, task_get, task_list)
+
+
+def _told(task: Task) -> Told:
+    return Told(task.taskid, task.status)
+
+
+def _store(ctx: ToolContext) -> TaskStore:
+    stores: TaskStores | None = ctx.extras.get(TASKS)
+    if stores is None:
+        raise ToolError("this pod keeps no task list")
+    return stores(ctx.pod)

@@ -1,0 +1,260 @@
+"""PodSystem: entered both ways, names, registries of their own, ends."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+from pathlib import Path
+
+import pytest
+
+from actors.llm.scripted import ScriptedClient, call, say
+from actors.sessions.store import MemoryStore
+from actors.system import PodSystem
+from actors.tools.base import tool
+from protocol.errors import (
+    ManifestError,
+    MissingKey,
+    NameTaken,
+    PodNotFound,
+    RunFailed,
+    ScriptLeftover,
+    SessionNotFound,
+    SystemNotRunning,
+    WouldDeadlock,
+)
+from protocol.events import Alert, PodStarted, PodStopped, RunEnd
+from protocol.manifest import PodManifest
+
+
+def test_the_same_program_works_without_an_event_loop() -> None:
+    with PodSystem() as system:
+        pod = system.spawn(PodManifest.of(name="a"), client=ScriptedClient([say("hello")])).get(timeout=5)
+        with pod.subscribe(RunEnd) as events:
+            assert pod.run("hi").get(timeout=5).text == "hello"
+            assert isinstance(events.get(timeout=5), RunEnd)
+        assert type(system.subscribe("a", since=0).drain()[0]) is PodStarted
+
+
+def test_a_system_with_a_thread_of_its_own_works_inside_a_running_loop() -> None:
+    async def main() -> None:
+        with PodSystem() as system:
+            pod = await system.spawn(PodManifest.of(), client=ScriptedClient([say("a"), say("b")]))
+            assert (await pod.run("1")).text == "a"
+            assert pod.run("2").get(timeout=5).text == "b"
+
+    asyncio.run(main())
+
+
+def test_waiting_on_the_loop_that_has_to_answer_is_refused() -> None:
+    async def main() -> None:
+        async with PodSystem() as system:
+            pod = await system.spawn(PodManifest.of(), client=ScriptedClient([say("a")]))
+            run = pod.run("1")
+            with pytest.raises(WouldDeadlock):
+                run.get(timeout=5)
+            assert (await run).text == "a"
+
+    asyncio.run(main())
+
+
+def test_futures_are_taken_by_gather_wait_for_and_ensure_future() -> None:
+    async def main() -> None:
+        async with PodSystem() as system:
+            pod = await system.spawn(PodManifest.of(), client=ScriptedClient([say("a"), say("b"), say("c")]))
+            first, second = await asyncio.gather(pod.run("1"), asyncio.ensure_future(pod.run("2")))
+            third = await asyncio.wait_for(pod.run("3"), 5)
+            assert [first.text, second.text, third.text] == ["a", "b", "c"]
+
+    asyncio.run(main())
+
+
+def test_work_goes_on_when_its_awaiter_is_gone() -> None:
+    async def main() -> None:
+        async with PodSystem() as system:
+            pod = await system.spawn(PodManifest.of(), client=ScriptedClient([say("a")]))
+            with pod.subscribe(RunEnd) as events:
+                waiting = asyncio.ensure_future(pod.run("1"))
+                await asyncio.sleep(0)
+                waiting.cancel()
+                end = await anext(events)
+            assert isinstance(end, RunEnd)
+            assert end.outcome == "finished"
+
+    asyncio.run(main())
+
+
+def test_an_explicit_name_is_taken_once_and_a_manifests_name_gets_a_number() -> None:
+    async def main() -> None:
+        async with PodSystem() as system:
+            manifest = PodManifest.of(name="a")
+            pods = [await system.spawn(manifest, client=ScriptedClient([])) for _ in range(3)]
+            assert [pod.name for pod in pods] == ["a", "a-2", "a-3"]
+            with pytest.raises(NameTaken):
+                await system.spawn(manifest, client=ScriptedClient([]), name="a-2")
+            assert system.get("a-3") is pods[2]
+            await pods[0].stop()
+            with pytest.raises(PodNotFound):
+                system.get("a")
+            assert system.pods() == pods[1:]
+
+    asyncio.run(main())
+
+
+def test_two_systems_in_one_process_do_not_see_each_other() -> None:
+    async def main() -> None:
+        async with PodSystem() as one, PodSystem() as two:
+            await one.spawn(PodManifest.of(name="a"), client=ScriptedClient([]))
+            assert two.pods() == []
+            await two.spawn(PodManifest.of(name="a"), client=ScriptedClient([]), name="a")
+
+    asyncio.run(main())
+
+
+def test_a_system_that_is_not_entered_or_was_left_says_so() -> None:
+    system = PodSystem()
+    with pytest.raises(SystemNotRunning, match="not entered"):
+        system.spawn(PodManifest.of())
+    system.stop().get(timeout=1)
+    with PodSystem() as left:
+        pass
+    with pytest.raises(SystemNotRunning, match="left"):
+        left.spawn(PodManifest.of())
+
+
+def test_stop_is_idempotent_and_may_come_before_the_exit() -> None:
+    async def main() -> None:
+        async with PodSystem() as system:
+            pod = await system.spawn(PodManifest.of(name="a"), client=ScriptedClient([]))
+            with system.subscribe() as events:
+                await asyncio.gather(system.stop(), system.stop())
+                assert [isinstance(e, PodStopped) for e in events.drain() if e.durable] == [True]
+            assert not pod.ref.is_alive()
+
+    asyncio.run(main())
+    with PodSystem() as system:
+        system.stop().get(timeout=5)
+
+
+def test_replies_left_in_a_script_are_told_at_the_exit() -> None:
+    async def leftover() -> None:
+        async with PodSystem() as system:
+            await system.spawn(PodManifest.of(), client=ScriptedClient([say("unused")]))
+
+    with pytest.raises(ScriptLeftover, match="1 of 1"):
+        asyncio.run(leftover())
+
+    async def failing() -> None:
+        async with PodSystem() as system:
+            await system.spawn(PodManifest.of(), client=ScriptedClient([say("unused")]))
+            raise KeyError("first")
+
+    with pytest.raises(KeyError, match="first"):
+        asyncio.run(failing())
+
+
+def test_a_session_that_is_not_there_is_an_error_and_no_pod_is_left() -> None:
+    async def main() -> None:
+        async with PodSystem() as system:
+            with pytest.raises(SessionNotFound):
+                await system.spawn(PodManifest.of(name="a"), client=ScriptedClient([]), resume="nowhere")
+            assert system.pods() == []
+            with pytest.raises(SessionNotFound):
+                system.subscribe("nobody", since=0)
+
+    asyncio.run(main())
+
+
+def test_a_model_that_is_unknown_or_lacks_its_key_is_refused_at_spawn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+
+    async def main() -> None:
+        async with PodSystem() as system:
+            with pytest.raises(ManifestError, match="'nonesuch'"):
+                await system.spawn(PodManifest.of(model="nonesuch/x"))
+            with pytest.raises(MissingKey, match="OPENAI_API_KEY"):
+                await system.spawn(PodManifest.of(model="openai/x"))
+            with pytest.raises(MissingKey, match="MY_KEY"):
+                await system.spawn(PodManifest.of(model="ollama/x", api_key_env="MY_KEY"))
+
+    asyncio.run(main())
+
+
+def test_a_dead_server_is_named_with_its_url_and_how_to_start_it() -> None:
+    async def main() -> None:
+        async with PodSystem() as system:
+            manifest = PodManifest.of(model="ollama/x", base_url="http://127.0.0.1:9/v1", seconds=1.5)
+            pod = await system.spawn(manifest)
+            with pytest.raises(RunFailed, match=r"http://127\.0\.0\.1:9/v1.*ollama serve"):
+                await pod.run("hi")
+
+    asyncio.run(main())
+
+
+def test_a_session_outlives_its_system(tmp_path: Path) -> None:
+    url = f"sqlite:{tmp_path / 'pods.db'}"
+
+    async def first() -> str:
+        async with PodSystem(url) as system:
+            pod = await system.spawn(PodManifest.of(name="a"), client=ScriptedClient([say("one")]))
+            return (await pod.run("1")).session_id
+
+    async def second(session: str) -> None:
+        async with PodSystem(url) as system:
+            pod = await system.spawn(
+                PodManifest.of(name="a"), client=ScriptedClient([say("two")]), resume=session
+            )
+            await pod.run("2")
+            assert [item.text for item in await pod.history()] == ["1", "one", "2", "two"]
+            starts = system.subscribe("a", PodStarted, since=0).drain()
+            assert [e.resumed for e in starts if isinstance(e, PodStarted)] == [False, True]
+
+    asyncio.run(second(asyncio.run(first())))
+
+
+def test_thresholds_in_the_wrong_order_are_told_as_an_alert() -> None:
+    async def main() -> None:
+        async with PodSystem() as system:
+            manifest = PodManifest.of(name="a", compact_threshold=200, compact_request_threshold=100)
+            await system.spawn(manifest, client=ScriptedClient([]))
+            alerts = system.subscribe("a", Alert, since=0).drain()
+            assert ["swap the two" in a.text for a in alerts if isinstance(a, Alert)] == [True]
+
+    asyncio.run(main())
+
+
+def test_a_thousand_pods_run_at_once_and_leave_nothing_behind() -> None:
+    @tool
+    async def look() -> str:
+        return "seen"
+
+    async def main() -> None:
+        async with PodSystem() as system:
+            manifest = PodManifest.of(name="p")
+            pods = [
+                await system.spawn(manifest, client=ScriptedClient([call("look"), say(str(n))]), tools=[look])
+                for n in range(1000)
+            ]
+            results = await asyncio.gather(*(pod.run("go") for pod in pods))
+            assert [r.text for r in results] == [str(n) for n in range(1000)]
+
+    before = threading.active_count()
+    asyncio.run(main())
+    assert threading.active_count() == before
+
+
+def test_a_hundred_thousand_idle_pods_start_and_stop_in_one_process() -> None:
+    async def main() -> None:
+        client = ScriptedClient([])
+        async with PodSystem(MemoryStore()) as system:
+            manifest = PodManifest.of(name="p")
+            for _ in range(100_000):
+                await system.spawn(manifest, client=client)
+            assert len(system.pods()) == 100_000
+        assert system.pods() == []
+
+    asyncio.run(main())
+    gc.collect()
