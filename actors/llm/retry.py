@@ -42,7 +42,7 @@ class GiveUp(Struct, frozen=True):
     error: ModelError
 
 
-def decide(  # noqa: PLR0913 - all that the decision depends on
+def decide(
     attempt: int,
     error: ModelError,
     *,
