@@ -7,8 +7,10 @@ import httpx
 import pytest
 from llm_server import SteppedLoop, idle, run_stepped
 
-from actors.llm.http import HttpPool, Watch, base_url_of, is_loopback, proxy_for, where_of
+from actors.llm.address import base_url_of, is_loopback, proxy_for, where_of
+from actors.llm.http import HttpPool
 from actors.llm.transport import explained
+from actors.llm.watch import Watch
 from protocol.errors import ModelError
 
 
