@@ -1,6 +1,7 @@
 """HTTP's edges: addresses, proxies, and time-outs that interrupt nothing but a wait."""
 
 import asyncio
+import ssl
 
 import aiohttp
 import httpx
@@ -147,6 +148,7 @@ def test_the_same_server_and_key_share_their_connections_and_others_do_not():
         (aiohttp.ClientPayloadError("x"), "connection"),
         (aiohttp.InvalidURL("x"), "invalid_request"),
         (ConnectionResetError(), "connection"),
+        (ssl.SSLCertVerificationError("x"), "connection"),
     ],
 )
 def test_every_error_of_the_network_has_a_kind(error, kind):

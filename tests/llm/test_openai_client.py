@@ -325,6 +325,22 @@ def test_a_redirect_is_not_followed_with_the_key():
     asyncio.run(main())
 
 
+def test_a_server_that_speaks_no_tls_is_a_clear_error():
+    async def plain(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        writer.close()
+
+    async def main() -> None:
+        server = await asyncio.start_server(plain, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        async with server, OpenAIClient(f"https://127.0.0.1:{port}/v1", "m") as client:
+            error = await failure_from(client)
+            assert (error.kind, error.retryable) == ("connection", False)
+            assert "http:" in error.hint
+
+    asyncio.run(main())
+
+
 def test_a_server_that_does_not_speak_http_is_a_clear_error():
     error, _ = refused(b"SSH-2.0-OpenSSH_9.2\r\n\r\n")
     assert error.kind == "protocol"
