@@ -15,40 +15,54 @@ from actors.cli.terminal import Terminal
 from actors.cli.views import put_json
 from actors.cli.words import ago, count, tokens
 from actors.sessions.replay import replay
-from actors.sessions.store import SessionInfo
+from actors.sessions.store import Holder, SessionInfo
 from protocol.items import AssistantItem
 from protocol.wire import decode_entry
 
-#: What ``ps`` says of a session's last run where its outcome alone would not be plain.
-_LAST = {"open": "interrupted or running", "none": "no run yet"}
+#: Sessions that ``ps`` lists for a person who does not ask for all.
+_LISTED = 30
 
 
 @click.command()
-@click.option("--pod", help="Only the sessions of this pod.")
+@click.option("--pod", metavar="NAME", help="Only the sessions of this pod.")
+@click.option("--all", "everything", is_flag=True, help=f"All of them, not only the last {_LISTED}.")
 @options.store
 @options.as_json
-def ps(pod: str | None, store: str | None, as_json: bool) -> None:
+def ps(pod: str | None, everything: bool, store: str | None, as_json: bool) -> None:
     """List the sessions, the last changed one first."""
+    limit = None if everything or as_json else _LISTED + 1
     with Reading(store) as reading:
-        sessions = [(info, reading.last_run(info)) for info in reading.sessions(pod)]
+        sessions = [
+            (info, reading.last_run(info), reading.holder(info.session_id))
+            for info in reading.sessions(pod, limit)
+        ]
         url = reading.url
     if as_json:
-        for info, last in sessions:
-            put_json({**_facts(info), "last_run": last})
-    elif not sessions:
-        Terminal().note(f"no sessions in {url}")
-    else:
-        _list(sessions)
+        for info, last, holder in sessions:
+            put_json({**_facts(info), "last_run": last, "holder": holder})
+        return
+    terminal = Terminal()
+    if not sessions:
+        terminal.note(f"no sessions in {url}")
+        return
+    _list(sessions if limit is None else sessions[:_LISTED], terminal)
+    if limit is not None and len(sessions) == limit:
+        terminal.note("there are more; --all lists them")
 
 
-def _list(sessions: list[tuple[SessionInfo, str]]) -> None:
+def _list(sessions: list[tuple[SessionInfo, str, Holder | None]], terminal: Terminal) -> None:
     now = time.time()
     rows: list[tuple[str, ...]] = [("SESSION", "POD", "CHANGED", "ENTRIES", "LAST RUN")]
-    rows += [
-        (info.session_id, info.pod, ago(info.updated_at, now), str(info.head.seq), _LAST.get(last, last))
-        for info, last in sessions
-    ]
-    Terminal().table(rows)
+    for info, last, holder in sessions:
+        changed = ago(info.updated_at, now)
+        rows.append((info.session_id, info.pod, changed, str(info.head.seq), _last_words(last, holder)))
+    terminal.table(rows)
+
+
+def _last_words(last: str, holder: Holder | None) -> str:
+    """How a session's last run stands: a run without an end goes on only where somebody holds it."""
+    words = {"open": "interrupted" if holder is None else "running", "none": "no run yet"}.get(last, last)
+    return words if holder is None else f"{words}, in process {holder.pid}"
 
 
 def _facts(info: SessionInfo) -> dict[str, Any]:
@@ -78,11 +92,17 @@ def show(session: str, store: str | None, as_json: bool) -> None:
     with Reading(store) as reading:
         info = reading.find(session)
         state = replay(reading.checked(info.session_id))
-        last = reading.last_run(info)
+        last, holder = reading.last_run(info), reading.holder(info.session_id)
         manifest = reading.manifest(info.session_id)
     answers = [item.text for item in state.items if isinstance(item, AssistantItem) and item.text]
     if as_json:
-        used = {"usage": state.usage, "cost": state.cost, "items": len(state.items), "last_run": last}
+        used = {
+            "usage": state.usage,
+            "cost": state.cost,
+            "items": len(state.items),
+            "last_run": last,
+            "holder": holder,
+        }
         put_json({**_facts(info), **used, "manifest": manifest, "answer": answers[-1] if answers else None})
         return
     model = "/".join(filter(None, (manifest.model.scheme, manifest.model.model_id)))
@@ -98,7 +118,7 @@ def show(session: str, store: str | None, as_json: bool) -> None:
         "changed": ago(info.updated_at, time.time()),
         "holds": f"{info.head.seq:,} entries, {count(len(state.items), 'item')}",
         "used": tokens(state.usage) + ("" if state.cost is None else f", ${state.cost:.4f}"),
-        "last run": _LAST.get(last, last),
+        "last run": _last_words(last, holder),
     }
     terminal = Terminal()
     for key, value in rows.items():

@@ -10,8 +10,8 @@ import click
 import msgspec
 
 from actors.cli.setting import default_store
-from actors.sessions.chain import verified
-from actors.sessions.store import SessionInfo, SessionStore
+from actors.sessions.chain import head_of, verified
+from actors.sessions.store import Holder, SessionInfo, SessionStore
 from actors.sessions.urls import open_store
 from protocol.entries import Entry, Head, SessionOpened, StoredEntry
 from protocol.errors import SessionNotFound
@@ -45,9 +45,9 @@ class Reading:
         if self._opened is not None:
             self._opened.close()
 
-    def sessions(self, pod: str | None = None) -> list[SessionInfo]:
-        """The sessions there are, the last changed one first."""
-        return [] if self._store is None else self._store.sessions(pod=pod)
+    def sessions(self, pod: str | None = None, limit: int | None = None) -> list[SessionInfo]:
+        """The sessions there are, the last changed one first, at most ``limit``."""
+        return [] if self._store is None else self._store.sessions(pod=pod, limit=limit)
 
     def find(self, beginning: str) -> SessionInfo:
         """The one session whose id begins so. Raises SessionNotFound, or UsageError if there are more."""
@@ -75,10 +75,9 @@ class Reading:
     def checked(self, session_id: str) -> Iterator[StoredEntry]:
         """All entries of a session, each checked against the one before. Raises SessionCorrupt."""
         before: Head | None = None
-        for entry in self.stored(session_id):
-            verified(session_id, [entry], before)
-            before = Head(entry.seq, entry.hash)
-            yield entry
+        while page := self._there().read(session_id, after=before.seq if before else 0, limit=_PAGE):
+            yield from verified(session_id, page, before)
+            before = head_of(page)
 
     def manifest(self, session_id: str) -> PodManifest:
         """What the pod of a session was asked to be. Raises WireError."""
@@ -99,6 +98,10 @@ class Reading:
                 break
             through = after
         return "none"
+
+    def holder(self, session_id: str) -> Holder | None:
+        """The process that holds a session, None if none does."""
+        return self._there().holder(session_id)
 
     def successors(self, session_id: str) -> list[SessionInfo]:
         """The sessions that go on from this one, oldest first."""

@@ -127,7 +127,7 @@ def _dialect_of(base_url: str) -> Dialect:
 class _Incoming:
     """An answer on its way: bytes of the network in, blocks out."""
 
-    __slots__ = ("_answer", "_begun", "_ended", "_parser", "_reply", "_where")
+    __slots__ = ("_answer", "_begun", "_cut", "_ended", "_parser", "_reply", "_where")
 
     def __init__(self, where: str, reply: Reply) -> None:
         self._where = where
@@ -136,6 +136,7 @@ class _Incoming:
         self._parser: SSEParser | None = None  # None until it is clear that it is a stream
         self._begun = b""
         self._ended = False
+        self._cut = False  # what came behind the finish reason was lost
 
     async def more(self) -> list[Block] | None:
         """The blocks that came with the next bytes, or None behind the last. Raises ModelError."""
@@ -158,7 +159,8 @@ class _Incoming:
             return None
         self._ended = True
         blocks = self._answer.close()
-        self._reply.settle()
+        if not self._cut:
+            self._reply.settle()
         return blocks
 
     def _feed(self, data: bytes) -> list[Block]:
@@ -198,4 +200,5 @@ class _Incoming:
         try:
             return await self._reply.read()
         except ModelError:
+            self._cut = True
             return b""
