@@ -104,6 +104,7 @@ class Mailroom:
                 self.loop.call_soon_threadsafe(self._deliver)
         except RuntimeError as error:
             self._awake = False
+            self._mail.clear()  # who waits for an answer learns that the loop is closed
             raise pykka.ActorDeadError("the event loop of the actor is closed") from error
 
     def _deliver(self) -> None:
