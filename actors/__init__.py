@@ -22,10 +22,13 @@ from actors.llm.base import (
     UsageReport,
 )
 from actors.llm.scripted import Reply, ScriptedClient, call, say
+from actors.pod.handle import Pod, RunStream
 from actors.runtime.actor import AsyncActor
 from actors.runtime.bus import Closed, Subscription
 from actors.runtime.future import AsyncFuture
 from actors.sessions.store import MemoryStore, SessionInfo, SessionStore
+from actors.system import PodSystem
+from actors.tools.base import Tool, Toolbox, ToolContext, tool
 from protocol import *  # noqa: F403 - every public protocol type, as protocol.__all__ lists them
 
 __all__ = [
@@ -39,16 +42,23 @@ __all__ = [
     "End",
     "LLMClient",
     "MemoryStore",
+    "Pod",
+    "PodSystem",
     "Reply",
     "Request",
+    "RunStream",
     "ScriptedClient",
     "SessionInfo",
     "SessionStore",
     "Subscription",
     "TextChunk",
     "ThinkingChunk",
+    "Tool",
+    "ToolContext",
+    "Toolbox",
     "UsageReport",
     "call",
     "say",
+    "tool",
 ]
 __all__ += _protocol.__all__

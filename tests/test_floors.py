@@ -13,7 +13,7 @@ FLOORS |= {"system": 5, "cli": 6, "server": 6}
 #: Modules that are one choice of many; only the two that put a pod together name them.
 CONCRETE = {f"actors.llm.{name}" for name in ("scripted", "offline", "openai", "anthropic")}
 CONCRETE |= {f"actors.sessions.{name}" for name in ("sqlite", "jsonl", "postgres")}
-ASSEMBLERS = {"actors/pod/assembly.py", "actors/system.py"}
+ASSEMBLERS = {"actors/pod/assembly.py", "actors/pod/models.py", "actors/system.py"}
 
 
 def modules(package: str) -> list[str]:

@@ -164,6 +164,10 @@ class Assembler:
         """The whole answer; only once ``ended``."""
         if self._end is None:
             raise ValueError("the stream has not ended")
+        if not self._calls and len(self._texts) == 1:
+            (chunks,) = self._texts.values()
+            item = AssistantItem(tuple(_parts(chunks)))
+            return Answer(item, self._end.stop_reason, self._usage, self._end.model)
         content = tuple(part for _, chunks in sorted(self._texts.items()) for part in _parts(chunks))
         calls = tuple(
             _call(start, "".join(pieces), complete=index in self._closed)
@@ -177,7 +181,7 @@ class Assembler:
 
 def _parts(chunks: list[TextChunk | ThinkingChunk]) -> list[Part]:
     """The parts of one block; a thinking block with nothing in it is none."""
-    text = "".join(chunk.text for chunk in chunks)
+    text = chunks[0].text if len(chunks) == 1 else "".join([chunk.text for chunk in chunks])
     if isinstance(chunks[0], TextChunk):
         return [TextPart(text)] if text else []
     thinking = [chunk for chunk in chunks if isinstance(chunk, ThinkingChunk)]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Collection
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from actors.pod.run import new_run_id
+from actors.llm.output import schema_for
+from actors.pod.run import TypedRun, new_run_id
 from actors.runtime.bus import Subscription
 from actors.runtime.future import AsyncFuture
 from protocol import commands
@@ -48,13 +49,19 @@ class Pod:
             PodStopped(f"pod {self.name!r} has stopped", hint="spawn it again with resume=")
         )
 
-    def run(self, content: Content, *, busy: Literal["queue", "reject"] = "queue") -> AsyncFuture[RunResult]:
+    def run(
+        self, content: Content, *, busy: Literal["queue", "reject"] = "queue", output: Any = None
+    ) -> AsyncFuture[RunResult]:
         """Give the pod work: a text, or parts. Resolves with the RunResult when the run ends.
 
         While another run goes on this one waits behind it (at most 32 do), or raises PodBusy with
-        ``busy="reject"``. Raises RunFailed with the cause, PodBusy, PodStopped.
+        ``busy="reject"``. ``output`` is a type that msgspec knows: the model is asked for JSON that fits it,
+        and the result's ``output`` is the instance. Raises RunFailed with the cause, PodBusy, PodStopped,
+        TypeError for a type that has no JSON Schema.
         """
-        return self._ask(commands.Run.of(content, busy=busy))
+        if output is None:
+            return self._ask(commands.Run.of(content, busy=busy))
+        return self._ask(TypedRun(parts_of(content), busy, schema_for(output), None, output))
 
     def stream(self, content: Content) -> RunStream:
         """Give the pod work and iterate over its events; the last one is ``RunEnd``."""

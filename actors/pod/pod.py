@@ -12,12 +12,13 @@ from pykka._envelope import Envelope
 
 from actors.compaction import policy
 from actors.llm.base import Answer, Request
+from actors.llm.output import Fit, parse_output
 from actors.pod import turn, worker
 from actors.pod.budget import Budget, Exceeded
 from actors.pod.compacting import CompactingActor
 from actors.pod.fork import Branch, branch_off
 from actors.pod.parts import PodParts
-from actors.pod.run import PendingInput, QueuedRun, RunState, new_run_id
+from actors.pod.run import PendingInput, QueuedRun, RunState, TypedRun, new_run_id
 from actors.pod.session_actor import CommitEnded, StepEnded
 from actors.runtime.actor import DEFERRED
 from actors.runtime.future import AsyncFuture
@@ -30,6 +31,7 @@ from protocol.errors import (
     ModelError,
     NotPaused,
     NotRunning,
+    OutputInvalid,
     PodBusy,
     PodError,
     PodStopped,
@@ -69,6 +71,8 @@ from protocol.usage import Usage
 
 #: Runs that may wait behind the one that goes on.
 QUEUE_LIMIT = 32
+#: How often a model may answer with something else than the type it was asked for.
+MISFITS = 2
 #: How long a stop waits for a step that was cancelled, in seconds.
 STOP_GRACE = 5.0
 INTERRUPTED = (
@@ -282,6 +286,8 @@ class PodActor(CompactingActor):
         notified = queued.source == "notify"
         run = RunState(command.run_id or new_run_id(), None if notified else queued.reply)
         run.output_schema = command.output_schema
+        if isinstance(command, TypedRun):
+            run.output_kind = command.output
         if notified:
             run.unlogged.append(queued.reply)
         self._run = run
@@ -360,9 +366,29 @@ class PodActor(CompactingActor):
         elif isinstance(step, turn.Finish):
             if step.why is not None:
                 run.error = CompactionFailed(step.why)
-            self._finish(run, step.outcome)
+            if step.outcome == "finished" and run.output_kind is not None:
+                self._finish_typed(run)
+            else:
+                self._finish(run, step.outcome)
         else:
             assert_never(step)
+
+    def _finish_typed(self, run: RunState) -> None:
+        """The run is over if the answer is of the type asked for; else the model hears why it is not."""
+        assert run.answer is not None
+        read = parse_output(run.answer.text, run.output_kind)
+        if isinstance(read, Fit):
+            run.output = read.value
+            self._finish(run, "finished")
+            return
+        run.misfits += 1
+        if run.misfits > MISFITS:
+            run.error = OutputInvalid(f"the model did not answer as asked: {read.why}")
+            self._finish(run, "failed")
+            return
+        self._log.record(SystemMessage, run.run_id, item=SystemItem.of(read.why))
+        run.answer = None
+        self._advance()
 
     def _folded_within(self, run: RunState, error: BaseException | None) -> None:
         """A compaction in the middle of a run has ended: the request follows, or the run fails."""
@@ -595,6 +621,7 @@ class PodActor(CompactingActor):
             usage=run.usage or Usage(),
             run_id=run.run_id,
             session_id=self._head.session_id,
+            output=run.output,
         )
 
     def _answer_cancels(self) -> None:
@@ -737,6 +764,7 @@ _EVENT_OF: dict[type, tuple[Any, dict[str, Any]]] = {
 
 _HANDLERS: dict[type, Callable[[PodActor, Any], Any]] = {
     commands.Run: PodActor._on_run,
+    TypedRun: PodActor._on_run,
     commands.Steer: PodActor._on_steer,
     commands.Notify: PodActor._on_notify,
     commands.Cancel: PodActor._on_cancel,

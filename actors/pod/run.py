@@ -17,6 +17,12 @@ from protocol.results import RunResult
 from protocol.usage import Usage
 
 
+class TypedRun(Run, frozen=True):
+    """A run, sent within this process, whose answer has to be an instance of ``output``."""
+
+    output: Any = None
+
+
 class QueuedRun(NamedTuple):
     """A run that waits for its turn."""
 
@@ -42,6 +48,9 @@ class RunState:
         "ending",
         "error",
         "held",
+        "misfits",
+        "output",
+        "output_kind",
         "output_schema",
         "pending",
         "reply",
@@ -59,6 +68,10 @@ class RunState:
         self.run_id = run_id
         self.reply = reply
         self.output_schema: dict[str, Any] | None = None
+        #: The type that the answer has to be of, the instance once there is one, and how often it was none.
+        self.output_kind: Any = None
+        self.output: Any = None
+        self.misfits = 0
         self.steps = 0
         self.usage: Usage | None = None
         self.answer: AssistantItem | None = None

@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
+from functools import partial
 from typing import Any, NamedTuple
 
 from pykka._envelope import Envelope
@@ -244,7 +245,10 @@ class SessionActor(AsyncActor):
 
     def _commit(self, then: Callable[[], None], *waiting: AsyncFuture[Any]) -> None:
         """Make what is recorded durable, then go on; ``waiting`` hear if the store refuses."""
-        self._commit_by(self._log.commit, then, lambda error: self._store_refused(error, waiting))
+        self._commit_by(self._log.commit, then, partial(self._lost, waiting))
+
+    def _lost(self, waiting: tuple[AsyncFuture[Any], ...], error: BaseException) -> None:
+        self._store_refused(error, waiting)
 
     def _commit_by(
         self,
@@ -252,19 +256,19 @@ class SessionActor(AsyncActor):
         then: Callable[[], None],
         refused: Callable[[BaseException], None],
     ) -> None:
-        commit = Commit(then, refused)
         if self._committing:
-            self._commits = [*(self._commits or ()), commit]
+            self._commits = [*(self._commits or ()), Commit(then, refused)]
             return
         try:
             pending = give()
         except SessionError as error:
-            self._refused(commit, error)
+            self._refused(Commit(then, refused), error)
             return
         if pending is None:
             then()
             return
         self._committing = True
+        commit = Commit(then, refused)
         pending.add_done_callback(lambda done: self._post(CommitEnded(commit, done.exception())))
 
     def _refused(self, commit: Commit, error: BaseException) -> None:

@@ -31,6 +31,16 @@ class Job:
                 self.future.set_exception(error)
 
 
+class _Marker:
+    """A place in the queue that somebody waits for; the ``last`` one ends the thread."""
+
+    __slots__ = ("last", "reached")
+
+    def __init__(self, *, last: bool) -> None:
+        self.last = last
+        self.reached = threading.Event()
+
+
 J = TypeVar("J", bound=Job)
 
 
@@ -48,7 +58,7 @@ class Committer(Generic[J]):
         self._name = name
         self._commit = commit
         self._limit = limit
-        self._jobs: SimpleQueue[J | None] = SimpleQueue()
+        self._jobs: SimpleQueue[J | _Marker] = SimpleQueue()
         self._thread: threading.Thread | None = None
         # Each of these has one writer: the caller's thread, or ours.
         self._given = self._finished = 0
@@ -76,32 +86,46 @@ class Committer(Generic[J]):
         self._jobs.put(job)
         return job.future
 
-    def _run(self) -> None:
-        more = True
-        while more:
-            group: list[J] = []
-            more = self._gather(group)
-            if group:
-                self._commit(group)
-                self._finished_bytes += sum(job.size for job in group)
-                self._finished += len(group)
-
-    def _gather(self, group: list[J]) -> bool:
-        """Wait for a job and take what else there is; False when it is the end."""
-        job = self._jobs.get()
-        while job is not None:
-            group.append(job)
-            if len(group) >= self.GROUP:
-                return True
-            try:
-                job = self._jobs.get_nowait()
-            except Empty:
-                return True
-        return False
+    def flush(self) -> None:
+        """Wait until all that was put is done with; from any thread."""
+        self._mark(_Marker(last=False))
 
     def close(self) -> None:
         """Commit what waits and end the thread; idempotent, and it can be used again."""
-        thread, self._thread = self._thread, None
-        if thread is not None:
-            self._jobs.put(None)
-            thread.join()
+        if self._mark(_Marker(last=True)) and self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+    def _mark(self, marker: _Marker) -> bool:
+        """Wait until the thread comes to the marker; whether there is a thread."""
+        if self._thread is None:
+            return False
+        self._jobs.put(marker)
+        marker.reached.wait()
+        return True
+
+    def _run(self) -> None:
+        while True:
+            group, marker = self._gather()
+            if group:
+                self._commit(group)
+                self._finished_bytes += sum([job.size for job in group])
+                self._finished += len(group)
+            if marker is not None:
+                marker.reached.set()
+                if marker.last:
+                    return
+
+    def _gather(self) -> tuple[list[J], _Marker | None]:
+        """Wait for a job and take what else there is, up to a marker."""
+        group: list[J] = []
+        item = self._jobs.get()
+        while not isinstance(item, _Marker):
+            group.append(item)
+            if len(group) >= self.GROUP:
+                return group, None
+            try:
+                item = self._jobs.get_nowait()
+            except Empty:
+                return group, None
+        return group, item

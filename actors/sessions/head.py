@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import random
 import time
 
 from protocol.entries import GENESIS, Head
@@ -38,8 +38,7 @@ class SessionHead:
 def new_session_id() -> str:
     """A UUID of version 7 (RFC 9562): unique, and in order of time."""
     millis = time.time_ns() // 1_000_000
-    random = int.from_bytes(os.urandom(10), "big")
-    high = (random >> 62) & 0xFFF
-    low = random & 0x3FFF_FFFF_FFFF_FFFF
+    # A name, not a secret; the generator is seeded anew in a forked child.
+    high, low = random.getrandbits(12), random.getrandbits(62)
     text = f"{millis:012x}7{high:03x}{0x8000_0000_0000_0000 | low:016x}"
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"

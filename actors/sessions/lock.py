@@ -41,6 +41,8 @@ class WriterLock:
         self.folder = folder
         self._id: str | None = None
         self._descriptor = -1
+        #: Whether this is a forked child's copy, which must not be used.
+        self.inherited = False
         _open_locks.add(self)
 
     @property
@@ -57,7 +59,7 @@ class WriterLock:
         return self._id
 
     def _take(self) -> None:
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.folder.mkdir(mode=0o700, exist_ok=True)
         self._remove_dead()
         while self._id is None:
             name = secrets.token_hex(8)
@@ -66,11 +68,11 @@ class WriterLock:
             )
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
-                os.write(
-                    descriptor, msgspec.json.encode(Writer(os.getpid(), socket.gethostname(), time.time()))
-                )
+                me = Writer(os.getpid(), socket.gethostname(), time.time())
+                os.write(descriptor, msgspec.json.encode(me))
             except OSError:
                 os.close(descriptor)
+                (self.folder / (name + _SUFFIX)).unlink(missing_ok=True)
                 raise
             if os.fstat(descriptor).st_nlink:
                 self._id, self._descriptor = name, descriptor
@@ -127,6 +129,7 @@ _open_locks: weakref.WeakSet[WriterLock] = weakref.WeakSet()
 
 def _after_fork_in_child() -> None:
     for lock in _open_locks:
+        lock.inherited = True
         with contextlib.suppress(OSError):
             lock.abandon()
 

@@ -17,6 +17,7 @@ from concurrent.futures import Future
 from pathlib import Path
 
 from actors.sessions import sqlite_read
+from actors.sessions.disk import store_error
 from actors.sessions.lock import WriterLock
 from actors.sessions.sqlite_commit import SQLiteCommits
 from actors.sessions.sqlite_file import SQLiteFile, needs_reopening
@@ -27,11 +28,12 @@ from actors.sessions.store import (
     Holder,
     SessionInfo,
     SessionStore,
+    closed,
     in_use,
     not_found,
 )
 from protocol.entries import Head, Parent, StoredEntry
-from protocol.errors import HeadConflict, SessionError, StoreError
+from protocol.errors import HeadConflict, SessionError
 
 _TAKE = """
 UPDATE sessions SET generation = generation + 1, holder = ?, holder_pod = ?, held_since = ?
@@ -57,7 +59,7 @@ class SQLiteStore(SessionStore):
         self._held: dict[str, Held] = {}
         self._connection: sqlite3.Connection | None = None
         self._stale = False
-        self._closed: str | None = None
+        self._closed = False
         with self._reader():
             pass
 
@@ -173,10 +175,7 @@ class SQLiteStore(SessionStore):
         try:
             return self._lock.id
         except OSError as error:
-            raise StoreError(
-                f"cannot write beside {self.path}: {error.strerror}",
-                hint=f"check the permissions of {self._lock.folder} and the space on the disk",
-            ) from error
+            raise store_error(error, self._lock.folder) from error
 
     # -- the store as a whole
 
@@ -185,15 +184,20 @@ class SQLiteStore(SessionStore):
             found = [text for (text,) in db.execute("PRAGMA quick_check")]
         return [] if found == ["ok"] else found
 
+    def reclaim(self) -> None:
+        with self._reader() as db:
+            db.execute("VACUUM")
+            db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
     def flush(self) -> None:
         self._commits.flush()
 
     def close(self) -> None:
-        if self._closed is None:
+        if not self._closed and not self._lock.inherited:
             self._commits.close()
             self._disconnect()
             self._lock.release()
-            self._closed = f"{self.url} is closed"
+            self._closed = True
 
     # -- below
 
@@ -202,8 +206,8 @@ class SQLiteStore(SessionStore):
         return self._commits.submit(job)
 
     def _check_open(self) -> None:
-        if self._closed is not None:
-            raise StoreError(self._closed, hint="open it again")
+        if self._closed or self._lock.inherited:
+            raise closed(self.url, inherited=self._lock.inherited)
 
     @contextlib.contextmanager
     def _reader(self) -> Iterator[sqlite3.Connection]:

@@ -20,7 +20,7 @@ class Checkpointer:
 
     #: Bytes of log after which a merge starts, and pages of it that are never exceeded for long.
     START = 4 << 20
-    HARD = (32 << 20) // 2048
+    HARD = (16 << 20) // 2048
 
     def __init__(self, file: SQLiteFile, write_lock: threading.Lock) -> None:
         self._file = file

@@ -66,7 +66,7 @@ class SQLiteCommits:
 
     def flush(self) -> None:
         """Wait until all that was given is durable."""
-        self._committer.close()
+        self._committer.flush()
 
     def _commit(self, jobs: list[Append]) -> None:
         """Called on the writer thread: all together, and if that fails each by itself."""

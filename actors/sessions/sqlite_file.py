@@ -8,6 +8,7 @@ import sqlite3
 import time
 from pathlib import Path
 
+from actors.sessions.disk import make_private, store_error
 from protocol.errors import StoreError
 
 #: "poly" in ASCII: tells our files from other programs'.
@@ -121,7 +122,7 @@ class SQLiteFile:
         except sqlite3.Error as error:
             raise self.error(error) from error
         except OSError as error:
-            raise self._cannot_make(error) from error
+            raise store_error(error, self.path) from error
         try:
             self._check(connection)
             connection.execute("PRAGMA wal_autocheckpoint = 0")
@@ -158,15 +159,9 @@ class SQLiteFile:
         meaning, hint = _MEANINGS.get(_code(error), (str(error), None))
         return StoreError(f"cannot use {self.path}: {meaning}", hint=hint)
 
-    def _cannot_make(self, error: OSError) -> StoreError:
-        return StoreError(
-            f"cannot make {self.path}: {error.strerror}",
-            hint="check that its folder exists and that you may write to it",
-        )
-
     def _make(self) -> None:
-        """Make file and folder for their owner alone: sessions hold what people said."""
-        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        """Make the file, and the folder where it is missing, for their owner alone."""
+        make_private(self.path.parent)
         # Only ever opened where it is new: closing any descriptor of a file drops the locks that
         # SQLite holds on it in this process.
         with contextlib.suppress(FileExistsError):

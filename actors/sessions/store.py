@@ -13,7 +13,7 @@ from typing import Literal
 from msgspec import Struct
 
 from protocol.entries import Head, Parent, StoredEntry
-from protocol.errors import HeadConflict, SessionInUse, SessionNotFound
+from protocol.errors import HeadConflict, SessionInUse, SessionNotFound, StoreError
 
 Durability = Literal["process", "power"]
 
@@ -147,6 +147,9 @@ class SessionStore(abc.ABC):
         """What is wrong with the store as a whole, besides its sessions; may take long."""
         return []
 
+    def reclaim(self) -> None:
+        """Give the space of deleted sessions back to the disk; may take long. Raises StoreError."""
+
     def flush(self) -> None:
         """Wait until all that was given is durable; called off the loop, at exit."""
 
@@ -162,6 +165,13 @@ def in_use(session_id: str, holder: Holder) -> SessionInUse:
 def not_found(session_id: str, url: str) -> SessionNotFound:
     """The error that says which store has no such session."""
     return SessionNotFound(f"no session {session_id} in {url}", hint="list the sessions there are")
+
+
+def closed(url: str, *, inherited: bool) -> StoreError:
+    """The error for a store that was closed, or that a forked child has from its parent."""
+    if inherited:
+        return StoreError(f"{url} was opened by the parent process", hint="open it anew in this one")
+    return StoreError(f"{url} is closed", hint="open it again")
 
 
 def check_follows(session_id: str, head: Head, after: Head, batch: Sequence[StoredEntry]) -> None:

@@ -1,11 +1,52 @@
+"""From a store's URL to the store: ``memory:``, ``sqlite:FILE``, ``jsonl:DIR``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import get_args
+from urllib.parse import parse_qsl
+
+from actors.sessions.jsonl import JsonLinesStore
 from actors.sessions.sqlite import SQLiteStore
-from actors.sessions.store import MemoryStore
+from actors.sessions.store import Durability, MemoryStore, SessionStore
+from protocol.errors import StoreError
+
+_ON_DISK: dict[str, Callable[[str, Durability], SessionStore]] = {
+    "sqlite": SQLiteStore,
+    "jsonl": JsonLinesStore,
+}
+_HINT = "use memory:, sqlite:FILE or jsonl:DIR; the last two with ?durability=process or ?durability=power"
 
 
-def open_store(url):
-    if url == "memory:":
+def open_store(url: str) -> SessionStore:
+    """Open the store that ``url`` names; its file or folder is made where there is none.
+
+    Raises StoreError where the URL names no store, or the store cannot be opened.
+    """
+    scheme, colon, rest = url.partition(":")
+    if not colon or not scheme.isalpha():
+        raise StoreError(f"{url!r} is no store", hint=_HINT)
+    place, _, query = rest.partition("?")
+    if scheme == "memory":
+        if place or query:
+            raise StoreError(f"{url!r}: memory: takes no place and no options", hint=_HINT)
         return MemoryStore()
-    from pathlib import Path
+    if scheme in {"postgresql", "postgres"}:
+        raise StoreError("stores in PostgreSQL are not in this build", hint=_HINT)
+    if scheme not in _ON_DISK:
+        raise StoreError(f"{url!r}: there is no kind of store called {scheme!r}", hint=_HINT)
+    path = place.removeprefix("//")
+    if not path:
+        raise StoreError(f"{url!r} does not say where", hint=_HINT)
+    return _ON_DISK[scheme](path, _durability(url, query))
 
-    p, _, q = url.removeprefix("sqlite:").partition("?")
-    return SQLiteStore(Path(p), durability="power" if "power" in q else "process")
+
+def _durability(url: str, query: str) -> Durability:
+    options = dict(parse_qsl(query, keep_blank_values=True))
+    value = options.pop("durability", "process")
+    if options:
+        raise StoreError(f"{url!r}: there is no option {next(iter(options))!r}", hint=_HINT)
+    for known in get_args(Durability):
+        if value == known:
+            return known  # type: ignore[no-any-return]
+    raise StoreError(f"{url!r}: durability is process or power, not {value!r}", hint=_HINT)

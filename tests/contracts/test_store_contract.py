@@ -4,23 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
-from pathlib import Path
 
 import pytest
+from store_kit import KINDS, add, bodies, child_of, done, make
 
 from actors.sessions.chain import chained, head_of, verified
-from actors.sessions.sqlite import SQLiteStore
 from actors.sessions.store import MemoryStore, SessionStore
-from protocol.entries import Head, Parent, StoredEntry
+from protocol.entries import Head, StoredEntry
 from protocol.errors import HeadConflict, SessionInUse, SessionNotFound
 
 Open = Callable[[], SessionStore]
-
-KINDS: dict[str, Callable[[Path], SessionStore]] = {
-    "sqlite-process": lambda folder: SQLiteStore(folder / "pods.db"),
-    "sqlite-power": lambda folder: SQLiteStore(folder / "pods.db", "power"),
-}
 
 
 @pytest.fixture(params=["memory", *KINDS])
@@ -52,38 +45,6 @@ def store(opened) -> SessionStore:
 def kept(kind) -> None:
     if kind == "memory":
         pytest.skip("memory ends with its process")
-
-
-def done(future: Future[None] | None) -> None:
-    if future is not None:
-        future.result(timeout=10)
-
-
-def bodies(*texts: str) -> list[bytes]:
-    return [b'{"text":"%s"}' % text.encode() for text in texts]
-
-
-def make(
-    store: SessionStore,
-    session_id: str,
-    *texts: str,
-    pod: str = "pod",
-    parent: Parent | None = None,
-    claim: bool = True,
-) -> list[StoredEntry]:
-    entries = chained(bodies(*texts), first_seq=1 if parent is None else parent.at_seq + 1)
-    done(store.create(session_id, pod, parent, entries, claim=claim))
-    return entries
-
-
-def add(store: SessionStore, session_id: str, after: Head, *texts: str) -> Head:
-    batch = chained(bodies(*texts), after=after)
-    done(store.append(session_id, after, batch))
-    return head_of(batch)
-
-
-def child_of(session_id: str, entries: list[StoredEntry], kind: str = "forked_from") -> Parent:
-    return Parent(kind, session_id, entries[-1].hash.hex(), entries[-1].seq)
 
 
 def test_what_was_appended_is_read_back_byte_for_byte(store):

@@ -13,6 +13,7 @@ from actors.llm.scripted import Reply, ScriptedClient, call, say
 from actors.pod.handle import Pod
 from actors.system import PodSystem
 from actors.tools.base import tool
+from protocol import commands
 from protocol.errors import (
     NotPaused,
     NotRunning,
@@ -538,8 +539,6 @@ def test_a_queued_run_in_a_stream_shows_only_its_own_events() -> None:
 
 
 def test_pykkas_own_ask_tell_and_stop_work_on_a_pod() -> None:
-    from protocol import commands
-
     with PodSystem() as system:
         client = ScriptedClient([say("a")])
         pod = system.spawn(PodManifest.of(name="p"), client=client).get(timeout=5)

@@ -1,0 +1,36 @@
+"""What stores on disk share: private folders, and what the system's errors mean."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+from protocol.errors import StoreError
+
+_HINTS = {
+    errno.ENOSPC: "free some space; what follows will be written then",
+    errno.EDQUOT: "free some of your quota; what follows will be written then",
+    errno.EFBIG: "raise the limit on the size of files",
+    errno.EROFS: "put the store on a disk that may be written",
+    errno.EACCES: "check the permissions of the file and of its folder",
+    errno.EPERM: "check the permissions of the file and of its folder",
+    errno.ENOENT: "it was moved or deleted: put it back",
+    errno.EMFILE: "raise the limit on open files",
+    errno.ENAMETOOLONG: "use shorter names",
+}
+
+
+def store_error(error: OSError, path: Path | str) -> StoreError:
+    """The typed error that names the file and says what to do."""
+    hint = _HINTS.get(error.errno or 0, "check the disk")
+    return StoreError(f"cannot use {path}: {error.strerror or error}", hint=hint)
+
+
+def make_private(folder: Path) -> None:
+    """Make a folder, and what is missing above it, for its owner alone: sessions hold what people said.
+
+    Raises OSError.
+    """
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    for each in reversed(missing):
+        each.mkdir(mode=0o700, exist_ok=True)

@@ -1,0 +1,280 @@
+"""The JSON-lines store: one file a session, for people to read and for ``tail -f`` to follow."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+
+from actors.sessions.disk import make_private, store_error
+from actors.sessions.jsonl_claims import Claims
+from actors.sessions.jsonl_commit import JsonLinesCommits
+from actors.sessions.jsonl_files import (
+    file_name,
+    read_header,
+    read_tail,
+    session_of,
+)
+from actors.sessions.jsonl_lines import Header, LineReader
+from actors.sessions.jsonl_write import Append, Create, Held, Release, claim
+from actors.sessions.lock import WriterLock
+from actors.sessions.store import (
+    Claim,
+    Durability,
+    Holder,
+    SessionInfo,
+    SessionStore,
+    closed,
+    in_use,
+    not_found,
+)
+from protocol.entries import Head, Parent, StoredEntry
+from protocol.errors import HeadConflict, SessionError, SessionNotFound, StoreError
+
+_CHUNK = 128 << 10
+
+
+class JsonLinesStore(SessionStore):
+    """Sessions as files of one folder, which many processes may use at once. Raises StoreError.
+
+    What is not for people is in its folder ``.polypod``: who holds which session, and which session
+    follows which. ``durability`` is what a commit survives: the end of the process, however it comes,
+    or that of the machine's power.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], durability: Durability = "process") -> None:
+        self.folder = Path(folder).expanduser().absolute()
+        self.url = f"jsonl:{folder}" + ("?durability=power" if durability == "power" else "")
+        self._own = self.folder / ".polypod"
+        self._sync = durability == "power"
+        self._lock = WriterLock(self._own / "writers")
+        self._claims = Claims(self._own / "claims", self._lock)
+        self._commits = JsonLinesCommits(self.url, self._claims, durability, self._refused)
+        self._held: dict[str, Held] = {}
+        self._headers: dict[str, tuple[Header, int]] = {}
+        # Where reading may go on: of each session the last place up to which it was read.
+        self._places: dict[str, tuple[int, int]] = {}
+        self._closed = False
+        with self._translated():
+            for each in ("claims", "children", "writers"):
+                make_private(self._own / each)
+
+    # -- the log
+
+    def create(
+        self,
+        session_id: str,
+        pod: str,
+        parent: Parent | None,
+        batch: Sequence[StoredEntry],
+        *,
+        claim: bool = True,
+    ) -> Future[None] | None:
+        self._check_open()
+        if session_id in self._held:
+            raise HeadConflict(f"session {session_id} exists already in {self.url}")
+        held = Held(session_id, self._path(session_id), pod)
+        if parent is not None:
+            self._mark(parent.session_id, held)
+        job = Create(held, parent, batch, claim=claim, drafts=self._own, sync=self._sync)
+        if claim:
+            self._held[session_id] = held
+        return self._commits.submit(job)
+
+    def append(self, session_id: str, after: Head, batch: Sequence[StoredEntry]) -> Future[None] | None:
+        self._check_open()
+        held = self._held.get(session_id) or self._take(session_id, "")[0]
+        return self._commits.submit(Append(held, after, batch)) if batch else None
+
+    def read(self, session_id: str, *, after: int = 0, limit: int | None = None) -> list[StoredEntry]:
+        entries: list[StoredEntry] = []
+        with self._translated(session_id):
+            _, start = self._header(session_id)
+            path = self._path(session_id)
+            end = read_tail(path, start).sound
+            seq, begin = self._places.get(session_id, (0, start))
+            if seq > after or begin > end:
+                begin = start
+            reader = LineReader()
+            with path.open("rb") as file:
+                file.seek(begin)
+                while (limit is None or len(entries) < limit) and (
+                    data := file.read(min(_CHUNK, end - file.tell()))
+                ):
+                    found = reader.feed(data)
+                    entries += found if not after else [entry for entry in found if entry.seq > after]
+                    if found and (limit is None or len(entries) <= limit):
+                        self._places[session_id] = (found[-1].seq, begin + reader.seen)
+        return entries if limit is None else entries[:limit]
+
+    # -- listings
+
+    def info(self, session_id: str) -> SessionInfo:
+        with self._translated(session_id):
+            header, start = self._header(session_id)
+            path = self._path(session_id)
+            tail = read_tail(path, start)
+            changed = path.stat().st_mtime_ns / 1e9
+        head = tail.head or Head(0, b"")
+        return SessionInfo(session_id, header.pod, header.created_at, changed, head, header.parent)
+
+    def sessions(self, *, pod: str | None = None, limit: int | None = None) -> list[SessionInfo]:
+        found: list[SessionInfo] = []
+        for _, session_id in sorted(self._changes(), reverse=True):
+            if limit is not None and len(found) >= limit:
+                break
+            with contextlib.suppress(SessionError):  # deleted meanwhile, or no session: see problems()
+                if pod in {None, self._header(session_id)[0].pod}:
+                    found.append(self.info(session_id))
+        return found
+
+    def successors(self, session_id: str) -> list[SessionInfo]:
+        with self._translated():
+            try:
+                names = [child.name for child in self._children(session_id).iterdir()]
+            except FileNotFoundError:
+                return []
+        found = []
+        for name in names:
+            with contextlib.suppress(SessionNotFound):
+                found.append(self.info(session_of(name) or name))
+        return sorted(found, key=lambda info: info.created_at)
+
+    def _changes(self) -> list[tuple[int, str]]:
+        """When each session changed last, in nanoseconds."""
+        found = []
+        with self._translated(), os.scandir(self.folder) as files:
+            for file in files:
+                session_id = session_of(file.name)
+                if session_id is not None:
+                    with contextlib.suppress(FileNotFoundError):
+                        found.append((file.stat().st_mtime_ns, session_id))
+        return found
+
+    # -- claims
+
+    def claim(self, session_id: str, pod: str) -> Claim:
+        held = self._held.get(session_id)
+        if held is not None and held.pod:
+            raise in_use(session_id, self._holder(held))
+        held, torn = self._take(session_id, pod)
+        return Claim(session_id, pod, held.generation, torn)
+
+    def _take(self, session_id: str, pod: str) -> tuple[Held, int]:
+        """Claim a session that this store does not hold; also how many torn bytes that cut off."""
+        with self._translated(session_id):
+            self._header(session_id)
+            held = Held(session_id, self._path(session_id), pod)
+            torn = claim(held, self._claims)
+        self._held[session_id] = held
+        return held, torn
+
+    def release(self, session_id: str) -> None:
+        held = self._held.pop(session_id, None)
+        if held is not None:
+            # What cannot be written is free when this process ends, and for its own pods at once.
+            with contextlib.suppress(SessionError):
+                self._commits.submit(Release(held))
+
+    def holder(self, session_id: str) -> Holder | None:
+        held = self._held.get(session_id)
+        if held is not None:
+            return self._holder(held)
+        with self._translated(session_id):
+            self._header(session_id)
+            return self._claims.holder(file_name(session_id))
+
+    def _holder(self, held: Held) -> Holder:
+        return Holder(os.getpid(), socket.gethostname(), held.since, held.pod)
+
+    def _refused(self, job: Append, failure: SessionError) -> None:
+        """A job failed: what was not made is not held, nor what was taken over."""
+        held = job.held
+        made = not isinstance(job, Create)
+        if made and (isinstance(failure, StoreError) or self._claims.stamp(held.name) == held.stamp):
+            return
+        if self._held.get(held.session_id) is held:
+            del self._held[held.session_id]
+
+    # -- the store as a whole
+
+    def delete(self, session_id: str) -> None:
+        with self._translated(session_id), self._claims.changing():
+            header, _ = self._header(session_id)
+            if (holder := self.holder(session_id)) is not None:
+                raise in_use(session_id, holder)
+            path = self._path(session_id)
+            path.unlink()
+            self._claims.remove(path.name)
+            self._headers.pop(session_id, None)
+            self._places.pop(session_id, None)
+            if header.parent is not None:
+                children = self._children(header.parent.session_id)
+                (children / path.name).unlink(missing_ok=True)
+                with contextlib.suppress(OSError):  # it has others
+                    children.rmdir()
+
+    def torn(self, session_id: str) -> int:
+        with self._translated(session_id):
+            _, start = self._header(session_id)
+            tail = read_tail(self._path(session_id), start)
+        return tail.size - tail.sound
+
+    def problems(self) -> list[str]:
+        found = []
+        for _, session_id in self._changes():
+            try:
+                self._header(session_id)
+            except StoreError as error:
+                found.append(str(error))
+        return found
+
+    def flush(self) -> None:
+        self._commits.flush()
+
+    def close(self) -> None:
+        if not self._closed and not self._lock.inherited:
+            self._commits.close()
+            self._lock.release()
+            self._closed = True
+
+    # -- below
+
+    def _check_open(self) -> None:
+        if self._closed or self._lock.inherited:
+            raise closed(self.url, inherited=self._lock.inherited)
+
+    @contextlib.contextmanager
+    def _translated(self, session_id: str | None = None) -> Iterator[None]:
+        """Errors of the disk leave as StoreError, a file that is not there as SessionNotFound."""
+        self._check_open()
+        try:
+            yield
+        except FileNotFoundError as error:
+            if session_id is None or not self.folder.exists():
+                raise store_error(error, self.folder) from error
+            raise not_found(session_id, self.url) from error
+        except OSError as error:
+            raise store_error(error, error.filename or self.folder) from error
+
+    def _path(self, session_id: str) -> Path:
+        return self.folder / file_name(session_id)
+
+    def _header(self, session_id: str) -> tuple[Header, int]:
+        known = self._headers.get(session_id)
+        if known is None:
+            known = self._headers[session_id] = read_header(self._path(session_id))
+        return known
+
+    def _children(self, session_id: str) -> Path:
+        return self._own / "children" / file_name(session_id)
+
+    def _mark(self, parent: str, held: Held) -> None:
+        """Note a session under its parent, before it is made: a mark without a session is passed over."""
+        with self._translated():
+            children = self._children(parent)
+            children.mkdir(mode=0o700, exist_ok=True)
+            (children / held.name).touch(mode=0o600)

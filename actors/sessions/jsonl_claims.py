@@ -1,0 +1,111 @@
+"""Who holds which session of a JSON-lines store: a small file for each that was ever claimed.
+
+A claim is written in place, under a lock of the folder that is held for microseconds; the file's time
+tells a holder in one system call whether the claim is still its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from actors.sessions.lock import WriterLock
+from actors.sessions.store import Holder, in_use
+
+#: What tells one claim from the one that replaces it.
+Stamp = tuple[int, int]
+
+
+# As wide as a claim gets, so that one write replaces the one before.
+_WIDTH = 256
+
+
+class Mark(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a claim says; without a ``writer`` nobody holds the session."""
+
+    generation: int
+    writer: str | None = None
+    pod: str = ""
+    since: float = 0.0
+
+
+class Claims:
+    """The claims of one store. Raises OSError, and SessionInUse where somebody else holds a session."""
+
+    def __init__(self, folder: Path, lock: WriterLock) -> None:
+        self._folder = folder
+        self._lock = lock
+        self._gate = folder / ".gate"
+
+    @contextlib.contextmanager
+    def changing(self) -> Iterator[None]:
+        """No other process changes a claim within."""
+        descriptor = os.open(self._gate, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def take(self, name: str, session_id: str, pod: str, since: float) -> tuple[int, Stamp]:
+        """Claim a session (within ``changing``): the generation, and the stamp of the claim."""
+        old = self._read(name)
+        if (holder := self._living(old)) is not None:
+            raise in_use(session_id, holder)
+        new = Mark(old.generation + 1, self._lock.id, pod, since)
+        return new.generation, self._write(name, new)
+
+    def release(self, name: str, stamp: Stamp) -> None:
+        """Let go of a claim, if it is still the one with that stamp."""
+        with self.changing():
+            if self.stamp(name) == stamp:
+                self._write(name, Mark(self._read(name).generation))
+
+    def remove(self, name: str) -> None:
+        """Forget the claims on a session that is gone."""
+        (self._folder / name).unlink(missing_ok=True)
+
+    def holder(self, name: str) -> Holder | None:
+        """Who holds a session, if that is another writer and lives."""
+        return self._living(self._read(name))
+
+    def stamp(self, name: str) -> Stamp | None:
+        """What tells the claim as it is now from any other; None where there is none."""
+        try:
+            return _stamp(os.stat(self._folder / name))  # noqa: PTH116 - on the path of every append
+        except FileNotFoundError:
+            return None
+
+    def _living(self, claim: Mark) -> Holder | None:
+        if claim.writer is None or claim.writer == self._lock.known:
+            return None
+        writer = self._lock.alive(claim.writer)
+        return None if writer is None else Holder(writer.pid, writer.host, claim.since, claim.pod)
+
+    def _read(self, name: str) -> Mark:
+        try:
+            return msgspec.json.decode((self._folder / name).read_bytes(), type=Mark)
+        except (FileNotFoundError, msgspec.DecodeError):  # none yet, or cut by the power's end
+            return Mark(0)
+
+    def _write(self, name: str, mark: Mark) -> Stamp:
+        data = msgspec.json.encode(mark).ljust(_WIDTH)
+        descriptor = os.open(self._folder / name, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(descriptor, data)
+            os.ftruncate(descriptor, len(data))
+            now = time.time_ns()  # the kernel's own stamps are milliseconds apart
+            os.utime(descriptor, ns=(now, now))
+            return _stamp(os.fstat(descriptor))
+        finally:
+            os.close(descriptor)
+
+
+def _stamp(status: os.stat_result) -> Stamp:
+    return status.st_ino, status.st_mtime_ns

@@ -1,0 +1,84 @@
+"""How writes reach a JSON-lines store: at once on the caller's thread, or gathered and synced."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import Future
+
+from actors.sessions.committer import Committer
+from actors.sessions.disk import store_error
+from actors.sessions.jsonl_claims import Claims
+from actors.sessions.jsonl_write import Append
+from actors.sessions.store import Durability
+from protocol.errors import HeadConflict, SessionError
+
+
+class JsonLinesCommits:
+    """The one way to write to a store's files. ``failed`` is told each job that was refused."""
+
+    def __init__(
+        self, url: str, claims: Claims, durability: Durability, failed: Callable[[Append, SessionError], None]
+    ) -> None:
+        self._inline = durability == "process"
+        self._claims = claims
+        self._failed = failed
+        self._committer: Committer[Append] = Committer(url, self._commit)
+
+    def submit(self, job: Append) -> Future[None] | None:
+        """Write now, or in power mode by the writer thread. Raises SessionError."""
+        if not self._inline:
+            return self._committer.put(job)
+        outcome = self._perform(job)
+        if isinstance(outcome, SessionError):
+            raise outcome
+        if outcome is not None:
+            os.close(outcome)
+        return None
+
+    def flush(self) -> None:
+        """Wait until all that was given is durable."""
+        self._committer.flush()
+
+    def close(self) -> None:
+        """Write what waits and end the thread; idempotent."""
+        self._committer.close()
+
+    def _commit(self, jobs: list[Append]) -> None:
+        """Called on the writer thread: write all, then sync all, so that one wait serves many."""
+        written: list[tuple[Append, int]] = []
+        for job in jobs:
+            outcome = self._perform(job)
+            if isinstance(outcome, int):
+                written.append((job, outcome))
+            else:
+                job.done(outcome)
+        broken = {job.held: error for job, descriptor in written if (error := _sync(descriptor))}
+        for job, descriptor in reversed(written):
+            if job.held in broken:
+                job.undo(descriptor)
+            os.close(descriptor)
+        for job, _ in written:
+            error = broken.get(job.held)
+            job.done(error and store_error(error, job.held.path))
+
+    def _perform(self, job: Append) -> int | SessionError | None:
+        try:
+            return job.perform(self._claims)
+        except FileExistsError:
+            failure: SessionError = HeadConflict(f"session {job.held.session_id} exists already")
+        except OSError as error:
+            failure = store_error(error, error.filename or job.held.path)
+            failure.__cause__ = error
+        except SessionError as error:
+            failure = error
+        self._failed(job, failure)
+        return failure
+
+
+def _sync(descriptor: int) -> OSError | None:
+    try:
+        os.fdatasync(descriptor)
+    except OSError as error:
+        return error
+    return None

@@ -1,0 +1,104 @@
+"""A session's file on disk: made whole, appended to whole, and never written to but at its end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import quote, unquote
+
+from actors.sessions.jsonl_lines import Header, LineReader, parse_header
+from protocol.entries import Head
+from protocol.errors import StoreError
+
+SUFFIX = ".jsonl"
+_CHUNK = 1 << 20
+_TAIL = 4 << 10
+
+
+class Tail(NamedTuple):
+    """The end of a file: its last sound entry, where that ends, and where the file does."""
+
+    head: Head | None
+    sound: int
+    size: int
+
+
+def file_name(session_id: str) -> str:
+    """The name of a session's file; whatever the id is, it names a file in the store's folder."""
+    name = quote(session_id, safe="")
+    return ("%2E" + name[1:] if name.startswith(".") else name) + SUFFIX
+
+
+def session_of(name: str) -> str | None:
+    """The session that a file of that name belongs to, None for other files."""
+    return unquote(name[: -len(SUFFIX)]) if name.endswith(SUFFIX) and not name.startswith(".") else None
+
+
+def read_header(path: Path) -> tuple[Header, int]:
+    """A file's header and where the entries begin. Raises OSError, and StoreError where it is none."""
+    with path.open("rb") as file:
+        line = file.readline()
+    header = parse_header(line)
+    if header is None:
+        raise StoreError(
+            f"cannot use {path}: its first line is no session's header", hint="move it out of the folder"
+        )
+    return header, len(line)
+
+
+def read_tail(path: Path, start: int) -> Tail:
+    """Find the last sound entry of a file, whose entries begin at ``start``, from its end."""
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        span = _TAIL
+        while True:
+            begin = max(start, size - span)
+            reader = LineReader()
+            file.seek(begin)
+            if begin > start:
+                begin += len(file.readline())  # the rest of a line
+            reader.feed(file.read(size - begin))
+            if reader.head is not None or begin <= start:
+                return Tail(reader.head, begin + reader.sound, size)
+            span *= 8
+
+
+def write_all(descriptor: int, data: bytes, end: int) -> None:
+    """Add ``data`` to a file that is ``end`` bytes long, or leave it as it was and raise OSError."""
+    try:
+        written = os.write(descriptor, data)
+        while written < len(data):  # most likely the next one says why
+            written += os.write(descriptor, data[written:])
+    except OSError:
+        os.ftruncate(descriptor, end)
+        raise
+
+
+@contextlib.contextmanager
+def drafted(draft: Path, data: bytes, *, at: int, sync: bool) -> Iterator[None]:
+    """Within it there is a file ``draft`` with all of ``data``, changed last ``at`` (nanoseconds); link
+    it to its place, which makes it whole there or not at all. Raises OSError.
+    """
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        write_all(descriptor, data, 0)
+        os.utime(descriptor, ns=(at, at))
+        if sync:
+            os.fdatasync(descriptor)
+        yield
+    finally:
+        os.close(descriptor)
+        with contextlib.suppress(OSError):
+            draft.unlink()
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

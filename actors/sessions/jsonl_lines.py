@@ -1,0 +1,103 @@
+"""The lines of a session's file: what is written, and what of a file that was cut off is sound.
+
+The first line is the header; each other one is an entry::
+
+    {"seq":7,"hash":"5e88…","more":1,"entry":{"type":"RunStart",…}}
+
+with the entry's bytes as they were hashed. ``more`` counts the lines of the same batch that follow,
+and is left out at its end: a batch of which the end is missing was cut off by a crash and is no part
+of the session. A whole line that cannot be read is no crash's work; it comes back as an entry that
+does not verify.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from protocol.entries import Head, Parent, StoredEntry
+
+FORMAT = 1
+
+
+class Header(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a file says of its session, once."""
+
+    polypod: int
+    session: str
+    pod: str
+    created_at: float
+    parent: Parent | None = None
+
+
+class _Line(msgspec.Struct):
+    seq: int
+    hash: str
+    entry: msgspec.Raw
+    more: int = 0
+
+
+_decode_header = msgspec.json.Decoder(Header).decode
+_decode_line = msgspec.json.Decoder(_Line).decode
+
+
+def header_line(session_id: str, pod: str, created_at: float, parent: Parent | None) -> bytes:
+    """The first line of a session's file."""
+    return msgspec.json.encode(Header(FORMAT, session_id, pod, created_at, parent)) + b"\n"
+
+
+def parse_header(line: bytes) -> Header | None:
+    """A header from its line, None where it is none."""
+    try:
+        return _decode_header(line)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+
+
+def batch_lines(batch: Sequence[StoredEntry]) -> bytes:
+    """The lines of a batch. Raises ValueError where an entry is not one line."""
+    lines = []
+    more = len(batch)
+    for seq, digest, body in batch:
+        if b"\n" in body:
+            raise ValueError(f"entry {seq} is not one line of JSON")
+        more -= 1
+        rest = b'"more":%d,"entry":%b}\n' % (more, body) if more else b'"entry":%b}\n' % body
+        lines.append(b'{"seq":%d,"hash":"%b",%b' % (seq, digest.hex().encode(), rest))
+    return b"".join(lines)
+
+
+class LineReader:
+    """Takes a file's bytes behind the header as they come and gives out their entries.
+
+    ``seen`` is the number of bytes up to the end of the last whole line, ``sound`` up to that of the
+    last whole batch, ``head`` the last entry there. What comes behind it when there are no more bytes
+    is torn.
+    """
+
+    def __init__(self) -> None:
+        self.seen = 0
+        self.sound = 0
+        self.head: Head | None = None
+        self._rest = b""
+        self._last = 0
+
+    def feed(self, data: bytes) -> list[StoredEntry]:
+        """The entries of the lines that ``data`` makes whole, those of torn batches among them."""
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        entries = []
+        for line in lines:
+            self.seen += len(line) + 1
+            try:
+                parsed = _decode_line(line)
+                entry = StoredEntry(parsed.seq, bytes.fromhex(parsed.hash), bytes(parsed.entry))
+                more = parsed.more
+            except (msgspec.DecodeError, ValueError):
+                entry, more = StoredEntry(self._last + 1, b"", line), 0
+            self._last = entry.seq
+            entries.append(entry)
+            if not more:
+                self.sound = self.seen
+                self.head = Head(entry.seq, entry.hash)
+        return entries

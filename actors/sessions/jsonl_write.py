@@ -1,0 +1,179 @@
+"""What is written to a JSON-lines store: batches at the end of files, each whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from actors.sessions.committer import Job
+from actors.sessions.jsonl_claims import Claims, Stamp
+from actors.sessions.jsonl_files import Tail, drafted, read_header, read_tail, sync_folder, write_all
+from actors.sessions.jsonl_lines import batch_lines, header_line
+from actors.sessions.store import check_follows, in_use
+from protocol.entries import GENESIS, Head, Parent, StoredEntry
+from protocol.errors import HeadConflict, SessionCorrupt, SessionError
+
+_UNKNOWN = -1
+
+
+class Held:
+    """A session that this store may write to: its file, its claim and its durable end."""
+
+    __slots__ = ("end", "generation", "head", "name", "path", "pod", "session_id", "since", "stamp")
+
+    def __init__(self, session_id: str, path: Path, pod: str) -> None:
+        self.session_id = session_id
+        self.path = path
+        self.name = path.name
+        self.pod = pod
+        self.since = time.time()
+        self.generation = 1
+        self.stamp: Stamp | None = None
+        self.head = Head(0, GENESIS)
+        #: The file's length; unknown after an error, until the next append has looked.
+        self.end = _UNKNOWN
+
+
+class Append(Job):
+    """Entries to add to a held session."""
+
+    __slots__ = ("after", "at", "batch", "data", "held")
+
+    def __init__(self, held: Held, after: Head, batch: Sequence[StoredEntry]) -> None:
+        self.held = held
+        self.after = after
+        self.batch = batch
+        self.data = batch_lines(batch)
+        self.at = time.time_ns()
+        super().__init__(len(self.data))
+
+    def perform(self, claims: Claims) -> int | None:
+        """Write; the descriptor of what is to be made durable, or None.
+
+        Raises OSError, HeadConflict, and SessionInUse where the claim was taken over.
+        """
+        held = self.held
+        if claims.stamp(held.name) != held.stamp:
+            raise _lost(held, claims)
+        check_follows(held.session_id, held.head, self.after, self.batch)
+        descriptor = os.open(held.path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+        try:
+            _check_end(held, os.fstat(descriptor).st_size)
+            self._write(descriptor)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return descriptor
+
+    def _write(self, descriptor: int) -> None:
+        held, end = self.held, self.held.end
+        held.end = _UNKNOWN
+        write_all(descriptor, self.data, end)
+        os.utime(descriptor, ns=(self.at, self.at))  # the kernel's own stamps are milliseconds apart
+        last = self.batch[-1]
+        held.head, held.end = Head(last.seq, last.hash), end + len(self.data)
+
+    def undo(self, descriptor: int) -> None:
+        """Take back what was written but could not be made durable."""
+        held = self.held
+        held.head, held.end = self.after, _UNKNOWN
+        with contextlib.suppress(OSError):
+            os.ftruncate(descriptor, os.fstat(descriptor).st_size - len(self.data))
+
+
+class Create(Append):
+    """A session to make, with its first entries; ``drafts`` is a folder on the same disk."""
+
+    __slots__ = ("claim", "drafts", "parent", "sync")
+
+    def __init__(
+        self,
+        held: Held,
+        parent: Parent | None,
+        batch: Sequence[StoredEntry],
+        *,
+        claim: bool,
+        drafts: Path,
+        sync: bool,
+    ) -> None:
+        super().__init__(held, Head(batch[0].seq - 1, GENESIS), batch)
+        self.parent = parent
+        self.claim = claim
+        self.drafts = drafts
+        self.sync = sync
+
+    def perform(self, claims: Claims) -> None:
+        held = self.held
+        header = header_line(held.session_id, held.pod, self.at / 1e9, self.parent)
+        draft = self.drafts / f"{held.name}.{os.getpid()}"
+        # The draft's sync comes before the gate, since other processes wait there.
+        with drafted(draft, header + self.data, at=self.at, sync=self.sync), claims.changing():
+            if held.path.exists():
+                raise HeadConflict(f"session {held.session_id} exists already")
+            if self.claim:
+                _take(held, claims)
+            os.link(draft, held.path)
+        if self.sync:
+            sync_folder(held.path.parent)
+        last = self.batch[-1]
+        held.head, held.end = Head(last.seq, last.hash), len(header) + len(self.data)
+
+
+class Release(Append):
+    """The end of a claim."""
+
+    __slots__ = ()
+
+    def __init__(self, held: Held) -> None:
+        super().__init__(held, held.head, ())
+
+    def perform(self, claims: Claims) -> None:
+        if self.held.stamp is not None:
+            claims.release(self.held.name, self.held.stamp)
+
+
+def claim(held: Held, claims: Claims) -> int:
+    """Claim a session that is there, and cut off what is torn: the number of bytes.
+
+    Raises OSError, and SessionInUse where somebody else holds it.
+    """
+    with claims.changing():
+        _take(held, claims)
+        tail = _end(held)
+        if tail.head is None:
+            raise SessionCorrupt(held.session_id, 1, "not one of its entries is whole")
+        if tail.size > tail.sound:
+            os.truncate(held.path, tail.sound)
+    held.head, held.end = tail.head, tail.sound
+    return tail.size - tail.sound
+
+
+def _take(held: Held, claims: Claims) -> None:
+    held.generation, held.stamp = claims.take(held.name, held.session_id, held.pod, held.since)
+
+
+def _end(held: Held) -> Tail:
+    _, start = read_header(held.path)
+    return read_tail(held.path, start)
+
+
+def _check_end(held: Held, size: int) -> None:
+    """Raise HeadConflict unless the file ends where we left it; after an error cut it there."""
+    if held.end == _UNKNOWN:
+        tail = _end(held)
+        if tail.head == held.head:
+            os.truncate(held.path, tail.sound)
+            held.end = size = tail.sound
+    if size != held.end:
+        raise HeadConflict(f"session {held.session_id} was written to by somebody else")
+
+
+def _lost(held: Held, claims: Claims) -> SessionError:
+    held.path.stat()  # raises where the whole store is gone
+    holder = claims.holder(held.name)
+    if holder is not None:
+        return in_use(held.session_id, holder)
+    return HeadConflict(f"session {held.session_id} was taken over meanwhile")

@@ -1,0 +1,192 @@
+"""Looking after stores: checking them, forking off what is sound, moving sessions between them."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Literal
+
+from msgspec import Struct
+
+from actors.sessions.chain import chained, first_break, head_of, verified
+from actors.sessions.disk import store_error
+from actors.sessions.jsonl_files import drafted
+from actors.sessions.jsonl_lines import LineReader, batch_lines, header_line, parse_header
+from actors.sessions.store import SessionInfo, SessionStore
+from protocol.entries import ItemsKept, Parent, SessionOpened, StoredEntry
+from protocol.errors import SessionCorrupt, SessionError, SessionNotFound, StoreError, UnknownEntry, WireError
+from protocol.items import Item
+from protocol.wire import decode_entry, encode
+
+#: Entries in, the items of the conversation out: what replay does.
+ItemsOf = Callable[[Sequence[StoredEntry]], Sequence[Item]]
+
+_SLICE = 1000
+
+
+class Finding(Struct, frozen=True):
+    """Something wrong with a session, or (without one) with the store.
+
+    ``torn``: the end of a batch is missing; the next claim cuts it off. ``broken``: the chain breaks
+    at entry ``seq``; the ``sound`` entries before it can be forked. ``unreadable``: the store cannot
+    give the session out.
+    """
+
+    kind: Literal["torn", "broken", "unreadable", "store"]
+    text: str
+    session_id: str | None = None
+    seq: int | None = None
+    sound: int = 0
+
+
+def check(store: SessionStore) -> Iterator[Finding]:
+    """Read the whole store and tell what is wrong; nothing is changed."""
+    for text in store.problems():
+        yield Finding("store", text)
+    for info in store.sessions():
+        yield from check_session(store, info.session_id)
+
+
+def check_session(store: SessionStore, session_id: str) -> Iterator[Finding]:
+    """Read one session and tell what is wrong; one that is deleted meanwhile is passed over."""
+    try:
+        if torn := store.torn(session_id):
+            yield Finding("torn", f"{torn} bytes of a batch that was never finished", session_id)
+        entries, broken = sound_prefix(store, session_id)
+    except SessionNotFound:
+        return
+    except SessionError as error:
+        yield Finding("unreadable", str(error), session_id)
+        return
+    if broken is not None:
+        yield Finding("broken", broken.why, session_id, broken.seq, len(entries))
+
+
+def sound_prefix(store: SessionStore, session_id: str) -> tuple[list[StoredEntry], SessionCorrupt | None]:
+    """The entries up to the first that is not sound, and that one as an error (None: all are)."""
+    entries: list[StoredEntry] = []
+    while found := store.read(session_id, after=entries[-1].seq if entries else 0, limit=_SLICE):
+        broken = first_break(found, head_of(entries) if entries else None)
+        if broken is not None:
+            seq, why = broken
+            entries += [entry for entry in found if entry.seq < seq]
+            return entries, SessionCorrupt(session_id, seq, why)
+        entries += found
+    return entries, None
+
+
+def fork(
+    store: SessionStore,
+    session_id: str,
+    new_id: str,
+    items_of: ItemsOf,
+    *,
+    at: str | None = None,
+    now: float | None = None,
+) -> SessionInfo:
+    """Make a session that branches off after the entry with hex hash ``at`` (None: the last sound one).
+
+    Nobody holds it yet. Raises UnknownEntry where the session has no such entry, SessionCorrupt where
+    that may lie behind a break or nothing is sound, SessionNotFound, StoreError.
+    """
+    entries, broken = sound_prefix(store, session_id)
+    if at is not None:
+        entries = _through(session_id, entries, broken, at)
+    if not entries:
+        raise broken or SessionCorrupt(session_id, 1, "it has no entries")
+    opened = _opening(session_id, entries[0])
+    head, at_time = head_of(entries), time.time() if now is None else now
+    parent = Parent("forked_from", session_id, head.hash.hex(), head.seq)
+    bodies = [
+        encode(
+            SessionOpened(
+                session_id=new_id,
+                seq=head.seq + 1,
+                at=at_time,
+                pod=opened.pod,
+                manifest=opened.manifest,
+                parent=parent,
+            )
+        ),
+        encode(ItemsKept(seq=head.seq + 2, at=at_time, items=tuple(items_of(entries)))),
+    ]
+    batch = chained(bodies, first_seq=head.seq + 1)
+    _wait(store.create(new_id, opened.pod, parent, batch, claim=False))
+    return store.info(new_id)
+
+
+def _through(
+    session_id: str, entries: list[StoredEntry], broken: SessionCorrupt | None, at: str
+) -> list[StoredEntry]:
+    for index, entry in enumerate(entries):
+        if entry.hash.hex() == at:
+            return entries[: index + 1]
+    raise broken or UnknownEntry(
+        f"session {session_id} has no entry with hash {at}", hint="list its entries to find the right one"
+    )
+
+
+def _opening(session_id: str, entry: StoredEntry) -> SessionOpened:
+    try:
+        opened = decode_entry(entry.body)
+    except WireError as error:
+        raise SessionCorrupt(session_id, entry.seq, str(error)) from error
+    if not isinstance(opened, SessionOpened):
+        raise SessionCorrupt(session_id, entry.seq, "a session does not begin like this")
+    return opened
+
+
+def export_lines(store: SessionStore, session_id: str) -> Iterator[bytes]:
+    """A session as JSON lines with its hashes, the format of the JSON-lines store.
+
+    Raises SessionCorrupt at the first entry that is not sound, SessionNotFound, StoreError.
+    """
+    info = store.info(session_id)
+    yield header_line(session_id, info.pod, info.created_at, info.parent)
+    head = None
+    while found := store.read(session_id, after=head.seq if head else 0, limit=_SLICE):
+        verified(session_id, found, head)
+        head = head_of(found)
+        for entry in found:
+            yield batch_lines([entry])
+
+
+def export_session(store: SessionStore, session_id: str, path: Path) -> None:
+    """Write a session to a file, whole or not at all; see ``export_lines``.
+
+    Raises StoreError too where there is a file of that name, or it cannot be written.
+    """
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    data = b"".join(export_lines(store, session_id))
+    try:
+        with drafted(draft, data, at=time.time_ns(), sync=True):
+            os.link(draft, path)
+    except OSError as error:
+        raise store_error(error, path) from error
+
+
+def import_session(store: SessionStore, lines: Iterable[bytes], *, name: str = "the file") -> SessionInfo:
+    """Bring in a session that was exported, under its id and with its hashes, checked.
+
+    Nobody holds it yet. Raises StoreError where the bytes (called ``name``) are no whole session,
+    SessionCorrupt where its chain breaks, HeadConflict where the store has a session of that id.
+    """
+    first, _, rest = b"".join(lines).partition(b"\n")
+    header = parse_header(first)
+    if header is None:
+        raise StoreError(f"{name} is no exported session", hint="export one with: polypod export")
+    reader = LineReader()
+    entries = reader.feed(rest)
+    if reader.sound < len(rest) or not entries:
+        raise StoreError(f"{name} is cut off", hint="export the session again")
+    verified(header.session, entries)
+    _wait(store.create(header.session, header.pod, header.parent, entries, claim=False))
+    return store.info(header.session)
+
+
+def _wait(future: Future[None] | None) -> None:
+    if future is not None:
+        future.result()

@@ -1,0 +1,82 @@
+"""Which sessions may go, and letting them go: by age, and where a compaction has taken their place."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Container, Sequence
+
+from actors.sessions.repair import sound_prefix
+from actors.sessions.store import Holder, SessionInfo, SessionStore
+from protocol.errors import SessionInUse, SessionNotFound
+
+
+def doomed(
+    sessions: Sequence[SessionInfo],
+    *,
+    before: float | None = None,
+    superseded: bool = False,
+    keep: Container[str] = (),
+) -> list[SessionInfo]:
+    """The sessions that may go, children before their parents.
+
+    ``before`` takes those that changed last before that time (seconds since the epoch), ``superseded``
+    those that were compacted into another, ``keep`` spares sessions by their ids. What a remaining
+    session was forked from stays, and what one was compacted from does unless ``superseded``.
+    """
+    children: dict[str, list[SessionInfo]] = defaultdict(list)
+    for info in sessions:
+        if info.parent is not None:
+            children[info.parent.session_id].append(info)
+    gone: dict[str, SessionInfo] = {}
+    for info in sorted(sessions, key=lambda info: info.created_at, reverse=True):
+        followers = children[info.session_id]
+        left = [follower for follower in followers if follower.session_id not in gone]
+        if superseded and any(map(_is_compaction, followers)):
+            goes = all(map(_is_compaction, left))
+        else:
+            goes = before is not None and info.updated_at < before and not left
+        if goes and info.session_id not in keep:
+            gone[info.session_id] = info
+    return list(gone.values())
+
+
+def collect(
+    store: SessionStore,
+    *,
+    older_than: float | None = None,
+    superseded: bool = False,
+    now: float | None = None,
+) -> list[SessionInfo]:
+    """Delete what may go and is held by nobody, and tell it; ``older_than`` in seconds.
+
+    A session counts as superseded only by one whose chain is sound. Raises StoreError.
+    """
+    before = None if older_than is None else (time.time() if now is None else now) - older_than
+    sessions = store.sessions()
+    held = {info.session_id for info in sessions if _holder(store, info) is not None}
+    gone = []
+    for info in doomed(sessions, before=before, superseded=superseded, keep=held):
+        try:
+            if store.info(info.session_id).head == info.head and _followers_are_sound(store, info):
+                store.delete(info.session_id)
+                gone.append(info)
+        except (SessionInUse, SessionNotFound):  # somebody was faster
+            continue
+    return gone
+
+
+def _is_compaction(info: SessionInfo) -> bool:
+    return info.parent is not None and info.parent.kind == "compacted_from"
+
+
+def _holder(store: SessionStore, info: SessionInfo) -> Holder | None:
+    try:
+        return store.holder(info.session_id)
+    except SessionNotFound:
+        return None
+
+
+def _followers_are_sound(store: SessionStore, info: SessionInfo) -> bool:
+    followers = filter(_is_compaction, store.successors(info.session_id))
+    return all(sound_prefix(store, follower.session_id)[1] is None for follower in followers)

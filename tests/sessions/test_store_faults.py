@@ -1,0 +1,169 @@
+"""Faults of the disk and of other people: a typed error, nothing half-written, and on it goes after."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+
+import pytest
+from store_kit import KINDS, add, bodies, done, largest_file, make, small_disk, without_privileges
+
+from actors.sessions.chain import chained, head_of, verified
+from protocol.errors import HeadConflict, SessionNotFound, StoreError
+
+BIG = "x" * 20_000
+
+
+@pytest.fixture(params=KINDS)
+def open_in(request):
+    return KINDS[request.param]
+
+
+def fill(store, session_id, head):
+    """Append until the disk refuses; the head up to where it did not."""
+    count = 0
+    with pytest.raises(StoreError) as caught:  # noqa: PT012 - which one fails is the question
+        while True:
+            head = add(store, session_id, head, BIG, BIG)
+            count += 1
+            assert count < 1000
+    return head, caught.value
+
+
+def give(folder, mode):
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.chmod(mode)
+
+
+def assert_sound(store, session_id, head):
+    assert head_of(verified(session_id, store.read(session_id))) == head
+    assert store.info(session_id).head == head
+    assert store.torn(session_id) == 0
+
+
+def test_a_full_disk_fails_what_does_not_fit_and_nothing_else(tmp_path, open_in):
+    disk = tmp_path / "disk"
+    with small_disk(disk, "2m"):
+        (disk / "ballast").write_bytes(bytes(1_000_000))
+        store = open_in(disk)
+        head, error = fill(store, "s", head_of(make(store, "s", "a")))
+        assert "full" in str(error) or "No space" in str(error)
+        assert str(disk) in str(error)
+        assert "free some space" in str(error)
+        assert_sound(store, "s", head)
+        (disk / "ballast").unlink()
+        head = add(store, "s", head, BIG)
+        assert_sound(store, "s", head)
+        store.close()
+        again = open_in(disk)
+        assert_sound(again, "s", head)
+        again.close()
+
+
+def test_a_session_that_does_not_fit_is_not_made(tmp_path, open_in):
+    disk = tmp_path / "disk"
+    with small_disk(disk, "2m"):
+        store = open_in(disk)
+        make(store, "s", "a")
+        with pytest.raises(StoreError):
+            make(store, "t", *[BIG] * 200)
+        assert [info.session_id for info in store.sessions()] == ["s"]
+        with pytest.raises(SessionNotFound):
+            store.read("t")
+        make(store, "t", "b")
+        store.close()
+
+
+def test_a_write_that_is_cut_short_leaves_nothing(tmp_path, open_in):
+    store = open_in(tmp_path)
+    head = head_of(make(store, "s", "a"))
+    with largest_file(100_000):
+        head, _ = fill(store, "s", head)
+        assert_sound(store, "s", head)
+    head = add(store, "s", head, BIG)
+    assert_sound(store, "s", head)
+    store.close()
+
+
+def test_a_store_that_was_moved_away_is_told_and_goes_on_when_it_is_back(tmp_path, open_in):
+    store = open_in(tmp_path / "here")
+    head = head_of(make(store, "s", "a"))
+    (tmp_path / "here").rename(tmp_path / "there")
+    with pytest.raises(StoreError, match="deleted") as caught:
+        add(store, "s", head, "b")
+    assert "put it back" in str(caught.value)
+    with pytest.raises(StoreError):
+        make(store, "t", "a")
+    (tmp_path / "there").rename(tmp_path / "here")
+    head = add(store, "s", head, "b")
+    make(store, "t", "a")
+    assert_sound(store, "s", head)
+    store.close()
+
+
+def test_a_store_in_whose_place_another_was_put_is_taken_as_that_one_has_it(tmp_path, open_in):
+    here = tmp_path / "here"
+    store = open_in(here)
+    old = head_of(make(store, "s", "a"))
+    store.close()
+    shutil.copytree(here, tmp_path / "copy")
+    store = open_in(here)
+    new = add(store, "s", old, "b")
+    here.rename(tmp_path / "there")
+    shutil.copytree(tmp_path / "copy", here)
+    for _ in range(2):
+        with pytest.raises((StoreError, HeadConflict)):
+            add(store, "s", new, "c")
+    assert_sound(store, "s", old)
+    assert_sound(store, "s", add(store, "s", old, "x"))
+    store.close()
+
+
+def test_a_store_that_may_not_be_written_is_told_and_goes_on_when_it_may(tmp_path, open_in):
+    with without_privileges(tmp_path):
+        store = open_in(tmp_path)
+        head = head_of(make(store, "s", "a"))
+        store.close()
+        give(tmp_path, 0o400)
+        store = open_in(tmp_path)
+        assert len(store.read("s")) == 1
+        with pytest.raises(StoreError, match=r"permission|Permission") as caught:
+            add(store, "s", head, "b")
+        assert str(tmp_path) in str(caught.value)
+        give(tmp_path, 0o600)
+        assert_sound(store, "s", add(store, "s", head, "b"))
+        store.close()
+
+
+def test_a_folder_that_may_not_be_entered_is_told(tmp_path, open_in):
+    with without_privileges(tmp_path):
+        locked = tmp_path / "locked"
+        locked.mkdir(mode=0o500)
+        with pytest.raises(StoreError, match=r"permission|Permission"):
+            open_in(locked)
+
+
+def test_what_is_made_is_for_its_owner_alone(tmp_path, open_in):
+    old = os.umask(0)
+    try:
+        store = open_in(tmp_path / "new" / "folder")
+        make(store, "s", "a")
+        for path in (tmp_path / "new" / "folder").rglob("*"):
+            assert stat.S_IMODE(path.stat().st_mode) == (0o700 if path.is_dir() else 0o600), path
+        assert stat.S_IMODE((tmp_path / "new" / "folder").stat().st_mode) == 0o700
+        store.close()
+    finally:
+        os.umask(old)
+
+
+def test_a_batch_that_was_refused_can_be_given_again(tmp_path, open_in):
+    store = open_in(tmp_path)
+    head = head_of(make(store, "s", "a"))
+    batch = chained(bodies(BIG), after=head)
+    with largest_file(10_000), pytest.raises(StoreError):
+        done(store.append("s", head, batch))
+    done(store.append("s", head, batch))
+    assert_sound(store, "s", head_of(batch))
+    store.close()
