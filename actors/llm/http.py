@@ -11,7 +11,6 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 from msgspec import Struct
 
@@ -400,7 +399,11 @@ def proxy_for(base_url: str) -> str | None:
     """
     parts = urlsplit(base_url)
     host = parts.hostname or ""
-    if is_loopback(host) or proxy_bypass(host):
+    if is_loopback(host):
+        return None
+    from urllib.request import getproxies, proxy_bypass  # noqa: PLC0415 - 9 ms
+
+    if proxy_bypass(host):
         return None
     proxies = getproxies()
     proxy = proxies.get(parts.scheme) or proxies.get("all")

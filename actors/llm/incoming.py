@@ -32,7 +32,7 @@ async def posted(peer: Peer, path: str, body: bytes, deadline: float | None) -> 
 class Incoming:
     """Feeds ``answer`` with what ``reply`` brings, as a stream or as one whole object."""
 
-    __slots__ = ("_answer", "_begun", "_ended", "_parser", "_reply", "_where")
+    __slots__ = ("_answer", "_begun", "_cut", "_ended", "_parser", "_reply", "_where")
 
     def __init__(self, where: str, reply: Reply, answer: AnswerReader) -> None:
         self._where = where
@@ -41,6 +41,7 @@ class Incoming:
         self._parser: SSEParser | None = None  # None until it is clear that it is a stream
         self._begun = b""
         self._ended = False
+        self._cut = False  # what came behind the finish reason was lost
 
     async def more(self) -> list[Block] | None:
         """The blocks that came with the next bytes, or None behind the last. Raises ModelError."""
@@ -63,7 +64,8 @@ class Incoming:
             return None
         self._ended = True
         blocks = self._answer.close()
-        self._reply.settle()
+        if not self._cut:
+            self._reply.settle()
         return blocks
 
     def _feed(self, data: bytes) -> list[Block]:
@@ -103,4 +105,5 @@ class Incoming:
         try:
             return await self._reply.read()
         except ModelError:
+            self._cut = True
             return b""

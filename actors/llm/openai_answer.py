@@ -6,7 +6,7 @@ only where all agree, and the rest is looked at with care.
 
 from __future__ import annotations
 
-import secrets
+import os
 from typing import Any
 
 import msgspec
@@ -323,7 +323,7 @@ class ChatAnswer:
         if call.shown or not (call.name or final):
             return
         taken = {each.id for each in self._calls if each.shown}
-        call.id = call.told if call.told and call.told not in taken else f"call_{secrets.token_hex(12)}"
+        call.id = call.told if call.told and call.told not in taken else f"call_{os.urandom(12).hex()}"
         call.shown = True
         self._blocks.append(CallStart(call.place, call.id, call.name or UNNAMED))
         if call.arguments:

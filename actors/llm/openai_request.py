@@ -171,7 +171,8 @@ class EncodedHistory:
             return
         pairs = enumerate(zip(known, self._done, strict=False))
         same = next((n for n, (a, b) in pairs if a != b), len(known))
-        while same and self._starts[same] < 0:
+        # back to a place where a message ends that cannot grow any more
+        while same and (self._starts[same] < 0 or isinstance(self._done[same - 1], UserItem | SystemItem)):
             same -= 1
         if not same:
             self._forget(self._system)
