@@ -6,7 +6,7 @@ in order of arrival, since some servers number two blocks the same.
 
 from __future__ import annotations
 
-import secrets
+import os
 from typing import Any, Literal
 
 import msgspec
@@ -274,9 +274,11 @@ class MessagesAnswer:
         """A block begins, perhaps with all that is in it."""
         if content.type == "tool_use":
             self._start_call(index, content)
-        elif content.type in {"text", "thinking"}:
-            part = self._begin(index, content.type)
-            self._say(part, content.text if content.type == "text" else content.thinking)
+        elif content.type == "text":
+            self._say(self._begin(index, "text"), content.text)
+        elif content.type == "thinking":
+            part = self._begin(index, "thinking")
+            self._say(part, content.thinking)
             self._sign(part, content.signature)
         elif content.type == "redacted_thinking" and isinstance(content.data, str):
             part = self._begin(index, "thinking")
@@ -292,7 +294,7 @@ class MessagesAnswer:
             part = self._begin(index, "call")
             taken = {call.id for call in self._calls}
             told = content.id if isinstance(content.id, str) else ""
-            part.id = told if told and told not in taken else f"toolu_{secrets.token_hex(12)}"
+            part.id = told if told and told not in taken else f"toolu_{os.urandom(12).hex()}"
             name = content.name if isinstance(content.name, str) else ""
             self._calls.append(part)
             self._blocks.append(CallStart(part.index, part.id, name or UNNAMED))

@@ -174,13 +174,13 @@ def _content(parts: tuple[Part, ...]) -> Iterator[dict[str, Any]]:
 def _source(part: ImagePart) -> dict[str, str]:
     if part.url is None:
         return {"type": "base64", "media_type": part.media_type, "data": part.data or ""}
-    inline = _DATA_URL.match(part.url)
+    inline = re.match(_DATA_URL, part.url)
     if inline is None:
         return {"type": "url", "url": part.url}
     return {"type": "base64", "media_type": inline["kind"], "data": part.url[inline.end() :]}
 
 
-_DATA_URL = re.compile(r"data:(?P<kind>[\w.+-]+/[\w.+-]+);base64,")
+_DATA_URL = r"data:(?P<kind>[\w.+-]+/[\w.+-]+);base64,"
 
 
 def _call(call: ToolCall) -> dict[str, Any]:
@@ -205,10 +205,7 @@ def _result(item: ToolResult) -> dict[str, Any]:
 
 def _id(told: str) -> str:
     """An id of the form that the vendor takes; ids of other servers may be of any."""
-    return _NOT_IN_IDS.sub("_", told) or "_"
-
-
-_NOT_IN_IDS = re.compile(r"[^a-zA-Z0-9_-]")
+    return re.sub(r"[^a-zA-Z0-9_-]", "_", told) or "_"
 
 
 def _encoded(block: dict[str, Any]) -> bytes:
