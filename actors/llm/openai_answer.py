@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from actors.llm.answers import count_of, unfinished
 from actors.llm.base import (
     Block,
     End,
@@ -140,7 +141,7 @@ class ChatAnswer:
         Raises ModelError where the stream ended before the server said why.
         """
         if not self._finish:
-            raise self._cut()
+            raise unfinished(self._where, begun=self._chosen)
         blocks = self._blocks = []
         cut = _STOPS.get(self._finish) in {"max_tokens", "content_filter"}
         self._calls.end(blocks, cut=cut)
@@ -238,16 +239,6 @@ class ChatAnswer:
         if self.failure is None:
             self.failure = ModelError(message, kind=kind, where=self._where)
 
-    def _cut(self) -> ModelError:
-        """The error of a stream that ended too early."""
-        if self._chosen:
-            message = f"{self._where} ended its answer before it was complete"
-            hint = "the server or a proxy closed the stream: its log may say why"
-        else:
-            message = f"{self._where} gave no answer at all"
-            hint = "some servers end like this when the prompt does not fit the context"
-        return ModelError(message, kind="protocol", hint=hint, where=self._where, retryable=True)
-
 
 def usage_of(told: Any, before: Usage | None = None) -> Usage | None:
     """What a server's ``usage`` says, on top of what it said before; None where it says nothing.
@@ -258,13 +249,13 @@ def usage_of(told: Any, before: Usage | None = None) -> Usage | None:
         return before
     details = told.get("prompt_tokens_details")
     cached = details.get("cached_tokens") if isinstance(details, dict) else None
-    prompt = _count(told.get("prompt_tokens")) or None
-    completion = _count(told.get("completion_tokens"))
+    prompt = count_of(told.get("prompt_tokens")) or None
+    completion = count_of(told.get("completion_tokens"))
     if prompt is None and not completion:
         return before
     known = before or Usage()
     read = _first(cached, told.get("prompt_cache_hit_tokens"), told.get("cache_read_input_tokens"))
-    written = _count(told.get("cache_creation_input_tokens"))
+    written = count_of(told.get("cache_creation_input_tokens"))
     return Usage(
         known.input_tokens if prompt is None else prompt,
         known.output_tokens if completion is None else completion,
@@ -274,10 +265,4 @@ def usage_of(told: Any, before: Usage | None = None) -> Usage | None:
 
 
 def _first(*told: Any) -> int | None:
-    return next((count for each in told if (count := _count(each)) is not None), None)
-
-
-def _count(told: Any) -> int | None:
-    if isinstance(told, bool) or not isinstance(told, int | float) or told < 0:
-        return None
-    return int(told)
+    return next((count for each in told if (count := count_of(each)) is not None), None)

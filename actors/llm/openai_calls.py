@@ -12,12 +12,8 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from actors.llm.answers import UNNAMED, is_object
 from actors.llm.base import Block, CallChunk, CallEnd, CallStart
-
-#: What a call is named that a server never named; no tool is, so the model is told that there is none.
-UNNAMED = "unnamed"
-
-_decode = msgspec.json.Decoder().decode
 
 
 class Function(Struct):
@@ -135,14 +131,6 @@ class Calls:
         blocks.append(CallStart(call.place, call.id, call.name or UNNAMED))
         if call.arguments:
             blocks.append(CallChunk(call.place, "".join(call.arguments)))
-
-
-def is_object(text: str) -> bool:
-    """Whether ``text`` is a whole JSON object."""
-    try:
-        return isinstance(_decode(text), dict)
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
-        return False
 
 
 def _text_of(arguments: Any) -> str:

@@ -43,6 +43,7 @@ PRESETS: dict[str, Preset] = {
         Preset("vllm", "http://127.0.0.1:8000/v1", "vllm serve MODEL"),
         Preset("llama_cpp", "http://127.0.0.1:8080/v1", "llama-server -m MODEL.gguf --jinja"),
         Preset("openai", "https://api.openai.com/v1", key_env="OPENAI_API_KEY"),
+        Preset("anthropic", "https://api.anthropic.com", key_env="ANTHROPIC_API_KEY"),
     )
 }
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+from actors.llm.address import base_url_of, where_of
+from actors.llm.anthropic import AnthropicClient
 from actors.llm.base import LLMClient
 from actors.llm.http import HttpPool
 from actors.llm.offline import OfflineClient
@@ -39,7 +41,8 @@ class Models:
             )
         if self._http is None:
             self._http = HttpPool()
-        return OpenAIClient(
+        made = AnthropicClient if preset.scheme == "anthropic" else OpenAIClient
+        return made(
             section.base_url or preset.base_url,
             section.model_id,
             _key(section, preset),
@@ -60,7 +63,7 @@ def label(section: ModelSection) -> str:
 
 def _key(section: ModelSection, preset: Preset) -> str | None:
     """The key, from the variable that the manifest names, or the vendor's own at the vendor's own URL."""
-    own = section.base_url in {None, preset.base_url}
+    own = section.base_url is None or _host(section.base_url) == _host(preset.base_url)
     variable = section.api_key_env or (preset.key_env if own else None)
     if variable is None:
         return None
@@ -68,3 +71,7 @@ def _key(section: ModelSection, preset: Preset) -> str | None:
     if not key:
         raise MissingKey(variable, what=f"model {label(section)}")
     return key
+
+
+def _host(base_url: str) -> str:
+    return where_of(base_url_of(base_url))

@@ -24,7 +24,7 @@ from llm_server import (
     unused_port,
 )
 
-from actors.llm import openai
+from actors.llm import incoming
 from actors.llm.base import Answer, Assembler, Block, LLMClient, Request, TextChunk
 from actors.llm.http import HttpPool, HttpSettings, Timeouts
 from actors.llm.openai import OpenAIClient
@@ -659,7 +659,7 @@ def test_the_runs_deadline_ends_an_answer_and_is_not_retried():
 
 
 @pytest.mark.parametrize(
-    ("sent", "seconds"), [((STOP,), openai.AFTER_FINISH), ((STOP, USAGE), openai.AFTER_USAGE)]
+    ("sent", "seconds"), [((STOP,), incoming.AFTER_FINISH), ((STOP, USAGE), incoming.AFTER_USAGE)]
 )
 def test_a_server_that_holds_the_socket_after_its_finish_reason_does_not_hold_the_answer(sent, seconds):
     async def main() -> None:

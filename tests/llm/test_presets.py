@@ -45,8 +45,10 @@ def test_presets_are_where_their_servers_answer():
         "vllm": "http://127.0.0.1:8000/v1",
         "llama_cpp": "http://127.0.0.1:8080/v1",
         "openai": "https://api.openai.com/v1",
+        "anthropic": "https://api.anthropic.com",
     }
     assert PRESETS["openai"].key_env == "OPENAI_API_KEY"
+    assert PRESETS["anthropic"].key_env == "ANTHROPIC_API_KEY"
     assert all(preset.start_command or preset.key_env for preset in PRESETS.values())
 
 
