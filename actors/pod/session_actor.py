@@ -66,6 +66,7 @@ class SessionActor(AsyncActor):
         self._step: asyncio.Task[None] | None = None
         self._then: Callable[[Any, BaseException | None], None] | None = None
         self._committing = False
+        self._commit_under_way: Future[None] | None = None
         self._commits: list[Commit] | None = None
         self._branching = False
         #: A run that the log says has begun and not ended.
@@ -268,6 +269,7 @@ class SessionActor(AsyncActor):
             then()
             return
         self._committing = True
+        self._commit_under_way = pending
         commit = Commit(then, refused)
         pending.add_done_callback(lambda done: self._post(CommitEnded(commit, done.exception())))
 
@@ -302,6 +304,7 @@ class SessionActor(AsyncActor):
 
     def _on_commit_ended(self, message: CommitEnded) -> None:
         self._committing = False
+        self._commit_under_way = None
         commits, self._commits = self._commits or (), None
         if message.error is not None:
             self._log.roll_back()
