@@ -160,7 +160,7 @@ class Endpoint:
             return
         last = self._last_failure
         raise ModelError(
-            f"{last.message} (for the {self._failures}th time in a row: it is left alone for a moment)",
+            f"{last.message} ({self._failures} failures in a row: it is left alone for a moment)",
             kind=last.kind,
             hint=last.hint,
             where=self.where,

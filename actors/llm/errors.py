@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 import msgspec
@@ -93,9 +92,9 @@ def complaint_of(body: bytes | object) -> Complaint:
 def kind_of(status: int | None, complaint: Complaint) -> ModelErrorKind:
     """What kind of refusal it is: the status first, then the body's type and code, then its words."""
     text = complaint.text
-    if status not in {401, 403, 404} and _OVERFLOW.search(text):
+    if status not in {401, 403, 404} and re.search(_OVERFLOW, text):
         return "context_overflow"
-    if status in {400, 402, 403, 429} and _BILLING.search(text) and not _TRY_AGAIN.search(text):
+    if status in {400, 402, 403, 429} and re.search(_BILLING, text) and not re.search(_TRY_AGAIN, text):
         return "billing"
     if status in _BY_STATUS:
         return _BY_STATUS[status]
@@ -106,7 +105,8 @@ def kind_of(status: int | None, complaint: Complaint) -> ModelErrorKind:
     return _kind_of_bad_request(text)
 
 
-_OVERFLOW = re.compile(
+# Patterns are compiled when first used, which only a refusal makes them be.
+_OVERFLOW = (
     r"exceed_context_size_error|context_length_exceeded|contextwindowexceedederror"
     r"|model_context_window_exceeded|request_too_large|string_above_max_length"
     r"|exceeds? the (available |model'?s? )?(maximum )?context (size|length|window)"
@@ -115,7 +115,7 @@ _OVERFLOW = re.compile(
     r"|reduce the length of the (messages|prompt|input)|input (token count|length)[^.]{0,60}exceed"
     r"|input is too long for requested model|greater than the context length|larger than the context"
 )
-_BILLING = re.compile(
+_BILLING = (
     r"insufficient_quota|exceeded your current quota|credit balance|billing_(error|hard_limit)"
     r"|billing hard limit|payment required|insufficient (balance|funds|credits?)|spend(ing)? limit"
 )
@@ -131,40 +131,37 @@ _BY_STATUS: dict[int | None, ModelErrorKind] = {
     529: "overloaded",
 }
 #: Of servers' types, codes and words where the status says little, the first that fits.
-_WORDS: tuple[tuple[re.Pattern[str], ModelErrorKind], ...] = (
-    (re.compile(r"insufficient_quota|billing_error|credit balance"), "billing"),
-    (re.compile(r"rate.?limit|too many requests|resource_?exhausted"), "rate_limit"),
-    (re.compile(r"overloaded|unavailable|loading model|no slot available|at capacity"), "overloaded"),
-    (re.compile(r"authentication|permission_error|invalid.api.key|unauthorized"), "auth"),
-    (re.compile(r"not_?found_?error|model_not_found"), "not_found"),
-    (re.compile(r"content_filter|content_policy|content management policy"), "content_filter"),
-    (re.compile(r"time_?out|timed out"), "timeout"),
-    (re.compile(r"invalid_request|bad_?request|not_supported|not supported|unsupported"), "invalid_request"),
+_WORDS: tuple[tuple[str, ModelErrorKind], ...] = (
+    (r"insufficient_quota|billing_error|credit balance", "billing"),
+    (r"rate.?limit|too many requests|resource_?exhausted", "rate_limit"),
+    (r"overloaded|unavailable|loading model|no slot available|at capacity", "overloaded"),
+    (r"authentication|permission_error|invalid.api.key|unauthorized", "auth"),
+    (r"not_?found_?error|model_not_found", "not_found"),
+    (r"content_filter|content_policy|content management policy", "content_filter"),
+    (r"time_?out|timed out", "timeout"),
+    (r"invalid_request|bad_?request|not_supported|not supported|unsupported", "invalid_request"),
     # a server that cannot read what it was sent will not be able to later
-    (re.compile(r"parse_error|failed to parse|type_error\.|jinja|chat template"), "invalid_request"),
+    (r"parse_error|failed to parse|type_error\.|jinja|chat template", "invalid_request"),
 )
-_BAD_REQUEST: tuple[tuple[re.Pattern[str], ModelErrorKind], ...] = (
-    (re.compile(r"authentication|invalid.api.key|incorrect api key"), "auth"),
-    (re.compile(r"content_filter|content_policy|content management policy|responsibleai"), "content_filter"),
-    (
-        re.compile(r"not_?found_?error|model_not_found|model\b.{0,80}\b(not found|does not exist)"),
-        "not_found",
-    ),
-    (re.compile(r"rate_limit_error|ratelimiterror"), "rate_limit"),
-    (re.compile(r"overloaded_error"), "overloaded"),
+_BAD_REQUEST: tuple[tuple[str, ModelErrorKind], ...] = (
+    (r"authentication|invalid.api.key|incorrect api key", "auth"),
+    (r"content_filter|content_policy|content management policy|responsibleai", "content_filter"),
+    (r"not_?found_?error|model_not_found|model\b.{0,80}\b(not found|does not exist)", "not_found"),
+    (r"rate_limit_error|ratelimiterror", "rate_limit"),
+    (r"overloaded_error", "overloaded"),
 )
 
 
 def _kind_by_words(text: str, status: int | None) -> ModelErrorKind:
     for pattern, kind in _WORDS:
-        if pattern.search(text):
+        if re.search(pattern, text):
             return kind
     return {503: "overloaded", 504: "timeout", 501: "invalid_request"}.get(status or 0, "server")  # type: ignore[return-value]
 
 
 def _kind_of_bad_request(text: str) -> ModelErrorKind:
     for pattern, kind in _BAD_REQUEST:
-        if pattern.search(text):
+        if re.search(pattern, text):
             return kind
     return "invalid_request"
 
@@ -186,16 +183,15 @@ def retry_after(headers: Mapping[str, str], words: str = "", *, now: float = 0.0
         if value:
             seconds = _number(value)
             return seconds if seconds is not None else _until(value, now)
-    found = _TRY_AGAIN.search(words)
+    found = re.search(_TRY_AGAIN, words)
     if found is None or not any(found.groups()):
         return None
     hours, minutes, seconds_, millis = (float(group or 0) for group in found.groups())
     return hours * 3600 + minutes * 60 + seconds_ + millis / 1000
 
 
-_TRY_AGAIN = re.compile(
-    r"(?:try again|retry) in (?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d+)?) ?s)?(?:(\d+(?:\.\d+)?) ?ms)?",
-    re.IGNORECASE,
+_TRY_AGAIN = (
+    r"(?i)(?:try again|retry) in (?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d+)?) ?s)?(?:(\d+(?:\.\d+)?) ?ms)?"
 )
 
 
@@ -208,6 +204,8 @@ def _number(value: str | None) -> float | None:
 
 
 def _until(date: str, now: float) -> float | None:
+    from email.utils import parsedate_to_datetime  # noqa: PLC0415 - 4 ms, for what is rarely sent
+
     try:
         return max(0.0, parsedate_to_datetime(date).timestamp() - now)
     except (ValueError, TypeError, OverflowError):
@@ -237,22 +235,21 @@ def _status_of(code: str) -> int | None:
 
 
 _TOKENS = (
-    re.compile(r"(?P<used>\d+) tokens? (?:>|exceeds?[^\d]{1,60}) ?\(?(?P<room>\d+)", re.IGNORECASE),
-    re.compile(
-        r"maximum context length is (?P<room>\d+)\D.*?"
-        r"(?:resulted in|requested|contains) (?:about )?(?P<used>\d+)",
-        re.IGNORECASE | re.DOTALL,
+    r"(?i)(?P<used>\d+) tokens? (?:>|exceeds?[^\d]{1,60}) ?\(?(?P<room>\d+)",
+    (
+        r"(?is)maximum context length is (?P<room>\d+)\D.*?"
+        r"(?:resulted in|requested|contains) (?:about )?(?P<used>\d+)"
     ),
-    re.compile(r"\((?P<used>\d+) tokens\) exceeds[^\d]{1,60}\((?P<room>\d+)", re.IGNORECASE),
+    r"(?i)\((?P<used>\d+) tokens\) exceeds[^\d]{1,60}\((?P<room>\d+)",
 )
 
 
 def _with_numbers(complaint: Complaint) -> Complaint:
     """The complaint with the numbers of an overflow, where they stand in its words alone."""
-    if complaint.context_window is not None or not _OVERFLOW.search(complaint.text):
+    if complaint.context_window is not None or not re.search(_OVERFLOW, complaint.text):
         return complaint
     for pattern in _TOKENS:
-        if found := pattern.search(complaint.words):
+        if found := re.search(pattern, complaint.words):
             return msgspec.structs.replace(
                 complaint, prompt_tokens=int(found["used"]), context_window=int(found["room"])
             )
@@ -272,8 +269,9 @@ def _words(told: Any) -> str:
         return str(told)
     for key in ("message", "msg", "detail"):
         if isinstance(told.get(key), str):
-            place = ".".join(str(each) for each in told.get("loc") or ()) if key == "msg" else ""
-            return f"{place}: {told[key]}" if place else str(told[key])
+            place = told.get("loc") if key == "msg" else None
+            at = ".".join(str(each) for each in place) if isinstance(place, list) else ""
+            return f"{at}: {told[key]}" if at else str(told[key])
     return msgspec.json.encode(told).decode()
 
 
@@ -293,10 +291,10 @@ def _without_markup(text: str) -> str:
     return " ".join(re.sub(r"<[^>]*>", " ", text).split())
 
 
-_KEY = re.compile(r"\b(sk|key|Bearer)([-_ ])[\w*.-]{8,}")
+_KEY = r"\b(sk|key|Bearer)([-_ ])[\w*.-]{8,}"
 
 
 def _clipped(words: str) -> str:
     """Words of a length for a line, without anything that looks like a key."""
-    words = " ".join(_KEY.sub(r"\1\2…", words).split())
+    words = " ".join(re.sub(_KEY, r"\1\2…", words).split())
     return words if len(words) <= MAX_WORDS else words[: MAX_WORDS - 1] + "…"

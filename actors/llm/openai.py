@@ -9,10 +9,11 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
 
+from actors.llm.address import base_url_of, where_of
 from actors.llm.base import Block, Request
 from actors.llm.endpoint import Entry
 from actors.llm.errors import classify
-from actors.llm.http import MAX_REFUSAL_BYTES, HttpPool, Peer, Reply, base_url_of, where_of
+from actors.llm.http import MAX_REFUSAL_BYTES, HttpPool, Peer, Reply
 from actors.llm.openai_answer import ChatAnswer
 from actors.llm.openai_request import Dialect, adapted, body_of, encode_some
 from actors.llm.presets import start_command_for
@@ -97,7 +98,10 @@ class OpenAIClient:
                 reply = await self._posted(peer, body, request.deadline)
             except ModelError as error:
                 entry.failed(error)
-                simpler = adapted(dialect, error.message) if error.status in _MISUNDERSTOOD else None
+                if error.status not in _MISUNDERSTOOD:
+                    raise
+                known = peer.learnt.get(_DIALECT, dialect)  # another request may have learnt it meanwhile
+                simpler = adapted(dialect, error.message, request) if known == dialect else known
                 if simpler is None:
                     raise
                 dialect = peer.learnt[_DIALECT] = simpler
@@ -114,6 +118,7 @@ class OpenAIClient:
             words = await reply.read_all(MAX_REFUSAL_BYTES)
         finally:
             await reply.aclose()
+        words = peer.without_secrets(words)
         raise classify(reply.status, reply.headers, words, where=peer.where, now=time.time())
 
 
@@ -127,7 +132,7 @@ def _dialect_of(base_url: str) -> Dialect:
 class _Incoming:
     """An answer on its way: bytes of the network in, blocks out."""
 
-    __slots__ = ("_answer", "_begun", "_ended", "_parser", "_reply", "_where")
+    __slots__ = ("_answer", "_begun", "_cut", "_ended", "_parser", "_reply", "_where")
 
     def __init__(self, where: str, reply: Reply) -> None:
         self._where = where
@@ -136,6 +141,7 @@ class _Incoming:
         self._parser: SSEParser | None = None  # None until it is clear that it is a stream
         self._begun = b""
         self._ended = False
+        self._cut = False  # what came behind the finish reason was lost
 
     async def more(self) -> list[Block] | None:
         """The blocks that came with the next bytes, or None behind the last. Raises ModelError."""
@@ -158,7 +164,8 @@ class _Incoming:
             return None
         self._ended = True
         blocks = self._answer.close()
-        self._reply.settle()
+        if not self._cut:
+            self._reply.settle()
         return blocks
 
     def _feed(self, data: bytes) -> list[Block]:
@@ -198,4 +205,5 @@ class _Incoming:
         try:
             return await self._reply.read()
         except ModelError:
+            self._cut = True
             return b""

@@ -63,7 +63,7 @@ def parse_output(text: str, kind: Any) -> Fit | Misfit:
     if kind is str:
         return Fit(text)
     nearest = "it holds no JSON"
-    for value in _values(_THOUGHT.sub("", text)):
+    for value in _values(re.sub(_THOUGHT, "", text)):
         try:
             return Fit(_converted(value, kind))
         except msgspec.ValidationError as error:
@@ -75,7 +75,7 @@ def parse_output(text: str, kind: Any) -> Fit | Misfit:
     )
 
 
-_THOUGHT = re.compile(r"<think>.*?(</think>|\Z)", re.DOTALL)
+_THOUGHT = r"(?s)<think>.*?(</think>|\Z)"
 
 
 def _converted(value: Any, kind: Any) -> Any:

@@ -25,10 +25,12 @@ SETTLE_SECONDS = 1.0
 
 
 class AiohttpBody(httpx.AsyncByteStream):
-    """The body of an answer, read as it arrives."""
+    """The body of an answer, read as it arrives; ``settling`` are those of which only the end is to come."""
 
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
+    def __init__(self, response: aiohttp.ClientResponse, settling: set[AiohttpBody]) -> None:
         self._response = response
+        self._settling = settling
+        self._timer: asyncio.TimerHandle | None = None
         #: The bytes that are there, waiting for some where there are none; ``b""`` is the end.
         self.read = response.content.readany
 
@@ -38,14 +40,20 @@ class AiohttpBody(httpx.AsyncByteStream):
 
     def settle(self) -> None:
         """Let the framing's end arrive, so that the connection can be used again; close it if it does not."""
-        response = self._response
-        if response.closed:
-            return
-        timer = asyncio.get_running_loop().call_later(SETTLE_SECONDS, response.close)
-        response.content.on_eof(timer.cancel)
+        if not self._response.closed:
+            self._settling.add(self)
+            self._timer = asyncio.get_running_loop().call_later(SETTLE_SECONDS, self.close)
+            self._response.content.on_eof(self.close)
+
+    def close(self) -> None:
+        """Let go of the connection: back to the pool where the answer has ended, else closed."""
+        self._settling.discard(self)
+        if self._timer is not None:
+            self._timer.cancel()
+        self._response.close()
 
     async def aclose(self) -> None:
-        self._response.close()
+        self.close()
 
 
 class AiohttpTransport(httpx.AsyncBaseTransport):
@@ -55,6 +63,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         secure = url.startswith("https:") or (proxy or "").startswith("https:")
         self._proxy = proxy
         self._urls: dict[httpx.URL, yarl.URL] = {}
+        self._settling: set[AiohttpBody] = set()
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, ssl=certificates() if secure else True),
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -73,9 +82,12 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
             allow_redirects=False,
             proxy=self._proxy,
         )
-        return httpx.Response(response.status, headers=response.raw_headers, stream=AiohttpBody(response))
+        body = AiohttpBody(response, self._settling)
+        return httpx.Response(response.status, headers=response.raw_headers, stream=body)
 
     async def aclose(self) -> None:
+        for body in list(self._settling):
+            body.close()
         await self._session.close()
 
     def _url(self, url: httpx.URL) -> yarl.URL:
@@ -133,10 +145,13 @@ def was_kept_too_long(error: Exception) -> bool:
 
 def _untrusted(error: Exception) -> Trouble:
     words = f"its certificate is not trusted: {getattr(error, 'certificate_error', None) or error}"
-    hint = (
-        "set SSL_CERT_FILE to the certificates you trust, and look whether base_url should begin with http:"
-    )
+    hint = "set SSL_CERT_FILE to the certificates that you trust"
     return Trouble("connection", words, hint, retryable=False)
+
+
+def _no_tls(error: Exception) -> Trouble:
+    words = f"no secure connection could be made: {getattr(error, 'os_error', None) or error}"
+    return Trouble("connection", words, "look whether base_url should begin with http:", retryable=False)
 
 
 def _unresolved(_: Exception) -> Trouble:
@@ -174,7 +189,8 @@ def _no_url(error: Exception) -> Trouble:
 
 #: The first that fits; kinds of errors before the kinds they are kinds of.
 _TROUBLES: tuple[tuple[tuple[type[Exception], ...], Callable[[Exception], Trouble]], ...] = (
-    ((aiohttp.ClientConnectorCertificateError, aiohttp.ClientConnectorSSLError, ssl.SSLError), _untrusted),
+    ((aiohttp.ClientConnectorCertificateError, ssl.SSLCertVerificationError), _untrusted),
+    ((aiohttp.ClientConnectorSSLError, ssl.SSLError), _no_tls),
     ((aiohttp.ClientConnectorDNSError,), _unresolved),
     ((aiohttp.ConnectionTimeoutError, httpx.ConnectTimeout, httpx.PoolTimeout), _slow_to_reach),
     ((aiohttp.ClientConnectorError, httpx.ConnectError, httpx.ProxyError), _unreached),

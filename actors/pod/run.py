@@ -98,3 +98,10 @@ class RunState:
 def new_run_id() -> str:
     """An id for a run, unique for all practical ends."""
     return f"{random.getrandbits(64):016x}"
+
+
+def resolve(replies: list[AsyncFuture[Any]]) -> None:
+    """Answer all who wait that it is done, once."""
+    for reply in replies:
+        reply.set(None)
+    replies.clear()

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sys
 import threading
 import uuid
+import weakref
 from collections import deque
 from collections.abc import Callable, Coroutine
 from types import CoroutineType
@@ -17,7 +17,7 @@ from pykka import messages
 from pykka._envelope import Envelope
 
 from actors.runtime.future import AsyncFuture
-from actors.runtime.loop import Mailroom, mailroom_here
+from actors.runtime.loop import BURST, Mailroom, mailroom_here
 
 logger = logging.getLogger("pykka")
 
@@ -31,6 +31,12 @@ _PYKKA_MESSAGES = frozenset(
         messages.ProxySetAttr,
     }
 )
+
+#: What ends not only an actor but its loop.
+_FATAL = (KeyboardInterrupt, SystemExit)
+#: In the place of an actor's task: it has not begun, or handles what waited behind an ``async`` handler.
+_NOT_BEGUN = "not begun"
+_CATCHING_UP = "catching up"
 
 
 class _Deferred:
@@ -55,6 +61,9 @@ class _StopFlag:
 
     __slots__ = ("_event", "_set")
 
+    #: Two threads that wait must wait for one event.
+    _making = threading.Lock()
+
     def __init__(self) -> None:
         self._set = False
         self._event: threading.Event | None = None
@@ -69,9 +78,10 @@ class _StopFlag:
 
     def wait(self, timeout: float | None = None) -> bool:
         """Block until the actor has stopped, at most ``timeout`` seconds."""
-        if self._event is None:
-            self._event = threading.Event()
-        if self._set:
+        with self._making:
+            if self._event is None:
+                self._event = threading.Event()
+        if self._set:  # looked at after the event stands: who set the flag before saw none
             self._event.set()
         return self._event.wait(timeout)
 
@@ -81,38 +91,25 @@ class Inbox:
     the actor is busy with an ``async`` handler.
     """
 
-    __slots__ = ("_actor", "_mailroom", "backlog")
+    __slots__ = ("actor", "backlog", "mailroom")
 
-    def __init__(self) -> None:
-        self.backlog: deque[Envelope[Any]] | None = None
-
-    def bind(self, actor: AsyncActor, mailroom: Mailroom) -> None:
-        """Make this the inbox of ``actor``, which it keeps alive."""
-        self._actor = actor
-        self._mailroom = mailroom
-
-    @property
-    def actor(self) -> AsyncActor:
-        """Whose inbox it is."""
-        return self._actor
-
-    @property
-    def mailroom(self) -> Mailroom:
-        """Where the messages wait."""
-        return self._mailroom
+    #: Whose inbox it is; it keeps the actor alive.
+    actor: AsyncActor
+    #: Where the messages wait.
+    mailroom: Mailroom
+    backlog: deque[tuple[Any, Any]] | None
 
     def put(self, envelope: Envelope[Any], /) -> None:
         """Deliver a message, from any thread. Raises pykka.ActorDeadError if the loop is closed."""
-        mailroom = self._mailroom
-        if envelope.reply_to is not None:
-            envelope.reply_to._loop = mailroom.loop  # type: ignore[attr-defined]
-        mailroom.post(self._actor._receive, envelope)
+        if isinstance(envelope.reply_to, AsyncFuture):
+            envelope.reply_to._loop = self.mailroom.loop
+        self.mailroom.send(self.actor, envelope.message, envelope.reply_to)
 
     def get(self) -> Envelope[Any]:
         """The oldest message that waits behind an ``async`` handler."""
         if self.backlog is None:
             raise IndexError("the inbox is empty")
-        return self.backlog.popleft()
+        return Envelope(*self.backlog.popleft())
 
     def empty(self) -> bool:
         """Whether no message waits behind an ``async`` handler."""
@@ -122,29 +119,68 @@ class Inbox:
 class AsyncActorRef(pykka.ActorRef[A]):
     """A reference to an AsyncActor: pykka's, with futures that can be awaited."""
 
+    actor_inbox: Inbox
+    actor_stopped: _StopFlag  # type: ignore[assignment]
+
+    def __init__(self, actor: A) -> None:
+        self._actor_weakref = weakref.ref(actor)
+        self.actor_class = actor.__class__
+        self.actor_inbox = actor.actor_inbox
+        self.actor_stopped = actor.actor_stopped
+
+    @property
+    def actor_urn(self) -> str:  # type: ignore[override]
+        """A universally unique name of the actor."""
+        return self.actor_inbox.actor.actor_urn
+
+    def is_alive(self) -> bool:
+        """Whether the actor has neither stopped nor lost its event loop."""
+        return not (self.actor_stopped._set or self.actor_inbox.mailroom.loop.is_closed())
+
     def tell(self, message: Any) -> None:
         """Send ``message`` and do not wait. Raises pykka.ActorDeadError."""
-        if self.actor_stopped.is_set():
+        if self.actor_stopped._set:
             raise pykka.ActorDeadError(f"{self} not found")
-        self.actor_inbox.put(Envelope(message))
+        inbox = self.actor_inbox
+        try:
+            inbox.mailroom.send(inbox.actor, message, None)
+        except pykka.ActorDeadError:
+            inbox.actor._end()
+            raise
 
     def ask(self, message: Any, *, block: bool = True, timeout: float | None = None) -> Any:
-        """Send ``message``; its reply if ``block`` (at most ``timeout`` seconds), or a future of it."""
+        """Send ``message``; its reply if ``block`` (at most ``timeout`` seconds), or a future of it.
+
+        Raises WouldDeadlock, before anything is sent, if ``block`` on the actor's own loop.
+        """
+        inbox = self.actor_inbox
         future: AsyncFuture[Any] = AsyncFuture()
-        if self.actor_stopped.is_set():
+        future._loop = inbox.mailroom.loop
+        if self.actor_stopped._set:
             future.set_exception(pykka.ActorDeadError(f"{self} not found"))
         else:
+            if block:
+                future._refuse_deadlock()
             try:
-                self.actor_inbox.put(Envelope(message, future))
+                inbox.mailroom.send(inbox.actor, message, future)
             except pykka.ActorDeadError as error:
+                inbox.actor._end()
                 future.set_exception(error)
-        return future.get(timeout=timeout) if block else future
+        return future._got(timeout) if block else future
 
     def stop(self, *, block: bool = True, timeout: float | None = None) -> Any:
-        """Ask the actor to stop: True once it has, False if it was dead; a future if not ``block``."""
+        """Ask the actor to stop: True once it has, False if it was dead; a future if not ``block``.
+
+        Raises WouldDeadlock, before the actor is asked, if ``block`` on its own loop.
+        """
+        if block:
+            try:
+                self.ask(messages._ActorStop(), timeout=timeout)
+            except pykka.ActorDeadError:
+                return False
+            return True
         asked = self.ask(messages._ActorStop(), block=False)
-        future = AsyncFuture.derived([asked], lambda _: True, _false_if_dead)
-        return future.get(timeout=timeout) if block else future
+        return AsyncFuture.derived([asked], lambda _: True, _false_if_dead)
 
 
 def _false_if_dead(error: BaseException) -> bool:
@@ -160,21 +196,25 @@ class AsyncActor(pykka.Actor):
     handles one message at a time, in order of arrival, and while an ``async`` handler waits its next
     messages wait too. An exception goes to who asked; of a message that was told it ends the actor.
     ``KeyboardInterrupt`` and ``SystemExit`` out of a handler end this actor and go on to the loop.
+    A loop that ends takes the actors with it whose handlers it cancels.
     """
+
+    actor_inbox: Inbox
+    actor_stopped: _StopFlag  # type: ignore[assignment]
 
     _mailroom: Mailroom | None = None
     _registry: Registry = cast("Registry", pykka.ActorRegistry)
-    _task: asyncio.Task[Any] | None = None
+    #: The handler that waits, or why else messages have to; None for an actor that takes them.
+    _task: asyncio.Task[Any] | str | None = _NOT_BEGUN
     _reply_to: AsyncFuture[Any] | None = None
     _urn: str | None = None
 
     def __init__(self, *_args: Any, **_kwargs: Any) -> None:
-        if self._mailroom is None:
-            self._mailroom = mailroom_here()
-        inbox = Inbox()
-        inbox.bind(self, self._mailroom)
-        self.actor_inbox = inbox
-        self.actor_stopped = _StopFlag()  # type: ignore[assignment]
+        inbox = self.actor_inbox = Inbox()
+        inbox.actor = self
+        inbox.mailroom = self._mailroom = self._mailroom or mailroom_here()
+        inbox.backlog = None
+        self.actor_stopped = _StopFlag()
         self._actor_ref = AsyncActorRef(self)
 
     @property
@@ -213,57 +253,61 @@ class AsyncActor(pykka.Actor):
         if self._mailroom.here():
             self._begin()
         else:
-            self._mailroom.post(lambda _: self._begin(), Envelope(None))
+            self._mailroom.post(self._begin)
 
-    def _begin(self) -> None:
-        if type(self).on_start is pykka.Actor.on_start:
-            return
-        try:
-            response = cast("Callable[[], Any]", self.on_start)()
-        except Exception:  # noqa: BLE001 - pykka's rule: logged, and the actor is gone
-            self._handle_failure(*sys.exc_info())
-            return
-        if isinstance(response, CoroutineType):
-            self._await(self._await_start(response), None)
-
-    async def _await_start(self, hook: Coroutine[Any, Any, None]) -> None:
-        try:
-            await hook
-        except Exception:  # noqa: BLE001
-            self._handle_failure(*sys.exc_info())
+    def _begin(self, _: object = None) -> None:
+        """Call ``on_start``, then take messages: also those that came while the actor was made."""
+        if type(self).on_start is not pykka.Actor.on_start:
+            hook = self._hook(self.on_start)
+            if hook is not None:
+                self._await(hook, None)
+                return
+        self._task = None
+        if self.actor_inbox.backlog:
+            self._catch_up()
 
     # -- one message ---------------------------------------------------------------------------
 
     def _receive(self, envelope: Envelope[Any]) -> None:
-        """Handle a message on the loop, or keep it until the handler that waits has ended."""
+        """Take a message on the loop, ahead of those that wait in the mail room."""
+        self._arrive(envelope.message, envelope.reply_to)
+
+    def _arrive(self, message: Any, reply_to: Any) -> None:
+        """Handle a message, or keep it until the handler that waits has ended."""
         if self._task is not None:
-            inbox = cast("Inbox", self.actor_inbox)
+            inbox = self.actor_inbox
             if inbox.backlog is None:
                 inbox.backlog = deque()
-            inbox.backlog.append(envelope)
-        elif self.actor_stopped.is_set():
-            self._refuse(envelope)
-        else:
-            self._handle(envelope)
-
-    def _handle(self, envelope: Envelope[Any]) -> None:
-        reply_to = self._reply_to = cast("AsyncFuture[Any] | None", envelope.reply_to)
+            inbox.backlog.append((message, reply_to))
+            return
+        if self.actor_stopped._set:
+            self._refuse(Envelope(message, reply_to))
+            return
+        self._reply_to = reply_to
         try:
-            message = envelope.message
             if type(message) in _PYKKA_MESSAGES:
                 response = self._handle_receive(message)
             else:
                 response = self.on_receive(message)
             if type(response) is CoroutineType:
                 self._await(response, reply_to)
-            elif reply_to is not None and response is not DEFERRED:
-                reply_to.set(response)
-        except Exception as error:  # noqa: BLE001 - goes to who asked, or ends the actor
-            self._failed(error, reply_to)
-        except BaseException as error:
-            self._failed(error, reply_to)
-            self._fail(error)
-            raise
+                return
+            if reply_to is not None:
+                self._reply_to = None
+                if response is not DEFERRED:
+                    reply_to.set(response)
+        except BaseException as error:  # noqa: BLE001 - goes to who asked, or ends the actor
+            self._raised(error, reply_to)
+            del reply_to  # or the error would hold its traceback, that this frame, and that the error
+
+    def _raised(self, error: BaseException, reply_to: AsyncFuture[Any] | None) -> None:
+        """A plain handler raised ``error``."""
+        self._reply_to = None
+        hook = self._failed(error, reply_to)
+        if hook is not None:
+            self._await(hook, None)
+        if isinstance(error, _FATAL):
+            raise error
 
     def defer_reply(self) -> AsyncFuture[Any]:
         """Take the reply of the message being handled, to give it later; the handler then returns
@@ -282,85 +326,124 @@ class AsyncActor(pykka.Actor):
             response = await handler
             if reply_to is not None and response is not DEFERRED:
                 reply_to.set(response)
-        except asyncio.CancelledError as error:
-            if reply_to is not None and not reply_to.done():
-                reply_to.set_exception(error)
-            raise
-        except Exception as error:  # noqa: BLE001
-            self._failed(error, reply_to)
         except BaseException as error:
-            self._failed(error, reply_to)
-            self._fail(error)
-            raise
+            if _cancelled_from_outside(error):
+                self._lose_loop(reply_to)
+                raise
+            hook = self._failed(error, reply_to)
+            if hook is not None:
+                await hook
+            if isinstance(error, _FATAL):
+                raise
         finally:
-            self._task = None
+            self._reply_to = reply_to = None
             self._catch_up()
 
     def _catch_up(self) -> None:
-        """Handle what waited behind an ``async`` handler."""
-        inbox = cast("Inbox", self.actor_inbox)
-        while inbox.backlog and self._task is None:
-            self._receive(inbox.backlog.popleft())
-        if not inbox.backlog:
+        """Handle what waited behind an ``async`` handler, as far as the loop's fairness allows."""
+        self._task = None
+        inbox = self.actor_inbox
+        backlog = inbox.backlog
+        if backlog is None:
+            return
+        for _ in range(min(len(backlog), BURST)):
+            self._arrive(*backlog.popleft())
+            if self._task is not None:
+                return
+        if backlog:
+            self._task = _CATCHING_UP
+            inbox.mailroom.loop.call_soon(self._catch_up)
+        else:
             inbox.backlog = None
 
     # -- ends ----------------------------------------------------------------------------------
 
-    def _failed(self, error: BaseException, reply_to: AsyncFuture[Any] | None) -> None:
-        if reply_to is None:
-            self._fail(error)
-        elif not reply_to.done():
-            if logger.isEnabledFor(logging.DEBUG):
-                logger.debug("Exception returned from %s to caller:", self, exc_info=error)
-            reply_to.set_exception(error)
-
-    def _fail(self, error: BaseException) -> None:
-        """End the actor because of a defect."""
-        if self.actor_stopped.is_set():
-            return
+    def _failed(
+        self, error: BaseException, reply_to: AsyncFuture[Any] | None
+    ) -> Coroutine[Any, Any, None] | None:
+        """A handler failed: tell who asked, or end the actor; what is left to be awaited of that."""
+        if isinstance(error, _FATAL):
+            if reply_to is not None and not reply_to.done():
+                reply_to.set_exception(_ended_by(self, error))
+        elif reply_to is not None:
+            self._tell_error(error, reply_to)
+            return None
+        if self.actor_stopped._set:
+            return None
         info = (type(error), error, error.__traceback__)
         self._handle_failure(*info)
-        self._hook(lambda: self.on_failure(*info))
+        return self._hook(lambda: self.on_failure(*info))
+
+    def _tell_error(self, error: BaseException, reply_to: AsyncFuture[Any]) -> None:
+        if reply_to.done():
+            logger.error("Unhandled exception in %s after its reply:", self, exc_info=error)
+            return
+        if logger.isEnabledFor(logging.DEBUG):
+            logger.debug("Exception returned from %s to caller:", self, exc_info=error)
+        reply_to.set_exception(error)
 
     def _handle_failure(self, exception_type: Any, exception_value: Any, traceback: Any) -> None:
+        """Log a failure and end the actor."""
         logger.error(
             "Unhandled exception in %s:", self, exc_info=(exception_type, exception_value, traceback)
         )
+        self._end()
+
+    def _end(self) -> None:
         self._registry.unregister(self._actor_ref)
         self.actor_stopped.set()
 
     def _stop(self) -> Any:
         """Stop without handling the messages that still wait; they are answered with ActorDeadError."""
-        self._registry.unregister(self._actor_ref)
-        self.actor_stopped.set()
+        self._end()
         return self._hook(self.on_stop)
 
-    def _hook(self, hook: Any) -> Any:
-        """Run a hook of the actor's end; a coroutine it gives is waited for by who asked to stop."""
+    def _lose_loop(self, reply_to: AsyncFuture[Any] | None) -> None:
+        """The loop ends in the middle of a message: so does the actor, and no hook can be awaited."""
+        self._end()
+        if reply_to is not None and not reply_to.done():
+            reply_to.set_exception(pykka.ActorDeadError(f"the event loop of {self} ended before it answered"))
+
+    def _hook(self, hook: Callable[[], Any]) -> Coroutine[Any, Any, None] | None:
+        """Call a life-cycle hook; what is left to be awaited of an ``async`` one. An error in it is
+        logged and ends the actor, by pykka's rule.
+        """
         try:
             response = hook()
-        except Exception:  # noqa: BLE001 - pykka's rule: logged
-            self._handle_failure(*sys.exc_info())
+        except BaseException as error:
+            self._handle_failure(type(error), error, error.__traceback__)
+            if isinstance(error, _FATAL):
+                raise
             return None
-        if not isinstance(response, CoroutineType):
-            return None
-        if self._reply_to is not None:
-            return self._await_end(response)
-        self._await(self._await_end(response), None)
-        return None
+        return self._await_hook(response) if isinstance(response, CoroutineType) else None
 
-    async def _await_end(self, hook: Coroutine[Any, Any, None]) -> None:
+    async def _await_hook(self, hook: Coroutine[Any, Any, None]) -> None:
         try:
             await hook
-        except Exception:  # noqa: BLE001
-            self._handle_failure(*sys.exc_info())
+        except BaseException as error:
+            if isinstance(error, _FATAL) or _cancelled_from_outside(error):
+                raise
+            self._handle_failure(type(error), error, error.__traceback__)
 
     def _refuse(self, envelope: Envelope[Any]) -> None:
-        reply_to = envelope.reply_to
+        """Answer a message that came too late."""
+        reply_to = cast("AsyncFuture[Any] | None", envelope.reply_to)
         if reply_to is None:
             return
         if isinstance(envelope.message, messages._ActorStop):
             reply_to.set(None)
         else:
-            dead = pykka.ActorDeadError(f"{self.actor_ref} stopped before handling the message")
-            cast("AsyncFuture[Any]", reply_to).set_exception(dead)
+            dead = f"{self.actor_ref} stopped before handling the message"
+            reply_to.set_exception(pykka.ActorDeadError(dead))
+
+
+def _ended_by(actor: AsyncActor, error: BaseException) -> pykka.ActorDeadError:
+    dead = pykka.ActorDeadError(f"{actor} was ended by {type(error).__name__}")
+    dead.__cause__ = error
+    return dead
+
+
+def _cancelled_from_outside(error: BaseException) -> bool:
+    """Whether the handler's own task was cancelled, not something that it waited for."""
+    task = asyncio.current_task()
+    return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0

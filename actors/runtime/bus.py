@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 import time
 from collections import deque
@@ -13,122 +14,167 @@ import pykka
 
 from actors.runtime.future import AsyncFuture
 from protocol import errors
-from protocol.events import EVENTS, Event, Lagged, PodStopped
+from protocol.events import EVENTS, TRANSIENT_EVENTS, Event, Lagged, PodStopped
 
 #: Events that wait for a subscriber before the oldest are dropped.
 QUEUE_SIZE = 10_000
+#: Events that an iterator takes from its queue at a time, since each time takes a lock.
+_HANDFUL = 64
 
 _ALL_KINDS: frozenset[type[Event]] = frozenset(EVENTS)
+#: What only subscribers make worth telling; ``Lagged`` comes from the queue itself.
+_ONLY_TOLD: frozenset[type[Event]] = frozenset(TRANSIENT_EVENTS) - {Lagged}
 
 
 class Closed(Exception):  # noqa: N818 - an end, not an error
     """The subscription is closed and its queue is empty."""
 
 
+class _Queue:
+    """What waits for one subscriber. The bus puts from its loop; the subscriber takes on any thread.
+
+    Putting takes no lock while there is room. Dropping and taking exclude each other, so that the gap
+    is always before the oldest event that waits: that is where ``Lagged`` goes.
+    """
+
+    __slots__ = ("_events", "_lock", "_missed", "_since", "_size", "closed", "kinds", "pod", "told", "waiter")
+
+    def __init__(self, pod: str | None, kinds: frozenset[type[Event]], size: int) -> None:
+        self.pod = pod
+        self.kinds = kinds
+        self.closed = False
+        #: Of each pod the last durable event that a replay tells.
+        self.told: dict[str, int] = {}
+        self.waiter: AsyncFuture[None] | None = None
+        self._size = size
+        self._events: deque[Event] = deque()
+        self._lock = threading.Lock()
+        self._missed = 0
+        self._since: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._events)
+
+    @property
+    def lags(self) -> bool:
+        """Whether events were dropped that the subscriber has not been told of."""
+        return self._missed > 0
+
+    def put(self, event: Event) -> None:
+        """Append ``event``; a full queue drops its oldest."""
+        if len(self._events) >= self._size:
+            self._drop()
+        self._events.append(event)
+        if self.waiter is not None:
+            self.wake()
+
+    def _drop(self) -> None:
+        with self._lock:
+            if len(self._events) < self._size:  # the subscriber was quicker
+                return
+            lost = self._events.popleft()
+            if self._is_told(lost):
+                return
+            self._missed += 1
+            # What a durable event's number says is the last thing before it that is surely known.
+            self._since.setdefault(lost.pod, lost.seq - 1 if lost.durable else lost.seq)
+
+    def _is_told(self, event: Event) -> bool:
+        """Whether a replay tells ``event``, or things that came after it."""
+        if not self.told:
+            return False
+        through = self.told.get(event.pod, 0)
+        return event.seq < through or (event.durable and event.seq == through)
+
+    def take(self, limit: int = sys.maxsize) -> list[Event]:
+        """What is there now, the oldest first, at most about ``limit``."""
+        with self._lock:
+            taken: list[Event] = [self._lagged()] if self._missed else []
+            for _ in range(min(len(self._events), limit)):
+                event = self._events.popleft()
+                if not self._is_told(event):
+                    taken.append(event)
+        return taken
+
+    def _lagged(self) -> Lagged:
+        missed, since = self._missed, self._since
+        self._missed, self._since = 0, {}
+        pod, seq = self.pod, 0
+        if pod is not None:
+            seq = since[pod]
+        return Lagged(
+            pod=pod or "*",
+            session_id="",
+            seq=seq,
+            at=time.time(),
+            missed=missed,
+            since=since if pod is None else seq,
+        )
+
+    def wait(self, loop: asyncio.AbstractEventLoop | None) -> AsyncFuture[None] | None:
+        """A future that resolves when there is something to take; None if there is already."""
+        with self._lock:
+            waiter = self.waiter
+            if waiter is None:
+                waiter = AsyncFuture()
+                waiter._loop = loop
+                self.waiter = waiter
+        # Looked at after the waiter stands: who put something before saw none.
+        return None if self._events or self._missed or self.closed else waiter
+
+    def wake(self) -> None:
+        """Tell who waits to look again."""
+        with self._lock:
+            waiter, self.waiter = self.waiter, None
+        if waiter is not None:
+            waiter.set(None)
+
+
 class Subscription:
     """One subscriber's view of the bus: an iterator, sync or async, and a context manager of both.
 
     Events come in the order they were published. A full queue drops its oldest event; the subscriber
-    gets one ``Lagged`` in their place. All methods may be called from any thread, but one at a time.
+    gets one ``Lagged`` in their place, whatever kinds it asked for. All methods may be called from any
+    thread, but one at a time. A subscription that nobody holds any more is closed.
     """
 
-    def __init__(self, bus: Bus, pod: str | None, kinds: frozenset[type[Event]], size: int) -> None:
-        self.pod = pod
-        self.kinds = kinds
+    def __init__(self, bus: Bus, queue: _Queue) -> None:
+        self.pod = queue.pod
+        self.kinds = queue.kinds
         self._bus = bus
-        self._size = size
-        self._queue: deque[Event] = deque()
+        self._queue = queue
+        self._hand: deque[Event] = deque()
         self._replay: Iterator[Event] | None = None
-        self._replayed: dict[str, int] = {}
-        self._missed = 0
-        self._since: dict[str, int] = {}
-        self._waiter: AsyncFuture[None] | None = None
-        self._closed = False
-        self._lock = threading.Lock()
 
     def __repr__(self) -> str:
-        state = "closed" if self._closed else f"{len(self._queue)} queued"
+        state = "closed" if self._queue.closed else f"{len(self._hand) + len(self._queue)} queued"
         return f"<Subscription {self.pod or 'all pods'}, {state}>"
-
-    # -- the publisher's side, on the loop -------------------------------------------------------
-
-    def _put(self, event: Event) -> None:
-        queue = self._queue
-        if len(queue) >= self._size:
-            self._drop()
-        queue.append(event)
-        if self._waiter is not None:
-            self._wake()
-
-    def _drop(self) -> None:
-        with self._lock:
-            try:
-                lost = self._queue.popleft()
-            except IndexError:  # the reader was quicker
-                return
-            self._missed += 1
-            # What a durable event's number says is the last thing before it that is surely known.
-            if lost.pod not in self._since:
-                self._since[lost.pod] = lost.seq - 1 if lost.durable else lost.seq
-
-    def _wake(self) -> None:
-        with self._lock:
-            waiter, self._waiter = self._waiter, None
-        if waiter is not None:
-            waiter.set(None)
-
-    # -- the subscriber's side -------------------------------------------------------------------
 
     def replay(self, events: Iterator[Event], through: dict[str, int]) -> None:
         """Deliver ``events`` first; they tell all that is durable ``through`` these numbers, so that
-        what was queued of it meanwhile is left out.
+        what was queued of it meanwhile is left out, and what was only told before it.
         """
-        self._replayed = through
+        self._queue.told = through
         self._replay = events
+
+    def _replayed(self) -> Event | None:
+        assert self._replay is not None
+        for event in self._replay:
+            if type(event) in self.kinds:
+                return event
+        self._replay = None
+        return None
 
     def _next(self) -> Event | None:
         """The next event that is there, or None."""
         if self._replay is not None:
-            for event in self._replay:
-                if type(event) in self.kinds:
-                    return event
-            self._replay = None
-        if self._missed:
-            return self._lagged()
-        try:
-            event = self._queue.popleft()
-            while self._replayed and event.durable and event.seq <= self._replayed.get(event.pod, 0):
-                event = self._queue.popleft()
-        except IndexError:
-            return None
-        return event
-
-    def _lagged(self) -> Lagged:
-        with self._lock:
-            missed, since = self._missed, dict(self._since)
-            self._missed = 0
-            self._since.clear()
-        told: int | dict[str, int] = since
-        if self.pod is not None:
-            told = since.get(self.pod, 0)
-        return Lagged(
-            pod=self.pod or "*",
-            session_id="",
-            seq=told if isinstance(told, int) else 0,
-            at=time.time(),
-            missed=missed,
-            since=told,
-        )
-
-    def _wait(self) -> AsyncFuture[None] | None:
-        """A future that resolves when there is something; None if there is already."""
-        with self._lock:
-            if self._queue or self._closed:
-                return None
-            if self._waiter is None:
-                self._waiter = AsyncFuture()
-                self._waiter._loop = self._bus.loop
-            return self._waiter
+            event = self._replayed()
+            if event is not None:
+                return event
+        hand = self._hand
+        while not hand and (len(self._queue) or self._queue.lags):
+            hand.extend(self._queue.take(_HANDFUL))
+        return hand.popleft() if hand else None
 
     def get(self, timeout: float | None = None) -> Event:
         """The next event, waited for at most ``timeout`` seconds, on a thread without a running loop.
@@ -137,12 +183,13 @@ class Subscription:
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
+            closed = self._queue.closed
             event = self._next()
             if event is not None:
                 return event
-            if self._closed:
+            if closed:
                 raise Closed
-            waiter = self._wait()
+            waiter = self._queue.wait(self._bus.loop)
             if waiter is not None:
                 left = None if deadline is None else deadline - time.monotonic()
                 if left is not None and left <= 0:
@@ -151,25 +198,34 @@ class Subscription:
 
     def drain(self) -> list[Event]:
         """What is there now, without waiting; from any thread."""
-        events = []
-        while (event := self._next()) is not None:
-            events.append(event)
-        return events
+        events = list(self._hand)
+        self._hand.clear()
+        while self._replay is not None:
+            event = self._replayed()
+            if event is not None:
+                events.append(event)
+        return events + self._queue.take()
 
     def close(self) -> None:
         """End the subscription; what is queued can still be read. Idempotent."""
-        self._closed = True
-        self._bus._forget(self)
-        self._wake()
+        self._queue.closed = True
+        self._bus._forget(self._queue)
+        self._queue.wake()
+
+    def __del__(self) -> None:
+        # Nobody waits, so nobody is woken: that would take a lock which this very thread may hold.
+        self._queue.closed = True
+        self._bus._forget(self._queue)
 
     async def __anext__(self) -> Event:
         while True:
+            closed = self._queue.closed
             event = self._next()
             if event is not None:
                 return event
-            if self._closed:
+            if closed:
                 raise StopAsyncIteration
-            waiter = self._wait()
+            waiter = self._queue.wait(self._bus.loop)
             if waiter is not None:
                 await waiter
 
@@ -199,15 +255,23 @@ class Subscription:
 
 
 class Bus:
-    """From one system's pods to whoever listens. ``publish`` is called on the system's loop."""
+    """From one system's pods to whoever listens. ``publish`` is called on the system's loop.
+
+    The queues stand in tuples that are exchanged, never changed, so that publishing takes no lock.
+    """
 
     def __init__(self) -> None:
         self.loop: asyncio.AbstractEventLoop | None = None
-        self._of_all: tuple[Subscription, ...] = ()
-        self._of_pod: dict[str, tuple[Subscription, ...]] = {}
-        self._lock = threading.Lock()
+        self._of_all: tuple[_Queue, ...] = ()
+        self._of_pod: dict[str, tuple[_Queue, ...]] = {}
+        #: Who hears what is only told: of all pods whether anybody, else the pods' names.
+        self._all_heard = False
+        self._heard: set[str] = set()
         #: Whether nobody listens at all, so that the hottest question costs one look.
         self.silent = True
+        # Reentrant: a subscription may be collected, and so closed, while this thread holds it.
+        self._lock = threading.RLock()
+        self._closed = False
 
     def publish(self, event: Event) -> None:
         """Hand ``event`` to its subscribers' queues; never blocks, never raises."""
@@ -215,20 +279,20 @@ class Bus:
             return
         if self._of_all:
             kind = type(event)
-            for subscription in self._of_all:
-                if kind in subscription.kinds:
-                    subscription._put(event)
+            for queue in self._of_all:
+                if kind in queue.kinds:
+                    queue.put(event)
         if self._of_pod:
-            subscriptions = self._of_pod.get(event.pod)
-            if subscriptions is not None:
+            queues = self._of_pod.get(event.pod)
+            if queues is not None:
                 kind = type(event)
-                for subscription in subscriptions:
-                    if kind in subscription.kinds:
-                        subscription._put(event)
+                for queue in queues:
+                    if kind in queue.kinds:
+                        queue.put(event)
 
     def listens(self, pod: str) -> bool:
-        """Whether anybody would hear of ``pod``: what is only told need not be made for nobody."""
-        return bool(self._of_all) or (bool(self._of_pod) and pod in self._of_pod)
+        """Whether anybody would hear what is only told of ``pod``: for nobody it need not be made."""
+        return self._all_heard or pod in self._heard
 
     def subscribe(
         self,
@@ -237,41 +301,59 @@ class Bus:
         *,
         size: int = QUEUE_SIZE,
     ) -> Subscription:
-        """A new subscription to one pod or all, to some kinds of events or all; from any thread."""
-        subscription = Subscription(self, pod, _kinds(kinds), size)
-        with self._lock:
-            if pod is None:
-                self._of_all = (*self._of_all, subscription)
-            else:
-                self._of_pod[pod] = (*self._of_pod.get(pod, ()), subscription)
-            self.silent = False
-        return subscription
+        """A new subscription to one pod or all, to some kinds of events or all; from any thread.
 
-    def _forget(self, subscription: Subscription) -> None:
+        ``size`` is how many events wait before the oldest are dropped, at least 1. On a closed bus the
+        subscription is closed from its start. Raises TypeError for what is no kind of event.
+        """
+        if size < 1:
+            raise ValueError(f"a subscription's queue holds at least 1 event, not {size}")
+        queue = _Queue(pod, _kinds(kinds), size)
         with self._lock:
-            if subscription.pod is None:
-                self._of_all = tuple(s for s in self._of_all if s is not subscription)
+            queue.closed = self._closed
+            self._exchange(pod, queue)
+        return Subscription(self, queue)
+
+    def _forget(self, queue: _Queue) -> None:
+        """Let go of a queue that is closed."""
+        with self._lock:
+            self._exchange(queue.pod)
+
+    def _exchange(self, pod: str | None, *added: _Queue) -> None:
+        """Have a pod (None: all pods) go to those of its queues that are open, and to ``added``."""
+        known = self._of_all if pod is None else self._of_pod.get(pod, ())
+        queues = tuple(queue for queue in (*known, *added) if not queue.closed)
+        heard = any(not queue.kinds.isdisjoint(_ONLY_TOLD) for queue in queues)
+        if pod is None:
+            self._of_all, self._all_heard = queues, heard
+        else:
+            if queues:
+                self._of_pod[pod] = queues
             else:
-                others = self._of_pod.get(subscription.pod, ())
-                left = tuple(s for s in others if s is not subscription)
-                if left:
-                    self._of_pod[subscription.pod] = left
-                else:
-                    self._of_pod.pop(subscription.pod, None)
-            self.silent = not self._of_all and not self._of_pod
+                self._of_pod.pop(pod, None)
+            (self._heard.add if heard else self._heard.discard)(pod)
+        self.silent = not self._of_all and not self._of_pod
+
+    def _queues(self) -> list[_Queue]:
+        with self._lock:
+            return [*self._of_all, *(queue for group in self._of_pod.values() for queue in group)]
 
     def statistics(self) -> dict[str, int]:
         """How many subscriptions there are, and how many events wait in their queues."""
-        subscriptions = [*self._of_all, *(s for group in self._of_pod.values() for s in group)]
-        return {
-            "subscriptions": len(subscriptions),
-            "queued": sum(len(s._queue) for s in subscriptions),
-        }
+        queues = self._queues()
+        return {"subscriptions": len(queues), "queued": sum(map(len, queues))}
 
     def close(self) -> None:
-        """End all subscriptions; their readers get what is queued and then an end."""
-        for subscription in [*self._of_all, *(s for g in list(self._of_pod.values()) for s in g)]:
-            subscription.close()
+        """End all subscriptions, also those to come; their readers get what is queued, then an end."""
+        with self._lock:
+            self._closed = True
+            queues = self._queues()
+            for queue in queues:
+                queue.closed = True
+            self._of_all, self._of_pod = (), {}
+            self._all_heard, self._heard, self.silent = False, set(), True
+        for queue in queues:
+            queue.wake()
 
 
 def _kinds(kinds: Collection[type[Event]] | type[Event] | None) -> frozenset[type[Event]]:

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import logging
+import math
 import queue
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, TypeVar, cast
 
 import pykka
 
+from actors.runtime.loop import comes_soon
 from protocol.errors import WouldDeadlock
+
+logger = logging.getLogger("pykka")
 
 T = TypeVar("T")
 M = TypeVar("M")
@@ -25,6 +30,8 @@ OptExcInfo = tuple[type[BaseException] | None, BaseException | None, TracebackTy
 
 #: Guards the step from pending to done of every future; it is held for a few instructions.
 _lock = threading.Lock()
+#: How often, in seconds, a thread that waits looks whether the loop it waits for still lives.
+_HEARTBEAT = 1.0
 
 
 class AsyncFuture(pykka.Future[T], Awaitable[T]):
@@ -40,12 +47,10 @@ class AsyncFuture(pykka.Future[T], Awaitable[T]):
     _done: bool = False
     _value: Any = None
     _error: BaseException | None = None
-    _callbacks: list[Callable[[], None]] | None = None
+    _traceback: TracebackType | None = None
+    _callbacks: list[Callable[[], object]] | None = None
     _loop: asyncio.AbstractEventLoop | None = None
     _get_hook: Callable[[float | None], T] | None = None
-    _sources: Sequence[pykka.Future[Any]] | None = None
-    _combine: Callable[[list[Any]], T]
-    _recover: Callable[[BaseException], T] | None = None
 
     def __init__(self) -> None:  # all state has its first value in the class
         pass
@@ -57,7 +62,7 @@ class AsyncFuture(pykka.Future[T], Awaitable[T]):
     @classmethod
     def resolved(cls, value: T) -> AsyncFuture[T]:
         """A future whose value is there already."""
-        future = cls()
+        future: AsyncFuture[T] = AsyncFuture()
         future._value = value
         future._done = True
         return future
@@ -65,8 +70,9 @@ class AsyncFuture(pykka.Future[T], Awaitable[T]):
     @classmethod
     def failed(cls, error: BaseException) -> AsyncFuture[T]:
         """A future that raises ``error``."""
-        future = cls()
+        future: AsyncFuture[T] = AsyncFuture()
         future._error = error
+        future._traceback = error.__traceback__
         future._done = True
         return future
 
@@ -80,24 +86,23 @@ class AsyncFuture(pykka.Future[T], Awaitable[T]):
         """A future made of others: ``combine`` gets their values when somebody asks for it;
         ``recover`` may turn the error of a source into a value, or raise.
         """
-        future = cls()
-        future._sources = sources
-        future._combine = combine
-        future._recover = recover
-        return future
+        return _Derived(sources, combine, recover)
 
     def done(self) -> bool:
         """Whether the value (or error) is there."""
-        if self._sources is not None and not self._done:
-            return all(s.done() if isinstance(s, AsyncFuture) else False for s in self._sources)
         return self._done
+
+    # -- the giver's side ------------------------------------------------------------------------
 
     def set(self, value: T | None = None) -> None:
         """Set the value. Raises queue.Full if the future has one."""
         self._settle(value, None)
 
     def set_exception(self, exc_info: OptExcInfo | BaseException | None = None) -> None:
-        """Set the error: an exception, an ``exc_info`` triple, or the one being handled."""
+        """Set the error: an exception, an ``exc_info`` triple, or the one being handled.
+
+        Raises queue.Full if the future has a value or an error.
+        """
         if not isinstance(exc_info, BaseException):
             kind, error, traceback = exc_info if exc_info is not None else sys.exc_info()
             if error is None:
@@ -107,112 +112,16 @@ class AsyncFuture(pykka.Future[T], Awaitable[T]):
 
     def _settle(self, value: Any, error: BaseException | None) -> None:
         with _lock:
-            if self._done or self._get_hook is not None or self._sources is not None:
+            if self._done or self._get_hook is not None:
                 raise queue.Full
             self._value = value
-            self._error = error
+            if error is not None:
+                self._error = error
+                self._traceback = error.__traceback__
             self._done = True
             callbacks, self._callbacks = self._callbacks, None
         if callbacks is not None:
-            for callback in callbacks:
-                callback()
-
-    def when_done(self, callback: Callable[[], None]) -> None:
-        """Call ``callback`` once the value is there: on the thread that sets it, or now."""
-        with _lock:
-            if not self._done:
-                if self._callbacks is None:
-                    self._callbacks = [callback]
-                else:
-                    self._callbacks.append(callback)
-                return
-        callback()
-
-    def get(self, *, timeout: float | None = None) -> T:
-        """The value, waited for at most ``timeout`` seconds.
-
-        Raises pykka.Timeout, WouldDeadlock, or the error that the future holds.
-        """
-        if not self._done:
-            running = asyncio._get_running_loop()
-            if running is not None and self._blocked_by(running):
-                raise WouldDeadlock(
-                    "get() would block the event loop that has to bring the value",
-                    hint="await the future instead",
-                )
-            if self._sources is not None:
-                return self._combined_on_thread(timeout)
-            if self._get_hook is not None:
-                self._keep(self._get_hook(timeout))
-            else:
-                self._block(timeout)
-        return self._outcome()
-
-    def _blocked_by(self, running: asyncio.AbstractEventLoop) -> bool:
-        """Whether waiting on the thread of ``running`` could never end."""
-        if self._sources is not None:
-            return any(
-                isinstance(s, AsyncFuture) and not s.done() and s._blocked_by(running) for s in self._sources
-            )
-        return self._loop is None or self._loop is running
-
-    def _block(self, timeout: float | None) -> None:
-        gate = threading.Lock()
-        gate.acquire()
-        self.when_done(gate.release)
-        if not gate.acquire(timeout=-1 if timeout is None else max(0.0, timeout)):
-            raise pykka.Timeout(f"{timeout} seconds")
-
-    def _combined_on_thread(self, timeout: float | None) -> T:
-        deadline = None if timeout is None else time.monotonic() + timeout
-        assert self._sources is not None
-        try:
-            values = [s.get(timeout=_remaining(deadline)) for s in self._sources]
-        except pykka.Timeout:
-            raise
-        except Exception as error:
-            if self._recover is None:
-                raise
-            return self._keep(self._recover(error))
-        return self._keep(self._combine(values))
-
-    def _keep(self, value: T) -> T:
-        """Remember what a hook gave, so that it is asked once."""
-        self._value = value
-        self._done = True
-        return value
-
-    def _outcome(self) -> T:
-        if self._error is not None:
-            raise self._error
-        return cast("T", self._value)
-
-    def __await__(self) -> Generator[Any, None, T]:
-        if not self._done:
-            if self._sources is not None:
-                return (yield from self._combined_in_loop())
-            if self._get_hook is not None:
-                loop = asyncio.get_running_loop()
-                value = yield from loop.run_in_executor(None, self._get_hook, None).__await__()
-                return self._keep(value)
-            waiter = _Waiter(asyncio.get_running_loop())
-            self.when_done(waiter.wake)
-            yield from waiter.future
-        return self._outcome()
-
-    __iter__ = __await__
-
-    def _combined_in_loop(self) -> Generator[Any, None, T]:
-        assert self._sources is not None
-        values = []
-        try:
-            for source in self._sources:
-                values.append((yield from _awaited(source)))
-        except Exception as error:
-            if self._recover is None:
-                raise
-            return self._keep(self._recover(error))
-        return self._keep(self._combine(values))
+            _call_all(callbacks)
 
     def set_get_hook(self, func: Callable[[float | None], T]) -> None:
         """Have ``func(timeout)`` bring the value when it is asked for. Raises queue.Full if it is there."""
@@ -220,6 +129,122 @@ class AsyncFuture(pykka.Future[T], Awaitable[T]):
             if self._done:
                 raise queue.Full
             self._get_hook = func
+
+    def _keep(self, value: T) -> None:
+        """Remember what a hook gave; of two threads that asked at once, the first one's stands."""
+        with _lock:
+            if self._done:
+                return
+            self._value = value
+            self._done = True
+            callbacks, self._callbacks = self._callbacks, None
+        _call_all(callbacks)
+
+    # -- the taker's side ------------------------------------------------------------------------
+
+    def when_done(self, callback: Callable[[], object]) -> None:
+        """Call ``callback`` once the value is there: on the thread that sets it, or now. What it
+        raises is logged.
+        """
+        if self._get_hook is not None and not self._done:
+            _on_thread(self.get).when_done(callback)
+            return
+        with _lock:
+            if not self._done:
+                if self._callbacks is None:
+                    self._callbacks = [callback]
+                else:
+                    self._callbacks.append(callback)
+                return
+        _call_all([callback])
+
+    def _forget(self, callback: Callable[[], object]) -> None:
+        """Whoever gave ``callback`` waits no more."""
+        with _lock:
+            if self._callbacks is not None and callback in self._callbacks:
+                self._callbacks.remove(callback)
+
+    def get(self, *, timeout: float | None = None) -> T:
+        """The value, waited for at most ``timeout`` seconds.
+
+        Raises pykka.Timeout, WouldDeadlock, pykka.ActorDeadError if the loop that has to bring the
+        value is closed, or the error that the future holds.
+        """
+        if not self._done:
+            self._refuse_deadlock()
+        return self._got(timeout)
+
+    def _got(self, timeout: float | None) -> T:
+        if not self._done:
+            self._wait(timeout)
+        return self._outcome()
+
+    def _refuse_deadlock(self) -> None:
+        running = asyncio._get_running_loop()
+        if running is not None and self._blocked_by(running):
+            raise WouldDeadlock(
+                "get() would block the event loop that has to bring the value",
+                hint="await the future instead",
+            )
+
+    def _blocked_by(self, running: asyncio.AbstractEventLoop) -> bool:
+        """Whether waiting on the thread of ``running`` could never end."""
+        if self._done or self._get_hook is not None:
+            return False
+        return self._loop is None or self._loop is running
+
+    def _wait(self, timeout: float | None) -> None:
+        """Block until the value is there. Raises as ``get`` does."""
+        if self._get_hook is not None:
+            self._keep(self._get_hook(timeout))
+        elif not comes_soon(self.done):
+            self._sleep(timeout)
+
+    def _sleep(self, timeout: float | None) -> None:
+        gate = threading.Lock()
+        gate.acquire()
+        self.when_done(gate.release)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        try:
+            while not gate.acquire(timeout=min(_HEARTBEAT, _left(deadline))) and not self._done:
+                self._check_alive()
+                if _left(deadline) <= 0:
+                    raise pykka.Timeout(f"{timeout} seconds")
+        finally:
+            if not self._done:
+                self._forget(gate.release)
+
+    def _check_alive(self) -> None:
+        if self._loop is not None and self._loop.is_closed() and not self._done:
+            raise pykka.ActorDeadError("the event loop that has to bring the value is closed")
+
+    def _outcome(self) -> T:
+        if self._error is None:
+            return cast("T", self._value)
+        try:
+            raise self._error.with_traceback(self._traceback)
+        finally:
+            del self  # or the error would hold its traceback, that this frame, and that the error
+
+    def __await__(self) -> Generator[Any, None, T]:
+        if not self._done:
+            if self._get_hook is not None:
+                return (yield from _on_thread(self.get).__await__())
+            loop = asyncio.get_running_loop()
+            if self._loop is not loop:
+                self._check_alive()
+            waiter = _Waiter(loop)
+            self.when_done(waiter.wake)
+            try:
+                yield from waiter.future
+            finally:
+                if not self._done:
+                    self._forget(waiter.wake)
+        return self._outcome()
+
+    __iter__ = __await__
+
+    # -- made of others --------------------------------------------------------------------------
 
     def map(self, func: Callable[[T], M]) -> AsyncFuture[M]:
         """A future of ``func(value)``."""
@@ -238,6 +263,78 @@ class AsyncFuture(pykka.Future[T], Awaitable[T]):
         return AsyncFuture.derived([self], lambda values: functools.reduce(func, values[0], *args))
 
 
+class _Derived(AsyncFuture[T]):
+    """A future of other futures; like pykka's hooks it is worked out by whoever asks for it first."""
+
+    def __init__(
+        self,
+        sources: Sequence[pykka.Future[Any]],
+        combine: Callable[[list[Any]], T],
+        recover: Callable[[BaseException], T] | None,
+    ) -> None:
+        self._sources = sources
+        self._combine = combine
+        self._recover = recover
+
+    def done(self) -> bool:
+        """Whether the value can be had without waiting; of pykka's own futures that is not known."""
+        return self._done or all(isinstance(s, AsyncFuture) and s.done() for s in self._sources)
+
+    def _settle(self, _value: Any, _error: BaseException | None) -> None:
+        raise queue.Full
+
+    def set_get_hook(self, _func: Callable[[float | None], T]) -> None:
+        raise queue.Full
+
+    def when_done(self, callback: Callable[[], object]) -> None:
+        self._wait_for_rest(iter(self._sources), callback)
+
+    def _wait_for_rest(self, rest: Iterator[pykka.Future[Any]], callback: Callable[[], object]) -> None:
+        for each in rest:
+            source = _awaitable(each)
+            if not source.done():
+                source.when_done(lambda: self._wait_for_rest(rest, callback))
+                return
+        _call_all([callback])
+
+    def _blocked_by(self, running: asyncio.AbstractEventLoop) -> bool:
+        return any(isinstance(s, AsyncFuture) and s._blocked_by(running) for s in self._sources)
+
+    def _wait(self, timeout: float | None) -> None:
+        deadline = None if timeout is None else time.monotonic() + timeout
+        try:
+            values = [
+                source.get(timeout=None if deadline is None else _left(deadline)) for source in self._sources
+            ]
+        except pykka.Timeout:
+            raise
+        except Exception as error:  # noqa: BLE001 - recovered from, or raised again
+            self._keep(self._recovered(error))
+        else:
+            self._keep(self._combine(values))
+
+    def __await__(self) -> Generator[Any, None, T]:
+        if self._done:
+            return self._outcome()
+        values = []
+        try:
+            for source in self._sources:
+                values.append((yield from _awaitable(source).__await__()))  # noqa: PERF401
+        except Exception as error:  # noqa: BLE001 - recovered from, or raised again
+            self._keep(self._recovered(error))
+        else:
+            if not self._done:  # or somebody else has worked it out meanwhile
+                self._keep(self._combine(values))
+        return self._outcome()
+
+    __iter__ = __await__
+
+    def _recovered(self, error: Exception) -> T:
+        if self._recover is None:
+            raise error
+        return self._recover(error)
+
+
 class _Waiter:
     """One task of some loop that waits for a future; forgotten where task or loop are gone."""
 
@@ -249,11 +346,11 @@ class _Waiter:
         self.thread = threading.get_ident()
 
     def wake(self) -> None:
-        if threading.get_ident() == self.thread:
-            self._resolve()
-            return
         try:
-            self.loop.call_soon_threadsafe(self._resolve)
+            if threading.get_ident() == self.thread:
+                self._resolve()
+            else:
+                self.loop.call_soon_threadsafe(self._resolve)
         except RuntimeError:  # the loop is closed: nobody waits any more
             return
 
@@ -262,13 +359,35 @@ class _Waiter:
             self.future.set_result(None)
 
 
-def _remaining(deadline: float | None) -> float | None:
-    return None if deadline is None else max(0.0, deadline - time.monotonic())
+def _call_all(callbacks: list[Callable[[], object]] | None) -> None:
+    """Call what waits for a future: its errors are not those of the actor that sets the value."""
+    for callback in callbacks or ():
+        try:
+            callback()
+        except Exception:
+            logger.exception("Unhandled exception in a callback of a future:")
 
 
-def _awaited(future: pykka.Future[Any]) -> Generator[Any, None, Any]:
-    """Wait for any pykka future without blocking the loop; one that can only be got is got on a thread."""
-    if isinstance(future, AsyncFuture):
-        return (yield from future.__await__())
-    loop = asyncio.get_running_loop()
-    return (yield from loop.run_in_executor(None, future.get).__await__())
+def _left(deadline: float | None) -> float:
+    return math.inf if deadline is None else max(0.0, deadline - time.monotonic())
+
+
+def _awaitable(future: pykka.Future[Any]) -> AsyncFuture[Any]:
+    """Any pykka future as one of ours; one that can only be got is got on a thread."""
+    return future if isinstance(future, AsyncFuture) else _on_thread(future.get)
+
+
+def _on_thread(work: Callable[[], T]) -> AsyncFuture[T]:
+    """What ``work`` gives, done on a daemon thread: it may block for ever, and then must not keep the
+    loop from its end, as one of the loop's own pool would.
+    """
+    future: AsyncFuture[T] = AsyncFuture()
+
+    def run() -> None:
+        try:
+            future.set(work())
+        except BaseException as error:  # noqa: BLE001 - goes to who waits
+            future.set_exception(error)
+
+    threading.Thread(target=run, name="polypod-wait", daemon=True).start()
+    return future

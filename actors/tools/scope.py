@@ -91,8 +91,14 @@ def _allowed(scope: Scope) -> str:
 
 
 def _refuse_circle(path: Path, text: str) -> None:
+    """At a circle ``realpath`` gives up: what comes after it is put together without being looked at,
+    so ``circle/../link`` would come out as ``link``, not as where that leads.
+    """
+    circle = ScopeRefused(f"the path {text!r} leads through symlinks in a circle")
+    if os.path.realpath(path) != str(path):
+        raise circle
     try:
         path.stat()
     except OSError as error:
         if error.errno == errno.ELOOP:
-            raise ScopeRefused(f"the path {text!r} leads through symlinks in a circle") from error
+            raise circle from error

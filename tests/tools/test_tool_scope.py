@@ -109,9 +109,10 @@ def test_a_tilde_is_a_name_unless_told(tmp_path, monkeypatch):
     assert resolve("~/x", tmp_path, expand_user=True) == tmp_path / "home" / "x"
 
 
-@pytest.mark.parametrize("text", ["", "a\0b", "\ud800", "loop/x"])
+@pytest.mark.parametrize("text", ["", "a\0b", "\ud800", "loop/x", "loop/../up"])
 def test_what_names_no_place_is_refused(tmp_path, text):
     (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "up").symlink_to("..")
     with pytest.raises(ScopeRefused):
         resolve(text, tmp_path)
 

@@ -1,0 +1,1 @@
+"""The parts of the offline model: words in, intents, plans, and words chosen from texts."""

@@ -1,0 +1,304 @@
+"""``RunningActor``: from a run's input to its end: begin, resume, decide, finish, and the clock."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from typing import Any, NamedTuple, assert_never
+
+from actors.llm.output import Fit, parse_output
+from actors.pod import turn
+from actors.pod.run import QueuedRun, RunState, TypedRun, new_run_id, resolve
+from actors.pod.turns import TurnActor
+from actors.runtime.future import AsyncFuture
+from actors.sessions.replay import open_calls
+from protocol.errors import (
+    CompactionFailed,
+    OutputInvalid,
+    PodBusy,
+    RunFailed,
+)
+from protocol.events import (
+    BudgetExceeded,
+    RunEnd,
+    RunOutcome,
+    RunReason,
+    RunStart,
+    SystemMessage,
+    ToolResulted,
+    UserMessage,
+)
+from protocol.items import (
+    SystemItem,
+    ToolResult,
+    UserItem,
+)
+from protocol.lifecycle import PodState
+from protocol.results import RunResult
+from protocol.usage import Usage
+
+#: Runs that may wait behind the one that goes on.
+QUEUE_LIMIT = 32
+#: How often a model may answer with something else than the type it was asked for.
+MISFITS = 2
+INTERRUPTED = (
+    "interrupted, outcome unknown: the tool may or may not have taken effect; check before calling it again"
+)
+NOT_RUN = "not run: the run ended before this call was started"
+
+
+class OutOfTime(NamedTuple):
+    """To the pod from its clock: the budget of seconds is used up."""
+
+    run_id: str
+
+
+class RunningActor(TurnActor):
+    """A run's life. Between two steps ``_advance`` asks the pure turn what comes next."""
+
+    # -- runs ------------------------------------------------------------------------------------
+
+    def _enqueue(self, queued: QueuedRun) -> None:
+        name = self._parts.name
+        if queued.command.busy == "reject":
+            raise PodBusy(f"pod {name!r} is running", hint="wait for its run or queue behind it")
+        if self._runs is None:
+            self._runs = deque()
+        if len(self._runs) >= QUEUE_LIMIT:
+            raise PodBusy(f"{QUEUE_LIMIT} runs wait for pod {name!r} already")
+        self._runs.append(queued)
+
+    def _begin_run(self, queued: QueuedRun) -> None:
+        if self._state is PodState.RUNNING:  # another run began while this one waited for a commit
+            try:
+                self._enqueue(queued)
+            except PodBusy as busy:
+                queued.reply.set_exception(busy)
+            return
+        self._close_left_over()
+        command = queued.command
+        notified = queued.source == "notify"
+        run = RunState(command.run_id or new_run_id(), None if notified else queued.reply)
+        run.output_schema = command.output_schema
+        if isinstance(command, TypedRun):
+            run.output_kind = command.output
+        if notified:
+            run.unlogged.append(queued.reply)
+        self._run = run
+        self._to(PodState.RUNNING)
+        self._start_clock(run)
+        self._guard = self._guard.run_started()
+        self._fold_before_run(lambda _: self._log_input(run, queued))
+
+    def _log_input(self, run: RunState, queued: QueuedRun) -> None:
+        """The run begins with its input, which the model sees only once it is durable."""
+        if run is not self._run:  # the store failed meanwhile, and the run with it
+            self._advance()
+            return
+        self._record_start(run, "notify" if queued.source == "notify" else "run")
+        item = UserItem(queued.command.content)
+        self._log.record(UserMessage, run.run_id, item=item, source=queued.source)
+        self._advance()
+
+    def _record_start(self, run: RunState, reason: RunReason) -> None:
+        self._log.record(RunStart, run.run_id, reason=reason)
+        self._open_run = run.run_id
+
+    def _close_left_over(self) -> None:
+        """Close what an earlier run left open: a pause, a crash, a store that failed at its end."""
+        self._answer_open_calls(self._run)
+        if self._open_run is not None:
+            self._log.record(RunEnd, self._open_run, outcome="cancelled")
+            self._open_run = None
+        self._run = None
+
+    def _answer_open_calls(self, run: RunState | None) -> None:
+        """Give every call without a result its deterministic one; nothing is run again."""
+        for call in open_calls(self._head.items):
+            never_ran = run is not None and call.id not in run.started_calls
+            text = NOT_RUN if never_ran else INTERRUPTED
+            result = ToolResult.of(call, text, is_error=True)
+            self._log.record(ToolResulted, None if run is None else run.run_id, item=result)
+
+    def _resume_run(self, reply: AsyncFuture[Any]) -> None:
+        run = self._run
+        if run is None:  # the session was restored: all that is known of the run is its id
+            assert self._open_run is not None
+            run = RunState(self._open_run, reply)
+            run.steps = self._open_steps
+            self._answer_open_calls(None)
+        run.reply = reply
+        run.ending = None
+        self._run = run
+        self._to(PodState.RUNNING)
+        self._start_clock(run)
+        self._record_start(run, "resume")
+        self._advance()
+
+    def _drop_paused(self) -> None:
+        self._close_left_over()
+        self._commit(lambda: self._to(PodState.IDLE))
+
+    def _advance(self) -> None:
+        """Go on: first what waited for this moment, then the run's next step, or the next run."""
+        while self._free and not self._busy:
+            self._free.popleft()()
+        if self._busy:
+            return
+        run = self._run
+        if run is None or self._state is not PodState.RUNNING:
+            self._start_next()
+            return
+        step = turn.next_step(self._standing(run))
+        if isinstance(step, turn.CallModel):
+            self._prepare_request(run)
+        elif isinstance(step, turn.RunTools):
+            calls = step.calls
+            self._commit(lambda: self._run_tools(run, calls))
+        elif isinstance(step, turn.Compact):
+            self._fold("request_threshold", lambda error: self._folded_within(run, error))
+        elif isinstance(step, turn.Finish):
+            if step.why is not None:
+                run.error = CompactionFailed(step.why)
+            if step.outcome == "finished" and run.output_kind is not None:
+                self._finish_typed(run)
+            else:
+                self._finish(run, step.outcome)
+        else:
+            assert_never(step)
+
+    def _finish_typed(self, run: RunState) -> None:
+        """The run is over if the answer is of the type asked for; else the model hears why it is not."""
+        assert run.answer is not None
+        read = parse_output(run.answer.text, run.output_kind)
+        if isinstance(read, Fit):
+            run.output = read.value
+            self._finish(run, "finished")
+            return
+        run.misfits += 1
+        if run.misfits > MISFITS:
+            run.error = OutputInvalid(f"the model did not answer as asked: {read.why}")
+            self._finish(run, "failed")
+            return
+        self._log.record(SystemMessage, run.run_id, item=SystemItem.of(read.why))
+        run.answer = None
+        self._advance()
+
+    def _standing(self, run: RunState) -> turn.Standing:
+        calls = run.answer.calls if run.answer is not None else ()
+        return turn.Standing(
+            ending=run.ending,
+            answer=run.answer,
+            stop_reason=run.stop_reason,
+            open_calls=open_calls(self._head.items) if calls else [],
+            pending=run.unheard or bool(run.pending),
+            steps=run.steps,
+            max_steps=self._parts.manifest.worker.max_steps,
+            fullness=self._before_request(),
+        )
+
+    def _start_next(self) -> None:
+        if self._runs and self._state is PodState.IDLE:
+            self._begin_run(self._runs.popleft())
+
+    # -- the end of a run ------------------------------------------------------------------------
+
+    def _finish(self, run: RunState, outcome: RunOutcome) -> None:
+        self._answer_open_calls(run)
+        if run.pending:  # words that came too late for this run are not lost
+            self._join_pending(run)
+            run.unheard = True
+        if outcome != "paused":
+            self._open_run = None
+        self._stop_clock(run)
+        self._log.record(
+            RunEnd,
+            run.run_id,
+            outcome=outcome,
+            steps=run.steps,
+            usage=run.usage or Usage(),
+            error=run.failure,
+        )
+        self._commit(lambda: self._finished(run, outcome), *run.unlogged)
+
+    def _finished(self, run: RunState, outcome: RunOutcome) -> None:
+        resolve(run.unlogged)
+        self._to(PodState.PAUSED if outcome == "paused" else PodState.IDLE)
+        reply, run.reply = run.reply, None
+        if outcome != "paused":
+            self._run = None
+        if reply is not None:
+            if run.error is not None:
+                reply.set_exception(RunFailed(run.error, run_id=run.run_id))
+            else:
+                reply.set(self._result(run, outcome))
+        self._answer_cancels()
+        self._advance()
+
+    def _result(self, run: RunState, outcome: RunOutcome) -> RunResult:
+        return RunResult(
+            text=run.answer.text if run.answer is not None else "",
+            outcome=outcome,
+            usage=run.usage or Usage(),
+            run_id=run.run_id,
+            session_id=self._head.session_id,
+            output=run.output,
+        )
+
+    def _answer_cancels(self) -> None:
+        cancelled, self._cancelled = self._cancelled, None
+        resolve(cancelled or [])
+
+    # -- the clock -------------------------------------------------------------------------------
+
+    def _start_clock(self, run: RunState) -> None:
+        run.started_at = time.monotonic()
+        left = None if self._budget is None else self._budget.seconds_left()
+        run.deadline = None if left is None else run.started_at + left
+        if left is not None:
+            assert self._mailroom is not None
+            message = OutOfTime(run.run_id)
+            self._alarm = self._mailroom.loop.call_later(left, lambda: self._post(message))
+
+    def _stop_clock(self, run: RunState) -> None:
+        if self._budget is not None:
+            self._budget.spend_seconds(time.monotonic() - run.started_at)
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+
+    def _on_out_of_time(self, message: OutOfTime) -> None:
+        run = self._run
+        if run is None or run.run_id != message.run_id or run.ending is not None:
+            return
+        assert self._budget is not None
+        limit = self._budget.limits.seconds or 0.0
+        run.ending = "budget"
+        self._log.record(BudgetExceeded, run.run_id, budget="seconds", limit=limit, used=limit)
+        if self._step is not None:
+            self._step.cancel()
+
+    def _store_refused(self, error: BaseException, waiting: tuple[AsyncFuture[Any], ...]) -> None:
+        """The store could not keep it: nobody was told, the run fails, the pod lives on."""
+        if self._context_ is not None:
+            self._context_.rewind()
+        for reply in waiting:
+            if not reply.done():
+                reply.set_exception(error)
+        run = self._run
+        if run is None or self._state is not PodState.RUNNING:
+            self._advance()
+            return
+        self._run = None
+        if self._step is not None:
+            self._step.cancel()
+        self._stop_clock(run)
+        self._open_run = run.run_id
+        self._to(PodState.IDLE)
+        for pending in run.pending:
+            if not pending.reply.done():
+                pending.reply.set_exception(error)
+        if run.reply is not None:
+            run.reply.set_exception(RunFailed(error, run_id=run.run_id))
+        self._answer_cancels()
+        self._advance()

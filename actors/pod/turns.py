@@ -1,0 +1,264 @@
+"""``TurnActor``: one turn of a run: a request to the model, then the calls that its answer makes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from pykka._envelope import Envelope
+
+from actors.compaction import policy
+from actors.llm.base import Answer, Request
+from actors.pod import worker
+from actors.pod.budget import Budget, Exceeded
+from actors.pod.compacting import CompactingActor
+from actors.pod.parts import PodParts
+from actors.pod.run import QueuedRun, RunState, resolve
+from actors.runtime.future import AsyncFuture
+from protocol.errors import (
+    ModelError,
+)
+from protocol.events import (
+    AssistantMessage,
+    BudgetExceeded,
+    ToolProgress,
+    ToolResulted,
+    ToolStart,
+    TurnEnd,
+    TurnStart,
+    UsageUpdate,
+    UserMessage,
+)
+from protocol.items import (
+    ToolCall,
+    ToolResult,
+    UserItem,
+)
+from protocol.usage import Usage
+
+
+class ToolEnded(NamedTuple):
+    """To the pod from a batch of calls: one of them has its result."""
+
+    number: int
+    result: ToolResult
+    seconds: float | None
+
+
+class Progressed(NamedTuple):
+    """To the pod from one of its tools: how far it is."""
+
+    call: ToolCall
+    text: str
+
+
+class Batch:
+    """Calls under way: results that wait for those before them, and how many are kept."""
+
+    __slots__ = ("ended", "kept", "size")
+
+    def __init__(self, size: int) -> None:
+        self.ended: dict[int, ToolEnded] = {}
+        self.kept = 0
+        self.size = size
+
+
+class TurnActor(CompactingActor):
+    """What a pod does in a turn. ``_advance`` decides what comes next and stands one floor up."""
+
+    def __init__(
+        self,
+        parts: PodParts,
+        resume: str | None,
+        started: Callable[[BaseException | None], None],
+    ) -> None:
+        super().__init__(parts, resume, started)
+        self._run: RunState | None = None
+        self._runs: deque[QueuedRun] | None = None
+        self._batch: Batch | None = None
+        self._budget: Budget | None = parts.budget
+        self._cancelled: list[AsyncFuture[Any]] | None = None
+        self._alarm: asyncio.TimerHandle | None = None
+
+    @property
+    def _steps(self) -> int:
+        return 0 if self._run is None else self._run.steps
+
+    @property
+    def _run_id(self) -> str | None:
+        return None if self._run is None else self._run.run_id
+
+    # -- a request -------------------------------------------------------------------------------
+
+    def _prepare_request(self, run: RunState) -> None:
+        """All the model will see is durable before it is sent."""
+        self._join_pending(run)
+        run.unheard = False
+        self._commit(lambda: self._send(run), *run.unlogged)
+
+    def _join_pending(self, run: RunState) -> None:
+        """Have what was said meanwhile join the history."""
+        for pending in run.pending:
+            item = UserItem(pending.content)
+            self._log.record(UserMessage, run.run_id, item=item, source=pending.source)
+            run.unlogged.append(pending.reply)
+        run.pending = []
+
+    def _send(self, run: RunState) -> None:
+        resolve(run.unlogged)
+        if run.ending is not None:
+            self._advance()
+            return
+        exceeded = self._reserve(run)
+        if exceeded is not None:
+            self._out_of_budget(run, exceeded)
+            return
+        run.steps += 1
+        self._tell(TurnStart, turn=run.steps)
+        request = self._request(run)
+        step = worker.answer(self._parts.client, request, self._tell, self._listened)
+        self._do(step, lambda answer, error: self._answered(run, answer, error))
+
+    def _request(self, run: RunState) -> Request:
+        parts = self._parts
+        return Request(
+            items=self._context.view(),
+            system=parts.manifest.pod.system_prompt,
+            tools=parts.tools.specs,
+            model=parts.manifest.model.model_id,
+            max_tokens=parts.manifest.worker.max_tokens,
+            temperature=parts.manifest.model.temperature,
+            output_schema=run.output_schema,
+            deadline=run.deadline,
+            scratch=self._context.scratch,
+        )
+
+    def _reserve(self, run: RunState) -> Exceeded | None:
+        budget = self._budget
+        if budget is None:
+            return None
+        tokens = self._context.occupancy() + (self._parts.manifest.worker.max_tokens or 0)
+        exceeded = budget.exceeded(tokens)
+        if exceeded is None:
+            run.held = budget.reserve(tokens, 0.0)
+        return exceeded
+
+    def _out_of_budget(self, run: RunState, exceeded: Exceeded) -> None:
+        budget, limit, used = exceeded
+        self._log.record(BudgetExceeded, run.run_id, budget=budget, limit=limit, used=used)
+        run.ending = "budget"
+        self._advance()
+
+    def _answered(self, run: RunState, answer: Answer | None, error: BaseException | None) -> None:
+        self._settle(run, None if answer is None else answer.usage)
+        if run is not self._run:  # the store failed meanwhile, and the run with it
+            self._advance()
+            return
+        if answer is None:
+            assert error is not None
+            self._unanswered(run, error)
+            return
+        self._guard = self._guard.request_answered()
+        run.answer = answer.item
+        run.stop_reason = answer.stop_reason
+        self._log.record(
+            AssistantMessage,
+            run.run_id,
+            item=answer.item,
+            model=answer.model,
+            stop_reason=answer.stop_reason,
+            usage=answer.usage,
+        )
+        self._context.measured(len(self._head.items) - 1, answer.usage)
+        self._count(run, answer.usage)
+        if not answer.item.calls:
+            self._tell(TurnEnd, turn=run.steps)
+        self._advance()
+
+    def _unanswered(self, run: RunState, error: BaseException) -> None:
+        """The request failed: compact once if the server says it is too long, else the run ends."""
+        if isinstance(error, asyncio.CancelledError):
+            run.ending = run.ending or "cancelled"
+        elif run.ending is None and self._too_long(error):
+            run.steps -= 1  # the request that follows the compaction is this one again
+            self._fold("overflow", lambda failed: self._folded_within(run, failed))
+            return
+        else:
+            run.error, run.ending = error, "failed"
+        self._advance()
+
+    def _folded_within(self, run: RunState, error: BaseException | None) -> None:
+        """A compaction in the middle of a run has ended: the request follows, or the run fails."""
+        if run is self._run and error is not None and run.ending is None:
+            run.error, run.ending = error, "failed"
+        self._advance()
+
+    def _too_long(self, error: BaseException) -> bool:
+        overflow = isinstance(error, ModelError) and error.kind == "context_overflow"
+        return overflow and policy.after_overflow(self._guard, len(self._head.items))
+
+    def _settle(self, run: RunState, usage: Usage | None) -> None:
+        held, run.held = run.held, None
+        if held is not None and self._budget is not None:
+            self._budget.settle(held, usage, None)
+
+    def _count(self, run: RunState, usage: Usage | None) -> None:
+        used = usage or Usage()
+        run.usage = used if run.usage is None else run.usage + used
+        self._usage = used if self._usage is None else self._usage + used
+        self._tell(UsageUpdate, usage=used, run_usage=run.usage)
+
+    # -- a batch of calls ------------------------------------------------------------------------
+
+    def _run_tools(self, run: RunState, calls: list[ToolCall]) -> None:
+        if run.ending is not None:
+            self._advance()
+            return
+        self._batch = Batch(len(calls))
+        step = self._parts.tools.run(
+            self._parts.name, calls, self._starting(run), self._tool_ended, self._progressed
+        )
+        self._do(step, lambda _, error: self._batch_ended(run, error))
+
+    def _starting(self, run: RunState) -> Callable[[ToolCall], None]:
+        def starting(call: ToolCall) -> None:
+            run.started_calls.add(call.id)
+            self._tell(ToolStart, call_id=call.id, name=call.name, arguments=call.arguments)
+
+        return starting
+
+    def _tool_ended(self, number: int, result: ToolResult, seconds: float | None) -> None:
+        self._receive(Envelope(ToolEnded(number, result, seconds)))
+
+    def _progressed(self, call: ToolCall, text: str) -> None:
+        """A tool says how far it is, from whatever thread it runs on."""
+        self._post(Progressed(call, text))
+
+    def _on_progressed(self, message: Progressed) -> None:
+        call, text = message
+        self._tell(ToolProgress, call_id=call.id, name=call.name, text=text)
+
+    def _on_tool_ended(self, message: ToolEnded) -> None:
+        """A call has its result: kept as soon as those of the calls before it are, in their order."""
+        batch, run = self._batch, self._run
+        if batch is None or run is None:
+            return
+        batch.ended[message.number] = message
+        while batch.kept in batch.ended:
+            _, result, seconds = batch.ended.pop(batch.kept)
+            batch.kept += 1
+            self._log.record(ToolResulted, run.run_id, item=result, seconds=seconds)
+        if batch.kept < batch.size:  # the last result becomes durable with the next request's commit
+            self._commit(self._advance)
+
+    def _batch_ended(self, run: RunState, error: BaseException | None) -> None:
+        self._batch = None
+        if run is not self._run:
+            self._advance()
+            return
+        if error is not None and not isinstance(error, asyncio.CancelledError):
+            run.error, run.ending = error, "failed"
+        self._tell(TurnEnd, turn=run.steps)
+        self._advance()

@@ -1,0 +1,7 @@
+"""The benchmark harness: every claim of speed and size, measured beside its floor and its peers."""
+
+from bench.compare import Change, compare
+from bench.results import Machine, Report, Row, Spread, Target, read_report
+from bench.running import run
+
+__all__ = ["Change", "Machine", "Report", "Row", "Spread", "Target", "compare", "read_report", "run"]

@@ -1,0 +1,94 @@
+"""The command ``python -m bench``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from bench import catalogue, chart, table
+from bench.compare import compare
+from bench.results import Report, read_report
+from bench.running import run
+
+
+def _arguments(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench",
+        description="Measure polypod's claims, each beside its floor: the least that the same can cost.",
+    )
+    parser.add_argument("names", nargs="*", metavar="CLAIM", help="claims to measure (default: all)")
+    parser.add_argument("--json", action="store_true", help="print JSON lines for programs")
+    parser.add_argument(
+        "--quick", action="store_true", help="less work and fewer repeats: to see, not to quote"
+    )
+    parser.add_argument(
+        "--repeat", type=int, metavar="N", help="fresh processes for each case (default: 5, quick 2)"
+    )
+    parser.add_argument("--list", action="store_true", help="list the claims and their cases")
+    parser.add_argument("--save", type=Path, metavar="FILE", help="also keep the run as JSON lines")
+    parser.add_argument("--chart", type=Path, metavar="FILE.svg", help="also draw the rows that have targets")
+    parser.add_argument(
+        "--compare",
+        nargs=2,
+        type=Path,
+        metavar=("A.json", "B.json"),
+        help="what changed between two runs kept",
+    )
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the bench; 0, or 2 for bad input."""
+    args = _arguments(arguments)
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    try:
+        if args.compare:
+            table.show_changes(compare(*map(read_report, args.compare)), console)
+        elif args.list:
+            _list(console)
+        else:
+            _measure(args, console)
+    except (KeyError, ValueError, OSError) as error:
+        told = error.args[0] if isinstance(error, KeyError) else error
+        print(f"bench: {told}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _list(console: Console) -> None:
+    for name in catalogue.names():
+        claim = catalogue.claim(name)
+        console.print(Text(f"{name}: {claim.title}", "bold"))
+        for case in claim.cases:
+            console.print(Text(f"  {case.name}, {case.by}"))
+
+
+def _measure(args: argparse.Namespace, console: Console) -> None:
+    repeat = args.repeat or (2 if args.quick else 5)
+    with Console(stderr=True).status("") as status:
+        report = run(
+            args.names,
+            effort="quick" if args.quick else "full",
+            repeat=repeat,
+            tell=lambda claim, case, turn: status.update(Text(f"{turn}/{repeat} {claim}: {case}")),
+        )
+    _keep(report, args)
+    if args.json:
+        sys.stdout.writelines(line.decode() + "\n" for line in report.lines())
+    else:
+        table.show(report, console)
+
+
+def _keep(report: Report, args: argparse.Namespace) -> None:
+    if args.save is not None:
+        args.save.write_bytes(b"\n".join(report.lines()) + b"\n")
+    if args.chart is not None:
+        args.chart.write_text(chart.drawn(report), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

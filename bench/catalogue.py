@@ -1,0 +1,32 @@
+"""The catalogue: all claims, in the order in which they are shown."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from bench.claim import Claim
+
+#: Names of claims and the modules that hold them, imported when they are wanted.
+_MODULES = {
+    "import": "bench.claims.importing",
+    "start": "bench.claims.start",
+    "mailbox": "bench.claims.mailbox",
+    "turn": "bench.claims.turn",
+    "tool": "bench.claims.tool",
+    "http": "bench.claims.http",
+    "fanout": "bench.claims.fanout",
+    "slow": "bench.claims.slow",
+}
+
+
+def names() -> list[str]:
+    """The names of all claims."""
+    return list(_MODULES)
+
+
+def claim(name: str) -> Claim:
+    """The claim of that name. Raises KeyError."""
+    if name not in _MODULES:
+        raise KeyError(f"no claim named {name!r}; there are {', '.join(_MODULES)}")
+    found: Claim = import_module(_MODULES[name]).CLAIM
+    return found

@@ -1,0 +1,1 @@
+"""The claims: a file for each, with its cases, its floors and its targets."""

@@ -1,0 +1,198 @@
+"""A turn over HTTP, from a server on loopback in a process of its own: what a stream of chunks costs us."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import aiohttp
+import msgspec
+
+from actors.llm.openai import OpenAIClient
+from actors.pod.handle import Pod
+from actors.system import PodSystem
+from bench.claim import Claim, at_most
+from bench.measure import Stopwatch
+from bench.models import manifest
+from bench.results import Reading
+from bench.server import CHUNKS, WORDS, running
+
+CLAIM = Claim("http", f"HTTP turn: {CHUNKS} chunks from a server on loopback, session and events on")
+
+_TEXT = WORDS * CHUNKS
+_BODY = {"model": "bench", "messages": [{"role": "user", "content": "Say something."}]}
+_AT_ONCE = (1, 64, 512)
+_RHYTHMS = {"each": "chunk by chunk", "burst": "all in one burst", "paced": "paced"}
+
+#: Sets up so many streams and gives what runs one turn on the stream of that number.
+SetUp = Callable[[str, int], Any]
+
+
+def _measured(work: Callable[[str, int, int], Awaitable[list[Reading]]], path: str, at_once: int) -> Any:
+    def measure(turns: int) -> list[Reading]:
+        with running() as port:
+            url = f"http://127.0.0.1:{port}/{path}/v1"
+            return asyncio.run(work(url, at_once, max(1, turns // at_once)))  # type: ignore[arg-type]
+
+    return measure
+
+
+async def _timed(turn: Callable[[int], Awaitable[None]], at_once: int, each: int) -> list[Reading]:
+    async def turns(number: int, count: int) -> None:
+        for _ in range(count):
+            await turn(number)
+
+    await asyncio.gather(*(turns(number, 1) for number in range(at_once)))  # connections are there
+    with Stopwatch() as watch:
+        await asyncio.gather(*(turns(number, each) for number in range(at_once)))
+    return [watch.each("time of a turn", at_once * each)]
+
+
+def _with_pods(*, streaming: bool) -> Any:
+    async def work(url: str, at_once: int, each: int) -> list[Reading]:
+        async with PodSystem() as system:
+            wanted = manifest(model="llama_cpp/bench", base_url=url)
+            client = None if streaming else OpenAIClient(url, "bench", streaming=False)
+            pods: list[Pod] = [await system.spawn(wanted, client=client) for _ in range(at_once)]
+
+            async def turn(number: int) -> None:
+                result = await pods[number].run("Say something.")
+                assert result.text == _TEXT
+
+            told = await _timed(turn, at_once, each)
+            if client is not None:
+                await client.aclose()
+            return told
+
+    return work
+
+
+# -- floors ----------------------------------------------------------------------------------------
+
+
+class _Delta(msgspec.Struct):
+    content: str = ""
+
+
+class _Choice(msgspec.Struct):
+    delta: _Delta | None = None
+    message: _Delta | None = None
+
+
+class _Chunk(msgspec.Struct):
+    choices: list[_Choice]
+
+
+_decode = msgspec.json.Decoder(_Chunk).decode
+
+
+def _text_of(block: bytes) -> str:
+    """The words of one SSE event."""
+    if not block.startswith(b"data: {"):
+        return ""
+    choices = _decode(block[6:]).choices
+    return choices[0].delta.content if choices and choices[0].delta is not None else ""
+
+
+async def _with_aiohttp(url: str, at_once: int, each: int, *, streaming: bool = True) -> list[Reading]:
+    body = json.dumps({**_BODY, "stream": streaming}).encode()
+    connector = aiohttp.TCPConnector(limit=0)
+    async with aiohttp.ClientSession(connector=connector) as session:
+
+        async def turn(_: int) -> None:
+            async with session.post(f"{url}/chat/completions", data=body) as response:
+                if not streaming:
+                    message = _decode(await response.read()).choices[0].message
+                    assert message is not None
+                    assert message.content == _TEXT
+                    return
+                held = b""
+                text: list[str] = []
+                while data := await response.content.readany():
+                    *blocks, held = (held + data).split(b"\n\n")
+                    text += map(_text_of, blocks)
+                assert "".join(text) == _TEXT
+
+        return await _timed(turn, at_once, each)
+
+
+class _Raw(asyncio.Protocol):
+    """A connection that sends a request and reads the events of its answer, with no HTTP library."""
+
+    def __init__(self) -> None:
+        self._held = b""
+        self._text: list[str] = []
+        self._done: asyncio.Future[str] | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+
+    def ask(self, request: bytes) -> asyncio.Future[str]:
+        """Send; the future gives the text."""
+        self._done = asyncio.get_running_loop().create_future()
+        self._text.clear()
+        self.transport.write(request)
+        return self._done
+
+    def data_received(self, data: bytes) -> None:
+        *lines, self._held = (self._held + data).split(b"\n")
+        for line in lines:
+            if line.startswith(b"data: {"):
+                self._text.append(_text_of(line))
+        if self._held == b"" and lines[-2:] == [b"0\r", b"\r"]:
+            assert self._done is not None
+            self._done.set_result("".join(self._text))
+
+
+async def _with_sockets(url: str, at_once: int, each: int) -> list[Reading]:
+    loop = asyncio.get_running_loop()
+    path, port = "/" + url.split("/", 3)[3], int(url.split(":")[2].split("/", maxsplit=1)[0])
+    body = json.dumps({**_BODY, "stream": True}).encode()
+    head = f"POST {path}/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
+    request = head.encode() + body
+    opened = [await loop.create_connection(_Raw, "127.0.0.1", port) for _ in range(at_once)]
+
+    async def turn(number: int) -> None:
+        assert await opened[number][1].ask(request) == _TEXT
+
+    told = await _timed(turn, at_once, each)
+    for transport, _ in opened:
+        transport.close()
+    return told
+
+
+async def _with_aiohttp_whole(url: str, at_once: int, each: int) -> list[Reading]:
+    return await _with_aiohttp(url, at_once, each, streaming=False)
+
+
+def _add_streams(rhythm: str, at_once: int) -> None:
+    case = f"{at_once} at once, {_RHYTHMS[rhythm]}"
+    full = 4 * at_once if at_once > 100 else (200 if rhythm != "paced" else 8 * at_once)
+    quick = at_once if at_once > 100 else max(20, at_once)
+    targets = {"time of a turn": at_most(0.75e-3)} if at_once == 512 and rhythm != "paced" else {}
+    size = {"full": full, "quick": quick, "tiny": at_once, "rounds": 2, "warm_up": 1}
+    CLAIM.case(case, targets=targets, **size)(_measured(_with_pods(streaming=True), rhythm, at_once))  # type: ignore[arg-type]
+    CLAIM.case(case, by="aiohttp", kind="floor", **size)(_measured(_with_aiohttp, rhythm, at_once))  # type: ignore[arg-type]
+    CLAIM.case(case, by="sockets", kind="floor", **size)(_measured(_with_sockets, rhythm, at_once))  # type: ignore[arg-type]
+
+
+def _add_whole(at_once: int) -> None:
+    case = f"{at_once} at once, not streamed"
+    size = {
+        "full": max(4 * at_once, 400),
+        "quick": max(at_once, 50),
+        "tiny": at_once,
+        "rounds": 2,
+        "warm_up": 1,
+    }
+    CLAIM.case(case, **size)(_measured(_with_pods(streaming=False), "whole", at_once))  # type: ignore[arg-type]
+    CLAIM.case(case, by="aiohttp", kind="floor", **size)(_measured(_with_aiohttp_whole, "whole", at_once))  # type: ignore[arg-type]
+
+
+for _number in _AT_ONCE:
+    for _rhythm in _RHYTHMS:
+        _add_streams(_rhythm, _number)
+    _add_whole(_number)

@@ -1,0 +1,60 @@
+"""What ``import actors`` costs: time, memory, and what it must not bring along."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import msgspec
+
+from bench.claim import Claim, at_most
+from bench.results import Reading
+
+CLAIM = Claim("import", "import: what the first line of a program costs")
+
+#: Run in a fresh interpreter, which is then the process under test.
+_PROGRAM = """
+import time
+cpu, wall = time.process_time(), time.perf_counter()
+import {modules}
+cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+import json, sys
+from bench.measure import rss
+heavy = sum(name in sys.modules for name in ("aiohttp", "httpx", "rich", "click", "ray", "psycopg"))
+print(json.dumps([cpu, wall, rss(), heavy, len(sys.modules)]))
+"""
+
+
+def _imported(modules: str) -> list[Reading]:
+    done = subprocess.run(
+        [sys.executable, "-c", _PROGRAM.format(modules=modules)], capture_output=True, check=True
+    )
+    cpu, wall, memory, heavy, loaded = msgspec.json.decode(done.stdout, type=list[float])
+    return [
+        Reading("time", "s", cpu, "cpu", wall),
+        Reading("memory of the process", "B", memory),
+        Reading("heavy modules loaded", "count", heavy),
+        Reading("modules loaded", "count", loaded),
+    ]
+
+
+@CLAIM.case(
+    "import actors",
+    full=1,
+    quick=1,
+    tiny=1,
+    targets={
+        "time": at_most(0.150),
+        "memory of the process": at_most(42e6),
+        "heavy modules loaded": at_most(0),
+    },
+)
+def import_actors(_: int) -> list[Reading]:
+    """The public package, as a program imports it."""
+    return _imported("actors")
+
+
+@CLAIM.case("import actors", by="asyncio, pykka, msgspec", kind="floor", full=1, quick=1, tiny=1)
+def import_ground(_: int) -> list[Reading]:
+    """What it stands on, alone."""
+    return _imported("asyncio, pykka, msgspec")

@@ -1,0 +1,129 @@
+"""A run with one tool call: two requests, the call between, everything logged and told."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from actors.llm.base import CallChunk, CallStart
+from actors.pod.handle import Pod
+from actors.system import PodSystem
+from actors.tools.base import tool
+from bench.claim import Claim, at_most
+from bench.measure import Stopwatch
+from bench.models import Caller, manifest
+from bench.results import Reading
+from protocol.items import ToolResult
+
+CLAIM = Claim("tool", "tool turn: a run with one call of a tool, model in memory")
+
+_TARGET = {"time of a run": at_most(120e-6)}
+_ARGUMENTS = '{"text":"one two three"}'
+_PODS = 200
+
+
+@tool(concurrency="read_only")
+async def count_words(text: str) -> int:
+    """Count the words of a text."""
+    return len(text.split())
+
+
+@tool(concurrency="read_only")
+def count_words_plainly(text: str) -> int:
+    """Count the words of a text."""
+    return len(text.split())
+
+
+async def _in_sequence(runs: int, used: Any) -> list[Reading]:
+    async with PodSystem() as system:
+        pod = await system.spawn(manifest(), client=Caller(used.name, _ARGUMENTS), tools=[used])
+        with Stopwatch() as watch:
+            for _ in range(runs):
+                await pod.run("How many words?")
+    return [watch.each("time of a run", runs)]
+
+
+async def _at_once(each: int, used: Any) -> list[Reading]:
+    async def runs(pod: Pod) -> None:
+        for _ in range(each):
+            await pod.run("How many words?")
+
+    async with PodSystem() as system:
+        wanted, tools = manifest(), [used]
+        pods = [
+            await system.spawn(wanted, client=Caller(used.name, _ARGUMENTS), tools=tools)
+            for _ in range(_PODS)
+        ]
+        with Stopwatch() as watch:
+            await asyncio.gather(*map(runs, pods))
+    return [watch.each("time of a run", each * _PODS)]
+
+
+@CLAIM.case("async tool", full=2000, quick=500, targets=_TARGET)
+def async_tool(runs: int) -> list[Reading]:
+    """A tool that is a coroutine, on the loop."""
+    return asyncio.run(_in_sequence(runs, count_words))
+
+
+@CLAIM.case("async tool, 200 pods at once", full=15, quick=4, tiny=1, targets=_TARGET)
+def async_tool_at_once(each: int) -> list[Reading]:
+    """The same by many pods at once."""
+    return asyncio.run(_at_once(each, count_words))
+
+
+@CLAIM.case("plain function", full=2000, quick=500, targets=_TARGET)
+def plain_tool(runs: int) -> list[Reading]:
+    """A tool that is a plain function, on a thread of the pool: two hops between threads."""
+    return asyncio.run(_in_sequence(runs, count_words_plainly))
+
+
+@CLAIM.case("plain function, 200 pods at once", full=15, quick=4, tiny=1, targets=_TARGET)
+def plain_tool_at_once(each: int) -> list[Reading]:
+    """The same by many pods at once."""
+    return asyncio.run(_at_once(each, count_words_plainly))
+
+
+async def _by_hand(runs: int, call: Callable[[dict[str, Any]], Any]) -> list[Reading]:
+    client = Caller("count_words", _ARGUMENTS)
+    with Stopwatch() as watch:
+        for _ in range(runs):
+            history: list[Any] = ["How many words?"]
+            arguments = ""
+            async for block in client.stream(_Asked(history)):  # type: ignore[arg-type]
+                if type(block) is CallChunk:
+                    arguments += block.text
+                elif type(block) is CallStart:
+                    called = block
+            result = await call(msgspec.json.decode(arguments))
+            history.append(ToolResult(called.id, called.name, (result,)))
+            async for _block in client.stream(_Asked(history)):  # type: ignore[arg-type]
+                pass
+    return [watch.each("time of a run", runs)]
+
+
+class _Asked:
+    def __init__(self, items: list[Any]) -> None:
+        self.items = items
+
+
+async def _called(arguments: dict[str, Any]) -> int:
+    return len(arguments["text"].split())
+
+
+async def _called_on_a_thread(arguments: dict[str, Any]) -> int:
+    return await asyncio.get_running_loop().run_in_executor(None, lambda: len(arguments["text"].split()))
+
+
+@CLAIM.case("async tool", by="loop by hand", kind="floor", full=20_000, quick=5_000)
+def by_hand(runs: int) -> list[Reading]:
+    """The same blocks read in a loop, the arguments decoded, the function called."""
+    return asyncio.run(_by_hand(runs, _called))
+
+
+@CLAIM.case("plain function", by="loop by hand, executor", kind="floor", full=2_000, quick=500)
+def by_hand_on_a_thread(runs: int) -> list[Reading]:
+    """The same with the function on a thread of asyncio's executor."""
+    return asyncio.run(_by_hand(runs, _called_on_a_thread))

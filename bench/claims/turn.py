@@ -1,0 +1,105 @@
+"""A turn with the model in memory: what the runtime itself adds, session and events on."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from actors.llm.base import TextChunk
+from actors.pod.handle import Pod
+from actors.system import PodSystem
+from bench.claim import Claim, at_most
+from bench.measure import Stopwatch
+from bench.models import ANSWER, Parrot, manifest
+from bench.results import Reading
+
+CLAIM = Claim("turn", "turn: a run with one answer of a model in memory, session and events on")
+
+_TARGET = {"time of a turn": at_most(40e-6)}
+_PODS = 1000
+
+
+def _told(watch: Stopwatch, turns: int) -> list[Reading]:
+    return [watch.each("time of a turn", turns)]
+
+
+async def in_sequence(turns: int, *, subscribed: bool = False) -> list[Reading]:
+    """One pod, one run after another; a subscriber reads all events after every hundred."""
+    async with PodSystem() as system:
+        pod = await system.spawn(manifest(), client=Parrot())
+        events = system.subscribe(pod=pod.name) if subscribed else None
+        with Stopwatch() as watch:
+            for number in range(turns):
+                await pod.run("What is the answer?")
+                if events is not None and number % 100 == 0:
+                    events.drain()
+    return _told(watch, turns)
+
+
+async def at_once(each: int, *, pods: int = _PODS, subscribed: bool = False) -> list[Reading]:
+    """Many pods at once, each with ``each`` runs one after another."""
+
+    async def runs(pod: Pod) -> None:
+        for _ in range(each):
+            await pod.run("What is the answer?")
+
+    async with PodSystem() as system:
+        client, wanted = Parrot(), manifest()
+        spawned = [await system.spawn(wanted, client=client) for _ in range(pods)]
+        events = system.subscribe() if subscribed else None
+        reader = None if events is None else asyncio.create_task(_read(events))
+        with Stopwatch() as watch:
+            await asyncio.gather(*map(runs, spawned))
+        if events is not None and reader is not None:
+            events.close()
+            await reader
+    return _told(watch, pods * each)
+
+
+async def _read(events: Any) -> None:
+    async for _ in events:
+        events.drain()
+
+
+@CLAIM.case("one pod", full=3000, quick=1000, targets=_TARGET)
+def one_pod(turns: int) -> list[Reading]:
+    """A pod by itself, nobody listening."""
+    return asyncio.run(in_sequence(turns))
+
+
+@CLAIM.case("one pod, a subscriber", full=3000, quick=1000, targets=_TARGET)
+def one_pod_subscribed(turns: int) -> list[Reading]:
+    """A pod by itself, with a subscriber to all its events."""
+    return asyncio.run(in_sequence(turns, subscribed=True))
+
+
+@CLAIM.case("1000 pods at once", full=10, quick=3, tiny=1, targets=_TARGET)
+def thousand_pods(each: int) -> list[Reading]:
+    """A thousand pods at once."""
+    return asyncio.run(at_once(each))
+
+
+@CLAIM.case("1000 pods at once, a subscriber", full=10, quick=3, tiny=1, targets=_TARGET)
+def thousand_pods_subscribed(each: int) -> list[Reading]:
+    """A thousand pods at once, with a subscriber to all events of all."""
+    return asyncio.run(at_once(each, subscribed=True))
+
+
+async def _by_hand(turns: int) -> list[Reading]:
+    client, history = Parrot(), []
+    with Stopwatch() as watch:
+        for _ in range(turns):
+            history.append({"role": "user", "content": "What is the answer?"})
+            text = ""
+            async for block in client.stream(None):  # type: ignore[arg-type]
+                if type(block) is TextChunk:
+                    text += block.text
+            history.append({"role": "assistant", "content": text})
+    assert ANSWER
+    return _told(watch, turns)
+
+
+@CLAIM.case("one pod", by="loop by hand", kind="floor", full=30_000, quick=10_000)
+def by_hand(turns: int) -> list[Reading]:
+    """The same answers read in a loop and appended to a list: no session, no events, no mailbox."""
+    return asyncio.run(_by_hand(turns))

@@ -1,0 +1,21 @@
+"""The machine, in general words: enough to read numbers by, nothing that names it."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib import metadata
+
+from bench.results import Machine
+
+_TOLD = ("pykka", "msgspec", "httpx", "aiohttp")
+
+
+def described() -> Machine:
+    """The machine under us and what the numbers depend on."""
+    return Machine(
+        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        system=f"{platform.system()} {platform.machine()}",
+        python=f"{platform.python_implementation()} {platform.python_version()}",
+        versions={name: metadata.version(name) for name in _TOLD},
+    )

@@ -1,0 +1,51 @@
+"""Measure: clocks and memory, read in the process under test."""
+
+from __future__ import annotations
+
+import gc
+import resource
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from bench.results import Reading
+
+_PAGE = resource.getpagesize()
+_STATM = Path("/proc/self/statm")
+
+
+class Stopwatch:
+    """Time on the wall and of the processor (all threads of this process, no others) in a ``with``."""
+
+    wall = 0.0
+    cpu = 0.0
+
+    def __enter__(self) -> Self:
+        self._wall = time.perf_counter()
+        self._cpu = time.process_time()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.cpu += time.process_time() - self._cpu
+        self.wall += time.perf_counter() - self._wall
+
+    def each(self, metric: str, count: int) -> Reading:
+        """Processor time of each of ``count`` operations, with the time on the wall beside it."""
+        return Reading(metric, "s", self.cpu / count, "cpu", self.wall / count)
+
+    def rate(self, metric: str, count: int) -> Reading:
+        """Operations in a second on the wall, and in a second of the processor beside it."""
+        return Reading(metric, "/s", count / self.wall, "wall", count / max(self.cpu, 1e-9))
+
+
+def rss() -> int:
+    """The memory this process holds now, in bytes, after a garbage collection."""
+    gc.collect()
+    if _STATM.exists():
+        return int(_STATM.read_text().split()[1]) * _PAGE
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

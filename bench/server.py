@@ -1,0 +1,138 @@
+"""A model server on loopback, in a process of its own: fixed answers, at three rhythms, for next to nothing.
+
+The first part of the path is the rhythm: ``/each/v1`` sends one chunk a turn of its loop, ``/burst/v1``
+all at once, ``/paced/v1`` one every few milliseconds. Prints its port and serves until its input ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from bench.root import ROOT
+
+CHUNKS = 50
+#: Between two chunks of a paced answer, in seconds.
+PACE = 0.005
+WORDS = "token "
+
+
+def _chunk(delta: dict[str, str], finish: str | None = None) -> bytes:
+    data = {
+        "id": "chatcmpl-bench",
+        "object": "chat.completion.chunk",
+        "created": 1,
+        "model": "bench",
+        "choices": [{"index": 0, "delta": delta, "finish_reason": finish}],
+    }
+    return _framed(b"data: " + json.dumps(data).encode() + b"\n\n")
+
+
+def _framed(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+_USAGE = {"prompt_tokens": 10, "completion_tokens": CHUNKS, "total_tokens": 10 + CHUNKS}
+_USAGE_CHUNK = _framed(
+    b"data: "
+    + json.dumps({"id": "chatcmpl-bench", "model": "bench", "choices": [], "usage": _USAGE}).encode()
+    + b"\n\n"
+)
+_STREAM = (
+    b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n",
+    _chunk({"role": "assistant", "content": WORDS}),
+    *[_chunk({"content": WORDS})] * (CHUNKS - 1),
+    _chunk({}, "stop"),
+    _USAGE_CHUNK + _framed(b"data: [DONE]\n\n") + b"0\r\n\r\n",
+)
+_WHOLE = json.dumps(
+    {
+        "id": "chatcmpl-bench",
+        "object": "chat.completion",
+        "created": 1,
+        "model": "bench",
+        "choices": [
+            {"index": 0, "message": {"role": "assistant", "content": WORDS * CHUNKS}, "finish_reason": "stop"}
+        ],
+        "usage": _USAGE,
+    }
+).encode()
+_WHOLE_ANSWER = (
+    b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(_WHOLE)
+) + _WHOLE
+
+
+class Connection(asyncio.Protocol):
+    """One connection: requests in order, each answered before the next."""
+
+    def __init__(self) -> None:
+        self._read = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._loop = asyncio.get_running_loop()
+
+    def data_received(self, data: bytes) -> None:
+        self._read += data
+        head, ended, body = self._read.partition(b"\r\n\r\n")
+        if not ended or len(body) < _length(head.lower()):
+            return
+        self._read = b""
+        self._answer(head.split(b" ", 2)[1], body)
+
+    def _answer(self, path: bytes, body: bytes) -> None:
+        if b'"stream":true' not in body.replace(b" ", b""):
+            self._transport.write(_WHOLE_ANSWER)
+        elif path.startswith(b"/burst"):
+            self._transport.write(b"".join(_STREAM))
+        else:
+            self._next(iter(_STREAM), PACE if path.startswith(b"/paced") else 0.0)
+
+    def _next(self, pieces: Iterator[bytes], pace: float) -> None:
+        piece = next(pieces, None)
+        if piece is None or self._transport.is_closing():
+            return
+        self._transport.write(piece)
+        if pace:
+            self._loop.call_later(pace, self._next, pieces, pace)
+        else:
+            self._loop.call_soon(self._next, pieces, pace)
+
+
+def _length(head: bytes) -> int:
+    for line in head.split(b"\r\n"):
+        if line.startswith(b"content-length:"):
+            return int(line[15:])
+    return 0
+
+
+async def _serve() -> None:
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(Connection, "127.0.0.1", 0, backlog=1024)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    await loop.run_in_executor(None, sys.stdin.read)
+    server.close()
+
+
+@contextmanager
+def running() -> Iterator[int]:
+    """The server in a process of its own; gives its port."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "bench.server"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            yield int(process.stdout.readline())
+        finally:
+            process.stdin.close()
+            process.wait(10)
+
+
+if __name__ == "__main__":
+    asyncio.run(_serve())

@@ -1,0 +1,96 @@
+"""The table for people: claims, cases, floors and peers, with targets and whether they are met."""
+
+from __future__ import annotations
+
+from itertools import groupby
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from bench import catalogue, words
+from bench.compare import Change
+from bench.results import Machine, Report, Row
+
+_VERDICT_STYLE = {True: "green", False: "bold red", None: ""}
+_CHANGE_STYLE = {"better": "green", "worse": "bold red"}
+
+
+def show(report: Report, console: Console) -> None:
+    """Print a run."""
+    console.print(Text(machine_line(report.machine) + f"; {report.effort}, {report.repeat} repeats"))
+    for name, rows in groupby(report.rows, key=lambda row: row.claim):
+        console.print(table_of(name, list(rows)))
+    for failed in report.failed:
+        console.print(Text(f"not measured: {failed.claim}, {failed.case}, {failed.by}: {failed.why}", "red"))
+    met = [row.met for row in report.rows if row.met is not None]
+    console.print(Text(f"{sum(met)} of {len(met)} targets met"))
+
+
+def machine_line(machine: Machine) -> str:
+    """The machine in one line."""
+    versions = ", ".join(f"{name} {version}" for name, version in machine.versions.items())
+    return f"{machine.cores} cores, {machine.system}, {machine.python}, {versions}"
+
+
+def table_of(name: str, rows: list[Row]) -> Table:
+    """The table of one claim; the cases of floors and peers stand below ours."""
+    table = Table(title=catalogue.claim(name).title, title_justify="left", title_style="bold", box=None)
+    for heading in ("case", "metric", "by"):
+        table.add_column(heading, header_style="dim", overflow="fold")
+    for heading in ("median", "min .. max", "other clock", "x ours", "target"):
+        table.add_column(heading, justify="right", header_style="dim", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    order = {row.case: number for number, row in reversed(list(enumerate(rows)))}
+    metrics = {row.metric: number for number, row in reversed(list(enumerate(rows)))}
+    last = ("", "")
+    for row in sorted(rows, key=lambda row: (order[row.case], metrics[row.metric])):
+        table.add_row(*_cells(row, last), style="" if row.kind == "ours" else "dim")
+        last = (row.case, row.metric)
+    return table
+
+
+def _cells(row: Row, last: tuple[str, str]) -> list[Text | str]:
+    return [
+        row.case if row.case != last[0] else "",
+        row.metric if (row.case, row.metric) != last else "",
+        row.by if row.kind != "floor" else f"floor: {row.by}",
+        words.number(row.value.median, row.unit),
+        words.spread(row.value, row.unit),
+        words.other(row),
+        "" if row.times_ours is None else words.times(row.times_ours),
+        "" if row.target is None else words.target(row.target, row.unit),
+        Text(words.verdict(row), _VERDICT_STYLE[row.met]),
+    ]
+
+
+def show_changes(changes: list[Change], console: Console) -> None:
+    """Print what two runs differ in, and how much they agree on."""
+    table = Table(box=None)
+    for heading in ("claim", "case", "metric", "by"):
+        table.add_column(heading, header_style="dim", overflow="fold")
+    for heading in ("before", "after", "times"):
+        table.add_column(heading, justify="right", header_style="dim")
+    table.add_column("")
+    told = [change for change in changes if change.verdict != "same"]
+    for change in told:
+        table.add_row(*_change_cells(change))
+    if told:
+        console.print(table)
+    console.print(Text(f"{len(changes) - len(told)} of {len(changes)} rows are the same within their spread"))
+
+
+def _change_cells(change: Change) -> list[Text | str]:
+    def side(row: Row | None) -> str:
+        return "" if row is None else words.number(row.value.median, row.unit)
+
+    return [
+        change.claim,
+        change.case,
+        change.metric,
+        change.by,
+        side(change.before),
+        side(change.after),
+        "" if change.times is None else f"{change.times:.2f}",
+        Text(change.verdict, _CHANGE_STYLE.get(change.verdict, "")),
+    ]

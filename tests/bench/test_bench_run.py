@@ -1,0 +1,91 @@
+"""The bench itself, with next to no work: every claim can be measured, and a run gives what it says."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from bench import run
+from bench.__main__ import main
+from bench.catalogue import claim, names
+from bench.child import measured
+from bench.claim import Claim, at_most
+from bench.results import Reading
+from bench.root import ROOT
+from bench.running import run_claim
+
+#: Cases that would move this process to other cores, and HTTP with many streams: left to real runs.
+SLOW = ("another thread", "64 at once", "512 at once", "1000 pods", "paced")
+CASES = [
+    (name, case.by, case.name)
+    for name in names()
+    for case in claim(name).cases
+    if not any(word in case.name for word in SLOW)
+]
+
+
+@pytest.mark.parametrize(("name", "by", "case"), CASES)
+def test_a_case_can_be_measured(name: str, by: str, case: str):
+    found = claim(name).find(case, by)
+    readings = measured(found, "tiny")
+    assert readings
+    assert all(reading.value >= 0 for reading in readings)
+    assert set(found.targets) <= {reading.metric for reading in readings}
+
+
+@pytest.mark.parametrize("name", names())
+def test_a_claim_names_each_case_once_and_stands_beside_a_floor(name: str):
+    cases = claim(name).cases
+    assert len({(case.name, case.by) for case in cases}) == len(cases)
+    ours = {case.name for case in cases if case.kind == "ours"}
+    assert {case.name for case in cases if case.kind == "floor"} & ours
+    assert {case.name for case in cases} <= ours
+
+
+def test_a_run_measures_in_fresh_processes_and_compares_with_the_floor():
+    told = []
+    report = run(["slow"], effort="tiny", repeat=2, tell=lambda *step: told.append(step))
+    assert report.failed == []
+    row = report.row("slow", "publish to a full queue", "time of a publish")
+    assert row is not None
+    assert len(row.repeats) == 2
+    assert row.value.low <= row.value.median <= row.value.high
+    floor = report.row("slow", "publish to a full queue", "time of a publish", "deque with a bound")
+    assert floor is not None
+    assert floor.times_ours is not None
+    assert len(told) == 2 * len(claim("slow").cases)
+
+
+def test_a_case_that_cannot_be_measured_is_told_and_stops_nothing():
+    stranger = Claim("slow", "a claim whose case is nowhere to be found")
+    stranger.case("no such case", full=1, quick=1, targets={"x": at_most(1)})(
+        lambda _: [Reading("x", "s", 1.0)]
+    )
+    rows, failed = run_claim(stranger, effort="tiny", repeat=1, tell=lambda *_: None)
+    assert rows == []
+    assert "no such case" in failed[0].why
+
+
+def test_a_name_that_is_no_claim_is_refused_with_those_that_are(capsys: pytest.CaptureFixture[str]):
+    assert main(["nonsense", "--quick"]) == 2
+    assert "import, start" in capsys.readouterr().err
+
+
+def test_the_command_lists_all_claims(capsys: pytest.CaptureFixture[str]):
+    assert main(["--list"]) == 0
+    text = capsys.readouterr().out
+    assert all(f"{name}: {claim(name).title}" in text for name in names())
+
+
+def test_the_command_prints_json_lines_and_keeps_and_compares_them(tmp_path):
+    kept, chart = tmp_path / "run.jsonl", tmp_path / "chart.svg"
+    command = [sys.executable, "-m", "bench", "import", "--quick", "--repeat", "1", "--json"]
+    done = subprocess.run(
+        [*command, "--save", kept, "--chart", chart], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line["type"] for line in lines[:2]] == ["run", "row"]
+    assert kept.read_text() == done.stdout
+    assert chart.read_text().startswith("<svg")
+    assert main(["--compare", str(kept), str(kept)]) == 0

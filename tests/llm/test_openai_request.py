@@ -1,0 +1,296 @@
+"""Requests are what servers can read, and of one history always begin with the same bytes."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from actors.llm.base import Request
+from actors.llm.openai_request import NOTICE_MARK, Dialect, adapted, body_of, encode_some
+from protocol.items import (
+    AssistantItem,
+    ImagePart,
+    Item,
+    SystemItem,
+    TextPart,
+    ThinkingPart,
+    ToolCall,
+    ToolResult,
+    UserItem,
+)
+from protocol.tools import ToolSpec
+
+
+def sent(*items: Item, dialect: Dialect = Dialect(), **fields: Any) -> dict[str, Any]:  # noqa: B008
+    return json.loads(body_of(Request(list(items), **fields), "m", dialect))
+
+
+def messages(*items: Item, **fields: Any) -> list[dict[str, Any]]:
+    return sent(*items, **fields)["messages"]
+
+
+def user(text: str) -> UserItem:
+    return UserItem.of(text)
+
+
+CALL = ToolCall("c1", "read", {"path": "a"})
+
+
+def test_a_request_has_what_was_asked_for_and_nothing_else():
+    assert sent(user("hi")) == {
+        "model": "m",
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "messages": [{"role": "user", "content": "hi"}],
+    }
+
+
+def test_limits_and_temperature_are_sent():
+    told = sent(user("hi"), max_tokens=5, temperature=0.0)
+    assert (told["max_tokens"], told["temperature"]) == (5, 0.0)
+
+
+def test_a_whole_answer_is_asked_for_without_stream_options():
+    told = json.loads(body_of(Request([user("hi")]), "", Dialect(), streaming=False))
+    assert told == {"stream": False, "messages": [{"role": "user", "content": "hi"}]}
+
+
+def test_the_system_prompt_comes_first():
+    assert messages(user("hi"), system="be kind")[0] == {"role": "system", "content": "be kind"}
+
+
+def test_words_of_the_runtime_at_the_beginning_become_part_of_the_one_system_message():
+    assert messages(SystemItem.of("summary"), SystemItem.of("files"), user("hi"), system="be kind") == [
+        {"role": "system", "content": "be kind\n\nsummary\n\nfiles"},
+        {"role": "user", "content": "hi"},
+    ]
+
+
+def test_words_of_the_runtime_later_on_are_marked_as_not_the_users():
+    assert messages(user("hi"), AssistantItem.of("yes"), SystemItem.of("note")) == [
+        {"role": "user", "content": "hi"},
+        {"role": "assistant", "content": "yes"},
+        {"role": "user", "content": f"{NOTICE_MARK}note"},
+    ]
+
+
+def test_user_messages_in_a_row_are_one_since_some_templates_want_turns():
+    assert messages(user("a"), SystemItem.of("n"), user("b")) == [
+        {"role": "user", "content": f"a\n\n{NOTICE_MARK}n\n\nb"}
+    ]
+
+
+def test_bug_a_result_names_the_call_it_answers():
+    told = messages(user("go"), AssistantItem((), (CALL,)), ToolResult.of(CALL, "text"))
+    assert told[2] == {"role": "tool", "tool_call_id": "c1", "content": "text"}
+
+
+def test_bug_text_and_all_calls_are_one_assistant_message():
+    other = ToolCall("c2", "list")
+    told = messages(user("go"), AssistantItem.of("I look.", (CALL, other)))
+    assert told[1] == {
+        "role": "assistant",
+        "content": "I look.",
+        "tool_calls": [
+            {"id": "c1", "type": "function", "function": {"name": "read", "arguments": '{"path":"a"}'}},
+            {"id": "c2", "type": "function", "function": {"name": "list", "arguments": "{}"}},
+        ],
+    }
+
+
+def test_bug_calls_without_text_send_null_as_content():
+    assert messages(user("go"), AssistantItem((), (CALL,)))[1]["content"] is None
+
+
+def test_bug_a_plain_result_is_not_quoted_again():
+    assert messages(ToolResult.of(CALL, 'say "hi"'))[0]["content"] == 'say "hi"'
+
+
+def test_a_failed_result_says_so():
+    assert messages(ToolResult.of(CALL, "no such file", is_error=True))[0]["content"] == "Error: no such file"
+
+
+def test_arguments_that_were_no_json_are_never_sent_back():
+    broken = ToolCall("c1", "read", {}, '{"path": "a')
+    told = messages(user("go"), AssistantItem((), (broken,)))
+    assert told[1]["tool_calls"][0]["function"]["arguments"] == "{}"
+
+
+def test_reasoning_is_not_sent_back():
+    told = messages(user("go"), AssistantItem((ThinkingPart("hm", "sig"), TextPart("yes"))))
+    assert told[1] == {"role": "assistant", "content": "yes"}
+
+
+def test_pictures_of_a_user_are_sent_as_data_or_as_links():
+    told = messages(
+        UserItem.of(
+            [TextPart("look"), ImagePart("image/png", "AAAA"), ImagePart(url="https://example.org/x.png")]
+        )
+    )
+    assert told[0]["content"] == [
+        {"type": "text", "text": "look"},
+        {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}},
+        {"type": "image_url", "image_url": {"url": "https://example.org/x.png"}},
+    ]
+
+
+def test_a_picture_and_a_text_in_a_row_are_one_message_of_parts():
+    told = messages(UserItem.of([ImagePart("image/png", "AAAA")]), user("what is it?"))
+    assert [part["type"] for part in told[0]["content"]] == ["image_url", "text"]
+
+
+def test_a_picture_in_a_result_is_named_where_it_cannot_be_shown():
+    told = messages(ToolResult.of(CALL, [TextPart("shot: "), ImagePart("image/png", "AAAA")]))
+    assert told[0]["content"] == "shot: [image image/png]"
+
+
+def test_tools_are_sent_with_their_schemas_and_left_out_where_there_are_none():
+    tool = ToolSpec("read", "reads", {"type": "object"})
+    assert sent(user("hi"), tools=(tool,))["tools"] == [
+        {
+            "type": "function",
+            "function": {"name": "read", "description": "reads", "parameters": {"type": "object"}},
+        }
+    ]
+    assert "tools" not in sent(user("hi"))
+
+
+def test_tools_that_change_are_encoded_anew():
+    scratch: dict[str, Any] = {}
+    for name in ("a", "a", "b"):
+        body = body_of(
+            Request([user("hi")], tools=(ToolSpec(name, "", {}),), scratch=scratch), "m", Dialect()
+        )
+        assert json.loads(body)["tools"][0]["function"]["name"] == name
+
+
+def test_an_answer_of_a_type_asks_for_its_schema():
+    schema = {"type": "object", "properties": {"x": {"type": "integer"}}}
+    assert sent(user("hi"), output_schema=schema)["response_format"] == {
+        "type": "json_schema",
+        "json_schema": {"name": "answer", "schema": schema},
+    }
+    assert sent(user("hi"), output_schema={})["response_format"] == {"type": "json_object"}
+
+
+def test_half_a_character_does_not_stop_a_request():
+    assert messages(user("a\ud83db"))[0]["content"] == "a?b"
+
+
+@pytest.mark.parametrize(
+    ("words", "change"),
+    [
+        ("Unrecognized request argument supplied: stream_options", {"usage_option": False}),
+        (
+            "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead.",
+            {"max_tokens_field": "max_completion_tokens"},
+        ),
+        ("'response_format.type' must be 'json_object'", {"json_schema": False}),
+        ("something else", None),
+    ],
+)
+def test_a_refusal_teaches_what_a_server_understands(words, change):
+    request = Request([], max_tokens=5, output_schema={"type": "object", "properties": {}})
+    dialect = adapted(Dialect(), words, request)
+    assert dialect == (None if change is None else Dialect(**change))
+
+
+def test_a_server_that_knows_no_json_mode_at_all_is_asked_in_plain_words():
+    request = Request([user("hi")], output_schema={"type": "object", "properties": {}})
+    once = adapted(Dialect(), "response_format is not supported", request)
+    assert json.loads(body_of(request, "m", once))["response_format"] == {"type": "json_object"}
+    twice = adapted(once, "response_format is not supported", request)
+    assert "response_format" not in json.loads(body_of(request, "m", twice))
+    assert adapted(twice, "response_format is not supported", request) is None
+
+
+def test_a_server_that_knows_schemas_alone_gets_one_for_any_object():
+    request = Request([user("hi")], output_schema={})
+    dialect = adapted(Dialect(), "'response_format.type' must be 'json_schema' or 'text'", request)
+    assert json.loads(body_of(request, "m", dialect))["response_format"] == {
+        "type": "json_schema",
+        "json_schema": {"name": "answer", "schema": {"type": "object"}},
+    }
+
+
+def test_a_server_is_not_misunderstood_over_what_was_not_sent():
+    words = "max_completion_tokens and json_schema are not supported"
+    assert adapted(Dialect(), words, Request([user("hi")])) is None
+
+
+_text = st.text(max_size=8)
+_ids = st.integers(0, 99).map(lambda n: f"c{n}")
+_items = st.one_of(
+    _text.map(UserItem.of),
+    _text.map(SystemItem.of),
+    _text.map(lambda data: UserItem.of([ImagePart("image/png", data), TextPart(data)])),
+    st.builds(
+        AssistantItem,
+        _text.map(lambda text: (TextPart(text),) if text else ()),
+        st.lists(
+            st.builds(ToolCall, _ids, _text, st.dictionaries(_text, st.integers(), max_size=2)), max_size=2
+        ).map(tuple),
+    ),
+    st.builds(ToolResult, _ids, _text, _text.map(lambda text: (TextPart(text),)), st.booleans()),
+)
+_histories = st.lists(_items, max_size=12)
+
+
+def fresh(items: list[Item], system: str | None) -> bytes:
+    return body_of(Request(items, system), "m", Dialect())
+
+
+@given(_histories, st.lists(st.integers(0, 12), max_size=5), st.none() | _text)
+def test_a_history_that_grows_is_sent_as_if_it_were_new(history, lengths, system):
+    scratch: dict[str, Any] = {}
+    for length in [*sorted(lengths), *lengths, len(history)]:
+        items = history[:length]
+        assert body_of(Request(items, system, scratch=scratch), "m", Dialect()) == fresh(items, system)
+
+
+@given(_histories, _histories, st.integers(0, 12), _items)
+def test_an_item_that_is_replaced_is_sent_as_if_it_had_always_been_so(history, more, at, other):
+    scratch: dict[str, Any] = {}
+    body_of(Request(history, scratch=scratch), "m", Dialect())
+    changed = [other if place == at else item for place, item in enumerate(history)] + more
+    assert body_of(Request(changed, scratch=scratch), "m", Dialect()) == fresh(changed, None)
+
+
+@given(_histories, _histories)
+def test_the_bytes_of_a_longer_history_begin_with_those_of_the_shorter(history, more):
+    first = AssistantItem.of("done")  # an answer closes the message that stood last
+    short, long = fresh([*history, first], "s"), fresh([*history, first, *more], "s")
+    assert long.startswith(short.removesuffix(b"]}"))
+
+
+def test_nothing_is_encoded_twice():
+    encoded: list[str] = []
+
+    class Watched(UserItem, frozen=True):
+        """A user item that tells when somebody reads it."""
+
+        @property
+        def content_read(self) -> None: ...
+
+        def __getattribute__(self, name: str) -> Any:
+            if name == "content":
+                encoded.append(name)
+            return super().__getattribute__(name)
+
+    scratch: dict[str, Any] = {}
+    items: list[Item] = []
+    for _ in range(5):
+        items += [Watched.of("hello"), AssistantItem.of("yes")]
+        body_of(Request(items, scratch=scratch), "m", Dialect())
+    assert len(encoded) == 5
+
+
+def test_a_long_history_is_encoded_in_slices():
+    request = Request([user("x"), AssistantItem.of("y")] * 50)
+    rounds = 0
+    while encode_some(request, 30):
+        rounds += 1
+    assert rounds == 3
+    assert body_of(request, "m", Dialect()) == fresh(list(request.items), None)
