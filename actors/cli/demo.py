@@ -28,10 +28,15 @@ from protocol.wire import decode_entry, decode_event
 FILES = {
     "poem.txt": ("so much depends upon a red wheel barrow\n", 500),
     "letter.txt": ("I have eaten the plums that were in the icebox\n", 2_000),
-    "logbook.txt": ("wind north by west, sea calm, all well aboard\n", 1_500_000),
+    "logbook.txt": ("wind north by west, sea calm, all well aboard\n", 2_000_000),
 }
 SLOW = "logbook.txt"
-TASK = "count words in poem.txt, letter.txt and logbook.txt"
+#: What the pod leaves behind, and must leave behind once.
+JOURNAL, LINES = "journal.txt", ["audit begun", "audit done"]
+TASK = (
+    f"append '{LINES[0]}' to {JOURNAL}, then count words in {', '.join(FILES)}, "
+    f"then append '{LINES[1]}' to {JOURNAL}"
+)
 
 
 class Played(Struct):
@@ -55,7 +60,7 @@ def demo(keep: bool) -> None:
     """
     folder = Path(tempfile.mkdtemp(prefix="polypod-demo-"))
     try:
-        if not _play(folder, Terminal()):
+        if not _play(folder, Terminal(err=sys.stdout)):
             raise Exit(FAILED)
     finally:
         if keep:
@@ -84,7 +89,14 @@ def _play(folder: Path, terminal: Terminal) -> bool:
     left = _entries(store, session)
     after = _polypod(folder, ["resume", session, "--store", store], view)
     _step(terminal, "3. Was anything lost, or run twice?")
-    return _verdict(terminal, expected, before, left, after, _entries(store, session))
+    terminal.note("(The model was told that nobody knows what became of the interrupted call. Counting")
+    terminal.note("changes nothing, so it asked anew. What had a result was not done again.)")
+    journal = (folder / JOURNAL).read_text(encoding="utf-8").splitlines()
+    points = _points(expected, before, left, after, _entries(store, session))
+    points[f"{JOURNAL} has each of its {len(LINES)} lines once"] = journal == LINES
+    for point, holds in points.items():
+        terminal.say(Line("tool" if holds else "error", f"{'✓' if holds else '✗'} {point}"))
+    return all(points.values())
 
 
 def _step(terminal: Terminal, text: str, command: str | None = None) -> None:
@@ -147,37 +159,30 @@ def _entries(store: str, session: str) -> list[Entry]:
         return [decode_entry(entry.body) for entry in reading.checked(session)]
 
 
-def _verdict(
-    terminal: Terminal,
-    expected: dict[str, int],
-    before: Played,
-    left: list[Entry],
-    after: Played,
-    log: list[Entry],
-) -> bool:
-    """Check what must hold, and tell each point."""
+def _points(
+    expected: dict[str, int], before: Played, left: list[Entry], after: Played, log: list[Entry]
+) -> dict[str, bool]:
+    """What must hold, and whether it does; ``left`` is the log as the crash left it."""
     asked = [entry.item for entry in left if isinstance(entry, AssistantMessage)]
     calls = {call.id: call for item in asked for call in item.calls}
     finished = {entry.item.call_id for entry in left if isinstance(entry, ToolResulted)}
     at_work = [call.arguments.get("path") for call in calls.values() if call.id not in finished]
     results = [entry.item.call_id for entry in log if isinstance(entry, ToolResulted)]
-    twice = _run_twice([calls[key] for key in finished], before, after)
     ended_well = after.result is not None and after.result.outcome == "finished"
     text = after.result.text.replace(",", "") if after.result is not None else ""
-    points = {
-        f"it was killed while {SLOW} was being counted": SLOW in at_work,
-        f"all {len(left)} entries that were told before are in the log, and its hash chain is whole": (
+    return {
+        f"it was killed while {SLOW} was being counted": at_work == [SLOW],
+        f"all {len(left)} entries from before are still in the log, its hash chain whole": (
             log[: len(left)] == left
         ),
         "each call has exactly one result": len(results) == len(set(results)) and set(calls) <= set(results),
-        "no call that had begun was run again": not twice,
+        "no call that had begun was run again": not _run_twice(
+            [calls[key] for key in finished], before, after
+        ),
         f"the run finished with the right answer for {len(expected)} files": (
             ended_well and all(str(words) in text for words in expected.values())
         ),
     }
-    for point, holds in points.items():
-        terminal.say(Line("tool" if holds else "error", f"{'✓' if holds else '✗'} {point}"))
-    return all(points.values())
 
 
 def _run_twice(finished: list[ToolCall], before: Played, after: Played) -> bool:
