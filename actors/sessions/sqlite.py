@@ -33,7 +33,7 @@ from actors.sessions.store import (
     not_found,
 )
 from protocol.entries import Head, Parent, StoredEntry
-from protocol.errors import HeadConflict, SessionError
+from protocol.errors import HeadConflict, SessionError, StoreError
 
 _TAKE = """
 UPDATE sessions SET generation = generation + 1, holder = ?, holder_pod = ?, held_since = ?
@@ -180,8 +180,11 @@ class SQLiteStore(SessionStore):
     # -- the store as a whole
 
     def problems(self) -> list[str]:
-        with self._reader() as db:
-            found = [text for (text,) in db.execute("PRAGMA quick_check")]
+        try:
+            with self._reader() as db:
+                found = [text for (text,) in db.execute("PRAGMA quick_check")]
+        except StoreError as error:
+            return [str(error)]
         return [] if found == ["ok"] else found
 
     def reclaim(self) -> None:
