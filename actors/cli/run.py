@@ -19,6 +19,7 @@ from actors.cli.views import JsonView, PeopleView, View
 from actors.pod.handle import Pod
 from actors.runtime.future import AsyncFuture
 from actors.system import PodSystem
+from protocol.errors import ScopeRefused
 from protocol.lifecycle import PodState
 from protocol.manifest import PodManifest
 from protocol.results import RunResult
@@ -97,11 +98,13 @@ async def _run(
             await _must_be_paused(pod)
         try:
             with interruptible(pod, terminal):
-                result = await followed(pod, lambda: start(pod), view)
+                done = await followed(pod, lambda: start(pod), view)
         finally:
             terminal.idle()
-    if CODES[result.outcome]:
-        raise Exit(CODES[result.outcome])
+    if CODES[done.result.outcome]:
+        raise Exit(CODES[done.result.outcome])
+    if done.refused is not None:
+        raise ScopeRefused(done.refused, hint="--allow DIR, or [[scope.allow]] in a manifest, permits more")
 
 
 async def _must_be_paused(pod: Pod) -> None:

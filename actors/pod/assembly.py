@@ -18,8 +18,7 @@ from actors.runtime.bus import Bus
 from actors.sessions.head import SessionHead, new_session_id
 from actors.sessions.log import SessionLog
 from actors.sessions.store import SessionStore
-from actors.tools.base import Toolbox
-from actors.tools.builtin import builtin
+from actors.tools.base import Tool, Toolbox
 from protocol.manifest import BudgetSection, PodManifest
 from protocol.wire import encode
 
@@ -64,7 +63,7 @@ class Assembly:
     def _runner(self, manifest: PodManifest, tools: tuple[Any, ...]) -> ToolRunner:
         last = self._tools
         if last is None or last[0] is not manifest or last[1] != tools:
-            chosen: Iterable[Any] = (*builtin(manifest.tools.builtin), *tools)
+            chosen: Iterable[Any] = (*_builtin(manifest.tools.builtin), *tools)
             toolbox = Toolbox(chosen, output_cap=manifest.tools.output_cap, keep_in=self._outputs)
             last = self._tools = (manifest, tools, ToolRunner(toolbox, manifest))
         return last[2]
@@ -84,3 +83,11 @@ class Assembly:
 def _name_of(client: LLMClient) -> str:
     """What a client that was given is called in events."""
     return str(getattr(client, "model", None) or type(client).__name__)
+
+
+def _builtin(names: tuple[str, ...]) -> Iterable[Tool]:
+    if not names:
+        return ()
+    from actors.tools.builtin import builtin  # noqa: PLC0415 - paid for by pods that have any
+
+    return builtin(names)

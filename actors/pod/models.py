@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 from actors.llm.address import base_url_of, where_of
-from actors.llm.anthropic import AnthropicClient
 from actors.llm.base import LLMClient
-from actors.llm.http import HttpPool
-from actors.llm.offline import OfflineClient
-from actors.llm.openai import OpenAIClient
-from actors.llm.presets import PRESETS, Preset
 from protocol.errors import ManifestError, MissingKey
 from protocol.manifest import ModelSection
+
+if TYPE_CHECKING:
+    from actors.llm.http import HttpPool
+    from actors.llm.presets import Preset
 
 
 class Models:
@@ -29,9 +29,21 @@ class Models:
             client = self._clients[section] = self._made(section)
         return client
 
+    # Imported by the first pod that needs them: together they cost as much as all the rest of polypod.
+
     def _made(self, section: ModelSection) -> LLMClient:
         if section.scheme == "offline":
+            from actors.llm.offline import OfflineClient  # noqa: PLC0415
+
             return OfflineClient()
+        return self._over_http(section)
+
+    def _over_http(self, section: ModelSection) -> LLMClient:
+        from actors.llm.anthropic import AnthropicClient  # noqa: PLC0415
+        from actors.llm.http import HttpPool  # noqa: PLC0415
+        from actors.llm.openai import OpenAIClient  # noqa: PLC0415
+        from actors.llm.presets import PRESETS  # noqa: PLC0415
+
         preset = PRESETS.get(section.scheme)
         if preset is None:
             known = ", ".join(["offline", *PRESETS])
