@@ -298,7 +298,6 @@ class AsyncActor(pykka.Actor):
                     reply_to.set(response)
         except BaseException as error:  # noqa: BLE001 - goes to who asked, or ends the actor
             self._raised(error, reply_to)
-            del reply_to  # or the error would hold its traceback, that this frame, and that the error
 
     def _raised(self, error: BaseException, reply_to: AsyncFuture[Any] | None) -> None:
         """A plain handler raised ``error``."""
@@ -336,7 +335,7 @@ class AsyncActor(pykka.Actor):
             if isinstance(error, _FATAL):
                 raise
         finally:
-            self._reply_to = reply_to = None
+            self._reply_to = None
             self._catch_up()
 
     def _catch_up(self) -> None:

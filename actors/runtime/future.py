@@ -219,12 +219,9 @@ class AsyncFuture(pykka.Future[T], Awaitable[T]):
             raise pykka.ActorDeadError("the event loop that has to bring the value is closed")
 
     def _outcome(self) -> T:
-        if self._error is None:
-            return cast("T", self._value)
-        try:
-            raise self._error.with_traceback(self._traceback)
-        finally:
-            del self  # or the error would hold its traceback, that this frame, and that the error
+        if self._error is not None:
+            raise self._error.with_traceback(self._traceback)  # else it would grow with each raise
+        return cast("T", self._value)
 
     def __await__(self) -> Generator[Any, None, T]:
         if not self._done:

@@ -190,7 +190,8 @@ class LoopThread:
         return self._thread.is_alive() and not self._loop.is_closed()
 
     def _run(self, started: threading.Event) -> None:
-        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+        # SystemExit out of a handler ends the loop like any thread: without a word.
+        with contextlib.suppress(SystemExit), asyncio.Runner(loop_factory=lambda: self._loop) as runner:
             loop = runner.get_loop()
             loop.call_soon(started.set)
             loop.run_forever()
