@@ -57,7 +57,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that cannot show a character shows another
-    sys.exit(guarded(lambda: polypod(standalone_mode=False)))
+    sys.exit(guarded(lambda: polypod(prog_name="polypod", standalone_mode=False)))
 
 
 if __name__ == "__main__":
