@@ -20,8 +20,7 @@ from actors.runtime.bus import Bus
 from actors.sessions.head import SessionHead, new_session_id
 from actors.sessions.log import SessionLog
 from actors.sessions.store import SessionStore
-from actors.tools.base import Toolbox
-from actors.tools.builtin import builtin
+from actors.tools.base import Tool, Toolbox
 from protocol.errors import BudgetError
 from protocol.manifest import BudgetSection, ModelSection, PodManifest
 from protocol.usage import Usage
@@ -82,7 +81,7 @@ class Assembly:
     def _runner(self, manifest: PodManifest, tools: tuple[Any, ...]) -> ToolRunner:
         last = self._tools
         if last is None or last[0] is not manifest or last[1] != tools:
-            chosen: Iterable[Any] = (*builtin(manifest.tools.builtin), *tools)
+            chosen: Iterable[Any] = (*_builtin(manifest.tools.builtin), *tools)
             toolbox = Toolbox(chosen, output_cap=manifest.tools.output_cap, keep_in=self._outputs)
             last = self._tools = (manifest, tools, ToolRunner(toolbox, manifest))
         return last[2]
@@ -129,3 +128,11 @@ def _name_of(client: LLMClient) -> str:
 def _unknown_price(_: Usage | None) -> float | None:
     """Of a client that was given nobody knows what its calls cost."""
     return None
+
+
+def _builtin(names: tuple[str, ...]) -> Iterable[Tool]:
+    if not names:
+        return ()
+    from actors.tools.builtin import builtin  # noqa: PLC0415 - paid for by pods that have any
+
+    return builtin(names)
