@@ -195,7 +195,13 @@ class CompactingActor(SessionActor):
         self._commit_by(self._log.commit, lambda: then(failed), lambda refused: self._untold(refused, then))
 
 
-def _as_failure(error: BaseException) -> BaseException:
+def _as_failure(error: BaseException) -> CompactionFailed:
+    """Why a compaction failed, whatever ended it."""
+    if isinstance(error, CompactionFailed):
+        return error
     if isinstance(error, asyncio.CancelledError):
         return CompactionFailed("the compaction was cancelled")
-    return error
+    told = Failure.of(error)
+    failed = CompactionFailed(f"the history could not be compacted: {told.message}", hint=told.hint)
+    failed.__cause__ = error
+    return failed
