@@ -55,8 +55,7 @@ class EndingActor(RunningActor):
         run = self._run
         if run is not None and self._state is PodState.RUNNING and run.ending is None:
             run.ending = "cancelled"
-        if self._step is not None:
-            self._step.cancel()
+        self._cancel_step(any_step=True)
         if self._busy:
             self._give_grace()
         else:
@@ -81,6 +80,8 @@ class EndingActor(RunningActor):
         if self._state is PodState.STOPPED:
             return
         self._branching = True
+        if self._state is PodState.IDLE:  # a run whose end the store refused is not to be resumed
+            self._close_left_over()
         self._log.record(PodStoppedEvent)
         self._commit_by(self._log.commit, self._left, lambda _: self._left())
 
@@ -111,8 +112,7 @@ class EndingActor(RunningActor):
 
     def on_failure(self, _type: Any, error: Any, _traceback: Any) -> Any:
         """A defect ended the pod: say so, and answer all who wait."""
-        if self._step is not None:
-            self._step.cancel()
+        self._cancel_step(any_step=True)
         if self._alarm is not None:
             self._alarm.cancel()
         run = self._run

@@ -385,8 +385,7 @@ class RunningActor(TurnActor):
         if run is None or self._state is not PodState.RUNNING:
             return
         self._run = None
-        if self._step is not None:
-            self._step.cancel()
+        self._cancel_step()
         self._stop_clock(run)
         self._to(PodState.IDLE)
         for reply in [*run.unlogged, *(pending.reply for pending in run.pending)]:

@@ -70,6 +70,7 @@ class SessionActor(AsyncActor):
         self._asked: deque[AsyncFuture[Any]] | None = None
         self._step: asyncio.Task[None] | None = None
         self._step_of_run = True
+        self._step_begun = self._step_unwanted = False
         self._then: Callable[[Any, BaseException | None], None] | None = None
         self._committing = False
         self._commit_under_way: Future[None] | None = None
@@ -267,11 +268,15 @@ class SessionActor(AsyncActor):
         """
         assert self._mailroom is not None
         self._then = then
-        self._step_of_run = of_run
+        self._step_of_run, self._step_begun, self._step_unwanted = of_run, False, False
         self._step = self._mailroom.loop.create_task(self._stepping(step))
 
     async def _stepping(self, step: Coroutine[Any, Any, Any]) -> None:
+        self._step_begun = True
         try:
+            if self._step_unwanted:
+                step.close()
+                raise asyncio.CancelledError  # noqa: TRY301 - as if it had been cancelled at its first wait
             ended = StepEnded(await step, None)
         except BaseException as error:  # noqa: BLE001 - whatever a tool or client throws, only its run ends
             ended = StepEnded(None, error)
@@ -283,10 +288,14 @@ class SessionActor(AsyncActor):
         if then is not None:  # else it was given up before it ended
             then(message.result, message.error)
 
-    def _cancel_step(self) -> None:
-        """Cancel what the run is doing."""
-        if self._step is not None and self._step_of_run:
+    def _cancel_step(self, *, any_step: bool = False) -> None:
+        """Cancel what the run is doing, or ``any_step``."""
+        if self._step is None or not (any_step or self._step_of_run):
+            return
+        if self._step_begun:
             self._step.cancel()
+        else:  # a task that is cancelled before it begins never runs, and nobody would hear of its end
+            self._step_unwanted = True
 
     def _commit(self, then: Callable[[], None], *waiting: AsyncFuture[Any]) -> None:
         """Make what is recorded durable, then go on; ``waiting`` hear if the store refuses."""
