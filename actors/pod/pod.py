@@ -10,6 +10,7 @@ from typing import Any
 from pykka._envelope import Envelope
 
 from actors.pod.fork import Branch, branch_off
+from actors.pod.memory import Proposal
 from actors.pod.run import PendingInput, QueuedRun, RunState, TypedRun
 from actors.pod.running import OutOfTime, RunningActor
 from actors.pod.session_actor import CommitEnded, StepEnded
@@ -56,6 +57,9 @@ STOP_GRACE = 5.0
 class PodActor(RunningActor):
     """One pod: mailbox, state, run, queue. See ``protocol.lifecycle`` for its states."""
 
+    #: Whether the pod stops and waits for a memory job, whose word it still takes.
+    _winding = False
+
     def __repr__(self) -> str:
         turn_ = f", turn {self._run.steps}" if self._run is not None else ""
         return f"<Pod {self._parts.name} {self._state.name}{turn_}>"
@@ -69,6 +73,9 @@ class PodActor(RunningActor):
         return handler(self, message)
 
     def _refuse(self, envelope: Envelope[Any]) -> None:
+        if isinstance(envelope.message, Proposal) and self._winding and envelope.reply_to is not None:
+            envelope.reply_to.set(self._on_proposal(envelope.message))
+            return
         if envelope.reply_to is not None and isinstance(envelope.message, Command):
             envelope.reply_to.set_exception(self._gone())  # type: ignore[arg-type]
         else:
@@ -183,7 +190,7 @@ class PodActor(RunningActor):
     # -- the end ---------------------------------------------------------------------------------
 
     def on_stop(self) -> Any:
-        if self._busy or self._run is not None:
+        if self._busy or self._run is not None or self._job is not None:
             return self._wind_down()
         pending = self._record_end(None)
         if pending is None:
@@ -200,6 +207,9 @@ class PodActor(RunningActor):
             await asyncio.wait({self._step}, timeout=STOP_GRACE)
         if self._commit_under_way is not None:
             await self._settle_after(self._commit_under_way)
+        self._winding = True
+        await self._job_ended()
+        self._winding = False
         run, self._run = self._run, None
         pending = self._record_end(run)
         if pending is not None:
@@ -286,6 +296,10 @@ _HANDLERS: dict[type, Callable[[PodActor, Any], Any]] = {
     commands.PushItem: PodActor._on_push_item,
     commands.Compact: PodActor._on_compact,
     commands.TryPreRunCompact: PodActor._on_try_pre_run_compact,
+    commands.TryPostRunExtract: PodActor._on_try_post_run_extract,
+    commands.SpawnMemoryJobs: PodActor._on_spawn_memory_jobs,
+    commands.WaitForMemoryJobs: PodActor._on_wait_for_memory_jobs,
+    Proposal: PodActor._on_proposal,
     commands.History: PodActor._on_history,
     commands.Describe: PodActor._on_describe,
     StepEnded: PodActor._on_step_ended,
