@@ -57,9 +57,6 @@ STOP_GRACE = 5.0
 class PodActor(RunningActor):
     """One pod: mailbox, state, run, queue. See ``protocol.lifecycle`` for its states."""
 
-    #: Whether the pod stops and waits for a memory job, whose word it still takes.
-    _winding = False
-
     def __repr__(self) -> str:
         turn_ = f", turn {self._run.steps}" if self._run is not None else ""
         return f"<Pod {self._parts.name} {self._state.name}{turn_}>"
@@ -73,9 +70,6 @@ class PodActor(RunningActor):
         return handler(self, message)
 
     def _refuse(self, envelope: Envelope[Any]) -> None:
-        if isinstance(envelope.message, Proposal) and self._winding and envelope.reply_to is not None:
-            envelope.reply_to.set(self._on_proposal(envelope.message))
-            return
         if envelope.reply_to is not None and isinstance(envelope.message, Command):
             envelope.reply_to.set_exception(self._gone())  # type: ignore[arg-type]
         else:

@@ -26,6 +26,8 @@ class RememberingActor(CompactingActor):
     """One extraction at a time; a trigger meanwhile has the newest read once it has ended."""
 
     _job: ExtractionActor | None = None
+    #: Whether the pod stops and waits for a memory job.
+    _winding = False
     _dirty = False
     _failures = 0
     _left_out = 0
@@ -109,7 +111,9 @@ class RememberingActor(CompactingActor):
         )
 
     def _propose(self, proposal: Proposal) -> AsyncFuture[bool]:
-        """Bring a proposal to this pod, also while it stops and waits for just that."""
+        """Bring a proposal to this pod; while it stops and waits for just that, past its mailbox."""
+        if self._winding:
+            return AsyncFuture.resolved(self._on_proposal(proposal))
         assert self._mailroom is not None
         answer: AsyncFuture[bool] = AsyncFuture()
         self._mailroom.post(self._receive, Envelope(proposal, answer))
