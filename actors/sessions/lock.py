@@ -123,12 +123,13 @@ class WriterLock:
 
     def _remove_dead(self) -> None:
         for path in self.folder.glob("*" + _SUFFIX):
-            if self.alive(path.stem) is None:
-                path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # another user's, or somebody was faster
+                if self.alive(path.stem) is None:
+                    path.unlink()
 
     def release(self) -> None:
         """Let go: all that this writer held is free. Idempotent."""
-        if self._id is not None:
+        if self._id is not None and not self.inherited:
             (self.folder / (self._id + _SUFFIX)).unlink(missing_ok=True)
             self._id = None
             self.abandon()

@@ -13,7 +13,7 @@ from actors.sessions.chain import chained, head_of, verified
 from actors.sessions.jsonl import JsonLinesStore
 from actors.sessions.jsonl_files import file_name, session_of
 from actors.sessions.jsonl_lines import LineReader, batch_lines
-from protocol.errors import SessionCorrupt, SessionNotFound
+from protocol.errors import HeadConflict, SessionCorrupt, SessionNotFound
 
 
 @pytest.fixture
@@ -164,3 +164,12 @@ def test_lines_come_out_as_they_went_in_however_the_bytes_are_split(batches, dat
         rest = rest[cut:]
     assert found == entries
     assert (reader.head, reader.sound) == (head, len(lines))
+
+
+def test_a_session_that_could_not_be_made_is_nobodys_successor(store):
+    first, second = make(store, "s", "a"), make(store, "t", "a")
+    make(store, "child", "b", parent=child_of("s", first))
+    with pytest.raises(HeadConflict):
+        make(store, "child", "b", parent=child_of("t", second))
+    assert [info.session_id for info in store.successors("s")] == ["child"]
+    assert store.successors("t") == []
