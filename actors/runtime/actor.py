@@ -6,7 +6,6 @@ import asyncio
 import logging
 import threading
 import uuid
-import weakref
 from collections import deque
 from collections.abc import Callable, Coroutine
 from types import CoroutineType
@@ -123,7 +122,6 @@ class AsyncActorRef(pykka.ActorRef[A]):
     actor_stopped: _StopFlag  # type: ignore[assignment]
 
     def __init__(self, actor: A) -> None:
-        self._actor_weakref = weakref.ref(actor)
         self.actor_class = actor.__class__
         self.actor_inbox = actor.actor_inbox
         self.actor_stopped = actor.actor_stopped
@@ -132,6 +130,10 @@ class AsyncActorRef(pykka.ActorRef[A]):
     def actor_urn(self) -> str:  # type: ignore[override]
         """A universally unique name of the actor."""
         return self.actor_inbox.actor.actor_urn
+
+    def _actor_weakref(self) -> A:  # type: ignore[override]
+        """The actor, for pykka's proxies; the inbox keeps it alive, so nothing here need be weak."""
+        return cast("A", self.actor_inbox.actor)
 
     def is_alive(self) -> bool:
         """Whether the actor has neither stopped nor lost its event loop."""
