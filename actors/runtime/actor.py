@@ -259,14 +259,15 @@ class AsyncActor(pykka.Actor):
 
     def _begin(self, _: object = None) -> None:
         """Call ``on_start``, then take messages: also those that came while the actor was made."""
-        if type(self).on_start is not pykka.Actor.on_start:
-            hook = self._hook(self.on_start)
-            if hook is not None:
+        hook = None
+        try:
+            if type(self).on_start is not pykka.Actor.on_start:
+                hook = self._hook(self.on_start)
+        finally:
+            if hook is None:
+                self._catch_up()
+            else:
                 self._await(hook, None)
-                return
-        self._task = None
-        if self.actor_inbox.backlog:
-            self._catch_up()
 
     # -- one message ---------------------------------------------------------------------------
 
