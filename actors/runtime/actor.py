@@ -329,7 +329,7 @@ class AsyncActor(pykka.Actor):
             if reply_to is not None and response is not DEFERRED:
                 reply_to.set(response)
         except BaseException as error:
-            if _cancelled_from_outside(error):
+            if _loop_ends(error):
                 self._lose_loop(reply_to)
                 raise
             hook = self._failed(error, reply_to)
@@ -405,6 +405,9 @@ class AsyncActor(pykka.Actor):
         self._end()
         if reply_to is not None and not reply_to.done():
             reply_to.set_exception(pykka.ActorDeadError(f"the event loop of {self} ended before it answered"))
+        backlog = self.actor_inbox.backlog
+        while backlog:
+            self._refuse(Envelope(*backlog.popleft()))
 
     def _hook(self, hook: Callable[[], Any]) -> Coroutine[Any, Any, None] | None:
         """Call a life-cycle hook; what is left to be awaited of an ``async`` one. An error in it is
@@ -423,7 +426,7 @@ class AsyncActor(pykka.Actor):
         try:
             await hook
         except BaseException as error:
-            if isinstance(error, _FATAL) or _cancelled_from_outside(error):
+            if isinstance(error, _FATAL) or _loop_ends(error):
                 raise
             self._handle_failure(type(error), error, error.__traceback__)
 
@@ -445,7 +448,11 @@ def _ended_by(actor: AsyncActor, error: BaseException) -> pykka.ActorDeadError:
     return dead
 
 
-def _cancelled_from_outside(error: BaseException) -> bool:
-    """Whether the handler's own task was cancelled, not something that it waited for."""
+def _loop_ends(error: BaseException) -> bool:
+    """Whether it is the handler's own task that was cancelled, or thrown away with its loop, and not
+    something that the handler waited for.
+    """
+    if isinstance(error, GeneratorExit):
+        return True
     task = asyncio.current_task()
     return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0

@@ -448,6 +448,29 @@ def test_a_loop_that_ends_takes_the_actor_with_it_whose_handler_it_cancels(threa
     assert not names.refs
 
 
+def test_a_loop_that_is_closed_over_a_handler_leaves_nobody_waiting():
+    """Who closes a loop without ending its tasks; the task is thrown away, and the actor goes with it."""
+
+    async def asked():
+        async def forever(_):
+            await asyncio.get_running_loop().create_future()
+
+        names = Names()
+        ref = made_here(mailroom_here(), names)
+        futures = [ref.ask(forever, block=False), *(ref.ask(n, block=False) for n in range(300))]
+        await until(lambda: len(ref.actor_inbox.backlog or ()) == 300)
+        return names, futures
+
+    loop = asyncio.new_event_loop()
+    names, futures = loop.run_until_complete(asked())
+    loop.close()
+    names.refs.clear()
+    gc.collect()
+    for future in futures:
+        with pytest.raises(pykka.ActorDeadError):
+            future.get(timeout=WAIT)
+
+
 def test_a_closed_loop_is_a_dead_actor(thread):
     ref, names = made(thread)
     deferred, _ = made(thread, Later)
