@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from actors.llm.anthropic import AnthropicClient
+from typing import TYPE_CHECKING
+
 from actors.llm.base import LLMClient
-from actors.llm.http import HttpPool
-from actors.llm.offline import OfflineClient
-from actors.llm.openai import OpenAIClient
-from actors.llm.presets import PRESETS, server_for
 from protocol.errors import ManifestError
 from protocol.manifest import ModelSection
+
+if TYPE_CHECKING:
+    from actors.llm.http import HttpPool
 
 
 class Models:
@@ -26,9 +26,21 @@ class Models:
             client = self._clients[section] = self._made(section)
         return client
 
+    # Imported by the first pod that needs them: together they cost as much as all the rest of polypod.
+
     def _made(self, section: ModelSection) -> LLMClient:
         if section.scheme == "offline":
+            from actors.llm.offline import OfflineClient  # noqa: PLC0415
+
             return OfflineClient()
+        return self._over_http(section)
+
+    def _over_http(self, section: ModelSection) -> LLMClient:
+        from actors.llm.anthropic import AnthropicClient  # noqa: PLC0415
+        from actors.llm.http import HttpPool  # noqa: PLC0415
+        from actors.llm.openai import OpenAIClient  # noqa: PLC0415
+        from actors.llm.presets import PRESETS, server_for  # noqa: PLC0415
+
         if section.scheme not in PRESETS:
             raise ManifestError(
                 f"manifest: model.scheme: no model server of the kind {section.scheme!r}",
