@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import stat
 import sys
 from pathlib import Path
 from typing import Protocol
@@ -26,6 +28,10 @@ _HELP = """\
 /resume   go on with a run that was interrupted
 /exit     leave (or Ctrl-D); the session stays
 Ctrl-C cancels the turn that goes on; at the prompt, a second one leaves"""
+
+
+#: Bytes of the longest line that a chat takes from a pipe.
+_LONGEST_LINE = 1 << 24
 
 
 class Asker(Protocol):
@@ -114,11 +120,29 @@ async def _turn(words: str | None, pod: Pod, terminal: Terminal, view: View) -> 
 
 
 class _Lines:
-    """Words from a pipe: each line is a turn."""
+    """Words from a pipe or a file: each line is a turn."""
+
+    def __init__(self) -> None:
+        self._reader: asyncio.StreamReader | None = None
 
     async def ask(self) -> str | None:
-        line = await asyncio.to_thread(sys.stdin.readline)
-        return line.strip() if line else None
+        line = await self._read()
+        return line.decode("utf-8", "replace").strip() if line else None
+
+    async def _read(self) -> bytes:
+        """The next line; from a pipe without a thread, which a Ctrl-C would have to wait for."""
+        if not _is_pipe(sys.stdin.fileno()):
+            return sys.stdin.buffer.readline()
+        if self._reader is None:
+            reader = self._reader = asyncio.StreamReader(limit=_LONGEST_LINE)
+            protocol = asyncio.StreamReaderProtocol(reader)
+            await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, sys.stdin)
+        return await self._reader.readline()
+
+
+def _is_pipe(descriptor: int) -> bool:
+    mode = os.fstat(descriptor).st_mode
+    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or stat.S_ISCHR(mode)
 
 
 class _Prompt:
