@@ -16,6 +16,13 @@ _MODULES = {
     "http": "bench.claims.http",
     "fanout": "bench.claims.fanout",
     "slow": "bench.claims.slow",
+    "durable": "bench.claims.durable",
+    "history": "bench.claims.history",
+    "restore": "bench.claims.restore",
+    "memory": "bench.claims.memory",
+    "sse": "bench.claims.sse",
+    "compaction": "bench.claims.compaction",
+    "scaling": "bench.claims.scaling",
 }
 
 

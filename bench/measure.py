@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import resource
 import sys
@@ -49,3 +50,42 @@ def rss() -> int:
         return int(_STATM.read_text().split()[1]) * _PAGE
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def written() -> int:
+    """The bytes this process has written up to now, to whatever file; 0 where the system does not tell."""
+    counters = Path("/proc/self/io")
+    if not counters.exists():
+        return 0
+    return next(int(line[6:]) for line in counters.read_text().splitlines() if line.startswith("wchar:"))
+
+
+class Holds:
+    """The longest that anything has held the running loop, in seconds of its thread's processor time.
+
+    A callback that comes round with every turn of the loop looks at the clock; what else the machine
+    does meanwhile does not count. It keeps the loop from sleeping, so it is no company for a stopwatch.
+    """
+
+    longest = 0.0
+
+    def __enter__(self) -> Self:
+        self._loop = asyncio.get_running_loop()
+        self._last = time.thread_time()
+        self._handle = self._loop.call_soon(self._look)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._handle.cancel()
+
+    def _look(self) -> None:
+        now = time.thread_time()
+        self.longest = max(self.longest, now - self._last)
+        self._last = now
+        self._handle = self._loop.call_soon(self._look)
+
+    def reading(self) -> Reading:
+        """The longest hold as a number."""
+        return Reading("longest hold of the loop", "s", self.longest, "cpu")

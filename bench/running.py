@@ -16,7 +16,7 @@ from bench.results import Effort, Failed, Reading, Report, Row, Spread
 from bench.root import ROOT
 
 #: The longest that one process may take, in seconds.
-TIMEOUT = 600.0
+TIMEOUT = 240.0
 
 #: Told of each step, for a person who waits: the claim, the case with who does it, and the repeat.
 Tell = Callable[[str, str, int], None]

@@ -70,7 +70,9 @@ class Connection(asyncio.Protocol):
     """One connection: requests in order, each answered before the next."""
 
     def __init__(self) -> None:
-        self._read = b""
+        self._body: list[bytes] = []
+        self._path = b""
+        self._missing = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -78,15 +80,19 @@ class Connection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
 
     def data_received(self, data: bytes) -> None:
-        self._read += data
-        head, ended, body = self._read.partition(b"\r\n\r\n")
-        if not ended or len(body) < _length(head.lower()):
-            return
-        self._read = b""
-        self._answer(head.split(b" ", 2)[1], body)
+        if not self._body:
+            head, _, data = data.partition(b"\r\n\r\n")
+            self._path = head.split(b" ", 2)[1]
+            self._missing = _length(head.lower())
+        self._body.append(data)
+        self._missing -= len(data)
+        if self._missing <= 0:
+            body = b"".join(self._body)
+            self._body.clear()
+            self._answer(self._path, body)
 
     def _answer(self, path: bytes, body: bytes) -> None:
-        if b'"stream":true' not in body.replace(b" ", b""):
+        if b'"stream":true' not in body and b'"stream": true' not in body:
             self._transport.write(_WHOLE_ANSWER)
         elif path.startswith(b"/burst"):
             self._transport.write(b"".join(_STREAM))

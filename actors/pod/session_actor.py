@@ -188,7 +188,7 @@ class SessionActor(AsyncActor):
     def _tell(self, kind: type[Event], **fields: Any) -> None:
         """Tell a transient event, if anybody listens."""
         parts = self._parts
-        if parts.bus.silent or not parts.bus.listens(parts.name):
+        if parts.bus.silent or not parts.bus.listens(parts.name, kind):
             return
         self._log.tell(
             kind(

@@ -205,7 +205,7 @@ class JsonLinesStore(SessionStore):
     # -- the store as a whole
 
     def delete(self, session_id: str) -> None:
-        with self._translated(session_id), self._claims.changing():
+        with self._translated(session_id), self._lock.gate():
             header, _ = self._header(session_id)
             if (holder := self.holder(session_id)) is not None:
                 raise in_use(session_id, holder)

@@ -109,7 +109,7 @@ class Create(Append):
         held = self.held
         header = header_line(held.session_id, held.pod, self.at / 1e9, self.parent)
         # The draft's sync comes before the gate, since other processes wait there.
-        with drafted(self.draft, header + self.data, at=self.at, sync=self.sync), claims.changing():
+        with drafted(self.draft, header + self.data, at=self.at, sync=self.sync), claims.lock.gate():
             if held.path.exists():
                 raise HeadConflict(f"session {held.session_id} exists already")
             if self.claim:
@@ -139,7 +139,7 @@ def claim(held: Held, claims: Claims) -> int:
 
     Raises OSError, and SessionInUse where somebody else holds it.
     """
-    with claims.changing():
+    with claims.lock.gate():
         _take(held, claims)
         tail = _end(held)
         if tail.head is None:

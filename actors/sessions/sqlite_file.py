@@ -139,6 +139,10 @@ class SQLiteFile:
         self._inode = (status.st_dev, status.st_ino)
         return connection
 
+    def may_be_written(self) -> bool:
+        """Whether this process may write to the file."""
+        return os.access(self.path, os.W_OK, effective_ids=True)
+
     def moved(self) -> bool:
         """Whether another file has taken the place of the one that was opened.
 

@@ -13,7 +13,7 @@ import msgspec
 from actors.llm.openai import OpenAIClient
 from actors.pod.handle import Pod
 from actors.system import PodSystem
-from bench.claim import Claim, at_most
+from bench.claim import Claim, Measure, at_most
 from bench.measure import Stopwatch
 from bench.models import manifest
 from bench.results import Reading
@@ -30,7 +30,7 @@ _RHYTHMS = {"each": "chunk by chunk", "burst": "all in one burst", "paced": "pac
 SetUp = Callable[[str, int], Any]
 
 
-def _measured(work: Callable[[str, int, int], Awaitable[list[Reading]]], path: str, at_once: int) -> Any:
+def _measured(work: Callable[[str, int, int], Awaitable[list[Reading]]], path: str, at_once: int) -> Measure:
     def measure(turns: int) -> list[Reading]:
         with running() as port:
             url = f"http://127.0.0.1:{port}/{path}/v1"
@@ -67,6 +67,11 @@ def _with_pods(*, streaming: bool) -> Any:
             return told
 
     return work
+
+
+def measured_streams(rhythm: str, at_once: int) -> Measure:
+    """So many pods at once, each with a stream of its own."""
+    return _measured(_with_pods(streaming=True), rhythm, at_once)
 
 
 # -- floors ----------------------------------------------------------------------------------------
@@ -174,7 +179,7 @@ def _add_streams(rhythm: str, at_once: int) -> None:
     quick = at_once if at_once > 100 else max(20, at_once)
     targets = {"time of a turn": at_most(0.75e-3)} if at_once == 512 and rhythm != "paced" else {}
     size = {"full": full, "quick": quick, "tiny": at_once, "rounds": 2, "warm_up": 1}
-    CLAIM.case(case, targets=targets, **size)(_measured(_with_pods(streaming=True), rhythm, at_once))  # type: ignore[arg-type]
+    CLAIM.case(case, targets=targets, **size)(measured_streams(rhythm, at_once))  # type: ignore[arg-type]
     CLAIM.case(case, by="aiohttp", kind="floor", **size)(_measured(_with_aiohttp, rhythm, at_once))  # type: ignore[arg-type]
     CLAIM.case(case, by="sockets", kind="floor", **size)(_measured(_with_sockets, rhythm, at_once))  # type: ignore[arg-type]
 

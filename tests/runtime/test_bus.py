@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import sys
 import threading
 
 import pykka
@@ -14,7 +15,7 @@ from actors.runtime.bus import Bus, Closed
 from actors.runtime.loop import LoopThread
 from protocol import errors
 from protocol.errors import WouldDeadlock
-from protocol.events import Alert, Lagged, PodStarted, PodStopped, RunStart, TextDelta
+from protocol.events import Alert, Lagged, PodStarted, PodStopped, Retry, RunStart, TextDelta
 
 WAIT = 5
 
@@ -34,6 +35,15 @@ def numbers(events):
 def publish(bus, *events):
     for event in events:
         bus.publish(event)
+
+
+@pytest.fixture
+def hasty_threads():
+    """Threads that take turns at every step, so that what can come between two of them does."""
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(usual)
 
 
 # -- delivery -------------------------------------------------------------------------------------
@@ -107,7 +117,12 @@ def test_the_bus_knows_what_it_holds_and_whether_anybody_hears_what_is_only_told
     facts = bus.subscribe(kinds=[RunStart, Lagged])
     assert not bus.silent
     assert not bus.listens("p")
+    retries = bus.subscribe(kinds=Retry)
+    assert bus.listens("p")
+    assert (bus.listens("p", Retry), bus.listens("p", TextDelta)) == (True, False)
+    retries.close()
     one = bus.subscribe("p")
+    assert bus.listens("p", TextDelta)
     publish(bus, delta(1), fact(1))
     assert bus.statistics() == {"subscriptions": 2, "queued": 3}
     assert (bus.listens("p"), bus.listens("other")) == (True, False)
@@ -185,7 +200,7 @@ def test_whatever_publishers_and_readers_do_nothing_is_lost_untold(size, steps):
 
 @pytest.mark.parametrize("size", [1, 2, 7, 10_000])
 @pytest.mark.parametrize("reading", ["get", "drain", "for"])
-def test_a_reader_on_a_thread_misses_nothing_untold_and_no_wake_up(size, reading):
+def test_a_reader_on_a_thread_misses_nothing_untold_and_no_wake_up(size, reading, hasty_threads):
     bus = Bus()
     events = bus.subscribe(size=size)
     got = []
@@ -211,7 +226,7 @@ def test_a_reader_on_a_thread_misses_nothing_untold_and_no_wake_up(size, reading
     gaps_stand_in_place(got, 3000)
 
 
-def test_a_slow_reader_is_woken_for_every_single_event():
+def test_a_slow_reader_is_woken_for_every_single_event(hasty_threads):
     bus = Bus()
     events = bus.subscribe()
     taken = threading.Semaphore(0)

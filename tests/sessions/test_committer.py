@@ -36,12 +36,10 @@ def test_what_gathers_during_a_commit_goes_together_and_in_order(gate):
     futures = [committer.put(Job(0))]
     gate.entered.acquire()
     futures += [committer.put(Job(size)) for size in (1, 2, 3)]
-    assert not committer.idle
     gate.let.release(2)
     committer.flush()
     assert gate.groups == [[0], [1, 2, 3]]
     assert all(future.done() for future in futures)
-    assert committer.idle
     committer.close()
 
 
@@ -59,14 +57,14 @@ def test_a_disk_that_falls_behind_is_told_and_taken_up_again(gate):
 
 
 def test_a_group_is_never_longer_than_its_bound(gate):
-    committer = Committer("x", gate)
+    committer = Committer("x", gate, group=3)
     committer.put(Job(0))
     gate.entered.acquire()
-    for _ in range(Committer.GROUP + 1):
+    for _ in range(4):
         committer.put(Job(1))
     gate.let.release(3)
     committer.flush()
-    assert list(map(len, gate.groups)) == [1, Committer.GROUP, 1]
+    assert list(map(len, gate.groups)) == [1, 3, 1]
     committer.close()
 
 

@@ -32,9 +32,12 @@ class StoreMachine(RuleBasedStateMachine):
         self.model = MemoryStore()
         self.store = KINDS[self.kind](self.folder)
         self.made = 0
+        self.crashed: list[SessionStore] = []
 
     def teardown(self) -> None:
         self.store.close()
+        for store in self.crashed:
+            store.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def both(self, use) -> None:
@@ -115,6 +118,7 @@ class StoreMachine(RuleBasedStateMachine):
         """The process ends: the kernel frees its lock, and what it was just writing may be torn."""
         self.store.flush()
         self.store._lock.abandon()
+        self.crashed.append(self.store)
         files = sorted(self.folder.glob("pods/*.jsonl"))
         if files:
             with data.draw(st.sampled_from(files)).open("ab") as file:

@@ -1,0 +1,75 @@
+"""Memory: what a pod keeps, idle, after its first turn and with a history."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import Callable
+
+from actors.pod.handle import Pod
+from actors.system import PodSystem
+from bench.claim import Claim, Measure, at_most
+from bench.histories import items
+from bench.measure import rss
+from bench.models import Parrot, manifest
+from bench.results import Reading
+
+CLAIM = Claim("memory", "memory of a pod, among 1,000 of its kind")
+
+_ITEMS = 100
+
+
+async def _nothing(_: Pod) -> None:
+    """An idle pod."""
+
+
+async def _one_turn(pod: Pod) -> None:
+    await pod.run("What is the answer?")
+
+
+async def _history(pod: Pod) -> None:
+    for item in items(_ITEMS):
+        await pod.push_item(item)
+
+
+def _kept(work: Callable[[Pod], object], *, durable: bool) -> Measure:
+    async def pods(store: str, count: int) -> list[Reading]:
+        async with PodSystem(store) as system:
+            client, wanted = Parrot(), manifest()
+            await work(await system.spawn(wanted, client=client))  # type: ignore[misc]
+            before = rss()
+            for _ in range(count):
+                await work(await system.spawn(wanted, client=client))  # type: ignore[misc]
+            return [Reading("memory each", "B", max(0, rss() - before) / count)]
+
+    def measure(count: int) -> list[Reading]:
+        if not durable:
+            return asyncio.run(pods("memory:", count))
+        with tempfile.TemporaryDirectory(prefix="polypod-bench-") as folder:
+            return asyncio.run(pods(f"sqlite:{folder}/pods.db", count))
+
+    return measure
+
+
+def bare_items(count: int) -> list[Reading]:
+    """The items of such a history in a list, nothing else."""
+    before = rss()
+    kept = [list(items(_ITEMS)) for _ in range(count)]
+    return [Reading("memory each", "B", max(0, rss() - before) / len(kept))]
+
+
+_SIZE = {"full": 1000, "quick": 500, "tiny": 3, "rounds": 1, "warm_up": 5}
+
+
+def _add(case: str, work: Callable[[Pod], object], *, durable: bool, limit: float | None = None) -> None:
+    targets = {} if limit is None else {"memory each": at_most(limit)}
+    CLAIM.case(case, **_SIZE, targets=targets)(_kept(work, durable=durable))  # type: ignore[arg-type]
+
+
+_add("idle, session in memory", _nothing, durable=False, limit=4096)
+_add("idle, session in a file", _nothing, durable=True, limit=4096)
+_add("after a turn, session in memory", _one_turn, durable=False)
+_add("after a turn, session in a file", _one_turn, durable=True)
+_add(f"{_ITEMS} items, session in memory", _history, durable=False)
+_add(f"{_ITEMS} items, session in a file", _history, durable=True)
+CLAIM.case(f"{_ITEMS} items, session in a file", by="list of items", kind="floor", **_SIZE)(bare_items)  # type: ignore[arg-type]

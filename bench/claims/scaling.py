@@ -1,0 +1,100 @@
+"""The scaling study: which costs stay flat from a thousand pods to a hundred thousand, and so on."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from typing import Any
+
+from actors.pod.handle import Pod
+from actors.system import PodSystem
+from bench.claim import Claim
+from bench.claims.http import measured_streams
+from bench.histories import items
+from bench.measure import Stopwatch, rss
+from bench.models import Parrot, manifest
+from bench.results import Reading
+
+CLAIM = Claim("scaling", "scaling: the same work among more pods, more streams, and on longer histories")
+
+_ONCE: dict[str, Any] = {"rounds": 1, "warm_up": 50}
+
+
+# -- pods ------------------------------------------------------------------------------------------
+
+
+async def _pods(count: int) -> list[Reading]:
+    starting, turning = Stopwatch(), Stopwatch()
+    async with PodSystem() as system:
+        client, wanted = Parrot(), manifest()
+        before = rss()
+        with starting:
+            pods: list[Pod] = [await system.spawn(wanted, client=client) for _ in range(count)]
+        with turning:
+            for pod in [pod.run("What is the answer?") for pod in pods]:
+                await pod
+        kept = rss() - before
+    return [
+        starting.each("time to start a pod", count),
+        turning.each("time of a turn", count),
+        Reading("memory of a pod after a turn", "B", max(0, kept) / count),
+    ]
+
+
+def pods(count: int) -> list[Reading]:
+    """So many pods, all of which have a turn at once."""
+    return asyncio.run(_pods(count))
+
+
+for _number in (1_000, 10_000, 100_000):
+    CLAIM.case(f"{_number:,} pods", full=_number, quick=_number, tiny=_number // 1000, **_ONCE)(pods)
+
+
+# -- streams ---------------------------------------------------------------------------------------
+
+for _number in (1, 8, 64, 256, 512):
+    CLAIM.case(
+        f"{_number} streams",
+        full=max(256, 2 * _number),
+        quick=max(32, _number),
+        tiny=_number,
+        rounds=2,
+        warm_up=_number,
+    )(measured_streams("each", _number))
+
+
+# -- history ---------------------------------------------------------------------------------------
+
+
+async def _on_top_of(length: int, turns: int) -> list[Reading]:
+    restoring, turning = Stopwatch(), Stopwatch()
+    with tempfile.TemporaryDirectory(prefix="polypod-bench-") as folder:
+        store = f"sqlite:{folder}/pods.db"
+        session_id = await _kept(store, length)
+        async with PodSystem(store) as system:
+            with restoring:
+                pod = await system.spawn(manifest(), client=Parrot(), resume=session_id)
+            await pod.run("And now?")
+            with turning:
+                for _ in range(turns):
+                    await pod.run("And now?")
+    return [turning.each("time of a turn", turns), restoring.each("time to restore an item", length)]
+
+
+async def _kept(store: str, length: int) -> str:
+    async with PodSystem(store) as system:
+        pod = await system.spawn(manifest(), client=Parrot())
+        for item in items(length):
+            await pod.push_item(item)
+        return (await pod.describe()).session_id
+
+
+def _add_history(length: int) -> None:
+    def measure(turns: int) -> list[Reading]:
+        return asyncio.run(_on_top_of(length, turns))
+
+    CLAIM.case(f"on top of {length:,} items", full=500, quick=100, tiny=1, rounds=1, warm_up=1)(measure)
+
+
+for _number in (10, 100, 1_000, 10_000, 100_000):
+    _add_history(_number)
