@@ -131,18 +131,21 @@ class _Lines:
 
     async def _read(self) -> bytes:
         """The next line; from a pipe without a thread, which a Ctrl-C would have to wait for."""
-        if not _is_pipe(sys.stdin.fileno()):
-            return sys.stdin.buffer.readline()
         if self._reader is None:
+            if not _can_be_awaited(sys.stdin.fileno()):
+                return sys.stdin.buffer.readline()
             reader = self._reader = asyncio.StreamReader(limit=_LONGEST_LINE)
             protocol = asyncio.StreamReaderProtocol(reader)
-            await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, sys.stdin)
+            # A copy of the descriptor: at its end the loop closes what it reads.
+            copy = os.fdopen(os.dup(sys.stdin.fileno()), "rb", buffering=0)
+            await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, copy)
         return await self._reader.readline()
 
 
-def _is_pipe(descriptor: int) -> bool:
+def _can_be_awaited(descriptor: int) -> bool:
+    """Whether a loop can watch it: it cannot a file, and a terminal would be changed for all who use it."""
     mode = os.fstat(descriptor).st_mode
-    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or stat.S_ISCHR(mode)
+    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
 
 
 class _Prompt:
