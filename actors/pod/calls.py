@@ -38,6 +38,10 @@ class ToolRunner:
         """What the model is told of the tools."""
         return self.toolbox.specs
 
+    def context(self, pod: str) -> ToolContext:
+        """The context of a call outside of a batch, for the little workers of ``pod``."""
+        return ToolContext(pwd=self._pwd, scope=self._scope, pod=pod, extras=self._extras)
+
     async def run(
         self, pod: str, calls: list[ToolCall], starting: Starting, ending: Ending, progress: Progress
     ) -> None:
