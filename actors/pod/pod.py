@@ -185,6 +185,7 @@ class PodActor(RunningActor):
 
     def on_stop(self) -> Any:
         if self._busy or self._run is not None or self._job is not None:
+            self._winding = True
             return self._wind_down()
         pending = self._record_end(None)
         if pending is None:
@@ -201,7 +202,6 @@ class PodActor(RunningActor):
             await asyncio.wait({self._step}, timeout=STOP_GRACE)
         if self._commit_under_way is not None:
             await self._settle_after(self._commit_under_way)
-        self._winding = True
         await self._job_ended()
         self._winding = False
         run, self._run = self._run, None
