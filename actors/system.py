@@ -205,8 +205,7 @@ class PodSystem:
             assert self._assembly is not None
             assert self._store is not None
             name = self._name(manifest, explicit)
-            if resume is not None and not exact:
-                resume = tip(self._store, resume)
+            find = self._finder(resume, exact=exact)
             parts = self._assembly.parts(manifest, name, client, tools)
         except Exception as error:  # noqa: BLE001 - who spawned hears of it
             future.set_exception(error)
@@ -220,9 +219,16 @@ class PodSystem:
             else:
                 future.set_exception(error)
 
-        actor = PodActor.make(mailroom, self, parts, resume, started)
+        actor = PodActor.make(mailroom, self, parts, find, started)
         pod = self._pods[name] = Pod(name, actor.actor_ref, self.subscribe)
         actor.begin()
+
+    def _finder(self, resume: str | None, *, exact: bool) -> Callable[[], str] | None:
+        """What finds the session to go on with, asked by the pod itself when it takes it."""
+        if resume is None:
+            return None
+        assert self._store is not None
+        return partial(str, resume) if exact else partial(tip, self._store, resume)
 
     def _name(self, manifest: PodManifest, explicit: str | None) -> str:
         if explicit is not None:

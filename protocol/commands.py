@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Literal
 
 from msgspec import Struct
@@ -26,7 +27,7 @@ class Run(Command, frozen=True, gc=False):
     @classmethod
     def of(
         cls,
-        content: str | list[Part] | tuple[Part, ...],
+        content: str | Iterable[str | Part],
         *,
         busy: Literal["queue", "reject"] = "queue",
         output_schema: dict[str, Any] | None = None,
@@ -49,7 +50,9 @@ class Notify(Command, frozen=True, gc=False):
 
 
 class Cancel(Command, frozen=True, gc=False):
-    """End the run that goes on."""
+    """End the run that goes on, or only the run with that id, also while it still waits."""
+
+    run_id: str | None = None
 
 
 class Pause(Command, frozen=True, gc=False):

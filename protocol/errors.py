@@ -13,6 +13,7 @@ PolypodError
 │   ├── PodStopped           the pod is gone, or went while the command waited
 │   ├── RunFailed            a run ended by an error: ``cause`` and ``failure``
 │   ├── CompactionFailed
+│   ├── InvalidInput         content or an item that no session could keep
 │   └── OutputInvalid        the model never gave an answer of the type asked for
 ├── BudgetError              a budget that cannot hold: a cost limit on a model without a price
 ├── SessionError
@@ -175,6 +176,10 @@ class RunFailed(PodError):  # noqa: N818
 
 class CompactionFailed(PodError):  # noqa: N818
     """A history could not be compacted; the session is as it was."""
+
+
+class InvalidInput(PodError, TypeError):  # noqa: N818
+    """Content or an item of a kind that no session could keep, or text that is not Unicode."""
 
 
 class OutputInvalid(PodError):  # noqa: N818

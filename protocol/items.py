@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from msgspec import Struct
@@ -46,9 +47,11 @@ def _joined(parts: tuple[Part, ...]) -> str:
     return "".join(part.text for part in parts if not isinstance(part, ThinkingPart))
 
 
-def parts_of(content: str | list[Part] | tuple[Part, ...]) -> tuple[Part, ...]:
-    """Content as users write it (a text or parts) as the tuple that items hold."""
-    return (TextPart(content),) if isinstance(content, str) else tuple(content)
+def parts_of(content: str | Iterable[str | Part]) -> tuple[Part, ...]:
+    """Content as users write it (a text, or parts and texts) as the tuple that items hold."""
+    if isinstance(content, str):
+        return (TextPart(content),)
+    return tuple([TextPart(part) if isinstance(part, str) else part for part in content])
 
 
 class UserItem(Struct, frozen=True, gc=False, tag="user"):
@@ -57,7 +60,7 @@ class UserItem(Struct, frozen=True, gc=False, tag="user"):
     content: tuple[Part, ...]
 
     @classmethod
-    def of(cls, content: str | list[Part] | tuple[Part, ...]) -> UserItem:
+    def of(cls, content: str | Iterable[str | Part]) -> UserItem:
         """A user item from a text or parts."""
         return cls(parts_of(content))
 
@@ -73,7 +76,7 @@ class SystemItem(Struct, frozen=True, gc=False, tag="system"):
     content: tuple[Part, ...]
 
     @classmethod
-    def of(cls, content: str | list[Part] | tuple[Part, ...]) -> SystemItem:
+    def of(cls, content: str | Iterable[str | Part]) -> SystemItem:
         """A system item from a text or parts."""
         return cls(parts_of(content))
 
@@ -103,9 +106,7 @@ class AssistantItem(Struct, frozen=True, gc=False, tag="assistant", omit_default
     calls: tuple[ToolCall, ...] = ()
 
     @classmethod
-    def of(
-        cls, content: str | list[Part] | tuple[Part, ...], calls: tuple[ToolCall, ...] = ()
-    ) -> AssistantItem:
+    def of(cls, content: str | Iterable[str | Part], calls: tuple[ToolCall, ...] = ()) -> AssistantItem:
         """An assistant item from a text or parts, and calls."""
         return cls(parts_of(content) if content else (), calls)
 
@@ -130,7 +131,7 @@ class ToolResult(Struct, frozen=True, gc=False, tag="result", omit_defaults=True
     def of(
         cls,
         call: ToolCall,
-        content: str | list[Part] | tuple[Part, ...],
+        content: str | Iterable[str | Part],
         *,
         is_error: bool = False,
         kept: str | None = None,

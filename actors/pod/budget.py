@@ -74,6 +74,12 @@ class Budget:
         """Give back what was held for a call that never reached a model."""
         self._add(-held.tokens, -held.cost)
 
+    def carry(self, usage: Usage, cost: float | None) -> None:
+        """Count what the pod used up before it was resumed; those above have counted it already."""
+        self.tokens += usage.total_tokens or 0
+        self.cost += cost or 0.0
+        self.incomplete = self.incomplete or usage.incomplete
+
     def spend_seconds(self, seconds: float) -> None:
         """Count the time of a run."""
         self.seconds += seconds

@@ -43,11 +43,6 @@ class CompactingActor(SessionActor):
             self._measured = None
         return self._context_
 
-    @property
-    def _steps(self) -> int:
-        """The requests of the run that goes on."""
-        return 0
-
     # -- commands --------------------------------------------------------------------------------
 
     def _on_compact(self, command: commands.Compact) -> Any:
@@ -56,11 +51,15 @@ class CompactingActor(SessionActor):
         def folded(error: BaseException | None) -> None:
             if error is None:
                 reply.set(self._head.session_id)
+            elif isinstance(error, CompactionFailed):
+                reply.set_exception(error)
             else:
-                reply.set_exception(_as_failure(error))
+                failed = CompactionFailed(f"the compaction failed: {error}")
+                failed.__cause__ = error
+                reply.set_exception(failed)
             self._advance()
 
-        self._when_free(lambda: self._fold("manual", folded, command.retained_tokens))
+        self._when_free(lambda: self._fold("manual", folded, command.retained_tokens), reply)
         return DEFERRED
 
     def _on_try_pre_run_compact(self, _: commands.TryPreRunCompact) -> Any:
@@ -70,7 +69,7 @@ class CompactingActor(SessionActor):
             reply.set(None)
             self._advance()
 
-        self._when_free(lambda: self._fold_before_run(done))
+        self._when_free(lambda: self._fold_before_run(done), reply)
         return DEFERRED
 
     # -- when ------------------------------------------------------------------------------------
@@ -101,7 +100,16 @@ class CompactingActor(SessionActor):
             return
         occupancy = self._context.occupancy()
         self._log.record(CompactStart, self._run_id, reason=reason, occupancy=occupancy)
-        self._commit(lambda: self._start_folding(reason, occupancy, wanted, then))
+        self._commit_by(
+            self._log.commit,
+            lambda: self._start_folding(reason, occupancy, wanted, then),
+            lambda refused: self._untold(refused, then),
+        )
+
+    def _untold(self, error: BaseException, then: Folded) -> None:
+        """The store refused what the compaction has to tell."""
+        self._store_refused(error)
+        then(error)
 
     def _start_folding(self, reason: CompactReason, occupancy: int, wanted: int | None, then: Folded) -> None:
         parts = self._parts
@@ -139,10 +147,21 @@ class CompactingActor(SessionActor):
             return
         after = Context(composed.items).occupancy()
         old = self._head.session_id
-        self._commit_by(
-            lambda: self._open_successor(composed, before, after),
-            lambda: self._succeeded(reason, old, then),
-            lambda refused: self._folding_failed(reason, refused, then),
+
+        def refused(error: BaseException) -> None:
+            self._folding_failed(reason, error, then)
+
+        def lost(error: BaseException) -> None:
+            self._store_refused(error)
+            refused(error)
+
+        self._when_durable(
+            lambda: self._commit_by(
+                lambda: self._open_successor(composed, before, after),
+                lambda: self._succeeded(reason, old, then),
+                refused,
+            ),
+            lost,
         )
 
     def _open_successor(self, composed: Composed, before: int, after: int) -> Future[None] | None:
@@ -152,7 +171,7 @@ class CompactingActor(SessionActor):
         log.open(
             self._parts.opening,
             parent,
-            run_id=self._open_run,
+            run_id=self._head.open_run,
             steps=self._steps,
             usage=self._usage,
             cost=self._cost,
@@ -177,10 +196,11 @@ class CompactingActor(SessionActor):
         self._context_ = None
 
     def _folding_failed(self, reason: CompactReason, error: BaseException, then: Folded) -> None:
-        self._guard = self._guard.failed(reason)
-        failure = Failure.of(_as_failure(error))
-        self._log.record(CompactFailed, self._run_id, error=failure)
-        self._commit(lambda: then(error))
+        if not isinstance(error, asyncio.CancelledError):  # whoever cancelled it says nothing of the next
+            self._guard = self._guard.failed(reason)
+        failed = _as_failure(error)
+        self._log.record(CompactFailed, self._run_id, error=Failure.of(failed))
+        self._commit_by(self._log.commit, lambda: then(failed), lambda refused: self._untold(refused, then))
 
 
 def _as_failure(error: BaseException) -> CompactionFailed:

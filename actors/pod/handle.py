@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection
+import contextlib
+import weakref
+from collections.abc import AsyncIterator, Collection, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from actors.llm.output import schema_for
@@ -11,7 +13,7 @@ from actors.runtime.bus import Subscription
 from actors.runtime.future import AsyncFuture
 from protocol import commands
 from protocol.errors import PodStopped, RunFailed
-from protocol.events import Event, RunEnd, TextDelta
+from protocol.events import Event, Lagged, RunEnd, TextDelta
 from protocol.items import Item, Part, parts_of
 from protocol.results import PodDescription, RunResult
 
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 
     from actors.pod.pod import PodActor
 
-Content = str | list[Part] | tuple[Part, ...]
+Content = str | Sequence[str | Part]
 
 
 class Pod:
@@ -141,8 +143,9 @@ class Pod:
 class RunStream:
     """One run as an iterator of its events, which starts the run and ends after its ``RunEnd``.
 
-    Breaking out detaches: the run goes on. Leaving its ``async with`` before the end cancels the run.
-    A run that could not start raises what ``run`` would.
+    Breaking out detaches: the run goes on. Leaving its ``async with`` before the end cancels the run,
+    also one that still waits for its turn. A run that could not start raises what ``run`` would. To a
+    reader that is too slow ``Lagged`` says how many events it missed.
     """
 
     def __init__(self, pod: Pod, content: Content) -> None:
@@ -153,8 +156,8 @@ class RunStream:
         self.result: AsyncFuture[RunResult] = pod._ask(  # noqa: SLF001 - one handle in two classes
             commands.Run.of(content, run_id=self._run_id)
         )
-        events = self._events
-        self.result.when_done(events.close)
+        events = weakref.ref(self._events)  # whoever drops the stream drops what is queued for it
+        self.result.when_done(lambda: _close(events()))
 
     def __aiter__(self) -> AsyncIterator[Event]:
         return self
@@ -166,7 +169,7 @@ class RunStream:
             except StopAsyncIteration:
                 await self._never_began()
                 break
-            if event.run_id == self._run_id or event.pod == "":
+            if event.run_id == self._run_id or type(event) is Lagged:
                 self._ended = type(event) is RunEnd
                 return event
         self._events.close()
@@ -189,12 +192,13 @@ class RunStream:
 
     async def __aexit__(self, *_: object) -> None:
         self._events.close()
-        if not self._ended and not self.result.done():
-            await self._pod.cancel()
-            try:
-                await self.result
-            except (RunFailed, PodStopped):
-                return
+        if self._ended or self.result.done():
+            return
+        with contextlib.suppress(RunFailed, PodStopped):
+            await self._pod._ask(commands.Cancel(self._run_id))  # noqa: SLF001
+            await self.result
 
-    def __del__(self) -> None:
-        self._events.close()
+
+def _close(events: Subscription | None) -> None:
+    if events is not None:
+        events.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from pykka._envelope import Envelope
@@ -26,8 +27,6 @@ class RememberingActor(CompactingActor):
     """One extraction at a time; a trigger meanwhile has the newest read once it has ended."""
 
     _job: ExtractionActor | None = None
-    #: Whether the pod stops and waits for a memory job.
-    _winding = False
     _dirty = False
     _failures = 0
     _left_out = 0
@@ -111,9 +110,7 @@ class RememberingActor(CompactingActor):
         )
 
     def _propose(self, proposal: Proposal) -> AsyncFuture[bool]:
-        """Bring a proposal to this pod; while it stops and waits for just that, past its mailbox."""
-        if self._winding:
-            return AsyncFuture.resolved(self._on_proposal(proposal))
+        """Bring a proposal to this pod's mailbox."""
         assert self._mailroom is not None
         answer: AsyncFuture[bool] = AsyncFuture()
         self._mailroom.post(self._receive, Envelope(proposal, answer))
@@ -137,8 +134,7 @@ class RememberingActor(CompactingActor):
             self._failures += 1
             self._left_out = min(MOST_LEFT_OUT, 2 ** (self._failures - 1))
         self._commit(self._advance)
-        again = self._dirty or error is None
-        if again and self._failures == 0 and self._extraction_due():
+        if error is None and not self._stopping and self._extraction_due():
             self._start_job()
         else:
             self._remembered()
@@ -149,6 +145,21 @@ class RememberingActor(CompactingActor):
         for reply in waiting or ():
             if not reply.done():
                 reply.set(True)
+
+    def _once_remembered(self, then: Callable[[], None]) -> None:
+        """Do ``then`` when the extraction that is under way has ended, or has taken too long."""
+        assert self._mailroom is not None
+        ended: AsyncFuture[Any] = AsyncFuture()
+        ended.when_done(then)
+        self._when_remembered(ended)
+        self._mailroom.loop.call_later(JOB_GRACE, self._abandon_job)
+
+    def _abandon_job(self) -> None:
+        """Leave an extraction to itself; what it did not get to is read when the session is resumed."""
+        if self._job is not None:
+            self._job.stop()
+            self._job = None
+            self._remembered()
 
     async def _before_fold(self) -> None:
         await self._job_ended()

@@ -9,7 +9,7 @@ from actors.sessions.chain import verified
 from actors.sessions.replay import Replayed
 from actors.sessions.store import SessionStore
 from protocol.entries import Entry, Head, StoredEntry
-from protocol.errors import UnknownEntry
+from protocol.errors import SessionCorrupt, UnknownEntry, WireError
 from protocol.events import DurableEvent
 from protocol.wire import decode_entry
 
@@ -26,14 +26,18 @@ async def restore(store: SessionStore, session_id: str, until: bytes | None = No
     while page := store.read(session_id, after=0 if head is None else head.seq, limit=_SLICE):
         verified(session_id, page, head)
         for entry in page:
-            state.feed(decode_entry(entry.body))
+            try:
+                state.feed(decode_entry(entry.body))
+            except WireError as error:
+                raise SessionCorrupt(session_id, entry.seq, str(error)) from error
             head = Head(entry.seq, entry.hash)
             if entry.hash == until:
                 return state, head
         await asyncio.sleep(0)
     if until is not None:
         raise UnknownEntry(f"session {session_id} has no entry with hash {until.hex()}", hint="see its log")
-    assert head is not None  # a session has a first entry
+    if head is None:
+        raise SessionCorrupt(session_id, 1, "it has no entries")
     return state, head
 
 

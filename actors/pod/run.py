@@ -79,7 +79,7 @@ class RunState:
         self.ending: RunOutcome | None = None
         self.error: BaseException | None = None
         self.pending: list[PendingInput] = []
-        #: Whether the history ends in words that the model has not been sent.
+        #: Whether the history holds what no answer of the model has followed yet.
         self.unheard = False
         #: Who is told once what is recorded for them is durable.
         self.unlogged: list[AsyncFuture[Any]] = []

@@ -8,12 +8,15 @@ from typing import Any, NamedTuple, assert_never
 
 from actors.llm.output import Fit, parse_output
 from actors.pod import turn
-from actors.pod.run import QueuedRun, RunState, TypedRun, new_run_id, resolve
+from actors.pod.run import PendingInput, QueuedRun, RunState, TypedRun, new_run_id, resolve
 from actors.pod.turns import TurnActor
 from actors.runtime.future import AsyncFuture
 from actors.sessions.replay import open_calls
+from protocol.commands import Run
 from protocol.errors import (
     CompactionFailed,
+    NotPaused,
+    NotRunning,
     OutputInvalid,
     PodBusy,
     RunFailed,
@@ -29,6 +32,7 @@ from protocol.events import (
     UserMessage,
 )
 from protocol.items import (
+    Part,
     SystemItem,
     ToolResult,
     UserItem,
@@ -68,13 +72,23 @@ class RunningActor(TurnActor):
             raise PodBusy(f"{QUEUE_LIMIT} runs wait for pod {name!r} already")
         self._runs.append(queued)
 
-    def _begin_run(self, queued: QueuedRun) -> None:
-        if self._state is PodState.RUNNING:  # another run began while this one waited for a commit
-            try:
-                self._enqueue(queued)
-            except PodBusy as busy:
-                queued.reply.set_exception(busy)
+    def _begin_or_queue(self, queued: QueuedRun) -> None:
+        """Begin the run, or the oldest of those that wait behind a paused one, and this one behind them."""
+        if self._state is not PodState.RUNNING and not self._runs:
+            self._begin_run(queued)
             return
+        if self._state is PodState.RUNNING and queued.source == "notify":
+            self._notify(queued.command.content, queued.reply)
+            return
+        try:
+            self._enqueue(queued)
+        except PodBusy as busy:
+            queued.reply.set_exception(busy)
+            return
+        if self._state is not PodState.RUNNING and self._runs:
+            self._begin_run(self._runs.popleft())
+
+    def _begin_run(self, queued: QueuedRun) -> None:
         self._close_left_over()
         command = queued.command
         notified = queued.source == "notify"
@@ -102,14 +116,12 @@ class RunningActor(TurnActor):
 
     def _record_start(self, run: RunState, reason: RunReason) -> None:
         self._log.record(RunStart, run.run_id, reason=reason)
-        self._open_run = run.run_id
 
     def _close_left_over(self) -> None:
         """Close what an earlier run left open: a pause, a crash, a store that failed at its end."""
         self._answer_open_calls(self._run)
-        if self._open_run is not None:
-            self._log.record(RunEnd, self._open_run, outcome="cancelled")
-            self._open_run = None
+        if self._head.open_run is not None:
+            self._log.record(RunEnd, self._head.open_run, outcome="cancelled", steps=self._steps)
         self._run = None
 
     def _answer_open_calls(self, run: RunState | None) -> None:
@@ -121,10 +133,13 @@ class RunningActor(TurnActor):
             self._log.record(ToolResulted, None if run is None else run.run_id, item=result)
 
     def _resume_run(self, reply: AsyncFuture[Any]) -> None:
+        if self._state is not PodState.PAUSED:  # it was, when it was asked for
+            reply.set_exception(self._not_paused())
+            return
         run = self._run
         if run is None:  # the session was restored: all that is known of the run is its id
-            assert self._open_run is not None
-            run = RunState(self._open_run, reply)
+            assert self._head.open_run is not None
+            run = RunState(self._head.open_run, reply)
             run.steps = self._open_steps
             self._answer_open_calls(None)
         run.reply = reply
@@ -135,21 +150,43 @@ class RunningActor(TurnActor):
         self._record_start(run, "resume")
         self._advance()
 
-    def _drop_paused(self) -> None:
+    def _not_paused(self) -> NotPaused:
+        return NotPaused(f"pod {self._parts.name!r} has no paused run")
+
+    def _drop_paused(self, replies: list[AsyncFuture[Any]]) -> None:
+        """End the paused run as cancelled."""
+        if self._state is not PodState.PAUSED:  # another run has closed it meanwhile
+            resolve(replies)
+            return
+        run = self._run
         self._close_left_over()
-        self._commit(lambda: self._to(PodState.IDLE))
+
+        def dropped() -> None:
+            self._to(PodState.IDLE)
+            resolve(replies)
+            self._advance()
+
+        def refused(error: BaseException) -> None:
+            self._run = run
+            self._lost(replies, error)
+
+        self._commit_by(self._log.commit, dropped, refused)
 
     def _advance(self) -> None:
         """Go on: first what waited for this moment, then the run's next step, or the next run."""
-        while self._free and not self._busy:
-            self._free.popleft()()
+        if self._free and not self._stopping and not self._calls_open():
+            while self._free and not self._busy:
+                self._free.popleft()()
         if self._busy:
             return
         run = self._run
         if run is None or self._state is not PodState.RUNNING:
             self._start_next()
             return
-        step = turn.next_step(self._standing(run))
+        self._take(run, turn.next_step(self._standing(run)))
+
+    def _take(self, run: RunState, step: turn.Step) -> None:
+        """Take the run's next step."""
         if isinstance(step, turn.CallModel):
             self._prepare_request(run)
         elif isinstance(step, turn.RunTools):
@@ -167,6 +204,11 @@ class RunningActor(TurnActor):
         else:
             assert_never(step)
 
+    def _calls_open(self) -> bool:
+        """Whether the run is between calls and their results: nothing may come between those."""
+        run = self._run
+        return self._state is PodState.RUNNING and run is not None and bool(open_calls(self._head.items))
+
     def _finish_typed(self, run: RunState) -> None:
         """The run is over if the answer is of the type asked for; else the model hears why it is not."""
         assert run.answer is not None
@@ -181,7 +223,7 @@ class RunningActor(TurnActor):
             self._finish(run, "failed")
             return
         self._log.record(SystemMessage, run.run_id, item=SystemItem.of(read.why))
-        run.answer = None
+        run.unheard = True
         self._advance()
 
     def _standing(self, run: RunState) -> turn.Standing:
@@ -197,8 +239,13 @@ class RunningActor(TurnActor):
             fullness=self._before_request(),
         )
 
+    def _leave(self) -> None:
+        """Nothing is under way any more, and the pod was asked to stop."""
+
     def _start_next(self) -> None:
-        if self._runs and self._state is PodState.IDLE:
+        if self._stopping:
+            self._leave()
+        elif self._runs and self._state is PodState.IDLE:
             self._begin_run(self._runs.popleft())
 
     # -- the end of a run ------------------------------------------------------------------------
@@ -208,8 +255,7 @@ class RunningActor(TurnActor):
         if run.pending:  # words that came too late for this run are not lost
             self._join_pending(run)
             run.unheard = True
-        if outcome != "paused":
-            self._open_run = None
+        run.ending = outcome
         self._stop_clock(run)
         self._log.record(
             RunEnd,
@@ -219,7 +265,7 @@ class RunningActor(TurnActor):
             usage=run.usage or Usage(),
             error=run.failure,
         )
-        self._commit(lambda: self._finished(run, outcome), *run.unlogged)
+        self._commit(lambda: self._finished(run, outcome))
 
     def _finished(self, run: RunState, outcome: RunOutcome) -> None:
         resolve(run.unlogged)
@@ -232,10 +278,61 @@ class RunningActor(TurnActor):
                 reply.set_exception(RunFailed(run.error, run_id=run.run_id))
             else:
                 reply.set(self._result(run, outcome))
-        self._answer_cancels()
+        cancelled, self._cancelled = self._cancelled or [], None
+        if outcome == "paused" and run.ending == "cancelled":  # cancelled while its pause became durable
+            self._drop_paused(cancelled)
+        else:
+            resolve(cancelled)
         if outcome != "paused":
             self._remember_after_run()
         self._advance()
+        late, run.pending = run.pending, []
+        for pending in late:
+            self._came_late(pending)
+
+    def _came_late(self, pending: PendingInput) -> None:
+        """Words came while the end of their run became durable."""
+        if pending.source == "steer":
+            pending.reply.set_exception(self._not_running())
+        else:
+            self._notify(pending.content, pending.reply)
+
+    def _not_running(self) -> NotRunning:
+        return NotRunning(f"pod {self._parts.name!r} has no run to steer", hint="use run or notify")
+
+    def _notify(self, content: tuple[Part, ...], reply: AsyncFuture[Any]) -> None:
+        """Words join the run that goes on or is paused, or start one."""
+        if self._state is PodState.RUNNING and self._run is not None:
+            self._run.pending.append(PendingInput(content, "notify", reply))
+        elif self._state is PodState.PAUSED:
+            self._when_free(lambda: self._note(content, reply), reply)
+        else:
+            self._submit(QueuedRun(Run(content), "notify", reply))
+
+    def _note(self, content: tuple[Part, ...], reply: AsyncFuture[Any]) -> None:
+        """Words for a paused run: they join the history now, and are heard when it is resumed."""
+        run = self._run
+        if self._state is not PodState.PAUSED:
+            self._notify(content, reply)
+            return
+        self._answer_open_calls(run)
+        self._log.record(UserMessage, self._head.open_run, item=UserItem(content), source="notify")
+        if run is not None:
+            run.unheard = True
+        self._commit(lambda: self._told(reply, None), reply)
+
+    def _told(self, reply: AsyncFuture[Any], value: Any) -> None:
+        reply.set(value)
+        self._advance()
+
+    def _submit(self, queued: QueuedRun) -> None:
+        """Begin the run, or have it wait for the one that goes on."""
+        if self._run is not None and self._state is PodState.RUNNING:
+            self._enqueue(queued)
+        elif self._busy:
+            self._when_free(lambda: self._begin_or_queue(queued), queued.reply)
+        else:
+            self._begin_or_queue(queued)
 
     def _result(self, run: RunState, outcome: RunOutcome) -> RunResult:
         return RunResult(
@@ -277,30 +374,22 @@ class RunningActor(TurnActor):
         limit = self._budget.limits.seconds or 0.0
         run.ending = "budget"
         self._log.record(BudgetExceeded, run.run_id, budget="seconds", limit=limit, used=limit)
-        if self._step is not None:
-            self._step.cancel()
+        self._cancel_step()
 
-    def _store_refused(self, error: BaseException, waiting: tuple[AsyncFuture[Any], ...]) -> None:
+    def _store_refused(self, error: BaseException) -> None:
         """The store could not keep it: nobody was told, the run fails, the pod lives on."""
         if self._context_ is not None:
             self._context_.rewind()
-        for reply in waiting:
-            if not reply.done():
-                reply.set_exception(error)
         run = self._run
         if run is None or self._state is not PodState.RUNNING:
-            self._advance()
             return
         self._run = None
         if self._step is not None:
             self._step.cancel()
         self._stop_clock(run)
-        self._open_run = run.run_id
         self._to(PodState.IDLE)
-        for pending in run.pending:
-            if not pending.reply.done():
-                pending.reply.set_exception(error)
+        for reply in [*run.unlogged, *(pending.reply for pending in run.pending)]:
+            reply.set_exception(error)
         if run.reply is not None:
             run.reply.set_exception(RunFailed(error, run_id=run.run_id))
         self._answer_cancels()
-        self._advance()

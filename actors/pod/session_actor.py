@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
 from functools import partial
 from typing import Any, NamedTuple
@@ -17,6 +17,8 @@ from actors.pod.restore import restore
 from actors.runtime.actor import AsyncActor
 from actors.runtime.future import AsyncFuture
 from actors.sessions.head import new_session_id
+from actors.sessions.replay import Replayed
+from actors.sessions.store import Claim
 from protocol.errors import HeadConflict, SessionError, SessionInUse
 from protocol.events import Alert, Event, PodStarted, StateChanged
 from protocol.lifecycle import PodState, may_move
@@ -49,12 +51,16 @@ class SessionActor(AsyncActor):
     of a commit, comes back as a message.
     """
 
+    #: Whether the pod was asked to stop: it begins nothing any more.
+    _stopping = False
+
     def __init__(
         self,
         parts: PodParts,
-        resume: str | None,
+        resume: Callable[[], str] | None,
         started: Callable[[BaseException | None], None],
     ) -> None:
+        """``resume`` finds the session to go on with; ``started`` hears once whether the pod lives."""
         super().__init__()
         self._parts = parts
         self._log = parts.log
@@ -63,14 +69,16 @@ class SessionActor(AsyncActor):
         self._started: Callable[[BaseException | None], None] | None = started
         self._resume = resume
         self._free: deque[Callable[[], None]] | None = None
+        #: Who is answered by what waits to be done, or by a step that belongs to no run.
+        self._asked: deque[AsyncFuture[Any]] | None = None
         self._step: asyncio.Task[None] | None = None
+        self._step_of_run = True
         self._then: Callable[[Any, BaseException | None], None] | None = None
         self._committing = False
         self._commit_under_way: Future[None] | None = None
         self._commits: list[Commit] | None = None
         self._branching = False
-        #: A run that the log says has begun and not ended.
-        self._open_run: str | None = None
+        #: How many requests the open run of a restored session has had.
         self._open_steps = 0
         #: Measured calls of a restored history, until somebody weighs it.
         self._measured: list[tuple[int, Usage]] | None = None
@@ -85,18 +93,25 @@ class SessionActor(AsyncActor):
     @property
     def standing(self) -> tuple[str, int]:
         """The pod's session and the number of its last durable entry."""
-        return self._head.session_id, self._log.durable_seq
+        return self._log.durable_session, self._log.durable_seq
 
     @property
     def _run_id(self) -> str | None:
         """The run that transient events belong to."""
         return None
 
+    @property
+    def _steps(self) -> int:
+        """The requests of the run that goes on, or that a restored session left open."""
+        return self._open_steps
+
     def _advance(self) -> None:
         """Go on with what can be done now; called whenever a step or a commit has ended."""
 
-    def _store_refused(self, error: BaseException, waiting: tuple[AsyncFuture[Any], ...]) -> None:
-        """The store could not keep what was recorded; the log is back at what is durable."""
+    def _store_refused(self, error: BaseException) -> None:
+        """The store could not keep what was recorded; the log is back at what is durable. What can be
+        done next is done once all who waited for the store have heard of it.
+        """
 
     # -- life ----------------------------------------------------------------------------------
 
@@ -109,7 +124,7 @@ class SessionActor(AsyncActor):
             log.record(PodStarted, model=self._parts.model)
             self._warn()
             pending = log.create()
-        except SessionError as error:
+        except Exception as error:  # noqa: BLE001 - goes to who spawned
             self._never_started(error)
             return None
         if pending is None:
@@ -125,33 +140,31 @@ class SessionActor(AsyncActor):
     async def _ready_after(self, pending: Future[None]) -> None:
         try:
             await asyncio.wrap_future(pending)
-        except SessionError as error:
+        except Exception as error:  # noqa: BLE001 - goes to who spawned
             self._log.roll_back()
+            self._parts.store.release(self._log.durable_session)
             self._never_started(error)
         else:
             self._log.settle()
             self._ready()
 
-    async def _restored(self, session_id: str) -> None:
+    async def _restored(self, find: Callable[[], str]) -> None:
         """Bring the session back and say so."""
+        store, log = self._parts.store, self._log
+        claim = None
         try:
-            claim = self._parts.store.claim(session_id, self._parts.name)
-            state, head = await restore(self._parts.store, session_id)
-        except SessionError as error:
-            self._never_started(error)
-            return
-        self._log.restored(session_id, head, state.items, state.pointer)
-        self._open_run = state.open_run
-        self._open_steps = state.open_steps
-        self._usage, self._cost = state.usage, state.cost
-        self._measured = state.calls
-        if claim.torn:
-            text = f"a half-written last batch of {claim.torn} bytes was cut off; nothing told was lost"
-            self._log.record(Alert, text=text)
-        self._log.record(PodStarted, model=self._parts.model, resumed=True)
-        try:
-            pending = self._log.commit()
-        except SessionError as error:
+            claim = self._claimed(find)
+            state, head = await restore(store, claim.session_id)
+            log.restored(claim.session_id, head, state.items, state.pointer, state.open_run)
+            self._take_over(state)
+            if claim.torn:
+                text = f"a half-written last batch of {claim.torn} bytes was cut off; nothing told was lost"
+                log.record(Alert, text=text)
+            log.record(PodStarted, model=self._parts.model, resumed=True)
+            pending = log.commit()
+        except Exception as error:  # noqa: BLE001 - goes to who spawned
+            if claim is not None:
+                store.release(claim.session_id)
             self._never_started(error)
             return
         if pending is None:
@@ -159,8 +172,25 @@ class SessionActor(AsyncActor):
         else:
             await self._ready_after(pending)
 
+    def _claimed(self, find: Callable[[], str]) -> Claim:
+        """Take the session that is to be resumed: where its pod has just compacted it, the one after."""
+        store = self._parts.store
+        while True:
+            claim = store.claim(find(), self._parts.name)
+            if find() == claim.session_id:
+                return claim
+            store.release(claim.session_id)
+
+    def _take_over(self, state: Replayed) -> None:
+        """Go on from what the session says of the pod's life before."""
+        self._open_steps = state.open_steps
+        self._usage, self._cost = state.usage, state.cost
+        self._measured = state.calls
+        if self._parts.budget is not None:
+            self._parts.budget.carry(state.usage, state.cost)
+
     def _ready(self) -> None:
-        self._to(PodState.PAUSED if self._open_run is not None else PodState.IDLE)
+        self._to(PodState.PAUSED if self._head.open_run is not None else PodState.IDLE)
         self._tell_started(None)
 
     def _tell_started(self, error: BaseException | None) -> None:
@@ -168,12 +198,10 @@ class SessionActor(AsyncActor):
         if started is not None:
             started(error)
 
-    def _never_started(self, error: SessionError) -> None:
+    def _never_started(self, error: BaseException) -> None:
         self._state = PodState.FAILED
         self._registry.unregister(self.actor_ref)
         self.actor_stopped.set()
-        if self._resume is None or not isinstance(error, SessionInUse):
-            self._parts.store.release(self._head.session_id)
         self._tell_started(error)
 
     def _to(self, state: PodState) -> None:
@@ -211,8 +239,13 @@ class SessionActor(AsyncActor):
         """Whether a step or a commit is under way: nothing may touch the history then."""
         return self._step is not None or self._committing
 
-    def _when_free(self, action: Callable[[], None]) -> None:
-        """Do ``action`` now, or between two requests of the run that goes on."""
+    def _when_free(self, action: Callable[[], None], reply: AsyncFuture[Any]) -> None:
+        """Do ``action``, which answers ``reply``, now or between two requests of the run that goes on."""
+        if self._asked is None:
+            self._asked = deque()
+        while self._asked and self._asked[0].done():
+            self._asked.popleft()
+        self._asked.append(reply)
         if not self._busy:
             action()
             return
@@ -225,10 +258,19 @@ class SessionActor(AsyncActor):
         assert self._mailroom is not None
         self._mailroom.post(self._receive, Envelope(message))
 
-    def _do(self, step: Coroutine[Any, Any, Any], then: Callable[[Any, BaseException | None], None]) -> None:
-        """Start a step; ``then`` hears of its end as a message."""
+    def _do(
+        self,
+        step: Coroutine[Any, Any, Any],
+        then: Callable[[Any, BaseException | None], None],
+        *,
+        of_run: bool = True,
+    ) -> None:
+        """Start a step; ``then`` hears of its end as a message. One that is not ``of_run`` goes on when
+        the run is cancelled.
+        """
         assert self._mailroom is not None
         self._then = then
+        self._step_of_run = of_run
         self._step = self._mailroom.loop.create_task(self._stepping(step))
 
     async def _stepping(self, step: Coroutine[Any, Any, Any]) -> None:
@@ -241,15 +283,30 @@ class SessionActor(AsyncActor):
     def _on_step_ended(self, message: StepEnded) -> None:
         self._step = None
         then, self._then = self._then, None
-        assert then is not None
-        then(message.result, message.error)
+        if then is not None:  # else it was given up before it ended
+            then(message.result, message.error)
+
+    def _cancel_step(self) -> None:
+        """Cancel what the run is doing."""
+        if self._step is not None and self._step_of_run:
+            self._step.cancel()
 
     def _commit(self, then: Callable[[], None], *waiting: AsyncFuture[Any]) -> None:
         """Make what is recorded durable, then go on; ``waiting`` hear if the store refuses."""
         self._commit_by(self._log.commit, then, partial(self._lost, waiting))
 
-    def _lost(self, waiting: tuple[AsyncFuture[Any], ...], error: BaseException) -> None:
-        self._store_refused(error, waiting)
+    def _lost(self, waiting: Sequence[AsyncFuture[Any]], error: BaseException) -> None:
+        self._store_refused(error)
+        for reply in waiting:
+            if not reply.done():
+                reply.set_exception(error)
+
+    def _when_durable(self, action: Callable[[], None], refused: Callable[[BaseException], None]) -> None:
+        """Do ``action`` once nothing is staged: for what begins a session of its own."""
+        if self._log.clean and not self._committing:
+            action()
+        else:
+            self._commit_by(self._log.commit, lambda: self._when_durable(action, refused), refused)
 
     def _commit_by(
         self,
@@ -277,13 +334,18 @@ class SessionActor(AsyncActor):
         """The store did not keep it. Where another has taken the session, go on in one of our own."""
         taken = isinstance(error, HeadConflict | SessionInUse)
         if not taken or self._parts.on_conflict == "refuse" or self._branching:
-            commit.refused(error)
+            self._give_up(commit, error)
             return
         self._branching = True
         old = self._head.session_id
         self._commit_by(
             lambda: self._log.branch(
-                new_session_id(), self._parts.opening, "taken", usage=self._usage, cost=self._cost
+                new_session_id(),
+                self._parts.opening,
+                "taken",
+                steps=self._steps,
+                usage=self._usage,
+                cost=self._cost,
             ),
             lambda: self._branched(old, commit.then),
             lambda refused: self._not_branched(commit, refused),
@@ -299,21 +361,34 @@ class SessionActor(AsyncActor):
         self._branching = False
         commit.refused(error)
 
+    def _give_up(self, commit: Commit, error: BaseException) -> None:
+        """Tell all who waited that it was not kept; only then go on, with what they want kept now first."""
+        self._committing = True
+        commit.refused(error)
+        self._committing = False
+        self._commit_next()
+        self._advance()
+
+    def _commit_next(self) -> None:
+        """Commit what gathered meanwhile."""
+        commits, self._commits = self._commits or (), None
+        for commit in commits:
+            self._commit_by(self._log.commit, commit.then, commit.refused)
+
     def _history_replaced(self) -> None:
         """Another list of items has taken the place of the history."""
 
     def _on_commit_ended(self, message: CommitEnded) -> None:
         self._committing = False
         self._commit_under_way = None
-        commits, self._commits = self._commits or (), None
         if message.error is not None:
+            commits, self._commits = self._commits or (), None
             self._log.roll_back()
             self._refused(_joined([message.commit, *commits]), message.error)
             return
         self._log.settle()
         message.commit.then()
-        for commit in commits:
-            self._commit_by(self._log.commit, commit.then, commit.refused)
+        self._commit_next()
 
 
 def _joined(commits: list[Commit]) -> Commit:

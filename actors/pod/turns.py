@@ -71,7 +71,7 @@ class TurnActor(RememberingActor):
     def __init__(
         self,
         parts: PodParts,
-        resume: str | None,
+        resume: Callable[[], str] | None,
         started: Callable[[BaseException | None], None],
     ) -> None:
         super().__init__(parts, resume, started)
@@ -84,7 +84,7 @@ class TurnActor(RememberingActor):
 
     @property
     def _steps(self) -> int:
-        return 0 if self._run is None else self._run.steps
+        return self._open_steps if self._run is None else self._run.steps
 
     @property
     def _run_id(self) -> str | None:
@@ -95,8 +95,8 @@ class TurnActor(RememberingActor):
     def _prepare_request(self, run: RunState) -> None:
         """All the model will see is durable before it is sent."""
         self._join_pending(run)
-        run.unheard = False
-        self._commit(lambda: self._send(run), *run.unlogged)
+        run.unheard = True
+        self._commit(lambda: self._send(run))
 
     def _join_pending(self, run: RunState) -> None:
         """Have what was said meanwhile join the history."""
@@ -164,17 +164,23 @@ class TurnActor(RememberingActor):
             self._unanswered(run, error)
             return
         self._guard = self._guard.request_answered()
+        try:
+            self._log.record(
+                AssistantMessage,
+                run.run_id,
+                item=answer.item,
+                model=answer.model,
+                stop_reason=answer.stop_reason,
+                usage=answer.usage,
+                cost=cost,
+            )
+        except (TypeError, ValueError) as unfit:  # a client of the user's own gave what no JSON can hold
+            run.error, run.ending = unfit, "failed"
+            self._advance()
+            return
+        run.unheard = False
         run.answer = answer.item
         run.stop_reason = answer.stop_reason
-        self._log.record(
-            AssistantMessage,
-            run.run_id,
-            item=answer.item,
-            model=answer.model,
-            stop_reason=answer.stop_reason,
-            usage=answer.usage,
-            cost=cost,
-        )
         self._context.measured(len(self._head.items) - 1, answer.usage)
         self._count(run, answer.usage, cost)
         if not answer.item.calls:

@@ -17,7 +17,7 @@ class SessionHead:
     new list in its place.
     """
 
-    __slots__ = ("hash", "items", "pointer", "seq", "session_id")
+    __slots__ = ("hash", "items", "open_run", "pointer", "seq", "session_id")
 
     def __init__(self, session_id: str, seq: int = 0, hash_: bytes = GENESIS) -> None:
         self.session_id = session_id
@@ -25,6 +25,8 @@ class SessionHead:
         self.hash = hash_
         self.items: list[Item] = []
         self.pointer: int | None = None
+        #: The id of a run that has begun and not ended; a pause is no end.
+        self.open_run: str | None = None
 
     def __repr__(self) -> str:
         return f"<SessionHead {self.session_id} at {self.seq}, {len(self.items)} items>"

@@ -9,6 +9,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from msgspec import Raw
+from msgspec.structs import replace
 
 from actors.sessions.head import SessionHead
 from actors.sessions.store import SessionStore
@@ -22,7 +23,7 @@ from protocol.entries import (
     SessionOpened,
     StoredEntry,
 )
-from protocol.events import DurableEvent, Event, SessionForked
+from protocol.events import DurableEvent, Event, RunEnd, RunStart, SessionForked
 from protocol.items import Item
 from protocol.wire import encode
 
@@ -41,6 +42,7 @@ class SessionLog:
         "_durable_hash",
         "_durable_length",
         "_durable_pointer",
+        "_durable_run",
         "_durable_seq",
         "_events",
         "_publish",
@@ -63,26 +65,58 @@ class SessionLog:
         self._unsaved: Sequence[Event] = ()
         self._staged: list[StoredEntry] | None = None
         self._events: list[Event] | None = None
-        self._under_way: tuple[int, bytes, int, int | None, list[Event]] | None = None
-        self._mark_durable(head.seq, head.hash, len(head.items), head.pointer)
+        self._under_way: tuple[int, bytes, int, int | None, str | None, list[Event]] | None = None
+        self._mark_durable(head.seq, head.hash, len(head.items), head.pointer, head.open_run)
 
-    def _mark_durable(self, seq: int, hash_: bytes, length: int, pointer: int | None) -> None:
+    def _mark_durable(
+        self, seq: int, hash_: bytes, length: int, pointer: int | None, open_run: str | None
+    ) -> None:
         self._durable_seq = seq
         self._durable_hash = hash_
         self._durable_length = length
         self._durable_pointer = pointer
+        self._durable_run = open_run
 
-    def restored(self, session_id: str, last: Head, items: list[Item], pointer: int | None) -> None:
+    def restored(
+        self, session_id: str, last: Head, items: list[Item], pointer: int | None, open_run: str | None
+    ) -> None:
         """Stand where a session that was read back ends."""
         head = self.head
         head.session_id, head.seq, head.hash = session_id, last.seq, last.hash
-        head.items, head.pointer = items, pointer
-        self._mark_durable(last.seq, last.hash, len(items), pointer)
+        head.items, head.pointer, head.open_run = items, pointer, open_run
+        self._mark_durable(last.seq, last.hash, len(items), pointer, open_run)
+
+    # -- what is kept --------------------------------------------------------------------------
 
     @property
     def durable_seq(self) -> int:
         """The number of the last entry that is kept; transient events carry it."""
         return self._durable_seq
+
+    @property
+    def durable_hash(self) -> bytes:
+        """The hash of the last entry that is kept."""
+        return self._durable_hash
+
+    @property
+    def durable_pointer(self) -> int | None:
+        """How far memory has read, as far as that is kept."""
+        return self._durable_pointer
+
+    @property
+    def durable_session(self) -> str:
+        """The session that is kept; while another is being made in its place, still the old one."""
+        return self.head.session_id if self._before is None else self._before[0]
+
+    def durable_items(self) -> list[Item]:
+        """The history that is kept, as a list of its own."""
+        items = self.head.items if self._before is None else self._before[1]
+        return items[: self._durable_length]
+
+    @property
+    def clean(self) -> bool:
+        """Whether nothing is staged."""
+        return not self._staged
 
     # -- staging -------------------------------------------------------------------------------
 
@@ -104,11 +138,17 @@ class SessionLog:
             self._events.append(event)
         if kind.carries_item:
             head.items.append(fields["item"])
+        elif kind is RunStart:
+            head.open_run = run_id
+        elif kind is RunEnd and fields["outcome"] != "paused":
+            head.open_run = None
 
     def tell(self, event: Event) -> None:
         """Publish a transient event, behind the durable ones that were recorded before it."""
         if self._events is not None:
             self._events.append(event)
+        elif self._under_way is not None:
+            self._under_way[-1].append(event)
         else:
             self._publish(event)
 
@@ -164,6 +204,7 @@ class SessionLog:
         ``roll_back`` leads back.
         """
         head = self.head
+        assert self.clean
         parent = Parent("compacted_from", head.session_id, head.hash.hex(), head.seq)
         self._before = (head.session_id, head.items)
         head.session_id, head.hash, head.items, head.pointer = session_id, GENESIS, [], None
@@ -183,7 +224,7 @@ class SessionLog:
     def _give(self, store: Callable[[list[StoredEntry]], Future[None] | None]) -> Future[None] | None:
         head = self.head
         batch, events, self._staged, self._events = self._staged or [], self._events or [], None, None
-        self._under_way = (head.seq, head.hash, len(head.items), head.pointer, events)
+        self._under_way = (head.seq, head.hash, len(head.items), head.pointer, head.open_run, events)
         try:
             pending = store(batch)
         except Exception:
@@ -196,10 +237,10 @@ class SessionLog:
     def settle(self) -> None:
         """What was given to the store is durable: tell its events."""
         assert self._under_way is not None
-        seq, hash_, length, pointer, events = self._under_way
+        seq, hash_, length, pointer, open_run, events = self._under_way
         self._under_way = self._before = None
         self._unsaved = ()
-        self._mark_durable(seq, hash_, length, pointer)
+        self._mark_durable(seq, hash_, length, pointer, open_run)
         for event in events:
             self._publish(event)
 
@@ -213,7 +254,7 @@ class SessionLog:
         old, items, pointer = head.session_id, head.items, head.pointer
         self._before = (old, items)
         head.session_id, head.hash, head.items, head.pointer = session_id, GENESIS, [], None
-        self.open(opening, parent, **carried)
+        self.open(opening, parent, run_id=head.open_run, **carried)
         if items:
             self.keep(items)
         if pointer is not None:
@@ -235,8 +276,12 @@ class SessionLog:
         head.seq = self._durable_seq
         head.hash = self._durable_hash
         head.pointer = self._durable_pointer
+        head.open_run = self._durable_run
         del head.items[self._durable_length :]
         self._staged, self._events, self._under_way = None, None, None
+        for event in self._unsaved:  # what was only told is true whether or not the rest is kept
+            if not event.durable:
+                self._publish(replace(event, session_id=head.session_id, seq=head.seq))
 
 
 _COMMON = frozenset(DurableEvent.__struct_fields__)
