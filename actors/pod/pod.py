@@ -10,6 +10,7 @@ from typing import Any
 from pykka._envelope import Envelope
 
 from actors.pod.fork import Branch, branch_off
+from actors.pod.memory import Proposal
 from actors.pod.run import PendingInput, QueuedRun, RunState, TypedRun
 from actors.pod.running import OutOfTime, RunningActor
 from actors.pod.session_actor import CommitEnded, StepEnded
@@ -183,7 +184,8 @@ class PodActor(RunningActor):
     # -- the end ---------------------------------------------------------------------------------
 
     def on_stop(self) -> Any:
-        if self._busy or self._run is not None:
+        if self._busy or self._run is not None or self._job is not None:
+            self._winding = True
             return self._wind_down()
         pending = self._record_end(None)
         if pending is None:
@@ -200,6 +202,8 @@ class PodActor(RunningActor):
             await asyncio.wait({self._step}, timeout=STOP_GRACE)
         if self._commit_under_way is not None:
             await self._settle_after(self._commit_under_way)
+        await self._job_ended()
+        self._winding = False
         run, self._run = self._run, None
         pending = self._record_end(run)
         if pending is not None:
@@ -286,6 +290,10 @@ _HANDLERS: dict[type, Callable[[PodActor, Any], Any]] = {
     commands.PushItem: PodActor._on_push_item,
     commands.Compact: PodActor._on_compact,
     commands.TryPreRunCompact: PodActor._on_try_pre_run_compact,
+    commands.TryPostRunExtract: PodActor._on_try_post_run_extract,
+    commands.SpawnMemoryJobs: PodActor._on_spawn_memory_jobs,
+    commands.WaitForMemoryJobs: PodActor._on_wait_for_memory_jobs,
+    Proposal: PodActor._on_proposal,
     commands.History: PodActor._on_history,
     commands.Describe: PodActor._on_describe,
     StepEnded: PodActor._on_step_ended,

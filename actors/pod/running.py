@@ -233,6 +233,8 @@ class RunningActor(TurnActor):
             else:
                 reply.set(self._result(run, outcome))
         self._answer_cancels()
+        if outcome != "paused":
+            self._remember_after_run()
         self._advance()
 
     def _result(self, run: RunState, outcome: RunOutcome) -> RunResult:
