@@ -146,6 +146,8 @@ def test_a_loop_that_answers_a_thread_without_pause_serves_sockets_and_timers(th
         while line := await reader.readline():
             writer.write(line)
         writer.close()
+        await writer.wait_closed()
+        ended.set()
 
     async def serve():
         async with await asyncio.start_server(echo, "127.0.0.1") as server:
@@ -155,8 +157,10 @@ def test_a_loop_that_answers_a_thread_without_pause_serves_sockets_and_timers(th
                 served.append(await reader.readline())
                 await asyncio.sleep(1e-4)
             writer.close()
+            await writer.wait_closed()
+            await ended.wait()
 
-    served, asked = [], []
+    served, asked, ended = [], [], asyncio.Event()
     kept = on_loop(thread, lambda: thread.mailroom.loop.create_task(serve()))
     while not kept.done():
         asked.append(on_loop(thread, lambda: "answer"))
