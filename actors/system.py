@@ -15,8 +15,10 @@ import pykka
 from pykka._envelope import Envelope
 
 from actors.llm.base import LLMClient
+from actors.llm.prices import Prices, load_prices, standard_prices
 from actors.llm.scripted import ScriptedClient
 from actors.pod.assembly import Assembly
+from actors.pod.budget import Totals
 from actors.pod.handle import Pod
 from actors.pod.pod import PodActor
 from actors.pod.restore import events_after, tip
@@ -40,7 +42,8 @@ class PodSystem:
     ``?durability=process`` or ``power``), or a SessionStore, which its giver closes. ``on_conflict``
     says what a pod does that finds its session taken while it holds unsaved entries: ``fork`` or
     ``refuse``. ``outputs`` is the folder where tool output too long for a model is kept whole (by
-    default one of the user's in the system's folder for temporary files).
+    default one of the user's in the system's folder for temporary files). ``prices`` is a TOML file with
+    prices of models, over those that polypod knows.
     """
 
     def __init__(
@@ -49,7 +52,9 @@ class PodSystem:
         *,
         on_conflict: Literal["fork", "refuse"] = "fork",
         outputs: str | Path | None = None,
+        prices: str | Path | Prices | None = None,
     ) -> None:
+        self._prices = prices if isinstance(prices, Prices) else _prices(prices)
         self._outputs = _outputs_folder() if outputs is None else Path(outputs)
         self._store_given = store
         self.on_conflict = on_conflict
@@ -87,7 +92,7 @@ class PodSystem:
             raise SystemNotRunning("a PodSystem can be entered once", hint="make a new one")
         given = self._store_given
         self._store = open_store(given) if isinstance(given, str) else given
-        self._assembly = Assembly(self._store, self._bus, self._outputs, self.on_conflict)
+        self._assembly = Assembly(self._store, self._bus, self._outputs, self.on_conflict, self._prices)
         self._mailroom = mailroom
         self._bus.loop = mailroom.loop
 
@@ -307,6 +312,13 @@ class PodSystem:
         events = events_after(self._store, session_id, since, through)
         return list(itertools.islice(events, _PAGE))
 
+    @property
+    def totals(self) -> Totals:
+        """What all pods have consumed together: calls, tokens and US dollars."""
+        self._room()
+        assert self._assembly is not None
+        return self._assembly.totals
+
     def statistics(self) -> dict[str, int]:
         """How many pods live, and what waits on the bus."""
         return {"pods": len(self._pods), **self._bus.statistics()}
@@ -330,6 +342,10 @@ class PodSystem:
         future._loop = mailroom.loop  # noqa: SLF001
         mailroom.post(lambda _: _settle(future, work), Envelope(None))
         return future.get()
+
+
+def _prices(path: str | Path | None) -> Prices:
+    return standard_prices() if path is None else load_prices(path)
 
 
 def _outputs_folder() -> Path:

@@ -27,18 +27,26 @@ _WORDS: dict[Any, tuple[str, str]] = {
 
 
 def explained(
-    error: msgspec.ValidationError, data: Any, root: type[Struct], where: str, hidden: frozenset[str]
+    error: msgspec.ValidationError,
+    data: Any,
+    root: type[Struct],
+    where: str,
+    hidden: frozenset[str] = frozenset(),
+    *,
+    what: str = "manifest",
 ) -> ManifestError:
-    """Why ``data`` is no ``root``, in words of who wrote it; ``hidden`` keys are not advertised."""
+    """Why ``data`` is no ``root`` (called ``what``), in words of who wrote it; ``hidden`` keys are not
+    advertised.
+    """
     found = _AT.fullmatch(str(error))
     assert found is not None
-    what, key = found["what"], found["key"] or ""
-    if unknown := _UNKNOWN.fullmatch(what):
-        return _unknown_key(where, key, unknown["field"], _type_at(root, key), hidden)
-    if missing := _MISSING.fullmatch(what):
+    why, key = found["what"], found["key"] or ""
+    if unknown := _UNKNOWN.fullmatch(why):
+        return _unknown_key(where, key, unknown["field"], _type_at(root, key), hidden, what)
+    if missing := _MISSING.fullmatch(why):
         return ManifestError(f"{where}: {key}: the key {missing['field']!r} is missing")
     expected, got = in_words(_type_at(root, key)), _shown(_value_at(data, key))
-    return ManifestError(f"{where}: {key or 'manifest'}: expected {expected}, got {got}")
+    return ManifestError(f"{where}: {key or what}: expected {expected}, got {got}")
 
 
 def unknown_key(where: str, key: str, known: list[str], of: str) -> ManifestError:
@@ -62,10 +70,12 @@ def in_words(kind: Any) -> str:
     return _WORDS[kind][0] if kind in _WORDS else f"a table with keys {', '.join(kind.__struct_fields__)}"
 
 
-def _unknown_key(where: str, key: str, field: str, struct: Any, hidden: frozenset[str]) -> ManifestError:
+def _unknown_key(
+    where: str, key: str, field: str, struct: Any, hidden: frozenset[str], what: str
+) -> ManifestError:
     known = [name for name in struct.__struct_fields__ if name not in hidden]
     section = re.sub(r"\[\d+\]", "", key)
-    of = "a manifest" if not section else f"[[{section}]]" if key.endswith("]") else f"[{section}]"
+    of = f"a {what}" if not section else f"[[{section}]]" if key.endswith("]") else f"[{section}]"
     return unknown_key(where, f"{key}.{field}" if key else field, known, of)
 
 

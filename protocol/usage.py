@@ -8,7 +8,8 @@ from msgspec import Struct
 class Usage(Struct, frozen=True, gc=False, omit_defaults=True):
     """Tokens of one call or a sum of calls.
 
-    ``input_tokens`` is the whole prompt, cached part included. A field is None where no server
+    ``input_tokens`` is the whole prompt, cached part included; ``cache_write_1h_tokens`` is the part of
+    ``cache_write_tokens`` that is kept for an hour (which costs more). A field is None where no server
     told it. ``incomplete`` marks a sum in which some part was unknown.
     """
 
@@ -17,6 +18,7 @@ class Usage(Struct, frozen=True, gc=False, omit_defaults=True):
     cache_read_tokens: int | None = None
     cache_write_tokens: int | None = None
     incomplete: bool = False
+    cache_write_1h_tokens: int | None = None
 
     @property
     def total_tokens(self) -> int | None:
@@ -34,6 +36,7 @@ class Usage(Struct, frozen=True, gc=False, omit_defaults=True):
             or other.incomplete
             or (self.input_tokens is None) != (other.input_tokens is None)
             or (self.output_tokens is None) != (other.output_tokens is None),
+            _plus(self.cache_write_1h_tokens, other.cache_write_1h_tokens),
         )
 
 

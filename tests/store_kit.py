@@ -7,7 +7,7 @@ import os
 import resource
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -105,11 +105,12 @@ def without_privileges(folder: Path) -> Iterator[None]:
         os.seteuid(0)
 
 
-def python(script: str, *arguments: object) -> subprocess.Popen[str]:
+def python(script: str, *arguments: object, pass_fds: Sequence[int] = ()) -> subprocess.Popen[str]:
     """A process that runs ``script``, with pipes to talk to it."""
     return subprocess.Popen(
         [sys.executable, "-c", script, *map(str, arguments)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
+        pass_fds=pass_fds,
     )

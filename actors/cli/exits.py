@@ -35,6 +35,8 @@ CODES: dict[RunOutcome, int] = {
 }
 #: Errors that say that what was typed, written or exported cannot work.
 _BAD_INPUT = (click.ClickException, ManifestError, BudgetError, MissingKey, SessionNotFound, UnknownEntry)
+#: Nobody reads standard output any more; click makes an exit of it.
+_NO_READER = (BrokenPipeError, SystemExit)
 
 
 class Exit(Exception):  # noqa: N818 - an end, not an error
@@ -55,14 +57,14 @@ def code_of(error: BaseException) -> int:
         return BAD_INPUT
     if isinstance(error, KeyboardInterrupt | click.Abort | asyncio.CancelledError):
         return CANCELLED
-    return BROKEN_PIPE if isinstance(error, BrokenPipeError) else FAILED
+    return BROKEN_PIPE if isinstance(error, _NO_READER) else FAILED
 
 
 def told(error: BaseException) -> tuple[str, str | None] | None:
     """What to say of an error, and a hint; None where nothing is to be said."""
     said: tuple[str, str | None] | None
     match error:
-        case Exit() | click.exceptions.Exit() | BrokenPipeError():
+        case Exit() | click.exceptions.Exit() | BrokenPipeError() | SystemExit():
             said = None
         case KeyboardInterrupt() | click.Abort() | asyncio.CancelledError():
             said = "interrupted", None
@@ -102,7 +104,7 @@ def guarded(command: Callable[[], object]) -> int:
 
 def _tell(error: BaseException) -> None:
     try:
-        _drop_output() if isinstance(error, BrokenPipeError) else sys.stdout.flush()
+        _drop_output() if isinstance(error, _NO_READER) else sys.stdout.flush()
         said = told(error)
         if said is not None:
             terminal = Terminal()

@@ -14,9 +14,10 @@ from actors.cli.reading import Reading
 from actors.cli.terminal import Terminal
 from actors.cli.views import put_json
 from actors.cli.words import ago, count, tokens
-from actors.sessions.replay import replay
+from actors.sessions.replay import Replayed, replay
 from actors.sessions.store import Holder, SessionInfo
 from protocol.items import AssistantItem
+from protocol.manifest import PodManifest
 from protocol.wire import decode_entry
 
 #: Sessions that ``ps`` lists for a person who does not ask for all.
@@ -94,39 +95,39 @@ def show(session: str, store: str | None, as_json: bool) -> None:
         state = replay(reading.checked(info.session_id))
         last, holder = reading.last_run(info), reading.holder(info.session_id)
         manifest = reading.manifest(info.session_id)
-    answers = [item.text for item in state.items if isinstance(item, AssistantItem) and item.text]
+    facts = {**_facts(info), "last_run": last, "holder": holder}
     if as_json:
-        used = {
-            "usage": state.usage,
-            "cost": state.cost,
-            "items": len(state.items),
-            "last_run": last,
-            "holder": holder,
-        }
-        put_json({**_facts(info), **used, "manifest": manifest, "answer": answers[-1] if answers else None})
+        used = {"usage": state.usage, "cost": state.cost, "items": len(state.items)}
+        put_json({**facts, **used, "manifest": manifest, "answer": _answer(state)})
         return
-    model = "/".join(filter(None, (manifest.model.scheme, manifest.model.model_id)))
-    rows = {
+    terminal = Terminal()
+    rows = {**_rows(info, manifest, state), "last run": _last_words(last, holder)}
+    for key, value in rows.items():
+        if value:
+            terminal.line(Line("answer", f"{key:<10} {value}"))
+    terminal.write(f"\n{_answer(state) or ''}")
+    terminal.end_line()
+
+
+def _rows(info: SessionInfo, manifest: PodManifest, state: Replayed) -> dict[str, str]:
+    """What a person is told of a session, by its label; what is empty is left out."""
+    return {
         "session": info.session_id,
         "pod": info.pod,
-        "model": model,
+        "model": "/".join(filter(None, (manifest.model.scheme, manifest.model.model_id))),
         "directory": manifest.pod.pwd,
-        "from": ""
-        if info.parent is None
-        else f"{info.parent.kind.replace('_', ' ')} {info.parent.session_id}",
+        "from": _origin(info),
         "created": time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(info.created_at)),
         "changed": ago(info.updated_at, time.time()),
         "holds": f"{info.head.seq:,} entries, {count(len(state.items), 'item')}",
         "used": tokens(state.usage) + ("" if state.cost is None else f", ${state.cost:.4f}"),
-        "last run": _last_words(last, holder),
     }
-    terminal = Terminal()
-    for key, value in rows.items():
-        if value:
-            terminal.line(Line("answer", f"{key:<10} {value}"))
-    if answers:
-        terminal.write(f"\n{answers[-1]}")
-        terminal.end_line()
+
+
+def _answer(state: Replayed) -> str | None:
+    """The last words of the model."""
+    answers = (item.text for item in reversed(state.items) if isinstance(item, AssistantItem) and item.text)
+    return next(answers, None)
 
 
 @click.command()

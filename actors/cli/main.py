@@ -28,7 +28,8 @@ class _InOrder(click.Group):
     cls=_InOrder,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     invoke_without_command=True,
-    epilog="Exit codes: 0 finished, 1 failed, 2 bad input, 3 a limit or budget, 130 cancelled.",
+    epilog="Exit codes: 0 finished, 1 failed (or refused by the scope at its last step), 2 bad input, "
+    "3 a limit or budget, 130 cancelled.",
 )
 @click.version_option(package_name="polypod", message="%(prog)s %(version)s")
 @click.pass_context
@@ -56,7 +57,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that cannot show a character shows another
-    sys.exit(guarded(lambda: polypod(standalone_mode=False)))
+    sys.exit(guarded(lambda: polypod(prog_name="polypod", standalone_mode=False)))
 
 
 if __name__ == "__main__":

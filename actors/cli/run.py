@@ -10,12 +10,12 @@ from pathlib import Path
 import click
 
 from actors.cli import options
-from actors.cli.exits import CODES, Exit
+from actors.cli.exits import CODES, FAILED, Exit
 from actors.cli.reading import Reading
 from actors.cli.running import followed, interruptible
 from actors.cli.setting import Wishes, default_store, manifest_for, with_model
 from actors.cli.terminal import Terminal
-from actors.cli.views import JsonView, PeopleView, View
+from actors.cli.views import JsonView, PeopleView, View, failures_shown
 from actors.pod.handle import Pod
 from actors.runtime.future import AsyncFuture
 from actors.system import PodSystem
@@ -44,12 +44,13 @@ def run(
     text = sys.stdin.read() if task == "-" else task
     if not text.strip():
         raise click.UsageError("the task is empty")
-    asked, notes = manifest_for(Wishes(manifest, name, model, base_url, allow))
     terminal = Terminal()
     view = view_of(terminal, as_json=as_json)
-    for note in notes:
-        view.note(note)
-    asyncio.run(_run(asked, store or default_store(), None, terminal, view, lambda pod: pod.run(text)))
+    with failures_shown(view):
+        asked, notes = manifest_for(Wishes(manifest, name, model, base_url, allow))
+        for note in notes:
+            view.note(note)
+        asyncio.run(_run(asked, store or default_store(), None, terminal, view, lambda pod: pod.run(text)))
 
 
 @click.command()
@@ -71,16 +72,16 @@ def resume(
 
     Without WORDS the run that was interrupted, by a crash or a pause, goes on where it stood.
     """
-    with Reading(store) as reading:
-        info = reading.find(session)
-        manifest = with_model(reading.manifest(info.session_id), Wishes(model=model, base_url=base_url))
-        url = reading.url
     terminal = Terminal()
     view = view_of(terminal, as_json=as_json)
     start: Callable[[Pod], AsyncFuture[RunResult]] = (
         Pod.resume if words is None else lambda pod: pod.run(words)
     )
-    asyncio.run(_run(manifest, url, info.session_id, terminal, view, start))
+    with failures_shown(view):
+        with Reading(store) as reading:
+            session_id, url = reading.find(session).session_id, reading.url
+            manifest = with_model(reading.manifest(session_id), Wishes(model=model, base_url=base_url))
+        asyncio.run(_run(manifest, url, session_id, terminal, view, start))
 
 
 async def _run(
@@ -97,11 +98,15 @@ async def _run(
             await _must_be_paused(pod)
         try:
             with interruptible(pod, terminal):
-                result = await followed(pod, lambda: start(pod), view)
+                done = await followed(pod, lambda: start(pod), view)
         finally:
             terminal.idle()
-    if CODES[result.outcome]:
-        raise Exit(CODES[result.outcome])
+    if CODES[done.result.outcome]:
+        raise Exit(CODES[done.result.outcome])
+    if done.refused is not None:
+        terminal.note(f"polypod: {done.refused}", "error")
+        terminal.note("  hint: --allow DIR, or [[scope.allow]] in a manifest, permits more", "note")
+        raise Exit(FAILED)
 
 
 async def _must_be_paused(pod: Pod) -> None:

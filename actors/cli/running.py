@@ -7,23 +7,42 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import NamedTuple
 
 from actors.cli.terminal import Terminal
 from actors.cli.views import View
 from actors.pod.handle import Pod
 from actors.runtime.future import AsyncFuture
+from actors.tools.scope import REFUSED
 from protocol.errors import RunFailed
+from protocol.events import ToolResulted
+from protocol.items import ToolResult
 from protocol.results import RunResult
 
 
-async def followed(pod: Pod, start: Callable[[], AsyncFuture[RunResult]], view: View) -> RunResult:
+class Followed(NamedTuple):
+    """How a run ended, and the result of its last tool call, None if it made none."""
+
+    result: RunResult
+    last_call: ToolResult | None
+
+    @property
+    def refused(self) -> str | None:
+        """The words of the scope where it refused the last thing that the run tried to do."""
+        last = self.last_call
+        return last.text if last is not None and last.is_error and last.text.startswith(REFUSED) else None
+
+
+async def followed(pod: Pod, start: Callable[[], AsyncFuture[RunResult]], view: View) -> Followed:
     """Start a run of ``pod`` and show its events to the end. Raises what the run raises."""
+    last_call: ToolResult | None = None
     session_id = (await pod.describe()).session_id
     with pod.subscribe() as events:
         result = start()
         result.when_done(events.close)  # all events of a run are queued before its result is there
         async for event in events:
             session_id = event.session_id or session_id
+            last_call = event.item if isinstance(event, ToolResulted) else last_call
             view.show(event)
     try:
         ended = await result
@@ -31,7 +50,7 @@ async def followed(pod: Pod, start: Callable[[], AsyncFuture[RunResult]], view: 
         view.failed(error.failure, error.run_id, session_id)
         raise
     view.ended(ended)
-    return ended
+    return Followed(ended, last_call)
 
 
 @contextmanager

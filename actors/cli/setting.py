@@ -9,7 +9,6 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from actors.llm.presets import probe_local
 from protocol.manifest import ModelSection, PodManifest, ToolsSection
 from protocol.scope import Rule, Scope
 
@@ -64,6 +63,8 @@ def manifest_for(wishes: Wishes) -> tuple[PodManifest, list[str]]:
         return with_model(manifest, wishes), notes
     if chosen:
         return manifest, notes
+    from actors.llm.presets import probe_local  # noqa: PLC0415 - paid for where no model is named
+
     model, why = found_model(asyncio.run(probe_local()))
     return manifest.replace(model=model), [why, *notes]
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import msgspec
@@ -11,7 +13,7 @@ from actors.cli.lines import event_line, result_line
 from actors.cli.terminal import Terminal
 from actors.cli.words import arguments, count, cut, seconds, tokens
 from protocol import events
-from protocol.errors import Failure
+from protocol.errors import Failure, PolypodError, RunFailed
 from protocol.events import Event
 from protocol.items import ToolCall
 from protocol.results import RunResult
@@ -49,6 +51,18 @@ class JsonView:
     def failed(self, failure: Failure, run_id: str | None, session_id: str | None) -> None:
         known = {"run_id": run_id, "session_id": session_id}
         put_json({"type": "RunResult", "outcome": "failed", **known, "error": failure})
+
+
+@contextmanager
+def failures_shown(view: View) -> Iterator[None]:
+    """Show what fails before a run could begin as a failed run; what follows a run has shown itself."""
+    try:
+        yield
+    except RunFailed:
+        raise
+    except PolypodError as error:
+        view.failed(Failure.of(error), None, None)
+        raise
 
 
 def put_json(value: Any) -> None:

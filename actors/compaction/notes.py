@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from actors.compaction.extract import Attempt, Decision, Discussion, Extracted, UserRequest
-from actors.compaction.redact import redacted
+from actors.runtime.redact import redacted
 from protocol.errors import WireError
 
 Kind = Literal["summary", "decisions", "requests", "knowledge"]

@@ -269,8 +269,9 @@ def _words(told: Any) -> str:
         return str(told)
     for key in ("message", "msg", "detail"):
         if isinstance(told.get(key), str):
-            place = ".".join(str(each) for each in told.get("loc") or ()) if key == "msg" else ""
-            return f"{place}: {told[key]}" if place else str(told[key])
+            place = told.get("loc") if key == "msg" else None
+            at = ".".join(str(each) for each in place) if isinstance(place, list) else ""
+            return f"{at}: {told[key]}" if at else str(told[key])
     return msgspec.json.encode(told).decode()
 
 

@@ -9,18 +9,18 @@ import asyncio
 import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from msgspec import Struct
 
+from actors.llm.address import proxy_for, where_of
 from actors.llm.endpoint import MAX_STREAMS, Endpoint
+from actors.llm.watch import Watch
 from protocol.errors import ModelError
 
 if TYPE_CHECKING:
     import httpx
-
-T = TypeVar("T")
 
 #: What a request says of who sends it.
 USER_AGENT = "polypod"
@@ -28,6 +28,8 @@ USER_AGENT = "polypod"
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 #: The most of a refusal's body that is read, in bytes.
 MAX_REFUSAL_BYTES = 64 * 1024
+#: From how many characters on a header may be a key.
+_KEY_LENGTH = 12
 
 
 class Timeouts(Struct, frozen=True):
@@ -50,62 +52,6 @@ class HttpSettings(Struct, frozen=True):
     timeouts: Timeouts = Timeouts()
     streams: int = MAX_STREAMS
     transport: Callable[[str], Any] | None = None
-
-
-class Watch:
-    """A time-out on what one task waits for, without a timer per wait.
-
-    The timer is set once and looks, when it rings, how long the wait under way has lasted; it interrupts
-    nothing but that wait.
-    """
-
-    __slots__ = ("_cancelling", "_due", "_loop", "_rang", "_task", "_timer")
-
-    def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._task: asyncio.Task[Any] | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._cancelling = 0
-        self._due = 0.0
-        self._rang = False
-
-    async def over(self, waiting: Awaitable[T], seconds: float) -> T:
-        """What ``waiting`` gives; raises TimeoutError after ``seconds``."""
-        task = self._task = asyncio.current_task()
-        assert task is not None
-        self._cancelling = task.cancelling()
-        due = self._due = self._loop.time() + seconds
-        if self._timer is None or self._timer.when() > due:
-            self._set(due)
-        try:
-            return await waiting
-        except asyncio.CancelledError:
-            if self._rang and task.uncancel() <= self._cancelling:
-                raise TimeoutError from None
-            raise
-        finally:
-            self._task = None
-
-    def stop(self) -> None:
-        """No more waits: let go of the timer."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _set(self, due: float) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = self._loop.call_at(due, self._ring)
-
-    def _ring(self) -> None:
-        self._timer = None
-        if self._task is None:
-            return  # nobody waits; the next wait sets the timer anew
-        if self._loop.time() < self._due:
-            self._set(self._due)
-        else:
-            self._rang = True
-            self._task.cancel()
 
 
 class Reply:
@@ -162,8 +108,10 @@ class Reply:
             return
         try:
             await self._response.aclose()
-        except Exception as error:
-            raise self._peer.translated(error, 0.0, None) from error
+        except Exception as error:  # noqa: BLE001 - a defect is raised again, the network's failures are over
+            from actors.llm.transport import explained  # noqa: PLC0415 - loaded by now
+
+            explained(error)
 
 
 def _reader(response: httpx.Response) -> Callable[[], Awaitable[bytes]]:
@@ -213,6 +161,14 @@ class Peer:
     async def get(self, path: str, *, deadline: float | None = None) -> Reply:
         """Ask for something and wait for the head of the answer. Raises ModelError."""
         return await self._send("GET", path, b"", deadline)
+
+    def without_secrets(self, body: bytes) -> bytes:
+        """A body in which a server repeats no key of ours."""
+        for value in self._headers.values():
+            key = value.removeprefix("Bearer ").encode()
+            if len(key) >= _KEY_LENGTH:
+                body = body.replace(key, "…".encode())
+        return body
 
     async def aclose(self) -> None:
         """Close all connections."""
@@ -358,65 +314,3 @@ class HttpPool:
             except StopIteration:
                 continue
             closing.close()
-
-
-def where_of(url: str) -> str:
-    """The host and port of a URL, as failures name it."""
-    parts = urlsplit(url)
-    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
-    return f"{host}:{parts.port or (443 if parts.scheme == 'https' else 80)}"
-
-
-def base_url_of(text: str) -> str:
-    """A base URL without what people add to it: a slash at its end, or the path of the endpoint itself.
-
-    Raises ModelError where it is no http URL.
-    """
-    url = text.strip().rstrip("/").removesuffix("/chat/completions").rstrip("/")
-    try:
-        parts = urlsplit(url)
-        sound = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        sound = False
-    if not sound or "?" in url or "#" in url:
-        raise ModelError(
-            f"{text!r} is no base URL",
-            kind="invalid_request",
-            hint="write it like http://127.0.0.1:11434/v1",
-        )
-    return url
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host is this machine by name or number."""
-    return host in {"localhost", "::1", "0.0.0.0"} or host.startswith("127.") or host.endswith(".localhost")  # noqa: S104
-
-
-def proxy_for(base_url: str) -> str | None:
-    """The proxy that the environment asks for, never for this machine itself.
-
-    Raises ModelError for a kind of proxy that is not spoken.
-    """
-    parts = urlsplit(base_url)
-    host = parts.hostname or ""
-    if is_loopback(host):
-        return None
-    from urllib.request import getproxies, proxy_bypass  # noqa: PLC0415 - 9 ms
-
-    if proxy_bypass(host):
-        return None
-    proxies = getproxies()
-    proxy = proxies.get(parts.scheme) or proxies.get("all")
-    if proxy is None:
-        return None
-    if "://" not in proxy:
-        proxy = f"http://{proxy}"
-    if urlsplit(proxy).scheme not in {"http", "https"}:
-        raise ModelError(
-            f"the proxy {where_of(proxy)} that the environment asks for is not an HTTP proxy",
-            kind="connection",
-            hint=f"set HTTPS_PROXY to an HTTP proxy, or add {host} to NO_PROXY",
-            where=where_of(base_url),
-            retryable=False,
-        )
-    return proxy

@@ -22,7 +22,8 @@ from actors.llm.base import (
 from actors.llm.embedded.extractive import COMPACTED, OPEN_REQUEST
 from actors.llm.embedded.little import work_asked
 from actors.llm.embedded.phrases import understood
-from actors.llm.embedded.plans import Answer, Desk, Wanted, follow, play, was_interrupted, was_not_run
+from actors.llm.embedded.plans import Answer, Desk, Wanted, follow, was_interrupted, was_not_run
+from actors.llm.embedded.playing import play
 from protocol.items import AssistantItem, Item, SystemItem, ToolCall, ToolResult, UserItem
 from protocol.usage import Usage
 

@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
 
+from actors.llm.address import base_url_of, where_of
 from actors.llm.base import Block, Request
 from actors.llm.endpoint import Entry
-from actors.llm.errors import classify
-from actors.llm.http import MAX_REFUSAL_BYTES, HttpPool, Peer, Reply, base_url_of, where_of
+from actors.llm.http import HttpPool, Peer, Reply
+from actors.llm.incoming import Incoming, posted
 from actors.llm.openai_answer import ChatAnswer
 from actors.llm.openai_request import Dialect, adapted, body_of, encode_some
 from actors.llm.presets import start_command_for
-from actors.llm.sse import SSEParser
 from protocol.errors import ModelError
-
-#: How long to wait for more once the server has said why it stopped, in seconds: for its usage, and where
-#: that has come for the end of the stream alone.
-AFTER_FINISH = 5.0
-AFTER_USAGE = 1.0
 
 _DIALECT = "openai.dialect"
 #: Statuses by which servers say that they do not know an option.
@@ -76,7 +70,8 @@ class OpenAIClient:
         peer = self._http.peer(self.base_url, self._headers, start_command=self._start_command)
         entry = await peer.endpoint.enter(request.deadline)
         try:
-            incoming = _Incoming(peer.where, await self._opened(peer, entry, request))
+            reply = await self._opened(peer, entry, request)
+            incoming = Incoming(peer.where, reply, ChatAnswer(peer.where))
             try:
                 while (blocks := await incoming.more()) is not None:
                     for block in blocks:
@@ -94,10 +89,13 @@ class OpenAIClient:
         while True:
             body = body_of(request, request.model or self.model, dialect, streaming=self._streaming)
             try:
-                reply = await self._posted(peer, body, request.deadline)
+                reply = await posted(peer, "/chat/completions", body, request.deadline)
             except ModelError as error:
                 entry.failed(error)
-                simpler = adapted(dialect, error.message) if error.status in _MISUNDERSTOOD else None
+                if error.status not in _MISUNDERSTOOD:
+                    raise
+                known = peer.learnt.get(_DIALECT, dialect)  # another request may have learnt it meanwhile
+                simpler = adapted(dialect, error.message, request) if known == dialect else known
                 if simpler is None:
                     raise
                 dialect = peer.learnt[_DIALECT] = simpler
@@ -105,100 +103,9 @@ class OpenAIClient:
                 entry.answered()
                 return reply
 
-    async def _posted(self, peer: Peer, body: bytes, deadline: float | None) -> Reply:
-        """The answer to one request; raises ModelError for a refusal."""
-        reply = await peer.post("/chat/completions", body, deadline=deadline)
-        if reply.status == 200:
-            return reply
-        try:
-            words = await reply.read_all(MAX_REFUSAL_BYTES)
-        finally:
-            await reply.aclose()
-        raise classify(reply.status, reply.headers, words, where=peer.where, now=time.time())
-
 
 def _dialect_of(base_url: str) -> Dialect:
     """What is known beforehand: OpenAI's own newer models refuse the old name of ``max_tokens``."""
     if urlsplit(base_url).hostname == "api.openai.com":
         return Dialect(max_tokens_field="max_completion_tokens")
     return Dialect()
-
-
-class _Incoming:
-    """An answer on its way: bytes of the network in, blocks out."""
-
-    __slots__ = ("_answer", "_begun", "_cut", "_ended", "_parser", "_reply", "_where")
-
-    def __init__(self, where: str, reply: Reply) -> None:
-        self._where = where
-        self._reply = reply
-        self._answer = ChatAnswer(where)
-        self._parser: SSEParser | None = None  # None until it is clear that it is a stream
-        self._begun = b""
-        self._ended = False
-        self._cut = False  # what came behind the finish reason was lost
-
-    async def more(self) -> list[Block] | None:
-        """The blocks that came with the next bytes, or None behind the last. Raises ModelError."""
-        answer = self._answer
-        if answer.failure is not None:
-            raise answer.failure
-        if answer.done:
-            return self._end()
-        data = await self._read()
-        if self._parser is None:
-            return await self._begin(data)
-        return self._feed(data)
-
-    async def aclose(self) -> None:
-        """Let go of the connection."""
-        await self._reply.aclose()
-
-    def _end(self) -> list[Block] | None:
-        if self._ended:
-            return None
-        self._ended = True
-        blocks = self._answer.close()
-        if not self._cut:
-            self._reply.settle()
-        return blocks
-
-    def _feed(self, data: bytes) -> list[Block]:
-        assert self._parser is not None
-        if not data:
-            blocks = self._answer.feed(self._parser.end())
-            self._answer.done = True
-            return blocks
-        try:
-            return self._answer.feed(self._parser.feed(data))
-        except ValueError as error:
-            raise ModelError(f"{self._where} sent {error}", kind="protocol", where=self._where) from error
-
-    async def _begin(self, data: bytes) -> list[Block]:
-        """Look at the first bytes: whole answers come though a stream was asked for, and pages of proxies."""
-        self._begun += data
-        head = self._begun.lstrip(b"\xef\xbb\xbf \r\n\t")[:1]
-        if not head and data:
-            return []
-        if head in {b"{", b"["}:
-            return self._answer.whole(await self._reply.read_all(begun=self._begun))
-        if head == b"<":
-            raise ModelError(
-                f"{self._where} answered with a web page",
-                kind="protocol",
-                hint="check base_url, which usually ends in /v1",
-                where=self._where,
-            )
-        self._parser = SSEParser()
-        return self._feed(self._begun)
-
-    async def _read(self) -> bytes:
-        """The next bytes; once the finish reason is there an answer is not failed by what comes late."""
-        if not self._answer.finished:
-            return await self._reply.read()
-        self._reply.patience = AFTER_USAGE if self._answer.metered else AFTER_FINISH
-        try:
-            return await self._reply.read()
-        except ModelError:
-            self._cut = True
-            return b""

@@ -6,17 +6,14 @@ only where all agree, and the rest is looked at with care.
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import msgspec
 from msgspec import Struct
 
+from actors.llm.answers import count_of, unfinished
 from actors.llm.base import (
     Block,
-    CallChunk,
-    CallEnd,
-    CallStart,
     End,
     StopReason,
     TextChunk,
@@ -24,33 +21,20 @@ from actors.llm.base import (
     UsageReport,
 )
 from actors.llm.errors import classify
+from actors.llm.openai_calls import CallPiece, Calls, Function
 from actors.llm.sse import SSEEvent
 from protocol.errors import ModelError, ModelErrorKind
 from protocol.usage import Usage
 
-#: What a call is named that a server never named; no tool is, so the model is told that there is none.
-UNNAMED = "unnamed"
-
-
-class _Function(Struct):
-    name: Any = None
-    arguments: Any = None
-
-
-class _Call(Struct):
-    index: Any = None
-    id: Any = None
-    function: _Function | None = None
-
 
 class _Delta(Struct):
     content: Any = None
-    tool_calls: list[_Call] | None = None
+    tool_calls: list[CallPiece] | None = None
     reasoning_content: Any = None
     reasoning: Any = None
     reasoning_text: Any = None
     refusal: Any = None
-    function_call: _Function | None = None
+    function_call: Function | None = None
 
 
 class _Choice(Struct):
@@ -71,7 +55,6 @@ class _Chunk(Struct):
 
 
 _decode = msgspec.json.Decoder(_Chunk).decode
-_decode_any = msgspec.json.Decoder().decode
 
 _STOPS: dict[str, StopReason] = {
     "stop": "end_turn",
@@ -86,32 +69,6 @@ _STOPS: dict[str, StopReason] = {
 }
 
 
-class _OpenCall:
-    """A call under way.
-
-    ``place`` is its number among the calls, ``told`` the id the server gave it (perhaps none), ``id`` the one
-    it goes by, and ``shown`` whether its start was given out, which waits for a name.
-    """
-
-    __slots__ = ("arguments", "id", "index", "name", "place", "shown", "told")
-
-    def __init__(self, place: int, index: int | None) -> None:
-        self.place = place
-        self.index = index
-        self.told = ""
-        self.id = ""
-        self.name = ""
-        self.arguments: list[str] = []
-        self.shown = False
-
-    def is_followed_by(self, function: _Function) -> bool:
-        """Whether ``function`` can only be a new call: this one is whole, and named anew or begun anew."""
-        if not (self.name and isinstance(function.name, str) and function.name):
-            return False
-        begins = isinstance(function.arguments, dict) or _text_of(function.arguments).lstrip()[:1] == "{"
-        return (begins or function.name != self.name) and is_object("".join(self.arguments))
-
-
 class ChatAnswer:
     """One answer as it comes in.
 
@@ -121,7 +78,6 @@ class ChatAnswer:
 
     __slots__ = (
         "_blocks",
-        "_by_index",
         "_calls",
         "_chosen",
         "_finish",
@@ -138,8 +94,7 @@ class ChatAnswer:
     def __init__(self, where: str) -> None:
         self._where = where
         self._blocks: list[Block] = []
-        self._calls: list[_OpenCall] = []
-        self._by_index: dict[int, _OpenCall] = {}
+        self._calls = Calls()
         self._kind: type[TextChunk | ThinkingChunk] | None = None
         self._index = 0  # of the block of text or reasoning under way
         self._chosen = False
@@ -186,14 +141,10 @@ class ChatAnswer:
         Raises ModelError where the stream ended before the server said why.
         """
         if not self._finish:
-            raise self._cut()
+            raise unfinished(self._where, begun=self._chosen)
         blocks = self._blocks = []
         cut = _STOPS.get(self._finish) in {"max_tokens", "content_filter"}
-        for call in sorted(self._calls, key=lambda call: call.place):
-            self._show(call, final=True)
-            whole = not cut or call is not self._calls[-1] or is_object("".join(call.arguments))
-            if whole:
-                blocks.append(CallEnd(call.place))
+        self._calls.end(blocks, cut=cut)
         blocks.append(End(self._stop_reason(), self.model))
         return blocks
 
@@ -251,8 +202,10 @@ class ChatAnswer:
             if delta.refusal:
                 self._refused = True
                 self._say(TextChunk, delta.refusal)
-            if delta.tool_calls or delta.function_call:
-                self._call_all(delta)
+            if delta.tool_calls:
+                self._calls.add(delta.tool_calls, self._blocks)
+            if delta.function_call:
+                self._calls.add([CallPiece(0, None, delta.function_call)], self._blocks)
         if choice.usage is not None:
             self._meter(choice.usage)
         if choice.finish_reason and isinstance(choice.finish_reason, str):
@@ -276,62 +229,6 @@ class ChatAnswer:
             elif content.get("text"):
                 self._say(kind, content["text"])
 
-    def _call_all(self, delta: _Delta) -> None:
-        for position, each in enumerate(delta.tool_calls or ()):
-            function = each.function or _Function()
-            told = each.id if isinstance(each.id, str) else ""
-            if isinstance(each.index, int):
-                call = self._by_index.get(each.index)
-            else:  # entries of one list are calls of their own
-                call = self._calls[-1] if self._calls and not position else None
-            self._extend(self._call_for(call, each.index, told, function), told, function)
-        if delta.function_call is not None:
-            call = self._call_for(self._by_index.get(0), 0, "", delta.function_call)
-            self._extend(call, "", delta.function_call)
-
-    def _call_for(self, call: _OpenCall | None, index: Any, told: str, function: _Function) -> _OpenCall:
-        """The call that a piece belongs to: ``call``, unless it can only be another or a new one."""
-        index = index if isinstance(index, int) else None
-        if told and (call is None or (call.told and told != call.told)):
-            same = (each for each in self._calls if each.told == told and each.index == index)
-            call = next(same, None)
-        elif call is not None and not (told and call.told) and call.is_followed_by(function):
-            call = None
-        return call or self._open(index)
-
-    def _open(self, index: int | None) -> _OpenCall:
-        places = {call.place for call in self._calls}
-        place = index if index is not None and index not in places else max(places, default=-1) + 1
-        call = _OpenCall(place, index)
-        self._calls.append(call)
-        if index is not None:
-            self._by_index[index] = call
-        return call
-
-    def _extend(self, call: _OpenCall, told: str, function: _Function) -> None:
-        """Add a piece to its call; ids and names are set once and never added to."""
-        call.told = call.told or told
-        if not call.name and isinstance(function.name, str):
-            call.name = function.name
-        text = _text_of(function.arguments)
-        if text:
-            call.arguments.append(text)
-        if not call.shown:
-            self._show(call)
-        elif text:
-            self._blocks.append(CallChunk(call.place, text))
-
-    def _show(self, call: _OpenCall, *, final: bool = False) -> None:
-        """Give out the start of a call, and what came before its name."""
-        if call.shown or not (call.name or final):
-            return
-        taken = {each.id for each in self._calls if each.shown}
-        call.id = call.told if call.told and call.told not in taken else f"call_{os.urandom(12).hex()}"
-        call.shown = True
-        self._blocks.append(CallStart(call.place, call.id, call.name or UNNAMED))
-        if call.arguments:
-            self._blocks.append(CallChunk(call.place, "".join(call.arguments)))
-
     def _meter(self, told: Any) -> None:
         usage = usage_of(told, self._usage)
         if usage is not None and usage != self._usage:
@@ -341,16 +238,6 @@ class ChatAnswer:
     def _fail(self, message: str, kind: ModelErrorKind) -> None:
         if self.failure is None:
             self.failure = ModelError(message, kind=kind, where=self._where)
-
-    def _cut(self) -> ModelError:
-        """The error of a stream that ended too early."""
-        if self._chosen:
-            message = f"{self._where} ended its answer before it was complete"
-            hint = "the server or a proxy closed the stream: its log may say why"
-        else:
-            message = f"{self._where} gave no answer at all"
-            hint = "some servers end like this when the prompt does not fit the context"
-        return ModelError(message, kind="protocol", hint=hint, where=self._where, retryable=True)
 
 
 def usage_of(told: Any, before: Usage | None = None) -> Usage | None:
@@ -362,13 +249,13 @@ def usage_of(told: Any, before: Usage | None = None) -> Usage | None:
         return before
     details = told.get("prompt_tokens_details")
     cached = details.get("cached_tokens") if isinstance(details, dict) else None
-    prompt = _count(told.get("prompt_tokens")) or None
-    completion = _count(told.get("completion_tokens"))
+    prompt = count_of(told.get("prompt_tokens")) or None
+    completion = count_of(told.get("completion_tokens"))
     if prompt is None and not completion:
         return before
     known = before or Usage()
     read = _first(cached, told.get("prompt_cache_hit_tokens"), told.get("cache_read_input_tokens"))
-    written = _count(told.get("cache_creation_input_tokens"))
+    written = count_of(told.get("cache_creation_input_tokens"))
     return Usage(
         known.input_tokens if prompt is None else prompt,
         known.output_tokens if completion is None else completion,
@@ -378,25 +265,4 @@ def usage_of(told: Any, before: Usage | None = None) -> Usage | None:
 
 
 def _first(*told: Any) -> int | None:
-    return next((count for each in told if (count := _count(each)) is not None), None)
-
-
-def _count(told: Any) -> int | None:
-    if isinstance(told, bool) or not isinstance(told, int | float) or told < 0:
-        return None
-    return int(told)
-
-
-def is_object(text: str) -> bool:
-    """Whether ``text`` is a whole JSON object."""
-    try:
-        return isinstance(_decode_any(text), dict)
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
-        return False
-
-
-def _text_of(arguments: Any) -> str:
-    """Arguments as the JSON text that they are or should have been."""
-    if arguments is None or isinstance(arguments, str):
-        return arguments or ""
-    return msgspec.json.encode(arguments).decode()
+    return next((count for each in told if (count := count_of(each)) is not None), None)

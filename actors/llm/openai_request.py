@@ -43,7 +43,8 @@ class Dialect(Struct, frozen=True):
 
     usage_option: bool = True
     max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
-    answer_format: Literal["json_schema", "json_object", "text"] = "json_schema"
+    json_schema: bool = True
+    json_object: bool = True
 
 
 def body_of(request: Request, model: str, dialect: Dialect, *, streaming: bool = True) -> bytes:
@@ -56,8 +57,9 @@ def body_of(request: Request, model: str, dialect: Dialect, *, streaming: bool =
         options[dialect.max_tokens_field] = request.max_tokens
     if request.temperature is not None:
         options["temperature"] = request.temperature
-    if request.output_schema is not None and dialect.answer_format != "text":
-        options["response_format"] = _answer_format(request.output_schema, dialect)
+    answer_format = _answer_format(request, dialect)
+    if answer_format is not None:
+        options["response_format"] = answer_format
     messages = _history(request).messages(request.items, request.system)
     return b"".join((_encode(options)[:-1], _tools(request), b',"messages":[', *messages, b"]}"))
 
@@ -77,29 +79,43 @@ def _history(request: Request) -> EncodedHistory:
     return known
 
 
-def adapted(dialect: Dialect, words: str) -> Dialect | None:
-    """The dialect for a server that refused a request with ``words``; None where they say nothing of it."""
+def adapted(dialect: Dialect, words: str, request: Request) -> Dialect | None:
+    """The dialect for a server that refused ``request`` with ``words``; None where they say nothing of it."""
     words = words.lower()
     if dialect.usage_option and ("stream_options" in words or "include_usage" in words):
         return msgspec.structs.replace(dialect, usage_option=False)
-    if dialect.max_tokens_field == "max_tokens" and "max_completion_tokens" in words:
+    if (
+        request.max_tokens is not None
+        and dialect.max_tokens_field == "max_tokens"
+        and "max_completion_tokens" in words
+    ):
         return msgspec.structs.replace(dialect, max_tokens_field="max_completion_tokens")
-    about_format = "response_format" in words or "json_schema" in words or "json_object" in words
-    unknown = any(
-        word in words for word in ("not supported", "unsupported", "unavailable", "must be", "extra")
-    )
-    if about_format and unknown and dialect.answer_format != "text":
-        less: Literal["json_object", "text"] = (
-            "json_object" if dialect.answer_format == "json_schema" else "text"
-        )
-        return msgspec.structs.replace(dialect, answer_format=less)
+    sent = _answer_format(request, dialect)
+    named = any(word in words for word in ("response_format", "json_schema", "json_object"))
+    if sent is not None and named and any(word in words for word in _UNKNOWN):
+        return msgspec.structs.replace(dialect, **{sent["type"]: False})
     return None
 
 
-def _answer_format(schema: dict[str, Any], dialect: Dialect) -> dict[str, Any]:
-    if dialect.answer_format == "json_object" or schema in ({}, {"type": "object"}):
-        return {"type": "json_object"}
-    return {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
+#: How servers say that they do not know something.
+_UNKNOWN = ("not supported", "unsupported", "unavailable", "must be", "extra", "unknown", "unrecognized")
+
+
+def _answer_format(request: Request, dialect: Dialect) -> dict[str, Any] | None:
+    """How to ask for an answer that is JSON: by its schema where there is one, as far as the server can."""
+    schema = request.output_schema
+    if schema is None:
+        return None
+    by_schema: dict[str, Any] = {
+        "type": "json_schema",
+        "json_schema": {"name": "answer", "schema": schema or _ANY_OBJECT},
+    }
+    any_object: dict[str, Any] = {"type": "json_object"}
+    formats = [any_object, by_schema] if schema in ({}, _ANY_OBJECT) else [by_schema, any_object]
+    return next((each for each in formats if getattr(dialect, each["type"])), None)
+
+
+_ANY_OBJECT = {"type": "object"}
 
 
 def _tools(request: Request) -> bytes:

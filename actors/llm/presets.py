@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
+from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Struct
 
+from actors.llm.address import base_url_of, is_loopback, where_of
 from actors.llm.errors import classify
-from actors.llm.http import HttpPool, Peer, base_url_of, is_loopback
-from protocol.errors import ModelError
+from actors.llm.http import HttpPool, Peer
+from protocol.errors import MissingKey, ModelError
 
 #: How long a look for a local server may take: to connect, and to name its models, in seconds.
 PROBE_CONNECT = 0.2
@@ -40,8 +43,46 @@ PRESETS: dict[str, Preset] = {
         Preset("vllm", "http://127.0.0.1:8000/v1", "vllm serve MODEL"),
         Preset("llama_cpp", "http://127.0.0.1:8080/v1", "llama-server -m MODEL.gguf --jinja"),
         Preset("openai", "https://api.openai.com/v1", key_env="OPENAI_API_KEY"),
+        Preset("anthropic", "https://api.anthropic.com", key_env="ANTHROPIC_API_KEY"),
     )
 }
+
+
+class Server(Struct, frozen=True):
+    """A server as a manifest means it; ``api_key`` is None where none is sent."""
+
+    base_url: str
+    api_key: str | None = None
+    start_command: str | None = None
+
+
+def server_for(
+    scheme: str,
+    *,
+    base_url: str | None = None,
+    api_key_env: str | None = None,
+    environment: Mapping[str, str] = os.environ,
+) -> Server:
+    """The server that a manifest's ``[model]`` means.
+
+    A key is required where ``api_key_env`` names its variable, and for a vendor's own address, whose usual
+    variable is then looked at; the vendor's key is sent to no other address. Raises MissingKey, and
+    ModelError for a scheme or base URL that is none.
+    """
+    preset = PRESETS.get(scheme)
+    if preset is None:
+        raise ModelError(
+            f"{scheme!r} is no kind of model server",
+            kind="invalid_request",
+            hint=f"known ones: {', '.join(PRESETS)}; for others of OpenAI's format, openai with base_url",
+        )
+    url = base_url_of(base_url or preset.base_url)
+    at_vendor = where_of(url) == where_of(preset.base_url)
+    variable = api_key_env or (preset.key_env if at_vendor else None)
+    if variable and not environment.get(variable):
+        raise MissingKey(variable, what=where_of(url))
+    key = environment.get(variable) if variable else None
+    return Server(url, key, preset.start_command or start_command_for(url))
 
 
 def start_command_for(base_url: str) -> str | None:

@@ -145,10 +145,13 @@ def was_kept_too_long(error: Exception) -> bool:
 
 def _untrusted(error: Exception) -> Trouble:
     words = f"its certificate is not trusted: {getattr(error, 'certificate_error', None) or error}"
-    hint = (
-        "set SSL_CERT_FILE to the certificates you trust, and look whether base_url should begin with http:"
-    )
+    hint = "set SSL_CERT_FILE to the certificates that you trust"
     return Trouble("connection", words, hint, retryable=False)
+
+
+def _no_tls(error: Exception) -> Trouble:
+    words = f"no secure connection could be made: {getattr(error, 'os_error', None) or error}"
+    return Trouble("connection", words, "look whether base_url should begin with http:", retryable=False)
 
 
 def _unresolved(_: Exception) -> Trouble:
@@ -186,7 +189,8 @@ def _no_url(error: Exception) -> Trouble:
 
 #: The first that fits; kinds of errors before the kinds they are kinds of.
 _TROUBLES: tuple[tuple[tuple[type[Exception], ...], Callable[[Exception], Trouble]], ...] = (
-    ((aiohttp.ClientConnectorCertificateError, aiohttp.ClientConnectorSSLError, ssl.SSLError), _untrusted),
+    ((aiohttp.ClientConnectorCertificateError, ssl.SSLCertVerificationError), _untrusted),
+    ((aiohttp.ClientConnectorSSLError, ssl.SSLError), _no_tls),
     ((aiohttp.ClientConnectorDNSError,), _unresolved),
     ((aiohttp.ConnectionTimeoutError, httpx.ConnectTimeout, httpx.PoolTimeout), _slow_to_reach),
     ((aiohttp.ClientConnectorError, httpx.ConnectError, httpx.ProxyError), _unreached),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,7 +11,8 @@ from msgspec import Raw
 
 from actors.compaction.policy import Limits
 from actors.llm.base import LLMClient
-from actors.pod.budget import Budget
+from actors.llm.prices import Prices, cost
+from actors.pod.budget import Budget, Totals
 from actors.pod.calls import ToolRunner
 from actors.pod.models import Models, label
 from actors.pod.parts import PodParts
@@ -18,25 +20,37 @@ from actors.runtime.bus import Bus
 from actors.sessions.head import SessionHead, new_session_id
 from actors.sessions.log import SessionLog
 from actors.sessions.store import SessionStore
-from actors.tools.base import Toolbox
-from actors.tools.builtin import builtin
-from protocol.manifest import BudgetSection, PodManifest
+from actors.tools.base import Tool, Toolbox
+from protocol.errors import BudgetError
+from protocol.manifest import BudgetSection, ModelSection, PodManifest
+from protocol.usage import Usage
 from protocol.wire import encode
 
 _NO_BUDGET = BudgetSection()
+_NO_MODEL = ModelSection()
+
+#: From what a call used to what it cost in US dollars.
+Price = Callable[[Usage | None], float | None]
 
 
 class Assembly:
     """Makes the parts of pods for one system; pods of the same manifest share what can be shared."""
 
     def __init__(
-        self, store: SessionStore, bus: Bus, outputs: Path | None, on_conflict: Literal["fork", "refuse"]
+        self,
+        store: SessionStore,
+        bus: Bus,
+        outputs: Path | None,
+        on_conflict: Literal["fork", "refuse"],
+        prices: Prices,
     ) -> None:
         self._store = store
         self._bus = bus
         self._outputs = outputs
         self._on_conflict = on_conflict
+        self._prices = prices
         self.models = Models()
+        self.totals = Totals()
         self._opening: tuple[PodManifest, Raw] | None = None
         self._limits: tuple[PodManifest, Limits] | None = None
         self._tools: tuple[PodManifest, tuple[Any, ...], ToolRunner] | None = None
@@ -46,6 +60,7 @@ class Assembly:
     ) -> PodParts:
         """The parts of one pod. Raises ManifestError, ModelError, BudgetError, ToolDefinitionError."""
         chosen = self.models.client(manifest.model) if client is None else client
+        price = self._price_of(manifest, client)
         return PodParts(
             name=name,
             manifest=manifest,
@@ -58,16 +73,40 @@ class Assembly:
             opening=self._opened_with(manifest),
             limits=self._limits_of(manifest),
             on_conflict=self._on_conflict,
-            budget=None if manifest.budget == _NO_BUDGET else Budget(manifest.budget),
+            price=price,
+            totals=self.totals,
+            budget=self._budget_of(manifest, price),
         )
 
     def _runner(self, manifest: PodManifest, tools: tuple[Any, ...]) -> ToolRunner:
         last = self._tools
         if last is None or last[0] is not manifest or last[1] != tools:
-            chosen: Iterable[Any] = (*builtin(manifest.tools.builtin), *tools)
+            chosen: Iterable[Any] = (*_builtin(manifest.tools.builtin), *tools)
             toolbox = Toolbox(chosen, output_cap=manifest.tools.output_cap, keep_in=self._outputs)
             last = self._tools = (manifest, tools, ToolRunner(toolbox, manifest))
         return last[2]
+
+    def _price_of(self, manifest: PodManifest, client: LLMClient | None) -> Price:
+        """What a call costs: by the manifest's model, unless a client of its own answers instead."""
+        section = manifest.model
+        if client is not None and section == _NO_MODEL:
+            return _unknown_price
+        return partial(self._cost, label(section))
+
+    def _cost(self, model: str, usage: Usage | None) -> float | None:
+        return cost(model, usage, self._prices)
+
+    def _budget_of(self, manifest: PodManifest, price: Price) -> Budget | None:
+        limits = manifest.budget
+        if limits == _NO_BUDGET:
+            return None
+        if limits.cost_usd is not None and price(Usage(1, 1)) is None:
+            raise BudgetError(
+                f"pod {manifest.name!r} has a budget of cost_usd, and nobody knows what its model "
+                f"{label(manifest.model)} costs",
+                hint="give its price in a table (PodSystem(prices=…)), or limit tokens instead",
+            )
+        return Budget(limits)
 
     def _limits_of(self, manifest: PodManifest) -> Limits:
         if self._limits is None or self._limits[0] is not manifest:
@@ -84,3 +123,16 @@ class Assembly:
 def _name_of(client: LLMClient) -> str:
     """What a client that was given is called in events."""
     return str(getattr(client, "model", None) or type(client).__name__)
+
+
+def _unknown_price(_: Usage | None) -> float | None:
+    """Of a client that was given nobody knows what its calls cost."""
+    return None
+
+
+def _builtin(names: tuple[str, ...]) -> Iterable[Tool]:
+    if not names:
+        return ()
+    from actors.tools.builtin import builtin  # noqa: PLC0415 - paid for by pods that have any
+
+    return builtin(names)

@@ -85,3 +85,21 @@ class Budget:
         self.cost += cost
         if self.parent is not None:
             self.parent._add(tokens, cost)  # noqa: SLF001 - the same class, one floor up
+
+
+class Totals:
+    """What all pods of a system have consumed together; unknown stays None until something is known."""
+
+    __slots__ = ("calls", "cost", "usage")
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.usage = Usage()
+        self.cost: float | None = None
+
+    def count(self, usage: Usage | None, cost: float | None) -> None:
+        """Add one call."""
+        self.usage = usage or Usage() if self.calls == 0 else self.usage + (usage or Usage())
+        self.calls += 1
+        if cost is not None:
+            self.cost = cost if self.cost is None else self.cost + cost

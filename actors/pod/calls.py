@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from actors.tools.base import Toolbox, ToolContext
-from actors.tools.cancel import Cancel
 from actors.tools.schedule import run_batch
 from actors.tools.scope import resolved
 from protocol.items import ToolCall, ToolResult
@@ -39,18 +38,20 @@ class ToolRunner:
         """What the model is told of the tools."""
         return self.toolbox.specs
 
+    def context(self, pod: str) -> ToolContext:
+        """The context of a call outside of a batch, for the little workers of ``pod``."""
+        return ToolContext(pwd=self._pwd, scope=self._scope, pod=pod, extras=self._extras)
+
     async def run(
         self, pod: str, calls: list[ToolCall], starting: Starting, ending: Ending, progress: Progress
     ) -> None:
         """Run a batch of calls of ``pod``; cancelling ends it and tells every tool that is at work."""
-        cancel = Cancel()
 
         def context(call: ToolCall) -> ToolContext:
             starting(call)
             return ToolContext(
                 pwd=self._pwd,
                 scope=self._scope,
-                cancel=cancel,
                 pod=pod,
                 call_id=call.id,
                 progress=lambda text: progress(call, text),

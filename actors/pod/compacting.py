@@ -175,7 +175,13 @@ class CompactingActor(SessionActor):
         self._commit(lambda: then(error))
 
 
-def _as_failure(error: BaseException) -> BaseException:
+def _as_failure(error: BaseException) -> CompactionFailed:
+    """Why a compaction failed, whatever ended it."""
+    if isinstance(error, CompactionFailed):
+        return error
     if isinstance(error, asyncio.CancelledError):
         return CompactionFailed("the compaction was cancelled")
-    return error
+    told = Failure.of(error)
+    failed = CompactionFailed(f"the history could not be compacted: {told.message}", hint=told.hint)
+    failed.__cause__ = error
+    return failed

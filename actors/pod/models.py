@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
+from typing import TYPE_CHECKING
 
 from actors.llm.base import LLMClient
-from actors.llm.http import HttpPool
-from actors.llm.offline import OfflineClient
-from actors.llm.openai import OpenAIClient
-from actors.llm.presets import PRESETS, Preset
-from protocol.errors import ManifestError, MissingKey
+from protocol.errors import ManifestError
 from protocol.manifest import ModelSection
+
+if TYPE_CHECKING:
+    from actors.llm.http import HttpPool
 
 
 class Models:
@@ -27,24 +26,36 @@ class Models:
             client = self._clients[section] = self._made(section)
         return client
 
+    # Imported by the first pod that needs them: together they cost as much as all the rest of polypod.
+
     def _made(self, section: ModelSection) -> LLMClient:
         if section.scheme == "offline":
+            from actors.llm.offline import OfflineClient  # noqa: PLC0415
+
             return OfflineClient()
-        preset = PRESETS.get(section.scheme)
-        if preset is None:
-            known = ", ".join(["offline", *PRESETS])
+        return self._over_http(section)
+
+    def _over_http(self, section: ModelSection) -> LLMClient:
+        from actors.llm.anthropic import AnthropicClient  # noqa: PLC0415
+        from actors.llm.http import HttpPool  # noqa: PLC0415
+        from actors.llm.openai import OpenAIClient  # noqa: PLC0415
+        from actors.llm.presets import PRESETS, server_for  # noqa: PLC0415
+
+        if section.scheme not in PRESETS:
             raise ManifestError(
                 f"manifest: model.scheme: no model server of the kind {section.scheme!r}",
-                hint=f"known kinds: {known}",
+                hint=f"known kinds: {', '.join(['offline', *PRESETS])}",
             )
+        server = server_for(section.scheme, base_url=section.base_url, api_key_env=section.api_key_env)
         if self._http is None:
             self._http = HttpPool()
-        return OpenAIClient(
-            section.base_url or preset.base_url,
+        made = AnthropicClient if section.scheme == "anthropic" else OpenAIClient
+        return made(
+            server.base_url,
             section.model_id,
-            _key(section, preset),
+            server.api_key,
             http=self._http,
-            start_command=preset.start_command,
+            start_command=server.start_command,
         )
 
     async def aclose(self) -> None:
@@ -56,15 +67,3 @@ class Models:
 def label(section: ModelSection) -> str:
     """What a model is called in events and messages."""
     return f"{section.scheme}/{section.model_id}" if section.model_id else section.scheme
-
-
-def _key(section: ModelSection, preset: Preset) -> str | None:
-    """The key, from the variable that the manifest names, or the vendor's own at the vendor's own URL."""
-    own = section.base_url in {None, preset.base_url}
-    variable = section.api_key_env or (preset.key_env if own else None)
-    if variable is None:
-        return None
-    key = os.environ.get(variable, "").strip()
-    if not key:
-        raise MissingKey(variable, what=f"model {label(section)}")
-    return key

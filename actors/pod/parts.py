@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 from msgspec import Raw
 
 from actors.compaction.policy import Limits
 from actors.llm.base import LLMClient
-from actors.pod.budget import Budget
+from actors.pod.budget import Budget, Totals
 from actors.pod.calls import ToolRunner
 from actors.runtime.bus import Bus
 from actors.sessions.log import SessionLog
 from actors.sessions.store import SessionStore
 from protocol.manifest import PodManifest
+from protocol.usage import Usage
 
 
 class PodParts:
@@ -30,8 +32,10 @@ class PodParts:
         "name",
         "on_conflict",
         "opening",
+        "price",
         "store",
         "tools",
+        "totals",
     )
 
     def __init__(
@@ -46,6 +50,8 @@ class PodParts:
         log: SessionLog,
         store: SessionStore,
         opening: Raw,
+        price: Callable[[Usage | None], float | None],
+        totals: Totals,
         budget: Budget | None,
         limits: Limits,
         on_conflict: Literal["fork", "refuse"] = "fork",
@@ -60,6 +66,10 @@ class PodParts:
         self.store = store
         #: The manifest as the session's first entry keeps it.
         self.opening = opening
+        #: What a call cost in US dollars, None where nobody knows.
+        self.price = price
+        #: Where the whole system's calls are summed.
+        self.totals = totals
         self.budget = budget
         self.limits = limits
         self.on_conflict = on_conflict

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any
 
 from pykka._envelope import Envelope
@@ -184,8 +185,11 @@ class PodActor(RunningActor):
     def on_stop(self) -> Any:
         if self._busy or self._run is not None:
             return self._wind_down()
-        self._close()
-        return None
+        pending = self._record_end(None)
+        if pending is None:
+            self._closed(None)
+            return None
+        return self._close_after(pending, None)
 
     async def _wind_down(self) -> None:
         """End the run that goes on as cancelled, then close."""
@@ -194,24 +198,42 @@ class PodActor(RunningActor):
         if self._step is not None:
             self._step.cancel()
             await asyncio.wait({self._step}, timeout=STOP_GRACE)
-        self._close()
-
-    def _close(self) -> None:
+        if self._commit_under_way is not None:
+            await self._settle_after(self._commit_under_way)
         run, self._run = self._run, None
-        paused = self._state is PodState.PAUSED
+        pending = self._record_end(run)
+        if pending is not None:
+            await self._settle_after(pending)
+        self._closed(run)
+
+    async def _close_after(self, pending: Future[None], run: RunState | None) -> None:
+        await self._settle_after(pending)
+        self._closed(run)
+
+    async def _settle_after(self, pending: Future[None]) -> None:
+        """Wait for a commit at the pod's end, when no message can bring word of it any more."""
         try:
-            if run is not None and not paused:
+            await asyncio.wait_for(asyncio.wrap_future(pending), STOP_GRACE)
+        except (SessionError, TimeoutError):
+            self._log.roll_back()
+        else:
+            self._log.settle()
+
+    def _record_end(self, run: RunState | None) -> Future[None] | None:
+        """The last entries; what cannot be kept any more is left out, and the session restores as it is."""
+        try:
+            if run is not None and self._state is not PodState.PAUSED:
                 self._answer_open_calls(run)
                 self._log.record(
                     RunEnd, run.run_id, outcome="cancelled", steps=run.steps, usage=run.usage or Usage()
                 )
             self._log.record(PodStoppedEvent)
-            pending = self._log.commit()
-            if pending is not None:
-                pending.result(STOP_GRACE)
-                self._log.settle()
-        except (SessionError, TimeoutError):
+            return self._log.commit()
+        except SessionError:
             self._log.roll_back()
+            return None
+
+    def _closed(self, run: RunState | None) -> None:
         self._parts.store.release(self._head.session_id)
         self._to(PodState.STOPPED)
         self._turn_away(run)

@@ -66,6 +66,7 @@ class SessionActor(AsyncActor):
         self._step: asyncio.Task[None] | None = None
         self._then: Callable[[Any, BaseException | None], None] | None = None
         self._committing = False
+        self._commit_under_way: Future[None] | None = None
         self._commits: list[Commit] | None = None
         self._branching = False
         #: A run that the log says has begun and not ended.
@@ -187,7 +188,7 @@ class SessionActor(AsyncActor):
     def _tell(self, kind: type[Event], **fields: Any) -> None:
         """Tell a transient event, if anybody listens."""
         parts = self._parts
-        if parts.bus.silent or not parts.bus.listens(parts.name):
+        if parts.bus.silent or not parts.bus.listens(parts.name, kind):
             return
         self._log.tell(
             kind(
@@ -268,6 +269,7 @@ class SessionActor(AsyncActor):
             then()
             return
         self._committing = True
+        self._commit_under_way = pending
         commit = Commit(then, refused)
         pending.add_done_callback(lambda done: self._post(CommitEnded(commit, done.exception())))
 
@@ -302,6 +304,7 @@ class SessionActor(AsyncActor):
 
     def _on_commit_ended(self, message: CommitEnded) -> None:
         self._committing = False
+        self._commit_under_way = None
         commits, self._commits = self._commits or (), None
         if message.error is not None:
             self._log.roll_back()

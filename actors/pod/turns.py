@@ -139,10 +139,12 @@ class TurnActor(CompactingActor):
         budget = self._budget
         if budget is None:
             return None
-        tokens = self._context.occupancy() + (self._parts.manifest.worker.max_tokens or 0)
-        exceeded = budget.exceeded(tokens)
+        prompt, answer = self._context.occupancy(), self._parts.manifest.worker.max_tokens or 0
+        tokens = prompt + answer
+        cost = self._parts.price(Usage(prompt, answer)) or 0.0
+        exceeded = budget.exceeded(tokens, cost)
         if exceeded is None:
-            run.held = budget.reserve(tokens, 0.0)
+            run.held = budget.reserve(tokens, cost)
         return exceeded
 
     def _out_of_budget(self, run: RunState, exceeded: Exceeded) -> None:
@@ -152,7 +154,8 @@ class TurnActor(CompactingActor):
         self._advance()
 
     def _answered(self, run: RunState, answer: Answer | None, error: BaseException | None) -> None:
-        self._settle(run, None if answer is None else answer.usage)
+        cost = None if answer is None else self._parts.price(answer.usage)
+        self._settle(run, None if answer is None else answer.usage, cost)
         if run is not self._run:  # the store failed meanwhile, and the run with it
             self._advance()
             return
@@ -170,9 +173,10 @@ class TurnActor(CompactingActor):
             model=answer.model,
             stop_reason=answer.stop_reason,
             usage=answer.usage,
+            cost=cost,
         )
         self._context.measured(len(self._head.items) - 1, answer.usage)
-        self._count(run, answer.usage)
+        self._count(run, answer.usage, cost)
         if not answer.item.calls:
             self._tell(TurnEnd, turn=run.steps)
         self._advance()
@@ -199,16 +203,19 @@ class TurnActor(CompactingActor):
         overflow = isinstance(error, ModelError) and error.kind == "context_overflow"
         return overflow and policy.after_overflow(self._guard, len(self._head.items))
 
-    def _settle(self, run: RunState, usage: Usage | None) -> None:
+    def _settle(self, run: RunState, usage: Usage | None, cost: float | None) -> None:
         held, run.held = run.held, None
         if held is not None and self._budget is not None:
-            self._budget.settle(held, usage, None)
+            self._budget.settle(held, usage, cost)
 
-    def _count(self, run: RunState, usage: Usage | None) -> None:
+    def _count(self, run: RunState, usage: Usage | None, cost: float | None) -> None:
         used = usage or Usage()
         run.usage = used if run.usage is None else run.usage + used
         self._usage = used if self._usage is None else self._usage + used
-        self._tell(UsageUpdate, usage=used, run_usage=run.usage)
+        if cost is not None:
+            self._cost = cost if self._cost is None else self._cost + cost
+        self._parts.totals.count(usage, cost)
+        self._tell(UsageUpdate, usage=used, run_usage=run.usage, cost=cost)
 
     # -- a batch of calls ------------------------------------------------------------------------
 

@@ -32,6 +32,8 @@ _PYKKA_MESSAGES = frozenset(
     }
 )
 
+#: What ends not only an actor but its loop.
+_FATAL = (KeyboardInterrupt, SystemExit)
 #: In the place of an actor's task: it has not begun, or handles what waited behind an ``async`` handler.
 _NOT_BEGUN = "not begun"
 _CATCHING_UP = "catching up"
@@ -99,6 +101,8 @@ class Inbox:
 
     def put(self, envelope: Envelope[Any], /) -> None:
         """Deliver a message, from any thread. Raises pykka.ActorDeadError if the loop is closed."""
+        if isinstance(envelope.reply_to, AsyncFuture):
+            envelope.reply_to._loop = self.mailroom.loop
         self.mailroom.send(self.actor, envelope.message, envelope.reply_to)
 
     def get(self) -> Envelope[Any]:
@@ -138,7 +142,11 @@ class AsyncActorRef(pykka.ActorRef[A]):
         if self.actor_stopped._set:
             raise pykka.ActorDeadError(f"{self} not found")
         inbox = self.actor_inbox
-        inbox.mailroom.send(inbox.actor, message, None)
+        try:
+            inbox.mailroom.send(inbox.actor, message, None)
+        except pykka.ActorDeadError:
+            inbox.actor._end()
+            raise
 
     def ask(self, message: Any, *, block: bool = True, timeout: float | None = None) -> Any:
         """Send ``message``; its reply if ``block`` (at most ``timeout`` seconds), or a future of it.
@@ -156,8 +164,9 @@ class AsyncActorRef(pykka.ActorRef[A]):
             try:
                 inbox.mailroom.send(inbox.actor, message, future)
             except pykka.ActorDeadError as error:
+                inbox.actor._end()
                 future.set_exception(error)
-        return future.get(timeout=timeout) if block else future
+        return future._got(timeout) if block else future
 
     def stop(self, *, block: bool = True, timeout: float | None = None) -> Any:
         """Ask the actor to stop: True once it has, False if it was dead; a future if not ``block``.
@@ -289,7 +298,6 @@ class AsyncActor(pykka.Actor):
                     reply_to.set(response)
         except BaseException as error:  # noqa: BLE001 - goes to who asked, or ends the actor
             self._raised(error, reply_to)
-            del reply_to  # or the error would hold its traceback, that this frame, and that the error
 
     def _raised(self, error: BaseException, reply_to: AsyncFuture[Any] | None) -> None:
         """A plain handler raised ``error``."""
@@ -297,7 +305,7 @@ class AsyncActor(pykka.Actor):
         hook = self._failed(error, reply_to)
         if hook is not None:
             self._await(hook, None)
-        if isinstance(error, KeyboardInterrupt | SystemExit):
+        if isinstance(error, _FATAL):
             raise error
 
     def defer_reply(self) -> AsyncFuture[Any]:
@@ -324,10 +332,10 @@ class AsyncActor(pykka.Actor):
             hook = self._failed(error, reply_to)
             if hook is not None:
                 await hook
-            if isinstance(error, KeyboardInterrupt | SystemExit):
+            if isinstance(error, _FATAL):
                 raise
         finally:
-            self._reply_to = reply_to = None
+            self._reply_to = None
             self._catch_up()
 
     def _catch_up(self) -> None:
@@ -353,16 +361,25 @@ class AsyncActor(pykka.Actor):
         self, error: BaseException, reply_to: AsyncFuture[Any] | None
     ) -> Coroutine[Any, Any, None] | None:
         """A handler failed: tell who asked, or end the actor; what is left to be awaited of that."""
-        if reply_to is not None and not reply_to.done():
-            if logger.isEnabledFor(logging.DEBUG):
-                logger.debug("Exception returned from %s to caller:", self, exc_info=error)
-            reply_to.set_exception(error)
-        fatal = isinstance(error, KeyboardInterrupt | SystemExit)
-        if self.actor_stopped._set or (reply_to is not None and not fatal):
+        if isinstance(error, _FATAL):
+            if reply_to is not None and not reply_to.done():
+                reply_to.set_exception(_ended_by(self, error))
+        elif reply_to is not None:
+            self._tell_error(error, reply_to)
+            return None
+        if self.actor_stopped._set:
             return None
         info = (type(error), error, error.__traceback__)
         self._handle_failure(*info)
         return self._hook(lambda: self.on_failure(*info))
+
+    def _tell_error(self, error: BaseException, reply_to: AsyncFuture[Any]) -> None:
+        if reply_to.done():
+            logger.error("Unhandled exception in %s after its reply:", self, exc_info=error)
+            return
+        if logger.isEnabledFor(logging.DEBUG):
+            logger.debug("Exception returned from %s to caller:", self, exc_info=error)
+        reply_to.set_exception(error)
 
     def _handle_failure(self, exception_type: Any, exception_value: Any, traceback: Any) -> None:
         """Log a failure and end the actor."""
@@ -392,15 +409,19 @@ class AsyncActor(pykka.Actor):
         """
         try:
             response = hook()
-        except Exception as error:  # noqa: BLE001
+        except BaseException as error:
             self._handle_failure(type(error), error, error.__traceback__)
+            if isinstance(error, _FATAL):
+                raise
             return None
         return self._await_hook(response) if isinstance(response, CoroutineType) else None
 
     async def _await_hook(self, hook: Coroutine[Any, Any, None]) -> None:
         try:
             await hook
-        except Exception as error:  # noqa: BLE001
+        except BaseException as error:
+            if isinstance(error, _FATAL) or _cancelled_from_outside(error):
+                raise
             self._handle_failure(type(error), error, error.__traceback__)
 
     def _refuse(self, envelope: Envelope[Any]) -> None:
@@ -413,6 +434,12 @@ class AsyncActor(pykka.Actor):
         else:
             dead = f"{self.actor_ref} stopped before handling the message"
             reply_to.set_exception(pykka.ActorDeadError(dead))
+
+
+def _ended_by(actor: AsyncActor, error: BaseException) -> pykka.ActorDeadError:
+    dead = pykka.ActorDeadError(f"{actor} was ended by {type(error).__name__}")
+    dead.__cause__ = error
+    return dead
 
 
 def _cancelled_from_outside(error: BaseException) -> bool:

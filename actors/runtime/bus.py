@@ -8,13 +8,15 @@ import threading
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Collection, Iterator
-from typing import Self, cast
+from typing import Any, Self, TypeVar, cast
 
 import pykka
 
 from actors.runtime.future import AsyncFuture
 from protocol import errors
 from protocol.events import EVENTS, TRANSIENT_EVENTS, Event, Lagged, PodStopped
+
+C = TypeVar("C", bound=Collection[Any])
 
 #: Events that wait for a subscriber before the oldest are dropped.
 QUEUE_SIZE = 10_000
@@ -264,9 +266,9 @@ class Bus:
         self.loop: asyncio.AbstractEventLoop | None = None
         self._of_all: tuple[_Queue, ...] = ()
         self._of_pod: dict[str, tuple[_Queue, ...]] = {}
-        #: Who hears what is only told: of all pods whether anybody, else the pods' names.
-        self._all_heard = False
-        self._heard: set[str] = set()
+        #: Which kinds of what is only told are heard: of all pods, and of single ones besides.
+        self._heard_of_all: frozenset[type[Event]] = frozenset()
+        self._heard: dict[str, frozenset[type[Event]]] = {}
         #: Whether nobody listens at all, so that the hottest question costs one look.
         self.silent = True
         # Reentrant: a subscription may be collected, and so closed, while this thread holds it.
@@ -290,9 +292,13 @@ class Bus:
                     if kind in queue.kinds:
                         queue.put(event)
 
-    def listens(self, pod: str) -> bool:
-        """Whether anybody would hear what is only told of ``pod``: for nobody it need not be made."""
-        return self._all_heard or pod in self._heard
+    def listens(self, pod: str, kind: type[Event] | None = None) -> bool:
+        """Whether anybody would hear what is only told of ``pod`` (or one kind of it): for nobody it
+        need not be made.
+        """
+        if kind is None:
+            return bool(self._heard_of_all) or pod in self._heard
+        return kind in self._heard_of_all or kind in self._heard.get(pod, ())
 
     def subscribe(
         self,
@@ -323,15 +329,12 @@ class Bus:
         """Have a pod (None: all pods) go to those of its queues that are open, and to ``added``."""
         known = self._of_all if pod is None else self._of_pod.get(pod, ())
         queues = tuple(queue for queue in (*known, *added) if not queue.closed)
-        heard = any(not queue.kinds.isdisjoint(_ONLY_TOLD) for queue in queues)
+        heard = _ONLY_TOLD & frozenset[type[Event]]().union(*(queue.kinds for queue in queues))
         if pod is None:
-            self._of_all, self._all_heard = queues, heard
+            self._of_all, self._heard_of_all = queues, heard
         else:
-            if queues:
-                self._of_pod[pod] = queues
-            else:
-                self._of_pod.pop(pod, None)
-            (self._heard.add if heard else self._heard.discard)(pod)
+            _put(self._of_pod, pod, queues)
+            _put(self._heard, pod, heard)
         self.silent = not self._of_all and not self._of_pod
 
     def _queues(self) -> list[_Queue]:
@@ -351,9 +354,17 @@ class Bus:
             for queue in queues:
                 queue.closed = True
             self._of_all, self._of_pod = (), {}
-            self._all_heard, self._heard, self.silent = False, set(), True
+            self._heard_of_all, self._heard, self.silent = frozenset(), {}, True
         for queue in queues:
             queue.wake()
+
+
+def _put(index: dict[str, C], pod: str, value: C) -> None:
+    """Keep ``value`` under the pod's name, if there is anything in it."""
+    if value:
+        index[pod] = value
+    else:
+        index.pop(pod, None)
 
 
 def _kinds(kinds: Collection[type[Event]] | type[Event] | None) -> frozenset[type[Event]]:

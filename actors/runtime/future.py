@@ -121,8 +121,7 @@ class AsyncFuture(pykka.Future[T], Awaitable[T]):
             self._done = True
             callbacks, self._callbacks = self._callbacks, None
         if callbacks is not None:
-            for callback in callbacks:
-                _called(callback)
+            _call_all(callbacks)
 
     def set_get_hook(self, func: Callable[[float | None], T]) -> None:
         """Have ``func(timeout)`` bring the value when it is asked for. Raises queue.Full if it is there."""
@@ -134,9 +133,12 @@ class AsyncFuture(pykka.Future[T], Awaitable[T]):
     def _keep(self, value: T) -> None:
         """Remember what a hook gave; of two threads that asked at once, the first one's stands."""
         with _lock:
-            if not self._done:
-                self._value = value
-                self._done = True
+            if self._done:
+                return
+            self._value = value
+            self._done = True
+            callbacks, self._callbacks = self._callbacks, None
+        _call_all(callbacks)
 
     # -- the taker's side ------------------------------------------------------------------------
 
@@ -144,6 +146,9 @@ class AsyncFuture(pykka.Future[T], Awaitable[T]):
         """Call ``callback`` once the value is there: on the thread that sets it, or now. What it
         raises is logged.
         """
+        if self._get_hook is not None and not self._done:
+            _on_thread(self.get).when_done(callback)
+            return
         with _lock:
             if not self._done:
                 if self._callbacks is None:
@@ -151,7 +156,7 @@ class AsyncFuture(pykka.Future[T], Awaitable[T]):
                 else:
                     self._callbacks.append(callback)
                 return
-        _called(callback)
+        _call_all([callback])
 
     def _forget(self, callback: Callable[[], object]) -> None:
         """Whoever gave ``callback`` waits no more."""
@@ -167,6 +172,10 @@ class AsyncFuture(pykka.Future[T], Awaitable[T]):
         """
         if not self._done:
             self._refuse_deadlock()
+        return self._got(timeout)
+
+    def _got(self, timeout: float | None) -> T:
+        if not self._done:
             self._wait(timeout)
         return self._outcome()
 
@@ -207,38 +216,30 @@ class AsyncFuture(pykka.Future[T], Awaitable[T]):
 
     def _check_alive(self) -> None:
         if self._loop is not None and self._loop.is_closed() and not self._done:
-            raise pykka.ActorDeadError("the event loop of the actor was closed before it answered")
+            raise pykka.ActorDeadError("the event loop that has to bring the value is closed")
 
     def _outcome(self) -> T:
-        if self._error is None:
-            return cast("T", self._value)
-        try:
-            raise self._error.with_traceback(self._traceback)
-        finally:
-            del self  # or the error would hold its traceback, that this frame, and that the error
+        if self._error is not None:
+            raise self._error.with_traceback(self._traceback)  # else it would grow with each raise
+        return cast("T", self._value)
 
     def __await__(self) -> Generator[Any, None, T]:
         if not self._done:
             if self._get_hook is not None:
-                hook = self._get_hook
-                self._keep((yield from _on_thread(lambda: hook(None)).__await__()))
-            else:
-                yield from self._awaited()
+                return (yield from _on_thread(self.get).__await__())
+            loop = asyncio.get_running_loop()
+            if self._loop is not loop:
+                self._check_alive()
+            waiter = _Waiter(loop)
+            self.when_done(waiter.wake)
+            try:
+                yield from waiter.future
+            finally:
+                if not self._done:
+                    self._forget(waiter.wake)
         return self._outcome()
 
     __iter__ = __await__
-
-    def _awaited(self) -> Generator[Any, None, None]:
-        loop = asyncio.get_running_loop()
-        if self._loop is not loop:
-            self._check_alive()
-        waiter = _Waiter(loop)
-        self.when_done(waiter.wake)
-        try:
-            yield from waiter.future
-        finally:
-            if not self._done:
-                self._forget(waiter.wake)
 
     # -- made of others --------------------------------------------------------------------------
 
@@ -291,7 +292,7 @@ class _Derived(AsyncFuture[T]):
             if not source.done():
                 source.when_done(lambda: self._wait_for_rest(rest, callback))
                 return
-        _called(callback)
+        _call_all([callback])
 
     def _blocked_by(self, running: asyncio.AbstractEventLoop) -> bool:
         return any(isinstance(s, AsyncFuture) and s._blocked_by(running) for s in self._sources)
@@ -309,7 +310,9 @@ class _Derived(AsyncFuture[T]):
         else:
             self._keep(self._combine(values))
 
-    def _awaited(self) -> Generator[Any, None, None]:
+    def __await__(self) -> Generator[Any, None, T]:
+        if self._done:
+            return self._outcome()
         values = []
         try:
             for source in self._sources:
@@ -317,8 +320,11 @@ class _Derived(AsyncFuture[T]):
         except Exception as error:  # noqa: BLE001 - recovered from, or raised again
             self._keep(self._recovered(error))
         else:
-            if not self._done:  # nobody else has worked it out meanwhile
+            if not self._done:  # or somebody else has worked it out meanwhile
                 self._keep(self._combine(values))
+        return self._outcome()
+
+    __iter__ = __await__
 
     def _recovered(self, error: Exception) -> T:
         if self._recover is None:
@@ -350,12 +356,13 @@ class _Waiter:
             self.future.set_result(None)
 
 
-def _called(callback: Callable[[], object]) -> None:
+def _call_all(callbacks: list[Callable[[], object]] | None) -> None:
     """Call what waits for a future: its errors are not those of the actor that sets the value."""
-    try:
-        callback()
-    except Exception:
-        logger.exception("Unhandled exception in a callback of a future:")
+    for callback in callbacks or ():
+        try:
+            callback()
+        except Exception:
+            logger.exception("Unhandled exception in a callback of a future:")
 
 
 def _left(deadline: float | None) -> float:

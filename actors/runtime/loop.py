@@ -104,6 +104,7 @@ class Mailroom:
                 self.loop.call_soon_threadsafe(self._deliver)
         except RuntimeError as error:
             self._awake = False
+            self._mail.clear()  # who waits for an answer learns that the loop is closed
             raise pykka.ActorDeadError("the event loop of the actor is closed") from error
 
     def _deliver(self) -> None:
@@ -189,7 +190,8 @@ class LoopThread:
         return self._thread.is_alive() and not self._loop.is_closed()
 
     def _run(self, started: threading.Event) -> None:
-        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+        # SystemExit out of a handler ends the loop like any thread: without a word.
+        with contextlib.suppress(SystemExit), asyncio.Runner(loop_factory=lambda: self._loop) as runner:
             loop = runner.get_loop()
             loop.call_soon(started.set)
             loop.run_forever()

@@ -47,31 +47,29 @@ J = TypeVar("J", bound=Job)
 class Committer(Generic[J]):
     """Runs ``commit`` with all jobs that have gathered, in order, in one thread.
 
-    ``commit`` must call ``done`` on each job and not raise. The thread starts with the first job and
+    ``commit`` must call ``done`` on each job and not raise; it gets at most ``group`` jobs at once. More
+    than ``limit`` bytes that wait are too many. The thread starts with the first job and
     is a daemon: an exit without ``close`` loses what nobody was told of. ``put`` belongs to one thread.
     """
 
-    #: Jobs that go together at most, so that one commit stays short.
-    GROUP = 1024
+    #: Bytes that may wait.
+    LIMIT = 256 << 20
 
-    def __init__(self, name: str, commit: Callable[[list[J]], None], *, limit: int = 64 << 20) -> None:
+    def __init__(
+        self, name: str, commit: Callable[[list[J]], None], *, group: int = 1024, limit: int = LIMIT
+    ) -> None:
         self._name = name
         self._commit = commit
+        self._group = group
         self._limit = limit
         self._jobs: SimpleQueue[J | _Marker] = SimpleQueue()
         self._thread: threading.Thread | None = None
-        # Each of these has one writer: the caller's thread, or ours.
+        # The first is only written by the caller's thread, the other by ours.
         self._given = self._finished = 0
-        self._given_bytes = self._finished_bytes = 0
-
-    @property
-    def idle(self) -> bool:
-        """Whether nothing waits or is at work."""
-        return self._given == self._finished
 
     def put(self, job: J) -> Future[None]:
         """Commit ``job`` soon; its future. Raises StoreError where the disk has fallen behind."""
-        waiting = self._given_bytes - self._finished_bytes
+        waiting = self._given - self._finished
         if waiting > self._limit:
             raise StoreError(
                 f"{self._name} has fallen behind: {waiting >> 20} MiB wait to be written",
@@ -80,8 +78,7 @@ class Committer(Generic[J]):
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name=f"commit {self._name}", daemon=True)
             self._thread.start()
-        self._given += 1
-        self._given_bytes += job.size
+        self._given += job.size
         job.future = Future()
         self._jobs.put(job)
         return job.future
@@ -109,8 +106,7 @@ class Committer(Generic[J]):
             group, marker = self._gather()
             if group:
                 self._commit(group)
-                self._finished_bytes += sum([job.size for job in group])
-                self._finished += len(group)
+                self._finished += sum([job.size for job in group])
             if marker is not None:
                 marker.reached.set()
                 if marker.last:
@@ -122,7 +118,7 @@ class Committer(Generic[J]):
         item = self._jobs.get()
         while not isinstance(item, _Marker):
             group.append(item)
-            if len(group) >= self.GROUP:
+            if len(group) >= self._group:
                 return group, None
             try:
                 item = self._jobs.get_nowait()

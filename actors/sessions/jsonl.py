@@ -49,6 +49,7 @@ class JsonLinesStore(SessionStore):
         self.folder = Path(folder).expanduser().absolute()
         self.url = f"jsonl:{folder}" + ("?durability=power" if durability == "power" else "")
         self._own = self.folder / ".polypod"
+        self._drafts = self._own / "drafts"
         self._sync = durability == "power"
         self._lock = WriterLock(self._own / "writers")
         self._claims = Claims(self._own / "claims", self._lock)
@@ -59,8 +60,9 @@ class JsonLinesStore(SessionStore):
         self._places: dict[str, tuple[int, int]] = {}
         self._closed = False
         with self._translated():
-            for each in ("claims", "children", "writers"):
+            for each in ("claims", "children", "drafts", "writers"):
                 make_private(self._own / each)
+            self._sweep()
 
     # -- the log
 
@@ -79,7 +81,8 @@ class JsonLinesStore(SessionStore):
         held = Held(session_id, self._path(session_id), pod)
         if parent is not None:
             self._mark(parent.session_id, held)
-        job = Create(held, parent, batch, claim=claim, drafts=self._own, sync=self._sync)
+        draft = self._drafts / f"{self._writer()}.{held.name}"
+        job = Create(held, parent, batch, claim=claim, draft=draft, sync=self._sync)
         if claim:
             self._held[session_id] = held
         return self._commits.submit(job)
@@ -202,7 +205,7 @@ class JsonLinesStore(SessionStore):
     # -- the store as a whole
 
     def delete(self, session_id: str) -> None:
-        with self._translated(session_id), self._claims.changing():
+        with self._translated(session_id), self._lock.gate():
             header, _ = self._header(session_id)
             if (holder := self.holder(session_id)) is not None:
                 raise in_use(session_id, holder)
@@ -259,6 +262,17 @@ class JsonLinesStore(SessionStore):
             raise not_found(session_id, self.url) from error
         except OSError as error:
             raise store_error(error, error.filename or self.folder) from error
+
+    def _writer(self) -> str:
+        with self._translated():
+            return self._lock.id
+
+    def _sweep(self) -> None:
+        """Remove the drafts of processes that have died over them."""
+        for draft in self._drafts.iterdir():
+            if self._lock.alive(draft.name.partition(".")[0]) is None:
+                with contextlib.suppress(OSError):
+                    draft.unlink()
 
     def _path(self, session_id: str) -> Path:
         return self.folder / file_name(session_id)

@@ -1,16 +1,13 @@
 """Who holds which session of a JSON-lines store: a small file for each that was ever claimed.
 
-A claim is written in place, under a lock of the folder that is held for microseconds; the file's time
+A claim is written in place, within the gate of the store's lock; the file's time
 tells a holder in one system call whether the claim is still its own.
 """
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -40,30 +37,19 @@ class Claims:
 
     def __init__(self, folder: Path, lock: WriterLock) -> None:
         self._folder = folder
-        self._lock = lock
-        self._gate = folder / ".gate"
-
-    @contextlib.contextmanager
-    def changing(self) -> Iterator[None]:
-        """No other process changes a claim within."""
-        descriptor = os.open(self._gate, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(descriptor)
+        self.lock = lock
 
     def take(self, name: str, session_id: str, pod: str, since: float) -> tuple[int, Stamp]:
-        """Claim a session (within ``changing``): the generation, and the stamp of the claim."""
+        """Claim a session (within the lock's gate): the generation, and the stamp of the claim."""
         old = self._read(name)
         if (holder := self._living(old)) is not None:
             raise in_use(session_id, holder)
-        new = Mark(old.generation + 1, self._lock.id, pod, since)
+        new = Mark(old.generation + 1, self.lock.id, pod, since)
         return new.generation, self._write(name, new)
 
     def release(self, name: str, stamp: Stamp) -> None:
         """Let go of a claim, if it is still the one with that stamp."""
-        with self.changing():
+        with self.lock.gate():
             if self.stamp(name) == stamp:
                 self._write(name, Mark(self._read(name).generation))
 
@@ -83,9 +69,9 @@ class Claims:
             return None
 
     def _living(self, claim: Mark) -> Holder | None:
-        if claim.writer is None or claim.writer == self._lock.known:
+        if claim.writer is None or claim.writer == self.lock.known:
             return None
-        writer = self._lock.alive(claim.writer)
+        writer = self.lock.alive(claim.writer)
         return None if writer is None else Holder(writer.pid, writer.host, claim.since, claim.pod)
 
     def _read(self, name: str) -> Mark:

@@ -85,9 +85,9 @@ class Append(Job):
 
 
 class Create(Append):
-    """A session to make, with its first entries; ``drafts`` is a folder on the same disk."""
+    """A session to make, with its first entries; ``draft`` names a file on the same disk."""
 
-    __slots__ = ("claim", "drafts", "parent", "sync")
+    __slots__ = ("claim", "draft", "parent", "sync")
 
     def __init__(
         self,
@@ -96,26 +96,25 @@ class Create(Append):
         batch: Sequence[StoredEntry],
         *,
         claim: bool,
-        drafts: Path,
+        draft: Path,
         sync: bool,
     ) -> None:
         super().__init__(held, Head(batch[0].seq - 1, GENESIS), batch)
         self.parent = parent
         self.claim = claim
-        self.drafts = drafts
+        self.draft = draft
         self.sync = sync
 
     def perform(self, claims: Claims) -> None:
         held = self.held
         header = header_line(held.session_id, held.pod, self.at / 1e9, self.parent)
-        draft = self.drafts / f"{held.name}.{os.getpid()}"
         # The draft's sync comes before the gate, since other processes wait there.
-        with drafted(draft, header + self.data, at=self.at, sync=self.sync), claims.changing():
+        with drafted(self.draft, header + self.data, at=self.at, sync=self.sync), claims.lock.gate():
             if held.path.exists():
                 raise HeadConflict(f"session {held.session_id} exists already")
             if self.claim:
                 _take(held, claims)
-            os.link(draft, held.path)
+            os.link(self.draft, held.path)
         if self.sync:
             sync_folder(held.path.parent)
         last = self.batch[-1]
@@ -140,7 +139,7 @@ def claim(held: Held, claims: Claims) -> int:
 
     Raises OSError, and SessionInUse where somebody else holds it.
     """
-    with claims.changing():
+    with claims.lock.gate():
         _take(held, claims)
         tail = _end(held)
         if tail.head is None:

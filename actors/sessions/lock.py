@@ -15,6 +15,7 @@ import secrets
 import socket
 import time
 import weakref
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -96,6 +97,28 @@ class WriterLock:
         else:
             return None
         finally:
+            os.close(descriptor)
+
+    @contextlib.contextmanager
+    def gate(self) -> Iterator[None]:
+        """One at a time, over all processes, changes who holds what; for microseconds each."""
+        with self._at_gate(fcntl.LOCK_EX):
+            yield
+
+    def pass_gate(self) -> None:
+        """Let go first who changes who holds what; called by those who write without a pause."""
+        with contextlib.suppress(OSError), self._at_gate(fcntl.LOCK_SH):
+            pass
+
+    @contextlib.contextmanager
+    def _at_gate(self, operation: int) -> Iterator[None]:
+        descriptor = os.open(self.folder / "gate", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, operation)
+            yield
+        finally:
+            # Said, since a child that another thread forks meanwhile has a copy of the descriptor.
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
             os.close(descriptor)
 
     def _remove_dead(self) -> None:

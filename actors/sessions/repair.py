@@ -46,7 +46,12 @@ def check(store: SessionStore) -> Iterator[Finding]:
     """Read the whole store and tell what is wrong; nothing is changed."""
     for text in store.problems():
         yield Finding("store", text)
-    for info in store.sessions():
+    try:
+        sessions = store.sessions()
+    except StoreError as error:
+        yield Finding("store", str(error))
+        return
+    for info in sessions:
         yield from check_session(store, info.session_id)
 
 

@@ -33,7 +33,7 @@ from actors.sessions.store import (
     not_found,
 )
 from protocol.entries import Head, Parent, StoredEntry
-from protocol.errors import HeadConflict, SessionError
+from protocol.errors import HeadConflict, SessionError, StoreError
 
 _TAKE = """
 UPDATE sessions SET generation = generation + 1, holder = ?, holder_pod = ?, held_since = ?
@@ -55,7 +55,13 @@ class SQLiteStore(SessionStore):
         self.url = f"sqlite:{path}" + ("?durability=power" if durability == "power" else "")
         self._file = SQLiteFile(self.path)
         self._lock = WriterLock(self.path.with_name(self.path.name + ".writers"))
-        self._commits = SQLiteCommits(self._file, durability, self._explain, self._forget)
+        self._commits = SQLiteCommits(
+            self._file,
+            durability,
+            explain=self._explain,
+            replaced=self._forget,
+            pass_gate=self._lock.pass_gate,
+        )
         self._held: dict[str, Held] = {}
         self._connection: sqlite3.Connection | None = None
         self._stale = False
@@ -125,7 +131,7 @@ class SQLiteStore(SessionStore):
     def _take(self, session_id: str, pod: str) -> Held:
         """Claim a session that this store does not hold."""
         held = Held(session_id, pod, self._writer(), time.time())
-        with self._reader() as db:
+        with self._reader() as db, self._gate():
             while True:
                 row = self._row(db, session_id)
                 if (holder := self._living(row)) is not None:
@@ -153,10 +159,13 @@ class SQLiteStore(SessionStore):
             return self._living(self._row(db, session_id))
 
     def delete(self, session_id: str) -> None:
-        with self._reader() as db, transaction(db):
-            if (holder := self.holder(session_id)) is not None:
+        with self._reader() as db, self._gate(), transaction(db):
+            row = self._row(db, session_id)
+            held = self._held.get(session_id)
+            holder = self._living(row) if held is None else self._holder(held)
+            if holder is not None:
                 raise in_use(session_id, holder)
-            delete(db, self._row(db, session_id).row)
+            delete(db, row.row)
 
     def _living(self, row: sqlite_read.ClaimRow) -> Holder | None:
         """Who holds a session by its row, if that is another writer and lives."""
@@ -170,18 +179,34 @@ class SQLiteStore(SessionStore):
     def _holder(self, held: Held) -> Holder:
         return Holder(os.getpid(), socket.gethostname(), held.since, held.pod)
 
+    @contextlib.contextmanager
+    def _gate(self) -> Iterator[None]:
+        self._writer()
+        with contextlib.ExitStack() as stack:
+            with self._translated():
+                stack.enter_context(self._lock.gate())
+            yield
+
     def _writer(self) -> str:
         self._check_open()
-        try:
+        with self._translated():
             return self._lock.id
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
             raise store_error(error, self._lock.folder) from error
 
     # -- the store as a whole
 
     def problems(self) -> list[str]:
-        with self._reader() as db:
-            found = [text for (text,) in db.execute("PRAGMA quick_check")]
+        try:
+            with self._reader() as db:
+                found = [text for (text,) in db.execute("PRAGMA quick_check")]
+        except StoreError as error:
+            return [str(error)]
         return [] if found == ["ok"] else found
 
     def reclaim(self) -> None:
@@ -218,15 +243,18 @@ class SQLiteStore(SessionStore):
         try:
             if self._connection is None:
                 self._connection = self._file.connect(synchronous="OFF", patience=_READ_PATIENCE)
-                self._stale = False
+                # What is opened for reading alone would stay so when the file may be written again.
+                self._stale = not self._file.may_be_written()
             yield self._connection
         except sqlite3.Error as error:
-            self._stale = needs_reopening(error)
+            self._stale = self._stale or needs_reopening(error)
             raise self._file.error(error) from error
 
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
+            with contextlib.suppress(sqlite3.Error):  # the last one to close merges the log, safely
+                connection.execute("PRAGMA synchronous = NORMAL")
             connection.close()
 
     def _forget(self) -> None:

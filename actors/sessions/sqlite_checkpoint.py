@@ -26,6 +26,8 @@ class Checkpointer:
         self._file = file
         self._write_lock = write_lock
         self._unmerged = 0
+        #: Whether the write lock is held, or about to be, for longer than a commit takes.
+        self.merging = False
         self._due = threading.Event()
         self._ending = False
         self._thread: threading.Thread | None = None
@@ -68,5 +70,9 @@ class Checkpointer:
     def _merge(self, connection: sqlite3.Connection) -> None:
         _, pages, _ = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
         if pages > self.HARD:
-            with self._write_lock:
-                connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
+            self.merging = True
+            try:
+                with self._write_lock:
+                    connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
+            finally:
+                self.merging = False

@@ -20,11 +20,16 @@ from protocol.errors import SessionError, StoreError
 Explain = Callable[[sqlite3.Connection, sqlite3.IntegrityError, Append], SessionError]
 
 
+#: What a job adds to the write-ahead log besides its bytes, about: the pages it touches.
+_PAGES = 6 << 10
+
+
 class SQLiteCommits:
     """The one way to write to a store's file.
 
     ``explain`` tells what a broken constraint means; ``replaced`` is called (on any thread) when
-    another file has taken the place of the one that was opened.
+    another file has taken the place of the one that was opened; ``pass_gate`` before the writer thread
+    commits, which on a busy disk would else leave no gap for claims.
     """
 
     #: Seconds that the writer thread waits for another process's lock.
@@ -32,21 +37,33 @@ class SQLiteCommits:
     _NAP = 0.002
 
     def __init__(
-        self, file: SQLiteFile, durability: Durability, explain: Explain, replaced: Callable[[], None]
+        self,
+        file: SQLiteFile,
+        durability: Durability,
+        *,
+        explain: Explain,
+        replaced: Callable[[], None],
+        pass_gate: Callable[[], None],
     ) -> None:
         self._file = file
         self._inline = durability == "process"
         self._synchronous = "OFF" if self._inline else "FULL"
         self._explain = explain
         self._replaced = replaced
+        self._pass_gate = pass_gate
         self._connection: sqlite3.Connection | None = None
         self._lock = threading.Lock()
-        self._committer: Committer[Append] = Committer(str(file.path), self._commit)
+        self._committer: Committer[Append] = Committer(
+            str(file.path), self._commit, group=128 if self._inline else 1024
+        )
         self._checkpointer = Checkpointer(file, self._lock)
 
     def submit(self, job: Append) -> Future[None] | None:
         """Commit now if that takes no waiting, else by the writer thread. Raises SessionError."""
-        if self._inline and self._committer.idle and self._lock.acquire(blocking=False):
+        held = job.held
+        alone = self._inline and held.queued == held.finished
+        # The writer thread holds the lock for a moment, which is worth waiting; a merge of the log is not.
+        if alone and self._lock.acquire(blocking=not self._checkpointer.merging):
             try:
                 error = self._attempt([job])
             finally:
@@ -55,7 +72,9 @@ class SQLiteCommits:
                 return None
             if isinstance(error, SessionError):
                 raise error
-        return self._committer.put(job)
+        future = self._committer.put(job)
+        held.queued += 1
+        return future
 
     def close(self) -> None:
         """Commit what waits and let go of the file; idempotent."""
@@ -84,6 +103,7 @@ class SQLiteCommits:
 
     def _patiently(self, jobs: list[Append]) -> SessionError | sqlite3.Error | None:
         deadline = time.monotonic() + self.patience
+        self._pass_gate()
         while True:
             with self._lock:
                 error = self._attempt(jobs)
@@ -103,7 +123,7 @@ class SQLiteCommits:
             return error
         except sqlite3.Error as error:
             return error if is_busy(error) else self._failure(db, error, jobs)
-        self._checkpointer.grown(sum([job.size for job in jobs]))
+        self._checkpointer.grown(sum([_PAGES + job.size for job in jobs]))
         return None
 
     def _failure(

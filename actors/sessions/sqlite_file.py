@@ -139,6 +139,10 @@ class SQLiteFile:
         self._inode = (status.st_dev, status.st_ino)
         return connection
 
+    def may_be_written(self) -> bool:
+        """Whether this process may write to the file."""
+        return os.access(self.path, os.W_OK, effective_ids=True)
+
     def moved(self) -> bool:
         """Whether another file has taken the place of the one that was opened.
 
@@ -183,13 +187,14 @@ class SQLiteFile:
 
     def _is_ours(self, connection: sqlite3.Connection) -> bool:
         """Whether the tables are there; not if the file is empty. Refuses another program's."""
+        # In this order, since another process may be making the tables between the two.
+        if connection.execute("SELECT 1 FROM sqlite_master").fetchone() is None:
+            return False
         if _pragma(connection, "application_id") == APPLICATION_ID:
             return True
-        if connection.execute("SELECT 1 FROM sqlite_master").fetchone() is not None:
-            raise StoreError(
-                f"cannot use {self.path}: it is the database of another program", hint="name another file"
-            )
-        return False
+        raise StoreError(
+            f"cannot use {self.path}: it is the database of another program", hint="name another file"
+        )
 
     def _make_tables(self, connection: sqlite3.Connection) -> None:
         connection.execute("BEGIN IMMEDIATE")

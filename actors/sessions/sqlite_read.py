@@ -9,7 +9,10 @@ from typing import Any, NamedTuple
 from actors.sessions.store import SessionInfo
 from protocol.entries import Head, Parent, StoredEntry
 
-_ENTRIES = "SELECT n, hash, body FROM entries WHERE session = ? AND n > ? ORDER BY n LIMIT ?"
+# Cast, since what somebody changed by hand comes as text, and has to come out to be found.
+_ENTRIES = """
+SELECT n, CAST(hash AS BLOB), CAST(body AS BLOB) FROM entries WHERE session = ? AND n > ? ORDER BY n LIMIT ?
+"""
 _HEAD = "SELECT n, hash FROM entries WHERE session = ? ORDER BY n DESC LIMIT 1"
 _CLAIM = "SELECT id, generation, holder, holder_pod, held_since FROM sessions WHERE uuid = ?"
 

@@ -13,33 +13,30 @@ from actors.sessions.committer import Job
 from actors.sessions.store import check_follows
 from protocol.entries import GENESIS, Head, Parent, StoredEntry
 
+# Statements of many rows, since each statement lets go of the interpreter lock and has to get it back.
 _CREATE = """
-INSERT INTO sessions (uuid, pod, created_at, parent_kind, parent, parent_hash, parent_seq,
+INSERT INTO sessions (id, uuid, pod, created_at, parent_kind, parent, parent_hash, parent_seq,
                       generation, holder, holder_pod, held_since)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-"""
-_RELEASE = """
-UPDATE sessions SET holder = NULL, holder_pod = NULL, held_since = NULL
-WHERE id = ? AND generation = ?
-"""
+VALUES """
+_SESSION = "(" + ", ".join("?" * 12) + ")"
 _INSERT = "INSERT INTO entries (session, n, hash, body, at) VALUES "
 # The session's id comes out as NULL, which the table refuses, once the writer does not hold it any
 # more: so the whole statement fails, and the error code tells this from a lost compare-and-swap.
-_ROW = "((SELECT id FROM sessions WHERE id = ? AND generation = ? AND holder IS ?), ?, ?, ?, ?)"
-_VALUES_PER_ROW = 7
+_ENTRY = "((SELECT id FROM sessions WHERE id = ? AND generation = ? AND holder IS ?), ?, ?, ?, ?)"
+_RELEASE = """
+UPDATE sessions SET holder = NULL, holder_pod = NULL, held_since = NULL
+WHERE (id, generation) IN (VALUES """
 _ROWS_PER_STATEMENT = 256
-
-#: What a commit adds to the write-ahead log besides its bytes, about: the pages it touches.
-_PAGES = 6 << 10
 
 
 class Held:
     """A session that this store may write to: its row, its claim and its durable head.
 
-    ``writer`` is None for a session that is made for others; ``row`` until it is made.
+    ``writer`` is None for a session that is made for others; ``row`` until it is made. ``queued`` and
+    ``finished`` count the jobs of the writer thread, the one by the caller's thread, the other by it.
     """
 
-    __slots__ = ("generation", "head", "pod", "row", "session_id", "since", "writer")
+    __slots__ = ("finished", "generation", "head", "pod", "queued", "row", "session_id", "since", "writer")
 
     def __init__(self, session_id: str, pod: str, writer: str | None, since: float) -> None:
         self.session_id = session_id
@@ -49,6 +46,7 @@ class Held:
         self.generation = 1
         self.row: int | None = None
         self.head = Head(0, GENESIS)
+        self.queued = self.finished = 0
 
 
 class Append(Job):
@@ -57,17 +55,15 @@ class Append(Job):
     __slots__ = ("after", "at", "batch", "held")
 
     def __init__(self, held: Held, after: Head, batch: Sequence[StoredEntry]) -> None:
-        super().__init__(_PAGES + sum([len(body) for _, _, body in batch]))
+        super().__init__(sum([len(body) for _, _, body in batch]))
         self.held = held
         self.after = after
         self.batch = batch
         self.at = time.time()
 
-    def begin(self, db: sqlite3.Connection) -> None:
-        """What has to be written before the entries."""
-
-    def end(self, db: sqlite3.Connection) -> None:
-        """What has to be written behind the entries."""
+    def done(self, error: BaseException | None = None) -> None:
+        self.held.finished += 1
+        super().done(error)
 
 
 class Create(Append):
@@ -81,14 +77,14 @@ class Create(Append):
         self.pod = pod
         self.parent = parent
 
-    def begin(self, db: sqlite3.Connection) -> None:
+    def values(self) -> tuple[Any, ...]:
+        """The session's row."""
         held, parent = self.held, self.parent
-        origin = (
-            (None,) * 4 if parent is None else (parent.kind, parent.session_id, parent.at_hash, parent.at_seq)
-        )
-        claim = (None,) * 3 if held.writer is None else (held.writer, held.pod, held.since)
-        values = (held.session_id, self.pod, self.at, *origin, held.generation, *claim)
-        held.row = db.execute(_CREATE, values).lastrowid
+        origin: tuple[Any, ...] = (None, None, None, None)
+        if parent is not None:
+            origin = (parent.kind, parent.session_id, parent.at_hash, parent.at_seq)
+        claim = (None, None, None) if held.writer is None else (held.writer, held.pod, held.since)
+        return (held.row, held.session_id, self.pod, self.at, *origin, held.generation, *claim)
 
 
 class Release(Append):
@@ -98,9 +94,6 @@ class Release(Append):
 
     def __init__(self, held: Held) -> None:
         super().__init__(held, held.head, ())
-
-    def end(self, db: sqlite3.Connection) -> None:
-        db.execute(_RELEASE, (self.held.row, self.held.generation))
 
 
 def carry_out(db: sqlite3.Connection, jobs: Sequence[Append]) -> None:
@@ -123,20 +116,47 @@ def carry_out(db: sqlite3.Connection, jobs: Sequence[Append]) -> None:
 
 
 def _execute(db: sqlite3.Connection, jobs: Sequence[Append]) -> None:
-    rows = sum([len(job.batch) for job in jobs])
-    if rows <= _ROWS_PER_STATEMENT and all(type(job) is Append for job in jobs):
-        db.execute(_insert(rows), _values(jobs))  # a transaction by itself
+    count = sum([len(job.batch) for job in jobs])
+    if count <= _ROWS_PER_STATEMENT and all(type(job) is Append for job in jobs):
+        db.execute(_insert(count), [value for row in _entries(jobs) for value in row])  # commits by itself
         return
     with transaction(db):
-        for job in jobs:
-            job.begin(db)
-        values = _values(jobs)
-        step = _ROWS_PER_STATEMENT * _VALUES_PER_ROW
-        for start in range(0, len(values), step):
-            part = values[start : start + step]
-            db.execute(_insert(len(part) // _VALUES_PER_ROW), part)
-        for job in jobs:
-            job.end(db)
+        created = [job for job in jobs if isinstance(job, Create)]
+        if created:
+            _number(db, created)
+            _in_parts(db, _CREATE, _SESSION, "", [job.values() for job in created])
+        _in_parts(db, _INSERT, _ENTRY, "", _entries(jobs))
+        released = [(job.held.row, job.held.generation) for job in jobs if isinstance(job, Release)]
+        _in_parts(db, _RELEASE, "(?, ?)", ")", released)
+
+
+def _number(db: sqlite3.Connection, created: Sequence[Create]) -> None:
+    (last,) = db.execute("SELECT ifnull(max(id), 0) FROM sessions").fetchone()
+    for row, job in enumerate(created, last + 1):
+        job.held.row = row
+
+
+def _entries(jobs: Sequence[Append]) -> list[tuple[Any, ...]]:
+    """The rows of all entries."""
+    rows: list[tuple[Any, ...]] = []
+    for job in jobs:
+        held, at = job.held, job.at
+        row, generation, writer = held.row, held.generation, held.writer
+        rows += [(row, generation, writer, seq, digest, body, at) for seq, digest, body in job.batch]
+    return rows
+
+
+def _in_parts(
+    db: sqlite3.Connection, verb: str, row: str, close: str, rows: Sequence[tuple[Any, ...]]
+) -> None:
+    for start in range(0, len(rows), _ROWS_PER_STATEMENT):
+        part = rows[start : start + _ROWS_PER_STATEMENT]
+        db.execute(verb + ", ".join([row] * len(part)) + close, [value for each in part for value in each])
+
+
+@cache
+def _insert(rows: int) -> str:
+    return _INSERT + ", ".join([_ENTRY] * rows)
 
 
 def delete(db: sqlite3.Connection, row: int) -> None:
@@ -156,18 +176,3 @@ def transaction(db: sqlite3.Connection) -> Iterator[None]:
         with contextlib.suppress(sqlite3.Error):  # some errors have rolled back already
             db.execute("ROLLBACK")
         raise
-
-
-@cache
-def _insert(rows: int) -> str:
-    return _INSERT + ", ".join([_ROW] * rows)
-
-
-def _values(jobs: Sequence[Append]) -> list[Any]:
-    values: list[Any] = []
-    for job in jobs:
-        held, at = job.held, job.at
-        row, generation, writer = held.row, held.generation, held.writer
-        for seq, digest, body in job.batch:
-            values += (row, generation, writer, seq, digest, body, at)
-    return values

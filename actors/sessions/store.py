@@ -59,9 +59,10 @@ class SessionStore(abc.ABC):
     are kept as the bytes they are, which must be one line of JSON each. Failures are StoreError (or
     its kin) and leave nothing half-written: a batch is kept whole or not at all.
 
-    One writer: a session is claimed by ``create``, by ``claim``, or else by the first ``append``, and
-    stays claimed until ``release``, ``close`` or the end of the process. Appends that wait in futures
-    are carried out in the order in which they were given, each behind the one before.
+    One writer: a session is claimed by ``create``, by ``claim``, or else by the first ``append``, be it
+    refused (for no pod, so that ``claim`` may still give it one), and stays claimed until ``release``,
+    ``close`` or the end of the process. Appends that wait in futures are carried out in the order in
+    which they were given, each behind the one before.
     """
 
     #: What the store is called in a URL and in messages: ``memory:``, ``sqlite:pods.db``.
@@ -238,6 +239,8 @@ class MemoryStore(SessionStore):
 
     def append(self, session_id: str, after: Head, batch: Sequence[StoredEntry]) -> None:
         session = self._session(session_id)
+        if session.claimed is None:
+            session.claim("")
         if not batch:
             return
         check_follows(session_id, session.head, after, batch)
@@ -268,7 +271,7 @@ class MemoryStore(SessionStore):
 
     def claim(self, session_id: str, pod: str) -> Claim:
         session = self._session(session_id)
-        if (holder := session.holder) is not None:
+        if (holder := session.holder) is not None and holder.pod:
             raise in_use(session_id, holder)
         session.claim(pod)
         return Claim(session_id, pod, session.generation)

@@ -6,15 +6,23 @@ from collections.abc import Callable
 from typing import get_args
 from urllib.parse import parse_qsl
 
-from actors.sessions.jsonl import JsonLinesStore
-from actors.sessions.sqlite import SQLiteStore
 from actors.sessions.store import Durability, MemoryStore, SessionStore
 from protocol.errors import StoreError
 
-_ON_DISK: dict[str, Callable[[str, Durability], SessionStore]] = {
-    "sqlite": SQLiteStore,
-    "jsonl": JsonLinesStore,
-}
+
+def _sqlite(path: str, durability: Durability) -> SessionStore:
+    from actors.sessions.sqlite import SQLiteStore  # noqa: PLC0415 - paid for by who uses it
+
+    return SQLiteStore(path, durability)
+
+
+def _jsonl(path: str, durability: Durability) -> SessionStore:
+    from actors.sessions.jsonl import JsonLinesStore  # noqa: PLC0415
+
+    return JsonLinesStore(path, durability)
+
+
+_ON_DISK: dict[str, Callable[[str, Durability], SessionStore]] = {"sqlite": _sqlite, "jsonl": _jsonl}
 _HINT = "use memory:, sqlite:FILE or jsonl:DIR; the last two with ?durability=process or ?durability=power"
 
 

@@ -32,9 +32,9 @@ class ToolContext:
     """What a call may know of where it runs; a tool gets it by a parameter of this type (or ``ctx``).
 
     ``pwd`` is the pod's working directory, ``scope`` what the pod may touch (``resolved``), ``cancel``
-    the flag to watch, ``progress(text)`` tells subscribers how far the call is (from any thread),
-    ``extras`` holds what the pod's assembly hands to tools of its own, and ``output_cap`` is how many
-    bytes of text reach the model uncut (the toolbox sets it).
+    the flag to watch (each call has its own: a time-out raises it), ``progress(text)`` tells subscribers
+    how far the call is (from any thread), ``extras`` holds what the pod's assembly hands to tools of its
+    own, and ``output_cap`` is how many bytes of text reach the model uncut (the toolbox sets it).
     """
 
     __slots__ = ("call_id", "cancel", "extras", "output_cap", "pod", "progress", "pwd", "scope")

@@ -11,6 +11,8 @@ import msgspec
 from protocol.errors import ScopeRefused
 from protocol.scope import Permission, Rule, Scope
 
+#: How the words of a refusal begin, also in the result that tells a model of it.
+REFUSED = "not allowed to "
 _SHOWN_RULES = 6
 
 
@@ -61,7 +63,7 @@ def refusal(scope: Scope, path: Path, text: str, permission: Permission) -> Scop
     """The error that says which path was refused, and what is allowed instead."""
     shown = repr(text) if str(path) == text else f"{text!r} ({path})"
     less = " (it may be read)" if permission == "write" and scope.permits(path, "read") else ""
-    return ScopeRefused(f"not allowed to {permission} {shown}{less}", hint=_allowed(scope))
+    return ScopeRefused(f"{REFUSED}{permission} {shown}{less}", hint=_allowed(scope))
 
 
 def uniform_below(scope: Scope, folder: Path) -> bool:

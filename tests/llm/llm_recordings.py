@@ -36,9 +36,12 @@ def recording(name: str) -> Recording:
     return Recording(name, raw, int(first.split()[1]), headers, body)
 
 
-def recordings(*, status: int | None = None, streamed: bool | None = None) -> list[str]:
-    """The names of all recordings of a kind."""
-    found = (recording(path.stem) for path in sorted(FOLDER.glob("*.resp")))
+def recordings(
+    *, status: int | None = None, streamed: bool | None = None, anthropic: bool = False
+) -> list[str]:
+    """The names of all recordings of a kind, of OpenAI's format or of Anthropic's."""
+    paths = [path for path in sorted(FOLDER.glob("*.resp")) if ("anthropic" in path.stem) == anthropic]
+    found = (recording(path.stem) for path in paths)
     return [
         each.name
         for each in found

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple, Self, TypeVar
 
 import msgspec
 
+import actors.llm.transport  # noqa: F401 - so that no first request waits for its import
+
 T = TypeVar("T")
 
 

@@ -1,14 +1,17 @@
 """HTTP's edges: addresses, proxies, and time-outs that interrupt nothing but a wait."""
 
 import asyncio
+import ssl
 
 import aiohttp
 import httpx
 import pytest
 from llm_server import SteppedLoop, idle, run_stepped
 
-from actors.llm.http import HttpPool, Watch, base_url_of, is_loopback, proxy_for, where_of
+from actors.llm.address import base_url_of, is_loopback, proxy_for, where_of
+from actors.llm.http import HttpPool
 from actors.llm.transport import explained
+from actors.llm.watch import Watch
 from protocol.errors import ModelError
 
 
@@ -145,6 +148,7 @@ def test_the_same_server_and_key_share_their_connections_and_others_do_not():
         (aiohttp.ClientPayloadError("x"), "connection"),
         (aiohttp.InvalidURL("x"), "invalid_request"),
         (ConnectionResetError(), "connection"),
+        (ssl.SSLCertVerificationError("x"), "connection"),
     ],
 )
 def test_every_error_of_the_network_has_a_kind(error, kind):

@@ -261,6 +261,81 @@ def test_an_interrupted_reading_is_done_again_after_a_resume(loop):
     assert loop.called == ["list_files", "count_words"]
 
 
+def test_a_reading_that_is_interrupted_each_time_is_given_up(loop):
+    call = stopped_in_call(loop, "count words in README.md")
+    for _ in range(4):
+        loop.items.append(interrupted(call))
+        item = answered(loop.items, loop.toolbox).item
+        loop.items.append(item)
+        (call,) = item.calls
+    loop.items.append(interrupted(call))
+    assert loop.run().startswith("I could not count the words of README.md: interrupted")
+
+
+@pytest.mark.parametrize(
+    ("request_", "answer"),
+    [
+        ("list missing", "I could not list missing: {pwd}/missing: there is no such file or directory"),
+        (
+            "summarise missing.md",
+            "I could not read missing.md: {pwd}/missing.md: there is no such file or directory",
+        ),
+        (
+            "search for x in missing",
+            "I could not search for “x” in missing: {pwd}/missing: there is no such file",
+        ),
+        (
+            "count words in missing",
+            "I could not count the words of missing: {pwd}/missing: there is no such file",
+        ),
+        (
+            "count words in missing/*.md",
+            "I could not look for missing/*.md: {pwd}/missing: there is no such file",
+        ),
+        ("count words in all rust files", "I found no file that fits **/*.rs."),
+        ("what do you remember", "I have no notes: {pwd}/memory.md: there is no such file or directory"),
+        ("write it to x.txt", "There is nothing yet that I could write to x.txt."),
+        ("summarise our conversation", "There are no sentences in what was said that I could choose from."),
+        ("continue", "All that I was asked before is done."),
+        ("write x to src", "I could not write to src: {pwd}/src: it is a directory"),
+        ("remember that", "I do not understand “remember that”."),
+        ("read empty/", "I could not read empty/: {pwd}/empty: there is no such file or directory"),
+    ],
+)
+def test_what_cannot_be_done_is_told_with_the_reason(loop, request_, answer):
+    assert loop.run(request_).startswith(answer.format(pwd=loop.pwd))
+
+
+def test_files_that_fit_a_glob_are_done_one_after_another_and_together(loop):
+    (loop.pwd / "src" / "b.py").write_text("one two three")
+    assert loop.run("count words in src/*.py") == (
+        "src/app.py has 6 words.\nsrc/b.py has 3 words.\nTogether they have 9 words."
+    )
+    assert loop.run("read src/*.py").count(" says:\n\n") == 2
+    assert "The most telling sentences of src/b.py:" in loop.run("summarise all python files in src")
+
+
+def test_a_note_is_not_claimed_where_it_could_not_be_written(tmp_path):
+    (tmp_path / "memory.md").mkdir()
+    assert Loop(tmp_path).run("remember that x").startswith("I could not note that in memory.md: ")
+    only_write = Loop(tmp_path / "..", Toolbox(builtin(["write_file"])))
+    only_write.pwd = tmp_path / "sub"
+    only_write.pwd.mkdir()
+    assert only_write.run("remember that x is y") == "I noted in memory.md: x is y"
+
+
+def test_a_conversation_is_summarised_from_what_was_said_before(loop):
+    loop.run("Summarise this: Pods are small. Pods are many.")
+    assert "Pods are small." in loop.run("summarise our conversation")
+
+
+def test_a_tool_that_says_nothing_is_done(tmp_path):
+    def ping() -> None:
+        """Do nothing."""
+
+    assert Loop(tmp_path, Toolbox([ping])).run("call ping") == "ping is done."
+
+
 def test_a_call_that_never_began_is_made_again(loop):
     call = stopped_in_call(loop, "append x to a.txt")
     loop.items.append(

@@ -445,3 +445,81 @@ def test_calls_cut_into_any_pieces_and_mixed_come_out_whole(wanted, data):
     assert answer.item.calls == tuple(
         ToolCall(f"id{index}", f"f{name}", arguments) for index, (name, arguments) in enumerate(wanted)
     )
+
+
+_names = st.sampled_from(
+    [
+        "choices",
+        "delta",
+        "message",
+        "content",
+        "tool_calls",
+        "function",
+        "function_call",
+        "index",
+        "id",
+        "name",
+        "arguments",
+        "finish_reason",
+        "usage",
+        "prompt_tokens",
+        "error",
+        "model",
+        "reasoning",
+        "thinking",
+        "text",
+    ]
+)
+_leaves = (
+    st.none()
+    | st.booleans()
+    | st.integers(-2, 3)
+    | st.floats(0, 5)
+    | st.sampled_from(["", "{", "{}", "stop"])
+)
+_anything = st.recursive(
+    _leaves, lambda inner: st.lists(inner, max_size=2) | st.dictionaries(_names, inner), max_leaves=8
+)
+_delta = st.fixed_dictionaries(
+    {},
+    optional={
+        "content": _anything,
+        "reasoning": _anything,
+        "tool_calls": st.lists(
+            st.fixed_dictionaries(
+                {},
+                optional={
+                    "index": _leaves,
+                    "id": _leaves,
+                    "function": st.fixed_dictionaries({}, optional={"name": _leaves, "arguments": _anything}),
+                },
+            ),
+            max_size=3,
+        ),
+    },
+)
+_chunk = st.fixed_dictionaries(
+    {},
+    optional={
+        "choices": st.lists(
+            st.fixed_dictionaries(
+                {}, optional={"delta": _delta, "message": _delta, "finish_reason": _leaves}
+            ),
+            max_size=2,
+        ),
+        "usage": _anything,
+        "model": _leaves,
+    },
+)
+
+
+@given(st.lists(_chunk | _anything, max_size=6), st.booleans())
+def test_whatever_a_server_sends_ends_in_an_answer_or_a_clear_error(chunks, done):
+    try:
+        answer = answer_of(events(*(json.dumps(chunk) for chunk in chunks), done=done))
+    except ModelError:
+        return
+    ids = [each.id for each in answer.item.calls]
+    assert len(set(ids)) == len(ids)
+    assert all(ids)
+    assert all(each.name for each in answer.item.calls)

@@ -24,7 +24,7 @@ from llm_server import (
     unused_port,
 )
 
-from actors.llm import openai
+from actors.llm import incoming
 from actors.llm.base import Answer, Assembler, Block, LLMClient, Request, TextChunk
 from actors.llm.http import HttpPool, HttpSettings, Timeouts
 from actors.llm.openai import OpenAIClient
@@ -218,6 +218,36 @@ def test_bug_the_key_is_sent_and_appears_nowhere_else():
     asyncio.run(main())
 
 
+def test_a_key_that_a_server_repeats_is_not_told_on():
+    key = "0123456789abcdef-key"
+    error, _ = refused(error_reply("401 Unauthorized", f"the key {key} is unknown"), api_key=key)
+    assert "is unknown" in error.message
+    assert key not in str(error)
+
+
+def test_what_two_requests_learn_of_a_server_at_once_is_all_kept():
+    async def main() -> None:
+        both = asyncio.Barrier(2)
+
+        async def picky(exchange: Exchange) -> None:
+            told = exchange.received.json
+            if len(server.received) <= 2:
+                await both.wait()
+            if "stream_options" in told:
+                await exchange.send(error_reply("400 Bad Request", "unknown field stream_options"))
+            elif "max_tokens" in told:
+                await exchange.send(error_reply("400 Bad Request", "use max_completion_tokens"))
+            else:
+                await exchange.send(stream_reply(HELLO))
+
+        async with RawServer(picky) as server, OpenAIClient(server.url, "m") as client:
+            await asyncio.gather(*(answer_from(client, hi(max_tokens=5)) for _ in range(2)))
+            await answer_from(client, hi(max_tokens=5))
+            assert len(server.received) <= 7
+
+    asyncio.run(main())
+
+
 def test_without_a_key_no_authorization_is_sent():
     assert "authorization" not in asked(stream_reply(HELLO))[1].received[0].headers
 
@@ -291,6 +321,22 @@ def test_a_redirect_is_not_followed_with_the_key():
                 error = await failure_from(client)
                 assert other.url in error.message
             assert other.received == []
+
+    asyncio.run(main())
+
+
+def test_a_server_that_speaks_no_tls_is_a_clear_error():
+    async def plain(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        writer.close()
+
+    async def main() -> None:
+        server = await asyncio.start_server(plain, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        async with server, OpenAIClient(f"https://127.0.0.1:{port}/v1", "m") as client:
+            error = await failure_from(client)
+            assert (error.kind, error.retryable) == ("connection", False)
+            assert "http:" in error.hint
 
     asyncio.run(main())
 
@@ -613,7 +659,7 @@ def test_the_runs_deadline_ends_an_answer_and_is_not_retried():
 
 
 @pytest.mark.parametrize(
-    ("sent", "seconds"), [((STOP,), openai.AFTER_FINISH), ((STOP, USAGE), openai.AFTER_USAGE)]
+    ("sent", "seconds"), [((STOP,), incoming.AFTER_FINISH), ((STOP, USAGE), incoming.AFTER_USAGE)]
 )
 def test_a_server_that_holds_the_socket_after_its_finish_reason_does_not_hold_the_answer(sent, seconds):
     async def main() -> None:

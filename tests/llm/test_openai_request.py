@@ -187,21 +187,37 @@ def test_half_a_character_does_not_stop_a_request():
             "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead.",
             {"max_tokens_field": "max_completion_tokens"},
         ),
-        ("'response_format.type' must be 'json_object'", {"answer_format": "json_object"}),
+        ("'response_format.type' must be 'json_object'", {"json_schema": False}),
         ("something else", None),
     ],
 )
 def test_a_refusal_teaches_what_a_server_understands(words, change):
-    dialect = adapted(Dialect(), words)
+    request = Request([], max_tokens=5, output_schema={"type": "object", "properties": {}})
+    dialect = adapted(Dialect(), words, request)
     assert dialect == (None if change is None else Dialect(**change))
 
 
 def test_a_server_that_knows_no_json_mode_at_all_is_asked_in_plain_words():
-    once = adapted(Dialect(), "response_format is not supported")
-    twice = adapted(once, "response_format is not supported")
-    assert twice.answer_format == "text"
-    assert adapted(twice, "response_format is not supported") is None
-    assert "response_format" not in sent(user("hi"), dialect=twice, output_schema={"type": "object"})
+    request = Request([user("hi")], output_schema={"type": "object", "properties": {}})
+    once = adapted(Dialect(), "response_format is not supported", request)
+    assert json.loads(body_of(request, "m", once))["response_format"] == {"type": "json_object"}
+    twice = adapted(once, "response_format is not supported", request)
+    assert "response_format" not in json.loads(body_of(request, "m", twice))
+    assert adapted(twice, "response_format is not supported", request) is None
+
+
+def test_a_server_that_knows_schemas_alone_gets_one_for_any_object():
+    request = Request([user("hi")], output_schema={})
+    dialect = adapted(Dialect(), "'response_format.type' must be 'json_schema' or 'text'", request)
+    assert json.loads(body_of(request, "m", dialect))["response_format"] == {
+        "type": "json_schema",
+        "json_schema": {"name": "answer", "schema": {"type": "object"}},
+    }
+
+
+def test_a_server_is_not_misunderstood_over_what_was_not_sent():
+    words = "max_completion_tokens and json_schema are not supported"
+    assert adapted(Dialect(), words, Request([user("hi")])) is None
 
 
 _text = st.text(max_size=8)

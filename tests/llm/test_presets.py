@@ -10,8 +10,16 @@ from llm_server import Exchange, RawServer, error_reply, reply, unused_port
 
 from actors.llm import presets
 from actors.llm.http import HttpPool
-from actors.llm.presets import PRESETS, Preset, list_models, probe_local, start_command_for
-from protocol.errors import ModelError
+from actors.llm.presets import (
+    PRESETS,
+    Preset,
+    Server,
+    list_models,
+    probe_local,
+    server_for,
+    start_command_for,
+)
+from protocol.errors import MissingKey, ModelError
 
 
 def models(*names: str) -> bytes:
@@ -37,8 +45,10 @@ def test_presets_are_where_their_servers_answer():
         "vllm": "http://127.0.0.1:8000/v1",
         "llama_cpp": "http://127.0.0.1:8080/v1",
         "openai": "https://api.openai.com/v1",
+        "anthropic": "https://api.anthropic.com",
     }
     assert PRESETS["openai"].key_env == "OPENAI_API_KEY"
+    assert PRESETS["anthropic"].key_env == "ANTHROPIC_API_KEY"
     assert all(preset.start_command or preset.key_env for preset in PRESETS.values())
 
 
@@ -138,3 +148,33 @@ assert not {"aiohttp", "httpx", "actors.llm.transport"} & set(sys.modules)
 
 def test_a_preset_is_data():
     assert msgspec.json.decode(msgspec.json.encode(PRESETS["vllm"]), type=Preset) == PRESETS["vllm"]
+
+
+def test_a_local_server_needs_no_key():
+    assert server_for("ollama", environment={}) == Server(PRESETS["ollama"].base_url, None, "ollama serve")
+    moved = server_for("vllm", base_url="http://10.0.0.7:9000/v1/", environment={})
+    assert (moved.base_url, moved.api_key) == ("http://10.0.0.7:9000/v1", None)
+
+
+def test_a_vendors_own_address_needs_the_vendors_key():
+    with pytest.raises(MissingKey, match="OPENAI_API_KEY") as caught:
+        server_for("openai", environment={})
+    assert caught.value.kind == "auth"
+    assert server_for("openai", environment={"OPENAI_API_KEY": "k"}).api_key == "k"
+
+
+def test_a_vendors_key_is_sent_to_no_other_address():
+    environment = {"OPENAI_API_KEY": "k"}
+    assert server_for("openai", base_url="http://proxy.example/v1", environment=environment).api_key is None
+
+
+def test_a_variable_that_is_named_must_be_set():
+    with pytest.raises(MissingKey, match="MY_KEY"):
+        server_for("vllm", api_key_env="MY_KEY", environment={"MY_KEY": ""})
+    assert server_for("vllm", api_key_env="MY_KEY", environment={"MY_KEY": "k"}).api_key == "k"
+
+
+def test_an_unknown_kind_of_server_is_an_error_that_names_the_known_ones():
+    with pytest.raises(ModelError) as caught:
+        server_for("olama", environment={})
+    assert "ollama" in caught.value.hint

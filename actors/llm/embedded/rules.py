@@ -168,7 +168,8 @@ RULES: tuple[tuple[re.Pattern[str], Maker], ...] = (
     ),
     *_rules(
         _remember,
-        "(remember|memori(s|z)e|keep in mind|note down|note|don'?t forget|make a note):? [that|to|of] <fact>",
+        "(remember|memori(s|z)e|keep in mind|note down|note|don'?t forget|make a note):? [that|to|of]"
+        " <fact:(?!(that|it|this)$).+>",
     ),
     *_rules(_replace, "(replace|change) <old> (with|by|to|into) <new> in <path>"),
     *_rules(

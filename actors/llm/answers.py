@@ -1,0 +1,72 @@
+"""What readers of answers have in common, whatever format a server speaks; pure."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import msgspec
+
+from actors.llm.base import Block
+from actors.llm.sse import SSEEvent
+from protocol.errors import ModelError
+
+#: What a call is named that a server never named; no tool is, so the model is told that there is none.
+UNNAMED = "unnamed"
+
+_decode_any = msgspec.json.Decoder().decode
+
+
+class AnswerReader(Protocol):
+    """One answer as it comes in: events (or one whole answer) in, blocks out.
+
+    ``feed`` and ``whole`` never raise: what is wrong stands in ``failure`` once the blocks before it have
+    been given. ``done`` says that no more will come, ``finished`` that the server has said why it stopped,
+    without which no answer is complete, ``metered`` that its count of tokens need not be waited for.
+    """
+
+    done: bool
+    failure: ModelError | None
+
+    @property
+    def finished(self) -> bool: ...
+
+    @property
+    def metered(self) -> bool: ...
+
+    def feed(self, events: list[SSEEvent]) -> list[Block]:
+        """The blocks that come with ``events``; look at ``failure`` and ``done`` afterwards."""
+        ...
+
+    def whole(self, data: bytes) -> list[Block]:
+        """The blocks of an answer that came as one JSON object."""
+        ...
+
+    def close(self) -> list[Block]:
+        """The last blocks. Raises ModelError where the answer is not complete."""
+        ...
+
+
+def unfinished(where: str, *, begun: bool) -> ModelError:
+    """The error of a stream that ended before the server said why."""
+    if begun:
+        message = f"{where} ended its answer before it was complete"
+        hint = "the server or a proxy closed the stream: its log may say why"
+    else:
+        message = f"{where} gave no answer at all"
+        hint = "some servers end like this when the prompt does not fit the context"
+    return ModelError(message, kind="protocol", hint=hint, where=where, retryable=True)
+
+
+def is_object(text: str) -> bool:
+    """Whether ``text`` is a whole JSON object."""
+    try:
+        return isinstance(_decode_any(text), dict)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return False
+
+
+def count_of(told: Any) -> int | None:
+    """A number of tokens, where what a server told is one."""
+    if isinstance(told, bool) or not isinstance(told, int | float) or told < 0:
+        return None
+    return int(told)

@@ -1,0 +1,96 @@
+"""The command as its users have it: a process of its own, its two streams and its exit code."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import actors
+
+COMMAND = [sys.executable, "-m", "actors.cli.main"]
+ROOT = str(Path(actors.__file__).parents[1])
+
+
+class Done(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+    @property
+    def lines(self) -> list[Any]:
+        """What ``--json`` printed."""
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+class Home:
+    """A person's folder, with a state folder of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / "work"
+        self.folder.mkdir()
+        self.state = folder / "state"
+        self.env = {"PATH": os.environ["PATH"], "HOME": str(folder), "PYTHONPATH": ROOT}
+        self.env |= {"XDG_STATE_HOME": str(self.state), "PYTHONWARNINGS": "error", "LANG": "C.UTF-8"}
+
+    def write(self, name: str, text: str) -> Path:
+        path = self.folder / name
+        path.write_text(text)
+        return path
+
+    def start(self, *arguments: str, **options: Any) -> subprocess.Popen[str]:
+        options = {
+            "stdin": subprocess.DEVNULL,
+            "stdout": subprocess.PIPE,
+            "stderr": subprocess.PIPE,
+        } | options
+        return subprocess.Popen([*COMMAND, *arguments], cwd=self.folder, env=self.env, text=True, **options)
+
+    def polypod(self, *arguments: str, words: str | None = None) -> Done:
+        with self.start(*arguments, stdin=subprocess.PIPE) as process:
+            out, err = process.communicate(words, timeout=20)
+        return Done(process.returncode, out, err)
+
+    def run(self, task: str, *arguments: str) -> Done:
+        """A run on the embedded model."""
+        return self.polypod("run", task, "--model", "offline", *arguments)
+
+    def session(self) -> str:
+        """The id of the session that changed last."""
+        return self.polypod("ps", "--json").lines[0]["session_id"]
+
+
+@contextmanager
+def silent_server() -> Iterator[tuple[str, threading.Event]]:
+    """A server that takes a request and never answers: its URL, and the sign that one has come."""
+    came = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            while True:
+                try:
+                    connection, _ = server.accept()
+                except OSError:
+                    return
+                held.append(connection)
+                if connection.recv(65536):
+                    came.set()
+
+        held: list[socket.socket] = []
+        threading.Thread(target=serve, daemon=True).start()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}/v1", came
+        server.shutdown(socket.SHUT_RDWR)
+    for connection in held:
+        connection.close()
+
+
+def dead_port() -> int:
+    """A port on which nothing listens."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])

@@ -1,0 +1,375 @@
+"""The command in its users' hands: what it prints where, how it ends, and what bad input comes to."""
+
+import json
+import signal
+from pathlib import Path
+
+import pytest
+from command_kit import Done, Home, dead_port, silent_server
+
+from protocol.events import RunEnd, RunStart, ToolResulted
+from protocol.wire import decode_event
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home(tmp_path)
+
+
+def refused(done: Done, code: int, *words: str) -> None:
+    """It ended with ``code``, nothing on standard output, and one clear line that says ``words``."""
+    assert (done.code, done.out) == (code, ""), done
+    told = [line for line in done.err.splitlines() if line.startswith("polypod: ")]
+    assert len(told) == 1, done.err
+    assert "Traceback" not in done.err
+    assert not [word for word in words if word not in done.err], done.err
+
+
+# -- what goes well ----------------------------------------------------------------------------------
+
+
+def test_a_run_prints_its_answer_and_tells_the_rest_on_standard_error(home: Home):
+    home.write("a.txt", "one two three\n")
+    done = home.run("count words in a.txt")
+    assert done.code == 0
+    assert "a.txt has 3 words" in done.out
+    assert "✓ count_words(path='a.txt')" in done.err
+    assert f"may read and write {home.folder}" in done.err
+    assert done.err.splitlines()[-1].startswith("finished · 2 requests · ")
+
+
+def test_a_run_for_a_program_prints_events_and_last_the_result(home: Home):
+    home.write("a.txt", "one two three\n")
+    done = home.run("count words in a.txt", "--json")
+    *told, last = done.out.splitlines()
+    kinds = [type(decode_event(line.encode())) for line in told]
+    assert (kinds.count(RunStart), kinds.count(ToolResulted), kinds.count(RunEnd)) == (1, 1, 1)
+    result = json.loads(last)
+    assert (result["type"], result["outcome"]) == ("RunResult", "finished")
+    assert "3 words" in result["text"]
+    assert done.err == ""
+
+
+def test_a_task_can_come_from_standard_input(home: Home):
+    home.write("a.txt", "one two\n")
+    assert "2 words" in home.polypod("run", "-", "--model", "offline", words="count words in a.txt").out
+
+
+def test_without_a_model_or_a_server_the_embedded_one_answers_and_is_named(home: Home):
+    done = home.polypod("run", "list files", "--store", "memory:")
+    assert "model: " in done.err.splitlines()[0]
+    assert done.code == 0
+
+
+def test_the_default_store_is_a_file_in_the_state_folder_for_its_owner_alone(home: Home):
+    home.run("list files")
+    assert (home.state / "polypod" / "pods.db").is_file()
+    assert (home.state / "polypod").stat().st_mode & 0o777 == 0o700
+
+
+def test_sessions_are_listed_shown_and_logged(home: Home):
+    home.write("a.txt", "one two three\n")
+    home.run("count words in a.txt", "--name", "counter")
+    listed = home.polypod("ps")
+    session = home.session()
+    assert session in listed.out
+    assert "counter" in listed.out
+    assert "finished" in listed.out
+    shown = home.polypod("show", session[:-4])
+    assert "a.txt has 3 words" in shown.out
+    assert "offline" in shown.out
+    logged = home.polypod("log", session).out
+    assert "session opened for pod counter" in logged
+    assert "count words in a.txt" in logged
+    tree = home.polypod("log", session, "--tree").out
+    assert f"▸ {session}" in tree
+
+
+def test_what_is_listed_shown_and_logged_is_there_as_data_too(home: Home):
+    home.run("list files", "--name", "lister")
+    [row] = home.polypod("ps", "--json").lines
+    assert (row["pod"], row["last_run"], row["holder"]) == ("lister", "finished", None)
+    [shown] = home.polypod("show", row["session_id"], "--json").lines
+    assert shown["manifest"]["pod"]["name"] == "lister"
+    assert shown["usage"]["input_tokens"] > 0
+    entries = home.polypod("log", row["session_id"], "--json").lines
+    assert [entry["seq"] for entry in entries] == list(range(1, row["seq"] + 1))
+    assert entries[-1]["hash"] == row["head"]
+    [branch] = home.polypod("log", row["session_id"], "--tree", "--json").lines
+    assert branch["depth"] == 0
+
+
+def test_a_session_goes_on_with_new_words(home: Home):
+    home.write("a.txt", "one two\n")
+    home.run("remember that the boat is red")
+    session = home.session()
+    done = home.polypod("resume", session, "count words in a.txt")
+    assert "2 words" in done.out
+    assert home.session() == session
+    users = [line for line in home.polypod("log", session).out.splitlines() if "the boat is red" in line]
+    assert users
+
+
+def test_events_of_all_processes_are_printed_from_the_store(home: Home):
+    home.run("list files", "--name", "one")
+    home.run("list files", "--name", "two")
+    pods = [event["pod"] for event in home.polypod("events", "--json").lines]
+    assert set(pods) == {"one", "two"}
+    only = home.polypod("events", "--pod", "two", "--since", "3", "--json").lines
+    assert {event["pod"] for event in only} == {"two"}
+    assert all(event["seq"] > 3 for event in only)
+    assert "RunEnd" in home.polypod("events").out
+
+
+def test_followed_events_of_another_process_come_as_they_happen(home: Home):
+    with home.start("events", "--follow", "--json") as follower:
+        home.run("list files", "--name", "later")
+        assert follower.stdout is not None
+        for line in follower.stdout:
+            if json.loads(line)["type"] == "PodStopped":
+                break
+        follower.send_signal(signal.SIGINT)
+        assert follower.wait(10) == 0
+
+
+def test_the_schema_is_json_and_names_the_events(home: Home):
+    schema = json.loads(home.polypod("schema").out)
+    assert "RunEnd" in schema["$defs"]
+
+
+@pytest.mark.parametrize(
+    "command", ["run", "chat", "resume", "ps", "show", "log", "events", "schema", "demo"]
+)
+def test_every_command_is_listed_and_explains_itself(home: Home, command: str):
+    listed = home.polypod("--help").out
+    assert f"  {command} " in listed
+    assert home.polypod(command, "--help").code == 0
+
+
+def test_without_a_command_help_is_printed(home: Home):
+    assert home.polypod().out == home.polypod("--help").out
+
+
+def test_a_manifest_says_what_the_pod_is(home: Home):
+    home.write("notes.txt", "one two\n")
+    manifest = home.write(
+        "pod.toml",
+        '[pod]\nname = "reader"\n[model]\nscheme = "offline"\n[tools]\nbuiltin = ["files"]\n'
+        '[[scope.allow]]\ntarget = "."\n',
+    )
+    done = home.polypod("run", "count words in notes.txt", "--manifest", str(manifest))
+    assert "2 words" in done.out
+    assert "reader" in home.polypod("ps").out
+
+
+def test_chat_takes_its_turns_from_a_pipe(home: Home):
+    home.write("a.txt", "one two\n")
+    done = home.polypod(
+        "chat", "--model", "offline", words="count words in a.txt\n\nlist files\n/exit\nlist files\n"
+    )
+    assert done.code == 0
+    assert "2 words" in done.out
+    assert len(home.polypod("ps", "--json").lines) == 1
+    assert done.err.count("finished · ") == 2
+
+
+# -- how it ends -------------------------------------------------------------------------------------
+
+
+def test_a_step_limit_ends_with_its_own_code_and_says_so(home: Home):
+    manifest = home.write(
+        "pod.toml", '[worker]\nmax_steps = 1\n[tools]\nbuiltin = ["files"]\n[[scope.allow]]\ntarget = "."\n'
+    )
+    done = home.run("list files", "--manifest", str(manifest))
+    assert done.code == 3
+    assert "limit reached" in done.err
+
+
+def test_a_token_budget_ends_with_the_same_code(home: Home):
+    manifest = home.write("pod.toml", "[budget]\ntokens = 1\n")
+    done = home.run("list files", "--manifest", str(manifest))
+    assert done.code == 3, done
+
+
+def test_ctrl_c_cancels_the_run_and_says_so(home: Home):
+    with (
+        silent_server() as (url, came),
+        home.start("run", "hi", "--model", "openai/m", "--base-url", url, "--json") as run,
+    ):
+        assert came.wait(15)
+        run.send_signal(signal.SIGINT)
+        out, _ = run.communicate(timeout=15)
+    assert run.returncode == 130
+    assert json.loads(out.splitlines()[-1])["outcome"] == "cancelled"
+    assert home.polypod("ps", "--json").lines[0]["last_run"] == "cancelled"
+
+
+def test_a_killed_run_is_told_as_interrupted_and_goes_on_where_it_stood(home: Home):
+    with (
+        silent_server() as (url, came),
+        home.start("run", "list files", "--model", "openai/m", "--base-url", url) as run,
+    ):
+        assert came.wait(15)
+        run.kill()
+    assert home.polypod("ps", "--json").lines[0]["last_run"] == "open"
+    assert "interrupted" in home.polypod("ps").out
+    done = home.polypod("resume", home.session(), "--model", "offline")
+    assert done.code == 0, done
+    assert home.polypod("ps", "--json").lines[0]["last_run"] == "finished"
+
+
+def test_a_reader_that_goes_away_is_no_error(home: Home):
+    home.run("list files")
+    with home.start("schema") as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.stderr is not None
+        told = process.stderr.read()
+    assert told == ""
+    assert process.returncode in {0, 141}
+
+
+def test_a_terminal_without_unicode_is_no_error(home: Home):
+    home.env |= {"LANG": "C", "LC_ALL": "C", "PYTHONIOENCODING": "ascii:strict", "PYTHONUTF8": "0"}
+    home.write("a.txt", "one two\n")
+    done = home.run("read a.txt")
+    assert done.code == 0, done
+    assert "+ read_file(path='a.txt') -> " in done.err
+
+
+# -- bad input ---------------------------------------------------------------------------------------
+
+
+def test_an_unknown_key_of_a_manifest_names_file_and_key(home: Home):
+    home.write("pod.toml", '[modle]\nscheme = "offline"\n')
+    done = home.polypod("run", "hi", "--manifest", "pod.toml")
+    refused(done, 2, "pod.toml: unknown key 'modle'", "did you mean 'model'?")
+
+
+def test_a_manifest_that_is_not_there_is_named(home: Home):
+    refused(home.polypod("run", "hi", "--manifest", "none.toml"), 2, "none.toml", "No such file")
+
+
+def test_an_unknown_model_server_names_the_kinds_there_are(home: Home):
+    refused(home.polypod("run", "hi", "--model", "nonsense/x"), 2, "'nonsense'", "ollama", "offline")
+
+
+def test_a_key_variable_that_is_not_set_is_named(home: Home):
+    home.write("pod.toml", '[model]\nscheme = "openai"\nmodel_id = "m"\napi_key_env = "NO_SUCH_KEY"\n')
+    refused(home.polypod("run", "hi", "--manifest", "pod.toml"), 2, "NO_SUCH_KEY", "export")
+
+
+def test_a_dead_server_is_named_with_its_real_address(home: Home):
+    port = dead_port()
+    manifest = home.write("pod.toml", "[budget]\nseconds = 2\n")
+    done = home.polypod(
+        "run",
+        "hi",
+        "--manifest",
+        str(manifest),
+        "--model",
+        "openai/m",
+        "--base-url",
+        f"http://127.0.0.1:{port}/v1",
+    )
+    assert done.code in {1, 3}
+    assert f"127.0.0.1:{port}" in done.err
+    assert "Traceback" not in done.err
+
+
+def test_a_path_outside_of_the_scope_is_refused_and_said_how_to_permit(home: Home):
+    secret = home.folder.parent / "secret.txt"
+    secret.write_text("x\n")
+    done = home.run("read ../secret.txt")
+    assert done.code == 1
+    assert "polypod: not allowed to read" in done.err
+    assert "--allow DIR" in done.err
+    assert "may read and write" in done.err
+    allowed = home.run("read ../secret.txt", "--allow", str(home.folder.parent))
+    assert allowed.code == 0, allowed
+
+
+@pytest.mark.parametrize(
+    "command", [["run", "hi", "--model", "offline"], ["ps"], ["events"], ["show", "abc"]]
+)
+def test_a_file_that_is_no_database_is_named_and_left_as_it_is(home: Home, command: list[str]):
+    garbage = home.write("garbage.db", "this is no database at all, but somebody's letter\n" * 40)
+    before = garbage.read_bytes()
+    done = home.polypod(*command, "--store", "sqlite:garbage.db")
+    refused(done, 1, "garbage.db")
+    assert garbage.read_bytes() == before
+    assert [path.name for path in home.folder.iterdir()] == ["garbage.db"]
+
+
+def test_a_session_that_is_not_there_is_named_and_no_store_is_made(home: Home):
+    for command in (["show", "abc"], ["log", "abc"], ["resume", "abc", "hi"]):
+        refused(home.polypod(*command, "--store", "sqlite:pods.db"), 2, "abc", "sqlite:pods.db")
+    assert not list(home.folder.iterdir())
+
+
+def test_a_beginning_that_more_sessions_share_lists_them(home: Home):
+    home.run("list files")
+    home.run("list files")
+    refused(home.polypod("show", home.session()[:2]), 2, "2 sessions begin with")
+
+
+def test_a_finished_session_is_not_resumed_without_words(home: Home):
+    home.run("list files")
+    refused(home.polypod("resume", home.session()), 2, "has ended", "say what to do next")
+
+
+def test_a_session_that_another_process_holds_is_refused_and_the_holder_named(home: Home):
+    with (
+        silent_server() as (url, came),
+        home.start("run", "hi", "--model", "openai/m", "--base-url", url) as run,
+    ):
+        assert came.wait(15)
+        row = home.polypod("ps", "--json").lines[0]
+        assert row["holder"]["pid"] == run.pid
+        done = home.polypod("resume", row["session_id"], "--model", "offline")
+        run.kill()
+    refused(done, 1, "in use", f"process {run.pid}")
+
+
+def test_a_store_of_no_known_kind_says_which_there_are(home: Home):
+    refused(home.polypod("ps", "--store", "tape:reel"), 1, "tape", "sqlite:FILE")
+
+
+def test_a_wrong_option_says_where_help_is(home: Home):
+    refused(home.polypod("run", "hi", "--mdoel", "x"), 2, "No such option", "polypod run --help")
+
+
+def test_an_empty_task_is_refused(home: Home):
+    refused(home.polypod("run", " "), 2, "the task is empty")
+
+
+def test_a_failure_before_the_run_is_told_to_a_program_as_a_result(home: Home):
+    home.write("pod.toml", '[model]\nscheme = "openai"\nmodel_id = "m"\napi_key_env = "NO_SUCH_KEY"\n')
+    done = home.polypod("run", "hi", "--manifest", "pod.toml", "--json")
+    [result] = done.lines
+    assert done.code == 2
+    assert (result["type"], result["outcome"], result["error"]["kind"]) == (
+        "RunResult",
+        "failed",
+        "MissingKey",
+    )
+
+
+def test_a_read_only_state_folder_is_one_line(home: Home):
+    home.state.write_text("a file where a folder should be\n")
+    done = home.polypod("ps")
+    assert done.code == 1
+    assert done.err.startswith("polypod: ")
+    assert "Traceback" not in done.err
+
+
+def test_the_environment_names_model_and_store(home: Home):
+    home.env |= {"POLYPOD_MODEL": "offline", "POLYPOD_STORE": "sqlite:mine.db"}
+    done = home.polypod("run", "list files")
+    assert done.code == 0
+    assert "none named" not in done.err
+    assert (home.folder / "mine.db").is_file()
+
+
+def test_the_version_is_told(home: Home):
+    assert home.polypod("--version").out.startswith("polypod ")

@@ -1,0 +1,168 @@
+"""What a real llama-server sent as Anthropic's messages is read right, whole and split anywhere."""
+
+import itertools
+import json
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from llm_recordings import recording, recordings
+from messages_kit import answer_of, blocks_of, whole_answer_of
+
+from actors.llm.base import End
+from actors.llm.errors import classify
+from protocol.errors import ModelError
+from protocol.items import ThinkingPart
+from protocol.usage import Usage
+
+STREAMS = recordings(status=200, streamed=True, anthropic=True)
+WHOLE = [
+    *(name for name in recordings(status=200, streamed=False, anthropic=True) if "count_tokens" not in name),
+    "apikey_x_api_key_right",
+]
+
+
+def plainly_read(body: bytes) -> tuple[str, str, list[tuple[str, str, str]], str, Usage]:
+    """Text, reasoning, calls, stop reason and usage by the plainest reading there is, to compare with."""
+    said, thought, calls, stop, usage = "", "", {}, "", {}
+    for line in body.split(b"\n"):
+        if not line.startswith(b"data: {"):
+            continue
+        told = json.loads(line[6:])
+        match told["type"]:
+            case "message_start":
+                usage |= told["message"]["usage"]
+            case "content_block_start" if told["content_block"]["type"] == "tool_use":
+                block = told["content_block"]
+                calls[told["index"]] = [block["id"], block["name"], ""]
+            case "content_block_delta":
+                said += told["delta"].get("text", "")
+                thought += told["delta"].get("thinking", "")
+                if "partial_json" in told["delta"]:
+                    calls[told["index"]][2] += told["delta"]["partial_json"]
+            case "message_delta":
+                stop = told["delta"]["stop_reason"]
+                usage |= told["usage"]
+    read = usage["cache_read_input_tokens"]
+    total = Usage(usage["input_tokens"] + read, usage["output_tokens"], read)
+    return said, thought, [tuple(call) for _, call in sorted(calls.items())], stop, total
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_a_recorded_stream_gives_its_text_calls_and_usage(name):
+    body = recording(name).body
+    answer = answer_of(body)
+    said, thought, calls, stop, usage = plainly_read(body)
+    assert answer.item.text == said
+    assert "".join(part.text for part in answer.item.content if isinstance(part, ThinkingPart)) == thought
+    assert [(call.id, call.name) for call in answer.item.calls] == [call[:2] for call in calls]
+    for call, (_, _, arguments) in zip(answer.item.calls, calls, strict=True):
+        if call.invalid is None:
+            assert call.arguments == json.loads(arguments)
+        else:
+            assert call.invalid == arguments
+            assert answer.stop_reason == "max_tokens"
+    assert answer.stop_reason == stop
+    assert answer.usage == usage
+    assert answer.model
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_a_recorded_stream_split_at_every_byte_gives_the_same(name):
+    body = recording(name).body
+    wanted = blocks_of(body)
+    assert blocks_of(*(body[at : at + 1] for at in range(len(body)))) == wanted
+    for at in range(1, len(body), max(1, len(body) // 60)):
+        assert blocks_of(body[:at], body[at:]) == wanted
+
+
+@settings(suppress_health_check=[HealthCheck.too_slow])
+@given(st.sampled_from(STREAMS), st.lists(st.floats(0, 1), max_size=20))
+def test_a_recorded_stream_split_anywhere_gives_the_same(name, cuts):
+    body = recording(name).body
+    marks = sorted({0, len(body), *(int(cut * len(body)) for cut in cuts)})
+    assert blocks_of(*(body[a:b] for a, b in itertools.pairwise(marks))) == blocks_of(body)
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_a_recorded_whole_answer_gives_its_text_calls_and_usage(name):
+    body = recording(name).body
+    answer = whole_answer_of(body)
+    told = msgspec.json.decode(body)
+    kinds = {
+        kind: [each for each in told["content"] if each["type"] == kind] for kind in ("text", "tool_use")
+    }
+    assert answer.item.text == "".join(each["text"] for each in kinds["text"])
+    assert [(call.id, call.name) for call in answer.item.calls] == [
+        (each["id"], each["name"]) for each in kinds["tool_use"]
+    ]
+    read = told["usage"]["cache_read_input_tokens"]
+    assert answer.usage == Usage(told["usage"]["input_tokens"] + read, told["usage"]["output_tokens"], read)
+    assert answer.stop_reason == told["stop_reason"]
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_a_recorded_stream_cut_before_its_stop_reason_is_an_error(name):
+    body = recording(name).body
+    at = body.index(b"event: message_delta")
+    with pytest.raises(ModelError, match="before it was complete") as caught:
+        blocks_of(body[:at])
+    assert (caught.value.kind, caught.value.retryable) == ("protocol", True)
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_a_recorded_stream_without_its_message_stop_is_complete(name):
+    body = recording(name).body
+    at = body.index(b"event: message_stop")
+    assert blocks_of(body[:at]) == blocks_of(body)
+
+
+@pytest.mark.parametrize("name", ["anthropic_tools_cut", "anthropic_tools_cut_stream"])
+def test_a_recorded_call_that_max_tokens_cut_is_no_empty_call(name):
+    told = recording(name)
+    answer = answer_of(told.body) if told.streamed else whole_answer_of(told.body)
+    (call,) = answer.item.calls
+    assert call.invalid is not None
+    assert answer.stop_reason == "max_tokens"
+
+
+def test_recorded_parallel_calls_that_overlap_are_all_whole():
+    answer = answer_of(recording("parallel_anthropic_tools_stream").body)
+    assert [call.name for call in answer.item.calls] == ["read_file"] * 3
+    assert all(call.arguments.keys() == {"path", "limit"} for call in answer.item.calls)
+
+
+def test_recorded_reasoning_without_a_signature_is_kept_as_text_alone():
+    part = answer_of(recording("think_anthropic_stream").body).item.content[0]
+    assert isinstance(part, ThinkingPart)
+    assert part.text
+    assert part.signature is None
+
+
+def test_a_recorded_stream_that_waited_for_its_slot_gives_its_answer():
+    blocks = blocks_of(recording("queued_ping_anthropic_stream").body)
+    assert isinstance(blocks[-1], End)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("anthropic_err_overflow", "context_overflow"),
+        ("anthropic_err_overflow_stream", "context_overflow"),
+        ("anthropic_err_bad_json", "invalid_request"),
+        ("anthropic_err_no_messages", "server"),
+        ("apikey_x_api_key_wrong", "auth"),
+    ],
+)
+def test_a_recorded_refusal_is_classified(name, kind):
+    told = recording(name)
+    error = classify(told.status, told.headers, told.body, where="127.0.0.1:8080")
+    assert error.kind == kind
+    assert msgspec.json.decode(told.body)["error"]["message"] in error.message
+
+
+def test_a_recorded_overflow_says_how_much_did_not_fit():
+    told = recording("anthropic_err_overflow_stream")
+    error = classify(told.status, told.headers, told.body)
+    assert (error.prompt_tokens, error.context_window) == (36033, 4096)

@@ -1,0 +1,419 @@
+"""The bus: every event or a Lagged in its place, whoever reads, whenever, on whatever thread."""
+
+import asyncio
+import gc
+import sys
+import threading
+
+import pykka
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import protocol
+from actors.runtime.bus import Bus, Closed
+from actors.runtime.loop import LoopThread
+from protocol import errors
+from protocol.errors import WouldDeadlock
+from protocol.events import Alert, Lagged, PodStarted, PodStopped, Retry, RunStart, TextDelta
+
+WAIT = 5
+
+
+def delta(number, pod="p", seq=0):
+    return TextDelta(pod=pod, session_id="s", seq=seq, at=0.0, text=str(number))
+
+
+def fact(seq, pod="p"):
+    return RunStart(pod=pod, session_id="s", seq=seq, at=0.0)
+
+
+def numbers(events):
+    return [int(event.text) for event in events]
+
+
+def publish(bus, *events):
+    for event in events:
+        bus.publish(event)
+
+
+@pytest.fixture
+def hasty_threads():
+    """Threads that take turns at every step, so that what can come between two of them does."""
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(usual)
+
+
+# -- delivery -------------------------------------------------------------------------------------
+
+
+def test_an_event_goes_to_who_listens_to_its_pod_or_to_all():
+    bus = Bus()
+    everything, one, other = bus.subscribe(), bus.subscribe("a"), bus.subscribe("b")
+    publish(bus, delta(1, "a"), delta(2, "b"), delta(3, "c"))
+    assert numbers(everything.drain()) == [1, 2, 3]
+    assert numbers(one.drain()) == [1]
+    assert numbers(other.drain()) == [2]
+    assert everything.drain() == []
+
+
+def test_kinds_are_one_or_several_and_anything_else_is_refused():
+    bus = Bus()
+    one, two, none = (
+        bus.subscribe(kinds=RunStart),
+        bus.subscribe("p", [RunStart, TextDelta]),
+        bus.subscribe(kinds=()),
+    )
+    publish(bus, delta(1), fact(1))
+    assert one.drain() == [fact(1)]
+    assert two.drain() == [delta(1), fact(1)]
+    assert none.drain() == []
+    with pytest.raises(TypeError, match="not a kind of event"):
+        bus.subscribe(kinds=str)
+    with pytest.raises(ValueError, match="at least 1"):
+        bus.subscribe(size=0)
+
+
+@pytest.mark.parametrize("name", [PodStopped, errors.PodStopped, protocol.PodStopped])
+def test_the_error_and_the_event_named_pod_stopped_are_one_kind(name):
+    bus = Bus()
+    stopped = PodStopped(pod="p", session_id="s", seq=1, at=0.0)
+    for kinds in (name, {name}, [name, PodStarted]):
+        with bus.subscribe(kinds=kinds) as events:
+            publish(bus, fact(0), stopped)
+            assert events.drain() == [stopped]
+            assert isinstance(stopped, name)
+
+
+def test_a_closed_subscription_gets_nothing_more_and_gives_what_it_has():
+    bus = Bus()
+    events = bus.subscribe("p")
+    publish(bus, delta(1), delta(2))
+    events.close()
+    events.close()
+    publish(bus, delta(3))
+    assert numbers(events) == [1, 2]
+    with pytest.raises(Closed):
+        events.get()
+    assert bus.statistics() == {"subscriptions": 0, "queued": 0}
+
+
+def test_a_bus_that_closes_ends_its_subscriptions_and_those_to_come():
+    bus = Bus()
+    events, one = bus.subscribe(), bus.subscribe("p")
+    publish(bus, delta(1))
+    bus.close()
+    publish(bus, delta(2))
+    assert numbers(events) == numbers(one) == [1]
+    assert list(bus.subscribe()) == []
+    assert bus.silent
+
+
+def test_the_bus_knows_what_it_holds_and_whether_anybody_hears_what_is_only_told():
+    bus = Bus()
+    assert bus.silent
+    facts = bus.subscribe(kinds=[RunStart, Lagged])
+    assert not bus.silent
+    assert not bus.listens("p")
+    retries = bus.subscribe(kinds=Retry)
+    assert bus.listens("p")
+    assert (bus.listens("p", Retry), bus.listens("p", TextDelta)) == (True, False)
+    retries.close()
+    one = bus.subscribe("p")
+    assert bus.listens("p", TextDelta)
+    publish(bus, delta(1), fact(1))
+    assert bus.statistics() == {"subscriptions": 2, "queued": 3}
+    assert (bus.listens("p"), bus.listens("other")) == (True, False)
+    with bus.subscribe():
+        assert bus.listens("other")
+    one.close()
+    assert not bus.listens("p")
+    facts.close()
+    assert bus.silent
+    assert repr(facts) == "<Subscription all pods, closed>"
+    assert repr(bus.subscribe("p")) == "<Subscription p, 0 queued>"
+
+
+def test_a_subscription_that_nobody_holds_is_forgotten_and_one_that_is_waited_on_is_not():
+    async def main():
+        bus = Bus()
+        bus.loop = asyncio.get_running_loop()
+        bus.subscribe()
+        bus.subscribe("p")
+        gc.collect()
+        assert bus.silent
+        got = []
+
+        async def read():
+            async for event in bus.subscribe():
+                got.append(event)  # noqa: PERF401 - one by one, to be seen from outside
+
+        asyncio.ensure_future(read())  # noqa: RUF006 - that nobody holds it is the point
+        await asyncio.sleep(0)
+        gc.collect()
+        publish(bus, delta(1))
+        await asyncio.sleep(0)
+        assert numbers(got) == [1]
+        bus.close()
+        await asyncio.sleep(0)
+
+    asyncio.run(main())
+
+
+# -- a full queue ---------------------------------------------------------------------------------
+
+
+def gaps_stand_in_place(got, published):
+    """Of events numbered from 0: all are there in order, or counted by the Lagged in their place."""
+    following = 0
+    for event in got:
+        if isinstance(event, Lagged):
+            assert event.missed > 0
+            following += event.missed
+        else:
+            assert int(event.text) == following
+            following += 1
+    assert following == published
+
+
+@given(st.integers(1, 5), st.lists(st.sampled_from(["publish", "next", "drain"]), max_size=60))
+def test_whatever_publishers_and_readers_do_nothing_is_lost_untold(size, steps):
+    bus = Bus()
+    bus.loop = None
+    events = bus.subscribe("p", size=size)
+    got, published = [], 0
+    for step in steps:
+        if step == "publish":
+            bus.publish(delta(published))
+            published += 1
+        elif step == "drain":
+            got += events.drain()
+        else:
+            event = events._next()
+            got += [] if event is None else [event]
+    got += events.drain()
+    gaps_stand_in_place(got, published)
+    assert events.drain() == []
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 10_000])
+@pytest.mark.parametrize("reading", ["get", "drain", "for"])
+def test_a_reader_on_a_thread_misses_nothing_untold_and_no_wake_up(size, reading, hasty_threads):
+    bus = Bus()
+    events = bus.subscribe(size=size)
+    got = []
+
+    def read():
+        if reading == "for":
+            got.extend(events)
+        while reading != "for":
+            try:
+                got.append(events.get(timeout=WAIT))
+            except Closed:
+                return
+            if reading == "drain":
+                got.extend(events.drain())
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for number in range(3000):
+        bus.publish(delta(number))
+    events.close()
+    reader.join(WAIT)
+    assert not reader.is_alive()
+    gaps_stand_in_place(got, 3000)
+
+
+def test_a_slow_reader_is_woken_for_every_single_event(hasty_threads):
+    bus = Bus()
+    events = bus.subscribe()
+    taken = threading.Semaphore(0)
+
+    def read():
+        for _ in range(500):
+            events.get(timeout=WAIT)
+            taken.release()
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for number in range(500):
+        bus.publish(delta(number))
+        assert taken.acquire(timeout=WAIT)
+    reader.join(WAIT)
+
+
+facts_and_deltas = st.lists(st.tuples(st.sampled_from("ab"), st.booleans()), max_size=40)
+
+
+@given(facts_and_deltas, st.integers(1, 4), st.sampled_from([None, "a"]), st.data())
+def test_replaying_since_what_lagged_says_gives_every_durable_event_that_was_missed(story, size, pod, data):
+    """Transient events carry the number of the last durable one, as pods tell them."""
+    bus = Bus()
+    events = bus.subscribe(pod, size=size)
+    last, published, got = {"a": 0, "b": 0}, [], []
+    for name, durable in story:
+        last[name] += durable
+        event = fact(last[name], name) if durable else delta(0, name, last[name])
+        bus.publish(event)
+        published += [event] if pod in (None, name) else []
+        got += events.drain() if data.draw(st.booleans()) else []
+    got += events.drain()
+    position, known = 0, {"a": 0, "b": 0}
+    for event in got:
+        if not isinstance(event, Lagged):
+            known[event.pod] = event.seq
+            position += 1
+            continue
+        missed = published[position : position + event.missed]
+        position += event.missed
+        since = event.since if isinstance(event.since, dict) else {pod: event.since}
+        assert set(since) == {lost.pod for lost in missed}
+        for lost in missed:
+            assert since[lost.pod] >= known[lost.pod]
+            assert not lost.durable or lost.seq > since[lost.pod]
+    assert position == len(published)
+
+
+def test_a_lagging_subscriber_is_told_so_whatever_kinds_it_asked_for():
+    bus = Bus()
+    events = bus.subscribe("p", RunStart, size=1)
+    publish(bus, fact(1), fact(2), fact(3))
+    lagged, kept = events.drain()
+    assert (lagged.missed, lagged.since, lagged.pod, lagged.seq) == (2, 0, "p", 0)
+    assert kept == fact(3)
+
+
+def test_publishing_to_a_queue_that_is_full_and_waited_on_neither_blocks_nor_raises(caplog):
+    bus = Bus()
+    events = bus.subscribe(size=1)
+    waiter = events._queue.wait(None)
+    waiter.when_done(lambda: 1 / 0)
+    publish(bus, *map(delta, range(100)))
+    assert events.drain()[0].missed == 99
+    assert "ZeroDivisionError" in caplog.text
+
+
+# -- waiting --------------------------------------------------------------------------------------
+
+
+def test_get_waits_times_out_and_ends():
+    bus = Bus()
+    events = bus.subscribe()
+    with pytest.raises(pykka.Timeout):
+        events.get(timeout=0.01)
+    threading.Timer(0.01, bus.publish, (delta(1),)).start()
+    assert numbers([events.get(timeout=WAIT)]) == [1]
+    threading.Timer(0.01, events.close).start()
+    with pytest.raises(Closed):
+        events.get(timeout=WAIT)
+
+
+def test_get_on_the_loop_that_publishes_is_refused():
+    async def main():
+        bus = Bus()
+        bus.loop = asyncio.get_running_loop()
+        with bus.subscribe() as events, pytest.raises(WouldDeadlock):
+            events.get(timeout=WAIT)
+
+    asyncio.run(main())
+
+
+def test_async_readers_get_what_is_published_while_they_wait_and_then_an_end():
+    async def main():
+        bus = Bus()
+        bus.loop = asyncio.get_running_loop()
+        both = [asyncio.ensure_future(read(bus.subscribe())) for _ in range(2)]
+        for number in range(100):
+            bus.publish(delta(number))
+            if number % 10 == 0:
+                await asyncio.sleep(0)
+        bus.close()
+        assert await asyncio.gather(*both) == [list(range(100))] * 2
+
+    async def read(events):
+        async with events:
+            return numbers([event async for event in events])
+
+    asyncio.run(main())
+
+
+def test_a_reader_in_another_loop_is_woken_too():
+    thread = LoopThread("publishes")
+    bus = Bus()
+    bus.loop = thread.mailroom.loop
+
+    async def main():
+        events = bus.subscribe()
+        thread.mailroom.post(lambda _: bus.publish(delta(1)))
+        event = await asyncio.wait_for(anext(events), WAIT)
+        thread.mailroom.post(lambda _: bus.close())
+        return numbers([event, *[event async for event in events]])
+
+    assert asyncio.run(main()) == [1]
+    thread.stop()
+
+
+def test_a_reader_that_is_cancelled_loses_nothing():
+    async def main():
+        bus = Bus()
+        bus.loop = asyncio.get_running_loop()
+        events = bus.subscribe()
+        reading = asyncio.ensure_future(anext(events))
+        await asyncio.sleep(0)
+        reading.cancel()
+        publish(bus, delta(1), delta(2))
+        assert numbers([await anext(events), await anext(events)]) == [1, 2]
+
+    asyncio.run(main())
+
+
+# -- replay ---------------------------------------------------------------------------------------
+
+
+def test_a_replay_comes_first_and_what_it_told_is_not_told_again():
+    bus = Bus()
+    events = bus.subscribe("p")
+    publish(bus, delta(1, seq=1), fact(2), delta(2, seq=2))
+    events.replay(iter([fact(1), fact(2)]), {"p": 2})
+    publish(bus, fact(3))
+    assert events.drain() == [fact(1), fact(2), delta(2, seq=2), fact(3)]
+
+
+def test_a_replay_gives_only_the_kinds_that_were_asked_for():
+    bus = Bus()
+    events = bus.subscribe(kinds=Alert)
+    alert = Alert(pod="p", session_id="s", seq=2, at=0.0, text="x")
+    events.replay(iter([fact(1), alert]), {"p": 2})
+    events.close()
+    assert list(events) == [alert]
+
+
+def test_what_a_replay_tells_is_no_gap_when_the_queue_drops_it():
+    bus = Bus()
+    events = bus.subscribe("p", size=2)
+    publish(bus, fact(1), fact(2))
+    events.replay(iter([fact(1), fact(2), fact(3)]), {"p": 3})
+    publish(bus, fact(3), fact(4), fact(5))
+    assert events.drain() == [fact(number) for number in range(1, 6)]
+
+
+@given(st.integers(0, 8), st.integers(0, 8), st.integers(0, 8), st.integers(1, 9), st.booleans())
+def test_subscribing_in_the_middle_of_a_story_gives_every_durable_event_once(
+    before, queued, after, at_once, one_by_one
+):
+    """However much was published before the replay's end was looked up, and however it is read."""
+    bus = Bus()
+    log = [fact(seq) for seq in range(1, before + queued + 1)]
+    publish(bus, *log[:before])
+    events = bus.subscribe("p")
+    publish(bus, *log[before:])
+    events.replay(iter(log), {"p": len(log)})
+    late = [fact(len(log) + number) for number in range(1, after + 1)]
+    got = []
+    for event in late:
+        bus.publish(event)
+        if event.seq % at_once == 0:
+            got += [events.get(timeout=WAIT)] if one_by_one else events.drain()
+    assert got + events.drain() == log + late

@@ -1,0 +1,165 @@
+"""Mail rooms and loops in threads: mail in order, from anywhere, and loops that end."""
+
+import asyncio
+import gc
+import threading
+import weakref
+
+import pykka
+import pytest
+
+from actors.runtime.actor import AsyncActor
+from actors.runtime.loop import LoopThread, comes_soon, mailroom_here
+
+WAIT = 5
+
+
+@pytest.fixture
+def thread():
+    thread = LoopThread("test")
+    yield thread
+    thread.stop()
+
+
+def on_loop(thread, work):
+    """What ``work`` gives, called on the loop of ``thread``."""
+    got, done = [], threading.Event()
+
+    def run(_):
+        got.append(work())
+        done.set()
+
+    thread.mailroom.post(run)
+    assert done.wait(WAIT)
+    return got[0]
+
+
+def test_what_is_there_comes_soon_and_what_never_comes_is_not_waited_for():
+    looked = []
+    assert comes_soon(lambda: True)
+    assert not comes_soon(lambda: looked.append(1))
+    assert len(looked) < 100
+
+
+def test_work_and_messages_are_done_on_the_loop_in_the_order_they_were_posted(thread):
+    class Noting(AsyncActor):
+        def on_receive(self, message):
+            done.append(message)
+
+    class Nobody:
+        def register(self, ref, /):
+            pass
+
+        unregister = register
+
+    done = []
+    actor = Noting.make(thread.mailroom, Nobody())
+    actor.begin()
+    for number in range(100):
+        thread.mailroom.post(done.append, number)
+        actor.actor_ref.tell(-number)
+    assert on_loop(thread, threading.current_thread) is thread._thread
+    assert done == [value for number in range(100) for value in (number, -number)]
+    assert not thread.mailroom.here()
+    assert on_loop(thread, thread.mailroom.here)
+
+
+def test_work_that_raises_is_told_to_the_loop_and_the_rest_is_done(thread):
+    told = []
+    thread.mailroom.loop.set_exception_handler(lambda _, context: told.append(context["exception"]))
+    thread.mailroom.post(lambda _: 1 / 0)
+    assert on_loop(thread, lambda: "the rest") == "the rest"
+    assert [type(error) for error in told] == [ZeroDivisionError]
+
+
+def test_mail_for_a_closed_loop_is_refused(thread):
+    thread.stop()
+    with pytest.raises(pykka.ActorDeadError, match="closed"):
+        thread.mailroom.post(print)
+
+
+def test_every_loop_has_one_mail_room_and_a_closed_one_is_forgotten():
+    async def main():
+        assert mailroom_here() is mailroom_here()
+        return weakref.ref(asyncio.get_running_loop())
+
+    first = asyncio.run(main())
+    second = asyncio.run(main())
+    assert first() is not second()
+    asyncio.run(main())
+    gc.collect()
+    assert first() is None
+    assert second() is None
+
+
+def test_a_loop_that_goes_on_in_another_thread_still_hears_the_first_one():
+    loop = asyncio.new_event_loop()
+
+    async def room():
+        return mailroom_here()
+
+    mailroom = loop.run_until_complete(room())
+    told = threading.Event()
+    moved = threading.Thread(target=loop.run_forever)
+    moved.start()
+    mailroom.post(lambda _: told.set())
+    assert told.wait(WAIT)
+    told.clear()
+    mailroom.post(lambda _: told.set())
+    assert told.wait(WAIT)
+    loop.call_soon_threadsafe(loop.stop)
+    moved.join(WAIT)
+    loop.close()
+
+
+def test_a_loop_in_a_thread_stops_as_often_as_one_likes_and_also_from_inside():
+    thread = LoopThread("test")
+    assert thread.alive
+    thread.mailroom.post(lambda _: thread.stop())
+    thread.stop()
+    thread.stop()
+    assert not thread.alive
+
+
+def test_the_end_of_a_loop_cancels_its_tasks_and_waits_for_them(thread):
+    began, ends = threading.Event(), []
+
+    async def task():
+        try:
+            began.set()
+            await asyncio.get_running_loop().create_future()
+        finally:
+            await asyncio.sleep(0)
+            ends.append("whole")
+
+    kept = on_loop(thread, lambda: thread.mailroom.loop.create_task(task()))
+    assert began.wait(WAIT)
+    thread.stop()
+    assert ends == ["whole"]
+    assert kept.cancelled()
+
+
+def test_a_loop_that_answers_a_thread_without_pause_serves_sockets_and_timers(thread):
+    """It waits for more mail before it sleeps, and may not forget the rest of the world over it."""
+
+    async def serve():
+        async def echo(reader, writer):
+            writer.write(await reader.readline())
+            writer.close()
+
+        async with await asyncio.start_server(echo, "127.0.0.1") as server:
+            reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+            writer.write(b"line\n")
+            line = await reader.readline()
+            writer.close()
+            await asyncio.sleep(0.001)
+            served.append(line)
+
+    served = []
+    kept = on_loop(thread, lambda: thread.mailroom.loop.create_task(serve()))
+    asked = 0
+    while not kept.done():
+        assert on_loop(thread, lambda: "answer") == "answer"
+        asked += 1
+    assert served == [b"line\n"]
+    assert asked > 1

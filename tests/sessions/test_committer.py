@@ -1,0 +1,80 @@
+"""The committing thread: jobs gather while it is busy, keep their order, and are never too many."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from actors.sessions.committer import Committer, Job
+from protocol.errors import StoreError
+
+
+class Gate:
+    """A commit that waits until it is let through, and remembers the groups."""
+
+    def __init__(self) -> None:
+        self.entered = threading.Semaphore(0)
+        self.let = threading.Semaphore(0)
+        self.groups: list[list[int]] = []
+
+    def __call__(self, jobs: list[Job]) -> None:
+        self.entered.release()
+        self.let.acquire()
+        self.groups.append([job.size for job in jobs])
+        for job in jobs:
+            job.done()
+
+
+@pytest.fixture
+def gate():
+    return Gate()
+
+
+def test_what_gathers_during_a_commit_goes_together_and_in_order(gate):
+    committer = Committer("x", gate)
+    futures = [committer.put(Job(0))]
+    gate.entered.acquire()
+    futures += [committer.put(Job(size)) for size in (1, 2, 3)]
+    gate.let.release(2)
+    committer.flush()
+    assert gate.groups == [[0], [1, 2, 3]]
+    assert all(future.done() for future in futures)
+    committer.close()
+
+
+def test_a_disk_that_falls_behind_is_told_and_taken_up_again(gate):
+    committer = Committer("pods.db", gate, limit=10)
+    first = committer.put(Job(11))
+    with pytest.raises(StoreError, match=r"pods.db has fallen behind") as caught:
+        committer.put(Job(1))
+    assert "faster disk" in str(caught.value)
+    gate.let.release(2)
+    first.result(timeout=5)
+    committer.flush()
+    committer.put(Job(1)).result(timeout=5)
+    committer.close()
+
+
+def test_a_group_is_never_longer_than_its_bound(gate):
+    committer = Committer("x", gate, group=3)
+    committer.put(Job(0))
+    gate.entered.acquire()
+    for _ in range(4):
+        committer.put(Job(1))
+    gate.let.release(3)
+    committer.flush()
+    assert list(map(len, gate.groups)) == [1, 3, 1]
+    committer.close()
+
+
+def test_close_commits_what_waits_and_may_be_called_at_any_time(gate):
+    committer = Committer("x", gate)
+    committer.close()
+    gate.let.release(2)
+    future = committer.put(Job(0))
+    committer.close()
+    assert future.done()
+    committer.close()
+    assert committer.put(Job(0)).result(timeout=5) is None
+    committer.close()

@@ -1,0 +1,166 @@
+"""What is particular to the JSON-lines store: files that people read, tails that crashes tear."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from store_kit import add, bodies, child_of, done, make
+
+from actors.sessions.chain import chained, head_of, verified
+from actors.sessions.jsonl import JsonLinesStore
+from actors.sessions.jsonl_files import file_name, session_of
+from actors.sessions.jsonl_lines import LineReader, batch_lines
+from protocol.errors import SessionCorrupt, SessionNotFound
+
+
+@pytest.fixture
+def store(tmp_path):
+    store = JsonLinesStore(tmp_path)
+    yield store
+    store.close()
+
+
+def test_a_session_is_a_file_that_people_can_read(tmp_path, store):
+    entries = make(store, "s", "a", "b", pod="reader")
+    header, *lines = (json.loads(line) for line in (tmp_path / "s.jsonl").read_text().splitlines())
+    assert (header["polypod"], header["session"], header["pod"]) == (1, "s", "reader")
+    assert lines == [
+        {"seq": 1, "hash": entries[0].hash.hex(), "more": 1, "entry": {"text": "a"}},
+        {"seq": 2, "hash": entries[1].hash.hex(), "entry": {"text": "b"}},
+    ]
+
+
+def test_a_file_is_only_ever_added_to(tmp_path, store):
+    head = head_of(make(store, "s", "a"))
+    with (tmp_path / "s.jsonl").open("rb") as follower:
+        before = follower.read()
+        head = add(store, "s", head, "b")
+        store.release("s")
+        store.claim("s", "again")
+        add(store, "s", head, "c")
+        assert len(follower.read().splitlines()) == 2
+        follower.seek(0)
+        assert follower.read().startswith(before)
+
+
+def test_a_tail_torn_at_any_byte_is_passed_over_told_and_cut_when_claimed(tmp_path):
+    whole = JsonLinesStore(tmp_path)
+    entries = make(whole, "s", "a", "b")
+    path = tmp_path / "s.jsonl"
+    sound = path.read_bytes()
+    batch = chained(bodies("c", "ü", "e"), after=head_of(entries))
+    whole.close()
+    lines = batch_lines(batch)
+    for cut in range(1, len(lines)):
+        path.write_bytes(sound + lines[:cut])
+        store = JsonLinesStore(tmp_path)
+        assert store.read("s") == entries
+        assert store.info("s").head == head_of(entries)
+        assert store.torn("s") == cut
+        assert path.read_bytes() == sound + lines[:cut], "only a writer may cut"
+        assert store.claim("s", "pod").torn == cut
+        assert path.read_bytes() == sound
+        done(store.append("s", head_of(entries), batch))
+        assert store.read("s") == entries + batch
+        store.close()
+
+
+def test_a_whole_line_that_cannot_be_read_is_damage_and_not_a_tear(tmp_path, store):
+    entries = make(store, "s", "a", "b", "c", "d")
+    path = tmp_path / "s.jsonl"
+    for number in (2, 4):
+        lines = path.read_bytes().splitlines(keepends=True)
+        lines[number] = b"?" * 20 + b"\n"
+        path.write_bytes(b"".join(lines))
+        with pytest.raises(SessionCorrupt, match=f"damaged at entry {number}"):
+            verified("s", store.read("s", after=number - 2)[1:], head_of(entries[: number - 1]))
+        assert store.torn("s") == 0
+        path.write_bytes(path.read_bytes().replace(lines[number], batch_lines([entries[number - 1]])))
+
+
+def test_a_changed_byte_is_found_by_session_and_entry(tmp_path, store):
+    make(store, "s", "a", "b", "c")
+    path = tmp_path / "s.jsonl"
+    path.write_bytes(path.read_bytes().replace(b'"text":"b"', b'"text":"B"'))
+    with pytest.raises(SessionCorrupt, match="session s is damaged at entry 2"):
+        verified("s", store.read("s"))
+
+
+def test_a_file_that_is_no_session_is_passed_over_and_told_as_a_problem(tmp_path, store):
+    make(store, "s", "a")
+    (tmp_path / "diary.jsonl").write_text("dear diary\n")
+    (tmp_path / "notes.txt").write_text("x")
+    assert [info.session_id for info in store.sessions()] == ["s"]
+    assert len(store.problems()) == 1
+    assert "diary.jsonl" in store.problems()[0]
+
+
+def test_a_file_that_was_brought_in_by_hand_is_a_session(tmp_path, store):
+    entries = make(store, "s", "a")
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "s.jsonl").write_bytes((tmp_path / "s.jsonl").read_bytes())
+    other = JsonLinesStore(tmp_path / "there")
+    assert [info.session_id for info in other.sessions()] == ["s"]
+    assert other.claim("s", "pod").generation == 1
+    add(other, "s", head_of(entries), "b")
+    other.close()
+
+
+def test_a_session_can_be_called_anything(store):
+    for name in ("../../etc/passwd", ".hidden", "a/b", "ü", "a b?c=d", "."):
+        make(store, name, "a", pod=name)
+        assert store.info(name).pod == name
+    assert len(store.sessions()) == 6
+    assert len(list(store.folder.glob("*.jsonl"))) == 6
+
+
+@given(st.text(min_size=1, max_size=20))
+def test_a_sessions_name_comes_back_from_its_files(name):
+    assert session_of(file_name(name)) == name
+    assert "/" not in file_name(name)
+    assert not file_name(name).startswith(".")
+
+
+def test_an_entry_of_several_lines_is_refused(store):
+    head = head_of(make(store, "s", "a"))
+    with pytest.raises(ValueError, match="not one line"):
+        store.append("s", head, chained([b"{\n}"], after=head))
+
+
+def test_a_draft_of_a_dead_process_is_cleared_away(tmp_path, store):
+    make(store, "s", "a")
+    drafts = tmp_path / ".polypod" / "drafts"
+    (drafts / "0123456789abcdef.t.jsonl").write_bytes(b"half")
+    (drafts / f"{store._lock.id}.u.jsonl").write_bytes(b"being written")
+    JsonLinesStore(tmp_path).close()
+    assert [draft.name for draft in drafts.iterdir()] == [f"{store._lock.id}.u.jsonl"]
+
+
+def test_a_child_that_never_came_to_be_is_no_successor(tmp_path, store):
+    entries = make(store, "s", "a")
+    make(store, "t", "b", parent=child_of("s", entries))
+    (tmp_path / "t.jsonl").unlink()
+    assert store.successors("s") == []
+    with pytest.raises(SessionNotFound):
+        JsonLinesStore(tmp_path).read("t")
+
+
+@given(st.lists(st.lists(st.text(max_size=10), min_size=1, max_size=3), max_size=5), st.data())
+def test_lines_come_out_as_they_went_in_however_the_bytes_are_split(batches, data):
+    head, lines, entries = None, b"", []
+    for texts in batches:
+        batch = chained([json.dumps({"text": text}).encode() for text in texts], after=head)
+        head = head_of(batch)
+        lines += batch_lines(batch)
+        entries += batch
+    reader, found = LineReader(), []
+    rest = lines
+    while rest:
+        cut = data.draw(st.integers(1, len(rest)))
+        found += reader.feed(rest[:cut])
+        rest = rest[cut:]
+    assert found == entries
+    assert (reader.head, reader.sound) == (head, len(lines))

@@ -1,0 +1,211 @@
+"""Looking after stores: what is damaged is found, what is sound is saved, and sessions can move."""
+
+from __future__ import annotations
+
+import sqlite3
+
+import pytest
+from msgspec import Raw
+from store_kit import KINDS, add, done, make
+
+from actors.sessions.chain import chained, head_of, verified
+from actors.sessions.jsonl import JsonLinesStore
+from actors.sessions.repair import (
+    check,
+    export_lines,
+    export_session,
+    fork,
+    import_session,
+    sound_prefix,
+)
+from actors.sessions.sqlite import SQLiteStore
+from actors.sessions.store import MemoryStore
+from protocol.entries import ItemsKept, SessionOpened
+from protocol.errors import HeadConflict, SessionCorrupt, StoreError, UnknownEntry
+from protocol.events import UserMessage
+from protocol.items import UserItem
+from protocol.wire import decode_entry, encode
+
+
+@pytest.fixture(params=["memory", *KINDS])
+def store(request, tmp_path):
+    store = MemoryStore() if request.param == "memory" else KINDS[request.param](tmp_path / "store")
+    yield store
+    store.close()
+
+
+def conversation(store, session_id, words, first_seq=1):
+    """A session as a pod would write it: opened, then something said in each entry."""
+    opened = SessionOpened(
+        session_id=session_id, seq=first_seq, at=1.0, pod="reader", manifest=Raw(b'{"pod":{}}')
+    )
+    said = [
+        UserMessage(
+            pod="reader", session_id=session_id, seq=first_seq + 1 + index, at=2.0, item=UserItem.of(word)
+        )
+        for index, word in enumerate(words)
+    ]
+    entries = chained(map(encode, [opened, *said]), first_seq=first_seq)
+    done(store.create(session_id, "reader", None, entries))
+    return entries
+
+
+def items_of(entries):
+    """A plain replay, for these tests."""
+    found = []
+    for entry in map(decode_entry, (entry.body for entry in entries)):
+        if isinstance(entry, ItemsKept):
+            found += entry.items
+        elif isinstance(entry, UserMessage):
+            found.append(entry.item)
+    return found
+
+
+def texts(store, session_id):
+    return [item.text for item in items_of(verified(session_id, store.read(session_id)))]
+
+
+def break_entry(path, seq):
+    connection = sqlite3.connect(path)
+    connection.execute(
+        "UPDATE entries SET body = replace(CAST(body AS TEXT), '2.0', '3.0') WHERE n = ?", (seq,)
+    )
+    connection.commit()
+    connection.close()
+
+
+def test_a_sound_store_has_no_findings(store):
+    conversation(store, "s", "ab")
+    conversation(store, "t", "ab")
+    assert list(check(store)) == []
+
+
+def test_a_broken_session_is_found_and_its_sound_prefix_can_be_forked(tmp_path):
+    store = SQLiteStore(tmp_path / "pods.db")
+    entries = conversation(store, "s", "abcd")
+    conversation(store, "t", "ab")
+    break_entry(tmp_path / "pods.db", 4)
+    (finding,) = check(store)
+    assert (finding.kind, finding.session_id, finding.seq, finding.sound) == ("broken", "s", 4, 3)
+    info = fork(store, "s", "saved", items_of, now=5.0)
+    assert info.parent is not None
+    assert (info.parent.kind, info.parent.session_id) == ("forked_from", "s")
+    assert (info.parent.at_seq, info.parent.at_hash) == (3, entries[2].hash.hex())
+    assert texts(store, "saved") == ["a", "b"]
+    opened = decode_entry(store.read("saved")[0].body)
+    assert isinstance(opened, SessionOpened)
+    assert (opened.seq, opened.session_id, opened.pod, opened.parent) == (4, "saved", "reader", info.parent)
+    assert bytes(opened.manifest) == b'{"pod":{}}'
+    assert store.claim("saved", "reader").generation >= 1
+    assert [each.kind for each in check(store)] == ["broken"], "what was damaged stays as it is"
+    store.close()
+
+
+def test_a_session_whose_first_entry_is_broken_cannot_be_saved(tmp_path):
+    store = SQLiteStore(tmp_path / "pods.db")
+    conversation(store, "s", "ab")
+    connection = sqlite3.connect(tmp_path / "pods.db")
+    connection.execute("UPDATE entries SET hash = x'00' WHERE n = 1")
+    connection.commit()
+    connection.close()
+    with pytest.raises(SessionCorrupt, match="entry 1"):
+        fork(store, "s", "saved", items_of)
+    store.close()
+
+
+def test_a_missing_row_in_a_long_session_is_found_by_its_number(tmp_path):
+    store = SQLiteStore(tmp_path / "pods.db")
+    make(store, "s", *map(str, range(2500)))
+    connection = sqlite3.connect(tmp_path / "pods.db")
+    connection.execute("DELETE FROM entries WHERE n = 2222")
+    connection.commit()
+    connection.close()
+    entries, broken = sound_prefix(store, "s")
+    assert len(entries) == 2221
+    assert broken is not None
+    assert broken.seq == 2222
+    store.close()
+
+
+def test_a_torn_session_is_found_and_nothing_is_changed(tmp_path):
+    store = JsonLinesStore(tmp_path)
+    conversation(store, "s", "ab")
+    path = tmp_path / "s.jsonl"
+    path.write_bytes(path.read_bytes() + b'{"seq":4')
+    (finding,) = check(store)
+    assert (finding.kind, finding.session_id) == ("torn", "s")
+    assert "8 bytes" in finding.text
+    assert path.read_bytes().endswith(b'{"seq":4')
+    store.close()
+
+
+def test_a_session_can_be_forked_after_any_entry(store):
+    entries = conversation(store, "s", "abc")
+    info = fork(store, "s", "t", items_of, at=entries[1].hash.hex())
+    assert info.parent is not None
+    assert info.parent.at_seq == 2
+    assert texts(store, "t") == ["a"]
+    again = fork(store, "t", "u", items_of)
+    assert texts(store, "u") == ["a"]
+    assert [entry.seq for entry in store.read("u")] == [5, 6]
+    assert again.parent is not None
+    assert again.parent.session_id == "t"
+
+
+def test_a_fork_at_an_unknown_hash_is_an_error_and_makes_nothing(store):
+    conversation(store, "s", "abc")
+    with pytest.raises(UnknownEntry, match="session s has no entry with hash beef"):
+        fork(store, "s", "t", items_of, at="beef")
+    assert len(store.sessions()) == 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_session_moves_between_stores_with_its_hashes(store, tmp_path, kind):
+    conversation(store, "s", "ab")
+    fork(store, "s", "t", items_of)
+    entries = store.read("t")
+    export_session(store, "t", tmp_path / "t.session")
+    other = KINDS[kind](tmp_path / "other")
+    with (tmp_path / "t.session").open("rb") as file:
+        info = import_session(other, file)
+    assert other.read("t") == entries
+    assert (info.pod, info.parent, info.head) == ("reader", store.info("t").parent, head_of(entries))
+    other.claim("t", "reader")
+    add(other, "t", info.head, "on")
+    with pytest.raises(HeadConflict, match="exists already"):
+        import_session(other, export_lines(store, "t"))
+    other.close()
+
+
+def test_an_export_does_not_write_over_a_file(store, tmp_path):
+    conversation(store, "s", "a")
+    (tmp_path / "mine").write_text("precious")
+    with pytest.raises(StoreError, match="mine"):
+        export_session(store, "s", tmp_path / "mine")
+    assert (tmp_path / "mine").read_text() == "precious"
+    with pytest.raises(StoreError, match="no/where"):
+        export_session(store, "s", tmp_path / "no" / "where")
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == ["mine"]
+
+
+def test_a_damaged_file_is_not_imported(store):
+    conversation(store, "s", "abc")
+    data = b"".join(export_lines(store, "s"))
+    other = MemoryStore()
+    with pytest.raises(SessionCorrupt, match="entry 3"):
+        import_session(other, [data.replace(b'"b"', b'"B"')])
+    with pytest.raises(StoreError, match="cut off"):
+        import_session(other, [data[:-5]])
+    with pytest.raises(StoreError, match="letter is no exported session"):
+        import_session(other, [b"hello\n"], name="letter")
+    assert other.sessions() == []
+
+
+def test_a_broken_session_is_not_exported(tmp_path):
+    store = SQLiteStore(tmp_path / "pods.db")
+    conversation(store, "s", "abc")
+    break_entry(tmp_path / "pods.db", 3)
+    with pytest.raises(SessionCorrupt, match="entry 3"):
+        export_session(store, "s", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    store.close()

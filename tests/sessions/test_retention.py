@@ -1,0 +1,93 @@
+"""Letting sessions go: by age or superseded, never one that is held or that another hangs on."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from store_kit import KINDS, child_of, make
+
+from actors.sessions.retention import collect, doomed
+from actors.sessions.store import MemoryStore, SessionInfo
+from protocol.entries import Head, Parent
+
+FAR = 1e12
+
+
+@pytest.fixture(params=["memory", *KINDS])
+def store(request, tmp_path):
+    store = MemoryStore() if request.param == "memory" else KINDS[request.param](tmp_path)
+    yield store
+    store.close()
+
+
+def left(store):
+    return sorted(info.session_id for info in store.sessions())
+
+
+def test_what_is_old_goes_and_what_is_held_stays(store):
+    for name in "stu":
+        make(store, name, "a", claim=name == "t")
+    assert collect(store, older_than=3600) == []
+    gone = collect(store, older_than=3600, now=FAR)
+    assert sorted(info.session_id for info in gone) == ["s", "u"]
+    assert left(store) == ["t"]
+
+
+def test_what_was_compacted_into_a_sound_session_goes_when_asked(store):
+    entries = make(store, "s", "a", claim=False)
+    make(store, "t", "b", parent=child_of("s", entries, "compacted_from"))
+    make(store, "other", "a", claim=False)
+    assert collect(store) == []
+    assert [info.session_id for info in collect(store, superseded=True)] == ["s"]
+    assert left(store) == ["other", "t"]
+
+
+def test_what_a_session_was_forked_from_stays_with_it(store):
+    entries = make(store, "s", "a", claim=False)
+    make(store, "t", "b", parent=child_of("s", entries, "compacted_from"), claim=False)
+    make(store, "u", "b", parent=child_of("s", entries), claim=True)
+    assert collect(store, superseded=True) == []
+    gone = collect(store, superseded=True, older_than=1, now=FAR)
+    assert [info.session_id for info in gone] == ["t"], "the fork is held, and its parent stays with it"
+    store.release("u")
+    store.flush()
+    collect(store, older_than=1, now=FAR)
+    assert left(store) == []
+
+
+def test_a_session_stays_whose_compacted_successor_is_broken(store):
+    entries = make(store, "s", "a", claim=False)
+    broken = [entries[0]._replace(seq=2, hash=bytes(32))]
+    store.create("t", "pod", child_of("s", entries, "compacted_from"), broken, claim=False)
+    store.flush()
+    assert collect(store, superseded=True) == []
+
+
+SESSIONS = st.lists(
+    st.tuples(st.integers(0, 9), st.sampled_from([None, "forked_from", "compacted_from"]), st.integers(0, 9)),
+    max_size=10,
+)
+
+
+@given(SESSIONS, st.booleans(), st.one_of(st.none(), st.integers(0, 30)), st.sets(st.integers(0, 9)))
+def test_nothing_goes_that_a_remaining_session_needs(drawn, superseded, before, kept):
+    sessions = []
+    for number, (parent, kind, age) in enumerate(drawn):
+        origin = Parent(kind, str(parent), "", 1) if kind and parent < number else None
+        sessions.append(SessionInfo(str(number), "pod", number, number + age, Head(1, b""), origin))
+    keep = set(map(str, kept))
+    gone = {info.session_id for info in doomed(sessions, before=before, superseded=superseded, keep=keep)}
+    assert not gone & keep
+    for info in sessions:
+        if info.session_id not in gone and info.parent is not None and info.parent.session_id in gone:
+            assert superseded
+            assert info.parent.kind == "compacted_from"
+    for info in sessions:
+        if info.session_id in gone and not (before is not None and info.updated_at < before):
+            assert any(
+                child.parent is not None
+                and child.parent.session_id == info.session_id
+                and child.parent.kind == "compacted_from"
+                for child in sessions
+            )

@@ -1,0 +1,243 @@
+"""What is particular to the SQLite store: its file, other people's locks, its write-ahead log."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from concurrent.futures import Future
+
+import pytest
+from store_kit import add, bodies, done, make
+
+from actors.sessions.chain import chained, head_of, verified
+from actors.sessions.sqlite import SQLiteStore
+from actors.sessions.sqlite_checkpoint import Checkpointer
+from protocol.entries import Head
+from protocol.errors import HeadConflict, SessionCorrupt, StoreError
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "pods.db"
+
+
+@pytest.fixture
+def store(path):
+    store = SQLiteStore(path)
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def foreign(path, store):
+    """Another program's connection to the same file."""
+    connection = sqlite3.connect(path, isolation_level=None)
+    yield connection
+    connection.close()
+
+
+def test_a_file_that_is_no_database_is_refused_and_left_alone(path):
+    path.write_bytes(b"this is not a database, it is a love letter" * 100)
+    before = path.read_bytes()
+    with pytest.raises(StoreError, match="no SQLite database") as caught:
+        SQLiteStore(path)
+    assert str(path) in str(caught.value)
+    assert path.read_bytes() == before
+
+
+def test_the_database_of_another_program_is_refused_and_left_alone(path):
+    connection = sqlite3.connect(path)
+    connection.execute("CREATE TABLE bookmarks (url TEXT)")
+    connection.close()
+    before = path.read_bytes()
+    with pytest.raises(StoreError, match="another program"):
+        SQLiteStore(path)
+    assert path.read_bytes() == before
+
+
+def test_a_file_of_a_later_version_is_refused_by_name(path):
+    SQLiteStore(path).close()
+    connection = sqlite3.connect(path)
+    connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    with pytest.raises(StoreError, match=r"later version of polypod made it \(format 99") as caught:
+        SQLiteStore(path)
+    assert "update polypod" in str(caught.value)
+
+
+def test_a_folder_in_the_place_of_the_file_is_told(path):
+    path.mkdir()
+    with pytest.raises(StoreError, match="cannot be opened"):
+        SQLiteStore(path)
+
+
+def test_a_store_goes_on_after_its_file_was_found_to_be_garbage(path, store):
+    make(store, "s", "a")
+    store.close()
+    good = path.read_bytes()
+    path.write_bytes(b"garbage" * 1000)
+    with pytest.raises(StoreError):
+        SQLiteStore(path)
+    path.write_bytes(good)
+    again = SQLiteStore(path)
+    assert len(again.read("s")) == 1
+    again.close()
+
+
+def test_a_commit_while_another_process_writes_waits_off_the_loop(store, foreign):
+    head = head_of(make(store, "s", "a"))
+    foreign.execute("BEGIN IMMEDIATE")
+    future = store.append("s", head, chained(bodies("b"), after=head))
+    assert isinstance(future, Future)
+    assert not future.done()
+    behind = head_of(chained(bodies("b"), after=head))
+    last = store.append("s", behind, chained(bodies("c"), after=behind))
+    assert isinstance(last, Future), "what comes behind keeps its place"
+    foreign.execute("ROLLBACK")
+    done(future)
+    done(last)
+    assert [entry.body for entry in store.read("s")] == bodies("a", "b", "c")
+    store.flush()
+    end = store.info("s").head
+    assert store.append("s", end, chained(bodies("d"), after=end)) is None, "on the loop again"
+
+
+def test_a_file_that_stays_locked_is_told_and_used_again_when_it_is_free(store, foreign):
+    store._commits.patience = 0.01
+    head = head_of(make(store, "s", "a"))
+    foreign.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StoreError, match="another process has locked it"):
+        add(store, "s", head, "b")
+    store.release("s")
+    with pytest.raises(StoreError, match="another process has locked it"):
+        store.claim("s", "pod")
+    foreign.execute("ROLLBACK")
+    add(store, "s", head, "b")
+
+
+def test_jobs_that_gathered_are_one_commit_in_which_a_conflict_fails_alone(path, foreign):
+    store = SQLiteStore(path, "power")
+    heads = {name: head_of(make(store, name, "a")) for name in "stu"}
+    foreign.execute("BEGIN IMMEDIATE")
+    futures = {}
+    for name, head in heads.items():
+        after = Head(1, bytes(32)) if name == "t" else head
+        futures[name] = store.append(name, after, chained(bodies("b"), after=after))
+    futures["v"] = store.create("v", "pod", None, chained(bodies("a")))
+    futures["s again"] = store.create("w", "pod", None, chained(bodies("a")))
+    foreign.execute("ROLLBACK")
+    with pytest.raises(HeadConflict):
+        done(futures.pop("t"))
+    for future in futures.values():
+        done(future)
+    assert {info.session_id: info.head.seq for info in store.sessions()} == {
+        "s": 2,
+        "t": 1,
+        "u": 2,
+        "v": 1,
+        "w": 1,
+    }
+    store.close()
+
+
+def test_what_waits_behind_a_failed_append_fails_too(path, foreign):
+    store = SQLiteStore(path, "power")
+    head = head_of(make(store, "s", "a"))
+    wrong = Head(1, bytes(32))
+    foreign.execute("BEGIN IMMEDIATE")
+    first = store.append("s", wrong, chained(bodies("b"), after=wrong))
+    behind = head_of(chained(bodies("b"), after=wrong))
+    second = store.append("s", behind, chained(bodies("c"), after=behind))
+    foreign.execute("ROLLBACK")
+    for future in (first, second):
+        with pytest.raises(HeadConflict):
+            done(future)
+    add(store, "s", head, "b")
+    store.close()
+
+
+def test_a_cancelled_future_does_not_stop_the_others(path, foreign):
+    store = SQLiteStore(path, "power")
+    head = head_of(make(store, "s", "a"))
+    other = head_of(make(store, "t", "a"))
+    foreign.execute("BEGIN IMMEDIATE")
+    first = store.append("s", head, chained(bodies("b"), after=head))
+    second = store.append("t", other, chained(bodies("b"), after=other))
+    assert first is not None
+    first.cancel()
+    foreign.execute("ROLLBACK")
+    done(second)
+    store.close()
+
+
+def test_the_write_ahead_log_stays_short_under_a_steady_load(path, store, monkeypatch):
+    monkeypatch.setattr(Checkpointer, "START", 100_000)
+    monkeypatch.setattr(Checkpointer, "HARD", 200)
+    head = head_of(make(store, "s", "a"))
+    log = path.with_name("pods.db-wal")
+    largest = 0
+    for _ in range(1500):
+        head = add(store, "s", head, "x" * 1000)
+        largest = max(largest, log.stat().st_size)
+    assert largest < 3_000_000
+    store.flush()
+    assert head_of(verified("s", store.read("s"))) == head
+
+
+def test_a_store_may_be_used_on_another_thread_than_it_was_opened_on(store):
+    found = []
+
+    def use():
+        head = head_of(make(store, "s", "a"))
+        add(store, "s", head, "b")
+        found.extend(store.read("s"))
+
+    thread = threading.Thread(target=use)
+    thread.start()
+    thread.join()
+    assert len(found) == 2
+
+
+def test_a_changed_byte_is_found_by_session_and_entry(store, foreign):
+    make(store, "s", "a", "b", "c")
+    foreign.execute("UPDATE entries SET body = '{}' WHERE n = 2")
+    with pytest.raises(SessionCorrupt, match="session s is damaged at entry 2"):
+        verified("s", store.read("s"))
+
+
+def test_damage_of_the_file_itself_is_told_as_a_problem(path, store):
+    make(store, "s", *["x" * 500] * 200)
+    store.close()
+    data = bytearray(path.read_bytes())
+    data[2048 * 20 : 2048 * 21] = bytes(2048)
+    path.write_bytes(data)
+    again = SQLiteStore(path)
+    assert again.problems()
+    again.close()
+
+
+def test_a_closed_store_leaves_one_file(path, store):
+    make(store, "s", "a")
+    store.close()
+    assert [each.name for each in path.parent.iterdir() if each.is_file()] == ["pods.db"]
+
+
+def test_deleted_sessions_give_their_space_back(path, store):
+    for name in "stuvw":
+        make(store, name, *["x" * 1000] * 100)
+        store.release(name)
+    store.flush()
+    store.reclaim()
+    before = path.stat().st_size
+    for name in "tuvw":
+        store.delete(name)
+    store.reclaim()
+    assert path.stat().st_size < before / 3
+    assert len(verified("s", store.read("s"))) == 100
+
+
+def test_a_foreign_row_in_the_way_is_a_conflict_and_not_a_gap(store, foreign):
+    head = head_of(make(store, "s", "a"))
+    foreign.execute("INSERT INTO entries (session, n, hash, body, at) VALUES (1, 2, x'00', x'00', 0)")
+    with pytest.raises(HeadConflict, match="come to entry 2"):
+        add(store, "s", head, "b")
