@@ -10,6 +10,12 @@ from bench.ratios import ratios
 from bench.results import Report, Row
 from bench.table import in_order, machine_line
 
+_HOW_TO_READ = """\
+A number is the median of the repeats, with the least and the greatest beside it. Times are processor time of
+the process under test, rates are by the clock on the wall; the other clock stands beside. A *floor* is the
+least that the same thing can cost. `x ours` says how many times polypod's cost a floor's or a peer's is:
+above 1 polypod is better, below 1 the other."""
+
 
 def page(report: Report) -> str:
     """The page's text."""
@@ -20,14 +26,11 @@ def page(report: Report) -> str:
 
 def _opening(report: Report) -> Iterator[str]:
     met = [row.met for row in report.rows if row.met is not None]
-    yield "# Results of the last full run"
+    yield f"# Results of the last run ({report.effort})"
     yield ""
     yield f"{machine_line(report.machine)}; {report.repeat} repeats, each in a fresh process."
     yield ""
-    yield "A number is the median of the repeats, with the least and the greatest beside it. Times are processor"
-    yield "time of the process under test, rates are by the clock on the wall; the other clock stands beside. A"
-    yield "*floor* is the least that the same thing can cost. `x ours` says how many times polypod's cost a floor's"
-    yield "or a peer's is: above 1 polypod is better, below 1 the other."
+    yield _HOW_TO_READ
     yield ""
     yield f"**{sum(met)} of {len(met)} targets met.** `python -m bench --peers` measures all of it again."
 
@@ -63,7 +66,7 @@ def _peers(report: Report) -> Iterator[str]:
     if not found:
         return
     yield "\n## Beside the best peer\n"
-    yield "The best of the peers in the same run, each at its documented best settings; the better one is named.\n"
+    yield "The best of the peers in the same run, each at its best settings; the better one is named.\n"
     yield from _table(
         ("claim", "case", "metric", "polypod", "best peer", "", "better"),
         (

@@ -13,7 +13,7 @@ _NO_CONTEST = frozenset(
 
 
 class Ratio(Struct, frozen=True):
-    """One number of ours beside the best peer's; ``times`` above 1 says that polypod is so many times better."""
+    """One number beside the best peer's; ``times`` above 1 says that polypod is so many times better."""
 
     ours: Row
     peer: Row

@@ -239,11 +239,11 @@ main(
         "mailbox/in one loop/autogen-core": lambda n: asyncio.run(_publish(n, 1, "tells")),
         "mailbox/in one loop, awaited/autogen-core": lambda n: asyncio.run(_ask(n)),
         "turn/one pod/autogen-core, no session": lambda n: asyncio.run(_ask(n, Parrot())),
-        "turn/one pod/autogen-agentchat": lambda n: asyncio.run(_turns(n)),
-        "turn/1000 pods at once/autogen-agentchat": lambda n: asyncio.run(_at_once(n)),
-        "tool/async tool/autogen-agentchat": lambda n: asyncio.run(_tool(n)),
+        "turn/one pod/autogen-agentchat, no session": lambda n: asyncio.run(_turns(n)),
+        "turn/1000 pods at once/autogen-agentchat, no session": lambda n: asyncio.run(_at_once(n)),
+        "tool/async tool/autogen-agentchat, no session": lambda n: asyncio.run(_tool(n)),
         "fanout/of one pod/autogen-core": lambda n: asyncio.run(_publish(n, 100, "deliveries")),
-        "history/model in memory/autogen-agentchat": lambda n: asyncio.run(_history(n)),
-        **{f"http/{n} at once, chunk by chunk/autogen-agentchat": _http(n) for n in (1, 64, 512)},
+        "history/model in memory/autogen-agentchat, no session": lambda n: asyncio.run(_history(n)),
+        **{f"http/{n} at once, chunk by chunk/autogen-agentchat, no session": _http(n) for n in (1, 64, 512)},
     }
 )
