@@ -42,7 +42,8 @@ class PodSystem:
     ``?durability=process`` or ``power``), or a SessionStore, which its giver closes. ``on_conflict``
     says what a pod does that finds its session taken while it holds unsaved entries: ``fork`` or
     ``refuse``. ``outputs`` is the folder where tool output too long for a model is kept whole (by
-    default one of the user's in the system's folder for temporary files). ``prices`` is a TOML file with
+    default one of the user's in the system's folder for temporary files), ``memory``
+    the one for what pods extract from their histories (the same default). ``prices`` is a TOML file with
     prices of models, over those that polypod knows.
     """
 
@@ -52,10 +53,12 @@ class PodSystem:
         *,
         on_conflict: Literal["fork", "refuse"] = "fork",
         outputs: str | Path | None = None,
+        memory: str | Path | None = None,
         prices: str | Path | Prices | None = None,
     ) -> None:
         self._prices = prices if isinstance(prices, Prices) else _prices(prices)
-        self._outputs = _outputs_folder() if outputs is None else Path(outputs)
+        self._memory = _folder("memory") if memory is None else Path(memory)
+        self._outputs = _folder("outputs") if outputs is None else Path(outputs)
         self._store_given = store
         self.on_conflict = on_conflict
         self._bus = Bus()
@@ -92,7 +95,9 @@ class PodSystem:
             raise SystemNotRunning("a PodSystem can be entered once", hint="make a new one")
         given = self._store_given
         self._store = open_store(given) if isinstance(given, str) else given
-        self._assembly = Assembly(self._store, self._bus, self._outputs, self.on_conflict, self._prices)
+        self._assembly = Assembly(
+            self._store, self._bus, self._outputs, self.on_conflict, self._prices, self._memory / "staging"
+        )
         self._mailroom = mailroom
         self._bus.loop = mailroom.loop
 
@@ -354,8 +359,8 @@ def _prices(path: str | Path | None) -> Prices:
     return standard_prices() if path is None else load_prices(path)
 
 
-def _outputs_folder() -> Path:
-    return Path(tempfile.gettempdir(), f"polypod-{os.getuid()}", "outputs")
+def _folder(name: str) -> Path:
+    return Path(tempfile.gettempdir(), f"polypod-{os.getuid()}", name)
 
 
 #: Durable events of a replay read at a time.

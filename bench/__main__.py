@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from bench import catalogue, chart, table
+from bench import catalogue, chart, markdown, table
 from bench.compare import compare
 from bench.results import Report, read_report
 from bench.running import run
@@ -28,8 +28,12 @@ def _arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--repeat", type=int, metavar="N", help="fresh processes for each case (default: 5, quick 2)"
     )
+    parser.add_argument("--peers", action="store_true", help="beside the other libraries that are installed")
     parser.add_argument("--list", action="store_true", help="list the claims and their cases")
     parser.add_argument("--save", type=Path, metavar="FILE", help="also keep the run as JSON lines")
+    parser.add_argument(
+        "--page", type=Path, metavar="FILE.md", help="also write the run as a page in Markdown"
+    )
     parser.add_argument("--chart", type=Path, metavar="FILE.svg", help="also draw the rows that have targets")
     parser.add_argument(
         "--compare",
@@ -74,6 +78,7 @@ def _measure(args: argparse.Namespace, console: Console) -> None:
             args.names,
             effort="quick" if args.quick else "full",
             repeat=repeat,
+            peers=args.peers,
             tell=lambda claim, case, turn: status.update(Text(f"{turn}/{repeat} {claim}: {case}")),
         )
     _keep(report, args)
@@ -86,6 +91,8 @@ def _measure(args: argparse.Namespace, console: Console) -> None:
 def _keep(report: Report, args: argparse.Namespace) -> None:
     if args.save is not None:
         args.save.write_bytes(b"\n".join(report.lines()) + b"\n")
+    if args.page is not None:
+        args.page.write_text(markdown.page(report), encoding="utf-8")
     if args.chart is not None:
         args.chart.write_text(chart.drawn(report), encoding="utf-8")
 

@@ -2,30 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
 from bench import catalogue, machine
-from bench.claim import Case, Claim
+from bench.jobs import Job, NotMeasured, jobs
 from bench.results import Effort, Failed, Reading, Report, Row, Spread
-from bench.root import ROOT
-
-#: The longest that one process may take, in seconds.
-TIMEOUT = 240.0
 
 #: Told of each step, for a person who waits: the claim, the case with who does it, and the repeat.
 Tell = Callable[[str, str, int], None]
-
-_decoder = msgspec.json.Decoder(list[Reading])
-
-
-class NotMeasured(Exception):  # noqa: N818 - says what it is
-    """A process under test failed; the text says why."""
 
 
 def run(
@@ -33,19 +20,21 @@ def run(
     *,
     effort: Effort = "full",
     repeat: int = 5,
+    peers: bool = False,
     tell: Tell | None = None,
 ) -> Report:
     """Measure the claims ``names`` (all, where none is given), each case ``repeat`` times.
 
-    A case that cannot be measured is told in ``Report.failed`` and stops nothing. Raises KeyError for
-    a name that is no claim.
+    ``peers`` has the other libraries whose environments are there (``make bench-peers``) do the same
+    work in the same run. A case that cannot be measured is told in ``Report.failed`` and stops
+    nothing. Raises KeyError for a name that is no claim.
     """
     claims = [catalogue.claim(name) for name in names or catalogue.names()]
     started = time.time()
     rows: list[Row] = []
     failed: list[Failed] = []
     for each in claims:
-        found, lost = run_claim(each, effort=effort, repeat=repeat, tell=tell or _silent)
+        found, lost = run_jobs(jobs(each, effort, with_peers=peers), repeat, tell or _silent)
         rows += found
         failed += lost
     return Report(machine.described(), effort, repeat, started, rows, failed)
@@ -55,69 +44,36 @@ def _silent(_claim: str, _case: str, _repeat: int) -> None:
     """Tell nobody."""
 
 
-def run_claim(claim: Claim, *, effort: Effort, repeat: int, tell: Tell) -> tuple[list[Row], list[Failed]]:
-    """The rows of one claim. Its cases take turns, so that a busy moment of the machine hits them alike."""
-    repeats: dict[int, list[list[Reading]]] = {}
-    lost: dict[int, str] = {}
-    for turn in range(repeat):
-        for number, case in enumerate(claim.cases):
+def run_jobs(todo: Sequence[Job], repeat: int, tell: Tell) -> tuple[list[Row], list[Failed]]:
+    """The rows of some jobs, which take turns, so that a busy moment of the machine hits them alike."""
+    repeats: list[list[list[Reading]]] = [[] for _ in todo]
+    lost: dict[int, Failed] = {}
+    for turn in range(1, repeat + 1):
+        for number, job in enumerate(todo):
             if number in lost:
                 continue
-            tell(claim.name, f"{case.name}, {case.by}", turn + 1)
+            tell(job.claim, f"{job.case}, {job.by}", turn)
             try:
-                repeats.setdefault(number, []).append(_in_fresh_process(claim, case, effort))
+                repeats[number].append(job.measured())
             except NotMeasured as error:
-                lost[number] = str(error)
+                lost[number] = Failed(job.claim, job.case, job.by, str(error))
     rows = [
-        row
-        for number, case in enumerate(claim.cases)
-        if number not in lost
-        for row in _rows(claim, case, repeats[number])
+        row for number, job in enumerate(todo) if number not in lost for row in _rows(job, repeats[number])
     ]
-    failed = [
-        Failed(claim.name, case.name, case.by, lost[n]) for n, case in enumerate(claim.cases) if n in lost
-    ]
-    return beside_ours(rows), failed
+    return beside_ours(rows), list(lost.values())
 
 
-def _in_fresh_process(claim: Claim, case: Case, effort: Effort) -> list[Reading]:
-    return child_readings([sys.executable, "-m", "bench.child", claim.name, case.by, case.name, effort])
-
-
-def child_readings(command: Sequence[str], timeout: float = TIMEOUT) -> list[Reading]:
-    """What a process under test prints as its last line. Raises NotMeasured."""
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "0"}
-    try:
-        done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, timeout=timeout, check=False)
-    except subprocess.TimeoutExpired as error:
-        raise NotMeasured(f"took more than {timeout:g} seconds") from error
-    except OSError as error:
-        raise NotMeasured(f"could not be started: {error}") from error
-    lines = done.stdout.splitlines()
-    if done.returncode or not lines:
-        raise NotMeasured(_last_words(done.stderr) or f"ended with code {done.returncode}")
-    try:
-        return _decoder.decode(lines[-1])
-    except msgspec.DecodeError as error:
-        raise NotMeasured(f"printed no readings: {error}") from error
-
-
-def _last_words(stderr: bytes) -> str:
-    lines = [line for line in stderr.decode(errors="replace").splitlines() if line.strip()]
-    return lines[-1].strip()[:300] if lines else ""
-
-
-def _rows(claim: Claim, case: Case, repeats: list[list[Reading]]) -> Iterable[Row]:
+def _rows(job: Job, repeats: list[list[Reading]]) -> Iterable[Row]:
     for same in zip(*repeats, strict=True):
         first = same[0]
         value = Spread.of([reading.value for reading in same])
         others = [reading.other for reading in same if reading.other is not None]
-        target = case.targets.get(first.metric)
+        target = job.targets.get(first.metric)
         yield Row(
-            claim=claim.name,
-            case=case.name,
-            by=case.by,
-            kind=case.kind,
+            claim=job.claim,
+            case=job.case,
+            by=job.by,
+            kind=job.kind,
             metric=first.metric,
             unit=first.unit,
             value=value,

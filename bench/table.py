@@ -10,6 +10,7 @@ from rich.text import Text
 
 from bench import catalogue, words
 from bench.compare import Change
+from bench.ratios import Ratio, ratios
 from bench.results import Machine, Report, Row
 
 _VERDICT_STYLE = {True: "green", False: "bold red", None: ""}
@@ -21,6 +22,9 @@ def show(report: Report, console: Console) -> None:
     console.print(Text(machine_line(report.machine) + f"; {report.effort}, {report.repeat} repeats"))
     for name, rows in groupby(report.rows, key=lambda row: row.claim):
         console.print(table_of(name, list(rows)))
+    found = ratios(report)
+    if found:
+        console.print(_table_of_ratios(found))
     for failed in report.failed:
         console.print(Text(f"not measured: {failed.claim}, {failed.case}, {failed.by}: {failed.why}", "red"))
     met = [row.met for row in report.rows if row.met is not None]
@@ -41,13 +45,18 @@ def table_of(name: str, rows: list[Row]) -> Table:
     for heading in ("median", "min .. max", "other clock", "x ours", "target"):
         table.add_column(heading, justify="right", header_style="dim", no_wrap=True)
     table.add_column("", no_wrap=True)
-    order = {row.case: number for number, row in reversed(list(enumerate(rows)))}
-    metrics = {row.metric: number for number, row in reversed(list(enumerate(rows)))}
     last = ("", "")
-    for row in sorted(rows, key=lambda row: (order[row.case], metrics[row.metric])):
+    for row in in_order(rows):
         table.add_row(*_cells(row, last), style="" if row.kind == "ours" else "dim")
         last = (row.case, row.metric)
     return table
+
+
+def in_order(rows: list[Row]) -> list[Row]:
+    """The rows by case and metric, ours first, then floors and peers."""
+    cases = {row.case: number for number, row in reversed(list(enumerate(rows)))}
+    metrics = {row.metric: number for number, row in reversed(list(enumerate(rows)))}
+    return sorted(rows, key=lambda row: (cases[row.case], metrics[row.metric]))
 
 
 def _cells(row: Row, last: tuple[str, str]) -> list[Text | str]:
@@ -62,6 +71,28 @@ def _cells(row: Row, last: tuple[str, str]) -> list[Text | str]:
         "" if row.target is None else words.target(row.target, row.unit),
         Text(words.verdict(row), _VERDICT_STYLE[row.met]),
     ]
+
+
+def _table_of_ratios(found: list[Ratio]) -> Table:
+    """Polypod beside the best of its peers, whoever is better."""
+    table = Table(title="beside the best peer", title_justify="left", title_style="bold", box=None)
+    for heading in ("claim", "case", "metric"):
+        table.add_column(heading, header_style="dim", overflow="fold")
+    for heading in ("polypod", "best peer"):
+        table.add_column(heading, justify="right", header_style="dim", no_wrap=True)
+    table.add_column("", header_style="dim")
+    table.add_column("better", header_style="dim", no_wrap=True)
+    for each in found:
+        table.add_row(
+            each.ours.claim,
+            each.ours.case,
+            each.ours.metric,
+            words.number(each.ours.value.median, each.ours.unit),
+            words.number(each.peer.value.median, each.peer.unit),
+            each.peer.by,
+            Text(each.words, "" if each.times >= 1 else "bold red"),
+        )
+    return table
 
 
 def show_changes(changes: list[Change], console: Console) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import stat
 import sys
 from pathlib import Path
 from typing import Protocol
@@ -26,6 +28,10 @@ _HELP = """\
 /resume   go on with a run that was interrupted
 /exit     leave (or Ctrl-D); the session stays
 Ctrl-C cancels the turn that goes on; at the prompt, a second one leaves"""
+
+
+#: Bytes of the longest line that a chat takes from a pipe.
+_LONGEST_LINE = 1 << 24
 
 
 class Asker(Protocol):
@@ -114,11 +120,32 @@ async def _turn(words: str | None, pod: Pod, terminal: Terminal, view: View) -> 
 
 
 class _Lines:
-    """Words from a pipe: each line is a turn."""
+    """Words from a pipe or a file: each line is a turn."""
+
+    def __init__(self) -> None:
+        self._reader: asyncio.StreamReader | None = None
 
     async def ask(self) -> str | None:
-        line = await asyncio.to_thread(sys.stdin.readline)
-        return line.strip() if line else None
+        line = await self._read()
+        return line.decode("utf-8", "replace").strip() if line else None
+
+    async def _read(self) -> bytes:
+        """The next line; from a pipe without a thread, which a Ctrl-C would have to wait for."""
+        if self._reader is None:
+            if not _can_be_awaited(sys.stdin.fileno()):
+                return sys.stdin.buffer.readline()
+            reader = self._reader = asyncio.StreamReader(limit=_LONGEST_LINE)
+            protocol = asyncio.StreamReaderProtocol(reader)
+            # A copy of the descriptor: at its end the loop closes what it reads.
+            copy = os.fdopen(os.dup(sys.stdin.fileno()), "rb", buffering=0)
+            await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, copy)
+        return await self._reader.readline()
+
+
+def _can_be_awaited(descriptor: int) -> bool:
+    """Whether a loop can watch it: it cannot a file, and a terminal would be changed for all who use it."""
+    mode = os.fstat(descriptor).st_mode
+    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
 
 
 class _Prompt:

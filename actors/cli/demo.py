@@ -92,11 +92,11 @@ def _play(folder: Path, terminal: Terminal) -> bool:
     terminal.note("(The model was told that nobody knows what became of the interrupted call. Counting")
     terminal.note("changes nothing, so it asked anew. What had a result was not done again.)")
     journal = (folder / JOURNAL).read_text(encoding="utf-8").splitlines()
-    points = _points(expected, before, left, after, _entries(store, session))
-    points[f"{JOURNAL} has each of its {len(LINES)} lines once"] = journal == LINES
-    for point, holds in points.items():
+    verdict = points(expected, before, left, after, _entries(store, session))
+    verdict[f"{JOURNAL} has each of its {len(LINES)} lines once"] = journal == LINES
+    for point, holds in verdict.items():
         terminal.say(Line("tool" if holds else "error", f"{'✓' if holds else '✗'} {point}"))
-    return all(points.values())
+    return all(verdict.values())
 
 
 def _step(terminal: Terminal, text: str, command: str | None = None) -> None:
@@ -159,7 +159,7 @@ def _entries(store: str, session: str) -> list[Entry]:
         return [decode_entry(entry.body) for entry in reading.checked(session)]
 
 
-def _points(
+def points(
     expected: dict[str, int], before: Played, left: list[Entry], after: Played, log: list[Entry]
 ) -> dict[str, bool]:
     """What must hold, and whether it does; ``left`` is the log as the crash left it."""

@@ -149,8 +149,8 @@ _EVENTS: dict[type[Event], Callable[[Any, int], Line]] = {
     events.ToolStart: lambda e, width: Line("quiet", f"{e.name}({arguments(e.arguments, width)})"),
     events.ToolProgress: _named_piece,
     events.UsageUpdate: lambda e, _: Line("quiet", tokens(e.usage)),
-    events.Retry: lambda e, _: Line("note", failed(f"trying again in {seconds(e.wait)}", e.error)),
-    events.StreamRestart: lambda e, _: Line("note", failed("the stream broke, asking again", e.error)),
+    events.Retry: lambda e, _: Line("note", f"trying again in {seconds(e.wait)}: {e.error.message}"),
+    events.StreamRestart: lambda e, _: Line("note", f"the stream broke, asking again: {e.error.message}"),
     events.StateChanged: lambda e, _: Line("quiet", f"{e.old} → {e.new}"),
     events.Lagged: lambda e, _: Line("error", f"{count(e.missed, 'event')} missed"),
 }

@@ -199,7 +199,7 @@ class MessagesAnswer:
             for index, content in enumerate(told.content):
                 self._start(index, content)
             self._report(self._meter.ended(told.usage))
-            self._stop = told.stop_reason if isinstance(told.stop_reason, str) else "end_turn"
+            self._stop = str(told.stop_reason or "end_turn")
         return blocks
 
     def close(self) -> list[Block]:

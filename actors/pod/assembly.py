@@ -43,12 +43,14 @@ class Assembly:
         outputs: Path | None,
         on_conflict: Literal["fork", "refuse"],
         prices: Prices,
+        staging: Path | None,
     ) -> None:
         self._store = store
         self._bus = bus
         self._outputs = outputs
         self._on_conflict = on_conflict
         self._prices = prices
+        self._staging = staging
         self.models = Models()
         self.totals = Totals()
         self._opening: tuple[PodManifest, Raw] | None = None
@@ -73,6 +75,7 @@ class Assembly:
             opening=self._opened_with(manifest),
             limits=self._limits_of(manifest),
             on_conflict=self._on_conflict,
+            staging=self._staging,
             price=price,
             totals=self.totals,
             budget=self._budget_of(manifest, price),

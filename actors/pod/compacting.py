@@ -122,8 +122,16 @@ class CompactingActor(SessionActor):
             reason=reason,
         )
         self._do(
-            fold(parts, folding), lambda result, error: self._folded(reason, occupancy, result, error, then)
+            self._fold_when_ready(folding),
+            lambda result, error: self._folded(reason, occupancy, result, error, then),
         )
+
+    async def _fold_when_ready(self, folding: Folding) -> Composed:
+        await self._before_fold()
+        return await fold(self._parts, folding)
+
+    async def _before_fold(self) -> None:
+        """Let what reads the history come to its end."""
 
     def _folded(
         self,

@@ -32,6 +32,8 @@ class EndingActor(RunningActor):
     #: Who is told that the pod has stopped; None while it is to live.
     _stops: list[AsyncFuture[Any]] | None = None
     _grace: asyncio.TimerHandle | None = None
+    #: Whether the last entry is on its way.
+    _leaving = False
 
     def _gone(self) -> PodStopped:
         return PodStopped(f"pod {self._parts.name!r} has stopped", hint="spawn it again with resume=")
@@ -77,8 +79,12 @@ class EndingActor(RunningActor):
         """Nothing is under way any more: the last entry, which is not worth a session of its own where
         another has taken this one.
         """
-        if self._state is PodState.STOPPED:
+        if self._state is PodState.STOPPED or self._leaving:
             return
+        if self._job is not None:
+            self._once_remembered(self._leave)
+            return
+        self._leaving = True
         self._branching = True
         if self._state is PodState.IDLE:  # a run whose end the store refused is not to be resumed
             self._close_left_over()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Literal
 
 from msgspec import Raw
@@ -33,6 +34,7 @@ class PodParts:
         "on_conflict",
         "opening",
         "price",
+        "staging",
         "store",
         "tools",
         "totals",
@@ -50,6 +52,7 @@ class PodParts:
         log: SessionLog,
         store: SessionStore,
         opening: Raw,
+        staging: Path | None,
         price: Callable[[Usage | None], float | None],
         totals: Totals,
         budget: Budget | None,
@@ -66,6 +69,8 @@ class PodParts:
         self.store = store
         #: The manifest as the session's first entry keeps it.
         self.opening = opening
+        #: The folder where extracted memory waits for its consolidation.
+        self.staging = staging
         #: What a call cost in US dollars, None where nobody knows.
         self.price = price
         #: Where the whole system's calls are summed.

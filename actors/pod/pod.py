@@ -11,6 +11,7 @@ from pykka._envelope import Envelope
 from actors.pod.checks import check_content, check_item
 from actors.pod.ending import EndingActor, GraceOver
 from actors.pod.fork import Branch, branch_off
+from actors.pod.memory import Proposal
 from actors.pod.run import PendingInput, QueuedRun, TypedRun
 from actors.pod.running import OutOfTime
 from actors.pod.session_actor import CommitEnded, StepEnded
@@ -197,6 +198,10 @@ _HANDLERS: dict[type, Callable[[PodActor, Any], Any]] = {
     commands.PushItem: PodActor._on_push_item,
     commands.Compact: PodActor._on_compact,
     commands.TryPreRunCompact: PodActor._on_try_pre_run_compact,
+    commands.TryPostRunExtract: PodActor._on_try_post_run_extract,
+    commands.SpawnMemoryJobs: PodActor._on_spawn_memory_jobs,
+    commands.WaitForMemoryJobs: PodActor._on_wait_for_memory_jobs,
+    Proposal: PodActor._on_proposal,
     commands.History: PodActor._on_history,
     commands.Describe: PodActor._on_describe,
     StepEnded: PodActor._on_step_ended,

@@ -60,9 +60,6 @@ class OutOfTime(NamedTuple):
 class RunningActor(TurnActor):
     """A run's life. Between two steps ``_advance`` asks the pure turn what comes next."""
 
-    #: Whether the pod was asked to stop: it begins nothing any more.
-    _stopping = False
-
     # -- runs ------------------------------------------------------------------------------------
 
     def _enqueue(self, queued: QueuedRun) -> None:
@@ -286,6 +283,8 @@ class RunningActor(TurnActor):
             self._drop_paused(cancelled)
         else:
             resolve(cancelled)
+        if outcome != "paused":
+            self._remember_after_run()
         self._advance()
         late, run.pending = run.pending, []
         for pending in late:

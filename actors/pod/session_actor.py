@@ -51,6 +51,9 @@ class SessionActor(AsyncActor):
     of a commit, comes back as a message.
     """
 
+    #: Whether the pod was asked to stop: it begins nothing any more.
+    _stopping = False
+
     def __init__(
         self,
         parts: PodParts,

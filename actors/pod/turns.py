@@ -13,8 +13,8 @@ from actors.compaction import policy
 from actors.llm.base import Answer, Request
 from actors.pod import worker
 from actors.pod.budget import Budget, Exceeded
-from actors.pod.compacting import CompactingActor
 from actors.pod.parts import PodParts
+from actors.pod.remembering import RememberingActor
 from actors.pod.run import QueuedRun, RunState, resolve
 from actors.runtime.future import AsyncFuture
 from protocol.errors import (
@@ -65,7 +65,7 @@ class Batch:
         self.size = size
 
 
-class TurnActor(CompactingActor):
+class TurnActor(RememberingActor):
     """What a pod does in a turn. ``_advance`` decides what comes next and stands one floor up."""
 
     def __init__(

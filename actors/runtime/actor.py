@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 import uuid
-import weakref
 from collections import deque
 from collections.abc import Callable, Coroutine
 from types import CoroutineType
-from typing import Any, Protocol, Self, TypeVar, cast
+from typing import Any, Protocol, Self, cast
 
 import pykka
 from pykka import messages
@@ -18,10 +16,9 @@ from pykka._envelope import Envelope
 
 from actors.runtime.future import AsyncFuture
 from actors.runtime.loop import BURST, Mailroom, mailroom_here
+from actors.runtime.ref import AsyncActorRef, Inbox, StopFlag
 
 logger = logging.getLogger("pykka")
-
-A = TypeVar("A", bound="AsyncActor")
 
 _PYKKA_MESSAGES = frozenset(
     {
@@ -56,139 +53,6 @@ class Registry(Protocol):
         """Forget the actor; unknown ones are ignored."""
 
 
-class _StopFlag:
-    """Stands in for the ``threading.Event`` that pykka gives each actor, at a tenth of its size."""
-
-    __slots__ = ("_event", "_set")
-
-    #: Two threads that wait must wait for one event.
-    _making = threading.Lock()
-
-    def __init__(self) -> None:
-        self._set = False
-        self._event: threading.Event | None = None
-
-    def is_set(self) -> bool:
-        return self._set
-
-    def set(self) -> None:
-        self._set = True
-        if self._event is not None:
-            self._event.set()
-
-    def wait(self, timeout: float | None = None) -> bool:
-        """Block until the actor has stopped, at most ``timeout`` seconds."""
-        with self._making:
-            if self._event is None:
-                self._event = threading.Event()
-        if self._set:  # looked at after the event stands: who set the flag before saw none
-            self._event.set()
-        return self._event.wait(timeout)
-
-
-class Inbox:
-    """Where an actor's messages arrive: they wait in the mail room of its loop, and here only while
-    the actor is busy with an ``async`` handler.
-    """
-
-    __slots__ = ("actor", "backlog", "mailroom")
-
-    #: Whose inbox it is; it keeps the actor alive.
-    actor: AsyncActor
-    #: Where the messages wait.
-    mailroom: Mailroom
-    backlog: deque[tuple[Any, Any]] | None
-
-    def put(self, envelope: Envelope[Any], /) -> None:
-        """Deliver a message, from any thread. Raises pykka.ActorDeadError if the loop is closed."""
-        if isinstance(envelope.reply_to, AsyncFuture):
-            envelope.reply_to._loop = self.mailroom.loop
-        self.mailroom.send(self.actor, envelope.message, envelope.reply_to)
-
-    def get(self) -> Envelope[Any]:
-        """The oldest message that waits behind an ``async`` handler."""
-        if self.backlog is None:
-            raise IndexError("the inbox is empty")
-        return Envelope(*self.backlog.popleft())
-
-    def empty(self) -> bool:
-        """Whether no message waits behind an ``async`` handler."""
-        return not self.backlog
-
-
-class AsyncActorRef(pykka.ActorRef[A]):
-    """A reference to an AsyncActor: pykka's, with futures that can be awaited."""
-
-    actor_inbox: Inbox
-    actor_stopped: _StopFlag  # type: ignore[assignment]
-
-    def __init__(self, actor: A) -> None:
-        self._actor_weakref = weakref.ref(actor)
-        self.actor_class = actor.__class__
-        self.actor_inbox = actor.actor_inbox
-        self.actor_stopped = actor.actor_stopped
-
-    @property
-    def actor_urn(self) -> str:  # type: ignore[override]
-        """A universally unique name of the actor."""
-        return self.actor_inbox.actor.actor_urn
-
-    def is_alive(self) -> bool:
-        """Whether the actor has neither stopped nor lost its event loop."""
-        return not (self.actor_stopped._set or self.actor_inbox.mailroom.loop.is_closed())
-
-    def tell(self, message: Any) -> None:
-        """Send ``message`` and do not wait. Raises pykka.ActorDeadError."""
-        if self.actor_stopped._set:
-            raise pykka.ActorDeadError(f"{self} not found")
-        inbox = self.actor_inbox
-        try:
-            inbox.mailroom.send(inbox.actor, message, None)
-        except pykka.ActorDeadError:
-            inbox.actor._end()
-            raise
-
-    def ask(self, message: Any, *, block: bool = True, timeout: float | None = None) -> Any:
-        """Send ``message``; its reply if ``block`` (at most ``timeout`` seconds), or a future of it.
-
-        Raises WouldDeadlock, before anything is sent, if ``block`` on the actor's own loop.
-        """
-        inbox = self.actor_inbox
-        future: AsyncFuture[Any] = AsyncFuture()
-        future._loop = inbox.mailroom.loop
-        if self.actor_stopped._set:
-            future.set_exception(pykka.ActorDeadError(f"{self} not found"))
-        else:
-            if block:
-                future._refuse_deadlock()
-            try:
-                inbox.mailroom.send(inbox.actor, message, future)
-            except pykka.ActorDeadError as error:
-                inbox.actor._end()
-                future.set_exception(error)
-        return future._got(timeout) if block else future
-
-    def stop(self, *, block: bool = True, timeout: float | None = None) -> Any:
-        """Ask the actor to stop: True once it has, False if it was dead; a future if not ``block``.
-
-        Raises WouldDeadlock, before the actor is asked, if ``block`` on its own loop.
-        """
-        if block:
-            try:
-                self.ask(messages._ActorStop(), timeout=timeout)
-            except pykka.ActorDeadError:
-                return False
-            return True
-        asked = self.ask(messages._ActorStop(), block=False)
-        return AsyncFuture.derived([asked], lambda _: True, _false_if_dead)
-
-
-def _false_if_dead(error: BaseException) -> bool:
-    if isinstance(error, pykka.ActorDeadError):
-        return False
-    raise error
-
-
 class AsyncActor(pykka.Actor):
     """A pykka actor on an event loop: the running one, or one that serves the whole process.
 
@@ -200,7 +64,7 @@ class AsyncActor(pykka.Actor):
     """
 
     actor_inbox: Inbox
-    actor_stopped: _StopFlag  # type: ignore[assignment]
+    actor_stopped: StopFlag  # type: ignore[assignment]
 
     _mailroom: Mailroom | None = None
     _registry: Registry = cast("Registry", pykka.ActorRegistry)
@@ -214,7 +78,7 @@ class AsyncActor(pykka.Actor):
         inbox.actor = self
         inbox.mailroom = self._mailroom = self._mailroom or mailroom_here()
         inbox.backlog = None
-        self.actor_stopped = _StopFlag()
+        self.actor_stopped = StopFlag()
         self._actor_ref = AsyncActorRef(self)
 
     @property
@@ -257,14 +121,15 @@ class AsyncActor(pykka.Actor):
 
     def _begin(self, _: object = None) -> None:
         """Call ``on_start``, then take messages: also those that came while the actor was made."""
-        if type(self).on_start is not pykka.Actor.on_start:
-            hook = self._hook(self.on_start)
-            if hook is not None:
+        hook = None
+        try:
+            if type(self).on_start is not pykka.Actor.on_start:
+                hook = self._hook(self.on_start)
+        finally:
+            if hook is None:
+                self._catch_up()
+            else:
                 self._await(hook, None)
-                return
-        self._task = None
-        if self.actor_inbox.backlog:
-            self._catch_up()
 
     # -- one message ---------------------------------------------------------------------------
 
@@ -326,7 +191,7 @@ class AsyncActor(pykka.Actor):
             if reply_to is not None and response is not DEFERRED:
                 reply_to.set(response)
         except BaseException as error:
-            if _cancelled_from_outside(error):
+            if _loop_ends(error):
                 self._lose_loop(reply_to)
                 raise
             hook = self._failed(error, reply_to)
@@ -402,6 +267,9 @@ class AsyncActor(pykka.Actor):
         self._end()
         if reply_to is not None and not reply_to.done():
             reply_to.set_exception(pykka.ActorDeadError(f"the event loop of {self} ended before it answered"))
+        backlog = self.actor_inbox.backlog
+        while backlog:
+            self._refuse(Envelope(*backlog.popleft()))
 
     def _hook(self, hook: Callable[[], Any]) -> Coroutine[Any, Any, None] | None:
         """Call a life-cycle hook; what is left to be awaited of an ``async`` one. An error in it is
@@ -420,7 +288,7 @@ class AsyncActor(pykka.Actor):
         try:
             await hook
         except BaseException as error:
-            if isinstance(error, _FATAL) or _cancelled_from_outside(error):
+            if isinstance(error, _FATAL) or _loop_ends(error):
                 raise
             self._handle_failure(type(error), error, error.__traceback__)
 
@@ -442,7 +310,11 @@ def _ended_by(actor: AsyncActor, error: BaseException) -> pykka.ActorDeadError:
     return dead
 
 
-def _cancelled_from_outside(error: BaseException) -> bool:
-    """Whether the handler's own task was cancelled, not something that it waited for."""
+def _loop_ends(error: BaseException) -> bool:
+    """Whether it is the handler's own task that was cancelled, or thrown away with its loop, and not
+    something that the handler waited for.
+    """
+    if isinstance(error, GeneratorExit):
+        return True
     task = asyncio.current_task()
     return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0

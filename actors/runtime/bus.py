@@ -39,14 +39,12 @@ class _Queue:
     is always before the oldest event that waits: that is where ``Lagged`` goes.
     """
 
-    __slots__ = ("_events", "_lock", "_missed", "_since", "_size", "closed", "kinds", "pod", "told", "waiter")
+    __slots__ = ("_events", "_lock", "_missed", "_since", "_size", "closed", "kinds", "pod", "waiter")
 
     def __init__(self, pod: str | None, kinds: frozenset[type[Event]], size: int) -> None:
         self.pod = pod
         self.kinds = kinds
         self.closed = False
-        #: Of each pod the last durable event that a replay tells.
-        self.told: dict[str, int] = {}
         self.waiter: AsyncFuture[None] | None = None
         self._size = size
         self._events: deque[Event] = deque()
@@ -56,11 +54,6 @@ class _Queue:
 
     def __len__(self) -> int:
         return len(self._events)
-
-    @property
-    def lags(self) -> bool:
-        """Whether events were dropped that the subscriber has not been told of."""
-        return self._missed > 0
 
     def put(self, event: Event) -> None:
         """Append ``event``; a full queue drops its oldest."""
@@ -75,28 +68,25 @@ class _Queue:
             if len(self._events) < self._size:  # the subscriber was quicker
                 return
             lost = self._events.popleft()
-            if self._is_told(lost):
-                return
             self._missed += 1
             # What a durable event's number says is the last thing before it that is surely known.
             self._since.setdefault(lost.pod, lost.seq - 1 if lost.durable else lost.seq)
 
-    def _is_told(self, event: Event) -> bool:
-        """Whether a replay tells ``event``, or things that came after it."""
-        if not self.told:
-            return False
-        through = self.told.get(event.pod, 0)
-        return event.seq < through or (event.durable and event.seq == through)
-
     def take(self, limit: int = sys.maxsize) -> list[Event]:
-        """What is there now, the oldest first, at most about ``limit``."""
+        """What is there now, the oldest first, at most ``limit`` events and what was missed before."""
         with self._lock:
             taken: list[Event] = [self._lagged()] if self._missed else []
-            for _ in range(min(len(self._events), limit)):
-                event = self._events.popleft()
-                if not self._is_told(event):
-                    taken.append(event)
+            taken += [self._events.popleft() for _ in range(min(len(self._events), limit))]
         return taken
+
+    def leave_out(self, through: dict[str, int]) -> None:
+        """Take out what a replay of all that is durable ``through`` these numbers tells, and what was
+        only told before the last of that.
+        """
+        with self._lock:
+            waiting = [self._events.popleft() for _ in range(len(self._events))]
+            left = [event for event in waiting if not _is_told(event, through.get(event.pod, 0))]
+            self._events.extendleft(reversed(left))
 
     def _lagged(self) -> Lagged:
         missed, since = self._missed, self._since
@@ -132,6 +122,10 @@ class _Queue:
             waiter.set(None)
 
 
+def _is_told(event: Event, through: int) -> bool:
+    return event.seq < through or (event.durable and event.seq == through)
+
+
 class Subscription:
     """One subscriber's view of the bus: an iterator, sync or async, and a context manager of both.
 
@@ -153,10 +147,10 @@ class Subscription:
         return f"<Subscription {self.pod or 'all pods'}, {state}>"
 
     def replay(self, events: Iterator[Event], through: dict[str, int]) -> None:
-        """Deliver ``events`` first; they tell all that is durable ``through`` these numbers, so that
-        what was queued of it meanwhile is left out, and what was only told before it.
+        """Deliver ``events`` first; they tell all that is durable ``through`` these numbers, at which
+        the pods stood while this subscription had begun: what was queued of it is left out.
         """
-        self._queue.told = through
+        self._queue.leave_out(through)
         self._replay = events
 
     def _replayed(self) -> Event | None:
@@ -174,7 +168,7 @@ class Subscription:
             if event is not None:
                 return event
         hand = self._hand
-        while not hand and (len(self._queue) or self._queue.lags):
+        if not hand:
             hand.extend(self._queue.take(_HANDFUL))
         return hand.popleft() if hand else None
 

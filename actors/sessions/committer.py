@@ -105,12 +105,20 @@ class Committer(Generic[J]):
         while True:
             group, marker = self._gather()
             if group:
-                self._commit(group)
+                self._carry_out(group)
                 self._finished += sum([job.size for job in group])
             if marker is not None:
                 marker.reached.set()
                 if marker.last:
                     return
+
+    def _carry_out(self, group: list[J]) -> None:
+        try:
+            self._commit(group)
+        except Exception as error:  # noqa: BLE001 - a defect, which must leave nobody waiting for ever
+            for job in group:
+                if job.future is not None and not job.future.done():
+                    job.done(error)
 
     def _gather(self) -> tuple[list[J], _Marker | None]:
         """Wait for a job and take what else there is, up to a marker."""

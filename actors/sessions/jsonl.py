@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
@@ -14,11 +13,10 @@ from actors.sessions.jsonl_claims import Claims
 from actors.sessions.jsonl_commit import JsonLinesCommits
 from actors.sessions.jsonl_files import (
     file_name,
-    read_header,
-    read_tail,
+    read_ends,
     session_of,
 )
-from actors.sessions.jsonl_lines import Header, LineReader
+from actors.sessions.jsonl_lines import LineReader
 from actors.sessions.jsonl_write import Append, Create, Held, Release, claim
 from actors.sessions.lock import WriterLock
 from actors.sessions.store import (
@@ -30,9 +28,10 @@ from actors.sessions.store import (
     closed,
     in_use,
     not_found,
+    this_process,
 )
 from protocol.entries import Head, Parent, StoredEntry
-from protocol.errors import HeadConflict, SessionError, SessionNotFound, StoreError
+from protocol.errors import HeadConflict, SessionError, StoreError
 
 _CHUNK = 128 << 10
 
@@ -55,9 +54,9 @@ class JsonLinesStore(SessionStore):
         self._claims = Claims(self._own / "claims", self._lock)
         self._commits = JsonLinesCommits(self.url, self._claims, durability, self._refused)
         self._held: dict[str, Held] = {}
-        self._headers: dict[str, tuple[Header, int]] = {}
-        # Where reading may go on: of each session the last place up to which it was read.
-        self._places: dict[str, tuple[int, int]] = {}
+        self._pods: dict[str, str] = {}
+        # Where reading may go on: of each session the file's inode, an entry and where that ends.
+        self._places: dict[str, tuple[int, int, int]] = {}
         self._closed = False
         with self._translated():
             for each in ("claims", "children", "drafts", "writers"):
@@ -79,10 +78,9 @@ class JsonLinesStore(SessionStore):
         if session_id in self._held:
             raise HeadConflict(f"session {session_id} exists already in {self.url}")
         held = Held(session_id, self._path(session_id), pod)
-        if parent is not None:
-            self._mark(parent.session_id, held)
         draft = self._drafts / f"{self._writer()}.{held.name}"
-        job = Create(held, parent, batch, claim=claim, draft=draft, sync=self._sync)
+        mark = None if parent is None else self._children(parent.session_id) / held.name
+        job = Create(held, parent, batch, claim=claim, draft=draft, mark=mark, sync=self._sync)
         if claim:
             self._held[session_id] = held
         return self._commits.submit(job)
@@ -95,43 +93,49 @@ class JsonLinesStore(SessionStore):
     def read(self, session_id: str, *, after: int = 0, limit: int | None = None) -> list[StoredEntry]:
         entries: list[StoredEntry] = []
         with self._translated(session_id):
-            _, start = self._header(session_id)
             path = self._path(session_id)
-            end = read_tail(path, start).sound
-            seq, begin = self._places.get(session_id, (0, start))
-            if seq > after or begin > end:
-                begin = start
+            ends = read_ends(path)
+            inode, seq, begin = self._places.get(session_id, (0, 0, 0))
+            if inode != ends.inode or seq > after or begin > ends.sound:
+                begin = ends.start
             reader = LineReader()
             with path.open("rb") as file:
                 file.seek(begin)
                 while (limit is None or len(entries) < limit) and (
-                    data := file.read(min(_CHUNK, end - file.tell()))
+                    data := file.read(min(_CHUNK, ends.sound - file.tell()))
                 ):
                     found = reader.feed(data)
                     entries += found if not after else [entry for entry in found if entry.seq > after]
                     if found and (limit is None or len(entries) <= limit):
-                        self._places[session_id] = (found[-1].seq, begin + reader.seen)
+                        self._places[session_id] = (ends.inode, found[-1].seq, begin + reader.seen)
         return entries if limit is None else entries[:limit]
 
     # -- listings
 
     def info(self, session_id: str) -> SessionInfo:
         with self._translated(session_id):
-            header, start = self._header(session_id)
-            path = self._path(session_id)
-            tail = read_tail(path, start)
-            changed = path.stat().st_mtime_ns / 1e9
-        head = tail.head or Head(0, b"")
-        return SessionInfo(session_id, header.pod, header.created_at, changed, head, header.parent)
+            ends = read_ends(self._path(session_id))
+        header = ends.header
+        return SessionInfo(
+            session_id,
+            header.pod,
+            header.created_at,
+            ends.changed / 1e9,
+            ends.head or Head(0, b""),
+            header.parent,
+        )
 
     def sessions(self, *, pod: str | None = None, limit: int | None = None) -> list[SessionInfo]:
         found: list[SessionInfo] = []
         for _, session_id in sorted(self._changes(), reverse=True):
             if limit is not None and len(found) >= limit:
                 break
-            with contextlib.suppress(SessionError):  # deleted meanwhile, or no session: see problems()
-                if pod in {None, self._header(session_id)[0].pod}:
-                    found.append(self.info(session_id))
+            if pod is None or self._pods.get(session_id, pod) == pod:
+                with contextlib.suppress(SessionError):  # gone meanwhile, or none: see problems()
+                    info = self.info(session_id)
+                    self._pods[session_id] = info.pod
+                    if pod in {None, info.pod}:
+                        found.append(info)
         return found
 
     def successors(self, session_id: str) -> list[SessionInfo]:
@@ -142,9 +146,10 @@ class JsonLinesStore(SessionStore):
                 return []
         found = []
         for name in names:
-            with contextlib.suppress(SessionNotFound):
+            with contextlib.suppress(SessionError):  # it never came to be, or went
                 found.append(self.info(session_of(name) or name))
-        return sorted(found, key=lambda info: info.created_at)
+        children = [info for info in found if info.parent and info.parent.session_id == session_id]
+        return sorted(children, key=lambda info: info.created_at)
 
     def _changes(self) -> list[tuple[int, str]]:
         """When each session changed last, in nanoseconds."""
@@ -162,14 +167,13 @@ class JsonLinesStore(SessionStore):
     def claim(self, session_id: str, pod: str) -> Claim:
         held = self._held.get(session_id)
         if held is not None and held.pod:
-            raise in_use(session_id, self._holder(held))
+            raise in_use(session_id, this_process(held.pod, held.since))
         held, torn = self._take(session_id, pod)
         return Claim(session_id, pod, held.generation, torn)
 
     def _take(self, session_id: str, pod: str) -> tuple[Held, int]:
         """Claim a session that this store does not hold; also how many torn bytes that cut off."""
         with self._translated(session_id):
-            self._header(session_id)
             held = Held(session_id, self._path(session_id), pod)
             torn = claim(held, self._claims)
         self._held[session_id] = held
@@ -185,20 +189,18 @@ class JsonLinesStore(SessionStore):
     def holder(self, session_id: str) -> Holder | None:
         held = self._held.get(session_id)
         if held is not None:
-            return self._holder(held)
+            return this_process(held.pod, held.since)
         with self._translated(session_id):
-            self._header(session_id)
+            self._path(session_id).stat()
             return self._claims.holder(file_name(session_id))
-
-    def _holder(self, held: Held) -> Holder:
-        return Holder(os.getpid(), socket.gethostname(), held.since, held.pod)
 
     def _refused(self, job: Append, failure: SessionError) -> None:
         """A job failed: what was not made is not held, nor what was taken over."""
         held = job.held
-        made = not isinstance(job, Create)
-        if made and (isinstance(failure, StoreError) or self._claims.stamp(held.name) == held.stamp):
-            return
+        if not isinstance(job, Create):
+            with contextlib.suppress(OSError):
+                if isinstance(failure, StoreError) or self._claims.stamp(held.name) == held.stamp:
+                    return
         if self._held.get(held.session_id) is held:
             del self._held[held.session_id]
 
@@ -206,31 +208,30 @@ class JsonLinesStore(SessionStore):
 
     def delete(self, session_id: str) -> None:
         with self._translated(session_id), self._lock.gate():
-            header, _ = self._header(session_id)
+            path = self._path(session_id)
+            parent = read_ends(path).header.parent
             if (holder := self.holder(session_id)) is not None:
                 raise in_use(session_id, holder)
-            path = self._path(session_id)
             path.unlink()
             self._claims.remove(path.name)
-            self._headers.pop(session_id, None)
             self._places.pop(session_id, None)
-            if header.parent is not None:
-                children = self._children(header.parent.session_id)
+            self._pods.pop(session_id, None)
+            if parent is not None:
+                children = self._children(parent.session_id)
                 (children / path.name).unlink(missing_ok=True)
                 with contextlib.suppress(OSError):  # it has others
                     children.rmdir()
 
     def torn(self, session_id: str) -> int:
         with self._translated(session_id):
-            _, start = self._header(session_id)
-            tail = read_tail(self._path(session_id), start)
-        return tail.size - tail.sound
+            ends = read_ends(self._path(session_id))
+        return ends.size - ends.sound
 
     def problems(self) -> list[str]:
         found = []
         for _, session_id in self._changes():
             try:
-                self._header(session_id)
+                self.info(session_id)
             except StoreError as error:
                 found.append(str(error))
         return found
@@ -277,18 +278,5 @@ class JsonLinesStore(SessionStore):
     def _path(self, session_id: str) -> Path:
         return self.folder / file_name(session_id)
 
-    def _header(self, session_id: str) -> tuple[Header, int]:
-        known = self._headers.get(session_id)
-        if known is None:
-            known = self._headers[session_id] = read_header(self._path(session_id))
-        return known
-
     def _children(self, session_id: str) -> Path:
         return self._own / "children" / file_name(session_id)
-
-    def _mark(self, parent: str, held: Held) -> None:
-        """Note a session under its parent, before it is made: a mark without a session is passed over."""
-        with self._translated():
-            children = self._children(parent)
-            children.mkdir(mode=0o700, exist_ok=True)
-            (children / held.name).touch(mode=0o600)

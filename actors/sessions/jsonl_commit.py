@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 
 from actors.sessions.committer import Committer
 from actors.sessions.disk import store_error
@@ -24,6 +24,7 @@ class JsonLinesCommits:
         self._claims = claims
         self._failed = failed
         self._committer: Committer[Append] = Committer(url, self._commit)
+        self._syncers = ThreadPoolExecutor(8, thread_name_prefix=f"sync {url}")
 
     def submit(self, job: Append) -> Future[None] | None:
         """Write now, or in power mode by the writer thread. Raises SessionError."""
@@ -43,6 +44,7 @@ class JsonLinesCommits:
     def close(self) -> None:
         """Write what waits and end the thread; idempotent."""
         self._committer.close()
+        self._syncers.shutdown()
 
     def _commit(self, jobs: list[Append]) -> None:
         """Called on the writer thread: write all, then sync all, so that one wait serves many."""
@@ -53,7 +55,9 @@ class JsonLinesCommits:
                 written.append((job, outcome))
             else:
                 job.done(outcome)
-        broken = {job.held: error for job, descriptor in written if (error := _sync(descriptor))}
+        files = {job.held: descriptor for job, descriptor in written}
+        outcomes = self._synced(list(files.values()))
+        broken = {held: error for held, error in zip(files, outcomes, strict=True) if error is not None}
         for job, descriptor in reversed(written):
             if job.held in broken:
                 job.undo(descriptor)
@@ -61,6 +65,12 @@ class JsonLinesCommits:
         for job, _ in written:
             error = broken.get(job.held)
             job.done(error and store_error(error, job.held.path))
+
+    def _synced(self, descriptors: list[int]) -> list[OSError | None]:
+        """Sync the files side by side, since the disk takes many syncs together as readily as one."""
+        if len(descriptors) == 1:
+            return [_sync(descriptors[0])]
+        return list(self._syncers.map(_sync, descriptors))
 
     def _perform(self, job: Append) -> int | SessionError | None:
         try:

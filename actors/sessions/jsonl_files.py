@@ -6,7 +6,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 from urllib.parse import quote, unquote
 
 from actors.sessions.jsonl_lines import Header, LineReader, parse_header
@@ -14,16 +14,23 @@ from protocol.entries import Head
 from protocol.errors import StoreError
 
 SUFFIX = ".jsonl"
-_CHUNK = 1 << 20
 _TAIL = 4 << 10
 
 
-class Tail(NamedTuple):
-    """The end of a file: its last sound entry, where that ends, and where the file does."""
+class Ends(NamedTuple):
+    """Both ends of a session's file.
 
+    ``start`` is where its entries begin, ``head`` the last sound one, ``sound`` where that ends and
+    ``size`` where the file does; ``inode`` and ``changed`` (nanoseconds) are the system's.
+    """
+
+    header: Header
+    start: int
     head: Head | None
     sound: int
     size: int
+    inode: int
+    changed: int
 
 
 def file_name(session_id: str) -> str:
@@ -37,33 +44,33 @@ def session_of(name: str) -> str | None:
     return unquote(name[: -len(SUFFIX)]) if name.endswith(SUFFIX) and not name.startswith(".") else None
 
 
-def read_header(path: Path) -> tuple[Header, int]:
-    """A file's header and where the entries begin. Raises OSError, and StoreError where it is none."""
+def read_ends(path: Path) -> Ends:
+    """Look at both ends of a file. Raises OSError, and StoreError where it is no session's."""
     with path.open("rb") as file:
         line = file.readline()
-    header = parse_header(line)
-    if header is None:
-        raise StoreError(
-            f"cannot use {path}: its first line is no session's header", hint="move it out of the folder"
-        )
-    return header, len(line)
+        header = parse_header(line)
+        if header is None:
+            raise StoreError(
+                f"cannot use {path}: its first line is no session's header", hint="move it out of the folder"
+            )
+        status = os.fstat(file.fileno())
+        head, sound = _last_sound(file, len(line), status.st_size)
+    return Ends(header, len(line), head, sound, status.st_size, status.st_ino, status.st_mtime_ns)
 
 
-def read_tail(path: Path, start: int) -> Tail:
-    """Find the last sound entry of a file, whose entries begin at ``start``, from its end."""
-    with path.open("rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        span = _TAIL
-        while True:
-            begin = max(start, size - span)
-            reader = LineReader()
-            file.seek(begin)
-            if begin > start:
-                begin += len(file.readline())  # the rest of a line
-            reader.feed(file.read(size - begin))
-            if reader.head is not None or begin <= start:
-                return Tail(reader.head, begin + reader.sound, size)
-            span *= 8
+def _last_sound(file: BinaryIO, start: int, size: int) -> tuple[Head | None, int]:
+    """The last sound entry of a file and where it ends, looked for from the file's end."""
+    span = _TAIL
+    while True:
+        begin = max(start, size - span)
+        file.seek(begin)
+        if begin > start:
+            begin += len(file.readline())  # the rest of a line
+        reader = LineReader()
+        reader.feed(file.read(size - begin))
+        if reader.head is not None or begin <= start:
+            return reader.head, begin + reader.sound
+        span *= 8
 
 
 def write_all(descriptor: int, data: bytes, end: int) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from actors.sessions.committer import Job
 from actors.sessions.jsonl_claims import Claims, Stamp
-from actors.sessions.jsonl_files import Tail, drafted, read_header, read_tail, sync_folder, write_all
+from actors.sessions.jsonl_files import drafted, read_ends, sync_folder, write_all
 from actors.sessions.jsonl_lines import batch_lines, header_line
 from actors.sessions.store import check_follows, in_use
 from protocol.entries import GENESIS, Head, Parent, StoredEntry
@@ -85,9 +85,12 @@ class Append(Job):
 
 
 class Create(Append):
-    """A session to make, with its first entries; ``draft`` names a file on the same disk."""
+    """A session to make, with its first entries.
 
-    __slots__ = ("claim", "draft", "parent", "sync")
+    ``draft`` names a file on the same disk, ``mark`` the empty one that tells of it under its parent.
+    """
+
+    __slots__ = ("claim", "draft", "mark", "parent", "sync")
 
     def __init__(
         self,
@@ -97,17 +100,22 @@ class Create(Append):
         *,
         claim: bool,
         draft: Path,
+        mark: Path | None,
         sync: bool,
     ) -> None:
         super().__init__(held, Head(batch[0].seq - 1, GENESIS), batch)
         self.parent = parent
         self.claim = claim
         self.draft = draft
+        self.mark = mark
         self.sync = sync
 
     def perform(self, claims: Claims) -> None:
         held = self.held
         header = header_line(held.session_id, held.pod, self.at / 1e9, self.parent)
+        if self.mark is not None:  # first, since a mark without a session is passed over
+            self.mark.parent.mkdir(mode=0o700, exist_ok=True)
+            self.mark.touch(mode=0o600)
         # The draft's sync comes before the gate, since other processes wait there.
         with drafted(self.draft, header + self.data, at=self.at, sync=self.sync), claims.lock.gate():
             if held.path.exists():
@@ -117,6 +125,8 @@ class Create(Append):
             os.link(self.draft, held.path)
         if self.sync:
             sync_folder(held.path.parent)
+            if self.mark is not None:
+                sync_folder(self.mark.parent)
         last = self.batch[-1]
         held.head, held.end = Head(last.seq, last.hash), len(header) + len(self.data)
 
@@ -140,32 +150,28 @@ def claim(held: Held, claims: Claims) -> int:
     Raises OSError, and SessionInUse where somebody else holds it.
     """
     with claims.lock.gate():
+        held.path.stat()
         _take(held, claims)
-        tail = _end(held)
-        if tail.head is None:
+        ends = read_ends(held.path)
+        if ends.head is None:
             raise SessionCorrupt(held.session_id, 1, "not one of its entries is whole")
-        if tail.size > tail.sound:
-            os.truncate(held.path, tail.sound)
-    held.head, held.end = tail.head, tail.sound
-    return tail.size - tail.sound
+        if ends.size > ends.sound:
+            os.truncate(held.path, ends.sound)
+    held.head, held.end = ends.head, ends.sound
+    return ends.size - ends.sound
 
 
 def _take(held: Held, claims: Claims) -> None:
     held.generation, held.stamp = claims.take(held.name, held.session_id, held.pod, held.since)
 
 
-def _end(held: Held) -> Tail:
-    _, start = read_header(held.path)
-    return read_tail(held.path, start)
-
-
 def _check_end(held: Held, size: int) -> None:
     """Raise HeadConflict unless the file ends where we left it; after an error cut it there."""
     if held.end == _UNKNOWN:
-        tail = _end(held)
-        if tail.head == held.head:
-            os.truncate(held.path, tail.sound)
-            held.end = size = tail.sound
+        ends = read_ends(held.path)
+        if ends.head == held.head:
+            os.truncate(held.path, ends.sound)
+            held.end = size = ends.sound
     if size != held.end:
         raise HeadConflict(f"session {held.session_id} was written to by somebody else")
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import secrets
 import socket
 import time
 import weakref
@@ -63,7 +62,7 @@ class WriterLock:
         self.folder.mkdir(mode=0o700, exist_ok=True)
         self._remove_dead()
         while self._id is None:
-            name = secrets.token_hex(8)
+            name = os.urandom(8).hex()
             descriptor = os.open(
                 self.folder / (name + _SUFFIX), os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600
             )
@@ -123,12 +122,13 @@ class WriterLock:
 
     def _remove_dead(self) -> None:
         for path in self.folder.glob("*" + _SUFFIX):
-            if self.alive(path.stem) is None:
-                path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # another user's, or somebody was faster
+                if self.alive(path.stem) is None:
+                    path.unlink()
 
     def release(self) -> None:
         """Let go: all that this writer held is free. Idempotent."""
-        if self._id is not None:
+        if self._id is not None and not self.inherited:
             (self.folder / (self._id + _SUFFIX)).unlink(missing_ok=True)
             self._id = None
             self.abandon()

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
@@ -31,6 +30,7 @@ from actors.sessions.store import (
     closed,
     in_use,
     not_found,
+    this_process,
 )
 from protocol.entries import Head, Parent, StoredEntry
 from protocol.errors import HeadConflict, SessionError, StoreError
@@ -125,7 +125,7 @@ class SQLiteStore(SessionStore):
     def claim(self, session_id: str, pod: str) -> Claim:
         held = self._held.get(session_id)
         if held is not None and held.pod:
-            raise in_use(session_id, self._holder(held))
+            raise in_use(session_id, this_process(held.pod, held.since))
         return Claim(session_id, pod, self._take(session_id, pod).generation)
 
     def _take(self, session_id: str, pod: str) -> Held:
@@ -154,7 +154,7 @@ class SQLiteStore(SessionStore):
     def holder(self, session_id: str) -> Holder | None:
         held = self._held.get(session_id)
         if held is not None:
-            return self._holder(held)
+            return this_process(held.pod, held.since)
         with self._reader() as db:
             return self._living(self._row(db, session_id))
 
@@ -162,7 +162,7 @@ class SQLiteStore(SessionStore):
         with self._reader() as db, self._gate(), transaction(db):
             row = self._row(db, session_id)
             held = self._held.get(session_id)
-            holder = self._living(row) if held is None else self._holder(held)
+            holder = self._living(row) if held is None else this_process(held.pod, held.since)
             if holder is not None:
                 raise in_use(session_id, holder)
             delete(db, row.row)
@@ -171,13 +171,11 @@ class SQLiteStore(SessionStore):
         """Who holds a session by its row, if that is another writer and lives."""
         if row.holder is None or row.holder == self._lock.known:
             return None
-        writer = self._lock.alive(row.holder)
+        with self._translated():
+            writer = self._lock.alive(row.holder)
         if writer is None:
             return None
         return Holder(writer.pid, writer.host, row.since or writer.since, row.pod or "")
-
-    def _holder(self, held: Held) -> Holder:
-        return Holder(os.getpid(), socket.gethostname(), held.since, held.pod)
 
     @contextlib.contextmanager
     def _gate(self) -> Iterator[None]:

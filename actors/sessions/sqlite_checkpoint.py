@@ -6,7 +6,7 @@ import contextlib
 import sqlite3
 import threading
 
-from actors.sessions.sqlite_file import SQLiteFile
+from actors.sessions.sqlite_file import Identity, SQLiteFile
 from protocol.errors import StoreError
 
 
@@ -31,6 +31,8 @@ class Checkpointer:
         self._due = threading.Event()
         self._ending = False
         self._thread: threading.Thread | None = None
+        self._connection: sqlite3.Connection | None = None
+        self._identity: Identity | None = None
 
     def grown(self, size: int) -> None:
         """The log has grown by about ``size`` bytes. Called with the write lock held."""
@@ -54,7 +56,6 @@ class Checkpointer:
             self._ending = False
 
     def _run(self) -> None:
-        connection = None
         while True:
             self._due.wait()
             self._due.clear()
@@ -62,8 +63,20 @@ class Checkpointer:
                 break
             # A merge that fails is tried again when the log has grown some more.
             with contextlib.suppress(sqlite3.Error, StoreError):
-                connection = connection or self._file.connect(synchronous="NORMAL", patience=1.0)
-                self._merge(connection)
+                self._merge(self._connected())
+        self._disconnect()
+
+    def _connected(self) -> sqlite3.Connection:
+        identity = self._file.identity()
+        if identity != self._identity:
+            self._disconnect()
+        if self._connection is None:
+            self._connection = self._file.connect(synchronous="NORMAL", patience=1.0)
+            self._identity = identity
+        return self._connection
+
+    def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
 

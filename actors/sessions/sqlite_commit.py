@@ -11,14 +11,13 @@ from concurrent.futures import Future
 
 from actors.sessions.committer import Committer
 from actors.sessions.sqlite_checkpoint import Checkpointer
-from actors.sessions.sqlite_file import SQLiteFile, is_busy, needs_reopening
+from actors.sessions.sqlite_file import Identity, SQLiteFile, is_busy, needs_reopening
 from actors.sessions.sqlite_write import Append, carry_out
 from actors.sessions.store import Durability
 from protocol.errors import SessionError, StoreError
 
 #: What says why a job was refused: the typed error for a broken constraint.
 Explain = Callable[[sqlite3.Connection, sqlite3.IntegrityError, Append], SessionError]
-
 
 #: What a job adds to the write-ahead log besides its bytes, about: the pages it touches.
 _PAGES = 6 << 10
@@ -52,6 +51,7 @@ class SQLiteCommits:
         self._replaced = replaced
         self._pass_gate = pass_gate
         self._connection: sqlite3.Connection | None = None
+        self._identity: Identity | None = None
         self._lock = threading.Lock()
         self._committer: Committer[Append] = Committer(
             str(file.path), self._commit, group=128 if self._inline else 1024
@@ -131,7 +131,7 @@ class SQLiteCommits:
     ) -> SessionError:
         failure: SessionError = self._file.error(error)
         if db is not None and len(jobs) == 1 and isinstance(error, sqlite3.IntegrityError):
-            with contextlib.suppress(sqlite3.Error):
+            with contextlib.suppress(sqlite3.Error, StoreError):
                 failure = self._explain(db, error, jobs[0])
         if needs_reopening(error):
             self._disconnect()
@@ -139,7 +139,7 @@ class SQLiteCommits:
         return failure
 
     def _connected(self) -> sqlite3.Connection:
-        if self._connection is not None and self._file.moved():
+        if self._connection is not None and self._file.identity() != self._identity:
             self._disconnect()
             self._replaced()
             raise StoreError(
@@ -148,6 +148,7 @@ class SQLiteCommits:
             )
         if self._connection is None:
             self._connection = self._file.connect(synchronous=self._synchronous, patience=0)
+            self._identity = self._file.identity()
         return self._connection
 
     def _disconnect(self) -> None:

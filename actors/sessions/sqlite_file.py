@@ -6,7 +6,9 @@ import contextlib
 import os
 import sqlite3
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 from actors.sessions.disk import make_private, store_error
 from protocol.errors import StoreError
@@ -102,52 +104,61 @@ def _code(error: sqlite3.Error) -> int:
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
 
+#: Device and inode.
+Identity = tuple[int, int]
+
+
 class SQLiteFile:
     """Where a SQLite store is kept."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._inode: tuple[int, int] | None = None
+        # Quoted, since a name may hold what means something in a URI; never made but by ourselves.
+        self._uri = f"file:{quote(str(path))}?mode=rw"
+        self._made = False
 
     def connect(self, *, synchronous: str, patience: float) -> sqlite3.Connection:
-        """A connection to the file, which is made where there is none. Raises StoreError.
+        """A connection to the file, which is made at first where there is none. Raises StoreError.
 
         ``synchronous`` is SQLite's; ``patience`` the seconds to wait for another's lock.
         """
-        try:
-            self._make()
+        with self.translated():
+            if not self._made:
+                self._make()
             connection = sqlite3.connect(
-                self.path, timeout=_OPEN_PATIENCE, isolation_level=None, check_same_thread=False
+                self._uri, uri=True, timeout=_OPEN_PATIENCE, isolation_level=None, check_same_thread=False
             )
+            try:
+                self._check(connection)
+                connection.execute("PRAGMA wal_autocheckpoint = 0")
+                connection.execute(f"PRAGMA journal_size_limit = {_JOURNAL_LIMIT}")
+                connection.execute(f"PRAGMA synchronous = {synchronous}")
+                connection.execute(f"PRAGMA busy_timeout = {int(patience * 1000)}")
+            except BaseException:
+                connection.close()
+                raise
+        self._made = True
+        return connection
+
+    @contextlib.contextmanager
+    def translated(self) -> Iterator[None]:
+        """Errors of SQLite and of the system leave as StoreError."""
+        try:
+            yield
         except sqlite3.Error as error:
             raise self.error(error) from error
         except OSError as error:
             raise store_error(error, self.path) from error
-        try:
-            self._check(connection)
-            connection.execute("PRAGMA wal_autocheckpoint = 0")
-            connection.execute(f"PRAGMA journal_size_limit = {_JOURNAL_LIMIT}")
-            connection.execute(f"PRAGMA synchronous = {synchronous}")
-            connection.execute(f"PRAGMA busy_timeout = {int(patience * 1000)}")
-        except sqlite3.Error as error:
-            connection.close()
-            raise self.error(error) from error
-        except StoreError:
-            connection.close()
-            raise
-        status = self.path.stat()
-        self._inode = (status.st_dev, status.st_ino)
-        return connection
 
     def may_be_written(self) -> bool:
         """Whether this process may write to the file."""
         return os.access(self.path, os.W_OK, effective_ids=True)
 
-    def moved(self) -> bool:
-        """Whether another file has taken the place of the one that was opened.
+    def identity(self) -> Identity:
+        """What tells the file that is there now from one that takes its place.
 
-        Without this SQLite would go on writing into a file that nobody can find. Raises StoreError
-        where there is no file at all.
+        Asked before each commit, since SQLite would go on writing into a file that nobody can find any
+        more. Raises StoreError where there is none.
         """
         try:
             status = os.stat(self.path)  # noqa: PTH116 - on the path of every commit
@@ -156,7 +167,7 @@ class SQLiteFile:
                 f"cannot write {self.path}: it was moved or deleted ({error.strerror})",
                 hint="put it back, or stop and start anew",
             ) from error
-        return (status.st_dev, status.st_ino) != self._inode
+        return status.st_dev, status.st_ino
 
     def error(self, error: sqlite3.Error) -> StoreError:
         """The typed error that says what a SQLite error means and what to do about it."""

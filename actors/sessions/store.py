@@ -158,6 +158,11 @@ class SessionStore(abc.ABC):
         """Flush and let go of files and claims; idempotent."""
 
 
+def this_process(pod: str, since: float) -> Holder:
+    """The holder that our own process is."""
+    return Holder(os.getpid(), socket.gethostname(), since, pod)
+
+
 def in_use(session_id: str, holder: Holder) -> SessionInUse:
     """The error that names who holds a session."""
     return SessionInUse(session_id, pid=holder.pid, host=holder.host, since=holder.since, pod=holder.pod)
@@ -208,8 +213,7 @@ class _Session:
     def holder(self) -> Holder | None:
         if self.claimed is None:
             return None
-        pod, since = self.claimed
-        return Holder(os.getpid(), socket.gethostname(), since, pod)
+        return this_process(*self.claimed)
 
 
 class MemoryStore(SessionStore):
@@ -289,6 +293,10 @@ class MemoryStore(SessionStore):
         if holder is not None:
             raise in_use(session_id, holder)
         del self._sessions[session_id]
+
+    def close(self) -> None:
+        for session in self._sessions.values():
+            session.claimed = None
 
     def _session(self, session_id: str) -> _Session:
         try:

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from bench import chart, table, words
+from bench import chart, markdown, table, words
 from bench.compare import compare
+from bench.ratios import ratios
 from bench.results import Machine, Reading, Report, Row, Spread, Target, read_report
 from bench.running import beside_ours
 
@@ -145,6 +146,35 @@ def test_the_chart_is_sound_svg_with_a_dot_for_each_that_has_a_target():
     root = ET.fromstring(chart.drawn(report))
     titles = [title.text for title in root.iter("{http://www.w3.org/2000/svg}title")]
     assert titles == ["loop: 1.00 us", "a & b: 5.00 ms", "polypod: 32.5 us (<= 40.0 us)"]
+
+
+def with_peers():
+    return a_report(
+        *beside_ours(
+            [
+                a_row([30e-6], limit=20e-6),
+                a_row([60e-6], by="one", kind="peer"),
+                a_row([90e-6], by="other", kind="peer"),
+                a_row([1e-6], by="loop", kind="floor"),
+                a_row([100.0], unit="/s", metric="asks"),
+                a_row([250.0], unit="/s", metric="asks", by="other", kind="peer"),
+            ]
+        )
+    )
+
+
+def test_the_ratio_is_to_the_best_peer_and_says_so_where_that_is_better():
+    assert [(each.peer.by, each.words) for each in ratios(with_peers())] == [
+        ("one", "polypod 2.0x"),
+        ("other", "PEER 2.5x"),
+    ]
+
+
+def test_the_page_shows_what_was_missed_and_where_a_peer_is_better():
+    text = markdown.page(with_peers())
+    assert "| turn | one pod | time of a turn | 30.0 us | <= 20.0 us |" in text
+    assert "**PEER 2.5x**" in text
+    assert "**0 of 1 targets met.**" in text
 
 
 def test_a_reading_is_told_with_both_clocks():

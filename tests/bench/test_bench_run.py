@@ -10,13 +10,14 @@ from bench import run
 from bench.__main__ import main
 from bench.catalogue import claim, names
 from bench.child import measured
-from bench.claim import Claim, at_most
-from bench.results import Reading
+from bench.jobs import Job, NotMeasured
+from bench.peers.catalogue import PEERS
 from bench.root import ROOT
-from bench.running import run_claim
+from bench.running import run_jobs
 
 #: Cases that would move this process to other cores, and HTTP with many streams: left to real runs.
 SLOW = ("another thread", "64 at once", "512 at once", "1000 pods", "paced")
+READINGS = '[{"metric":"time","unit":"s","value":2.0}]'
 CASES = [
     (name, case.by, case.name)
     for name in names()
@@ -39,7 +40,8 @@ def test_a_claim_names_each_case_once_and_stands_beside_a_floor(name: str):
     cases = claim(name).cases
     assert len({(case.name, case.by) for case in cases}) == len(cases)
     ours = {case.name for case in cases if case.kind == "ours"}
-    assert {case.name for case in cases if case.kind == "floor"} & ours
+    floors = {case.name for case in cases if case.kind == "floor"}
+    assert floors & ours or name == "scaling"  # a study of itself
     assert {case.name for case in cases} <= ours
 
 
@@ -58,13 +60,27 @@ def test_a_run_measures_in_fresh_processes_and_compares_with_the_floor():
 
 
 def test_a_case_that_cannot_be_measured_is_told_and_stops_nothing():
-    stranger = Claim("slow", "a claim whose case is nowhere to be found")
-    stranger.case("no such case", full=1, quick=1, targets={"x": at_most(1)})(
-        lambda _: [Reading("x", "s", 1.0)]
+    lost = Job(
+        "slow", "no such case", "polypod", "ours", (sys.executable, "-c", "raise SystemExit('too bad')")
     )
-    rows, failed = run_claim(stranger, effort="tiny", repeat=1, tell=lambda *_: None)
-    assert rows == []
-    assert "no such case" in failed[0].why
+    sound = Job("slow", "some case", "polypod", "ours", (sys.executable, "-c", f"print({READINGS!r})"))
+    rows, failed = run_jobs([lost, sound], 2, lambda *_: None)
+    assert [(each.case, each.why) for each in failed] == [("no such case", "too bad")]
+    assert [row.repeats for row in rows] == [[2.0, 2.0]]
+
+
+@pytest.mark.parametrize("program", ["pass", "print('words')"])
+def test_a_process_that_prints_no_readings_is_told_so(program: str):
+    with pytest.raises(NotMeasured, match="no readings"):
+        Job("slow", "a case", "polypod", "ours", (sys.executable, "-c", program)).measured()
+
+
+def test_every_case_of_a_peer_stands_beside_one_of_ours_and_has_its_program():
+    for peer in PEERS:
+        assert peer.script.is_file()
+        for case in peer.cases:
+            claim(case.claim).find(case.case, "polypod")
+            assert f"{case.claim}/" in peer.script.read_text()
 
 
 def test_a_name_that_is_no_claim_is_refused_with_those_that_are(capsys: pytest.CaptureFixture[str]):

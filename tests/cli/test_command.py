@@ -2,6 +2,7 @@
 
 import json
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -171,6 +172,26 @@ def test_chat_takes_its_turns_from_a_pipe(home: Home):
     assert "2 words" in done.out
     assert len(home.polypod("ps", "--json").lines) == 1
     assert done.err.count("finished · ") == 2
+
+
+def test_chat_takes_its_turns_from_a_file_and_ends_with_it(home: Home):
+    home.write("a.txt", "one two\n")
+    with (
+        home.write("turns.txt", "count words in a.txt").open() as turns,
+        home.start("chat", "--model", "offline", stdin=turns) as chat,
+    ):
+        out, _ = chat.communicate(timeout=20)
+    assert "2 words" in out
+    assert chat.returncode == 0
+
+
+def test_ctrl_c_ends_a_chat_that_waits_for_a_pipe(home: Home):
+    with home.start("chat", "--model", "offline", stdin=subprocess.PIPE) as chat:
+        assert chat.stderr is not None
+        while "/help tells more" not in chat.stderr.readline():
+            pass
+        chat.send_signal(signal.SIGINT)
+        assert chat.wait(20) == 130
 
 
 # -- how it ends -------------------------------------------------------------------------------------

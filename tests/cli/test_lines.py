@@ -80,7 +80,7 @@ def test_the_end_of_a_run_tells_outcome_cost_and_cause():
 
 def test_a_retry_says_when_and_why():
     retry = events.Retry(**WHERE, attempt=1, wait=2.0, error=Failure("ModelError", "busy", "wait"))
-    assert said(retry) == "trying again in 2.0 s: busy (wait)"
+    assert said(retry) == "trying again in 2.0 s: busy"
 
 
 def test_a_session_tells_where_it_comes_from():

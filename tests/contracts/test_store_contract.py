@@ -194,7 +194,7 @@ def test_successors_are_listed_oldest_first_and_outlive_their_parent(store):
     assert [info.session_id for info in store.successors("s")] == ["b", "a"]
 
 
-def test_all_is_there_again_when_the_store_is_opened_again(store, opened, kept):
+def test_all_is_there_again_when_the_store_is_opened_again(store, opened):
     entries = make(store, "s", "a", "b", pod="reader")
     make(store, "t", "c", parent=child_of("s", entries))
     before = store.sessions()
@@ -275,7 +275,7 @@ def test_another_user_of_the_store_cannot_take_what_is_held(store, opened, kept)
     add(other, "s", head, "b")
 
 
-def test_what_a_closed_store_held_is_free(store, opened, kept):
+def test_what_a_closed_store_held_is_free(store, opened):
     make(store, "s", "a")
     store.close()
     other = opened()

@@ -450,6 +450,11 @@ def test_a_whole_answer_is_read_like_a_stream():
     assert (answer.stop_reason, answer.usage, answer.model) == ("tool_use", Usage(7, 5, 4), "claude")
 
 
+@pytest.mark.parametrize("stop", [None, ""])
+def test_a_whole_answer_without_a_stop_reason_has_come_to_its_end(stop):
+    assert whole_answer_of(whole({"type": "text", "text": "x"}, stop=stop)).stop_reason == "end_turn"
+
+
 def test_an_empty_call_at_the_end_of_a_whole_answer_that_was_cut_is_not_valid():
     call = {"type": "tool_use", "id": "t1", "name": "read", "input": {}}
     assert whole_answer_of(whole(call, stop="max_tokens")).item.calls[0].invalid is not None

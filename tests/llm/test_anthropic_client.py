@@ -435,3 +435,26 @@ def test_nothing_is_learnt_from_a_refusal_that_leaving_out_does_not_cure():
 def test_a_refusal_of_something_else_is_not_asked_again():
     _, server = refused(error_reply(REFUSED, "max_tokens: 9999999 > 64000", "invalid_request_error"))
     assert len(server.received) == 1
+
+
+def test_a_long_history_is_encoded_without_holding_the_loop():
+    async def main() -> None:
+        async with RawServer(stream_reply(HELLO)) as server, AnthropicClient(server.url, "m") as client:
+            turns = 0
+
+            async def others() -> None:
+                nonlocal turns
+                while True:
+                    turns += 1
+                    await asyncio.sleep(0)
+
+            task = asyncio.create_task(others())
+            history = [UserItem.of(str(number)) for number in range(9000)]
+            stream = client.stream(Request(history))
+            await anext(stream)
+            assert turns >= 4
+            assert len(server.received[0].json["messages"][0]["content"]) == 9000
+            task.cancel()
+            await stream.aclose()
+
+    asyncio.run(main())

@@ -252,12 +252,17 @@ def test_messages_that_came_while_an_async_start_failed_are_refused(caplog):
     asyncio.run(main())
 
 
-def test_an_async_failure_hook_is_awaited_before_what_is_left_is_refused(caplog):
+@pytest.mark.parametrize("handler", ["plain", "async"])
+def test_an_async_failure_hook_is_awaited_before_what_is_left_is_refused(handler, caplog):
+    async def fails(_):
+        await asyncio.sleep(0)
+        raise ZeroDivisionError
+
     async def main():
         ref = AsyncHooks.start()
         actor = ref.actor_inbox.actor
         actor.gate.set()
-        ref.tell(lambda _: 1 / 0)
+        ref.tell(fails if handler == "async" else lambda _: 1 / 0)
         left = ref.ask("left", block=False)
         with pytest.raises(pykka.ActorDeadError):
             await left
@@ -375,20 +380,39 @@ def test_actors_on_two_loops_and_on_threads_ask_each_other(thread):
     blocking.stop(timeout=WAIT)
 
 
-def test_a_system_exit_ends_the_actor_and_its_loop_but_nobody_who_asked(caplog):
-    class Lonely(Worker):
-        pass
+async def exit_soon():
+    await asyncio.sleep(0)
+    raise SystemExit
 
+
+@pytest.mark.parametrize("handler", [lambda _: exit_now(), lambda _: exit_soon()])
+def test_a_system_exit_ends_the_actor_and_its_loop_but_nobody_who_asked(handler, caplog):
     thread = LoopThread("ends")
     others = Worker.start()
-    ref, names = made(thread, Lonely)
+    ref, names = made(thread)
     with pytest.raises(pykka.ActorDeadError, match="ended by SystemExit"):
-        ref.ask(lambda _: exit_now(), timeout=WAIT)
+        ref.ask(handler, timeout=WAIT)
     thread._thread.join(WAIT)
     assert not thread.alive
     assert not ref.is_alive()
     assert not names.refs
     assert others.ask(lambda _: "alive", timeout=WAIT) == "alive"
+
+
+@pytest.mark.parametrize("kind", ["plain", "async"])
+@pytest.mark.parametrize("hook", ["on_start", "on_stop", "on_failure"])
+def test_a_system_exit_out_of_a_hook_ends_actor_and_loop_too(hook, kind, caplog):
+    thread = LoopThread("ends")
+    exits = exit_now if kind == "plain" else exit_soon
+    leaving = type("Leaving", (Worker,), {hook: lambda _self, *_: exits()})
+    ref, names = made(thread, leaving)
+    if hook != "on_start":
+        ref.tell((lambda _: 1 / 0) if hook == "on_failure" else (lambda actor: actor.stop()))
+    assert ref.actor_stopped.wait(WAIT)
+    thread._thread.join(WAIT)
+    assert not thread.alive
+    assert ref.actor_stopped.is_set()
+    assert not names.refs
 
 
 def exit_now():
@@ -424,6 +448,29 @@ def test_a_loop_that_ends_takes_the_actor_with_it_whose_handler_it_cancels(threa
     assert not names.refs
 
 
+def test_a_loop_that_is_closed_over_a_handler_leaves_nobody_waiting():
+    """Who closes a loop without ending its tasks; the task is thrown away, and the actor goes with it."""
+
+    async def asked():
+        async def forever(_):
+            await asyncio.get_running_loop().create_future()
+
+        names = Names()
+        ref = made_here(mailroom_here(), names)
+        futures = [ref.ask(forever, block=False), *(ref.ask(n, block=False) for n in range(300))]
+        await until(lambda: len(ref.actor_inbox.backlog or ()) == 300)
+        return names, futures
+
+    loop = asyncio.new_event_loop()
+    names, futures = loop.run_until_complete(asked())
+    loop.close()
+    names.refs.clear()
+    gc.collect()
+    for future in futures:
+        with pytest.raises(pykka.ActorDeadError):
+            future.get(timeout=WAIT)
+
+
 def test_a_closed_loop_is_a_dead_actor(thread):
     ref, names = made(thread)
     deferred, _ = made(thread, Later)
@@ -440,6 +487,19 @@ def test_a_closed_loop_is_a_dead_actor(thread):
         never.get(timeout=WAIT)
     with pytest.raises(pykka.ActorDeadError, match="closed"):
         asyncio.run(asyncio.wait_for(never, WAIT))
+
+
+def test_pykkas_own_kind_of_reference_reaches_an_actor_too():
+    async def main():
+        ref = pykka.ActorRef(Worker.start().actor_inbox.actor)
+        asked = ref.ask(lambda _: "answer", block=False)
+        with pytest.raises(WouldDeadlock):
+            asked.get(timeout=WAIT)
+        assert await asked == "answer"
+        ref.tell("told")
+        assert await ref.ask(lambda actor: actor.did, block=False) == ["told"]
+
+    asyncio.run(main())
 
 
 # -- order, fairness, size ------------------------------------------------------------------------

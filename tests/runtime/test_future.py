@@ -210,7 +210,7 @@ def test_an_awaiter_whose_loop_is_closed_is_ignored(from_thread):
     else:
         future.set("v")
     assert future.get() == "v"
-    task._log_destroy_pending = False
+    assert not task.done()
 
 
 def test_waiting_for_a_loop_that_closes_ends_with_an_error():

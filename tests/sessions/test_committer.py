@@ -78,3 +78,29 @@ def test_close_commits_what_waits_and_may_be_called_at_any_time(gate):
     committer.close()
     assert committer.put(Job(0)).result(timeout=5) is None
     committer.close()
+
+
+def test_a_commit_that_breaks_leaves_nobody_waiting():
+    def broken(jobs):
+        jobs[0].done()
+        raise ZeroDivisionError
+
+    committer = Committer("x", broken)
+    first = committer.put(Job(0))
+    first.result(timeout=5)
+    committer.flush()
+    gate = threading.Event()
+
+    def slow(jobs):
+        gate.wait()
+        broken(jobs)
+
+    other = Committer("y", slow)
+    futures = [other.put(Job(0)) for _ in range(3)]
+    gate.set()
+    other.flush()
+    assert futures[0].exception() is None
+    outcomes = {type(future.exception(timeout=5)) for future in futures[1:]}
+    assert outcomes <= {ZeroDivisionError, type(None)}
+    committer.close()
+    other.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from store_kit import add, bodies, child_of, done, make
 
@@ -13,7 +13,7 @@ from actors.sessions.chain import chained, head_of, verified
 from actors.sessions.jsonl import JsonLinesStore
 from actors.sessions.jsonl_files import file_name, session_of
 from actors.sessions.jsonl_lines import LineReader, batch_lines
-from protocol.errors import SessionCorrupt, SessionNotFound
+from protocol.errors import HeadConflict, SessionCorrupt, SessionNotFound
 
 
 @pytest.fixture
@@ -117,6 +117,7 @@ def test_a_session_can_be_called_anything(store):
     assert len(list(store.folder.glob("*.jsonl"))) == 6
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.text(min_size=1, max_size=20))
 def test_a_sessions_name_comes_back_from_its_files(name):
     assert session_of(file_name(name)) == name
@@ -148,6 +149,7 @@ def test_a_child_that_never_came_to_be_is_no_successor(tmp_path, store):
         JsonLinesStore(tmp_path).read("t")
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.lists(st.lists(st.text(max_size=10), min_size=1, max_size=3), max_size=5), st.data())
 def test_lines_come_out_as_they_went_in_however_the_bytes_are_split(batches, data):
     head, lines, entries = None, b"", []
@@ -164,3 +166,12 @@ def test_lines_come_out_as_they_went_in_however_the_bytes_are_split(batches, dat
         rest = rest[cut:]
     assert found == entries
     assert (reader.head, reader.sound) == (head, len(lines))
+
+
+def test_a_session_that_could_not_be_made_is_nobodys_successor(store):
+    first, second = make(store, "s", "a"), make(store, "t", "a")
+    make(store, "child", "b", parent=child_of("s", first))
+    with pytest.raises(HeadConflict):
+        make(store, "child", "b", parent=child_of("t", second))
+    assert [info.session_id for info in store.successors("s")] == ["child"]
+    assert store.successors("t") == []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from store_kit import KINDS, child_of, make
 
@@ -70,6 +70,7 @@ SESSIONS = st.lists(
 )
 
 
+@settings(deadline=None, max_examples=50)
 @given(SESSIONS, st.booleans(), st.one_of(st.none(), st.integers(0, 30)), st.sets(st.integers(0, 9)))
 def test_nothing_goes_that_a_remaining_session_needs(drawn, superseded, before, kept):
     sessions = []

@@ -1,0 +1,139 @@
+"""The extraction actor: detached from its pod, it reads what is new in a history and notes what matters."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+import pykka
+
+from actors.compaction.extract import (
+    EXTRACTOR_PROMPT,
+    Attempt,
+    Decision,
+    Discussion,
+    Extracted,
+    UserRequest,
+    extractor_request,
+)
+from actors.llm.base import LLMClient, Request
+from actors.llm.retry import ask
+from actors.runtime.actor import AsyncActor
+from actors.runtime.future import AsyncFuture
+from actors.runtime.redact import redacted
+from actors.sessions.head import SessionHead, new_session_id
+from actors.tools.base import Toolbox, ToolContext, tool
+from protocol.items import Item, UserItem
+
+#: Requests that one extraction may need.
+_MOST_STEPS = 8
+
+
+class Proposal(NamedTuple):
+    """To the pod: of that session, from ``start`` on, items are read up to ``end``."""
+
+    session_id: str
+    start: int | None
+    end: int
+    staged: int
+    error: BaseException | None = None
+
+
+class Extract(NamedTuple):
+    """To the extraction actor: read what the head has not had read yet."""
+
+    head: SessionHead
+    client: LLMClient
+    model: str
+    ctx: ToolContext
+    folder: Path | None
+    propose: Callable[[Proposal], AsyncFuture[bool]]
+
+
+class Staged(msgspec.Struct, frozen=True):
+    """What one extraction found, as its file in the staging folder keeps it, and where from."""
+
+    session_id: str
+    start: int
+    end: int
+    found: Extracted
+
+
+class ExtractionActor(AsyncActor):
+    """Does one extraction a message: reads, stages what it found, proposes the new pointer.
+
+    The pod alone writes its log; a proposal that comes too late is refused, and what was staged for it
+    is taken away again.
+    """
+
+    async def on_receive(self, message: Extract) -> None:
+        head = message.head
+        # Session, pointer and history are taken together, between two awaits.
+        session_id, start, items = head.session_id, head.pointer, head.items[:]
+        staged: Path | None = None
+        try:
+            found = await _found(message, items[start or 0 :])
+            if len(found):
+                record = Staged(session_id, start or 0, len(items), found)
+                staged = await asyncio.to_thread(_stage, message.folder, record)
+            proposal = Proposal(session_id, start, len(items), len(found))
+        except Exception as error:  # noqa: BLE001 - the pod tells of it
+            proposal = Proposal(session_id, start, len(items), 0, error)
+        try:
+            accepted = await message.propose(proposal)
+        except pykka.ActorDeadError:  # the pod has stopped meanwhile: it is read again when it is resumed
+            accepted = False
+        if staged is not None and not accepted:
+            await asyncio.to_thread(staged.unlink, missing_ok=True)
+
+
+async def _found(job: Extract, items: list[Item]) -> Extracted:
+    """What the worker notes; nothing where it calls no tool, which is an answer as well."""
+    desk = _Desk()
+    toolbox = Toolbox([tool(desk.write_extracted)])
+    request = await asyncio.to_thread(extractor_request, items)
+    told: list[Item] = [UserItem.of(request)]
+    for _ in range(_MOST_STEPS):
+        answer = await ask(
+            job.client,
+            Request(items=told, system=EXTRACTOR_PROMPT, tools=toolbox.specs, model=job.model, scratch={}),
+        )
+        told.append(answer.item)
+        if not answer.item.calls:
+            break
+        told += [await toolbox.run(call, job.ctx) for call in answer.item.calls]
+    return desk.found
+
+
+class _Desk:
+    def __init__(self) -> None:
+        self.found = Extracted()
+
+    async def write_extracted(
+        self,
+        decisions: tuple[Decision, ...] = (),
+        discussions: tuple[Discussion, ...] = (),
+        attempts: tuple[Attempt, ...] = (),
+        requests: tuple[UserRequest, ...] = (),
+    ) -> str:
+        """Note what will still matter; any of the lists may be empty."""
+        self.found = Extracted(decisions, discussions, attempts, requests)
+        return "noted"
+
+
+def _stage(folder: Path | None, record: Staged) -> Path | None:
+    """Keep what was found as a file of its owner alone, with secrets taken out, whole or not at all."""
+    if folder is None:
+        return None
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = folder / f"{new_session_id()}.json"
+    part = path.with_suffix(".part")
+    text = redacted(msgspec.json.encode(record).decode())
+    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+        file.write(text)
+    part.rename(path)
+    return path

@@ -1,0 +1,136 @@
+"""Which peers there are, what they are made of, and which cases each of them does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from msgspec import Struct
+
+from bench.results import Effort
+from bench.root import ROOT
+
+#: Where their environments are made.
+VENVS = ROOT / ".venv-peers"
+_SCRIPTS = Path(__file__).parent / "scripts"
+
+
+class PeerCase(Struct, frozen=True):
+    """A case of a claim as a peer does it; ``by`` is how it is called in the table."""
+
+    claim: str
+    case: str
+    by: str
+    full: int
+    quick: int
+    rounds: int = 2
+
+    def count(self, effort: Effort) -> int:
+        """How many operations a round has."""
+        return {"full": self.full, "quick": self.quick, "tiny": 2}[effort]
+
+
+class Peer(Struct, frozen=True):
+    """Another library; ``packages`` is what its environment is made of."""
+
+    name: str
+    packages: tuple[str, ...]
+    cases: tuple[PeerCase, ...]
+
+    @property
+    def python(self) -> Path:
+        """The interpreter of its environment."""
+        return VENVS / self.name / "bin" / "python"
+
+    @property
+    def script(self) -> Path:
+        """The program that does its cases; it runs in the peer's environment."""
+        return _SCRIPTS / f"{self.name.replace('-', '_')}_peer.py"
+
+    @property
+    def installed(self) -> bool:
+        """Whether its environment is there."""
+        return self.python.exists()
+
+
+_TURN, _THOUSAND = "one pod", "1000 pods at once"
+_ONE, _MANY = "process, one session", "process, 64 sessions at once"
+_STREAMS = tuple(f"{number} at once, chunk by chunk" for number in (1, 64, 512))
+
+
+def _streams(by: str) -> tuple[PeerCase, ...]:
+    sizes = ((40, 10), (128, 64), (512, 512))
+    return tuple(
+        PeerCase("http", case, by, full, quick, 1)
+        for case, (full, quick) in zip(_STREAMS, sizes, strict=True)
+    )
+
+
+PEERS = (
+    Peer(
+        "autogen",
+        ("autogen-core", "autogen-agentchat", "autogen-ext[openai]", "openai[aiohttp]"),
+        (
+            PeerCase("import", "import actors", "autogen-agentchat", 1, 1, 1),
+            PeerCase("start", "10k pods", "autogen-core", 10_000, 10_000, 1),
+            PeerCase("mailbox", "in one loop", "autogen-core", 5_000, 1_000),
+            PeerCase("mailbox", "in one loop, awaited", "autogen-core", 5_000, 1_000),
+            PeerCase("turn", _TURN, "autogen-core, no session", 2_000, 500),
+            PeerCase("turn", _TURN, "autogen-agentchat, no session", 500, 100),
+            PeerCase("turn", _THOUSAND, "autogen-agentchat, no session", 1_000, 1_000, 1),
+            PeerCase("tool", "async tool", "autogen-agentchat, no session", 300, 100),
+            *_streams("autogen-agentchat, no session"),
+            PeerCase("fanout", "of one pod", "autogen-core", 200, 50),
+            PeerCase("history", "model in memory", "autogen-agentchat, no session", 20, 5),
+        ),
+    ),
+    Peer(
+        "openai-agents",
+        ("openai-agents", "openai[aiohttp]"),
+        (
+            PeerCase("import", "import actors", "openai-agents", 1, 1, 1),
+            PeerCase("start", "10k pods", "openai-agents, a session each", 2_000, 1_000, 1),
+            PeerCase("turn", _TURN, "openai-agents", 300, 100),
+            PeerCase("turn", _THOUSAND, "openai-agents", 1_000, 1_000, 1),
+            PeerCase("tool", "async tool", "openai-agents", 200, 50),
+            *_streams("openai-agents"),
+            PeerCase("durable", _ONE, "openai-agents", 200, 50),
+            PeerCase("durable", _MANY, "openai-agents", 5, 2),
+            PeerCase("history", "model in memory", "openai-agents", 10, 3),
+            PeerCase("restore", "10,000 items", "openai-agents", 10_000, 10_000),
+        ),
+    ),
+    Peer(
+        "langgraph",
+        ("langgraph", "langgraph-checkpoint-sqlite", "langchain", "langchain-openai", "openai[aiohttp]"),
+        (
+            PeerCase("import", "import actors", "langgraph", 1, 1, 1),
+            PeerCase("turn", _TURN, "langgraph", 300, 100),
+            PeerCase("turn", _THOUSAND, "langgraph", 1_000, 1_000, 1),
+            PeerCase("tool", "async tool", "langgraph", 200, 50),
+            *_streams("langgraph"),
+            PeerCase("durable", _ONE, "langgraph, sync", 100, 30),
+            PeerCase("durable", _ONE, "langgraph, at exit", 100, 30),
+            PeerCase("durable", _MANY, "langgraph, sync", 3, 1),
+            PeerCase("durable", _MANY, "langgraph, at exit", 3, 1),
+            PeerCase("history", "model in memory", "langgraph", 10, 3),
+            PeerCase("restore", "10,000 items", "langgraph", 10_000, 10_000),
+        ),
+    ),
+    Peer(
+        "pydantic-ai",
+        ("pydantic-ai-slim[openai]", "openai[aiohttp]"),
+        (
+            PeerCase("import", "import actors", "pydantic-ai", 1, 1, 1),
+            PeerCase("turn", _TURN, "pydantic-ai, no session", 300, 100),
+            PeerCase("turn", _THOUSAND, "pydantic-ai, no session", 1_000, 1_000, 1),
+            PeerCase("tool", "async tool", "pydantic-ai, no session", 200, 50),
+            *_streams("pydantic-ai, no session"),
+            PeerCase("history", "model in memory", "pydantic-ai, no session", 10, 3),
+        ),
+    ),
+)
+
+
+def cases(claim: str) -> list[tuple[Peer, PeerCase]]:
+    """What the peers that are installed do of a claim."""
+    return [(peer, case) for peer in PEERS if peer.installed for case in peer.cases if case.claim == claim]

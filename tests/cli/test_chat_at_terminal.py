@@ -1,0 +1,182 @@
+"""Chat and runs at a terminal, by a person who presses keys."""
+
+import contextlib
+import fcntl
+import os
+import select
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from command_kit import COMMAND, Home, silent_server
+
+CTRL_C, CTRL_D, UP, ENTER = "\x03", "\x04", "\x1b[A", "\r"
+#: How the line editor says that it takes keys.
+PROMPT = "\x1b[?2004h"
+PATIENCE = 20
+#: Takes the terminal for its own, so that Ctrl-C is a signal, and becomes the command.
+_AT_TERMINAL = """
+import fcntl, os, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
+class Person:
+    """Somebody at a terminal: presses keys, and waits until words are seen."""
+
+    def __init__(self, home: Home, *arguments: str) -> None:
+        self._master, slave = os.openpty()
+        self.resize(100)
+        env = home.env | {"TERM": "xterm-256color"}
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", _AT_TERMINAL, *COMMAND, *arguments], cwd=home.folder, env=env,
+            stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
+        )  # fmt: skip
+        os.close(slave)
+        self.seen = ""
+
+    def resize(self, columns: int) -> None:
+        fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", 30, columns, 0, 0))
+
+    def press(self, keys: str) -> None:
+        os.write(self._master, keys.encode())
+
+    def sees(self, words: str) -> None:
+        """Wait until ``words`` are on the screen; what came with them counts as seen."""
+        deadline = time.monotonic() + PATIENCE
+        while words not in self.seen:
+            left = deadline - time.monotonic()
+            assert left > 0, f"{words!r} never came: {self.seen[-2000:]!r}"
+            if select.select([self._master], [], [], left)[0]:
+                try:
+                    self.seen += os.read(self._master, 65536).decode(errors="replace")
+                except OSError:
+                    raise AssertionError(f"it ended before {words!r}: {self.seen[-2000:]!r}") from None
+                if "\x1b[6n" in self.seen:  # a terminal that is asked where its cursor is answers
+                    self.seen = self.seen.replace("\x1b[6n", "")
+                    self.press("\x1b[1;1R")
+        self.seen = self.seen.partition(words)[2]
+
+    def leaves_with(self) -> int:
+        with contextlib.suppress(OSError):
+            while os.read(self._master, 65536):
+                pass
+        return self.process.wait(PATIENCE)
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        os.close(self._master)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    home = Home(tmp_path)
+    home.write("a.txt", "one two three\n")
+    return home
+
+
+@contextlib.contextmanager
+def person(home: Home, *arguments: str) -> Iterator[Person]:
+    somebody = Person(home, *arguments)
+    try:
+        yield somebody
+    finally:
+        somebody.close()
+
+
+def test_a_chat_answers_turn_by_turn_and_remembers_what_was_typed(home: Home):
+    with person(home, "chat", "--model", "offline") as somebody:
+        somebody.sees(PROMPT)
+        somebody.press("count words in a.txt" + ENTER)
+        somebody.sees("a.txt has 3 words")
+        somebody.sees("finished")
+        somebody.sees(PROMPT)
+        somebody.press(UP + ENTER)
+        somebody.sees("a.txt has 3 words")
+        somebody.sees("finished")
+        somebody.sees(PROMPT)
+        somebody.press(CTRL_D)
+        assert somebody.leaves_with() == 0
+    assert len(home.polypod("ps", "--json").lines) == 1
+    history = home.state / "polypod" / "chat-history"
+    assert history.stat().st_mode & 0o777 == 0o600
+
+
+def test_ctrl_c_at_the_prompt_leaves_when_pressed_twice(home: Home):
+    with person(home, "chat", "--model", "offline") as somebody:
+        somebody.sees(PROMPT)
+        somebody.press(CTRL_C)
+        somebody.sees("Ctrl-C again leaves")
+        somebody.sees(PROMPT)
+        somebody.press(CTRL_C)
+        assert somebody.leaves_with() == 0
+
+
+def test_ctrl_c_in_a_turn_cancels_it_and_the_chat_goes_on(home: Home):
+    with (
+        silent_server() as (url, came),
+        person(home, "chat", "--model", "openai/m", "--base-url", url) as somebody,
+    ):
+        somebody.sees(PROMPT)
+        somebody.press("hello" + ENTER)
+        somebody.sees("thinking…")
+        assert came.wait(PATIENCE)
+        somebody.press(CTRL_C)
+        somebody.sees("cancelled")
+        somebody.sees(PROMPT)
+        somebody.press("/exit" + ENTER)
+        assert somebody.leaves_with() == 0
+
+
+def test_a_chat_helps_and_knows_what_is_no_command(home: Home):
+    with person(home, "chat", "--model", "offline") as somebody:
+        somebody.sees(PROMPT)
+        somebody.press("/help" + ENTER)
+        somebody.sees("/resume")
+        somebody.press("/nonsense" + ENTER)
+        somebody.sees("no such command: /nonsense")
+        somebody.press("/resume" + ENTER)
+        somebody.sees("no run was interrupted")
+
+
+def test_a_chat_takes_up_an_interrupted_run(home: Home):
+    with (
+        silent_server() as (url, came),
+        home.start("run", "count words in a.txt", "--model", "openai/m", "--base-url", url) as run,
+    ):
+        assert came.wait(PATIENCE)
+        run.kill()
+    session = home.session()
+    with person(home, "chat", "--resume", session, "--model", "offline") as somebody:
+        somebody.sees("its last run was interrupted")
+        somebody.sees(PROMPT)
+        somebody.press("/resume" + ENTER)
+        somebody.sees("a.txt has 3 words")
+
+
+def test_a_second_ctrl_c_in_a_run_kills_it_and_leaves_the_terminal_usable(home: Home):
+    with (
+        silent_server() as (url, came),
+        person(home, "run", "hi", "--model", "openai/m", "--base-url", url) as somebody,
+    ):
+        assert came.wait(PATIENCE)
+        somebody.sees("thinking…")
+        somebody.press(CTRL_C + CTRL_C)
+        assert somebody.leaves_with() in {130, -signal.SIGINT}
+
+
+def test_a_window_that_is_resized_does_not_disturb_a_run(home: Home):
+    with person(home, "run", "count words in a.txt", "--model", "offline") as somebody:
+        somebody.resize(20)
+        somebody.process.send_signal(signal.SIGWINCH)
+        somebody.sees("3 words")
+        assert somebody.leaves_with() == 0

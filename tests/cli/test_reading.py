@@ -1,0 +1,115 @@
+"""Reading: sessions found, checked and told without making pods of them."""
+
+import asyncio
+import sqlite3
+from pathlib import Path
+
+import click
+import pytest
+
+from actors.cli.reading import Reading
+from actors.llm.scripted import ScriptedClient, say
+from actors.system import PodSystem
+from protocol.errors import ModelError, RunFailed, SessionCorrupt, SessionNotFound
+from protocol.manifest import PodManifest
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> str:
+    return f"sqlite:{tmp_path / 'pods.db'}"
+
+
+def made(store: str, *, forks: int = 0, runs: int = 1, fails: bool = False) -> list[str]:
+    """Sessions of one pod: the first, and forks of forks, each with runs of its own."""
+
+    async def main() -> list[str]:
+        sessions: list[str] = []
+        async with PodSystem(store=store) as system:
+            for depth in range(forks + 1):
+                client = ScriptedClient(
+                    [say("ok") for _ in range(runs)] + [ModelError("no", kind="auth")] * fails
+                )
+                pod = await system.spawn(
+                    PodManifest.of(name="p"), client=client, resume=sessions[-1] if depth else None
+                )
+                sessions[-1:] = [(await pod.describe()).session_id]
+                for _ in range(runs):
+                    await pod.run("hi")
+                if fails:
+                    with pytest.raises(RunFailed):
+                        await pod.run("hi")
+                if depth < forks:
+                    sessions.append(await pod.fork())
+                await pod.stop()
+        return sessions
+
+    return asyncio.run(main())
+
+
+def test_what_is_not_there_is_not_made(tmp_path: Path):
+    with Reading(f"sqlite:{tmp_path / 'none.db'}") as reading:
+        assert reading.sessions() == []
+        with pytest.raises(SessionNotFound, match=r"polypod ps"):
+            reading.find("abc")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_session_is_found_by_its_beginning_if_only_one_has_it(store: str):
+    first, second = made(store, forks=1)
+    with Reading(store) as reading:
+        assert reading.find(first).session_id == first
+        assert reading.find(second[:-1]).session_id == second
+        with pytest.raises(click.UsageError, match="2 sessions begin with"):
+            reading.find(first[:2])
+        with pytest.raises(SessionNotFound):
+            reading.find("")
+
+
+def test_the_last_run_is_told_also_of_a_session_that_continues_anothers_numbers(store: str):
+    sessions = made(store, forks=2)
+    with Reading(store) as reading:
+        assert [reading.last_run(reading.info(each)) for each in sessions] == ["finished"] * 3
+        assert reading.info(sessions[2]).head.seq > reading.info(sessions[1]).head.seq
+
+
+def test_the_last_run_is_found_behind_a_long_tail_of_other_entries(store: str):
+    [session] = made(store, runs=40, fails=True)
+    with Reading(store) as reading:
+        assert reading.last_run(reading.info(session)) == "failed"
+
+
+def test_a_session_in_which_nothing_was_run_says_so(store: str):
+    [session] = made(store, runs=0)
+    with Reading(store) as reading:
+        assert reading.last_run(reading.info(session)) == "none"
+
+
+def test_all_entries_are_read_page_by_page_and_checked(store: str):
+    [session] = made(store, runs=130)
+    with Reading(store) as reading:
+        entries = list(reading.checked(session))
+    assert len(entries) > 500
+    assert [entry.seq for entry in entries] == list(range(1, len(entries) + 1))
+
+
+def test_a_log_that_somebody_changed_is_refused_at_the_entry(store: str, tmp_path: Path):
+    [session] = made(store)
+    database = sqlite3.connect(tmp_path / "pods.db")
+    with database:
+        database.execute("UPDATE entries SET body = replace(body, 'hi', 'ho') WHERE n = 4")
+    database.close()
+    with Reading(store) as reading, pytest.raises(SessionCorrupt, match="damaged at entry 4"):
+        list(reading.checked(session))
+
+
+def test_the_manifest_of_a_session_is_what_its_pod_was_asked_to_be(store: str):
+    [session] = made(store)
+    with Reading(store) as reading:
+        assert reading.manifest(session).name == "p"
+
+
+def test_a_session_that_nobody_holds_has_no_holder(store: str):
+    [session] = made(store)
+    with Reading(store) as reading:
+        assert reading.holder(session) is None
+        assert reading.successors(session) == []

@@ -1,0 +1,85 @@
+"""Setting: what was typed, written and exported comes to one manifest, one model and one store."""
+
+from pathlib import Path
+
+import pytest
+
+from actors.cli import setting
+from actors.cli.setting import Wishes
+from protocol.errors import ManifestError
+from protocol.manifest import ModelSection, PodManifest
+from protocol.scope import Rule
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_without_a_manifest_a_pod_has_files_and_search_and_may_write_here(folder: Path):
+    manifest, notes = setting.manifest_for(Wishes(model="offline"))
+    assert manifest.tools.builtin == ("files", "search")
+    assert manifest.scope.allow == (Rule(str(folder), "write"),)
+    assert manifest.pod.pwd == str(folder)
+    assert str(folder) in (manifest.pod.system_prompt or "")
+    assert notes == [f"tools: files, search; may read and write {folder}"]
+
+
+def test_a_manifest_that_names_a_model_is_taken_at_its_word(folder: Path):
+    path = folder / "pod.toml"
+    path.write_text('[model]\nscheme = "ollama"\nmodel_id = "qwen3"\n')
+    manifest, notes = setting.manifest_for(Wishes(manifest=path))
+    assert manifest.model == ModelSection("ollama", "qwen3")
+    assert notes == []
+    assert manifest.scope.allow == ()
+
+
+def test_the_command_line_outdoes_the_manifest_and_keeps_the_rest(folder: Path):
+    path = folder / "pod.toml"
+    path.write_text('[model]\nscheme = "openai"\nmodel_id = "a"\napi_key_env = "KEY"\ntemperature = 0.5\n')
+    manifest, _ = setting.manifest_for(Wishes(manifest=path, model="ollama/b", name="other"))
+    assert manifest.model == ModelSection("ollama", "b", temperature=0.5)
+    assert manifest.name == "other"
+
+
+def test_a_key_variable_stays_where_the_vendor_stays():
+    manifest = PodManifest.of(model="openai/a", api_key_env="KEY")
+    assert setting.with_model(manifest, Wishes(model="openai/b")).model.api_key_env == "KEY"
+
+
+def test_a_server_alone_is_asked_for_chat_completions():
+    model = setting.with_model(PodManifest.of(), Wishes(base_url="http://h:1/v1")).model
+    assert (model.scheme, model.base_url) == ("openai", "http://h:1/v1")
+
+
+def test_allowed_folders_add_to_the_scope(folder: Path):
+    (folder / "more").mkdir()
+    manifest, _ = setting.manifest_for(Wishes(model="offline", allow=(Path("more"),)))
+    assert manifest.scope.permits(folder / "more" / "x", "write")
+
+
+def test_a_name_that_is_none_is_refused():
+    with pytest.raises(ManifestError, match=r"pod\.name"):
+        setting.manifest_for(Wishes(model="offline", name="a b"))
+
+
+def test_the_model_that_was_found_is_named_with_its_server():
+    model, note = setting.found_model(("ollama", ["qwen3", "gemma3"]))
+    assert model == ModelSection("ollama", "qwen3")
+    assert note == "model: ollama/qwen3, from the ollama server on this machine, which has 1 more"
+
+
+def test_where_no_server_answers_the_embedded_model_is_named():
+    model, note = setting.found_model(None)
+    assert model.scheme == "offline"
+    assert note.startswith("model: offline")
+
+
+def test_the_default_store_lies_in_the_state_folder(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("XDG_STATE_HOME", str(folder / "state"))
+    assert setting.default_store() == f"sqlite:{folder}/state/polypod/pods.db"
+    monkeypatch.delenv("XDG_STATE_HOME")
+    monkeypatch.setenv("HOME", str(folder))
+    assert setting.default_store() == f"sqlite:{folder}/.local/state/polypod/pods.db"
+    assert setting.state_folder().stat().st_mode & 0o777 == 0o700
