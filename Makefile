@@ -6,7 +6,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 p
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint types clean
+.PHONY: demo test lint types bench bench-peers clean
 
 # A pod does a task on real files, is killed in the middle of a tool, is resumed, and ends right.
 demo: $(VENV)/.ready
@@ -21,6 +21,15 @@ lint: $(VENV)/.ready-dev
 
 types: $(VENV)/.ready-dev
 	$(BIN)/mypy --no-error-summary
+
+# Every claim beside its floor, measured anew.
+bench: $(VENV)/.ready
+	$(BIN)/python -m bench
+
+# The same beside other runtimes, each in an environment of its own that is made when it is missing.
+bench-peers: $(VENV)/.ready
+	$(BIN)/python -m bench.peers
+	$(BIN)/python -m bench --peers
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .hypothesis .coverage

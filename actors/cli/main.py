@@ -12,6 +12,7 @@ from actors.cli.chat import chat
 from actors.cli.demo import demo
 from actors.cli.events import events
 from actors.cli.exits import guarded
+from actors.cli.keep import export, fork, fsck, gc, import_
 from actors.cli.look import log, ps, show
 from actors.cli.run import resume, run
 from protocol import wire
@@ -48,7 +49,7 @@ def schema() -> None:
     click.echo(msgspec.json.format(wire.encode(wire.schema()), indent=2))
 
 
-for command in (demo, run, chat, resume, ps, show, log, events, schema):
+for command in (demo, run, chat, resume, ps, show, log, events, fork, export, import_, fsck, gc, schema):
     polypod.add_command(command)
 
 

@@ -1,0 +1,145 @@
+"""``polypod fork``, ``fsck``, ``export``, ``import`` and ``gc``: sessions kept sound, moved and let go."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+import click
+
+from actors.cli import options
+from actors.cli.exits import Exit
+from actors.cli.reading import Reading
+from actors.cli.setting import default_store
+from actors.cli.terminal import Terminal
+from actors.cli.views import put_json
+from actors.sessions import repair, retention
+from actors.sessions.head import new_session_id
+from actors.sessions.replay import replay
+from actors.sessions.store import SessionInfo, SessionStore
+from actors.sessions.urls import open_store
+from protocol.entries import StoredEntry
+from protocol.items import Item
+
+_AGE = re.compile(r"(?P<number>\d+(\.\d+)?)\s*(?P<unit>[smhdw])")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+
+
+@click.command()
+@click.argument("session")
+@click.option("--at", metavar="HASH", help="The entry to go on from  [default: the last one]")
+@options.store
+@options.as_json
+def fork(session: str, at: str | None, store: str | None, as_json: bool) -> None:
+    """Open a session that branches off from another, which stays as it is."""
+    with Reading(store) as reading:
+        found = reading.find(session)
+        _told([_branch(open_store(reading.url), found.session_id, at)], as_json=as_json)
+
+
+@click.command()
+@click.option("--repair", "mend", is_flag=True, help="Fork the sound beginning of every broken session.")
+@options.store
+@options.as_json
+def fsck(mend: bool, store: str | None, as_json: bool) -> None:
+    """Check every session's hash chain; exit 1 where something is not sound."""
+    opened = open_store(store or default_store())
+    terminal = Terminal()
+    try:
+        findings = list(repair.check(opened))
+        for finding in findings:
+            if as_json:
+                put_json(finding)
+            else:
+                where = finding.session_id or opened.url
+                at = "" if finding.seq is None else f", entry {finding.seq}"
+                terminal.note(f"{finding.kind}: {where}{at}: {finding.text}")
+        broken = [f.session_id for f in findings if f.kind == "broken" and f.sound and f.session_id]
+        if mend:
+            _told([_branch(opened, each, None) for each in broken], as_json=as_json)
+    finally:
+        opened.close()
+    if findings:
+        raise Exit(1)
+    if not as_json:
+        terminal.note("all sessions are sound")
+
+
+@click.command()
+@click.argument("session")
+@click.argument("file", type=click.Path(path_type=Path))
+@options.store
+def export(session: str, file: Path, store: str | None) -> None:
+    """Write a session to a new FILE of JSON lines, its hashes intact (``-``: to standard output)."""
+    with Reading(store) as reading:
+        found = reading.find(session)
+        opened = open_store(reading.url)
+        try:
+            if str(file) == "-":
+                for line in repair.export_lines(opened, found.session_id):
+                    sys.stdout.buffer.write(line)
+            else:
+                repair.export_session(opened, found.session_id, file)
+        finally:
+            opened.close()
+
+
+@click.command("import")
+@click.argument("file", type=click.File("rb"))
+@options.store
+@options.as_json
+def import_(file: BinaryIO, store: str | None, as_json: bool) -> None:
+    """Put an exported session into the store, its chain checked."""
+    opened = open_store(store or default_store())
+    try:
+        _told([repair.import_session(opened, file, name=file.name)], as_json=as_json)
+    finally:
+        opened.close()
+
+
+@click.command()
+@click.option("--older-than", metavar="AGE", help="What has not changed for so long, like 30d, 12h or 2w.")
+@click.option("--superseded", is_flag=True, help="What a sound compaction has taken the place of.")
+@options.store
+@options.as_json
+def gc(older_than: str | None, superseded: bool, store: str | None, as_json: bool) -> None:
+    """Delete old sessions for good; never one that is held, or that a kept one was forked from."""
+    if older_than is None and not superseded:
+        raise click.UsageError("say what may go: --older-than AGE, --superseded, or both")
+    opened = open_store(store or default_store())
+    try:
+        gone = retention.collect(
+            opened, older_than=None if older_than is None else _age(older_than), superseded=superseded
+        )
+    finally:
+        opened.close()
+    _told(gone, as_json=as_json)
+
+
+def _age(text: str) -> float:
+    """An age in seconds, from words like ``30d``."""
+    found = _AGE.fullmatch(text.strip())
+    if found is None:
+        raise click.BadParameter(
+            f"{text!r} is no age: write it like 45m, 12h, 30d or 2w", param_hint="--older-than"
+        )
+    return float(found["number"]) * _SECONDS[found["unit"]]
+
+
+def _branch(store: SessionStore, session_id: str, at: str | None) -> SessionInfo:
+    return repair.fork(store, session_id, new_session_id(), _items_of, at=at)
+
+
+def _items_of(entries: Sequence[StoredEntry]) -> Sequence[Item]:
+    return replay(entries).items
+
+
+def _told(sessions: list[SessionInfo], *, as_json: bool) -> None:
+    for info in sessions:
+        if as_json:
+            put_json({"session_id": info.session_id, "pod": info.pod, "parent": info.parent})
+        else:
+            click.echo(info.session_id)
