@@ -13,7 +13,7 @@ from actors.pod.running import RunningActor
 from actors.pod.session_actor import StepEnded
 from actors.runtime.actor import DEFERRED
 from actors.runtime.future import AsyncFuture
-from protocol.errors import Failure, PodStopped, RunFailed, SessionError
+from protocol.errors import Failure, RunFailed, SessionError
 from protocol.events import PodFailed
 from protocol.events import PodStopped as PodStoppedEvent
 from protocol.lifecycle import PodState
@@ -34,9 +34,6 @@ class EndingActor(RunningActor):
     _grace: asyncio.TimerHandle | None = None
     #: Whether the last entry is on its way.
     _leaving = False
-
-    def _gone(self) -> PodStopped:
-        return PodStopped(f"pod {self._parts.name!r} has stopped", hint="spawn it again with resume=")
 
     # -- a stop ----------------------------------------------------------------------------------
 

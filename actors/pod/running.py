@@ -292,7 +292,9 @@ class RunningActor(TurnActor):
 
     def _came_late(self, pending: PendingInput) -> None:
         """Words came while the end of their run became durable."""
-        if pending.source == "steer":
+        if self._stopping:
+            pending.reply.set_exception(self._gone())
+        elif pending.source == "steer":
             pending.reply.set_exception(self._not_running())
         else:
             self._notify(pending.content, pending.reply)

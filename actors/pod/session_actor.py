@@ -19,7 +19,7 @@ from actors.runtime.future import AsyncFuture
 from actors.sessions.head import new_session_id
 from actors.sessions.replay import Replayed
 from actors.sessions.store import Claim
-from protocol.errors import HeadConflict, SessionError, SessionInUse
+from protocol.errors import HeadConflict, PodStopped, SessionError, SessionInUse
 from protocol.events import Alert, Event, PodStarted, StateChanged
 from protocol.lifecycle import PodState, may_move
 from protocol.usage import Usage
@@ -105,6 +105,11 @@ class SessionActor(AsyncActor):
     def _steps(self) -> int:
         """The requests of the run that goes on, or that a restored session left open."""
         return self._open_steps
+
+    @property
+    def _ending(self) -> bool:
+        """Whether the run that goes on is to end."""
+        return False
 
     def _advance(self) -> None:
         """Go on with what can be done now; called whenever a step or a commit has ended."""
@@ -233,6 +238,9 @@ class SessionActor(AsyncActor):
     def _listened(self) -> bool:
         return self._parts.bus.listens(self._parts.name)
 
+    def _gone(self) -> PodStopped:
+        return PodStopped(f"pod {self._parts.name!r} has stopped", hint="spawn it again with resume=")
+
     # -- steps and commits -----------------------------------------------------------------------
 
     @property
@@ -267,11 +275,12 @@ class SessionActor(AsyncActor):
         of_run: bool = True,
     ) -> None:
         """Start a step; ``then`` hears of its end as a message. One that is not ``of_run`` goes on when
-        the run is cancelled.
+        the run is cancelled. What is not wanted any more ends as cancelled before it begins.
         """
         assert self._mailroom is not None
         self._then = then
-        self._step_of_run, self._step_begun, self._step_unwanted = of_run, False, False
+        self._step_of_run, self._step_begun = of_run, False
+        self._step_unwanted = self._stopping or (of_run and self._ending)
         self._step = self._mailroom.loop.create_task(self._stepping(step))
 
     async def _stepping(self, step: Coroutine[Any, Any, Any]) -> None:
@@ -363,7 +372,6 @@ class SessionActor(AsyncActor):
     def _branched(self, old: str, then: Callable[[], None]) -> None:
         self._branching = False
         self._parts.store.release(old)
-        self._history_replaced()
         then()
 
     def _not_branched(self, commit: Commit, error: BaseException) -> None:
@@ -383,9 +391,6 @@ class SessionActor(AsyncActor):
         commits, self._commits = self._commits or (), None
         for commit in commits:
             self._commit_by(self._log.commit, commit.then, commit.refused)
-
-    def _history_replaced(self) -> None:
-        """Another list of items has taken the place of the history."""
 
     def _on_commit_ended(self, message: CommitEnded) -> None:
         self._committing = False

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
 import logging
+import operator
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Future
@@ -12,9 +14,10 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
-from actors.llm.base import Block, CallEnd, CallStart, Request
-from actors.llm.scripted import Reply, say
+from actors.llm.base import Block, CallStart, Request
+from actors.llm.scripted import Reply, call, say
 from actors.pod.handle import Pod
 from actors.runtime.future import AsyncFuture
 from actors.sessions.chain import verified
@@ -40,7 +43,7 @@ from protocol.manifest import PodManifest
 from protocol.results import RunResult
 
 #: How many turns of the loop are enough for all that nobody holds up.
-PATIENCE = 3000
+PATIENCE = 1000
 
 
 class MoodyStore(MemoryStore):
@@ -75,14 +78,15 @@ class MoodyStore(MemoryStore):
         future: Future[None] = Future()
 
         def later() -> None:
+            wanted = future.set_running_or_notify_cancel()
             try:
                 self._keep(keep)
-            except StoreError as error:
-                future.set_exception(error)
-            except HeadConflict as error:
-                future.set_exception(error)
+            except (StoreError, HeadConflict) as error:
+                if wanted:
+                    future.set_exception(error)
             else:
-                future.set_result(None)
+                if wanted:
+                    future.set_result(None)
 
         self._waiting.append(later)
         return future
@@ -117,11 +121,28 @@ class MoodyClient:
     async def stream(self, request: Request) -> AsyncIterator[Block]:
         check_whole(request.items)
         await self.gate.acquire()
-        mood = self.moods.pop(0) if self.moods else say("fine", input_tokens=5, output_tokens=1)
+        mood = self.moods.pop(0) if self.moods else obliging(request)
         if isinstance(mood, Exception):
             raise mood
         async for block in mood.stream():
             yield block
+
+
+def obliging(request: Request) -> Reply:
+    """What a model answers that does as it is told: a summariser first writes its summary."""
+    summarises = any(each.name == "write_summary" for each in request.tools)
+    if summarises and isinstance(request.items[-1], UserItem):
+        return numbered(call("write_summary", {"text": "they talked"}))
+    return say("fine", input_tokens=5, output_tokens=1)
+
+
+def numbered(reply: Reply) -> Reply:
+    """The reply with ids for its calls that no other reply has."""
+    blocks = [replace(b, id=f"c{next(_ids)}") if isinstance(b, CallStart) else b for b in reply.blocks]
+    return Reply(tuple(blocks), reply.usage, reply.stop_reason)
+
+
+_ids = itertools.count()
 
 
 class Scene:
@@ -151,9 +172,6 @@ async def turns(count: int) -> None:
 
 # -- what may happen -----------------------------------------------------------------------------
 
-_ids = itertools.count()
-
-
 def answer(mood: Callable[[], Reply | Exception]) -> Callable[[Scene], None]:
     """The model answers the request that waits, or the next one."""
 
@@ -165,15 +183,8 @@ def answer(mood: Callable[[], Reply | Exception]) -> Callable[[Scene], None]:
 
 
 def calls(*names: str) -> Callable[[], Reply]:
-    """An answer that calls tools, with ids that no other answer has."""
-
-    def mood() -> Reply:
-        blocks = [
-            block for n, name in enumerate(names) for block in (CallStart(n, f"c{next(_ids)}", name), CallEnd(n))
-        ]
-        return Reply(tuple(blocks), None, "tool_use")
-
-    return mood
+    """An answer that calls tools."""
+    return lambda: numbered(functools.reduce(operator.add, map(call, names)))
 
 
 def refuse(kind: type[Exception]) -> Callable[[Scene], None]:
@@ -262,6 +273,7 @@ def check_events(events: list[Event], *, refused: bool) -> None:
 def check_replies(scene: Scene, history: list[Item]) -> None:
     """Every command was answered, by its result or by an error of ours; what was accepted is there."""
     said = Counter(item.text for item in history)
+    folded = any(each.parent is not None for each in scene.store.sessions())
     for name, words, future in scene.asked:
         assert future.done(), f"{name} was never answered"
         try:
@@ -269,7 +281,7 @@ def check_replies(scene: Scene, history: list[Item]) -> None:
         except PolypodError:
             continue
         dropped = isinstance(result, RunResult) and not result.run_id
-        if words and not dropped:
+        if words and not dropped and not folded:
             assert said[words] == 1, f"the words of a {name} stand {said[words]} times"
 
 
@@ -299,6 +311,7 @@ async def settle(scene: Scene) -> None:
             return
         scene.client.gate.release()
         scene.tool_gate.release()
+        await asyncio.to_thread(int)  # threads that read and compose have their turn too
     raise AssertionError([name for name, _, future in scene.asked if not future.done()])
 
 
@@ -327,15 +340,18 @@ async def play(moves: list[tuple[str, int]], *, stop: bool) -> None:
                 await turns(moves[0][1] if moves else 0)
                 scene.store.behave()
                 await scene.asked[-1][2]
-                history = replay(store.read(store.sessions(limit=1)[0].session_id)).items
+                events = told.drain()
+                last = [event.session_id for event in events if event.durable]
+                history = replay(store.read(last[-1])).items if last else []
             else:
                 await settle(scene)
                 history = await pod.history()
                 described = await pod.describe()
                 check_sessions(scene, described.session_id, history)
                 await pod.stop()
-            events = told.drain()
-        check_whole(history)
+                events = told.drain()
+        if not store.refused:
+            check_whole(history)
         check_replies(scene, history)
         check_events(events, refused=store.refused)
     assert asyncio.all_tasks() == before
