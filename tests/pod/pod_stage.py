@@ -12,6 +12,8 @@ from actors.pod.handle import Pod
 from actors.system import PodSystem
 from protocol.manifest import PodManifest
 
+PLAIN = PodManifest.of(name="p")
+
 
 class GatedClient:
     """Answers like a script, each answer only when its gate is opened."""
@@ -51,12 +53,15 @@ class Stage:
 
 
 def on_stage(
-    replies: list[Reply], play: Callable[[Stage], Coroutine[Any, Any, None]], **options: Any
+    replies: list[Reply],
+    play: Callable[[Stage], Coroutine[Any, Any, None]],
+    manifest: PodManifest = PLAIN,
+    **options: Any,
 ) -> None:
     async def main() -> None:
         client = GatedClient(replies)
         async with PodSystem() as system:
-            pod = await system.spawn(PodManifest.of(name="p"), client=client, **options)
+            pod = await system.spawn(manifest, client=client, **options)
             await asyncio.wait_for(play(Stage(system, pod, client)), 10)
 
     asyncio.run(main())

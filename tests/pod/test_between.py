@@ -10,9 +10,11 @@ from concurrent.futures import Future
 from typing import Any
 
 import pytest
-from pod_stage import GatedClient, Stage, on_stage, texts
+from pod_stage import PLAIN, GatedClient, Stage, on_stage, texts
 
 from actors.llm.scripted import ScriptedClient, call, say
+from actors.pod.running import OutOfTime
+from actors.pod.session_actor import StepEnded
 from actors.sessions.chain import chained, verified
 from actors.sessions.replay import replay
 from actors.sessions.store import MemoryStore
@@ -22,6 +24,7 @@ from protocol import commands
 from protocol.entries import Head, Parent, StoredEntry
 from protocol.errors import (
     CompactionFailed,
+    HeadConflict,
     InvalidInput,
     NotPaused,
     NotRunning,
@@ -30,10 +33,11 @@ from protocol.errors import (
     SessionCorrupt,
     StoreError,
 )
-from protocol.events import Lagged, RunEnd, RunStart, StateChanged, UserMessage
+from protocol.events import BudgetExceeded, Lagged, PodFailed, RunEnd, RunStart, StateChanged, UserMessage
 from protocol.items import AssistantItem, SystemItem, ToolCall, ToolResult, UserItem
 from protocol.lifecycle import PodState
 from protocol.manifest import PodManifest
+from protocol.wire import decode_entry
 
 
 class GatedStore(MemoryStore):
@@ -94,13 +98,16 @@ class GatedStore(MemoryStore):
 
 
 def with_gated_store(
-    replies: list[Any], play: Callable[[Stage, GatedStore], Coroutine[Any, Any, None]], **options: Any
+    replies: list[Any],
+    play: Callable[[Stage, GatedStore], Coroutine[Any, Any, None]],
+    manifest: PodManifest = PLAIN,
+    **options: Any,
 ) -> None:
     async def main() -> None:
         store = GatedStore()
         client = GatedClient(replies)
         async with PodSystem(store) as system:
-            pod = await system.spawn(PodManifest.of(name="p"), client=client, **options)
+            pod = await system.spawn(manifest, client=client, **options)
             await asyncio.wait_for(play(Stage(system, pod, client), store), 10)
             store.open()
 
@@ -632,3 +639,94 @@ def test_a_stream_that_was_dropped_leaves_no_subscription() -> None:
         stage.answer()
 
     on_stage([say("a")], play)
+
+
+# -- steps that are not wanted any more ----------------------------------------------------------
+
+
+def test_a_run_that_is_cancelled_or_paused_at_once_ends() -> None:
+    async def play(stage: Stage) -> None:
+        run, cancelled = stage.pod.run("1"), stage.pod.cancel()
+        await cancelled
+        assert (await run).outcome == "cancelled"
+        run, paused = stage.pod.run("2"), stage.pod.pause()
+        await paused
+        assert (await run).outcome == "paused"
+        run, stopped = stage.pod.run("3"), stage.pod.stop()
+        assert await stopped is True
+        assert (await run).outcome == "cancelled"
+        assert stage.client.requests == []
+
+    on_stage([], play)
+
+
+def test_a_compaction_that_begins_while_its_run_is_cancelled_asks_no_model() -> None:
+    async def play(stage: Stage, store: GatedStore) -> None:
+        await stage.pod.push_item(UserItem.of("much " * 100))
+        store.shut = True
+        run = stage.pod.run("1")
+        await store.arrival()
+        cancelled = stage.pod.cancel()
+        await stage.pod.describe()
+        store.open()
+        await cancelled
+        assert (await run).outcome == "cancelled"
+        assert stage.client.requests == []
+
+    manifest = PodManifest.of(name="p", compact_threshold=10)
+    with_gated_store([], play, manifest=manifest)
+
+
+def test_a_pod_can_be_described_while_it_goes_on_in_a_fork_that_is_refused() -> None:
+    async def play(stage: Stage, store: GatedStore) -> None:
+        await stage.pod.push_item(UserItem.of("kept"))
+        store.shut = True
+        pushed = stage.pod.push_item(UserItem.of("lost"))
+        await store.arrival()
+        store.end(HeadConflict("moved on"))
+        await store.arrival()
+        before = await stage.pod.describe()
+        store.end(StoreError("full"))
+        with pytest.raises(StoreError):
+            await pushed
+        after = await stage.pod.describe()
+        assert (after.session_id, after.head) == (before.session_id, before.head)
+        assert texts(await stage.pod.history()) == ["kept"]
+
+    with_gated_store([], play)
+
+
+# -- the clock -----------------------------------------------------------------------------------
+
+
+def test_an_alarm_that_rings_while_a_run_ends_leaves_its_end_alone() -> None:
+    async def play(stage: Stage, store: GatedStore) -> None:
+        run = await stage.running("1")
+        store.shut = True
+        stage.answer()
+        await store.arrival()
+        run_id = store.read((await stage.pod.describe()).session_id)[-1]
+        stage.pod.ref.tell(OutOfTime(decode_entry(run_id.body).run_id))  # type: ignore[union-attr,arg-type]
+        await stage.pod.describe()
+        store.open()
+        assert (await run).outcome == "finished"
+        assert stage.pod.subscribe(BudgetExceeded, since=0).drain() == []
+
+    with_gated_store([say("a")], play, manifest=PodManifest.of(name="p", seconds=1000))
+
+
+def test_a_pod_that_a_defect_ends_leaves_no_alarm_behind() -> None:
+    async def play(stage: Stage) -> None:
+        run = await stage.running("1")
+        actor = stage.pod.ref.actor_inbox.actor  # type: ignore[attr-defined]
+        alarm = actor._alarm
+        stage.pod.ref.tell(StepEnded(object(), None))  # no such step ends like that: a defect
+        with pytest.raises(RunFailed):
+            await run
+        assert alarm.cancelled()
+        failed = stage.pod.subscribe(PodFailed, since=0)
+        assert kinds([await anext(failed)]) == [PodFailed]
+        with pytest.raises(PodStopped):
+            await stage.pod.run("2")
+
+    on_stage([say("a")], play, manifest=PodManifest.of(name="p", seconds=1000))

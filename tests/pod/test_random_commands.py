@@ -26,7 +26,7 @@ from actors.sessions.store import MemoryStore
 from actors.system import PodSystem
 from actors.tools.base import tool
 from protocol.entries import Head, Parent, StoredEntry
-from protocol.errors import HeadConflict, ModelError, PodError, PolypodError, StoreError
+from protocol.errors import HeadConflict, ModelError, PolypodError, StoreError
 from protocol.events import (
     CompactDone,
     CompactFailed,
@@ -97,6 +97,14 @@ class MoodyStore(MemoryStore):
             raise self.refusals.pop()
         keep()
 
+    def copy(self) -> MoodyStore:
+        """The sessions as they are kept now, held by nobody."""
+        other = MoodyStore()
+        for info in self.sessions():
+            batch = self.read(info.session_id)
+            other.create(info.session_id, info.pod, info.parent, batch, claim=False)
+        return other
+
     def end_one(self) -> None:
         if self._waiting:
             self._waiting.pop(0)()
@@ -154,6 +162,8 @@ class Scene:
         self.tool_runs: Counter[str] = Counter()
         self.asked: list[tuple[str, str, AsyncFuture[Any]]] = []
         self.words = 0
+        #: What a crash would have left in the store, at moments of the play.
+        self.crashes: list[MoodyStore] = []
 
     def ask(self, name: str, *arguments: Any, **options: Any) -> None:
         """Send a command; those that bring words bring ones that nobody else brings."""
@@ -171,6 +181,7 @@ async def turns(count: int) -> None:
 
 
 # -- what may happen -----------------------------------------------------------------------------
+
 
 def answer(mood: Callable[[], Reply | Exception]) -> Callable[[Scene], None]:
     """The model answers the request that waits, or the next one."""
@@ -219,6 +230,7 @@ MOVES: dict[str, Callable[[Scene], None]] = {
     "store behaves": lambda scene: scene.store.behave(),
     "store refuses": refuse(StoreError),
     "store is taken": refuse(HeadConflict),
+    "crash": lambda scene: scene.crashes.append(scene.store.copy()),
 }
 
 moments = st.tuples(st.sampled_from(sorted(MOVES)), st.integers(0, 6))
@@ -285,15 +297,15 @@ def check_replies(scene: Scene, history: list[Item]) -> None:
             assert said[words] == 1, f"the words of a {name} stand {said[words]} times"
 
 
-def check_sessions(scene: Scene, session_id: str, history: list[Item]) -> None:
+def check_sessions(store: MoodyStore, session_id: str, history: list[Item]) -> None:
     """Every log is sound, and the pod's own replays to its history."""
-    for info in scene.store.sessions():
-        entries = scene.store.read(info.session_id)
+    for info in store.sessions():
+        entries = store.read(info.session_id)
         verified(info.session_id, entries)
         state = replay(entries)
         if info.session_id == session_id:
             assert state.items == history
-            assert state.open_run is None or scene.store.refused
+            assert state.open_run is None or store.refused
 
 
 # -- the play ------------------------------------------------------------------------------------
@@ -315,7 +327,29 @@ async def settle(scene: Scene) -> None:
     raise AssertionError([name for name, _, future in scene.asked if not future.done()])
 
 
-async def play(moves: list[tuple[str, int]], *, stop: bool) -> None:
+MANIFESTS = (
+    PodManifest.of(name="p", max_steps=6),
+    PodManifest.of(name="p", max_steps=6, compact_threshold=20, compact_retained_tokens=5),
+    PodManifest.of(name="p", max_steps=6, compact_request_threshold=20, compact_retained_tokens=5),
+    PodManifest.of(name="p", max_steps=6, tokens=100, seconds=1000),
+)
+
+
+async def resume_after(crash: MoodyStore, session_id: str) -> None:
+    """Whatever the moment, the session can be taken up again and goes on whole."""
+    client = MoodyClient()
+    for _ in range(20):
+        client.gate.release()
+    async with PodSystem(crash) as system:
+        pod = await system.spawn(MANIFESTS[0], client=client, resume=session_id)
+        result = await pod.run("after the crash")
+        history = await pod.history()
+        assert [item.text for item in history][-2:] == ["after the crash", result.text]
+        check_whole(history)
+        check_sessions(crash, result.session_id, history)
+
+
+async def play(moves: list[tuple[str, int]], manifest: PodManifest, *, stop: bool) -> None:
     before = asyncio.all_tasks()
     store, client = MoodyStore(), MoodyClient()
 
@@ -329,7 +363,8 @@ async def play(moves: list[tuple[str, int]], *, stop: bool) -> None:
         return "waited"
 
     async with PodSystem(store) as system:
-        pod = await system.spawn(PodManifest.of(name="p", max_steps=6), client=client, tools=[look, wait])
+        pod = await system.spawn(manifest, client=client, tools=[look, wait])
+        session_id = (await pod.describe()).session_id
         scene = Scene(system, store, client, pod)
         with system.subscribe(pod) as told:
             for move, pause in moves:
@@ -347,13 +382,15 @@ async def play(moves: list[tuple[str, int]], *, stop: bool) -> None:
                 await settle(scene)
                 history = await pod.history()
                 described = await pod.describe()
-                check_sessions(scene, described.session_id, history)
+                check_sessions(store, described.session_id, history)
                 await pod.stop()
                 events = told.drain()
         if not store.refused:
             check_whole(history)
         check_replies(scene, history)
         check_events(events, refused=store.refused)
+    for crash in scene.crashes[:2]:
+        await resume_after(crash, session_id)
     assert asyncio.all_tasks() == before
 
 
@@ -366,27 +403,25 @@ class NoDefects(logging.Handler):
     found = ""
 
 
-def run(moves: list[tuple[str, int]], *, stop: bool) -> None:
+def run(moves: list[tuple[str, int]], manifest: PodManifest, *, stop: bool) -> None:
     watch = NoDefects(logging.ERROR)
     for name in ("pykka", "asyncio"):
         logging.getLogger(name).addHandler(watch)
     try:
-        asyncio.run(asyncio.wait_for(play(moves, stop=stop), 20))
+        asyncio.run(asyncio.wait_for(play(moves, manifest, stop=stop), 20))
     finally:
         for name in ("pykka", "asyncio"):
             logging.getLogger(name).removeHandler(watch)
     assert not watch.found
 
 
+@settings(max_examples=300)
+@given(st.lists(moments, max_size=40), st.sampled_from(MANIFESTS))
+def test_any_commands_in_any_order_end_well(moves: list[tuple[str, int]], manifest: PodManifest) -> None:
+    run(moves, manifest, stop=False)
+
+
 @settings(max_examples=150)
-@given(st.lists(moments, max_size=40))
-def test_any_commands_in_any_order_end_well(moves: list[tuple[str, int]]) -> None:
-    run(moves, stop=False)
-
-
-@settings(max_examples=80)
-@given(st.lists(moments, max_size=25))
-def test_a_stop_at_any_moment_answers_everybody(moves: list[tuple[str, int]]) -> None:
-    run(moves, stop=True)
-
-
+@given(st.lists(moments, max_size=25), st.sampled_from(MANIFESTS))
+def test_a_stop_at_any_moment_answers_everybody(moves: list[tuple[str, int]], manifest: PodManifest) -> None:
+    run(moves, manifest, stop=True)
