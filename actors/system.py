@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import os
 import tempfile
+import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -60,6 +62,8 @@ class PodSystem:
         self._memory = _folder("memory") if memory is None else Path(memory)
         self._outputs = _folder("outputs") if outputs is None else Path(outputs)
         self._store_given = store
+        if on_conflict not in {"fork", "refuse"}:
+            raise ValueError(f"on_conflict is 'fork' or 'refuse', not {on_conflict!r}")
         self.on_conflict = on_conflict
         self._bus = Bus()
         self._pods: dict[str, Pod] = {}
@@ -68,7 +72,10 @@ class PodSystem:
         self._thread: LoopThread | None = None
         self._store: SessionStore | None = None
         self._assembly: Assembly | None = None
-        self._scripts: list[ScriptedClient] = []
+        #: In order of their first pod; each is there once.
+        self._scripts: dict[ScriptedClient, None] = {}
+        #: Two threads that stop a system must wait for one stop.
+        self._stop_lock = threading.Lock()
         self._stopping: AsyncFuture[None] | None = None
         self._stop_task: asyncio.Task[None] | None = None
 
@@ -120,9 +127,11 @@ class PodSystem:
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
-        self.stop().get()
         assert self._thread is not None
-        self._thread.stop()
+        try:
+            self.stop().get()
+        finally:
+            self._thread.stop()
         self._check_scripts(kind)
 
     def _check_scripts(self, kind: object) -> None:
@@ -132,14 +141,15 @@ class PodSystem:
 
     def stop(self) -> AsyncFuture[None]:
         """Stop all pods, the last started first, and let go of the store. Idempotent."""
-        if self._stopping is None:
-            self._stopping = AsyncFuture()
-            if self._mailroom is None:
-                self._stopping.set(None)
-            else:
-                self._stopping._loop = self._mailroom.loop  # noqa: SLF001
-                self._mailroom.post(self._begin_stop, Envelope(None))
-        return self._stopping
+        with self._stop_lock:
+            if self._stopping is None:
+                self._stopping = AsyncFuture()
+                if self._mailroom is None:
+                    self._stopping.set(None)
+                else:
+                    self._stopping._loop = self._mailroom.loop  # noqa: SLF001
+                    self._mailroom.post(self._begin_stop, Envelope(None))
+            return self._stopping
 
     def _begin_stop(self, _: object) -> None:
         assert self._mailroom is not None
@@ -148,14 +158,16 @@ class PodSystem:
     async def _stop_all(self) -> None:
         stopping = self._stopping
         assert stopping is not None
+        assert self._assembly is not None
+        assert self._store is not None
         try:
-            for stopped in [pod.stop() for pod in reversed(list(self._pods.values()))]:
-                await stopped
-            assert self._assembly is not None
-            await self._assembly.models.aclose()
-            self._bus.close()
-            if self._store is not None and self._store is not self._store_given:
-                await asyncio.to_thread(self._store.close)
+            async with contextlib.AsyncExitStack() as rest:  # what comes later is done though this fails
+                if self._store is not self._store_given:
+                    rest.push_async_callback(asyncio.to_thread, self._store.close)
+                rest.callback(self._bus.close)
+                rest.push_async_callback(self._assembly.models.aclose)
+                for stopped in [pod.stop() for pod in reversed(list(self._pods.values()))]:
+                    await stopped
         except BaseException as error:  # noqa: BLE001 - who waits for the stop hears of it
             stopping.set_exception(error)
         else:
@@ -210,8 +222,8 @@ class PodSystem:
         except Exception as error:  # noqa: BLE001 - who spawned hears of it
             future.set_exception(error)
             return
-        if isinstance(client, ScriptedClient) and client not in self._scripts:
-            self._scripts.append(client)
+        if isinstance(client, ScriptedClient):
+            self._scripts[client] = None
 
         def started(error: BaseException | None) -> None:
             if error is None:
@@ -220,7 +232,7 @@ class PodSystem:
                 future.set_exception(error)
 
         actor = PodActor.make(mailroom, self, parts, find, started)
-        pod = self._pods[name] = Pod(name, actor.actor_ref, self.subscribe)
+        pod = self._pods[name] = Pod(name, actor.actor_ref, self._subscription)
         actor.begin()
 
     def _finder(self, resume: str | None, *, exact: bool) -> Callable[[], str] | None:
@@ -277,8 +289,19 @@ class PodSystem:
 
         With ``since`` every durable event numbered above it comes first, also those of the sessions
         that the pod's session was compacted or forked from. Of all pods, ``since`` may map names to
-        numbers. A pod that does not live is looked for in the store. Raises SessionNotFound.
+        numbers. A pod that does not live is looked for in the store. Raises SessionNotFound,
+        SystemNotRunning.
         """
+        self._room()
+        return self._subscription(pod, kinds, since)
+
+    def _subscription(
+        self,
+        pod: str | Pod | None,
+        kinds: Collection[type[Event]] | type[Event] | None,
+        since: int | Mapping[str, int] | None,
+    ) -> Subscription:
+        """The same, also for the handle of a pod whose system has been left: then it is at its end."""
         name = pod.name if isinstance(pod, Pod) else pod
         subscription = self._bus.subscribe(name, kinds)
         if since is not None:

@@ -21,9 +21,11 @@ from protocol.errors import (
     RunFailed,
     ScriptLeftover,
     SessionNotFound,
+    StoreError,
     SystemNotRunning,
     WouldDeadlock,
 )
+from protocol.errors import PodStopped as StoppedError
 from protocol.events import Alert, PodStarted, PodStopped, RunEnd
 from protocol.manifest import PodManifest
 
@@ -263,3 +265,61 @@ def test_a_hundred_thousand_idle_pods_start_and_stop_in_one_process() -> None:
     finally:
         gc.enable()
     gc.collect()
+
+
+def test_two_threads_that_stop_a_system_wait_for_one_stop() -> None:
+    with PodSystem() as system:
+        system.spawn(PodManifest.of(), client=ScriptedClient([])).get(timeout=5)
+        together = threading.Barrier(4)
+
+        def stop() -> None:
+            together.wait()
+            system.stop().get(timeout=5)
+            ended.append(True)
+
+        ended: list[bool] = []
+        threads = [threading.Thread(target=stop) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert ended == [True] * 4
+
+
+def test_a_store_is_closed_though_a_client_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def broken(_: object) -> None:
+        raise OSError("the socket is gone")
+
+    async def main() -> None:
+        system = PodSystem(f"sqlite:{tmp_path / 'pods.db'}")
+        monkeypatch.setattr("actors.pod.models.Models.aclose", broken)
+        with pytest.raises(OSError, match="socket is gone"):
+            async with system:
+                await system.spawn(PodManifest.of(), client=ScriptedClient([]))
+        assert system._store is not None
+        with pytest.raises(StoreError, match="closed"):
+            system._store.sessions()
+
+    asyncio.run(main())
+
+
+def test_what_to_do_on_a_conflict_is_fork_or_refuse() -> None:
+    with pytest.raises(ValueError, match="'ask'"):
+        PodSystem(on_conflict="ask")  # type: ignore[arg-type]
+
+
+def test_a_system_that_is_not_running_has_no_events() -> None:
+    system = PodSystem()
+    with pytest.raises(SystemNotRunning):
+        system.subscribe()
+    with system:
+        pod = system.spawn(PodManifest.of(), client=ScriptedClient([])).get(timeout=5)
+    with pytest.raises(SystemNotRunning):
+        system.subscribe(since=0)
+    assert pod.subscribe().drain() == []
+
+    async def main() -> None:
+        with pytest.raises(StoppedError):
+            await anext(pod.stream("hello?"))
+
+    asyncio.run(main())
