@@ -37,11 +37,14 @@ class CompactingActor(SessionActor):
 
     @property
     def _context(self) -> Context:
-        """The view of the history as it is; made when it is first needed."""
-        if self._context_ is None:
-            self._context_ = Context(self._head.items, self._measured or ())
+        """The view of the history as it is; made when it is first needed, and anew when another list of
+        items has taken the place of the history.
+        """
+        context = self._context_
+        if context is None or context.items is not self._head.items:
+            context = self._context_ = Context(self._head.items, self._measured or ())
             self._measured = None
-        return self._context_
+        return context
 
     # -- commands --------------------------------------------------------------------------------
 
@@ -189,11 +192,7 @@ class CompactingActor(SessionActor):
     def _succeeded(self, reason: CompactReason, old: str, then: Folded) -> None:
         self._parts.store.release(old)
         self._guard = self._guard.compacted(reason)
-        self._history_replaced()
         then(None)
-
-    def _history_replaced(self) -> None:
-        self._context_ = None
 
     def _folding_failed(self, reason: CompactReason, error: BaseException, then: Folded) -> None:
         if not isinstance(error, asyncio.CancelledError):  # whoever cancelled it says nothing of the next

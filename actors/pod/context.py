@@ -17,10 +17,11 @@ class Context:
     ``scratch`` is for the client, which keeps there what it has encoded already.
     """
 
-    __slots__ = ("_meter", "_pruner", "scratch")
+    __slots__ = ("_meter", "_pruner", "items", "scratch")
 
     def __init__(self, items: list[Item], calls: Iterable[tuple[int, Usage]] = ()) -> None:
         """``calls`` are the measured calls in this history: items in the request, and usage."""
+        self.items = items
         self._pruner = Pruner(items)
         self._meter = TokenMeter(items, self._pruner)
         self.scratch: dict[str, Any] = {}

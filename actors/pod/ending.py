@@ -13,7 +13,7 @@ from actors.pod.running import RunningActor
 from actors.pod.session_actor import StepEnded
 from actors.runtime.actor import DEFERRED
 from actors.runtime.future import AsyncFuture
-from protocol.errors import Failure, PodStopped, RunFailed, SessionError
+from protocol.errors import Failure, RunFailed, SessionError
 from protocol.events import PodFailed
 from protocol.events import PodStopped as PodStoppedEvent
 from protocol.lifecycle import PodState
@@ -35,9 +35,6 @@ class EndingActor(RunningActor):
     #: Whether the last entry is on its way.
     _leaving = False
 
-    def _gone(self) -> PodStopped:
-        return PodStopped(f"pod {self._parts.name!r} has stopped", hint="spawn it again with resume=")
-
     # -- a stop ----------------------------------------------------------------------------------
 
     def _handle_receive(self, message: Any) -> Any:
@@ -57,8 +54,7 @@ class EndingActor(RunningActor):
         run = self._run
         if run is not None and self._state is PodState.RUNNING and run.ending is None:
             run.ending = "cancelled"
-        if self._step is not None:
-            self._step.cancel()
+        self._cancel_step(any_step=True)
         if self._busy:
             self._give_grace()
         else:
@@ -87,6 +83,8 @@ class EndingActor(RunningActor):
             return
         self._leaving = True
         self._branching = True
+        if self._state is PodState.IDLE:  # a run whose end the store refused is not to be resumed
+            self._close_left_over()
         self._log.record(PodStoppedEvent)
         self._commit_by(self._log.commit, self._left, lambda _: self._left())
 
@@ -117,8 +115,7 @@ class EndingActor(RunningActor):
 
     def on_failure(self, _type: Any, error: Any, _traceback: Any) -> Any:
         """A defect ended the pod: say so, and answer all who wait."""
-        if self._step is not None:
-            self._step.cancel()
+        self._cancel_step(any_step=True)
         if self._alarm is not None:
             self._alarm.cancel()
         run = self._run

@@ -292,7 +292,9 @@ class RunningActor(TurnActor):
 
     def _came_late(self, pending: PendingInput) -> None:
         """Words came while the end of their run became durable."""
-        if pending.source == "steer":
+        if self._stopping:
+            pending.reply.set_exception(self._gone())
+        elif pending.source == "steer":
             pending.reply.set_exception(self._not_running())
         else:
             self._notify(pending.content, pending.reply)
@@ -384,8 +386,7 @@ class RunningActor(TurnActor):
         if run is None or self._state is not PodState.RUNNING:
             return
         self._run = None
-        if self._step is not None:
-            self._step.cancel()
+        self._cancel_step()
         self._stop_clock(run)
         self._to(PodState.IDLE)
         for reply in [*run.unlogged, *(pending.reply for pending in run.pending)]:

@@ -19,7 +19,7 @@ from actors.runtime.future import AsyncFuture
 from actors.sessions.head import new_session_id
 from actors.sessions.replay import Replayed
 from actors.sessions.store import Claim
-from protocol.errors import HeadConflict, SessionError, SessionInUse
+from protocol.errors import HeadConflict, PodStopped, SessionError, SessionInUse
 from protocol.events import Alert, Event, PodStarted, StateChanged
 from protocol.lifecycle import PodState, may_move
 from protocol.usage import Usage
@@ -73,6 +73,7 @@ class SessionActor(AsyncActor):
         self._asked: deque[AsyncFuture[Any]] | None = None
         self._step: asyncio.Task[None] | None = None
         self._step_of_run = True
+        self._step_begun = self._step_unwanted = False
         self._then: Callable[[Any, BaseException | None], None] | None = None
         self._committing = False
         self._commit_under_way: Future[None] | None = None
@@ -104,6 +105,11 @@ class SessionActor(AsyncActor):
     def _steps(self) -> int:
         """The requests of the run that goes on, or that a restored session left open."""
         return self._open_steps
+
+    @property
+    def _ending(self) -> bool:
+        """Whether the run that goes on is to end."""
+        return False
 
     def _advance(self) -> None:
         """Go on with what can be done now; called whenever a step or a commit has ended."""
@@ -232,6 +238,9 @@ class SessionActor(AsyncActor):
     def _listened(self) -> bool:
         return self._parts.bus.listens(self._parts.name)
 
+    def _gone(self) -> PodStopped:
+        return PodStopped(f"pod {self._parts.name!r} has stopped", hint="spawn it again with resume=")
+
     # -- steps and commits -----------------------------------------------------------------------
 
     @property
@@ -266,15 +275,20 @@ class SessionActor(AsyncActor):
         of_run: bool = True,
     ) -> None:
         """Start a step; ``then`` hears of its end as a message. One that is not ``of_run`` goes on when
-        the run is cancelled.
+        the run is cancelled. What is not wanted any more ends as cancelled before it begins.
         """
         assert self._mailroom is not None
         self._then = then
-        self._step_of_run = of_run
+        self._step_of_run, self._step_begun = of_run, False
+        self._step_unwanted = self._stopping or (of_run and self._ending)
         self._step = self._mailroom.loop.create_task(self._stepping(step))
 
     async def _stepping(self, step: Coroutine[Any, Any, Any]) -> None:
+        self._step_begun = True
         try:
+            if self._step_unwanted:
+                step.close()
+                raise asyncio.CancelledError  # noqa: TRY301 - as if it had been cancelled at its first wait
             ended = StepEnded(await step, None)
         except BaseException as error:  # noqa: BLE001 - whatever a tool or client throws, only its run ends
             ended = StepEnded(None, error)
@@ -286,10 +300,14 @@ class SessionActor(AsyncActor):
         if then is not None:  # else it was given up before it ended
             then(message.result, message.error)
 
-    def _cancel_step(self) -> None:
-        """Cancel what the run is doing."""
-        if self._step is not None and self._step_of_run:
+    def _cancel_step(self, *, any_step: bool = False) -> None:
+        """Cancel what the run is doing, or ``any_step``."""
+        if self._step is None or not (any_step or self._step_of_run):
+            return
+        if self._step_begun:
             self._step.cancel()
+        else:  # a task that is cancelled before it begins never runs, and nobody would hear of its end
+            self._step_unwanted = True
 
     def _commit(self, then: Callable[[], None], *waiting: AsyncFuture[Any]) -> None:
         """Make what is recorded durable, then go on; ``waiting`` hear if the store refuses."""
@@ -354,7 +372,6 @@ class SessionActor(AsyncActor):
     def _branched(self, old: str, then: Callable[[], None]) -> None:
         self._branching = False
         self._parts.store.release(old)
-        self._history_replaced()
         then()
 
     def _not_branched(self, commit: Commit, error: BaseException) -> None:
@@ -374,9 +391,6 @@ class SessionActor(AsyncActor):
         commits, self._commits = self._commits or (), None
         for commit in commits:
             self._commit_by(self._log.commit, commit.then, commit.refused)
-
-    def _history_replaced(self) -> None:
-        """Another list of items has taken the place of the history."""
 
     def _on_commit_ended(self, message: CommitEnded) -> None:
         self._committing = False

@@ -36,6 +36,7 @@ from protocol.items import (
     ToolResult,
     UserItem,
 )
+from protocol.lifecycle import PodState
 from protocol.usage import Usage
 
 
@@ -85,6 +86,11 @@ class TurnActor(RememberingActor):
     @property
     def _steps(self) -> int:
         return self._open_steps if self._run is None else self._run.steps
+
+    @property
+    def _ending(self) -> bool:
+        run = self._run
+        return run is not None and run.ending is not None and self._state is PodState.RUNNING
 
     @property
     def _run_id(self) -> str | None:
