@@ -26,7 +26,7 @@ from actors.sessions.store import MemoryStore
 from actors.system import PodSystem
 from actors.tools.base import tool
 from protocol.entries import Head, Parent, StoredEntry
-from protocol.errors import HeadConflict, ModelError, PodError, PolypodError, StoreError
+from protocol.errors import HeadConflict, ModelError, PolypodError, StoreError
 from protocol.events import (
     CompactDone,
     CompactFailed,
@@ -171,6 +171,7 @@ async def turns(count: int) -> None:
 
 
 # -- what may happen -----------------------------------------------------------------------------
+
 
 def answer(mood: Callable[[], Reply | Exception]) -> Callable[[Scene], None]:
     """The model answers the request that waits, or the next one."""
@@ -388,5 +389,3 @@ def test_any_commands_in_any_order_end_well(moves: list[tuple[str, int]]) -> Non
 @given(st.lists(moments, max_size=25))
 def test_a_stop_at_any_moment_answers_everybody(moves: list[tuple[str, int]]) -> None:
     run(moves, stop=True)
-
-
