@@ -21,6 +21,7 @@ from actors.llm.base import (
     ThinkingChunk,
     UsageReport,
 )
+from actors.llm.cassette import CassetteClient
 from actors.llm.scripted import Reply, ScriptedClient, call, say
 from actors.pod.handle import Pod, RunStream
 from actors.runtime.actor import AsyncActor
@@ -38,6 +39,7 @@ __all__ = [
     "CallChunk",
     "CallEnd",
     "CallStart",
+    "CassetteClient",
     "Closed",
     "End",
     "LLMClient",

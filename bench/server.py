@@ -66,6 +66,46 @@ _WHOLE_ANSWER = (
 ) + _WHOLE
 
 
+def _event(kind: str, **fields: object) -> bytes:
+    data = json.dumps({"type": kind, **fields}).encode()
+    return _framed(b"event: " + kind.encode() + b"\ndata: " + data + b"\n\n")
+
+
+_MESSAGE = {
+    "id": "msg_bench",
+    "type": "message",
+    "role": "assistant",
+    "model": "bench",
+    "stop_sequence": None,
+}
+_SPENT = {"input_tokens": 10, "output_tokens": CHUNKS}
+#: The same answer in the format of Anthropic's messages.
+_MESSAGES_STREAM = (
+    _STREAM[0],
+    _event(
+        "message_start",
+        message={**_MESSAGE, "content": [], "stop_reason": None, "usage": {**_SPENT, "output_tokens": 0}},
+    )
+    + _event("content_block_start", index=0, content_block={"type": "text", "text": ""}),
+    *[_event("content_block_delta", index=0, delta={"type": "text_delta", "text": WORDS})] * CHUNKS,
+    _event("content_block_stop", index=0),
+    _event("message_delta", delta={"stop_reason": "end_turn", "stop_sequence": None}, usage=_SPENT)
+    + _event("message_stop")
+    + b"0\r\n\r\n",
+)
+_MESSAGES_WHOLE = json.dumps(
+    {
+        **_MESSAGE,
+        "content": [{"type": "text", "text": WORDS * CHUNKS}],
+        "stop_reason": "end_turn",
+        "usage": _SPENT,
+    }
+).encode()
+_MESSAGES_WHOLE_ANSWER = (
+    b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(_MESSAGES_WHOLE)
+) + _MESSAGES_WHOLE
+
+
 class Connection(asyncio.Protocol):
     """One connection: requests in order, each answered before the next."""
 
@@ -92,12 +132,14 @@ class Connection(asyncio.Protocol):
             self._answer(self._path, body)
 
     def _answer(self, path: bytes, body: bytes) -> None:
+        messages = path.endswith(b"/messages")
+        stream = _MESSAGES_STREAM if messages else _STREAM
         if b'"stream":true' not in body and b'"stream": true' not in body:
-            self._transport.write(_WHOLE_ANSWER)
+            self._transport.write(_MESSAGES_WHOLE_ANSWER if messages else _WHOLE_ANSWER)
         elif path.startswith(b"/burst"):
-            self._transport.write(b"".join(_STREAM))
+            self._transport.write(b"".join(stream))
         else:
-            self._next(iter(_STREAM), PACE if path.startswith(b"/paced") else 0.0)
+            self._next(iter(stream), PACE if path.startswith(b"/paced") else 0.0)
 
     def _next(self, pieces: Iterator[bytes], pace: float) -> None:
         piece = next(pieces, None)

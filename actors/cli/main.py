@@ -9,6 +9,7 @@ import click
 import msgspec
 
 from actors.cli.chat import chat
+from actors.cli.compact import compact
 from actors.cli.demo import demo
 from actors.cli.events import events
 from actors.cli.exits import guarded
@@ -49,7 +50,9 @@ def schema() -> None:
     click.echo(msgspec.json.format(wire.encode(wire.schema()), indent=2))
 
 
-for command in (demo, run, chat, resume, ps, show, log, events, fork, export, import_, fsck, gc, schema):
+_SESSIONS = (ps, show, log, events, compact, fork, export, import_, fsck, gc)
+
+for command in (demo, run, chat, resume, *_SESSIONS, schema):
     polypod.add_command(command)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import aiohttp
 import msgspec
 
+from actors.llm.anthropic import AnthropicClient
 from actors.llm.openai import OpenAIClient
 from actors.pod.handle import Pod
 from actors.system import PodSystem
@@ -50,11 +51,12 @@ async def _timed(turn: Callable[[int], Awaitable[None]], at_once: int, each: int
     return [watch.each("time of a turn", at_once * each)]
 
 
-def _with_pods(*, streaming: bool) -> Any:
+def _with_pods(*, streaming: bool, messages: bool = False) -> Any:
     async def work(url: str, at_once: int, each: int) -> list[Reading]:
         async with PodSystem() as system:
-            wanted = manifest(model="llama_cpp/bench", base_url=url)
-            client = None if streaming else OpenAIClient(url, "bench", streaming=False)
+            wanted = manifest(model="anthropic/bench" if messages else "llama_cpp/bench", base_url=url)
+            whole = AnthropicClient if messages else OpenAIClient
+            client = None if streaming else whole(url, "bench", streaming=False)
             pods: list[Pod] = [await system.spawn(wanted, client=client) for _ in range(at_once)]
 
             async def turn(number: int) -> None:
@@ -197,7 +199,27 @@ def _add_whole(at_once: int) -> None:
     CLAIM.case(case, by="aiohttp", kind="floor", **size)(_measured(_with_aiohttp_whole, "whole", at_once))  # type: ignore[arg-type]
 
 
+def _add_messages(at_once: int) -> None:
+    """Anthropic's format, whose floors are those of the same bytes in the other one."""
+    size = {
+        "full": max(2 * at_once, 200),
+        "quick": max(at_once, 20),
+        "tiny": at_once,
+        "rounds": 2,
+        "warm_up": 1,
+    }
+    targets = {"time of a turn": at_most(0.75e-3)} if at_once == 512 else {}
+    for rhythm, words in _RHYTHMS.items():
+        if rhythm == "paced":
+            continue
+        work = _measured(_with_pods(streaming=True, messages=True), rhythm, at_once)
+        CLAIM.case(f"{at_once} at once, {words}, Anthropic's format", targets=targets, **size)(work)  # type: ignore[arg-type]
+    work = _measured(_with_pods(streaming=False, messages=True), "whole", at_once)
+    CLAIM.case(f"{at_once} at once, not streamed, Anthropic's format", **size)(work)  # type: ignore[arg-type]
+
+
 for _number in _AT_ONCE:
     for _rhythm in _RHYTHMS:
         _add_streams(_rhythm, _number)
     _add_whole(_number)
+    _add_messages(_number)

@@ -74,3 +74,14 @@ def test_what_is_no_export_is_refused(home: Home, tmp_path: Path) -> None:
     refused = home.polypod("import", str(garbage))
     assert refused.code != 0
     assert "no exported session" in refused.err
+
+
+def test_a_history_is_folded_by_hand_and_goes_on(home: Home) -> None:
+    session = home.session()
+    done = home.polypod("compact", session, "--retain", "0", "--model", "offline")
+    assert done.code == 0, done.err
+    assert done.out.strip() != session
+    assert "tokens before" in done.err
+    assert home.polypod("resume", session, "count words in a.txt", "--model", "offline").code == 0
+    [shown] = home.polypod("show", done.out.strip(), "--json").lines
+    assert shown["parent"]["kind"] == "compacted_from"

@@ -1,0 +1,55 @@
+"""``polypod compact``: a session's history folded by hand."""
+
+from __future__ import annotations
+
+import asyncio
+
+import click
+
+from actors.cli import options
+from actors.cli.reading import Reading
+from actors.cli.setting import Wishes, with_model
+from actors.cli.terminal import Terminal
+from actors.cli.views import put_json
+from actors.system import PodSystem
+from protocol.events import CompactDone
+from protocol.manifest import PodManifest
+
+
+@click.command()
+@click.argument("session")
+@click.option(
+    "--retain", metavar="TOKENS", type=click.IntRange(min=0), help="What stays as it is, at the end."
+)
+@options.model
+@options.base_url
+@options.store
+@options.as_json
+def compact(
+    session: str,
+    retain: int | None,
+    model: str | None,
+    base_url: str | None,
+    store: str | None,
+    as_json: bool,
+) -> None:
+    """Fold the older part of SESSION's history into a summary, in a new session that takes its place."""
+    with Reading(store) as reading:
+        session_id, url = reading.find(session).session_id, reading.url
+        manifest = with_model(reading.manifest(session_id), Wishes(model=model, base_url=base_url))
+    done = asyncio.run(_compact(manifest, url, session_id, retain))
+    if as_json:
+        put_json(done)
+        return
+    click.echo(done.new_session_id)
+    Terminal().note(f"about {done.before} tokens before, {done.after} after")
+
+
+async def _compact(manifest: PodManifest, store: str, session: str, retain: int | None) -> CompactDone:
+    async with PodSystem(store=store) as system:
+        pod = await system.spawn(manifest, resume=session)
+        with pod.subscribe(CompactDone) as events:
+            await pod.compact(retain)
+            (done,) = events.drain()
+    assert isinstance(done, CompactDone)
+    return done
