@@ -27,16 +27,19 @@ class Usage(Struct, frozen=True, gc=False, omit_defaults=True):
 
     def __add__(self, other: Usage) -> Usage:
         """The sum: a field is None only where neither side knows it."""
+        # Written out, since it is done for every call of every pod: half the time of calling ``_plus``.
+        a, b = self.input_tokens, other.input_tokens
+        c, d = self.output_tokens, other.output_tokens
+        e, f = self.cache_read_tokens, other.cache_read_tokens
+        g, h = self.cache_write_tokens, other.cache_write_tokens
+        i, j = self.cache_write_1h_tokens, other.cache_write_1h_tokens
         return Usage(
-            _plus(self.input_tokens, other.input_tokens),
-            _plus(self.output_tokens, other.output_tokens),
-            _plus(self.cache_read_tokens, other.cache_read_tokens),
-            _plus(self.cache_write_tokens, other.cache_write_tokens),
-            self.incomplete
-            or other.incomplete
-            or (self.input_tokens is None) != (other.input_tokens is None)
-            or (self.output_tokens is None) != (other.output_tokens is None),
-            _plus(self.cache_write_1h_tokens, other.cache_write_1h_tokens),
+            b if a is None else a if b is None else a + b,
+            d if c is None else c if d is None else c + d,
+            f if e is None else e if f is None else e + f,
+            h if g is None else g if h is None else g + h,
+            self.incomplete or other.incomplete or (a is None) != (b is None) or (c is None) != (d is None),
+            j if i is None else i if j is None else i + j,
         )
 
 

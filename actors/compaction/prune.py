@@ -141,7 +141,8 @@ class Pruner:
 
     def _advance(self) -> None:
         items, newest, young = self._items, self._newest, self._young
-        for index in range(self._seen, len(items)):
+        length = len(items)
+        for index in range(self._seen, length):
             item = items[index]
             kind = type(item)
             if kind is ToolResult:
@@ -154,10 +155,11 @@ class Pruner:
                     if self._pending >= LEAST_SAVING * BYTES_PER_TOKEN:
                         self._pending = 0
                         self._moves.append((index + 1, len(self._old)))
-        self._seen = len(items)
-        for index in self._old[len(self._cuts) : self._moves[-1][1]]:
-            self._cuts[index] = cut_result(self._result(index))
-            self._line = index + 1
+        self._seen = length
+        if self._old:
+            for index in self._old[len(self._cuts) : self._moves[-1][1]]:
+                self._cuts[index] = cut_result(self._result(index))
+                self._line = index + 1
 
     def _age(self, line: int) -> None:
         """Results before ``line`` are old now."""

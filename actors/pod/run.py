@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import time
 from typing import Any, NamedTuple
 
 from actors.llm.base import StopReason
@@ -42,52 +41,34 @@ class PendingInput(NamedTuple):
 class RunState:
     """The run that goes on, or is paused."""
 
-    __slots__ = (
-        "answer",
-        "deadline",
-        "ending",
-        "error",
-        "held",
-        "misfits",
-        "output",
-        "output_kind",
-        "output_schema",
-        "pending",
-        "reply",
-        "run_id",
-        "started_at",
-        "started_calls",
-        "steps",
-        "stop_reason",
-        "unheard",
-        "unlogged",
-        "usage",
-    )
+    # What most runs never set stands in the class, so that a run costs little to begin.
+
+    output_schema: dict[str, Any] | None = None
+    #: The type that the answer has to be of, the instance once there is one, and how often it was none.
+    output_kind: Any = None
+    output: Any = None
+    misfits = 0
+    steps = 0
+    usage: Usage | None = None
+    answer: AssistantItem | None = None
+    stop_reason: StopReason | None = None
+    ending: RunOutcome | None = None
+    error: BaseException | None = None
+    #: Whether the history holds what no answer of the model has followed yet.
+    unheard = False
+    held: Reservation | None = None
+    #: ``time.monotonic()`` seconds by which the budget is used up.
+    deadline: float | None = None
+    started_at = 0.0
+    #: The calls of the last answer that were begun.
+    started_calls: frozenset[str] | set[str] = frozenset()
 
     def __init__(self, run_id: str, reply: AsyncFuture[RunResult] | None) -> None:
         self.run_id = run_id
         self.reply = reply
-        self.output_schema: dict[str, Any] | None = None
-        #: The type that the answer has to be of, the instance once there is one, and how often it was none.
-        self.output_kind: Any = None
-        self.output: Any = None
-        self.misfits = 0
-        self.steps = 0
-        self.usage: Usage | None = None
-        self.answer: AssistantItem | None = None
-        self.stop_reason: StopReason | None = None
-        self.ending: RunOutcome | None = None
-        self.error: BaseException | None = None
         self.pending: list[PendingInput] = []
-        #: Whether the history holds what no answer of the model has followed yet.
-        self.unheard = False
         #: Who is told once what is recorded for them is durable.
         self.unlogged: list[AsyncFuture[Any]] = []
-        self.started_calls: set[str] = set()
-        self.held: Reservation | None = None
-        #: ``time.monotonic()`` seconds by which the budget is used up.
-        self.deadline: float | None = None
-        self.started_at = time.monotonic()
 
     @property
     def failure(self) -> Failure | None:

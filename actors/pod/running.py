@@ -28,13 +28,11 @@ from protocol.events import (
     RunReason,
     RunStart,
     SystemMessage,
-    ToolResulted,
     UserMessage,
 )
 from protocol.items import (
     Part,
     SystemItem,
-    ToolResult,
     UserItem,
 )
 from protocol.lifecycle import PodState
@@ -45,10 +43,6 @@ from protocol.usage import Usage
 QUEUE_LIMIT = 32
 #: How often a model may answer with something else than the type it was asked for.
 MISFITS = 2
-INTERRUPTED = (
-    "interrupted, outcome unknown: the tool may or may not have taken effect; check before calling it again"
-)
-NOT_RUN = "not run: the run ended before this call was started"
 
 
 class OutOfTime(NamedTuple):
@@ -102,7 +96,10 @@ class RunningActor(TurnActor):
         self._to(PodState.RUNNING)
         self._start_clock(run)
         self._guard = self._guard.run_started()
-        self._fold_before_run(lambda _: self._log_input(run, queued))
+        if self._parts.limits.before_run:
+            self._fold_before_run(lambda _: self._log_input(run, queued))
+        else:
+            self._log_input(run, queued)
 
     def _log_input(self, run: RunState, queued: QueuedRun) -> None:
         """The run begins with its input, which the model sees only once it is durable."""
@@ -123,14 +120,6 @@ class RunningActor(TurnActor):
         if self._head.open_run is not None:
             self._log.record(RunEnd, self._head.open_run, outcome="cancelled", steps=self._steps)
         self._run = None
-
-    def _answer_open_calls(self, run: RunState | None) -> None:
-        """Give every call without a result its deterministic one; nothing is run again."""
-        for call in open_calls(self._head.items):
-            never_ran = run is not None and call.id not in run.started_calls
-            text = NOT_RUN if never_ran else INTERRUPTED
-            result = ToolResult.of(call, text, is_error=True)
-            self._log.record(ToolResulted, None if run is None else run.run_id, item=result)
 
     def _resume_run(self, reply: AsyncFuture[Any]) -> None:
         if self._state is not PodState.PAUSED:  # it was, when it was asked for
@@ -207,7 +196,9 @@ class RunningActor(TurnActor):
     def _calls_open(self) -> bool:
         """Whether the run is between calls and their results: nothing may come between those."""
         run = self._run
-        return self._state is PodState.RUNNING and run is not None and bool(open_calls(self._head.items))
+        if run is None or run.answer is None or not run.answer.calls or self._state is not PodState.RUNNING:
+            return False
+        return bool(open_calls(self._head.items))
 
     def _finish_typed(self, run: RunState) -> None:
         """The run is over if the answer is of the type asked for; else the model hears why it is not."""

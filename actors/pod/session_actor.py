@@ -217,7 +217,8 @@ class SessionActor(AsyncActor):
             return
         assert may_move(old, state), f"{old} -> {state}"
         self._state = state
-        self._tell(StateChanged, old=old, new=state)
+        if not self._parts.bus.silent:
+            self._tell(StateChanged, old=old, new=state)
 
     def _tell(self, kind: type[Event], **fields: Any) -> None:
         """Tell a transient event, if anybody listens."""
@@ -292,7 +293,7 @@ class SessionActor(AsyncActor):
             ended = StepEnded(await step, None)
         except BaseException as error:  # noqa: BLE001 - whatever a tool or client throws, only its run ends
             ended = StepEnded(None, error)
-        self._receive(Envelope(ended))
+        self._arrive(ended, None)
 
     def _on_step_ended(self, message: StepEnded) -> None:
         self._step = None
@@ -311,7 +312,18 @@ class SessionActor(AsyncActor):
 
     def _commit(self, then: Callable[[], None], *waiting: AsyncFuture[Any]) -> None:
         """Make what is recorded durable, then go on; ``waiting`` hear if the store refuses."""
-        self._commit_by(self._log.commit, then, partial(self._lost, waiting))
+        if not self._committing:
+            try:
+                pending = self._log.commit()
+            except SessionError as error:
+                self._refused(Commit(then, partial(self._lost, waiting)), error)
+                return
+            if pending is None:
+                then()
+                return
+            self._await_commit(pending, Commit(then, partial(self._lost, waiting)))
+        else:
+            self._commits = [*(self._commits or ()), Commit(then, partial(self._lost, waiting))]
 
     def _lost(self, waiting: Sequence[AsyncFuture[Any]], error: BaseException) -> None:
         self._store_refused(error)
@@ -343,9 +355,12 @@ class SessionActor(AsyncActor):
         if pending is None:
             then()
             return
+        self._await_commit(pending, Commit(then, refused))
+
+    def _await_commit(self, pending: Future[None], commit: Commit) -> None:
+        """The store keeps it later; its answer comes as a message."""
         self._committing = True
         self._commit_under_way = pending
-        commit = Commit(then, refused)
         pending.add_done_callback(lambda done: self._post(CommitEnded(commit, done.exception())))
 
     def _refused(self, commit: Commit, error: BaseException) -> None:

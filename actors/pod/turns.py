@@ -17,6 +17,7 @@ from actors.pod.parts import PodParts
 from actors.pod.remembering import RememberingActor
 from actors.pod.run import QueuedRun, RunState, resolve
 from actors.runtime.future import AsyncFuture
+from actors.sessions.replay import open_calls
 from protocol.errors import (
     ModelError,
 )
@@ -38,6 +39,11 @@ from protocol.items import (
 )
 from protocol.lifecycle import PodState
 from protocol.usage import Usage
+
+INTERRUPTED = (
+    "interrupted, outcome unknown: the tool may or may not have taken effect; check before calling it again"
+)
+NOT_RUN = "not run: the run ended before this call was started"
 
 
 class ToolEnded(NamedTuple):
@@ -100,9 +106,18 @@ class TurnActor(RememberingActor):
 
     def _prepare_request(self, run: RunState) -> None:
         """All the model will see is durable before it is sent."""
+        self._answer_open_calls(run)  # one that was pushed may have none
         self._join_pending(run)
         run.unheard = True
         self._commit(lambda: self._send(run))
+
+    def _answer_open_calls(self, run: RunState | None) -> None:
+        """Give every call without a result its deterministic one; nothing is run again."""
+        for call in open_calls(self._head.items):
+            never_ran = run is not None and call.id not in run.started_calls
+            text = NOT_RUN if never_ran else INTERRUPTED
+            result = ToolResult.of(call, text, is_error=True)
+            self._log.record(ToolResulted, None if run is None else run.run_id, item=result)
 
     def _join_pending(self, run: RunState) -> None:
         """Have what was said meanwhile join the history."""
@@ -242,8 +257,10 @@ class TurnActor(RememberingActor):
         self._do(step, lambda _, error: self._batch_ended(run, error))
 
     def _starting(self, run: RunState) -> Callable[[ToolCall], None]:
+        started = run.started_calls = set()  # ids are unique within an answer, not within a run
+
         def starting(call: ToolCall) -> None:
-            run.started_calls.add(call.id)
+            started.add(call.id)
             self._tell(ToolStart, call_id=call.id, name=call.name, arguments=call.arguments)
 
         return starting

@@ -180,13 +180,12 @@ class SessionLog:
     def _chain(self, entry: Entry) -> None:
         head = self.head
         body = encode(entry)
-        head.hash = _sha256(head.hash + body).digest()
-        head.seq += 1
-        entry_ = StoredEntry(head.seq, head.hash, body)
+        seq = head.seq = head.seq + 1
+        hash_ = head.hash = _sha256(head.hash + body).digest()
         if self._staged is None:
-            self._staged = [entry_]
+            self._staged = [StoredEntry(seq, hash_, body)]
         else:
-            self._staged.append(entry_)
+            self._staged.append(StoredEntry(seq, hash_, body))
 
     # -- committing ----------------------------------------------------------------------------
 
@@ -195,8 +194,15 @@ class SessionLog:
 
         It is claimed for this writer unless ``claim`` is false. Raises StoreError, as ``commit`` does.
         """
-        session_id = self.head.session_id
-        return self._give(lambda batch: self._store.create(session_id, self.pod, parent, batch, claim=claim))
+        session_id, batch = self.head.session_id, self._hand_over()
+        try:
+            pending = self._store.create(session_id, self.pod, parent, batch, claim=claim)
+        except Exception:
+            self.roll_back()
+            raise
+        if pending is None:
+            self.settle()
+        return pending
 
     def succeed(self, session_id: str) -> Parent:
         """Go on in a new session that takes this one's place: what is recorded from here to ``create``
@@ -218,15 +224,9 @@ class SessionLog:
         """
         if not self._staged:
             return None
-        session_id, after = self.head.session_id, Head(self._durable_seq, self._durable_hash)
-        return self._give(lambda batch: self._store.append(session_id, after, batch))
-
-    def _give(self, store: Callable[[list[StoredEntry]], Future[None] | None]) -> Future[None] | None:
-        head = self.head
-        batch, events, self._staged, self._events = self._staged or [], self._events or [], None, None
-        self._under_way = (head.seq, head.hash, len(head.items), head.pointer, head.open_run, events)
+        after, batch = Head(self._durable_seq, self._durable_hash), self._hand_over()
         try:
-            pending = store(batch)
+            pending = self._store.append(self.head.session_id, after, batch)
         except Exception:
             self.roll_back()
             raise
@@ -234,13 +234,26 @@ class SessionLog:
             self.settle()
         return pending
 
+    def _hand_over(self) -> list[StoredEntry]:
+        """What is staged, on its way to the store."""
+        head = self.head
+        batch, events, self._staged, self._events = self._staged or [], self._events or [], None, None
+        self._under_way = (head.seq, head.hash, len(head.items), head.pointer, head.open_run, events)
+        return batch
+
     def settle(self) -> None:
         """What was given to the store is durable: tell its events."""
         assert self._under_way is not None
-        seq, hash_, length, pointer, open_run, events = self._under_way
+        (
+            self._durable_seq,
+            self._durable_hash,
+            self._durable_length,
+            self._durable_pointer,
+            self._durable_run,
+            events,
+        ) = self._under_way
         self._under_way = self._before = None
         self._unsaved = ()
-        self._mark_durable(seq, hash_, length, pointer, open_run)
         for event in events:
             self._publish(event)
 

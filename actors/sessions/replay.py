@@ -96,6 +96,9 @@ def replay(entries: Iterable[StoredEntry]) -> Replayed:
 
 def open_calls(items: list[Item]) -> list[ToolCall]:
     """The calls of the last assistant item that have no result yet, in order."""
+    last = items[-1] if items else None
+    if type(last) is not ToolResult:  # nothing but results ever comes after a call without one
+        return list(last.calls) if type(last) is AssistantItem else []
     answered: set[str] = set()
     for item in reversed(items):
         if isinstance(item, ToolResult):
