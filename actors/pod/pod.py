@@ -20,7 +20,7 @@ from actors.pod.turns import Progressed, ToolEnded
 from actors.runtime.actor import DEFERRED
 from actors.runtime.future import AsyncFuture
 from protocol import commands
-from protocol.commands import Command
+from protocol.commands import Command, Describe
 from protocol.errors import (
     PodError,
 )
@@ -56,7 +56,7 @@ class PodActor(PassivatingActor):
     def on_receive(self, message: Any) -> Any:
         if self._stopping and isinstance(message, Command):
             raise self._gone()
-        if self.sweep is not None and type(message) is not commands.Describe:  # a look wakes nobody
+        if self.sweep is not None and type(message) is not Describe:  # a look wakes nobody
             self.active_at = self.sweep.now()
         if self.passive and self._lacks_history(message):
             return self._brought_back(message)
