@@ -124,6 +124,7 @@ class Pod:
     def passivate(self) -> AsyncFuture[bool]:
         """Have the pod give up the memory its history takes; the next message that needs the history
         reads it back. Tells whether it did: a pod that has something under way keeps its history.
+        ``describe`` tells the occupancy that was known; only where none was, it reads the history for it.
         """
         return self._ask(commands.Passivate())
 
