@@ -90,6 +90,10 @@ class SessionLog:
         head.items, head.pointer, head.open_run = items, pointer, open_run
         self._durable = self._mark()
 
+    def let_go(self) -> None:
+        """Keep the history in the store alone; nothing may be staged. ``restored`` has it back."""
+        self.head.items, self._unsaved = [], ()
+
     # -- what is kept --------------------------------------------------------------------------
 
     @property
