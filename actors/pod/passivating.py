@@ -101,6 +101,7 @@ class PassivatingActor(EndingActor):
             ) from error
         log.restored(session_id, last, state.items, state.pointer, state.open_run)
         self._measured = state.calls
+        await self._look_through()
         self._weighed = None
         self.passive = False
         if self.sweep is not None:
