@@ -22,6 +22,7 @@ from actors.llm.scripted import ScriptedClient
 from actors.pod.assembly import Assembly
 from actors.pod.budget import Totals
 from actors.pod.handle import Pod
+from actors.pod.lasting import LastingMemory
 from actors.pod.pod import PodActor
 from actors.pod.restore import events_after, tip
 from actors.runtime.bus import Bus, Subscription
@@ -45,8 +46,8 @@ class PodSystem:
     says what a pod does that finds its session taken while it holds unsaved entries: ``fork`` or
     ``refuse``. ``outputs`` is the folder where tool output too long for a model is kept whole (by
     default one of the user's in the system's folder for temporary files), ``memory``
-    the one for what pods extract from their histories (the same default). ``prices`` is a TOML file with
-    prices of models, over those that polypod knows.
+    the one for what pods keep of their histories (the same default: name one that lasts). ``prices``
+    is a TOML file with prices of models, over those that polypod knows.
     """
 
     def __init__(
@@ -103,7 +104,7 @@ class PodSystem:
         given = self._store_given
         self._store = open_store(given) if isinstance(given, str) else given
         self._assembly = Assembly(
-            self._store, self._bus, self._outputs, self.on_conflict, self._prices, self._memory / "staging"
+            self._store, self._bus, self._outputs, self.on_conflict, self._prices, LastingMemory(self._memory)
         )
         self._mailroom = mailroom
         self._bus.loop = mailroom.loop

@@ -1,4 +1,6 @@
-"""``RememberingActor``: has its history read by a detached actor, and keeps how far it was read."""
+"""``RememberingActor``: has its history read by a detached actor, keeps how far it was read, and has
+what was found worked into lasting memory.
+"""
 
 from __future__ import annotations
 
@@ -8,40 +10,72 @@ from typing import Any
 
 from pykka._envelope import Envelope
 
+from actors.compaction.compose import is_of_compaction
 from actors.compaction.policy import extraction_due
 from actors.pod.compacting import CompactingActor
+from actors.pod.consolidation import Consolidate, Consolidated, Consolidating, ConsolidationActor
+from actors.pod.lasting import LastingMemory
 from actors.pod.memory import Extract, ExtractionActor, Proposal
+from actors.pod.recall import recalled
 from actors.runtime.actor import DEFERRED
 from actors.runtime.future import AsyncFuture
 from protocol import commands
 from protocol.errors import Failure, PodError
-from protocol.events import ExtractDone, ExtractFailed, ExtractStart
+from protocol.events import (
+    Alert,
+    ConsolidateDone,
+    ConsolidateFailed,
+    ConsolidateStart,
+    ExtractDone,
+    ExtractFailed,
+    ExtractStart,
+    SystemMessage,
+)
+from protocol.items import Part, SystemItem, TextPart
 
 #: Automatic extractions are left out after failures in a row: 1, 2, 4 … up to this many.
 MOST_LEFT_OUT = 32
 #: How long a stop and a compaction wait for an extraction that is under way, in seconds.
 JOB_GRACE = 5.0
+#: How long the first run of a session waits for what memory holds of its input, in seconds.
+RECALL_SECONDS = 3.0
 
 
 class RememberingActor(CompactingActor):
-    """One extraction at a time; a trigger meanwhile has the newest read once it has ended."""
+    """One extraction at a time; a trigger meanwhile has the newest read once it has ended. Then one
+    consolidation at a time, which goes on by itself until nothing is due.
+    """
 
     _job: ExtractionActor | None = None
+    _librarian: ConsolidationActor | None = None
+    #: Whether there may be more to consolidate, and whether somebody asked for it.
+    _more_staged = False
+    _recalled = False
+    _asked_to_consolidate = False
     _dirty = False
     _failures = 0
     _left_out = 0
+    #: Who waits for the extraction, and who for all memory jobs.
     _waiting: list[AsyncFuture[Any]] | None = None
+    _waiting_for_all: list[AsyncFuture[Any]] | None = None
 
     # -- commands --------------------------------------------------------------------------------
 
+    @property
+    def _memory_at_work(self) -> bool:
+        return self._job is not None or self._librarian is not None
+
     def _on_spawn_memory_jobs(self, _: commands.SpawnMemoryJobs) -> None:
+        self._asked_to_consolidate = True
         self._remember()
+        if self._job is None:
+            self._consolidate()
 
     def _on_wait_for_memory_jobs(self, command: commands.WaitForMemoryJobs) -> Any:
-        if self._job is None:
+        if not self._memory_at_work:
             return True
         reply = self.defer_reply()
-        self._when_remembered(reply)
+        self._when_all_done(reply)
         if command.timeout is not None:
             assert self._mailroom is not None
             self._mailroom.loop.call_later(command.timeout, _give_up, reply)
@@ -62,6 +96,11 @@ class RememberingActor(CompactingActor):
         if self._waiting is None:
             self._waiting = []
         self._waiting.append(reply)
+
+    def _when_all_done(self, reply: AsyncFuture[Any]) -> None:
+        if self._waiting_for_all is None:
+            self._waiting_for_all = []
+        self._waiting_for_all.append(reply)
 
     # -- a job -----------------------------------------------------------------------------------
 
@@ -104,7 +143,7 @@ class RememberingActor(CompactingActor):
                 parts.client,
                 parts.manifest.model.model_id,
                 parts.tools.context(parts.name),
-                parts.staging,
+                parts.memory.staging,
                 self._propose,
             )
         )
@@ -141,25 +180,38 @@ class RememberingActor(CompactingActor):
         return error is None
 
     def _remembered(self) -> None:
+        """The extractions that were due have ended: now for what they staged."""
+        if not self._stopping:
+            self._consolidate()
         waiting, self._waiting = self._waiting, None
-        for reply in waiting or ():
-            if not reply.done():
-                reply.set(True)
+        _answer(waiting)
+        self._memory_done()
+
+    def _memory_done(self) -> None:
+        if not self._memory_at_work:
+            waiting, self._waiting_for_all = self._waiting_for_all, None
+            _answer(waiting)
 
     def _once_remembered(self, then: Callable[[], None]) -> None:
-        """Do ``then`` when the extraction that is under way has ended, or has taken too long."""
+        """Do ``then`` when the memory jobs that are under way have ended, or have taken too long."""
         assert self._mailroom is not None
         ended: AsyncFuture[Any] = AsyncFuture()
         ended.when_done(then)
-        self._when_remembered(ended)
-        self._mailroom.loop.call_later(JOB_GRACE, self._abandon_job)
+        self._when_all_done(ended)
+        self._mailroom.loop.call_later(JOB_GRACE, self._abandon_jobs)
 
-    def _abandon_job(self) -> None:
-        """Leave an extraction to itself; what it did not get to is read when the session is resumed."""
+    def _abandon_jobs(self) -> None:
+        """Leave memory jobs to themselves: what an extraction did not get to is read when the session is
+        resumed, and what is staged stays until another consolidation.
+        """
+        librarian, self._librarian = self._librarian, None
+        if librarian is not None:
+            librarian.leave()
         if self._job is not None:
             self._job.stop()
             self._job = None
             self._remembered()
+        self._memory_done()
 
     async def _before_fold(self) -> None:
         await self._job_ended()
@@ -175,6 +227,74 @@ class RememberingActor(CompactingActor):
         except TimeoutError:
             return
 
+    # -- recall ----------------------------------------------------------------------------------
+
+    @property
+    def _recall_due(self) -> bool:
+        """Whether the run that begins is the first of a session that is new: its history is no other's."""
+        if not self._parts.manifest.memory.recall_tokens or self._resume is not None or self._recalled:
+            return False
+        self._recalled = True
+        return not any(map(is_of_compaction, self._head.items))
+
+    def _recall(self, content: tuple[Part, ...], then: Callable[[], None]) -> None:
+        """Bring what memory holds of ``content`` into the history, then go on whatever came of it."""
+        words = "\n".join(part.text for part in content if isinstance(part, TextPart))
+        run_id = self._run_id
+
+        def found(item: SystemItem | None, error: BaseException | None) -> None:
+            if item is not None and self._run_id == run_id:
+                self._log.record(SystemMessage, self._run_id, item=item)
+            elif isinstance(error, OSError | TimeoutError):
+                self._log.record(Alert, text="memory could not be searched", error=Failure.of(error))
+            then()
+
+        self._do(_recalled(self._parts.memory, words, self._parts.manifest.memory.recall_tokens), found)
+
+    # -- consolidation ---------------------------------------------------------------------------
+
+    def _consolidate(self) -> None:
+        """Start a consolidation, which looks for itself whether it is due."""
+        parts = self._parts
+        section = parts.manifest.memory
+        if not (section.consolidate_files or section.consolidate_bytes):
+            return
+        if self._librarian is not None:
+            self._more_staged = True
+            return
+        assert self._mailroom is not None
+        asked, self._asked_to_consolidate, self._more_staged = self._asked_to_consolidate, False, False
+        librarian = self._librarian = ConsolidationActor.make(self._mailroom, _UNREGISTERED)
+        librarian.begin()
+        ctx = parts.tools.context(parts.name)
+        librarian.actor_ref.tell(
+            Consolidate(parts.memory, parts.manifest, parts.client, ctx, not asked, self._post)
+        )
+
+    def _on_consolidating(self, message: Consolidating) -> None:
+        if self._librarian is not None:
+            self._log.record(ConsolidateStart, files=message.files, size=message.size)
+            self._commit(self._advance)
+
+    def _on_consolidated(self, message: Consolidated) -> None:
+        librarian, self._librarian = self._librarian, None
+        if librarian is None:  # it was left to itself
+            return
+        librarian.stop()
+        for text in message.alerts:
+            self._log.record(Alert, text=text)
+        if message.error is not None:
+            self._log.record(ConsolidateFailed, error=Failure.of(message.error))
+        elif message.files:
+            self._log.record(
+                ConsolidateDone, files=message.files, notes=message.notes, mechanical=message.mechanical
+            )
+        self._commit(self._advance)
+        more = self._more_staged or (message.files > 0 and message.error is None)
+        if more and not self._stopping:
+            self._consolidate()
+        self._memory_done()
+
 
 class _Unregistered:
     """Extraction actors are known to their pod alone."""
@@ -187,6 +307,16 @@ class _Unregistered:
 
 
 _UNREGISTERED = _Unregistered()
+
+
+async def _recalled(memory: LastingMemory, words: str, budget: int) -> SystemItem | None:
+    return await asyncio.wait_for(asyncio.to_thread(recalled, memory, words, budget), RECALL_SECONDS)
+
+
+def _answer(waiting: list[AsyncFuture[Any]] | None) -> None:
+    for reply in waiting or ():
+        if not reply.done():
+            reply.set(True)
 
 
 def _give_up(reply: AsyncFuture[Any]) -> None:
