@@ -132,7 +132,7 @@ def merged(old: Note, new: Note) -> Note:
         old.title,
         _joined([*_pieces(old.body), *fresh]),
         min(dates, default=""),
-        max(old.updated, new.updated) if fresh else old.updated,
+        max(old.updated, new.updated) if fresh else old.updated or new.updated,
         tuple(dict.fromkeys((*old.sources, *new.sources)))[-_MOST_SOURCES:],
         old.extra,
     )

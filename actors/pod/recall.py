@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from actors.compaction.tokens import text_tokens
 from actors.compaction.transcript import shortened
 from actors.pod.lasting import LastingMemory
@@ -16,13 +18,16 @@ _LEAST_TOKENS = 24
 #: Characters of the words that are looked at.
 _READ = 20_000
 #: Words that stand in every note and say nothing of what it is about.
-_COMMON = frozenset(
-    (
-        "a about all an and any are as at be been but by can could did do does for from get had has have "
-        "he her his how i if in into is it its just let like make me my need no not of on or our out "
-        "please she should so some than that the their them then there these they this to up us want was "
-        "we were what when where which who why will with would you your"
-    ).split()  # noqa: SIM905 - a hundred quotation marks help nobody
+_COMMON = set(
+    re.findall(
+        r"\w+",
+        """
+        a about all an and any are as at be been but by can could did do does for from get had has have he her
+        his how i if in into is it its just let like make me my need no not of on or our out please she should
+        so some than that the their them then there these they this to up us want was we were what when where
+        which who why will with would you your
+        """,
+    )
 )
 
 
@@ -30,7 +35,7 @@ def recalled(memory: LastingMemory, words: str, budget: int) -> SystemItem | Non
     """The notes that have most to do with ``words``, whole where they fit, in about ``budget`` tokens;
     None where there are none. Blocks. Raises OSError.
     """
-    telling = [word for word in words[:_READ].split() if word.strip(".,:;!?").lower() not in _COMMON]
+    telling = [word for word in re.findall(r"\w+", words[:_READ].lower()) if word not in _COMMON]
     left = budget - text_tokens(f"{RECALLED}\n{_WORDS}")
     texts: list[str] = []
     for hit in memory.search(" ".join(telling), limit=_MOST_NOTES):
