@@ -153,7 +153,9 @@ def test_a_stretch_that_was_read_twice_counts_once() -> None:
 # -- consolidation -------------------------------------------------------------------------------
 
 
-def consolidated(memory: LastingMemory, section: MemorySection = ONE, *, automatic: bool = False) -> int | None:
+def consolidated(
+    memory: LastingMemory, section: MemorySection = ONE, *, automatic: bool = False
+) -> int | None:
     """A consolidation without a model; how many notes changed."""
     work = Consolidation(memory, section, "p", clock=lambda: 0.0)
     try:
@@ -263,7 +265,9 @@ def test_a_damaged_ledger_is_set_aside_and_told(memory: LastingMemory) -> None:
     assert len(memory.search("a")) == 1
 
 
-def test_attempts_that_came_to_nothing_are_counted_durably_and_then_no_model_is_asked(memory: LastingMemory) -> None:
+def test_attempts_that_came_to_nothing_are_counted_durably_and_then_no_model_is_asked(
+    memory: LastingMemory,
+) -> None:
     put(memory, "a")
     told = []
     for _ in range(4):
