@@ -106,7 +106,7 @@ def _facts(path: str, note: Note) -> dict[str, Any]:
 
 def _found(kept: LastingMemory, name: str) -> str:
     """The path of the one note that ``name`` means."""
-    paths = [path for path, _ in kept.files()]
+    paths = list(kept.stamps())
     if name in paths:
         return name
     files = {path: path.partition("/")[2].removesuffix(".md") for path in paths}

@@ -7,6 +7,8 @@ index that may be deleted at any time.
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +19,11 @@ from actors.pod.whole import read_text, remove, write_whole
 
 if TYPE_CHECKING:
     from actors.pod.note_index import Hit
+
+
+def stamp(status: os.stat_result) -> str:
+    """What tells one state of a file from another."""
+    return f"{status.st_mtime_ns} {status.st_ctime_ns} {status.st_size} {status.st_ino}"
 
 
 class LastingMemory:
@@ -33,20 +40,30 @@ class LastingMemory:
     def __repr__(self) -> str:
         return f"<LastingMemory {self.folder}>"
 
-    def files(self) -> Iterator[tuple[str, Path]]:
-        """The notes' files, by their path in the folder, in its order. Raises OSError."""
+    def stamps(self) -> dict[str, str]:
+        """The notes' files by their paths in the folder, in order, each with what changes when the file
+        does, whoever changes it. Raises OSError.
+        """
+        found: dict[str, str] = {}
         for kind in sorted(KINDS):
-            try:
-                found = sorted((self.folder / kind).iterdir())
-            except (FileNotFoundError, NotADirectoryError):
-                continue
-            for path in found:
-                if path.suffix == ".md" and path.name[0] != "." and path.is_file() and not path.is_symlink():
-                    yield f"{kind}/{path.name}", path
+            found.update(sorted(self._stamped(kind)))
+        return found
+
+    def _stamped(self, kind: str) -> Iterator[tuple[str, str]]:
+        try:
+            entries = os.scandir(self.folder / kind)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        with entries:
+            for entry in entries:
+                name = entry.name
+                if name.endswith(".md") and name[0] != "." and entry.is_file(follow_symlinks=False):
+                    with contextlib.suppress(FileNotFoundError):  # somebody deletes it right now
+                        yield f"{kind}/{name}", stamp(entry.stat(follow_symlinks=False))
 
     def texts(self) -> dict[str, str]:
         """What the files hold. Raises OSError."""
-        read = ((name, read_text(path)) for name, path in self.files())
+        read = ((name, read_text(self.folder / name)) for name in self.stamps())
         return {name: text for name, text in read if text is not None}
 
     def notes(self) -> dict[str, Note]:
@@ -54,7 +71,7 @@ class LastingMemory:
         return {name: read_note(name, text) for name, text in self.texts().items()}
 
     def note(self, path: str) -> Note | None:
-        """The note at ``path``, as ``files`` names it; None where it has gone. Raises OSError."""
+        """The note at ``path``, as ``stamps`` names it; None where it has gone. Raises OSError."""
         text = read_text(self.folder / path)
         return None if text is None else read_note(path, text)
 

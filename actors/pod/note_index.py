@@ -5,16 +5,15 @@ from __future__ import annotations
 import contextlib
 import re
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from msgspec import Struct
 
-from actors.compaction.notes import Note, read_note
+from actors.compaction.notes import Note
 from actors.pod.lasting import LastingMemory
 from actors.pod.ledger import Ledger, read_ledger
 from actors.pod.staging import SUFFIX, read_staged, waiting
-from actors.pod.whole import read_text
 from actors.sessions.disk import make_private
 from protocol.errors import WireError
 
@@ -67,55 +66,56 @@ def search(memory: LastingMemory, query: str, *, kind: str | None, limit: int) -
     words = words_in(query)
     if not words or limit < 1 or not memory.folder.is_dir():
         return []
-    files = dict(_files(memory))
+    stamps = _stamps(memory)
     for _ in range(2):
         try:
-            return _found(memory, files, words, kind, limit)
+            return _found(memory, stamps, words, kind, limit)
         except sqlite3.Error:  # damaged, of another version, or not to be had: made anew, once
             with contextlib.suppress(OSError):
                 _path(memory).unlink(missing_ok=True)
         except OSError:
             break
-    return _read_through(files, words, kind, limit)
+    return _read_through(memory, stamps, words, kind, limit)
 
 
 def _path(memory: LastingMemory) -> Path:
     return memory.machinery / "index.db"
 
 
-def _files(memory: LastingMemory) -> Iterator[tuple[str, Path]]:
+def _stamps(memory: LastingMemory) -> dict[str, str]:
     """Notes and staged files by their paths in the folder, but for staged ones that are worked in."""
-    yield from memory.files()
     try:
         ledger = read_ledger(memory)
     except (OSError, WireError):  # its next reader who may write tells of it
         ledger = Ledger()
+    stamps = memory.stamps()
     for file in waiting(memory.staging, () if ledger.changes else ledger.consumed):
-        yield f"staging/{file.id}{SUFFIX}", file.path
+        stamps[f"{memory.staging.name}/{file.path.name}"] = str(file.size)  # it is written once
+    return stamps
 
 
-def _notes(name: str, path: Path) -> list[Note]:
+def _notes(memory: LastingMemory, name: str) -> list[Note]:
     """What a file holds: one note, or of a staged file its finds; nothing where it is gone or damaged."""
     try:
         if name.endswith(SUFFIX):
-            return read_staged(path).notes("")
-        text = read_text(path)
+            return read_staged(memory.folder / name).notes("")
+        note = memory.note(name)
     except (OSError, WireError):
         return []
-    return [] if text is None else [read_note(name, text)]
+    return [] if note is None else [note]
 
 
 # -- with an index -------------------------------------------------------------------------------
 
 
 def _found(
-    memory: LastingMemory, files: dict[str, Path], words: Sequence[str], kind: str | None, limit: int
+    memory: LastingMemory, stamps: dict[str, str], words: Sequence[str], kind: str | None, limit: int
 ) -> list[Hit]:
     make_private(memory.machinery)
     with contextlib.closing(sqlite3.connect(_path(memory), timeout=_PATIENCE, isolation_level=None)) as index:
         _path(memory).chmod(0o600)
         index.execute("PRAGMA synchronous = OFF")  # what a crash takes is made anew
-        _renew(index, files)
+        _renew(index, memory, stamps)
         query = " OR ".join(f'"{word}" *' if len(word) > 2 else f'"{word}"' for word in words)
         rows = index.execute(_FIND, (query, kind, kind, limit)).fetchall()
     return [
@@ -124,9 +124,8 @@ def _found(
     ]
 
 
-def _renew(index: sqlite3.Connection, files: dict[str, Path]) -> None:
+def _renew(index: sqlite3.Connection, memory: LastingMemory, stamps: dict[str, str]) -> None:
     """Have the index say what the files say now."""
-    stamps = {name: stamp for name, path in files.items() if (stamp := _stamp(path)) is not None}
     version = index.execute("PRAGMA user_version").fetchone()[0]
     if version == VERSION and dict(index.execute("SELECT path, stamp FROM files")) == stamps:
         return
@@ -144,31 +143,24 @@ def _renew(index: sqlite3.Connection, files: dict[str, Path]) -> None:
             index.execute("DELETE FROM notes WHERE path = ?", (name,))
         for name, stamp in stamps.items():
             if known.get(name) != stamp:
-                _add(index, name, files[name], stamp)
+                _add(index, memory, name, stamp)
 
 
-def _add(index: sqlite3.Connection, name: str, path: Path, stamp: str) -> None:
+def _add(index: sqlite3.Connection, memory: LastingMemory, name: str, stamp: str) -> None:
     index.execute("INSERT INTO files VALUES (?, ?)", (name, stamp))
-    rows = ((name, note.kind, note.updated, note.title, note.body) for note in _notes(name, path))
+    rows = ((name, note.kind, note.updated, note.title, note.body) for note in _notes(memory, name))
     index.executemany("INSERT INTO notes VALUES (?, ?, ?, ?, ?)", rows)
-
-
-def _stamp(path: Path) -> str | None:
-    """What changes when a file does, whoever changes it."""
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return f"{status.st_mtime_ns} {status.st_ctime_ns} {status.st_size} {status.st_ino}"
 
 
 # -- without one ---------------------------------------------------------------------------------
 
 
-def _read_through(files: dict[str, Path], words: Sequence[str], kind: str | None, limit: int) -> list[Hit]:
+def _read_through(
+    memory: LastingMemory, stamps: dict[str, str], words: Sequence[str], kind: str | None, limit: int
+) -> list[Hit]:
     found = []
-    for name, path in files.items():
-        for note in _notes(name, path):
+    for name in stamps:
+        for note in _notes(memory, name):
             weight = sum((word in note.title.lower()) * 4 + (word in note.body.lower()) for word in words)
             if weight and kind in {None, note.kind}:
                 snippet = " ".join(note.body.split())[:_SNIPPET_LENGTH]
