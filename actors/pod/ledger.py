@@ -11,6 +11,7 @@ from actors.compaction.consolidate import Change
 from actors.pod.lasting import LastingMemory
 from actors.pod.staging import SUFFIX
 from actors.pod.whole import read_text, remove, write_whole
+from actors.sessions.jsonl_files import sync_folder
 from protocol.errors import WireError
 
 
@@ -64,6 +65,8 @@ def carry_out(memory: LastingMemory, ledger: Ledger) -> Ledger:
     if ledger.consumed:
         left = tuple(each for each in ledger.consumed if not _deleted(memory, each))
         if left != ledger.consumed:
+            with contextlib.suppress(FileNotFoundError):  # somebody deleted the folder: that will do
+                sync_folder(memory.staging)  # what a power cut brings back must still be on the ledger
             ledger = write_ledger(memory, msgspec.structs.replace(ledger, consumed=left))
     return ledger
 

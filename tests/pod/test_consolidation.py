@@ -236,6 +236,22 @@ def test_runs_go_on_while_memory_is_consolidated_and_waiting_is_bounded(
     assert len(staged(memory)) == 1
 
 
+def test_a_pod_keeps_its_history_while_memory_is_consolidated(
+    memory: LastingMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remembering, "JOB_GRACE", 0.05)
+    put(memory)
+    client = Stuck()
+
+    async def play(pod: Any) -> None:
+        assert await pod.passivate() is True
+        await pod.spawn_memory_jobs()
+        await client.asked.wait()
+        assert await pod.passivate() is False
+
+    assert names(played(memory.folder, client, play)) == ["ConsolidateStart", "ConsolidateFailed"]
+
+
 def test_a_pod_that_stopped_lets_another_consolidate(
     memory: LastingMemory, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -231,6 +233,13 @@ def test_a_ledger_that_was_left_is_carried_out_once(memory: LastingMemory) -> No
     assert consolidated(memory) is None
 
 
+def test_a_staging_folder_that_people_deleted_is_no_hindrance(memory: LastingMemory) -> None:
+    memory.machinery.mkdir(parents=True)
+    write_ledger(memory, Ledger(("1", "2")))
+    assert consolidated(memory) is None
+    assert read_ledger(memory) == Ledger()
+
+
 def test_what_cannot_be_written_leaves_all_as_it_was(memory: LastingMemory) -> None:
     put(memory, "a")
     (memory.machinery / "ledger.json" / "x").mkdir(parents=True)
@@ -331,6 +340,19 @@ def test_two_pods_of_one_process_do_not_consolidate_one_folder_at_once(memory: L
     assert second is not None
     second.release()
     assert not (memory.machinery / "lease.json").exists()
+
+
+def test_of_many_who_want_the_lease_at_the_same_moment_one_gets_it(memory: LastingMemory) -> None:
+    at_once = threading.Barrier(12)
+
+    def take(number: int) -> Lease | None:
+        at_once.wait()
+        return Lease.taken(memory.machinery, f"p{number}")
+
+    with ThreadPoolExecutor(12) as threads:
+        taken = [lease for lease in threads.map(take, range(12)) if lease is not None]
+    assert len(taken) == 1
+    taken[0].release()
 
 
 def test_a_lease_that_nobody_can_read_is_taken_over(memory: LastingMemory) -> None:
