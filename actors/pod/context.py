@@ -10,7 +10,6 @@ from actors.compaction.prune import Pruner, RequestView
 from protocol.items import Item
 from protocol.usage import Usage
 
-
 #: Items that are looked through at a time; about 2 ms.
 _PART = 4000
 

@@ -14,7 +14,6 @@ from protocol.errors import UnknownEntry
 from protocol.events import Event
 from protocol.items import Item
 
-
 #: Items that are taken over in one entry; encoding and hashing them takes about 2 ms.
 _PART = 500
 
