@@ -14,7 +14,6 @@ from actors.compaction import policy
 from actors.llm.base import Answer, Request
 from actors.pod import worker
 from actors.pod.budget import Budget, Exceeded
-from actors.pod.parts import PodParts
 from actors.pod.remembering import RememberingActor
 from actors.pod.run import QueuedRun, RunState, resolve
 from actors.runtime.future import AsyncFuture
@@ -77,19 +76,15 @@ class Batch:
 class TurnActor(RememberingActor):
     """What a pod does in a turn. ``_advance`` decides what comes next and stands one floor up."""
 
-    def __init__(
-        self,
-        parts: PodParts,
-        resume: Callable[[], str] | None,
-        started: Callable[[BaseException | None], None],
-    ) -> None:
-        super().__init__(parts, resume, started)
-        self._run: RunState | None = None
-        self._runs: deque[QueuedRun] | None = None
-        self._batch: Batch | None = None
-        self._budget: Budget | None = parts.budget
-        self._cancelled: list[AsyncFuture[Any]] | None = None
-        self._alarm: asyncio.TimerHandle | None = None
+    _run: RunState | None = None
+    _runs: deque[QueuedRun] | None = None
+    _batch: Batch | None = None
+    _cancelled: list[AsyncFuture[Any]] | None = None
+    _alarm: asyncio.TimerHandle | None = None
+
+    @property
+    def _budget(self) -> Budget | None:
+        return self._parts.budget
 
     @property
     def _steps(self) -> int:
