@@ -23,6 +23,13 @@ SUMMARISER_SHARE = 0.75
 SUMMARISER_TOKENS = 50_000
 #: The least that a summariser is given to read, however small the window.
 LEAST_SUMMARISER_TOKENS = 256
+#: What a summary takes at most, what it takes of a known context window, and the least of it.
+SUMMARY_TOKENS = 4000
+SUMMARY_PART = 5
+LEAST_SUMMARY_TOKENS = 256
+#: The texts of all required files together take at most this, and this part of a known context window.
+REQUIRED_TOKENS = 8000
+REQUIRED_PART = 8
 #: What the user's own words in a summary may take: a quarter of what was there, within these bounds.
 LEAST_WORDS_TOKENS = 256
 MOST_WORDS_TOKENS = 2000
@@ -50,6 +57,12 @@ class Limits(Struct, frozen=True):
             section.compact_retained_tokens,
             manifest.model.context_window,
         )
+
+    def within(self, window: int | None) -> Limits:
+        """The limits where a server has told its ``window``: it knows better than the manifest."""
+        if window is None:
+            return self
+        return Limits(self.before_run, self.before_request, self.retained, window)
 
     def warnings(self) -> list[str]:
         """What of the limits cannot be meant, for a person to read."""
@@ -109,10 +122,11 @@ class Guard(Struct, frozen=True):
         return Guard(self.failures, None if self.answered is None else self.answered + 1)
 
     def compacted(self, reason: CompactReason) -> Guard:
-        """A compaction succeeded; a manual one closes the breaker too."""
+        """A compaction succeeded; only a manual one closes the breaker."""
+        failures = self.failures if self.open and reason != "manual" else 0
         if reason in {"request_threshold", "overflow"}:
-            return Guard(0, 0, self.overflowed or reason == "overflow", True)
-        return Guard(0, self.answered, self.overflowed, True)
+            return Guard(failures, 0, self.overflowed or reason == "overflow", True)
+        return Guard(failures, self.answered, self.overflowed, True)
 
     def failed(self, reason: CompactReason) -> Guard:
         """A compaction failed; only automatic ones count."""
@@ -143,9 +157,17 @@ def before_request(limits: Limits, guard: Guard, occupancy: int, items: int) -> 
 
 def after_overflow(guard: Guard, items: int) -> bool:
     """Whether a provider's overflow error is answered by an emergency compaction: once per request,
-    and where there is more than the one item that has to stay.
+    and where there is more than the one item that has to stay. With the breaker open too: then it is
+    made ``without_model``.
     """
-    return items > 1 and not guard.overflowed and not guard.open
+    return items > 1 and not guard.overflowed
+
+
+def without_model(reason: CompactReason, guard: Guard) -> bool:
+    """Whether a compaction leaves the summariser alone: that has failed too often of late, and the
+    server takes no request as long as this one.
+    """
+    return reason == "overflow" and guard.open
 
 
 def exceeds(occupancy: int, threshold: int | None) -> bool:
@@ -171,6 +193,20 @@ def summariser_budget(context_window: int | None, answer_tokens: int, fixed_toke
         return SUMMARISER_TOKENS
     free = int(context_window * SUMMARISER_SHARE) - answer_tokens - fixed_tokens
     return max(LEAST_SUMMARISER_TOKENS, min(SUMMARISER_TOKENS, free))
+
+
+def summary_budget(context_window: int | None) -> int:
+    """The tokens that a summary may take."""
+    if context_window is None:
+        return SUMMARY_TOKENS
+    return max(LEAST_SUMMARY_TOKENS, min(SUMMARY_TOKENS, context_window // SUMMARY_PART))
+
+
+def required_budget(context_window: int | None) -> int:
+    """The tokens that the texts of required files may take together."""
+    return (
+        REQUIRED_TOKENS if context_window is None else min(REQUIRED_TOKENS, context_window // REQUIRED_PART)
+    )
 
 
 def words_budget(occupancy: int, context_window: int | None) -> int:

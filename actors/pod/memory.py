@@ -20,8 +20,8 @@ from actors.compaction.extract import (
     UserRequest,
     extractor_request,
 )
-from actors.llm.base import LLMClient, Request
-from actors.llm.retry import ask
+from actors.llm.base import Request
+from actors.pod.spending import Spending
 from actors.runtime.actor import AsyncActor
 from actors.runtime.future import AsyncFuture
 from actors.runtime.redact import redacted
@@ -47,7 +47,7 @@ class Extract(NamedTuple):
     """To the extraction actor: read what the head has not had read yet."""
 
     head: SessionHead
-    client: LLMClient
+    spending: Spending
     model: str
     ctx: ToolContext
     folder: Path | None
@@ -98,9 +98,8 @@ async def _found(job: Extract, items: list[Item]) -> Extracted:
     request = await asyncio.to_thread(extractor_request, items)
     told: list[Item] = [UserItem.of(request)]
     for _ in range(_MOST_STEPS):
-        answer = await ask(
-            job.client,
-            Request(items=told, system=EXTRACTOR_PROMPT, tools=toolbox.specs, model=job.model, scratch={}),
+        answer = await job.spending.ask(
+            Request(items=told, system=EXTRACTOR_PROMPT, tools=toolbox.specs, model=job.model, scratch={})
         )
         told.append(answer.item)
         if not answer.item.calls:

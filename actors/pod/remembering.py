@@ -11,6 +11,7 @@ from pykka._envelope import Envelope
 from actors.compaction.policy import extraction_due
 from actors.pod.compacting import CompactingActor
 from actors.pod.memory import Extract, ExtractionActor, Proposal
+from actors.pod.spending import Spending, Spent
 from actors.runtime.actor import DEFERRED
 from actors.runtime.future import AsyncFuture
 from protocol import commands
@@ -27,6 +28,7 @@ class RememberingActor(CompactingActor):
     """One extraction at a time; a trigger meanwhile has the newest read once it has ended."""
 
     _job: ExtractionActor | None = None
+    _job_spending: Spending | None = None
     _dirty = False
     _failures = 0
     _left_out = 0
@@ -96,12 +98,13 @@ class RememberingActor(CompactingActor):
         parts = self._parts
         job = self._job = ExtractionActor.make(self._mailroom, _UNREGISTERED)
         job.begin()
+        spending = self._job_spending = Spending(parts)
         self._log.record(ExtractStart, pointer=self._head.pointer)
         self._commit(self._advance)
         job.actor_ref.tell(
             Extract(
                 self._head,
-                parts.client,
+                spending,
                 parts.manifest.model.model_id,
                 parts.tools.context(parts.name),
                 parts.staging,
@@ -118,19 +121,23 @@ class RememberingActor(CompactingActor):
 
     def _on_proposal(self, proposal: Proposal) -> bool:
         """Whether what an extraction read is taken: only if nothing has moved under it."""
-        job, self._job = self._job, None
-        if job is not None:
-            job.stop()
+        spent = self._end_job()
         head = self._head
         error = proposal.error
         if error is None and (proposal.session_id, proposal.start) != (head.session_id, head.pointer):
             error = PodError("the history was compacted while it was read: what was found is left out")
         if error is None:
             self._log.point(proposal.end)
-            self._log.record(ExtractDone, pointer=proposal.end, staged=proposal.staged)
+            self._log.record(
+                ExtractDone,
+                pointer=proposal.end,
+                staged=proposal.staged,
+                usage=spent.usage,
+                cost=spent.cost,
+            )
             self._failures = 0
         else:
-            self._log.record(ExtractFailed, error=Failure.of(error))
+            self._job_failed(error, spent)
             self._failures += 1
             self._left_out = min(MOST_LEFT_OUT, 2 ** (self._failures - 1))
         self._commit(self._advance)
@@ -139,6 +146,20 @@ class RememberingActor(CompactingActor):
         else:
             self._remembered()
         return error is None
+
+    def _end_job(self) -> Spent:
+        """The job has ended, or is given up; what it took counts in either case."""
+        job, self._job = self._job, None
+        spending, self._job_spending = self._job_spending, None
+        if job is not None:
+            job.stop()
+        if spending is None:
+            return Spent()
+        self._count_worker(spending)
+        return spending.spent
+
+    def _job_failed(self, error: BaseException, spent: Spent) -> None:
+        self._log.record(ExtractFailed, error=Failure.of(error), usage=spent.usage, cost=spent.cost)
 
     def _remembered(self) -> None:
         waiting, self._waiting = self._waiting, None
@@ -157,8 +178,7 @@ class RememberingActor(CompactingActor):
     def _abandon_job(self) -> None:
         """Leave an extraction to itself; what it did not get to is read when the session is resumed."""
         if self._job is not None:
-            self._job.stop()
-            self._job = None
+            self._job_failed(PodError("the pod stopped before its memory was read"), self._end_job())
             self._remembered()
 
     async def _before_fold(self) -> None:
