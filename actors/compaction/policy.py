@@ -23,11 +23,11 @@ SUMMARISER_SHARE = 0.75
 SUMMARISER_TOKENS = 50_000
 #: The least that a summariser is given to read, however small the window.
 LEAST_SUMMARISER_TOKENS = 256
-#: What a summary takes at most, what it takes of a known context window, and the least of it.
+#: What a summary takes at most, which part of the room there is, and the least of it.
 SUMMARY_TOKENS = 4000
-SUMMARY_PART = 5
+SUMMARY_PART = 6
 LEAST_SUMMARY_TOKENS = 256
-#: The texts of all required files together take at most this, and this part of a known context window.
+#: The texts of all required files together take at most this, and this part of the room there is.
 REQUIRED_TOKENS = 8000
 REQUIRED_PART = 8
 #: What the user's own words in a summary may take: a quarter of what was there, within these bounds.
@@ -57,6 +57,11 @@ class Limits(Struct, frozen=True):
             section.compact_retained_tokens,
             manifest.model.context_window,
         )
+
+    @property
+    def room(self) -> int | None:
+        """What a history may grow to before it is compacted again, None where nobody knows."""
+        return min(filter(None, (self.context_window, self.before_request, self.before_run)), default=None)
 
     def within(self, window: int | None) -> Limits:
         """The limits where a server has told its ``window``: it knows better than the manifest."""
@@ -195,23 +200,21 @@ def summariser_budget(context_window: int | None, answer_tokens: int, fixed_toke
     return max(LEAST_SUMMARISER_TOKENS, min(SUMMARISER_TOKENS, free))
 
 
-def summary_budget(context_window: int | None) -> int:
-    """The tokens that a summary may take."""
-    if context_window is None:
+def summary_budget(room: int | None) -> int:
+    """The tokens that a summary may take of the ``room`` for a history (None: nobody knows it)."""
+    if room is None:
         return SUMMARY_TOKENS
-    return max(LEAST_SUMMARY_TOKENS, min(SUMMARY_TOKENS, context_window // SUMMARY_PART))
+    return max(LEAST_SUMMARY_TOKENS, min(SUMMARY_TOKENS, room // SUMMARY_PART))
 
 
-def required_budget(context_window: int | None) -> int:
-    """The tokens that the texts of required files may take together."""
-    return (
-        REQUIRED_TOKENS if context_window is None else min(REQUIRED_TOKENS, context_window // REQUIRED_PART)
-    )
+def required_budget(room: int | None) -> int:
+    """The tokens that the texts of required files may take together of the ``room`` for a history."""
+    return REQUIRED_TOKENS if room is None else min(REQUIRED_TOKENS, room // REQUIRED_PART)
 
 
-def words_budget(occupancy: int, context_window: int | None) -> int:
+def words_budget(occupancy: int, room: int | None) -> int:
     """The tokens that the user's own words may take in a summary."""
-    bound = occupancy // 4 if context_window is None else min(occupancy // 4, context_window // 8)
+    bound = occupancy // 4 if room is None else min(occupancy // 4, room // 8)
     return max(LEAST_WORDS_TOKENS, min(MOST_WORDS_TOKENS, bound))
 
 

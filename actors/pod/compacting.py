@@ -34,6 +34,8 @@ class CompactingActor(SessionActor):
     """A session actor that can compact: by command, by threshold, or because a server said it is full."""
 
     _context_: Context | None = None
+    #: How many of the server's tokens an estimated one stood for when that was last known.
+    _density = 1.0
     _guard = Guard()
 
     @property
@@ -124,6 +126,7 @@ class CompactingActor(SessionActor):
         self, reason: CompactReason, occupancy: int, wanted: int | None, window: int | None, then: Folded
     ) -> None:
         limits = self._parts.limits.within(window)
+        self._density = self._context.density() or self._density
         folding = Folding(
             items=self._head.items[:],
             context=self._context,
@@ -132,6 +135,7 @@ class CompactingActor(SessionActor):
             occupancy=occupancy,
             reason=reason,
             spending=Spending(self._parts),
+            density=self._density,
             without_model=policy.without_model(reason, self._guard),
         )
         self._do(

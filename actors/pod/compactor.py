@@ -40,7 +40,8 @@ MOST_STEPS = 16
 
 class Folding(NamedTuple):
     """What is to be folded: the history, what it weighs, and how much of its end shall stay; and by whom:
-    its worker's calls, or ``without_model``.
+    its worker's calls, or ``without_model``. ``density`` is how many of the server's tokens an estimated
+    one stands for.
     """
 
     items: list[Item]
@@ -50,7 +51,12 @@ class Folding(NamedTuple):
     occupancy: int
     reason: CompactReason
     spending: Spending
+    density: float = 1.0
     without_model: bool = False
+
+    def estimated(self, tokens: int | None) -> int | None:
+        """A number of the server's tokens as our estimates would tell it."""
+        return None if tokens is None else int(tokens / self.density)
 
 
 class _Desk:
@@ -95,18 +101,18 @@ async def fold(parts: PodParts, folding: Folding) -> Composed:
     mid_turn = folding.reason in {"request_threshold", "overflow"}
     at = cut(folding.items, folding.context.since, folding.retained, keep_open_turn=mid_turn)
     halves = split(folding.items, at)
-    window = folding.limits.context_window
-    room = policy.words_budget(folding.occupancy, window)
+    occupancy, room = folding.estimated(folding.occupancy) or 0, folding.estimated(folding.limits.room)
+    words = policy.words_budget(occupancy, room)
     snapshot = TaskStore.replayed(folding.items).snapshot()
-    desk = _Desk(parts.tools.context(parts.name), policy.required_budget(window))
+    desk = _Desk(parts.tools.context(parts.name), policy.required_budget(room))
     summary = None
     if not folding.without_model:
         summary = await _Summariser(parts, folding, desk, snapshot).written(halves)
     if summary is None:
-        budget = policy.summary_budget(window or folding.occupancy)
-        summary = await asyncio.to_thread(extractive_summary, halves, budget=budget, words=room)
+        budget = policy.summary_budget(room or occupancy)
+        summary = await asyncio.to_thread(extractive_summary, halves, budget=budget, words=words)
     else:
-        summary = with_words(summary, words_of(halves.folded), room)
+        summary = with_words(summary, words_of(halves.folded), words)
     composed = compose(summary, halves.kept, files=desk.files, references=desk.references, snapshot=snapshot)
     policy.check_shrunk(folding.reason, folding.occupancy, Context(composed.items).occupancy())
     return composed
@@ -118,12 +124,12 @@ class _Summariser:
     def __init__(self, parts: PodParts, folding: Folding, desk: _Desk, snapshot: str) -> None:
         self._parts = parts
         self._spending = folding.spending
-        self._window = folding.limits.context_window
+        self._window = folding.estimated(folding.limits.context_window)
         self._desk = desk
         self._snapshot = snapshot
         self._may_read = bool(parts.manifest.scope.allow)
         self._toolbox = _tools(desk, may_read=self._may_read)
-        self._summary_tokens = policy.summary_budget(self._window)
+        self._summary_tokens = policy.summary_budget(folding.limits.room)
 
     async def written(self, halves: Split) -> str | None:
         """The summary by the model; None where even the least it can be given does not fit its context."""

@@ -166,7 +166,7 @@ def test_a_run_ends_with_its_budget_where_its_compaction_would_break_that() -> N
         assert "budget" in of_kind(seen, CompactFailed)[0].error
         assert (await pod.describe()).usage == Usage(1000, 1)
 
-    played([say("a", input_tokens=1000, output_tokens=1)], play, compact_request_threshold=100, tokens=3000)
+    played([say("a", input_tokens=1000, output_tokens=1)], play, compact_request_threshold=100, tokens=1500)
 
 
 def test_a_memory_job_that_would_break_the_budget_is_not_begun() -> None:
