@@ -133,7 +133,7 @@ def check_sessions(store: SessionStore) -> int:
 
 def settings(room: int, how: str) -> PodManifest:
     """With thresholds; or with none, so that the server's own overflow errors are all that is heard."""
-    limits: dict[str, Any] = {"max_tokens": 200, "max_steps": 6, "temperature": 0.8, "output_cap": room // 2}
+    limits: dict[str, Any] = {"max_tokens": 200, "max_steps": 6, "temperature": 0.8, "output_cap": room // 4}
     if how == "thresholds":
         limits |= {
             "context_window": room,
