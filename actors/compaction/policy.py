@@ -30,9 +30,11 @@ LEAST_SUMMARY_TOKENS = 256
 #: The texts of all required files together take at most this, and this part of the room there is.
 REQUIRED_TOKENS = 8000
 REQUIRED_PART = 8
-#: What the user's own words in a summary may take: a quarter of what was there, within these bounds.
+#: What the user's own words in a summary may take: a quarter of what was there, within these bounds, and
+#: no more than this part of the room there is.
 LEAST_WORDS_TOKENS = 256
 MOST_WORDS_TOKENS = 2000
+WORDS_PART = 6
 
 Verdict = Literal["send", "compact", "thrash"]
 
@@ -212,10 +214,16 @@ def required_budget(room: int | None) -> int:
     return REQUIRED_TOKENS if room is None else min(REQUIRED_TOKENS, room // REQUIRED_PART)
 
 
-def words_budget(occupancy: int, room: int | None) -> int:
-    """The tokens that the user's own words may take in a summary."""
-    bound = occupancy // 4 if room is None else min(occupancy // 4, room // 8)
-    return max(LEAST_WORDS_TOKENS, min(MOST_WORDS_TOKENS, bound))
+def words_budget(reason: CompactReason, occupancy: int, room: int | None) -> int:
+    """The tokens that the user's own words may take in a summary. A compaction by hand need not shrink
+    anything, so that one after the other forgets nothing.
+    """
+    bounds = [MOST_WORDS_TOKENS]
+    if reason != "manual":
+        bounds.append(occupancy // 4)
+    if room is not None:
+        bounds.append(room // WORDS_PART)
+    return max(LEAST_WORDS_TOKENS, min(bounds))
 
 
 def extraction_due(section: MemorySection, new_tokens: int) -> bool:

@@ -20,7 +20,7 @@ from actors.compaction.summary import (
     with_words,
 )
 from actors.compaction.tokens import text_tokens, tokens_in
-from actors.compaction.transcript import entries, recent_files
+from actors.compaction.transcript import entries, recent_files, shortened
 from actors.compaction.words import words_of
 from actors.llm.base import Request
 from actors.pod.context import Context
@@ -54,9 +54,17 @@ class Folding(NamedTuple):
     density: float = 1.0
     without_model: bool = False
 
-    def estimated(self, tokens: int | None) -> int | None:
+    def estimated(self, tokens: int) -> int:
         """A number of the server's tokens as our estimates would tell it."""
-        return None if tokens is None else int(tokens / self.density)
+        return int(tokens / self.density)
+
+    @property
+    def room(self) -> int | None:
+        """What the new history may grow to; where nobody knows it, an automatic compaction takes what it
+        finds for that.
+        """
+        known = self.limits.room or (None if self.reason == "manual" else self.occupancy)
+        return None if known is None else self.estimated(known)
 
 
 class _Desk:
@@ -101,18 +109,18 @@ async def fold(parts: PodParts, folding: Folding) -> Composed:
     mid_turn = folding.reason in {"request_threshold", "overflow"}
     at = cut(folding.items, folding.context.since, folding.retained, keep_open_turn=mid_turn)
     halves = split(folding.items, at)
-    occupancy, room = folding.estimated(folding.occupancy) or 0, folding.estimated(folding.limits.room)
-    words = policy.words_budget(occupancy, room)
+    occupancy, room = folding.estimated(folding.occupancy), folding.room
+    words = policy.words_budget(folding.reason, occupancy, room if folding.limits.room else None)
+    longest = policy.summary_budget(room)
     snapshot = TaskStore.replayed(folding.items).snapshot()
     desk = _Desk(parts.tools.context(parts.name), policy.required_budget(room))
     summary = None
     if not folding.without_model:
         summary = await _Summariser(parts, folding, desk, snapshot).written(halves)
     if summary is None:
-        budget = policy.summary_budget(room or occupancy)
-        summary = await asyncio.to_thread(extractive_summary, halves, budget=budget, words=words)
+        summary = await asyncio.to_thread(extractive_summary, halves, budget=longest, words=words)
     else:
-        summary = with_words(summary, words_of(halves.folded), words)
+        summary = with_words(shortened(summary, longest), words_of(halves.folded), words)
     composed = compose(summary, halves.kept, files=desk.files, references=desk.references, snapshot=snapshot)
     policy.check_shrunk(folding.reason, folding.occupancy, Context(composed.items).occupancy())
     return composed
@@ -124,7 +132,8 @@ class _Summariser:
     def __init__(self, parts: PodParts, folding: Folding, desk: _Desk, snapshot: str) -> None:
         self._parts = parts
         self._spending = folding.spending
-        self._window = folding.estimated(folding.limits.context_window)
+        window = folding.limits.context_window
+        self._window = None if window is None else folding.estimated(window)
         self._desk = desk
         self._snapshot = snapshot
         self._may_read = bool(parts.manifest.scope.allow)

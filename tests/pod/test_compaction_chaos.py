@@ -147,19 +147,20 @@ async def answered(asked: list[Any], client: Chaos) -> None:
 
 
 steps = st.lists(
-    st.tuples(st.sampled_from([*COMMANDS, "run", "let go"]), st.integers(0, 30)),
+    st.tuples(st.sampled_from([*COMMANDS, *["run"] * 4, "let go"]), st.integers(0, 30)),
+    min_size=2,
     max_size=14,
 )
 moods = st.lists(st.tuples(st.integers(0, 8), st.booleans()), max_size=30)
-limits = st.fixed_dictionaries(
+LIMITS: list[dict[str, int]] = [
     {},
-    optional={
-        "compact_threshold": st.sampled_from([0, 50, 1000]),
-        "compact_request_threshold": st.sampled_from([0, 80, 1000]),
-        "context_window": st.sampled_from([1000, 4096]),
-        "compact_retained_tokens": st.sampled_from([0, 100, 8000]),
-    },
-)
+    {"compact_threshold": 50, "compact_retained_tokens": 0},
+    {"compact_threshold": 1000, "context_window": 4096},
+    {"compact_request_threshold": 20},
+    {"compact_request_threshold": 80, "compact_retained_tokens": 0},
+    {"compact_threshold": 500, "compact_request_threshold": 1000, "compact_retained_tokens": 100},
+    {"context_window": 1000},
+]
 
 
 async def play(plan: list[tuple[str, int]], drawn: list[tuple[int, bool]], wanted: dict[str, int]) -> None:
@@ -193,7 +194,7 @@ async def play(plan: list[tuple[str, int]], drawn: list[tuple[int, bool]], wante
 
 
 @settings(max_examples=200)
-@given(steps, moods, limits)
+@given(steps, moods, st.sampled_from(LIMITS))
 def test_every_compaction_that_starts_ends_once_live_and_replayed(
     plan: list[tuple[str, int]], drawn: list[tuple[int, bool]], wanted: dict[str, int]
 ) -> None:
