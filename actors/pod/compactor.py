@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from actors.compaction import policy
 from actors.compaction.compose import Composed, Reference, RequiredFile, Split, compose, split, summary_in
-from actors.compaction.cut import cut
+from actors.compaction.cut import Cut, cut
 from actors.compaction.ladder import ladder
 from actors.compaction.policy import Limits
 from actors.compaction.summary import (
@@ -99,6 +99,26 @@ class _Desk:
         return "noted"
 
 
+class _Reading(NamedTuple):
+    """What there is to fold, and what it says."""
+
+    halves: Split
+    words: list[str]
+    texts: list[str]
+    files: list[str]
+    earlier: str | None
+    snapshot: str
+
+    @classmethod
+    def of(cls, items: list[Item], at: Cut) -> _Reading:
+        """Read a history; takes as long as that is, so not on a loop."""
+        halves = split(items, at)
+        folded = halves.folded
+        snapshot = TaskStore.replayed(items).snapshot()
+        earlier = summary_in(folded)
+        return cls(halves, words_of(folded), entries(folded), recent_files(folded), earlier, snapshot)
+
+
 async def fold(parts: PodParts, folding: Folding) -> Composed:
     """The history with its older part folded into a summary.
 
@@ -108,68 +128,79 @@ async def fold(parts: PodParts, folding: Folding) -> Composed:
     """
     mid_turn = folding.reason in {"request_threshold", "overflow"}
     at = cut(folding.items, folding.context.since, folding.retained, keep_open_turn=mid_turn)
-    halves = split(folding.items, at)
-    occupancy, room = folding.estimated(folding.occupancy), folding.room
-    words = policy.words_budget(folding.reason, occupancy, room if folding.limits.room else None)
-    longest = policy.summary_budget(room)
-    snapshot = TaskStore.replayed(folding.items).snapshot()
-    desk = _Desk(parts.tools.context(parts.name), policy.required_budget(room))
-    summary = None
+    read = await asyncio.to_thread(_Reading.of, folding.items, at)
+    desk = _Desk(parts.tools.context(parts.name), policy.required_budget(folding.room))
+    written = None
     if not folding.without_model:
-        summary = await _Summariser(parts, folding, desk, snapshot).written(halves)
-    if summary is None:
-        summary = await asyncio.to_thread(extractive_summary, halves, budget=longest, words=words)
-    else:
-        summary = with_words(shortened(summary, longest), words_of(halves.folded), words)
-    composed = compose(summary, halves.kept, files=desk.files, references=desk.references, snapshot=snapshot)
+        written = await _Summariser(parts, folding, desk, read).written()
+    composed = await asyncio.to_thread(_composed, folding, read, desk, written)
     policy.check_shrunk(folding.reason, folding.occupancy, Context(composed.items).occupancy())
     return composed
+
+
+def _composed(folding: Folding, read: _Reading, desk: _Desk, written: str | None) -> Composed:
+    """The new history with the summary that was ``written``, or else with an extractive one."""
+    room, occupancy = folding.room, folding.estimated(folding.occupancy)
+    words = policy.words_budget(folding.reason, occupancy, room if folding.limits.room else None)
+    longest = policy.summary_budget(room)
+    if written is None:
+        summary = extractive_summary(read.halves, budget=longest, words=words)
+    else:
+        summary = with_words(shortened(written, longest), read.words, words)
+    return compose(
+        summary, read.halves.kept, files=desk.files, references=desk.references, snapshot=read.snapshot
+    )
 
 
 class _Summariser:
     """The worker itself: what it may use, and how it is asked."""
 
-    def __init__(self, parts: PodParts, folding: Folding, desk: _Desk, snapshot: str) -> None:
+    def __init__(self, parts: PodParts, folding: Folding, desk: _Desk, read: _Reading) -> None:
         self._parts = parts
         self._spending = folding.spending
         window = folding.limits.context_window
         self._window = None if window is None else folding.estimated(window)
         self._desk = desk
-        self._snapshot = snapshot
+        self._read = read
         self._may_read = bool(parts.manifest.scope.allow)
         self._toolbox = _tools(desk, may_read=self._may_read)
         self._summary_tokens = policy.summary_budget(folding.limits.room)
 
-    async def written(self, halves: Split) -> str | None:
+    async def written(self) -> str | None:
         """The summary by the model; None where even the least it can be given does not fit its context."""
-        texts = await asyncio.to_thread(entries, halves.folded)
-        fixed = text_tokens(SUMMARISER_PROMPT + self._snapshot) + tokens_in(len(encode(self._toolbox.specs)))
-        budget = policy.summariser_budget(self._window, self._summary_tokens, fixed)
-        files = recent_files(halves.folded)
-        for reading in ladder(texts, budget):
+        prompt = text_tokens(SUMMARISER_PROMPT + self._read.snapshot)
+        fixed = prompt + tokens_in(len(encode(self._toolbox.specs)))
+        steps = ladder(self._read.texts, policy.summariser_budget(self._window, self._summary_tokens, fixed))
+        while (parts := await asyncio.to_thread(next, steps, None)) is not None:
             try:
-                return await self._read(reading, summary_in(halves.folded), files)
+                return await self._summed_up(parts)
             except ModelError as error:
                 if error.kind != "context_overflow":
                     raise
         return None
 
-    async def _read(self, reading: list[str], earlier: str | None, files: list[str]) -> str | None:
+    async def _summed_up(self, texts: list[str]) -> str | None:
         """The summary of a transcript in parts, each told what was written of those before."""
-        for part, text in enumerate(reading, 1):
+        read, written = self._read, self._read.earlier
+        for part, text in enumerate(texts, 1):
             self._desk.summary = None
             request = summariser_request(
-                text, earlier=earlier, part=part, parts=len(reading), files=files, snapshot=self._snapshot
+                text,
+                earlier=written,
+                part=part,
+                parts=len(texts),
+                files=read.files,
+                snapshot=read.snapshot,
             )
-            earlier = await self._one(request, files)
-        return earlier
+            written = await self._one(request)
+        return written
 
-    async def _one(self, request: str, files: list[str]) -> str:
+    async def _one(self, request: str) -> str:
         """What the summariser writes about one part; it is reminded once of what it forgot."""
         desk, parts = self._desk, self._parts
         items: list[Item] = [UserItem.of(request)]
         reminders = [NUDGE_NO_SUMMARY]
-        if self._may_read and files:
+        if self._may_read and self._read.files:
             reminders.append(NUDGE_NO_FILE)
         for _ in range(MOST_STEPS):
             answer = (await self._spending.ask(self._request(items))).item
