@@ -235,3 +235,15 @@ def test_a_list_outlives_its_process(tmp_path: Path, compacts: bool) -> None:
             assert await listed(pod) == "1. [pending] port\n2. [pending] test"
 
     asyncio.run(second(asyncio.run(first())))
+
+
+def test_a_list_is_there_again_after_the_pod_has_rested() -> None:
+    async def play(pod: Pod, system: PodSystem) -> None:
+        await pod.run("plan")
+        assert await pod.passivate()
+        assert await listed(pod) == "1. [pending] port"
+        await pod.compact(retained_tokens=0)
+        assert await pod.passivate()
+        assert await listed(pod) == "1. [pending] port"
+
+    played([create("port"), say("ok"), *asks_for_the_list(), *SUMMARY, *asks_for_the_list()], play)

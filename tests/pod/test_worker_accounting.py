@@ -240,3 +240,17 @@ def test_what_a_call_took_is_counted_once_in_the_branch_of_a_session_that_was_ta
         assert (await again.describe()).usage == used == Usage(10, 1)
 
     played([say("a", input_tokens=10, output_tokens=1)], play, store=TakenStore())
+
+
+def test_what_workers_took_is_the_same_after_the_pod_has_rested() -> None:
+    async def play(pod: Pod, events: Any, system: PodSystem) -> None:
+        await pod.run("1")
+        await pod.try_post_run_extract()
+        await pod.compact(retained_tokens=0)
+        used = (await pod.describe()).usage
+        assert await pod.passivate()
+        await pod.history()
+        assert (await pod.describe()).usage == used == Usage(10 + 430 + 640, 1 + 22 + 34)
+
+    script = [say("a", input_tokens=10, output_tokens=1), *NOTES, *SUMMARY]
+    played(script, play, extract_threshold=1, schedule="manual")
