@@ -19,7 +19,9 @@ from actors.compaction.extract import (
     Extracted,
     UserRequest,
     extractor_request,
+    portion,
 )
+from actors.compaction.policy import LEAST_SUMMARISER_TOKENS
 from actors.llm.base import Request
 from actors.pod.spending import Spending
 from actors.runtime.actor import AsyncActor
@@ -27,6 +29,7 @@ from actors.runtime.future import AsyncFuture
 from actors.runtime.redact import redacted
 from actors.sessions.head import SessionHead, new_session_id
 from actors.tools.base import Toolbox, ToolContext, tool
+from protocol.errors import ModelError
 from protocol.items import Item, UserItem
 
 #: Requests that one extraction may need.
@@ -44,9 +47,10 @@ class Proposal(NamedTuple):
 
 
 class Extract(NamedTuple):
-    """To the extraction actor: read what the head has not had read yet."""
+    """To the extraction actor: read what the head has not had read yet, in about ``budget`` tokens."""
 
     head: SessionHead
+    budget: int
     spending: Spending
     model: str
     ctx: ToolContext
@@ -73,16 +77,16 @@ class ExtractionActor(AsyncActor):
     async def on_receive(self, message: Extract) -> None:
         head = message.head
         # Session, pointer and history are taken together, between two awaits.
-        session_id, start, items = head.session_id, head.pointer, head.items[:]
+        session_id, start, items = head.session_id, head.pointer, head.items[head.pointer or 0 :]
         staged: Path | None = None
         try:
-            found = await _found(message, items[start or 0 :])
+            found, end = await _read(message, items, start or 0)
             if len(found):
-                record = Staged(session_id, start or 0, len(items), found)
+                record = Staged(session_id, start or 0, end, found)
                 staged = await asyncio.to_thread(_stage, message.folder, record)
-            proposal = Proposal(session_id, start, len(items), len(found))
+            proposal = Proposal(session_id, start, end, len(found))
         except Exception as error:  # noqa: BLE001 - the pod tells of it
-            proposal = Proposal(session_id, start, len(items), 0, error)
+            proposal = Proposal(session_id, start, start or 0, 0, error)
         try:
             accepted = await message.propose(proposal)
         except pykka.ActorDeadError:  # the pod has stopped meanwhile: it is read again when it is resumed
@@ -91,11 +95,26 @@ class ExtractionActor(AsyncActor):
             await asyncio.to_thread(staged.unlink, missing_ok=True)
 
 
-async def _found(job: Extract, items: list[Item]) -> Extracted:
+async def _read(job: Extract, items: list[Item], start: int) -> tuple[Extracted, int]:
+    """What is found in the first portion of ``items`` and up to where that goes. Where the model has no
+    room for it, a smaller one is read; the pod has the rest read by another extraction.
+    """
+    budget = job.budget
+    while True:
+        count = await asyncio.to_thread(portion, items, budget)
+        try:
+            return await _found(job, items[:count], budget), start + count
+        except ModelError as error:
+            if error.kind != "context_overflow" or budget <= LEAST_SUMMARISER_TOKENS:
+                raise
+            budget = max(LEAST_SUMMARISER_TOKENS, budget // 2)
+
+
+async def _found(job: Extract, items: list[Item], budget: int) -> Extracted:
     """What the worker notes; nothing where it calls no tool, which is an answer as well."""
     desk = _Desk()
     toolbox = Toolbox([tool(desk.write_extracted)])
-    request = await asyncio.to_thread(extractor_request, items)
+    request = await asyncio.to_thread(extractor_request, items, budget)
     told: list[Item] = [UserItem.of(request)]
     for _ in range(_MOST_STEPS):
         answer = await job.spending.ask(

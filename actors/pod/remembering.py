@@ -8,7 +8,9 @@ from typing import Any
 
 from pykka._envelope import Envelope
 
-from actors.compaction.policy import extraction_due
+from actors.compaction.extract import EXTRACTOR_PROMPT, EXTRACTOR_TOKENS
+from actors.compaction.policy import extraction_due, summariser_budget
+from actors.compaction.tokens import text_tokens
 from actors.pod.compacting import CompactingActor
 from actors.pod.memory import Extract, ExtractionActor, Proposal
 from actors.pod.spending import Spending, Spent
@@ -20,6 +22,8 @@ from protocol.events import ExtractDone, ExtractFailed, ExtractStart
 
 #: Automatic extractions are left out after failures in a row: 1, 2, 4 … up to this many.
 MOST_LEFT_OUT = 32
+#: What is left free for the notes of an extraction, in tokens.
+EXTRACT_TOKENS = 1000
 #: How long a stop and a compaction wait for an extraction that is under way, in seconds.
 JOB_GRACE = 5.0
 
@@ -104,6 +108,7 @@ class RememberingActor(CompactingActor):
         job.actor_ref.tell(
             Extract(
                 self._head,
+                self._reading_budget(),
                 spending,
                 parts.manifest.model.model_id,
                 parts.tools.context(parts.name),
@@ -111,6 +116,13 @@ class RememberingActor(CompactingActor):
                 self._propose,
             )
         )
+
+    def _reading_budget(self) -> int:
+        """The tokens of history that an extraction is given at once, as we estimate them."""
+        window = self._parts.limits.context_window
+        density = self._context.density() or self._density
+        known = None if window is None else int(window / density)
+        return min(EXTRACTOR_TOKENS, summariser_budget(known, EXTRACT_TOKENS, text_tokens(EXTRACTOR_PROMPT)))
 
     def _propose(self, proposal: Proposal) -> AsyncFuture[bool]:
         """Bring a proposal to this pod's mailbox."""

@@ -12,7 +12,9 @@ from actors.llm.base import Block, Request
 from actors.llm.scripted import call, say
 from actors.pod.handle import Pod
 from actors.system import PodSystem
+from protocol.errors import ModelError
 from protocol.events import CompactDone, Event, ExtractDone, ExtractFailed, ExtractStart
+from protocol.items import UserItem
 from protocol.manifest import PodManifest
 
 KINDS = [ExtractStart, ExtractDone, ExtractFailed, CompactDone]
@@ -143,3 +145,45 @@ def test_a_job_that_a_stop_gives_up_is_told_as_failed(monkeypatch: pytest.Monkey
         client.gate.release()
 
     played(play)
+
+
+class Small:
+    """A model with little room; keeps what it could read of the history."""
+
+    model = "small"
+
+    def __init__(self, room: int) -> None:
+        self._room = room
+        self.read: list[str] = []
+
+    async def stream(self, request: Request) -> AsyncIterator[Block]:
+        text = request.items[0].text
+        if request.tools and len(text) > 4 * self._room:
+            raise ModelError("too long", kind="context_overflow")
+        if request.tools:
+            self.read.append(text)
+        async for block in say("nothing of note").stream():
+            yield block
+
+
+@pytest.mark.parametrize("settings", [{}, {"context_window": 4096}])
+def test_what_a_small_model_cannot_read_at_once_is_read_in_portions_and_none_is_skipped(
+    settings: dict[str, int],
+) -> None:
+    async def main() -> None:
+        client = Small(2000)
+        manifest = PodManifest.of(name="p", extract_threshold=1, schedule="manual", **settings)
+        async with PodSystem() as system:
+            pod = await system.spawn(manifest, client=client)
+            for number in range(100):
+                await pod.push_item(UserItem.of(f"fact {number}. " + "x" * 300))
+            with pod.subscribe([ExtractDone]) as told:
+                await pod.try_post_run_extract()
+                pointers = [event.pointer for event in told.drain()]  # type: ignore[attr-defined]
+            assert pointers == sorted(set(pointers))
+            assert pointers[-1] == (await pod.describe()).extract_pointer == 100
+            assert len(pointers) > 3
+            text = "\n".join(client.read)
+            assert all(text.count(f"fact {number}. ") == 1 for number in range(100))
+
+    asyncio.run(main())
