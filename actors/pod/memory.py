@@ -85,7 +85,7 @@ class ExtractionActor(AsyncActor):
                 record = Staged(session_id, start or 0, end, found)
                 staged = await asyncio.to_thread(_stage, message.folder, record)
             proposal = Proposal(session_id, start, end, len(found))
-        except Exception as error:  # noqa: BLE001 - the pod tells of it
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a client throws, the pod tells of it
             proposal = Proposal(session_id, start, start or 0, 0, error)
         try:
             accepted = await message.propose(proposal)

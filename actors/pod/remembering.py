@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
+from pykka import ActorDeadError
 from pykka._envelope import Envelope
 
 from actors.compaction.extract import EXTRACTOR_PROMPT, EXTRACTOR_TOKENS
@@ -164,7 +166,8 @@ class RememberingActor(CompactingActor):
         job, self._job = self._job, None
         spending, self._job_spending = self._job_spending, None
         if job is not None:
-            job.stop()
+            with contextlib.suppress(ActorDeadError):  # something that is no Exception has ended it
+                job.stop()
         if spending is None:
             return Spent()
         self._count_worker(spending)

@@ -1,4 +1,4 @@
-"""Compaction events under any summariser, any server and cancels at any moment: live and as the log replays them."""
+"""Compaction and extraction under any model, any server and cancels at any moment: live and as the log replays it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,17 @@ from actors.sessions.repair import check
 from actors.sessions.store import MemoryStore
 from actors.system import PodSystem
 from protocol.errors import ModelError, PolypodError
-from protocol.events import CompactDone, CompactFailed, CompactStart, DurableEvent, Event, SystemMessage
+from protocol.events import (
+    CompactDone,
+    CompactFailed,
+    CompactStart,
+    DurableEvent,
+    Event,
+    ExtractDone,
+    ExtractFailed,
+    ExtractStart,
+    SystemMessage,
+)
 from protocol.items import AssistantItem, Item, SystemItem, ToolResult, UserItem
 from protocol.manifest import PodManifest
 
@@ -47,6 +57,15 @@ SUMMARISES: list[Callable[[], Reply | Exception]] = [
     lambda: REFUSED,
     lambda: RuntimeError("a client's own"),
 ]
+#: And with one of its extractor.
+EXTRACTS: list[Callable[[], Reply | Exception]] = [
+    lambda: say("nothing of note"),
+    lambda: call("write_extracted", {}, id=f"c{next(_ids)}", input_tokens=10),
+    lambda: call("write_extracted", {"wrong": 1}, id=f"c{next(_ids)}"),
+    lambda: OVERFLOW,
+    lambda: REFUSED,
+    lambda: RuntimeError("a client's own"),
+]
 _ids = itertools.count()
 
 
@@ -62,20 +81,20 @@ class Chaos:
         self.words = ""
 
     async def stream(self, request: Request) -> AsyncIterator[Block]:
-        summarises = any(each.name == "write_summary" for each in request.tools)
+        worker = next((each.name for each in request.tools if each.name.startswith("write_")), None)
         items = list(request.items)
         check_whole(items)
-        if not summarises:
+        if worker is None:
             newest = next((each for each in reversed(items) if isinstance(each, UserItem)), None)
             assert newest is not None
             assert newest.text == self.words, "the newest words of the user are shown as they were said"
         mood, hold = (0, False) if self.calm else next(self._moods, (0, False))
         if hold and not self.calm:
             await self.gate.acquire()
-        if summarises and mood == 0 and not isinstance(items[-1], UserItem):
+        if worker is not None and mood < 2 and not isinstance(items[-1], UserItem):
             reply: Reply | Exception = say("done")
         else:
-            choices = SUMMARISES if summarises else ANSWERS
+            choices = {"write_summary": SUMMARISES, "write_extracted": EXTRACTS}.get(worker or "", ANSWERS)
             reply = choices[mood % len(choices)]()
         if isinstance(reply, Exception):
             raise reply
@@ -125,6 +144,25 @@ def check_order(events: Sequence[Event]) -> None:
     assert start is None, "a compaction never ended"
 
 
+def check_jobs(events: Sequence[Event]) -> None:
+    """One extraction at a time, each with one end; its pointer only moves on within a session."""
+    started: ExtractStart | None = None
+    read: dict[str, int] = {}
+    for event in events:
+        if isinstance(event, ExtractStart):
+            assert started is None
+            started = event
+        elif isinstance(event, ExtractDone):
+            assert started is not None
+            assert event.pointer > read.get(event.session_id, 0) == (started.pointer or 0)
+            read[event.session_id] = event.pointer
+            started = None
+        elif isinstance(event, ExtractFailed):
+            assert started is not None
+            started = None
+    assert started is None
+
+
 #: The commands there are; ``words`` of a run are the newest there are when its request is made.
 COMMANDS: dict[str, Callable[[Pod, str], Any]] = {
     "run": lambda pod, words: pod.run(words),
@@ -132,6 +170,7 @@ COMMANDS: dict[str, Callable[[Pod, str], Any]] = {
     "cancel": lambda pod, _: pod.cancel(),
     "compact": lambda pod, _: pod.compact(),
     "due": lambda pod, _: pod.try_pre_run_compact(),
+    "remember": lambda pod, _: pod.spawn_memory_jobs(),
 }
 
 
@@ -160,6 +199,8 @@ LIMITS: list[dict[str, int]] = [
     {"compact_request_threshold": 80, "compact_retained_tokens": 0},
     {"compact_threshold": 500, "compact_request_threshold": 1000, "compact_retained_tokens": 100},
     {"context_window": 1000},
+    {"extract_threshold": 1},
+    {"extract_threshold": 200, "compact_threshold": 500, "compact_retained_tokens": 0},
 ]
 
 
@@ -181,12 +222,16 @@ async def play(plan: list[tuple[str, int]], drawn: list[tuple[int, bool]], wante
                     await asyncio.sleep(0)
             client.calm = True
             await answered(asked, client)
+            await answered([pod.wait_for_memory_jobs()], client)
             history = await pod.history()
             live = told.drain()
         with system.subscribe("p", since=0) as again:
             replayed = [event for event in again.drain() if event.durable]
-        check_order(live)
-        check_order(replayed)
+        for events in (live, replayed):
+            check_order(events)
+            check_jobs(events)
+        described = await pod.describe()
+        assert (described.extract_pointer or 0) <= len(history)
         durable = [event for event in live if isinstance(event, DurableEvent)]
         assert durable == (replayed[-len(durable) :] if durable else [])
         check_whole(history)
@@ -195,7 +240,7 @@ async def play(plan: list[tuple[str, int]], drawn: list[tuple[int, bool]], wante
 
 @settings(max_examples=200)
 @given(steps, moods, st.sampled_from(LIMITS))
-def test_every_compaction_that_starts_ends_once_live_and_replayed(
+def test_every_compaction_and_extraction_that_starts_ends_once_live_and_replayed(
     plan: list[tuple[str, int]], drawn: list[tuple[int, bool]], wanted: dict[str, int]
 ) -> None:
     asyncio.run(asyncio.wait_for(play(plan, drawn, wanted), 20))

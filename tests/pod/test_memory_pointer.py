@@ -187,3 +187,27 @@ def test_what_a_small_model_cannot_read_at_once_is_read_in_portions_and_none_is_
             assert all(text.count(f"fact {number}. ") == 1 for number in range(100))
 
     asyncio.run(main())
+
+
+class Exit(Slow):
+    """Ends the interpreter in an extraction, as far as it is let."""
+
+    async def stream(self, request: Request) -> AsyncIterator[Block]:
+        if any(tool.name == "write_extracted" for tool in request.tools):
+            raise SystemExit(1)
+        async for block in super().stream(request):
+            yield block
+
+
+def test_a_client_that_exits_the_interpreter_ends_nothing_but_the_job() -> None:
+    async def main() -> None:
+        manifest = PodManifest.of(name="p", extract_threshold=1, schedule="manual")
+        async with PodSystem() as system:
+            pod = await system.spawn(manifest, client=Exit())
+            await pod.run("1")
+            with pod.subscribe(KINDS) as told:
+                await pod.try_post_run_extract()
+                assert names(told.drain()) == ["ExtractStart", "ExtractFailed"]
+            assert (await pod.run("2")).text == "answer"
+
+    asyncio.run(main())
