@@ -76,6 +76,7 @@ class PodSystem:
         self.passivate_after = passivate_after
         self._sweep: Sweep | None = None
         self._bus = Bus()
+        self._subscribed = self._subscription  # one bound method for all handles
         self._pods: dict[str, Pod] = {}
         self._next_number: dict[str, int] = {}
         self._mailroom: Mailroom | None = None
@@ -246,7 +247,7 @@ class PodSystem:
                 future.set_exception(error)
 
         actor = PodActor.make(mailroom, self, parts, find, started)
-        pod = self._pods[name] = Pod(name, actor.actor_ref, self._subscription)
+        pod = self._pods[name] = Pod(name, actor.actor_ref, self._subscribed)
         if self._sweep is not None:
             actor.sweep = self._sweep
             self._sweep.watch(actor)

@@ -49,6 +49,7 @@ class Assembly:
     ) -> None:
         self._store = store
         self._bus = bus
+        self._publish = bus.publish  # one bound method for all pods
         self._outputs = outputs
         self._on_conflict = on_conflict
         self._prices = prices
@@ -77,7 +78,7 @@ class Assembly:
             tools=runner,
             tasks=self._desk(name, head) if runner.keeps_tasks else None,
             bus=self._bus,
-            log=SessionLog(self._store, name, head, self._bus.publish),
+            log=SessionLog(self._store, name, head, self._publish),
             store=self._store,
             opening=self._opened_with(manifest),
             limits=self._limits_of(manifest),
