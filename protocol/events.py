@@ -189,6 +189,39 @@ class ExtractFailed(DurableEvent, frozen=True, gc=False, kw_only=True):
     cost: float | None = None
 
 
+class ConsolidateStart(DurableEvent, frozen=True, gc=False, kw_only=True):
+    """A detached memory job began to work ``files`` staged files (``size`` bytes) into lasting memory."""
+
+    files: int
+    size: int
+
+
+class ConsolidateDone(DurableEvent, frozen=True, gc=False, kw_only=True):
+    """What ``files`` staged files held is kept in lasting memory, in ``notes`` notes that are new or
+    changed; ``mechanical`` where no model took part. ``usage`` and ``cost`` as of ExtractDone.
+    """
+
+    counts_usage: ClassVar[bool] = True
+
+    files: int
+    notes: int
+    mechanical: bool = False
+    usage: Usage | None = None
+    cost: float | None = None
+
+
+class ConsolidateFailed(DurableEvent, frozen=True, gc=False, kw_only=True):
+    """A consolidation failed or wrote nothing; all that was staged is kept. ``usage`` and ``cost`` as of
+    ExtractDone.
+    """
+
+    counts_usage: ClassVar[bool] = True
+
+    error: Failure
+    usage: Usage | None = None
+    cost: float | None = None
+
+
 class SessionForked(DurableEvent, frozen=True, gc=False, kw_only=True):
     """``new_session_id`` branches off this session after the entry with hash ``at_hash``."""
 
@@ -337,6 +370,9 @@ DURABLE_EVENTS: tuple[type[DurableEvent], ...] = (
     ExtractStart,
     ExtractDone,
     ExtractFailed,
+    ConsolidateStart,
+    ConsolidateDone,
+    ConsolidateFailed,
     SessionForked,
     ApprovalRequested,
     ApprovalResolved,

@@ -15,6 +15,7 @@ from actors.llm.base import LLMClient
 from actors.llm.prices import Prices, cost
 from actors.pod.budget import Budget, Totals
 from actors.pod.calls import ToolRunner
+from actors.pod.lasting import LastingMemory
 from actors.pod.models import Models, label
 from actors.pod.parts import PodParts
 from actors.pod.tasks import TASK_TOOLS, TASKS, TaskDesk, TaskStore
@@ -23,6 +24,7 @@ from actors.sessions.head import SessionHead, new_session_id
 from actors.sessions.log import SessionLog
 from actors.sessions.store import SessionStore
 from actors.tools.base import Tool, Toolbox
+from actors.tools.memory import MEMORY
 from protocol.errors import BudgetError
 from protocol.manifest import BudgetSection, ModelSection, PodManifest
 from protocol.usage import Usage
@@ -45,7 +47,7 @@ class Assembly:
         outputs: Path | None,
         on_conflict: Literal["fork", "refuse"],
         prices: Prices,
-        staging: Path | None,
+        memory: LastingMemory,
     ) -> None:
         self._store = store
         self._bus = bus
@@ -53,7 +55,7 @@ class Assembly:
         self._outputs = outputs
         self._on_conflict = on_conflict
         self._prices = prices
-        self._staging = staging
+        self._memory = memory
         self.models = Models()
         self.totals = Totals()
         self._opening: tuple[PodManifest, Raw] | None = None
@@ -83,7 +85,7 @@ class Assembly:
             opening=self._opened_with(manifest),
             limits=self._limits_of(manifest),
             on_conflict=self._on_conflict,
-            staging=self._staging,
+            memory=self._memory,
             price=price,
             totals=self.totals,
             budget=self._budget_of(manifest, price),
@@ -94,7 +96,8 @@ class Assembly:
         if last is None or last[0] is not manifest or last[1] != tools:
             chosen: Iterable[Any] = (*_builtin(manifest.tools.builtin), *tools)
             toolbox = Toolbox(chosen, output_cap=manifest.tools.output_cap, keep_in=self._outputs)
-            last = self._tools = (manifest, tools, ToolRunner(toolbox, manifest, {TASKS: self._task_list}))
+            extras = {TASKS: self._task_list, MEMORY: self._memory.search}
+            last = self._tools = (manifest, tools, ToolRunner(toolbox, manifest, extras))
         return last[2]
 
     def _desk(self, name: str, head: SessionHead) -> TaskDesk:

@@ -97,7 +97,7 @@ def test_a_compaction_in_mid_run_waits_for_the_job_too() -> None:
 def test_a_late_extraction_does_not_write_its_pointer_into_the_new_session(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("actors.pod.remembering.JOB_GRACE", 0.01)
+    monkeypatch.setattr("actors.pod.extracting.JOB_GRACE", 0.01)
 
     async def play(pod: Pod, events: Any, client: Slow) -> None:
         await pod.run("1")
