@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from bench import run
+from actors import PodManifest
+from bench import run, run_setup
 from bench.__main__ import main
 from bench.catalogue import claim, names
 from bench.child import measured
@@ -105,3 +106,9 @@ def test_the_command_prints_json_lines_and_keeps_and_compares_them(tmp_path):
     assert kept.read_text() == done.stdout
     assert chart.read_text().startswith("<svg")
     assert main(["--compare", str(kept), str(kept)]) == 0
+
+
+def test_a_set_up_of_ones_own_is_measured_from_a_program():
+    result = run_setup(PodManifest.of(model="offline"), turns=3, pods=2, warmup=0)
+    assert (result.model, result.pods, result.turns, result.errors) == ("offline", 2, 3, [])
+    assert result.tokens_per_second is not None
