@@ -36,7 +36,7 @@ def test_durations_read_as_people_say_them(duration: float, said: str):
     [(0, "0.00 us"), (42.13e-6, "42.1 us"), (0.9996e-3, "1.00 ms"), (0.1234, "123 ms"), (75.25, "75.2 s")],
 )
 def test_short_durations_keep_three_digits(duration: float, said: str):
-    assert brief(duration) == said
+    assert words.brief(duration) == said
 
 
 @pytest.mark.parametrize(
