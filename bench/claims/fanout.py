@@ -93,6 +93,33 @@ def deques(events: int) -> list[Reading]:
     return [watch.rate("deliveries", sum(map(len, read)))]
 
 
+async def _queued(chunks: int) -> list[Reading]:
+    seen = 0
+
+    async def follow(queue: asyncio.Queue[TextDelta | None]) -> None:
+        nonlocal seen
+        while await queue.get() is not None:
+            seen += 1
+
+    queues: list[asyncio.Queue[TextDelta | None]] = [asyncio.Queue() for _ in range(_SUBSCRIBERS)]
+    readers = [asyncio.create_task(follow(queue)) for queue in queues]
+    with Stopwatch() as watch:
+        for _ in range(chunks):
+            for queue in queues:
+                queue.put_nowait(_EVENT)
+        for queue in queues:
+            queue.put_nowait(None)
+        await asyncio.gather(*readers)
+    assert seen == chunks * _SUBSCRIBERS
+    return [watch.rate("deliveries", seen)]
+
+
+@CLAIM.case("of a run, read as it goes", by="asyncio queues", kind="floor", full=2000, quick=500)
+def queued(chunks: int) -> list[Reading]:
+    """A hundred asyncio queues, each put to and read by a task."""
+    return asyncio.run(_queued(chunks))
+
+
 class _Reader(pykka.ThreadingActor):
     """A subscriber on a thread of its own."""
 

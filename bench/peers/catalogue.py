@@ -53,15 +53,24 @@ class Peer(Struct, frozen=True):
 
 
 _TURN, _THOUSAND = "one pod", "1000 pods at once"
-_ONE, _MANY = "process, one session", "process, 64 sessions at once"
-_STREAMS = tuple(f"{number} at once, chunk by chunk" for number in (1, 64, 512))
+_GROWTH = "a session of 1,000 turns"
+_STREAMS = (*(f"{number} at once, chunk by chunk" for number in (1, 64, 512)), "64 at once, all in one burst")
 
 
 def _streams(by: str) -> tuple[PeerCase, ...]:
-    sizes = ((40, 10), (128, 64), (512, 512))
+    sizes = ((40, 10), (128, 64), (512, 512), (128, 64))
     return tuple(
         PeerCase("http", case, by, full, quick, 1)
         for case, (full, quick) in zip(_STREAMS, sizes, strict=True)
+    )
+
+
+def _durable(by: str, one: int, each: int) -> tuple[PeerCase, ...]:
+    """Both durabilities: with an fsync a commit, as the others come, and without."""
+    return tuple(
+        PeerCase("durable", f"{mode}, {sessions}", by, full, max(1, full // 3))
+        for mode in ("process", "power")
+        for sessions, full in (("one session", one), ("64 sessions at once", each))
     )
 
 
@@ -93,8 +102,8 @@ PEERS = (
             PeerCase("turn", _THOUSAND, "openai-agents", 1_000, 1_000, 1),
             PeerCase("tool", "async tool", "openai-agents", 200, 50),
             *_streams("openai-agents"),
-            PeerCase("durable", _ONE, "openai-agents", 200, 50),
-            PeerCase("durable", _MANY, "openai-agents", 5, 2),
+            *_durable("openai-agents", 200, 5),
+            PeerCase("durable", _GROWTH, "openai-agents", 1_000, 200, 1),
             PeerCase("history", "model in memory", "openai-agents", 10, 3),
             PeerCase("restore", "10,000 items", "openai-agents", 10_000, 10_000),
         ),
@@ -108,10 +117,9 @@ PEERS = (
             PeerCase("turn", _THOUSAND, "langgraph", 1_000, 1_000, 1),
             PeerCase("tool", "async tool", "langgraph", 200, 50),
             *_streams("langgraph"),
-            PeerCase("durable", _ONE, "langgraph, sync", 100, 30),
-            PeerCase("durable", _ONE, "langgraph, at exit", 100, 30),
-            PeerCase("durable", _MANY, "langgraph, sync", 3, 1),
-            PeerCase("durable", _MANY, "langgraph, at exit", 3, 1),
+            *_durable("langgraph, sync", 100, 3),
+            *_durable("langgraph, at exit", 100, 3),
+            PeerCase("durable", _GROWTH, "langgraph, at exit", 1_000, 200, 1),
             PeerCase("history", "model in memory", "langgraph", 10, 3),
             PeerCase("restore", "10,000 items", "langgraph", 10_000, 10_000),
         ),

@@ -16,8 +16,17 @@ from bench.peers.catalogue import PEERS
 from bench.root import ROOT
 from bench.running import run_jobs
 
-#: Cases that would move this process to other cores, and HTTP with many streams: left to real runs.
-SLOW = ("another thread", "64 at once", "512 at once", "1000 pods", "paced")
+#: Cases that would move this process to other cores, or that are long: left to real runs.
+SLOW = (
+    "another thread",
+    "64 at once",
+    "512 at once",
+    "1000 pods",
+    "paced",
+    "100,000 items",
+    "256 streams",
+    "512 streams",
+)
 READINGS = '[{"metric":"time","unit":"s","value":2.0}]'
 CASES = [
     (name, case.by, case.name)

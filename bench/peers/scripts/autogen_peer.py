@@ -24,7 +24,20 @@ from autogen_core.models import (
     UserMessage,
 )
 from autogen_ext.models.openai import OpenAIChatCompletionClient
-from harness import ANSWER, CHUNKS, QUESTION, TURNS, Stopwatch, imported, main, reading, rss, server, timed
+from harness import (
+    ANSWER,
+    CHUNKS,
+    QUESTION,
+    TURNS,
+    Stopwatch,
+    imported,
+    main,
+    reading,
+    rss,
+    server,
+    streams,
+    timed,
+)
 from openai import DefaultAioHttpClient
 
 INFO = {
@@ -200,7 +213,7 @@ async def _history(turns):
     return [watch.each("time of a turn", turns)]
 
 
-def _http(at_once):
+def _http(at_once, rhythm="each"):
     async def work(url, count):
         client = OpenAIChatCompletionClient(
             model="bench",
@@ -226,7 +239,7 @@ def _http(at_once):
         return told
 
     def measure(count):
-        with server() as url:
+        with server(rhythm) as url:
             return asyncio.run(work(url, count))
 
     return measure
@@ -244,6 +257,6 @@ main(
         "tool/async tool/autogen-agentchat, no session": lambda n: asyncio.run(_tool(n)),
         "fanout/of one pod/autogen-core": lambda n: asyncio.run(_publish(n, 100, "deliveries")),
         "history/model in memory/autogen-agentchat, no session": lambda n: asyncio.run(_history(n)),
-        **{f"http/{n} at once, chunk by chunk/autogen-agentchat, no session": _http(n) for n in (1, 64, 512)},
+        **streams("autogen-agentchat, no session", _http),
     }
 )
