@@ -53,27 +53,21 @@ def _change(old: Row, new: Row | None) -> Change:
     pace = old.pace / new.pace if old.pace and new.pace and old.clock is not None else 1.0
     scale = 1 / pace if old.unit == "/s" else pace
     times = new.value.median * scale / old.value.median if old.value.median else None
-    return Change(*old.key, _verdict(old, new, times, scale), old, new, times)
-
-
-def _verdict(old: Row, new: Row, times: float | None, scale: float) -> Verdict:
-    if times is not None and abs(times - 1) < LEAST_CHANGE:
-        return "same"
-    moved = _moved(old.value, new.value, len(old.repeats), len(new.repeats), scale)
+    moved = _moved(old.value, new.value, old, new, scale)
     if old.clock == "wall" and old.other is not None and new.other is not None:
-        moved = moved and _moved(old.other, new.other, len(old.repeats), len(new.repeats), scale)
-    if not moved:
-        return "same"
-    more = new.value.median * scale > old.value.median
-    return "better" if more == (old.unit == "/s") else "worse"
+        moved = moved if moved == _moved(old.other, new.other, old, new, scale) else 0
+    verdict: Verdict = "same" if not moved else "better" if (moved > 0) == (old.unit == "/s") else "worse"
+    return Change(*old.key, verdict, old, new, times)
 
 
-def _moved(old: Spread, new: Spread, repeats_old: int, repeats_new: int, scale: float) -> bool:
-    """Whether two spreads are apart, with what noise they may not have shown."""
+def _moved(before: Spread, after: Spread, old: Row, new: Row, scale: float) -> int:
+    """Up (1), down (-1) or neither (0), beyond the noise that was seen and what may not have been."""
+    if before.median and abs(after.median * scale / before.median - 1) < LEAST_CHANGE:
+        return 0
+    low, high = _range(before, len(old.repeats), 0.0)
     unsure = _UNSURE[1] if abs(scale - 1) > LEAST_CHANGE else 0.0
-    low, high = _range(old, repeats_old, 0.0)
-    new_low, new_high = _range(new, repeats_new, unsure)
-    return new_low * scale > high or new_high * scale < low
+    new_low, new_high = _range(after, len(new.repeats), unsure)
+    return 1 if new_low * scale > high else -1 if new_high * scale < low else 0
 
 
 def _range(value: Spread, repeats: int, unsure: float) -> tuple[float, float]:

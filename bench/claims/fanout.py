@@ -45,7 +45,7 @@ def _published(pod: str | None, events: int) -> list[Reading]:
             bus.publish(_EVENT)
         seen = sum(len(subscription.drain()) for subscription in subscriptions)
     assert seen == events * _SUBSCRIBERS
-    return [watch.rate("deliveries", seen)]
+    return [watch.rate("deliveries", seen, "cpu")]
 
 
 @CLAIM.case("of a run, read as it goes", full=2000, quick=500)
@@ -73,7 +73,7 @@ async def _followed(chunks: int) -> list[Reading]:
                 events.close()
             await asyncio.gather(*readers)
     assert seen >= chunks * _SUBSCRIBERS
-    return [watch.rate("deliveries", seen)]
+    return [watch.rate("deliveries", seen, "cpu")]
 
 
 @CLAIM.case("of one pod", by="deques", kind="floor", full=5000, quick=1000)
@@ -111,7 +111,7 @@ async def _queued(chunks: int) -> list[Reading]:
             queue.put_nowait(None)
         await asyncio.gather(*readers)
     assert seen == chunks * _SUBSCRIBERS
-    return [watch.rate("deliveries", seen)]
+    return [watch.rate("deliveries", seen, "cpu")]
 
 
 @CLAIM.case("of a run, read as it goes", by="asyncio queues", kind="floor", full=2000, quick=500)
@@ -145,4 +145,4 @@ def pykka_threads(events: int) -> list[Reading]:
                 reader.tell(_EVENT)
         done.wait()
     pykka.ActorRegistry.stop_all()
-    return [watch.rate("deliveries", events * _SUBSCRIBERS)]
+    return [watch.rate("deliveries", events * _SUBSCRIBERS, "cpu")]

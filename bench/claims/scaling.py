@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
 import tempfile
+import time
 from typing import Any
 
 from actors.pod.handle import Pod
@@ -98,3 +100,63 @@ def _add_history(length: int) -> None:
 
 for _number in (10, 100, 1_000, 10_000, 100_000):
     _add_history(_number)
+
+
+# -- processes -------------------------------------------------------------------------------------
+
+_PODS_EACH = 32
+
+
+async def _durable_turns(store: str, turns: int, ready: Any) -> float:
+    """The processor seconds of a process whose pods have so many turns each, once all are ready."""
+    turning = Stopwatch()
+    async with PodSystem(store) as system:
+        client, wanted = Parrot(), manifest()
+        pods: list[Pod] = [await system.spawn(wanted, client=client) for _ in range(_PODS_EACH)]
+
+        async def runs(pod: Pod, count: int) -> None:
+            for _ in range(count):
+                await pod.run("What is the answer?")
+
+        await asyncio.gather(*(runs(pod, 1) for pod in pods))
+        ready.wait()
+        with turning:
+            await asyncio.gather(*(runs(pod, turns) for pod in pods))
+    return turning.cpu
+
+
+def _one_process(store: str, turns: int, ready: Any, told: Any) -> None:
+    """The work of one process; its pods' sessions are its own, the file is everybody's."""
+    told.put(asyncio.run(_durable_turns(store, turns, ready)))
+
+
+def _on_one_file(processes: int, turns: int) -> list[Reading]:
+    spawning = multiprocessing.get_context("spawn")
+    ready, told = spawning.Barrier(processes + 1), spawning.Queue()
+    with tempfile.TemporaryDirectory(prefix="polypod-bench-") as folder:
+        started = [
+            spawning.Process(target=_one_process, args=(f"sqlite:{folder}/pods.db", turns, ready, told))
+            for _ in range(processes)
+        ]
+        for process in started:
+            process.start()
+        ready.wait()
+        began = time.perf_counter()
+        cpu = sum(told.get() for _ in started)
+        wall = time.perf_counter() - began
+        for process in started:
+            process.join()
+    done = processes * _PODS_EACH * turns
+    return [Reading("turns", "/s", done / wall, "wall"), Reading("time of a turn", "s", cpu / done, "cpu")]
+
+
+def _add_processes(number: int) -> None:
+    def measure(turns: int) -> list[Reading]:
+        return _on_one_file(number, turns)
+
+    words = "1 process" if number == 1 else f"{number} processes"
+    CLAIM.case(f"{words} on one file", full=200, quick=50, tiny=1, rounds=1, warm_up=1)(measure)
+
+
+for _number in (1, 2, 4):
+    _add_processes(_number)

@@ -140,7 +140,7 @@ async def _start(count):
             await runtime.try_get_underlying_agent_instance(AgentId("pod", str(number)), Answering)
     after = rss()
     return [
-        starting.rate("starts", count),
+        starting.rate("starts", count, "cpu"),
         reading("memory each", "B", (after - before) / count),
         reading("memory of the process", "B", after),
     ]
@@ -156,7 +156,7 @@ async def _ask(count, client=None):
     await runtime.stop()
     if client is not None:
         return [watch.each("time of a turn", count)]
-    return [watch.rate("asks", count)]
+    return [watch.rate("asks", count, "cpu")]
 
 
 async def _publish(events, subscribers, metric):
@@ -171,7 +171,7 @@ async def _publish(events, subscribers, metric):
             await runtime.publish_message(Words("token"), TopicId("events", "bench"))
         await runtime.stop_when_idle()
     assert Counting.seen == events * subscribers
-    return [watch.rate(metric, events * subscribers)]
+    return [watch.rate(metric, events * subscribers, "cpu")]
 
 
 async def _turns(count):

@@ -44,9 +44,11 @@ class Stopwatch:
         """Processor time of each, with the time on the wall beside it."""
         return reading(metric, "s", self.cpu / count, "cpu", self.wall / count)
 
-    def rate(self, metric: str, count: int) -> Reading:
-        """Operations in a second on the wall, and in a second of the processor."""
-        return reading(metric, "/s", count / self.wall, "wall", count / self.cpu)
+    def rate(self, metric: str, count: int, clock: str = "wall") -> Reading:
+        """Operations in a second of one clock, and in a second of the other."""
+        wall, cpu = count / self.wall, count / self.cpu
+        value, other = (wall, cpu) if clock == "wall" else (cpu, wall)
+        return reading(metric, "/s", value, clock, other)
 
 
 def reading(metric, unit, value, clock=None, other=None) -> Reading:

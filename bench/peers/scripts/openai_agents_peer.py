@@ -85,7 +85,7 @@ def _start(count):
         ]
     after = rss()
     return [
-        starting.rate("starts", len(kept)),
+        starting.rate("starts", len(kept), "cpu"),
         reading("memory each", "B", (after - before) / count),
         reading("memory of the process", "B", after),
     ]
@@ -126,7 +126,7 @@ class UnsyncedSession(SQLiteSession):
 
     @staticmethod
     def _configure_connection(conn):
-        SQLiteSession._configure_connection(conn)
+        SQLiteSession._configure_connection(conn)  # noqa: SLF001 - there is no public place for it
         conn.execute("PRAGMA synchronous = OFF")
 
 
