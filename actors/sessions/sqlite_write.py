@@ -33,10 +33,22 @@ class Held:
     """A session that this store may write to: its row, its claim and its durable head.
 
     ``writer`` is None for a session that is made for others; ``row`` until it is made. ``queued`` and
-    ``finished`` count the jobs of the writer thread, the one by the caller's thread, the other by it.
+    ``finished`` count the jobs of the writer thread, the one by the caller's thread, the other by it;
+    ``gathered`` those that wait for the end of the loop's turn.
     """
 
-    __slots__ = ("finished", "generation", "head", "pod", "queued", "row", "session_id", "since", "writer")
+    __slots__ = (
+        "finished",
+        "gathered",
+        "generation",
+        "head",
+        "pod",
+        "queued",
+        "row",
+        "session_id",
+        "since",
+        "writer",
+    )
 
     def __init__(self, session_id: str, pod: str, writer: str | None, since: float) -> None:
         self.session_id = session_id
@@ -46,7 +58,7 @@ class Held:
         self.generation = 1
         self.row: int | None = None
         self.head = Head(0, GENESIS)
-        self.queued = self.finished = 0
+        self.queued = self.finished = self.gathered = 0
 
 
 class Append(Job):
@@ -55,7 +67,7 @@ class Append(Job):
     __slots__ = ("after", "at", "batch", "held")
 
     def __init__(self, held: Held, after: Head, batch: Sequence[StoredEntry]) -> None:
-        super().__init__(sum([len(body) for _, _, body in batch]))
+        super().__init__(sum([len(entry.body) for entry in batch]))
         self.held = held
         self.after = after
         self.batch = batch
@@ -142,7 +154,7 @@ def _entries(jobs: Sequence[Append]) -> list[tuple[Any, ...]]:
     for job in jobs:
         held, at = job.held, job.at
         row, generation, writer = held.row, held.generation, held.writer
-        rows += [(row, generation, writer, seq, digest, body, at) for seq, digest, body in job.batch]
+        rows += [(row, generation, writer, each.seq, each.hash, each.body, at) for each in job.batch]
     return rows
 
 
