@@ -46,7 +46,7 @@ def claim_by_claim(
 ) -> Iterator[Report]:
     """The same as a report for each claim, as soon as that is measured."""
     claims = [catalogue.claim(name) for name in names or catalogue.names()]
-    opening = Report(machine.described(), effort, repeat, time.time(), [], [])
+    opening = Report(machine.described(with_peers=peers), effort, repeat, time.time(), [], [])
     for each in claims:
         rows, failed = run_jobs(jobs(each, effort, with_peers=peers), repeat, tell or _silent)
         yield msgspec.structs.replace(opening, rows=rows, failed=failed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import metadata
 from pathlib import Path
 
 from msgspec import Struct
@@ -137,6 +138,18 @@ PEERS = (
         ),
     ),
 )
+
+
+def versions() -> dict[str, str]:
+    """The versions of what the environments that are there were made of."""
+    return {
+        found.name: found.version
+        for peer in PEERS
+        for site in (VENVS / peer.name / "lib").glob("python*/site-packages")
+        for package in peer.packages
+        for found in metadata.distributions(name=package.partition("[")[0], path=[str(site)])
+        if peer.installed
+    }
 
 
 def cases(claim: str) -> list[tuple[Peer, PeerCase]]:

@@ -13,6 +13,7 @@ from bench.__main__ import main
 from bench.catalogue import claim, names
 from bench.child import measured
 from bench.jobs import Job, NotMeasured
+from bench.machine import described
 from bench.pace import pace
 from bench.peers.catalogue import PEERS
 from bench.root import ROOT
@@ -162,3 +163,15 @@ def test_each_claim_is_printed_and_kept_as_soon_as_it_is_measured(tmp_path):
 
 def test_the_pace_of_the_machine_is_a_time():
     assert 0 < pace() < 1
+
+
+def test_a_run_beside_peers_says_which_versions_they_have(tmp_path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("bench.peers.catalogue.VENVS", tmp_path)
+    assert described(with_peers=True) == described()
+    info = tmp_path / "langgraph" / "lib" / "python3.11" / "site-packages" / "langgraph-1.2.3.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: langgraph\nVersion: 1.2.3\n")
+    python = tmp_path / "langgraph" / "bin" / "python"
+    python.parent.mkdir()
+    python.touch()
+    assert described(with_peers=True).versions["langgraph"] == "1.2.3"
