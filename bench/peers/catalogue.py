@@ -81,7 +81,7 @@ PEERS = (
         ("autogen-core", "autogen-agentchat", "autogen-ext[openai]", "openai[aiohttp]"),
         (
             PeerCase("import", "import actors", "autogen-agentchat", 1, 1, 1),
-            PeerCase("start", "10k pods", "autogen-core", 10_000, 10_000, 1),
+            PeerCase("start", "10k pods", "autogen-core, no session", 10_000, 10_000, 1),
             PeerCase("mailbox", "in one loop", "autogen-core", 5_000, 1_000),
             PeerCase("mailbox", "in one loop, awaited", "autogen-core", 5_000, 1_000),
             PeerCase("turn", _TURN, "autogen-core, no session", 2_000, 500),
@@ -106,7 +106,7 @@ PEERS = (
             *_durable("openai-agents", 200, 5),
             PeerCase("durable", _GROWTH, "openai-agents", 1_000, 200, 1),
             PeerCase("history", "model in memory", "openai-agents", 10, 3),
-            PeerCase("restore", "10,000 items", "openai-agents", 10_000, 10_000),
+            PeerCase("restore", "10,000 items", "openai-agents, no chain", 10_000, 10_000),
         ),
     ),
     Peer(
@@ -122,7 +122,7 @@ PEERS = (
             *_durable("langgraph, at exit", 100, 3),
             PeerCase("durable", _GROWTH, "langgraph, at exit", 1_000, 200, 1),
             PeerCase("history", "model in memory", "langgraph", 10, 3),
-            PeerCase("restore", "10,000 items", "langgraph", 10_000, 10_000),
+            PeerCase("restore", "10,000 items", "langgraph, no chain", 10_000, 10_000),
         ),
     ),
     Peer(

@@ -223,7 +223,7 @@ main(
         },
         "durable/a session of 1,000 turns/langgraph, at exit": _growth("exit"),
         "history/model in memory/langgraph": lambda n: asyncio.run(_history(n)),
-        "restore/10,000 items/langgraph": lambda n: asyncio.run(_restore(n)),
+        "restore/10,000 items/langgraph, no chain": lambda n: asyncio.run(_restore(n)),
         **streams("langgraph", _http),
     }
 )

@@ -234,7 +234,7 @@ main(
         "durable/power, 64 sessions at once/openai-agents": _durable(64, SQLiteSession),
         "durable/a session of 1,000 turns/openai-agents": _growth,
         "history/model in memory/openai-agents": lambda n: asyncio.run(_history(n)),
-        "restore/10,000 items/openai-agents": lambda n: asyncio.run(_restore(n)),
+        "restore/10,000 items/openai-agents, no chain": lambda n: asyncio.run(_restore(n)),
         **streams("openai-agents", _http),
     }
 )
