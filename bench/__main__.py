@@ -12,7 +12,7 @@ from rich.text import Text
 from bench import catalogue, chart, markdown, table
 from bench.compare import compare
 from bench.results import Report, read_report
-from bench.running import run
+from bench.running import claim_by_claim, joined
 
 
 def _arguments(arguments: list[str] | None) -> argparse.Namespace:
@@ -26,7 +26,7 @@ def _arguments(arguments: list[str] | None) -> argparse.Namespace:
         "--quick", action="store_true", help="less work and fewer repeats: to see, not to quote"
     )
     parser.add_argument(
-        "--repeat", type=int, metavar="N", help="fresh processes for each case (default: 5, quick 2)"
+        "--repeat", type=int, metavar="N", help="fresh processes for each case (default: 5, quick 3)"
     )
     parser.add_argument("--peers", action="store_true", help="beside the other libraries that are installed")
     parser.add_argument("--list", action="store_true", help="list the claims and their cases")
@@ -46,7 +46,7 @@ def _arguments(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the bench; 0, or 2 for bad input."""
+    """Run the bench; 0, 2 for bad input, 130 where it was interrupted."""
     args = _arguments(arguments)
     console = Console(width=None if sys.stdout.isatty() else 160)
     try:
@@ -60,6 +60,9 @@ def main(arguments: list[str] | None = None) -> int:
         told = error.args[0] if isinstance(error, KeyError) else error
         print(f"bench: {told}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("bench: interrupted", file=sys.stderr)
+        return 130
     return 0
 
 
@@ -72,29 +75,42 @@ def _list(console: Console) -> None:
 
 
 def _measure(args: argparse.Namespace, console: Console) -> None:
-    repeat = args.repeat or (2 if args.quick else 5)
-    with Console(stderr=True).status("") as status:
-        report = run(
+    repeat = args.repeat or (3 if args.quick else 5)
+    with Console(stderr=True).status("") as status:  # shown at a terminal alone
+        parts: list[Report] = []
+        for part in claim_by_claim(
             args.names,
             effort="quick" if args.quick else "full",
             repeat=repeat,
             peers=args.peers,
             tell=lambda claim, case, turn: status.update(Text(f"{turn}/{repeat} {claim}: {case}")),
-        )
-    _keep(report, args)
-    if args.json:
-        sys.stdout.writelines(line.decode() + "\n" for line in report.lines())
-    else:
-        table.show(report, console)
-
-
-def _keep(report: Report, args: argparse.Namespace) -> None:
-    if args.save is not None:
-        args.save.write_bytes(b"\n".join(report.lines()) + b"\n")
+        ):
+            status.stop()
+            _part(part, args, console, first=not parts)
+            parts.append(part)
+            status.start()
+    report = joined(parts)
+    if not args.json:
+        table.show_end(report, console)
     if args.page is not None:
         args.page.write_text(markdown.page(report), encoding="utf-8")
     if args.chart is not None:
         args.chart.write_text(chart.drawn(report), encoding="utf-8")
+
+
+def _part(part: Report, args: argparse.Namespace, console: Console, *, first: bool) -> None:
+    """Show and keep a claim as soon as it is measured: who stops a long run has what there is."""
+    lines = b"".join(line + b"\n" for line in (part.lines() if first else part.body()))
+    if args.save is not None:
+        with args.save.open("wb" if first else "ab") as kept:
+            kept.write(lines)
+    if args.json:
+        sys.stdout.write(lines.decode())
+    else:
+        if first:
+            table.show_opening(part, console)
+        table.show_claims(part, console)
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

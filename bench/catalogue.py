@@ -22,6 +22,7 @@ _MODULES = {
     "memory": "bench.claims.memory",
     "sse": "bench.claims.sse",
     "compaction": "bench.claims.compaction",
+    "extraction": "bench.claims.extraction",
     "scaling": "bench.claims.scaling",
 }
 

@@ -9,8 +9,10 @@ from html import escape
 from bench import words
 from bench.results import Report, Row
 
-_LABELS = 400
-_WIDTH = 1040
+_LABELS = 480
+_WIDTH = 1200
+#: Right of the scale, for the number itself.
+_NUMBERS = 90
 _LINE = 26
 _TOP = 64
 #: The scale goes from a hundredth of the target to a hundred times it.
@@ -34,12 +36,12 @@ def drawn(report: Report) -> str:
 def _frame(height: int) -> Iterator[str]:
     yield '<text class="t" x="16" y="24">polypod, measured against its targets</text>'
     legend = (
-        ("ours", "polypod"),
-        ("floor", "floor: the least the same can cost"),
-        ("peer", "other libraries"),
+        ("ours", "polypod", 0),
+        ("floor", "floor: the least the same can cost", 90),
+        ("peer", "other libraries", 330),
     )
-    for number, (kind, text) in enumerate(legend):
-        x = _LABELS + number * 150
+    for kind, text, right in legend:
+        x = _LABELS + right
         yield f'<circle cx="{x}" cy="20" r="5" fill="{_COLOUR[kind]}"/>'
         yield f'<text class="q" x="{x + 10}" y="24">{text}</text>'
     for power in range(-int(_DECADES), int(_DECADES) + 1):
@@ -53,7 +55,7 @@ def _frame(height: int) -> Iterator[str]:
 def _x(cost: float) -> float:
     """Where a cost stands that is so many times the target."""
     power = max(-_DECADES, min(_DECADES, math.log10(max(cost, 1e-9))))
-    return _LABELS + (power + _DECADES) / (2 * _DECADES) * (_WIDTH - _LABELS - 30)
+    return _LABELS + (power + _DECADES) / (2 * _DECADES) * (_WIDTH - _LABELS - _NUMBERS - 30)
 
 
 def _cost(value: float, row: Row) -> float:
@@ -69,6 +71,8 @@ def _row(number: int, row: Row, report: Report) -> Iterator[str]:
     y = _TOP + _LINE * number + 14
     told = "" if row.target is None else f"({words.target(row.target, row.unit)})"
     yield f'<text x="16" y="{y + 4}">{escape(f"{row.claim}: {row.case}, {row.metric}")}</text>'
+    measured = words.number(row.value.median, row.unit)
+    yield f'<text x="{_WIDTH - 12}" y="{y + 4}" text-anchor="end">{measured}</text>'
     ends = sorted(_x(_cost(value, row)) for value in (row.value.low, row.value.high))
     for other in report.rows:
         if other.kind != "ours" and (other.claim, other.case, other.metric) == (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import statistics
 import sys
 from collections.abc import Iterable
@@ -19,7 +20,12 @@ def measured(case: Case, effort: Effort) -> list[Reading]:
     count = case.count(effort)
     case.measure(min(count, case.warm_up if case.warm_up is not None else max(1, count // 4)))
     rounds = 1 if effort == "tiny" else case.rounds
-    return medians(case.measure(count) for _ in range(rounds))
+    return medians(_round(case, count) for _ in range(rounds))
+
+
+def _round(case: Case, count: int) -> list[Reading]:
+    gc.collect()  # what the last round left is not for this one to clear away
+    return case.measure(count)
 
 
 def medians(rounds: Iterable[list[Reading]]) -> list[Reading]:

@@ -6,7 +6,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from bench.results import Report, Row
+from bench.results import Report, Row, Spread
 
 #: A difference below this share is no news, however steady both runs were.
 LEAST_CHANGE = 0.03
@@ -14,8 +14,14 @@ LEAST_CHANGE = 0.03
 Verdict = Literal["better", "worse", "same", "only in the first", "only in the second"]
 
 
+#: How much wider than its repeats a range is taken to be, in widths to either side: few show too little.
+_WIDER = {2: 1.0, 3: 0.5, 4: 0.25}
+#: What one repeat alone may be off by, and any number that was set right by the machine's pace.
+_UNSURE = 0.10, 0.05
+
+
 class Change(Struct, frozen=True):
-    """One row in two runs. ``times`` is the second median over the first."""
+    """One row in two runs. ``times`` is the second median over the first, at the pace of the first."""
 
     claim: str
     case: str
@@ -28,7 +34,12 @@ class Change(Struct, frozen=True):
 
 
 def compare(before: Report, after: Report) -> list[Change]:
-    """All rows of both runs; a change counts where the ranges of the repeats do not overlap."""
+    """All rows of both runs; a change counts where it is beyond the noise of both.
+
+    Ranges must not overlap, those of few repeats taken wider. What the clock on the wall says must show
+    on the processor's clock too. Where the machine ran at another pace in the second run, its times are
+    set right by that first.
+    """
     old = {row.key: row for row in before.rows}
     new = {row.key: row for row in after.rows}
     changes = [_change(row, new.get(key)) for key, row in old.items()]
@@ -39,13 +50,27 @@ def compare(before: Report, after: Report) -> list[Change]:
 def _change(old: Row, new: Row | None) -> Change:
     if new is None:
         return Change(*old.key, "only in the first", old, None)
-    times = new.value.median / old.value.median if old.value.median else None
-    return Change(*old.key, _verdict(old, new, times), old, new, times)
+    pace = old.pace / new.pace if old.pace and new.pace and old.clock is not None else 1.0
+    scale = 1 / pace if old.unit == "/s" else pace
+    times = new.value.median * scale / old.value.median if old.value.median else None
+    moved = _moved(old.value, new.value, old, new, scale)
+    if old.clock == "wall" and old.other is not None and new.other is not None:
+        moved = moved if moved == _moved(old.other, new.other, old, new, scale) else 0
+    verdict: Verdict = "same" if not moved else "better" if (moved > 0) == (old.unit == "/s") else "worse"
+    return Change(*old.key, verdict, old, new, times)
 
 
-def _verdict(old: Row, new: Row, times: float | None) -> Verdict:
-    apart = new.value.low > old.value.high or new.value.high < old.value.low
-    if not apart or (times is not None and abs(times - 1) < LEAST_CHANGE):
-        return "same"
-    more = new.value.median > old.value.median
-    return "better" if more == (old.unit == "/s") else "worse"
+def _moved(before: Spread, after: Spread, old: Row, new: Row, scale: float) -> int:
+    """Up (1), down (-1) or neither (0), beyond the noise that was seen and what may not have been."""
+    if before.median and abs(after.median * scale / before.median - 1) < LEAST_CHANGE:
+        return 0
+    low, high = _range(before, len(old.repeats), 0.0)
+    unsure = _UNSURE[1] if abs(scale - 1) > LEAST_CHANGE else 0.0
+    new_low, new_high = _range(after, len(new.repeats), unsure)
+    return 1 if new_low * scale > high else -1 if new_high * scale < low else 0
+
+
+def _range(value: Spread, repeats: int, unsure: float) -> tuple[float, float]:
+    wider = (value.high - value.low) * _WIDER.get(repeats, 0.0)
+    wider += abs(value.median) * (unsure + (_UNSURE[0] if repeats == 1 else 0.0))
+    return value.low - wider, value.high + wider

@@ -18,6 +18,9 @@ from bench.root import ROOT
 #: The longest that one process may take, in seconds.
 TIMEOUT = 240.0
 
+#: Would have every process compile all modules anew, which is no user's cost.
+_NOT_PASSED_ON = frozenset({"PYTHONDONTWRITEBYTECODE"})
+
 _decoder = msgspec.json.Decoder(list[Reading])
 
 
@@ -71,7 +74,7 @@ def _of_peers(claim: str, effort: Effort) -> list[Job]:
 
 def _output(command: Sequence[str], timeout: float) -> bytes:
     env = {
-        **os.environ,
+        **{name: value for name, value in os.environ.items() if name not in _NOT_PASSED_ON},
         "PYTHONPATH": str(ROOT),
         "PYTHONHASHSEED": "0",
         "BENCH_PYTHON": sys.executable,

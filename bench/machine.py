@@ -6,16 +6,20 @@ import os
 import platform
 from importlib import metadata
 
+from bench.peers import catalogue as peers
 from bench.results import Machine
 
 _TOLD = ("pykka", "msgspec", "httpx", "aiohttp")
 
 
-def described() -> Machine:
-    """The machine under us and what the numbers depend on."""
+def described(*, with_peers: bool = False) -> Machine:
+    """The machine under us and what the numbers depend on, with the peers' versions where they take part."""
+    versions = {name: metadata.version(name) for name in _TOLD}
+    if with_peers:
+        versions |= peers.versions()
     return Machine(
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         system=f"{platform.system()} {platform.machine()}",
         python=f"{platform.python_implementation()} {platform.python_version()}",
-        versions={name: metadata.version(name) for name in _TOLD},
+        versions=versions,
     )

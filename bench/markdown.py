@@ -12,9 +12,11 @@ from bench.table import in_order, machine_line
 
 _HOW_TO_READ = """\
 A number is the median of the repeats, with the least and the greatest beside it. Times are processor time of
-the process under test, rates are by the clock on the wall; the other clock stands beside. A *floor* is the
-least that the same thing can cost. `x ours` says how many times polypod's cost a floor's or a peer's is:
-above 1 polypod is better, below 1 the other."""
+the process under test, and so are rates of what one thread does without waiting; rates of what waits for
+threads or for a disk are by the clock on the wall. The other clock stands beside. What was measured while
+the machine ran slower than at its best was measured again. A *floor* is the least that the same thing can
+cost. `x ours` says how many times polypod's cost a floor's or a peer's is: above 1 polypod is better, below 1
+the other."""
 
 
 def page(report: Report) -> str:

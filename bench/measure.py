@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from bench.results import Reading
+from bench.results import Clock, Reading
 
 _PAGE = resource.getpagesize()
 _STATM = Path("/proc/self/statm")
@@ -38,9 +38,16 @@ class Stopwatch:
         """Processor time of each of ``count`` operations, with the time on the wall beside it."""
         return Reading(metric, "s", self.cpu / count, "cpu", self.wall / count)
 
-    def rate(self, metric: str, count: int) -> Reading:
-        """Operations in a second on the wall, and in a second of the processor beside it."""
-        return Reading(metric, "/s", count / self.wall, "wall", count / max(self.cpu, 1e-9))
+    def rate(self, metric: str, count: int, clock: Clock = "wall") -> Reading:
+        """Operations in a second of one clock, with those in a second of the other beside it.
+
+        Where one thread works and never waits, the clocks agree on an idle machine, and only the
+        processor's agrees with itself on a busy one. Where threads or disks are waited for, the wall's
+        counts.
+        """
+        wall, cpu = count / self.wall, count / max(self.cpu, 1e-9)
+        value, other = (wall, cpu) if clock == "wall" else (cpu, wall)
+        return Reading(metric, "/s", value, clock, other)
 
 
 def rss() -> int:

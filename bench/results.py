@@ -58,7 +58,8 @@ class Row(Struct, frozen=True, tag="row", omit_defaults=True):
     """One number of one case, over all repeats.
 
     ``times_ours`` says of floors and peers how many times polypod's cost theirs is (of rates: how
-    many times fewer they do), so that above 1 polypod is better, and below 1 the other.
+    many times fewer they do), so that above 1 polypod is better, and below 1 the other. ``pace`` is
+    how long a fixed piece of work took meanwhile (seconds): on a busy machine it is longer.
     """
 
     claim: str
@@ -74,6 +75,7 @@ class Row(Struct, frozen=True, tag="row", omit_defaults=True):
     target: Target | None = None
     met: bool | None = None
     times_ours: float | None = None
+    pace: float | None = None
 
     @property
     def key(self) -> tuple[str, str, str, str]:
@@ -121,6 +123,10 @@ class Report(Struct, frozen=True):
     def lines(self) -> Iterable[bytes]:
         """The run as JSON lines: what it was run on, then its rows, then what failed."""
         yield msgspec.json.encode(_Opening(self.machine, self.effort, self.repeat, self.started))
+        yield from self.body()
+
+    def body(self) -> Iterable[bytes]:
+        """The lines without the first."""
         yield from map(msgspec.json.encode, self.rows)
         yield from map(msgspec.json.encode, self.failed)
 

@@ -19,14 +19,30 @@ _CHANGE_STYLE = {"better": "green", "worse": "bold red"}
 
 def show(report: Report, console: Console) -> None:
     """Print a run."""
-    console.print(Text(machine_line(report.machine) + f"; {report.effort}, {report.repeat} repeats"))
+    show_opening(report, console)
+    show_claims(report, console)
+    show_end(report, console)
+
+
+def show_opening(report: Report, console: Console) -> None:
+    """Print what a run is run on."""
+    repeats = "1 repeat" if report.repeat == 1 else f"{report.repeat} repeats"
+    console.print(Text(machine_line(report.machine) + f"; {report.effort}, {repeats}"))
+
+
+def show_claims(report: Report, console: Console) -> None:
+    """Print the tables of a run, or of a part of it, and what of it could not be measured."""
     for name, rows in groupby(report.rows, key=lambda row: row.claim):
         console.print(table_of(name, list(rows)))
+    for failed in report.failed:
+        console.print(Text(f"not measured: {failed.claim}, {failed.case}, {failed.by}: {failed.why}", "red"))
+
+
+def show_end(report: Report, console: Console) -> None:
+    """Print what a whole run comes to."""
     found = ratios(report)
     if found:
         console.print(_table_of_ratios(found))
-    for failed in report.failed:
-        console.print(Text(f"not measured: {failed.claim}, {failed.case}, {failed.by}: {failed.why}", "red"))
     met = [row.met for row in report.rows if row.met is not None]
     console.print(Text(f"{sum(met)} of {len(met)} targets met"))
 

@@ -8,6 +8,7 @@ import sys
 import click
 import msgspec
 
+from actors.cli.bench import bench
 from actors.cli.chat import chat
 from actors.cli.compact import compact
 from actors.cli.demo import demo
@@ -53,7 +54,7 @@ def schema() -> None:
 
 _SESSIONS = (ps, show, log, events, compact, memory, fork, export, import_, fsck, gc)
 
-for command in (demo, run, chat, resume, *_SESSIONS, schema):
+for command in (demo, run, chat, resume, *_SESSIONS, bench, schema):
     polypod.add_command(command)
 
 

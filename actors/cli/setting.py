@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -50,14 +51,19 @@ def state_folder() -> Path:
     return Path(default_store().removeprefix("sqlite:")).parent
 
 
-def manifest_for(wishes: Wishes) -> tuple[PodManifest, list[str]]:
+def manifest_for(
+    wishes: Wishes, unsaid: Callable[[], PodManifest] | None = None
+) -> tuple[PodManifest, list[str]]:
     """The manifest that ``wishes`` come to, and what a person should know of it, a line each.
 
-    Raises ManifestError.
+    ``unsaid`` makes the manifest where none was named (by default that of a pod at a terminal). Raises
+    ManifestError.
     """
     notes: list[str] = []
     if wishes.manifest is not None:
         manifest, chosen = PodManifest.load(wishes.manifest), _names_a_model(wishes.manifest)
+    elif unsaid is not None:
+        manifest, chosen = unsaid(), False
     else:
         manifest, chosen = _at_terminal(), False
         notes.append(f"tools: {', '.join(TOOLS)}; may read and write {manifest.pod.pwd}")

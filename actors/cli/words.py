@@ -52,6 +52,18 @@ def seconds(duration: float) -> str:
     return f"{minutes // 60} h {minutes % 60} min"
 
 
+def brief(duration: float) -> str:
+    """A duration in seconds with three digits, however short: ``42.1 us``, ``3.20 ms``, ``1.75 s``."""
+    for size, unit in ((1.0, "s"), (1e-3, "ms")):
+        if duration >= size * 0.9995:
+            return f"{_three_digits(duration / size)} {unit}"
+    return f"{_three_digits(duration * 1e6)} us"
+
+
+def _three_digits(value: float) -> str:
+    return f"{value:,.0f}" if value >= 99.95 else f"{value:.1f}" if value >= 9.995 else f"{value:.2f}"
+
+
 def ago(then: float, now: float) -> str:
     """How long before ``now`` something was: ``just now``, ``5 min ago``, ``3 d ago``."""
     passed = max(now - then, 0)

@@ -136,3 +136,12 @@ def growth(turns: int) -> list[Reading]:
     """What a turn writes does not depend on how many were before it."""
     with _folder() as folder:
         return asyncio.run(_growth(f"sqlite:{folder}/pods.db", turns))
+
+
+@CLAIM.case(
+    "a session of 1,000 turns", by="SQLite, 2 commits", kind="floor", full=1000, quick=1000, tiny=4, rounds=1
+)
+def growth_by_hand(turns: int) -> list[Reading]:
+    """As many bytes in as many rows of one table."""
+    with _folder() as folder:
+        return _commits(folder / "bare.db", synchronous="OFF", turns=turns)

@@ -45,7 +45,7 @@ def _published(pod: str | None, events: int) -> list[Reading]:
             bus.publish(_EVENT)
         seen = sum(len(subscription.drain()) for subscription in subscriptions)
     assert seen == events * _SUBSCRIBERS
-    return [watch.rate("deliveries", seen)]
+    return [watch.rate("deliveries", seen, "cpu")]
 
 
 @CLAIM.case("of a run, read as it goes", full=2000, quick=500)
@@ -73,7 +73,7 @@ async def _followed(chunks: int) -> list[Reading]:
                 events.close()
             await asyncio.gather(*readers)
     assert seen >= chunks * _SUBSCRIBERS
-    return [watch.rate("deliveries", seen)]
+    return [watch.rate("deliveries", seen, "cpu")]
 
 
 @CLAIM.case("of one pod", by="deques", kind="floor", full=5000, quick=1000)
@@ -91,6 +91,33 @@ def deques(events: int) -> list[Reading]:
                 taken.append(queue.popleft())
             read.append(taken)
     return [watch.rate("deliveries", sum(map(len, read)))]
+
+
+async def _queued(chunks: int) -> list[Reading]:
+    seen = 0
+
+    async def follow(queue: asyncio.Queue[TextDelta | None]) -> None:
+        nonlocal seen
+        while await queue.get() is not None:
+            seen += 1
+
+    queues: list[asyncio.Queue[TextDelta | None]] = [asyncio.Queue() for _ in range(_SUBSCRIBERS)]
+    readers = [asyncio.create_task(follow(queue)) for queue in queues]
+    with Stopwatch() as watch:
+        for _ in range(chunks):
+            for queue in queues:
+                queue.put_nowait(_EVENT)
+        for queue in queues:
+            queue.put_nowait(None)
+        await asyncio.gather(*readers)
+    assert seen == chunks * _SUBSCRIBERS
+    return [watch.rate("deliveries", seen, "cpu")]
+
+
+@CLAIM.case("of a run, read as it goes", by="asyncio queues", kind="floor", full=2000, quick=500)
+def queued(chunks: int) -> list[Reading]:
+    """A hundred asyncio queues, each put to and read by a task."""
+    return asyncio.run(_queued(chunks))
 
 
 class _Reader(pykka.ThreadingActor):
@@ -118,4 +145,4 @@ def pykka_threads(events: int) -> list[Reading]:
                 reader.tell(_EVENT)
         done.wait()
     pykka.ActorRegistry.stop_all()
-    return [watch.rate("deliveries", events * _SUBSCRIBERS)]
+    return [watch.rate("deliveries", events * _SUBSCRIBERS, "cpu")]

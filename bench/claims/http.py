@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import aiohttp
@@ -25,6 +26,7 @@ CLAIM = Claim("http", f"HTTP turn: {CHUNKS} chunks from a server on loopback, se
 _TEXT = WORDS * CHUNKS
 _BODY = {"model": "bench", "messages": [{"role": "user", "content": "Say something."}]}
 _AT_ONCE = (1, 64, 512)
+_FORMAT = {False: "", True: ", Anthropic's format"}
 _RHYTHMS = {"each": "chunk by chunk", "burst": "all in one burst", "paced": "paced"}
 
 #: Sets up so many streams and gives what runs one turn on the stream of that number.
@@ -81,6 +83,7 @@ def measured_streams(rhythm: str, at_once: int) -> Measure:
 
 class _Delta(msgspec.Struct):
     content: str = ""
+    text: str = ""
 
 
 class _Choice(msgspec.Struct):
@@ -89,7 +92,21 @@ class _Choice(msgspec.Struct):
 
 
 class _Chunk(msgspec.Struct):
-    choices: list[_Choice]
+    """What a reader needs of a chunk, or of a whole answer, in either format."""
+
+    choices: list[_Choice] = []
+    delta: _Delta | None = None
+    content: list[_Delta] = []
+
+    @property
+    def words(self) -> str:
+        """The text in it."""
+        if self.delta is not None:
+            return self.delta.text
+        if self.content:
+            return self.content[0].text
+        held = None if not self.choices else self.choices[0].delta or self.choices[0].message
+        return "" if held is None else held.content
 
 
 _decode = msgspec.json.Decoder(_Chunk).decode
@@ -97,23 +114,25 @@ _decode = msgspec.json.Decoder(_Chunk).decode
 
 def _text_of(block: bytes) -> str:
     """The words of one SSE event."""
-    if not block.startswith(b"data: {"):
-        return ""
-    choices = _decode(block[6:]).choices
-    return choices[0].delta.content if choices and choices[0].delta is not None else ""
+    at = block.find(b"data: {")
+    return _decode(block[at + 6 :]).words if at >= 0 else ""
 
 
-async def _with_aiohttp(url: str, at_once: int, each: int, *, streaming: bool = True) -> list[Reading]:
+def _path(url: str, *, messages: bool) -> str:
+    return f"{url}/messages" if messages else f"{url}/chat/completions"
+
+
+async def _with_aiohttp(
+    url: str, at_once: int, each: int, *, streaming: bool = True, messages: bool = False
+) -> list[Reading]:
     body = json.dumps({**_BODY, "stream": streaming}).encode()
     connector = aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(connector=connector) as session:
 
         async def turn(_: int) -> None:
-            async with session.post(f"{url}/chat/completions", data=body) as response:
+            async with session.post(_path(url, messages=messages), data=body) as response:
                 if not streaming:
-                    message = _decode(await response.read()).choices[0].message
-                    assert message is not None
-                    assert message.content == _TEXT
+                    assert _decode(await response.read()).words == _TEXT
                     return
                 held = b""
                 text: list[str] = []
@@ -147,19 +166,19 @@ class _Raw(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         *lines, self._held = (self._held + data).split(b"\n")
         for line in lines:
-            if line.startswith(b"data: {"):
-                self._text.append(_text_of(line))
+            self._text.append(_text_of(line))
         if self._held == b"" and lines[-2:] == [b"0\r", b"\r"]:
             assert self._done is not None
             self._done.set_result("".join(self._text))
 
 
-async def _with_sockets(url: str, at_once: int, each: int) -> list[Reading]:
+async def _with_sockets(url: str, at_once: int, each: int, *, messages: bool = False) -> list[Reading]:
     loop = asyncio.get_running_loop()
-    path, port = "/" + url.split("/", 3)[3], int(url.split(":")[2].split("/", maxsplit=1)[0])
+    _, _, host, path = _path(url, messages=messages).split("/", 3)
     body = json.dumps({**_BODY, "stream": True}).encode()
-    head = f"POST {path}/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
+    head = f"POST /{path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
     request = head.encode() + body
+    port = int(host.split(":")[1])
     opened = [await loop.create_connection(_Raw, "127.0.0.1", port) for _ in range(at_once)]
 
     async def turn(number: int) -> None:
@@ -171,55 +190,53 @@ async def _with_sockets(url: str, at_once: int, each: int) -> list[Reading]:
     return told
 
 
-async def _with_aiohttp_whole(url: str, at_once: int, each: int) -> list[Reading]:
-    return await _with_aiohttp(url, at_once, each, streaming=False)
+def _add(case: str, path: str, at_once: int, *, messages: bool, streaming: bool, **options: Any) -> None:
+    """One case, with its floors; in one format or the other."""
+    ours = _with_pods(streaming=streaming, messages=messages)
+    CLAIM.case(case, **options)(_measured(ours, path, at_once))
+    options.pop("targets", None)
+    work = partial(_with_aiohttp, streaming=streaming, messages=messages)
+    CLAIM.case(case, by="aiohttp", kind="floor", **options)(_measured(work, path, at_once))
+    if streaming:
+        raw = partial(_with_sockets, messages=messages)
+        CLAIM.case(case, by="sockets", kind="floor", **options)(_measured(raw, path, at_once))
 
 
-def _add_streams(rhythm: str, at_once: int) -> None:
-    case = f"{at_once} at once, {_RHYTHMS[rhythm]}"
+def _add_streams(rhythm: str, at_once: int, *, messages: bool) -> None:
     full = 4 * at_once if at_once > 100 else (200 if rhythm != "paced" else 8 * at_once)
     quick = at_once if at_once > 100 else max(20, at_once)
-    targets = {"time of a turn": at_most(0.75e-3)} if at_once == 512 and rhythm != "paced" else {}
-    size = {"full": full, "quick": quick, "tiny": at_once, "rounds": 2, "warm_up": 1}
-    CLAIM.case(case, targets=targets, **size)(measured_streams(rhythm, at_once))  # type: ignore[arg-type]
-    CLAIM.case(case, by="aiohttp", kind="floor", **size)(_measured(_with_aiohttp, rhythm, at_once))  # type: ignore[arg-type]
-    CLAIM.case(case, by="sockets", kind="floor", **size)(_measured(_with_sockets, rhythm, at_once))  # type: ignore[arg-type]
+    _add(
+        f"{at_once} at once, {_RHYTHMS[rhythm]}{_FORMAT[messages]}",
+        rhythm,
+        at_once,
+        messages=messages,
+        streaming=True,
+        full=full,
+        quick=quick,
+        tiny=at_once,
+        rounds=2,
+        warm_up=1,
+        targets={"time of a turn": at_most(0.75e-3)} if at_once == 512 and rhythm != "paced" else {},
+    )
 
 
-def _add_whole(at_once: int) -> None:
-    case = f"{at_once} at once, not streamed"
-    size = {
-        "full": max(4 * at_once, 400),
-        "quick": max(at_once, 50),
-        "tiny": at_once,
-        "rounds": 2,
-        "warm_up": 1,
-    }
-    CLAIM.case(case, **size)(_measured(_with_pods(streaming=False), "whole", at_once))  # type: ignore[arg-type]
-    CLAIM.case(case, by="aiohttp", kind="floor", **size)(_measured(_with_aiohttp_whole, "whole", at_once))  # type: ignore[arg-type]
-
-
-def _add_messages(at_once: int) -> None:
-    """Anthropic's format, whose floors are those of the same bytes in the other one."""
-    size = {
-        "full": max(2 * at_once, 200),
-        "quick": max(at_once, 20),
-        "tiny": at_once,
-        "rounds": 2,
-        "warm_up": 1,
-    }
-    targets = {"time of a turn": at_most(0.75e-3)} if at_once == 512 else {}
-    for rhythm, words in _RHYTHMS.items():
-        if rhythm == "paced":
-            continue
-        work = _measured(_with_pods(streaming=True, messages=True), rhythm, at_once)
-        CLAIM.case(f"{at_once} at once, {words}, Anthropic's format", targets=targets, **size)(work)  # type: ignore[arg-type]
-    work = _measured(_with_pods(streaming=False, messages=True), "whole", at_once)
-    CLAIM.case(f"{at_once} at once, not streamed, Anthropic's format", **size)(work)  # type: ignore[arg-type]
+def _add_whole(at_once: int, *, messages: bool) -> None:
+    _add(
+        f"{at_once} at once, not streamed{_FORMAT[messages]}",
+        "whole",
+        at_once,
+        messages=messages,
+        streaming=False,
+        full=max(4 * at_once, 400),
+        quick=max(at_once, 50),
+        tiny=at_once,
+        rounds=2,
+        warm_up=1,
+    )
 
 
 for _number in _AT_ONCE:
-    for _rhythm in _RHYTHMS:
-        _add_streams(_rhythm, _number)
-    _add_whole(_number)
-    _add_messages(_number)
+    for _messages in (False, True):
+        for _rhythm in _RHYTHMS:
+            _add_streams(_rhythm, _number, messages=_messages)
+        _add_whole(_number, messages=_messages)

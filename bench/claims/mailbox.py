@@ -64,7 +64,7 @@ def tell_in_loop(count: int) -> list[Reading]:
                 ref.tell(number)
             await done.wait()
         await ref.stop(block=False)
-        return [watch.rate("tells", count)]
+        return [watch.rate("tells", count, "cpu")]
 
     return asyncio.run(work())
 
@@ -78,7 +78,7 @@ def ask_in_loop(count: int) -> list[Reading]:
             for number in range(count):
                 await ref.ask(number, block=False)
         await ref.stop(block=False)
-        return [watch.rate("asks", count)]
+        return [watch.rate("asks", count, "cpu")]
 
     return asyncio.run(work())
 
@@ -93,7 +93,7 @@ def deque_calls(count: int) -> list[Reading]:
         while left:
             call, message = left.popleft()
             call(message)
-    return [watch.rate("tells", count)]
+    return [watch.rate("tells", count, "cpu")]
 
 
 class _Bare:
@@ -115,7 +115,7 @@ def asyncio_futures(count: int) -> list[Reading]:
                 future = loop.create_future()
                 loop.call_soon(future.set_result, number)
                 await future
-        return [watch.rate("asks", count)]
+        return [watch.rate("asks", count, "cpu")]
 
     return asyncio.run(work())
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import multiprocessing
 import tempfile
+import time
 from typing import Any
 
 from actors.pod.handle import Pod
@@ -17,6 +20,8 @@ from bench.results import Reading
 
 CLAIM = Claim("scaling", "scaling: the same work among more pods, more streams, and on longer histories")
 
+#: What a program with very many pods may give to ``gc.set_threshold``.
+CALM = (50_000, 20, 50)
 _ONCE: dict[str, Any] = {"rounds": 1, "warm_up": 50}
 
 
@@ -48,6 +53,21 @@ def pods(count: int) -> list[Reading]:
 
 for _number in (1_000, 10_000, 100_000):
     CLAIM.case(f"{_number:,} pods", full=_number, quick=_number, tiny=_number // 1000, **_ONCE)(pods)
+
+
+def pods_with_a_calm_collector(count: int) -> list[Reading]:
+    """The same in a process that has told Python's garbage collector to look at young objects less often."""
+    gc.set_threshold(*CALM)
+    return asyncio.run(_pods(count))
+
+
+CLAIM.case(
+    "100,000 pods, a calm collector",
+    full=100_000,
+    quick=100_000,
+    tiny=100,
+    **_ONCE,
+)(pods_with_a_calm_collector)
 
 
 # -- streams ---------------------------------------------------------------------------------------
@@ -98,3 +118,63 @@ def _add_history(length: int) -> None:
 
 for _number in (10, 100, 1_000, 10_000, 100_000):
     _add_history(_number)
+
+
+# -- processes -------------------------------------------------------------------------------------
+
+_PODS_EACH = 32
+
+
+async def _durable_turns(store: str, turns: int, ready: Any) -> float:
+    """The processor seconds of a process whose pods have so many turns each, once all are ready."""
+    turning = Stopwatch()
+    async with PodSystem(store) as system:
+        client, wanted = Parrot(), manifest()
+        pods: list[Pod] = [await system.spawn(wanted, client=client) for _ in range(_PODS_EACH)]
+
+        async def runs(pod: Pod, count: int) -> None:
+            for _ in range(count):
+                await pod.run("What is the answer?")
+
+        await asyncio.gather(*(runs(pod, 1) for pod in pods))
+        ready.wait()
+        with turning:
+            await asyncio.gather(*(runs(pod, turns) for pod in pods))
+    return turning.cpu
+
+
+def _one_process(store: str, turns: int, ready: Any, told: Any) -> None:
+    """The work of one process; its pods' sessions are its own, the file is everybody's."""
+    told.put(asyncio.run(_durable_turns(store, turns, ready)))
+
+
+def _on_one_file(processes: int, turns: int) -> list[Reading]:
+    spawning = multiprocessing.get_context("spawn")
+    ready, told = spawning.Barrier(processes + 1), spawning.Queue()
+    with tempfile.TemporaryDirectory(prefix="polypod-bench-") as folder:
+        started = [
+            spawning.Process(target=_one_process, args=(f"sqlite:{folder}/pods.db", turns, ready, told))
+            for _ in range(processes)
+        ]
+        for process in started:
+            process.start()
+        ready.wait()
+        began = time.perf_counter()
+        cpu = sum(told.get() for _ in started)
+        wall = time.perf_counter() - began
+        for process in started:
+            process.join()
+    done = processes * _PODS_EACH * turns
+    return [Reading("turns", "/s", done / wall, "wall"), Reading("time of a turn", "s", cpu / done, "cpu")]
+
+
+def _add_processes(number: int) -> None:
+    def measure(turns: int) -> list[Reading]:
+        return _on_one_file(number, turns)
+
+    words = "1 process" if number == 1 else f"{number} processes"
+    CLAIM.case(f"{words} on one file", full=200, quick=50, tiny=1, rounds=1, warm_up=1)(measure)
+
+
+for _number in (1, 2, 4):
+    _add_processes(_number)

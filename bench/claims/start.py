@@ -38,10 +38,10 @@ async def _pods(count: int) -> list[Reading]:
 
 def _told(count: int, starting: Stopwatch, stopping: Stopwatch, before: int, after: int) -> list[Reading]:
     return [
-        starting.rate("starts", count),
+        starting.rate("starts", count, "cpu"),
         Reading("memory each", "B", (after - before) / count),
         Reading("memory of the process", "B", after),
-        stopping.rate("stops", count),
+        stopping.rate("stops", count, "cpu"),
     ]
 
 

@@ -86,22 +86,26 @@ def plain_tool_at_once(each: int) -> list[Reading]:
     return asyncio.run(_at_once(each, count_words_plainly))
 
 
-async def _by_hand(runs: int, call: Callable[[dict[str, Any]], Any]) -> list[Reading]:
-    client = Caller("count_words", _ARGUMENTS)
+async def _by_hand(runs: int, call: Callable[[dict[str, Any]], Any], tasks: int = 1) -> list[Reading]:
     with Stopwatch() as watch:
-        for _ in range(runs):
-            history: list[Any] = ["How many words?"]
-            arguments = ""
-            async for block in client.stream(_Asked(history)):  # type: ignore[arg-type]
-                if type(block) is CallChunk:
-                    arguments += block.text
-                elif type(block) is CallStart:
-                    called = block
-            result = await call(msgspec.json.decode(arguments))
-            history.append(ToolResult(called.id, called.name, (result,)))
-            async for _block in client.stream(_Asked(history)):  # type: ignore[arg-type]
-                pass
-    return [watch.each("time of a run", runs)]
+        await asyncio.gather(*(_one_by_hand(runs, call) for _ in range(tasks)))
+    return [watch.each("time of a run", runs * tasks)]
+
+
+async def _one_by_hand(runs: int, call: Callable[[dict[str, Any]], Any]) -> None:
+    client = Caller("count_words", _ARGUMENTS)
+    for _ in range(runs):
+        history: list[Any] = ["How many words?"]
+        arguments = ""
+        async for block in client.stream(_Asked(history)):  # type: ignore[arg-type]
+            if type(block) is CallChunk:
+                arguments += block.text
+            elif type(block) is CallStart:
+                called = block
+        result = await call(msgspec.json.decode(arguments))
+        history.append(ToolResult(called.id, called.name, (result,)))
+        async for _block in client.stream(_Asked(history)):  # type: ignore[arg-type]
+            pass
 
 
 class _Asked:
@@ -127,3 +131,17 @@ def by_hand(runs: int) -> list[Reading]:
 def by_hand_on_a_thread(runs: int) -> list[Reading]:
     """The same with the function on a thread of asyncio's executor."""
     return asyncio.run(_by_hand(runs, _called_on_a_thread))
+
+
+@CLAIM.case("async tool, 200 pods at once", by="tasks by hand", kind="floor", full=100, quick=20, tiny=1)
+def by_tasks(each: int) -> list[Reading]:
+    """The same in two hundred asyncio tasks."""
+    return asyncio.run(_by_hand(each, _called, _PODS))
+
+
+@CLAIM.case(
+    "plain function, 200 pods at once", by="tasks by hand, executor", kind="floor", full=10, quick=4, tiny=1
+)
+def by_tasks_on_threads(each: int) -> list[Reading]:
+    """The same with the function on threads of asyncio's executor."""
+    return asyncio.run(_by_hand(each, _called_on_a_thread, _PODS))

@@ -10,7 +10,7 @@ from actors.pod.handle import Pod
 from actors.system import PodSystem
 from bench.claim import Claim, at_most
 from bench.measure import Stopwatch
-from bench.models import ANSWER, Parrot, manifest
+from bench.models import Parrot, manifest
 from bench.results import Reading
 
 CLAIM = Claim("turn", "turn: a run with one answer of a model in memory, session and events on")
@@ -86,20 +86,35 @@ def thousand_pods_subscribed(each: int) -> list[Reading]:
 
 
 async def _by_hand(turns: int) -> list[Reading]:
-    client, history = Parrot(), []
     with Stopwatch() as watch:
-        for _ in range(turns):
-            history.append({"role": "user", "content": "What is the answer?"})
-            text = ""
-            async for block in client.stream(None):  # type: ignore[arg-type]
-                if type(block) is TextChunk:
-                    text += block.text
-            history.append({"role": "assistant", "content": text})
-    assert ANSWER
+        await _asked_by_hand(turns)
     return _told(watch, turns)
+
+
+async def _asked_by_hand(turns: int) -> None:
+    client, history = Parrot(), []
+    for _ in range(turns):
+        history.append({"role": "user", "content": "What is the answer?"})
+        text = ""
+        async for block in client.stream(None):  # type: ignore[arg-type]
+            if type(block) is TextChunk:
+                text += block.text
+        history.append({"role": "assistant", "content": text})
+
+
+async def _by_tasks(each: int) -> list[Reading]:
+    with Stopwatch() as watch:
+        await asyncio.gather(*(_asked_by_hand(each) for _ in range(_PODS)))
+    return _told(watch, _PODS * each)
 
 
 @CLAIM.case("one pod", by="loop by hand", kind="floor", full=30_000, quick=10_000)
 def by_hand(turns: int) -> list[Reading]:
     """The same answers read in a loop and appended to a list: no session, no events, no mailbox."""
     return asyncio.run(_by_hand(turns))
+
+
+@CLAIM.case("1000 pods at once", by="tasks by hand", kind="floor", full=50, quick=10, tiny=1)
+def by_tasks(each: int) -> list[Reading]:
+    """The same in a thousand asyncio tasks."""
+    return asyncio.run(_by_tasks(each))

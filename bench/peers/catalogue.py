@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import metadata
 from pathlib import Path
 
 from msgspec import Struct
@@ -53,15 +54,24 @@ class Peer(Struct, frozen=True):
 
 
 _TURN, _THOUSAND = "one pod", "1000 pods at once"
-_ONE, _MANY = "process, one session", "process, 64 sessions at once"
-_STREAMS = tuple(f"{number} at once, chunk by chunk" for number in (1, 64, 512))
+_GROWTH = "a session of 1,000 turns"
+_STREAMS = (*(f"{number} at once, chunk by chunk" for number in (1, 64, 512)), "64 at once, all in one burst")
 
 
 def _streams(by: str) -> tuple[PeerCase, ...]:
-    sizes = ((40, 10), (128, 64), (512, 512))
+    sizes = ((40, 10), (128, 64), (512, 512), (128, 64))
     return tuple(
         PeerCase("http", case, by, full, quick, 1)
         for case, (full, quick) in zip(_STREAMS, sizes, strict=True)
+    )
+
+
+def _durable(by: str, one: int, each: int) -> tuple[PeerCase, ...]:
+    """Both durabilities: with an fsync a commit, as the others come, and without."""
+    return tuple(
+        PeerCase("durable", f"{mode}, {sessions}", by, full, max(1, full // 3))
+        for mode in ("process", "power")
+        for sessions, full in (("one session", one), ("64 sessions at once", each))
     )
 
 
@@ -71,7 +81,7 @@ PEERS = (
         ("autogen-core", "autogen-agentchat", "autogen-ext[openai]", "openai[aiohttp]"),
         (
             PeerCase("import", "import actors", "autogen-agentchat", 1, 1, 1),
-            PeerCase("start", "10k pods", "autogen-core", 10_000, 10_000, 1),
+            PeerCase("start", "10k pods", "autogen-core, no session", 10_000, 10_000, 1),
             PeerCase("mailbox", "in one loop", "autogen-core", 5_000, 1_000),
             PeerCase("mailbox", "in one loop, awaited", "autogen-core", 5_000, 1_000),
             PeerCase("turn", _TURN, "autogen-core, no session", 2_000, 500),
@@ -93,10 +103,10 @@ PEERS = (
             PeerCase("turn", _THOUSAND, "openai-agents", 1_000, 1_000, 1),
             PeerCase("tool", "async tool", "openai-agents", 200, 50),
             *_streams("openai-agents"),
-            PeerCase("durable", _ONE, "openai-agents", 200, 50),
-            PeerCase("durable", _MANY, "openai-agents", 5, 2),
+            *_durable("openai-agents", 200, 5),
+            PeerCase("durable", _GROWTH, "openai-agents", 1_000, 200, 1),
             PeerCase("history", "model in memory", "openai-agents", 10, 3),
-            PeerCase("restore", "10,000 items", "openai-agents", 10_000, 10_000),
+            PeerCase("restore", "10,000 items", "openai-agents, no chain", 10_000, 10_000),
         ),
     ),
     Peer(
@@ -108,12 +118,11 @@ PEERS = (
             PeerCase("turn", _THOUSAND, "langgraph", 1_000, 1_000, 1),
             PeerCase("tool", "async tool", "langgraph", 200, 50),
             *_streams("langgraph"),
-            PeerCase("durable", _ONE, "langgraph, sync", 100, 30),
-            PeerCase("durable", _ONE, "langgraph, at exit", 100, 30),
-            PeerCase("durable", _MANY, "langgraph, sync", 3, 1),
-            PeerCase("durable", _MANY, "langgraph, at exit", 3, 1),
+            *_durable("langgraph, sync", 100, 3),
+            *_durable("langgraph, at exit", 100, 3),
+            PeerCase("durable", _GROWTH, "langgraph, at exit", 1_000, 200, 1),
             PeerCase("history", "model in memory", "langgraph", 10, 3),
-            PeerCase("restore", "10,000 items", "langgraph", 10_000, 10_000),
+            PeerCase("restore", "10,000 items", "langgraph, no chain", 10_000, 10_000),
         ),
     ),
     Peer(
@@ -129,6 +138,18 @@ PEERS = (
         ),
     ),
 )
+
+
+def versions() -> dict[str, str]:
+    """The versions of what the environments that are there were made of."""
+    return {
+        found.name: found.version
+        for peer in PEERS
+        for site in (VENVS / peer.name / "lib").glob("python*/site-packages")
+        for package in peer.packages
+        for found in metadata.distributions(name=package.partition("[")[0], path=[str(site)])
+        if peer.installed
+    }
 
 
 def cases(claim: str) -> list[tuple[Peer, PeerCase]]:

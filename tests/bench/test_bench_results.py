@@ -3,6 +3,7 @@
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
+import msgspec
 import pytest
 from rich.console import Console
 
@@ -96,6 +97,34 @@ def test_a_change_counts_only_beyond_the_spread_of_both_runs():
         "d": "only in the first",
         "e": "only in the second",
     }
+
+
+def test_few_repeats_show_too_little_of_the_noise_and_are_taken_wider():
+    before, after = a_report(a_row([10, 11])), a_report(a_row([12, 13]))
+    assert compare(before, after)[0].verdict == "same"
+    before, after = a_report(a_row([10, 10.5, 11] * 2)), a_report(a_row([12, 12.5, 13] * 2))
+    assert compare(before, after)[0].verdict == "worse"
+
+
+def test_a_rate_by_the_wall_that_the_processor_did_not_notice_is_no_change():
+    def rate(wall, cpu):
+        row = a_row([wall] * 5, unit="/s")
+        return a_report(msgspec.structs.replace(row, clock="wall", other=Spread.of([cpu] * 5)))
+
+    assert compare(rate(100, 100), rate(40, 101))[0].verdict == "same"
+    assert compare(rate(100, 100), rate(40, 50))[0].verdict == "worse"
+
+
+def test_times_at_another_pace_of_the_machine_are_set_right_first():
+    def at(pace, value):
+        return a_report(msgspec.structs.replace(a_row([value] * 5), clock="cpu", pace=pace))
+
+    assert compare(at(1.0, 10), at(1.5, 15))[0].verdict == "same"
+    (change,) = compare(at(1.0, 10), at(1.5, 10))
+    assert (change.verdict, change.times) == ("better", pytest.approx(2 / 3))
+    memory = a_report(msgspec.structs.replace(a_row([10] * 5, unit="B"), pace=1.0))
+    more = a_report(msgspec.structs.replace(a_row([15] * 5, unit="B"), pace=1.5))
+    assert compare(memory, more)[0].verdict == "worse"  # bytes do not depend on it
 
 
 def test_more_a_second_is_better():

@@ -32,6 +32,14 @@ def test_durations_read_as_people_say_them(duration: float, said: str):
 
 
 @pytest.mark.parametrize(
+    ("duration", "said"),
+    [(0, "0.00 us"), (42.13e-6, "42.1 us"), (0.9996e-3, "1.00 ms"), (0.1234, "123 ms"), (75.25, "75.2 s")],
+)
+def test_short_durations_keep_three_digits(duration: float, said: str):
+    assert words.brief(duration) == said
+
+
+@pytest.mark.parametrize(
     ("passed", "said"),
     [(-3, "just now"), (2, "just now"), (30, "30 s ago"), (300, "5 min ago"), (90_000, "1 d ago")],
 )

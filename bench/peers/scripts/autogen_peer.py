@@ -24,7 +24,20 @@ from autogen_core.models import (
     UserMessage,
 )
 from autogen_ext.models.openai import OpenAIChatCompletionClient
-from harness import ANSWER, CHUNKS, QUESTION, TURNS, Stopwatch, imported, main, reading, rss, server, timed
+from harness import (
+    ANSWER,
+    CHUNKS,
+    QUESTION,
+    TURNS,
+    Stopwatch,
+    imported,
+    main,
+    reading,
+    rss,
+    server,
+    streams,
+    timed,
+)
 from openai import DefaultAioHttpClient
 
 INFO = {
@@ -127,7 +140,7 @@ async def _start(count):
             await runtime.try_get_underlying_agent_instance(AgentId("pod", str(number)), Answering)
     after = rss()
     return [
-        starting.rate("starts", count),
+        starting.rate("starts", count, "cpu"),
         reading("memory each", "B", (after - before) / count),
         reading("memory of the process", "B", after),
     ]
@@ -143,7 +156,7 @@ async def _ask(count, client=None):
     await runtime.stop()
     if client is not None:
         return [watch.each("time of a turn", count)]
-    return [watch.rate("asks", count)]
+    return [watch.rate("asks", count, "cpu")]
 
 
 async def _publish(events, subscribers, metric):
@@ -158,7 +171,7 @@ async def _publish(events, subscribers, metric):
             await runtime.publish_message(Words("token"), TopicId("events", "bench"))
         await runtime.stop_when_idle()
     assert Counting.seen == events * subscribers
-    return [watch.rate(metric, events * subscribers)]
+    return [watch.rate(metric, events * subscribers, "cpu")]
 
 
 async def _turns(count):
@@ -200,7 +213,7 @@ async def _history(turns):
     return [watch.each("time of a turn", turns)]
 
 
-def _http(at_once):
+def _http(at_once, rhythm="each"):
     async def work(url, count):
         client = OpenAIChatCompletionClient(
             model="bench",
@@ -226,7 +239,7 @@ def _http(at_once):
         return told
 
     def measure(count):
-        with server() as url:
+        with server(rhythm) as url:
             return asyncio.run(work(url, count))
 
     return measure
@@ -235,7 +248,7 @@ def _http(at_once):
 main(
     {
         "import/import actors/autogen-agentchat": imported("autogen_agentchat.agents"),
-        "start/10k pods/autogen-core": lambda n: asyncio.run(_start(n)),
+        "start/10k pods/autogen-core, no session": lambda n: asyncio.run(_start(n)),
         "mailbox/in one loop/autogen-core": lambda n: asyncio.run(_publish(n, 1, "tells")),
         "mailbox/in one loop, awaited/autogen-core": lambda n: asyncio.run(_ask(n)),
         "turn/one pod/autogen-core, no session": lambda n: asyncio.run(_ask(n, Parrot())),
@@ -244,6 +257,6 @@ main(
         "tool/async tool/autogen-agentchat, no session": lambda n: asyncio.run(_tool(n)),
         "fanout/of one pod/autogen-core": lambda n: asyncio.run(_publish(n, 100, "deliveries")),
         "history/model in memory/autogen-agentchat, no session": lambda n: asyncio.run(_history(n)),
-        **{f"http/{n} at once, chunk by chunk/autogen-agentchat, no session": _http(n) for n in (1, 64, 512)},
+        **streams("autogen-agentchat, no session", _http),
     }
 )

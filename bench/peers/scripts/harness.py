@@ -44,9 +44,11 @@ class Stopwatch:
         """Processor time of each, with the time on the wall beside it."""
         return reading(metric, "s", self.cpu / count, "cpu", self.wall / count)
 
-    def rate(self, metric: str, count: int) -> Reading:
-        """Operations in a second on the wall, and in a second of the processor."""
-        return reading(metric, "/s", count / self.wall, "wall", count / self.cpu)
+    def rate(self, metric: str, count: int, clock: str = "wall") -> Reading:
+        """Operations in a second of one clock, and in a second of the other."""
+        wall, cpu = count / self.wall, count / self.cpu
+        value, other = (wall, cpu) if clock == "wall" else (cpu, wall)
+        return reading(metric, "/s", value, clock, other)
 
 
 def reading(metric, unit, value, clock=None, other=None) -> Reading:
@@ -94,12 +96,12 @@ def imported(modules: str) -> Case:
 
 
 @contextmanager
-def server() -> Iterator[str]:
-    """The bench's own server, in a process of its own; gives its base URL, chunk by chunk."""
+def server(rhythm: str = "each") -> Iterator[str]:
+    """The bench's own server, in a process of its own; gives its base URL."""
     command = [os.environ.get("BENCH_PYTHON", sys.executable), "-m", "bench.server"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT) as process:
         try:
-            yield f"http://127.0.0.1:{int(process.stdout.readline())}/each/v1"
+            yield f"http://127.0.0.1:{int(process.stdout.readline())}/{rhythm}/v1"
         finally:
             process.stdin.close()
             process.wait(10)
@@ -127,13 +129,31 @@ def durable(watch: Stopwatch, before: int, turns: int) -> list[Reading]:
     ]
 
 
+def streams(name: str, http: Callable[..., Case]) -> dict[str, Case]:
+    """The cases over HTTP, as all peers have them."""
+    found = {f"http/{n} at once, chunk by chunk/{name}": http(n) for n in (1, 64, 512)}
+    return {**found, f"http/64 at once, all in one burst/{name}": http(64, "burst")}
+
+
+def grown(marks: list[int], part: int) -> list[Reading]:
+    """What the quarters between five marks wrote for a turn, and the last quarter beside the first."""
+    first, last = (marks[1] - marks[0]) / part, (marks[4] - marks[3]) / part
+    return [
+        reading("written for a turn", "B", (marks[4] - marks[0]) / (4 * part)),
+        reading("last quarter over the first", "count", last / first if first else 1.0),
+    ]
+
+
 def main(cases: dict[str, Case]) -> None:
     """Measure the case that the arguments name: ``claim/case/by count rounds``."""
     name, count, rounds = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     measure = cases[name]
-    if count > 2 and not name.startswith(("start", "restore")):
+    if count > 2 and not name.startswith(("start", "restore", "http")):  # HTTP's warm-up is its own
         measure(max(1, count // 8))
-    rows = [measure(count) for _ in range(rounds)]
+    rows = []
+    for _ in range(rounds):
+        gc.collect()
+        rows.append(measure(count))
     print(json.dumps([_median(same) for same in zip(*rows, strict=True)]))
 
 

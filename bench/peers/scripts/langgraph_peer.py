@@ -1,8 +1,12 @@
-"""langgraph: langchain's agent graph with a checkpointer, tracing off, written at exit or as it says."""
+"""langgraph: langchain's agent graph with a checkpointer, tracing off, written at exit or as it says.
+
+Its SQLite checkpointer commits with an fsync; where a row asks for less, its connection is told so.
+"""
 
 import asyncio
 import os
 import tempfile
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 os.environ["LANGSMITH_TRACING"] = "false"
@@ -15,9 +19,11 @@ from harness import (
     WORDS,
     Stopwatch,
     durable,
+    grown,
     imported,
     main,
     server,
+    streams,
     timed,
     written,
 )
@@ -91,9 +97,19 @@ async def _at_once(count):
     return [watch.each("time of a turn", count)]
 
 
-def _durable(pods, durability):
+@asynccontextmanager
+async def saver_at(file, synced):
+    """The checkpointer as it comes, or one that leaves the last step to the system, as our process mode."""
+    async with AsyncSqliteSaver.from_conn_string(file) as saver:
+        await saver.setup()
+        if not synced:
+            await saver.conn.execute("PRAGMA synchronous = OFF")
+        yield saver
+
+
+def _durable(pods, durability, synced):
     async def work(file, each):
-        async with AsyncSqliteSaver.from_conn_string(file) as saver:
+        async with saver_at(file, synced) as saver:
             graph = create_agent(Parrot(text=WORDS), [], checkpointer=saver)
 
             async def runs(thread, count):
@@ -109,6 +125,25 @@ def _durable(pods, durability):
     def measure(each):
         with tempfile.TemporaryDirectory(prefix="polypod-bench-") as folder:
             return asyncio.run(work(str(Path(folder, "sessions.db")), each))
+
+    return measure
+
+
+def _growth(durability):
+    async def work(file, turns):
+        part = max(1, turns // 4)
+        async with saver_at(file, False) as saver:
+            graph = create_agent(Parrot(text=WORDS), [], checkpointer=saver)
+            marks = []
+            for _ in range(5):
+                for _ in range(part):
+                    await graph.ainvoke(said(WORDS), config("long"), durability=durability)
+                marks.append(written())
+        return grown(marks, part)
+
+    def measure(turns):
+        with tempfile.TemporaryDirectory(prefix="polypod-bench-") as folder:
+            return asyncio.run(work(str(Path(folder, "sessions.db")), turns))
 
     return measure
 
@@ -145,7 +180,7 @@ async def _restore(count):
     return [watch.each("time to restore", 1)]
 
 
-def _http(at_once):
+def _http(at_once, rhythm="each"):
     async def work(url, count):
         http = DefaultAioHttpClient(timeout=600)
         model = ChatOpenAI(
@@ -166,7 +201,7 @@ def _http(at_once):
         return told
 
     def measure(count):
-        with server() as url:
+        with server(rhythm) as url:
             return asyncio.run(work(url, count))
 
     return measure
@@ -180,12 +215,15 @@ main(
         "tool/async tool/langgraph": lambda n: asyncio.run(
             _turns(n, Parrot(tool="count_words"), "time of a run", [count_words])
         ),
-        "durable/process, one session/langgraph, sync": _durable(1, "sync"),
-        "durable/process, one session/langgraph, at exit": _durable(1, "exit"),
-        "durable/process, 64 sessions at once/langgraph, sync": _durable(64, "sync"),
-        "durable/process, 64 sessions at once/langgraph, at exit": _durable(64, "exit"),
+        **{
+            f"durable/{mode}, {sessions}/langgraph, {words}": _durable(pods, durability, mode == "power")
+            for mode in ("process", "power")
+            for pods, sessions in ((1, "one session"), (64, "64 sessions at once"))
+            for durability, words in (("sync", "sync"), ("exit", "at exit"))
+        },
+        "durable/a session of 1,000 turns/langgraph, at exit": _growth("exit"),
         "history/model in memory/langgraph": lambda n: asyncio.run(_history(n)),
-        "restore/10,000 items/langgraph": lambda n: asyncio.run(_restore(n)),
-        **{f"http/{n} at once, chunk by chunk/langgraph": _http(n) for n in (1, 64, 512)},
+        "restore/10,000 items/langgraph, no chain": lambda n: asyncio.run(_restore(n)),
+        **streams("langgraph", _http),
     }
 )

@@ -1,4 +1,7 @@
-"""openai-agents: Runner with SQLiteSession, tracing off."""
+"""openai-agents: Runner with SQLiteSession, tracing off.
+
+Its sessions commit with an fsync; where a row asks for less, their connections are told so.
+"""
 
 import asyncio
 import tempfile
@@ -24,11 +27,13 @@ from harness import (
     WORDS,
     Stopwatch,
     durable,
+    grown,
     imported,
     main,
     reading,
     rss,
     server,
+    streams,
     timed,
     written,
 )
@@ -80,7 +85,7 @@ def _start(count):
         ]
     after = rss()
     return [
-        starting.rate("starts", len(kept)),
+        starting.rate("starts", len(kept), "cpu"),
         reading("memory each", "B", (after - before) / count),
         reading("memory of the process", "B", after),
     ]
@@ -116,10 +121,19 @@ async def _tool(count):
     return [watch.each("time of a run", count)]
 
 
-def _durable(pods):
+class UnsyncedSession(SQLiteSession):
+    """A session that leaves the last step to the system, as our process mode does."""
+
+    @staticmethod
+    def _configure_connection(conn):
+        SQLiteSession._configure_connection(conn)  # noqa: SLF001 - there is no public place for it
+        conn.execute("PRAGMA synchronous = OFF")
+
+
+def _durable(pods, kind):
     async def work(file, each):
         agent = Agent(name="bench", model=Parrot(WORDS))
-        sessions = [SQLiteSession(f"s{number}", file) for number in range(pods)]
+        sessions = [kind(f"s{number}", file) for number in range(pods)]
 
         async def runs(session, count):
             for _ in range(count):
@@ -136,6 +150,20 @@ def _durable(pods):
             return asyncio.run(work(Path(folder, "sessions.db"), each))
 
     return measure
+
+
+def _growth(turns):
+    async def work(file):
+        part = max(1, turns // 4)
+        agent, session, marks = Agent(name="bench", model=Parrot(WORDS)), UnsyncedSession("long", file), []
+        for _ in range(5):
+            for _ in range(part):
+                await Runner.run(agent, WORDS, session=session, run_config=CONFIG)
+            marks.append(written())
+        return grown(marks, part)
+
+    with tempfile.TemporaryDirectory(prefix="polypod-bench-") as folder:
+        return asyncio.run(work(Path(folder, "sessions.db")))
 
 
 def items(count):
@@ -166,7 +194,7 @@ async def _restore(count):
     return [watch.each("time to restore", 1)]
 
 
-def _http(at_once):
+def _http(at_once, rhythm="each"):
     async def work(url, count):
         http = DefaultAioHttpClient(timeout=600)
         client = AsyncOpenAI(base_url=url, api_key="none", max_retries=0, http_client=http)
@@ -187,7 +215,7 @@ def _http(at_once):
         return told
 
     def measure(count):
-        with server() as url:
+        with server(rhythm) as url:
             return asyncio.run(work(url, count))
 
     return measure
@@ -200,10 +228,13 @@ main(
         "turn/one pod/openai-agents": lambda n: asyncio.run(_turns(n)),
         "turn/1000 pods at once/openai-agents": lambda n: asyncio.run(_at_once(n)),
         "tool/async tool/openai-agents": lambda n: asyncio.run(_tool(n)),
-        "durable/process, one session/openai-agents": _durable(1),
-        "durable/process, 64 sessions at once/openai-agents": _durable(64),
+        "durable/process, one session/openai-agents": _durable(1, UnsyncedSession),
+        "durable/process, 64 sessions at once/openai-agents": _durable(64, UnsyncedSession),
+        "durable/power, one session/openai-agents": _durable(1, SQLiteSession),
+        "durable/power, 64 sessions at once/openai-agents": _durable(64, SQLiteSession),
+        "durable/a session of 1,000 turns/openai-agents": _growth,
         "history/model in memory/openai-agents": lambda n: asyncio.run(_history(n)),
-        "restore/10,000 items/openai-agents": lambda n: asyncio.run(_restore(n)),
-        **{f"http/{n} at once, chunk by chunk/openai-agents": _http(n) for n in (1, 64, 512)},
+        "restore/10,000 items/openai-agents, no chain": lambda n: asyncio.run(_restore(n)),
+        **streams("openai-agents", _http),
     }
 )

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from harness import ANSWER, CHUNKS, QUESTION, TURNS, Stopwatch, imported, main, server, timed
+from harness import ANSWER, CHUNKS, QUESTION, TURNS, Stopwatch, imported, main, server, streams, timed
 from openai import AsyncOpenAI, DefaultAioHttpClient
 from pydantic_ai import Agent
 from pydantic_ai.messages import (
@@ -67,7 +67,7 @@ async def _history(turns):
     return [watch.each("time of a turn", turns)]
 
 
-def _http(at_once):
+def _http(at_once, rhythm="each"):
     async def work(url, count):
         http = DefaultAioHttpClient(timeout=600)
         client = AsyncOpenAI(base_url=url, api_key="none", max_retries=0, http_client=http)
@@ -88,7 +88,7 @@ def _http(at_once):
         return told
 
     def measure(count):
-        with server() as url:
+        with server(rhythm) as url:
             return asyncio.run(work(url, count))
 
     return measure
@@ -105,6 +105,6 @@ main(
             _turns(n, Agent(FunctionModel(caller), tools=[count_words]), "time of a run")
         ),
         "history/model in memory/pydantic-ai, no session": lambda n: asyncio.run(_history(n)),
-        **{f"http/{n} at once, chunk by chunk/pydantic-ai, no session": _http(n) for n in (1, 64, 512)},
+        **streams("pydantic-ai, no session", _http),
     }
 )

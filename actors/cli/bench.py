@@ -1,0 +1,122 @@
+"""``polypod bench``: what a set-up of one's own does in a second, and where a turn's time goes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from contextlib import suppress
+from pathlib import Path
+
+import click
+
+from actors.cli import options
+from actors.cli.benching import PROMPT, Bench, Plan, benched
+from actors.cli.exits import CANCELLED, FAILED, Exit
+from actors.cli.figures import BenchResult, heading, lines, result_of
+from actors.cli.loading import tools_named
+from actors.cli.setting import Wishes, manifest_for
+from actors.cli.terminal import Terminal
+from actors.cli.views import put_json
+from actors.pod.models import label
+from protocol.manifest import PodManifest
+
+
+@click.command()
+@options.manifest
+@options.model
+@options.base_url
+@click.option(
+    "--tools",
+    metavar="MODULE:NAME",
+    multiple=True,
+    help="A function, tool or list of tools of yours that the pod gets too; may be given more than once.",
+)
+@click.option("--turns", default=20, show_default=True, type=click.IntRange(min=1), help="Turns in all.")
+@click.option(
+    "--pods", default=1, show_default=True, type=click.IntRange(min=1), help="Pods that do them at once."
+)
+@click.option("--prompt", default=PROMPT, show_default=True, metavar="TEXT", help="What each turn asks.")
+@click.option(
+    "--warmup",
+    default=1,
+    show_default=True,
+    type=click.IntRange(min=0),
+    help="Turns of each pod before any is counted; one that fails ends the bench with its error.",
+)
+@click.option("--fresh", is_flag=True, help="Each turn in a pod and a session of its own.")
+@click.option(
+    "--store",
+    metavar="URL",
+    default="memory:",
+    show_default=True,
+    help="Where sessions are kept: sqlite:FILE or jsonl:DIR adds what it costs that they last.",
+)
+@options.as_json
+def bench(
+    manifest: Path | None,
+    model: str | None,
+    base_url: str | None,
+    tools: tuple[str, ...],
+    turns: int,
+    pods: int,
+    prompt: str,
+    warmup: int,
+    fresh: bool,
+    store: str,
+    as_json: bool,
+) -> None:
+    """Measure your own set-up: turns a second, time to first token, tokens a second, and what of a turn
+    is the model's, the tools' and polypod's.
+
+    Without a manifest the pod is bare: no words of its own and no tools. Ctrl-C ends the bench and
+    prints what there is.
+    """
+    terminal = Terminal()
+    chosen, notes = manifest_for(Wishes(manifest, model=model, base_url=base_url), _bare)
+    if not as_json:
+        for note in notes:
+            terminal.note(note)
+    plan = Plan(turns, pods, prompt, warmup, fresh, store)
+    measured = asyncio.run(_benched(chosen, tools_named(tools), plan, terminal))
+    terminal.idle()
+    result = result_of(measured, label(chosen.model), chosen.model.base_url)
+    put_json(result) if as_json else _show(result, terminal)
+    if measured.interrupted:
+        raise Exit(CANCELLED)
+    if result.errors:
+        raise Exit(FAILED)
+
+
+def _bare() -> PodManifest:
+    return PodManifest.of(name="bench")
+
+
+async def _benched(manifest: PodManifest, tools: tuple[object, ...], plan: Plan, terminal: Terminal) -> Bench:
+    interrupted, loop = asyncio.Event(), asyncio.get_running_loop()
+
+    def press() -> None:
+        if interrupted.is_set():
+            terminal.idle()
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGINT)
+        interrupted.set()
+
+    def tell(so_far: Bench) -> None:
+        terminal.busy(f"{len(so_far.turns):,} of {plan.turns:,} turns")
+
+    with suppress(NotImplementedError):  # a loop that cannot: Ctrl-C then ends the command at once
+        loop.add_signal_handler(signal.SIGINT, press)
+    terminal.busy("warming up")
+    try:
+        return await benched(manifest, tools=tools, plan=plan, tell=tell, interrupted=interrupted)
+    finally:
+        terminal.idle()
+
+
+def _show(result: BenchResult, terminal: Terminal) -> None:
+    if not result.turns:
+        terminal.note("interrupted before the first turn had ended", "error")
+        return
+    shown = (f"{name:<18} {told}".rstrip() for name, told in lines(result))
+    terminal.write("\n".join([heading(result), "", *shown]) + "\n")
