@@ -17,6 +17,36 @@ SUFFIX = ".jsonl"
 _TAIL = 4 << 10
 
 
+class Files:
+    """How the store's files are changed: by the system's own calls. Another may stand in its place, to
+    watch them or to have them fail as a disk does. Raises OSError.
+    """
+
+    def open(self, path: str | Path, flags: int, mode: int = 0o600) -> int:
+        """A descriptor that other programs do not inherit."""
+        return os.open(path, flags | os.O_CLOEXEC, mode)
+
+    def write(self, descriptor: int, data: bytes) -> int:
+        """How many of the bytes were written: one at least."""
+        return os.write(descriptor, data)
+
+    def truncate(self, descriptor: int, size: int) -> None:
+        """Cut a file off."""
+        os.ftruncate(descriptor, size)
+
+    def sync(self, descriptor: int) -> None:
+        """Make what was written durable."""
+        os.fdatasync(descriptor)
+
+    def link(self, source: Path, target: Path) -> None:
+        """Give a file a second name."""
+        os.link(source, target)
+
+
+#: The system's own.
+FILES = Files()
+
+
 class Ends(NamedTuple):
     """Both ends of a session's file.
 
@@ -73,28 +103,36 @@ def _last_sound(file: BinaryIO, start: int, size: int) -> tuple[Head | None, int
         span *= 8
 
 
-def write_all(descriptor: int, data: bytes, end: int) -> None:
-    """Add ``data`` to a file that is ``end`` bytes long, or leave it as it was and raise OSError."""
+def write_all(files: Files, descriptor: int, data: bytes, end: int) -> None:
+    """Add ``data`` to a file that is ``end`` bytes long, or raise OSError and leave it as it was, if the
+    disk lets us.
+    """
     try:
-        written = os.write(descriptor, data)
-        while written < len(data):  # most likely the next one says why
-            written += os.write(descriptor, data[written:])
+        put_all(files, descriptor, data)
     except OSError:
-        os.ftruncate(descriptor, end)
+        with contextlib.suppress(OSError):  # the first error says more, and the next append looks again
+            files.truncate(descriptor, end)
         raise
 
 
+def put_all(files: Files, descriptor: int, data: bytes) -> None:
+    """Write ``data`` where the descriptor stands. Raises OSError, with any part of it written."""
+    written = files.write(descriptor, data)
+    while written < len(data):  # most likely the next one says why
+        written += files.write(descriptor, data[written:])
+
+
 @contextlib.contextmanager
-def drafted(draft: Path, data: bytes, *, at: int, sync: bool) -> Iterator[None]:
+def drafted(draft: Path, data: bytes, *, at: int, sync: bool, files: Files = FILES) -> Iterator[None]:
     """Within it there is a file ``draft`` with all of ``data``, changed last ``at`` (nanoseconds); link
     it to its place, which makes it whole there or not at all. Raises OSError.
     """
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    descriptor = files.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     try:
-        write_all(descriptor, data, 0)
+        write_all(files, descriptor, data, 0)
         os.utime(descriptor, ns=(at, at))
         if sync:
-            os.fdatasync(descriptor)
+            files.sync(descriptor)
         yield
     finally:
         os.close(descriptor)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from actors.sessions.committer import Job
 from actors.sessions.jsonl_claims import Claims, Stamp
-from actors.sessions.jsonl_files import drafted, read_ends, sync_folder, write_all
+from actors.sessions.jsonl_files import Files, drafted, read_ends, sync_folder, write_all
 from actors.sessions.jsonl_lines import batch_lines, header_line
 from actors.sessions.store import check_follows, in_use
 from protocol.entries import GENESIS, Head, Parent, StoredEntry
@@ -59,29 +59,29 @@ class Append(Job):
         if claims.stamp(held.name) != held.stamp:
             raise _lost(held, claims)
         check_follows(held.session_id, held.head, self.after, self.batch)
-        descriptor = os.open(held.path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+        descriptor = claims.files.open(held.path, os.O_WRONLY | os.O_APPEND)
         try:
             _check_end(held, os.fstat(descriptor).st_size)
-            self._write(descriptor)
+            self._write(claims.files, descriptor)
         except BaseException:
             os.close(descriptor)
             raise
         return descriptor
 
-    def _write(self, descriptor: int) -> None:
+    def _write(self, files: Files, descriptor: int) -> None:
         held, end = self.held, self.held.end
         held.end = _UNKNOWN
-        write_all(descriptor, self.data, end)
+        write_all(files, descriptor, self.data, end)
         os.utime(descriptor, ns=(self.at, self.at))  # the kernel's own stamps are milliseconds apart
         last = self.batch[-1]
         held.head, held.end = Head(last.seq, last.hash), end + len(self.data)
 
-    def undo(self, descriptor: int) -> None:
+    def undo(self, files: Files, descriptor: int) -> None:
         """Take back what was written but could not be made durable."""
         held = self.held
         held.head, held.end = self.after, _UNKNOWN
         with contextlib.suppress(OSError):
-            os.ftruncate(descriptor, os.fstat(descriptor).st_size - len(self.data))
+            files.truncate(descriptor, os.fstat(descriptor).st_size - len(self.data))
 
 
 class Create(Append):
@@ -117,12 +117,13 @@ class Create(Append):
             self.mark.parent.mkdir(mode=0o700, exist_ok=True)
             self.mark.touch(mode=0o600)
         # The draft's sync comes before the gate, since other processes wait there.
-        with drafted(self.draft, header + self.data, at=self.at, sync=self.sync), claims.lock.gate():
+        drawn = drafted(self.draft, header + self.data, at=self.at, sync=self.sync, files=claims.files)
+        with drawn, claims.lock.gate():
             if held.path.exists():
                 raise HeadConflict(f"session {held.session_id} exists already")
             if self.claim:
                 _take(held, claims)
-            os.link(self.draft, held.path)
+            claims.files.link(self.draft, held.path)
         if self.sync:
             sync_folder(held.path.parent)
             if self.mark is not None:
