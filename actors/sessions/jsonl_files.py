@@ -38,6 +38,10 @@ class Files:
         """Make what was written durable."""
         os.fdatasync(descriptor)
 
+    def sync_folder(self, descriptor: int) -> None:
+        """Make the names in a folder durable."""
+        os.fsync(descriptor)
+
     def link(self, source: Path, target: Path) -> None:
         """Give a file a second name."""
         os.link(source, target)
@@ -140,10 +144,11 @@ def drafted(draft: Path, data: bytes, *, at: int, sync: bool, files: Files = FIL
             draft.unlink()
 
 
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable."""
+@contextlib.contextmanager
+def opened_folder(folder: Path) -> Iterator[int]:
+    """A descriptor of a folder, which stays good where the folder is moved away. Raises OSError."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        os.fsync(descriptor)
+        yield descriptor
     finally:
         os.close(descriptor)

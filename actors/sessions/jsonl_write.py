@@ -10,7 +10,7 @@ from pathlib import Path
 
 from actors.sessions.committer import Job
 from actors.sessions.jsonl_claims import Claims, Stamp
-from actors.sessions.jsonl_files import Files, drafted, read_ends, sync_folder, write_all
+from actors.sessions.jsonl_files import Files, drafted, opened_folder, read_ends, write_all
 from actors.sessions.jsonl_lines import batch_lines, header_line
 from actors.sessions.store import check_follows, in_use
 from protocol.entries import GENESIS, Head, Parent, StoredEntry
@@ -116,20 +116,37 @@ class Create(Append):
         if self.mark is not None:  # first, since a mark without a session is passed over
             self.mark.parent.mkdir(mode=0o700, exist_ok=True)
             self.mark.touch(mode=0o600)
+        with opened_folder(held.path.parent) as folder:
+            self._link(claims, header + self.data)
+            if self.sync:
+                self._sync_names(claims.files, folder)
+        last = self.batch[-1]
+        held.head, held.end = Head(last.seq, last.hash), len(header) + len(self.data)
+
+
+    def _link(self, claims: Claims, data: bytes) -> None:
+        """Give the session its name, behind which all of it stands."""
+        held = self.held
         # The draft's sync comes before the gate, since other processes wait there.
-        drawn = drafted(self.draft, header + self.data, at=self.at, sync=self.sync, files=claims.files)
+        drawn = drafted(self.draft, data, at=self.at, sync=self.sync, files=claims.files)
         with drawn, claims.lock.gate():
             if held.path.exists():
                 raise HeadConflict(f"session {held.session_id} exists already")
             if self.claim:
                 _take(held, claims)
             claims.files.link(self.draft, held.path)
-        if self.sync:
-            sync_folder(held.path.parent)
+
+    def _sync_names(self, files: Files, folder: int) -> None:
+        """Make the name durable, or take it away: a session that was refused must not be found later."""
+        try:
+            files.sync_folder(folder)
             if self.mark is not None:
-                sync_folder(self.mark.parent)
-        last = self.batch[-1]
-        held.head, held.end = Head(last.seq, last.hash), len(header) + len(self.data)
+                with opened_folder(self.mark.parent) as marks:
+                    files.sync_folder(marks)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.unlink(self.held.name, dir_fd=folder)
+            raise
 
 
 class Release(Append):

@@ -68,14 +68,16 @@ class Driver:
 
     async def _pause(self) -> None:
         await self._meanwhile(lambda: self._attempt("pause", self.pod.pause()))
-        await self.go_on()
 
     async def _meanwhile(self, interfere: Callable[[], Awaitable[Any]]) -> None:
         """A run, and something that is asked of the pod in the middle of it."""
         run = asyncio.ensure_future(self._run())
         await asyncio.sleep(self._chance.uniform(0, 0.01))
         await interfere()
-        await run
+        # What was paused may be another run that a notification began, with ours behind it.
+        while not (await asyncio.wait([run], timeout=0.02))[0]:
+            await self.go_on()
+        await self.go_on()
 
     async def _made(self, command: str, future: Awaitable[str]) -> None:
         session_id = await self._attempt(command, future)

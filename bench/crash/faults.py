@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import contextlib
 import errno
 import os
 import random
@@ -77,7 +78,8 @@ class Full(Fault):
         descriptor = os.open(self._ballast, os.O_WRONLY | os.O_CREAT, 0o600)
         status = os.fstatvfs(descriptor)
         free = status.f_bavail * status.f_frsize
-        os.posix_fallocate(descriptor, 0, max(4096, free - 4096 * self._chance.randrange(5)))
+        with contextlib.suppress(OSError):  # the store was quicker, and the disk is as full as can be
+            os.posix_fallocate(descriptor, 0, max(4096, free - 4096 * self._chance.randrange(5)))
         os.close(descriptor)
         return self
 
@@ -141,6 +143,11 @@ class FailingFiles(Files, Fault):
         """Truncate, or fail."""
         self._maybe_fail(0.5)
         super().truncate(descriptor, size)
+
+    def sync_folder(self, descriptor: int) -> None:
+        """Sync, or fail."""
+        self._maybe_fail(0.3)
+        super().sync_folder(descriptor)
 
     def link(self, source: Path, target: Path) -> None:
         """Link, or fail."""

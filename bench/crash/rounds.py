@@ -27,7 +27,7 @@ LIFE = 8
 #: What kills are aimed at; more are not aimed at all.
 _AIMS: tuple[Phase, ...] = ("stream", "tool", "compaction", "memory")
 #: The longest that a process is given, in seconds.
-_PATIENCE = 20.0
+_PATIENCE = 8.0
 
 
 class Round(Struct):
@@ -84,9 +84,9 @@ def live(store: str, fault: str | None, seed: int, rounds: int, root: Path) -> I
         told: list[Line] = []
         for number in range(1, rounds + 1):
             found = _round(Work(store, folder, f"r{number}", f"{seed}/{number}", fault), seed, number, told)
+            sound = not found.findings
             yield found
-            if found.findings:
-                sound = False
+            if not sound:
                 break
     finally:
         if mounted:
