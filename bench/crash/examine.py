@@ -28,12 +28,18 @@ from protocol.wire import decode_entry
 
 
 class Examined(Struct):
-    """What was looked at, and what is wrong with it; ``torn`` counts batches that a kill cut off."""
+    """What was looked at, and what is wrong with it.
+
+    ``told`` is what was told in this life of the store and looked for, ``tools`` the calls that a tool
+    ran for in it; ``restored`` and ``resumed`` are sessions that were made to go on, and those of them
+    that a kill had interrupted; ``torn`` counts batches that were cut off in the middle.
+    """
 
     told: int = 0
     entries: int = 0
     sessions: int = 0
     compacted: int = 0
+    restored: int = 0
     resumed: int = 0
     torn: int = 0
     calls: int = 0
@@ -193,6 +199,7 @@ async def _run_on(store: SessionStore, work: Work, found: Examined) -> None:
                 player = Player(f"{work.mark}-x{number}", chance, teller, 0.0)
                 try:
                     found.resumed += await _restored(opened, session_id, player, tools)
+                    found.restored += 1
                 except Exception as error:  # noqa: BLE001 - a session that does not go on is bricked
                     found.findings.append(f"bricked: {session_id}: {type(error).__name__}: {error}")
 

@@ -9,6 +9,8 @@ import os
 import random
 import resource
 import subprocess
+import tempfile
+from functools import cache
 from pathlib import Path
 from typing import Self
 
@@ -161,9 +163,14 @@ class FailingFiles(Files, Fault):
             raise OSError(number, os.strerror(number), path and str(path))
 
 
+#: The faults there are, by their names in tables.
+FAULTS = (TooLarge.name, Full.name, Gone.name, FailingFiles.name)
+
+
 def kinds(store: str) -> list[str]:
-    """The faults that a kind of store is put under."""
-    return [TooLarge.name, Full.name, Gone.name] + [FailingFiles.name] * store.startswith("jsonl")
+    """The faults that a kind of store can be put under here."""
+    fit = {FailingFiles.name: store.startswith("jsonl"), Full.name: may_mount()}
+    return [kind for kind in FAULTS if fit.get(kind, True)]
 
 
 def of(kind: str | None, folder: Path, chance: random.Random) -> Fault | None:
@@ -193,6 +200,16 @@ def open_store(kind: str, folder: Path, fault: Fault | None = None) -> SessionSt
     if scheme == "sqlite":
         return SQLiteStore(place / "pods.db", durability)
     return JsonLinesStore(place, durability, files=fault if isinstance(fault, Files) else Files())
+
+
+@cache
+def may_mount() -> bool:
+    """Whether this user may mount a small disk, which takes privileges."""
+    with tempfile.TemporaryDirectory(prefix="polypod-crash-") as folder:
+        made = mount(Path(folder))
+        if made:
+            unmount(Path(folder))
+        return made
 
 
 def mount(folder: Path) -> bool:

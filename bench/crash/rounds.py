@@ -76,8 +76,10 @@ def live(store: str, fault: str | None, seed: int, rounds: int, root: Path) -> I
     disk = folder / "disk"
     (disk / "store").mkdir(parents=True)
     (folder / "calls").touch()
-    mounted = fault == faults.Full.name and faults.mount(disk)
+    mounted = fault == faults.Full.name
     if mounted:
+        if not faults.mount(disk):  # never fill a disk that is not ours
+            raise PermissionError(f"mounting a small disk at {disk} takes privileges")
         (disk / "store").mkdir()
     sound = True
     try:
