@@ -100,6 +100,8 @@ class Guard(Struct, frozen=True):
 
     def run_started(self) -> Guard:
         """A run begins; a compaction just before it still spares its first request the check."""
+        if self.answered is None and not self.overflowed:
+            return self
         return Guard(self.failures, None, False, self.fresh)
 
     def request_answered(self) -> Guard:

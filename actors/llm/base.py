@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import msgspec
 from msgspec import Struct
 
+from protocol.errors import ModelError
 from protocol.items import AssistantItem, Item, Part, TextPart, ThinkingPart, ToolCall
 from protocol.tools import ToolSpec
 from protocol.usage import Usage
@@ -161,22 +162,22 @@ class Assembler:
         return self._end is not None
 
     def answer(self) -> Answer:
-        """The whole answer; only once ``ended``."""
-        if self._end is None:
-            raise ValueError("the stream has not ended")
+        """The whole answer. Raises ModelError if the terminal block has not come."""
+        end = self._end
+        if end is None:
+            raise ModelError("the model's stream ended without an end", kind="protocol")
         if not self._calls and len(self._texts) == 1:
             (chunks,) = self._texts.values()
-            item = AssistantItem(tuple(_parts(chunks)))
-            return Answer(item, self._end.stop_reason, self._usage, self._end.model)
+            return Answer(AssistantItem(tuple(_parts(chunks))), end.stop_reason, self._usage, end.model)
         content = tuple(part for _, chunks in sorted(self._texts.items()) for part in _parts(chunks))
         calls = tuple(
             _call(start, "".join(pieces), complete=index in self._closed)
             for index, (start, pieces) in sorted(self._calls.items())
         )
-        reason = self._end.stop_reason
+        reason = end.stop_reason
         if calls and reason == "end_turn":
             reason = "tool_use"  # the presence of calls decides, whatever the server says
-        return Answer(AssistantItem(content, calls), reason, self._usage, self._end.model)
+        return Answer(AssistantItem(content, calls), reason, self._usage, end.model)
 
 
 def _parts(chunks: list[TextChunk | ThinkingChunk]) -> list[Part]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
-from typing import Any, NamedTuple
+from typing import Any
+
+from msgspec import Struct
 
 from actors.llm.base import StopReason
 from actors.pod.budget import Reservation
@@ -22,7 +24,7 @@ class TypedRun(Run, frozen=True):
     output: Any = None
 
 
-class QueuedRun(NamedTuple):
+class QueuedRun(Struct, frozen=True):
     """A run that waits for its turn."""
 
     command: Run
@@ -30,7 +32,7 @@ class QueuedRun(NamedTuple):
     reply: AsyncFuture[Any]
 
 
-class PendingInput(NamedTuple):
+class PendingInput(Struct, frozen=True):
     """Words for the run that goes on, which join the history before its next request."""
 
     content: tuple[Part, ...]

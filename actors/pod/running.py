@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, assert_never
 
 from actors.llm.output import Fit, parse_output
 from actors.pod import turn
+from actors.pod.budget import Budget
 from actors.pod.run import PendingInput, QueuedRun, RunState, TypedRun, new_run_id, resolve
 from actors.pod.turns import TurnActor
 from actors.runtime.future import AsyncFuture
@@ -94,7 +95,8 @@ class RunningActor(TurnActor):
             run.unlogged.append(queued.reply)
         self._run = run
         self._to(PodState.RUNNING)
-        self._start_clock(run)
+        if self._budget is not None:
+            self._start_clock(run, self._budget)
         self._guard = self._guard.run_started()
         if self._parts.limits.before_run:
             self._fold_before_run(lambda _: self._log_input(run, queued))
@@ -107,12 +109,21 @@ class RunningActor(TurnActor):
             self._advance()
             return
         self._record_start(run, "notify" if queued.source == "notify" else "run")
-        item = UserItem(queued.command.content)
-        self._log.record(UserMessage, run.run_id, item=item, source=queued.source)
+        self._add_words(run, UserItem(queued.command.content), queued.source)
         self._advance()
 
     def _record_start(self, run: RunState, reason: RunReason) -> None:
-        self._log.record(RunStart, run.run_id, reason=reason)
+        head = self._head
+        self._log.add(
+            RunStart(
+                pod=self._parts.name,
+                session_id=head.session_id,
+                seq=head.seq + 1,
+                at=time.time(),
+                run_id=run.run_id,
+                reason=reason,
+            )
+        )
 
     def _close_left_over(self) -> None:
         """Close what an earlier run left open: a pause, a crash, a store that failed at its end."""
@@ -135,7 +146,8 @@ class RunningActor(TurnActor):
         run.ending = None
         self._run = run
         self._to(PodState.RUNNING)
-        self._start_clock(run)
+        if self._budget is not None:
+            self._start_clock(run, self._budget)
         self._record_start(run, "resume")
         self._advance()
 
@@ -166,7 +178,7 @@ class RunningActor(TurnActor):
         if self._free and not self._stopping and not self._calls_open():
             while self._free and not self._busy:
                 self._free.popleft()()
-        if self._busy:
+        if self._step is not None or self._committing:
             return
         run = self._run
         if run is None or self._state is not PodState.RUNNING:
@@ -178,11 +190,6 @@ class RunningActor(TurnActor):
         """Take the run's next step."""
         if isinstance(step, turn.CallModel):
             self._prepare_request(run)
-        elif isinstance(step, turn.RunTools):
-            calls = step.calls
-            self._commit(lambda: self._run_tools(run, calls))
-        elif isinstance(step, turn.Compact):
-            self._fold("request_threshold", lambda error: self._folded_within(run, error))
         elif isinstance(step, turn.Finish):
             if step.why is not None:
                 run.error = CompactionFailed(step.why)
@@ -190,6 +197,11 @@ class RunningActor(TurnActor):
                 self._finish_typed(run)
             else:
                 self._finish(run, step.outcome)
+        elif isinstance(step, turn.RunTools):
+            calls = step.calls
+            self._commit(lambda: self._run_tools(run, calls))
+        elif isinstance(step, turn.Compact):
+            self._fold("request_threshold", lambda error: self._folded_within(run, error))
         else:
             assert_never(step)
 
@@ -218,6 +230,7 @@ class RunningActor(TurnActor):
         self._advance()
 
     def _standing(self, run: RunState) -> turn.Standing:
+        parts = self._parts
         calls = run.answer.calls if run.answer is not None else ()
         return turn.Standing(
             ending=run.ending,
@@ -226,8 +239,8 @@ class RunningActor(TurnActor):
             open_calls=open_calls(self._head.items) if calls else [],
             pending=run.unheard or bool(run.pending),
             steps=run.steps,
-            max_steps=self._parts.manifest.worker.max_steps,
-            fullness=self._before_request(),
+            max_steps=parts.manifest.worker.max_steps,
+            fullness=self._before_request() if parts.limits.before_request else "send",
         )
 
     def _leave(self) -> None:
@@ -247,19 +260,27 @@ class RunningActor(TurnActor):
             self._join_pending(run)
             run.unheard = True
         run.ending = outcome
-        self._stop_clock(run)
-        self._log.record(
-            RunEnd,
-            run.run_id,
-            outcome=outcome,
-            steps=run.steps,
-            usage=run.usage or Usage(),
-            error=run.failure,
+        if self._budget is not None:
+            self._stop_clock(run, self._budget)
+        head = self._head
+        self._log.add(
+            RunEnd(
+                pod=self._parts.name,
+                session_id=head.session_id,
+                seq=head.seq + 1,
+                at=time.time(),
+                run_id=run.run_id,
+                outcome=outcome,
+                steps=run.steps,
+                usage=run.usage or Usage(),
+                error=run.failure,
+            )
         )
         self._commit(lambda: self._finished(run, outcome))
 
     def _finished(self, run: RunState, outcome: RunOutcome) -> None:
-        resolve(run.unlogged)
+        if run.unlogged:
+            resolve(run.unlogged)
         self._to(PodState.PAUSED if outcome == "paused" else PodState.IDLE)
         reply, run.reply = run.reply, None
         if outcome != "paused":
@@ -269,17 +290,23 @@ class RunningActor(TurnActor):
                 reply.set_exception(RunFailed(run.error, run_id=run.run_id))
             else:
                 reply.set(self._result(run, outcome))
+        if self._cancelled is not None:
+            self._end_cancels(run, outcome)
+        if outcome != "paused":
+            self._remember_after_run()
+        self._advance()
+        if run.pending:
+            late, run.pending = run.pending, []
+            for pending in late:
+                self._came_late(pending)
+
+    def _end_cancels(self, run: RunState, outcome: RunOutcome) -> None:
+        """Answer who asked for the end that the run has come to."""
         cancelled, self._cancelled = self._cancelled or [], None
         if outcome == "paused" and run.ending == "cancelled":  # cancelled while its pause became durable
             self._drop_paused(cancelled)
         else:
             resolve(cancelled)
-        if outcome != "paused":
-            self._remember_after_run()
-        self._advance()
-        late, run.pending = run.pending, []
-        for pending in late:
-            self._came_late(pending)
 
     def _came_late(self, pending: PendingInput) -> None:
         """Words came while the end of their run became durable."""
@@ -343,18 +370,17 @@ class RunningActor(TurnActor):
 
     # -- the clock -------------------------------------------------------------------------------
 
-    def _start_clock(self, run: RunState) -> None:
+    def _start_clock(self, run: RunState, budget: Budget) -> None:
         run.started_at = time.monotonic()
-        left = None if self._budget is None else self._budget.seconds_left()
+        left = budget.seconds_left()
         run.deadline = None if left is None else run.started_at + left
         if left is not None:
             assert self._mailroom is not None
             message = OutOfTime(run.run_id)
             self._alarm = self._mailroom.loop.call_later(left, lambda: self._post(message))
 
-    def _stop_clock(self, run: RunState) -> None:
-        if self._budget is not None:
-            self._budget.spend_seconds(time.monotonic() - run.started_at)
+    def _stop_clock(self, run: RunState, budget: Budget) -> None:
+        budget.spend_seconds(time.monotonic() - run.started_at)
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
@@ -378,7 +404,8 @@ class RunningActor(TurnActor):
             return
         self._run = None
         self._cancel_step()
-        self._stop_clock(run)
+        if self._budget is not None:
+            self._stop_clock(run, self._budget)
         self._to(PodState.IDLE)
         for reply in [*run.unlogged, *(pending.reply for pending in run.pending)]:
             reply.set_exception(error)

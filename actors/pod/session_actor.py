@@ -8,8 +8,9 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
+from msgspec import Struct
 from pykka._envelope import Envelope
 
 from actors.pod.parts import PodParts
@@ -25,21 +26,21 @@ from protocol.lifecycle import PodState, may_move
 from protocol.usage import Usage
 
 
-class Commit(NamedTuple):
+class Commit(Struct, frozen=True):
     """What follows a commit: ``then`` if it is kept, else ``refused`` hears why."""
 
     then: Callable[[], None]
     refused: Callable[[BaseException], None]
 
 
-class StepEnded(NamedTuple):
+class StepEnded(Struct, frozen=True):
     """To the pod from its own step: what came of it."""
 
     result: Any
     error: BaseException | None
 
 
-class CommitEnded(NamedTuple):
+class CommitEnded(Struct, frozen=True):
     """To the pod from its store: a commit that it did not wait for has ended."""
 
     commit: Commit
@@ -217,17 +218,27 @@ class SessionActor(AsyncActor):
             return
         assert may_move(old, state), f"{old} -> {state}"
         self._state = state
-        if not self._parts.bus.silent:
-            self._tell(StateChanged, old=old, new=state)
+        if self._hears(StateChanged):
+            head = self._head
+            self._log.tell(
+                StateChanged(
+                    pod=self._parts.name,
+                    session_id=head.session_id,
+                    seq=head.seq,
+                    at=time.time(),
+                    run_id=self._run_id,
+                    old=old,
+                    new=state,
+                )
+            )
 
     def _tell(self, kind: type[Event], **fields: Any) -> None:
         """Tell a transient event, if anybody listens."""
-        parts = self._parts
-        if parts.bus.silent or not parts.bus.listens(parts.name, kind):
+        if not self._hears(kind):
             return
         self._log.tell(
             kind(
-                pod=parts.name,
+                pod=self._parts.name,
                 session_id=self._head.session_id,
                 seq=self._head.seq,
                 at=time.time(),
@@ -236,8 +247,14 @@ class SessionActor(AsyncActor):
             )
         )
 
+    def _hears(self, kind: type[Event]) -> bool:
+        """Whether anybody would hear such a transient event of this pod."""
+        parts = self._parts
+        return not parts.bus.silent and parts.bus.listens(parts.name, kind)
+
     def _listened(self) -> bool:
-        return self._parts.bus.listens(self._parts.name)
+        parts = self._parts
+        return not parts.bus.silent and parts.bus.listens(parts.name)
 
     def _gone(self) -> PodStopped:
         return PodStopped(f"pod {self._parts.name!r} has stopped", hint="spawn it again with resume=")
@@ -282,7 +299,8 @@ class SessionActor(AsyncActor):
         self._then = then
         self._step_of_run, self._step_begun = of_run, False
         self._step_unwanted = self._stopping or (of_run and self._ending)
-        self._step = self._mailroom.loop.create_task(self._stepping(step))
+        # Not ``create_task``, since a task that its loop's factory starts at once ends within this call.
+        self._step = asyncio.Task(self._stepping(step), loop=self._mailroom.loop, name=self._parts.name)
 
     async def _stepping(self, step: Coroutine[Any, Any, Any]) -> None:
         self._step_begun = True

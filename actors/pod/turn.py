@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from msgspec import Struct
 
 from actors.compaction.policy import THRASH, Verdict
@@ -30,21 +28,21 @@ class Standing(Struct, frozen=True, gc=False):
     fullness: Verdict
 
 
-class CallModel(NamedTuple):
+class CallModel(Struct, frozen=True, gc=False):
     """Send the history to the model."""
 
 
-class RunTools(NamedTuple):
+class RunTools(Struct, frozen=True):
     """Run these calls; their results join the history in this order."""
 
     calls: list[ToolCall]
 
 
-class Compact(NamedTuple):
+class Compact(Struct, frozen=True, gc=False):
     """Fold the history, then go on with the same request."""
 
 
-class Finish(NamedTuple):
+class Finish(Struct, frozen=True, gc=False):
     """The run is over; ``why`` where it failed."""
 
     outcome: RunOutcome

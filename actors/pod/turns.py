@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -31,6 +32,7 @@ from protocol.events import (
     TurnStart,
     UsageUpdate,
     UserMessage,
+    UserSource,
 )
 from protocol.items import (
     ToolCall,
@@ -107,7 +109,8 @@ class TurnActor(RememberingActor):
     def _prepare_request(self, run: RunState) -> None:
         """All the model will see is durable before it is sent."""
         self._answer_open_calls(run)  # one that was pushed may have none
-        self._join_pending(run)
+        if run.pending:
+            self._join_pending(run)
         run.unheard = True
         self._commit(lambda: self._send(run))
 
@@ -125,30 +128,46 @@ class TurnActor(RememberingActor):
     def _join_pending(self, run: RunState) -> None:
         """Have what was said meanwhile join the history."""
         for pending in run.pending:
-            item = UserItem(pending.content)
-            self._log.record(UserMessage, run.run_id, item=item, source=pending.source)
+            self._add_words(run, UserItem(pending.content), pending.source)
             run.unlogged.append(pending.reply)
         run.pending = []
 
+    def _add_words(self, run: RunState, item: UserItem, source: UserSource) -> None:
+        head = self._head
+        self._log.add(
+            UserMessage(
+                pod=self._parts.name,
+                session_id=head.session_id,
+                seq=head.seq + 1,
+                at=time.time(),
+                run_id=run.run_id,
+                item=item,
+                source=source,
+            )
+        )
+
     def _send(self, run: RunState) -> None:
-        resolve(run.unlogged)
+        if run.unlogged:
+            resolve(run.unlogged)
         if run.ending is not None:
             self._advance()
             return
-        exceeded = self._reserve(run)
-        if exceeded is not None:
-            self._out_of_budget(run, exceeded)
-            return
+        if self._budget is not None:
+            exceeded = self._reserve(run, self._budget)
+            if exceeded is not None:
+                self._out_of_budget(run, exceeded)
+                return
         run.steps += 1
-        self._tell(TurnStart, turn=run.steps)
+        if self._hears(TurnStart):
+            self._tell(TurnStart, turn=run.steps)
         request = self._request(run)
         step = worker.answer(self._parts.client, request, self._tell, self._listened)
         self._do(step, lambda answer, error: self._answered(run, answer, error))
 
     def _request(self, run: RunState) -> Request:
-        parts = self._parts
+        parts, context = self._parts, self._context
         return Request(
-            items=self._context.view(),
+            items=context.view(),
             system=parts.manifest.pod.system_prompt,
             tools=parts.tools.specs,
             model=parts.manifest.model.model_id,
@@ -156,13 +175,10 @@ class TurnActor(RememberingActor):
             temperature=parts.manifest.model.temperature,
             output_schema=run.output_schema,
             deadline=run.deadline,
-            scratch=self._context.scratch,
+            scratch=context.scratch,
         )
 
-    def _reserve(self, run: RunState) -> Exceeded | None:
-        budget = self._budget
-        if budget is None:
-            return None
+    def _reserve(self, run: RunState, budget: Budget) -> Exceeded | None:
         prompt, answer = self._context.occupancy(), self._parts.manifest.worker.max_tokens or 0
         tokens = prompt + answer
         cost = self._parts.price(Usage(prompt, answer)) or 0.0
@@ -179,7 +195,8 @@ class TurnActor(RememberingActor):
 
     def _answered(self, run: RunState, answer: Answer | None, error: BaseException | None) -> None:
         cost = None if answer is None else self._parts.price(answer.usage)
-        self._settle(run, None if answer is None else answer.usage, cost)
+        if run.held is not None:
+            self._settle(run, None if answer is None else answer.usage, cost)
         if run is not self._run:  # the store failed meanwhile, and the run with it
             self._advance()
             return
@@ -188,15 +205,21 @@ class TurnActor(RememberingActor):
             self._unanswered(run, error)
             return
         self._guard = self._guard.request_answered()
+        head = self._head
         try:
-            self._log.record(
-                AssistantMessage,
-                run.run_id,
-                item=answer.item,
-                model=answer.model,
-                stop_reason=answer.stop_reason,
-                usage=answer.usage,
-                cost=cost,
+            self._log.add(
+                AssistantMessage(
+                    pod=self._parts.name,
+                    session_id=head.session_id,
+                    seq=head.seq + 1,
+                    at=time.time(),
+                    run_id=run.run_id,
+                    item=answer.item,
+                    model=answer.model,
+                    stop_reason=answer.stop_reason,
+                    usage=answer.usage,
+                    cost=cost,
+                )
             )
         except (TypeError, ValueError) as unfit:  # a client of the user's own gave what no JSON can hold
             run.error, run.ending = unfit, "failed"
@@ -207,7 +230,7 @@ class TurnActor(RememberingActor):
         run.stop_reason = answer.stop_reason
         self._context.measured(len(self._head.items) - 1, answer.usage)
         self._count(run, answer.usage, cost)
-        if not answer.item.calls:
+        if not answer.item.calls and self._hears(TurnEnd):
             self._tell(TurnEnd, turn=run.steps)
         self._advance()
 
@@ -245,7 +268,8 @@ class TurnActor(RememberingActor):
         if cost is not None:
             self._cost = cost if self._cost is None else self._cost + cost
         self._parts.totals.count(usage, cost)
-        self._tell(UsageUpdate, usage=used, run_usage=run.usage, cost=cost)
+        if self._hears(UsageUpdate):
+            self._tell(UsageUpdate, usage=used, run_usage=run.usage, cost=cost)
 
     # -- a batch of calls ------------------------------------------------------------------------
 
@@ -288,9 +312,23 @@ class TurnActor(RememberingActor):
         while batch.kept in batch.ended:
             _, result, seconds = batch.ended.pop(batch.kept)
             batch.kept += 1
-            self._log.record(ToolResulted, run.run_id, item=result, seconds=seconds)
+            self._add_result(run, result, seconds)
         if batch.kept < batch.size:  # the last result becomes durable with the next request's commit
             self._commit(self._advance)
+
+    def _add_result(self, run: RunState, result: ToolResult, seconds: float | None) -> None:
+        head = self._head
+        self._log.add(
+            ToolResulted(
+                pod=self._parts.name,
+                session_id=head.session_id,
+                seq=head.seq + 1,
+                at=time.time(),
+                run_id=run.run_id,
+                item=result,
+                seconds=seconds,
+            )
+        )
 
     def _batch_ended(self, run: RunState, error: BaseException | None) -> None:
         self._batch = None

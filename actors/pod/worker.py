@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 
 from actors.llm.base import (
     Answer,
@@ -36,7 +36,16 @@ async def answer(client: LLMClient, request: Request, tell: Tell, heard: Callabl
     while True:
         assembler = Assembler()
         try:
-            return await _attempt(client, request, assembler, attempt, tell, heard)
+            stream = client.stream(request)
+            try:
+                async for block in stream:
+                    assembler.feed(block)
+                    if heard():
+                        _tell_delta(tell, block, assembler, attempt)
+            except BaseException:
+                await _close(stream)
+                raise
+            return assembler.answer()
         except ModelError as error:
             decision = decide(attempt, error, now=time.monotonic(), deadline=request.deadline)
             if isinstance(decision, GiveUp):
@@ -49,27 +58,11 @@ async def answer(client: LLMClient, request: Request, tell: Tell, heard: Callabl
         attempt += 1
 
 
-async def _attempt(
-    client: LLMClient,
-    request: Request,
-    assembler: Assembler,
-    attempt: int,
-    tell: Tell,
-    heard: Callable[[], bool],
-) -> Answer:
-    stream = client.stream(request)
-    try:
-        async for block in stream:
-            assembler.feed(block)
-            if heard():
-                _tell_delta(tell, block, assembler, attempt)
-    finally:
-        close = getattr(stream, "aclose", None)
-        if close is not None:
-            await close()
-    if not assembler.ended:
-        raise ModelError("the model's stream ended without an end", kind="protocol")
-    return assembler.answer()
+async def _close(stream: AsyncIterator[Block]) -> None:
+    """Give up a stream that has not come to its end."""
+    close = getattr(stream, "aclose", None)
+    if close is not None:
+        await close()
 
 
 def _tell_delta(tell: Tell, block: Block, assembler: Assembler, attempt: int) -> None:

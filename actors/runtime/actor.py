@@ -181,7 +181,8 @@ class AsyncActor(pykka.Actor):
 
     def _await(self, handler: Coroutine[Any, Any, Any], reply_to: AsyncFuture[Any] | None) -> None:
         assert self._mailroom is not None
-        self._task = self._mailroom.loop.create_task(self._await_reply(handler, reply_to))
+        # Not ``create_task``, since a task that its loop's factory starts at once ends within this call.
+        self._task = asyncio.Task(self._await_reply(handler, reply_to), loop=self._mailroom.loop)
 
     async def _await_reply(
         self, handler: Coroutine[Any, Any, Any], reply_to: AsyncFuture[Any] | None

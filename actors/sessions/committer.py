@@ -12,7 +12,7 @@ from protocol.errors import StoreError
 
 
 class Job:
-    """Something to be made durable. ``future`` is there once it was put; it resolves when the job is
+    """Something to be made durable. ``future`` is there once it has to wait; it resolves when the job is
     durable, or when it failed.
     """
 
@@ -23,6 +23,10 @@ class Job:
         self.future: Future[None] | None = None
 
     def done(self, error: BaseException | None = None) -> None:
+        """The thread is done with it."""
+        self.resolve(error)
+
+    def resolve(self, error: BaseException | None = None) -> None:
         """Resolve the future; one that somebody cancelled is let be."""
         if self.future is not None and self.future.set_running_or_notify_cancel():
             if error is None:
@@ -79,7 +83,8 @@ class Committer(Generic[J]):
             self._thread = threading.Thread(target=self._run, name=f"commit {self._name}", daemon=True)
             self._thread.start()
         self._given += job.size
-        job.future = Future()
+        if job.future is None:
+            job.future = Future()
         self._jobs.put(job)
         return job.future
 

@@ -119,7 +119,7 @@ def fork(
         encode(ItemsKept(seq=head.seq + 2, at=at_time, items=tuple(items_of(entries)))),
     ]
     batch = chained(bodies, first_seq=head.seq + 1)
-    _wait(store.create(new_id, opened.pod, parent, batch, claim=False))
+    _wait(store, store.create(new_id, opened.pod, parent, batch, claim=False))
     return store.info(new_id)
 
 
@@ -188,10 +188,11 @@ def import_session(store: SessionStore, lines: Iterable[bytes], *, name: str = "
     if reader.sound < len(rest) or not entries:
         raise StoreError(f"{name} is cut off", hint="export the session again")
     verified(header.session, entries)
-    _wait(store.create(header.session, header.pod, header.parent, entries, claim=False))
+    _wait(store, store.create(header.session, header.pod, header.parent, entries, claim=False))
     return store.info(header.session)
 
 
-def _wait(future: Future[None] | None) -> None:
+def _wait(store: SessionStore, future: Future[None] | None) -> None:
     if future is not None:
+        store.flush()  # on a loop nobody else would, while this waits
         future.result()

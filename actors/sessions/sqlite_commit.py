@@ -1,11 +1,13 @@
-"""How writes reach a SQLite file: at once on the caller's thread, or gathered on the writer thread."""
+"""How writes reach a SQLite file: at once, gathered for a turn of the loop, or on the writer thread."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import sqlite3
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 
@@ -26,6 +28,10 @@ _PAGES = 6 << 10
 class SQLiteCommits:
     """The one way to write to a store's file.
 
+    What must survive the process is written on the caller's thread. The first job in a turn of the
+    event loop is so at once; what other sessions have in the same turn follows together at its end,
+    which for 64 of them writes half the bytes (a page that many share is written once).
+
     ``explain`` tells what a broken constraint means; ``replaced`` is called (on any thread) when
     another file has taken the place of the one that was opened; ``pass_gate`` before the writer thread
     commits, which on a busy disk would else leave no gap for claims.
@@ -34,6 +40,8 @@ class SQLiteCommits:
     #: Seconds that the writer thread waits for another process's lock.
     patience = 10.0
     _NAP = 0.002
+    #: Gathered jobs that are committed in one go, before others get the loop: some 3 ms.
+    _HANDFUL = 128
 
     def __init__(
         self,
@@ -57,27 +65,79 @@ class SQLiteCommits:
             str(file.path), self._commit, group=128 if self._inline else 1024
         )
         self._checkpointer = Checkpointer(file, self._lock)
+        #: What this turn of the loop has gathered, and the loop; None where nothing was written in it.
+        self._gathered: deque[Append] = deque()
+        self._turn: asyncio.AbstractEventLoop | None = None
 
     def submit(self, job: Append) -> Future[None] | None:
-        """Commit now if that takes no waiting, else by the writer thread. Raises SessionError."""
+        """Commit now if that takes no waiting, else soon. Raises SessionError."""
         held = job.held
-        alone = self._inline and held.queued == held.finished
-        # The writer thread holds the lock for a moment, which is worth waiting; a merge of the log is not.
-        if alone and self._lock.acquire(blocking=not self._checkpointer.merging):
+        if self._inline and held.queued == held.finished:
+            loop = asyncio._get_running_loop()  # noqa: SLF001 - documented for code that asks as often
+            if held.gathered or (loop is not None and loop is self._turn):
+                return self._gather(job)
+            # The writer thread holds the lock for a moment, which is worth waiting; a merge is not.
+            if self._lock.acquire(blocking=not self._checkpointer.merging):
+                try:
+                    error = self._attempt([job])
+                finally:
+                    self._lock.release()
+                if error is None:
+                    if loop is not None:
+                        self._turn = loop
+                        loop.call_soon(self._end_turn)
+                    return None
+                if isinstance(error, SessionError):
+                    raise error
+        return self._queue(job)
+
+    def _queue(self, job: Append) -> Future[None]:
+        """Have the writer thread commit it. Raises StoreError where the disk has fallen behind."""
+        future = self._committer.put(job)
+        job.held.queued += 1
+        return future
+
+    def _gather(self, job: Append) -> Future[None]:
+        """Commit it at the end of this turn of the loop."""
+        future = job.future = Future()
+        job.held.gathered += 1
+        self._gathered.append(job)
+        return future
+
+    def _end_turn(self) -> None:
+        """Commit what was gathered; called by the loop after the turn in which the first job came."""
+        self._commit_gathered(self._HANDFUL)
+        if self._gathered and self._turn is not None:
+            self._turn.call_soon(self._end_turn)
+        else:
+            self._turn = None
+
+    def _commit_gathered(self, most: int) -> None:
+        jobs = [self._gathered.popleft() for _ in range(min(most, len(self._gathered)))]
+        if not jobs:
+            return
+        error: SessionError | sqlite3.Error | None = None
+        if acquired := self._lock.acquire(blocking=not self._checkpointer.merging):
             try:
-                error = self._attempt([job])
+                error = self._attempt(jobs)
             finally:
                 self._lock.release()
-            if error is None:
-                return None
-            if isinstance(error, SessionError):
-                raise error
-        future = self._committer.put(job)
-        held.queued += 1
-        return future
+        for job in jobs:
+            job.held.gathered -= 1
+            if acquired and error is None:
+                job.resolve()
+            else:  # the writer thread waits for others, and finds out which job it is that is refused
+                self._queue_gathered(job)
+
+    def _queue_gathered(self, job: Append) -> None:
+        try:
+            self._queue(job)
+        except StoreError as error:
+            job.resolve(error)
 
     def close(self) -> None:
         """Commit what waits and let go of the file; idempotent."""
+        self._commit_gathered(len(self._gathered))
         self._committer.close()
         self._checkpointer.close()
         with self._lock:
@@ -85,6 +145,7 @@ class SQLiteCommits:
 
     def flush(self) -> None:
         """Wait until all that was given is durable."""
+        self._commit_gathered(len(self._gathered))
         self._committer.flush()
 
     def _commit(self, jobs: list[Append]) -> None:

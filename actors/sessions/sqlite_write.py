@@ -33,10 +33,22 @@ class Held:
     """A session that this store may write to: its row, its claim and its durable head.
 
     ``writer`` is None for a session that is made for others; ``row`` until it is made. ``queued`` and
-    ``finished`` count the jobs of the writer thread, the one by the caller's thread, the other by it.
+    ``finished`` count the jobs of the writer thread, the one by the caller's thread, the other by it;
+    ``gathered`` those that wait for the end of the loop's turn.
     """
 
-    __slots__ = ("finished", "generation", "head", "pod", "queued", "row", "session_id", "since", "writer")
+    __slots__ = (
+        "finished",
+        "gathered",
+        "generation",
+        "head",
+        "pod",
+        "queued",
+        "row",
+        "session_id",
+        "since",
+        "writer",
+    )
 
     def __init__(self, session_id: str, pod: str, writer: str | None, since: float) -> None:
         self.session_id = session_id
@@ -46,7 +58,7 @@ class Held:
         self.generation = 1
         self.row: int | None = None
         self.head = Head(0, GENESIS)
-        self.queued = self.finished = 0
+        self.queued = self.finished = self.gathered = 0
 
 
 class Append(Job):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 import threading
 from concurrent.futures import Future
@@ -265,3 +266,118 @@ def test_a_claim_gets_through_while_another_writes_without_a_pause(path, durabil
         thread.join()
     busy.close()
     store.close()
+
+
+def on_a_loop(work):
+    """What ``work`` gives, called in one turn of an event loop; the next turns commit what it gave."""
+
+    async def called():
+        given = work()
+        waiting = [asyncio.wrap_future(future) for future in given.values() if future is not None]
+        await asyncio.gather(*waiting, return_exceptions=True)
+        return given
+
+    return asyncio.run(called())
+
+
+def appended(store, heads, *, after=None):
+    """One entry more for each session; ``after`` has another head than the store's for some."""
+    ends = {**heads, **(after or {})}
+    return {name: store.append(name, end, chained(bodies("b"), after=end)) for name, end in ends.items()}
+
+
+def test_what_many_sessions_write_in_one_turn_of_the_loop_is_one_commit_behind_the_first(store, foreign):
+    heads = {name: head_of(make(store, name, "a")) for name in "stuv"}
+    before = foreign.execute("PRAGMA data_version").fetchone()
+    seen = []
+
+    def work():
+        given = appended(store, heads)
+        seen.append(foreign.execute("SELECT count(*) FROM entries").fetchone())
+        return given
+
+    given = on_a_loop(work)
+    assert given["s"] is None, "the first waits for nobody"
+    assert seen == [(5,)], "the others wait for the end of the turn"
+    assert all(given[name].result(timeout=0) is None for name in "tuv")
+    assert [info.head.seq for info in store.sessions()] == [2, 2, 2, 2]
+    assert foreign.execute("PRAGMA data_version").fetchone() != before
+
+
+def test_a_conflict_among_what_one_turn_gathered_fails_alone(store):
+    heads = {name: head_of(make(store, name, "a")) for name in "stuv"}
+    given = on_a_loop(lambda: appended(store, heads, after={"u": Head(1, bytes(32))}))
+    with pytest.raises(HeadConflict):
+        given["u"].result(timeout=0)
+    assert given["t"].result(timeout=0) is given["v"].result(timeout=0) is None
+    assert {info.session_id: info.head.seq for info in store.sessions()} == {"s": 2, "t": 2, "u": 1, "v": 2}
+
+
+def test_what_a_session_writes_twice_in_one_turn_keeps_its_order(store):
+    first, second = (head_of(make(store, name, "a")) for name in "st")
+
+    def work():
+        given = appended(store, {"s": first, "t": second})
+        for before, text in (("b", "c"), ("bc", "d")):
+            after = head_of(chained(bodies(*before), after=second))
+            given[text] = store.append("t", after, chained(bodies(text), after=after))
+        return given
+
+    on_a_loop(work)
+    assert [entry.body for entry in store.read("t")] == bodies("a", "b", "c", "d")
+
+
+def test_what_one_turn_gathered_waits_off_the_loop_while_another_process_writes(store, foreign):
+    heads = {name: head_of(make(store, name, "a")) for name in "stu"}
+
+    async def written():
+        given = appended(store, heads)
+        foreign.execute("BEGIN IMMEDIATE")
+        for _ in range(3):
+            await asyncio.sleep(0)
+        waiting = [future.done() for future in given.values() if future is not None]
+        foreign.execute("ROLLBACK")
+        for future in given.values():
+            if future is not None:
+                await asyncio.wrap_future(future)
+        return waiting
+
+    assert asyncio.run(written()) == [False, False]
+    assert [info.head.seq for info in store.sessions()] == [2, 2, 2]
+
+
+def test_closing_a_store_keeps_what_the_turn_has_gathered(path):
+    store = SQLiteStore(path)
+    heads = {name: head_of(make(store, name, "a")) for name in "stu"}
+
+    async def written():
+        given = appended(store, heads)
+        store.close()
+        return [future.result(timeout=0) for future in given.values() if future is not None]
+
+    assert asyncio.run(written()) == [None, None]
+    store = SQLiteStore(path)
+    assert [info.head.seq for info in store.sessions()] == [2, 2, 2]
+    store.close()
+
+
+def test_a_disk_that_is_full_refuses_all_that_one_turn_gathered_and_takes_what_follows(store):
+    heads = {name: head_of(make(store, name, "a")) for name in "stu"}
+    db = store._commits._connected()
+    (pages,) = db.execute("PRAGMA page_count").fetchone()
+
+    def work():
+        given = appended(store, {"s": heads["s"]})
+        db.execute(f"PRAGMA max_page_count = {pages}")
+        for name in "tu":
+            given[name] = store.append(name, heads[name], chained(bodies("x" * 10_000), after=heads[name]))
+        return given
+
+    given = on_a_loop(work)
+    for name in "tu":
+        with pytest.raises(StoreError, match="the disk is full"):
+            given[name].result(timeout=0)
+    db.execute("PRAGMA max_page_count = 1000000")
+    for name in "tu":
+        add(store, name, heads[name], "b")
+    assert [info.head.seq for info in store.sessions()] == [2, 2, 2]
