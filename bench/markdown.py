@@ -36,6 +36,7 @@ def _opening(report: Report) -> Iterator[str]:
 
 
 def rows_of(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    """The lines of a table."""
     yield "| " + " | ".join(headings) + " |"
     yield "|" + "---|" * len(headings)
     for row in rows:

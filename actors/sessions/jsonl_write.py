@@ -123,7 +123,6 @@ class Create(Append):
         last = self.batch[-1]
         held.head, held.end = Head(last.seq, last.hash), len(header) + len(self.data)
 
-
     def _link(self, claims: Claims, data: bytes) -> None:
         """Give the session its name, behind which all of it stands."""
         held = self.held

@@ -1,1 +1,1 @@
-"""The crash campaign: processes full of pods are killed and their disks made to fail; what was told is looked for."""
+"""The crash campaign: processes full of pods are killed, their disks fail, and nothing may be missing."""

@@ -80,9 +80,8 @@ def run(plan: Plan, tell: Tell) -> Outcome:
             tell(each)
 
     with ThreadPoolExecutor(plan.jobs) as pool:
-        for failed in pool.map(lambda part: _run(part, root, done), parts):
-            if failed is not None:
-                findings.append(failed)
+        ends = pool.map(lambda part: _run(part, root, done), parts)
+        findings += [failed for failed in list(ends) if failed is not None]
     if not findings:
         shutil.rmtree(root)
     possible = {kind for store in plan.stores for kind in faults.kinds(store)}

@@ -45,8 +45,7 @@ class Driver:
     async def prove(self) -> None:
         """After the faults: whatever there was, the pod takes a run, and its result is durable."""
         result = await self._returned("run", self.pod.run("Are you there?"), must=True)
-        if result is not None:
-            self._teller.tell(Alive(self.pod.name))
+        self._teller.tell(Alive(self.pod.name, result is not None))
 
     async def _run(self) -> None:
         await self._returned("run", self.pod.run("Give me some numbers."))

@@ -1,11 +1,11 @@
-"""The examination after a crash or a fault: a fresh process looks for all that was told, and has the pods go on."""
+"""The examination after a crash or a fault: all that was told is looked for, and the pods go on."""
 
 from __future__ import annotations
 
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -70,7 +70,7 @@ class _Log:
                 yield from entry.items
 
 
-def examine(work: Work, told: Iterable[Line], *, run_on: bool, torn: bool) -> Examined:
+def examine(work: Work, told: Sequence[Line], *, run_on: bool, torn: bool) -> Examined:
     """Look for what was told in the store of ``work``; with ``run_on`` have every session's pod go on.
 
     ``torn`` says whether a half-written last batch may be there, as after a kill.
@@ -80,7 +80,6 @@ def examine(work: Work, told: Iterable[Line], *, run_on: bool, torn: bool) -> Ex
     try:
         _check_store(store, found, torn=torn)
         if not found.findings:
-            told = list(told)
             _check_all(store, work, told, found, closed=False)
         if run_on and not found.findings:
             asyncio.run(_run_on(store, work, found))
@@ -159,7 +158,9 @@ def _tool_runs(folder: Path) -> Counter[str]:
 def _calls(logs: dict[str, _Log], runs: Counter[str], found: Examined, *, tips: list[str]) -> Iterator[str]:
     """Calls that ran twice, ran unlogged, or have no or more than one result."""
     found.tools = len(runs)
-    yield from (f"twice: a tool ran {times} times for call {each}" for each, times in runs.items() if times > 1)
+    yield from (
+        f"twice: a tool ran {times} times for call {each}" for each, times in runs.items() if times > 1
+    )
     logged: set[str] = set()
     for session_id, log in logs.items():
         open_: set[str] = set()

@@ -1,4 +1,4 @@
-"""Faults of a disk, turned on and off under a store at work: real ones where the system can be brought to them."""
+"""Faults of a disk, turned on and off under a store at work; the system's own where it has them."""
 
 from __future__ import annotations
 
@@ -199,7 +199,7 @@ def open_store(kind: str, folder: Path, fault: Fault | None = None) -> SessionSt
     place = folder / "disk" / "store"
     if scheme == "sqlite":
         return SQLiteStore(place / "pods.db", durability)
-    return JsonLinesStore(place, durability, files=fault if isinstance(fault, Files) else Files())
+    return JsonLinesStore(place, durability, files=fault if isinstance(fault, FailingFiles) else Files())
 
 
 @cache

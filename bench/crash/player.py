@@ -1,4 +1,4 @@
-"""The model and the tools of a pod under test: by chance, with latency, and every call has an id of its own."""
+"""The model and the tools of a pod under test: by chance, with latency, each call with an id of its own."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import os
 import random
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 
 from actors.llm.base import Block, CallChunk, CallEnd, CallStart, End, Request, TextChunk
 from actors.tools.base import Tool, ToolContext, tool
@@ -14,7 +14,7 @@ from bench.crash.telling import Phase, Teller
 from protocol.items import AssistantItem, UserItem
 from protocol.wire import encode
 
-_WORDS = "one two three four five six seven eight nine ten eleven twelve".split()
+_WORDS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 _SUMMARY = {"text": "## Current Work\nThe numbers are read out.\n## User Directives\nGo on."}
 _FOUND = {"requests": [{"intent": "read numbers", "summary": "The user wants numbers."}]}
 #: Answers with calls before a run comes to its last words.
@@ -52,7 +52,7 @@ class Player:
             return self._batch(sorted(names))
         return self._words()
 
-    def _worker(self, request: Request, name: str, arguments: dict[str, object]) -> Iterator[Block]:
+    def _worker(self, request: Request, name: str, arguments: Mapping[str, object]) -> Iterator[Block]:
         """One call, then an end."""
         if len(request.items) > 1:
             yield TextChunk("done")

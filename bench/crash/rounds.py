@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import random
@@ -20,7 +21,7 @@ from msgspec import Struct
 from bench.crash import faults
 from bench.crash.examine import Examined, examine
 from bench.crash.telling import Alive, Broke, Doing, Heard, Line, Listener, Phase, Refused, Spell, Teller
-from bench.crash.worker import PODS, Work, work_on
+from bench.crash.worker import Work, work_on
 
 #: Rounds that one store lives through; each finds what those before it left.
 LIFE = 8
@@ -31,7 +32,9 @@ _PATIENCE = 8.0
 
 
 class Round(Struct):
-    """What one round of one store came to."""
+    """What one round of one store came to; ``alive`` are the pods that took a run after the faults, of the
+    ``proven`` ones that were given one.
+    """
 
     store: str
     fault: str | None
@@ -44,7 +47,7 @@ class Round(Struct):
     hits: int
     refused: int
     alive: int
-    pods: int
+    proven: int
     examined: Examined
 
     @property
@@ -113,6 +116,7 @@ def _round(work: Work, seed: int, number: int, told: list[Line]) -> Round:
     examined.findings += [line.what for line in listener.heard if isinstance(line, Broke)]
     if not killed and code:
         examined.findings.append(f"the process under test ended with code {code}: see {work.folder}/errors")
+    proofs = [line for line in listener.heard if isinstance(line, Alive)]
     spells = [line for line in listener.heard if isinstance(line, Spell)]
     return Round(
         store=work.store,
@@ -125,8 +129,8 @@ def _round(work: Work, seed: int, number: int, told: list[Line]) -> Round:
         spells=len(spells),
         hits=sum(spell.hits for spell in spells),
         refused=sum(isinstance(line, Refused) for line in listener.heard),
-        alive=sum(isinstance(line, Alive) for line in listener.heard),
-        pods=0 if killed or work.fault is None else PODS,
+        alive=sum(line.well for line in proofs),
+        proven=len(proofs),
         examined=examined,
     )
 
@@ -135,8 +139,6 @@ def _watched(work: Work, aim: Aim | None) -> tuple[Listener, int]:
     """What a process told until it was killed, or had ended; and how it ended."""
 
     def body(descriptor: int) -> None:
-        import asyncio  # noqa: PLC0415 - imported long since; named here, where a loop is made
-
         asyncio.run(work_on(work, Teller(descriptor)))
 
     listener = Listener()

@@ -28,7 +28,7 @@ class Tally(Struct):
     hits: int = 0
     refused: int = 0
     alive: int = 0
-    pods: int = 0
+    proven: int = 0
     findings: list[str] = msgspec.field(default_factory=list)
     lives: dict[int, tuple[int, int]] = msgspec.field(default_factory=dict)
 
@@ -48,7 +48,7 @@ class Tally(Struct):
         self.hits += each.hits
         self.refused += each.refused
         self.alive += each.alive
-        self.pods += each.pods
+        self.proven += each.proven
         self.findings += found.findings
         self.lives[each.life] = (found.tools, found.compacted)
 

@@ -63,9 +63,10 @@ class Spell(Struct, frozen=True, tag="spell", array_like=True):
 
 
 class Alive(Struct, frozen=True, tag="alive", array_like=True):
-    """After the faults this pod took a run, whose result was durable."""
+    """After the faults this pod was given a run; whether its result came."""
 
     pod: str
+    well: bool
 
 
 class Broke(Struct, frozen=True, tag="broke", array_like=True):

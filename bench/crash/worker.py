@@ -1,4 +1,4 @@
-"""The process under test: a store, and pods that work in it until the process is killed or its faults are over."""
+"""The process under test: a store, and pods that work in it until they are killed or the faults are over."""
 
 from __future__ import annotations
 
