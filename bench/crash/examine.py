@@ -197,7 +197,7 @@ async def _run_on(store: SessionStore, work: Work, found: Examined) -> None:
     with toolkit(work, chance, teller, 0.0) as tools:
         async with system(work, store) as opened:
             for number, session_id in enumerate(tips_of(store)):
-                player = Player(f"{work.mark}-x{number}", chance, teller, 0.0)
+                player = Player("", f"{work.mark}-x{number}", chance, teller, 0.0)
                 try:
                     found.resumed += await _restored(opened, session_id, player, tools)
                     found.restored += 1

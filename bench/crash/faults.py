@@ -56,7 +56,7 @@ class TooLarge(Fault):
         files = [path for path in (self._folder / "disk" / "store").iterdir() if path.is_file()]
         size = max((self._chance.choice(files).stat().st_size for _ in range(2)), default=0)
         calls = (self._folder / "calls").stat().st_size
-        self._set(max(size + self._chance.randrange(6000), calls + 20_000))
+        self._set(max(size + self._chance.randrange(6000), calls + 3000))
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -28,7 +28,8 @@ class Player:
 
     model = "player"
 
-    def __init__(self, mark: str, chance: random.Random, teller: Teller, pace: float) -> None:
+    def __init__(self, pod: str, mark: str, chance: random.Random, teller: Teller, pace: float) -> None:
+        self._pod = pod
         self._mark = mark
         self._chance = chance
         self._teller = teller
@@ -38,7 +39,7 @@ class Player:
     async def stream(self, request: Request) -> AsyncIterator[Block]:
         """Answer, block by block."""
         names = {spec.name for spec in request.tools}
-        with self._teller.doing(_phase(names)):
+        with self._teller.doing(_phase(names), self._pod):
             for block in self._answer(request, names):
                 await asyncio.sleep(self._chance.uniform(0, self._pace))
                 yield block
@@ -118,13 +119,13 @@ class Toolkit:
         return await self._done(word, ctx)
 
     def _weigh(self, word: str, ctx: ToolContext) -> str:
-        with self._teller.doing("tool"):
+        with self._teller.doing("tool", ctx.pod):
             os.write(self._descriptor, ctx.call_id.encode() + b"\n")
             time.sleep(self._chance.uniform(0, self._pace))
             return f"{word} weighs {len(word)}"
 
     async def _done(self, word: str, ctx: ToolContext) -> str:
-        with self._teller.doing("tool"):
+        with self._teller.doing("tool", ctx.pod):
             os.write(self._descriptor, ctx.call_id.encode() + b"\n")
             await asyncio.sleep(self._chance.uniform(0, self._pace))
             return f"{word} has {len(word)} letters"

@@ -42,10 +42,11 @@ class Made(Struct, frozen=True, tag="made", array_like=True):
 
 
 class Doing(Struct, frozen=True, tag="doing", array_like=True):
-    """A pod began (or with ``by`` -1 ended) something."""
+    """A pod began (or with ``by`` -1 ended) something; the process itself is no ``pod``."""
 
     phase: Phase
     by: int
+    pod: str = ""
 
 
 class Refused(Struct, frozen=True, tag="refused", array_like=True):
@@ -103,13 +104,13 @@ class Teller:
         self.tell(Heard(event.session_id, event.seq, digest(encode(event))))
 
     @contextmanager
-    def doing(self, phase: Phase) -> Iterator[None]:
+    def doing(self, phase: Phase, pod: str = "") -> Iterator[None]:
         """Tell what is done within."""
-        self.tell(Doing(phase, 1))
+        self.tell(Doing(phase, 1, pod))
         try:
             yield
         finally:
-            self.tell(Doing(phase, -1))
+            self.tell(Doing(phase, -1, pod))
 
 
 class Listener:
@@ -117,7 +118,7 @@ class Listener:
 
     def __init__(self) -> None:
         self._lines = LineSplitter()
-        self._doing: Counter[Phase] = Counter()
+        self._doing: Counter[tuple[str, Phase]] = Counter()
         self.heard: list[Line] = []
 
     def feed(self, data: bytes) -> list[Line]:
@@ -125,12 +126,15 @@ class Listener:
         lines = [_decoder.decode(line) for line in self._lines.feed(data)]
         for line in lines:
             if isinstance(line, Doing):
-                self._doing[line.phase] += line.by
+                self._doing[line.pod, line.phase] += line.by
             else:
                 self.heard.append(line)
         return lines
 
     @property
     def phases(self) -> set[Phase]:
-        """What the pods are in the middle of."""
-        return {phase for phase, count in self._doing.items() if count > 0} or {"idle"}
+        """What the pods are in the middle of; ``idle`` if one of them is between two things."""
+        pods = {pod for pod, _ in self._doing}
+        under_way = {doing for doing, count in self._doing.items() if count > 0}
+        found = {phase for _, phase in under_way}
+        return found if found and pods == {pod for pod, _ in under_way} | {""} else {*found, "idle"}

@@ -117,8 +117,8 @@ class _Stage:
     async def _spawn(self, resume: str | None = None) -> Pod:
         self._spawned += 1
         chance = random.Random(f"{self._work.seed}/model/{self._spawned}")
-        player = Player(f"{self._work.mark}-{self._spawned}", chance, self._teller, PACE)
         wanted = manifest(self._spawned)
+        player = Player(wanted.name, f"{self._work.mark}-{self._spawned}", chance, self._teller, PACE)
         return await self._system.spawn(wanted, client=player, tools=self._tools, resume=resume)
 
     async def play(self, drivers: list[Driver], fault: faults.Fault | None) -> None:
