@@ -78,8 +78,11 @@ def session_of(name: str) -> str | None:
     return unquote(name[: -len(SUFFIX)]) if name.endswith(SUFFIX) and not name.startswith(".") else None
 
 
-def read_ends(path: Path) -> Ends:
-    """Look at both ends of a file. Raises OSError, and StoreError where it is no session's."""
+def read_ends(path: Path, upto: int | None = None) -> Ends:
+    """Look at both ends of a file, or of its first ``upto`` bytes.
+
+    Raises OSError, and StoreError where it is no session's.
+    """
     with path.open("rb") as file:
         line = file.readline()
         header = parse_header(line)
@@ -88,8 +91,9 @@ def read_ends(path: Path) -> Ends:
                 f"cannot use {path}: its first line is no session's header", hint="move it out of the folder"
             )
         status = os.fstat(file.fileno())
-        head, sound = _last_sound(file, len(line), status.st_size)
-    return Ends(header, len(line), head, sound, status.st_size, status.st_ino, status.st_mtime_ns)
+        size = status.st_size if upto is None else min(upto, status.st_size)
+        head, sound = _last_sound(file, len(line), size)
+    return Ends(header, len(line), head, sound, size, status.st_ino, status.st_mtime_ns)
 
 
 def _last_sound(file: BinaryIO, start: int, size: int) -> tuple[Head | None, int]:

@@ -16,13 +16,15 @@ from actors.sessions.store import check_follows, in_use
 from protocol.entries import GENESIS, Head, Parent, StoredEntry
 from protocol.errors import HeadConflict, SessionCorrupt, SessionError
 
-_UNKNOWN = -1
-
 
 class Held:
-    """A session that this store may write to: its file, its claim and its durable end."""
+    """A session that this store may write to: its file, its claim and its durable end.
 
-    __slots__ = ("end", "generation", "head", "name", "path", "pod", "session_id", "since", "stamp")
+    ``end`` is the length of what is durable; where the file is not ``clean``, something that was refused
+    may stand behind that, until the next append has cut it off.
+    """
+
+    __slots__ = ("clean", "end", "generation", "head", "name", "path", "pod", "session_id", "since", "stamp")
 
     def __init__(self, session_id: str, path: Path, pod: str) -> None:
         self.session_id = session_id
@@ -33,14 +35,14 @@ class Held:
         self.generation = 1
         self.stamp: Stamp | None = None
         self.head = Head(0, GENESIS)
-        #: The file's length; unknown after an error, until the next append has looked.
-        self.end = _UNKNOWN
+        self.end = 0
+        self.clean = True
 
 
 class Append(Job):
     """Entries to add to a held session."""
 
-    __slots__ = ("after", "at", "batch", "data", "held")
+    __slots__ = ("after", "at", "batch", "begin", "data", "held")
 
     def __init__(self, held: Held, after: Head, batch: Sequence[StoredEntry]) -> None:
         self.held = held
@@ -48,6 +50,7 @@ class Append(Job):
         self.batch = batch
         self.data = batch_lines(batch)
         self.at = time.time_ns()
+        self.begin = 0
         super().__init__(len(self.data))
 
     def perform(self, claims: Claims) -> int | None:
@@ -61,7 +64,7 @@ class Append(Job):
         check_follows(held.session_id, held.head, self.after, self.batch)
         descriptor = claims.files.open(held.path, os.O_WRONLY | os.O_APPEND)
         try:
-            _check_end(held, os.fstat(descriptor).st_size)
+            _check_end(held, claims.files, descriptor)
             self._write(claims.files, descriptor)
         except BaseException:
             os.close(descriptor)
@@ -69,19 +72,20 @@ class Append(Job):
         return descriptor
 
     def _write(self, files: Files, descriptor: int) -> None:
-        held, end = self.held, self.held.end
-        held.end = _UNKNOWN
-        write_all(files, descriptor, self.data, end)
+        held = self.held
+        self.begin = held.end
+        held.clean = False
+        write_all(files, descriptor, self.data, held.end)
         os.utime(descriptor, ns=(self.at, self.at))  # the kernel's own stamps are milliseconds apart
         last = self.batch[-1]
-        held.head, held.end = Head(last.seq, last.hash), end + len(self.data)
+        held.head, held.end, held.clean = Head(last.seq, last.hash), held.end + len(self.data), True
 
     def undo(self, files: Files, descriptor: int) -> None:
         """Take back what was written but could not be made durable."""
         held = self.held
-        held.head, held.end = self.after, _UNKNOWN
-        with contextlib.suppress(OSError):
-            files.truncate(descriptor, os.fstat(descriptor).st_size - len(self.data))
+        held.head, held.end, held.clean = self.after, self.begin, False
+        with contextlib.suppress(OSError):  # the next append tries again
+            files.truncate(descriptor, self.begin)
 
 
 class Create(Append):
@@ -182,13 +186,12 @@ def _take(held: Held, claims: Claims) -> None:
     held.generation, held.stamp = claims.take(held.name, held.session_id, held.pod, held.since)
 
 
-def _check_end(held: Held, size: int) -> None:
-    """Raise HeadConflict unless the file ends where we left it; after an error cut it there."""
-    if held.end == _UNKNOWN:
-        ends = read_ends(held.path)
-        if ends.head == held.head:
-            os.truncate(held.path, ends.sound)
-            held.end = size = ends.sound
+def _check_end(held: Held, files: Files, descriptor: int) -> None:
+    """Raise HeadConflict unless the file ends where we left it; what was refused is cut off first."""
+    size = os.fstat(descriptor).st_size
+    if not held.clean and size >= held.end and read_ends(held.path, held.end).head == held.head:
+        files.truncate(descriptor, held.end)
+        size, held.clean = held.end, True
     if size != held.end:
         raise HeadConflict(f"session {held.session_id} was written to by somebody else")
 

@@ -374,12 +374,17 @@ def test_no_request_is_sent_before_its_input_where_memory_is_kept_beside_a_compa
         summary = call("write_summary", {"text": "A story was told."})
         client = GatedClient([say(LONG), found, say("noted"), summary, say("noted"), say("done")])
         wanted = PodManifest.of(
-            name="p", compact_threshold=800, compact_retained_tokens=100, extract_threshold=100
+            name="p",
+            compact_threshold=800,
+            compact_retained_tokens=100,
+            extract_threshold=100,
+            schedule="manual",
         )
         async with PodSystem(store) as system:
             pod = await system.spawn(wanted, client=client)
             client.gate.release()
             await pod.run("tell me a story")
+            await pod.spawn_memory_jobs()
             with system.subscribe("p", (RunStart, CompactDone, ExtractDone)) as events:
                 run = pod.run("another")  # compacts first, and that waits for the job
                 for _ in range(4):  # the job, whose end is not durable yet, and the summariser
