@@ -327,7 +327,7 @@ class PodSystem:
             actor: PodActor = pod.ref.actor_inbox.actor  # type: ignore[attr-defined]
             return actor.standing
         assert self._store is not None
-        sessions = self._store.sessions(pod=name)
+        sessions = self._store.sessions(pod=name, limit=1)
         if not sessions:
             raise SessionNotFound(f"no pod or session named {name!r}", hint="list the sessions")
         return sessions[0].session_id, sessions[0].head.seq

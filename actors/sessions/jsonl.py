@@ -142,6 +142,16 @@ class JsonLinesStore(SessionStore):
                         found.append(info)
         return found
 
+    def matching(self, beginning: str, limit: int) -> list[SessionInfo]:
+        ids = sorted(session_id for _, session_id in self._changes() if session_id.startswith(beginning))
+        found: list[SessionInfo] = []
+        for session_id in ids:
+            if len(found) >= limit:
+                break
+            with contextlib.suppress(SessionError):  # gone meanwhile, or none: see problems()
+                found.append(self.info(session_id))
+        return found
+
     def successors(self, session_id: str) -> list[SessionInfo]:
         with self._translated():
             try:

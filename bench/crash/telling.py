@@ -134,7 +134,7 @@ class Listener:
     @property
     def phases(self) -> set[Phase]:
         """What the pods are in the middle of; ``idle`` if one of them is between two things."""
-        pods = {pod for pod, _ in self._doing}
         under_way = {doing for doing, count in self._doing.items() if count > 0}
         found = {phase for _, phase in under_way}
-        return found if found and pods == {pod for pod, _ in under_way} | {""} else {*found, "idle"}
+        idle = {pod for pod, _ in self._doing} - {pod for pod, _ in under_way} - {""}
+        return {*found, "idle"} if idle or not found else found
