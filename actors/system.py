@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import math
 import os
 import tempfile
 import threading
@@ -24,6 +25,7 @@ from actors.pod.budget import Totals
 from actors.pod.handle import Pod
 from actors.pod.pod import PodActor
 from actors.pod.restore import events_after, tip
+from actors.pod.sweep import Sweep
 from actors.runtime.bus import Bus, Subscription
 from actors.runtime.future import AsyncFuture
 from actors.runtime.loop import LoopThread, Mailroom, mailroom_here
@@ -46,7 +48,8 @@ class PodSystem:
     ``refuse``. ``outputs`` is the folder where tool output too long for a model is kept whole (by
     default one of the user's in the system's folder for temporary files), ``memory``
     the one for what pods extract from their histories (the same default). ``prices`` is a TOML file with
-    prices of models, over those that polypod knows.
+    prices of models, over those that polypod knows. ``passivate_after`` is the number of seconds after
+    which an idle or paused pod leaves its history to the store, until a message needs it; None is never.
     """
 
     def __init__(
@@ -57,6 +60,7 @@ class PodSystem:
         outputs: str | Path | None = None,
         memory: str | Path | None = None,
         prices: str | Path | Prices | None = None,
+        passivate_after: float | None = None,
     ) -> None:
         self._prices = prices if isinstance(prices, Prices) else _prices(prices)
         self._memory = _folder("memory") if memory is None else Path(memory)
@@ -64,8 +68,15 @@ class PodSystem:
         self._store_given = store
         if on_conflict not in {"fork", "refuse"}:
             raise ValueError(f"on_conflict is 'fork' or 'refuse', not {on_conflict!r}")
+        if passivate_after is not None and not 0 < passivate_after < math.inf:
+            raise ValueError(
+                f"passivate_after is a number of seconds above 0, or None, not {passivate_after}"
+            )
         self.on_conflict = on_conflict
+        self.passivate_after = passivate_after
+        self._sweep: Sweep | None = None
         self._bus = Bus()
+        self._subscribed = self._subscription  # one bound method for all handles
         self._pods: dict[str, Pod] = {}
         self._next_number: dict[str, int] = {}
         self._mailroom: Mailroom | None = None
@@ -105,6 +116,8 @@ class PodSystem:
         self._assembly = Assembly(
             self._store, self._bus, self._outputs, self.on_conflict, self._prices, self._memory / "staging"
         )
+        if self.passivate_after is not None:
+            self._sweep = Sweep(self.passivate_after, mailroom.loop)
         self._mailroom = mailroom
         self._bus.loop = mailroom.loop
 
@@ -166,6 +179,8 @@ class PodSystem:
                     rest.push_async_callback(asyncio.to_thread, self._store.close)
                 rest.callback(self._bus.close)
                 rest.push_async_callback(self._assembly.models.aclose)
+                if self._sweep is not None:
+                    rest.callback(self._sweep.stop)
                 for stopped in [pod.stop() for pod in reversed(list(self._pods.values()))]:
                     await stopped
         except BaseException as error:  # noqa: BLE001 - who waits for the stop hears of it
@@ -232,7 +247,10 @@ class PodSystem:
                 future.set_exception(error)
 
         actor = PodActor.make(mailroom, self, parts, find, started)
-        pod = self._pods[name] = Pod(name, actor.actor_ref, self._subscription)
+        pod = self._pods[name] = Pod(name, actor.actor_ref, self._subscribed)
+        if self._sweep is not None:
+            actor.sweep = self._sweep
+            self._sweep.watch(actor)
         actor.begin()
 
     def _finder(self, resume: str | None, *, exact: bool) -> Callable[[], str] | None:
@@ -324,8 +342,7 @@ class PodSystem:
         """The session of a pod, living or the last in the store, and its last durable entry."""
         pod = self._pods.get(name)
         if pod is not None:
-            actor: PodActor = pod.ref.actor_inbox.actor  # type: ignore[attr-defined]
-            return actor.standing
+            return _actor(pod).standing
         assert self._store is not None
         sessions = self._store.sessions(pod=name, limit=1)
         if not sessions:
@@ -354,8 +371,13 @@ class PodSystem:
         return self._assembly.totals
 
     def statistics(self) -> dict[str, int]:
-        """How many pods live, and what waits on the bus."""
-        return {"pods": len(self._pods), **self._bus.statistics()}
+        """How many pods live, how many of them are passive, and what waits on the bus."""
+        pods = self.pods()
+        return {
+            "pods": len(pods),
+            "passive": sum(_actor(pod).passive for pod in pods),
+            **self._bus.statistics(),
+        }
 
     # -- helpers -------------------------------------------------------------------------------
 
@@ -376,6 +398,11 @@ class PodSystem:
         future._loop = mailroom.loop  # noqa: SLF001
         mailroom.post(lambda _: _settle(future, work), Envelope(None))
         return future.get()
+
+
+def _actor(pod: Pod) -> PodActor:
+    actor: PodActor = pod.ref.actor_inbox.actor  # type: ignore[attr-defined]
+    return actor
 
 
 def _prices(path: str | Path | None) -> Prices:

@@ -101,6 +101,10 @@ class Describe(Command, frozen=True, gc=False):
     """Tell what the pod is and how it does."""
 
 
+class Passivate(Command, frozen=True, gc=False):
+    """Leave the history to the store until it is needed, unless something is under way."""
+
+
 class Fork(Command, frozen=True, gc=False):
     """Open a new session that branches off after the entry with hash ``at`` (None: the head)."""
 
@@ -126,6 +130,7 @@ COMMANDS: tuple[type[Command], ...] = (
     PushItem,
     History,
     Describe,
+    Passivate,
     Fork,
     Stop,
 )

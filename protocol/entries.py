@@ -71,7 +71,7 @@ Entry = SessionOpened | ItemsKept | MemoryPointer | DurableEvent
 ENTRIES: tuple[type, ...] = (SessionOpened, ItemsKept, MemoryPointer, *DURABLE_EVENTS)
 
 
-class StoredEntry(NamedTuple):
+class StoredEntry(Struct, frozen=True, gc=False):
     """An entry as a store keeps it: its number, its hash and its bytes, never re-encoded."""
 
     seq: int

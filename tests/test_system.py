@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sys
 import threading
 from pathlib import Path
 
@@ -323,3 +324,19 @@ def test_a_system_that_is_not_running_has_no_events() -> None:
             await anext(pod.stream("hello?"))
 
     asyncio.run(main())
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="Python 3.12 brought tasks that start at once")
+def test_pods_live_on_a_loop_whose_tasks_start_at_once():
+    async def play():
+        asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)
+        client = ScriptedClient([call("add", {"a": 1, "b": 2}), say("three"), say("again")])
+        async with PodSystem() as system:
+            pod = await system.spawn(PodManifest.of(name="a"), client=client, tools=[add])
+            first = await pod.run("go")
+            return first.text, (await pod.run("go on")).text
+
+    async def add(a: int, b: int) -> int:
+        return a + b
+
+    assert asyncio.run(play()) == ("three", "again")

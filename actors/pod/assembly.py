@@ -47,6 +47,7 @@ class Assembly:
     ) -> None:
         self._store = store
         self._bus = bus
+        self._publish = bus.publish  # one bound method for all pods
         self._outputs = outputs
         self._on_conflict = on_conflict
         self._prices = prices
@@ -70,7 +71,7 @@ class Assembly:
             client=chosen,
             tools=self._runner(manifest, tools),
             bus=self._bus,
-            log=SessionLog(self._store, name, SessionHead(new_session_id()), self._bus.publish),
+            log=SessionLog(self._store, name, SessionHead(new_session_id()), self._publish),
             store=self._store,
             opening=self._opened_with(manifest),
             limits=self._limits_of(manifest),

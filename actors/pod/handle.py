@@ -121,6 +121,13 @@ class Pod:
         """What the pod is and how it does."""
         return self._ask(commands.Describe())
 
+    def passivate(self) -> AsyncFuture[bool]:
+        """Have the pod give up the memory its history takes; the next message that needs the history
+        reads it back. Tells whether it did: a pod that has something under way keeps its history.
+        ``describe`` tells the occupancy that was known; only where none was, it reads the history for it.
+        """
+        return self._ask(commands.Passivate())
+
     def fork(self, at: str | None = None) -> AsyncFuture[str]:
         """Open a session that branches off after the entry with hash ``at`` (hex; None: the head).
 

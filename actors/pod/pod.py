@@ -9,9 +9,10 @@ from typing import Any
 from pykka._envelope import Envelope
 
 from actors.pod.checks import check_content, check_item
-from actors.pod.ending import EndingActor, GraceOver
+from actors.pod.ending import GraceOver
 from actors.pod.fork import Branch, branch_off
 from actors.pod.memory import Proposal
+from actors.pod.passivating import PassivatingActor
 from actors.pod.run import PendingInput, QueuedRun, TypedRun
 from actors.pod.running import OutOfTime
 from actors.pod.session_actor import CommitEnded, StepEnded
@@ -19,7 +20,7 @@ from actors.pod.turns import Progressed, ToolEnded
 from actors.runtime.actor import DEFERRED
 from actors.runtime.future import AsyncFuture
 from protocol import commands
-from protocol.commands import Command
+from protocol.commands import Command, Describe
 from protocol.errors import (
     PodError,
 )
@@ -43,7 +44,7 @@ from protocol.results import PodDescription, RunResult
 from protocol.usage import Usage
 
 
-class PodActor(EndingActor):
+class PodActor(PassivatingActor):
     """One pod: mailbox, state, run, queue. See ``protocol.lifecycle`` for its states."""
 
     def __repr__(self) -> str:
@@ -55,6 +56,10 @@ class PodActor(EndingActor):
     def on_receive(self, message: Any) -> Any:
         if self._stopping and isinstance(message, Command):
             raise self._gone()
+        if self.sweep is not None and type(message) is not Describe:  # a look wakes nobody
+            self.active_at = self.sweep.now()
+        if self.passive and self._lacks_history(message):
+            return self._brought_back(message)
         try:
             return _HANDLERS.get(type(message), PodActor._on_stranger)(self, message)
         except PodError:
@@ -174,9 +179,10 @@ class PodActor(EndingActor):
             session_id=self._log.durable_session,
             head=self._log.durable_hash.hex(),
             extract_pointer=self._log.durable_pointer,
-            occupancy=self._context.occupancy(),
+            occupancy=self._context.occupancy() if self._weighed is None else self._weighed,
             usage=self._usage or Usage(),
             cost=self._cost,
+            passive=self.passive,
         )
 
 
@@ -204,6 +210,7 @@ _HANDLERS: dict[type, Callable[[PodActor, Any], Any]] = {
     Proposal: PodActor._on_proposal,
     commands.History: PodActor._on_history,
     commands.Describe: PodActor._on_describe,
+    commands.Passivate: PodActor._on_passivate,
     StepEnded: PodActor._on_step_ended,
     CommitEnded: PodActor._on_commit_ended,
     commands.Fork: PodActor._on_fork,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from actors.sessions.chain import verified
 from actors.sessions.replay import Replayed
@@ -25,20 +25,26 @@ async def restore(store: SessionStore, session_id: str, until: bytes | None = No
     state, head = Replayed(), None
     while page := store.read(session_id, after=0 if head is None else head.seq, limit=_SLICE):
         verified(session_id, page, head)
-        for entry in page:
-            try:
-                state.feed(decode_entry(entry.body))
-            except WireError as error:
-                raise SessionCorrupt(session_id, entry.seq, str(error)) from error
-            head = Head(entry.seq, entry.hash)
-            if entry.hash == until:
-                return state, head
+        found = None if until is None else _place(page, until)
+        page = page if found is None else page[: found + 1]
+        try:
+            state.read(page)
+        except WireError as error:
+            raise SessionCorrupt(session_id, state.seq, str(error)) from error
+        head = Head(page[-1].seq, page[-1].hash)
+        if found is not None:
+            return state, head
         await asyncio.sleep(0)
     if until is not None:
         raise UnknownEntry(f"session {session_id} has no entry with hash {until.hex()}", hint="see its log")
     if head is None:
         raise SessionCorrupt(session_id, 1, "it has no entries")
     return state, head
+
+
+def _place(page: Sequence[StoredEntry], wanted: bytes) -> int | None:
+    """Where the entry with that hash stands."""
+    return next((index for index, entry in enumerate(page) if entry.hash == wanted), None)
 
 
 def tip(store: SessionStore, session_id: str) -> str:

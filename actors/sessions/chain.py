@@ -52,11 +52,11 @@ def first_break(entries: Sequence[StoredEntry], prev: Head | None = None) -> tup
         return None
     expected, digest = (entries[0].seq, GENESIS) if prev is None else (prev.seq + 1, prev.hash)
     sha256 = _sha256
-    for seq, stored, body in entries:
-        if seq != expected:
-            return expected, f"entry {expected} is missing; the next one there is {seq}"
-        digest = sha256(digest + body).digest()
-        if digest != stored:
-            return seq, "its hash does not fit its bytes and the entry before it"
+    for entry in entries:
+        if entry.seq != expected:
+            return expected, f"entry {expected} is missing; the next one there is {entry.seq}"
+        digest = sha256(digest + entry.body).digest()
+        if digest != entry.hash:
+            return expected, "its hash does not fit its bytes and the entry before it"
         expected += 1
     return None

@@ -59,12 +59,13 @@ def batch_lines(batch: Sequence[StoredEntry]) -> bytes:
     """The lines of a batch. Raises ValueError where an entry is not one line."""
     lines = []
     more = len(batch)
-    for seq, digest, body in batch:
+    for entry in batch:
+        body = entry.body
         if b"\n" in body:
-            raise ValueError(f"entry {seq} is not one line of JSON")
+            raise ValueError(f"entry {entry.seq} is not one line of JSON")
         more -= 1
         rest = b'"more":%d,"entry":%b}\n' % (more, body) if more else b'"entry":%b}\n' % body
-        lines.append(b'{"seq":%d,"hash":"%b",%b' % (seq, digest.hex().encode(), rest))
+        lines.append(b'{"seq":%d,"hash":"%b",%b' % (entry.seq, entry.hash.hex().encode(), rest))
     return b"".join(lines)
 
 

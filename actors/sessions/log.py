@@ -6,9 +6,9 @@ import hashlib
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from typing import Any, NamedTuple
+from typing import Any
 
-from msgspec import Raw
+from msgspec import Raw, Struct
 from msgspec.structs import replace
 
 from actors.sessions.head import SessionHead
@@ -28,11 +28,9 @@ from protocol.items import Item
 from protocol.wire import encode
 
 _sha256 = hashlib.sha256
-# Twice as fast as calling the class, whose __new__ is made of Python.
-_made = tuple.__new__
 
 
-class Mark(NamedTuple):
+class Mark(Struct, frozen=True, gc=False):
     """Where a log ends: its last entry, how many items it has, and how they stand."""
 
     seq: int
@@ -79,7 +77,7 @@ class SessionLog:
 
     def _mark(self) -> Mark:
         head = self.head
-        return _made(Mark, (head.seq, head.hash, len(head.items), head.pointer, head.open_run))
+        return Mark(head.seq, head.hash, len(head.items), head.pointer, head.open_run)
 
     def restored(
         self, session_id: str, last: Head, items: list[Item], pointer: int | None, open_run: str | None
@@ -89,6 +87,10 @@ class SessionLog:
         head.session_id, head.seq, head.hash = session_id, last.seq, last.hash
         head.items, head.pointer, head.open_run = items, pointer, open_run
         self._durable = self._mark()
+
+    def let_go(self) -> None:
+        """Keep the history in the store alone; nothing may be staged. ``restored`` has it back."""
+        self.head.items, self._unsaved = [], ()
 
     # -- what is kept --------------------------------------------------------------------------
 
@@ -196,9 +198,9 @@ class SessionLog:
         seq = head.seq = head.seq + 1
         hash_ = head.hash = _sha256(head.hash + body).digest()
         if self._staged is None:
-            self._staged = [_made(StoredEntry, (seq, hash_, body))]
+            self._staged = [StoredEntry(seq, hash_, body)]
         else:
-            self._staged.append(_made(StoredEntry, (seq, hash_, body)))
+            self._staged.append(StoredEntry(seq, hash_, body))
 
     # -- committing ----------------------------------------------------------------------------
 
@@ -237,7 +239,8 @@ class SessionLog:
         """
         if not self._staged:
             return None
-        after, batch = _made(Head, self._durable[:2]), self._hand_over()
+        durable = self._durable
+        after, batch = Head(durable.seq, durable.hash), self._hand_over()
         try:
             pending = self._store.append(self.head.session_id, after, batch)
         except Exception:
@@ -292,8 +295,10 @@ class SessionLog:
         if self._before is not None:
             head.session_id, head.items = self._before
             self._before = None
-        head.seq, head.hash, length, head.pointer, head.open_run = self._durable
-        del head.items[length:]
+        durable = self._durable
+        head.seq, head.hash = durable.seq, durable.hash
+        head.pointer, head.open_run = durable.pointer, durable.open_run
+        del head.items[durable.length :]
         self._staged, self._events, self._under_way = None, None, None
         for event in self._unsaved:  # what was only told is true whether or not the rest is kept
             if not event.durable:

@@ -21,6 +21,9 @@ from protocol.items import AssistantItem, Item, ToolCall, ToolResult
 from protocol.usage import Usage
 from protocol.wire import decode_entry
 
+#: Entries that are an item and nothing else.
+_PLAIN = frozenset({UserMessage, SystemMessage, ToolResulted})
+
 
 class Replayed:
     """What a log says, folded entry by entry.
@@ -44,12 +47,20 @@ class Replayed:
         self.starts = 0
         self.seq = 0
 
-    def feed(self, entry: Entry) -> None:
-        """Take the next entry."""
-        self.seq = entry.seq
-        if isinstance(entry, UserMessage | SystemMessage | ToolResulted):
-            self.items.append(entry.item)
-        elif isinstance(entry, AssistantMessage):
+    def read(self, entries: Iterable[StoredEntry]) -> None:
+        """Take the next entries as a store gives them. Raises WireError for what is none."""
+        items = self.items
+        for entry in entries:
+            self.seq = entry.seq
+            decoded = decode_entry(entry.body)
+            if type(decoded) in _PLAIN:
+                items.append(decoded.item)  # type: ignore[union-attr]
+            else:
+                self._feed(decoded)
+
+    def _feed(self, entry: Entry) -> None:
+        """Take the next entry, if it is more than an item."""
+        if isinstance(entry, AssistantMessage):
             self._answered(entry)
         elif isinstance(entry, RunStart):
             self.open_run = entry.run_id
@@ -89,8 +100,7 @@ class Replayed:
 def replay(entries: Iterable[StoredEntry]) -> Replayed:
     """The whole of a log, whose chain was checked by its reader."""
     state = Replayed()
-    for entry in entries:
-        state.feed(decode_entry(entry.body))
+    state.read(entries)
     return state
 
 

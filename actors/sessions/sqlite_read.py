@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from functools import partial
+from itertools import starmap
 from typing import Any, NamedTuple
 
 from actors.sessions.store import SessionInfo
@@ -35,8 +35,6 @@ AND (?2 IS NULL OR s.pod = ?2)
 ORDER BY e.id DESC LIMIT ?3
 """  # noqa: S608 - made of our own words
 
-_entry = partial(tuple.__new__, StoredEntry)
-
 
 class ClaimRow(NamedTuple):
     """Who a session's row says holds it."""
@@ -51,7 +49,7 @@ class ClaimRow(NamedTuple):
 def entries(db: sqlite3.Connection, row: int, after: int, limit: int | None) -> list[StoredEntry]:
     """The entries of a session with numbers above ``after``."""
     found = db.execute(_ENTRIES, (row, after, -1 if limit is None else limit)).fetchall()
-    return list(map(_entry, found))
+    return list(starmap(StoredEntry, found))
 
 
 def head(db: sqlite3.Connection, row: int) -> Head:

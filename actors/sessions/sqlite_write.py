@@ -67,7 +67,7 @@ class Append(Job):
     __slots__ = ("after", "at", "batch", "held")
 
     def __init__(self, held: Held, after: Head, batch: Sequence[StoredEntry]) -> None:
-        super().__init__(sum([len(body) for _, _, body in batch]))
+        super().__init__(sum([len(entry.body) for entry in batch]))
         self.held = held
         self.after = after
         self.batch = batch
@@ -154,7 +154,7 @@ def _entries(jobs: Sequence[Append]) -> list[tuple[Any, ...]]:
     for job in jobs:
         held, at = job.held, job.at
         row, generation, writer = held.row, held.generation, held.writer
-        rows += [(row, generation, writer, seq, digest, body, at) for seq, digest, body in job.batch]
+        rows += [(row, generation, writer, each.seq, each.hash, each.body, at) for each in job.batch]
     return rows
 
 

@@ -252,7 +252,8 @@ class MemoryStore(SessionStore):
             session.claim("")
         if not batch:
             return
-        if session.entries[-1][:2] != after or batch[0].seq != after.seq + 1:
+        last = session.entries[-1]
+        if last.hash != after.hash or last.seq != after.seq or batch[0].seq != after.seq + 1:
             check_follows(session_id, session.head, after, batch)
         session.entries.extend(batch)
         session.updated_at = time.time()

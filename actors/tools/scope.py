@@ -29,8 +29,7 @@ def resolve(text: str, pwd: Path, *, expand_user: bool = False) -> Path:
     if "\0" in text:
         raise ScopeRefused(f"the path {text!r} holds a NUL byte")
     try:
-        path = Path(os.path.realpath(pwd / (Path(text).expanduser() if expand_user else text)))
-        _refuse_circle(path, text)
+        path = _followed(pwd / (Path(text).expanduser() if expand_user else text), text)
     except (ValueError, RuntimeError, OSError) as error:
         # a surrogate; a home directory that is not known; a part that went while it was looked at
         raise ScopeRefused(f"the path {text!r} names no place: {error}") from error
@@ -92,15 +91,30 @@ def _allowed(scope: Scope) -> str:
     return f"allowed: {', '.join(words[:_SHOWN_RULES])}{more}"
 
 
+def _followed(path: Path, text: str) -> Path:
+    """``path`` with all symlinks followed, as far as it exists. Raises ScopeRefused for a circle."""
+    try:
+        return Path(os.path.realpath(path, strict=True))
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise _circle(text) from error
+    followed = Path(os.path.realpath(path))
+    _refuse_circle(followed, text)
+    return followed
+
+
+def _circle(text: str) -> ScopeRefused:
+    return ScopeRefused(f"the path {text!r} leads through symlinks in a circle")
+
+
 def _refuse_circle(path: Path, text: str) -> None:
     """At a circle ``realpath`` gives up: what comes after it is put together without being looked at,
     so ``circle/../link`` would come out as ``link``, not as where that leads.
     """
-    circle = ScopeRefused(f"the path {text!r} leads through symlinks in a circle")
     if os.path.realpath(path) != str(path):
-        raise circle
+        raise _circle(text)
     try:
         path.stat()
     except OSError as error:
         if error.errno == errno.ELOOP:
-            raise circle from error
+            raise _circle(text) from error

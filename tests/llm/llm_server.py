@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, NamedTuple, Self, TypeVar
+from collections.abc import Awaitable, Callable
+from typing import Any, NamedTuple, Self
 
 import msgspec
 
 import actors.llm.transport  # noqa: F401 - so that no first request waits for its import
-
-T = TypeVar("T")
 
 
 class Received(NamedTuple):
@@ -172,29 +170,3 @@ def unused_port() -> int:
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
         return held.getsockname()[1]
-
-
-class SteppedLoop(asyncio.SelectorEventLoop):
-    """An event loop whose clock a test can put forward."""
-
-    ahead = 0.0
-
-    def time(self) -> float:
-        return super().time() + self.ahead
-
-    def step(self, seconds: float) -> None:
-        """Let so much time have passed."""
-        self.ahead += seconds
-        self.call_soon(lambda: None)
-
-
-async def idle() -> None:
-    """Let everything go as far as it can without time passing: on loopback what is sent has arrived."""
-    for _ in range(60):
-        await asyncio.sleep(0)
-
-
-def run_stepped(main: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine on a SteppedLoop."""
-    with asyncio.Runner(loop_factory=SteppedLoop) as runner:
-        return runner.run(main)

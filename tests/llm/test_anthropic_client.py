@@ -9,16 +9,14 @@ from llm_server import (
     STREAM_HEAD,
     Exchange,
     RawServer,
-    SteppedLoop,
     chunk,
     error_reply,
-    idle,
     reply,
-    run_stepped,
     stream_reply,
     unused_port,
 )
 from messages_kit import END, HELLO, argued, called, event, start, stopped, text
+from stepped_loop import SteppedLoop, idle, run_stepped
 
 from actors.llm.anthropic import API_VERSION, AnthropicClient
 from actors.llm.anthropic_request import Caching

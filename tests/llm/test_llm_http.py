@@ -6,7 +6,7 @@ import ssl
 import aiohttp
 import httpx
 import pytest
-from llm_server import SteppedLoop, idle, run_stepped
+from stepped_loop import SteppedLoop, idle, run_stepped
 
 from actors.llm.address import base_url_of, is_loopback, proxy_for, where_of
 from actors.llm.http import HttpPool

@@ -14,15 +14,13 @@ from llm_server import (
     STREAM_HEAD,
     Exchange,
     RawServer,
-    SteppedLoop,
     chunk,
     error_reply,
-    idle,
     reply,
-    run_stepped,
     stream_reply,
     unused_port,
 )
+from stepped_loop import SteppedLoop, idle, run_stepped
 
 from actors.llm import incoming
 from actors.llm.base import Answer, Assembler, Block, LLMClient, Request, TextChunk

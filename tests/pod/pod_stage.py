@@ -57,14 +57,17 @@ def on_stage(
     play: Callable[[Stage], Coroutine[Any, Any, None]],
     manifest: PodManifest = PLAIN,
     **options: Any,
-) -> None:
-    async def main() -> None:
+) -> GatedClient:
+    """Play it; the client, which knows what it was asked."""
+
+    async def main() -> GatedClient:
         client = GatedClient(replies)
         async with PodSystem() as system:
             pod = await system.spawn(manifest, client=client, **options)
             await asyncio.wait_for(play(Stage(system, pod, client)), 10)
+        return client
 
-    asyncio.run(main())
+    return asyncio.run(main())
 
 
 def texts(items: list[Any]) -> list[str]:

@@ -54,6 +54,7 @@ class MoodyStore(MemoryStore):
         self.late = False
         self.refused = False
         self.refusals: list[Exception] = []
+        self.unreadable = False
         self._waiting: list[Callable[[], None]] = []
 
     def append(self, session_id: str, after: Head, batch: Sequence[StoredEntry]) -> Future[None] | None:
@@ -70,6 +71,11 @@ class MoodyStore(MemoryStore):
     ) -> Future[None] | None:
         make = super().create
         return self._moody(lambda: make(session_id, pod, parent, batch, claim=claim))
+
+    def read(self, session_id: str, *, after: int = 0, limit: int | None = None) -> list[StoredEntry]:
+        if self.unreadable:
+            raise StoreError("unreadable")
+        return super().read(session_id, after=after, limit=limit)
 
     def _moody(self, keep: Callable[[], None]) -> Future[None] | None:
         if not self.late:
@@ -101,7 +107,7 @@ class MoodyStore(MemoryStore):
         """The sessions as they are kept now, held by nobody."""
         other = MoodyStore()
         for info in self.sessions():
-            batch = self.read(info.session_id)
+            batch = super().read(info.session_id)
             other.create(info.session_id, info.pod, info.parent, batch, claim=False)
         return other
 
@@ -110,8 +116,8 @@ class MoodyStore(MemoryStore):
             self._waiting.pop(0)()
 
     def behave(self) -> None:
-        """Keep all that waits and all that comes."""
-        self.late, self.refusals = False, []
+        """Keep all that waits and all that comes, and be read."""
+        self.late, self.unreadable, self.refusals = False, False, []
         while self._waiting:
             self.end_one()
 
@@ -206,7 +212,18 @@ def refuse(kind: type[Exception]) -> Callable[[Scene], None]:
 MOVES: dict[str, Callable[[Scene], None]] = {
     **{
         name: lambda scene, name=name: scene.ask(name)
-        for name in ("run", "steer", "notify", "cancel", "pause", "resume", "fork", "history", "describe")
+        for name in (
+            "run",
+            "steer",
+            "notify",
+            "cancel",
+            "pause",
+            "resume",
+            "fork",
+            "history",
+            "describe",
+            "passivate",
+        )
     },
     "run again": lambda scene: scene.ask("run"),
     "run or reject": lambda scene: scene.ask("run", busy="reject"),
@@ -230,6 +247,7 @@ MOVES: dict[str, Callable[[Scene], None]] = {
     "store behaves": lambda scene: scene.store.behave(),
     "store refuses": refuse(StoreError),
     "store is taken": refuse(HeadConflict),
+    "store cannot be read": lambda scene: setattr(scene.store, "unreadable", True),
     "crash": lambda scene: scene.crashes.append(scene.store.copy()),
 }
 
@@ -349,7 +367,7 @@ async def resume_after(crash: MoodyStore, session_id: str) -> None:
         check_sessions(crash, result.session_id, history)
 
 
-async def play(moves: list[tuple[str, int]], manifest: PodManifest, *, stop: bool) -> None:
+async def play(moves: list[tuple[str, int]], manifest: PodManifest, *, stop: bool, keen: bool) -> None:
     before = asyncio.all_tasks()
     store, client = MoodyStore(), MoodyClient()
 
@@ -370,6 +388,8 @@ async def play(moves: list[tuple[str, int]], manifest: PodManifest, *, stop: boo
             for move, pause in moves:
                 MOVES[move](scene)
                 await turns(pause)
+                if keen:  # whenever it can, the pod leaves its history to the store
+                    scene.ask("passivate")
             if stop:
                 scene.ask("stop")
                 await turns(moves[0][1] if moves else 0)
@@ -403,12 +423,12 @@ class NoDefects(logging.Handler):
     found = ""
 
 
-def run(moves: list[tuple[str, int]], manifest: PodManifest, *, stop: bool) -> None:
+def run(moves: list[tuple[str, int]], manifest: PodManifest, *, stop: bool, keen: bool) -> None:
     watch = NoDefects(logging.ERROR)
     for name in ("pykka", "asyncio"):
         logging.getLogger(name).addHandler(watch)
     try:
-        asyncio.run(asyncio.wait_for(play(moves, manifest, stop=stop), 20))
+        asyncio.run(asyncio.wait_for(play(moves, manifest, stop=stop, keen=keen), 20))
     finally:
         for name in ("pykka", "asyncio"):
             logging.getLogger(name).removeHandler(watch)
@@ -416,12 +436,16 @@ def run(moves: list[tuple[str, int]], manifest: PodManifest, *, stop: bool) -> N
 
 
 @settings(max_examples=300)
-@given(st.lists(moments, max_size=40), st.sampled_from(MANIFESTS))
-def test_any_commands_in_any_order_end_well(moves: list[tuple[str, int]], manifest: PodManifest) -> None:
-    run(moves, manifest, stop=False)
+@given(st.lists(moments, max_size=40), st.sampled_from(MANIFESTS), st.booleans())
+def test_any_commands_in_any_order_end_well(
+    moves: list[tuple[str, int]], manifest: PodManifest, keen: bool
+) -> None:
+    run(moves, manifest, stop=False, keen=keen)
 
 
 @settings(max_examples=150)
-@given(st.lists(moments, max_size=25), st.sampled_from(MANIFESTS))
-def test_a_stop_at_any_moment_answers_everybody(moves: list[tuple[str, int]], manifest: PodManifest) -> None:
-    run(moves, manifest, stop=True)
+@given(st.lists(moments, max_size=25), st.sampled_from(MANIFESTS), st.booleans())
+def test_a_stop_at_any_moment_answers_everybody(
+    moves: list[tuple[str, int]], manifest: PodManifest, keen: bool
+) -> None:
+    run(moves, manifest, stop=True, keen=keen)

@@ -18,8 +18,8 @@ BODIES = st.lists(st.binary(max_size=20), min_size=1, max_size=20)
 def test_a_hash_is_the_sha256_of_the_hash_before_and_the_bytes():
     assert link(GENESIS, b"{}") == hashlib.sha256(bytes(32) + b"{}").digest()
     first, second = chained([b"a", b"b"], first_seq=5)
-    assert first == (5, link(GENESIS, b"a"), b"a")
-    assert second == (6, link(first.hash, b"b"), b"b")
+    assert first == StoredEntry(5, link(GENESIS, b"a"), b"a")
+    assert second == StoredEntry(6, link(first.hash, b"b"), b"b")
 
 
 @settings(deadline=None, max_examples=50)
@@ -37,7 +37,7 @@ def test_a_sound_log_passes_whole_and_in_slices(bodies, first, data):
 def test_a_changed_entry_is_found_by_its_number(bodies, data):
     entries = chained(bodies)
     at = data.draw(st.integers(0, len(entries) - 1))
-    seq, digest, body = entries[at]
+    seq, digest, body = entries[at].seq, entries[at].hash, entries[at].body
     entries[at] = data.draw(
         st.sampled_from([StoredEntry(seq, digest, body + b"x"), StoredEntry(seq, bytes(32), body)])
     )

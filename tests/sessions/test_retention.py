@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from store_kit import KINDS, child_of, make
 
 from actors.sessions.retention import collect, doomed
@@ -58,7 +59,7 @@ def test_what_a_session_was_forked_from_stays_with_it(store):
 
 def test_a_session_stays_whose_compacted_successor_is_broken(store):
     entries = make(store, "s", "a", claim=False)
-    broken = [entries[0]._replace(seq=2, hash=bytes(32))]
+    broken = [replace(entries[0], seq=2, hash=bytes(32))]
     store.create("t", "pod", child_of("s", entries, "compacted_from"), broken, claim=False)
     store.flush()
     assert collect(store, superseded=True) == []
