@@ -15,8 +15,8 @@ from protocol.results import RunResult
 
 #: What may come too late, as any command may that is given to a run that goes on.
 _TOO_LATE = (NotPaused, NotRunning)
-_COMMANDS = ("run", "fork", "compact", "notify", "steer", "cancel", "pause")
-_WEIGHTS = (60, 6, 9, 5, 6, 6, 8)
+_COMMANDS = ("run", "fork", "compact", "notify", "steer", "cancel", "pause", "passivate")
+_WEIGHTS = (60, 6, 9, 5, 6, 6, 8, 8)
 
 
 class Driver:
@@ -55,6 +55,9 @@ class Driver:
 
     async def _compact(self) -> None:
         await self._made("compact", self.pod.compact())
+
+    async def _passivate(self) -> None:
+        await self._attempt("passivate", self.pod.passivate())
 
     async def _notify(self) -> None:
         await self._attempt("notify", self.pod.notify("By the way: it rains."))
