@@ -23,6 +23,7 @@ from actors.llm.scripted import ScriptedClient
 from actors.pod.assembly import Assembly
 from actors.pod.budget import Totals
 from actors.pod.handle import Pod
+from actors.pod.lasting import LastingMemory
 from actors.pod.pod import PodActor
 from actors.pod.restore import events_after, tip
 from actors.pod.sweep import Sweep
@@ -47,9 +48,10 @@ class PodSystem:
     says what a pod does that finds its session taken while it holds unsaved entries: ``fork`` or
     ``refuse``. ``outputs`` is the folder where tool output too long for a model is kept whole (by
     default one of the user's in the system's folder for temporary files), ``memory``
-    the one for what pods extract from their histories (the same default). ``prices`` is a TOML file with
-    prices of models, over those that polypod knows. ``passivate_after`` is the number of seconds after
-    which an idle or paused pod leaves its history to the store, until a message needs it; None is never.
+    the one for what pods keep of their histories (the same default: name one that lasts). ``prices``
+    is a TOML file with prices of models, over those that polypod knows. ``passivate_after`` is the number
+    of seconds after which an idle or paused pod leaves its history to the store, until a message needs it;
+    None is never.
     """
 
     def __init__(
@@ -114,7 +116,7 @@ class PodSystem:
         given = self._store_given
         self._store = open_store(given) if isinstance(given, str) else given
         self._assembly = Assembly(
-            self._store, self._bus, self._outputs, self.on_conflict, self._prices, self._memory / "staging"
+            self._store, self._bus, self._outputs, self.on_conflict, self._prices, LastingMemory(self._memory)
         )
         if self.passivate_after is not None:
             self._sweep = Sweep(self.passivate_after, mailroom.loop)

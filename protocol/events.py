@@ -163,6 +163,29 @@ class ExtractFailed(DurableEvent, frozen=True, gc=False, kw_only=True):
     error: Failure
 
 
+class ConsolidateStart(DurableEvent, frozen=True, gc=False, kw_only=True):
+    """A detached memory job began to work ``files`` staged files (``size`` bytes) into lasting memory."""
+
+    files: int
+    size: int
+
+
+class ConsolidateDone(DurableEvent, frozen=True, gc=False, kw_only=True):
+    """What ``files`` staged files held is kept in lasting memory, in ``notes`` notes that are new or
+    changed; ``mechanical`` where no model took part.
+    """
+
+    files: int
+    notes: int
+    mechanical: bool = False
+
+
+class ConsolidateFailed(DurableEvent, frozen=True, gc=False, kw_only=True):
+    """A consolidation failed or wrote nothing; all that was staged is kept."""
+
+    error: Failure
+
+
 class SessionForked(DurableEvent, frozen=True, gc=False, kw_only=True):
     """``new_session_id`` branches off this session after the entry with hash ``at_hash``."""
 
@@ -311,6 +334,9 @@ DURABLE_EVENTS: tuple[type[DurableEvent], ...] = (
     ExtractStart,
     ExtractDone,
     ExtractFailed,
+    ConsolidateStart,
+    ConsolidateDone,
+    ConsolidateFailed,
     SessionForked,
     ApprovalRequested,
     ApprovalResolved,

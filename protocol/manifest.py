@@ -61,12 +61,18 @@ class CompactionSection(Struct, frozen=True, forbid_unknown_fields=True, omit_de
 
 
 class MemorySection(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """``[memory]``: when a pod's history is read for what is worth keeping (thresholds: 0 is off)."""
+    """``[memory]``: when a pod's history is read for what is worth keeping (thresholds: 0 is off).
+
+    What was found waits in files until there are ``consolidate_files`` of them, or ``consolidate_bytes``
+    in them; then it is worked into lasting memory. ``recall_tokens`` is how much of that may be brought
+    into the start of a new session (0: nothing).
+    """
 
     schedule: Literal["after_run", "manual"] = "after_run"
     extract_threshold: int | None = None
     consolidate_files: int = 0
     consolidate_bytes: int = 0
+    recall_tokens: int = 0
 
 
 class BudgetSection(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -78,8 +84,8 @@ class BudgetSection(Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
 
 
 class ToolsSection(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """``[tools]``: the built-in tools a pod is given, by group (``files``, ``search``) or by name,
-    and how many bytes of one tool's output reach the model.
+    """``[tools]``: the built-in tools a pod is given, by group (``files``, ``search``, ``memory``) or by
+    name, and how many bytes of one tool's output reach the model.
     """
 
     builtin: tuple[str, ...] = ()
@@ -212,7 +218,7 @@ _POSITIVE = {
 }
 _NOT_NEGATIVE = {
     "compaction": ("compact_threshold", "compact_request_threshold", "compact_retained_tokens"),
-    "memory": ("extract_threshold", "consolidate_files", "consolidate_bytes"),
+    "memory": ("extract_threshold", "consolidate_files", "consolidate_bytes", "recall_tokens"),
     "budget": ("tokens", "cost_usd", "seconds"),
     "model": ("temperature",),
     "restart": ("max_restarts", "window_seconds"),

@@ -72,7 +72,8 @@ def test_following_works_as_it_is_shown():
 
 
 def test_the_manifest_loads():
-    [text] = blocks("toml")
+    memory, text = blocks("toml")
+    assert PodManifest.from_toml(memory).memory.recall_tokens == 1000
     manifest = PodManifest.from_toml(text)
     assert manifest.name == "reviewer"
     assert manifest.model.api_key_env == "MY_KEY"

@@ -14,8 +14,8 @@ import click
 from actors.cli import options
 from actors.cli.reading import Reading
 from actors.cli.run import view_of
-from actors.cli.running import followed, interruptible
-from actors.cli.setting import Wishes, default_store, manifest_for, state_folder, with_model
+from actors.cli.running import followed, interruptible, remembered
+from actors.cli.setting import Wishes, default_store, manifest_for, memory_folder, state_folder, with_model
 from actors.cli.terminal import Terminal
 from actors.cli.views import View
 from actors.pod.handle import Pod
@@ -80,7 +80,7 @@ async def _chat(
     terminal: Terminal,
     view: View,
 ) -> None:
-    async with PodSystem(store=store) as system:
+    async with PodSystem(store=store, memory=memory_folder()) as system:
         pod = await system.spawn(manifest, resume=session)
         described = await pod.describe()
         view.note(f"session {described.session_id}; /help tells more")
@@ -93,6 +93,7 @@ async def _chat(
                 await _command(words, pod, terminal, view)
             elif words:
                 await _turn(words, pod, terminal, view)
+        await remembered(pod, terminal)
 
 
 async def _command(words: str, pod: Pod, terminal: Terminal, view: View) -> None:

@@ -8,7 +8,7 @@ import click
 
 from actors.cli import options
 from actors.cli.reading import Reading
-from actors.cli.setting import Wishes, with_model
+from actors.cli.setting import Wishes, memory_folder, with_model
 from actors.cli.terminal import Terminal
 from actors.cli.views import put_json
 from actors.system import PodSystem
@@ -46,7 +46,7 @@ def compact(
 
 
 async def _compact(manifest: PodManifest, store: str, session: str, retain: int | None) -> CompactDone:
-    async with PodSystem(store=store) as system:
+    async with PodSystem(store=store, memory=memory_folder()) as system:
         pod = await system.spawn(manifest, resume=session)
         with pod.subscribe(CompactDone) as events:
             await pod.compact(retain)

@@ -98,6 +98,15 @@ def _compacted(event: events.CompactDone, _: int) -> Line:
     return Line("note", f"compacted{shrunk}, goes on in session {event.new_session_id}")
 
 
+def _consolidating(event: events.ConsolidateStart, _: int) -> Line:
+    return Line("quiet", f"consolidation of memory began, {count(event.files, 'file')}, {size(event.size)}")
+
+
+def _consolidated(event: events.ConsolidateDone, _: int) -> Line:
+    how = ", without a model" if event.mechanical else ""
+    return Line("quiet", f"memory consolidated, {count(event.notes, 'note')} new or changed{how}")
+
+
 def _waits(event: events.ApprovalRequested, width: int) -> Line:
     why = f" ({cut(event.why, width)})" if event.why else ""
     return Line("note", f"{event.tool}({arguments(event.arguments, width)}) waits for approval{why}")
@@ -134,6 +143,9 @@ _EVENTS: dict[type[Event], Callable[[Any, int], Line]] = {
     events.ExtractStart: lambda _e, _: Line("quiet", "memory job began"),
     events.ExtractDone: lambda e, _: Line("quiet", f"memory job done, {count(e.staged, 'find')}"),
     events.ExtractFailed: lambda e, _: Line("error", failed("memory job failed", e.error)),
+    events.ConsolidateStart: _consolidating,
+    events.ConsolidateDone: _consolidated,
+    events.ConsolidateFailed: lambda e, _: Line("error", failed("consolidation of memory failed", e.error)),
     events.SessionForked: lambda e, _: Line("note", f"forked into session {e.new_session_id} ({e.reason})"),
     events.ApprovalRequested: _waits,
     events.ApprovalResolved: _decided,

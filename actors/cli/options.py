@@ -17,6 +17,13 @@ store = click.option(
     help="Where sessions are kept: sqlite:FILE, jsonl:DIR or memory:  [default: a file in your state folder]",
 )
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON lines for programs.")
+memory = click.option(
+    "--memory",
+    "folder",
+    metavar="DIR",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="The folder of lasting memory  [default: $POLYPOD_MEMORY, else one in your state folder]",
+)
 model = click.option(
     "--model",
     metavar="SCHEME/ID",

@@ -12,8 +12,8 @@ import click
 from actors.cli import options
 from actors.cli.exits import CODES, FAILED, Exit
 from actors.cli.reading import Reading
-from actors.cli.running import followed, interruptible
-from actors.cli.setting import Wishes, default_store, manifest_for, with_model
+from actors.cli.running import followed, interruptible, remembered
+from actors.cli.setting import Wishes, default_store, manifest_for, memory_folder, with_model
 from actors.cli.terminal import Terminal
 from actors.cli.views import JsonView, PeopleView, View, failures_shown
 from actors.pod.handle import Pod
@@ -92,13 +92,14 @@ async def _run(
     view: View,
     start: Callable[[Pod], AsyncFuture[RunResult]],
 ) -> None:
-    async with PodSystem(store=store) as system:
+    async with PodSystem(store=store, memory=memory_folder()) as system:
         pod = await system.spawn(manifest, resume=session)
         if start is Pod.resume:
             await _must_be_paused(pod)
         try:
             with interruptible(pod, terminal):
                 done = await followed(pod, lambda: start(pod), view)
+            await remembered(pod, terminal)
         finally:
             terminal.idle()
     if CODES[done.result.outcome]:

@@ -19,6 +19,9 @@ from protocol.events import ToolResulted
 from protocol.items import ToolResult
 from protocol.results import RunResult
 
+#: How long a command waits for memory jobs before it leaves, in seconds.
+MEMORY_PATIENCE = 60.0
+
 
 class Followed(NamedTuple):
     """How a run ended, and the result of its last tool call, None if it made none."""
@@ -51,6 +54,14 @@ async def followed(pod: Pod, start: Callable[[], AsyncFuture[RunResult]], view: 
         raise
     view.ended(ended)
     return Followed(ended, last_call)
+
+
+async def remembered(pod: Pod, terminal: Terminal) -> None:
+    """Let the memory jobs that a run left come to their end, for a while: a stop waits less long."""
+    if not await pod.wait_for_memory_jobs(timeout=0):
+        terminal.busy("keeping what matters in memory…")
+        await pod.wait_for_memory_jobs(timeout=MEMORY_PATIENCE)
+        terminal.idle()
 
 
 @contextmanager

@@ -39,6 +39,12 @@ def default_store() -> str:
     return f"sqlite:{folder / 'pods.db'}"
 
 
+def memory_folder() -> Path:
+    """The folder of lasting memory: $POLYPOD_MEMORY, else one beside the default store; not made here."""
+    named = os.environ.get("POLYPOD_MEMORY")
+    return Path(named).expanduser() if named else state_folder() / "memory"
+
+
 def state_folder() -> Path:
     """The folder of the default store."""
     return Path(default_store().removeprefix("sqlite:")).parent

@@ -163,6 +163,7 @@ _WORTH_A_LINE = (
     events.CompactDone,
     events.CompactFailed,
     events.ExtractFailed,
+    events.ConsolidateFailed,
     events.SessionForked,
     events.ApprovalRequested,
     events.ApprovalResolved,

@@ -83,6 +83,10 @@ class TokenMeter:
         while self.records and self.records[-1].history_len > length:
             self.records.pop()
 
+    def weigh(self, start: int, until: int) -> None:
+        """Weigh the items from ``start`` to ``until``: a long history in parts, before it is asked for."""
+        self._sizes.between(start, max(start, until))
+
     def occupancy(self) -> int:
         """The tokens that the whole history takes."""
         return self.before(len(self._items)).tokens

@@ -84,6 +84,17 @@ def parse(text: str) -> Note:
     return _note(fields, found[2].strip(), tuple(sources), tuple(extra))
 
 
+def read_note(path: str, text: str) -> Note:
+    """The note that stands at ``path``, also where people wrote no front matter, or a wrong one."""
+    try:
+        return parse(text)
+    except WireError:
+        folder, _, name = path.rpartition("/")
+        kind: Kind = next((each for each in KINDS if each == folder), "knowledge")
+        title = " ".join(name.removesuffix(".md").replace("-", " ").split()) or name
+        return Note(kind, title, text.strip(), "", "")
+
+
 def _note(fields: dict[str, str], body: str, sources: tuple[str, ...], extra: tuple[str, ...]) -> Note:
     kind = fields.get("kind")
     if kind not in KINDS:
@@ -121,7 +132,7 @@ def merged(old: Note, new: Note) -> Note:
         old.title,
         _joined([*_pieces(old.body), *fresh]),
         min(dates, default=""),
-        max(old.updated, new.updated) if fresh else old.updated,
+        max(old.updated, new.updated) if fresh else old.updated or new.updated,
         tuple(dict.fromkeys((*old.sources, *new.sources)))[-_MOST_SOURCES:],
         old.extra,
     )

@@ -139,9 +139,14 @@ class Pruner:
         """The history was cut back at its end: decide again."""
         self._start()
 
-    def _advance(self) -> None:
+    def look_through(self, until: int) -> None:
+        """Decide for the first ``until`` items: a long history in parts, before it is first asked for."""
+        if until > self._seen:
+            self._advance(until)
+
+    def _advance(self, until: int | None = None) -> None:
         items, newest, young = self._items, self._newest, self._young
-        length = len(items)
+        length = len(items) if until is None else until
         for index in range(self._seen, length):
             item = items[index]
             kind = type(item)

@@ -14,6 +14,7 @@ from actors.llm.base import LLMClient
 from actors.llm.prices import Prices, cost
 from actors.pod.budget import Budget, Totals
 from actors.pod.calls import ToolRunner
+from actors.pod.lasting import LastingMemory
 from actors.pod.models import Models, label
 from actors.pod.parts import PodParts
 from actors.runtime.bus import Bus
@@ -21,6 +22,7 @@ from actors.sessions.head import SessionHead, new_session_id
 from actors.sessions.log import SessionLog
 from actors.sessions.store import SessionStore
 from actors.tools.base import Tool, Toolbox
+from actors.tools.memory import MEMORY
 from protocol.errors import BudgetError
 from protocol.manifest import BudgetSection, ModelSection, PodManifest
 from protocol.usage import Usage
@@ -43,7 +45,7 @@ class Assembly:
         outputs: Path | None,
         on_conflict: Literal["fork", "refuse"],
         prices: Prices,
-        staging: Path | None,
+        memory: LastingMemory,
     ) -> None:
         self._store = store
         self._bus = bus
@@ -51,7 +53,7 @@ class Assembly:
         self._outputs = outputs
         self._on_conflict = on_conflict
         self._prices = prices
-        self._staging = staging
+        self._memory = memory
         self.models = Models()
         self.totals = Totals()
         self._opening: tuple[PodManifest, Raw] | None = None
@@ -76,7 +78,7 @@ class Assembly:
             opening=self._opened_with(manifest),
             limits=self._limits_of(manifest),
             on_conflict=self._on_conflict,
-            staging=self._staging,
+            memory=self._memory,
             price=price,
             totals=self.totals,
             budget=self._budget_of(manifest, price),
@@ -87,7 +89,11 @@ class Assembly:
         if last is None or last[0] is not manifest or last[1] != tools:
             chosen: Iterable[Any] = (*_builtin(manifest.tools.builtin), *tools)
             toolbox = Toolbox(chosen, output_cap=manifest.tools.output_cap, keep_in=self._outputs)
-            last = self._tools = (manifest, tools, ToolRunner(toolbox, manifest))
+            last = self._tools = (
+                manifest,
+                tools,
+                ToolRunner(toolbox, manifest, {MEMORY: self._memory.search}),
+            )
         return last[2]
 
     def _price_of(self, manifest: PodManifest, client: LLMClient | None) -> Price:

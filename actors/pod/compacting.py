@@ -46,6 +46,14 @@ class CompactingActor(SessionActor):
             self._measured = None
         return context
 
+    async def _look_through(self) -> None:
+        """Look through a history that was read back before anything is asked of it, in slices."""
+        limits, memory = self._parts.limits, self._parts.manifest.memory
+        counted = bool(limits.before_run or limits.before_request)
+        read = (self._head.pointer or 0) if memory.extract_threshold else None
+        for _ in self._context.looked_through(counted=counted, read=read):
+            await asyncio.sleep(0)
+
     # -- commands --------------------------------------------------------------------------------
 
     def _on_compact(self, command: commands.Compact) -> Any:

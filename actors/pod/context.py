@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from actors.compaction.meter import TokenMeter
 from actors.compaction.prune import Pruner, RequestView
 from protocol.items import Item
 from protocol.usage import Usage
+
+#: Items that are looked through at a time; about 2 ms.
+_PART = 4000
 
 
 class Context:
@@ -43,6 +46,19 @@ class Context:
     def since(self, index: int) -> int:
         """The tokens of the items from ``index`` on."""
         return self._meter.since(index)
+
+    def looked_through(self, *, counted: bool, read: int | None) -> Iterator[None]:
+        """Look through a history that was read back, one part at each step of the iterator, and weigh what
+        will be asked for: all of it if it is ``counted`` and no server has, else what comes after the
+        first ``read`` items. The first request then costs no more than any other.
+        """
+        start = 0 if counted and not self._meter.records else read
+        for until in range(_PART, len(self.items) + _PART, _PART):
+            part = min(until, len(self.items))
+            self._pruner.look_through(part)
+            if start is not None:
+                self._meter.weigh(start, part)
+            yield
 
     def rewind(self) -> None:
         """The history was cut back at its end, to what is durable."""

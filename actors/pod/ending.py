@@ -78,7 +78,7 @@ class EndingActor(RunningActor):
         """
         if self._state is PodState.STOPPED or self._leaving:
             return
-        if self._job is not None:
+        if self._memory_at_work:
             self._once_remembered(self._leave)
             return
         self._leaving = True

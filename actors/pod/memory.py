@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-import msgspec
 import pykka
 
 from actors.compaction.extract import (
@@ -20,14 +18,14 @@ from actors.compaction.extract import (
     UserRequest,
     extractor_request,
 )
-from actors.llm.base import LLMClient, Request
-from actors.llm.retry import ask
+from actors.llm.base import LLMClient
+from actors.pod.little import errand
+from actors.pod.staging import Staged, stage
 from actors.runtime.actor import AsyncActor
 from actors.runtime.future import AsyncFuture
-from actors.runtime.redact import redacted
-from actors.sessions.head import SessionHead, new_session_id
+from actors.sessions.head import SessionHead
 from actors.tools.base import Toolbox, ToolContext, tool
-from protocol.items import Item, UserItem
+from protocol.items import Item
 
 #: Requests that one extraction may need.
 _MOST_STEPS = 8
@@ -50,17 +48,8 @@ class Extract(NamedTuple):
     client: LLMClient
     model: str
     ctx: ToolContext
-    folder: Path | None
+    folder: Path
     propose: Callable[[Proposal], AsyncFuture[bool]]
-
-
-class Staged(msgspec.Struct, frozen=True):
-    """What one extraction found, as its file in the staging folder keeps it, and where from."""
-
-    session_id: str
-    start: int
-    end: int
-    found: Extracted
 
 
 class ExtractionActor(AsyncActor):
@@ -79,7 +68,7 @@ class ExtractionActor(AsyncActor):
             found = await _found(message, items[start or 0 :])
             if len(found):
                 record = Staged(session_id, start or 0, len(items), found)
-                staged = await asyncio.to_thread(_stage, message.folder, record)
+                staged = await asyncio.to_thread(stage, message.folder, record)
             proposal = Proposal(session_id, start, len(items), len(found))
         except Exception as error:  # noqa: BLE001 - the pod tells of it
             proposal = Proposal(session_id, start, len(items), 0, error)
@@ -94,18 +83,15 @@ class ExtractionActor(AsyncActor):
 async def _found(job: Extract, items: list[Item]) -> Extracted:
     """What the worker notes; nothing where it calls no tool, which is an answer as well."""
     desk = _Desk()
-    toolbox = Toolbox([tool(desk.write_extracted)])
-    request = await asyncio.to_thread(extractor_request, items)
-    told: list[Item] = [UserItem.of(request)]
-    for _ in range(_MOST_STEPS):
-        answer = await ask(
-            job.client,
-            Request(items=told, system=EXTRACTOR_PROMPT, tools=toolbox.specs, model=job.model, scratch={}),
-        )
-        told.append(answer.item)
-        if not answer.item.calls:
-            break
-        told += [await toolbox.run(call, job.ctx) for call in answer.item.calls]
+    await errand(
+        job.client,
+        job.model,
+        Toolbox([tool(desk.write_extracted)]),
+        job.ctx,
+        prompt=EXTRACTOR_PROMPT,
+        request=await asyncio.to_thread(extractor_request, items),
+        most_steps=_MOST_STEPS,
+    )
     return desk.found
 
 
@@ -123,17 +109,3 @@ class _Desk:
         """Note what will still matter; any of the lists may be empty."""
         self.found = Extracted(decisions, discussions, attempts, requests)
         return "noted"
-
-
-def _stage(folder: Path | None, record: Staged) -> Path | None:
-    """Keep what was found as a file of its owner alone, with secrets taken out, whole or not at all."""
-    if folder is None:
-        return None
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path = folder / f"{new_session_id()}.json"
-    part = path.with_suffix(".part")
-    text = redacted(msgspec.json.encode(record).decode())
-    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
-        file.write(text)
-    part.rename(path)
-    return path

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Literal
 
 from msgspec import Raw
@@ -12,6 +11,7 @@ from actors.compaction.policy import Limits
 from actors.llm.base import LLMClient
 from actors.pod.budget import Budget, Totals
 from actors.pod.calls import ToolRunner
+from actors.pod.lasting import LastingMemory
 from actors.runtime.bus import Bus
 from actors.sessions.log import SessionLog
 from actors.sessions.store import SessionStore
@@ -29,12 +29,12 @@ class PodParts:
         "limits",
         "log",
         "manifest",
+        "memory",
         "model",
         "name",
         "on_conflict",
         "opening",
         "price",
-        "staging",
         "store",
         "tools",
         "totals",
@@ -52,7 +52,7 @@ class PodParts:
         log: SessionLog,
         store: SessionStore,
         opening: Raw,
-        staging: Path | None,
+        memory: LastingMemory,
         price: Callable[[Usage | None], float | None],
         totals: Totals,
         budget: Budget | None,
@@ -69,8 +69,8 @@ class PodParts:
         self.store = store
         #: The manifest as the session's first entry keeps it.
         self.opening = opening
-        #: The folder where extracted memory waits for its consolidation.
-        self.staging = staging
+        #: The folder of what outlives sessions, shared by all pods of the system.
+        self.memory = memory
         #: What a call cost in US dollars, None where nobody knows.
         self.price = price
         #: Where the whole system's calls are summed.

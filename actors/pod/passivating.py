@@ -61,7 +61,7 @@ class PassivatingActor(EndingActor):
             and self._task is None
             and not (self._stopping or self._busy)
             and self._log.clean
-            and self._job is None
+            and not self._memory_at_work
             and not (self._free or self._runs or self._commits or self._waiting)
             and all(reply.done() for reply in self._asked or ())
         )
@@ -101,6 +101,7 @@ class PassivatingActor(EndingActor):
             ) from error
         log.restored(session_id, last, state.items, state.pointer, state.open_run)
         self._measured = state.calls
+        await self._look_through()
         self._weighed = None
         self.passive = False
         if self.sweep is not None:

@@ -9,6 +9,7 @@ from typing import Any
 from pykka._envelope import Envelope
 
 from actors.pod.checks import check_content, check_item
+from actors.pod.consolidation import Consolidated, Consolidating
 from actors.pod.ending import GraceOver
 from actors.pod.fork import Branch, branch_off
 from actors.pod.memory import Proposal
@@ -208,6 +209,8 @@ _HANDLERS: dict[type, Callable[[PodActor, Any], Any]] = {
     commands.SpawnMemoryJobs: PodActor._on_spawn_memory_jobs,
     commands.WaitForMemoryJobs: PodActor._on_wait_for_memory_jobs,
     Proposal: PodActor._on_proposal,
+    Consolidating: PodActor._on_consolidating,
+    Consolidated: PodActor._on_consolidated,
     commands.History: PodActor._on_history,
     commands.Describe: PodActor._on_describe,
     commands.Passivate: PodActor._on_passivate,

@@ -13,8 +13,11 @@ from protocol.errors import SessionCorrupt, UnknownEntry, WireError
 from protocol.events import DurableEvent
 from protocol.wire import decode_entry
 
-#: Entries read, checked and folded before others get their turn; about 2 ms.
+#: Entries, or bytes of them, that are read, checked and folded before others get their turn; about 2 ms.
 _SLICE = 500
+_SLICE_BYTES = 400 << 10
+#: Entries of the first slice, before anything is known of their size.
+_FIRST = 2
 
 
 async def restore(store: SessionStore, session_id: str, until: bytes | None = None) -> tuple[Replayed, Head]:
@@ -22,9 +25,11 @@ async def restore(store: SessionStore, session_id: str, until: bytes | None = No
 
     Raises SessionNotFound, SessionCorrupt, StoreError, UnknownEntry.
     """
-    state, head = Replayed(), None
-    while page := store.read(session_id, after=0 if head is None else head.seq, limit=_SLICE):
+    state, head, limit = Replayed(), None, _FIRST
+    while page := store.read(session_id, after=0 if head is None else head.seq, limit=limit):
         verified(session_id, page, head)
+        size = sum([len(entry.body) for entry in page])
+        limit = max(1, min(_SLICE, _SLICE_BYTES * len(page) // size))
         found = None if until is None else _place(page, until)
         page = page if found is None else page[: found + 1]
         try:

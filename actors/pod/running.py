@@ -109,6 +109,15 @@ class RunningActor(TurnActor):
             self._advance()
             return
         self._record_start(run, "notify" if queued.source == "notify" else "run")
+        if self._recall_due:
+            self._recall(queued.command.content, lambda: self._record_input(run, queued))
+        else:
+            self._record_input(run, queued)
+
+    def _record_input(self, run: RunState, queued: QueuedRun) -> None:
+        if run is not self._run:  # the store failed while memory was searched
+            self._advance()
+            return
         self._add_words(run, UserItem(queued.command.content), queued.source)
         self._advance()
 

@@ -112,6 +112,9 @@ class SessionActor(AsyncActor):
         """Whether the run that goes on is to end."""
         return False
 
+    async def _look_through(self) -> None:
+        """Do what a long history that was read back costs once, in slices that leave the loop its turn."""
+
     def _advance(self) -> None:
         """Go on with what can be done now; called whenever a step or a commit has ended."""
 
@@ -164,6 +167,7 @@ class SessionActor(AsyncActor):
             state, head = await restore(store, claim.session_id)
             log.restored(claim.session_id, head, state.items, state.pointer, state.open_run)
             self._take_over(state)
+            await self._look_through()
             if claim.torn:
                 text = f"a half-written last batch of {claim.torn} bytes was cut off; nothing told was lost"
                 log.record(Alert, text=text)

@@ -16,6 +16,7 @@ from protocol.events import (
     Alert,
     BudgetExceeded,
     CompactFailed,
+    ConsolidateFailed,
     Event,
     ExtractFailed,
     Lagged,
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 Level = Literal["debug", "info", "warning", "error"]
 
-_FAILURES = (PodFailed, CompactFailed, ExtractFailed)
+_FAILURES = (PodFailed, CompactFailed, ExtractFailed, ConsolidateFailed)
 _OUTCOMES: dict[str, Level] = {"failed": "error", "budget": "warning", "limit_reached": "warning"}
 _WARNINGS = (Alert, BudgetExceeded, Retry, StreamRestart, Lagged)
 #: The kinds of events that make lines of the log, for ``subscribe(kinds=…)``: what is only told, a

@@ -40,6 +40,8 @@ class SQLiteCommits:
     #: Seconds that the writer thread waits for another process's lock.
     patience = 10.0
     _NAP = 0.002
+    #: Bytes of a job that would hold the loop for milliseconds; the writer thread takes it.
+    _LARGE = 1 << 20
     #: Gathered jobs that are committed in one go, before others get the loop: some 3 ms.
     _HANDFUL = 128
 
@@ -72,7 +74,7 @@ class SQLiteCommits:
     def submit(self, job: Append) -> Future[None] | None:
         """Commit now if that takes no waiting, else soon. Raises SessionError."""
         held = job.held
-        if self._inline and held.queued == held.finished:
+        if self._inline and held.queued == held.finished and job.size < self._LARGE:
             loop = asyncio._get_running_loop()  # noqa: SLF001 - documented for code that asks as often
             if held.gathered or (loop is not None and loop is self._turn):
                 return self._gather(job)

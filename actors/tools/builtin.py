@@ -7,10 +7,15 @@ from collections.abc import Iterable
 
 from actors.tools.base import Tool
 from actors.tools.files import FILES
+from actors.tools.memory import MEMORY_TOOLS
 from actors.tools.search import SEARCH
 from protocol.errors import ManifestError
 
-BUILTIN_GROUPS: dict[str, tuple[Tool, ...]] = {"files": FILES, "search": SEARCH}
+BUILTIN_GROUPS: dict[str, tuple[Tool, ...]] = {
+    "files": FILES,
+    "search": SEARCH,
+    "memory": MEMORY_TOOLS,
+}
 
 _BY_NAME: dict[str, tuple[Tool, ...]] = {
     **BUILTIN_GROUPS,

@@ -480,6 +480,23 @@ def test_asked_to_extract_it_writes_the_facts_it_finds():
     assert facts["requests"][0]["target"] == "f0.md"
 
 
+def test_asked_to_consolidate_it_writes_a_note_for_each_finding():
+    taken: list[tuple[str, str, str]] = []
+
+    def write_memory(kind: str, title: str, text: str) -> str:
+        """Take a note."""
+        taken.append((kind, title, text))
+        return title
+
+    found = (
+        "From s1:0-2:\n[decisions] Use tabs\n- tabs\n  Why: taste\n\nFrom s2:0-4:\n[knowledge] Build\n- slow"
+    )
+    loop = Loop(Path("/"), Toolbox([write_memory]))
+    asked = f"<findings>\n{found}\n</findings>\n\n<notes>\n[none yet]\n</notes>"
+    assert loop.run(asked) == "2 of 2 findings are worked in."
+    assert taken == [("decisions", "Use tabs", "- tabs\n  Why: taste"), ("knowledge", "Build", "- slow")]
+
+
 def test_facts_are_shaped_as_the_tool_wants_them():
     def write_extracted(decisions: list[str], requests: list[str]) -> str:
         """Take the facts."""

@@ -1,7 +1,8 @@
-"""What the offline model does as one of the little workers: write a summary, write down facts."""
+"""What the offline model does as one of the little workers: write a summary, facts, or notes."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,14 +12,19 @@ from protocol.items import Item, UserItem
 
 WRITE_SUMMARY = "write_summary"
 WRITE_EXTRACTED = "write_extracted"
+WRITE_MEMORY = "write_memory"
 
 _SHORTER = 600
+#: Notes that are written one after the other; where there are more, others do it better.
+_MOST_NOTES = 24
 
 
 def work_asked(desk: Desk, system: str | None) -> Plan | None:
     """The plan of a worker's task, where the tools and the words are those of one; else None."""
     if WRITE_EXTRACTED in desk.tools:
         return _write_extracted(desk)
+    if WRITE_MEMORY in desk.tools and (findings := _findings(_last_words(desk.items))):
+        return _write_memory(findings)
     asked = f"{system or ''}\n{_last_words(desk.items)}".lower()
     if WRITE_SUMMARY in desk.tools and ("summar" in asked or "compact" in asked):
         return _write_summary(desk)
@@ -47,6 +53,29 @@ def _write_extracted(desk: Desk) -> Plan:
         return Answer(f"The facts were not taken: {result.text}")
     count = sum(len(each) for each in arguments.values())
     return Answer(f"{count} facts are written down." if count else "There was nothing to write down.")
+
+
+def _write_memory(findings: list[dict[str, Any]]) -> Plan:
+    if len(findings) > _MOST_NOTES:
+        return Answer("That is more than I can work in at once.")
+    taken = 0
+    for note in findings:
+        result = yield Wanted(WRITE_MEMORY, note, "")
+        taken += not result.is_error
+    return Answer(f"{taken} of {len(findings)} findings are worked in.")
+
+
+def _findings(request: str) -> list[dict[str, Any]]:
+    """What a consolidation is given: ``[kind] title`` with the words below it, each as a note."""
+    _, _, rest = request.partition("<findings>\n")
+    told = rest.partition("\n</findings>")[0]
+    heads = list(re.finditer(r"^\[(summary|decisions|requests|knowledge)\] (.+)$", told, re.MULTILINE))
+    ends = [head.start() for head in heads[1:]] + [len(told)]
+    return [
+        {"kind": head[1], "title": head[2], "text": re.sub(r"\n\nFrom .*:\Z", "", body.strip("\n"))}
+        for head, end in zip(heads, ends, strict=True)
+        if (body := told[head.end() : end]).strip()
+    ]
 
 
 def _source(items: Sequence[Item]) -> list[Said]:

@@ -1,0 +1,127 @@
+"""``polypod memory``: what lasting memory holds, listed, searched and shown."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any
+
+import click
+
+from actors.cli import options
+from actors.cli.lines import Line
+from actors.cli.setting import memory_folder
+from actors.cli.terminal import Terminal
+from actors.cli.views import put_json
+from actors.cli.words import count, cut
+from actors.compaction.notes import KINDS, Note
+from actors.pod.lasting import LastingMemory
+from actors.pod.staging import waiting
+
+_kind = click.option("--kind", type=click.Choice(KINDS), help="Only notes of this kind.")
+
+
+@click.group(invoke_without_command=True)
+@click.pass_context
+def memory(context: click.Context) -> None:
+    """List, search and show what pods keep of their sessions: notes in a folder, as Markdown files."""
+    if context.invoked_subcommand is None:
+        context.invoke(list_notes)
+
+
+@memory.command("list")
+@_kind
+@options.memory
+@options.as_json
+def list_notes(kind: str | None = None, folder: Path | None = None, as_json: bool = False) -> None:
+    """List the notes, by their paths in the memory folder."""
+    kept = _memory(folder)
+    notes = {path: note for path, note in kept.notes().items() if kind in {None, note.kind}}
+    if as_json:
+        for path, note in notes.items():
+            put_json(_facts(path, note))
+        return
+    terminal = Terminal()
+    if notes:
+        rows = [(path, note.updated or "-", cut(note.title, 80)) for path, note in notes.items()]
+        terminal.table([("NOTE", "UPDATED", "TITLE"), *rows])
+    else:
+        terminal.note(f"no notes in {kept.folder}")
+    if staged := len(waiting(kept.staging)):
+        terminal.note(f"{count(staged, 'file')} of finds staged and not yet worked in")
+
+
+@memory.command()
+@click.argument("words", metavar="QUERY...", nargs=-1, required=True)
+@_kind
+@click.option("--limit", metavar="N", type=click.IntRange(min=1), default=10, show_default=True)
+@options.memory
+@options.as_json
+def search(words: tuple[str, ...], kind: str | None, limit: int, folder: Path | None, as_json: bool) -> None:
+    """Find notes by their words, those first that fit best; also what is staged."""
+    kept = _memory(folder)
+    hits = kept.search(" ".join(words), kind=kind, limit=limit)
+    if as_json:
+        for hit in hits:
+            put_json(hit)
+        return
+    terminal = Terminal()
+    if not hits:
+        terminal.note(f"nothing found in {kept.folder}")
+    for hit in hits:
+        state = ", staged" if hit.staged else ""
+        terminal.line(Line("answer", f"{hit.path}  {cut(hit.title, 80)} ({hit.kind}{state})"))
+        terminal.line(Line("quiet", f"    {cut(hit.snippet, max(terminal.width - 4, 20))}"))
+
+
+@memory.command()
+@click.argument("name")
+@options.memory
+@options.as_json
+def show(name: str, folder: Path | None, as_json: bool) -> None:
+    """Print the note NAME: its path as list tells it, or the unique beginning of its file's name."""
+    kept = _memory(folder)
+    path = _found(kept, name)
+    note = kept.note(path)
+    if note is None:
+        raise _not_there(name, kept, [])
+    if as_json:
+        put_json({**_facts(path, note), "body": note.body})
+        return
+    terminal = Terminal()
+    terminal.line(Line("user", note.title))
+    terminal.line(Line("quiet", f"{path}, updated {note.updated or 'by hand'}"))
+    terminal.write(f"\n{note.body}")
+    terminal.end_line()
+
+
+def _memory(folder: Path | None) -> LastingMemory:
+    return LastingMemory(folder or memory_folder())
+
+
+def _facts(path: str, note: Note) -> dict[str, Any]:
+    known = {"kind": note.kind, "title": note.title, "created": note.created, "updated": note.updated}
+    return {"path": path, **known, "sources": note.sources}
+
+
+def _found(kept: LastingMemory, name: str) -> str:
+    """The path of the one note that ``name`` means."""
+    paths = list(kept.stamps())
+    if name in paths:
+        return name
+    files = {path: path.partition("/")[2].removesuffix(".md") for path in paths}
+    exact = [path for path, file in files.items() if name in {file, f"{file}.md"}]
+    found = exact or [
+        path for path in paths if name and (path.startswith(name) or files[path].startswith(name))
+    ]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise click.UsageError(f"{name!r} is the beginning of {len(found)} notes: {', '.join(found[:5])}")
+    raise _not_there(name, kept, [*files.values(), *paths])
+
+
+def _not_there(name: str, kept: LastingMemory, known: list[str]) -> click.UsageError:
+    close = difflib.get_close_matches(name, known, 1)
+    guess = f"; did you mean {close[0]!r}?" if close else ""
+    return click.UsageError(f"no note {name!r} in {kept.folder}{guess}")

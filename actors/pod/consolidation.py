@@ -1,0 +1,176 @@
+"""The consolidation actor: detached from its pod, it has what was staged worked into lasting memory."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+from typing import Annotated, Any, NamedTuple, TypeVar
+
+from msgspec import Meta
+
+from actors.compaction.consolidate import CONSOLIDATOR_PROMPT, Shelf, consolidator_request
+from actors.compaction.notes import Kind, render
+from actors.llm.base import LLMClient
+from actors.pod.consolidating import Batch, Consolidation
+from actors.pod.lasting import LastingMemory
+from actors.pod.little import errand
+from actors.runtime.actor import AsyncActor
+from actors.tools.base import Toolbox, ToolContext, tool
+from protocol.errors import PodError
+from protocol.manifest import PodManifest
+
+T = TypeVar("T")
+
+#: Requests that one consolidation may need.
+MOST_STEPS = 32
+
+
+class Consolidate(NamedTuple):
+    """To the consolidation actor: do what is due. ``tell`` brings a message to the pod."""
+
+    memory: LastingMemory
+    manifest: PodManifest
+    client: LLMClient
+    ctx: ToolContext
+    automatic: bool
+    tell: Callable[[Consolidating | Consolidated], None]
+
+
+class Consolidating(NamedTuple):
+    """To the pod: so many files of so many bytes are being worked in."""
+
+    files: int
+    size: int
+
+
+class Consolidated(NamedTuple):
+    """To the pod: a consolidation has ended; of no files if none was due, or another is at it."""
+
+    files: int = 0
+    notes: int = 0
+    mechanical: bool = False
+    error: BaseException | None = None
+    alerts: tuple[str, ...] = ()
+
+
+class ConsolidationActor(AsyncActor):
+    """Does one consolidation a message, in threads and beside everything else; the pod tells of it."""
+
+    _asking: asyncio.Task[bool] | None = None
+
+    async def on_receive(self, message: Consolidate) -> None:
+        manifest = message.manifest
+        work = Consolidation(
+            message.memory,
+            manifest.memory,
+            message.ctx.pod,
+            context_window=manifest.model.context_window,
+        )
+        try:
+            ended = await self._consolidated(message, work)
+            await _to_its_end(work.release)
+        except Exception as error:  # noqa: BLE001 - the pod tells of it
+            ended = Consolidated(error=error)
+        finally:
+            work.release()
+        message.tell(ended._replace(alerts=tuple(work.alerts)))
+
+    async def _consolidated(self, job: Consolidate, work: Consolidation) -> Consolidated:
+        batch = await _to_its_end(partial(work.begin, automatic=job.automatic))
+        if batch is None:
+            return Consolidated()
+        job.tell(Consolidating(len(batch.files), batch.size))
+        try:
+            if not batch.mechanical:
+                await self._write(job, batch)
+            notes = await _to_its_end(partial(work.commit, batch))
+        except Exception as error:  # noqa: BLE001 - the pod tells of it
+            await _to_its_end(work.withdraw)
+            return Consolidated(len(batch.files), error=error)
+        return Consolidated(len(batch.files), notes, batch.mechanical)
+
+    async def _write(self, job: Consolidate, batch: Batch) -> None:
+        """Have the model write. Raises PodError where it wrote nothing or came to no end."""
+        desk = _Desk(job.memory, batch.shelf)
+        work = errand(
+            job.client,
+            job.manifest.model.model_id,
+            desk.tools(),
+            job.ctx,
+            prompt=CONSOLIDATOR_PROMPT,
+            request=consolidator_request(batch.findings, batch.shelf.listing()),
+            most_steps=MOST_STEPS,
+        )
+        self._asking = asyncio.get_running_loop().create_task(work)
+        try:
+            ended = await self._asking
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            raise PodError("the pod has stopped before it was done; all that was staged is kept") from error
+        if not ended:
+            raise PodError(f"the worker came to no end within {MOST_STEPS} requests; nothing was written")
+        if not batch.shelf.written:
+            raise PodError("the worker wrote nothing; all that was staged is kept")
+
+    def leave(self) -> None:
+        """Ask the model no more; what is already being written is finished."""
+        if self._asking is not None:
+            self._asking.cancel()
+        self.stop()
+
+
+class _Desk:
+    """The worker's tools. What they write stands on the shelf, and reaches the disk all at once."""
+
+    def __init__(self, memory: LastingMemory, shelf: Shelf) -> None:
+        self._memory = memory
+        self._shelf = shelf
+
+    def tools(self) -> Toolbox:
+        writers = (self.write_memory, self.replace_memory, self.delete_memory)
+        return Toolbox(
+            [
+                *(tool(each) for each in writers),
+                tool(concurrency="read_only")(self.read_memory),
+                tool(concurrency="read_only")(self.search_memory),
+            ]
+        )
+
+    async def write_memory(self, kind: Kind, title: str, text: str) -> str:
+        """Write a note, or add what is new to the note of that kind and title; returns its path."""
+        return self._shelf.write(kind, title, text)
+
+    async def replace_memory(self, path: str, text: str) -> str:
+        """Give a note other words, instead of all it says now."""
+        return self._shelf.rewrite(path, text)
+
+    async def delete_memory(self, path: str, merged_into: str) -> str:
+        """Delete a note whose words were written into another one before."""
+        self._shelf.drop(path, merged_into)
+        return "deleted"
+
+    async def read_memory(self, path: str) -> str:
+        """Read a note."""
+        return render(self._shelf.note(path))
+
+    def search_memory(self, query: str, limit: Annotated[int, Meta(ge=1, le=20)] = 5) -> str:
+        """Find notes by words that are in them."""
+        hits = self._memory.search(query, limit=limit + 20)
+        lines = [f"- {hit.path}: {hit.title}" for hit in hits if not hit.staged]
+        return "\n".join(lines[:limit]) or "nothing found"
+
+
+async def _to_its_end(work: Callable[[], T]) -> T:
+    """What ``work`` returns, done in a thread, and waited for also where who waits is cancelled: no half
+    of it goes on unseen.
+    """
+    future: asyncio.Future[Any] = asyncio.get_running_loop().run_in_executor(None, work)
+    try:
+        result: T = await asyncio.shield(future)
+    except asyncio.CancelledError:
+        await asyncio.wait([future])
+        raise
+    return result

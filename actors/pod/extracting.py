@@ -1,0 +1,164 @@
+"""``ExtractingActor``: has its history read by a detached actor, and keeps how far it was read."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from pykka._envelope import Envelope
+
+from actors.compaction.policy import extraction_due
+from actors.pod.compacting import CompactingActor
+from actors.pod.memory import Extract, ExtractionActor, Proposal
+from actors.runtime.actor import DEFERRED
+from actors.runtime.future import AsyncFuture
+from protocol import commands
+from protocol.errors import Failure, PodError
+from protocol.events import ExtractDone, ExtractFailed, ExtractStart
+
+#: Automatic extractions are left out after failures in a row: 1, 2, 4 … up to this many.
+MOST_LEFT_OUT = 32
+#: How long a stop and a compaction wait for memory jobs that are under way, in seconds.
+JOB_GRACE = 5.0
+
+
+class ExtractingActor(CompactingActor):
+    """One extraction at a time; a trigger meanwhile has the newest read once it has ended."""
+
+    _job: ExtractionActor | None = None
+    _dirty = False
+    _failures = 0
+    _left_out = 0
+    _waiting: list[AsyncFuture[Any]] | None = None
+
+    def _on_try_post_run_extract(self, _: commands.TryPostRunExtract) -> Any:
+        self._left_out = 0
+        self._remember()
+        if self._job is None:
+            return None
+        reply = self.defer_reply()
+        ended: AsyncFuture[Any] = AsyncFuture()
+        ended.when_done(lambda: reply.set(None))
+        self._when_remembered(ended)
+        return DEFERRED
+
+    def _when_remembered(self, reply: AsyncFuture[Any]) -> None:
+        if self._waiting is None:
+            self._waiting = []
+        self._waiting.append(reply)
+
+    # -- a job -----------------------------------------------------------------------------------
+
+    def _remember_after_run(self) -> None:
+        """A run has ended: have it read, unless that failed too often of late or only on command."""
+        if self._parts.manifest.memory.schedule != "after_run":
+            return
+        if self._left_out > 0:
+            self._left_out -= 1
+            return
+        self._remember()
+
+    def _remember(self) -> None:
+        """Start an extraction if enough is new; while one is under way it will be followed by another."""
+        if not self._parts.manifest.memory.extract_threshold:
+            return
+        if self._job is not None:
+            self._dirty = True
+        elif self._extraction_due():
+            self._start_job()
+
+    def _extraction_due(self) -> bool:
+        head = self._head
+        start = head.pointer or 0
+        if start >= len(head.items):
+            return False
+        return extraction_due(self._parts.manifest.memory, self._context.since(start))
+
+    def _start_job(self) -> None:
+        assert self._mailroom is not None
+        self._dirty = False
+        parts = self._parts
+        job = self._job = ExtractionActor.make(self._mailroom, UNREGISTERED)
+        job.begin()
+        self._log.record(ExtractStart, pointer=self._head.pointer)
+        self._commit(self._advance)
+        job.actor_ref.tell(
+            Extract(
+                self._head,
+                parts.client,
+                parts.manifest.model.model_id,
+                parts.tools.context(parts.name),
+                parts.memory.staging,
+                self._propose,
+            )
+        )
+
+    def _propose(self, proposal: Proposal) -> AsyncFuture[bool]:
+        """Bring a proposal to this pod's mailbox."""
+        assert self._mailroom is not None
+        answer: AsyncFuture[bool] = AsyncFuture()
+        self._mailroom.post(self._receive, Envelope(proposal, answer))
+        return answer
+
+    def _on_proposal(self, proposal: Proposal) -> bool:
+        """Whether what an extraction read is taken: only if nothing has moved under it."""
+        job, self._job = self._job, None
+        if job is not None:
+            job.stop()
+        head = self._head
+        error = proposal.error
+        if error is None and (proposal.session_id, proposal.start) != (head.session_id, head.pointer):
+            error = PodError("the history was compacted while it was read: what was found is left out")
+        if error is None:
+            self._log.point(proposal.end)
+            self._log.record(ExtractDone, pointer=proposal.end, staged=proposal.staged)
+            self._failures = 0
+        else:
+            self._log.record(ExtractFailed, error=Failure.of(error))
+            self._failures += 1
+            self._left_out = min(MOST_LEFT_OUT, 2 ** (self._failures - 1))
+        self._commit(self._advance)
+        if error is None and not self._stopping and self._extraction_due():
+            self._start_job()
+        else:
+            self._remembered()
+        return error is None
+
+    def _remembered(self) -> None:
+        """The extractions that were due have ended."""
+        waiting, self._waiting = self._waiting, None
+        answer_all(waiting)
+
+    async def _before_fold(self) -> None:
+        await self._job_ended()
+
+    async def _job_ended(self) -> None:
+        """Wait for an extraction that is under way, for a bounded time."""
+        if self._job is None:
+            return
+        ended: AsyncFuture[Any] = AsyncFuture()
+        self._when_remembered(ended)
+        try:
+            await asyncio.wait_for(ended, JOB_GRACE)
+        except TimeoutError:
+            return
+
+
+class Unregistered:
+    """Detached actors are known to their pod alone."""
+
+    def register(self, actor_ref: Any, /) -> None:
+        """Nobody looks for it."""
+
+    def unregister(self, actor_ref: Any, /) -> None:
+        """Nobody looked for it."""
+
+
+UNREGISTERED = Unregistered()
+
+
+def answer_all(waiting: list[AsyncFuture[Any]] | None) -> None:
+    """Tell all who wait that it has ended, but for those who have given up."""
+    for reply in waiting or ():
+        if not reply.done():
+            reply.set(True)

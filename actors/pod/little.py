@@ -1,0 +1,34 @@
+"""A little worker: a model that does one errand with a few tools and then says a word."""
+
+from __future__ import annotations
+
+from actors.llm.base import LLMClient, Request
+from actors.llm.retry import ask
+from actors.tools.base import Toolbox, ToolContext
+from protocol.items import Item, UserItem
+
+
+async def errand(
+    client: LLMClient,
+    model: str,
+    toolbox: Toolbox,
+    ctx: ToolContext,
+    *,
+    prompt: str,
+    request: str,
+    most_steps: int,
+) -> bool:
+    """Have the errand done; whether the worker came to its end within ``most_steps`` requests.
+
+    What it brings is what its tools were called with. Raises ModelError.
+    """
+    told: list[Item] = [UserItem.of(request)]
+    for _ in range(most_steps):
+        answer = await ask(
+            client, Request(items=told, system=prompt, tools=toolbox.specs, model=model, scratch={})
+        )
+        told.append(answer.item)
+        if not answer.item.calls:
+            return True
+        told += [await toolbox.run(call, ctx) for call in answer.item.calls]
+    return False

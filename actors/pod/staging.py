@@ -1,0 +1,96 @@
+"""The staging folder: what extractions found, a file each, until it is worked into lasting memory."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from actors.compaction.extract import Extracted
+from actors.compaction.notes import Note, notes_of
+from actors.pod.whole import write_whole
+from actors.runtime.redact import without_secrets
+from actors.sessions.head import new_session_id
+from protocol.errors import WireError
+
+SUFFIX = ".json"
+
+
+class Staged(msgspec.Struct, frozen=True):
+    """What one extraction found, as its file in the staging folder keeps it, and where from."""
+
+    session_id: str
+    start: int
+    end: int
+    found: Extracted
+
+    @property
+    def source(self) -> str:
+        """Where it was found, as notes name it."""
+        return f"{self.session_id}:{self.start}-{self.end}"
+
+    def notes(self, date: str) -> list[Note]:
+        """The finds as notes, without a model's help."""
+        return notes_of(self.found, source=self.source, date=date)
+
+
+class Waiting(NamedTuple):
+    """A file that waits for its consolidation; ``size`` in bytes."""
+
+    id: str
+    path: Path
+    size: int
+
+
+def stage(folder: Path, record: Staged) -> Path:
+    """Keep what was found as a file of its owner alone, with secrets taken out, whole or not at all.
+
+    Raises OSError.
+    """
+    path = folder / f"{new_session_id()}{SUFFIX}"
+    # Text by text: in the JSON as a whole a secret could be taken to reach over its quotation marks.
+    safe = without_secrets(msgspec.json.decode(msgspec.json.encode(record)))
+    write_whole(path, msgspec.json.encode(safe).decode())
+    return path
+
+
+def waiting(folder: Path, consumed: Collection[str] = ()) -> list[Waiting]:
+    """The staged files but for those whose ids are ``consumed``, oldest first. Raises OSError."""
+    try:
+        found = sorted(folder.iterdir())
+    except FileNotFoundError:
+        return []
+    files = [path for path in found if path.suffix == SUFFIX and path.name[0] != "."]
+    return [
+        Waiting(path.stem, path, path.lstat().st_size)
+        for path in files
+        if path.stem not in consumed and path.is_file()
+    ]
+
+
+def read_staged(path: Path) -> Staged:
+    """What a staged file holds. Raises WireError where it is damaged, OSError."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Staged)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise WireError(f"{path} is no staged extraction: {error}") from error
+
+
+def set_aside(path: Path) -> Path:
+    """Give a damaged file a name under which nobody reads it again. Raises OSError."""
+    return path.rename(path.with_name(f"{path.name}.damaged"))
+
+
+def newest_readings(records: Iterable[Staged]) -> list[Staged]:
+    """The records without those of a stretch that was read again: a pod killed before it could keep
+    how far it had read begins at the same place.
+    """
+    found: dict[tuple[str, int], Staged] = {}
+    for record in records:
+        key = (record.session_id, record.start)
+        known = found.get(key)
+        if known is None or known.end <= record.end:
+            found[key] = record
+    return list(found.values())

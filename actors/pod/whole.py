@@ -1,0 +1,45 @@
+"""Files that are written whole or not at all, for their owner alone, and are then on the disk."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+from actors.sessions.disk import make_private
+from actors.sessions.jsonl_files import sync_folder
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Put ``text`` in the place of what is at ``path``. Raises OSError, and then nothing has changed.
+
+    Only one may write to a path at a time; what a killed process left is written over by the next.
+    """
+    make_private(path.parent)
+    part = path.with_name(f".{path.name}.part")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        with os.fdopen(os.open(part, flags, 0o600), "wb") as file:
+            file.write(text.encode("utf-8", "replace"))
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        raise
+    sync_folder(path.parent)
+
+
+def read_text(path: Path) -> str | None:
+    """What a file holds, None where there is none. Raises OSError."""
+    try:
+        return path.read_bytes().decode("utf-8", "replace")
+    except FileNotFoundError:
+        return None
+
+
+def remove(path: Path) -> None:
+    """Take a file away, if it is there. Raises OSError."""
+    path.unlink(missing_ok=True)
+    sync_folder(path.parent)

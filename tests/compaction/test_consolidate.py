@@ -1,0 +1,162 @@
+"""A shelf of notes: what a worker may do with it, and what becomes of the files."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from actors.compaction.consolidate import Change, Shelf, digest, settled
+from actors.compaction.notes import KINDS, Note, merged, parse, read_note, render
+from protocol.errors import ToolError
+
+DATE = "2026-02-03"
+
+
+def shelf(texts=None, sources=("s:0-2",)):
+    return Shelf(texts or {}, date=DATE, sources=sources)
+
+
+def text_of(kind="decisions", title="Use tabs", body="- tabs"):
+    return render(Note(kind, title, body, "2026-01-01", "2026-01-01", ("old:0-1",)))
+
+
+def test_a_new_note_becomes_a_file_of_its_kind():
+    made = shelf()
+    assert (
+        made.write("knowledge", "The linker is slow", "- it takes a minute")
+        == "knowledge/the-linker-is-slow.md"
+    )
+    (change,) = made.changes()
+    assert (change.path, change.before) == ("knowledge/the-linker-is-slow.md", None)
+    note = parse(change.text)
+    assert (note.created, note.updated, note.sources) == (DATE, DATE, ("s:0-2",))
+
+
+def test_what_is_written_to_a_note_that_is_there_is_added():
+    old = text_of()
+    made = shelf({"decisions/use-tabs.md": old})
+    made.write("decisions", "use TABS", "- tabs\n- of width 8")
+    (change,) = made.changes()
+    assert change.before == digest(old)
+    assert parse(change.text).body == "- tabs\n- of width 8"
+
+
+def test_a_note_whose_file_people_renamed_is_found_by_its_title():
+    made = shelf({"decisions/style.md": text_of()})
+    assert made.write("decisions", "Use tabs", "- width 8") == "decisions/style.md"
+
+
+def test_a_title_that_people_changed_leaves_its_file_to_the_note():
+    made = shelf({"decisions/use-tabs.md": text_of(title="Use spaces")})
+    assert made.write("decisions", "Use tabs", "- tabs") == "decisions/use-tabs-2.md"
+    assert [change.path for change in made.changes()] == ["decisions/use-tabs-2.md"]
+
+
+def test_a_note_goes_only_when_another_has_taken_it_over():
+    made = shelf({"decisions/use-tabs.md": text_of(), "knowledge/tabs.md": text_of("knowledge", "Tabs")})
+    with pytest.raises(ToolError, match="was not written yet"):
+        made.drop("knowledge/tabs.md", "decisions/use-tabs.md")
+    made.write("decisions", "Use tabs", "- all of it")
+    made.drop("knowledge/tabs.md", "decisions/use-tabs.md")
+    gone = {change.path: change.text for change in made.changes()}
+    assert gone["knowledge/tabs.md"] is None
+    with pytest.raises(ToolError, match="no note 'knowledge/tabs"):
+        made.note("knowledge/tabs.md")
+
+
+def test_a_note_cannot_be_merged_into_itself():
+    made = shelf()
+    path = made.write("summary", "Work", "- here")
+    with pytest.raises(ToolError):
+        made.drop(path, path)
+
+
+@pytest.mark.parametrize(
+    ("title", "text", "why"),
+    [
+        (" \n", "x", "title: it is empty"),
+        ("x" * 81, "x", "at most 80 characters, got 81"),
+        ("x", " ", "text: it is empty"),
+        ("x", "y" * 8001, "at most 8000 characters, got 8001"),
+        ("x", "---\nkind: summary\n---\n", "begins with front matter"),
+    ],
+)
+def test_what_is_no_note_is_refused_with_what_to_do(title, text, why):
+    with pytest.raises(ToolError, match=why):
+        shelf().write("summary", title, text)
+
+
+def test_a_note_does_not_grow_without_end():
+    made = shelf()
+    for number in range(4):
+        made.write("summary", "Work", f"{number} " + "x" * 7990)
+    with pytest.raises(ToolError, match="longer than 32000"):
+        made.write("summary", "Work", "9 " + "y" * 7000)
+
+
+def test_no_secret_gets_onto_the_shelf():
+    made = shelf()
+    made.write(
+        "summary", "Key sk-abcdefghijklmnop1234", "Bearer abcdefghijklmnop1234 and https://u:hunter22@host/"
+    )
+    made.rewrite(made.write("summary", "Other", "x"), "password: hunter22")
+    told = "".join(change.text for change in made.changes())
+    for secret in ("sk-abcdef", "abcdefghijklmnop1234", "hunter22"):
+        assert secret not in told
+
+
+def test_words_that_a_note_said_already_count_as_written_and_change_nothing():
+    text = text_of()
+    made = shelf({"decisions/use-tabs.md": text}, sources=())
+    made.write("decisions", "Use tabs", "- TABS!")
+    assert made.written
+    assert made.changes() == []
+
+
+def test_the_listing_names_the_notes_that_changed_last_and_counts_the_others():
+    texts = {
+        f"summary/{n}.md": render(Note("summary", f"n{n}", "b", DATE, f"2026-01-{n:02}"))
+        for n in range(1, 21)
+    }
+    lines = shelf(texts).listing(40).split("\n")
+    assert lines[0] == "- summary/20.md: n20"
+    assert lines[-1] == f"[{20 - len(lines) + 1} more]"
+    assert shelf().listing() == "[none yet]"
+
+
+def test_a_file_without_front_matter_is_a_note_of_its_folder():
+    note = read_note("requests/how-we-work.md", "Ask first.\n")
+    assert (note.kind, note.title, note.body) == ("requests", "how we work", "Ask first.")
+
+
+def test_what_people_wrote_meanwhile_stays_and_what_is_new_is_added():
+    change = Change("decisions/use-tabs.md", digest(text_of()), text_of(body="- tabs\n- width 8"))
+    edited = text_of(body="- tabs\n- but not in YAML")
+    assert parse(settled(change.path, edited, change)).body == "- tabs\n- but not in YAML\n- width 8"
+    assert settled(change.path, text_of(), change) == change.text
+    assert settled(change.path, None, change) == change.text
+    deletion = Change(change.path, change.before)
+    assert settled(change.path, text_of(), deletion) is None
+    assert settled(change.path, edited, deletion) == edited
+    assert settled(change.path, None, deletion) is None
+
+
+any_text = st.text(max_size=60)
+
+
+@given(st.sampled_from(KINDS), any_text, any_text, any_text, any_text)
+def test_a_change_that_is_made_twice_is_made_once(kind, title, old, new, edited):
+    before, after = text_of(kind, title or "t", old), text_of(kind, title or "t", new)
+    path = f"{kind}/x.md"
+    change = Change(path, digest(before), after)
+    for now in (before, None, text_of(kind, title or "t", edited), edited):
+        once = settled(path, now, change)
+        assert settled(path, once, change) == once
+
+
+@given(st.sampled_from(KINDS), any_text, any_text)
+def test_any_words_are_read_back_from_a_file_as_one_note(kind, title, body):
+    note = Note(kind, " ".join(title.split()) or "t", body, DATE, DATE)
+    again = parse(render(note))
+    assert (again.kind, again.title) == (note.kind, note.title)
+    assert parse(render(again)) == again
+    assert merged(again, again) == again

@@ -1,0 +1,364 @@
+"""The memory folder: files that people own, an index that is only a cache, and a ledger that outlives a crash."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from memory_kit import all_notes, memory_in, put, put_note, staged
+
+from actors.compaction.extract import Decision, Extracted
+from actors.pod.consolidating import Consolidation
+from actors.pod.lasting import LastingMemory
+from actors.pod.lease import Lease
+from actors.pod.ledger import Ledger, read_ledger, write_ledger
+from actors.pod.note_index import VERSION
+from actors.pod.staging import Staged, newest_readings, read_staged, stage
+from protocol.manifest import MemorySection
+
+ONE = MemorySection(consolidate_files=1)
+
+
+@pytest.fixture
+def memory(tmp_path: Path) -> LastingMemory:
+    return memory_in(tmp_path)
+
+
+def titles(memory: LastingMemory, query: str, **options: object) -> list[str]:
+    return [hit.title for hit in memory.search(query, **options)]  # type: ignore[arg-type]
+
+
+# -- search --------------------------------------------------------------------------------------
+
+
+def test_a_search_finds_notes_by_their_words_those_that_fit_best_first(memory: LastingMemory) -> None:
+    put_note(memory, "Build times", "- the linker is slow, and tabs are not to blame")
+    put_note(memory, "Tabs", "- use tabs", kind="decisions")
+    assert titles(memory, "what about TABS?") == ["Tabs", "Build times"]
+    assert titles(memory, "tabs", kind="knowledge") == ["Build times"]
+    assert titles(memory, "tabs", limit=1) == ["Tabs"]
+    assert titles(memory, "linking") == ["Build times"]
+    (hit,) = memory.search("linker")
+    assert (hit.kind, hit.path, hit.staged) == ("knowledge", "knowledge/build-times.md", False)
+    assert "linker is slow" in hit.snippet
+
+
+def test_what_people_edit_add_and_delete_is_found_at_the_next_search(memory: LastingMemory) -> None:
+    path = put_note(memory, "Tabs", "- use tabs")
+    assert titles(memory, "tabs") == ["Tabs"]
+    path.write_text(path.read_text().replace("tabs", "pipes").replace("Tabs", "Pipes"))
+    assert titles(memory, "tabs") == []
+    assert titles(memory, "pipes") == ["Pipes"]
+    (memory.folder / "requests").mkdir()
+    (memory.folder / "requests" / "by-hand.md").write_text("Mind the pipes.")
+    assert sorted(titles(memory, "pipes")) == ["Pipes", "by hand"]
+    path.unlink()
+    assert titles(memory, "pipes") == ["by hand"]
+
+
+def test_what_is_staged_is_found_before_it_is_worked_in(memory: LastingMemory) -> None:
+    put(memory, "Use tabs")
+    (hit,) = memory.search("tabs")
+    assert hit.staged
+    assert hit.kind == "decisions"
+    write_ledger(memory, Ledger(consumed=(hit.path.removeprefix("staging/").removesuffix(".json"),)))
+    assert memory.search("tabs") == []
+
+
+@pytest.mark.parametrize("harm", ["missing", "garbage", "cut", "later version"])
+def test_an_index_that_is_missing_damaged_or_of_another_version_is_made_anew(
+    memory: LastingMemory, harm: str
+) -> None:
+    put_note(memory, "Tabs", "- use tabs")
+    assert titles(memory, "tabs") == ["Tabs"]
+    index = memory.machinery / "index.db"
+    if harm == "missing":
+        index.unlink()
+    elif harm == "garbage":
+        index.write_bytes(b"\xff" * 8192)
+    elif harm == "cut":
+        os.truncate(index, 5000)
+    else:
+        with sqlite3.connect(index) as connection:
+            connection.execute(f"PRAGMA user_version = {VERSION + 1}")
+        connection.close()
+    put_note(memory, "More tabs", "- yes")
+    assert sorted(titles(memory, "tabs")) == ["More tabs", "Tabs"]
+    with sqlite3.connect(index) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (VERSION,)
+    connection.close()
+
+
+def test_where_there_can_be_no_index_the_files_are_read(memory: LastingMemory) -> None:
+    put_note(memory, "Tabs", "- use tabs")
+    put_note(memory, "Build", "- tabs")
+    memory.machinery.write_text("a file in the way")
+    assert titles(memory, "TABS") == ["Tabs", "Build"]
+    assert titles(memory, "tabs", kind="summary") == []
+
+
+def test_a_folder_that_is_not_there_holds_nothing_and_is_not_made(memory: LastingMemory) -> None:
+    assert memory.search("tabs") == []
+    assert memory.notes() == {}
+    assert not memory.folder.exists()
+
+
+@given(query=st.text(max_size=40))
+def test_no_query_is_too_odd(tmp_path_factory: pytest.TempPathFactory, query: str) -> None:
+    folder = tmp_path_factory.getbasetemp() / "odd"
+    memory = LastingMemory(folder)
+    if not folder.exists():
+        put_note(memory, "Tabs", "- use tabs")
+    assert len(memory.search(query)) <= 1
+
+
+@pytest.mark.parametrize(
+    "query", ['"', "tabs AND", "NEAR(", "tabs*", "title:tabs", "-tabs", "tabs' OR 1", "\x00tabs", "(" * 99]
+)
+def test_the_syntax_of_the_index_is_only_words(memory: LastingMemory, query: str) -> None:
+    put_note(memory, "Tabs", "- use tabs and a title")
+    assert titles(memory, query) == (["Tabs"] if "tabs" in query or "AND" in query else [])
+
+
+# -- files ---------------------------------------------------------------------------------------
+
+
+def test_what_is_kept_is_its_owners_alone(memory: LastingMemory) -> None:
+    put(memory)
+    consolidated(memory)
+    memory.search("tabs")
+    for path in [memory.folder, *memory.folder.rglob("*")]:
+        assert path.stat().st_mode & 0o077 == 0, path
+
+
+def test_secrets_are_taken_out_text_by_text(memory: LastingMemory) -> None:
+    found = Extracted((Decision("see https://u:abc", ("foo@bar",), "-----BEGIN PRIVATE KEY-----\nx"),))
+    path = stage(memory.staging, Staged("s", 0, 1, found))
+    assert read_staged(path).found.decisions[0].options == ("foo@bar",)
+    assert "PRIVATE KEY" not in path.read_text()
+
+
+def test_a_stretch_that_was_read_twice_counts_once() -> None:
+    one = Staged("s", 0, 2, Extracted((Decision("a"),)))
+    more = Staged("s", 0, 4, Extracted((Decision("b"),)))
+    other = Staged("s", 4, 6, Extracted((Decision("c"),)))
+    assert newest_readings([one, more, other]) == [more, other]
+    assert newest_readings([more, one, other]) == [more, other]
+
+
+# -- consolidation -------------------------------------------------------------------------------
+
+
+def consolidated(
+    memory: LastingMemory, section: MemorySection = ONE, *, automatic: bool = False
+) -> int | None:
+    """A consolidation without a model; how many notes changed."""
+    work = Consolidation(memory, section, "p", clock=lambda: 0.0)
+    try:
+        batch = work.begin(automatic=automatic)
+        if batch is None:
+            return None
+        for record in batch.records:
+            for note in record.notes("1970-01-01"):
+                batch.shelf.add(note)
+        return work.commit(batch)
+    finally:
+        work.release()
+
+
+@pytest.mark.parametrize(
+    ("section", "due"),
+    [
+        (MemorySection(), False),
+        (MemorySection(consolidate_files=2), True),
+        (MemorySection(consolidate_files=3), False),
+        (MemorySection(consolidate_files=3, consolidate_bytes=200), True),
+        (MemorySection(consolidate_bytes=100_000), False),
+    ],
+)
+def test_a_consolidation_is_due_by_files_or_bytes_and_off_at_zero(
+    memory: LastingMemory, section: MemorySection, due: bool
+) -> None:
+    put(memory, "a", start=0)
+    put(memory, "b", start=2)
+    assert (consolidated(memory, section) is not None) is due
+
+
+def test_success_deletes_only_what_was_consumed(memory: LastingMemory) -> None:
+    put(memory, "a")
+    work = Consolidation(memory, ONE, "p")
+    batch = work.begin(automatic=False)
+    assert batch is not None
+    late = put(memory, "b", start=2)
+    work.commit(batch)
+    work.release()
+    assert staged(memory) == [late.name]
+
+
+def test_a_cleanup_that_fails_does_not_have_the_same_files_consolidated_again(memory: LastingMemory) -> None:
+    path = put(memory, "a")
+    content = path.read_bytes()
+    work = Consolidation(memory, ONE, "p")
+    batch = work.begin(automatic=False)
+    assert batch is not None
+    path.unlink()
+    path.mkdir()  # what cannot be unlinked
+    work.commit(batch)
+    work.release()
+    assert read_ledger(memory).consumed == (path.stem,)
+    path.rmdir()
+    path.write_bytes(content)  # and is there again
+    assert consolidated(memory) is None
+    assert staged(memory) == []  # this time it could be deleted
+    assert read_ledger(memory) == Ledger()
+
+
+def test_a_ledger_that_was_left_is_carried_out_once(memory: LastingMemory) -> None:
+    path = put(memory, "a")
+    work = Consolidation(memory, ONE, "p")
+    batch = work.begin(automatic=False)
+    assert batch is not None
+    batch.shelf.write("decisions", "A", "- a")
+    write_ledger(memory, Ledger((path.stem,), tuple(batch.shelf.changes())))  # and the process dies
+    work.release()
+    assert consolidated(memory) is None
+    assert all_notes(memory) == {"decisions/a.md": "- a"}
+    assert staged(memory) == []
+    assert consolidated(memory) is None
+
+
+def test_a_staging_folder_that_people_deleted_is_no_hindrance(memory: LastingMemory) -> None:
+    memory.machinery.mkdir(parents=True)
+    write_ledger(memory, Ledger(("1", "2")))
+    assert consolidated(memory) is None
+    assert read_ledger(memory) == Ledger()
+
+
+def test_what_cannot_be_written_leaves_all_as_it_was(memory: LastingMemory) -> None:
+    put(memory, "a")
+    (memory.machinery / "ledger.json" / "x").mkdir(parents=True)
+    with pytest.raises(OSError, match="irectory"):
+        consolidated(memory)
+    assert len(staged(memory)) == 1
+    assert all_notes(memory) == {}
+
+
+def test_a_damaged_staged_file_is_set_aside_and_told(memory: LastingMemory) -> None:
+    put(memory, "a")
+    (memory.staging / "0.json").write_text("{")
+    work = Consolidation(memory, ONE, "p")
+    batch = work.begin(automatic=False)
+    work.release()
+    assert batch is not None
+    assert len(batch.files) == 1
+    (alert,) = work.alerts
+    assert "0.json is no staged extraction" in alert
+    assert "set aside as 0.json.damaged" in alert
+    assert (memory.staging / "0.json.damaged").exists()
+
+
+def test_a_damaged_ledger_is_set_aside_and_told(memory: LastingMemory) -> None:
+    put(memory, "a")
+    memory.machinery.mkdir()
+    (memory.machinery / "ledger.json").write_text("no")
+    work = Consolidation(memory, ONE, "p")
+    assert work.begin(automatic=False) is not None
+    work.release()
+    assert "is no ledger" in work.alerts[0]
+    assert len(memory.search("a")) == 1
+
+
+def test_attempts_that_came_to_nothing_are_counted_durably_and_then_no_model_is_asked(
+    memory: LastingMemory,
+) -> None:
+    put(memory, "a")
+    told = []
+    for _ in range(4):
+        work = Consolidation(memory, ONE, "p")  # as a process would that died in it
+        batch = work.begin(automatic=False)
+        work.release()
+        assert batch is not None
+        told.append(batch.mechanical)
+    assert told == [False, False, False, True]
+    assert consolidated(memory) == 1
+    assert read_ledger(memory) == Ledger()
+
+
+def test_automatic_consolidations_are_left_out_after_one_that_failed(memory: LastingMemory) -> None:
+    put(memory, "a")
+    left_out = 0
+    for failures in range(2):
+        work = Consolidation(memory, ONE, "p")
+        assert work.begin(automatic=False) is not None
+        work.withdraw()
+        work.release()
+        for _ in range(2**failures):
+            left_out += 1
+            assert consolidated(memory, automatic=True) is None
+    assert left_out == 3
+    assert consolidated(memory, automatic=True) == 1
+
+
+def test_a_model_is_given_no_more_than_fits_its_context(memory: LastingMemory) -> None:
+    for number in range(6):
+        put(memory, f"{number} " + "x" * 400, start=number)
+    work = Consolidation(memory, ONE, "p", context_window=1200)
+    batch = work.begin(automatic=False)
+    work.release()
+    assert batch is not None
+    assert 0 < len(batch.files) < 6
+    assert not batch.mechanical
+
+
+def test_finds_too_long_for_a_model_are_worked_in_without_one(memory: LastingMemory) -> None:
+    put(memory, "x" * 9000)
+    work = Consolidation(memory, ONE, "p", context_window=1200)
+    batch = work.begin(automatic=False)
+    assert batch is not None
+    assert batch.mechanical
+    assert work.commit(batch) == 1
+    work.release()
+    assert "x" * 9000 in next(iter(all_notes(memory).values()))
+
+
+# -- the lease -----------------------------------------------------------------------------------
+
+
+def test_two_pods_of_one_process_do_not_consolidate_one_folder_at_once(memory: LastingMemory) -> None:
+    first = Lease.taken(memory.machinery, "a")
+    assert first is not None
+    assert Lease.taken(memory.machinery, "b") is None
+    first.release()
+    first.release()
+    second = Lease.taken(memory.machinery, "b")
+    assert second is not None
+    second.release()
+    assert not (memory.machinery / "lease.json").exists()
+
+
+def test_of_many_who_want_the_lease_at_the_same_moment_one_gets_it(memory: LastingMemory) -> None:
+    at_once = threading.Barrier(12)
+
+    def take(number: int) -> Lease | None:
+        at_once.wait()
+        return Lease.taken(memory.machinery, f"p{number}")
+
+    with ThreadPoolExecutor(12) as threads:
+        taken = [lease for lease in threads.map(take, range(12)) if lease is not None]
+    assert len(taken) == 1
+    taken[0].release()
+
+
+def test_a_lease_that_nobody_can_read_is_taken_over(memory: LastingMemory) -> None:
+    memory.machinery.mkdir(parents=True)
+    (memory.machinery / "lease.json").write_text("{")
+    lease = Lease.taken(memory.machinery, "a")
+    assert lease is not None
+    assert (lease.holding.pid, lease.holding.pod) == (os.getpid(), "a")
+    lease.release()
