@@ -156,3 +156,9 @@ def opened_folder(folder: Path) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable. Raises OSError."""
+    with opened_folder(folder) as descriptor:
+        FILES.sync_folder(descriptor)
