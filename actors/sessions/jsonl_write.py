@@ -161,8 +161,22 @@ class Release(Append):
         super().__init__(held, held.head, ())
 
     def perform(self, claims: Claims) -> None:
-        if self.held.stamp is not None:
-            claims.release(self.held.name, self.held.stamp)
+        held = self.held
+        if held.stamp is not None:
+            if not held.clean:
+                self._cut_off(claims)
+            claims.release(held.name, held.stamp)
+
+    def _cut_off(self, claims: Claims) -> None:
+        """Leave nothing behind that was refused; what the disk will not let go the next claim cuts off."""
+        held = self.held
+        with contextlib.suppress(OSError, SessionError):
+            descriptor = claims.files.open(held.path, os.O_WRONLY | os.O_APPEND)
+            try:
+                if claims.stamp(held.name) == held.stamp:
+                    _check_end(held, claims.files, descriptor)
+            finally:
+                os.close(descriptor)
 
 
 def claim(held: Held, claims: Claims) -> int:

@@ -38,7 +38,8 @@ class Driver:
 
     async def go_on(self) -> RunResult | None:
         """Resume the run that was interrupted, if one was."""
-        if (await self.pod.describe()).state is not PodState.PAUSED:
+        described = await self._attempt("describe", self.pod.describe())
+        if described is None or described.state is not PodState.PAUSED:
             return None
         return await self._returned("resume", self.pod.resume())
 

@@ -112,7 +112,9 @@ def _round(work: Work, seed: int, number: int, told: list[Line]) -> Round:
     faults.heal(work.folder)
     told += listener.heard
     killed = code == -signal.SIGKILL
-    examined = _examined(work, told, run_on=chance.random() < 0.7, torn=killed)
+    # Where what was refused could not be taken back either, the next claim cuts it off, as after a kill.
+    torn = killed or work.fault == faults.FailingFiles.name
+    examined = _examined(work, told, run_on=chance.random() < 0.7, torn=torn)
     examined.findings += [line.what for line in listener.heard if isinstance(line, Broke)]
     if not killed and code:
         examined.findings.append(f"the process under test ended with code {code}: see {work.folder}/errors")

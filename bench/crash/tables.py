@@ -19,7 +19,7 @@ _PHASES = ("start", "stream", "tool", "compaction", "memory", "idle")
 _KILLS = ("store", "rounds", *_PHASES, "told", "looked for", "verified", "restored", "resumed", "tools run",
           "compactions", "findings")  # fmt: skip
 _FAULTS = ("store", "fault", "rounds", "spells", "hits", "refused, typed", "alive after", "killed", "told",
-           "looked for", "restored", "tools run", "half-written", "findings")  # fmt: skip
+           "looked for", "restored", "tools run", "torn, cut off", "findings")  # fmt: skip
 _TITLE_OF_KILLS = "kill -9: rounds, and how many kills caught a pod in each phase"
 _TITLE_OF_FAULTS = "failing disks: what was refused, and what was left of it"
 
@@ -35,7 +35,9 @@ Faults: `cut`, no file may grow beyond a limit (short writes, EFBIG, SQLITE_IOER
 is full (ENOSPC, SQLITE_FULL); `gone`, the store's folder is moved away and put back; `eio`, what is done to
 the store's files fails by chance with EIO or ENOSPC, writes after some bytes (`hits` counts that). `refused,
 typed` are commands that failed with a StoreError behind them, as they should; `alive after` are pods that
-took a run when the fault was over, of those given one. Every third process is killed within the faults."""
+took a run when the fault was over, of those given one; `torn, cut off` are half-written batches at the end of
+a file that nobody was told of, which readers pass over and the next claim cuts off. Every third process is
+killed within the faults."""
 
 
 def show(outcome: Outcome, seconds: float, console: Console) -> None:

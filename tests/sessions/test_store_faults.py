@@ -245,6 +245,21 @@ def test_an_append_that_a_failing_disk_refused_is_gone_and_the_next_goes_on(tmp_
     again.close()
 
 
+def test_what_could_not_be_taken_back_is_cut_off_when_the_session_is_let_go(tmp_path):
+    files = BrokenFiles()
+    store = JsonLinesStore(tmp_path, files=files)
+    head = head_of(make(store, "s", "a"))
+    files.broken = {"write", "truncate"}
+    with pytest.raises(StoreError):
+        add(store, "s", head, BIG)
+    assert store.torn("s") > 0
+    files.broken = set()
+    store.release("s")
+    assert_sound(store, "s", head)
+    assert store.holder("s") is None
+    store.close()
+
+
 @pytest.mark.parametrize("broken", ["open", "write", "sync", "link", "sync_folder"])
 def test_a_session_that_a_failing_disk_refused_is_not_found_later(tmp_path, broken):
     files = BrokenFiles()
