@@ -31,6 +31,8 @@ class Event(Struct, frozen=True, gc=False, kw_only=True, tag=True, omit_defaults
     durable: ClassVar[bool] = False
     #: Whether the event has an ``item`` that belongs to the history.
     carries_item: ClassVar[bool] = False
+    #: Whether its ``usage`` and ``cost`` add to what the pod has consumed.
+    counts_usage: ClassVar[bool] = False
 
     pod: str
     session_id: str
@@ -98,6 +100,7 @@ class AssistantMessage(DurableEvent, frozen=True, gc=False, kw_only=True):
     """
 
     carries_item: ClassVar[bool] = True
+    counts_usage: ClassVar[bool] = True
 
     item: AssistantItem
     model: str | None = None
@@ -131,17 +134,30 @@ class CompactStart(DurableEvent, frozen=True, gc=False, kw_only=True):
 
 
 class CompactDone(DurableEvent, frozen=True, gc=False, kw_only=True):
-    """The history is compacted and goes on in ``new_session_id``; before and after in tokens."""
+    """The history is compacted and goes on in ``new_session_id``; before and after in tokens.
+
+    ``usage`` and ``cost`` (US dollars) are what the summariser's calls took, None where it made none.
+    """
+
+    counts_usage: ClassVar[bool] = True
 
     new_session_id: str
     before: int | None = None
     after: int | None = None
+    usage: Usage | None = None
+    cost: float | None = None
 
 
 class CompactFailed(DurableEvent, frozen=True, gc=False, kw_only=True):
-    """A compaction failed or was cancelled; the session is as it was."""
+    """A compaction failed or was cancelled; the session is as it was. ``usage`` and ``cost`` as of
+    CompactDone.
+    """
+
+    counts_usage: ClassVar[bool] = True
 
     error: Failure
+    usage: Usage | None = None
+    cost: float | None = None
 
 
 class ExtractStart(DurableEvent, frozen=True, gc=False, kw_only=True):
@@ -151,16 +167,26 @@ class ExtractStart(DurableEvent, frozen=True, gc=False, kw_only=True):
 
 
 class ExtractDone(DurableEvent, frozen=True, gc=False, kw_only=True):
-    """A memory job has processed the history through ``pointer``; ``staged`` counts what it found."""
+    """A memory job has processed the history through ``pointer``; ``staged`` counts what it found,
+    ``usage`` and ``cost`` (US dollars) are what its calls took.
+    """
+
+    counts_usage: ClassVar[bool] = True
 
     pointer: int
     staged: int = 0
+    usage: Usage | None = None
+    cost: float | None = None
 
 
 class ExtractFailed(DurableEvent, frozen=True, gc=False, kw_only=True):
-    """A memory job failed; the pointer is where it was."""
+    """A memory job failed; the pointer is where it was. ``usage`` and ``cost`` as of ExtractDone."""
+
+    counts_usage: ClassVar[bool] = True
 
     error: Failure
+    usage: Usage | None = None
+    cost: float | None = None
 
 
 class ConsolidateStart(DurableEvent, frozen=True, gc=False, kw_only=True):
@@ -172,18 +198,28 @@ class ConsolidateStart(DurableEvent, frozen=True, gc=False, kw_only=True):
 
 class ConsolidateDone(DurableEvent, frozen=True, gc=False, kw_only=True):
     """What ``files`` staged files held is kept in lasting memory, in ``notes`` notes that are new or
-    changed; ``mechanical`` where no model took part.
+    changed; ``mechanical`` where no model took part. ``usage`` and ``cost`` as of ExtractDone.
     """
+
+    counts_usage: ClassVar[bool] = True
 
     files: int
     notes: int
     mechanical: bool = False
+    usage: Usage | None = None
+    cost: float | None = None
 
 
 class ConsolidateFailed(DurableEvent, frozen=True, gc=False, kw_only=True):
-    """A consolidation failed or wrote nothing; all that was staged is kept."""
+    """A consolidation failed or wrote nothing; all that was staged is kept. ``usage`` and ``cost`` as of
+    ExtractDone.
+    """
+
+    counts_usage: ClassVar[bool] = True
 
     error: Failure
+    usage: Usage | None = None
+    cost: float | None = None
 
 
 class SessionForked(DurableEvent, frozen=True, gc=False, kw_only=True):
@@ -278,7 +314,7 @@ class ToolProgress(Event, frozen=True, gc=False, kw_only=True):
 
 
 class UsageUpdate(Event, frozen=True, gc=False, kw_only=True):
-    """What the call that just ended consumed, and the run up to now."""
+    """What the call (or the compaction) that just ended consumed, and the run up to now."""
 
     usage: Usage
     run_usage: Usage

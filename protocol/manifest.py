@@ -84,7 +84,8 @@ class BudgetSection(Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
 
 
 class ToolsSection(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """``[tools]``: the built-in tools a pod is given, by group (``files``, ``search``, ``memory``) or by
+    """``[tools]``: the built-in tools a pod is given, by group (``files``, ``search``, ``tasks``,
+    ``memory``) or by
     name, and how many bytes of one tool's output reach the model.
     """
 

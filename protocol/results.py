@@ -14,8 +14,8 @@ from protocol.usage import Usage
 class RunResult(Struct, frozen=True):
     """How a run ended.
 
-    ``text`` is the model's last answer, ``usage`` the sum over the run's calls, ``output`` the
-    instance of the type that was asked for (None where none was).
+    ``text`` is the model's last answer, ``usage`` the sum over the run's calls, those of compactions
+    within the run included, ``output`` the instance of the type that was asked for (None where none was).
     """
 
     text: str

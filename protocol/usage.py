@@ -42,11 +42,27 @@ class Usage(Struct, frozen=True, gc=False, omit_defaults=True):
             j if i is None else i if j is None else i + j,
         )
 
+    def without(self, part: Usage) -> Usage:
+        """The sum as it was before ``part`` was added to it; where that was nothing, 0 for what is known."""
+        fields = (
+            "input_tokens",
+            "output_tokens",
+            "cache_read_tokens",
+            "cache_write_tokens",
+            "cache_write_1h_tokens",
+        )
+        left = {name: _minus(getattr(self, name), getattr(part, name)) for name in fields}
+        return Usage(incomplete=self.incomplete, **left)
+
 
 def _plus(a: int | None, b: int | None) -> int | None:
     if a is None:
         return b
     return a if b is None else a + b
+
+
+def _minus(a: int | None, b: int | None) -> int | None:
+    return a if a is None or b is None else a - b
 
 
 def total(parts: list[Usage]) -> Usage:

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
+from actors.compaction.tokens import text_tokens
 from actors.compaction.transcript import chunks, entries
 from protocol.items import Item
 
-#: What an extractor reads in one request, in tokens; what was said before the newest part that fits
-#: is left out, and the reading says so.
+#: What an extractor reads in one request, in tokens; what does not fit is for the next one.
 EXTRACTOR_TOKENS = 30_000
 
 
@@ -76,7 +76,21 @@ Call write_extracted once, with four lists; any of them may be empty:
 If nothing matters, call it with four empty lists. Then end with one short word."""
 
 
+def portion(items: Sequence[Item], budget: int) -> int:
+    """How many of ``items``, from the first on, an extractor is given at once: what fits ``budget``
+    tokens, and at least one.
+    """
+    used = 0
+    for count, item in enumerate(items):
+        used += sum(text_tokens(text) + 1 for text in entries([item]))
+        if used > budget and count:
+            return count
+    return len(items)
+
+
 def extractor_request(items: Sequence[Item], budget: int = EXTRACTOR_TOKENS) -> str:
-    """What the extractor is given of the items it has not read yet, in about ``budget`` tokens."""
+    """What the extractor is given of ``items``, a portion, in about ``budget`` tokens: one item that is
+    longer by itself is shortened.
+    """
     reading = "\n".join(chunks(entries(items), budget, 1)) or "[nothing was said]"
     return f"<conversation>\n{reading}\n</conversation>\n\nNote what will matter."

@@ -13,6 +13,10 @@ from actors.compaction.tokens import EncodedSizes, tokens_in
 from protocol.items import Item
 from protocol.usage import Usage
 
+#: A density is told by counts that lie so many bytes apart, and is no more than this.
+DENSITY_BYTES = 2000
+HIGHEST_DENSITY = 4.0
+
 #: ``measured``: a server counted just this; ``interpolated`` by bytes between two counts;
 #: ``extrapolated`` from the last count by bytes; ``estimated`` from bytes alone.
 Certainty = Literal["measured", "interpolated", "extrapolated", "estimated"]
@@ -111,6 +115,20 @@ class TokenMeter:
         length = len(self._items)
         counted = self.before(length).tokens - self.before(index).tokens
         return max(counted, tokens_in(self._sizes.between(index, length)))
+
+    def density(self) -> float | None:
+        """How many tokens a server counts where an estimate by bytes has one, by its latest counts (not
+        below 1, so that nobody takes too much for a little); None where they tell too little.
+        """
+        if len(self.records) < 2:
+            return None
+        last = self.records[-1]
+        for earlier in reversed(self.records[:-1]):
+            size = self._sizes.between(earlier.history_len, last.history_len)
+            if size >= DENSITY_BYTES:
+                found = (last.input_tokens - earlier.input_tokens) / tokens_in(size)
+                return min(HIGHEST_DENSITY, max(1.0, found))
+        return None
 
     def _within(self, low: UsageRecord, high: UsageRecord, index: int) -> Estimate:
         if index == high.history_len:

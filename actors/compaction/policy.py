@@ -23,9 +23,18 @@ SUMMARISER_SHARE = 0.75
 SUMMARISER_TOKENS = 50_000
 #: The least that a summariser is given to read, however small the window.
 LEAST_SUMMARISER_TOKENS = 256
-#: What the user's own words in a summary may take: a quarter of what was there, within these bounds.
+#: What a summary takes at most, which part of the room there is, and the least of it.
+SUMMARY_TOKENS = 4000
+SUMMARY_PART = 6
+LEAST_SUMMARY_TOKENS = 256
+#: The texts of all required files together take at most this, and this part of the room there is.
+REQUIRED_TOKENS = 8000
+REQUIRED_PART = 8
+#: What the user's own words in a summary may take: a quarter of what was there, within these bounds, and
+#: no more than this part of the room there is.
 LEAST_WORDS_TOKENS = 256
 MOST_WORDS_TOKENS = 2000
+WORDS_PART = 6
 
 Verdict = Literal["send", "compact", "thrash"]
 
@@ -50,6 +59,17 @@ class Limits(Struct, frozen=True):
             section.compact_retained_tokens,
             manifest.model.context_window,
         )
+
+    @property
+    def room(self) -> int | None:
+        """What a history may grow to before it is compacted again, None where nobody knows."""
+        return min(filter(None, (self.context_window, self.before_request, self.before_run)), default=None)
+
+    def within(self, window: int | None) -> Limits:
+        """The limits where a server has told its ``window``: it knows better than the manifest."""
+        if window is None:
+            return self
+        return Limits(self.before_run, self.before_request, self.retained, window)
 
     def warnings(self) -> list[str]:
         """What of the limits cannot be meant, for a person to read."""
@@ -111,10 +131,11 @@ class Guard(Struct, frozen=True):
         return Guard(self.failures, None if self.answered is None else self.answered + 1)
 
     def compacted(self, reason: CompactReason) -> Guard:
-        """A compaction succeeded; a manual one closes the breaker too."""
+        """A compaction succeeded; only a manual one closes the breaker."""
+        failures = self.failures if self.open and reason != "manual" else 0
         if reason in {"request_threshold", "overflow"}:
-            return Guard(0, 0, self.overflowed or reason == "overflow", True)
-        return Guard(0, self.answered, self.overflowed, True)
+            return Guard(failures, 0, self.overflowed or reason == "overflow", True)
+        return Guard(failures, self.answered, self.overflowed, True)
 
     def failed(self, reason: CompactReason) -> Guard:
         """A compaction failed; only automatic ones count."""
@@ -145,9 +166,17 @@ def before_request(limits: Limits, guard: Guard, occupancy: int, items: int) -> 
 
 def after_overflow(guard: Guard, items: int) -> bool:
     """Whether a provider's overflow error is answered by an emergency compaction: once per request,
-    and where there is more than the one item that has to stay.
+    and where there is more than the one item that has to stay. With the breaker open too: then it is
+    made ``without_model``.
     """
-    return items > 1 and not guard.overflowed and not guard.open
+    return items > 1 and not guard.overflowed
+
+
+def without_model(reason: CompactReason, guard: Guard) -> bool:
+    """Whether a compaction leaves the summariser alone: that has failed too often of late, and the
+    server takes no request as long as this one.
+    """
+    return reason == "overflow" and guard.open
 
 
 def exceeds(occupancy: int, threshold: int | None) -> bool:
@@ -175,10 +204,28 @@ def summariser_budget(context_window: int | None, answer_tokens: int, fixed_toke
     return max(LEAST_SUMMARISER_TOKENS, min(SUMMARISER_TOKENS, free))
 
 
-def words_budget(occupancy: int, context_window: int | None) -> int:
-    """The tokens that the user's own words may take in a summary."""
-    bound = occupancy // 4 if context_window is None else min(occupancy // 4, context_window // 8)
-    return max(LEAST_WORDS_TOKENS, min(MOST_WORDS_TOKENS, bound))
+def summary_budget(room: int | None) -> int:
+    """The tokens that a summary may take of the ``room`` for a history (None: nobody knows it)."""
+    if room is None:
+        return SUMMARY_TOKENS
+    return max(LEAST_SUMMARY_TOKENS, min(SUMMARY_TOKENS, room // SUMMARY_PART))
+
+
+def required_budget(room: int | None) -> int:
+    """The tokens that the texts of required files may take together of the ``room`` for a history."""
+    return REQUIRED_TOKENS if room is None else min(REQUIRED_TOKENS, room // REQUIRED_PART)
+
+
+def words_budget(reason: CompactReason, occupancy: int, room: int | None) -> int:
+    """The tokens that the user's own words may take in a summary. A compaction by hand need not shrink
+    anything, so that one after the other forgets nothing.
+    """
+    bounds = [MOST_WORDS_TOKENS]
+    if reason != "manual":
+        bounds.append(occupancy // 4)
+    if room is not None:
+        bounds.append(room // WORDS_PART)
+    return max(LEAST_WORDS_TOKENS, min(bounds))
 
 
 def extraction_due(section: MemorySection, new_tokens: int) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
 
 from protocol.items import Item
 from protocol.wire import encode
@@ -30,6 +31,13 @@ def encoded_size(item: Item) -> int:
     return len(encode(item))
 
 
+def _summed(items: Sequence[Item], before: int) -> Iterator[int]:
+    """``before``, and that with the sizes of one item after the other; all in C, since restored histories
+    are long.
+    """
+    return accumulate(map(len, map(encode, items)), initial=before)
+
+
 class EncodedSizes:
     """The encoded sizes of a history that only grows at its end, summed so that any stretch of it
     costs two look-ups.
@@ -53,8 +61,9 @@ class EncodedSizes:
         elif start < known_from:
             known_from = self._reach_back(start, known_from)
         sums = self._sums
-        while len(sums) <= stop - known_from:
-            sums.append(sums[-1] + encoded_size(self._items[known_from + len(sums) - 1]))
+        if len(sums) <= stop - known_from:
+            new = self._items[known_from + len(sums) - 1 : stop]
+            sums += _summed(new, sums.pop())
         return sums[stop - known_from] - sums[start - known_from]
 
     def rewind(self, length: int) -> None:
@@ -67,9 +76,7 @@ class EncodedSizes:
             del self._sums[length - self._start + 1 :]
 
     def _reach_back(self, start: int, known_from: int) -> int:
-        sums = [0]
-        for item in self._items[start:known_from]:
-            sums.append(sums[-1] + encoded_size(item))
+        sums = list(_summed(self._items[start:known_from], 0))
         before = sums.pop()
         self._start, self._sums = start, sums + [before + each for each in self._sums]
         return start

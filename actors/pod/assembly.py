@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
+from weakref import WeakValueDictionary
 
 from msgspec import Raw
 
@@ -17,6 +18,7 @@ from actors.pod.calls import ToolRunner
 from actors.pod.lasting import LastingMemory
 from actors.pod.models import Models, label
 from actors.pod.parts import PodParts
+from actors.pod.tasks import TASK_TOOLS, TASKS, TaskDesk, TaskStore
 from actors.runtime.bus import Bus
 from actors.sessions.head import SessionHead, new_session_id
 from actors.sessions.log import SessionLog
@@ -59,6 +61,8 @@ class Assembly:
         self._opening: tuple[PodManifest, Raw] | None = None
         self._limits: tuple[PodManifest, Limits] | None = None
         self._tools: tuple[PodManifest, tuple[Any, ...], ToolRunner] | None = None
+        #: Where the tools find the task list of the pod they work for; each belongs to its pod.
+        self._desks: WeakValueDictionary[str, TaskDesk] = WeakValueDictionary()
 
     def parts(
         self, manifest: PodManifest, name: str, client: LLMClient | None, tools: tuple[Any, ...]
@@ -66,14 +70,17 @@ class Assembly:
         """The parts of one pod. Raises ManifestError, ModelError, BudgetError, ToolDefinitionError."""
         chosen = self.models.client(manifest.model) if client is None else client
         price = self._price_of(manifest, client)
+        runner = self._runner(manifest, tools)
+        head = SessionHead(new_session_id())
         return PodParts(
             name=name,
             manifest=manifest,
             model=label(manifest.model) if client is None else _name_of(client),
             client=chosen,
-            tools=self._runner(manifest, tools),
+            tools=runner,
+            tasks=self._desk(name, head) if runner.keeps_tasks else None,
             bus=self._bus,
-            log=SessionLog(self._store, name, SessionHead(new_session_id()), self._publish),
+            log=SessionLog(self._store, name, head, self._publish),
             store=self._store,
             opening=self._opened_with(manifest),
             limits=self._limits_of(manifest),
@@ -89,12 +96,16 @@ class Assembly:
         if last is None or last[0] is not manifest or last[1] != tools:
             chosen: Iterable[Any] = (*_builtin(manifest.tools.builtin), *tools)
             toolbox = Toolbox(chosen, output_cap=manifest.tools.output_cap, keep_in=self._outputs)
-            last = self._tools = (
-                manifest,
-                tools,
-                ToolRunner(toolbox, manifest, {MEMORY: self._memory.search}),
-            )
+            extras = {TASKS: self._task_list, MEMORY: self._memory.search}
+            last = self._tools = (manifest, tools, ToolRunner(toolbox, manifest, extras))
         return last[2]
+
+    def _desk(self, name: str, head: SessionHead) -> TaskDesk:
+        desk = self._desks[name] = TaskDesk(head)
+        return desk
+
+    def _task_list(self, pod: str) -> TaskStore:
+        return self._desks[pod].tasks()
 
     def _price_of(self, manifest: PodManifest, client: LLMClient | None) -> Price:
         """What a call costs: by the manifest's model, unless a client of its own answers instead."""
@@ -145,4 +156,4 @@ def _builtin(names: tuple[str, ...]) -> Iterable[Tool]:
         return ()
     from actors.tools.builtin import builtin  # noqa: PLC0415 - paid for by pods that have any
 
-    return builtin(names)
+    return builtin(names, {"tasks": TASK_TOOLS})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
+from protocol.errors import ModelError
 from protocol.manifest import BudgetSection
 from protocol.usage import Usage
 
@@ -70,9 +71,14 @@ class Budget:
             self.incomplete = True
         self._add(0 if known is None else known - held.tokens, 0.0 if cost is None else cost - held.cost)
 
-    def release(self, held: Reservation) -> None:
-        """Give back what was held for a call that never reached a model."""
-        self._add(-held.tokens, -held.cost)
+    def settle_failed(self, held: Reservation, error: BaseException) -> None:
+        """A request that was refused for its length took nothing; what another failed one took nobody
+        knows, so it stays at the estimate.
+        """
+        if isinstance(error, ModelError) and error.kind == "context_overflow":
+            self._add(-held.tokens, -held.cost)
+        else:
+            self.settle(held, None, None)
 
     def carry(self, usage: Usage, cost: float | None) -> None:
         """Count what the pod used up before it was resumed; those above have counted it already."""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from actors.pod.tasks import TASK_TOOLS
 from actors.tools.base import Toolbox, ToolContext
 from actors.tools.schedule import run_batch
 from actors.tools.scope import resolved
@@ -24,7 +25,7 @@ Progress = Callable[[ToolCall, str], None]
 class ToolRunner:
     """The tools of one make of pod; shared by all pods of the same manifest and tools."""
 
-    __slots__ = ("_extras", "_parallel", "_pwd", "_scope", "toolbox")
+    __slots__ = ("_extras", "_parallel", "_pwd", "_scope", "keeps_tasks", "toolbox")
 
     def __init__(self, toolbox: Toolbox, manifest: PodManifest, extras: dict[str, Any] | None = None) -> None:
         self.toolbox = toolbox
@@ -32,6 +33,8 @@ class ToolRunner:
         self._scope = resolved(manifest.scope)
         self._parallel = manifest.worker.parallel_tools
         self._extras = extras or {}
+        #: Whether any of the tools is one of those that keep a task list.
+        self.keeps_tasks = any(each in TASK_TOOLS for each in toolbox)
 
     @property
     def specs(self) -> tuple[ToolSpec, ...]:

@@ -13,6 +13,7 @@ from actors.compaction.policy import Guard
 from actors.pod.compactor import Folding, fold
 from actors.pod.context import Context
 from actors.pod.session_actor import SessionActor
+from actors.pod.spending import Spending
 from actors.runtime.actor import DEFERRED
 from actors.sessions.head import new_session_id
 from protocol import commands
@@ -33,6 +34,8 @@ class CompactingActor(SessionActor):
     """A session actor that can compact: by command, by threshold, or because a server said it is full."""
 
     _context_: Context | None = None
+    #: How many of the server's tokens an estimated one stood for when that was last known.
+    _density = 1.0
     _guard = Guard()
 
     @property
@@ -104,8 +107,13 @@ class CompactingActor(SessionActor):
 
     # -- how -------------------------------------------------------------------------------------
 
-    def _fold(self, reason: CompactReason, then: Folded, wanted: int | None = None) -> None:
-        """Compact; ``then`` hears of the end. Start is told first, then exactly one of done and failed."""
+    def _fold(
+        self, reason: CompactReason, then: Folded, wanted: int | None = None, *, window: int | None = None
+    ) -> None:
+        """Compact; ``then`` hears of the end. Start is told first, then exactly one of done and failed.
+
+        ``wanted`` is how many tokens to keep, ``window`` the context window that a server told.
+        """
         if not self._head.items:
             then(CompactionFailed("there is nothing to compact: the history is empty"))
             return
@@ -114,7 +122,7 @@ class CompactingActor(SessionActor):
         self._log.record(CompactStart, self._run_id, reason=reason, occupancy=occupancy)
         self._commit_by(
             self._log.commit,
-            lambda: self._start_folding(reason, occupancy, wanted, then),
+            lambda: self._start_folding(reason, occupancy, wanted, window, then),
             lambda refused: self._untold(refused, then),
         )
 
@@ -128,19 +136,25 @@ class CompactingActor(SessionActor):
         self._store_refused(error)
         then(error)
 
-    def _start_folding(self, reason: CompactReason, occupancy: int, wanted: int | None, then: Folded) -> None:
-        parts = self._parts
+    def _start_folding(
+        self, reason: CompactReason, occupancy: int, wanted: int | None, window: int | None, then: Folded
+    ) -> None:
+        limits = self._parts.limits.within(window)
+        self._density = self._context.density() or self._density
         folding = Folding(
             items=self._head.items[:],
             context=self._context,
-            limits=parts.limits,
-            retained=parts.limits.retained_for(reason, occupancy, wanted),
+            limits=limits,
+            retained=limits.retained_for(reason, occupancy, wanted),
             occupancy=occupancy,
             reason=reason,
+            spending=Spending(self._parts),
+            density=self._density,
+            without_model=policy.without_model(reason, self._guard),
         )
         self._do(
             self._fold_when_ready(folding),
-            lambda result, error: self._folded(reason, occupancy, result, error, then),
+            lambda result, error: self._folded(folding, result, error, then),
         )
 
     async def _fold_when_ready(self, folding: Folding) -> Composed:
@@ -151,22 +165,16 @@ class CompactingActor(SessionActor):
         """Let what reads the history come to its end."""
 
     def _folded(
-        self,
-        reason: CompactReason,
-        before: int,
-        composed: Composed | None,
-        error: BaseException | None,
-        then: Folded,
+        self, folding: Folding, composed: Composed | None, error: BaseException | None, then: Folded
     ) -> None:
         if composed is None:
             assert error is not None
-            self._folding_failed(reason, error, then)
+            self._folding_failed(folding, error, then)
             return
-        after = Context(composed.items).occupancy()
         old = self._head.session_id
 
         def refused(error: BaseException) -> None:
-            self._folding_failed(reason, error, then)
+            self._folding_failed(folding, error, then)
 
         def lost(error: BaseException) -> None:
             self._store_refused(error)
@@ -174,16 +182,16 @@ class CompactingActor(SessionActor):
 
         self._when_durable(
             lambda: self._commit_by(
-                lambda: self._open_successor(composed, before, after),
-                lambda: self._succeeded(reason, old, then),
+                lambda: self._open_successor(folding, composed),
+                lambda: self._succeeded(folding, old, then),
                 refused,
             ),
             lost,
         )
 
-    def _open_successor(self, composed: Composed, before: int, after: int) -> Future[None] | None:
+    def _open_successor(self, folding: Folding, composed: Composed) -> Future[None] | None:
         """The new session, whole in one transaction."""
-        log, run_id = self._log, self._run_id
+        log, run_id, spent = self._log, self._run_id, folding.spending.spent
         parent = log.succeed(new_session_id())
         log.open(
             self._parts.opening,
@@ -199,21 +207,47 @@ class CompactingActor(SessionActor):
             log.keep(composed.kept)
         for item in composed.closing:
             log.record(SystemMessage, run_id, item=item)
-        session_id = self._head.session_id
-        log.record(CompactDone, run_id, new_session_id=session_id, before=before, after=after)
+        log.record(
+            CompactDone,
+            run_id,
+            new_session_id=self._head.session_id,
+            before=folding.occupancy,
+            after=Context(composed.items).occupancy(),
+            usage=spent.usage,
+            cost=spent.cost,
+        )
+        self._count_folding(folding.spending)
         return log.create(parent)
 
-    def _succeeded(self, reason: CompactReason, old: str, then: Folded) -> None:
+    def _succeeded(self, folding: Folding, old: str, then: Folded) -> None:
         self._parts.store.release(old)
-        self._guard = self._guard.compacted(reason)
+        self._guard = self._guard.compacted(folding.reason)
         then(None)
 
-    def _folding_failed(self, reason: CompactReason, error: BaseException, then: Folded) -> None:
+    def _folding_failed(self, folding: Folding, error: BaseException, then: Folded) -> None:
         if not isinstance(error, asyncio.CancelledError):  # whoever cancelled it says nothing of the next
-            self._guard = self._guard.failed(reason)
-        failed = _as_failure(error)
-        self._log.record(CompactFailed, self._run_id, error=Failure.of(failed))
+            self._guard = self._guard.failed(folding.reason)
+        failed, spent = _as_failure(error), folding.spending.spent
+        self._log.record(
+            CompactFailed, self._run_id, error=Failure.of(failed), usage=spent.usage, cost=spent.cost
+        )
+        self._count_folding(folding.spending)
         self._commit_by(self._log.commit, lambda: then(failed), lambda refused: self._untold(refused, then))
+
+    def _count_folding(self, spending: Spending) -> None:
+        """Count what a compaction's calls took."""
+        self._count_worker(spending)
+
+    def _count_worker(self, spending: Spending) -> None:
+        """Count what a worker's calls took as the pod's own, once; the event of its end tells the log."""
+        if spending.counted:
+            return
+        spending.counted = True
+        spent = spending.spent
+        if spent.usage is not None:
+            self._usage = spent.usage if self._usage is None else self._usage + spent.usage
+        if spent.cost is not None:
+            self._cost = spent.cost if self._cost is None else self._cost + spent.cost
 
 
 def _as_failure(error: BaseException) -> CompactionFailed:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from actors.compaction import policy
 from actors.compaction.compose import Composed, Reference, RequiredFile, Split, compose, split, summary_in
-from actors.compaction.cut import cut
+from actors.compaction.cut import Cut, cut
 from actors.compaction.ladder import ladder
 from actors.compaction.policy import Limits
 from actors.compaction.summary import (
@@ -19,29 +19,30 @@ from actors.compaction.summary import (
     summariser_request,
     with_words,
 )
-from actors.compaction.tokens import text_tokens
-from actors.compaction.transcript import entries, recent_files
+from actors.compaction.tokens import text_tokens, tokens_in
+from actors.compaction.transcript import entries, recent_files, shortened
 from actors.compaction.words import words_of
 from actors.llm.base import Request
-from actors.llm.retry import ask
 from actors.pod.context import Context
 from actors.pod.parts import PodParts
+from actors.pod.spending import Spending
 from actors.pod.tasks import TaskStore
 from actors.tools.base import Toolbox, ToolContext, tool
 from actors.tools.files import read_file
 from protocol.errors import CompactionFailed, ModelError, ToolError
 from protocol.events import CompactReason
 from protocol.items import Item, UserItem
+from protocol.wire import encode
 
-#: What the texts of all required files may take together, in tokens.
-REQUIRED_TOKENS = 8000
-#: What a summary may take, in tokens, and how many requests one reading of a summariser may need.
-SUMMARY_TOKENS = 4000
+#: How many requests one reading of a summariser may need.
 MOST_STEPS = 16
 
 
 class Folding(NamedTuple):
-    """What is to be folded: the history, what it weighs, and how much of its end shall stay."""
+    """What is to be folded: the history, what it weighs, and how much of its end shall stay; and by whom:
+    its worker's calls, or ``without_model``. ``density`` is how many of the server's tokens an estimated
+    one stands for.
+    """
 
     items: list[Item]
     context: Context
@@ -49,14 +50,30 @@ class Folding(NamedTuple):
     retained: int
     occupancy: int
     reason: CompactReason
+    spending: Spending
+    density: float = 1.0
+    without_model: bool = False
+
+    def estimated(self, tokens: int) -> int:
+        """A number of the server's tokens as our estimates would tell it."""
+        return int(tokens / self.density)
+
+    @property
+    def room(self) -> int | None:
+        """What the new history may grow to; where nobody knows it, an automatic compaction takes what it
+        finds for that.
+        """
+        known = self.limits.room or (None if self.reason == "manual" else self.occupancy)
+        return None if known is None else self.estimated(known)
 
 
 class _Desk:
     """What the summariser has before it: what it wrote, which files it requires, where it points to."""
 
-    def __init__(self, ctx: ToolContext) -> None:
+    def __init__(self, ctx: ToolContext, room: int) -> None:
+        """``room`` is what the texts of required files may take together, in tokens."""
         self._ctx = ctx
-        self._used = 0
+        self._left = room
         self.summary: str | None = None
         self.files: list[RequiredFile] = []
         self.references: list[Reference] = []
@@ -70,10 +87,9 @@ class _Desk:
         """Have the text of a file at hand after the compaction."""
         text = self._ctx.path(path).read_text(encoding="utf-8", errors="replace")
         needed = text_tokens(text)
-        if self._used + needed > REQUIRED_TOKENS:
-            left = REQUIRED_TOKENS - self._used
-            raise ToolError(f"{path} takes {needed} tokens and only {left} are left for required files")
-        self._used += needed
+        if needed > self._left:
+            raise ToolError(f"{path} takes {needed} tokens and only {self._left} are left for required files")
+        self._left -= needed
         self.files.append(RequiredFile(path, text))
         return f"{path} will be at hand ({needed} tokens)"
 
@@ -83,90 +99,136 @@ class _Desk:
         return "noted"
 
 
+class _Reading(NamedTuple):
+    """What there is to fold, and what it says."""
+
+    halves: Split
+    words: list[str]
+    texts: list[str]
+    files: list[str]
+    earlier: str | None
+    snapshot: str
+
+    @classmethod
+    def of(cls, items: list[Item], at: Cut) -> _Reading:
+        """Read a history; takes as long as that is, so not on a loop."""
+        halves = split(items, at)
+        folded = halves.folded
+        snapshot = TaskStore.replayed(items).snapshot()
+        earlier = summary_in(folded)
+        return cls(halves, words_of(folded), entries(folded), recent_files(folded), earlier, snapshot)
+
+
 async def fold(parts: PodParts, folding: Folding) -> Composed:
     """The history with its older part folded into a summary.
 
-    Raises CompactionFailed, or what the client raises. Only where the summariser's own request does not
-    fit its context is it given less to read, and in the end none at all: then the summary is extractive.
+    Raises CompactionFailed, OverBudget, or what the client raises. Only where the summariser's own request
+    does not fit its context is it given less to read, and in the end none at all: then the summary is
+    extractive, as it is where the folding is to go ``without_model``.
     """
     mid_turn = folding.reason in {"request_threshold", "overflow"}
     at = cut(folding.items, folding.context.since, folding.retained, keep_open_turn=mid_turn)
-    halves = split(folding.items, at)
-    words = words_of(halves.folded)
-    room = policy.words_budget(folding.occupancy, folding.limits.context_window)
-    snapshot = TaskStore.replayed(folding.items).snapshot()
-    desk = _Desk(parts.tools.context(parts.name))
-    summary = await _written(parts, folding, halves, desk, snapshot)
-    if summary is None:
-        summary = await asyncio.to_thread(extractive_summary, halves, budget=SUMMARY_TOKENS, words=room)
-    else:
-        summary = with_words(summary, words, room)
-    composed = compose(summary, halves.kept, files=desk.files, references=desk.references, snapshot=snapshot)
+    read = await asyncio.to_thread(_Reading.of, folding.items, at)
+    desk = _Desk(parts.tools.context(parts.name), policy.required_budget(folding.room))
+    written = None
+    if not folding.without_model:
+        written = await _Summariser(parts, folding, desk, read).written()
+    composed = await asyncio.to_thread(_composed, folding, read, desk, written)
     policy.check_shrunk(folding.reason, folding.occupancy, Context(composed.items).occupancy())
     return composed
 
 
-async def _written(
-    parts: PodParts, folding: Folding, halves: Split, desk: _Desk, snapshot: str
-) -> str | None:
-    """The summary by the model; None where even the least it can be given does not fit its context."""
-    texts = await asyncio.to_thread(entries, halves.folded)
-    budget = policy.summariser_budget(
-        folding.limits.context_window, SUMMARY_TOKENS, text_tokens(SUMMARISER_PROMPT) + text_tokens(snapshot)
+def _composed(folding: Folding, read: _Reading, desk: _Desk, written: str | None) -> Composed:
+    """The new history with the summary that was ``written``, or else with an extractive one."""
+    room, occupancy = folding.room, folding.estimated(folding.occupancy)
+    words = policy.words_budget(folding.reason, occupancy, room if folding.limits.room else None)
+    longest = policy.summary_budget(room)
+    if written is None:
+        summary = extractive_summary(read.halves, budget=longest, words=words)
+    else:
+        summary = with_words(shortened(written, longest), read.words, words)
+    return compose(
+        summary, read.halves.kept, files=desk.files, references=desk.references, snapshot=read.snapshot
     )
-    files = recent_files(halves.folded)
-    for reading in ladder(texts, budget):
-        earlier = summary_in(halves.folded)
-        try:
-            for part, text in enumerate(reading, 1):
-                desk.summary = None
-                request = summariser_request(
-                    text, earlier=earlier, part=part, parts=len(reading), files=files, snapshot=snapshot
-                )
-                earlier = await _one(parts, desk, request, files)
-        except ModelError as error:
-            if error.kind != "context_overflow":
-                raise
-        else:
-            return earlier
-    return None
 
 
-async def _one(parts: PodParts, desk: _Desk, request: str, files: list[str]) -> str:
-    """What the summariser writes about one reading; it is reminded once of what it forgot."""
-    may_read = bool(parts.manifest.scope.allow)
-    toolbox = _tools(desk, may_read=may_read)
-    items: list[Item] = [UserItem.of(request)]
-    reminders = [NUDGE_NO_SUMMARY]
-    if may_read and files:
-        reminders.append(NUDGE_NO_FILE)
-    for _ in range(MOST_STEPS):
-        answer = await ask(parts.client, _request(parts, items, toolbox))
-        items.append(answer.item)
-        if answer.item.calls:
-            items += [await toolbox.run(call, parts.tools.context(parts.name)) for call in answer.item.calls]
-        elif desk.summary is None and NUDGE_NO_SUMMARY in reminders:
-            reminders.clear()
-            items.append(UserItem.of(NUDGE_NO_SUMMARY))
-        elif desk.summary is not None and not desk.files and NUDGE_NO_FILE in reminders:
-            reminders.clear()
-            items.append(UserItem.of(NUDGE_NO_FILE))
-        else:
-            break
-    if desk.summary is None:
-        raise CompactionFailed(NO_SUMMARY)
-    return desk.summary
+class _Summariser:
+    """The worker itself: what it may use, and how it is asked."""
 
+    def __init__(self, parts: PodParts, folding: Folding, desk: _Desk, read: _Reading) -> None:
+        self._parts = parts
+        self._spending = folding.spending
+        window = folding.limits.context_window
+        self._window = None if window is None else folding.estimated(window)
+        self._desk = desk
+        self._read = read
+        self._may_read = bool(parts.manifest.scope.allow)
+        self._toolbox = _tools(desk, may_read=self._may_read)
+        self._summary_tokens = policy.summary_budget(folding.limits.room)
 
-def _request(parts: PodParts, items: list[Item], toolbox: Toolbox) -> Request:
-    return Request(
-        items=items,
-        system=SUMMARISER_PROMPT,
-        tools=toolbox.specs,
-        model=parts.manifest.model.model_id,
-        max_tokens=SUMMARY_TOKENS,
-        scratch={},
-    )
+    async def written(self) -> str | None:
+        """The summary by the model; None where even the least it can be given does not fit its context."""
+        prompt = text_tokens(SUMMARISER_PROMPT + self._read.snapshot)
+        fixed = prompt + tokens_in(len(encode(self._toolbox.specs)))
+        steps = ladder(self._read.texts, policy.summariser_budget(self._window, self._summary_tokens, fixed))
+        while (parts := await asyncio.to_thread(next, steps, None)) is not None:
+            try:
+                return await self._summed_up(parts)
+            except ModelError as error:
+                if error.kind != "context_overflow":
+                    raise
+        return None
+
+    async def _summed_up(self, texts: list[str]) -> str | None:
+        """The summary of a transcript in parts, each told what was written of those before."""
+        read, written = self._read, self._read.earlier
+        for part, text in enumerate(texts, 1):
+            self._desk.summary = None
+            request = summariser_request(
+                text,
+                earlier=written,
+                part=part,
+                parts=len(texts),
+                files=read.files,
+                snapshot=read.snapshot,
+            )
+            written = await self._one(request)
+        return written
+
+    async def _one(self, request: str) -> str:
+        """What the summariser writes about one part; it is reminded once of what it forgot."""
+        desk, parts = self._desk, self._parts
+        items: list[Item] = [UserItem.of(request)]
+        reminders = [NUDGE_NO_SUMMARY]
+        if self._may_read and self._read.files:
+            reminders.append(NUDGE_NO_FILE)
+        for _ in range(MOST_STEPS):
+            answer = (await self._spending.ask(self._request(items))).item
+            items.append(answer)
+            if answer.calls:
+                ctx = parts.tools.context(parts.name)
+                items += [await self._toolbox.run(call, ctx) for call in answer.calls]
+            elif desk.summary is None and NUDGE_NO_SUMMARY in reminders:
+                reminders.clear()
+                items.append(UserItem.of(NUDGE_NO_SUMMARY))
+            elif desk.summary is not None and not desk.files and NUDGE_NO_FILE in reminders:
+                reminders.clear()
+                items.append(UserItem.of(NUDGE_NO_FILE))
+            else:
+                break
+        if desk.summary is None:
+            raise CompactionFailed(NO_SUMMARY)
+        return desk.summary
+
+    def _request(self, items: list[Item]) -> Request:
+        return Request(
+            items=items,
+            system=SUMMARISER_PROMPT,
+            tools=self._toolbox.specs,
+            model=self._parts.manifest.model.model_id,
+            max_tokens=self._summary_tokens,
+            scratch={},
+        )
 
 
 def _tools(desk: _Desk, *, may_read: bool) -> Toolbox:

@@ -11,10 +11,10 @@ from msgspec import Meta
 
 from actors.compaction.consolidate import CONSOLIDATOR_PROMPT, Shelf, consolidator_request
 from actors.compaction.notes import Kind, render
-from actors.llm.base import LLMClient
 from actors.pod.consolidating import Batch, Consolidation
 from actors.pod.lasting import LastingMemory
 from actors.pod.little import errand
+from actors.pod.spending import Spending
 from actors.runtime.actor import AsyncActor
 from actors.tools.base import Toolbox, ToolContext, tool
 from protocol.errors import PodError
@@ -31,7 +31,7 @@ class Consolidate(NamedTuple):
 
     memory: LastingMemory
     manifest: PodManifest
-    client: LLMClient
+    spending: Spending
     ctx: ToolContext
     automatic: bool
     tell: Callable[[Consolidating | Consolidated], None]
@@ -94,7 +94,7 @@ class ConsolidationActor(AsyncActor):
         """Have the model write. Raises PodError where it wrote nothing or came to no end."""
         desk = _Desk(job.memory, batch.shelf)
         work = errand(
-            job.client,
+            job.spending,
             job.manifest.model.model_id,
             desk.tools(),
             job.ctx,

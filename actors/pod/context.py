@@ -43,6 +43,10 @@ class Context:
         """The tokens the history takes: the last measured input plus an estimate of what came after."""
         return self._meter.occupancy()
 
+    def density(self) -> float | None:
+        """How many tokens a server counts where an estimate by bytes has one, as far as it is known."""
+        return self._meter.density()
+
     def since(self, index: int) -> int:
         """The tokens of the items from ``index`` on."""
         return self._meter.since(index)

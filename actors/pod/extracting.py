@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Any
 
+from pykka import ActorDeadError
 from pykka._envelope import Envelope
 
-from actors.compaction.policy import extraction_due
+from actors.compaction.extract import EXTRACTOR_PROMPT, EXTRACTOR_TOKENS
+from actors.compaction.policy import extraction_due, summariser_budget
+from actors.compaction.tokens import text_tokens
 from actors.pod.compacting import CompactingActor
 from actors.pod.memory import Extract, ExtractionActor, Proposal
+from actors.pod.spending import Spending, Spent
 from actors.runtime.actor import DEFERRED
 from actors.runtime.future import AsyncFuture
 from protocol import commands
@@ -18,6 +23,8 @@ from protocol.events import ExtractDone, ExtractFailed, ExtractStart
 
 #: Automatic extractions are left out after failures in a row: 1, 2, 4 … up to this many.
 MOST_LEFT_OUT = 32
+#: What is left free for the notes of an extraction, in tokens.
+EXTRACT_TOKENS = 1000
 #: How long a stop and a compaction wait for memory jobs that are under way, in seconds.
 JOB_GRACE = 5.0
 
@@ -26,6 +33,7 @@ class ExtractingActor(CompactingActor):
     """One extraction at a time; a trigger meanwhile has the newest read once it has ended."""
 
     _job: ExtractionActor | None = None
+    _job_spending: Spending | None = None
     _dirty = False
     _failures = 0
     _left_out = 0
@@ -80,18 +88,27 @@ class ExtractingActor(CompactingActor):
         parts = self._parts
         job = self._job = ExtractionActor.make(self._mailroom, UNREGISTERED)
         job.begin()
+        spending = self._job_spending = Spending(parts)
         self._log.record(ExtractStart, pointer=self._head.pointer)
         self._commit(self._advance)
         job.actor_ref.tell(
             Extract(
                 self._head,
-                parts.client,
+                self._reading_budget(),
+                spending,
                 parts.manifest.model.model_id,
                 parts.tools.context(parts.name),
                 parts.memory.staging,
                 self._propose,
             )
         )
+
+    def _reading_budget(self) -> int:
+        """The tokens of history that an extraction is given at once, as we estimate them."""
+        window = self._parts.limits.context_window
+        density = self._context.density() or self._density
+        known = None if window is None else int(window / density)
+        return min(EXTRACTOR_TOKENS, summariser_budget(known, EXTRACT_TOKENS, text_tokens(EXTRACTOR_PROMPT)))
 
     def _propose(self, proposal: Proposal) -> AsyncFuture[bool]:
         """Bring a proposal to this pod's mailbox."""
@@ -102,19 +119,23 @@ class ExtractingActor(CompactingActor):
 
     def _on_proposal(self, proposal: Proposal) -> bool:
         """Whether what an extraction read is taken: only if nothing has moved under it."""
-        job, self._job = self._job, None
-        if job is not None:
-            job.stop()
+        spent = self._end_job()
         head = self._head
         error = proposal.error
         if error is None and (proposal.session_id, proposal.start) != (head.session_id, head.pointer):
             error = PodError("the history was compacted while it was read: what was found is left out")
         if error is None:
             self._log.point(proposal.end)
-            self._log.record(ExtractDone, pointer=proposal.end, staged=proposal.staged)
+            self._log.record(
+                ExtractDone,
+                pointer=proposal.end,
+                staged=proposal.staged,
+                usage=spent.usage,
+                cost=spent.cost,
+            )
             self._failures = 0
         else:
-            self._log.record(ExtractFailed, error=Failure.of(error))
+            self._job_failed(error, spent)
             self._failures += 1
             self._left_out = min(MOST_LEFT_OUT, 2 ** (self._failures - 1))
         self._commit(self._advance)
@@ -123,6 +144,25 @@ class ExtractingActor(CompactingActor):
         else:
             self._remembered()
         return error is None
+
+    def _end_job(self) -> Spent:
+        """The job has ended, or is given up; what it took counts in either case."""
+        job, self._job = self._job, None
+        spending, self._job_spending = self._job_spending, None
+        if job is not None:
+            with contextlib.suppress(ActorDeadError):  # something that is no Exception has ended it
+                job.stop()
+        return self._spent(spending)
+
+    def _spent(self, spending: Spending | None) -> Spent:
+        """What a memory job's calls took, which counts as the pod's own from now on."""
+        if spending is None:
+            return Spent()
+        self._count_worker(spending)
+        return spending.spent
+
+    def _job_failed(self, error: BaseException, spent: Spent) -> None:
+        self._log.record(ExtractFailed, error=Failure.of(error), usage=spent.usage, cost=spent.cost)
 
     def _remembered(self) -> None:
         """The extractions that were due have ended."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from actors.llm.base import LLMClient, Request
-from actors.llm.retry import ask
+from actors.llm.base import Request
+from actors.pod.spending import Spending
 from actors.tools.base import Toolbox, ToolContext
 from protocol.items import Item, UserItem
 
 
 async def errand(
-    client: LLMClient,
+    spending: Spending,
     model: str,
     toolbox: Toolbox,
     ctx: ToolContext,
@@ -20,12 +20,12 @@ async def errand(
 ) -> bool:
     """Have the errand done; whether the worker came to its end within ``most_steps`` requests.
 
-    What it brings is what its tools were called with. Raises ModelError.
+    What it brings is what its tools were called with. Raises ModelError, OverBudget.
     """
     told: list[Item] = [UserItem.of(request)]
     for _ in range(most_steps):
-        answer = await ask(
-            client, Request(items=told, system=prompt, tools=toolbox.specs, model=model, scratch={})
+        answer = await spending.ask(
+            Request(items=told, system=prompt, tools=toolbox.specs, model=model, scratch={})
         )
         told.append(answer.item)
         if not answer.item.calls:

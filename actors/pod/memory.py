@@ -17,14 +17,17 @@ from actors.compaction.extract import (
     Extracted,
     UserRequest,
     extractor_request,
+    portion,
 )
-from actors.llm.base import LLMClient
+from actors.compaction.policy import LEAST_SUMMARISER_TOKENS
 from actors.pod.little import errand
+from actors.pod.spending import Spending
 from actors.pod.staging import Staged, stage
 from actors.runtime.actor import AsyncActor
 from actors.runtime.future import AsyncFuture
 from actors.sessions.head import SessionHead
 from actors.tools.base import Toolbox, ToolContext, tool
+from protocol.errors import ModelError
 from protocol.items import Item
 
 #: Requests that one extraction may need.
@@ -42,10 +45,11 @@ class Proposal(NamedTuple):
 
 
 class Extract(NamedTuple):
-    """To the extraction actor: read what the head has not had read yet."""
+    """To the extraction actor: read what the head has not had read yet, in about ``budget`` tokens."""
 
     head: SessionHead
-    client: LLMClient
+    budget: int
+    spending: Spending
     model: str
     ctx: ToolContext
     folder: Path
@@ -62,16 +66,16 @@ class ExtractionActor(AsyncActor):
     async def on_receive(self, message: Extract) -> None:
         head = message.head
         # Session, pointer and history are taken together, between two awaits.
-        session_id, start, items = head.session_id, head.pointer, head.items[:]
+        session_id, start, items = head.session_id, head.pointer, head.items[head.pointer or 0 :]
         staged: Path | None = None
         try:
-            found = await _found(message, items[start or 0 :])
+            found, end = await _read(message, items, start or 0)
             if len(found):
-                record = Staged(session_id, start or 0, len(items), found)
+                record = Staged(session_id, start or 0, end, found)
                 staged = await asyncio.to_thread(stage, message.folder, record)
-            proposal = Proposal(session_id, start, len(items), len(found))
-        except Exception as error:  # noqa: BLE001 - the pod tells of it
-            proposal = Proposal(session_id, start, len(items), 0, error)
+            proposal = Proposal(session_id, start, end, len(found))
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a client throws, the pod tells of it
+            proposal = Proposal(session_id, start, start or 0, 0, error)
         try:
             accepted = await message.propose(proposal)
         except pykka.ActorDeadError:  # the pod has stopped meanwhile: it is read again when it is resumed
@@ -80,16 +84,31 @@ class ExtractionActor(AsyncActor):
             await asyncio.to_thread(staged.unlink, missing_ok=True)
 
 
-async def _found(job: Extract, items: list[Item]) -> Extracted:
+async def _read(job: Extract, items: list[Item], start: int) -> tuple[Extracted, int]:
+    """What is found in the first portion of ``items`` and up to where that goes. Where the model has no
+    room for it, a smaller one is read; the pod has the rest read by another extraction.
+    """
+    budget = job.budget
+    while True:
+        count = await asyncio.to_thread(portion, items, budget)
+        try:
+            return await _found(job, items[:count], budget), start + count
+        except ModelError as error:
+            if error.kind != "context_overflow" or budget <= LEAST_SUMMARISER_TOKENS:
+                raise
+            budget = max(LEAST_SUMMARISER_TOKENS, budget // 2)
+
+
+async def _found(job: Extract, items: list[Item], budget: int) -> Extracted:
     """What the worker notes; nothing where it calls no tool, which is an answer as well."""
     desk = _Desk()
     await errand(
-        job.client,
+        job.spending,
         job.model,
         Toolbox([tool(desk.write_extracted)]),
         job.ctx,
         prompt=EXTRACTOR_PROMPT,
-        request=await asyncio.to_thread(extractor_request, items),
+        request=await asyncio.to_thread(extractor_request, items, budget),
         most_steps=_MOST_STEPS,
     )
     return desk.found

@@ -12,6 +12,7 @@ from actors.llm.base import LLMClient
 from actors.pod.budget import Budget, Totals
 from actors.pod.calls import ToolRunner
 from actors.pod.lasting import LastingMemory
+from actors.pod.tasks import TaskDesk
 from actors.runtime.bus import Bus
 from actors.sessions.log import SessionLog
 from actors.sessions.store import SessionStore
@@ -36,6 +37,7 @@ class PodParts:
         "opening",
         "price",
         "store",
+        "tasks",
         "tools",
         "totals",
     )
@@ -57,6 +59,7 @@ class PodParts:
         totals: Totals,
         budget: Budget | None,
         limits: Limits,
+        tasks: TaskDesk | None = None,
         on_conflict: Literal["fork", "refuse"] = "fork",
     ) -> None:
         self.name = name
@@ -77,4 +80,6 @@ class PodParts:
         self.totals = totals
         self.budget = budget
         self.limits = limits
+        #: The pod's task list, None where it has no tools for one.
+        self.tasks = tasks
         self.on_conflict = on_conflict

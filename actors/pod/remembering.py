@@ -11,6 +11,7 @@ from actors.pod.consolidation import Consolidate, Consolidated, Consolidating, C
 from actors.pod.extracting import JOB_GRACE, UNREGISTERED, ExtractingActor, answer_all
 from actors.pod.lasting import LastingMemory
 from actors.pod.recall import recalled
+from actors.pod.spending import Spending
 from actors.runtime.actor import DEFERRED
 from actors.runtime.future import AsyncFuture
 from protocol import commands
@@ -26,6 +27,7 @@ class RememberingActor(ExtractingActor):
     """After each extraction one consolidation at a time, which goes on by itself until nothing is due."""
 
     _librarian: ConsolidationActor | None = None
+    _librarian_spending: Spending | None = None
     #: Whether the consolidation under way was told of.
     _consolidating = False
     #: Whether there may be more to consolidate, and whether somebody asked for it.
@@ -92,8 +94,7 @@ class RememberingActor(ExtractingActor):
             left = PodError("the pod has stopped while memory was consolidated; nothing staged is lost")
             self._consolidation_ended(Consolidated(error=left))
         if self._job is not None:
-            self._job.stop()
-            self._job = None
+            self._job_failed(PodError("the pod stopped before its memory was read"), self._end_job())
             self._remembered()
         self._memory_done()
 
@@ -136,9 +137,10 @@ class RememberingActor(ExtractingActor):
         asked, self._asked_to_consolidate, self._more_staged = self._asked_to_consolidate, False, False
         librarian = self._librarian = ConsolidationActor.make(self._mailroom, UNREGISTERED)
         librarian.begin()
-        ctx = parts.tools.context(parts.name)
+        ctx, spending = parts.tools.context(parts.name), Spending(parts)
+        self._librarian_spending = spending
         librarian.actor_ref.tell(
-            Consolidate(parts.memory, parts.manifest, parts.client, ctx, not asked, self._post)
+            Consolidate(parts.memory, parts.manifest, spending, ctx, not asked, self._post)
         )
 
     def _on_consolidating(self, message: Consolidating) -> None:
@@ -161,17 +163,24 @@ class RememberingActor(ExtractingActor):
 
     def _consolidation_ended(self, message: Consolidated) -> None:
         told, self._consolidating = self._consolidating, False
+        spent = self._spent(self._librarian_spending)
+        self._librarian_spending = None
         for text in message.alerts:
             self._log.record(Alert, text=text)
         if message.error is not None:
             failure = Failure.of(message.error)
             if told:
-                self._log.record(ConsolidateFailed, error=failure)
+                self._log.record(ConsolidateFailed, error=failure, usage=spent.usage, cost=spent.cost)
             else:
                 self._log.record(Alert, text="memory could not be consolidated", error=failure)
         elif message.files:
             self._log.record(
-                ConsolidateDone, files=message.files, notes=message.notes, mechanical=message.mechanical
+                ConsolidateDone,
+                files=message.files,
+                notes=message.notes,
+                mechanical=message.mechanical,
+                usage=spent.usage,
+                cost=spent.cost,
             )
 
 

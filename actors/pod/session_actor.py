@@ -52,8 +52,28 @@ class SessionActor(AsyncActor):
     of a commit, comes back as a message.
     """
 
+    # What an idle pod has not set yet stands in the class: ten thousand of them start often, and with
+    # more than thirty attributes of its own each would carry a dictionary.
+
     #: Whether the pod was asked to stop: it begins nothing any more.
     _stopping = False
+    _free: deque[Callable[[], None]] | None = None
+    #: Who is answered by what waits to be done, or by a step that belongs to no run.
+    _asked: deque[AsyncFuture[Any]] | None = None
+    _step: asyncio.Task[None] | None = None
+    _step_of_run = True
+    _step_begun = _step_unwanted = False
+    _then: Callable[[Any, BaseException | None], None] | None = None
+    _committing = False
+    _commit_under_way: Future[None] | None = None
+    _commits: list[Commit] | None = None
+    _branching = False
+    #: How many requests the open run of a restored session has had.
+    _open_steps = 0
+    #: Measured calls of a restored history, until somebody weighs it.
+    _measured: list[tuple[int, Usage]] | None = None
+    _usage: Usage | None = None
+    _cost: float | None = None
 
     def __init__(
         self,
@@ -69,23 +89,6 @@ class SessionActor(AsyncActor):
         self._state = PodState.STARTING
         self._started: Callable[[BaseException | None], None] | None = started
         self._resume = resume
-        self._free: deque[Callable[[], None]] | None = None
-        #: Who is answered by what waits to be done, or by a step that belongs to no run.
-        self._asked: deque[AsyncFuture[Any]] | None = None
-        self._step: asyncio.Task[None] | None = None
-        self._step_of_run = True
-        self._step_begun = self._step_unwanted = False
-        self._then: Callable[[Any, BaseException | None], None] | None = None
-        self._committing = False
-        self._commit_under_way: Future[None] | None = None
-        self._commits: list[Commit] | None = None
-        self._branching = False
-        #: How many requests the open run of a restored session has had.
-        self._open_steps = 0
-        #: Measured calls of a restored history, until somebody weighs it.
-        self._measured: list[tuple[int, Usage]] | None = None
-        self._usage: Usage | None = None
-        self._cost: float | None = None
 
     @property
     def name(self) -> str:

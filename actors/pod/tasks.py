@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Annotated, Literal, Self
 
 import msgspec
 from msgspec import Meta, Struct
 
 from actors.compaction.compose import SNAPSHOT
+from actors.sessions.head import SessionHead
 from actors.tools.base import Tool, ToolContext, tool
 from protocol.errors import ToolError
 from protocol.items import AssistantItem, Item, SystemItem, ToolCall, ToolResult
@@ -56,16 +57,14 @@ class _Update(Struct, frozen=True):
 
 
 class TaskStore:
-    """The tasks of one pod, as its history tells them.
+    """The tasks of one pod, as its history tells them: what a tool does counts once its result is there."""
 
-    What a tool does here counts once its result is in the history: after a cancel, a roll-back or a
-    compaction, make a new store by ``replayed``.
-    """
-
-    __slots__ = ("_tasks", "next_id")
+    __slots__ = ("_calls", "_tasks", "next_id")
 
     def __init__(self) -> None:
         self._tasks: dict[int, Task] = {}
+        #: The calls read that have no result yet, by their ids.
+        self._calls: dict[str, ToolCall] = {}
         self.next_id = 1
 
     def __repr__(self) -> str:
@@ -78,17 +77,26 @@ class TaskStore:
         Only the runtime's own words are taken for a snapshot, never a user's or a tool's.
         """
         store = cls()
-        calls: dict[str, ToolCall] = {}
+        store.read(items)
+        return store
+
+    def read(self, items: Iterable[Item]) -> None:
+        """Follow a history that goes on with ``items``."""
         for item in items:
             if isinstance(item, AssistantItem):
-                calls.update((call.id, call) for call in item.calls if call.name in _WRITERS)
+                self._calls.update((call.id, call) for call in item.calls if call.name in _WRITERS)
             elif isinstance(item, ToolResult):
-                call = calls.pop(item.call_id, None)
+                call = self._calls.pop(item.call_id, None)
                 if call is not None and not item.is_error:
-                    store._repeat(call, item.text)
+                    self._repeat(call, item.text)
             elif isinstance(item, SystemItem) and item.text.startswith(SNAPSHOT):
-                store._take(item.text)
-        return store
+                self._take(item.text)
+
+    def copy(self) -> TaskStore:
+        """The same tasks in a store of their own."""
+        other = TaskStore()
+        other._tasks, other.next_id = dict(self._tasks), self.next_id
+        return other
 
     def create(self, subject: str, description: str) -> Task:
         """Add a task, to be done; ids count from 1 and never come again."""
@@ -164,6 +172,45 @@ class TaskStore:
         self._tasks, self.next_id = {}, int(found[1])
         for task in tasks:
             self._put(task)
+
+
+class TaskDesk:
+    """Reads a pod's task list out of its history, each time no more than what is new there.
+
+    It remembers the last item it has read and not the list, which a compaction, a fork of a stalled pod
+    or a rest exchanges and a refused commit cuts back: where that item no longer stands in its place,
+    all is read again.
+    """
+
+    __slots__ = ("__weakref__", "_head", "_last", "_length", "_session_id", "_store")
+
+    def __init__(self, head: SessionHead) -> None:
+        self._head = head
+        self._forget()
+
+    def _forget(self) -> None:
+        self._store = TaskStore()
+        self._session_id = self._head.session_id
+        self._length = 0
+        self._last: Item | None = None
+
+    def tasks(self) -> TaskStore:
+        """The tasks as of now, in a store of the caller's own: what is done to that is forgotten, unless
+        it is told in the history.
+        """
+        items = self._head.items
+        if not self._stands(items):
+            self._forget()
+        if len(items) > self._length:
+            self._store.read(items[self._length :])
+            self._length, self._last = len(items), items[-1]
+        return self._store.copy()
+
+    def _stands(self, items: list[Item]) -> bool:
+        """Whether what was read is still the beginning of the history."""
+        if self._session_id != self._head.session_id or len(items) < self._length:
+            return False
+        return self._length == 0 or items[self._length - 1] is self._last
 
 
 TaskStores = Callable[[str], TaskStore]

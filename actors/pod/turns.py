@@ -14,9 +14,9 @@ from actors.compaction import policy
 from actors.llm.base import Answer, Request
 from actors.pod import worker
 from actors.pod.budget import Budget, Exceeded
-from actors.pod.parts import PodParts
 from actors.pod.remembering import RememberingActor
 from actors.pod.run import QueuedRun, RunState, resolve
+from actors.pod.spending import OverBudget, Spending
 from actors.runtime.future import AsyncFuture
 from actors.sessions.replay import open_calls
 from protocol.errors import (
@@ -77,19 +77,15 @@ class Batch:
 class TurnActor(RememberingActor):
     """What a pod does in a turn. ``_advance`` decides what comes next and stands one floor up."""
 
-    def __init__(
-        self,
-        parts: PodParts,
-        resume: Callable[[], str] | None,
-        started: Callable[[BaseException | None], None],
-    ) -> None:
-        super().__init__(parts, resume, started)
-        self._run: RunState | None = None
-        self._runs: deque[QueuedRun] | None = None
-        self._batch: Batch | None = None
-        self._budget: Budget | None = parts.budget
-        self._cancelled: list[AsyncFuture[Any]] | None = None
-        self._alarm: asyncio.TimerHandle | None = None
+    _run: RunState | None = None
+    _runs: deque[QueuedRun] | None = None
+    _batch: Batch | None = None
+    _cancelled: list[AsyncFuture[Any]] | None = None
+    _alarm: asyncio.TimerHandle | None = None
+
+    @property
+    def _budget(self) -> Budget | None:
+        return self._parts.budget
 
     @property
     def _steps(self) -> int:
@@ -196,7 +192,7 @@ class TurnActor(RememberingActor):
     def _answered(self, run: RunState, answer: Answer | None, error: BaseException | None) -> None:
         cost = None if answer is None else self._parts.price(answer.usage)
         if run.held is not None:
-            self._settle(run, None if answer is None else answer.usage, cost)
+            self._settle(run, None if answer is None else answer.usage, cost, error)
         if run is not self._run:  # the store failed meanwhile, and the run with it
             self._advance()
             return
@@ -238,28 +234,40 @@ class TurnActor(RememberingActor):
         """The request failed: compact once if the server says it is too long, else the run ends."""
         if isinstance(error, asyncio.CancelledError):
             run.ending = run.ending or "cancelled"
-        elif run.ending is None and self._too_long(error):
+        elif run.ending is None and (overflow := self._too_long(error)) is not None:
             run.steps -= 1  # the request that follows the compaction is this one again
-            self._fold("overflow", lambda failed: self._folded_within(run, failed))
+            window = overflow.context_window
+            self._fold("overflow", lambda failed: self._folded_within(run, failed), window=window)
             return
         else:
             run.error, run.ending = error, "failed"
         self._advance()
 
     def _folded_within(self, run: RunState, error: BaseException | None) -> None:
-        """A compaction in the middle of a run has ended: the request follows, or the run fails."""
+        """A compaction in the middle of a run has ended: the request follows, or the run is over."""
         if run is self._run and error is not None and run.ending is None:
+            if isinstance(error.__cause__, OverBudget):
+                self._out_of_budget(run, error.__cause__.exceeded)
+                return
             run.error, run.ending = error, "failed"
         self._advance()
 
-    def _too_long(self, error: BaseException) -> bool:
-        overflow = isinstance(error, ModelError) and error.kind == "context_overflow"
-        return overflow and policy.after_overflow(self._guard, len(self._head.items))
+    def _too_long(self, error: BaseException) -> ModelError | None:
+        """The error, if it says that the request was too long and a compaction is to answer that."""
+        if not isinstance(error, ModelError) or error.kind != "context_overflow":
+            return None
+        return error if policy.after_overflow(self._guard, len(self._head.items)) else None
 
-    def _settle(self, run: RunState, usage: Usage | None, cost: float | None) -> None:
+    def _settle(
+        self, run: RunState, usage: Usage | None, cost: float | None, error: BaseException | None
+    ) -> None:
         held, run.held = run.held, None
-        if held is not None and self._budget is not None:
+        if held is None or self._budget is None:
+            return
+        if error is None:
             self._budget.settle(held, usage, cost)
+        else:
+            self._budget.settle_failed(held, error)
 
     def _count(self, run: RunState, usage: Usage | None, cost: float | None) -> None:
         used = usage or Usage()
@@ -270,6 +278,16 @@ class TurnActor(RememberingActor):
         self._parts.totals.count(usage, cost)
         if self._hears(UsageUpdate):
             self._tell(UsageUpdate, usage=used, run_usage=run.usage, cost=cost)
+
+    def _count_folding(self, spending: Spending) -> None:
+        """Count what a compaction's calls took; within a run it is part of what the run took."""
+        run, spent = self._run, spending.spent
+        fresh = not spending.counted
+        super()._count_folding(spending)
+        if run is None or spent.usage is None or not fresh:
+            return
+        run.usage = spent.usage if run.usage is None else run.usage + spent.usage
+        self._tell(UsageUpdate, usage=spent.usage, run_usage=run.usage, cost=spent.cost)
 
     # -- a batch of calls ------------------------------------------------------------------------
 

@@ -269,14 +269,15 @@ class SessionLog:
     def branch(self, session_id: str, opening: Raw, reason: str, **carried: Any) -> Future[None] | None:
         """Go on in a new session after the durable head, with the events that the store refused last.
 
-        For a writer that finds its session taken by another. Returns and raises as ``create`` does.
+        For a writer that finds its session taken by another. ``carried`` has the pod's usage and cost
+        with what those events tell of. Returns and raises as ``create`` does.
         """
         head, unsaved = self.head, self._unsaved
         parent = Parent("forked_from", head.session_id, head.hash.hex(), head.seq)
         old, items, pointer = head.session_id, head.items, head.pointer
         self._before = (old, items)
         head.session_id, head.hash, head.items, head.pointer = session_id, GENESIS, [], None
-        self.open(opening, parent, run_id=head.open_run, **carried)
+        self.open(opening, parent, run_id=head.open_run, **_without_unsaved(carried, unsaved))
         if items:
             self.keep(items)
         if pointer is not None:
@@ -308,5 +309,19 @@ class SessionLog:
 _COMMON = frozenset(DurableEvent.__struct_fields__)
 
 
-def _own_fields(event: DurableEvent) -> dict[str, Any]:
+def _without_unsaved(carried: dict[str, Any], unsaved: Sequence[Event]) -> dict[str, Any]:
+    """What a branch takes over: usage and cost without those that its own events will tell."""
+    usage, cost = carried.get("usage"), carried.get("cost")
+    for event in unsaved:
+        if not event.counts_usage:
+            continue
+        fields = _own_fields(event)
+        if usage is not None and fields["usage"] is not None:
+            usage = usage.without(fields["usage"])
+        if cost is not None and fields["cost"] is not None:
+            cost -= fields["cost"]
+    return {**carried, "usage": usage, "cost": cost}
+
+
+def _own_fields(event: Event) -> dict[str, Any]:
     return {name: getattr(event, name) for name in event.__struct_fields__ if name not in _COMMON}

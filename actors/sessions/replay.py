@@ -72,16 +72,22 @@ class Replayed:
             self._bookkeeping(entry)
         elif isinstance(entry, PodStarted):
             self.starts += 1
+        elif entry.counts_usage:
+            self._spent(entry.usage, entry.cost)  # type: ignore[attr-defined]
 
     def _answered(self, entry: AssistantMessage) -> None:
         if entry.run_id is not None:
             self.open_steps += 1
         if entry.usage is not None:
             self.calls.append((len(self.items), entry.usage))
-            self.usage = self.usage + entry.usage
-        if entry.cost is not None:
-            self.cost = (self.cost or 0.0) + entry.cost
+        self._spent(entry.usage, entry.cost)
         self.items.append(entry.item)
+
+    def _spent(self, usage: Usage | None, cost: float | None) -> None:
+        if usage is not None:
+            self.usage = self.usage + usage
+        if cost is not None:
+            self.cost = (self.cost or 0.0) + cost
 
     def _bookkeeping(self, entry: SessionOpened | ItemsKept | MemoryPointer) -> None:
         if isinstance(entry, SessionOpened):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from actors.tools.base import Tool
 from actors.tools.files import FILES
@@ -17,25 +17,25 @@ BUILTIN_GROUPS: dict[str, tuple[Tool, ...]] = {
     "memory": MEMORY_TOOLS,
 }
 
-_BY_NAME: dict[str, tuple[Tool, ...]] = {
-    **BUILTIN_GROUPS,
-    **{each.name: (each,) for group in BUILTIN_GROUPS.values() for each in group},
-}
+_NO_MORE: Mapping[str, tuple[Tool, ...]] = {}
 
 
-def builtin(names: Iterable[str]) -> tuple[Tool, ...]:
-    """The built-in tools that ``names`` (of groups or of single tools) stand for, each once.
+def builtin(names: Iterable[str], more: Mapping[str, tuple[Tool, ...]] = _NO_MORE) -> tuple[Tool, ...]:
+    """The built-in tools that ``names`` (of groups or of single tools) stand for, each once; ``more``
+    are groups that belong to a higher floor.
 
     Raises ManifestError for a name that there is not.
     """
+    groups = {**BUILTIN_GROUPS, **more}
+    known = {**groups, **{each.name: (each,) for group in groups.values() for each in group}}
     chosen: dict[str, Tool] = {}
     for name in names:
-        if name not in _BY_NAME:
-            close = difflib.get_close_matches(name, _BY_NAME, 1)
+        if name not in known:
+            close = difflib.get_close_matches(name, known, 1)
             guess = f"; did you mean {close[0]!r}?" if close else ""
             raise ManifestError(
                 f"tools.builtin: there is no built-in tool {name!r}{guess}",
-                hint=f"there are, groups first: {', '.join(_BY_NAME)}",
+                hint=f"there are, groups first: {', '.join(known)}",
             )
-        chosen.update((each.name, each) for each in _BY_NAME[name])
+        chosen.update((each.name, each) for each in known[name])
     return tuple(chosen.values())

@@ -1,18 +1,28 @@
-"""Compaction: what its policy costs every request, however long the history."""
+"""Compaction: what its policy costs every request, and what a compaction and an extraction cost whole."""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
 from actors.compaction import policy
 from actors.compaction.policy import Guard, Limits
+from actors.llm.base import Block, CallChunk, CallEnd, CallStart, End, Request, TextChunk
 from actors.pod.context import Context
-from bench.claim import Claim
+from actors.pod.handle import Pod
+from actors.system import PodSystem
+from bench.claim import Claim, at_most
 from bench.histories import items
-from bench.measure import Stopwatch
+from bench.measure import Holds, Stopwatch
+from bench.models import manifest
 from bench.results import Reading
-from protocol.items import Item
+from protocol.items import Item, ToolResult
 from protocol.wire import encode
 
-CLAIM = Claim("compaction", "compaction: its policy, asked at every request")
+CLAIM = Claim(
+    "compaction", "compaction: its policy, asked at every request, and all of it but the model's time"
+)
 
 _ITEMS = 10_000
 _LIMITS = Limits(before_run=10**9, before_request=10**9, retained=8000)
@@ -52,3 +62,64 @@ def encoded(count: int) -> list[Reading]:
             for item in more:
                 size += len(encode(item))
     return [watch.each("time for a request", count)]
+
+
+class _Worker:
+    """A model that uses the tool it is given first, and says that it is done."""
+
+    model = "worker"
+
+    def __init__(self, arguments: str) -> None:
+        self._arguments = arguments
+
+    async def stream(self, request: Request) -> AsyncIterator[Block]:
+        """Call, or answer."""
+        if isinstance(request.items[-1], ToolResult):
+            yield TextChunk("done")
+            yield End("end_turn")
+            return
+        yield CallStart(0, "call-1", request.tools[0].name)
+        yield CallChunk(0, self._arguments)
+        yield CallEnd(0)
+        yield End("tool_use")
+
+
+async def _worked(count: int, length: int, client: _Worker, work: Callable[[Pod], Any]) -> list[Reading]:
+    """``work`` done by so many pods, each with a history of ``length`` items of its own."""
+    watch, holds = Stopwatch(), Holds()
+    for number in range(count + 1):
+        async with PodSystem() as system:
+            pod = await system.spawn(manifest(extract_threshold=1, schedule="manual"), client=client)
+            for item in items(length):
+                await pod.push_item(item)
+            with holds if number == 0 else watch:
+                await work(pod)
+    return [watch.each("time of one", count), holds.reading()]
+
+
+_NO_LONG_HOLD = {"longest hold of the loop": at_most(0.010)}
+_SUMMARY = '{"text": "## Completed Tasks\\nmuch"}'
+
+
+@CLAIM.case("a compaction, 1,000 items", full=10, quick=3, rounds=1, targets=_NO_LONG_HOLD)
+def compacted_few(count: int) -> list[Reading]:
+    """By hand, through a pod: history read, summary asked for, new session made."""
+    return asyncio.run(_worked(count, 1_000, _Worker(_SUMMARY), Pod.compact))
+
+
+@CLAIM.case("a compaction, 10,000 items", full=5, quick=2, rounds=1, targets=_NO_LONG_HOLD)
+def compacted_many(count: int) -> list[Reading]:
+    """The same with a history ten times as long."""
+    return asyncio.run(_worked(count, _ITEMS, _Worker(_SUMMARY), Pod.compact))
+
+
+@CLAIM.case("an extraction, 1,000 items", full=10, quick=3, rounds=1, targets=_NO_LONG_HOLD)
+def extracted_few(count: int) -> list[Reading]:
+    """Memory's first phase: history read, notes asked for, pointer kept."""
+    return asyncio.run(_worked(count, 1_000, _Worker("{}"), Pod.try_post_run_extract))
+
+
+@CLAIM.case("an extraction, 10,000 items", full=5, quick=2, rounds=1, targets=_NO_LONG_HOLD)
+def extracted_many(count: int) -> list[Reading]:
+    """The same with ten times as much to read."""
+    return asyncio.run(_worked(count, _ITEMS, _Worker("{}"), Pod.try_post_run_extract))

@@ -1,7 +1,16 @@
 import msgspec
-from histories import called, result, said, user
+from histories import called, histories, result, said, user
+from hypothesis import given
+from hypothesis import strategies as st
 
-from actors.compaction.extract import EXTRACTOR_PROMPT, Decision, Extracted, UserRequest, extractor_request
+from actors.compaction.extract import (
+    EXTRACTOR_PROMPT,
+    Decision,
+    Extracted,
+    UserRequest,
+    extractor_request,
+    portion,
+)
 from actors.compaction.tokens import text_tokens
 
 
@@ -49,3 +58,14 @@ def test_an_extractor_reads_no_more_than_its_budget():
     assert text_tokens(text) < 5100
     assert "999 x" in text
     assert extractor_request([]).count("[nothing was said]") == 1
+
+
+@given(histories, st.integers(1, 500))
+def test_portions_cover_a_history_without_a_gap_and_none_is_shortened_but_a_long_item(items, budget):
+    start = 0
+    while start < len(items):
+        count = portion(items[start:], budget)
+        assert 1 <= count <= len(items) - start
+        text = extractor_request(items[start : start + count], budget)
+        assert count == 1 or "left out" not in text
+        start += count

@@ -147,3 +147,33 @@ def test_a_meter_that_lived_through_a_history_knows_what_a_fresh_one_knows(items
     lived.occupancy()
     growing += items[length:]
     assert lived.occupancy() == TokenMeter(items).occupancy()
+
+
+def test_a_density_is_told_by_two_counts_far_enough_apart():
+    items = [user("x" * 3000), said("y" * 4000), user("z")]
+    meter = TokenMeter(items)
+    assert meter.density() is None
+    meter.measured(1, counted(1500))
+    assert meter.density() is None
+    meter.measured(2, counted(1500 + size(items[1:2]) // 2))
+    assert math.isclose(meter.density() or 0, 2.0, rel_tol=0.01)
+
+
+def test_counts_close_together_tell_no_density_by_themselves():
+    items = [user("x" * 4000), said("y"), user("z")]
+    meter = TokenMeter(items)
+    meter.measured(1, counted(1000))
+    meter.measured(2, counted(1900))
+    assert meter.density() is None
+    items.append(user("w" * 4000))
+    meter.measured(4, counted(3000))
+    assert math.isclose(meter.density() or 0, 1100 * 4 / size(items[2:]), rel_tol=0.01)
+
+
+@given(histories, st.lists(st.tuples(st.integers(1, 60), st.integers(1, 10**6)), max_size=6))
+def test_a_density_is_never_below_1_nor_beyond_4(items, counts):
+    meter = TokenMeter(items)
+    for length, tokens in sorted(counts):
+        if length <= len(items):
+            meter.measured(length, counted(tokens))
+    assert 1.0 <= (meter.density() or 1.0) <= 4.0

@@ -14,7 +14,10 @@ from actors.compaction.policy import (
     check_shrunk,
     consolidation_due,
     extraction_due,
+    required_budget,
     summariser_budget,
+    summary_budget,
+    without_model,
     words_budget,
 )
 from protocol.errors import CompactionFailed
@@ -72,6 +75,17 @@ def test_three_automatic_failures_in_a_row_open_the_breaker_and_a_manual_success
     assert not after_overflow(guard, 9)
     guard = guard.failed("manual")
     assert guard.open
+    assert not guard.compacted("manual").open
+
+
+def test_with_the_breaker_open_an_overflow_is_answered_without_a_model_and_leaves_it_open():
+    guard = Guard(3)
+    assert guard.open
+    assert after_overflow(guard, 9)
+    assert without_model("overflow", guard)
+    assert not without_model("manual", guard)
+    assert not without_model("overflow", Guard(2))
+    assert guard.compacted("overflow").open
     assert not guard.compacted("manual").open
 
 
@@ -163,10 +177,29 @@ def test_a_summariser_is_left_room_for_its_prompt_and_its_answer():
 
 
 def test_the_users_words_have_a_share_of_what_there_is():
-    assert words_budget(100_000, None) == 2000
-    assert words_budget(4000, None) == 1000
-    assert words_budget(4000, 4096) == 512
-    assert words_budget(10, 1000) == 256
+    assert words_budget("threshold", 100_000, None) == 2000
+    assert words_budget("threshold", 4000, None) == 1000
+    assert words_budget("threshold", 4000, 4096) == 4096 // 6
+    assert words_budget("threshold", 10, 1000) == 256
+
+
+def test_compactions_by_hand_one_after_the_other_forget_no_words():
+    assert words_budget("manual", 300, None) == 2000
+    assert words_budget("manual", 300, 4096) == 4096 // 6
+
+
+def test_a_summary_and_required_files_fit_into_the_room_there_is():
+    assert (summary_budget(None), required_budget(None)) == (4000, 8000)
+    assert (summary_budget(4096), required_budget(4096)) == (4096 // 6, 512)
+    assert summary_budget(100) == 256
+    assert (summary_budget(10**6), required_budget(10**6)) == (4000, 8000)
+
+
+def test_the_room_is_the_lowest_of_window_and_thresholds_that_are_set():
+    assert Limits(None, None, 0).room is None
+    assert Limits(0, 0, 0).room is None
+    assert Limits(100, 200, 0, 4096).room == 100
+    assert Limits(None, 200, 0, 4096).within(150).room == 150
 
 
 @given(st.lists(st.sampled_from(["started", "answered", "check", "overflow", "fails"]), max_size=60))

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from actors.compaction.compose import Split, compose, split
 from actors.compaction.cut import cut
 from actors.compaction.meter import TokenMeter
+from actors.compaction.policy import MUST_SHRINK_ABOVE, Limits, summary_budget, words_budget
 from actors.compaction.summary import (
     HEADINGS,
     SUMMARISER_PROMPT,
@@ -16,7 +17,7 @@ from actors.compaction.summary import (
     summariser_request,
     with_words,
 )
-from actors.compaction.tokens import text_tokens
+from actors.compaction.tokens import encoded_size, text_tokens, tokens_in
 from actors.compaction.words import words_of
 from protocol.items import UserItem
 
@@ -145,3 +146,17 @@ def test_every_word_of_a_user_that_fits_is_found_after_a_compaction(items):
                 " ".join(item.text.split()).casefold() == " ".join(text.split()).casefold()
                 for text in ["", *words_of(after)]
             )
+
+
+@given(histories.map(lambda items: items * 8), st.sampled_from(["threshold", "overflow"]))
+def test_an_automatic_compaction_without_a_model_never_grows_what_it_folds(items, reason):
+    meter = TokenMeter(items)
+    before = meter.occupancy()
+    if before <= MUST_SHRINK_ABOVE:
+        return
+    retained = Limits(None, None, 8000).retained_for(reason, before)
+    parts = split(items, cut(items, meter.since, retained))
+    text = extractive_summary(parts, budget=summary_budget(before), words=words_budget(reason, before, None))
+    after = TokenMeter(compose(text, parts.kept).items).occupancy()
+    newest = next((item for item in reversed(items) if isinstance(item, UserItem)), UserItem.of(""))
+    assert after <= before + tokens_in(encoded_size(newest))

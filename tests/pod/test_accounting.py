@@ -10,7 +10,7 @@ import pytest
 from actors.llm.scripted import ScriptedClient, say
 from actors.pod.budget import Budget
 from actors.system import PodSystem
-from protocol.errors import BudgetError
+from protocol.errors import BudgetError, ModelError
 from protocol.events import AssistantMessage, BudgetExceeded, UsageUpdate
 from protocol.manifest import BudgetSection, PodManifest
 from protocol.usage import Usage
@@ -104,3 +104,11 @@ def test_an_unknown_usage_settles_at_the_estimate_and_is_marked() -> None:
     budget.settle(budget.reserve(60, 0.0), None, None)
     assert budget.tokens == 60
     assert budget.incomplete
+
+
+def test_a_request_refused_for_its_length_is_given_back_and_another_failure_stays_at_the_estimate() -> None:
+    budget = Budget(BudgetSection(tokens=100))
+    budget.settle_failed(budget.reserve(60, 0.0), ModelError("too long", kind="context_overflow"))
+    assert (budget.tokens, budget.incomplete) == (0, False)
+    budget.settle_failed(budget.reserve(60, 0.0), ModelError("gone", kind="connection"))
+    assert (budget.tokens, budget.incomplete) == (60, True)

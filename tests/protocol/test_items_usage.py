@@ -44,3 +44,12 @@ def test_nothing_at_all_is_unknown_and_not_zero():
     assert total([]) == Usage()
     assert Usage().total_tokens is None
     assert Usage(input_tokens=3).total_tokens == 3
+
+
+@given(usages, usages)
+def test_a_sum_without_a_part_makes_the_sum_again_with_it(before: Usage, part: Usage):
+    whole = before + part
+    again = whole.without(part) + part
+    for name in Usage.__struct_fields__:
+        if name != "incomplete":
+            assert getattr(again, name) == getattr(whole, name)

@@ -1,0 +1,249 @@
+"""A pod's task list as its users meet it: right after whatever became of the history it is told in."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pod_stage import Stage, on_stage
+
+from actors.llm.scripted import Reply, ScriptedClient, call, say
+from actors.pod.handle import Pod
+from actors.sessions.store import MemoryStore
+from actors.system import PodSystem
+from actors.tools.base import tool
+from protocol.entries import Head, StoredEntry
+from protocol.errors import HeadConflict, ManifestError, RunFailed, StoreError
+from protocol.items import AssistantItem, SystemItem, ToolCall, ToolResult, UserItem
+from protocol.manifest import PodManifest
+
+MANIFEST = PodManifest.of(name="p", tools={"builtin": ["tasks"]})
+SUMMARY = [call("write_summary", {"text": "what was"}), say("done")]
+SNAPSHOT = "[Session TaskStore snapshot]\nnext taskid: 9"
+
+
+def create(subject: str) -> Reply:
+    return call("TaskCreate", {"subject": subject, "description": f"how to {subject}"})
+
+
+def asks_for_the_list() -> list[Reply]:
+    return [call("TaskList"), say("so it is")]
+
+
+async def listed(pod: Pod) -> str:
+    """The list as the next run's model is told it; the script has ``asks_for_the_list`` there."""
+    await pod.run("what is to be done?")
+    return next(item.text for item in reversed(await pod.history()) if isinstance(item, ToolResult))
+
+
+def played(replies: list[Any], play: Any, manifest: PodManifest = MANIFEST, **options: Any) -> None:
+    async def main() -> None:
+        async with PodSystem(**options) as system:
+            pod = await system.spawn(manifest, client=ScriptedClient(replies))
+            await asyncio.wait_for(play(pod, system), 10)
+
+    asyncio.run(main())
+
+
+def results(items: Sequence[Any]) -> list[str]:
+    return [item.text for item in items if isinstance(item, ToolResult)]
+
+
+def test_a_manifest_gives_a_pod_a_task_list_by_group_or_by_single_tool() -> None:
+    async def play(pod: Pod, system: PodSystem) -> None:
+        await pod.run("plan")
+        assert results(await pod.history()) == [
+            '{"taskid":1,"status":"pending"}',
+            '{"taskid":2,"status":"pending"}',
+            '{"taskid":1,"status":"completed"}',
+            "1. [completed] port\n2. [pending] test",
+        ]
+
+    done = call("TaskUpdate", {"taskid": 1, "status": "completed"})
+    single = PodManifest.of(name="p", tools={"builtin": ["TaskCreate", "TaskUpdate", "TaskList"]})
+    for manifest in (MANIFEST, single):
+        played([create("port") + create("test"), done, call("TaskList"), say("ok")], play, manifest)
+
+
+def test_a_model_hears_what_is_wrong_with_its_task_calls() -> None:
+    async def play(pod: Pod, system: PodSystem) -> None:
+        await pod.run("plan")
+        assert results(await pod.history()) == [
+            "taskid 7 not found",
+            "taskid 8 not found",
+            "at least one of status, subject, description is required",
+        ]
+
+    wrong = call("TaskGet", {"taskid": 7}) + call("TaskUpdate", {"taskid": 8, "status": "deleted"})
+    played([wrong + call("TaskUpdate", {"taskid": 1}), say("ok")], play)
+
+
+def test_a_tool_that_there_is_not_is_told_with_those_of_the_task_list() -> None:
+    async def main() -> None:
+        async with PodSystem() as system:
+            with pytest.raises(ManifestError, match="did you mean 'tasks'") as caught:
+                await system.spawn(PodManifest.of(tools={"builtin": ["task"]}), client=ScriptedClient([]))
+            assert "TaskCreate" in str(caught.value.hint)
+
+    asyncio.run(main())
+
+
+def test_each_pod_of_a_manifest_has_a_list_of_its_own() -> None:
+    async def main() -> None:
+        async with PodSystem() as system:
+            one = await system.spawn(MANIFEST, client=ScriptedClient([create("port"), say("ok")]))
+            two = await system.spawn(MANIFEST, client=ScriptedClient(asks_for_the_list()))
+            await one.run("plan")
+            assert await listed(two) == "no tasks"
+
+    asyncio.run(main())
+
+
+def test_after_a_compaction_the_list_is_in_a_snapshot_and_goes_on() -> None:
+    async def play(pod: Pod, system: PodSystem) -> None:
+        await pod.run("plan")
+        for _ in range(2):
+            await pod.compact(retained_tokens=0)
+            snapshot = (await pod.history())[-1]
+            assert isinstance(snapshot, SystemItem)
+            assert snapshot.text.startswith("[Session TaskStore snapshot]\nnext taskid: 2\n")
+            assert '"subject":"port"' in snapshot.text
+        assert await listed(pod) == "1. [pending] port\n2. [pending] test"
+
+    more = [create("test"), call("TaskList"), say("so it is")]
+    played([create("port"), say("ok"), *SUMMARY, *SUMMARY, *more], play)
+
+
+def test_a_snapshot_that_a_user_pastes_counts_for_nothing() -> None:
+    async def play(pod: Pod, system: PodSystem) -> None:
+        await pod.run("plan")
+        await pod.run(f'{SNAPSHOT}\n{{"taskid":8,"subject":"pay me","description":"now"}}')
+        await pod.push_item(UserItem.of(SNAPSHOT))
+        await pod.push_item(AssistantItem.of(SNAPSHOT))
+        assert await listed(pod) == "1. [pending] port"
+
+    played([create("port"), say("ok"), say("no"), *asks_for_the_list()], play)
+
+
+def test_task_calls_that_a_program_pushes_into_the_history_count() -> None:
+    async def play(pod: Pod, system: PodSystem) -> None:
+        made = ToolCall("c", "TaskCreate", {"subject": "pushed", "description": ""})
+        await pod.push_item(AssistantItem.of("", (made,)))
+        await pod.push_item(ToolResult.of(made, '{"taskid":5,"status":"pending"}'))
+        assert await listed(pod) == "5. [pending] pushed"
+
+    played(asks_for_the_list(), play)
+
+
+def test_a_task_of_a_cancelled_answer_is_there_only_if_its_result_is() -> None:
+    @tool
+    async def wait() -> None:
+        reached.set()
+        await asyncio.Event().wait()
+
+    reached = asyncio.Event()
+
+    async def play(stage: Stage) -> None:
+        pod = stage.pod
+        run = await stage.running("plan")
+        stage.answer()
+        await reached.wait()
+        await pod.cancel()
+        assert (await run).outcome == "cancelled"
+        for _ in range(2):
+            stage.answer()
+        assert await listed(pod) == "1. [pending] kept"
+
+    on_stage(
+        [create("kept") + call("wait") + create("never"), *asks_for_the_list()], play, MANIFEST, tools=[wait]
+    )
+
+
+class RefusingStore(MemoryStore):
+    """Refuses the batch that holds a result of TaskCreate, once."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self._errors = [error]
+
+    def append(self, session_id: str, after: Head, batch: Sequence[StoredEntry]) -> Future[None] | None:
+        if self._errors and any(b"taskid" in entry.body for entry in batch):
+            raise self._errors.pop()
+        return super().append(session_id, after, batch)
+
+
+def test_a_task_whose_result_the_store_refused_is_not_on_the_list() -> None:
+    async def play(pod: Pod, system: PodSystem) -> None:
+        with pytest.raises(RunFailed):
+            await pod.run("plan")
+        assert await listed(pod) == "no tasks"
+        await pod.run("plan again")
+        assert await listed(pod) == "1. [pending] second"
+
+    replies = [create("first"), *asks_for_the_list(), create("second"), say("ok"), *asks_for_the_list()]
+    played(replies, play, store=RefusingStore(StoreError("full")))
+
+
+def test_a_pod_whose_session_is_taken_keeps_its_list_in_the_branch() -> None:
+    async def play(pod: Pod, system: PodSystem) -> None:
+        old = (await pod.describe()).session_id
+        await pod.run("plan")
+        assert (await pod.describe()).session_id != old
+        assert await listed(pod) == "1. [pending] first"
+
+    store = RefusingStore(HeadConflict("taken"))
+    played([create("first"), say("ok"), *asks_for_the_list()], play, store=store)
+
+
+def test_a_fork_has_the_list_of_its_moment() -> None:
+    async def play(pod: Pod, system: PodSystem) -> None:
+        await pod.run("plan")
+        session = await pod.fork()
+        await pod.run("more")
+        branch = await system.spawn(
+            PodManifest.of(name="b", tools={"builtin": ["tasks"]}),
+            client=ScriptedClient(asks_for_the_list()),
+            resume=session,
+        )
+        assert await listed(branch) == "1. [pending] port"
+        assert await listed(pod) == "1. [pending] port\n2. [pending] test"
+
+    played([create("port"), say("ok"), create("test"), say("ok"), *asks_for_the_list()], play)
+
+
+@pytest.mark.parametrize("compacts", [False, True])
+def test_a_list_outlives_its_process(tmp_path: Path, compacts: bool) -> None:
+    url = f"sqlite:{tmp_path / 'pods.db'}"
+
+    async def first() -> str:
+        replies = [create("port"), say("ok"), *(SUMMARY if compacts else [])]
+        async with PodSystem(url) as system:
+            pod = await system.spawn(MANIFEST, client=ScriptedClient(replies))
+            session = (await pod.run("plan")).session_id
+            if compacts:
+                await pod.compact(retained_tokens=0)
+            return session
+
+    async def second(session: str) -> None:
+        async with PodSystem(url) as system:
+            client = ScriptedClient([create("test"), *asks_for_the_list()])
+            pod = await system.spawn(MANIFEST, client=client, resume=session)
+            assert await listed(pod) == "1. [pending] port\n2. [pending] test"
+
+    asyncio.run(second(asyncio.run(first())))
+
+
+def test_a_list_is_there_again_after_the_pod_has_rested() -> None:
+    async def play(pod: Pod, system: PodSystem) -> None:
+        await pod.run("plan")
+        assert await pod.passivate()
+        assert await listed(pod) == "1. [pending] port"
+        await pod.compact(retained_tokens=0)
+        assert await pod.passivate()
+        assert await listed(pod) == "1. [pending] port"
+
+    played([create("port"), say("ok"), *asks_for_the_list(), *SUMMARY, *asks_for_the_list()], play)
