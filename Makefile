@@ -6,7 +6,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 p
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint types bench bench-peers clean
+.PHONY: demo test lint types bench bench-peers crash clean
 
 # A pod does a task on real files, is killed in the middle of a tool, is resumed, and ends right.
 demo: $(VENV)/.ready
@@ -31,6 +31,10 @@ bench: $(VENV)/.ready
 bench-peers: $(VENV)/.ready
 	-$(BIN)/python -m bench.peers
 	$(BIN)/python -m bench --peers
+
+# Kills, and disks that fail, for each store: what was told must be there.
+crash: $(VENV)/.ready
+	$(BIN)/python -m bench crash
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .hypothesis .coverage

@@ -346,7 +346,7 @@ class PodSystem:
         if pod is not None:
             return _actor(pod).standing
         assert self._store is not None
-        sessions = self._store.sessions(pod=name)
+        sessions = self._store.sessions(pod=name, limit=1)
         if not sessions:
             raise SessionNotFound(f"no pod or session named {name!r}", hint="list the sessions")
         return sessions[0].session_id, sessions[0].head.seq

@@ -19,6 +19,7 @@ _MODULES = {
     "durable": "bench.claims.durable",
     "history": "bench.claims.history",
     "restore": "bench.claims.restore",
+    "sessions": "bench.claims.sessions",
     "memory": "bench.claims.memory",
     "sse": "bench.claims.sse",
     "compaction": "bench.claims.compaction",

@@ -37,7 +37,8 @@ def _opening(report: Report) -> Iterator[str]:
     yield f"**{sum(met)} of {len(met)} targets met.** `python -m bench --peers` measures all of it again."
 
 
-def _table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+def rows_of(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    """The lines of a table."""
     yield "| " + " | ".join(headings) + " |"
     yield "|" + "---|" * len(headings)
     for row in rows:
@@ -48,7 +49,7 @@ def _missed(report: Report) -> Iterator[str]:
     if not report.missed:
         return
     yield "\n## Targets missed\n"
-    yield from _table(
+    yield from rows_of(
         ("claim", "case", "metric", "measured", "target"),
         (
             (
@@ -69,7 +70,7 @@ def _peers(report: Report) -> Iterator[str]:
         return
     yield "\n## Beside the best peer\n"
     yield "The best of the peers in the same run, each at its best settings; the better one is named.\n"
-    yield from _table(
+    yield from rows_of(
         ("claim", "case", "metric", "polypod", "best peer", "", "better"),
         (
             (
@@ -89,7 +90,7 @@ def _peers(report: Report) -> Iterator[str]:
 def _claims(report: Report) -> Iterator[str]:
     for name, rows in groupby(report.rows, key=lambda row: row.claim):
         yield f"\n## {catalogue.claim(name).title}\n"
-        yield from _table(
+        yield from rows_of(
             ("case", "metric", "by", "median", "min .. max", "other clock", "x ours", "target", ""),
             map(_cells, in_order(list(rows))),
         )

@@ -21,6 +21,8 @@ from protocol.wire import decode_entry
 
 #: Entries read at a time.
 _PAGE = 500
+#: Sessions that are named to a person whose beginning of an id fits several.
+_SHOWN = 4
 #: Entries read at a time where the last run's end is looked for.
 _TAIL = 50
 
@@ -51,20 +53,16 @@ class Reading:
 
     def find(self, beginning: str) -> SessionInfo:
         """The one session whose id begins so. Raises SessionNotFound, or UsageError if there are more."""
-        found = (
-            [info for info in self.sessions() if info.session_id.startswith(beginning)] if beginning else []
-        )
-        exact = [info for info in found if info.session_id == beginning]
-        if exact or len(found) == 1:
-            return (exact or found)[0]
+        found = self._store.matching(beginning, _SHOWN + 1) if beginning and self._store is not None else []
+        if found and (len(found) == 1 or found[0].session_id == beginning):
+            return found[0]
         if not found:
             raise SessionNotFound(
                 f"no session {beginning!r} in {self.url}", hint="polypod ps lists the sessions there are"
             )
-        some = ", ".join(info.session_id for info in found[:4])
-        raise click.UsageError(
-            f"{len(found)} sessions begin with {beginning!r}: {some}{'…' * (len(found) > 4)}"
-        )
+        some = ", ".join(info.session_id for info in found[:_SHOWN])
+        many, dots = (f"{_SHOWN} or more", "…") if len(found) > _SHOWN else (str(len(found)), "")
+        raise click.UsageError(f"{many} sessions begin with {beginning!r}: {some}{dots}")
 
     def stored(self, session_id: str, after: int = 0) -> Iterator[StoredEntry]:
         """The entries of a session numbered above ``after``, as they are kept; the chain is not checked."""

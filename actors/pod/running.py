@@ -187,7 +187,7 @@ class RunningActor(TurnActor):
         if self._free and not self._stopping and not self._calls_open():
             while self._free and not self._busy:
                 self._free.popleft()()
-        if self._step is not None or self._committing:
+        if self._step is not None or self._committing or self._commits:
             return
         run = self._run
         if run is None or self._state is not PodState.RUNNING:

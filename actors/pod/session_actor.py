@@ -271,7 +271,7 @@ class SessionActor(AsyncActor):
     @property
     def _busy(self) -> bool:
         """Whether a step or a commit is under way: nothing may touch the history then."""
-        return self._step is not None or self._committing
+        return self._step is not None or self._committing or bool(self._commits)
 
     def _when_free(self, action: Callable[[], None], reply: AsyncFuture[Any]) -> None:
         """Do ``action``, which answers ``reply``, now or between two requests of the run that goes on."""
@@ -427,9 +427,11 @@ class SessionActor(AsyncActor):
         self._advance()
 
     def _commit_next(self) -> None:
-        """Commit what gathered meanwhile."""
-        commits, self._commits = self._commits or (), None
-        for commit in commits:
+        """Commit what gathered meanwhile. While any of it waits the pod is busy: what follows the one may
+        have to come before what the other, which only wants to go on, would begin.
+        """
+        while self._commits and not self._committing:
+            commit, *self._commits = self._commits
             self._commit_by(self._log.commit, commit.then, commit.refused)
 
     def _on_commit_ended(self, message: CommitEnded) -> None:
@@ -438,24 +440,23 @@ class SessionActor(AsyncActor):
         if message.error is not None:
             commits, self._commits = self._commits or (), None
             self._log.roll_back()
-            self._refused(_joined([message.commit, *commits]), message.error)
+            self._refused(self._joined([message.commit, *commits]), message.error)
             return
         self._log.settle()
         message.commit.then()
         self._commit_next()
 
+    def _joined(self, commits: list[Commit]) -> Commit:
+        """Several commits that wait for the same answer, as one."""
+        if len(commits) == 1:
+            return commits[0]
 
-def _joined(commits: list[Commit]) -> Commit:
-    """Several commits that wait for the same answer, as one."""
-    if len(commits) == 1:
-        return commits[0]
+        def then() -> None:
+            self._commits = [*commits, *(self._commits or ())]
+            self._commit_next()
 
-    def then() -> None:
-        for commit in commits:
-            commit.then()
+        def refused(error: BaseException) -> None:
+            for commit in commits:
+                commit.refused(error)
 
-    def refused(error: BaseException) -> None:
-        for commit in commits:
-            commit.refused(error)
-
-    return Commit(then, refused)
+        return Commit(then, refused)

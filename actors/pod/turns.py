@@ -118,6 +118,9 @@ class TurnActor(RememberingActor):
             result = ToolResult.of(call, text, is_error=True)
             self._log.record(ToolResulted, None if run is None else run.run_id, item=result)
 
+    def _close_calls(self) -> None:
+        self._answer_open_calls(self._run)
+
     def _join_pending(self, run: RunState) -> None:
         """Have what was said meanwhile join the history."""
         for pending in run.pending:

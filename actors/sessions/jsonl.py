@@ -12,6 +12,8 @@ from actors.sessions.disk import make_private, store_error
 from actors.sessions.jsonl_claims import Claims
 from actors.sessions.jsonl_commit import JsonLinesCommits
 from actors.sessions.jsonl_files import (
+    FILES,
+    Files,
     file_name,
     read_ends,
     session_of,
@@ -41,17 +43,19 @@ class JsonLinesStore(SessionStore):
 
     What is not for people is in its folder ``.polypod``: who holds which session, and which session
     follows which. ``durability`` is what a commit survives: the end of the process, however it comes,
-    or that of the machine's power.
+    or that of the machine's power; ``files`` is how files are changed.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], durability: Durability = "process") -> None:
+    def __init__(
+        self, folder: str | os.PathLike[str], durability: Durability = "process", *, files: Files = FILES
+    ) -> None:
         self.folder = Path(folder).expanduser().absolute()
         self.url = f"jsonl:{folder}" + ("?durability=power" if durability == "power" else "")
         self._own = self.folder / ".polypod"
         self._drafts = self._own / "drafts"
         self._sync = durability == "power"
         self._lock = WriterLock(self._own / "writers")
-        self._claims = Claims(self._own / "claims", self._lock)
+        self._claims = Claims(self._own / "claims", self._lock, files)
         self._commits = JsonLinesCommits(self.url, self._claims, durability, self._refused)
         self._held: dict[str, Held] = {}
         self._pods: dict[str, str] = {}
@@ -136,6 +140,16 @@ class JsonLinesStore(SessionStore):
                     self._pods[session_id] = info.pod
                     if pod in {None, info.pod}:
                         found.append(info)
+        return found
+
+    def matching(self, beginning: str, limit: int) -> list[SessionInfo]:
+        ids = sorted(session_id for _, session_id in self._changes() if session_id.startswith(beginning))
+        found: list[SessionInfo] = []
+        for session_id in ids:
+            if len(found) >= limit:
+                break
+            with contextlib.suppress(SessionError):  # gone meanwhile, or none: see problems()
+                found.append(self.info(session_id))
         return found
 
     def successors(self, session_id: str) -> list[SessionInfo]:

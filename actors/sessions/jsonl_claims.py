@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 
+from actors.sessions.jsonl_files import FILES, Files, put_all
 from actors.sessions.lock import WriterLock
 from actors.sessions.store import Holder, in_use
 
@@ -35,9 +36,11 @@ class Mark(msgspec.Struct, frozen=True, omit_defaults=True):
 class Claims:
     """The claims of one store. Raises OSError, and SessionInUse where somebody else holds a session."""
 
-    def __init__(self, folder: Path, lock: WriterLock) -> None:
+    def __init__(self, folder: Path, lock: WriterLock, files: Files = FILES) -> None:
         self._folder = folder
         self.lock = lock
+        #: How all files of the store are changed.
+        self.files = files
 
     def take(self, name: str, session_id: str, pod: str, since: float) -> tuple[int, Stamp]:
         """Claim a session (within the lock's gate): the generation, and the stamp of the claim."""
@@ -82,9 +85,9 @@ class Claims:
 
     def _write(self, name: str, mark: Mark) -> Stamp:
         data = msgspec.json.encode(mark).ljust(_WIDTH)
-        descriptor = os.open(self._folder / name, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = self.files.open(self._folder / name, os.O_WRONLY | os.O_CREAT)
         try:
-            os.write(descriptor, data)
+            put_all(self.files, descriptor, data)
             os.ftruncate(descriptor, len(data))
             now = time.time_ns()  # the kernel's own stamps are milliseconds apart
             os.utime(descriptor, ns=(now, now))

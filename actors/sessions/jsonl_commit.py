@@ -60,7 +60,7 @@ class JsonLinesCommits:
         broken = {held: error for held, error in zip(files, outcomes, strict=True) if error is not None}
         for job, descriptor in reversed(written):
             if job.held in broken:
-                job.undo(descriptor)
+                job.undo(self._claims.files, descriptor)
             os.close(descriptor)
         for job, _ in written:
             error = broken.get(job.held)
@@ -69,8 +69,15 @@ class JsonLinesCommits:
     def _synced(self, descriptors: list[int]) -> list[OSError | None]:
         """Sync the files side by side, since the disk takes many syncs together as readily as one."""
         if len(descriptors) == 1:
-            return [_sync(descriptors[0])]
-        return list(self._syncers.map(_sync, descriptors))
+            return [self._sync(descriptors[0])]
+        return list(self._syncers.map(self._sync, descriptors))
+
+    def _sync(self, descriptor: int) -> OSError | None:
+        try:
+            self._claims.files.sync(descriptor)
+        except OSError as error:
+            return error
+        return None
 
     def _perform(self, job: Append) -> int | SessionError | None:
         try:
@@ -84,11 +91,3 @@ class JsonLinesCommits:
             failure = error
         self._failed(job, failure)
         return failure
-
-
-def _sync(descriptor: int) -> OSError | None:
-    try:
-        os.fdatasync(descriptor)
-    except OSError as error:
-        return error
-    return None

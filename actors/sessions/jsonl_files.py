@@ -17,6 +17,40 @@ SUFFIX = ".jsonl"
 _TAIL = 4 << 10
 
 
+class Files:
+    """How the store's files are changed: by the system's own calls. Another may stand in its place, to
+    watch them or to have them fail as a disk does. Raises OSError.
+    """
+
+    def open(self, path: str | Path, flags: int, mode: int = 0o600) -> int:
+        """A descriptor that other programs do not inherit."""
+        return os.open(path, flags | os.O_CLOEXEC, mode)
+
+    def write(self, descriptor: int, data: bytes) -> int:
+        """How many of the bytes were written: one at least."""
+        return os.write(descriptor, data)
+
+    def truncate(self, descriptor: int, size: int) -> None:
+        """Cut a file off."""
+        os.ftruncate(descriptor, size)
+
+    def sync(self, descriptor: int) -> None:
+        """Make what was written durable."""
+        os.fdatasync(descriptor)
+
+    def sync_folder(self, descriptor: int) -> None:
+        """Make the names in a folder durable."""
+        os.fsync(descriptor)
+
+    def link(self, source: Path, target: Path) -> None:
+        """Give a file a second name."""
+        os.link(source, target)
+
+
+#: The system's own.
+FILES = Files()
+
+
 class Ends(NamedTuple):
     """Both ends of a session's file.
 
@@ -44,8 +78,11 @@ def session_of(name: str) -> str | None:
     return unquote(name[: -len(SUFFIX)]) if name.endswith(SUFFIX) and not name.startswith(".") else None
 
 
-def read_ends(path: Path) -> Ends:
-    """Look at both ends of a file. Raises OSError, and StoreError where it is no session's."""
+def read_ends(path: Path, upto: int | None = None) -> Ends:
+    """Look at both ends of a file, or of its first ``upto`` bytes.
+
+    Raises OSError, and StoreError where it is no session's.
+    """
     with path.open("rb") as file:
         line = file.readline()
         header = parse_header(line)
@@ -54,8 +91,9 @@ def read_ends(path: Path) -> Ends:
                 f"cannot use {path}: its first line is no session's header", hint="move it out of the folder"
             )
         status = os.fstat(file.fileno())
-        head, sound = _last_sound(file, len(line), status.st_size)
-    return Ends(header, len(line), head, sound, status.st_size, status.st_ino, status.st_mtime_ns)
+        size = status.st_size if upto is None else min(upto, status.st_size)
+        head, sound = _last_sound(file, len(line), size)
+    return Ends(header, len(line), head, sound, size, status.st_ino, status.st_mtime_ns)
 
 
 def _last_sound(file: BinaryIO, start: int, size: int) -> tuple[Head | None, int]:
@@ -73,28 +111,36 @@ def _last_sound(file: BinaryIO, start: int, size: int) -> tuple[Head | None, int
         span *= 8
 
 
-def write_all(descriptor: int, data: bytes, end: int) -> None:
-    """Add ``data`` to a file that is ``end`` bytes long, or leave it as it was and raise OSError."""
+def write_all(files: Files, descriptor: int, data: bytes, end: int) -> None:
+    """Add ``data`` to a file that is ``end`` bytes long, or raise OSError and leave it as it was, if the
+    disk lets us.
+    """
     try:
-        written = os.write(descriptor, data)
-        while written < len(data):  # most likely the next one says why
-            written += os.write(descriptor, data[written:])
+        put_all(files, descriptor, data)
     except OSError:
-        os.ftruncate(descriptor, end)
+        with contextlib.suppress(OSError):  # the first error says more, and the next append looks again
+            files.truncate(descriptor, end)
         raise
 
 
+def put_all(files: Files, descriptor: int, data: bytes) -> None:
+    """Write ``data`` where the descriptor stands. Raises OSError, with any part of it written."""
+    written = files.write(descriptor, data)
+    while written < len(data):  # most likely the next one says why
+        written += files.write(descriptor, data[written:])
+
+
 @contextlib.contextmanager
-def drafted(draft: Path, data: bytes, *, at: int, sync: bool) -> Iterator[None]:
+def drafted(draft: Path, data: bytes, *, at: int, sync: bool, files: Files = FILES) -> Iterator[None]:
     """Within it there is a file ``draft`` with all of ``data``, changed last ``at`` (nanoseconds); link
     it to its place, which makes it whole there or not at all. Raises OSError.
     """
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    descriptor = files.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     try:
-        write_all(descriptor, data, 0)
+        write_all(files, descriptor, data, 0)
         os.utime(descriptor, ns=(at, at))
         if sync:
-            os.fdatasync(descriptor)
+            files.sync(descriptor)
         yield
     finally:
         os.close(descriptor)
@@ -102,10 +148,17 @@ def drafted(draft: Path, data: bytes, *, at: int, sync: bool) -> Iterator[None]:
             draft.unlink()
 
 
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable."""
+@contextlib.contextmanager
+def opened_folder(folder: Path) -> Iterator[int]:
+    """A descriptor of a folder, which stays good where the folder is moved away. Raises OSError."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        os.fsync(descriptor)
+        yield descriptor
     finally:
         os.close(descriptor)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable. Raises OSError."""
+    with opened_folder(folder) as descriptor:
+        FILES.sync_folder(descriptor)

@@ -10,19 +10,21 @@ from pathlib import Path
 
 from actors.sessions.committer import Job
 from actors.sessions.jsonl_claims import Claims, Stamp
-from actors.sessions.jsonl_files import drafted, read_ends, sync_folder, write_all
+from actors.sessions.jsonl_files import Files, drafted, opened_folder, read_ends, write_all
 from actors.sessions.jsonl_lines import batch_lines, header_line
 from actors.sessions.store import check_follows, in_use
 from protocol.entries import GENESIS, Head, Parent, StoredEntry
 from protocol.errors import HeadConflict, SessionCorrupt, SessionError
 
-_UNKNOWN = -1
-
 
 class Held:
-    """A session that this store may write to: its file, its claim and its durable end."""
+    """A session that this store may write to: its file, its claim and its durable end.
 
-    __slots__ = ("end", "generation", "head", "name", "path", "pod", "session_id", "since", "stamp")
+    ``end`` is the length of what is durable; where the file is not ``clean``, something that was refused
+    may stand behind that, until the next append has cut it off.
+    """
+
+    __slots__ = ("clean", "end", "generation", "head", "name", "path", "pod", "session_id", "since", "stamp")
 
     def __init__(self, session_id: str, path: Path, pod: str) -> None:
         self.session_id = session_id
@@ -33,14 +35,14 @@ class Held:
         self.generation = 1
         self.stamp: Stamp | None = None
         self.head = Head(0, GENESIS)
-        #: The file's length; unknown after an error, until the next append has looked.
-        self.end = _UNKNOWN
+        self.end = 0
+        self.clean = True
 
 
 class Append(Job):
     """Entries to add to a held session."""
 
-    __slots__ = ("after", "at", "batch", "data", "held")
+    __slots__ = ("after", "at", "batch", "begin", "data", "held")
 
     def __init__(self, held: Held, after: Head, batch: Sequence[StoredEntry]) -> None:
         self.held = held
@@ -48,6 +50,7 @@ class Append(Job):
         self.batch = batch
         self.data = batch_lines(batch)
         self.at = time.time_ns()
+        self.begin = 0
         super().__init__(len(self.data))
 
     def perform(self, claims: Claims) -> int | None:
@@ -59,29 +62,30 @@ class Append(Job):
         if claims.stamp(held.name) != held.stamp:
             raise _lost(held, claims)
         check_follows(held.session_id, held.head, self.after, self.batch)
-        descriptor = os.open(held.path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+        descriptor = claims.files.open(held.path, os.O_WRONLY | os.O_APPEND)
         try:
-            _check_end(held, os.fstat(descriptor).st_size)
-            self._write(descriptor)
+            _check_end(held, claims.files, descriptor)
+            self._write(claims.files, descriptor)
         except BaseException:
             os.close(descriptor)
             raise
         return descriptor
 
-    def _write(self, descriptor: int) -> None:
-        held, end = self.held, self.held.end
-        held.end = _UNKNOWN
-        write_all(descriptor, self.data, end)
+    def _write(self, files: Files, descriptor: int) -> None:
+        held = self.held
+        self.begin = held.end
+        held.clean = False
+        write_all(files, descriptor, self.data, held.end)
         os.utime(descriptor, ns=(self.at, self.at))  # the kernel's own stamps are milliseconds apart
         last = self.batch[-1]
-        held.head, held.end = Head(last.seq, last.hash), end + len(self.data)
+        held.head, held.end, held.clean = Head(last.seq, last.hash), held.end + len(self.data), True
 
-    def undo(self, descriptor: int) -> None:
+    def undo(self, files: Files, descriptor: int) -> None:
         """Take back what was written but could not be made durable."""
         held = self.held
-        held.head, held.end = self.after, _UNKNOWN
-        with contextlib.suppress(OSError):
-            os.ftruncate(descriptor, os.fstat(descriptor).st_size - len(self.data))
+        held.head, held.end, held.clean = self.after, self.begin, False
+        with contextlib.suppress(OSError):  # the next append tries again
+            files.truncate(descriptor, self.begin)
 
 
 class Create(Append):
@@ -116,19 +120,36 @@ class Create(Append):
         if self.mark is not None:  # first, since a mark without a session is passed over
             self.mark.parent.mkdir(mode=0o700, exist_ok=True)
             self.mark.touch(mode=0o600)
+        with opened_folder(held.path.parent) as folder:
+            self._link(claims, header + self.data)
+            if self.sync:
+                self._sync_names(claims.files, folder)
+        last = self.batch[-1]
+        held.head, held.end = Head(last.seq, last.hash), len(header) + len(self.data)
+
+    def _link(self, claims: Claims, data: bytes) -> None:
+        """Give the session its name, behind which all of it stands."""
+        held = self.held
         # The draft's sync comes before the gate, since other processes wait there.
-        with drafted(self.draft, header + self.data, at=self.at, sync=self.sync), claims.lock.gate():
+        drawn = drafted(self.draft, data, at=self.at, sync=self.sync, files=claims.files)
+        with drawn, claims.lock.gate():
             if held.path.exists():
                 raise HeadConflict(f"session {held.session_id} exists already")
             if self.claim:
                 _take(held, claims)
-            os.link(self.draft, held.path)
-        if self.sync:
-            sync_folder(held.path.parent)
+            claims.files.link(self.draft, held.path)
+
+    def _sync_names(self, files: Files, folder: int) -> None:
+        """Make the name durable, or take it away: a session that was refused must not be found later."""
+        try:
+            files.sync_folder(folder)
             if self.mark is not None:
-                sync_folder(self.mark.parent)
-        last = self.batch[-1]
-        held.head, held.end = Head(last.seq, last.hash), len(header) + len(self.data)
+                with opened_folder(self.mark.parent) as marks:
+                    files.sync_folder(marks)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.unlink(self.held.name, dir_fd=folder)
+            raise
 
 
 class Release(Append):
@@ -140,8 +161,22 @@ class Release(Append):
         super().__init__(held, held.head, ())
 
     def perform(self, claims: Claims) -> None:
-        if self.held.stamp is not None:
-            claims.release(self.held.name, self.held.stamp)
+        held = self.held
+        if held.stamp is not None:
+            if not held.clean:
+                self._cut_off(claims)
+            claims.release(held.name, held.stamp)
+
+    def _cut_off(self, claims: Claims) -> None:
+        """Leave nothing behind that was refused; what the disk will not let go the next claim cuts off."""
+        held = self.held
+        with contextlib.suppress(OSError, SessionError):
+            descriptor = claims.files.open(held.path, os.O_WRONLY | os.O_APPEND)
+            try:
+                if claims.stamp(held.name) == held.stamp:
+                    _check_end(held, claims.files, descriptor)
+            finally:
+                os.close(descriptor)
 
 
 def claim(held: Held, claims: Claims) -> int:
@@ -165,13 +200,12 @@ def _take(held: Held, claims: Claims) -> None:
     held.generation, held.stamp = claims.take(held.name, held.session_id, held.pod, held.since)
 
 
-def _check_end(held: Held, size: int) -> None:
-    """Raise HeadConflict unless the file ends where we left it; after an error cut it there."""
-    if held.end == _UNKNOWN:
-        ends = read_ends(held.path)
-        if ends.head == held.head:
-            os.truncate(held.path, ends.sound)
-            held.end = size = ends.sound
+def _check_end(held: Held, files: Files, descriptor: int) -> None:
+    """Raise HeadConflict unless the file ends where we left it; what was refused is cut off first."""
+    size = os.fstat(descriptor).st_size
+    if not held.clean and size >= held.end and read_ends(held.path, held.end).head == held.head:
+        files.truncate(descriptor, held.end)
+        size, held.clean = held.end, True
     if size != held.end:
         raise HeadConflict(f"session {held.session_id} was written to by somebody else")
 

@@ -116,6 +116,10 @@ class SQLiteStore(SessionStore):
         with self._reader() as db:
             return sqlite_read.sessions(db, pod, limit)
 
+    def matching(self, beginning: str, limit: int) -> list[SessionInfo]:
+        with self._reader() as db:
+            return sqlite_read.matching(db, beginning, limit)
+
     def successors(self, session_id: str) -> list[SessionInfo]:
         with self._reader() as db:
             return sqlite_read.successors(db, session_id)

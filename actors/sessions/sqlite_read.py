@@ -26,13 +26,13 @@ ON e.id = (SELECT id FROM entries WHERE session = s.id ORDER BY n DESC LIMIT 1)
 _ONE = _INFO + "WHERE s.uuid = ?"
 _ALL = _INFO + "ORDER BY e.id DESC LIMIT ?"
 _OF_POD = _INFO + "WHERE s.pod = ? ORDER BY e.id DESC LIMIT ?"
+# A range of the index, since LIKE takes no index here; no id goes on with the last of all characters.
+_MATCHING = _INFO + "WHERE s.uuid >= ?1 AND s.uuid < ?1 || char(1114111) ORDER BY s.uuid LIMIT ?2"
 _CHILDREN = _INFO + "WHERE s.parent = ? ORDER BY s.id"
 _RECENT = f"""{_INFO}
-WHERE s.id IN (
-    SELECT session FROM (SELECT session, id FROM entries ORDER BY id DESC LIMIT ?)
-    GROUP BY session ORDER BY max(id) DESC LIMIT ?
-)
-ORDER BY e.id DESC
+WHERE s.id IN (SELECT session FROM (SELECT session FROM entries ORDER BY id DESC LIMIT ?1))
+AND (?2 IS NULL OR s.pod = ?2)
+ORDER BY e.id DESC LIMIT ?3
 """  # noqa: S608 - made of our own words
 
 
@@ -71,14 +71,18 @@ def info(db: sqlite3.Connection, session_id: str) -> SessionInfo | None:
 
 def sessions(db: sqlite3.Connection, pod: str | None, limit: int | None) -> list[SessionInfo]:
     """The sessions (of one pod), the last changed one first."""
-    if pod is not None:
-        return _infos(db, _OF_POD, (pod, -1 if limit is None else limit))
     if limit is not None:
         # Most often the last entries tell the last sessions, without a look at all there are.
-        recent = _infos(db, _RECENT, (1000 + 20 * limit, limit))
+        recent = _infos(db, _RECENT, (1000 + 20 * limit, pod, limit))
         if len(recent) == limit:
             return recent
-    return _infos(db, _ALL, (-1 if limit is None else limit,))
+    most = -1 if limit is None else limit
+    return _infos(db, _ALL, (most,)) if pod is None else _infos(db, _OF_POD, (pod, most))
+
+
+def matching(db: sqlite3.Connection, beginning: str, limit: int) -> list[SessionInfo]:
+    """The sessions whose ids begin so, in order of their ids."""
+    return _infos(db, _MATCHING, (beginning, limit))
 
 
 def successors(db: sqlite3.Connection, session_id: str) -> list[SessionInfo]:
@@ -86,7 +90,7 @@ def successors(db: sqlite3.Connection, session_id: str) -> list[SessionInfo]:
     return _infos(db, _CHILDREN, (session_id,))
 
 
-def _infos(db: sqlite3.Connection, query: str, values: tuple[str | int, ...]) -> list[SessionInfo]:
+def _infos(db: sqlite3.Connection, query: str, values: tuple[str | int | None, ...]) -> list[SessionInfo]:
     return list(map(_info, db.execute(query, values).fetchall()))
 
 

@@ -109,6 +109,11 @@ class SessionStore(abc.ABC):
     def sessions(self, *, pod: str | None = None, limit: int | None = None) -> list[SessionInfo]:
         """The sessions (of one pod), the last changed one first, at most ``limit``."""
 
+    def matching(self, beginning: str, limit: int) -> list[SessionInfo]:
+        """At most ``limit`` of the sessions whose ids begin so; one that is called just so comes first."""
+        found = [info for info in self.sessions() if info.session_id.startswith(beginning)]
+        return sorted(found, key=lambda info: info.session_id)[:limit]
+
     @abc.abstractmethod
     def successors(self, session_id: str) -> list[SessionInfo]:
         """The sessions whose parent this one is, oldest first; also where it is there no more."""

@@ -183,6 +183,24 @@ def test_sessions_are_listed_last_changed_first(store):
     assert store.sessions()[0] == store.info("s")
 
 
+def test_sessions_are_found_by_the_beginning_of_their_ids(store):
+    for name in ("ab-2", "ab", "b", "ab-1", "aB"):
+        make(store, name, "x")
+    assert [info.session_id for info in store.matching("ab", 9)] == ["ab", "ab-1", "ab-2"]
+    assert [info.session_id for info in store.matching("ab", 2)] == ["ab", "ab-1"]
+    assert [info.session_id for info in store.matching("b", 9)] == ["b"]
+    assert store.matching("c", 9) == []
+    assert len(store.matching("", 9)) == 5
+
+
+def test_the_sessions_of_a_pod_are_found_among_those_of_others(store):
+    for number in range(30):
+        make(store, f"s{number}", "x", pod="seldom" if number in {3, 9} else "often")
+    assert [info.session_id for info in store.sessions(pod="seldom", limit=1)] == ["s9"]
+    assert [info.session_id for info in store.sessions(pod="seldom", limit=5)] == ["s9", "s3"]
+    assert [info.session_id for info in store.sessions(pod="often", limit=2)] == ["s29", "s28"]
+
+
 def test_successors_are_listed_oldest_first_and_outlive_their_parent(store):
     entries = make(store, "s", "a")
     for name, kind in (("b", "forked_from"), ("a", "compacted_from")):

@@ -3,78 +3,55 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
-import subprocess
-import sys
-import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
 from pathlib import Path
+from typing import Any
 
 import pytest
+from crash_child import LONG, Child, manifest, tools
+from pod_stage import GatedClient
 
-from actors.llm.scripted import ScriptedClient, call, say
+from actors.llm.scripted import Reply, ScriptedClient, call, say
+from actors.pod.handle import Pod
 from actors.sessions.chain import verified
+from actors.sessions.replay import open_calls
 from actors.sessions.store import MemoryStore
 from actors.system import PodSystem
 from actors.tools.base import tool
 from protocol.entries import Head, StoredEntry
 from protocol.errors import HeadConflict, NotPaused, RunFailed, SessionInUse, StoreError
-from protocol.events import Event, RunEnd, SessionForked
-from protocol.items import ToolResult
+from protocol.events import CompactDone, Event, ExtractDone, RunEnd, RunStart, SessionForked
+from protocol.items import AssistantItem, ToolResult
 from protocol.lifecycle import PodState
 from protocol.manifest import PodManifest
+from protocol.wire import decode_entry
 
-CHILD = """
-    import asyncio, pathlib, sys
-    from actors.system import PodSystem
-    from actors.llm.scripted import ScriptedClient, call, say
-    from actors.tools.base import tool
-    from protocol.manifest import PodManifest
 
-    @tool
-    async def append(word: str) -> str:
-        with open(sys.argv[2], "a") as file:
-            file.write(word + "\\n")
-        if word == "hang":
-            print("in the tool", flush=True)
-            await asyncio.Event().wait()
-        return "written"
+def resumed(
+    child: Child,
+    scene: str,
+    replies: list[Reply],
+    play: Callable[[PodSystem, Pod, ScriptedClient], Coroutine[Any, Any, None]],
+) -> None:
+    """Kill the child and play with its pod, restored in this process."""
+    child.kill()
 
-    async def main():
-        client = ScriptedClient([
-            call("append", {"word": "one"}, id="a"),
-            call("append", {"word": "two"}, id="b") + call("append", {"word": "hang"}, id="c"),
-        ])
-        async with PodSystem(f"sqlite:{sys.argv[1]}") as system:
-            pod = await system.spawn(PodManifest.of(name="child"), client=client, tools=[append])
-            print((await pod.describe()).session_id, flush=True)
-            await pod.run("go")
+    async def main() -> None:
+        client = ScriptedClient(replies)
+        async with PodSystem(f"sqlite:{child.store}", memory=child.store.parent / "memory") as system:
+            pod = await system.spawn(
+                manifest(scene), client=client, tools=tools(child.file, hang=False), resume=child.session
+            )
+            await play(system, pod, client)
+            tip = (await pod.describe()).session_id
+            verified(tip, system.store.read(tip))
 
     asyncio.run(main())
-"""
 
 
-class Child:
-    """A process whose pod hangs in its third call."""
-
-    def __init__(self, folder: Path) -> None:
-        self.store, self.file = folder / "pods.db", folder / "words"
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", textwrap.dedent(CHILD), str(self.store), str(self.file)],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert self.process.stdout is not None
-        self.session = self.process.stdout.readline().strip()
-        assert self.process.stdout.readline().strip() == "in the tool"
-
-    def kill(self) -> None:
-        os.kill(self.process.pid, signal.SIGKILL)
-        self.process.wait()
-        assert self.process.stdout is not None
-        self.process.stdout.close()
+def kinds_of(system: PodSystem, session: str) -> list[str]:
+    return [type(decode_entry(entry.body)).__name__ for entry in system.store.read(session)]
 
 
 def test_a_killed_pod_resumes_where_it_was_and_runs_no_tool_twice(tmp_path: Path) -> None:
@@ -104,7 +81,102 @@ def test_a_killed_pod_resumes_where_it_was_and_runs_no_tool_twice(tmp_path: Path
 
     asyncio.run(main())
     assert ran == []
-    assert child.file.read_text().split() == ["one", "two", "hang"]
+    assert child.ran == ["one", "two", "hang"]
+
+
+def test_a_pod_killed_while_its_model_answers_resumes_with_that_request(tmp_path: Path) -> None:
+    child = Child(tmp_path, "stream")
+
+    async def play(system: PodSystem, pod: Pod, client: ScriptedClient) -> None:
+        assert (await pod.describe()).state is PodState.PAUSED
+        assert [item.text for item in await pod.history()] == ["go", "", "written"]
+        result = await pod.resume()
+        assert (result.text, result.outcome) == ("done", "finished")
+        assert len(client.requests) == 1
+        assert [item.text for item in client.requests[0].items] == ["go", "", "written", "done"][:3]
+
+    resumed(child, "stream", [say("done")], play)
+    assert child.ran == ["one"]
+
+
+def test_a_pod_killed_within_a_batch_keeps_what_was_told_and_answers_the_rest_without_running_it(
+    tmp_path: Path,
+) -> None:
+    child = Child(tmp_path, "batch")
+    assert child.ran == ["one", "hang", "three"]
+
+    async def play(system: PodSystem, pod: Pod, client: ScriptedClient) -> None:
+        assert (await pod.describe()).state is PodState.PAUSED
+        assert [item.text for item in await pod.history()] == ["go", "", "written"]
+        assert (await pod.resume()).text == "done"
+        results = [item for item in client.requests[0].items if isinstance(item, ToolResult)]
+        assert [(r.call_id, r.is_error) for r in results] == [
+            ("a", False),
+            ("b", True),
+            ("c", True),
+            ("d", True),
+        ]
+        assert all("outcome unknown" in r.text for r in results[1:])
+
+    resumed(child, "batch", [say("done")], play)
+    assert child.ran == ["one", "hang", "three"]
+
+
+def test_a_pod_killed_within_a_compaction_has_its_old_history_and_compacts_when_it_goes_on(
+    tmp_path: Path,
+) -> None:
+    child = Child(tmp_path, "compaction")
+
+    async def play(system: PodSystem, pod: Pod, client: ScriptedClient) -> None:
+        before = await pod.describe()
+        assert (before.state, before.session_id) == (PodState.PAUSED, child.session)
+        assert kinds_of(system, child.session)[-2:] == ["CompactStart", "PodStarted"]
+        assert len(await pod.history()) == 3
+        result = await pod.resume()
+        assert (result.text, result.outcome) == ("done", "finished")
+        parent = system.store.info(result.session_id).parent
+        assert parent is not None
+        assert (parent.kind, parent.session_id) == ("compacted_from", child.session)
+        assert kinds_of(system, child.session).count("CompactStart") == 2
+        assert kinds_of(system, result.session_id).count("CompactDone") == 1
+
+    replies = [call("write_summary", {"text": "A story was told."}), say("noted"), say("done")]
+    resumed(child, "compaction", replies, play)
+    assert child.ran == ["story"]
+
+
+def test_a_pod_killed_while_its_memory_is_read_has_it_read_after_its_next_run(tmp_path: Path) -> None:
+    child = Child(tmp_path, "memory")
+
+    async def play(system: PodSystem, pod: Pod, client: ScriptedClient) -> None:
+        before = await pod.describe()
+        assert (before.state, before.extract_pointer) == (PodState.IDLE, None)
+        assert kinds_of(system, child.session)[-3:] == ["RunEnd", "ExtractStart", "PodStarted"]
+        assert (await pod.run("more")).text == "next"
+        assert await pod.wait_for_memory_jobs(timeout=10)
+        assert (await pod.describe()).extract_pointer == 4
+        staged = list((tmp_path / "memory" / "staging").iterdir())
+        assert [path.suffix for path in staged] == [".json"]
+
+    found = {"requests": [{"intent": "a story"}]}
+    resumed(child, "memory", [say("next"), call("write_extracted", found), say("noted")], play)
+
+
+def test_a_compaction_of_a_killed_pods_history_answers_its_open_calls_first(tmp_path: Path) -> None:
+    child = Child(tmp_path)
+
+    async def play(system: PodSystem, pod: Pod, client: ScriptedClient) -> None:
+        await pod.compact(10_000)
+        assert not open_calls(
+            [item for item in await pod.history() if isinstance(item, AssistantItem | ToolResult)]
+        )
+        assert (await pod.resume()).text == "done"
+        results = [item for item in client.requests[-1].items if isinstance(item, ToolResult)]
+        assert [r.call_id for r in results] == ["a", "b", "c"]
+        assert "outcome unknown" in results[2].text
+
+    replies = [call("write_summary", {"text": "Words were written."}), say("noted"), say("done")]
+    resumed(child, "tool", replies, play)
 
 
 def test_a_run_on_a_killed_pods_session_starts_anew(tmp_path: Path) -> None:
@@ -279,3 +351,54 @@ def test_a_pod_that_must_not_fork_is_refused() -> None:
             assert (await pod.run("2")).text == "a"
 
     asyncio.run(main())
+
+
+class HeldStore(MemoryStore):
+    """A store that answers an append in which memory was read only when it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.held: list[Future[None]] = []
+
+    def append(self, session_id: str, after: Head, batch: Sequence[StoredEntry]) -> Future[None] | None:
+        super().append(session_id, after, batch)
+        if not any(b'"ExtractDone"' in entry.body for entry in batch):
+            return None
+        self.held.append(Future())
+        return self.held[-1]
+
+
+def test_no_request_is_sent_before_its_input_where_memory_is_kept_beside_a_compaction() -> None:
+    async def main() -> None:
+        store, found = HeldStore(), call("write_extracted", {"requests": [{"intent": "a story"}]})
+        summary = call("write_summary", {"text": "A story was told."})
+        client = GatedClient([say(LONG), found, say("noted"), summary, say("noted"), say("done")])
+        wanted = PodManifest.of(
+            name="p",
+            compact_threshold=800,
+            compact_retained_tokens=100,
+            extract_threshold=100,
+            schedule="manual",
+        )
+        async with PodSystem(store) as system:
+            pod = await system.spawn(wanted, client=client)
+            client.gate.release()
+            await pod.run("tell me a story")
+            await pod.spawn_memory_jobs()
+            with system.subscribe("p", (RunStart, CompactDone, ExtractDone)) as events:
+                run = pod.run("another")  # compacts first, and that waits for the job
+                for _ in range(4):  # the job, whose end is not durable yet, and the summariser
+                    client.gate.release()
+                for _ in range(5):
+                    await client.asked.acquire()
+                for _ in range(20):  # until the compaction, all of whose answers are there, stands behind it
+                    await asyncio.sleep(0)
+                store.held[0].set_result(None)
+                client.gate.release()
+                assert (await run).text == "done"
+                assert [type(event) for event in events.drain()] == [ExtractDone, CompactDone, RunStart]
+            texts = [item.text for item in client.requests[-1].items]
+            assert texts[-1] == "another"
+            assert len(client.requests) == 6
+
+    asyncio.run(asyncio.wait_for(main(), 10))

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
 
 import pytest
-from store_kit import KINDS, add, bodies, done, largest_file, make, small_disk, without_privileges
+from store_kit import KINDS, add, bodies, child_of, done, largest_file, make, small_disk, without_privileges
 
 from actors.sessions.chain import chained, head_of, verified
+from actors.sessions.jsonl import JsonLinesStore
+from actors.sessions.jsonl_files import Files
 from protocol.errors import HeadConflict, SessionNotFound, StoreError
 
 BIG = "x" * 20_000
@@ -166,4 +169,123 @@ def test_a_batch_that_was_refused_can_be_given_again(tmp_path, open_in):
         done(store.append("s", head, batch))
     done(store.append("s", head, batch))
     assert_sound(store, "s", head_of(batch))
+    store.close()
+
+
+def test_a_store_that_was_deleted_is_told_to_all_who_write(tmp_path, open_in):
+    store = open_in(tmp_path / "here")
+    head = head_of(make(store, "s", "a"))
+    shutil.rmtree(tmp_path / "here")
+    for _ in range(2):
+        with pytest.raises(StoreError, match="deleted"):
+            add(store, "s", head, "b")
+        with pytest.raises(StoreError):
+            make(store, "t", "a")
+    store.close()
+
+
+class BrokenFiles(Files):
+    """Files of which some operations fail with EIO, writes after half of the bytes."""
+
+    def __init__(self):
+        self.broken = set()
+
+    def check(self, operation):
+        if operation in self.broken:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    def open(self, path, flags, mode=0o600):
+        self.check("open")
+        return super().open(path, flags, mode)
+
+    def write(self, descriptor, data):
+        if "write" in self.broken and len(data) > 1:
+            return super().write(descriptor, data[: len(data) // 2])
+        self.check("write")
+        return super().write(descriptor, data)
+
+    def truncate(self, descriptor, size):
+        self.check("truncate")
+        super().truncate(descriptor, size)
+
+    def sync(self, descriptor):
+        self.check("sync")
+        super().sync(descriptor)
+
+    def sync_folder(self, descriptor):
+        self.check("sync_folder")
+        super().sync_folder(descriptor)
+
+    def link(self, source, target):
+        self.check("link")
+        super().link(source, target)
+
+
+@pytest.mark.parametrize(
+    ("durability", "broken"),
+    [("process", each) for each in ("open", "write", "write truncate")]
+    + [("power", each) for each in ("open", "write", "write truncate", "sync", "sync truncate")],
+)
+def test_an_append_that_a_failing_disk_refused_is_gone_and_the_next_goes_on(tmp_path, durability, broken):
+    files = BrokenFiles()
+    store = JsonLinesStore(tmp_path, durability, files=files)
+    head = head_of(make(store, "s", "a"))
+    head = add(store, "s", head, BIG)
+    files.broken = set(broken.split())
+    for _ in range(2):
+        with pytest.raises(StoreError, match="Input/output error"):
+            add(store, "s", head, BIG, BIG)
+    assert store.info("s").head == head or "truncate" in broken
+    files.broken = set()
+    head = add(store, "s", head, "b")
+    assert_sound(store, "s", head)
+    store.close()
+    again = JsonLinesStore(tmp_path)
+    assert_sound(again, "s", head)
+    again.close()
+
+
+def test_what_could_not_be_taken_back_is_cut_off_when_the_session_is_let_go(tmp_path):
+    files = BrokenFiles()
+    store = JsonLinesStore(tmp_path, files=files)
+    head = head_of(make(store, "s", "a"))
+    files.broken = {"write", "truncate"}
+    with pytest.raises(StoreError):
+        add(store, "s", head, BIG)
+    assert store.torn("s") > 0
+    files.broken = set()
+    store.release("s")
+    assert_sound(store, "s", head)
+    assert store.holder("s") is None
+    store.close()
+
+
+@pytest.mark.parametrize("broken", ["open", "write", "sync", "link", "sync_folder"])
+def test_a_session_that_a_failing_disk_refused_is_not_found_later(tmp_path, broken):
+    files = BrokenFiles()
+    store = JsonLinesStore(tmp_path, "power", files=files)
+    parent = child_of("s", make(store, "s", "a"), "compacted_from")
+    files.broken = {broken}
+    with pytest.raises(StoreError):
+        make(store, "t", "b", parent=parent)
+    files.broken = set()
+    assert store.successors("s") == []
+    with pytest.raises(SessionNotFound):
+        store.info("t")
+    make(store, "t", "b", parent=parent)
+    assert [info.session_id for info in store.successors("s")] == ["t"]
+    store.close()
+
+
+def test_a_claim_that_cannot_be_written_is_refused_and_taken_when_it_can(tmp_path):
+    files = BrokenFiles()
+    store = JsonLinesStore(tmp_path, files=files)
+    head = head_of(make(store, "s", "a"))
+    store.release("s")
+    files.broken = {"open"}
+    with pytest.raises(StoreError, match="Input/output error"):
+        store.claim("s", "pod")
+    files.broken = set()
+    assert store.claim("s", "pod").generation == 2
+    assert_sound(store, "s", add(store, "s", head, "b"))
     store.close()

@@ -1,0 +1,130 @@
+"""The campaign: rounds for every store and every fault, in several processes at a time."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from bench.crash import faults
+from bench.crash.rounds import LIFE, Round
+from bench.crash.tally import Tally
+from bench.root import ROOT
+
+#: Lives that one process leads, one after the other.
+_LIVES = 5
+_decode: Callable[[bytes], Round] = msgspec.json.Decoder(Round).decode
+
+#: Told of each round as it ends.
+Tell = Callable[[Round], None]
+
+
+class Plan(Struct, frozen=True):
+    """How many rounds of kills each store gets, and how many of each fault; what is done is ``seed``'s."""
+
+    stores: Sequence[str]
+    rounds: int
+    fault_rounds: int
+    faults: Sequence[str] = faults.FAULTS
+    seed: int = 1
+    jobs: int = 2
+
+
+class Finding(Struct, frozen=True):
+    """What is wrong, where to look at it, and the command that does it again."""
+
+    what: list[str]
+    folder: str
+    repeat: str
+
+
+class Outcome(Struct):
+    """What a campaign came to. ``left_out`` says which faults could not be had here."""
+
+    tallies: list[Tally]
+    findings: list[Finding]
+    left_out: list[str]
+
+
+class _Part(Struct, frozen=True):
+    """Some rounds of one kind, for one process."""
+
+    store: str
+    fault: str | None
+    seed: int
+    rounds: int
+
+
+def run(plan: Plan, tell: Tell) -> Outcome:
+    """Carry a plan out; folders of rounds that found something stay."""
+    root = Path(tempfile.mkdtemp(prefix="polypod-crash-"))
+    parts = list(_parts(plan))
+    tallies = {(part.store, part.fault): Tally(part.store, part.fault) for part in parts}
+    findings: list[Finding] = []
+    lock = threading.Lock()
+
+    def done(each: Round) -> None:
+        with lock:
+            tallies[each.store, each.fault].add(each)
+            if each.findings:
+                findings.append(_finding(each, root))
+            tell(each)
+
+    with ThreadPoolExecutor(plan.jobs) as pool:
+        ends = pool.map(lambda part: _run(part, root, done), parts)
+        findings += [failed for failed in list(ends) if failed is not None]
+    if not findings:
+        shutil.rmtree(root)
+    possible = {kind for store in plan.stores for kind in faults.kinds(store)}
+    left_out = [kind for kind in plan.faults if plan.fault_rounds and kind not in possible]
+    return Outcome(list(tallies.values()), findings, left_out)
+
+
+def _parts(plan: Plan) -> Iterator[_Part]:
+    for store in plan.stores:
+        yield from _split(store, None, plan.seed, plan.rounds)
+    for store in plan.stores:
+        for kind in faults.kinds(store):
+            if kind in plan.faults:
+                yield from _split(store, kind, plan.seed, plan.fault_rounds)
+
+
+def _split(store: str, fault: str | None, seed: int, rounds: int) -> Iterator[_Part]:
+    step = _LIVES * LIFE
+    for start in range(0, rounds, step):
+        yield _Part(store, fault, seed + start // LIFE, min(step, rounds - start))
+
+
+def _run(part: _Part, root: Path, done: Tell) -> Finding | None:
+    """Run a part in a process of its own; a finding where that itself fails."""
+    arguments = [part.store, part.fault or "", str(part.seed), str(part.rounds), str(root)]
+    command = [sys.executable, "-m", "bench.crash.rounds", *arguments]
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "0"}
+    with subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            done(_decode(line))
+    if not process.returncode:
+        return None
+    what = [f"the process that leads the rounds ended with code {process.returncode}"]
+    return Finding(what, str(root), " ".join(command))
+
+
+def _finding(each: Round, root: Path) -> Finding:
+    folder = root / f"{each.store}-{each.fault or 'kill'}-{each.life}"
+    counts = (
+        f"--rounds {each.number}"
+        if each.fault is None
+        else f"--rounds 0 --fault {each.fault} --fault-rounds {each.number}"
+    )
+    repeat = f"python -m bench crash --store {each.store} --seed {each.life} {counts}"
+    return Finding(each.findings, str(folder), repeat)

@@ -1,0 +1,118 @@
+"""A user of one pod under test: gives it work without a pause, and tells what comes of each command."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from actors.pod.handle import Pod
+from bench.crash.telling import Alive, Broke, Made, Refused, Returned, Teller
+from protocol.errors import CompactionFailed, NotPaused, NotRunning, StoreError
+from protocol.lifecycle import PodState
+from protocol.results import RunResult
+
+#: What may come too late, as any command may that is given to a run that goes on.
+_TOO_LATE = (NotPaused, NotRunning)
+_COMMANDS = ("run", "fork", "compact", "notify", "steer", "cancel", "pause", "passivate")
+_WEIGHTS = (60, 6, 9, 5, 6, 6, 8, 8)
+
+
+class Driver:
+    """Drives one pod; ``faults`` says whether the store may refuse what is asked."""
+
+    def __init__(self, pod: Pod, chance: random.Random, teller: Teller, *, faults: bool) -> None:
+        self.pod = pod
+        self._chance = chance
+        self._teller = teller
+        self._faults = faults
+
+    async def live(self, until: asyncio.Event) -> None:
+        """Go on with what was interrupted (or leave it), then work until told to stop."""
+        if self._chance.random() < 0.8:
+            await self.go_on()
+        while not until.is_set():
+            (command,) = self._chance.choices(_COMMANDS, _WEIGHTS)
+            await getattr(self, f"_{command}")()
+
+    async def go_on(self) -> RunResult | None:
+        """Resume the run that was interrupted, if one was."""
+        described = await self._attempt("describe", self.pod.describe())
+        if described is None or described.state is not PodState.PAUSED:
+            return None
+        return await self._returned("resume", self.pod.resume())
+
+    async def prove(self) -> None:
+        """After the faults: whatever there was, the pod takes a run, and its result is durable."""
+        result = await self._returned("run", self.pod.run("Are you there?"), must=True)
+        self._teller.tell(Alive(self.pod.name, result is not None))
+
+    async def _run(self) -> None:
+        await self._returned("run", self.pod.run("Give me some numbers."))
+
+    async def _fork(self) -> None:
+        await self._made("fork", self.pod.fork())
+
+    async def _compact(self) -> None:
+        await self._made("compact", self.pod.compact())
+
+    async def _passivate(self) -> None:
+        await self._attempt("passivate", self.pod.passivate())
+
+    async def _notify(self) -> None:
+        await self._attempt("notify", self.pod.notify("By the way: it rains."))
+
+    async def _steer(self) -> None:
+        await self._meanwhile(lambda: self._attempt("steer", self.pod.steer("Only even ones.")))
+
+    async def _cancel(self) -> None:
+        await self._meanwhile(lambda: self._attempt("cancel", self.pod.cancel()))
+
+    async def _pause(self) -> None:
+        await self._meanwhile(lambda: self._attempt("pause", self.pod.pause()))
+
+    async def _meanwhile(self, interfere: Callable[[], Awaitable[Any]]) -> None:
+        """A run, and something that is asked of the pod in the middle of it."""
+        run = asyncio.ensure_future(self._run())
+        await asyncio.sleep(self._chance.uniform(0, 0.01))
+        await interfere()
+        # What was paused may be another run that a notification began, with ours behind it.
+        while not (await asyncio.wait([run], timeout=0.02))[0]:
+            await self.go_on()
+        await self.go_on()
+
+    async def _made(self, command: str, future: Awaitable[str]) -> None:
+        session_id = await self._attempt(command, future)
+        if session_id is not None:
+            self._teller.tell(Made(session_id))
+
+    async def _returned(
+        self, command: str, future: Awaitable[RunResult], *, must: bool = False
+    ) -> RunResult | None:
+        result: RunResult | None = await self._attempt(command, future, must=must)
+        if result is not None:
+            self._teller.tell(Returned(result.session_id, result.run_id, result.outcome))
+        return result
+
+    async def _attempt(self, command: str, future: Awaitable[Any], *, must: bool = False) -> Any:
+        """What a command gives; None where it was refused in a way that is right."""
+        try:
+            return await future
+        except _TOO_LATE:
+            return None
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is judged
+            if self._faults and not must and of_the_store(error):
+                self._teller.tell(Refused(command, str(error)))
+            elif not isinstance(error, CompactionFailed):  # a history may be too short to be folded
+                self._teller.tell(Broke(f"{self.pod.name}: {command}: {type(error).__name__}: {error}"))
+        return None
+
+
+def of_the_store(error: BaseException | None) -> bool:
+    """Whether a typed error of the store is what stands behind an error."""
+    while error is not None:
+        if isinstance(error, StoreError):
+            return True
+        error = error.__cause__
+    return False

@@ -1,0 +1,160 @@
+"""The crash campaign itself: a short one finds nothing, and what is made wrong on purpose is found."""
+
+import asyncio
+import io
+import json
+import random
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from actors.llm.scripted import ScriptedClient, call, say
+from actors.system import PodSystem
+from bench.__main__ import main
+from bench.crash import campaign, faults, tables
+from bench.crash.campaign import Finding, Outcome, Plan
+from bench.crash.examine import Examined, examine
+from bench.crash.player import Toolkit
+from bench.crash.rounds import Aim, Round
+from bench.crash.tally import Tally
+from bench.crash.telling import Doing, Heard, Line, Listener, Made, Returned, Teller, digest
+from bench.crash.worker import Work, manifest, toolkit
+from protocol.wire import encode
+
+
+@pytest.mark.parametrize("store", faults.STORES)
+def test_a_few_rounds_of_kills_and_failing_disks_find_nothing(store: str):
+    told: list[Round] = []
+    fault = "eio" if store.startswith("jsonl") else "cut"
+    plan = Plan((store,), rounds=3, fault_rounds=1, faults=(fault,), seed=11, jobs=1)
+    outcome = campaign.run(plan, told.append)
+    assert outcome.findings == []
+    kills = [each for each in told if each.fault is None]
+    assert [each.killed for each in kills] == [True, True, True]
+    assert all(each.phases for each in kills)
+    assert [each.fault for each in told if each.fault is not None] == [fault]
+    assert sum(each.told for each in told) > 0
+    assert sum(each.examined.restored for each in told) > 0
+
+
+def test_the_same_seed_aims_at_the_same_moments():
+
+    assert [Aim.taken(random.Random(3)) for _ in range(3)] == [Aim.taken(random.Random(3))] * 3
+
+
+@pytest.fixture
+def lived(tmp_path: Path) -> tuple[Work, list[Line]]:
+    """A store in which one run made two calls, and what was told of it."""
+    work = Work("jsonl-process", tmp_path, "r1", "1")
+    (tmp_path / "disk").mkdir()
+    told: list[Line] = []
+
+    async def live() -> None:
+
+        store = faults.open_store(work.store, tmp_path)
+        with toolkit(work, random.Random(1), Teller(None), 0.0) as tools:
+            assert isinstance(tools, Toolkit)
+            client = ScriptedClient(
+                [call("look", {"word": "a"}, id="1") + call("change", {"word": "b"}, id="2"), say("so it is")]
+            )
+            async with PodSystem(store) as system:
+                with system.subscribe() as events:
+                    pod = await system.spawn(manifest(1), client=client, tools=tools.tools())
+                    result = await pod.run("go")
+                    told.append(Returned(result.session_id, result.run_id, result.outcome))
+                    told.extend(
+                        Heard(event.session_id, event.seq, digest(encode(event)))
+                        for event in events.drain()
+                        if event.durable
+                    )
+        store.close()
+
+    asyncio.run(live())
+    return work, told
+
+
+def findings(work: Work, told: list[Line]) -> list[str]:
+    return examine(work, told, run_on=False, torn=False).findings
+
+
+def test_all_that_was_told_is_found_and_the_session_goes_on(lived):
+    work, told = lived
+    found = examine(work, told, run_on=True, torn=False)
+    assert found.findings == []
+    assert (found.told, found.tools, found.calls, found.sessions) == (len(told) - 1, 2, 2, 1)
+    assert (found.restored, found.resumed) == (1, 0)
+
+
+def test_what_was_told_and_is_not_there_is_found(lived):
+    work, told = lived
+    heard = next(line for line in told if isinstance(line, Heard))
+    session = heard.session_id
+    assert "lost: entry 999" in findings(work, [Heard(session, 999, "")])[0]
+    assert "changed: entry" in findings(work, [Heard(session, heard.seq, "other")])[0]
+    assert "lost: the result" in findings(work, [Returned(session, "run", "finished")])[0]
+    assert "lost: session" in findings(work, [Made("nowhere")])[0]
+
+
+@pytest.mark.parametrize(
+    ("line", "finding"),
+    [("1\n", "twice"), ("3\n", "unlogged")],
+    ids=["a call that ran twice", "one unlogged"],
+)
+def test_a_tool_that_ran_once_too_often_is_found(lived, line: str, finding: str):
+    work, told = lived
+    with (work.folder / "calls").open("a") as calls:
+        calls.write(line)
+    assert [each.partition(":")[0] for each in findings(work, told)] == [finding]
+
+
+def test_a_result_without_its_tool_is_found(lived):
+    work, told = lived
+    (work.folder / "calls").write_text("1\n")
+    assert [each.partition(":")[0] for each in findings(work, told)] == ["invented"]
+
+
+def test_damage_and_half_written_batches_are_found(lived):
+    work, told = lived
+    (file,) = (work.folder / "disk" / "store").glob("*.jsonl")
+    whole = file.read_bytes()
+    file.write_bytes(whole + b'{"seq":')
+    assert [each.partition(":")[0] for each in findings(work, told)] == ["torn"]
+    assert examine(work, told, run_on=False, torn=True).findings == []
+    file.write_bytes(whole.replace(b"so it is", b"so it be"))
+    assert findings(work, told)[0].startswith("broken")
+
+
+def test_a_line_that_was_cut_by_a_kill_was_not_told():
+    listener = Listener()
+    lines = encode(Heard("s", 1, "x")) + b"\n" + encode(Doing("tool", 1, "p")) + b"\n" + encode(Made("t"))
+    assert len(listener.feed(lines)) == 2
+    assert listener.heard == [Heard("s", 1, "x")]
+    assert listener.phases == {"tool"}
+    listener.feed(b"\n" + encode(Doing("tool", -1, "p")) + b"\n")
+    assert listener.phases == {"idle"}
+    assert listener.heard[-1] == Made("t")
+
+
+def test_a_finding_is_told_with_where_to_look_and_how_to_do_it_again():
+    tally = Tally("jsonl-power", "eio")
+    found = Examined(findings=["lost: entry 3 of s"])
+    tally.add(Round("jsonl-power", "eio", 5, 2, False, [], 7, 1, 3, 2, 6, 6, found))
+    again = "python -m bench crash --store jsonl-power --seed 5 --rounds 0 --fault eio --fault-rounds 2"
+    outcome = Outcome([tally], [Finding(found.findings, "/folder", again)], ["full"])
+    console = Console(file=io.StringIO(), record=True, width=200)
+    tables.show(outcome, 2.0, console)
+    text = console.export_text()
+    assert "1 rounds in 2 seconds (0.5 a second), 1 findings" in text
+    assert "lost: entry 3 of s" in text
+    assert "/folder" in text
+    assert again in text
+    assert "left out: full" in text
+    assert json.loads(tally.line())["alive"] == 6
+
+
+def test_the_command_prints_what_it_counted_and_ends_with_0(capsys: pytest.CaptureFixture[str]):
+    code = main(["crash", "--rounds", "1", "--fault-rounds", "0", "--store", "sqlite-process", "--json"])
+    (line,) = capsys.readouterr().out.splitlines()
+    tally = json.loads(line)
+    assert (code, tally["rounds"], tally["kills"], tally["findings"]) == (0, 1, 1, [])
