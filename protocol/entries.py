@@ -8,7 +8,7 @@ where the first entry of a session has 32 zero bytes before it.
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from msgspec import Raw, Struct
 
@@ -79,7 +79,7 @@ class StoredEntry(Struct, frozen=True, gc=False):
     body: bytes
 
 
-class Head(NamedTuple):
+class Head(Struct, frozen=True, gc=False):
     """The end of a session: the number and the hash of its last entry."""
 
     seq: int

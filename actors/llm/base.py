@@ -131,16 +131,16 @@ class Assembler:
         kind = type(block)
         if kind is TextChunk or kind is ThinkingChunk:
             self._texts.setdefault(block.index, []).append(block)  # type: ignore[union-attr,arg-type]
+        elif kind is UsageReport:
+            self._usage = block.usage  # type: ignore[union-attr]
+        elif kind is End:
+            self._end = block  # type: ignore[assignment]
         elif isinstance(block, CallChunk):
             self._calls[block.index][1].append(block.text)
         elif isinstance(block, CallStart):
             self._calls[block.index] = (block, [])
         elif isinstance(block, CallEnd):
             self._closed.add(block.index)
-        elif isinstance(block, UsageReport):
-            self._usage = block.usage
-        elif isinstance(block, End):
-            self._end = block
 
     @property
     def usage(self) -> Usage | None:

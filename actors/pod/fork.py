@@ -59,5 +59,5 @@ async def open_branch(
     return Branch(log.head.session_id, parent.at_hash)
 
 
-def _nobody_listens(_: Event) -> None:
+def _nobody_listens(*_: Event) -> None:
     """A branch has no pod yet, so there is nobody to tell."""

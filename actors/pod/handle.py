@@ -62,7 +62,7 @@ class Pod:
         TypeError for a type that has no JSON Schema.
         """
         if output is None:
-            return self._ask(commands.Run.of(content, busy=busy))
+            return self._ask(commands.Run(parts_of(content), busy))
         return self._ask(TypedRun(parts_of(content), busy, schema_for(output), None, output))
 
     def stream(self, content: Content) -> RunStream:

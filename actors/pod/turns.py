@@ -112,7 +112,10 @@ class TurnActor(RememberingActor):
 
     def _answer_open_calls(self, run: RunState | None) -> None:
         """Give every call without a result its deterministic one; nothing is run again."""
-        for call in open_calls(self._head.items):
+        items = self._head.items
+        if not items or type(items[-1]) is UserItem:
+            return
+        for call in open_calls(items):
             never_ran = run is not None and call.id not in run.started_calls
             text = NOT_RUN if never_ran else INTERRUPTED
             result = ToolResult.of(call, text, is_error=True)
@@ -155,7 +158,17 @@ class TurnActor(RememberingActor):
                 return
         run.steps += 1
         if self._hears(TurnStart):
-            self._tell(TurnStart, turn=run.steps)
+            head = self._head
+            self._log.tell(
+                TurnStart(
+                    pod=self._parts.name,
+                    session_id=head.session_id,
+                    seq=head.seq,
+                    at=time.time(),
+                    run_id=run.run_id,
+                    turn=run.steps,
+                )
+            )
         request = self._request(run)
         step = worker.answer(self._parts.client, request, self._tell, self._listened)
         self._do(step, lambda answer, error: self._answered(run, answer, error))
@@ -226,8 +239,8 @@ class TurnActor(RememberingActor):
         run.stop_reason = answer.stop_reason
         self._context.measured(len(self._head.items) - 1, answer.usage)
         self._count(run, answer.usage, cost)
-        if not answer.item.calls and self._hears(TurnEnd):
-            self._tell(TurnEnd, turn=run.steps)
+        if not answer.item.calls:
+            self._tell_turn_end(run)
         self._advance()
 
     def _unanswered(self, run: RunState, error: BaseException) -> None:
@@ -277,7 +290,19 @@ class TurnActor(RememberingActor):
             self._cost = cost if self._cost is None else self._cost + cost
         self._parts.totals.count(usage, cost)
         if self._hears(UsageUpdate):
-            self._tell(UsageUpdate, usage=used, run_usage=run.usage, cost=cost)
+            head = self._head
+            self._log.tell(
+                UsageUpdate(
+                    pod=self._parts.name,
+                    session_id=head.session_id,
+                    seq=head.seq,
+                    at=time.time(),
+                    run_id=run.run_id,
+                    usage=used,
+                    run_usage=run.usage,
+                    cost=cost,
+                )
+            )
 
     def _count_folding(self, spending: Spending) -> None:
         """Count what a compaction's calls took; within a run it is part of what the run took."""
@@ -355,5 +380,20 @@ class TurnActor(RememberingActor):
             return
         if error is not None and not isinstance(error, asyncio.CancelledError):
             run.error, run.ending = error, "failed"
-        self._tell(TurnEnd, turn=run.steps)
+        self._tell_turn_end(run)
         self._advance()
+
+    def _tell_turn_end(self, run: RunState) -> None:
+        if not self._hears(TurnEnd):
+            return
+        head = self._head
+        self._log.tell(
+            TurnEnd(
+                pod=self._parts.name,
+                session_id=head.session_id,
+                seq=head.seq,
+                at=time.time(),
+                run_id=run.run_id,
+                turn=run.steps,
+            )
+        )

@@ -269,22 +269,18 @@ class Bus:
         self._lock = threading.RLock()
         self._closed = False
 
-    def publish(self, event: Event) -> None:
-        """Hand ``event`` to its subscribers' queues; never blocks, never raises."""
+    def publish(self, *events: Event) -> None:
+        """Hand ``events``, in their order, to their subscribers' queues; never blocks, never raises."""
         if self.silent:
             return
-        if self._of_all:
+        for event in events:
             kind = type(event)
             for queue in self._of_all:
                 if kind in queue.kinds:
                     queue.put(event)
-        if self._of_pod:
-            queues = self._of_pod.get(event.pod)
-            if queues is not None:
-                kind = type(event)
-                for queue in queues:
-                    if kind in queue.kinds:
-                        queue.put(event)
+            for queue in self._of_pod.get(event.pod, ()):
+                if kind in queue.kinds:
+                    queue.put(event)
 
     def listens(self, pod: str, kind: type[Event] | None = None) -> bool:
         """Whether anybody would hear what is only told of ``pod`` (or one kind of it): for nobody it

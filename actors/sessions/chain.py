@@ -18,7 +18,7 @@ def link(prev_hash: bytes, body: bytes) -> bytes:
 
 def chained(bodies: Iterable[bytes], *, after: Head | None = None, first_seq: int = 1) -> list[StoredEntry]:
     """Bodies as entries behind ``after``; without it as the first of a session, from ``first_seq`` on."""
-    last, digest = (first_seq - 1, GENESIS) if after is None else after
+    last, digest = (first_seq - 1, GENESIS) if after is None else (after.seq, after.hash)
     entries = []
     for seq, body in enumerate(bodies, last + 1):
         digest = link(digest, body)

@@ -61,9 +61,10 @@ class SessionLog:
     )
 
     def __init__(
-        self, store: SessionStore, pod: str, head: SessionHead, publish: Callable[[Event], None]
+        self, store: SessionStore, pod: str, head: SessionHead, publish: Callable[..., None]
     ) -> None:
         self._store = store
+        #: Called with the events that can be told now, in their order.
         self._publish = publish
         self.pod = pod
         self.head = head
@@ -263,8 +264,7 @@ class SessionLog:
         self._durable, events = self._under_way
         self._under_way = self._before = None
         self._unsaved = ()
-        for event in events:
-            self._publish(event)
+        self._publish(*events)
 
     def branch(self, session_id: str, opening: Raw, reason: str, **carried: Any) -> Future[None] | None:
         """Go on in a new session after the durable head, with the events that the store refused last.

@@ -247,7 +247,7 @@ class MemoryStore(SessionStore):
         self._sessions[session_id] = session
 
     def append(self, session_id: str, after: Head, batch: Sequence[StoredEntry]) -> None:
-        session = self._session(session_id)
+        session = self._sessions.get(session_id) or self._session(session_id)
         if session.claimed is None:
             session.claim("")
         if not batch:

@@ -44,7 +44,7 @@ class Turns:
 def store():
     """Holds a session whose history stands in a few very long entries, as a fork's does."""
     store = MemoryStore()
-    log = SessionLog(store, "p", SessionHead(new_session_id()), lambda _: None)
+    log = SessionLog(store, "p", SessionHead(new_session_id()), lambda *_: None)
     log.open(Raw(encode(MANIFEST)))
     log.create()
     pair = [UserItem((TextPart("q" * 300),)), AssistantItem((TextPart("a" * 300),))]
