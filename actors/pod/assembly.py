@@ -9,6 +9,7 @@ from typing import Any, Literal
 from weakref import WeakValueDictionary
 
 from msgspec import Raw
+from msgspec.structs import astuple
 
 from actors.compaction.policy import Limits
 from actors.llm.base import LLMClient
@@ -17,7 +18,7 @@ from actors.pod.budget import Budget, Totals
 from actors.pod.calls import ToolRunner
 from actors.pod.lasting import LastingMemory
 from actors.pod.models import Models, label
-from actors.pod.parts import PodParts
+from actors.pod.parts import Make, PodParts
 from actors.pod.tasks import TASK_TOOLS, TASKS, TaskDesk, TaskStore
 from actors.runtime.bus import Bus
 from actors.sessions.head import SessionHead, new_session_id
@@ -61,6 +62,10 @@ class Assembly:
         self._opening: tuple[PodManifest, Raw] | None = None
         self._limits: tuple[PodManifest, Limits] | None = None
         self._tools: tuple[PodManifest, tuple[Any, ...], ToolRunner] | None = None
+        #: What the last pod shares with others, also as a tuple; the client and tools that were asked for.
+        self._made: Make | None = None
+        self._shared: tuple[Any, ...] = ()
+        self._asked: tuple[LLMClient | None, tuple[Any, ...]] = (None, ())
         #: Where the tools find the task list of the pod they work for; each belongs to its pod.
         self._desks: WeakValueDictionary[str, TaskDesk] = WeakValueDictionary()
 
@@ -68,28 +73,37 @@ class Assembly:
         self, manifest: PodManifest, name: str, client: LLMClient | None, tools: tuple[Any, ...]
     ) -> PodParts:
         """The parts of one pod. Raises ManifestError, ModelError, BudgetError, ToolDefinitionError."""
-        chosen = self.models.client(manifest.model) if client is None else client
-        price = self._price_of(manifest, client)
-        runner = self._runner(manifest, tools)
+        make = self._make(manifest, client, tools)
         head = SessionHead(new_session_id())
-        return PodParts(
-            name=name,
-            manifest=manifest,
-            model=label(manifest.model) if client is None else _name_of(client),
-            client=chosen,
-            tools=runner,
-            tasks=self._desk(name, head) if runner.keeps_tasks else None,
-            bus=self._bus,
-            log=SessionLog(self._store, name, head, self._publish),
-            store=self._store,
-            opening=self._opened_with(manifest),
-            limits=self._limits_of(manifest),
-            on_conflict=self._on_conflict,
-            memory=self._memory,
-            price=price,
-            totals=self.totals,
-            budget=self._budget_of(manifest, price),
+        return PodParts(  # type: ignore[call-arg]
+            *self._shared,
+            name,
+            SessionLog(self._store, name, head, self._publish),
+            self._budget_of(manifest, make.price),
+            self._desk(name, head) if make.tools.keeps_tasks else None,
         )
+
+    def _make(self, manifest: PodManifest, client: LLMClient | None, tools: tuple[Any, ...]) -> Make:
+        """What the pod shares with others; the last pod's, if that was asked for in the same words."""
+        made = self._made
+        asked = self._asked
+        if made is None or made.manifest is not manifest or asked[0] is not client or asked[1] != tools:
+            made = self._made = Make(
+                manifest=manifest,
+                model=label(manifest.model) if client is None else _name_of(client),
+                client=self.models.client(manifest.model) if client is None else client,
+                tools=self._runner(manifest, tools),
+                bus=self._bus,
+                store=self._store,
+                opening=self._opened_with(manifest),
+                memory=self._memory,
+                price=self._price_of(manifest, client),
+                totals=self.totals,
+                limits=self._limits_of(manifest),
+                on_conflict=self._on_conflict,
+            )
+            self._asked, self._shared = (client, tools), astuple(made)
+        return made
 
     def _runner(self, manifest: PodManifest, tools: tuple[Any, ...]) -> ToolRunner:
         last = self._tools

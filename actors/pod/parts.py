@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
-from msgspec import Raw
+from msgspec import Raw, Struct
 
 from actors.compaction.policy import Limits
 from actors.llm.base import LLMClient
@@ -20,66 +20,33 @@ from protocol.manifest import PodManifest
 from protocol.usage import Usage
 
 
-class PodParts:
-    """Everything a pod works with; most of it is shared with other pods of the same make."""
+class Make(Struct, frozen=True, eq=False):
+    """What pods of one manifest, client and tools share."""
 
-    __slots__ = (
-        "budget",
-        "bus",
-        "client",
-        "limits",
-        "log",
-        "manifest",
-        "memory",
-        "model",
-        "name",
-        "on_conflict",
-        "opening",
-        "price",
-        "store",
-        "tasks",
-        "tools",
-        "totals",
-    )
+    manifest: PodManifest
+    #: What the client's model is called in events.
+    model: str
+    client: LLMClient
+    tools: ToolRunner
+    bus: Bus
+    store: SessionStore
+    #: The manifest as the session's first entry keeps it.
+    opening: Raw
+    #: The folder of what outlives sessions, shared by all pods of the system.
+    memory: LastingMemory
+    #: What a call cost in US dollars, None where nobody knows.
+    price: Callable[[Usage | None], float | None]
+    #: Where the whole system's calls are summed.
+    totals: Totals
+    limits: Limits
+    on_conflict: Literal["fork", "refuse"]
 
-    def __init__(
-        self,
-        *,
-        name: str,
-        manifest: PodManifest,
-        model: str,
-        client: LLMClient,
-        tools: ToolRunner,
-        bus: Bus,
-        log: SessionLog,
-        store: SessionStore,
-        opening: Raw,
-        memory: LastingMemory,
-        price: Callable[[Usage | None], float | None],
-        totals: Totals,
-        budget: Budget | None,
-        limits: Limits,
-        tasks: TaskDesk | None = None,
-        on_conflict: Literal["fork", "refuse"] = "fork",
-    ) -> None:
-        self.name = name
-        self.manifest = manifest
-        self.model = model
-        self.client = client
-        self.tools = tools
-        self.bus = bus
-        self.log = log
-        self.store = store
-        #: The manifest as the session's first entry keeps it.
-        self.opening = opening
-        #: The folder of what outlives sessions, shared by all pods of the system.
-        self.memory = memory
-        #: What a call cost in US dollars, None where nobody knows.
-        self.price = price
-        #: Where the whole system's calls are summed.
-        self.totals = totals
-        self.budget = budget
-        self.limits = limits
-        #: The pod's task list, None where it has no tools for one.
-        self.tasks = tasks
-        self.on_conflict = on_conflict
+
+class PodParts(Make, frozen=True, eq=False):
+    """Everything a pod works with: what it shares, and what is its own."""
+
+    name: str
+    log: SessionLog
+    budget: Budget | None
+    #: The pod's task list, None where it has no tools for one.
+    tasks: TaskDesk | None

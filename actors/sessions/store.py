@@ -62,7 +62,8 @@ class SessionStore(abc.ABC):
     One writer: a session is claimed by ``create``, by ``claim``, or else by the first ``append``, be it
     refused (for no pod, so that ``claim`` may still give it one), and stays claimed until ``release``,
     ``close`` or the end of the process. Appends that wait in futures are carried out in the order in
-    which they were given, each behind the one before.
+    which they were given, each behind the one before. The loop that they were given on may have a part
+    in that: there a future is awaited (``asyncio.wrap_future``); who blocks it calls ``flush`` first.
     """
 
     #: What the store is called in a URL and in messages: ``memory:``, ``sqlite:pods.db``.

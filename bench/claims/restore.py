@@ -14,6 +14,7 @@ import msgspec
 
 from actors.system import PodSystem
 from bench.claim import Claim, at_most
+from bench.filling import filled
 from bench.histories import items
 from bench.measure import Holds, Stopwatch
 from bench.models import Parrot, manifest
@@ -21,14 +22,6 @@ from bench.results import Reading
 from protocol.items import AssistantItem, SystemItem, ToolResult, UserItem
 
 CLAIM = Claim("restore", "restore: 10,000 items from a SQLite file, every hash checked")
-
-
-async def _made(store: str, count: int) -> str:
-    async with PodSystem(store) as system:
-        pod = await system.spawn(manifest(), client=Parrot())
-        for item in items(count):
-            await pod.push_item(item)
-        return (await pod.describe()).session_id
 
 
 async def _restored(store: str, session_id: str, watch: Stopwatch | Holds) -> int:
@@ -50,7 +43,7 @@ def restore(count: int) -> list[Reading]:
     watch, holds = Stopwatch(), Holds()
     with tempfile.TemporaryDirectory(prefix="polypod-bench-") as folder:
         store = f"sqlite:{folder}/pods.db"
-        session_id = asyncio.run(_made(store, count))
+        session_id = filled(store, count)
         assert asyncio.run(_restored(store, session_id, watch)) == count
         asyncio.run(_restored(store, session_id, holds))
     return [watch.each("time to restore", 1), holds.reading()]

@@ -13,7 +13,7 @@ from actors.pod.handle import Pod
 from actors.system import PodSystem
 from bench.claim import Claim
 from bench.claims.http import measured_streams
-from bench.histories import items
+from bench.filling import filled
 from bench.measure import Stopwatch, rss
 from bench.models import Parrot, manifest
 from bench.results import Reading
@@ -90,7 +90,7 @@ async def _on_top_of(length: int, turns: int) -> list[Reading]:
     restoring, turning = Stopwatch(), Stopwatch()
     with tempfile.TemporaryDirectory(prefix="polypod-bench-") as folder:
         store = f"sqlite:{folder}/pods.db"
-        session_id = await _kept(store, length)
+        session_id = filled(store, length)
         async with PodSystem(store) as system:
             with restoring:
                 pod = await system.spawn(manifest(), client=Parrot(), resume=session_id)
@@ -99,14 +99,6 @@ async def _on_top_of(length: int, turns: int) -> list[Reading]:
                 for _ in range(turns):
                     await pod.run("And now?")
     return [turning.each("time of a turn", turns), restoring.each("time to restore an item", length)]
-
-
-async def _kept(store: str, length: int) -> str:
-    async with PodSystem(store) as system:
-        pod = await system.spawn(manifest(), client=Parrot())
-        for item in items(length):
-            await pod.push_item(item)
-        return (await pod.describe()).session_id
 
 
 def _add_history(length: int) -> None:

@@ -86,9 +86,11 @@ def threads(count: int) -> list[Reading]:
 
 
 def _add(case: str, full: int, quick: int, rounds: int) -> None:
-    targets = {"starts": at_least(50e3), "memory each": at_most(4096)}
+    targets = {"memory each": at_most(4096)}
     if full == 100_000:
         targets["memory of the process"] = at_most(500e6)
+    else:  # among 100,000 the rate is that of Python's garbage collector; see SCALING.md
+        targets["starts"] = at_least(50e3)
 
     def add(by: str, measure: Measure, **more: object) -> None:
         CLAIM.case(case, by=by, full=full, quick=quick, rounds=rounds, warm_up=_WARM_UP, **more)(measure)  # type: ignore[arg-type]

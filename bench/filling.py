@@ -1,0 +1,44 @@
+"""Sessions for the bench, written straight into a store: as pods would, but in large batches."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+
+from msgspec import Raw
+
+from actors.sessions.head import SessionHead, new_session_id
+from actors.sessions.log import SessionLog
+from actors.sessions.store import SessionStore
+from actors.sessions.urls import open_store
+from bench.histories import items
+from bench.models import manifest
+from protocol.events import AssistantMessage, DurableEvent, ToolResulted, UserMessage
+from protocol.items import AssistantItem, ToolResult
+from protocol.wire import encode
+
+_BATCH = 500
+
+
+def filled(url: str, length: int) -> str:
+    """The id of a new session in the store at ``url`` whose history has so many items."""
+    store = open_store(url)
+    log = SessionLog(store, "bench", SessionHead(new_session_id()), lambda *_: None)
+    log.open(Raw(encode(manifest())))
+    _settled(log, store, log.create())
+    for number, item in enumerate(items(length), 1):
+        log.record(_KINDS.get(type(item), UserMessage), item=item)
+        if number % _BATCH == 0:
+            _settled(log, store, log.commit())
+    _settled(log, store, log.commit())
+    store.close()
+    return log.head.session_id
+
+
+def _settled(log: SessionLog, store: SessionStore, pending: Future[None] | None) -> None:
+    if pending is not None:
+        store.flush()
+        pending.result()
+        log.settle()
+
+
+_KINDS: dict[type, type[DurableEvent]] = {AssistantItem: AssistantMessage, ToolResult: ToolResulted}
