@@ -261,7 +261,9 @@ class SQLiteStore(SessionStore):
 
     def _forget(self) -> None:
         """Another file stands where ours stood: what is known of ours does not hold there."""
-        self._held.clear()
+        forgotten, self._held = self._held, {}
+        for held in list(forgotten.values()):
+            held.row = None  # what still waits to be written finds no row, though the file be a copy of ours
         self._stale = True
 
     def _row(self, db: sqlite3.Connection, session_id: str) -> sqlite_read.ClaimRow:

@@ -42,7 +42,8 @@ class SQLiteCommits:
     _NAP = 0.002
     #: Bytes of a job that would hold the loop for milliseconds; the writer thread takes it.
     _LARGE = 1 << 20
-    #: Gathered jobs that are committed in one go, before others get the loop: some 3 ms.
+    #: Gathered jobs (unless they are as long as a large one) that are committed in one go, before others
+    #: get the loop: some 3 ms.
     _HANDFUL = 128
 
     def __init__(
@@ -74,9 +75,12 @@ class SQLiteCommits:
     def submit(self, job: Append) -> Future[None] | None:
         """Commit now if that takes no waiting, else soon. Raises SessionError."""
         held = job.held
-        if self._inline and held.queued == held.finished and job.size < self._LARGE:
-            loop = asyncio._get_running_loop()  # noqa: SLF001 - documented for code that asks as often
-            if held.gathered or (loop is not None and loop is self._turn):
+        loop = asyncio._get_running_loop()  # noqa: SLF001 - documented for code that asks as often
+        may_gather = loop is not None and loop is self._turn and job.size < self._LARGE
+        if held.gathered and not may_gather:  # it goes another way, behind those: or their loop has ended
+            self._commit_all_gathered()
+        if self._inline and (held.gathered or held.queued == held.finished) and job.size < self._LARGE:
+            if may_gather:
                 return self._gather(job)
             # The writer thread holds the lock for a moment, which is worth waiting; a merge is not.
             if self._lock.acquire(blocking=not self._checkpointer.merging):
@@ -108,28 +112,42 @@ class SQLiteCommits:
 
     def _end_turn(self) -> None:
         """Commit what was gathered; called by the loop after the turn in which the first job came."""
-        self._commit_gathered(self._HANDFUL)
+        self._commit_gathered()
         if self._gathered and self._turn is not None:
             self._turn.call_soon(self._end_turn)
         else:
             self._turn = None
 
-    def _commit_gathered(self, most: int) -> None:
-        jobs = [self._gathered.popleft() for _ in range(min(most, len(self._gathered)))]
-        if not jobs:
-            return
+    def _commit_all_gathered(self) -> None:
+        while self._gathered:
+            self._commit_gathered()
+
+    def _commit_gathered(self) -> None:
+        """Commit a handful of what was gathered."""
         error: SessionError | sqlite3.Error | None = None
         if acquired := self._lock.acquire(blocking=not self._checkpointer.merging):
-            try:
-                error = self._attempt(jobs)
+            try:  # taken under the lock, since the thread that closes may come at the same time
+                jobs = self._handful()
+                error = self._attempt(jobs) if jobs else None
             finally:
                 self._lock.release()
+        else:
+            jobs = self._handful()
         for job in jobs:
             job.held.gathered -= 1
             if acquired and error is None:
                 job.resolve()
             else:  # the writer thread waits for others, and finds out which job it is that is refused
                 self._queue_gathered(job)
+
+    def _handful(self) -> list[Append]:
+        """Of what was gathered, in its order, what does not hold the loop for long."""
+        jobs: list[Append] = []
+        size = 0
+        while self._gathered and len(jobs) < self._HANDFUL and size < self._LARGE:
+            jobs.append(self._gathered.popleft())
+            size += jobs[-1].size
+        return jobs
 
     def _queue_gathered(self, job: Append) -> None:
         try:
@@ -139,7 +157,7 @@ class SQLiteCommits:
 
     def close(self) -> None:
         """Commit what waits and let go of the file; idempotent."""
-        self._commit_gathered(len(self._gathered))
+        self._commit_all_gathered()
         self._committer.close()
         self._checkpointer.close()
         with self._lock:
@@ -147,7 +165,7 @@ class SQLiteCommits:
 
     def flush(self) -> None:
         """Wait until all that was given is durable."""
-        self._commit_gathered(len(self._gathered))
+        self._commit_all_gathered()
         self._committer.flush()
 
     def _commit(self, jobs: list[Append]) -> None:

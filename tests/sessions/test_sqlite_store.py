@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
 import threading
 from concurrent.futures import Future
@@ -14,7 +15,7 @@ from actors.sessions.chain import chained, head_of, verified
 from actors.sessions.sqlite import SQLiteStore
 from actors.sessions.sqlite_checkpoint import Checkpointer
 from protocol.entries import Head
-from protocol.errors import HeadConflict, SessionCorrupt, StoreError
+from protocol.errors import HeadConflict, SessionCorrupt, SessionError, StoreError
 
 
 @pytest.fixture
@@ -358,6 +359,81 @@ def test_closing_a_store_keeps_what_the_turn_has_gathered(path):
     assert asyncio.run(written()) == [None, None]
     store = SQLiteStore(path)
     assert [info.head.seq for info in store.sessions()] == [2, 2, 2]
+    store.close()
+
+
+def test_a_large_batch_keeps_its_place_behind_what_its_session_wrote_in_the_same_turn(store):
+    first, second = (head_of(make(store, name, "a")) for name in "st")
+
+    def work():
+        given = appended(store, {"s": first, "t": second})
+        after = head_of(chained(bodies("b"), after=second))
+        given["large"] = store.append("t", after, chained(bodies("x" * (1 << 20)), after=after))
+        store._commits._committer.flush()
+        return given
+
+    given = on_a_loop(work)
+    assert given["large"].result(timeout=10) is None
+    assert [entry.seq for entry in store.read("t")] == [1, 2, 3]
+
+
+def test_what_a_loop_had_gathered_when_it_ended_is_kept_before_what_its_session_writes_next(store):
+    heads = {name: head_of(make(store, name, "a")) for name in "st"}
+    given = {}
+    loop = asyncio.new_event_loop()
+    loop.call_soon(lambda: given.update(appended(store, heads)))
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+    loop.close()
+    assert not given["t"].done()
+    after = head_of(chained(bodies("b"), after=heads["t"]))
+    assert store.append("t", after, chained(bodies("c"), after=after)) is None
+    assert given["t"].result(timeout=0) is None
+    assert [entry.body for entry in store.read("t")] == bodies("a", "b", "c")
+
+
+def test_no_more_than_a_large_batch_of_what_one_turn_gathered_is_committed_at_once(store):
+    heads = {name: head_of(make(store, name, "a")) for name in "stuvw"}
+    text = "x" * (600 << 10)
+
+    async def written():
+        given = {n: store.append(n, end, chained(bodies(text), after=end)) for n, end in heads.items()}
+        await asyncio.sleep(0)
+        done = [future.done() for future in given.values() if future is not None]
+        await asyncio.gather(
+            *(asyncio.wrap_future(future) for future in given.values() if future is not None)
+        )
+        return done
+
+    assert asyncio.run(written()) == [True, True, False, False]
+    assert [info.head.seq for info in store.sessions()] == [2] * 5
+
+
+@pytest.mark.parametrize("durability", ["process", "power"])
+def test_what_waits_to_be_written_never_goes_into_a_copy_that_was_put_in_the_place_of_the_file(
+    path, durability
+):
+    store = SQLiteStore(path, durability)
+    heads = {name: head_of(make(store, name, "a")) for name in "stu"}
+    copy = path.with_name("copy.db")
+    with contextlib.closing(sqlite3.connect(path)) as other:
+        other.execute("VACUUM INTO ?", [str(copy)])
+    heads = {name: add(store, name, end, "b") for name, end in heads.items()}
+
+    def work():
+        given = appended(store, {"s": heads["s"]})
+        with store._commits._lock:  # the writer thread comes when all is there
+            given.update(appended(store, {name: heads[name] for name in "tu"}))
+            copy.replace(path)
+            for end in ("-wal", "-shm"):
+                path.with_name(path.name + end).unlink()
+        return given
+
+    given = on_a_loop(work)
+    for name in "tu":
+        with pytest.raises(SessionError):
+            given[name].result(timeout=10)
+        assert verified(name, store.read(name))[-1].seq == 1
     store.close()
 
 
