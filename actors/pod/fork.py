@@ -26,19 +26,20 @@ class Branch(NamedTuple):
 
 
 async def branch_off(parts: PodParts, at: str | None) -> Branch:
-    """Open a session that goes on from the pod's head, or from its entry with hash ``at`` (hex).
+    """Open a session that goes on from the last entry kept, or the pod's entry with hash ``at`` (hex).
 
     Raises UnknownEntry, StoreError; the pod's own session is as it was.
     """
-    head = parts.log.head
-    if at is None or at == head.hash.hex():
-        return await open_branch(parts, head.session_id, head.last, head.items[:], head.pointer)
+    log = parts.log  # what a memory job has just to tell stands at the head already, and may be refused
+    session_id, last = log.durable_session, Head(log.durable_seq, log.durable_hash)
+    if at is None or at == last.hash.hex():
+        return await open_branch(parts, session_id, last, log.durable_items(), log.durable_pointer)
     try:
         wanted = bytes.fromhex(at)
     except ValueError as error:
         raise UnknownEntry(f"not a hash of an entry: {at!r}", hint="give it in hex") from error
-    state, last = await restore(parts.store, head.session_id, wanted)
-    return await open_branch(parts, head.session_id, last, state.items, state.pointer)
+    state, last = await restore(parts.store, session_id, wanted)
+    return await open_branch(parts, session_id, last, state.items, state.pointer)
 
 
 async def open_branch(

@@ -389,7 +389,9 @@ class RunningActor(TurnActor):
             self._alarm = self._mailroom.loop.call_later(left, lambda: self._post(message))
 
     def _stop_clock(self, run: RunState, budget: Budget) -> None:
-        budget.spend_seconds(time.monotonic() - run.started_at)
+        now = time.monotonic()
+        budget.spend_seconds(now - run.started_at)
+        run.started_at = now  # a store that refuses the run's end stops its clock once more
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None

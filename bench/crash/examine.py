@@ -126,7 +126,8 @@ def _untold(logs: dict[str, _Log], told: Iterable[Line], found: Examined) -> Ite
                 yield f"changed: entry {line.seq} of {line.session_id} is not what was told"
         elif isinstance(line, Returned):
             ends = logs[line.session_id].decoded if line.session_id in logs else []
-            if not any(isinstance(end, RunEnd) and end.run_id == line.run_id for end in ends):
+            told_end = (line.run_id, line.outcome)  # a run that was paused has an earlier end as well
+            if not any(isinstance(end, RunEnd) and (end.run_id, end.outcome) == told_end for end in ends):
                 yield f"lost: the result of run {line.run_id} in {line.session_id}"
         elif isinstance(line, Made) and line.session_id not in logs:
             yield f"lost: session {line.session_id} was made and is not there"

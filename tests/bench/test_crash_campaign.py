@@ -96,6 +96,13 @@ def test_what_was_told_and_is_not_there_is_found(lived):
     assert "lost: session" in findings(work, [Made("nowhere")])[0]
 
 
+def test_the_end_of_a_run_that_was_told_is_not_found_in_an_earlier_pause(lived):
+    work, told = lived
+    (returned,) = (line for line in told if isinstance(line, Returned))
+    other = Returned(returned.session_id, returned.run_id, "paused")
+    assert "lost: the result" in findings(work, [other])[0]
+
+
 @pytest.mark.parametrize(
     ("line", "finding"),
     [("1\n", "twice"), ("3\n", "unlogged")],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import time
 import weakref
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
@@ -13,6 +14,7 @@ import pytest
 from pod_stage import PLAIN, GatedClient, Stage, on_stage, texts
 
 from actors.llm.scripted import ScriptedClient, call, say
+from actors.pod.memory import Proposal
 from actors.pod.running import OutOfTime
 from actors.pod.session_actor import StepEnded
 from actors.sessions.chain import chained, verified
@@ -696,7 +698,42 @@ def test_a_pod_can_be_described_while_it_goes_on_in_a_fork_that_is_refused() -> 
     with_gated_store([], play)
 
 
+def test_a_fork_goes_on_from_what_is_kept_and_not_from_what_memory_has_just_to_tell() -> None:
+    async def play(stage: Stage, store: GatedStore) -> None:
+        kept = (await stage.pod.describe()).head
+        forked = stage.pod.fork()
+        stage.pod.ref.tell(Proposal("another session", None, 0, 0))
+        store.shut = True
+        await store.arrival()
+        store.end(StoreError("full"))
+        await store.arrival()
+        store.open()
+        parent = store.info(await forked).parent
+        assert parent is not None
+        assert parent.at_hash == kept
+
+    with_gated_store([], play)
+
+
 # -- the clock -----------------------------------------------------------------------------------
+
+
+def test_a_run_whose_end_the_store_refuses_takes_its_time_once() -> None:
+    async def play(stage: Stage, store: GatedStore) -> None:
+        began = time.monotonic()
+        run = await stage.running("1")
+        await asyncio.sleep(0.05)  # the time that the model takes
+        store.shut = True
+        stage.answer()
+        await store.arrival()
+        store.end(StoreError("full"))
+        store.shut = False
+        with pytest.raises(RunFailed):
+            await run
+        budget = stage.pod.ref.actor_inbox.actor._parts.budget  # type: ignore[attr-defined]
+        assert 0.05 <= budget.seconds <= time.monotonic() - began
+
+    with_gated_store([say("a")], play, manifest=PodManifest.of(name="p", seconds=1000))
 
 
 def test_an_alarm_that_rings_while_a_run_ends_leaves_its_end_alone() -> None:
