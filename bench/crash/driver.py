@@ -104,7 +104,8 @@ class Driver:
         except Exception as error:  # noqa: BLE001 - whatever it is, it is judged
             if self._faults and not must and of_the_store(error):
                 self._teller.tell(Refused(command, str(error)))
-            elif not isinstance(error, CompactionFailed):  # a history may be too short to be folded
+            elif not isinstance(error, CompactionFailed) or of_the_store(error):
+                # A history may be too short to be folded, but only a fault makes the store refuse it.
                 self._teller.tell(Broke(f"{self.pod.name}: {command}: {type(error).__name__}: {error}"))
         return None
 

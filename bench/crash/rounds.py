@@ -108,7 +108,7 @@ def _round(work: Work, seed: int, number: int, told: list[Line]) -> Round:
     work = msgspec.structs.replace(work, seconds=0.12 if work.fault else 0.0)
     # Under a fault every third process is killed as well, in the middle of it.
     aim = Aim.taken(chance) if work.fault is None or chance.random() < 0.33 else None
-    listener, code = _watched(work, aim)
+    listener, code, stuck = _watched(work, aim)
     faults.heal(work.folder)
     told += listener.heard
     killed = code == -signal.SIGKILL
@@ -116,6 +116,8 @@ def _round(work: Work, seed: int, number: int, told: list[Line]) -> Round:
     torn = killed or work.fault == faults.FailingFiles.name
     examined = _examined(work, told, run_on=chance.random() < 0.7, torn=torn)
     examined.findings += [line.what for line in listener.heard if isinstance(line, Broke)]
+    if stuck:
+        examined.findings.append(f"stuck: it told nothing for {_PATIENCE / 2:g} seconds; aimed at {aim}")
     if not killed and code:
         examined.findings.append(f"the process under test ended with code {code}: see {work.folder}/errors")
     proofs = [line for line in listener.heard if isinstance(line, Alive)]
@@ -137,38 +139,45 @@ def _round(work: Work, seed: int, number: int, told: list[Line]) -> Round:
     )
 
 
-def _watched(work: Work, aim: Aim | None) -> tuple[Listener, int]:
-    """What a process told until it was killed, or had ended; and how it ended."""
+def _watched(work: Work, aim: Aim | None) -> tuple[Listener, int, bool]:
+    """What a process told until it was killed, or had ended; how it ended; and whether it was
+    stuck, so that the moment to kill it never came.
+    """
 
     def body(descriptor: int) -> None:
         asyncio.run(work_on(work, Teller(descriptor)))
 
     listener = Listener()
     with _forked(body, work.folder / "errors") as (process, pipe):
-        _listen(listener, pipe, aim)
+        stuck = _listen(listener, pipe, aim)
         if aim is not None:
             os.kill(process, signal.SIGKILL)
         while data := os.read(pipe, 1 << 16):
             listener.feed(data)
         _, status = os.waitpid(process, 0)
-    return listener, os.waitstatus_to_exitcode(status)
+    return listener, os.waitstatus_to_exitcode(status), stuck
 
 
-def _listen(listener: Listener, pipe: int, aim: Aim | None) -> None:
-    """Read until the moment that is aimed at, or the end."""
+def _listen(listener: Listener, pipe: int, aim: Aim | None) -> bool:
+    """Read until the moment that is aimed at, or the end; True where neither came, nor anything else for
+    long.
+    """
     phase, left = (None, 0) if aim is None else (aim.phase, aim.nth)
     deadline = time.monotonic() + (_PATIENCE if aim is None or phase else aim.delay)
+    told_at = time.monotonic()
     while (wait := deadline - time.monotonic()) > 0:
         readable, _, _ = select.select([pipe], [], [], wait)
         data = os.read(pipe, 1 << 16) if readable else b""
         if readable and not data:
-            return
+            return False
+        told_at = time.monotonic() if data else told_at
         for line in listener.feed(data):
             if aim is not None and isinstance(line, Doing) and line.phase == phase and line.by > 0:
                 left -= 1
                 if left == 0:
                     deadline = time.monotonic() + aim.delay
                     phase = None
+    return phase is not None and time.monotonic() - told_at > _PATIENCE / 2
 
 
 def _examined(work: Work, told: list[Line], *, run_on: bool, torn: bool) -> Examined:

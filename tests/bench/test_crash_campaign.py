@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+import os
 import random
 from pathlib import Path
 
@@ -10,16 +11,30 @@ import pytest
 from rich.console import Console
 
 from actors.llm.scripted import ScriptedClient, call, say
+from actors.sessions.store import MemoryStore
 from actors.system import PodSystem
 from bench.__main__ import main
-from bench.crash import campaign, faults, tables
+from bench.crash import campaign, faults, rounds, tables
 from bench.crash.campaign import Finding, Outcome, Plan
+from bench.crash.driver import Driver
 from bench.crash.examine import Examined, examine
-from bench.crash.player import Toolkit
+from bench.crash.player import Player, Toolkit
 from bench.crash.rounds import Aim, Round
 from bench.crash.tally import Tally
-from bench.crash.telling import Doing, Heard, Line, Listener, Made, Returned, Teller, digest
+from bench.crash.telling import (
+    Broke,
+    Doing,
+    Heard,
+    Line,
+    Listener,
+    Made,
+    Refused,
+    Returned,
+    Teller,
+    digest,
+)
 from bench.crash.worker import Work, manifest, toolkit
+from protocol.errors import StoreError
 from protocol.wire import encode
 
 
@@ -141,6 +156,43 @@ def test_a_line_that_was_cut_by_a_kill_was_not_told():
     listener.feed(b"\n" + encode(Doing("tool", -1, "p")) + b"\n")
     assert listener.phases == {"idle"}
     assert listener.heard[-1] == Made("t")
+
+
+def test_a_process_that_falls_silent_before_the_moment_to_kill_it_is_found_to_be_stuck(monkeypatch):
+    monkeypatch.setattr(rounds, "_PATIENCE", 0.1)
+    reading, writing = os.pipe()
+    os.write(writing, encode(Doing("tool", 1, "p")) + b"\n")
+    assert rounds._listen(Listener(), reading, Aim("tool", 2, 0.0)), "the second tool never began"
+    os.write(writing, encode(Doing("tool", 1, "p")) + b"\n")
+    assert not rounds._listen(Listener(), reading, Aim("tool", 1, 0.0))
+    assert not rounds._listen(Listener(), reading, Aim(None, 0, 0.01))
+    os.close(writing)
+    assert not rounds._listen(Listener(), reading, Aim("tool", 1, 0.0)), "it has ended"
+    os.close(reading)
+
+
+def test_a_compaction_that_the_store_refuses_without_a_fault_is_found(tmp_path):
+    class Full(MemoryStore):
+        def create(self, session_id, pod, parent, batch, *, claim=True):
+            if parent is not None:
+                raise StoreError("full")
+            return super().create(session_id, pod, parent, batch, claim=claim)
+
+    async def compacted(*, faults):
+        reading, writing = os.pipe()
+        client = Player("p", "m", random.Random(1), Teller(None), 0.0)
+        async with PodSystem(Full()) as system:
+            pod = await system.spawn(manifest(1), client=client)
+            await pod.run("go")
+            await Driver(pod, random.Random(1), Teller(writing), faults=faults)._compact()
+        os.close(writing)
+        listener = Listener()
+        listener.feed(os.read(reading, 1 << 16))
+        os.close(reading)
+        return [type(line) for line in listener.heard]
+
+    assert asyncio.run(compacted(faults=False)) == [Broke]
+    assert asyncio.run(compacted(faults=True)) == [Refused]
 
 
 def test_a_finding_is_told_with_where_to_look_and_how_to_do_it_again():
