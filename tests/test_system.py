@@ -6,6 +6,7 @@ import asyncio
 import gc
 import sys
 import threading
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -340,3 +341,26 @@ def test_pods_live_on_a_loop_whose_tasks_start_at_once():
         return a + b
 
     assert asyncio.run(play()) == ("three", "again")
+
+
+def test_tools_that_are_equal_today_are_still_each_of_its_own_pod() -> None:
+    @dataclass
+    class Notebook:
+        __name__ = "note"
+        notes: list[str] = field(default_factory=list)
+
+        def __call__(self, text: str) -> str:
+            self.notes.append(text)
+            return "noted"
+
+    books = [Notebook(), Notebook()]
+
+    async def main() -> None:
+        client = ScriptedClient([call("note", {"text": "mine"}, id="1"), say("done")])
+        async with PodSystem() as system:
+            manifest = PodManifest.of(name="p")
+            _, second = [await system.spawn(manifest, client=client, tools=[book]) for book in books]
+            await second.run("go")
+
+    asyncio.run(main())
+    assert [book.notes for book in books] == [[], ["mine"]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
+from types import MethodType
 from typing import Any, Literal
 from weakref import WeakValueDictionary
 
@@ -87,7 +88,12 @@ class Assembly:
         """What the pod shares with others; the last pod's, if that was asked for in the same words."""
         made = self._made
         asked = self._asked
-        if made is None or made.manifest is not manifest or asked[0] is not client or asked[1] != tools:
+        if (
+            made is None
+            or made.manifest is not manifest
+            or asked[0] is not client
+            or not _same(asked[1], tools)
+        ):
             made = self._made = Make(
                 manifest=manifest,
                 model=label(manifest.model) if client is None else _name_of(client),
@@ -107,7 +113,7 @@ class Assembly:
 
     def _runner(self, manifest: PodManifest, tools: tuple[Any, ...]) -> ToolRunner:
         last = self._tools
-        if last is None or last[0] is not manifest or last[1] != tools:
+        if last is None or last[0] is not manifest or not _same(last[1], tools):
             chosen: Iterable[Any] = (*_builtin(manifest.tools.builtin), *tools)
             toolbox = Toolbox(chosen, output_cap=manifest.tools.output_cap, keep_in=self._outputs)
             extras = {TASKS: self._task_list, MEMORY: self._memory.search}
@@ -153,6 +159,19 @@ class Assembly:
         if self._opening is None or self._opening[0] is not manifest:
             self._opening = (manifest, Raw(encode(manifest)))
         return self._opening[1]
+
+
+def _same(tools: tuple[Any, ...], others: tuple[Any, ...]) -> bool:
+    """Whether these are the same tools, and not only such as compare equal while they hold the same. A
+    method is another object each time that it is asked for.
+    """
+    return tools is others or (
+        len(tools) == len(others)
+        and all(
+            one is other or (isinstance(one, MethodType) and one == other)
+            for one, other in zip(tools, others, strict=True)
+        )
+    )
 
 
 def _name_of(client: LLMClient) -> str:

@@ -72,7 +72,9 @@ class Committer(Generic[J]):
         self._given = self._finished = 0
 
     def put(self, job: J) -> Future[None]:
-        """Commit ``job`` soon; its future. Raises StoreError where the disk has fallen behind."""
+        """Commit ``job`` soon; its future. Raises StoreError where the disk has fallen behind, or the
+        process can have no more threads.
+        """
         waiting = self._given - self._finished
         if waiting > self._limit:
             raise StoreError(
@@ -80,13 +82,23 @@ class Committer(Generic[J]):
                 hint="try again later, or put the store on a faster disk",
             )
         if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name=f"commit {self._name}", daemon=True)
-            self._thread.start()
+            self._thread = self._started()
         self._given += job.size
         if job.future is None:
             job.future = Future()
         self._jobs.put(job)
         return job.future
+
+    def _started(self) -> threading.Thread:
+        thread = threading.Thread(target=self._run, name=f"commit {self._name}", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:
+            raise StoreError(
+                f"cannot write {self._name}: no thread to write with ({error})",
+                hint="end other threads or processes, or raise the limit on them",
+            ) from error
+        return thread
 
     def flush(self) -> None:
         """Wait until all that was put is done with; from any thread."""

@@ -39,11 +39,15 @@ class Checkpointer:
         self._unmerged += size
         if self._unmerged < self.START:
             return
-        self._unmerged = 0
         if self._thread is None:
             name = f"checkpoint {self._file.path}"
-            self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._run, name=name, daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # the process can have no more threads: tried again with the next commit
+                return
+            self._thread = thread
+        self._unmerged = 0
         self._due.set()
 
     def close(self) -> None:

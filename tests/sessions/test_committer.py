@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 
 import pytest
 
 from actors.sessions.committer import Committer, Job
+from actors.sessions.sqlite_checkpoint import Checkpointer
+from actors.sessions.sqlite_file import SQLiteFile
 from protocol.errors import StoreError
 
 
@@ -54,6 +57,38 @@ def test_a_disk_that_falls_behind_is_told_and_taken_up_again(gate):
     committer.flush()
     committer.put(Job(1)).result(timeout=5)
     committer.close()
+
+
+@contextlib.contextmanager
+def no_thread_to_be_had():
+    """No thread of this process can start within: each would want more room than there are addresses."""
+    before = threading.stack_size(1 << 62)
+    try:
+        yield
+    finally:
+        threading.stack_size(before)
+
+
+def test_where_no_thread_can_start_nothing_is_taken_until_one_can(gate):
+    committer = Committer("pods.db", gate)
+    with no_thread_to_be_had(), pytest.raises(StoreError, match=r"pods.db.*thread"):
+        committer.put(Job(1))
+    committer.close()
+    gate.let.release()
+    assert committer.put(Job(1)).result(timeout=5) is None
+    committer.close()
+
+
+def test_a_log_that_no_thread_can_merge_grows_until_one_can(tmp_path):
+    file = SQLiteFile(tmp_path / "pods.db")
+    file.connect(synchronous="OFF", patience=0).close()
+    checkpointer = Checkpointer(file, threading.Lock())
+    with no_thread_to_be_had():
+        checkpointer.grown(Checkpointer.START)
+    checkpointer.close()
+    checkpointer.grown(1)
+    assert checkpointer._thread is not None
+    checkpointer.close()
 
 
 def test_a_group_is_never_longer_than_its_bound(gate):
