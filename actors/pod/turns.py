@@ -239,7 +239,9 @@ class TurnActor(RememberingActor):
         run.stop_reason = answer.stop_reason
         self._context.measured(len(self._head.items) - 1, answer.usage)
         self._count(run, answer.usage, cost)
-        if not answer.item.calls:
+        if answer.item.calls:
+            run.started_calls = frozenset()  # ids are unique within an answer, not within a run
+        else:
             self._tell_turn_end(run)
         self._advance()
 
@@ -327,7 +329,7 @@ class TurnActor(RememberingActor):
         self._do(step, lambda _, error: self._batch_ended(run, error))
 
     def _starting(self, run: RunState) -> Callable[[ToolCall], None]:
-        started = run.started_calls = set()  # ids are unique within an answer, not within a run
+        started = run.started_calls = set()
 
         def starting(call: ToolCall) -> None:
             started.add(call.id)

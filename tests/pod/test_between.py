@@ -17,6 +17,7 @@ from actors.llm.scripted import ScriptedClient, call, say
 from actors.pod.memory import Proposal
 from actors.pod.running import OutOfTime
 from actors.pod.session_actor import StepEnded
+from actors.pod.turns import NOT_RUN
 from actors.sessions.chain import chained, verified
 from actors.sessions.replay import replay
 from actors.sessions.store import MemoryStore
@@ -713,6 +714,28 @@ def test_a_fork_goes_on_from_what_is_kept_and_not_from_what_memory_has_just_to_t
         assert parent.at_hash == kept
 
     with_gated_store([], play)
+
+
+def test_a_call_that_was_cancelled_before_it_began_is_not_taken_for_an_earlier_one_of_its_id() -> None:
+    @tool
+    async def look() -> str:
+        return "seen"
+
+    async def play(stage: Stage, store: GatedStore) -> None:
+        run = await stage.running("1")
+        stage.answer()
+        await stage.client.asked.acquire()
+        store.shut = True
+        stage.answer()
+        await store.arrival()
+        cancelled = stage.pod.cancel()
+        await stage.pod.describe()
+        store.open()
+        assert (await run).outcome == "cancelled"
+        await cancelled
+        assert texts((await stage.pod.history())[-3:]) == ["seen", "", NOT_RUN]
+
+    with_gated_store([call("look", {}, id="1"), call("look", {}, id="1")], play, tools=[look])
 
 
 # -- the clock -----------------------------------------------------------------------------------
