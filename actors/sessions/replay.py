@@ -29,7 +29,8 @@ class Replayed:
     """What a log says, folded entry by entry.
 
     ``calls`` are the model calls still in this history, as (items in the request, usage); ``usage``
-    and ``cost`` sum over all calls in the log, and are None where there was none. ``open_run`` is the id of a run without an end.
+    and ``cost`` sum over all calls in the log, and are None where there was none.
+    ``open_run`` is the id of a run without an end.
     """
 
     def __init__(self) -> None:
