@@ -85,6 +85,8 @@ class _Desk:
 
     def mark_read_required(self, path: str) -> str:
         """Have the text of a file at hand after the compaction."""
+        if any(file.path == path for file in self.files):
+            return f"{path} will be at hand already"
         text = self._ctx.path(path).read_text(encoding="utf-8", errors="replace")
         needed = text_tokens(text)
         if needed > self._left:
@@ -95,6 +97,7 @@ class _Desk:
 
     async def add_reference(self, path: str, why: str = "") -> str:
         """Name a place that may have to be looked at again, and why."""
+        self.references = [each for each in self.references if each.path != path]
         self.references.append(Reference(path, why))
         return "noted"
 
