@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from protocol.errors import CompactionFailed, ModelError, RunFailed
 from protocol.events import CompactDone, CompactFailed, CompactStart, Event, SystemMessage
 from protocol.items import AssistantItem, SystemItem, UserItem
 from protocol.manifest import PodManifest
+from protocol.scope import Scope
 
 SUMMARY = [call("write_summary", {"text": "what was"}), say("done")]
 OVERFLOW = ModelError("too long", kind="context_overflow")
@@ -262,3 +264,17 @@ def test_a_session_compacted_in_mid_run_and_killed_restores_as_that_run_paused()
             assert replay(cut).open_run is not None
 
     asyncio.run(main())
+
+
+def test_a_file_that_a_summariser_marks_twice_is_at_hand_once(tmp_path: Path) -> None:
+    (tmp_path / "plan.txt").write_text("the whole plan")
+
+    async def play(pod: Any, events: Any, client: Any, system: Any) -> None:
+        await pod.run("1")
+        await pod.compact(retained_tokens=0)
+        required = [item.text for item in await pod.history() if item.text.startswith("[Required file]")]
+        assert required == ["[Required file] plan.txt\nthe whole plan"]
+
+    mark = call("mark_read_required", {"path": "plan.txt"})
+    scope = Scope.writable(str(tmp_path))
+    played([say("a"), mark, mark, *SUMMARY], play, pwd=str(tmp_path), scope=scope)
