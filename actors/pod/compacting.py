@@ -163,6 +163,7 @@ class CompactingActor(SessionActor):
             spending=Spending(self._parts),
             density=self._density,
             without_model=policy.without_model(reason, self._guard),
+            mid_run=self._head.open_run is not None,
         )
         self._do(
             self._fold_when_ready(folding),
