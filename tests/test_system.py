@@ -340,3 +340,21 @@ def test_pods_live_on_a_loop_whose_tasks_start_at_once():
         return a + b
 
     assert asyncio.run(play()) == ("three", "again")
+
+
+@pytest.mark.parametrize("url", ["sqlite:{}/pods.db", "jsonl:{}"])
+def test_memory_is_kept_beside_the_sessions_unless_told(tmp_path, url):
+    found = call(
+        "write_extracted",
+        {"decisions": [], "discussions": [], "attempts": [], "requests": [{"intent": "x", "summary": "y"}]},
+    )
+
+    async def play():
+        async with PodSystem(url.format(tmp_path)) as system:
+            wanted = PodManifest.of(name="a", extract_threshold=1)
+            pod = await system.spawn(wanted, client=ScriptedClient([say("a"), found, say("done")]))
+            await pod.run("remember this")
+            assert await pod.wait_for_memory_jobs(timeout=10)
+
+    asyncio.run(play())
+    assert [path.suffix for path in (tmp_path / "memory" / "staging").iterdir()] == [".json"]
