@@ -39,13 +39,17 @@ def read_text(path: Path) -> str | None:
     """
     try:
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
-            return file.read().decode("utf-8", "replace")
+            data = file.read()
     except FileNotFoundError:
         return None
     except OSError as error:
         if error.errno == errno.ELOOP and path.is_symlink():
             return None
         raise
+    try:
+        return data.decode()
+    except UnicodeDecodeError:  # another editor's; so nothing of it is lost when it is written again
+        return data.decode("latin-1")
 
 
 def is_text(name: str) -> bool:

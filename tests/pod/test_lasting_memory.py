@@ -179,6 +179,15 @@ def test_a_staged_file_that_another_takes_away_this_moment_is_not_waited_for(
     assert [file.path for file in waiting(memory.staging)] == [second]
 
 
+def test_what_people_wrote_in_another_encoding_is_not_lost(memory: LastingMemory) -> None:
+    note = memory.folder / "decisions" / "use-tabs.md"
+    note.parent.mkdir(parents=True)
+    note.write_bytes("- für Größen".encode("latin-1"))
+    put(memory, "Use tabs")
+    assert consolidated(memory) == 1
+    assert "- für Größen" in all_notes(memory)["decisions/use-tabs.md"]
+
+
 def test_a_note_takes_the_place_of_a_link_and_tells_nothing_of_where_that_led(memory: LastingMemory) -> None:
     outside = memory.folder.parent / "outside.md"
     outside.parent.mkdir(exist_ok=True)
