@@ -48,7 +48,8 @@ class PodSystem:
     says what a pod does that finds its session taken while it holds unsaved entries: ``fork`` or
     ``refuse``. ``outputs`` is the folder where tool output too long for a model is kept whole (by
     default one of the user's in the system's folder for temporary files), ``memory``
-    the one for what pods keep of their histories (the same default: name one that lasts). ``prices``
+    the one for what pods keep of their histories (by default ``memory`` beside the sessions' files, or
+    where there are none one like that of ``outputs``). ``prices``
     is a TOML file with prices of models, over those that polypod knows. ``passivate_after`` is the number
     of seconds after which an idle or paused pod leaves its history to the store, until a message needs it;
     None is never.
@@ -65,7 +66,7 @@ class PodSystem:
         passivate_after: float | None = None,
     ) -> None:
         self._prices = prices if isinstance(prices, Prices) else _prices(prices)
-        self._memory = _folder("memory") if memory is None else Path(memory)
+        self._memory = None if memory is None else Path(memory)
         self._outputs = _folder("outputs") if outputs is None else Path(outputs)
         self._store_given = store
         if on_conflict not in {"fork", "refuse"}:
@@ -115,8 +116,9 @@ class PodSystem:
             raise SystemNotRunning("a PodSystem can be entered once", hint="make a new one")
         given = self._store_given
         self._store = open_store(given) if isinstance(given, str) else given
+        memory = self._memory or _memory_of(self._store)
         self._assembly = Assembly(
-            self._store, self._bus, self._outputs, self.on_conflict, self._prices, LastingMemory(self._memory)
+            self._store, self._bus, self._outputs, self.on_conflict, self._prices, LastingMemory(memory)
         )
         if self.passivate_after is not None:
             self._sweep = Sweep(self.passivate_after, mailroom.loop)
@@ -409,6 +411,11 @@ def _actor(pod: Pod) -> PodActor:
 
 def _prices(path: str | Path | None) -> Prices:
     return standard_prices() if path is None else load_prices(path)
+
+
+def _memory_of(store: SessionStore) -> Path:
+    """Memory lasts as long as the sessions that it was taken from."""
+    return _folder("memory") if store.folder is None else store.folder / "memory"
 
 
 def _folder(name: str) -> Path:

@@ -364,3 +364,21 @@ def test_tools_that_are_equal_today_are_still_each_of_its_own_pod() -> None:
 
     asyncio.run(main())
     assert [book.notes for book in books] == [[], ["mine"]]
+
+
+@pytest.mark.parametrize("url", ["sqlite:{}/pods.db", "jsonl:{}"])
+def test_memory_is_kept_beside_the_sessions_unless_told(tmp_path, url):
+    found = call(
+        "write_extracted",
+        {"decisions": [], "discussions": [], "attempts": [], "requests": [{"intent": "x", "summary": "y"}]},
+    )
+
+    async def play():
+        async with PodSystem(url.format(tmp_path)) as system:
+            wanted = PodManifest.of(name="a", extract_threshold=1)
+            pod = await system.spawn(wanted, client=ScriptedClient([say("a"), found, say("done")]))
+            await pod.run("remember this")
+            assert await pod.wait_for_memory_jobs(timeout=10)
+
+    asyncio.run(play())
+    assert [path.suffix for path in (tmp_path / "memory" / "staging").iterdir()] == [".json"]

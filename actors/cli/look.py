@@ -18,6 +18,7 @@ from actors.sessions.replay import Replayed, replay
 from actors.sessions.store import Holder, SessionInfo
 from protocol.items import AssistantItem
 from protocol.manifest import PodManifest
+from protocol.usage import Usage
 from protocol.wire import decode_entry
 
 #: Sessions that ``ps`` lists for a person who does not ask for all.
@@ -97,7 +98,7 @@ def show(session: str, store: str | None, as_json: bool) -> None:
         manifest = reading.manifest(info.session_id)
     facts = {**_facts(info), "last_run": last, "holder": holder}
     if as_json:
-        used = {"usage": state.usage, "cost": state.cost, "items": len(state.items)}
+        used = {"usage": state.usage or Usage(), "cost": state.cost, "items": len(state.items)}
         put_json({**facts, **used, "manifest": manifest, "answer": _answer(state)})
         return
     terminal = Terminal()
@@ -120,7 +121,7 @@ def _rows(info: SessionInfo, manifest: PodManifest, state: Replayed) -> dict[str
         "created": time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(info.created_at)),
         "changed": ago(info.updated_at, time.time()),
         "holds": f"{info.head.seq:,} entries, {count(len(state.items), 'item')}",
-        "used": tokens(state.usage) + ("" if state.cost is None else f", ${state.cost:.4f}"),
+        "used": tokens(state.usage or Usage()) + ("" if state.cost is None else f", ${state.cost:.4f}"),
     }
 
 

@@ -49,7 +49,7 @@ class JsonLinesStore(SessionStore):
     def __init__(
         self, folder: str | os.PathLike[str], durability: Durability = "process", *, files: Files = FILES
     ) -> None:
-        self.folder = Path(folder).expanduser().absolute()
+        self.folder: Path = Path(folder).expanduser().absolute()
         self.url = f"jsonl:{folder}" + ("?durability=power" if durability == "power" else "")
         self._own = self.folder / ".polypod"
         self._drafts = self._own / "drafts"

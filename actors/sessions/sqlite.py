@@ -52,6 +52,7 @@ class SQLiteStore(SessionStore):
 
     def __init__(self, path: str | os.PathLike[str], durability: Durability = "process") -> None:
         self.path = Path(path).expanduser().absolute()
+        self.folder = self.path.parent
         self.url = f"sqlite:{path}" + ("?durability=power" if durability == "power" else "")
         self._file = SQLiteFile(self.path)
         self._lock = WriterLock(self.path.with_name(self.path.name + ".writers"))

@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Literal
 
 from msgspec import Struct
@@ -68,6 +69,8 @@ class SessionStore(abc.ABC):
 
     #: What the store is called in a URL and in messages: ``memory:``, ``sqlite:pods.db``.
     url: str
+    #: The folder of its files, where it has any: what belongs to its sessions is kept there too.
+    folder: Path | None = None
 
     @abc.abstractmethod
     def create(

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from actors.llm.scripted import ScriptedClient, say
+from actors.llm.scripted import Reply, ScriptedClient, say
 from actors.pod.budget import Budget
 from actors.system import PodSystem
 from protocol.errors import BudgetError, ModelError
 from protocol.events import AssistantMessage, BudgetExceeded, UsageUpdate
+from protocol.items import AssistantItem
 from protocol.manifest import BudgetSection, PodManifest
 from protocol.usage import Usage
 
@@ -112,3 +113,30 @@ def test_a_request_refused_for_its_length_is_given_back_and_another_failure_stay
     assert (budget.tokens, budget.incomplete) == (0, False)
     budget.settle_failed(budget.reserve(60, 0.0), ModelError("gone", kind="connection"))
     assert (budget.tokens, budget.incomplete) == (60, True)
+
+
+@pytest.mark.parametrize(
+    ("replies", "used"),
+    [
+        (
+            [say("a", input_tokens=10, output_tokens=1), say("b", input_tokens=20, output_tokens=2)],
+            Usage(30, 3),
+        ),
+        ([say("a", input_tokens=10, output_tokens=1), say("b")], Usage(10, 1, incomplete=True)),
+        ([say("a"), say("b", input_tokens=10, output_tokens=1)], Usage(10, 1, incomplete=True)),
+        ([say("a"), say("b")], Usage()),
+    ],
+)
+def test_a_resumed_session_knows_as_much_of_its_usage_as_before(replies: list[Reply], used: Usage) -> None:
+    async def main() -> None:
+        async with PodSystem() as system:
+            pod = await system.spawn(PodManifest.of(name="p"), client=ScriptedClient(replies))
+            await pod.push_item(AssistantItem.of("pushed, so it took nothing"))
+            await pod.run("1")
+            session = (await pod.run("2")).session_id
+            assert (await pod.describe()).usage == used
+            await pod.stop()
+            again = await system.spawn(PodManifest.of(name="q"), client=ScriptedClient([]), resume=session)
+            assert (await again.describe()).usage == used
+
+    asyncio.run(main())
