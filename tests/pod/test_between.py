@@ -451,7 +451,8 @@ def test_stop_answers_all_that_waits_behind_a_commit() -> None:
         first = stage.pod.push_item(UserItem.of("1"))
         await store.arrival()
         waiting = [stage.pod.push_item(UserItem.of("2")), stage.pod.fork(), stage.pod.compact()]
-        waiting += [stage.pod.run("3"), stage.pod.notify("4"), stage.pod.try_pre_run_compact()]
+        waiting += [stage.pod.run("3"), stage.pod.notify("4")]
+        tried = stage.pod.try_pre_run_compact()
         stopped = [stage.pod.stop(), stage.pod.stop()]
         late = stage.pod.describe()
         await asyncio.sleep(0)
@@ -461,6 +462,7 @@ def test_stop_answers_all_that_waits_behind_a_commit() -> None:
         for lost in [*waiting, late]:
             with pytest.raises(PodStopped):
                 await lost
+        assert await tried is None
 
     with_gated_store([], play)
 
@@ -701,9 +703,13 @@ def test_a_pod_can_be_described_while_it_goes_on_in_a_fork_that_is_refused() -> 
 
 def test_a_fork_goes_on_from_what_is_kept_and_not_from_what_memory_has_just_to_tell() -> None:
     async def play(stage: Stage, store: GatedStore) -> None:
+        run = await stage.running("1")
+        stage.answer()
+        await run
+        await stage.client.asked.acquire()  # the job has begun
         kept = (await stage.pod.describe()).head
         forked = stage.pod.fork()
-        stage.pod.ref.tell(Proposal("another session", None, 0, 0))
+        stage.pod.ref.tell(Proposal("", None, 0, 0, StoreError("lost")))
         store.shut = True
         await store.arrival()
         store.end(StoreError("full"))
@@ -711,9 +717,10 @@ def test_a_fork_goes_on_from_what_is_kept_and_not_from_what_memory_has_just_to_t
         store.open()
         parent = store.info(await forked).parent
         assert parent is not None
+        stage.answer()
         assert parent.at_hash == kept
 
-    with_gated_store([], play)
+    with_gated_store([say("a"), say("b")], play, manifest=PodManifest.of(name="p", extract_threshold=1))
 
 
 def test_a_call_that_was_cancelled_before_it_began_is_not_taken_for_an_earlier_one_of_its_id() -> None:
