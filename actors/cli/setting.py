@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
 from msgspec import Struct
 
+from protocol.errors import ManifestError
 from protocol.manifest import ModelSection, PodManifest, ToolsSection
 from protocol.scope import Rule, Scope
 
@@ -79,6 +81,18 @@ def manifest_for(
 
     model, why = found_model(asyncio.run(probe_local()))
     return manifest.replace(model=model), [why, *notes]
+
+
+@contextmanager
+def named_in_errors(path: Path | None) -> Iterator[None]:
+    """What turns out to be wrong with a manifest only as a pod is made of it names its file, too."""
+    try:
+        yield
+    except ManifestError as error:
+        if path is None or error.message.startswith(f"{path}:"):
+            raise
+        message = f"{path}: {error.message.removeprefix('manifest: ')}"
+        raise ManifestError(message, hint=error.hint) from error
 
 
 def with_model(manifest: PodManifest, wishes: Wishes) -> PodManifest:

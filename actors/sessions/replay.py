@@ -29,7 +29,8 @@ class Replayed:
     """What a log says, folded entry by entry.
 
     ``calls`` are the model calls still in this history, as (items in the request, usage); ``usage``
-    and ``cost`` sum over all calls in the log. ``open_run`` is the id of a run without an end.
+    and ``cost`` sum over all calls in the log, None where there were none. ``open_run`` is the id of a
+    run without an end.
     """
 
     def __init__(self) -> None:
@@ -42,7 +43,7 @@ class Replayed:
         self.pointer: int | None = None
         self.open_run: str | None = None
         self.open_steps = 0
-        self.usage = Usage()
+        self.usage: Usage | None = None
         self.cost: float | None = None
         self.starts = 0
         self.seq = 0
@@ -80,12 +81,13 @@ class Replayed:
             self.open_steps += 1
         if entry.usage is not None:
             self.calls.append((len(self.items), entry.usage))
-        self._spent(entry.usage, entry.cost)
+        # What was said in a run was asked for, so that a server that told nothing leaves the sum unsure.
+        self._spent(Usage() if entry.usage is None and entry.run_id is not None else entry.usage, entry.cost)
         self.items.append(entry.item)
 
     def _spent(self, usage: Usage | None, cost: float | None) -> None:
         if usage is not None:
-            self.usage = self.usage + usage
+            self.usage = usage if self.usage is None else self.usage + usage
         if cost is not None:
             self.cost = (self.cost or 0.0) + cost
 
@@ -96,7 +98,7 @@ class Replayed:
             self.manifest = entry.manifest
             self.parent = entry.parent
             self.open_run, self.open_steps = entry.run_id, entry.steps
-            self.usage, self.cost = entry.usage or Usage(), entry.cost
+            self.usage, self.cost = entry.usage, entry.cost
         elif isinstance(entry, ItemsKept):
             self.items.extend(entry.items)
         else:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from actors.llm.scripted import ScriptedClient, say
+from actors.llm.scripted import Reply, ScriptedClient, say
 from actors.pod.budget import Budget
 from actors.system import PodSystem
 from protocol.errors import BudgetError, ModelError
@@ -112,3 +112,40 @@ def test_a_request_refused_for_its_length_is_given_back_and_another_failure_stay
     assert (budget.tokens, budget.incomplete) == (0, False)
     budget.settle_failed(budget.reserve(60, 0.0), ModelError("gone", kind="connection"))
     assert (budget.tokens, budget.incomplete) == (60, True)
+
+
+def test_what_a_pod_used_is_summed_over_its_lives_and_unsure_only_where_a_server_was_silent(
+    tmp_path: Path,
+) -> None:
+    url = f"sqlite:{tmp_path / 'pods.db'}"
+
+    async def life(session: str | None, reply: Reply) -> tuple[str, Usage]:
+        async with PodSystem(url) as system:
+            pod = await system.spawn(PodManifest.of(), client=ScriptedClient([reply]), resume=session)
+            return (await pod.run("hi")).session_id, (await pod.describe()).usage
+
+    async def main() -> None:
+        told = say("a", input_tokens=10, output_tokens=1)
+        session, used = await life(None, told)
+        assert used == Usage(10, 1)
+        assert (await life(session, told))[1] == Usage(20, 2)
+        assert (await life(session, say("silent")))[1] == Usage(20, 2, incomplete=True)
+        assert (await life(session, told))[1] == Usage(30, 3, incomplete=True)
+
+    asyncio.run(main())
+
+
+def test_a_pod_resumed_before_it_asked_anything_begins_its_sum_with_its_first_answer(tmp_path: Path) -> None:
+    url = f"sqlite:{tmp_path / 'pods.db'}"
+
+    async def main() -> None:
+        async with PodSystem(url) as system:
+            pod = await system.spawn(PodManifest.of(), client=ScriptedClient([]))
+            session = (await pod.describe()).session_id
+        async with PodSystem(url) as system:
+            client = ScriptedClient([say("a", input_tokens=10, output_tokens=1)])
+            pod = await system.spawn(PodManifest.of(), client=client, resume=session)
+            await pod.run("hi")
+            assert (await pod.describe()).usage == Usage(10, 1)
+
+    asyncio.run(main())
