@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 from msgspec.structs import replace
 
-from actors.compaction.notes import Kind, Note, merged, read_note, render
+from actors.compaction.notes import KINDS, Kind, Note, merged, read_note, render
 from actors.compaction.tokens import text_tokens
 from actors.runtime.redact import redacted
 from protocol.errors import ToolError
@@ -21,12 +22,16 @@ LONGEST_NOTE = 32_000
 LISTING_TOKENS = 4_000
 
 
+#: Where notes stand in a memory folder; what is read back may come from anybody, and leads nowhere else.
+NotePath = Annotated[str, Meta(pattern=rf"^(?:{'|'.join(KINDS)})/[^/]+\.md$")]
+
+
 class Change(Struct, frozen=True, omit_defaults=True):
     """What becomes of one file: its new text (None: it goes), and the digest of what it replaces
     (None: there was no file).
     """
 
-    path: str
+    path: NotePath
     before: str | None = None
     text: str | None = None
 

@@ -164,6 +164,13 @@ def before_request(limits: Limits, guard: Guard, occupancy: int, items: int) -> 
     return "compact"
 
 
+def can_shrink(occupancy: int, kept: int) -> bool:
+    """Whether a compaction that keeps ``kept`` tokens as they are can be expected to shrink the history,
+    where it has to: a short summary must fit beside them.
+    """
+    return occupancy <= MUST_SHRINK_ABOVE or kept + LEAST_SUMMARY_TOKENS < occupancy
+
+
 def after_overflow(guard: Guard, items: int) -> bool:
     """Whether a provider's overflow error is answered by an emergency compaction: once per request,
     and where there is more than the one item that has to stay. With the breaker open too: then it is

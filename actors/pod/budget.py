@@ -80,12 +80,11 @@ class Budget:
         else:
             self.settle(held, None, None)
 
-    def carry(self, usage: Usage | None, cost: float | None) -> None:
+    def carry(self, usage: Usage, cost: float | None) -> None:
         """Count what the pod used up before it was resumed; those above have counted it already."""
-        used = usage or Usage()
-        self.tokens += used.total_tokens or 0
+        self.tokens += usage.total_tokens or 0
         self.cost += cost or 0.0
-        self.incomplete = self.incomplete or used.incomplete
+        self.incomplete = self.incomplete or usage.incomplete
 
     def spend_seconds(self, seconds: float) -> None:
         """Count the time of a run."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from actors.compaction import policy
 from actors.compaction.compose import Composed
+from actors.compaction.cut import cut
 from actors.compaction.policy import Guard
 from actors.pod.compactor import Folding, fold
 from actors.pod.context import Context
@@ -103,7 +104,18 @@ class CompactingActor(SessionActor):
         limits = self._parts.limits
         if not limits.before_request:
             return "send"
-        return policy.before_request(limits, self._guard, self._context.occupancy(), len(self._head.items))
+        occupancy = self._context.occupancy()
+        verdict = policy.before_request(limits, self._guard, occupancy, len(self._head.items))
+        if verdict == "compact" and not policy.can_shrink(occupancy, self._kept(occupancy)):
+            return "send"  # what fills the context has to stay: to fold the rest would only fail the run
+        return verdict
+
+    def _kept(self, occupancy: int) -> int:
+        """The tokens that a compaction before a request would keep as they are."""
+        items = self._head.items
+        retained = self._parts.limits.retained_for("request_threshold", occupancy)
+        at = cut(items, self._context.since, retained, keep_open_turn=True)
+        return Context(at.kept(items)).occupancy()
 
     # -- how -------------------------------------------------------------------------------------
 
@@ -151,6 +163,7 @@ class CompactingActor(SessionActor):
             spending=Spending(self._parts),
             density=self._density,
             without_model=policy.without_model(reason, self._guard),
+            mid_run=self._head.open_run is not None,
         )
         self._do(
             self._fold_when_ready(folding),

@@ -41,7 +41,7 @@ MOST_STEPS = 16
 class Folding(NamedTuple):
     """What is to be folded: the history, what it weighs, and how much of its end shall stay; and by whom:
     its worker's calls, or ``without_model``. ``density`` is how many of the server's tokens an estimated
-    one stands for.
+    one stands for; ``mid_run`` says that a run is open, whose model may not have seen its last results.
     """
 
     items: list[Item]
@@ -53,6 +53,7 @@ class Folding(NamedTuple):
     spending: Spending
     density: float = 1.0
     without_model: bool = False
+    mid_run: bool = False
 
     def estimated(self, tokens: int) -> int:
         """A number of the server's tokens as our estimates would tell it."""
@@ -85,6 +86,8 @@ class _Desk:
 
     def mark_read_required(self, path: str) -> str:
         """Have the text of a file at hand after the compaction."""
+        if any(file.path == path for file in self.files):
+            return f"{path} will be at hand already"
         text = self._ctx.path(path).read_text(encoding="utf-8", errors="replace")
         needed = text_tokens(text)
         if needed > self._left:
@@ -95,6 +98,7 @@ class _Desk:
 
     async def add_reference(self, path: str, why: str = "") -> str:
         """Name a place that may have to be looked at again, and why."""
+        self.references = [each for each in self.references if each.path != path]
         self.references.append(Reference(path, why))
         return "noted"
 
@@ -126,8 +130,7 @@ async def fold(parts: PodParts, folding: Folding) -> Composed:
     does not fit its context is it given less to read, and in the end none at all: then the summary is
     extractive, as it is where the folding is to go ``without_model``.
     """
-    mid_turn = folding.reason in {"request_threshold", "overflow"}
-    at = cut(folding.items, folding.context.since, folding.retained, keep_open_turn=mid_turn)
+    at = cut(folding.items, folding.context.since, folding.retained, keep_open_turn=folding.mid_run)
     read = await asyncio.to_thread(_Reading.of, folding.items, at)
     desk = _Desk(parts.tools.context(parts.name), policy.required_budget(folding.room))
     written = None

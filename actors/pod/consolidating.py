@@ -11,6 +11,7 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from actors.compaction.consolidate import Change, Shelf, finding
+from actors.compaction.policy import consolidation_due
 from actors.compaction.tokens import text_tokens
 from actors.pod.lasting import LastingMemory
 from actors.pod.lease import Lease
@@ -114,10 +115,7 @@ class Consolidation:
             lease.release()
 
     def _due(self, files: list[Waiting]) -> bool:
-        section = self._section
-        size = sum(file.size for file in files)
-        by_files = 0 < section.consolidate_files <= len(files)
-        return by_files or 0 < section.consolidate_bytes <= size
+        return consolidation_due(self._section, len(files), sum(file.size for file in files))
 
     def _left_out(self) -> bool:
         left = self._ledger.left_out

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Annotated, Any, NamedTuple, TypeVar
 
+import pykka
 from msgspec import Meta
 
 from actors.compaction.consolidate import CONSOLIDATOR_PROMPT, Shelf, consolidator_request
 from actors.compaction.notes import Kind, render
 from actors.pod.consolidating import Batch, Consolidation
 from actors.pod.lasting import LastingMemory
-from actors.pod.little import errand
+from actors.pod.little import errand, is_cancelled
 from actors.pod.spending import Spending
 from actors.runtime.actor import AsyncActor
 from actors.sessions.disk import store_error
@@ -110,14 +112,13 @@ class ConsolidationActor(AsyncActor):
             request=consolidator_request(batch.findings, batch.shelf.listing()),
             most_steps=MOST_STEPS,
         )
-        self._asking = asyncio.get_running_loop().create_task(work)
+        self._asking = asyncio.get_running_loop().create_task(_without_exit(work))
         try:
             ended = await self._asking
         except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
+            if is_cancelled():
                 raise
-            raise PodError("the pod has stopped before it was done; all that was staged is kept") from error
+            raise PodError("it was given up before it was done; all that was staged is kept") from error
         if not ended:
             raise PodError(f"the worker came to no end within {MOST_STEPS} requests; nothing was written")
         if not batch.shelf.written:
@@ -127,7 +128,8 @@ class ConsolidationActor(AsyncActor):
         """Ask the model no more; what is already being written is finished."""
         if self._asking is not None:
             self._asking.cancel()
-        self.stop()
+        with contextlib.suppress(pykka.ActorDeadError):
+            self.stop()
 
 
 class _Desk:
@@ -169,6 +171,14 @@ class _Desk:
         hits = self._memory.search(query, limit=limit + 20)
         lines = [f"- {hit.path}: {hit.title}" for hit in hits if not hit.staged]
         return "\n".join(lines[:limit]) or "nothing found"
+
+
+async def _without_exit(work: Coroutine[Any, Any, T]) -> T:
+    """What ``work`` returns; an exit out of a task would go past who waits for it and end its loop."""
+    try:
+        return await work
+    except SystemExit as error:
+        raise PodError("its client would have ended the interpreter; all that was staged is kept") from error
 
 
 async def _to_its_end(work: Callable[[], T]) -> T:

@@ -76,7 +76,7 @@ class EndingActor(RunningActor):
         """Nothing is under way any more: the last entry, which is not worth a session of its own where
         another has taken this one.
         """
-        if self._state is PodState.STOPPED or self._leaving:
+        if self._state in {PodState.STOPPED, PodState.FAILED} or self._leaving:
             return
         if self._memory_at_work:
             self._once_remembered(self._leave)
@@ -110,6 +110,7 @@ class EndingActor(RunningActor):
             if not reply.done():
                 reply.set_exception(self._gone())
         self._answer_cancels()
+        self._forsake()
 
     # -- a defect --------------------------------------------------------------------------------
 

@@ -34,7 +34,8 @@ class ExtractingActor(CompactingActor):
 
     _job: ExtractionActor | None = None
     _job_spending: Spending | None = None
-    _dirty = False
+    #: Whether somebody wanted one while the last was under way.
+    _triggered = False
     _failures = 0
     _left_out = 0
     _waiting: list[AsyncFuture[Any]] | None = None
@@ -71,7 +72,7 @@ class ExtractingActor(CompactingActor):
         if not self._parts.manifest.memory.extract_threshold:
             return
         if self._job is not None:
-            self._dirty = True
+            self._triggered = True
         elif self._extraction_due():
             self._start_job()
 
@@ -84,7 +85,7 @@ class ExtractingActor(CompactingActor):
 
     def _start_job(self) -> None:
         assert self._mailroom is not None
-        self._dirty = False
+        self._triggered = False
         parts = self._parts
         job = self._job = ExtractionActor.make(self._mailroom, UNREGISTERED)
         job.begin()
@@ -119,11 +120,10 @@ class ExtractingActor(CompactingActor):
 
     def _on_proposal(self, proposal: Proposal) -> bool:
         """Whether what an extraction read is taken: only if nothing has moved under it."""
+        if self._job is None:  # it was given up, and its end was told
+            return False
         spent = self._end_job()
-        head = self._head
-        error = proposal.error
-        if error is None and (proposal.session_id, proposal.start) != (head.session_id, head.pointer):
-            error = PodError("the history was compacted while it was read: what was found is left out")
+        error = proposal.error or self._moved(proposal)
         if error is None:
             self._log.point(proposal.end)
             self._log.record(
@@ -136,14 +136,29 @@ class ExtractingActor(CompactingActor):
             self._failures = 0
         else:
             self._job_failed(error, spent)
+        if proposal.error is not None:
             self._failures += 1
             self._left_out = min(MOST_LEFT_OUT, 2 ** (self._failures - 1))
+        again = error is None or self._triggered
         self._commit(self._advance)
-        if error is None and not self._stopping and self._extraction_due():
+        if self._job is not None:  # what the commit let go on has begun another
+            return error is None
+        if again and not self._stopping and self._extraction_due():
             self._start_job()
         else:
             self._remembered()
         return error is None
+
+    def _moved(self, proposal: Proposal) -> PodError | None:
+        """Why what was read is not what the history holds there; None where it is."""
+        head = self._head
+        if (proposal.session_id, proposal.start) != (head.session_id, head.pointer):
+            how = "compacted"
+        elif proposal.end > len(head.items) or head.items[proposal.end - 1] is not proposal.last:
+            how = "cut back, since the store refused its end,"
+        else:
+            return None
+        return PodError(f"the history was {how} while it was read: what was found is left out")
 
     def _end_job(self) -> Spent:
         """The job has ended, or is given up; what it took counts in either case."""

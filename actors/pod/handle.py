@@ -95,11 +95,11 @@ class Pod:
 
     def try_pre_run_compact(self) -> AsyncFuture[None]:
         """Compact if the threshold says so; gives None and never raises."""
-        return self._ask(commands.TryPreRunCompact())
+        return _unfailing(self._ask(commands.TryPreRunCompact()))
 
     def try_post_run_extract(self) -> AsyncFuture[None]:
         """Extract memory if the threshold says so, to the end; gives None and never raises."""
-        return self._ask(commands.TryPostRunExtract())
+        return _unfailing(self._ask(commands.TryPostRunExtract()))
 
     def spawn_memory_jobs(self) -> AsyncFuture[None]:
         """Start the memory jobs that are due, without waiting for them."""
@@ -209,3 +209,8 @@ class RunStream:
 def _close(events: Subscription | None) -> None:
     if events is not None:
         events.close()
+
+
+def _unfailing(asked: AsyncFuture[None]) -> AsyncFuture[None]:
+    """``asked``, but None also where the pod has stopped or stops meanwhile."""
+    return AsyncFuture.derived([asked], lambda _: None, lambda _: None)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from actors.compaction.consolidate import Change, settled
 from actors.compaction.notes import KINDS, Note, read_note
-from actors.pod.whole import read_text, remove, write_whole
+from actors.pod.whole import is_text, read_text, remove, write_whole
 
 if TYPE_CHECKING:
     from actors.pod.note_index import Hit
@@ -27,7 +27,8 @@ def stamp(status: os.stat_result) -> str:
 
 
 class LastingMemory:
-    """A memory folder. Everything here does its work in the caller's thread, and needs no lock: whoever
+    """A memory folder. Its folders may be links; files that are links, or whose names are no text, are
+    no notes. Everything here does its work in the caller's thread, and needs no lock: whoever
     writes has the folder's lease (``consolidating.py``).
     """
 
@@ -57,7 +58,9 @@ class LastingMemory:
         with entries:
             for entry in entries:
                 name = entry.name
-                if name.endswith(".md") and name[0] != "." and entry.is_file(follow_symlinks=False):
+                if not (name.endswith(".md") and name[0] != "." and is_text(name)):
+                    continue
+                if entry.is_file(follow_symlinks=False):
                     with contextlib.suppress(FileNotFoundError):  # somebody deletes it right now
                         yield f"{kind}/{name}", stamp(entry.stat(follow_symlinks=False))
 
@@ -76,7 +79,10 @@ class LastingMemory:
         return None if text is None else read_note(path, text)
 
     def make(self, change: Change) -> None:
-        """Make a change that was decided on, once or again. Raises OSError."""
+        """Make a change that was decided on, once or again; a link in its place gives way to it.
+
+        Raises OSError.
+        """
         path = self.folder / change.path
         now = read_text(path)
         text = settled(change.path, now, change)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 
 from actors.compaction.consolidate import Change
 from actors.pod.lasting import LastingMemory
@@ -21,7 +23,7 @@ class Ledger(msgspec.Struct, frozen=True, omit_defaults=True):
     that came to nothing, ``left_out`` the automatic ones to leave out before the next.
     """
 
-    consumed: tuple[str, ...] = ()
+    consumed: tuple[Annotated[str, Meta(pattern=r"^[^/]+$")], ...] = ()
     changes: tuple[Change, ...] = ()
     attempts: int = 0
     left_out: int = 0

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from actors.llm.base import Request
 from actors.pod.spending import Spending
 from actors.tools.base import Toolbox, ToolContext
 from protocol.items import Item, UserItem
+
+
+def is_cancelled() -> bool:
+    """Whether the task that runs is to end itself, and not only something that it waited for."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 async def errand(

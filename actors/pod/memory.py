@@ -20,7 +20,7 @@ from actors.compaction.extract import (
     portion,
 )
 from actors.compaction.policy import LEAST_SUMMARISER_TOKENS
-from actors.pod.little import errand
+from actors.pod.little import errand, is_cancelled
 from actors.pod.spending import Spending
 from actors.pod.staging import Staged, stage
 from actors.runtime.actor import AsyncActor
@@ -36,12 +36,15 @@ _MOST_STEPS = 8
 
 
 class Proposal(NamedTuple):
-    """To the pod: of that session, from ``start`` on, items are read up to ``end``."""
+    """To the pod: of that session, from ``start`` on, items are read up to ``end``; ``last`` stands before
+    that.
+    """
 
     session_id: str
     start: int | None
     end: int
     staged: int
+    last: Item | None = None
     error: BaseException | None = None
 
 
@@ -74,9 +77,12 @@ class ExtractionActor(AsyncActor):
             if len(found):
                 record = Staged(session_id, start or 0, end, found)
                 staged = await asyncio.to_thread(_staged, message.folder, record)
-            proposal = Proposal(session_id, start, end, len(found))
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a client throws, the pod tells of it
-            proposal = Proposal(session_id, start, start or 0, 0, error)
+            proposal = Proposal(session_id, start, end, len(found), items[end - (start or 0) - 1])
+        except (Exception, SystemExit, asyncio.CancelledError) as error:
+            if is_cancelled():
+                raise
+            # Whatever a client throws, the pod tells of it.
+            proposal = Proposal(session_id, start, start or 0, 0, error=error)
         try:
             accepted = await message.propose(proposal)
         except pykka.ActorDeadError:  # the pod has stopped meanwhile: it is read again when it is resumed

@@ -70,7 +70,9 @@ def search(memory: LastingMemory, query: str, *, kind: str | None, limit: int) -
     for _ in range(2):
         try:
             return _found(memory, stamps, words, kind, limit)
-        except sqlite3.Error:  # damaged, of another version, or not to be had: made anew, once
+        except sqlite3.Error as error:  # damaged, of another version, or not to be had: made anew, once
+            if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY:
+                break  # another renews it, and must not have it taken from under its hands
             with contextlib.suppress(OSError):
                 _path(memory).unlink(missing_ok=True)
         except OSError:

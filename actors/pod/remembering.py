@@ -75,6 +75,13 @@ class RememberingActor(ExtractingActor):
             waiting, self._waiting_for_all = self._waiting_for_all, None
             answer_all(waiting)
 
+    def _forsake(self) -> None:
+        """The pod has ended: nobody need wait for its memory jobs any more."""
+        for reply in self._waiting_for_all or ():
+            _give_up(reply)
+        answer_all(self._waiting)
+        self._waiting_for_all = self._waiting = None
+
     def _once_remembered(self, then: Callable[[], None]) -> None:
         """Do ``then`` when the memory jobs that are under way have ended, or have taken too long."""
         assert self._mailroom is not None

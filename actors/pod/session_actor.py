@@ -201,7 +201,7 @@ class SessionActor(AsyncActor):
         self._usage, self._cost = state.usage, state.cost
         self._measured = state.calls
         if self._parts.budget is not None:
-            self._parts.budget.carry(state.usage, state.cost)
+            self._parts.budget.carry(state.usage or Usage(), state.cost)
 
     def _ready(self) -> None:
         self._to(PodState.PAUSED if self._head.open_run is not None else PodState.IDLE)

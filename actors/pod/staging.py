@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import stat
 from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -10,7 +12,7 @@ import msgspec
 
 from actors.compaction.extract import Extracted
 from actors.compaction.notes import Note, notes_of
-from actors.pod.whole import write_whole
+from actors.pod.whole import is_text, write_whole
 from actors.runtime.redact import without_secrets
 from actors.sessions.head import new_session_id
 from protocol.errors import WireError
@@ -62,12 +64,15 @@ def waiting(folder: Path, consumed: Collection[str] = ()) -> list[Waiting]:
         found = sorted(folder.iterdir())
     except FileNotFoundError:
         return []
-    files = [path for path in found if path.suffix == SUFFIX and path.name[0] != "."]
-    return [
-        Waiting(path.stem, path, path.lstat().st_size)
-        for path in files
-        if path.stem not in consumed and path.is_file()
-    ]
+    files = []
+    for path in found:
+        if path.suffix != SUFFIX or path.name[0] == "." or path.stem in consumed or not is_text(path.name):
+            continue
+        with contextlib.suppress(FileNotFoundError):  # another has worked it in this moment
+            status = path.lstat()
+            if stat.S_ISREG(status.st_mode):
+                files.append(Waiting(path.stem, path, status.st_size))
+    return files
 
 
 def read_staged(path: Path) -> Staged:

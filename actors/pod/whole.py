@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from pathlib import Path
 
@@ -32,11 +33,32 @@ def write_whole(path: Path, text: str) -> None:
 
 
 def read_text(path: Path) -> str | None:
-    """What a file holds, None where there is none. Raises OSError."""
+    """What a file holds, None where there is none, or a link: nobody is led out of a folder by its files.
+
+    Raises OSError.
+    """
     try:
-        return path.read_bytes().decode("utf-8", "replace")
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
+            data = file.read()
     except FileNotFoundError:
         return None
+    except OSError as error:
+        if error.errno == errno.ELOOP and path.is_symlink():
+            return None
+        raise
+    try:
+        return data.decode()
+    except UnicodeDecodeError:  # another editor's; so nothing of it is lost when it is written again
+        return data.decode("latin-1")
+
+
+def is_text(name: str) -> bool:
+    """Whether a file's name is text; one that is not (a name may be any bytes) can be told to nobody."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def remove(path: Path) -> None:

@@ -29,8 +29,8 @@ class Replayed:
     """What a log says, folded entry by entry.
 
     ``calls`` are the model calls still in this history, as (items in the request, usage); ``usage``
-    and ``cost`` sum over all calls in the log, None where there were none. ``open_run`` is the id of a
-    run without an end.
+    and ``cost`` sum over all calls in the log, and are None where there was none.
+    ``open_run`` is the id of a run without an end.
     """
 
     def __init__(self) -> None:
@@ -81,8 +81,8 @@ class Replayed:
             self.open_steps += 1
         if entry.usage is not None:
             self.calls.append((len(self.items), entry.usage))
-        # What was said in a run was asked for, so that a server that told nothing leaves the sum unsure.
-        self._spent(Usage() if entry.usage is None and entry.run_id is not None else entry.usage, entry.cost)
+        called = entry.run_id is not None  # else a program pushed it into the history
+        self._spent(entry.usage or (Usage() if called else None), entry.cost)
         self.items.append(entry.item)
 
     def _spent(self, usage: Usage | None, cost: float | None) -> None:

@@ -11,6 +11,7 @@ from actors.compaction.policy import (
     after_overflow,
     before_request,
     before_run,
+    can_shrink,
     check_shrunk,
     consolidation_due,
     extraction_due,
@@ -234,3 +235,11 @@ def test_consolidation_starts_by_files_or_by_bytes_and_0_is_off():
     assert not consolidation_due(MemorySection(consolidate_files=3), 2, 10**9)
     assert consolidation_due(MemorySection(consolidate_bytes=500), 1, 500)
     assert not consolidation_due(MemorySection(consolidate_bytes=500), 9, 499)
+
+
+@pytest.mark.parametrize(
+    ("occupancy", "kept", "can"),
+    [(2000, 2000, True), (3000, 2743, True), (3000, 2744, False), (3000, 9000, False)],
+)
+def test_a_history_can_shrink_where_a_short_summary_fits_beside_what_is_kept(occupancy, kept, can):
+    assert can_shrink(occupancy, kept) is can

@@ -12,6 +12,7 @@ from actors.pod.budget import Budget
 from actors.system import PodSystem
 from protocol.errors import BudgetError, ModelError
 from protocol.events import AssistantMessage, BudgetExceeded, UsageUpdate
+from protocol.items import AssistantItem
 from protocol.manifest import BudgetSection, PodManifest
 from protocol.usage import Usage
 
@@ -114,38 +115,28 @@ def test_a_request_refused_for_its_length_is_given_back_and_another_failure_stay
     assert (budget.tokens, budget.incomplete) == (60, True)
 
 
-def test_what_a_pod_used_is_summed_over_its_lives_and_unsure_only_where_a_server_was_silent(
-    tmp_path: Path,
-) -> None:
-    url = f"sqlite:{tmp_path / 'pods.db'}"
-
-    async def life(session: str | None, reply: Reply) -> tuple[str, Usage]:
-        async with PodSystem(url) as system:
-            pod = await system.spawn(PodManifest.of(), client=ScriptedClient([reply]), resume=session)
-            return (await pod.run("hi")).session_id, (await pod.describe()).usage
-
+@pytest.mark.parametrize(
+    ("replies", "used"),
+    [
+        (
+            [say("a", input_tokens=10, output_tokens=1), say("b", input_tokens=20, output_tokens=2)],
+            Usage(30, 3),
+        ),
+        ([say("a", input_tokens=10, output_tokens=1), say("b")], Usage(10, 1, incomplete=True)),
+        ([say("a"), say("b", input_tokens=10, output_tokens=1)], Usage(10, 1, incomplete=True)),
+        ([say("a"), say("b")], Usage()),
+    ],
+)
+def test_a_resumed_session_knows_as_much_of_its_usage_as_before(replies: list[Reply], used: Usage) -> None:
     async def main() -> None:
-        told = say("a", input_tokens=10, output_tokens=1)
-        session, used = await life(None, told)
-        assert used == Usage(10, 1)
-        assert (await life(session, told))[1] == Usage(20, 2)
-        assert (await life(session, say("silent")))[1] == Usage(20, 2, incomplete=True)
-        assert (await life(session, told))[1] == Usage(30, 3, incomplete=True)
-
-    asyncio.run(main())
-
-
-def test_a_pod_resumed_before_it_asked_anything_begins_its_sum_with_its_first_answer(tmp_path: Path) -> None:
-    url = f"sqlite:{tmp_path / 'pods.db'}"
-
-    async def main() -> None:
-        async with PodSystem(url) as system:
-            pod = await system.spawn(PodManifest.of(), client=ScriptedClient([]))
-            session = (await pod.describe()).session_id
-        async with PodSystem(url) as system:
-            client = ScriptedClient([say("a", input_tokens=10, output_tokens=1)])
-            pod = await system.spawn(PodManifest.of(), client=client, resume=session)
-            await pod.run("hi")
-            assert (await pod.describe()).usage == Usage(10, 1)
+        async with PodSystem() as system:
+            pod = await system.spawn(PodManifest.of(name="p"), client=ScriptedClient(replies))
+            await pod.push_item(AssistantItem.of("pushed, so it took nothing"))
+            await pod.run("1")
+            session = (await pod.run("2")).session_id
+            assert (await pod.describe()).usage == used
+            await pod.stop()
+            again = await system.spawn(PodManifest.of(name="q"), client=ScriptedClient([]), resume=session)
+            assert (await again.describe()).usage == used
 
     asyncio.run(main())

@@ -510,3 +510,13 @@ def test_tools_start_in_order_of_their_calls() -> None:
         assert results == ["1", "2", "3"]
 
     asyncio.run(main())
+
+
+def test_what_tries_never_raises_also_where_the_pod_has_stopped():
+    async def play(stage):
+        await stage.pod.stop()
+        assert await stage.pod.try_pre_run_compact() is None
+        assert await stage.pod.try_post_run_extract() is None
+        assert await asyncio.gather(stage.pod.try_pre_run_compact()) == [None]
+
+    on_stage([], play)

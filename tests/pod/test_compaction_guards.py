@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from actors.llm.scripted import ScriptedClient, call, say
+from actors.llm.scripted import Reply, ScriptedClient, call, say
 from actors.pod.handle import Pod
 from actors.system import PodSystem
+from actors.tools.base import Tool, tool
 from protocol.errors import CompactionFailed, ModelError, RunFailed
 from protocol.events import CompactDone, CompactStart, Event
 from protocol.items import AssistantItem, SystemItem, ToolResult, UserItem
@@ -25,11 +26,11 @@ def told(events: Sequence[Event]) -> list[str]:
     return [type(event).__name__ for event in events if type(event).__name__.startswith("Compact")]
 
 
-def played(replies: list[Any], play: Any, **settings: Any) -> None:
+def played(replies: list[Any], play: Any, *, tools: Sequence[Tool] = (), **settings: Any) -> None:
     async def main() -> None:
         client = ScriptedClient(replies)
         async with PodSystem() as system:
-            pod = await system.spawn(PodManifest.of(name="p", **settings), client=client)
+            pod = await system.spawn(PodManifest.of(name="p", **settings), client=client, tools=tools)
             with system.subscribe("p") as events:
                 await asyncio.wait_for(play(pod, events, client), 10)
 
@@ -177,3 +178,42 @@ def test_a_compaction_by_hand_of_a_history_that_fails_says_why() -> None:
             await pod.compact()
 
     played([say("a"), REFUSED], play)
+
+
+@tool
+def look() -> str:
+    return "ok"
+
+
+@tool
+def read() -> str:
+    return "much " * 3000
+
+
+@pytest.mark.parametrize(
+    ("words", "replies"),
+    [
+        ("much " * 3000, [say("answered")]),
+        ("go", [call("read"), say("answered")]),
+        ("go", [call("look"), call("read"), say("answered")]),
+    ],
+)
+def test_what_has_to_stay_is_sent_though_it_alone_is_above_the_threshold(
+    words: str, replies: list[Reply]
+) -> None:
+    """To fold the little that is left could only fail, and the run with it."""
+
+    async def play(pod: Pod, events: Any, client: Any) -> None:
+        assert (await pod.run(words)).text == "answered"
+        assert told(events.drain()) == []
+
+    played(replies, play, tools=[look, read], compact_request_threshold=2500)
+
+
+def test_what_was_too_much_in_one_turn_is_folded_in_the_next() -> None:
+    async def play(pod: Pod, events: Any, client: Any) -> None:
+        assert (await pod.run("go")).text == "answered"
+        assert told(events.drain()) == ["CompactStart", "CompactDone"]
+
+    script = [call("read"), call("look"), *SUMMARY, say("answered")]
+    played(script, play, tools=[look, read], compact_request_threshold=2500)

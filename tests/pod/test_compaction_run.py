@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,10 +13,12 @@ from actors.llm.scripted import Reply, ScriptedClient, call, say
 from actors.sessions.chain import verified
 from actors.sessions.replay import replay
 from actors.system import PodSystem
+from actors.tools.base import Tool, tool
 from protocol.errors import CompactionFailed, ModelError, RunFailed
 from protocol.events import CompactDone, CompactFailed, CompactStart, Event, SystemMessage
-from protocol.items import AssistantItem, SystemItem, UserItem
+from protocol.items import AssistantItem, SystemItem, ToolResult, UserItem
 from protocol.manifest import PodManifest
+from protocol.scope import Scope
 
 SUMMARY = [call("write_summary", {"text": "what was"}), say("done")]
 OVERFLOW = ModelError("too long", kind="context_overflow")
@@ -24,11 +28,11 @@ def told(events: list[Event]) -> list[str]:
     return [type(event).__name__ for event in events if type(event).__name__.startswith("Compact")]
 
 
-def played(replies: list[Any], play: Any, **settings: Any) -> None:
+def played(replies: list[Any], play: Any, *, tools: Sequence[Tool] = (), **settings: Any) -> None:
     async def main() -> None:
         client = ScriptedClient(replies)
         async with PodSystem() as system:
-            pod = await system.spawn(PodManifest.of(name="p", **settings), client=client)
+            pod = await system.spawn(PodManifest.of(name="p", **settings), client=client, tools=tools)
             with system.subscribe("p") as events:
                 await asyncio.wait_for(play(pod, events, client, system), 10)
 
@@ -262,3 +266,45 @@ def test_a_session_compacted_in_mid_run_and_killed_restores_as_that_run_paused()
             assert replay(cut).open_run is not None
 
     asyncio.run(main())
+
+
+def test_a_file_that_a_summariser_marks_twice_is_at_hand_once(tmp_path: Path) -> None:
+    (tmp_path / "plan.txt").write_text("the whole plan")
+
+    async def play(pod: Any, events: Any, client: Any, system: Any) -> None:
+        await pod.run("1")
+        await pod.compact(retained_tokens=0)
+        required = [item.text for item in await pod.history() if item.text.startswith("[Required file]")]
+        assert required == ["[Required file] plan.txt\nthe whole plan"]
+
+    mark = call("mark_read_required", {"path": "plan.txt"})
+    scope = Scope.writable(str(tmp_path))
+    played([say("a"), mark, mark, *SUMMARY], play, pwd=str(tmp_path), scope=scope)
+
+
+@pytest.mark.parametrize("asks", ["compact", "try_pre_run_compact"])
+def test_a_compaction_that_is_asked_for_in_mid_run_leaves_the_model_the_results_it_has_not_seen(
+    asks: str,
+) -> None:
+    reached, seen = asyncio.Event(), asyncio.Event()
+
+    @tool
+    async def look() -> str:
+        reached.set()
+        await seen.wait()
+        return "it says 4711 " * 50
+
+    async def play(pod: Any, events: Any, client: Any, system: Any) -> None:
+        run = pod.run("what do you see?")
+        await reached.wait()
+        compacted = getattr(pod, asks)()
+        await pod.describe()
+        seen.set()
+        await compacted
+        assert (await run).text == "4711"
+        assert told(events.drain()) == ["CompactStart", "CompactDone"]
+        results = [item.text for item in client.requests[-1].items if isinstance(item, ToolResult)]
+        assert results == ["it says 4711 " * 50]
+
+    script = [call("look"), *SUMMARY, say("4711")]
+    played(script, play, tools=[look], compact_threshold=5, compact_retained_tokens=0)

@@ -228,6 +228,34 @@ def left_stuck(memory: LastingMemory, monkeypatch: pytest.MonkeyPatch) -> list[E
     return played(memory.folder, client, play)
 
 
+class Ending:
+    """Answers runs, and would end the interpreter, or what runs, in a consolidation."""
+
+    model = "ending"
+
+    def __init__(self, error: BaseException) -> None:
+        self._error = error
+
+    async def stream(self, request: Request) -> AsyncIterator[Block]:
+        if request.tools:
+            raise self._error
+        async for block in say("answer").stream():
+            yield block
+
+
+@pytest.mark.parametrize("error", [SystemExit(1), asyncio.CancelledError()])
+def test_a_client_that_would_end_the_interpreter_ends_nothing_but_the_consolidation(
+    memory: LastingMemory, error: BaseException
+) -> None:
+    async def play(pod: Any) -> None:
+        await spawned(pod)
+        assert (await pod.run("go")).text == "answer"
+
+    put(memory)
+    assert names(played(memory.folder, Ending(error), play)) == ["ConsolidateStart", "ConsolidateFailed"]
+    assert len(staged(memory)) == 1
+
+
 def test_runs_go_on_while_memory_is_consolidated_and_waiting_is_bounded(
     memory: LastingMemory, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 import threading
@@ -13,13 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from memory_kit import all_notes, memory_in, put, put_note, staged
 
+from actors.compaction.consolidate import Change
 from actors.compaction.extract import Decision, Extracted
 from actors.pod.consolidating import Consolidation
 from actors.pod.lasting import LastingMemory
 from actors.pod.lease import Lease
 from actors.pod.ledger import Ledger, read_ledger, write_ledger
 from actors.pod.note_index import VERSION
-from actors.pod.staging import Staged, newest_readings, read_staged, stage
+from actors.pod.staging import Staged, newest_readings, read_staged, stage, waiting
 from protocol.manifest import MemorySection
 
 ONE = MemorySection(consolidate_files=1)
@@ -150,6 +152,88 @@ def test_a_stretch_that_was_read_twice_counts_once() -> None:
     other = Staged("s", 4, 6, Extracted((Decision("c"),)))
     assert newest_readings([one, more, other]) == [more, other]
     assert newest_readings([more, one, other]) == [more, other]
+
+
+# -- a folder that is others' too ----------------------------------------------------------------
+
+
+def test_files_whose_names_are_no_text_stand_in_nobodys_way(memory: LastingMemory) -> None:
+    put_note(memory, "Use tabs", "tabs are good")
+    put(memory, "tabs for all")
+    for folder, name in (("knowledge", b"gr\xf6\xdfe.md"), ("staging", b"gr\xf6\xdfe.json")):
+        (memory.folder / folder / os.fsdecode(name)).write_text("tabs")
+    assert sorted(titles(memory, "tabs")) == ["Use tabs", "tabs for all"]
+
+
+def test_a_staged_file_that_another_takes_away_this_moment_is_not_waited_for(
+    memory: LastingMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = sorted([put(memory, "a"), put(memory, "b")])
+    look = Path.lstat
+
+    def taken(path: Path) -> os.stat_result:
+        first.unlink(missing_ok=True)
+        return look(path)
+
+    monkeypatch.setattr(Path, "lstat", taken)
+    assert [file.path for file in waiting(memory.staging)] == [second]
+
+
+def test_what_people_wrote_in_another_encoding_is_not_lost(memory: LastingMemory) -> None:
+    note = memory.folder / "decisions" / "use-tabs.md"
+    note.parent.mkdir(parents=True)
+    note.write_bytes("- für Größen".encode("latin-1"))
+    put(memory, "Use tabs")
+    assert consolidated(memory) == 1
+    assert "- für Größen" in all_notes(memory)["decisions/use-tabs.md"]
+
+
+def test_a_note_takes_the_place_of_a_link_and_tells_nothing_of_where_that_led(memory: LastingMemory) -> None:
+    outside = memory.folder.parent / "outside.md"
+    outside.parent.mkdir(exist_ok=True)
+    outside.write_text("of another")
+    link = memory.folder / "decisions" / "use-tabs.md"
+    link.parent.mkdir(parents=True)
+    link.symlink_to(outside)
+    assert titles(memory, "another") == []
+    put(memory, "Use tabs")
+    assert consolidated(memory) == 1
+    assert "of another" not in all_notes(memory)["decisions/use-tabs.md"]
+    assert outside.read_text() == "of another"
+
+
+@pytest.mark.parametrize(
+    "ledger",
+    [
+        Ledger(changes=(Change("../outside.md", None, "written"),)),
+        Ledger(changes=(Change("decisions/../../outside.md", None, "written"),)),
+        Ledger(consumed=("../../outside",)),
+    ],
+)
+def test_a_ledger_that_came_with_the_folder_leads_nowhere_else(memory: LastingMemory, ledger: Ledger) -> None:
+    memory.folder.mkdir(parents=True)
+    outside = memory.folder.parent / "outside.json"
+    outside.write_text("of another")
+    write_ledger(memory, ledger)
+    put(memory)
+    consolidated(memory)
+    assert [path.name for path in memory.folder.parent.iterdir() if path != memory.folder] == ["outside.json"]
+    assert list(all_notes(memory)) == ["decisions/use-tabs.md"]
+
+
+def test_an_index_that_another_renews_is_left_to_it(
+    memory: LastingMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("actors.pod.note_index._PATIENCE", 0.01)
+    put_note(memory, "Use tabs", "tabs are good")
+    assert titles(memory, "tabs") == ["Use tabs"]
+    index = memory.machinery / "index.db"
+    made = index.stat().st_ino
+    with contextlib.closing(sqlite3.connect(index, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        put_note(memory, "More", "tabs again")
+        assert sorted(titles(memory, "tabs")) == ["More", "Use tabs"]
+    assert index.stat().st_ino == made
 
 
 # -- consolidation -------------------------------------------------------------------------------

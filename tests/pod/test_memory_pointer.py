@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import Future
 from typing import Any
 
 import pytest
@@ -11,8 +12,11 @@ import pytest
 from actors.llm.base import Block, Request
 from actors.llm.scripted import call, say
 from actors.pod.handle import Pod
+from actors.pod.session_actor import Commit, CommitEnded
+from actors.sessions.store import MemoryStore
 from actors.system import PodSystem
-from protocol.errors import ModelError
+from protocol.entries import Head, StoredEntry
+from protocol.errors import ModelError, RunFailed, StoreError
 from protocol.events import CompactDone, Event, ExtractDone, ExtractFailed, ExtractStart
 from protocol.items import UserItem
 from protocol.manifest import PodManifest
@@ -28,6 +32,8 @@ class Slow:
     def __init__(self) -> None:
         self.asked, self.gate = asyncio.Semaphore(0), asyncio.Semaphore(0)
         self.read: list[str] = []
+        #: What the next extraction that is let go fails with.
+        self.failing: Exception | None = None
 
     async def stream(self, request: Request) -> AsyncIterator[Block]:
         names = {tool.name for tool in request.tools}
@@ -39,15 +45,18 @@ class Slow:
             self.read.append(request.items[0].text)
             self.asked.release()
             await self.gate.acquire()
+            failing, self.failing = self.failing, None
+            if failing is not None:
+                raise failing
         async for block in reply.stream():
             yield block
 
 
-def played(play: Any, **settings: Any) -> None:
+def played(play: Any, *, store: Any = "memory:", **settings: Any) -> None:
     async def main() -> None:
         client = Slow()
-        manifest = PodManifest.of(name="p", extract_threshold=1, schedule="manual", **settings)
-        async with PodSystem() as system:
+        manifest = PodManifest.of(name="p", **{"extract_threshold": 1, "schedule": "manual", **settings})
+        async with PodSystem(store) as system:
             pod = await system.spawn(manifest, client=client)
             with system.subscribe("p", KINDS) as events:
                 await asyncio.wait_for(play(pod, events, client), 10)
@@ -147,6 +156,124 @@ def test_a_job_that_a_stop_gives_up_is_told_as_failed(monkeypatch: pytest.Monkey
     played(play)
 
 
+class Held(MemoryStore):
+    """Holds back its answer to a batch that has an entry of ``kind``, once."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self._kind = b'"type":"%s"' % kind.encode()
+        self.armed, self.reached = False, asyncio.Event()
+        self.answer: Future[None] = Future()
+
+    def append(self, session_id: str, after: Head, batch: Sequence[StoredEntry]) -> Future[None] | None:
+        if not self.armed or not any(self._kind in entry.body for entry in batch):
+            return super().append(session_id, after, batch)
+        self.armed = False
+        self.reached.set()
+        self._held = (session_id, after, batch)
+        return self.answer
+
+    def keep(self) -> None:
+        super().append(*self._held)
+        self.answer.set_result(None)
+
+
+def test_a_job_that_was_given_up_says_no_more_of_what_it_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its pointer would come behind the pod's last entry, and after word that it had failed."""
+    monkeypatch.setattr("actors.pod.remembering.JOB_GRACE", 0.01)
+    store = Held("PodStopped")
+
+    async def play(pod: Pod, events: Any, client: Slow) -> None:
+        await pod.run("1")
+        await pod.spawn_memory_jobs()
+        await client.asked.acquire()
+        store.armed = True
+        stopped = pod.stop()
+        await store.reached.wait()
+        job = next(each for each in asyncio.all_tasks() if "on_receive" in repr(each.get_coro().cr_await))
+        client.gate.release()
+        await asyncio.wait([job])
+        store.keep()
+        await stopped
+        assert names(events.drain()) == ["ExtractStart", "ExtractFailed"]
+
+    played(play, store=store)
+
+
+def test_words_that_take_the_place_of_refused_ones_are_read() -> None:
+    """A job that read the refused ones would lead the pointer past what was never read."""
+    store = Held("UserMessage")
+
+    async def play(pod: Pod, events: Any, client: Slow) -> None:
+        await pod.run("1")
+        store.armed = True
+        refused = pod.run("never kept")
+        await store.reached.wait()
+        await pod.spawn_memory_jobs()
+        await client.asked.acquire()
+        store.answer.set_exception(StoreError("full"))
+        with pytest.raises(RunFailed):
+            await refused
+        await pod.run("in their place")
+        for _ in range(4):
+            client.gate.release()
+        await pod.wait_for_memory_jobs()
+        assert (await pod.describe()).extract_pointer is None
+        await pod.try_post_run_extract()
+        assert (await pod.describe()).extract_pointer == 4
+        assert "in their place" in client.read[-1]
+
+    played(play, store=store)
+
+
+def test_a_job_that_lost_to_a_compaction_leaves_no_later_one_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("actors.pod.extracting.JOB_GRACE", 0.01)
+
+    async def play(pod: Pod, events: Any, client: Slow) -> None:
+        await pod.run("1")
+        await client.asked.acquire()
+        await pod.compact(retained_tokens=0)
+        client.gate.release()
+        await pod.wait_for_memory_jobs()
+        client.gate.release()
+        await pod.run("2")
+        await pod.wait_for_memory_jobs()
+        assert names(events.drain())[-2:] == ["ExtractStart", "ExtractDone"]
+
+    played(play, schedule="after_run")
+
+
+def test_a_trigger_during_a_job_that_fails_has_it_done_again() -> None:
+    async def play(pod: Pod, events: Any, client: Slow) -> None:
+        await pod.run("1")
+        await pod.spawn_memory_jobs()
+        await client.asked.acquire()
+        client.failing = ValueError("no")
+        asked = pod.try_post_run_extract()
+        client.gate.release()
+        await client.asked.acquire()
+        client.gate.release()
+        await asked
+        assert names(events.drain()) == ["ExtractStart", "ExtractFailed", "ExtractStart", "ExtractDone"]
+        assert (await pod.describe()).extract_pointer == 2
+
+    played(play)
+
+
+def test_who_waits_for_memory_jobs_hears_of_a_pod_that_a_defect_ends() -> None:
+    async def play(pod: Pod, events: Any, client: Slow) -> None:
+        await pod.run("1")
+        await pod.spawn_memory_jobs()
+        await client.asked.acquire()
+        waiting, asked = pod.wait_for_memory_jobs(), pod.try_post_run_extract()
+        pod.ref.tell(CommitEnded(Commit(list, list), None))  # no commit is under way: a defect
+        assert await waiting is False
+        await asked
+        client.gate.release()
+
+    played(play)
+
+
 class Small:
     """A model with little room; keeps what it could read of the history."""
 
@@ -189,24 +316,29 @@ def test_what_a_small_model_cannot_read_at_once_is_read_in_portions_and_none_is_
     asyncio.run(main())
 
 
-class Exit(Slow):
-    """Ends the interpreter in an extraction, as far as it is let."""
+class Ending(Slow):
+    """Ends the interpreter, or what runs, in an extraction, as far as it is let."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__()
+        self._error = error
 
     async def stream(self, request: Request) -> AsyncIterator[Block]:
         if any(tool.name == "write_extracted" for tool in request.tools):
-            raise SystemExit(1)
+            raise self._error
         async for block in super().stream(request):
             yield block
 
 
-def test_a_client_that_exits_the_interpreter_ends_nothing_but_the_job() -> None:
+@pytest.mark.parametrize("error", [SystemExit(1), asyncio.CancelledError()])
+def test_a_client_that_would_end_the_interpreter_ends_nothing_but_the_job(error: BaseException) -> None:
     async def main() -> None:
         manifest = PodManifest.of(name="p", extract_threshold=1, schedule="manual")
         async with PodSystem() as system:
-            pod = await system.spawn(manifest, client=Exit())
+            pod = await system.spawn(manifest, client=Ending(error))
             await pod.run("1")
             with pod.subscribe(KINDS) as told:
-                await pod.try_post_run_extract()
+                await asyncio.wait_for(pod.try_post_run_extract(), 5)
                 assert names(told.drain()) == ["ExtractStart", "ExtractFailed"]
             assert (await pod.run("2")).text == "answer"
 
