@@ -412,6 +412,21 @@ def test_a_read_only_state_folder_is_one_line(home: Home):
     assert "Traceback" not in done.err
 
 
+def test_a_state_folder_that_cannot_be_is_no_matter_to_who_names_a_store(home: Home):
+    home.env["XDG_STATE_HOME"] = str(home.write("file", ""))
+    refused(home.run("hello"), 1, "cannot make the state folder", "--store or $POLYPOD_STORE")
+    assert home.run("hello", "--store", "sqlite:pods.db").code == 0
+
+
+def test_a_current_directory_that_is_gone_is_told(home: Home):
+    home.folder = home.folder / "gone"
+    home.folder.mkdir()
+    # In the child, after it has gone there and before the command begins.
+    with home.start("run", "hello", "--model", "offline", preexec_fn=home.folder.rmdir) as process:
+        _, err = process.communicate(timeout=20)
+    refused(Done(process.returncode, "", err), 2, "the current directory is gone")
+
+
 def test_the_environment_names_model_and_store(home: Home):
     home.env |= {"POLYPOD_MODEL": "offline", "POLYPOD_STORE": "sqlite:mine.db"}
     done = home.polypod("run", "list files")
