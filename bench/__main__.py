@@ -76,7 +76,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _list(console: Console) -> None:
     for name in catalogue.names():
         claim = catalogue.claim(name)
-        console.print(Text(f"{name}: {claim.title}", "bold"))
+        console.print(Text(f"{name:<11} {claim.title}", "bold"))
         for case in claim.cases:
             console.print(Text(f"  {case.name}, {case.by}"))
 

@@ -4,10 +4,13 @@ import asyncio
 import re
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from actors import CompactDone, PodManifest, PodSystem, RunEnd, ScriptedClient, call, say
+import bench
+from actors import CompactDone, PodManifest, PodSystem, RunEnd, Scope, ScriptedClient, call, say
 from actors.cli.main import polypod
+from actors.llm.base import LLMClient
 from actors.llm.presets import PRESETS
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
@@ -18,6 +21,14 @@ def blocks(language: str) -> list[str]:
 
 
 PROGRAMS = blocks("python")
+
+
+class SilentClient(LLMClient):
+    """A model that never answers."""
+
+    async def stream(self, request):
+        await asyncio.Event().wait()
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -71,8 +82,69 @@ def test_following_works_as_it_is_shown():
     asyncio.run(main())
 
 
+def test_a_session_outlives_its_process_as_it_is_shown():
+    body = "\n".join(f"    {line}" for line in program("resume=session_id").splitlines())
+    names: dict[str, object] = {"PodSystem": PodSystem}
+    exec(f"async def again(manifest, session_id):\n{body}\n    return result.text, branch", names)
+    manifest = PodManifest.of(model="offline", tools={"builtin": ["files"]}, scope=Scope.readable("."))
+    Path("a.txt").write_text("one two\n")
+
+    async def main() -> None:
+        async with PodSystem(store="sqlite:pods.db") as system:
+            pod = await system.spawn(manifest, client=SilentClient())
+            run = pod.run("count words in a.txt")
+            await pod.pause()
+            session_id = (await run).session_id
+        text, branch = await names["again"](manifest, session_id)  # type: ignore[operator]
+        assert "2 words" in text
+        assert branch != session_id
+
+    asyncio.run(main())
+
+
+def test_an_answer_of_a_type_is_an_instance_as_it_is_shown(capsys: pytest.CaptureFixture[str]):
+    kind, ask = program("class City").split("\n\n\n")
+    body = "\n".join(f"    {line}" for line in ask.splitlines())
+    names: dict[str, object] = {"msgspec": msgspec, "__name__": "program"}
+    exec(f"{kind}\n\n\nasync def ask(pod):\n{body}", names)
+
+    async def main() -> None:
+        async with PodSystem() as system:
+            client = ScriptedClient([say('{"name": "Oslo", "people": 717710}')])
+            await names["ask"](await system.spawn(PodManifest.of(), client=client))  # type: ignore[operator]
+
+    asyncio.run(main())
+    assert capsys.readouterr().out == "717710\n"
+
+
+def test_what_is_called_within_the_text_can_be_called_so():
+    Path("prices.toml").write_text("")
+    calls = [
+        call for call in re.findall(r"`(Pod(?:System|Manifest\.of)\([^`]*\))`", README) if "…" not in call
+    ]
+    assert len(calls) >= 3
+    for each in calls:
+        eval(each, {"PodSystem": PodSystem, "PodManifest": PodManifest})
+
+
+def test_the_options_of_commands_are_those_there_are():
+    lines = re.findall(r"^\$ (polypod .*)", "\n".join(blocks("console")), re.MULTILINE)
+    rows = re.findall(r"^\| (`.*?) \|", README, re.MULTILINE)
+    lines += [f"polypod {words}" for row in rows for words in re.findall(r"`(.*?)`", row)]
+    for line in lines:
+        _, name, *words = re.findall(r"[\w-]+", line.partition("#")[0])
+        known = {option for each in polypod.commands[name].params for option in each.opts}
+        assert {word for word in words if word.startswith("--")} <= known, line
+
+
+def test_what_a_checkout_offers_can_be_imported_as_it_is_said():
+    [names] = re.findall(r"`from bench import (.*?)`", README)
+    assert all(hasattr(bench, name) for name in names.split(", "))
+
+
 def test_the_manifest_loads():
-    memory, text = blocks("toml")
+    [memory] = [text for text in blocks("toml") if text.startswith("[memory]")]
+    [text] = [text for text in blocks("toml") if text.startswith("[pod]")]
     assert PodManifest.from_toml(memory).memory.recall_tokens == 1000
     manifest = PodManifest.from_toml(text)
     assert manifest.name == "reviewer"

@@ -15,15 +15,20 @@ from actors.cli.benching import PROMPT, Bench, Plan, benched
 from actors.cli.exits import CANCELLED, FAILED, Exit
 from actors.cli.figures import BenchResult, heading, lines, result_of
 from actors.cli.loading import tools_named
-from actors.cli.setting import Wishes, manifest_for
+from actors.cli.setting import Wishes, manifest_for, named_in_errors
 from actors.cli.terminal import Terminal
 from actors.cli.views import put_json
 from actors.pod.models import label
 from protocol.manifest import PodManifest
 
 
-@click.command()
-@options.manifest
+@click.command(short_help="Measure your own set-up.")
+@click.option(
+    "--manifest",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="A pod manifest in TOML; without one the pod has no words of its own and no tools.",
+)
 @options.model
 @options.base_url
 @click.option(
@@ -50,6 +55,7 @@ from protocol.manifest import PodManifest
     metavar="URL",
     default="memory:",
     show_default=True,
+    callback=options.checked_store,
     help="Where sessions are kept: sqlite:FILE or jsonl:DIR adds what it costs that they last.",
 )
 @options.as_json
@@ -69,8 +75,7 @@ def bench(
     """Measure your own set-up: turns a second, time to first token, tokens a second, and what of a turn
     is the model's, the tools' and polypod's.
 
-    Without a manifest the pod is bare: no words of its own and no tools. Ctrl-C ends the bench and
-    prints what there is.
+    Ctrl-C ends the bench and prints what there is.
     """
     terminal = Terminal()
     chosen, notes = manifest_for(Wishes(manifest, model=model, base_url=base_url), _bare)
@@ -78,7 +83,8 @@ def bench(
         for note in notes:
             terminal.note(note)
     plan = Plan(turns, pods, prompt, warmup, fresh, store)
-    measured = asyncio.run(_benched(chosen, tools_named(tools), plan, terminal))
+    with named_in_errors(manifest):
+        measured = asyncio.run(_benched(chosen, tools_named(tools), plan, terminal))
     terminal.idle()
     result = result_of(measured, label(chosen.model), chosen.model.base_url)
     put_json(result) if as_json else _show(result, terminal)

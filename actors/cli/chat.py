@@ -14,8 +14,16 @@ import click
 from actors.cli import options
 from actors.cli.reading import Reading
 from actors.cli.run import view_of
-from actors.cli.running import followed, interruptible, remembered
-from actors.cli.setting import Wishes, default_store, manifest_for, memory_folder, state_folder, with_model
+from actors.cli.running import MEMORY_FAILURES, followed, interruptible, remembered
+from actors.cli.setting import (
+    Wishes,
+    default_store,
+    manifest_for,
+    memory_folder,
+    named_in_errors,
+    state_folder,
+    with_model,
+)
 from actors.cli.terminal import Terminal
 from actors.cli.views import View
 from actors.pod.handle import Pod
@@ -41,7 +49,7 @@ class Asker(Protocol):
         """The next line, or None when the person leaves."""
 
 
-@click.command()
+@click.command(short_help="Talk with a pod, turn by turn.")
 @click.option("--resume", "session", metavar="SESSION", help="Go on with this session.")
 @options.of_a_pod
 def chat(
@@ -61,6 +69,10 @@ def chat(
     if session is None:
         asked, notes = manifest_for(wishes)
     else:
+        if manifest is not None or name is not None or allow:
+            raise click.UsageError(
+                "a session goes on as it began: --manifest, --name and --allow are for new ones"
+            )
         with Reading(store) as reading:
             session_id = reading.find(session).session_id
             asked = with_model(reading.manifest(session_id), wishes)
@@ -69,7 +81,8 @@ def chat(
     for note in notes:
         view.note(note)
     asker = _Prompt(terminal) if sys.stdin.isatty() and not as_json else _Lines()
-    asyncio.run(_chat(asked, store or default_store(), session_id, asker, terminal, view))
+    with named_in_errors(manifest):
+        asyncio.run(_chat(asked, store or default_store(), session_id, asker, terminal, view))
 
 
 async def _chat(
@@ -86,14 +99,15 @@ async def _chat(
         view.note(f"session {described.session_id}; /help tells more")
         if described.state is PodState.PAUSED:
             view.note("its last run was interrupted: /resume goes on with it, new words start anew")
-        while (words := await asker.ask()) is not None:
-            if words.startswith("/"):
-                if words == "/exit":
-                    break
-                await _command(words, pod, terminal, view)
-            elif words:
-                await _turn(words, pod, terminal, view)
-        await remembered(pod, terminal)
+        with pod.subscribe(MEMORY_FAILURES) as failures:
+            while (words := await asker.ask()) is not None:
+                if words.startswith("/"):
+                    if words == "/exit":
+                        break
+                    await _command(words, pod, terminal, view)
+                elif words:
+                    await _turn(words, pod, terminal, view)
+            await remembered(pod, terminal, failures)
 
 
 async def _command(words: str, pod: Pod, terminal: Terminal, view: View) -> None:

@@ -16,7 +16,7 @@ from protocol.events import CompactDone
 from protocol.manifest import PodManifest
 
 
-@click.command()
+@click.command(short_help="Fold the older part of a history into a summary.")
 @click.argument("session")
 @click.option(
     "--retain", metavar="TOKENS", type=click.IntRange(min=0), help="What stays as it is, at the end."

@@ -51,7 +51,7 @@ class Played(Struct):
         return [event for event in self.events if isinstance(event, ToolStart)]
 
 
-@click.command()
+@click.command(short_help="See a pod killed in the middle of a tool, and go on.")
 @click.option("--keep", is_flag=True, help="Leave the folder with the files and the session.")
 def demo(keep: bool) -> None:
     """Watch a pod do a task, be killed in the middle of a tool, and go on where it stood.

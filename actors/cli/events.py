@@ -21,7 +21,7 @@ from protocol.wire import decode_entry
 _POLL = 0.2
 
 
-@click.command()
+@click.command(short_help="Print the events of pods, in whatever process.")
 @click.option("--pod", metavar="NAME", help="Only those of this pod.")
 @click.option("--since", metavar="N", type=int, default=0, help="Only those numbered above N.")
 @click.option("--follow", "-f", is_flag=True, help="Go on with those to come, until Ctrl-C.")

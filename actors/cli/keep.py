@@ -12,10 +12,11 @@ import click
 
 from actors.cli import options
 from actors.cli.exits import Exit
-from actors.cli.reading import Reading
+from actors.cli.reading import Reading, exists
 from actors.cli.setting import default_store
 from actors.cli.terminal import Terminal
 from actors.cli.views import put_json
+from actors.cli.words import count
 from actors.sessions import repair, retention
 from actors.sessions.head import new_session_id
 from actors.sessions.replay import replay
@@ -28,9 +29,13 @@ _AGE = re.compile(r"(?P<number>\d+(\.\d+)?)\s*(?P<unit>[smhdw])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 
-@click.command()
+@click.command(short_help="Open a session that branches off.")
 @click.argument("session")
-@click.option("--at", metavar="HASH", help="The entry to go on from  [default: the last one]")
+@click.option(
+    "--at",
+    metavar="HASH",
+    help="The entry to go on from, by the beginning of its hash as log prints it  [default: the last one]",
+)
 @options.store
 @options.as_json
 def fork(session: str, at: str | None, store: str | None, as_json: bool) -> None:
@@ -40,14 +45,13 @@ def fork(session: str, at: str | None, store: str | None, as_json: bool) -> None
         _told([_branch(open_store(reading.url), found.session_id, at)], as_json=as_json)
 
 
-@click.command()
+@click.command(short_help="Check every session's hash chain.")
 @click.option("--repair", "mend", is_flag=True, help="Fork the sound beginning of every broken session.")
 @options.store
 @options.as_json
 def fsck(mend: bool, store: str | None, as_json: bool) -> None:
     """Check every session's hash chain; exit 1 where something is not sound."""
-    opened = open_store(store or default_store())
-    terminal = Terminal()
+    opened, terminal = _there(store), Terminal()
     try:
         findings = list(repair.check(opened))
         for finding in findings:
@@ -68,7 +72,7 @@ def fsck(mend: bool, store: str | None, as_json: bool) -> None:
         terminal.note("all sessions are sound")
 
 
-@click.command()
+@click.command(short_help="Write a session to a file.")
 @click.argument("session")
 @click.argument("file", type=click.Path(path_type=Path))
 @options.store
@@ -87,7 +91,7 @@ def export(session: str, file: Path, store: str | None) -> None:
             opened.close()
 
 
-@click.command("import")
+@click.command("import", short_help="Put an exported session into the store.")
 @click.argument("file", type=click.File("rb"))
 @options.store
 @options.as_json
@@ -100,7 +104,7 @@ def import_(file: BinaryIO, store: str | None, as_json: bool) -> None:
         opened.close()
 
 
-@click.command()
+@click.command(short_help="Delete old sessions for good.")
 @click.option("--older-than", metavar="AGE", help="What has not changed for so long, like 30d, 12h or 2w.")
 @click.option("--superseded", is_flag=True, help="What a sound compaction has taken the place of.")
 @options.store
@@ -109,14 +113,23 @@ def gc(older_than: str | None, superseded: bool, store: str | None, as_json: boo
     """Delete old sessions for good; never one that is held, or that a kept one was forked from."""
     if older_than is None and not superseded:
         raise click.UsageError("say what may go: --older-than AGE, --superseded, or both")
-    opened = open_store(store or default_store())
+    age = None if older_than is None else _age(older_than)
+    opened = _there(store)
     try:
-        gone = retention.collect(
-            opened, older_than=None if older_than is None else _age(older_than), superseded=superseded
-        )
+        gone = retention.collect(opened, older_than=age, superseded=superseded)
     finally:
         opened.close()
     _told(gone, as_json=as_json)
+    if not as_json:
+        Terminal().note(f"{count(len(gone), 'session')} deleted")
+
+
+def _there(store: str | None) -> SessionStore:
+    """The store, which has to be there: one that is only looked after is not made. Raises UsageError."""
+    url = store or default_store()
+    if not exists(url):
+        raise click.UsageError(f"there is no store at {url}")
+    return open_store(url)
 
 
 def _age(text: str) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import Any
 
 import click
@@ -16,6 +17,7 @@ from actors.cli.views import put_json
 from actors.cli.words import ago, count, tokens
 from actors.sessions.replay import Replayed, replay
 from actors.sessions.store import Holder, SessionInfo
+from protocol.errors import SessionNotFound
 from protocol.items import AssistantItem
 from protocol.manifest import PodManifest
 from protocol.usage import Usage
@@ -57,13 +59,19 @@ def _list(sessions: list[tuple[SessionInfo, str, Holder | None]], terminal: Term
     rows: list[tuple[str, ...]] = [("SESSION", "POD", "CHANGED", "ENTRIES", "LAST RUN")]
     for info, last, holder in sessions:
         changed = ago(info.updated_at, now)
-        rows.append((info.session_id, info.pod, changed, str(info.head.seq), _last_words(last, holder)))
+        words = _last_words(info, last, holder)
+        rows.append((info.session_id, info.pod, changed, str(info.head.seq), words))
     terminal.table(rows)
 
 
-def _last_words(last: str, holder: Holder | None) -> str:
+#: What made a session of another, by what its parent says.
+_MADE_BY = {"compacted_from": "compaction", "forked_from": "fork"}
+
+
+def _last_words(info: SessionInfo, last: str, holder: Holder | None) -> str:
     """How a session's last run stands: a run without an end goes on only where somebody holds it."""
-    words = {"open": "interrupted" if holder is None else "running", "none": "no run yet"}.get(last, last)
+    none = "no run yet" if info.parent is None else f"none since the {_MADE_BY[info.parent.kind]}"
+    words = {"open": "interrupted" if holder is None else "running", "none": none}.get(last, last)
     return words if holder is None else f"{words}, in process {holder.pid}"
 
 
@@ -85,7 +93,7 @@ def _origin(info: SessionInfo) -> str:
     return "" if info.parent is None else f"{info.parent.kind.replace('_', ' ')} {info.parent.session_id}"
 
 
-@click.command()
+@click.command(short_help="Tell what a session is and what it used.")
 @click.argument("session")
 @options.store
 @options.as_json
@@ -102,7 +110,7 @@ def show(session: str, store: str | None, as_json: bool) -> None:
         put_json({**facts, **used, "manifest": manifest, "answer": _answer(state)})
         return
     terminal = Terminal()
-    rows = {**_rows(info, manifest, state), "last run": _last_words(last, holder)}
+    rows = {**_rows(info, manifest, state), "last run": _last_words(info, last, holder)}
     for key, value in rows.items():
         if value:
             terminal.line(Line("answer", f"{key:<10} {value}"))
@@ -131,7 +139,7 @@ def _answer(state: Replayed) -> str | None:
     return next(answers, None)
 
 
-@click.command()
+@click.command(short_help="Print the entries of a session.")
 @click.argument("session")
 @click.option("--tree", is_flag=True, help="Show the sessions it comes from and those that go on from it.")
 @options.store
@@ -160,8 +168,9 @@ def _entries(reading: Reading, info: SessionInfo, *, as_json: bool) -> None:
 
 def _tree(reading: Reading, info: SessionInfo, *, as_json: bool) -> None:
     chosen, terminal = info.session_id, Terminal()
-    while info.parent is not None:
-        info = reading.info(info.parent.session_id)
+    with suppress(SessionNotFound):  # what it comes from may be gone, or in another store
+        while info.parent is not None:
+            info = reading.info(info.parent.session_id)
     branches = [(info, 0)]
     while branches:
         info, depth = branches.pop()
@@ -170,7 +179,9 @@ def _tree(reading: Reading, info: SessionInfo, *, as_json: bool) -> None:
             put_json({**_facts(info), "depth": depth})
             continue
         origin = (
-            "" if info.parent is None else f", {info.parent.kind.replace('_', ' ')} at {info.parent.at_seq}"
+            ""
+            if info.parent is None
+            else f", {info.parent.kind.removesuffix('_from')} at {info.parent.at_seq}"
         )
         mark = "▸" if info.session_id == chosen else "·"
         tone = "answer" if info.session_id == chosen else "quiet"

@@ -46,7 +46,7 @@ def polypod(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-@click.command()
+@click.command(short_help="Print the JSON Schema of all that is told and kept.")
 def schema() -> None:
     """Print the JSON Schema of events, commands, entries and items, for programs in any language."""
     click.echo(msgspec.json.format(wire.encode(wire.schema()), indent=2))

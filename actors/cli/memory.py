@@ -21,19 +21,27 @@ from actors.pod.staging import waiting
 _kind = click.option("--kind", type=click.Choice(KINDS), help="Only notes of this kind.")
 
 
-@click.group(invoke_without_command=True)
-@click.pass_context
-def memory(context: click.Context) -> None:
-    """List, search and show what pods keep of their sessions: notes in a folder, as Markdown files."""
-    if context.invoked_subcommand is None:
-        context.invoke(list_notes)
+class _ListsByItself(click.Group):
+    """Without a command's name, the notes are listed; options are then those of ``list``."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        named = bool(args) and (not args[0].startswith("-") or args[0] in ctx.help_option_names)
+        return super().parse_args(ctx, args if named else ["list", *args])
+
+
+@click.group(cls=_ListsByItself, short_help="List, search and show the notes of lasting memory.")
+def memory() -> None:
+    """List, search and show what pods keep of their sessions: notes in a folder, as Markdown files.
+
+    Without a command it lists them.
+    """
 
 
 @memory.command("list")
 @_kind
 @options.memory
 @options.as_json
-def list_notes(kind: str | None = None, folder: Path | None = None, as_json: bool = False) -> None:
+def list_notes(kind: str | None, folder: Path | None, as_json: bool) -> None:
     """List the notes, by their paths in the memory folder."""
     kept = _memory(folder)
     notes = {path: note for path, note in kept.notes().items() if kind in {None, note.kind}}
@@ -51,7 +59,7 @@ def list_notes(kind: str | None = None, folder: Path | None = None, as_json: boo
         terminal.note(f"{count(staged, 'file')} of finds staged and not yet worked in")
 
 
-@memory.command()
+@memory.command(short_help="Find notes by their words.")
 @click.argument("words", metavar="QUERY...", nargs=-1, required=True)
 @_kind
 @click.option("--limit", metavar="N", type=click.IntRange(min=1), default=10, show_default=True)
@@ -74,7 +82,7 @@ def search(words: tuple[str, ...], kind: str | None, limit: int, folder: Path | 
         terminal.line(Line("quiet", f"    {cut(hit.snippet, max(terminal.width - 4, 20))}"))
 
 
-@memory.command()
+@memory.command(short_help="Print a note.")
 @click.argument("name")
 @options.memory
 @options.as_json
@@ -96,7 +104,12 @@ def show(name: str, folder: Path | None, as_json: bool) -> None:
 
 
 def _memory(folder: Path | None) -> LastingMemory:
-    return LastingMemory(folder or memory_folder())
+    chosen = folder or memory_folder()
+    if chosen.exists() and not chosen.is_dir():
+        raise click.UsageError(
+            f"{chosen} is no folder: name that of lasting memory with --memory or $POLYPOD_MEMORY"
+        )
+    return LastingMemory(chosen)
 
 
 def _facts(path: str, note: Note) -> dict[str, Any]:

@@ -8,11 +8,26 @@ from typing import Any, TypeVar
 
 import click
 
+from actors.sessions.urls import place_of
+from protocol.errors import StoreError
+
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+def checked_store(_: click.Context, __: click.Parameter, url: str | None) -> str | None:
+    """A store's URL that can be one. Raises BadParameter."""
+    try:
+        if url is not None:
+            place_of(url)
+    except StoreError as error:
+        raise click.BadParameter(f"{error.message}; {error.hint}") from error
+    return url
+
 
 store = click.option(
     "--store",
     metavar="URL",
+    callback=checked_store,
     envvar="POLYPOD_STORE",
     help="Where sessions are kept: sqlite:FILE, jsonl:DIR or memory:  [default: a file in your state folder]",
 )
@@ -28,7 +43,8 @@ model = click.option(
     "--model",
     metavar="SCHEME/ID",
     envvar="POLYPOD_MODEL",
-    help="The model that answers, like ollama/qwen3, openai/gpt-4.1 or offline.",
+    help="The model that answers, like ollama/qwen3, openai/gpt-4.1 or offline  [default: the manifest's or "
+    "the session's, else one of a server on this machine, else offline]",
 )
 base_url = click.option(
     "--base-url", metavar="URL", envvar="POLYPOD_BASE_URL", help="Where its server is, up to and with /v1."

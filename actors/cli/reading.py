@@ -12,7 +12,7 @@ import msgspec
 from actors.cli.setting import default_store
 from actors.sessions.chain import head_of, verified
 from actors.sessions.store import Holder, SessionInfo, SessionStore
-from actors.sessions.urls import open_store
+from actors.sessions.urls import open_store, place_of
 from protocol.entries import Entry, Head, SessionOpened, StoredEntry
 from protocol.errors import SessionNotFound
 from protocol.events import RunEnd, RunStart
@@ -36,7 +36,7 @@ class Reading:
 
     @property
     def _store(self) -> SessionStore | None:
-        if self._opened is None and _exists(self.url):
+        if self._opened is None and exists(self.url):
             self._opened = open_store(self.url)
         return self._opened
 
@@ -128,7 +128,7 @@ def _run_word(entry: StoredEntry) -> str | None:
     return "open" if isinstance(decoded, RunStart) else None
 
 
-def _exists(url: str) -> bool:
-    """Whether there is a store at ``url``; those that are no files are asked themselves."""
-    scheme, _, rest = url.partition(":")
-    return scheme not in {"sqlite", "jsonl"} or Path(rest.partition("?")[0]).expanduser().exists()
+def exists(url: str) -> bool:
+    """Whether there is a store at ``url``; one in memory always is. Raises StoreError for what is no URL."""
+    place = place_of(url)
+    return not place.path or Path(place.path).expanduser().exists()

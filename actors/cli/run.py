@@ -12,8 +12,8 @@ import click
 from actors.cli import options
 from actors.cli.exits import CODES, FAILED, Exit
 from actors.cli.reading import Reading
-from actors.cli.running import followed, interruptible, remembered
-from actors.cli.setting import Wishes, default_store, manifest_for, memory_folder, with_model
+from actors.cli.running import MEMORY_FAILURES, followed, interruptible, remembered
+from actors.cli.setting import Wishes, default_store, manifest_for, memory_folder, named_in_errors, with_model
 from actors.cli.terminal import Terminal
 from actors.cli.views import JsonView, PeopleView, View, failures_shown
 from actors.pod.handle import Pod
@@ -24,7 +24,7 @@ from protocol.manifest import PodManifest
 from protocol.results import RunResult
 
 
-@click.command()
+@click.command(short_help="Have a new pod do a task.")
 @click.argument("task")
 @options.of_a_pod
 def run(
@@ -46,14 +46,14 @@ def run(
         raise click.UsageError("the task is empty")
     terminal = Terminal()
     view = view_of(terminal, as_json=as_json)
-    with failures_shown(view):
+    with failures_shown(view), named_in_errors(manifest):
         asked, notes = manifest_for(Wishes(manifest, name, model, base_url, allow))
         for note in notes:
             view.note(note)
         asyncio.run(_run(asked, store or default_store(), None, terminal, view, lambda pod: pod.run(text)))
 
 
-@click.command()
+@click.command(short_help="Go on with an interrupted run, or say something new.")
 @click.argument("session")
 @click.argument("words", required=False)
 @options.model
@@ -97,9 +97,10 @@ async def _run(
         if start is Pod.resume:
             await _must_be_paused(pod)
         try:
-            with interruptible(pod, terminal):
-                done = await followed(pod, lambda: start(pod), view)
-            await remembered(pod, terminal)
+            with pod.subscribe(MEMORY_FAILURES) as failures:
+                with interruptible(pod, terminal):
+                    done = await followed(pod, lambda: start(pod), view)
+                await remembered(pod, terminal, failures)
         finally:
             terminal.idle()
     if CODES[done.result.outcome]:

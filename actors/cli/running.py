@@ -9,18 +9,22 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
+from actors.cli.lines import event_line
 from actors.cli.terminal import Terminal
 from actors.cli.views import View
 from actors.pod.handle import Pod
+from actors.runtime.bus import Subscription
 from actors.runtime.future import AsyncFuture
 from actors.tools.scope import REFUSED
 from protocol.errors import RunFailed
-from protocol.events import ToolResulted
+from protocol.events import Alert, ConsolidateFailed, ExtractFailed, ToolResulted
 from protocol.items import ToolResult
 from protocol.results import RunResult
 
 #: How long a command waits for memory jobs before it leaves, in seconds.
 MEMORY_PATIENCE = 60.0
+#: What tells a person that memory is not kept.
+MEMORY_FAILURES = (ExtractFailed, ConsolidateFailed, Alert)
 
 
 class Followed(NamedTuple):
@@ -56,12 +60,16 @@ async def followed(pod: Pod, start: Callable[[], AsyncFuture[RunResult]], view: 
     return Followed(ended, last_call)
 
 
-async def remembered(pod: Pod, terminal: Terminal) -> None:
-    """Let the memory jobs that a run left come to their end, for a while: a stop waits less long."""
+async def remembered(pod: Pod, terminal: Terminal, failures: Subscription) -> None:
+    """Let the memory jobs that a run left come to their end, for a while (a stop waits less long), and tell
+    what ``failures``, a subscription to MEMORY_FAILURES, has heard.
+    """
     if not await pod.wait_for_memory_jobs(timeout=0):
         terminal.busy("keeping what matters in memory…")
         await pod.wait_for_memory_jobs(timeout=MEMORY_PATIENCE)
         terminal.idle()
+    for line in dict.fromkeys(event_line(event, terminal.width) for event in failures.drain()):
+        terminal.say(line)
 
 
 @contextmanager

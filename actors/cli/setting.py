@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import click
 import msgspec
 from msgspec import Struct
 
+from protocol.errors import ManifestError, StoreError
 from protocol.manifest import ModelSection, PodManifest, ToolsSection
 from protocol.scope import Rule, Scope
 
@@ -33,22 +36,31 @@ class Wishes(Struct, frozen=True):
 
 
 def default_store() -> str:
-    """The URL of the file in the user's state folder; the folder is made, for its owner alone."""
-    base = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
-    folder = Path(base).expanduser() / "polypod"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return f"sqlite:{folder / 'pods.db'}"
+    """The URL of the file in the user's state folder, which is made. Raises StoreError."""
+    return f"sqlite:{state_folder() / 'pods.db'}"
 
 
 def memory_folder() -> Path:
-    """The folder of lasting memory: $POLYPOD_MEMORY, else one beside the default store; not made here."""
+    """The folder of lasting memory: $POLYPOD_MEMORY, else one beside the default store; nothing is made."""
     named = os.environ.get("POLYPOD_MEMORY")
-    return Path(named).expanduser() if named else state_folder() / "memory"
+    return Path(named).expanduser() if named else _state_path() / "memory"
 
 
 def state_folder() -> Path:
-    """The folder of the default store."""
-    return Path(default_store().removeprefix("sqlite:")).parent
+    """The folder of the default store; it is made, for its owner alone. Raises StoreError."""
+    folder = _state_path()
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(
+            f"cannot make the state folder {folder}: {error.strerror}",
+            hint="--store or $POLYPOD_STORE keep sessions elsewhere, $XDG_STATE_HOME moves the folder",
+        ) from error
+    return folder
+
+
+def _state_path() -> Path:
+    return Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser() / "polypod"
 
 
 def manifest_for(
@@ -79,6 +91,18 @@ def manifest_for(
 
     model, why = found_model(asyncio.run(probe_local()))
     return manifest.replace(model=model), [why, *notes]
+
+
+@contextmanager
+def named_in_errors(path: Path | None) -> Iterator[None]:
+    """What turns out to be wrong with a manifest only as a pod is made of it names its file, too."""
+    try:
+        yield
+    except ManifestError as error:
+        if path is None or error.message.startswith(f"{path}:"):
+            raise
+        message = f"{path}: {error.message.removeprefix('manifest: ')}"
+        raise ManifestError(message, hint=error.hint) from error
 
 
 def with_model(manifest: PodManifest, wishes: Wishes) -> PodManifest:
@@ -119,7 +143,10 @@ def found_model(server: tuple[str, list[str]] | None) -> tuple[ModelSection, str
 
 
 def _at_terminal() -> PodManifest:
-    pwd = Path.cwd()
+    try:
+        pwd = Path.cwd()
+    except FileNotFoundError as error:
+        raise click.UsageError("the current directory is gone: change to one that is there") from error
     return PodManifest.of(
         pwd=str(pwd),
         system_prompt=SYSTEM_PROMPT.format(pwd=pwd),

@@ -122,7 +122,8 @@ class ScriptedClient:
 
     async def _play(self) -> AsyncIterator[Block]:
         if self._next >= len(self._replies):
-            raise ScriptExhausted(f"the script has {len(self._replies)} replies and one more was asked for")
+            length = f"{len(self._replies)} {'reply' if len(self._replies) == 1 else 'replies'}"
+            raise ScriptExhausted(f"the script has {length} and one more was asked for")
         reply = self._replies[self._next]
         self._next += 1
         if not isinstance(reply, Reply):

@@ -18,6 +18,7 @@ from actors.pod.lasting import LastingMemory
 from actors.pod.little import errand, is_cancelled
 from actors.pod.spending import Spending
 from actors.runtime.actor import AsyncActor
+from actors.sessions.disk import store_error
 from actors.tools.base import Toolbox, ToolContext, tool
 from protocol.errors import PodError
 from protocol.manifest import PodManifest
@@ -56,6 +57,13 @@ class Consolidated(NamedTuple):
     alerts: tuple[str, ...] = ()
 
 
+def _clear(error: Exception) -> Exception:
+    """What a file's failure means and what to do about it; all else as it is."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return store_error(error, error.filename)
+    return error
+
+
 class ConsolidationActor(AsyncActor):
     """Does one consolidation a message, in threads and beside everything else; the pod tells of it."""
 
@@ -73,7 +81,7 @@ class ConsolidationActor(AsyncActor):
             ended = await self._consolidated(message, work)
             await _to_its_end(work.release)
         except Exception as error:  # noqa: BLE001 - the pod tells of it
-            ended = Consolidated(error=error)
+            ended = Consolidated(error=_clear(error))
         finally:
             work.release()
         message.tell(ended._replace(alerts=tuple(work.alerts)))
@@ -89,7 +97,7 @@ class ConsolidationActor(AsyncActor):
             notes = await _to_its_end(partial(work.commit, batch))
         except Exception as error:  # noqa: BLE001 - the pod tells of it
             await _to_its_end(work.withdraw)
-            return Consolidated(len(batch.files), error=error)
+            return Consolidated(len(batch.files), error=_clear(error))
         return Consolidated(len(batch.files), notes, batch.mechanical)
 
     async def _write(self, job: Consolidate, batch: Batch) -> None:

@@ -25,6 +25,7 @@ from actors.pod.spending import Spending
 from actors.pod.staging import Staged, stage
 from actors.runtime.actor import AsyncActor
 from actors.runtime.future import AsyncFuture
+from actors.sessions.disk import store_error
 from actors.sessions.head import SessionHead
 from actors.tools.base import Toolbox, ToolContext, tool
 from protocol.errors import ModelError
@@ -75,7 +76,7 @@ class ExtractionActor(AsyncActor):
             found, end = await _read(message, items, start or 0)
             if len(found):
                 record = Staged(session_id, start or 0, end, found)
-                staged = await asyncio.to_thread(stage, message.folder, record)
+                staged = await asyncio.to_thread(_staged, message.folder, record)
             proposal = Proposal(session_id, start, end, len(found), items[end - (start or 0) - 1])
         except (Exception, SystemExit, asyncio.CancelledError) as error:
             if is_cancelled():
@@ -88,6 +89,14 @@ class ExtractionActor(AsyncActor):
             accepted = False
         if staged is not None and not accepted:
             await asyncio.to_thread(staged.unlink, missing_ok=True)
+
+
+def _staged(folder: Path, record: Staged) -> Path:
+    """``stage``, with an error that says which folder it was. Raises StoreError."""
+    try:
+        return stage(folder, record)
+    except OSError as error:
+        raise store_error(error, folder) from error
 
 
 async def _read(job: Extract, items: list[Item], start: int) -> tuple[Extracted, int]:

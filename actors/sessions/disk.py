@@ -11,10 +11,11 @@ _HINTS = {
     errno.ENOSPC: "free some space; what follows will be written then",
     errno.EDQUOT: "free some of your quota; what follows will be written then",
     errno.EFBIG: "raise the limit on the size of files",
-    errno.EROFS: "put the store on a disk that may be written",
+    errno.EROFS: "use a folder on a disk that may be written",
     errno.EACCES: "check the permissions of the file and of its folder",
     errno.EPERM: "check the permissions of the file and of its folder",
     errno.ENOENT: "it was moved or deleted: put it back",
+    errno.ENOTDIR: "a file stands where a folder has to be: name another place, or move it out of the way",
     errno.EMFILE: "raise the limit on open files",
     errno.ENAMETOOLONG: "use shorter names",
 }

@@ -17,7 +17,15 @@ from actors.sessions.jsonl_files import drafted
 from actors.sessions.jsonl_lines import LineReader, batch_lines, header_line, parse_header
 from actors.sessions.store import SessionInfo, SessionStore
 from protocol.entries import ItemsKept, Parent, SessionOpened, StoredEntry
-from protocol.errors import SessionCorrupt, SessionError, SessionNotFound, StoreError, UnknownEntry, WireError
+from protocol.errors import (
+    HeadConflict,
+    SessionCorrupt,
+    SessionError,
+    SessionNotFound,
+    StoreError,
+    UnknownEntry,
+    WireError,
+)
 from protocol.items import Item
 from protocol.wire import decode_entry, encode
 
@@ -92,10 +100,11 @@ def fork(
     at: str | None = None,
     now: float | None = None,
 ) -> SessionInfo:
-    """Make a session that branches off after the entry with hex hash ``at`` (None: the last sound one).
+    """Make a session that branches off after the entry whose hex hash begins with ``at`` (None: the last
+    sound one).
 
-    Nobody holds it yet. Raises UnknownEntry where the session has no such entry, SessionCorrupt where
-    that may lie behind a break or nothing is sound, SessionNotFound, StoreError.
+    Nobody holds it yet. Raises UnknownEntry where the session has no such entry or several, SessionCorrupt
+    where that may lie behind a break or nothing is sound, SessionNotFound, StoreError.
     """
     entries, broken = sound_prefix(store, session_id)
     if at is not None:
@@ -126,11 +135,16 @@ def fork(
 def _through(
     session_id: str, entries: list[StoredEntry], broken: SessionCorrupt | None, at: str
 ) -> list[StoredEntry]:
-    for index, entry in enumerate(entries):
-        if entry.hash.hex() == at:
-            return entries[: index + 1]
+    found = [index for index, entry in enumerate(entries) if entry.hash.hex().startswith(at.lower())]
+    if len(found) == 1:
+        return entries[: found[0] + 1]
+    if found:
+        raise UnknownEntry(
+            f"{len(found)} entries of session {session_id} have a hash that begins with {at!r}"
+        )
     raise broken or UnknownEntry(
-        f"session {session_id} has no entry with hash {at}", hint="list its entries to find the right one"
+        f"session {session_id} has no entry with hash {at}",
+        hint=f"polypod log {session_id} lists its entries and their hashes",
     )
 
 
@@ -164,11 +178,21 @@ def export_session(store: SessionStore, session_id: str, path: Path) -> None:
 
     Raises StoreError too where there is a file of that name, or it cannot be written.
     """
+    if path.is_dir():
+        raise StoreError(f"{path} is a folder", hint="name a new file in it")
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     data = b"".join(export_lines(store, session_id))
     try:
         with drafted(draft, data, at=time.time_ns(), sync=True):
             os.link(draft, path)
+    except FileExistsError as error:
+        raise StoreError(
+            f"{path} exists already", hint="name a new file: an export overwrites nothing"
+        ) from error
+    except FileNotFoundError as error:
+        raise StoreError(
+            f"cannot write {path}: there is no folder {path.parent}", hint="make the folder first"
+        ) from error
     except OSError as error:
         raise store_error(error, path) from error
 
@@ -188,7 +212,12 @@ def import_session(store: SessionStore, lines: Iterable[bytes], *, name: str = "
     if reader.sound < len(rest) or not entries:
         raise StoreError(f"{name} is cut off", hint="export the session again")
     verified(header.session, entries)
-    _wait(store, store.create(header.session, header.pod, header.parent, entries, claim=False))
+    try:
+        _wait(store, store.create(header.session, header.pod, header.parent, entries, claim=False))
+    except HeadConflict as error:
+        raise HeadConflict(
+            f"session {header.session} exists already in {store.url}", hint="an import overwrites nothing"
+        ) from error
     return store.info(header.session)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import get_args
+from typing import NamedTuple, get_args
 from urllib.parse import parse_qsl
 
 from actors.sessions.store import Durability, MemoryStore, SessionStore
@@ -26,11 +26,25 @@ _ON_DISK: dict[str, Callable[[str, Durability], SessionStore]] = {"sqlite": _sql
 _HINT = "use memory:, sqlite:FILE or jsonl:DIR; the last two with ?durability=process or ?durability=power"
 
 
+class Place(NamedTuple):
+    """What a store's URL says: the kind of store, where it is, and how durable it is to be."""
+
+    scheme: str
+    path: str
+    durability: Durability
+
+
 def open_store(url: str) -> SessionStore:
     """Open the store that ``url`` names; its file or folder is made where there is none.
 
     Raises StoreError where the URL names no store, or the store cannot be opened.
     """
+    place = place_of(url)
+    return _ON_DISK[place.scheme](place.path, place.durability) if place.path else MemoryStore()
+
+
+def place_of(url: str) -> Place:
+    """What ``url`` says; nothing is opened. Raises StoreError where it names no store."""
     scheme, colon, rest = url.partition(":")
     if not colon or not scheme.isalpha():
         raise StoreError(f"{url!r} is no store", hint=_HINT)
@@ -38,7 +52,7 @@ def open_store(url: str) -> SessionStore:
     if scheme == "memory":
         if place or query:
             raise StoreError(f"{url!r}: memory: takes no place and no options", hint=_HINT)
-        return MemoryStore()
+        return Place(scheme, "", "process")
     if scheme in {"postgresql", "postgres"}:
         raise StoreError("stores in PostgreSQL are not in this build", hint=_HINT)
     if scheme not in _ON_DISK:
@@ -46,7 +60,7 @@ def open_store(url: str) -> SessionStore:
     path = place.removeprefix("//")
     if not path:
         raise StoreError(f"{url!r} does not say where", hint=_HINT)
-    return _ON_DISK[scheme](path, _durability(url, query))
+    return Place(scheme, path, _durability(url, query))
 
 
 def _durability(url: str, query: str) -> Durability:

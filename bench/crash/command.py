@@ -24,7 +24,10 @@ def _arguments(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--rounds", type=int, default=300, metavar="N", help="kills for each store (300)")
     parser.add_argument(
-        "--fault-rounds", type=int, default=24, metavar="N", help="rounds for each store and fault (24)"
+        "--fault-rounds",
+        type=int,
+        metavar="N",
+        help="rounds for each store and fault (24, or --rounds if that is less)",
     )
     parser.add_argument("--store", action="append", choices=faults.STORES, help="only this one (repeatable)")
     parser.add_argument("--fault", action="append", choices=faults.FAULTS, help="only this one (repeatable)")
@@ -38,10 +41,11 @@ def _arguments(arguments: Sequence[str]) -> argparse.Namespace:
 def main(arguments: Sequence[str]) -> int:
     """Run a campaign; 0, or 1 if it found anything."""
     args = _arguments(arguments)
+    fault_rounds = min(24, args.rounds) if args.fault_rounds is None else args.fault_rounds
     plan = Plan(
         stores=args.store or faults.STORES,
         rounds=args.rounds,
-        fault_rounds=args.fault_rounds,
+        fault_rounds=fault_rounds,
         faults=args.fault or faults.FAULTS,
         seed=args.seed,
         jobs=args.jobs,
@@ -58,7 +62,7 @@ def main(arguments: Sequence[str]) -> int:
         outcome = campaign.run(plan, tell)
     seconds = time.monotonic() - started
     if args.page is not None:
-        counts = f"--rounds {args.rounds} --fault-rounds {args.fault_rounds} --seed {args.seed}"
+        counts = f"--rounds {args.rounds} --fault-rounds {fault_rounds} --seed {args.seed}"
         command = f"python -m bench crash {counts}"
         args.page.write_text("\n".join(tables.page(outcome, seconds, command)), encoding="utf-8")
     if args.json:

@@ -107,7 +107,7 @@ def test_a_name_that_is_no_claim_is_refused_with_those_that_are(capsys: pytest.C
 def test_the_command_lists_all_claims(capsys: pytest.CaptureFixture[str]):
     assert main(["--list"]) == 0
     text = capsys.readouterr().out
-    assert all(f"{name}: {claim(name).title}" in text for name in names())
+    assert all(f"{name:<11} {claim(name).title}" in text for name in names())
 
 
 def test_the_command_prints_json_lines_and_keeps_and_compares_them(tmp_path):

@@ -267,6 +267,21 @@ def test_an_unknown_key_of_a_manifest_names_file_and_key(home: Home):
     refused(done, 2, "pod.toml: unknown key 'modle'", "did you mean 'model'?")
 
 
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ('[model]\nscheme = "ollma"\n', "model.scheme: no model server of the kind 'ollma'"),
+        ('[tools]\nbuiltin = ["file"]\n', "tools.builtin: there is no built-in tool 'file'"),
+    ],
+)
+@pytest.mark.parametrize("command", [["run", "hi"], ["chat"], ["bench", "--turns", "1"]])
+def test_what_is_wrong_with_a_manifest_only_when_a_pod_is_made_names_the_file_too(
+    home: Home, text: str, why: str, command: list[str]
+):
+    home.write("pod.toml", text)
+    refused(home.polypod(*command, "--manifest", "pod.toml"), 2, f"pod.toml: {why}")
+
+
 def test_a_manifest_that_is_not_there_is_named(home: Home):
     refused(home.polypod("run", "hi", "--manifest", "none.toml"), 2, "none.toml", "No such file")
 
@@ -328,6 +343,17 @@ def test_a_session_that_is_not_there_is_named_and_no_store_is_made(home: Home):
     assert not list(home.folder.iterdir())
 
 
+@pytest.mark.parametrize("command", [["fsck"], ["gc", "--superseded"]])
+def test_a_store_that_is_not_there_is_not_called_sound_and_not_made(home: Home, command: list[str]):
+    refused(home.polypod(*command, "--store", "sqlite:pods.db"), 2, "there is no store at sqlite:pods.db")
+    assert not list(home.folder.iterdir())
+
+
+def test_a_session_that_goes_on_takes_no_other_manifest(home: Home):
+    home.run("hello")
+    refused(home.polypod("chat", "--resume", home.session(), "--allow", "."), 2, "--allow are for new ones")
+
+
 def test_a_beginning_that_more_sessions_share_lists_them(home: Home):
     home.run("list files")
     home.run("list files")
@@ -353,7 +379,9 @@ def test_a_session_that_another_process_holds_is_refused_and_the_holder_named(ho
 
 
 def test_a_store_of_no_known_kind_says_which_there_are(home: Home):
-    refused(home.polypod("ps", "--store", "tape:reel"), 1, "tape", "sqlite:FILE")
+    refused(home.polypod("ps", "--store", "tape:reel"), 2, "tape", "sqlite:FILE")
+    refused(home.polypod("bench", "--store", "sqlite:x?durability=some"), 2, "durability", "not 'some'")
+    assert not list(home.folder.iterdir())
 
 
 def test_a_wrong_option_says_where_help_is(home: Home):
@@ -382,6 +410,21 @@ def test_a_read_only_state_folder_is_one_line(home: Home):
     assert done.code == 1
     assert done.err.startswith("polypod: ")
     assert "Traceback" not in done.err
+
+
+def test_a_state_folder_that_cannot_be_is_no_matter_to_who_names_a_store(home: Home):
+    home.env["XDG_STATE_HOME"] = str(home.write("file", ""))
+    refused(home.run("hello"), 1, "cannot make the state folder", "--store or $POLYPOD_STORE")
+    assert home.run("hello", "--store", "sqlite:pods.db").code == 0
+
+
+def test_a_current_directory_that_is_gone_is_told(home: Home):
+    home.folder = home.folder / "gone"
+    home.folder.mkdir()
+    # In the child, after it has gone there and before the command begins.
+    with home.start("run", "hello", "--model", "offline", preexec_fn=home.folder.rmdir) as process:
+        _, err = process.communicate(timeout=20)
+    refused(Done(process.returncode, "", err), 2, "the current directory is gone")
 
 
 def test_the_environment_names_model_and_store(home: Home):

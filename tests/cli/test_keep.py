@@ -28,6 +28,28 @@ def test_a_fork_goes_on_by_itself(home: Home) -> None:
     refused = home.polypod("fork", session, "--at", "00" * 32)
     assert refused.code != 0
     assert "no entry with hash" in refused.err
+    assert f"polypod log {session}" in refused.err
+
+
+def test_a_fork_is_made_at_an_entry_as_log_prints_it(home: Home) -> None:
+    session = home.session()
+    question = home.polypod("log", session).out.splitlines()[3].split()
+    branch = home.polypod("fork", session, "--at", question[2]).out.strip()
+    [shown] = home.polypod("show", branch, "--json").lines
+    assert shown["parent"]["at_seq"] == 4
+    assert "none since the fork" in home.polypod("show", branch).out
+    assert "forked at 4" in home.polypod("log", session, "--tree").out
+
+
+def test_the_tree_of_a_session_begins_where_its_parent_is_not_in_the_store(
+    home: Home, tmp_path: Path
+) -> None:
+    branch = home.polypod("fork", home.session()).out.strip()
+    home.polypod("export", branch, "branch.jsonl")
+    other = f"jsonl:{tmp_path / 'other'}"
+    home.polypod("import", "branch.jsonl", "--store", other)
+    [root] = home.polypod("log", branch, "--tree", "--store", other).out.splitlines()
+    assert branch in root
 
 
 def test_a_session_moves_to_another_store_with_its_hashes(home: Home, tmp_path: Path) -> None:
@@ -40,7 +62,20 @@ def test_a_session_moves_to_another_store_with_its_hashes(home: Home, tmp_path: 
     assert there == home.polypod("log", session, "--json").lines
     again = home.polypod("export", session, str(file))
     assert again.code != 0
-    assert "Traceback" not in again.err
+    assert "exists already" in again.err
+    assert "overwrites nothing" in again.err
+    again = home.polypod("import", str(file), "--store", other)
+    assert again.code != 0
+    assert f"exists already in {other}" in again.err
+
+
+@pytest.mark.parametrize(
+    ("place", "why"), [(".", "is a folder"), ("no/session.jsonl", "there is no folder no")]
+)
+def test_a_place_where_no_export_can_be_is_said_to_be_that(home: Home, place: str, why: str) -> None:
+    refused = home.polypod("export", home.session(), place)
+    assert refused.code == 1
+    assert why in refused.err
 
 
 def test_fsck_finds_a_broken_chain_and_forks_what_is_sound(home: Home) -> None:
@@ -61,7 +96,8 @@ def test_fsck_finds_a_broken_chain_and_forks_what_is_sound(home: Home) -> None:
 
 def test_gc_lets_go_of_what_is_old_and_wants_to_be_told_what(home: Home) -> None:
     session = home.session()
-    assert home.polypod("gc", "--older-than", "1h").out == ""
+    kept = home.polypod("gc", "--older-than", "1h")
+    assert (kept.out, kept.err) == ("", "0 sessions deleted\n")
     assert home.polypod("gc").code == 2
     assert home.polypod("gc", "--older-than", "soon").code == 2
     assert home.polypod("gc", "--older-than", "0s").out.strip() == session

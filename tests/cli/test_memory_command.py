@@ -37,6 +37,7 @@ def test_notes_are_listed_by_their_paths(home: Home) -> None:
     assert listed.out.splitlines()[1] == "decisions/use-tabs.md            2026-01-02  Use tabs"
     assert "1 file of finds staged" in listed.err
     assert home.polypod("memory").out == listed.out
+    assert home.polypod("memory", "--memory", str(folder(home))).out == listed.out
     told = home.polypod("memory", "list", "--json", "--kind", "decisions").lines
     assert told == [
         {
@@ -97,6 +98,19 @@ def test_another_folder_is_named_by_option_or_variable_and_an_empty_one_is_no_er
     home.env["POLYPOD_MEMORY"] = str(folder(home))
     home.env["XDG_STATE_HOME"] = str(home.folder / "elsewhere")
     assert "use-tabs" in home.polypod("memory", "list").out
+
+
+def test_a_memory_folder_that_is_a_file_is_said_to_be_one(home: Home) -> None:
+    home.env["POLYPOD_MEMORY"] = str(home.write("file", ""))
+    refused = home.polypod("memory")
+    assert (refused.code, refused.out) == (2, "")
+    assert "file is no folder" in refused.err
+    memory = "[memory]\nextract_threshold = 1\nconsolidate_files = 1\n"
+    home.write("pod.toml", f'[model]\nscheme = "offline"\n{memory}')
+    ran = home.polypod("run", "Please remember the harbour.", "--manifest", "pod.toml")
+    assert ran.code == 0
+    assert "memory job failed: cannot use" in ran.err
+    assert "a file stands where a folder has to be" in ran.err
 
 
 def test_what_is_said_at_the_terminal_becomes_a_note(home: Home) -> None:

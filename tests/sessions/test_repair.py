@@ -152,6 +152,15 @@ def test_a_session_can_be_forked_after_any_entry(store):
     assert again.parent.session_id == "t"
 
 
+def test_the_beginning_of_a_hash_names_an_entry_if_only_one_has_it(store):
+    entries = conversation(store, "s", "abc")
+    info = fork(store, "s", "t", items_of, at=entries[1].hash.hex()[:12])
+    assert info.parent is not None
+    assert info.parent.at_hash == entries[1].hash.hex()
+    with pytest.raises(UnknownEntry, match="4 entries of session s have a hash that begins with ''"):
+        fork(store, "s", "u", items_of, at="")
+
+
 def test_a_fork_at_an_unknown_hash_is_an_error_and_makes_nothing(store):
     conversation(store, "s", "abc")
     with pytest.raises(UnknownEntry, match="session s has no entry with hash beef"):
