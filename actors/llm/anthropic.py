@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Mapping
-from types import TracebackType
-from typing import Any, Self
+from collections.abc import Mapping
+from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
 
-from actors.llm.address import base_url_of, where_of
+from actors.llm.address import base_url_of
 from actors.llm.anthropic_answer import MessagesAnswer
 from actors.llm.anthropic_request import Caching, Dialect, adapted, answer_tool_of, body_of, encode_some
-from actors.llm.base import Block, Request
+from actors.llm.base import Request
 from actors.llm.endpoint import Entry
 from actors.llm.http import HttpPool, Peer, Reply
-from actors.llm.incoming import Incoming, posted
-from actors.llm.presets import start_command_for
+from actors.llm.incoming import posted
+from actors.llm.server_client import ServerClient
 from protocol.errors import ModelError
 
 #: The version of the API that is spoken.
@@ -32,7 +31,7 @@ _FOREIGN_REASONING = "anthropic.foreign_reasoning"
 _MISUNDERSTOOD = frozenset({400, 415, 422})
 
 
-class AnthropicClient:
+class AnthropicClient(ServerClient):
     """Talks to one model at one base URL (with or without ``/v1`` at its end), with or without a key.
 
     ``http`` holds the connections and is shared by the clients of a system; a client without one makes its
@@ -54,53 +53,14 @@ class AnthropicClient:
         extra: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        self.base_url = base_url_of(base_url.strip().rstrip("/").removesuffix("/messages"))
-        self.model = model
-        self.where = where_of(self.base_url)
-        self._path = "/messages" if re.search(r"/v\d+$", self.base_url) else "/v1/messages"
-        self._headers = {"anthropic-version": API_VERSION, **_key(api_key, self.base_url), **(headers or {})}
-        self._http = http or HttpPool()
-        self._owns_http = http is None
-        self._start_command = start_command or start_command_for(self.base_url)
-        self._streaming = streaming
+        url = base_url_of(base_url.strip().rstrip("/").removesuffix("/messages"))
+        every = {"anthropic-version": API_VERSION, **_key(api_key, url), **(headers or {})}
+        super().__init__(url, model, every, http, start_command, streaming=streaming)
+        self._path = "/messages" if re.search(r"/v\d+$", url) else "/v1/messages"
         self._caching = caching
         self._extra = dict(extra or {})
 
-    def __repr__(self) -> str:
-        return f"<AnthropicClient {self.model or 'any model'} at {self.where}>"
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.aclose()
-
-    async def aclose(self) -> None:
-        """Close the connections, unless they are shared."""
-        if self._owns_http:
-            await self._http.aclose()
-
-    async def stream(self, request: Request) -> AsyncIterator[Block]:
-        """Answer ``request``, as LLMClient says. Raises ModelError."""
-        peer = self._http.peer(self.base_url, self._headers, start_command=self._start_command)
-        entry = await peer.endpoint.enter(request.deadline)
-        try:
-            reply = await self._opened(peer, entry, request)
-            answer = MessagesAnswer(peer.where, answer_tool=answer_tool_of(request))
-            incoming = Incoming(peer.where, reply, answer)
-            try:
-                while (blocks := await incoming.more()) is not None:
-                    for block in blocks:
-                        yield block
-            finally:
-                await incoming.aclose()
-        finally:
-            entry.leave()
-
     async def _opened(self, peer: Peer, entry: Entry, request: Request) -> Reply:
-        """The server's answer to the request, in the dialect it understands."""
         model = request.model or self.model
         known = dialect = _known_dialect(peer, request, model)
         while True:
@@ -122,6 +82,9 @@ class AnthropicClient:
                 if dialect != known:
                     _learn(peer, request, model, dialect)
                 return reply
+
+    def _answer(self, where: str, request: Request) -> MessagesAnswer:
+        return MessagesAnswer(where, answer_tool=answer_tool_of(request))
 
 
 def _key(api_key: str | None, base_url: str) -> dict[str, str]:

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from types import TracebackType
-from typing import Self
 from urllib.parse import urlsplit
 
-from actors.llm.address import base_url_of, where_of
-from actors.llm.base import Block, Request
+from actors.llm.address import base_url_of
+from actors.llm.base import Request
 from actors.llm.endpoint import Entry
 from actors.llm.http import HttpPool, Peer, Reply
-from actors.llm.incoming import Incoming, posted
+from actors.llm.incoming import posted
 from actors.llm.openai_answer import ChatAnswer
 from actors.llm.openai_request import Dialect, adapted, body_of, encode_some
-from actors.llm.presets import start_command_for
+from actors.llm.server_client import ServerClient
 from protocol.errors import ModelError
 
 _DIALECT = "openai.dialect"
@@ -23,7 +20,7 @@ _DIALECT = "openai.dialect"
 _MISUNDERSTOOD = frozenset({400, 415, 422, 500, 501})
 
 
-class OpenAIClient:
+class OpenAIClient(ServerClient):
     """Talks to one model at one base URL (which usually ends in ``/v1``), with or without a key.
 
     ``http`` holds the connections and is shared by the clients of a system; a client without one makes its
@@ -40,49 +37,10 @@ class OpenAIClient:
         start_command: str | None = None,
         streaming: bool = True,
     ) -> None:
-        self.base_url = base_url_of(base_url)
-        self.model = model
-        self.where = where_of(self.base_url)
-        self._headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
-        self._http = http or HttpPool()
-        self._owns_http = http is None
-        self._start_command = start_command or start_command_for(self.base_url)
-        self._streaming = streaming
-
-    def __repr__(self) -> str:
-        return f"<OpenAIClient {self.model or 'any model'} at {self.where}>"
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.aclose()
-
-    async def aclose(self) -> None:
-        """Close the connections, unless they are shared."""
-        if self._owns_http:
-            await self._http.aclose()
-
-    async def stream(self, request: Request) -> AsyncIterator[Block]:
-        """Answer ``request``, as LLMClient says. Raises ModelError."""
-        peer = self._http.peer(self.base_url, self._headers, start_command=self._start_command)
-        entry = await peer.endpoint.enter(request.deadline)
-        try:
-            reply = await self._opened(peer, entry, request)
-            incoming = Incoming(peer.where, reply, ChatAnswer(peer.where))
-            try:
-                while (blocks := await incoming.more()) is not None:
-                    for block in blocks:
-                        yield block
-            finally:
-                await incoming.aclose()
-        finally:
-            entry.leave()
+        headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
+        super().__init__(base_url_of(base_url), model, headers, http, start_command, streaming=streaming)
 
     async def _opened(self, peer: Peer, entry: Entry, request: Request) -> Reply:
-        """The server's answer to the request, in the dialect it understands."""
         while encode_some(request):  # noqa: ASYNC110 - nothing to wait for: others get their turn
             await asyncio.sleep(0)
         dialect: Dialect = peer.learnt.get(_DIALECT) or _dialect_of(self.base_url)
@@ -102,6 +60,9 @@ class OpenAIClient:
             else:
                 entry.answered()
                 return reply
+
+    def _answer(self, where: str, request: Request) -> ChatAnswer:  # noqa: ARG002
+        return ChatAnswer(where)
 
 
 def _dialect_of(base_url: str) -> Dialect:

@@ -1,0 +1,81 @@
+"""What the clients of model servers share: how they begin and end, and how an answer comes in."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import AsyncIterator, Mapping
+from types import TracebackType
+from typing import Self
+
+from actors.llm.address import where_of
+from actors.llm.answers import AnswerReader
+from actors.llm.base import Block, Request
+from actors.llm.endpoint import Entry
+from actors.llm.http import HttpPool, Peer, Reply
+from actors.llm.incoming import Incoming
+from actors.llm.presets import start_command_for
+
+
+class ServerClient(abc.ABC):
+    """Talks to one model at one base URL. ``http`` holds the connections and is shared by the clients of a
+    system; a client without one makes its own and closes it in ``aclose``.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        model: str,
+        headers: Mapping[str, str],
+        http: HttpPool | None,
+        start_command: str | None,
+        *,
+        streaming: bool,
+    ) -> None:
+        self.base_url = base_url
+        self.model = model
+        self.where = where_of(base_url)
+        self._headers = dict(headers)
+        self._http = http or HttpPool()
+        self._owns_http = http is None
+        self._start_command = start_command or start_command_for(base_url)
+        self._streaming = streaming
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.model or 'any model'} at {self.where}>"
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the connections, unless they are shared."""
+        if self._owns_http:
+            await self._http.aclose()
+
+    async def stream(self, request: Request) -> AsyncIterator[Block]:
+        """Answer ``request``, as LLMClient says. Raises ModelError."""
+        peer = self._http.peer(self.base_url, self._headers, start_command=self._start_command)
+        entry = await peer.endpoint.enter(request.deadline)
+        try:
+            reply = await self._opened(peer, entry, request)
+            incoming = Incoming(peer.where, reply, self._answer(peer.where, request))
+            try:
+                while (blocks := await incoming.more()) is not None:
+                    for block in blocks:
+                        yield block
+            finally:
+                await incoming.aclose()
+        finally:
+            entry.leave()
+
+    @abc.abstractmethod
+    async def _opened(self, peer: Peer, entry: Entry, request: Request) -> Reply:
+        """The server's answer to the request, in the dialect it understands."""
+
+    @abc.abstractmethod
+    def _answer(self, where: str, request: Request) -> AnswerReader:
+        """What reads the answer to the request."""
