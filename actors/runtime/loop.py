@@ -11,12 +11,9 @@ import time
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import pykka
-
-if TYPE_CHECKING:
-    from pykka._envelope import Envelope
 
 #: Messages handled before the loop gets its turn for sockets and timers.
 BURST = 128
@@ -78,12 +75,12 @@ class Mailroom:
         """Whether the caller is on the loop."""
         return asyncio._get_running_loop() is self.loop
 
-    def post(self, work: Callable[[Any], object], envelope: Envelope[Any] | None = None) -> None:
-        """Have ``work(envelope)`` called on the loop, in its turn among the mail; from any thread.
+    def post(self, work: Callable[[Any], object], argument: Any = None) -> None:
+        """Have ``work(argument)`` called on the loop, in its turn among the mail; from any thread.
 
         Raises pykka.ActorDeadError if the loop is closed.
         """
-        self.send(_ERRANDS, work, envelope)
+        self.send(_ERRANDS, work, argument)
 
     def send(self, receiver: Receiver, message: Any, reply_to: Any) -> None:
         """Have ``receiver`` get the message on the loop; from any thread.
@@ -118,6 +115,20 @@ class Mailroom:
             # Looked at after the flag fell: who posted before saw it up and did not wake the loop.
             if mail:
                 self._wake()
+
+    def look_out(self) -> None:
+        """Expect mail from another thread within moments, and wait so long for it in the loop's next turn:
+        it need not wake the loop then. For who is on the loop and has just given a thread something to do.
+        """
+        if not self._awake:
+            self._awake = True
+            self.loop.call_soon(self._await_mail)
+
+    def _await_mail(self) -> None:
+        try:
+            comes_soon(lambda: self._mail)
+        finally:
+            self._deliver()
 
     def more_comes_soon(self) -> bool:
         """For a loop that has nothing to do: whether who wrote last from another thread writes again

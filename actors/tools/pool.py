@@ -6,10 +6,13 @@ import asyncio
 import contextlib
 import contextvars
 import threading
+from collections import deque
 from collections.abc import Callable
-from queue import SimpleQueue
 from typing import Any, Generic, Literal, TypeVar
 
+from pykka import ActorDeadError
+
+from actors.runtime.loop import mailroom_here
 from protocol.errors import ToolTimeout
 
 T = TypeVar("T")
@@ -18,27 +21,36 @@ T = TypeVar("T")
 class _Job(Generic[T]):
     """A piece of work and the future of who waits for it."""
 
-    __slots__ = ("context", "future", "loop", "state", "work")
+    __slots__ = ("context", "future", "mailroom", "state", "work")
 
     def __init__(self, work: Callable[[], T]) -> None:
         self.work = work
-        self.loop = asyncio.get_running_loop()
-        self.future: asyncio.Future[T] = self.loop.create_future()
+        self.mailroom = mailroom_here()
+        self.future: asyncio.Future[T] = self.mailroom.loop.create_future()
         self.context = contextvars.copy_context()
         #: ``dropped``: given up before it began; ``lost``: given up while a thread was at it.
         self.state: Literal["queued", "running", "done", "dropped", "lost"] = "queued"
 
-    def settle(self, result: Any, error: BaseException | None) -> None:
-        """Tell the waiter, from any thread; one that has gone, or whose loop has, is passed over."""
-        with contextlib.suppress(RuntimeError):  # the loop is closed
-            self.loop.call_soon_threadsafe(self._settle, result, error)
-
-    def _settle(self, result: Any, error: BaseException | None) -> None:
-        if self.future.done():
-            return
-        if error is None:
-            self.future.set_result(result)
+    def do(self) -> None:
+        """Do the work, in the calling thread, and tell the waiter."""
+        try:
+            result = self.context.run(self.work)
+        except BaseException as error:  # noqa: BLE001 - it belongs to who waits, whatever it is
+            self._tell(self._fail, error)
         else:
+            self._tell(self._succeed, result)
+
+    def _tell(self, settle: Callable[[Any], None], outcome: Any) -> None:
+        # By mail, since what several threads have done by then wakes the loop only once.
+        with contextlib.suppress(ActorDeadError):  # the loop is closed
+            self.mailroom.post(settle, outcome)
+
+    def _succeed(self, result: T) -> None:
+        if not self.future.done():
+            self.future.set_result(result)
+
+    def _fail(self, error: BaseException) -> None:
+        if not self.future.done():
             self.future.set_exception(error)
 
 
@@ -47,8 +59,10 @@ class ToolThreads:
 
     Not the standard pool, for three reasons. Its threads keep the process from ending while a tool
     hangs; these are daemons. A hanging tool would hold its thread's place for good; here a thread
-    whose work was given up no longer counts (until ``limit`` are lost). And a hop there and back
-    takes twice the CPU: 57 us against 26 us on one core.
+    whose work was given up no longer counts (until ``limit`` are lost). And it wakes a thread for each
+    piece of work, and the loop for each result. Here one thread is woken at a time, the one that
+    worked last, and it wakes the next if more work waits when it begins: a burst of brief work is done
+    by one or two threads, and work that blocks still has a thread each.
     """
 
     def __init__(self, limit: int = 32, *, name: str = "polypod-tool") -> None:
@@ -56,17 +70,18 @@ class ToolThreads:
             raise ValueError(f"limit: expected at least 1, got {limit}")
         self.limit = limit
         self._name = name
-        self._jobs: SimpleQueue[_Job[Any] | None] = SimpleQueue()
         self._lock = threading.Lock()
+        self._jobs: deque[_Job[Any]] = deque()
+        #: Where each idle thread waits; it is woken by a release.
+        self._idle: list[threading.Lock] = []
+        #: Whether a thread was woken or started that has not yet looked for work.
+        self._coming = False
         self._threads = 0
-        self._idle = 0
         self._lost = 0
         self._closed = False
 
     def __repr__(self) -> str:
-        return (
-            f"<ToolThreads {self._threads} of {self.limit}, {self._lost} lost, {self._jobs.qsize()} waiting>"
-        )
+        return f"<ToolThreads {self._threads} of {self.limit}, {self._lost} lost, {len(self._jobs)} waiting>"
 
     async def call(self, work: Callable[[], T], *, seconds: float | None = None) -> T:
         """What ``work`` returns or raises, called in a thread with the caller's context variables.
@@ -76,7 +91,9 @@ class ToolThreads:
         """
         job = _Job(work)
         self._put(job)
-        timer = None if seconds is None else job.loop.call_later(seconds, self._expire, job, seconds)
+        job.mailroom.look_out()  # brief work is done by then, and need not wake the loop
+        loop = job.mailroom.loop
+        timer = None if seconds is None else loop.call_later(seconds, self._expire, job, seconds)
         try:
             return await job.future
         except asyncio.CancelledError:
@@ -89,25 +106,33 @@ class ToolThreads:
     def close(self) -> None:
         """Take no more work; each thread leaves when what is queued is done. Waits for none."""
         with self._lock:
-            if not self._closed:
-                self._closed = True
-                for _ in range(self._threads):
-                    self._jobs.put(None)
+            self._closed = True
+            while self._idle:
+                self._idle.pop().release()
 
     def _put(self, job: _Job[Any]) -> None:
         with self._lock:
             if self._closed:
                 raise RuntimeError("the tool threads are closed")
-            self._jobs.put(job)
-            if self._idle:
-                self._idle -= 1  # the job is as good as taken: the next one sees who is left
-            else:
-                self._start_one()
+            self._jobs.append(job)
+            self._wake_one()
+            if self._threads == self._lost:  # nobody is there who would come to it
+                self._jobs.remove(job)
+                raise RuntimeError("no thread can be started for a tool: the system is at a limit of its own")
 
-    def _start_one(self) -> None:
-        if self._threads - self._lost < self.limit:
-            self._threads += 1
-            threading.Thread(target=self._serve, name=f"{self._name}-{self._threads}", daemon=True).start()
+    def _wake_one(self) -> None:
+        """Have one more thread look for work, unless one is about to, or no more are allowed."""
+        if self._coming:
+            return
+        if self._idle:
+            self._idle.pop().release()
+            self._coming = True
+        elif self._threads - self._lost < self.limit:
+            name = f"{self._name}-{self._threads + 1}"
+            with contextlib.suppress(RuntimeError):  # the system has none left: those there are go on
+                threading.Thread(target=self._serve, name=name, daemon=True).start()
+                self._threads += 1
+                self._coming = True
 
     def _expire(self, job: _Job[Any], seconds: float) -> None:
         begun = self._give_up(job)
@@ -120,45 +145,51 @@ class ToolThreads:
         with self._lock:
             if job.state == "queued":
                 job.state = "dropped"
+                self._jobs.remove(job)
             elif job.state == "running" and self._lost < self.limit:
                 job.state = "lost"
                 self._lost += 1
-                if not self._closed and not self._jobs.empty():
-                    self._start_one()
+                if self._jobs:
+                    self._wake_one()
             return job.state != "dropped"
 
     def _serve(self) -> None:
-        stays = True
-        while stays and (job := self._jobs.get()) is not None:
-            if self._claimed(job):
-                _do(job)
-            stays = self._ended(job)
-            del job  # an idle thread must not keep the last result alive
-
-    def _claimed(self, job: _Job[Any]) -> bool:
-        with self._lock:
-            if job.state == "queued":
-                job.state = "running"
-        return job.state == "running"
+        gate = threading.Lock()
+        gate.acquire()
+        job: _Job[Any] | None = None  # an idle thread must not keep the last result alive
+        while True:
+            with self._lock:
+                if job is None:
+                    self._coming = False
+                elif self._ended(job):
+                    return
+                job = self._taken()
+                if job is None and self._closed:
+                    self._threads -= 1
+                    return
+                if job is None:
+                    self._idle.append(gate)
+            if job is None:
+                gate.acquire()
+            else:
+                job.do()
 
     def _ended(self, job: _Job[Any]) -> bool:
-        """Whether the thread that did ``job`` stays: not where another has taken its place."""
-        with self._lock:
-            if job.state == "lost":
-                self._lost -= 1
-                if self._threads - self._lost > self.limit:
-                    self._threads -= 1
-                    return False
-            job.state = "done"
-            if self._jobs.empty():
-                self._idle += 1
-        return True
+        """Whether the thread that did ``job`` leaves: where another has taken its place."""
+        if job.state == "lost":
+            self._lost -= 1
+            if self._threads - self._lost > self.limit:
+                self._threads -= 1
+                return True
+        job.state = "done"
+        return False
 
-
-def _do(job: _Job[Any]) -> None:
-    try:
-        result = job.context.run(job.work)
-    except BaseException as error:  # noqa: BLE001 - it belongs to who waits, whatever it is
-        job.settle(None, error)
-    else:
-        job.settle(result, None)
+    def _taken(self) -> _Job[Any] | None:
+        """The work that is next, and somebody on the way for what is behind it."""
+        if not self._jobs:
+            return None
+        job = self._jobs.popleft()
+        job.state = "running"
+        if self._jobs:
+            self._wake_one()
+        return job
