@@ -12,7 +12,7 @@ from bench.histories import items
 from bench.measure import Holds, Stopwatch
 from bench.models import Parrot, manifest
 from bench.results import Reading
-from bench.server import running
+from bench.server import port
 
 CLAIM = Claim("history", "a turn on top of 10,000 items, beside the first turns of a pod")
 
@@ -70,10 +70,9 @@ def in_memory(turns: int) -> list[Reading]:
 @CLAIM.case("over HTTP", full=20, quick=5, rounds=1, targets={"longest hold of the loop": at_most(0.010)})
 def over_http(turns: int) -> list[Reading]:
     """The whole history goes over the wire with each request, some 4 MB: that much is the API's."""
-    with running() as port:
-        return asyncio.run(
-            _compared(turns, model="llama_cpp/bench", base_url=f"http://127.0.0.1:{port}/burst/v1")
-        )
+    return asyncio.run(
+        _compared(turns, model="llama_cpp/bench", base_url=f"http://127.0.0.1:{port()}/burst/v1")
+    )
 
 
 @CLAIM.case("model in memory", by="loop by hand", kind="floor", full=1000, quick=200)
