@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 import pykka
 from pykka._envelope import Envelope
@@ -23,10 +23,9 @@ from actors.llm.scripted import ScriptedClient
 from actors.pod.assembly import Assembly
 from actors.pod.budget import Totals
 from actors.pod.handle import Pod
-from actors.pod.lasting import LastingMemory
+from actors.pod.memory.lasting import LastingMemory
 from actors.pod.pod import PodActor
 from actors.pod.restore import events_after, tip
-from actors.pod.sweep import Sweep
 from actors.runtime.bus import Bus, Subscription
 from actors.runtime.future import AsyncFuture
 from actors.runtime.loop import LoopThread, Mailroom, mailroom_here
@@ -35,6 +34,9 @@ from actors.sessions.urls import open_store
 from protocol.errors import NameTaken, PodNotFound, SessionNotFound, SystemNotRunning
 from protocol.events import Event
 from protocol.manifest import PodManifest
+
+if TYPE_CHECKING:
+    from actors.pod.sweep import Sweep
 
 T = TypeVar("T")
 
@@ -121,6 +123,8 @@ class PodSystem:
             self._store, self._bus, self._outputs, self.on_conflict, self._prices, LastingMemory(memory)
         )
         if self.passivate_after is not None:
+            from actors.pod.sweep import Sweep  # noqa: PLC0415 - paid for by systems that passivate
+
             self._sweep = Sweep(self.passivate_after, mailroom.loop)
         self._mailroom = mailroom
         self._bus.loop = mailroom.loop

@@ -29,7 +29,10 @@ class NotMeasured(Exception):  # noqa: N818 - says what it is
 
 
 class Job(Struct, frozen=True):
-    """One case to be run by a command; it prints its readings as its last line."""
+    """One case to be run by a command; it prints its readings as its last line.
+
+    ``repeats`` is how often at most, where the run has more.
+    """
 
     claim: str
     case: str
@@ -37,6 +40,11 @@ class Job(Struct, frozen=True):
     kind: Kind
     command: tuple[str, ...]
     targets: Mapping[str, Target] = {}
+    repeats: int | None = None
+
+    def due(self, turn: int) -> bool:
+        """Whether the repeat of this number, counted from 1, is to be measured."""
+        return self.repeats is None or turn <= self.repeats
 
     def measured(self, timeout: float = TIMEOUT) -> list[Reading]:
         """The readings of one fresh process. Raises NotMeasured."""
@@ -68,7 +76,7 @@ def _of_peers(claim: str, effort: Effort) -> list[Job]:
     for peer, case in peers.cases(claim):
         name = f"{claim}/{case.case}/{case.by}"
         command = (str(peer.python), str(peer.script), name, str(case.count(effort)), str(case.rounds))
-        found.append(Job(claim, case.case, case.by, "peer", command))
+        found.append(Job(claim, case.case, case.by, "peer", command, repeats=peers.REPEATS))
     return found
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 
 from bench import catalogue, words
+from bench.peers.catalogue import REPEATS
 from bench.ratios import ratios
 from bench.results import Report, Row
 from bench.table import in_order, machine_line
@@ -30,7 +31,8 @@ def _opening(report: Report) -> Iterator[str]:
     met = [row.met for row in report.rows if row.met is not None]
     yield f"# Results of the last run ({report.effort})"
     yield ""
-    yield f"{machine_line(report.machine)}; {report.repeat} repeats, each in a fresh process."
+    yield f"{machine_line(report.machine)}; {report.repeat} repeats, each in a fresh process, and"
+    yield f"at most {REPEATS} of each peer."
     yield ""
     yield _HOW_TO_READ
     yield ""
@@ -49,6 +51,7 @@ def _missed(report: Report) -> Iterator[str]:
     if not report.missed:
         return
     yield "\n## Targets missed\n"
+    yield "[README.md](README.md) says why, row by row.\n"
     yield from rows_of(
         ("claim", "case", "metric", "measured", "target"),
         (
@@ -80,7 +83,7 @@ def _peers(report: Report) -> Iterator[str]:
                 words.number(each.ours.value.median, each.ours.unit),
                 words.number(each.peer.value.median, each.peer.unit),
                 each.peer.by,
-                each.words if each.times >= 1 else f"**{each.words}**",
+                f"**{each.words}**" if each.words.startswith("PEER") else each.words,
             )
             for each in found
         ),

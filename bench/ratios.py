@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from bench.compare import LEAST_CHANGE
 from bench.results import Report, Row
 
 #: Numbers that say what was kept or loaded and are no contest.
@@ -22,6 +23,8 @@ class Ratio(Struct, frozen=True):
     @property
     def words(self) -> str:
         """Who is better, in words."""
+        if abs(self.times - 1) < LEAST_CHANGE:
+            return "alike"
         if self.times >= 1:
             return f"polypod {_times(self.times)}"
         return f"PEER {_times(1 / self.times)}"

@@ -82,7 +82,7 @@ def run_jobs(todo: Sequence[Job], repeat: int, tell: Tell) -> tuple[list[Row], l
     lost: dict[int, Failed] = {}
     for turn in range(1, repeat + 1):
         for number, job in enumerate(todo):
-            if number in lost:
+            if number in lost or not job.due(turn):
                 continue
             tell(job.claim, f"{job.case}, {job.by}", turn)
             try:

@@ -7,11 +7,13 @@ all at once, ``/paced/v1`` one every few milliseconds. Prints its port and serve
 from __future__ import annotations
 
 import asyncio
+import atexit
 import json
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import cache
 
 from bench.root import ROOT
 
@@ -176,10 +178,21 @@ def running() -> Iterator[int]:
         assert process.stdin is not None
         assert process.stdout is not None
         try:
-            yield int(process.stdout.readline())
+            line = process.stdout.readline()
+            if not line:
+                raise RuntimeError("the bench's server did not start")
+            yield int(line)
         finally:
             process.stdin.close()
             process.wait(10)
+
+
+@cache
+def port() -> int:
+    """The port of a server that is started once and serves until this process ends."""
+    kept = ExitStack()
+    atexit.register(kept.close)
+    return kept.enter_context(running())
 
 
 if __name__ == "__main__":

@@ -16,10 +16,11 @@ from actors.llm.openai import OpenAIClient
 from actors.pod.handle import Pod
 from actors.system import PodSystem
 from bench.claim import Claim, Measure, at_most
+from bench.claims.turn import read
 from bench.measure import Stopwatch
 from bench.models import manifest
 from bench.results import Reading
-from bench.server import CHUNKS, WORDS, running
+from bench.server import CHUNKS, WORDS, port
 
 CLAIM = Claim("http", f"HTTP turn: {CHUNKS} chunks from a server on loopback, session and events on")
 
@@ -35,9 +36,8 @@ SetUp = Callable[[str, int], Any]
 
 def _measured(work: Callable[[str, int, int], Awaitable[list[Reading]]], path: str, at_once: int) -> Measure:
     def measure(turns: int) -> list[Reading]:
-        with running() as port:
-            url = f"http://127.0.0.1:{port}/{path}/v1"
-            return asyncio.run(work(url, at_once, max(1, turns // at_once)))  # type: ignore[arg-type]
+        url = f"http://127.0.0.1:{port()}/{path}/v1"
+        return asyncio.run(work(url, at_once, max(1, turns // at_once)))  # type: ignore[arg-type]
 
     return measure
 
@@ -53,9 +53,11 @@ async def _timed(turn: Callable[[int], Awaitable[None]], at_once: int, each: int
     return [watch.each("time of a turn", at_once * each)]
 
 
-def _with_pods(*, streaming: bool, messages: bool = False) -> Any:
+def _with_pods(*, streaming: bool, messages: bool = False, subscribed: bool = False) -> Any:
     async def work(url: str, at_once: int, each: int) -> list[Reading]:
         async with PodSystem() as system:
+            events = system.subscribe() if subscribed else None
+            reader = None if events is None else asyncio.create_task(read(events))
             wanted = manifest(model="anthropic/bench" if messages else "llama_cpp/bench", base_url=url)
             whole = AnthropicClient if messages else OpenAIClient
             client = None if streaming else whole(url, "bench", streaming=False)
@@ -68,6 +70,9 @@ def _with_pods(*, streaming: bool, messages: bool = False) -> Any:
             told = await _timed(turn, at_once, each)
             if client is not None:
                 await client.aclose()
+            if events is not None and reader is not None:
+                events.close()
+                await reader
             return told
 
     return work
@@ -178,8 +183,8 @@ async def _with_sockets(url: str, at_once: int, each: int, *, messages: bool = F
     body = json.dumps({**_BODY, "stream": True}).encode()
     head = f"POST /{path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
     request = head.encode() + body
-    port = int(host.split(":")[1])
-    opened = [await loop.create_connection(_Raw, "127.0.0.1", port) for _ in range(at_once)]
+    number = int(host.split(":")[1])
+    opened = [await loop.create_connection(_Raw, "127.0.0.1", number) for _ in range(at_once)]
 
     async def turn(number: int) -> None:
         assert await opened[number][1].ask(request) == _TEXT
@@ -203,8 +208,9 @@ def _add(case: str, path: str, at_once: int, *, messages: bool, streaming: bool,
 
 
 def _add_streams(rhythm: str, at_once: int, *, messages: bool) -> None:
-    full = 4 * at_once if at_once > 100 else (200 if rhythm != "paced" else 8 * at_once)
-    quick = at_once if at_once > 100 else max(20, at_once)
+    paced = rhythm == "paced"  # a quarter of a second each: they are waited for, not worked for
+    full = 4 * at_once if at_once > 100 or paced else 200
+    quick = at_once if at_once > 100 or paced else max(20, at_once)
     _add(
         f"{at_once} at once, {_RHYTHMS[rhythm]}{_FORMAT[messages]}",
         rhythm,
@@ -214,9 +220,9 @@ def _add_streams(rhythm: str, at_once: int, *, messages: bool) -> None:
         full=full,
         quick=quick,
         tiny=at_once,
-        rounds=2,
+        rounds=1 if paced else 2,
         warm_up=1,
-        targets={"time of a turn": at_most(0.75e-3)} if at_once == 512 and rhythm != "paced" else {},
+        targets={"time of a turn": at_most(0.75e-3)} if at_once == 512 and not paced else {},
     )
 
 
@@ -234,6 +240,16 @@ def _add_whole(at_once: int, *, messages: bool) -> None:
         warm_up=1,
     )
 
+
+CLAIM.case(
+    "512 at once, chunk by chunk, a subscriber",
+    full=2048,
+    quick=512,
+    tiny=512,
+    rounds=2,
+    warm_up=1,
+    targets={"time of a turn": at_most(0.75e-3)},
+)(_measured(_with_pods(streaming=True, subscribed=True), "each", 512))
 
 for _number in _AT_ONCE:
     for _messages in (False, True):

@@ -13,6 +13,8 @@ from bench.root import ROOT
 #: Where their environments are made.
 VENVS = ROOT / ".venv-peers"
 _SCRIPTS = Path(__file__).parent / "scripts"
+#: Fresh processes for each case, at most: most of them take long, and no ratio hangs on their last digit.
+REPEATS = 3
 
 
 class PeerCase(Struct, frozen=True):

@@ -84,6 +84,14 @@ def test_a_case_that_cannot_be_measured_is_told_and_stops_nothing():
     assert [row.repeats for row in rows] == [[2.0, 2.0]]
 
 
+def test_a_job_is_repeated_as_often_as_it_may_be_and_no_more():
+    command = (sys.executable, "-c", f"print({READINGS!r})")
+    often = Job("slow", "one case", "polypod", "ours", command)
+    twice = Job("slow", "one case", "a peer", "peer", command, repeats=2)
+    rows, _ = run_jobs([often, twice], 3, lambda *_: None)
+    assert [len(row.repeats) for row in rows] == [3, 2]
+
+
 @pytest.mark.parametrize("program", ["pass", "print('words')"])
 def test_a_process_that_prints_no_readings_is_told_so(program: str):
     with pytest.raises(NotMeasured, match="no readings"):
