@@ -6,13 +6,14 @@ import asyncio
 import contextlib
 import contextvars
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Generic, Literal, TypeVar
 
 from pykka import ActorDeadError
 
-from actors.runtime.loop import mailroom_here
+from actors.runtime.loop import PATIENCE, mailroom_here
 from protocol.errors import ToolTimeout
 
 T = TypeVar("T")
@@ -21,7 +22,7 @@ T = TypeVar("T")
 class _Job(Generic[T]):
     """A piece of work and the future of who waits for it."""
 
-    __slots__ = ("context", "future", "mailroom", "state", "work")
+    __slots__ = ("brief", "context", "future", "mailroom", "state", "work")
 
     def __init__(self, work: Callable[[], T]) -> None:
         self.work = work
@@ -30,14 +31,17 @@ class _Job(Generic[T]):
         self.context = contextvars.copy_context()
         #: ``dropped``: given up before it began; ``lost``: given up while a thread was at it.
         self.state: Literal["queued", "running", "done", "dropped", "lost"] = "queued"
+        self.brief = False
 
     def do(self) -> None:
         """Do the work, in the calling thread, and tell the waiter."""
+        began = time.perf_counter()
         try:
             result = self.context.run(self.work)
         except BaseException as error:  # noqa: BLE001 - it belongs to who waits, whatever it is
             self._tell(self._fail, error)
         else:
+            self.brief = time.perf_counter() - began < PATIENCE
             self._tell(self._succeed, result)
 
     def _tell(self, settle: Callable[[Any], None], outcome: Any) -> None:
@@ -76,6 +80,8 @@ class ToolThreads:
         self._idle: list[threading.Lock] = []
         #: Whether a thread was woken or started that has not yet looked for work.
         self._coming = False
+        #: Whether the last work was done so soon that the next is worth waiting for.
+        self._brief = False
         self._threads = 0
         self._lost = 0
         self._closed = False
@@ -91,7 +97,8 @@ class ToolThreads:
         """
         job = _Job(work)
         self._put(job)
-        job.mailroom.look_out()  # brief work is done by then, and need not wake the loop
+        if self._brief:
+            job.mailroom.look_out()
         loop = job.mailroom.loop
         timer = None if seconds is None else loop.call_later(seconds, self._expire, job, seconds)
         try:
@@ -182,6 +189,7 @@ class ToolThreads:
                 self._threads -= 1
                 return True
         job.state = "done"
+        self._brief = job.brief
         return False
 
     def _taken(self) -> _Job[Any] | None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
+import random
 import subprocess
 import sys
 import threading
+import weakref
 
 import pytest
 
@@ -135,3 +138,155 @@ def test_a_hanging_tool_does_not_keep_the_process_from_ending():
         [sys.executable, "-c", program], check=False, capture_output=True, text=True, timeout=20
     )
     assert (done.returncode, done.stdout) == (0, "left\n"), done.stderr
+
+
+def test_work_sees_the_context_variables_of_who_calls_and_changes_none_of_them():
+    name = contextvars.ContextVar("name", default="nobody's")
+
+    def work() -> str:
+        seen = name.get()
+        name.set("the thread's")
+        return seen
+
+    async def main() -> tuple[str, str]:
+        name.set("the caller's")
+        return await ToolThreads(1).call(work), name.get()
+
+    assert asyncio.run(main()) == ("the caller's", "the caller's")
+
+
+def test_work_that_blocks_has_a_thread_each_also_where_it_comes_at_once():
+    pool = ToolThreads(8)
+    together = threading.Barrier(8)
+
+    async def main() -> None:
+        await asyncio.gather(*(pool.call(lambda: None) for _ in range(20)))  # some threads are there already
+        await asyncio.gather(*(pool.call(lambda: together.wait(10)) for _ in range(8)))
+
+    asyncio.run(main())
+
+
+def test_many_loops_share_a_pool_and_each_gets_its_own_results():
+    pool = ToolThreads(3)
+    got: dict[int, list[tuple[int, int]]] = {}
+
+    async def calls(loop: int) -> list[tuple[int, int]]:
+        first = [await pool.call(lambda n=n: (loop, n)) for n in range(100)]
+        return first + await asyncio.gather(*(pool.call(lambda n=n: (loop, n)) for n in range(100, 200)))
+
+    def serve(loop: int) -> None:
+        got[loop] = asyncio.run(calls(loop))
+
+    threads = [threading.Thread(target=serve, args=(loop,)) for loop in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert got == {loop: [(loop, n) for n in range(200)] for loop in range(4)}
+
+
+def test_waits_that_end_in_every_way_leave_a_pool_that_is_whole():
+    pool = ToolThreads(4, name="mixed")
+    chance = random.Random(7)
+    gates = [threading.Event() for _ in range(300)]
+
+    async def one(gate: threading.Event) -> None:
+        kind = chance.randrange(4)
+        if kind == 0:
+            await pool.call(lambda: None)
+        elif kind == 1:
+            with pytest.raises(ToolTimeout):
+                await pool.call(lambda: gate.wait(20), seconds=chance.random() / 1000)
+        else:
+            task = asyncio.create_task(pool.call(lambda: gate.wait(20)))
+            for _ in range(chance.randrange(4)):
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        gate.set()
+
+    async def main() -> None:
+        await asyncio.gather(*map(one, gates))
+        together = threading.Barrier(4)
+        await asyncio.gather(*(pool.call(lambda: together.wait(10)) for _ in range(4)))
+
+    asyncio.run(main())
+    pool.close()
+    join_all("mixed")
+    assert repr(pool) == "<ToolThreads 0 of 4, 0 lost, 0 waiting>"
+
+
+def test_what_is_queued_when_a_pool_is_closed_is_done_and_then_its_threads_end():
+    pool = ToolThreads(1, name="queued")
+    hang = threading.Event()
+
+    async def main() -> list[object]:
+        waiting = [asyncio.create_task(pool.call(work)) for work in (lambda: hang.wait(10), lambda: "second")]
+        await asyncio.sleep(0)
+        pool.close()
+        hang.set()
+        return await asyncio.gather(*waiting)
+
+    assert asyncio.run(main()) == [True, "second"]
+    join_all("queued")
+
+
+def test_a_call_for_which_no_thread_can_be_started_says_so_and_is_not_done_later():
+    pool = ToolThreads(2)
+    ran: list[str] = []
+    before = threading.stack_size(1 << 62)
+    try:
+        with pytest.raises(RuntimeError, match="no thread can be started"):
+            asyncio.run(pool.call(lambda: ran.append("refused")))
+    finally:
+        threading.stack_size(before)
+    asyncio.run(pool.call(lambda: ran.append("taken")))
+    assert ran == ["taken"]
+
+
+def test_threads_that_are_there_do_what_no_further_thread_can_be_started_for():
+    pool = ToolThreads(2)
+    hang = threading.Event()
+
+    async def main() -> list[object]:
+        loop, begun = asyncio.get_running_loop(), asyncio.Event()
+
+        def work() -> bool:
+            loop.call_soon_threadsafe(begun.set)
+            return hang.wait(10)
+
+        first = asyncio.create_task(pool.call(work))
+        await begun.wait()
+        before = threading.stack_size(1 << 62)
+        second = asyncio.create_task(pool.call(lambda: "second"))
+        await asyncio.sleep(0)
+        threading.stack_size(before)
+        hang.set()
+        return await asyncio.gather(first, second)
+
+    assert asyncio.run(main()) == [True, "second"]
+    assert "1 of 2" in repr(pool)
+
+
+def test_an_idle_thread_keeps_no_work_and_no_result_alive():
+    class Thing:
+        pass
+
+    async def main() -> None:
+        thing = Thing()
+        for each, gone in zip(await pool.call(lambda: (thing, Thing())), all_gone, strict=True):
+            weakref.finalize(each, gone.set)
+
+    all_gone = threading.Event(), threading.Event()
+    pool = ToolThreads(1)
+    asyncio.run(main())
+    assert all(gone.wait(10) for gone in all_gone)
+    assert "1 of 1" in repr(pool)
+
+
+def join_all(name: str) -> None:
+    """Wait for the end of all threads of the pool of that name."""
+    for thread in threading.enumerate():
+        if thread.name.startswith(name):
+            thread.join(10)
+            assert not thread.is_alive()
