@@ -15,6 +15,7 @@ from actors.cli.reading import Reading
 from actors.cli.terminal import Terminal
 from actors.cli.views import put_json
 from actors.cli.words import ago, count, tokens
+from actors.sessions.head import short_id
 from actors.sessions.replay import Replayed, replay
 from actors.sessions.store import Holder, SessionInfo
 from protocol.errors import SessionNotFound
@@ -56,11 +57,13 @@ def ps(pod: str | None, everything: bool, store: str | None, as_json: bool) -> N
 
 def _list(sessions: list[tuple[SessionInfo, str, Holder | None]], terminal: Terminal) -> None:
     now = time.time()
+    # For a person to type; what is piped on may be kept for long, and has the whole of it.
+    name = short_id if terminal.live else str
     rows: list[tuple[str, ...]] = [("SESSION", "POD", "CHANGED", "ENTRIES", "LAST RUN")]
     for info, last, holder in sessions:
         changed = ago(info.updated_at, now)
         words = _last_words(info, last, holder)
-        rows.append((info.session_id, info.pod, changed, str(info.head.seq), words))
+        rows.append((name(info.session_id), info.pod, changed, str(info.head.seq), words))
     terminal.table(rows)
 
 
@@ -98,7 +101,9 @@ def _origin(info: SessionInfo) -> str:
 @options.store
 @options.as_json
 def show(session: str, store: str | None, as_json: bool) -> None:
-    """Tell what SESSION (an id or its unique beginning) is, what it used, and its last answer."""
+    """Tell what SESSION (an id, or the beginning of it or of its last group) is, what it used, and its
+    last answer.
+    """
     with Reading(store) as reading:
         info = reading.find(session)
         state = replay(reading.checked(info.session_id))
@@ -145,7 +150,7 @@ def _answer(state: Replayed) -> str | None:
 @options.store
 @options.as_json
 def log(session: str, tree: bool, store: str | None, as_json: bool) -> None:
-    """Print the entries of SESSION (an id or its unique beginning), oldest first."""
+    """Print the entries of SESSION (an id, or the beginning of it or of its last group), oldest first."""
     with Reading(store) as reading:
         info = reading.find(session)
         if tree:

@@ -68,9 +68,10 @@ def resume(
     store: str | None,
     as_json: bool,
 ) -> None:
-    """Go on with SESSION (an id or its unique beginning), in a run of WORDS if any are given.
+    """Go on with SESSION (an id, or the beginning of it or of its last group).
 
-    Without WORDS the run that was interrupted, by a crash or a pause, goes on where it stood.
+    WORDS, if any are given, are the task of a new run. Without them the run that
+    was interrupted, by a crash or a pause, goes on where it stood.
     """
     terminal = Terminal()
     view = view_of(terminal, as_json=as_json)

@@ -357,7 +357,7 @@ def test_a_session_that_goes_on_takes_no_other_manifest(home: Home):
 def test_a_beginning_that_more_sessions_share_lists_them(home: Home):
     home.run("list files")
     home.run("list files")
-    refused(home.polypod("show", home.session()[:2]), 2, "2 sessions begin with")
+    refused(home.polypod("show", home.session()[:2]), 2, "2 sessions fit")
 
 
 def test_a_finished_session_is_not_resumed_without_words(home: Home):
