@@ -31,12 +31,7 @@ from protocol.manifest import PodManifest
 )
 @options.model
 @options.base_url
-@click.option(
-    "--tools",
-    metavar="MODULE:NAME",
-    multiple=True,
-    help="A function, tool or list of tools of yours that the pod gets too; may be given more than once.",
-)
+@options.tools
 @click.option("--turns", default=20, show_default=True, type=click.IntRange(min=1), help="Turns in all.")
 @click.option(
     "--pods", default=1, show_default=True, type=click.IntRange(min=1), help="Pods that do them at once."

@@ -89,22 +89,6 @@ def test_tools_of_ones_own_are_found_beside_the_manifest(home: Home):
     assert done.code == 0
 
 
-@pytest.mark.parametrize(
-    ("tools", "words"),
-    [
-        ("mine", "expected MODULE:NAME"),
-        ("nothing_here:f", "cannot be imported"),
-        ("mine:f", "has no 'f'"),
-        ("mine:number", "expected a function"),
-    ],
-)
-def test_tools_that_cannot_be_had_are_refused_in_words(home: Home, tools: str, words: str):
-    home.write("mine.py", "number = 3\n")
-    done = home.polypod("bench", "--model", "offline", "--tools", tools)
-    assert (done.code, done.out) == (2, "")
-    assert words in done.err
-
-
 def test_a_manifest_that_is_not_there_is_named(home: Home):
     done = home.polypod("bench", "--manifest", "none.toml")
     assert (done.code, done.out) == (2, "")
