@@ -23,7 +23,7 @@ from actors.llm.scripted import ScriptedClient
 from actors.pod.assembly import Assembly
 from actors.pod.budget import Totals
 from actors.pod.handle import Pod
-from actors.pod.lasting import LastingMemory
+from actors.pod.memory.lasting import LastingMemory
 from actors.pod.pod import PodActor
 from actors.pod.restore import events_after, tip
 from actors.pod.sweep import Sweep

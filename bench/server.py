@@ -178,7 +178,10 @@ def running() -> Iterator[int]:
         assert process.stdin is not None
         assert process.stdout is not None
         try:
-            yield int(process.stdout.readline())
+            line = process.stdout.readline()
+            if not line:
+                raise RuntimeError("the bench's server did not start")
+            yield int(line)
         finally:
             process.stdin.close()
             process.wait(10)

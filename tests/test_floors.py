@@ -58,6 +58,16 @@ def test_a_module_imports_from_its_own_folder_or_a_lower_floor(module: str) -> N
             assert target == own or FLOORS[target] < FLOORS[own], f"{module} reaches up or aside to {name}"
 
 
+@pytest.mark.parametrize("module", [name for name in modules("actors") if name.count("/") > 2])
+def test_a_room_inside_a_folder_imports_nothing_that_stands_around_it(module: str) -> None:
+    """``actors/pod`` imports from ``actors/pod/memory``, and never the other way."""
+    room = str(Path(module).parent).replace("/", ".")
+    around = room.rpartition(".")[0]
+    reached = [name for name in imports(module) if name.startswith(f"{around}.")]
+    outside = [name for name in reached if not name.startswith(f"{room}.")]
+    assert not outside, f"{module} reaches out of its room to {outside}"
+
+
 @pytest.mark.parametrize("module", modules("protocol") + modules("actors"))
 def test_a_name_is_imported_from_the_module_that_defines_it(module: str) -> None:
     for name in imports(module):

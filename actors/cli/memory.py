@@ -15,8 +15,8 @@ from actors.cli.terminal import Terminal
 from actors.cli.views import put_json
 from actors.cli.words import count, cut
 from actors.compaction.notes import KINDS, Note
-from actors.pod.lasting import LastingMemory
-from actors.pod.staging import waiting
+from actors.pod.memory.lasting import LastingMemory
+from actors.pod.memory.staging import waiting
 
 _kind = click.option("--kind", type=click.Choice(KINDS), help="Only notes of this kind.")
 

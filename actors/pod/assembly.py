@@ -17,7 +17,7 @@ from actors.llm.base import LLMClient
 from actors.llm.prices import Prices, cost
 from actors.pod.budget import Budget, Totals
 from actors.pod.calls import ToolRunner
-from actors.pod.lasting import LastingMemory
+from actors.pod.memory.lasting import LastingMemory
 from actors.pod.models import Models, label
 from actors.pod.parts import Make, PodParts
 from actors.pod.tasks import TASK_TOOLS, TASKS, TaskDesk, TaskStore

@@ -13,7 +13,7 @@ from actors.compaction.extract import EXTRACTOR_PROMPT, EXTRACTOR_TOKENS
 from actors.compaction.policy import extraction_due, summariser_budget
 from actors.compaction.tokens import text_tokens
 from actors.pod.compacting import CompactingActor
-from actors.pod.memory import Extract, ExtractionActor, Proposal
+from actors.pod.memory.extraction import Extract, ExtractionActor, Proposal
 from actors.pod.spending import Spending, Spent
 from actors.runtime.actor import DEFERRED
 from actors.runtime.future import AsyncFuture
@@ -96,7 +96,7 @@ class ExtractingActor(CompactingActor):
             Extract(
                 self._head,
                 self._reading_budget(),
-                spending,
+                spending.ask,
                 parts.manifest.model.model_id,
                 parts.tools.context(parts.name),
                 parts.memory.staging,

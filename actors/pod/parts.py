@@ -11,7 +11,7 @@ from actors.compaction.policy import Limits
 from actors.llm.base import LLMClient
 from actors.pod.budget import Budget, Totals
 from actors.pod.calls import ToolRunner
-from actors.pod.lasting import LastingMemory
+from actors.pod.memory.lasting import LastingMemory
 from actors.pod.tasks import TaskDesk
 from actors.runtime.bus import Bus
 from actors.sessions.log import SessionLog

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from actors.pod.ending import EndingActor, GraceOver
-from actors.pod.memory import Proposal
+from actors.pod.memory.extraction import Proposal
 from actors.pod.restore import restore
 from actors.pod.running import OutOfTime
 from actors.pod.session_actor import CommitEnded, StepEnded

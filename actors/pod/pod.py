@@ -9,10 +9,10 @@ from typing import Any
 from pykka._envelope import Envelope
 
 from actors.pod.checks import check_content, check_item
-from actors.pod.consolidation import Consolidated, Consolidating
 from actors.pod.ending import GraceOver
 from actors.pod.fork import Branch, branch_off
-from actors.pod.memory import Proposal
+from actors.pod.memory.consolidation import Consolidated, Consolidating
+from actors.pod.memory.extraction import Proposal
 from actors.pod.passivating import PassivatingActor
 from actors.pod.run import PendingInput, QueuedRun, TypedRun
 from actors.pod.running import OutOfTime

@@ -7,10 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 from actors.compaction.compose import is_of_compaction
-from actors.pod.consolidation import Consolidate, Consolidated, Consolidating, ConsolidationActor
 from actors.pod.extracting import JOB_GRACE, UNREGISTERED, ExtractingActor, answer_all
-from actors.pod.lasting import LastingMemory
-from actors.pod.recall import recalled
+from actors.pod.memory.consolidation import Consolidate, Consolidated, Consolidating, ConsolidationActor
+from actors.pod.memory.lasting import LastingMemory
 from actors.pod.spending import Spending
 from actors.runtime.actor import DEFERRED
 from actors.runtime.future import AsyncFuture
@@ -147,7 +146,7 @@ class RememberingActor(ExtractingActor):
         ctx, spending = parts.tools.context(parts.name), Spending(parts)
         self._librarian_spending = spending
         librarian.actor_ref.tell(
-            Consolidate(parts.memory, parts.manifest, spending, ctx, not asked, self._post)
+            Consolidate(parts.memory, parts.manifest, spending.ask, ctx, not asked, self._post)
         )
 
     def _on_consolidating(self, message: Consolidating) -> None:
@@ -192,6 +191,8 @@ class RememberingActor(ExtractingActor):
 
 
 async def _recalled(memory: LastingMemory, words: str, budget: int) -> SystemItem | None:
+    from actors.pod.memory.recall import recalled  # noqa: PLC0415 - paid for by who recalls
+
     return await asyncio.wait_for(asyncio.to_thread(recalled, memory, words, budget), RECALL_SECONDS)
 
 

@@ -25,6 +25,7 @@ from protocol.errors import (
 from protocol.events import (
     AssistantMessage,
     BudgetExceeded,
+    TextDelta,
     ToolProgress,
     ToolResulted,
     ToolStart,
@@ -170,8 +171,23 @@ class TurnActor(RememberingActor):
                 )
             )
         request = self._request(run)
-        step = worker.answer(self._parts.client, request, self._tell, self._listened)
+        step = worker.answer(self._parts.client, request, self._tell, self._tell_text, self._listened)
         self._do(step, lambda answer, error: self._answered(run, answer, error))
+
+    def _tell_text(self, text: str, attempt: int) -> None:
+        if self._hears(TextDelta):
+            head = self._head
+            self._log.tell(
+                TextDelta(
+                    pod=self._parts.name,
+                    session_id=head.session_id,
+                    seq=head.seq,
+                    at=time.time(),
+                    run_id=self._run_id,
+                    text=text,
+                    attempt=attempt,
+                )
+            )
 
     def _request(self, run: RunState) -> Request:
         parts, context = self._parts, self._context

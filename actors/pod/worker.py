@@ -19,13 +19,17 @@ from actors.llm.base import (
 )
 from actors.llm.retry import GiveUp, decide
 from protocol.errors import Failure, ModelError
-from protocol.events import Retry, StreamRestart, TextDelta, ThinkingDelta, ToolCallDelta
+from protocol.events import Retry, StreamRestart, ThinkingDelta, ToolCallDelta
 
 #: Tells a transient event: its kind and its own fields.
 Tell = Callable[..., None]
+#: Tells a piece of text and in which attempt it came; apart from the rest, since a stream is made of these.
+TellText = Callable[[str, int], None]
 
 
-async def answer(client: LLMClient, request: Request, tell: Tell, heard: Callable[[], bool]) -> Answer:
+async def answer(
+    client: LLMClient, request: Request, tell: Tell, tell_text: TellText, heard: Callable[[], bool]
+) -> Answer:
     """The model's whole answer to ``request``, asked for again as long as ``retry.decide`` says.
 
     Deltas are told as they come, where anybody listens (``heard``); where an attempt breaks after some,
@@ -41,7 +45,10 @@ async def answer(client: LLMClient, request: Request, tell: Tell, heard: Callabl
                 async for block in stream:
                     assembler.feed(block)
                     if heard():
-                        _tell_delta(tell, block, assembler, attempt)
+                        if type(block) is TextChunk:
+                            tell_text(block.text, attempt)
+                        else:
+                            _tell_delta(tell, block, assembler, attempt)
             except BaseException:
                 await _close(stream)
                 raise
@@ -66,10 +73,7 @@ async def _close(stream: AsyncIterator[Block]) -> None:
 
 
 def _tell_delta(tell: Tell, block: Block, assembler: Assembler, attempt: int) -> None:
-    kind = type(block)
-    if kind is TextChunk:
-        tell(TextDelta, text=block.text, attempt=attempt)  # type: ignore[union-attr]
-    elif isinstance(block, CallChunk | CallStart):
+    if isinstance(block, CallChunk | CallStart):
         start = assembler.call_at(block.index)
         text = block.text if isinstance(block, CallChunk) else ""
         tell(ToolCallDelta, call_id=start.id, name=start.name, text=text, attempt=attempt)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any, Union
 
-from msgspec import Raw
+import msgspec
+from msgspec import Raw, Struct
 
-from protocol.entries import Entry, ItemsKept, MemoryPointer, Parent, SessionOpened, StoredEntry
+from protocol.entries import ENTRIES, Entry, ItemsKept, MemoryPointer, Parent, SessionOpened, StoredEntry
+from protocol.errors import WireError
 from protocol.events import (
     AssistantMessage,
     DurableEvent,
@@ -17,12 +20,43 @@ from protocol.events import (
     ToolResulted,
     UserMessage,
 )
-from protocol.items import AssistantItem, Item, ToolCall, ToolResult
+from protocol.items import AssistantItem, Item, SystemItem, ToolCall, ToolResult, UserItem
 from protocol.usage import Usage
-from protocol.wire import decode_entry
 
+# Nearly all entries of a log are items. Of these no more is decoded than replay needs, which makes a
+# restore a tenth cheaper; the chain has vouched for the rest.
+
+
+class _User(Struct, frozen=True, gc=False, tag=UserMessage.__name__):
+    item: UserItem
+
+
+class _System(Struct, frozen=True, gc=False, tag=SystemMessage.__name__):
+    item: SystemItem
+
+
+class _Result(Struct, frozen=True, gc=False, tag=ToolResulted.__name__):
+    item: ToolResult
+
+
+class _Answer(Struct, frozen=True, gc=False, tag=AssistantMessage.__name__):
+    item: AssistantItem
+    run_id: str | None = None
+    usage: Usage | None = None
+    cost: float | None = None
+
+
+_BRIEF: dict[type, type] = {
+    UserMessage: _User,
+    SystemMessage: _System,
+    ToolResulted: _Result,
+    AssistantMessage: _Answer,
+}
 #: Entries that are an item and nothing else.
-_PLAIN = frozenset({UserMessage, SystemMessage, ToolResulted})
+_PLAIN = frozenset({_User, _System, _Result})
+_decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(
+    Union[tuple(_BRIEF.get(kind, kind) for kind in ENTRIES)]  # noqa: UP007
+)
 
 
 class Replayed:
@@ -50,20 +84,23 @@ class Replayed:
 
     def read(self, entries: Iterable[StoredEntry]) -> None:
         """Take the next entries as a store gives them. Raises WireError for what is none."""
-        items = self.items
-        for entry in entries:
-            self.seq = entry.seq
-            decoded = decode_entry(entry.body)
-            if type(decoded) in _PLAIN:
-                items.append(decoded.item)  # type: ignore[union-attr]
-            else:
-                self._feed(decoded)
+        items, decode = self.items, _decoder.decode
+        try:
+            for entry in entries:
+                self.seq = entry.seq
+                decoded = decode(entry.body)
+                if type(decoded) in _PLAIN:
+                    items.append(decoded.item)
+                elif type(decoded) is _Answer:
+                    self._answered(decoded)
+                else:
+                    self._feed(decoded)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise WireError(f"not an entry: {error}") from error
 
     def _feed(self, entry: Entry) -> None:
-        """Take the next entry, if it is more than an item."""
-        if isinstance(entry, AssistantMessage):
-            self._answered(entry)
-        elif isinstance(entry, RunStart):
+        """Take the next entry, which is no item."""
+        if isinstance(entry, RunStart):
             self.open_run = entry.run_id
             self.open_steps = 0 if entry.reason != "resume" else self.open_steps
         elif isinstance(entry, RunEnd):
@@ -76,7 +113,7 @@ class Replayed:
         elif entry.counts_usage:
             self._spent(entry.usage, entry.cost)  # type: ignore[attr-defined]
 
-    def _answered(self, entry: AssistantMessage) -> None:
+    def _answered(self, entry: _Answer) -> None:
         if entry.run_id is not None:
             self.open_steps += 1
         if entry.usage is not None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
+import aiohttp
+
 from actors.llm.base import Request
+from actors.llm.openai_request import Dialect, body_of
 from actors.pod.handle import Pod
 from actors.system import PodSystem
 from bench.claim import Claim, at_most
@@ -73,6 +76,23 @@ def over_http(turns: int) -> list[Reading]:
     return asyncio.run(
         _compared(turns, model="llama_cpp/bench", base_url=f"http://127.0.0.1:{port()}/burst/v1")
     )
+
+
+@CLAIM.case("over HTTP", by="aiohttp, the same bytes", kind="floor", full=20, quick=5, rounds=1)
+def by_aiohttp(turns: int) -> list[Reading]:
+    """A body that is there already, posted as it is; the answer is read and not looked at."""
+    return asyncio.run(_posted(turns))
+
+
+async def _posted(turns: int) -> list[Reading]:
+    body = body_of(Request(list(items(_ITEMS))), "bench", Dialect())
+    async with aiohttp.ClientSession() as session:
+        with Stopwatch() as watch:
+            for _ in range(turns):
+                url = f"http://127.0.0.1:{port()}/burst/v1/chat/completions"
+                async with session.post(url, data=body) as response:
+                    await response.read()
+    return [watch.each("time of a turn", turns)]
 
 
 @CLAIM.case("model in memory", by="loop by hand", kind="floor", full=1000, quick=200)

@@ -16,6 +16,7 @@ from actors.llm.openai import OpenAIClient
 from actors.pod.handle import Pod
 from actors.system import PodSystem
 from bench.claim import Claim, Measure, at_most
+from bench.claims.turn import read
 from bench.measure import Stopwatch
 from bench.models import manifest
 from bench.results import Reading
@@ -52,9 +53,11 @@ async def _timed(turn: Callable[[int], Awaitable[None]], at_once: int, each: int
     return [watch.each("time of a turn", at_once * each)]
 
 
-def _with_pods(*, streaming: bool, messages: bool = False) -> Any:
+def _with_pods(*, streaming: bool, messages: bool = False, subscribed: bool = False) -> Any:
     async def work(url: str, at_once: int, each: int) -> list[Reading]:
         async with PodSystem() as system:
+            events = system.subscribe() if subscribed else None
+            reader = None if events is None else asyncio.create_task(read(events))
             wanted = manifest(model="anthropic/bench" if messages else "llama_cpp/bench", base_url=url)
             whole = AnthropicClient if messages else OpenAIClient
             client = None if streaming else whole(url, "bench", streaming=False)
@@ -67,6 +70,9 @@ def _with_pods(*, streaming: bool, messages: bool = False) -> Any:
             told = await _timed(turn, at_once, each)
             if client is not None:
                 await client.aclose()
+            if events is not None and reader is not None:
+                events.close()
+                await reader
             return told
 
     return work
@@ -234,6 +240,16 @@ def _add_whole(at_once: int, *, messages: bool) -> None:
         warm_up=1,
     )
 
+
+CLAIM.case(
+    "512 at once, chunk by chunk, a subscriber",
+    full=2048,
+    quick=512,
+    tiny=512,
+    rounds=2,
+    warm_up=1,
+    targets={"time of a turn": at_most(0.75e-3)},
+)(_measured(_with_pods(streaming=True, subscribed=True), "each", 512))
 
 for _number in _AT_ONCE:
     for _messages in (False, True):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 from actors.llm.base import TextChunk
 from actors.pod.handle import Pod
+from actors.runtime.bus import Subscription
 from actors.system import PodSystem
 from bench.claim import Claim, at_most
 from bench.measure import Stopwatch
@@ -47,7 +47,7 @@ async def at_once(each: int, *, pods: int = _PODS, subscribed: bool = False) -> 
         client, wanted = Parrot(), manifest()
         spawned = [await system.spawn(wanted, client=client) for _ in range(pods)]
         events = system.subscribe() if subscribed else None
-        reader = None if events is None else asyncio.create_task(_read(events))
+        reader = None if events is None else asyncio.create_task(read(events))
         with Stopwatch() as watch:
             await asyncio.gather(*map(runs, spawned))
         if events is not None and reader is not None:
@@ -56,7 +56,8 @@ async def at_once(each: int, *, pods: int = _PODS, subscribed: bool = False) -> 
     return _told(watch, pods * each)
 
 
-async def _read(events: Any) -> None:
+async def read(events: Subscription) -> None:
+    """Read all that comes, as soon as it does."""
     async for _ in events:
         events.drain()
 

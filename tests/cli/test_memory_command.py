@@ -9,7 +9,7 @@ from command_kit import Home
 
 from actors.compaction.extract import Decision, Extracted
 from actors.compaction.notes import Note, render
-from actors.pod.staging import Staged, stage
+from actors.pod.memory.staging import Staged, stage
 
 
 @pytest.fixture

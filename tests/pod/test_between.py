@@ -14,7 +14,7 @@ import pytest
 from pod_stage import PLAIN, GatedClient, Stage, on_stage, texts
 
 from actors.llm.scripted import ScriptedClient, call, say
-from actors.pod.memory import Proposal
+from actors.pod.memory.extraction import Proposal
 from actors.pod.running import OutOfTime
 from actors.pod.session_actor import StepEnded
 from actors.pod.turns import NOT_RUN

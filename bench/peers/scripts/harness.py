@@ -101,7 +101,10 @@ def server(rhythm: str = "each") -> Iterator[str]:
     command = [os.environ.get("BENCH_PYTHON", sys.executable), "-m", "bench.server"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT) as process:
         try:
-            yield f"http://127.0.0.1:{int(process.stdout.readline())}/{rhythm}/v1"
+            port = process.stdout.readline()
+            if not port:
+                raise RuntimeError("the bench's server did not start")
+            yield f"http://127.0.0.1:{int(port)}/{rhythm}/v1"
         finally:
             process.stdin.close()
             process.wait(10)

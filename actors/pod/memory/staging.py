@@ -12,7 +12,7 @@ import msgspec
 
 from actors.compaction.extract import Extracted
 from actors.compaction.notes import Note, notes_of
-from actors.pod.whole import is_text, write_whole
+from actors.pod.memory.whole import is_text, write_whole
 from actors.runtime.redact import without_secrets
 from actors.sessions.head import new_session_id
 from protocol.errors import WireError

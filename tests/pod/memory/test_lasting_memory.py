@@ -16,12 +16,12 @@ from memory_kit import all_notes, memory_in, put, put_note, staged
 
 from actors.compaction.consolidate import Change
 from actors.compaction.extract import Decision, Extracted
-from actors.pod.consolidating import Consolidation
-from actors.pod.lasting import LastingMemory
-from actors.pod.lease import Lease
-from actors.pod.ledger import Ledger, read_ledger, write_ledger
-from actors.pod.note_index import VERSION
-from actors.pod.staging import Staged, newest_readings, read_staged, stage, waiting
+from actors.pod.memory.batch import Consolidation
+from actors.pod.memory.lasting import LastingMemory
+from actors.pod.memory.lease import Lease
+from actors.pod.memory.ledger import Ledger, read_ledger, write_ledger
+from actors.pod.memory.note_index import VERSION
+from actors.pod.memory.staging import Staged, newest_readings, read_staged, stage, waiting
 from protocol.manifest import MemorySection
 
 ONE = MemorySection(consolidate_files=1)
@@ -224,7 +224,7 @@ def test_a_ledger_that_came_with_the_folder_leads_nowhere_else(memory: LastingMe
 def test_an_index_that_another_renews_is_left_to_it(
     memory: LastingMemory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("actors.pod.note_index._PATIENCE", 0.01)
+    monkeypatch.setattr("actors.pod.memory.note_index._PATIENCE", 0.01)
     put_note(memory, "Use tabs", "tabs are good")
     assert titles(memory, "tabs") == ["Use tabs"]
     index = memory.machinery / "index.db"

@@ -13,8 +13,8 @@ from memory_kit import KINDS, all_notes, memory_in, names, played, put, put_note
 from actors.llm.base import Block, Request
 from actors.llm.scripted import ScriptedClient, call, say
 from actors.pod import remembering
-from actors.pod.lasting import LastingMemory
-from actors.pod.ledger import Ledger, read_ledger
+from actors.pod.memory.lasting import LastingMemory
+from actors.pod.memory.ledger import Ledger, read_ledger
 from actors.system import PodSystem
 from protocol.events import Alert, ConsolidateDone, ConsolidateFailed, ConsolidateStart, Event
 from protocol.manifest import PodManifest

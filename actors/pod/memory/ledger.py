@@ -10,9 +10,9 @@ import msgspec
 from msgspec import Meta
 
 from actors.compaction.consolidate import Change
-from actors.pod.lasting import LastingMemory
-from actors.pod.staging import SUFFIX
-from actors.pod.whole import read_text, remove, write_whole
+from actors.pod.memory.lasting import LastingMemory
+from actors.pod.memory.staging import SUFFIX
+from actors.pod.memory.whole import read_text, remove, write_whole
 from actors.sessions.jsonl_files import sync_folder
 from protocol.errors import WireError
 

@@ -10,8 +10,8 @@ from typing import Any
 from actors.compaction.extract import Decision, Extracted
 from actors.compaction.notes import Note, render
 from actors.llm.scripted import ScriptedClient, call, say
-from actors.pod.lasting import LastingMemory
-from actors.pod.staging import Staged, stage
+from actors.pod.memory.lasting import LastingMemory
+from actors.pod.memory.staging import Staged, stage
 from actors.sessions.chain import verified
 from actors.system import PodSystem
 from protocol.events import Alert, ConsolidateDone, ConsolidateFailed, ConsolidateStart, Event

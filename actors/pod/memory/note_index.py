@@ -11,9 +11,9 @@ from pathlib import Path
 from msgspec import Struct
 
 from actors.compaction.notes import Note
-from actors.pod.lasting import LastingMemory
-from actors.pod.ledger import Ledger, read_ledger
-from actors.pod.staging import SUFFIX, read_staged, waiting
+from actors.pod.memory.lasting import LastingMemory
+from actors.pod.memory.ledger import Ledger, read_ledger
+from actors.pod.memory.staging import SUFFIX, read_staged, waiting
 from actors.sessions.disk import make_private
 from protocol.errors import WireError
 

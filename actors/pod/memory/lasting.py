@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 
 from actors.compaction.consolidate import Change, settled
 from actors.compaction.notes import KINDS, Note, read_note
-from actors.pod.whole import is_text, read_text, remove, write_whole
+from actors.pod.memory.whole import is_text, read_text, remove, write_whole
 
 if TYPE_CHECKING:
-    from actors.pod.note_index import Hit
+    from actors.pod.memory.note_index import Hit
 
 
 def stamp(status: os.stat_result) -> str:
@@ -29,7 +29,7 @@ def stamp(status: os.stat_result) -> str:
 class LastingMemory:
     """A memory folder. Its folders may be links; files that are links, or whose names are no text, are
     no notes. Everything here does its work in the caller's thread, and needs no lock: whoever
-    writes has the folder's lease (``consolidating.py``).
+    writes has the folder's lease (``batch.py``).
     """
 
     def __init__(self, folder: Path) -> None:
@@ -95,6 +95,6 @@ class LastingMemory:
         """The notes that have most to do with ``query`` (any text), those first that fit best; also what
         is staged and not yet worked in. Raises OSError where the folder cannot be read.
         """
-        from actors.pod.note_index import search  # noqa: PLC0415 - paid for by who searches
+        from actors.pod.memory.note_index import search  # noqa: PLC0415 - paid for by who searches
 
         return search(self, query, kind=kind, limit=limit)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
 
-from actors.llm.base import Request
-from actors.pod.spending import Spending
+from actors.llm.base import Answer, Request
 from actors.tools.base import Toolbox, ToolContext
 from protocol.items import Item, UserItem
+
+#: The model as a little worker asks it; whoever hands it over counts what it takes.
+Ask = Callable[[Request], Coroutine[Any, Any, Answer]]
 
 
 def is_cancelled() -> bool:
@@ -17,7 +21,7 @@ def is_cancelled() -> bool:
 
 
 async def errand(
-    spending: Spending,
+    ask: Ask,
     model: str,
     toolbox: Toolbox,
     ctx: ToolContext,
@@ -28,13 +32,11 @@ async def errand(
 ) -> bool:
     """Have the errand done; whether the worker came to its end within ``most_steps`` requests.
 
-    What it brings is what its tools were called with. Raises ModelError, OverBudget.
+    What it brings is what its tools were called with. Raises what ``ask`` raises.
     """
     told: list[Item] = [UserItem.of(request)]
     for _ in range(most_steps):
-        answer = await spending.ask(
-            Request(items=told, system=prompt, tools=toolbox.specs, model=model, scratch={})
-        )
+        answer = await ask(Request(items=told, system=prompt, tools=toolbox.specs, model=model, scratch={}))
         told.append(answer.item)
         if not answer.item.calls:
             return True

@@ -13,10 +13,10 @@ from msgspec.structs import replace
 from actors.compaction.consolidate import Change, Shelf, finding
 from actors.compaction.policy import consolidation_due
 from actors.compaction.tokens import text_tokens
-from actors.pod.lasting import LastingMemory
-from actors.pod.lease import Lease
-from actors.pod.ledger import Ledger, carry_out, ledger_path, read_ledger, write_ledger
-from actors.pod.staging import Staged, Waiting, newest_readings, read_staged, set_aside, waiting
+from actors.pod.memory.lasting import LastingMemory
+from actors.pod.memory.lease import Lease
+from actors.pod.memory.ledger import Ledger, carry_out, ledger_path, read_ledger, write_ledger
+from actors.pod.memory.staging import Staged, Waiting, newest_readings, read_staged, set_aside, waiting
 from protocol.errors import WireError
 from protocol.manifest import MemorySection
 

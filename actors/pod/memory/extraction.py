@@ -20,9 +20,8 @@ from actors.compaction.extract import (
     portion,
 )
 from actors.compaction.policy import LEAST_SUMMARISER_TOKENS
-from actors.pod.little import errand, is_cancelled
-from actors.pod.spending import Spending
-from actors.pod.staging import Staged, stage
+from actors.pod.memory.errand import Ask, errand, is_cancelled
+from actors.pod.memory.staging import Staged, stage
 from actors.runtime.actor import AsyncActor
 from actors.runtime.future import AsyncFuture
 from actors.sessions.disk import store_error
@@ -53,7 +52,7 @@ class Extract(NamedTuple):
 
     head: SessionHead
     budget: int
-    spending: Spending
+    ask: Ask
     model: str
     ctx: ToolContext
     folder: Path
@@ -118,7 +117,7 @@ async def _found(job: Extract, items: list[Item], budget: int) -> Extracted:
     """What the worker notes; nothing where it calls no tool, which is an answer as well."""
     desk = _Desk()
     await errand(
-        job.spending,
+        job.ask,
         job.model,
         Toolbox([tool(desk.write_extracted)]),
         job.ctx,

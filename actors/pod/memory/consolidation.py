@@ -13,10 +13,9 @@ from msgspec import Meta
 
 from actors.compaction.consolidate import CONSOLIDATOR_PROMPT, Shelf, consolidator_request
 from actors.compaction.notes import Kind, render
-from actors.pod.consolidating import Batch, Consolidation
-from actors.pod.lasting import LastingMemory
-from actors.pod.little import errand, is_cancelled
-from actors.pod.spending import Spending
+from actors.pod.memory.batch import Batch, Consolidation
+from actors.pod.memory.errand import Ask, errand, is_cancelled
+from actors.pod.memory.lasting import LastingMemory
 from actors.runtime.actor import AsyncActor
 from actors.sessions.disk import store_error
 from actors.tools.base import Toolbox, ToolContext, tool
@@ -34,7 +33,7 @@ class Consolidate(NamedTuple):
 
     memory: LastingMemory
     manifest: PodManifest
-    spending: Spending
+    ask: Ask
     ctx: ToolContext
     automatic: bool
     tell: Callable[[Consolidating | Consolidated], None]
@@ -104,7 +103,7 @@ class ConsolidationActor(AsyncActor):
         """Have the model write. Raises PodError where it wrote nothing or came to no end."""
         desk = _Desk(job.memory, batch.shelf)
         work = errand(
-            job.spending,
+            job.ask,
             job.manifest.model.model_id,
             desk.tools(),
             job.ctx,

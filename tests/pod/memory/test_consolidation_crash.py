@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from memory_kit import all_notes, memory_in, names, played, put, put_note, spawned, staged, wrote
 
-from actors.pod.lasting import LastingMemory
-from actors.pod.ledger import Ledger, read_ledger
+from actors.pod.memory.lasting import LastingMemory
+from actors.pod.memory.ledger import Ledger, read_ledger
 from protocol.events import ConsolidateDone
 
 #: A process that consolidates, says so at one point of it, and goes on when it is told to.
@@ -21,8 +21,8 @@ CHILD = """
     import asyncio, sys
     from pathlib import Path
     from actors.llm.scripted import ScriptedClient, call, say
-    from actors.pod import ledger
-    from actors.pod.lasting import LastingMemory
+    from actors.pod.memory import ledger
+    from actors.pod.memory.lasting import LastingMemory
     from actors.system import PodSystem
     from protocol.manifest import PodManifest
 

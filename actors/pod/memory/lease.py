@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from actors.pod.whole import read_text, write_whole
+from actors.pod.memory.whole import read_text, write_whole
 from actors.sessions.disk import make_private
 from actors.sessions.lock import WriterLock
 

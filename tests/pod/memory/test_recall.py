@@ -13,8 +13,8 @@ from memory_kit import memory_in, put, put_note
 from actors.compaction.tokens import text_tokens
 from actors.llm.scripted import ScriptedClient, call, say
 from actors.pod import remembering
-from actors.pod.lasting import LastingMemory
-from actors.pod.recall import RECALLED, recalled
+from actors.pod.memory.lasting import LastingMemory
+from actors.pod.memory.recall import RECALLED, recalled
 from actors.system import PodSystem
 from actors.tools.builtin import builtin
 from protocol.errors import ManifestError

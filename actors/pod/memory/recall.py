@@ -6,7 +6,7 @@ import re
 
 from actors.compaction.tokens import text_tokens
 from actors.compaction.transcript import shortened
-from actors.pod.lasting import LastingMemory
+from actors.pod.memory.lasting import LastingMemory
 from protocol.items import SystemItem
 
 #: How a recalled item begins.

@@ -1,0 +1,1 @@
+"""Lasting memory: a folder of notes, and the two actors that fill it beside the pods."""
