@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -14,7 +15,7 @@ from actors.cli.lines import Line, entry_line
 from actors.cli.reading import Reading
 from actors.cli.terminal import Terminal
 from actors.cli.views import put_json
-from actors.cli.words import ago, count, tokens
+from actors.cli.words import ago, count, seconds, tokens
 from actors.sessions.head import short_id
 from actors.sessions.replay import Replayed, replay
 from actors.sessions.store import Holder, SessionInfo
@@ -111,7 +112,8 @@ def show(session: str, store: str | None, as_json: bool) -> None:
         manifest = reading.manifest(info.session_id)
     facts = {**_facts(info), "last_run": last, "holder": holder}
     if as_json:
-        used = {"usage": state.usage or Usage(), "cost": state.cost, "items": len(state.items)}
+        used = {"usage": state.usage or Usage(), "cost": state.cost, "seconds": state.seconds}
+        used["items"] = len(state.items)
         put_json({**facts, **used, "manifest": manifest, "answer": _answer(state)})
         return
     terminal = Terminal()
@@ -134,8 +136,15 @@ def _rows(info: SessionInfo, manifest: PodManifest, state: Replayed) -> dict[str
         "created": time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(info.created_at)),
         "changed": ago(info.updated_at, time.time()),
         "holds": f"{info.head.seq:,} entries, {count(len(state.items), 'item')}",
-        "used": tokens(state.usage or Usage()) + ("" if state.cost is None else f", ${state.cost:.4f}"),
+        "used": ", ".join(_used(state)),
     }
+
+
+def _used(state: Replayed) -> Iterator[str]:
+    yield tokens(state.usage or Usage())
+    if state.cost is not None:
+        yield f"${state.cost:.4f}"
+    yield seconds(state.seconds)
 
 
 def _answer(state: Replayed) -> str | None:

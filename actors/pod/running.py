@@ -8,7 +8,6 @@ from typing import Any, NamedTuple, assert_never
 
 from actors.llm.output import Fit, parse_output
 from actors.pod import turn
-from actors.pod.budget import Budget
 from actors.pod.run import PendingInput, QueuedRun, RunState, TypedRun, new_run_id, resolve
 from actors.pod.turns import TurnActor
 from actors.runtime.future import AsyncFuture
@@ -95,8 +94,7 @@ class RunningActor(TurnActor):
             run.unlogged.append(queued.reply)
         self._run = run
         self._to(PodState.RUNNING)
-        if self._budget is not None:
-            self._start_clock(run, self._budget)
+        self._start_clock(run)
         self._guard = self._guard.run_started()
         if self._parts.limits.before_run:
             self._fold_before_run(lambda _: self._log_input(run, queued))
@@ -155,8 +153,7 @@ class RunningActor(TurnActor):
         run.ending = None
         self._run = run
         self._to(PodState.RUNNING)
-        if self._budget is not None:
-            self._start_clock(run, self._budget)
+        self._start_clock(run)
         self._record_start(run, "resume")
         self._advance()
 
@@ -269,8 +266,7 @@ class RunningActor(TurnActor):
             self._join_pending(run)
             run.unheard = True
         run.ending = outcome
-        if self._budget is not None:
-            self._stop_clock(run, self._budget)
+        seconds = self._stop_clock(run)
         head = self._head
         self._log.add(
             RunEnd(
@@ -283,6 +279,7 @@ class RunningActor(TurnActor):
                 steps=run.steps,
                 usage=run.usage or Usage(),
                 error=run.failure,
+                seconds=seconds,
             )
         )
         self._commit(lambda: self._finished(run, outcome))
@@ -379,22 +376,27 @@ class RunningActor(TurnActor):
 
     # -- the clock -------------------------------------------------------------------------------
 
-    def _start_clock(self, run: RunState, budget: Budget) -> None:
+    def _start_clock(self, run: RunState) -> None:
         run.started_at = time.monotonic()
-        left = budget.seconds_left()
-        run.deadline = None if left is None else run.started_at + left
+        left = None if self._budget is None else self._budget.seconds_left()
         if left is not None:
+            run.deadline = run.started_at + left
             assert self._mailroom is not None
             message = OutOfTime(run.run_id)
             self._alarm = self._mailroom.loop.call_later(left, lambda: self._post(message))
 
-    def _stop_clock(self, run: RunState, budget: Budget) -> None:
+    def _stop_clock(self, run: RunState) -> float:
+        """Count the time of a run, in seconds, which is given back."""
         now = time.monotonic()
-        budget.spend_seconds(now - run.started_at)
+        seconds = now - run.started_at
         run.started_at = now  # a store that refuses the run's end stops its clock once more
+        self._seconds += seconds
+        if self._budget is not None:
+            self._budget.spend_seconds(seconds)
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
+        return seconds
 
     def _on_out_of_time(self, message: OutOfTime) -> None:
         run = self._run
@@ -415,8 +417,7 @@ class RunningActor(TurnActor):
             return
         self._run = None
         self._cancel_step()
-        if self._budget is not None:
-            self._stop_clock(run, self._budget)
+        self._stop_clock(run)
         self._to(PodState.IDLE)
         for reply in [*run.unlogged, *(pending.reply for pending in run.pending)]:
             reply.set_exception(error)

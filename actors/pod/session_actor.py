@@ -74,6 +74,8 @@ class SessionActor(AsyncActor):
     _measured: list[tuple[int, Usage]] | None = None
     _usage: Usage | None = None
     _cost: float | None = None
+    #: How long the runs that have ended took.
+    _seconds = 0.0
 
     def __init__(
         self,
@@ -109,6 +111,11 @@ class SessionActor(AsyncActor):
     def _steps(self) -> int:
         """The requests of the run that goes on, or that a restored session left open."""
         return self._open_steps
+
+    @property
+    def _run_seconds(self) -> float:
+        """How long the run that goes on has taken, from where the log tells of it."""
+        return 0.0
 
     @property
     def _ending(self) -> bool:
@@ -198,10 +205,10 @@ class SessionActor(AsyncActor):
     def _take_over(self, state: Replayed) -> None:
         """Go on from what the session says of the pod's life before."""
         self._open_steps = state.open_steps
-        self._usage, self._cost = state.usage, state.cost
+        self._usage, self._cost, self._seconds = state.usage, state.cost, state.seconds
         self._measured = state.calls
         if self._parts.budget is not None:
-            self._parts.budget.carry(state.usage or Usage(), state.cost)
+            self._parts.budget.carry(state.usage or Usage(), state.cost, state.seconds)
 
     def _ready(self) -> None:
         self._to(PodState.PAUSED if self._head.open_run is not None else PodState.IDLE)
@@ -404,6 +411,8 @@ class SessionActor(AsyncActor):
                 steps=self._steps,
                 usage=self._usage,
                 cost=self._cost,
+                seconds=self._seconds,
+                run_seconds=self._run_seconds,
             ),
             lambda: self._branched(old, commit.then),
             lambda refused: self._not_branched(commit, refused),

@@ -93,6 +93,7 @@ def test_what_is_listed_shown_and_logged_is_there_as_data_too(home: Home):
     [shown] = home.polypod("show", row["session_id"], "--json").lines
     assert shown["manifest"]["pod"]["name"] == "lister"
     assert shown["usage"]["input_tokens"] > 0
+    assert shown["seconds"] > 0
     entries = home.polypod("log", row["session_id"], "--json").lines
     assert [entry["seq"] for entry in entries] == list(range(1, row["seq"] + 1))
     assert entries[-1]["hash"] == row["head"]
