@@ -6,7 +6,7 @@ import time
 from collections import deque
 from typing import Any, NamedTuple, assert_never
 
-from actors.llm.output import Fit, parse_output
+from actors.llm.output import Fit, instruction_for, parse_output
 from actors.pod import turn
 from actors.pod.run import PendingInput, QueuedRun, RunState, TypedRun, new_run_id, resolve
 from actors.pod.turns import TurnActor
@@ -231,7 +231,9 @@ class RunningActor(TurnActor):
             run.error = OutputInvalid(f"the model did not answer as asked: {read.why}")
             self._finish(run, "failed")
             return
-        self._log.record(SystemMessage, run.run_id, item=SystemItem.of(read.why))
+        # With the schema, which a server may have been sent and have shown to nobody.
+        words = f"{read.why} {instruction_for(run.output_schema or {})}"
+        self._log.record(SystemMessage, run.run_id, item=SystemItem.of(words))
         run.unheard = True
         self._advance()
 
