@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from command_kit import Home, dead_port
+from command_kit import Home, dead_port, silent_server
 
 from actors import PodManifest, ScriptedClient, call, say, tool
 from actors.cli.benching import Plan, benched
@@ -132,6 +132,28 @@ def test_ctrl_c_prints_what_there_is(home: Home, server: str):
     result = json.loads(out)
     assert result["interrupted"]
     assert result["turns"] < 1000
+
+
+def test_a_server_that_never_answers_is_left_when_the_time_is_over(home: Home):
+    with silent_server() as (url, _):
+        command = ("bench", "--model", "llama_cpp/m", "--base-url", url, "--pods", "2", "--timeout", "0.3")
+        done, data = home.polypod(*command), home.polypod(*command, "--warmup", "0", "--json")
+    assert (done.code, done.out) == (3, "")
+    assert done.err == "the time was over before the first turn had ended\n"
+    assert (data.code, data.lines[0]["timed_out"], data.lines[0]["turns"]) == (3, True, 0)
+
+
+def test_what_there_is_when_the_time_is_over_is_printed(home: Home):
+    done = home.polypod("bench", "--model", "offline", "--turns", "10000000", "--timeout", "1")
+    assert (done.code, done.err) == (3, "")
+    assert " of 10,000,000 until the time was over by 1 pod in " in done.out
+    assert "/s" in done.out
+
+
+def test_a_time_that_is_none_is_bad_input(home: Home):
+    done = home.polypod("bench", "--model", "offline", "--timeout", "0")
+    assert (done.code, done.out) == (2, "")
+    assert "--timeout" in done.err
 
 
 # -- what is told apart ------------------------------------------------------------------------------
