@@ -162,7 +162,8 @@ async def benched(
 
     ``client`` answers instead of the manifest's model. ``tell`` hears of each turn; once
     ``interrupted`` is set, or the plan's time is over, what there is by then is given. Raises RunFailed
-    where a warm-up turn fails, and what ``spawn`` raises; a turn that fails later is counted and stops nothing.
+    where a warm-up turn fails, and what ``spawn`` raises; a turn that fails later is counted and stops
+    nothing.
     """
     bench = Bench(plan or Plan())
     ends = _Ends(interrupted or asyncio.Event(), bench.plan.timeout)

@@ -26,7 +26,15 @@ ON e.id = (SELECT id FROM entries WHERE session = s.id ORDER BY n DESC LIMIT 1)
 """
 _ONE = _INFO + "WHERE s.uuid = ?"
 _ALL = _INFO + "ORDER BY e.id DESC LIMIT ?"
-_OF_POD = _INFO + "WHERE s.pod = ? ORDER BY e.id DESC LIMIT ?"
+# Which they are is found in the indexes alone; of a pod with many sessions only those few rows are read.
+_OF_POD = f"""
+{_INFO}
+WHERE s.id IN (
+    SELECT id FROM sessions WHERE pod = ?1
+    ORDER BY (SELECT id FROM entries WHERE session = sessions.id ORDER BY n DESC LIMIT 1) DESC LIMIT ?2
+)
+ORDER BY e.id DESC
+"""  # noqa: S608 - made of our own words
 # A range of the index, since LIKE takes no index here; no id goes on with the last of all characters.
 _BEGINNING = """
 SELECT id FROM (
