@@ -250,11 +250,14 @@ class ApprovalResolved(DurableEvent, frozen=True, gc=False, kw_only=True):
 
 
 class BudgetExceeded(DurableEvent, frozen=True, gc=False, kw_only=True):
-    """The next call would not fit the budget; ``used`` includes what is reserved."""
+    """The next call would not fit the budget of the pod, or of all pods of its system (``whose``);
+    ``used`` includes what is reserved.
+    """
 
     budget: Literal["tokens", "cost_usd", "seconds"]
     limit: float
     used: float
+    whose: Literal["pod", "system"] = "pod"
 
 
 class Alert(DurableEvent, frozen=True, gc=False, kw_only=True):

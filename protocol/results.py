@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from protocol.events import RunOutcome
 from protocol.lifecycle import PodState
+from protocol.manifest import BudgetSection
 from protocol.usage import Usage
 
 
@@ -24,6 +25,19 @@ class RunResult(Struct, frozen=True):
     run_id: str
     session_id: str
     output: Any = None
+
+
+class BudgetUse(Struct, frozen=True):
+    """What pods have used of a budget: ``tokens`` and ``cost_usd`` with what is held back for calls under
+    way, ``seconds`` of runs that have ended. ``incomplete`` marks a sum in which some call stands at its
+    estimate, since nobody told what it took.
+    """
+
+    limits: BudgetSection
+    tokens: int
+    cost_usd: float
+    seconds: float
+    incomplete: bool
 
 
 class PodDescription(Struct, frozen=True, gc=False):

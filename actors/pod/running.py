@@ -405,9 +405,8 @@ class RunningActor(TurnActor):
         if run is None or run.run_id != message.run_id or run.ending is not None:
             return
         assert self._budget is not None
-        limit = self._budget.limits.seconds or 0.0
         run.ending = "budget"
-        self._log.record(BudgetExceeded, run.run_id, budget="seconds", limit=limit, used=limit)
+        self._log.record(BudgetExceeded, run.run_id, **self._budget.out_of_time()._asdict())
         self._cancel_step()
 
     def _store_refused(self, error: BaseException) -> None:

@@ -220,8 +220,7 @@ class TurnActor(RememberingActor):
         return exceeded
 
     def _out_of_budget(self, run: RunState, exceeded: Exceeded) -> None:
-        budget, limit, used = exceeded
-        self._log.record(BudgetExceeded, run.run_id, budget=budget, limit=limit, used=used)
+        self._log.record(BudgetExceeded, run.run_id, **exceeded._asdict())
         run.ending = "budget"
         self._advance()
 

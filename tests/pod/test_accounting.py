@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pod_stage import GatedClient, Stage, on_stage
@@ -11,13 +12,15 @@ from pod_stage import GatedClient, Stage, on_stage
 from actors.llm.scripted import Reply, ScriptedClient, call, say
 from actors.pod.budget import Budget
 from actors.sessions.replay import replay
+from actors.sessions.store import MemoryStore
 from actors.system import PodSystem
 from actors.tools.base import tool
 from protocol.entries import SessionOpened
-from protocol.errors import BudgetError, ModelError
+from protocol.errors import BudgetError, ManifestError, ModelError
 from protocol.events import AssistantMessage, BudgetExceeded, RunEnd, UsageUpdate
 from protocol.items import AssistantItem
 from protocol.manifest import BudgetSection, PodManifest
+from protocol.results import BudgetUse
 from protocol.usage import Usage
 from protocol.wire import decode_entry
 
@@ -124,6 +127,81 @@ def test_a_request_refused_for_its_length_is_given_back_and_another_failure_stay
     assert (budget.tokens, budget.incomplete) == (0, False)
     budget.settle_failed(budget.reserve(60, 0.0), ModelError("gone", kind="connection"))
     assert (budget.tokens, budget.incomplete) == (60, True)
+
+
+# -- what all pods of a system share -------------------------------------------------------------
+
+
+def test_all_pods_of_a_system_draw_on_its_budget() -> None:
+    async def main() -> None:
+        async with PodSystem(budget={"tokens": 100}) as system:
+            first = await system.spawn(
+                PodManifest.of(tokens=1000),
+                client=ScriptedClient([say("a", input_tokens=80, output_tokens=15)]),
+            )
+            second = await system.spawn(PodManifest.of(max_tokens=10), client=ScriptedClient([]))
+            assert (await first.run("1")).outcome == "finished"
+            with system.subscribe(kinds=BudgetExceeded) as events:
+                assert (await second.run("2")).outcome == "budget"
+                [told] = events.drain()
+            assert isinstance(told, BudgetExceeded)
+            assert (told.whose, told.budget, told.limit) == ("system", "tokens", 100)
+            used = system.budget
+            assert used is not None
+            assert used == BudgetUse(BudgetSection(tokens=100), 95, 0.0, used.seconds, incomplete=False)
+            assert used.seconds == sum([(await pod.describe()).seconds for pod in (first, second)])
+
+    asyncio.run(main())
+
+
+def test_what_a_pod_used_in_an_earlier_system_is_not_taken_from_this_ones_budget() -> None:
+    async def main() -> None:
+        store = MemoryStore()
+        async with PodSystem(store) as system:
+            assert system.budget is None
+            client = ScriptedClient([say("a", input_tokens=90, output_tokens=9)])
+            session = (await (await system.spawn(PodManifest.of(), client=client)).run("1")).session_id
+        async with PodSystem(store, budget=BudgetSection(tokens=180)) as system:
+            client = ScriptedClient([say("b", input_tokens=5, output_tokens=5)])
+            pod = await system.spawn(PodManifest.of(), client=client, resume=session)
+            assert (await pod.run("2")).outcome == "finished"
+            assert system.budget is not None
+            assert system.budget.tokens == 10
+
+    asyncio.run(main())
+
+
+def test_a_run_ends_when_the_systems_seconds_are_over() -> None:
+    async def main() -> None:
+        async with PodSystem(budget={"seconds": 0.05}) as system:
+            pods = [
+                await system.spawn(PodManifest.of(seconds=1000), client=GatedClient([])) for _ in range(2)
+            ]
+            with system.subscribe(kinds=BudgetExceeded) as events:
+                assert [(await pod.run("hang")).outcome for pod in pods] == ["budget"] * 2
+                told = [(event.whose, event.budget, event.limit) for event in events.drain()]  # type: ignore[attr-defined]
+            assert told == [("system", "seconds", 0.05)] * 2
+
+    asyncio.run(main())
+
+
+def test_a_systems_budget_in_dollars_takes_no_pod_whose_cost_nobody_knows() -> None:
+    async def main() -> None:
+        async with PodSystem(budget={"cost_usd": 1.0}) as system:
+            with pytest.raises(BudgetError, match="the system has a budget of cost_usd"):
+                await system.spawn(PodManifest.of(), client=ScriptedClient([]))
+            local = await system.spawn(PodManifest.of(model="offline"))
+            assert (await local.run("hello")).outcome == "finished"
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    "budget", [{"token": 1}, {"tokens": -1}, {"seconds": "long"}, BudgetSection(tokens=-1)]
+)
+def test_a_budget_that_is_none_is_refused_when_the_system_is_made(budget: Any) -> None:
+    with pytest.raises(ManifestError, match=r"budget\.(tokens?|seconds)"):
+        PodSystem(budget=budget)
 
 
 # -- time ----------------------------------------------------------------------------------------
