@@ -74,14 +74,16 @@ class RunStart(DurableEvent, frozen=True, gc=False, kw_only=True):
 
 
 class RunEnd(DurableEvent, frozen=True, gc=False, kw_only=True):
-    """A run ended. ``steps`` counts its requests to the model; ``error`` says why it failed or
-    which limit it reached.
+    """A run ended. ``steps`` counts its requests to the model, ``seconds`` is how long it took since it
+    began or was resumed (None where nobody could tell); ``error`` says why it failed or which limit it
+    reached.
     """
 
     outcome: RunOutcome
     steps: int = 0
     usage: Usage = Usage()
     error: Failure | None = None
+    seconds: float | None = None
 
 
 class UserMessage(DurableEvent, frozen=True, gc=False, kw_only=True):

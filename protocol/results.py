@@ -31,8 +31,8 @@ class PodDescription(Struct, frozen=True, gc=False):
 
     ``head`` is the hex hash of its session's last entry, ``extract_pointer`` the number of history
     items that memory has read (None: none yet), ``occupancy`` the tokens its history takes, ``usage``
-    and ``cost`` (US dollars) the sums over the pod's life, ``passive`` whether the store alone has its
-    history.
+    and ``cost`` (US dollars) the sums over the pod's life, ``seconds`` the time that its runs took in it,
+    ``passive`` whether the store alone has its history.
     """
 
     name: str
@@ -44,3 +44,4 @@ class PodDescription(Struct, frozen=True, gc=False):
     usage: Usage
     cost: float | None
     passive: bool = False
+    seconds: float = 0.0

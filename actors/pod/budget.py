@@ -80,10 +80,11 @@ class Budget:
         else:
             self.settle(held, None, None)
 
-    def carry(self, usage: Usage, cost: float | None) -> None:
+    def carry(self, usage: Usage, cost: float | None, seconds: float) -> None:
         """Count what the pod used up before it was resumed; those above have counted it already."""
         self.tokens += usage.total_tokens or 0
         self.cost += cost or 0.0
+        self.seconds += seconds
         self.incomplete = self.incomplete or usage.incomplete
 
     def spend_seconds(self, seconds: float) -> None:

@@ -93,6 +93,13 @@ class TurnActor(RememberingActor):
         return self._open_steps if self._run is None else self._run.steps
 
     @property
+    def _run_seconds(self) -> float:
+        run = self._run
+        if run is None or self._state is not PodState.RUNNING or self._head.open_run is None:
+            return 0.0
+        return time.monotonic() - run.started_at
+
+    @property
     def _ending(self) -> bool:
         run = self._run
         return run is not None and run.ending is not None and self._state is PodState.RUNNING
