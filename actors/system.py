@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 import msgspec
 import pykka
@@ -27,7 +27,6 @@ from actors.pod.handle import Pod
 from actors.pod.memory.lasting import LastingMemory
 from actors.pod.pod import PodActor
 from actors.pod.restore import events_after, tip
-from actors.pod.sweep import Sweep
 from actors.runtime.bus import Bus, Subscription
 from actors.runtime.future import AsyncFuture
 from actors.runtime.loop import LoopThread, Mailroom, mailroom_here
@@ -37,6 +36,9 @@ from protocol.errors import NameTaken, PodNotFound, SessionNotFound, SystemNotRu
 from protocol.events import Event
 from protocol.manifest import BudgetSection, PodManifest
 from protocol.results import BudgetUse
+
+if TYPE_CHECKING:
+    from actors.pod.sweep import Sweep
 
 T = TypeVar("T")
 
@@ -133,6 +135,8 @@ class PodSystem:
             self._limits,
         )
         if self.passivate_after is not None:
+            from actors.pod.sweep import Sweep  # noqa: PLC0415 - paid for by systems that passivate
+
             self._sweep = Sweep(self.passivate_after, mailroom.loop)
         self._mailroom = mailroom
         self._bus.loop = mailroom.loop

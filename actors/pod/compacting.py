@@ -13,8 +13,8 @@ from actors.compaction.cut import cut
 from actors.compaction.policy import Guard
 from actors.pod.compactor import Folding, fold
 from actors.pod.context import Context
-from actors.pod.session_actor import SessionActor
 from actors.pod.spending import Spending
+from actors.pod.stepping import SteppingActor
 from actors.runtime.actor import DEFERRED
 from actors.sessions.head import new_session_id
 from protocol import commands
@@ -31,7 +31,7 @@ from protocol.events import (
 Folded = Callable[[BaseException | None], None]
 
 
-class CompactingActor(SessionActor):
+class CompactingActor(SteppingActor):
     """A session actor that can compact: by command, by threshold, or because a server said it is full."""
 
     _context_: Context | None = None

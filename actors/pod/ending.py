@@ -10,7 +10,7 @@ from pykka import messages
 
 from actors.pod.run import resolve
 from actors.pod.running import RunningActor
-from actors.pod.session_actor import StepEnded
+from actors.pod.stepping import StepEnded
 from actors.runtime.actor import DEFERRED
 from actors.runtime.future import AsyncFuture
 from protocol.errors import Failure, RunFailed, SessionError

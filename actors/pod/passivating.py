@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from actors.pod.ending import EndingActor, GraceOver
 from actors.pod.memory.extraction import Proposal
 from actors.pod.restore import restore
 from actors.pod.running import OutOfTime
-from actors.pod.session_actor import CommitEnded, StepEnded
-from actors.pod.sweep import Sweep
+from actors.pod.stepping import CommitEnded, StepEnded
 from actors.pod.turns import Progressed, ToolEnded
 from protocol import commands
 from protocol.errors import CompactionFailed, RunFailed, SessionCorrupt, UnknownEntry
 from protocol.lifecycle import PodState
+
+if TYPE_CHECKING:
+    from actors.pod.sweep import Sweep
 
 _RESTING = frozenset({PodState.IDLE, PodState.PAUSED})
 

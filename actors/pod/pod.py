@@ -16,7 +16,7 @@ from actors.pod.memory.extraction import Proposal
 from actors.pod.passivating import PassivatingActor
 from actors.pod.run import PendingInput, QueuedRun, TypedRun
 from actors.pod.running import OutOfTime
-from actors.pod.session_actor import CommitEnded, StepEnded
+from actors.pod.stepping import CommitEnded, StepEnded
 from actors.pod.turns import Progressed, ToolEnded
 from actors.runtime.actor import DEFERRED
 from actors.runtime.future import AsyncFuture

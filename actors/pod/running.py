@@ -56,6 +56,15 @@ class RunningActor(TurnActor):
 
     # -- runs ------------------------------------------------------------------------------------
 
+    def _submit(self, queued: QueuedRun) -> None:
+        """Begin the run, or have it wait for the one that goes on."""
+        if self._run is not None and self._state is PodState.RUNNING:
+            self._enqueue(queued)
+        elif self._busy:
+            self._when_free(lambda: self._begin_or_queue(queued), queued.reply)
+        else:
+            self._begin_or_queue(queued)
+
     def _enqueue(self, queued: QueuedRun) -> None:
         name = self._parts.name
         if queued.command.busy == "reject":
@@ -316,6 +325,22 @@ class RunningActor(TurnActor):
         else:
             resolve(cancelled)
 
+    def _result(self, run: RunState, outcome: RunOutcome) -> RunResult:
+        return RunResult(
+            text=run.answer.text if run.answer is not None else "",
+            outcome=outcome,
+            usage=run.usage or Usage(),
+            run_id=run.run_id,
+            session_id=self._head.session_id,
+            output=run.output,
+        )
+
+    def _answer_cancels(self) -> None:
+        cancelled, self._cancelled = self._cancelled, None
+        resolve(cancelled or [])
+
+    # -- words that join -------------------------------------------------------------------------
+
     def _came_late(self, pending: PendingInput) -> None:
         """Words came while the end of their run became durable."""
         if self._stopping:
@@ -353,29 +378,6 @@ class RunningActor(TurnActor):
         reply.set(value)
         self._advance()
 
-    def _submit(self, queued: QueuedRun) -> None:
-        """Begin the run, or have it wait for the one that goes on."""
-        if self._run is not None and self._state is PodState.RUNNING:
-            self._enqueue(queued)
-        elif self._busy:
-            self._when_free(lambda: self._begin_or_queue(queued), queued.reply)
-        else:
-            self._begin_or_queue(queued)
-
-    def _result(self, run: RunState, outcome: RunOutcome) -> RunResult:
-        return RunResult(
-            text=run.answer.text if run.answer is not None else "",
-            outcome=outcome,
-            usage=run.usage or Usage(),
-            run_id=run.run_id,
-            session_id=self._head.session_id,
-            output=run.output,
-        )
-
-    def _answer_cancels(self) -> None:
-        cancelled, self._cancelled = self._cancelled, None
-        resolve(cancelled or [])
-
     # -- the clock -------------------------------------------------------------------------------
 
     def _start_clock(self, run: RunState) -> None:
@@ -408,6 +410,8 @@ class RunningActor(TurnActor):
         run.ending = "budget"
         self._log.record(BudgetExceeded, run.run_id, **self._budget.out_of_time()._asdict())
         self._cancel_step()
+
+    # -- a store that refuses -------------------------------------------------------------------
 
     def _store_refused(self, error: BaseException) -> None:
         """The store could not keep it: nobody was told, the run fails, the pod lives on."""

@@ -16,7 +16,7 @@ from pod_stage import PLAIN, GatedClient, Stage, on_stage, texts
 from actors.llm.scripted import ScriptedClient, call, say
 from actors.pod.memory.extraction import Proposal
 from actors.pod.running import OutOfTime
-from actors.pod.session_actor import StepEnded
+from actors.pod.stepping import StepEnded
 from actors.pod.turns import NOT_RUN
 from actors.sessions.chain import chained, verified
 from actors.sessions.replay import replay

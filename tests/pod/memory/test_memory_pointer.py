@@ -12,7 +12,7 @@ import pytest
 from actors.llm.base import Block, Request
 from actors.llm.scripted import call, say
 from actors.pod.handle import Pod
-from actors.pod.session_actor import Commit, CommitEnded
+from actors.pod.stepping import Commit, CommitEnded
 from actors.sessions.store import MemoryStore
 from actors.system import PodSystem
 from protocol.entries import Head, StoredEntry
