@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
+import msgspec
 import pykka
 from pykka._envelope import Envelope
 
@@ -33,7 +34,8 @@ from actors.sessions.store import SessionStore
 from actors.sessions.urls import open_store
 from protocol.errors import NameTaken, PodNotFound, SessionNotFound, SystemNotRunning
 from protocol.events import Event
-from protocol.manifest import PodManifest
+from protocol.manifest import BudgetSection, PodManifest
+from protocol.results import BudgetUse
 
 if TYPE_CHECKING:
     from actors.pod.sweep import Sweep
@@ -54,7 +56,9 @@ class PodSystem:
     where there are none one like that of ``outputs``). ``prices``
     is a TOML file with prices of models, over those that polypod knows. ``passivate_after`` is the number
     of seconds after which an idle or paused pod leaves its history to the store, until a message needs it;
-    None is never.
+    None is never. ``budget`` limits what all pods together use up while the system is entered; a pod draws
+    on it besides its own, and of ``seconds``, which is the time of all runs, each run may take what is left
+    when it begins.
     """
 
     def __init__(
@@ -66,6 +70,7 @@ class PodSystem:
         memory: str | Path | None = None,
         prices: str | Path | Prices | None = None,
         passivate_after: float | None = None,
+        budget: BudgetSection | Mapping[str, float] | None = None,
     ) -> None:
         self._prices = prices if isinstance(prices, Prices) else _prices(prices)
         self._memory = None if memory is None else Path(memory)
@@ -77,6 +82,7 @@ class PodSystem:
             raise ValueError(
                 f"passivate_after is a number of seconds above 0, or None, not {passivate_after}"
             )
+        self._limits = None if budget is None else _limits(budget)
         self.on_conflict = on_conflict
         self.passivate_after = passivate_after
         self._sweep: Sweep | None = None
@@ -120,7 +126,13 @@ class PodSystem:
         self._store = open_store(given) if isinstance(given, str) else given
         memory = self._memory or _memory_of(self._store)
         self._assembly = Assembly(
-            self._store, self._bus, self._outputs, self.on_conflict, self._prices, LastingMemory(memory)
+            self._store,
+            self._bus,
+            self._outputs,
+            self.on_conflict,
+            self._prices,
+            LastingMemory(memory),
+            self._limits,
         )
         if self.passivate_after is not None:
             from actors.pod.sweep import Sweep  # noqa: PLC0415 - paid for by systems that passivate
@@ -378,6 +390,14 @@ class PodSystem:
         assert self._assembly is not None
         return self._assembly.totals
 
+    @property
+    def budget(self) -> BudgetUse | None:
+        """What all pods have used of the system's budget; None where it has none."""
+        self._room()
+        assert self._assembly is not None
+        shared = self._assembly.budget
+        return None if shared is None else shared.use()
+
     def statistics(self) -> dict[str, int]:
         """How many pods live, how many of them are passive, and what waits on the bus."""
         pods = self.pods()
@@ -415,6 +435,12 @@ def _actor(pod: Pod) -> PodActor:
 
 def _prices(path: str | Path | None) -> Prices:
     return standard_prices() if path is None else load_prices(path)
+
+
+def _limits(budget: BudgetSection | Mapping[str, float]) -> BudgetSection:
+    """The limits, as a manifest's ``[budget]`` would have them. Raises ManifestError."""
+    asked = msgspec.structs.asdict(budget) if isinstance(budget, BudgetSection) else dict(budget)
+    return PodManifest.of(budget=asked).budget
 
 
 def _memory_of(store: SessionStore) -> Path:

@@ -24,13 +24,14 @@ def run_setup(
     warmup: int = 1,
     fresh: bool = False,
     store: str = "memory:",
+    timeout: float | None = None,
 ) -> BenchResult:
     """Have ``pods`` pods of ``manifest`` do ``turns`` turns in all, and give what was measured.
 
     The parameters are those of ``polypod bench``; ``client`` answers instead of the manifest's model.
     Raises RunFailed where a warm-up turn fails, ManifestError, and RuntimeError inside a running loop.
     """
-    plan = Plan(turns, pods, prompt, warmup, fresh, store)
+    plan = Plan(turns, pods, prompt, warmup, fresh, store, timeout)
     measured = asyncio.run(benched(manifest, tools=tools, client=client, plan=plan))
     name = label(manifest.model) if client is None else str(getattr(client, "model", type(client).__name__))
     return result_of(measured, name, manifest.model.base_url if client is None else None)

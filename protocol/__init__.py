@@ -139,7 +139,7 @@ from protocol.manifest import (
     ToolsSection,
     WorkerSection,
 )
-from protocol.results import PodDescription, RunResult
+from protocol.results import BudgetUse, PodDescription, RunResult
 from protocol.scope import Permission, Rule, Scope
 from protocol.tools import Concurrency, ToolSpec
 from protocol.usage import Usage
@@ -170,6 +170,7 @@ __all__ = [
     "BudgetError",
     "BudgetExceeded",
     "BudgetSection",
+    "BudgetUse",
     "Cancel",
     "Command",
     "Compact",

@@ -35,8 +35,9 @@ class Parent(Struct, frozen=True, gc=False):
 class SessionOpened(Struct, frozen=True, gc=False, kw_only=True, tag=True, omit_defaults=True):
     """The first entry of a session. ``manifest`` is what the pod was asked to be, without secrets.
 
-    A session that was compacted from another in the middle of a run takes over the run and its
-    ``steps``; ``usage`` and ``cost`` are what the pod has consumed before.
+    A session that was compacted from another in the middle of a run takes over the run, its ``steps`` and
+    the ``run_seconds`` it has taken; ``usage``, ``cost`` and ``seconds`` are what the pod has consumed
+    before, that run's time apart.
     """
 
     session_id: str
@@ -49,6 +50,8 @@ class SessionOpened(Struct, frozen=True, gc=False, kw_only=True, tag=True, omit_
     steps: int = 0
     usage: Usage | None = None
     cost: float | None = None
+    seconds: float = 0.0
+    run_seconds: float = 0.0
 
 
 class ItemsKept(Struct, frozen=True, gc=False, kw_only=True, tag=True):

@@ -74,14 +74,16 @@ class RunStart(DurableEvent, frozen=True, gc=False, kw_only=True):
 
 
 class RunEnd(DurableEvent, frozen=True, gc=False, kw_only=True):
-    """A run ended. ``steps`` counts its requests to the model; ``error`` says why it failed or
-    which limit it reached.
+    """A run ended. ``steps`` counts its requests to the model, ``seconds`` is how long it took since it
+    began or was resumed (None where nobody could tell); ``error`` says why it failed or which limit it
+    reached.
     """
 
     outcome: RunOutcome
     steps: int = 0
     usage: Usage = Usage()
     error: Failure | None = None
+    seconds: float | None = None
 
 
 class UserMessage(DurableEvent, frozen=True, gc=False, kw_only=True):
@@ -248,11 +250,14 @@ class ApprovalResolved(DurableEvent, frozen=True, gc=False, kw_only=True):
 
 
 class BudgetExceeded(DurableEvent, frozen=True, gc=False, kw_only=True):
-    """The next call would not fit the budget; ``used`` includes what is reserved."""
+    """The next call would not fit the budget of the pod, or of all pods of its system (``whose``);
+    ``used`` includes what is reserved.
+    """
 
     budget: Literal["tokens", "cost_usd", "seconds"]
     limit: float
     used: float
+    whose: Literal["pod", "system"] = "pod"
 
 
 class Alert(DurableEvent, frozen=True, gc=False, kw_only=True):

@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from protocol.events import RunOutcome
 from protocol.lifecycle import PodState
+from protocol.manifest import BudgetSection
 from protocol.usage import Usage
 
 
@@ -26,13 +27,26 @@ class RunResult(Struct, frozen=True):
     output: Any = None
 
 
+class BudgetUse(Struct, frozen=True):
+    """What pods have used of a budget: ``tokens`` and ``cost_usd`` with what is held back for calls under
+    way, ``seconds`` of runs that have ended. ``incomplete`` marks a sum in which some call stands at its
+    estimate, since nobody told what it took.
+    """
+
+    limits: BudgetSection
+    tokens: int
+    cost_usd: float
+    seconds: float
+    incomplete: bool
+
+
 class PodDescription(Struct, frozen=True, gc=False):
     """What a pod is and how it does.
 
     ``head`` is the hex hash of its session's last entry, ``extract_pointer`` the number of history
     items that memory has read (None: none yet), ``occupancy`` the tokens its history takes, ``usage``
-    and ``cost`` (US dollars) the sums over the pod's life, ``passive`` whether the store alone has its
-    history.
+    and ``cost`` (US dollars) the sums over the pod's life, ``seconds`` the time that its runs took in it,
+    ``passive`` whether the store alone has its history.
     """
 
     name: str
@@ -44,3 +58,4 @@ class PodDescription(Struct, frozen=True, gc=False):
     usage: Usage
     cost: float | None
     passive: bool = False
+    seconds: float = 0.0

@@ -12,7 +12,7 @@ import click
 
 from actors.cli import options
 from actors.cli.benching import PROMPT, Bench, Plan, benched
-from actors.cli.exits import CANCELLED, FAILED, Exit
+from actors.cli.exits import CANCELLED, FAILED, LIMIT, Exit
 from actors.cli.figures import BenchResult, heading, lines, result_of
 from actors.cli.loading import tools_named
 from actors.cli.setting import Wishes, manifest_for, named_in_errors
@@ -31,12 +31,7 @@ from protocol.manifest import PodManifest
 )
 @options.model
 @options.base_url
-@click.option(
-    "--tools",
-    metavar="MODULE:NAME",
-    multiple=True,
-    help="A function, tool or list of tools of yours that the pod gets too; may be given more than once.",
-)
+@options.tools
 @click.option("--turns", default=20, show_default=True, type=click.IntRange(min=1), help="Turns in all.")
 @click.option(
     "--pods", default=1, show_default=True, type=click.IntRange(min=1), help="Pods that do them at once."
@@ -48,6 +43,12 @@ from protocol.manifest import PodManifest
     show_default=True,
     type=click.IntRange(min=0),
     help="Turns of each pod before any is counted; one that fails ends the bench with its error.",
+)
+@click.option(
+    "--timeout",
+    metavar="SECONDS",
+    type=click.FloatRange(min=0, min_open=True),
+    help="End the bench after so long, warm-up included, and print what there is  [default: never]",
 )
 @click.option("--fresh", is_flag=True, help="Each turn in a pod and a session of its own.")
 @click.option(
@@ -68,6 +69,7 @@ def bench(
     pods: int,
     prompt: str,
     warmup: int,
+    timeout: float | None,
     fresh: bool,
     store: str,
     as_json: bool,
@@ -75,21 +77,21 @@ def bench(
     """Measure your own set-up: turns a second, time to first token, tokens a second, and what of a turn
     is the model's, the tools' and polypod's.
 
-    Ctrl-C ends the bench and prints what there is.
+    Ctrl-C, or the end of --timeout (exit code 3), ends the bench and prints what there is.
     """
     terminal = Terminal()
     chosen, notes = manifest_for(Wishes(manifest, model=model, base_url=base_url), _bare)
     if not as_json:
         for note in notes:
             terminal.note(note)
-    plan = Plan(turns, pods, prompt, warmup, fresh, store)
+    plan = Plan(turns, pods, prompt, warmup, fresh, store, timeout)
     with named_in_errors(manifest):
         measured = asyncio.run(_benched(chosen, tools_named(tools), plan, terminal))
     terminal.idle()
     result = result_of(measured, label(chosen.model), chosen.model.base_url)
     put_json(result) if as_json else _show(result, terminal)
-    if measured.interrupted:
-        raise Exit(CANCELLED)
+    if measured.cut_short:
+        raise Exit(LIMIT if measured.timed_out else CANCELLED)
     if result.errors:
         raise Exit(FAILED)
 
@@ -122,7 +124,8 @@ async def _benched(manifest: PodManifest, tools: tuple[object, ...], plan: Plan,
 
 def _show(result: BenchResult, terminal: Terminal) -> None:
     if not result.turns:
-        terminal.note("interrupted before the first turn had ended", "error")
+        why = "the time was over" if result.timed_out else "interrupted"
+        terminal.note(f"{why} before the first turn had ended", "error")
         return
     shown = (f"{name:<18} {told}".rstrip() for name, told in lines(result))
     terminal.write("\n".join([heading(result), "", *shown]) + "\n")

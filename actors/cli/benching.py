@@ -27,7 +27,7 @@ class Plan(Struct, frozen=True):
 
     Each pod has ``warmup`` turns before any is counted. A pod's turns follow one another in its session,
     whose history grows; with ``fresh`` each has a pod and a session of its own. ``store`` is where
-    sessions are kept.
+    sessions are kept, ``timeout`` how many seconds all of it may take, warm-up included.
     """
 
     turns: int = 20
@@ -36,6 +36,7 @@ class Plan(Struct, frozen=True):
     warmup: int = 1
     fresh: bool = False
     store: str = "memory:"
+    timeout: float | None = None
 
 
 class Turn(Struct, frozen=True):
@@ -56,6 +57,12 @@ class Bench(Struct):
     seconds: float = 0.0
     cpu: float = 0.0
     interrupted: bool = False
+    timed_out: bool = False
+
+    @property
+    def cut_short(self) -> bool:
+        """Whether there is less than was wanted."""
+        return self.interrupted or self.timed_out
 
 
 class _Driver:
@@ -119,6 +126,29 @@ class _Driver:
         return sum(event.seconds or 0.0 for event in told)
 
 
+class _Ends:
+    """What may end a bench before its time: a person, or the time that it was given."""
+
+    def __init__(self, interrupted: asyncio.Event, timeout: float | None) -> None:
+        self._interrupted = interrupted
+        self._deadline = None if timeout is None else time.monotonic() + timeout
+
+    async def until(self, bench: Bench, work: Any) -> None:
+        """Wait for ``work``, or for what ends it, which ``bench`` is told."""
+        doing = asyncio.ensure_future(work)
+        waiting = asyncio.ensure_future(self._interrupted.wait())
+        left = None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
+        await asyncio.wait({doing, waiting}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+        if doing.done():
+            await doing
+            return
+        bench.interrupted = self._interrupted.is_set()
+        bench.timed_out = not bench.interrupted
+        doing.cancel()
+        await asyncio.gather(doing, return_exceptions=True)
+
+
 async def benched(
     manifest: PodManifest,
     *,
@@ -131,10 +161,12 @@ async def benched(
     """Have pods of ``manifest`` do what ``plan`` says, and give what was measured.
 
     ``client`` answers instead of the manifest's model. ``tell`` hears of each turn; once
-    ``interrupted`` is set, what there is by then is given. Raises RunFailed where a warm-up turn fails,
-    and what ``spawn`` raises; a turn that fails later is counted and stops nothing.
+    ``interrupted`` is set, or the plan's time is over, what there is by then is given. Raises RunFailed
+    where a warm-up turn fails, and what ``spawn`` raises; a turn that fails later is counted and stops
+    nothing.
     """
     bench = Bench(plan or Plan())
+    ends = _Ends(interrupted or asyncio.Event(), bench.plan.timeout)
     models = Models()
     inner = models.client(manifest.model) if client is None else client
     try:
@@ -143,9 +175,9 @@ async def benched(
                 _Driver(system, manifest, tuple(tools), inner, bench.plan)
                 for _ in range(min(bench.plan.pods, bench.plan.turns))
             ]
-            await _until(interrupted, bench, _warmed(drivers))
-            if not bench.interrupted:
-                await _measure(bench, drivers, tell, interrupted)
+            await ends.until(bench, _warmed(drivers))
+            if not bench.cut_short:
+                await _measure(bench, drivers, tell, ends)
     finally:
         await models.aclose()
     return bench
@@ -161,7 +193,7 @@ async def _measure(
     bench: Bench,
     drivers: list[_Driver],
     tell: Callable[[Bench], None] | None,
-    interrupted: asyncio.Event | None,
+    ends: _Ends,
 ) -> None:
     def keep(turn: Turn) -> None:
         bench.turns.append(turn)
@@ -172,23 +204,6 @@ async def _measure(
     wall, cpu = time.perf_counter(), time.process_time()
     driving = asyncio.gather(*(driver.drive(numbers, keep) for driver in drivers))
     try:
-        await _until(interrupted, bench, driving)
+        await ends.until(bench, driving)
     finally:
         bench.seconds, bench.cpu = time.perf_counter() - wall, time.process_time() - cpu
-
-
-async def _until(interrupted: asyncio.Event | None, bench: Bench, work: Any) -> None:
-    """Wait for ``work``, or for the interruption, which ends it."""
-    doing = asyncio.ensure_future(work)
-    if interrupted is None:
-        await doing
-        return
-    waiting = asyncio.ensure_future(interrupted.wait())
-    await asyncio.wait({doing, waiting}, return_when=asyncio.FIRST_COMPLETED)
-    waiting.cancel()
-    if doing.done():
-        await doing
-        return
-    bench.interrupted = True
-    doing.cancel()
-    await asyncio.gather(doing, return_exceptions=True)

@@ -12,9 +12,10 @@ from typing import Protocol
 import click
 
 from actors.cli import options
+from actors.cli.loading import tools_named, tools_told
 from actors.cli.reading import Reading
 from actors.cli.run import view_of
-from actors.cli.running import MEMORY_FAILURES, followed, interruptible, remembered
+from actors.cli.running import MEMORY_FAILURES, Plan, followed, interruptible, remembered
 from actors.cli.setting import (
     Wishes,
     default_store,
@@ -30,7 +31,6 @@ from actors.pod.handle import Pod
 from actors.system import PodSystem
 from protocol.errors import RunFailed
 from protocol.lifecycle import PodState
-from protocol.manifest import PodManifest
 
 _HELP = """\
 /resume   go on with a run that was interrupted
@@ -59,6 +59,7 @@ def chat(
     base_url: str | None,
     name: str | None,
     allow: tuple[Path, ...],
+    tools: tuple[str, ...],
     store: str | None,
     as_json: bool,
 ) -> None:
@@ -78,23 +79,17 @@ def chat(
             asked = with_model(reading.manifest(session_id), wishes)
     terminal = Terminal()
     view = view_of(terminal, as_json=as_json)
-    for note in notes:
+    plan = Plan(asked, store or default_store(), tools_named(tools), session_id)
+    for note in (*notes, *tools_told(plan.tools)):
         view.note(note)
     asker = _Prompt(terminal) if sys.stdin.isatty() and not as_json else _Lines()
     with named_in_errors(manifest):
-        asyncio.run(_chat(asked, store or default_store(), session_id, asker, terminal, view))
+        asyncio.run(_chat(plan, asker, terminal, view))
 
 
-async def _chat(
-    manifest: PodManifest,
-    store: str,
-    session: str | None,
-    asker: Asker,
-    terminal: Terminal,
-    view: View,
-) -> None:
-    async with PodSystem(store=store, memory=memory_folder()) as system:
-        pod = await system.spawn(manifest, resume=session)
+async def _chat(plan: Plan, asker: Asker, terminal: Terminal, view: View) -> None:
+    async with PodSystem(store=plan.store, memory=memory_folder()) as system:
+        pod = await plan.pod(system)
         described = await pod.describe()
         view.note(f"session {described.session_id}; /help tells more")
         if described.state is PodState.PAUSED:

@@ -18,6 +18,7 @@ from protocol.errors import (
     PolypodError,
     RunFailed,
     SessionNotFound,
+    ToolDefinitionError,
     UnknownEntry,
 )
 from protocol.events import RunOutcome
@@ -34,7 +35,15 @@ CODES: dict[RunOutcome, int] = {
     "cancelled": CANCELLED,
 }
 #: Errors that say that what was typed, written or exported cannot work.
-_BAD_INPUT = (click.ClickException, ManifestError, BudgetError, MissingKey, SessionNotFound, UnknownEntry)
+_BAD_INPUT = (
+    click.ClickException,
+    ManifestError,
+    BudgetError,
+    MissingKey,
+    SessionNotFound,
+    ToolDefinitionError,
+    UnknownEntry,
+)
 #: Nobody reads standard output any more; click makes an exit of it.
 _NO_READER = (BrokenPipeError, SystemExit)
 

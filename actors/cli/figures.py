@@ -67,6 +67,7 @@ class BenchResult(Struct, frozen=True, tag=True):
     turns: int
     seconds: float
     interrupted: bool
+    timed_out: bool
     turns_per_second: float | None
     turn: Spread | None
     first_token: Spread | None
@@ -99,6 +100,7 @@ def result_of(bench: Bench, model: str, base_url: str | None) -> BenchResult:
         turns=len(turns),
         seconds=bench.seconds,
         interrupted=bench.interrupted,
+        timed_out=bench.timed_out,
         turns_per_second=len(good) / bench.seconds if good else None,
         turn=Spread.of([turn.seconds for turn in good]),
         first_token=Spread.of([r.first - r.began for r in answers if r.first is not None]),
@@ -178,7 +180,8 @@ def heading(result: BenchResult) -> str:
     """What was benched, in a line."""
     where = f" at {result.base_url}" if result.base_url else ""
     done = count(result.turns, "turn")
-    part = f", {done} of {result.wanted:,} until it was interrupted" if result.interrupted else f", {done}"
+    until = "it was interrupted" if result.interrupted else "the time was over" if result.timed_out else ""
+    part = f", {done} of {result.wanted:,} until {until}" if until else f", {done}"
     return f"{result.model}{where}{part} by {count(result.pods, 'pod')} in {seconds(result.seconds)}"
 
 

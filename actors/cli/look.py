@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -14,7 +15,8 @@ from actors.cli.lines import Line, entry_line
 from actors.cli.reading import Reading
 from actors.cli.terminal import Terminal
 from actors.cli.views import put_json
-from actors.cli.words import ago, count, tokens
+from actors.cli.words import ago, count, seconds, tokens
+from actors.sessions.head import short_id
 from actors.sessions.replay import Replayed, replay
 from actors.sessions.store import Holder, SessionInfo
 from protocol.errors import SessionNotFound
@@ -56,11 +58,13 @@ def ps(pod: str | None, everything: bool, store: str | None, as_json: bool) -> N
 
 def _list(sessions: list[tuple[SessionInfo, str, Holder | None]], terminal: Terminal) -> None:
     now = time.time()
+    # For a person to type; what is piped on may be kept for long, and has the whole of it.
+    name = short_id if terminal.live else str
     rows: list[tuple[str, ...]] = [("SESSION", "POD", "CHANGED", "ENTRIES", "LAST RUN")]
     for info, last, holder in sessions:
         changed = ago(info.updated_at, now)
         words = _last_words(info, last, holder)
-        rows.append((info.session_id, info.pod, changed, str(info.head.seq), words))
+        rows.append((name(info.session_id), info.pod, changed, str(info.head.seq), words))
     terminal.table(rows)
 
 
@@ -98,7 +102,9 @@ def _origin(info: SessionInfo) -> str:
 @options.store
 @options.as_json
 def show(session: str, store: str | None, as_json: bool) -> None:
-    """Tell what SESSION (an id or its unique beginning) is, what it used, and its last answer."""
+    """Tell what SESSION (an id, or the beginning of it or of its last group) is, what it used, and its
+    last answer.
+    """
     with Reading(store) as reading:
         info = reading.find(session)
         state = replay(reading.checked(info.session_id))
@@ -106,7 +112,8 @@ def show(session: str, store: str | None, as_json: bool) -> None:
         manifest = reading.manifest(info.session_id)
     facts = {**_facts(info), "last_run": last, "holder": holder}
     if as_json:
-        used = {"usage": state.usage or Usage(), "cost": state.cost, "items": len(state.items)}
+        used = {"usage": state.usage or Usage(), "cost": state.cost, "seconds": state.seconds}
+        used["items"] = len(state.items)
         put_json({**facts, **used, "manifest": manifest, "answer": _answer(state)})
         return
     terminal = Terminal()
@@ -129,8 +136,15 @@ def _rows(info: SessionInfo, manifest: PodManifest, state: Replayed) -> dict[str
         "created": time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(info.created_at)),
         "changed": ago(info.updated_at, time.time()),
         "holds": f"{info.head.seq:,} entries, {count(len(state.items), 'item')}",
-        "used": tokens(state.usage or Usage()) + ("" if state.cost is None else f", ${state.cost:.4f}"),
+        "used": ", ".join(_used(state)),
     }
+
+
+def _used(state: Replayed) -> Iterator[str]:
+    yield tokens(state.usage or Usage())
+    if state.cost is not None:
+        yield f"${state.cost:.4f}"
+    yield seconds(state.seconds)
 
 
 def _answer(state: Replayed) -> str | None:
@@ -145,7 +159,7 @@ def _answer(state: Replayed) -> str | None:
 @options.store
 @options.as_json
 def log(session: str, tree: bool, store: str | None, as_json: bool) -> None:
-    """Print the entries of SESSION (an id or its unique beginning), oldest first."""
+    """Print the entries of SESSION (an id, or the beginning of it or of its last group), oldest first."""
     with Reading(store) as reading:
         info = reading.find(session)
         if tree:

@@ -65,8 +65,17 @@ allow = click.option(
 )
 
 
+tools = click.option(
+    "--tools",
+    metavar="FILE.py|MODULE[:NAME]",
+    multiple=True,
+    help="Tools of yours that the pod gets too: all that a file or module makes with @tool, or the function, "
+    "tool or list of that name; may be given more than once. The scope does not fence them.",
+)
+
+
 def of_a_pod(command: F) -> F:
     """The options of commands that make a pod from nothing."""
-    for option in reversed((manifest, model, base_url, name, allow, store, as_json)):
+    for option in reversed((manifest, model, base_url, name, allow, tools, store, as_json)):
         command = option(command)
     return command

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
@@ -10,6 +11,7 @@ import click
 import msgspec
 
 from actors.cli.setting import default_store
+from actors.cli.words import ago
 from actors.sessions.chain import head_of, verified
 from actors.sessions.store import Holder, SessionInfo, SessionStore
 from actors.sessions.urls import open_store, place_of
@@ -52,7 +54,9 @@ class Reading:
         return [] if self._store is None else self._store.sessions(pod=pod, limit=limit)
 
     def find(self, beginning: str) -> SessionInfo:
-        """The one session whose id begins so. Raises SessionNotFound, or UsageError if there are more."""
+        """The one session whose id, or short id, begins so. Raises SessionNotFound, or UsageError if there
+        are more.
+        """
         found = self._store.matching(beginning, _SHOWN + 1) if beginning and self._store is not None else []
         if found and (len(found) == 1 or found[0].session_id == beginning):
             return found[0]
@@ -60,9 +64,12 @@ class Reading:
             raise SessionNotFound(
                 f"no session {beginning!r} in {self.url}", hint="polypod ps lists the sessions there are"
             )
-        some = ", ".join(info.session_id for info in found[:_SHOWN])
-        many, dots = (f"{_SHOWN} or more", "…") if len(found) > _SHOWN else (str(len(found)), "")
-        raise click.UsageError(f"{many} sessions begin with {beginning!r}: {some}{dots}")
+        some, now = found[:_SHOWN], time.time()
+        named = [f"{each.session_id} (pod {each.pod}, changed {ago(each.updated_at, now)})" for each in some]
+        many, rest = (f"{_SHOWN} or more", ", …") if len(found) > _SHOWN else (str(len(found)), "")
+        raise click.UsageError(
+            f"{many} sessions fit {beginning!r}: {', '.join(named)}{rest}; the last group of an id is enough"
+        )
 
     def stored(self, session_id: str, after: int = 0) -> Iterator[StoredEntry]:
         """The entries of a session numbered above ``after``, as they are kept; the chain is not checked."""

@@ -11,8 +11,9 @@ import click
 
 from actors.cli import options
 from actors.cli.exits import CODES, FAILED, Exit
+from actors.cli.loading import tools_named, tools_told
 from actors.cli.reading import Reading
-from actors.cli.running import MEMORY_FAILURES, followed, interruptible, remembered
+from actors.cli.running import MEMORY_FAILURES, Plan, followed, interruptible, remembered
 from actors.cli.setting import Wishes, default_store, manifest_for, memory_folder, named_in_errors, with_model
 from actors.cli.terminal import Terminal
 from actors.cli.views import JsonView, PeopleView, View, failures_shown
@@ -20,7 +21,6 @@ from actors.pod.handle import Pod
 from actors.runtime.future import AsyncFuture
 from actors.system import PodSystem
 from protocol.lifecycle import PodState
-from protocol.manifest import PodManifest
 from protocol.results import RunResult
 
 
@@ -34,6 +34,7 @@ def run(
     base_url: str | None,
     name: str | None,
     allow: tuple[Path, ...],
+    tools: tuple[str, ...],
     store: str | None,
     as_json: bool,
 ) -> None:
@@ -48,9 +49,10 @@ def run(
     view = view_of(terminal, as_json=as_json)
     with failures_shown(view), named_in_errors(manifest):
         asked, notes = manifest_for(Wishes(manifest, name, model, base_url, allow))
-        for note in notes:
+        plan = Plan(asked, store or default_store(), tools_named(tools))
+        for note in (*notes, *tools_told(plan.tools)):
             view.note(note)
-        asyncio.run(_run(asked, store or default_store(), None, terminal, view, lambda pod: pod.run(text)))
+        asyncio.run(_run(plan, terminal, view, lambda pod: pod.run(text)))
 
 
 @click.command(short_help="Go on with an interrupted run, or say something new.")
@@ -58,6 +60,7 @@ def run(
 @click.argument("words", required=False)
 @options.model
 @options.base_url
+@options.tools
 @options.store
 @options.as_json
 def resume(
@@ -65,12 +68,14 @@ def resume(
     words: str | None,
     model: str | None,
     base_url: str | None,
+    tools: tuple[str, ...],
     store: str | None,
     as_json: bool,
 ) -> None:
-    """Go on with SESSION (an id or its unique beginning), in a run of WORDS if any are given.
+    """Go on with SESSION (an id, or the beginning of it or of its last group).
 
-    Without WORDS the run that was interrupted, by a crash or a pause, goes on where it stood.
+    WORDS, if any are given, are the task of a new run. Without them the run that
+    was interrupted, by a crash or a pause, goes on where it stood.
     """
     terminal = Terminal()
     view = view_of(terminal, as_json=as_json)
@@ -81,19 +86,18 @@ def resume(
         with Reading(store) as reading:
             session_id, url = reading.find(session).session_id, reading.url
             manifest = with_model(reading.manifest(session_id), Wishes(model=model, base_url=base_url))
-        asyncio.run(_run(manifest, url, session_id, terminal, view, start))
+        plan = Plan(manifest, url, tools_named(tools), session_id)
+        asyncio.run(_run(plan, terminal, view, start))
 
 
 async def _run(
-    manifest: PodManifest,
-    store: str,
-    session: str | None,
+    plan: Plan,
     terminal: Terminal,
     view: View,
     start: Callable[[Pod], AsyncFuture[RunResult]],
 ) -> None:
-    async with PodSystem(store=store, memory=memory_folder()) as system:
-        pod = await system.spawn(manifest, resume=session)
+    async with PodSystem(store=plan.store, memory=memory_folder()) as system:
+        pod = await plan.pod(system)
         if start is Pod.resume:
             await _must_be_paused(pod)
         try:

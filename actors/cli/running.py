@@ -7,7 +7,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from actors.cli.lines import event_line
 from actors.cli.terminal import Terminal
@@ -15,16 +15,33 @@ from actors.cli.views import View
 from actors.pod.handle import Pod
 from actors.runtime.bus import Subscription
 from actors.runtime.future import AsyncFuture
+from actors.system import PodSystem
 from actors.tools.scope import REFUSED
 from protocol.errors import RunFailed
 from protocol.events import Alert, ConsolidateFailed, ExtractFailed, ToolResulted
 from protocol.items import ToolResult
+from protocol.manifest import PodManifest
 from protocol.results import RunResult
 
 #: How long a command waits for memory jobs before it leaves, in seconds.
 MEMORY_PATIENCE = 60.0
 #: What tells a person that memory is not kept.
 MEMORY_FAILURES = (ExtractFailed, ConsolidateFailed, Alert)
+
+
+class Plan(NamedTuple):
+    """The pod that a command wants: its manifest, the store, tools of the user's own, and the session to go
+    on with (None: a new one).
+    """
+
+    manifest: PodManifest
+    store: str
+    tools: tuple[Any, ...] = ()
+    session: str | None = None
+
+    def pod(self, system: PodSystem) -> AsyncFuture[Pod]:
+        """That pod, in a system whose store is the plan's."""
+        return system.spawn(self.manifest, tools=self.tools, resume=self.session)
 
 
 class Followed(NamedTuple):

@@ -20,6 +20,7 @@ from actors.llm.base import (
     UsageReport,
 )
 from actors.llm.embedded.extractive import COMPACTED, OPEN_REQUEST
+from actors.llm.embedded.forms import in_form
 from actors.llm.embedded.little import work_asked
 from actors.llm.embedded.phrases import understood
 from actors.llm.embedded.plans import Answer, Desk, Wanted, follow, was_interrupted, was_not_run
@@ -78,9 +79,10 @@ def next_step(request: Request) -> Wanted | str:
         step = follow(work, desk, done)
         return step.text if isinstance(step, Answer) else step
     intents = [intent for text in asked for intent in understood(text, desk.tools)]
-    if not intents:
-        return "Nothing is asked of me."
-    return play(intents, desk, done)
+    said = play(intents, desk, done) if intents else "Nothing is asked of me."
+    if isinstance(said, str) and request.output_schema is not None:
+        return in_form(request.output_schema, said)
+    return said
 
 
 def current(items: Sequence[Item]) -> tuple[int, list[str], list[tuple[ToolCall, ToolResult]]]:

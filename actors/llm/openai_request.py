@@ -16,6 +16,7 @@ import msgspec
 from msgspec import Struct
 
 from actors.llm.base import Request
+from actors.llm.output import instruction_for
 from protocol.items import (
     AssistantItem,
     ImagePart,
@@ -60,7 +61,9 @@ def body_of(request: Request, model: str, dialect: Dialect, *, streaming: bool =
     answer_format = _answer_format(request, dialect)
     if answer_format is not None:
         options["response_format"] = answer_format
-    messages = _history(request).messages(request.items, request.system)
+    messages = _history(request).messages(
+        request.items, request.system, _told_in_words(request, answer_format)
+    )
     return b"".join((_encode(options)[:-1], _tools(request), b',"messages":[', *messages, b"]}"))
 
 
@@ -91,14 +94,28 @@ def adapted(dialect: Dialect, words: str, request: Request) -> Dialect | None:
     ):
         return msgspec.structs.replace(dialect, max_tokens_field="max_completion_tokens")
     sent = _answer_format(request, dialect)
-    named = any(word in words for word in ("response_format", "json_schema", "json_object"))
+    named = any(word in words for word in ("response_format", "json_schema", "json schema", "json_object"))
     if sent is not None and named and any(word in words for word in _UNKNOWN):
         return msgspec.structs.replace(dialect, **{sent["type"]: False})
     return None
 
 
 #: How servers say that they do not know something.
-_UNKNOWN = ("not supported", "unsupported", "unavailable", "must be", "extra", "unknown", "unrecognized")
+_UNKNOWN = (
+    "not support",
+    "n't support",
+    "unsupported",
+    "unavailable",
+    "not permitted",
+    "not allowed",
+    "not implemented",
+    "must be",
+    "extra",
+    "unknown",
+    "unrecognized",
+    "unexpected",
+    "invalid value",
+)
 
 
 def _answer_format(request: Request, dialect: Dialect) -> dict[str, Any] | None:
@@ -116,6 +133,15 @@ def _answer_format(request: Request, dialect: Dialect) -> dict[str, Any] | None:
 
 
 _ANY_OBJECT = {"type": "object"}
+
+
+def _told_in_words(request: Request, answer_format: dict[str, Any] | None) -> bytes | None:
+    """What stands behind the history where an answer is to fit a schema that the server is not told
+    otherwise. Servers that know JSON alone also insist on hearing of it there.
+    """
+    if request.output_schema is None or (answer_format or {}).get("type") == "json_schema":
+        return None
+    return _text(NOTICE_MARK + instruction_for(request.output_schema or _ANY_OBJECT))
 
 
 def _tools(request: Request) -> bytes:
@@ -162,10 +188,20 @@ class EncodedHistory:
         self._role: Literal["system", "user", ""] = "system"
         self._open: list[bytes] = [] if not system else [_text(system)]
 
-    def messages(self, items: Sequence[Item], system: str | None) -> tuple[bytearray, bytes]:
-        """The bytes of all messages, in two pieces that belong one behind the other."""
+    def messages(
+        self, items: Sequence[Item], system: str | None, closing: bytes | None = None
+    ) -> tuple[bytearray, bytes]:
+        """The bytes of all messages, in two pieces that belong one behind the other; last come the words
+        of ``closing`` (a JSON string), which are part of no history.
+        """
         self.advance(items, system, len(items))
-        return self._final, self._last()
+        if closing is None:
+            return self._final, self._last()
+        if self._role == "user":
+            return self._final, self._message("user", [*self._open, closing])
+        last = self._last()
+        comma = b"," if self._final or last else b""
+        return self._final, b'%b%b{"role":"user","content":%b}' % (last, comma, closing)
 
     def advance(self, items: Sequence[Item], system: str | None, most: int) -> bool:
         """Encode ``most`` items that are new; whether there are more."""
@@ -229,10 +265,11 @@ class EncodedHistory:
         self._open = []
 
     def _last(self) -> bytes:
-        if not self._open:
-            return b""
+        return self._message(self._role, self._open) if self._open else b""
+
+    def _message(self, role: str, contents: list[bytes]) -> bytes:
         comma = b"," if self._final else b""
-        return b'%b{"role":"%b","content":%b}' % (comma, self._role.encode(), _joined(self._open))
+        return b'%b{"role":"%b","content":%b}' % (comma, role.encode(), _joined(contents))
 
 
 def _joined(contents: list[bytes]) -> bytes:

@@ -61,7 +61,7 @@ def parse_output(text: str, kind: Any) -> Fit | Misfit:
     answer says what was wrong with what came nearest.
     """
     if kind is str:
-        return Fit(text)
+        return Fit(_text_of(text))
     nearest = "it holds no JSON"
     for value in _values(re.sub(_THOUGHT, "", text)):
         try:
@@ -69,10 +69,7 @@ def parse_output(text: str, kind: Any) -> Fit | Misfit:
         except msgspec.ValidationError as error:
             if nearest == "it holds no JSON" or isinstance(value, dict):
                 nearest = str(error)
-    return Misfit(
-        f"The answer does not fit what was asked for: {nearest}. "
-        "Answer again, with one JSON object that fits the schema and nothing else."
-    )
+    return Misfit(f"The answer does not fit what was asked for: {nearest}.")
 
 
 _THOUGHT = r"(?s)<think>.*?(</think>|\Z)"
@@ -94,6 +91,18 @@ def _values(text: str) -> Iterator[Any]:
         yield msgspec.json.decode(text)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         yield from _values_within(text)
+
+
+def _text_of(text: str) -> str:
+    """A text that was asked for: what a server has put into the wrapping, or all that was said."""
+    try:
+        return msgspec.json.decode(text, type=_WrappedText).value
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return text
+
+
+class _WrappedText(Struct, forbid_unknown_fields=True):
+    value: str
 
 
 _BEGINNING = re.compile(r"[\[{]")

@@ -50,6 +50,7 @@ class Assembly:
         on_conflict: Literal["fork", "refuse"],
         prices: Prices,
         memory: LastingMemory,
+        budget: BudgetSection | None = None,
     ) -> None:
         self._store = store
         self._bus = bus
@@ -58,6 +59,8 @@ class Assembly:
         self._on_conflict = on_conflict
         self._prices = prices
         self._memory = memory
+        #: What all pods share; None where nothing is limited.
+        self.budget = None if budget is None else Budget(budget)
         self.models = Models()
         self.totals = Totals()
         self._opening: tuple[PodManifest, Raw] | None = None
@@ -138,16 +141,20 @@ class Assembly:
         return cost(model, usage, self._prices)
 
     def _budget_of(self, manifest: PodManifest, price: Price) -> Budget | None:
-        limits = manifest.budget
-        if limits == _NO_BUDGET:
+        limits, shared = manifest.budget, self.budget
+        if limits == _NO_BUDGET and shared is None:
             return None
-        if limits.cost_usd is not None and price(Usage(1, 1)) is None:
+        in_dollars = [
+            each for each in (limits, shared and shared.limits) if each and each.cost_usd is not None
+        ]
+        if in_dollars and price(Usage(1, 1)) is None:
+            whose = f"pod {manifest.name!r}" if in_dollars[0] is limits else "the system"
             raise BudgetError(
-                f"pod {manifest.name!r} has a budget of cost_usd, and nobody knows what its model "
-                f"{label(manifest.model)} costs",
+                f"{whose} has a budget of cost_usd, and nobody knows what the model "
+                f"{label(manifest.model)} of pod {manifest.name!r} costs",
                 hint="give its price in a table (PodSystem(prices=…)), or limit tokens instead",
             )
-        return Budget(limits)
+        return Budget(limits, shared)
 
     def _limits_of(self, manifest: PodManifest) -> Limits:
         if self._limits is None or self._limits[0] is not manifest:

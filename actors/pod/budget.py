@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple
 
 from protocol.errors import ModelError
 from protocol.manifest import BudgetSection
+from protocol.results import BudgetUse
 from protocol.usage import Usage
 
 Resource = Literal["tokens", "cost_usd", "seconds"]
@@ -17,6 +18,7 @@ class Exceeded(NamedTuple):
     budget: Resource
     limit: float
     used: float
+    whose: Literal["pod", "system"] = "pod"
 
 
 class Reservation(NamedTuple):
@@ -49,7 +51,23 @@ class Budget:
             return Exceeded("cost_usd", limits.cost_usd, self.cost + cost)
         if limits.seconds is not None and self.seconds >= limits.seconds:
             return Exceeded("seconds", limits.seconds, self.seconds)
-        return None if self.parent is None else self.parent.exceeded(tokens, cost)
+        return self._above(tokens, cost)
+
+    def _above(self, tokens: int, cost: float) -> Exceeded | None:
+        above = None if self.parent is None else self.parent.exceeded(tokens, cost)
+        return None if above is None else above._replace(whose="system")
+
+    def out_of_time(self) -> Exceeded:
+        """The limit of seconds, here or above, that a run has come to whose time is up."""
+        above = None if self.parent is None else self.parent.seconds_left()
+        own = self.limits.seconds
+        if self.parent is None or above is None or (own is not None and own - self.seconds <= above):
+            return Exceeded("seconds", own or 0.0, own or 0.0)
+        return self.parent.out_of_time()._replace(whose="system")
+
+    def use(self) -> BudgetUse:
+        """What is used up to now, as data."""
+        return BudgetUse(self.limits, self.tokens, self.cost, self.seconds, self.incomplete)
 
     def seconds_left(self) -> float | None:
         """How long runs may still take, None without a limit."""
@@ -69,6 +87,8 @@ class Budget:
         known = None if usage is None else usage.total_tokens
         if known is None:
             self.incomplete = True
+            if self.parent is not None:
+                self.parent.incomplete = True
         self._add(0 if known is None else known - held.tokens, 0.0 if cost is None else cost - held.cost)
 
     def settle_failed(self, held: Reservation, error: BaseException) -> None:
@@ -80,10 +100,11 @@ class Budget:
         else:
             self.settle(held, None, None)
 
-    def carry(self, usage: Usage, cost: float | None) -> None:
+    def carry(self, usage: Usage, cost: float | None, seconds: float) -> None:
         """Count what the pod used up before it was resumed; those above have counted it already."""
         self.tokens += usage.total_tokens or 0
         self.cost += cost or 0.0
+        self.seconds += seconds
         self.incomplete = self.incomplete or usage.incomplete
 
     def spend_seconds(self, seconds: float) -> None:

@@ -213,6 +213,8 @@ class CompactingActor(SteppingActor):
             steps=self._steps,
             usage=self._usage,
             cost=self._cost,
+            seconds=self._seconds,
+            run_seconds=self._run_seconds,
         )
         for item in composed.opening:
             log.record(SystemMessage, run_id, item=item)

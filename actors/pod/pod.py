@@ -184,6 +184,7 @@ class PodActor(PassivatingActor):
             usage=self._usage or Usage(),
             cost=self._cost,
             passive=self.passive,
+            seconds=self._seconds + self._run_seconds,
         )
 
 

@@ -6,9 +6,8 @@ import time
 from collections import deque
 from typing import Any, NamedTuple, assert_never
 
-from actors.llm.output import Fit, parse_output
+from actors.llm.output import Fit, instruction_for, parse_output
 from actors.pod import turn
-from actors.pod.budget import Budget
 from actors.pod.run import PendingInput, QueuedRun, RunState, TypedRun, new_run_id, resolve
 from actors.pod.turns import TurnActor
 from actors.runtime.future import AsyncFuture
@@ -104,8 +103,7 @@ class RunningActor(TurnActor):
             run.unlogged.append(queued.reply)
         self._run = run
         self._to(PodState.RUNNING)
-        if self._budget is not None:
-            self._start_clock(run, self._budget)
+        self._start_clock(run)
         self._guard = self._guard.run_started()
         if self._parts.limits.before_run:
             self._fold_before_run(lambda _: self._log_input(run, queued))
@@ -164,8 +162,7 @@ class RunningActor(TurnActor):
         run.ending = None
         self._run = run
         self._to(PodState.RUNNING)
-        if self._budget is not None:
-            self._start_clock(run, self._budget)
+        self._start_clock(run)
         self._record_start(run, "resume")
         self._advance()
 
@@ -243,7 +240,9 @@ class RunningActor(TurnActor):
             run.error = OutputInvalid(f"the model did not answer as asked: {read.why}")
             self._finish(run, "failed")
             return
-        self._log.record(SystemMessage, run.run_id, item=SystemItem.of(read.why))
+        # With the schema, which a server may have been sent and have shown to nobody.
+        words = f"{read.why} {instruction_for(run.output_schema or {})}"
+        self._log.record(SystemMessage, run.run_id, item=SystemItem.of(words))
         run.unheard = True
         self._advance()
 
@@ -278,8 +277,7 @@ class RunningActor(TurnActor):
             self._join_pending(run)
             run.unheard = True
         run.ending = outcome
-        if self._budget is not None:
-            self._stop_clock(run, self._budget)
+        seconds = self._stop_clock(run)
         head = self._head
         self._log.add(
             RunEnd(
@@ -292,6 +290,7 @@ class RunningActor(TurnActor):
                 steps=run.steps,
                 usage=run.usage or Usage(),
                 error=run.failure,
+                seconds=seconds,
             )
         )
         self._commit(lambda: self._finished(run, outcome))
@@ -381,31 +380,35 @@ class RunningActor(TurnActor):
 
     # -- the clock -------------------------------------------------------------------------------
 
-    def _start_clock(self, run: RunState, budget: Budget) -> None:
+    def _start_clock(self, run: RunState) -> None:
         run.started_at = time.monotonic()
-        left = budget.seconds_left()
-        run.deadline = None if left is None else run.started_at + left
+        left = None if self._budget is None else self._budget.seconds_left()
         if left is not None:
+            run.deadline = run.started_at + left
             assert self._mailroom is not None
             message = OutOfTime(run.run_id)
             self._alarm = self._mailroom.loop.call_later(left, lambda: self._post(message))
 
-    def _stop_clock(self, run: RunState, budget: Budget) -> None:
+    def _stop_clock(self, run: RunState) -> float:
+        """Count the time of a run, in seconds, which is given back."""
         now = time.monotonic()
-        budget.spend_seconds(now - run.started_at)
+        seconds = now - run.started_at
         run.started_at = now  # a store that refuses the run's end stops its clock once more
+        self._seconds += seconds
+        if self._budget is not None:
+            self._budget.spend_seconds(seconds)
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
+        return seconds
 
     def _on_out_of_time(self, message: OutOfTime) -> None:
         run = self._run
         if run is None or run.run_id != message.run_id or run.ending is not None:
             return
         assert self._budget is not None
-        limit = self._budget.limits.seconds or 0.0
         run.ending = "budget"
-        self._log.record(BudgetExceeded, run.run_id, budget="seconds", limit=limit, used=limit)
+        self._log.record(BudgetExceeded, run.run_id, **self._budget.out_of_time()._asdict())
         self._cancel_step()
 
     # -- a store that refuses -------------------------------------------------------------------
@@ -419,8 +422,7 @@ class RunningActor(TurnActor):
             return
         self._run = None
         self._cancel_step()
-        if self._budget is not None:
-            self._stop_clock(run, self._budget)
+        self._stop_clock(run)
         self._to(PodState.IDLE)
         for reply in [*run.unlogged, *(pending.reply for pending in run.pending)]:
             reply.set_exception(error)

@@ -33,6 +33,8 @@ class SessionActor(AsyncActor):
     _measured: list[tuple[int, Usage]] | None = None
     _usage: Usage | None = None
     _cost: float | None = None
+    #: How long the runs that have ended took.
+    _seconds = 0.0
 
     def __init__(
         self,
@@ -68,6 +70,11 @@ class SessionActor(AsyncActor):
     def _steps(self) -> int:
         """The requests of the run that goes on, or that a restored session left open."""
         return self._open_steps
+
+    @property
+    def _run_seconds(self) -> float:
+        """How long the run that goes on has taken, from where the log tells of it."""
+        return 0.0
 
     async def _look_through(self) -> None:
         """Do what a long history that was read back costs once, in slices that leave the loop its turn."""
@@ -144,10 +151,10 @@ class SessionActor(AsyncActor):
     def _take_over(self, state: Replayed) -> None:
         """Go on from what the session says of the pod's life before."""
         self._open_steps = state.open_steps
-        self._usage, self._cost = state.usage, state.cost
+        self._usage, self._cost, self._seconds = state.usage, state.cost, state.seconds
         self._measured = state.calls
         if self._parts.budget is not None:
-            self._parts.budget.carry(state.usage or Usage(), state.cost)
+            self._parts.budget.carry(state.usage or Usage(), state.cost, state.seconds)
 
     def _ready(self) -> None:
         self._to(PodState.PAUSED if self._head.open_run is not None else PodState.IDLE)

@@ -15,11 +15,13 @@ from protocol.wire import encode
 
 
 class OverBudget(BudgetError):  # noqa: N818 - says what it is
-    """A worker's next call would not fit the pod's budget; nothing was sent."""
+    """A worker's next call would not fit the budget; nothing was sent."""
 
     def __init__(self, exceeded: Exceeded) -> None:
-        budget, limit, used = exceeded
-        super().__init__(f"the budget of {limit:g} {budget} does not hold a worker's call ({used:g} with it)")
+        budget, limit, used, whose = exceeded
+        super().__init__(
+            f"the {whose}'s budget of {limit:g} {budget} does not hold a worker's call ({used:g} with it)"
+        )
         self.exceeded = exceeded
 
 

@@ -209,6 +209,8 @@ class SteppingActor(SessionActor):
                 steps=self._steps,
                 usage=self._usage,
                 cost=self._cost,
+                seconds=self._seconds,
+                run_seconds=self._run_seconds,
             ),
             lambda: self._branched(old, commit.then),
             lambda refused: self._not_branched(commit, refused),

@@ -93,6 +93,13 @@ class TurnActor(RememberingActor):
         return self._open_steps if self._run is None else self._run.steps
 
     @property
+    def _run_seconds(self) -> float:
+        run = self._run
+        if run is None or self._state is not PodState.RUNNING or self._head.open_run is None:
+            return 0.0
+        return time.monotonic() - run.started_at
+
+    @property
     def _ending(self) -> bool:
         run = self._run
         return run is not None and run.ending is not None and self._state is PodState.RUNNING
@@ -213,8 +220,7 @@ class TurnActor(RememberingActor):
         return exceeded
 
     def _out_of_budget(self, run: RunState, exceeded: Exceeded) -> None:
-        budget, limit, used = exceeded
-        self._log.record(BudgetExceeded, run.run_id, budget=budget, limit=limit, used=used)
+        self._log.record(BudgetExceeded, run.run_id, **exceeded._asdict())
         run.ending = "budget"
         self._advance()
 

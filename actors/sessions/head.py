@@ -37,6 +37,20 @@ class SessionHead:
         return Head(self.seq, self.hash)
 
 
+#: Characters of a session's short id: the last group of a UUID, which is by chance alone.
+SHORT = 12
+
+
+def short_id(session_id: str) -> str:
+    """The end of a session's id, which tells it from others; its beginning is the time, alike in many."""
+    return session_id[-SHORT:]
+
+
+def fits(session_id: str, beginning: str) -> bool:
+    """Whether the id, or the short id, of a session begins so."""
+    return session_id.startswith(beginning) or short_id(session_id).startswith(beginning)
+
+
 def new_session_id() -> str:
     """A UUID of version 7 (RFC 9562): unique, and in order of time."""
     millis = time.time_ns() // 1_000_000

@@ -9,6 +9,7 @@ from concurrent.futures import Future
 from pathlib import Path
 
 from actors.sessions.disk import make_private, store_error
+from actors.sessions.head import fits
 from actors.sessions.jsonl_claims import Claims
 from actors.sessions.jsonl_commit import JsonLinesCommits
 from actors.sessions.jsonl_files import (
@@ -143,9 +144,9 @@ class JsonLinesStore(SessionStore):
         return found
 
     def matching(self, beginning: str, limit: int) -> list[SessionInfo]:
-        ids = sorted(session_id for _, session_id in self._changes() if session_id.startswith(beginning))
+        ids = [session_id for _, session_id in self._changes() if fits(session_id, beginning)]
         found: list[SessionInfo] = []
-        for session_id in ids:
+        for session_id in sorted(ids, key=lambda each: (each != beginning, each)):
             if len(found) >= limit:
                 break
             with contextlib.suppress(SessionError):  # gone meanwhile, or none: see problems()

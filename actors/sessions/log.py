@@ -269,8 +269,8 @@ class SessionLog:
     def branch(self, session_id: str, opening: Raw, reason: str, **carried: Any) -> Future[None] | None:
         """Go on in a new session after the durable head, with the events that the store refused last.
 
-        For a writer that finds its session taken by another. ``carried`` has the pod's usage and cost
-        with what those events tell of. Returns and raises as ``create`` does.
+        For a writer that finds its session taken by another. ``carried`` has the pod's usage, cost and
+        seconds with what those events tell of. Returns and raises as ``create`` does.
         """
         head, unsaved = self.head, self._unsaved
         parent = Parent("forked_from", head.session_id, head.hash.hex(), head.seq)
@@ -310,9 +310,11 @@ _COMMON = frozenset(DurableEvent.__struct_fields__)
 
 
 def _without_unsaved(carried: dict[str, Any], unsaved: Sequence[Event]) -> dict[str, Any]:
-    """What a branch takes over: usage and cost without those that its own events will tell."""
-    usage, cost = carried.get("usage"), carried.get("cost")
+    """What a branch takes over: usage, cost and time without those that its own events will tell."""
+    usage, cost, seconds = carried.get("usage"), carried.get("cost"), carried.get("seconds", 0.0)
     for event in unsaved:
+        if isinstance(event, RunEnd):
+            seconds -= event.seconds or 0.0
         if not event.counts_usage:
             continue
         fields = _own_fields(event)
@@ -320,7 +322,7 @@ def _without_unsaved(carried: dict[str, Any], unsaved: Sequence[Event]) -> dict[
             usage = usage.without(fields["usage"])
         if cost is not None and fields["cost"] is not None:
             cost -= fields["cost"]
-    return {**carried, "usage": usage, "cost": cost}
+    return {**carried, "usage": usage, "cost": cost, "seconds": seconds}
 
 
 def _own_fields(event: Event) -> dict[str, Any]:

@@ -35,13 +35,16 @@ class _System(Struct, frozen=True, gc=False, tag=SystemMessage.__name__):
     item: SystemItem
 
 
-class _Result(Struct, frozen=True, gc=False, tag=ToolResulted.__name__):
+class _Result(Struct, frozen=True, gc=False, kw_only=True, tag=ToolResulted.__name__):
+    at: float
+    run_id: str | None = None
     item: ToolResult
 
 
-class _Answer(Struct, frozen=True, gc=False, tag=AssistantMessage.__name__):
-    item: AssistantItem
+class _Answer(Struct, frozen=True, gc=False, kw_only=True, tag=AssistantMessage.__name__):
+    at: float
     run_id: str | None = None
+    item: AssistantItem
     usage: Usage | None = None
     cost: float | None = None
 
@@ -53,7 +56,7 @@ _BRIEF: dict[type, type] = {
     AssistantMessage: _Answer,
 }
 #: Entries that are an item and nothing else.
-_PLAIN = frozenset({_User, _System, _Result})
+_PLAIN = frozenset({_User, _System})
 _decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(
     Union[tuple(_BRIEF.get(kind, kind) for kind in ENTRIES)]  # noqa: UP007
 )
@@ -64,7 +67,8 @@ class Replayed:
 
     ``calls`` are the model calls still in this history, as (items in the request, usage); ``usage``
     and ``cost`` sum over all calls in the log, and are None where there was none.
-    ``open_run`` is the id of a run without an end.
+    ``open_run`` is the id of a run without an end; its time, where it was cut off, is reckoned up to the
+    last thing that it is known to have done.
     """
 
     def __init__(self) -> None:
@@ -80,6 +84,10 @@ class Replayed:
         self.usage: Usage | None = None
         self.cost: float | None = None
         self.starts = 0
+        self._seconds = 0.0
+        #: When the run that has not told its time began, and was last at work.
+        self._began: float | None = None
+        self._worked = 0.0
         self.seq = 0
 
     def read(self, entries: Iterable[StoredEntry]) -> None:
@@ -91,6 +99,10 @@ class Replayed:
                 decoded = decode(entry.body)
                 if type(decoded) in _PLAIN:
                     items.append(decoded.item)
+                elif type(decoded) is _Result:
+                    items.append(decoded.item)
+                    if decoded.run_id is not None:
+                        self._worked = decoded.at
                 elif type(decoded) is _Answer:
                     self._answered(decoded)
                 else:
@@ -98,17 +110,33 @@ class Replayed:
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise WireError(f"not an entry: {error}") from error
 
+    @property
+    def seconds(self) -> float:
+        """How long the pod's runs took."""
+        untold = 0.0 if self._began is None else max(0.0, self._worked - self._began)
+        return self._seconds + untold
+
+    def _ran(self, seconds: float | None) -> None:
+        """A run has ended, or ended with its process, and tells its time or not."""
+        self._seconds = self.seconds if seconds is None else self._seconds + seconds
+        self._began = None
+
     def _feed(self, entry: Entry) -> None:
         """Take the next entry, which is no item."""
         if isinstance(entry, RunStart):
+            if self._began is not None:
+                self._ran(None)
+            self._began = self._worked = entry.at
             self.open_run = entry.run_id
             self.open_steps = 0 if entry.reason != "resume" else self.open_steps
         elif isinstance(entry, RunEnd):
+            self._ran(entry.seconds)
             if entry.outcome != "paused":
                 self.open_run = None
         elif not isinstance(entry, DurableEvent):
             self._bookkeeping(entry)
         elif isinstance(entry, PodStarted):
+            self._ran(None)
             self.starts += 1
         elif entry.counts_usage:
             self._spent(entry.usage, entry.cost)  # type: ignore[attr-defined]
@@ -116,6 +144,7 @@ class Replayed:
     def _answered(self, entry: _Answer) -> None:
         if entry.run_id is not None:
             self.open_steps += 1
+            self._worked = entry.at
         if entry.usage is not None:
             self.calls.append((len(self.items), entry.usage))
         called = entry.run_id is not None  # else a program pushed it into the history
@@ -135,7 +164,9 @@ class Replayed:
             self.manifest = entry.manifest
             self.parent = entry.parent
             self.open_run, self.open_steps = entry.run_id, entry.steps
-            self.usage, self.cost = entry.usage, entry.cost
+            self.usage, self.cost, self._seconds = entry.usage, entry.cost, entry.seconds
+            if entry.run_id is not None:
+                self._began, self._worked = entry.at - entry.run_seconds, entry.at
         elif isinstance(entry, ItemsKept):
             self.items.extend(entry.items)
         else:

@@ -13,6 +13,7 @@ from typing import Literal
 
 from msgspec import Struct
 
+from actors.sessions.head import fits
 from protocol.entries import Head, Parent, StoredEntry
 from protocol.errors import HeadConflict, SessionInUse, SessionNotFound, StoreError
 
@@ -114,9 +115,11 @@ class SessionStore(abc.ABC):
         """The sessions (of one pod), the last changed one first, at most ``limit``."""
 
     def matching(self, beginning: str, limit: int) -> list[SessionInfo]:
-        """At most ``limit`` of the sessions whose ids begin so; one that is called just so comes first."""
-        found = [info for info in self.sessions() if info.session_id.startswith(beginning)]
-        return sorted(found, key=lambda info: info.session_id)[:limit]
+        """At most ``limit`` of the sessions whose ids, or short ids, begin so, in order of their ids; one
+        that is called just so comes first.
+        """
+        found = [info for info in self.sessions() if fits(info.session_id, beginning)]
+        return sorted(found, key=lambda info: (info.session_id != beginning, info.session_id))[:limit]
 
     @abc.abstractmethod
     def successors(self, session_id: str) -> list[SessionInfo]:

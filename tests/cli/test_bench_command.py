@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from command_kit import Home, dead_port
+from command_kit import Home, dead_port, silent_server
 
 from actors import PodManifest, ScriptedClient, call, say, tool
 from actors.cli.benching import Plan, benched
@@ -89,22 +89,6 @@ def test_tools_of_ones_own_are_found_beside_the_manifest(home: Home):
     assert done.code == 0
 
 
-@pytest.mark.parametrize(
-    ("tools", "words"),
-    [
-        ("mine", "expected MODULE:NAME"),
-        ("nothing_here:f", "cannot be imported"),
-        ("mine:f", "has no 'f'"),
-        ("mine:number", "expected a function"),
-    ],
-)
-def test_tools_that_cannot_be_had_are_refused_in_words(home: Home, tools: str, words: str):
-    home.write("mine.py", "number = 3\n")
-    done = home.polypod("bench", "--model", "offline", "--tools", tools)
-    assert (done.code, done.out) == (2, "")
-    assert words in done.err
-
-
 def test_a_manifest_that_is_not_there_is_named(home: Home):
     done = home.polypod("bench", "--manifest", "none.toml")
     assert (done.code, done.out) == (2, "")
@@ -148,6 +132,28 @@ def test_ctrl_c_prints_what_there_is(home: Home, server: str):
     result = json.loads(out)
     assert result["interrupted"]
     assert result["turns"] < 1000
+
+
+def test_a_server_that_never_answers_is_left_when_the_time_is_over(home: Home):
+    with silent_server() as (url, _):
+        command = ("bench", "--model", "llama_cpp/m", "--base-url", url, "--pods", "2", "--timeout", "0.3")
+        done, data = home.polypod(*command), home.polypod(*command, "--warmup", "0", "--json")
+    assert (done.code, done.out) == (3, "")
+    assert done.err == "the time was over before the first turn had ended\n"
+    assert (data.code, data.lines[0]["timed_out"], data.lines[0]["turns"]) == (3, True, 0)
+
+
+def test_what_there_is_when_the_time_is_over_is_printed(home: Home):
+    done = home.polypod("bench", "--model", "offline", "--turns", "10000000", "--timeout", "1")
+    assert (done.code, done.err) == (3, "")
+    assert " of 10,000,000 until the time was over by 1 pod in " in done.out
+    assert "/s" in done.out
+
+
+def test_a_time_that_is_none_is_bad_input(home: Home):
+    done = home.polypod("bench", "--model", "offline", "--timeout", "0")
+    assert (done.code, done.out) == (2, "")
+    assert "--timeout" in done.err
 
 
 # -- what is told apart ------------------------------------------------------------------------------

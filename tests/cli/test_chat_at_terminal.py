@@ -93,6 +93,20 @@ def person(home: Home, *arguments: str) -> Iterator[Person]:
         somebody.close()
 
 
+def test_what_is_listed_at_a_terminal_is_short_enough_to_type(home: Home):
+    home.run("list files", "--name", "first")
+    home.run("count words", "--name", "second")
+    sessions = {row["pod"]: row["session_id"] for row in home.polypod("ps", "--json").lines}
+    with person(home, "ps") as somebody:
+        for pod in ("second", "first"):
+            somebody.sees(f"\r\n{sessions[pod][-12:]}  {pod}")
+    for pod, session in sessions.items():
+        short = session[-12:]
+        assert home.polypod("show", short).out.splitlines()[1].split() == ["pod", pod]
+        assert home.polypod("log", short).code == 0
+        assert home.polypod("resume", short, "hello").code == 0
+
+
 def test_a_chat_answers_turn_by_turn_and_remembers_what_was_typed(home: Home):
     with person(home, "chat", "--model", "offline") as somebody:
         somebody.sees(PROMPT)

@@ -93,6 +93,7 @@ def test_what_is_listed_shown_and_logged_is_there_as_data_too(home: Home):
     [shown] = home.polypod("show", row["session_id"], "--json").lines
     assert shown["manifest"]["pod"]["name"] == "lister"
     assert shown["usage"]["input_tokens"] > 0
+    assert shown["seconds"] > 0
     entries = home.polypod("log", row["session_id"], "--json").lines
     assert [entry["seq"] for entry in entries] == list(range(1, row["seq"] + 1))
     assert entries[-1]["hash"] == row["head"]
@@ -357,7 +358,7 @@ def test_a_session_that_goes_on_takes_no_other_manifest(home: Home):
 def test_a_beginning_that_more_sessions_share_lists_them(home: Home):
     home.run("list files")
     home.run("list files")
-    refused(home.polypod("show", home.session()[:2]), 2, "2 sessions begin with")
+    refused(home.polypod("show", home.session()[:2]), 2, "2 sessions fit")
 
 
 def test_a_finished_session_is_not_resumed_without_words(home: Home):

@@ -9,6 +9,7 @@ import pytest
 
 from actors.cli.reading import Reading
 from actors.llm.scripted import ScriptedClient, say
+from actors.sessions.head import short_id
 from actors.system import PodSystem
 from protocol.errors import ModelError, RunFailed, SessionCorrupt, SessionNotFound
 from protocol.manifest import PodManifest
@@ -59,10 +60,20 @@ def test_a_session_is_found_by_its_beginning_if_only_one_has_it(store: str):
     with Reading(store) as reading:
         assert reading.find(first).session_id == first
         assert reading.find(second[:-1]).session_id == second
-        with pytest.raises(click.UsageError, match="2 sessions begin with"):
+        with pytest.raises(click.UsageError, match="2 sessions fit") as caught:
             reading.find(first[:2])
+        assert f"{first} (pod p, changed just now)" in caught.value.message
+        assert second in caught.value.message
         with pytest.raises(SessionNotFound):
             reading.find("")
+
+
+def test_a_session_is_found_by_its_short_id_and_by_the_beginning_of_that(store: str):
+    sessions = made(store, forks=1)
+    with Reading(store) as reading:
+        for each in sessions:
+            assert reading.find(short_id(each)).session_id == each
+            assert reading.find(short_id(each)[:8]).session_id == each
 
 
 def test_the_last_run_is_told_also_of_a_session_that_continues_anothers_numbers(store: str):

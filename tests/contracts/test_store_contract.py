@@ -193,6 +193,25 @@ def test_sessions_are_found_by_the_beginning_of_their_ids(store):
     assert len(store.matching("", 9)) == 5
 
 
+def test_sessions_are_found_by_the_beginning_of_their_short_ids_too(store):
+    first, second = "01a1fcbe-d9e3-7abc-8def-0123456789ab", "01a1fcbe-d9e4-7abc-8def-fedcba987654"
+    for name in (second, first):
+        make(store, name, "x")
+    assert [info.session_id for info in store.matching("01a1", 9)] == [first, second]
+    assert [info.session_id for info in store.matching("0123456789ab", 9)] == [first]
+    assert [info.session_id for info in store.matching("fe", 9)] == [second]
+    assert [info.session_id for info in store.matching("01", 9)] == [first, second]
+    assert store.matching("123456789ab", 9) == []
+    assert store.matching("%", 9) == []
+
+
+def test_the_session_that_is_called_just_so_comes_before_those_that_it_is_the_beginning_of(store):
+    for name in ("0-bbbbbbbbbbbb", "bb", "bbb"):
+        make(store, name, "x")
+    assert [info.session_id for info in store.matching("bb", 9)] == ["bb", "0-bbbbbbbbbbbb", "bbb"]
+    assert [info.session_id for info in store.matching("bb", 1)] == ["bb"]
+
+
 def test_the_sessions_of_a_pod_are_found_among_those_of_others(store):
     for number in range(30):
         make(store, f"s{number}", "x", pod="seldom" if number in {3, 9} else "often")

@@ -188,6 +188,9 @@ def test_half_a_character_does_not_stop_a_request():
             {"max_tokens_field": "max_completion_tokens"},
         ),
         ("'response_format.type' must be 'json_object'", {"json_schema": False}),
+        ("This model does not support response_format json_schema", {"json_schema": False}),
+        ("body.response_format: Extra inputs are not permitted", {"json_schema": False}),
+        ("Invalid value: 'json_schema'. Supported values are: 'text'", {"json_schema": False}),
         ("something else", None),
     ],
 )
@@ -204,6 +207,44 @@ def test_a_server_that_knows_no_json_mode_at_all_is_asked_in_plain_words():
     twice = adapted(once, "response_format is not supported", request)
     assert "response_format" not in json.loads(body_of(request, "m", twice))
     assert adapted(twice, "response_format is not supported", request) is None
+
+
+SCHEMA = {"type": "object", "properties": {"people": {"type": "integer"}}}
+BY_WORDS = Dialect(json_schema=False, json_object=False)
+
+
+@pytest.mark.parametrize("dialect", [BY_WORDS, Dialect(json_schema=False)])
+def test_a_schema_that_a_server_cannot_be_sent_is_told_the_model_in_words_at_the_end(dialect: Dialect):
+    last = messages(user("hi"), output_schema=SCHEMA, dialect=dialect)[-1]
+    assert last["role"] == "user"
+    before, mark, words = last["content"].partition(f"\n\n{NOTICE_MARK}")
+    assert (before, bool(mark)) == ("hi", True)
+    assert words.startswith("Answer with one JSON object")
+    assert json.loads(words.rpartition("\n")[2]) == SCHEMA
+    behind_a_result = messages(
+        user("hi"),
+        AssistantItem((), (CALL,)),
+        ToolResult.of(CALL, "x"),
+        output_schema=SCHEMA,
+        dialect=dialect,
+    )
+    assert [each["role"] for each in behind_a_result] == ["user", "assistant", "tool", "user"]
+    assert behind_a_result[-1]["content"] == NOTICE_MARK + words
+    assert len(messages(system="be brief", output_schema=SCHEMA, dialect=dialect)) == 2
+    assert len(messages(output_schema=SCHEMA, dialect=dialect)) == 1
+
+
+def test_a_schema_that_a_server_holds_the_model_to_is_not_told_twice():
+    assert messages(user("hi"), output_schema=SCHEMA) == [{"role": "user", "content": "hi"}]
+
+
+def test_what_is_told_in_words_is_no_part_of_the_history():
+    scratch: dict[str, Any] = {}
+    first = Request([user("hi")], output_schema=SCHEMA, scratch=scratch)
+    body_of(first, "m", BY_WORDS)
+    again = Request([user("hi"), AssistantItem.of("no"), user("go on")], scratch=scratch)
+    told = json.loads(body_of(again, "m", BY_WORDS))["messages"]
+    assert [each["content"] for each in told] == ["hi", "no", "go on"]
 
 
 def test_a_server_that_knows_schemas_alone_gets_one_for_any_object():

@@ -60,6 +60,8 @@ def test_a_text_without_json_is_a_misfit(text):
 
 def test_a_text_is_its_own_answer():
     assert parse_output("plain {words}", str) == Fit("plain {words}")
+    assert parse_output('{"value": "wrapped"}', str) == Fit("wrapped")
+    assert parse_output('{"value": 1}', str) == Fit('{"value": 1}')
 
 
 @pytest.mark.parametrize(("kind", "value"), [(list[int], [1, 2]), (int, 5), (bool, True), (int | None, None)])

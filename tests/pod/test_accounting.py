@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pod_stage import GatedClient, Stage, on_stage
 
-from actors.llm.scripted import Reply, ScriptedClient, say
+from actors.llm.scripted import Reply, ScriptedClient, call, say
 from actors.pod.budget import Budget
+from actors.sessions.replay import replay
+from actors.sessions.store import MemoryStore
 from actors.system import PodSystem
-from protocol.errors import BudgetError, ModelError
-from protocol.events import AssistantMessage, BudgetExceeded, UsageUpdate
+from actors.tools.base import tool
+from protocol.entries import SessionOpened
+from protocol.errors import BudgetError, ManifestError, ModelError
+from protocol.events import AssistantMessage, BudgetExceeded, RunEnd, UsageUpdate
 from protocol.items import AssistantItem
 from protocol.manifest import BudgetSection, PodManifest
+from protocol.results import BudgetUse
 from protocol.usage import Usage
+from protocol.wire import decode_entry
 
 PRICES = """
 [[price]]
@@ -22,6 +30,12 @@ models = ["openai/mine"]
 input = 2.0
 output = 10.0
 """
+
+
+@tool
+async def nothing() -> str:
+    """Does nothing."""
+    return "done"
 
 
 def mine(tmp_path: Path, **settings: object) -> tuple[PodManifest, Path]:
@@ -113,6 +127,153 @@ def test_a_request_refused_for_its_length_is_given_back_and_another_failure_stay
     assert (budget.tokens, budget.incomplete) == (0, False)
     budget.settle_failed(budget.reserve(60, 0.0), ModelError("gone", kind="connection"))
     assert (budget.tokens, budget.incomplete) == (60, True)
+
+
+# -- what all pods of a system share -------------------------------------------------------------
+
+
+def test_all_pods_of_a_system_draw_on_its_budget() -> None:
+    async def main() -> None:
+        async with PodSystem(budget={"tokens": 100}) as system:
+            first = await system.spawn(
+                PodManifest.of(tokens=1000),
+                client=ScriptedClient([say("a", input_tokens=80, output_tokens=15)]),
+            )
+            second = await system.spawn(PodManifest.of(max_tokens=10), client=ScriptedClient([]))
+            assert (await first.run("1")).outcome == "finished"
+            with system.subscribe(kinds=BudgetExceeded) as events:
+                assert (await second.run("2")).outcome == "budget"
+                [told] = events.drain()
+            assert isinstance(told, BudgetExceeded)
+            assert (told.whose, told.budget, told.limit) == ("system", "tokens", 100)
+            used = system.budget
+            assert used is not None
+            assert used == BudgetUse(BudgetSection(tokens=100), 95, 0.0, used.seconds, incomplete=False)
+            assert used.seconds == sum([(await pod.describe()).seconds for pod in (first, second)])
+
+    asyncio.run(main())
+
+
+def test_what_a_pod_used_in_an_earlier_system_is_not_taken_from_this_ones_budget() -> None:
+    async def main() -> None:
+        store = MemoryStore()
+        async with PodSystem(store) as system:
+            assert system.budget is None
+            client = ScriptedClient([say("a", input_tokens=90, output_tokens=9)])
+            session = (await (await system.spawn(PodManifest.of(), client=client)).run("1")).session_id
+        async with PodSystem(store, budget=BudgetSection(tokens=180)) as system:
+            client = ScriptedClient([say("b", input_tokens=5, output_tokens=5)])
+            pod = await system.spawn(PodManifest.of(), client=client, resume=session)
+            assert (await pod.run("2")).outcome == "finished"
+            assert system.budget is not None
+            assert system.budget.tokens == 10
+
+    asyncio.run(main())
+
+
+def test_a_run_ends_when_the_systems_seconds_are_over() -> None:
+    async def main() -> None:
+        async with PodSystem(budget={"seconds": 0.05}) as system:
+            pods = [
+                await system.spawn(PodManifest.of(seconds=1000), client=GatedClient([])) for _ in range(2)
+            ]
+            with system.subscribe(kinds=BudgetExceeded) as events:
+                assert [(await pod.run("hang")).outcome for pod in pods] == ["budget"] * 2
+                told = [(event.whose, event.budget, event.limit) for event in events.drain()]  # type: ignore[attr-defined]
+            assert told == [("system", "seconds", 0.05)] * 2
+
+    asyncio.run(main())
+
+
+def test_a_systems_budget_in_dollars_takes_no_pod_whose_cost_nobody_knows() -> None:
+    async def main() -> None:
+        async with PodSystem(budget={"cost_usd": 1.0}) as system:
+            with pytest.raises(BudgetError, match="the system has a budget of cost_usd"):
+                await system.spawn(PodManifest.of(), client=ScriptedClient([]))
+            local = await system.spawn(PodManifest.of(model="offline"))
+            assert (await local.run("hello")).outcome == "finished"
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    "budget", [{"token": 1}, {"tokens": -1}, {"seconds": "long"}, BudgetSection(tokens=-1)]
+)
+def test_a_budget_that_is_none_is_refused_when_the_system_is_made(budget: Any) -> None:
+    with pytest.raises(ManifestError, match=r"budget\.(tokens?|seconds)"):
+        PodSystem(budget=budget)
+
+
+# -- time ----------------------------------------------------------------------------------------
+
+
+def test_a_budget_of_seconds_that_is_used_up_stays_so_in_the_next_life() -> None:
+    async def main() -> None:
+        manifest, client = PodManifest.of(seconds=0.05), GatedClient([])
+        async with PodSystem() as system:
+            pod = await system.spawn(manifest, client=client)
+            session = (await pod.run("hang")).session_id
+            await pod.stop()
+            for _ in range(2):
+                again = await system.spawn(manifest, client=ScriptedClient([]), resume=session)
+                assert (await again.describe()).seconds >= 0.05
+                with again.subscribe(BudgetExceeded) as events:
+                    assert (await again.run("go on")).outcome == "budget"
+                    assert [event.budget for event in events.drain()] == ["seconds"]  # type: ignore[attr-defined]
+                await again.stop()
+
+    asyncio.run(main())
+
+
+def test_each_run_tells_its_seconds_and_the_pod_their_sum_in_this_life_and_the_next() -> None:
+    async def main() -> None:
+        summary = [call("write_summary", {"text": "s"}), say("done")]
+        replies = [say("a"), call("nothing", {}), say("b"), *summary]
+        async with PodSystem() as system:
+            pod = await system.spawn(PodManifest.of(), client=ScriptedClient(replies), tools=[nothing])
+            with pod.subscribe(RunEnd) as events:
+                await pod.run("1")
+                await pod.run("2")
+                told = [event.seconds for event in events.drain()]  # type: ignore[attr-defined]
+            assert min(told) > 0
+            assert (await pod.describe()).seconds == sum(told)
+            session = await pod.compact()
+            await pod.stop()
+            again = await system.spawn(PodManifest.of(), client=ScriptedClient([say("c")]), resume=session)
+            assert (await again.describe()).seconds == sum(told)
+            with again.subscribe(RunEnd) as events:
+                await again.run("3")
+                told += [event.seconds for event in events.drain()]  # type: ignore[attr-defined]
+            assert (await again.describe()).seconds == pytest.approx(sum(told))
+            branch = await again.fork()
+            forked = await system.spawn(PodManifest.of(), client=ScriptedClient([]), resume=branch)
+            described = await forked.describe()
+            assert (described.seconds, described.usage) == (0, Usage())  # what a fork takes over is words
+
+    asyncio.run(main())
+
+
+def test_a_compaction_in_the_middle_of_a_run_loses_none_of_its_time() -> None:
+    async def play(stage: Stage) -> None:
+        run = await stage.running()
+        stage.answer()
+        await stage.client.asked.acquire()  # the summariser is asked, in the middle of the run
+        before = (await stage.pod.describe()).seconds
+        for _ in range(3):
+            stage.answer()
+        result = await run
+        entries = stage.system.store.read(result.session_id)
+        opened = decode_entry(entries[0].body)
+        assert isinstance(opened, SessionOpened)
+        assert (opened.seconds, opened.run_id) == (0, result.run_id)
+        assert opened.run_seconds > before > 0
+        cut_off = [entry for entry in entries if b'"RunEnd"' not in entry.body]
+        assert opened.run_seconds <= replay(cut_off).seconds
+        assert replay(entries).seconds == (await stage.pod.describe()).seconds > opened.run_seconds
+
+    manifest = PodManifest.of(compact_request_threshold=1, compact_retained_tokens=0)
+    replies = [call("nothing", {}), call("write_summary", {"text": "s"}), say("done"), say("b")]
+    on_stage(replies, play, manifest, tools=[nothing])
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from pod_stage import GatedClient
 from actors.llm.scripted import Reply, ScriptedClient, call, say
 from actors.pod.handle import Pod
 from actors.sessions.chain import verified
-from actors.sessions.replay import open_calls
+from actors.sessions.replay import open_calls, replay
 from actors.sessions.store import MemoryStore
 from actors.system import PodSystem
 from actors.tools.base import tool
@@ -335,6 +335,8 @@ def test_a_pod_that_finds_its_session_taken_goes_on_in_a_fork(kind: type[Failing
             assert parent is not None
             assert (parent.kind, parent.session_id) == ("forked_from", old)
             verified(result.session_id, store.read(result.session_id))
+            kept = replay(store.read(result.session_id))
+            assert kept.seconds == pytest.approx((await pod.describe()).seconds)
 
     asyncio.run(main())
 

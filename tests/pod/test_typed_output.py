@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 
 import msgspec
 import pytest
@@ -41,7 +42,8 @@ def test_an_answer_that_does_not_fit_goes_back_to_the_model() -> None:
             assert (await pod.run("go", output=City)).output == City("Oslo", 1)
             told = [item.text for item in await pod.history() if isinstance(item, SystemItem)]
             assert len(told) == 1
-            assert "people" in told[0]
+            assert "`people`" in told[0]
+            assert told[0].endswith(json.dumps(client.requests[0].output_schema, separators=(",", ":")))
 
     asyncio.run(main())
 

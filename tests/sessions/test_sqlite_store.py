@@ -11,6 +11,7 @@ from concurrent.futures import Future
 import pytest
 from store_kit import add, bodies, done, make
 
+from actors.sessions import sqlite_read
 from actors.sessions.chain import chained, head_of, verified
 from actors.sessions.sqlite import SQLiteStore
 from actors.sessions.sqlite_checkpoint import Checkpointer
@@ -457,3 +458,24 @@ def test_a_disk_that_is_full_refuses_all_that_one_turn_gathered_and_takes_what_f
     for name in "tu":
         add(store, name, heads[name], "b")
     assert [info.head.seq for info in store.sessions()] == [2, 2, 2]
+
+
+def test_which_sessions_of_a_pod_changed_last_is_told_by_the_indexes_alone(store, foreign):
+    """Each row that was read besides would be one for each of a pod's many old sessions."""
+    asked: list[str] = []
+    for number in range(5):
+        make(store, f"s{number}", "x", pod="p")
+    with store._reader() as db:
+        db.set_trace_callback(asked.append)
+        assert [info.session_id for info in sqlite_read.sessions(db, "p", None)] == [
+            "s4",
+            "s3",
+            "s2",
+            "s1",
+            "s0",
+        ]
+        db.set_trace_callback(None)
+    plan = [row[3] for row in foreign.execute(f"EXPLAIN QUERY PLAN {asked[-1]}")]
+    [chosen] = [number for number, line in enumerate(plan) if "pod=?" in line]
+    sorting = plan[chosen : plan.index("USE TEMP B-TREE FOR ORDER BY")]
+    assert all("COVERING INDEX" in line for line in sorting if "SEARCH" in line), plan

@@ -1,0 +1,146 @@
+"""Tools of one's own: found in a file or a module, named in errors, and called by pods at the terminal."""
+
+import sys
+from pathlib import Path
+
+import click
+import pytest
+from command_kit import Home
+
+from actors.cli.loading import tools_named
+from actors.tools.base import Tool
+
+_TOOLS = '''
+from actors import tool
+from beside import mark
+
+@tool
+def shout(text: str) -> str:
+    """Say it aloud."""
+    return text.upper() + mark
+
+@tool(name="hush", concurrency="read_only")
+async def whisper(text: str) -> str:
+    return text.lower()
+
+def helper(text: str) -> str:
+    return text
+
+both = [shout, helper]
+none = []
+number = 3
+'''
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    home = Home(tmp_path)
+    home.write("beside.py", "mark = '!'\n")
+    home.write("mine.py", _TOOLS)
+    return home
+
+
+@pytest.fixture
+def here(home: Home, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of the tools, as the working directory, with nothing of other tests imported."""
+    monkeypatch.chdir(home.folder)
+    monkeypatch.setattr(sys, "path", sys.path[:])
+    for name in ("mine", "beside"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    return home.folder
+
+
+def names(*asked: str) -> list[str]:
+    return [each.name if isinstance(each, Tool) else each.__name__ for each in tools_named(asked)]
+
+
+@pytest.mark.parametrize("place", ["mine", "mine.py", "./mine.py"])
+def test_all_that_a_file_or_module_makes_a_tool_is_one(here: Path, place: str):
+    assert names(place) == ["shout", "hush"]
+    assert names(f"{place}:helper") == ["helper"]
+    assert names(f"{place}:both") == ["shout", "helper"]
+
+
+def test_a_file_is_imported_once_wherever_it_is(here: Path, tmp_path: Path):
+    elsewhere = tmp_path / "json.py"  # called like a module of Python's own
+    elsewhere.write_text("from actors import tool\n@tool\ndef f() -> str:\n    return ''\n")
+    first, second = tools_named([str(elsewhere), f"{elsewhere}:f"])
+    assert first is second
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ("", "expected FILE.py or MODULE"),
+        ("mine:", "expected FILE.py or MODULE"),
+        ("nothing_here:f", "nothing_here cannot be imported: ModuleNotFoundError"),
+        ("nothing.py", "there is no file nothing.py"),
+        ("mine.py:f", "mine.py has no 'f'"),
+        ("mine:number", "expected a function, a tool, or a list of them"),
+        ("mine:none", "expected a function, a tool, or a list of them"),
+        ("beside.py", "it has no tools: put @tool over a function"),
+        ("broken.py", "broken.py cannot be imported: ZeroDivisionError: division by zero (line 2)"),
+        (
+            "unclosed.py",
+            "unclosed.py cannot be imported: SyntaxError: '(' was never closed (unclosed.py, line 1)",
+        ),
+        ("leaving.py", "leaving.py cannot be imported: SystemExit: 3 (line 2)"),
+        ("nameless.py", "nameless.py cannot be imported: tool '-1!': a name has 1 to 64 letters"),
+    ],
+)
+def test_what_cannot_be_had_is_refused_in_words(here: Path, asked: str, words: str):
+    (here / "broken.py").write_text("one = 1\none / 0\n")
+    (here / "unclosed.py").write_text("print(\n")
+    (here / "leaving.py").write_text("import sys\nsys.exit(3)\n")
+    (here / "nameless.py").write_text("from actors import tool\ntool(name='-1!')(print)\n")
+    with pytest.raises(click.UsageError) as caught:
+        tools_named([asked])
+    assert caught.value.message.startswith(f"--tools {asked}: ")
+    assert words in caught.value.message
+
+
+# -- at the terminal ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", [["run"], ["run", "--json"]])
+def test_a_run_calls_tools_of_ones_own(home: Home, command: list[str]):
+    done = home.polypod(*command, "use shout hello", "--model", "offline", "--tools", "mine.py")
+    assert done.code == 0, done.err
+    assert "HELLO!" in done.out
+    assert ("your tools: shout, hush" in done.err) == ("--json" not in command)
+
+
+def test_a_chat_and_a_session_that_goes_on_call_them_too(home: Home):
+    chat = home.polypod("chat", "--model", "offline", "--tools", "mine.py", words="use shout one\n")
+    assert "ONE!" in chat.out
+    without = home.polypod("resume", home.session(), "use shout two")
+    assert "TWO!" not in without.out
+    again = home.polypod("resume", home.session(), "use shout two", "--tools", "mine:shout")
+    assert "TWO!" in again.out
+    more = home.polypod("chat", "--resume", home.session(), "--tools", "mine.py", words="use hush TWO\n")
+    assert "hush answered: two" in more.out
+
+
+@pytest.mark.parametrize("command", ["run", "chat", "bench"])
+def test_tools_that_are_none_are_refused_before_anything_is_kept(home: Home, command: str):
+    task = ["hi"] if command == "run" else []
+    done = home.polypod(command, *task, "--model", "offline", "--tools", "beside.py")
+    assert (done.code, done.out) == (2, "")
+    assert "polypod: --tools beside.py: it has no tools" in done.err
+    assert home.polypod("ps", "--json").out == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("def read_file(path: str) -> str: ...", "two tools are named 'read_file'"),
+        ("def odd(what: type) -> str: ...", "odd"),
+    ],
+)
+def test_tools_that_no_pod_can_have_are_bad_input(home: Home, text: str, words: str):
+    home.write("odd.py", f"from actors import tool\n{text}\n")
+    name = text.removeprefix("def ").partition("(")[0]
+    done = home.polypod("run", "hi", "--model", "offline", "--tools", f"odd.py:{name}")
+    assert (done.code, done.out) == (2, "")
+    assert words in done.err
+    assert "Traceback" not in done.err
