@@ -31,6 +31,7 @@ class _Job(Generic[T]):
         self.context = contextvars.copy_context()
         #: ``dropped``: given up before it began; ``lost``: given up while a thread was at it.
         self.state: Literal["queued", "running", "done", "dropped", "lost"] = "queued"
+        #: Whether it was done within ``PATIENCE``.
         self.brief = False
 
     def do(self) -> None:
@@ -63,10 +64,10 @@ class ToolThreads:
 
     Not the standard pool, for three reasons. Its threads keep the process from ending while a tool
     hangs; these are daemons. A hanging tool would hold its thread's place for good; here a thread
-    whose work was given up no longer counts (until ``limit`` are lost). And it wakes a thread for each
-    piece of work, and the loop for each result. Here one thread is woken at a time, the one that
-    worked last, and it wakes the next if more work waits when it begins: a burst of brief work is done
-    by one or two threads, and work that blocks still has a thread each.
+    whose work was given up no longer counts (until ``limit`` are lost). And the standard pool wakes a
+    thread for each piece of work, and the loop for each result. Here one thread is woken at a time, the
+    one that worked last, and it wakes the next if more work waits when it begins: a burst of brief work
+    is done by one or two threads, and work that blocks still has a thread each.
     """
 
     def __init__(self, limit: int = 32, *, name: str = "polypod-tool") -> None:
