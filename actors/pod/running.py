@@ -382,7 +382,8 @@ class RunningActor(TurnActor):
 
     def _start_clock(self, run: RunState) -> None:
         run.started_at = time.monotonic()
-        left = None if self._budget is None else self._budget.seconds_left()
+        budget = self._parts.budget
+        left = None if budget is None else budget.seconds_left()
         if left is not None:
             run.deadline = run.started_at + left
             assert self._mailroom is not None
@@ -395,8 +396,9 @@ class RunningActor(TurnActor):
         seconds = now - run.started_at
         run.started_at = now  # a store that refuses the run's end stops its clock once more
         self._seconds += seconds
-        if self._budget is not None:
-            self._budget.spend_seconds(seconds)
+        budget = self._parts.budget
+        if budget is not None:
+            budget.spend_seconds(seconds)
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
@@ -406,9 +408,10 @@ class RunningActor(TurnActor):
         run = self._run
         if run is None or run.run_id != message.run_id or run.ending is not None:
             return
-        assert self._budget is not None
+        budget = self._parts.budget
+        assert budget is not None
         run.ending = "budget"
-        self._log.record(BudgetExceeded, run.run_id, **self._budget.out_of_time()._asdict())
+        self._log.record(BudgetExceeded, run.run_id, **budget.out_of_time()._asdict())
         self._cancel_step()
 
     # -- a store that refuses -------------------------------------------------------------------

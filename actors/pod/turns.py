@@ -36,6 +36,7 @@ from protocol.events import (
     UserSource,
 )
 from protocol.items import (
+    AssistantItem,
     ToolCall,
     ToolResult,
     UserItem,
@@ -85,10 +86,6 @@ class TurnActor(RememberingActor):
     _alarm: asyncio.TimerHandle | None = None
 
     @property
-    def _budget(self) -> Budget | None:
-        return self._parts.budget
-
-    @property
     def _steps(self) -> int:
         return self._open_steps if self._run is None else self._run.steps
 
@@ -121,8 +118,9 @@ class TurnActor(RememberingActor):
     def _answer_open_calls(self, run: RunState | None) -> None:
         """Give every call without a result its deterministic one; nothing is run again."""
         items = self._head.items
-        if not items or type(items[-1]) is UserItem:
-            return
+        last = items[-1] if items else None
+        if type(last) is UserItem or (type(last) is AssistantItem and not last.calls):
+            return  # as nearly always
         for call in open_calls(items):
             never_ran = run is not None and call.id not in run.started_calls
             text = NOT_RUN if never_ran else INTERRUPTED
@@ -159,8 +157,9 @@ class TurnActor(RememberingActor):
         if run.ending is not None:
             self._advance()
             return
-        if self._budget is not None:
-            exceeded = self._reserve(run, self._budget)
+        budget = self._parts.budget
+        if budget is not None:
+            exceeded = self._reserve(run, budget)
             if exceeded is not None:
                 self._out_of_budget(run, exceeded)
                 return
@@ -298,13 +297,14 @@ class TurnActor(RememberingActor):
     def _settle(
         self, run: RunState, usage: Usage | None, cost: float | None, error: BaseException | None
     ) -> None:
+        budget = self._parts.budget
         held, run.held = run.held, None
-        if held is None or self._budget is None:
+        if held is None or budget is None:
             return
         if error is None:
-            self._budget.settle(held, usage, cost)
+            budget.settle(held, usage, cost)
         else:
-            self._budget.settle_failed(held, error)
+            budget.settle_failed(held, error)
 
     def _count(self, run: RunState, usage: Usage | None, cost: float | None) -> None:
         used = usage or Usage()
