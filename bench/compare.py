@@ -21,7 +21,7 @@ _UNSURE = 0.10, 0.05
 
 
 class Change(Struct, frozen=True):
-    """One row in two runs. ``times`` is the second median over the first, at the pace of the first."""
+    """One row in two runs. ``times`` is the second median over the first, as measured."""
 
     claim: str
     case: str
@@ -37,8 +37,9 @@ def compare(before: Report, after: Report) -> list[Change]:
     """All rows of both runs; a change counts where it is beyond the noise of both.
 
     Ranges must not overlap, those of few repeats taken wider. What the clock on the wall says must show
-    on the processor's clock too. Where the machine ran at another pace in the second run, its times are
-    set right by that first.
+    on the processor's clock too. Where the machine ran at another pace in the second run, the change must
+    show as it was measured and also with the times set right by that: the pace was taken around the work,
+    not in it.
     """
     old = {row.key: row for row in before.rows}
     new = {row.key: row for row in after.rows}
@@ -50,12 +51,14 @@ def compare(before: Report, after: Report) -> list[Change]:
 def _change(old: Row, new: Row | None) -> Change:
     if new is None:
         return Change(*old.key, "only in the first", old, None)
+    times = new.value.median / old.value.median if old.value.median else None
     pace = old.pace / new.pace if old.pace and new.pace and old.clock is not None else 1.0
-    scale = 1 / pace if old.unit == "/s" else pace
-    times = new.value.median * scale / old.value.median if old.value.median else None
-    moved = _moved(old.value, new.value, old, new, scale)
+    scales = {1.0, 1 / pace if old.unit == "/s" else pace}
+    values = [(old.value, new.value)]
     if old.clock == "wall" and old.other is not None and new.other is not None:
-        moved = moved if moved == _moved(old.other, new.other, old, new, scale) else 0
+        values.append((old.other, new.other))
+    moves = {_moved(*each, old, new, scale) for each in values for scale in scales}
+    moved = moves.pop() if len(moves) == 1 else 0
     verdict: Verdict = "same" if not moved else "better" if (moved > 0) == (old.unit == "/s") else "worse"
     return Change(*old.key, verdict, old, new, times)
 
