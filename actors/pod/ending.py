@@ -117,9 +117,10 @@ class EndingActor(RunningActor):
     def on_failure(self, _type: Any, error: Any, _traceback: Any) -> Any:
         """A defect ended the pod: say so, and answer all who wait."""
         self._cancel_step(any_step=True)
-        if self._alarm is not None:
-            self._alarm.cancel()
         run = self._run
+        if run is not None and self._state is PodState.RUNNING:  # its system lives on and counts it
+            self._stop_clock(run)
+            self._settle(run, None, None, error)
         if run is not None and run.reply is not None and not run.reply.done():
             run.reply.set_exception(RunFailed(error, run_id=run.run_id))
         return self._fail(error)

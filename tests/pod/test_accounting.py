@@ -11,12 +11,13 @@ from pod_stage import GatedClient, Stage, on_stage
 
 from actors.llm.scripted import Reply, ScriptedClient, call, say
 from actors.pod.budget import Budget
+from actors.pod.stepping import StepEnded
 from actors.sessions.replay import replay
 from actors.sessions.store import MemoryStore
 from actors.system import PodSystem
 from actors.tools.base import tool
 from protocol.entries import SessionOpened
-from protocol.errors import BudgetError, ManifestError, ModelError
+from protocol.errors import BudgetError, ManifestError, ModelError, RunFailed
 from protocol.events import AssistantMessage, BudgetExceeded, RunEnd, UsageUpdate
 from protocol.items import AssistantItem
 from protocol.manifest import BudgetSection, PodManifest
@@ -181,6 +182,25 @@ def test_a_run_ends_when_the_systems_seconds_are_over() -> None:
                 assert [(await pod.run("hang")).outcome for pod in pods] == ["budget"] * 2
                 told = [(event.whose, event.budget, event.limit) for event in events.drain()]  # type: ignore[attr-defined]
             assert told == [("system", "seconds", 0.05)] * 2
+
+    asyncio.run(main())
+
+
+def test_what_a_run_took_that_a_defect_ended_counts_in_the_systems_budget() -> None:
+    async def main() -> None:
+        client = GatedClient([say("a", input_tokens=1, output_tokens=1)])
+        async with PodSystem(budget={"tokens": 1000, "seconds": 1000}) as system:
+            pod = await system.spawn(PodManifest.of(max_tokens=10), client=client)
+            run = pod.run("1")
+            await client.asked.acquire()
+            assert system.budget is not None
+            held = system.budget.tokens
+            pod.ref.tell(StepEnded(object(), None))  # no such step ends like that: a defect
+            with pytest.raises(RunFailed):
+                await run
+            used = system.budget
+            assert (used.tokens, used.incomplete) == (held, True)
+            assert used.seconds > 0
 
     asyncio.run(main())
 
