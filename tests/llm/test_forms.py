@@ -99,6 +99,8 @@ def test_what_the_words_hold_is_found_in_them():
     assert report.mood is Mood.LOUD
     assert report.lines == ["a.txt: yes, it is loud.", "3 words and 2 more"]
     assert filled(list[int], "3 words and 2 more") == [3, 2]
+    assert filled(list[int], f"{'9' * 400} and 2 more") == [2]
+    assert filled(float, "9" * 400) == 0
 
 
 @pytest.mark.parametrize(
@@ -107,6 +109,7 @@ def test_what_the_words_hold_is_found_in_them():
         (Ring, "it has no end"),
         (Annotated[str, Meta(pattern="^x+$")], "value: a text of a pattern"),
         (Annotated[int, Meta(multiple_of=7)], "value: a multiple of a number"),
+        (Annotated[float, Meta(gt=0, lt=1)], "value: a number between two"),
     ],
 )
 def test_what_so_little_cannot_fill_is_said_in_words(kind: object, why: str):

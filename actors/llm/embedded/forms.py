@@ -14,6 +14,7 @@ import msgspec
 
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 _DEEPEST = 12
+_TOO_GREAT = 2.0**63
 #: The plainest value of each format of text.
 _FORMATS = {
     "date-time": "1970-01-01T00:00:00Z",
@@ -47,7 +48,9 @@ class _Form:
     def __init__(self, definitions: Mapping[str, Any], words: str) -> None:
         self._definitions = definitions
         self._words = words
-        self._numbers: Iterator[float] = (float(found[0]) for found in _NUMBER.finditer(words))
+        #: Digits without end, as hashes have them, are no number that JSON could tell.
+        self._found = [each for each in map(float, _NUMBER.findall(words)) if abs(each) < _TOO_GREAT]
+        self._numbers: Iterator[float] = iter(self._found)
 
     def value(self, schema: Mapping[str, Any], depth: int) -> Any:
         """The value for one place of the schema."""
@@ -117,8 +120,7 @@ class _Form:
             lines = [line.strip() for line in self._words.splitlines() if line.strip()]
             values = [_Form(self._definitions, line).value(items, depth + 1) for line in lines]
         elif items.get("type") in {"integer", "number"}:
-            count = len(_NUMBER.findall(self._words))
-            values = [self.value(items, depth + 1) for _ in range(count)]
+            values = [self.value(items, depth + 1) for _ in self._found]
         else:
             values = []
         values += [self.value(items, depth + 1) for _ in range(least - len(values))]
@@ -138,6 +140,8 @@ class _Form:
             raise _Unfillable("a multiple of a number")
         lowest = _bound(schema, "minimum", "exclusiveMinimum", 1)
         highest = _bound(schema, "maximum", "exclusiveMaximum", -1)
+        if lowest is not None and highest is not None and lowest > highest:
+            raise _Unfillable("a number between two that have no whole one between them")
         if lowest is not None:
             number = max(number, lowest)
         if highest is not None:
