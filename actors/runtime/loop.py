@@ -70,6 +70,7 @@ class Mailroom:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
+        self._is_closed = loop.is_closed
         self._mail: deque[tuple[Receiver, Any, Any]] = deque()
         self._awake = False
         self._from_afar = False
@@ -91,7 +92,8 @@ class Mailroom:
         Raises pykka.ActorDeadError if the loop is closed.
         """
         self._mail.append((receiver, message, reply_to))
-        if not self._awake:
+        # A loop that was closed before its turn came never lets the flag fall.
+        if not self._awake or self._is_closed():
             self._wake()
 
     def _wake(self) -> None:

@@ -160,6 +160,22 @@ def test_a_loop_that_goes_on_in_another_thread_still_hears_the_first_one():
     loop.close()
 
 
+def test_a_loop_that_was_closed_while_it_looked_out_for_mail_says_so_to_who_writes():
+    loop = asyncio.new_event_loop()
+    rooms = []
+
+    def at_last():
+        rooms.append(mailroom_here())
+        rooms[0].look_out()
+        loop.stop()
+
+    loop.call_soon(at_last)
+    loop.run_forever()
+    loop.close()
+    with pytest.raises(pykka.ActorDeadError, match="closed"):
+        rooms[0].post(print)
+
+
 def test_a_loop_in_a_thread_stops_as_often_as_one_likes_and_also_from_inside():
     thread = LoopThread("test")
     assert thread.alive
