@@ -87,14 +87,15 @@ class SQLiteStore(SessionStore):
         if not claim:
             return self._submit(Create(held, pod, parent, batch))
         self._held[session_id] = held
+
+        def refused() -> None:
+            self._held.pop(session_id, None)
+
         try:
-            future = self._submit(Create(held, pod, parent, batch))
+            return self._submit(Create(held, pod, parent, batch, refused))
         except SessionError:
-            del self._held[session_id]
+            refused()
             raise
-        if future is not None:
-            future.add_done_callback(lambda it: it.exception() and self._held.pop(session_id, None))
-        return future
 
     def append(self, session_id: str, after: Head, batch: Sequence[StoredEntry]) -> Future[None] | None:
         held = self._held.get(session_id) or self._take(session_id, "")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from typing import Any
 
@@ -79,15 +79,30 @@ class Append(Job):
 
 
 class Create(Append):
-    """A session to make, with its first entries."""
+    """A session to make, with its first entries. ``refused`` is called where it could not be made, before
+    anybody hears of that: they may make it anew at once.
+    """
 
-    __slots__ = ("parent", "pod")
+    __slots__ = ("parent", "pod", "refused")
 
-    def __init__(self, held: Held, pod: str, parent: Parent | None, batch: Sequence[StoredEntry]) -> None:
+    def __init__(
+        self,
+        held: Held,
+        pod: str,
+        parent: Parent | None,
+        batch: Sequence[StoredEntry],
+        refused: Callable[[], object] | None = None,
+    ) -> None:
         held.head = Head(batch[0].seq - 1, GENESIS)
         super().__init__(held, held.head, batch)
         self.pod = pod
         self.parent = parent
+        self.refused = refused
+
+    def resolve(self, error: BaseException | None = None) -> None:
+        if error is not None and self.refused is not None:
+            self.refused()
+        super().resolve(error)
 
     def values(self) -> tuple[Any, ...]:
         """The session's row."""

@@ -15,6 +15,7 @@ from actors.sessions import sqlite_read
 from actors.sessions.chain import chained, head_of, verified
 from actors.sessions.sqlite import SQLiteStore
 from actors.sessions.sqlite_checkpoint import Checkpointer
+from actors.sessions.sqlite_write import Create, Held
 from protocol.entries import Head
 from protocol.errors import HeadConflict, SessionCorrupt, SessionError, StoreError
 
@@ -157,6 +158,19 @@ def test_what_waits_behind_a_failed_append_fails_too(path, foreign):
             done(future)
     add(store, "s", head, "b")
     store.close()
+
+
+def test_a_session_that_was_refused_is_forgotten_before_anyone_hears_of_it():
+    told = []
+    job = Create(Held("s", "pod", None, 0.0), "pod", None, chained([b"{}"]), lambda: told.append(waits()))
+    job.future = Future()
+
+    def waits() -> bool:
+        return not job.future.done()
+
+    job.resolve(StoreError("the disk is full"))
+    assert told == [True]
+    assert isinstance(job.future.exception(), StoreError)
 
 
 def test_a_cancelled_future_does_not_stop_the_others(path, foreign):
