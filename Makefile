@@ -13,7 +13,7 @@ demo: $(VENV)/.ready
 	$(BIN)/polypod demo
 
 test: lint types
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2
 
 lint: $(VENV)/.ready-dev
 	$(BIN)/ruff check --quiet .
