@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -16,7 +17,7 @@ from actors.llm.openai import OpenAIClient
 from actors.pod.handle import Pod
 from actors.system import PodSystem
 from bench.claim import Claim, Measure, at_most
-from bench.claims.turn import read
+from bench.claims.turn import read_along
 from bench.measure import Stopwatch
 from bench.models import manifest
 from bench.results import Reading
@@ -55,9 +56,7 @@ async def _timed(turn: Callable[[int], Awaitable[None]], at_once: int, each: int
 
 def _with_pods(*, streaming: bool, messages: bool = False, subscribed: bool = False) -> Any:
     async def work(url: str, at_once: int, each: int) -> list[Reading]:
-        async with PodSystem() as system:
-            events = system.subscribe() if subscribed else None
-            reader = None if events is None else asyncio.create_task(read(events))
+        async with PodSystem() as system, read_along(system) if subscribed else nullcontext():
             wanted = manifest(model="anthropic/bench" if messages else "llama_cpp/bench", base_url=url)
             whole = AnthropicClient if messages else OpenAIClient
             client = None if streaming else whole(url, "bench", streaming=False)
@@ -70,9 +69,6 @@ def _with_pods(*, streaming: bool, messages: bool = False, subscribed: bool = Fa
             told = await _timed(turn, at_once, each)
             if client is not None:
                 await client.aclose()
-            if events is not None and reader is not None:
-                events.close()
-                await reader
             return told
 
     return work

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, nullcontext
 
 from actors.llm.base import TextChunk
 from actors.pod.handle import Pod
@@ -46,18 +48,23 @@ async def at_once(each: int, *, pods: int = _PODS, subscribed: bool = False) -> 
     async with PodSystem() as system:
         client, wanted = Parrot(), manifest()
         spawned = [await system.spawn(wanted, client=client) for _ in range(pods)]
-        events = system.subscribe() if subscribed else None
-        reader = None if events is None else asyncio.create_task(read(events))
-        with Stopwatch() as watch:
-            await asyncio.gather(*map(runs, spawned))
-        if events is not None and reader is not None:
-            events.close()
-            await reader
+        async with read_along(system) if subscribed else nullcontext():
+            with Stopwatch() as watch:
+                await asyncio.gather(*map(runs, spawned))
     return _told(watch, pods * each)
 
 
-async def read(events: Subscription) -> None:
-    """Read all that comes, as soon as it does."""
+@asynccontextmanager
+async def read_along(system: PodSystem) -> AsyncIterator[None]:
+    """Have a subscriber read all events of all pods, as soon as they come."""
+    events = system.subscribe()
+    reader = asyncio.create_task(_read(events))
+    yield
+    events.close()
+    await reader
+
+
+async def _read(events: Subscription) -> None:
     async for _ in events:
         events.drain()
 
