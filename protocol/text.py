@@ -1,0 +1,36 @@
+"""Makes every text encodable: a lone surrogate, which no UTF-8 can hold, becomes U+FFFD."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def encodable(text: str) -> str:
+    """``text`` itself if UTF-8 can hold it, else a copy that can be encoded.
+
+    Two surrogates that make a pair become the character they stand for (JSON writes characters
+    beyond U+FFFF as such pairs, and some writers encode each half by itself); a half without its
+    partner becomes U+FFFD, as the Unicode standard (section 3.9) recommends.
+    """
+    if text.isascii():
+        return text
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text
+
+
+def encodable_json(value: Any) -> Any:
+    """``value`` with each text in it made encodable, keys of dicts too; lists, tuples and dicts are
+    entered, anything else is given back as it is.
+    """
+    if isinstance(value, str):
+        return encodable(value)
+    if isinstance(value, dict):
+        return {encodable_json(key): encodable_json(member) for key, member in value.items()}
+    if isinstance(value, list):
+        return [encodable_json(member) for member in value]
+    if isinstance(value, tuple):
+        return tuple(encodable_json(member) for member in value)
+    return value
