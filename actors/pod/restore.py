@@ -16,6 +16,8 @@ from protocol.wire import decode_entry
 #: Entries, or bytes of them, that are read, checked and folded before others get their turn; about 2 ms.
 _SLICE = 500
 _SLICE_BYTES = 400 << 10
+#: Bytes of an entry that is read in a thread.
+_LARGE = 4 << 20
 #: Entries of the first slice, before anything is known of their size.
 _FIRST = 2
 
@@ -26,8 +28,15 @@ async def restore(store: SessionStore, session_id: str, until: bytes | None = No
     Raises SessionNotFound, SessionCorrupt, StoreError, UnknownEntry.
     """
     state, head, limit = Replayed(), None, _FIRST
-    while page := store.read(session_id, after=0 if head is None else head.seq, limit=limit):
-        verified(session_id, page, head)
+    while True:
+        after = 0 if head is None else head.seq
+        page = store.read_small(session_id, after=after, limit=limit, largest=_LARGE)
+        if page is None:
+            page = await asyncio.to_thread(_read_large, store, session_id, after, head)
+        elif page:
+            verified(session_id, page, head)
+        else:
+            break
         size = sum([len(entry.body) for entry in page])
         limit = max(1, min(_SLICE, _SLICE_BYTES * len(page) // size))
         found = None if until is None else _place(page, until)
@@ -45,6 +54,13 @@ async def restore(store: SessionStore, session_id: str, until: bytes | None = No
     if head is None:
         raise SessionCorrupt(session_id, 1, "it has no entries")
     return state, head
+
+
+def _read_large(store: SessionStore, session_id: str, after: int, head: Head | None) -> list[StoredEntry]:
+    """The next entry, checked: one that is read and hashed beside the loop."""
+    page = store.read(session_id, after=after, limit=1)
+    verified(session_id, page, head)
+    return page
 
 
 def _place(page: Sequence[StoredEntry], wanted: bytes) -> int | None:

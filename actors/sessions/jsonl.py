@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
+from typing import BinaryIO
 
 from actors.sessions.disk import make_private, store_error
 from actors.sessions.head import fits
@@ -14,6 +15,7 @@ from actors.sessions.jsonl_claims import Claims
 from actors.sessions.jsonl_commit import JsonLinesCommits
 from actors.sessions.jsonl_files import (
     FILES,
+    Ends,
     Files,
     file_name,
     read_ends,
@@ -62,6 +64,7 @@ class JsonLinesStore(SessionStore):
         self._pods: dict[str, str] = {}
         # Where reading may go on: of each session the file's inode, an entry and where that ends.
         self._places: dict[str, tuple[int, int, int]] = {}
+        self._ends: dict[str, Ends] = {}
         self._closed = False
         with self._translated():
             for each in ("claims", "children", "drafts", "writers"):
@@ -96,24 +99,53 @@ class JsonLinesStore(SessionStore):
         return self._commits.submit(Append(held, after, batch)) if batch else None
 
     def read(self, session_id: str, *, after: int = 0, limit: int | None = None) -> list[StoredEntry]:
+        return self._read(session_id, after, limit, None) or []
+
+    def read_small(
+        self, session_id: str, *, after: int = 0, limit: int | None = None, largest: int
+    ) -> list[StoredEntry] | None:
+        return self._read(session_id, after, limit, largest)
+
+    def _read(
+        self, session_id: str, after: int, limit: int | None, largest: int | None
+    ) -> list[StoredEntry] | None:
+        """The entries, up to one of which more than ``largest`` bytes are to be read; None: the first."""
         entries: list[StoredEntry] = []
-        with self._translated(session_id):
-            path = self._path(session_id)
-            ends = read_ends(path)
-            inode, seq, begin = self._places.get(session_id, (0, 0, 0))
-            if inode != ends.inode or seq > after or begin > ends.sound:
-                begin = ends.start
+        with self._translated(session_id), self._path(session_id).open("rb") as file:
+            ends = self._ends_of(session_id, file)
+            begin = self._place(session_id, ends, after, file)
             reader = LineReader()
-            with path.open("rb") as file:
-                file.seek(begin)
-                while (limit is None or len(entries) < limit) and (
-                    data := file.read(min(_CHUNK, ends.sound - file.tell()))
-                ):
-                    found = reader.feed(data)
-                    entries += found if not after else [entry for entry in found if entry.seq > after]
-                    if found and (limit is None or len(entries) <= limit):
-                        self._places[session_id] = (ends.inode, found[-1].seq, begin + reader.seen)
+            file.seek(begin)
+            while (limit is None or len(entries) < limit) and (
+                data := file.read(min(_CHUNK, ends.sound - file.tell()))
+            ):
+                found = reader.feed(data)
+                entries += found if not after else [entry for entry in found if entry.seq > after]
+                if found and (limit is None or len(entries) <= limit):
+                    self._places[session_id] = (ends.inode, found[-1].seq, begin + reader.seen)
+                if largest is not None and reader.pending > largest:
+                    return entries[:limit] or None
         return entries if limit is None else entries[:limit]
+
+    def _ends_of(self, session_id: str, file: BinaryIO) -> Ends:
+        """The ends of a file, looked for only where it has changed: its last entry may be long."""
+        status = os.fstat(file.fileno())
+        known = self._ends.get(session_id)
+        if known is None or (known.inode, known.size, known.changed) != (
+            status.st_ino,
+            status.st_size,
+            status.st_mtime_ns,
+        ):
+            known = self._ends[session_id] = read_ends(self._path(session_id))
+        return known
+
+    def _place(self, session_id: str, ends: Ends, after: int, file: BinaryIO) -> int:
+        """Where in a file to go on reading behind an entry: where that ended when it was read, if it may."""
+        inode, seq, begin = self._places.get(session_id, (0, 0, 0))
+        if inode != ends.inode or seq > after or not ends.start < begin <= ends.sound:
+            return ends.start
+        file.seek(begin - 1)  # what was overwritten in its place has its lines elsewhere
+        return begin if file.read(1) == b"\n" else ends.start
 
     # -- listings
 
@@ -230,6 +262,7 @@ class JsonLinesStore(SessionStore):
             path.unlink()
             self._claims.remove(path.name)
             self._places.pop(session_id, None)
+            self._ends.pop(session_id, None)
             self._pods.pop(session_id, None)
             if parent is not None:
                 children = self._children(parent.session_id)

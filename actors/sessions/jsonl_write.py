@@ -21,10 +21,24 @@ class Held:
     """A session that this store may write to: its file, its claim and its durable end.
 
     ``end`` is the length of what is durable; where the file is not ``clean``, something that was refused
-    may stand behind that, until the next append has cut it off.
+    may stand behind that, until the next append has cut it off. ``queued`` and ``finished`` count the jobs
+    of the writer thread, the one by the caller's thread, the other by it.
     """
 
-    __slots__ = ("clean", "end", "generation", "head", "name", "path", "pod", "session_id", "since", "stamp")
+    __slots__ = (
+        "clean",
+        "end",
+        "finished",
+        "generation",
+        "head",
+        "name",
+        "path",
+        "pod",
+        "queued",
+        "session_id",
+        "since",
+        "stamp",
+    )
 
     def __init__(self, session_id: str, path: Path, pod: str) -> None:
         self.session_id = session_id
@@ -37,21 +51,25 @@ class Held:
         self.head = Head(0, GENESIS)
         self.end = 0
         self.clean = True
+        self.queued = self.finished = 0
 
 
 class Append(Job):
     """Entries to add to a held session."""
 
-    __slots__ = ("after", "at", "batch", "begin", "data", "held")
+    __slots__ = ("after", "at", "batch", "begin", "held")
 
     def __init__(self, held: Held, after: Head, batch: Sequence[StoredEntry]) -> None:
+        super().__init__(sum([len(entry.body) for entry in batch]))
         self.held = held
         self.after = after
         self.batch = batch
-        self.data = batch_lines(batch)
         self.at = time.time_ns()
         self.begin = 0
-        super().__init__(len(self.data))
+
+    def done(self, error: BaseException | None = None) -> None:
+        self.held.finished += 1
+        super().done(error)
 
     def perform(self, claims: Claims) -> int | None:
         """Write; the descriptor of what is to be made durable, or None.
@@ -72,13 +90,13 @@ class Append(Job):
         return descriptor
 
     def _write(self, files: Files, descriptor: int) -> None:
-        held = self.held
+        held, data = self.held, batch_lines(self.batch)
         self.begin = held.end
         held.clean = False
-        write_all(files, descriptor, self.data, held.end)
+        write_all(files, descriptor, data, held.end)
         os.utime(descriptor, ns=(self.at, self.at))  # the kernel's own stamps are milliseconds apart
         last = self.batch[-1]
-        held.head, held.end, held.clean = Head(last.seq, last.hash), held.end + len(self.data), True
+        held.head, held.end, held.clean = Head(last.seq, last.hash), held.end + len(data), True
 
     def undo(self, files: Files, descriptor: int) -> None:
         """Take back what was written but could not be made durable."""
@@ -117,15 +135,16 @@ class Create(Append):
     def perform(self, claims: Claims) -> None:
         held = self.held
         header = header_line(held.session_id, held.pod, self.at / 1e9, self.parent)
+        data = header + batch_lines(self.batch)
         if self.mark is not None:  # first, since a mark without a session is passed over
             self.mark.parent.mkdir(mode=0o700, exist_ok=True)
             self.mark.touch(mode=0o600)
         with opened_folder(held.path.parent) as folder:
-            self._link(claims, header + self.data)
+            self._link(claims, data)
             if self.sync:
                 self._sync_names(claims.files, folder)
         last = self.batch[-1]
-        held.head, held.end = Head(last.seq, last.hash), len(header) + len(self.data)
+        held.head, held.end = Head(last.seq, last.hash), len(data)
 
     def _link(self, claims: Claims, data: bytes) -> None:
         """Give the session its name, behind which all of it stands."""

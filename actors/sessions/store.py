@@ -57,7 +57,8 @@ class SessionStore(abc.ABC):
     """Where session logs are kept.
 
     All methods are called on the event loop of one system and return at once (under 5 ms); a store
-    that must wait for a disk answers ``create`` and ``append`` with a future. Entries come hashed and
+    that must wait for a disk answers ``create`` and ``append`` with a future; ``read`` may be called from
+    any thread as well, where an entry may be long. Entries come hashed and
     are kept as the bytes they are, which must be one line of JSON each. Failures are StoreError (or
     its kin) and leave nothing half-written: a batch is kept whole or not at all.
 
@@ -105,6 +106,18 @@ class SessionStore(abc.ABC):
 
         Raises SessionNotFound, StoreError. The chain is not checked here: see ``chain.verified``.
         """
+
+    def read_small(
+        self, session_id: str, *, after: int = 0, limit: int | None = None, largest: int
+    ) -> list[StoredEntry] | None:
+        """What ``read`` gives, up to the first entry with more than ``largest`` bytes (or about that); None
+        where that is the very next one, which who must not hold a loop then reads in a thread.
+        """
+        page = self.read(session_id, after=after, limit=limit)
+        for number, entry in enumerate(page):
+            if len(entry.body) > largest:
+                return page[:number] or None
+        return page
 
     @abc.abstractmethod
     def info(self, session_id: str) -> SessionInfo:
