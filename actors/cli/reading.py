@@ -15,8 +15,8 @@ from actors.cli.words import ago
 from actors.sessions.chain import head_of, verified
 from actors.sessions.store import Holder, SessionInfo, SessionStore
 from actors.sessions.urls import open_store, place_of
-from protocol.entries import Entry, Head, SessionOpened, StoredEntry
-from protocol.errors import SessionNotFound
+from protocol.entries import Head, SessionOpened, StoredEntry
+from protocol.errors import NewerVersion, SessionNotFound
 from protocol.events import RunEnd, RunStart
 from protocol.manifest import PodManifest
 from protocol.wire import decode_entry
@@ -88,7 +88,10 @@ class Reading:
         """What the pod of a session was asked to be. Raises WireError."""
         opened = decode_entry(next(self.stored(session_id)).body)
         assert isinstance(opened, SessionOpened)
-        return msgspec.json.decode(opened.manifest, type=PodManifest)
+        try:
+            return msgspec.json.decode(opened.manifest, type=PodManifest)
+        except msgspec.DecodeError as error:
+            raise NewerVersion(f"the manifest of session {session_id}", str(error)) from error
 
     def last_run(self, info: SessionInfo) -> str:
         """How the last run of a session ended: its outcome, ``open`` if it has no end, or ``none``."""
@@ -129,7 +132,7 @@ class Reading:
 def _run_word(entry: StoredEntry) -> str | None:
     if b'"RunEnd"' not in entry.body and b'"RunStart"' not in entry.body:
         return None  # nearly all entries, spared the decoding
-    decoded: Entry = decode_entry(entry.body)
+    decoded = decode_entry(entry.body)
     if isinstance(decoded, RunEnd):
         return decoded.outcome
     return "open" if isinstance(decoded, RunStart) else None

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 from actors.sessions.chain import verified
 from actors.sessions.replay import Replayed
 from actors.sessions.store import SessionStore
-from protocol.entries import Entry, Head, StoredEntry
-from protocol.errors import SessionCorrupt, UnknownEntry, WireError
+from protocol.entries import Head, StoredEntry
+from protocol.errors import NewerVersion, SessionCorrupt, SessionNotFound, UnknownEntry, WireError
 from protocol.events import DurableEvent
 from protocol.wire import decode_entry
 
@@ -20,6 +21,20 @@ _SLICE_BYTES = 400 << 10
 _LARGE = 4 << 20
 #: Entries of the first slice, before anything is known of their size.
 _FIRST = 2
+
+
+class Span(NamedTuple):
+    """A session, and its last entry that counts."""
+
+    session_id: str
+    through: int
+
+
+class Missing(NamedTuple):
+    """An ancestor that is there no more, and the last entry that it would have told."""
+
+    session_id: str
+    through: int
 
 
 async def restore(store: SessionStore, session_id: str, until: bytes | None = None) -> tuple[Replayed, Head]:
@@ -43,6 +58,8 @@ async def restore(store: SessionStore, session_id: str, until: bytes | None = No
         page = page if found is None else page[: found + 1]
         try:
             state.read(page)
+        except NewerVersion as error:
+            raise error.of(session_id, state.seq) from error
         except WireError as error:
             raise SessionCorrupt(session_id, state.seq, str(error)) from error
         head = Head(page[-1].seq, page[-1].hash)
@@ -79,20 +96,31 @@ def tip(store: SessionStore, session_id: str) -> str:
     return session_id
 
 
+def spans_of(
+    store: SessionStore, session_id: str, since: int, through: int
+) -> tuple[list[Span], Missing | None]:
+    """The sessions that hold the entries above ``since`` and up to ``through``, the oldest ancestor that is
+    there first; and what of it is there no more. Raises SessionNotFound where the session itself is gone.
+    """
+    spans, parent = [Span(session_id, through)], store.info(session_id).parent
+    while parent is not None and parent.at_seq > since:
+        try:
+            older = store.info(parent.session_id)
+        except SessionNotFound:
+            return spans[::-1], Missing(parent.session_id, parent.at_seq)
+        spans.append(Span(parent.session_id, parent.at_seq))
+        parent = older.parent
+    return spans[::-1], None
+
+
 def events_after(store: SessionStore, session_id: str, since: int, through: int) -> Iterator[DurableEvent]:
-    """The durable events numbered above ``since`` and up to ``through``, those of parents first."""
-    spans = _spans(store, session_id, since, through)
+    """The durable events numbered above ``since`` and up to ``through``, those of parents first, as far
+    back as there are any.
+    """
+    spans, missing = spans_of(store, session_id, since, through)
+    since = since if missing is None else max(since, missing.through)
     for session, last in spans:
         yield from _events(store, session, since, last)
-
-
-def _spans(store: SessionStore, session_id: str, since: int, through: int) -> list[tuple[str, int]]:
-    spans = [(session_id, through)]
-    parent = store.info(session_id).parent
-    while parent is not None and parent.at_seq > since:
-        spans.append((parent.session_id, parent.at_seq))
-        parent = store.info(parent.session_id).parent
-    return spans[::-1]
 
 
 def _events(store: SessionStore, session_id: str, since: int, through: int) -> Iterator[DurableEvent]:
@@ -108,5 +136,5 @@ def _events(store: SessionStore, session_id: str, since: int, through: int) -> I
 
 
 def _as_event(entry: StoredEntry) -> DurableEvent | None:
-    decoded: Entry = decode_entry(entry.body)
+    decoded = decode_entry(entry.body)
     return decoded if isinstance(decoded, DurableEvent) else None

@@ -155,7 +155,7 @@ class Subscription:
     def _replayed(self) -> Event | None:
         assert self._replay is not None
         for event in self._replay:
-            if type(event) in self.kinds:
+            if type(event) in self.kinds or type(event) is Lagged:
                 return event
         self._replay = None
         return None

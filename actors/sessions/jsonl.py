@@ -36,7 +36,7 @@ from actors.sessions.store import (
     this_process,
 )
 from protocol.entries import Head, Parent, StoredEntry
-from protocol.errors import HeadConflict, SessionError, StoreError
+from protocol.errors import HeadConflict, SessionError, SessionNotFound, StoreError
 
 _CHUNK = 128 << 10
 
@@ -188,15 +188,17 @@ class JsonLinesStore(SessionStore):
     def successors(self, session_id: str) -> list[SessionInfo]:
         with self._translated():
             try:
-                names = [child.name for child in self._children(session_id).iterdir()]
+                with os.scandir(self._children(session_id)) as marks:
+                    names = [
+                        name for _, name in sorted((mark.stat().st_mtime_ns, mark.name) for mark in marks)
+                    ]
             except FileNotFoundError:
                 return []
         found = []
         for name in names:
             with contextlib.suppress(SessionError):  # it never came to be, or went
                 found.append(self.info(session_of(name) or name))
-        children = [info for info in found if info.parent and info.parent.session_id == session_id]
-        return sorted(children, key=lambda info: info.created_at)
+        return [info for info in found if info.parent and info.parent.session_id == session_id]
 
     def _changes(self) -> list[tuple[int, str]]:
         """When each session changed last, in nanoseconds."""
@@ -280,7 +282,9 @@ class JsonLinesStore(SessionStore):
         for _, session_id in self._changes():
             try:
                 self.info(session_id)
-            except StoreError as error:
+            except SessionNotFound:
+                continue
+            except SessionError as error:
                 found.append(str(error))
         return found
 

@@ -87,7 +87,7 @@ def read_ends(path: Path, upto: int | None = None) -> Ends:
     """
     with path.open("rb") as file:
         line = file.readline()
-        header = parse_header(line)
+        header = parse_header(line, str(path))
         if header is None:
             raise StoreError(
                 f"cannot use {path}: its first line is no session's header", hint="move it out of the folder"

@@ -19,6 +19,7 @@ from typing import NamedTuple
 import msgspec
 
 from protocol.entries import Head, Parent, StoredEntry
+from protocol.errors import NewerVersion
 
 FORMAT = 1
 
@@ -40,6 +41,11 @@ class _Line(msgspec.Struct):
     more: int = 0
 
 
+class _Number(msgspec.Struct):
+    polypod: int
+
+
+_decode_number = msgspec.json.Decoder(_Number).decode
 _decode_header = msgspec.json.Decoder(Header).decode
 _decode_line = msgspec.json.Decoder(_Line).decode
 
@@ -49,8 +55,14 @@ def header_line(session_id: str, pod: str, created_at: float, parent: Parent | N
     return msgspec.json.encode(Header(FORMAT, session_id, pod, created_at, parent)) + b"\n"
 
 
-def parse_header(line: bytes) -> Header | None:
-    """A header from its line, None where it is none."""
+def parse_header(line: bytes, name: str) -> Header | None:
+    """The header of a file called ``name`` from its line, None where it is none. Raises NewerVersion."""
+    try:
+        number = _decode_number(line).polypod
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    if number > FORMAT:
+        raise NewerVersion(name, f"format {number}, where this version knows {FORMAT}")
     try:
         return _decode_header(line)
     except (msgspec.DecodeError, UnicodeDecodeError):

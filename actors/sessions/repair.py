@@ -19,6 +19,7 @@ from actors.sessions.store import SessionInfo, SessionStore
 from protocol.entries import ItemsKept, Parent, SessionOpened, StoredEntry
 from protocol.errors import (
     HeadConflict,
+    NewerVersion,
     SessionCorrupt,
     SessionError,
     SessionNotFound,
@@ -151,6 +152,8 @@ def _through(
 def _opening(session_id: str, entry: StoredEntry) -> SessionOpened:
     try:
         opened = decode_entry(entry.body)
+    except NewerVersion as error:
+        raise error.of(session_id, entry.seq) from error
     except WireError as error:
         raise SessionCorrupt(session_id, entry.seq, str(error)) from error
     if not isinstance(opened, SessionOpened):
@@ -204,7 +207,7 @@ def import_session(store: SessionStore, lines: Iterable[bytes], *, name: str = "
     SessionCorrupt where its chain breaks, HeadConflict where the store has a session of that id.
     """
     first, _, rest = b"".join(lines).partition(b"\n")
-    header = parse_header(first)
+    header = parse_header(first, name)
     if header is None:
         raise StoreError(f"{name} is no exported session", hint="export one with: polypod export")
     reader = LineReader()

@@ -245,7 +245,12 @@ class SQLiteStore(SessionStore):
         self._check_open()
         if self._file.change is not None:
             self._let_go()
-        return self._commits.submit(job)
+        try:
+            return self._commits.submit(job)
+        except StoreError:
+            if self._file.change is not None:
+                self._let_go()
+            raise
 
     def _check_open(self) -> None:
         if self._closed or self._lock.inherited:
@@ -271,13 +276,21 @@ class SQLiteStore(SessionStore):
                 # What is opened for reading alone would stay so when the file may be written again.
                 self._stale = not self._file.may_be_written()
             else:
-                self._file.check(self._connection)
+                self._check_files(self._connection)
             yield self._connection
         except sqlite3.Error as error:
             self._stale = self._stale or needs_reopening(error)
             raise self._file.error(error) from error
         finally:
             self._reading.release()
+
+    def _check_files(self, connection: sqlite3.Connection) -> None:
+        try:
+            self._file.check(connection)
+        except StoreError:
+            if self._file.change is not None:
+                self._let_go()
+            raise
 
     @contextlib.contextmanager
     def _another_reader(self) -> Iterator[sqlite3.Connection]:

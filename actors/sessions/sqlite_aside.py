@@ -26,7 +26,7 @@ def put_aside(watch: FileWatch, change: Change) -> None:
     """Take the log that was open, and its index, away from the database that is there now."""
     for path, known in ((watch.log, watch.log_id), (watch.index, watch.index_id)):
         # Where the log lost its name, what has that now knows nothing of what was merged from it.
-        if change == "log" or (change != "index" and identity_of(path) == known):
+        if change == "log" or (change not in {"index", "relinked"} and identity_of(path) == known):
             _move(path)
 
 

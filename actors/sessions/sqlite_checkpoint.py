@@ -85,6 +85,7 @@ class Checkpointer:
             # A merge that fails is tried again when the log has grown some more.
             with contextlib.suppress(sqlite3.Error, StoreError):
                 self._merge(self._connected())
+                self._file.note_merge()
         self._disconnect()
 
     def _connected(self) -> sqlite3.Connection:

@@ -6,6 +6,7 @@ import contextlib
 import os
 import sqlite3
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -32,6 +33,7 @@ _CHANGES: dict[Change, tuple[str, str]] = {
         "another file has taken its place",
         "the sessions of that file go on as it has them",
     ),
+    "relinked": ("the link to it leads to another file now", "stop and start anew"),
     "overwritten": (
         "it was overwritten while it was open",
         "the sessions go on as they are in what stands there now",
@@ -75,7 +77,7 @@ class SQLiteFile:
         self._gate = gate
         self._on_lost = lost
         self._mutex = threading.Lock()
-        self._watch = FileWatch(self.path)
+        self._watch = FileWatch(self.path, path)
         self._connections: list[sqlite3.Connection] = []
         #: Closed before all others where the last of them may merge the log, and else after them: while it
         #: is open none of them is the last; and it may not write.
@@ -143,19 +145,30 @@ class SQLiteFile:
 
     def _changed(self, change: Change) -> StoreError:
         what, hint = _CHANGES[change]
+        if change == "gone":
+            try:
+                self.path.stat()
+            except OSError as error:
+                if not isinstance(error, FileNotFoundError | NotADirectoryError):
+                    return store_error(error, self.path)
         return StoreError(f"cannot write {self.path}: {what}", hint=hint)
 
     def _merge(self, connection: sqlite3.Connection) -> None:
         """Bring all of a log that has no name any more into the database. Raises StoreError."""
+        deadline = time.monotonic() + _MERGE_PATIENCE
         with self.translated():
             connection.execute("PRAGMA synchronous = NORMAL")
-            connection.execute(f"PRAGMA busy_timeout = {int(_MERGE_PATIENCE * 1000)}")
-            busy, pages, merged = connection.execute("PRAGMA wal_checkpoint(FULL)").fetchone()
-        if busy or pages != merged:
-            raise StoreError(
-                f"cannot write {self.path}: its write-ahead log was deleted, and another process reads it",
-                hint="end what has the file open; what was told is merged with the next commit then",
-            )
+            while True:  # others may just be merging it, which SQLite does not wait for
+                busy, pages, merged = connection.execute("PRAGMA wal_checkpoint(FULL)").fetchone()
+                if not busy and pages == merged:
+                    return
+                if time.monotonic() > deadline:
+                    break
+                time.sleep(0.002)
+        raise StoreError(
+            f"cannot write {self.path}: its write-ahead log was deleted, and another process reads it",
+            hint="end what has the file open; what was told is merged with the next commit then",
+        )
 
     def _open_first(self, synchronous: str, patience: float) -> sqlite3.Connection:
         if Path(os.path.realpath(self._given)) != self.path:
@@ -170,6 +183,7 @@ class SQLiteFile:
                 "and whoever opens it by another one writes past this one",
                 hint="remove the other names, or name a copy of the file",
             )
+        self._check_others()
         put_stale_log_aside(self._watch, self.path, self._gate)
         before = identity_of(self.path)
         connection = self._opened(synchronous, patience)
@@ -187,6 +201,26 @@ class SQLiteFile:
             raise
         self._made = True
         return connection
+
+    def _check_others(self) -> None:
+        """SQLite has one index of the log for all connections of a process to a file, so none may be left
+        of a log that has lost its name.
+        """
+        main, log = identity_of(self.path), identity_of(self._watch.log)
+        for other in list(_open_files):
+            watch = other._watch  # noqa: SLF001
+            if other is not self and watch.main == main is not None and watch.log_id not in {None, log}:
+                raise StoreError(
+                    f"cannot use {self.path}: another store of this process has it open with a log that was "
+                    "deleted or replaced",
+                    hint="use that one once more, or close it",
+                )
+
+    def note_merge(self) -> None:
+        """The log was merged just now, by this process: what the database is like then is remembered."""
+        with self._mutex:
+            if self._connections:
+                self._watch.changed()
 
     def _opened(self, synchronous: str, patience: float) -> sqlite3.Connection:
         connection = sqlite3.connect(

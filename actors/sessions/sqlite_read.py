@@ -17,7 +17,7 @@ SELECT n, CAST(hash AS BLOB), CAST(body AS BLOB) FROM entries WHERE session = ? 
 # The length of a body stands before it, so that one which is too long is not read.
 _SMALL = """
 SELECT n, CAST(hash AS BLOB), CASE WHEN length(body) <= ?4 THEN CAST(body AS BLOB) END
-FROM entries WHERE session = ? AND n > ? ORDER BY n LIMIT ?
+FROM entries WHERE session = ?1 AND n > ?2 ORDER BY n LIMIT ?3
 """
 _HEAD = "SELECT n, hash FROM entries WHERE session = ? ORDER BY n DESC LIMIT 1"
 _CLAIM = "SELECT id, generation, holder, holder_pod, held_since FROM sessions WHERE uuid = ?"

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from actors.sessions.sqlite_errors import is_busy
-from protocol.errors import StoreError
+from protocol.errors import NewerVersion, StoreError
 
 #: "poly" in ASCII: tells our files from other programs'.
 APPLICATION_ID = 0x706F6C79
@@ -59,11 +59,7 @@ def prepare(connection: sqlite3.Connection, path: Path) -> None:
         _make_tables(connection, path)
     version = _pragma(connection, "user_version")
     if version > SCHEMA_VERSION:
-        raise StoreError(
-            f"cannot use {path}: a later version of polypod made it (format {version}, "
-            f"this one knows {SCHEMA_VERSION})",
-            hint="update polypod",
-        )
+        raise NewerVersion(str(path), f"format {version}, where this version knows {SCHEMA_VERSION}")
 
 
 def _is_ours(connection: sqlite3.Connection, path: Path) -> bool:

@@ -2,7 +2,7 @@
 
 SQLite finds the log by its name. So it goes on writing into a file that nobody can find any more, and
 it merges the log of one database into another that was put in its place. Who asks before each commit
-whether the files are still those that were opened keeps it from both; that takes three system calls,
+whether the files are still those that were opened keeps it from both; that takes four system calls,
 since whatever happens to a name changes the time of its folder.
 
 Nothing here opens the database or the index: closing any descriptor of a file drops the locks that
@@ -21,9 +21,10 @@ from pathlib import Path
 from typing import Literal
 
 #: What has happened to the files, by what can be done: ``gone``: the database is not there (it may come
-#: back); ``replaced``: another stands in its place; ``overwritten``: it has another content; ``log``: its
-#: write-ahead log is gone or another; ``index``: the index of that is; ``cut``: log or index was cut off.
-Change = Literal["gone", "replaced", "overwritten", "log", "index", "cut"]
+#: back); ``replaced``: another stands in its place; ``relinked``: a link to it leads elsewhere;
+#: ``overwritten``: it has another content; ``log``: its write-ahead log is gone or another; ``index``: the
+#: index of that is; ``cut``: log or index was cut off.
+Change = Literal["gone", "replaced", "relinked", "overwritten", "log", "index", "cut"]
 #: Device and inode.
 Identity = tuple[int, int]
 
@@ -37,14 +38,16 @@ _LOG_HEADER, _FRAME_HEADER = 32, 24
 class FileWatch:
     """The files of one database as they were when it was opened; ``changed`` may be called on any thread."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, given: Path | None = None) -> None:
+        #: The name it was asked for by, where that goes by way of a link.
+        self._link = None if given in {None, path} else str(given)
         self._path, self._parent = str(path), str(path.parent)
         self.log, self.index = f"{path}-wal", f"{path}-shm"
         self._lock = threading.Lock()
         self._descriptors: dict[Identity, int] = {}
         self._folder = -1
         self._folder_modified = -1
-        self._log_descriptor = -1
+        self._log_descriptor = self._index_descriptor = -1
         self.main: Identity | None = None
         self.log_id: Identity | None = None
         self.index_id: Identity | None = None
@@ -65,39 +68,45 @@ class FileWatch:
             if self._folder < 0:
                 self._folder = os.open(self._parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             self._remember_logs()
-            self._look(status)
+            self._look(self._merged())
 
     def forget(self) -> None:
         """SQLite has closed the files."""
         with self._lock:
             if self._folder >= 0:
                 os.close(self._folder)
-            self._folder = self._folder_modified = self._log_descriptor = -1
+            self._folder = self._folder_modified = self._log_descriptor = self._index_descriptor = -1
             self.main = self.log_id = self.index_id = None
 
     def _remember_logs(self) -> None:
-        self._folder_modified = self._log_descriptor = -1
+        self._folder_modified = self._log_descriptor = self._index_descriptor = -1
         self.log_id = self.index_id = None
         with contextlib.suppress(OSError):  # none yet, where nothing was read
             log, index = _stat(self.log), _stat(self.index)
             self.log_id, self._log_size = _identity(log), log.st_size
             self.index_id, self._index_size = _identity(index), index.st_size
 
-    def _look(self, status: os.stat_result) -> None:
-        """Remember what tells a merge of the log from an overwritten database."""
+    def _look(self, merges: tuple[bytes, ...]) -> None:
+        """Remember the database as it was after these merges, or later ones."""
+        status = _stat(self._path)
         self._modified, self._size = status.st_mtime_ns, status.st_size
         self._counter = int.from_bytes(self._header()[24:28], "big")
-        self._merges = self._merged()
+        self._merges = merges
 
     def changed(self) -> Change | None:
         """What has happened to the files since they were opened; None: nothing."""
+        merges = self._merged_quickly()
         try:
             main = _stat(self._path)
         except OSError:
             return "gone"
         if (main.st_dev, main.st_ino) != self.main:
             return "replaced"
-        if (main.st_mtime_ns != self._modified or main.st_size != self._size) and self._overwritten():
+        if self._link is not None and identity_of(self._link) != self.main:
+            return "relinked"
+        if main.st_mtime_ns == self._modified and main.st_size == self._size:
+            self._merges = merges  # the log may begin anew after a merge, and then says nothing of that
+        elif self._overwritten():
             return "overwritten"
         if self._log_descriptor >= 0 and os.fstat(self._folder).st_mtime_ns == self._folder_modified:
             with contextlib.suppress(OSError):  # SQLite has closed that descriptor
@@ -125,26 +134,29 @@ class FileWatch:
         self._log_size, self._index_size = log.st_size, index.st_size
         # The clock of a file system ticks so slowly that what comes next might have the same time.
         self._folder_modified = folder if time.time_ns() - folder > _TICK else -1
-        self._log_descriptor = -1 if (found := self._descriptor(self.log_id)) is None else found
+        self._log_descriptor = self._descriptor(self.log_id)
+        self._index_descriptor = self._descriptor(self.index_id)
         return None
 
     def _overwritten(self) -> bool:
         """Whether somebody other than SQLite has written to the database.
 
         SQLite writes to it only where it merges the log, and notes in the index how far it has come; and
-        the counter in the database's header never goes back.
+        the counter in the database's header never goes back. A merge may go on while this looks: what it
+        writes it has noted before, so the notes are compared as they are after the look, and kept as before.
         """
         with self._lock:
+            before = self._merged()
             status = _stat(self._path)
             header = self._header()
             counter = int.from_bytes(header[24:28], "big")
-            merges = self._merged()  # after the header: what a merge writes it has noted before
+            merges = self._merged()
             if not header.startswith(_MAGIC) or counter < self._counter:
                 return True
             same = counter == self._counter and status.st_size == self._size
             if not same and merges and merges == self._merges and _is_settled(merges):
                 return True
-            self._look(status)
+            self._look(before)
             return False
 
     def _is_cut(self, size: int) -> bool:
@@ -158,25 +170,36 @@ class FileWatch:
     def _header(self) -> bytes:
         return self._read(self.main, 100)
 
+    def _merged_quickly(self) -> tuple[bytes, ...]:
+        """The same; where another file has the descriptor by now, bytes that fit nothing."""
+        if self._index_descriptor >= 0:
+            with contextlib.suppress(OSError):
+                return _merges_of(os.pread(self._index_descriptor, 136, 0))
+        return self._merged()
+
     def _merged(self) -> tuple[bytes, ...]:
         """Which log it is, how far it is merged, and how far somebody has begun to merge it."""
-        index = self._read(self.index_id, 136)
-        return (index[32:40], index[96:100], index[128:132]) if len(index) == 136 else ()
+        return _merges_of(self._read(self.index_id, 136))
 
     def _read(self, identity: Identity | None, size: int) -> bytes:
         """The beginning of an open file, through a descriptor that SQLite has; empty where there is none."""
-        descriptor = None if identity is None else self._descriptor(identity)
-        return b"" if descriptor is None else os.pread(descriptor, size, 0)
+        descriptor = -1 if identity is None else self._descriptor(identity)
+        return b"" if descriptor < 0 else os.pread(descriptor, size, 0)
 
-    def _descriptor(self, identity: Identity) -> int | None:
-        known = self._descriptors.get(identity)
-        if known is not None and _is_of(known, identity):
+    def _descriptor(self, identity: Identity) -> int:
+        """One that this process has of that file; -1 where there is none."""
+        known = self._descriptors.get(identity, -1)
+        if known >= 0 and _is_of(known, identity):
             return known
         for name in os.listdir("/dev/fd"):  # noqa: PTH208 - numbers, no paths
             if _is_of(int(name), identity):
                 self._descriptors[identity] = int(name)
                 return int(name)
-        return None
+        return -1
+
+
+def _merges_of(index: bytes) -> tuple[bytes, ...]:
+    return (index[32:40], index[96:100], index[128:132]) if len(index) == 136 else ()
 
 
 def _is_settled(merges: tuple[bytes, ...]) -> bool:

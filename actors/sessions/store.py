@@ -21,7 +21,9 @@ Durability = Literal["process", "power"]
 
 
 class SessionInfo(Struct, frozen=True):
-    """What a listing tells of a session; ``updated_at`` is seconds since the epoch, UTC."""
+    """What a listing tells of a session; ``updated_at`` is seconds since the epoch, UTC, by a clock that
+    may be set: which session changed last is told by their order in a listing.
+    """
 
     session_id: str
     pod: str
@@ -111,7 +113,8 @@ class SessionStore(abc.ABC):
         self, session_id: str, *, after: int = 0, limit: int | None = None, largest: int
     ) -> list[StoredEntry] | None:
         """What ``read`` gives, up to the first entry with more than ``largest`` bytes (or about that); None
-        where that is the very next one, which who must not hold a loop then reads in a thread.
+        where that is the very next one (or has to be gone through on the way), which who must not hold a
+        loop then reads in a thread.
         """
         page = self.read(session_id, after=after, limit=limit)
         for number, entry in enumerate(page):
@@ -125,7 +128,9 @@ class SessionStore(abc.ABC):
 
     @abc.abstractmethod
     def sessions(self, *, pod: str | None = None, limit: int | None = None) -> list[SessionInfo]:
-        """The sessions (of one pod), the last changed one first, at most ``limit``."""
+        """The sessions (of one pod), the last changed one first, at most ``limit``; by the order in which
+        they were written, also where the clock was set back between.
+        """
 
     def matching(self, beginning: str, limit: int) -> list[SessionInfo]:
         """At most ``limit`` of the sessions whose ids, or short ids, begin so, in order of their ids; one
@@ -214,13 +219,15 @@ def check_follows(session_id: str, head: Head, after: Head, batch: Sequence[Stor
 
 
 class _Session:
-    __slots__ = ("claimed", "created_at", "entries", "generation", "parent", "pod", "updated_at")
+    __slots__ = ("claimed", "created_at", "entries", "generation", "parent", "pod", "updated_at", "written")
 
     def __init__(self, pod: str, parent: Parent | None, at: float) -> None:
         self.pod = pod
         self.parent = parent
         self.created_at = at
         self.updated_at = at
+        #: Counts what was written to the store up to this session's last batch.
+        self.written = 0
         self.entries: list[StoredEntry] = []
         self.claimed: tuple[str, float] | None = None
         self.generation = 0
@@ -248,6 +255,7 @@ class MemoryStore(SessionStore):
 
     def __init__(self) -> None:
         self._sessions: dict[str, _Session] = {}
+        self._written = 0
 
     def create(
         self,
@@ -265,6 +273,7 @@ class MemoryStore(SessionStore):
         if claim:
             session.claim(pod)
         self._sessions[session_id] = session
+        session.written = self._written = self._written + 1
 
     def append(self, session_id: str, after: Head, batch: Sequence[StoredEntry]) -> None:
         session = self._sessions.get(session_id) or self._session(session_id)
@@ -277,6 +286,7 @@ class MemoryStore(SessionStore):
             check_follows(session_id, session.head, after, batch)
         session.entries.extend(batch)
         session.updated_at = time.time()
+        session.written = self._written = self._written + 1
 
     def read(self, session_id: str, *, after: int = 0, limit: int | None = None) -> list[StoredEntry]:
         entries = self._session(session_id).entries
@@ -290,8 +300,8 @@ class MemoryStore(SessionStore):
         )
 
     def sessions(self, *, pod: str | None = None, limit: int | None = None) -> list[SessionInfo]:
-        found = (self.info(key) for key, each in self._sessions.items() if pod in {None, each.pod})
-        return sorted(found, key=lambda info: info.updated_at, reverse=True)[:limit]
+        found = [(each.written, key) for key, each in self._sessions.items() if pod in {None, each.pod}]
+        return [self.info(key) for _, key in sorted(found, reverse=True)[:limit]]
 
     def successors(self, session_id: str) -> list[SessionInfo]:
         return [
