@@ -250,10 +250,11 @@ def _status_of(code: str) -> int | None:
     return int(code) if re.fullmatch(r"[3-5]\d\d", code) else None
 
 
+_LOGIN = r"//[^/\s@]{1,200}@"
 _KEY = r"\b(sk|key|Bearer)([-_ ])[\w*.-]{8,}"
 
 
 def _clipped(words: str) -> str:
     """Words of a length for a line, without anything that looks like a key."""
-    words = " ".join(re.sub(_KEY, r"\1\2…", words).split())
+    words = " ".join(re.sub(_LOGIN, "//…@", re.sub(_KEY, r"\1\2…", words)).split())
     return words if len(words) <= MAX_WORDS else words[: MAX_WORDS - 1] + "…"

@@ -36,7 +36,7 @@ class SSEParser:
             if self._started and not _ends_an_event(held, data):
                 self._hold(data)
                 return []
-            data = b"%b%b" % (held, data)
+            data = bytes(held) + data
             held.clear()
         if not self._started:
             if data != _BOM and _BOM.startswith(data):  # perhaps the beginning of a mark
@@ -71,7 +71,7 @@ class SSEParser:
 
 
 def _ends_an_event(held: bytearray, data: bytes) -> bool:
-    """Whether a blank line comes with ``data``, so that what is held is looked at once and not with each piece."""
+    """Whether a blank line comes with ``data``: what is held is looked at once, not with each piece."""
     return b"\n\n" in data or (data[:1] == b"\n" and held[-1:] == b"\n")
 
 
