@@ -9,12 +9,12 @@ from concurrent.futures import Future
 from typing import Any
 
 from actors.pod.parts import PodParts
-from actors.pod.restore import restore
+from actors.pod.restore import activities_left, restore
 from actors.runtime.actor import AsyncActor
 from actors.sessions.replay import Replayed
 from actors.sessions.store import Claim
-from protocol.errors import PodStopped
-from protocol.events import Alert, Event, PodStarted, StateChanged
+from protocol.errors import Failure, PodError, PodStopped
+from protocol.events import FAILED, Alert, Event, PodStarted, StateChanged
 from protocol.lifecycle import PodState, may_move
 from protocol.usage import Usage
 
@@ -121,9 +121,11 @@ class SessionActor(AsyncActor):
         try:
             claim = self._claimed(find)
             state, head = await restore(store, claim.session_id)
-            log.restored(claim.session_id, head, state.items, state.pointer, state.open_run)
+            left = activities_left(store, claim.session_id, state)
+            log.restored(claim.session_id, head, state.items, state.pointer, state.open_run, left)
             self._take_over(state)
             await self._look_through()
+            self._close_activities("the pod's process ended first")
             if claim.torn:
                 text = f"a half-written last batch of {claim.torn} bytes was cut off; nothing told was lost"
                 log.record(Alert, text=text)
@@ -138,6 +140,13 @@ class SessionActor(AsyncActor):
             self._ready()
         else:
             await self._ready_after(pending)
+
+    def _close_activities(self, why: str) -> None:
+        """Tell the end of all that was started and can have no other end any more."""
+        for activity in self._head.open:
+            run_id = self._head.open_run if activity == "compaction" else None
+            ended = PodError(f"the {activity} came to no end: {why}")
+            self._log.record_end(FAILED[activity], run_id, error=Failure.of(ended))
 
     def _claimed(self, find: Callable[[], str]) -> Claim:
         """Take the session that is to be resumed: where its pod has just compacted it, the one after."""

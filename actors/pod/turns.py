@@ -113,7 +113,7 @@ class TurnActor(RememberingActor):
         if run.pending:
             self._join_pending(run)
         run.unheard = True
-        self._commit(lambda: self._send(run))
+        self._commit(lambda: self._send(run), self._store_refused)
 
     def _answer_open_calls(self, run: RunState | None) -> None:
         """Give every call without a result its deterministic one; nothing is run again."""
@@ -381,7 +381,7 @@ class TurnActor(RememberingActor):
             batch.kept += 1
             self._add_result(run, result, seconds)
         if batch.kept < batch.size:  # the last result becomes durable with the next request's commit
-            self._commit(self._advance)
+            self._commit(self._advance, self._store_refused)
 
     def _add_result(self, run: RunState, result: ToolResult, seconds: float | None) -> None:
         head = self._head
