@@ -11,10 +11,11 @@ from typing import Any
 from actors.pod.parts import PodParts
 from actors.pod.restore import activities_left, restore
 from actors.runtime.actor import AsyncActor
+from actors.sessions.activities import ends_of
 from actors.sessions.replay import Replayed
 from actors.sessions.store import Claim
-from protocol.errors import Failure, PodError, PodStopped
-from protocol.events import FAILED, Alert, Event, PodStarted, StateChanged
+from protocol.errors import PodStopped
+from protocol.events import Alert, Event, PodStarted, StateChanged
 from protocol.lifecycle import PodState, may_move
 from protocol.usage import Usage
 
@@ -143,10 +144,8 @@ class SessionActor(AsyncActor):
 
     def _close_activities(self, why: str) -> None:
         """Tell the end of all that was started and can have no other end any more."""
-        for activity in self._head.open:
-            run_id = self._head.open_run if activity == "compaction" else None
-            ended = PodError(f"the {activity} came to no end: {why}")
-            self._log.record_end(FAILED[activity], run_id, error=Failure.of(ended))
+        for kind, run_id, fields in ends_of(self._head.open, self._head.open_run, why):
+            self._log.record_end(kind, run_id, **fields)
 
     def _claimed(self, find: Callable[[], str]) -> Claim:
         """Take the session that is to be resumed: where its pod has just compacted it, the one after."""

@@ -11,8 +11,8 @@ from typing import Any
 from msgspec import Raw, Struct
 from msgspec.structs import replace
 
+from actors.sessions.activities import still_open
 from actors.sessions.head import SessionHead
-from actors.sessions.replay import still_open
 from actors.sessions.store import SessionStore
 from protocol.entries import (
     GENESIS,
@@ -122,6 +122,11 @@ class SessionLog:
     def durable_pointer(self) -> int | None:
         """How far memory has read, as far as that is kept."""
         return self._durable.pointer
+
+    @property
+    def durable_open(self) -> tuple[tuple[Activity, ...], str | None]:
+        """What is under way, and the run that is open, as far as their ends are not kept."""
+        return self._durable.open, self._durable.open_run
 
     @property
     def durable_session(self) -> str:

@@ -8,6 +8,7 @@ from typing import Any, Union
 import msgspec
 from msgspec import Raw, Struct
 
+from actors.sessions.activities import still_open
 from protocol.entries import ENTRIES, Entry, ItemsKept, MemoryPointer, Parent, SessionOpened, StoredEntry
 from protocol.errors import WireError
 from protocol.events import (
@@ -182,15 +183,6 @@ def replay(entries: Iterable[StoredEntry]) -> Replayed:
     state = Replayed()
     state.read(entries)
     return state
-
-
-def still_open(activities: tuple[Activity, ...], event: DurableEvent) -> tuple[Activity, ...]:
-    """The activities that are open after ``event``, of which those are before it."""
-    if event.starts is not None:
-        return (*(each for each in activities if each != event.starts), event.starts)
-    if event.ends is None:
-        return activities
-    return tuple(each for each in activities if each != event.ends)
 
 
 def open_calls(items: list[Item]) -> list[ToolCall]:

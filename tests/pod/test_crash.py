@@ -151,7 +151,12 @@ def test_a_pod_killed_while_its_memory_is_read_has_it_read_after_its_next_run(tm
     async def play(system: PodSystem, pod: Pod, client: ScriptedClient) -> None:
         before = await pod.describe()
         assert (before.state, before.extract_pointer) == (PodState.IDLE, None)
-        assert kinds_of(system, child.session)[-4:] == ["RunEnd", "ExtractStart", "ExtractFailed", "PodStarted"]
+        assert kinds_of(system, child.session)[-4:] == [
+            "RunEnd",
+            "ExtractStart",
+            "ExtractFailed",
+            "PodStarted",
+        ]
         assert (await pod.run("more")).text == "next"
         assert await pod.wait_for_memory_jobs(timeout=10)
         assert (await pod.describe()).extract_pointer == 4
