@@ -6,6 +6,7 @@ in order of arrival, since some servers number two blocks the same.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import Any, Literal
 
@@ -24,10 +25,13 @@ from actors.llm.base import (
     TextChunk,
     ThinkingChunk,
     UsageReport,
+    VendorChunk,
 )
 from actors.llm.errors import classify
 from actors.llm.sse import SSEEvent
+from actors.llm.vendor import merged, unknown_members
 from protocol.errors import ModelError
+from protocol.text import encodable, encodable_json
 from protocol.usage import Usage
 
 
@@ -37,6 +41,7 @@ class _Delta(Struct):
     signature: Any = None
     partial_json: Any = None
     stop_reason: Any = None
+    citation: Any = None
 
 
 class _Content(Struct):
@@ -105,9 +110,11 @@ _Kind = Literal["text", "thinking", "call", "answer", "other"]
 
 
 class _Open:
-    """A block under way; of a call, ``pieces`` and ``given`` are its arguments as they came."""
+    """A block under way; of a call, ``pieces`` and ``given`` are its arguments as they came. ``vendor`` is
+    what goes back with it unread: all of a block of kind ``other``, what we do not know of others.
+    """
 
-    __slots__ = ("given", "id", "index", "kind", "pieces")
+    __slots__ = ("given", "id", "index", "kind", "pieces", "vendor")
 
     def __init__(self, kind: _Kind, index: int) -> None:
         self.kind = kind
@@ -115,6 +122,7 @@ class _Open:
         self.id = ""
         self.pieces: list[str] = []
         self.given: Any = None
+        self.vendor: dict[str, Any] | None = None
 
     def has_arguments(self) -> bool:
         """Whether the arguments are a whole object with something in it."""
@@ -143,15 +151,19 @@ class MessagesAnswer:
         "_meter",
         "_next",
         "_open",
+        "_origin",
         "_stop",
+        "_theirs",
         "_where",
         "done",
         "failure",
         "model",
     )
 
-    def __init__(self, where: str, *, answer_tool: str | None = None) -> None:
+    def __init__(self, where: str, *, answer_tool: str | None = None, origin: str | None = None) -> None:
         self._where = where
+        self._origin = origin
+        self._theirs: list[_Open] = []
         self._answer_tool = answer_tool
         self._blocks: list[Block] = []
         self._open: dict[_Index, _Open] = {}
@@ -196,8 +208,9 @@ class MessagesAnswer:
             self.failure = classify(None, {}, data, where=self._where)
         elif told.content is not None:
             self.model = told.model if isinstance(told.model, str) else None
+            plain = _decode_any(data)["content"]
             for index, content in enumerate(told.content):
-                self._start(index, content)
+                self._start(index, content, plain[index])
             self._report(self._meter.ended(told.usage))
             self._stop = str(told.stop_reason or "end_turn")
         return blocks
@@ -216,7 +229,8 @@ class MessagesAnswer:
             # only the block that came last can have been cut, and then `{}` is no arguments either
             if reason not in _CUTS or call is not self._last or call.has_arguments():
                 blocks.append(CallEnd(call.index))
-        blocks.append(End(self._stop_reason(reason), self.model))
+        blocks += (VendorChunk(*_vendor_of(part)) for part in self._theirs)
+        blocks.append(End(self._stop_reason(reason), self.model, self._origin))
         return blocks
 
     def _stop_reason(self, reason: StopReason) -> StopReason:
@@ -238,11 +252,14 @@ class MessagesAnswer:
             return
         kind = event.type if isinstance(event.type, str) else name
         if kind == "content_block_delta" and event.delta is not None:
+            part = self._open.get(event.index)
+            if event.delta.citation or (part is not None and part.kind == "other"):
+                self._extend_vendor_data(part, _decode_any(data)["delta"])
             self._extend(event.index, event.delta)
         elif event.error or "error" in (name, kind):
             self.failure = classify(None, {}, data, where=self._where)
         elif kind == "content_block_start" and event.content_block is not None:
-            self._start(event.index, event.content_block)
+            self._start(event.index, event.content_block, _decode_any(data)["content_block"])
         elif kind == "message_start":
             self._greet(event.message)
         elif kind == "message_delta":
@@ -270,8 +287,8 @@ class MessagesAnswer:
             self._stop = str(event.delta.stop_reason)
         self._report(self._meter.ended(event.usage))
 
-    def _start(self, index: _Index, content: _Content) -> None:
-        """A block begins, perhaps with all that is in it."""
+    def _start(self, index: _Index, content: _Content, plain: dict[str, Any]) -> None:
+        """A block begins, perhaps with all that is in it; ``plain`` is the same, unread."""
         if content.type == "tool_use":
             self._start_call(index, content)
         elif content.type == "text":
@@ -285,6 +302,11 @@ class MessagesAnswer:
             self._blocks.append(ThinkingChunk(index=part.index, redacted=content.data))
         else:
             self._begin(index, "other")
+        known = _MEMBERS.get(content.type) if isinstance(content.type, str) else None
+        part = self._open[index]
+        part.vendor = encodable_json(plain) if known is None else unknown_members(plain, known) or None
+        if part.vendor and part.kind != "answer":
+            self._theirs.append(part)
 
     def _start_call(self, index: _Index, content: _Content) -> None:
         if content.name == self._answer_tool and self._answer_tool is not None:
@@ -321,6 +343,25 @@ class MessagesAnswer:
             self._say(part, delta.thinking)
             self._sign(part, delta.signature)
 
+    def _extend_vendor_data(self, part: _Open | None, delta: dict[str, Any]) -> None:
+        """A piece of what goes back unread: of a block of the vendor's own, or a citation of a text."""
+        if part is None:
+            return
+        if part.vendor is None:
+            part.vendor = {}
+            self._theirs.append(part)
+        if part.kind != "other":
+            part.vendor = merged(part.vendor, {"citations": [encodable_json(delta["citation"])]})
+            return
+        for name, value in delta.items():
+            known = part.vendor.get(name)
+            if name == "partial_json" and isinstance(value, str):
+                part.pieces.append(value)
+            elif isinstance(known, str) and isinstance(value, str) and name != "type":
+                part.vendor[name] = encodable(known + value)
+            elif name not in ("type", "partial_json"):
+                part.vendor[name] = encodable_json(value)
+
     def _say(self, part: _Open, text: Any) -> None:
         if text and isinstance(text, str):
             kind = TextChunk if part.kind == "text" else ThinkingChunk
@@ -355,6 +396,24 @@ class MessagesAnswer:
             hint="history and answer do not fit the context: compact it, or use a model with more room",
             where=self._where,
         )
+
+
+#: What we read of each kind of block; the rest of it goes back unread, and so do blocks of other kinds.
+_MEMBERS: dict[str, frozenset[str]] = {
+    "text": frozenset({"type", "text"}),
+    "thinking": frozenset({"type", "thinking", "signature"}),
+    "redacted_thinking": frozenset({"type", "data"}),
+    "tool_use": frozenset({"type", "id", "name", "input"}),
+}
+
+
+def _vendor_of(part: _Open) -> tuple[dict[str, Any], int, Literal["call", "block"]]:
+    data = part.vendor or {}
+    if part.kind == "other" and part.pieces:
+        # one that was cut goes back as it began
+        with contextlib.suppress(msgspec.DecodeError, UnicodeError, RecursionError):
+            data = {**data, "input": encodable_json(_decode_any("".join(part.pieces)))}
+    return data, part.index, "call" if part.kind == "call" else "block"
 
 
 def _json(given: Any) -> str:

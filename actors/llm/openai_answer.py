@@ -19,15 +19,18 @@ from actors.llm.base import (
     TextChunk,
     ThinkingChunk,
     UsageReport,
+    VendorChunk,
 )
 from actors.llm.errors import classify
 from actors.llm.openai_calls import CallPiece, Calls, Function
 from actors.llm.sse import SSEEvent
+from actors.llm.vendor import merged, unknown_members
 from protocol.errors import ModelError, ModelErrorKind
 from protocol.usage import Usage
 
 
 class _Delta(Struct):
+    role: Any = None
     content: Any = None
     tool_calls: list[CallPiece] | None = None
     reasoning_content: Any = None
@@ -35,6 +38,10 @@ class _Delta(Struct):
     reasoning_text: Any = None
     refusal: Any = None
     function_call: Function | None = None
+    # what servers that keep vendor data elsewhere send empty with every piece
+    name: Any = None
+    annotations: Any = None
+    audio: Any = None
 
 
 class _Choice(Struct):
@@ -55,6 +62,41 @@ class _Chunk(Struct):
 
 
 _decode = msgspec.json.Decoder(_Chunk).decode
+
+
+# The same, but refused where a message or a call has members that are none of these: those are kept.
+
+
+class _StrictFunction(Function, forbid_unknown_fields=True):
+    pass
+
+
+class _StrictPiece(CallPiece, forbid_unknown_fields=True):
+    function: _StrictFunction | None = None
+
+
+class _StrictDelta(_Delta, forbid_unknown_fields=True):
+    tool_calls: list[_StrictPiece] | None = None  # type: ignore[assignment]
+
+
+class _StrictChoice(_Choice):
+    delta: _StrictDelta | None = None
+    message: _StrictDelta | None = None
+
+
+class _StrictChunk(_Chunk):
+    choices: list[_StrictChoice] | None = None  # type: ignore[assignment]
+
+
+_decode_strictly = msgspec.json.Decoder(_StrictChunk).decode
+_decode_any = msgspec.json.Decoder().decode
+
+_MESSAGE_MEMBERS = frozenset({*_Delta.__struct_fields__, "index", "images"})
+_CALL_MEMBERS = frozenset({"index", "id", "type", "function"})
+_FUNCTION_MEMBERS = frozenset({"name", "arguments"})
+
+#: What servers call reasoning; where there are several, the first counts.
+_REASONING = ("reasoning_content", "reasoning", "reasoning_text")
 
 _STOPS: dict[str, StopReason] = {
     "stop": "end_turn",
@@ -83,16 +125,22 @@ class ChatAnswer:
         "_finish",
         "_index",
         "_kind",
+        "_origin",
+        "_reasoning_as",
         "_refused",
         "_usage",
+        "_vendor",
         "_where",
         "done",
         "failure",
         "model",
     )
 
-    def __init__(self, where: str) -> None:
+    def __init__(self, where: str, *, origin: str | None = None) -> None:
         self._where = where
+        self._origin = origin
+        self._reasoning_as: str | None = None  # what the message calls it
+        self._vendor: dict[str, Any] = {}
         self._blocks: list[Block] = []
         self._calls = Calls()
         self._kind: type[TextChunk | ThinkingChunk] | None = None
@@ -145,7 +193,10 @@ class ChatAnswer:
         blocks = self._blocks = []
         cut = _STOPS.get(self._finish) in {"max_tokens", "content_filter"}
         self._calls.end(blocks, cut=cut)
-        blocks.append(End(self._stop_reason(), self.model))
+        if self._vendor:
+            blocks.append(VendorChunk(self._vendor))
+        told = (self._origin, self._reasoning_as) if self._origin is not None else ()
+        blocks.append(End(self._stop_reason(), self.model, *told))
         return blocks
 
     def _stop_reason(self) -> StopReason:
@@ -158,8 +209,13 @@ class ChatAnswer:
 
     def _take(self, name: str, data: bytes) -> None:
         """One event that is a JSON object."""
+        chunk: _Chunk
         try:
-            chunk = _decode(data)
+            try:
+                chunk = _decode_strictly(data)
+            except msgspec.ValidationError:
+                chunk = _decode(data)
+                self._keep_vendor_data(chunk, _decode_any(data))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             self._fail(f"{self._where} sent an event that cannot be read: {error}", "protocol")
             return
@@ -178,6 +234,21 @@ class ChatAnswer:
         if self.model is None and isinstance(chunk.model, str):
             self.model = chunk.model or None
 
+    def _keep_vendor_data(self, chunk: _Chunk, told: dict[str, Any]) -> None:
+        """Keep the members of the message and of its calls that only the server understands."""
+        for choice, plain in zip(chunk.choices or (), told["choices"] or (), strict=True):
+            if choice.index:
+                continue
+            message = plain.get("delta") or plain.get("message") or {}
+            self._vendor = merged(self._vendor, unknown_members(message, _MESSAGE_MEMBERS))
+            delta = choice.delta or choice.message
+            calls = (delta.tool_calls if delta is not None else None) or ()
+            for piece, call in zip(calls, message.get("tool_calls") or (), strict=True):
+                piece.vendor = unknown_members(call, _CALL_MEMBERS)
+                function = unknown_members(call.get("function"), _FUNCTION_MEMBERS)
+                if function:
+                    piece.vendor["function"] = function
+
     def _odd(self, name: str, data: bytes) -> None:
         """One event that does not begin like a JSON object."""
         data = data.strip()
@@ -194,9 +265,7 @@ class ChatAnswer:
         self._chosen = True
         delta = choice.delta or choice.message
         if delta is not None:
-            thought = delta.reasoning_content or delta.reasoning or delta.reasoning_text
-            if thought:
-                self._say(ThinkingChunk, thought)
+            self._think(delta)
             if delta.content:
                 self._say(TextChunk, delta.content)
             if delta.refusal:
@@ -213,6 +282,14 @@ class ChatAnswer:
             if self._finish in {"error", "abort"}:
                 self._fail(f"{self._where} gave up in the middle of its answer ({self._finish})", "server")
 
+    def _think(self, delta: _Delta) -> None:
+        """A piece of reasoning, under the first of its names that holds any."""
+        for member in _REASONING:
+            if thought := getattr(delta, member):
+                self._reasoning_as = member
+                self._say(ThinkingChunk, thought)
+                return
+
     def _say(self, kind: type[TextChunk | ThinkingChunk], content: Any) -> None:
         """A piece of text or reasoning; a change from one to the other opens a new block."""
         if isinstance(content, str):
@@ -225,6 +302,7 @@ class ChatAnswer:
                 self._say(kind, part)
         elif isinstance(content, dict):  # a part of a list, as some servers send their content
             if content.get("thinking"):
+                self._reasoning_as = "content"
                 self._say(ThinkingChunk, content["thinking"])
             elif content.get("text"):
                 self._say(kind, content["text"])

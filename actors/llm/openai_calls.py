@@ -13,7 +13,8 @@ import msgspec
 from msgspec import Struct
 
 from actors.llm.answers import UNNAMED, is_object
-from actors.llm.base import Block, CallChunk, CallEnd, CallStart
+from actors.llm.base import Block, CallChunk, CallEnd, CallStart, VendorChunk
+from actors.llm.vendor import merged
 
 
 class Function(Struct):
@@ -24,11 +25,13 @@ class Function(Struct):
 
 
 class CallPiece(Struct):
-    """What one chunk says of one call."""
+    """What one chunk says of one call. ``vendor`` is no member of it: what it holds besides."""
 
     index: Any = None
     id: Any = None
     function: Function | None = None
+    type: Any = None
+    vendor: Any = msgspec.field(default=None, name="(besides)")
 
 
 class _OpenCall:
@@ -38,7 +41,7 @@ class _OpenCall:
     it goes by, and ``shown`` whether its start was given out, which waits for a name.
     """
 
-    __slots__ = ("arguments", "id", "index", "name", "place", "shown", "told")
+    __slots__ = ("arguments", "id", "index", "name", "place", "shown", "told", "vendor")
 
     def __init__(self, place: int, index: int | None) -> None:
         self.place = place
@@ -48,6 +51,7 @@ class _OpenCall:
         self.name = ""
         self.arguments: list[str] = []
         self.shown = False
+        self.vendor: dict[str, Any] | None = None
 
     def is_followed_by(self, function: Function) -> bool:
         """Whether ``function`` can only be a new call: this one is whole, and named anew or begun anew."""
@@ -79,7 +83,10 @@ class Calls:
                 call = self._by_index.get(index)
             else:  # entries of one list are calls of their own
                 call = self._all[-1] if self._all and not position else None
-            self._extend(self._call_for(call, index, told, function), told, function, blocks)
+            call = self._call_for(call, index, told, function)
+            self._extend(call, told, function, blocks)
+            if piece.vendor:
+                call.vendor = merged(call.vendor or {}, piece.vendor)
 
     def end(self, blocks: list[Block], *, cut: bool) -> None:
         """No more will come: end all calls, but for the last where it was ``cut`` before it was whole."""
@@ -87,6 +94,8 @@ class Calls:
             self._show(call, blocks, final=True)
             if not cut or call is not self._all[-1] or is_object("".join(call.arguments)):
                 blocks.append(CallEnd(call.place))
+            if call.vendor:
+                blocks.append(VendorChunk(call.vendor, call.place, "call"))
 
     def _call_for(
         self, call: _OpenCall | None, index: int | None, told: str, function: Function
