@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, Literal, Protocol, runtime_checkable
 
-import msgspec
 from msgspec import Struct
 
+from actors.llm.lenient import UNREADABLE, decode_any
 from protocol.errors import ModelError
 from protocol.items import AssistantItem, Item, Part, TextPart, ThinkingPart, ToolCall
 from protocol.tools import ToolSpec
@@ -197,7 +197,9 @@ def _call(start: CallStart, text: str, *, complete: bool) -> ToolCall:
         if not text.strip():
             return ToolCall(start.id, start.name)
         try:
-            return ToolCall(start.id, start.name, msgspec.json.decode(text, type=dict[str, Any]))
-        except (msgspec.DecodeError, UnicodeError, RecursionError):
-            pass
+            arguments = decode_any(text)
+        except UNREADABLE:
+            return ToolCall(start.id, start.name, {}, text)
+        if isinstance(arguments, dict):
+            return ToolCall(start.id, start.name, arguments)
     return ToolCall(start.id, start.name, {}, text)

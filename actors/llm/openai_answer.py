@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from actors.llm.answers import count_of, unfinished
+from actors.llm.answers import count_of, nameless, unfinished
 from actors.llm.base import (
     Block,
     End,
@@ -21,9 +21,11 @@ from actors.llm.base import (
     UsageReport,
 )
 from actors.llm.errors import classify
+from actors.llm.lenient import UNREADABLE, HalfPairs, decode_mended, is_closed
 from actors.llm.openai_calls import CallPiece, Calls, Function
 from actors.llm.sse import SSEEvent
 from protocol.errors import ModelError, ModelErrorKind
+from protocol.text import encodable
 from protocol.usage import Usage
 
 
@@ -43,6 +45,7 @@ class _Choice(Struct):
     message: _Delta | None = None
     finish_reason: Any = None
     usage: Any = None
+    error: Any = None
 
 
 class _Chunk(Struct):
@@ -81,8 +84,10 @@ class ChatAnswer:
         "_calls",
         "_chosen",
         "_finish",
+        "_halves",
         "_index",
         "_kind",
+        "_old_call",
         "_refused",
         "_usage",
         "_where",
@@ -95,6 +100,8 @@ class ChatAnswer:
         self._where = where
         self._blocks: list[Block] = []
         self._calls = Calls()
+        self._old_call = Calls()  # what came as `function_call`, which some servers send besides
+        self._halves = HalfPairs()
         self._kind: type[TextChunk | ThinkingChunk] | None = None
         self._index = 0  # of the block of text or reasoning under way
         self._chosen = False
@@ -130,6 +137,8 @@ class ChatAnswer:
     def whole(self, data: bytes) -> list[Block]:
         """The blocks of an answer that came as one JSON object, which cannot have been cut."""
         blocks = self.feed([("message", data)])
+        if self.failure is not None and not is_closed(data):
+            self.failure = unfinished(self._where, begun=True)
         if self._chosen and not self._finish:
             self._finish = "stop"
         self.done = True
@@ -143,10 +152,22 @@ class ChatAnswer:
         if not self._finish:
             raise unfinished(self._where, begun=self._chosen)
         blocks = self._blocks = []
+        self._say_rest()
         cut = _STOPS.get(self._finish) in {"max_tokens", "content_filter"}
+        if not self._calls and self._old_call:
+            self._calls = self._old_call
+            self._calls.show(blocks)
+        if not cut and (self._calls.has_lost_one() or self._is_nothing_but_entries()):
+            raise nameless(self._where)
         self._calls.end(blocks, cut=cut)
         blocks.append(End(self._stop_reason(), self.model))
         return blocks
+
+    def _is_nothing_but_entries(self) -> bool:
+        """Whether there is no text and no call, but entries in the place of calls."""
+        entries = self._calls.has_entries() or self._old_call.has_entries()
+        spoke = self._kind is TextChunk or self._index > 0
+        return entries and not self._calls and not spoke
 
     def _stop_reason(self) -> StopReason:
         reason = _STOPS.get(self._finish, "end_turn")
@@ -159,8 +180,8 @@ class ChatAnswer:
     def _take(self, name: str, data: bytes) -> None:
         """One event that is a JSON object."""
         try:
-            chunk = _decode(data)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            chunk = _read(data)
+        except UNREADABLE as error:
             self._fail(f"{self._where} sent an event that cannot be read: {error}", "protocol")
             return
         if (
@@ -168,7 +189,7 @@ class ChatAnswer:
             or name == "error"
             or (not chunk.choices and (chunk.object == "error" or chunk.detail))
         ):
-            self.failure = classify(None, {}, data, where=self._where)
+            self._refuse(data)
             return
         for choice in chunk.choices or ():
             if not choice.index:  # of several answers only the first is ours
@@ -176,7 +197,7 @@ class ChatAnswer:
         if chunk.usage is not None:
             self._meter(chunk.usage)
         if self.model is None and isinstance(chunk.model, str):
-            self.model = chunk.model or None
+            self.model = encodable(chunk.model) or None
 
     def _odd(self, name: str, data: bytes) -> None:
         """One event that does not begin like a JSON object."""
@@ -184,7 +205,7 @@ class ChatAnswer:
         if data == b"[DONE]":
             self.done = True
         elif name == "error" or data[:1] == b"[":
-            self.failure = classify(None, {}, data, where=self._where)
+            self._refuse(data)
         elif data[:1] == b"{":
             self._take(name, data)
         elif data:
@@ -194,32 +215,42 @@ class ChatAnswer:
         self._chosen = True
         delta = choice.delta or choice.message
         if delta is not None:
-            thought = delta.reasoning_content or delta.reasoning or delta.reasoning_text
-            if thought:
-                self._say(ThinkingChunk, thought)
-            if delta.content:
-                self._say(TextChunk, delta.content)
-            if delta.refusal:
-                self._refused = True
-                self._say(TextChunk, delta.refusal)
-            if delta.tool_calls:
-                self._calls.add(delta.tool_calls, self._blocks)
-            if delta.function_call:
-                self._calls.add([CallPiece(0, None, delta.function_call)], self._blocks)
+            self._grow(delta)
         if choice.usage is not None:
             self._meter(choice.usage)
-        if choice.finish_reason and isinstance(choice.finish_reason, str):
-            self._finish = choice.finish_reason.lower()
-            if self._finish in {"error", "abort"}:
-                self._fail(f"{self._where} gave up in the middle of its answer ({self._finish})", "server")
+        if choice.error:
+            self._refuse({"error": choice.error})
+        elif choice.finish_reason and isinstance(choice.finish_reason, str):
+            told = choice.finish_reason.lower()
+            if told in {"error", "abort"}:
+                self._fail(f"{self._where} gave up in the middle of its answer ({told})", "server")
+            else:
+                self._finish = encodable(told)
+
+    def _grow(self, delta: _Delta) -> None:
+        """What one chunk adds to the answer."""
+        thought = delta.reasoning_content or delta.reasoning or delta.reasoning_text
+        if thought:
+            self._say(ThinkingChunk, thought)
+        if delta.content:
+            self._say(TextChunk, delta.content)
+        if delta.refusal:
+            self._refused = True
+            self._say(TextChunk, delta.refusal)
+        if delta.tool_calls:
+            self._calls.add(delta.tool_calls, self._blocks)
+        if delta.function_call:
+            self._old_call.add([CallPiece(0, None, delta.function_call)], [])
 
     def _say(self, kind: type[TextChunk | ThinkingChunk], content: Any) -> None:
         """A piece of text or reasoning; a change from one to the other opens a new block."""
         if isinstance(content, str):
             if kind is not self._kind:
+                self._say_rest()
                 self._index += self._kind is not None
                 self._kind = kind
-            self._blocks.append(kind(content, self._index))
+            if text := self._halves.join(content):
+                self._blocks.append(kind(text, self._index))
         elif isinstance(content, list):
             for part in content:
                 self._say(kind, part)
@@ -229,6 +260,11 @@ class ChatAnswer:
             elif content.get("text"):
                 self._say(kind, content["text"])
 
+    def _say_rest(self) -> None:
+        """Half a character that waits for its other half, which does not come any more."""
+        if self._kind is not None and (rest := self._halves.rest()):
+            self._blocks.append(self._kind(rest, self._index))
+
     def _meter(self, told: Any) -> None:
         usage = usage_of(told, self._usage)
         if usage is not None and usage != self._usage:
@@ -236,8 +272,27 @@ class ChatAnswer:
             self._blocks.append(UsageReport(usage))
 
     def _fail(self, message: str, kind: ModelErrorKind) -> None:
-        if self.failure is None:
-            self.failure = ModelError(message, kind=kind, where=self._where)
+        self._stop(ModelError(message, kind=kind, where=self._where))
+
+    def _refuse(self, told: bytes | object) -> None:
+        self._stop(classify(None, {}, told, where=self._where))
+
+    def _stop(self, failure: ModelError) -> None:
+        """Nothing more is read; what was finished before stands."""
+        if self._finish:
+            self.done = True
+        elif self.failure is None:
+            self.failure = failure
+
+
+def _read(data: bytes) -> _Chunk:
+    """One event; raises one of UNREADABLE."""
+    try:
+        return _decode(data)
+    except msgspec.ValidationError:
+        raise
+    except (msgspec.DecodeError, UnicodeError):
+        return decode_mended(data, _Chunk)
 
 
 def usage_of(told: Any, before: Usage | None = None) -> Usage | None:
