@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import msgspec
 from msgspec import Struct
 
+from actors.llm.lenient import UNREADABLE, decode_any
 from protocol.errors import ModelError
 from protocol.items import AssistantItem, Item, Part, TextPart, ThinkingPart, ToolCall, VendorPart
 from protocol.tools import ToolSpec
@@ -238,8 +239,9 @@ def _call(start: CallStart, text: str, vendor: dict[str, Any] | None, *, complet
         if not text.strip():
             return ToolCall(start.id, start.name, vendor=vendor)
         try:
-            arguments = msgspec.json.decode(text, type=dict[str, Any])
+            arguments = decode_any(text)
+        except UNREADABLE:
+            return ToolCall(start.id, start.name, {}, text, vendor)
+        if isinstance(arguments, dict):
             return ToolCall(start.id, start.name, arguments, vendor=vendor)
-        except (msgspec.DecodeError, UnicodeError, RecursionError):
-            pass
     return ToolCall(start.id, start.name, {}, text, vendor)
