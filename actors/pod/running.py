@@ -101,13 +101,14 @@ class RunningActor(TurnActor):
         if isinstance(command, TypedRun):
             run.output_kind = command.output
         if notified:
+            run.caller = queued.reply.caller
             run.unlogged.append(queued.reply)
         self._run = run
         self._to(PodState.RUNNING)
         self._start_clock(run)
         self._guard = self._guard.run_started()
         if self._parts.limits.before_run:
-            self._fold_before_run(lambda _: self._log_input(run, queued))
+            self._fold_before_run(lambda _: self._log_input(run, queued), run.caller)
         else:
             self._log_input(run, queued)
 
@@ -159,7 +160,7 @@ class RunningActor(TurnActor):
             run = RunState(self._head.open_run, reply)
             run.steps = self._open_steps
             self._answer_open_calls(None)
-        run.reply = reply
+        run.reply, run.caller = reply, reply.caller
         run.ending = None
         self._run = run
         self._to(PodState.RUNNING)
@@ -216,8 +217,10 @@ class RunningActor(TurnActor):
         elif isinstance(step, turn.RunTools):
             calls = step.calls
             self._commit(lambda: self._run_tools(run, calls), self._store_refused)
+        elif isinstance(step, turn.CloseCalls):
+            self._close_begun(run, step.calls)
         elif isinstance(step, turn.Compact):
-            self._fold("request_threshold", lambda error: self._folded_within(run, error))
+            self._fold("request_threshold", lambda error: self._folded_within(run, error), caller=run.caller)
         else:
             assert_never(step)
 
@@ -259,6 +262,7 @@ class RunningActor(TurnActor):
             steps=run.steps,
             max_steps=parts.manifest.worker.max_steps,
             fullness=self._before_request() if parts.limits.before_request else "send",
+            started_calls=run.started_calls,
         )
 
     def _leave(self) -> None:
