@@ -120,12 +120,15 @@ class SystemMessage(DurableEvent, frozen=True, gc=False, kw_only=True):
 
 
 class ToolResulted(DurableEvent, frozen=True, gc=False, kw_only=True):
-    """A call got its result. ``seconds`` is the tool's own time, None where it did not run."""
+    """A call got its result. ``seconds`` is the tool's own time, None where it did not run; ``waited`` the
+    seconds that a plain function waited before that for a free thread, None where it needed none.
+    """
 
     carries_item: ClassVar[bool] = True
 
     item: ToolResult
     seconds: float | None = None
+    waited: float | None = None
 
 
 class CompactStart(DurableEvent, frozen=True, gc=False, kw_only=True):

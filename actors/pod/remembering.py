@@ -126,7 +126,12 @@ class RememberingActor(ExtractingActor):
                 self._log.record(Alert, text="memory could not be searched", error=Failure.of(error))
             then()
 
-        self._do(_recalled(self._parts.memory, words, self._parts.manifest.memory.recall_tokens), found)
+        self._do(
+            _recalled(self._parts.memory, words, self._parts.manifest.memory.recall_tokens),
+            found,
+            what="the search in memory",
+            caller=None,
+        )
 
     # -- consolidation ---------------------------------------------------------------------------
 

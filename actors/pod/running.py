@@ -100,13 +100,14 @@ class RunningActor(TurnActor):
         if isinstance(command, TypedRun):
             run.output_kind = command.output
         if notified:
+            run.caller = queued.reply.caller
             run.unlogged.append(queued.reply)
         self._run = run
         self._to(PodState.RUNNING)
         self._start_clock(run)
         self._guard = self._guard.run_started()
         if self._parts.limits.before_run:
-            self._fold_before_run(lambda _: self._log_input(run, queued))
+            self._fold_before_run(lambda _: self._log_input(run, queued), run.caller)
         else:
             self._log_input(run, queued)
 
@@ -158,7 +159,7 @@ class RunningActor(TurnActor):
             run = RunState(self._head.open_run, reply)
             run.steps = self._open_steps
             self._answer_open_calls(None)
-        run.reply = reply
+        run.reply, run.caller = reply, reply.caller
         run.ending = None
         self._run = run
         self._to(PodState.RUNNING)
@@ -215,8 +216,10 @@ class RunningActor(TurnActor):
         elif isinstance(step, turn.RunTools):
             calls = step.calls
             self._commit(lambda: self._run_tools(run, calls))
+        elif isinstance(step, turn.CloseCalls):
+            self._close_begun(run, step.calls)
         elif isinstance(step, turn.Compact):
-            self._fold("request_threshold", lambda error: self._folded_within(run, error))
+            self._fold("request_threshold", lambda error: self._folded_within(run, error), caller=run.caller)
         else:
             assert_never(step)
 
@@ -258,6 +261,7 @@ class RunningActor(TurnActor):
             steps=run.steps,
             max_steps=parts.manifest.worker.max_steps,
             fullness=self._before_request() if parts.limits.before_request else "send",
+            started_calls=run.started_calls,
         )
 
     def _leave(self) -> None:

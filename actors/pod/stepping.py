@@ -6,6 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
+from contextvars import Context
 from functools import partial
 from typing import Any
 
@@ -15,7 +16,8 @@ from pykka._envelope import Envelope
 from actors.pod.session_actor import SessionActor
 from actors.runtime.future import AsyncFuture
 from actors.sessions.head import new_session_id
-from protocol.errors import HeadConflict, SessionError, SessionInUse
+from protocol.errors import HeadConflict, PodError, SessionError, SessionInUse
+from protocol.events import Alert, Event
 
 
 class Commit(Struct, frozen=True):
@@ -28,8 +30,15 @@ class Commit(Struct, frozen=True):
 class StepEnded(Struct, frozen=True):
     """To the pod from its own step: what came of it."""
 
+    step: asyncio.Task[None] | None
     result: Any
     error: BaseException | None
+
+
+class StepOverdue(Struct, frozen=True):
+    """To the pod from its clock: a step that was cancelled has had its time to end."""
+
+    step: asyncio.Task[None]
 
 
 class CommitEnded(Struct, frozen=True):
@@ -37,6 +46,43 @@ class CommitEnded(Struct, frozen=True):
 
     commit: Commit
     error: BaseException | None
+
+
+class Voice:
+    """What a request tells its events by, as long as it is not ``shut``; its text apart from the rest, since
+    a stream is made of that.
+    """
+
+    __slots__ = ("_listened", "_tell", "_tell_text", "shut")
+
+    def __init__(
+        self,
+        listened: Callable[[], bool],
+        tell: Callable[..., None],
+        tell_text: Callable[[str, int], None],
+    ) -> None:
+        self._listened = listened
+        self._tell = tell
+        self._tell_text = tell_text
+        self.shut = False
+
+    def heard(self) -> bool:
+        """Whether anybody listens."""
+        return not self.shut and self._listened()
+
+    def tell(self, kind: type[Event], **fields: Any) -> None:
+        """Tell an event, if anybody listens."""
+        if not self.shut:
+            self._tell(kind, **fields)
+
+    def tell_text(self, text: str, attempt: int) -> None:
+        """Tell a piece of text, if anybody listens."""
+        if not self.shut:
+            self._tell_text(text, attempt)
+
+
+#: Steps that nobody waits for; the loop itself does not hold on to its tasks.
+_left_to_themselves: set[asyncio.Task[None]] = set()
 
 
 class SteppingActor(SessionActor):
@@ -50,6 +96,11 @@ class SteppingActor(SessionActor):
     _step: asyncio.Task[None] | None = None
     _step_of_run = True
     _step_begun = _step_unwanted = False
+    #: What the step is, for people, and whether its end is awaited only for a while.
+    _step_is = ""
+    _step_overdue: asyncio.TimerHandle | None = None
+    #: What the step tells of itself; shut where the step is left to itself.
+    _voice: Voice | None = None
     _then: Callable[[Any, BaseException | None], None] | None = None
     _committing = False
     _commit_under_way: Future[None] | None = None
@@ -100,43 +151,87 @@ class SteppingActor(SessionActor):
         step: Coroutine[Any, Any, Any],
         then: Callable[[Any, BaseException | None], None],
         *,
+        what: str,
+        caller: Context | None,
         of_run: bool = True,
     ) -> None:
-        """Start a step; ``then`` hears of its end as a message. One that is not ``of_run`` goes on when
-        the run is cancelled. What is not wanted any more ends as cancelled before it begins.
+        """Start a step; ``then`` hears of its end as a message. ``what`` it is, people are told; it sees the
+        context variables of its ``caller``, or none. One that is not ``of_run`` goes on when the run is
+        cancelled. What is not wanted any more ends as cancelled before it begins.
         """
         assert self._mailroom is not None
-        self._then = then
+        self._then, self._step_is = then, what
         self._step_of_run, self._step_begun = of_run, False
         self._step_unwanted = self._stopping or (of_run and self._ending)
         # Not ``create_task``, since a task that its loop's factory starts at once ends within this call.
-        self._step = asyncio.Task(self._stepping(step), loop=self._mailroom.loop, name=self._parts.name)
+        self._step = asyncio.Task(
+            self._stepping(step),
+            loop=self._mailroom.loop,
+            name=self._parts.name,
+            context=Context() if caller is None else caller,
+        )
 
     async def _stepping(self, step: Coroutine[Any, Any, Any]) -> None:
+        task = self._step
         self._step_begun = True
         try:
             if self._step_unwanted:
                 step.close()
                 raise asyncio.CancelledError  # noqa: TRY301 - as if it had been cancelled at its first wait
-            ended = StepEnded(await step, None)
+            ended = StepEnded(task, await step, None)
         except BaseException as error:  # noqa: BLE001 - whatever a tool or client throws, only its run ends
-            ended = StepEnded(None, error)
-        self._arrive(ended, None)
+            ended = StepEnded(task, None, self._why(error, task))
+        if self._step is task:  # else it was left to itself, and whatever came of it is nobody's
+            self._arrive(ended, None)
+
+    def _why(self, error: BaseException, task: asyncio.Task[None] | None) -> BaseException:
+        """What ended a step: a CancelledError that nobody asked for is a failure like any other."""
+        asked = self._step_unwanted or task is None or task.cancelling() > 0
+        if asked or not isinstance(error, asyncio.CancelledError):
+            return error
+        failed = PodError(f"{self._step_is} raised CancelledError by itself; nobody had cancelled it")
+        failed.__cause__ = error
+        return failed
 
     def _on_step_ended(self, message: StepEnded) -> None:
-        self._step = None
+        if message.step is not self._step:
+            return
+        self._step = self._voice = None
+        if self._step_overdue is not None:
+            self._step_overdue.cancel()
+            self._step_overdue = None
         then, self._then = self._then, None
         if then is not None:  # else it was given up before it ended
             then(message.result, message.error)
 
     def _cancel_step(self, *, any_step: bool = False) -> None:
-        """Cancel what the run is doing, or ``any_step``."""
-        if self._step is None or not (any_step or self._step_of_run):
+        """Cancel what the run is doing, or ``any_step``; what does not end by that is left to itself."""
+        step = self._step
+        if step is None or not (any_step or self._step_of_run):
             return
         if self._step_begun:
-            self._step.cancel()
+            step.cancel()
         else:  # a task that is cancelled before it begins never runs, and nobody would hear of its end
             self._step_unwanted = True
+        if self._step_overdue is None:
+            assert self._mailroom is not None
+            self._step_overdue = self._mailroom.loop.call_later(
+                self._parts.grace, lambda: self._post(StepOverdue(step))
+            )
+
+    def _on_step_overdue(self, message: StepOverdue) -> None:
+        """A step that goes on though it was cancelled: its end is not waited for any longer."""
+        step = self._step
+        if step is None or message.step is not step:
+            return
+        if self._voice is not None:
+            self._voice.shut = True
+        _left_to_themselves.add(step)
+        step.add_done_callback(_left_to_themselves.discard)
+        seconds = self._parts.grace
+        text = f"{self._step_is} did not end within {seconds:g} s of being cancelled, and was left to itself"
+        self._log.record(Alert, self._run_id, text=text)
+        self._on_step_ended(StepEnded(step, None, asyncio.CancelledError()))
 
     # -- commits -------------------------------------------------------------------------------
 

@@ -9,10 +9,12 @@ import inspect
 import logging
 import math
 import re
+import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, get_args, overload
 
+from actors.tools.alone import Outcome, is_being_cancelled, run_alone
 from actors.tools.cancel import Cancel
 from actors.tools.dump import error_words
 from actors.tools.output import Output, capped, fits, parts_from
@@ -27,6 +29,10 @@ from protocol.text import encodable
 from protocol.tools import Concurrency, ToolSpec
 
 OUTPUT_CAP = 16_384
+#: The result of a call that was begun and whose end nobody saw.
+INTERRUPTED = (
+    "interrupted, outcome unknown: the tool may or may not have taken effect; check before calling it again"
+)
 
 _log = logging.getLogger("polypod.tools")
 _log.addHandler(logging.NullHandler())  # a tool's traceback is for a log, never for a person's terminal
@@ -37,11 +43,25 @@ class ToolContext:
 
     ``pwd`` is the pod's working directory, ``scope`` what the pod may touch (``resolved``), ``cancel``
     the flag to watch (each call has its own: a time-out raises it), ``progress(text)`` tells subscribers
-    how far the call is (from any thread), ``extras`` holds what the pod's assembly hands to tools of its
-    own, and ``output_cap`` is how many bytes of text reach the model uncut (the toolbox sets it).
+    how far the call is (from any thread, while it goes on), ``extras`` holds what the pod's assembly hands
+    to tools of its own, and ``output_cap`` is how many bytes of text reach the model uncut (the toolbox
+    sets it). ``began`` is when a thread began with a plain function (``time.perf_counter``), ``seconds``
+    how long that took, and ``late`` is told, on the event loop, what came of a call that had been given up.
     """
 
-    __slots__ = ("call_id", "cancel", "extras", "output_cap", "pod", "progress", "pwd", "scope")
+    __slots__ = (
+        "began",
+        "call_id",
+        "cancel",
+        "extras",
+        "late",
+        "output_cap",
+        "pod",
+        "progress",
+        "pwd",
+        "scope",
+        "seconds",
+    )
 
     def __init__(
         self,
@@ -53,6 +73,7 @@ class ToolContext:
         call_id: str = "",
         progress: Callable[[str], None] | None = None,
         extras: dict[str, Any] | None = None,
+        late: Callable[[ToolResult], object] | None = None,
     ) -> None:
         self.pwd = pwd
         self.scope = scope
@@ -62,6 +83,9 @@ class ToolContext:
         self.progress = _ignored if progress is None else progress
         self.extras = {} if extras is None else extras
         self.output_cap = OUTPUT_CAP
+        self.began: float | None = None
+        self.seconds: float | None = None
+        self.late = _unheard if late is None else late
 
     def path(self, text: str, permission: Permission = "read") -> Path:
         """The place that ``text`` names, absolute and free of symlinks. Raises ScopeRefused."""
@@ -71,8 +95,8 @@ class ToolContext:
 class Tool:
     """A function that a model can call. Made by ``tool``; calling it calls the plain function.
 
-    ``timeout`` is in seconds, None for no bound. Plain functions run in a thread, ``async def`` ones
-    on the event loop.
+    ``timeout`` is in seconds from when the function is called, None for no bound. Plain functions run in
+    a thread, ``async def`` ones on the event loop, each in a task of its own.
     """
 
     def __init__(
@@ -216,7 +240,7 @@ class Toolbox:
     async def run(self, call: ToolCall, ctx: ToolContext) -> ToolResult:
         """The result of ``call``; of exceptions only ``asyncio.CancelledError`` leaves.
 
-        An unknown tool, arguments that do not fit, an exception, a time-out: each is a result with
+        An unknown tool, arguments that do not fit, whatever it raises, a time-out: each is a result with
         ``is_error`` that tells the model what to do better. After a cancel or a time-out
         ``ctx.cancel`` is set, for a thread that is still at work.
         """
@@ -225,13 +249,13 @@ class Toolbox:
             begin = work_async if chosen.is_async else work
             run = functools.partial(begin, chosen.function, arguments, chosen.arguments.returns)
             if chosen.is_async:
-                return await self._on_loop(call, run, chosen)
+                return await self._on_loop(call, run, chosen.timeout, ctx)
             return await self._threads.call(
-                functools.partial(self._in_thread, call, run), seconds=chosen.timeout
+                functools.partial(self._in_thread, call, run, ctx), seconds=chosen.timeout, late=ctx.late
             )
         except asyncio.CancelledError as error:
             ctx.cancel.set()
-            if _is_being_cancelled():
+            if is_being_cancelled():
                 raise
             return _failed(call, error)
         except ToolTimeout as error:
@@ -252,29 +276,26 @@ class Toolbox:
             arguments[chosen.arguments.context] = ctx
         return chosen, arguments
 
-    async def _on_loop(self, call: ToolCall, work: Callable[[], Awaitable[Any]], chosen: Tool) -> ToolResult:
-        if chosen.timeout is None:
-            value = await work()
-        else:
-            limit = asyncio.timeout(chosen.timeout)
-            try:
-                async with limit:
-                    value = await work()
-            except TimeoutError as error:
-                if limit.expired():
-                    raise ToolTimeout(f"not done after {chosen.timeout:g} s; it was stopped") from error
-                raise
-        parts = parts_from(value)
+    async def _on_loop(
+        self, call: ToolCall, work: Callable[[], Awaitable[Any]], seconds: float | None, ctx: ToolContext
+    ) -> ToolResult:
+        outcome = await run_alone(work, seconds, lambda outcome: ctx.late(_ended(call, outcome)))
+        if outcome.interrupted or outcome.error is not None:
+            return _ended(call, outcome)
+        parts = parts_from(outcome.value)
         if fits(parts, self.output_cap):
             return ToolResult(call.id, call.name, parts)
         # What is cut is also written to a disk, which is no work for the loop.
         return await self._threads.call(functools.partial(self._result, call, parts))
 
-    def _in_thread(self, call: ToolCall, work: Callable[[], Any]) -> ToolResult:
+    def _in_thread(self, call: ToolCall, work: Callable[[], Any], ctx: ToolContext) -> ToolResult:
+        began = ctx.began = time.perf_counter()
         try:
             return self._result(call, parts_from(work()))
         except BaseException as error:  # noqa: BLE001 - a CancelledError of the tool's own included
             return _failed(call, error)
+        finally:
+            ctx.seconds = time.perf_counter() - began
 
     def _result(self, call: ToolCall, parts: tuple[Part, ...]) -> ToolResult:
         output: Output = capped(parts, self.output_cap, directory=self.keep_in, stem=call.name)
@@ -285,6 +306,15 @@ class Toolbox:
         close = difflib.get_close_matches(name, self._tools, 1)
         guess = f", did you mean {close[0]!r}?" if close else ""
         return ToolError(f"there is no tool {encodable(name)!r}{guess}; the tools are: {known}")
+
+
+def _ended(call: ToolCall, outcome: Outcome) -> ToolResult:
+    """The result of an async tool, uncut."""
+    if outcome.interrupted:
+        return ToolResult.of(call, INTERRUPTED, is_error=True)
+    if outcome.error is not None:
+        return _failed(call, outcome.error)
+    return ToolResult(call.id, call.name, parts_from(outcome.value))
 
 
 def _failed(call: ToolCall, error: BaseException) -> ToolResult:
@@ -309,14 +339,12 @@ def _why_invalid(text: str) -> str:
     )
 
 
-def _is_being_cancelled() -> bool:
-    """Whether the running task was asked to end; else a CancelledError is the tool's own."""
-    task = asyncio.current_task()
-    return task is None or task.cancelling() > 0
-
-
 def _ignored(_: str) -> None:
     """Progress that nobody listens to."""
+
+
+def _unheard(_: ToolResult) -> None:
+    """The end of a call that nobody waits for."""
 
 
 @functools.cache

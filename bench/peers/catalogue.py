@@ -82,7 +82,7 @@ PEERS = (
         "autogen",
         ("autogen-core", "autogen-agentchat", "autogen-ext[openai]", "openai[aiohttp]"),
         (
-            PeerCase("import", "import actors", "autogen-agentchat", 1, 1, 1),
+            PeerCase("import", "import polypod", "autogen-agentchat", 1, 1, 1),
             PeerCase("start", "10k pods", "autogen-core, no session", 10_000, 10_000, 1),
             PeerCase("mailbox", "in one loop", "autogen-core", 5_000, 1_000),
             PeerCase("mailbox", "in one loop, awaited", "autogen-core", 5_000, 1_000),
@@ -99,7 +99,7 @@ PEERS = (
         "openai-agents",
         ("openai-agents", "openai[aiohttp]"),
         (
-            PeerCase("import", "import actors", "openai-agents", 1, 1, 1),
+            PeerCase("import", "import polypod", "openai-agents", 1, 1, 1),
             PeerCase("start", "10k pods", "openai-agents, a session each", 2_000, 1_000, 1),
             PeerCase("turn", _TURN, "openai-agents", 300, 100),
             PeerCase("turn", _THOUSAND, "openai-agents", 1_000, 1_000, 1),
@@ -115,7 +115,7 @@ PEERS = (
         "langgraph",
         ("langgraph", "langgraph-checkpoint-sqlite", "langchain", "langchain-openai", "openai[aiohttp]"),
         (
-            PeerCase("import", "import actors", "langgraph", 1, 1, 1),
+            PeerCase("import", "import polypod", "langgraph", 1, 1, 1),
             PeerCase("turn", _TURN, "langgraph", 300, 100),
             PeerCase("turn", _THOUSAND, "langgraph", 1_000, 1_000, 1),
             PeerCase("tool", "async tool", "langgraph", 200, 50),
@@ -131,7 +131,7 @@ PEERS = (
         "pydantic-ai",
         ("pydantic-ai-slim[openai]", "openai[aiohttp]"),
         (
-            PeerCase("import", "import actors", "pydantic-ai", 1, 1, 1),
+            PeerCase("import", "import polypod", "pydantic-ai", 1, 1, 1),
             PeerCase("turn", _TURN, "pydantic-ai, no session", 300, 100),
             PeerCase("turn", _THOUSAND, "pydantic-ai, no session", 1_000, 1_000, 1),
             PeerCase("tool", "async tool", "pydantic-ai, no session", 200, 50),
