@@ -13,6 +13,7 @@ import msgspec
 
 from actors.llm.answers import means_something, nameless, unfinished
 from actors.llm.anthropic_usage import MessagesMeter
+from actors.llm.anthropic_vendor import extend_vendor_data, vendor_chunk, vendor_members
 from actors.llm.anthropic_wire import Content, Delta, Event, Whole, read
 from actors.llm.base import (
     Block,
@@ -62,9 +63,11 @@ _Kind = Literal["text", "thinking", "call", "nameless", "answer", "other"]
 
 
 class _Open:
-    """A block under way; of a call, ``pieces`` and ``given`` are its arguments as they came."""
+    """A block under way; of a call, ``pieces`` and ``given`` are its arguments as they came. ``vendor`` is
+    what goes back with it unread: all of a block of kind ``other``, what we do not know of others.
+    """
 
-    __slots__ = ("given", "halves", "id", "index", "kind", "pieces")
+    __slots__ = ("given", "halves", "id", "index", "kind", "pieces", "vendor")
 
     def __init__(self, kind: _Kind, index: int) -> None:
         self.kind = kind
@@ -73,6 +76,7 @@ class _Open:
         self.pieces: list[str] = []
         self.given: Any = None
         self.halves = HalfPairs()
+        self.vendor: dict[str, Any] | None = None
 
     def has_arguments(self) -> bool:
         """Whether the arguments are a whole object with something in it."""
@@ -103,6 +107,7 @@ class MessagesAnswer:
         "_meter",
         "_next",
         "_open",
+        "_origin",
         "_stop",
         "_taken",
         "_where",
@@ -111,8 +116,9 @@ class MessagesAnswer:
         "model",
     )
 
-    def __init__(self, where: str, *, answer_tool: str | None = None) -> None:
+    def __init__(self, where: str, *, answer_tool: str | None = None, origin: str | None = None) -> None:
         self._where = where
+        self._origin = origin
         self._answer_tool = answer_tool
         self._blocks: list[Block] = []
         self._open: dict[_Index, _Open] = {}
@@ -162,8 +168,9 @@ class MessagesAnswer:
             self.failure = classify(None, {}, data, where=self._where)
         elif told.content is not None:
             self.model = encodable(told.model) if isinstance(told.model, str) else None
+            plain = decode_any(data)["content"]
             for index, content in enumerate(told.content):
-                self._start(index, content)
+                self._start(index, content, plain[index])
             self._report(self._meter.ended(told.usage))
             self._stop = str(told.stop_reason or "end_turn")
         return blocks
@@ -185,7 +192,8 @@ class MessagesAnswer:
             # only the block that came last can have been cut, and then `{}` is no arguments either
             if reason not in _CUTS or call is not self._last or call.has_arguments():
                 blocks.append(CallEnd(call.index))
-        blocks.append(End(self._stop_reason(reason), self.model))
+        blocks += (block for part in self._begun_ones if (block := vendor_chunk(part)))
+        blocks.append(End(self._stop_reason(reason), self.model, self._origin))
         return blocks
 
     def _lost_a_call(self) -> bool:
@@ -214,11 +222,14 @@ class MessagesAnswer:
             return
         kind = event.type if isinstance(event.type, str) else name
         if kind == "content_block_delta" and event.delta is not None:
+            part = self._open.get(event.index)
+            if part is not None and (part.kind == "other" or event.delta.citation):
+                extend_vendor_data(part, decode_any(data)["delta"])
             self._extend(event.index, event.delta)
         elif event.error or "error" in (name, kind):
             self._break_off(classify(None, {}, data, where=self._where))
         elif kind == "content_block_start" and event.content_block is not None:
-            self._start(event.index, event.content_block)
+            self._start(event.index, event.content_block, decode_any(data)["content_block"])
         elif kind == "message_start":
             self._greet(event.message)
         elif kind == "message_delta":
@@ -246,8 +257,8 @@ class MessagesAnswer:
             self._stop = encodable(str(event.delta.stop_reason))
         self._report(self._meter.ended(event.usage))
 
-    def _start(self, index: _Index, content: Content) -> None:
-        """A block begins, perhaps with all that is in it."""
+    def _start(self, index: _Index, content: Content, plain: dict[str, Any]) -> None:
+        """A block begins, perhaps with all that is in it; ``plain`` is the same, unread."""
         if content.type == "tool_use":
             self._start_call(index, content)
         elif content.type == "text":
@@ -261,6 +272,7 @@ class MessagesAnswer:
             self._blocks.append(ThinkingChunk(index=part.index, redacted=encodable(content.data)))
         else:
             self._begin(index, "other")
+        self._open[index].vendor = vendor_members(plain)
 
     def _start_call(self, index: _Index, content: Content) -> None:
         name = encodable(content.name) if isinstance(content.name, str) else ""

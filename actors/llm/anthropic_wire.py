@@ -20,6 +20,7 @@ class Delta(Struct):
     signature: Any = None
     partial_json: Any = None
     stop_reason: Any = None
+    citation: Any = None
 
 
 class Content(Struct):

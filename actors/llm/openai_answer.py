@@ -19,17 +19,20 @@ from actors.llm.base import (
     TextChunk,
     ThinkingChunk,
     UsageReport,
+    VendorChunk,
 )
 from actors.llm.errors import classify
-from actors.llm.lenient import UNREADABLE, HalfPairs, decode_mended, is_closed
+from actors.llm.lenient import UNREADABLE, HalfPairs, decode_any, decode_mended, is_closed
 from actors.llm.openai_calls import CallPiece, Calls, Function
 from actors.llm.sse import SSEEvent
+from actors.llm.vendor import merged, unknown_members
 from protocol.errors import ModelError, ModelErrorKind
 from protocol.text import encodable
 from protocol.usage import Usage
 
 
 class _Delta(Struct):
+    role: Any = None
     content: Any = None
     tool_calls: list[CallPiece] | None = None
     reasoning_content: Any = None
@@ -37,6 +40,10 @@ class _Delta(Struct):
     reasoning_text: Any = None
     refusal: Any = None
     function_call: Function | None = None
+    # what servers that keep vendor data elsewhere send empty with every piece
+    name: Any = None
+    annotations: Any = None
+    audio: Any = None
 
 
 class _Choice(Struct):
@@ -58,6 +65,40 @@ class _Chunk(Struct):
 
 
 _decode = msgspec.json.Decoder(_Chunk).decode
+
+
+# The same, but refused where a message or a call has members that are none of these: those are kept.
+
+
+class _StrictFunction(Function, forbid_unknown_fields=True):
+    pass
+
+
+class _StrictPiece(CallPiece, forbid_unknown_fields=True):
+    function: _StrictFunction | None = None
+
+
+class _StrictDelta(_Delta, forbid_unknown_fields=True):
+    tool_calls: list[_StrictPiece] | None = None  # type: ignore[assignment]
+
+
+class _StrictChoice(_Choice):
+    delta: _StrictDelta | None = None
+    message: _StrictDelta | None = None
+
+
+class _StrictChunk(_Chunk):
+    choices: list[_StrictChoice] | None = None  # type: ignore[assignment]
+
+
+_decode_strictly = msgspec.json.Decoder(_StrictChunk).decode
+
+_MESSAGE_MEMBERS = frozenset({*_Delta.__struct_fields__, "index", "images"})
+_CALL_MEMBERS = frozenset({"index", "id", "type", "function"})
+_FUNCTION_MEMBERS = frozenset({"name", "arguments"})
+
+#: What servers call reasoning; where there are several, the first counts.
+_REASONING = ("reasoning_content", "reasoning", "reasoning_text")
 
 _STOPS: dict[str, StopReason] = {
     "stop": "end_turn",
@@ -88,16 +129,22 @@ class ChatAnswer:
         "_index",
         "_kind",
         "_old_call",
+        "_origin",
+        "_reasoning_as",
         "_refused",
         "_usage",
+        "_vendor",
         "_where",
         "done",
         "failure",
         "model",
     )
 
-    def __init__(self, where: str) -> None:
+    def __init__(self, where: str, *, origin: str | None = None) -> None:
         self._where = where
+        self._origin = origin
+        self._reasoning_as: str | None = None  # what the message calls it
+        self._vendor: dict[str, Any] = {}
         self._blocks: list[Block] = []
         self._calls = Calls()
         self._old_call = Calls()  # what came as `function_call`, which some servers send besides
@@ -160,7 +207,10 @@ class ChatAnswer:
         if not cut and (self._calls.has_lost_one() or self._is_nothing_but_entries()):
             raise nameless(self._where)
         self._calls.end(blocks, cut=cut)
-        blocks.append(End(self._stop_reason(), self.model))
+        if self._vendor:
+            blocks.append(VendorChunk(self._vendor))
+        told = (self._origin, self._reasoning_as) if self._origin is not None else ()
+        blocks.append(End(self._stop_reason(), self.model, *told))
         return blocks
 
     def _is_nothing_but_entries(self) -> bool:
@@ -180,7 +230,7 @@ class ChatAnswer:
     def _take(self, name: str, data: bytes) -> None:
         """One event that is a JSON object."""
         try:
-            chunk = _read(data)
+            chunk, plain = _read(data)
         except UNREADABLE as error:
             self._fail(f"{self._where} sent an event that cannot be read: {error}", "protocol")
             return
@@ -191,6 +241,8 @@ class ChatAnswer:
         ):
             self._refuse(data)
             return
+        if plain is not None:
+            self._keep_vendor_data(chunk, plain)
         for choice in chunk.choices or ():
             if not choice.index:  # of several answers only the first is ours
                 self._apply(choice)
@@ -198,6 +250,21 @@ class ChatAnswer:
             self._meter(chunk.usage)
         if self.model is None and isinstance(chunk.model, str):
             self.model = encodable(chunk.model) or None
+
+    def _keep_vendor_data(self, chunk: _Chunk, plain: dict[str, Any]) -> None:
+        """Keep the members of the message and of its calls that only the server understands."""
+        for choice, told in zip(chunk.choices or (), plain.get("choices") or (), strict=True):
+            if choice.index:
+                continue
+            message = told.get("delta") or told.get("message") or {}
+            self._vendor = merged(self._vendor, unknown_members(message, _MESSAGE_MEMBERS))
+            delta = choice.delta or choice.message
+            calls = (delta.tool_calls if delta is not None else None) or ()
+            for piece, call in zip(calls, message.get("tool_calls") or (), strict=True):
+                piece.vendor = unknown_members(call, _CALL_MEMBERS)
+                function = unknown_members(call.get("function"), _FUNCTION_MEMBERS)
+                if function:
+                    piece.vendor["function"] = function
 
     def _odd(self, name: str, data: bytes) -> None:
         """One event that does not begin like a JSON object."""
@@ -229,9 +296,10 @@ class ChatAnswer:
 
     def _grow(self, delta: _Delta) -> None:
         """What one chunk adds to the answer."""
-        thought = delta.reasoning_content or delta.reasoning or delta.reasoning_text
-        if thought:
-            self._say(ThinkingChunk, thought)
+        member = next((each for each in _REASONING if getattr(delta, each)), None)
+        if member is not None:
+            self._reasoning_as = member
+            self._say(ThinkingChunk, getattr(delta, member))
         if delta.content:
             self._say(TextChunk, delta.content)
         if delta.refusal:
@@ -256,6 +324,7 @@ class ChatAnswer:
                 self._say(kind, part)
         elif isinstance(content, dict):  # a part of a list, as some servers send their content
             if content.get("thinking"):
+                self._reasoning_as = "content"
                 self._say(ThinkingChunk, content["thinking"])
             elif content.get("text"):
                 self._say(kind, content["text"])
@@ -285,14 +354,14 @@ class ChatAnswer:
             self.failure = failure
 
 
-def _read(data: bytes) -> _Chunk:
-    """One event; raises one of UNREADABLE."""
+def _read(data: bytes) -> tuple[_Chunk, dict[str, Any] | None]:
+    """One event, and the same unread where it holds more than we know; raises one of UNREADABLE."""
     try:
-        return _decode(data)
+        return _decode_strictly(data), None
     except msgspec.ValidationError:
-        raise
+        return _decode(data), decode_any(data)
     except (msgspec.DecodeError, UnicodeError):
-        return decode_mended(data, _Chunk)
+        return decode_mended(data, _Chunk), decode_any(data)
 
 
 def usage_of(told: Any, before: Usage | None = None) -> Usage | None:

@@ -14,8 +14,9 @@ import msgspec
 from msgspec import Struct
 
 from actors.llm.answers import is_object, means_something
-from actors.llm.base import Block, CallChunk, CallEnd, CallStart
+from actors.llm.base import Block, CallChunk, CallEnd, CallStart, VendorChunk
 from actors.llm.lenient import Braces, HalfPairs
+from actors.llm.vendor import merged
 from protocol.text import encodable, encodable_json
 
 
@@ -27,11 +28,13 @@ class Function(Struct):
 
 
 class CallPiece(Struct):
-    """What one chunk says of one call."""
+    """What one chunk says of one call. ``vendor`` is no member of it: what it holds besides."""
 
     index: Any = None
     id: Any = None
     function: Function | None = None
+    type: Any = None
+    vendor: Any = msgspec.field(default=None, name="(besides)")
 
 
 class _OpenCall:
@@ -52,6 +55,7 @@ class _OpenCall:
         "place",
         "shown",
         "told",
+        "vendor",
     )
 
     def __init__(self, place: int, index: int | None) -> None:
@@ -62,6 +66,7 @@ class _OpenCall:
         self.name = ""
         self.arguments: list[str] = []
         self.shown = False
+        self.vendor: dict[str, Any] | None = None
         self.halves = HalfPairs()
         self._braces = Braces()
         self._looked_at = 0
@@ -138,6 +143,8 @@ class Calls:
                 call = self._call_for(None if here else last, None, told, function)
                 here.add(told)
             self._extend(call, told, function, blocks)
+            if piece.vendor:
+                call.vendor = merged(call.vendor or {}, piece.vendor)
 
     def show(self, blocks: list[Block]) -> None:
         """Give out what there is of the calls anew, for a list that nothing was given to yet."""
@@ -155,6 +162,8 @@ class Calls:
                 blocks.append(CallChunk(call.place, rest))
             if not cut or call is not self._all[-1] or is_object(call.text):
                 blocks.append(CallEnd(call.place))
+            if call.vendor:
+                blocks.append(VendorChunk(call.vendor, call.place, "call"))
 
     def _call_for(
         self, call: _OpenCall | None, index: int | None, told: str, function: Function
