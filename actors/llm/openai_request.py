@@ -46,6 +46,7 @@ class Dialect(Struct, frozen=True):
     max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     json_schema: bool = True
     json_object: bool = True
+    tool_choice: bool = True
 
 
 def body_of(request: Request, model: str, dialect: Dialect, *, streaming: bool = True) -> bytes:
@@ -61,6 +62,8 @@ def body_of(request: Request, model: str, dialect: Dialect, *, streaming: bool =
     answer_format = _answer_format(request, dialect)
     if answer_format is not None:
         options["response_format"] = answer_format
+    if request.forced_tool is not None and dialect.tool_choice:
+        options["tool_choice"] = _forced(request)
     messages = _history(request).messages(
         request.items, request.system, _told_in_words(request, answer_format)
     )
@@ -93,11 +96,24 @@ def adapted(dialect: Dialect, words: str, request: Request) -> Dialect | None:
         and "max_completion_tokens" in words
     ):
         return msgspec.structs.replace(dialect, max_tokens_field="max_completion_tokens")
+    if request.forced_tool is not None and dialect.tool_choice and _names_tool_choice(words):
+        return msgspec.structs.replace(dialect, tool_choice=False)
     sent = _answer_format(request, dialect)
     named = any(word in words for word in ("response_format", "json_schema", "json schema", "json_object"))
     if sent is not None and named and any(word in words for word in _UNKNOWN):
         return msgspec.structs.replace(dialect, **{sent["type"]: False})
     return None
+
+
+def _forced(request: Request) -> Any:
+    """How a model is held to a call: more servers know the plain word than the name of one tool."""
+    if len(request.tools) == 1:
+        return "required"
+    return {"type": "function", "function": {"name": request.forced_tool}}
+
+
+def _names_tool_choice(words: str) -> bool:
+    return any(name in words for name in ("tool_choice", "tool choice", "function calling"))
 
 
 #: How servers say that they do not know something.
