@@ -100,10 +100,15 @@ class ToolCall(Struct, frozen=True, gc=False, tag="call", omit_defaults=True):
 
 
 class AssistantItem(Struct, frozen=True, gc=False, tag="assistant", omit_defaults=True):
-    """One answer of a model: its text and reasoning in order, then its calls in order."""
+    """One answer of a model: its text and reasoning in order, then its calls in order.
+
+    ``cut`` marks what was shown of an answer that never came to its end, because of a cancel, a pause or
+    a stream that broke. It has no calls, and a request tells the model that it was cut.
+    """
 
     content: tuple[Part, ...] = ()
     calls: tuple[ToolCall, ...] = ()
+    cut: bool = False
 
     @classmethod
     def of(cls, content: str | Iterable[str | Part], calls: tuple[ToolCall, ...] = ()) -> AssistantItem:

@@ -161,6 +161,19 @@ class Assembler:
         """Whether the terminal block has come."""
         return self._end is not None
 
+    @property
+    def size(self) -> int:
+        """The characters of output that have come: of text, reasoning and calls."""
+        texts = sum(len(chunk.text) for chunks in self._texts.values() for chunk in chunks)
+        return texts + sum(len(piece) for _, pieces in self._calls.values() for piece in pieces)
+
+    def cut(self) -> AssistantItem:
+        """What has come of an answer that does not come to its end: its text and reasoning, no calls."""
+        return AssistantItem(self._content(), cut=True)
+
+    def _content(self) -> tuple[Part, ...]:
+        return tuple(part for _, chunks in sorted(self._texts.items()) for part in _parts(chunks))
+
     def answer(self) -> Answer:
         """The whole answer. Raises ModelError if the terminal block has not come."""
         end = self._end
@@ -169,7 +182,6 @@ class Assembler:
         if not self._calls and len(self._texts) == 1:
             (chunks,) = self._texts.values()
             return Answer(AssistantItem(tuple(_parts(chunks))), end.stop_reason, self._usage, end.model)
-        content = tuple(part for _, chunks in sorted(self._texts.items()) for part in _parts(chunks))
         calls = tuple(
             _call(start, "".join(pieces), complete=index in self._closed)
             for index, (start, pieces) in sorted(self._calls.items())
@@ -177,7 +189,7 @@ class Assembler:
         reason = end.stop_reason
         if calls and reason == "end_turn":
             reason = "tool_use"  # the presence of calls decides, whatever the server says
-        return Answer(AssistantItem(content, calls), reason, self._usage, end.model)
+        return Answer(AssistantItem(self._content(), calls), reason, self._usage, end.model)
 
 
 def _parts(chunks: list[TextChunk | ThinkingChunk]) -> list[Part]:
