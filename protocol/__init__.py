@@ -127,6 +127,7 @@ from protocol.items import (
     ToolCall,
     ToolResult,
     UserItem,
+    VendorPart,
 )
 from protocol.lifecycle import PodState
 from protocol.manifest import (
@@ -292,6 +293,7 @@ __all__ = [
     "UserItem",
     "UserMessage",
     "UserSource",
+    "VendorPart",
     "WaitForMemoryJobs",
     "WireError",
     "WorkerSection",

@@ -57,7 +57,8 @@ def _all_tools(name: str, module: ModuleType) -> list[Any]:
     if not found:
         raise _refused(
             name,
-            f"it has no tools: put @tool over a function (from actors import tool), or name one: {name}:NAME",
+            "it has no tools: put @tool over a function (from polypod import tool), "
+            f"or name one: {name}:NAME",
         )
     return found
 

@@ -159,6 +159,8 @@ async def ask(
                 raise
             return assembler.answer()
         except ModelError as error:
+            if _is_being_cancelled():
+                raise asyncio.CancelledError from error
             used += error.counts
             now = time.monotonic()
             decision = decide(used, error, now=now, deadline=request.deadline, began=began, policy=policy)
@@ -170,6 +172,12 @@ async def ask(
             listener.again(error, decision.seconds)
         await sleep(decision.seconds)
         attempt += 1
+
+
+def _is_being_cancelled() -> bool:
+    """Whether the request is not wanted any more, whatever its client made of its cancel."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 async def _close(stream: AsyncIterator[Block]) -> None:

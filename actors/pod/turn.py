@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set as AbstractSet
 from typing import Literal
 
 from msgspec import Struct
@@ -16,8 +17,9 @@ class Standing(Struct, frozen=True, gc=False):
     """Where a run stands between two steps.
 
     ``ending`` is how a command wants it to end, ``answer`` the model's last answer in this run with
-    its ``stop_reason``, ``open_calls`` its calls without results, ``pending`` whether somebody said
-    something that the model has not seen, ``fullness`` what the compaction policy says of a request.
+    its ``stop_reason``, ``open_calls`` its calls without results, ``started_calls`` the ids of those of its
+    calls that were begun, ``pending`` whether somebody said something that the model has not seen,
+    ``fullness`` what the compaction policy says of a request.
     """
 
     ending: RunOutcome | None
@@ -28,6 +30,7 @@ class Standing(Struct, frozen=True, gc=False):
     steps: int
     max_steps: int
     fullness: Verdict
+    started_calls: AbstractSet[str] = frozenset()
 
 
 class CallModel(Struct, frozen=True, gc=False):
@@ -36,6 +39,12 @@ class CallModel(Struct, frozen=True, gc=False):
 
 class RunTools(Struct, frozen=True):
     """Run these calls; their results join the history in this order."""
+
+    calls: list[ToolCall]
+
+
+class CloseCalls(Struct, frozen=True):
+    """These calls were begun and have no result: nobody knows their outcome, and they are not run again."""
 
     calls: list[ToolCall]
 
@@ -56,15 +65,16 @@ CALL_MODEL = CallModel()
 COMPACT = Compact()
 FINISHED = Finish("finished")
 
-Step = CallModel | RunTools | Compact | Finish
+Step = CallModel | RunTools | CloseCalls | Compact | Finish
 
 
 def next_step(at: Standing) -> Step:
-    """What a run does next."""
+    """What a run does next. A call that was begun is never begun again, unless the model asks anew."""
     if at.ending is not None:
         return Finish(at.ending)
     if at.open_calls:
-        return RunTools(at.open_calls)
+        begun = [call for call in at.open_calls if call.id in at.started_calls]
+        return CloseCalls(begun) if begun else RunTools(at.open_calls)
     if at.answer is not None and not at.pending and not at.answer.calls and at.stop_reason != "pause":
         return FINISHED if at.stop_reason != "max_tokens" else Finish("limit_reached", limit="max_tokens")
     if at.steps >= at.max_steps:

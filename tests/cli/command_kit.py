@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import actors
 
-COMMAND = [sys.executable, "-m", "actors.cli.main"]
+COMMAND = [sys.executable, "-m", "polypod"]
 ROOT = str(Path(actors.__file__).parents[1])
 
 

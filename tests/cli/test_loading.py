@@ -63,7 +63,7 @@ def test_all_that_a_file_or_module_makes_a_tool_is_one(here: Path, place: str):
 
 def test_a_file_is_imported_once_wherever_it_is(here: Path, tmp_path: Path):
     elsewhere = tmp_path / "json.py"  # called like a module of Python's own
-    elsewhere.write_text("from actors import tool\n@tool\ndef f() -> str:\n    return ''\n")
+    elsewhere.write_text("from polypod import tool\n@tool\ndef f() -> str:\n    return ''\n")
     first, second = tools_named([str(elsewhere), f"{elsewhere}:f"])
     assert first is second
 
@@ -92,7 +92,7 @@ def test_what_cannot_be_had_is_refused_in_words(here: Path, asked: str, words: s
     (here / "broken.py").write_text("one = 1\none / 0\n")
     (here / "unclosed.py").write_text("print(\n")
     (here / "leaving.py").write_text("import sys\nsys.exit(3)\n")
-    (here / "nameless.py").write_text("from actors import tool\ntool(name='-1!')(print)\n")
+    (here / "nameless.py").write_text("from polypod import tool\ntool(name='-1!')(print)\n")
     with pytest.raises(click.UsageError) as caught:
         tools_named([asked])
     assert caught.value.message.startswith(f"--tools {asked}: ")
@@ -138,7 +138,7 @@ def test_tools_that_are_none_are_refused_before_anything_is_kept(home: Home, com
     ],
 )
 def test_tools_that_no_pod_can_have_are_bad_input(home: Home, text: str, words: str):
-    home.write("odd.py", f"from actors import tool\n{text}\n")
+    home.write("odd.py", f"from polypod import tool\n{text}\n")
     name = text.removeprefix("def ").partition("(")[0]
     done = home.polypod("run", "hi", "--model", "offline", "--tools", f"odd.py:{name}")
     assert (done.code, done.out) == (2, "")

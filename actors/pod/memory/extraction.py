@@ -20,9 +20,8 @@ from actors.compaction.extract import (
     portion,
 )
 from actors.compaction.policy import LEAST_SUMMARISER_TOKENS
-from actors.pod.memory.errand import Ask, errand, is_cancelled
+from actors.pod.memory.errand import Ask, HelperActor, errand
 from actors.pod.memory.staging import Staged, stage
-from actors.runtime.actor import AsyncActor
 from actors.runtime.future import AsyncFuture
 from actors.sessions.disk import store_error
 from actors.sessions.head import SessionHead
@@ -59,7 +58,7 @@ class Extract(NamedTuple):
     propose: Callable[[Proposal], AsyncFuture[bool]]
 
 
-class ExtractionActor(AsyncActor):
+class ExtractionActor(HelperActor):
     """Does one extraction a message: reads, stages what it found, proposes the new pointer.
 
     The pod alone writes its log; a proposal that comes too late is refused, and what was staged for it
@@ -72,15 +71,12 @@ class ExtractionActor(AsyncActor):
         session_id, start, items = head.session_id, head.pointer, head.items[head.pointer or 0 :]
         staged: Path | None = None
         try:
-            found, end = await _read(message, items, start or 0)
+            found, end = await self.ask_model(_read(message, items, start or 0))
             if len(found):
                 record = Staged(session_id, start or 0, end, found)
                 staged = await asyncio.to_thread(_staged, message.folder, record)
             proposal = Proposal(session_id, start, end, len(found), items[end - (start or 0) - 1])
-        except (Exception, SystemExit, asyncio.CancelledError) as error:
-            if is_cancelled():
-                raise
-            # Whatever a client throws, the pod tells of it.
+        except Exception as error:  # noqa: BLE001 - whatever a client throws, the pod tells of it
             proposal = Proposal(session_id, start, start or 0, 0, error=error)
         try:
             accepted = await message.propose(proposal)
