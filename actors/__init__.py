@@ -54,6 +54,7 @@ __all__ = [
     "ApprovalResolved",
     "AssistantItem",
     "AssistantMessage",
+    "AttemptFailed",
     "AsyncActor",
     "AsyncFuture",
     "Block",

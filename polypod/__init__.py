@@ -47,6 +47,7 @@ __all__ = [
     "ApprovalResolved",
     "AssistantItem",
     "AssistantMessage",
+    "AttemptFailed",
     "AsyncActor",
     "AsyncFuture",
     "Block",
