@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from actors.cli.loading import tools_named, tools_told
 from actors.cli.reading import Reading
 from actors.cli.running import MEMORY_FAILURES, Plan, followed, interruptible, remembered
 from actors.cli.setting import Wishes, default_store, manifest_for, memory_folder, named_in_errors, with_model
+from actors.cli.streams import private_stdin
 from actors.cli.terminal import Terminal
 from actors.cli.views import JsonView, PeopleView, View, failures_shown
 from actors.pod.handle import Pod
@@ -42,7 +42,8 @@ def run(
 
     The answer goes to standard output, progress to standard error. Ctrl-C cancels.
     """
-    text = sys.stdin.read() if task == "-" else task
+    stdin = private_stdin()
+    text = stdin.read() if task == "-" else task
     if not text.strip():
         raise click.UsageError("the task is empty")
     terminal = Terminal()
@@ -77,6 +78,7 @@ def resume(
     WORDS, if any are given, are the task of a new run. Without them the run that
     was interrupted, by a crash or a pause, goes on where it stood.
     """
+    private_stdin()
     terminal = Terminal()
     view = view_of(terminal, as_json=as_json)
     start: Callable[[Pod], AsyncFuture[RunResult]] = (
