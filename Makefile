@@ -6,7 +6,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 p
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all lint types bench bench-peers crash clean
+.PHONY: demo test test-all lint types docs bench bench-peers crash clean
 
 # A pod does a task on real files, is killed in the middle of a tool, is resumed, and ends right.
 demo: $(VENV)/.ready
@@ -26,6 +26,11 @@ lint: $(VENV)/.ready-dev
 
 types: $(VENV)/.ready-dev
 	$(BIN)/mypy --no-error-summary
+
+# The documentation with the API reference, as pages in build/docs.
+docs: $(VENV)/.ready-docs
+	$(BIN)/sphinx-build -q -W --keep-going -b html docs build/docs
+	@echo "build/docs/index.html"
 
 # Every claim beside its floor, measured anew.
 bench: $(VENV)/.ready
@@ -57,4 +62,8 @@ $(VENV)/.ready: pyproject.toml | $(BIN)/python
 
 $(VENV)/.ready-dev: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@ $(VENV)/.ready
+
+$(VENV)/.ready-docs: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
 	@touch $@ $(VENV)/.ready

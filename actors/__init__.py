@@ -203,6 +203,7 @@ __all__ = [
     "UserItem",
     "UserMessage",
     "UserSource",
+    "VendorPart",
     "WaitForMemoryJobs",
     "WireError",
     "WorkerSection",

@@ -196,6 +196,7 @@ __all__ = [
     "UserItem",
     "UserMessage",
     "UserSource",
+    "VendorPart",
     "WaitForMemoryJobs",
     "WireError",
     "WorkerSection",

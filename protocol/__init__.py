@@ -126,6 +126,7 @@ from protocol.items import (
     ToolCall,
     ToolResult,
     UserItem,
+    VendorPart,
 )
 from protocol.lifecycle import PodState
 from protocol.manifest import (
@@ -290,6 +291,7 @@ __all__ = [
     "UserItem",
     "UserMessage",
     "UserSource",
+    "VendorPart",
     "WaitForMemoryJobs",
     "WireError",
     "WorkerSection",

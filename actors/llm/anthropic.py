@@ -18,6 +18,7 @@ from actors.llm.endpoint import Entry
 from actors.llm.http import HttpPool, Peer, Reply
 from actors.llm.incoming import posted
 from actors.llm.server_client import ServerClient
+from actors.llm.vendor import origin_of
 from protocol.errors import ModelError
 
 #: The version of the API that is spoken.
@@ -60,6 +61,9 @@ class AnthropicClient(ServerClient):
         self._caching = caching
         self._extra = dict(extra or {})
 
+    def _origin(self, request: Request) -> str:
+        return origin_of("anthropic", self.base_url, request.model or self.model)
+
     async def _opened(self, peer: Peer, entry: Entry, request: Request) -> Reply:
         model = request.model or self.model
         known = dialect = _known_dialect(peer, request, model)
@@ -84,7 +88,7 @@ class AnthropicClient(ServerClient):
                 return reply
 
     def _answer(self, where: str, request: Request) -> MessagesAnswer:
-        return MessagesAnswer(where, answer_tool=answer_tool_of(request))
+        return MessagesAnswer(where, answer_tool=answer_tool_of(request), origin=self._origin(request))
 
 
 def _key(api_key: str | None, base_url: str) -> dict[str, str]:

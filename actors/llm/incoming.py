@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from actors.llm.answers import AnswerReader
+from actors.llm.answers import AnswerReader, whole_ones
 from actors.llm.base import Block
 from actors.llm.errors import classify
 from actors.llm.http import MAX_REFUSAL_BYTES, Peer, Reply
@@ -72,7 +72,7 @@ class Incoming:
     def _feed(self, data: bytes) -> list[Block]:
         assert self._parser is not None
         if not data:
-            blocks = self._answer.feed(self._parser.end())
+            blocks = self._answer.feed(whole_ones(self._parser.end()))
             self._answer.done = True
             return blocks
         try:

@@ -13,6 +13,7 @@ from actors.llm.incoming import posted
 from actors.llm.openai_answer import ChatAnswer
 from actors.llm.openai_request import Dialect, adapted, body_of, encode_some
 from actors.llm.server_client import ServerClient
+from actors.llm.vendor import origin_of
 from protocol.errors import ModelError
 
 _DIALECT = "openai.dialect"
@@ -40,6 +41,9 @@ class OpenAIClient(ServerClient):
         headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
         super().__init__(base_url_of(base_url), model, headers, http, start_command, streaming=streaming)
 
+    def _origin(self, request: Request) -> str:
+        return origin_of("openai", self.base_url, request.model or self.model)
+
     async def _opened(self, peer: Peer, entry: Entry, request: Request) -> Reply:
         while encode_some(request):  # noqa: ASYNC110 - nothing to wait for: others get their turn
             await asyncio.sleep(0)
@@ -61,8 +65,8 @@ class OpenAIClient(ServerClient):
                 entry.answered()
                 return reply
 
-    def _answer(self, where: str, request: Request) -> ChatAnswer:  # noqa: ARG002
-        return ChatAnswer(where)
+    def _answer(self, where: str, request: Request) -> ChatAnswer:
+        return ChatAnswer(where, origin=self._origin(request))
 
 
 def _dialect_of(base_url: str) -> Dialect:

@@ -94,7 +94,7 @@ def test_a_tool_that_failed_says_why():
 def test_a_file_gets_the_last_answer_alone_and_what_was_said_before_it_stands_beside_the_tools():
     out, err = to_files([say("Let me look.") + call("weather", {"town": "Bergen"}), say("It rains.")])
     assert out == "It rains.\n"
-    assert err.splitlines()[0] == "Let me look."
+    assert err[0] == "Let me look."
 
 
 def test_a_failed_run_ends_the_line_and_names_the_session():
