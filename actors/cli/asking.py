@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import stat
 import termios
 import time
@@ -94,7 +95,9 @@ class Prompt:
         while True:
             try:
                 with _enter_told_from_newline(self._stdin.fileno()):
-                    words = await self._session.prompt_async("> ")
+                    words = self._typed_ahead()
+                    if words is None:
+                        words = await self._session.prompt_async("> ")
                 return encodable(words).strip()
             except EOFError:
                 return None
@@ -107,6 +110,23 @@ class Prompt:
                 else:
                     pressed = now
                     self._terminal.note("Ctrl-C again leaves, and so does Ctrl-D")
+
+    def _typed_ahead(self) -> str | None:
+        """A line that was sent while nobody asked: the terminal has ended it with a newline, which the line
+        editor would take for Ctrl-J. Raises EOFError where it was Ctrl-D.
+        """
+        from prompt_toolkit.input.typeahead import get_typeahead, store_typeahead  # noqa: PLC0415
+
+        earlier = get_typeahead(self._session.input)
+        store_typeahead(self._session.input, earlier)
+        descriptor = self._stdin.fileno()
+        if earlier or not select.select([descriptor], [], [], 0)[0]:
+            return None
+        line = os.read(descriptor, LONGEST_LINE).decode("utf-8", "replace")
+        if not line:
+            raise EOFError
+        self._terminal.note(f"> {line.rstrip()}", "user")
+        return line
 
 
 def _newline_keys() -> KeyBindings:

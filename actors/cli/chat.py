@@ -9,12 +9,13 @@ import click
 
 from actors.cli import options
 from actors.cli.asking import Asker, Lines, Prompt
-from actors.cli.loading import tools_named, tools_told
+from actors.cli.loading import with_tools, with_tools_again
 from actors.cli.reading import Reading
 from actors.cli.run import view_of
 from actors.cli.running import MEMORY_FAILURES, Plan, followed, interruptible, remembered
 from actors.cli.setting import (
     Wishes,
+    allowing,
     default_store,
     manifest_for,
     memory_folder,
@@ -40,7 +41,10 @@ Ctrl-C drops what was typed, and cancels a turn that goes on"""
 @click.command(short_help="Talk with a pod, turn by turn.")
 @click.option("--resume", "session", metavar="SESSION", help="Go on with this session.")
 @options.of_a_pod
+@options.no_tools
+@click.pass_context
 def chat(
+    context: click.Context,
     session: str | None,
     manifest: Path | None,
     model: str | None,
@@ -50,25 +54,26 @@ def chat(
     tools: tuple[str, ...],
     store: str | None,
     as_json: bool,
+    no_tools: bool,
 ) -> None:
     """Talk with a pod: each line is a turn, and the session stays when you leave."""
-    wishes = Wishes(manifest, name, model, base_url, allow)
     session_id: str | None = None
     notes: list[str] = []
     if session is None:
-        asked, notes = manifest_for(wishes)
+        asked, notes = manifest_for(Wishes(manifest, name, model, base_url, allow))
+        asked, told = with_tools(asked, tools)
     else:
-        if manifest is not None or name is not None or allow:
-            raise click.UsageError(
-                "a session goes on as it began: --manifest, --name and --allow are for new ones"
-            )
+        if manifest is not None or name is not None:
+            raise click.UsageError("a session goes on as it began: --manifest and --name are for new ones")
+        named = options.typed(context, "model", "base_url")  # what is exported is for new pods
         with Reading(store) as reading:
             session_id = reading.find(session).session_id
-            asked = with_model(reading.manifest(session_id), wishes)
+            asked = with_model(reading.manifest(session_id), Wishes(**named))
+        asked, told = with_tools_again(allowing(asked, allow), tools, without=no_tools)
     terminal = Terminal()
     view = view_of(terminal, as_json=as_json)
-    plan = Plan(asked, store or default_store(), tools_named(tools), session_id)
-    for note in (*notes, *tools_told(plan.tools)):
+    plan = Plan(asked, store or default_store(), session_id)
+    for note in (*notes, *told):
         view.note(note)
     stdin = private_stdin()
     asker: Asker = Prompt(stdin, terminal) if stdin.isatty() and not as_json else Lines(stdin, terminal)
