@@ -10,7 +10,7 @@ from actors.sessions.replay import Replayed
 from actors.sessions.store import SessionStore
 from protocol.entries import Entry, Head, StoredEntry
 from protocol.errors import SessionCorrupt, UnknownEntry, WireError
-from protocol.events import DurableEvent
+from protocol.events import Activity, DurableEvent
 from protocol.wire import decode_entry
 
 #: Entries, or bytes of them, that are read, checked and folded before others get their turn; about 2 ms.
@@ -61,6 +61,16 @@ def tip(store: SessionStore, session_id: str) -> str:
     ]:
         session_id = compacted[-1].session_id
     return session_id
+
+
+def activities_left(store: SessionStore, session_id: str, state: Replayed) -> tuple[Activity, ...]:
+    """What was started in a session that was read back, and ended nowhere. A compaction that succeeded
+    has told its end in the session that it led to.
+    """
+    left = state.open
+    if "compaction" in left and tip(store, session_id) != session_id:
+        left = tuple(each for each in left if each != "compaction")
+    return left
 
 
 def events_after(store: SessionStore, session_id: str, since: int, through: int) -> Iterator[DurableEvent]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from contextvars import Context
 from typing import Any
 
 from msgspec import Struct
@@ -59,6 +60,8 @@ class RunState:
     #: Whether the history holds what no answer of the model has followed yet.
     unheard = False
     held: Reservation | None = None
+    #: The context variables of who asked for the run, or last resumed it.
+    caller: Context | None = None
     #: ``time.monotonic()`` seconds by which the budget is used up.
     deadline: float | None = None
     started_at = 0.0
@@ -68,6 +71,8 @@ class RunState:
     def __init__(self, run_id: str, reply: AsyncFuture[RunResult] | None) -> None:
         self.run_id = run_id
         self.reply = reply
+        if reply is not None:
+            self.caller = reply.caller
         self.pending: list[PendingInput] = []
         #: Who is told once what is recorded for them is durable.
         self.unlogged: list[AsyncFuture[Any]] = []

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 from pykka._envelope import Envelope
@@ -17,12 +19,15 @@ from actors.pod.budget import Budget, Exceeded
 from actors.pod.remembering import RememberingActor
 from actors.pod.run import QueuedRun, RunState, resolve
 from actors.pod.spending import OverBudget, Spending
+from actors.pod.stepping import Voice
 from actors.runtime.future import AsyncFuture
 from actors.sessions.replay import open_calls
+from actors.tools.base import INTERRUPTED
 from protocol.errors import (
     ModelError,
 )
 from protocol.events import (
+    Alert,
     AssistantMessage,
     BudgetExceeded,
     TextDelta,
@@ -44,36 +49,49 @@ from protocol.items import (
 from protocol.lifecycle import PodState
 from protocol.usage import Usage
 
-INTERRUPTED = (
-    "interrupted, outcome unknown: the tool may or may not have taken effect; check before calling it again"
-)
+_log = logging.getLogger("polypod.tools")
+
 NOT_RUN = "not run: the run ended before this call was started"
 
 
 class ToolEnded(NamedTuple):
     """To the pod from a batch of calls: one of them has its result."""
 
+    batch: Batch
     number: int
     result: ToolResult
     seconds: float | None
+    waited: float | None
 
 
 class Progressed(NamedTuple):
     """To the pod from one of its tools: how far it is."""
 
+    batch: Batch
     call: ToolCall
     text: str
 
 
+class EndedLate(NamedTuple):
+    """To the pod from a tool that it did not wait for any longer: what came of it."""
+
+    run_id: str
+    call: ToolCall
+    result: ToolResult
+
+
 class Batch:
-    """Calls under way: results that wait for those before them, and how many are kept."""
+    """Calls under way: which go on, results that wait for those before them, and how many are kept."""
 
-    __slots__ = ("ended", "kept", "size")
+    __slots__ = ("ended", "going_on", "kept", "run_id", "size")
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, run_id: str) -> None:
         self.ended: dict[int, ToolEnded] = {}
         self.kept = 0
         self.size = size
+        self.run_id = run_id
+        #: The ids of the calls that were begun and have not ended.
+        self.going_on: set[str] = set()
 
 
 class TurnActor(RememberingActor):
@@ -113,7 +131,7 @@ class TurnActor(RememberingActor):
         if run.pending:
             self._join_pending(run)
         run.unheard = True
-        self._commit(lambda: self._send(run))
+        self._commit(lambda: self._send(run), self._store_refused)
 
     def _answer_open_calls(self, run: RunState | None) -> None:
         """Give every call without a result its deterministic one; nothing is run again."""
@@ -177,8 +195,15 @@ class TurnActor(RememberingActor):
                 )
             )
         request = self._request(run)
-        step = worker.answer(self._parts.client, request, self._tell, self._tell_text, self._listened)
-        self._do(step, lambda answer, error: self._answered(run, answer, error))
+        voice = Voice(self._listened, self._tell, self._tell_text)
+        step = worker.answer(self._parts.client, request, voice.tell, voice.tell_text, voice.heard)
+        self._do(
+            step,
+            lambda answer, error: self._answered(run, answer, error),
+            what="the model's client",
+            caller=run.caller,
+        )
+        self._voice = voice
 
     def _tell_text(self, text: str, attempt: int) -> None:
         if self._hears(TextDelta):
@@ -268,16 +293,27 @@ class TurnActor(RememberingActor):
 
     def _unanswered(self, run: RunState, error: BaseException) -> None:
         """The request failed: compact once if the server says it is too long, else the run ends."""
-        if isinstance(error, asyncio.CancelledError):
-            run.ending = run.ending or "cancelled"
-        elif run.ending is None and (overflow := self._too_long(error)) is not None:
+        if run.ending is None and (overflow := self._too_long(error)) is not None:
             run.steps -= 1  # the request that follows the compaction is this one again
             window = overflow.context_window
-            self._fold("overflow", lambda failed: self._folded_within(run, failed), window=window)
+            self._fold(
+                "overflow",
+                lambda failed: self._folded_within(run, failed),
+                caller=run.caller,
+                window=window,
+            )
             return
+        self._broken(run, error)
+        self._advance()
+
+    def _broken(self, run: RunState, error: BaseException) -> None:
+        """A step ended by an error. An end that was asked for stands, whatever came of its cancel."""
+        if run.ending is not None:
+            return
+        if isinstance(error, asyncio.CancelledError):  # from outside, as who closes a loop cancels its tasks
+            run.ending = "cancelled"
         else:
             run.error, run.ending = error, "failed"
-        self._advance()
 
     def _folded_within(self, run: RunState, error: BaseException | None) -> None:
         """A compaction in the middle of a run has ended: the request follows, or the run is over."""
@@ -344,46 +380,72 @@ class TurnActor(RememberingActor):
         if run.ending is not None:
             self._advance()
             return
-        self._batch = Batch(len(calls))
+        batch = self._batch = Batch(len(calls), run.run_id)
         step = self._parts.tools.run(
-            self._parts.name, calls, self._starting(run), self._tool_ended, self._progressed
+            self._parts.name,
+            calls,
+            self._starting(run, batch),
+            partial(self._tool_ended, batch),
+            partial(self._progressed, batch),
+            partial(self._ended_late, batch),
         )
-        self._do(step, lambda _, error: self._batch_ended(run, error))
+        self._do(step, lambda _, error: self._batch_ended(run, error), what=_named(calls), caller=run.caller)
 
-    def _starting(self, run: RunState) -> Callable[[ToolCall], None]:
+    def _starting(self, run: RunState, batch: Batch) -> Callable[[ToolCall], None]:
         started = run.started_calls = set()
 
         def starting(call: ToolCall) -> None:
+            if batch is not self._batch:  # it was left to itself: it begins nothing any more
+                raise asyncio.CancelledError
             started.add(call.id)
+            batch.going_on.add(call.id)
             self._tell(ToolStart, call_id=call.id, name=call.name, arguments=call.arguments)
 
         return starting
 
-    def _tool_ended(self, number: int, result: ToolResult, seconds: float | None) -> None:
-        self._receive(Envelope(ToolEnded(number, result, seconds)))
+    def _tool_ended(
+        self, batch: Batch, number: int, result: ToolResult, seconds: float | None, waited: float | None
+    ) -> None:
+        batch.going_on.discard(result.call_id)
+        self._receive(Envelope(ToolEnded(batch, number, result, seconds, waited)))
 
-    def _progressed(self, call: ToolCall, text: str) -> None:
+    def _progressed(self, batch: Batch, call: ToolCall, text: str) -> None:
         """A tool says how far it is, from whatever thread it runs on."""
-        self._post(Progressed(call, text))
+        if batch is self._batch:
+            self._post(Progressed(batch, call, text))
 
     def _on_progressed(self, message: Progressed) -> None:
-        call, text = message
-        self._tell(ToolProgress, call_id=call.id, name=call.name, text=text)
+        batch, call, text = message
+        if batch is self._batch and call.id in batch.going_on:  # else its call has ended
+            self._tell(ToolProgress, call_id=call.id, name=call.name, text=text)
+
+    def _ended_late(self, batch: Batch, call: ToolCall, result: ToolResult) -> None:
+        """A tool that was cancelled, or whose time was up, has ended after all."""
+        if batch is self._batch and call.id in batch.going_on:
+            return  # its cancel is still waited for
+        if self.actor_stopped.is_set():
+            _log.warning("after the end of its pod: %s", _late_words(call, result))
+        else:
+            self._post(EndedLate(batch.run_id, call, result))
+
+    def _on_ended_late(self, message: EndedLate) -> None:
+        self._log.record(Alert, message.run_id, text=_late_words(message.call, message.result))
+        self._commit(self._advance, self._store_refused)
 
     def _on_tool_ended(self, message: ToolEnded) -> None:
         """A call has its result: kept as soon as those of the calls before it are, in their order."""
         batch, run = self._batch, self._run
-        if batch is None or run is None:
+        if batch is not message.batch or run is None:
             return
         batch.ended[message.number] = message
         while batch.kept in batch.ended:
-            _, result, seconds = batch.ended.pop(batch.kept)
+            ended = batch.ended.pop(batch.kept)
             batch.kept += 1
-            self._add_result(run, result, seconds)
+            self._add_result(run, ended)
         if batch.kept < batch.size:  # the last result becomes durable with the next request's commit
-            self._commit(self._advance)
+            self._commit(self._advance, self._store_refused)
 
-    def _add_result(self, run: RunState, result: ToolResult, seconds: float | None) -> None:
+    def _add_result(self, run: RunState, ended: ToolEnded) -> None:
         head = self._head
         self._log.add(
             ToolResulted(
@@ -392,18 +454,26 @@ class TurnActor(RememberingActor):
                 seq=head.seq + 1,
                 at=time.time(),
                 run_id=run.run_id,
-                item=result,
-                seconds=seconds,
+                item=ended.result,
+                seconds=ended.seconds,
+                waited=ended.waited,
             )
         )
+
+    def _close_begun(self, run: RunState, calls: list[ToolCall]) -> None:
+        """Calls that were begun and whose step ended without their results: that is their result."""
+        for call in calls:
+            result = ToolResult.of(call, INTERRUPTED, is_error=True)
+            self._log.record(ToolResulted, run.run_id, item=result)
+        self._advance()
 
     def _batch_ended(self, run: RunState, error: BaseException | None) -> None:
         self._batch = None
         if run is not self._run:
             self._advance()
             return
-        if error is not None and not isinstance(error, asyncio.CancelledError):
-            run.error, run.ending = error, "failed"
+        if error is not None:
+            self._broken(run, error)
         self._tell_turn_end(run)
         self._advance()
 
@@ -421,3 +491,16 @@ class TurnActor(RememberingActor):
                 turn=run.steps,
             )
         )
+
+
+def _named(calls: list[ToolCall]) -> str:
+    names = ", ".join(dict.fromkeys(call.name for call in calls))
+    return f"{'tool' if len(calls) == 1 else 'tools'} {names}"
+
+
+def _late_words(call: ToolCall, result: ToolResult) -> str:
+    """What people are told of a call that ended when nobody waited for it any more."""
+    words = " ".join(result.text.split())
+    shown = words if len(words) <= 200 else f"{words[:200]}…"
+    how = "with an error" if result.is_error else "with a result"
+    return f"tool {call.name} ({call.id}), which was not waited for any longer, has ended {how}: {shown}"

@@ -54,6 +54,8 @@ async def answer(
                 raise
             return assembler.answer()
         except ModelError as error:
+            if _is_being_cancelled():
+                raise asyncio.CancelledError from error
             decision = decide(attempt, error, now=time.monotonic(), deadline=request.deadline)
             if isinstance(decision, GiveUp):
                 raise decision.error from error.__cause__
@@ -63,6 +65,12 @@ async def answer(
         tell(Retry, attempt=attempt, wait=decision.seconds, error=failure)
         await asyncio.sleep(decision.seconds)
         attempt += 1
+
+
+def _is_being_cancelled() -> bool:
+    """Whether the request is not wanted any more, whatever its client made of its cancel."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 async def _close(stream: AsyncIterator[Block]) -> None:
