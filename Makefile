@@ -6,7 +6,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 p
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint types bench bench-peers crash clean
+.PHONY: demo test test-all lint types docs bench bench-peers crash clean
 
 # A pod does a task on real files, is killed in the middle of a tool, is resumed, and ends right.
 demo: $(VENV)/.ready
@@ -15,12 +15,22 @@ demo: $(VENV)/.ready
 test: lint types
 	$(BIN)/pytest -n 2
 
+# The tests on every Python that is installed, with the newest and with the oldest allowed dependencies;
+# make test-all ONLY="3.12 oldest" picks some.
+test-all: $(VENV)/.ready-dev
+	$(BIN)/python tests/matrix.py $(ONLY)
+
 lint: $(VENV)/.ready-dev
 	$(BIN)/ruff check --quiet .
 	$(BIN)/ruff format --check --quiet .
 
 types: $(VENV)/.ready-dev
 	$(BIN)/mypy --no-error-summary
+
+# The documentation with the API reference, as pages in build/docs.
+docs: $(VENV)/.ready-docs
+	$(BIN)/sphinx-build -q -W --keep-going -b html docs build/docs
+	@echo "build/docs/index.html"
 
 # Every claim beside its floor, measured anew.
 bench: $(VENV)/.ready
@@ -37,7 +47,7 @@ crash: $(VENV)/.ready
 	$(BIN)/python -m bench crash
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .hypothesis .coverage
+	rm -rf $(VENV) .venvs build dist *.egg-info .mypy_cache .ruff_cache .hypothesis .coverage
 
 # Where the venv module has no pip to put in (some distributions split it off), the pip that is there does.
 $(BIN)/python:
@@ -52,4 +62,8 @@ $(VENV)/.ready: pyproject.toml | $(BIN)/python
 
 $(VENV)/.ready-dev: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@ $(VENV)/.ready
+
+$(VENV)/.ready-docs: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
 	@touch $@ $(VENV)/.ready

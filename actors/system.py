@@ -33,9 +33,11 @@ from actors.runtime.future import AsyncFuture
 from actors.runtime.loop import LoopThread, Mailroom, mailroom_here
 from actors.sessions.store import SessionStore
 from actors.sessions.urls import open_store
+from actors.tools.pool import ToolThreads
 from protocol.errors import NameTaken, PodNotFound, SessionNotFound, SystemNotRunning
 from protocol.events import Event, Lagged
 from protocol.manifest import BudgetSection, PodManifest
+from protocol.names import check_name
 from protocol.results import BudgetUse
 
 if TYPE_CHECKING:
@@ -59,7 +61,9 @@ class PodSystem:
     of seconds after which an idle or paused pod leaves its history to the store, until a message needs it;
     None is never. ``budget`` limits what all pods together use up while the system is entered; a pod draws
     on it besides its own, and of ``seconds``, which is the time of all runs, each run may take what is left
-    when it begins.
+    when it begins. ``grace`` is how many seconds a model's client or a tool has to end once it is cancelled;
+    one that takes longer is left to itself. ``tool_threads`` is how many plain functions may be at work at
+    once as tools of this system; by default all systems of a process share 32 threads.
     """
 
     def __init__(
@@ -72,6 +76,8 @@ class PodSystem:
         prices: str | Path | Prices | None = None,
         passivate_after: float | None = None,
         budget: BudgetSection | Mapping[str, float] | None = None,
+        grace: float = 1.0,
+        tool_threads: int | None = None,
     ) -> None:
         self._prices = prices if isinstance(prices, Prices) else _prices(prices)
         self._memory = None if memory is None else Path(memory)
@@ -83,6 +89,10 @@ class PodSystem:
             raise ValueError(
                 f"passivate_after is a number of seconds above 0, or None, not {passivate_after}"
             )
+        if not 0 <= grace < math.inf:
+            raise ValueError(f"grace is a number of seconds, 0 or more, not {grace}")
+        self._grace = grace
+        self._tool_threads = None if tool_threads is None else ToolThreads(tool_threads)
         self._limits = None if budget is None else _limits(budget)
         self.on_conflict = on_conflict
         self.passivate_after = passivate_after
@@ -134,6 +144,8 @@ class PodSystem:
             self._prices,
             LastingMemory(memory),
             self._limits,
+            grace=self._grace,
+            threads=self._tool_threads,
         )
         if self.passivate_after is not None:
             from actors.pod.sweep import Sweep  # noqa: PLC0415 - paid for by systems that passivate
@@ -199,6 +211,8 @@ class PodSystem:
                 if self._store is not self._store_given:
                     rest.push_async_callback(asyncio.to_thread, self._store.close)
                 rest.callback(self._bus.close)
+                if self._tool_threads is not None:
+                    rest.callback(self._tool_threads.close)
                 rest.push_async_callback(self._assembly.models.aclose)
                 if self._sweep is not None:
                     rest.callback(self._sweep.stop)
@@ -226,7 +240,8 @@ class PodSystem:
         ``client`` answers instead of the manifest's model; ``tools`` are added to its built-in ones.
         ``resume`` is the id of a session to go on with: the tip of its compactions, or with ``exact``
         that very one. Raises NameTaken for an explicit ``name`` that is in use (a manifest's name gets
-        a number), SystemNotRunning, ManifestError, SessionNotFound, SessionInUse, SessionCorrupt.
+        a number), ManifestError (also for a name that no pod can have), SystemNotRunning, SessionNotFound,
+        SessionInUse, SessionCorrupt.
         """
         mailroom = self._room()
         future: AsyncFuture[Pod] = AsyncFuture()
@@ -282,6 +297,7 @@ class PodSystem:
         return partial(str, resume) if exact else partial(tip, self._store, resume)
 
     def _name(self, manifest: PodManifest, explicit: str | None) -> str:
+        check_name(manifest.pod.name if explicit is None else explicit, "the name of a pod")
         if explicit is not None:
             if explicit in self._pods:
                 raise NameTaken(f"there is a pod named {explicit!r}", hint="stop it or choose another")

@@ -12,6 +12,7 @@ from rich.text import Text
 from bench import catalogue, chart, markdown, table
 from bench.compare import compare
 from bench.crash import command as crash
+from bench.house import command as house
 from bench.results import Report, read_report
 from bench.running import claim_by_claim, joined
 
@@ -20,7 +21,8 @@ def _arguments(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m bench",
         description="Measure polypod's claims, each beside its floor: the least that the same can cost.",
-        epilog="python -m bench crash: kill processes full of pods and look for what they had told.",
+        epilog="python -m bench crash: kill processes full of pods and look for what they had told; "
+        "python -m bench house: the structure of the code in numbers.",
     )
     parser.add_argument("names", nargs="*", metavar="CLAIM", help="claims to measure (default: all)")
     parser.add_argument("--json", action="store_true", help="print JSON lines for programs")
@@ -49,11 +51,13 @@ def _arguments(arguments: list[str]) -> argparse.Namespace:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the bench; 0, 2 for bad input, 130 where it was interrupted; ``crash`` runs the crash campaign,
-    1 if it found anything.
+    1 if it found anything, and ``house`` measures the structure of the code.
     """
     given = sys.argv[1:] if arguments is None else arguments
     if given[:1] == ["crash"]:
         return crash.main(given[1:])
+    if given[:1] == ["house"]:
+        return house.main(given[1:])
     args = _arguments(given)
     console = Console(width=None if sys.stdout.isatty() else 160)
     try:

@@ -81,3 +81,10 @@ def at_most(limit: float) -> Target:
 def at_least(limit: float) -> Target:
     """A number that must not be smaller."""
     return Target(limit, at_least=True)
+
+
+def at_most_times(times: float, floor: str) -> Target:
+    """A number that must not be greater than so many times what ``floor`` takes for the same case in
+    the same run.
+    """
+    return Target(0.0, floor=floor, times=times)

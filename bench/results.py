@@ -31,10 +31,15 @@ class Reading(Struct, frozen=True):
 
 
 class Target(Struct, frozen=True, omit_defaults=True):
-    """What a number has to hold: at most ``limit``, or at least that."""
+    """What a number has to hold: at most ``limit``, or at least that.
+
+    ``times`` says that the limit is so many times what ``floor`` took in the same run.
+    """
 
     limit: float
     at_least: bool = False
+    floor: str | None = None
+    times: float | None = None
 
     def met(self, value: float) -> bool:
         """Whether ``value`` holds it."""

@@ -138,9 +138,24 @@ def _rows(job: Job, repeats: list[_Repeat]) -> Iterable[Row]:
 
 
 def beside_ours(rows: list[Row]) -> list[Row]:
-    """The rows, those of floors and peers with how they compare to polypod's in the same run."""
+    """The rows, those of floors and peers with how they compare to polypod's in the same run, and ours
+    with the targets that a floor of that run sets.
+    """
     ours = {(row.claim, row.case, row.metric): row for row in rows if row.kind == "ours"}
-    return [_compared(row, ours.get((row.claim, row.case, row.metric))) for row in rows]
+    by_key = {row.key: row for row in rows}
+    compared = (_compared(row, ours.get((row.claim, row.case, row.metric))) for row in rows)
+    return [_held_to_floor(row, by_key) for row in compared]
+
+
+def _held_to_floor(row: Row, rows: Mapping[tuple[str, str, str, str], Row]) -> Row:
+    target = row.target
+    if target is None or target.floor is None or target.times is None:
+        return row
+    floor = rows.get((row.claim, row.case, target.floor, row.metric))
+    if floor is None:  # it could not be measured: there is nothing to hold the row to
+        return msgspec.structs.replace(row, target=None, met=None)
+    known = msgspec.structs.replace(target, limit=target.times * floor.value.median)
+    return msgspec.structs.replace(row, target=known, met=known.met(row.value.median))
 
 
 def _compared(row: Row, ours: Row | None) -> Row:

@@ -1,7 +1,7 @@
 """A model server on loopback, in a process of its own: fixed answers, at three rhythms, for next to nothing.
 
 The first part of the path is the rhythm: ``/each/v1`` sends one chunk a turn of its loop, ``/burst/v1``
-all at once, ``/paced/v1`` one every few milliseconds. Prints its port and serves until its input ends.
+all at once, ``/paced/v1`` one every 20 milliseconds. Prints its port and serves until its input ends.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from functools import cache
 from bench.root import ROOT
 
 CHUNKS = 50
-#: Between two chunks of a paced answer, in seconds.
-PACE = 0.005
+#: Between two chunks of a paced answer, in seconds: fifty tokens a second, as models write.
+PACE = 0.02
 WORDS = "token "
 
 

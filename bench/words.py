@@ -43,8 +43,9 @@ def spread(value: Spread, unit: Unit) -> str:
 
 
 def target(wanted: Target, unit: Unit) -> str:
-    """``<= 40.0 us``."""
-    return f"{'>=' if wanted.at_least else '<='} {number(wanted.limit, unit)}"
+    """``<= 40.0 us``, or ``<= 1.5x sockets, 60.0 us``."""
+    share = "" if wanted.times is None else f"{times(wanted.times)} {wanted.floor}, "
+    return f"{'>=' if wanted.at_least else '<='} {share}{number(wanted.limit, unit)}"
 
 
 def times(value: float) -> str:

@@ -79,6 +79,7 @@ from protocol.events import (
     ApprovalRequested,
     ApprovalResolved,
     AssistantMessage,
+    AttemptFailed,
     BudgetExceeded,
     CompactDone,
     CompactFailed,
@@ -128,6 +129,7 @@ from protocol.items import (
     ToolCall,
     ToolResult,
     UserItem,
+    VendorPart,
 )
 from protocol.lifecycle import PodState
 from protocol.manifest import (
@@ -169,6 +171,7 @@ __all__ = [
     "ApprovalResolved",
     "AssistantItem",
     "AssistantMessage",
+    "AttemptFailed",
     "BudgetError",
     "BudgetExceeded",
     "BudgetSection",
@@ -294,6 +297,7 @@ __all__ = [
     "UserItem",
     "UserMessage",
     "UserSource",
+    "VendorPart",
     "WaitForMemoryJobs",
     "WireError",
     "WorkerSection",

@@ -20,6 +20,9 @@ RunOutcome = Literal["finished", "paused", "limit_reached", "cancelled", "budget
 RunReason = Literal["run", "notify", "resume"]
 UserSource = Literal["run", "steer", "notify", "push"]
 CompactReason = Literal["threshold", "request_threshold", "overflow", "manual"]
+SummarySource = Literal["tool", "words", "extractive"]
+#: What has a start that is told, and then exactly one end: done or failed.
+Activity = Literal["compaction", "extraction", "consolidation"]
 
 
 class Event(Struct, frozen=True, gc=False, kw_only=True, tag=True, omit_defaults=True):
@@ -33,6 +36,9 @@ class Event(Struct, frozen=True, gc=False, kw_only=True, tag=True, omit_defaults
     carries_item: ClassVar[bool] = False
     #: Whether its ``usage`` and ``cost`` add to what the pod has consumed.
     counts_usage: ClassVar[bool] = False
+    #: Which activity starts, or ends, with this event.
+    starts: ClassVar[Activity | None] = None
+    ends: ClassVar[Activity | None] = None
 
     pod: str
     session_id: str
@@ -75,8 +81,8 @@ class RunStart(DurableEvent, frozen=True, gc=False, kw_only=True):
 
 class RunEnd(DurableEvent, frozen=True, gc=False, kw_only=True):
     """A run ended. ``steps`` counts its requests to the model, ``seconds`` is how long it took since it
-    began or was resumed (None where nobody could tell); ``error`` says why it failed or which limit it
-    reached.
+    began or was resumed (None where nobody could tell); ``error`` says why it failed, or which limit or
+    budget it reached.
     """
 
     outcome: RunOutcome
@@ -98,7 +104,8 @@ class UserMessage(DurableEvent, frozen=True, gc=False, kw_only=True):
 class AssistantMessage(DurableEvent, frozen=True, gc=False, kw_only=True):
     """An answer of the model entered the history.
 
-    ``usage`` is what the server told of this call, ``cost`` in US dollars, None where unknown.
+    ``usage`` is what the server told of this call, ``cost`` in US dollars, None where unknown. Of an answer
+    that was cut (``item.cut``), ``usage`` has estimates for what was not told.
     """
 
     carries_item: ClassVar[bool] = True
@@ -107,6 +114,19 @@ class AssistantMessage(DurableEvent, frozen=True, gc=False, kw_only=True):
     item: AssistantItem
     model: str | None = None
     stop_reason: str | None = None
+    usage: Usage | None = None
+    cost: float | None = None
+
+
+class AttemptFailed(DurableEvent, frozen=True, gc=False, kw_only=True):
+    """An attempt of a request (``attempt`` counts from 1) took tokens and gave no answer: it broke, or was
+    cancelled. ``usage`` and ``cost`` as of AssistantMessage; what no server told is an estimate.
+    """
+
+    counts_usage: ClassVar[bool] = True
+
+    attempt: int
+    error: Failure
     usage: Usage | None = None
     cost: float | None = None
 
@@ -120,16 +140,21 @@ class SystemMessage(DurableEvent, frozen=True, gc=False, kw_only=True):
 
 
 class ToolResulted(DurableEvent, frozen=True, gc=False, kw_only=True):
-    """A call got its result. ``seconds`` is the tool's own time, None where it did not run."""
+    """A call got its result. ``seconds`` is the tool's own time, None where it did not run; ``waited`` the
+    seconds that a plain function waited before that for a free thread, None where it needed none.
+    """
 
     carries_item: ClassVar[bool] = True
 
     item: ToolResult
     seconds: float | None = None
+    waited: float | None = None
 
 
 class CompactStart(DurableEvent, frozen=True, gc=False, kw_only=True):
     """A compaction began at ``occupancy`` tokens; exactly one of done or failed follows."""
+
+    starts: ClassVar[Activity | None] = "compaction"
 
     reason: CompactReason
     occupancy: int | None = None
@@ -138,14 +163,18 @@ class CompactStart(DurableEvent, frozen=True, gc=False, kw_only=True):
 class CompactDone(DurableEvent, frozen=True, gc=False, kw_only=True):
     """The history is compacted and goes on in ``new_session_id``; before and after in tokens.
 
-    ``usage`` and ``cost`` (US dollars) are what the summariser's calls took, None where it made none.
+    ``source`` says where the summary comes from: the summariser's ``tool``, its ``words`` (it was asked twice
+    and called no tool), or without a model ``extractive``; None in older logs. ``usage`` and ``cost`` (US
+    dollars) are what the summariser's calls took, None where it made none.
     """
 
     counts_usage: ClassVar[bool] = True
+    ends: ClassVar[Activity | None] = "compaction"
 
     new_session_id: str
     before: int | None = None
     after: int | None = None
+    source: SummarySource | None = None
     usage: Usage | None = None
     cost: float | None = None
 
@@ -156,6 +185,7 @@ class CompactFailed(DurableEvent, frozen=True, gc=False, kw_only=True):
     """
 
     counts_usage: ClassVar[bool] = True
+    ends: ClassVar[Activity | None] = "compaction"
 
     error: Failure
     usage: Usage | None = None
@@ -164,6 +194,8 @@ class CompactFailed(DurableEvent, frozen=True, gc=False, kw_only=True):
 
 class ExtractStart(DurableEvent, frozen=True, gc=False, kw_only=True):
     """A detached memory job began to read the history after ``pointer``."""
+
+    starts: ClassVar[Activity | None] = "extraction"
 
     pointer: int | None = None
 
@@ -174,6 +206,7 @@ class ExtractDone(DurableEvent, frozen=True, gc=False, kw_only=True):
     """
 
     counts_usage: ClassVar[bool] = True
+    ends: ClassVar[Activity | None] = "extraction"
 
     pointer: int
     staged: int = 0
@@ -185,6 +218,7 @@ class ExtractFailed(DurableEvent, frozen=True, gc=False, kw_only=True):
     """A memory job failed; the pointer is where it was. ``usage`` and ``cost`` as of ExtractDone."""
 
     counts_usage: ClassVar[bool] = True
+    ends: ClassVar[Activity | None] = "extraction"
 
     error: Failure
     usage: Usage | None = None
@@ -194,20 +228,25 @@ class ExtractFailed(DurableEvent, frozen=True, gc=False, kw_only=True):
 class ConsolidateStart(DurableEvent, frozen=True, gc=False, kw_only=True):
     """A detached memory job began to work ``files`` staged files (``size`` bytes) into lasting memory."""
 
+    starts: ClassVar[Activity | None] = "consolidation"
+
     files: int
     size: int
 
 
 class ConsolidateDone(DurableEvent, frozen=True, gc=False, kw_only=True):
     """What ``files`` staged files held is kept in lasting memory, in ``notes`` notes that are new or
-    changed; ``mechanical`` where no model took part. ``usage`` and ``cost`` as of ExtractDone.
+    changed; ``mechanical`` where no model took part. ``left`` finds were not worked in by the model and are
+    kept as they were found. ``usage`` and ``cost`` as of ExtractDone.
     """
 
     counts_usage: ClassVar[bool] = True
+    ends: ClassVar[Activity | None] = "consolidation"
 
     files: int
     notes: int
     mechanical: bool = False
+    left: int = 0
     usage: Usage | None = None
     cost: float | None = None
 
@@ -218,6 +257,7 @@ class ConsolidateFailed(DurableEvent, frozen=True, gc=False, kw_only=True):
     """
 
     counts_usage: ClassVar[bool] = True
+    ends: ClassVar[Activity | None] = "consolidation"
 
     error: Failure
     usage: Usage | None = None
@@ -250,13 +290,16 @@ class ApprovalResolved(DurableEvent, frozen=True, gc=False, kw_only=True):
 
 
 class BudgetExceeded(DurableEvent, frozen=True, gc=False, kw_only=True):
-    """The next call would not fit the budget of the pod, or of all pods of its system (``whose``);
-    ``used`` includes what is reserved.
+    """The next call would not fit the budget of the pod, or of all pods of its system (``whose``).
+
+    ``used`` is what was spent, ``reserved`` what is held back for calls under way together with what the
+    next call may take.
     """
 
     budget: Literal["tokens", "cost_usd", "seconds"]
     limit: float
     used: float
+    reserved: float = 0.0
     whose: Literal["pod", "system"] = "pod"
 
 
@@ -335,10 +378,13 @@ class Retry(Event, frozen=True, gc=False, kw_only=True):
 
 
 class StreamRestart(Event, frozen=True, gc=False, kw_only=True):
-    """Output of attempt ``attempt`` is void: the stream broke and the request is sent again."""
+    """Output of attempt ``attempt`` is void: the stream broke and the request is sent again in ``wait``
+    seconds. Told in the place of Retry once there was any output.
+    """
 
     attempt: int
     error: Failure
+    wait: float = 0.0
 
 
 class StateChanged(Event, frozen=True, gc=False, kw_only=True):
@@ -371,6 +417,7 @@ DURABLE_EVENTS: tuple[type[DurableEvent], ...] = (
     RunEnd,
     UserMessage,
     AssistantMessage,
+    AttemptFailed,
     SystemMessage,
     ToolResulted,
     CompactStart,
@@ -403,6 +450,13 @@ TRANSIENT_EVENTS: tuple[type[Event], ...] = (
     Lagged,
 )
 EVENTS: tuple[type[Event], ...] = (*DURABLE_EVENTS, *TRANSIENT_EVENTS)
+
+#: What ends an activity that came to nothing.
+FAILED: dict[Activity, type[DurableEvent]] = {
+    "compaction": CompactFailed,
+    "extraction": ExtractFailed,
+    "consolidation": ConsolidateFailed,
+}
 
 #: The durable events that carry an item of the conversation.
 ItemEvent = UserMessage | AssistantMessage | SystemMessage | ToolResulted

@@ -8,10 +8,11 @@ from typing import Any
 from msgspec import Struct
 
 
-class TextPart(Struct, frozen=True, gc=False, tag="text"):
-    """A piece of text."""
+class TextPart(Struct, frozen=True, gc=False, tag="text", omit_defaults=True):
+    """A piece of text. ``vendor`` as of AssistantItem, for the block that held it."""
 
     text: str
+    vendor: dict[str, Any] | None = None
 
 
 class ImagePart(Struct, frozen=True, gc=False, tag="image"):
@@ -29,15 +30,28 @@ class ImagePart(Struct, frozen=True, gc=False, tag="image"):
 
 class ThinkingPart(Struct, frozen=True, gc=False, tag="thinking", omit_defaults=True):
     """Reasoning a model showed. ``signature`` must go back unchanged where a vendor gave one;
-    ``redacted`` holds the opaque form that some vendors send instead of text.
+    ``redacted`` holds the opaque form that some vendors send instead of text. ``vendor`` as of
+    AssistantItem, for the block that held it.
     """
 
     text: str = ""
     signature: str | None = None
     redacted: str | None = None
+    vendor: dict[str, Any] | None = None
 
 
-Part = TextPart | ImagePart | ThinkingPart
+class VendorPart(Struct, frozen=True, gc=False, tag="vendor"):
+    """A block of a vendor's own (a search that its server ran, say), whole and unread."""
+
+    data: dict[str, Any]
+
+    @property
+    def text(self) -> str:
+        """Nothing of it is shown."""
+        return ""
+
+
+Part = TextPart | ImagePart | ThinkingPart | VendorPart
 
 
 def _joined(parts: tuple[Part, ...]) -> str:
@@ -90,20 +104,36 @@ class ToolCall(Struct, frozen=True, gc=False, tag="call", omit_defaults=True):
     """A model's wish to have a tool run.
 
     ``invalid`` holds the raw argument text where it was no JSON object (malformed, or cut by
-    ``max_tokens``); such a call is never run and is answered with an error result.
+    ``max_tokens``); such a call is never run and is answered with an error result. ``vendor`` as of
+    AssistantItem, for this call.
     """
 
     id: str
     name: str
     arguments: dict[str, Any] = {}
     invalid: str | None = None
+    vendor: dict[str, Any] | None = None
 
 
 class AssistantItem(Struct, frozen=True, gc=False, tag="assistant", omit_defaults=True):
-    """One answer of a model: its text and reasoning in order, then its calls in order."""
+    """One answer of a model: its text and reasoning in order, then its calls in order.
+
+    ``vendor`` is what the server gave with the answer and wants back: members of the message that are
+    none of ours, unread. ``origin`` names the kind of server that gave it, the only one that gets reasoning
+    and vendor data back; ``reasoning_as`` is the member of its messages that reasoning goes back in, where
+    servers of one format differ. ``refused`` tells that the model or its provider would not answer: later
+    requests leave out the turn that this item ends. ``cut`` marks what was shown of an answer that never
+    came to its end, because of a cancel, a pause or a stream that broke: it has no calls, and a request
+    tells the model that it was cut.
+    """
 
     content: tuple[Part, ...] = ()
     calls: tuple[ToolCall, ...] = ()
+    vendor: dict[str, Any] | None = None
+    origin: str | None = None
+    reasoning_as: str | None = None
+    refused: bool = False
+    cut: bool = False
 
     @classmethod
     def of(cls, content: str | Iterable[str | Part], calls: tuple[ToolCall, ...] = ()) -> AssistantItem:

@@ -1,5 +1,7 @@
 """The states of a pod and the one table of legal moves.
 
+::
+
                  a                    d
     STARTING ────────▶ IDLE ◀──────────────────── RUNNING
         │               │ ▲  ────────────────────▶  │  ▲
@@ -9,11 +11,11 @@
         ▼               ▼                             │
       FAILED          STOPPED ◀────── h ──────────────┘   (h: from every living state)
 
-a  the session is opened or restored       b  run, notify, or a queued run starts
-c  pause, or a restored run without end    d  the run ended, whatever its outcome
-e  resume, or a new run that closes the old one's open calls
-f  cancel of a paused run                  g  the session cannot be opened, or a defect
-h  stop
+    a  the session is opened or restored       b  run, notify, or a queued run starts
+    c  pause, or a restored run without end    d  the run ended, whatever its outcome
+    e  resume, or a new run that closes the old one's open calls
+    f  cancel of a paused run                  g  the session cannot be opened, or a defect
+    h  stop
 """
 
 from __future__ import annotations

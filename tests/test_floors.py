@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FLOORS = {"runtime": 1, "sessions": 2, "llm": 2, "tools": 2, "compaction": 2, "pod": 3, "swarm": 4}
-FLOORS |= {"system": 5, "cli": 6, "server": 6}
+FLOORS |= {"version": 0, "system": 5, "cli": 6, "server": 6}
 #: Modules that are one choice of many; only the two that put a pod together name them.
 CONCRETE = {f"actors.llm.{name}" for name in ("scripted", "offline", "openai", "anthropic")}
 CONCRETE |= {f"actors.sessions.{name}" for name in ("sqlite", "jsonl", "postgres")}

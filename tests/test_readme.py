@@ -8,10 +8,10 @@ import msgspec
 import pytest
 
 import bench
-from actors import CompactDone, PodManifest, PodSystem, RunEnd, Scope, ScriptedClient, call, say
 from actors.cli.main import polypod
 from actors.llm.base import LLMClient
 from actors.llm.presets import PRESETS
+from polypod import CompactDone, PodManifest, PodSystem, RunEnd, Scope, ScriptedClient, call, say
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 

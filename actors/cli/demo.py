@@ -138,7 +138,7 @@ def _process(folder: Path, arguments: list[str]) -> subprocess.Popen[bytes]:
     home = str(Path(__file__).parents[2])  # where this very polypod is, installed or not
     path = os.pathsep.join(filter(None, (home, os.environ.get("PYTHONPATH"))))
     return subprocess.Popen(  # noqa: S603 - it is ourselves
-        [sys.executable, "-m", "actors.cli.main", *arguments],
+        [sys.executable, "-m", "polypod", *arguments],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": path},
         stdin=subprocess.DEVNULL,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import sys
 
 import click
@@ -18,6 +17,8 @@ from actors.cli.keep import export, fork, fsck, gc, import_
 from actors.cli.look import log, ps, show
 from actors.cli.memory import memory
 from actors.cli.run import resume, run
+from actors.cli.streams import open_closed
+from actors.version import __version__
 from protocol import wire
 
 
@@ -35,7 +36,7 @@ class _InOrder(click.Group):
     epilog="Exit codes: 0 finished, 1 failed (or refused by the scope at its last step), 2 bad input, "
     "3 a limit or budget, 130 cancelled.",
 )
-@click.version_option(package_name="polypod", message="%(prog)s %(version)s")
+@click.version_option(__version__, message="%(prog)s %(version)s")
 @click.pass_context
 def polypod(context: click.Context) -> None:
     """Run LLM agents as pods: each with a durable session, a scope and a budget.
@@ -60,9 +61,7 @@ for command in (demo, run, chat, resume, *_SESSIONS, bench, schema):
 
 def main() -> None:
     """Run the command line and leave with its exit code."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal that cannot show a character shows another
+    open_closed()
     sys.exit(guarded(lambda: polypod(prog_name="polypod", standalone_mode=False)))
 
 

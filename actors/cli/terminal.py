@@ -11,7 +11,6 @@ from actors.cli.words import clean, plain, seconds
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.live import Live
     from rich.text import Text
 
 #: The colour of each tone; NO_COLOR and terminals without colours are rich's to know.
@@ -40,7 +39,7 @@ class Terminal:
         self.live = self._out.isatty()
         self._ascii = not _can_show(self._err)
         self._console = _console(self._err) if self._err.isatty() else None
-        self._busy: Live | None = None
+        self._busy: _Busy | None = None
         self._midline = False
 
     @property
@@ -100,10 +99,9 @@ class Terminal:
         if self._console is None or (self.live and self._midline):
             return
         if self._busy is None:
-            self._busy = _spinner(self._console, text, dots=not self._ascii)
-            self._busy.start()
+            self._busy = _Busy(self._console, text, dots=not self._ascii)
         else:
-            self._busy.renderable.text.words = text  # type: ignore[union-attr]
+            self._busy.say(text)
 
     def idle(self) -> None:
         """Show no more that something goes on."""
@@ -115,6 +113,28 @@ class Terminal:
         return plain(text) if self._ascii else text
 
 
+class _Busy:
+    """A moving sign with words behind it, on the last line of a terminal, until it is stopped."""
+
+    def __init__(self, console: Console, words: str, *, dots: bool) -> None:
+        from rich.live import Live  # noqa: PLC0415 - only a terminal pays for rich
+        from rich.spinner import Spinner  # noqa: PLC0415
+
+        self._words = _Elapsed(words)
+        spinner: Any = Spinner("dots" if dots else "line", style="cyan")
+        spinner.text = self._words
+        self._live = Live(spinner, console=console, transient=True, refresh_per_second=10)
+        self._live.start()
+
+    def say(self, words: str) -> None:
+        """Other words from the next frame on; the time behind them goes on."""
+        self._words.words = words
+
+    def stop(self) -> None:
+        """Take the sign away."""
+        self._live.stop()
+
+
 class _Elapsed:
     """Words with the time since they were first shown, drawn anew with each frame."""
 
@@ -123,7 +143,7 @@ class _Elapsed:
         self._since = time.monotonic()
 
     def __rich__(self) -> Text:
-        from rich.text import Text  # noqa: PLC0415 - only a terminal pays for rich
+        from rich.text import Text  # noqa: PLC0415
 
         passed = time.monotonic() - self._since
         return Text(
@@ -132,15 +152,6 @@ class _Elapsed:
             no_wrap=True,
             overflow="ellipsis",
         )
-
-
-def _spinner(console: Console, text: str, *, dots: bool) -> Live:
-    from rich.live import Live  # noqa: PLC0415
-    from rich.spinner import Spinner  # noqa: PLC0415
-
-    spinner: Any = Spinner("dots" if dots else "line", style="cyan")
-    spinner.text = _Elapsed(text)
-    return Live(spinner, console=console, transient=True, refresh_per_second=10)
 
 
 def _console(stream: TextIO) -> Console:

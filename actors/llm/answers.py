@@ -4,24 +4,19 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-import msgspec
-
 from actors.llm.base import Block
+from actors.llm.lenient import UNREADABLE, decode_any, is_closed
 from actors.llm.sse import SSEEvent
 from protocol.errors import ModelError
-
-#: What a call is named that a server never named; no tool is, so the model is told that there is none.
-UNNAMED = "unnamed"
-
-_decode_any = msgspec.json.Decoder().decode
 
 
 class AnswerReader(Protocol):
     """One answer as it comes in: events (or one whole answer) in, blocks out.
 
     ``feed`` and ``whole`` never raise: what is wrong stands in ``failure`` once the blocks before it have
-    been given. ``done`` says that no more will come, ``finished`` that the server has said why it stopped,
-    without which no answer is complete, ``metered`` that its count of tokens need not be waited for.
+    been given; nothing that comes behind a finished answer fails it. ``done`` says that no more will come,
+    ``finished`` that the server has said why it stopped, without which no answer is complete, ``metered``
+    that its count of tokens need not be waited for.
     """
 
     done: bool
@@ -57,16 +52,41 @@ def unfinished(where: str, *, begun: bool) -> ModelError:
     return ModelError(message, kind="protocol", hint=hint, where=where, retryable=True)
 
 
+def nameless(where: str) -> ModelError:
+    """The error of an answer whose only content is a tool call that the server never named."""
+    return ModelError(
+        f"{where} sent a tool call without the name of a tool, and nothing else to go by",
+        kind="protocol",
+        hint="the model may be too small for tools, or the server reads its answers wrongly",
+        where=where,
+        retryable=True,
+    )
+
+
+def whole_ones(events: list[SSEEvent]) -> list[SSEEvent]:
+    """Those that are whole of the events whose blank line never came: half an event is none."""
+    return [event for event in events if event[0] == "error" or _is_whole(event[1].strip())]
+
+
+def _is_whole(data: bytes) -> bool:
+    return data == b"[DONE]" or (data[:1] == b"{" and is_closed(data))
+
+
+def means_something(arguments: str) -> bool:
+    """Whether the argument text of a call says anything at all."""
+    return arguments.strip() not in {"", "{}", "null"}
+
+
 def is_object(text: str) -> bool:
     """Whether ``text`` is a whole JSON object."""
     try:
-        return isinstance(_decode_any(text), dict)
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return isinstance(decode_any(text), dict)
+    except UNREADABLE:
         return False
 
 
 def count_of(told: Any) -> int | None:
     """A number of tokens, where what a server told is one."""
-    if isinstance(told, bool) or not isinstance(told, int | float) or told < 0:
+    if isinstance(told, bool) or not isinstance(told, int | float) or not 0 <= told < 2**53:
         return None
     return int(told)

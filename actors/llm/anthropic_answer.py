@@ -10,10 +10,11 @@ import os
 from typing import Any, Literal
 
 import msgspec
-from msgspec import Struct
 
-from actors.llm.answers import UNNAMED, unfinished
+from actors.llm.answers import means_something, nameless, unfinished
 from actors.llm.anthropic_usage import MessagesMeter
+from actors.llm.anthropic_vendor import extend_vendor_data, vendor_chunk, vendor_members
+from actors.llm.anthropic_wire import Content, Delta, Event, Whole, read
 from actors.llm.base import (
     Block,
     CallChunk,
@@ -26,58 +27,12 @@ from actors.llm.base import (
     UsageReport,
 )
 from actors.llm.errors import classify
+from actors.llm.lenient import UNREADABLE, HalfPairs, decode_any, is_closed
 from actors.llm.sse import SSEEvent
 from protocol.errors import ModelError
+from protocol.text import encodable, encodable_json
 from protocol.usage import Usage
 
-
-class _Delta(Struct):
-    text: Any = None
-    thinking: Any = None
-    signature: Any = None
-    partial_json: Any = None
-    stop_reason: Any = None
-
-
-class _Content(Struct):
-    type: Any = None
-    text: Any = None
-    thinking: Any = None
-    signature: Any = None
-    data: Any = None
-    id: Any = None
-    name: Any = None
-    input: Any = None
-
-
-class _Message(Struct):
-    model: Any = None
-    usage: Any = None
-
-
-class _Event(Struct):
-    type: Any = None
-    index: int | str | None = None
-    delta: _Delta | None = None
-    content_block: _Content | None = None
-    message: Any = None
-    usage: Any = None
-    error: Any = None
-
-
-class _Whole(Struct):
-    type: Any = None
-    model: Any = None
-    content: list[_Content] | None = None
-    stop_reason: Any = None
-    usage: Any = None
-    error: Any = None
-    detail: Any = None
-
-
-_decode = msgspec.json.Decoder(_Event).decode
-_decode_whole = msgspec.json.Decoder(_Whole).decode
-_decode_any = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 
 #: Anthropic's own words, and those of servers that mix them with OpenAI's.
@@ -98,16 +53,21 @@ _OVERFULL = "model_context_window_exceeded"
 #: Reasons by which an answer may end in the middle of a call.
 _CUTS = frozenset({"max_tokens", "refusal", "content_filter"})
 
+#: Kinds of blocks that have arguments.
+_ARGUED = frozenset({"call", "nameless", "answer"})
+
 #: What a server numbers a block by, if at all.
 _Index = int | str | None
 #: What a block is to us; of ``other`` ones (tools that the vendor runs itself) nothing is given out.
-_Kind = Literal["text", "thinking", "call", "answer", "other"]
+_Kind = Literal["text", "thinking", "call", "nameless", "answer", "other"]
 
 
 class _Open:
-    """A block under way; of a call, ``pieces`` and ``given`` are its arguments as they came."""
+    """A block under way; of a call, ``pieces`` and ``given`` are its arguments as they came. ``vendor`` is
+    what goes back with it unread: all of a block of kind ``other``, what we do not know of others.
+    """
 
-    __slots__ = ("given", "id", "index", "kind", "pieces")
+    __slots__ = ("given", "halves", "id", "index", "kind", "pieces", "vendor")
 
     def __init__(self, kind: _Kind, index: int) -> None:
         self.kind = kind
@@ -115,13 +75,15 @@ class _Open:
         self.id = ""
         self.pieces: list[str] = []
         self.given: Any = None
+        self.halves = HalfPairs()
+        self.vendor: dict[str, Any] | None = None
 
     def has_arguments(self) -> bool:
         """Whether the arguments are a whole object with something in it."""
         text = "".join(self.pieces) or self.given
         try:
-            told = _decode_any(text) if isinstance(text, str) else text
-        except (msgspec.DecodeError, UnicodeError, RecursionError):
+            told = decode_any(text) if isinstance(text, str) else text
+        except UNREADABLE:
             return False
         return isinstance(told, dict) and bool(told)
 
@@ -136,31 +98,39 @@ class MessagesAnswer:
     __slots__ = (
         "_answer_tool",
         "_answered",
+        "_argued",
         "_begun",
+        "_begun_ones",
         "_blocks",
         "_calls",
         "_last",
         "_meter",
         "_next",
         "_open",
+        "_origin",
         "_stop",
+        "_taken",
         "_where",
         "done",
         "failure",
         "model",
     )
 
-    def __init__(self, where: str, *, answer_tool: str | None = None) -> None:
+    def __init__(self, where: str, *, answer_tool: str | None = None, origin: str | None = None) -> None:
         self._where = where
+        self._origin = origin
         self._answer_tool = answer_tool
         self._blocks: list[Block] = []
         self._open: dict[_Index, _Open] = {}
         self._calls: list[_Open] = []
         self._answered: list[_Open] = []
+        self._begun_ones: list[_Open] = []
         self._last: _Open | None = None
+        self._argued: _Open | None = None  # the last that can have arguments
         self._next = 0
         self._begun = False
         self._stop = ""
+        self._taken: set[str] = set()
         self._meter = MessagesMeter()
         self.model: str | None = None
         self.failure: ModelError | None = None
@@ -188,16 +158,19 @@ class MessagesAnswer:
         blocks = self._blocks = []
         self.done = True
         try:
-            told = _decode_whole(data)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            told = read(data, Whole)
+        except UNREADABLE as error:
             self._fail(f"sent an answer that cannot be read: {error}")
+            if not is_closed(data):
+                self.failure = unfinished(self._where, begun=True)
             return blocks
         if told.error or told.type == "error" or told.detail:
             self.failure = classify(None, {}, data, where=self._where)
         elif told.content is not None:
-            self.model = told.model if isinstance(told.model, str) else None
+            self.model = encodable(told.model) if isinstance(told.model, str) else None
+            plain = decode_any(data)["content"]
             for index, content in enumerate(told.content):
-                self._start(index, content)
+                self._start(index, content, plain[index])
             self._report(self._meter.ended(told.usage))
             self._stop = str(told.stop_reason or "end_turn")
         return blocks
@@ -207,17 +180,28 @@ class MessagesAnswer:
             raise unfinished(self._where, begun=self._begun)
         if self._stop == _OVERFULL:
             raise self._overfull()
+        reason = _STOPS.get(self._stop, "end_turn")
+        if reason not in _CUTS and self._lost_a_call():
+            raise nameless(self._where)
         given = (part for part in self._answered if part.given and not part.pieces)
         blocks: list[Block] = [TextChunk(_json(part.given), part.index) for part in given]
-        reason = _STOPS.get(self._stop, "end_turn")
+        blocks += [block for part in self._begun_ones for block in _rest_of(part)]
         for call in self._calls:
             if call.given and not call.pieces:
                 blocks.append(CallChunk(call.index, _json(call.given)))
             # only the block that came last can have been cut, and then `{}` is no arguments either
             if reason not in _CUTS or call is not self._last or call.has_arguments():
                 blocks.append(CallEnd(call.index))
-        blocks.append(End(self._stop_reason(reason), self.model))
+        blocks += (block for part in self._begun_ones if (block := vendor_chunk(part)))
+        blocks.append(End(self._stop_reason(reason), self.model, self._origin))
         return blocks
+
+    def _lost_a_call(self) -> bool:
+        """Whether a call that was never named had arguments, or is all that there is."""
+        lost = [part for part in self._begun_ones if part.kind == "nameless"]
+        if any(means_something("".join(part.pieces) or _json(part.given or {})) for part in lost):
+            return True
+        return bool(lost) and not any(part.kind in {"text", "call", "answer"} for part in self._begun_ones)
 
     def _stop_reason(self, reason: StopReason) -> StopReason:
         if reason == "end_turn" and self._calls:
@@ -232,17 +216,20 @@ class MessagesAnswer:
             self._odd(data)
             return
         try:
-            event = _decode(data)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            event = read(data, Event)
+        except UNREADABLE as error:
             self._fail(f"sent an event that cannot be read: {error}")
             return
         kind = event.type if isinstance(event.type, str) else name
         if kind == "content_block_delta" and event.delta is not None:
+            part = self._open.get(event.index)
+            if part is not None and (part.kind == "other" or event.delta.citation):
+                extend_vendor_data(part, decode_any(data)["delta"])
             self._extend(event.index, event.delta)
         elif event.error or "error" in (name, kind):
-            self.failure = classify(None, {}, data, where=self._where)
+            self._break_off(classify(None, {}, data, where=self._where))
         elif kind == "content_block_start" and event.content_block is not None:
-            self._start(event.index, event.content_block)
+            self._start(event.index, event.content_block, decode_any(data)["content_block"])
         elif kind == "message_start":
             self._greet(event.message)
         elif kind == "message_delta":
@@ -261,17 +248,17 @@ class MessagesAnswer:
     def _greet(self, message: Any) -> None:
         self._begun = True
         if isinstance(message, dict):
-            self.model = message["model"] if isinstance(message.get("model"), str) else None
+            self.model = encodable(message["model"]) if isinstance(message.get("model"), str) else None
             self._report(self._meter.begun(message.get("usage")))
 
-    def _conclude(self, event: _Event) -> None:
+    def _conclude(self, event: Event) -> None:
         self._begun = True
         if event.delta is not None and event.delta.stop_reason:
-            self._stop = str(event.delta.stop_reason)
+            self._stop = encodable(str(event.delta.stop_reason))
         self._report(self._meter.ended(event.usage))
 
-    def _start(self, index: _Index, content: _Content) -> None:
-        """A block begins, perhaps with all that is in it."""
+    def _start(self, index: _Index, content: Content, plain: dict[str, Any]) -> None:
+        """A block begins, perhaps with all that is in it; ``plain`` is the same, unread."""
         if content.type == "tool_use":
             self._start_call(index, content)
         elif content.type == "text":
@@ -282,31 +269,37 @@ class MessagesAnswer:
             self._sign(part, content.signature)
         elif content.type == "redacted_thinking" and isinstance(content.data, str):
             part = self._begin(index, "thinking")
-            self._blocks.append(ThinkingChunk(index=part.index, redacted=content.data))
+            self._blocks.append(ThinkingChunk(index=part.index, redacted=encodable(content.data)))
         else:
             self._begin(index, "other")
+        self._open[index].vendor = vendor_members(plain)
 
-    def _start_call(self, index: _Index, content: _Content) -> None:
-        if content.name == self._answer_tool and self._answer_tool is not None:
+    def _start_call(self, index: _Index, content: Content) -> None:
+        name = encodable(content.name) if isinstance(content.name, str) else ""
+        if self._answer_tool is not None and name == self._answer_tool:
             part = self._begin(index, "answer")
             self._answered.append(part)
+        elif not name:
+            part = self._begin(index, "nameless")
         else:
             part = self._begin(index, "call")
-            taken = {call.id for call in self._calls}
-            told = content.id if isinstance(content.id, str) else ""
-            part.id = told if told and told not in taken else f"toolu_{os.urandom(12).hex()}"
-            name = content.name if isinstance(content.name, str) else ""
+            told = encodable(content.id) if isinstance(content.id, str) else ""
+            part.id = told if told and told not in self._taken else f"toolu_{os.urandom(12).hex()}"
+            self._taken.add(part.id)
             self._calls.append(part)
-            self._blocks.append(CallStart(part.index, part.id, name or UNNAMED))
+            self._blocks.append(CallStart(part.index, part.id, name))
         part.given = content.input
 
     def _begin(self, index: _Index, kind: _Kind) -> _Open:
         self._begun = True
         part = self._last = self._open[index] = _Open(kind, self._next)
         self._next += 1
+        self._begun_ones.append(part)
+        if kind in _ARGUED:
+            self._argued = part
         return part
 
-    def _extend(self, index: _Index, delta: _Delta) -> None:
+    def _extend(self, index: _Index, delta: Delta) -> None:
         """A piece of a block; what kind of piece it is shows in what it has."""
         part = self._open.get(index)
         if delta.text:
@@ -322,31 +315,38 @@ class MessagesAnswer:
             self._sign(part, delta.signature)
 
     def _say(self, part: _Open, text: Any) -> None:
-        if text and isinstance(text, str):
+        if text and isinstance(text, str) and (text := part.halves.join(text)):
             kind = TextChunk if part.kind == "text" else ThinkingChunk
             self._blocks.append(kind(text, part.index))
 
     def _sign(self, part: _Open, signature: Any) -> None:
         if signature and isinstance(signature, str):
-            self._blocks.append(ThinkingChunk(index=part.index, signature=signature))
+            self._blocks.append(ThinkingChunk(index=part.index, signature=encodable(signature)))
 
     def _argue(self, part: _Open | None, text: Any) -> None:
         """A piece of a call's arguments; one server moves a call to another index once there is text too."""
         if part is None or part.kind in {"text", "thinking"}:
-            part = next(reversed([*self._answered, *self._calls]), None)
+            part = self._argued
         if part is None:
             self._fail("sent arguments of a call that it never began")
-        elif isinstance(text, str) and part.kind != "other":
+        elif part.kind != "other" and (text := part.halves.join(_piece(text))):
             part.pieces.append(text)
-            answers = part.kind == "answer"
-            self._blocks.append(TextChunk(text, part.index) if answers else CallChunk(part.index, text))
+            if part.kind != "nameless":
+                self._blocks.append(_argued(part, text))
 
     def _report(self, usage: Usage | None) -> None:
         if usage is not None:
             self._blocks.append(UsageReport(usage))
 
     def _fail(self, what: str) -> None:
-        self.failure = ModelError(f"{self._where} {what}", kind="protocol", where=self._where)
+        self._break_off(ModelError(f"{self._where} {what}", kind="protocol", where=self._where))
+
+    def _break_off(self, failure: ModelError) -> None:
+        """Nothing more is read; what was finished before stands."""
+        if self._stop:
+            self.done = True
+        else:
+            self.failure = failure
 
     def _overfull(self) -> ModelError:
         return ModelError(
@@ -359,4 +359,24 @@ class MessagesAnswer:
 
 def _json(given: Any) -> str:
     """Arguments that came whole, as the text that others come as."""
-    return given if isinstance(given, str) else _encode(given).decode()
+    return encodable(given) if isinstance(given, str) else _encode(encodable_json(given)).decode()
+
+
+def _piece(told: Any) -> str:
+    """A piece of arguments, which a server may send as the value itself."""
+    return told if isinstance(told, str) else _json(told)
+
+
+def _argued(part: _Open, text: str) -> Block:
+    """A piece of arguments, which are the text of the answer where its type was asked for."""
+    return TextChunk(text, part.index) if part.kind == "answer" else CallChunk(part.index, text)
+
+
+def _rest_of(part: _Open) -> list[Block]:
+    """Half a character at the end of a block, whose other half never came."""
+    rest = part.halves.rest()
+    if not rest or part.kind in {"nameless", "other"}:
+        return []
+    if part.kind == "thinking":
+        return [ThinkingChunk(rest, part.index)]
+    return [TextChunk(rest, part.index) if part.kind == "text" else _argued(part, rest)]

@@ -8,8 +8,9 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import msgspec
 from msgspec import Struct
 
+from actors.llm.lenient import UNREADABLE, decode_any
 from protocol.errors import ModelError
-from protocol.items import AssistantItem, Item, Part, TextPart, ThinkingPart, ToolCall
+from protocol.items import AssistantItem, Item, Part, TextPart, ThinkingPart, ToolCall, VendorPart
 from protocol.tools import ToolSpec
 from protocol.usage import Usage
 
@@ -23,6 +24,7 @@ class Request(Struct, frozen=True):
     grows only at its end from one request of a pod to the next (until a prune or a compaction).
     ``scratch`` is a dict that the pod keeps from request to request for its client alone, say for
     items that are already encoded. ``deadline`` (``time.monotonic()`` seconds) bounds all attempts.
+    ``forced_tool`` names the one of ``tools`` that has to be called, for servers that hold a model to that.
     """
 
     items: Sequence[Item]
@@ -32,6 +34,7 @@ class Request(Struct, frozen=True):
     max_tokens: int | None = None
     temperature: float | None = None
     output_schema: dict[str, Any] | None = None
+    forced_tool: str | None = None
     deadline: float | None = None
     scratch: dict[str, Any] = {}
 
@@ -73,20 +76,34 @@ class CallEnd(Struct, frozen=True, gc=False):
     index: int
 
 
+class VendorChunk(Struct, frozen=True, gc=False, omit_defaults=True):
+    """What the server gave besides and wants back, unread: with the message, the call at ``index`` or the
+    block at ``index``. A block of which nothing else comes is one of the vendor's own.
+    """
+
+    data: dict[str, Any]
+    index: int = 0
+    of: Literal["message", "call", "block"] = "message"
+
+
 class UsageReport(Struct, frozen=True, gc=False):
     """What the server told of the call's tokens up to now; a later report replaces an earlier one."""
 
     usage: Usage
 
 
-class End(Struct, frozen=True, gc=False):
-    """The one terminal block: the answer is complete, and why it stopped."""
+class End(Struct, frozen=True, gc=False, omit_defaults=True):
+    """The one terminal block: the answer is complete, and why it stopped. ``origin`` and ``reasoning_as``
+    as of AssistantItem.
+    """
 
     stop_reason: StopReason
     model: str | None = None
+    origin: str | None = None
+    reasoning_as: str | None = None
 
 
-Block = TextChunk | ThinkingChunk | CallStart | CallChunk | CallEnd | UsageReport | End
+Block = TextChunk | ThinkingChunk | CallStart | CallChunk | CallEnd | VendorChunk | UsageReport | End
 
 
 @runtime_checkable
@@ -117,7 +134,7 @@ class Answer(Struct, frozen=True, gc=False):
 class Assembler:
     """Blocks in, the whole answer out; blocks may overlap and are put in order of their index."""
 
-    __slots__ = ("_calls", "_closed", "_end", "_texts", "_usage")
+    __slots__ = ("_calls", "_closed", "_end", "_texts", "_usage", "_vendor")
 
     def __init__(self) -> None:
         self._texts: dict[int, list[TextChunk | ThinkingChunk]] = {}
@@ -125,6 +142,7 @@ class Assembler:
         self._closed: set[int] = set()
         self._usage: Usage | None = None
         self._end: End | None = None
+        self._vendor: dict[str, dict[int, dict[str, Any]]] | None = None
 
     def feed(self, block: Block) -> None:
         """Take the next block."""
@@ -141,6 +159,10 @@ class Assembler:
             self._calls[block.index] = (block, [])
         elif isinstance(block, CallEnd):
             self._closed.add(block.index)
+        elif isinstance(block, VendorChunk):
+            if self._vendor is None:
+                self._vendor = {"message": {}, "call": {}, "block": {}}
+            self._vendor[block.of][block.index] = block.data
 
     @property
     def usage(self) -> Usage | None:
@@ -154,50 +176,87 @@ class Assembler:
     @property
     def begun(self) -> bool:
         """Whether any output has come."""
-        return bool(self._texts or self._calls)
+        return bool(self._texts or self._calls or self._vendor)
 
     @property
     def ended(self) -> bool:
         """Whether the terminal block has come."""
         return self._end is not None
 
+    @property
+    def size(self) -> int:
+        """The characters of output that have come: of text, reasoning and calls."""
+        texts = sum(len(chunk.text) for chunks in self._texts.values() for chunk in chunks)
+        return texts + sum(len(piece) for _, pieces in self._calls.values() for piece in pieces)
+
+    def cut(self) -> AssistantItem:
+        """What has come of an answer that does not come to its end: its text and reasoning, no calls and
+        nothing that a vendor wants back whole.
+        """
+        content = tuple(part for _, chunks in sorted(self._texts.items()) for part in _parts(chunks))
+        return AssistantItem(content, cut=True)
+
     def answer(self) -> Answer:
         """The whole answer. Raises ModelError if the terminal block has not come."""
         end = self._end
         if end is None:
             raise ModelError("the model's stream ended without an end", kind="protocol")
-        if not self._calls and len(self._texts) == 1:
+        if not self._calls and self._vendor is None and len(self._texts) == 1:
             (chunks,) = self._texts.values()
-            return Answer(AssistantItem(tuple(_parts(chunks))), end.stop_reason, self._usage, end.model)
-        content = tuple(part for _, chunks in sorted(self._texts.items()) for part in _parts(chunks))
+            item = AssistantItem(tuple(_parts(chunks)))
+        else:
+            item = self._item()
+        reason = end.stop_reason
+        if item.calls and reason == "end_turn":
+            reason = "tool_use"  # the presence of calls decides, whatever the server says
+        if end.origin is not None and _holds_more_than_text(item):
+            item = msgspec.structs.replace(item, origin=end.origin, reasoning_as=end.reasoning_as)
+        return Answer(item, reason, self._usage, end.model)
+
+    def _item(self) -> AssistantItem:
+        vendor = self._vendor or {"message": {}, "call": {}, "block": {}}
+        blocks = vendor["block"]
+        content = tuple(
+            part
+            for index in sorted({*self._texts, *blocks})
+            for part in _parts(self._texts.get(index, []), blocks.get(index))
+        )
         calls = tuple(
-            _call(start, "".join(pieces), complete=index in self._closed)
+            _call(start, "".join(pieces), vendor["call"].get(index), complete=index in self._closed)
             for index, (start, pieces) in sorted(self._calls.items())
         )
-        reason = end.stop_reason
-        if calls and reason == "end_turn":
-            reason = "tool_use"  # the presence of calls decides, whatever the server says
-        return Answer(AssistantItem(content, calls), reason, self._usage, end.model)
+        return AssistantItem(content, calls, vendor["message"].get(0))
 
 
-def _parts(chunks: list[TextChunk | ThinkingChunk]) -> list[Part]:
+def _holds_more_than_text(item: AssistantItem) -> bool:
+    """Whether anything of the item is a matter between us and the server it came from."""
+    if item.calls or item.vendor is not None:
+        return True
+    return any(type(part) is not TextPart or part.vendor is not None for part in item.content)
+
+
+def _parts(chunks: list[TextChunk | ThinkingChunk], vendor: dict[str, Any] | None = None) -> list[Part]:
     """The parts of one block; a thinking block with nothing in it is none."""
+    if not chunks:
+        return [VendorPart(vendor)] if vendor is not None else []
     text = chunks[0].text if len(chunks) == 1 else "".join([chunk.text for chunk in chunks])
     if isinstance(chunks[0], TextChunk):
-        return [TextPart(text)] if text else []
+        return [TextPart(text, vendor)] if text else []
     thinking = [chunk for chunk in chunks if isinstance(chunk, ThinkingChunk)]
     signature = "".join(chunk.signature or "" for chunk in thinking) or None
     redacted = "".join(chunk.redacted or "" for chunk in thinking) or None
-    return [ThinkingPart(text, signature, redacted)] if text or signature or redacted else []
+    return [ThinkingPart(text, signature, redacted, vendor)] if text or signature or redacted else []
 
 
-def _call(start: CallStart, text: str, *, complete: bool) -> ToolCall:
+def _call(start: CallStart, text: str, vendor: dict[str, Any] | None, *, complete: bool) -> ToolCall:
     """A call with its arguments, or with the text that is none in ``invalid``."""
     if complete:
         if not text.strip():
-            return ToolCall(start.id, start.name)
+            return ToolCall(start.id, start.name, vendor=vendor)
         try:
-            return ToolCall(start.id, start.name, msgspec.json.decode(text, type=dict[str, Any]))
-        except (msgspec.DecodeError, UnicodeError, RecursionError):
-            pass
-    return ToolCall(start.id, start.name, {}, text)
+            arguments = decode_any(text)
+        except UNREADABLE:
+            return ToolCall(start.id, start.name, {}, text, vendor)
+        if isinstance(arguments, dict):
+            return ToolCall(start.id, start.name, arguments, vendor=vendor)
+    return ToolCall(start.id, start.name, {}, text, vendor)

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from actors.llm.answers import count_of, unfinished
+from actors.llm.answers import count_of, nameless, unfinished
 from actors.llm.base import (
     Block,
     End,
@@ -19,15 +19,20 @@ from actors.llm.base import (
     TextChunk,
     ThinkingChunk,
     UsageReport,
+    VendorChunk,
 )
 from actors.llm.errors import classify
+from actors.llm.lenient import UNREADABLE, HalfPairs, decode_any, decode_mended, is_closed
 from actors.llm.openai_calls import CallPiece, Calls, Function
 from actors.llm.sse import SSEEvent
+from actors.llm.vendor import merged, unknown_members
 from protocol.errors import ModelError, ModelErrorKind
+from protocol.text import encodable
 from protocol.usage import Usage
 
 
 class _Delta(Struct):
+    role: Any = None
     content: Any = None
     tool_calls: list[CallPiece] | None = None
     reasoning_content: Any = None
@@ -35,6 +40,10 @@ class _Delta(Struct):
     reasoning_text: Any = None
     refusal: Any = None
     function_call: Function | None = None
+    # what servers that keep vendor data elsewhere send empty with every piece
+    name: Any = None
+    annotations: Any = None
+    audio: Any = None
 
 
 class _Choice(Struct):
@@ -43,6 +52,7 @@ class _Choice(Struct):
     message: _Delta | None = None
     finish_reason: Any = None
     usage: Any = None
+    error: Any = None
 
 
 class _Chunk(Struct):
@@ -55,6 +65,40 @@ class _Chunk(Struct):
 
 
 _decode = msgspec.json.Decoder(_Chunk).decode
+
+
+# The same, but refused where a message or a call has members that are none of these: those are kept.
+
+
+class _StrictFunction(Function, forbid_unknown_fields=True):
+    pass
+
+
+class _StrictPiece(CallPiece, forbid_unknown_fields=True):
+    function: _StrictFunction | None = None
+
+
+class _StrictDelta(_Delta, forbid_unknown_fields=True):
+    tool_calls: list[_StrictPiece] | None = None  # type: ignore[assignment]
+
+
+class _StrictChoice(_Choice):
+    delta: _StrictDelta | None = None
+    message: _StrictDelta | None = None
+
+
+class _StrictChunk(_Chunk):
+    choices: list[_StrictChoice] | None = None  # type: ignore[assignment]
+
+
+_decode_strictly = msgspec.json.Decoder(_StrictChunk).decode
+
+_MESSAGE_MEMBERS = frozenset({*_Delta.__struct_fields__, "index", "images"})
+_CALL_MEMBERS = frozenset({"index", "id", "type", "function"})
+_FUNCTION_MEMBERS = frozenset({"name", "arguments"})
+
+#: What servers call reasoning; where there are several, the first counts.
+_REASONING = ("reasoning_content", "reasoning", "reasoning_text")
 
 _STOPS: dict[str, StopReason] = {
     "stop": "end_turn",
@@ -81,20 +125,30 @@ class ChatAnswer:
         "_calls",
         "_chosen",
         "_finish",
+        "_halves",
         "_index",
         "_kind",
+        "_old_call",
+        "_origin",
+        "_reasoning_as",
         "_refused",
         "_usage",
+        "_vendor",
         "_where",
         "done",
         "failure",
         "model",
     )
 
-    def __init__(self, where: str) -> None:
+    def __init__(self, where: str, *, origin: str | None = None) -> None:
         self._where = where
+        self._origin = origin
+        self._reasoning_as: str | None = None  # what the message calls it
+        self._vendor: dict[str, Any] = {}
         self._blocks: list[Block] = []
         self._calls = Calls()
+        self._old_call = Calls()  # what came as `function_call`, which some servers send besides
+        self._halves = HalfPairs()
         self._kind: type[TextChunk | ThinkingChunk] | None = None
         self._index = 0  # of the block of text or reasoning under way
         self._chosen = False
@@ -130,6 +184,8 @@ class ChatAnswer:
     def whole(self, data: bytes) -> list[Block]:
         """The blocks of an answer that came as one JSON object, which cannot have been cut."""
         blocks = self.feed([("message", data)])
+        if self.failure is not None and not is_closed(data):
+            self.failure = unfinished(self._where, begun=True)
         if self._chosen and not self._finish:
             self._finish = "stop"
         self.done = True
@@ -143,10 +199,25 @@ class ChatAnswer:
         if not self._finish:
             raise unfinished(self._where, begun=self._chosen)
         blocks = self._blocks = []
+        self._say_rest()
         cut = _STOPS.get(self._finish) in {"max_tokens", "content_filter"}
+        if not self._calls and self._old_call:
+            self._calls = self._old_call
+            self._calls.show(blocks)
+        if not cut and (self._calls.has_lost_one() or self._is_nothing_but_entries()):
+            raise nameless(self._where)
         self._calls.end(blocks, cut=cut)
-        blocks.append(End(self._stop_reason(), self.model))
+        if self._vendor:
+            blocks.append(VendorChunk(self._vendor))
+        told = (self._origin, self._reasoning_as) if self._origin is not None else ()
+        blocks.append(End(self._stop_reason(), self.model, *told))
         return blocks
+
+    def _is_nothing_but_entries(self) -> bool:
+        """Whether there is no text and no call, but entries in the place of calls."""
+        entries = self._calls.has_entries() or self._old_call.has_entries()
+        spoke = self._kind is TextChunk or self._index > 0
+        return entries and not self._calls and not spoke
 
     def _stop_reason(self) -> StopReason:
         reason = _STOPS.get(self._finish, "end_turn")
@@ -159,8 +230,8 @@ class ChatAnswer:
     def _take(self, name: str, data: bytes) -> None:
         """One event that is a JSON object."""
         try:
-            chunk = _decode(data)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            chunk, plain = _read(data)
+        except UNREADABLE as error:
             self._fail(f"{self._where} sent an event that cannot be read: {error}", "protocol")
             return
         if (
@@ -168,15 +239,32 @@ class ChatAnswer:
             or name == "error"
             or (not chunk.choices and (chunk.object == "error" or chunk.detail))
         ):
-            self.failure = classify(None, {}, data, where=self._where)
+            self._refuse(data)
             return
+        if plain is not None:
+            self._keep_vendor_data(chunk, plain)
         for choice in chunk.choices or ():
             if not choice.index:  # of several answers only the first is ours
                 self._apply(choice)
         if chunk.usage is not None:
             self._meter(chunk.usage)
         if self.model is None and isinstance(chunk.model, str):
-            self.model = chunk.model or None
+            self.model = encodable(chunk.model) or None
+
+    def _keep_vendor_data(self, chunk: _Chunk, plain: dict[str, Any]) -> None:
+        """Keep the members of the message and of its calls that only the server understands."""
+        for choice, told in zip(chunk.choices or (), plain.get("choices") or (), strict=True):
+            if choice.index:
+                continue
+            message = told.get("delta") or told.get("message") or {}
+            self._vendor = merged(self._vendor, unknown_members(message, _MESSAGE_MEMBERS))
+            delta = choice.delta or choice.message
+            calls = (delta.tool_calls if delta is not None else None) or ()
+            for piece, call in zip(calls, message.get("tool_calls") or (), strict=True):
+                piece.vendor = unknown_members(call, _CALL_MEMBERS)
+                function = unknown_members(call.get("function"), _FUNCTION_MEMBERS)
+                if function:
+                    piece.vendor["function"] = function
 
     def _odd(self, name: str, data: bytes) -> None:
         """One event that does not begin like a JSON object."""
@@ -184,7 +272,7 @@ class ChatAnswer:
         if data == b"[DONE]":
             self.done = True
         elif name == "error" or data[:1] == b"[":
-            self.failure = classify(None, {}, data, where=self._where)
+            self._refuse(data)
         elif data[:1] == b"{":
             self._take(name, data)
         elif data:
@@ -194,40 +282,57 @@ class ChatAnswer:
         self._chosen = True
         delta = choice.delta or choice.message
         if delta is not None:
-            thought = delta.reasoning_content or delta.reasoning or delta.reasoning_text
-            if thought:
-                self._say(ThinkingChunk, thought)
-            if delta.content:
-                self._say(TextChunk, delta.content)
-            if delta.refusal:
-                self._refused = True
-                self._say(TextChunk, delta.refusal)
-            if delta.tool_calls:
-                self._calls.add(delta.tool_calls, self._blocks)
-            if delta.function_call:
-                self._calls.add([CallPiece(0, None, delta.function_call)], self._blocks)
+            self._grow(delta)
         if choice.usage is not None:
             self._meter(choice.usage)
-        if choice.finish_reason and isinstance(choice.finish_reason, str):
-            self._finish = choice.finish_reason.lower()
-            if self._finish in {"error", "abort"}:
-                self._fail(f"{self._where} gave up in the middle of its answer ({self._finish})", "server")
+        if choice.error:
+            self._refuse({"error": choice.error})
+        elif choice.finish_reason and isinstance(choice.finish_reason, str):
+            told = choice.finish_reason.lower()
+            if told in {"error", "abort"}:
+                self._fail(f"{self._where} gave up in the middle of its answer ({told})", "server")
+            else:
+                self._finish = encodable(told)
+
+    def _grow(self, delta: _Delta) -> None:
+        """What one chunk adds to the answer."""
+        member = next((each for each in _REASONING if getattr(delta, each)), None)
+        if member is not None:
+            self._reasoning_as = member
+            self._say(ThinkingChunk, getattr(delta, member))
+        if delta.content:
+            self._say(TextChunk, delta.content)
+        if delta.refusal:
+            self._refused = True
+            self._say(TextChunk, delta.refusal)
+        if delta.tool_calls:
+            self._calls.add(delta.tool_calls, self._blocks)
+        if delta.function_call:
+            self._old_call.add([CallPiece(0, None, delta.function_call)], [])
 
     def _say(self, kind: type[TextChunk | ThinkingChunk], content: Any) -> None:
         """A piece of text or reasoning; a change from one to the other opens a new block."""
         if isinstance(content, str):
             if kind is not self._kind:
+                self._say_rest()
                 self._index += self._kind is not None
                 self._kind = kind
-            self._blocks.append(kind(content, self._index))
+            if text := self._halves.join(content):
+                self._blocks.append(kind(text, self._index))
         elif isinstance(content, list):
             for part in content:
                 self._say(kind, part)
         elif isinstance(content, dict):  # a part of a list, as some servers send their content
             if content.get("thinking"):
+                self._reasoning_as = "content"
                 self._say(ThinkingChunk, content["thinking"])
             elif content.get("text"):
                 self._say(kind, content["text"])
+
+    def _say_rest(self) -> None:
+        """Half a character that waits for its other half, which does not come any more."""
+        if self._kind is not None and (rest := self._halves.rest()):
+            self._blocks.append(self._kind(rest, self._index))
 
     def _meter(self, told: Any) -> None:
         usage = usage_of(told, self._usage)
@@ -236,8 +341,27 @@ class ChatAnswer:
             self._blocks.append(UsageReport(usage))
 
     def _fail(self, message: str, kind: ModelErrorKind) -> None:
-        if self.failure is None:
-            self.failure = ModelError(message, kind=kind, where=self._where)
+        self._stop(ModelError(message, kind=kind, where=self._where))
+
+    def _refuse(self, told: bytes | object) -> None:
+        self._stop(classify(None, {}, told, where=self._where))
+
+    def _stop(self, failure: ModelError) -> None:
+        """Nothing more is read; what was finished before stands."""
+        if self._finish:
+            self.done = True
+        elif self.failure is None:
+            self.failure = failure
+
+
+def _read(data: bytes) -> tuple[_Chunk, dict[str, Any] | None]:
+    """One event, and the same unread where it holds more than we know; raises one of UNREADABLE."""
+    try:
+        return _decode_strictly(data), None
+    except msgspec.ValidationError:
+        return _decode(data), decode_any(data)
+    except (msgspec.DecodeError, UnicodeError):
+        return decode_mended(data, _Chunk), decode_any(data)
 
 
 def usage_of(told: Any, before: Usage | None = None) -> Usage | None:

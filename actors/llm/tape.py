@@ -24,6 +24,7 @@ from actors.llm.base import (
     TextChunk,
     ThinkingChunk,
     UsageReport,
+    VendorChunk,
 )
 from actors.llm.redaction import Redact, cleaned
 from protocol.errors import ModelError, ModelErrorKind, WireError
@@ -33,7 +34,7 @@ VERSION = 1
 
 _BLOCKS: dict[str, type[Block]] = {
     kind.__name__: kind
-    for kind in (TextChunk, ThinkingChunk, CallStart, CallChunk, CallEnd, UsageReport, End)
+    for kind in (TextChunk, ThinkingChunk, CallStart, CallChunk, CallEnd, VendorChunk, UsageReport, End)
 }
 #: The fields of a request that an answer depends on, beside its items.
 _FIELDS = ("model", "system", "tools", "max_tokens", "temperature", "output_schema")

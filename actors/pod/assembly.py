@@ -27,6 +27,7 @@ from actors.sessions.log import SessionLog
 from actors.sessions.store import SessionStore
 from actors.tools.base import Tool, Toolbox
 from actors.tools.memory import MEMORY
+from actors.tools.pool import ToolThreads
 from protocol.errors import BudgetError
 from protocol.manifest import BudgetSection, ModelSection, PodManifest
 from protocol.usage import Usage
@@ -51,6 +52,9 @@ class Assembly:
         prices: Prices,
         memory: LastingMemory,
         budget: BudgetSection | None = None,
+        *,
+        grace: float,
+        threads: ToolThreads | None = None,
     ) -> None:
         self._store = store
         self._bus = bus
@@ -59,6 +63,9 @@ class Assembly:
         self._on_conflict = on_conflict
         self._prices = prices
         self._memory = memory
+        self._grace = grace
+        #: Where plain functions run; None for the threads that all systems of the process share.
+        self._threads = threads
         #: What all pods share; None where nothing is limited.
         self.budget = None if budget is None else Budget(budget)
         self.models = Models()
@@ -110,6 +117,7 @@ class Assembly:
                 totals=self.totals,
                 limits=self._limits_of(manifest),
                 on_conflict=self._on_conflict,
+                grace=self._grace,
             )
             self._asked, self._shared = (client, tools), astuple(made)
         return made
@@ -117,8 +125,13 @@ class Assembly:
     def _runner(self, manifest: PodManifest, tools: tuple[Any, ...]) -> ToolRunner:
         last = self._tools
         if last is None or last[0] is not manifest or not _same(last[1], tools):
-            chosen: Iterable[Any] = (*_builtin(manifest.tools.builtin), *tools)
-            toolbox = Toolbox(chosen, output_cap=manifest.tools.output_cap, keep_in=self._outputs)
+            chosen: Iterable[Any] = (*_builtin(manifest.tools.builtin), *_own(manifest), *tools)
+            toolbox = Toolbox(
+                chosen,
+                threads=self._threads,
+                output_cap=manifest.tools.output_cap,
+                keep_in=self._outputs,
+            )
             extras = {TASKS: self._task_list, MEMORY: self._memory.search}
             last = self._tools = (manifest, tools, ToolRunner(toolbox, manifest, extras))
         return last[2]
@@ -189,6 +202,15 @@ def _name_of(client: LLMClient) -> str:
 def _unknown_price(_: Usage | None) -> float | None:
     """Of a client that was given nobody knows what its calls cost."""
     return None
+
+
+def _own(manifest: PodManifest) -> Iterable[Any]:
+    """The tools that a manifest names by their files and modules."""
+    if not manifest.tools.modules:
+        return ()
+    from actors.tools.loading import load_tools  # noqa: PLC0415 - paid for by pods that have any
+
+    return load_tools(manifest.tools.modules, Path(manifest.pod.pwd))
 
 
 def _builtin(names: tuple[str, ...]) -> Iterable[Tool]:

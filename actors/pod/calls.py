@@ -8,7 +8,7 @@ from typing import Any
 
 from actors.pod.tasks import TASK_TOOLS
 from actors.tools.base import Toolbox, ToolContext
-from actors.tools.schedule import run_batch
+from actors.tools.schedule import OnResult, run_batch
 from actors.tools.scope import resolved
 from protocol.items import ToolCall, ToolResult
 from protocol.manifest import PodManifest
@@ -16,10 +16,10 @@ from protocol.tools import ToolSpec
 
 #: Told when a call begins.
 Starting = Callable[[ToolCall], None]
-#: Told when a call has ended: its number in the batch, its result, its seconds if it ran.
-Ending = Callable[[int, ToolResult, float | None], None]
 #: Told, from any thread, what a call says of its progress.
 Progress = Callable[[ToolCall, str], None]
+#: Told, on the loop, what came of a call that had been given up.
+Late = Callable[[ToolCall, ToolResult], None]
 
 
 class ToolRunner:
@@ -46,7 +46,13 @@ class ToolRunner:
         return ToolContext(pwd=self._pwd, scope=self._scope, pod=pod, extras=self._extras)
 
     async def run(
-        self, pod: str, calls: list[ToolCall], starting: Starting, ending: Ending, progress: Progress
+        self,
+        pod: str,
+        calls: list[ToolCall],
+        starting: Starting,
+        ending: OnResult,
+        progress: Progress,
+        late: Late,
     ) -> None:
         """Run a batch of calls of ``pod``; cancelling ends it and tells every tool that is at work."""
 
@@ -59,6 +65,7 @@ class ToolRunner:
                 call_id=call.id,
                 progress=lambda text: progress(call, text),
                 extras=self._extras,
+                late=lambda result: late(call, result),
             )
 
         await run_batch(self.toolbox, calls, context, parallel=self._parallel, on_result=ending)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
@@ -74,7 +75,9 @@ class CompactingActor(SteppingActor):
                 reply.set_exception(failed)
             self._advance()
 
-        self._when_free(lambda: self._fold("manual", folded, command.retained_tokens), reply)
+        self._when_free(
+            lambda: self._fold("manual", folded, command.retained_tokens, caller=reply.caller), reply
+        )
         return DEFERRED
 
     def _on_try_pre_run_compact(self, _: commands.TryPreRunCompact) -> Any:
@@ -84,19 +87,19 @@ class CompactingActor(SteppingActor):
             reply.set(None)
             self._advance()
 
-        self._when_free(lambda: self._fold_before_run(done), reply)
+        self._when_free(lambda: self._fold_before_run(done, reply.caller), reply)
         return DEFERRED
 
     # -- when ------------------------------------------------------------------------------------
 
-    def _fold_before_run(self, then: Folded) -> None:
+    def _fold_before_run(self, then: Folded, caller: contextvars.Context | None) -> None:
         """Compact if the threshold for the start of a run says so."""
         limits = self._parts.limits
         due = limits.before_run and policy.before_run(
             limits, self._guard, self._context.occupancy(), len(self._head.items)
         )
         if due:
-            self._fold("threshold", then)
+            self._fold("threshold", then, caller=caller)
         else:
             then(None)
 
@@ -120,11 +123,18 @@ class CompactingActor(SteppingActor):
     # -- how -------------------------------------------------------------------------------------
 
     def _fold(
-        self, reason: CompactReason, then: Folded, wanted: int | None = None, *, window: int | None = None
+        self,
+        reason: CompactReason,
+        then: Folded,
+        wanted: int | None = None,
+        *,
+        caller: contextvars.Context | None,
+        window: int | None = None,
     ) -> None:
         """Compact; ``then`` hears of the end. Start is told first, then exactly one of done and failed.
 
-        ``wanted`` is how many tokens to keep, ``window`` the context window that a server told.
+        ``wanted`` is how many tokens to keep, ``window`` the context window that a server told, ``caller``
+        the context of who wants it.
         """
         if not self._head.items:
             then(CompactionFailed("there is nothing to compact: the history is empty"))
@@ -132,9 +142,8 @@ class CompactingActor(SteppingActor):
         self._close_calls()
         occupancy = self._context.occupancy()
         self._log.record(CompactStart, self._run_id, reason=reason, occupancy=occupancy)
-        self._commit_by(
-            self._log.commit,
-            lambda: self._start_folding(reason, occupancy, wanted, window, then),
+        self._commit(
+            lambda: self._start_folding(reason, occupancy, wanted, window, then, caller),
             lambda refused: self._untold(refused, then),
         )
 
@@ -149,7 +158,13 @@ class CompactingActor(SteppingActor):
         then(error)
 
     def _start_folding(
-        self, reason: CompactReason, occupancy: int, wanted: int | None, window: int | None, then: Folded
+        self,
+        reason: CompactReason,
+        occupancy: int,
+        wanted: int | None,
+        window: int | None,
+        then: Folded,
+        caller: contextvars.Context | None,
     ) -> None:
         limits = self._parts.limits.within(window)
         self._density = self._context.density() or self._density
@@ -168,6 +183,8 @@ class CompactingActor(SteppingActor):
         self._do(
             self._fold_when_ready(folding),
             lambda result, error: self._folded(folding, result, error, then),
+            what="the compaction",
+            caller=caller,
         )
 
     async def _fold_when_ready(self, folding: Folding) -> Composed:
@@ -215,6 +232,7 @@ class CompactingActor(SteppingActor):
             cost=self._cost,
             seconds=self._seconds,
             run_seconds=self._run_seconds,
+            open=tuple(each for each in self._head.open if each != "compaction"),
         )
         for item in composed.opening:
             log.record(SystemMessage, run_id, item=item)
@@ -228,6 +246,7 @@ class CompactingActor(SteppingActor):
             new_session_id=self._head.session_id,
             before=folding.occupancy,
             after=Context(composed.items).occupancy(),
+            source=composed.source,
             usage=spent.usage,
             cost=spent.cost,
         )
@@ -243,11 +262,11 @@ class CompactingActor(SteppingActor):
         if not isinstance(error, asyncio.CancelledError):  # whoever cancelled it says nothing of the next
             self._guard = self._guard.failed(folding.reason)
         failed, spent = _as_failure(error), folding.spending.spent
-        self._log.record(
+        self._log.record_end(
             CompactFailed, self._run_id, error=Failure.of(failed), usage=spent.usage, cost=spent.cost
         )
         self._count_folding(folding.spending)
-        self._commit_by(self._log.commit, lambda: then(failed), lambda refused: self._untold(refused, then))
+        self._commit(lambda: then(failed), lambda refused: self._untold(refused, then))
 
     def _count_folding(self, spending: Spending) -> None:
         """Count what a compaction's calls took."""

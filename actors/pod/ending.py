@@ -10,7 +10,6 @@ from pykka import messages
 
 from actors.pod.run import resolve
 from actors.pod.running import RunningActor
-from actors.pod.stepping import StepEnded
 from actors.runtime.actor import DEFERRED
 from actors.runtime.future import AsyncFuture
 from protocol.errors import Failure, RunFailed, SessionError
@@ -18,7 +17,7 @@ from protocol.events import PodFailed
 from protocol.events import PodStopped as PodStoppedEvent
 from protocol.lifecycle import PodState
 
-#: How long a stop waits for a step that was cancelled, and again for the store, in seconds.
+#: How long a stop waits for the store, after its step has had its own time to end, in seconds.
 STOP_GRACE = 5.0
 
 
@@ -62,15 +61,12 @@ class EndingActor(RunningActor):
 
     def _give_grace(self) -> None:
         assert self._mailroom is not None
-        self._grace = self._mailroom.loop.call_later(STOP_GRACE, lambda: self._post(GraceOver()))
+        seconds = self._parts.grace + STOP_GRACE
+        self._grace = self._mailroom.loop.call_later(seconds, lambda: self._post(GraceOver()))
 
     def _on_grace_over(self, _: GraceOver) -> None:
-        """A step that cannot be cancelled is left to itself; a store that never answers, too."""
-        if self._step is None:
-            self._left()
-            return
-        self._give_grace()
-        self._on_step_ended(StepEnded(None, asyncio.CancelledError()))
+        """A store that never answers is not waited for any longer."""
+        self._left()
 
     def _leave(self) -> None:
         """Nothing is under way any more: the last entry, which is not worth a session of its own where
@@ -86,7 +82,7 @@ class EndingActor(RunningActor):
         if self._state is PodState.IDLE:  # a run whose end the store refused is not to be resumed
             self._close_left_over()
         self._log.record(PodStoppedEvent)
-        self._commit_by(self._log.commit, self._left, lambda _: self._left())
+        self._commit(self._left, lambda _: self._left())
 
     def _left(self) -> None:
         if self._grace is not None:
@@ -120,7 +116,8 @@ class EndingActor(RunningActor):
         run = self._run
         if run is not None and self._state is PodState.RUNNING:  # its system lives on and counts it
             self._stop_clock(run)
-            self._settle(run, None, None, error)
+            if run.exchange is not None:
+                run.exchange.end(error)
         if run is not None and run.reply is not None and not run.reply.done():
             run.reply.set_exception(RunFailed(error, run_id=run.run_id))
         return self._fail(error)
@@ -129,7 +126,9 @@ class EndingActor(RunningActor):
         if self._commit_under_way is not None:
             await self._settled(self._commit_under_way)
         self._log.roll_back()
+        self._log.restage()
         try:
+            self._close_activities("a defect ended the pod")
             self._log.record(PodFailed, error=Failure.of(error))
             pending = self._log.commit()
             if pending is not None:
@@ -139,6 +138,7 @@ class EndingActor(RunningActor):
         self._parts.store.release(self._log.durable_session)
         self._to(PodState.FAILED)
         self._turn_away()
+        await self._jobs_ended()
         resolve(self._stops or [])
 
     async def _settled(self, pending: Future[None]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import weakref
 from collections.abc import AsyncIterator, Collection, Sequence
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from actors.llm.output import schema_for
@@ -45,7 +46,9 @@ class Pod:
 
     def _ask(self, command: commands.Command) -> AsyncFuture[Any]:
         if self.ref.is_alive():
-            future: AsyncFuture[Any] = self.ref.ask(command, block=False)  # type: ignore[assignment]
+            future: AsyncFuture[Any] = AsyncFuture()
+            future.caller = copy_context()
+            self.ref.send(command, future)  # type: ignore[attr-defined]
             return future
         return AsyncFuture.failed(
             PodStopped(f"pod {self.name!r} has stopped", hint="spawn it again with resume=")

@@ -40,6 +40,8 @@ class Make(Struct, frozen=True, eq=False):
     totals: Totals
     limits: Limits
     on_conflict: Literal["fork", "refuse"]
+    #: How long a step that was cancelled may take to end, in seconds.
+    grace: float
 
 
 class PodParts(Make, frozen=True, eq=False):

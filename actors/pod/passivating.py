@@ -8,7 +8,7 @@ from actors.pod.ending import EndingActor, GraceOver
 from actors.pod.memory.extraction import Proposal
 from actors.pod.restore import restore
 from actors.pod.running import OutOfTime
-from actors.pod.stepping import CommitEnded, StepEnded
+from actors.pod.stepping import CommitEnded, StepEnded, StepOverdue
 from actors.pod.turns import Progressed, ToolEnded
 from protocol import commands
 from protocol.errors import CompactionFailed, RunFailed, SessionCorrupt, UnknownEntry
@@ -118,6 +118,7 @@ _WITHOUT_HISTORY = frozenset(
         commands.WaitForMemoryJobs,
         commands.Passivate,
         StepEnded,
+        StepOverdue,
         CommitEnded,
         ToolEnded,
         Progressed,

@@ -16,8 +16,8 @@ from actors.pod.memory.extraction import Proposal
 from actors.pod.passivating import PassivatingActor
 from actors.pod.run import PendingInput, QueuedRun, TypedRun
 from actors.pod.running import OutOfTime
-from actors.pod.stepping import CommitEnded, StepEnded
-from actors.pod.turns import Progressed, ToolEnded
+from actors.pod.stepping import CommitEnded, StepEnded, StepOverdue
+from actors.pod.turns import EndedLate, Progressed, ToolEnded
 from actors.runtime.actor import DEFERRED
 from actors.runtime.future import AsyncFuture
 from protocol import commands
@@ -149,11 +149,12 @@ class PodActor(PassivatingActor):
             self._answer_open_calls(self._run)
         kind, extra = _EVENT_OF[type(item)]
         self._log.record(kind, None, item=item, **extra)
-        self._commit(lambda: self._told(reply, None), reply)
+        self._commit(lambda: self._told(reply, None), self._refuse_to(reply))
 
     def _on_fork(self, command: commands.Fork) -> Any:
         reply = self.defer_reply()
-        self._when_free(lambda: self._commit(lambda: self._fork(command.at, reply), reply), reply)
+        refused = self._refuse_to(reply)
+        self._when_free(lambda: self._commit(lambda: self._fork(command.at, reply), refused), reply)
         return DEFERRED
 
     def _fork(self, at: str | None, reply: AsyncFuture[Any]) -> None:
@@ -166,9 +167,9 @@ class PodActor(PassivatingActor):
                 return
             session_id, at_hash = branch
             self._log.record(SessionForked, self._run_id, new_session_id=session_id, at_hash=at_hash)
-            self._commit(lambda: self._told(reply, session_id), reply)
+            self._commit(lambda: self._told(reply, session_id), self._refuse_to(reply))
 
-        self._do(branch_off(self._parts, at), then, of_run=False)
+        self._do(branch_off(self._parts, at), then, what="the fork", caller=None, of_run=False)
 
     def _on_history(self, _: commands.History) -> list[Item]:
         return self._log.durable_items()
@@ -216,10 +217,12 @@ _HANDLERS: dict[type, Callable[[PodActor, Any], Any]] = {
     commands.Describe: PodActor._on_describe,
     commands.Passivate: PodActor._on_passivate,
     StepEnded: PodActor._on_step_ended,
+    StepOverdue: PodActor._on_step_overdue,
     CommitEnded: PodActor._on_commit_ended,
     commands.Fork: PodActor._on_fork,
     ToolEnded: PodActor._on_tool_ended,
     Progressed: PodActor._on_progressed,
+    EndedLate: PodActor._on_ended_late,
     OutOfTime: PodActor._on_out_of_time,
     GraceOver: PodActor._on_grace_over,
 }

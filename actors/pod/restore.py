@@ -11,7 +11,7 @@ from actors.sessions.replay import Replayed
 from actors.sessions.store import SessionStore
 from protocol.entries import Head, StoredEntry
 from protocol.errors import NewerVersion, SessionCorrupt, SessionNotFound, UnknownEntry, WireError
-from protocol.events import DurableEvent
+from protocol.events import Activity, DurableEvent
 from protocol.wire import decode_entry
 
 #: Entries, or bytes of them, that are read, checked and folded before others get their turn; about 2 ms.
@@ -111,6 +111,16 @@ def spans_of(
         spans.append(Span(parent.session_id, parent.at_seq))
         parent = older.parent
     return spans[::-1], None
+
+
+def activities_left(store: SessionStore, session_id: str, state: Replayed) -> tuple[Activity, ...]:
+    """What was started in a session that was read back, and ended nowhere. A compaction that succeeded
+    has told its end in the session that it led to.
+    """
+    left = state.open
+    if "compaction" in left and tip(store, session_id) != session_id:
+        left = tuple(each for each in left if each != "compaction")
+    return left
 
 
 def events_after(store: SessionStore, session_id: str, since: int, through: int) -> Iterator[DurableEvent]:

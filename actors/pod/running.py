@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, assert_never
 
 from actors.llm.output import Fit, instruction_for, parse_output
 from actors.pod import turn
+from actors.pod.outcomes import limit_reached
 from actors.pod.run import PendingInput, QueuedRun, RunState, TypedRun, new_run_id, resolve
 from actors.pod.turns import TurnActor
 from actors.runtime.future import AsyncFuture
@@ -15,6 +16,7 @@ from actors.sessions.replay import open_calls
 from protocol.commands import Run
 from protocol.errors import (
     CompactionFailed,
+    Failure,
     NotPaused,
     NotRunning,
     OutputInvalid,
@@ -22,7 +24,6 @@ from protocol.errors import (
     RunFailed,
 )
 from protocol.events import (
-    BudgetExceeded,
     RunEnd,
     RunOutcome,
     RunReason,
@@ -100,13 +101,14 @@ class RunningActor(TurnActor):
         if isinstance(command, TypedRun):
             run.output_kind = command.output
         if notified:
+            run.caller = queued.reply.caller
             run.unlogged.append(queued.reply)
         self._run = run
         self._to(PodState.RUNNING)
         self._start_clock(run)
         self._guard = self._guard.run_started()
         if self._parts.limits.before_run:
-            self._fold_before_run(lambda _: self._log_input(run, queued))
+            self._fold_before_run(lambda _: self._log_input(run, queued), run.caller)
         else:
             self._log_input(run, queued)
 
@@ -158,8 +160,8 @@ class RunningActor(TurnActor):
             run = RunState(self._head.open_run, reply)
             run.steps = self._open_steps
             self._answer_open_calls(None)
-        run.reply = reply
-        run.ending = None
+        run.reply, run.caller = reply, reply.caller
+        run.ending = run.limit = None
         self._run = run
         self._to(PodState.RUNNING)
         self._start_clock(run)
@@ -184,9 +186,9 @@ class RunningActor(TurnActor):
 
         def refused(error: BaseException) -> None:
             self._run = run
-            self._lost(replies, error)
+            self._refuse_to(*replies)(error)
 
-        self._commit_by(self._log.commit, dropped, refused)
+        self._commit(dropped, refused)
 
     def _advance(self) -> None:
         """Go on: first what waited for this moment, then the run's next step, or the next run."""
@@ -208,15 +210,19 @@ class RunningActor(TurnActor):
         elif isinstance(step, turn.Finish):
             if step.why is not None:
                 run.error = CompactionFailed(step.why)
+            if step.limit is not None:
+                run.limit = limit_reached(step.limit, self._parts.manifest.worker)
             if step.outcome == "finished" and run.output_kind is not None:
                 self._finish_typed(run)
             else:
                 self._finish(run, step.outcome)
         elif isinstance(step, turn.RunTools):
             calls = step.calls
-            self._commit(lambda: self._run_tools(run, calls))
+            self._commit(lambda: self._run_tools(run, calls), self._store_refused)
+        elif isinstance(step, turn.CloseCalls):
+            self._close_begun(run, step.calls)
         elif isinstance(step, turn.Compact):
-            self._fold("request_threshold", lambda error: self._folded_within(run, error))
+            self._fold("request_threshold", lambda error: self._folded_within(run, error), caller=run.caller)
         else:
             assert_never(step)
 
@@ -258,6 +264,7 @@ class RunningActor(TurnActor):
             steps=run.steps,
             max_steps=parts.manifest.worker.max_steps,
             fullness=self._before_request() if parts.limits.before_request else "send",
+            started_calls=run.started_calls,
         )
 
     def _leave(self) -> None:
@@ -268,6 +275,8 @@ class RunningActor(TurnActor):
             self._leave()
         elif self._runs and self._state is PodState.IDLE:
             self._begin_run(self._runs.popleft())
+        elif self._ends_wait:
+            self._tell_again()
 
     # -- the end of a run ------------------------------------------------------------------------
 
@@ -293,7 +302,7 @@ class RunningActor(TurnActor):
                 seconds=seconds,
             )
         )
-        self._commit(lambda: self._finished(run, outcome))
+        self._commit(lambda: self._finished(run, outcome), self._store_refused)
 
     def _finished(self, run: RunState, outcome: RunOutcome) -> None:
         if run.unlogged:
@@ -372,7 +381,7 @@ class RunningActor(TurnActor):
         self._log.record(UserMessage, self._head.open_run, item=UserItem(content), source="notify")
         if run is not None:
             run.unheard = True
-        self._commit(lambda: self._told(reply, None), reply)
+        self._commit(lambda: self._told(reply, None), self._refuse_to(reply))
 
     def _told(self, reply: AsyncFuture[Any], value: Any) -> None:
         reply.set(value)
@@ -410,8 +419,7 @@ class RunningActor(TurnActor):
             return
         budget = self._parts.budget
         assert budget is not None
-        run.ending = "budget"
-        self._log.record(BudgetExceeded, run.run_id, **budget.out_of_time()._asdict())
+        self._note_exceeded(run, budget.out_of_time())
         self._cancel_step()
 
     # -- a store that refuses -------------------------------------------------------------------
@@ -425,7 +433,18 @@ class RunningActor(TurnActor):
             return
         self._run = None
         self._cancel_step()
-        self._stop_clock(run)
+        seconds = self._stop_clock(run)
+        if self._head.open_run == run.run_id:  # its start was told: its end is, once the store takes it
+            self._answer_open_calls(run)
+            self._log.record_end(
+                RunEnd,
+                run.run_id,
+                outcome="failed",
+                steps=run.steps,
+                usage=run.usage or Usage(),
+                error=Failure.of(error),
+                seconds=seconds,
+            )
         self._to(PodState.IDLE)
         for reply in [*run.unlogged, *(pending.reply for pending in run.pending)]:
             reply.set_exception(error)

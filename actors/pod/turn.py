@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Set as AbstractSet
+from typing import Literal
+
 from msgspec import Struct
 
 from actors.compaction.policy import THRASH, Verdict
@@ -14,8 +17,9 @@ class Standing(Struct, frozen=True, gc=False):
     """Where a run stands between two steps.
 
     ``ending`` is how a command wants it to end, ``answer`` the model's last answer in this run with
-    its ``stop_reason``, ``open_calls`` its calls without results, ``pending`` whether somebody said
-    something that the model has not seen, ``fullness`` what the compaction policy says of a request.
+    its ``stop_reason``, ``open_calls`` its calls without results, ``started_calls`` the ids of those of its
+    calls that were begun, ``pending`` whether somebody said something that the model has not seen,
+    ``fullness`` what the compaction policy says of a request.
     """
 
     ending: RunOutcome | None
@@ -26,6 +30,7 @@ class Standing(Struct, frozen=True, gc=False):
     steps: int
     max_steps: int
     fullness: Verdict
+    started_calls: AbstractSet[str] = frozenset()
 
 
 class CallModel(Struct, frozen=True, gc=False):
@@ -38,33 +43,42 @@ class RunTools(Struct, frozen=True):
     calls: list[ToolCall]
 
 
+class CloseCalls(Struct, frozen=True):
+    """These calls were begun and have no result: nobody knows their outcome, and they are not run again."""
+
+    calls: list[ToolCall]
+
+
 class Compact(Struct, frozen=True, gc=False):
     """Fold the history, then go on with the same request."""
 
 
 class Finish(Struct, frozen=True, gc=False):
-    """The run is over; ``why`` where it failed."""
+    """The run is over; ``why`` where it failed, ``limit`` is what it reached where that is its outcome."""
 
     outcome: RunOutcome
     why: str | None = None
+    limit: Literal["max_tokens", "max_steps"] | None = None
 
 
 CALL_MODEL = CallModel()
 COMPACT = Compact()
+FINISHED = Finish("finished")
 
-Step = CallModel | RunTools | Compact | Finish
+Step = CallModel | RunTools | CloseCalls | Compact | Finish
 
 
 def next_step(at: Standing) -> Step:
-    """What a run does next."""
+    """What a run does next. A call that was begun is never begun again, unless the model asks anew."""
     if at.ending is not None:
         return Finish(at.ending)
     if at.open_calls:
-        return RunTools(at.open_calls)
+        begun = [call for call in at.open_calls if call.id in at.started_calls]
+        return CloseCalls(begun) if begun else RunTools(at.open_calls)
     if at.answer is not None and not at.pending and not at.answer.calls and at.stop_reason != "pause":
-        return Finish("limit_reached" if at.stop_reason == "max_tokens" else "finished")
+        return FINISHED if at.stop_reason != "max_tokens" else Finish("limit_reached", limit="max_tokens")
     if at.steps >= at.max_steps:
-        return Finish("limit_reached")
+        return Finish("limit_reached", limit="max_steps")
     if at.fullness == "thrash":
         return Finish("failed", THRASH)
     return COMPACT if at.fullness == "compact" else CALL_MODEL

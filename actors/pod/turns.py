@@ -3,28 +3,35 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 from pykka._envelope import Envelope
 
 from actors.compaction import policy
 from actors.llm.base import Answer, Request
-from actors.pod import worker
-from actors.pod.budget import Budget, Exceeded
+from actors.pod.budget import Exceeded, OverBudget
+from actors.pod.exchange import Exchange, FailedAttempt
+from actors.pod.outcomes import budget_reached, still_too_long
 from actors.pod.remembering import RememberingActor
 from actors.pod.run import QueuedRun, RunState, resolve
-from actors.pod.spending import OverBudget, Spending
+from actors.pod.spending import Spending
+from actors.pod.stepping import Voice
 from actors.runtime.future import AsyncFuture
 from actors.sessions.replay import open_calls
-from protocol.errors import (
-    ModelError,
-)
+from actors.tools.base import INTERRUPTED
+from protocol.errors import Failure, ModelError
 from protocol.events import (
+    Alert,
     AssistantMessage,
+    AttemptFailed,
     BudgetExceeded,
+    StreamRestart,
+    SystemMessage,
     TextDelta,
     ToolProgress,
     ToolResulted,
@@ -37,6 +44,7 @@ from protocol.events import (
 )
 from protocol.items import (
     AssistantItem,
+    SystemItem,
     ToolCall,
     ToolResult,
     UserItem,
@@ -44,36 +52,51 @@ from protocol.items import (
 from protocol.lifecycle import PodState
 from protocol.usage import Usage
 
-INTERRUPTED = (
-    "interrupted, outcome unknown: the tool may or may not have taken effect; check before calling it again"
-)
+_log = logging.getLogger("polypod.tools")
+
 NOT_RUN = "not run: the run ended before this call was started"
+#: What a model is told when a run goes on whose last answer was cut.
+GO_ON = "Your last answer was interrupted and cut off. Go on from where it ended."
 
 
 class ToolEnded(NamedTuple):
     """To the pod from a batch of calls: one of them has its result."""
 
+    batch: Batch
     number: int
     result: ToolResult
     seconds: float | None
+    waited: float | None
 
 
 class Progressed(NamedTuple):
     """To the pod from one of its tools: how far it is."""
 
+    batch: Batch
     call: ToolCall
     text: str
 
 
+class EndedLate(NamedTuple):
+    """To the pod from a tool that it did not wait for any longer: what came of it."""
+
+    run_id: str
+    call: ToolCall
+    result: ToolResult
+
+
 class Batch:
-    """Calls under way: results that wait for those before them, and how many are kept."""
+    """Calls under way: which go on, results that wait for those before them, and how many are kept."""
 
-    __slots__ = ("ended", "kept", "size")
+    __slots__ = ("ended", "going_on", "kept", "run_id", "size")
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, run_id: str) -> None:
         self.ended: dict[int, ToolEnded] = {}
         self.kept = 0
         self.size = size
+        self.run_id = run_id
+        #: The ids of the calls that were begun and have not ended.
+        self.going_on: set[str] = set()
 
 
 class TurnActor(RememberingActor):
@@ -112,8 +135,11 @@ class TurnActor(RememberingActor):
         self._answer_open_calls(run)  # one that was pushed may have none
         if run.pending:
             self._join_pending(run)
+        last = self._head.items[-1]
+        if type(last) is AssistantItem and last.cut:  # what ends with a model's words is refused
+            self._log.record(SystemMessage, run.run_id, item=SystemItem.of(GO_ON))
         run.unheard = True
-        self._commit(lambda: self._send(run))
+        self._commit(lambda: self._send(run), self._store_refused)
 
     def _answer_open_calls(self, run: RunState | None) -> None:
         """Give every call without a result its deterministic one; nothing is run again."""
@@ -157,12 +183,20 @@ class TurnActor(RememberingActor):
         if run.ending is not None:
             self._advance()
             return
-        budget = self._parts.budget
-        if budget is not None:
-            exceeded = self._reserve(run, budget)
-            if exceeded is not None:
-                self._out_of_budget(run, exceeded)
-                return
+        voice = Voice(self._listened, self._tell, self._tell_text)
+        exchange = run.exchange = Exchange(
+            self._parts,
+            self._context.occupancy,
+            self._parts.manifest.worker.max_tokens,
+            heard=voice.heard,
+            tell=voice.tell,
+            tell_text=voice.tell_text,
+        )
+        try:
+            exchange.reserve()
+        except OverBudget as over:
+            self._out_of_budget(run, over.exceeded)
+            return
         run.steps += 1
         if self._hears(TurnStart):
             head = self._head
@@ -176,9 +210,13 @@ class TurnActor(RememberingActor):
                     turn=run.steps,
                 )
             )
-        request = self._request(run)
-        step = worker.answer(self._parts.client, request, self._tell, self._tell_text, self._listened)
-        self._do(step, lambda answer, error: self._answered(run, answer, error))
+        self._do(
+            exchange.ask(self._request(run)),
+            lambda answer, error: self._answered(run, answer, error),
+            what="the model's client",
+            caller=run.caller,
+        )
+        self._voice = voice
 
     def _tell_text(self, text: str, attempt: int) -> None:
         if self._hears(TextDelta):
@@ -209,31 +247,32 @@ class TurnActor(RememberingActor):
             scratch=context.scratch,
         )
 
-    def _reserve(self, run: RunState, budget: Budget) -> Exceeded | None:
-        prompt, answer = self._context.occupancy(), self._parts.manifest.worker.max_tokens or 0
-        tokens = prompt + answer
-        cost = self._parts.price(Usage(prompt, answer)) or 0.0
-        exceeded = budget.exceeded(tokens, cost)
-        if exceeded is None:
-            run.held = budget.reserve(tokens, cost)
-        return exceeded
-
     def _out_of_budget(self, run: RunState, exceeded: Exceeded) -> None:
-        self._log.record(BudgetExceeded, run.run_id, **exceeded._asdict())
-        run.ending = "budget"
+        self._note_exceeded(run, exceeded)
         self._advance()
 
+    def _note_exceeded(self, run: RunState, exceeded: Exceeded) -> None:
+        """Record which budget the run has reached; it ends with that."""
+        self._log.record(BudgetExceeded, run.run_id, **exceeded._asdict())
+        run.ending, run.limit = "budget", budget_reached(exceeded)
+
     def _answered(self, run: RunState, answer: Answer | None, error: BaseException | None) -> None:
-        cost = None if answer is None else self._parts.price(answer.usage)
-        if run.held is not None:
-            self._settle(run, None if answer is None else answer.usage, cost, error)
+        exchange, cost = run.exchange, None
+        assert exchange is not None
+        if answer is None:
+            assert error is not None
+            exchange.end(error)
+        else:
+            cost = exchange.answered(answer)
+        run.exchange = None
         if run is not self._run:  # the store failed meanwhile, and the run with it
             self._advance()
             return
         if answer is None:
             assert error is not None
-            self._unanswered(run, error)
+            self._unanswered(run, exchange, error)
             return
+        self._record_failed(run, exchange.failed)
         self._guard = self._guard.request_answered()
         head = self._head
         try:
@@ -266,26 +305,85 @@ class TurnActor(RememberingActor):
             self._tell_turn_end(run)
         self._advance()
 
-    def _unanswered(self, run: RunState, error: BaseException) -> None:
-        """The request failed: compact once if the server says it is too long, else the run ends."""
-        if isinstance(error, asyncio.CancelledError):
-            run.ending = run.ending or "cancelled"
-        elif run.ending is None and (overflow := self._too_long(error)) is not None:
-            run.steps -= 1  # the request that follows the compaction is this one again
-            window = overflow.context_window
-            self._fold("overflow", lambda failed: self._folded_within(run, failed), window=window)
+    def _record_failed(self, run: RunState, failed: list[FailedAttempt]) -> None:
+        """Record and count what attempts took that gave no answer."""
+        for each in failed:
+            if each.usage is not None:
+                self._log.record(
+                    AttemptFailed,
+                    run.run_id,
+                    attempt=each.attempt,
+                    error=each.failure,
+                    usage=each.usage,
+                    cost=each.cost,
+                )
+                self._count(run, each.usage, each.cost)
+
+    def _keep_shown(self, run: RunState, exchange: Exchange) -> None:
+        """The request has no answer: what people saw of one joins the history, marked as cut."""
+        shown = exchange.take_shown()
+        self._record_failed(run, exchange.failed)
+        if shown is None:
             return
-        else:
-            run.error, run.ending = error, "failed"
+        assert shown.shown is not None
+        run.answer, run.stop_reason = shown.shown, None
+        self._log.record(
+            AssistantMessage,
+            run.run_id,
+            item=shown.shown,
+            model=self._parts.model,
+            usage=shown.usage,
+            cost=shown.cost,
+        )
+        if shown.usage is not None:
+            self._count(run, shown.usage, shown.cost)
+
+    def _unanswered(self, run: RunState, exchange: Exchange, error: BaseException) -> None:
+        """The request failed: compact once if the server says it is too long, else the run ends."""
+        if run.ending is None and (overflow := self._too_long(error)) is not None:
+            self._compact_too_long(run, exchange, overflow)
+            return
+        self._keep_shown(run, exchange)
+        if run.ending is None and isinstance(error, OverBudget):
+            self._out_of_budget(run, error.exceeded)
+            return
+        self._broken(run, error)
         self._advance()
 
-    def _folded_within(self, run: RunState, error: BaseException | None) -> None:
-        """A compaction in the middle of a run has ended: the request follows, or the run is over."""
+    def _broken(self, run: RunState, error: BaseException) -> None:
+        """A step ended by an error. An end that was asked for stands, whatever came of its cancel."""
+        if run.ending is not None:
+            return
+        if isinstance(error, asyncio.CancelledError):  # from outside, as who closes a loop cancels its tasks
+            run.ending = "cancelled"
+        else:
+            run.error, run.ending = error, "failed"
+
+    def _compact_too_long(self, run: RunState, exchange: Exchange, overflow: ModelError) -> None:
+        """Answer an overflow with a compaction, after which the same request is sent once more."""
+        run.steps -= 1  # the request that follows the compaction is this one again
+        self._record_failed(run, exchange.failed)
+        if exchange.failed and exchange.failed[-1].shown is not None:
+            self._tell(StreamRestart, attempt=exchange.failed[-1].attempt, error=Failure.of(overflow))
+        self._fold(
+            "overflow",
+            lambda failed: self._folded_within(run, failed, overflow),
+            caller=run.caller,
+            window=overflow.context_window,
+        )
+
+    def _folded_within(
+        self, run: RunState, error: BaseException | None, overflow: ModelError | None = None
+    ) -> None:
+        """A compaction in the middle of a run has ended: the request follows, or the run is over.
+
+        ``overflow`` is what the compaction was to answer; where it fails the run tells both.
+        """
         if run is self._run and error is not None and run.ending is None:
             if isinstance(error.__cause__, OverBudget):
                 self._out_of_budget(run, error.__cause__.exceeded)
                 return
-            run.error, run.ending = error, "failed"
+            run.error, run.ending = error if overflow is None else still_too_long(overflow, error), "failed"
         self._advance()
 
     def _too_long(self, error: BaseException) -> ModelError | None:
@@ -294,25 +392,12 @@ class TurnActor(RememberingActor):
             return None
         return error if policy.after_overflow(self._guard, len(self._head.items)) else None
 
-    def _settle(
-        self, run: RunState, usage: Usage | None, cost: float | None, error: BaseException | None
-    ) -> None:
-        budget = self._parts.budget
-        held, run.held = run.held, None
-        if held is None or budget is None:
-            return
-        if error is None:
-            budget.settle(held, usage, cost)
-        else:
-            budget.settle_failed(held, error)
-
     def _count(self, run: RunState, usage: Usage | None, cost: float | None) -> None:
         used = usage or Usage()
         run.usage = used if run.usage is None else run.usage + used
         self._usage = used if self._usage is None else self._usage + used
         if cost is not None:
             self._cost = cost if self._cost is None else self._cost + cost
-        self._parts.totals.count(usage, cost)
         if self._hears(UsageUpdate):
             head = self._head
             self._log.tell(
@@ -344,46 +429,72 @@ class TurnActor(RememberingActor):
         if run.ending is not None:
             self._advance()
             return
-        self._batch = Batch(len(calls))
+        batch = self._batch = Batch(len(calls), run.run_id)
         step = self._parts.tools.run(
-            self._parts.name, calls, self._starting(run), self._tool_ended, self._progressed
+            self._parts.name,
+            calls,
+            self._starting(run, batch),
+            partial(self._tool_ended, batch),
+            partial(self._progressed, batch),
+            partial(self._ended_late, batch),
         )
-        self._do(step, lambda _, error: self._batch_ended(run, error))
+        self._do(step, lambda _, error: self._batch_ended(run, error), what=_named(calls), caller=run.caller)
 
-    def _starting(self, run: RunState) -> Callable[[ToolCall], None]:
+    def _starting(self, run: RunState, batch: Batch) -> Callable[[ToolCall], None]:
         started = run.started_calls = set()
 
         def starting(call: ToolCall) -> None:
+            if batch is not self._batch:  # it was left to itself: it begins nothing any more
+                raise asyncio.CancelledError
             started.add(call.id)
+            batch.going_on.add(call.id)
             self._tell(ToolStart, call_id=call.id, name=call.name, arguments=call.arguments)
 
         return starting
 
-    def _tool_ended(self, number: int, result: ToolResult, seconds: float | None) -> None:
-        self._receive(Envelope(ToolEnded(number, result, seconds)))
+    def _tool_ended(
+        self, batch: Batch, number: int, result: ToolResult, seconds: float | None, waited: float | None
+    ) -> None:
+        batch.going_on.discard(result.call_id)
+        self._receive(Envelope(ToolEnded(batch, number, result, seconds, waited)))
 
-    def _progressed(self, call: ToolCall, text: str) -> None:
+    def _progressed(self, batch: Batch, call: ToolCall, text: str) -> None:
         """A tool says how far it is, from whatever thread it runs on."""
-        self._post(Progressed(call, text))
+        if batch is self._batch:
+            self._post(Progressed(batch, call, text))
 
     def _on_progressed(self, message: Progressed) -> None:
-        call, text = message
-        self._tell(ToolProgress, call_id=call.id, name=call.name, text=text)
+        batch, call, text = message
+        if batch is self._batch and call.id in batch.going_on:  # else its call has ended
+            self._tell(ToolProgress, call_id=call.id, name=call.name, text=text)
+
+    def _ended_late(self, batch: Batch, call: ToolCall, result: ToolResult) -> None:
+        """A tool that was cancelled, or whose time was up, has ended after all."""
+        if batch is self._batch and call.id in batch.going_on:
+            return  # its cancel is still waited for
+        if self.actor_stopped.is_set():
+            _log.warning("after the end of its pod: %s", _late_words(call, result))
+        else:
+            self._post(EndedLate(batch.run_id, call, result))
+
+    def _on_ended_late(self, message: EndedLate) -> None:
+        self._log.record(Alert, message.run_id, text=_late_words(message.call, message.result))
+        self._commit(self._advance, self._store_refused)
 
     def _on_tool_ended(self, message: ToolEnded) -> None:
         """A call has its result: kept as soon as those of the calls before it are, in their order."""
         batch, run = self._batch, self._run
-        if batch is None or run is None:
+        if batch is not message.batch or run is None:
             return
         batch.ended[message.number] = message
         while batch.kept in batch.ended:
-            _, result, seconds = batch.ended.pop(batch.kept)
+            ended = batch.ended.pop(batch.kept)
             batch.kept += 1
-            self._add_result(run, result, seconds)
+            self._add_result(run, ended)
         if batch.kept < batch.size:  # the last result becomes durable with the next request's commit
-            self._commit(self._advance)
+            self._commit(self._advance, self._store_refused)
 
-    def _add_result(self, run: RunState, result: ToolResult, seconds: float | None) -> None:
+    def _add_result(self, run: RunState, ended: ToolEnded) -> None:
         head = self._head
         self._log.add(
             ToolResulted(
@@ -392,18 +503,26 @@ class TurnActor(RememberingActor):
                 seq=head.seq + 1,
                 at=time.time(),
                 run_id=run.run_id,
-                item=result,
-                seconds=seconds,
+                item=ended.result,
+                seconds=ended.seconds,
+                waited=ended.waited,
             )
         )
+
+    def _close_begun(self, run: RunState, calls: list[ToolCall]) -> None:
+        """Calls that were begun and whose step ended without their results: that is their result."""
+        for call in calls:
+            result = ToolResult.of(call, INTERRUPTED, is_error=True)
+            self._log.record(ToolResulted, run.run_id, item=result)
+        self._advance()
 
     def _batch_ended(self, run: RunState, error: BaseException | None) -> None:
         self._batch = None
         if run is not self._run:
             self._advance()
             return
-        if error is not None and not isinstance(error, asyncio.CancelledError):
-            run.error, run.ending = error, "failed"
+        if error is not None:
+            self._broken(run, error)
         self._tell_turn_end(run)
         self._advance()
 
@@ -421,3 +540,16 @@ class TurnActor(RememberingActor):
                 turn=run.steps,
             )
         )
+
+
+def _named(calls: list[ToolCall]) -> str:
+    names = ", ".join(dict.fromkeys(call.name for call in calls))
+    return f"{'tool' if len(calls) == 1 else 'tools'} {names}"
+
+
+def _late_words(call: ToolCall, result: ToolResult) -> str:
+    """What people are told of a call that ended when nobody waited for it any more."""
+    words = " ".join(result.text.split())
+    shown = words if len(words) <= 200 else f"{words[:200]}…"
+    how = "with an error" if result.is_error else "with a result"
+    return f"tool {call.name} ({call.id}), which was not waited for any longer, has ended {how}: {shown}"

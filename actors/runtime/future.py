@@ -11,11 +11,13 @@ import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator, Sequence
+from contextvars import Context
 from types import TracebackType
 from typing import Any, TypeVar, cast
 
 import pykka
 
+from actors.runtime.blocking import blocked
 from actors.runtime.loop import comes_soon
 from protocol.errors import WouldDeadlock
 
@@ -51,6 +53,8 @@ class AsyncFuture(pykka.Future[T], Awaitable[T]):
     _callbacks: list[Callable[[], object]] | None = None
     _loop: asyncio.AbstractEventLoop | None = None
     _get_hook: Callable[[float | None], T] | None = None
+    #: Of a reply: the context variables of who asked, where they matter to the work.
+    caller: Context | None = None
 
     def __init__(self) -> None:  # all state has its first value in the class
         pass
@@ -206,10 +210,11 @@ class AsyncFuture(pykka.Future[T], Awaitable[T]):
         self.when_done(gate.release)
         deadline = None if timeout is None else time.monotonic() + timeout
         try:
-            while not gate.acquire(timeout=min(_HEARTBEAT, _left(deadline))) and not self._done:
-                self._check_alive()
-                if _left(deadline) <= 0:
-                    raise pykka.Timeout(f"{timeout} seconds")
+            with blocked():
+                while not gate.acquire(timeout=min(_HEARTBEAT, _left(deadline))) and not self._done:
+                    self._check_alive()
+                    if _left(deadline) <= 0:
+                        raise pykka.Timeout(f"{timeout} seconds")
         finally:
             if not self._done:
                 self._forget(gate.release)

@@ -119,20 +119,25 @@ class AsyncActorRef(pykka.ActorRef[A]):
 
         Raises WouldDeadlock, before anything is sent, if ``block`` on the actor's own loop.
         """
-        inbox = self.actor_inbox
         future: AsyncFuture[Any] = AsyncFuture()
-        future._loop = inbox.mailroom.loop
-        if self.actor_stopped._set:
-            future.set_exception(pykka.ActorDeadError(f"{self} not found"))
-        else:
-            if block:
-                future._refuse_deadlock()
-            try:
-                inbox.mailroom.send(inbox.actor, message, future)
-            except pykka.ActorDeadError as error:
-                inbox.actor._end()
-                future.set_exception(error)
+        future._loop = self.actor_inbox.mailroom.loop
+        if block and not self.actor_stopped._set:
+            future._refuse_deadlock()
+        self.send(message, future)
         return future._got(timeout) if block else future
+
+    def send(self, message: Any, reply_to: AsyncFuture[Any]) -> None:
+        """Send ``message``, to be answered on ``reply_to``: also if the actor is dead."""
+        inbox = self.actor_inbox
+        reply_to._loop = inbox.mailroom.loop
+        if self.actor_stopped._set:
+            reply_to.set_exception(pykka.ActorDeadError(f"{self} not found"))
+            return
+        try:
+            inbox.mailroom.send(inbox.actor, message, reply_to)
+        except pykka.ActorDeadError as error:
+            inbox.actor._end()
+            reply_to.set_exception(error)
 
     def stop(self, *, block: bool = True, timeout: float | None = None) -> Any:
         """Ask the actor to stop: True once it has, False if it was dead; a future if not ``block``.

@@ -7,22 +7,32 @@ import difflib
 import functools
 import inspect
 import logging
+import math
 import re
+import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, get_args, overload
 
+from actors.tools.alone import Outcome, is_being_cancelled, run_alone
 from actors.tools.cancel import Cancel
-from actors.tools.output import Output, capped, clean, fits, parts_from
+from actors.tools.dump import error_words
+from actors.tools.output import Output, capped, fits, parts_from
 from actors.tools.pool import ToolThreads
 from actors.tools.schema import Arguments, described
 from actors.tools.scope import check
+from actors.tools.work import is_async, work, work_async
 from protocol.errors import ToolArgumentsInvalid, ToolDefinitionError, ToolError, ToolTimeout
 from protocol.items import Part, ToolCall, ToolResult
 from protocol.scope import Permission, Scope
+from protocol.text import encodable
 from protocol.tools import Concurrency, ToolSpec
 
 OUTPUT_CAP = 16_384
+#: The result of a call that was begun and whose end nobody saw.
+INTERRUPTED = (
+    "interrupted, outcome unknown: the tool may or may not have taken effect; check before calling it again"
+)
 
 _log = logging.getLogger("polypod.tools")
 _log.addHandler(logging.NullHandler())  # a tool's traceback is for a log, never for a person's terminal
@@ -33,11 +43,25 @@ class ToolContext:
 
     ``pwd`` is the pod's working directory, ``scope`` what the pod may touch (``resolved``), ``cancel``
     the flag to watch (each call has its own: a time-out raises it), ``progress(text)`` tells subscribers
-    how far the call is (from any thread), ``extras`` holds what the pod's assembly hands to tools of its
-    own, and ``output_cap`` is how many bytes of text reach the model uncut (the toolbox sets it).
+    how far the call is (from any thread, while it goes on), ``extras`` holds what the pod's assembly hands
+    to tools of its own, and ``output_cap`` is how many bytes of text reach the model uncut (the toolbox
+    sets it). ``began`` is when a thread began with a plain function (``time.perf_counter``), ``seconds``
+    how long that took, and ``late`` is told, on the event loop, what came of a call that had been given up.
     """
 
-    __slots__ = ("call_id", "cancel", "extras", "output_cap", "pod", "progress", "pwd", "scope")
+    __slots__ = (
+        "began",
+        "call_id",
+        "cancel",
+        "extras",
+        "late",
+        "output_cap",
+        "pod",
+        "progress",
+        "pwd",
+        "scope",
+        "seconds",
+    )
 
     def __init__(
         self,
@@ -49,6 +73,7 @@ class ToolContext:
         call_id: str = "",
         progress: Callable[[str], None] | None = None,
         extras: dict[str, Any] | None = None,
+        late: Callable[[ToolResult], object] | None = None,
     ) -> None:
         self.pwd = pwd
         self.scope = scope
@@ -58,6 +83,9 @@ class ToolContext:
         self.progress = _ignored if progress is None else progress
         self.extras = {} if extras is None else extras
         self.output_cap = OUTPUT_CAP
+        self.began: float | None = None
+        self.seconds: float | None = None
+        self.late = _unheard if late is None else late
 
     def path(self, text: str, permission: Permission = "read") -> Path:
         """The place that ``text`` names, absolute and free of symlinks. Raises ScopeRefused."""
@@ -67,8 +95,8 @@ class ToolContext:
 class Tool:
     """A function that a model can call. Made by ``tool``; calling it calls the plain function.
 
-    ``timeout`` is in seconds, None for no bound. Plain functions run in a thread, ``async def`` ones
-    on the event loop.
+    ``timeout`` is in seconds from when the function is called, None for no bound. Plain functions run in
+    a thread, ``async def`` ones on the event loop, each in a task of its own.
     """
 
     def __init__(
@@ -80,13 +108,9 @@ class Tool:
         name: str | None = None,
         description: str | None = None,
     ) -> None:
-        name = str(name or getattr(function, "__name__", ""))
-        if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name):
-            raise ToolDefinitionError(
-                f"tool {name!r}: a name has 1 to 64 letters, digits, '_' or '-'", hint="give name=…"
-            )
-        if timeout is not None and timeout <= 0:
-            raise ToolDefinitionError(f"tool {name}: timeout: expected more than 0 seconds, got {timeout}")
+        name = _checked_name(function, name)
+        _check_options(name, concurrency, timeout, description)
+        function = getattr(function, "function", function) if isinstance(function, Tool) else function
         functools.update_wrapper(self, function)
         text, words = described(inspect.getdoc(function) if inspect.isroutine(function) else function.__doc__)
         self.name = name
@@ -95,9 +119,9 @@ class Tool:
         self.timeout = timeout
         self.function = function
         self.arguments = Arguments(name, function, words, ToolContext)
-        self.spec = ToolSpec(self.name, self.description, self.input_schema)
+        self.spec = ToolSpec(self.name, encodable(self.description), self.input_schema)
         call = function if inspect.isroutine(function) else type(function).__call__
-        self.is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(call)
+        self.is_async = is_async(function) or is_async(call)
 
     def __repr__(self) -> str:
         return f"<Tool {self.name}, {self.concurrency}>"
@@ -141,6 +165,33 @@ def tool(
         return Tool(function, concurrency=concurrency, timeout=timeout, name=name, description=description)
 
     return made if function is None else made(function)
+
+
+def _checked_name(function: Any, name: Any) -> str:
+    """The name of the tool that ``function`` becomes. Raises ToolDefinitionError."""
+    if not callable(function):
+        what = "a classmethod" if isinstance(function, classmethod) else f"{function!r}"
+        raise ToolDefinitionError(f"{what} cannot be a tool", hint="give a function, or a bound method")
+    if name is None:
+        name = getattr(function, "__name__", "")
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name):
+        raise ToolDefinitionError(
+            f"tool {name!r}: a name has 1 to 64 letters, digits, '_' or '-'", hint="give name=…"
+        )
+    return name
+
+
+def _check_options(name: str, concurrency: Any, timeout: Any, description: Any) -> None:
+    if concurrency not in get_args(Concurrency):
+        known = ", ".join(repr(each) for each in get_args(Concurrency))
+        raise ToolDefinitionError(f"tool {name}: concurrency: expected one of {known}, got {concurrency!r}")
+    is_number = isinstance(timeout, int | float) and not isinstance(timeout, bool)
+    if timeout is not None and not (is_number and 0 < timeout < math.inf):
+        raise ToolDefinitionError(
+            f"tool {name}: timeout: expected more than 0 seconds, got {timeout!r}", hint="None is no bound"
+        )
+    if description is not None and not isinstance(description, str):
+        raise ToolDefinitionError(f"tool {name}: description: expected a text, got {description!r}")
 
 
 class Toolbox:
@@ -189,21 +240,22 @@ class Toolbox:
     async def run(self, call: ToolCall, ctx: ToolContext) -> ToolResult:
         """The result of ``call``; of exceptions only ``asyncio.CancelledError`` leaves.
 
-        An unknown tool, arguments that do not fit, an exception, a time-out: each is a result with
+        An unknown tool, arguments that do not fit, whatever it raises, a time-out: each is a result with
         ``is_error`` that tells the model what to do better. After a cancel or a time-out
         ``ctx.cancel`` is set, for a thread that is still at work.
         """
         try:
             chosen, arguments = self._prepared(call, ctx)
-            work = functools.partial(chosen.function, **arguments)
+            begin = work_async if chosen.is_async else work
+            run = functools.partial(begin, chosen.function, arguments, chosen.arguments.returns)
             if chosen.is_async:
-                return await self._on_loop(call, work, chosen)
+                return await self._on_loop(call, run, chosen.timeout, ctx)
             return await self._threads.call(
-                functools.partial(self._in_thread, call, work), seconds=chosen.timeout
+                functools.partial(self._in_thread, call, run, ctx), seconds=chosen.timeout, late=ctx.late
             )
         except asyncio.CancelledError as error:
             ctx.cancel.set()
-            if _is_being_cancelled():
+            if is_being_cancelled():
                 raise
             return _failed(call, error)
         except ToolTimeout as error:
@@ -224,29 +276,26 @@ class Toolbox:
             arguments[chosen.arguments.context] = ctx
         return chosen, arguments
 
-    async def _on_loop(self, call: ToolCall, work: Callable[[], Awaitable[Any]], chosen: Tool) -> ToolResult:
-        if chosen.timeout is None:
-            value = await work()
-        else:
-            limit = asyncio.timeout(chosen.timeout)
-            try:
-                async with limit:
-                    value = await work()
-            except TimeoutError as error:
-                if limit.expired():
-                    raise ToolTimeout(f"not done after {chosen.timeout:g} s; it was stopped") from error
-                raise
-        parts = parts_from(value)
+    async def _on_loop(
+        self, call: ToolCall, work: Callable[[], Awaitable[Any]], seconds: float | None, ctx: ToolContext
+    ) -> ToolResult:
+        outcome = await run_alone(work, seconds, lambda outcome: ctx.late(_ended(call, outcome)))
+        if outcome.interrupted or outcome.error is not None:
+            return _ended(call, outcome)
+        parts = parts_from(outcome.value)
         if fits(parts, self.output_cap):
             return ToolResult(call.id, call.name, parts)
         # What is cut is also written to a disk, which is no work for the loop.
         return await self._threads.call(functools.partial(self._result, call, parts))
 
-    def _in_thread(self, call: ToolCall, work: Callable[[], Any]) -> ToolResult:
+    def _in_thread(self, call: ToolCall, work: Callable[[], Any], ctx: ToolContext) -> ToolResult:
+        began = ctx.began = time.perf_counter()
         try:
-            return self._result(call, parts_from(_plain(work())))
+            return self._result(call, parts_from(work()))
         except BaseException as error:  # noqa: BLE001 - a CancelledError of the tool's own included
             return _failed(call, error)
+        finally:
+            ctx.seconds = time.perf_counter() - began
 
     def _result(self, call: ToolCall, parts: tuple[Part, ...]) -> ToolResult:
         output: Output = capped(parts, self.output_cap, directory=self.keep_in, stem=call.name)
@@ -256,7 +305,16 @@ class Toolbox:
         known = ", ".join(self._tools) or "none"
         close = difflib.get_close_matches(name, self._tools, 1)
         guess = f", did you mean {close[0]!r}?" if close else ""
-        return ToolError(f"there is no tool {clean(name)!r}{guess}; the tools are: {known}")
+        return ToolError(f"there is no tool {encodable(name)!r}{guess}; the tools are: {known}")
+
+
+def _ended(call: ToolCall, outcome: Outcome) -> ToolResult:
+    """The result of an async tool, uncut."""
+    if outcome.interrupted:
+        return ToolResult.of(call, INTERRUPTED, is_error=True)
+    if outcome.error is not None:
+        return _failed(call, outcome.error)
+    return ToolResult(call.id, call.name, parts_from(outcome.value))
 
 
 def _failed(call: ToolCall, error: BaseException) -> ToolResult:
@@ -269,34 +327,24 @@ def _failed(call: ToolCall, error: BaseException) -> ToolResult:
         text = str(error)
     else:
         _log.warning("tool %s failed", call.name, exc_info=error)
-        text = f"{call.name} failed: {type(error).__name__}: {error}"
-    return ToolResult.of(call, clean(text), is_error=True)
+        text = f"{call.name} failed: {error_words(error)}"
+    return ToolResult.of(call, encodable(text), is_error=True)
 
 
 def _why_invalid(text: str) -> str:
     shown = text if len(text) <= 200 else f"{text[:120]}…{text[-60:]}"
     return (
         "they are not a JSON object, or were cut off before their end; nothing was run. "
-        f"Send the whole call again. Received: {clean(shown)}"
+        f"Send the whole call again. Received: {encodable(shown)}"
     )
-
-
-def _is_being_cancelled() -> bool:
-    """Whether the running task was asked to end; else a CancelledError is the tool's own."""
-    task = asyncio.current_task()
-    return task is None or task.cancelling() > 0
-
-
-def _plain(value: Any) -> Any:
-    """``value``, which must not be a coroutine: those belong on the loop, and this is a thread."""
-    if inspect.iscoroutine(value):
-        value.close()
-        raise TypeError("a plain function returned a coroutine; make it async def")
-    return value
 
 
 def _ignored(_: str) -> None:
     """Progress that nobody listens to."""
+
+
+def _unheard(_: ToolResult) -> None:
+    """The end of a call that nobody waits for."""
 
 
 @functools.cache

@@ -5,27 +5,36 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import logging
+import os
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Generic, Literal, TypeVar
 
 from pykka import ActorDeadError
 
+from actors.runtime.blocking import belong_to
 from actors.runtime.loop import PATIENCE, mailroom_here
 from protocol.errors import ToolTimeout
 
 T = TypeVar("T")
 
+logger = logging.getLogger("polypod.tools")
+
 
 class _Job(Generic[T]):
     """A piece of work and the future of who waits for it."""
 
-    __slots__ = ("brief", "context", "future", "mailroom", "state", "work")
+    __slots__ = ("began", "brief", "context", "future", "late", "mailroom", "state", "work")
 
-    def __init__(self, work: Callable[[], T]) -> None:
+    def __init__(self, work: Callable[[], T], late: Callable[[T], object] | None) -> None:
         self.work = work
+        self.late = late
+        #: When a thread began with it, by ``time.monotonic``; None while it waits for one.
+        self.began: float | None = None
         self.mailroom = mailroom_here()
         self.future: asyncio.Future[T] = self.mailroom.loop.create_future()
         self.context = contextvars.copy_context()
@@ -36,27 +45,44 @@ class _Job(Generic[T]):
 
     def do(self) -> None:
         """Do the work, in the calling thread, and tell the waiter."""
-        began = time.perf_counter()
+        began = self.began = time.monotonic()
         try:
             result = self.context.run(self.work)
         except BaseException as error:  # noqa: BLE001 - it belongs to who waits, whatever it is
             self._tell(self._fail, error)
         else:
-            self.brief = time.perf_counter() - began < PATIENCE
+            self.brief = time.monotonic() - began < PATIENCE
             self._tell(self._succeed, result)
 
     def _tell(self, settle: Callable[[Any], None], outcome: Any) -> None:
         # By mail, since what several threads have done by then wakes the loop only once.
-        with contextlib.suppress(ActorDeadError):  # the loop is closed
+        try:
             self.mailroom.post(settle, outcome)
+        except ActorDeadError:  # the loop is closed
+            if self.late is not None:
+                logger.warning("a tool that outlived its event loop has ended: %s", outcome)
 
     def _succeed(self, result: T) -> None:
         if not self.future.done():
             self.future.set_result(result)
+        elif self.late is not None:
+            self.late(result)
 
     def _fail(self, error: BaseException) -> None:
         if not self.future.done():
             self.future.set_exception(error)
+
+
+class _Expiry:
+    """The time-out of a piece of work, and the timer that looks after it."""
+
+    __slots__ = ("job", "seconds", "timer")
+
+    timer: asyncio.TimerHandle
+
+    def __init__(self, job: _Job[Any], seconds: float) -> None:
+        self.job = job
+        self.seconds = seconds
 
 
 class ToolThreads:
@@ -64,7 +90,8 @@ class ToolThreads:
 
     Not the standard pool, for three reasons. Its threads keep the process from ending while a tool
     hangs; these are daemons. A hanging tool would hold its thread's place for good; here a thread
-    whose work was given up no longer counts (until ``limit`` are lost). And the standard pool wakes a
+    whose work was given up no longer counts (until ``limit`` are lost), and neither does one that waits in
+    a polypod future for others, who may need a thread themselves. And the standard pool wakes a
     thread for each piece of work, and the loop for each result. Here one thread is woken at a time, the
     one that worked last, and it wakes the next if more work waits when it begins: a burst of brief work
     is done by one or two threads, and work that blocks still has a thread each.
@@ -75,6 +102,12 @@ class ToolThreads:
             raise ValueError(f"limit: expected at least 1, got {limit}")
         self.limit = limit
         self._name = name
+        self._closed = False
+        self.begin()
+        _pools.add(self)
+
+    def begin(self) -> None:
+        """Be without threads and work: at first, and in a forked child, which has none of its parent's."""
         self._lock = threading.Lock()
         self._jobs: deque[_Job[Any]] = deque()
         #: Where each idle thread waits; it is woken by a release.
@@ -85,31 +118,40 @@ class ToolThreads:
         self._brief = False
         self._threads = 0
         self._lost = 0
-        self._closed = False
+        #: Threads that wait for others.
+        self._blocked = 0
 
     def __repr__(self) -> str:
         return f"<ToolThreads {self._threads} of {self.limit}, {self._lost} lost, {len(self._jobs)} waiting>"
 
-    async def call(self, work: Callable[[], T], *, seconds: float | None = None) -> T:
+    async def call(
+        self,
+        work: Callable[[], T],
+        *,
+        seconds: float | None = None,
+        late: Callable[[T], object] | None = None,
+    ) -> T:
         """What ``work`` returns or raises, called in a thread with the caller's context variables.
 
-        Raises ToolTimeout after ``seconds``. A thread cannot be stopped from outside: after
-        a time-out or a cancel the work goes on where it had begun, and what it returns is dropped.
+        Raises ToolTimeout once it has been at work for ``seconds``; the time until a thread is free does
+        not count. A thread cannot be stopped from outside: after a time-out or a cancel the work goes on
+        where it had begun, and ``late`` is called, on the loop, with what it returns in the end.
         """
-        job = _Job(work)
+        job = _Job(work, late)
         self._put(job)
         if self._brief:
             job.mailroom.look_out()
-        loop = job.mailroom.loop
-        timer = None if seconds is None else loop.call_later(seconds, self._expire, job, seconds)
+        expiry = None if seconds is None else _Expiry(job, seconds)
+        if expiry is not None:
+            expiry.timer = job.mailroom.loop.call_later(expiry.seconds, self._expire, expiry)
         try:
             return await job.future
         except asyncio.CancelledError:
             self._give_up(job)
             raise
         finally:
-            if timer is not None:
-                timer.cancel()
+            if expiry is not None:
+                expiry.timer.cancel()
 
     def close(self) -> None:
         """Take no more work; each thread leaves when what is queued is done. Waits for none."""
@@ -128,6 +170,11 @@ class ToolThreads:
                 self._jobs.remove(job)
                 raise RuntimeError("no thread can be started for a tool: the system is at a limit of its own")
 
+    @property
+    def _working(self) -> int:
+        """The threads that count: those that are idle or at work."""
+        return self._threads - self._lost - self._blocked
+
     def _wake_one(self) -> None:
         """Have one more thread look for work, unless one is about to, or no more are allowed."""
         if self._coming:
@@ -135,21 +182,40 @@ class ToolThreads:
         if self._idle:
             self._idle.pop().release()
             self._coming = True
-        elif self._threads - self._lost < self.limit:
+        elif self._working < self.limit:
             name = f"{self._name}-{self._threads + 1}"
             with contextlib.suppress(RuntimeError):  # the system has none left: those there are go on
                 threading.Thread(target=self._serve, name=name, daemon=True).start()
                 self._threads += 1
                 self._coming = True
 
-    def _expire(self, job: _Job[Any], seconds: float) -> None:
-        begun = self._give_up(job)
-        what = "may still be at work in its thread" if begun else "found no free thread and was not started"
+    def _expire(self, expiry: _Expiry) -> None:
+        """The work may have taken too long; looked at again where it has not, counted from its beginning."""
+        job, seconds = expiry.job, expiry.seconds
+        now = time.monotonic()
+        left = (now if job.began is None else job.began) + seconds - now
+        if left > 0:
+            expiry.timer = job.mailroom.loop.call_later(left, self._expire, expiry)
+            return
+        self._give_up(job)
         if not job.future.done():
-            job.future.set_exception(ToolTimeout(f"not done after {seconds:g} s; it {what}"))
+            words = f"not done after {seconds:g} s; it may still be at work in its thread"
+            job.future.set_exception(ToolTimeout(words))
 
-    def _give_up(self, job: _Job[Any]) -> bool:
-        """Wait for ``job`` no longer; whether it had begun."""
+    def block(self) -> None:
+        """The calling thread, one of the pool's, begins to wait for others."""
+        with self._lock:
+            self._blocked += 1
+            if self._jobs:
+                self._wake_one()
+
+    def unblock(self) -> None:
+        """The calling thread goes on; for a while more threads than ``limit`` may be at work."""
+        with self._lock:
+            self._blocked -= 1
+
+    def _give_up(self, job: _Job[Any]) -> None:
+        """Wait for ``job`` no longer."""
         with self._lock:
             if job.state == "queued":
                 job.state = "dropped"
@@ -159,9 +225,10 @@ class ToolThreads:
                 self._lost += 1
                 if self._jobs:
                     self._wake_one()
-            return job.state != "dropped"
 
     def _serve(self) -> None:
+        belong_to(self)
+        lock = self._lock
         gate = threading.Lock()
         gate.acquire()
         job: _Job[Any] | None = None  # an idle thread must not keep the last result alive
@@ -181,14 +248,18 @@ class ToolThreads:
                 gate.acquire()
             else:
                 job.do()
+                if (
+                    self._lock is not lock
+                ):  # the work forked the process: the child's pool knows no such thread
+                    return
 
     def _ended(self, job: _Job[Any]) -> bool:
         """Whether the thread that did ``job`` leaves: where another has taken its place."""
         if job.state == "lost":
             self._lost -= 1
-            if self._threads - self._lost > self.limit:
-                self._threads -= 1
-                return True
+        if self._working > self.limit:
+            self._threads -= 1
+            return True
         job.state = "done"
         self._brief = job.brief
         return False
@@ -202,3 +273,14 @@ class ToolThreads:
         if self._jobs:
             self._wake_one()
         return job
+
+
+_pools: weakref.WeakSet[ToolThreads] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for pool in list(_pools):
+        pool.begin()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -14,7 +14,8 @@ from protocol.tools import Concurrency
 #: How many read-only calls of one pod run at once, unless its manifest says otherwise.
 PARALLEL = 3
 
-OnResult = Callable[[int, ToolResult, float | None], None]
+#: Told of a call's end: its number, its result, its seconds if it ran, and those until a thread was free.
+OnResult = Callable[[int, ToolResult, float | None, float | None], None]
 
 
 def groups(kinds: Sequence[Concurrency]) -> list[range]:
@@ -42,21 +43,23 @@ async def run_batch(
 ) -> list[ToolResult]:
     """Run ``calls`` in their groups, at most ``parallel`` at once; the results in the calls' order.
 
-    ``ctx_for(call)`` is asked when a call begins, ``on_result(number, result, seconds)`` is told when
-    it ends, in order of ending; ``seconds`` is None for a call that could not be run. Cancelling
-    cancels what runs and starts no more; what has ended by then was told to ``on_result``. What
-    ``ctx_for`` or ``on_result`` raise ends the batch the same way.
+    ``ctx_for(call)`` is asked when a call begins, ``on_result(number, result, seconds, waited)`` is told
+    when it ends, in order of ending; ``seconds`` is None for a call that could not be run, ``waited`` what
+    a plain function waited for its thread before that, None for one that needs none. Cancelling cancels
+    what runs and starts no more; what has ended by then was told to ``on_result``. What ``ctx_for`` or
+    ``on_result`` raise ends the batch the same way.
     """
     results: list[ToolResult | None] = [None] * len(calls)
 
     async def run_one(number: int) -> None:
         call = calls[number]
         began = time.perf_counter()
-        result = await toolbox.run(call, ctx_for(call))
+        ctx = ctx_for(call)
+        result = await toolbox.run(call, ctx)
         results[number] = result
         if on_result is not None:
             ran = call.invalid is None and toolbox.get(call.name) is not None
-            on_result(number, result, time.perf_counter() - began if ran else None)
+            on_result(number, result, *(_timed(ctx, began) if ran else (None, None)))
 
     for group in groups([_kind(toolbox, call) for call in calls]):
         if len(group) == 1 or parallel == 1:
@@ -65,6 +68,14 @@ async def run_batch(
         else:
             await _together(iter(group), run_one, min(parallel, len(group)))
     return [result for result in results if result is not None]
+
+
+def _timed(ctx: ToolContext, asked: float) -> tuple[float, float | None]:
+    """How long a call that was asked for then took, and how long it waited for a thread before that."""
+    if ctx.began is None:
+        return time.perf_counter() - asked, None
+    seconds = time.perf_counter() - ctx.began if ctx.seconds is None else ctx.seconds
+    return seconds, ctx.began - asked
 
 
 def _kind(toolbox: Toolbox, call: ToolCall) -> Concurrency:

@@ -1,4 +1,4 @@
-"""What ``import actors`` costs: time, memory, and what it must not bring along."""
+"""What ``import polypod`` costs: time, memory, and what it must not bring along."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _imported(modules: str) -> list[Reading]:
 
 
 @CLAIM.case(
-    "import actors",
+    "import polypod",
     full=1,
     quick=1,
     tiny=1,
@@ -49,12 +49,12 @@ def _imported(modules: str) -> list[Reading]:
         "heavy modules loaded": at_most(0),
     },
 )
-def import_actors(_: int) -> list[Reading]:
+def import_polypod(_: int) -> list[Reading]:
     """The public package, as a program imports it."""
-    return _imported("actors")
+    return _imported("polypod")
 
 
-@CLAIM.case("import actors", by="asyncio, pykka, msgspec", kind="floor", full=1, quick=1, tiny=1)
+@CLAIM.case("import polypod", by="asyncio, pykka, msgspec", kind="floor", full=1, quick=1, tiny=1)
 def import_ground(_: int) -> list[Reading]:
     """What it stands on, alone."""
     return _imported("asyncio, pykka, msgspec")

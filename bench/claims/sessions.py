@@ -67,7 +67,7 @@ def _timed(metric: str, work: Callable[[], object]) -> Reading:
 
 def _command(path: Path) -> tuple[float, float]:
     """Seconds of the processor and on the wall that ``polypod ps`` takes, as a process of its own."""
-    command = [sys.executable, "-m", "actors.cli.main", "ps", "--store", f"sqlite:{path}"]
+    command = [sys.executable, "-m", "polypod", "ps", "--store", f"sqlite:{path}"]
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     after, wall = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter() - started

@@ -33,11 +33,14 @@ class PeerCase(Struct, frozen=True):
 
 
 class Peer(Struct, frozen=True):
-    """Another library; ``packages`` is what its environment is made of."""
+    """Another library; ``packages`` is what its environment is made of, ``needs`` the oldest Python that
+    it runs on.
+    """
 
     name: str
     packages: tuple[str, ...]
     cases: tuple[PeerCase, ...]
+    needs: tuple[int, int] = (3, 11)
 
     @property
     def python(self) -> Path:
@@ -82,7 +85,7 @@ PEERS = (
         "autogen",
         ("autogen-core", "autogen-agentchat", "autogen-ext[openai]", "openai[aiohttp]"),
         (
-            PeerCase("import", "import actors", "autogen-agentchat", 1, 1, 1),
+            PeerCase("import", "import polypod", "autogen-agentchat", 1, 1, 1),
             PeerCase("start", "10k pods", "autogen-core, no session", 10_000, 10_000, 1),
             PeerCase("mailbox", "in one loop", "autogen-core", 5_000, 1_000),
             PeerCase("mailbox", "in one loop, awaited", "autogen-core", 5_000, 1_000),
@@ -99,7 +102,7 @@ PEERS = (
         "openai-agents",
         ("openai-agents", "openai[aiohttp]"),
         (
-            PeerCase("import", "import actors", "openai-agents", 1, 1, 1),
+            PeerCase("import", "import polypod", "openai-agents", 1, 1, 1),
             PeerCase("start", "10k pods", "openai-agents, a session each", 2_000, 1_000, 1),
             PeerCase("turn", _TURN, "openai-agents", 300, 100),
             PeerCase("turn", _THOUSAND, "openai-agents", 1_000, 1_000, 1),
@@ -115,7 +118,7 @@ PEERS = (
         "langgraph",
         ("langgraph", "langgraph-checkpoint-sqlite", "langchain", "langchain-openai", "openai[aiohttp]"),
         (
-            PeerCase("import", "import actors", "langgraph", 1, 1, 1),
+            PeerCase("import", "import polypod", "langgraph", 1, 1, 1),
             PeerCase("turn", _TURN, "langgraph", 300, 100),
             PeerCase("turn", _THOUSAND, "langgraph", 1_000, 1_000, 1),
             PeerCase("tool", "async tool", "langgraph", 200, 50),
@@ -131,13 +134,31 @@ PEERS = (
         "pydantic-ai",
         ("pydantic-ai-slim[openai]", "openai[aiohttp]"),
         (
-            PeerCase("import", "import actors", "pydantic-ai", 1, 1, 1),
+            PeerCase("import", "import polypod", "pydantic-ai", 1, 1, 1),
             PeerCase("turn", _TURN, "pydantic-ai, no session", 300, 100),
             PeerCase("turn", _THOUSAND, "pydantic-ai, no session", 1_000, 1_000, 1),
             PeerCase("tool", "async tool", "pydantic-ai, no session", 200, 50),
             *_streams("pydantic-ai, no session"),
             PeerCase("history", "model in memory", "pydantic-ai, no session", 10, 3),
         ),
+    ),
+    Peer(
+        "tantra-harness",
+        ("tantra-harness",),
+        (
+            *_durable("tantra-harness", 60, 1),
+            PeerCase("durable", _GROWTH, "tantra-harness", 200, 20, 1),
+        ),
+        needs=(3, 13),
+    ),
+    Peer(
+        "casty",
+        ("casty",),
+        (
+            PeerCase("durable", "power, one session", "casty, no model", 1_000, 200),
+            PeerCase("durable", "power, 64 sessions at once", "casty, no model", 20, 5),
+        ),
+        needs=(3, 12),
     ),
 )
 

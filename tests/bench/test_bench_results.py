@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 
 from bench import chart, markdown, table, words
+from bench.claim import at_most_times
 from bench.compare import compare
 from bench.ratios import ratios
 from bench.results import Machine, Reading, Report, Row, Spread, Target, read_report
@@ -58,6 +59,23 @@ def test_a_target_is_judged_by_the_median_and_its_direction():
     assert a_row([30e-6, 31e-6, 90e-6], limit=40e-6).met is True
     assert a_row([30e-6, 41e-6, 42e-6], limit=40e-6).met is False
     assert a_row([40e3, 60e3, 70e3], unit="/s", limit=50e3).met is True
+
+
+def test_a_target_may_be_so_many_times_a_floor_of_the_same_run():
+    wanted = at_most_times(1.5, "sockets")
+    ours = msgspec.structs.replace(a_row([14e-6]), target=wanted)
+    held, floor = beside_ours([ours, a_row([10e-6], by="sockets", kind="floor")])
+    assert held.met is True
+    assert held.target.limit == pytest.approx(15e-6)
+    assert words.target(held.target, "s") == "<= 1.50x sockets, 15.0 us"
+    assert floor.target is None
+    missed, _ = beside_ours([ours, a_row([9e-6], by="sockets", kind="floor")])
+    assert missed.met is False
+
+
+def test_without_the_floor_there_is_no_such_target():
+    [row] = beside_ours([msgspec.structs.replace(a_row([14e-6]), target=at_most_times(1.5, "sockets"))])
+    assert (row.target, row.met) == (None, None)
 
 
 def test_floors_and_peers_tell_how_many_times_our_cost_is_theirs():

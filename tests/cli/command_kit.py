@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import actors
 
-COMMAND = [sys.executable, "-m", "actors.cli.main"]
+COMMAND = [sys.executable, "-m", "polypod"]
 ROOT = str(Path(actors.__file__).parents[1])
 
 
@@ -48,8 +48,9 @@ class Home:
             "stdin": subprocess.DEVNULL,
             "stdout": subprocess.PIPE,
             "stderr": subprocess.PIPE,
+            "cwd": self.folder,
         } | options
-        return subprocess.Popen([*COMMAND, *arguments], cwd=self.folder, env=self.env, text=True, **options)
+        return subprocess.Popen([*COMMAND, *arguments], env=self.env, text=True, **options)
 
     def polypod(self, *arguments: str, words: str | None = None) -> Done:
         with self.start(*arguments, stdin=subprocess.PIPE) as process:

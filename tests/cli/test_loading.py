@@ -63,7 +63,7 @@ def test_all_that_a_file_or_module_makes_a_tool_is_one(here: Path, place: str):
 
 def test_a_file_is_imported_once_wherever_it_is(here: Path, tmp_path: Path):
     elsewhere = tmp_path / "json.py"  # called like a module of Python's own
-    elsewhere.write_text("from actors import tool\n@tool\ndef f() -> str:\n    return ''\n")
+    elsewhere.write_text("from polypod import tool\n@tool\ndef f() -> str:\n    return ''\n")
     first, second = tools_named([str(elsewhere), f"{elsewhere}:f"])
     assert first is second
 
@@ -92,7 +92,7 @@ def test_what_cannot_be_had_is_refused_in_words(here: Path, asked: str, words: s
     (here / "broken.py").write_text("one = 1\none / 0\n")
     (here / "unclosed.py").write_text("print(\n")
     (here / "leaving.py").write_text("import sys\nsys.exit(3)\n")
-    (here / "nameless.py").write_text("from actors import tool\ntool(name='-1!')(print)\n")
+    (here / "nameless.py").write_text("from polypod import tool\ntool(name='-1!')(print)\n")
     with pytest.raises(click.UsageError) as caught:
         tools_named([asked])
     assert caught.value.message.startswith(f"--tools {asked}: ")
@@ -113,12 +113,40 @@ def test_a_run_calls_tools_of_ones_own(home: Home, command: list[str]):
 def test_a_chat_and_a_session_that_goes_on_call_them_too(home: Home):
     chat = home.polypod("chat", "--model", "offline", "--tools", "mine.py", words="use shout one\n")
     assert "ONE!" in chat.out
-    without = home.polypod("resume", home.session(), "use shout two")
+    without = home.polypod("resume", home.session(), "use shout two", "--no-tools")
     assert "TWO!" not in without.out
-    again = home.polypod("resume", home.session(), "use shout two", "--tools", "mine:shout")
+    assert "your tools" not in without.err
+    again = home.polypod("resume", home.session(), "use shout two")
     assert "TWO!" in again.out
+    assert "your tools: shout, hush" in again.err
+    other = home.polypod("resume", home.session(), "use shout two", "--tools", "mine:shout")
+    assert "TWO!" in other.out
+    assert "your tools: shout\n" in other.err
     more = home.polypod("chat", "--resume", home.session(), "--tools", "mine.py", words="use hush TWO\n")
     assert "hush answered: two" in more.out
+
+
+def test_a_session_remembers_its_tools_from_wherever_it_goes_on_and_says_what_is_gone(home: Home):
+    assert home.run("use shout one", "--tools", "mine.py:shout").code == 0
+    session = home.session()
+    elsewhere = home.folder.parent / "elsewhere"
+    elsewhere.mkdir()
+    with home.start("resume", session, "use shout two", cwd=elsewhere) as process:
+        assert "TWO!" in process.communicate(timeout=20)[0]
+    (home.folder / "mine.py").unlink()
+    gone = home.polypod("resume", session, "use shout three")
+    assert (gone.code, gone.out) == (2, "")
+    assert f"there is no file {home.folder / 'mine.py'}" in gone.err
+    assert "--no-tools goes on without" in gone.err
+    assert home.polypod("resume", session, "hello", "--no-tools").code == 0
+
+
+def test_a_manifest_names_tools_relative_to_itself(home: Home):
+    manifest = home.write("pod.toml", '[model]\nscheme = "offline"\n[tools]\nmodules = ["mine.py:shout"]\n')
+    elsewhere = home.folder.parent / "elsewhere"
+    elsewhere.mkdir()
+    with home.start("run", "use shout one", "--manifest", str(manifest), cwd=elsewhere) as process:
+        assert "ONE!" in process.communicate(timeout=20)[0]
 
 
 @pytest.mark.parametrize("command", ["run", "chat", "bench"])
@@ -138,7 +166,7 @@ def test_tools_that_are_none_are_refused_before_anything_is_kept(home: Home, com
     ],
 )
 def test_tools_that_no_pod_can_have_are_bad_input(home: Home, text: str, words: str):
-    home.write("odd.py", f"from actors import tool\n{text}\n")
+    home.write("odd.py", f"from polypod import tool\n{text}\n")
     name = text.removeprefix("def ").partition("(")[0]
     done = home.polypod("run", "hi", "--model", "offline", "--tools", f"odd.py:{name}")
     assert (done.code, done.out) == (2, "")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
+from actors.llm.answers import whole_ones
 from actors.llm.base import Answer, Assembler, Block
 from actors.llm.openai_answer import ChatAnswer
 from actors.llm.sse import SSEParser
@@ -67,7 +68,7 @@ def blocks_of(*pieces: bytes) -> list[Block]:
     blocks: list[Block] = []
     for piece in pieces:
         blocks += answer.feed(parser.feed(piece))
-    blocks += answer.feed(parser.end())
+    blocks += answer.feed(whole_ones(parser.end()))
     if answer.failure is not None:
         raise answer.failure
     return blocks + answer.close()

@@ -7,6 +7,7 @@ from typing import Any
 
 from llm_recordings import WHERE, assembled
 
+from actors.llm.answers import whole_ones
 from actors.llm.anthropic_answer import MessagesAnswer
 from actors.llm.base import Answer, Block
 from actors.llm.sse import SSEParser
@@ -76,7 +77,7 @@ def blocks_of(*pieces: bytes, answer_tool: str | None = None) -> list[Block]:
     blocks: list[Block] = []
     for piece in pieces:
         blocks += answer.feed(parser.feed(piece))
-    blocks += answer.feed(parser.end())
+    blocks += answer.feed(whole_ones(parser.end()))
     if answer.failure is not None:
         raise answer.failure
     return blocks + answer.close()

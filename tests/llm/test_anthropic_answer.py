@@ -572,3 +572,82 @@ def test_whatever_a_server_sends_gives_blocks_or_a_model_error(told):
 def test_whatever_a_server_sends_as_a_whole_gives_blocks_or_a_model_error(usage, stop, content):
     with contextlib.suppress(ModelError):
         whole_answer_of({"content": content, "usage": usage, "stop_reason": stop, "model": stop})
+
+
+# -- what is broken ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["", None])
+@pytest.mark.parametrize("stop", ["end_turn", "tool_use"])
+def test_a_call_that_never_gets_a_name_is_no_call_and_the_text_is_the_answer(name, stop):
+    answer = answer_of(
+        start(), opened(0, "text"), text("hello"), called(1, name, input={}), stopped(stop), END
+    )
+    assert (answer.item.text, answer.item.calls) == ("hello", ())
+
+
+def test_an_answer_of_nothing_but_a_nameless_call_is_an_error_that_says_so():
+    error = failure_of(start(), opened(0, "thinking"), thought("hm"), called(1, ""), stopped("tool_use"), END)
+    assert (error.kind, error.retryable) == ("protocol", True)
+    assert "without the name of a tool" in error.message
+
+
+@pytest.mark.parametrize("given", [{"input": {"x": 1}}, {}])
+def test_arguments_for_a_tool_that_was_never_named_are_not_passed_over(given):
+    pieces = [] if given else [argued('{"x":1}', 1)]
+    begun = [start(), opened(0, "text"), text("I look."), called(1, "", **given), *pieces]
+    assert "without the name of a tool" in failure_of(*begun, stopped("tool_use"), END).message
+    assert answer_of(*begun, stopped("max_tokens"), END).item.text == "I look."
+
+
+@pytest.mark.parametrize(
+    "broken", [b"data: garbage\n\n", b'data: {"type": \n\n', event("error", error={"type": "api_error"})]
+)
+def test_nothing_that_comes_behind_the_stop_reason_fails_a_finished_answer(broken):
+    assert answer_of(HELLO.replace(END, broken)).item.text == "Hello"
+
+
+def test_half_an_event_at_the_end_is_none():
+    body = HELLO.removesuffix(END)
+    for end in range(len(END)):
+        assert answer_of(body, END[:end]).item.text == "Hello"
+    until = HELLO.index(b"event: message_delta")
+    for end in range(until):
+        assert failure_of(HELLO[:end]).retryable
+
+
+def test_a_whole_answer_that_was_cut_can_be_asked_for_again():
+    told = json.dumps(whole({"type": "text", "text": "hello"})).encode()
+    for end in range(1, len(told)):
+        with pytest.raises(ModelError, match="before it was complete") as caught:
+            whole_answer_of(told[:end])
+        assert caught.value.retryable
+
+
+def raw_delta(told: bytes, index: int = 0) -> bytes:
+    return b'data: {"type":"content_block_delta","index":%d,"delta":{%b}}\n\n' % (index, told)
+
+
+def test_broken_characters_are_replaced_and_the_rest_stands():
+    answer = answer_of(
+        start(),
+        opened(0, "thinking"),
+        raw_delta(rb'"thinking":"h\ud83d"'),
+        opened(1, "text"),
+        raw_delta(b'"text":"caf\xe9 "', 1),
+        raw_delta(rb'"text":"hi \ud83d"', 1),
+        called(2, "f"),
+        raw_delta(rb'"partial_json":"{\"path\": \"\ud83d"', 2),
+        raw_delta(rb'"text":"\ude00!"', 1),
+        raw_delta(rb'"partial_json":"\ude00\ud83d\"}"', 2),
+        stopped("tool_use"),
+        END,
+    )
+    assert answer.item.content == (ThinkingPart("h\ufffd"), TextPart("caf\ufffd hi \U0001f600!"))
+    assert answer.item.calls == (ToolCall("t1", "f", {"path": "\U0001f600\ufffd"}),)
+
+
+def test_broken_characters_in_names_ids_and_given_arguments_are_replaced():
+    call = rb'{"type":"tool_use","id":"t\ud83d","name":"f\ude00","input":{"a\ud83d":"\ude00"}}'
+    answer = whole_answer_of(b'{"type":"message","content":[%b],"stop_reason":"tool_use"}' % call)
+    assert answer.item.calls == (ToolCall("t\ufffd", "f\ufffd", {"a\ufffd": "\ufffd"}),)

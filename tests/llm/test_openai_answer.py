@@ -170,9 +170,107 @@ def test_a_name_that_comes_late_or_empty_again_is_set_once():
     assert answer.item.calls == (ToolCall("a", "read", {"x": 1}),)
 
 
-def test_a_call_that_never_gets_a_name_is_not_lost():
-    answer = answer_of(events(calls(call(0, "a", None, "{}")), delta("tool_calls")))
-    assert answer.item.calls == (ToolCall("a", "unnamed"),)
+NAMELESS = {
+    "empty strings": {"tool_calls": [call(0, "", "", "")]},
+    "nulls": {"tool_calls": [{"index": 0, "id": None, "type": None, "function": {"name": None}}]},
+    "no function": {"tool_calls": [{"index": 0}]},
+    "an id alone": {"tool_calls": [call(0, "a", None, "{}")]},
+    "a function_call of empty strings": {"function_call": {"name": "", "arguments": ""}},
+    "a function_call of nulls": {"function_call": {"name": None, "arguments": None}},
+    "an empty function_call": {"function_call": {}},
+}
+
+
+@pytest.mark.parametrize("entry", NAMELESS.values(), ids=NAMELESS)
+@pytest.mark.parametrize("finish", ["stop", "tool_calls"])
+def test_an_entry_that_never_gets_a_name_is_no_call_and_the_text_is_the_answer(entry, finish):
+    answer = answer_of(events(delta(content="hello", **entry), delta(finish)))
+    assert (answer.item.text, answer.item.calls) == ("hello", ())
+    told = {"choices": [{"message": {"content": "hello", **entry}, "finish_reason": finish}]}
+    assert whole_answer_of(json.dumps(told).encode()).item == answer.item
+
+
+@pytest.mark.parametrize("entry", NAMELESS.values(), ids=NAMELESS)
+@pytest.mark.parametrize("thought", [{}, {"reasoning_content": "hm"}])
+def test_an_answer_of_nothing_but_a_nameless_entry_is_an_error_that_says_so(entry, thought):
+    with pytest.raises(ModelError, match="without the name of a tool") as caught:
+        answer_of(events(delta(**thought, **entry), delta("tool_calls")))
+    assert (caught.value.kind, caught.value.retryable) == ("protocol", True)
+
+
+def test_arguments_for_a_tool_that_was_never_named_are_not_passed_over():
+    with pytest.raises(ModelError, match="without the name of a tool"):
+        answer_of(events(delta(content="I look."), calls(call(0, "a", None, '{"x":1}')), delta("tool_calls")))
+
+
+def test_a_call_that_was_cut_before_its_name_is_no_call():
+    answer = answer_of(events(delta(content="I"), calls(call(0, "a", None, "")), delta("length")))
+    assert (answer.item.text, answer.item.calls, answer.stop_reason) == ("I", (), "max_tokens")
+
+
+def test_a_nameless_entry_beside_a_call_is_no_call():
+    answer = answer_of(events(calls(call(0, "a", "f", "{}"), call(1, "", "", "")), delta("tool_calls")))
+    assert answer.item.calls == (ToolCall("a", "f"),)
+
+
+PIECES = ['{"', "to", '": "bob', '"}']
+
+
+def test_a_call_repeated_as_function_call_is_one_call():
+    stream = [
+        delta(tool_calls=[call(0, "a", "pay", piece)], function_call={"name": "pay", "arguments": piece})
+        for piece in PIECES
+    ]
+    assert answer_of(events(*stream, delta("tool_calls"))).item.calls == (
+        ToolCall("a", "pay", {"to": "bob"}),
+    )
+    function = {"name": "pay", "arguments": "".join(PIECES)}
+    message = {"tool_calls": [{"id": "a", "function": function}], "function_call": function}
+    told = {"choices": [{"message": message, "finish_reason": "tool_calls"}]}
+    assert whole_answer_of(json.dumps(told).encode()).item.calls == (ToolCall("a", "pay", {"to": "bob"}),)
+
+
+@pytest.mark.parametrize("first", ["tool_calls", "function_call"])
+def test_a_call_repeated_in_chunks_of_its_own_is_one_call(first):
+    new = [calls(call(0, "a", "pay", piece)) for piece in PIECES]
+    old = [delta(function_call={"name": "pay", "arguments": piece}) for piece in PIECES]
+    stream = [*new, *old] if first == "tool_calls" else [*old, *new]
+    assert answer_of(events(*stream, delta("tool_calls"))).item.calls == (
+        ToolCall("a", "pay", {"to": "bob"}),
+    )
+
+
+def test_a_function_call_beside_an_empty_entry_is_the_call():
+    stream = delta(tool_calls=[call(0, "", "", "")], function_call={"name": "pay", "arguments": "{}"})
+    answer = answer_of(events(stream, delta("function_call")))
+    assert [(each.name, each.arguments) for each in answer.item.calls] == [("pay", {})]
+
+
+@pytest.mark.parametrize("name", [None, "", "look"])
+def test_an_id_that_changes_after_the_first_piece_does_not_part_a_call(name):
+    stream = [
+        calls(call(0, "A", "look", "{")),
+        calls(call(0, "B", name, '"path"')),
+        calls(call(0, "C", name, ': "a.txt"}')),
+        calls(call(0, "D", None, "")),
+    ]
+    answer = answer_of(events(*stream, delta("tool_calls")))
+    assert answer.item.calls == (ToolCall("A", "look", {"path": "a.txt"}),)
+
+
+def test_an_id_that_changes_before_the_arguments_began_does_not_part_a_call():
+    stream = [calls(call(0, "A", "look", "")), calls(call(0, "B", None, '{"path": "a.txt"}'))]
+    answer = answer_of(events(*stream, delta("tool_calls")))
+    assert answer.item.calls == (ToolCall("A", "look", {"path": "a.txt"}),)
+
+
+def test_calls_of_one_list_without_an_index_stay_apart_though_their_ids_are_equal():
+    told = {
+        "choices": [{"message": {"tool_calls": [call(None, "a", "f", "{}"), call(None, "a", "g", "{}")]}}]
+    }
+    answer = whole_answer_of(json.dumps(told).encode())
+    assert [each.name for each in answer.item.calls] == ["f", "g"]
+    assert len({each.id for each in answer.item.calls}) == 2
 
 
 def test_bug_arguments_that_are_no_json_come_back_as_they_were():
@@ -403,6 +501,98 @@ def test_an_event_that_cannot_be_read_is_an_error_and_not_passed_over(event):
     with pytest.raises(ModelError) as caught:
         blocks_of(events(delta(content="a"), event, STOP))
     assert caught.value.kind == "protocol"
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        "garbage",
+        '{"choices": [',
+        '{"choices": [3]}',
+        '{"error": "the meter broke"}',
+        '{"choices": [{"error": {}, "finish_reason": "error"}]}',
+    ],
+)
+def test_nothing_that_comes_behind_the_finish_reason_fails_a_finished_answer(event):
+    assert answer_of(events(delta(content="a"), STOP, event)).item.text == "a"
+
+
+HALVES = {
+    "a byte of another encoding": (b'"caf\xe9"', "caf\ufffd"),
+    "half a character": (b'"hi \xf0\x9f"', "hi \ufffd"),
+    "half a surrogate pair": (b'"hi \\ud83d!"', "hi \ufffd!"),
+    "the other half": (b'"\\ude00"', "\ufffd"),
+    "two halves in their places": (b'"\\ud83d\\ude00"', "\U0001f600"),
+}
+
+
+@pytest.mark.parametrize(("told", "text"), HALVES.values(), ids=HALVES)
+@pytest.mark.parametrize("field", [b"content", b"reasoning_content", b"refusal"])
+def test_broken_characters_are_replaced_and_the_rest_stands(told, text, field):
+    broken = b'{"choices":[{"index":0,"delta":{"' + field + b'":' + told + b"}}]}"
+    answer = answer_of(events(broken, delta(content="."), STOP))
+    assert "".join(part.text for part in answer.item.content) == text + "."
+    whole = b'{"choices":[{"message":{"content":' + told + b'},"finish_reason":"stop"}]}'
+    assert whole_answer_of(whole).item.text == text
+
+
+def test_a_surrogate_pair_split_over_two_pieces_is_its_character():
+    pieces = [b'{"choices":[{"delta":{"content":"%b"}}]}' % text for text in (rb"hi \ud83d", rb"\ude00!")]
+    assert answer_of(events(*pieces, STOP)).item.text == "hi \U0001f600!"
+
+
+def test_half_a_pair_that_nothing_follows_is_replaced():
+    half = b'{"choices":[{"delta":{"content":"hi \\ud83d"}}]}'
+    assert answer_of(events(half, STOP)).item.text == "hi \ufffd"
+    answer = answer_of(events(half, delta(reasoning="hm"), delta(content="!"), STOP))
+    assert answer.item.content == (TextPart("hi \ufffd"), ThinkingPart("hm"), TextPart("!"))
+
+
+@pytest.mark.parametrize("pieces", [(rb"{\"path\": \"a\ud83d\"}",), (rb"{\"path\": \"a\ud83d", rb"\"}")])
+def test_half_a_pair_in_arguments_is_replaced(pieces):
+    chunk = b'{"choices":[{"delta":{"tool_calls":[{"index":0,"id":"c","function":{"name":"f","arguments":"%b"}}]}}]}'
+    answer = answer_of(events(*(chunk % piece for piece in pieces), STOP))
+    assert answer.item.calls == (ToolCall("c", "f", {"path": "a\ufffd"}),)
+
+
+def test_half_a_pair_as_an_escape_within_the_arguments_is_replaced():
+    answer = answer_of(
+        events(calls(call(0, "c", "f", r'{"path": "a\ud83d", "\ude00": "\ud83d\ude00"}')), STOP)
+    )
+    assert answer.item.calls == (ToolCall("c", "f", {"path": "a\ufffd", "\ufffd": "\U0001f600"}),)
+
+
+def test_broken_characters_in_names_and_ids_are_replaced():
+    chunk = rb'{"model":"m\ud83d","choices":[{"delta":{"tool_calls":[{"index":0,"id":"\ud83d","function":{"name":"f\ude00","arguments":{"a\ud83d":1}}}]}}]}'
+    answer = answer_of(events(chunk, STOP))
+    assert answer.item.calls == (ToolCall("\ufffd", "f\ufffd", {"a\ufffd": 1}),)
+    assert answer.model == "m\ufffd"
+
+
+def test_half_an_event_at_the_end_is_none():
+    finished = events(delta(content="hello"), STOP, done=False)
+    usage = b'data: {"choices":[],"usage":{"prompt_tokens":7,"completion_tokens":3}}'
+    for end in range(len(usage)):
+        assert answer_of(finished, usage[:end]).item.text == "hello"
+    assert answer_of(finished, usage).usage == Usage(7, 3)
+    for mark in (b"data: [DONE", b"data: [DONE]", b"data: [DONE]\n"):
+        assert answer_of(finished, mark).item.text == "hello"
+
+
+def test_half_an_event_of_an_answer_that_goes_on_is_an_answer_that_can_be_asked_for_again():
+    stream = events(delta(content="hello"), delta(content="more"), done=False)
+    for end in range(len(stream) - 2):
+        with pytest.raises(ModelError) as caught:
+            blocks_of(stream[:end])
+        assert (caught.value.kind, caught.value.retryable) == ("protocol", True), end
+
+
+def test_a_whole_answer_that_was_cut_can_be_asked_for_again():
+    told = b'{"choices":[{"message":{"content":"hello"},"finish_reason":"stop"}]}'
+    for end in range(1, len(told)):
+        with pytest.raises(ModelError, match="before it was complete") as caught:
+            whole_answer_of(told[:end])
+        assert caught.value.retryable
 
 
 def test_blocks_before_an_error_are_given_first():

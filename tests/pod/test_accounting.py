@@ -11,13 +11,13 @@ from pod_stage import GatedClient, Stage, on_stage
 
 from actors.llm.scripted import Reply, ScriptedClient, call, say
 from actors.pod.budget import Budget
-from actors.pod.stepping import StepEnded
+from actors.pod.stepping import CommitEnded
 from actors.sessions.replay import replay
 from actors.sessions.store import MemoryStore
 from actors.system import PodSystem
 from actors.tools.base import tool
 from protocol.entries import SessionOpened
-from protocol.errors import BudgetError, ManifestError, ModelError, RunFailed
+from protocol.errors import BudgetError, ManifestError, RunFailed
 from protocol.events import AssistantMessage, BudgetExceeded, RunEnd, UsageUpdate
 from protocol.items import AssistantItem
 from protocol.manifest import BudgetSection, PodManifest
@@ -122,14 +122,6 @@ def test_an_unknown_usage_settles_at_the_estimate_and_is_marked() -> None:
     assert budget.incomplete
 
 
-def test_a_request_refused_for_its_length_is_given_back_and_another_failure_stays_at_the_estimate() -> None:
-    budget = Budget(BudgetSection(tokens=100))
-    budget.settle_failed(budget.reserve(60, 0.0), ModelError("too long", kind="context_overflow"))
-    assert (budget.tokens, budget.incomplete) == (0, False)
-    budget.settle_failed(budget.reserve(60, 0.0), ModelError("gone", kind="connection"))
-    assert (budget.tokens, budget.incomplete) == (60, True)
-
-
 # -- what all pods of a system share -------------------------------------------------------------
 
 
@@ -195,7 +187,7 @@ def test_what_a_run_took_that_a_defect_ended_counts_in_the_systems_budget() -> N
             await client.asked.acquire()
             assert system.budget is not None
             held = system.budget.tokens
-            pod.ref.tell(StepEnded(object(), None))  # no such step ends like that: a defect
+            pod.ref.tell(CommitEnded(object(), None))  # no commit ends like that: a defect
             with pytest.raises(RunFailed):
                 await run
             used = system.budget

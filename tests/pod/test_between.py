@@ -16,7 +16,7 @@ from pod_stage import PLAIN, GatedClient, Stage, on_stage, texts
 from actors.llm.scripted import ScriptedClient, call, say
 from actors.pod.memory.extraction import Proposal
 from actors.pod.running import OutOfTime
-from actors.pod.stepping import StepEnded
+from actors.pod.stepping import CommitEnded
 from actors.pod.turns import NOT_RUN
 from actors.sessions.chain import chained, verified
 from actors.sessions.replay import replay
@@ -467,10 +467,7 @@ def test_stop_answers_all_that_waits_behind_a_commit() -> None:
     with_gated_store([], play)
 
 
-def test_stop_of_a_pod_whose_tool_will_not_be_cancelled_comes_after_a_grace(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("actors.pod.ending.STOP_GRACE", 0.01)
+def test_stop_of_a_pod_whose_tool_will_not_be_cancelled_comes_after_a_grace() -> None:
     release = asyncio.Event()
 
     @tool
@@ -787,7 +784,7 @@ def test_a_pod_that_a_defect_ends_leaves_no_alarm_behind() -> None:
         run = await stage.running("1")
         actor = stage.pod.ref.actor_inbox.actor  # type: ignore[attr-defined]
         alarm = actor._alarm
-        stage.pod.ref.tell(StepEnded(object(), None))  # no such step ends like that: a defect
+        stage.pod.ref.tell(CommitEnded(object(), None))  # no commit ends like that: a defect
         with pytest.raises(RunFailed):
             await run
         assert alarm.cancelled()

@@ -72,8 +72,8 @@ def test_any_batch_keeps_its_bounds_its_barriers_and_its_order(batch, parallel):
     assert [result.call_id for result in results] == [call.id for call in calls]
     assert watched.most <= parallel
     assert watched.overlaps <= {frozenset({"read_only"})}
-    assert sorted(number for number, _, _ in told) == list(range(len(calls)))
-    for number, result, seconds in told:
+    assert sorted(number for number, *_ in told) == list(range(len(calls)))
+    for number, result, seconds, _ in told:
         assert result is results[number]
         assert (seconds is None) == (calls[number].name == "unknown")
 
@@ -92,7 +92,7 @@ def test_each_result_is_told_as_it_ends_while_the_list_keeps_call_order():
         async def second() -> str:
             return "2"
 
-        def on_result(number, result, seconds):
+        def on_result(number, result, seconds, waited):
             told.append(number)
             second_done.set()
 
@@ -136,7 +136,7 @@ def test_cancelling_a_batch_stops_what_runs_raises_its_flags_and_starts_no_more(
         calls = [ToolCall(name, name) for name in ("quick", "waits", "blocks", "never")]
         toolbox = Toolbox([waits, blocks, quick, never])
         batch = asyncio.create_task(
-            run_batch(toolbox, calls, ctx_for, on_result=lambda n, r, s: told.append(r.text))
+            run_batch(toolbox, calls, ctx_for, on_result=lambda n, r, s, w: told.append(r.text))
         )
         for event in begun:
             await event.wait()
@@ -165,7 +165,7 @@ def test_an_error_of_whoever_is_told_ends_the_batch_as_it_is():
             finally:
                 stopped.set()
 
-        def on_result(number, result, seconds):
+        def on_result(number, result, seconds, waited):
             raise LookupError("the store is gone")
 
         with pytest.raises(LookupError):

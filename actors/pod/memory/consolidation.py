@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from functools import partial
 from typing import Annotated, Any, NamedTuple, TypeVar
 
 import pykka
 from msgspec import Meta
 
-from actors.compaction.consolidate import CONSOLIDATOR_PROMPT, Shelf, consolidator_request
+from actors.compaction.consolidate import (
+    CONSOLIDATOR_PROMPT,
+    NUDGE_NOTHING_WRITTEN,
+    Shelf,
+    consolidator_request,
+)
 from actors.compaction.notes import Kind, render
 from actors.pod.memory.batch import Batch, Consolidation
-from actors.pod.memory.errand import Ask, errand, is_cancelled
+from actors.pod.memory.errand import Ask, HelperActor, Reminder, errand
+from actors.pod.memory.helper_words import notes_in_words, says_nothing
 from actors.pod.memory.lasting import LastingMemory
-from actors.runtime.actor import AsyncActor
+from actors.runtime.future import AsyncFuture
 from actors.sessions.disk import store_error
 from actors.tools.base import Toolbox, ToolContext, tool
-from protocol.errors import PodError
+from protocol.errors import PodError, ToolError
 from protocol.manifest import PodManifest
 
 T = TypeVar("T")
@@ -29,18 +35,21 @@ MOST_STEPS = 32
 
 
 class Consolidate(NamedTuple):
-    """To the consolidation actor: do what is due. ``tell`` brings a message to the pod."""
+    """To the consolidation actor: do what is due. ``begin`` asks the pod whether that may begin, ``tell``
+    brings a message to it.
+    """
 
     memory: LastingMemory
     manifest: PodManifest
     ask: Ask
     ctx: ToolContext
     automatic: bool
-    tell: Callable[[Consolidating | Consolidated], None]
+    begin: Callable[[Consolidating], AsyncFuture[bool]]
+    tell: Callable[[Consolidated], None]
 
 
 class Consolidating(NamedTuple):
-    """To the pod: so many files of so many bytes are being worked in."""
+    """To the pod: so many files of so many bytes are to be worked in; whether that may begin."""
 
     files: int
     size: int
@@ -52,6 +61,7 @@ class Consolidated(NamedTuple):
     files: int = 0
     notes: int = 0
     mechanical: bool = False
+    left: int = 0
     error: BaseException | None = None
     alerts: tuple[str, ...] = ()
 
@@ -63,10 +73,8 @@ def _clear(error: Exception) -> Exception:
     return error
 
 
-class ConsolidationActor(AsyncActor):
+class ConsolidationActor(HelperActor):
     """Does one consolidation a message, in threads and beside everything else; the pod tells of it."""
-
-    _asking: asyncio.Task[bool] | None = None
 
     async def on_receive(self, message: Consolidate) -> None:
         manifest = message.manifest
@@ -89,18 +97,25 @@ class ConsolidationActor(AsyncActor):
         batch = await _to_its_end(partial(work.begin, automatic=job.automatic))
         if batch is None:
             return Consolidated()
-        job.tell(Consolidating(len(batch.files), batch.size))
+        if not await _may_begin(job, batch):
+            await _to_its_end(work.withdraw)
+            return Consolidated()
+        left, mechanical = 0, batch.mechanical
         try:
             if not batch.mechanical:
                 await self._write(job, batch)
+                mechanical = not batch.shelf.written
+                left = await _to_its_end(batch.complete)
             notes = await _to_its_end(partial(work.commit, batch))
         except Exception as error:  # noqa: BLE001 - the pod tells of it
             await _to_its_end(work.withdraw)
             return Consolidated(len(batch.files), error=_clear(error))
-        return Consolidated(len(batch.files), notes, batch.mechanical)
+        return Consolidated(len(batch.files), notes, mechanical, left)
 
     async def _write(self, job: Consolidate, batch: Batch) -> None:
-        """Have the model write. Raises PodError where it wrote nothing or came to no end."""
+        """Have the model write, by its tools or in words; where these hold no notes, what was found is kept
+        as it is. Raises PodError where it neither wrote nor said anything, or came to no end.
+        """
         desk = _Desk(job.memory, batch.shelf)
         work = errand(
             job.ask,
@@ -110,25 +125,26 @@ class ConsolidationActor(AsyncActor):
             prompt=CONSOLIDATOR_PROMPT,
             request=consolidator_request(batch.findings, batch.shelf.listing()),
             most_steps=MOST_STEPS,
+            reminder=Reminder(NUDGE_NOTHING_WRITTEN, desk.write_memory.__name__),
+            written=lambda: batch.shelf.written,
         )
-        self._asking = asyncio.get_running_loop().create_task(_without_exit(work))
-        try:
-            ended = await self._asking
-        except asyncio.CancelledError as error:
-            if is_cancelled():
-                raise
-            raise PodError("it was given up before it was done; all that was staged is kept") from error
-        if not ended:
+        words = await self.ask_model(work)
+        if words is None:
             raise PodError(f"the worker came to no end within {MOST_STEPS} requests; nothing was written")
-        if not batch.shelf.written:
+        if batch.shelf.written:
+            return
+        if says_nothing(words):
             raise PodError("the worker wrote nothing; all that was staged is kept")
+        for piece in notes_in_words(words):
+            with contextlib.suppress(ToolError):  # as its tool would have told it
+                batch.shelf.write(piece.kind, piece.title, piece.text)
 
-    def leave(self) -> None:
-        """Ask the model no more; what is already being written is finished."""
-        if self._asking is not None:
-            self._asking.cancel()
-        with contextlib.suppress(pykka.ActorDeadError):
-            self.stop()
+
+async def _may_begin(job: Consolidate, batch: Batch) -> bool:
+    try:
+        return await job.begin(Consolidating(len(batch.files), batch.size))
+    except pykka.ActorDeadError:  # the pod has ended meanwhile
+        return False
 
 
 class _Desk:
@@ -163,21 +179,13 @@ class _Desk:
 
     async def read_memory(self, path: str) -> str:
         """Read a note."""
-        return render(self._shelf.note(path))
+        return render(self._shelf.read(path))
 
     def search_memory(self, query: str, limit: Annotated[int, Meta(ge=1, le=20)] = 5) -> str:
         """Find notes by words that are in them."""
         hits = self._memory.search(query, limit=limit + 20)
         lines = [f"- {hit.path}: {hit.title}" for hit in hits if not hit.staged]
         return "\n".join(lines[:limit]) or "nothing found"
-
-
-async def _without_exit(work: Coroutine[Any, Any, T]) -> T:
-    """What ``work`` returns; an exit out of a task would go past who waits for it and end its loop."""
-    try:
-        return await work
-    except SystemExit as error:
-        raise PodError("its client would have ended the interpreter; all that was staged is kept") from error
 
 
 async def _to_its_end(work: Callable[[], T]) -> T:

@@ -1,23 +1,75 @@
-"""A little worker: a model that does one errand with a few tools and then says a word."""
+"""A helper agent of memory: an actor that has a model do one errand with a few tools."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, NamedTuple, TypeVar, cast
 
 from actors.llm.base import Answer, Request
+from actors.pod.memory.helper_words import said, says_nothing
+from actors.runtime.actor import AsyncActor
+from actors.runtime.future import AsyncFuture
 from actors.tools.base import Toolbox, ToolContext
+from protocol.errors import PodError
 from protocol.items import Item, UserItem
 
-#: The model as a little worker asks it; whoever hands it over counts what it takes.
+T = TypeVar("T")
+
+#: The model as a helper agent asks it; whoever hands it over counts what it takes.
 Ask = Callable[[Request], Coroutine[Any, Any, Answer]]
 
 
-def is_cancelled() -> bool:
+class HelperActor(AsyncActor):
+    """Does one job a message beside its pod; ``leave`` has it stop asking the model, now and later."""
+
+    _asking: asyncio.Task[Any] | None = None
+    _leaving = False
+
+    async def ask_model(self, work: Coroutine[Any, Any, T]) -> T:
+        """What ``work`` returns, the part of the job that asks a model. Raises what it raises, PodError
+        where the job is given up.
+        """
+        given_up = "it was given up before it was done; all that was staged is kept"
+        if self._leaving:
+            work.close()
+            raise PodError(given_up)
+        self._asking = asyncio.get_running_loop().create_task(_without_exit(work))
+        try:
+            result: T = await self._asking
+        except asyncio.CancelledError as error:
+            if _is_cancelled():
+                raise
+            raise PodError(given_up) from error
+        return result
+
+    def leave(self) -> AsyncFuture[bool]:
+        """Ask the model no more; what is being written is finished. The future resolves at the job's end."""
+        self._leaving = True
+        if self._asking is not None:
+            self._asking.cancel()
+        return cast("AsyncFuture[bool]", self.actor_ref.stop(block=False))
+
+
+def _is_cancelled() -> bool:
     """Whether the task that runs is to end itself, and not only something that it waited for."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
+
+
+async def _without_exit(work: Coroutine[Any, Any, T]) -> T:
+    """What ``work`` returns; an exit out of a task would go past who waits for it and end its loop."""
+    try:
+        return await work
+    except SystemExit as error:
+        raise PodError("its client would have ended the interpreter; all that was staged is kept") from error
+
+
+class Reminder(NamedTuple):
+    """What a worker is told, once, that said something and called no tool; ``tool`` it then has to call."""
+
+    words: str
+    tool: str
 
 
 async def errand(
@@ -29,16 +81,40 @@ async def errand(
     prompt: str,
     request: str,
     most_steps: int,
-) -> bool:
-    """Have the errand done; whether the worker came to its end within ``most_steps`` requests.
+    written: Callable[[], bool],
+    forced: str | None = None,
+    reminder: Reminder | None = None,
+) -> str | None:
+    """Have the errand done; None where the worker came to no end within ``most_steps`` requests.
 
-    What it brings is what its tools were called with. Raises what ``ask`` raises.
+    What it brings is what its tools were called with, of which ``forced`` has to be called first, by servers
+    that can hold a model to it; ``written`` tells whether that is anything. Where it is nothing, also after
+    the ``reminder``, it gives what the worker said in words, else nothing. Raises what ``ask`` raises, but
+    not once something was said: that stands.
     """
     told: list[Item] = [UserItem.of(request)]
+    words = ""
     for _ in range(most_steps):
-        answer = await ask(Request(items=told, system=prompt, tools=toolbox.specs, model=model, scratch={}))
-        told.append(answer.item)
-        if not answer.item.calls:
-            return True
-        told += [await toolbox.run(call, ctx) for call in answer.item.calls]
-    return False
+        specs = toolbox.specs
+        tools = specs if forced is None else tuple(each for each in specs if each.name == forced)
+        asked = Request(items=told, system=prompt, tools=tools, model=model, forced_tool=forced, scratch={})
+        try:
+            answer = (await ask(asked)).item
+        except Exception:
+            if not words:
+                raise
+            return words
+        told.append(answer)
+        forced = None
+        if answer.calls:
+            told += [await toolbox.run(call, ctx) for call in answer.calls]
+            continue
+        if written():
+            return ""
+        words = said(answer.text) or words
+        if reminder is None or says_nothing(words):
+            return words
+        forced = reminder.tool
+        told.append(UserItem.of(reminder.words))
+        reminder = None
+    return None

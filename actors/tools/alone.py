@@ -1,0 +1,99 @@
+"""An async tool runs in a task of its own: whatever it raises or cancels ends nobody else."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Any, NamedTuple
+
+from protocol.errors import ToolTimeout
+
+#: How long a tool whose time is up is waited for, in seconds, so that one that stops at once is said to
+#: have stopped.
+_MOMENT = 0.05
+# From Python 3.12 on a task may begin at once, which saves a turn of the loop.
+_AT_ONCE: dict[str, Any] = {"eager_start": True} if sys.version_info >= (3, 12) else {}
+
+
+class Outcome(NamedTuple):
+    """What came of a tool: its value, or what it raised. ``interrupted`` says that its task was cancelled,
+    by itself or from outside, so that nobody knows how far it came.
+    """
+
+    value: Any = None
+    error: BaseException | None = None
+    interrupted: bool = False
+
+
+async def run_alone(
+    work: Callable[[], Awaitable[Any]], seconds: float | None, late: Callable[[Outcome], object]
+) -> Outcome:
+    """Carry ``work`` out, for at most ``seconds``; of exceptions only a cancel of the caller leaves.
+
+    Raises ToolTimeout at the deadline, however long the tool takes to stop. A cancel of the caller is
+    handed on, and waits for the tool. ``late`` is called with what came of a tool that ended after its
+    time-out, or after a cancel.
+    """
+    alone = _Alone(work)
+    try:
+        if seconds is None:
+            await alone.task
+        else:
+            await _within(alone, seconds, late)
+    except asyncio.CancelledError:
+        if is_being_cancelled():
+            alone.task.cancel()
+            await _ended(alone.task)
+    if is_being_cancelled():
+        late(alone.outcome)
+        raise asyncio.CancelledError
+    return alone.outcome
+
+
+class _Alone:
+    """A tool's task, and what came of it."""
+
+    __slots__ = ("outcome", "task")
+
+    def __init__(self, work: Callable[[], Awaitable[Any]]) -> None:
+        #: Kept beside the task, which may be cancelled before its first moment, or in its last.
+        self.outcome = Outcome(interrupted=True)
+        self.task = asyncio.Task(self._carry_out(work), loop=asyncio.get_running_loop(), **_AT_ONCE)
+
+    async def _carry_out(self, work: Callable[[], Awaitable[Any]]) -> None:
+        try:
+            self.outcome = Outcome(await work())
+        except asyncio.CancelledError as error:
+            self.outcome = Outcome(error=error, interrupted=is_being_cancelled())
+        except BaseException as error:  # noqa: BLE001 - SystemExit too is a tool's own affair
+            self.outcome = Outcome(error=error)
+
+
+async def _within(alone: _Alone, seconds: float, late: Callable[[Outcome], object]) -> None:
+    task = alone.task
+    if not task.done():
+        await asyncio.wait({task}, timeout=seconds)
+    if task.done():
+        return
+    task.cancel()
+    await asyncio.wait({task}, timeout=_MOMENT)
+    if task.done():
+        raise ToolTimeout(f"not done after {seconds:g} s; it was stopped")
+    task.add_done_callback(lambda _: late(alone.outcome))
+    raise ToolTimeout(f"not done after {seconds:g} s; it was told to stop and may still be at work")
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    """Wait for a task's end, however often the waiting is cancelled."""
+    while not task.done():
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError:
+            task.cancel()
+
+
+def is_being_cancelled() -> bool:
+    """Whether the running task was asked to end; else a CancelledError is another's."""
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0

@@ -1,0 +1,1 @@
+"""How the code is built, in numbers: classes, folders, circles, and the way of a run through the files."""
