@@ -23,7 +23,7 @@ from protocol.errors import (
 )
 from protocol.events import RunOutcome
 
-FINISHED, FAILED, BAD_INPUT, LIMIT, CANCELLED, BROKEN_PIPE = 0, 1, 2, 3, 130, 141
+FINISHED, FAILED, BAD_INPUT, LIMIT, REFUSED, CANCELLED, BROKEN_PIPE = 0, 1, 2, 3, 4, 130, 141
 
 #: The exit code for each outcome of a run.
 CODES: dict[RunOutcome, int] = {
@@ -31,6 +31,7 @@ CODES: dict[RunOutcome, int] = {
     "paused": FINISHED,
     "failed": FAILED,
     "limit_reached": LIMIT,
+    "refused": REFUSED,
     "budget": LIMIT,
     "cancelled": CANCELLED,
 }
