@@ -13,6 +13,7 @@ import click
 from actors.cli.terminal import Terminal
 from protocol.errors import (
     BudgetError,
+    InvalidKey,
     ManifestError,
     MissingKey,
     PolypodError,
@@ -40,6 +41,7 @@ _BAD_INPUT = (
     click.ClickException,
     ManifestError,
     BudgetError,
+    InvalidKey,
     MissingKey,
     SessionNotFound,
     ToolDefinitionError,

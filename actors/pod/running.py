@@ -6,7 +6,7 @@ import time
 from collections import deque
 from typing import Any, NamedTuple, assert_never
 
-from actors.llm.output import Fit, instruction_for, parse_output
+from actors.llm.output import DOUBTFUL, Fit, instruction_for, parse_output
 from actors.pod import turn
 from actors.pod.outcomes import limit_reached, refused, said_nothing
 from actors.pod.run import PendingInput, QueuedRun, RunState, TypedRun, new_run_id, resolve
@@ -246,17 +246,19 @@ class RunningActor(TurnActor):
         """The run is over if the answer is of the type asked for; else the model hears why it is not."""
         assert run.answer is not None
         read = parse_output(run.answer.text, run.output_kind)
-        if isinstance(read, Fit):
+        doubtful = isinstance(read, Fit) and read.doubtful and not run.misfits  # asked about once
+        if isinstance(read, Fit) and not doubtful:
             run.output = read.value
             self._finish(run, "finished")
             return
+        why = DOUBTFUL if isinstance(read, Fit) else read.why
         run.misfits += 1
         if run.misfits > MISFITS:
-            run.error = OutputInvalid(f"the model did not answer as asked: {read.why}")
+            run.error = OutputInvalid(f"the model did not answer as asked: {why}")
             self._finish(run, "failed")
             return
         # With the schema, which a server may have been sent and have shown to nobody.
-        words = f"{read.why} {instruction_for(run.output_schema or {})}"
+        words = f"{why} {instruction_for(run.output_schema or {})}"
         self._log.record(SystemMessage, run.run_id, item=SystemItem.of(words))
         run.unheard = True
         self._advance()
