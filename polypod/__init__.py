@@ -178,6 +178,7 @@ __all__ = [
     "ToolContext",
     "ToolDefinitionError",
     "ToolError",
+    "ToolLoop",
     "ToolProgress",
     "ToolResult",
     "ToolResulted",
