@@ -39,7 +39,7 @@ class Repeated(NamedTuple):
 
 class Repeats:
     """Follows the items of a history. Words of a user begin anew, and so does a call or a result that was
-    not there before, as far as equal calls are concerned: a test that is run again after each change is no
+    not there before (of failures, only one that succeeded): a test that is run again after each change is no
     loop. What one answer calls at once counts once, since the model has seen none of its results.
     """
 
@@ -81,8 +81,8 @@ class Repeats:
             self._turn_failed.setdefault(name, self._failed.get(name, 0) + 1)
         else:
             self._turn_failed[name] = 0
-        failing = Repeated(name, self._turn_failed[name], True)
         same = Repeated(name, self._again(result), False)
+        failing = Repeated(name, self._turn_failed[name], True)
         found = failing if failing.times >= same.times else same
         if self.worst is None or found.times > self.worst.times:
             self.worst = found
@@ -101,6 +101,9 @@ class Repeats:
         else:
             self._known.add(sign)
             self._times = {}
+            if not result.is_error:  # headway
+                self._failed = {}
+                self._turn_failed = dict.fromkeys(self._turn_failed, 0)
         return self._times.get(sign, 1)
 
 
