@@ -194,7 +194,7 @@ class CompactionFailed(PodError):  # noqa: N818
 
 
 class InvalidInput(PodError, TypeError):  # noqa: N818
-    """Content or an item of a kind that no session could keep, or text that is not Unicode."""
+    """Content or an item of a kind that no session could keep, or content that is no parts."""
 
 
 class OutputInvalid(PodError):  # noqa: N818
