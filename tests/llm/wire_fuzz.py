@@ -132,7 +132,7 @@ def calls_on_the_wire(body: bytes, format_: Format) -> list[tuple[str, Any]]:
             names.append(encodable(told["name"]))
         for key in ("arguments", "partial_json", "input"):
             member = told.get(key)
-            if member is not None and key != "input":
+            if member is not None and key != "input" and not (key == "partial_json" and member in ({}, [])):
                 member = member if isinstance(member, str) else _json(member)
                 texts.setdefault("all", []).append(member)
                 texts.setdefault(f"index {index}", []).append(member)
@@ -202,7 +202,7 @@ def _values(body: bytes) -> Iterator[dict[str, Any]]:
 
 #: What stands in a member's place.
 VALUES: tuple[Any, ...] = (
-    None, True, 0, -1, 7, 2**70, 1.5, 1e308, "", "x", "{", "\ud83d", [], [None], ["x"], [[]], [{}], {}, {"x": 1},
+    None, True, 0, -1, 7, 2**70, 1.5, 1e308, float("inf"), "", "x", "{", "\ud83d", [], [None], ["x"], [[]], [{}], {}, {"x": 1},
 )  # fmt: skip
 
 
