@@ -20,7 +20,6 @@ from llm_recordings import WHERE, assembled, recording, recordings
 from actors.llm.answers import AnswerReader, whole_ones
 from actors.llm.anthropic_answer import MessagesAnswer
 from actors.llm.base import Answer, Block, End
-from actors.llm.lenient import UNREADABLE, decode_any
 from actors.llm.openai_answer import ChatAnswer
 from actors.llm.sse import SSEParser
 from protocol.errors import MODEL_ERROR_KINDS, Failure, ModelError
@@ -193,8 +192,8 @@ def _values(body: bytes) -> Iterator[dict[str, Any]]:
     """The objects of a body: itself, or the data of its events."""
     parser = SSEParser()
     for data in [body, *(data for _, data in [*parser.feed(body), *parser.end()])]:
-        with contextlib.suppress(*UNREADABLE):
-            if isinstance(value := decode_any(data), dict):
+        with contextlib.suppress(ValueError, RecursionError):
+            if isinstance(value := json.loads(data.decode("utf-8", "replace")), dict):
                 yield value
 
 
