@@ -51,7 +51,8 @@ class FileWatch:
         self.main: Identity | None = None
         self.log_id: Identity | None = None
         self.index_id: Identity | None = None
-        self._modified = self._size = self._counter = self._log_size = self._index_size = 0
+        self._modified = self._size = self._log_size = self._index_size = 0
+        self._begin = b""
         self._merges: tuple[bytes, ...] = ()
 
     def remember(self, database: Identity | None) -> None:
@@ -90,7 +91,7 @@ class FileWatch:
         """Remember the database as it was after these merges, or later ones."""
         status = _stat(self._path)
         self._modified, self._size = status.st_mtime_ns, status.st_size
-        self._counter = int.from_bytes(self._header()[24:28], "big")
+        self._begin = self._header()
         self._merges = merges
 
     def changed(self) -> Change | None:
@@ -149,11 +150,10 @@ class FileWatch:
             before = self._merged()
             status = _stat(self._path)
             header = self._header()
-            counter = int.from_bytes(header[24:28], "big")
             merges = self._merged()
-            if not header.startswith(_MAGIC) or counter < self._counter:
+            if not header.startswith(_MAGIC) or _counter(header) < _counter(self._begin):
                 return True
-            same = counter == self._counter and status.st_size == self._size
+            same = header == self._begin and status.st_size == self._size  # it was only touched
             if not same and merges and merges == self._merges and _is_settled(merges):
                 return True
             self._look(before)
@@ -200,6 +200,10 @@ class FileWatch:
 
 def _merges_of(index: bytes) -> tuple[bytes, ...]:
     return (index[32:40], index[96:100], index[128:132]) if len(index) == 136 else ()
+
+
+def _counter(header: bytes) -> int:
+    return int.from_bytes(header[24:28], "big")
 
 
 def _is_settled(merges: tuple[bytes, ...]) -> bool:
