@@ -269,7 +269,9 @@ class SessionCorrupt(SessionError):  # noqa: N818
         self.session_id, self.seq, self.why = session_id, seq, why
         super().__init__(
             f"session {session_id} is damaged at entry {seq}: {why}",
-            hint="the entries before it are sound: fork the session there",
+            hint=f"polypod fork {session_id} goes on from the sound entries before it"
+            if seq > 1
+            else f"polypod rm {session_id} deletes it",
         )
 
     def details(self) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import BinaryIO
 
+from actors.sessions.aside import aside_path
 from actors.sessions.disk import make_private, store_error
 from actors.sessions.head import fits
 from actors.sessions.jsonl_claims import Claims
@@ -257,8 +258,9 @@ class JsonLinesStore(SessionStore):
 
     def delete(self, session_id: str) -> None:
         with self._translated(session_id), self._lock.gate():
-            path = self._path(session_id)
-            parent = read_ends(path).header.parent
+            path, parent = self._path(session_id), None
+            with contextlib.suppress(SessionError):  # what is damaged may go as well
+                parent = read_ends(path).header.parent
             if (holder := self.holder(session_id)) is not None:
                 raise in_use(session_id, holder)
             path.unlink()
@@ -277,16 +279,26 @@ class JsonLinesStore(SessionStore):
             ends = read_ends(self._path(session_id))
         return ends.size - ends.sound
 
-    def problems(self) -> list[str]:
-        found = []
+    def unreadable(self) -> dict[str, SessionError]:
+        found: dict[str, SessionError] = {}
         for _, session_id in self._changes():
             try:
                 self.info(session_id)
             except SessionNotFound:
                 continue
             except SessionError as error:
-                found.append(str(error))
+                found[session_id] = error
         return found
+
+    def put_aside(self, session_id: str, folder: Path) -> Path:
+        with self._translated(session_id), self._lock.gate():
+            if (holder := self.holder(session_id)) is not None:
+                raise in_use(session_id, holder)
+            make_private(folder)
+            kept = aside_path(session_id, folder)
+            self._path(session_id).rename(kept)
+            self._claims.remove(file_name(session_id))
+        return kept
 
     def flush(self) -> None:
         self._commits.flush()

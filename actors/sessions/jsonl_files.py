@@ -90,7 +90,8 @@ def read_ends(path: Path, upto: int | None = None) -> Ends:
         header = parse_header(line, str(path))
         if header is None:
             raise StoreError(
-                f"cannot use {path}: its first line is no session's header", hint="move it out of the folder"
+                f"cannot use {path}: its first line is no session's header",
+                hint="polypod fsck --repair moves it out of the way",
             )
         status = os.fstat(file.fileno())
         size = status.st_size if upto is None else min(upto, status.st_size)

@@ -226,6 +226,8 @@ class SQLiteStore(SessionStore):
 
     def reclaim(self) -> None:
         with self._reader() as db:
+            if not db.execute("PRAGMA freelist_count").fetchone()[0]:
+                return
             db.execute("VACUUM")
             db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 

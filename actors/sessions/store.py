@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from actors.sessions.head import fits
 from protocol.entries import Head, Parent, StoredEntry
-from protocol.errors import HeadConflict, SessionInUse, SessionNotFound, StoreError
+from protocol.errors import HeadConflict, SessionError, SessionInUse, SessionNotFound, StoreError
 
 Durability = Literal["process", "power"]
 
@@ -174,6 +174,21 @@ class SessionStore(abc.ABC):
         self.info(session_id)
         return 0
 
+    def unreadable(self) -> dict[str, SessionError]:
+        """Sessions that no listing shows, since what tells of them is damaged or of a newer version."""
+        return {}
+
+    def put_aside(self, session_id: str, folder: Path) -> Path:
+        """Take a damaged session out of the store, and keep it as it is in a file in ``folder``: that file.
+
+        Raises SessionInUse while anybody holds it, SessionNotFound, StoreError.
+        """
+        from actors.sessions.aside import keep_aside  # noqa: PLC0415 - for what is damaged alone
+
+        kept = keep_aside(self, session_id, folder)
+        self.delete(session_id)
+        return kept
+
     def problems(self) -> list[str]:
         """What is wrong with the store as a whole, besides its sessions; may take long."""
         return []
@@ -200,7 +215,8 @@ def in_use(session_id: str, holder: Holder) -> SessionInUse:
 
 def not_found(session_id: str, url: str) -> SessionNotFound:
     """The error that says which store has no such session."""
-    return SessionNotFound(f"no session {session_id} in {url}", hint="list the sessions there are")
+    hint = "polypod ps lists the sessions there are"
+    return SessionNotFound(f"no session {session_id} in {url}", hint=hint)
 
 
 def closed(url: str, *, inherited: bool) -> StoreError:
