@@ -142,7 +142,7 @@ class NotPaused(PodError):  # noqa: N818
 
 
 class _AlsoAnEvent(type):
-    """Of an error whose fact is also told as an event of the same name: ``isinstance`` knows both."""
+    """Of an error under whose name an event was once told: ``isinstance`` knows both."""
 
     event: type | None
 
@@ -153,8 +153,8 @@ class _AlsoAnEvent(type):
 class PodStopped(PodError, metaclass=_AlsoAnEvent):  # noqa: N818
     """The pod has stopped, or stopped while the command waited.
 
-    The event that tells it has the same name (``protocol.events.PodStopped``); one public name serves
-    both: it can be caught, and it matches the event in ``isinstance``, ``match`` and ``kinds=``.
+    The event that tells it is ``PodEnded``. It once had the name of this error, so in old programs this
+    class also matches it in ``isinstance``, ``match`` and ``kinds=``.
     """
 
     event: type | None = None
