@@ -169,9 +169,21 @@ class RunFailed(PodError):  # noqa: N818
         self.run_id = run_id
         super().__init__(self.failure.message, hint=self.failure.hint)
         self.__cause__ = cause
+        if isinstance(cause, ModelError | StoreError):
+            _hide_chain(cause)
 
     def details(self) -> dict[str, Any]:
         return {"cause": self.failure.kind, "run_id": self.run_id, **self.failure.details}
+
+
+def _hide_chain(error: PolypodError) -> None:
+    """Have a traceback show ``error`` in one line: it says in words what happened, and how polypod and its
+    libraries came upon it, some hundred lines, says nothing more. Debuggers find it as ``__context__``.
+    """
+    came_from = error.__cause__ or error.__context__
+    error.__cause__ = None  # which also suppresses the context
+    error.__context__ = came_from
+    error.__traceback__ = None
 
 
 class CompactionFailed(PodError):  # noqa: N818
