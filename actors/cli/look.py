@@ -189,8 +189,8 @@ def _entries(reading: Reading, info: SessionInfo, *, as_json: bool) -> None:
             continue
         decoded = decode_entry(entry.body)
         at = time.strftime("%H:%M:%S", time.localtime(decoded.at))
-        tone, text = entry_line(decoded, terminal.width - 24)
-        terminal.line(Line(tone, f"{entry.seq:>5} {at} {entry.hash.hex()[:8]} {text}"))
+        tone, text = entry_line(decoded, max(terminal.width - 24, 20))
+        terminal.row(Line(tone, f"{entry.seq:>5} {at} {entry.hash.hex()[:8]} {text}"))
 
 
 def _tree(reading: Reading, info: SessionInfo, *, as_json: bool) -> None:
@@ -213,4 +213,4 @@ def _tree(reading: Reading, info: SessionInfo, *, as_json: bool) -> None:
         mark = "▸" if info.session_id == chosen else "·"
         tone = "answer" if info.session_id == chosen else "quiet"
         text = f"{'  ' * depth}{mark} {info.session_id}  {info.pod}, through {info.head.seq}{origin}"
-        terminal.line(Line(tone, text))
+        terminal.row(Line(tone, text))
