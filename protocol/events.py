@@ -20,6 +20,7 @@ RunOutcome = Literal["finished", "paused", "limit_reached", "cancelled", "budget
 RunReason = Literal["run", "notify", "resume"]
 UserSource = Literal["run", "steer", "notify", "push"]
 CompactReason = Literal["threshold", "request_threshold", "overflow", "manual"]
+SummarySource = Literal["tool", "words", "extractive"]
 #: What has a start that is told, and then exactly one end: done or failed.
 Activity = Literal["compaction", "extraction", "consolidation"]
 
@@ -85,8 +86,8 @@ class RunStart(DurableEvent, frozen=True, gc=False, kw_only=True):
 
 class RunEnd(DurableEvent, frozen=True, gc=False, kw_only=True):
     """A run ended. ``steps`` counts its requests to the model, ``seconds`` is how long it took since it
-    began or was resumed (None where nobody could tell); ``error`` says why it failed or which limit it
-    reached.
+    began or was resumed (None where nobody could tell); ``error`` says why it failed, or which limit or
+    budget it reached.
     """
 
     outcome: RunOutcome
@@ -108,7 +109,8 @@ class UserMessage(DurableEvent, frozen=True, gc=False, kw_only=True):
 class AssistantMessage(DurableEvent, frozen=True, gc=False, kw_only=True):
     """An answer of the model entered the history.
 
-    ``usage`` is what the server told of this call, ``cost`` in US dollars, None where unknown.
+    ``usage`` is what the server told of this call, ``cost`` in US dollars, None where unknown. Of an answer
+    that was cut (``item.cut``), ``usage`` has estimates for what was not told.
     """
 
     carries_item: ClassVar[bool] = True
@@ -117,6 +119,19 @@ class AssistantMessage(DurableEvent, frozen=True, gc=False, kw_only=True):
     item: AssistantItem
     model: str | None = None
     stop_reason: str | None = None
+    usage: Usage | None = None
+    cost: float | None = None
+
+
+class AttemptFailed(DurableEvent, frozen=True, gc=False, kw_only=True):
+    """An attempt of a request (``attempt`` counts from 1) took tokens and gave no answer: it broke, or was
+    cancelled. ``usage`` and ``cost`` as of AssistantMessage; what no server told is an estimate.
+    """
+
+    counts_usage: ClassVar[bool] = True
+
+    attempt: int
+    error: Failure
     usage: Usage | None = None
     cost: float | None = None
 
@@ -153,7 +168,9 @@ class CompactStart(DurableEvent, frozen=True, gc=False, kw_only=True):
 class CompactDone(DurableEvent, frozen=True, gc=False, kw_only=True):
     """The history is compacted and goes on in ``new_session_id``; before and after in tokens.
 
-    ``usage`` and ``cost`` (US dollars) are what the summariser's calls took, None where it made none.
+    ``source`` says where the summary comes from: the summariser's ``tool``, its ``words`` (it was asked twice
+    and called no tool), or without a model ``extractive``; None in older logs. ``usage`` and ``cost`` (US
+    dollars) are what the summariser's calls took, None where it made none.
     """
 
     counts_usage: ClassVar[bool] = True
@@ -162,6 +179,7 @@ class CompactDone(DurableEvent, frozen=True, gc=False, kw_only=True):
     new_session_id: str
     before: int | None = None
     after: int | None = None
+    source: SummarySource | None = None
     usage: Usage | None = None
     cost: float | None = None
 
@@ -223,7 +241,8 @@ class ConsolidateStart(DurableEvent, frozen=True, gc=False, kw_only=True):
 
 class ConsolidateDone(DurableEvent, frozen=True, gc=False, kw_only=True):
     """What ``files`` staged files held is kept in lasting memory, in ``notes`` notes that are new or
-    changed; ``mechanical`` where no model took part. ``usage`` and ``cost`` as of ExtractDone.
+    changed; ``mechanical`` where no model took part. ``left`` finds were not worked in by the model and are
+    kept as they were found. ``usage`` and ``cost`` as of ExtractDone.
     """
 
     counts_usage: ClassVar[bool] = True
@@ -232,6 +251,7 @@ class ConsolidateDone(DurableEvent, frozen=True, gc=False, kw_only=True):
     files: int
     notes: int
     mechanical: bool = False
+    left: int = 0
     usage: Usage | None = None
     cost: float | None = None
 
@@ -275,13 +295,16 @@ class ApprovalResolved(DurableEvent, frozen=True, gc=False, kw_only=True):
 
 
 class BudgetExceeded(DurableEvent, frozen=True, gc=False, kw_only=True):
-    """The next call would not fit the budget of the pod, or of all pods of its system (``whose``);
-    ``used`` includes what is reserved.
+    """The next call would not fit the budget of the pod, or of all pods of its system (``whose``).
+
+    ``used`` is what was spent, ``reserved`` what is held back for calls under way together with what the
+    next call may take.
     """
 
     budget: Literal["tokens", "cost_usd", "seconds"]
     limit: float
     used: float
+    reserved: float = 0.0
     whose: Literal["pod", "system"] = "pod"
 
 
@@ -360,10 +383,13 @@ class Retry(Event, frozen=True, gc=False, kw_only=True):
 
 
 class StreamRestart(Event, frozen=True, gc=False, kw_only=True):
-    """Output of attempt ``attempt`` is void: the stream broke and the request is sent again."""
+    """Output of attempt ``attempt`` is void: the stream broke and the request is sent again in ``wait``
+    seconds. Told in the place of Retry once there was any output.
+    """
 
     attempt: int
     error: Failure
+    wait: float = 0.0
 
 
 class StateChanged(Event, frozen=True, gc=False, kw_only=True):
@@ -392,6 +418,7 @@ DURABLE_EVENTS: tuple[type[DurableEvent], ...] = (
     RunEnd,
     UserMessage,
     AssistantMessage,
+    AttemptFailed,
     SystemMessage,
     ToolResulted,
     CompactStart,

@@ -24,6 +24,7 @@ class Request(Struct, frozen=True):
     grows only at its end from one request of a pod to the next (until a prune or a compaction).
     ``scratch`` is a dict that the pod keeps from request to request for its client alone, say for
     items that are already encoded. ``deadline`` (``time.monotonic()`` seconds) bounds all attempts.
+    ``forced_tool`` names the one of ``tools`` that has to be called, for servers that hold a model to that.
     """
 
     items: Sequence[Item]
@@ -33,6 +34,7 @@ class Request(Struct, frozen=True):
     max_tokens: int | None = None
     temperature: float | None = None
     output_schema: dict[str, Any] | None = None
+    forced_tool: str | None = None
     deadline: float | None = None
     scratch: dict[str, Any] = {}
 
@@ -180,6 +182,19 @@ class Assembler:
     def ended(self) -> bool:
         """Whether the terminal block has come."""
         return self._end is not None
+
+    @property
+    def size(self) -> int:
+        """The characters of output that have come: of text, reasoning and calls."""
+        texts = sum(len(chunk.text) for chunks in self._texts.values() for chunk in chunks)
+        return texts + sum(len(piece) for _, pieces in self._calls.values() for piece in pieces)
+
+    def cut(self) -> AssistantItem:
+        """What has come of an answer that does not come to its end: its text and reasoning, no calls and
+        nothing that a vendor wants back whole.
+        """
+        content = tuple(part for _, chunks in sorted(self._texts.items()) for part in _parts(chunks))
+        return AssistantItem(content, cut=True)
 
     def answer(self) -> Answer:
         """The whole answer. Raises ModelError if the terminal block has not come."""
