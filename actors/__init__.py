@@ -96,6 +96,7 @@ __all__ = [
     "History",
     "ImagePart",
     "InvalidInput",
+    "InvalidKey",
     "Item",
     "ItemEvent",
     "ItemsKept",

@@ -89,6 +89,7 @@ __all__ = [
     "History",
     "ImagePart",
     "InvalidInput",
+    "InvalidKey",
     "Item",
     "ItemEvent",
     "ItemsKept",
