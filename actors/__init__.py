@@ -188,6 +188,7 @@ __all__ = [
     "ToolContext",
     "ToolDefinitionError",
     "ToolError",
+    "ToolLoop",
     "ToolProgress",
     "ToolResult",
     "ToolResulted",

@@ -181,6 +181,7 @@ __all__ = [
     "ToolContext",
     "ToolDefinitionError",
     "ToolError",
+    "ToolLoop",
     "ToolProgress",
     "ToolResult",
     "ToolResulted",
