@@ -35,7 +35,7 @@ from actors.sessions.store import SessionStore
 from actors.sessions.urls import open_store
 from actors.tools.pool import ToolThreads
 from protocol.errors import NameTaken, PodNotFound, SessionNotFound, SystemNotRunning
-from protocol.events import Event, Lagged
+from protocol.events import Event, EventKind, Lagged
 from protocol.manifest import BudgetSection, PodManifest
 from protocol.names import check_name
 from protocol.results import BudgetUse
@@ -337,7 +337,7 @@ class PodSystem:
     def subscribe(
         self,
         pod: str | Pod | None = None,
-        kinds: Collection[type[Event]] | type[Event] | None = None,
+        kinds: Collection[EventKind] | EventKind | None = None,
         since: int | Mapping[str, int] | None = None,
     ) -> Subscription:
         """Events from now on: of one pod (by name) or all, of some kinds or all.
@@ -354,7 +354,7 @@ class PodSystem:
     def _subscription(
         self,
         pod: str | Pod | None,
-        kinds: Collection[type[Event]] | type[Event] | None,
+        kinds: Collection[EventKind] | EventKind | None,
         since: int | Mapping[str, int] | None,
     ) -> Subscription:
         """The same, also for the handle of a pod whose system has been left: then it is at its end."""
