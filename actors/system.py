@@ -23,14 +23,16 @@ from actors.llm.prices import Prices, load_prices, standard_prices
 from actors.llm.scripted import ScriptedClient
 from actors.pod.assembly import Assembly
 from actors.pod.budget import Totals
+from actors.pod.ending import ShutDown
 from actors.pod.handle import Pod
 from actors.pod.memory.lasting import LastingMemory
 from actors.pod.pod import PodActor
-from actors.pod.restore import events_after, tip
+from actors.pod.restore import events_after, interrupted, tip
 from actors.runtime.bus import Bus, Subscription
 from actors.runtime.future import AsyncFuture
 from actors.runtime.loop import LoopThread, Mailroom, mailroom_here
-from actors.sessions.store import SessionStore
+from actors.runtime.ref import AsyncActorRef
+from actors.sessions.store import SessionInfo, SessionStore
 from actors.sessions.urls import open_store
 from actors.tools.pool import ToolThreads
 from protocol.errors import NameTaken, PodNotFound, SessionNotFound, SystemNotRunning
@@ -46,7 +48,7 @@ T = TypeVar("T")
 
 class PodSystem:
     """Where pods live. Enter it with ``async with`` (pods run on the running loop) or with ``with``
-    (on a loop in a thread of its own, also inside a running loop).
+    (on a loop in a thread of its own, also inside a running loop). Leaving it pauses what runs: see ``stop``.
 
     ``store`` is where sessions are kept: ``memory:``, ``jsonl:DIR``, ``sqlite:FILE`` (with
     ``?durability=process`` or ``power``), or a SessionStore, which its giver closes. ``on_conflict``
@@ -101,6 +103,7 @@ class PodSystem:
         self._next_number: dict[str, int] = {}
         self._mailroom: Mailroom | None = None
         self._thread: LoopThread | None = None
+        self._entered_by: asyncio.Task[Any] | None = None
         self._store: SessionStore | None = None
         self._assembly: Assembly | None = None
         #: In order of their first pod; each is there once.
@@ -143,6 +146,7 @@ class PodSystem:
             LastingMemory(memory),
             self._limits,
             grace=self._grace,
+            closing=self._loop_closes,
             threads=self._tool_threads,
         )
         if self.passivate_after is not None:
@@ -154,10 +158,15 @@ class PodSystem:
 
     async def __aenter__(self) -> Self:
         self._open(mailroom_here())
+        self._entered_by = asyncio.current_task()
         return self
 
+    def _loop_closes(self) -> bool:
+        """Whether who entered the system has ended without leaving it: then its loop ends as well."""
+        return self._entered_by is not None and self._entered_by.done() and self._stopping is None
+
     async def __aexit__(self, kind: object, *_: object) -> None:
-        await self.stop()
+        await _to_its_end(self.stop())
         self._check_scripts(kind)
 
     def __enter__(self) -> Self:
@@ -184,7 +193,11 @@ class PodSystem:
                 script.check()
 
     def stop(self) -> AsyncFuture[None]:
-        """Stop all pods, the last started first, and let go of the store. Idempotent."""
+        """Shut down: stop all pods, the last started first, and let go of the store. Idempotent.
+
+        What runs is paused, within ``grace``: its future resolves with outcome ``paused``, and its session
+        can be resumed, as ``interrupted`` tells. Runs that wait behind it fail with PodStopped.
+        """
         with self._stop_lock:
             if self._stopping is None:
                 self._stopping = AsyncFuture()
@@ -214,7 +227,7 @@ class PodSystem:
                 rest.push_async_callback(self._assembly.models.aclose)
                 if self._sweep is not None:
                     rest.callback(self._sweep.stop)
-                for stopped in [pod.stop() for pod in reversed(list(self._pods.values()))]:
+                for stopped in [_shut_down(pod) for pod in reversed(list(self._pods.values()))]:
                     await stopped
         except BaseException as error:  # noqa: BLE001 - who waits for the stop hears of it
             stopping.set_exception(error)
@@ -306,6 +319,29 @@ class PodSystem:
             number += 1
         self._next_number[base] = number + 1
         return f"{base}-{number}"
+
+    def interrupted(self, pod: str | None = None, limit: int = 100) -> AsyncFuture[list[SessionInfo]]:
+        """The sessions (of one pod) whose last run waits to be resumed: it was paused, by hand or by the end
+        of its system, or cut off by a crash. The last changed one first, of the last ``limit`` that changed.
+        Those that a living pod holds, here or in another process, are not among them. ``spawn(resume=…)`` of
+        their ids, then ``pod.resume()``. Raises SystemNotRunning, StoreError.
+        """
+        mailroom, store = self._room(), self.store
+        future: AsyncFuture[list[SessionInfo]] = AsyncFuture()
+        future._loop = mailroom.loop  # noqa: SLF001
+
+        async def look() -> None:
+            try:
+                future.set(await interrupted(store, pod, limit))
+            except Exception as error:  # noqa: BLE001 - goes to who asked
+                future.set_exception(error)
+
+        def start(_: object) -> None:
+            task = mailroom.loop.create_task(look())
+            future.when_done(lambda: task)  # the loop itself does not hold on to its tasks
+
+        mailroom.post(start)
+        return future
 
     def register(self, actor_ref: pykka.ActorRef[Any], /) -> None:
         """Know a pod's actor: its handle is put in place by ``spawn``."""
@@ -444,6 +480,24 @@ class PodSystem:
 def _actor(pod: Pod) -> PodActor:
     actor: PodActor = pod.ref.actor_inbox.actor  # type: ignore[attr-defined]
     return actor
+
+
+def _shut_down(pod: Pod) -> AsyncFuture[bool]:
+    ref: AsyncActorRef[PodActor] = pod.ref  # type: ignore[assignment]
+    return ref.stop_by(ShutDown())
+
+
+async def _to_its_end(stop: AsyncFuture[None]) -> None:
+    """Wait for a stop, which is bounded, also where who waits is cancelled meanwhile, and only then."""
+    cancelled: asyncio.CancelledError | None = None
+    while not stop.done():
+        try:
+            await stop
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled
+    await stop
 
 
 def _prices(path: str | Path | None) -> Prices:

@@ -310,8 +310,8 @@ class TurnActor(RememberingActor):
         """A step ended by an error. An end that was asked for stands, whatever came of its cancel."""
         if run.ending is not None:
             return
-        if isinstance(error, asyncio.CancelledError):  # from outside, as who closes a loop cancels its tasks
-            run.ending = "cancelled"
+        if isinstance(error, asyncio.CancelledError):  # from outside; who closes a loop cancels all its tasks
+            run.ending = "paused" if self._parts.closing() else "cancelled"
         else:
             run.error, run.ending = error, "failed"
 

@@ -150,7 +150,11 @@ class AsyncActorRef(pykka.ActorRef[A]):
             except pykka.ActorDeadError:
                 return False
             return True
-        asked = self.ask(messages._ActorStop(), block=False)
+        return self.stop_by(messages._ActorStop())
+
+    def stop_by(self, message: Any) -> AsyncFuture[bool]:
+        """Have the actor end by a message of its own: a future of True once it has, False if it was dead."""
+        asked = self.ask(message, block=False)
         return AsyncFuture.derived([asked], lambda _: True, _false_if_dead)
 
 
