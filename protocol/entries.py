@@ -14,6 +14,7 @@ from msgspec import Raw, Struct
 
 from protocol.events import (
     DURABLE_EVENTS,
+    Activity,
     DurableEvent,
 )
 from protocol.items import AssistantItem, SystemItem, ToolResult, UserItem
@@ -37,7 +38,7 @@ class SessionOpened(Struct, frozen=True, gc=False, kw_only=True, tag=True, omit_
 
     A session that was compacted from another in the middle of a run takes over the run, its ``steps`` and
     the ``run_seconds`` it has taken; ``usage``, ``cost`` and ``seconds`` are what the pod has consumed
-    before, that run's time apart.
+    before, that run's time apart. ``open`` is what was started in the parent and has not ended there.
     """
 
     session_id: str
@@ -52,6 +53,7 @@ class SessionOpened(Struct, frozen=True, gc=False, kw_only=True, tag=True, omit_
     cost: float | None = None
     seconds: float = 0.0
     run_seconds: float = 0.0
+    open: tuple[Activity, ...] = ()
 
 
 class ItemsKept(Struct, frozen=True, gc=False, kw_only=True, tag=True):

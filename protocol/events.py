@@ -20,6 +20,8 @@ RunOutcome = Literal["finished", "paused", "limit_reached", "cancelled", "budget
 RunReason = Literal["run", "notify", "resume"]
 UserSource = Literal["run", "steer", "notify", "push"]
 CompactReason = Literal["threshold", "request_threshold", "overflow", "manual"]
+#: What has a start that is told, and then exactly one end: done or failed.
+Activity = Literal["compaction", "extraction", "consolidation"]
 
 
 class Event(Struct, frozen=True, gc=False, kw_only=True, tag=True, omit_defaults=True):
@@ -33,6 +35,9 @@ class Event(Struct, frozen=True, gc=False, kw_only=True, tag=True, omit_defaults
     carries_item: ClassVar[bool] = False
     #: Whether its ``usage`` and ``cost`` add to what the pod has consumed.
     counts_usage: ClassVar[bool] = False
+    #: Which activity starts, or ends, with this event.
+    starts: ClassVar[Activity | None] = None
+    ends: ClassVar[Activity | None] = None
 
     pod: str
     session_id: str
@@ -134,6 +139,8 @@ class ToolResulted(DurableEvent, frozen=True, gc=False, kw_only=True):
 class CompactStart(DurableEvent, frozen=True, gc=False, kw_only=True):
     """A compaction began at ``occupancy`` tokens; exactly one of done or failed follows."""
 
+    starts: ClassVar[Activity | None] = "compaction"
+
     reason: CompactReason
     occupancy: int | None = None
 
@@ -145,6 +152,7 @@ class CompactDone(DurableEvent, frozen=True, gc=False, kw_only=True):
     """
 
     counts_usage: ClassVar[bool] = True
+    ends: ClassVar[Activity | None] = "compaction"
 
     new_session_id: str
     before: int | None = None
@@ -159,6 +167,7 @@ class CompactFailed(DurableEvent, frozen=True, gc=False, kw_only=True):
     """
 
     counts_usage: ClassVar[bool] = True
+    ends: ClassVar[Activity | None] = "compaction"
 
     error: Failure
     usage: Usage | None = None
@@ -167,6 +176,8 @@ class CompactFailed(DurableEvent, frozen=True, gc=False, kw_only=True):
 
 class ExtractStart(DurableEvent, frozen=True, gc=False, kw_only=True):
     """A detached memory job began to read the history after ``pointer``."""
+
+    starts: ClassVar[Activity | None] = "extraction"
 
     pointer: int | None = None
 
@@ -177,6 +188,7 @@ class ExtractDone(DurableEvent, frozen=True, gc=False, kw_only=True):
     """
 
     counts_usage: ClassVar[bool] = True
+    ends: ClassVar[Activity | None] = "extraction"
 
     pointer: int
     staged: int = 0
@@ -188,6 +200,7 @@ class ExtractFailed(DurableEvent, frozen=True, gc=False, kw_only=True):
     """A memory job failed; the pointer is where it was. ``usage`` and ``cost`` as of ExtractDone."""
 
     counts_usage: ClassVar[bool] = True
+    ends: ClassVar[Activity | None] = "extraction"
 
     error: Failure
     usage: Usage | None = None
@@ -196,6 +209,8 @@ class ExtractFailed(DurableEvent, frozen=True, gc=False, kw_only=True):
 
 class ConsolidateStart(DurableEvent, frozen=True, gc=False, kw_only=True):
     """A detached memory job began to work ``files`` staged files (``size`` bytes) into lasting memory."""
+
+    starts: ClassVar[Activity | None] = "consolidation"
 
     files: int
     size: int
@@ -207,6 +222,7 @@ class ConsolidateDone(DurableEvent, frozen=True, gc=False, kw_only=True):
     """
 
     counts_usage: ClassVar[bool] = True
+    ends: ClassVar[Activity | None] = "consolidation"
 
     files: int
     notes: int
@@ -221,6 +237,7 @@ class ConsolidateFailed(DurableEvent, frozen=True, gc=False, kw_only=True):
     """
 
     counts_usage: ClassVar[bool] = True
+    ends: ClassVar[Activity | None] = "consolidation"
 
     error: Failure
     usage: Usage | None = None
@@ -402,6 +419,13 @@ TRANSIENT_EVENTS: tuple[type[Event], ...] = (
     Lagged,
 )
 EVENTS: tuple[type[Event], ...] = (*DURABLE_EVENTS, *TRANSIENT_EVENTS)
+
+#: What ends an activity that came to nothing.
+FAILED: dict[Activity, type[DurableEvent]] = {
+    "compaction": CompactFailed,
+    "extraction": ExtractFailed,
+    "consolidation": ConsolidateFailed,
+}
 
 #: The durable events that carry an item of the conversation.
 ItemEvent = UserMessage | AssistantMessage | SystemMessage | ToolResulted

@@ -10,6 +10,8 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from actors.runtime.datatypes import Unfit, data_type
+
 #: Where a type is no object, the object that servers insist on has its value under this name.
 VALUE = "value"
 #: How many places in a text are tried as the beginning of JSON.
@@ -29,12 +31,12 @@ class Misfit(Struct, frozen=True):
 
 
 def schema_for(kind: Any) -> dict[str, Any]:
-    """The JSON Schema of a type that msgspec knows, always that of an object.
+    """The JSON Schema of a type that msgspec or pydantic knows, always that of an object.
 
     A type that is none (a list, a number) is wrapped as the one field ``value``. Raises TypeError for types
     that have no schema.
     """
-    schema = msgspec.json.schema(kind)
+    schema = dict(data_type(kind).schema)
     definitions: dict[str, Any] = schema.pop("$defs", {})
     name = schema.get("$ref", "").removeprefix("#/$defs/")
     if name:  # servers want to see an object at the top, not a reference to one
@@ -66,7 +68,7 @@ def parse_output(text: str, kind: Any) -> Fit | Misfit:
     for value in _values(re.sub(_THOUGHT, "", text)):
         try:
             return Fit(_converted(value, kind))
-        except msgspec.ValidationError as error:
+        except Unfit as error:
             if nearest == "it holds no JSON" or isinstance(value, dict):
                 nearest = str(error)
     return Misfit(f"The answer does not fit what was asked for: {nearest}.")
@@ -77,11 +79,12 @@ _THOUGHT = r"(?s)<think>.*?(</think>|\Z)"
 
 def _converted(value: Any, kind: Any) -> Any:
     """``value`` as an instance of ``kind``, in the wrapping of ``schema_for`` or without."""
+    wanted = data_type(kind)
     try:
-        return msgspec.convert(value, kind)
-    except msgspec.ValidationError:
+        return wanted.convert(value)
+    except Unfit:
         if isinstance(value, dict) and value.keys() == {VALUE}:
-            return msgspec.convert(value[VALUE], kind)
+            return wanted.convert(value[VALUE])
         raise
 
 

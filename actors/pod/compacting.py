@@ -142,8 +142,7 @@ class CompactingActor(SteppingActor):
         self._close_calls()
         occupancy = self._context.occupancy()
         self._log.record(CompactStart, self._run_id, reason=reason, occupancy=occupancy)
-        self._commit_by(
-            self._log.commit,
+        self._commit(
             lambda: self._start_folding(reason, occupancy, wanted, window, then, caller),
             lambda refused: self._untold(refused, then),
         )
@@ -233,6 +232,7 @@ class CompactingActor(SteppingActor):
             cost=self._cost,
             seconds=self._seconds,
             run_seconds=self._run_seconds,
+            open=tuple(each for each in self._head.open if each != "compaction"),
         )
         for item in composed.opening:
             log.record(SystemMessage, run_id, item=item)
@@ -261,11 +261,11 @@ class CompactingActor(SteppingActor):
         if not isinstance(error, asyncio.CancelledError):  # whoever cancelled it says nothing of the next
             self._guard = self._guard.failed(folding.reason)
         failed, spent = _as_failure(error), folding.spending.spent
-        self._log.record(
+        self._log.record_end(
             CompactFailed, self._run_id, error=Failure.of(failed), usage=spent.usage, cost=spent.cost
         )
         self._count_folding(folding.spending)
-        self._commit_by(self._log.commit, lambda: then(failed), lambda refused: self._untold(refused, then))
+        self._commit(lambda: then(failed), lambda refused: self._untold(refused, then))
 
     def _count_folding(self, spending: Spending) -> None:
         """Count what a compaction's calls took."""

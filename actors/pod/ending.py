@@ -93,7 +93,7 @@ class EndingActor(RunningActor):
         if self._state is PodState.IDLE:  # a run whose end the store refused is not to be resumed
             self._close_left_over()
         self._log.record(PodStoppedEvent)
-        self._commit_by(self._log.commit, self._left, lambda _: self._left())
+        self._commit(self._left, lambda _: self._left())
 
     def _left(self) -> None:
         if self._grace is not None:
@@ -136,7 +136,9 @@ class EndingActor(RunningActor):
         if self._commit_under_way is not None:
             await self._settled(self._commit_under_way)
         self._log.roll_back()
+        self._log.restage()
         try:
+            self._close_activities("a defect ended the pod")
             self._log.record(PodFailed, error=Failure.of(error))
             pending = self._log.commit()
             if pending is not None:
@@ -146,6 +148,7 @@ class EndingActor(RunningActor):
         self._parts.store.release(self._log.durable_session)
         self._to(PodState.FAILED)
         self._turn_away()
+        await self._jobs_ended()
         resolve(self._stops or [])
 
     async def _settled(self, pending: Future[None]) -> None:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
-from pykka import ActorDeadError
 from pykka._envelope import Envelope
 
 from actors.compaction.extract import EXTRACTOR_PROMPT, EXTRACTOR_TOKENS
@@ -38,7 +37,11 @@ class ExtractingActor(CompactingActor):
     _triggered = False
     _failures = 0
     _left_out = 0
+    #: Jobs that have said all, or were cancelled, and have not come to their end.
+    _jobs_leaving = 0
     _waiting: list[AsyncFuture[Any]] | None = None
+    #: Who is answered once the end that the job has come to is told.
+    _proposed: AsyncFuture[bool] | None = None
 
     def _on_try_post_run_extract(self, _: commands.TryPostRunExtract) -> Any:
         self._left_out = 0
@@ -89,20 +92,34 @@ class ExtractingActor(CompactingActor):
         parts = self._parts
         job = self._job = ExtractionActor.make(self._mailroom, UNREGISTERED)
         job.begin()
-        spending = self._job_spending = Spending(parts)
+        self._job_spending = Spending(parts)
         self._log.record(ExtractStart, pointer=self._head.pointer)
-        self._commit(self._advance)
-        job.actor_ref.tell(
-            Extract(
-                self._head,
-                self._reading_budget(),
-                spending.ask,
-                parts.manifest.model.model_id,
-                parts.tools.context(parts.name),
-                parts.memory.staging,
-                self._propose,
+        self._commit(lambda: self._start_reading(job), lambda error: self._start_refused(job, error))
+
+    def _start_reading(self, job: ExtractionActor) -> None:
+        """The start is told: have the job read, unless it was given up meanwhile."""
+        parts, spending = self._parts, self._job_spending
+        if self._job is job and spending is not None:
+            job.actor_ref.tell(
+                Extract(
+                    self._head,
+                    self._reading_budget(),
+                    spending.ask,
+                    parts.manifest.model.model_id,
+                    parts.tools.context(parts.name),
+                    parts.memory.staging,
+                    self._propose,
+                )
             )
-        )
+        self._advance()
+
+    def _start_refused(self, job: ExtractionActor, error: BaseException) -> None:
+        """The store does not take the start: nothing has begun, and nothing is begun at once."""
+        self._store_refused(error)
+        if self._job is job:
+            self._end_job()
+            self._back_off()
+            self._remembered(consolidate=False)
 
     def _reading_budget(self) -> int:
         """The tokens of history that an extraction is given at once, as we estimate them."""
@@ -118,12 +135,14 @@ class ExtractingActor(CompactingActor):
         self._mailroom.post(self._receive, Envelope(proposal, answer))
         return answer
 
-    def _on_proposal(self, proposal: Proposal) -> bool:
-        """Whether what an extraction read is taken: only if nothing has moved under it."""
+    def _on_proposal(self, proposal: Proposal) -> Any:
+        """Whether what an extraction read is taken: only if nothing has moved under it, and once the store
+        has kept that.
+        """
         if self._job is None:  # it was given up, and its end was told
             return False
-        spent = self._end_job()
-        error = proposal.error or self._moved(proposal)
+        reply = self._proposed = self.defer_reply()
+        spent, error = self._spent(self._job_spending), proposal.error or self._moved(proposal)
         if error is None:
             self._log.point(proposal.end)
             self._log.record(
@@ -133,21 +152,43 @@ class ExtractingActor(CompactingActor):
                 usage=spent.usage,
                 cost=spent.cost,
             )
-            self._failures = 0
+            refused = partial(self._reading_refused, reply, spent)
         else:
             self._job_failed(error, spent)
+            refused = partial(self._reading_refused, reply, None)
         if proposal.error is not None:
-            self._failures += 1
-            self._left_out = min(MOST_LEFT_OUT, 2 ** (self._failures - 1))
+            self._back_off()
         again = error is None or self._triggered
-        self._commit(self._advance)
-        if self._job is not None:  # what the commit let go on has begun another
-            return error is None
+        self._commit(lambda: self._reading_told(reply, error is None, again), refused)
+        return DEFERRED
+
+    def _reading_told(self, reply: AsyncFuture[bool], accepted: bool, again: bool) -> None:
+        self._end_job()
+        if accepted:
+            self._failures = 0
+        reply.set(accepted)
         if again and not self._stopping and self._extraction_due():
             self._start_job()
         else:
             self._remembered()
-        return error is None
+        self._advance()
+
+    def _reading_refused(self, reply: AsyncFuture[bool], spent: Spent | None, error: BaseException) -> None:
+        """The store does not take the end of an extraction: it is told as failed (``spent``: it was not
+        already) once it can be, what was staged is taken back, and nothing is read again at once.
+        """
+        self._store_refused(error)
+        self._end_job()
+        self._back_off()
+        if spent is not None:
+            self._job_failed(error, spent)
+        reply.set(False)
+        self._remembered(consolidate=False)
+
+    def _back_off(self) -> None:
+        """After a failure: leave out the next automatic extractions."""
+        self._failures += 1
+        self._left_out = min(MOST_LEFT_OUT, 2 ** (self._failures - 1))
 
     def _moved(self, proposal: Proposal) -> PodError | None:
         """Why what was read is not what the history holds there; None where it is."""
@@ -163,11 +204,22 @@ class ExtractingActor(CompactingActor):
     def _end_job(self) -> Spent:
         """The job has ended, or is given up; what it took counts in either case."""
         job, self._job = self._job, None
-        spending, self._job_spending = self._job_spending, None
+        spending, self._job_spending, self._proposed = self._job_spending, None, None
         if job is not None:
-            with contextlib.suppress(ActorDeadError):  # something that is no Exception has ended it
-                job.stop()
+            self._let_go(cast("AsyncFuture[bool]", job.actor_ref.stop(block=False)))
         return self._spent(spending)
+
+    def _let_go(self, ended: AsyncFuture[bool]) -> None:
+        """A job has nothing more to say; what it still has to put away counts as memory at work."""
+        self._jobs_leaving += 1
+        ended.when_done(self._job_left)
+
+    def _job_left(self) -> None:
+        self._jobs_leaving -= 1
+        self._memory_done()
+
+    def _memory_done(self) -> None:
+        """A memory job has come to its end: if it was the last, those who wait for that are answered."""
 
     def _spent(self, spending: Spending | None) -> Spent:
         """What a memory job's calls took, which counts as the pod's own from now on."""
@@ -177,9 +229,9 @@ class ExtractingActor(CompactingActor):
         return spending.spent
 
     def _job_failed(self, error: BaseException, spent: Spent) -> None:
-        self._log.record(ExtractFailed, error=Failure.of(error), usage=spent.usage, cost=spent.cost)
+        self._log.record_end(ExtractFailed, error=Failure.of(error), usage=spent.usage, cost=spent.cost)
 
-    def _remembered(self) -> None:
+    def _remembered(self, *, consolidate: bool = True) -> None:  # noqa: ARG002 - for who consolidates
         """The extractions that were due have ended."""
         waiting, self._waiting = self._waiting, None
         answer_all(waiting)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from actors.pod.parts import PodParts
-from actors.pod.restore import restore
+from actors.pod.restore import activities_left, restore
+from actors.sessions.activities import ELSEWHERE, ends_of
 from actors.sessions.head import SessionHead, new_session_id
 from actors.sessions.log import SessionLog
 from protocol.entries import Head, Parent
 from protocol.errors import UnknownEntry
-from protocol.events import Event
+from protocol.events import Activity, Event
 from protocol.items import Item
 
 #: Items that are taken over in one entry; encoding and hashing them takes about 2 ms.
@@ -33,19 +35,29 @@ async def branch_off(parts: PodParts, at: str | None) -> Branch:
     log = parts.log  # what a memory job has just to tell stands at the head already, and may be refused
     session_id, last = log.durable_session, Head(log.durable_seq, log.durable_hash)
     if at is None or at == last.hash.hex():
-        return await open_branch(parts, session_id, last, log.durable_items(), log.durable_pointer)
+        return await open_branch(
+            parts, session_id, last, log.durable_items(), log.durable_pointer, log.durable_open
+        )
     try:
         wanted = bytes.fromhex(at)
     except ValueError as error:
         raise UnknownEntry(f"not a hash of an entry: {at!r}", hint="give it in hex") from error
     state, last = await restore(parts.store, session_id, wanted)
-    return await open_branch(parts, session_id, last, state.items, state.pointer)
+    left = activities_left(parts.store, session_id, state), state.open_run
+    return await open_branch(parts, session_id, last, state.items, state.pointer, left)
 
 
 async def open_branch(
-    parts: PodParts, session_id: str, last: Head, items: list[Item], pointer: int | None
+    parts: PodParts,
+    session_id: str,
+    last: Head,
+    items: list[Item],
+    pointer: int | None,
+    left: tuple[Sequence[Activity], str | None],
 ) -> Branch:
-    """Make the new session, with the items it takes over, in one transaction."""
+    """Make the new session, with the items it takes over, in one transaction; what is ``left`` open there
+    (activities and a run) ends here.
+    """
     parent = Parent("forked_from", session_id, last.hash.hex(), last.seq)
     log = SessionLog(parts.store, parts.name, SessionHead(new_session_id(), last.seq), _nobody_listens)
     log.open(parts.opening, parent)
@@ -54,6 +66,8 @@ async def open_branch(
         await asyncio.sleep(0)
     if pointer is not None:
         log.point(pointer)
+    for kind, run_id, fields in ends_of(*left, ELSEWHERE):
+        log.record(kind, run_id, **fields)
     pending = log.create(parent, claim=False)
     if pending is not None:
         await asyncio.wrap_future(pending)

@@ -151,11 +151,12 @@ class PodActor(PassivatingActor):
             self._answer_open_calls(self._run)
         kind, extra = _EVENT_OF[type(item)]
         self._log.record(kind, None, item=item, **extra)
-        self._commit(lambda: self._told(reply, None), reply)
+        self._commit(lambda: self._told(reply, None), self._refuse_to(reply))
 
     def _on_fork(self, command: commands.Fork) -> Any:
         reply = self.defer_reply()
-        self._when_free(lambda: self._commit(lambda: self._fork(command.at, reply), reply), reply)
+        refused = self._refuse_to(reply)
+        self._when_free(lambda: self._commit(lambda: self._fork(command.at, reply), refused), reply)
         return DEFERRED
 
     def _fork(self, at: str | None, reply: AsyncFuture[Any]) -> None:
@@ -168,7 +169,7 @@ class PodActor(PassivatingActor):
                 return
             session_id, at_hash = branch
             self._log.record(SessionForked, self._run_id, new_session_id=session_id, at_hash=at_hash)
-            self._commit(lambda: self._told(reply, session_id), reply)
+            self._commit(lambda: self._told(reply, session_id), self._refuse_to(reply))
 
         self._do(branch_off(self._parts, at), then, what="the fork", caller=None, of_run=False)
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
+
+from pykka._envelope import Envelope
 
 from actors.compaction.compose import is_of_compaction
 from actors.pod.extracting import JOB_GRACE, UNREGISTERED, ExtractingActor, answer_all
@@ -39,7 +42,7 @@ class RememberingActor(ExtractingActor):
 
     @property
     def _memory_at_work(self) -> bool:
-        return self._job is not None or self._librarian is not None
+        return self._job is not None or self._librarian is not None or self._jobs_leaving > 0
 
     def _on_spawn_memory_jobs(self, _: commands.SpawnMemoryJobs) -> None:
         self._asked_to_consolidate = True
@@ -62,9 +65,9 @@ class RememberingActor(ExtractingActor):
             self._waiting_for_all = []
         self._waiting_for_all.append(reply)
 
-    def _remembered(self) -> None:
+    def _remembered(self, *, consolidate: bool = True) -> None:
         """The extractions that were due have ended: now for what they staged."""
-        if not self._stopping:
+        if consolidate and not self._stopping:
             self._consolidate()
         super()._remembered()
         self._memory_done()
@@ -75,14 +78,20 @@ class RememberingActor(ExtractingActor):
             answer_all(waiting)
 
     def _forsake(self) -> None:
-        """The pod has ended: nobody need wait for its memory jobs any more."""
+        """The pod has ended: nobody need wait for its memory jobs any more, and those end too."""
+        self._leave_jobs()
+        self._job = None
+        if self._proposed is not None and not self._proposed.done():
+            self._proposed.set(False)
         for reply in self._waiting_for_all or ():
             _give_up(reply)
         answer_all(self._waiting)
         self._waiting_for_all = self._waiting = None
 
     def _once_remembered(self, then: Callable[[], None]) -> None:
-        """Do ``then`` when the memory jobs that are under way have ended, or have taken too long."""
+        """Do ``then`` when the memory jobs that are under way have ended. Those that take too long are
+        cancelled, and waited for once more; ``then`` is done whatever they do.
+        """
         assert self._mailroom is not None
         ended: AsyncFuture[Any] = AsyncFuture()
         ended.when_done(then)
@@ -93,15 +102,36 @@ class RememberingActor(ExtractingActor):
         """Leave memory jobs to themselves: what an extraction did not get to is read when the session is
         resumed, and what is staged stays until another consolidation.
         """
-        librarian, self._librarian = self._librarian, None
-        if librarian is not None:
-            librarian.leave()
+        if self._proposed is not None:  # its end is on its way to the store
+            return
+        self._leave_jobs()
         if self._consolidating:
             left = PodError("the pod has stopped while memory was consolidated; nothing staged is lost")
             self._consolidation_ended(Consolidated(error=left))
         if self._job is not None:
             self._job_failed(PodError("the pod stopped before its memory was read"), self._end_job())
-            self._remembered()
+        assert self._mailroom is not None
+        self._mailroom.loop.call_later(JOB_GRACE, self._jobs_left)
+        self._remembered(consolidate=False)
+
+    def _leave_jobs(self) -> None:
+        """Cancel what memory jobs ask of a model; ``_memory_at_work`` until they have come to their end."""
+        librarian, self._librarian = self._librarian, None
+        for job in (librarian, self._job):
+            if job is not None:
+                self._let_go(job.leave())
+
+    async def _jobs_ended(self) -> None:
+        """Wait until the jobs that were cancelled have come to their end, for a bounded time."""
+        if self._memory_at_work:
+            ended: AsyncFuture[Any] = AsyncFuture()
+            self._when_all_done(ended)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(ended, JOB_GRACE)
+
+    def _jobs_left(self) -> None:
+        """A job that has not come to its end is a model's that cannot be cancelled."""
+        self._jobs_leaving = 0
         self._memory_done()
 
     # -- recall ----------------------------------------------------------------------------------
@@ -151,26 +181,58 @@ class RememberingActor(ExtractingActor):
         ctx, spending = parts.tools.context(parts.name), Spending(parts)
         self._librarian_spending = spending
         librarian.actor_ref.tell(
-            Consolidate(parts.memory, parts.manifest, spending.ask, ctx, not asked, self._post)
+            Consolidate(
+                parts.memory, parts.manifest, spending.ask, ctx, not asked, self._ask_to_begin, self._post
+            )
         )
 
-    def _on_consolidating(self, message: Consolidating) -> None:
-        if self._librarian is not None:
-            self._consolidating = True
-            self._log.record(ConsolidateStart, files=message.files, size=message.size)
-            self._commit(self._advance)
+    def _ask_to_begin(self, message: Consolidating) -> AsyncFuture[bool]:
+        """Bring word of a consolidation that is about to begin to this pod's mailbox."""
+        assert self._mailroom is not None
+        answer: AsyncFuture[bool] = AsyncFuture()
+        self._mailroom.post(self._receive, Envelope(message, answer))
+        return answer
+
+    def _on_consolidating(self, message: Consolidating) -> Any:
+        """Whether a consolidation may begin: once that is told, and not where the store refuses it."""
+        librarian = self._librarian
+        if librarian is None:
+            return False
+        reply = self.defer_reply()
+
+        def told() -> None:
+            reply.set(self._librarian is librarian)
+            self._advance()
+
+        def refused(error: BaseException) -> None:
+            self._store_refused(error)
+            self._consolidating = False
+            reply.set(False)
+
+        self._consolidating = True
+        self._log.record(ConsolidateStart, files=message.files, size=message.size)
+        self._commit(told, refused)
+        return DEFERRED
 
     def _on_consolidated(self, message: Consolidated) -> None:
         librarian, self._librarian = self._librarian, None
         if librarian is None:  # it was left to itself
             return
-        librarian.stop()
+        self._let_go(cast("AsyncFuture[bool]", librarian.actor_ref.stop(block=False)))
         self._consolidation_ended(message)
-        self._commit(self._advance)
         more = self._more_staged or (message.files > 0 and message.error is None)
-        if more and not self._stopping:
-            self._consolidate()
-        self._memory_done()
+
+        def told() -> None:
+            if more and not self._stopping:
+                self._consolidate()
+            self._memory_done()
+            self._advance()
+
+        def refused(error: BaseException) -> None:
+            self._store_refused(error)
+            self._memory_done()
+
+        self._commit(told, refused)
 
     def _consolidation_ended(self, message: Consolidated) -> None:
         told, self._consolidating = self._consolidating, False
@@ -181,11 +243,11 @@ class RememberingActor(ExtractingActor):
         if message.error is not None:
             failure = Failure.of(message.error)
             if told:
-                self._log.record(ConsolidateFailed, error=failure, usage=spent.usage, cost=spent.cost)
+                self._log.record_end(ConsolidateFailed, error=failure, usage=spent.usage, cost=spent.cost)
             else:
                 self._log.record(Alert, text="memory could not be consolidated", error=failure)
         elif message.files:
-            self._log.record(
+            self._log.record_end(
                 ConsolidateDone,
                 files=message.files,
                 notes=message.notes,

@@ -11,7 +11,7 @@ from actors.sessions.replay import Replayed
 from actors.sessions.store import SessionInfo, SessionStore
 from protocol.entries import Entry, Head, SessionOpened, StoredEntry
 from protocol.errors import SessionCorrupt, SessionNotFound, UnknownEntry, WireError
-from protocol.events import DurableEvent, RunEnd, RunOutcome, RunStart
+from protocol.events import Activity, DurableEvent, RunEnd, RunOutcome, RunStart
 from protocol.wire import decode_entry
 
 #: Entries, or bytes of them, that are read, checked and folded before others get their turn; about 2 ms.
@@ -105,6 +105,16 @@ async def interrupted(store: SessionStore, pod: str | None, limit: int) -> list[
         except (SessionNotFound, WireError):  # deleted meanwhile, or damaged: a resume would say so
             continue
     return found
+
+
+def activities_left(store: SessionStore, session_id: str, state: Replayed) -> tuple[Activity, ...]:
+    """What was started in a session that was read back, and ended nowhere. A compaction that succeeded
+    has told its end in the session that it led to.
+    """
+    left = state.open
+    if "compaction" in left and tip(store, session_id) != session_id:
+        left = tuple(each for each in left if each != "compaction")
+    return left
 
 
 def events_after(store: SessionStore, session_id: str, since: int, through: int) -> Iterator[DurableEvent]:

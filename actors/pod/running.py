@@ -15,6 +15,7 @@ from actors.sessions.replay import open_calls
 from protocol.commands import Run
 from protocol.errors import (
     CompactionFailed,
+    Failure,
     NotPaused,
     NotRunning,
     OutputInvalid,
@@ -185,9 +186,9 @@ class RunningActor(TurnActor):
 
         def refused(error: BaseException) -> None:
             self._run = run
-            self._lost(replies, error)
+            self._refuse_to(*replies)(error)
 
-        self._commit_by(self._log.commit, dropped, refused)
+        self._commit(dropped, refused)
 
     def _advance(self) -> None:
         """Go on: first what waited for this moment, then the run's next step, or the next run."""
@@ -215,7 +216,7 @@ class RunningActor(TurnActor):
                 self._finish(run, step.outcome)
         elif isinstance(step, turn.RunTools):
             calls = step.calls
-            self._commit(lambda: self._run_tools(run, calls))
+            self._commit(lambda: self._run_tools(run, calls), self._store_refused)
         elif isinstance(step, turn.CloseCalls):
             self._close_begun(run, step.calls)
         elif isinstance(step, turn.Compact):
@@ -272,6 +273,8 @@ class RunningActor(TurnActor):
             self._leave()
         elif self._runs and self._state is PodState.IDLE:
             self._begin_run(self._runs.popleft())
+        elif self._ends_wait:
+            self._tell_again()
 
     # -- the end of a run ------------------------------------------------------------------------
 
@@ -297,7 +300,7 @@ class RunningActor(TurnActor):
                 seconds=seconds,
             )
         )
-        self._commit(lambda: self._finished(run, outcome))
+        self._commit(lambda: self._finished(run, outcome), self._store_refused)
 
     def _finished(self, run: RunState, outcome: RunOutcome) -> None:
         if run.unlogged:
@@ -376,7 +379,7 @@ class RunningActor(TurnActor):
         self._log.record(UserMessage, self._head.open_run, item=UserItem(content), source="notify")
         if run is not None:
             run.unheard = True
-        self._commit(lambda: self._told(reply, None), reply)
+        self._commit(lambda: self._told(reply, None), self._refuse_to(reply))
 
     def _told(self, reply: AsyncFuture[Any], value: Any) -> None:
         reply.set(value)
@@ -429,7 +432,18 @@ class RunningActor(TurnActor):
             return
         self._run = None
         self._cancel_step()
-        self._stop_clock(run)
+        seconds = self._stop_clock(run)
+        if self._head.open_run == run.run_id:  # its start was told: its end is, once the store takes it
+            self._answer_open_calls(run)
+            self._log.record_end(
+                RunEnd,
+                run.run_id,
+                outcome="failed",
+                steps=run.steps,
+                usage=run.usage or Usage(),
+                error=Failure.of(error),
+                seconds=seconds,
+            )
         self._to(PodState.IDLE)
         for reply in [*run.unlogged, *(pending.reply for pending in run.pending)]:
             reply.set_exception(error)

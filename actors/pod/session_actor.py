@@ -9,8 +9,9 @@ from concurrent.futures import Future
 from typing import Any
 
 from actors.pod.parts import PodParts
-from actors.pod.restore import restore
+from actors.pod.restore import activities_left, restore
 from actors.runtime.actor import AsyncActor
+from actors.sessions.activities import ends_of
 from actors.sessions.replay import Replayed
 from actors.sessions.store import Claim
 from protocol.errors import PodStopped
@@ -121,9 +122,11 @@ class SessionActor(AsyncActor):
         try:
             claim = self._claimed(find)
             state, head = await restore(store, claim.session_id)
-            log.restored(claim.session_id, head, state.items, state.pointer, state.open_run)
+            left = activities_left(store, claim.session_id, state)
+            log.restored(claim.session_id, head, state.items, state.pointer, state.open_run, left)
             self._take_over(state)
             await self._look_through()
+            self._close_activities("the pod's process ended first")
             if claim.torn:
                 text = f"a half-written last batch of {claim.torn} bytes was cut off; nothing told was lost"
                 log.record(Alert, text=text)
@@ -138,6 +141,11 @@ class SessionActor(AsyncActor):
             self._ready()
         else:
             await self._ready_after(pending)
+
+    def _close_activities(self, why: str) -> None:
+        """Tell the end of all that was started and can have no other end any more."""
+        for kind, run_id, fields in ends_of(self._head.open, self._head.open_run, why):
+            self._log.record_end(kind, run_id, **fields)
 
     def _claimed(self, find: Callable[[], str]) -> Claim:
         """Take the session that is to be resumed: where its pod has just compacted it, the one after."""

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from contextvars import Context
-from functools import partial
 from typing import Any
 
 from msgspec import Struct
@@ -19,12 +18,15 @@ from actors.sessions.head import new_session_id
 from protocol.errors import HeadConflict, PodError, SessionError, SessionInUse
 from protocol.events import Alert, Event
 
+#: Hears why the store did not keep what was recorded.
+Refused = Callable[[BaseException], None]
+
 
 class Commit(Struct, frozen=True):
     """What follows a commit: ``then`` if it is kept, else ``refused`` hears why."""
 
     then: Callable[[], None]
-    refused: Callable[[BaseException], None]
+    refused: Refused
 
 
 class StepEnded(Struct, frozen=True):
@@ -106,6 +108,10 @@ class SteppingActor(SessionActor):
     _commit_under_way: Future[None] | None = None
     _commits: list[Commit] | None = None
     _branching = False
+    #: Whether ends that the store refused are on their way to it once more.
+    _telling_again = False
+    #: Whether they are to be, once nothing else is under way.
+    _ends_wait = False
 
     @property
     def _ending(self) -> bool:
@@ -235,40 +241,49 @@ class SteppingActor(SessionActor):
 
     # -- commits -------------------------------------------------------------------------------
 
-    def _commit(self, then: Callable[[], None], *waiting: AsyncFuture[Any]) -> None:
-        """Make what is recorded durable, then go on; ``waiting`` hear if the store refuses."""
-        if not self._committing:
-            try:
-                pending = self._log.commit()
-            except SessionError as error:
-                self._refused(Commit(then, partial(self._lost, waiting)), error)
-                return
-            if pending is None:
-                then()
-                return
-            self._await_commit(pending, Commit(then, partial(self._lost, waiting)))
-        else:
-            self._commits = [*(self._commits or ()), Commit(then, partial(self._lost, waiting))]
+    def _commit(self, then: Callable[[], None], refused: Refused) -> None:
+        """Make what is recorded durable, then go on. Where the store refuses, the log is back at what is
+        durable and ``refused`` hears of it: it undoes what it had begun and starts nothing anew, since a
+        store that refuses once may go on refusing. ``_store_refused`` is the least there is to do.
+        """
+        if self._committing:
+            self._commits = [*(self._commits or ()), Commit(then, refused)]
+            return
+        try:
+            pending = self._log.commit()
+        except SessionError as error:
+            self._refused(Commit(then, refused), error)
+            return
+        if pending is None:
+            then()
+            return
+        self._await_commit(pending, Commit(then, refused))
 
-    def _lost(self, waiting: Sequence[AsyncFuture[Any]], error: BaseException) -> None:
-        self._store_refused(error)
-        for reply in waiting:
-            if not reply.done():
-                reply.set_exception(error)
+    def _refuse_to(self, *waiting: AsyncFuture[Any]) -> Refused:
+        """What a refusal of the store does at least; ``waiting`` hear of it too."""
 
-    def _when_durable(self, action: Callable[[], None], refused: Callable[[BaseException], None]) -> None:
+        def refused(error: BaseException) -> None:
+            self._store_refused(error)
+            for reply in waiting:
+                if not reply.done():
+                    reply.set_exception(error)
+
+        return refused
+
+    def _when_durable(self, action: Callable[[], None], refused: Refused) -> None:
         """Do ``action`` once nothing is staged: for what begins a session of its own."""
         if self._log.clean and not self._committing:
             action()
         else:
-            self._commit_by(self._log.commit, lambda: self._when_durable(action, refused), refused)
+            self._commit(lambda: self._when_durable(action, refused), refused)
 
     def _commit_by(
         self,
         give: Callable[[], Future[None] | None],
         then: Callable[[], None],
-        refused: Callable[[BaseException], None],
+        refused: Refused,
     ) -> None:
+        """What ``_commit`` does, with another way to give the store what is staged."""
         if self._committing:
             self._commits = [*(self._commits or ()), Commit(then, refused)]
             return
@@ -322,11 +337,30 @@ class SteppingActor(SessionActor):
 
     def _give_up(self, commit: Commit, error: BaseException) -> None:
         """Tell all who waited that it was not kept; only then go on, with what they want kept now first."""
+        self._log.restage()
         self._committing = True
         commit.refused(error)
         self._committing = False
+        again, self._telling_again = self._telling_again, False
         self._commit_next()
         self._advance()
+        if not again:
+            self._tell_again()
+
+    def _tell_again(self) -> None:
+        """Try once more to tell ends that the store refused, if nothing else is about to; after that they
+        wait until something else is to be kept.
+        """
+        self._ends_wait = self._busy
+        if self._busy or self._log.clean or self.actor_stopped.is_set():
+            return
+        self._telling_again = True
+
+        def told() -> None:
+            self._telling_again = False
+            self._advance()
+
+        self._commit(told, self._store_refused)
 
     def _commit_next(self) -> None:
         """Commit what gathered meanwhile. While any of it waits the pod is busy: what follows the one may
@@ -334,7 +368,7 @@ class SteppingActor(SessionActor):
         """
         while self._commits and not self._committing:
             commit, *self._commits = self._commits
-            self._commit_by(self._log.commit, commit.then, commit.refused)
+            self._commit(commit.then, commit.refused)
 
     def _on_commit_ended(self, message: CommitEnded) -> None:
         self._committing = False

@@ -131,7 +131,7 @@ class TurnActor(RememberingActor):
         if run.pending:
             self._join_pending(run)
         run.unheard = True
-        self._commit(lambda: self._send(run))
+        self._commit(lambda: self._send(run), self._store_refused)
 
     def _answer_open_calls(self, run: RunState | None) -> None:
         """Give every call without a result its deterministic one; nothing is run again."""
@@ -430,7 +430,7 @@ class TurnActor(RememberingActor):
 
     def _on_ended_late(self, message: EndedLate) -> None:
         self._log.record(Alert, message.run_id, text=_late_words(message.call, message.result))
-        self._commit(self._advance)
+        self._commit(self._advance, self._store_refused)
 
     def _on_tool_ended(self, message: ToolEnded) -> None:
         """A call has its result: kept as soon as those of the calls before it are, in their order."""
@@ -443,7 +443,7 @@ class TurnActor(RememberingActor):
             batch.kept += 1
             self._add_result(run, ended)
         if batch.kept < batch.size:  # the last result becomes durable with the next request's commit
-            self._commit(self._advance)
+            self._commit(self._advance, self._store_refused)
 
     def _add_result(self, run: RunState, ended: ToolEnded) -> None:
         head = self._head

@@ -6,6 +6,7 @@ import random
 import time
 
 from protocol.entries import GENESIS, Head
+from protocol.events import Activity
 from protocol.items import Item
 
 
@@ -17,7 +18,7 @@ class SessionHead:
     new list in its place.
     """
 
-    __slots__ = ("hash", "items", "open_run", "pointer", "seq", "session_id")
+    __slots__ = ("hash", "items", "open", "open_run", "pointer", "seq", "session_id")
 
     def __init__(self, session_id: str, seq: int = 0, hash_: bytes = GENESIS) -> None:
         self.session_id = session_id
@@ -27,6 +28,8 @@ class SessionHead:
         self.pointer: int | None = None
         #: The id of a run that has begun and not ended; a pause is no end.
         self.open_run: str | None = None
+        #: What has started and not ended.
+        self.open: tuple[Activity, ...] = ()
 
     def __repr__(self) -> str:
         return f"<SessionHead {self.session_id} at {self.seq}, {len(self.items)} items>"

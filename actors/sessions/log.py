@@ -11,6 +11,7 @@ from typing import Any
 from msgspec import Raw, Struct
 from msgspec.structs import replace
 
+from actors.sessions.activities import still_open
 from actors.sessions.head import SessionHead
 from actors.sessions.store import SessionStore
 from protocol.entries import (
@@ -23,7 +24,7 @@ from protocol.entries import (
     SessionOpened,
     StoredEntry,
 )
-from protocol.events import DurableEvent, Event, RunEnd, RunStart, SessionForked
+from protocol.events import Activity, DurableEvent, Event, RunEnd, RunStart, SessionForked
 from protocol.items import Item
 from protocol.wire import encode
 
@@ -38,6 +39,7 @@ class Mark(Struct, frozen=True, gc=False):
     length: int
     pointer: int | None
     open_run: str | None
+    open: tuple[Activity, ...]
 
 
 class SessionLog:
@@ -50,6 +52,8 @@ class SessionLog:
     __slots__ = (
         "_before",
         "_durable",
+        "_ends",
+        "_ends_given",
         "_events",
         "_publish",
         "_staged",
@@ -72,21 +76,30 @@ class SessionLog:
         self._unsaved: Sequence[Event] = ()
         self._staged: list[StoredEntry] | None = None
         self._events: list[Event] | None = None
+        #: Ends that are staged, and those that were given to the store: see ``record_end``.
+        self._ends: list[Event] | None = None
+        self._ends_given: list[Event] | None = None
         #: What was given to the store: where the log ends with it, and its events.
         self._under_way: tuple[Mark, list[Event]] | None = None
         self._durable = self._mark()
 
     def _mark(self) -> Mark:
         head = self.head
-        return Mark(head.seq, head.hash, len(head.items), head.pointer, head.open_run)
+        return Mark(head.seq, head.hash, len(head.items), head.pointer, head.open_run, head.open)
 
     def restored(
-        self, session_id: str, last: Head, items: list[Item], pointer: int | None, open_run: str | None
+        self,
+        session_id: str,
+        last: Head,
+        items: list[Item],
+        pointer: int | None,
+        open_run: str | None,
+        activities: tuple[Activity, ...] = (),
     ) -> None:
-        """Stand where a session that was read back ends."""
+        """Stand where a session that was read back ends; ``activities`` are open there."""
         head = self.head
         head.session_id, head.seq, head.hash = session_id, last.seq, last.hash
-        head.items, head.pointer, head.open_run = items, pointer, open_run
+        head.items, head.pointer, head.open_run, head.open = items, pointer, open_run, activities
         self._durable = self._mark()
 
     def let_go(self) -> None:
@@ -109,6 +122,11 @@ class SessionLog:
     def durable_pointer(self) -> int | None:
         """How far memory has read, as far as that is kept."""
         return self._durable.pointer
+
+    @property
+    def durable_open(self) -> tuple[tuple[Activity, ...], str | None]:
+        """What is under way, and the run that is open, as far as their ends are not kept."""
+        return self._durable.open, self._durable.open_run
 
     @property
     def durable_session(self) -> str:
@@ -156,8 +174,28 @@ class SessionLog:
             head.items.append(event.item)  # type: ignore[attr-defined]
         elif kind is RunStart:
             head.open_run = event.run_id
-        elif kind is RunEnd and event.outcome != "paused":  # type: ignore[attr-defined]
-            head.open_run = None
+        elif kind is RunEnd:
+            if event.outcome != "paused":  # type: ignore[attr-defined]
+                head.open_run = None
+        else:
+            head.open = still_open(head.open, event)
+
+    def record_end(self, kind: type[DurableEvent], run_id: str | None = None, **fields: Any) -> None:
+        """Record the end of something whose start may have been told already. Where the store refuses it,
+        ``restage`` records it again, so that it is told with the next batch that the store takes.
+        """
+        self.record(kind, run_id, **fields)
+        assert self._events is not None
+        self._ends = [*(self._ends or ()), self._events[-1]]
+
+    def restage(self) -> None:
+        """After a batch was refused: record the ends that were in it anew, of what stands open."""
+        ends, self._ends = self._ends or (), None
+        for event in ends:
+            assert isinstance(event, DurableEvent)
+            head = self.head
+            if event.ends in head.open if event.ends else event.run_id == head.open_run:
+                self.record_end(type(event), event.run_id, **_own_fields(event))
 
     def tell(self, event: Event) -> None:
         """Publish a transient event, behind the durable ones that were recorded before it."""
@@ -256,13 +294,14 @@ class SessionLog:
         batch = self._staged or []
         self._under_way = (self._mark(), self._events or [])
         self._staged = self._events = None
+        self._ends_given, self._ends = self._ends, None
         return batch
 
     def settle(self) -> None:
         """What was given to the store is durable: tell its events."""
         assert self._under_way is not None
         self._durable, events = self._under_way
-        self._under_way = self._before = None
+        self._under_way = self._before = self._ends_given = None
         self._unsaved = ()
         self._publish(*events)
 
@@ -277,7 +316,7 @@ class SessionLog:
         old, items, pointer = head.session_id, head.items, head.pointer
         self._before = (old, items)
         head.session_id, head.hash, head.items, head.pointer = session_id, GENESIS, [], None
-        self.open(opening, parent, run_id=head.open_run, **_without_unsaved(carried, unsaved))
+        self.open(opening, parent, run_id=head.open_run, open=head.open, **_without_unsaved(carried, unsaved))
         if items:
             self.keep(items)
         if pointer is not None:
@@ -298,9 +337,11 @@ class SessionLog:
             self._before = None
         durable = self._durable
         head.seq, head.hash = durable.seq, durable.hash
-        head.pointer, head.open_run = durable.pointer, durable.open_run
+        head.pointer, head.open_run, head.open = durable.pointer, durable.open_run, durable.open
         del head.items[durable.length :]
         self._staged, self._events, self._under_way = None, None, None
+        if self._ends_given is not None:
+            self._ends, self._ends_given = [*self._ends_given, *(self._ends or ())], None
         for event in self._unsaved:  # what was only told is true whether or not the rest is kept
             if not event.durable:
                 self._publish(replace(event, session_id=head.session_id, seq=head.seq))

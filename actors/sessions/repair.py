@@ -11,10 +11,12 @@ from typing import Literal
 
 from msgspec import Struct
 
+from actors.sessions.activities import ELSEWHERE, ends_of
 from actors.sessions.chain import chained, first_break, head_of, verified
 from actors.sessions.disk import store_error
 from actors.sessions.jsonl_files import drafted
 from actors.sessions.jsonl_lines import LineReader, batch_lines, header_line, parse_header
+from actors.sessions.replay import replay
 from actors.sessions.store import SessionInfo, SessionStore
 from protocol.entries import ItemsKept, Parent, SessionOpened, StoredEntry
 from protocol.errors import (
@@ -127,6 +129,11 @@ def fork(
         ),
         encode(ItemsKept(seq=head.seq + 2, at=at_time, items=tuple(items_of(entries)))),
     ]
+    state = replay(entries)
+    for kind, run_id, fields in ends_of(state.open, state.open_run, ELSEWHERE):
+        seq = head.seq + 1 + len(bodies)
+        event = kind(pod=opened.pod, session_id=new_id, seq=seq, at=at_time, run_id=run_id, **fields)
+        bodies.append(encode(event))
     batch = chained(bodies, first_seq=head.seq + 1)
     _wait(store, store.create(new_id, opened.pod, parent, batch, claim=False))
     return store.info(new_id)

@@ -8,9 +8,11 @@ from typing import Any, Union
 import msgspec
 from msgspec import Raw, Struct
 
+from actors.sessions.activities import still_open
 from protocol.entries import ENTRIES, Entry, ItemsKept, MemoryPointer, Parent, SessionOpened, StoredEntry
 from protocol.errors import WireError
 from protocol.events import (
+    Activity,
     AssistantMessage,
     DurableEvent,
     PodStarted,
@@ -67,8 +69,8 @@ class Replayed:
 
     ``calls`` are the model calls still in this history, as (items in the request, usage); ``usage``
     and ``cost`` sum over all calls in the log, and are None where there was none.
-    ``open_run`` is the id of a run without an end; its time, where it was cut off, is reckoned up to the
-    last thing that it is known to have done.
+    ``open`` is what was started and has no end; ``open_run`` is the id of a run without an end; its time,
+    where it was cut off, is reckoned up to the last thing that it is known to have done.
     """
 
     def __init__(self) -> None:
@@ -81,6 +83,7 @@ class Replayed:
         self.pointer: int | None = None
         self.open_run: str | None = None
         self.open_steps = 0
+        self.open: tuple[Activity, ...] = ()
         self.usage: Usage | None = None
         self.cost: float | None = None
         self.starts = 0
@@ -138,8 +141,10 @@ class Replayed:
         elif isinstance(entry, PodStarted):
             self._ran(None)
             self.starts += 1
-        elif entry.counts_usage:
-            self._spent(entry.usage, entry.cost)  # type: ignore[attr-defined]
+        else:
+            self.open = still_open(self.open, entry)
+            if entry.counts_usage:
+                self._spent(entry.usage, entry.cost)  # type: ignore[attr-defined]
 
     def _answered(self, entry: _Answer) -> None:
         if entry.run_id is not None:
@@ -163,7 +168,7 @@ class Replayed:
             self.pod = entry.pod
             self.manifest = entry.manifest
             self.parent = entry.parent
-            self.open_run, self.open_steps = entry.run_id, entry.steps
+            self.open_run, self.open_steps, self.open = entry.run_id, entry.steps, entry.open
             self.usage, self.cost, self._seconds = entry.usage, entry.cost, entry.seconds
             if entry.run_id is not None:
                 self._began, self._worked = entry.at - entry.run_seconds, entry.at

@@ -7,21 +7,25 @@ import difflib
 import functools
 import inspect
 import logging
+import math
 import re
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, get_args, overload
 
 from actors.tools.alone import Outcome, is_being_cancelled, run_alone
 from actors.tools.cancel import Cancel
-from actors.tools.output import Output, capped, clean, fits, parts_from
+from actors.tools.dump import error_words
+from actors.tools.output import Output, capped, fits, parts_from
 from actors.tools.pool import ToolThreads
 from actors.tools.schema import Arguments, described
 from actors.tools.scope import check
+from actors.tools.work import is_async, work, work_async
 from protocol.errors import ToolArgumentsInvalid, ToolDefinitionError, ToolError, ToolTimeout
 from protocol.items import Part, ToolCall, ToolResult
 from protocol.scope import Permission, Scope
+from protocol.text import encodable
 from protocol.tools import Concurrency, ToolSpec
 
 OUTPUT_CAP = 16_384
@@ -104,13 +108,9 @@ class Tool:
         name: str | None = None,
         description: str | None = None,
     ) -> None:
-        name = str(name or getattr(function, "__name__", ""))
-        if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name):
-            raise ToolDefinitionError(
-                f"tool {name!r}: a name has 1 to 64 letters, digits, '_' or '-'", hint="give name=…"
-            )
-        if timeout is not None and timeout <= 0:
-            raise ToolDefinitionError(f"tool {name}: timeout: expected more than 0 seconds, got {timeout}")
+        name = _checked_name(function, name)
+        _check_options(name, concurrency, timeout, description)
+        function = getattr(function, "function", function) if isinstance(function, Tool) else function
         functools.update_wrapper(self, function)
         text, words = described(inspect.getdoc(function) if inspect.isroutine(function) else function.__doc__)
         self.name = name
@@ -119,9 +119,9 @@ class Tool:
         self.timeout = timeout
         self.function = function
         self.arguments = Arguments(name, function, words, ToolContext)
-        self.spec = ToolSpec(self.name, self.description, self.input_schema)
+        self.spec = ToolSpec(self.name, encodable(self.description), self.input_schema)
         call = function if inspect.isroutine(function) else type(function).__call__
-        self.is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(call)
+        self.is_async = is_async(function) or is_async(call)
 
     def __repr__(self) -> str:
         return f"<Tool {self.name}, {self.concurrency}>"
@@ -165,6 +165,33 @@ def tool(
         return Tool(function, concurrency=concurrency, timeout=timeout, name=name, description=description)
 
     return made if function is None else made(function)
+
+
+def _checked_name(function: Any, name: Any) -> str:
+    """The name of the tool that ``function`` becomes. Raises ToolDefinitionError."""
+    if not callable(function):
+        what = "a classmethod" if isinstance(function, classmethod) else f"{function!r}"
+        raise ToolDefinitionError(f"{what} cannot be a tool", hint="give a function, or a bound method")
+    if name is None:
+        name = getattr(function, "__name__", "")
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name):
+        raise ToolDefinitionError(
+            f"tool {name!r}: a name has 1 to 64 letters, digits, '_' or '-'", hint="give name=…"
+        )
+    return name
+
+
+def _check_options(name: str, concurrency: Any, timeout: Any, description: Any) -> None:
+    if concurrency not in get_args(Concurrency):
+        known = ", ".join(repr(each) for each in get_args(Concurrency))
+        raise ToolDefinitionError(f"tool {name}: concurrency: expected one of {known}, got {concurrency!r}")
+    is_number = isinstance(timeout, int | float) and not isinstance(timeout, bool)
+    if timeout is not None and not (is_number and 0 < timeout < math.inf):
+        raise ToolDefinitionError(
+            f"tool {name}: timeout: expected more than 0 seconds, got {timeout!r}", hint="None is no bound"
+        )
+    if description is not None and not isinstance(description, str):
+        raise ToolDefinitionError(f"tool {name}: description: expected a text, got {description!r}")
 
 
 class Toolbox:
@@ -219,11 +246,12 @@ class Toolbox:
         """
         try:
             chosen, arguments = self._prepared(call, ctx)
-            work = functools.partial(chosen.function, **arguments)
+            begin = work_async if chosen.is_async else work
+            run = functools.partial(begin, chosen.function, arguments, chosen.arguments.returns)
             if chosen.is_async:
-                return await self._on_loop(call, work, chosen.timeout, ctx)
+                return await self._on_loop(call, run, chosen.timeout, ctx)
             return await self._threads.call(
-                functools.partial(self._in_thread, call, work, ctx), seconds=chosen.timeout, late=ctx.late
+                functools.partial(self._in_thread, call, run, ctx), seconds=chosen.timeout, late=ctx.late
             )
         except asyncio.CancelledError as error:
             ctx.cancel.set()
@@ -263,7 +291,7 @@ class Toolbox:
     def _in_thread(self, call: ToolCall, work: Callable[[], Any], ctx: ToolContext) -> ToolResult:
         began = ctx.began = time.perf_counter()
         try:
-            return self._result(call, parts_from(_plain(work())))
+            return self._result(call, parts_from(work()))
         except BaseException as error:  # noqa: BLE001 - a CancelledError of the tool's own included
             return _failed(call, error)
         finally:
@@ -277,7 +305,7 @@ class Toolbox:
         known = ", ".join(self._tools) or "none"
         close = difflib.get_close_matches(name, self._tools, 1)
         guess = f", did you mean {close[0]!r}?" if close else ""
-        return ToolError(f"there is no tool {clean(name)!r}{guess}; the tools are: {known}")
+        return ToolError(f"there is no tool {encodable(name)!r}{guess}; the tools are: {known}")
 
 
 def _ended(call: ToolCall, outcome: Outcome) -> ToolResult:
@@ -299,24 +327,16 @@ def _failed(call: ToolCall, error: BaseException) -> ToolResult:
         text = str(error)
     else:
         _log.warning("tool %s failed", call.name, exc_info=error)
-        text = f"{call.name} failed: {type(error).__name__}: {error}"
-    return ToolResult.of(call, clean(text), is_error=True)
+        text = f"{call.name} failed: {error_words(error)}"
+    return ToolResult.of(call, encodable(text), is_error=True)
 
 
 def _why_invalid(text: str) -> str:
     shown = text if len(text) <= 200 else f"{text[:120]}…{text[-60:]}"
     return (
         "they are not a JSON object, or were cut off before their end; nothing was run. "
-        f"Send the whole call again. Received: {clean(shown)}"
+        f"Send the whole call again. Received: {encodable(shown)}"
     )
-
-
-def _plain(value: Any) -> Any:
-    """``value``, which must not be a coroutine: those belong on the loop, and this is a thread."""
-    if inspect.iscoroutine(value):
-        value.close()
-        raise TypeError("a plain function returned a coroutine; make it async def")
-    return value
 
 
 def _ignored(_: str) -> None:

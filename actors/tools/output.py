@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import os
 import tempfile
 from pathlib import Path
@@ -9,14 +10,12 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from actors.tools.dump import dump
 from protocol.items import ImagePart, Part, TextPart, ThinkingPart
+from protocol.text import encodable, encodable_json
 
 _PARTS = (TextPart, ImagePart, ThinkingPart)
 _NOTHING = (TextPart(""),)
-
-# What msgspec does not know is shown as its own words (a Path, an exception), never an error: the
-# tool has run by then, and whatever it did is done.
-_encode = msgspec.json.Encoder(enc_hook=str).encode
 
 
 class Output(NamedTuple):
@@ -28,30 +27,19 @@ class Output(NamedTuple):
 
 def parts_from(value: Any) -> tuple[Part, ...]:
     """A tool's return value as parts: text as it is, bytes decoded, None as nothing, parts as they
-    are, anything else as JSON.
+    are, anything else as JSON. Raises nothing: the tool has run by then, and what it did is done.
     """
-    if isinstance(value, str):
-        return (TextPart(clean(value)),)
+    if isinstance(value, str) and not isinstance(value, enum.Enum):
+        return (TextPart(encodable(str.__str__(value))),)
     if value is None:
         return _NOTHING
+    if isinstance(value, _PARTS):
+        return (_clean(value),)
+    if isinstance(value, list | tuple) and any(isinstance(each, _PARTS) for each in value):
+        return tuple(part for each in value for part in parts_from(each))
     if isinstance(value, bytes | bytearray | memoryview):
         return (TextPart(bytes(value).decode("utf-8", "replace")),)
-    if isinstance(value, _PARTS):
-        return (_clean_part(value),)
-    if isinstance(value, list | tuple) and value and all(isinstance(each, _PARTS) for each in value):
-        return tuple(_clean_part(each) for each in value)
-    return (TextPart(_encode(value).decode()),)
-
-
-def clean(text: str) -> str:
-    """``text`` without lone surrogates (undecodable file names hold them), which no log can store."""
-    if text.isascii():
-        return text
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-8", "replace").decode()
-    return text
+    return (TextPart(dump(value)),)
 
 
 def fits(parts: tuple[Part, ...], cap: int) -> bool:
@@ -103,8 +91,11 @@ def _keep(parts: tuple[Part, ...], directory: Path, stem: str) -> str | None:
     return name
 
 
-def _clean_part(part: Part) -> Part:
-    return TextPart(clean(part.text)) if isinstance(part, TextPart) else part
+def _clean(part: Part) -> Part:
+    if isinstance(part, TextPart) and part.text.isascii():
+        return part
+    cleaned: Part = type(part)(*encodable_json(msgspec.structs.astuple(part)))
+    return cleaned
 
 
 def _size(part: Part) -> int:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import enum
 import inspect
+import math
 import re
 import typing
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Annotated, Any, Union
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from actors.runtime import datatypes, json_schema, pydantic_types
 from protocol.errors import ToolArgumentsInvalid, ToolDefinitionError
+from protocol.text import encodable_json
 
 #: A parameter of this name gets the ToolContext, whatever its annotation.
 _CONTEXT = "ctx"
@@ -27,10 +30,10 @@ class Arguments:
     """What a tool's arguments look like, built once for a tool.
 
     ``schema`` is their JSON Schema, ``context`` the name of the parameter that gets the ToolContext
-    (None: the function does not want it).
+    (None: the function does not want it), ``returns`` what the function is annotated to return.
     """
 
-    __slots__ = ("_struct", "context", "schema")
+    __slots__ = ("_defaults", "_foreign", "_struct", "context", "returns", "schema")
 
     def __init__(
         self, label: str, function: Callable[..., Any], words: Mapping[str, str], context: type
@@ -41,13 +44,21 @@ class Arguments:
         Raises ToolDefinitionError for a signature that no schema can express.
         """
         hints = _hints(function, label, context)
-        wanted = [_checked(each, label) for each in inspect.signature(function).parameters.values()]
+        wanted = [_checked(each, label) for each in _signature(function, label).parameters.values()]
         injected = [p for p in wanted if p.name == _CONTEXT or _is_type(hints.get(p.name), context)]
         self.context = injected[0].name if injected else None
-        fields = [_field(p, hints, words) for p in wanted if p.name != self.context]
-        defaults = {p.name: p.default for p in wanted if p.default is not p.empty}
+        self.returns = hints.get("return", Any)
+        parameters = [_Parameter(p, hints, words) for p in wanted if p.name != self.context]
+        #: Parameters whose types another library reads, by name.
+        self._foreign: dict[str, datatypes.DataType] = {}
+        #: What fills in for a parameter that was left out, where the function's own default does not.
+        self._defaults = {p.name: p.fill for p in parameters if p.fill is not None}
+        for each in parameters:
+            if pydantic_types.owns(each.hint):
+                self._foreign[each.name] = _typed(each, label)
+        fields = [each.field(foreign=each.name in self._foreign) for each in parameters]
         self._struct = msgspec.defstruct("Arguments", fields, kw_only=True, forbid_unknown_fields=True)
-        self.schema = _schema(self._struct, defaults, label)
+        self.schema = self._schema(parameters, label)
 
     def convert(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """``arguments`` as the function's keyword arguments, typed; what was left out stays out.
@@ -55,26 +66,86 @@ class Arguments:
         Raises ToolArgumentsInvalid, which names the argument and what was expected.
         """
         try:
-            struct = msgspec.convert(arguments, self._struct, dec_hook=_decode_custom)
+            struct = datatypes.convert(arguments, self._struct)
         except msgspec.ValidationError as error:
-            raise ToolArgumentsInvalid(self._explained(str(error))) from error
+            known = self._struct.__struct_fields__
+            raise ToolArgumentsInvalid(datatypes.explain(error, known)) from error
+        except datatypes.Unfit as error:
+            raise ToolArgumentsInvalid(str(error)) from error
         values = msgspec.structs.asdict(struct)
         if UNSET in values.values():
-            return {name: value for name, value in values.items() if value is not UNSET}
+            values = {name: value for name, value in values.items() if value is not UNSET}
+        if self._foreign:
+            values.update(self._converted(values))
+            for name, fill in self._defaults.items():
+                if name not in values:
+                    values[name] = fill()
         return values
 
-    def _explained(self, words: str) -> str:
-        """Msgspec's words with the argument in front."""
-        known = ", ".join(self._struct.__struct_fields__) or "none"
-        what, _, where = words.partition(" - at `$")
-        where = where.rstrip("`").lstrip(".")
-        prefix = f"{where}: " if where else ""
-        if found := re.match(r"Object contains unknown field `(.*)`", what, re.DOTALL):
-            of = "" if where else f"; the arguments are: {known}"
-            return f"{prefix}unknown argument {found[1]!r}{of}"
-        if found := re.match(r"Object missing required field `(.*)`", what, re.DOTALL):
-            return f"{prefix}missing argument {found[1]!r}"
-        return f"{prefix}{what[0].lower()}{what[1:]}"
+    def _converted(self, values: dict[str, Any]) -> dict[str, Any]:
+        converted: dict[str, Any] = {}
+        for name, kind in self._foreign.items():
+            if name in values:
+                try:
+                    converted[name] = kind.convert(values[name])
+                except datatypes.Unfit as error:
+                    inside = re.match(r"[\w.\[\]]+: ", str(error))
+                    dot = "." if inside and not inside[0].startswith("[") else "" if inside else ": "
+                    raise ToolArgumentsInvalid(f"{name}{dot}{error}") from error
+        return converted
+
+    def _schema(self, parameters: list[_Parameter], label: str) -> dict[str, Any]:
+        try:
+            schema = datatypes.known_schema(self._struct)
+        except TypeError as error:
+            raise _no_schema(label, "an argument", error) from error
+        schema.pop("title", None)
+        definitions = schema.pop("$defs", {})
+        for name, kind in self._foreign.items():
+            own = json_schema.merge(dict(kind.schema), definitions)
+            schema["properties"][name] = {**own, **schema["properties"][name]}
+        for each in parameters:
+            default = _shown_default(each, self._foreign.get(each.name))
+            if default is not UNSET:
+                schema["properties"][each.name]["default"] = default
+        return {**schema, "$defs": definitions} if definitions else schema
+
+
+class _Parameter:
+    """A parameter of a tool: its type, and what stands for it where it is left out."""
+
+    __slots__ = ("default", "fill", "hint", "name", "required")
+
+    def __init__(self, parameter: inspect.Parameter, hints: dict[str, Any], words: Mapping[str, str]) -> None:
+        self.name = parameter.name
+        self.hint = hints.get(self.name, Any)
+        self.default: Any = parameter.default
+        self.required = self.default is parameter.empty
+        #: Makes the default that pydantic's ``Field(…)`` in the place of a default speaks of.
+        self.fill: Callable[[], Any] | None = None
+        if pydantic_types.is_field(self.default):
+            told: Any = self.default
+            self.hint = Annotated[self.hint, told]
+            self.required = told.is_required()
+            self.default = parameter.empty if self.required else told.default
+            self.fill = None if self.required else lambda: told.get_default(call_default_factory=True)
+        elif self.default is None and self.hint is not Any:
+            self.hint = Union[self.hint, None]  # noqa: UP007 - as everybody means it who writes ``x: int = None``
+        text = words.get(self.name)
+        if text and not any(getattr(m, "description", None) for m in getattr(self.hint, "__metadata__", ())):
+            self.hint = Annotated[self.hint, Meta(description=text)]
+
+    def field(self, *, foreign: bool) -> tuple[str, Any] | tuple[str, Any, Any]:
+        """A struct field; one with a default may stay unset, so the function's own default is what
+        counts, of whatever type it is.
+        """
+        hint = self.hint
+        if foreign:
+            meta = [m for m in getattr(hint, "__metadata__", ()) if isinstance(m, Meta)]
+            hint = Annotated[(Any, *meta)] if meta else Any
+        if self.required:
+            return (self.name, hint)
+        return (self.name, Union[hint, UnsetType], UNSET)  # noqa: UP007 - a type known only now
 
 
 def _hints(function: Callable[..., Any], label: str, context: type) -> dict[str, Any]:
@@ -87,12 +158,26 @@ def _hints(function: Callable[..., Any], label: str, context: type) -> dict[str,
             f"tool {label}: the annotation {error.name!r} cannot be resolved",
             hint="annotate with names of the function's module",
         ) from error
+    except Exception as error:
+        raise ToolDefinitionError(f"tool {label}: the annotations cannot be read: {error}") from error
+
+
+def _signature(function: Callable[..., Any], label: str) -> inspect.Signature:
+    try:
+        return inspect.signature(function)
+    except (TypeError, ValueError) as error:
+        raise ToolDefinitionError(
+            f"tool {label}: its parameters are not known: {error}", hint="write a function around it"
+        ) from error
 
 
 def _checked(parameter: inspect.Parameter, label: str) -> inspect.Parameter:
     why = _UNSUITED.get(parameter.kind)
     if why is not None:
-        raise ToolDefinitionError(f"tool {label}: {parameter}: {why}")
+        raise ToolDefinitionError(
+            f"tool {label}: {parameter}: {why}",
+            hint="a model names each argument: write a function around it, with parameters of their own",
+        )
     if parameter.name == "self":
         raise ToolDefinitionError(
             f"tool {label}: a method has no instance yet where its class is defined",
@@ -106,49 +191,37 @@ def _is_type(hint: Any, wanted: type) -> bool:
     return hint is wanted or wanted in typing.get_args(hint)
 
 
-def _field(
-    parameter: inspect.Parameter, hints: dict[str, Any], words: Mapping[str, str]
-) -> tuple[str, Any] | tuple[str, Any, Any]:
-    """A struct field for a parameter; one with a default may stay unset, so the function's own
-    default is what counts, of whatever type it is.
-    """
-    hint = hints.get(parameter.name, Any)
-    text = words.get(parameter.name)
-    if text and not any(isinstance(m, Meta) and m.description for m in getattr(hint, "__metadata__", ())):
-        hint = Annotated[hint, Meta(description=text)]
-    if parameter.default is parameter.empty:
-        return (parameter.name, hint)
-    return (parameter.name, Union[hint, UnsetType], UNSET)  # noqa: UP007 - a type known only now
-
-
-def _schema(struct: type[msgspec.Struct], defaults: dict[str, Any], label: str) -> dict[str, Any]:
+def _typed(parameter: _Parameter, label: str) -> datatypes.DataType:
     try:
-        (root,), shapes = msgspec.json.schema_components(
-            (struct,), schema_hook=_schema_custom, ref_template="#/$defs/{name}"
-        )
+        return datatypes.data_type(parameter.hint)
     except TypeError as error:
-        raise ToolDefinitionError(
-            f"tool {label}: an argument has a type that JSON cannot express: {error}",
-            hint="use plain types, dataclasses or msgspec Structs",
-        ) from error
-    schema = shapes.pop(root["$ref"].rpartition("/")[2])
-    schema.pop("title", None)
-    for name, default in defaults.items():
-        if name in schema["properties"] and isinstance(default, str | int | float | bool):
-            schema["properties"][name]["default"] = default
-    return {**schema, "$defs": shapes} if shapes else schema
+        raise _no_schema(label, parameter.name, error) from error
 
 
-def _schema_custom(kind: type) -> dict[str, Any]:
-    if kind is Path:
-        return {"type": "string"}
-    raise NotImplementedError(kind)
+def _no_schema(label: str, what: str, error: TypeError) -> ToolDefinitionError:
+    return ToolDefinitionError(
+        f"tool {label}: {what} has a type that JSON cannot express: {error}",
+        hint="use plain types, dataclasses, models of pydantic or msgspec Structs",
+    )
 
 
-def _decode_custom(kind: type, value: Any) -> Any:
-    if kind is Path and isinstance(value, str):
-        return Path(value)
-    raise NotImplementedError(kind)
+def _shown_default(parameter: _Parameter, foreign: datatypes.DataType | None) -> Any:
+    """The default as the schema tells it: a plain value that the type itself would take; else UNSET."""
+    default = parameter.default
+    if isinstance(default, enum.Enum):
+        default = default.value
+    if parameter.required or not isinstance(default, str | int | float | bool):
+        return UNSET
+    if isinstance(default, float) and not math.isfinite(default):
+        return UNSET  # JSON has no such number
+    try:
+        if foreign is not None:
+            foreign.convert(default)
+        else:
+            datatypes.convert(default, parameter.hint)
+    except (msgspec.ValidationError, datatypes.Unfit):
+        return UNSET
+    return encodable_json(default)
 
 
 _SECTION = re.compile(r"^(Args|Arguments|Parameters):\s*$")

@@ -33,11 +33,14 @@ class PeerCase(Struct, frozen=True):
 
 
 class Peer(Struct, frozen=True):
-    """Another library; ``packages`` is what its environment is made of."""
+    """Another library; ``packages`` is what its environment is made of, ``needs`` the oldest Python that
+    it runs on.
+    """
 
     name: str
     packages: tuple[str, ...]
     cases: tuple[PeerCase, ...]
+    needs: tuple[int, int] = (3, 11)
 
     @property
     def python(self) -> Path:
@@ -138,6 +141,24 @@ PEERS = (
             *_streams("pydantic-ai, no session"),
             PeerCase("history", "model in memory", "pydantic-ai, no session", 10, 3),
         ),
+    ),
+    Peer(
+        "tantra-harness",
+        ("tantra-harness",),
+        (
+            *_durable("tantra-harness", 60, 1),
+            PeerCase("durable", _GROWTH, "tantra-harness", 200, 20, 1),
+        ),
+        needs=(3, 13),
+    ),
+    Peer(
+        "casty",
+        ("casty",),
+        (
+            PeerCase("durable", "power, one session", "casty, no model", 1_000, 200),
+            PeerCase("durable", "power, 64 sessions at once", "casty, no model", 20, 5),
+        ),
+        needs=(3, 12),
     ),
 )
 

@@ -48,7 +48,7 @@ def test_an_answer_is_found_within_fences_and_chatter(text):
 def test_a_misfit_says_what_is_wrong_and_where():
     told = parse_output('{"x": "one"}', Point)
     assert isinstance(told, Misfit)
-    assert "Expected `int`, got `str` - at `$.x`" in told.why
+    assert "x: expected `int`, got `str`" in told.why
 
 
 @pytest.mark.parametrize("text", ["", "I cannot do that.", "{", "[" * 100_000, '{"x":' * 50_000])

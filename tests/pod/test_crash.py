@@ -130,7 +130,7 @@ def test_a_pod_killed_within_a_compaction_has_its_old_history_and_compacts_when_
     async def play(system: PodSystem, pod: Pod, client: ScriptedClient) -> None:
         before = await pod.describe()
         assert (before.state, before.session_id) == (PodState.PAUSED, child.session)
-        assert kinds_of(system, child.session)[-2:] == ["CompactStart", "PodStarted"]
+        assert kinds_of(system, child.session)[-2:] == ["CompactFailed", "PodStarted"]
         assert len(await pod.history()) == 3
         result = await pod.resume()
         assert (result.text, result.outcome) == ("done", "finished")
@@ -151,7 +151,12 @@ def test_a_pod_killed_while_its_memory_is_read_has_it_read_after_its_next_run(tm
     async def play(system: PodSystem, pod: Pod, client: ScriptedClient) -> None:
         before = await pod.describe()
         assert (before.state, before.extract_pointer) == (PodState.IDLE, None)
-        assert kinds_of(system, child.session)[-3:] == ["RunEnd", "ExtractStart", "PodStarted"]
+        assert kinds_of(system, child.session)[-4:] == [
+            "RunEnd",
+            "ExtractStart",
+            "ExtractFailed",
+            "PodStarted",
+        ]
         assert (await pod.run("more")).text == "next"
         assert await pod.wait_for_memory_jobs(timeout=10)
         assert (await pod.describe()).extract_pointer == 4

@@ -208,7 +208,7 @@ def test_two_tools_of_one_name_are_refused():
         ([], "[]"),
         (Point(1, 2), '{"x":1,"y":2}'),
         (Path("/a"), '"/a"'),
-        ("lone \udcff surrogate", "lone ? surrogate"),
+        ("lone \udcff surrogate", "lone \ufffd surrogate"),
         (TextPart("a part"), "a part"),
     ],
 )

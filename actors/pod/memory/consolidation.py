@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from functools import partial
 from typing import Annotated, Any, NamedTuple, TypeVar
 
@@ -14,9 +13,9 @@ from msgspec import Meta
 from actors.compaction.consolidate import CONSOLIDATOR_PROMPT, Shelf, consolidator_request
 from actors.compaction.notes import Kind, render
 from actors.pod.memory.batch import Batch, Consolidation
-from actors.pod.memory.errand import Ask, errand, is_cancelled
+from actors.pod.memory.errand import Ask, HelperActor, errand
 from actors.pod.memory.lasting import LastingMemory
-from actors.runtime.actor import AsyncActor
+from actors.runtime.future import AsyncFuture
 from actors.sessions.disk import store_error
 from actors.tools.base import Toolbox, ToolContext, tool
 from protocol.errors import PodError
@@ -29,18 +28,21 @@ MOST_STEPS = 32
 
 
 class Consolidate(NamedTuple):
-    """To the consolidation actor: do what is due. ``tell`` brings a message to the pod."""
+    """To the consolidation actor: do what is due. ``begin`` asks the pod whether that may begin, ``tell``
+    brings a message to it.
+    """
 
     memory: LastingMemory
     manifest: PodManifest
     ask: Ask
     ctx: ToolContext
     automatic: bool
-    tell: Callable[[Consolidating | Consolidated], None]
+    begin: Callable[[Consolidating], AsyncFuture[bool]]
+    tell: Callable[[Consolidated], None]
 
 
 class Consolidating(NamedTuple):
-    """To the pod: so many files of so many bytes are being worked in."""
+    """To the pod: so many files of so many bytes are to be worked in; whether that may begin."""
 
     files: int
     size: int
@@ -63,10 +65,8 @@ def _clear(error: Exception) -> Exception:
     return error
 
 
-class ConsolidationActor(AsyncActor):
+class ConsolidationActor(HelperActor):
     """Does one consolidation a message, in threads and beside everything else; the pod tells of it."""
-
-    _asking: asyncio.Task[bool] | None = None
 
     async def on_receive(self, message: Consolidate) -> None:
         manifest = message.manifest
@@ -89,7 +89,9 @@ class ConsolidationActor(AsyncActor):
         batch = await _to_its_end(partial(work.begin, automatic=job.automatic))
         if batch is None:
             return Consolidated()
-        job.tell(Consolidating(len(batch.files), batch.size))
+        if not await _may_begin(job, batch):
+            await _to_its_end(work.withdraw)
+            return Consolidated()
         try:
             if not batch.mechanical:
                 await self._write(job, batch)
@@ -111,24 +113,17 @@ class ConsolidationActor(AsyncActor):
             request=consolidator_request(batch.findings, batch.shelf.listing()),
             most_steps=MOST_STEPS,
         )
-        self._asking = asyncio.get_running_loop().create_task(_without_exit(work))
-        try:
-            ended = await self._asking
-        except asyncio.CancelledError as error:
-            if is_cancelled():
-                raise
-            raise PodError("it was given up before it was done; all that was staged is kept") from error
-        if not ended:
+        if not await self.ask_model(work):
             raise PodError(f"the worker came to no end within {MOST_STEPS} requests; nothing was written")
         if not batch.shelf.written:
             raise PodError("the worker wrote nothing; all that was staged is kept")
 
-    def leave(self) -> None:
-        """Ask the model no more; what is already being written is finished."""
-        if self._asking is not None:
-            self._asking.cancel()
-        with contextlib.suppress(pykka.ActorDeadError):
-            self.stop()
+
+async def _may_begin(job: Consolidate, batch: Batch) -> bool:
+    try:
+        return await job.begin(Consolidating(len(batch.files), batch.size))
+    except pykka.ActorDeadError:  # the pod has ended meanwhile
+        return False
 
 
 class _Desk:
@@ -170,14 +165,6 @@ class _Desk:
         hits = self._memory.search(query, limit=limit + 20)
         lines = [f"- {hit.path}: {hit.title}" for hit in hits if not hit.staged]
         return "\n".join(lines[:limit]) or "nothing found"
-
-
-async def _without_exit(work: Coroutine[Any, Any, T]) -> T:
-    """What ``work`` returns; an exit out of a task would go past who waits for it and end its loop."""
-    try:
-        return await work
-    except SystemExit as error:
-        raise PodError("its client would have ended the interpreter; all that was staged is kept") from error
 
 
 async def _to_its_end(work: Callable[[], T]) -> T:

@@ -1,23 +1,67 @@
-"""A little worker: a model that does one errand with a few tools and then says a word."""
+"""A helper agent of memory: an actor that has a model do one errand with a few tools."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from actors.llm.base import Answer, Request
+from actors.runtime.actor import AsyncActor
+from actors.runtime.future import AsyncFuture
 from actors.tools.base import Toolbox, ToolContext
+from protocol.errors import PodError
 from protocol.items import Item, UserItem
 
-#: The model as a little worker asks it; whoever hands it over counts what it takes.
+T = TypeVar("T")
+
+#: The model as a helper agent asks it; whoever hands it over counts what it takes.
 Ask = Callable[[Request], Coroutine[Any, Any, Answer]]
 
 
-def is_cancelled() -> bool:
+class HelperActor(AsyncActor):
+    """Does one job a message beside its pod; ``leave`` has it stop asking the model, now and later."""
+
+    _asking: asyncio.Task[Any] | None = None
+    _leaving = False
+
+    async def ask_model(self, work: Coroutine[Any, Any, T]) -> T:
+        """What ``work`` returns, the part of the job that asks a model. Raises what it raises, PodError
+        where the job is given up.
+        """
+        given_up = "it was given up before it was done; all that was staged is kept"
+        if self._leaving:
+            work.close()
+            raise PodError(given_up)
+        self._asking = asyncio.get_running_loop().create_task(_without_exit(work))
+        try:
+            result: T = await self._asking
+        except asyncio.CancelledError as error:
+            if _is_cancelled():
+                raise
+            raise PodError(given_up) from error
+        return result
+
+    def leave(self) -> AsyncFuture[bool]:
+        """Ask the model no more; what is being written is finished. The future resolves at the job's end."""
+        self._leaving = True
+        if self._asking is not None:
+            self._asking.cancel()
+        return cast("AsyncFuture[bool]", self.actor_ref.stop(block=False))
+
+
+def _is_cancelled() -> bool:
     """Whether the task that runs is to end itself, and not only something that it waited for."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
+
+
+async def _without_exit(work: Coroutine[Any, Any, T]) -> T:
+    """What ``work`` returns; an exit out of a task would go past who waits for it and end its loop."""
+    try:
+        return await work
+    except SystemExit as error:
+        raise PodError("its client would have ended the interpreter; all that was staged is kept") from error
 
 
 async def errand(

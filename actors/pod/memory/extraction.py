@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -20,14 +21,13 @@ from actors.compaction.extract import (
     portion,
 )
 from actors.compaction.policy import LEAST_SUMMARISER_TOKENS
-from actors.pod.memory.errand import Ask, errand, is_cancelled
-from actors.pod.memory.staging import Staged, stage
-from actors.runtime.actor import AsyncActor
+from actors.pod.memory.errand import Ask, HelperActor, errand
+from actors.pod.memory.staging import Staged, earlier_readings, stage
 from actors.runtime.future import AsyncFuture
 from actors.sessions.disk import store_error
 from actors.sessions.head import SessionHead
 from actors.tools.base import Toolbox, ToolContext, tool
-from protocol.errors import ModelError
+from protocol.errors import ModelError, WireError
 from protocol.items import Item
 
 #: Requests that one extraction may need.
@@ -59,7 +59,7 @@ class Extract(NamedTuple):
     propose: Callable[[Proposal], AsyncFuture[bool]]
 
 
-class ExtractionActor(AsyncActor):
+class ExtractionActor(HelperActor):
     """Does one extraction a message: reads, stages what it found, proposes the new pointer.
 
     The pod alone writes its log; a proposal that comes too late is refused, and what was staged for it
@@ -72,22 +72,19 @@ class ExtractionActor(AsyncActor):
         session_id, start, items = head.session_id, head.pointer, head.items[head.pointer or 0 :]
         staged: Path | None = None
         try:
-            found, end = await _read(message, items, start or 0)
+            found, end = await self.ask_model(_read(message, items, start or 0))
             if len(found):
                 record = Staged(session_id, start or 0, end, found)
                 staged = await asyncio.to_thread(_staged, message.folder, record)
             proposal = Proposal(session_id, start, end, len(found), items[end - (start or 0) - 1])
-        except (Exception, SystemExit, asyncio.CancelledError) as error:
-            if is_cancelled():
-                raise
-            # Whatever a client throws, the pod tells of it.
+        except Exception as error:  # noqa: BLE001 - whatever a client throws, the pod tells of it
             proposal = Proposal(session_id, start, start or 0, 0, error=error)
         try:
             accepted = await message.propose(proposal)
         except pykka.ActorDeadError:  # the pod has stopped meanwhile: it is read again when it is resumed
             accepted = False
-        if staged is not None and not accepted:
-            await asyncio.to_thread(staged.unlink, missing_ok=True)
+        if staged is not None:
+            await asyncio.to_thread(_put_away, staged, accepted=accepted)
 
 
 def _staged(folder: Path, record: Staged) -> Path:
@@ -96,6 +93,18 @@ def _staged(folder: Path, record: Staged) -> Path:
         return stage(folder, record)
     except OSError as error:
         raise store_error(error, folder) from error
+
+
+def _put_away(staged: Path, *, accepted: bool) -> None:
+    """What was staged and not taken is taken back; what was takes the place of an earlier reading of the
+    same stretch, which nobody had taken.
+    """
+    if not accepted:
+        staged.unlink(missing_ok=True)
+        return
+    with contextlib.suppress(OSError, WireError):  # a consolidation passes over the earlier one too
+        for earlier in earlier_readings(staged):
+            earlier.unlink(missing_ok=True)
 
 
 async def _read(job: Extract, items: list[Item], start: int) -> tuple[Extracted, int]:

@@ -1,0 +1,31 @@
+"""What a session has started and not ended, and how that is ended where nobody goes on with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from protocol.errors import Failure, PodError
+from protocol.events import FAILED, Activity, DurableEvent
+
+
+def still_open(activities: tuple[Activity, ...], event: DurableEvent) -> tuple[Activity, ...]:
+    """The activities that are open after ``event``, of which those are before it."""
+    if event.starts is not None:
+        return (*(each for each in activities if each != event.starts), event.starts)
+    if event.ends is None:
+        return activities
+    return tuple(each for each in activities if each != event.ends)
+
+
+#: Why a branch has nothing of that under way.
+ELSEWHERE = "it goes on in the session that this one branched off from"
+
+
+def ends_of(
+    activities: Sequence[Activity], open_run: str | None, why: str
+) -> Iterator[tuple[type[DurableEvent], str | None, dict[str, Any]]]:
+    """What ends each of the ``activities`` as failed: the kind of event, its run and its own fields."""
+    for activity in activities:
+        error = Failure.of(PodError(f"the {activity} came to no end: {why}"))
+        yield FAILED[activity], open_run if activity == "compaction" else None, {"error": error}

@@ -1,0 +1,68 @@
+"""The work of a call, from the function to its value: generators drained, a returned failure raised."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import typing
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+from actors.tools.dump import MOST_MEMBERS, collect
+
+
+def is_async(function: Callable[..., Any]) -> bool:
+    """Whether a function is ``async def``, with ``yield`` or without: its work is done on the loop."""
+    return inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
+
+
+def work(function: Callable[..., Any], arguments: dict[str, Any], returns: Any) -> Any:
+    """What a plain function returns, called in a thread; the members of a generator as a list.
+
+    Raises what the function raises, and an exception that it returns though it says (``returns``,
+    its annotation) to return something else.
+    """
+    value = function(**arguments)
+    if type(value) is str:
+        return value
+    if inspect.iscoroutine(value):
+        value.close()
+        raise TypeError("a plain function returned a coroutine; make it async def")
+    if isinstance(value, AsyncIterator):
+        value = asyncio.run(_collect_async(value))  # of this thread, which has no loop
+    return _finished(value, returns)
+
+
+async def work_async(function: Callable[..., Any], arguments: dict[str, Any], returns: Any) -> Any:
+    """As ``work``, for a function that ``is_async``, called on the loop."""
+    value = function(**arguments)
+    if inspect.isawaitable(value):
+        value = await value
+    if type(value) is str:
+        return value
+    if isinstance(value, AsyncIterator):
+        value = await _collect_async(value)
+    return _finished(value, returns)
+
+
+def _finished(value: Any, returns: Any) -> Any:
+    if isinstance(value, Exception) and not _may_be_error(returns):
+        raise value
+    return collect(value) if isinstance(value, Iterator) else value
+
+
+def _may_be_error(returns: Any) -> bool:
+    """Whether an exception is among what a function says to return; it may say nothing."""
+    if returns is Any:
+        return True
+    kinds = (returns, *typing.get_args(returns))
+    return any(isinstance(kind, type) and issubclass(kind, BaseException) for kind in kinds)
+
+
+async def _collect_async(members: AsyncIterator[Any]) -> list[Any]:
+    taken: list[Any] = []
+    async for each in members:
+        taken.append(each)
+        if len(taken) > MOST_MEMBERS:
+            break
+    return collect(taken)
