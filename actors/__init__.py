@@ -171,6 +171,7 @@ __all__ = [
     "SystemItem",
     "SystemMessage",
     "SystemNotRunning",
+    "SystemOfParent",
     "TextChunk",
     "TextDelta",
     "TextPart",

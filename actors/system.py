@@ -9,6 +9,7 @@ import math
 import os
 import tempfile
 import threading
+import weakref
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -29,13 +30,14 @@ from actors.pod.memory.lasting import LastingMemory
 from actors.pod.pod import PodActor
 from actors.pod.restore import events_after, interrupted, tip
 from actors.runtime.bus import Bus, Subscription
+from actors.runtime.fork import let_be
 from actors.runtime.future import AsyncFuture
 from actors.runtime.loop import LoopThread, Mailroom, mailroom_here
 from actors.runtime.ref import AsyncActorRef
 from actors.sessions.store import SessionInfo, SessionStore
 from actors.sessions.urls import open_store
 from actors.tools.pool import ToolThreads
-from protocol.errors import NameTaken, PodNotFound, SessionNotFound, SystemNotRunning
+from protocol.errors import NameTaken, PodNotFound, SessionNotFound, SystemNotRunning, SystemOfParent
 from protocol.events import Event
 from protocol.manifest import BudgetSection, PodManifest
 from protocol.names import check_name
@@ -110,7 +112,8 @@ class PodSystem:
         #: In order of their first pod; each is there once.
         self._scripts: dict[ScriptedClient, None] = {}
         #: Two threads that stop a system must wait for one stop.
-        self._stop_lock = threading.Lock()
+        self._stop_lock = threading.RLock()  # reentrant: a signal's handler may stop it as well
+        _systems.add(self)
         self._stopping: AsyncFuture[None] | None = None
         self._stop_task: asyncio.Task[None] | None = None
 
@@ -133,6 +136,8 @@ class PodSystem:
         return self._store
 
     def _open(self, mailroom: Mailroom) -> None:
+        if self._of_parent:
+            raise SystemOfParent
         if self._mailroom is not None:
             raise SystemNotRunning("a PodSystem can be entered once", hint="make a new one")
         given = self._store_given
@@ -167,6 +172,8 @@ class PodSystem:
         return self._entered_by is not None and self._entered_by.done() and self._stopping is None
 
     async def __aexit__(self, kind: object, *_: object) -> None:
+        if self._left_in_child(kind):
+            return
         await _to_its_end(self.stop())
         self._check_scripts(kind)
 
@@ -181,12 +188,33 @@ class PodSystem:
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
+        if self._left_in_child(kind):
+            return
         assert self._thread is not None
         try:
             self.stop().get()
         finally:
             self._thread.stop()
         self._check_scripts(kind)
+
+    @property
+    def _of_parent(self) -> bool:
+        left = self._stopping is not None and self._stopping.done()
+        return self._mailroom is not None and self._mailroom.of_parent and not left
+
+    def _left_in_child(self, kind: object) -> bool:
+        """Whether a forked child leaves its parent's system, which it lets be. Raises SystemOfParent, unless
+        an exception is under way, such as that of ``sys.exit``.
+        """
+        if self._of_parent and kind is None:
+            raise SystemOfParent
+        return self._of_parent
+
+    def after_fork_in_child(self) -> None:
+        """Be what a forked child may ask: one that was entered answers with SystemOfParent."""
+        self._stop_lock = threading.RLock()
+        if self._mailroom is not None:
+            let_be(self)
 
     def _check_scripts(self, kind: object) -> None:
         if kind is None:
@@ -199,6 +227,8 @@ class PodSystem:
         What runs is paused, within ``grace``: its future resolves with outcome ``paused``, and its session
         can be resumed, as ``interrupted`` tells. Runs that wait behind it fail with PodStopped.
         """
+        if self._of_parent:
+            raise SystemOfParent
         with self._stop_lock:
             if self._stopping is None:
                 self._stopping = AsyncFuture()
@@ -392,6 +422,8 @@ class PodSystem:
         since: int | Mapping[str, int] | None,
     ) -> Subscription:
         """The same, also for the handle of a pod whose system has been left: then it is at its end."""
+        if self._of_parent:
+            raise SystemOfParent
         name = pod.name if isinstance(pod, Pod) else pod
         subscription = self._bus.subscribe(name, kinds)
         if since is not None:
@@ -462,6 +494,8 @@ class PodSystem:
     # -- helpers -------------------------------------------------------------------------------
 
     def _room(self) -> Mailroom:
+        if self._of_parent:
+            raise SystemOfParent
         if self._mailroom is None or self._stopping is not None:
             what = "has been left" if self._stopping is not None else "was not entered"
             raise SystemNotRunning(f"the PodSystem {what}", hint="use it inside `with` or `async with`")
@@ -531,3 +565,15 @@ def _settle(future: AsyncFuture[T], work: Callable[[], T]) -> None:
         future.set(work())
     except Exception as error:  # noqa: BLE001 - goes to who waits
         future.set_exception(error)
+
+
+_systems: weakref.WeakSet[PodSystem] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for system in list(_systems):
+        system.after_fork_in_child()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

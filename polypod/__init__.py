@@ -164,6 +164,7 @@ __all__ = [
     "SystemItem",
     "SystemMessage",
     "SystemNotRunning",
+    "SystemOfParent",
     "TextChunk",
     "TextDelta",
     "TextPart",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import deque
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -15,6 +16,14 @@ from actors.runtime.loop import Mailroom
 
 if TYPE_CHECKING:
     from actors.runtime.actor import AsyncActor
+
+
+def _after_fork_in_child() -> None:
+    StopFlag._making = threading.Lock()  # another thread may have held it
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 A = TypeVar("A", bound="AsyncActor")
 

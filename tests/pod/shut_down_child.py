@@ -189,6 +189,7 @@ async def _crashing(store: str, file: str, scene: str) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job's is ignored
     *given, way = sys.argv[1:]
     if way == "async":
         asyncio.run(_in_loop(*given))
