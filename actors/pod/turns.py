@@ -10,21 +10,24 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
+from msgspec.structs import replace
 from pykka._envelope import Envelope
 
 from actors.compaction import policy
 from actors.llm.base import Answer, Request
 from actors.pod.budget import Exceeded, OverBudget
+from actors.pod.calls import NOT_RUN
 from actors.pod.exchange import Exchange, FailedAttempt
-from actors.pod.outcomes import budget_reached, still_too_long
+from actors.pod.outcomes import budget_reached, paused_in_vain, still_too_long
 from actors.pod.remembering import RememberingActor
+from actors.pod.repeats import TOLD_FROM, Repeats, noticed, since_last_words
 from actors.pod.run import QueuedRun, RunState, resolve
 from actors.pod.spending import Spending
 from actors.pod.stepping import Voice
 from actors.runtime.future import AsyncFuture
 from actors.sessions.replay import open_calls
 from actors.tools.base import INTERRUPTED
-from protocol.errors import Failure, ModelError
+from protocol.errors import Failure, ModelError, ToolLoop
 from protocol.events import (
     Alert,
     AssistantMessage,
@@ -50,13 +53,17 @@ from protocol.items import (
     UserItem,
 )
 from protocol.lifecycle import PodState
+from protocol.text import encodable
 from protocol.usage import Usage
 
 _log = logging.getLogger("polypod.tools")
 
-NOT_RUN = "not run: the run ended before this call was started"
 #: What a model is told when a run goes on whose last answer was cut.
 GO_ON = "Your last answer was interrupted and cut off. Go on from where it ended."
+
+
+#: How often in a row a model may pause its turn.
+MAX_PAUSES = 10
 
 
 class ToolEnded(NamedTuple):
@@ -164,6 +171,7 @@ class TurnActor(RememberingActor):
         run.pending = []
 
     def _add_words(self, run: RunState, item: UserItem, source: UserSource) -> None:
+        run.repeats = None  # words of a user begin anew
         head = self._head
         self._log.add(
             UserMessage(
@@ -228,7 +236,7 @@ class TurnActor(RememberingActor):
                     seq=head.seq,
                     at=time.time(),
                     run_id=self._run_id,
-                    text=text,
+                    text=encodable(text),
                     attempt=attempt,
                 )
             )
@@ -273,6 +281,8 @@ class TurnActor(RememberingActor):
             self._unanswered(run, exchange, error)
             return
         self._record_failed(run, exchange.failed)
+        if answer.item.refused and answer.item.calls:  # on the way to a refusal: they are not to be run
+            answer = replace(answer, item=replace(answer.item, calls=()))
         self._guard = self._guard.request_answered()
         head = self._head
         try:
@@ -297,6 +307,7 @@ class TurnActor(RememberingActor):
         run.unheard = False
         run.answer = answer.item
         run.stop_reason = answer.stop_reason
+        self._look_at_pause(run, answer)
         self._context.measured(len(self._head.items) - 1, answer.usage)
         self._count(run, answer.usage, cost)
         if answer.item.calls:
@@ -304,6 +315,19 @@ class TurnActor(RememberingActor):
         else:
             self._tell_turn_end(run)
         self._advance()
+
+    def _look_at_pause(self, run: RunState, answer: Answer) -> None:
+        """A model that pauses is asked to go on, as long as that leads anywhere."""
+        if answer.stop_reason != "pause":
+            if run.pauses:
+                run.pauses, run.paused = 0, None
+            return
+        run.pauses += 1
+        item, before = answer.item, run.paused
+        run.paused = item
+        stuck = not (item.content or item.calls or item.vendor) or item == before
+        if (stuck or run.pauses > MAX_PAUSES) and run.ending is None:
+            run.error, run.ending = paused_in_vain(self._parts.model, run.pauses), "failed"
 
     def _record_failed(self, run: RunState, failed: list[FailedAttempt]) -> None:
         """Record and count what attempts took that gave no answer."""
@@ -319,18 +343,22 @@ class TurnActor(RememberingActor):
                 )
                 self._count(run, each.usage, each.cost)
 
-    def _keep_shown(self, run: RunState, exchange: Exchange) -> None:
-        """The request has no answer: what people saw of one joins the history, marked as cut."""
+    def _keep_shown(self, run: RunState, exchange: Exchange, *, refused: bool = False) -> None:
+        """The request has no answer: what people saw of one joins the history, marked as cut or refused."""
         shown = exchange.take_shown()
         self._record_failed(run, exchange.failed)
         if shown is None:
+            if refused:
+                item = AssistantItem(refused=True)
+                self._log.record(AssistantMessage, run.run_id, item=item, stop_reason="content_filter")
             return
         assert shown.shown is not None
-        run.answer, run.stop_reason = shown.shown, None
+        kept = replace(shown.shown, refused=True) if refused else shown.shown
+        run.answer, run.stop_reason = kept, None
         self._log.record(
             AssistantMessage,
             run.run_id,
-            item=shown.shown,
+            item=kept,
             model=self._parts.model,
             usage=shown.usage,
             cost=shown.cost,
@@ -343,7 +371,8 @@ class TurnActor(RememberingActor):
         if run.ending is None and (overflow := self._too_long(error)) is not None:
             self._compact_too_long(run, exchange, overflow)
             return
-        self._keep_shown(run, exchange)
+        refused = isinstance(error, ModelError) and error.kind == "content_filter"
+        self._keep_shown(run, exchange, refused=refused)
         if run.ending is None and isinstance(error, OverBudget):
             self._out_of_budget(run, error.exceeded)
             return
@@ -431,6 +460,8 @@ class TurnActor(RememberingActor):
             self._advance()
             return
         batch = self._batch = Batch(len(calls), run.run_id)
+        if self._parts.manifest.worker.max_repeats:
+            self._follow_repeats(run)
         step = self._parts.tools.run(
             self._parts.name,
             calls,
@@ -467,7 +498,7 @@ class TurnActor(RememberingActor):
     def _on_progressed(self, message: Progressed) -> None:
         batch, call, text = message
         if batch is self._batch and call.id in batch.going_on:  # else its call has ended
-            self._tell(ToolProgress, call_id=call.id, name=call.name, text=text)
+            self._tell(ToolProgress, call_id=call.id, name=call.name, text=encodable(str(text)))
 
     def _ended_late(self, batch: Batch, call: ToolCall, result: ToolResult) -> None:
         """A tool that was cancelled, or whose time was up, has ended after all."""
@@ -495,6 +526,29 @@ class TurnActor(RememberingActor):
         if batch.kept < batch.size:  # the last result becomes durable with the next request's commit
             self._commit(self._advance, self._store_refused)
 
+    def _follow_repeats(self, run: RunState) -> None:
+        """Have the run's failure tracking know the calls that are about to be run."""
+        if run.repeats is None:
+            run.repeats = Repeats(since_last_words(self._head.items))
+        elif run.answer is not None:
+            run.repeats.add(run.answer)
+
+    def _tracked(self, run: RunState, result: ToolResult) -> ToolResult:
+        """The result, with what the model is told where it repeats itself in vain."""
+        if run.repeats is None:
+            return result
+        repeated = run.repeats.add(result)
+        if repeated is None or repeated.times < TOLD_FROM:
+            return result
+        return noticed(result, repeated, self._parts.manifest.worker.max_repeats)
+
+    def _end_loop(self, run: RunState) -> None:
+        """End a run whose model goes on repeating itself, unless somebody has said something meanwhile."""
+        worst = None if run.repeats is None else run.repeats.worst
+        most = self._parts.manifest.worker.max_repeats
+        if worst is not None and worst.times >= most and run.ending is None and not run.pending:
+            run.error, run.ending = ToolLoop(worst.words, tool=worst.name, times=worst.times), "failed"
+
     def _add_result(self, run: RunState, ended: ToolEnded) -> None:
         head = self._head
         self._log.add(
@@ -504,7 +558,7 @@ class TurnActor(RememberingActor):
                 seq=head.seq + 1,
                 at=time.time(),
                 run_id=run.run_id,
-                item=ended.result,
+                item=self._tracked(run, ended.result),
                 seconds=ended.seconds,
                 waited=ended.waited,
             )
@@ -524,6 +578,7 @@ class TurnActor(RememberingActor):
             return
         if error is not None:
             self._broken(run, error)
+        self._end_loop(run)
         self._tell_turn_end(run)
         self._advance()
 
