@@ -166,12 +166,15 @@ def _in_thread(store: str, file: str, scene: str) -> None:
         raise SystemExit(0)
 
     signal.signal(signal.SIGTERM, leave)
+    both = {signal.SIGTERM, signal.SIGINT}
+    signal.pthread_sigmask(signal.SIG_BLOCK, both)  # the tool may be there before this thread waits
     told: list[str] = []
     try:
         with PodSystem(f"sqlite:{store}", grace=0.5) as system:
             pod = system.spawn(manifest(scene), client=Halting(scene), tools=tools(Path(file))).get()
             run = pod.run("go")
             run.when_done(lambda: told.append(run.get().outcome))
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, both)
             run.get()
     except (KeyboardInterrupt, SystemExit):
         tell(" ".join([*told, "left"]))
