@@ -12,7 +12,6 @@ from actors.pod.run import resolve
 from actors.pod.running import RunningActor
 from actors.runtime.actor import DEFERRED
 from actors.runtime.future import AsyncFuture
-from protocol.commands import Stop
 from protocol.errors import Failure, RunFailed, SessionError
 from protocol.events import PodFailed
 from protocol.events import PodStopped as PodStoppedEvent
@@ -20,8 +19,6 @@ from protocol.lifecycle import PodState
 
 #: How long a stop waits for the store, after its step has had its own time to end, in seconds.
 STOP_GRACE = 5.0
-#: By these a pod is told to end: pykka's own, of ``ActorRef.stop`` and so of ``Pod.stop``, and the command.
-_STOPS = frozenset({messages._ActorStop, Stop})  # noqa: SLF001 - pykka leaves this to new kinds of actors
 
 
 class GraceOver(NamedTuple):
@@ -41,8 +38,12 @@ class EndingActor(RunningActor):
 
     def _handle_receive(self, message: Any) -> Any:
         """Pykka's own messages; a stop waits for what is under way, so it is none of pykka's business."""
-        if type(message) not in _STOPS:
+        if type(message) is not messages._ActorStop:  # noqa: SLF001 - pykka leaves this to new kinds of actors
             return super()._handle_receive(message)
+        return self._on_stop(message)
+
+    def _on_stop(self, _: object) -> Any:
+        """Of ``ActorRef.stop``, and the command: end, and reply when that is done."""
         reply = self.defer_reply()
         if self._stops is None:
             self._stops = [reply]
