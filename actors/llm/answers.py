@@ -87,6 +87,6 @@ def is_object(text: str) -> bool:
 
 def count_of(told: Any) -> int | None:
     """A number of tokens, where what a server told is one."""
-    if isinstance(told, bool) or not isinstance(told, int | float) or told < 0:
+    if isinstance(told, bool) or not isinstance(told, int | float) or not 0 <= told < 2**53:
         return None
     return int(told)

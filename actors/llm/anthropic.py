@@ -95,8 +95,8 @@ def _key(api_key: str | None, base_url: str) -> dict[str, str]:
     """The headers of a key: the vendor's own, and for proxies also the one that most of them look at."""
     if not api_key:
         return {}
-    if urlsplit(base_url).hostname == VENDOR_HOST:
-        return {"x-api-key": api_key}
+    if urlsplit(base_url).hostname == VENDOR_HOST or "@" in urlsplit(base_url).netloc:
+        return {"x-api-key": api_key}  # a user and password of a proxy take the other header
     return {"x-api-key": api_key, "authorization": f"Bearer {api_key}"}
 
 

@@ -8,13 +8,21 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from msgspec import Struct
 
-from actors.llm.address import proxy_for, where_of
+from actors.llm.address import (
+    PROXY_WANTS,
+    PROXY_WANTS_HINT,
+    PROXY_WANTS_KEY,
+    proxy_for,
+    secrets_in,
+    where_of,
+)
+from actors.llm.encodings import reader_of
 from actors.llm.endpoint import MAX_STREAMS, Endpoint
 from actors.llm.watch import Watch
 from protocol.errors import ModelError
@@ -22,9 +30,11 @@ from protocol.errors import ModelError
 if TYPE_CHECKING:
     import httpx
 
+    from actors.llm.transport import Trouble
+
 #: What a request says of who sends it.
 USER_AGENT = "polypod"
-#: The most of a whole answer that is read, in bytes.
+#: The most of an answer that is read, streamed or not, in bytes; more no model says.
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 #: The most of a refusal's body that is read, in bytes.
 MAX_REFUSAL_BYTES = 64 * 1024
@@ -68,13 +78,15 @@ class Reply:
         self._response = response
         self._watch = watch
         self._deadline = deadline
-        self._next = _reader(response)
+        self._next = reader_of(response)
+        self._read = 0
         self._settled = False
 
     async def read(self) -> bytes:
         """The bytes that are there, waiting for some where there are none; ``b""`` is the end.
 
-        Raises ModelError: ``timeout``, or ``connection`` where the answer was cut.
+        Raises ModelError: ``timeout``, ``connection`` where the answer was cut, ``protocol`` where it never
+        ends or is packed in a way that cannot be read.
         """
         seconds = self.patience
         if self._deadline is not None:
@@ -84,10 +96,13 @@ class Reply:
         except Exception as error:
             raise self._peer.translated(error, seconds, self._deadline) from error
         self.patience = self._peer.timeouts.idle
+        self._read += len(data)
+        if self._read > MAX_ANSWER_BYTES:
+            raise self._peer.endless()
         return data
 
     async def read_all(self, limit: int = MAX_ANSWER_BYTES, *, begun: bytes = b"") -> bytes:
-        """The whole body (behind ``begun``), cut at ``limit`` bytes."""
+        """The whole body (behind ``begun``), cut at ``limit`` bytes. Raises ModelError as ``read`` does."""
         pieces, size = [begun], len(begun)
         while size < limit and (data := await self.read()):
             pieces.append(data)
@@ -114,15 +129,6 @@ class Reply:
             explained(error)
 
 
-def _reader(response: httpx.Response) -> Callable[[], Awaitable[bytes]]:
-    """What gives the next bytes of a body: our own transport's at once, others' (or packed ones) by httpx."""
-    read: Callable[[], Awaitable[bytes]] | None = getattr(response.stream, "read", None)
-    if read is not None and "content-encoding" not in response.headers:
-        return read
-    pieces = response.aiter_bytes()
-    return lambda: anext(pieces, b"")
-
-
 class Peer:
     """One server as one key sees it, on one event loop: connections, door, and what was learnt of it."""
 
@@ -143,6 +149,7 @@ class Peer:
         self._start_command = start_command
         self._headers = {**headers, "user-agent": USER_AGENT, "accept-encoding": "identity"}
         self._make_transport = settings.transport
+        self._proxy: str | None = None
         self._transport: httpx.AsyncBaseTransport | None = None
         self._opening = asyncio.Lock()
         self._sent: dict[str, tuple[httpx.URL, httpx.Headers]] = {}
@@ -164,10 +171,9 @@ class Peer:
 
     def without_secrets(self, body: bytes) -> bytes:
         """A body in which a server repeats no key of ours."""
-        for value in self._headers.values():
-            key = value.removeprefix("Bearer ").encode()
-            if len(key) >= _KEY_LENGTH:
-                body = body.replace(key, "…".encode())
+        for secret in secrets_in(self._headers.values()):
+            if len(secret) >= _KEY_LENGTH:
+                body = body.replace(secret, "…".encode())
         return body
 
     async def aclose(self) -> None:
@@ -177,7 +183,7 @@ class Peer:
             await transport.aclose()
 
     async def _send(self, method: str, path: str, body: bytes, deadline: float | None) -> Reply:
-        transport = self._transport or await self._open()
+        transport = self._transport or await self._open_named()
         watch = Watch()
         seconds = self.timeouts.first_byte
         if deadline is not None:
@@ -215,6 +221,20 @@ class Peer:
         url, headers = self._sent[path]
         return httpx.Request(method, url, headers=headers, content=body or None)
 
+    async def _open_named(self) -> httpx.AsyncBaseTransport:
+        try:
+            return await self._open()
+        except ModelError as error:
+            if error.where is None:
+                raise ModelError(
+                    f"{self.where}: {error.message}",
+                    kind=error.kind,
+                    hint=error.hint,
+                    where=self.where,
+                    retryable=error.retryable,
+                ) from error
+            raise
+
     async def _open(self) -> httpx.AsyncBaseTransport:
         async with self._opening:
             if self._transport is None:
@@ -229,8 +249,8 @@ class Peer:
             return made
         from actors.llm.transport import AiohttpTransport  # noqa: PLC0415 - at the first request
 
-        proxy = proxy_for(self.base_url)
-        return AiohttpTransport(self.base_url, connect_seconds=self.timeouts.connect, proxy=proxy)
+        self._proxy = proxy_for(self.base_url)
+        return AiohttpTransport(self.base_url, connect_seconds=self.timeouts.connect, proxy=self._proxy)
 
     def translated(self, error: Exception, seconds: float, deadline: float | None) -> ModelError:
         """The ModelError that a failure of the network means; ``seconds`` is what the wait was given."""
@@ -240,13 +260,54 @@ class Peer:
 
         if type(error) is TimeoutError:
             return self._late(seconds, deadline)
+        if type(error) is ValueError:
+            hint = "look at what the server or a proxy before it does to answers"
+            return ModelError(f"{self.where} sent {error}", kind="protocol", hint=hint, where=self.where)
         trouble = explained(error)
+        words, hint = trouble.words, trouble.hint or self._reach_hint()
+        if trouble.connecting and self._proxy is not None:
+            words, hint = self._blamed(error, trouble)
         return ModelError(
-            f"{self.where}: {trouble.words}",
+            f"{self.where}: {words}",
             kind=trouble.kind,
-            hint=trouble.hint or self._reach_hint(),
+            hint=hint,
             where=self.where,
             retryable=trouble.retryable,
+        )
+
+    def _blamed(self, error: Exception, trouble: Trouble) -> tuple[str, str]:
+        """The words and the hint of a failure to connect with a proxy on the way."""
+        from actors.llm.transport import is_of  # noqa: PLC0415 - loaded by now
+
+        assert self._proxy is not None
+        proxy = where_of(self._proxy)
+        host = urlsplit(self.base_url).hostname
+        hint = f"look at HTTP_PROXY, HTTPS_PROXY and ALL_PROXY, or add {host} to NO_PROXY"
+        parts = urlsplit(self._proxy)
+        if is_of(error, parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)):
+            return f"the proxy {proxy} on the way there: {trouble.words}", trouble.hint or hint
+        return f"{trouble.words} (through the proxy {proxy})", trouble.hint or hint
+
+    def proxy_wants_key(self) -> ModelError | None:
+        """The error of a proxy that asks for credentials; None where there is no proxy."""
+        if self._proxy is None:
+            return None
+        return ModelError(
+            f"{self.where}: the proxy {where_of(self._proxy)} on the way there: {PROXY_WANTS}",
+            kind="auth",
+            hint=PROXY_WANTS_HINT,
+            status=PROXY_WANTS_KEY,
+            where=self.where,
+        )
+
+    def endless(self) -> ModelError:
+        """The error of an answer that is larger than any."""
+        return ModelError(
+            f"{self.where} sent more than {MAX_ANSWER_BYTES // 2**20} MB and did not stop",
+            kind="protocol",
+            hint="the server may not heed max_tokens, or the model repeats itself",
+            where=self.where,
+            retryable=False,
         )
 
     def _late(self, seconds: float, deadline: float | None) -> ModelError:

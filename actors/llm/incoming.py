@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from actors.llm.address import PROXY_WANTS_KEY
 from actors.llm.answers import AnswerReader, whole_ones
 from actors.llm.base import Block
 from actors.llm.errors import classify
@@ -23,11 +24,23 @@ async def posted(peer: Peer, path: str, body: bytes, deadline: float | None) -> 
     if reply.status == 200:
         return reply
     try:
-        words = await reply.read_all(MAX_REFUSAL_BYTES)
+        words = await _words_of(reply)
     finally:
         await reply.aclose()
     words = peer.without_secrets(words)
+    if reply.status == PROXY_WANTS_KEY and (proxy := peer.proxy_wants_key()) is not None:
+        raise proxy
     raise classify(reply.status, reply.headers, words, where=peer.where, now=time.time())
+
+
+async def _words_of(reply: Reply) -> bytes:
+    """The body of a refusal; its status counts also where that cannot be read."""
+    try:
+        return await reply.read_all(MAX_REFUSAL_BYTES)
+    except ModelError as error:
+        if error.kind == "timeout":
+            raise
+        return f"(its reason cannot be read: {error.message})".encode()
 
 
 class Incoming:
@@ -85,6 +98,7 @@ class Incoming:
         self._begun += data
         head = self._begun.lstrip(b"\xef\xbb\xbf \r\n\t")[:1]
         if not head and data:
+            self._begun = b""  # blanks before an answer say nothing
             return []
         if head in {b"{", b"["}:
             return self._answer.whole(await self._reply.read_all(begun=self._begun))

@@ -12,7 +12,14 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Struct
 
-from actors.llm.address import base_url_of, is_loopback, where_of
+from actors.llm.address import (
+    authorization_of,
+    base_url_of,
+    basic_credentials,
+    is_loopback,
+    where_of,
+    without_credentials,
+)
 from actors.llm.errors import classify
 from actors.llm.http import HttpPool, Peer
 from protocol.errors import MissingKey, ModelError
@@ -108,8 +115,9 @@ async def list_models(
 ) -> list[str]:
     """The ids of the models that a server offers, as it orders them. Raises ModelError."""
     pool = http or HttpPool()
-    headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
     url = base_url_of(base_url)
+    headers = {"authorization": f"Bearer {api_key}"} if api_key else authorization_of(basic_credentials(url))
+    url = without_credentials(url)
     try:
         return await _listed(pool.peer(url, headers, start_command=start_command_for(url)), seconds)
     finally:

@@ -7,18 +7,22 @@ from collections.abc import AsyncIterator, Mapping
 from types import TracebackType
 from typing import Self
 
-from actors.llm.address import where_of
+from actors.llm.address import authorization_of, basic_credentials, where_of, without_credentials
 from actors.llm.answers import AnswerReader
 from actors.llm.base import Block, Request
 from actors.llm.endpoint import Entry
 from actors.llm.http import HttpPool, Peer, Reply
 from actors.llm.incoming import Incoming
 from actors.llm.presets import start_command_for
+from protocol.errors import ModelError
 
 
 class ServerClient(abc.ABC):
-    """Talks to one model at one base URL. ``http`` holds the connections and is shared by the clients of a
-    system; a client without one makes its own and closes it in ``aclose``.
+    """Talks to one model at one base URL.
+
+    ``http`` holds the connections and is shared by the clients of a system; a client without one makes its
+    own and closes it in ``aclose``. A user and a password in the base URL are sent as a header and appear
+    nowhere else. Raises ModelError where ``headers`` hold a key in the place of that header.
     """
 
     def __init__(
@@ -31,10 +35,19 @@ class ServerClient(abc.ABC):
         *,
         streaming: bool,
     ) -> None:
-        self.base_url = base_url
+        basic = authorization_of(basic_credentials(base_url))
+        if basic and "authorization" in headers:
+            raise ModelError(
+                f"{where_of(base_url)}: base_url holds a user or password, and there is a key besides: "
+                "a request has room for one of them",
+                kind="invalid_request",
+                hint="leave out the key (api_key_env), or what stands before the @ in base_url",
+                where=where_of(base_url),
+            )
+        self.base_url = without_credentials(base_url)
         self.model = model
         self.where = where_of(base_url)
-        self._headers = dict(headers)
+        self._headers = {**headers, **basic}
         self._http = http or HttpPool()
         self._owns_http = http is None
         self._start_command = start_command or start_command_for(base_url)

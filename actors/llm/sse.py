@@ -5,8 +5,9 @@ from __future__ import annotations
 #: An event: its name (``message`` where the server gave none) and its data, not yet decoded.
 SSEEvent = tuple[str, bytes]
 
-#: More than any honest event; a line that never ends must not fill the memory.
-MAX_EVENT_BYTES = 64 * 1024 * 1024
+#: More than any honest event, in bytes and in lines; one that never ends must not fill the memory.
+MAX_EVENT_BYTES = 16 * 1024 * 1024
+MAX_EVENT_LINES = 100_000
 
 _BOM = b"\xef\xbb\xbf"
 
@@ -19,11 +20,10 @@ class SSEParser:
     the parser sees from the bytes themselves that the server is alive.
     """
 
-    __slots__ = ("_after_cr", "_held", "_held_bytes", "_started")
+    __slots__ = ("_after_cr", "_held", "_started")
 
     def __init__(self) -> None:
-        self._held: list[bytes] = []  # the pieces of what is not a whole event yet
-        self._held_bytes = 0
+        self._held = bytearray()  # what is not a whole event yet
         self._after_cr = False  # the last piece ended in CR; an LF now would belong to it
         self._started = False
 
@@ -31,13 +31,13 @@ class SSEParser:
         """The events that ``data`` completes. Raises ValueError for an event beyond all measure."""
         if self._after_cr or b"\r" in data:
             data = self._plain_newlines(data)
-        if self._held:
-            if b"\n" not in data and self._started:
+        held = self._held
+        if held:
+            if self._started and not _ends_an_event(held, data):
                 self._hold(data)
                 return []
-            data = b"".join((*self._held, data))
-            self._held.clear()
-            self._held_bytes = 0
+            data = bytes(held) + data
+            held.clear()
         if not self._started:
             if data != _BOM and _BOM.startswith(data):  # perhaps the beginning of a mark
                 self._hold(data)
@@ -51,15 +51,13 @@ class SSEParser:
 
     def end(self) -> list[SSEEvent]:
         """The event that the end of the stream leaves without its blank line, if there is one."""
-        rest = b"".join(self._held)
+        rest = bytes(self._held)
         self._held.clear()
-        self._held_bytes = 0
         return _events([rest if self._started else rest.removeprefix(_BOM)])
 
     def _hold(self, data: bytes) -> None:
-        self._held.append(data)
-        self._held_bytes += len(data)
-        if self._held_bytes > MAX_EVENT_BYTES:
+        self._held += data
+        if len(self._held) > MAX_EVENT_BYTES:
             raise ValueError(f"an event of more than {MAX_EVENT_BYTES} bytes")
 
     def _plain_newlines(self, data: bytes) -> bytes:
@@ -70,6 +68,11 @@ class SSEParser:
         if data:
             self._after_cr = data.endswith(b"\r")
         return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+
+
+def _ends_an_event(held: bytearray, data: bytes) -> bool:
+    """Whether a blank line comes with ``data``: what is held is looked at once, not with each piece."""
+    return b"\n\n" in data or (data[:1] == b"\n" and held[-1:] == b"\n")
 
 
 def _events(blocks: list[bytes]) -> list[SSEEvent]:
@@ -87,6 +90,11 @@ def _events(blocks: list[bytes]) -> list[SSEEvent]:
 
 def _event_of_lines(block: bytes) -> SSEEvent | None:
     """The event that a block of lines makes; None where it has no data (a comment, say)."""
+    count = block.count(b"\n")
+    if block[:6] == b"data: " and block.count(b"\ndata: ") == count:
+        return "message", block[6:].replace(b"\ndata: ", b"\n")
+    if count > MAX_EVENT_LINES:
+        raise ValueError(f"an event of more than {MAX_EVENT_LINES} lines")
     name, data = b"", []
     for line in block.split(b"\n"):
         field, _, value = line.partition(b":")

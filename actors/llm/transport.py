@@ -9,6 +9,7 @@ time-outs are told apart; and a connection whose answer is about to end is kept 
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
 from collections.abc import AsyncIterator, Callable
 from functools import cache
@@ -18,8 +19,18 @@ import httpx
 import yarl
 from msgspec import Struct
 
-from protocol.errors import ModelErrorKind
+from actors.llm.address import (
+    PROXY_WANTS,
+    PROXY_WANTS_HINT,
+    PROXY_WANTS_KEY,
+    authorization_of,
+    basic_credentials,
+    without_credentials,
+)
+from protocol.errors import ModelError, ModelErrorKind
 
+#: The longest line of an answer's head, in bytes; cookies, policies and filters' results make long ones.
+MAX_HEADER_BYTES = 256 * 1024
 #: How long the end of an answer may lag behind its last event before its connection is given up, in seconds.
 SETTLE_SECONDS = 1.0
 
@@ -61,7 +72,12 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
 
     def __init__(self, url: str, *, connect_seconds: float, proxy: str | None = None) -> None:
         secure = url.startswith("https:") or (proxy or "").startswith("https:")
-        self._proxy = proxy
+        self._proxy = without_credentials(proxy) if proxy else None
+        credentials = basic_credentials(proxy) if proxy else None
+        # through a tunnel they go with its making, else with each request; a server never sees them
+        own = authorization_of(credentials, "Proxy-Authorization") if credentials else {}
+        self._tunnel_headers = own if url.startswith("https:") else None
+        self._own_headers = [] if url.startswith("https:") else list(own.items())
         self._urls: dict[httpx.URL, yarl.URL] = {}
         self._settling: set[AiohttpBody] = set()
         self._session = aiohttp.ClientSession(
@@ -69,6 +85,8 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=None, connect=connect_seconds, sock_connect=connect_seconds),
             auto_decompress=False,
+            max_line_size=MAX_HEADER_BYTES,
+            max_field_size=MAX_HEADER_BYTES,
         )
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -76,11 +94,13 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
             request.method,
             self._url(request.url),
             headers=[
-                (name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers.raw
+                *((name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers.raw),
+                *self._own_headers,
             ],
             data=_payload(request.content),
             allow_redirects=False,
             proxy=self._proxy,
+            proxy_headers=self._tunnel_headers,
         )
         body = AiohttpBody(response, self._settling)
         return httpx.Response(response.status, headers=response.raw_headers, stream=body)
@@ -113,19 +133,51 @@ async def _slices(content: bytes) -> AsyncIterator[bytes]:
         yield content[start : start + _SLICE]
 
 
-@cache
 def certificates() -> ssl.SSLContext:
-    """The certificate store, loaded once (20 ms)."""
-    return httpx.create_ssl_context()
+    """The certificate store, loaded once (20 ms): the one the environment names, else the usual one.
+
+    Raises ModelError where the environment names one that cannot be used.
+    """
+    return _loaded(os.environ.get("SSL_CERT_FILE") or None, os.environ.get("SSL_CERT_DIR") or None)
+
+
+@cache
+def _loaded(file: str | None, folder: str | None) -> ssl.SSLContext:
+    if file is None and folder is None:
+        return httpx.create_ssl_context(trust_env=False)
+    told = f"SSL_CERT_DIR={folder}"
+    try:
+        if folder is not None:
+            _look_into(folder)
+        told = f"SSL_CERT_FILE={file}" if file is not None else f"SSL_CERT_DIR={folder}"
+        return ssl.create_default_context(cafile=file, capath=folder)
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"the certificates to trust cannot be read: {told}: {getattr(error, 'strerror', None) or error}",
+            kind="connection",
+            hint="let it name a file of certificates in PEM format (or a folder of them), or unset it",
+            retryable=False,
+        ) from error
+
+
+def _look_into(folders: str) -> None:
+    """Raise what keeps a list of folders from being looked into, which OpenSSL passes over in silence."""
+    for folder in folders.split(os.pathsep):
+        if folder:
+            os.scandir(folder).close()
 
 
 class Trouble(Struct, frozen=True):
-    """What a failure of the network means, in our words; ``hint`` is None where the usual one fits."""
+    """What a failure of the network means, in our words; ``hint`` is None where the usual one fits.
+
+    ``connecting`` says that it came to no connection, so that a proxy on the way may be the cause.
+    """
 
     kind: ModelErrorKind
     words: str
     hint: str | None = None
     retryable: bool | None = None
+    connecting: bool = False
 
 
 def explained(error: Exception) -> Trouble:
@@ -134,6 +186,13 @@ def explained(error: Exception) -> Trouble:
         if isinstance(error, kinds):
             return trouble(error)
     raise error
+
+
+def is_of(error: Exception, host: str | None, port: int | None) -> bool:
+    """Whether a failure to connect is that of the proxy at ``host`` and ``port``, not of the server."""
+    if isinstance(error, aiohttp.ClientHttpProxyError | aiohttp.ClientProxyConnectionError):
+        return True
+    return (getattr(error, "host", None), getattr(error, "port", None)) == (host, port)
 
 
 def was_kept_too_long(error: Exception) -> bool:
@@ -146,27 +205,38 @@ def was_kept_too_long(error: Exception) -> bool:
 def _untrusted(error: Exception) -> Trouble:
     words = f"its certificate is not trusted: {getattr(error, 'certificate_error', None) or error}"
     hint = "set SSL_CERT_FILE to the certificates that you trust"
-    return Trouble("connection", words, hint, retryable=False)
+    return Trouble("connection", words, hint, retryable=False, connecting=True)
 
 
 def _no_tls(error: Exception) -> Trouble:
     words = f"no secure connection could be made: {getattr(error, 'os_error', None) or error}"
-    return Trouble("connection", words, "look whether base_url should begin with http:", retryable=False)
+    hint = "look whether base_url should begin with http:"
+    return Trouble("connection", words, hint, retryable=False, connecting=True)
 
 
 def _unresolved(_: Exception) -> Trouble:
-    return Trouble("connection", "no such host can be found", "check the host in base_url, and the network")
+    hint = "check the host in base_url, and the network"
+    return Trouble("connection", "no such host can be found", hint, connecting=True)
 
 
 def _unreached(error: Exception) -> Trouble:
     cause = getattr(error, "os_error", None) or error.__cause__ or error
     if isinstance(cause, ConnectionRefusedError):
-        return Trouble("connection", "nothing answers there: the connection was refused")
-    return Trouble("connection", f"cannot be reached: {getattr(cause, 'strerror', None) or cause}")
+        return Trouble("connection", "nothing answers there: the connection was refused", connecting=True)
+    words = f"cannot be reached: {getattr(cause, 'strerror', None) or cause}"
+    return Trouble("connection", words, connecting=True)
 
 
 def _slow_to_reach(_: Exception) -> Trouble:
-    return Trouble("connection", "cannot be reached: no connection was made in time")
+    return Trouble("connection", "cannot be reached: no connection was made in time", connecting=True)
+
+
+def _refused_by_proxy(error: Exception) -> Trouble:
+    status, words = getattr(error, "status", 0), " ".join(str(getattr(error, "message", "")).split())[:200]
+    if status == PROXY_WANTS_KEY:
+        return Trouble("auth", PROXY_WANTS, PROXY_WANTS_HINT, connecting=True)
+    hint = "ask who runs it, or add the server's host to NO_PROXY"
+    return Trouble("connection", f"makes no connection ({status} {words})", hint, connecting=True)
 
 
 def _lost(_: Exception) -> Trouble:
@@ -179,7 +249,11 @@ def _slow(_: Exception) -> Trouble:
 
 
 def _no_http(error: Exception) -> Trouble:
-    words = f"does not answer in HTTP: {' '.join(str(getattr(error, 'message', error)).split())[:200]}"
+    told = " ".join(str(getattr(error, "message", error)).split())[:200]
+    if "Got more than" in told:
+        words = f"sent a header of more than {MAX_HEADER_BYTES // 1024} KB"
+        return Trouble("protocol", words, "look at what the server or a proxy before it adds to answers")
+    words = f"does not answer in HTTP: {told}"
     return Trouble("protocol", words, "check the port, and whether base_url should begin with https:")
 
 
@@ -189,6 +263,7 @@ def _no_url(error: Exception) -> Trouble:
 
 #: The first that fits; kinds of errors before the kinds they are kinds of.
 _TROUBLES: tuple[tuple[tuple[type[Exception], ...], Callable[[Exception], Trouble]], ...] = (
+    ((aiohttp.ClientHttpProxyError,), _refused_by_proxy),
     ((aiohttp.ClientConnectorCertificateError, ssl.SSLCertVerificationError), _untrusted),
     ((aiohttp.ClientConnectorSSLError, ssl.SSLError), _no_tls),
     ((aiohttp.ClientConnectorDNSError,), _unresolved),

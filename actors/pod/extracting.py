@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
-from pykka import ActorDeadError
 from pykka._envelope import Envelope
 
 from actors.compaction.extract import EXTRACTOR_PROMPT, EXTRACTOR_TOKENS
@@ -39,6 +37,8 @@ class ExtractingActor(CompactingActor):
     _triggered = False
     _failures = 0
     _left_out = 0
+    #: Jobs that have said all, or were cancelled, and have not come to their end.
+    _jobs_leaving = 0
     _waiting: list[AsyncFuture[Any]] | None = None
     #: Who is answered once the end that the job has come to is told.
     _proposed: AsyncFuture[bool] | None = None
@@ -206,9 +206,20 @@ class ExtractingActor(CompactingActor):
         job, self._job = self._job, None
         spending, self._job_spending, self._proposed = self._job_spending, None, None
         if job is not None:
-            with contextlib.suppress(ActorDeadError):  # something that is no Exception has ended it
-                job.stop()
+            self._let_go(cast("AsyncFuture[bool]", job.actor_ref.stop(block=False)))
         return self._spent(spending)
+
+    def _let_go(self, ended: AsyncFuture[bool]) -> None:
+        """A job has nothing more to say; what it still has to put away counts as memory at work."""
+        self._jobs_leaving += 1
+        ended.when_done(self._job_left)
+
+    def _job_left(self) -> None:
+        self._jobs_leaving -= 1
+        self._memory_done()
+
+    def _memory_done(self) -> None:
+        """A memory job has come to its end: if it was the last, those who wait for that are answered."""
 
     def _spent(self, spending: Spending | None) -> Spent:
         """What a memory job's calls took, which counts as the pod's own from now on."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from pykka._envelope import Envelope
 
@@ -32,8 +32,6 @@ class RememberingActor(ExtractingActor):
     _librarian_spending: Spending | None = None
     #: Whether the consolidation under way was told of.
     _consolidating = False
-    #: Jobs that were cancelled and have not ended.
-    _jobs_leaving = 0
     #: Whether there may be more to consolidate, and whether somebody asked for it.
     _more_staged = False
     _asked_to_consolidate = False
@@ -121,8 +119,7 @@ class RememberingActor(ExtractingActor):
         librarian, self._librarian = self._librarian, None
         for job in (librarian, self._job):
             if job is not None:
-                self._jobs_leaving += 1
-                job.leave().when_done(self._job_left)
+                self._let_go(job.leave())
 
     async def _jobs_ended(self) -> None:
         """Wait until the jobs that were cancelled have come to their end, for a bounded time."""
@@ -131,10 +128,6 @@ class RememberingActor(ExtractingActor):
             self._when_all_done(ended)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(ended, JOB_GRACE)
-
-    def _job_left(self) -> None:
-        self._jobs_leaving -= 1
-        self._memory_done()
 
     def _jobs_left(self) -> None:
         """A job that has not come to its end is a model's that cannot be cancelled."""
@@ -225,7 +218,7 @@ class RememberingActor(ExtractingActor):
         librarian, self._librarian = self._librarian, None
         if librarian is None:  # it was left to itself
             return
-        librarian.stop()
+        self._let_go(cast("AsyncFuture[bool]", librarian.actor_ref.stop(block=False)))
         self._consolidation_ended(message)
         more = self._more_staged or (message.files > 0 and message.error is None)
 

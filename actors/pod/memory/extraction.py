@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -21,12 +22,12 @@ from actors.compaction.extract import (
 )
 from actors.compaction.policy import LEAST_SUMMARISER_TOKENS
 from actors.pod.memory.errand import Ask, HelperActor, errand
-from actors.pod.memory.staging import Staged, stage
+from actors.pod.memory.staging import Staged, earlier_readings, stage
 from actors.runtime.future import AsyncFuture
 from actors.sessions.disk import store_error
 from actors.sessions.head import SessionHead
 from actors.tools.base import Toolbox, ToolContext, tool
-from protocol.errors import ModelError
+from protocol.errors import ModelError, WireError
 from protocol.items import Item
 
 #: Requests that one extraction may need.
@@ -82,8 +83,8 @@ class ExtractionActor(HelperActor):
             accepted = await message.propose(proposal)
         except pykka.ActorDeadError:  # the pod has stopped meanwhile: it is read again when it is resumed
             accepted = False
-        if staged is not None and not accepted:
-            await asyncio.to_thread(staged.unlink, missing_ok=True)
+        if staged is not None:
+            await asyncio.to_thread(_put_away, staged, accepted=accepted)
 
 
 def _staged(folder: Path, record: Staged) -> Path:
@@ -92,6 +93,18 @@ def _staged(folder: Path, record: Staged) -> Path:
         return stage(folder, record)
     except OSError as error:
         raise store_error(error, folder) from error
+
+
+def _put_away(staged: Path, *, accepted: bool) -> None:
+    """What was staged and not taken is taken back; what was takes the place of an earlier reading of the
+    same stretch, which nobody had taken.
+    """
+    if not accepted:
+        staged.unlink(missing_ok=True)
+        return
+    with contextlib.suppress(OSError, WireError):  # a consolidation passes over the earlier one too
+        for earlier in earlier_readings(staged):
+            earlier.unlink(missing_ok=True)
 
 
 async def _read(job: Extract, items: list[Item], start: int) -> tuple[Extracted, int]:

@@ -88,6 +88,20 @@ def set_aside(path: Path) -> Path:
     return path.rename(path.with_name(f"{path.name}.damaged"))
 
 
+def earlier_readings(path: Path) -> list[Path]:
+    """The staged files whose stretch was read again for the one at ``path``. Raises OSError, WireError."""
+    new = read_staged(path)
+    found = []
+    for file in waiting(path.parent):
+        if file.path == path:
+            continue
+        with contextlib.suppress(FileNotFoundError, WireError):
+            old = read_staged(file.path)
+            if (old.session_id, old.start) == (new.session_id, new.start) and old.end <= new.end:
+                found.append(file.path)
+    return found
+
+
 def newest_readings(records: Iterable[Staged]) -> list[Staged]:
     """The records without those of a stretch that was read again: a pod killed before it could keep
     how far it had read begins at the same place.

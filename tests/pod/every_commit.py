@@ -1,0 +1,365 @@
+"""Scenes whose every commit can be made to fail, or to be the moment of a kill, and what must hold after it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any, Protocol
+
+from actors.llm.base import Block, Request
+from actors.llm.scripted import Reply, call, say
+from actors.pod.handle import Pod
+from actors.sessions.repair import check
+from actors.sessions.sqlite import SQLiteStore
+from actors.sessions.store import MemoryStore, SessionStore
+from actors.system import PodSystem
+from actors.tools.base import Tool, tool
+from protocol.entries import Head, Parent, StoredEntry
+from protocol.errors import ModelError, PolypodError, StoreError
+from protocol.events import AssistantMessage, DurableEvent, Event, ExtractDone, RunEnd, RunStart
+from protocol.items import AssistantItem, Item, SystemItem, ToolResult, UserItem
+from protocol.lifecycle import PodState
+from protocol.manifest import PodManifest
+
+#: Seconds that nothing here may take.
+PATIENCE = 20.0
+
+
+class Model:
+    """Does what the last words of the user name; its helpers do their errand in one call."""
+
+    model = "named"
+
+    def __init__(self) -> None:
+        self.asked: Counter[str] = Counter()
+        self._full = True
+        self._number = 0
+
+    async def stream(self, request: Request) -> AsyncIterator[Block]:
+        names = {each.name for each in request.tools}
+        helper = next((name for name in HELPS if name in names), "")
+        self.asked[helper] += 1
+        reply = self._help(helper, request) if helper else self._reply(list(request.items))
+        async for block in reply.stream():
+            yield block
+
+    def _id(self) -> str:
+        self._number += 1
+        return f"c{os.getpid()}-{self._number}"
+
+    def _help(self, name: str, request: Request) -> Reply:
+        if isinstance(request.items[-1], ToolResult):
+            return say("done", input_tokens=10)
+        return call(name, HELPS[name], id=self._id(), input_tokens=10)
+
+    def _reply(self, items: list[Item]) -> Reply:
+        words = next((item.text for item in reversed(items) if isinstance(item, UserItem)), "")
+        if isinstance(items[-1], ToolResult):
+            return say("used them", input_tokens=250)
+        if "tools" in words:
+            return (
+                call("look", {"n": 1}, id=self._id())
+                + call("look", {"n": 2}, id=self._id())
+                + call("act", {"n": 3}, id=self._id(), input_tokens=200)
+            )
+        if "overflow" in words and self._full:
+            self._full = False
+            raise ModelError("too long", kind="context_overflow", context_window=4000)
+        return say("I see", input_tokens=150)
+
+
+#: The tool of each helper, and what it is called with.
+HELPS: dict[str, dict[str, Any]] = {
+    "write_summary": {"text": "they talked"},
+    "write_extracted": {"decisions": [{"chosen": "Use tabs", "rationale": "they work"}]},
+    "write_memory": {"kind": "decisions", "title": "Use tabs", "text": "- Use tabs\n  Why: they work"},
+}
+
+
+def tools(ran: Callable[[str], None]) -> list[Tool]:
+    """Two tools that say which call they do."""
+
+    @tool(concurrency="read_only")
+    async def look(n: int) -> str:
+        ran(f"look {n}")
+        return "seen"
+
+    @tool
+    async def act(n: int) -> str:
+        ran(f"act {n}")
+        return "done"
+
+    return [look, act]
+
+
+class Scene(Protocol):
+    """What is done with a pod; each thing is awaited, whatever comes of it."""
+
+    def __call__(self, system: PodSystem, pod: Pod) -> Iterable[Callable[[], Awaitable[Any]]]: ...
+
+
+def _tools(system: PodSystem, pod: Pod) -> Iterable[Callable[[], Awaitable[Any]]]:
+    async def queued() -> None:
+        await asyncio.gather(pod.run("tools"), pod.run("hello"), pod.notify("and this"))
+
+    async def steered() -> None:
+        run = pod.run("tools once more")
+        await asyncio.gather(run, pod.steer("be quick"), return_exceptions=True)
+
+    return [lambda: pod.run("tools"), queued, steered]
+
+
+def _compactions(system: PodSystem, pod: Pod) -> Iterable[Callable[[], Awaitable[Any]]]:
+    return [
+        lambda: pod.run("hello " * 60),
+        lambda: pod.compact(retained_tokens=0),
+        lambda: pod.run("overflow"),
+        lambda: pod.push_item(SystemItem.of("long " * 700)),
+        lambda: pod.run("before the run"),
+        lambda: pod.run("tools in the middle " * 60),
+        pod.compact,
+    ]
+
+
+def _memory(system: PodSystem, pod: Pod) -> Iterable[Callable[[], Awaitable[Any]]]:
+    return [
+        lambda: pod.run("hello"),
+        lambda: pod.wait_for_memory_jobs(timeout=PATIENCE),
+        lambda: pod.run("tools"),
+        pod.try_post_run_extract,
+        pod.spawn_memory_jobs,
+        lambda: pod.wait_for_memory_jobs(timeout=PATIENCE),
+    ]
+
+
+def _moments(system: PodSystem, pod: Pod) -> Iterable[Callable[[], Awaitable[Any]]]:
+    async def paused() -> None:
+        run = pod.run("tools")
+        await asyncio.gather(run, pod.pause(), return_exceptions=True)
+        await pod.notify("meanwhile")
+        await pod.resume()
+
+    async def cancelled() -> None:
+        await asyncio.gather(pod.run("tools"), pod.run("hello"), pod.cancel(), return_exceptions=True)
+
+    return [
+        lambda: pod.run("hello"),
+        pod.fork,
+        pod.passivate,
+        lambda: pod.push_item(SystemItem.of("mind that")),
+        paused,
+        cancelled,
+        pod.fork,
+    ]
+
+
+def _stop(system: PodSystem, pod: Pod) -> Iterable[Callable[[], Awaitable[Any]]]:
+    async def stopped() -> None:
+        run = pod.run("tools")
+        await asyncio.gather(run, pod.stop(), return_exceptions=True)
+
+    return [lambda: pod.run("hello"), stopped]
+
+
+SCENES: dict[str, tuple[Scene, dict[str, Any]]] = {
+    "tools": (_tools, {}),
+    "compactions": (
+        _compactions,
+        {"compact_threshold": 800, "compact_request_threshold": 550, "compact_retained_tokens": 100},
+    ),
+    "extractions": (_memory, {"extract_threshold": 1}),
+    "memory": (_memory, {"extract_threshold": 1, "consolidate_files": 1}),
+    "moments": (_moments, {}),
+    "stop": (_stop, {"extract_threshold": 1}),
+}
+
+
+# -- stores --------------------------------------------------------------------------------------
+
+
+class Refusing(MemoryStore):
+    """Counts commits, and refuses those whose numbers (from 1) ``refuses`` says; at once, or ``later``."""
+
+    def __init__(self, refuses: Callable[[int], bool], *, later: bool = False) -> None:
+        super().__init__()
+        self.refuses, self._later, self.commits = refuses, later, 0
+
+    def _gate(self, keep: Callable[[], Future[None] | None]) -> Future[None] | None:
+        self.commits += 1
+        refused = StoreError("the disk is full") if self.refuses(self.commits) else None
+        if not self._later:
+            if refused is not None:
+                raise refused
+            return keep()
+        future: Future[None] = Future()
+
+        def end() -> None:
+            if refused is not None:
+                future.set_exception(refused)
+                return
+            try:
+                keep()
+            except PolypodError as error:
+                future.set_exception(error)
+            else:
+                future.set_result(None)
+
+        asyncio.get_running_loop().call_soon(end)
+        return future
+
+    def append(self, session_id: str, after: Head, batch: Sequence[StoredEntry]) -> Future[None] | None:
+        keep = super().append
+        return self._gate(lambda: keep(session_id, after, batch))
+
+    def create(
+        self,
+        session_id: str,
+        pod: str,
+        parent: Parent | None,
+        batch: Sequence[StoredEntry],
+        *,
+        claim: bool = True,
+    ) -> Future[None] | None:
+        keep = super().create
+        return self._gate(lambda: keep(session_id, pod, parent, batch, claim=claim))
+
+
+class Killing(SQLiteStore):
+    """Counts commits, and kills its process right before or right after one of them."""
+
+    def __init__(self, path: Path, at: int, *, after: bool) -> None:
+        super().__init__(path)
+        self._at, self._after, self.commits = at, after, 0
+
+    def _gate(self, keep: Callable[[], Future[None] | None]) -> Future[None] | None:
+        self.commits += 1
+        now = self.commits == self._at
+        if now and not self._after:
+            _die()
+        pending = keep()
+        if now and pending is None:
+            _die()
+        if now and pending is not None:
+            pending.add_done_callback(lambda _: _die())
+        return pending
+
+    def append(self, session_id: str, after: Head, batch: Sequence[StoredEntry]) -> Future[None] | None:
+        keep = super().append
+        return self._gate(lambda: keep(session_id, after, batch))
+
+    def create(
+        self,
+        session_id: str,
+        pod: str,
+        parent: Parent | None,
+        batch: Sequence[StoredEntry],
+        *,
+        claim: bool = True,
+    ) -> Future[None] | None:
+        keep = super().create
+        return self._gate(lambda: keep(session_id, pod, parent, batch, claim=claim))
+
+
+def _die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+# -- playing -------------------------------------------------------------------------------------
+
+
+def manifest(scene: str) -> PodManifest:
+    """What the pod of a scene is asked to be."""
+    return PodManifest.of(name="p", **SCENES[scene][1])
+
+
+async def played(scene: str, system: PodSystem, pod: Pod) -> None:
+    """Do all that a scene does; a store that refuses may fail any of it, but nothing may wait for ever."""
+    for act in SCENES[scene][0](system, pod):
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await act()
+        except TimeoutError as error:
+            raise AssertionError("something waits for ever") from error
+        except PolypodError:
+            pass  # the store refused, or the pod was not in a state for it
+
+
+async def lives_on(system: PodSystem, pod: Pod) -> None:
+    """The pod does its next run, its memory jobs come to an end, and it can be left."""
+    async with asyncio.timeout(PATIENCE):
+        if (await pod.describe()).state is PodState.PAUSED:
+            await pod.resume()
+        assert (await pod.run("and now")).text == "I see"
+        assert await pod.wait_for_memory_jobs() is True
+        check_pairs(await pod.history())
+        await pod.stop()
+
+
+# -- what must hold ------------------------------------------------------------------------------
+
+
+def check_pairs(items: Sequence[Item]) -> None:
+    """Every call is followed by its one result, and no result stands alone."""
+    due: list[str] = []
+    for item in items:
+        if isinstance(item, ToolResult):
+            assert due, "a result without its call"
+            assert item.call_id == due.pop(0)
+        else:
+            assert not due, f"no result of {due}"
+            due = [each.id for each in item.calls] if isinstance(item, AssistantItem) else []
+    assert not due, f"no result of {due}"
+
+
+def check_ends(events: Iterable[Event]) -> None:
+    """Every start has its one end, in order, and every run its end."""
+    open_: dict[str, str] = {}
+    run: str | None = None
+    seqs: list[int] = []
+    for event in events:
+        if not isinstance(event, DurableEvent):
+            continue
+        seqs.append(event.seq)
+        if event.starts is not None:
+            assert event.starts not in open_, f"{type(event).__name__} though one is open"
+            open_[event.starts] = type(event).__name__
+        elif event.ends is not None:
+            assert open_.pop(event.ends, None), f"{type(event).__name__} without its start"
+        elif isinstance(event, RunStart):
+            assert run is None or event.reason == "resume"
+            run = event.run_id
+        elif isinstance(event, RunEnd):
+            assert run == event.run_id, "a run's end without its start"
+            run = None if event.outcome != "paused" else run
+    assert not open_, f"without an end: {open_}"
+    assert run is None, "a run without an end"
+    assert seqs == sorted(set(seqs)), "entries are told once, in order"
+
+
+def check_staged(folder: Path, events: Collection[Event]) -> None:
+    """What is staged was told; nothing is left of what was not."""
+    told = sum(1 for event in events if isinstance(event, ExtractDone) and event.staged)
+    files = sorted(path.name for path in (folder / "staging").glob("*")) if folder.exists() else []
+    assert all(name.endswith(".json") for name in files)
+    assert len(files) <= told, f"{len(files)} staged files of {told} extractions"
+
+
+def check_store(store: SessionStore) -> None:
+    """All that is kept is sound."""
+    assert list(check(store)) == []
+
+
+def check_once(ran: Sequence[str], events: Iterable[Event]) -> None:
+    """No call ran more often than the log has it asked for."""
+    asked = Counter(
+        f"{each.name} {each.arguments['n']}"
+        for event in events
+        if isinstance(event, AssistantMessage)
+        for each in event.item.calls
+    )
+    assert all(count <= asked[each] for each, count in Counter(ran).items()), (Counter(ran), asked)
