@@ -35,7 +35,7 @@ class Street(BaseModel):
 
 class Town(BaseModel):
     name: str
-    streets: list[Street] = []
+    streets: list[Street] = Field(default_factory=list)
     within: Town | None = None
 
     @pydantic.field_validator("name")
