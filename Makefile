@@ -6,7 +6,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 p
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint types docs bench bench-peers crash clean
+.PHONY: demo test test-all lint types docs bench bench-peers crash clean
 
 # A pod does a task on real files, is killed in the middle of a tool, is resumed, and ends right.
 demo: $(VENV)/.ready
@@ -14,6 +14,11 @@ demo: $(VENV)/.ready
 
 test: lint types
 	$(BIN)/pytest -n 2
+
+# The tests on every Python that is installed, with the newest and with the oldest allowed dependencies;
+# make test-all ONLY="3.12 oldest" picks some.
+test-all: $(VENV)/.ready-dev
+	$(BIN)/python tests/matrix.py $(ONLY)
 
 lint: $(VENV)/.ready-dev
 	$(BIN)/ruff check --quiet .
@@ -42,7 +47,7 @@ crash: $(VENV)/.ready
 	$(BIN)/python -m bench crash
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .hypothesis .coverage
+	rm -rf $(VENV) .venvs build dist *.egg-info .mypy_cache .ruff_cache .hypothesis .coverage
 
 # Where the venv module has no pip to put in (some distributions split it off), the pip that is there does.
 $(BIN)/python:

@@ -56,6 +56,7 @@ __all__ = [
     "AssistantMessage",
     "AsyncActor",
     "AsyncFuture",
+    "AttemptFailed",
     "Block",
     "BudgetError",
     "BudgetExceeded",

@@ -36,6 +36,7 @@ from actors.tools.pool import ToolThreads
 from protocol.errors import NameTaken, PodNotFound, SessionNotFound, SystemNotRunning
 from protocol.events import Event
 from protocol.manifest import BudgetSection, PodManifest
+from protocol.names import check_name
 from protocol.results import BudgetUse
 
 if TYPE_CHECKING:
@@ -238,7 +239,8 @@ class PodSystem:
         ``client`` answers instead of the manifest's model; ``tools`` are added to its built-in ones.
         ``resume`` is the id of a session to go on with: the tip of its compactions, or with ``exact``
         that very one. Raises NameTaken for an explicit ``name`` that is in use (a manifest's name gets
-        a number), SystemNotRunning, ManifestError, SessionNotFound, SessionInUse, SessionCorrupt.
+        a number), ManifestError (also for a name that no pod can have), SystemNotRunning, SessionNotFound,
+        SessionInUse, SessionCorrupt.
         """
         mailroom = self._room()
         future: AsyncFuture[Pod] = AsyncFuture()
@@ -294,6 +296,7 @@ class PodSystem:
         return partial(str, resume) if exact else partial(tip, self._store, resume)
 
     def _name(self, manifest: PodManifest, explicit: str | None) -> str:
+        check_name(manifest.pod.name if explicit is None else explicit, "the name of a pod")
         if explicit is not None:
             if explicit in self._pods:
                 raise NameTaken(f"there is a pod named {explicit!r}", hint="stop it or choose another")

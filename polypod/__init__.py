@@ -49,6 +49,7 @@ __all__ = [
     "AssistantMessage",
     "AsyncActor",
     "AsyncFuture",
+    "AttemptFailed",
     "Block",
     "BudgetError",
     "BudgetExceeded",

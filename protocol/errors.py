@@ -258,8 +258,10 @@ class ModelError(PolypodError):
 
     ``kind`` is one of MODEL_ERROR_KINDS, ``status`` the HTTP status where there was one,
     ``retry_after`` the seconds the server asked to wait, ``where`` its host and port, ``retryable``
-    whether the same request may work later. Of an overflow, ``prompt_tokens`` and ``context_window``
-    are what the server told of the prompt and of its room, in tokens.
+    whether the same request may work later, ``counts`` whether it uses up one of a request's attempts:
+    not where our own circuit breaker sent nothing, nor where a server that has answered before cannot be
+    reached, which is waited for as long as the run may wait. Of an overflow, ``prompt_tokens`` and
+    ``context_window`` are what the server told of the prompt and of its room, in tokens.
     """
 
     def __init__(
@@ -274,9 +276,11 @@ class ModelError(PolypodError):
         retryable: bool | None = None,
         prompt_tokens: int | None = None,
         context_window: int | None = None,
+        counts: bool = True,
     ) -> None:
         super().__init__(message, hint=hint)
         self.kind = kind
+        self.counts = counts
         self.status = status
         self.retry_after = retry_after
         self.where = where

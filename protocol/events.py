@@ -80,8 +80,8 @@ class RunStart(DurableEvent, frozen=True, gc=False, kw_only=True):
 
 class RunEnd(DurableEvent, frozen=True, gc=False, kw_only=True):
     """A run ended. ``steps`` counts its requests to the model, ``seconds`` is how long it took since it
-    began or was resumed (None where nobody could tell); ``error`` says why it failed or which limit it
-    reached.
+    began or was resumed (None where nobody could tell); ``error`` says why it failed, or which limit or
+    budget it reached.
     """
 
     outcome: RunOutcome
@@ -103,7 +103,8 @@ class UserMessage(DurableEvent, frozen=True, gc=False, kw_only=True):
 class AssistantMessage(DurableEvent, frozen=True, gc=False, kw_only=True):
     """An answer of the model entered the history.
 
-    ``usage`` is what the server told of this call, ``cost`` in US dollars, None where unknown.
+    ``usage`` is what the server told of this call, ``cost`` in US dollars, None where unknown. Of an answer
+    that was cut (``item.cut``), ``usage`` has estimates for what was not told.
     """
 
     carries_item: ClassVar[bool] = True
@@ -112,6 +113,19 @@ class AssistantMessage(DurableEvent, frozen=True, gc=False, kw_only=True):
     item: AssistantItem
     model: str | None = None
     stop_reason: str | None = None
+    usage: Usage | None = None
+    cost: float | None = None
+
+
+class AttemptFailed(DurableEvent, frozen=True, gc=False, kw_only=True):
+    """An attempt of a request (``attempt`` counts from 1) took tokens and gave no answer: it broke, or was
+    cancelled. ``usage`` and ``cost`` as of AssistantMessage; what no server told is an estimate.
+    """
+
+    counts_usage: ClassVar[bool] = True
+
+    attempt: int
+    error: Failure
     usage: Usage | None = None
     cost: float | None = None
 
@@ -270,13 +284,16 @@ class ApprovalResolved(DurableEvent, frozen=True, gc=False, kw_only=True):
 
 
 class BudgetExceeded(DurableEvent, frozen=True, gc=False, kw_only=True):
-    """The next call would not fit the budget of the pod, or of all pods of its system (``whose``);
-    ``used`` includes what is reserved.
+    """The next call would not fit the budget of the pod, or of all pods of its system (``whose``).
+
+    ``used`` is what was spent, ``reserved`` what is held back for calls under way together with what the
+    next call may take.
     """
 
     budget: Literal["tokens", "cost_usd", "seconds"]
     limit: float
     used: float
+    reserved: float = 0.0
     whose: Literal["pod", "system"] = "pod"
 
 
@@ -355,10 +372,13 @@ class Retry(Event, frozen=True, gc=False, kw_only=True):
 
 
 class StreamRestart(Event, frozen=True, gc=False, kw_only=True):
-    """Output of attempt ``attempt`` is void: the stream broke and the request is sent again."""
+    """Output of attempt ``attempt`` is void: the stream broke and the request is sent again in ``wait``
+    seconds. Told in the place of Retry once there was any output.
+    """
 
     attempt: int
     error: Failure
+    wait: float = 0.0
 
 
 class StateChanged(Event, frozen=True, gc=False, kw_only=True):
@@ -387,6 +407,7 @@ DURABLE_EVENTS: tuple[type[DurableEvent], ...] = (
     RunEnd,
     UserMessage,
     AssistantMessage,
+    AttemptFailed,
     SystemMessage,
     ToolResulted,
     CompactStart,

@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from protocol.errors import ManifestError
 from protocol.explain import explained, unknown_key
+from protocol.names import check_name
 from protocol.scope import Rule, Scope
 
 #: Where a bare ``model="…"`` without a scheme runs: the embedded model that needs no network.
@@ -87,9 +88,14 @@ class ToolsSection(Struct, frozen=True, forbid_unknown_fields=True, omit_default
     """``[tools]``: the built-in tools a pod is given, by group (``files``, ``search``, ``tasks``,
     ``memory``) or by
     name, and how many bytes of one tool's output reach the model.
+
+    ``modules`` are files or modules of Python with tools of the user's own: ``weather.py`` (all that
+    it makes with ``@tool``), ``weather.py:forecast``, ``mypackage.tools``. They are imported as the pod
+    is made.
     """
 
     builtin: tuple[str, ...] = ()
+    modules: tuple[str, ...] = ()
     output_cap: int = 16_384
 
 
@@ -215,7 +221,11 @@ def _convert(data: dict[str, Any], *, where: str, base: Path) -> PodManifest:
     except msgspec.ValidationError as error:
         raise explained(error, data, PodManifest, where, frozenset({"within", "restart"})) from error
     _check(manifest, where)
-    return manifest.replace(pod=_absolute(manifest.pod, base), scope=_anchored(manifest.scope, base))
+    manifest = manifest.replace(pod=_absolute(manifest.pod, base), scope=_anchored(manifest.scope, base))
+    if not manifest.tools.modules:
+        return manifest
+    modules = tuple(module_path(name, base) for name in manifest.tools.modules)
+    return manifest.replace(tools=msgspec.structs.replace(manifest.tools, modules=modules))
 
 
 _POSITIVE = {
@@ -233,10 +243,7 @@ _NOT_NEGATIVE = {
 
 def _check(manifest: PodManifest, where: str) -> None:
     """What types alone do not say."""
-    if not re.fullmatch(r"[\w.-]{1,64}", manifest.pod.name):
-        raise ManifestError(
-            f"{where}: pod.name: expected 1 to 64 letters, digits, '.', '_' or '-', got {manifest.pod.name!r}"
-        )
+    check_name(manifest.pod.name, f"{where}: pod.name")
     if not re.fullmatch(r"[A-Za-z_]\w*", manifest.model.api_key_env or "_"):
         # The value is not shown: it may well be the key itself.
         raise ManifestError(
@@ -268,6 +275,14 @@ def _anchored(scope: Scope, base: Path) -> Scope:
 
     within = None if scope.within is None else _anchored(scope.within, base)
     return Scope(anchored(scope.allow), anchored(scope.deny), within)
+
+
+def module_path(name: str, base: Path | None = None) -> str:
+    """``FILE.py`` or ``FILE.py:NAME`` with the whole path of the file, which is relative to ``base`` (by
+    default the working directory); the name of a module as it is.
+    """
+    place, colon, attribute = name.partition(":")
+    return f"{_path(place, base or Path.cwd())}{colon}{attribute}" if place.endswith(".py") else name
 
 
 def _path(text: str, base: Path) -> str:

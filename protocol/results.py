@@ -15,7 +15,8 @@ from protocol.usage import Usage
 class RunResult(Struct, frozen=True):
     """How a run ended.
 
-    ``text`` is the model's last answer, ``usage`` the sum over the run's calls, those of compactions
+    ``text`` is the model's last answer (what was shown of it, where the run was cancelled or paused in the
+    middle of it), ``usage`` the sum over the run's calls, those of compactions
     within the run included, ``output`` the instance of the type that was asked for (None where none was).
     """
 
@@ -29,8 +30,8 @@ class RunResult(Struct, frozen=True):
 
 class BudgetUse(Struct, frozen=True):
     """What pods have used of a budget: ``tokens`` and ``cost_usd`` with what is held back for calls under
-    way, ``seconds`` of runs that have ended. ``incomplete`` marks a sum in which some call stands at its
-    estimate, since nobody told what it took.
+    way (``reserved_tokens`` and ``reserved_cost_usd``), ``seconds`` of runs that have ended. ``incomplete``
+    marks a sum in which some call stands at its estimate, since nobody told what it took.
     """
 
     limits: BudgetSection
@@ -38,6 +39,8 @@ class BudgetUse(Struct, frozen=True):
     cost_usd: float
     seconds: float
     incomplete: bool
+    reserved_tokens: int = 0
+    reserved_cost_usd: float = 0.0
 
 
 class PodDescription(Struct, frozen=True, gc=False):

@@ -16,6 +16,7 @@ from actors.cli.exits import CANCELLED, FAILED, LIMIT, Exit
 from actors.cli.figures import BenchResult, heading, lines, result_of
 from actors.cli.loading import tools_named
 from actors.cli.setting import Wishes, manifest_for, named_in_errors
+from actors.cli.streams import private_stdin
 from actors.cli.terminal import Terminal
 from actors.cli.views import put_json
 from actors.pod.models import label
@@ -79,6 +80,7 @@ def bench(
 
     Ctrl-C, or the end of --timeout (exit code 3), ends the bench and prints what there is.
     """
+    private_stdin()
     terminal = Terminal()
     chosen, notes = manifest_for(Wishes(manifest, model=model, base_url=base_url), _bare)
     if not as_json:

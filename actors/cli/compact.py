@@ -21,8 +21,8 @@ from protocol.manifest import PodManifest
 @click.option(
     "--retain", metavar="TOKENS", type=click.IntRange(min=0), help="What stays as it is, at the end."
 )
-@options.model
-@options.base_url
+@options.model_again
+@options.base_url_again
 @options.store
 @options.as_json
 def compact(

@@ -48,7 +48,8 @@ def answer_line(item: AssistantItem, width: int = 100) -> Line:
     """An answer: its words, then its calls."""
     calls = ", ".join(call_words(call, width // 2) for call in item.calls)
     words = cut(item.text, width)
-    return Line("answer", " ▸ ".join(part for part in (words, calls) if part) or "(nothing)")
+    told = " ▸ ".join(part for part in (words, calls) if part) or "(nothing)"
+    return Line("answer", f"{told} [cut off]" if item.cut else told)
 
 
 def event_line(event: Event, width: int = 100) -> Line:
@@ -135,6 +136,7 @@ _EVENTS: dict[type[Event], Callable[[Any, int], Line]] = {
     events.RunEnd: _run_ended,
     events.UserMessage: _said,
     events.AssistantMessage: lambda e, width: answer_line(e.item, width),
+    events.AttemptFailed: lambda e, _: Line("note", failed(f"attempt {e.attempt} gave no answer", e.error)),
     events.SystemMessage: lambda e, width: Line("note", cut(e.item.text, width)),
     events.ToolResulted: lambda e, width: result_line(e.item, None, e.seconds, width),
     events.CompactStart: _compacting,
@@ -150,7 +152,7 @@ _EVENTS: dict[type[Event], Callable[[Any, int], Line]] = {
     events.ApprovalRequested: _waits,
     events.ApprovalResolved: _decided,
     events.BudgetExceeded: lambda e, _: Line(
-        "error", f"budget of {e.budget}: {e.used:g} of {e.limit:g} used"
+        "error", f"budget of {e.budget}: {e.used:g} of {e.limit:g} used, {e.reserved:g} reserved"
     ),
     events.Alert: lambda e, _: Line("error", failed(cut(e.text, 300), e.error)),
     events.TurnStart: lambda e, _: Line("quiet", f"request {e.turn}"),

@@ -1,32 +1,25 @@
-"""Loading: a user's own tools, by the names of their files or modules."""
+"""Loading: a user's own tools, by the names of their files or modules, as ``--tools`` takes them."""
 
 from __future__ import annotations
 
-import sys
-import traceback
 from collections.abc import Iterable
-from importlib import import_module
-from importlib.util import module_from_spec, spec_from_file_location
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import click
+from msgspec.structs import replace
 
 from actors.tools.base import Tool
-from protocol.errors import PolypodError
-
-_EXPECTED = "expected FILE.py or MODULE, with :NAME where only that is meant, as in mytools.py:word_count"
+from actors.tools.loading import load_tools
+from protocol.errors import ToolDefinitionError
+from protocol.manifest import PodManifest, module_path
 
 
 def tools_named(names: Iterable[str]) -> tuple[Any, ...]:
-    """The tools of each ``FILE.py`` or ``MODULE`` (all that were made with ``@tool``), or with ``:NAME``
-    behind it the function, Tool, or list of them that it calls so.
-
-    Modules of the working directory are found too. Raises UsageError, which says what is missing.
-    """
-    _look_in(Path.cwd())
-    return tuple(tool for name in names for tool in _named(name))
+    """The tools of each ``FILE.py|MODULE[:NAME]``. Raises UsageError, which says what is missing."""
+    try:
+        return load_tools(names)
+    except ToolDefinitionError as error:
+        raise click.UsageError(f"--tools {error.message}") from error
 
 
 def tools_told(tools: Iterable[Any]) -> list[str]:
@@ -35,77 +28,36 @@ def tools_told(tools: Iterable[Any]) -> list[str]:
     return [f"your tools: {', '.join(names)}"] if names else []
 
 
-def _named(name: str) -> list[Any]:
-    place, _, attribute = name.partition(":")
-    if not place or (":" in name and not attribute):
-        raise _refused(name, _EXPECTED)
-    module = _imported(name, place)
-    if not attribute:
-        return _all_tools(name, module)
-    found = getattr(module, attribute, None)
-    if found is None:
-        raise _refused(name, f"{place} has no {attribute!r}")
-    tools = list(found) if isinstance(found, list | tuple) else [found]
-    if not tools or not all(isinstance(each, Tool) or callable(each) for each in tools):
-        raise _refused(name, "expected a function, a tool, or a list of them")
-    return tools
+def with_tools(manifest: PodManifest, names: tuple[str, ...]) -> tuple[PodManifest, list[str]]:
+    """A new pod's manifest with the tools of ``names`` too, and the line that tells of all of them. The
+    session remembers them, by where they are. Raises UsageError.
+    """
+    tools_named(names)
+    return _having(manifest, (*manifest.tools.modules, *names))
 
 
-def _all_tools(name: str, module: ModuleType) -> list[Any]:
-    """What a module's author has made a tool; what is merely a function there may be no tool at all."""
-    found = list({id(each): each for each in vars(module).values() if isinstance(each, Tool)}.values())
-    if not found:
-        raise _refused(
-            name,
-            "it has no tools: put @tool over a function (from polypod import tool), "
-            f"or name one: {name}:NAME",
-        )
-    return found
-
-
-def _imported(name: str, place: str) -> ModuleType:
-    """The module of a file, or of that name. Whatever it throws while it is imported is told in words."""
-    path = Path(place).expanduser().resolve() if place.endswith(".py") else None
-    if path is not None and not path.is_file():
-        raise _refused(name, f"there is no file {place}")
+def with_tools_again(
+    manifest: PodManifest, names: tuple[str, ...], *, without: bool
+) -> tuple[PodManifest, list[str]]:
+    """The manifest of a session that goes on: with the tools of ``names`` where any are given, none where
+    it goes on ``without``, else with those that it was opened with. Raises UsageError where these cannot
+    be had any more.
+    """
+    if names and without:
+        raise click.UsageError("--tools and --no-tools exclude each other")
+    if names or without:
+        tools_named(names)
+        return _having(manifest, names)
     try:
-        return import_module(place) if path is None else _of_file(path)
-    except (Exception, SystemExit) as error:
-        raise _refused(name, f"{place} cannot be imported: {_why(error, path)}") from error
+        return _having(manifest, manifest.tools.modules)
+    except ToolDefinitionError as error:
+        raise click.UsageError(
+            f"the session has tools of yours that cannot be had: {error.message}; "
+            "--tools gives it others, --no-tools goes on without"
+        ) from error
 
 
-def _of_file(path: Path) -> ModuleType:
-    """A file as a module; what lies beside it can be imported by it."""
-    known = sys.modules.get(str(path))
-    if known is not None:
-        return known
-    spec = spec_from_file_location(str(path), path)
-    assert spec is not None
-    assert spec.loader is not None
-    # Under its path, since a file may be called like a module of Python's own.
-    module = sys.modules[str(path)] = module_from_spec(spec)
-    _look_in(path.parent)
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[str(path)]
-        raise
-    return module
-
-
-def _look_in(folder: Path) -> None:
-    if str(folder) not in sys.path:
-        sys.path.insert(0, str(folder))
-
-
-def _why(error: BaseException, path: Path | None) -> str:
-    """What a module's import failed by, and at which line of its file where that is known."""
-    words = str(error) if isinstance(error, PolypodError) else f"{type(error).__name__}: {error}"
-    lines = [
-        frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)
-    ]
-    return f"{words} (line {lines[-1]})" if lines else words
-
-
-def _refused(name: str, why: str) -> click.UsageError:
-    return click.UsageError(f"--tools {name}: {why}")
+def _having(manifest: PodManifest, names: tuple[str, ...]) -> tuple[PodManifest, list[str]]:
+    modules = tuple(dict.fromkeys(module_path(name) for name in names))
+    told = tools_told(load_tools(modules))
+    return manifest.replace(tools=replace(manifest.tools, modules=modules)), told

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import sys
 
 import click
@@ -18,6 +17,7 @@ from actors.cli.keep import export, fork, fsck, gc, import_
 from actors.cli.look import log, ps, show
 from actors.cli.memory import memory
 from actors.cli.run import resume, run
+from actors.cli.streams import open_closed
 from actors.version import __version__
 from protocol import wire
 
@@ -61,9 +61,7 @@ for command in (demo, run, chat, resume, *_SESSIONS, bench, schema):
 
 def main() -> None:
     """Run the command line and leave with its exit code."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal that cannot show a character shows another
+    open_closed()
     sys.exit(guarded(lambda: polypod(prog_name="polypod", standalone_mode=False)))
 
 

@@ -8,8 +8,9 @@ from typing import Any, TypeVar
 
 import click
 
+from actors.llm.address import base_url_of
 from actors.sessions.urls import place_of
-from protocol.errors import StoreError
+from protocol.errors import ModelError, StoreError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -20,6 +21,16 @@ def checked_store(_: click.Context, __: click.Parameter, url: str | None) -> str
         if url is not None:
             place_of(url)
     except StoreError as error:
+        raise click.BadParameter(f"{error.message}; {error.hint}") from error
+    return url
+
+
+def checked_base_url(_: click.Context, __: click.Parameter, url: str | None) -> str | None:
+    """A base URL that can be one. Raises BadParameter."""
+    try:
+        if url is not None:
+            base_url_of(url)
+    except ModelError as error:
         raise click.BadParameter(f"{error.message}; {error.hint}") from error
     return url
 
@@ -39,6 +50,15 @@ memory = click.option(
     type=click.Path(file_okay=False, path_type=Path),
     help="The folder of lasting memory  [default: $POLYPOD_MEMORY, else one in your state folder]",
 )
+no_tools = click.option(
+    "--no-tools", is_flag=True, help="Go on without the tools of yours that the session was opened with."
+)
+model_again = click.option(
+    "--model", metavar="SCHEME/ID", help="Another model than the session's, from now on."
+)
+base_url_again = click.option(
+    "--base-url", metavar="URL", callback=checked_base_url, help="Where its server is, up to and with /v1."
+)
 model = click.option(
     "--model",
     metavar="SCHEME/ID",
@@ -47,7 +67,11 @@ model = click.option(
     "the session's, else one of a server on this machine, else offline]",
 )
 base_url = click.option(
-    "--base-url", metavar="URL", envvar="POLYPOD_BASE_URL", help="Where its server is, up to and with /v1."
+    "--base-url",
+    metavar="URL",
+    callback=checked_base_url,
+    envvar="POLYPOD_BASE_URL",
+    help="Where its server is, up to and with /v1.",
 )
 manifest = click.option(
     "--manifest",
@@ -79,3 +103,11 @@ def of_a_pod(command: F) -> F:
     for option in reversed((manifest, model, base_url, name, allow, tools, store, as_json)):
         command = option(command)
     return command
+
+
+def typed(context: click.Context, *names: str) -> dict[str, Any]:
+    """Those of the options that were typed: the environment does not count."""
+    command_line = click.core.ParameterSource.COMMANDLINE
+    return {
+        name: context.params[name] for name in names if context.get_parameter_source(name) is command_line
+    }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,10 +10,19 @@ import click
 
 from actors.cli import options
 from actors.cli.exits import CODES, FAILED, Exit
-from actors.cli.loading import tools_named, tools_told
+from actors.cli.loading import with_tools, with_tools_again
 from actors.cli.reading import Reading
 from actors.cli.running import MEMORY_FAILURES, Plan, followed, interruptible, remembered
-from actors.cli.setting import Wishes, default_store, manifest_for, memory_folder, named_in_errors, with_model
+from actors.cli.setting import (
+    Wishes,
+    allowing,
+    default_store,
+    manifest_for,
+    memory_folder,
+    named_in_errors,
+    with_model,
+)
+from actors.cli.streams import private_stdin
 from actors.cli.terminal import Terminal
 from actors.cli.views import JsonView, PeopleView, View, failures_shown
 from actors.pod.handle import Pod
@@ -42,15 +50,17 @@ def run(
 
     The answer goes to standard output, progress to standard error. Ctrl-C cancels.
     """
-    text = sys.stdin.read() if task == "-" else task
+    stdin = private_stdin()
+    text = stdin.read() if task == "-" else task
     if not text.strip():
         raise click.UsageError("the task is empty")
     terminal = Terminal()
     view = view_of(terminal, as_json=as_json)
     with failures_shown(view), named_in_errors(manifest):
         asked, notes = manifest_for(Wishes(manifest, name, model, base_url, allow))
-        plan = Plan(asked, store or default_store(), tools_named(tools))
-        for note in (*notes, *tools_told(plan.tools)):
+        asked, told = with_tools(asked, tools)
+        plan = Plan(asked, store or default_store())
+        for note in (*notes, *told):
             view.note(note)
         asyncio.run(_run(plan, terminal, view, lambda pod: pod.run(text)))
 
@@ -58,9 +68,11 @@ def run(
 @click.command(short_help="Go on with an interrupted run, or say something new.")
 @click.argument("session")
 @click.argument("words", required=False)
-@options.model
-@options.base_url
+@options.model_again
+@options.base_url_again
+@options.allow
 @options.tools
+@options.no_tools
 @options.store
 @options.as_json
 def resume(
@@ -68,15 +80,20 @@ def resume(
     words: str | None,
     model: str | None,
     base_url: str | None,
+    allow: tuple[Path, ...],
     tools: tuple[str, ...],
+    no_tools: bool,
     store: str | None,
     as_json: bool,
 ) -> None:
     """Go on with SESSION (an id, or the beginning of it or of its last group).
 
     WORDS, if any are given, are the task of a new run. Without them the run that
-    was interrupted, by a crash or a pause, goes on where it stood.
+    was interrupted, by a crash or a pause, goes on where it stood. The session has
+    the model, the scope and the tools that it was opened with, where no option
+    says otherwise.
     """
+    private_stdin()
     terminal = Terminal()
     view = view_of(terminal, as_json=as_json)
     start: Callable[[Pod], AsyncFuture[RunResult]] = (
@@ -86,7 +103,10 @@ def resume(
         with Reading(store) as reading:
             session_id, url = reading.find(session).session_id, reading.url
             manifest = with_model(reading.manifest(session_id), Wishes(model=model, base_url=base_url))
-        plan = Plan(manifest, url, tools_named(tools), session_id)
+        manifest, told = with_tools_again(allowing(manifest, allow), tools, without=no_tools)
+        plan = Plan(manifest, url, session_id)
+        for note in told:
+            view.note(note)
         asyncio.run(_run(plan, terminal, view, start))
 
 

@@ -7,7 +7,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from actors.cli.lines import event_line
 from actors.cli.terminal import Terminal
@@ -30,18 +30,15 @@ MEMORY_FAILURES = (ExtractFailed, ConsolidateFailed, Alert)
 
 
 class Plan(NamedTuple):
-    """The pod that a command wants: its manifest, the store, tools of the user's own, and the session to go
-    on with (None: a new one).
-    """
+    """The pod that a command wants: its manifest, the store, and the session to go on with, if any."""
 
     manifest: PodManifest
     store: str
-    tools: tuple[Any, ...] = ()
     session: str | None = None
 
     def pod(self, system: PodSystem) -> AsyncFuture[Pod]:
         """That pod, in a system whose store is the plan's."""
-        return system.spawn(self.manifest, tools=self.tools, resume=self.session)
+        return system.spawn(self.manifest, resume=self.session)
 
 
 class Followed(NamedTuple):

@@ -17,6 +17,7 @@ from protocol.errors import Failure, PolypodError, RunFailed
 from protocol.events import Event
 from protocol.items import ToolCall
 from protocol.results import RunResult
+from protocol.text import encodable_json
 from protocol.wire import encode_line
 
 
@@ -67,18 +68,28 @@ def failures_shown(view: View) -> Iterator[None]:
 
 def put_json(value: Any) -> None:
     """One line of JSON on standard output, at once."""
-    sys.stdout.buffer.write(encode_line(value))
+    try:
+        line = encode_line(value)
+    except UnicodeEncodeError:  # half a surrogate pair somewhere in it
+        line = encode_line(encodable_json(msgspec.to_builtins(value)))
+    sys.stdout.buffer.write(line)
     sys.stdout.buffer.flush()
 
 
 class PeopleView:
-    """Text as it is written, a line for each tool, and a moving sign while one has to wait."""
+    """Text as it is written, a line for each tool, and a moving sign while one has to wait.
+
+    Where standard output is no terminal it gets nothing but the run's last answer, for whoever reads it
+    there; what the model says on its way is told beside the tools, on standard error.
+    """
 
     def __init__(self, terminal: Terminal) -> None:
         self._terminal = terminal
         self._calls: dict[str, ToolCall] = {}
         self._running: dict[str, str] = {}
         self._streamed = False
+        #: An answer that may be the last one.
+        self._answered = ""
         self._thought = 0
         self._began: float | None = None
         self._took: float | None = None
@@ -96,6 +107,7 @@ class PeopleView:
                 self._took = None if self._began is None else event.at - self._began
                 self._why = event.error
             case events.TurnStart():
+                self._on_the_way(self._answered)
                 self._streamed, self._thought = False, 0
                 self._steps += 1
                 self._terminal.busy("thinking…")
@@ -120,11 +132,22 @@ class PeopleView:
             self._streamed = True
 
     def _answer(self, event: events.AssistantMessage) -> None:
-        if not self._streamed:
-            self._terminal.write(event.item.text)
-        self._terminal.end_line()
+        if self._terminal.live:
+            if not self._streamed:
+                self._terminal.write(event.item.text)
+            self._terminal.end_line()
+        elif event.item.calls:
+            self._on_the_way(event.item.text)
+        else:
+            self._answered = event.item.text
         self._streamed = False
         self._calls = {call.id: call for call in event.item.calls}
+
+    def _on_the_way(self, text: str) -> None:
+        """Tell what turned out not to be the last answer."""
+        self._answered = ""
+        if text.strip():
+            self._terminal.note(text.strip(), "answer")
 
     def _tool(self, event: events.ToolStart | events.ToolProgress | events.ToolResulted) -> None:
         if isinstance(event, events.ToolResulted):
@@ -140,7 +163,11 @@ class PeopleView:
 
     def ended(self, result: RunResult) -> None:
         self._terminal.idle()
+        if result.outcome in {"cancelled", "paused"}:
+            self._on_the_way(self._answered)
+        self._terminal.write(self._answered)
         self._terminal.end_line()
+        self._answered = ""
         if self._why is not None:
             self._terminal.note(str(self._why), "error")
         words = [result.outcome.replace("_", " "), count(self._steps, "request"), tokens(result.usage)]
@@ -150,6 +177,7 @@ class PeopleView:
 
     def failed(self, failure: Failure, run_id: str | None, session_id: str | None) -> None:  # noqa: ARG002
         self._terminal.idle()
+        self._on_the_way(self._answered)
         self._terminal.end_line()
         if session_id is not None:
             self._terminal.note(f"failed · session {session_id}")

@@ -1,4 +1,6 @@
-"""What a model is shown of a history: a view without copying, in which long old tool results are cut."""
+"""What a model is shown of a history: a view without copying, in which long old tool results are shortened
+and answers that were cut off say so.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +18,8 @@ WHOLE_TURNS = 3
 #: An older result of more characters than this is cut to so many, plus a marker.
 LONGEST_OLD_RESULT = 2000
 CUT_RESULT = 500
+#: What stands behind the text of an answer that was cut off.
+CUT_OFF = "[interrupted: this answer was cut off here]"
 #: The line before which results are cut moves only when that saves so many tokens: until then the
 #: beginning of the request stays as it was, byte for byte, and a server's cache of it serves on.
 LEAST_SAVING = 4096
@@ -23,20 +27,29 @@ LEAST_SAVING = 4096
 
 class RequestView(Sequence[Item]):
     """The first ``length`` items of a history as a request shows them, with ``cuts`` in the place of
-    some results before ``line``.
+    some results before ``line``, and ``broken`` (None: there are none) in the place of answers that were cut
+    off.
 
     It stays as it is while the history grows at its end and while more is cut behind its line.
     """
 
-    __slots__ = ("_cuts", "_items", "_length", "_line")
+    __slots__ = ("_broken", "_cuts", "_items", "_length", "_line", "_plain")
 
     def __init__(
-        self, items: Sequence[Item], length: int, cuts: Mapping[int, ToolResult] | None = None, line: int = 0
+        self,
+        items: Sequence[Item],
+        length: int,
+        cuts: Mapping[int, ToolResult] | None = None,
+        line: int = 0,
+        broken: dict[int, AssistantItem] | None = None,
     ) -> None:
         self._items = items
         self._length = length
         self._cuts: Mapping[int, ToolResult] = {} if cuts is None else cuts
         self._line = line
+        self._broken = broken
+        #: Behind this place items are shown as they are.
+        self._plain = line if not broken else max(line, next(reversed(broken)) + 1)
 
     def __repr__(self) -> str:
         cut = sum(index < self._line for index in self._cuts)
@@ -56,20 +69,24 @@ class RequestView(Sequence[Item]):
             index += self._length
         if not 0 <= index < self._length:
             raise IndexError(f"item {index} of {self._length}")
-        return self._shown(index) if index < self._line else self._items[index]
+        return self._shown(index) if index < self._plain else self._items[index]
 
     def __iter__(self) -> Iterator[Item]:
-        items, line = self._items, self._line
-        if not line:
+        items, plain = self._items, self._plain
+        if not plain:
             return islice(items, self._length)
-        return chain(map(self._shown, range(line)), islice(items, line, self._length))
+        return chain(map(self._shown, range(plain)), islice(items, plain, self._length))
 
     def _shown(self, index: int) -> Item:
-        return self._cuts.get(index) or self._items[index]
+        if index < self._line and index in self._cuts:
+            return self._cuts[index]
+        if self._broken is not None and index in self._broken:
+            return self._broken[index]
+        return self._items[index]
 
     def _slice(self, index: slice) -> list[Item]:
         start, stop, step = index.indices(self._length)
-        if start >= self._line and step > 0:
+        if start >= self._plain and step > 0:
             return list(self._items[start:stop:step])
         return [self[n] for n in range(start, stop, step)]
 
@@ -82,6 +99,7 @@ class Pruner:
     """
 
     __slots__ = (
+        "_broken",
         "_cuts",
         "_items",
         "_line",
@@ -111,13 +129,15 @@ class Pruner:
         #: What is shown in their place, of those before the line.
         self._cuts: dict[int, ToolResult] = {}
         self._line = 0
+        #: What is shown in the place of answers that were cut off; None while there are none.
+        self._broken: dict[int, AssistantItem] | None = None
         #: The encoded bytes that the first n cuts save, as far as anybody asked.
         self._saved = [0]
 
     def view(self) -> RequestView:
         """The history as it is now, for a request."""
         self._advance()
-        return RequestView(self._items, len(self._items), self._cuts, self._line)
+        return RequestView(self._items, len(self._items), self._cuts, self._line, self._broken)
 
     @property
     def cuts(self) -> int:
@@ -155,6 +175,8 @@ class Pruner:
                     young.append(index)
             elif kind is AssistantItem:
                 newest.append(index)
+                if item.cut:  # type: ignore[union-attr]
+                    self._broken = {**(self._broken or {}), index: cut_answer(item)}  # type: ignore[arg-type]
                 if young and young[0] < newest[0] and len(newest) == WHOLE_TURNS:
                     self._age(newest[0])
                     if self._pending >= LEAST_SAVING * BYTES_PER_TOKEN:
@@ -187,6 +209,14 @@ class Pruner:
         item = self._items[index]
         assert isinstance(item, ToolResult)
         return item
+
+
+def cut_answer(item: AssistantItem) -> AssistantItem:
+    """What is shown of an answer that was cut off: its text and that it was cut; no reasoning, which servers
+    take back only whole.
+    """
+    text = item.text.rstrip()
+    return AssistantItem.of(f"{text}\n\n{CUT_OFF}" if text else CUT_OFF)
 
 
 def _length(move: tuple[int, int]) -> int:

@@ -29,7 +29,8 @@ def _entry(item: Item) -> str:
         return f"Result of {item.name}: {_gist(item)}"
     if isinstance(item, AssistantItem):
         called = ", ".join(call.name for call in item.calls)
-        said = [_said("Assistant", item.text)] if item.text.strip() else []
+        who = "Assistant (cut off)" if item.cut else "Assistant"
+        said = [_said(who, item.text)] if item.text.strip() else []
         return "\n".join([*said, *([f"Assistant called: {called}"] if called else [])])
     if not item.text.strip() or (is_of_compaction(item) and not is_summary(item)):
         return ""

@@ -181,6 +181,19 @@ class Assembler:
         """Whether the terminal block has come."""
         return self._end is not None
 
+    @property
+    def size(self) -> int:
+        """The characters of output that have come: of text, reasoning and calls."""
+        texts = sum(len(chunk.text) for chunks in self._texts.values() for chunk in chunks)
+        return texts + sum(len(piece) for _, pieces in self._calls.values() for piece in pieces)
+
+    def cut(self) -> AssistantItem:
+        """What has come of an answer that does not come to its end: its text and reasoning, no calls and
+        nothing that a vendor wants back whole.
+        """
+        content = tuple(part for _, chunks in sorted(self._texts.items()) for part in _parts(chunks))
+        return AssistantItem(content, cut=True)
+
     def answer(self) -> Answer:
         """The whole answer. Raises ModelError if the terminal block has not come."""
         end = self._end

@@ -105,6 +105,7 @@ class Endpoint:
         self._failures = 0
         self._opened_at: float | None = None
         self._last_failure: ModelError | None = None
+        self._known = False  # it has answered before
         self._verdict: asyncio.Event | None = None  # set while a probe is on its way
 
     def __repr__(self) -> str:
@@ -165,6 +166,7 @@ class Endpoint:
             hint=last.hint,
             where=self.where,
             retry_after=self._opened_at + self._cooldown - self._clock(),
+            counts=False,
         ) from last
 
     async def _wait(self, deadline: float | None) -> None:
@@ -201,6 +203,7 @@ class Endpoint:
         self._free()
 
     def _alive(self) -> None:
+        self._known = True
         if self._failures:
             self._failures = 0
             self._opened_at = None
@@ -208,6 +211,8 @@ class Endpoint:
             self._decide()
 
     def _failed(self, error: ModelError) -> None:
+        if self._known and error.kind == "connection":
+            error.counts = False  # it is away: worth waiting for, unlike one that was never there
         self._failures += 1
         self._last_failure = error
         if self._failures >= self._trip_after:

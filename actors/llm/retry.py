@@ -1,19 +1,16 @@
-"""Whether and when a failed request is sent again, pure: attempt and error in, wait or give up out.
-
-There is one layer of retries, around a client, and this is what it asks. It sends again only what nobody has
-seen any output of (or what its caller has declared void).
-"""
+"""The one layer of retries: ``decide`` is pure (attempt and error in, wait or give up out), ``ask`` loops."""
 
 from __future__ import annotations
 
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Protocol
 
 from msgspec import Struct
 
-from actors.llm.base import Answer, Assembler, LLMClient, Request
+from actors.llm.base import Answer, Assembler, Block, LLMClient, Request, TextChunk
 from protocol.errors import ModelError
 
 
@@ -21,7 +18,8 @@ class RetryPolicy(Struct, frozen=True):
     """How often and how soon, in seconds.
 
     ``attempts`` counts the first one. Waits grow from ``base`` by doubling up to ``cap``, of which a random
-    part is taken. ``patience`` is the longest that a server may ask to wait where a run has no deadline.
+    part is taken. ``patience`` stands in for the deadline where a run has none: the longest that a server may
+    ask to wait, and how long one that cannot be reached is waited for.
     """
 
     attempts: int = 4
@@ -48,22 +46,28 @@ def decide(
     *,
     now: float,
     deadline: float | None = None,
+    began: float | None = None,
     rng: Callable[[], float] = random.random,
     policy: RetryPolicy = RetryPolicy(),  # noqa: B008 - frozen
 ) -> Wait | GiveUp:
-    """What to do after attempt ``attempt`` (from 1) failed with ``error``.
+    """What to do after ``error``, with ``attempt`` attempts used up (an error that does not count uses none).
 
-    ``now`` and ``deadline`` are ``time.monotonic()`` seconds, ``rng`` gives numbers from 0 up to 1.
+    ``now``, ``deadline`` and ``began`` (when the request was first sent) are ``time.monotonic()`` seconds,
+    ``rng`` gives numbers from 0 up to 1.
     """
-    if not error.retryable or attempt >= policy.attempts:
+    if not error.retryable or (error.counts and attempt >= policy.attempts):
         return GiveUp(error)
     asked = error.retry_after
     if asked is not None and asked > (policy.patience if deadline is None else deadline - now):
         return GiveUp(_come_back_later(error, asked))
     # everybody who was turned away would else come back at the same moment
-    spread = rng() * min(policy.cap, policy.base * 2 ** (attempt - 1))
+    doublings = attempt - 1 if error.counts else 0
+    spread = rng() * min(policy.cap, policy.base * 2**doublings)
     seconds = spread if asked is None else asked + spread
-    if deadline is not None and now + seconds >= deadline:
+    until = deadline
+    if until is None and not error.counts:
+        until = (now if began is None else began) + policy.patience
+    if until is not None and now + seconds >= until:
         return GiveUp(error)
     return Wait(seconds)
 
@@ -82,6 +86,18 @@ def _come_back_later(error: ModelError, seconds: float) -> ModelError:
     return later
 
 
+def _out_of_time(error: ModelError, before: ModelError) -> ModelError:
+    """The run's time was up in the middle of an attempt; why the one before it had failed says more."""
+    return ModelError(
+        f"{error.message}; the attempt before: {before.message}",
+        kind=error.kind,
+        hint=before.hint or error.hint,
+        status=before.status,
+        where=error.where or before.where,
+        retryable=False,
+    )
+
+
 def _spoken(seconds: float) -> str:
     """A time as people say it: ``45 s``, ``12 min``, ``2 h 5 min``."""
     if seconds < 120:
@@ -90,27 +106,82 @@ def _spoken(seconds: float) -> str:
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
 
 
+class Listener(Protocol):
+    """Hears how a request is answered, attempt by attempt.
+
+    ``heard`` says whether anybody wants the blocks, ``text`` takes those of text, with their attempt's
+    number, ``block`` the others.
+    """
+
+    heard: Callable[[], bool]
+    text: Callable[[str, int], None]
+
+    def begin(self, attempt: int, assembler: Assembler) -> None:
+        """An attempt is about to be sent. Raises what keeps it from being sent."""
+
+    def block(self, block: Block, attempt: int) -> None:
+        """A block came that is no text; the assembler has it already."""
+
+    def again(self, error: ModelError, wait: float) -> None:
+        """The attempt failed, and another follows in ``wait`` seconds."""
+
+
 async def ask(
     client: LLMClient,
     request: Request,
+    listener: Listener,
     *,
     policy: RetryPolicy = RetryPolicy(),  # noqa: B008 - frozen
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> Answer:
-    """One whole answer, asked for again as ``decide`` says; raises ModelError.
+    """The model's whole answer to ``request``, asked for again as ``decide`` says.
 
-    For callers to whom a part of an answer is nothing, so that every attempt may be followed by another.
+    Raises what the client or ``listener.begin`` raises, once there is no sense in another attempt.
     """
-    attempt = 1
+    attempt, used = 1, 0
+    began = time.monotonic()
+    before: ModelError | None = None
     while True:
         assembler = Assembler()
+        listener.begin(attempt, assembler)
         try:
-            async for block in client.stream(request):
-                assembler.feed(block)
+            stream = client.stream(request)
+            try:
+                async for block in stream:
+                    assembler.feed(block)
+                    if listener.heard():
+                        if type(block) is TextChunk:
+                            listener.text(block.text, attempt)
+                        else:
+                            listener.block(block, attempt)
+            except BaseException:
+                await _close(stream)
+                raise
             return assembler.answer()
         except ModelError as error:
-            decision = decide(attempt, error, now=time.monotonic(), deadline=request.deadline, policy=policy)
+            if _is_being_cancelled():
+                raise asyncio.CancelledError from error
+            used += error.counts
+            now = time.monotonic()
+            decision = decide(used, error, now=now, deadline=request.deadline, began=began, policy=policy)
             if isinstance(decision, GiveUp):
+                if before is not None and request.deadline is not None and now >= request.deadline:
+                    raise _out_of_time(error, before) from error.__cause__
                 raise decision.error from error.__cause__
+            before = error
+            listener.again(error, decision.seconds)
         await sleep(decision.seconds)
         attempt += 1
+
+
+def _is_being_cancelled() -> bool:
+    """Whether the request is not wanted any more, whatever its client made of its cancel."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+async def _close(stream: AsyncIterator[Block]) -> None:
+    """Give up a stream that has not come to its end."""
+    close = getattr(stream, "aclose", None)
+    if close is not None:
+        await close()

@@ -126,7 +126,7 @@ class Assembly:
     def _runner(self, manifest: PodManifest, tools: tuple[Any, ...]) -> ToolRunner:
         last = self._tools
         if last is None or last[0] is not manifest or not _same(last[1], tools):
-            chosen: Iterable[Any] = (*_builtin(manifest.tools.builtin), *tools)
+            chosen: Iterable[Any] = (*_builtin(manifest.tools.builtin), *_own(manifest), *tools)
             toolbox = Toolbox(
                 chosen,
                 threads=self._threads,
@@ -212,6 +212,15 @@ def _name_of(client: LLMClient) -> str:
 def _unknown_price(_: Usage | None) -> float | None:
     """Of a client that was given nobody knows what its calls cost."""
     return None
+
+
+def _own(manifest: PodManifest) -> Iterable[Any]:
+    """The tools that a manifest names by their files and modules."""
+    if not manifest.tools.modules:
+        return ()
+    from actors.tools.loading import load_tools  # noqa: PLC0415 - paid for by pods that have any
+
+    return load_tools(manifest.tools.modules, Path(manifest.pod.pwd))
 
 
 def _builtin(names: tuple[str, ...]) -> Iterable[Tool]:

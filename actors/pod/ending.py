@@ -120,7 +120,8 @@ class EndingActor(RunningActor):
         run = self._run
         if run is not None and self._state is PodState.RUNNING:  # its system lives on and counts it
             self._stop_clock(run)
-            self._settle(run, None, None, error)
+            if run.exchange is not None:
+                run.exchange.end(error)
         if run is not None and run.reply is not None and not run.reply.done():
             run.reply.set_exception(RunFailed(error, run_id=run.run_id))
         return self._fail(error)

@@ -9,7 +9,7 @@ from typing import Any
 from msgspec import Struct
 
 from actors.llm.base import StopReason
-from actors.pod.budget import Reservation
+from actors.pod.exchange import Exchange
 from actors.runtime.future import AsyncFuture
 from protocol.commands import Run
 from protocol.errors import Failure
@@ -57,9 +57,12 @@ class RunState:
     stop_reason: StopReason | None = None
     ending: RunOutcome | None = None
     error: BaseException | None = None
+    #: Which limit or budget it has reached.
+    limit: Failure | None = None
     #: Whether the history holds what no answer of the model has followed yet.
     unheard = False
-    held: Reservation | None = None
+    #: The request under way.
+    exchange: Exchange | None = None
     #: The context variables of who asked for the run, or last resumed it.
     caller: Context | None = None
     #: ``time.monotonic()`` seconds by which the budget is used up.
@@ -79,8 +82,8 @@ class RunState:
 
     @property
     def failure(self) -> Failure | None:
-        """Why the run failed, as data."""
-        return None if self.error is None else Failure.of(self.error)
+        """Why the run failed, or which limit it has reached, as data."""
+        return self.limit if self.error is None else Failure.of(self.error)
 
 
 def new_run_id() -> str:

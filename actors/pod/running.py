@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, assert_never
 
 from actors.llm.output import Fit, instruction_for, parse_output
 from actors.pod import turn
+from actors.pod.outcomes import limit_reached
 from actors.pod.run import PendingInput, QueuedRun, RunState, TypedRun, new_run_id, resolve
 from actors.pod.turns import TurnActor
 from actors.runtime.future import AsyncFuture
@@ -23,7 +24,6 @@ from protocol.errors import (
     RunFailed,
 )
 from protocol.events import (
-    BudgetExceeded,
     RunEnd,
     RunOutcome,
     RunReason,
@@ -161,7 +161,7 @@ class RunningActor(TurnActor):
             run.steps = self._open_steps
             self._answer_open_calls(None)
         run.reply, run.caller = reply, reply.caller
-        run.ending = None
+        run.ending = run.limit = None
         self._run = run
         self._to(PodState.RUNNING)
         self._start_clock(run)
@@ -210,6 +210,8 @@ class RunningActor(TurnActor):
         elif isinstance(step, turn.Finish):
             if step.why is not None:
                 run.error = CompactionFailed(step.why)
+            if step.limit is not None:
+                run.limit = limit_reached(step.limit, self._parts.manifest.worker)
             if step.outcome == "finished" and run.output_kind is not None:
                 self._finish_typed(run)
             else:
@@ -417,8 +419,7 @@ class RunningActor(TurnActor):
             return
         budget = self._parts.budget
         assert budget is not None
-        run.ending = "budget"
-        self._log.record(BudgetExceeded, run.run_id, **budget.out_of_time()._asdict())
+        self._note_exceeded(run, budget.out_of_time())
         self._cancel_step()
 
     # -- a store that refuses -------------------------------------------------------------------

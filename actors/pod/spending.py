@@ -6,23 +6,10 @@ from msgspec import Struct
 
 from actors.compaction.tokens import encoded_size, text_tokens, tokens_in
 from actors.llm.base import Answer, Request
-from actors.llm.retry import ask
-from actors.pod.budget import Exceeded, Reservation
+from actors.pod.exchange import Exchange
 from actors.pod.parts import PodParts
-from protocol.errors import BudgetError
 from protocol.usage import Usage
 from protocol.wire import encode
-
-
-class OverBudget(BudgetError):  # noqa: N818 - says what it is
-    """A worker's next call would not fit the budget; nothing was sent."""
-
-    def __init__(self, exceeded: Exceeded) -> None:
-        budget, limit, used, whose = exceeded
-        super().__init__(
-            f"the {whose}'s budget of {limit:g} {budget} does not hold a worker's call ({used:g} with it)"
-        )
-        self.exceeded = exceeded
 
 
 class Spent(Struct, frozen=True):
@@ -45,30 +32,22 @@ class Spending:
 
     async def ask(self, request: Request) -> Answer:
         """The model's whole answer. Raises OverBudget, or what the client raises."""
-        held = self._reserve(request)
+        exchange = Exchange(self._parts, lambda: _prompt_tokens(request), request.max_tokens)
         try:
-            answer = await ask(self._parts.client, request)
+            answer = await exchange.ask(request)
         except BaseException as error:
-            if held is not None and self._parts.budget is not None:
-                self._parts.budget.settle_failed(held, error)
+            exchange.end(error)
             raise
-        cost = self._parts.price(answer.usage)
-        if held is not None and self._parts.budget is not None:
-            self._parts.budget.settle(held, answer.usage, cost)
-        self._parts.totals.count(answer.usage, cost)
-        self.spent = Spent(_sum(self.spent.usage, answer.usage), _plus(self.spent.cost, cost))
-        return answer
+        else:
+            self._add(answer.usage, exchange.answered(answer))
+            return answer
+        finally:
+            for failed in exchange.failed:
+                if failed.usage is not None:
+                    self._add(failed.usage, failed.cost)
 
-    def _reserve(self, request: Request) -> Reservation | None:
-        budget = self._parts.budget
-        if budget is None:
-            return None
-        prompt, answer = _prompt_tokens(request), request.max_tokens or 0
-        cost = self._parts.price(Usage(prompt, answer)) or 0.0
-        exceeded = budget.exceeded(prompt + answer, cost)
-        if exceeded is not None:
-            raise OverBudget(exceeded)
-        return budget.reserve(prompt + answer, cost)
+    def _add(self, usage: Usage | None, cost: float | None) -> None:
+        self.spent = Spent(_sum(self.spent.usage, usage), _plus(self.spent.cost, cost))
 
 
 def _prompt_tokens(request: Request) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Set as AbstractSet
+from typing import Literal
 
 from msgspec import Struct
 
@@ -53,14 +54,16 @@ class Compact(Struct, frozen=True, gc=False):
 
 
 class Finish(Struct, frozen=True, gc=False):
-    """The run is over; ``why`` where it failed."""
+    """The run is over; ``why`` where it failed, ``limit`` is what it reached where that is its outcome."""
 
     outcome: RunOutcome
     why: str | None = None
+    limit: Literal["max_tokens", "max_steps"] | None = None
 
 
 CALL_MODEL = CallModel()
 COMPACT = Compact()
+FINISHED = Finish("finished")
 
 Step = CallModel | RunTools | CloseCalls | Compact | Finish
 
@@ -73,9 +76,9 @@ def next_step(at: Standing) -> Step:
         begun = [call for call in at.open_calls if call.id in at.started_calls]
         return CloseCalls(begun) if begun else RunTools(at.open_calls)
     if at.answer is not None and not at.pending and not at.answer.calls and at.stop_reason != "pause":
-        return Finish("limit_reached" if at.stop_reason == "max_tokens" else "finished")
+        return FINISHED if at.stop_reason != "max_tokens" else Finish("limit_reached", limit="max_tokens")
     if at.steps >= at.max_steps:
-        return Finish("limit_reached")
+        return Finish("limit_reached", limit="max_steps")
     if at.fullness == "thrash":
         return Finish("failed", THRASH)
     return COMPACT if at.fullness == "compact" else CALL_MODEL

@@ -14,22 +14,24 @@ from pykka._envelope import Envelope
 
 from actors.compaction import policy
 from actors.llm.base import Answer, Request
-from actors.pod import worker
-from actors.pod.budget import Budget, Exceeded
+from actors.pod.budget import Exceeded, OverBudget
+from actors.pod.exchange import Exchange, FailedAttempt
+from actors.pod.outcomes import budget_reached, still_too_long
 from actors.pod.remembering import RememberingActor
 from actors.pod.run import QueuedRun, RunState, resolve
-from actors.pod.spending import OverBudget, Spending
+from actors.pod.spending import Spending
 from actors.pod.stepping import Voice
 from actors.runtime.future import AsyncFuture
 from actors.sessions.replay import open_calls
 from actors.tools.base import INTERRUPTED
-from protocol.errors import (
-    ModelError,
-)
+from protocol.errors import Failure, ModelError
 from protocol.events import (
     Alert,
     AssistantMessage,
+    AttemptFailed,
     BudgetExceeded,
+    StreamRestart,
+    SystemMessage,
     TextDelta,
     ToolProgress,
     ToolResulted,
@@ -42,6 +44,7 @@ from protocol.events import (
 )
 from protocol.items import (
     AssistantItem,
+    SystemItem,
     ToolCall,
     ToolResult,
     UserItem,
@@ -52,6 +55,8 @@ from protocol.usage import Usage
 _log = logging.getLogger("polypod.tools")
 
 NOT_RUN = "not run: the run ended before this call was started"
+#: What a model is told when a run goes on whose last answer was cut.
+GO_ON = "Your last answer was interrupted and cut off. Go on from where it ended."
 
 
 class ToolEnded(NamedTuple):
@@ -130,6 +135,9 @@ class TurnActor(RememberingActor):
         self._answer_open_calls(run)  # one that was pushed may have none
         if run.pending:
             self._join_pending(run)
+        last = self._head.items[-1]
+        if type(last) is AssistantItem and last.cut:  # what ends with a model's words is refused
+            self._log.record(SystemMessage, run.run_id, item=SystemItem.of(GO_ON))
         run.unheard = True
         self._commit(lambda: self._send(run), self._store_refused)
 
@@ -175,12 +183,20 @@ class TurnActor(RememberingActor):
         if run.ending is not None:
             self._advance()
             return
-        budget = self._parts.budget
-        if budget is not None:
-            exceeded = self._reserve(run, budget)
-            if exceeded is not None:
-                self._out_of_budget(run, exceeded)
-                return
+        voice = Voice(self._listened, self._tell, self._tell_text)
+        exchange = run.exchange = Exchange(
+            self._parts,
+            self._context.occupancy,
+            self._parts.manifest.worker.max_tokens,
+            heard=voice.heard,
+            tell=voice.tell,
+            tell_text=voice.tell_text,
+        )
+        try:
+            exchange.reserve()
+        except OverBudget as over:
+            self._out_of_budget(run, over.exceeded)
+            return
         run.steps += 1
         if self._hears(TurnStart):
             head = self._head
@@ -194,11 +210,8 @@ class TurnActor(RememberingActor):
                     turn=run.steps,
                 )
             )
-        request = self._request(run)
-        voice = Voice(self._listened, self._tell, self._tell_text)
-        step = worker.answer(self._parts.client, request, voice.tell, voice.tell_text, voice.heard)
         self._do(
-            step,
+            exchange.ask(self._request(run)),
             lambda answer, error: self._answered(run, answer, error),
             what="the model's client",
             caller=run.caller,
@@ -234,31 +247,32 @@ class TurnActor(RememberingActor):
             scratch=context.scratch,
         )
 
-    def _reserve(self, run: RunState, budget: Budget) -> Exceeded | None:
-        prompt, answer = self._context.occupancy(), self._parts.manifest.worker.max_tokens or 0
-        tokens = prompt + answer
-        cost = self._parts.price(Usage(prompt, answer)) or 0.0
-        exceeded = budget.exceeded(tokens, cost)
-        if exceeded is None:
-            run.held = budget.reserve(tokens, cost)
-        return exceeded
-
     def _out_of_budget(self, run: RunState, exceeded: Exceeded) -> None:
-        self._log.record(BudgetExceeded, run.run_id, **exceeded._asdict())
-        run.ending = "budget"
+        self._note_exceeded(run, exceeded)
         self._advance()
 
+    def _note_exceeded(self, run: RunState, exceeded: Exceeded) -> None:
+        """Record which budget the run has reached; it ends with that."""
+        self._log.record(BudgetExceeded, run.run_id, **exceeded._asdict())
+        run.ending, run.limit = "budget", budget_reached(exceeded)
+
     def _answered(self, run: RunState, answer: Answer | None, error: BaseException | None) -> None:
-        cost = None if answer is None else self._parts.price(answer.usage)
-        if run.held is not None:
-            self._settle(run, None if answer is None else answer.usage, cost, error)
+        exchange, cost = run.exchange, None
+        assert exchange is not None
+        if answer is None:
+            assert error is not None
+            exchange.end(error)
+        else:
+            cost = exchange.answered(answer)
+        run.exchange = None
         if run is not self._run:  # the store failed meanwhile, and the run with it
             self._advance()
             return
         if answer is None:
             assert error is not None
-            self._unanswered(run, error)
+            self._unanswered(run, exchange, error)
             return
+        self._record_failed(run, exchange.failed)
         self._guard = self._guard.request_answered()
         head = self._head
         try:
@@ -291,17 +305,47 @@ class TurnActor(RememberingActor):
             self._tell_turn_end(run)
         self._advance()
 
-    def _unanswered(self, run: RunState, error: BaseException) -> None:
+    def _record_failed(self, run: RunState, failed: list[FailedAttempt]) -> None:
+        """Record and count what attempts took that gave no answer."""
+        for each in failed:
+            if each.usage is not None:
+                self._log.record(
+                    AttemptFailed,
+                    run.run_id,
+                    attempt=each.attempt,
+                    error=each.failure,
+                    usage=each.usage,
+                    cost=each.cost,
+                )
+                self._count(run, each.usage, each.cost)
+
+    def _keep_shown(self, run: RunState, exchange: Exchange) -> None:
+        """The request has no answer: what people saw of one joins the history, marked as cut."""
+        shown = exchange.take_shown()
+        self._record_failed(run, exchange.failed)
+        if shown is None:
+            return
+        assert shown.shown is not None
+        run.answer, run.stop_reason = shown.shown, None
+        self._log.record(
+            AssistantMessage,
+            run.run_id,
+            item=shown.shown,
+            model=self._parts.model,
+            usage=shown.usage,
+            cost=shown.cost,
+        )
+        if shown.usage is not None:
+            self._count(run, shown.usage, shown.cost)
+
+    def _unanswered(self, run: RunState, exchange: Exchange, error: BaseException) -> None:
         """The request failed: compact once if the server says it is too long, else the run ends."""
         if run.ending is None and (overflow := self._too_long(error)) is not None:
-            run.steps -= 1  # the request that follows the compaction is this one again
-            window = overflow.context_window
-            self._fold(
-                "overflow",
-                lambda failed: self._folded_within(run, failed),
-                caller=run.caller,
-                window=window,
-            )
+            self._compact_too_long(run, exchange, overflow)
+            return
+        self._keep_shown(run, exchange)
+        if run.ending is None and isinstance(error, OverBudget):
+            self._out_of_budget(run, error.exceeded)
             return
         self._broken(run, error)
         self._advance()
@@ -315,13 +359,31 @@ class TurnActor(RememberingActor):
         else:
             run.error, run.ending = error, "failed"
 
-    def _folded_within(self, run: RunState, error: BaseException | None) -> None:
-        """A compaction in the middle of a run has ended: the request follows, or the run is over."""
+    def _compact_too_long(self, run: RunState, exchange: Exchange, overflow: ModelError) -> None:
+        """Answer an overflow with a compaction, after which the same request is sent once more."""
+        run.steps -= 1  # the request that follows the compaction is this one again
+        self._record_failed(run, exchange.failed)
+        if exchange.failed and exchange.failed[-1].shown is not None:
+            self._tell(StreamRestart, attempt=exchange.failed[-1].attempt, error=Failure.of(overflow))
+        self._fold(
+            "overflow",
+            lambda failed: self._folded_within(run, failed, overflow),
+            caller=run.caller,
+            window=overflow.context_window,
+        )
+
+    def _folded_within(
+        self, run: RunState, error: BaseException | None, overflow: ModelError | None = None
+    ) -> None:
+        """A compaction in the middle of a run has ended: the request follows, or the run is over.
+
+        ``overflow`` is what the compaction was to answer; where it fails the run tells both.
+        """
         if run is self._run and error is not None and run.ending is None:
             if isinstance(error.__cause__, OverBudget):
                 self._out_of_budget(run, error.__cause__.exceeded)
                 return
-            run.error, run.ending = error, "failed"
+            run.error, run.ending = error if overflow is None else still_too_long(overflow, error), "failed"
         self._advance()
 
     def _too_long(self, error: BaseException) -> ModelError | None:
@@ -330,25 +392,12 @@ class TurnActor(RememberingActor):
             return None
         return error if policy.after_overflow(self._guard, len(self._head.items)) else None
 
-    def _settle(
-        self, run: RunState, usage: Usage | None, cost: float | None, error: BaseException | None
-    ) -> None:
-        budget = self._parts.budget
-        held, run.held = run.held, None
-        if held is None or budget is None:
-            return
-        if error is None:
-            budget.settle(held, usage, cost)
-        else:
-            budget.settle_failed(held, error)
-
     def _count(self, run: RunState, usage: Usage | None, cost: float | None) -> None:
         used = usage or Usage()
         run.usage = used if run.usage is None else run.usage + used
         self._usage = used if self._usage is None else self._usage + used
         if cost is not None:
             self._cost = cost if self._cost is None else self._cost + cost
-        self._parts.totals.count(usage, cost)
         if self._hears(UsageUpdate):
             head = self._head
             self._log.tell(

@@ -48,8 +48,9 @@ class Home:
             "stdin": subprocess.DEVNULL,
             "stdout": subprocess.PIPE,
             "stderr": subprocess.PIPE,
+            "cwd": self.folder,
         } | options
-        return subprocess.Popen([*COMMAND, *arguments], cwd=self.folder, env=self.env, text=True, **options)
+        return subprocess.Popen([*COMMAND, *arguments], env=self.env, text=True, **options)
 
     def polypod(self, *arguments: str, words: str | None = None) -> Done:
         with self.start(*arguments, stdin=subprocess.PIPE) as process:

@@ -352,7 +352,26 @@ def test_a_store_that_is_not_there_is_not_called_sound_and_not_made(home: Home, 
 
 def test_a_session_that_goes_on_takes_no_other_manifest(home: Home):
     home.run("hello")
-    refused(home.polypod("chat", "--resume", home.session(), "--allow", "."), 2, "--allow are for new ones")
+    refused(home.polypod("chat", "--resume", home.session(), "--name", "x"), 2, "--name are for new ones")
+
+
+def test_a_session_that_goes_on_may_be_allowed_more(home: Home):
+    (home.folder.parent / "other").mkdir()
+    (home.folder.parent / "other" / "note.txt").write_text("so it is\n")
+    home.run("hello")
+    session = home.session()
+    assert home.polypod("resume", session, "read ../other/note.txt").code == 1
+    done = home.polypod("resume", session, "read ../other/note.txt", "--allow", "../other")
+    assert done.code == 0, done
+    assert "so it is" in done.out
+
+
+def test_a_session_keeps_its_model_whatever_is_exported_for_new_pods(home: Home):
+    home.run("hello")
+    home.env["POLYPOD_MODEL"] = "nonsense/x"
+    assert home.polypod("resume", home.session(), "hello").code == 0
+    assert home.polypod("chat", "--resume", home.session(), words="hello\n").code == 0
+    refused(home.polypod("run", "hi"), 2, "'nonsense'")
 
 
 def test_a_beginning_that_more_sessions_share_lists_them(home: Home):

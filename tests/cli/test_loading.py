@@ -113,12 +113,40 @@ def test_a_run_calls_tools_of_ones_own(home: Home, command: list[str]):
 def test_a_chat_and_a_session_that_goes_on_call_them_too(home: Home):
     chat = home.polypod("chat", "--model", "offline", "--tools", "mine.py", words="use shout one\n")
     assert "ONE!" in chat.out
-    without = home.polypod("resume", home.session(), "use shout two")
+    without = home.polypod("resume", home.session(), "use shout two", "--no-tools")
     assert "TWO!" not in without.out
-    again = home.polypod("resume", home.session(), "use shout two", "--tools", "mine:shout")
+    assert "your tools" not in without.err
+    again = home.polypod("resume", home.session(), "use shout two")
     assert "TWO!" in again.out
+    assert "your tools: shout, hush" in again.err
+    other = home.polypod("resume", home.session(), "use shout two", "--tools", "mine:shout")
+    assert "TWO!" in other.out
+    assert "your tools: shout\n" in other.err
     more = home.polypod("chat", "--resume", home.session(), "--tools", "mine.py", words="use hush TWO\n")
     assert "hush answered: two" in more.out
+
+
+def test_a_session_remembers_its_tools_from_wherever_it_goes_on_and_says_what_is_gone(home: Home):
+    assert home.run("use shout one", "--tools", "mine.py:shout").code == 0
+    session = home.session()
+    elsewhere = home.folder.parent / "elsewhere"
+    elsewhere.mkdir()
+    with home.start("resume", session, "use shout two", cwd=elsewhere) as process:
+        assert "TWO!" in process.communicate(timeout=20)[0]
+    (home.folder / "mine.py").unlink()
+    gone = home.polypod("resume", session, "use shout three")
+    assert (gone.code, gone.out) == (2, "")
+    assert f"there is no file {home.folder / 'mine.py'}" in gone.err
+    assert "--no-tools goes on without" in gone.err
+    assert home.polypod("resume", session, "hello", "--no-tools").code == 0
+
+
+def test_a_manifest_names_tools_relative_to_itself(home: Home):
+    manifest = home.write("pod.toml", '[model]\nscheme = "offline"\n[tools]\nmodules = ["mine.py:shout"]\n')
+    elsewhere = home.folder.parent / "elsewhere"
+    elsewhere.mkdir()
+    with home.start("run", "use shout one", "--manifest", str(manifest), cwd=elsewhere) as process:
+        assert "ONE!" in process.communicate(timeout=20)[0]
 
 
 @pytest.mark.parametrize("command", ["run", "chat", "bench"])

@@ -91,9 +91,10 @@ def test_a_tool_that_failed_says_why():
     assert "no such town" in err[0]
 
 
-def test_words_before_a_call_and_words_after_it_stand_on_lines_of_their_own():
-    out, _ = to_files([say("Let me look.") + call("weather", {"town": "Bergen"}), say("It rains.")])
-    assert out == "Let me look.\nIt rains.\n"
+def test_a_file_gets_the_last_answer_alone_and_what_was_said_before_it_stands_beside_the_tools():
+    out, err = to_files([say("Let me look.") + call("weather", {"town": "Bergen"}), say("It rains.")])
+    assert out == "It rains.\n"
+    assert err[0] == "Let me look."
 
 
 def test_a_failed_run_ends_the_line_and_names_the_session():

@@ -3,9 +3,9 @@ from histories import called, histories, result, said, turn, user
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.compaction.prune import CUT_RESULT, Pruner, RequestView, cut_result
+from actors.compaction.prune import CUT_OFF, CUT_RESULT, Pruner, RequestView, cut_result
 from actors.compaction.tokens import encoded_size
-from protocol.items import ImagePart, TextPart, ToolResult
+from protocol.items import AssistantItem, ImagePart, TextPart, ThinkingPart, ToolResult
 from protocol.wire import encode
 
 
@@ -177,3 +177,35 @@ def test_what_pruning_saves_is_the_difference_in_encoded_bytes(items, first, ind
     assert pruner.saved_since(first) == size(earlier) - size(now[:first]) + pruner.saved_before(
         len(items)
     ) - pruner.saved_before(first)
+
+
+def cut_off(*parts):
+    return AssistantItem(parts, cut=True)
+
+
+def test_an_answer_that_was_cut_off_says_so_in_the_request_and_shows_no_reasoning():
+    items = [user("go"), cut_off(ThinkingPart("hm", "half a signa"), TextPart("once upon ")), user("on")]
+    view = Pruner(items).view()
+    shown = [items[0], AssistantItem.of(f"once upon\n\n{CUT_OFF}"), items[2]]
+    assert list(view) == view[:] == [view[n] for n in range(3)] == shown
+    assert view[2:] == [items[2]]
+
+
+def test_an_answer_that_was_cut_off_before_its_first_word_is_told_as_well():
+    assert Pruner([user("go"), cut_off(ThinkingPart("hm"))]).view()[1].text == CUT_OFF
+
+
+@given(histories, st.data())
+def test_a_view_stays_as_it_is_while_answers_are_cut_off_behind_it(history, data):
+    items = []
+    pruner = Pruner(items)
+    views = []
+    for item in history:
+        items.append(item)
+        if data.draw(st.booleans()):
+            items.append(cut_off(TextPart("half")))
+        view = pruner.view()
+        views.append((view, list(view)))
+    assert all(list(view) == then for view, then in views)
+    assert all(view[:] == then for view, then in views)
+    assert not any(isinstance(item, AssistantItem) and item.cut for _, then in views for item in then)

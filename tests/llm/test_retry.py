@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.llm.base import End, Request, TextChunk
+from actors.llm.base import Assembler, Block, End, Request, TextChunk
 from actors.llm.retry import GiveUp, RetryPolicy, Wait, ask, decide
 from protocol.errors import ModelError
 
@@ -101,6 +101,25 @@ class Flaky:
         yield End("end_turn")
 
 
+class Unheard:
+    """A listener for requests that nobody follows."""
+
+    def heard(self) -> bool:
+        return False
+
+    def text(self, text: str, attempt: int) -> None:
+        raise AssertionError(text)
+
+    def begin(self, attempt: int, assembler: Assembler) -> None:
+        pass
+
+    def block(self, block: Block, attempt: int) -> None:
+        raise AssertionError(block)
+
+    def again(self, error: ModelError, wait: float) -> None:
+        pass
+
+
 def test_a_whole_answer_is_asked_for_until_it_comes():
     waits: list[float] = []
 
@@ -108,7 +127,7 @@ def test_a_whole_answer_is_asked_for_until_it_comes():
         waits.append(seconds)
 
     async def main() -> str:
-        answer = await ask(Flaky(failure(), failure(retry_after=3.0)), Request([]), sleep=sleep)
+        answer = await ask(Flaky(failure(), failure(retry_after=3.0)), Request([]), Unheard(), sleep=sleep)
         return answer.item.text
 
     assert asyncio.run(main()) == "half and half"
@@ -119,5 +138,5 @@ def test_a_whole_answer_is_asked_for_until_it_comes():
 def test_a_whole_answer_that_cannot_be_had_raises_the_failure():
     error = failure("auth")
     with pytest.raises(ModelError) as caught:
-        asyncio.run(ask(Flaky(error), Request([])))
+        asyncio.run(ask(Flaky(error), Request([]), Unheard()))
     assert caught.value is error

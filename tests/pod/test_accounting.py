@@ -17,7 +17,7 @@ from actors.sessions.store import MemoryStore
 from actors.system import PodSystem
 from actors.tools.base import tool
 from protocol.entries import SessionOpened
-from protocol.errors import BudgetError, ManifestError, ModelError, RunFailed
+from protocol.errors import BudgetError, ManifestError, RunFailed
 from protocol.events import AssistantMessage, BudgetExceeded, RunEnd, UsageUpdate
 from protocol.items import AssistantItem
 from protocol.manifest import BudgetSection, PodManifest
@@ -120,14 +120,6 @@ def test_an_unknown_usage_settles_at_the_estimate_and_is_marked() -> None:
     budget.settle(budget.reserve(60, 0.0), None, None)
     assert budget.tokens == 60
     assert budget.incomplete
-
-
-def test_a_request_refused_for_its_length_is_given_back_and_another_failure_stays_at_the_estimate() -> None:
-    budget = Budget(BudgetSection(tokens=100))
-    budget.settle_failed(budget.reserve(60, 0.0), ModelError("too long", kind="context_overflow"))
-    assert (budget.tokens, budget.incomplete) == (0, False)
-    budget.settle_failed(budget.reserve(60, 0.0), ModelError("gone", kind="connection"))
-    assert (budget.tokens, budget.incomplete) == (60, True)
 
 
 # -- what all pods of a system share -------------------------------------------------------------

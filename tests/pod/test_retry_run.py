@@ -60,6 +60,7 @@ def test_a_stream_that_breaks_is_restarted_and_its_text_is_not_doubled() -> None
             ]
             assert told == ["1:half ", "restart 1", "2:half ", "2:whole"]
             assert (await pod.history())[-1].text == "half whole"
+            assert not any(isinstance(e, Retry) for e in events)
 
     asyncio.run(main())
 

@@ -67,7 +67,7 @@ WRONG = {
     "[budget]\nseconds = nan": ["budget.seconds: expected 0 or more, got nan"],
     "[budget]\ncost_usd = inf": ["budget.cost_usd: expected 0 or more, got inf"],
     "[worker]\nmax_steps = 0": ["worker.max_steps: expected at least 1, got 0"],
-    '[pod]\nname = "a b"': ["pod.name: expected 1 to 64 letters", "got 'a b'"],
+    '[pod]\nname = "a b"': ["pod.name: expected 1 to 254 letters", "got 'a b'"],
     "x = = 1": ["not valid TOML", "line 1"],
 }  # fmt: skip
 

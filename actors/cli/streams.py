@@ -1,0 +1,47 @@
+"""Streams: the standard streams of a command, whatever it was started with."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from typing import TextIO
+
+
+def open_closed() -> None:
+    """Have all three standard streams lead somewhere.
+
+    One that was closed (``>&-``) would give its number to the next file that is opened, a database maybe,
+    and whatever then writes to "standard output" would write into that.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free: this one
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, _text_of(number, "r" if number == 0 else "w"))
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # what cannot be shown, or read, is another character
+
+
+def private_stdin() -> TextIO:
+    """Take standard input for this command alone, and return it: processes that tools start find nothing.
+
+    Else the first of them would eat what is meant for another, the list that a shell loop reads from. At
+    a terminal ``sys.stdin`` stays a person's, for tools that ask something; elsewhere it is at its end.
+    """
+    ours = _text_of(os.dup(0), "r")
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    sys.stdin = ours if ours.isatty() else _text_of(0, "r")
+    return ours
+
+
+def _text_of(descriptor: int, mode: str) -> TextIO:
+    # Never closed by us: at its end the process closes it.
+    raw = os.fdopen(descriptor, f"{mode}b", closefd=False)
+    return io.TextIOWrapper(raw, encoding="utf-8", errors="replace", line_buffering=mode == "w")

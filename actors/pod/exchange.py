@@ -1,0 +1,240 @@
+"""``Exchange``: one request to the model in all its attempts, what each takes, and what was shown of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from actors.compaction.tokens import tokens_in
+from actors.llm.base import Answer, Assembler, Block, CallChunk, CallStart, Request, ThinkingChunk
+from actors.llm.retry import ask
+from actors.pod.budget import OverBudget, Reservation
+from actors.pod.parts import PodParts
+from protocol.errors import Failure, ModelError, ScriptExhausted
+from protocol.events import Retry, StreamRestart, ThinkingDelta, ToolCallDelta
+from protocol.items import AssistantItem
+from protocol.usage import Usage
+
+#: Failures by which a request was not accepted: it took nothing.
+_TOOK_NOTHING = frozenset(
+    {
+        "auth",
+        "billing",
+        "connection",
+        "context_overflow",
+        "invalid_request",
+        "not_found",
+        "overloaded",
+        "rate_limit",
+    }
+)
+
+#: Publishes a transient event: its kind and its own fields.
+Tell = Callable[..., None]
+#: Publishes a piece of text with the number of its attempt; a stream is made of these.
+TellText = Callable[[str, int], None]
+
+
+class FailedAttempt(NamedTuple):
+    """An attempt that gave no answer: what it took (None: nothing), and what was shown of it, marked as cut
+    (None: nothing).
+    """
+
+    attempt: int
+    error: BaseException
+    usage: Usage | None
+    cost: float | None
+    shown: AssistantItem | None
+
+    @property
+    def failure(self) -> Failure:
+        """Why it failed, as data."""
+        return Failure.of(self.error)
+
+
+def _deaf() -> bool:
+    return False
+
+
+def _silent(*_: object, **__: object) -> None:
+    """Publish nothing."""
+
+
+class Exchange:
+    """Reserves before each attempt what it may take, and settles after it what it took. ``failed`` has the
+    attempts that gave no answer. Used on the pod's loop alone.
+
+    ``prompt_tokens`` tells the request's size, asked for where no server tells it.
+    """
+
+    __slots__ = (
+        "_assembler",
+        "_attempt",
+        "_held",
+        "_max_tokens",
+        "_parts",
+        "_prompt_tokens",
+        "_tell",
+        "failed",
+        "heard",
+        "text",
+    )
+
+    def __init__(
+        self,
+        parts: PodParts,
+        prompt_tokens: Callable[[], int],
+        max_tokens: int | None,
+        *,
+        heard: Callable[[], bool] = _deaf,
+        tell: Tell = _silent,
+        tell_text: TellText = _silent,
+    ) -> None:
+        self._parts = parts
+        self._prompt_tokens = prompt_tokens
+        self._max_tokens = max_tokens
+        self.heard = heard
+        self._tell = tell
+        self.text = tell_text
+        self._held: Reservation | None = None
+        self._attempt = 0
+        #: Of the attempt under way; None between attempts.
+        self._assembler: Assembler | None = None
+        self.failed: list[FailedAttempt] = []
+
+    async def ask(self, request: Request) -> Answer:
+        """The model's whole answer. Raises OverBudget, or what the client raises."""
+        return await ask(self._parts.client, request, self)
+
+    # -- the budget ------------------------------------------------------------------------------
+
+    def reserve(self) -> None:
+        """Hold back what the next attempt may take, unless that was done. Raises OverBudget."""
+        budget = self._parts.budget
+        if budget is None or self._held is not None:
+            return
+        price, prompt = self._parts.price, self._prompt_tokens()
+        answer, perhaps = self._max_tokens, None
+        if answer is None:
+            answer, unbounded = 0, budget.answer_tokens
+            window = self._parts.limits.context_window
+            if window is not None:
+                unbounded = max(0, min(unbounded, window - prompt))
+            perhaps = Reservation(unbounded, price(Usage(0, unbounded)) or 0.0)
+        tokens, cost = prompt + answer, price(Usage(prompt, answer)) or 0.0
+        exceeded = budget.exceeded(tokens, cost, perhaps=perhaps)
+        if exceeded is not None:
+            raise OverBudget(exceeded)
+        if perhaps is not None:
+            tokens, cost = tokens + perhaps.tokens, cost + perhaps.cost
+        self._held = budget.reserve(tokens, cost)
+
+    def _settle(self, usage: Usage | None, output: int) -> float | None:
+        """Count what an attempt took; its cost, where somebody knows it. The budget counts what nobody told
+        at an estimate, of ``output`` tokens for the answer.
+        """
+        price = self._parts.price
+        cost = price(usage)
+        self._parts.totals.count(usage, cost)
+        held, self._held = self._held, None
+        if held is not None and self._parts.budget is not None:
+            if usage is None or usage.input_tokens is None or usage.output_tokens is None:
+                usage = taken(usage, self._prompt_tokens, output)
+            self._parts.budget.settle(held, usage, price(usage) if cost is None else cost)
+        return cost
+
+    def _release(self) -> None:
+        """Nothing was taken."""
+        held, self._held = self._held, None
+        if held is not None and self._parts.budget is not None:
+            self._parts.budget.settle(held, Usage(0, None), 0.0)
+
+    # -- its attempts ----------------------------------------------------------------------------
+
+    def begin(self, attempt: int, assembler: Assembler) -> None:
+        """An attempt is about to be sent. Raises OverBudget."""
+        self.reserve()
+        self._attempt, self._assembler = attempt, assembler
+
+    def block(self, block: Block, attempt: int) -> None:
+        """Publish a block that is no text."""
+        assembler = self._assembler
+        if assembler is None:
+            return
+        if isinstance(block, CallChunk | CallStart):
+            start = assembler.call_at(block.index)
+            text = block.text if isinstance(block, CallChunk) else ""
+            self._tell(ToolCallDelta, call_id=start.id, name=start.name, text=text, attempt=attempt)
+        elif isinstance(block, ThinkingChunk) and block.text:
+            self._tell(ThinkingDelta, text=block.text, attempt=attempt)
+
+    def again(self, error: ModelError, wait: float) -> None:
+        """The attempt failed and another follows: publish that its output is void, or that it is retried."""
+        failed = self._fail(error)
+        kind = Retry if failed.shown is None else StreamRestart
+        self._tell(kind, attempt=failed.attempt, wait=wait, error=failed.failure)
+
+    def answered(self, answer: Answer) -> float | None:
+        """The request was answered: count it; what it cost."""
+        usage = answer.usage
+        assembler, self._assembler = self._assembler, None
+        came = 0 if self._held is None or assembler is None else tokens_in(assembler.size)
+        return self._settle(usage, came)
+
+    def end(self, error: BaseException) -> None:
+        """The request has ended without an answer, or was given up: nothing more is published of it."""
+        self.heard, self.text, self._tell = _deaf, _silent, _silent
+        if self._assembler is not None:
+            self._fail(error)
+        else:
+            self._release()
+
+    def take_shown(self) -> FailedAttempt | None:
+        """The last attempt that something was shown of, taken out of ``failed``."""
+        for index in range(len(self.failed) - 1, -1, -1):
+            if self.failed[index].shown is not None:
+                return self.failed.pop(index)
+        return None
+
+    def _fail(self, error: BaseException) -> FailedAttempt:
+        assembler, self._assembler = self._assembler, None
+        assert assembler is not None
+        usage, cost = None, None
+        if assembler.begun or assembler.usage is not None:
+            usage = taken(assembler.usage, self._prompt_tokens, tokens_in(assembler.size))
+            cost = self._settle(usage, 0)
+        elif took_nothing(error):
+            self._release()
+        else:  # it may have been at work all the time: the budget keeps what was held back for it
+            usage = taken(None, self._prompt_tokens, 0)
+            cost = self._parts.price(usage)
+            self._settle(None, self._max_tokens or 0)
+        shown = assembler.cut() if assembler.begun else None
+        failed = FailedAttempt(self._attempt, error, usage, cost, shown)
+        self.failed.append(failed)
+        return failed
+
+
+def took_nothing(error: BaseException) -> bool:
+    """Whether a failure before any output says that the request was not accepted."""
+    if isinstance(error, ScriptExhausted):
+        return True
+    return isinstance(error, ModelError) and error.kind in _TOOK_NOTHING
+
+
+def taken(told: Usage | None, prompt_tokens: Callable[[], int], came: int) -> Usage:
+    """What a request took that was cut after ``came`` tokens of output, with what was ``told`` of it up to
+    then; marked as incomplete where an estimate stands in it.
+    """
+    told = told or Usage()
+    prompt, output = told.input_tokens, told.output_tokens
+    if prompt is not None and output is not None and output >= came:
+        return told
+    return Usage(
+        prompt_tokens() if prompt is None else prompt,
+        max(came, output or 0),
+        told.cache_read_tokens,
+        told.cache_write_tokens,
+        incomplete=True,
+        cache_write_1h_tokens=told.cache_write_1h_tokens,
+    )

@@ -1,0 +1,59 @@
+"""Why a run ended as it did, in words and as data; pure."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from actors.pod.budget import Exceeded
+from protocol.errors import Failure, ModelError
+from protocol.manifest import WorkerSection
+
+
+def limit_reached(limit: Literal["max_tokens", "max_steps"], worker: WorkerSection) -> Failure:
+    """The failure that says which limit a run has reached, in a run's end."""
+    if limit == "max_steps":
+        return Failure(
+            "LimitReached",
+            f"the run reached max_steps, {worker.max_steps} requests to the model",
+            "raise max_steps, or go on with another run",
+            {"limit": "max_steps", "value": worker.max_steps},
+        )
+    if worker.max_tokens is None:
+        return Failure(
+            "LimitReached",
+            "the model's answer was cut by max_tokens, as its server sets it",
+            "set max_tokens in [worker]",
+            {"limit": "max_tokens", "value": None},
+        )
+    return Failure(
+        "LimitReached",
+        f"the model's answer was cut by max_tokens, {worker.max_tokens} tokens",
+        "raise max_tokens in [worker]",
+        {"limit": "max_tokens", "value": worker.max_tokens},
+    )
+
+
+def budget_reached(exceeded: Exceeded) -> Failure:
+    """The failure that says which budget a run has reached, in a run's end."""
+    words = f"{exceeded}" if exceeded.budget == "seconds" else f"the next call does not fit {exceeded}"
+    hint = f"raise the budget of {exceeded.budget}"
+    return Failure("BudgetExceeded", words, hint, exceeded._asdict())
+
+
+def still_too_long(overflow: ModelError, failed: BaseException) -> ModelError:
+    """The error of a request that was too long and of the compaction that failed to mend that; both are
+    told, and the compaction's error is its cause.
+    """
+    told = Failure.of(failed)
+    error = ModelError(
+        f"{overflow.message}; and {told.message}",
+        kind=overflow.kind,
+        hint=told.hint or overflow.hint,
+        status=overflow.status,
+        where=overflow.where,
+        retryable=False,
+        prompt_tokens=overflow.prompt_tokens,
+        context_window=overflow.context_window,
+    )
+    error.__cause__ = failed
+    return error
