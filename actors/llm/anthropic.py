@@ -12,7 +12,8 @@ import msgspec
 
 from actors.llm.address import base_url_of
 from actors.llm.anthropic_answer import MessagesAnswer
-from actors.llm.anthropic_request import Caching, Dialect, adapted, answer_tool_of, body_of, encode_some
+from actors.llm.anthropic_dialect import Dialect, adapted
+from actors.llm.anthropic_request import Caching, answer_tool_of, body_of, encode_some
 from actors.llm.base import Request
 from actors.llm.endpoint import Entry
 from actors.llm.http import HttpPool, Peer, Reply
@@ -20,14 +21,16 @@ from actors.llm.incoming import posted
 from actors.llm.server_client import ServerClient
 from actors.llm.vendor import origin_of
 from protocol.errors import ModelError
+from protocol.items import AssistantItem, ThinkingPart
 
 #: The version of the API that is spoken.
 API_VERSION = "2023-06-01"
 VENDOR_HOST = "api.anthropic.com"
 
 _DIALECT = "anthropic.dialect."
-#: Set in a pod's scratch once its history is known to hold reasoning that this model does not take back.
-_FOREIGN_REASONING = "anthropic.foreign_reasoning"
+#: In a pod's scratch: what this model does not take of its history, say another model's reasoning.
+_OF_HISTORY = "anthropic.of_history"
+_OF_A_HISTORY = ("reasoning", "unsigned", "thinking_option")
 #: Statuses by which servers say that they do not know an option.
 _MISUNDERSTOOD = frozenset({400, 415, 422})
 
@@ -66,26 +69,44 @@ class AnthropicClient(ServerClient):
 
     async def _opened(self, peer: Peer, entry: Entry, request: Request) -> Reply:
         model = request.model or self.model
-        known = dialect = _known_dialect(peer, request, model)
+        known = dialect = self._known_dialect(peer, request, model)
+        origin = self._origin(request)
         while True:
-            while encode_some(request, dialect):  # noqa: ASYNC110 - nothing to wait for: others get their turn
+            while encode_some(request, dialect, origin=origin):  # noqa: ASYNC110 - nothing to wait for: others get their turn
                 await asyncio.sleep(0)
             body = body_of(
-                request, model, dialect, caching=self._caching, streaming=self._streaming, extra=self._extra
+                request,
+                model,
+                dialect,
+                caching=self._caching,
+                streaming=self._streaming,
+                extra=self._extra,
+                origin=origin,
             )
             try:
                 reply = await posted(peer, self._path, body, request.deadline)
             except ModelError as error:
                 entry.failed(error)
-                simpler = adapted(dialect, error.message) if error.status in _MISUNDERSTOOD else None
+                simpler = None
+                if error.status in _MISUNDERSTOOD:
+                    simpler = adapted(dialect, error.message, unsigned=_has_unsigned(request, origin))
                 if simpler is None:
                     raise
                 dialect = simpler
             else:
                 entry.answered()
                 if dialect != known:
-                    _learn(peer, request, model, dialect)
+                    _learn(peer, request, model, self._first_dialect(), dialect)
                 return reply
+
+    def _first_dialect(self) -> Dialect:
+        """What is known beforehand: the vendor signs all reasoning, and takes none back that it has not."""
+        return Dialect(unsigned=urlsplit(self.base_url).hostname != VENDOR_HOST)
+
+    def _known_dialect(self, peer: Peer, request: Request, model: str) -> Dialect:
+        """What this server is known to understand of this model's requests, and of this history."""
+        dialect: Dialect = peer.learnt.get(_DIALECT + model) or self._first_dialect()
+        return msgspec.structs.replace(dialect, **request.scratch.get(_OF_HISTORY, {}))
 
     def _answer(self, where: str, request: Request) -> MessagesAnswer:
         return MessagesAnswer(where, answer_tool=answer_tool_of(request), origin=self._origin(request))
@@ -100,16 +121,19 @@ def _key(api_key: str | None, base_url: str) -> dict[str, str]:
     return {"x-api-key": api_key, "authorization": f"Bearer {api_key}"}
 
 
-def _known_dialect(peer: Peer, request: Request, model: str) -> Dialect:
-    """What this server is known to understand of this model's requests, and of this history."""
-    dialect: Dialect = peer.learnt.get(_DIALECT + model) or Dialect()
-    if _FOREIGN_REASONING in request.scratch:
-        return msgspec.structs.replace(dialect, reasoning=False)
-    return dialect
+def _has_unsigned(request: Request, origin: str) -> bool:
+    """Whether reasoning goes back without a signature."""
+    return any(
+        isinstance(part, ThinkingPart) and part.signature is None and part.redacted is None
+        for item in request.items
+        if isinstance(item, AssistantItem) and item.origin == origin
+        for part in item.content
+    )
 
 
-def _learn(peer: Peer, request: Request, model: str, dialect: Dialect) -> None:
+def _learn(peer: Peer, request: Request, model: str, known: Dialect, dialect: Dialect) -> None:
     """Keep what has proved right: of options for all, of a history's reasoning for that history."""
-    if not dialect.reasoning:
-        request.scratch[_FOREIGN_REASONING] = True
-    peer.learnt[_DIALECT + model] = msgspec.structs.replace(dialect, reasoning=True)
+    ours = {name: getattr(dialect, name) for name in _OF_A_HISTORY}
+    request.scratch[_OF_HISTORY] = ours
+    theirs = {name: getattr(known, name) for name in _OF_A_HISTORY}
+    peer.learnt[_DIALECT + model] = msgspec.structs.replace(dialect, **theirs)

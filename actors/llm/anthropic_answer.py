@@ -329,7 +329,7 @@ class MessagesAnswer:
             part = self._argued
         if part is None:
             self._fail("sent arguments of a call that it never began")
-        elif isinstance(text, str) and part.kind != "other" and (text := part.halves.join(text)):
+        elif part.kind != "other" and (text := part.halves.join(_piece(text))):
             part.pieces.append(text)
             if part.kind != "nameless":
                 self._blocks.append(_argued(part, text))
@@ -360,6 +360,11 @@ class MessagesAnswer:
 def _json(given: Any) -> str:
     """Arguments that came whole, as the text that others come as."""
     return encodable(given) if isinstance(given, str) else _encode(encodable_json(given)).decode()
+
+
+def _piece(told: Any) -> str:
+    """A piece of arguments, which a server may send as the value itself."""
+    return told if isinstance(told, str) else _json(told)
 
 
 def _argued(part: _Open, text: str) -> Block:

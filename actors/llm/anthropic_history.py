@@ -3,7 +3,7 @@
 Words of the runtime are sent as a user's, marked as not the user's, wherever they stand: so the system
 prompt stays the same whatever is folded into a summary, and what is left of a history begins with a user as
 it must. Results of tools have a message of their own, behind the calls they answer; some servers take text
-that shares it for words said before them.
+that shares it for words said before them, and others insist that it shares it (``alternate``).
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from actors.llm.openai_request import NOTICE_MARK
+from actors.llm.anthropic_dialect import Dialect
+from actors.llm.legal import GO_ON, NO_PICTURE, NOTICE_MARK, OPENING, LegalHistory, is_paused
 from protocol.items import (
     AssistantItem,
     ImagePart,
@@ -27,13 +28,12 @@ from protocol.items import (
     ToolCall,
     ToolResult,
     UserItem,
+    VendorPart,
 )
 
-#: Who speaks in a message, where results are told apart from a user's words.
-Voice = Literal["", "user", "results", "assistant"]
-
-#: What stands first where a history begins with the model's own words.
-_OPENING = f"{NOTICE_MARK}The conversation goes on from here."
+#: Who speaks in a message, where results are told apart from a user's words, and an answer that is to be
+#: gone on with from one that is over.
+Voice = Literal["", "user", "results", "assistant", "paused"]
 
 _encoder = msgspec.json.Encoder()
 
@@ -56,32 +56,37 @@ class EncodedHistory:
     """The messages of a history as bytes; the last one is left open, for it may still grow.
 
     An item that is replaced (by a shorter copy, say) has what comes after it encoded anew, and nothing
-    before it. Without ``reasoning`` the model's own is left out.
+    before it. ``origin`` names the server that it is for.
     """
 
-    __slots__ = ("_bytes", "_done", "_places", "reasoning")
+    __slots__ = ("_bytes", "_dialect", "_done", "_legal", "_origin", "_places")
 
-    def __init__(self, *, reasoning: bool = True) -> None:
-        self.reasoning = reasoning
+    def __init__(self, dialect: Dialect, origin: str | None) -> None:
+        self._dialect = dialect
+        self._origin = origin
+        self._legal = LegalHistory(origin, "letters")
         self._bytes = bytearray()
         self._done: list[Item] = []
         self._places: list[_Place] = []
+
+    def suits(self, dialect: Dialect, origin: str | None) -> bool:
+        """Whether this is what such a server is sent."""
+        return self._dialect == dialect and self._origin == origin
 
     def advance(self, items: Sequence[Item], most: int) -> bool:
         """Encode ``most`` items that are new; whether there are more."""
         self._keep(items)
         known = len(self._done)
         new = items[known : known + most]
-        for item in new:
-            self._add(item)
+        for place, item in enumerate(new, known):
+            self._add(item, place)
         self._done.extend(new)
         return len(self._done) < len(items)
 
     def between(self, head: bytes, tail: bytes, mark: bytes | None = None) -> bytes:
         """All messages between ``head`` and ``tail``, with ``mark`` where a cache may end."""
         place = self._place()
-        if place.voice:
-            tail = b"]}" + tail
+        tail = self._end(place.voice) + tail
         marks = sorted({place.before_answer, place.mark} - {-1}) if mark is not None else []
         pieces: list[bytes | memoryview] = [head]
         start = 0
@@ -91,6 +96,19 @@ class EncodedHistory:
             start = at
         pieces += (view[start:], tail)
         return b"".join(pieces)
+
+    def _end(self, voice: Voice) -> bytes:
+        """What stands behind the history, if the model is asked now: results that are missing, and words to
+        an answer that is over, which it cannot follow.
+        """
+        end = b"]}" if voice else b""
+        blocks = [_result(each) for each in self._legal.unanswered()]
+        if not blocks and voice in {"", "assistant"}:
+            blocks = [{"type": "text", "text": GO_ON}]
+        if not blocks:
+            return end
+        content = b",".join(map(_encoded, blocks))
+        return b'%b%b{"role":"user","content":[%b]}' % (end, b"," if voice else b"", content)
 
     def _place(self) -> _Place:
         return self._places[-1] if self._places else _NOWHERE
@@ -103,62 +121,103 @@ class EncodedHistory:
             return
         pairs = enumerate(zip(known, self._done, strict=False))
         same = next((n for n, (a, b) in pairs if a != b), len(known))
+        self._legal.go_back(self._done, same)
         del self._done[same:], self._places[same:]
         del self._bytes[self._place().end :]
 
-    def _add(self, item: Item) -> None:
-        before = self._place()
+    def _add(self, item: Item, number: int) -> None:
+        place = self._place()
+        for legal in self._legal.take(item, number):
+            place = self._put(legal, place)
+        self._places.append(place)
+
+    def _put(self, item: Item, before: _Place) -> _Place:
         voice, blocks = self._said(item)
         if not blocks:  # nothing that may be sent: empty texts are refused
-            self._places.append(before)
-            return
+            return before
         data = self._bytes
-        if voice == before.voice:
+        if self._joins(voice, before.voice):
             data += b","
         else:
             self._open(before.voice, voice)
         mark = before.mark
         for number, block in enumerate(blocks):
             data += b"," + _encoded(block) if number else _encoded(block)
-            if block["type"] not in _NEVER_MARKED:
+            if block["type"] in _MARKED:
                 mark = len(data) - 1
-        before_answer = before.mark if voice == "assistant" != before.voice else before.before_answer
-        self._places.append(_Place(len(data), voice, mark, before_answer))
+        speaks = voice in _MODEL
+        before_answer = before.mark if speaks and before.voice not in _MODEL else before.before_answer
+        return _Place(len(data), voice, mark, before_answer)
+
+    def _joins(self, voice: Voice, before: Voice) -> bool:
+        """Whether one more voice goes into the message that is open."""
+        if voice in _MODEL:
+            return before == "paused"
+        return voice == before or (self._dialect.alternate and before in {"user", "results"})
 
     def _open(self, before: Voice, voice: Voice) -> None:
         """End the message that is open, and begin another."""
         if before:
             self._bytes += b"]},"
-        elif voice == "assistant":
-            opening = _encoded({"type": "text", "text": _OPENING})
-            self._bytes += b'{"role":"user","content":[%b]},' % opening
-        role = b"assistant" if voice == "assistant" else b"user"
+        if voice in _MODEL and before in {"", "assistant"}:
+            notice = _encoded({"type": "text", "text": GO_ON if before else OPENING})
+            self._bytes += b'{"role":"user","content":[%b]},' % notice
+        role = b"assistant" if voice in _MODEL else b"user"
         self._bytes += b'{"role":"%b","content":[' % role
 
     def _said(self, item: Item) -> tuple[Voice, list[dict[str, Any]]]:
         """Whose message an item belongs to, and its blocks."""
         if isinstance(item, UserItem):
-            return "user", list(_content(item.content))
+            return "user", list(self._shown(item.content))
         if isinstance(item, SystemItem):
-            text = item.text
-            return "user", list(_content((TextPart(NOTICE_MARK + text),) if text.strip() else ()))
+            return "user", list(self._shown((TextPart(NOTICE_MARK), *item.content), joined=True))
         if isinstance(item, ToolResult):
             return "results", [_result(item)]
-        return "assistant", [*self._thoughts_and_words(item), *map(_call, item.calls)]
+        native = item.origin is not None and item.origin == self._origin
+        voice: Voice = "paused" if native and is_paused(item) else "assistant"
+        calls = [_call(call, native=native) for call in item.calls]
+        return voice, [*self._thoughts_and_words(item, native=native), *calls]
 
-    def _thoughts_and_words(self, item: AssistantItem) -> Iterator[dict[str, Any]]:
-        """Text and reasoning in their order; reasoning only as the vendor knows it again, unchanged."""
+    def _shown(self, parts: tuple[Part, ...], *, joined: bool = False) -> Iterator[dict[str, Any]]:
+        if not self._dialect.images:
+            parts = tuple([TextPart(NO_PICTURE) if isinstance(part, ImagePart) else part for part in parts])
+        if joined and not any(isinstance(part, ImagePart) for part in parts):
+            parts = (TextPart("".join(part.text for part in parts if isinstance(part, TextPart))),)
+        return _content(parts)
+
+    def _thoughts_and_words(self, item: AssistantItem, *, native: bool) -> Iterator[dict[str, Any]]:
+        """Text and reasoning in their order; reasoning and blocks of a vendor only as it knows them again."""
+        spoken = [part for part in item.content if isinstance(part, TextPart) and part.text.strip()]
         for part in item.content:
+            vendor = getattr(part, "vendor", None) if native else None
+            block: dict[str, Any] | None = None
             if isinstance(part, TextPart):
-                yield from _content((part,))
-            elif isinstance(part, ThinkingPart) and self.reasoning:
-                if part.redacted is not None:
-                    yield {"type": "redacted_thinking", "data": part.redacted}
-                elif part.signature is not None:
-                    yield {"type": "thinking", "thinking": part.text, "signature": part.signature}
+                if part.text.strip():  # blanks at the end of the last text are refused
+                    block = {"type": "text", "text": part.text.rstrip() if part is spoken[-1] else part.text}
+            elif isinstance(part, ThinkingPart):
+                block = self._thought(part, native=native, known=native or item.origin is None)
+            elif isinstance(part, VendorPart) and native:
+                block = part.data
+            if block is not None:
+                yield {**block, **vendor} if vendor else block
+
+    def _thought(self, part: ThinkingPart, *, native: bool, known: bool) -> dict[str, Any] | None:
+        """Reasoning as it goes back: signed or sealed to any server that may have given it (old logs do not
+        tell), without a signature only to the one that gave it so.
+        """
+        if not self._dialect.reasoning or not known:
+            return None
+        if part.redacted is not None:
+            return {"type": "redacted_thinking", "data": part.redacted}
+        if part.signature is None and not (native and self._dialect.unsigned):
+            return None
+        return {"type": "thinking", "thinking": part.text, "signature": part.signature or ""}
 
 
-_NEVER_MARKED = frozenset({"thinking", "redacted_thinking"})
+#: The voices of the model.
+_MODEL = frozenset({"assistant", "paused"})
+#: The blocks that may end what a server keeps.
+_MARKED = frozenset({"text", "image", "tool_use", "tool_result"})
 
 
 def _content(parts: tuple[Part, ...]) -> Iterator[dict[str, Any]]:
@@ -183,14 +242,15 @@ def _source(part: ImagePart) -> dict[str, str]:
 _DATA_URL = r"data:(?P<kind>[\w.+-]+/[\w.+-]+);base64,"
 
 
-def _call(call: ToolCall) -> dict[str, Any]:
+def _call(call: ToolCall, *, native: bool) -> dict[str, Any]:
     """A call; one whose arguments were no JSON goes back with none."""
     arguments = call.arguments if call.invalid is None else {}
-    return {"type": "tool_use", "id": _id(call.id), "name": call.name, "input": arguments}
+    block = {"type": "tool_use", "id": call.id, "name": call.name, "input": arguments}
+    return {**call.vendor, **block} if native and call.vendor else block
 
 
 def _result(item: ToolResult) -> dict[str, Any]:
-    block: dict[str, Any] = {"type": "tool_result", "tool_use_id": _id(item.call_id)}
+    block: dict[str, Any] = {"type": "tool_result", "tool_use_id": item.call_id}
     content = list(_content(item.content))
     if any(each["type"] == "image" for each in content):
         block["content"] = content
@@ -201,11 +261,6 @@ def _result(item: ToolResult) -> dict[str, Any]:
     if item.is_error:
         block["is_error"] = True
     return block
-
-
-def _id(told: str) -> str:
-    """An id of the form that the vendor takes; ids of other servers may be of any."""
-    return re.sub(r"[^a-zA-Z0-9_-]", "_", told) or "_"
 
 
 def _encoded(block: dict[str, Any]) -> bytes:

@@ -18,8 +18,10 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct
 
+from actors.llm.anthropic_dialect import Dialect
 from actors.llm.anthropic_history import EncodedHistory
 from actors.llm.base import Request
+from actors.llm.legal import legal_name
 from protocol.tools import ToolSpec
 
 #: How long an answer may get where nobody says, in tokens; this API does not go without a limit.
@@ -56,15 +58,6 @@ def _mark(lifetime: Lifetime) -> dict[str, str]:
     return {"type": "ephemeral"} if lifetime == "5m" else {"type": "ephemeral", "ttl": lifetime}
 
 
-class Dialect(Struct, frozen=True):
-    """What a model or server understands of a request; learnt from its refusals."""
-
-    temperature: bool = True
-    forced_answer: bool = True
-    caching: bool = True
-    reasoning: bool = True
-
-
 def body_of(
     request: Request,
     model: str,
@@ -73,10 +66,15 @@ def body_of(
     caching: Caching | None = Caching(),  # noqa: B008
     streaming: bool = True,
     extra: dict[str, Any] | None = None,
+    origin: str | None = None,
 ) -> bytes:
-    """The body of a request. ``extra`` are fields that it has besides."""
+    """The body of a request. ``extra`` are fields that it has besides, ``origin`` is the kind of server that
+    it goes to (see AssistantItem).
+    """
     marks = caching if dialect.caching else None
     options: dict[str, Any] = {**(extra or {}), "model": model}
+    if not dialect.thinking_option:
+        options.pop("thinking", None)
     options["max_tokens"] = MAX_TOKENS if request.max_tokens is None else request.max_tokens
     options["stream"] = streaming
     if request.temperature is not None and dialect.temperature:
@@ -86,17 +84,17 @@ def body_of(
     head = b"".join(
         (_encode(options)[:-1], _tools(request, marks), _system(request, marks), b',"messages":[')
     )
-    history = _history(request, dialect)
+    history = _history(request, dialect, origin)
     history.advance(request.items, len(request.items))
     return history.between(head, b"]}", _encode(marks.history_mark()) if marks else None)
 
 
-def encode_some(request: Request, dialect: Dialect, most: int = 2000) -> bool:
+def encode_some(request: Request, dialect: Dialect, most: int = 2000, origin: str | None = None) -> bool:
     """Encode ``most`` items that are new in the history; whether there are more.
 
     For a history that is encoded for the first time at its full length, without holding the loop.
     """
-    return _history(request, dialect).advance(request.items, most)
+    return _history(request, dialect, origin).advance(request.items, most)
 
 
 def answer_tool_of(request: Request) -> str | None:
@@ -104,33 +102,15 @@ def answer_tool_of(request: Request) -> str | None:
     if request.output_schema is None:
         return None
     name = _ANSWER_TOOL
-    while any(tool.name == name for tool in request.tools):
+    while any(legal_name(tool.name) == name for tool in request.tools):
         name += "_"
     return name
 
 
-def adapted(dialect: Dialect, words: str) -> Dialect | None:
-    """The dialect for a server that refused a request with ``words``; None where they say nothing of it."""
-    words = words.lower()
-    for field, about in _REFUSED.items():
-        if getattr(dialect, field) and any(word in words for word in about):
-            return msgspec.structs.replace(dialect, **{field: False})
-    return None
-
-
-#: What refusals say of each; reasoning is refused where another model's was sent back.
-_REFUSED = {
-    "caching": ("cache_control",),
-    "forced_answer": ("tool_choice", "tool choice", "forced tool", "forces tool"),
-    "temperature": ("temperature",),
-    "reasoning": ("signature", "thinking block", "redacted_thinking", "`thinking`"),
-}
-
-
-def _history(request: Request, dialect: Dialect) -> EncodedHistory:
+def _history(request: Request, dialect: Dialect, origin: str | None) -> EncodedHistory:
     known: EncodedHistory | None = request.scratch.get(_KEPT)
-    if known is None or known.reasoning != dialect.reasoning:
-        known = request.scratch[_KEPT] = EncodedHistory(reasoning=dialect.reasoning)
+    if known is None or not known.suits(dialect, origin):
+        known = request.scratch[_KEPT] = EncodedHistory(dialect, origin)
     return known
 
 
@@ -157,7 +137,7 @@ def _all_tools(request: Request) -> Sequence[ToolSpec]:
 
 
 def _tool(tool: ToolSpec) -> dict[str, Any]:
-    return {"name": tool.name, "description": tool.description, "input_schema": tool.input_schema}
+    return {"name": legal_name(tool.name), "description": tool.description, "input_schema": tool.input_schema}
 
 
 def _system(request: Request, marks: Caching | None) -> bytes:

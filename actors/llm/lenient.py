@@ -7,6 +7,7 @@ surrogate pair as an escape. ``msgspec`` refuses both, so what it refuses is rea
 from __future__ import annotations
 
 import json
+import math
 import re
 from typing import Any, NoReturn, TypeVar
 
@@ -27,8 +28,7 @@ def decode_mended(data: bytes, kind: type[T]) -> T:
 
     Raises one of UNREADABLE.
     """
-    told = json.loads(data.decode("utf-8", "replace"), parse_constant=_refuse)
-    return msgspec.convert(told, kind)
+    return msgspec.convert(_loads(data.decode("utf-8", "replace")), kind)
 
 
 def decode_any(data: bytes | str) -> Any:
@@ -39,11 +39,21 @@ def decode_any(data: bytes | str) -> Any:
         raise  # a number beyond all measure
     except (msgspec.DecodeError, UnicodeError):
         text = data if isinstance(data, str) else data.decode("utf-8", "replace")
-        return encodable_json(json.loads(text, parse_constant=_refuse))
+        return encodable_json(_loads(text))
 
 
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no JSON")
+def _loads(text: str) -> Any:
+    """What a JSON text holds, half surrogate pairs as they are and infinities refused."""
+    return json.loads(text, parse_constant=_refuse, parse_float=_number)
+
+
+def _refuse(told: str) -> NoReturn:
+    raise ValueError(f"{told[:20]} is no number of JSON that can be kept")
+
+
+def _number(told: str) -> float:
+    number = float(told)
+    return number if math.isfinite(number) else _refuse(told)
 
 
 class HalfPairs:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from urllib.parse import urlsplit
+
+import msgspec
 
 from actors.llm.address import base_url_of
 from actors.llm.base import Request
@@ -11,12 +12,13 @@ from actors.llm.endpoint import Entry
 from actors.llm.http import HttpPool, Peer, Reply
 from actors.llm.incoming import posted
 from actors.llm.openai_answer import ChatAnswer
-from actors.llm.openai_request import Dialect, adapted, body_of, encode_some
+from actors.llm.openai_dialect import Dialect, adapted, dialect_of
+from actors.llm.openai_request import body_of, encode_some
 from actors.llm.server_client import ServerClient
 from actors.llm.vendor import origin_of
 from protocol.errors import ModelError
 
-_DIALECT = "openai.dialect"
+_DIALECT = "openai.dialect."
 #: Statuses by which servers say that they do not know an option.
 _MISUNDERSTOOD = frozenset({400, 415, 422, 500, 501})
 
@@ -45,32 +47,34 @@ class OpenAIClient(ServerClient):
         return origin_of("openai", self.base_url, request.model or self.model)
 
     async def _opened(self, peer: Peer, entry: Entry, request: Request) -> Reply:
-        while encode_some(request):  # noqa: ASYNC110 - nothing to wait for: others get their turn
-            await asyncio.sleep(0)
-        dialect: Dialect = peer.learnt.get(_DIALECT) or _dialect_of(self.base_url)
+        model = request.model or self.model
+        origin = self._origin(request)
+        dialect = self._known_dialect(peer, model)
         while True:
-            body = body_of(request, request.model or self.model, dialect, streaming=self._streaming)
+            while encode_some(request, dialect=dialect, origin=origin):  # noqa: ASYNC110 - others get their turn
+                await asyncio.sleep(0)
+            body = body_of(request, model, dialect, streaming=self._streaming, origin=origin)
             try:
                 reply = await posted(peer, "/chat/completions", body, request.deadline)
             except ModelError as error:
                 entry.failed(error)
                 if error.status not in _MISUNDERSTOOD:
                     raise
-                known = peer.learnt.get(_DIALECT, dialect)  # another request may have learnt it meanwhile
+                known = self._known_dialect(peer, model)  # another request may have learnt it meanwhile
                 simpler = adapted(dialect, error.message, request) if known == dialect else known
                 if simpler is None:
                     raise
-                dialect = peer.learnt[_DIALECT] = simpler
+                dialect = simpler
+                peer.learnt[_DIALECT], peer.learnt[_DIALECT + model] = dialect.split()
             else:
                 entry.answered()
                 return reply
 
+    def _known_dialect(self, peer: Peer, model: str) -> Dialect:
+        """What this server is known to understand, and to need of this model's histories."""
+        known = {**peer.learnt.get(_DIALECT, {}), **peer.learnt.get(_DIALECT + model, {})}
+        first = dialect_of(self.base_url, model)
+        return msgspec.structs.replace(first, **known) if known else first
+
     def _answer(self, where: str, request: Request) -> ChatAnswer:
         return ChatAnswer(where, origin=self._origin(request))
-
-
-def _dialect_of(base_url: str) -> Dialect:
-    """What is known beforehand: OpenAI's own newer models refuse the old name of ``max_tokens``."""
-    if urlsplit(base_url).hostname == "api.openai.com":
-        return Dialect(max_tokens_field="max_completion_tokens")
-    return Dialect()

@@ -8,7 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.llm.base import Request
-from actors.llm.openai_request import NOTICE_MARK, Dialect, adapted, body_of, encode_some
+from actors.llm.legal import GO_ON, NOTICE_MARK
+from actors.llm.openai_dialect import Dialect, adapted
+from actors.llm.openai_request import body_of, encode_some
 from protocol.items import (
     AssistantItem,
     ImagePart,
@@ -36,6 +38,7 @@ def user(text: str) -> UserItem:
 
 
 CALL = ToolCall("c1", "read", {"path": "a"})
+CALLED = (UserItem.of("go"), AssistantItem((), (CALL,)))
 
 
 def test_a_request_has_what_was_asked_for_and_nothing_else():
@@ -105,11 +108,12 @@ def test_bug_calls_without_text_send_null_as_content():
 
 
 def test_bug_a_plain_result_is_not_quoted_again():
-    assert messages(ToolResult.of(CALL, 'say "hi"'))[0]["content"] == 'say "hi"'
+    assert messages(*CALLED, ToolResult.of(CALL, 'say "hi"'))[-1]["content"] == 'say "hi"'
 
 
 def test_a_failed_result_says_so():
-    assert messages(ToolResult.of(CALL, "no such file", is_error=True))[0]["content"] == "Error: no such file"
+    told = messages(*CALLED, ToolResult.of(CALL, "no such file", is_error=True))
+    assert told[-1]["content"] == "Error: no such file"
 
 
 def test_arguments_that_were_no_json_are_never_sent_back():
@@ -142,8 +146,8 @@ def test_a_picture_and_a_text_in_a_row_are_one_message_of_parts():
 
 
 def test_a_picture_in_a_result_is_named_where_it_cannot_be_shown():
-    told = messages(ToolResult.of(CALL, [TextPart("shot: "), ImagePart("image/png", "AAAA")]))
-    assert told[0]["content"] == "shot: [image image/png]"
+    told = messages(*CALLED, ToolResult.of(CALL, [TextPart("shot: "), ImagePart("image/png", "AAAA")]))
+    assert told[-1]["content"] == "shot: [image image/png]"
 
 
 def test_tools_are_sent_with_their_schemas_and_left_out_where_there_are_none():
@@ -303,7 +307,8 @@ def test_an_item_that_is_replaced_is_sent_as_if_it_had_always_been_so(history, m
 def test_the_bytes_of_a_longer_history_begin_with_those_of_the_shorter(history, more):
     first = AssistantItem.of("done")  # an answer closes the message that stood last
     short, long = fresh([*history, first], "s"), fresh([*history, first, *more], "s")
-    assert long.startswith(short.removesuffix(b"]}"))
+    nobody_spoke = b',{"role":"user","content":%b}]}' % json.dumps(GO_ON).encode()
+    assert long.startswith(short.removesuffix(nobody_spoke))
 
 
 def test_nothing_is_encoded_twice():
@@ -325,7 +330,7 @@ def test_nothing_is_encoded_twice():
     for _ in range(5):
         items += [Watched.of("hello"), AssistantItem.of("yes")]
         body_of(Request(items, scratch=scratch), "m", Dialect())
-    assert len(encoded) == 5
+    assert len(encoded) == 10  # looked at once whether it says anything, and encoded once
 
 
 def test_a_long_history_is_encoded_in_slices():

@@ -1,0 +1,206 @@
+"""What a history needs so that any server takes it, pure; the log keeps the original.
+
+Calls get ids that are unique in the history and of a form that servers take, and names of that form. Each
+call is followed by its one result. What says nothing is left out. All of this depends on what came before
+alone, so the same history is always sent in the same bytes, and a longer one begins like the shorter.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+from msgspec.structs import replace
+
+from protocol.items import (
+    AssistantItem,
+    ImagePart,
+    Item,
+    Part,
+    SystemItem,
+    TextPart,
+    ToolCall,
+    ToolResult,
+    VendorPart,
+)
+from protocol.tools import ToolSpec
+
+#: What stands before words of the runtime that a server gets as a user message.
+NOTICE_MARK = "[System notice]\n"
+#: What stands first where a history begins with the model's own words.
+OPENING = f"{NOTICE_MARK}The conversation goes on from here."
+#: What is said where the model would have to follow its own words.
+GO_ON = f"{NOTICE_MARK}Go on."
+#: What stands between results and a user's words, at servers that want the model to speak there.
+BRIDGE = "Ok."
+#: What answers a call that the history has no result of.
+NO_RESULT = "no result of this call is known; it may or may not have taken effect"
+#: What stands for a picture where the model takes none.
+NO_PICTURE = "[a picture, which this model cannot see]"
+
+#: ``own``: ids as they came from this server, others of a form that most take. ``short``: nine letters and
+#: digits. ``letters``: what may stand in a name.
+Ids = Literal["own", "short", "letters"]
+
+_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+_ID = re.compile(r"[a-zA-Z0-9_-]{1,40}")
+_SHORT_ID = re.compile(r"[a-zA-Z0-9]{9}")
+_LETTERS = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+def short_id(told: str) -> str:
+    """Nine letters and digits that stand for an id; always the same."""
+    number = int.from_bytes(hashlib.sha256(told.encode("utf-8", "replace")).digest())
+    letters = []
+    for _ in range(9):
+        number, place = divmod(number, len(_LETTERS))
+        letters.append(_LETTERS[place])
+    return "".join(letters)
+
+
+def legal_name(name: str) -> str:
+    """A tool's name in the letters that servers take; changed ones are still told from others."""
+    if _NAME.fullmatch(name):
+        return name
+    return f"{re.sub('[^a-zA-Z0-9_-]', '_', name)[:54]}_{short_id(name)}"
+
+
+def original_names(tools: Iterable[ToolSpec]) -> dict[str, str]:
+    """The names of tools that had to be changed, by what they were changed to."""
+    return {legal_name(tool.name): tool.name for tool in tools if not _NAME.fullmatch(tool.name)}
+
+
+class LegalHistory:
+    """Makes the items of one history legal, in their order, for the server that ``origin`` names."""
+
+    __slots__ = ("_ids", "_open", "_origin", "_used")
+
+    def __init__(self, origin: str | None, ids: Ids) -> None:
+        self._origin = origin
+        self._ids = ids
+        #: The ids that were sent, and the place of the item each came with; in that order.
+        self._used: dict[str, int] = {}
+        #: The calls that wait for their results: the id each goes by in the log, and as it is sent.
+        self._open: list[tuple[str, ToolCall]] = []
+
+    def take(self, item: Item, place: int) -> list[Item]:
+        """What is sent for the item at ``place``; nothing where it says nothing."""
+        if isinstance(item, ToolResult):
+            return [self._answer(item)]
+        if isinstance(item, AssistantItem):
+            return self._spoken(item, place)
+        if not says_anything(item.content):
+            return []
+        return [*self.close(), item] if self._open else [item]
+
+    def unanswered(self) -> list[ToolResult]:
+        """Results for the calls that have none."""
+        return [
+            ToolResult(call.id, call.name, (TextPart(NO_RESULT),), is_error=True) for _, call in self._open
+        ]
+
+    def close(self) -> list[ToolResult]:
+        """Results for the calls that have none; nothing answers them any more."""
+        results = self.unanswered()
+        self._open = []
+        return results
+
+    def go_back(self, items: Sequence[Item], length: int) -> None:
+        """Forget what came behind the first ``length`` of ``items``, which are those that were taken."""
+        while self._used:
+            sent, place = self._used.popitem()
+            if place < length:
+                self._used[sent] = place
+                break
+        self._open = []
+        start = length
+        while start and self._leaves_calls_open(items[start - 1]):
+            start -= 1
+        spoken = items[start - 1] if start else None
+        if not isinstance(spoken, AssistantItem):
+            return
+        sent_ids: list[str] = []
+        for sent, place in reversed(self._used.items()):
+            if place < start - 1:
+                break
+            sent_ids.insert(0, sent)
+        self._open = [
+            (call.id, replace(call, id=sent, name=legal_name(call.name)))
+            for call, sent in zip(spoken.calls, sent_ids, strict=True)
+        ]
+        for item in items[start:length]:
+            if isinstance(item, ToolResult):
+                self._answer(item)
+
+    def _answer(self, item: ToolResult) -> Item:
+        for number, (told, call) in enumerate(self._open):
+            if told == item.call_id:
+                del self._open[number]
+                return item if call.id == told else replace(item, call_id=call.id)
+        words = f"A result of the tool {item.name} that no call here asked for: "
+        return SystemItem((TextPart(words), *item.content))
+
+    def _spoken(self, item: AssistantItem, place: int) -> list[Item]:
+        if not self._is_sent(item):
+            return []
+        before = self.close() if self._open else []
+        if not item.calls:
+            return [*before, item]
+        native = item.origin is not None and item.origin == self._origin
+        calls = tuple([self._legal(call, place, native=native) for call in item.calls])
+        self._open = [(call.id, sent) for call, sent in zip(item.calls, calls, strict=True)]
+        if all(call is sent for call, sent in zip(item.calls, calls, strict=True)):
+            return [*before, item]
+        return [*before, replace(item, calls=calls)]
+
+    def _leaves_calls_open(self, item: Item) -> bool:
+        """Whether calls before the item may still wait for results behind it."""
+        if isinstance(item, AssistantItem):
+            return not self._is_sent(item)
+        return isinstance(item, ToolResult) or not says_anything(item.content)
+
+    def _is_sent(self, item: AssistantItem) -> bool:
+        return not item.refused and bool(item.calls or self._says_anything(item))
+
+    def _says_anything(self, item: AssistantItem) -> bool:
+        if says_anything(item.content):
+            return True
+        # what is the vendor's own alone goes on where it paused; reasoning alone is no answer
+        native = item.origin is not None and item.origin == self._origin
+        return native and is_paused(item)
+
+    def _legal(self, call: ToolCall, place: int, *, native: bool) -> ToolCall:
+        wanted = self._wanted(call.id, native=native)
+        number = 1
+        while wanted in self._used:
+            number += 1
+            wanted = short_id(f"{call.id} {number}")
+        self._used[wanted] = place
+        name = legal_name(call.name)
+        return call if (wanted, name) == (call.id, call.name) else replace(call, id=wanted, name=name)
+
+    def _wanted(self, told: str, *, native: bool) -> str:
+        if self._ids == "letters":
+            told = re.sub(r"[^a-zA-Z0-9_-]", "_", told)
+            return told if 0 < len(told) <= _LONGEST_ID else short_id(told)
+        form = _SHORT_ID if self._ids == "short" else _ID
+        own = native and self._ids == "own" and told.strip()
+        return told if own or form.fullmatch(told) else short_id(told)
+
+
+_LONGEST_ID = 64
+
+
+def is_paused(item: AssistantItem) -> bool:
+    """Whether the server goes on with the item as it stands: it ends in a block of the vendor's own."""
+    return bool(item.content) and isinstance(item.content[-1], VendorPart) and not item.calls
+
+
+def says_anything(content: tuple[Part, ...]) -> bool:
+    """Whether there is a picture, or a text that is not blank."""
+    return any(
+        isinstance(part, ImagePart) or (isinstance(part, TextPart) and bool(part.text.strip()))
+        for part in content
+    )

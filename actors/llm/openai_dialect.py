@@ -1,0 +1,183 @@
+"""What servers of OpenAI's format understand, pure: known beforehand, or learnt from their refusals.
+
+Sources of what refusals say: Mistral's and DeepSeek's documentation, Google's on thought signatures, and
+reports of users of Groq, Cerebras, vLLM and chat templates.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import Struct
+
+from actors.llm.base import Request
+from protocol.items import AssistantItem, ImagePart, ToolResult
+
+
+class Dialect(Struct, frozen=True):
+    """What a server understands of a request's options and needs of a history; learnt from its refusals.
+
+    ``replay``: it takes back what it gave with its answers. ``short_ids``: ids of calls are nine letters and
+    digits. ``alternate``: the model speaks between results and a user's words. ``blank_reasoning``: an answer
+    has reasoning, if only an empty one. ``any_signature``: a call has a thought signature, if only the one
+    that stands for none.
+    """
+
+    usage_option: bool = True
+    max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    json_schema: bool = True
+    json_object: bool = True
+    replay: bool = True
+    short_ids: bool = False
+    alternate: bool = False
+    blank_reasoning: bool = False
+    any_signature: bool = False
+    images: bool = True
+
+    def split(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What holds for the server, and what holds for one of its models alone."""
+        fields = msgspec.structs.asdict(self)
+        options = {name: fields.pop(name) for name in _OF_A_SERVER}
+        return options, fields
+
+    @property
+    def fills_in(self) -> bool:
+        """Whether an answer that another server gave needs something that this one would have given."""
+        return self.blank_reasoning or self.any_signature
+
+
+_OF_A_SERVER = ("usage_option", "max_tokens_field", "json_schema", "json_object")
+_MISTRAL = re.compile(r"(^|[/.:])(open-|labs-)?((mi|mini|magi|dev|code)stral|(mix|pix|vox)tral)")
+
+
+def dialect_of(base_url: str, model: str) -> Dialect:
+    """What is known beforehand: OpenAI's own newer models refuse the old name of ``max_tokens``, and Mistral
+    checks the form of ids and the order of roles.
+    """
+    host = urlsplit(base_url).hostname or ""
+    strict = host.endswith("mistral.ai") or bool(_MISTRAL.search(model.lower()))
+    own = host == "api.openai.com"
+    return Dialect(
+        max_tokens_field="max_completion_tokens" if own else "max_tokens", short_ids=strict, alternate=strict
+    )
+
+
+def adapted(dialect: Dialect, words: str, request: Request) -> Dialect | None:
+    """The dialect for a server that refused ``request`` with ``words``; None where they say nothing of it."""
+    words = words.lower()
+    for change, applies in _LESSONS:
+        if any(getattr(dialect, name) != value for name, value in change.items()) and applies(words, request):
+            return msgspec.structs.replace(dialect, **change)
+    sent = answer_format(request, dialect)
+    named = any(word in words for word in ("response_format", "json_schema", "json schema", "json_object"))
+    if sent is not None and named and any(word in words for word in _UNKNOWN):
+        return msgspec.structs.replace(dialect, **{sent["type"]: False})
+    return None
+
+
+def answer_format(request: Request, dialect: Dialect) -> dict[str, Any] | None:
+    """How to ask for an answer that is JSON: by its schema where there is one, as far as the server can."""
+    schema = request.output_schema
+    if schema is None:
+        return None
+    by_schema: dict[str, Any] = {
+        "type": "json_schema",
+        "json_schema": {"name": "answer", "schema": schema or ANY_OBJECT},
+    }
+    any_object: dict[str, Any] = {"type": "json_object"}
+    formats = [any_object, by_schema] if schema in ({}, ANY_OBJECT) else [by_schema, any_object]
+    return next((each for each in formats if getattr(dialect, each["type"])), None)
+
+
+ANY_OBJECT = {"type": "object"}
+
+#: How servers say that they do not know something.
+_UNKNOWN = (
+    "not support",
+    "n't support",
+    "unsupported",
+    "unavailable",
+    "not permitted",
+    "not allowed",
+    "not implemented",
+    "must be",
+    "extra",
+    "unknown",
+    "unrecognized",
+    "unexpected",
+    "invalid value",
+)
+#: How they say that something has to be there.
+_DEMANDED = r"missing|must be (passed|sent|provided|included|set|present)|is required|required (field|for)"
+
+
+#: How they say that roles are out of order.
+_ORDER = r"unexpected role|message_order|must alternate|alternat\w+ user|after role|expected (last )?role"
+
+
+def _usage_option(words: str, request: Request) -> bool:  # noqa: ARG001
+    return "stream_options" in words or "include_usage" in words
+
+
+def _max_tokens_field(words: str, request: Request) -> bool:
+    return request.max_tokens is not None and "max_completion_tokens" in words
+
+
+def _short_ids(words: str, request: Request) -> bool:  # noqa: ARG001
+    named = re.search(r"tool[ _-]?calls?[ _-]?id|tool_calls?(\[\d+\]|\.\d+)*\.id|call[ _]id", words)
+    form = re.search(r"length|too long|at most|must be|must match|pattern|a-z|characters", words)
+    return bool(named and form)
+
+
+def _alternate(words: str, request: Request) -> bool:  # noqa: ARG001
+    return bool(re.search(_ORDER, words))
+
+
+def _blank_reasoning(words: str, request: Request) -> bool:  # noqa: ARG001
+    return "reasoning_content" in words and bool(re.search(_DEMANDED, words))
+
+
+def _any_signature(words: str, request: Request) -> bool:  # noqa: ARG001
+    return bool(re.search(r"thought[_ ]?signature", words)) and bool(re.search(_DEMANDED, words))
+
+
+def _images(words: str, request: Request) -> bool:
+    named = re.search(r"\bimages?\b|image_url|image input|vision|multimodal|multi-modal|mmproj", words)
+    refused = any(word in words for word in _UNKNOWN) or "not a multimodal" in words or "only" in words
+    return bool(named and refused) and any(
+        isinstance(part, ImagePart)
+        for item in request.items
+        if not isinstance(item, ToolResult)
+        for part in item.content
+    )
+
+
+def _replay(words: str, request: Request) -> bool:
+    """Whether a member of a message that went back is refused: by its name, or without one."""
+    if not any(word in words for word in _UNKNOWN) or re.search(_DEMANDED, words):
+        return False
+    given: set[str] = set()
+    for item in request.items:
+        if isinstance(item, AssistantItem) and item.origin is not None:
+            given |= {item.reasoning_as or "", *(item.vendor or ())}
+            given.update(name for call in item.calls for name in call.vendor or ())
+    given.discard("")
+    unnamed = "messages" in words or "property" in words or "properties" in words or "field" in words
+    return any(name.lower() in words for name in given) or bool(given and unnamed and "extra" in words)
+
+
+#: What refusals teach, in the order in which it is looked for.
+_LESSONS: tuple[tuple[dict[str, Any], Callable[[str, Request], bool]], ...] = (
+    ({"usage_option": False}, _usage_option),
+    ({"max_tokens_field": "max_completion_tokens"}, _max_tokens_field),
+    ({"short_ids": True}, _short_ids),
+    ({"alternate": True}, _alternate),
+    ({"blank_reasoning": True}, _blank_reasoning),
+    ({"any_signature": True}, _any_signature),
+    ({"replay": False}, _replay),
+    ({"images": False}, _images),
+)
