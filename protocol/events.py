@@ -20,6 +20,7 @@ RunOutcome = Literal["finished", "paused", "limit_reached", "cancelled", "budget
 RunReason = Literal["run", "notify", "resume"]
 UserSource = Literal["run", "steer", "notify", "push"]
 CompactReason = Literal["threshold", "request_threshold", "overflow", "manual"]
+SummarySource = Literal["tool", "words", "extractive"]
 #: What has a start that is told, and then exactly one end: done or failed.
 Activity = Literal["compaction", "extraction", "consolidation"]
 
@@ -162,7 +163,9 @@ class CompactStart(DurableEvent, frozen=True, gc=False, kw_only=True):
 class CompactDone(DurableEvent, frozen=True, gc=False, kw_only=True):
     """The history is compacted and goes on in ``new_session_id``; before and after in tokens.
 
-    ``usage`` and ``cost`` (US dollars) are what the summariser's calls took, None where it made none.
+    ``source`` says where the summary comes from: the summariser's ``tool``, its ``words`` (it was asked twice
+    and called no tool), or without a model ``extractive``; None in older logs. ``usage`` and ``cost`` (US
+    dollars) are what the summariser's calls took, None where it made none.
     """
 
     counts_usage: ClassVar[bool] = True
@@ -171,6 +174,7 @@ class CompactDone(DurableEvent, frozen=True, gc=False, kw_only=True):
     new_session_id: str
     before: int | None = None
     after: int | None = None
+    source: SummarySource | None = None
     usage: Usage | None = None
     cost: float | None = None
 
@@ -232,7 +236,8 @@ class ConsolidateStart(DurableEvent, frozen=True, gc=False, kw_only=True):
 
 class ConsolidateDone(DurableEvent, frozen=True, gc=False, kw_only=True):
     """What ``files`` staged files held is kept in lasting memory, in ``notes`` notes that are new or
-    changed; ``mechanical`` where no model took part. ``usage`` and ``cost`` as of ExtractDone.
+    changed; ``mechanical`` where no model took part. ``left`` finds were not worked in by the model and are
+    kept as they were found. ``usage`` and ``cost`` as of ExtractDone.
     """
 
     counts_usage: ClassVar[bool] = True
@@ -241,6 +246,7 @@ class ConsolidateDone(DurableEvent, frozen=True, gc=False, kw_only=True):
     files: int
     notes: int
     mechanical: bool = False
+    left: int = 0
     usage: Usage | None = None
     cost: float | None = None
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from msgspec import Struct
 
 from actors.compaction.cut import Cut
+from protocol.events import SummarySource
 from protocol.items import Item, SystemItem
 
 SUMMARY = "[Compacted context summary]"
@@ -40,11 +41,14 @@ class Split(NamedTuple):
 
 
 class Composed(NamedTuple):
-    """A compacted history in order; subscribers are told of ``opening`` and ``closing`` alone."""
+    """A compacted history in order; subscribers are told of ``opening`` and ``closing`` alone. ``source`` is
+    that of its summary.
+    """
 
     opening: list[SystemItem]
     kept: list[Item]
     closing: list[SystemItem]
+    source: SummarySource = "tool"
 
     @property
     def items(self) -> list[Item]:
@@ -82,6 +86,7 @@ def compose(
     files: Sequence[RequiredFile] = (),
     references: Sequence[Reference] = (),
     snapshot: str = "",
+    source: SummarySource = "tool",
 ) -> Composed:
     """The new history. ``snapshot`` tells the tasks; what it says replaces all task calls before it."""
     opening = [SystemItem.of(f"{SUMMARY}\n{summary.strip()}")]
@@ -89,7 +94,7 @@ def compose(
     if references:
         lines = (f"- {each.path}: {each.why}" if each.why else f"- {each.path}" for each in references)
         opening.append(SystemItem.of("\n".join([REFERENCES, *lines])))
-    return Composed(opening, list(kept), [SystemItem.of(f"{SNAPSHOT}\n{snapshot}")])
+    return Composed(opening, list(kept), [SystemItem.of(f"{SNAPSHOT}\n{snapshot}")], source)
 
 
 def summary_in(items: Sequence[Item]) -> str | None:

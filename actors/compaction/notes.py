@@ -122,17 +122,24 @@ def _unquoted(text: str) -> str:
     return text
 
 
-def merged(old: Note, new: Note) -> Note:
-    """Two notes of one path as one: what ``old`` says stays, and of ``new`` what it does not say yet."""
-    known = {_key(piece) for piece in _pieces(old.body)}
-    fresh = [piece for piece in _pieces(new.body) if _key(piece) not in known]
+def merged(old: Note, new: Note, *, last_word: bool = False) -> Note:
+    """Two notes of one path as one: what ``old`` says stays, and of ``new`` what it does not say yet. With
+    ``last_word`` what is said again stands behind what was said in between, as the newest.
+    """
+    before, said = pieces_of(old.body), pieces_of(new.body)
+    again = {key_of(piece) for piece in said} if last_word else set()
+    stays = [piece for piece in before if key_of(piece) not in again]
+    known = {key_of(piece) for piece in stays}
+    worded = {key_of(piece): piece for piece in before}
+    fresh = [worded.get(key_of(piece), piece) for piece in said if key_of(piece) not in known]
+    changed = [*stays, *fresh] != before
     dates = [date for date in (old.created, new.created) if date]
     return Note(
         old.kind,
         old.title,
-        _joined([*_pieces(old.body), *fresh]),
+        _joined([*stays, *fresh]),
         min(dates, default=""),
-        max(old.updated, new.updated) if fresh else old.updated or new.updated,
+        max(old.updated, new.updated) if changed else old.updated or new.updated,
         tuple(dict.fromkeys((*old.sources, *new.sources)))[-_MOST_SOURCES:],
         old.extra,
     )
@@ -143,11 +150,11 @@ def deduplicated(notes: Iterable[Note]) -> list[Note]:
     found: dict[str, Note] = {}
     for note in notes:
         known = found.get(note.path)
-        found[note.path] = note if known is None else merged(known, note)
+        found[note.path] = note if known is None else merged(known, note, last_word=True)
     return list(found.values())
 
 
-def _pieces(body: str) -> list[str]:
+def pieces_of(body: str) -> list[str]:
     """A text in the pieces that can be said twice: bullets with what hangs on them, and paragraphs."""
     pieces: list[str] = []
     for block in re.split(r"\n\s*\n", body.strip()):
@@ -164,9 +171,37 @@ def _joined(pieces: list[str]) -> str:
     return text
 
 
-def _key(piece: str) -> str:
+def key_of(piece: str) -> str:
     """What makes two pieces the same: their words."""
     return " ".join(re.findall(r"\w+", piece.casefold()))
+
+
+def covers(text: str, piece: str) -> bool:
+    """Whether ``text`` holds what ``piece`` says, be it in other words: all of its words that have digits,
+    and half of its other telling words.
+    """
+    said = re.findall(r"\w+", text.casefold())
+    stems = {word[:_STEM] for word in said}
+    words = set(re.findall(r"\w+", piece.casefold())) - _COMMON
+    exact = {word for word in words if any(sign.isdigit() for sign in word)}
+    others = words - exact
+    found = sum(word[:_STEM] in stems for word in others)
+    return exact <= set(said) and 2 * found >= len(others)
+
+
+#: What is compared of a word, so that its other forms are the same.
+_STEM = 5
+#: Words that say nothing of what a piece is about.
+_COMMON = frozenset(
+    re.findall(
+        r"\w+",
+        """
+        a about also an and are as at be been but by did do does for from had has have how if in into is it
+        its no not of on or so than that the their them then there these they this to was we were what when
+        which who why will with work worked works you
+        """,
+    )
+)
 
 
 def notes_of(found: Extracted, *, source: str, date: str) -> list[Note]:

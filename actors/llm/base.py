@@ -24,6 +24,7 @@ class Request(Struct, frozen=True):
     grows only at its end from one request of a pod to the next (until a prune or a compaction).
     ``scratch`` is a dict that the pod keeps from request to request for its client alone, say for
     items that are already encoded. ``deadline`` (``time.monotonic()`` seconds) bounds all attempts.
+    ``forced_tool`` names the one of ``tools`` that has to be called, for servers that hold a model to that.
     """
 
     items: Sequence[Item]
@@ -33,6 +34,7 @@ class Request(Struct, frozen=True):
     max_tokens: int | None = None
     temperature: float | None = None
     output_schema: dict[str, Any] | None = None
+    forced_tool: str | None = None
     deadline: float | None = None
     scratch: dict[str, Any] = {}
 

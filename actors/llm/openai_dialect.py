@@ -31,6 +31,7 @@ class Dialect(Struct, frozen=True):
     max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     json_schema: bool = True
     json_object: bool = True
+    tool_choice: bool = True
     replay: bool = True
     short_ids: bool = False
     alternate: bool = False
@@ -156,6 +157,10 @@ def _images(words: str, request: Request) -> bool:
     )
 
 
+def _tool_choice(words: str, request: Request) -> bool:
+    return request.forced_tool is not None and bool(re.search(r"tool[_ ]choice|function calling", words))
+
+
 def _replay(words: str, request: Request) -> bool:
     """Whether a member of a message that went back is refused: by its name, or without one."""
     if not any(word in words for word in _UNKNOWN) or re.search(_DEMANDED, words):
@@ -174,6 +179,7 @@ def _replay(words: str, request: Request) -> bool:
 _LESSONS: tuple[tuple[dict[str, Any], Callable[[str, Request], bool]], ...] = (
     ({"usage_option": False}, _usage_option),
     ({"max_tokens_field": "max_completion_tokens"}, _max_tokens_field),
+    ({"tool_choice": False}, _tool_choice),
     ({"short_ids": True}, _short_ids),
     ({"alternate": True}, _alternate),
     ({"blank_reasoning": True}, _blank_reasoning),

@@ -41,6 +41,8 @@ def body_of(
     form = answer_format(request, dialect)
     if form is not None:
         options["response_format"] = form
+    if request.forced_tool is not None and dialect.tool_choice:
+        options["tool_choice"] = _forced(request)
     history = _history(request, dialect, origin)
     messages = history.messages(request.items, request.system, _told_in_words(request, form))
     return b"".join((_encode(options)[:-1], _tools(request), b',"messages":[', *messages, b"]}"))
@@ -64,6 +66,13 @@ def _history(request: Request, dialect: Dialect, origin: str | None) -> EncodedH
     if known is None or not known.suits(dialect, origin):
         known = request.scratch[_KEPT] = EncodedHistory(dialect, origin)
     return known
+
+
+def _forced(request: Request) -> Any:
+    """How a model is held to a call: more servers know the plain word than the name of one tool."""
+    if len(request.tools) == 1:
+        return "required"
+    return {"type": "function", "function": {"name": request.forced_tool}}
 
 
 def _told_in_words(request: Request, form: dict[str, Any] | None) -> bytes | None:

@@ -246,6 +246,7 @@ class CompactingActor(SteppingActor):
             new_session_id=self._head.session_id,
             before=folding.occupancy,
             after=Context(composed.items).occupancy(),
+            source=composed.source,
             usage=spent.usage,
             cost=spent.cost,
         )

@@ -24,13 +24,14 @@ from actors.compaction.transcript import entries, recent_files, shortened
 from actors.compaction.words import words_of
 from actors.llm.base import Request
 from actors.pod.context import Context
+from actors.pod.memory.helper_words import summary_in_words
 from actors.pod.parts import PodParts
 from actors.pod.spending import Spending
 from actors.pod.tasks import TaskStore
 from actors.tools.base import Toolbox, ToolContext, tool
 from actors.tools.files import read_file
 from protocol.errors import CompactionFailed, ModelError, ToolError
-from protocol.events import CompactReason
+from protocol.events import CompactReason, SummarySource
 from protocol.items import Item, UserItem
 from protocol.wire import encode
 
@@ -76,6 +77,7 @@ class _Desk:
         self._ctx = ctx
         self._left = room
         self.summary: str | None = None
+        self.source: SummarySource = "tool"
         self.files: list[RequiredFile] = []
         self.references: list[Reference] = []
 
@@ -128,7 +130,8 @@ async def fold(parts: PodParts, folding: Folding) -> Composed:
 
     Raises CompactionFailed, OverBudget, or what the client raises. Only where the summariser's own request
     does not fit its context is it given less to read, and in the end none at all: then the summary is
-    extractive, as it is where the folding is to go ``without_model``.
+    extractive, as it is where the folding is to go ``without_model``, and where the summariser neither calls
+    its tool nor says a word; only who asked for a compaction by hand is told that it failed by that.
     """
     at = cut(folding.items, folding.context.since, folding.retained, keep_open_turn=folding.mid_run)
     read = await asyncio.to_thread(_Reading.of, folding.items, at)
@@ -147,11 +150,17 @@ def _composed(folding: Folding, read: _Reading, desk: _Desk, written: str | None
     words = policy.words_budget(folding.reason, occupancy, room if folding.limits.room else None)
     longest = policy.summary_budget(room)
     if written is None:
+        desk.source = "extractive"
         summary = extractive_summary(read.halves, budget=longest, words=words)
     else:
         summary = with_words(shortened(written, longest), read.words, words)
     return compose(
-        summary, read.halves.kept, files=desk.files, references=desk.references, snapshot=read.snapshot
+        summary,
+        read.halves.kept,
+        files=desk.files,
+        references=desk.references,
+        snapshot=read.snapshot,
+        source=desk.source,
     )
 
 
@@ -168,9 +177,12 @@ class _Summariser:
         self._may_read = bool(parts.manifest.scope.allow)
         self._toolbox = _tools(desk, may_read=self._may_read)
         self._summary_tokens = policy.summary_budget(folding.limits.room)
+        self._by_hand = folding.reason == "manual"
 
     async def written(self) -> str | None:
-        """The summary by the model; None where even the least it can be given does not fit its context."""
+        """The summary by the model; None where even the least it can be given does not fit its context, or
+        (but for a compaction by hand, which raises CompactionFailed) it writes none.
+        """
         prompt = text_tokens(SUMMARISER_PROMPT + self._read.snapshot)
         fixed = prompt + tokens_in(len(encode(self._toolbox.specs)))
         steps = ladder(self._read.texts, policy.summariser_budget(self._window, self._summary_tokens, fixed))
@@ -196,38 +208,52 @@ class _Summariser:
                 snapshot=read.snapshot,
             )
             written = await self._one(request)
+            if written is None:
+                return None
         return written
 
-    async def _one(self, request: str) -> str:
-        """What the summariser writes about one part; it is reminded once of what it forgot."""
+    async def _one(self, request: str) -> str | None:
+        """What the summariser writes about one part; it is reminded once of what it forgot. Where it then
+        answers in words, those are the summary.
+        """
         desk, parts = self._desk, self._parts
+        forced: str | None = None
+        words = ""
         items: list[Item] = [UserItem.of(request)]
         reminders = [NUDGE_NO_SUMMARY]
         if self._may_read and self._read.files:
             reminders.append(NUDGE_NO_FILE)
         for _ in range(MOST_STEPS):
-            answer = (await self._spending.ask(self._request(items))).item
+            answer = (await self._spending.ask(self._request(items, forced))).item
             items.append(answer)
+            forced = None
             if answer.calls:
                 ctx = parts.tools.context(parts.name)
                 items += [await self._toolbox.run(call, ctx) for call in answer.calls]
             elif desk.summary is None and NUDGE_NO_SUMMARY in reminders:
                 reminders.clear()
                 items.append(UserItem.of(NUDGE_NO_SUMMARY))
+                forced = desk.write_summary.__name__
             elif desk.summary is not None and not desk.files and NUDGE_NO_FILE in reminders:
                 reminders.clear()
                 items.append(UserItem.of(NUDGE_NO_FILE))
             else:
+                words = summary_in_words(answer.text)
                 break
-        if desk.summary is None:
+        if desk.summary is None and words:
+            desk.source = "words"
+            return words
+        if desk.summary is None and self._by_hand:
             raise CompactionFailed(NO_SUMMARY)
         return desk.summary
 
-    def _request(self, items: list[Item]) -> Request:
+    def _request(self, items: list[Item], forced: str | None) -> Request:
+        specs = self._toolbox.specs
         return Request(
             items=items,
             system=SUMMARISER_PROMPT,
-            tools=self._toolbox.specs,
+            tools=specs if forced is None else tuple(each for each in specs if each.name == forced),
+            forced_tool=forced,
             model=self._parts.manifest.model.model_id,
             max_tokens=self._summary_tokens,
             scratch={},

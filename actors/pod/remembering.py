@@ -252,6 +252,7 @@ class RememberingActor(ExtractingActor):
                 files=message.files,
                 notes=message.notes,
                 mechanical=message.mechanical,
+                left=message.left,
                 usage=spent.usage,
                 cost=spent.cost,
             )

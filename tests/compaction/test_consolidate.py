@@ -160,3 +160,57 @@ def test_any_words_are_read_back_from_a_file_as_one_note(kind, title, body):
     assert (again.kind, again.title) == (note.kind, note.title)
     assert parse(render(again)) == again
     assert merged(again, again) == again
+
+
+# -- nothing is lost, and the last word holds ----------------------------------------------------
+
+
+def knowledge(title: str, body: str) -> Note:
+    return Note("knowledge", title, body, DATE, DATE, ("s:0-2",))
+
+
+def test_findings_that_were_not_worked_in_are_added_as_they_were_found():
+    made = shelf()
+    made.write("knowledge", "Ports", "- The server listens on 8080")
+    found = [
+        knowledge("Server", "- It listens on port 8080 of the server"),
+        knowledge("Database", "- It is Postgres 15"),
+        knowledge("Server", "- It listens on 8081 since June"),
+    ]
+    assert made.complete(found) == 2
+    told = {change.path: change.text for change in made.changes()}
+    assert sorted(told) == ["knowledge/database.md", "knowledge/ports.md", "knowledge/server.md"]
+    assert "8081" in told["knowledge/server.md"]
+    assert "8080" not in told["knowledge/server.md"]
+
+
+def test_what_another_note_says_already_is_not_added_again():
+    made = shelf({"knowledge/old.md": render(knowledge("Old", "- It is Postgres 15"))})
+    assert made.complete([knowledge("Database", "- it is Postgres 15")]) == 0
+    assert made.changes() == []
+
+
+def test_a_fact_that_was_corrected_and_corrected_back_stands_last():
+    made = shelf()
+    for port in (8080, 9090, 8080):
+        made.add(knowledge("Port", f"- The port is {port}"))
+    assert made.note("knowledge/port.md").body == "- The port is 9090\n- The port is 8080"
+
+
+def test_a_note_that_was_not_read_is_replaced_only_by_what_says_all_of_it():
+    made = shelf({"knowledge/db.md": render(knowledge("DB", "- It is Postgres 15\n- It runs on host A"))})
+    with pytest.raises(ToolError, match=r"(?s)have not read.*Postgres 15.*host A"):
+        made.rewrite("knowledge/db.md", "- It has 3 replicas")
+    assert not made.written
+    made.rewrite("knowledge/db.md", "- It has 3 replicas")  # now it knows what the note says
+    other = shelf({"knowledge/db.md": render(knowledge("DB", "- It is Postgres 15"))})
+    other.rewrite("knowledge/db.md", "- It is Postgres 15, with 3 replicas")
+
+
+def test_a_note_that_was_not_read_is_deleted_only_where_another_says_all_of_it():
+    made = shelf({"knowledge/db.md": render(knowledge("DB", "- It is Postgres 15\n- It runs on host A"))})
+    made.write("knowledge", "Database", "- It has 3 replicas")
+    with pytest.raises(ToolError, match=r"(?s)have not read.*Postgres 15"):
+        made.drop("knowledge/db.md", "knowledge/database.md")
+    made.write("knowledge", "Database", "- It is Postgres 15 and runs on host A")
+    made.drop("knowledge/db.md", "knowledge/database.md")

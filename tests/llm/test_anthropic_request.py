@@ -451,3 +451,12 @@ def test_options_that_are_not_understood_are_not_sent():
     assert "temperature" not in told
     assert not marked(told)
     assert told["messages"][1] == said("x", "assistant")
+
+
+def test_a_model_is_held_to_a_call_where_it_does_not_refuse_that():
+    forced: dict[str, Any] = {"tools": (READ, LIST), "forced_tool": "read"}
+    assert sent(user("hi"), **forced)["tool_choice"] == {"type": "tool", "name": "read"}
+    assert "tool_choice" not in sent(user("hi"), tools=(READ,))
+    learnt = adapted(Dialect(), "Thinking may not be enabled when tool_choice forces tool use.")
+    assert learnt is not None
+    assert "tool_choice" not in sent(user("hi"), dialect=learnt, **forced)

@@ -340,3 +340,21 @@ def test_a_long_history_is_encoded_in_slices():
         rounds += 1
     assert rounds == 3
     assert body_of(request, "m", Dialect()) == fresh(list(request.items), None)
+
+
+# -- a call that has to come ---------------------------------------------------------------------
+
+
+def test_a_model_is_held_to_a_call_where_the_server_can_and_not_where_it_refuses_that():
+    read, look = (ToolSpec(name, "", {"type": "object"}) for name in ("read", "look"))
+    forced: dict[str, Any] = {"tools": (read,), "forced_tool": "read"}
+    assert sent(user("hi"), **forced)["tool_choice"] == "required"
+    named = sent(user("hi"), tools=(read, look), forced_tool="look")["tool_choice"]
+    assert named == {"type": "function", "function": {"name": "look"}}
+    assert "tool_choice" not in sent(user("hi"), tools=(read,))
+    request = Request([user("hi")], **forced)
+    learnt = adapted(Dialect(), "deepseek-reasoner does not support this tool_choice", request)
+    assert learnt == Dialect(tool_choice=False)
+    assert "tool_choice" not in sent(user("hi"), dialect=learnt, **forced)
+    assert adapted(learnt, "tool_choice", request) is None
+    assert adapted(Dialect(), "tool_choice", Request([user("hi")])) is None

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from actors.compaction.consolidate import Change, Shelf, finding
+from actors.compaction.notes import Note
 from actors.compaction.policy import consolidation_due
 from actors.compaction.tokens import text_tokens
 from actors.pod.memory.lasting import LastingMemory
@@ -30,14 +31,20 @@ _PART_OF_CONTEXT = 3
 class Batch(NamedTuple):
     """Staged files that are consolidated together.
 
-    ``findings`` is what a model is told of them; ``mechanical`` says that it is not asked.
+    ``findings`` is what a model is told of them, ``found`` the same as notes, in order; ``mechanical`` says
+    that it is not asked.
     """
 
     files: list[Waiting]
     records: list[Staged]
     findings: list[str]
+    found: list[Note]
     shelf: Shelf
     mechanical: bool
+
+    def complete(self) -> int:
+        """Put on the shelf what a model did not work in; how many finds that were. Blocks."""
+        return self.shelf.complete(self.found)
 
     @property
     def size(self) -> int:
@@ -130,29 +137,31 @@ class Consolidation:
         """The oldest files, as many as a model may be given at once; damaged ones are set aside."""
         date = time.strftime("%Y-%m-%d", time.gmtime(self._clock()))
         taken: list[Waiting] = []
-        records: list[Staged] = []
+        records: dict[str, Staged] = {}
         used = 0
         for file in files:
             record = self._read(file)
             if record is None:
                 continue
-            used += text_tokens(finding(record.source, record.notes(date)))
+            used += text_tokens(finding(record.source, record.notes(file.date or date)))
             if taken and used > self._budget:
                 break
             taken.append(file)
-            records.append(record)
+            records[file.id] = record
         if not taken:
             return None
-        records = newest_readings(records)
-        findings = [finding(record.source, record.notes(date)) for record in records]
+        newest = newest_readings(records.values())
+        dates = {id(records[file.id]): file.date or date for file in taken}
+        dated = [(record.source, record.notes(dates[id(record)])) for record in newest]
+        findings = [finding(source, notes) for source, notes in dated]
+        found = [note for _, notes in dated for note in notes]
         too_much = sum(map(text_tokens, findings)) > self._budget
         mechanical = too_much or self._ledger.attempts >= MOST_ATTEMPTS
-        shelf = Shelf(self._memory.texts(), date=date, sources=[record.source for record in records])
+        shelf = Shelf(self._memory.texts(), date=date, sources=[record.source for record in newest])
         if mechanical:
-            for record in records:
-                for note in record.notes(date):
-                    shelf.add(note)
-        return Batch(taken, records, findings, shelf, mechanical)
+            for note in found:
+                shelf.add(note)
+        return Batch(taken, newest, findings, found, shelf, mechanical)
 
     def _read(self, file: Waiting) -> Staged | None:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from functools import partial
 from typing import Annotated, Any, NamedTuple, TypeVar
@@ -10,15 +11,21 @@ from typing import Annotated, Any, NamedTuple, TypeVar
 import pykka
 from msgspec import Meta
 
-from actors.compaction.consolidate import CONSOLIDATOR_PROMPT, Shelf, consolidator_request
+from actors.compaction.consolidate import (
+    CONSOLIDATOR_PROMPT,
+    NUDGE_NOTHING_WRITTEN,
+    Shelf,
+    consolidator_request,
+)
 from actors.compaction.notes import Kind, render
 from actors.pod.memory.batch import Batch, Consolidation
-from actors.pod.memory.errand import Ask, HelperActor, errand
+from actors.pod.memory.errand import Ask, HelperActor, Reminder, errand
+from actors.pod.memory.helper_words import notes_in_words, says_nothing
 from actors.pod.memory.lasting import LastingMemory
 from actors.runtime.future import AsyncFuture
 from actors.sessions.disk import store_error
 from actors.tools.base import Toolbox, ToolContext, tool
-from protocol.errors import PodError
+from protocol.errors import PodError, ToolError
 from protocol.manifest import PodManifest
 
 T = TypeVar("T")
@@ -54,6 +61,7 @@ class Consolidated(NamedTuple):
     files: int = 0
     notes: int = 0
     mechanical: bool = False
+    left: int = 0
     error: BaseException | None = None
     alerts: tuple[str, ...] = ()
 
@@ -92,17 +100,22 @@ class ConsolidationActor(HelperActor):
         if not await _may_begin(job, batch):
             await _to_its_end(work.withdraw)
             return Consolidated()
+        left, mechanical = 0, batch.mechanical
         try:
             if not batch.mechanical:
                 await self._write(job, batch)
+                mechanical = not batch.shelf.written
+                left = await _to_its_end(batch.complete)
             notes = await _to_its_end(partial(work.commit, batch))
         except Exception as error:  # noqa: BLE001 - the pod tells of it
             await _to_its_end(work.withdraw)
             return Consolidated(len(batch.files), error=_clear(error))
-        return Consolidated(len(batch.files), notes, batch.mechanical)
+        return Consolidated(len(batch.files), notes, mechanical, left)
 
     async def _write(self, job: Consolidate, batch: Batch) -> None:
-        """Have the model write. Raises PodError where it wrote nothing or came to no end."""
+        """Have the model write, by its tools or in words; where these hold no notes, what was found is kept
+        as it is. Raises PodError where it neither wrote nor said anything, or came to no end.
+        """
         desk = _Desk(job.memory, batch.shelf)
         work = errand(
             job.ask,
@@ -112,11 +125,19 @@ class ConsolidationActor(HelperActor):
             prompt=CONSOLIDATOR_PROMPT,
             request=consolidator_request(batch.findings, batch.shelf.listing()),
             most_steps=MOST_STEPS,
+            reminder=Reminder(NUDGE_NOTHING_WRITTEN, desk.write_memory.__name__),
+            written=lambda: batch.shelf.written,
         )
-        if not await self.ask_model(work):
+        words = await self.ask_model(work)
+        if words is None:
             raise PodError(f"the worker came to no end within {MOST_STEPS} requests; nothing was written")
-        if not batch.shelf.written:
+        if batch.shelf.written:
+            return
+        if says_nothing(words):
             raise PodError("the worker wrote nothing; all that was staged is kept")
+        for piece in notes_in_words(words):
+            with contextlib.suppress(ToolError):  # as its tool would have told it
+                batch.shelf.write(piece.kind, piece.title, piece.text)
 
 
 async def _may_begin(job: Consolidate, batch: Batch) -> bool:
@@ -158,7 +179,7 @@ class _Desk:
 
     async def read_memory(self, path: str) -> str:
         """Read a note."""
-        return render(self._shelf.note(path))
+        return render(self._shelf.read(path))
 
     def search_memory(self, query: str, limit: Annotated[int, Meta(ge=1, le=20)] = 5) -> str:
         """Find notes by words that are in them."""

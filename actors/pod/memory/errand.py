@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 from actors.llm.base import Answer, Request
+from actors.pod.memory.helper_words import said, says_nothing
 from actors.runtime.actor import AsyncActor
 from actors.runtime.future import AsyncFuture
 from actors.tools.base import Toolbox, ToolContext
@@ -64,6 +65,13 @@ async def _without_exit(work: Coroutine[Any, Any, T]) -> T:
         raise PodError("its client would have ended the interpreter; all that was staged is kept") from error
 
 
+class Reminder(NamedTuple):
+    """What a worker is told, once, that said something and called no tool; ``tool`` it then has to call."""
+
+    words: str
+    tool: str
+
+
 async def errand(
     ask: Ask,
     model: str,
@@ -73,16 +81,40 @@ async def errand(
     prompt: str,
     request: str,
     most_steps: int,
-) -> bool:
-    """Have the errand done; whether the worker came to its end within ``most_steps`` requests.
+    written: Callable[[], bool],
+    forced: str | None = None,
+    reminder: Reminder | None = None,
+) -> str | None:
+    """Have the errand done; None where the worker came to no end within ``most_steps`` requests.
 
-    What it brings is what its tools were called with. Raises what ``ask`` raises.
+    What it brings is what its tools were called with, of which ``forced`` has to be called first, by servers
+    that can hold a model to it; ``written`` tells whether that is anything. Where it is nothing, also after
+    the ``reminder``, it gives what the worker said in words, else nothing. Raises what ``ask`` raises, but
+    not once something was said: that stands.
     """
     told: list[Item] = [UserItem.of(request)]
+    words = ""
     for _ in range(most_steps):
-        answer = await ask(Request(items=told, system=prompt, tools=toolbox.specs, model=model, scratch={}))
-        told.append(answer.item)
-        if not answer.item.calls:
-            return True
-        told += [await toolbox.run(call, ctx) for call in answer.item.calls]
-    return False
+        specs = toolbox.specs
+        tools = specs if forced is None else tuple(each for each in specs if each.name == forced)
+        asked = Request(items=told, system=prompt, tools=tools, model=model, forced_tool=forced, scratch={})
+        try:
+            answer = (await ask(asked)).item
+        except Exception:
+            if not words:
+                raise
+            return words
+        told.append(answer)
+        forced = None
+        if answer.calls:
+            told += [await toolbox.run(call, ctx) for call in answer.calls]
+            continue
+        if written():
+            return ""
+        words = said(answer.text) or words
+        if reminder is None or says_nothing(words):
+            return words
+        forced = reminder.tool
+        told.append(UserItem.of(reminder.words))
+        reminder = None
+    return None

@@ -22,6 +22,7 @@ from actors.compaction.extract import (
 )
 from actors.compaction.policy import LEAST_SUMMARISER_TOKENS
 from actors.pod.memory.errand import Ask, HelperActor, errand
+from actors.pod.memory.helper_words import extracted_in_words
 from actors.pod.memory.staging import Staged, earlier_readings, stage
 from actors.runtime.future import AsyncFuture
 from actors.sessions.disk import store_error
@@ -123,9 +124,9 @@ async def _read(job: Extract, items: list[Item], start: int) -> tuple[Extracted,
 
 
 async def _found(job: Extract, items: list[Item], budget: int) -> Extracted:
-    """What the worker notes; nothing where it calls no tool, which is an answer as well."""
+    """What the worker notes by its tool, or else says in words, which may be that there is nothing."""
     desk = _Desk()
-    await errand(
+    words = await errand(
         job.ask,
         job.model,
         Toolbox([tool(desk.write_extracted)]),
@@ -133,13 +134,16 @@ async def _found(job: Extract, items: list[Item], budget: int) -> Extracted:
         prompt=EXTRACTOR_PROMPT,
         request=await asyncio.to_thread(extractor_request, items, budget),
         most_steps=_MOST_STEPS,
+        written=lambda: desk.called,
+        forced=desk.write_extracted.__name__,
     )
-    return desk.found
+    return extracted_in_words(words) if words and not desk.called else desk.found
 
 
 class _Desk:
     def __init__(self) -> None:
         self.found = Extracted()
+        self.called = False
 
     async def write_extracted(
         self,
@@ -150,4 +154,5 @@ class _Desk:
     ) -> str:
         """Note what will still matter; any of the lists may be empty."""
         self.found = Extracted(decisions, discussions, attempts, requests)
+        self.called = True
         return "noted"

@@ -13,7 +13,7 @@ from msgspec import Struct
 from actors.compaction.notes import Note
 from actors.pod.memory.lasting import LastingMemory
 from actors.pod.memory.ledger import Ledger, read_ledger
-from actors.pod.memory.staging import SUFFIX, read_staged, waiting
+from actors.pod.memory.staging import SUFFIX, Waiting, read_staged, waiting
 from actors.sessions.disk import make_private
 from protocol.errors import WireError
 
@@ -100,7 +100,8 @@ def _notes(memory: LastingMemory, name: str) -> list[Note]:
     """What a file holds: one note, or of a staged file its finds; nothing where it is gone or damaged."""
     try:
         if name.endswith(SUFFIX):
-            return read_staged(memory.folder / name).notes("")
+            path = memory.folder / name
+            return read_staged(path).notes(Waiting(path.stem, path, 0).date)
         note = memory.note(name)
     except (OSError, WireError):
         return []

@@ -40,10 +40,11 @@ def recalled(memory: LastingMemory, words: str, budget: int) -> SystemItem | Non
     texts: list[str] = []
     for hit in memory.search(" ".join(telling), limit=_MOST_NOTES):
         head = f"\n\n# {hit.title} ({hit.kind if hit.staged else hit.path})\n"
-        room = left - text_tokens(head)
+        of_when = f"\n(as of {hit.updated})" if hit.updated else ""
+        room = left - text_tokens(head + of_when)
         if room < _LEAST_TOKENS:
             break
         note = None if hit.staged else memory.note(hit.path)
-        texts.append(head + shortened(hit.snippet if note is None else note.body, room))
+        texts.append(head + shortened(hit.snippet if note is None else note.body, room) + of_when)
         left -= text_tokens(texts[-1])
     return SystemItem.of(f"{RECALLED}\n{_WORDS}{''.join(texts)}") if texts else None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import stat
+import time
+import uuid
 from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +20,8 @@ from actors.sessions.head import new_session_id
 from protocol.errors import WireError
 
 SUFFIX = ".json"
+#: The version of UUIDs that begin with the time.
+_TIMED = 7
 
 
 class Staged(msgspec.Struct, frozen=True):
@@ -44,6 +48,17 @@ class Waiting(NamedTuple):
     id: str
     path: Path
     size: int
+
+    @property
+    def date(self) -> str:
+        """The day on which it was staged (2026-01-31), which its name tells; empty where it does not."""
+        try:
+            name = uuid.UUID(self.id)
+            if name.version != _TIMED:
+                return ""
+            return time.strftime("%Y-%m-%d", time.gmtime((name.int >> 80) / 1000))
+        except ValueError:
+            return ""
 
 
 def stage(folder: Path, record: Staged) -> Path:

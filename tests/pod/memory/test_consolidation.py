@@ -111,8 +111,11 @@ def test_the_worker_reads_searches_replaces_and_merges_notes(memory: LastingMemo
     )
     _, done = played(memory.folder, client, spawned)
     assert isinstance(done, ConsolidateDone)
-    assert done.notes == 2
-    assert all_notes(memory) == {"knowledge/build.md": "- slow: the linker"}
+    assert (done.notes, done.left) == (3, 1)  # what was found had come into no note
+    assert all_notes(memory) == {
+        "decisions/use-tabs.md": "- Use tabs\n  Why: it works",
+        "knowledge/build.md": "- slow: the linker",
+    }
     results = [item.text for item in client.requests[-1].items if hasattr(item, "is_error")]
     assert results[0] == "- knowledge/linker.md: Linker"
     assert "- it is the linker" in results[1]
@@ -161,7 +164,7 @@ def test_a_failing_model_does_not_keep_memory_from_being_consolidated(memory: La
 def test_a_consolidation_goes_on_until_nothing_is_due_and_then_ends(memory: LastingMemory) -> None:
     for number in range(4):
         put(memory, f"{number} " + "x" * 600, start=number)
-    replies = [reply for number in range(4) for reply in wrote(f"n{number}")]
+    replies = [reply for number in range(4) for reply in wrote(f"n{number}", f"- {number} " + "x" * 600)]
     told = played(memory.folder, _Unending(replies), spawned, context_window=600)
     assert names(told) == ["ConsolidateStart", "ConsolidateDone"] * 4
     assert staged(memory) == []

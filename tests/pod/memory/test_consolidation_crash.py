@@ -126,7 +126,7 @@ def test_killed_while_it_is_written_nothing_is_lost_and_nothing_doubled(
 
 
 def test_of_two_processes_with_one_memory_exactly_one_consolidates(memory: LastingMemory) -> None:
-    put(memory)
+    put(memory, "one and two")
     child = Child(memory, "asked")
     lease = (memory.machinery / "lease.json").read_text()
     assert f'"pid":{child.process.pid}' in lease

@@ -1,0 +1,190 @@
+"""Helper agents whose model answers in words where it was to call a tool, as small models do: the words count."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from actors.compaction.extract import Extracted
+from actors.llm.scripted import ScriptedClient, call, say
+from actors.pod.handle import Pod
+from actors.pod.memory.helper_words import extracted_in_words, notes_in_words, summary_in_words
+from actors.pod.memory.staging import read_staged
+from actors.system import PodSystem
+from protocol.errors import CompactionFailed
+from protocol.events import CompactDone, CompactFailed, ConsolidateDone, Event, ExtractDone
+from protocol.manifest import PodManifest
+
+KINDS = [CompactDone, CompactFailed, ExtractDone, ConsolidateDone]
+
+
+def played(
+    replies: list[Any], play: Any, folder: Path | None = None, **settings: Any
+) -> tuple[list[Any], ScriptedClient]:
+    """What was told while a pod over these replies was played with, and the client."""
+    client = ScriptedClient(replies)
+
+    async def main() -> list[Event]:
+        async with PodSystem(memory=folder) as system:
+            manifest = PodManifest.of(name="p", **{"schedule": "manual", **settings})
+            pod = await system.spawn(manifest, client=client)
+            with pod.subscribe(KINDS) as events:
+                await asyncio.wait_for(play(pod), 10)
+                return events.drain()
+
+    return asyncio.run(main()), client
+
+
+async def compacted(pod: Pod) -> None:
+    await pod.run("The code is 4711.")
+    await pod.compact(retained_tokens=0)
+
+
+async def remembered(pod: Pod) -> None:
+    await pod.run("tabs or spaces?")
+    await pod.spawn_memory_jobs()
+    assert await pod.wait_for_memory_jobs(timeout=8)
+
+
+# -- compactions ---------------------------------------------------------------------------------
+
+
+def test_a_summary_that_is_given_in_words_after_the_reminder_is_the_summary() -> None:
+    history: list[str] = []
+
+    async def play(pod: Pod) -> None:
+        await compacted(pod)
+        history.extend(item.text for item in await pod.history())
+
+    (done,), client = played([say("a"), say("They talked."), say("They talked of a code.")], play)
+    assert done.source == "words"
+    assert "They talked of a code." in history[0]
+    assert any("The code is 4711." in text for text in history)
+    reminded = client.requests[-1]
+    assert reminded.forced_tool == "write_summary"
+    assert [each.name for each in reminded.tools] == ["write_summary"]
+    assert all(request.forced_tool is None for request in client.requests[:-1])
+
+
+def test_a_summary_by_the_tool_after_the_reminder_is_told_as_such() -> None:
+    (done,), _ = played([say("a"), say("well"), call("write_summary", {"text": "s"}), say("ok")], compacted)
+    assert done.source == "tool"
+
+
+@pytest.mark.parametrize("nothing", ["", "  \n", "<think>what now</think>"])
+def test_a_summariser_without_a_word_fails_only_what_was_asked_for_by_hand(nothing: str) -> None:
+    async def by_hand(pod: Pod) -> None:
+        with pytest.raises(CompactionFailed, match=r"write_summary was never called"):
+            await compacted(pod)
+
+    async def by_threshold(pod: Pod) -> None:
+        await pod.run("The code is 4711.")
+        assert (await pod.run("go on")).text == "b"
+        assert any("4711" in item.text for item in await pod.history())
+
+    (failed,), _ = played([say("a"), say(nothing), say(nothing)], by_hand)
+    assert isinstance(failed, CompactFailed)
+    (done,), _ = played([say("a"), say(nothing), say(nothing), say("b")], by_threshold, compact_threshold=1)
+    assert done.source == "extractive"
+
+
+def test_a_summariser_that_only_ever_calls_other_tools_does_not_open_the_breaker() -> None:
+    async def play(pod: Pod) -> None:
+        for number in range(5):
+            await pod.run(f"go on {number}")
+
+    replies: list[Any] = [say("a")]
+    for _ in range(4):
+        replies += [call("add_reference", {"path": "a.txt"}) for _ in range(16)] + [say("b")]
+    told, _ = played(replies, play, compact_threshold=1)
+    assert [each.source for each in told] == ["extractive"] * 4
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        '{"name": "write_summary", "arguments": {"text": "They talked."}}',
+        '<tool_call>\n{"name": "write_summary", "parameters": {"text": "They talked."}}\n</tool_call>',
+        'Here it is:\n```json\n{"text": "They talked."}\n```',
+        "They talked.",
+        "<think>hm</think>\nThey talked.\n",
+    ],
+)
+def test_a_call_that_is_written_down_is_read_for_what_it_says(words: str) -> None:
+    assert summary_in_words(words) == "They talked."
+
+
+# -- extractions and consolidations --------------------------------------------------------------
+
+
+FOUND = {"decisions": [{"chosen": "Use tabs", "rationale": "taste"}], "requests": []}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        json.dumps(FOUND),
+        f"I noted: ```json\n{json.dumps(FOUND)}\n``` That is all.",
+        json.dumps({"name": "write_extracted", "arguments": FOUND}),
+    ],
+)
+def test_findings_that_are_written_down_as_json_are_findings(words: str) -> None:
+    assert extracted_in_words(words).decisions[0].chosen == "Use tabs"
+
+
+@pytest.mark.parametrize(
+    "words", ["", "Nothing of note.", "done", "There is nothing to note here.", "{}", '{"decisions": []}']
+)
+def test_words_that_say_that_there_is_nothing_are_no_findings(words: str) -> None:
+    assert extracted_in_words(words) == Extracted()
+
+
+def test_findings_in_words_are_staged_as_they_are(tmp_path: Path) -> None:
+    words = "The user prefers tabs, since they are shorter.\nNo port was named."
+    (done,), client = played([say("a"), say(words)], remembered, tmp_path, extract_threshold=1)
+    assert (done.staged, done.pointer) == (1, 2)
+    (path,) = (tmp_path / "staging").iterdir()
+    (discussion,) = read_staged(path).found.discussions
+    assert discussion.points == (words,)
+    assert discussion.topic == "The user prefers tabs, since they are shorter."
+    assert client.requests[-1].forced_tool == "write_extracted"
+
+
+def test_notes_that_are_written_down_are_written() -> None:
+    one = {"kind": "decisions", "title": "Use tabs", "text": "- tabs"}
+    assert [each.title for each in notes_in_words(json.dumps([one, {**one, "title": "Two"}]))] == [
+        "Use tabs",
+        "Two",
+    ]
+    assert notes_in_words(json.dumps({"name": "write_memory", "arguments": one}))[0].text == "- tabs"
+    assert notes_in_words("I would write that down.") == []
+
+
+@pytest.mark.parametrize("written", [True, False])
+def test_a_consolidation_in_words_loses_nothing(tmp_path: Path, written: bool) -> None:
+    one = {"kind": "decisions", "title": "Tabs", "text": "- Use tabs, by taste"}
+    words = json.dumps(one) if written else "I would write that the user likes tabs."
+    replies = [say("a"), call("write_extracted", FOUND), say("ok"), say(words), say(words)]
+    told, _ = played(replies, remembered, tmp_path, extract_threshold=1, consolidate_files=1)
+    done = told[-1]
+    assert isinstance(done, ConsolidateDone)
+    assert done.mechanical is not written
+    notes = {str(path.relative_to(tmp_path)): path.read_text() for path in tmp_path.rglob("*.md")}
+    assert list(notes) == ["decisions/tabs.md"] if written else "Use tabs" in notes["decisions/use-tabs.md"]
+    assert not list((tmp_path / "staging").iterdir())
+
+
+def test_what_was_said_stands_though_the_reminder_fails(tmp_path: Path) -> None:
+    replies = [
+        say("a"),
+        call("write_extracted", FOUND),
+        say("ok"),
+        say("I would rather talk."),
+        ValueError("no"),
+    ]
+    told, _ = played(replies, remembered, tmp_path, extract_threshold=1, consolidate_files=1)
+    assert isinstance(told[-1], ConsolidateDone)
