@@ -95,6 +95,7 @@ __all__ = [
     "History",
     "ImagePart",
     "InvalidInput",
+    "InvalidKey",
     "Item",
     "ItemEvent",
     "ItemsKept",

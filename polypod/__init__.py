@@ -88,6 +88,7 @@ __all__ = [
     "History",
     "ImagePart",
     "InvalidInput",
+    "InvalidKey",
     "Item",
     "ItemEvent",
     "ItemsKept",

@@ -25,6 +25,7 @@ PolypodError
 │   └── StoreError           the store cannot write or read: disk full, locked, no database
 ├── ModelError               a model server's refusal or failure, classified by ``kind``
 │   ├── MissingKey           the environment variable that holds the key is not set
+│   ├── InvalidKey           a key holds what no header can: a line break, a typographic quote
 │   └── ScriptExhausted      a ScriptedClient was asked for more replies than it has
 ├── ScriptLeftover           a ScriptedClient was not asked for all its replies
 ├── ToolDefinitionError      a function that cannot be made a tool, or two tools of one name
@@ -314,6 +315,16 @@ class MissingKey(ModelError):  # noqa: N818
             hint=f"export {variable}=… and start again",
         )
         self.variable = variable
+
+
+class InvalidKey(ModelError):  # noqa: N818
+    """A key holds what no header can; ``what`` names the key, which is not shown, and ``why`` its fault."""
+
+    def __init__(self, what: str, why: str) -> None:
+        super().__init__(
+            f"{what} is no key: it has {why}", kind="auth", hint="copy the key anew, in plain characters"
+        )
+        self.what = what
 
 
 class ScriptExhausted(ModelError):  # noqa: N818

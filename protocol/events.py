@@ -16,7 +16,7 @@ from protocol.items import AssistantItem, SystemItem, ToolResult, UserItem
 from protocol.lifecycle import PodState
 from protocol.usage import Usage
 
-RunOutcome = Literal["finished", "paused", "limit_reached", "cancelled", "budget", "failed"]
+RunOutcome = Literal["finished", "refused", "paused", "limit_reached", "cancelled", "budget", "failed"]
 RunReason = Literal["run", "notify", "resume"]
 UserSource = Literal["run", "steer", "notify", "push"]
 CompactReason = Literal["threshold", "request_threshold", "overflow", "manual"]

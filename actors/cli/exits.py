@@ -13,6 +13,7 @@ import click
 from actors.cli.terminal import Terminal
 from protocol.errors import (
     BudgetError,
+    InvalidKey,
     ManifestError,
     MissingKey,
     PolypodError,
@@ -23,7 +24,7 @@ from protocol.errors import (
 )
 from protocol.events import RunOutcome
 
-FINISHED, FAILED, BAD_INPUT, LIMIT, CANCELLED, BROKEN_PIPE = 0, 1, 2, 3, 130, 141
+FINISHED, FAILED, BAD_INPUT, LIMIT, REFUSED, CANCELLED, BROKEN_PIPE = 0, 1, 2, 3, 4, 130, 141
 
 #: The exit code for each outcome of a run.
 CODES: dict[RunOutcome, int] = {
@@ -31,6 +32,7 @@ CODES: dict[RunOutcome, int] = {
     "paused": FINISHED,
     "failed": FAILED,
     "limit_reached": LIMIT,
+    "refused": REFUSED,
     "budget": LIMIT,
     "cancelled": CANCELLED,
 }
@@ -39,6 +41,7 @@ _BAD_INPUT = (
     click.ClickException,
     ManifestError,
     BudgetError,
+    InvalidKey,
     MissingKey,
     SessionNotFound,
     ToolDefinitionError,

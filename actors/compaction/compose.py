@@ -8,6 +8,7 @@ from typing import NamedTuple
 from msgspec import Struct
 
 from actors.compaction.cut import Cut
+from actors.compaction.refused import left_out, refused_answers
 from protocol.events import SummarySource
 from protocol.items import Item, SystemItem
 
@@ -69,11 +70,16 @@ def is_summary(item: Item) -> bool:
 
 
 def split(items: Sequence[Item], at: Cut) -> Split:
-    """The history as a cut leaves it; what earlier compactions put there is folded with the rest."""
+    """The history as a cut leaves it; what earlier compactions put there is folded with the rest, and turns
+    that were refused are in neither part.
+    """
     first = at.tail if at.pinned is None else at.pinned
+    refused = left_out(items, refused_answers(items))
     folded: list[Item] = []
     kept: list[Item] = []
     for index, item in enumerate(items):
+        if index in refused:
+            continue
         stays = index == first or index >= at.tail
         (kept if stays and not is_of_compaction(item) else folded).append(item)
     return Split(folded, kept)

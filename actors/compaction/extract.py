@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
+from actors.compaction.refused import without_refused
 from actors.compaction.tokens import text_tokens
 from actors.compaction.transcript import chunks, entries
 from protocol.items import Item
@@ -92,5 +93,5 @@ def extractor_request(items: Sequence[Item], budget: int = EXTRACTOR_TOKENS) -> 
     """What the extractor is given of ``items``, a portion, in about ``budget`` tokens: one item that is
     longer by itself is shortened.
     """
-    reading = "\n".join(chunks(entries(items), budget, 1)) or "[nothing was said]"
+    reading = "\n".join(chunks(entries(without_refused(items)), budget, 1)) or "[nothing was said]"
     return f"<conversation>\n{reading}\n</conversation>\n\nNote what will matter."

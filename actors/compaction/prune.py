@@ -110,6 +110,7 @@ class Pruner:
         "_saved",
         "_seen",
         "_young",
+        "refused",
     )
 
     def __init__(self, items: Sequence[Item]) -> None:
@@ -118,6 +119,8 @@ class Pruner:
 
     def _start(self) -> None:
         self._seen = 0
+        #: Where the answers stand that were refused.
+        self.refused: list[int] = []
         #: Where the whole turns begin, and the long results from there on.
         self._newest: deque[int] = deque(maxlen=WHOLE_TURNS)
         self._young: deque[int] = deque()
@@ -175,8 +178,8 @@ class Pruner:
                     young.append(index)
             elif kind is AssistantItem:
                 newest.append(index)
-                if item.cut:  # type: ignore[union-attr]
-                    self._broken = {**(self._broken or {}), index: cut_answer(item)}  # type: ignore[arg-type]
+                if item.refused or item.cut:  # type: ignore[union-attr]
+                    self._mark(index, item)  # type: ignore[arg-type]
                 if young and young[0] < newest[0] and len(newest) == WHOLE_TURNS:
                     self._age(newest[0])
                     if self._pending >= LEAST_SAVING * BYTES_PER_TOKEN:
@@ -187,6 +190,13 @@ class Pruner:
             for index in self._old[len(self._cuts) : self._moves[-1][1]]:
                 self._cuts[index] = cut_result(self._result(index))
                 self._line = index + 1
+
+    def _mark(self, index: int, item: AssistantItem) -> None:
+        """An answer is none that a request shows as it is: it was refused, or cut."""
+        if item.refused:
+            self.refused.append(index)
+        if item.cut:
+            self._broken = {**(self._broken or {}), index: cut_answer(item)}
 
     def _age(self, line: int) -> None:
         """Results before ``line`` are old now."""

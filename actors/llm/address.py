@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from urllib.parse import unquote, urlsplit, urlunsplit
 
+from actors.llm.header import trimmed
 from protocol.errors import ModelError
 
 #: The status by which a proxy asks for credentials, and what to tell of it.
@@ -29,19 +30,25 @@ def base_url_of(text: str) -> str:
 
     Raises ModelError where it is no http URL.
     """
-    url = text.strip().rstrip("/").removesuffix("/chat/completions").rstrip("/")
+    url = trimmed(text).rstrip("/").removesuffix("/chat/completions").rstrip("/")
     try:
         parts = urlsplit(url)
         sound = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
     except ValueError:
         sound = False
-    if not sound or "?" in url or "#" in url:
+    if not sound or _NO_URL.search(url):
         raise ModelError(
             f"{_shown(text)!r} is no base URL",
             kind="invalid_request",
             hint="write it like http://127.0.0.1:11434/v1",
         )
     return url
+
+
+#: What stands in no base URL: a question or a fragment, blanks, quotes, and what nobody sees.
+_NO_URL = re.compile(
+    "[?#\\s\"'<>\\\\^`{|}\x00-\x1f\x7f\u200b-\u200f\u2018-\u201f\u2039\u203a\u2060\ufeff\u00ab\u00bb]"
+)
 
 
 def _shown(text: str) -> str:

@@ -16,6 +16,7 @@ from actors.llm.anthropic_dialect import Dialect, adapted
 from actors.llm.anthropic_request import Caching, answer_tool_of, body_of, encode_some
 from actors.llm.base import Request
 from actors.llm.endpoint import Entry
+from actors.llm.header import key_of, trimmed
 from actors.llm.http import HttpPool, Peer, Reply
 from actors.llm.incoming import posted
 from actors.llm.server_client import ServerClient
@@ -57,7 +58,7 @@ class AnthropicClient(ServerClient):
         extra: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        url = base_url_of(base_url.strip().rstrip("/").removesuffix("/messages"))
+        url = base_url_of(trimmed(base_url).rstrip("/").removesuffix("/messages"))
         every = {"anthropic-version": API_VERSION, **_key(api_key, url), **(headers or {})}
         super().__init__(url, model, every, http, start_command, streaming=streaming)
         self._path = "/messages" if re.search(r"/v\d+$", url) else "/v1/messages"
@@ -116,6 +117,7 @@ def _key(api_key: str | None, base_url: str) -> dict[str, str]:
     """The headers of a key: the vendor's own, and for proxies also the one that most of them look at."""
     if not api_key:
         return {}
+    api_key = key_of(api_key, "api_key")
     if urlsplit(base_url).hostname == VENDOR_HOST or "@" in urlsplit(base_url).netloc:
         return {"x-api-key": api_key}  # a user and password of a proxy take the other header
     return {"x-api-key": api_key, "authorization": f"Bearer {api_key}"}

@@ -211,6 +211,8 @@ class Assembler:
             reason = "tool_use"  # the presence of calls decides, whatever the server says
         if end.origin is not None and _holds_more_than_text(item):
             item = msgspec.structs.replace(item, origin=end.origin, reasoning_as=end.reasoning_as)
+        if reason in _REFUSED:
+            item = msgspec.structs.replace(item, refused=True)
         return Answer(item, reason, self._usage, end.model)
 
     def _item(self) -> AssistantItem:
@@ -226,6 +228,10 @@ class Assembler:
             for index, (start, pieces) in sorted(self._calls.items())
         )
         return AssistantItem(content, calls, vendor["message"].get(0))
+
+
+#: How an answer ends that the model or its provider would not give.
+_REFUSED = frozenset({"refusal", "content_filter"})
 
 
 def _holds_more_than_text(item: AssistantItem) -> bool:

@@ -9,6 +9,7 @@ import msgspec
 from actors.llm.address import base_url_of
 from actors.llm.base import Request
 from actors.llm.endpoint import Entry
+from actors.llm.header import bearer
 from actors.llm.http import HttpPool, Peer, Reply
 from actors.llm.incoming import posted
 from actors.llm.openai_answer import ChatAnswer
@@ -40,7 +41,7 @@ class OpenAIClient(ServerClient):
         start_command: str | None = None,
         streaming: bool = True,
     ) -> None:
-        headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
+        headers = bearer(api_key) if api_key else {}
         super().__init__(base_url_of(base_url), model, headers, http, start_command, streaming=streaming)
 
     def _origin(self, request: Request) -> str:

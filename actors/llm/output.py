@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import msgspec
@@ -19,9 +19,10 @@ MAX_TRIES = 200
 
 
 class Fit(Struct, frozen=True):
-    """The text holds an instance of the type."""
+    """The text holds an instance of the type; ``doubtful`` where it holds others before it."""
 
     value: Any
+    doubtful: bool = False
 
 
 class Misfit(Struct, frozen=True):
@@ -57,35 +58,64 @@ def instruction_for(schema: dict[str, Any]) -> str:
 
 
 def parse_output(text: str, kind: Any) -> Fit | Misfit:
-    """The first value in ``text`` that fits the type ``kind``.
+    """The last value in ``text`` that fits the type ``kind``: an example or a draft stands before the answer.
 
-    Fences and chatter around it are passed over, so is reasoning in ``<think>`` tags. Where nothing fits, the
-    answer says what was wrong with what came nearest.
+    Fences and chatter around it are passed over, so is reasoning, be it in ``<think>`` tags or before a
+    ``</think>`` alone. Where nothing fits, the answer says what was wrong with what came nearest.
     """
     if kind is str:
         return Fit(_text_of(text))
     nearest = "it holds no JSON"
-    for value in _values(re.sub(_THOUGHT, "", text)):
+    fits: list[tuple[Any, Any]] = []
+    for value in _values(text):
         try:
-            return Fit(_converted(value, kind))
+            fits.append((value, _converted(value, kind)))
         except Unfit as error:
             if nearest == "it holds no JSON" or isinstance(value, dict):
                 nearest = str(error)
-    return Misfit(f"The answer does not fit what was asked for: {nearest}.")
+    if not fits:
+        return Misfit(f"The answer does not fit what was asked for: {nearest}.")
+    told, last = fits[-1]
+    return Fit(last, doubtful=any(value != told for value, _ in fits))
 
 
-_THOUGHT = r"(?s)<think>.*?(</think>|\Z)"
+#: What tells a model that it gave more than one answer.
+DOUBTFUL = "The answer holds several values that fit what was asked for, and they differ: give one alone."
+
+_TAG = r"(think|thinking|thought|reasoning)"
+_THOUGHT = re.compile(rf"<{_TAG}>.*?(</\1>|\Z)", re.DOTALL)
+_END_OF_THOUGHT = re.compile(rf"</{_TAG}>")
+
+
+def _said(text: str) -> str:
+    """A text without reasoning."""
+    text = _THOUGHT.sub("", text)
+    ends = list(_END_OF_THOUGHT.finditer(text))
+    return text[ends[-1].end() :] if ends else text
 
 
 def _converted(value: Any, kind: Any) -> Any:
-    """``value`` as an instance of ``kind``, in the wrapping of ``schema_for`` or without."""
-    wanted = data_type(kind)
+    """``value`` as an instance of ``kind``, in the wrapping of ``schema_for`` or without. Raises Unfit."""
     try:
-        return wanted.convert(value)
+        return _fitted(value, kind)
     except Unfit:
         if isinstance(value, dict) and value.keys() == {VALUE}:
-            return wanted.convert(value[VALUE])
+            return _fitted(value[VALUE], kind)
         raise
+
+
+def _fitted(value: Any, kind: Any) -> Any:
+    """``value`` as an instance. An object that has nothing of what was asked for is none, though all of it
+    may be left out, and neither is the schema itself.
+    """
+    if isinstance(value, dict) and value:
+        schema = schema_for(kind)
+        known = schema.get("properties", {}).keys()
+        if value == schema:
+            raise Unfit("it is the schema and no answer to it")
+        if known and known != {VALUE} and not known & value.keys():
+            raise Unfit(f"it has none of the members {', '.join(known)}")
+    return data_type(kind).convert(value)
 
 
 def _values(text: str) -> Iterator[Any]:
@@ -93,7 +123,7 @@ def _values(text: str) -> Iterator[Any]:
     try:
         yield msgspec.json.decode(text)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
-        yield from _values_within(text)
+        yield from _values_within(_said(text))
 
 
 def _text_of(text: str) -> str:
@@ -113,14 +143,25 @@ _decoder = json.JSONDecoder()
 
 
 def _values_within(text: str) -> Iterator[Any]:
-    position = 0
-    for _ in range(MAX_TRIES):
+    """The values in a text in order; where it has very many beginnings that are none, its first and last."""
+    position = yield from _values_from(text, 0)
+    if position is not None:
+        ends = [found.start() for found in _BEGINNING.finditer(text, position)]
+        yield from _values_from(text, ends[-MAX_TRIES:][0] if ends else len(text))
+
+
+def _values_from(text: str, position: int) -> Generator[Any, None, int | None]:
+    """The values from ``position`` on; gives back where it gave up, if it did."""
+    failures = 0
+    while failures < MAX_TRIES:
         found = _BEGINNING.search(text, position)
         if found is None:
-            return
+            return None
         try:
             value, position = _decoder.raw_decode(text, found.start())
         except (ValueError, RecursionError):
             position = found.end()
+            failures += 1
         else:
             yield value
+    return position

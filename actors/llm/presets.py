@@ -21,6 +21,7 @@ from actors.llm.address import (
     without_credentials,
 )
 from actors.llm.errors import classify
+from actors.llm.header import bearer, key_of
 from actors.llm.http import HttpPool, Peer
 from protocol.errors import MissingKey, ModelError
 
@@ -74,8 +75,8 @@ def server_for(
     """The server that a manifest's ``[model]`` means.
 
     A key is required where ``api_key_env`` names its variable, and for a vendor's own address, whose usual
-    variable is then looked at; the vendor's key is sent to no other address. Raises MissingKey, and
-    ModelError for a scheme or base URL that is none.
+    variable is then looked at; the vendor's key is sent to no other address. Raises MissingKey,
+    InvalidKey for one that no header can hold, and ModelError for a scheme or base URL that is none.
     """
     preset = PRESETS.get(scheme)
     if preset is None:
@@ -87,9 +88,11 @@ def server_for(
     url = base_url_of(base_url or preset.base_url)
     at_vendor = where_of(url) == where_of(preset.base_url)
     variable = api_key_env or (preset.key_env if at_vendor else None)
-    if variable and not environment.get(variable):
+    key = (
+        key_of(environment.get(variable) or "", f"the environment variable {variable}") if variable else None
+    )
+    if variable and not key:
         raise MissingKey(variable, what=where_of(url))
-    key = environment.get(variable) if variable else None
     return Server(url, key, preset.start_command or start_command_for(url))
 
 
@@ -116,7 +119,7 @@ async def list_models(
     """The ids of the models that a server offers, as it orders them. Raises ModelError."""
     pool = http or HttpPool()
     url = base_url_of(base_url)
-    headers = {"authorization": f"Bearer {api_key}"} if api_key else authorization_of(basic_credentials(url))
+    headers = bearer(api_key) if api_key else authorization_of(basic_credentials(url))
     url = without_credentials(url)
     try:
         return await _listed(pool.peer(url, headers, start_command=start_command_for(url)), seconds)

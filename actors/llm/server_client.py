@@ -11,6 +11,7 @@ from actors.llm.address import authorization_of, basic_credentials, where_of, wi
 from actors.llm.answers import AnswerReader
 from actors.llm.base import Block, Request
 from actors.llm.endpoint import Entry
+from actors.llm.header import header_of
 from actors.llm.http import HttpPool, Peer, Reply
 from actors.llm.incoming import Incoming
 from actors.llm.presets import start_command_for
@@ -47,7 +48,7 @@ class ServerClient(abc.ABC):
         self.base_url = without_credentials(base_url)
         self.model = model
         self.where = where_of(base_url)
-        self._headers = {**headers, **basic}
+        self._headers = {**dict(header_of(name, value) for name, value in headers.items()), **basic}
         self._http = http or HttpPool()
         self._owns_http = http is None
         self._start_command = start_command or start_command_for(base_url)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from actors.compaction.meter import TokenMeter
-from actors.compaction.prune import Pruner, RequestView
+from actors.compaction.prune import Pruner
+from actors.compaction.refused import left_out
 from protocol.items import Item
 from protocol.usage import Usage
 
@@ -31,9 +32,15 @@ class Context:
         for length, usage in calls:
             self._meter.measured(length, usage)
 
-    def view(self) -> RequestView:
-        """The history for a request: old, long tool results are cut in it, nothing else."""
-        return self._pruner.view()
+    def view(self) -> Sequence[Item]:
+        """The history for a request: turns that were refused are left out of it, old and long tool results
+        are cut, nothing else.
+        """
+        view = self._pruner.view()
+        if not self._pruner.refused:
+            return view
+        out = left_out(self.items, self._pruner.refused)
+        return [item for index, item in enumerate(view) if index not in out]
 
     def measured(self, length: int, usage: Usage | None) -> None:
         """A call whose request had ``length`` items was answered."""

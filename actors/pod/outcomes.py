@@ -6,6 +6,7 @@ from typing import Literal
 
 from actors.pod.budget import Exceeded
 from protocol.errors import Failure, ModelError
+from protocol.items import AssistantItem
 from protocol.manifest import WorkerSection
 
 
@@ -31,6 +32,33 @@ def limit_reached(limit: Literal["max_tokens", "max_steps"], worker: WorkerSecti
         "raise max_tokens in [worker]",
         {"limit": "max_tokens", "value": worker.max_tokens},
     )
+
+
+def refused(answer: AssistantItem, stop_reason: str | None) -> Failure:
+    """The failure that says who would not answer, and in which words, in a run's end."""
+    who = (
+        "the provider's content filter cut the answer"
+        if stop_reason == "content_filter"
+        else "the model refused"
+    )
+    words = answer.text.strip()
+    return Failure(
+        "Refused",
+        f"{who}: {words}" if words else f"{who}, without a word",
+        "say it differently: later requests leave this turn out",
+        {"stop_reason": stop_reason},
+    )
+
+
+def said_nothing() -> Failure:
+    """The failure that says that a run's last answer is empty, in a run's end."""
+    return Failure("EmptyAnswer", "the model answered with nothing", "ask again, or look at the server's log")
+
+
+def paused_in_vain(model: str, pauses: int) -> ModelError:
+    """The error of a model that paused time after time, or with nothing to go on with."""
+    words = f"{pauses} times in a row" if pauses > 1 else "with nothing to go on with"
+    return ModelError(f"{model} paused its turn {words}", kind="protocol", retryable=False)
 
 
 def budget_reached(exceeded: Exceeded) -> Failure:

@@ -59,6 +59,9 @@ class RunState:
     error: BaseException | None = None
     #: Which limit or budget it has reached.
     limit: Failure | None = None
+    #: How often in a row the model paused its turn, and its answer when it last did.
+    pauses = 0
+    paused: AssistantItem | None = None
     #: Whether the history holds what no answer of the model has followed yet.
     unheard = False
     #: The request under way.

@@ -6,9 +6,9 @@ import time
 from collections import deque
 from typing import Any, NamedTuple, assert_never
 
-from actors.llm.output import Fit, instruction_for, parse_output
+from actors.llm.output import DOUBTFUL, Fit, instruction_for, parse_output
 from actors.pod import turn
-from actors.pod.outcomes import limit_reached
+from actors.pod.outcomes import limit_reached, refused, said_nothing
 from actors.pod.run import PendingInput, QueuedRun, RunState, TypedRun, new_run_id, resolve
 from actors.pod.turns import TurnActor
 from actors.runtime.future import AsyncFuture
@@ -208,14 +208,7 @@ class RunningActor(TurnActor):
         if isinstance(step, turn.CallModel):
             self._prepare_request(run)
         elif isinstance(step, turn.Finish):
-            if step.why is not None:
-                run.error = CompactionFailed(step.why)
-            if step.limit is not None:
-                run.limit = limit_reached(step.limit, self._parts.manifest.worker)
-            if step.outcome == "finished" and run.output_kind is not None:
-                self._finish_typed(run)
-            else:
-                self._finish(run, step.outcome)
+            self._end_with(run, step)
         elif isinstance(step, turn.RunTools):
             calls = step.calls
             self._commit(lambda: self._run_tools(run, calls), self._store_refused)
@@ -225,6 +218,22 @@ class RunningActor(TurnActor):
             self._fold("request_threshold", lambda error: self._folded_within(run, error), caller=run.caller)
         else:
             assert_never(step)
+
+    def _end_with(self, run: RunState, step: turn.Finish) -> None:
+        """The run is over, unless its answer is not of the type that was asked for."""
+        answer = run.answer
+        if step.why is not None:
+            run.error = CompactionFailed(step.why)
+        if step.limit is not None:
+            run.limit = limit_reached(step.limit, self._parts.manifest.worker)
+        if step.outcome == "refused" and answer is not None:
+            run.limit = refused(answer, run.stop_reason)
+        elif step.outcome == "finished" and answer is not None and not answer.content:
+            run.limit = said_nothing()
+        if step.outcome == "finished" and run.output_kind is not None:
+            self._finish_typed(run)
+        else:
+            self._finish(run, step.outcome)
 
     def _calls_open(self) -> bool:
         """Whether the run is between calls and their results: nothing may come between those."""
@@ -237,17 +246,19 @@ class RunningActor(TurnActor):
         """The run is over if the answer is of the type asked for; else the model hears why it is not."""
         assert run.answer is not None
         read = parse_output(run.answer.text, run.output_kind)
-        if isinstance(read, Fit):
+        doubtful = isinstance(read, Fit) and read.doubtful and not run.misfits  # asked about once
+        if isinstance(read, Fit) and not doubtful:
             run.output = read.value
             self._finish(run, "finished")
             return
+        why = DOUBTFUL if isinstance(read, Fit) else read.why
         run.misfits += 1
         if run.misfits > MISFITS:
-            run.error = OutputInvalid(f"the model did not answer as asked: {read.why}")
+            run.error = OutputInvalid(f"the model did not answer as asked: {why}")
             self._finish(run, "failed")
             return
         # With the schema, which a server may have been sent and have shown to nobody.
-        words = f"{read.why} {instruction_for(run.output_schema or {})}"
+        words = f"{why} {instruction_for(run.output_schema or {})}"
         self._log.record(SystemMessage, run.run_id, item=SystemItem.of(words))
         run.unheard = True
         self._advance()

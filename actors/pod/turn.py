@@ -64,6 +64,7 @@ class Finish(Struct, frozen=True, gc=False):
 CALL_MODEL = CallModel()
 COMPACT = Compact()
 FINISHED = Finish("finished")
+REFUSED = Finish("refused")
 
 Step = CallModel | RunTools | CloseCalls | Compact | Finish
 
@@ -76,9 +77,16 @@ def next_step(at: Standing) -> Step:
         begun = [call for call in at.open_calls if call.id in at.started_calls]
         return CloseCalls(begun) if begun else RunTools(at.open_calls)
     if at.answer is not None and not at.pending and not at.answer.calls and at.stop_reason != "pause":
-        return FINISHED if at.stop_reason != "max_tokens" else Finish("limit_reached", limit="max_tokens")
+        return _answered(at.answer, at.stop_reason)
     if at.steps >= at.max_steps:
         return Finish("limit_reached", limit="max_steps")
     if at.fullness == "thrash":
         return Finish("failed", THRASH)
     return COMPACT if at.fullness == "compact" else CALL_MODEL
+
+
+def _answered(answer: AssistantItem, stop_reason: StopReason | None) -> Finish:
+    """How a run ends with that answer."""
+    if answer.refused:
+        return REFUSED
+    return FINISHED if stop_reason != "max_tokens" else Finish("limit_reached", limit="max_tokens")

@@ -10,13 +10,14 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
+from msgspec.structs import replace
 from pykka._envelope import Envelope
 
 from actors.compaction import policy
 from actors.llm.base import Answer, Request
 from actors.pod.budget import Exceeded, OverBudget
 from actors.pod.exchange import Exchange, FailedAttempt
-from actors.pod.outcomes import budget_reached, still_too_long
+from actors.pod.outcomes import budget_reached, paused_in_vain, still_too_long
 from actors.pod.remembering import RememberingActor
 from actors.pod.run import QueuedRun, RunState, resolve
 from actors.pod.spending import Spending
@@ -57,6 +58,10 @@ _log = logging.getLogger("polypod.tools")
 NOT_RUN = "not run: the run ended before this call was started"
 #: What a model is told when a run goes on whose last answer was cut.
 GO_ON = "Your last answer was interrupted and cut off. Go on from where it ended."
+
+
+#: How often in a row a model may pause its turn.
+MAX_PAUSES = 10
 
 
 class ToolEnded(NamedTuple):
@@ -273,6 +278,8 @@ class TurnActor(RememberingActor):
             self._unanswered(run, exchange, error)
             return
         self._record_failed(run, exchange.failed)
+        if answer.item.refused and answer.item.calls:  # on the way to a refusal: they are not to be run
+            answer = replace(answer, item=replace(answer.item, calls=()))
         self._guard = self._guard.request_answered()
         head = self._head
         try:
@@ -297,6 +304,7 @@ class TurnActor(RememberingActor):
         run.unheard = False
         run.answer = answer.item
         run.stop_reason = answer.stop_reason
+        self._look_at_pause(run, answer)
         self._context.measured(len(self._head.items) - 1, answer.usage)
         self._count(run, answer.usage, cost)
         if answer.item.calls:
@@ -304,6 +312,19 @@ class TurnActor(RememberingActor):
         else:
             self._tell_turn_end(run)
         self._advance()
+
+    def _look_at_pause(self, run: RunState, answer: Answer) -> None:
+        """A model that pauses is asked to go on, as long as that leads anywhere."""
+        if answer.stop_reason != "pause":
+            if run.pauses:
+                run.pauses, run.paused = 0, None
+            return
+        run.pauses += 1
+        item, before = answer.item, run.paused
+        run.paused = item
+        stuck = not (item.content or item.calls or item.vendor) or item == before
+        if (stuck or run.pauses > MAX_PAUSES) and run.ending is None:
+            run.error, run.ending = paused_in_vain(self._parts.model, run.pauses), "failed"
 
     def _record_failed(self, run: RunState, failed: list[FailedAttempt]) -> None:
         """Record and count what attempts took that gave no answer."""
@@ -319,18 +340,22 @@ class TurnActor(RememberingActor):
                 )
                 self._count(run, each.usage, each.cost)
 
-    def _keep_shown(self, run: RunState, exchange: Exchange) -> None:
-        """The request has no answer: what people saw of one joins the history, marked as cut."""
+    def _keep_shown(self, run: RunState, exchange: Exchange, *, refused: bool = False) -> None:
+        """The request has no answer: what people saw of one joins the history, marked as cut or refused."""
         shown = exchange.take_shown()
         self._record_failed(run, exchange.failed)
         if shown is None:
+            if refused:
+                item = AssistantItem(refused=True)
+                self._log.record(AssistantMessage, run.run_id, item=item, stop_reason="content_filter")
             return
         assert shown.shown is not None
-        run.answer, run.stop_reason = shown.shown, None
+        kept = replace(shown.shown, refused=True) if refused else shown.shown
+        run.answer, run.stop_reason = kept, None
         self._log.record(
             AssistantMessage,
             run.run_id,
-            item=shown.shown,
+            item=kept,
             model=self._parts.model,
             usage=shown.usage,
             cost=shown.cost,
@@ -343,7 +368,8 @@ class TurnActor(RememberingActor):
         if run.ending is None and (overflow := self._too_long(error)) is not None:
             self._compact_too_long(run, exchange, overflow)
             return
-        self._keep_shown(run, exchange)
+        refused = isinstance(error, ModelError) and error.kind == "content_filter"
+        self._keep_shown(run, exchange, refused=refused)
         if run.ending is None and isinstance(error, OverBudget):
             self._out_of_budget(run, error.exceeded)
             return

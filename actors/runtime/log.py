@@ -34,7 +34,12 @@ if TYPE_CHECKING:
 Level = Literal["debug", "info", "warning", "error"]
 
 _FAILURES = (PodFailed, CompactFailed, ExtractFailed, ConsolidateFailed)
-_OUTCOMES: dict[str, Level] = {"failed": "error", "budget": "warning", "limit_reached": "warning"}
+_OUTCOMES: dict[str, Level] = {
+    "failed": "error",
+    "budget": "warning",
+    "limit_reached": "warning",
+    "refused": "warning",
+}
 _WARNINGS = (Alert, BudgetExceeded, Retry, StreamRestart, Lagged)
 #: The kinds of events that make lines of the log, for ``subscribe(kinds=…)``: what is only told, a
 #: piece of text or a step of progress, does not.

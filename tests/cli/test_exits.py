@@ -68,7 +68,7 @@ def test_an_error_of_the_system_names_its_file(capfd: pytest.CaptureFixture[str]
 def test_every_outcome_has_an_exit_code():
     outcomes = get_args(get_type_hints(RunEnd)["outcome"])
     assert set(exits.CODES) == set(outcomes)
-    assert {exits.CODES[outcome] for outcome in outcomes} == {0, 1, 3, 130}
+    assert {exits.CODES[outcome] for outcome in outcomes} == {0, 1, 3, 4, 130}
 
 
 def test_what_went_well_is_zero(capfd: pytest.CaptureFixture[str]):

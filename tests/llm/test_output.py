@@ -107,3 +107,62 @@ def test_no_chatter_hides_the_answer_or_breaks_the_reading(before: str, x: int, 
 @given(st.text())
 def test_any_text_is_read_without_an_error(text: str):
     assert isinstance(parse_output(text, Point), Fit | Misfit)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'The form is {"x": 9, "y": 9}. The answer: {"x": 1, "y": 2}',
+        '{"x": 9, "y": 9}\nWait, that is wrong. Corrected:\n{"x": 1, "y": 2}',
+        '```json\n{"x": 9, "y": 9}\n```\nor rather\n```json\n{"x": 1, "y": 2}\n```',
+    ],
+)
+def test_of_an_example_and_the_answer_the_last_counts_and_is_doubted(text: str):
+    assert parse_output(text, Point) == Fit(Point(1, 2), doubtful=True)
+
+
+def test_the_same_answer_said_twice_is_not_doubted():
+    assert parse_output('{"x": 1, "y": 2} so: {"y": 2, "x": 1}', Point) == Fit(Point(1, 2))
+
+
+@pytest.mark.parametrize("tag", ["think", "thinking", "thought", "reasoning"])
+def test_what_stands_before_the_end_of_a_thought_is_no_answer(tag: str):
+    thought = f'maybe {{"x": 9, "y": 9}}</{tag}>'
+    assert parse_output(thought + '{"x": 1, "y": 2}', Point) == Fit(Point(1, 2))
+    assert parse_output(f"<{tag}>{thought}" + '{"x": 1, "y": 2}', Point) == Fit(Point(1, 2))
+    assert isinstance(parse_output(thought, Point), Misfit)
+
+
+class Loose(msgspec.Struct):
+    name: str = ""
+    tags: list[str] = []
+
+
+@pytest.mark.parametrize("value", [{"error": "I cannot do that"}, schema_for(Loose)])
+def test_an_object_that_has_nothing_of_what_was_asked_for_is_no_empty_instance(value: dict[str, Any]):
+    assert isinstance(parse_output(json.dumps(value), Loose), Misfit)
+    assert parse_output("{}", Loose) == Fit(Loose())
+
+
+def test_text_that_is_json_as_a_whole_may_speak_of_thoughts():
+    text = json.dumps({"name": "</think> {}", "tags": ["<think>"]})
+    assert parse_output(text, Loose) == Fit(Loose("</think> {}", ["<think>"]))
+
+
+_points = st.builds(Point, st.integers(-99, 99), st.integers(-99, 99))
+_chatter = st.text("abc .,:\n[]{}\"'`", max_size=12).map(
+    lambda text: text.replace("{", "(").replace("[", "(")
+)
+
+
+@given(st.lists(st.tuples(_chatter, _points), min_size=1, max_size=5), _chatter, st.booleans())
+def test_the_last_instance_in_any_text_is_the_answer(said, rest, fenced):
+    shape = "```json\n{}\n```" if fenced else "{}"
+    pieces = [words + shape.format(msgspec.json.encode(point).decode()) for words, point in said]
+    read = parse_output("".join(pieces) + rest, Point)
+    assert read == Fit(said[-1][1], doubtful=len({(each.x, each.y) for _, each in said}) > 1)
+
+
+def test_an_answer_behind_very_many_brackets_is_found_and_no_brackets_take_long():
+    assert parse_output("[x" * 5000 + '{"x": 1, "y": 2}', Point) == Fit(Point(1, 2))
+    assert isinstance(parse_output("[" * 1_000_000, Point), Misfit)

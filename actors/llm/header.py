@@ -1,0 +1,63 @@
+"""What people paste into headers and addresses, pure: cleaned where that is harmless, refused where not."""
+
+from __future__ import annotations
+
+import re
+
+from protocol.errors import InvalidKey, ModelError
+
+#: White space, and what editors and terminals put around a text that nobody sees.
+_AROUND = " \t\r\n\v\f\x85\xa0\u200b\u200c\u200d\u2060\ufeff"
+_QUOTES = "\u2018\u2019\u201a\u201b\u201c\u201d\u201e\u201f\u2039\u203a\u00ab\u00bb\u2032\u2033"
+_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+
+
+def trimmed(text: str) -> str:
+    """A text without white space and unseen characters around it."""
+    return text.strip(_AROUND)
+
+
+def key_of(text: str, what: str) -> str:
+    """A key as it can be sent, without what stands around it; ``what`` names it to people.
+
+    Raises InvalidKey, which never shows the key.
+    """
+    key = trimmed(text)
+    why = _fault(key) or ("a blank in it" if " " in key else None)
+    if why is None and key[:1] in {'"', "'"} and key[-1:] == key[:1]:
+        why = "quotes around it"
+    if why is not None:
+        raise InvalidKey(what, why)
+    return key
+
+
+def bearer(api_key: str) -> dict[str, str]:
+    """The header of a key that a caller gives. Raises InvalidKey."""
+    return {"authorization": f"Bearer {key_of(api_key, 'api_key')}"}
+
+
+def header_of(name: str, value: str) -> tuple[str, str]:
+    """A header as it can be sent. Raises ModelError, which never shows the value."""
+    name, value = trimmed(name), trimmed(value)
+    why = "a name that no header has" if not _NAME.fullmatch(name) else _fault(value)
+    if why is not None:
+        raise ModelError(
+            f"the header {name!r} cannot be sent: it has {why}",
+            kind="invalid_request",
+            hint="write it in plain ASCII, on one line",
+            retryable=False,
+        )
+    return name, value
+
+
+def _fault(text: str) -> str | None:
+    """What in a text no header can hold."""
+    if "\n" in text or "\r" in text:
+        return "a line break in it"
+    if any(mark in text for mark in _QUOTES):
+        return "a typographic quote in it"
+    if not text.isascii():
+        return "a character in it that is no ASCII"
+    if not text.isprintable():
+        return "a control character in it"
+    return None
