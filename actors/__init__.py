@@ -186,6 +186,7 @@ __all__ = [
     "ToolContext",
     "ToolDefinitionError",
     "ToolError",
+    "ToolLoop",
     "ToolProgress",
     "ToolResult",
     "ToolResulted",

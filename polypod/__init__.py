@@ -179,6 +179,7 @@ __all__ = [
     "ToolContext",
     "ToolDefinitionError",
     "ToolError",
+    "ToolLoop",
     "ToolProgress",
     "ToolResult",
     "ToolResulted",

@@ -14,7 +14,8 @@ PolypodError
 │   ├── RunFailed            a run ended by an error: ``cause`` and ``failure``
 │   ├── CompactionFailed
 │   ├── InvalidInput         content or an item that no session could keep
-│   └── OutputInvalid        the model never gave an answer of the type asked for
+│   ├── OutputInvalid        the model never gave an answer of the type asked for
+│   └── ToolLoop             a model repeated a call, or a tool failed, too often in a row
 ├── BudgetError              a budget that cannot hold: a cost limit on a model without a price
 ├── SessionError
 │   ├── SessionNotFound
@@ -42,6 +43,9 @@ from __future__ import annotations
 from typing import Any, Literal, get_args
 
 from msgspec import Struct
+
+from protocol.recordable import plain
+from protocol.text import encodable
 
 ModelErrorKind = Literal[
     "rate_limit",
@@ -75,9 +79,11 @@ class Failure(Struct, frozen=True, omit_defaults=True):
     @classmethod
     def of(cls, error: BaseException) -> Failure:
         """The failure that describes ``error``; foreign errors keep their class name."""
+        kind = type(error).__name__
         if isinstance(error, PolypodError):
-            return cls(type(error).__name__, error.message, error.hint, error.details())
-        return cls(type(error).__name__, str(error) or repr(error))
+            hint = None if error.hint is None else encodable(str(error.hint))
+            return cls(kind, encodable(str(error.message)), hint, plain(error.details()))
+        return cls(kind, words_of(error))
 
     def __str__(self) -> str:
         """The message, with the hint where there is one."""
@@ -86,6 +92,14 @@ class Failure(Struct, frozen=True, omit_defaults=True):
     def __contains__(self, text: str) -> bool:
         """Whether the message says ``text``, so that a failure reads like its message."""
         return text in str(self)
+
+
+def words_of(error: BaseException) -> str:
+    """What a foreign error says, or what it is where it says nothing (or cannot even do that)."""
+    try:
+        return encodable(str(error) or repr(error))
+    except Exception:  # noqa: BLE001 - an error whose own __str__ fails
+        return f"a {type(error).__name__} that does not say what it is"
 
 
 class PolypodError(Exception):
@@ -180,11 +194,30 @@ class CompactionFailed(PodError):  # noqa: N818
 
 
 class InvalidInput(PodError, TypeError):  # noqa: N818
-    """Content or an item of a kind that no session could keep, or text that is not Unicode."""
+    """Content or an item of a kind that no session could keep, or content that is no parts."""
 
 
 class OutputInvalid(PodError):  # noqa: N818
     """The model gave no answer of the type that was asked for."""
+
+
+class ToolLoop(PodError):  # noqa: N818
+    """A run was ended because its model repeated itself in vain: ``tool`` failed, or the same call of it had
+    the same result, ``times`` times. ``kind`` is ``tool_loop``.
+    """
+
+    kind = "tool_loop"
+
+    def __init__(self, words: str, *, tool: str, times: int) -> None:
+        super().__init__(
+            f"{words}: the model repeats itself",
+            hint="raise max_repeats in [worker], or 0 for no limit, if such repetitions make sense",
+        )
+        self.tool = tool
+        self.times = times
+
+    def details(self) -> dict[str, Any]:
+        return {"kind": self.kind, "tool": self.tool, "times": self.times}
 
 
 class BudgetError(PolypodError):

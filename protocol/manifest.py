@@ -14,6 +14,7 @@ from protocol.errors import ManifestError
 from protocol.explain import explained, unknown_key
 from protocol.names import check_name
 from protocol.scope import Rule, Scope
+from protocol.text import encodable
 
 #: Where a bare ``model="…"`` without a scheme runs: the embedded model that needs no network.
 DEFAULT_SCHEME = "offline"
@@ -44,13 +45,14 @@ class ModelSection(Struct, frozen=True, forbid_unknown_fields=True, omit_default
 
 
 class WorkerSection(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """``[worker]``: bounds of a run: tokens of one answer, requests of one run, and how many
-    read-only tools may run together.
+    """``[worker]``: bounds of a run: tokens of one answer, requests of one run, how many read-only tools may
+    run together, and how often a tool may fail in a row, or the same call have the same result (0: no limit).
     """
 
     max_tokens: int | None = None
     max_steps: int = 200
     parallel_tools: int = 3
+    max_repeats: int = 8
 
 
 class CompactionSection(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -234,6 +236,7 @@ _POSITIVE = {
     "tools": ("output_cap",),
 }
 _NOT_NEGATIVE = {
+    "worker": ("max_repeats",),
     "compaction": ("compact_threshold", "compact_request_threshold", "compact_retained_tokens"),
     "memory": ("extract_threshold", "consolidate_files", "consolidate_bytes", "recall_tokens"),
     "budget": ("tokens", "cost_usd", "seconds"),
@@ -266,7 +269,8 @@ def _check_numbers(manifest: PodManifest, where: str) -> None:
 
 
 def _absolute(pod: PodSection, base: Path) -> PodSection:
-    return msgspec.structs.replace(pod, pwd=_path(pod.pwd or ".", base))
+    prompt = None if pod.system_prompt is None else encodable(pod.system_prompt)
+    return msgspec.structs.replace(pod, pwd=_path(pod.pwd or ".", base), system_prompt=prompt)
 
 
 def _anchored(scope: Scope, base: Path) -> Scope:

@@ -11,6 +11,7 @@ from msgspec import Struct
 from actors.cli.benching import Bench, Turn
 from actors.cli.clocked import Asked
 from actors.cli.words import brief, count, cut, seconds
+from actors.llm.address import without_credentials
 from protocol.errors import Failure
 
 
@@ -94,7 +95,7 @@ def result_of(bench: Bench, model: str, base_url: str | None) -> BenchResult:
     whole = bool(answers) and len(told_out) == len(answers)
     return BenchResult(
         model=model,
-        base_url=base_url,
+        base_url=without_credentials(base_url) if base_url else base_url,
         pods=min(bench.plan.pods, bench.plan.turns),
         wanted=bench.plan.turns,
         turns=len(turns),

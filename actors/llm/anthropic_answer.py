@@ -14,7 +14,7 @@ import msgspec
 from actors.llm.answers import means_something, nameless, unfinished
 from actors.llm.anthropic_usage import MessagesMeter
 from actors.llm.anthropic_vendor import extend_vendor_data, vendor_chunk, vendor_members
-from actors.llm.anthropic_wire import Content, Delta, Event, Whole, read
+from actors.llm.anthropic_wire import Content, Delta, Event, Whole, read, unread
 from actors.llm.base import (
     Block,
     CallChunk,
@@ -53,6 +53,8 @@ _OVERFULL = "model_context_window_exceeded"
 #: Reasons by which an answer may end in the middle of a call.
 _CUTS = frozenset({"max_tokens", "refusal", "content_filter"})
 
+#: What is no piece of arguments, though it stands in the place of one.
+_NO_ARGUMENTS: tuple[Any, ...] = (None, "", {}, [])
 #: Kinds of blocks that have arguments.
 _ARGUED = frozenset({"call", "nameless", "answer"})
 
@@ -168,7 +170,7 @@ class MessagesAnswer:
             self.failure = classify(None, {}, data, where=self._where)
         elif told.content is not None:
             self.model = encodable(told.model) if isinstance(told.model, str) else None
-            plain = decode_any(data)["content"]
+            plain = unread(data, "content") or [{}] * len(told.content)
             for index, content in enumerate(told.content):
                 self._start(index, content, plain[index])
             self._report(self._meter.ended(told.usage))
@@ -224,12 +226,12 @@ class MessagesAnswer:
         if kind == "content_block_delta" and event.delta is not None:
             part = self._open.get(event.index)
             if part is not None and (part.kind == "other" or event.delta.citation):
-                extend_vendor_data(part, decode_any(data)["delta"])
+                extend_vendor_data(part, unread(data, "delta") or {})
             self._extend(event.index, event.delta)
         elif event.error or "error" in (name, kind):
             self._break_off(classify(None, {}, data, where=self._where))
         elif kind == "content_block_start" and event.content_block is not None:
-            self._start(event.index, event.content_block, decode_any(data)["content_block"])
+            self._start(event.index, event.content_block, unread(data, "content_block") or {})
         elif kind == "message_start":
             self._greet(event.message)
         elif kind == "message_delta":
@@ -306,7 +308,7 @@ class MessagesAnswer:
             self._say(
                 part if part is not None and part.kind == "text" else self._begin(index, "text"), delta.text
             )
-        elif delta.partial_json:
+        elif delta.partial_json not in _NO_ARGUMENTS:
             self._argue(part, delta.partial_json)
         elif delta.thinking or delta.signature:
             if part is None or part.kind != "thinking":

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Struct
 
-from actors.llm.lenient import decode_mended
+from actors.llm.lenient import UNREADABLE, decode_any, decode_mended
 
 T = TypeVar("T")
 
@@ -72,3 +72,11 @@ def read(data: bytes, kind: type[T]) -> T:
         raise
     except (msgspec.DecodeError, UnicodeError):
         return decode_mended(data, kind)
+
+
+def unread(data: bytes, member: str) -> Any:
+    """One member of an event as it came; None where what stands beside it cannot be read."""
+    try:
+        return decode_any(data)[member]
+    except UNREADABLE:
+        return None

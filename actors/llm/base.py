@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -11,6 +12,7 @@ from msgspec import Struct
 from actors.llm.lenient import UNREADABLE, decode_any
 from protocol.errors import ModelError
 from protocol.items import AssistantItem, Item, Part, TextPart, ThinkingPart, ToolCall, VendorPart
+from protocol.text import encodable
 from protocol.tools import ToolSpec
 from protocol.usage import Usage
 
@@ -145,17 +147,27 @@ class Assembler:
         self._vendor: dict[str, dict[int, dict[str, Any]]] | None = None
 
     def feed(self, block: Block) -> None:
-        """Take the next block."""
+        """Take the next block. Raises ModelError for what a client may not give."""
         kind = type(block)
         if kind is TextChunk or kind is ThinkingChunk:
+            if type(block.text) is not str:  # type: ignore[union-attr]
+                raise _no_block(block)
             self._texts.setdefault(block.index, []).append(block)  # type: ignore[union-attr,arg-type]
         elif kind is UsageReport:
-            self._usage = block.usage  # type: ignore[union-attr]
+            self._usage = sound_usage(block.usage)  # type: ignore[union-attr]
         elif kind is End:
             self._end = block  # type: ignore[assignment]
-        elif isinstance(block, CallChunk):
+        else:
+            self._feed_call(block)
+
+    def _feed_call(self, block: Block) -> None:
+        if isinstance(block, CallChunk):
+            if type(block.text) is not str or block.index not in self._calls:
+                raise _no_block(block)
             self._calls[block.index][1].append(block.text)
         elif isinstance(block, CallStart):
+            if type(block.id) is not str or type(block.name) is not str:
+                raise _no_block(block)
             self._calls[block.index] = (block, [])
         elif isinstance(block, CallEnd):
             self._closed.add(block.index)
@@ -163,6 +175,8 @@ class Assembler:
             if self._vendor is None:
                 self._vendor = {"message": {}, "call": {}, "block": {}}
             self._vendor[block.of][block.index] = block.data
+        else:
+            raise _no_block(block)
 
     @property
     def usage(self) -> Usage | None:
@@ -186,8 +200,8 @@ class Assembler:
     @property
     def size(self) -> int:
         """The characters of output that have come: of text, reasoning and calls."""
-        texts = sum(len(chunk.text) for chunks in self._texts.values() for chunk in chunks)
-        return texts + sum(len(piece) for _, pieces in self._calls.values() for piece in pieces)
+        texts = sum(len(str(chunk.text)) for chunks in self._texts.values() for chunk in chunks)
+        return texts + sum(len(str(piece)) for _, pieces in self._calls.values() for piece in pieces)
 
     def cut(self) -> AssistantItem:
         """What has come of an answer that does not come to its end: its text and reasoning, no calls and
@@ -213,7 +227,8 @@ class Assembler:
             item = msgspec.structs.replace(item, origin=end.origin, reasoning_as=end.reasoning_as)
         if reason in _REFUSED:
             item = msgspec.structs.replace(item, refused=True)
-        return Answer(item, reason, self._usage, end.model)
+        model = encodable(end.model) if type(end.model) is str else None
+        return Answer(item, reason, self._usage, model)
 
     def _item(self) -> AssistantItem:
         vendor = self._vendor or {"message": {}, "call": {}, "block": {}}
@@ -234,6 +249,14 @@ class Assembler:
 _REFUSED = frozenset({"refusal", "content_filter"})
 
 
+def _no_block(block: Any) -> ModelError:
+    return ModelError(
+        f"the client gave {block!r:.200}, which is no block",
+        kind="protocol",
+        hint="see Block: texts are str, and a call's pieces follow its CallStart",
+    )
+
+
 def _holds_more_than_text(item: AssistantItem) -> bool:
     """Whether anything of the item is a matter between us and the server it came from."""
     if item.calls or item.vendor is not None:
@@ -245,7 +268,7 @@ def _parts(chunks: list[TextChunk | ThinkingChunk], vendor: dict[str, Any] | Non
     """The parts of one block; a thinking block with nothing in it is none."""
     if not chunks:
         return [VendorPart(vendor)] if vendor is not None else []
-    text = chunks[0].text if len(chunks) == 1 else "".join([chunk.text for chunk in chunks])
+    text = encodable(chunks[0].text if len(chunks) == 1 else "".join([chunk.text for chunk in chunks]))
     if isinstance(chunks[0], TextChunk):
         return [TextPart(text, vendor)] if text else []
     thinking = [chunk for chunk in chunks if isinstance(chunk, ThinkingChunk)]
@@ -256,13 +279,40 @@ def _parts(chunks: list[TextChunk | ThinkingChunk], vendor: dict[str, Any] | Non
 
 def _call(start: CallStart, text: str, vendor: dict[str, Any] | None, *, complete: bool) -> ToolCall:
     """A call with its arguments, or with the text that is none in ``invalid``."""
+    id_, name, text = encodable(start.id), encodable(start.name), encodable(text)
     if complete:
         if not text.strip():
-            return ToolCall(start.id, start.name, vendor=vendor)
+            return ToolCall(id_, name, vendor=vendor)
         try:
             arguments = decode_any(text)
         except UNREADABLE:
-            return ToolCall(start.id, start.name, {}, text, vendor)
+            return ToolCall(id_, name, {}, text, vendor)
         if isinstance(arguments, dict):
-            return ToolCall(start.id, start.name, arguments, vendor=vendor)
-    return ToolCall(start.id, start.name, {}, text, vendor)
+            return ToolCall(id_, name, arguments, vendor=vendor)
+    return ToolCall(id_, name, {}, text, vendor)
+
+
+_WHOLE = frozenset({int, type(None)})
+
+
+def sound_usage(told: Any) -> Usage | None:
+    """What a client told of a call's tokens: whole numbers, or None for what is none."""
+    if type(told) is not Usage:
+        return None
+    fields = (
+        told.input_tokens,
+        told.output_tokens,
+        told.cache_read_tokens,
+        told.cache_write_tokens,
+        told.cache_write_1h_tokens,
+    )
+    if {*map(type, fields)} <= _WHOLE:
+        return told
+    a, b, c, d, e = [_whole(each) for each in fields]
+    return Usage(a, b, c, d, incomplete=bool(told.incomplete), cache_write_1h_tokens=e)
+
+
+def _whole(told: Any) -> int | None:
+    if isinstance(told, bool) or not isinstance(told, int | float) or not math.isfinite(told):
+        return None
+    return int(told)

@@ -139,7 +139,7 @@ def _words(told: Any) -> str:
     """The words of an error object: its message, or where it has none the object itself."""
     if not isinstance(told, dict):
         return str(told)
-    for key in ("message", "msg", "detail"):
+    for key in ("message", "msg", "detail", "error_msg", "error_message"):
         if isinstance(told.get(key), str):
             place = told.get("loc") if key == "msg" else None
             at = ".".join(str(each) for each in place) if isinstance(place, list) else ""

@@ -211,7 +211,7 @@ class Endpoint:
             self._decide()
 
     def _failed(self, error: ModelError) -> None:
-        if self._known and error.kind == "connection":
+        if self._opened_at is not None or (self._known and error.kind == "connection"):
             error.counts = False  # it is away: worth waiting for, unlike one that was never there
         self._failures += 1
         self._last_failure = error

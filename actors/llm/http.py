@@ -23,7 +23,7 @@ from actors.llm.address import (
     where_of,
 )
 from actors.llm.encodings import reader_of
-from actors.llm.endpoint import MAX_STREAMS, Endpoint
+from actors.llm.endpoint import COOLDOWN, MAX_STREAMS, Endpoint
 from actors.llm.watch import Watch
 from protocol.errors import ModelError
 
@@ -56,11 +56,13 @@ class Timeouts(Struct, frozen=True):
 
 class HttpSettings(Struct, frozen=True):
     """What holds for all connections of a system: time-outs, how many answers of one server may be under way
-    at once, and what makes the httpx transport for a base URL (None: ours, over aiohttp).
+    at once, how long (in seconds) a server that failed time after time is left alone, and what makes the
+    httpx transport for a base URL (None: ours, over aiohttp).
     """
 
     timeouts: Timeouts = Timeouts()
     streams: int = MAX_STREAMS
+    cooldown: float = COOLDOWN
     transport: Callable[[str], Any] | None = None
 
 
@@ -143,7 +145,7 @@ class Peer:
         self.base_url = base_url
         self.where = where_of(base_url)
         self.timeouts = settings.timeouts
-        self.endpoint = Endpoint(self.where, streams=settings.streams)
+        self.endpoint = Endpoint(self.where, streams=settings.streams, cooldown=settings.cooldown)
         #: What clients have learnt of this server, by names of their own.
         self.learnt: dict[str, Any] = {}
         self._start_command = start_command

@@ -96,12 +96,13 @@ class Incoming:
     async def _begin(self, data: bytes) -> list[Block]:
         """Look at the first bytes: whole answers come though a stream was asked for, and pages of proxies."""
         self._begun += data
-        head = self._begun.lstrip(b"\xef\xbb\xbf \r\n\t")[:1]
+        text = self._begun.lstrip(b"\xef\xbb\xbf \r\n\t")
+        head = text[:1]
         if not head and data:
             self._begun = b""  # blanks before an answer say nothing
             return []
         if head in {b"{", b"["}:
-            return self._answer.whole(await self._reply.read_all(begun=self._begun))
+            return self._answer.whole(await self._reply.read_all(begun=text))
         if head == b"<":
             raise ModelError(
                 f"{self._where} answered with a web page",

@@ -359,9 +359,18 @@ def _read(data: bytes) -> tuple[_Chunk, dict[str, Any] | None]:
     try:
         return _decode_strictly(data), None
     except msgspec.ValidationError:
-        return _decode(data), decode_any(data)
+        return _decode(data), _unread(data)
     except (msgspec.DecodeError, UnicodeError):
-        return decode_mended(data, _Chunk), decode_any(data)
+        return decode_mended(data, _Chunk), _unread(data)
+
+
+def _unread(data: bytes) -> dict[str, Any] | None:
+    """An event as it came; None where what we know of it can be read and the rest cannot."""
+    try:
+        told: dict[str, Any] = decode_any(data)
+    except UNREADABLE:
+        return None
+    return told
 
 
 def usage_of(told: Any, before: Usage | None = None) -> Usage | None:

@@ -45,8 +45,9 @@ def is_rate_limit(words: str) -> bool:
 
 
 _IDENTIFIERS = (
-    r"exceed_context_size_error|context_?length_?exceeded|context_?window_?exceeded|context_overflow"
+    r"exceed_context_size_error|context_?length_?(exceeded|error)|context_?window_?exceeded|context_overflow"
     r"|(model_)?max_prompt_tokens_exceeded|prompt_too_long|input_too_long|request_too_large"
+    r"|tokens_limit_reached|token_limit_exceeded"
 )
 
 #: Limits of tokens in a time: Groq (413 too), OpenAI, Anthropic, Bedrock's ThrottlingException.
@@ -65,7 +66,7 @@ NO_OVERFLOW: dict[str, tuple[str, ...]] = {
     ),
     "Anthropic": (
         r"maximum (allowed )?number of output tokens",
-        r"\bimages?\b[^.]{0,60}\b(exceeds?|exceeded|too (large|big|many)|maximum of)",
+        r"\bimages?\b(?! and text)[^.]{0,60}\b(exceeds?|exceeded|too (large|big|many)|maximum of)",
         r"image dimensions|pdf pages|too many images",
     ),
     "Groq": (r"maximum value for `?max_(completion_)?tokens",),
@@ -78,7 +79,8 @@ NO_OVERFLOW: dict[str, tuple[str, ...]] = {
     ),
 }
 
-_N = r"[\d,_]{1,20}"
+#: A number of tokens; ``128k`` is none that could be kept to.
+_N = r"\d[\d,_]{0,19}(?![\d,_]*[km]\b)"
 _USED, _ROOM, _ANSWER = rf"(?P<used>{_N})", rf"(?P<room>{_N})", rf"(?P<answer>{_N})"
 _MAXIMUM = rf"maximum context length is {_ROOM}"
 _CONTEXT = r"context[ _](length|window|size|limit)"
@@ -95,6 +97,7 @@ SHAPES: dict[str, tuple[str, ...]] = {
         rf"{_MAXIMUM}{_GAP}\({_USED} (in|of) [^)]*?,\s*{_ANSWER} (in|for) the completion",
         rf"{_MAXIMUM}{_GAP}(resulted in|requested|contains|has) (about |at least )?{_USED}",
         rf"maximum context (length|limit) (is|of) {_ROOM}",
+        r"maximum context (length|limit|window|size)",
         rf"exceed the configured limit of {_ROOM} tokens{_GAP}resulted in {_USED} tokens",
         r"input tokens exceed the configured limit",
         r"reduce the length of (the|your) (messages|prompt|input)",
@@ -106,6 +109,8 @@ SHAPES: dict[str, tuple[str, ...]] = {
         rf"{_MAXIMUM}{_GAP}requested {_ANSWER} output tokens{_GAP}contains (at least )?{_USED} input tokens",
         rf"\(length {_USED}\) is longer than the maximum model length of {_ROOM}",
         rf"prompt length {_USED} exceeds the max_model_len {_ROOM}",
+        # what is left for the answer is less than nothing
+        r"max(_new|_completion)?_tokens`? must be at least 1, got -\d",
     ),
     "SGLang, tokenizer_manager.py; Together, Chutes": (
         rf"maximum context length of {_ROOM} tokens{_GAP}total of {_USED} tokens",
@@ -148,8 +153,18 @@ SHAPES: dict[str, tuple[str, ...]] = {
         rf"size limit exceeded by \d+ tokens\.{_GAP}limit for this model is {_ROOM}",
     ),
     "GitHub Copilot": (rf"prompt token count of {_USED} exceeds the limit of {_ROOM}",),
-    "Kimi": (rf"exceeded model token limit: {_ROOM} \(requested: {_USED}\)",),
-    "MiniMax": (r"context window exceeds limit",),
+    "GitHub Models": (rf"request body too large for [^.]{{1,60}}\. max size: {_ROOM} tokens",),
+    "Kimi": (
+        rf"exceeded model token limit: {_ROOM} \(requested: {_USED}\)",
+        r"(exceeded|exceeds?) (the )?model('s)? token limit",
+    ),
+    "MiniMax, Novita": (rf"{_CONTEXT} exceeds (the )?(limit|max)",),
+    "Doubao": (r"exceed max message tokens",),
+    "ERNIE": (r"prompt tokens too long",),
+    "Snowflake, Databricks": (
+        rf"max tokens of {_ROOM} exceeded",
+        rf"input length {_USED}( tokens)? exceeds (the )?(maximum|model limit)( of {_ROOM})?",
+    ),
     "Z.ai, GLM (codes 1210 and 1261)": (
         r"tokens? in request more than max tokens? allowed|prompt exceeds max(imum)? length",
     ),
@@ -164,6 +179,9 @@ SHAPES: dict[str, tuple[str, ...]] = {
     ),
     "gateways, LocalAI, GPT4All, servers for MLX": (
         rf"context window is {_ROOM}[^.]*, you requested {_USED}",
+        r"context window is \d+k tokens, you requested",
+        r"prompt (token count |tokens? |length )?exceeds? (the |this )?(model|context|maximum|limit)",
+        r"too many tokens:|token数量?超",
         rf"exceed(s|ed|ing)? ((the|this|its|your|model'?s?|available|max(imum)?) ){{0,4}}{_CONTEXT}",
         rf"{_CONTEXT} (is |was |has been )?(exceeded|full|overflow)",
         r"context overflow|too many tokens in (the )?(request|prompt|input|messages)|token limit exceeded",
@@ -185,7 +203,11 @@ def _matches(pattern: str, text: str) -> bool:
 def _shape_of(words: str) -> re.Match[str] | None:
     """The shape that fits with the most numbers."""
     found = [match for told in SHAPES.values() for each in told if (match := _compiled(each).search(words))]
-    return max(found, key=lambda match: len(match.groupdict()), default=None)
+    return max(found, key=_numbers_in, default=None)
+
+
+def _numbers_in(found: re.Match[str]) -> int:
+    return sum(told is not None for told in found.groupdict().values())
 
 
 def _count(found: re.Match[str], name: str) -> int | None:

@@ -13,6 +13,8 @@ import os
 import ssl
 from collections.abc import AsyncIterator, Callable
 from functools import cache
+from inspect import signature
+from typing import Any
 
 import aiohttp
 import httpx
@@ -31,6 +33,11 @@ from protocol.errors import ModelError, ModelErrorKind
 
 #: The longest line of an answer's head, in bytes; cookies, policies and filters' results make long ones.
 MAX_HEADER_BYTES = 256 * 1024
+#: The most lines it may have; gateways add one for each thing they know.
+MAX_HEADERS = 1024
+_MORE_HEADERS: dict[str, Any] = (
+    {"max_headers": MAX_HEADERS} if "max_headers" in signature(aiohttp.ClientSession).parameters else {}
+)
 #: How long the end of an answer may lag behind its last event before its connection is given up, in seconds.
 SETTLE_SECONDS = 1.0
 
@@ -87,6 +94,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
             auto_decompress=False,
             max_line_size=MAX_HEADER_BYTES,
             max_field_size=MAX_HEADER_BYTES,
+            **_MORE_HEADERS,
         )
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -250,8 +258,10 @@ def _slow(_: Exception) -> Trouble:
 
 def _no_http(error: Exception) -> Trouble:
     told = " ".join(str(getattr(error, "message", error)).split())[:200]
-    if "Got more than" in told:
-        words = f"sent a header of more than {MAX_HEADER_BYTES // 1024} KB"
+    if "Got more than" in told or "Too many headers" in told:
+        words = (
+            f"sent a header of more than {MAX_HEADER_BYTES // 1024} KB, or more than {MAX_HEADERS} of them"
+        )
         return Trouble("protocol", words, "look at what the server or a proxy before it adds to answers")
     words = f"does not answer in HTTP: {told}"
     return Trouble("protocol", words, "check the port, and whether base_url should begin with https:")

@@ -11,6 +11,8 @@ from urllib.parse import urlsplit
 
 from protocol.text import encodable_json
 
+#: How many of the latest entries of a list a piece may belong to; more no server has under way at once.
+_UNDER_WAY = 64
 #: Members of a list's entry that come in pieces; what else an entry has comes whole, perhaps repeatedly.
 _IN_PIECES = frozenset({"text", "summary", "data", "thinking", "content"})
 
@@ -66,8 +68,8 @@ def _place_of(entry: Any, entries: list[Any]) -> int | None:
     if not isinstance(entry, dict):
         return None
     if entry.get("index") is not None:
-        same = (n for n, each in enumerate(entries) if _same_place(each, entry))
-        return next(same, None)
+        latest = range(max(0, len(entries) - _UNDER_WAY), len(entries))
+        return next((n for n in latest if _same_place(entries[n], entry)), None)
     last = entries[-1] if entries else None
     unnumbered = isinstance(last, dict) and last.get("index") is None and not last.get("signature")
     pieces = any(isinstance(entry.get(name), str) for name in ("text", "summary", "thinking"))

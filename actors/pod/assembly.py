@@ -30,6 +30,8 @@ from actors.tools.memory import MEMORY
 from actors.tools.pool import ToolThreads
 from protocol.errors import BudgetError, ManifestError
 from protocol.manifest import BudgetSection, ModelSection, PodManifest, RestartSection
+from protocol.recordable import recordable
+from protocol.text import encodable
 from protocol.usage import Usage
 from protocol.wire import encode
 
@@ -178,7 +180,7 @@ class Assembly:
     def _opened_with(self, manifest: PodManifest) -> Raw:
         """The manifest's bytes, encoded once for all pods that are made from it."""
         if self._opening is None or self._opening[0] is not manifest:
-            self._opening = (manifest, Raw(encode(manifest)))
+            self._opening = (manifest, Raw(_encoded(manifest)))
         return self._opening[1]
 
 
@@ -206,7 +208,15 @@ def _check_restart(manifest: PodManifest) -> None:
 
 def _name_of(client: LLMClient) -> str:
     """What a client that was given is called in events."""
-    return str(getattr(client, "model", None) or type(client).__name__)
+    return encodable(str(getattr(client, "model", None) or type(client).__name__))
+
+
+def _encoded(manifest: PodManifest) -> bytes:
+    """A manifest's bytes; a working directory may have a name that is no text."""
+    try:
+        return encode(manifest)
+    except UnicodeEncodeError:
+        return encode(recordable(manifest))
 
 
 def _unknown_price(_: Usage | None) -> float | None:

@@ -14,6 +14,8 @@ from protocol.items import ToolCall, ToolResult
 from protocol.manifest import PodManifest
 from protocol.tools import ToolSpec
 
+NOT_RUN = "not run: the run ended before this call was started"
+
 #: Told when a call begins.
 Starting = Callable[[ToolCall], None]
 #: Told, from any thread, what a call says of its progress.

@@ -1,39 +1,51 @@
-"""What comes into a session from outside: refused, before it is recorded, if it could not be read back."""
+"""What comes into a session from outside: made fit for the log, or refused before it is recorded."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from protocol.errors import InvalidInput, WireError
-from protocol.items import ImagePart, TextPart, ThinkingPart
+from protocol.items import (
+    AssistantItem,
+    ImagePart,
+    Item,
+    Part,
+    SystemItem,
+    TextPart,
+    ThinkingPart,
+    ToolResult,
+    UserItem,
+)
+from protocol.recordable import recordable
+from protocol.text import encodable
 from protocol.wire import decode_item, encode
 
 _PARTS = frozenset({TextPart, ImagePart, ThinkingPart})
+_ITEMS = UserItem | AssistantItem | SystemItem | ToolResult
 
 
-def check_content(content: Any) -> None:
-    """Raise InvalidInput unless ``content`` is a tuple of parts whose text is Unicode."""
+def checked_content(content: Any) -> tuple[Part, ...]:
+    """``content`` with its text made encodable. Raises InvalidInput unless it is a tuple of parts."""
     if type(content) is not tuple:
         raise InvalidInput(f"content is a tuple of parts, not {type(content).__name__}", hint="see parts_of")
-    for part in content:
-        if type(part) not in _PARTS:
-            raise InvalidInput(f"a part of content is text, an image or thinking, not {type(part).__name__}")
-        if not (type(part) is TextPart and type(part.text) is str and part.text.isascii()):
-            _encoded(part)
+    return tuple([_checked_part(part) for part in content])
 
 
-def check_item(item: Any) -> None:
-    """Raise InvalidInput unless ``item`` is an item that reads back as it is."""
+def _checked_part(part: Any) -> Part:
+    if type(part) is TextPart and type(part.text) is str and part.vendor is None:
+        text = encodable(part.text)
+        return part if text is part.text else TextPart(text)
+    if type(part) not in _PARTS:
+        raise InvalidInput(f"a part of content is text, an image or thinking, not {type(part).__name__}")
+    item = checked_item(UserItem((part,)))
+    return item.content[0]
+
+
+def checked_item(item: Any) -> Item:
+    """``item`` as it reads back from the log. Raises InvalidInput for what is no item of a conversation."""
+    if not isinstance(item, _ITEMS):
+        raise InvalidInput(f"{type(item).__name__} is no item of a conversation", hint="see protocol.items")
     try:
-        decode_item(_encoded(item))
-    except WireError as error:
+        return decode_item(encode(recordable(item)))
+    except (WireError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise InvalidInput(f"{type(item).__name__} is no item of a conversation: {error}") from error
-
-
-def _encoded(value: Any) -> bytes:
-    try:
-        return encode(value)
-    except UnicodeEncodeError as error:
-        raise InvalidInput("the text has lone surrogates, which are no Unicode", hint="clean it") from error
-    except (TypeError, ValueError, RecursionError) as error:
-        raise InvalidInput(f"it cannot be kept as JSON: {error}") from error

@@ -13,6 +13,7 @@ from actors.pod.parts import PodParts
 from protocol.errors import Failure, ModelError, ScriptExhausted
 from protocol.events import Retry, StreamRestart, ThinkingDelta, ToolCallDelta
 from protocol.items import AssistantItem
+from protocol.text import encodable
 from protocol.usage import Usage
 
 #: Failures by which a request was not accepted: it took nothing.
@@ -163,10 +164,11 @@ class Exchange:
             return
         if isinstance(block, CallChunk | CallStart):
             start = assembler.call_at(block.index)
-            text = block.text if isinstance(block, CallChunk) else ""
-            self._tell(ToolCallDelta, call_id=start.id, name=start.name, text=text, attempt=attempt)
+            text = encodable(block.text) if isinstance(block, CallChunk) else ""
+            name = encodable(start.name)
+            self._tell(ToolCallDelta, call_id=encodable(start.id), name=name, text=text, attempt=attempt)
         elif isinstance(block, ThinkingChunk) and block.text:
-            self._tell(ThinkingDelta, text=block.text, attempt=attempt)
+            self._tell(ThinkingDelta, text=encodable(block.text), attempt=attempt)
 
     def again(self, error: ModelError, wait: float) -> None:
         """The attempt failed and another follows: publish that its output is void, or that it is retried."""

@@ -6,9 +6,10 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 from pykka._envelope import Envelope
 
-from actors.pod.checks import check_content, check_item
+from actors.pod.checks import checked_content, checked_item
 from actors.pod.ending import GraceOver
 from actors.pod.fork import Branch, branch_off
 from actors.pod.memory.consolidation import Consolidated, Consolidating
@@ -80,20 +81,21 @@ class PodActor(PassivatingActor):
     # -- commands --------------------------------------------------------------------------------
 
     def _on_run(self, command: commands.Run) -> Any:
-        check_content(command.content)
+        content = checked_content(command.content)
+        if content != command.content:
+            command = msgspec.structs.replace(command, content=content)
         self._submit(QueuedRun(command, "run", self.defer_reply()))
         return DEFERRED
 
     def _on_steer(self, command: commands.Steer) -> Any:
         if self._run is None or self._state is not PodState.RUNNING:
             raise self._not_running()
-        check_content(command.content)
-        self._run.pending.append(PendingInput(command.content, "steer", self.defer_reply()))
+        content = checked_content(command.content)
+        self._run.pending.append(PendingInput(content, "steer", self.defer_reply()))
         return DEFERRED
 
     def _on_notify(self, command: commands.Notify) -> Any:
-        check_content(command.content)
-        self._notify(command.content, self.defer_reply())
+        self._notify(checked_content(command.content), self.defer_reply())
         return DEFERRED
 
     def _on_cancel(self, command: commands.Cancel) -> Any:
@@ -139,9 +141,9 @@ class PodActor(PassivatingActor):
         return DEFERRED
 
     def _on_push_item(self, command: commands.PushItem) -> Any:
-        check_item(command.item)
+        item = checked_item(command.item)
         reply = self.defer_reply()
-        self._when_free(lambda: self._push(command.item, reply), reply)
+        self._when_free(lambda: self._push(item, reply), reply)
         return DEFERRED
 
     def _push(self, item: Item, reply: AsyncFuture[Any]) -> None:

@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from actors.llm.base import StopReason
 from actors.pod.exchange import Exchange
+from actors.pod.repeats import Repeats
 from actors.runtime.future import AsyncFuture
 from protocol.commands import Run
 from protocol.errors import Failure
@@ -64,6 +65,8 @@ class RunState:
     paused: AssistantItem | None = None
     #: Whether the history holds what no answer of the model has followed yet.
     unheard = False
+    #: What its model repeats in vain; None until it calls a tool.
+    repeats: Repeats | None = None
     #: The request under way.
     exchange: Exchange | None = None
     #: The context variables of who asked for the run, or last resumed it.

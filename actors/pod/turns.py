@@ -16,16 +16,18 @@ from pykka._envelope import Envelope
 from actors.compaction import policy
 from actors.llm.base import Answer, Request
 from actors.pod.budget import Exceeded, OverBudget
+from actors.pod.calls import NOT_RUN
 from actors.pod.exchange import Exchange, FailedAttempt
 from actors.pod.outcomes import budget_reached, paused_in_vain, still_too_long
 from actors.pod.remembering import RememberingActor
+from actors.pod.repeats import TOLD_FROM, Repeats, noticed, since_last_words
 from actors.pod.run import QueuedRun, RunState, resolve
 from actors.pod.spending import Spending
 from actors.pod.stepping import Voice
 from actors.runtime.future import AsyncFuture
 from actors.sessions.replay import open_calls
 from actors.tools.base import INTERRUPTED
-from protocol.errors import Failure, ModelError
+from protocol.errors import Failure, ModelError, ToolLoop
 from protocol.events import (
     Alert,
     AssistantMessage,
@@ -51,11 +53,11 @@ from protocol.items import (
     UserItem,
 )
 from protocol.lifecycle import PodState
+from protocol.text import encodable
 from protocol.usage import Usage
 
 _log = logging.getLogger("polypod.tools")
 
-NOT_RUN = "not run: the run ended before this call was started"
 #: What a model is told when a run goes on whose last answer was cut.
 GO_ON = "Your last answer was interrupted and cut off. Go on from where it ended."
 
@@ -169,6 +171,7 @@ class TurnActor(RememberingActor):
         run.pending = []
 
     def _add_words(self, run: RunState, item: UserItem, source: UserSource) -> None:
+        run.repeats = None  # words of a user begin anew
         head = self._head
         self._log.add(
             UserMessage(
@@ -233,7 +236,7 @@ class TurnActor(RememberingActor):
                     seq=head.seq,
                     at=time.time(),
                     run_id=self._run_id,
-                    text=text,
+                    text=encodable(text),
                     attempt=attempt,
                 )
             )
@@ -456,6 +459,8 @@ class TurnActor(RememberingActor):
             self._advance()
             return
         batch = self._batch = Batch(len(calls), run.run_id)
+        if self._parts.manifest.worker.max_repeats:
+            self._follow_repeats(run)
         step = self._parts.tools.run(
             self._parts.name,
             calls,
@@ -492,7 +497,7 @@ class TurnActor(RememberingActor):
     def _on_progressed(self, message: Progressed) -> None:
         batch, call, text = message
         if batch is self._batch and call.id in batch.going_on:  # else its call has ended
-            self._tell(ToolProgress, call_id=call.id, name=call.name, text=text)
+            self._tell(ToolProgress, call_id=call.id, name=call.name, text=encodable(str(text)))
 
     def _ended_late(self, batch: Batch, call: ToolCall, result: ToolResult) -> None:
         """A tool that was cancelled, or whose time was up, has ended after all."""
@@ -520,6 +525,29 @@ class TurnActor(RememberingActor):
         if batch.kept < batch.size:  # the last result becomes durable with the next request's commit
             self._commit(self._advance, self._store_refused)
 
+    def _follow_repeats(self, run: RunState) -> None:
+        """Have the run's failure tracking know the calls that are about to be run."""
+        if run.repeats is None:
+            run.repeats = Repeats(since_last_words(self._head.items))
+        elif run.answer is not None:
+            run.repeats.add(run.answer)
+
+    def _tracked(self, run: RunState, result: ToolResult) -> ToolResult:
+        """The result, with what the model is told where it repeats itself in vain."""
+        if run.repeats is None:
+            return result
+        repeated = run.repeats.add(result)
+        if repeated is None or repeated.times < TOLD_FROM:
+            return result
+        return noticed(result, repeated, self._parts.manifest.worker.max_repeats)
+
+    def _end_loop(self, run: RunState) -> None:
+        """End a run whose model goes on repeating itself, unless somebody has said something meanwhile."""
+        worst = None if run.repeats is None else run.repeats.worst
+        most = self._parts.manifest.worker.max_repeats
+        if worst is not None and worst.times >= most and run.ending is None and not run.pending:
+            run.error, run.ending = ToolLoop(worst.words, tool=worst.name, times=worst.times), "failed"
+
     def _add_result(self, run: RunState, ended: ToolEnded) -> None:
         head = self._head
         self._log.add(
@@ -529,7 +557,7 @@ class TurnActor(RememberingActor):
                 seq=head.seq + 1,
                 at=time.time(),
                 run_id=run.run_id,
-                item=ended.result,
+                item=self._tracked(run, ended.result),
                 seconds=ended.seconds,
                 waited=ended.waited,
             )
@@ -549,6 +577,7 @@ class TurnActor(RememberingActor):
             return
         if error is not None:
             self._broken(run, error)
+        self._end_loop(run)
         self._tell_turn_end(run)
         self._advance()
 

@@ -26,6 +26,7 @@ from protocol.entries import (
 )
 from protocol.events import Activity, DurableEvent, Event, RunEnd, RunStart, SessionForked
 from protocol.items import Item
+from protocol.recordable import recordable
 from protocol.wire import encode
 
 _sha256 = hashlib.sha256
@@ -164,7 +165,11 @@ class SessionLog:
         as slowly as a call that names the fields.
         """
         head = self.head
-        self._chain(event)
+        try:
+            self._chain(event)
+        except (TypeError, ValueError, OverflowError, RecursionError):  # what no JSON can hold
+            event = recordable(event)
+            self._chain(event)
         if self._events is None:
             self._events = [event]
         else:

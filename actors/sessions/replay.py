@@ -150,7 +150,7 @@ class Replayed:
         if entry.run_id is not None:
             self.open_steps += 1
             self._worked = entry.at
-        if entry.usage is not None:
+        if entry.usage is not None and not entry.item.cut:  # what was cut has estimates in it
             self.calls.append((len(self.items), entry.usage))
         called = entry.run_id is not None  # else a program pushed it into the history
         self._spent(entry.usage or (Usage() if called else None), entry.cost)

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from actors.pod.turns import NOT_RUN
+from actors.pod.calls import NOT_RUN
 from actors.sessions import repair
 from actors.sessions.replay import open_calls, replay
 from actors.sessions.store import SessionInfo, SessionStore

@@ -73,9 +73,13 @@ class RawServer:
         self.arrived = asyncio.Condition()
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, backlog=1024)
-        self.port: int = self._server.sockets[0].getsockname()[1]
+        await self.start()
         return self
+
+    async def start(self, port: int = 0) -> None:
+        """Listen, at ``port`` where one is given."""
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", port, backlog=1024)
+        self.port: int = self._server.sockets[0].getsockname()[1]
 
     async def __aexit__(self, *_: object) -> None:
         await self.stop()

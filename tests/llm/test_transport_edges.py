@@ -78,6 +78,18 @@ def test_a_long_header_does_no_harm(size):
     assert answered(reply(HELLO, "200 OK", "text/event-stream", f"Set-Cookie: {'x' * size}")) == "hello"
 
 
+def test_many_headers_do_no_harm():
+    headers = [f"X-Litellm-{number}: y" for number in range(500)]
+    assert answered(reply(HELLO, "200 OK", "text/event-stream", *headers)) == "hello"
+    many = [f"X-{number}: y" for number in range(20_000)]
+    error = failed(reply(HELLO, "200 OK", "text/event-stream", *many))
+    assert error.kind == "protocol"
+
+
+def test_a_byte_order_mark_before_a_whole_answer_does_no_harm():
+    assert answered(reply(b"\xef\xbb\xbf\n" + WHOLE)) == "hello"
+
+
 def test_a_header_beyond_all_measure_is_told_as_that():
     error = failed(reply(HELLO, "200 OK", "text/event-stream", f"Set-Cookie: {'x' * 400_000}"))
     assert (error.kind, error.retryable) == ("protocol", False)

@@ -20,7 +20,6 @@ from llm_recordings import WHERE, assembled, recording, recordings
 from actors.llm.answers import AnswerReader, whole_ones
 from actors.llm.anthropic_answer import MessagesAnswer
 from actors.llm.base import Answer, Block, End
-from actors.llm.lenient import UNREADABLE, decode_any
 from actors.llm.openai_answer import ChatAnswer
 from actors.llm.sse import SSEParser
 from protocol.errors import MODEL_ERROR_KINDS, Failure, ModelError
@@ -132,7 +131,7 @@ def calls_on_the_wire(body: bytes, format_: Format) -> list[tuple[str, Any]]:
             names.append(encodable(told["name"]))
         for key in ("arguments", "partial_json", "input"):
             member = told.get(key)
-            if member is not None and key != "input":
+            if member is not None and key != "input" and not (key == "partial_json" and member in ({}, [])):
                 member = member if isinstance(member, str) else _json(member)
                 texts.setdefault("all", []).append(member)
                 texts.setdefault(f"index {index}", []).append(member)
@@ -193,8 +192,8 @@ def _values(body: bytes) -> Iterator[dict[str, Any]]:
     """The objects of a body: itself, or the data of its events."""
     parser = SSEParser()
     for data in [body, *(data for _, data in [*parser.feed(body), *parser.end()])]:
-        with contextlib.suppress(*UNREADABLE):
-            if isinstance(value := decode_any(data), dict):
+        with contextlib.suppress(ValueError, RecursionError):
+            if isinstance(value := json.loads(data.decode("utf-8", "replace")), dict):
                 yield value
 
 
@@ -202,7 +201,7 @@ def _values(body: bytes) -> Iterator[dict[str, Any]]:
 
 #: What stands in a member's place.
 VALUES: tuple[Any, ...] = (
-    None, True, 0, -1, 7, 2**70, 1.5, 1e308, "", "x", "{", "\ud83d", [], [None], ["x"], [[]], [{}], {}, {"x": 1},
+    None, True, 0, -1, 7, 2**70, 1.5, 1e308, float("inf"), "", "x", "{", "\ud83d", [], [None], ["x"], [[]], [{}], {}, {"x": 1},
 )  # fmt: skip
 
 

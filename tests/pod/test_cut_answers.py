@@ -154,11 +154,13 @@ def test_a_paused_run_goes_on_in_the_next_life_from_what_was_shown() -> None:
             pod = await system.spawn(PodManifest.of(), client=client)
             run = await halted_run(pod, client)
             await pod.pause()
-            session, usage = (await run).session_id, (await pod.describe()).usage
+            session, described = (await run).session_id, await pod.describe()
+            usage, occupancy = described.usage, described.occupancy
         client = Halting(whole(usage=Usage(5, 5)))
         async with PodSystem(store) as system:
             pod = await system.spawn(PodManifest.of(), client=client, resume=session)
-            assert (await pod.describe()).usage == usage
+            described = await pod.describe()
+            assert (described.usage, described.occupancy) == (usage, occupancy)
             assert (await pod.resume()).text == "whole"
             assert [item.text for item in client.requests[0]] == ["tell", f"once upon\n\n{CUT_OFF}", GO_ON]
 

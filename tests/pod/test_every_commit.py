@@ -32,6 +32,8 @@ from protocol.errors import PolypodError
 
 ALL = bool(os.environ.get("POLYPOD_EVERY_COMMIT"))
 
+pytestmark = pytest.mark.timeout(900 if ALL else 60)
+
 
 class Played:
     """A scene that was played over a store, and what came of it."""

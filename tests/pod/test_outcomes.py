@@ -99,7 +99,7 @@ def test_a_failed_emergency_compaction_tells_the_overflow_first() -> None:
     )
 
     async def main() -> None:
-        client = ScriptedClient([overflow, say("I write none"), say("no")])
+        client = ScriptedClient([overflow, ModelError("no such key", kind="auth")])
         async with PodSystem() as system:
             pod = await system.spawn(PodManifest.of(), client=client)
             await pod.push_item(UserItem.of("x" * 400))
