@@ -26,6 +26,7 @@ lint: $(VENV)/.ready-dev
 
 types: $(VENV)/.ready-dev
 	$(BIN)/mypy --no-error-summary
+	$(BIN)/mypy --no-error-summary tests/typing/*.py
 
 # The documentation with the API reference, as pages in build/docs.
 docs: $(VENV)/.ready-docs

@@ -34,7 +34,7 @@ from actors.sessions.store import SessionStore
 from actors.sessions.urls import open_store
 from actors.tools.pool import ToolThreads
 from protocol.errors import NameTaken, PodNotFound, SessionNotFound, SystemNotRunning
-from protocol.events import Event
+from protocol.events import Event, EventKind
 from protocol.manifest import BudgetSection, PodManifest
 from protocol.names import check_name
 from protocol.results import BudgetUse
@@ -336,7 +336,7 @@ class PodSystem:
     def subscribe(
         self,
         pod: str | Pod | None = None,
-        kinds: Collection[type[Event]] | type[Event] | None = None,
+        kinds: Collection[EventKind] | EventKind | None = None,
         since: int | Mapping[str, int] | None = None,
     ) -> Subscription:
         """Events from now on: of one pod (by name) or all, of some kinds or all.
@@ -352,7 +352,7 @@ class PodSystem:
     def _subscription(
         self,
         pod: str | Pod | None,
-        kinds: Collection[type[Event]] | type[Event] | None,
+        kinds: Collection[EventKind] | EventKind | None,
         since: int | Mapping[str, int] | None,
     ) -> Subscription:
         """The same, also for the handle of a pod whose system has been left: then it is at its end."""

@@ -157,7 +157,7 @@ class NotPaused(PodError):  # noqa: N818
 
 
 class _AlsoAnEvent(type):
-    """Of an error whose fact is also told as an event of the same name: ``isinstance`` knows both."""
+    """Of an error under whose name an event was once told: ``isinstance`` knows both."""
 
     event: type | None
 
@@ -168,8 +168,8 @@ class _AlsoAnEvent(type):
 class PodStopped(PodError, metaclass=_AlsoAnEvent):  # noqa: N818
     """The pod has stopped, or stopped while the command waited.
 
-    The event that tells it has the same name (``protocol.events.PodStopped``); one public name serves
-    both: it can be caught, and it matches the event in ``isinstance``, ``match`` and ``kinds=``.
+    The event that tells it is ``PodEnded``. It once had the name of this error, so in old programs this
+    class also matches it in ``isinstance``, ``match`` and ``kinds=``.
     """
 
     event: type | None = None
@@ -184,9 +184,21 @@ class RunFailed(PodError):  # noqa: N818
         self.run_id = run_id
         super().__init__(self.failure.message, hint=self.failure.hint)
         self.__cause__ = cause
+        if isinstance(cause, ModelError | StoreError):
+            _hide_chain(cause)
 
     def details(self) -> dict[str, Any]:
         return {"cause": self.failure.kind, "run_id": self.run_id, **self.failure.details}
+
+
+def _hide_chain(error: PolypodError) -> None:
+    """Have a traceback show ``error`` in one line: it says in words what happened, and how polypod and its
+    libraries came upon it, some hundred lines, says nothing more. Debuggers find it as ``__context__``.
+    """
+    came_from = error.__cause__ or error.__context__
+    error.__cause__ = None  # which also suppresses the context
+    error.__context__ = came_from
+    error.__traceback__ = None
 
 
 class CompactionFailed(PodError):  # noqa: N818

@@ -60,11 +60,16 @@ class PodStarted(DurableEvent, frozen=True, gc=False, kw_only=True):
     resumed: bool = False
 
 
-class PodStopped(DurableEvent, frozen=True, gc=False, kw_only=True):
-    """The pod has stopped; its session can be resumed."""
+class PodEnded(DurableEvent, frozen=True, gc=False, kw_only=True, tag="PodStopped"):
+    """The pod has stopped; its session can be resumed. On the wire and in logs it is ``PodStopped``."""
 
 
-errors.PodStopped.event = PodStopped
+#: What the event was called when it shared its name with the error.
+PodStopped = PodEnded
+errors.PodStopped.event = PodEnded
+
+#: What ``kinds=`` of a subscription takes. Old programs name PodEnded by the error ``PodStopped``.
+EventKind = type[Event] | type[errors.PodStopped]
 
 
 class PodFailed(DurableEvent, frozen=True, gc=False, kw_only=True):
@@ -407,7 +412,7 @@ class Lagged(Event, frozen=True, gc=False, kw_only=True):
 
 DURABLE_EVENTS: tuple[type[DurableEvent], ...] = (
     PodStarted,
-    PodStopped,
+    PodEnded,
     PodFailed,
     RunStart,
     RunEnd,

@@ -187,8 +187,8 @@ class PodManifest(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
             elif section is not None:
                 data.setdefault(section, {})[key] = msgspec.to_builtins(value)
             else:
-                known = sorted(key for key, section in _SECTION_OF.items() if section != "restart")
-                raise unknown_key("manifest", key, known, "all sections")
+                known = {*_SECTION_OF, *cls.__struct_fields__} - {"restart", *RestartSection.__struct_fields__}
+                raise unknown_key("manifest", key, sorted(known), "all sections")
         return _convert(data, where="manifest", base=Path.cwd())
 
     def replace(self, **sections: Struct) -> PodManifest:
@@ -208,7 +208,7 @@ def _parse(text: str, *, where: str, base: Path) -> PodManifest:
     try:
         data = msgspec.toml.decode(text)
     except msgspec.DecodeError as error:
-        raise ManifestError(f"{where}: not valid TOML: {error}") from error
+        raise ManifestError(f"{where}: not valid TOML: {error}") from None
     return _convert(data, where=where, base=base)
 
 
@@ -221,7 +221,7 @@ def _convert(data: dict[str, Any], *, where: str, base: Path) -> PodManifest:
     try:
         manifest = msgspec.convert(data, PodManifest)
     except msgspec.ValidationError as error:
-        raise explained(error, data, PodManifest, where, frozenset({"within", "restart"})) from error
+        raise explained(error, data, PodManifest, where, frozenset({"within", "restart"})) from None
     _check(manifest, where)
     manifest = manifest.replace(pod=_absolute(manifest.pod, base), scope=_anchored(manifest.scope, base))
     if not manifest.tools.modules:

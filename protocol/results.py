@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, Generic
 
 from msgspec import Struct
 
@@ -11,13 +11,23 @@ from protocol.lifecycle import PodState
 from protocol.manifest import BudgetSection
 from protocol.usage import Usage
 
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
 
-class RunResult(Struct, frozen=True):
+    T = TypeVar("T", default=Any)
+else:
+    from typing import TypeVar
+
+    T = TypeVar("T")
+
+
+class RunResult(Struct, Generic[T], frozen=True):
     """How a run ended.
 
     ``text`` is the model's last answer (what was shown of it, where the run was cancelled or paused in the
-    middle of it), ``usage`` the sum over the run's calls, those of compactions
-    within the run included, ``output`` the instance of the type that was asked for (None where none was).
+    middle of it), ``usage`` the sum over the run's calls, those of compactions within the run included,
+    ``output`` the instance of the type that was asked for (None where none was, or where the run did not
+    finish).
     """
 
     text: str
@@ -25,7 +35,7 @@ class RunResult(Struct, frozen=True):
     usage: Usage
     run_id: str
     session_id: str
-    output: Any = None
+    output: T = None  # type: ignore[assignment] # of a run that no type was asked of, T is None
 
 
 class BudgetUse(Struct, frozen=True):

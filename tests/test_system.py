@@ -29,7 +29,7 @@ from protocol.errors import (
 )
 from protocol.errors import PodStopped as StoppedError
 from protocol.events import Alert, PodStarted, PodStopped, RunEnd
-from protocol.manifest import PodManifest
+from protocol.manifest import PodManifest, PodSection
 
 
 def test_the_same_program_works_without_an_event_loop() -> None:
@@ -382,3 +382,30 @@ def test_memory_is_kept_beside_the_sessions_unless_told(tmp_path, url):
 
     asyncio.run(play())
     assert [path.suffix for path in (tmp_path / "memory" / "staging").iterdir()] == [".json"]
+
+
+@pytest.mark.parametrize(
+    "name", ["../../x y\n", "", ".", "..", "a/b", "a b", "x\n", "a\0", "\ud800", "x" * 300, 5]
+)
+def test_a_name_that_no_pod_can_have_is_refused_wherever_it_comes_in(name):
+    async def main() -> None:
+        async with PodSystem() as system:
+            with pytest.raises(ManifestError, match="letters, digits"):
+                await system.spawn(PodManifest.of(), name=name)
+            with pytest.raises(ManifestError, match="letters, digits"):
+                await system.spawn(PodManifest(pod=PodSection(name=name)))
+            with pytest.raises(ManifestError):
+                PodManifest.of(name=name)
+            assert system.pods() == []
+
+    asyncio.run(main())
+
+
+def test_a_pod_may_be_called_by_an_address():
+    async def main() -> None:
+        async with PodSystem() as system:
+            for name in ("reader+1@example.com", "o'neill@xn--bcher-kva.example", "bücher"):
+                assert (await system.spawn(PodManifest.of(name=name))).name == name
+                assert (await system.spawn(PodManifest.of(), name=f"x-{name}")).name == f"x-{name}"
+
+    asyncio.run(main())

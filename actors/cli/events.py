@@ -62,6 +62,6 @@ def _of_session(reading: Reading, session_id: str, after: int) -> Iterator[Durab
 
 def _print(event: DurableEvent, terminal: Terminal) -> None:
     at = time.strftime("%H:%M:%S", time.localtime(event.at))
-    tone, text = event_line(event, terminal.width - 44)
+    tone, text = event_line(event, max(terminal.width - 44, 20))
     kind = type(event).__name__
-    terminal.line(Line(tone, f"{at} {event.pod} {event.seq:>4} {kind:<16} {text}"))
+    terminal.row(Line(tone, f"{at} {event.pod} {event.seq:>4} {kind:<16} {text}"))

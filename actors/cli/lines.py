@@ -130,7 +130,7 @@ _EVENTS: dict[type[Event], Callable[[Any, int], Line]] = {
     events.PodStarted: lambda e, _: Line(
         "quiet", f"pod {'resumed' if e.resumed else 'started'} on {e.model}"
     ),
-    events.PodStopped: lambda _e, _: Line("quiet", "pod stopped"),
+    events.PodEnded: lambda _e, _: Line("quiet", "pod stopped"),
     events.PodFailed: lambda e, _: Line("error", failed("pod failed", e.error)),
     events.RunStart: lambda e, _: Line("quiet", "run goes on" if e.reason == "resume" else "run began"),
     events.RunEnd: _run_ended,

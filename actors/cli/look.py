@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -25,6 +26,8 @@ from protocol.manifest import PodManifest
 from protocol.usage import Usage
 from protocol.wire import decode_entry
 
+#: Sessions whose pods are looked at for a name that was meant.
+_LOOKED_THROUGH = 1000
 #: Sessions that ``ps`` lists for a person who does not ask for all.
 _LISTED = 30
 
@@ -43,6 +46,8 @@ def ps(pod: str | None, everything: bool, store: str | None, as_json: bool) -> N
             for info in reading.sessions(pod, limit)
         ]
         url = reading.url
+        if pod is not None and not sessions:
+            raise _no_such_pod(pod, reading)
     if as_json:
         for info, last, holder in sessions:
             put_json({**_facts(info), "last_run": last, "holder": holder})
@@ -54,6 +59,14 @@ def ps(pod: str | None, everything: bool, store: str | None, as_json: bool) -> N
     _list(sessions if limit is None else sessions[:_LISTED], terminal)
     if limit is not None and len(sessions) == limit:
         terminal.note("there are more; --all lists them")
+
+
+def _no_such_pod(pod: str, reading: Reading) -> click.UsageError:
+    """There is no session of a pod of that name: which names there are."""
+    names = dict.fromkeys(info.pod for info in reading.sessions(limit=_LOOKED_THROUGH))
+    close = difflib.get_close_matches(pod, names, 1)
+    meant = f"; did you mean {close[0]!r}?" if close else ""
+    return click.UsageError(f"no pod {pod!r} has a session in {reading.url}{meant}")
 
 
 def _list(sessions: list[tuple[SessionInfo, str, Holder | None]], terminal: Terminal) -> None:
@@ -176,8 +189,8 @@ def _entries(reading: Reading, info: SessionInfo, *, as_json: bool) -> None:
             continue
         decoded = decode_entry(entry.body)
         at = time.strftime("%H:%M:%S", time.localtime(decoded.at))
-        tone, text = entry_line(decoded, terminal.width - 24)
-        terminal.line(Line(tone, f"{entry.seq:>5} {at} {entry.hash.hex()[:8]} {text}"))
+        tone, text = entry_line(decoded, max(terminal.width - 24, 20))
+        terminal.row(Line(tone, f"{entry.seq:>5} {at} {entry.hash.hex()[:8]} {text}"))
 
 
 def _tree(reading: Reading, info: SessionInfo, *, as_json: bool) -> None:
@@ -200,4 +213,4 @@ def _tree(reading: Reading, info: SessionInfo, *, as_json: bool) -> None:
         mark = "▸" if info.session_id == chosen else "·"
         tone = "answer" if info.session_id == chosen else "quiet"
         text = f"{'  ' * depth}{mark} {info.session_id}  {info.pod}, through {info.head.seq}{origin}"
-        terminal.line(Line(tone, text))
+        terminal.row(Line(tone, text))

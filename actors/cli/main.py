@@ -20,17 +20,23 @@ from actors.cli.run import resume, run
 from actors.cli.streams import open_closed
 from actors.version import __version__
 from protocol import wire
+from protocol.text import encodable
 
 
-class _InOrder(click.Group):
-    """Commands are listed as they are added: what one needs first comes first."""
+class _Commands(click.Group):
+    """Commands are listed as they are added, what one needs first comes first; words that are no UTF-8 have
+    a replacement character where they are not.
+    """
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, [encodable(word) for word in args])
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         return list(self.commands)
 
 
 @click.group(
-    cls=_InOrder,
+    cls=_Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     invoke_without_command=True,
     epilog="Exit codes: 0 finished, 1 failed (or refused by the scope at its last step), 2 bad input, "

@@ -78,8 +78,8 @@ def search(words: tuple[str, ...], kind: str | None, limit: int, folder: Path | 
         terminal.note(f"nothing found in {kept.folder}")
     for hit in hits:
         state = ", staged" if hit.staged else ""
-        terminal.line(Line("answer", f"{hit.path}  {cut(hit.title, 80)} ({hit.kind}{state})"))
-        terminal.line(Line("quiet", f"    {cut(hit.snippet, max(terminal.width - 4, 20))}"))
+        terminal.row(Line("answer", f"{hit.path}  {cut(hit.title, 80)} ({hit.kind}{state})"))
+        terminal.row(Line("quiet", f"    {cut(hit.snippet, max(terminal.width - 4, 20))}"))
 
 
 @memory.command(short_help="Print a note.")

@@ -69,7 +69,17 @@ class Terminal:
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         for row in rows:
             cells = (clean(cell).ljust(width) for cell, width in zip(row, widths, strict=True))
-            self.write(self._shown("  ".join(cells).rstrip()) + "\n")
+            self.row(Line("answer", "  ".join(cells).rstrip()))
+
+    def row(self, line: Line) -> None:
+        """One of many lines on standard output, to be looked down: at a terminal it is cut to its width."""
+        if self.live:
+            console = _console(self._out)
+            text = _text(line, self._shown)
+            text.truncate(console.width, overflow="ellipsis" if not self._ascii else "crop")
+            console.print(text, soft_wrap=True)
+        else:
+            self.line(line)
 
     def line(self, line: Line) -> None:
         """A line that is itself what was asked for, on standard output, coloured at a terminal."""

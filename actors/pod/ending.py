@@ -13,8 +13,7 @@ from actors.pod.running import RunningActor
 from actors.runtime.actor import DEFERRED
 from actors.runtime.future import AsyncFuture
 from protocol.errors import Failure, RunFailed, SessionError
-from protocol.events import PodFailed
-from protocol.events import PodStopped as PodStoppedEvent
+from protocol.events import PodEnded, PodFailed
 from protocol.lifecycle import PodState
 
 #: How long a stop waits for the store, after its step has had its own time to end, in seconds.
@@ -85,7 +84,7 @@ class EndingActor(RunningActor):
         self._branching = True
         if self._state is PodState.IDLE:  # a run whose end the store refused is not to be resumed
             self._close_left_over()
-        self._log.record(PodStoppedEvent)
+        self._log.record(PodEnded)
         self._commit(self._left, lambda _: self._left())
 
     def _left(self) -> None:

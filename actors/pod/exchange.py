@@ -131,17 +131,17 @@ class Exchange:
         self._held = budget.reserve(tokens, cost)
 
     def _settle(self, usage: Usage | None, output: int) -> float | None:
-        """Count what an attempt took; its cost, where somebody knows it. The budget counts what nobody told
-        at an estimate, of ``output`` tokens for the answer.
+        """Count what an attempt took; its cost, where somebody knows it. The budget counts no less than
+        ``output`` tokens for an answer whose length is not known for sure.
         """
-        price = self._parts.price
+        price, prompt = self._parts.price, self._prompt_tokens
         cost = price(usage)
         self._parts.totals.count(usage, cost)
         held, self._held = self._held, None
         if held is not None and self._parts.budget is not None:
-            if usage is None or usage.input_tokens is None or usage.output_tokens is None:
-                usage = taken(usage, self._prompt_tokens, output)
-            self._parts.budget.settle(held, usage, price(usage) if cost is None else cost)
+            if usage is None or usage.incomplete or usage.input_tokens is None or usage.output_tokens is None:
+                usage = taken(usage, prompt, output)
+            self._parts.budget.settle(held, usage, price(usage))
         return cost
 
     def _release(self) -> None:
@@ -210,7 +210,7 @@ class Exchange:
         else:  # it may have been at work all the time: the budget keeps what was held back for it
             usage = taken(None, self._prompt_tokens, 0)
             cost = self._parts.price(usage)
-            self._settle(None, self._max_tokens or 0)
+            self._settle(usage, self._max_tokens or 0)
         shown = assembler.cut() if assembler.begun else None
         failed = FailedAttempt(self._attempt, error, usage, cost, shown)
         self.failed.append(failed)

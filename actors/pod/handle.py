@@ -6,7 +6,7 @@ import contextlib
 import weakref
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextvars import copy_context
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
 from actors.llm.output import schema_for
 from actors.pod.run import TypedRun, new_run_id
@@ -14,7 +14,7 @@ from actors.runtime.bus import Subscription
 from actors.runtime.future import AsyncFuture
 from protocol import commands
 from protocol.errors import PodStopped, RunFailed
-from protocol.events import Event, Lagged, RunEnd, TextDelta
+from protocol.events import Event, EventKind, Lagged, RunEnd, TextDelta
 from protocol.items import Item, Part, parts_of
 from protocol.results import PodDescription, RunResult
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from actors.pod.pod import PodActor
 
+T = TypeVar("T")
 Content = str | Sequence[str | Part]
 
 
@@ -54,9 +55,24 @@ class Pod:
             PodStopped(f"pod {self.name!r} has stopped", hint="spawn it again with resume=")
         )
 
+    @overload
+    def run(
+        self, content: Content, *, busy: Literal["queue", "reject"] = "queue", output: None = None
+    ) -> AsyncFuture[RunResult[None]]: ...
+
+    @overload
+    def run(
+        self, content: Content, *, busy: Literal["queue", "reject"] = "queue", output: type[T]
+    ) -> AsyncFuture[RunResult[T]]: ...
+
+    @overload  # what no ``type[T]`` is, a union or an annotated type
+    def run(
+        self, content: Content, *, busy: Literal["queue", "reject"] = "queue", output: Any
+    ) -> AsyncFuture[RunResult[Any]]: ...
+
     def run(
         self, content: Content, *, busy: Literal["queue", "reject"] = "queue", output: Any = None
-    ) -> AsyncFuture[RunResult]:
+    ) -> AsyncFuture[RunResult[Any]]:
         """Give the pod work: a text, or parts. Resolves with the RunResult when the run ends.
 
         While another run goes on this one waits behind it (at most 32 do), or raises PodBusy with
@@ -143,7 +159,7 @@ class Pod:
         return self.ref.stop(block=False)  # type: ignore[return-value]
 
     def subscribe(
-        self, kinds: Collection[type[Event]] | type[Event] | None = None, since: int | None = None
+        self, kinds: Collection[EventKind] | EventKind | None = None, since: int | None = None
     ) -> Subscription:
         """The pod's events from now on, or all durable ones after number ``since`` first."""
         subscription: Subscription = self._subscribe(self.name, kinds, since)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
+import re
 from typing import TYPE_CHECKING
 
 from actors.llm.base import LLMClient
-from protocol.errors import ManifestError
+from protocol.errors import ManifestError, ModelError
 from protocol.manifest import ModelSection
 
 if TYPE_CHECKING:
@@ -36,16 +38,23 @@ class Models:
         return self._over_http(section)
 
     def _over_http(self, section: ModelSection) -> LLMClient:
+        from actors.llm.address import base_url_of  # noqa: PLC0415
         from actors.llm.anthropic import AnthropicClient  # noqa: PLC0415
         from actors.llm.http import HttpPool  # noqa: PLC0415
         from actors.llm.openai import OpenAIClient  # noqa: PLC0415
         from actors.llm.presets import PRESETS, server_for  # noqa: PLC0415
 
         if section.scheme not in PRESETS:
+            likely = likely_model(section, ["offline", *PRESETS])
+            meant = f"did you mean {likely!r}? " if likely else ""
             raise ManifestError(
                 f"manifest: model.scheme: no model server of the kind {section.scheme!r}",
-                hint=f"known kinds: {', '.join(['offline', *PRESETS])}",
+                hint=f"{meant}known kinds: {', '.join(['offline', *PRESETS])}",
             )
+        try:
+            base_url_of(section.base_url or PRESETS[section.scheme].base_url)
+        except ModelError as error:
+            raise ManifestError(f"manifest: model.base_url: {error.message}", hint=error.hint) from None
         server = server_for(section.scheme, base_url=section.base_url, api_key_env=section.api_key_env)
         if self._http is None:
             self._http = HttpPool()
@@ -62,6 +71,24 @@ class Models:
         """Close all connections."""
         if self._http is not None:
             await self._http.aclose()
+
+
+#: How the models of a kind of server are called, where people leave out the kind.
+_FAMILIES = (
+    (r"gpt|chatgpt|o\d|codex|text-|davinci", "openai"),
+    (r"claude|opus|sonnet|haiku", "anthropic"),
+    (r"llama|qwen|mi[sx]tral|gemma|phi|deepseek|granite|smollm|codestral|devstral", "ollama"),
+)
+
+
+def likely_model(section: ModelSection, schemes: list[str]) -> str | None:
+    """What a model of an unknown kind was meant to be, as ``kind/name``; None where nobody can guess."""
+    name = "/".join(filter(None, (section.scheme, section.model_id)))
+    for family, scheme in _FAMILIES:
+        if not section.model_id and re.match(family, name, re.IGNORECASE):
+            return f"{scheme}/{name}"
+    close = difflib.get_close_matches(section.scheme.lower().replace("-", "_"), schemes, 1)
+    return "/".join(filter(None, (close[0], section.model_id))) if close else None
 
 
 def label(section: ModelSection) -> str:

@@ -8,13 +8,13 @@ import threading
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Collection, Iterator
-from typing import Any, Self, TypeVar, cast
+from typing import Any, Self, TypeVar
 
 import pykka
 
 from actors.runtime.future import AsyncFuture
 from protocol import errors
-from protocol.events import EVENTS, TRANSIENT_EVENTS, Event, Lagged, PodStopped
+from protocol.events import EVENTS, TRANSIENT_EVENTS, Event, EventKind, Lagged, PodEnded
 
 C = TypeVar("C", bound=Collection[Any])
 
@@ -293,7 +293,7 @@ class Bus:
     def subscribe(
         self,
         pod: str | None = None,
-        kinds: Collection[type[Event]] | type[Event] | None = None,
+        kinds: Collection[EventKind] | EventKind | None = None,
         *,
         size: int = QUEUE_SIZE,
     ) -> Subscription:
@@ -357,12 +357,12 @@ def _put(index: dict[str, C], pod: str, value: C) -> None:
         index.pop(pod, None)
 
 
-def _kinds(kinds: Collection[type[Event]] | type[Event] | None) -> frozenset[type[Event]]:
+def _kinds(kinds: Collection[EventKind] | EventKind | None) -> frozenset[type[Event]]:
     if kinds is None:
         return _ALL_KINDS
     given = {kinds} if isinstance(kinds, type) else kinds
-    double = cast("type[Event]", errors.PodStopped)  # the error of the same name stands for the event
-    chosen = frozenset(PodStopped if kind is double else kind for kind in given)
+    # Old programs name the event by the error that once had the same name.
+    chosen = frozenset(PodEnded if issubclass(kind, errors.PodStopped) else kind for kind in given)
     strangers = chosen - _ALL_KINDS
     if strangers:
         raise TypeError(f"not a kind of event: {', '.join(sorted(map(str, strangers)))}")

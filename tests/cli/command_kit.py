@@ -49,8 +49,9 @@ class Home:
             "stdout": subprocess.PIPE,
             "stderr": subprocess.PIPE,
             "cwd": self.folder,
+            "text": True,
         } | options
-        return subprocess.Popen([*COMMAND, *arguments], env=self.env, text=True, **options)
+        return subprocess.Popen([*COMMAND, *arguments], env=self.env, **options)
 
     def polypod(self, *arguments: str, words: str | None = None) -> Done:
         with self.start(*arguments, stdin=subprocess.PIPE) as process:

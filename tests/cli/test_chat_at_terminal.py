@@ -16,7 +16,9 @@ from pathlib import Path
 import pytest
 from command_kit import COMMAND, Home, silent_server
 
-CTRL_C, CTRL_D, UP, ENTER = "\x03", "\x04", "\x1b[A", "\r"
+from actors.cli.asking import LONGEST_LINE
+
+CTRL_C, CTRL_D, CTRL_J, UP, ENTER, ALT_ENTER = "\x03", "\x04", "\n", "\x1b[A", "\r", "\x1b\r"
 #: How the line editor says that it takes keys.
 PROMPT = "\x1b[?2004h"
 PATIENCE = 20
@@ -46,7 +48,10 @@ class Person:
         fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", 30, columns, 0, 0))
 
     def press(self, keys: str) -> None:
-        os.write(self._master, keys.encode())
+        self.press_bytes(keys.encode())
+
+    def press_bytes(self, keys: bytes) -> None:
+        os.write(self._master, keys)
 
     def sees(self, words: str) -> None:
         """Wait until ``words`` are on the screen; what came with them counts as seen."""
@@ -133,6 +138,80 @@ def test_ctrl_c_at_the_prompt_leaves_when_pressed_twice(home: Home):
         somebody.sees(PROMPT)
         somebody.press(CTRL_C)
         assert somebody.leaves_with() == 0
+
+
+def test_a_ctrl_c_long_before_or_on_written_words_does_not_make_a_later_one_leave(home: Home):
+    with person(home, "chat", "--model", "offline") as somebody:
+        somebody.sees(PROMPT)
+        somebody.press(CTRL_C)
+        somebody.sees("Ctrl-C again leaves")
+        somebody.sees(PROMPT)
+        somebody.press("count words in a.txt" + ENTER)
+        somebody.sees("finished")
+        somebody.sees(PROMPT)
+        somebody.press("never said")
+        somebody.sees("said")
+        somebody.press(CTRL_C)
+        somebody.sees(PROMPT)
+        somebody.press(CTRL_C)
+        somebody.sees("Ctrl-C again leaves")
+        somebody.sees(PROMPT)
+        somebody.press("never said")
+        somebody.sees("said")
+        somebody.press(CTRL_C)
+        somebody.sees(PROMPT)
+        somebody.press(CTRL_C)
+        somebody.sees("Ctrl-C again leaves")
+        somebody.sees(PROMPT)
+        somebody.press("count words in a.txt" + ENTER)
+        somebody.sees("a.txt has 3 words")
+        somebody.sees(PROMPT)
+        somebody.press(CTRL_D)
+        assert somebody.leaves_with() == 0
+    assert "never said" not in home.polypod("log", home.session()).out
+
+
+@pytest.mark.parametrize("newline", [ALT_ENTER, CTRL_J])
+def test_words_of_several_lines_are_one_turn(home: Home, newline: str):
+    with person(home, "chat", "--model", "offline") as somebody:
+        somebody.sees(PROMPT)
+        somebody.press(f"hello{newline}count words in a.txt{ENTER}")
+        somebody.sees("finished")
+        somebody.sees(PROMPT)
+        somebody.press(CTRL_D)
+        assert somebody.leaves_with() == 0
+    [said] = [event for event in home.polypod("events", "--json").lines if event["type"] == "UserMessage"]
+    assert said["item"]["content"][0]["text"] == "hello\ncount words in a.txt"
+
+
+def test_what_cannot_be_said_or_done_is_told_and_the_chat_goes_on(home: Home):
+    with person(home, "chat", "--model", "offline") as somebody:
+        somebody.sees(PROMPT)
+        somebody.press("/usr/bin/env is what?" + ENTER)
+        somebody.sees("no such command: /usr/bin/env")
+        somebody.sees("// in front")
+        somebody.sees(PROMPT)
+        somebody.press("//usr/bin/env is what?" + ENTER)
+        somebody.sees("finished")
+        somebody.sees(PROMPT)
+        somebody.press_bytes(b"caf\xe9 \xed\xa0\x80" + ENTER.encode())
+        somebody.sees("finished")
+        somebody.sees(PROMPT)
+        somebody.press("/exit now" + ENTER)
+        assert somebody.leaves_with() == 0
+    said = [event for event in home.polypod("events", "--json").lines if event["type"] == "UserMessage"]
+    assert said[0]["item"]["content"][0]["text"] == "/usr/bin/env is what?"
+
+
+def test_a_chat_from_a_pipe_goes_on_behind_a_line_that_cannot_be_taken(home: Home):
+    with home.start("chat", "--model", "offline", stdin=subprocess.PIPE, text=False) as chat:
+        out, err = chat.communicate(
+            b"x" * (LONGEST_LINE + 5) + b"\n\xff\xfe\n/nope\ncount words in a.txt\n", timeout=25
+        )
+    assert chat.returncode == 0, err[-500:]
+    assert b"a.txt has 3 words" in out
+    assert b"is no turn" in err
+    assert b"no such command: /nope" in err
 
 
 def test_ctrl_c_in_a_turn_cancels_it_and_the_chat_goes_on(home: Home):

@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from command_kit import Done, Home, dead_port, silent_server
+from command_kit import COMMAND, Done, Home, dead_port, silent_server
 
 from protocol.events import RunEnd, RunStart, ToolResulted
 from protocol.wire import decode_event
@@ -406,6 +406,61 @@ def test_a_store_of_no_known_kind_says_which_there_are(home: Home):
 
 def test_a_wrong_option_says_where_help_is(home: Home):
     refused(home.polypod("run", "hi", "--mdoel", "x"), 2, "No such option", "polypod run --help")
+
+
+@pytest.mark.parametrize("json_too", [[], ["--json"]])
+def test_a_pod_that_has_no_session_is_named_and_what_may_be_meant(home: Home, json_too: list[str]):
+    home.run("hello", "--name", "reader@example.com")
+    refused(home.polypod("ps", "--pod", "reader", *json_too), 2, "no pod 'reader'", "'reader@example.com'?")
+    assert "reader@example.com" in home.polypod("ps", "--pod", "reader@example.com", *json_too).out
+
+
+def test_a_server_without_http_before_it_is_refused_and_a_model_without_a_kind_is_guessed(home: Home):
+    home.write("pod.toml", '[model]\nscheme = "openai"\nmodel_id = "m"\nbase_url = "127.0.0.1:9"\n')
+    how = "write it like http://127.0.0.1:11434/v1"
+    refused(home.polypod("run", "hi", "--base-url", "127.0.0.1:9"), 2, "'127.0.0.1:9' is no base URL", how)
+    refused(home.polypod("run", "hi", "--manifest", "pod.toml"), 2, "pod.toml: model.base_url", how)
+    refused(home.polypod("run", "hi", "--model", "gpt-4.1"), 2, "did you mean 'openai/gpt-4.1'?")
+    refused(home.polypod("run", "hi", "--model", "olama/qwen3"), 2, "did you mean 'ollama/qwen3'?")
+
+
+def test_what_a_tool_starts_finds_nothing_on_standard_input_and_a_loop_keeps_its_list(home: Home):
+    home.write(
+        "eats.py",
+        "import subprocess, sys\nfrom polypod import tool\n@tool\ndef eat() -> str:\n"
+        "    eaten = subprocess.run(['cat'], capture_output=True, text=True).stdout + sys.stdin.read()\n"
+        "    return f'eaten: {eaten!r}'\n",
+    )
+    loop = f'while read -r task; do {" ".join(COMMAND)} run "$task" --model offline --tools eats.py; done'
+    with subprocess.Popen(
+        ["bash", "-c", loop], cwd=home.folder, env=home.env, text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    ) as shell:  # fmt: skip
+        out, err = shell.communicate("use eat\nuse eat\n", timeout=25)
+    assert out.count("eaten: ''") == 2, (out, err)
+    chat = home.polypod("chat", "--model", "offline", "--tools", "eats.py", words="use eat\nuse eat\n")
+    assert chat.out.count("eaten: ''") == 2, chat
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-", "<&-"])
+def test_closed_standard_streams_are_no_error(home: Home, closed: str):
+    command = " ".join(COMMAND)
+    script = f"{command} run hello --model offline {closed}"
+    done = subprocess.run(
+        ["bash", "-c", script], cwd=home.folder, env=home.env, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done
+    assert "defect" not in done.stderr
+    assert bool(done.stdout) == (closed in {"2>&-", "<&-"})
+
+
+def test_a_task_from_a_standard_input_that_is_closed_is_empty(home: Home):
+    done = subprocess.run(
+        ["bash", "-c", f"{' '.join(COMMAND)} run - --model offline <&-"],
+        cwd=home.folder, env=home.env, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "the task is empty" in done.stderr
 
 
 def test_an_empty_task_is_refused(home: Home):

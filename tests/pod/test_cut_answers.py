@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
+import operator
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from actors.compaction.prune import CUT_OFF
 from actors.llm.base import (
@@ -279,3 +284,44 @@ def test_text_before_an_overflow_is_void_when_the_request_is_sent_again() -> Non
 
     answers = [whole("one"), [TextChunk("half"), overflow], [*summary, End("tool_use")], whole("ok"), whole()]
     play(lambda: Halting(*answers), go)
+
+
+@st.composite
+def attempts(draw: st.DrawFn) -> list[Any]:
+    """An answer that comes whole, breaks or waits for its cancel, of which something was told, or shown."""
+    blocks: list[Any] = []
+    if draw(st.booleans()):
+        blocks.append(TextChunk("x" * draw(st.integers(1, 40))))
+    if draw(st.booleans()):
+        blocks.append(UsageReport(Usage(draw(st.integers(1, 50)), draw(st.integers(0, 50)))))
+    kinds = ["server", "timeout", "connection", "rate_limit", "protocol"]
+    error = ModelError("no", kind=draw(st.sampled_from(kinds)), retryable=False)  # type: ignore[arg-type]
+    return [*blocks, draw(st.sampled_from([End("end_turn"), None, error]))]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(attempts(), min_size=1, max_size=6))
+def test_whatever_becomes_of_its_requests_runs_pod_totals_and_budget_agree(plan: list[list[Any]]) -> None:
+    async def go(system: PodSystem, pod: Pod, client: Halting) -> None:
+        with pod.subscribe(RunEnd) as events:
+            for blocks in plan:
+                client.halted.clear()
+                run = pod.run("go")
+                if blocks[-1] is None:
+                    await client.halted.wait()
+                    await pod.cancel()
+                with contextlib.suppress(RunFailed):
+                    await run
+            used = [event.usage for event in events.drain()]  # type: ignore[attr-defined]
+        described = (await pod.describe()).usage
+        asked = [each for each in used if each != Usage()]
+        total = functools.reduce(operator.add, asked) if asked else Usage()
+        assert (described.input_tokens, described.output_tokens) == (total.input_tokens, total.output_tokens)
+        totals = system.totals.usage
+        assert (totals.input_tokens, totals.output_tokens) == (total.input_tokens, total.output_tokens)
+        budget = system.budget
+        assert budget is not None
+        assert (budget.reserved_tokens, budget.reserved_cost_usd) == (0, 0.0)
+        assert budget.tokens >= (total.total_tokens or 0)
+
+    play(lambda: Halting(*plan), go, {"budget": {"tokens": 10**6}})

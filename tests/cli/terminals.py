@@ -1,0 +1,64 @@
+"""Runs many commands, each at a pseudo-terminal of its own, from one process that has all of it imported.
+
+Reads from standard input, and writes to standard output, as JSON: of each case its words, the number of
+columns, its environment and the keys pressed at its prompt; and its exit code and what was seen.
+"""
+
+import fcntl
+import json
+import os
+import pty
+import select
+import struct
+import sys
+import termios
+import time
+
+import prompt_toolkit  # noqa: F401 - imported once for all
+import rich.console
+import rich.live
+import rich.spinner  # noqa: F401
+
+from actors.cli import main
+
+PATIENCE = 25
+#: How the line editor says that it takes keys.
+PROMPT = b"\x1b[?2004h"
+
+
+def at_terminal(words: list[str], columns: int, env: dict[str, str], keys: list[str]) -> tuple[int, str]:
+    """The exit code of one command, and all that it wrote."""
+    pid, master = pty.fork()
+    if pid == 0:
+        fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+        os.environ.update(env)
+        sys.stdin = os.fdopen(0, closefd=False)
+        sys.stdout, sys.stderr = (os.fdopen(number, "w", 1, closefd=False) for number in (1, 2))
+        sys.argv = ["polypod", *words]
+        try:
+            main.main()
+        except SystemExit as leaving:
+            sys.stdout.flush()
+            os._exit(int(leaving.code or 0))
+        os._exit(99)
+    seen, waits, deadline = b"", list(keys), time.monotonic() + PATIENCE
+    while select.select([master], [], [], max(deadline - time.monotonic(), 0))[0]:
+        try:
+            piece = os.read(master, 65536)
+        except OSError:  # how the end of a terminal is told
+            break
+        if not piece:
+            break
+        seen += piece
+        if b"\x1b[6n" in piece:  # a terminal that is asked where its cursor is answers
+            os.write(master, b"\x1b[1;1R")
+        if PROMPT in piece and waits:
+            os.write(master, waits.pop(0).encode())
+    else:
+        os.kill(pid, 9)
+    os.close(master)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), seen.decode(errors="replace")
+
+
+if __name__ == "__main__":
+    json.dump([at_terminal(*case) for case in json.load(sys.stdin)], sys.stdout)

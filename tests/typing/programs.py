@@ -1,0 +1,66 @@
+"""Programs as users write them, for the type checker alone: ``make types`` reads them, nothing runs them."""
+
+from typing import Any, assert_type
+
+import msgspec
+
+from polypod import *
+from polypod import Event, PodEnded, PodManifest, PodStopped, PodSystem, RunEnd, RunResult, Scope, tool
+from polypod.testing import ScriptedClient, call, say
+
+
+class City(msgspec.Struct):
+    """What is asked for."""
+
+    name: str
+    people: int
+
+
+@tool(concurrency="read_only")
+def population(town: str) -> int:
+    """How many people live in a town."""
+    return len(town)
+
+
+async def a_run_has_the_output_that_was_asked_for(system: PodSystem) -> None:
+    """``RunResult`` is generic in its output."""
+    pod = await system.spawn(PodManifest.of(scope=Scope.readable(".")), tools=[population])
+    assert_type(await pod.run("hi"), RunResult[None])
+    assert_type((await pod.run("hi", output=City)).output, City)
+    assert_type((await pod.run("hi", output=str)).output, str)
+    assert_type((await pod.run("hi", output=list[City])).output, list[City])
+    assert_type((await pod.run("hi", output=int | str)).output, Any)
+    assert_type(pod.run("hi", output=City, busy="reject").get(timeout=1), RunResult[City])
+    assert_type((await pod.resume()).output, Any)
+
+
+def a_result_may_be_annotated_with_and_without_its_type(bare: RunResult, one: RunResult[City]) -> int:
+    """Annotations of old programs are still complete."""
+    assert_type(bare.output, Any)
+    return one.output.people
+
+
+async def kinds_are_events_also_by_their_old_name(system: PodSystem, pod: Pod) -> None:
+    """``PodStopped`` was the name of the event ``PodEnded``, too."""
+    system.subscribe(kinds=[RunEnd, PodStopped])
+    system.subscribe(kinds=[RunEnd, PodEnded], since=0)
+    system.subscribe(kinds=RunEnd)
+    system.subscribe(kinds={PodStopped})
+    some: list[type[Event]] = [RunEnd, CompactDone]
+    pod.subscribe(some)
+    async with system.subscribe(pod=pod.name) as events:
+        async for event in events:
+            assert_type(event, Event)
+            if isinstance(event, RunEnd):
+                assert_type(event, RunEnd)
+    try:
+        await pod.run("hi")
+    except PodStopped as error:
+        assert_type(error.hint, str | None)
+
+
+def all_names_come_with_a_star(event: Lagged, error: StoreError, item: UserItem, client: LLMClient) -> None:
+    """Of the star import above."""
+    assert_type(ScriptedClient([say("hi"), call("population", {"town": "Bergen"})]), ScriptedClient)
+    assert_type(event.missed, int)
+    assert_type(error.message, str)
