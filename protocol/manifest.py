@@ -187,8 +187,9 @@ class PodManifest(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
             elif section is not None:
                 data.setdefault(section, {})[key] = msgspec.to_builtins(value)
             else:
-                known = {*_SECTION_OF, *cls.__struct_fields__} - {"restart", *RestartSection.__struct_fields__}
-                raise unknown_key("manifest", key, sorted(known), "all sections")
+                refused = {"restart", *RestartSection.__struct_fields__}
+                known = sorted({*_SECTION_OF, *cls.__struct_fields__} - refused)
+                raise unknown_key("manifest", key, known, "all sections")
         return _convert(data, where="manifest", base=Path.cwd())
 
     def replace(self, **sections: Struct) -> PodManifest:
