@@ -24,7 +24,7 @@ from protocol.errors import (
     RunFailed,
     UnknownEntry,
 )
-from protocol.events import Event, RunEnd, RunStart, StateChanged, ToolStart, UserMessage
+from protocol.events import Event, PodEnded, RunEnd, RunStart, StateChanged, ToolStart, UserMessage
 from protocol.items import AssistantItem, SystemItem, ToolResult, UserItem
 from protocol.lifecycle import PodState
 from protocol.manifest import PodManifest, RestartSection
@@ -541,7 +541,7 @@ def test_the_command_stop_ends_a_pod_as_its_handle_does(passive: bool) -> None:
             with system.subscribe(pod="p") as events:
                 assert await pod.ref.ask(Stop(), block=False) is None
                 assert not pod.ref.is_alive()
-                assert "PodStopped" in [type(event).__name__ for event in events.drain()]
+                assert PodEnded in map(type, events.drain())
             with pytest.raises(PodStopped):
                 await pod.run("more")
             assert await pod.stop() is False
