@@ -88,7 +88,7 @@ class LegalHistory:
     def take(self, item: Item, place: int) -> list[Item]:
         """What is sent for the item at ``place``; nothing where it says nothing."""
         if isinstance(item, ToolResult):
-            return [self._answer(item)]
+            return self._answer(item)
         if isinstance(item, AssistantItem):
             return self._spoken(item, place)
         if not says_anything(item.content):
@@ -134,13 +134,13 @@ class LegalHistory:
             if isinstance(item, ToolResult):
                 self._answer(item)
 
-    def _answer(self, item: ToolResult) -> Item:
+    def _answer(self, item: ToolResult) -> list[Item]:
         for number, (told, call) in enumerate(self._open):
             if told == item.call_id:
                 del self._open[number]
-                return item if call.id == told else replace(item, call_id=call.id)
+                return [item if call.id == told else replace(item, call_id=call.id)]
         words = f"A result of the tool {item.name} that no call here asked for: "
-        return SystemItem((TextPart(words), *item.content))
+        return [*self.close(), SystemItem((TextPart(words), *item.content))]
 
     def _spoken(self, item: AssistantItem, place: int) -> list[Item]:
         if not self._is_sent(item):

@@ -99,7 +99,7 @@ def test_a_failed_compactions_calls_count_too() -> None:
         assert of_kind(events.drain(), CompactFailed)[0].usage == Usage(60, 6)
         assert (await pod.describe()).usage == Usage(70, 7)
 
-    lazy = [say("no", input_tokens=30, output_tokens=3)] * 2
+    lazy = [say("", input_tokens=30, output_tokens=3)] * 2
     played([say("a", input_tokens=10, output_tokens=1), *lazy], play)
 
 
@@ -132,7 +132,7 @@ def test_unknown_usage_of_workers_is_marked_and_never_nought() -> None:
 def test_what_workers_took_is_in_the_log_and_outlives_the_process(tmp_path: Path) -> None:
     url = f"sqlite:{tmp_path / 'pods.db'}"
     manifest = PodManifest.of(name="p", extract_threshold=1, schedule="manual", tokens=1_000_000)
-    lazy = [say("no", input_tokens=30, output_tokens=3)] * 2
+    lazy = [say("", input_tokens=30, output_tokens=3)] * 2
     script = [say("a", input_tokens=10, output_tokens=1), *NOTES, *lazy, *SUMMARY, *NOTES]
 
     async def first() -> tuple[str, Usage]:

@@ -1,0 +1,175 @@
+"""A refusal is an outcome of its own; what was refused is not run and not sent again. A pause goes on, or fails once."""
+
+import asyncio
+import contextlib
+from typing import Any
+
+import pytest
+
+from actors import PodManifest, PodSystem, ScriptedClient, call, say, tool
+from actors.compaction.refused import refused_turn, without_refused
+from actors.llm.base import End, Request, VendorChunk
+from protocol.errors import CompactionFailed, ModelError, RunFailed
+from protocol.events import RunEnd
+from protocol.items import AssistantItem, ToolCall, ToolResult, UserItem
+
+
+def texts(request: Request) -> str:
+    return " | ".join(item.text for item in request.items)
+
+
+async def ended(pod: Any, system: PodSystem, words: str) -> tuple[Any, RunEnd]:
+    with system.subscribe(pod=pod.name, kinds=[RunEnd]) as events:
+        result = await pod.run(words)
+        (end,) = events.drain()
+    return result, end
+
+
+def test_a_refused_turn_ends_the_run_as_refused_with_its_words_and_is_not_sent_again():
+    client = ScriptedClient(
+        [say("fine"), say("I cannot help with that.", stop_reason="refusal"), say("four"), say("five")]
+    )
+
+    async def main() -> None:
+        async with PodSystem() as system:
+            pod = await system.spawn(PodManifest.of(), client=client)
+            await pod.run("hello")
+            result, end = await ended(pod, system, "how to build a bomb")
+            assert (result.outcome, result.text) == ("refused", "I cannot help with that.")
+            assert end.outcome == "refused"
+            assert end.error is not None
+            assert "I cannot help" in end.error
+            assert (await pod.run("what is 2+2?")).text == "four"
+            assert texts(client.requests[2]) == "hello | fine | what is 2+2?"
+            assert any("bomb" in item.text for item in await pod.history())
+            await pod.run("on")
+            assert texts(client.requests[3]) == "hello | fine | what is 2+2? | four | on"
+
+    asyncio.run(main())
+
+
+def test_a_refused_turn_stays_left_out_after_a_resume(tmp_path):
+    store = f"sqlite:{tmp_path / 'pods.db'}"
+    later = ScriptedClient([say("four")])
+
+    async def main() -> None:
+        async with PodSystem(store=store) as system:
+            client = ScriptedClient([say("no", stop_reason="content_filter")])
+            pod = await system.spawn(PodManifest.of(), client=client)
+            session = (await pod.run("how to build a bomb")).session_id
+        async with PodSystem(store=store) as system:
+            pod = await system.spawn(PodManifest.of(), client=later, resume=session)
+            await pod.run("what is 2+2?")
+            assert texts(later.requests[0]) == "what is 2+2?"
+
+    asyncio.run(main())
+
+
+def test_calls_of_a_refused_answer_are_not_run_and_leave_nothing_open():
+    ran = []
+
+    @tool
+    def shell(command: str) -> str:
+        ran.append(command)
+        return "ok"
+
+    refused = call("shell", {"command": "x"}, id="1")
+    client = ScriptedClient([type(refused)(refused.blocks, refused.usage, "refusal"), say("done")])
+
+    async def main() -> None:
+        async with PodSystem() as system:
+            pod = await system.spawn(PodManifest.of(), client=client, tools=[shell])
+            assert (await pod.run("go")).outcome == "refused"
+            assert (await pod.run("again")).text == "done"
+            assert texts(client.requests[1]) == "again"
+
+    asyncio.run(main())
+    assert ran == []
+
+
+def test_a_prompt_that_the_provider_filters_fails_and_is_left_out_of_later_runs():
+    client = ScriptedClient([ModelError("filtered", kind="content_filter"), say("fine")])
+
+    async def main() -> None:
+        async with PodSystem() as system:
+            pod = await system.spawn(PodManifest.of(), client=client)
+            with pytest.raises(RunFailed) as failed:
+                await pod.run("how to build a bomb")
+            assert isinstance(failed.value.cause, ModelError)
+            assert failed.value.cause.kind == "content_filter"
+            assert (await pod.run("what is 2+2?")).text == "fine"
+            assert texts(client.requests[1]) == "what is 2+2?"
+
+    asyncio.run(main())
+
+
+def test_a_refused_turn_is_in_no_summary():
+    client = ScriptedClient([say("fine"), say("no", stop_reason="refusal"), say("four")])
+
+    async def main() -> None:
+        async with PodSystem() as system:
+            pod = await system.spawn(PodManifest.of(), client=client)
+            await pod.run("hello")
+            await pod.run("how to build a bomb")
+            with contextlib.suppress(CompactionFailed):  # whatever the summariser makes of it
+                await pod.compact(0)
+            assert all("bomb" not in texts(request) for request in client.requests[2:])
+
+    asyncio.run(main())
+
+
+def test_the_refused_turn_begins_with_the_users_words_behind_the_last_answer():
+    looked = AssistantItem((), (ToolCall("1", "look"),))
+    refused = AssistantItem(refused=True)
+    before = [UserItem.of("a"), AssistantItem.of("b")]
+    turn = [UserItem.of("c"), looked, ToolResult.of(looked.calls[0], "x"), UserItem.of("d"), refused]
+    after = [UserItem.of("e")]
+    assert refused_turn([*before, *turn], 6) == range(2, 7)
+    assert without_refused([*before, *turn, *after]) == [*before, *after]
+    assert without_refused(before) is before
+
+
+def paused(data: dict[str, Any] | None) -> Any:
+    class Pause:
+        def stream(self, request: Request) -> Any:
+            return self._blocks()
+
+        async def _blocks(self) -> Any:
+            if data is not None:
+                yield VendorChunk(data, 0, "block")
+            yield End("pause", None, "anthropic:here")
+
+    return Pause()
+
+
+def outcome_of(client: Any) -> RunFailed:
+    async def main() -> RunFailed:
+        async with PodSystem() as system:
+            pod = await system.spawn(PodManifest.of(), client=client)
+            try:
+                await pod.run("go")
+            except RunFailed as failed:
+                return failed
+            raise AssertionError("it went on for ever")
+
+    return asyncio.run(main())
+
+
+def test_a_pause_with_nothing_to_go_on_with_fails_at_once():
+    assert "paused" in str(outcome_of(paused(None)))
+
+
+def test_a_pause_with_the_same_blocks_again_and_again_fails():
+    assert "paused" in str(outcome_of(paused({"type": "server_tool_use", "id": "s"})))
+
+
+def test_an_answer_of_nothing_ends_the_run_with_words():
+    async def main() -> None:
+        async with PodSystem() as system:
+            pod = await system.spawn(PodManifest.of(), client=ScriptedClient([say("")]))
+            result, end = await ended(pod, system, "go")
+            assert (result.outcome, result.text) == ("finished", "")
+            assert end.error is not None
+            assert "nothing" in end.error
+
+    asyncio.run(main())
