@@ -174,6 +174,7 @@ __all__ = [
     "SystemItem",
     "SystemMessage",
     "SystemNotRunning",
+    "SystemOfParent",
     "TextChunk",
     "TextDelta",
     "TextPart",

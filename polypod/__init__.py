@@ -167,6 +167,7 @@ __all__ = [
     "SystemItem",
     "SystemMessage",
     "SystemNotRunning",
+    "SystemOfParent",
     "TextChunk",
     "TextDelta",
     "TextPart",

@@ -3,6 +3,7 @@
 PolypodError
 ├── ManifestError            a manifest is wrong: file, key, what was expected
 ├── SystemNotRunning         a PodSystem was used before it was entered or after it was left
+│   └── SystemOfParent       a forked process used what is its parent's
 ├── WouldDeadlock            a blocking wait on the thread whose loop would have to answer it
 ├── PodError
 │   ├── NameTaken            an explicit pod name is in use
@@ -124,6 +125,16 @@ class ManifestError(PolypodError, ValueError):
 
 class SystemNotRunning(PolypodError, RuntimeError):  # noqa: N818 - a public name
     """A PodSystem was used before it was entered or after it was left."""
+
+
+class SystemOfParent(SystemNotRunning):
+    """A forked process used a system, pod, future or subscription of its parent, whose loop it has not."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "this belongs to the process that this one was forked from, and works only there",
+            hint="make a PodSystem of its own in the child",
+        )
 
 
 class WouldDeadlock(PolypodError, RuntimeError):  # noqa: N818

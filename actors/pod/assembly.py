@@ -56,6 +56,7 @@ class Assembly:
         budget: BudgetSection | None = None,
         *,
         grace: float,
+        closing: Callable[[], bool],
         threads: ToolThreads | None = None,
     ) -> None:
         self._store = store
@@ -66,6 +67,7 @@ class Assembly:
         self._prices = prices
         self._memory = memory
         self._grace = grace
+        self._closing = closing
         #: Where plain functions run; None for the threads that all systems of the process share.
         self._threads = threads
         #: What all pods share; None where nothing is limited.
@@ -120,6 +122,7 @@ class Assembly:
                 limits=self._limits_of(manifest),
                 on_conflict=self._on_conflict,
                 grace=self._grace,
+                closing=self._closing,
             )
             self._asked, self._shared = (client, tools), astuple(made)
         return made

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from actors.pod.ending import EndingActor, GraceOver
+from actors.pod.ending import EndingActor, GraceOver, ShutDown
 from actors.pod.memory.extraction import Proposal
 from actors.pod.restore import restore
 from actors.pod.running import OutOfTime
@@ -124,6 +124,7 @@ _WITHOUT_HISTORY = frozenset(
         Progressed,
         OutOfTime,
         GraceOver,
+        ShutDown,
     }
 )
 #: Those that do only where a run is paused.

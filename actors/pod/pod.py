@@ -10,7 +10,7 @@ import msgspec
 from pykka._envelope import Envelope
 
 from actors.pod.checks import checked_content, checked_item
-from actors.pod.ending import GraceOver
+from actors.pod.ending import GraceOver, ShutDown
 from actors.pod.fork import Branch, branch_off
 from actors.pod.memory.consolidation import Consolidated, Consolidating
 from actors.pod.memory.extraction import Proposal
@@ -73,7 +73,9 @@ class PodActor(PassivatingActor):
         raise PodError(f"pod {self._parts.name!r} knows no command {type(message).__name__}")
 
     def _refuse(self, envelope: Envelope[Any]) -> None:
-        if envelope.reply_to is not None and isinstance(envelope.message, Command):
+        if envelope.reply_to is not None and isinstance(envelope.message, ShutDown):
+            envelope.reply_to.set(None)
+        elif envelope.reply_to is not None and isinstance(envelope.message, Command):
             envelope.reply_to.set_exception(self._gone())  # type: ignore[arg-type]
         else:
             super()._refuse(envelope)
@@ -227,4 +229,5 @@ _HANDLERS: dict[type, Callable[[PodActor, Any], Any]] = {
     EndedLate: PodActor._on_ended_late,
     OutOfTime: PodActor._on_out_of_time,
     GraceOver: PodActor._on_grace_over,
+    ShutDown: PodActor._on_shut_down,
 }

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Sequence
+from typing import Literal
 
 from actors.sessions.chain import verified
 from actors.sessions.replay import Replayed
-from actors.sessions.store import SessionStore
-from protocol.entries import Entry, Head, StoredEntry
-from protocol.errors import SessionCorrupt, UnknownEntry, WireError
-from protocol.events import Activity, DurableEvent
+from actors.sessions.store import SessionInfo, SessionStore
+from protocol.entries import Entry, Head, SessionOpened, StoredEntry
+from protocol.errors import SessionCorrupt, SessionNotFound, UnknownEntry, WireError
+from protocol.events import Activity, DurableEvent, RunEnd, RunOutcome, RunStart
 from protocol.wire import decode_entry
 
 #: Entries, or bytes of them, that are read, checked and folded before others get their turn; about 2 ms.
 _SLICE = 500
 _SLICE_BYTES = 400 << 10
+#: Entries read at a time where the last run's end is looked for, and what those that tell of it have in them.
+_TAIL = 50
+_OF_RUNS = (b'"RunEnd"', b'"RunStart"', b'"SessionOpened"')
 #: Entries of the first slice, before anything is known of their size.
 _FIRST = 2
 
@@ -61,6 +65,46 @@ def tip(store: SessionStore, session_id: str) -> str:
     ]:
         session_id = compacted[-1].session_id
     return session_id
+
+
+def last_run(store: SessionStore, info: SessionInfo) -> RunOutcome | Literal["open", "none"]:
+    """How the last run of a session ended: ``open`` if it has no end, ``none`` if there was no run."""
+    through = info.head.seq
+    while through > 0:
+        after = max(through - _TAIL, 0)
+        page = [each for each in store.read(info.session_id, after=after, limit=_TAIL) if each.seq <= through]
+        for entry in reversed(page):
+            if (found := _run_word(entry)) is not None:
+                return found
+        if not page or page[0].seq > after + 1:  # the session's first entry: a child's is not number 1
+            break
+        through = after
+    return "none"
+
+
+def _run_word(entry: StoredEntry) -> RunOutcome | Literal["open"] | None:
+    if not any(word in entry.body for word in _OF_RUNS):
+        return None  # nearly all entries, spared the decoding
+    decoded: Entry = decode_entry(entry.body)
+    if isinstance(decoded, RunEnd):
+        return decoded.outcome
+    if isinstance(decoded, RunStart) or (isinstance(decoded, SessionOpened) and decoded.run_id is not None):
+        return "open"
+    return None
+
+
+async def interrupted(store: SessionStore, pod: str | None, limit: int) -> list[SessionInfo]:
+    """Those of the last changed sessions whose last run can be resumed, and that nobody holds."""
+    found: list[SessionInfo] = []
+    for info in store.sessions(pod=pod, limit=limit):
+        await asyncio.sleep(0)
+        try:
+            waits = last_run(store, info) in {"open", "paused"} and store.holder(info.session_id) is None
+            if waits and tip(store, info.session_id) == info.session_id:
+                found.append(info)
+        except (SessionNotFound, WireError):  # deleted meanwhile, or damaged: a resume would say so
+            continue
+    return found
 
 
 def activities_left(store: SessionStore, session_id: str, state: Replayed) -> tuple[Activity, ...]:

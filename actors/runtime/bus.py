@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Collection, Iterator
 from typing import Any, Self, TypeVar
@@ -54,6 +56,10 @@ class _Queue:
 
     def __len__(self) -> int:
         return len(self._events)
+
+    def renew_lock(self) -> None:
+        """Be usable in a forked child."""
+        self._lock = threading.Lock()
 
     def put(self, event: Event) -> None:
         """Append ``event``; a full queue drops its oldest."""
@@ -268,6 +274,7 @@ class Bus:
         # Reentrant: a subscription may be collected, and so closed, while this thread holds it.
         self._lock = threading.RLock()
         self._closed = False
+        _buses.add(self)
 
     def publish(self, *events: Event) -> None:
         """Hand ``events``, in their order, to their subscribers' queues; never blocks, never raises."""
@@ -327,6 +334,12 @@ class Bus:
             _put(self._heard, pod, heard)
         self.silent = not self._of_all and not self._of_pod
 
+    def renew_locks(self) -> None:
+        """Be usable in a forked child, though another thread of the parent held a lock."""
+        self._lock = threading.RLock()
+        for queue in self._queues():
+            queue.renew_lock()
+
     def _queues(self) -> list[_Queue]:
         with self._lock:
             return [*self._of_all, *(queue for group in self._of_pod.values() for queue in group)]
@@ -367,3 +380,15 @@ def _kinds(kinds: Collection[EventKind] | EventKind | None) -> frozenset[type[Ev
     if strangers:
         raise TypeError(f"not a kind of event: {', '.join(sorted(map(str, strangers)))}")
     return chosen
+
+
+_buses: weakref.WeakSet[Bus] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for bus in list(_buses):
+        bus.renew_locks()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

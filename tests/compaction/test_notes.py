@@ -3,7 +3,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.compaction.extract import Attempt, Decision, Discussion, Extracted, UserRequest
-from actors.compaction.notes import KINDS, Note, deduplicated, merged, notes_of, parse, render, slug
+from actors.compaction.notes import (
+    KINDS,
+    Note,
+    covers,
+    deduplicated,
+    key_of,
+    merged,
+    notes_of,
+    parse,
+    pieces_of,
+    render,
+    slug,
+)
 from protocol.errors import WireError
 
 
@@ -122,3 +134,28 @@ def test_every_note_is_read_back_as_it_was_written(kind, title, body, sources):
 def test_merging_the_same_again_changes_nothing(one, two):
     once = merged(note(body="\n".join(one)), note(body="\n".join(two)))
     assert merged(once, note(body="\n".join(two))) == once
+
+
+@given(st.lists(lines, max_size=8), st.lists(lines, max_size=8))
+def test_with_the_last_word_all_that_was_said_stays_and_the_newest_stands_last(one, two):
+    old, new = note(body="\n".join(one)), note(body="\n".join(two))
+    both = merged(old, new, last_word=True)
+    assert {key_of(piece) for piece in pieces_of(both.body)} == {
+        key_of(piece) for each in (old, new) for piece in pieces_of(each.body)
+    }
+    said = [key_of(piece) for piece in pieces_of(new.body)]
+    assert not said or key_of(pieces_of(both.body)[-1]) == said[-1]
+    assert merged(both, new, last_word=True) == both
+
+
+@pytest.mark.parametrize(
+    ("text", "piece", "held"),
+    [
+        ("We indent with tabs, by taste", "- Use tabs\n  Why: taste", True),
+        ("The port is 9090", "- The port is 8080", False),
+        ("It is Postgres 15 with 3 replicas", "- It runs on host A", False),
+        ("anything", "- it is so", True),
+    ],
+)
+def test_words_hold_a_piece_where_they_have_its_numbers_and_half_of_its_other_words(text, piece, held):
+    assert covers(text, piece) is held
