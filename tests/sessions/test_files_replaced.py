@@ -412,10 +412,12 @@ store.create("s", "p", None, entries)
 reading, writing = os.pipe()
 child = os.fork()
 if child == 0:
+    os.write(writing, b"x")  # what it has of its parent's lock is closed
     sys.stdin.read()
     if sys.argv[2] == "exit":
         sys.exit()
     os._exit(0)
+os.read(reading, 1)
 print(child, flush=True)
 os.close(0)
 import signal
