@@ -43,6 +43,10 @@ class EndingActor(RunningActor):
         """Pykka's own messages; a stop waits for what is under way, so it is none of pykka's business."""
         if type(message) is not messages._ActorStop:  # noqa: SLF001 - pykka leaves this to new kinds of actors
             return super()._handle_receive(message)
+        return self._on_stop(message)
+
+    def _on_stop(self, _: object) -> Any:
+        """Of ``ActorRef.stop``, and the command."""
         return self._stop_by("cancelled")
 
     def _on_shut_down(self, _: ShutDown) -> Any:

@@ -120,6 +120,7 @@ _WITHOUT_HISTORY = frozenset(
         commands.Pause,
         commands.WaitForMemoryJobs,
         commands.Passivate,
+        commands.Stop,
         StepEnded,
         StepOverdue,
         CommitEnded,

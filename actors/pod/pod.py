@@ -220,6 +220,7 @@ _HANDLERS: dict[type, Callable[[PodActor, Any], Any]] = {
     commands.History: PodActor._on_history,
     commands.Describe: PodActor._on_describe,
     commands.Passivate: PodActor._on_passivate,
+    commands.Stop: PodActor._on_stop,
     StepEnded: PodActor._on_step_ended,
     StepOverdue: PodActor._on_step_overdue,
     CommitEnded: PodActor._on_commit_ended,
