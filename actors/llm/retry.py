@@ -11,6 +11,7 @@ from typing import Protocol
 from msgspec import Struct
 
 from actors.llm.base import Answer, Assembler, Block, LLMClient, Request, TextChunk
+from actors.runtime.tasks import is_being_cancelled
 from protocol.errors import ModelError
 
 
@@ -159,7 +160,7 @@ async def ask(
                 raise
             return assembler.answer()
         except ModelError as error:
-            if _is_being_cancelled():
+            if is_being_cancelled():  # whatever its client made of that
                 raise
             used += error.counts
             now = time.monotonic()
@@ -172,12 +173,6 @@ async def ask(
             listener.again(error, decision.seconds)
         await sleep(decision.seconds)
         attempt += 1
-
-
-def _is_being_cancelled() -> bool:
-    """Whether the request is not wanted any more, whatever its client made of its cancel."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
 
 
 async def _close(stream: AsyncIterator[Block]) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Coroutine
+from typing import Any, NamedTuple
 
 from actors.compaction.tokens import tokens_in
 from actors.llm.base import Answer, Assembler, Block, CallChunk, CallStart, Request, ThinkingChunk
@@ -103,9 +103,9 @@ class Exchange:
         self._assembler: Assembler | None = None
         self.failed: list[FailedAttempt] = []
 
-    async def ask(self, request: Request) -> Answer:
+    def ask(self, request: Request) -> Coroutine[Any, Any, Answer]:
         """The model's whole answer. Raises OverBudget, or what the client raises."""
-        return await ask(self._parts.client, request, self)
+        return ask(self._parts.client, request, self)
 
     # -- the budget ------------------------------------------------------------------------------
 

@@ -123,6 +123,20 @@ def without_notice(result: ToolResult) -> ToolResult:
     return result
 
 
+def answers_since_last_words(items: list[Item], *, at_least: int) -> bool:
+    """Whether a model has answered so often behind the last words of a user: nothing can have been repeated
+    more often than that.
+    """
+    answers = 0
+    for item in reversed(items):
+        if isinstance(item, UserItem):
+            break
+        answers += isinstance(item, AssistantItem)
+        if answers >= at_least:
+            return True
+    return False
+
+
 def since_last_words(items: list[Item]) -> list[Item]:
     """The items behind the last words of a user."""
     for index in range(len(items) - 1, -1, -1):

@@ -16,7 +16,7 @@ from actors.pod.session_actor import SessionActor
 from actors.runtime.future import AsyncFuture
 from actors.sessions.head import new_session_id
 from protocol.errors import HeadConflict, PodError, SessionError, SessionInUse, SessionNotFound
-from protocol.events import Alert, Event
+from protocol.events import Alert
 
 #: Hears why the store did not keep what was recorded.
 Refused = Callable[[BaseException], None]
@@ -50,39 +50,6 @@ class CommitEnded(Struct, frozen=True):
     error: BaseException | None
 
 
-class Voice:
-    """What a request tells its events by, as long as it is not ``shut``; its text apart from the rest, since
-    a stream is made of that.
-    """
-
-    __slots__ = ("_listened", "_tell", "_tell_text", "shut")
-
-    def __init__(
-        self,
-        listened: Callable[[], bool],
-        tell: Callable[..., None],
-        tell_text: Callable[[str, int], None],
-    ) -> None:
-        self._listened = listened
-        self._tell = tell
-        self._tell_text = tell_text
-        self.shut = False
-
-    def heard(self) -> bool:
-        """Whether anybody listens."""
-        return not self.shut and self._listened()
-
-    def tell(self, kind: type[Event], **fields: Any) -> None:
-        """Tell an event, if anybody listens."""
-        if not self.shut:
-            self._tell(kind, **fields)
-
-    def tell_text(self, text: str, attempt: int) -> None:
-        """Tell a piece of text, if anybody listens."""
-        if not self.shut:
-            self._tell_text(text, attempt)
-
-
 #: Steps that nobody waits for; the loop itself does not hold on to its tasks.
 _left_to_themselves: set[asyncio.Task[None]] = set()
 
@@ -101,8 +68,6 @@ class SteppingActor(SessionActor):
     #: What the step is, for people, and whether its end is awaited only for a while.
     _step_is = ""
     _step_overdue: asyncio.TimerHandle | None = None
-    #: What the step tells of itself; shut where the step is left to itself.
-    _voice: Voice | None = None
     _then: Callable[[Any, BaseException | None], None] | None = None
     _committing = False
     _commit_under_way: Future[None] | None = None
@@ -202,7 +167,7 @@ class SteppingActor(SessionActor):
     def _on_step_ended(self, message: StepEnded) -> None:
         if message.step is not self._step:
             return
-        self._step = self._voice = None
+        self._step = None
         if self._step_overdue is not None:
             self._step_overdue.cancel()
             self._step_overdue = None
@@ -230,8 +195,6 @@ class SteppingActor(SessionActor):
         step = self._step
         if step is None or message.step is not step:
             return
-        if self._voice is not None:
-            self._voice.shut = True
         _left_to_themselves.add(step)
         step.add_done_callback(_left_to_themselves.discard)
         seconds = self._parts.grace

@@ -20,10 +20,15 @@ from actors.pod.calls import NOT_RUN
 from actors.pod.exchange import Exchange, FailedAttempt
 from actors.pod.outcomes import budget_reached, paused_in_vain, still_too_long
 from actors.pod.remembering import RememberingActor
-from actors.pod.repeats import TOLD_FROM, Repeats, noticed, since_last_words
+from actors.pod.repeats import (
+    TOLD_FROM,
+    Repeats,
+    answers_since_last_words,
+    noticed,
+    since_last_words,
+)
 from actors.pod.run import QueuedRun, RunState, resolve
 from actors.pod.spending import Spending
-from actors.pod.stepping import Voice
 from actors.runtime.future import AsyncFuture
 from actors.sessions.replay import open_calls
 from actors.tools.base import INTERRUPTED
@@ -191,14 +196,13 @@ class TurnActor(RememberingActor):
         if run.ending is not None:
             self._advance()
             return
-        voice = Voice(self._listened, self._tell, self._tell_text)
         exchange = run.exchange = Exchange(
             self._parts,
             self._context.occupancy,
             self._parts.manifest.worker.max_tokens,
-            heard=voice.heard,
-            tell=voice.tell,
-            tell_text=voice.tell_text,
+            heard=self._listened,
+            tell=self._tell,
+            tell_text=self._tell_text,
         )
         try:
             exchange.reserve()
@@ -224,7 +228,6 @@ class TurnActor(RememberingActor):
             what="the model's client",
             caller=run.caller,
         )
-        self._voice = voice
 
     def _tell_text(self, text: str, attempt: int) -> None:
         if self._hears(TextDelta):
@@ -529,7 +532,10 @@ class TurnActor(RememberingActor):
     def _follow_repeats(self, run: RunState) -> None:
         """Have the run's failure tracking know the calls that are about to be run."""
         if run.repeats is None:
-            run.repeats = Repeats(since_last_words(self._head.items))
+            most = self._parts.manifest.worker.max_repeats
+            items = self._head.items
+            if answers_since_last_words(items, at_least=min(TOLD_FROM, most)):
+                run.repeats = Repeats(since_last_words(items))
         elif run.answer is not None:
             run.repeats.add(run.answer)
 
@@ -599,8 +605,9 @@ class TurnActor(RememberingActor):
 
 
 def _named(calls: list[ToolCall]) -> str:
-    names = ", ".join(dict.fromkeys(call.name for call in calls))
-    return f"{'tool' if len(calls) == 1 else 'tools'} {names}"
+    if len(calls) == 1:
+        return f"tool {calls[0].name}"
+    return f"tools {', '.join(dict.fromkeys(call.name for call in calls))}"
 
 
 def _late_words(call: ToolCall, result: ToolResult) -> str:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import selectors
+import sys
 import threading
 import time
 from collections import deque
@@ -28,6 +29,10 @@ PATIENCE = 50e-6
 #: woken in some 20 us, and one that sleeps meanwhile pays more for its own wake-up than the wait costs.
 _MORE_YIELDS = 100
 
+# Written in C from Python 3.12 on; before that it is a lookup behind two calls, and each message pays it.
+_current_task: Callable[[asyncio.AbstractEventLoop], object] = (
+    asyncio.current_task if sys.version_info >= (3, 12) else vars(asyncio.tasks)["_current_tasks"].get
+)
 _yield: Callable[[], None] = getattr(os, "sched_yield", partial(time.sleep, 0))
 
 
@@ -109,7 +114,8 @@ class Mailroom:
         """Whether the calling thread is the loop's, in the middle of a task or of its mail: what is ready by
         then is seen before the loop sleeps. A signal's handler may be called where it sleeps already.
         """
-        return self.here() and (self._delivering or asyncio.current_task(self.loop) is not None)
+        loop = self.loop
+        return asyncio._get_running_loop() is loop and (self._delivering or _current_task(loop) is not None)
 
     def _wake(self) -> None:
         if self.of_parent:
@@ -258,7 +264,7 @@ def at_work(loop: asyncio.AbstractEventLoop) -> bool:
     mailroom = _mailrooms.get(loop)
     if mailroom is not None:
         return mailroom.at_work()
-    return asyncio._get_running_loop() is loop and asyncio.current_task(loop) is not None
+    return asyncio._get_running_loop() is loop and _current_task(loop) is not None
 
 
 #: In a forked child: the loops of its parent.

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
+from actors.runtime.tasks import begin_task, is_being_cancelled
 from protocol.errors import ToolTimeout
 
 #: How long a tool whose time is up is waited for, in seconds, so that one that stops at once is said to
 #: have stopped.
 _MOMENT = 0.05
-# From Python 3.12 on a task may begin at once, which saves a turn of the loop.
-_AT_ONCE: dict[str, Any] = {"eager_start": True} if sys.version_info >= (3, 12) else {}
 
 
 class Outcome(NamedTuple):
@@ -36,6 +34,8 @@ async def run_alone(
     time-out, or after a cancel.
     """
     alone = _Alone(work)
+    if alone.task.done():
+        return alone.outcome
     try:
         if seconds is None:
             await alone.task
@@ -59,7 +59,7 @@ class _Alone:
     def __init__(self, work: Callable[[], Awaitable[Any]]) -> None:
         #: Kept beside the task, which may be cancelled before its first moment, or in its last.
         self.outcome = Outcome(interrupted=True)
-        self.task = asyncio.Task(self._carry_out(work), loop=asyncio.get_running_loop(), **_AT_ONCE)
+        self.task = begin_task(self._carry_out(work))
 
     async def _carry_out(self, work: Callable[[], Awaitable[Any]]) -> None:
         try:
@@ -72,8 +72,7 @@ class _Alone:
 
 async def _within(alone: _Alone, seconds: float, late: Callable[[Outcome], object]) -> None:
     task = alone.task
-    if not task.done():
-        await asyncio.wait({task}, timeout=seconds)
+    await asyncio.wait({task}, timeout=seconds)
     if task.done():
         return
     task.cancel()
@@ -91,9 +90,3 @@ async def _ended(task: asyncio.Task[None]) -> None:
             await asyncio.wait({task})
         except asyncio.CancelledError:
             task.cancel()
-
-
-def is_being_cancelled() -> bool:
-    """Whether the running task was asked to end; else a CancelledError is another's."""
-    task = asyncio.current_task()
-    return task is None or task.cancelling() > 0

@@ -14,7 +14,8 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, get_args, overload
 
-from actors.tools.alone import Outcome, is_being_cancelled, run_alone
+from actors.runtime.tasks import is_being_cancelled
+from actors.tools.alone import Outcome, run_alone
 from actors.tools.cancel import Cancel
 from actors.tools.dump import error_words
 from actors.tools.output import Output, capped, fits, parts_from

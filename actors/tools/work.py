@@ -6,9 +6,13 @@ import asyncio
 import inspect
 import typing
 from collections.abc import AsyncIterator, Callable, Iterator
+from types import CoroutineType, NoneType
 from typing import Any
 
 from actors.tools.dump import MOST_MEMBERS, collect
+
+#: Nothing is to be done about what is one of these, as most of what tools return.
+_PLAIN = frozenset({str, int, float, bool, NoneType, dict, list})
 
 
 def is_async(function: Callable[..., Any]) -> bool:
@@ -23,7 +27,7 @@ def work(function: Callable[..., Any], arguments: dict[str, Any], returns: Any) 
     its annotation) to return something else.
     """
     value = function(**arguments)
-    if type(value) is str:
+    if type(value) in _PLAIN:
         return value
     if inspect.iscoroutine(value):
         value.close()
@@ -36,9 +40,9 @@ def work(function: Callable[..., Any], arguments: dict[str, Any], returns: Any) 
 async def work_async(function: Callable[..., Any], arguments: dict[str, Any], returns: Any) -> Any:
     """As ``work``, for a function that ``is_async``, called on the loop."""
     value = function(**arguments)
-    if inspect.isawaitable(value):
+    if type(value) is CoroutineType or inspect.isawaitable(value):
         value = await value
-    if type(value) is str:
+    if type(value) in _PLAIN:
         return value
     if isinstance(value, AsyncIterator):
         value = await _collect_async(value)
