@@ -306,7 +306,7 @@ def sound_usage(told: Any) -> Usage | None:
         told.cache_write_tokens,
         told.cache_write_1h_tokens,
     )
-    if {*map(type, fields)} <= _WHOLE:
+    if _WHOLE.issuperset(map(type, fields)):
         return told
     a, b, c, d, e = [_whole(each) for each in fields]
     return Usage(a, b, c, d, incomplete=bool(told.incomplete), cache_write_1h_tokens=e)

@@ -154,7 +154,8 @@ class Exchange:
 
     def begin(self, attempt: int, assembler: Assembler) -> None:
         """An attempt is about to be sent. Raises OverBudget."""
-        self.reserve()
+        if self._held is None:  # of the first attempt it was done before the request began
+            self.reserve()
         self._attempt, self._assembler = attempt, assembler
 
     def block(self, block: Block, attempt: int) -> None:

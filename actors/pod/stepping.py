@@ -10,7 +10,6 @@ from contextvars import Context
 from typing import Any
 
 from msgspec import Struct
-from pykka._envelope import Envelope
 
 from actors.pod.session_actor import SessionActor
 from actors.runtime.future import AsyncFuture
@@ -115,7 +114,7 @@ class SteppingActor(SessionActor):
     def _post(self, message: Any) -> None:
         """Send a message to this pod itself."""
         assert self._mailroom is not None
-        self._mailroom.post(self._receive, Envelope(message))
+        self._mailroom.send(self, message, None)
 
     def _do(
         self,

@@ -11,7 +11,6 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from msgspec.structs import replace
-from pykka._envelope import Envelope
 
 from actors.compaction import policy
 from actors.llm.base import Answer, Request
@@ -283,7 +282,8 @@ class TurnActor(RememberingActor):
             assert error is not None
             self._unanswered(run, exchange, error)
             return
-        self._record_failed(run, exchange.failed)
+        if exchange.failed:
+            self._record_failed(run, exchange.failed)
         if answer.item.refused and answer.item.calls:  # on the way to a refusal: they are not to be run
             answer = replace(answer, item=replace(answer.item, calls=()))
         self._guard = self._guard.request_answered()
@@ -310,7 +310,8 @@ class TurnActor(RememberingActor):
         run.unheard = False
         run.answer = answer.item
         run.stop_reason = answer.stop_reason
-        self._look_at_pause(run, answer)
+        if answer.stop_reason == "pause" or run.pauses:
+            self._look_at_pause(run, answer)
         self._context.measured(len(self._head.items) - 1, answer.usage)
         self._count(run, answer.usage, cost)
         if answer.item.calls:
@@ -322,8 +323,7 @@ class TurnActor(RememberingActor):
     def _look_at_pause(self, run: RunState, answer: Answer) -> None:
         """A model that pauses is asked to go on, as long as that leads anywhere."""
         if answer.stop_reason != "pause":
-            if run.pauses:
-                run.pauses, run.paused = 0, None
+            run.pauses, run.paused = 0, None
             return
         run.pauses += 1
         item, before = answer.item, run.paused
@@ -491,7 +491,7 @@ class TurnActor(RememberingActor):
         self, batch: Batch, number: int, result: ToolResult, seconds: float | None, waited: float | None
     ) -> None:
         batch.going_on.discard(result.call_id)
-        self._receive(Envelope(ToolEnded(batch, number, result, seconds, waited)))
+        self._arrive(ToolEnded(batch, number, result, seconds, waited), None)
 
     def _progressed(self, batch: Batch, call: ToolCall, text: str) -> None:
         """A tool says how far it is, from whatever thread it runs on."""

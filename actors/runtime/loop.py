@@ -114,20 +114,21 @@ class Mailroom:
         """Whether the calling thread is the loop's, in the middle of a task or of its mail: what is ready by
         then is seen before the loop sleeps. A signal's handler may be called where it sleeps already.
         """
-        loop = self.loop
-        return asyncio._get_running_loop() is loop and (self._delivering or _current_task(loop) is not None)
+        return self.here() and (self._delivering or _current_task(self.loop) is not None)
 
     def _wake(self) -> None:
         if self.of_parent:
             self._mail.clear()
             raise SystemOfParent
         self._awake = True
+        loop = self.loop
+        here = asyncio._get_running_loop() is loop
         try:
-            if self.at_work():
-                self.loop.call_soon(self._deliver, context=self._context)
+            if here and (self._delivering or _current_task(loop) is not None):  # as ``at_work`` says
+                loop.call_soon(self._deliver, context=self._context)
             else:
-                self._from_afar = self._from_afar or not self.here()
-                self.loop.call_soon_threadsafe(self._deliver, context=self._context)
+                self._from_afar = self._from_afar or not here
+                loop.call_soon_threadsafe(self._deliver, context=self._context)
         except RuntimeError as error:
             self._awake = False
             self._mail.clear()  # who waits for an answer learns that the loop is closed
