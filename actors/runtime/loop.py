@@ -271,11 +271,11 @@ def of_parent(loop: asyncio.AbstractEventLoop | None) -> bool:
 
 
 class _ParentsSelector(selectors.SelectSelector):
-    """Of a forked child's copy of a loop, which may not run: the kernel has one selector for both processes, so
-    that a child that closes its copy, as ``asyncio.run`` does in the end, would make the parent's loop deaf.
+    """Of a forked child's copy of a loop, which may not run: the kernel has one selector for both processes,
+    so a child that closes its copy, as ``asyncio.run`` does in the end, would make the parent's loop deaf.
     """
 
-    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+    def select(self, _timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         raise SystemOfParent
 
 
