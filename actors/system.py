@@ -9,6 +9,8 @@ import math
 import os
 import tempfile
 import threading
+import time
+import weakref
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -23,18 +25,21 @@ from actors.llm.prices import Prices, load_prices, standard_prices
 from actors.llm.scripted import ScriptedClient
 from actors.pod.assembly import Assembly
 from actors.pod.budget import Totals
+from actors.pod.ending import ShutDown
 from actors.pod.handle import Pod
 from actors.pod.memory.lasting import LastingMemory
 from actors.pod.pod import PodActor
-from actors.pod.restore import events_after, tip
+from actors.pod.restore import Missing, events_after, interrupted, spans_of, tip
 from actors.runtime.bus import Bus, Subscription
+from actors.runtime.fork import let_be
 from actors.runtime.future import AsyncFuture
 from actors.runtime.loop import LoopThread, Mailroom, mailroom_here
-from actors.sessions.store import SessionStore
+from actors.runtime.ref import AsyncActorRef
+from actors.sessions.store import SessionInfo, SessionStore
 from actors.sessions.urls import open_store
 from actors.tools.pool import ToolThreads
-from protocol.errors import NameTaken, PodNotFound, SessionNotFound, SystemNotRunning
-from protocol.events import Event, EventKind
+from protocol.errors import NameTaken, PodNotFound, SessionNotFound, SystemNotRunning, SystemOfParent
+from protocol.events import Event, EventKind, Lagged
 from protocol.manifest import BudgetSection, PodManifest
 from protocol.names import check_name
 from protocol.results import BudgetUse
@@ -47,7 +52,7 @@ T = TypeVar("T")
 
 class PodSystem:
     """Where pods live. Enter it with ``async with`` (pods run on the running loop) or with ``with``
-    (on a loop in a thread of its own, also inside a running loop).
+    (on a loop in a thread of its own, also inside a running loop). Leaving it pauses what runs: see ``stop``.
 
     ``store`` is where sessions are kept: ``memory:``, ``jsonl:DIR``, ``sqlite:FILE`` (with
     ``?durability=process`` or ``power``), or a SessionStore, which its giver closes. ``on_conflict``
@@ -102,12 +107,14 @@ class PodSystem:
         self._next_number: dict[str, int] = {}
         self._mailroom: Mailroom | None = None
         self._thread: LoopThread | None = None
+        self._entered_by: asyncio.Task[Any] | None = None
         self._store: SessionStore | None = None
         self._assembly: Assembly | None = None
         #: In order of their first pod; each is there once.
         self._scripts: dict[ScriptedClient, None] = {}
         #: Two threads that stop a system must wait for one stop.
-        self._stop_lock = threading.Lock()
+        self._stop_lock = threading.RLock()  # reentrant: a signal's handler may stop it as well
+        _systems.add(self)
         self._stopping: AsyncFuture[None] | None = None
         self._stop_task: asyncio.Task[None] | None = None
 
@@ -130,6 +137,8 @@ class PodSystem:
         return self._store
 
     def _open(self, mailroom: Mailroom) -> None:
+        if self._of_parent:
+            raise SystemOfParent
         if self._mailroom is not None:
             raise SystemNotRunning("a PodSystem can be entered once", hint="make a new one")
         given = self._store_given
@@ -144,6 +153,7 @@ class PodSystem:
             LastingMemory(memory),
             self._limits,
             grace=self._grace,
+            closing=self._loop_closes,
             threads=self._tool_threads,
         )
         if self.passivate_after is not None:
@@ -155,10 +165,17 @@ class PodSystem:
 
     async def __aenter__(self) -> Self:
         self._open(mailroom_here())
+        self._entered_by = asyncio.current_task()
         return self
 
+    def _loop_closes(self) -> bool:
+        """Whether who entered the system has ended without leaving it: then its loop ends as well."""
+        return self._entered_by is not None and self._entered_by.done() and self._stopping is None
+
     async def __aexit__(self, kind: object, *_: object) -> None:
-        await self.stop()
+        if self._left_in_child(kind):
+            return
+        await _to_its_end(self.stop())
         self._check_scripts(kind)
 
     def __enter__(self) -> Self:
@@ -172,6 +189,8 @@ class PodSystem:
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
+        if self._left_in_child(kind):
+            return
         assert self._thread is not None
         try:
             self.stop().get()
@@ -179,13 +198,38 @@ class PodSystem:
             self._thread.stop()
         self._check_scripts(kind)
 
+    @property
+    def _of_parent(self) -> bool:
+        left = self._stopping is not None and self._stopping.done()
+        return self._mailroom is not None and self._mailroom.of_parent and not left
+
+    def _left_in_child(self, kind: object) -> bool:
+        """Whether a forked child leaves its parent's system, which it lets be. Raises SystemOfParent, unless
+        an exception is under way, such as that of ``sys.exit``.
+        """
+        if self._of_parent and kind is None:
+            raise SystemOfParent
+        return self._of_parent
+
+    def after_fork_in_child(self) -> None:
+        """Be what a forked child may ask: one that was entered answers with SystemOfParent."""
+        self._stop_lock = threading.RLock()
+        if self._mailroom is not None:
+            let_be(self)
+
     def _check_scripts(self, kind: object) -> None:
         if kind is None:
             for script in self._scripts:
                 script.check()
 
     def stop(self) -> AsyncFuture[None]:
-        """Stop all pods, the last started first, and let go of the store. Idempotent."""
+        """Shut down: stop all pods, the last started first, and let go of the store. Idempotent.
+
+        What runs is paused, within ``grace``: its future resolves with outcome ``paused``, and its session
+        can be resumed, as ``interrupted`` tells. Runs that wait behind it fail with PodStopped.
+        """
+        if self._of_parent:
+            raise SystemOfParent
         with self._stop_lock:
             if self._stopping is None:
                 self._stopping = AsyncFuture()
@@ -215,7 +259,7 @@ class PodSystem:
                 rest.push_async_callback(self._assembly.models.aclose)
                 if self._sweep is not None:
                     rest.callback(self._sweep.stop)
-                for stopped in [pod.stop() for pod in reversed(list(self._pods.values()))]:
+                for stopped in [_shut_down(pod) for pod in reversed(list(self._pods.values()))]:
                     await stopped
         except BaseException as error:  # noqa: BLE001 - who waits for the stop hears of it
             stopping.set_exception(error)
@@ -310,6 +354,29 @@ class PodSystem:
         self._next_number[base] = number + 1
         return f"{base}-{number}"
 
+    def interrupted(self, pod: str | None = None, limit: int = 100) -> AsyncFuture[list[SessionInfo]]:
+        """The sessions (of one pod) whose last run waits to be resumed: it was paused, by hand or by the end
+        of its system, or cut off by a crash. The last changed one first, of the last ``limit`` that changed.
+        Those that a living pod holds, here or in another process, are not among them. ``spawn(resume=…)`` of
+        their ids, then ``pod.resume()``. Raises SystemNotRunning, StoreError.
+        """
+        mailroom, store = self._room(), self.store
+        future: AsyncFuture[list[SessionInfo]] = AsyncFuture()
+        future._loop = mailroom.loop  # noqa: SLF001
+
+        async def look() -> None:
+            try:
+                future.set(await interrupted(store, pod, limit))
+            except Exception as error:  # noqa: BLE001 - goes to who asked
+                future.set_exception(error)
+
+        def start(_: object) -> None:
+            task = mailroom.loop.create_task(look())
+            future.when_done(lambda: task)  # the loop itself does not hold on to its tasks
+
+        mailroom.post(start)
+        return future
+
     def register(self, actor_ref: pykka.ActorRef[Any], /) -> None:
         """Know a pod's actor: its handle is put in place by ``spawn``."""
 
@@ -342,7 +409,8 @@ class PodSystem:
         """Events from now on: of one pod (by name) or all, of some kinds or all.
 
         With ``since`` every durable event numbered above it comes first, also those of the sessions
-        that the pod's session was compacted or forked from. Of all pods, ``since`` may map names to
+        that the pod's session was compacted or forked from; what of these was deleted is told by a
+        ``Lagged`` in its place. Of all pods, ``since`` may map names to
         numbers. A pod that does not live is looked for in the store. Raises SessionNotFound,
         SystemNotRunning.
         """
@@ -356,6 +424,8 @@ class PodSystem:
         since: int | Mapping[str, int] | None,
     ) -> Subscription:
         """The same, also for the handle of a pod whose system has been left: then it is at its end."""
+        if self._of_parent:
+            raise SystemOfParent
         name = pod.name if isinstance(pod, Pod) else pod
         subscription = self._bus.subscribe(name, kinds)
         if since is not None:
@@ -370,7 +440,7 @@ class PodSystem:
         names = list(self._pods) if name is None else [name]
         after = {each: since if isinstance(since, int) else since.get(each, 0) for each in names}
         stands = {each: self._on_loop(partial(self._stand, each)) for each in names}
-        replays = (self._events_after(stands[each][0], after[each], stands[each][1]) for each in names)
+        replays = (self._events_after(each, stands[each][0], after[each], stands[each][1]) for each in names)
         through = {each: seq for each, (_, seq) in stands.items()}
         subscription.replay(itertools.chain.from_iterable(replays), through)
 
@@ -385,8 +455,13 @@ class PodSystem:
             raise SessionNotFound(f"no pod or session named {name!r}", hint="list the sessions")
         return sessions[0].session_id, sessions[0].head.seq
 
-    def _events_after(self, session_id: str, since: int, through: int) -> Iterator[Event]:
+    def _events_after(self, name: str, session_id: str, since: int, through: int) -> Iterator[Event]:
         """The replay, read page by page on the system's loop, wherever its reader is."""
+        assert self._store is not None
+        _, missing = self._on_loop(partial(spans_of, self._store, session_id, since, through))
+        if missing is not None:
+            yield _gone(name, missing, since)
+            since = missing.through
         while since < through:
             page = self._on_loop(partial(self._page, session_id, since, through))
             if not page:
@@ -426,6 +501,8 @@ class PodSystem:
     # -- helpers -------------------------------------------------------------------------------
 
     def _room(self) -> Mailroom:
+        if self._of_parent:
+            raise SystemOfParent
         if self._mailroom is None or self._stopping is not None:
             what = "has been left" if self._stopping is not None else "was not entered"
             raise SystemNotRunning(f"the PodSystem {what}", hint="use it inside `with` or `async with`")
@@ -447,6 +524,24 @@ class PodSystem:
 def _actor(pod: Pod) -> PodActor:
     actor: PodActor = pod.ref.actor_inbox.actor  # type: ignore[attr-defined]
     return actor
+
+
+def _shut_down(pod: Pod) -> AsyncFuture[bool]:
+    ref: AsyncActorRef[PodActor] = pod.ref  # type: ignore[assignment]
+    return ref.stop_by(ShutDown())
+
+
+async def _to_its_end(stop: AsyncFuture[None]) -> None:
+    """Wait for a stop, which is bounded, also where who waits is cancelled meanwhile, and only then."""
+    cancelled: asyncio.CancelledError | None = None
+    while not stop.done():
+        try:
+            await stop
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled
+    await stop
 
 
 def _prices(path: str | Path | None) -> Prices:
@@ -472,8 +567,33 @@ def _folder(name: str) -> Path:
 _PAGE = 200
 
 
+def _gone(name: str, missing: Missing, since: int) -> Lagged:
+    """What stands in a replay for the events of a session that was deleted."""
+    return Lagged(
+        pod=name,
+        session_id=missing.session_id,
+        seq=missing.through,
+        at=time.time(),
+        missed=missing.through - since,
+        since=missing.through,
+        deleted=True,
+    )
+
+
 def _settle(future: AsyncFuture[T], work: Callable[[], T]) -> None:
     try:
         future.set(work())
     except Exception as error:  # noqa: BLE001 - goes to who waits
         future.set_exception(error)
+
+
+_systems: weakref.WeakSet[PodSystem] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for system in list(_systems):
+        system.after_fork_in_child()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -103,8 +103,8 @@ class ToolsSection(Struct, frozen=True, forbid_unknown_fields=True, omit_default
 
 
 class RestartSection(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """``[restart]``: whether a supervisor starts the pod again: at most ``max_restarts`` times
-    within ``window_seconds``.
+    """``[restart]``: kept for supervision, which is not there yet. A manifest that has it is refused, so
+    that nobody relies on it.
     """
 
     policy: Literal["never", "on_failure", "always"] = "never"
@@ -188,9 +188,9 @@ class PodManifest(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
             elif section is not None:
                 data.setdefault(section, {})[key] = msgspec.to_builtins(value)
             else:
-                raise unknown_key(
-                    "manifest", key, sorted({*_SECTION_OF, *cls.__struct_fields__}), "all sections"
-                )
+                refused = {"restart", *RestartSection.__struct_fields__}
+                known = sorted({*_SECTION_OF, *cls.__struct_fields__} - refused)
+                raise unknown_key("manifest", key, known, "all sections")
         return _convert(data, where="manifest", base=Path.cwd())
 
     def without_secrets(self) -> PodManifest:
@@ -222,10 +222,15 @@ def _parse(text: str, *, where: str, base: Path) -> PodManifest:
 
 
 def _convert(data: dict[str, Any], *, where: str, base: Path) -> PodManifest:
+    if "restart" in data:
+        raise ManifestError(
+            f"{where}: restart: polypod does not restart pods yet, so nothing would come of it",
+            hint="take the section [restart] out; who runs the program may start the pod again with resume=",
+        )
     try:
         manifest = msgspec.convert(data, PodManifest)
     except msgspec.ValidationError as error:
-        raise explained(error, data, PodManifest, where, frozenset({"within"})) from None
+        raise explained(error, data, PodManifest, where, frozenset({"within", "restart"})) from None
     _check(manifest, where)
     manifest = manifest.replace(pod=_absolute(manifest.pod, base), scope=_anchored(manifest.scope, base))
     if not manifest.tools.modules:
@@ -245,7 +250,6 @@ _NOT_NEGATIVE = {
     "memory": ("extract_threshold", "consolidate_files", "consolidate_bytes", "recall_tokens"),
     "budget": ("tokens", "cost_usd", "seconds"),
     "model": ("temperature",),
-    "restart": ("max_restarts", "window_seconds"),
 }
 
 

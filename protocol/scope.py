@@ -7,6 +7,8 @@ from typing import Literal
 
 from msgspec import Struct
 
+from protocol.guarded import is_git, secret_depth
+
 Permission = Literal["read", "write"]
 
 _LEVEL: dict[Permission | None, int] = {None: 0, "read": 1, "write": 2}
@@ -35,7 +37,9 @@ class Scope(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True)
     """What may be touched: the highest matching ``allow``, capped strictly below any matching
     ``deny``, and never more than ``within``, the scope this one was narrowed from.
 
-    An empty scope allows nothing.
+    An empty scope allows nothing. What is secret by its name (``.env``, keys, credentials;
+    ``protocol/guarded.py``) is allowed only by a rule whose target names it, and nothing in a ``.git``
+    may be written.
     """
 
     allow: tuple[Rule, ...] = ()
@@ -54,7 +58,17 @@ class Scope(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True)
 
     def permission(self, path: PurePath) -> Permission | None:
         """The highest permission for ``path`` (absolute, symlinks resolved), or None."""
-        level = max((_LEVEL[rule.permission] for rule in self.allow if rule.matches(path)), default=0)
+        depth = secret_depth(path.parts)
+        level = max(
+            (
+                _LEVEL[rule.permission]
+                for rule in self.allow
+                if rule.matches(path) and (not depth or len(PurePath(rule.target).parts) >= depth)
+            ),
+            default=0,
+        )
+        if level > 1 and any(is_git(name) for name in path.parts):
+            level = 1
         for rule in self.deny:
             if rule.matches(path):
                 level = min(level, _LEVEL[rule.permission] - 1)

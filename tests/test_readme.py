@@ -3,6 +3,8 @@
 import asyncio
 import re
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import msgspec
 import pytest
@@ -11,7 +13,7 @@ import bench
 from actors.cli.main import polypod
 from actors.llm.base import LLMClient
 from actors.llm.presets import PRESETS
-from polypod import CompactDone, PodManifest, PodSystem, RunEnd, Scope, ScriptedClient, call, say
+from polypod import CompactDone, PodManifest, PodSystem, RunEnd, Scope, ScriptedClient, UserMessage, call, say
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 
@@ -65,6 +67,31 @@ def test_the_test_of_an_agent_passes():
     names: dict[str, object] = {"weather": weather}
     exec(compile(program("test_the_agent_asks"), "README.md", "exec"), names)
     asyncio.run(names["test_the_agent_asks_for_the_weather"]())  # type: ignore[operator]
+
+
+def test_a_server_goes_on_with_what_the_last_one_left():
+    names: dict[str, Any] = {}
+    exec(compile(program("async def lifespan"), "README.md", "exec"), names)
+    app = SimpleNamespace(state=SimpleNamespace())
+
+    async def first() -> None:
+        async with names["lifespan"](app):
+            pod = await app.state.system.spawn(PodManifest.of(name="agent"), client=SilentClient())
+            run = pod.run("list files")
+            with pod.subscribe(UserMessage) as events:
+                await anext(events)
+        assert (await run).outcome == "paused"
+
+    async def second() -> None:
+        async with names["lifespan"](app):
+            [pod] = app.state.system.pods()
+            with pod.subscribe(RunEnd, since=0) as events:
+                async for event in events:
+                    if event.outcome == "finished":
+                        return
+
+    asyncio.run(first())
+    asyncio.run(asyncio.wait_for(second(), 20))
 
 
 def test_following_works_as_it_is_shown():

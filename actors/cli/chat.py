@@ -12,7 +12,7 @@ from actors.cli.asking import Asker, Lines, Prompt
 from actors.cli.loading import with_tools, with_tools_again
 from actors.cli.reading import Reading
 from actors.cli.run import view_of
-from actors.cli.running import MEMORY_FAILURES, Plan, followed, interruptible, remembered
+from actors.cli.running import MEMORY_FAILURES, Plan, followed_by_hand, remembered, resumable
 from actors.cli.setting import (
     Wishes,
     allowing,
@@ -84,16 +84,21 @@ def chat(
 async def _chat(plan: Plan, asker: Asker, terminal: Terminal, view: View) -> None:
     async with PodSystem(store=plan.store, memory=memory_folder()) as system:
         pod = await plan.pod(system)
-        described = await pod.describe()
-        view.note(f"session {described.session_id}; /help tells more")
-        if described.state is PodState.PAUSED:
-            view.note("its last run was interrupted: /resume goes on with it, new words start anew")
-        with pod.subscribe(MEMORY_FAILURES) as failures:
-            while (words := await asker.ask()) is not None:
-                if words.split()[:1] == ["/exit"]:
-                    break
-                await _taken(words, pod, terminal, view)
-            await remembered(pod, terminal, failures)
+        async with resumable(pod, plan, terminal, "chat --resume"):
+            await _talk(pod, asker, terminal, view)
+
+
+async def _talk(pod: Pod, asker: Asker, terminal: Terminal, view: View) -> None:
+    described = await pod.describe()
+    view.note(f"session {described.session_id}; /help tells more")
+    if described.state is PodState.PAUSED:
+        view.note("its last run was interrupted: /resume goes on with it, new words start anew")
+    with pod.subscribe(MEMORY_FAILURES) as failures:
+        while (words := await asker.ask()) is not None:
+            if words.split()[:1] == ["/exit"]:
+                break
+            await _taken(words, pod, terminal, view)
+        await remembered(pod, terminal, failures)
 
 
 async def _taken(words: str, pod: Pod, terminal: Terminal, view: View) -> None:
@@ -129,8 +134,8 @@ async def _command(words: str, pod: Pod, terminal: Terminal, view: View) -> None
 async def _turn(words: str | None, pod: Pod, terminal: Terminal, view: View) -> None:
     """One run to its end; a failure is told, and the chat goes on."""
     try:
-        with interruptible(pod, terminal):
-            await followed(pod, pod.resume if words is None else lambda: pod.run(words), view)
+        start = pod.resume if words is None else lambda: pod.run(words)
+        await followed_by_hand(pod, start, view, terminal, cancels=True)
     except RunFailed as error:
         terminal.note(f"polypod: the run failed: {error}", "error")
     finally:

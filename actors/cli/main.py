@@ -13,7 +13,7 @@ from actors.cli.compact import compact
 from actors.cli.demo import demo
 from actors.cli.events import events
 from actors.cli.exits import guarded
-from actors.cli.keep import export, fork, fsck, gc, import_
+from actors.cli.keep import export, fork, fsck, gc, import_, rm
 from actors.cli.look import log, ps, show
 from actors.cli.memory import memory
 from actors.cli.run import resume, run
@@ -40,7 +40,7 @@ class _Commands(click.Group):
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     invoke_without_command=True,
     epilog="Exit codes: 0 finished, 1 failed (or refused by the scope at its last step), 2 bad input, "
-    "3 a limit or budget, 130 cancelled.",
+    "3 a limit or budget, 130 cancelled, 130 or 143 interrupted.",
 )
 @click.version_option(__version__, message="%(prog)s %(version)s")
 @click.pass_context
@@ -59,7 +59,7 @@ def schema() -> None:
     click.echo(msgspec.json.format(wire.encode(wire.schema()), indent=2))
 
 
-_SESSIONS = (ps, show, log, events, compact, memory, fork, export, import_, fsck, gc)
+_SESSIONS = (ps, show, log, events, compact, memory, fork, export, import_, fsck, gc, rm)
 
 for command in (demo, run, chat, resume, *_SESSIONS, bench, schema):
     polypod.add_command(command)

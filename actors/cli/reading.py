@@ -12,12 +12,12 @@ import msgspec
 
 from actors.cli.setting import default_store
 from actors.cli.words import ago
+from actors.pod.restore import last_run
 from actors.sessions.chain import head_of, verified
 from actors.sessions.store import Holder, SessionInfo, SessionStore
 from actors.sessions.urls import open_store, place_of
-from protocol.entries import Entry, Head, SessionOpened, StoredEntry
-from protocol.errors import SessionNotFound
-from protocol.events import RunEnd, RunStart
+from protocol.entries import Head, SessionOpened, StoredEntry
+from protocol.errors import NewerVersion, SessionNotFound
 from protocol.manifest import PodManifest
 from protocol.wire import decode_entry
 
@@ -25,8 +25,6 @@ from protocol.wire import decode_entry
 _PAGE = 500
 #: Sessions that are named to a person whose beginning of an id fits several.
 _SHOWN = 4
-#: Entries read at a time where the last run's end is looked for.
-_TAIL = 50
 
 
 class Reading:
@@ -88,21 +86,14 @@ class Reading:
         """What the pod of a session was asked to be. Raises WireError."""
         opened = decode_entry(next(self.stored(session_id)).body)
         assert isinstance(opened, SessionOpened)
-        return msgspec.json.decode(opened.manifest, type=PodManifest)
+        try:
+            return msgspec.json.decode(opened.manifest, type=PodManifest)
+        except msgspec.DecodeError as error:
+            raise NewerVersion(f"the manifest of session {session_id}", str(error)) from error
 
     def last_run(self, info: SessionInfo) -> str:
         """How the last run of a session ended: its outcome, ``open`` if it has no end, or ``none``."""
-        through = info.head.seq
-        while through > 0:
-            after = max(through - _TAIL, 0)
-            page = self._read(info.session_id, after, through)
-            told = next(filter(None, map(_run_word, reversed(page))), None)
-            if told is not None:
-                return told
-            if not page or page[0].seq > after + 1:  # the session's first entry: a child's is not number 1
-                break
-            through = after
-        return "none"
+        return last_run(self._there(), info)
 
     def holder(self, session_id: str) -> Holder | None:
         """The process that holds a session, None if none does."""
@@ -120,19 +111,6 @@ class Reading:
         if self._store is None:
             raise SessionNotFound(f"there is no store at {self.url}")
         return self._store
-
-    def _read(self, session_id: str, after: int, through: int) -> list[StoredEntry]:
-        page = self._there().read(session_id, after=after, limit=through - after)
-        return [entry for entry in page if entry.seq <= through]
-
-
-def _run_word(entry: StoredEntry) -> str | None:
-    if b'"RunEnd"' not in entry.body and b'"RunStart"' not in entry.body:
-        return None  # nearly all entries, spared the decoding
-    decoded: Entry = decode_entry(entry.body)
-    if isinstance(decoded, RunEnd):
-        return decoded.outcome
-    return "open" if isinstance(decoded, RunStart) else None
 
 
 def exists(url: str) -> bool:

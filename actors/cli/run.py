@@ -12,7 +12,7 @@ from actors.cli import options
 from actors.cli.exits import CODES, FAILED, Exit
 from actors.cli.loading import with_tools, with_tools_again
 from actors.cli.reading import Reading
-from actors.cli.running import MEMORY_FAILURES, Plan, followed, interruptible, remembered
+from actors.cli.running import MEMORY_FAILURES, Plan, followed_by_hand, remembered, resumable
 from actors.cli.setting import (
     Wishes,
     allowing,
@@ -48,7 +48,8 @@ def run(
 ) -> None:
     """Have a new pod do TASK (- reads it from standard input), and print its answer.
 
-    The answer goes to standard output, progress to standard error. Ctrl-C cancels.
+    The answer goes to standard output, progress to standard error. Ctrl-C
+    and SIGTERM pause the run, and tell how to go on with it.
     """
     stdin = private_stdin()
     text = stdin.read() if task == "-" else task
@@ -121,10 +122,10 @@ async def _run(
         if start is Pod.resume:
             await _must_be_paused(pod)
         try:
-            with pod.subscribe(MEMORY_FAILURES) as failures:
-                with interruptible(pod, terminal):
-                    done = await followed(pod, lambda: start(pod), view)
-                await remembered(pod, terminal, failures)
+            async with resumable(pod, plan, terminal, "resume"):
+                with pod.subscribe(MEMORY_FAILURES) as failures:
+                    done = await followed_by_hand(pod, lambda: start(pod), view, terminal)
+                    await remembered(pod, terminal, failures)
         finally:
             terminal.idle()
     if CODES[done.result.outcome]:

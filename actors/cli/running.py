@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shlex
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import NamedTuple
 
+from actors.cli.exits import Exit
 from actors.cli.lines import event_line
+from actors.cli.setting import default_store
 from actors.cli.terminal import Terminal
 from actors.cli.views import View
 from actors.pod.handle import Pod
 from actors.runtime.bus import Subscription
 from actors.runtime.future import AsyncFuture
+from actors.sessions.head import short_id
 from actors.system import PodSystem
 from actors.tools.scope import REFUSED
 from protocol.errors import RunFailed
@@ -86,26 +90,97 @@ async def remembered(pod: Pod, terminal: Terminal, failures: Subscription) -> No
         terminal.say(line)
 
 
+class Interrupted(Exception):  # noqa: N818 - an end, not an error
+    """A signal of that number paused the run, and the command is to leave."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+async def followed_by_hand(
+    pod: Pod,
+    start: Callable[[], AsyncFuture[RunResult]],
+    view: View,
+    terminal: Terminal,
+    *,
+    cancels: bool = False,
+) -> Followed:
+    """The same under the hand of a person: the first Ctrl-C or SIGTERM pauses the run, the second kills the
+    process. With ``cancels`` Ctrl-C cancels the run instead. Raises Interrupted where the run was paused.
+    """
+    with _interruptible(pod, terminal, cancels=cancels) as caught:
+        done = await followed(pod, start, view)
+    if caught and done.result.outcome == "paused":
+        raise Interrupted(caught[0])
+    return done
+
+
 @contextmanager
-def interruptible(pod: Pod, terminal: Terminal) -> Iterator[None]:
-    """The first Ctrl-C cancels the pod's run, the second kills the process."""
-    loop = asyncio.get_running_loop()
-    pressed: list[AsyncFuture[None]] = []
+def _interruptible(pod: Pod, terminal: Terminal, *, cancels: bool) -> Iterator[list[int]]:
+    caught: list[int] = []
+    asked: list[AsyncFuture[None]] = []
 
-    def press() -> None:
-        if pressed:
+    def catch(number: int) -> None:
+        if caught:
             terminal.idle()
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
-            os.kill(os.getpid(), signal.SIGINT)
-        terminal.note("cancelling… (Ctrl-C again kills)", "note")
-        pressed.append(pod.cancel())
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        caught.append(number)
+        cancel = cancels and number == signal.SIGINT
+        terminal.note(f"{'cancelling' if cancel else 'pausing'}… (once more kills)", "note")
+        asked.append(pod.cancel() if cancel else pod.pause())
 
-    with suppress(NotImplementedError):  # a loop that cannot: Ctrl-C then ends the command at once
-        loop.add_signal_handler(signal.SIGINT, press)
-        loop.add_signal_handler(signal.SIGTERM, press)
+    with _catching(catch, signal.SIGINT, signal.SIGTERM):
+        yield caught
+
+
+#: Who catches a signal; the last one does.
+_catchers: dict[int, list[Callable[[int], None]]] = {}
+
+
+@contextmanager
+def _catching(catch: Callable[[int], None], *numbers: int) -> Iterator[None]:
+    """Have ``catch`` called with the number of each of these signals, on the loop."""
+    loop = asyncio.get_running_loop()
+    for number in numbers:
+        _catchers.setdefault(number, []).append(catch)
+        with suppress(NotImplementedError):  # a loop that cannot: Ctrl-C then ends the command at once
+            loop.add_signal_handler(number, catch, number)
     try:
         yield
     finally:
-        with suppress(NotImplementedError):
-            loop.remove_signal_handler(signal.SIGINT)
-            loop.remove_signal_handler(signal.SIGTERM)
+        for number in numbers:
+            _catchers[number].pop()
+            with suppress(NotImplementedError):
+                loop.remove_signal_handler(number)
+                if _catchers[number]:
+                    loop.add_signal_handler(number, _catchers[number][-1], number)
+
+
+@asynccontextmanager
+async def resumable(pod: Pod, plan: Plan, terminal: Terminal, command: str) -> AsyncIterator[None]:
+    """Where a signal ends what is done here, tell a person how to go on by ``command``; raises Exit then."""
+    me = asyncio.current_task()
+    assert me is not None
+    caught: list[int] = []
+
+    def catch(number: int) -> None:
+        caught.append(number)
+        me.cancel()
+
+    try:
+        with _catching(catch, signal.SIGTERM):
+            yield
+    except Interrupted as interrupted:
+        number = interrupted.number
+    except asyncio.CancelledError:  # the loop's own doing at Ctrl-C
+        number = caught[0] if caught else signal.SIGINT
+        me.uncancel()
+    else:
+        return
+    terminal.idle()
+    session_id = short_id((await pod.describe()).session_id)
+    where = "" if plan.store == default_store() else f" --store {shlex.quote(plan.store)}"
+    terminal.note(f"interrupted; this goes on with it: polypod {command} {session_id}{where}", "note")
+    raise Exit(128 + number)

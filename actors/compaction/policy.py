@@ -27,6 +27,8 @@ LEAST_SUMMARISER_TOKENS = 256
 SUMMARY_TOKENS = 4000
 SUMMARY_PART = 6
 LEAST_SUMMARY_TOKENS = 256
+#: What one answer of a memory job takes at most.
+NOTES_TOKENS = 4000
 #: The texts of all required files together take at most this, and this part of the room there is.
 REQUIRED_TOKENS = 8000
 REQUIRED_PART = 8
@@ -216,6 +218,15 @@ def summary_budget(room: int | None) -> int:
     if room is None:
         return SUMMARY_TOKENS
     return max(LEAST_SUMMARY_TOKENS, min(SUMMARY_TOKENS, room // SUMMARY_PART))
+
+
+def notes_budget(window: int | None) -> int:
+    """The tokens that one answer of a memory job may take of a context ``window`` (None: nobody knows it); a
+    weak model would else go on until that is full.
+    """
+    if window is None:
+        return NOTES_TOKENS
+    return max(LEAST_SUMMARY_TOKENS, min(NOTES_TOKENS, window // SUMMARY_PART))
 
 
 def required_budget(room: int | None) -> int:

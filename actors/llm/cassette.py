@@ -11,7 +11,6 @@ from typing import Self
 import msgspec
 
 from actors.llm.base import Block, End, LLMClient, Request
-from actors.llm.redaction import Redact, without_secrets
 from actors.llm.tape import (
     VERSION,
     Exchange,
@@ -24,6 +23,7 @@ from actors.llm.tape import (
     read,
     written,
 )
+from actors.runtime.redact import Redact, redacted
 from protocol.errors import ModelError, ScriptExhausted, ScriptLeftover, WireError
 
 
@@ -37,7 +37,7 @@ class CassetteClient:
     path: Path
 
     @staticmethod
-    def record(client: LLMClient, path: str | Path, *, redact: Redact = without_secrets) -> Recorder:
+    def record(client: LLMClient, path: str | Path, *, redact: Redact = redacted) -> Recorder:
         """Pass requests on to ``client``, and write what is asked and answered to a new file.
 
         Raises WireError where it cannot be written.
@@ -45,7 +45,7 @@ class CassetteClient:
         return Recorder(client, Path(path), redact)
 
     @staticmethod
-    def replay(path: str | Path, *, redact: Redact = without_secrets) -> Player:
+    def replay(path: str | Path, *, redact: Redact = redacted) -> Player:
         """Answer from a file what was asked when it was recorded.
 
         Raises WireError where it is no cassette.

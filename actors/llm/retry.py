@@ -160,7 +160,7 @@ async def ask(
             return assembler.answer()
         except ModelError as error:
             if _is_being_cancelled():
-                raise asyncio.CancelledError from error
+                raise
             used += error.counts
             now = time.monotonic()
             decision = decide(used, error, now=now, deadline=request.deadline, began=began, policy=policy)

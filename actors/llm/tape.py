@@ -26,8 +26,9 @@ from actors.llm.base import (
     UsageReport,
     VendorChunk,
 )
-from actors.llm.redaction import Redact, cleaned
+from actors.runtime.redact import Redact, without_secrets
 from protocol.errors import ModelError, ModelErrorKind, WireError
+from protocol.text import encodable_json
 
 #: Raised when lines change their meaning.
 VERSION = 1
@@ -102,6 +103,11 @@ def plain(request: Request, redact: Redact) -> Exchange:
     fields = {name: cleaned(msgspec.to_builtins(getattr(request, name)), redact) for name in _FIELDS}
     items = [cleaned(msgspec.to_builtins(item), redact) for item in request.items]
     return Exchange(fields, items, [])
+
+
+def cleaned(value: Any, redact: Redact) -> Any:
+    """Data as JSON has it, without secrets."""
+    return msgspec.json.decode(_encode(without_secrets(encodable_json(value), redact)))
 
 
 def digest(exchange: Exchange) -> str:

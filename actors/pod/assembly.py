@@ -28,8 +28,8 @@ from actors.sessions.store import SessionStore
 from actors.tools.base import Tool, Toolbox
 from actors.tools.memory import MEMORY
 from actors.tools.pool import ToolThreads
-from protocol.errors import BudgetError
-from protocol.manifest import BudgetSection, ModelSection, PodManifest
+from protocol.errors import BudgetError, ManifestError
+from protocol.manifest import BudgetSection, ModelSection, PodManifest, RestartSection
 from protocol.recordable import recordable
 from protocol.text import encodable
 from protocol.usage import Usage
@@ -56,6 +56,7 @@ class Assembly:
         budget: BudgetSection | None = None,
         *,
         grace: float,
+        closing: Callable[[], bool],
         threads: ToolThreads | None = None,
     ) -> None:
         self._store = store
@@ -66,6 +67,7 @@ class Assembly:
         self._prices = prices
         self._memory = memory
         self._grace = grace
+        self._closing = closing
         #: Where plain functions run; None for the threads that all systems of the process share.
         self._threads = threads
         #: What all pods share; None where nothing is limited.
@@ -106,6 +108,7 @@ class Assembly:
             or asked[0] is not client
             or not _same(asked[1], tools)
         ):
+            _check_restart(manifest)
             made = self._made = Make(
                 manifest=manifest,
                 model=label(manifest.model) if client is None else _name_of(client),
@@ -120,6 +123,7 @@ class Assembly:
                 limits=self._limits_of(manifest),
                 on_conflict=self._on_conflict,
                 grace=self._grace,
+                closing=self._closing,
             )
             self._asked, self._shared = (client, tools), astuple(made)
         return made
@@ -194,6 +198,15 @@ def _same(tools: tuple[Any, ...], others: tuple[Any, ...]) -> bool:
             for one, other in zip(tools, others, strict=True)
         )
     )
+
+
+def _check_restart(manifest: PodManifest) -> None:
+    """Refuse what a manifest made by hand may hold and nothing acts on."""
+    if manifest.restart != RestartSection():
+        raise ManifestError(
+            f"pod {manifest.name!r}: restart: polypod does not restart pods yet, so nothing would come of it",
+            hint="leave the section out; who runs the program may start the pod again with resume=",
+        )
 
 
 def _name_of(client: LLMClient) -> str:

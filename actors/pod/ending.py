@@ -13,11 +13,15 @@ from actors.pod.running import RunningActor
 from actors.runtime.actor import DEFERRED
 from actors.runtime.future import AsyncFuture
 from protocol.errors import Failure, RunFailed, SessionError
-from protocol.events import PodEnded, PodFailed
+from protocol.events import PodEnded, PodFailed, RunOutcome
 from protocol.lifecycle import PodState
 
 #: How long a stop waits for the store, after its step has had its own time to end, in seconds.
 STOP_GRACE = 5.0
+
+
+class ShutDown(NamedTuple):
+    """To a pod whose system is left: end, with the run that goes on paused, so that it can be resumed."""
 
 
 class GraceOver(NamedTuple):
@@ -39,19 +43,30 @@ class EndingActor(RunningActor):
         """Pykka's own messages; a stop waits for what is under way, so it is none of pykka's business."""
         if type(message) is not messages._ActorStop:  # noqa: SLF001 - pykka leaves this to new kinds of actors
             return super()._handle_receive(message)
+        return self._on_stop(message)
+
+    def _on_stop(self, _: object) -> Any:
+        """Of ``ActorRef.stop``, and the command."""
+        return self._stop_by("cancelled")
+
+    def _on_shut_down(self, _: ShutDown) -> Any:
+        return self._stop_by("paused")
+
+    def _stop_by(self, ending: RunOutcome) -> Any:
+        """End the pod, and before it the run that goes on by ``ending``; who asked hears once it has."""
         reply = self.defer_reply()
         if self._stops is None:
             self._stops = [reply]
-            self._wind_down()
+            self._wind_down(ending)
         else:
             self._stops.append(reply)
         return DEFERRED
 
-    def _wind_down(self) -> None:
+    def _wind_down(self, ending: RunOutcome) -> None:
         self._stopping = True
         run = self._run
         if run is not None and self._state is PodState.RUNNING and run.ending is None:
-            run.ending = "cancelled"
+            run.ending = ending
         self._cancel_step(any_step=True)
         if self._busy:
             self._give_grace()

@@ -9,7 +9,7 @@ from typing import Any, cast
 from pykka._envelope import Envelope
 
 from actors.compaction.extract import EXTRACTOR_PROMPT, EXTRACTOR_TOKENS
-from actors.compaction.policy import extraction_due, summariser_budget
+from actors.compaction.policy import extraction_due, notes_budget, summariser_budget
 from actors.compaction.tokens import text_tokens
 from actors.pod.compacting import CompactingActor
 from actors.pod.memory.extraction import Extract, ExtractionActor, Proposal
@@ -22,8 +22,6 @@ from protocol.events import ExtractDone, ExtractFailed, ExtractStart
 
 #: Automatic extractions are left out after failures in a row: 1, 2, 4 … up to this many.
 MOST_LEFT_OUT = 32
-#: What is left free for the notes of an extraction, in tokens.
-EXTRACT_TOKENS = 1000
 #: How long a stop and a compaction wait for memory jobs that are under way, in seconds.
 JOB_GRACE = 5.0
 
@@ -104,6 +102,7 @@ class ExtractingActor(CompactingActor):
                 Extract(
                     self._head,
                     self._reading_budget(),
+                    notes_budget(parts.limits.context_window),
                     spending.ask,
                     parts.manifest.model.model_id,
                     parts.tools.context(parts.name),
@@ -126,7 +125,8 @@ class ExtractingActor(CompactingActor):
         window = self._parts.limits.context_window
         density = self._context.density() or self._density
         known = None if window is None else int(window / density)
-        return min(EXTRACTOR_TOKENS, summariser_budget(known, EXTRACT_TOKENS, text_tokens(EXTRACTOR_PROMPT)))
+        answer = notes_budget(window)
+        return min(EXTRACTOR_TOKENS, summariser_budget(known, answer, text_tokens(EXTRACTOR_PROMPT)))
 
     def _propose(self, proposal: Proposal) -> AsyncFuture[bool]:
         """Bring a proposal to this pod's mailbox."""

@@ -42,6 +42,8 @@ class Make(Struct, frozen=True, eq=False):
     on_conflict: Literal["fork", "refuse"]
     #: How long a step that was cancelled may take to end, in seconds.
     grace: float
+    #: Whether the loop comes to its end though the system was not left.
+    closing: Callable[[], bool]
 
 
 class PodParts(Make, frozen=True, eq=False):

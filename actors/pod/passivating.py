@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from actors.pod.ending import EndingActor, GraceOver
+from actors.pod.ending import EndingActor, GraceOver, ShutDown
 from actors.pod.memory.extraction import Proposal
 from actors.pod.restore import restore
 from actors.pod.running import OutOfTime
@@ -57,13 +57,16 @@ class PassivatingActor(EndingActor):
         return self.passive
 
     def _at_rest(self) -> bool:
-        """Whether the store has all there is, and nobody waits for anything."""
+        """Whether the store has all there is, and nobody waits for anything. Memory jobs that have reported
+        their end may still be leaving: they need no history.
+        """
         return (
             self._state in _RESTING
             and self._task is None
             and not (self._stopping or self._busy)
             and self._log.clean
-            and not self._memory_at_work
+            and self._job is None
+            and self._librarian is None
             and not (self._free or self._runs or self._commits or self._waiting)
             and all(reply.done() for reply in self._asked or ())
         )
@@ -117,6 +120,7 @@ _WITHOUT_HISTORY = frozenset(
         commands.Pause,
         commands.WaitForMemoryJobs,
         commands.Passivate,
+        commands.Stop,
         StepEnded,
         StepOverdue,
         CommitEnded,
@@ -124,6 +128,7 @@ _WITHOUT_HISTORY = frozenset(
         Progressed,
         OutOfTime,
         GraceOver,
+        ShutDown,
     }
 )
 #: Those that do only where a run is paused.

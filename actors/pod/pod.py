@@ -10,7 +10,7 @@ import msgspec
 from pykka._envelope import Envelope
 
 from actors.pod.checks import checked_content, checked_item
-from actors.pod.ending import GraceOver
+from actors.pod.ending import GraceOver, ShutDown
 from actors.pod.fork import Branch, branch_off
 from actors.pod.memory.consolidation import Consolidated, Consolidating
 from actors.pod.memory.extraction import Proposal
@@ -73,7 +73,9 @@ class PodActor(PassivatingActor):
         raise PodError(f"pod {self._parts.name!r} knows no command {type(message).__name__}")
 
     def _refuse(self, envelope: Envelope[Any]) -> None:
-        if envelope.reply_to is not None and isinstance(envelope.message, Command):
+        if envelope.reply_to is not None and isinstance(envelope.message, ShutDown):
+            envelope.reply_to.set(None)
+        elif envelope.reply_to is not None and isinstance(envelope.message, Command):
             envelope.reply_to.set_exception(self._gone())  # type: ignore[arg-type]
         else:
             super()._refuse(envelope)
@@ -218,6 +220,7 @@ _HANDLERS: dict[type, Callable[[PodActor, Any], Any]] = {
     commands.History: PodActor._on_history,
     commands.Describe: PodActor._on_describe,
     commands.Passivate: PodActor._on_passivate,
+    commands.Stop: PodActor._on_stop,
     StepEnded: PodActor._on_step_ended,
     StepOverdue: PodActor._on_step_overdue,
     CommitEnded: PodActor._on_commit_ended,
@@ -227,4 +230,5 @@ _HANDLERS: dict[type, Callable[[PodActor, Any], Any]] = {
     EndedLate: PodActor._on_ended_late,
     OutOfTime: PodActor._on_out_of_time,
     GraceOver: PodActor._on_grace_over,
+    ShutDown: PodActor._on_shut_down,
 }

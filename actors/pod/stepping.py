@@ -15,7 +15,7 @@ from pykka._envelope import Envelope
 from actors.pod.session_actor import SessionActor
 from actors.runtime.future import AsyncFuture
 from actors.sessions.head import new_session_id
-from protocol.errors import HeadConflict, PodError, SessionError, SessionInUse
+from protocol.errors import HeadConflict, PodError, SessionError, SessionInUse, SessionNotFound
 from protocol.events import Alert, Event
 
 #: Hears why the store did not keep what was recorded.
@@ -295,7 +295,7 @@ class SteppingActor(SessionActor):
 
     def _refused(self, commit: Commit, error: BaseException) -> None:
         """The store did not keep it. Where another has taken the session, go on in one of our own."""
-        taken = isinstance(error, HeadConflict | SessionInUse)
+        taken = isinstance(error, HeadConflict | SessionInUse | SessionNotFound)
         if not taken or self._parts.on_conflict == "refuse" or self._branching:
             self._give_up(commit, error)
             return

@@ -381,10 +381,11 @@ class TurnActor(RememberingActor):
 
     def _broken(self, run: RunState, error: BaseException) -> None:
         """A step ended by an error. An end that was asked for stands, whatever came of its cancel."""
-        if run.ending is not None:
+        cancelled = isinstance(error, asyncio.CancelledError)
+        if run.ending in {"cancelled", "paused"} or (run.ending is not None and cancelled):
             return
-        if isinstance(error, asyncio.CancelledError):  # from outside, as who closes a loop cancels its tasks
-            run.ending = "cancelled"
+        if cancelled:  # from outside; who closes a loop cancels all its tasks
+            run.ending = "paused" if self._parts.closing() else "cancelled"
         else:
             run.error, run.ending = error, "failed"
 

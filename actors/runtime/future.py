@@ -6,6 +6,7 @@ import asyncio
 import functools
 import logging
 import math
+import os
 import queue
 import sys
 import threading
@@ -18,8 +19,8 @@ from typing import Any, TypeVar, cast
 import pykka
 
 from actors.runtime.blocking import blocked
-from actors.runtime.loop import comes_soon
-from protocol.errors import WouldDeadlock
+from actors.runtime.loop import at_work, comes_soon, of_parent
+from protocol.errors import SystemOfParent, WouldDeadlock
 
 logger = logging.getLogger("pykka")
 
@@ -31,7 +32,7 @@ J = TypeVar("J")
 OptExcInfo = tuple[type[BaseException] | None, BaseException | None, TracebackType | None]
 
 #: Guards the step from pending to done of every future; it is held for a few instructions.
-_lock = threading.Lock()
+_lock = threading.RLock()  # reentrant: a signal's handler may be called while this thread holds it
 #: How often, in seconds, a thread that waits looks whether the loop it waits for still lives.
 _HEARTBEAT = 1.0
 
@@ -205,6 +206,7 @@ class AsyncFuture(pykka.Future[T], Awaitable[T]):
             self._sleep(timeout)
 
     def _sleep(self, timeout: float | None) -> None:
+        self._check_alive()
         gate = threading.Lock()
         gate.acquire()
         self.when_done(gate.release)
@@ -220,6 +222,8 @@ class AsyncFuture(pykka.Future[T], Awaitable[T]):
                 self._forget(gate.release)
 
     def _check_alive(self) -> None:
+        if of_parent(self._loop) and not self._done:
+            raise SystemOfParent
         if self._loop is not None and self._loop.is_closed() and not self._done:
             raise pykka.ActorDeadError("the event loop that has to bring the value is closed")
 
@@ -232,6 +236,8 @@ class AsyncFuture(pykka.Future[T], Awaitable[T]):
         if not self._done:
             if self._get_hook is not None:
                 return (yield from _on_thread(self.get).__await__())
+            if of_parent(self._loop):
+                raise SystemOfParent
             loop = asyncio.get_running_loop()
             if self._loop is not loop:
                 self._check_alive()
@@ -349,7 +355,7 @@ class _Waiter:
 
     def wake(self) -> None:
         try:
-            if threading.get_ident() == self.thread:
+            if threading.get_ident() == self.thread and at_work(self.loop):
                 self._resolve()
             else:
                 self.loop.call_soon_threadsafe(self._resolve)
@@ -393,3 +399,12 @@ def _on_thread(work: Callable[[], T]) -> AsyncFuture[T]:
 
     threading.Thread(target=run, name="polypod-wait", daemon=True).start()
     return future
+
+
+def _after_fork_in_child() -> None:
+    global _lock  # noqa: PLW0603 - another thread may have held it
+    _lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

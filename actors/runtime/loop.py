@@ -10,10 +10,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextvars import Context
 from functools import partial
 from typing import Any, Protocol
 
 import pykka
+
+from actors.runtime.fork import let_be
+from protocol.errors import SystemOfParent
 
 #: Messages handled before the loop gets its turn for sockets and timers.
 BURST = 128
@@ -70,6 +74,11 @@ class Mailroom:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
+        #: Whether it is a forked child's copy of one of its parent.
+        self.of_parent = False
+        self._delivering = False
+        #: What actors do is done in nobody's context: mail of many callers is delivered together.
+        self._context = Context()
         self._is_closed = loop.is_closed
         self._mail: deque[tuple[Receiver, Any, Any]] = deque()
         self._awake = False
@@ -89,21 +98,30 @@ class Mailroom:
     def send(self, receiver: Receiver, message: Any, reply_to: Any) -> None:
         """Have ``receiver`` get the message on the loop; from any thread.
 
-        Raises pykka.ActorDeadError if the loop is closed.
+        Raises pykka.ActorDeadError if the loop is closed, SystemOfParent in a forked child.
         """
         self._mail.append((receiver, message, reply_to))
         # A loop that was closed before its turn came never lets the flag fall.
         if not self._awake or self._is_closed():
             self._wake()
 
+    def at_work(self) -> bool:
+        """Whether the calling thread is the loop's, in the middle of a task or of its mail: what is ready by
+        then is seen before the loop sleeps. A signal's handler may be called where it sleeps already.
+        """
+        return self.here() and (self._delivering or asyncio.current_task(self.loop) is not None)
+
     def _wake(self) -> None:
+        if self.of_parent:
+            self._mail.clear()
+            raise SystemOfParent
         self._awake = True
         try:
-            if self.here():
-                self.loop.call_soon(self._deliver)
+            if self.at_work():
+                self.loop.call_soon(self._deliver, context=self._context)
             else:
-                self._from_afar = True
-                self.loop.call_soon_threadsafe(self._deliver)
+                self._from_afar = self._from_afar or not self.here()
+                self.loop.call_soon_threadsafe(self._deliver, context=self._context)
         except RuntimeError as error:
             self._awake = False
             self._mail.clear()  # who waits for an answer learns that the loop is closed
@@ -111,6 +129,7 @@ class Mailroom:
 
     def _deliver(self) -> None:
         mail = self._mail
+        self._delivering = True
         try:
             for _ in range(min(len(mail), BURST)):
                 receiver, message, reply_to = mail.popleft()
@@ -120,6 +139,7 @@ class Mailroom:
             # Looked at after the flag fell: who posted before saw it up and did not wake the loop.
             if mail:
                 self._wake()
+            self._delivering = False
 
     def look_out(self) -> None:
         """Wait for mail from another thread in the loop's next turn, ``PATIENCE`` at most: the mail need
@@ -127,7 +147,7 @@ class Mailroom:
         """
         if not self._awake:
             self._awake = True
-            self.loop.call_soon(self._await_mail)
+            self.loop.call_soon(self._await_mail, context=self._context)
 
     def _await_mail(self) -> None:
         try:
@@ -143,7 +163,7 @@ class Mailroom:
             return False
         self._awake = True
         if comes_soon(lambda: self._mail):
-            self.loop.call_soon(self._deliver)
+            self.loop.call_soon(self._deliver, context=self._context)
             return True
         self._from_afar = False
         self._awake = False
@@ -231,3 +251,54 @@ def _process_loop() -> LoopThread:
         if not _process_loops or not _process_loops[0].alive:
             _process_loops[:] = [LoopThread("polypod")]
         return _process_loops[0]
+
+
+def at_work(loop: asyncio.AbstractEventLoop) -> bool:
+    """Whether the calling thread is that of ``loop``, which looks at what is ready before it sleeps."""
+    mailroom = _mailrooms.get(loop)
+    if mailroom is not None:
+        return mailroom.at_work()
+    return asyncio._get_running_loop() is loop and asyncio.current_task(loop) is not None
+
+
+#: In a forked child: the loops of its parent.
+_loops_of_parent: set[asyncio.AbstractEventLoop] = set()
+
+
+def of_parent(loop: asyncio.AbstractEventLoop | None) -> bool:
+    """Whether this process was forked from the one whose loop it is."""
+    return loop in _loops_of_parent
+
+
+class _ParentsSelector(selectors.SelectSelector):
+    """Of a forked child's copy of a loop, which may not run: the kernel has one selector for both processes,
+    so a child that closes its copy, as ``asyncio.run`` does in the end, would make the parent's loop deaf.
+    """
+
+    def select(self, _timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        raise SystemOfParent
+
+
+def _part_from_parent(loop: asyncio.AbstractEventLoop) -> None:
+    selector = getattr(loop, "_selector", None)
+    if isinstance(selector, selectors.BaseSelector):  # loops that are not asyncio's own have none
+        let_be(selector)
+        loop._selector = _ParentsSelector()  # type: ignore[attr-defined]
+
+
+def _after_fork_in_child() -> None:
+    global _process_loop_lock  # noqa: PLW0603 - another thread may have held it
+    _process_loop_lock = threading.Lock()
+    for mailroom in _mailrooms.values():
+        mailroom.of_parent = True
+        mailroom._awake = False
+        mailroom._mail.clear()
+        _loops_of_parent.add(mailroom.loop)
+        _part_from_parent(mailroom.loop)
+    let_be(*_mailrooms.values(), *_process_loops)
+    _mailrooms.clear()
+    _process_loops.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

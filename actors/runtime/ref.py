@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import deque
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -15,6 +16,14 @@ from actors.runtime.loop import Mailroom
 
 if TYPE_CHECKING:
     from actors.runtime.actor import AsyncActor
+
+
+def _after_fork_in_child() -> None:
+    StopFlag._making = threading.Lock()  # another thread may have held it
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 A = TypeVar("A", bound="AsyncActor")
 
@@ -150,7 +159,11 @@ class AsyncActorRef(pykka.ActorRef[A]):
             except pykka.ActorDeadError:
                 return False
             return True
-        asked = self.ask(messages._ActorStop(), block=False)
+        return self.stop_by(messages._ActorStop())
+
+    def stop_by(self, message: Any) -> AsyncFuture[bool]:
+        """Have the actor end by a message of its own: a future of True once it has, False if it was dead."""
+        asked = self.ask(message, block=False)
         return AsyncFuture.derived([asked], lambda _: True, _false_if_dead)
 
 

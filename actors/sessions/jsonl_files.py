@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 from urllib.parse import quote, unquote
 
-from actors.sessions.jsonl_lines import Header, LineReader, parse_header
+from actors.sessions.jsonl_lines import Header, LineReader, parse_beginning, parse_header
 from protocol.entries import Head
 from protocol.errors import StoreError
 
 SUFFIX = ".jsonl"
 _TAIL = 4 << 10
+#: Bytes of a file's end that are read whole to find its last entry.
+_LONG = 256 << 10
 
 
 class Files:
@@ -85,10 +87,11 @@ def read_ends(path: Path, upto: int | None = None) -> Ends:
     """
     with path.open("rb") as file:
         line = file.readline()
-        header = parse_header(line)
+        header = parse_header(line, str(path))
         if header is None:
             raise StoreError(
-                f"cannot use {path}: its first line is no session's header", hint="move it out of the folder"
+                f"cannot use {path}: its first line is no session's header",
+                hint="polypod fsck --repair moves it out of the way",
             )
         status = os.fstat(file.fileno())
         size = status.st_size if upto is None else min(upto, status.st_size)
@@ -108,7 +111,33 @@ def _last_sound(file: BinaryIO, start: int, size: int) -> tuple[Head | None, int
         reader.feed(file.read(size - begin))
         if reader.head is not None or begin <= start:
             return reader.head, begin + reader.sound
+        if span >= _LONG and (found := _long_end(file, start, size)):
+            return found
         span *= 8
+
+
+def _long_end(file: BinaryIO, start: int, size: int) -> tuple[Head, int] | None:
+    """The same where the last line is a whole batch and so long that it had better not be read."""
+    end = _line_end(file, start, size)
+    begin = _line_end(file, start, end - 1)
+    file.seek(begin)
+    beginning = parse_beginning(file.read(_TAIL))
+    file.seek(max(start, end - 2))
+    if beginning is None or beginning.more or file.read(2) != b"}\n":
+        return None
+    return beginning.head, end
+
+
+def _line_end(file: BinaryIO, start: int, end: int) -> int:
+    """Where the last line between ``start`` and ``end`` ends; ``start`` where none does."""
+    while end > start:
+        begin = max(start, end - _LONG)
+        file.seek(begin)
+        found = file.read(end - begin).rfind(b"\n")
+        if found >= 0:
+            return begin + found + 1
+        end = begin
+    return start
 
 
 def write_all(files: Files, descriptor: int, data: bytes, end: int) -> None:

@@ -20,7 +20,7 @@ from actors.tools.dump import error_words
 from actors.tools.output import Output, capped, fits, parts_from
 from actors.tools.pool import ToolThreads
 from actors.tools.schema import Arguments, described
-from actors.tools.scope import check
+from actors.tools.scope import Located, locate
 from actors.tools.work import is_async, work, work_async
 from protocol.errors import ToolArgumentsInvalid, ToolDefinitionError, ToolError, ToolTimeout
 from protocol.items import Part, ToolCall, ToolResult
@@ -89,7 +89,11 @@ class ToolContext:
 
     def path(self, text: str, permission: Permission = "read") -> Path:
         """The place that ``text`` names, absolute and free of symlinks. Raises ScopeRefused."""
-        return check(self.scope, self.pwd, text, permission)
+        return self.locate(text, permission).path
+
+    def locate(self, text: str, permission: Permission = "read") -> Located:
+        """As ``path``, with a note for the model where the place has another name than ``text``."""
+        return locate(self.scope, self.pwd, text, permission)
 
 
 class Tool:

@@ -7,6 +7,7 @@ import functools
 import re
 from collections.abc import Callable
 
+from actors.tools.alike import alike
 from protocol.errors import ToolError
 
 _MOST_ALTERNATIVES = 64
@@ -19,15 +20,22 @@ def matcher(pattern: str) -> Callable[[str], bool]:
     """Whether a relative path fits ``pattern``.
 
     ``*``, ``?`` and ``[…]`` stay within one name, ``**`` crosses directories, ``{a,b}`` is either. A
-    pattern without ``/`` fits names at any depth. Raises ToolError for what can never fit.
+    pattern without ``/`` fits names at any depth; what looks the same is the same (``alike``). Raises
+    ToolError for what can never fit.
     """
     if not pattern.strip("/ ") or pattern.startswith("/") or ".." in pattern.split("/"):
         raise ToolError(
             f"the pattern {pattern!r} cannot fit: it is relative to path and goes down only",
             hint="say where to look with path, and what for with pattern, as in '*.py' or 'src/**/*.md'",
         )
-    alternatives = [_segments(each) for each in _expanded(pattern)]
-    return lambda path: any(_fits(segments, path.split("/")) for segments in alternatives)
+    alternatives = [_segments(each) for each in _expanded(alike(pattern))]
+    return lambda path: any(_fits(segments, alike(path).split("/")) for segments in alternatives)
+
+
+def names_in(pattern: str) -> set[str]:
+    """The names that ``pattern`` spells out, without wildcards."""
+    steps = {step for each in _expanded(alike(pattern)) for step in each.split("/")}
+    return {step for step in steps if step and not re.search(r"[*?\[\]]", step)}
 
 
 def _segments(pattern: str) -> list[_Segment]:

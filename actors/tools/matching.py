@@ -12,6 +12,7 @@ import re
 import signal
 import subprocess
 import sys
+import unicodedata
 from collections.abc import Callable
 from typing import Any, BinaryIO, NamedTuple, Self
 
@@ -35,8 +36,25 @@ class Matcher:
     ``seconds`` is for each text; the process ends itself after that, so it cannot outlive us either.
     """
 
-    def __init__(self, pattern: str, *, ignore_case: bool, seconds: float) -> None:
-        job = {"pattern": pattern, "flags": re.IGNORECASE.value if ignore_case else 0, "seconds": seconds}
+    def __init__(
+        self,
+        pattern: str,
+        *,
+        ignore_case: bool,
+        seconds: float,
+        loose: str | None = None,
+        looks: dict[int, str] | None = None,
+    ) -> None:
+        """A line that ``pattern`` does not fit is tried once more in composed characters and with
+        ``looks`` (by code point) in the place of others, against the pattern ``loose``.
+        """
+        job = {
+            "pattern": pattern,
+            "loose": loose,
+            "looks": looks or {},
+            "flags": re.IGNORECASE.value if ignore_case else 0,
+            "seconds": seconds,
+        }
         self._seconds = seconds
         self._process = subprocess.Popen(  # noqa: S603 - our own program
             [sys.executable, "-I", "-S", __file__],
@@ -93,9 +111,25 @@ def _search(find: Callable[[str], Any], text: bytes, most: int) -> list[Hit]:
     return found
 
 
+def _finder(job: dict[str, Any]) -> Callable[[str], Any]:
+    find = re.compile(job["pattern"], job["flags"]).search
+    if job["loose"] is None:
+        return find
+    find_loosely = re.compile(job["loose"], job["flags"]).search
+    looks = {int(code): text for code, text in job["looks"].items()}
+
+    def find_either(line: str) -> Any:
+        found = find(line)
+        if found is not None or line.isascii():
+            return found
+        return find_loosely(unicodedata.normalize("NFC", line).translate(looks))
+
+    return find_either
+
+
 def _serve(stdin: BinaryIO, stdout: BinaryIO) -> None:
     job = json.loads(_received(stdin) or b"{}")
-    find = re.compile(job["pattern"], job["flags"]).search
+    find = _finder(job)
     while (request := _received(stdin)) is not None:
         most, _, text = request.partition(b"\n")
         # Nobody handles this signal, so the kernel ends the process, whatever ``re`` is at.

@@ -29,7 +29,7 @@ def parts_from(value: Any) -> tuple[Part, ...]:
     """A tool's return value as parts: text as it is, bytes decoded, None as nothing, parts as they
     are, anything else as JSON. Raises nothing: the tool has run by then, and what it did is done.
     """
-    if isinstance(value, str) and not isinstance(value, enum.Enum):
+    if type(value) is str or (isinstance(value, str) and not isinstance(value, enum.Enum)):
         return (TextPart(encodable(str.__str__(value))),)
     if value is None:
         return _NOTHING

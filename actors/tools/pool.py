@@ -18,7 +18,7 @@ from pykka import ActorDeadError
 
 from actors.runtime.blocking import belong_to
 from actors.runtime.loop import PATIENCE, mailroom_here
-from protocol.errors import ToolTimeout
+from protocol.errors import SystemOfParent, ToolTimeout
 
 T = TypeVar("T")
 
@@ -58,6 +58,8 @@ class _Job(Generic[T]):
         # By mail, since what several threads have done by then wakes the loop only once.
         try:
             self.mailroom.post(settle, outcome)
+        except SystemOfParent:  # the work forked the process, and this is the child
+            return
         except ActorDeadError:  # the loop is closed
             if self.late is not None:
                 logger.warning("a tool that outlived its event loop has ended: %s", outcome)

@@ -5,15 +5,19 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
+from actors.tools.alike import real_path
 from protocol.errors import ScopeRefused
+from protocol.guarded import is_git, secret_depth
 from protocol.scope import Permission, Rule, Scope
 
 #: How the words of a refusal begin, also in the result that tells a model of it.
 REFUSED = "not allowed to "
 _SHOWN_RULES = 6
+_GIT_HINT = "what belongs to git is written by git alone"
 
 
 def resolve(text: str, pwd: Path, *, expand_user: bool = False) -> Path:
@@ -36,33 +40,87 @@ def resolve(text: str, pwd: Path, *, expand_user: bool = False) -> Path:
     return path
 
 
+class Located(NamedTuple):
+    """A place that may be touched. ``note`` says where it has another name than it was asked for by."""
+
+    path: Path
+    note: str = ""
+
+
 def check(scope: Scope, pwd: Path, text: str, permission: Permission) -> Path:
     """The resolved path, where ``scope`` permits it; ScopeRefused says what is allowed otherwise.
 
     The rules of ``scope`` must be ``resolved``. What is returned holds no symlink at the time of the
     check; open it by ``place`` functions, which refuse one that was put there since.
     """
+    return locate(scope, pwd, text, permission).path
+
+
+def locate(scope: Scope, pwd: Path, text: str, permission: Permission) -> Located:
+    """As ``check``, with a note. What does not exist is the one name that looks the same, if there is
+    one: composed characters for decomposed ones, other blanks, other quotes.
+    """
     path = resolve(text, pwd)
+    _require(scope, path, text, permission)
+    real = real_path(path, lambda folder: scope.permits(folder, "read"))
+    if real == path:
+        return Located(path)
+    _require(scope, real, text, permission)
+    return Located(real, f"[what is there is {str(real)!a}, which looks the same as what you gave]")
+
+
+def _require(scope: Scope, path: Path, text: str, permission: Permission) -> None:
     if not scope.permits(path, permission):
         raise refusal(scope, path, text, permission)
-    return path
+    if permission == "write" and (folder := _git_folder(path)) is not None:
+        raise ScopeRefused(
+            f"{REFUSED}write {text!r}: {folder} is a git repository without a working tree (it may be read)",
+            hint=_GIT_HINT,
+        )
+
+
+def _git_folder(path: Path) -> Path | None:
+    """The folder around ``path`` that git would take for its own, whatever it is called."""
+    for folder in path.parents:
+        if (folder / "HEAD").is_file() and (folder / "refs").is_dir() and (folder / "objects").is_dir():
+            return folder
+    return None
 
 
 def resolved(scope: Scope) -> Scope:
     """``scope`` with the symlinks in its own rules' targets followed, once, when a pod is assembled."""
 
     def followed(rules: tuple[Rule, ...]) -> tuple[Rule, ...]:
-        return tuple(msgspec.structs.replace(r, target=os.path.realpath(r.target)) for r in rules)
+        return tuple(msgspec.structs.replace(r, target=_real(r.target)) for r in rules)
 
     within = None if scope.within is None else resolved(scope.within)
     return Scope(followed(scope.allow), followed(scope.deny), within)
 
 
+def _real(target: str) -> str:
+    path = Path(os.path.realpath(target))
+    try:
+        return str(real_path(path, lambda _: True))
+    except ScopeRefused:
+        return str(path)  # of several that look the same none is meant
+
+
 def refusal(scope: Scope, path: Path, text: str, permission: Permission) -> ScopeRefused:
     """The error that says which path was refused, and what is allowed instead."""
     shown = repr(text) if str(path) == text else f"{text!r} ({path})"
-    less = " (it may be read)" if permission == "write" and scope.permits(path, "read") else ""
-    return ScopeRefused(f"{REFUSED}{permission} {shown}{less}", hint=_allowed(scope))
+    readable = permission == "write" and scope.permits(path, "read")
+    less = " (it may be read)" if readable else ""
+    return ScopeRefused(f"{REFUSED}{permission} {shown}{less}", hint=_hint(scope, path, readable=readable))
+
+
+def _hint(scope: Scope, path: Path, *, readable: bool) -> str:
+    if readable and any(is_git(name) for name in path.parts):
+        return _GIT_HINT
+    depth = secret_depth(path.parts)
+    if depth and not readable:
+        secret = Path(*path.parts[:depth])
+        return f"{secret.name} is taken for a secret: people may allow {secret} by name in the scope"
+    return _allowed(scope)
 
 
 def uniform_below(scope: Scope, folder: Path) -> bool:

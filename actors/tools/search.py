@@ -10,11 +10,13 @@ from typing import Annotated
 from msgspec import Meta
 
 from actors.tools import place
+from actors.tools.alike import LOOKS, alike
 from actors.tools.base import ToolContext, tool
 from actors.tools.files import PathArgument, refuse_binary
-from actors.tools.glob import matcher
+from actors.tools.glob import matcher, names_in
 from actors.tools.matching import Hit, Matcher, TooSlow
-from actors.tools.walk import Found, walk
+from actors.tools.scope import Located
+from actors.tools.walk import Found, LeftOut, walk
 from protocol.errors import ToolError
 
 _FILE_CAP = 8 * 1024 * 1024
@@ -36,16 +38,18 @@ def find_files(
 ) -> str:
     """Find files and directories by name. A pattern without '/' fits names at any depth."""
     fits = matcher(pattern)
-    found = walk(ctx, ctx.path(path), include_ignored=include_ignored)
+    where, left_out = ctx.locate(path), LeftOut()
+    found = walk(
+        ctx, where.path, include_ignored=include_ignored, wanted=names_in(pattern), left_out=left_out
+    )
     names = [
         f"{each.relative}/" if each.is_dir else each.relative
         for each in islice((each for each in found if fits(each.relative)), limit + 1)
     ]
-    if not names:
-        return f"nothing below {path} fits {pattern!r}"
     if len(names) > limit:
         names[limit:] = [f"[more than {limit} fit; narrow the pattern or the path]"]
-    return "\n".join(names)
+    shown = names or [f"nothing below {path} fits {pattern!r}"]
+    return "\n".join([*_noted(where), *shown, *left_out.notes(fits, nothing=not names)])
 
 
 @tool(concurrency="read_only", timeout=120)
@@ -62,8 +66,15 @@ def grep(
 ) -> str:
     """Find lines by a regular expression, as file:line: text. Binary files are passed over."""
     _require_valid(pattern)
-    files = _files(ctx, path, glob, include_ignored=include_ignored)
-    with Matcher(pattern, ignore_case=ignore_case, seconds=_SECONDS_A_FILE) as at_work:
+    where, left_out = ctx.locate(path), LeftOut()
+    fits = matcher(glob) if glob else _any
+    wanted = names_in(glob) if glob else set()
+    if where.path.is_file():
+        files = iter([Found(path, where.path, is_dir=False)])
+    else:
+        found = walk(ctx, where.path, include_ignored=include_ignored, wanted=wanted, left_out=left_out)
+        files = (each for each in found if not each.is_dir and fits(each.relative))
+    with _at_work(pattern, ignore_case=ignore_case) as at_work:
         forget = ctx.cancel.on_cancel(at_work.kill)
         try:
             shown = _matching(files, at_work, limit, context)
@@ -72,7 +83,30 @@ def grep(
             raise ToolError(str(error), hint="avoid repeats inside repeats, like (a+)+") from error
         finally:
             forget()
-    return "\n".join(shown) or f"no line below {path} matches {pattern!r}"
+    notes = left_out.notes(fits, nothing=not shown)
+    shown = shown or [f"no line below {path} matches {pattern!r}"]
+    return "\n".join([*_noted(where), *shown, *notes])
+
+
+def _at_work(pattern: str, *, ignore_case: bool) -> Matcher:
+    """A matcher that also finds what only looks the same, where the pattern holds such a thing."""
+    loose = alike(pattern)
+    several = not loose.isascii() or re.search("[ '\"]", loose)
+    return Matcher(
+        pattern,
+        ignore_case=ignore_case,
+        seconds=_SECONDS_A_FILE,
+        loose=loose if several and _is_valid(loose) else None,
+        looks=LOOKS,
+    )
+
+
+def _any(_: str) -> bool:
+    return True
+
+
+def _noted(where: Located) -> list[str]:
+    return [where.note] if where.note else []
 
 
 def _matching(files: Iterator[Found], at_work: Matcher, limit: int, context: int) -> list[str]:
@@ -105,13 +139,12 @@ def _require_valid(pattern: str) -> None:
         ) from error
 
 
-def _files(ctx: ToolContext, path: str, glob: str | None, *, include_ignored: bool) -> Iterator[Found]:
-    start = ctx.path(path)
-    if start.is_file():
-        return iter([Found(path, start, is_dir=False)])
-    fits = matcher(glob) if glob else None
-    found = walk(ctx, start, include_ignored=include_ignored)
-    return (each for each in found if not each.is_dir and (fits is None or fits(each.relative)))
+def _is_valid(pattern: str) -> bool:
+    try:
+        _require_valid(pattern)
+    except ToolError:
+        return False
+    return True
 
 
 def _text(file: Found) -> bytes | None:

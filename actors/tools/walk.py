@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,25 +10,44 @@ from actors.tools import place
 from actors.tools.base import ToolContext
 from actors.tools.scope import check, uniform_below
 from protocol.errors import ScopeRefused, ToolError
+from protocol.guarded import is_secret
 
 #: Directories that hold what programs made; nobody looks for anything there unless asked.
 IGNORED = frozenset(
     {
-        *(".git", ".hg", ".svn", ".idea"),
-        *(
-            "__pycache__",
-            ".venv",
-            ".tox",
-            ".nox",
-            ".mypy_cache",
-            ".ruff_cache",
-            ".pytest_cache",
-            ".hypothesis",
-        ),
+        *(".git", ".hg", ".svn", ".idea", "__pycache__", ".venv", ".tox", ".nox"),
+        *(".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis"),
         *("node_modules", ".gradle", ".terraform"),
     }
 )
 _MOST_NAMES = 50_000
+_SHOWN = 5
+
+
+class LeftOut:
+    """What a walk passed over, relative to its start, so that a search can say so."""
+
+    def __init__(self) -> None:
+        self.ignored: list[str] = []
+        self.secret: list[str] = []
+
+    def notes(self, secret: Callable[[str], bool], *, nothing: bool) -> list[str]:
+        """Lines for the model: of secrets those of names that would have been looked at; of ignored
+        folders where ``nothing`` was found.
+        """
+        lines = []
+        hidden = [name for name in self.secret if secret(name)]
+        if hidden:
+            lines.append(f"[left out as secret: {_some(hidden)}; people may allow one by name in the scope]")
+        if self.ignored and nothing:
+            names = _some(self.ignored)
+            lines.append(f"[not looked into: {names}; name one in path, or set include_ignored]")
+        return lines
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
 
 
 class Found(NamedTuple):
@@ -39,13 +58,22 @@ class Found(NamedTuple):
     is_dir: bool
 
 
-def walk(ctx: ToolContext, start: Path, *, include_ignored: bool) -> Iterator[Found]:
+def walk(
+    ctx: ToolContext,
+    start: Path,
+    *,
+    include_ignored: bool,
+    wanted: frozenset[str] | set[str] = frozenset(),
+    left_out: LeftOut | None = None,
+) -> Iterator[Found]:
     """Files and directories below ``start`` (checked), by name, each directory before what it holds.
 
     Symlinks are told where the scope permits what they lead to, and never descended into. Directories
-    that the system does not let us read are passed over. Raises ToolCancelled, and ToolError where
-    ``start`` itself cannot be listed.
+    that the system does not let us read are passed over. Of the ignored ones those are entered that are
+    ``wanted`` by name; what is passed over is noted in ``left_out``. Raises ToolCancelled, and ToolError
+    where ``start`` itself cannot be listed.
     """
+    left_out = LeftOut() if left_out is None else left_out
     todo = [("", start, False)]
     while todo:
         prefix, folder, free = todo.pop()
@@ -61,7 +89,12 @@ def walk(ctx: ToolContext, start: Path, *, include_ignored: bool) -> Iterator[Fo
         below: list[tuple[str, Path, bool]] = []
         for entry in sorted(entries):
             found = _found(ctx, folder, prefix, entry, free=free)
-            if found is None or (entry.is_dir and entry.name in IGNORED and not include_ignored):
+            if found is None:
+                if is_secret(entry.name, folder.name):
+                    left_out.secret.append(prefix + entry.name)
+                continue
+            if entry.is_dir and entry.name in IGNORED - wanted and not include_ignored:
+                left_out.ignored.append(f"{found.relative}/")
                 continue
             yield found
             if entry.is_dir:
@@ -72,7 +105,8 @@ def walk(ctx: ToolContext, start: Path, *, include_ignored: bool) -> Iterator[Fo
 def _found(ctx: ToolContext, folder: Path, prefix: str, entry: place.Entry, *, free: bool) -> Found | None:
     if not entry.is_link:
         path = folder / entry.name  # the folder was checked and opened without symlinks
-        permitted = free or ctx.scope.permits(path, "read")
+        # rules that end at a secret name do not say what is below it
+        permitted = (free and not is_secret(entry.name, folder.name)) or ctx.scope.permits(path, "read")
         return Found(prefix + entry.name, path, entry.is_dir) if permitted else None
     try:
         path = check(ctx.scope, folder, entry.name, "read")

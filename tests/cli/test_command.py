@@ -1,6 +1,7 @@
 """The command in its users' hands: what it prints where, how it ends, and what bad input comes to."""
 
 import json
+import shlex
 import signal
 import subprocess
 from pathlib import Path
@@ -213,17 +214,75 @@ def test_a_token_budget_ends_with_the_same_code(home: Home):
     assert done.code == 3, done
 
 
-def test_ctrl_c_cancels_the_run_and_says_so(home: Home):
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_run_that_is_told_to_end_is_paused_and_the_way_on_is_printed(home: Home, number: int, code: int):
     with (
         silent_server() as (url, came),
-        home.start("run", "hi", "--model", "openai/m", "--base-url", url, "--json") as run,
+        home.start("run", "list files", "--model", "openai/m", "--base-url", url, "--json") as run,
     ):
         assert came.wait(15)
-        run.send_signal(signal.SIGINT)
-        out, _ = run.communicate(timeout=15)
-    assert run.returncode == 130
-    assert json.loads(out.splitlines()[-1])["outcome"] == "cancelled"
-    assert home.polypod("ps", "--json").lines[0]["last_run"] == "cancelled"
+        run.send_signal(number)
+        out, err = run.communicate(timeout=15)
+    assert run.returncode == code
+    assert json.loads(out.splitlines()[-1])["outcome"] == "paused"
+    assert home.polypod("ps", "--json").lines[0]["last_run"] == "paused"
+    _, _, command = err.splitlines()[-1].partition("goes on with it: polypod ")
+    done = home.polypod(*shlex.split(command), "--model", "offline")
+    assert done.code == 0, done
+    assert home.polypod("ps", "--json").lines[0]["last_run"] == "finished"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_kills_and_the_session_can_be_resumed_all_the_same(home: Home, number: int):
+    home.write(
+        "deaf.py",
+        "import asyncio, sys\nfrom polypod import tool\n\n@tool\nasync def deaf(word: str) -> str:\n"
+        "    print('at work', file=sys.stderr, flush=True)\n    while True:\n        try:\n"
+        "            await asyncio.Event().wait()\n        except asyncio.CancelledError:\n"
+        "            print('no', file=sys.stderr, flush=True)\n",
+    )
+    with home.start("run", "use deaf x", "--model", "offline", "--tools", "deaf.py") as run:
+        assert run.stderr is not None
+        while "at work" not in (line := run.stderr.readline()):
+            assert line
+        run.send_signal(number)
+        while "no" not in run.stderr.readline():
+            pass
+        run.send_signal(number)
+        assert run.wait(15) == -number
+    assert home.polypod("ps", "--json").lines[0]["last_run"] == "open"
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_chat_that_is_told_to_end_says_how_to_go_on(home: Home, number: int, code: int):
+    with home.start("chat", "--model", "offline", stdin=subprocess.PIPE) as chat:
+        assert chat.stderr is not None
+        while "/help tells more" not in chat.stderr.readline():
+            pass
+        chat.send_signal(number)
+        _, err = chat.communicate(timeout=20)
+        assert chat.returncode == code
+    _, _, command = err.splitlines()[-1].partition("goes on with it: polypod ")
+    assert home.polypod(*shlex.split(command), "--model", "offline", words="list files\n").code == 0
+
+
+def test_a_chat_that_is_told_to_end_in_the_middle_of_a_turn_pauses_it(home: Home):
+    with (
+        silent_server() as (url, came),
+        home.start("chat", "--model", "openai/m", "--base-url", url, stdin=subprocess.PIPE) as chat,
+    ):
+        assert chat.stdin is not None
+        chat.stdin.write("list files\n")
+        chat.stdin.flush()
+        assert came.wait(15)
+        chat.send_signal(signal.SIGTERM)
+        _, err = chat.communicate(timeout=20)
+        assert chat.returncode == 143
+    assert "goes on with it: polypod chat --resume " in err
+    assert home.polypod("ps", "--json").lines[0]["last_run"] == "paused"
+    done = home.polypod("chat", "--resume", home.session(), "--model", "offline", words="/resume\n")
+    assert done.code == 0, done
+    assert home.polypod("ps", "--json").lines[0]["last_run"] == "finished"
 
 
 def test_a_killed_run_is_told_as_interrupted_and_goes_on_where_it_stood(home: Home):

@@ -9,21 +9,25 @@ import pytest
 from pod_stage import Stage, on_stage, texts
 
 from actors.llm.scripted import ScriptedClient, call, say
+from actors.pod.pod import _HANDLERS
 from actors.system import PodSystem
 from actors.tools.base import tool
 from protocol import commands
+from protocol.commands import COMMANDS, Stop
 from protocol.errors import (
+    ManifestError,
     NotPaused,
     NotRunning,
     PodBusy,
+    PodNotFound,
     PodStopped,
     RunFailed,
     UnknownEntry,
 )
-from protocol.events import Event, RunEnd, RunStart, StateChanged, ToolStart, UserMessage
+from protocol.events import Event, PodEnded, RunEnd, RunStart, StateChanged, ToolStart, UserMessage
 from protocol.items import AssistantItem, SystemItem, ToolResult, UserItem
 from protocol.lifecycle import PodState
-from protocol.manifest import PodManifest
+from protocol.manifest import PodManifest, RestartSection
 
 # -- run -----------------------------------------------------------------------------------------
 
@@ -520,3 +524,37 @@ def test_what_tries_never_raises_also_where_the_pod_has_stopped():
         assert await asyncio.gather(stage.pod.try_pre_run_compact()) == [None]
 
     on_stage([], play)
+
+
+def test_every_command_of_the_schema_is_handled() -> None:
+    assert set(COMMANDS) <= set(_HANDLERS)
+
+
+@pytest.mark.parametrize("passive", [False, True])
+def test_the_command_stop_ends_a_pod_as_its_handle_does(passive: bool) -> None:
+    async def main() -> None:
+        async with PodSystem() as system:
+            pod = await system.spawn(PodManifest.of(name="p"), client=ScriptedClient([say("a")]))
+            await pod.run("go")
+            if passive:
+                assert await pod.passivate()
+            with system.subscribe(pod="p") as events:
+                assert await pod.ref.ask(Stop(), block=False) is None
+                assert not pod.ref.is_alive()
+                assert PodEnded in map(type, events.drain())
+            with pytest.raises(PodStopped):
+                await pod.run("more")
+            assert await pod.stop() is False
+            with pytest.raises(PodNotFound):
+                system.get("p")
+
+    asyncio.run(main())
+
+
+def test_a_manifest_that_asks_for_restarts_is_refused() -> None:
+    async def main() -> None:
+        async with PodSystem() as system:
+            with pytest.raises(ManifestError, match="does not restart pods yet"):
+                await system.spawn(PodManifest(restart=RestartSection("always")), client=ScriptedClient([]))
+
+    asyncio.run(main())

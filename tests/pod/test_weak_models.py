@@ -188,3 +188,11 @@ def test_what_was_said_stands_though_the_reminder_fails(tmp_path: Path) -> None:
     ]
     told, _ = played(replies, remembered, tmp_path, extract_threshold=1, consolidate_files=1)
     assert isinstance(told[-1], ConsolidateDone)
+
+
+def test_no_answer_of_a_helper_agent_goes_on_until_the_context_is_full(tmp_path: Path) -> None:
+    """A weak model that repeats itself would write for minutes."""
+    replies = [say("a"), call("write_extracted", FOUND), say("ok"), say("I would rather talk."), say("again")]
+    settings = {"extract_threshold": 1, "consolidate_files": 1, "context_window": 2048}
+    _, client = played(replies, remembered, tmp_path, **settings)
+    assert [request.max_tokens for request in client.requests if request.tools] == [2048 // 6] * 4

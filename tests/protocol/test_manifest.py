@@ -51,7 +51,9 @@ WRONG = {
     '[model]\ntemperature = "hot"': ["model.temperature: expected a number, got 'hot'"],
     '[model]\ncontext_window = "128k"': ["model.context_window: expected a whole number, got '128k'"],
     '[memory]\nschedule = "never"': ["memory.schedule: expected one of 'after_run', 'manual', got 'never'"],
-    "[restart]\npolicy = 1": ["restart.policy: expected one of 'never', 'on_failure', 'always', got 1"],
+    "[restart]\npolicy = 'always'": ["restart: polypod does not restart pods yet", "take the section [restart] out"],
+    "[restart]": ["restart: polypod does not restart pods yet"],
+    "[memory]\nschedule = 1": ["memory.schedule: expected one of 'after_run', 'manual', got 1"],
     '[[scope.allow]]\ntarget = "x"\npermission = "exec"': [
         "scope.allow[0].permission: expected one of 'read', 'write', got 'exec'"
     ],

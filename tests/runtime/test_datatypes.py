@@ -12,7 +12,6 @@ import uuid
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, TypedDict
 
-import jsonschema
 import msgspec
 import pytest
 from hypothesis import given
@@ -21,6 +20,8 @@ from msgspec import Meta
 
 from actors.runtime.datatypes import Unfit, data_type
 from actors.runtime.json_schema import merge
+
+jsonschema: Any = pytest.importorskip("jsonschema")  # of the extra "dev"
 
 
 class Color(enum.Enum):

@@ -133,7 +133,7 @@ def test_lines_of_libraries_look_the_same_and_only_their_warnings_are_wanted(str
     logging.getLogger("httpx").warning("GET %s", "https://x/?token=hunter22")
     logging.getLogger("pykka").debug("a word of ours")
     first, second = lines(stream)
-    assert first["event"] == "GET https://x/?token=[redacted token]"
+    assert first["event"] == "GET https://x/?token=[redacted]"
     assert (first["level"], second["level"]) == ("warning", "debug")
 
 
@@ -145,7 +145,7 @@ def test_a_traceback_is_told_without_the_secrets_in_it(stream):
         logging.getLogger("polypod").exception("it failed")
         structlog.get_logger("polypod").exception("it failed again", headers={"x-api-key": "hunter22"})
     assert "hunter22" not in stream.getvalue()
-    assert all("ValueError: password=[redacted secret]" in line["exception"] for line in lines(stream))
+    assert all("ValueError: password=[redacted]" in line["exception"] for line in lines(stream))
 
 
 @given(st.sampled_from(["api_key", "authorization", "password", "token"]), st.text(min_size=4), st.booleans())

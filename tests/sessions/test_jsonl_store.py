@@ -94,7 +94,7 @@ def test_a_file_that_is_no_session_is_passed_over_and_told_as_a_problem(tmp_path
     (tmp_path / "diary.jsonl").write_text("dear diary\n")
     (tmp_path / "notes.txt").write_text("x")
     assert [info.session_id for info in store.sessions()] == ["s"]
-    assert len(store.problems()) == 1
+    assert len(store.unreadable()) == 1
     assert "diary.jsonl" in store.problems()[0]
 
 

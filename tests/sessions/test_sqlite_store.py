@@ -17,7 +17,7 @@ from actors.sessions.sqlite import SQLiteStore
 from actors.sessions.sqlite_checkpoint import Checkpointer
 from actors.sessions.sqlite_write import Create, Held
 from protocol.entries import Head
-from protocol.errors import HeadConflict, SessionCorrupt, SessionError, StoreError
+from protocol.errors import HeadConflict, NewerVersion, SessionCorrupt, SessionError, StoreError
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def test_a_file_of_a_later_version_is_refused_by_name(path):
     connection = sqlite3.connect(path)
     connection.execute("PRAGMA user_version = 99")
     connection.close()
-    with pytest.raises(StoreError, match=r"later version of polypod made it \(format 99") as caught:
+    with pytest.raises(NewerVersion, match="newer polypod: format 99") as caught:
         SQLiteStore(path)
     assert "update polypod" in str(caught.value)
 

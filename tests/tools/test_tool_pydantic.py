@@ -10,11 +10,8 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
-import jsonschema
 import msgspec
-import pydantic
 import pytest
-from pydantic import BaseModel, Field
 
 from actors.llm.scripted import ScriptedClient, call, say
 from actors.system import PodSystem
@@ -22,6 +19,11 @@ from actors.tools.base import Tool, Toolbox, ToolContext, tool
 from protocol.items import ToolCall, ToolResult
 from protocol.manifest import PodManifest
 from protocol.scope import Scope
+
+jsonschema: Any = pytest.importorskip("jsonschema")  # both of the extra "dev"
+pydantic: Any = pytest.importorskip("pydantic")
+BaseModel: Any = pydantic.BaseModel
+Field: Any = pydantic.Field
 
 
 class Street(BaseModel):
@@ -33,7 +35,7 @@ class Street(BaseModel):
 
 class Town(BaseModel):
     name: str
-    streets: list[Street] = []
+    streets: list[Street] = Field(default_factory=list)
     within: Town | None = None
 
     @pydantic.field_validator("name")

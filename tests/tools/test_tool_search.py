@@ -86,7 +86,7 @@ def test_files_are_found_by_name_without_what_programs_made(tree, use):
     assert use("find_files", pattern="*.py", path="src/deep").text == "util.py"
     assert "node_modules/x.py" in use("find_files", pattern="*.py", include_ignored=True).text
     assert use("find_files", pattern="deep").text == "src/deep/"
-    assert use("find_files", pattern="*.rs").text == "nothing below . fits '*.rs'"
+    assert use("find_files", pattern="*.rs").text.startswith("nothing below . fits '*.rs'")
 
 
 def test_finding_is_bounded_and_says_so(tree, use):
@@ -145,7 +145,7 @@ def test_a_walk_tells_exactly_what_may_be_read(tmp_path_factory, scope):
 def test_lines_are_found_with_their_file_and_number(tree, use):
     assert use("grep", pattern="^Hello", path="src", glob="*.md").text == "deep/util.md:2: Hello world"
     assert use("grep", pattern="hello", path="README.md", ignore_case=True).text == "README.md:2: Hello world"
-    assert use("grep", pattern="hello").text == "no line below . matches 'hello'"
+    assert use("grep", pattern="hello").text.startswith("no line below . matches 'hello'")
 
 
 def test_neighbouring_lines_are_shown_once_with_breaks_between(pwd, use):

@@ -18,6 +18,7 @@ from actors.compaction.consolidate import (
     consolidator_request,
 )
 from actors.compaction.notes import Kind, render
+from actors.compaction.policy import notes_budget
 from actors.pod.memory.batch import Batch, Consolidation
 from actors.pod.memory.errand import Ask, HelperActor, Reminder, errand
 from actors.pod.memory.helper_words import notes_in_words, says_nothing
@@ -125,6 +126,7 @@ class ConsolidationActor(HelperActor):
             prompt=CONSOLIDATOR_PROMPT,
             request=consolidator_request(batch.findings, batch.shelf.listing()),
             most_steps=MOST_STEPS,
+            max_tokens=notes_budget(job.manifest.model.context_window),
             reminder=Reminder(NUDGE_NOTHING_WRITTEN, desk.write_memory.__name__),
             written=lambda: batch.shelf.written,
         )

@@ -81,6 +81,7 @@ async def errand(
     prompt: str,
     request: str,
     most_steps: int,
+    max_tokens: int,
     written: Callable[[], bool],
     forced: str | None = None,
     reminder: Reminder | None = None,
@@ -97,7 +98,15 @@ async def errand(
     for _ in range(most_steps):
         specs = toolbox.specs
         tools = specs if forced is None else tuple(each for each in specs if each.name == forced)
-        asked = Request(items=told, system=prompt, tools=tools, model=model, forced_tool=forced, scratch={})
+        asked = Request(
+            items=told,
+            system=prompt,
+            tools=tools,
+            model=model,
+            max_tokens=max_tokens,
+            forced_tool=forced,
+            scratch={},
+        )
         try:
             answer = (await ask(asked)).item
         except Exception:

@@ -49,10 +49,13 @@ class Proposal(NamedTuple):
 
 
 class Extract(NamedTuple):
-    """To the extraction actor: read what the head has not had read yet, in about ``budget`` tokens."""
+    """To the extraction actor: read what the head has not had read yet, in about ``budget`` tokens; no answer
+    of the model takes more than ``max_tokens``.
+    """
 
     head: SessionHead
     budget: int
+    max_tokens: int
     ask: Ask
     model: str
     ctx: ToolContext
@@ -134,6 +137,7 @@ async def _found(job: Extract, items: list[Item], budget: int) -> Extracted:
         prompt=EXTRACTOR_PROMPT,
         request=await asyncio.to_thread(extractor_request, items, budget),
         most_steps=_MOST_STEPS,
+        max_tokens=job.max_tokens,
         written=lambda: desk.called,
         forced=desk.write_extracted.__name__,
     )

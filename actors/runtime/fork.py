@@ -1,0 +1,20 @@
+"""What a forked child makes of what it has from its parent: it lets it be, and never closes it."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+#: Kept to the child's end, and past it: what is closed there may be what the parent works with (a database's
+#: locks, the selector that both have).
+_parents: list[Any] = []
+
+
+def let_be(*things: Any) -> None:
+    """Keep what is the parent's from being collected, also when the interpreter ends."""
+    if not _parents:
+        with contextlib.suppress(ImportError, AttributeError):
+            import ctypes  # noqa: PLC0415 - nobody pays for it but a forked child
+
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(_parents))
+    _parents.extend(things)

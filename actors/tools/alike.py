@@ -1,0 +1,127 @@
+"""Names and texts that look the same and are not: composed and decomposed characters, blanks, quotes."""
+
+from __future__ import annotations
+
+import bisect
+import os
+import re
+import unicodedata
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from protocol.errors import ScopeRefused
+from protocol.text import encodable
+
+#: What is written in several ways, as keyboards write it: blanks of all widths, and quotes.
+LOOKS: dict[int, str] = {
+    **dict.fromkeys(
+        map(ord, "\u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009"), " "
+    ),
+    **dict.fromkeys(map(ord, "\u200a\u202f\u205f\u3000"), " "),
+    **dict.fromkeys(map(ord, "\u2018\u2019\u201a\u201b\u2032\u02bc"), "'"),
+    **dict.fromkeys(map(ord, "\u201c\u201d\u201e\u201f\u2033"), '"'),
+}
+_MOST_NAMES = 50_000
+
+
+def alike(text: str) -> str:
+    """``text`` in the one form that all that look like it share."""
+    if text.isascii():
+        return text
+    return unicodedata.normalize("NFC", encodable(text)).translate(LOOKS)
+
+
+def real_path(path: Path, may_list: Callable[[Path], bool]) -> Path:
+    """``path`` (absolute, symlinks followed), or where it does not exist the one that does and looks
+    the same. Folders are only looked into where ``may_list(folder)``.
+
+    Raises ScopeRefused where several look the same.
+    """
+    if os.path.lexists(path):
+        return path
+    place = Path(path.anchor)
+    parts = path.parts[1:]
+    for n, name in enumerate(parts):
+        if os.path.lexists(place / name):
+            place /= name
+            continue
+        twin = _twin(place, name) if may_list(place) else None
+        if twin is None:
+            return place.joinpath(*parts[n:])
+        # from here on links may be met, which the path did not hold as it was resolved
+        place = Path(os.path.realpath(place / twin))
+    return place
+
+
+def _twin(folder: Path, name: str) -> str | None:
+    """The one name in ``folder`` that looks like ``name``."""
+    wanted = alike(name)
+    try:
+        with os.scandir(folder) as entries:
+            names = (entry.name for entry, _ in zip(entries, range(_MOST_NAMES), strict=False))
+            found = sorted(each for each in names if each != name and alike(each) == wanted)
+    except OSError:
+        return None
+    if len(found) > 1:
+        shown = " and ".join(ascii(each) for each in found[:5])
+        raise ScopeRefused(
+            f"there is no {name!r} in {folder}, but {len(found)} names that look like it: {shown}",
+            hint="give one of these, character by character",
+        )
+    return found[0] if found else None
+
+
+class View(NamedTuple):
+    """A text in another form, and where each piece of it comes from."""
+
+    text: str
+    #: Where pieces begin in the view and in the original, in order; with an end behind the last.
+    starts: list[int]
+    origins: list[int]
+    #: Whether a piece is the same in both, so that places within it have an origin too.
+    same: list[bool]
+
+    def spans(self, wanted: str) -> Iterator[tuple[int, int]]:
+        """Where ``wanted`` occurs, as stretches of the original, also where they overlap."""
+        at = self.text.find(wanted)
+        while at >= 0:
+            start, end = self._origin(at), self._origin(at + len(wanted))
+            if start is not None and end is not None:
+                yield start, end
+            at = self.text.find(wanted, at + 1)
+
+    def _origin(self, place: int) -> int | None:
+        n = bisect.bisect_right(self.starts, place) - 1
+        inside = place - self.starts[n]
+        return self.origins[n] + inside if not inside or self.same[n] else None
+
+
+# A run without what comes in several forms; a character with what combines with it, where it is not.
+_LINES = re.compile(r"[^\r]+|\r\n|\r")
+_LOOSE = re.compile(
+    r"[\x00-\x0c\x0e-\x7f]+(?=[\x00-\x7f]|\Z)|\r\n|\r"
+    r"|(?s:.)[\u0300-\u036f\u0483-\u0487\u0591-\u05bd\u064b-\u065f\u093c\u09bc\u0e38-\u0e3a\u1160-\u11ff"
+    r"\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\u3099\u309a\ufe20-\ufe2f]*"
+)
+
+
+def view(text: str, *, loose: bool, cr_ends: bool) -> View:
+    """``text`` with ``\\n`` for all its line ends, of which a lone ``\\r`` is one where ``cr_ends``; if
+    ``loose`` also with all that looks the same in one form.
+    """
+    pieces: list[str] = []
+    starts, origins, same = [0], [0], []
+    for found in (_LOOSE if loose else _LINES).finditer(text):
+        piece = found[0]
+        shown = _shown(piece, cr_ends=cr_ends) if piece[0] == "\r" else alike(piece) if loose else piece
+        pieces.append(shown)
+        same.append(shown == piece)
+        starts.append(starts[-1] + len(shown))
+        origins.append(found.end())
+    same.append(False)
+    return View("".join(pieces), starts, origins, same)
+
+
+def _shown(end: str, *, cr_ends: bool) -> str:
+    return "\n" if len(end) == 2 or cr_ends else end

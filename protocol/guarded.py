@@ -1,0 +1,90 @@
+"""Names that are guarded by themselves: secret files, which no rule allows but one that names them, and
+what belongs to git, which nothing writes.
+
+Names alone decide, so one rule serves every tool, also one that never looks at a disk. Names are
+compared as file systems do that are less strict than Linux: in whatever case, without characters that
+show nothing, without blanks and dots at their ends.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import unicodedata
+from collections.abc import Sequence
+
+_GIT = frozenset({".git", "git~1"})
+#: Files of programs that keep passwords, tokens and keys in them, and folders of nothing else.
+_SECRETS = frozenset(
+    {
+        *(".netrc", "_netrc", ".npmrc", ".pypirc", ".git-credentials", ".pgpass", "pgpass.conf", ".my.cnf"),
+        *(".mylogin.cnf", ".htpasswd", ".dockercfg", ".s3cfg", ".boto", ".vault-token", ".terraformrc"),
+        *("terraform.rc", "credentials.tfrc.json", "application_default_credentials.json", "kaggle.json"),
+        *("credentials.json", ".credentials.json", "secrets.json", "secrets.yaml", "secrets.yml"),
+        *("secrets.toml", ".databrickscfg", ".authinfo", ".authinfo.gpg", "rclone.conf", ".rediscli_auth"),
+        *(".ssh", ".gnupg", ".aws", ".kube", ".azure", ".password-store"),
+    }
+)
+#: The same, of names that say it only together with the folder they are in.
+_SECRETS_WITHIN = frozenset(
+    {
+        *((".docker", "config.json"), (".config", "gcloud"), (".config", "gh"), (".config", "op")),
+        *((".config", "hub"), ("git", "credentials"), (".gem", "credentials"), (".cargo", "credentials")),
+        *((".cargo", "credentials.toml"), (".m2", "settings.xml"), (".m2", "settings-security.xml")),
+        *((".gradle", "gradle.properties"), (".composer", "auth.json"), ("composer", "auth.json")),
+        *(
+            (".codex", "auth.json"),
+            (".bundle", "config"),
+            (".nuget", "nuget.config"),
+            (".subversion", "auth"),
+        ),
+    }
+)
+_SECRET_FORM = re.compile(
+    r"\.env.*|.+\.env"
+    r"|id_(?:rsa|dsa|ecdsa|ed25519|xmss).*"
+    r"|.+\.(?:pem|key|p12|pfx|p8|ppk|jks|keystore|kdbx?|agekey)"
+    r"|(?:client_secret|service[-_]account|gha-creds).*\.json",
+    re.DOTALL,
+)
+#: Of such a form, and meant to be read: examples, and public halves of keys.
+_OPEN_FORM = re.compile(
+    r"\.env(?:[._-].*)?[._-](?:example|sample|template|dist|schema)(?:\.(?:md|txt))?"
+    r"|(?:.*[._-])?(?:example|sample|template|dist|schema)\.env"
+    r"|.+\.pub",
+    re.DOTALL,
+)
+_COPY = re.compile(r"(?:~|\.(?:bak|backup|old|orig|save|swp|tmp))+$")
+
+
+def is_git(name: str) -> bool:
+    """Whether a file or folder of that name is git's own, in whatever spelling some system takes it."""
+    return _folded(name) in _GIT
+
+
+@functools.lru_cache(maxsize=8192)
+def is_secret(name: str, folder: str = "") -> bool:
+    """Whether a file or folder of that name, in a folder of that name, is secret."""
+    name = _folded(name)
+    plain = _COPY.sub("", name) or name
+    if plain in _SECRETS:
+        return True
+    if folder and (_folded(folder), plain) in _SECRETS_WITHIN:
+        return True
+    return _SECRET_FORM.fullmatch(plain) is not None and _OPEN_FORM.fullmatch(plain) is None
+
+
+def secret_depth(parts: Sequence[str]) -> int:
+    """How many ``parts`` of a path lead down to the last that is secret; 0 where none is."""
+    for n in range(len(parts), 0, -1):
+        if is_secret(parts[n - 1], parts[n - 2] if n > 1 else ""):
+            return n
+    return 0
+
+
+@functools.lru_cache(maxsize=8192)
+def _folded(name: str) -> str:
+    if not name.isascii():
+        shown = (each for each in unicodedata.normalize("NFKC", name) if unicodedata.category(each) != "Cf")
+        name = "".join(shown)
+    return name.casefold().partition(":")[0].rstrip(". ") or name

@@ -1,0 +1,106 @@
+"""Each run sees the context variables of who asked for it, and of nobody else."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextvars import ContextVar, copy_context
+
+from actors.llm.base import Block, Request
+from actors.llm.scripted import ScriptedClient, call, say
+from actors.pod.handle import Pod
+from actors.system import PodSystem
+from actors.tools.base import tool
+from protocol.events import RunEnd
+from protocol.manifest import PodManifest
+
+PLAIN = PodManifest.of(name="p")
+tenant: ContextVar[str] = ContextVar("tenant", default="nobody")
+
+
+class Watching(ScriptedClient):
+    """A script that notes for whom it is asked."""
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*args)  # type: ignore[arg-type]
+        self.seen: list[str] = []
+
+    async def stream(self, request: Request) -> AsyncIterator[Block]:
+        self.seen.append(tenant.get())
+        async for block in super().stream(request):
+            yield block
+
+
+async def as_(who: str, pod: Pod, how: str = "run") -> str:
+    tenant.set(who)
+    if how == "stream":
+        async with pod.stream("go") as events:
+            async for _ in events:
+                pass
+            return (await events.result).text
+    if how == "notify":
+        await pod.notify("go")
+        return ""
+    return (await pod.run("go")).text
+
+
+def test_a_run_that_waits_in_line_sees_its_own_callers_values() -> None:
+    seen: list[tuple[str, str]] = []
+
+    @tool
+    async def on_loop() -> str:
+        seen.append(("async", tenant.get()))
+        return "a"
+
+    @tool
+    def in_thread() -> str:
+        seen.append(("plain", tenant.get()))
+        return "b"
+
+    async def main() -> None:
+        turn = call("on_loop") + call("in_thread")
+        client = Watching([reply for n in range(3) for reply in (turn, say(str(n)))])
+        async with PodSystem() as system:
+            pod = await system.spawn(PLAIN, client=client, tools=[on_loop, in_thread])
+            tasks = [
+                asyncio.create_task(as_("one", pod)),
+                asyncio.create_task(as_("two", pod, "stream")),
+                asyncio.create_task(as_("three", pod)),
+            ]
+            assert await asyncio.gather(*tasks) == ["0", "1", "2"]
+        assert client.seen == ["one", "one", "two", "two", "three", "three"]
+        order = ["one", "two", "three"]
+        assert seen == [(kind, who) for who in order for kind in ("async", "plain")]
+
+    asyncio.run(main())
+
+
+def test_words_that_start_a_run_and_a_resume_bring_their_own() -> None:
+    async def main() -> None:
+        client = Watching([say("noted"), say("went on")])
+        async with PodSystem() as system:
+            pod = await system.spawn(PLAIN, client=client)
+            with pod.subscribe(RunEnd) as events:
+                await asyncio.create_task(as_("one", pod, "notify"))
+                await anext(events)
+            paused = asyncio.create_task(as_("two", pod))
+            await asyncio.sleep(0)
+            await pod.pause()
+            await asyncio.wait({paused})
+            tenant.set("three")
+            assert (await pod.resume()).text == "went on"
+        assert client.seen[0] == "one"
+        assert client.seen[-1] == "three"
+
+    asyncio.run(main())
+
+
+def test_callers_in_threads_keep_theirs_too() -> None:
+    client = Watching([say("1"), say("2")])
+    with PodSystem() as system:
+        pod = system.spawn(PLAIN, client=client).get()
+        for who in ("one", "two"):
+            context = copy_context()
+            context.run(tenant.set, who)
+            context.run(lambda: pod.run("go").get(timeout=10))
+    assert client.seen == ["one", "two"]
