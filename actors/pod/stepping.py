@@ -17,6 +17,9 @@ from actors.sessions.head import new_session_id
 from protocol.errors import HeadConflict, PodError, SessionError, SessionInUse, SessionNotFound
 from protocol.events import Alert
 
+#: How long an end waits for the disk, after what was cancelled has had its own time to end, in seconds.
+STOP_GRACE = 5.0
+
 #: Hears why the store did not keep what was recorded.
 Refused = Callable[[BaseException], None]
 
@@ -151,7 +154,13 @@ class SteppingActor(SessionActor):
             ended = StepEnded(task, await step, None)
         except BaseException as error:  # noqa: BLE001 - whatever a tool or client throws, only its run ends
             ended = StepEnded(task, None, self._why(error, task))
-        if self._step is task:  # else it was left to itself, and whatever came of it is nobody's
+        if self._step is not task:  # it was left to itself, and whatever came of it is nobody's
+            return
+        mailroom = self._mailroom
+        assert mailroom is not None
+        if mailroom.has_mail:  # what was said before the step ended is heard before its end
+            mailroom.send(self, ended, None)
+        else:
             self._arrive(ended, None)
 
     def _why(self, error: BaseException, task: asyncio.Task[None] | None) -> BaseException:

@@ -111,8 +111,8 @@ def test_a_failed_emergency_compaction_tells_the_overflow_first() -> None:
         assert (cause.kind, cause.where) == ("context_overflow", "h:1")
         assert (cause.prompt_tokens, cause.context_window) == (9, 5)
         assert cause.message.startswith("h:1 answered 400: too long; and ")
-        assert isinstance(cause.__cause__, CompactionFailed)
-        assert cause.__cause__.message in cause.message
+        assert isinstance(cause.__context__, CompactionFailed)
+        assert cause.__context__.message in cause.message
         assert end.error.details["where"] == "h:1"  # type: ignore[attr-defined]
 
     asyncio.run(main())
