@@ -18,11 +18,14 @@ from pykka import ActorDeadError
 
 from actors.runtime.blocking import belong_to
 from actors.runtime.loop import PATIENCE, mailroom_here
-from protocol.errors import SystemOfParent, ToolTimeout
+from protocol.errors import SystemOfParent, ToolError, ToolTimeout
 
 T = TypeVar("T")
 
 logger = logging.getLogger("polypod.tools")
+
+#: How long work waits for a thread where all are held by work that was given up, in seconds.
+STUCK_WAIT = 30.0
 
 
 class _Job(Generic[T]):
@@ -38,8 +41,9 @@ class _Job(Generic[T]):
         self.mailroom = mailroom_here()
         self.future: asyncio.Future[T] = self.mailroom.loop.create_future()
         self.context = contextvars.copy_context()
-        #: ``dropped``: given up before it began; ``lost``: given up while a thread was at it.
-        self.state: Literal["queued", "running", "done", "dropped", "lost"] = "queued"
+        #: ``dropped``: given up before it began; ``lost``: given up while a thread was at it, which counts no
+        #: more; ``stuck``: the same, but too many are lost, so that it keeps its place.
+        self.state: Literal["queued", "running", "done", "dropped", "lost", "stuck"] = "queued"
         #: Whether it was done within ``PATIENCE``.
         self.brief = False
 
@@ -97,12 +101,18 @@ class ToolThreads:
     thread for each piece of work, and the loop for each result. Here one thread is woken at a time, the
     one that worked last, and it wakes the next if more work waits when it begins: a burst of brief work
     is done by one or two threads, and work that blocks still has a thread each.
+
+    Where given-up work holds the place of every thread, further work waits ``stuck_wait`` seconds for one of
+    them to end, and is then refused with ToolError.
     """
 
-    def __init__(self, limit: int = 32, *, name: str = "polypod-tool") -> None:
+    def __init__(
+        self, limit: int = 32, *, name: str = "polypod-tool", stuck_wait: float = STUCK_WAIT
+    ) -> None:
         if limit < 1:
             raise ValueError(f"limit: expected at least 1, got {limit}")
         self.limit = limit
+        self._stuck_wait = stuck_wait
         self._name = name
         self._closed = False
         self.begin()
@@ -120,6 +130,10 @@ class ToolThreads:
         self._brief = False
         self._threads = 0
         self._lost = 0
+        #: Threads whose work was given up and that keep their place all the same.
+        self._stuck = 0
+        #: How often a thread has come to a piece of work.
+        self._begun = 0
         #: Threads that wait for others.
         self._blocked = 0
 
@@ -137,10 +151,13 @@ class ToolThreads:
 
         Raises ToolTimeout once it has been at work for ``seconds``; the time until a thread is free does
         not count. A thread cannot be stopped from outside: after a time-out or a cancel the work goes on
-        where it had begun, and ``late`` is called, on the loop, with what it returns in the end.
+        where it had begun, and ``late`` is called, on the loop, with what it returns in the end. Raises
+        ToolError where no thread comes to it, since all are held by work that was given up.
         """
         job = _Job(work, late)
         self._put(job)
+        if self._stuck >= self.limit:
+            self._watch(job)
         if self._brief:
             job.mailroom.look_out()
         expiry = None if seconds is None else _Expiry(job, seconds)
@@ -227,6 +244,37 @@ class ToolThreads:
                 self._lost += 1
                 if self._jobs:
                     self._wake_one()
+            elif job.state == "running":
+                job.state = "stuck"
+                self._stuck += 1
+                if self._stuck == self.limit:
+                    for waiting in self._jobs:
+                        with contextlib.suppress(ActorDeadError, SystemOfParent):  # its loop is closed
+                            waiting.mailroom.post(self._watch, waiting)
+
+    def _watch(self, job: _Job[Any]) -> None:
+        """Refuse ``job`` in a while, if no thread comes to any work until then. Called on its loop."""
+        job.mailroom.loop.call_later(self._stuck_wait, self._refuse_stuck, job, self._begun)
+
+    def _refuse_stuck(self, job: _Job[Any], begun: int) -> None:
+        with self._lock:
+            if job.state != "queued" or self._stuck < self.limit:
+                return
+            moved = self._begun != begun
+            if not moved:
+                job.state = "dropped"
+                self._jobs.remove(job)
+            stuck = self._stuck + self._lost
+        if moved:
+            self._watch(job)
+        elif not job.future.done():
+            job.future.set_exception(
+                ToolError(
+                    f"not started: no thread was free for {self._stuck_wait:g} s, since {stuck} calls that "
+                    "were given up are still at work in theirs",
+                    hint="have tools watch ctx.cancel and bound their own waits, or raise tool_threads",
+                )
+            )
 
     def _serve(self) -> None:
         belong_to(self)
@@ -259,6 +307,8 @@ class ToolThreads:
         """Whether the thread that did ``job`` leaves: where another has taken its place."""
         if job.state == "lost":
             self._lost -= 1
+        elif job.state == "stuck":
+            self._stuck -= 1
         if self._working > self.limit:
             self._threads -= 1
             return True
@@ -272,6 +322,7 @@ class ToolThreads:
             return None
         job = self._jobs.popleft()
         job.state = "running"
+        self._begun += 1
         if self._jobs:
             self._wake_one()
         return job

@@ -13,7 +13,7 @@ import weakref
 import pytest
 
 from actors.tools.pool import ToolThreads
-from protocol.errors import ToolTimeout
+from protocol.errors import ToolError, ToolTimeout
 
 
 def test_no_more_threads_than_the_limit_work_at_once():
@@ -130,7 +130,7 @@ def test_a_hanging_tool_does_not_keep_the_process_from_ending():
     program = (
         "import asyncio, threading\n"
         "from actors.tools.pool import ToolThreads\n"
-        "from protocol.errors import ToolTimeout\n"
+        "from protocol.errors import ToolError, ToolTimeout\n"
         "async def main():\n"
         "    try: await ToolThreads(1).call(threading.Event().wait, seconds=0.01)\n"
         "    except ToolTimeout: print('left')\n"
@@ -292,3 +292,44 @@ def join_all(name: str) -> None:
         if thread.name.startswith(name):
             thread.join(10)
             assert not thread.is_alive()
+
+
+def test_work_is_refused_where_every_thread_is_held_by_work_that_was_given_up() -> None:
+    release = threading.Event()
+
+    async def main() -> None:
+        pool = ToolThreads(1, stuck_wait=0.05)
+        ended = [asyncio.Event(), asyncio.Event()]
+        for number in range(2):  # one is counted as lost, one keeps its place
+            with pytest.raises(ToolTimeout):
+                await pool.call(release.wait, seconds=0.01, late=lambda _, n=number: ended[n].set())
+        with pytest.raises(ToolError, match=r"for 0\.05 s, since 2 calls that were given up"):
+            await pool.call(list)
+        assert repr(pool).endswith("0 waiting>")
+        release.set()
+        for each in ended:
+            await each.wait()
+        assert await pool.call(lambda: "free again") == "free again"
+        pool.close()
+
+    asyncio.run(asyncio.wait_for(main(), 20))
+
+
+def test_work_that_waits_when_the_last_thread_gets_stuck_is_refused_too() -> None:
+    release = threading.Event()
+
+    async def main() -> None:
+        pool = ToolThreads(1, stuck_wait=0.05)
+        with pytest.raises(ToolTimeout):
+            await pool.call(release.wait, seconds=0.01)
+        stuck = asyncio.create_task(pool.call(release.wait, seconds=0.1))
+        await asyncio.sleep(0)
+        with pytest.raises(ToolError, match="were given up"):
+            await pool.call(list)
+        with pytest.raises(ToolTimeout):
+            await stuck
+        release.set()
+        assert await pool.call(lambda: "free again") == "free again"
+        pool.close()
+
+    asyncio.run(asyncio.wait_for(main(), 20))

@@ -1,0 +1,71 @@
+"""Tasks that begin at once."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+
+import pytest
+
+from actors.runtime.tasks import begin_task, is_being_cancelled
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_work_that_never_waits_is_done_when_its_task_is_there(debug: bool) -> None:
+    seen: list[object] = []
+
+    async def work() -> str:
+        seen.append(asyncio.current_task())
+        return "done"
+
+    async def main() -> None:
+        outer = asyncio.current_task()
+        task = begin_task(work())
+        assert task.done()
+        assert asyncio.current_task() is outer
+        assert seen == [task]
+        assert await task == "done"
+
+    asyncio.run(main(), debug=debug)
+
+
+def test_work_that_waits_goes_on_in_its_task_and_in_a_context_of_its_own() -> None:
+    variable = contextvars.ContextVar("variable", default="outer")
+
+    async def work() -> str:
+        variable.set("inner")
+        before = asyncio.current_task()
+        async with asyncio.timeout(20):
+            await asyncio.sleep(0)
+        assert asyncio.current_task() is before
+        return variable.get()
+
+    async def main() -> None:
+        task = begin_task(work())
+        assert not task.done()
+        assert await task == "inner"
+        assert variable.get() == "outer"
+
+    asyncio.run(main())
+
+
+def test_a_failure_and_a_cancel_are_those_of_the_task_alone() -> None:
+    async def fail() -> None:
+        raise ValueError("x")
+
+    async def cancelled() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        assert is_being_cancelled()
+        await asyncio.sleep(0)
+
+    async def main() -> None:
+        with pytest.raises(ValueError, match="x"):
+            await begin_task(fail())
+        task = begin_task(cancelled())
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert not is_being_cancelled()
+
+    asyncio.run(main())
