@@ -18,6 +18,9 @@ from actors.sessions.head import new_session_id
 from protocol.errors import HeadConflict, PodError, SessionError, SessionInUse, SessionNotFound
 from protocol.events import Alert, Event
 
+#: How long an end waits for the disk, after what was cancelled has had its own time to end, in seconds.
+STOP_GRACE = 5.0
+
 #: Hears why the store did not keep what was recorded.
 Refused = Callable[[BaseException], None]
 
