@@ -170,8 +170,6 @@ async def ask(
         attempt += 1
 
 
-<<<<<<< HEAD
-=======
 async def _listen(
     stream: AsyncIterator[Block], assembler: Assembler, listener: Listener, attempt: int
 ) -> None:
@@ -191,13 +189,6 @@ async def _listen(
         _log.warning("a client failed behind the end of its answer, which stands", exc_info=error)
 
 
-def _is_being_cancelled() -> bool:
-    """Whether the request is not wanted any more, whatever its client made of its cancel."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
-
-
->>>>>>> main
 async def _close(stream: AsyncIterator[Block]) -> None:
     """Give up a stream that has not come to its end; why it is given up says more than what this raises."""
     close = getattr(stream, "aclose", None)

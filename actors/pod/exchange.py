@@ -134,14 +134,14 @@ class Exchange:
         """Count what an attempt took; its cost, where somebody knows it. The budget counts no less than
         ``output`` tokens for an answer whose length is not known for sure.
         """
-        price, prompt = self._parts.price, self._prompt_tokens
-        cost = price(usage)
-        self._parts.totals.count(usage, cost)
-        held, self._held = self._held, None
-        if held is not None and self._parts.budget is not None:
+        parts, held = self._parts, self._held
+        cost = parts.price(usage)
+        parts.totals.count(usage, cost)
+        if held is not None and parts.budget is not None:
+            self._held = None
             if usage is None or usage.incomplete or usage.input_tokens is None or usage.output_tokens is None:
-                usage = taken(usage, prompt, output)
-            self._parts.budget.settle(held, usage, price(usage))
+                usage = taken(usage, self._prompt_tokens, output)
+            parts.budget.settle(held, usage, parts.price(usage))
         return cost
 
     def _release(self) -> None:
@@ -154,7 +154,7 @@ class Exchange:
 
     def begin(self, attempt: int, assembler: Assembler) -> None:
         """An attempt is about to be sent. Raises OverBudget."""
-        if self._held is None:  # of the first attempt it was done before the request began
+        if self._held is None and self._parts.budget is not None:  # else it was done before it began
             self.reserve()
         self._attempt, self._assembler = attempt, assembler
 

@@ -222,18 +222,19 @@ class RunningActor(TurnActor):
     def _end_with(self, run: RunState, step: turn.Finish) -> None:
         """The run is over, unless its answer is not of the type that was asked for."""
         answer = run.answer
-        if step.why is not None:
+        if step.outcome == "finished":
+            if answer is not None and not answer.content:
+                run.limit = said_nothing()
+            if run.output_kind is not None:
+                self._finish_typed(run)
+                return
+        elif step.why is not None:
             run.error = CompactionFailed(step.why)
-        if step.limit is not None:
+        elif step.limit is not None:
             run.limit = limit_reached(step.limit, self._parts.manifest.worker)
-        if step.outcome == "refused" and answer is not None:
+        elif step.outcome == "refused" and answer is not None:
             run.limit = refused(answer, run.stop_reason)
-        elif step.outcome == "finished" and answer is not None and not answer.content:
-            run.limit = said_nothing()
-        if step.outcome == "finished" and run.output_kind is not None:
-            self._finish_typed(run)
-        else:
-            self._finish(run, step.outcome)
+        self._finish(run, step.outcome)
 
     def _calls_open(self) -> bool:
         """Whether the run is between calls and their results: nothing may come between those."""
