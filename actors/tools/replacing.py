@@ -90,7 +90,8 @@ def _replaced_plainly(text: str, old: str, new: str) -> Edited:
     """Every ``old`` by ``new`` where line ends and encodings have one form, however many there are."""
     if old == new:
         raise ToolError("old and new are the same text, but for line ends, which stay as the file has them")
-    changes, at = [], text.find(old)
+    changes: list[Change] = []
+    at = text.find(old)
     while at >= 0 and len(changes) < _DIFF_PLACES:
         changes.append(Change(at, at + len(old), new))
         at = text.find(old, at + len(old))
