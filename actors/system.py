@@ -9,6 +9,7 @@ import math
 import os
 import tempfile
 import threading
+import time
 import weakref
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import partial
@@ -28,7 +29,7 @@ from actors.pod.ending import ShutDown
 from actors.pod.handle import Pod
 from actors.pod.memory.lasting import LastingMemory
 from actors.pod.pod import PodActor
-from actors.pod.restore import events_after, interrupted, tip
+from actors.pod.restore import Missing, events_after, interrupted, spans_of, tip
 from actors.runtime.bus import Bus, Subscription
 from actors.runtime.fork import let_be
 from actors.runtime.future import AsyncFuture
@@ -38,7 +39,7 @@ from actors.sessions.store import SessionInfo, SessionStore
 from actors.sessions.urls import open_store
 from actors.tools.pool import ToolThreads
 from protocol.errors import NameTaken, PodNotFound, SessionNotFound, SystemNotRunning, SystemOfParent
-from protocol.events import Event, EventKind
+from protocol.events import Event, EventKind, Lagged
 from protocol.manifest import BudgetSection, PodManifest
 from protocol.names import check_name
 from protocol.results import BudgetUse
@@ -65,8 +66,9 @@ class PodSystem:
     None is never. ``budget`` limits what all pods together use up while the system is entered; a pod draws
     on it besides its own, and of ``seconds``, which is the time of all runs, each run may take what is left
     when it begins. ``grace`` is how many seconds a model's client or a tool has to end once it is cancelled;
-    one that takes longer is left to itself. ``tool_threads`` is how many plain functions may be at work at
-    once as tools of this system; by default all systems of a process share 32 threads.
+    one that takes longer is left to itself. ``memory_grace`` is how many seconds a stop and a compaction wait
+    for memory jobs to finish; a stop then cancels them. ``tool_threads`` is how many plain functions may be
+    at work at once as tools of this system; by default all systems of a process share 32 threads.
     """
 
     def __init__(
@@ -80,6 +82,7 @@ class PodSystem:
         passivate_after: float | None = None,
         budget: BudgetSection | Mapping[str, float] | None = None,
         grace: float = 1.0,
+        memory_grace: float = 5.0,
         tool_threads: int | None = None,
     ) -> None:
         self._prices = prices if isinstance(prices, Prices) else _prices(prices)
@@ -92,9 +95,10 @@ class PodSystem:
             raise ValueError(
                 f"passivate_after is a number of seconds above 0, or None, not {passivate_after}"
             )
-        if not 0 <= grace < math.inf:
-            raise ValueError(f"grace is a number of seconds, 0 or more, not {grace}")
-        self._grace = grace
+        for name, seconds in (("grace", grace), ("memory_grace", memory_grace)):
+            if not 0 <= seconds < math.inf:
+                raise ValueError(f"{name} is a number of seconds, 0 or more, not {seconds}")
+        self._grace, self._memory_grace = grace, memory_grace
         self._tool_threads = None if tool_threads is None else ToolThreads(tool_threads)
         self._limits = None if budget is None else _limits(budget)
         self.on_conflict = on_conflict
@@ -152,6 +156,7 @@ class PodSystem:
             LastingMemory(memory),
             self._limits,
             grace=self._grace,
+            memory_grace=self._memory_grace,
             closing=self._loop_closes,
             threads=self._tool_threads,
         )
@@ -408,7 +413,8 @@ class PodSystem:
         """Events from now on: of one pod (by name) or all, of some kinds or all.
 
         With ``since`` every durable event numbered above it comes first, also those of the sessions
-        that the pod's session was compacted or forked from. Of all pods, ``since`` may map names to
+        that the pod's session was compacted or forked from; what of these was deleted is told by a
+        ``Lagged`` in its place. Of all pods, ``since`` may map names to
         numbers. A pod that does not live is looked for in the store. Raises SessionNotFound,
         SystemNotRunning.
         """
@@ -438,7 +444,7 @@ class PodSystem:
         names = list(self._pods) if name is None else [name]
         after = {each: since if isinstance(since, int) else since.get(each, 0) for each in names}
         stands = {each: self._on_loop(partial(self._stand, each)) for each in names}
-        replays = (self._events_after(stands[each][0], after[each], stands[each][1]) for each in names)
+        replays = (self._events_after(each, stands[each][0], after[each], stands[each][1]) for each in names)
         through = {each: seq for each, (_, seq) in stands.items()}
         subscription.replay(itertools.chain.from_iterable(replays), through)
 
@@ -453,8 +459,13 @@ class PodSystem:
             raise SessionNotFound(f"no pod or session named {name!r}", hint="list the sessions")
         return sessions[0].session_id, sessions[0].head.seq
 
-    def _events_after(self, session_id: str, since: int, through: int) -> Iterator[Event]:
+    def _events_after(self, name: str, session_id: str, since: int, through: int) -> Iterator[Event]:
         """The replay, read page by page on the system's loop, wherever its reader is."""
+        assert self._store is not None
+        _, missing = self._on_loop(partial(spans_of, self._store, session_id, since, through))
+        if missing is not None:
+            yield _gone(name, missing, since)
+            since = missing.through
         while since < through:
             page = self._on_loop(partial(self._page, session_id, since, through))
             if not page:
@@ -558,6 +569,19 @@ def _folder(name: str) -> Path:
 
 #: Durable events of a replay read at a time.
 _PAGE = 200
+
+
+def _gone(name: str, missing: Missing, since: int) -> Lagged:
+    """What stands in a replay for the events of a session that was deleted."""
+    return Lagged(
+        pod=name,
+        session_id=missing.session_id,
+        seq=missing.through,
+        at=time.time(),
+        missed=missing.through - since,
+        since=missing.through,
+        deleted=True,
+    )
 
 
 def _settle(future: AsyncFuture[T], work: Callable[[], T]) -> None:

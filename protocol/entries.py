@@ -72,6 +72,14 @@ class MemoryPointer(Struct, frozen=True, gc=False, kw_only=True, tag=True, omit_
     pointer: int | None = None
 
 
+class OtherEntry(Struct, frozen=True, gc=False):
+    """An entry of a kind that a newer version has added, which brings no items: readers pass it over."""
+
+    kind: str
+    seq: int = 0
+    at: float = 0.0
+
+
 Entry = SessionOpened | ItemsKept | MemoryPointer | DurableEvent
 ENTRIES: tuple[type, ...] = (SessionOpened, ItemsKept, MemoryPointer, *DURABLE_EVENTS)
 

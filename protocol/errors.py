@@ -25,6 +25,7 @@ PolypodError
 │   ├── UnknownEntry         a fork at a hash that the session does not have
 │   ├── HeadConflict         compare-and-swap lost: somebody else appended
 │   └── StoreError           the store cannot write or read: disk full, locked, no database
+│       └── NewerVersion     a newer polypod wrote it (a WireError too)
 ├── ModelError               a model server's refusal or failure, classified by ``kind``
 │   ├── MissingKey           the environment variable that holds the key is not set
 │   ├── InvalidKey           a key holds what no header can: a line break, a typographic quote
@@ -291,7 +292,9 @@ class SessionCorrupt(SessionError):  # noqa: N818
         self.session_id, self.seq, self.why = session_id, seq, why
         super().__init__(
             f"session {session_id} is damaged at entry {seq}: {why}",
-            hint="the entries before it are sound: fork the session there",
+            hint=f"polypod fork {session_id} goes on from the sound entries before it"
+            if seq > 1
+            else f"polypod rm {session_id} deletes it",
         )
 
     def details(self) -> dict[str, Any]:
@@ -420,3 +423,18 @@ class ScopeRefused(ToolError):  # noqa: N818
 
 class WireError(PolypodError, ValueError):
     """Bytes that are not what they should be, or are of a later version of the protocol."""
+
+
+class NewerVersion(StoreError, WireError):  # noqa: N818
+    """A store, a file or an entry was written by a newer polypod, which kept what this one cannot read."""
+
+    def __init__(self, what: str, why: str) -> None:
+        self.why = why
+        super().__init__(
+            f"{what} was written by a newer polypod: {why}",
+            hint="update polypod, or use the version that wrote it; nothing is damaged",
+        )
+
+    def of(self, session_id: str, seq: int) -> NewerVersion:
+        """The same, of an entry of a session."""
+        return NewerVersion(f"entry {seq} of session {session_id}", self.why)

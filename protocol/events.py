@@ -404,10 +404,14 @@ class Lagged(Event, frozen=True, gc=False, kw_only=True):
 
     Subscribing again with ``since`` replays every durable one of them. Of a subscription to all
     pods, ``since`` maps pod names to numbers.
+
+    Where they were ``deleted``, no replay has them: ``session_id`` is the session that is there no more,
+    through whose entry ``since`` the events are gone, ``missed`` of them at most.
     """
 
     missed: int
     since: int | dict[str, int]
+    deleted: bool = False
 
 
 DURABLE_EVENTS: tuple[type[DurableEvent], ...] = (

@@ -8,8 +8,8 @@ from typing import Any, TypeVar, Union
 import msgspec
 
 from protocol.commands import COMMANDS, Command
-from protocol.entries import ENTRIES, Entry
-from protocol.errors import WireError
+from protocol.entries import ENTRIES, Entry, OtherEntry
+from protocol.errors import NewerVersion, WireError
 from protocol.events import EVENTS, Event
 from protocol.items import AssistantItem, Item, SystemItem, ToolResult, UserItem
 
@@ -50,9 +50,43 @@ def decode_command(data: bytes) -> Command:
     return _decode(_commands, data, "a command")
 
 
-def decode_entry(data: bytes) -> Entry:
-    """An entry of a session log from its bytes; raises WireError."""
-    return _decode(_entries, data, "an entry")
+def decode_entry(data: bytes) -> Entry | OtherEntry:
+    """An entry of a session log from its bytes.
+
+    One of an unknown kind is an OtherEntry, if it brings no items. Raises NewerVersion where a newer version
+    has put something into the history that this one does not know, WireError for what is no entry.
+    """
+    try:
+        return _entries.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        return other_entry(data, error)
+
+
+class _Other(msgspec.Struct):
+    """What tells an entry of a later version from bytes that are none."""
+
+    type: str
+    seq: int
+    at: float
+    item: Any = None
+    items: Any = None
+
+
+_others = msgspec.json.Decoder(_Other)
+_KINDS = frozenset(kind.__name__ for kind in ENTRIES)
+
+
+def other_entry(data: bytes, error: Exception) -> OtherEntry:
+    """An entry that could not be decoded for ``error``, where it may be passed over. Raises as
+    ``decode_entry`` does.
+    """
+    try:
+        other = _others.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise WireError(f"not an entry: {error}") from error
+    if other.type in _KINDS or other.item is not None or other.items is not None:
+        raise NewerVersion(f"an entry of the kind {other.type}", str(error)) from error
+    return OtherEntry(other.type, other.seq, other.at)
 
 
 def encode_line(value: Any) -> bytes:

@@ -18,7 +18,7 @@ from actors.cli.lines import Line
 from actors.cli.reading import Reading
 from actors.cli.terminal import Terminal
 from actors.cli.views import PeopleView
-from protocol.entries import Entry
+from protocol.entries import Entry, OtherEntry
 from protocol.events import AssistantMessage, Event, ToolResulted, ToolStart
 from protocol.items import ToolCall
 from protocol.results import RunResult
@@ -156,7 +156,8 @@ def _result(line: bytes) -> RunResult | None:
 def _entries(store: str, session: str) -> list[Entry]:
     """The session's log, its chain checked."""
     with Reading(store) as reading:
-        return [decode_entry(entry.body) for entry in reading.checked(session)]
+        decoded = [decode_entry(entry.body) for entry in reading.checked(session)]
+        return [entry for entry in decoded if not isinstance(entry, OtherEntry)]
 
 
 def points(

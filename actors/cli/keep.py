@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -19,11 +18,9 @@ from actors.cli.views import put_json
 from actors.cli.words import count
 from actors.sessions import repair, retention
 from actors.sessions.head import new_session_id
-from actors.sessions.replay import replay
 from actors.sessions.store import SessionInfo, SessionStore
 from actors.sessions.urls import open_store
-from protocol.entries import StoredEntry
-from protocol.items import Item
+from protocol.errors import SessionError
 
 _AGE = re.compile(r"(?P<number>\d+(\.\d+)?)\s*(?P<unit>[smhdw])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
@@ -46,14 +43,18 @@ def fork(session: str, at: str | None, store: str | None, as_json: bool) -> None
 
 
 @click.command(short_help="Check every session's hash chain.")
-@click.option("--repair", "mend", is_flag=True, help="Fork the sound beginning of every broken session.")
+@click.option("--repair", "mend", is_flag=True, help="Have what is damaged go on from its sound beginning.")
 @options.store
 @options.as_json
 def fsck(mend: bool, store: str | None, as_json: bool) -> None:
-    """Check every session's hash chain; exit 1 where something is not sound."""
+    """Check every session's hash chain; exit 1 where something is not sound.
+
+    With --repair the sound beginning of a broken session is forked, and the session itself is moved
+    out of the store into the folder damaged beside it; exit 1 only where something could not be mended.
+    """
     opened, terminal = _there(store), Terminal()
     try:
-        findings = list(repair.check(opened))
+        findings, left = list(repair.check(opened)), 0
         for finding in findings:
             if as_json:
                 put_json(finding)
@@ -61,15 +62,51 @@ def fsck(mend: bool, store: str | None, as_json: bool) -> None:
                 where = finding.session_id or opened.url
                 at = "" if finding.seq is None else f", entry {finding.seq}"
                 terminal.note(f"{finding.kind}: {where}{at}: {finding.text}")
-        broken = [f.session_id for f in findings if f.kind == "broken" and f.sound and f.session_id]
-        if mend:
-            _told([_branch(opened, each, None) for each in broken], as_json=as_json)
+        for finding in findings if mend else ():
+            left += not _mended(opened, finding, terminal, as_json=as_json)
     finally:
         opened.close()
-    if findings:
+    if left or (findings and not mend):
+        if not mend and any(finding.session_id for finding in findings) and not as_json:
+            terminal.note("polypod fsck --repair has what is damaged go on from its sound beginning")
         raise Exit(1)
     if not as_json:
-        terminal.note("all sessions are sound")
+        terminal.note("all sessions are sound" + (" now" if findings else ""))
+
+
+def _mended(store: SessionStore, finding: repair.Finding, terminal: Terminal, *, as_json: bool) -> bool:
+    folder = (store.folder or Path.cwd()) / "damaged"
+    try:
+        forked, kept = repair.mend(store, finding, new_session_id(), folder)
+    except SessionError as error:
+        terminal.note(f"not mended: {error}")
+        return False
+    if forked is not None:
+        _told([forked], as_json=as_json)
+    if kept is not None and not as_json:
+        terminal.note(f"the damaged session is kept as {kept}")
+    return finding.kind not in {"store", "newer"}
+
+
+@click.command(short_help="Delete sessions for good.")
+@click.argument("sessions", nargs=-1, required=True, metavar="SESSION...")
+@options.store
+def rm(sessions: tuple[str, ...], store: str | None) -> None:
+    """Delete sessions for good, damaged ones too; never one that is held."""
+    opened = _there(store)
+    try:
+        with Reading(store) as reading:
+            found = [_named(reading, opened, each) for each in sessions]
+        for session_id in found:
+            opened.delete(session_id)
+            click.echo(session_id)
+    finally:
+        opened.close()
+
+
+def _named(reading: Reading, store: SessionStore, beginning: str) -> str:
+    """The session whose id begins so; one that no listing shows by its whole id."""
+    return beginning if beginning in store.unreadable() else reading.find(beginning).session_id
 
 
 @click.command(short_help="Write a session to a file.")
@@ -117,11 +154,20 @@ def gc(older_than: str | None, superseded: bool, store: str | None, as_json: boo
     opened = _there(store)
     try:
         gone = retention.collect(opened, older_than=age, superseded=superseded)
+        _give_back(opened)
     finally:
         opened.close()
     _told(gone, as_json=as_json)
     if not as_json:
         Terminal().note(f"{count(len(gone), 'session')} deleted")
+
+
+def _give_back(store: SessionStore) -> None:
+    """The space of what is gone to the disk; where that cannot be just now, the next time."""
+    try:
+        store.reclaim()
+    except SessionError as error:
+        Terminal().note(f"its space is given back another time: {error}")
 
 
 def _there(store: str | None) -> SessionStore:
@@ -143,11 +189,7 @@ def _age(text: str) -> float:
 
 
 def _branch(store: SessionStore, session_id: str, at: str | None) -> SessionInfo:
-    return repair.fork(store, session_id, new_session_id(), _items_of, at=at)
-
-
-def _items_of(entries: Sequence[StoredEntry]) -> Sequence[Item]:
-    return replay(entries).items
+    return repair.fork(store, session_id, new_session_id(), at=at)
 
 
 def _told(sessions: list[SessionInfo], *, as_json: bool) -> None:

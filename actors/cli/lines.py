@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from actors.cli.words import arguments, count, cut, seconds, size, tokens
 from protocol import events
-from protocol.entries import Entry, ItemsKept, MemoryPointer, SessionOpened
+from protocol.entries import Entry, ItemsKept, MemoryPointer, OtherEntry, SessionOpened
 from protocol.errors import Failure
 from protocol.events import Event
 from protocol.items import AssistantItem, ToolCall, ToolResult
@@ -58,8 +58,16 @@ def event_line(event: Event, width: int = 100) -> Line:
     return Line(tone, cut(text, _LONGEST))  # a name that a model made up may hold anything
 
 
-def entry_line(entry: Entry, width: int = 100) -> Line:
+def _missed(event: events.Lagged) -> str:
+    if not event.deleted:
+        return f"{count(event.missed, 'event')} missed"
+    return f"the events through {event.since} are gone with session {event.session_id}, which was deleted"
+
+
+def entry_line(entry: Entry | OtherEntry, width: int = 100) -> Line:
     """An entry of a session log."""
+    if isinstance(entry, OtherEntry):
+        return Line("quiet", cut(f"{entry.kind}, which only a newer polypod knows", _LONGEST))
     if isinstance(entry, SessionOpened):
         parent = entry.parent
         origin = "" if parent is None else f", {parent.kind.replace('_', ' ')} {parent.session_id}"
@@ -166,5 +174,5 @@ _EVENTS: dict[type[Event], Callable[[Any, int], Line]] = {
     events.Retry: lambda e, _: Line("note", f"trying again in {seconds(e.wait)}: {e.error.message}"),
     events.StreamRestart: lambda e, _: Line("note", f"the stream broke, asking again: {e.error.message}"),
     events.StateChanged: lambda e, _: Line("quiet", f"{e.old} → {e.new}"),
-    events.Lagged: lambda e, _: Line("error", f"{count(e.missed, 'event')} missed"),
+    events.Lagged: lambda e, _: Line("error", _missed(e)),
 }

@@ -13,7 +13,7 @@ from actors.cli.compact import compact
 from actors.cli.demo import demo
 from actors.cli.events import events
 from actors.cli.exits import guarded
-from actors.cli.keep import export, fork, fsck, gc, import_
+from actors.cli.keep import export, fork, fsck, gc, import_, rm
 from actors.cli.look import log, ps, show
 from actors.cli.memory import memory
 from actors.cli.run import resume, run
@@ -59,7 +59,7 @@ def schema() -> None:
     click.echo(msgspec.json.format(wire.encode(wire.schema()), indent=2))
 
 
-_SESSIONS = (ps, show, log, events, compact, memory, fork, export, import_, fsck, gc)
+_SESSIONS = (ps, show, log, events, compact, memory, fork, export, import_, fsck, gc, rm)
 
 for command in (demo, run, chat, resume, *_SESSIONS, bench, schema):
     polypod.add_command(command)

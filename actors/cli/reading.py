@@ -17,7 +17,7 @@ from actors.sessions.chain import head_of, verified
 from actors.sessions.store import Holder, SessionInfo, SessionStore
 from actors.sessions.urls import open_store, place_of
 from protocol.entries import Head, SessionOpened, StoredEntry
-from protocol.errors import SessionNotFound
+from protocol.errors import NewerVersion, SessionNotFound
 from protocol.manifest import PodManifest
 from protocol.wire import decode_entry
 
@@ -86,7 +86,10 @@ class Reading:
         """What the pod of a session was asked to be. Raises WireError."""
         opened = decode_entry(next(self.stored(session_id)).body)
         assert isinstance(opened, SessionOpened)
-        return msgspec.json.decode(opened.manifest, type=PodManifest)
+        try:
+            return msgspec.json.decode(opened.manifest, type=PodManifest)
+        except msgspec.DecodeError as error:
+            raise NewerVersion(f"the manifest of session {session_id}", str(error)) from error
 
     def last_run(self, info: SessionInfo) -> str:
         """How the last run of a session ended: its outcome, ``open`` if it has no end, or ``none``."""

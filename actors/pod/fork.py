@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from actors.pod.parts import PodParts
 from actors.pod.restore import activities_left, restore
-from actors.sessions.activities import ELSEWHERE, ends_of
+from actors.sessions.branch import stage_branch
 from actors.sessions.head import SessionHead, new_session_id
 from actors.sessions.log import SessionLog
 from protocol.entries import Head, Parent
-from protocol.errors import UnknownEntry
+from protocol.errors import SessionError, UnknownEntry
 from protocol.events import Activity, Event
 from protocol.items import Item
-
-#: Items that are taken over in one entry; encoding and hashing them takes about 2 ms.
-_PART = 500
 
 
 class Branch(NamedTuple):
@@ -56,22 +54,29 @@ async def open_branch(
     left: tuple[Sequence[Activity], str | None],
 ) -> Branch:
     """Make the new session, with the items it takes over, in one transaction; what is ``left`` open there
-    (activities and a run) ends here.
+    (activities and a run) ends here. Where it is cancelled, no session is left behind.
     """
     parent = Parent("forked_from", session_id, last.hash.hex(), last.seq)
     log = SessionLog(parts.store, parts.name, SessionHead(new_session_id(), last.seq), _nobody_listens)
-    log.open(parts.opening, parent)
-    for start in range(0, len(items), _PART):
-        log.keep(items[start : start + _PART])
+    for _ in stage_branch(log, parts.opening, parent, items, pointer, left):
         await asyncio.sleep(0)
-    if pointer is not None:
-        log.point(pointer)
-    for kind, run_id, fields in ends_of(*left, ELSEWHERE):
-        log.record(kind, run_id, **fields)
     pending = log.create(parent, claim=False)
     if pending is not None:
-        await asyncio.wrap_future(pending)
+        kept = asyncio.wrap_future(pending)
+        try:
+            await asyncio.shield(kept)
+        except asyncio.CancelledError:
+            await asyncio.wait([kept])
+            if kept.exception() is None:
+                drop_branch(parts, log.head.session_id)
+            raise
     return Branch(log.head.session_id, parent.at_hash)
+
+
+def drop_branch(parts: PodParts, session_id: str) -> None:
+    """Delete a new branch that nobody was told of; where the store refuses that too, it stays."""
+    with contextlib.suppress(SessionError):
+        parts.store.delete(session_id)
 
 
 def _nobody_listens(*_: Event) -> None:

@@ -57,13 +57,16 @@ class PassivatingActor(EndingActor):
         return self.passive
 
     def _at_rest(self) -> bool:
-        """Whether the store has all there is, and nobody waits for anything."""
+        """Whether the store has all there is, and nobody waits for anything. Memory jobs that have reported
+        their end may still be leaving: they need no history.
+        """
         return (
             self._state in _RESTING
             and self._task is None
             and not (self._stopping or self._busy)
             and self._log.clean
-            and not self._memory_at_work
+            and self._job is None
+            and self._librarian is None
             and not (self._free or self._runs or self._commits or self._waiting)
             and all(reply.done() for reply in self._asked or ())
         )

@@ -15,8 +15,11 @@ from pykka._envelope import Envelope
 from actors.pod.session_actor import SessionActor
 from actors.runtime.future import AsyncFuture
 from actors.sessions.head import new_session_id
-from protocol.errors import HeadConflict, PodError, SessionError, SessionInUse
+from protocol.errors import HeadConflict, PodError, SessionError, SessionInUse, SessionNotFound
 from protocol.events import Alert, Event
+
+#: How long an end waits for the disk, after what was cancelled has had its own time to end, in seconds.
+STOP_GRACE = 5.0
 
 #: Hears why the store did not keep what was recorded.
 Refused = Callable[[BaseException], None]
@@ -55,22 +58,12 @@ class Voice:
     a stream is made of that.
     """
 
-    __slots__ = ("_listened", "_tell", "_tell_text", "shut")
+    __slots__ = ("_tell", "_tell_text", "shut")
 
-    def __init__(
-        self,
-        listened: Callable[[], bool],
-        tell: Callable[..., None],
-        tell_text: Callable[[str, int], None],
-    ) -> None:
-        self._listened = listened
+    def __init__(self, tell: Callable[..., None], tell_text: Callable[[str, int], None]) -> None:
         self._tell = tell
         self._tell_text = tell_text
         self.shut = False
-
-    def heard(self) -> bool:
-        """Whether anybody listens."""
-        return not self.shut and self._listened()
 
     def tell(self, kind: type[Event], **fields: Any) -> None:
         """Tell an event, if anybody listens."""
@@ -305,7 +298,7 @@ class SteppingActor(SessionActor):
 
     def _refused(self, commit: Commit, error: BaseException) -> None:
         """The store did not keep it. Where another has taken the session, go on in one of our own."""
-        taken = isinstance(error, HeadConflict | SessionInUse)
+        taken = isinstance(error, HeadConflict | SessionInUse | SessionNotFound)
         if not taken or self._parts.on_conflict == "refuse" or self._branching:
             self._give_up(commit, error)
             return

@@ -10,15 +10,14 @@ import time
 import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Collection, Iterator
-from typing import Any, Self, TypeVar
+from functools import lru_cache
+from typing import Self
 
 import pykka
 
 from actors.runtime.future import AsyncFuture
 from protocol import errors
 from protocol.events import EVENTS, TRANSIENT_EVENTS, Event, EventKind, Lagged, PodEnded
-
-C = TypeVar("C", bound=Collection[Any])
 
 #: Events that wait for a subscriber before the oldest are dropped.
 QUEUE_SIZE = 10_000
@@ -162,7 +161,7 @@ class Subscription:
     def _replayed(self) -> Event | None:
         assert self._replay is not None
         for event in self._replay:
-            if type(event) in self.kinds:
+            if type(event) in self.kinds or type(event) is Lagged:
                 return event
         self._replay = None
         return None
@@ -217,7 +216,7 @@ class Subscription:
     def __del__(self) -> None:
         # Nobody waits, so nobody is woken: that would take a lock which this very thread may hold.
         self._queue.closed = True
-        self._bus._forget(self._queue)
+        self._bus._abandon(self._queue)
 
     async def __anext__(self) -> Event:
         while True:
@@ -256,23 +255,58 @@ class Subscription:
         self.close()
 
 
+class _Group:
+    """The open queues of one pod or of all, in the order of their making; to add and to remove one costs
+    the same however many there are. ``heard`` counts who hears which transient kind.
+    """
+
+    __slots__ = ("heard", "order", "queues")
+
+    def __init__(self) -> None:
+        self.queues: dict[_Queue, None] = {}
+        #: What publishing goes through: exchanged, never changed. None: to be made anew.
+        self.order: tuple[_Queue, ...] | None = ()
+        self.heard: dict[type[Event], int] = {}
+
+    def add(self, queue: _Queue) -> None:
+        self.queues[queue] = None
+        self.order = None
+        for kind in _transient(queue.kinds):
+            self.heard[kind] = self.heard.get(kind, 0) + 1
+
+    def remove(self, queue: _Queue) -> None:
+        """Forget a queue; one that is not there is let be."""
+        if queue not in self.queues:
+            return
+        del self.queues[queue]
+        self.order = None
+        for kind in _transient(queue.kinds):
+            self.heard[kind] -= 1
+            if not self.heard[kind]:
+                del self.heard[kind]
+
+
+@lru_cache(maxsize=64)
+def _transient(kinds: frozenset[type[Event]]) -> frozenset[type[Event]]:
+    return _ONLY_TOLD & kinds
+
+
 class Bus:
     """From one system's pods to whoever listens. ``publish`` is called on the system's loop.
 
-    The queues stand in tuples that are exchanged, never changed, so that publishing takes no lock.
+    Publishing goes through tuples that are exchanged, never changed, so that it takes no lock; after a
+    change the next event makes the tuple anew.
     """
 
     def __init__(self) -> None:
         self.loop: asyncio.AbstractEventLoop | None = None
-        self._of_all: tuple[_Queue, ...] = ()
-        self._of_pod: dict[str, tuple[_Queue, ...]] = {}
-        #: Which kinds of what is only told are heard: of all pods, and of single ones besides.
-        self._heard_of_all: frozenset[type[Event]] = frozenset()
-        self._heard: dict[str, frozenset[type[Event]]] = {}
+        self._of_all = _Group()
+        self._of_pod: dict[str, _Group] = {}
+        #: Queues of subscriptions that nobody holds any more, until somebody comes by and removes them.
+        self._abandoned: deque[_Queue] = deque()
         #: Whether nobody listens at all, so that the hottest question costs one look.
         self.silent = True
-        # Reentrant: a subscription may be collected, and so closed, while this thread holds it.
-        self._lock = threading.RLock()
+        self._lock = threading.Lock()
         self._closed = False
         _buses.add(self)
 
@@ -280,22 +314,34 @@ class Bus:
         """Hand ``events``, in their order, to their subscribers' queues; never blocks, never raises."""
         if self.silent:
             return
+        if self._abandoned:
+            self._sweep()
         for event in events:
             kind = type(event)
-            for queue in self._of_all:
+            for queue in self._of_all.order or self._ordered(self._of_all):
                 if kind in queue.kinds:
                     queue.put(event)
-            for queue in self._of_pod.get(event.pod, ()):
-                if kind in queue.kinds:
-                    queue.put(event)
+            group = self._of_pod.get(event.pod)
+            if group is not None:
+                for queue in group.order or self._ordered(group):
+                    if kind in queue.kinds:
+                        queue.put(event)
+
+    def _ordered(self, group: _Group) -> tuple[_Queue, ...]:
+        order = group.order
+        if order is None:
+            with self._lock:
+                order = group.order = tuple(group.queues)
+        return order
 
     def listens(self, pod: str, kind: type[Event] | None = None) -> bool:
         """Whether anybody would hear what is only told of ``pod`` (or one kind of it): for nobody it
         need not be made.
         """
+        group = self._of_pod.get(pod)
         if kind is None:
-            return bool(self._heard_of_all) or pod in self._heard
-        return kind in self._heard_of_all or kind in self._heard.get(pod, ())
+            return bool(self._of_all.heard) or (group is not None and bool(group.heard))
+        return kind in self._of_all.heard or (group is not None and kind in group.heard)
 
     def subscribe(
         self,
@@ -313,40 +359,61 @@ class Bus:
             raise ValueError(f"a subscription's queue holds at least 1 event, not {size}")
         queue = _Queue(pod, _kinds(kinds), size)
         with self._lock:
+            self._remove_abandoned()
             queue.closed = self._closed
-            self._exchange(pod, queue)
+            if not self._closed:
+                group = self._of_all if pod is None else self._of_pod.setdefault(pod, _Group())
+                group.add(queue)
+                self.silent = False
         return Subscription(self, queue)
 
     def _forget(self, queue: _Queue) -> None:
         """Let go of a queue that is closed."""
         with self._lock:
-            self._exchange(queue.pod)
+            self._remove(queue)
 
-    def _exchange(self, pod: str | None, *added: _Queue) -> None:
-        """Have a pod (None: all pods) go to those of its queues that are open, and to ``added``."""
-        known = self._of_all if pod is None else self._of_pod.get(pod, ())
-        queues = tuple(queue for queue in (*known, *added) if not queue.closed)
-        heard = _ONLY_TOLD & frozenset[type[Event]]().union(*(queue.kinds for queue in queues))
-        if pod is None:
-            self._of_all, self._heard_of_all = queues, heard
-        else:
-            _put(self._of_pod, pod, queues)
-            _put(self._heard, pod, heard)
-        self.silent = not self._of_all and not self._of_pod
+    def _abandon(self, queue: _Queue) -> None:
+        """Let go of a queue whose subscription was collected, perhaps while this thread holds the lock."""
+        self._abandoned.append(queue)
+        if self._lock.acquire(blocking=False):  # else who comes by next removes it
+            try:
+                self._remove_abandoned()
+            finally:
+                self._lock.release()
+
+    def _sweep(self) -> None:
+        with self._lock:
+            self._remove_abandoned()
+
+    def _remove_abandoned(self) -> None:
+        """Let go of what nobody holds any more; the lock must be held."""
+        while self._abandoned:
+            self._remove(self._abandoned.popleft())
+
+    def _remove(self, queue: _Queue) -> None:
+        pod = queue.pod
+        group = self._of_all if pod is None else self._of_pod.get(pod)
+        if group is not None:
+            group.remove(queue)
+            if pod is not None and not group.queues:
+                del self._of_pod[pod]
+        self.silent = not self._of_all.queues and not self._of_pod
 
     def renew_locks(self) -> None:
         """Be usable in a forked child, though another thread of the parent held a lock."""
-        self._lock = threading.RLock()
+        self._lock = threading.Lock()
         for queue in self._queues():
             queue.renew_lock()
 
     def _queues(self) -> list[_Queue]:
-        with self._lock:
-            return [*self._of_all, *(queue for group in self._of_pod.values() for queue in group)]
+        """All open queues; the lock must be held."""
+        self._remove_abandoned()
+        return [queue for group in (self._of_all, *self._of_pod.values()) for queue in group.queues]
 
     def statistics(self) -> dict[str, int]:
         """How many subscriptions there are, and how many events wait in their queues."""
-        queues = self._queues()
+        with self._lock:
+            queues = self._queues()
         return {"subscriptions": len(queues), "queued": sum(map(len, queues))}
 
     def close(self) -> None:
@@ -356,18 +423,9 @@ class Bus:
             queues = self._queues()
             for queue in queues:
                 queue.closed = True
-            self._of_all, self._of_pod = (), {}
-            self._heard_of_all, self._heard, self.silent = frozenset(), {}, True
+            self._of_all, self._of_pod, self.silent = _Group(), {}, True
         for queue in queues:
             queue.wake()
-
-
-def _put(index: dict[str, C], pod: str, value: C) -> None:
-    """Keep ``value`` under the pod's name, if there is anything in it."""
-    if value:
-        index[pod] = value
-    else:
-        index.pop(pod, None)
 
 
 def _kinds(kinds: Collection[EventKind] | EventKind | None) -> frozenset[type[Event]]:

@@ -7,15 +7,19 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
+from typing import BinaryIO
 
+from actors.sessions.aside import aside_path
 from actors.sessions.disk import make_private, store_error
 from actors.sessions.head import fits
 from actors.sessions.jsonl_claims import Claims
 from actors.sessions.jsonl_commit import JsonLinesCommits
 from actors.sessions.jsonl_files import (
     FILES,
+    Ends,
     Files,
     file_name,
+    opened,
     read_ends,
     session_of,
 )
@@ -34,7 +38,7 @@ from actors.sessions.store import (
     this_process,
 )
 from protocol.entries import Head, Parent, StoredEntry
-from protocol.errors import HeadConflict, SessionError, StoreError
+from protocol.errors import HeadConflict, SessionError, SessionNotFound, StoreError
 
 _CHUNK = 128 << 10
 
@@ -62,6 +66,7 @@ class JsonLinesStore(SessionStore):
         self._pods: dict[str, str] = {}
         # Where reading may go on: of each session the file's inode, an entry and where that ends.
         self._places: dict[str, tuple[int, int, int]] = {}
+        self._ends: dict[str, Ends] = {}
         self._closed = False
         with self._translated():
             for each in ("claims", "children", "drafts", "writers"):
@@ -96,24 +101,53 @@ class JsonLinesStore(SessionStore):
         return self._commits.submit(Append(held, after, batch)) if batch else None
 
     def read(self, session_id: str, *, after: int = 0, limit: int | None = None) -> list[StoredEntry]:
+        return self._read(session_id, after, limit, None) or []
+
+    def read_small(
+        self, session_id: str, *, after: int = 0, limit: int | None = None, largest: int
+    ) -> list[StoredEntry] | None:
+        return self._read(session_id, after, limit, largest)
+
+    def _read(
+        self, session_id: str, after: int, limit: int | None, largest: int | None
+    ) -> list[StoredEntry] | None:
+        """The entries, up to one of which more than ``largest`` bytes are to be read; None: the first."""
         entries: list[StoredEntry] = []
-        with self._translated(session_id):
-            path = self._path(session_id)
-            ends = read_ends(path)
-            inode, seq, begin = self._places.get(session_id, (0, 0, 0))
-            if inode != ends.inode or seq > after or begin > ends.sound:
-                begin = ends.start
+        with self._translated(session_id), opened(self._path(session_id)) as file:
+            ends = self._ends_of(session_id, file)
+            begin = self._place(session_id, ends, after, file)
             reader = LineReader()
-            with path.open("rb") as file:
-                file.seek(begin)
-                while (limit is None or len(entries) < limit) and (
-                    data := file.read(min(_CHUNK, ends.sound - file.tell()))
-                ):
-                    found = reader.feed(data)
-                    entries += found if not after else [entry for entry in found if entry.seq > after]
-                    if found and (limit is None or len(entries) <= limit):
-                        self._places[session_id] = (ends.inode, found[-1].seq, begin + reader.seen)
+            file.seek(begin)
+            while (limit is None or len(entries) < limit) and (
+                data := file.read(min(_CHUNK, ends.sound - file.tell()))
+            ):
+                found = reader.feed(data)
+                entries += found if not after else [entry for entry in found if entry.seq > after]
+                if found and (limit is None or len(entries) <= limit):
+                    self._places[session_id] = (ends.inode, found[-1].seq, begin + reader.seen)
+                if largest is not None and reader.pending > largest:
+                    return entries[:limit] or None
         return entries if limit is None else entries[:limit]
+
+    def _ends_of(self, session_id: str, file: BinaryIO) -> Ends:
+        """The ends of a file, looked for only where it has changed: its last entry may be long."""
+        status = os.fstat(file.fileno())
+        known = self._ends.get(session_id)
+        if known is None or (known.inode, known.size, known.changed) != (
+            status.st_ino,
+            status.st_size,
+            status.st_mtime_ns,
+        ):
+            known = self._ends[session_id] = read_ends(self._path(session_id))
+        return known
+
+    def _place(self, session_id: str, ends: Ends, after: int, file: BinaryIO) -> int:
+        """Where in a file to go on reading behind an entry: where that ended when it was read, if it may."""
+        inode, seq, begin = self._places.get(session_id, (0, 0, 0))
+        if inode != ends.inode or seq > after or not ends.start < begin <= ends.sound:
+            return ends.start
+        file.seek(begin - 1)  # what was overwritten in its place has its lines elsewhere
+        return begin if file.read(1) == b"\n" else ends.start
 
     # -- listings
 
@@ -156,30 +190,33 @@ class JsonLinesStore(SessionStore):
     def successors(self, session_id: str) -> list[SessionInfo]:
         with self._translated():
             try:
-                names = [child.name for child in self._children(session_id).iterdir()]
+                with os.scandir(self._children(session_id)) as marks:
+                    names = [
+                        name for _, name in sorted((mark.stat().st_mtime_ns, mark.name) for mark in marks)
+                    ]
             except FileNotFoundError:
                 return []
         found = []
         for name in names:
             with contextlib.suppress(SessionError):  # it never came to be, or went
                 found.append(self.info(session_of(name) or name))
-        children = [info for info in found if info.parent and info.parent.session_id == session_id]
-        return sorted(children, key=lambda info: info.created_at)
+        return [info for info in found if info.parent and info.parent.session_id == session_id]
 
     def _changes(self) -> list[tuple[int, str]]:
-        """When each session changed last, in nanoseconds."""
+        """When each session changed last, in nanoseconds; 0 where that cannot be told: see problems()."""
         found = []
         with self._translated(), os.scandir(self.folder) as files:
             for file in files:
                 session_id = session_of(file.name)
                 if session_id is not None:
                     with contextlib.suppress(FileNotFoundError):
-                        found.append((file.stat().st_mtime_ns, session_id))
+                        found.append((_changed(file), session_id))
         return found
 
     # -- claims
 
     def claim(self, session_id: str, pod: str) -> Claim:
+        self._check_open()
         held = self._held.get(session_id)
         if held is not None and held.pod:
             raise in_use(session_id, this_process(held.pod, held.since))
@@ -199,9 +236,11 @@ class JsonLinesStore(SessionStore):
         if held is not None:
             # What cannot be written is free when this process ends, and for its own pods at once.
             with contextlib.suppress(SessionError):
+                self._check_open()
                 self._commits.submit(Release(held))
 
     def holder(self, session_id: str) -> Holder | None:
+        self._check_open()
         held = self._held.get(session_id)
         if held is not None:
             return this_process(held.pod, held.since)
@@ -223,13 +262,15 @@ class JsonLinesStore(SessionStore):
 
     def delete(self, session_id: str) -> None:
         with self._translated(session_id), self._lock.gate():
-            path = self._path(session_id)
-            parent = read_ends(path).header.parent
+            path, parent = self._path(session_id), None
+            with contextlib.suppress(SessionError):  # what is damaged may go as well
+                parent = read_ends(path).header.parent
             if (holder := self.holder(session_id)) is not None:
                 raise in_use(session_id, holder)
             path.unlink()
             self._claims.remove(path.name)
             self._places.pop(session_id, None)
+            self._ends.pop(session_id, None)
             self._pods.pop(session_id, None)
             if parent is not None:
                 children = self._children(parent.session_id)
@@ -242,14 +283,26 @@ class JsonLinesStore(SessionStore):
             ends = read_ends(self._path(session_id))
         return ends.size - ends.sound
 
-    def problems(self) -> list[str]:
-        found = []
+    def unreadable(self) -> dict[str, SessionError]:
+        found: dict[str, SessionError] = {}
         for _, session_id in self._changes():
             try:
                 self.info(session_id)
-            except StoreError as error:
-                found.append(str(error))
+            except SessionNotFound:
+                continue
+            except SessionError as error:
+                found[session_id] = error
         return found
+
+    def put_aside(self, session_id: str, folder: Path) -> Path:
+        with self._translated(session_id), self._lock.gate():
+            if (holder := self.holder(session_id)) is not None:
+                raise in_use(session_id, holder)
+            make_private(folder)
+            kept = aside_path(session_id, folder)
+            self._path(session_id).rename(kept)
+            self._claims.remove(file_name(session_id))
+        return kept
 
     def flush(self) -> None:
         self._commits.flush()
@@ -295,3 +348,12 @@ class JsonLinesStore(SessionStore):
 
     def _children(self, session_id: str) -> Path:
         return self._own / "children" / file_name(session_id)
+
+
+def _changed(file: os.DirEntry[str]) -> int:
+    try:
+        return file.stat().st_mtime_ns
+    except FileNotFoundError:
+        raise
+    except OSError:  # such as a link to itself: one bad name does not hide all the others
+        return 0

@@ -33,14 +33,36 @@ class Mark(msgspec.Struct, frozen=True, omit_defaults=True):
     since: float = 0.0
 
 
+class Clock:
+    """Gives each write of a store a later time than the one before, also where the system's clock was set
+    back, and also in another process: a file keeps the last one. So the files' times tell their order.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._last = 0
+
+    def tick(self) -> int:
+        """Now, or what comes after the last write; nanoseconds. Raises OSError."""
+        try:
+            kept = os.stat(self._path).st_mtime_ns  # noqa: PTH116 - on the path of every append
+        except FileNotFoundError:
+            kept = 0
+            self._path.touch(mode=0o600)
+        self._last = max(time.time_ns(), kept + 1, self._last + 1)
+        os.utime(self._path, ns=(self._last, self._last))
+        return self._last
+
+
 class Claims:
     """The claims of one store. Raises OSError, and SessionInUse where somebody else holds a session."""
 
     def __init__(self, folder: Path, lock: WriterLock, files: Files = FILES) -> None:
         self._folder = folder
         self.lock = lock
-        #: How all files of the store are changed.
+        #: How all files of the store are changed, and when that was.
         self.files = files
+        self.clock = Clock(folder.with_name("clock"))
 
     def take(self, name: str, session_id: str, pod: str, since: float) -> tuple[int, Stamp]:
         """Claim a session (within the lock's gate): the generation, and the stamp of the claim."""

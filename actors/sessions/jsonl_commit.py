@@ -13,6 +13,9 @@ from actors.sessions.jsonl_write import Append
 from actors.sessions.store import Durability
 from protocol.errors import HeadConflict, SessionError
 
+#: Bytes of a job that would hold the loop for milliseconds; the writer thread takes it.
+_LARGE = 1 << 20
+
 
 class JsonLinesCommits:
     """The one way to write to a store's files. ``failed`` is told each job that was refused."""
@@ -27,9 +30,12 @@ class JsonLinesCommits:
         self._syncers = ThreadPoolExecutor(8, thread_name_prefix=f"sync {url}")
 
     def submit(self, job: Append) -> Future[None] | None:
-        """Write now, or in power mode by the writer thread. Raises SessionError."""
-        if not self._inline:
-            return self._committer.put(job)
+        """Write now; what is long, and all in power mode, by the writer thread. Raises SessionError."""
+        held = job.held
+        if not self._inline or job.size >= _LARGE or held.queued != held.finished:
+            future = self._committer.put(job)
+            held.queued += 1
+            return future
         outcome = self._perform(job)
         if isinstance(outcome, SessionError):
             raise outcome
@@ -55,6 +61,11 @@ class JsonLinesCommits:
                 written.append((job, outcome))
             else:
                 job.done(outcome)
+        if self._inline:  # the process may end now, the machine not
+            for job, descriptor in written:
+                os.close(descriptor)
+                job.done()
+            return
         files = {job.held: descriptor for job, descriptor in written}
         outcomes = self._synced(list(files.values()))
         broken = {held: error for held, error in zip(files, outcomes, strict=True) if error is not None}

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 from urllib.parse import quote, unquote
 
-from actors.sessions.jsonl_lines import Header, LineReader, parse_header
+from actors.sessions.jsonl_lines import Header, LineReader, parse_beginning, parse_header
 from protocol.entries import Head
 from protocol.errors import StoreError
 
 SUFFIX = ".jsonl"
 _TAIL = 4 << 10
+#: Bytes of a file's end that are read whole to find its last entry.
+_LONG = 256 << 10
 
 
 class Files:
@@ -23,8 +26,8 @@ class Files:
     """
 
     def open(self, path: str | Path, flags: int, mode: int = 0o600) -> int:
-        """A descriptor that other programs do not inherit."""
-        return os.open(path, flags | os.O_CLOEXEC, mode)
+        """A descriptor that other programs do not inherit; a pipe in a file's place is not waited for."""
+        return os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK, mode)
 
     def write(self, descriptor: int, data: bytes) -> int:
         """How many of the bytes were written: one at least."""
@@ -78,17 +81,31 @@ def session_of(name: str) -> str | None:
     return unquote(name[: -len(SUFFIX)]) if name.endswith(SUFFIX) and not name.startswith(".") else None
 
 
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[BinaryIO]:
+    """A session's file, for reading. Raises OSError, and StoreError where something else stands in its place:
+    to open a pipe would wait for who writes to it.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise StoreError(f"cannot use {path}: it is no regular file", hint="move it out of the way")
+    with os.fdopen(descriptor, "rb") as file:
+        yield file
+
+
 def read_ends(path: Path, upto: int | None = None) -> Ends:
     """Look at both ends of a file, or of its first ``upto`` bytes.
 
     Raises OSError, and StoreError where it is no session's.
     """
-    with path.open("rb") as file:
+    with opened(path) as file:
         line = file.readline()
-        header = parse_header(line)
+        header = parse_header(line, str(path))
         if header is None:
             raise StoreError(
-                f"cannot use {path}: its first line is no session's header", hint="move it out of the folder"
+                f"cannot use {path}: its first line is no session's header",
+                hint="polypod fsck --repair moves it out of the way",
             )
         status = os.fstat(file.fileno())
         size = status.st_size if upto is None else min(upto, status.st_size)
@@ -108,7 +125,33 @@ def _last_sound(file: BinaryIO, start: int, size: int) -> tuple[Head | None, int
         reader.feed(file.read(size - begin))
         if reader.head is not None or begin <= start:
             return reader.head, begin + reader.sound
+        if span >= _LONG and (found := _long_end(file, start, size)):
+            return found
         span *= 8
+
+
+def _long_end(file: BinaryIO, start: int, size: int) -> tuple[Head, int] | None:
+    """The same where the last line is a whole batch and so long that it had better not be read."""
+    end = _line_end(file, start, size)
+    begin = _line_end(file, start, end - 1)
+    file.seek(begin)
+    beginning = parse_beginning(file.read(_TAIL))
+    file.seek(max(start, end - 2))
+    if beginning is None or beginning.more or file.read(2) != b"}\n":
+        return None
+    return beginning.head, end
+
+
+def _line_end(file: BinaryIO, start: int, end: int) -> int:
+    """Where the last line between ``start`` and ``end`` ends; ``start`` where none does."""
+    while end > start:
+        begin = max(start, end - _LONG)
+        file.seek(begin)
+        found = file.read(end - begin).rfind(b"\n")
+        if found >= 0:
+            return begin + found + 1
+        end = begin
+    return start
 
 
 def write_all(files: Files, descriptor: int, data: bytes, end: int) -> None:

@@ -12,11 +12,14 @@ does not verify.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import msgspec
 
 from protocol.entries import Head, Parent, StoredEntry
+from protocol.errors import NewerVersion
 
 FORMAT = 1
 
@@ -38,6 +41,11 @@ class _Line(msgspec.Struct):
     more: int = 0
 
 
+class _Number(msgspec.Struct):
+    polypod: int
+
+
+_decode_number = msgspec.json.Decoder(_Number).decode
 _decode_header = msgspec.json.Decoder(Header).decode
 _decode_line = msgspec.json.Decoder(_Line).decode
 
@@ -47,8 +55,14 @@ def header_line(session_id: str, pod: str, created_at: float, parent: Parent | N
     return msgspec.json.encode(Header(FORMAT, session_id, pod, created_at, parent)) + b"\n"
 
 
-def parse_header(line: bytes) -> Header | None:
-    """A header from its line, None where it is none."""
+def parse_header(line: bytes, name: str) -> Header | None:
+    """The header of a file called ``name`` from its line, None where it is none. Raises NewerVersion."""
+    try:
+        number = _decode_number(line).polypod
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    if number > FORMAT:
+        raise NewerVersion(name, f"format {number}, where this version knows {FORMAT}")
     try:
         return _decode_header(line)
     except (msgspec.DecodeError, UnicodeDecodeError):
@@ -69,36 +83,75 @@ def batch_lines(batch: Sequence[StoredEntry]) -> bytes:
     return b"".join(lines)
 
 
+#: How our own lines begin; of a long one no more is parsed, since the hash vouches for the rest.
+_BEGINNING = re.compile(rb'\{"seq":(\d+),"hash":"([0-9a-f]{64})",(?:"more":(\d+),)?"entry":')
+_LONG = 256 << 10
+
+
 class LineReader:
     """Takes a file's bytes behind the header as they come and gives out their entries.
 
     ``seen`` is the number of bytes up to the end of the last whole line, ``sound`` up to that of the
-    last whole batch, ``head`` the last entry there. What comes behind it when there are no more bytes
-    is torn.
+    last whole batch, ``head`` the last entry there, ``pending`` the number of bytes of a line whose end
+    has not come. What comes behind ``sound`` when there are no more bytes is torn.
     """
 
     def __init__(self) -> None:
         self.seen = 0
         self.sound = 0
+        self.pending = 0
         self.head: Head | None = None
-        self._rest = b""
+        self._parts: list[bytes] = []
         self._last = 0
 
     def feed(self, data: bytes) -> list[StoredEntry]:
-        """The entries of the lines that ``data`` makes whole, those of torn batches among them."""
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        entries = []
-        for line in lines:
-            self.seen += len(line) + 1
-            try:
-                parsed = _decode_line(line)
-                entry = StoredEntry(parsed.seq, bytes.fromhex(parsed.hash), bytes(parsed.entry))
-                more = parsed.more
-            except (msgspec.DecodeError, ValueError):
-                entry, more = StoredEntry(self._last + 1, b"", line), 0
-            self._last = entry.seq
-            entries.append(entry)
-            if not more:
-                self.sound = self.seen
-                self.head = Head(entry.seq, entry.hash)
-        return entries
+        """The entries of the lines that ``data`` makes whole, those of torn batches among them.
+
+        Takes time by the length of ``data`` alone, however long the line is that it belongs to.
+        """
+        first, newline, rest = data.partition(b"\n")
+        self._parts.append(first)
+        self.pending += len(first)
+        if not newline:
+            return []
+        lines = [b"".join(self._parts), *rest.split(b"\n")]
+        last = lines.pop()
+        self._parts, self.pending = [last], len(last)
+        return [self._entry(line) for line in lines]
+
+    def _entry(self, line: bytes) -> StoredEntry:
+        entry, more = _parsed(line) or (StoredEntry(self._last + 1, b"", line), 0)
+        self.seen += len(line) + 1
+        self._last = entry.seq
+        if not more:
+            self.sound = self.seen
+            self.head = Head(entry.seq, entry.hash)
+        return entry
+
+
+class Beginning(NamedTuple):
+    """What a line says before its entry: which that is, and how many of its batch follow."""
+
+    head: Head
+    more: int
+    length: int
+
+
+def parse_beginning(line: bytes) -> Beginning | None:
+    """What stands before the entry in a line of ours, None where it is none."""
+    found = _BEGINNING.match(line)
+    if found is None:
+        return None
+    seq, digest, more = found.groups(default=b"0")
+    return Beginning(Head(int(seq), bytes.fromhex(digest.decode())), int(more), found.end())
+
+
+def _parsed(line: bytes) -> tuple[StoredEntry, int] | None:
+    """An entry and how many of its batch follow; None for what is none."""
+    if len(line) >= _LONG and line.endswith(b"}") and (begin := parse_beginning(line)) is not None:
+        return StoredEntry(begin.head.seq, begin.head.hash, line[begin.length : -1]), begin.more
+    try:
+        parsed = _decode_line(line)
+        return StoredEntry(parsed.seq, bytes.fromhex(parsed.hash), bytes(parsed.entry)), parsed.more
+    except (msgspec.DecodeError, ValueError):
+        return None

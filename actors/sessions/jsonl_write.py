@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from actors.sessions.committer import Job
-from actors.sessions.jsonl_claims import Claims, Stamp
+from actors.sessions.jsonl_claims import Claims, Clock, Stamp
 from actors.sessions.jsonl_files import Files, drafted, opened_folder, read_ends, write_all
 from actors.sessions.jsonl_lines import batch_lines, header_line
 from actors.sessions.store import check_follows, in_use
@@ -21,10 +21,25 @@ class Held:
     """A session that this store may write to: its file, its claim and its durable end.
 
     ``end`` is the length of what is durable; where the file is not ``clean``, something that was refused
-    may stand behind that, until the next append has cut it off.
+    may stand behind that, until the next append has cut it off. ``file`` is its inode and time. ``queued``
+    and ``finished`` count the jobs of the writer thread, the one by the caller's thread, the other by it.
     """
 
-    __slots__ = ("clean", "end", "generation", "head", "name", "path", "pod", "session_id", "since", "stamp")
+    __slots__ = (
+        "clean",
+        "end",
+        "file",
+        "finished",
+        "generation",
+        "head",
+        "name",
+        "path",
+        "pod",
+        "queued",
+        "session_id",
+        "since",
+        "stamp",
+    )
 
     def __init__(self, session_id: str, path: Path, pod: str) -> None:
         self.session_id = session_id
@@ -36,22 +51,26 @@ class Held:
         self.stamp: Stamp | None = None
         self.head = Head(0, GENESIS)
         self.end = 0
+        self.file = (0, 0)
         self.clean = True
+        self.queued = self.finished = 0
 
 
 class Append(Job):
     """Entries to add to a held session."""
 
-    __slots__ = ("after", "at", "batch", "begin", "data", "held")
+    __slots__ = ("after", "batch", "begin", "held")
 
     def __init__(self, held: Held, after: Head, batch: Sequence[StoredEntry]) -> None:
+        super().__init__(sum([len(entry.body) for entry in batch]))
         self.held = held
         self.after = after
         self.batch = batch
-        self.data = batch_lines(batch)
-        self.at = time.time_ns()
         self.begin = 0
-        super().__init__(len(self.data))
+
+    def done(self, error: BaseException | None = None) -> None:
+        self.held.finished += 1
+        super().done(error)
 
     def perform(self, claims: Claims) -> int | None:
         """Write; the descriptor of what is to be made durable, or None.
@@ -65,20 +84,21 @@ class Append(Job):
         descriptor = claims.files.open(held.path, os.O_WRONLY | os.O_APPEND)
         try:
             _check_end(held, claims.files, descriptor)
-            self._write(claims.files, descriptor)
+            self._write(claims.files, claims.clock, descriptor)
         except BaseException:
             os.close(descriptor)
             raise
         return descriptor
 
-    def _write(self, files: Files, descriptor: int) -> None:
-        held = self.held
-        self.begin = held.end
+    def _write(self, files: Files, clock: Clock, descriptor: int) -> None:
+        held, data = self.held, batch_lines(self.batch)
+        self.begin, at = held.end, clock.tick()  # the kernel's own stamps are milliseconds apart
         held.clean = False
-        write_all(files, descriptor, self.data, held.end)
-        os.utime(descriptor, ns=(self.at, self.at))  # the kernel's own stamps are milliseconds apart
+        write_all(files, descriptor, data, held.end)
+        os.utime(descriptor, ns=(at, at))
         last = self.batch[-1]
-        held.head, held.end, held.clean = Head(last.seq, last.hash), held.end + len(self.data), True
+        held.head, held.end, held.clean = Head(last.seq, last.hash), held.end + len(data), True
+        held.file = (held.file[0], at)
 
     def undo(self, files: Files, descriptor: int) -> None:
         """Take back what was written but could not be made durable."""
@@ -116,22 +136,25 @@ class Create(Append):
 
     def perform(self, claims: Claims) -> None:
         held = self.held
-        header = header_line(held.session_id, held.pod, self.at / 1e9, self.parent)
+        header = header_line(held.session_id, held.pod, time.time(), self.parent)
+        data, at = header + batch_lines(self.batch), claims.clock.tick()
         if self.mark is not None:  # first, since a mark without a session is passed over
             self.mark.parent.mkdir(mode=0o700, exist_ok=True)
             self.mark.touch(mode=0o600)
+            os.utime(self.mark, ns=(at, at))  # their order is that of the children
         with opened_folder(held.path.parent) as folder:
-            self._link(claims, header + self.data)
+            self._link(claims, data, at)
             if self.sync:
                 self._sync_names(claims.files, folder)
         last = self.batch[-1]
-        held.head, held.end = Head(last.seq, last.hash), len(header) + len(self.data)
+        held.head, held.end = Head(last.seq, last.hash), len(data)
+        held.file = _stamp(held.path.stat())
 
-    def _link(self, claims: Claims, data: bytes) -> None:
+    def _link(self, claims: Claims, data: bytes, at: int) -> None:
         """Give the session its name, behind which all of it stands."""
         held = self.held
         # The draft's sync comes before the gate, since other processes wait there.
-        drawn = drafted(self.draft, data, at=self.at, sync=self.sync, files=claims.files)
+        drawn = drafted(self.draft, data, at=at, sync=self.sync, files=claims.files)
         with drawn, claims.lock.gate():
             if held.path.exists():
                 raise HeadConflict(f"session {held.session_id} exists already")
@@ -182,17 +205,23 @@ class Release(Append):
 def claim(held: Held, claims: Claims) -> int:
     """Claim a session that is there, and cut off what is torn: the number of bytes.
 
-    Raises OSError, and SessionInUse where somebody else holds it.
+    Raises OSError, and SessionInUse where somebody else holds it; then it is not claimed.
     """
-    with claims.lock.gate():
-        held.path.stat()
-        _take(held, claims)
-        ends = read_ends(held.path)
-        if ends.head is None:
-            raise SessionCorrupt(held.session_id, 1, "not one of its entries is whole")
-        if ends.size > ends.sound:
-            os.truncate(held.path, ends.sound)
-    held.head, held.end = ends.head, ends.sound
+    try:
+        with claims.lock.gate():
+            held.path.stat()
+            _take(held, claims)
+            ends = read_ends(held.path)
+            if ends.head is None:
+                raise SessionCorrupt(held.session_id, 1, "not one of its entries is whole")
+            if ends.size > ends.sound:
+                os.truncate(held.path, ends.sound)
+    except (OSError, SessionError):
+        if held.stamp is not None:
+            with contextlib.suppress(OSError):
+                claims.release(held.name, held.stamp)
+        raise
+    held.head, held.end, held.file = ends.head, ends.sound, _stamp(held.path.stat())
     return ends.size - ends.sound
 
 
@@ -201,13 +230,25 @@ def _take(held: Held, claims: Claims) -> None:
 
 
 def _check_end(held: Held, files: Files, descriptor: int) -> None:
-    """Raise HeadConflict unless the file ends where we left it; what was refused is cut off first."""
-    size = os.fstat(descriptor).st_size
+    """Raise HeadConflict unless the file ends where we left it; what was refused is cut off first.
+
+    A file that was put in its place, or overwritten in it, is as long or has another time.
+    """
+    status = os.fstat(descriptor)
+    size = status.st_size
     if not held.clean and size >= held.end and read_ends(held.path, held.end).head == held.head:
         files.truncate(descriptor, held.end)
         size, held.clean = held.end, True
+    elif _stamp(status) != held.file and read_ends(held.path).head == held.head:
+        held.file = _stamp(status)  # copied or touched, but the same
+    elif _stamp(status) != held.file:
+        size = -1
     if size != held.end:
         raise HeadConflict(f"session {held.session_id} was written to by somebody else")
+
+
+def _stamp(status: os.stat_result) -> tuple[int, int]:
+    return status.st_ino, status.st_mtime_ns
 
 
 def _lost(held: Held, claims: Claims) -> SessionError:

@@ -48,7 +48,7 @@ class WriterLock:
     @property
     def id(self) -> str:
         """What this writer is called in the store's records."""
-        if self._id is None:
+        if self._id is None or not self._is_there():
             self._take()
         assert self._id is not None
         return self._id
@@ -58,26 +58,40 @@ class WriterLock:
         """The same, None where it was not asked for yet."""
         return self._id
 
+    def _is_there(self) -> bool:
+        """Whether others still find this writer's file: the folder may have been deleted or made anew."""
+        assert self._id is not None
+        try:
+            return os.path.samestat((self.folder / (self._id + _SUFFIX)).stat(), os.fstat(self._descriptor))
+        except FileNotFoundError:
+            return False
+
     def _take(self) -> None:
         self.folder.mkdir(mode=0o700, exist_ok=True)
         self._remove_dead()
-        while self._id is None:
-            name = os.urandom(8).hex()
-            descriptor = os.open(
-                self.folder / (name + _SUFFIX), os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600
-            )
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
-                me = Writer(os.getpid(), socket.gethostname(), time.time())
-                os.write(descriptor, msgspec.json.encode(me))
-            except OSError:
-                os.close(descriptor)
-                (self.folder / (name + _SUFFIX)).unlink(missing_ok=True)
-                raise
-            if os.fstat(descriptor).st_nlink:
-                self._id, self._descriptor = name, descriptor
-            else:  # between making and locking it, somebody took the file for a dead writer's
-                os.close(descriptor)
+        descriptor = -1
+        while descriptor < 0:
+            name = self._id or os.urandom(8).hex()  # what it held under its name it holds on to
+            descriptor = self._made(name)
+        self.abandon()
+        self._id, self._descriptor = name, descriptor
+
+    def _made(self, name: str) -> int:
+        """The descriptor of a new file, locked; -1 where it is to be tried again."""
+        path = self.folder / (name + _SUFFIX)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            me = Writer(os.getpid(), socket.gethostname(), time.time())
+            os.write(descriptor, msgspec.json.encode(me))
+        except OSError:
+            os.close(descriptor)
+            path.unlink(missing_ok=True)
+            raise
+        if os.fstat(descriptor).st_nlink:
+            return descriptor
+        os.close(descriptor)  # between making and locking it, somebody took the file for a dead writer's
+        return -1
 
     def alive(self, writer_id: str) -> Writer | None:
         """The writer of that id if its process lives, else None."""

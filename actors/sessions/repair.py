@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Literal
 
 from msgspec import Struct
 
-from actors.sessions.activities import ELSEWHERE, ends_of
-from actors.sessions.chain import chained, first_break, head_of, verified
+from actors.sessions.branch import stage_branch
+from actors.sessions.chain import first_break, head_of, verified
 from actors.sessions.disk import store_error
+from actors.sessions.head import SessionHead
 from actors.sessions.jsonl_files import drafted
 from actors.sessions.jsonl_lines import LineReader, batch_lines, header_line, parse_header
-from actors.sessions.replay import replay
-from actors.sessions.store import SessionInfo, SessionStore
-from protocol.entries import ItemsKept, Parent, SessionOpened, StoredEntry
+from actors.sessions.log import SessionLog
+from actors.sessions.replay import Replayed
+from actors.sessions.store import SessionInfo, SessionStore, in_use
+from protocol.entries import Parent, SessionOpened, StoredEntry
 from protocol.errors import (
     HeadConflict,
+    NewerVersion,
     SessionCorrupt,
     SessionError,
     SessionNotFound,
@@ -28,11 +31,8 @@ from protocol.errors import (
     UnknownEntry,
     WireError,
 )
-from protocol.items import Item
-from protocol.wire import decode_entry, encode
-
-#: Entries in, the items of the conversation out: what replay does.
-ItemsOf = Callable[[Sequence[StoredEntry]], Sequence[Item]]
+from protocol.events import Event
+from protocol.wire import decode_entry
 
 _SLICE = 1000
 
@@ -42,10 +42,10 @@ class Finding(Struct, frozen=True):
 
     ``torn``: the end of a batch is missing; the next claim cuts it off. ``broken``: the chain breaks
     at entry ``seq``; the ``sound`` entries before it can be forked. ``unreadable``: the store cannot
-    give the session out.
+    give the session out. ``newer``: only a newer polypod can read it.
     """
 
-    kind: Literal["torn", "broken", "unreadable", "store"]
+    kind: Literal["torn", "broken", "unreadable", "newer", "store"]
     text: str
     session_id: str | None = None
     seq: int | None = None
@@ -56,6 +56,9 @@ def check(store: SessionStore) -> Iterator[Finding]:
     """Read the whole store and tell what is wrong; nothing is changed."""
     for text in store.problems():
         yield Finding("store", text)
+    for session_id, error in store.unreadable().items():
+        kind: Literal["newer", "unreadable"] = "newer" if isinstance(error, NewerVersion) else "unreadable"
+        yield Finding(kind, str(error), session_id)
     try:
         sessions = store.sessions()
     except StoreError as error:
@@ -93,15 +96,7 @@ def sound_prefix(store: SessionStore, session_id: str) -> tuple[list[StoredEntry
     return entries, None
 
 
-def fork(
-    store: SessionStore,
-    session_id: str,
-    new_id: str,
-    items_of: ItemsOf,
-    *,
-    at: str | None = None,
-    now: float | None = None,
-) -> SessionInfo:
+def fork(store: SessionStore, session_id: str, new_id: str, *, at: str | None = None) -> SessionInfo:
     """Make a session that branches off after the entry whose hex hash begins with ``at`` (None: the last
     sound one).
 
@@ -114,29 +109,45 @@ def fork(
     if not entries:
         raise broken or SessionCorrupt(session_id, 1, "it has no entries")
     opened = _opening(session_id, entries[0])
-    head, at_time = head_of(entries), time.time() if now is None else now
+    head, state = head_of(entries), Replayed()
+    try:
+        state.read(entries)
+    except NewerVersion as error:
+        raise error.of(session_id, state.seq) from error
     parent = Parent("forked_from", session_id, head.hash.hex(), head.seq)
-    bodies = [
-        encode(
-            SessionOpened(
-                session_id=new_id,
-                seq=head.seq + 1,
-                at=at_time,
-                pod=opened.pod,
-                manifest=opened.manifest,
-                parent=parent,
-            )
-        ),
-        encode(ItemsKept(seq=head.seq + 2, at=at_time, items=tuple(items_of(entries)))),
-    ]
-    state = replay(entries)
-    for kind, run_id, fields in ends_of(state.open, state.open_run, ELSEWHERE):
-        seq = head.seq + 1 + len(bodies)
-        event = kind(pod=opened.pod, session_id=new_id, seq=seq, at=at_time, run_id=run_id, **fields)
-        bodies.append(encode(event))
-    batch = chained(bodies, first_seq=head.seq + 1)
-    _wait(store, store.create(new_id, opened.pod, parent, batch, claim=False))
+    log = SessionLog(store, opened.pod, SessionHead(new_id, head.seq), _nobody_listens)
+    left = (state.open, state.open_run)
+    for _ in stage_branch(log, opened.manifest, parent, state.items, state.pointer, left):
+        pass
+    _wait(store, log.create(parent, claim=False))
     return store.info(new_id)
+
+
+def _nobody_listens(*_: Event) -> None:
+    """A branch has no pod yet, so there is nobody to tell."""
+
+
+def mend(
+    store: SessionStore, finding: Finding, new_id: str, aside: Path
+) -> tuple[SessionInfo | None, Path | None]:
+    """Have a damaged session go on as its sound beginning, if there is any, and put what is damaged aside.
+
+    The fork, and the file in the folder ``aside`` that keeps the damaged session as it was. A batch that was
+    never finished is cut off instead; what belongs to no session, or is only of a newer version, is let be.
+    Raises SessionInUse while anybody holds the session, StoreError.
+    """
+    session_id = finding.session_id
+    if session_id is None or finding.kind in {"store", "newer"}:
+        return None, None
+    if finding.kind == "torn":
+        store.claim(session_id, "repair")
+        store.release(session_id)
+        store.flush()
+        return None, None
+    if (holder := store.holder(session_id)) is not None:
+        raise in_use(session_id, holder)
+    forked = fork(store, session_id, new_id) if finding.sound else None
+    return forked, store.put_aside(session_id, aside)
 
 
 def _through(
@@ -158,6 +169,8 @@ def _through(
 def _opening(session_id: str, entry: StoredEntry) -> SessionOpened:
     try:
         opened = decode_entry(entry.body)
+    except NewerVersion as error:
+        raise error.of(session_id, entry.seq) from error
     except WireError as error:
         raise SessionCorrupt(session_id, entry.seq, str(error)) from error
     if not isinstance(opened, SessionOpened):
@@ -211,7 +224,7 @@ def import_session(store: SessionStore, lines: Iterable[bytes], *, name: str = "
     SessionCorrupt where its chain breaks, HeadConflict where the store has a session of that id.
     """
     first, _, rest = b"".join(lines).partition(b"\n")
-    header = parse_header(first)
+    header = parse_header(first, name)
     if header is None:
         raise StoreError(f"{name} is no exported session", hint="export one with: polypod export")
     reader = LineReader()

@@ -9,8 +9,16 @@ import msgspec
 from msgspec import Raw, Struct
 
 from actors.sessions.activities import still_open
-from protocol.entries import ENTRIES, Entry, ItemsKept, MemoryPointer, Parent, SessionOpened, StoredEntry
-from protocol.errors import WireError
+from protocol.entries import (
+    ENTRIES,
+    Entry,
+    ItemsKept,
+    MemoryPointer,
+    OtherEntry,
+    Parent,
+    SessionOpened,
+    StoredEntry,
+)
 from protocol.events import (
     Activity,
     AssistantMessage,
@@ -24,6 +32,7 @@ from protocol.events import (
 )
 from protocol.items import AssistantItem, Item, SystemItem, ToolCall, ToolResult, UserItem
 from protocol.usage import Usage
+from protocol.wire import other_entry
 
 # Nearly all entries of a log are items. Of these no more is decoded than replay needs, which makes a
 # restore a tenth cheaper; the chain has vouched for the rest.
@@ -94,24 +103,26 @@ class Replayed:
         self.seq = 0
 
     def read(self, entries: Iterable[StoredEntry]) -> None:
-        """Take the next entries as a store gives them. Raises WireError for what is none."""
+        """Take the next entries as a store gives them. Raises WireError for what is none, NewerVersion for
+        an item that only a newer version knows.
+        """
         items, decode = self.items, _decoder.decode
-        try:
-            for entry in entries:
-                self.seq = entry.seq
+        for entry in entries:
+            self.seq = entry.seq
+            try:
                 decoded = decode(entry.body)
-                if type(decoded) in _PLAIN:
-                    items.append(decoded.item)
-                elif type(decoded) is _Result:
-                    items.append(decoded.item)
-                    if decoded.run_id is not None:
-                        self._worked = decoded.at
-                elif type(decoded) is _Answer:
-                    self._answered(decoded)
-                else:
-                    self._feed(decoded)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise WireError(f"not an entry: {error}") from error
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                decoded = other_entry(entry.body, error)
+            if type(decoded) in _PLAIN:
+                items.append(decoded.item)
+            elif type(decoded) is _Result:
+                items.append(decoded.item)
+                if decoded.run_id is not None:
+                    self._worked = decoded.at
+            elif type(decoded) is _Answer:
+                self._answered(decoded)
+            elif type(decoded) is not OtherEntry:
+                self._feed(decoded)
 
     @property
     def seconds(self) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 
 from actors.sessions.repair import sound_prefix
 from actors.sessions.store import Holder, SessionInfo, SessionStore
@@ -29,7 +29,7 @@ def doomed(
         if info.parent is not None:
             children[info.parent.session_id].append(info)
     gone: dict[str, SessionInfo] = {}
-    for info in sorted(sessions, key=lambda info: info.created_at, reverse=True):
+    for info in _children_first(sessions, children):
         followers = children[info.session_id]
         left = [follower for follower in followers if follower.session_id not in gone]
         if superseded and any(map(_is_compaction, followers)):
@@ -64,6 +64,22 @@ def collect(
         except (SessionInUse, SessionNotFound):  # somebody was faster
             continue
     return gone
+
+
+def _children_first(
+    sessions: Sequence[SessionInfo], children: Mapping[str, Sequence[SessionInfo]]
+) -> Iterator[SessionInfo]:
+    """In an order that asks no clock, which may have been set back."""
+    seen: set[str] = set()
+    stack = [(info, False) for info in sessions]
+    while stack:
+        info, expanded = stack.pop()
+        if expanded:
+            yield info
+        elif info.session_id not in seen:
+            seen.add(info.session_id)
+            stack.append((info, True))
+            stack += [(child, False) for child in children.get(info.session_id, ())]
 
 
 def _is_compaction(info: SessionInfo) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+import threading
 import time
 import weakref
 from collections.abc import Iterator, Sequence
@@ -21,7 +22,9 @@ from actors.sessions import sqlite_read
 from actors.sessions.disk import store_error
 from actors.sessions.lock import WriterLock
 from actors.sessions.sqlite_commit import SQLiteCommits
-from actors.sessions.sqlite_file import Identity, SQLiteFile, needs_reopening
+from actors.sessions.sqlite_errors import needs_reopening
+from actors.sessions.sqlite_file import SQLiteFile
+from actors.sessions.sqlite_watch import Identity
 from actors.sessions.sqlite_write import Append, Create, Held, Release, delete, transaction
 from actors.sessions.store import (
     Claim,
@@ -43,6 +46,8 @@ WHERE id = ? AND generation = ?
 """
 #: Seconds that a read or a claim waits for another process's lock.
 _READ_PATIENCE = 0.25
+#: Seconds that a use of another file waits for the merge of the old one to stop.
+_MERGE_PATIENCE = 1.0
 
 
 class SQLiteStore(SessionStore):
@@ -53,26 +58,29 @@ class SQLiteStore(SessionStore):
     """
 
     def __init__(self, path: str | os.PathLike[str], durability: Durability = "process") -> None:
-        self.path = Path(path).expanduser().absolute()
-        self.folder = self.path.parent
+        given = Path(path).expanduser().absolute()
+        self.path = Path(os.path.realpath(given))  # by whatever name it is reached: one file, one lock
+        self.folder = given.parent
         self.url = f"sqlite:{path}" + ("?durability=power" if durability == "power" else "")
-        self._file = SQLiteFile(self.path)
         self._lock = WriterLock(self.path.with_name(self.path.name + ".writers"))
+        self._file = SQLiteFile(given, self._own_gate, self._forget)
         self._commits = SQLiteCommits(
             self._file,
             durability,
             explain=self._explain,
-            replaced=self._forget,
             pass_gate=self._lock.pass_gate,
         )
         self._held: dict[str, Held] = {}
         self._connection: sqlite3.Connection | None = None
+        self._reading = threading.RLock()
         self._stale = False
         self._closed = False
-        _refuse_file_of_parent(self)
+        #: Whether this is a forked child and the file is one that its parent had open: see ``_check_open``.
+        self._of_parent = _is_of_parent(self.path)
         _stores.add(self)
-        with self._reader():
-            pass
+        if not self._of_parent:
+            with self._reader():
+                pass
 
     # -- the log
 
@@ -109,6 +117,12 @@ class SQLiteStore(SessionStore):
         with self._reader() as db:
             return sqlite_read.entries(db, self._row(db, session_id).row, after, limit)
 
+    def read_small(
+        self, session_id: str, *, after: int = 0, limit: int | None = None, largest: int
+    ) -> list[StoredEntry] | None:
+        with self._reader() as db:
+            return sqlite_read.small_entries(db, self._row(db, session_id).row, after, limit, largest)
+
     # -- listings
 
     def info(self, session_id: str) -> SessionInfo:
@@ -133,6 +147,7 @@ class SQLiteStore(SessionStore):
     # -- claims
 
     def claim(self, session_id: str, pod: str) -> Claim:
+        self._check_open()
         held = self._held.get(session_id)
         if held is not None and held.pod:
             raise in_use(session_id, this_process(held.pod, held.since))
@@ -162,6 +177,7 @@ class SQLiteStore(SessionStore):
                 self._submit(Release(held))
 
     def holder(self, session_id: str) -> Holder | None:
+        self._check_open()
         held = self._held.get(session_id)
         if held is not None:
             return this_process(held.pod, held.since)
@@ -219,6 +235,8 @@ class SQLiteStore(SessionStore):
 
     def reclaim(self) -> None:
         with self._reader() as db:
+            if not db.execute("PRAGMA freelist_count").fetchone()[0]:
+                return
             db.execute("VACUUM")
             db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
@@ -241,41 +259,102 @@ class SQLiteStore(SessionStore):
 
     def _submit(self, job: Append) -> Future[None] | None:
         self._check_open()
-        return self._commits.submit(job)
+        if self._file.change is not None:
+            self._let_go()
+        try:
+            return self._commits.submit(job)
+        except StoreError:
+            if self._file.change is not None:
+                self._let_go()
+            raise
 
     def _check_open(self) -> None:
         if self._closed or self._lock.inherited:
             raise closed(self.url, inherited=self._lock.inherited)
+        if self._of_parent:  # whoever asks hears of it, such as who wants to spawn
+            raise StoreError(
+                f"{self.url} was open in the parent process when this one was forked from it",
+                hint="fork before it is opened, or start the process anew (multiprocessing's 'spawn')",
+            )
 
     @contextlib.contextmanager
     def _reader(self) -> Iterator[sqlite3.Connection]:
-        """The connection that reads and claims; its errors leave as StoreError."""
+        """The connection that reads and claims, while another thread has that one of its own; its errors
+        leave as StoreError.
+        """
         self._check_open()
-        if self._stale:
-            self._disconnect()
+        if self._file.change is not None:
+            self._let_go()
+        if not self._reading.acquire(blocking=False):
+            with self._another_reader() as db:
+                yield db
+            return
         try:
+            if self._stale:
+                self._disconnect()
             if self._connection is None:
-                self._connection = self._file.connect(synchronous="OFF", patience=_READ_PATIENCE)
+                self._connection = self._connect()
                 # What is opened for reading alone would stay so when the file may be written again.
                 self._stale = not self._file.may_be_written()
+            else:
+                self._check_files(self._connection)
             yield self._connection
         except sqlite3.Error as error:
             self._stale = self._stale or needs_reopening(error)
             raise self._file.error(error) from error
+        finally:
+            self._reading.release()
+
+    def _check_files(self, connection: sqlite3.Connection) -> None:
+        try:
+            self._file.check(connection)
+        except StoreError:
+            if self._file.change is not None:
+                self._let_go()
+            raise
+
+    @contextlib.contextmanager
+    def _another_reader(self) -> Iterator[sqlite3.Connection]:
+        with self._file.translated():
+            db = self._connect()
+            try:
+                yield db
+            finally:
+                self._file.disconnect(db)
+
+    def _connect(self) -> sqlite3.Connection:
+        return self._file.connect(synchronous="OFF", patience=_READ_PATIENCE)
 
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
             with contextlib.suppress(sqlite3.Error):  # the last one to close merges the log, safely
                 connection.execute("PRAGMA synchronous = NORMAL")
-            connection.close()
+            self._file.disconnect(connection)
 
-    def _forget(self) -> None:
-        """Another file stands where ours stood: what is known of ours does not hold there."""
-        forgotten, self._held = self._held, {}
-        for held in list(forgotten.values()):
-            held.row = None  # what still waits to be written finds no row, though the file be a copy of ours
-        self._stale = True
+    def _let_go(self) -> None:
+        """Close what is open of files that are others now, so that those may be opened."""
+        if self._reading.acquire(blocking=False):  # else another thread reads, and comes by next
+            try:
+                self._disconnect()
+            finally:
+                self._reading.release()
+        self._commits.let_go(_MERGE_PATIENCE)
+
+    @contextlib.contextmanager
+    def _own_gate(self) -> Iterator[None]:
+        self._lock.folder.mkdir(mode=0o700, exist_ok=True)
+        with self._lock.gate():
+            yield
+
+    def _forget(self, sessions: bool) -> None:
+        """Other files stand where ours stood: what is known of ours does not hold there (where only the log
+        is another, that of the ``sessions`` does).
+        """
+        if sessions:
+            forgotten, self._held = self._held, {}
+            for held in list(forgotten.values()):
+                held.row = None  # what still waits to be written finds no row, though the file be a copy
 
     def _row(self, db: sqlite3.Connection, session_id: str) -> sqlite_read.ClaimRow:
         row = sqlite_read.claim_row(db, session_id)
@@ -303,19 +382,15 @@ _stores: weakref.WeakSet[SQLiteStore] = weakref.WeakSet()
 _files_of_parent: set[Identity] = set()
 
 
-def _refuse_file_of_parent(store: SQLiteStore) -> None:
-    """SQLite takes a file that the parent had open at the fork for open, and its locks for its own: what is
-    written there then would be lost, or worse. Raises StoreError.
+def _is_of_parent(path: Path) -> bool:
+    """Whether the parent had the file open at the fork. SQLite takes it for open then, and the parent's locks
+    for its own: what is written there would be lost, or worse.
     """
-    if not _files_of_parent:
-        return
-    with contextlib.suppress(OSError):
-        status = store.path.stat()
-        if (status.st_dev, status.st_ino) in _files_of_parent:
-            raise StoreError(
-                f"{store.url} was open in the parent process when this one was forked from it",
-                hint="fork before it is opened, or start the process anew (multiprocessing's 'spawn')",
-            )
+    if _files_of_parent:
+        with contextlib.suppress(OSError):
+            status = path.stat()
+            return (status.st_dev, status.st_ino) in _files_of_parent
+    return False
 
 
 def _after_fork_in_child() -> None:

@@ -6,7 +6,7 @@ import contextlib
 import sqlite3
 import threading
 
-from actors.sessions.sqlite_file import Identity, SQLiteFile
+from actors.sessions.sqlite_file import SQLiteFile
 from protocol.errors import StoreError
 
 
@@ -32,7 +32,9 @@ class Checkpointer:
         self._ending = False
         self._thread: threading.Thread | None = None
         self._connection: sqlite3.Connection | None = None
-        self._identity: Identity | None = None
+        #: Set while there is no connection, or none that is wanted.
+        self._closed = threading.Event()
+        self._closed.set()
 
     def grown(self, size: int) -> None:
         """The log has grown by about ``size`` bytes. Called with the write lock held."""
@@ -59,30 +61,48 @@ class Checkpointer:
             thread.join()
             self._ending = False
 
+    def let_go(self, patience: float) -> None:
+        """Have the thread close its connection, since the file is another now; wait for that so long.
+
+        Not to be called with the write lock held, which the thread may wait for.
+        """
+        connection = self._connection
+        if connection is not None:
+            with contextlib.suppress(sqlite3.Error):  # closed this moment
+                connection.interrupt()
+            self._due.set()
+            self._closed.wait(patience)
+
     def _run(self) -> None:
         while True:
             self._due.wait()
             self._due.clear()
             if self._ending:
                 break
+            if self._file.has_changed():
+                self._disconnect()
+                continue
             # A merge that fails is tried again when the log has grown some more.
             with contextlib.suppress(sqlite3.Error, StoreError):
                 self._merge(self._connected())
+                self._file.note_merge()
         self._disconnect()
 
     def _connected(self) -> sqlite3.Connection:
-        identity = self._file.identity()
-        if identity != self._identity:
-            self._disconnect()
         if self._connection is None:
-            self._connection = self._file.connect(synchronous="NORMAL", patience=1.0)
-            self._identity = identity
+            self._closed.clear()
+            try:
+                self._connection = self._file.connect(synchronous="NORMAL", patience=1.0)
+            finally:
+                if self._connection is None:
+                    self._closed.set()
         return self._connection
 
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
-            connection.close()
+            self._file.disconnect(connection)
+        self._closed.set()
 
     def _merge(self, connection: sqlite3.Connection) -> None:
         _, pages, _ = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
@@ -90,6 +110,8 @@ class Checkpointer:
             self.merging = True
             try:
                 with self._write_lock:
+                    if self._file.has_changed():
+                        return
                     connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
             finally:
                 self.merging = False

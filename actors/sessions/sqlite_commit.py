@@ -13,7 +13,8 @@ from concurrent.futures import Future
 
 from actors.sessions.committer import Committer
 from actors.sessions.sqlite_checkpoint import Checkpointer
-from actors.sessions.sqlite_file import Identity, SQLiteFile, is_busy, needs_reopening
+from actors.sessions.sqlite_errors import is_busy, needs_reopening
+from actors.sessions.sqlite_file import SQLiteFile
 from actors.sessions.sqlite_write import Append, carry_out
 from actors.sessions.store import Durability
 from protocol.errors import SessionError, StoreError
@@ -32,8 +33,7 @@ class SQLiteCommits:
     event loop is so at once; what other sessions have in the same turn follows together at its end,
     which for 64 of them writes half the bytes (a page that many share is written once).
 
-    ``explain`` tells what a broken constraint means; ``replaced`` is called (on any thread) when
-    another file has taken the place of the one that was opened; ``pass_gate`` before the writer thread
+    ``explain`` tells what a broken constraint means; ``pass_gate`` is called before the writer thread
     commits, which on a busy disk would else leave no gap for claims.
     """
 
@@ -52,17 +52,14 @@ class SQLiteCommits:
         durability: Durability,
         *,
         explain: Explain,
-        replaced: Callable[[], None],
         pass_gate: Callable[[], None],
     ) -> None:
         self._file = file
         self._inline = durability == "process"
         self._synchronous = "OFF" if self._inline else "FULL"
         self._explain = explain
-        self._replaced = replaced
         self._pass_gate = pass_gate
         self._connection: sqlite3.Connection | None = None
-        self._identity: Identity | None = None
         self._lock = threading.Lock()
         self._committer: Committer[Append] = Committer(
             str(file.path), self._commit, group=128 if self._inline else 1024
@@ -219,21 +216,25 @@ class SQLiteCommits:
         failure.__cause__ = error
         return failure
 
-    def _connected(self) -> sqlite3.Connection:
-        if self._connection is not None and self._file.identity() != self._identity:
+    def let_go(self, patience: float) -> None:
+        """Close what is open of a file that is another now; wait so long for the thread that merges."""
+        with self._lock:
             self._disconnect()
-            self._replaced()
-            raise StoreError(
-                f"cannot write {self._file.path}: another file has taken its place",
-                hint="the sessions of that file go on as it has them",
-            )
-        if self._connection is None:
+        self._checkpointer.let_go(patience)
+
+    def _connected(self) -> sqlite3.Connection:
+        if self._connection is not None:
+            try:
+                self._file.check(self._connection)
+            except StoreError:
+                if self._file.change is not None:
+                    self._disconnect()
+                raise
+        else:
             self._connection = self._file.connect(synchronous=self._synchronous, patience=0)
-            self._identity = self._file.identity()
         return self._connection
 
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
-            with contextlib.suppress(sqlite3.Error):
-                connection.close()
+            self._file.disconnect(connection)

@@ -5,140 +5,255 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+import threading
 import time
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from urllib.parse import quote
 
 from actors.sessions.disk import make_private, store_error
+from actors.sessions.sqlite_aside import note_log, put_aside, put_stale_log_aside
+from actors.sessions.sqlite_errors import sqlite_error
+from actors.sessions.sqlite_schema import OPEN_PATIENCE, prepare
+from actors.sessions.sqlite_watch import Change, FileWatch, identity_of
 from protocol.errors import StoreError
 
-#: "poly" in ASCII: tells our files from other programs'.
-APPLICATION_ID = 0x706F6C79
-#: Raised when the tables change in a way that older code cannot read.
-SCHEMA_VERSION = 1
-
-# Small pages, because a commit writes each page that it touches whole: with 4096 bytes a turn wrote
-# half as much again, with 1024 a restore took half as long again.
-_PAGE_SIZE = 2048
 _JOURNAL_LIMIT = 16 << 20
-_OPEN_PATIENCE = 5.0
+#: Seconds that the merge of a log without a name waits for others' reads.
+_MERGE_PATIENCE = 0.5
+#: What must not be merged when the last connection is closed.
+_NOT_MERGED = frozenset[Change | None]({"replaced", "overwritten", "cut"})
 
-_SCHEMA = f"""
-CREATE TABLE sessions (
-    id INTEGER PRIMARY KEY,
-    uuid TEXT NOT NULL UNIQUE,
-    pod TEXT NOT NULL,
-    created_at REAL NOT NULL,
-    parent_kind TEXT,
-    parent TEXT,
-    parent_hash TEXT,
-    parent_seq INTEGER,
-    generation INTEGER NOT NULL,
-    holder TEXT,
-    holder_pod TEXT,
-    held_since REAL
-);
-CREATE INDEX sessions_by_pod ON sessions (pod);
-CREATE INDEX sessions_by_parent ON sessions (parent) WHERE parent IS NOT NULL;
-CREATE TABLE entries (
-    id INTEGER PRIMARY KEY,
-    session INTEGER NOT NULL,
-    n INTEGER NOT NULL,
-    hash BLOB NOT NULL,
-    body BLOB NOT NULL,
-    at REAL NOT NULL,
-    UNIQUE (session, n)
-);
-PRAGMA application_id = {APPLICATION_ID};
-PRAGMA user_version = {SCHEMA_VERSION};
-"""
-
-_MEANINGS = {
-    sqlite3.SQLITE_FULL: ("the disk is full", "free some space; what follows will be written then"),
-    sqlite3.SQLITE_BUSY: (
-        "another process has locked it",
-        "close what holds it open, such as a database browser in a transaction",
+#: What is said of files that are no longer those that were opened, and what to do.
+_CHANGES: dict[Change, tuple[str, str]] = {
+    "gone": ("it was moved or deleted", "put it back, or stop and start anew"),
+    "replaced": (
+        "another file has taken its place",
+        "the sessions of that file go on as it has them",
     ),
-    sqlite3.SQLITE_LOCKED: ("it is locked", "close what holds it open"),
-    sqlite3.SQLITE_READONLY: (
-        "it may not be written",
-        "check the permissions of the file and of its folder",
+    "relinked": ("the link to it leads to another file now", "stop and start anew"),
+    "overwritten": (
+        "it was overwritten while it was open",
+        "the sessions go on as they are in what stands there now",
     ),
-    sqlite3.SQLITE_PERM: ("permission denied", "check the permissions of the file and of its folder"),
-    sqlite3.SQLITE_CANTOPEN: (
-        "it cannot be opened",
-        "check that it is a file and that you may write to it and its folder",
+    "log": (
+        "its write-ahead log (the file named -wal) was deleted or replaced",
+        "nothing that was told is lost, the database has it now; leave the files beside it alone",
     ),
-    sqlite3.SQLITE_NOTADB: (
-        "it is no SQLite database",
-        "name another file, or move this one out of the way",
+    "index": (
+        "the index of its write-ahead log (the file named -shm) was deleted or replaced",
+        "nothing is lost; leave the files beside it alone",
     ),
-    sqlite3.SQLITE_CORRUPT: (
-        "it is damaged",
-        "restore it from a copy, or save what can be read with: polypod fsck --repair",
+    "cut": (
+        "its write-ahead log or the index of that was cut off",
+        "what the database has stands; leave the files beside it alone",
     ),
-    sqlite3.SQLITE_IOERR: ("the disk failed", "check the disk and the space on it"),
-    sqlite3.SQLITE_TOOBIG: ("an entry is too large for it", "keep entries below a gigabyte"),
 }
 
 
-def is_busy(error: sqlite3.Error) -> bool:
-    """Whether the same statement may work in a moment."""
-    return _code(error) in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
-
-
-def needs_reopening(error: sqlite3.Error) -> bool:
-    """Whether a connection may not get over the error although its cause goes away."""
-    return _code(error) in {
-        sqlite3.SQLITE_READONLY,
-        sqlite3.SQLITE_CANTOPEN,
-        sqlite3.SQLITE_NOTADB,
-        sqlite3.SQLITE_CORRUPT,
-        sqlite3.SQLITE_IOERR,
-    }
-
-
-def _code(error: sqlite3.Error) -> int:
-    """The primary error code; extended codes keep it in their last byte."""
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF
-
-
-#: Device and inode.
-Identity = tuple[int, int]
-
-
 class SQLiteFile:
-    """Where a SQLite store is kept."""
+    """Where a SQLite store is kept, and its open connections.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    They are all of one file: ``check`` looks whether it is still there as it was opened. Once it is not,
+    no connection is given out before all are closed, and what they had not merged is put aside, so that
+    nothing of one file comes into another. ``gate`` keeps other processes from doing the same meanwhile;
+    ``lost`` is called (on any thread) when the file was found to be another: with whether the sessions
+    that are held may be others too.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        gate: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext,
+        lost: Callable[[bool], object] = bool,  # nobody
+    ) -> None:
+        self._given = path
+        self.path = Path(os.path.realpath(path))
         # Quoted, since a name may hold what means something in a URI; never made but by ourselves.
-        self._uri = f"file:{quote(str(path))}?mode=rw"
+        self._uri = f"file:{quote(str(self.path))}"
         self._made = False
+        self._gate = gate
+        self._on_lost = lost
+        self._mutex = threading.Lock()
+        self._watch = FileWatch(self.path, path)
+        self._connections: list[sqlite3.Connection] = []
+        #: Closed before all others where the last of them may merge the log, and else after them: while it
+        #: is open none of them is the last; and it may not write.
+        self._anchor: sqlite3.Connection | None = None
+        #: What has happened to the files, until all connections are closed.
+        self.change: Change | None = None
+        _open_files.add(self)
 
     def connect(self, *, synchronous: str, patience: float) -> sqlite3.Connection:
         """A connection to the file, which is made at first where there is none. Raises StoreError.
 
         ``synchronous`` is SQLite's; ``patience`` the seconds to wait for another's lock.
         """
-        with self.translated():
-            if not self._made:
-                self._make()
-            connection = sqlite3.connect(
-                self._uri, uri=True, timeout=_OPEN_PATIENCE, isolation_level=None, check_same_thread=False
-            )
-            try:
-                self._check(connection)
-                connection.execute("PRAGMA wal_autocheckpoint = 0")
-                connection.execute(f"PRAGMA journal_size_limit = {_JOURNAL_LIMIT}")
-                connection.execute(f"PRAGMA synchronous = {synchronous}")
-                connection.execute(f"PRAGMA busy_timeout = {int(patience * 1000)}")
-            except BaseException:
+        with self._mutex, self.translated():
+            if self._connections:
+                change = self.change or self._watch.changed()
+                if change is not None:
+                    raise self._changed(change)
+                connection = self._opened(synchronous, patience)
+            else:
+                connection = self._open_first(synchronous, patience)
+            self._connections.append(connection)
+        return connection
+
+    def disconnect(self, connection: sqlite3.Connection) -> None:
+        """Close a connection; the last one merges the log, if the file is the one that it belongs to."""
+        with self._mutex:
+            if connection not in self._connections:
+                return
+            self._connections.remove(connection)
+            last = not self._connections
+            if last and self.change is None and (change := self._watch.changed()) in _NOT_MERGED:
+                self.change = change
+            if last and self.change is None:
+                self._close_anchor()
+            with contextlib.suppress(sqlite3.Error):
                 connection.close()
-                raise
+            if last:
+                self._close_anchor()
+                if self.change is not None:
+                    put_aside(self._watch, self.change)
+                self.change = None
+                self._watch.forget()
+
+    def check(self, connection: sqlite3.Connection) -> None:
+        """Raise StoreError where the files are not those that were opened: the connection must be closed
+        then, unless they are gone and may come back. A log that is lost is merged first, from what is open
+        of it.
+        """
+        change = self.change
+        if change is None:
+            change = self._watch.changed()
+            if change is None:
+                return
+            if change == "log":
+                self._merge(connection)
+            if change != "gone":
+                self.change = change
+                self._on_lost(change not in {"log", "index"})
+        raise self._changed(change)
+
+    def has_changed(self) -> bool:
+        """Whether ``check`` would raise."""
+        return self.change is not None or self._watch.changed() is not None
+
+    def _changed(self, change: Change) -> StoreError:
+        what, hint = _CHANGES[change]
+        if change == "gone":
+            try:
+                self.path.stat()
+            except OSError as error:
+                if not isinstance(error, FileNotFoundError | NotADirectoryError):
+                    return store_error(error, self.path)
+        return StoreError(f"cannot write {self.path}: {what}", hint=hint)
+
+    def _merge(self, connection: sqlite3.Connection) -> None:
+        """Bring all of a log that has no name any more into the database. Raises StoreError."""
+        deadline = time.monotonic() + _MERGE_PATIENCE
+        with self.translated():
+            connection.execute("PRAGMA synchronous = NORMAL")
+            while True:  # others may just be merging it, which SQLite does not wait for
+                busy, pages, merged = connection.execute("PRAGMA wal_checkpoint(FULL)").fetchone()
+                if not busy and pages == merged:
+                    return
+                if time.monotonic() > deadline:
+                    break
+                time.sleep(0.002)
+        raise StoreError(
+            f"cannot write {self.path}: its write-ahead log was deleted, and another process reads it",
+            hint="end what has the file open; what was told is merged with the next commit then",
+        )
+
+    def _open_first(self, synchronous: str, patience: float) -> sqlite3.Connection:
+        if Path(os.path.realpath(self._given)) != self.path:
+            raise StoreError(
+                f"cannot use {self._given}: the link leads to another file now", hint="stop and start anew"
+            )
+        if not self._made:
+            self._make()
+        if self.path.is_file() and (names := self.path.stat().st_nlink) > 1:
+            raise StoreError(
+                f"cannot use {self.path}: the same file has {names} names (hard links), "
+                "and whoever opens it by another one writes past this one",
+                hint="remove the other names, or name a copy of the file",
+            )
+        self._check_others()
+        put_stale_log_aside(self._watch, self.path, self._gate)
+        before = identity_of(self.path)
+        connection = self._opened(synchronous, patience)
+        try:
+            self._anchor = sqlite3.connect(
+                self._uri + "?mode=ro", uri=True, isolation_level=None, check_same_thread=False
+            )
+            self._anchor.execute("SELECT 1 FROM sqlite_master").fetchone()
+            self._watch.remember(before)
+            note_log(self._watch, self.path)
+        except BaseException:
+            connection.close()
+            self._close_anchor()
+            self._watch.forget()
+            raise
         self._made = True
         return connection
+
+    def _check_others(self) -> None:
+        """SQLite has one index of the log for all connections of a process to a file, so none may be left
+        of a log that has lost its name.
+        """
+        main, log = identity_of(self.path), identity_of(self._watch.log)
+        for other in list(_open_files):
+            watch = other._watch  # noqa: SLF001
+            if other is not self and watch.main == main is not None and watch.log_id not in {None, log}:
+                raise StoreError(
+                    f"cannot use {self.path}: another store of this process has it open with a log that was "
+                    "deleted or replaced",
+                    hint="use that one once more, or close it",
+                )
+
+    def note_merge(self) -> None:
+        """The log was merged just now, by this process: what the database is like then is remembered."""
+        with self._mutex:
+            if self._connections:
+                self._watch.changed()
+
+    def _opened(self, synchronous: str, patience: float) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            self._uri + "?mode=rw",
+            uri=True,
+            timeout=OPEN_PATIENCE,
+            isolation_level=None,
+            check_same_thread=False,
+        )
+        try:
+            prepare(connection, self.path)
+            connection.execute("PRAGMA wal_autocheckpoint = 0")
+            connection.execute(f"PRAGMA journal_size_limit = {_JOURNAL_LIMIT}")
+            connection.execute(f"PRAGMA synchronous = {synchronous}")
+            connection.execute(f"PRAGMA busy_timeout = {int(patience * 1000)}")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _close_anchor(self) -> None:
+        anchor, self._anchor = self._anchor, None
+        if anchor is not None:
+            with contextlib.suppress(sqlite3.Error):
+                anchor.close()
+
+    def abandon(self) -> None:
+        """In a forked child: never close what the parent has open, which would merge and unlock it."""
+        import ctypes  # noqa: PLC0415 - for forked children alone
+
+        for connection in [*self._connections, self._anchor]:
+            if connection is not None:
+                ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
 
     @contextlib.contextmanager
     def translated(self) -> Iterator[None]:
@@ -154,25 +269,9 @@ class SQLiteFile:
         """Whether this process may write to the file."""
         return os.access(self.path, os.W_OK, effective_ids=True)
 
-    def identity(self) -> Identity:
-        """What tells the file that is there now from one that takes its place.
-
-        Asked before each commit, since SQLite would go on writing into a file that nobody can find any
-        more. Raises StoreError where there is none.
-        """
-        try:
-            status = os.stat(self.path)  # noqa: PTH116 - on the path of every commit
-        except OSError as error:
-            raise StoreError(
-                f"cannot write {self.path}: it was moved or deleted ({error.strerror})",
-                hint="put it back, or stop and start anew",
-            ) from error
-        return status.st_dev, status.st_ino
-
     def error(self, error: sqlite3.Error) -> StoreError:
         """The typed error that says what a SQLite error means and what to do about it."""
-        meaning, hint = _MEANINGS.get(_code(error), (str(error), None))
-        return StoreError(f"cannot use {self.path}: {meaning}", hint=hint)
+        return sqlite_error(error, self.path)
 
     def _make(self) -> None:
         """Make the file, and the folder where it is missing, for their owner alone."""
@@ -182,57 +281,13 @@ class SQLiteFile:
         with contextlib.suppress(FileExistsError):
             os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
 
-    def _check(self, connection: sqlite3.Connection) -> None:
-        """Make the tables where the file is empty; refuse what is not ours."""
-        if not self._is_ours(connection):
-            connection.execute(f"PRAGMA page_size = {_PAGE_SIZE}")
-            _use_wal(connection)
-            self._make_tables(connection)
-        version = _pragma(connection, "user_version")
-        if version > SCHEMA_VERSION:
-            raise StoreError(
-                f"cannot use {self.path}: a later version of polypod made it (format {version}, "
-                f"this one knows {SCHEMA_VERSION})",
-                hint="update polypod",
-            )
 
-    def _is_ours(self, connection: sqlite3.Connection) -> bool:
-        """Whether the tables are there; not if the file is empty. Refuses another program's."""
-        # In this order, since another process may be making the tables between the two.
-        if connection.execute("SELECT 1 FROM sqlite_master").fetchone() is None:
-            return False
-        if _pragma(connection, "application_id") == APPLICATION_ID:
-            return True
-        raise StoreError(
-            f"cannot use {self.path}: it is the database of another program", hint="name another file"
-        )
-
-    def _make_tables(self, connection: sqlite3.Connection) -> None:
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            if not self._is_ours(connection):  # else another process was first
-                for statement in _SCHEMA.strip().rstrip(";").split(";\n"):
-                    connection.execute(statement)
-        except BaseException:
-            connection.execute("ROLLBACK")
-            raise
-        connection.execute("COMMIT")
+_open_files: weakref.WeakSet[SQLiteFile] = weakref.WeakSet()
 
 
-def _pragma(connection: sqlite3.Connection, name: str) -> int:
-    value: int = connection.execute(f"PRAGMA {name}").fetchone()[0]
-    return value
+def _after_fork_in_child() -> None:
+    for file in list(_open_files):
+        file.abandon()
 
 
-def _use_wal(connection: sqlite3.Connection) -> None:
-    """Switch to write-ahead logging; SQLite does not wait for others there, so we do."""
-    deadline = time.monotonic() + _OPEN_PATIENCE
-    while True:
-        try:
-            connection.execute("PRAGMA journal_mode = WAL").fetchall()
-        except sqlite3.OperationalError as error:
-            if not is_busy(error) or time.monotonic() > deadline:
-                raise
-            time.sleep(0.005)
-        else:
-            return
+os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -14,6 +14,11 @@ from protocol.entries import Head, Parent, StoredEntry
 _ENTRIES = """
 SELECT n, CAST(hash AS BLOB), CAST(body AS BLOB) FROM entries WHERE session = ? AND n > ? ORDER BY n LIMIT ?
 """
+# The length of a body stands before it, so that one which is too long is not read.
+_SMALL = """
+SELECT n, CAST(hash AS BLOB), CASE WHEN length(body) <= ?4 THEN CAST(body AS BLOB) END
+FROM entries WHERE session = ?1 AND n > ?2 ORDER BY n LIMIT ?3
+"""
 _HEAD = "SELECT n, hash FROM entries WHERE session = ? ORDER BY n DESC LIMIT 1"
 _CLAIM = "SELECT id, generation, holder, holder_pod, held_since FROM sessions WHERE uuid = ?"
 
@@ -30,30 +35,35 @@ _ALL = _INFO + "ORDER BY e.id DESC LIMIT ?"
 _OF_POD = f"""
 {_INFO}
 WHERE s.id IN (
-    SELECT id FROM sessions WHERE pod = ?1
-    ORDER BY (SELECT id FROM entries WHERE session = sessions.id ORDER BY n DESC LIMIT 1) DESC LIMIT ?2
+    SELECT id FROM sessions WHERE pod = :pod
+    ORDER BY (SELECT id FROM entries WHERE session = sessions.id ORDER BY n DESC LIMIT 1) DESC LIMIT :limit
 )
 ORDER BY e.id DESC
 """  # noqa: S608 - made of our own words
 # A range of the index, since LIKE takes no index here; no id goes on with the last of all characters.
 _BEGINNING = """
 SELECT id FROM (
-    SELECT id FROM sessions WHERE uuid >= ?1 AND uuid < ?1 || char(1114111) ORDER BY uuid LIMIT ?2
+    SELECT id FROM sessions WHERE uuid >= :beginning AND uuid < :beginning || char(1114111)
+    ORDER BY uuid LIMIT :limit
 )
 """
 # A walk through that index (20 ms for 100,000 sessions), spared where what was given is too long.
 _SHORT = f"""
 SELECT id FROM (
-    SELECT id FROM sessions WHERE length(?1) <= {SHORT} AND substr(substr(uuid, -{SHORT}), 1, length(?1)) = ?1
-    ORDER BY uuid LIMIT ?2
+    SELECT id FROM sessions
+    WHERE length(:beginning) <= {SHORT}
+    AND substr(substr(uuid, -{SHORT}), 1, length(:beginning)) = :beginning
+    ORDER BY uuid LIMIT :limit
 )
 """  # noqa: S608 - made of our own words
-_MATCHING = f"{_INFO} WHERE s.id IN ({_BEGINNING} UNION {_SHORT}) ORDER BY s.uuid <> ?1, s.uuid LIMIT ?2"
+_MATCHING = (
+    f"{_INFO} WHERE s.id IN ({_BEGINNING} UNION {_SHORT}) ORDER BY s.uuid <> :beginning, s.uuid LIMIT :limit"
+)
 _CHILDREN = _INFO + "WHERE s.parent = ? ORDER BY s.id"
 _RECENT = f"""{_INFO}
-WHERE s.id IN (SELECT session FROM (SELECT session FROM entries ORDER BY id DESC LIMIT ?1))
-AND (?2 IS NULL OR s.pod = ?2)
-ORDER BY e.id DESC LIMIT ?3
+WHERE s.id IN (SELECT session FROM (SELECT session FROM entries ORDER BY id DESC LIMIT :looked_at))
+AND (:pod IS NULL OR s.pod = :pod)
+ORDER BY e.id DESC LIMIT :limit
 """  # noqa: S608 - made of our own words
 
 
@@ -71,6 +81,15 @@ def entries(db: sqlite3.Connection, row: int, after: int, limit: int | None) -> 
     """The entries of a session with numbers above ``after``."""
     found = db.execute(_ENTRIES, (row, after, -1 if limit is None else limit)).fetchall()
     return list(starmap(StoredEntry, found))
+
+
+def small_entries(
+    db: sqlite3.Connection, row: int, after: int, limit: int | None, largest: int
+) -> list[StoredEntry] | None:
+    """The same, up to the first with more than ``largest`` bytes; None where that is the very next."""
+    found = db.execute(_SMALL, (row, after, -1 if limit is None else limit, largest)).fetchall()
+    count = next((index for index, (_, _, body) in enumerate(found) if body is None), len(found))
+    return list(starmap(StoredEntry, found[:count])) if count or not found else None
 
 
 def head(db: sqlite3.Connection, row: int) -> Head:
@@ -94,16 +113,16 @@ def sessions(db: sqlite3.Connection, pod: str | None, limit: int | None) -> list
     """The sessions (of one pod), the last changed one first."""
     if limit is not None:
         # Most often the last entries tell the last sessions, without a look at all there are.
-        recent = _infos(db, _RECENT, (1000 + 20 * limit, pod, limit))
+        recent = _infos(db, _RECENT, {"looked_at": 1000 + 20 * limit, "pod": pod, "limit": limit})
         if len(recent) == limit:
             return recent
     most = -1 if limit is None else limit
-    return _infos(db, _ALL, (most,)) if pod is None else _infos(db, _OF_POD, (pod, most))
+    return _infos(db, _ALL, (most,)) if pod is None else _infos(db, _OF_POD, {"pod": pod, "limit": most})
 
 
 def matching(db: sqlite3.Connection, beginning: str, limit: int) -> list[SessionInfo]:
     """The sessions whose ids or short ids begin so, in order of their ids."""
-    return _infos(db, _MATCHING, (beginning, limit))
+    return _infos(db, _MATCHING, {"beginning": beginning, "limit": limit})
 
 
 def successors(db: sqlite3.Connection, session_id: str) -> list[SessionInfo]:
@@ -111,7 +130,11 @@ def successors(db: sqlite3.Connection, session_id: str) -> list[SessionInfo]:
     return _infos(db, _CHILDREN, (session_id,))
 
 
-def _infos(db: sqlite3.Connection, query: str, values: tuple[str | int | None, ...]) -> list[SessionInfo]:
+def _infos(
+    db: sqlite3.Connection,
+    query: str,
+    values: tuple[str | int | None, ...] | dict[str, str | int | None],
+) -> list[SessionInfo]:
     return list(map(_info, db.execute(query, values).fetchall()))
 
 

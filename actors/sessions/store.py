@@ -15,13 +15,15 @@ from msgspec import Struct
 
 from actors.sessions.head import fits
 from protocol.entries import Head, Parent, StoredEntry
-from protocol.errors import HeadConflict, SessionInUse, SessionNotFound, StoreError
+from protocol.errors import HeadConflict, SessionError, SessionInUse, SessionNotFound, StoreError
 
 Durability = Literal["process", "power"]
 
 
 class SessionInfo(Struct, frozen=True):
-    """What a listing tells of a session; ``updated_at`` is seconds since the epoch, UTC."""
+    """What a listing tells of a session; ``updated_at`` is seconds since the epoch, UTC, by a clock that
+    may be set: which session changed last is told by their order in a listing.
+    """
 
     session_id: str
     pod: str
@@ -57,7 +59,8 @@ class SessionStore(abc.ABC):
     """Where session logs are kept.
 
     All methods are called on the event loop of one system and return at once (under 5 ms); a store
-    that must wait for a disk answers ``create`` and ``append`` with a future. Entries come hashed and
+    that must wait for a disk answers ``create`` and ``append`` with a future; ``read`` may be called from
+    any thread as well, where an entry may be long. Entries come hashed and
     are kept as the bytes they are, which must be one line of JSON each. Failures are StoreError (or
     its kin) and leave nothing half-written: a batch is kept whole or not at all.
 
@@ -106,13 +109,28 @@ class SessionStore(abc.ABC):
         Raises SessionNotFound, StoreError. The chain is not checked here: see ``chain.verified``.
         """
 
+    def read_small(
+        self, session_id: str, *, after: int = 0, limit: int | None = None, largest: int
+    ) -> list[StoredEntry] | None:
+        """What ``read`` gives, up to the first entry with more than ``largest`` bytes (or about that); None
+        where that is the very next one (or has to be gone through on the way), which who must not hold a
+        loop then reads in a thread.
+        """
+        page = self.read(session_id, after=after, limit=limit)
+        for number, entry in enumerate(page):
+            if len(entry.body) > largest:
+                return page[:number] or None
+        return page
+
     @abc.abstractmethod
     def info(self, session_id: str) -> SessionInfo:
         """What is known of one session. Raises SessionNotFound, StoreError."""
 
     @abc.abstractmethod
     def sessions(self, *, pod: str | None = None, limit: int | None = None) -> list[SessionInfo]:
-        """The sessions (of one pod), the last changed one first, at most ``limit``."""
+        """The sessions (of one pod), the last changed one first, at most ``limit``; by the order in which
+        they were written, also where the clock was set back between.
+        """
 
     def matching(self, beginning: str, limit: int) -> list[SessionInfo]:
         """At most ``limit`` of the sessions whose ids, or short ids, begin so, in order of their ids; one
@@ -156,6 +174,21 @@ class SessionStore(abc.ABC):
         self.info(session_id)
         return 0
 
+    def unreadable(self) -> dict[str, SessionError]:
+        """Sessions that no listing shows, since what tells of them is damaged or of a newer version."""
+        return {}
+
+    def put_aside(self, session_id: str, folder: Path) -> Path:
+        """Take a damaged session out of the store, and keep it as it is in a file in ``folder``: that file.
+
+        Raises SessionInUse while anybody holds it, SessionNotFound, StoreError.
+        """
+        from actors.sessions.aside import keep_aside  # noqa: PLC0415 - for what is damaged alone
+
+        kept = keep_aside(self, session_id, folder)
+        self.delete(session_id)
+        return kept
+
     def problems(self) -> list[str]:
         """What is wrong with the store as a whole, besides its sessions; may take long."""
         return []
@@ -182,7 +215,8 @@ def in_use(session_id: str, holder: Holder) -> SessionInUse:
 
 def not_found(session_id: str, url: str) -> SessionNotFound:
     """The error that says which store has no such session."""
-    return SessionNotFound(f"no session {session_id} in {url}", hint="list the sessions there are")
+    hint = "polypod ps lists the sessions there are"
+    return SessionNotFound(f"no session {session_id} in {url}", hint=hint)
 
 
 def closed(url: str, *, inherited: bool) -> StoreError:
@@ -201,13 +235,15 @@ def check_follows(session_id: str, head: Head, after: Head, batch: Sequence[Stor
 
 
 class _Session:
-    __slots__ = ("claimed", "created_at", "entries", "generation", "parent", "pod", "updated_at")
+    __slots__ = ("claimed", "created_at", "entries", "generation", "parent", "pod", "updated_at", "written")
 
     def __init__(self, pod: str, parent: Parent | None, at: float) -> None:
         self.pod = pod
         self.parent = parent
         self.created_at = at
         self.updated_at = at
+        #: Counts what was written to the store up to this session's last batch.
+        self.written = 0
         self.entries: list[StoredEntry] = []
         self.claimed: tuple[str, float] | None = None
         self.generation = 0
@@ -235,6 +271,7 @@ class MemoryStore(SessionStore):
 
     def __init__(self) -> None:
         self._sessions: dict[str, _Session] = {}
+        self._written = 0
 
     def create(
         self,
@@ -252,6 +289,7 @@ class MemoryStore(SessionStore):
         if claim:
             session.claim(pod)
         self._sessions[session_id] = session
+        session.written = self._written = self._written + 1
 
     def append(self, session_id: str, after: Head, batch: Sequence[StoredEntry]) -> None:
         session = self._sessions.get(session_id) or self._session(session_id)
@@ -264,6 +302,7 @@ class MemoryStore(SessionStore):
             check_follows(session_id, session.head, after, batch)
         session.entries.extend(batch)
         session.updated_at = time.time()
+        session.written = self._written = self._written + 1
 
     def read(self, session_id: str, *, after: int = 0, limit: int | None = None) -> list[StoredEntry]:
         entries = self._session(session_id).entries
@@ -277,8 +316,8 @@ class MemoryStore(SessionStore):
         )
 
     def sessions(self, *, pod: str | None = None, limit: int | None = None) -> list[SessionInfo]:
-        found = (self.info(key) for key, each in self._sessions.items() if pod in {None, each.pod})
-        return sorted(found, key=lambda info: info.updated_at, reverse=True)[:limit]
+        found = [(each.written, key) for key, each in self._sessions.items() if pod in {None, each.pod}]
+        return [self.info(key) for _, key in sorted(found, reverse=True)[:limit]]
 
     def successors(self, session_id: str) -> list[SessionInfo]:
         return [

@@ -54,6 +54,22 @@ def of_a_run(chunks: int) -> list[Reading]:
     return asyncio.run(_followed(chunks))
 
 
+@CLAIM.case("made and closed", full=10_000, quick=2000, targets={"subscriptions": at_least(2e4)})
+def made_and_closed(count: int) -> list[Reading]:
+    """All open at once: a third to all pods, a third to one pod, a third to one kind."""
+    bus = Bus()
+    with Stopwatch() as watch:
+        subscriptions = [
+            bus.subscribe("bench" if number % 3 == 1 else None, TextDelta if number % 3 == 2 else None)
+            for number in range(count)
+        ]
+        bus.publish(_EVENT)
+        for subscription in subscriptions:
+            subscription.close()
+    assert bus.silent
+    return [watch.rate("subscriptions", count, "cpu")]
+
+
 async def _followed(chunks: int) -> list[Reading]:
     seen = 0
 

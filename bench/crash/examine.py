@@ -16,7 +16,8 @@ from actors.sessions import repair
 from actors.sessions.replay import open_calls, replay
 from actors.sessions.store import SessionInfo, SessionStore
 from actors.system import PodSystem
-from bench.crash import faults
+from bench.crash import ends, faults
+from bench.crash.file_faults import Swapped
 from bench.crash.player import Player, Toolkit
 from bench.crash.telling import Heard, Line, Made, Returned, Teller, digest
 from bench.crash.worker import Work, manifest, system, tips_of, toolkit
@@ -79,11 +80,18 @@ def examine(work: Work, told: Sequence[Line], *, run_on: bool, torn: bool) -> Ex
     store = faults.open_store(work.store, work.folder)
     try:
         _check_store(store, found, torn=torn)
-        if not found.findings:
+        swapped = work.fault == Swapped.name  # what was told since the backup is gone, as it was asked for
+        if not found.findings and not swapped:
             _check_all(store, work, told, found, closed=False)
         if run_on and not found.findings:
             asyncio.run(_run_on(store, work, found))
-            _check_all(store, work, told, Examined(findings=found.findings), closed=True)
+            found.findings += ends.unended(store, tips_of(store))
+            if not swapped and not (work.folder / "killed").exists():
+                found.findings += ends.unclaimed(store, work.folder / "memory")
+            if swapped:
+                _check_store(store, found, torn=torn)
+            else:
+                _check_all(store, work, told, Examined(findings=found.findings), closed=True)
     except Exception as error:  # noqa: BLE001 - a store that cannot be read is the finding
         found.findings.append(f"the examination failed: {type(error).__name__}: {error}")
     finally:

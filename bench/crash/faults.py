@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import abc
 import contextlib
 import errno
 import os
@@ -10,6 +9,7 @@ import random
 import resource
 import subprocess
 import tempfile
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Self
@@ -18,26 +18,13 @@ from actors.sessions.jsonl import JsonLinesStore
 from actors.sessions.jsonl_files import Files
 from actors.sessions.sqlite import SQLiteStore
 from actors.sessions.store import Durability, SessionStore
+from bench.crash.fault import Fault
+from bench.crash.file_faults import Forked, LogDeleted, Swapped
 
 #: The kinds of stores: the scheme and the durability.
 STORES = ("sqlite-process", "sqlite-power", "jsonl-process", "jsonl-power")
 #: The disk under a store that can be full, in bytes.
 DISK = 48 << 20
-
-
-class Fault(abc.ABC):
-    """Something wrong with a disk, for as long as its ``with`` lasts."""
-
-    #: What it is called in tables.
-    name: str
-    #: Operations that failed in the last spell, where that can be counted.
-    hits = 0
-
-    @abc.abstractmethod
-    def __enter__(self) -> Self: ...
-
-    @abc.abstractmethod
-    def __exit__(self, *_: object) -> None: ...
 
 
 class TooLarge(Fault):
@@ -164,24 +151,39 @@ class FailingFiles(Files, Fault):
 
 
 #: The faults there are, by their names in tables.
-FAULTS = (TooLarge.name, Full.name, Gone.name, FailingFiles.name)
+FAULTS = (
+    TooLarge.name,
+    Full.name,
+    Gone.name,
+    FailingFiles.name,
+    LogDeleted.name,
+    Swapped.name,
+    Forked.name,
+)
 
 
 def kinds(store: str) -> list[str]:
     """The faults that a kind of store can be put under here."""
-    fit = {FailingFiles.name: store.startswith("jsonl"), Full.name: may_mount()}
+    fit = {
+        FailingFiles.name: store.startswith("jsonl"),
+        Full.name: may_mount(),
+        LogDeleted.name: store.startswith("sqlite"),
+    }
     return [kind for kind in FAULTS if fit.get(kind, True)]
 
 
 def of(kind: str | None, folder: Path, chance: random.Random) -> Fault | None:
     """The fault of that kind for what is in a folder."""
-    if kind == TooLarge.name:
-        return TooLarge(folder, chance)
-    if kind == Full.name:
-        return Full(folder, chance)
-    if kind == Gone.name:
-        return Gone(folder)
-    return FailingFiles(chance) if kind == FailingFiles.name else None
+    make: dict[str, Callable[[], Fault]] = {
+        TooLarge.name: lambda: TooLarge(folder, chance),
+        Full.name: lambda: Full(folder, chance),
+        Gone.name: lambda: Gone(folder),
+        FailingFiles.name: lambda: FailingFiles(chance),
+        LogDeleted.name: lambda: LogDeleted(folder, chance),
+        Swapped.name: lambda: Swapped(folder, chance),
+        Forked.name: lambda: Forked(chance),
+    }
+    return None if kind is None else make[kind]()
 
 
 def heal(folder: Path) -> None:

@@ -112,6 +112,8 @@ def _round(work: Work, seed: int, number: int, told: list[Line]) -> Round:
     faults.heal(work.folder)
     told += listener.heard
     killed = code == -signal.SIGKILL
+    if killed:
+        (work.folder / "killed").touch()
     # Where what was refused could not be taken back either, the next claim cuts it off, as after a kill.
     torn = killed or work.fault == faults.FailingFiles.name
     examined = _examined(work, told, run_on=chance.random() < 0.7, torn=torn)

@@ -18,6 +18,8 @@ from actors.sessions.store import SessionStore
 from actors.system import PodSystem
 from bench.crash import faults
 from bench.crash.driver import Driver, of_the_store
+from bench.crash.fault import Fault
+from bench.crash.file_faults import Forked
 from bench.crash.player import Player, Toolkit
 from bench.crash.telling import Broke, Refused, Spell, Teller
 from protocol.events import DURABLE_EVENTS
@@ -72,6 +74,8 @@ async def work_on(work: Work, teller: Teller) -> None:
     fault = faults.of(work.fault, work.folder, chance)
     with toolkit(work, chance, teller, PACE) as tools:
         store = faults.open_store(work.store, work.folder, fault)
+        if isinstance(fault, Forked):
+            fault.store = store
         try:
             async with system(work, store) as opened:
                 stage = _Stage(work, opened, tools, chance, teller)
@@ -121,7 +125,7 @@ class _Stage:
         player = Player(wanted.name, f"{self._work.mark}-{self._spawned}", chance, self._teller, PACE)
         return await self._system.spawn(wanted, client=player, tools=self._tools, resume=resume)
 
-    async def play(self, drivers: list[Driver], fault: faults.Fault | None) -> None:
+    async def play(self, drivers: list[Driver], fault: Fault | None) -> None:
         """Have all pods work; under a fault for its time, and then once more each."""
         over = asyncio.Event()
         working = asyncio.gather(*(driver.live(over) for driver in drivers))
@@ -132,7 +136,7 @@ class _Stage:
             await asyncio.gather(*(driver.prove() for driver in [*drivers, *late]))
         await working
 
-    async def _haunt(self, fault: faults.Fault) -> list[Driver]:
+    async def _haunt(self, fault: Fault) -> list[Driver]:
         """Turn the fault on and off; pods that are spawned meanwhile live, or are refused."""
         loop, late = asyncio.get_running_loop(), list[Driver]()
         end = loop.time() + self._work.seconds

@@ -89,8 +89,13 @@ def test_fsck_finds_a_broken_chain_and_forks_what_is_sound(home: Home) -> None:
     assert found.code == 1
     assert [(line["kind"], line["seq"]) for line in found.lines] == [("broken", 4)]
     mended = home.polypod("fsck", "--repair")
-    assert mended.code == 1
+    assert mended.code == 0
     branch = mended.out.strip()
+    assert home.polypod("fsck").code == 0, "after a repair there is nothing more to find"
+    assert list(home.state.rglob("damaged/*.jsonl")), "the damaged session is kept"
+    assert home.polypod("rm", branch[:30]).out.strip() == branch
+    assert home.polypod("rm", branch).code == 2
+    branch = home.polypod("run", "count words in a.txt", "--json").lines[-1]["session_id"]
     assert home.polypod("resume", branch, "count words in a.txt").code == 0
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from store_kit import KINDS, add, bodies, child_of, done, make
@@ -159,7 +161,7 @@ def test_a_batch_that_conflicts_fails_alone(store):
     for name, future in zip("stu", futures, strict=True):
         if name == "t" and future is not None:
             with pytest.raises(HeadConflict):
-                future.result(timeout=10)
+                future.result(timeout=60)
         else:
             done(future)
     assert {name: len(store.read(name)) for name in "stu"} == {"s": 2, "t": 1, "u": 2}
@@ -181,6 +183,45 @@ def test_sessions_are_listed_last_changed_first(store):
     assert [info.session_id for info in store.sessions(pod="pod-u")] == ["u"]
     assert store.sessions(pod="nobody") == []
     assert store.sessions()[0] == store.info("s")
+
+
+@pytest.mark.parametrize("reopened", [False, True], ids=["in one process", "in the next"])
+def test_the_last_session_is_the_one_written_last_though_the_clock_went_back(
+    store, opened, kind, reopened, monkeypatch
+):
+    heads = {name: head_of(make(store, name, "a")) for name in "stu"}
+    store.flush()
+    now, now_ns = time.time, time.time_ns
+    monkeypatch.setattr(time, "time", lambda: now() - 3600)
+    monkeypatch.setattr(time, "time_ns", lambda: now_ns() - 3600 * 10**9)
+    if reopened and kind != "memory":
+        store.close()
+        store = opened()
+    make(store, "v", "a")
+    add(store, "s", heads["s"], "b")
+    assert [info.session_id for info in store.sessions()] == ["s", "v", "u", "t"]
+    assert [info.session_id for info in store.sessions(pod="pod", limit=1)] == ["s"]
+    make(store, "w", "x", parent=child_of("v", store.read("v")))
+    monkeypatch.setattr(time, "time", lambda: now() - 7200)
+    monkeypatch.setattr(time, "time_ns", lambda: now_ns() - 7200 * 10**9)
+    make(store, "x", "x", parent=child_of("v", store.read("v")))
+    assert [info.session_id for info in store.successors("v")] == ["w", "x"]
+    add(store, "v", store.info("v").head, "b")
+    assert store.sessions(limit=1)[0].session_id == "v"
+
+
+def test_a_long_entry_is_left_to_who_reads_in_a_thread(store):
+    entries = make(store, "s", "a", "b")
+    long = chained([b'{"text":"' + b"x" * 3_000_000 + b'"}', *bodies("c")], after=head_of(entries))
+    done(store.append("s", head_of(entries), long))
+    assert store.read_small("s", largest=1_000_000) == entries
+    assert store.read_small("s", after=1, limit=1, largest=1_000_000) == entries[1:]
+    assert store.read_small("s", after=2, largest=1_000_000) is None
+    with ThreadPoolExecutor(2) as threads:
+        pages = [threads.submit(store.read, "s", after=2, limit=1) for _ in range(8)]
+        assert [page.result() for page in pages] == [long[:1]] * 8
+    assert store.read_small("s", after=3, largest=1_000_000) in ([*long[1:]], None)
+    assert store.info("s").head == head_of(long)
 
 
 def test_sessions_are_found_by_the_beginning_of_their_ids(store):

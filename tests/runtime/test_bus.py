@@ -4,6 +4,7 @@ import asyncio
 import gc
 import sys
 import threading
+import time
 
 import pykka
 import pytest
@@ -416,3 +417,41 @@ def test_subscribing_in_the_middle_of_a_story_gives_every_durable_event_once(
         if event.seq % at_once == 0:
             got += [events.get(timeout=WAIT)] if one_by_one else events.drain()
     assert got + events.drain() == log + late
+
+
+@pytest.mark.parametrize(
+    ("pod", "kinds"), [(None, None), ("p", None), (None, Retry)], ids=["all pods", "one pod", "one kind"]
+)
+def test_a_subscription_costs_the_same_to_make_and_to_close_however_many_there_are(pod, kinds):
+    bus = Bus()
+    began = time.process_time()
+    subscriptions = [bus.subscribe(pod, kinds) for _ in range(20_000)]
+    publish(bus, fact(1))
+    for subscription in subscriptions:
+        subscription.close()
+    assert time.process_time() - began < 3, "one by one against all that there are, it takes a minute"
+    assert bus.silent
+    assert bus.statistics() == {"subscriptions": 0, "queued": 0}
+
+
+def test_subscriptions_that_are_collected_while_the_bus_is_locked_are_removed_later():
+    bus = Bus()
+    kept, lost = bus.subscribe("p"), bus.subscribe("p")
+    with bus._lock:
+        del lost
+        gc.collect()
+    assert bus.statistics()["subscriptions"] == 1
+    kept.close()
+    assert bus.silent
+    assert bus._of_pod == {}
+
+
+def test_what_only_one_of_two_hears_is_made_until_that_one_is_closed():
+    bus = Bus()
+    retries, deltas = bus.subscribe("p", Retry), bus.subscribe("p", [Retry, TextDelta])
+    assert bus.listens("p", TextDelta)
+    deltas.close()
+    deltas.close()
+    assert (bus.listens("p", Retry), bus.listens("p", TextDelta)) == (True, False)
+    retries.close()
+    assert not bus.listens("p", Retry)

@@ -87,7 +87,7 @@ def test_a_broken_session_is_found_and_its_sound_prefix_can_be_forked(tmp_path):
     break_entry(tmp_path / "pods.db", 4)
     (finding,) = check(store)
     assert (finding.kind, finding.session_id, finding.seq, finding.sound) == ("broken", "s", 4, 3)
-    info = fork(store, "s", "saved", items_of, now=5.0)
+    info = fork(store, "s", "saved")
     assert info.parent is not None
     assert (info.parent.kind, info.parent.session_id) == ("forked_from", "s")
     assert (info.parent.at_seq, info.parent.at_hash) == (3, entries[2].hash.hex())
@@ -109,7 +109,7 @@ def test_a_session_whose_first_entry_is_broken_cannot_be_saved(tmp_path):
     connection.commit()
     connection.close()
     with pytest.raises(SessionCorrupt, match="entry 1"):
-        fork(store, "s", "saved", items_of)
+        fork(store, "s", "saved")
     store.close()
 
 
@@ -141,11 +141,11 @@ def test_a_torn_session_is_found_and_nothing_is_changed(tmp_path):
 
 def test_a_session_can_be_forked_after_any_entry(store):
     entries = conversation(store, "s", "abc")
-    info = fork(store, "s", "t", items_of, at=entries[1].hash.hex())
+    info = fork(store, "s", "t", at=entries[1].hash.hex())
     assert info.parent is not None
     assert info.parent.at_seq == 2
     assert texts(store, "t") == ["a"]
-    again = fork(store, "t", "u", items_of)
+    again = fork(store, "t", "u")
     assert texts(store, "u") == ["a"]
     assert [entry.seq for entry in store.read("u")] == [5, 6]
     assert again.parent is not None
@@ -154,24 +154,24 @@ def test_a_session_can_be_forked_after_any_entry(store):
 
 def test_the_beginning_of_a_hash_names_an_entry_if_only_one_has_it(store):
     entries = conversation(store, "s", "abc")
-    info = fork(store, "s", "t", items_of, at=entries[1].hash.hex()[:12])
+    info = fork(store, "s", "t", at=entries[1].hash.hex()[:12])
     assert info.parent is not None
     assert info.parent.at_hash == entries[1].hash.hex()
     with pytest.raises(UnknownEntry, match="4 entries of session s have a hash that begins with ''"):
-        fork(store, "s", "u", items_of, at="")
+        fork(store, "s", "u", at="")
 
 
 def test_a_fork_at_an_unknown_hash_is_an_error_and_makes_nothing(store):
     conversation(store, "s", "abc")
     with pytest.raises(UnknownEntry, match="session s has no entry with hash beef"):
-        fork(store, "s", "t", items_of, at="beef")
+        fork(store, "s", "t", at="beef")
     assert len(store.sessions()) == 1
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_session_moves_between_stores_with_its_hashes(store, tmp_path, kind):
     conversation(store, "s", "ab")
-    fork(store, "s", "t", items_of)
+    fork(store, "s", "t")
     entries = store.read("t")
     export_session(store, "t", tmp_path / "t.session")
     other = KINDS[kind](tmp_path / "other")

@@ -1,0 +1,36 @@
+"""Damaged sessions kept as files, outside of the store, for who wants to look at them."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from actors.sessions.disk import make_private, store_error
+from actors.sessions.jsonl_files import drafted, file_name
+from actors.sessions.jsonl_lines import batch_lines, header_line
+
+if TYPE_CHECKING:
+    from actors.sessions.store import SessionStore
+
+
+def aside_path(session_id: str, folder: Path) -> Path:
+    """A file in ``folder`` that is not there yet."""
+    path = folder / file_name(session_id)
+    return path if not path.exists() else path.with_name(f"{path.stem}.{time.time_ns()}{path.suffix}")
+
+
+def keep_aside(store: SessionStore, session_id: str, folder: Path) -> Path:
+    """Write a session to a file as it is, nothing checked. Raises SessionNotFound, StoreError."""
+    info, path = store.info(session_id), aside_path(session_id, folder)
+    lines = [header_line(session_id, info.pod, info.created_at, info.parent)]
+    lines += [batch_lines([entry]) for entry in store.read(session_id)]
+    try:
+        make_private(folder)
+        draft = path.with_name(f".{path.name}.{os.getpid()}")
+        with drafted(draft, b"".join(lines), at=time.time_ns(), sync=True):
+            os.link(draft, path)
+    except OSError as error:
+        raise store_error(error, path) from error
+    return path

@@ -1,0 +1,42 @@
+"""What was begun and has no end once every session has gone on, and what was staged that no log tells of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from actors.pod.memory.staging import Staged
+from actors.pod.restore import activities_left
+from actors.sessions.replay import replay
+from actors.sessions.store import SessionStore
+from protocol.events import ExtractDone
+from protocol.wire import decode_entry
+
+
+def unended(store: SessionStore, tips: list[str]) -> Iterator[str]:
+    """Runs, compactions, extractions and consolidations that began in a session and ended nowhere."""
+    for session_id in tips:
+        state = replay(store.read(session_id))
+        for activity in activities_left(store, session_id, state):
+            yield f"no end: the {activity} of {session_id}"
+        if state.open_run is not None:
+            yield f"no end: run {state.open_run} of {session_id}"
+
+
+def unclaimed(store: SessionStore, memory: Path) -> Iterator[str]:
+    """Staged files that no finished extraction has told of: those of refused ones, which take them back.
+
+    (One that a process was killed over may be left, and is worked in like any other.)
+    """
+    told = {
+        (event.session_id, event.pointer)
+        for info in store.sessions()
+        for event in map(decode_entry, (entry.body for entry in store.read(info.session_id)))
+        if isinstance(event, ExtractDone)
+    }
+    for path in memory.glob("staging/*.json"):
+        staged = msgspec.json.decode(path.read_bytes(), type=Staged)
+        if (staged.session_id, staged.end) not in told:
+            yield f"left over: {path.name} of {staged.source}, which no ExtractDone tells of"

@@ -1,0 +1,423 @@
+"""The files of a living store are replaced, overwritten, cut off, deleted: nothing of one file comes into another."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from child_kit import in_child
+from store_kit import add, make
+
+from actors.sessions.chain import head_of, verified
+from actors.sessions.sqlite import SQLiteStore
+from actors.sessions.sqlite_checkpoint import Checkpointer
+from protocol.entries import Head
+from protocol.errors import HeadConflict, SessionError, SessionInUse, StoreError
+
+WORDS = "x" * 3000
+
+
+class Stage(NamedTuple):
+    """A store at work, a backup of it (whose session ends at ``then``), and where it stands now."""
+
+    store: SQLiteStore
+    path: Path
+    backup: Path
+    then: Head
+    now: Head
+
+
+@pytest.fixture(params=["process", "power"])
+def stage(request, tmp_path) -> Iterator[Stage]:
+    path = tmp_path / "store" / "pods.db"
+    store = SQLiteStore(path, request.param)
+    head = head_of(make(store, "s", "first"))
+    for _ in range(30):
+        head = add(store, "s", head, WORDS)
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.execute("VACUUM INTO ?", (str(tmp_path / "backup"),))
+        db.execute("PRAGMA wal_checkpoint")
+    then = head
+    for _ in range(40):
+        head = add(store, "s", head, WORDS)
+    yield Stage(store, path, tmp_path / "backup", then, head)
+    store.close()
+
+
+def integrity(path: Path) -> str:
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        (found,) = db.execute("PRAGMA integrity_check(3)").fetchone()
+        return found
+
+
+def log_of(path: Path) -> Path:
+    return path.with_name(path.name + "-wal")
+
+
+def index_of(path: Path) -> Path:
+    return path.with_name(path.name + "-shm")
+
+
+def moved_in(stage: Stage) -> None:
+    stage.backup.replace(stage.path)
+
+
+def copied_over(stage: Stage) -> None:
+    inode = stage.path.stat().st_ino
+    shutil.copyfile(stage.backup, stage.path)
+    assert stage.path.stat().st_ino == inode
+
+
+def deleted_and_copied(stage: Stage) -> None:
+    stage.path.unlink()
+    shutil.copyfile(stage.backup, stage.path)
+
+
+def all_deleted_and_copied(stage: Stage) -> None:
+    for path in (stage.path, log_of(stage.path), index_of(stage.path)):
+        path.unlink()
+    shutil.copyfile(stage.backup, stage.path)
+
+
+def folder_moved_and_made_anew(stage: Stage) -> None:
+    stage.path.parent.rename(stage.path.parent.with_name("elsewhere"))
+    stage.path.parent.mkdir()
+    shutil.copyfile(stage.backup, stage.path)
+
+
+@pytest.mark.parametrize(
+    "replace", [moved_in, copied_over, deleted_and_copied, all_deleted_and_copied, folder_moved_and_made_anew]
+)
+def test_a_backup_that_is_put_in_place_of_the_file_stays_whole_and_is_used(stage: Stage, replace):
+    replace(stage)
+    with pytest.raises(StoreError, match=r"has taken its place|was overwritten") as caught:
+        add(stage.store, "s", stage.now, "lost")
+    assert not isinstance(caught.value, HeadConflict)
+    with pytest.raises(HeadConflict):  # the session goes on as that file has it
+        add(stage.store, "s", stage.now, "lost")
+    assert stage.store.info("s").head == stage.then
+    head = add(stage.store, "s", stage.then, "after")
+    make(stage.store, "t", "new")
+    assert len(verified("s", stage.store.read("s"))) == head.seq
+    assert stage.store.problems() == []
+    stage.store.close()
+    assert integrity(stage.path) == "ok"
+    again = SQLiteStore(stage.path)
+    assert again.info("s").head == head
+    again.close()
+
+
+@pytest.mark.parametrize("replace", [moved_in, copied_over, deleted_and_copied])
+def test_a_backup_stays_whole_where_the_store_is_only_closed_after_it_came(stage: Stage, replace):
+    replace(stage)
+    stage.store.close()
+    assert integrity(stage.path) == "ok"
+    again = SQLiteStore(stage.path)
+    assert again.info("s").head == stage.then
+    again.close()
+
+
+@pytest.mark.parametrize("replace", [moved_in, copied_over, deleted_and_copied])
+def test_a_backup_is_noticed_by_who_only_reads_or_makes_or_claims(stage: Stage, replace):
+    make(stage.store, "u", "x")
+    stage.store.release("u")
+    stage.store.flush()
+    replace(stage)
+    for use in (
+        lambda: stage.store.read("s"),
+        lambda: make(stage.store, "t", "new"),
+        lambda: stage.store.claim("s", "pod"),
+    ):
+        with contextlib.suppress(SessionError):
+            use()
+    stage.store.close()
+    assert integrity(stage.path) == "ok"
+
+
+def test_what_the_old_file_had_not_merged_is_kept_beside_it_under_another_name(stage: Stage):
+    moved_in(stage)
+    with pytest.raises(StoreError):
+        add(stage.store, "s", stage.now, "lost")
+    stage.store.sessions()
+    assert [path for path in stage.path.parent.iterdir() if path.name.endswith(".replaced")]
+
+
+def cut_to_nothing(stage: Stage) -> None:
+    os.truncate(stage.path, 0)
+
+
+def cut_in_half(stage: Stage) -> None:
+    os.truncate(stage.path, stage.path.stat().st_size // 4096 * 2048)
+
+
+def filled_with_garbage(stage: Stage) -> None:
+    stage.path.write_bytes(b"garbage" * 1000)
+
+
+@pytest.mark.parametrize("damage", [cut_to_nothing, cut_in_half, filled_with_garbage])
+def test_a_file_that_is_damaged_in_its_place_is_told_and_not_written_into(stage: Stage, damage):
+    damage(stage)
+    before = stage.path.read_bytes()
+    with pytest.raises(StoreError, match="overwritten"):
+        add(stage.store, "s", stage.now, "lost")
+    assert stage.path.read_bytes() == before
+
+
+def test_a_file_that_was_moved_away_is_missed_and_used_again_when_it_is_back(stage: Stage):
+    for path in (stage.path, stage.path.parent):
+        path.rename(path.with_name("away"))
+        for _ in range(2):
+            with pytest.raises(StoreError, match="moved or deleted"):
+                add(stage.store, "s", stage.now, "lost")
+        path.with_name("away").rename(path)
+        stage = stage._replace(now=add(stage.store, "s", stage.now, "after"))
+    assert len(verified("s", stage.store.read("s"))) == stage.now.seq
+
+
+def log_deleted(stage: Stage) -> None:
+    log_of(stage.path).unlink()
+
+
+def both_deleted(stage: Stage) -> None:
+    log_of(stage.path).unlink()
+    index_of(stage.path).unlink()
+
+
+def index_deleted(stage: Stage) -> None:
+    index_of(stage.path).unlink()
+
+
+def log_moved_away(stage: Stage) -> None:
+    log_of(stage.path).rename(stage.path.parent / "log-elsewhere")
+
+
+def empty_log_put_there(stage: Stage) -> None:
+    empty = stage.path.parent / "empty"
+    empty.touch()
+    empty.replace(log_of(stage.path))
+
+
+def old_log_put_there(stage: Stage) -> None:
+    old = stage.path.parent / "old"
+    old.write_bytes(log_of(stage.path).read_bytes()[: 32 + 3 * 2072])
+    old.replace(log_of(stage.path))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [log_deleted, both_deleted, index_deleted, log_moved_away, empty_log_put_there, old_log_put_there],
+)
+def test_a_lost_write_ahead_log_refuses_one_commit_and_loses_nothing(stage: Stage, damage):
+    damage(stage)
+    with pytest.raises(StoreError, match="write-ahead log"):
+        add(stage.store, "s", stage.now, "refused")
+    head = add(stage.store, "s", stage.now, "after")
+    assert stage.store.info("s").head == head
+    make(stage.store, "t", "new")
+    assert len(verified("s", stage.store.read("s"))) == head.seq
+    shutil.copytree(stage.path.parent, stage.path.parent.with_name("killed"))  # what kill -9 leaves
+    killed = SQLiteStore(stage.path.parent.with_name("killed") / stage.path.name)
+    assert killed.info("s").head == head
+    killed.close()
+    stage.store.close()
+    assert integrity(stage.path) == "ok"
+
+
+def test_a_log_that_is_cut_off_in_its_place_is_told_and_what_the_database_has_is_sound(stage: Stage):
+    os.truncate(log_of(stage.path), 0)
+    with pytest.raises(StoreError, match="cut off"):
+        add(stage.store, "s", stage.now, "refused")
+    with contextlib.suppress(StoreError):
+        assert verified("s", stage.store.read("s"))
+    stage.store.close()
+    assert integrity(stage.path) == "ok"
+
+
+def test_two_stores_of_a_process_that_lose_the_log_together_lose_nothing(stage: Stage):
+    other = SQLiteStore(stage.path)
+    theirs = head_of(make(other, "t", "theirs"))
+    log_of(stage.path).unlink()
+    with pytest.raises(StoreError, match="write-ahead log"):
+        add(stage.store, "s", stage.now, "refused")
+    with pytest.raises(StoreError, match="write-ahead log"):
+        add(other, "t", theirs, "refused")
+    ours, theirs = add(stage.store, "s", stage.now, "after"), add(other, "t", theirs, "after")
+    for store in (stage.store, other):
+        assert (store.info("s").head, store.info("t").head) == (ours, theirs)
+    other.close()
+    stage.store.close()
+    assert integrity(stage.path) == "ok"
+
+
+_FOREIGN = """
+import sqlite3, sys
+db = sqlite3.connect(sys.argv[1], isolation_level=None)
+for statement in sys.argv[2:]:
+    db.execute(statement).fetchall()
+"""
+
+
+@pytest.mark.parametrize(
+    "statements",
+    [
+        ("SELECT count(*) FROM entries",),
+        ("VACUUM",),
+        ("VACUUM", "PRAGMA wal_checkpoint(TRUNCATE)"),
+        ("PRAGMA wal_checkpoint(RESTART)", "CREATE TABLE IF NOT EXISTS other (x)", "PRAGMA wal_checkpoint"),
+    ],
+)
+def test_another_process_that_reads_vacuums_or_merges_is_no_alarm(stage: Stage, statements):
+    head = stage.now
+    for _ in range(3):
+        subprocess.run([sys.executable, "-c", _FOREIGN, str(stage.path), *statements], check=True)
+        for _ in range(5):
+            head = add(stage.store, "s", head, WORDS)
+    assert len(verified("s", stage.store.read("s"))) == head.seq
+
+
+def test_logs_that_are_merged_all_the_time_are_no_alarm(stage: Stage, monkeypatch):
+    monkeypatch.setattr(Checkpointer, "START", 20_000)
+    other = SQLiteStore(stage.path)
+    ours, theirs = stage.now, head_of(make(other, "t", "theirs"))
+    for _ in range(100):
+        ours, theirs = add(stage.store, "s", ours, WORDS), add(other, "t", theirs, WORDS)
+    other.close()
+    assert len(verified("s", stage.store.read("s"))) == ours.seq
+
+
+def test_a_file_that_was_only_touched_is_no_alarm(stage: Stage):
+    os.utime(stage.path)
+    add(stage.store, "s", stage.now, "after")
+
+
+def test_a_session_is_held_by_whatever_name_its_file_is_reached(stage: Stage):
+    link, folder = stage.path.parent / "link.db", stage.path.parent.with_name("folder")
+    link.symlink_to(stage.path)
+    folder.symlink_to(stage.path.parent)
+    for name in (link, folder / stage.path.name, folder / "link.db"):
+        other = SQLiteStore(name)
+        with pytest.raises(SessionInUse):
+            other.claim("s", "other")
+        other.close()
+
+
+def test_a_file_with_two_names_is_refused(stage: Stage):
+    (stage.path.parent / "hard.db").hardlink_to(stage.path)
+    with pytest.raises(StoreError, match="2 names"):
+        SQLiteStore(stage.path.parent / "hard.db")
+    add(stage.store, "s", stage.now, "after")
+
+
+def test_a_link_that_leads_to_another_file_now_is_refused_until_a_restart(tmp_path):
+    for name in ("a", "b"):
+        store = SQLiteStore(tmp_path / name)
+        make(store, "s", name)
+        store.close()
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "a")
+    store = SQLiteStore(link)
+    head = head_of(make(store, "t", "x"))
+    (tmp_path / "new").symlink_to(tmp_path / "b")
+    (tmp_path / "new").replace(link)
+    for _ in range(3):
+        with pytest.raises(StoreError, match="leads to another file"):
+            add(store, "t", head, "y")
+    store.close()
+    assert [integrity(tmp_path / name) for name in "ab"] == ["ok", "ok"]
+    again = SQLiteStore(tmp_path / "b")
+    assert [info.session_id for info in again.sessions()] == ["s"]
+    again.close()
+
+
+def test_a_backup_put_in_place_after_a_kill_is_not_overwritten_by_the_log_that_was_left(tmp_path):
+    other = SQLiteStore(tmp_path / "backup")
+    make(other, "b", "backup")
+    other.close()
+
+    def killed() -> None:
+        store = SQLiteStore(tmp_path / "pods.db")
+        head = head_of(make(store, "s", "first"))
+        for _ in range(30):
+            head = add(store, "s", head, WORDS)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    assert in_child(killed) == -signal.SIGKILL
+    assert log_of(tmp_path / "pods.db").stat().st_size > 60_000
+    (tmp_path / "backup").replace(tmp_path / "pods.db")
+    store = SQLiteStore(tmp_path / "pods.db")
+    assert [info.session_id for info in store.sessions()] == ["b"]
+    assert store.problems() == []
+    store.close()
+    assert integrity(tmp_path / "pods.db") == "ok"
+
+
+def test_a_folder_that_was_copied_after_a_kill_is_restored_with_its_log(tmp_path):
+    def killed() -> None:
+        store = SQLiteStore(tmp_path / "a" / "pods.db")
+        make(store, "s", "first", "second")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    assert in_child(killed) == -signal.SIGKILL
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    store = SQLiteStore(tmp_path / "b" / "pods.db")
+    assert store.info("s").head.seq == 2
+    store.close()
+
+
+@pytest.mark.parametrize("end", ["exit", "os._exit"])
+def test_a_forked_child_that_ends_after_its_parent_was_killed_writes_nothing(tmp_path, end):
+    """The child has copies of the parent's connections, which would merge an old log over a newer file."""
+    path = tmp_path / "pods.db"
+    command = [sys.executable, "-c", _PARENT, str(path), end]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
+        assert parent.stdin is not None
+        assert parent.stdout is not None
+        assert int(parent.stdout.readline())
+        parent.kill()
+        parent.wait()
+        store = SQLiteStore(path)
+        head = store.info("s").head
+        for _ in range(30):
+            head = add(store, "s", head, WORDS)
+        store.close()
+        parent.stdin.close()  # the child ends
+        assert parent.stdout.read() == b"", "it has ended"
+    again = SQLiteStore(path)
+    assert integrity(path) == "ok"
+    assert again.info("s").head == head
+    assert len(verified("s", again.read("s"))) == head.seq
+    again.close()
+
+
+_PARENT = """
+import os, sys
+sys.path[:0] = ["tests"]
+from actors.sessions.chain import chained, head_of
+from actors.sessions.sqlite import SQLiteStore
+store = SQLiteStore(sys.argv[1])
+body = b'{"text":"' + b"x" * 3000 + b'"}'
+entries = chained([body] * 30)
+store.create("s", "p", None, entries)
+reading, writing = os.pipe()
+child = os.fork()
+if child == 0:
+    os.write(writing, b"x")  # what it has of its parent's lock is closed
+    sys.stdin.read()
+    if sys.argv[2] == "exit":
+        sys.exit()
+    os._exit(0)
+os.read(reading, 1)
+print(child, flush=True)
+os.close(0)
+import signal
+signal.pause()
+"""
