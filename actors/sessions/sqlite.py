@@ -12,19 +12,16 @@ import os
 import sqlite3
 import threading
 import time
-import weakref
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 
-from actors.runtime.fork import let_be
 from actors.sessions import sqlite_read
 from actors.sessions.disk import store_error
 from actors.sessions.lock import WriterLock
 from actors.sessions.sqlite_commit import SQLiteCommits
 from actors.sessions.sqlite_errors import needs_reopening
-from actors.sessions.sqlite_file import SQLiteFile
-from actors.sessions.sqlite_watch import Identity
+from actors.sessions.sqlite_file import SQLiteFile, is_of_parent
 from actors.sessions.sqlite_write import Append, Create, Held, Release, delete, transaction
 from actors.sessions.store import (
     Claim,
@@ -75,10 +72,12 @@ class SQLiteStore(SessionStore):
         self._reading = threading.RLock()
         self._stale = False
         self._closed = False
-        _refuse_file_of_parent(self)
-        _stores.add(self)
-        with self._reader():
-            pass
+        #: Whether a forked child opened what its parent had open at the fork: each use is refused, like
+        #: that of the parent's own store.
+        self._of_parent = is_of_parent(self.path)
+        if not self._of_parent:
+            with self._reader():
+                pass
 
     # -- the log
 
@@ -267,6 +266,11 @@ class SQLiteStore(SessionStore):
     def _check_open(self) -> None:
         if self._closed or self._lock.inherited:
             raise closed(self.url, inherited=self._lock.inherited)
+        if self._of_parent:
+            raise StoreError(
+                f"{self.url} was open in the parent process when this one was forked from it",
+                hint="fork before it is opened, or start the process anew (multiprocessing's 'spawn')",
+            )
 
     @contextlib.contextmanager
     def _reader(self) -> Iterator[sqlite3.Connection]:
@@ -366,36 +370,3 @@ class SQLiteStore(SessionStore):
             return in_use(session_id, holder)
         head = sqlite_read.head(db, row.row)
         return HeadConflict(f"session {session_id} was taken over and has come to entry {head.seq}")
-
-
-_stores: weakref.WeakSet[SQLiteStore] = weakref.WeakSet()
-#: In a forked child: the databases that its parent had open.
-_files_of_parent: set[Identity] = set()
-
-
-def _refuse_file_of_parent(store: SQLiteStore) -> None:
-    """SQLite takes a file that the parent had open at the fork for open, and its locks for its own: what is
-    written there then would be lost, or worse. Raises StoreError.
-    """
-    if not _files_of_parent:
-        return
-    with contextlib.suppress(OSError):
-        status = store.path.stat()
-        if (status.st_dev, status.st_ino) in _files_of_parent:
-            raise StoreError(
-                f"{store.url} was open in the parent process when this one was forked from it",
-                hint="fork before it is opened, or start the process anew (multiprocessing's 'spawn')",
-            )
-
-
-def _after_fork_in_child() -> None:
-    for store in list(_stores):
-        if not store.closed:
-            let_be(store)  # not even closed: SQLite would free the locks of the parent's files
-            with contextlib.suppress(OSError):
-                status = store.path.stat()
-                _files_of_parent.add((status.st_dev, status.st_ino))
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)

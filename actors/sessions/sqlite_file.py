@@ -13,11 +13,12 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from urllib.parse import quote
 
+from actors.runtime.fork import let_be
 from actors.sessions.disk import make_private, store_error
 from actors.sessions.sqlite_aside import note_log, put_aside, put_stale_log_aside
 from actors.sessions.sqlite_errors import sqlite_error
 from actors.sessions.sqlite_schema import OPEN_PATIENCE, prepare
-from actors.sessions.sqlite_watch import Change, FileWatch, identity_of
+from actors.sessions.sqlite_watch import Change, FileWatch, Identity, identity_of
 from protocol.errors import StoreError
 
 _JOURNAL_LIMIT = 16 << 20
@@ -247,13 +248,10 @@ class SQLiteFile:
             with contextlib.suppress(sqlite3.Error):
                 anchor.close()
 
-    def abandon(self) -> None:
-        """In a forked child: never close what the parent has open, which would merge and unlock it."""
-        import ctypes  # noqa: PLC0415 - for forked children alone
-
-        for connection in [*self._connections, self._anchor]:
-            if connection is not None:
-                ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
+    @property
+    def identity(self) -> Identity | None:
+        """Which file is open; None where none is."""
+        return self._watch.main
 
     @contextlib.contextmanager
     def translated(self) -> Iterator[None]:
@@ -285,9 +283,22 @@ class SQLiteFile:
 _open_files: weakref.WeakSet[SQLiteFile] = weakref.WeakSet()
 
 
+#: In a forked child: the databases that its parent had open.
+_files_of_parent: set[Identity] = set()
+
+
+def is_of_parent(path: Path) -> bool:
+    """Whether SQLite takes a file for open because the parent had it open at the fork, and the parent's locks
+    for its own: what a forked child wrote there would be lost, or worse.
+    """
+    return bool(_files_of_parent) and identity_of(path) in _files_of_parent
+
+
 def _after_fork_in_child() -> None:
     for file in list(_open_files):
-        file.abandon()
+        let_be(file)  # a connection that is closed merges the log, and deletes it
+        if file.identity is not None:
+            _files_of_parent.add(file.identity)
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)
