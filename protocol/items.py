@@ -105,7 +105,8 @@ class ToolCall(Struct, frozen=True, gc=False, tag="call", omit_defaults=True):
 
     ``invalid`` holds the raw argument text where it was no JSON object (malformed, or cut by
     ``max_tokens``); such a call is never run and is answered with an error result. ``vendor`` as of
-    AssistantItem, for this call.
+    AssistantItem, for this call. ``after`` is how many parts of the answer's content came before the call,
+    where others came behind it; None where all came before.
     """
 
     id: str
@@ -113,10 +114,11 @@ class ToolCall(Struct, frozen=True, gc=False, tag="call", omit_defaults=True):
     arguments: dict[str, Any] = {}
     invalid: str | None = None
     vendor: dict[str, Any] | None = None
+    after: int | None = None
 
 
 class AssistantItem(Struct, frozen=True, gc=False, tag="assistant", omit_defaults=True):
-    """One answer of a model: its text and reasoning in order, then its calls in order.
+    """One answer of a model: its text and reasoning in order, and its calls in order.
 
     ``vendor`` is what the server gave with the answer and wants back: members of the message that are
     none of ours, unread. ``origin`` names the kind of server that gave it, the only one that gets reasoning

@@ -289,7 +289,7 @@ class MessagesAnswer:
             part.id = told if told and told not in self._taken else f"toolu_{os.urandom(12).hex()}"
             self._taken.add(part.id)
             self._calls.append(part)
-            self._blocks.append(CallStart(part.index, part.id, name))
+            self._blocks.append(CallStart(part.index, part.id, name, in_order=True))
         part.given = content.input
 
     def _begin(self, index: _Index, kind: _Kind) -> _Open:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -175,8 +176,7 @@ class EncodedHistory:
             return "results", [_result(item)]
         native = item.origin is not None and item.origin == self._origin
         voice: Voice = "paused" if native and is_paused(item) else "assistant"
-        calls = [_call(call, native=native) for call in item.calls]
-        return voice, [*self._thoughts_and_words(item, native=native), *calls]
+        return voice, self._spoken(item, native=native)
 
     def _shown(self, parts: tuple[Part, ...], *, joined: bool = False) -> Iterator[dict[str, Any]]:
         if not self._dialect.images:
@@ -185,21 +185,35 @@ class EncodedHistory:
             parts = (TextPart("".join(part.text for part in parts if isinstance(part, TextPart))),)
         return _content(parts)
 
-    def _thoughts_and_words(self, item: AssistantItem, *, native: bool) -> Iterator[dict[str, Any]]:
-        """Text and reasoning in their order; reasoning and blocks of a vendor only as it knows them again."""
+    def _spoken(self, item: AssistantItem, *, native: bool) -> list[dict[str, Any]]:
+        """The blocks of an answer: as they came where it goes back to its server, which insists on that where
+        reasoning stands between calls; calls behind all else where it does not.
+        """
+        calls, end = deque(item.calls), len(item.content)
         spoken = [part for part in item.content if isinstance(part, TextPart) and part.text.strip()]
-        for part in item.content:
-            vendor = getattr(part, "vendor", None) if native else None
-            block: dict[str, Any] | None = None
-            if isinstance(part, TextPart):
-                if part.text.strip():  # blanks at the end of the last text are refused
-                    block = {"type": "text", "text": part.text.rstrip() if part is spoken[-1] else part.text}
-            elif isinstance(part, ThinkingPart):
-                block = self._thought(part, native=native, known=native or item.origin is None)
-            elif isinstance(part, VendorPart) and native:
-                block = part.data
-            if block is not None:
-                yield {**block, **vendor} if vendor else block
+        blocks: list[dict[str, Any]] = []
+        for number, part in enumerate(item.content):
+            while native and calls and _place_of(calls[0], end) <= number:
+                blocks.append(_call(calls.popleft(), native=native))
+            last = bool(spoken) and part is spoken[-1]
+            if (block := self._part(item, part, native=native, last=last)) is not None:
+                blocks.append(block)
+        return [*blocks, *(_call(call, native=native) for call in calls)]
+
+    def _part(self, item: AssistantItem, part: Part, *, native: bool, last: bool) -> dict[str, Any] | None:
+        """The block of a text, which may be the ``last``, of reasoning or of a vendor's own; the latter two
+        only as the server knows them again.
+        """
+        block: dict[str, Any] | None = None
+        if isinstance(part, TextPart):
+            if part.text.strip():  # blanks at the end of the last text are refused
+                block = {"type": "text", "text": part.text.rstrip() if last else part.text}
+        elif isinstance(part, ThinkingPart):
+            block = self._thought(part, native=native, known=native or item.origin is None)
+        elif isinstance(part, VendorPart) and native:
+            block = part.data
+        vendor = getattr(part, "vendor", None) if native else None
+        return {**block, **vendor} if block is not None and vendor else block
 
     def _thought(self, part: ThinkingPart, *, native: bool, known: bool) -> dict[str, Any] | None:
         """Reasoning as it goes back: signed or sealed to any server that may have given it (old logs do not
@@ -240,6 +254,11 @@ def _source(part: ImagePart) -> dict[str, str]:
 
 
 _DATA_URL = r"data:(?P<kind>[\w.+-]+/[\w.+-]+);base64,"
+
+
+def _place_of(call: ToolCall, end: int) -> int:
+    """How many parts of the content a call stands behind, of which there are ``end``."""
+    return end if call.after is None else call.after
 
 
 def _call(call: ToolCall, *, native: bool) -> dict[str, Any]:

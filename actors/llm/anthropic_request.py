@@ -82,7 +82,7 @@ def body_of(
     if request.output_schema is not None:
         options["tool_choice"] = {"type": "any" if dialect.forced_answer else "auto"}
     elif request.forced_tool is not None and dialect.forced_answer:
-        options["tool_choice"] = {"type": "tool", "name": request.forced_tool}
+        options["tool_choice"] = {"type": "tool", "name": legal_name(request.forced_tool)}
     head = b"".join(
         (_encode(options)[:-1], _tools(request, marks), _system(request, marks), b',"messages":[')
     )

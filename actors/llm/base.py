@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -57,12 +58,15 @@ class ThinkingChunk(Struct, frozen=True, gc=False, omit_defaults=True):
     redacted: str | None = None
 
 
-class CallStart(Struct, frozen=True, gc=False):
-    """The model began a tool call; ``id`` is unique within the answer."""
+class CallStart(Struct, frozen=True, gc=False, omit_defaults=True):
+    """The model began a tool call; ``id`` is unique within the answer. ``in_order`` says that calls are
+    numbered together with text and reasoning, so that ``index`` is also the call's place among these.
+    """
 
     index: int
     id: str
     name: str
+    in_order: bool = False
 
 
 class CallChunk(Struct, frozen=True, gc=False):
@@ -233,16 +237,18 @@ class Assembler:
     def _item(self) -> AssistantItem:
         vendor = self._vendor or {"message": {}, "call": {}, "block": {}}
         blocks = vendor["block"]
-        content = tuple(
-            part
-            for index in sorted({*self._texts, *blocks})
-            for part in _parts(self._texts.get(index, []), blocks.get(index))
-        )
-        calls = tuple(
-            _call(start, "".join(pieces), vendor["call"].get(index), complete=index in self._closed)
-            for index, (start, pieces) in sorted(self._calls.items())
-        )
-        return AssistantItem(content, calls, vendor["message"].get(0))
+        content: list[Part] = []
+        places: list[int] = []  # the index of the block that each part is of
+        for index in sorted({*self._texts, *blocks}):
+            content += _parts(self._texts.get(index, []), blocks.get(index))
+            places += [index] * (len(content) - len(places))
+        calls = []
+        for index, (start, pieces) in sorted(self._calls.items()):
+            call = _call(start, "".join(pieces), vendor["call"].get(index), complete=index in self._closed)
+            before = bisect_left(places, index) if start.in_order else len(content)
+            in_between = before < len(content)
+            calls.append(msgspec.structs.replace(call, after=before) if in_between else call)
+        return AssistantItem(tuple(content), tuple(calls), vendor["message"].get(0))
 
 
 #: How an answer ends that the model or its provider would not give.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 from msgspec.structs import replace
@@ -67,9 +67,13 @@ def legal_name(name: str) -> str:
     return f"{re.sub('[^a-zA-Z0-9_-]', '_', name)[:54]}_{short_id(name)}"
 
 
-def original_names(tools: Iterable[ToolSpec]) -> dict[str, str]:
-    """The names of tools that had to be changed, by what they were changed to."""
-    return {legal_name(tool.name): tool.name for tool in tools if not _NAME.fullmatch(tool.name)}
+def original_names(tools: Sequence[ToolSpec]) -> dict[str, str]:
+    """The names of tools that are sent changed, by what they are sent as: what a model then calls."""
+    changed = [tool.name for tool in tools if not _NAME.fullmatch(tool.name)]
+    if not changed:
+        return {}
+    own = {tool.name for tool in tools}
+    return {sent: name for name in changed if (sent := legal_name(name)) not in own}
 
 
 class LegalHistory:

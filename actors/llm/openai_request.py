@@ -42,7 +42,7 @@ def body_of(
     if form is not None:
         options["response_format"] = form
     if request.forced_tool is not None and dialect.tool_choice:
-        options["tool_choice"] = _forced(request)
+        options["tool_choice"] = _forced(request, request.forced_tool)
     history = _history(request, dialect, origin)
     messages = history.messages(request.items, request.system, _told_in_words(request, form))
     return b"".join((_encode(options)[:-1], _tools(request), b',"messages":[', *messages, b"]}"))
@@ -68,11 +68,11 @@ def _history(request: Request, dialect: Dialect, origin: str | None) -> EncodedH
     return known
 
 
-def _forced(request: Request) -> Any:
+def _forced(request: Request, tool: str) -> Any:
     """How a model is held to a call: more servers know the plain word than the name of one tool."""
     if len(request.tools) == 1:
         return "required"
-    return {"type": "function", "function": {"name": request.forced_tool}}
+    return {"type": "function", "function": {"name": legal_name(tool)}}
 
 
 def _told_in_words(request: Request, form: dict[str, Any] | None) -> bytes | None:

@@ -7,13 +7,16 @@ from collections.abc import AsyncIterator, Mapping
 from types import TracebackType
 from typing import Self
 
+import msgspec
+
 from actors.llm.address import authorization_of, basic_credentials, where_of, without_credentials
 from actors.llm.answers import AnswerReader
-from actors.llm.base import Block, Request
+from actors.llm.base import Block, CallStart, Request
 from actors.llm.endpoint import Entry
 from actors.llm.header import header_of
 from actors.llm.http import HttpPool, Peer, Reply
 from actors.llm.incoming import Incoming
+from actors.llm.legal import original_names
 from actors.llm.presets import start_command_for
 from protocol.errors import ModelError
 
@@ -78,9 +81,10 @@ class ServerClient(abc.ABC):
             reply = await self._opened(peer, entry, request)
             incoming = Incoming(peer.where, reply, self._answer(peer.where, request))
             try:
+                renamed = original_names(request.tools)
                 while (blocks := await incoming.more()) is not None:
                     for block in blocks:
-                        yield block
+                        yield _with_original_name(block, renamed) if renamed else block
             finally:
                 await incoming.aclose()
         finally:
@@ -93,3 +97,10 @@ class ServerClient(abc.ABC):
     @abc.abstractmethod
     def _answer(self, where: str, request: Request) -> AnswerReader:
         """What reads the answer to the request."""
+
+
+def _with_original_name(block: Block, renamed: dict[str, str]) -> Block:
+    """A block of an answer; a call of a tool that was sent under another name is one of that tool."""
+    if isinstance(block, CallStart) and block.name in renamed:
+        return msgspec.structs.replace(block, name=renamed[block.name])
+    return block

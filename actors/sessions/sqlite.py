@@ -160,6 +160,7 @@ class SQLiteStore(SessionStore):
                 values = (held.writer, pod, held.since, row.row, row.generation)
                 if db.execute(_TAKE, values).rowcount:
                     break
+            self._file.committed()
             held.row, held.generation = row.row, row.generation + 1
             held.head = sqlite_read.head(db, row.row)
         self._held[session_id] = held
@@ -187,6 +188,7 @@ class SQLiteStore(SessionStore):
             if holder is not None:
                 raise in_use(session_id, holder)
             delete(db, row.row)
+        self._file.committed()
 
     def _living(self, row: sqlite_read.ClaimRow) -> Holder | None:
         """Who holds a session by its row, if that is another writer and lives."""
@@ -266,7 +268,7 @@ class SQLiteStore(SessionStore):
     def _check_open(self) -> None:
         if self._closed or self._lock.inherited:
             raise closed(self.url, inherited=self._lock.inherited)
-        if self._of_parent:
+        if self._of_parent:  # whoever asks hears of it, such as who wants to spawn
             raise StoreError(
                 f"{self.url} was open in the parent process when this one was forked from it",
                 hint="fork before it is opened, or start the process anew (multiprocessing's 'spawn')",

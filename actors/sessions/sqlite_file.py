@@ -140,6 +140,10 @@ class SQLiteFile:
                 self._on_lost(change not in {"log", "index"})
         raise self._changed(change)
 
+    def committed(self) -> None:
+        """Called after each commit, by whatever connection."""
+        self._watch.committed()
+
     def has_changed(self) -> bool:
         """Whether ``check`` would raise."""
         return self.change is not None or self._watch.changed() is not None

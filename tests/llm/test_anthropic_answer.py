@@ -182,7 +182,7 @@ def test_a_call_that_moves_to_another_index_once_there_is_text_is_one_call():
         argued(":1}", 1),
         stopped(),
     )
-    assert answer.item.calls == (ToolCall("t1", "read", {"a": 1}),)
+    assert answer.item.calls == (ToolCall("t1", "read", {"a": 1}, after=0),)
     assert answer.item.text == "x"
 
 
@@ -261,7 +261,7 @@ def test_a_call_is_told_as_it_comes():
         start(), called(0, "read", input={}), argued(""), argued('{"a":1}'), closed(), stopped("tool_use")
     )
     assert blocks == [
-        CallStart(0, "t1", "read"),
+        CallStart(0, "t1", "read", in_order=True),
         CallChunk(0, '{"a":1}'),
         CallEnd(0),
         End("tool_use", "claude"),
@@ -311,7 +311,7 @@ def test_a_call_that_was_whole_when_the_text_behind_it_was_cut_is_whole():
     answer = answer_of(
         start(), called(0, "list"), closed(0), opened(1, "text"), text("and", 1), stopped("max_tokens"), END
     )
-    assert answer.item.calls == (ToolCall("t1", "list"),)
+    assert answer.item.calls == (ToolCall("t1", "list", after=0),)
 
 
 def test_a_whole_call_at_the_end_of_an_answer_that_was_cut_is_whole():

@@ -225,6 +225,46 @@ def test_reasoning_without_a_signature_goes_back_to_the_server_that_gave_it_so()
     assert [each["type"] for each in blocks_sent(item, MESSAGES, unsigned=False)] == ["text"]
 
 
+_blocks = st.lists(
+    st.sampled_from(
+        [
+            {"type": "text", "text": "words"},
+            {"type": "thinking", "thinking": "hm", "signature": "sig"},
+            {"type": "redacted_thinking", "data": "sealed"},
+            {"type": "tool_use", "name": "look", "input": {"path": "a"}},
+            SEARCH,
+            FOUND,
+        ]
+    ),
+    max_size=7,
+).map(
+    lambda blocks: [{**each, "id": f"toolu_{n}"} if "name" in each else each for n, each in enumerate(blocks)]
+)
+
+
+@given(_blocks)
+def test_blocks_go_back_in_the_order_they_came_in_calls_among_them(blocks: list[dict[str, Any]]):
+    item = messages_item(*(event for n, each in enumerate(blocks) for event in block(n, each)))
+    if item.content or item.calls:
+        calls = any(each["type"] == "tool_use" for each in blocks)
+        spoke = any(each["type"] == "text" for each in blocks)
+        paused = (
+            bool(blocks) and blocks[-1]["type"] in {"server_tool_use", "web_search_tool_result"} and not calls
+        )
+        if calls or spoke or paused:
+            assert blocks_sent(item, MESSAGES) == blocks
+        others = [each["type"] for each in blocks_sent(item, "anthropic:other")]
+        assert others == sorted(others)  # text, then calls, and nothing of the vendor's
+
+
+def test_an_answer_says_where_its_calls_stood_only_where_something_came_behind_them():
+    think = {"type": "thinking", "thinking": "hm", "signature": "sig"}
+    calls = [{"type": "tool_use", "id": f"t{n}", "name": "look", "input": {}} for n in range(2)]
+    item = messages_item(*block(0, think), *block(1, calls[0]), *block(2, think), *block(3, calls[1]))
+    assert [call.after for call in item.calls] == [1, None]
+    assert blocks_sent(item, MESSAGES) == [think, calls[0], think, calls[1]]
+
+
 def test_reasoning_of_an_old_log_that_names_no_server_goes_back_where_it_is_signed():
     item = AssistantItem((ThinkingPart("hm", "s"), ThinkingPart("", None, "sealed"), TextPart("yes")))
     assert [each["type"] for each in blocks_sent(item, MESSAGES)] == ["thinking", "redacted_thinking", "text"]

@@ -150,6 +150,36 @@ def test_what_the_old_file_had_not_merged_is_kept_beside_it_under_another_name(s
     assert [path for path in stage.path.parent.iterdir() if path.name.endswith(".replaced")]
 
 
+@pytest.mark.parametrize("durability", ["process", "power"])
+@pytest.mark.parametrize("then", ["write", "claim", "close"])
+def test_a_backup_copied_over_after_the_first_commit_to_a_log_is_noticed(tmp_path, durability, then):
+    """That commit begins the log anew, as a merge is followed by; and the backup's counter is the file's own."""
+    path, backups = tmp_path / "pods.db", [tmp_path / "first", tmp_path / "second"]
+    store = SQLiteStore(path, durability)
+    for name in ("s", "t"):
+        make(store, name, "first", *[WORDS] * 20)
+    store.close()
+    for backup in backups:
+        with contextlib.closing(sqlite3.connect(path)) as db:
+            db.execute("VACUUM INTO ?", (str(backup),))
+        if backup == backups[0]:
+            shutil.copyfile(backup, path)
+    store = SQLiteStore(path, durability)
+    if then == "claim":
+        store.claim("s", "p")
+    else:
+        add(store, "s", store.info("s").head, "the first to the log")
+    shutil.copyfile(backups[1], path)
+    if then != "close":
+        with pytest.raises(StoreError, match="overwritten"):
+            make(store, "u", "lost")
+    store.close()
+    assert integrity(path) == "ok"
+    again = SQLiteStore(path, durability)
+    assert {info.session_id: info.head.seq for info in again.sessions()} == {"s": 21, "t": 21}
+    again.close()
+
+
 def cut_to_nothing(stage: Stage) -> None:
     os.truncate(stage.path, 0)
 
