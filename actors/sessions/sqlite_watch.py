@@ -121,7 +121,7 @@ class FileWatch:
             return self._logs_changed()
 
     def committed(self) -> None:
-        """This process has just committed: if that has begun the log anew, this was no merge by others."""
+        """Called after a commit of this process: that it began the log anew does not mean a merge since."""
         if not self._may_begin_anew:
             return
         merges = self._merged_quickly()

@@ -180,6 +180,60 @@ def test_a_backup_copied_over_after_the_first_commit_to_a_log_is_noticed(tmp_pat
     again.close()
 
 
+def test_a_backup_without_a_log_gets_one(stage: Stage):
+    """What ``VACUUM INTO`` makes is a database that is written in place."""
+    moved_in(stage)
+    with contextlib.suppress(StoreError):
+        stage.store.sessions()
+    add(stage.store, "s", stage.then, "after")
+    with contextlib.closing(sqlite3.connect(stage.path)) as db:
+        assert db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+def test_a_copy_that_is_still_on_its_way_is_not_opened(stage: Stage):
+    whole = stage.backup.read_bytes()
+    with stage.path.open("r+b") as file:
+        file.truncate(0)
+        for refused in ("overwritten", "empty", "empty"):
+            with pytest.raises(StoreError, match=refused):
+                make(stage.store, "t", "lost")
+        file.write(whole)
+    assert stage.store.info("s").head == stage.then
+    add(stage.store, "s", stage.then, "after")
+    assert stage.store.problems() == []
+    stage.store.close()
+    assert integrity(stage.path) == "ok"
+
+
+def test_a_backup_copied_over_by_another_process_all_the_time_stays_whole(stage: Stage):
+    with subprocess.Popen([sys.executable, "-c", _COPYING, str(stage.backup), str(stage.path)]) as copying:
+        refused = 0
+        while copying.poll() is None:
+            try:
+                make(stage.store, f"t{refused}", WORDS)
+            except SessionError:
+                refused += 1
+    assert refused
+    stage.store.close()
+    again = SQLiteStore(stage.path)
+    assert again.info("s").head == stage.then
+    again.close()
+    assert integrity(stage.path) == "ok"
+
+
+_COPYING = """
+import sys, time
+data = open(sys.argv[1], "rb").read()
+for _ in range(6):
+    with open(sys.argv[2], "r+b") as file:
+        file.truncate(0)
+        for start in range(0, len(data), 2048):
+            file.write(data[start : start + 2048])
+            file.flush()
+            time.sleep(0.002)
+"""
+
+
 def cut_to_nothing(stage: Stage) -> None:
     os.truncate(stage.path, 0)
 
