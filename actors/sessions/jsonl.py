@@ -216,6 +216,7 @@ class JsonLinesStore(SessionStore):
     # -- claims
 
     def claim(self, session_id: str, pod: str) -> Claim:
+        self._check_open()
         held = self._held.get(session_id)
         if held is not None and held.pod:
             raise in_use(session_id, this_process(held.pod, held.since))
@@ -235,9 +236,11 @@ class JsonLinesStore(SessionStore):
         if held is not None:
             # What cannot be written is free when this process ends, and for its own pods at once.
             with contextlib.suppress(SessionError):
+                self._check_open()
                 self._commits.submit(Release(held))
 
     def holder(self, session_id: str) -> Holder | None:
+        self._check_open()
         held = self._held.get(session_id)
         if held is not None:
             return this_process(held.pod, held.since)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import enum
+import functools
 import inspect
 import math
 import re
+import sys
 import typing
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Union
@@ -24,6 +26,16 @@ _UNSUITED: dict[Any, str] = {
     inspect.Parameter.VAR_KEYWORD: "**arguments have no schema",
     inspect.Parameter.POSITIONAL_ONLY: "arguments are passed by name, this one cannot be",
 }
+#: From Python 3.14 on annotations are evaluated when they are asked for. The options that leave a name there
+#: which cannot be resolved, rather than raise NameError.
+_LAZILY: dict[str, dict[str, Any]] = {}
+if sys.version_info >= (3, 14):
+    import annotationlib
+
+    _LAZILY = {
+        "hints": {"format": annotationlib.Format.FORWARDREF},
+        "signature": {"annotation_format": annotationlib.Format.FORWARDREF},
+    }
 
 
 class Arguments:
@@ -98,6 +110,9 @@ class Arguments:
         try:
             schema = datatypes.known_schema(self._struct)
         except TypeError as error:
+            for each in parameters:
+                if each.name not in self._foreign:
+                    _check_known(each, label)
             raise _no_schema(label, "an argument", error) from error
         schema.pop("title", None)
         definitions = schema.pop("$defs", {})
@@ -149,10 +164,14 @@ class _Parameter:
 
 
 def _hints(function: Callable[..., Any], label: str, context: type) -> dict[str, Any]:
-    target = function if inspect.isroutine(function) else type(function).__call__
+    function = unbound(function)
+    target: Any = function
+    if inspect.isclass(function):
+        target = function.__init__
+    elif not inspect.isroutine(function):
+        target = type(function).__call__
     try:
-        # The context's type may be imported for type checkers alone.
-        return typing.get_type_hints(target, localns={context.__name__: context}, include_extras=True)
+        hints = _resolved(target, {context.__name__: context})
     except NameError as error:
         raise ToolDefinitionError(
             f"tool {label}: the annotation {error.name!r} cannot be resolved",
@@ -160,11 +179,35 @@ def _hints(function: Callable[..., Any], label: str, context: type) -> dict[str,
         ) from error
     except Exception as error:
         raise ToolDefinitionError(f"tool {label}: the annotations cannot be read: {error}") from error
+    if inspect.isclass(function):
+        hints["return"] = function  # not what its ``__init__`` returns
+    return hints
+
+
+def unbound(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function within ``functools.partial``: it has the name, the docstring and the annotations."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return function
+
+
+def _resolved(target: Callable[..., Any], names: dict[str, Any]) -> dict[str, Any]:
+    """The type hints; ``names`` may be imported for type checkers alone."""
+    try:
+        return typing.get_type_hints(target, localns=names, include_extras=True)
+    except NameError:
+        if not _LAZILY:
+            raise
+        # Annotations without quotes were evaluated as the code stands; here they are with ``names`` as well.
+        hints = typing.get_type_hints(target, localns=names, include_extras=True, **_LAZILY["hints"])
+        if any(isinstance(hint, typing.ForwardRef) for hint in hints.values()):
+            raise
+        return hints
 
 
 def _signature(function: Callable[..., Any], label: str) -> inspect.Signature:
     try:
-        return inspect.signature(function)
+        return inspect.signature(function, **_LAZILY.get("signature", {}))
     except (TypeError, ValueError) as error:
         raise ToolDefinitionError(
             f"tool {label}: its parameters are not known: {error}", hint="write a function around it"
@@ -194,6 +237,14 @@ def _is_type(hint: Any, wanted: type) -> bool:
 def _typed(parameter: _Parameter, label: str) -> datatypes.DataType:
     try:
         return datatypes.data_type(parameter.hint)
+    except TypeError as error:
+        raise _no_schema(label, parameter.name, error) from error
+
+
+def _check_known(parameter: _Parameter, label: str) -> None:
+    """Raise ToolDefinitionError, which names the parameter, if its own type has no schema."""
+    try:
+        datatypes.known_schema(parameter.hint)
     except TypeError as error:
         raise _no_schema(label, parameter.name, error) from error
 

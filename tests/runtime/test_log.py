@@ -233,4 +233,4 @@ def test_a_configuration_of_the_programs_own_takes_secrets_out_with_the_processo
 
 def test_importing_the_log_does_not_import_structlog():
     program = "import sys, polypod.log; sys.exit('structlog' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", program], timeout=20, check=False).returncode == 0
+    assert subprocess.run([sys.executable, "-c", program], timeout=60, check=False).returncode == 0

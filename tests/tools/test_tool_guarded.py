@@ -17,7 +17,7 @@ from protocol.scope import Rule, Scope
 
 def git(*words: str, cwd) -> None:
     names = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "protocol.file.allow=always"]
-    subprocess.run(["git", *names, *words], cwd=cwd, check=True, capture_output=True, timeout=30)
+    subprocess.run(["git", *names, *words], cwd=cwd, check=True, capture_output=True, timeout=60)
 
 
 @pytest.fixture
@@ -71,6 +71,26 @@ def test_links_worktrees_submodules_and_bare_repositories_are_git_too(repo, use,
         assert ((repo / name).read_bytes() if (repo / name).is_file() else None) == before
     for name in ("tree/new", "work/new", "module/new", "refs/new", "HEAD"):
         assert not use("write_file", path=name, content="x").is_error
+
+
+@pytest.mark.parametrize(
+    ("made", "last"),
+    [
+        (["config", "objects/x", "refs/x"], "HEAD"),
+        (["HEAD", "objects/x"], "refs/x"),
+        (["HEAD", "refs/x"], "objects/deep/x"),
+        (["HEAD"], "commondir"),
+        (["commondir"], "head"),
+    ],
+)
+def test_no_repository_is_put_together_file_by_file(repo, use, made, last):
+    """Git takes a folder with these in it for a repository, and runs what its config says."""
+    for name in made:
+        assert not use("write_file", path=f"made/{name}", content="x").is_error
+    result = use("write_file", path=f"made/{last}", content="x")
+    assert result.is_error
+    assert "git repository" in result.text
+    assert not (repo / "made" / last).exists()
 
 
 def test_a_secret_is_neither_read_nor_written_nor_found(repo, use):
