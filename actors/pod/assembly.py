@@ -183,9 +183,9 @@ class Assembly:
         return self._limits[1]
 
     def _opened_with(self, manifest: PodManifest) -> Raw:
-        """The manifest's bytes, encoded once for all pods that are made from it."""
+        """The manifest's bytes without secrets, encoded once for all pods that are made from it."""
         if self._opening is None or self._opening[0] is not manifest:
-            self._opening = (manifest, Raw(_encoded(manifest)))
+            self._opening = (manifest, Raw(_encoded(manifest.without_secrets())))
         return self._opening[1]
 
 

@@ -58,22 +58,12 @@ class Voice:
     a stream is made of that.
     """
 
-    __slots__ = ("_listened", "_tell", "_tell_text", "shut")
+    __slots__ = ("_tell", "_tell_text", "shut")
 
-    def __init__(
-        self,
-        listened: Callable[[], bool],
-        tell: Callable[..., None],
-        tell_text: Callable[[str, int], None],
-    ) -> None:
-        self._listened = listened
+    def __init__(self, tell: Callable[..., None], tell_text: Callable[[str, int], None]) -> None:
         self._tell = tell
         self._tell_text = tell_text
         self.shut = False
-
-    def heard(self) -> bool:
-        """Whether anybody listens."""
-        return not self.shut and self._listened()
 
     def tell(self, kind: type[Event], **fields: Any) -> None:
         """Tell an event, if anybody listens."""
