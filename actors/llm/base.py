@@ -311,9 +311,18 @@ def _call(start: CallStart, text: str, vendor: dict[str, Any] | None, *, complet
             arguments = decode_any(text)
         except UNREADABLE:
             return ToolCall(id_, name, {}, text, vendor)
+        if isinstance(arguments, str):  # written as JSON twice
+            arguments = _object_in(arguments)
         if isinstance(arguments, dict):
             return ToolCall(id_, name, arguments, vendor=vendor)
     return ToolCall(id_, name, {}, text, vendor)
+
+
+def _object_in(text: str) -> Any:
+    try:
+        return decode_any(text)
+    except UNREADABLE:
+        return None
 
 
 _WHOLE = frozenset({int, type(None)})
