@@ -66,8 +66,9 @@ class PodSystem:
     None is never. ``budget`` limits what all pods together use up while the system is entered; a pod draws
     on it besides its own, and of ``seconds``, which is the time of all runs, each run may take what is left
     when it begins. ``grace`` is how many seconds a model's client or a tool has to end once it is cancelled;
-    one that takes longer is left to itself. ``tool_threads`` is how many plain functions may be at work at
-    once as tools of this system; by default all systems of a process share 32 threads.
+    one that takes longer is left to itself. ``memory_grace`` is how many seconds a stop and a compaction wait
+    for memory jobs to finish; a stop then cancels them. ``tool_threads`` is how many plain functions may be
+    at work at once as tools of this system; by default all systems of a process share 32 threads.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class PodSystem:
         passivate_after: float | None = None,
         budget: BudgetSection | Mapping[str, float] | None = None,
         grace: float = 1.0,
+        memory_grace: float = 5.0,
         tool_threads: int | None = None,
     ) -> None:
         self._prices = prices if isinstance(prices, Prices) else _prices(prices)
@@ -93,9 +95,10 @@ class PodSystem:
             raise ValueError(
                 f"passivate_after is a number of seconds above 0, or None, not {passivate_after}"
             )
-        if not 0 <= grace < math.inf:
-            raise ValueError(f"grace is a number of seconds, 0 or more, not {grace}")
-        self._grace = grace
+        for name, seconds in (("grace", grace), ("memory_grace", memory_grace)):
+            if not 0 <= seconds < math.inf:
+                raise ValueError(f"{name} is a number of seconds, 0 or more, not {seconds}")
+        self._grace, self._memory_grace = grace, memory_grace
         self._tool_threads = None if tool_threads is None else ToolThreads(tool_threads)
         self._limits = None if budget is None else _limits(budget)
         self.on_conflict = on_conflict
@@ -153,6 +156,7 @@ class PodSystem:
             LastingMemory(memory),
             self._limits,
             grace=self._grace,
+            memory_grace=self._memory_grace,
             closing=self._loop_closes,
             threads=self._tool_threads,
         )

@@ -15,6 +15,7 @@ from protocol.explain import explained, unknown_key
 from protocol.names import check_name
 from protocol.scope import Rule, Scope
 from protocol.text import encodable
+from protocol.urls import without_secrets
 
 #: Where a bare ``model="…"`` without a scheme runs: the embedded model that needs no network.
 DEFAULT_SCHEME = "offline"
@@ -191,6 +192,13 @@ class PodManifest(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
                 known = sorted({*_SECTION_OF, *cls.__struct_fields__} - refused)
                 raise unknown_key("manifest", key, known, "all sections")
         return _convert(data, where="manifest", base=Path.cwd())
+
+    def without_secrets(self) -> PodManifest:
+        """The manifest as it may be recorded and shown: no user, password or query in ``base_url``."""
+        url = self.model.base_url
+        if url is None or (shown := without_secrets(url)) == url:
+            return self
+        return self.replace(model=msgspec.structs.replace(self.model, base_url=shown))
 
     def replace(self, **sections: Struct) -> PodManifest:
         """The manifest with whole sections exchanged."""

@@ -127,7 +127,7 @@ def show(session: str, store: str | None, as_json: bool) -> None:
     if as_json:
         used = {"usage": state.usage or Usage(), "cost": state.cost, "seconds": state.seconds}
         used["items"] = len(state.items)
-        put_json({**facts, **used, "manifest": manifest, "answer": _answer(state)})
+        put_json({**facts, **used, "manifest": manifest.without_secrets(), "answer": _answer(state)})
         return
     terminal = Terminal()
     rows = {**_rows(info, manifest, state), "last run": _last_words(info, last, holder)}

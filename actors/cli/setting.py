@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from protocol.errors import ManifestError, StoreError
-from protocol.manifest import ModelSection, PodManifest, ToolsSection
+from protocol.manifest import DEFAULT_SCHEME, ModelSection, PodManifest, ToolsSection
 from protocol.scope import Rule, Scope
 
 #: The words that a pod at a terminal is given where no manifest gives others.
@@ -109,8 +109,12 @@ def with_model(manifest: PodManifest, wishes: Wishes) -> PodManifest:
     """``manifest`` with the model that was named on the command line; other settings stay."""
     if wishes.model is None and wishes.base_url is None:
         return manifest
-    # A server alone is asked as what nearly all servers are: one that speaks chat completions.
-    named = PodManifest.of(model=wishes.model or "openai", base_url=wishes.base_url).model
+    named = PodManifest.of(model=wishes.model, base_url=wishes.base_url).model
+    if wishes.model is None and manifest.model.scheme != DEFAULT_SCHEME:
+        return manifest.replace(model=msgspec.structs.replace(manifest.model, base_url=named.base_url))
+    if wishes.model is None:
+        # A server alone is asked as what nearly all servers are: one that speaks chat completions.
+        named = msgspec.structs.replace(named, scheme="openai")
     return manifest.replace(
         model=msgspec.structs.replace(
             manifest.model,

@@ -11,6 +11,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 
 from actors.llm.header import trimmed
 from protocol.errors import ModelError
+from protocol.urls import hides_credentials, without_secrets
 
 #: The status by which a proxy asks for credentials, and what to tell of it.
 PROXY_WANTS_KEY = 407
@@ -28,7 +29,7 @@ def where_of(url: str) -> str:
 def base_url_of(text: str) -> str:
     """A base URL without what people add to it: a slash at its end, or the path of the endpoint itself.
 
-    Raises ModelError where it is no http URL.
+    Raises ModelError where it is no http URL, and where it is one of a session, which keeps no credentials.
     """
     url = trimmed(text).rstrip("/").removesuffix("/chat/completions").rstrip("/")
     try:
@@ -38,9 +39,16 @@ def base_url_of(text: str) -> str:
         sound = False
     if not sound or _NO_URL.search(url):
         raise ModelError(
-            f"{_shown(text)!r} is no base URL",
+            f"{without_secrets(text)!r} is no base URL",
             kind="invalid_request",
             hint="write it like http://127.0.0.1:11434/v1",
+        )
+    if hides_credentials(url):
+        raise ModelError(
+            f"{url} held a user or a password when the session was opened, and sessions keep none",
+            kind="auth",
+            hint="give the whole base URL again (--base-url, or base_url in the manifest)",
+            where=where_of(url),
         )
     return url
 
@@ -49,11 +57,6 @@ def base_url_of(text: str) -> str:
 _NO_URL = re.compile(
     "[?#\\s\"'<>\\\\^`{|}\x00-\x1f\x7f\u200b-\u200f\u2018-\u201f\u2039\u203a\u2060\ufeff\u00ab\u00bb]"
 )
-
-
-def _shown(text: str) -> str:
-    """What people wrote, without a password."""
-    return re.sub(r"//[^/\s]*@", "//…@", text)
 
 
 def is_loopback(host: str) -> bool:

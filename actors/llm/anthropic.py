@@ -64,6 +64,8 @@ class AnthropicClient(ServerClient):
         self._path = "/messages" if re.search(r"/v\d+$", url) else "/v1/messages"
         self._caching = caching
         self._extra = dict(extra or {})
+        #: What is known beforehand: the vendor signs all reasoning, and takes none back that it has not.
+        self._first_dialect = Dialect(unsigned=urlsplit(self.base_url).hostname != VENDOR_HOST)
 
     def _origin(self, request: Request) -> str:
         return origin_of("anthropic", self.base_url, request.model or self.model)
@@ -97,16 +99,12 @@ class AnthropicClient(ServerClient):
             else:
                 entry.answered()
                 if dialect != known:
-                    _learn(peer, request, model, self._first_dialect(), dialect)
+                    _learn(peer, request, model, self._first_dialect, dialect)
                 return reply
-
-    def _first_dialect(self) -> Dialect:
-        """What is known beforehand: the vendor signs all reasoning, and takes none back that it has not."""
-        return Dialect(unsigned=urlsplit(self.base_url).hostname != VENDOR_HOST)
 
     def _known_dialect(self, peer: Peer, request: Request, model: str) -> Dialect:
         """What this server is known to understand of this model's requests, and of this history."""
-        dialect: Dialect = peer.learnt.get(_DIALECT + model) or self._first_dialect()
+        dialect: Dialect = peer.learnt.get(_DIALECT + model) or self._first_dialect
         return msgspec.structs.replace(dialect, **request.scratch.get(_OF_HISTORY, {}))
 
     def _answer(self, where: str, request: Request) -> MessagesAnswer:

@@ -59,24 +59,24 @@ def _number(told: str) -> float:
 class HalfPairs:
     """Joins the halves of surrogate pairs that were split over two pieces of one text."""
 
-    __slots__ = ("_half",)
+    __slots__ = ("waiting",)
 
     def __init__(self) -> None:
-        self._half = ""
+        self.waiting = ""  # a half whose partner may come with the next piece
 
     def join(self, text: str) -> str:
         """``text`` behind the half that waits; a half at its end is held back until the next piece."""
-        if text.isascii() and not self._half:
+        if text.isascii() and not self.waiting:
             return text
-        text = self._half + text
-        self._half = ""
+        text = self.waiting + text
+        self.waiting = ""
         if "\ud800" <= text[-1:] <= "\udbff":
-            text, self._half = text[:-1], text[-1]
+            text, self.waiting = text[:-1], text[-1]
         return encodable(text)
 
     def rest(self) -> str:
         """What the half that waits turns into where its partner never came."""
-        half, self._half = self._half, ""
+        half, self.waiting = self.waiting, ""
         return encodable(half)
 
 

@@ -229,11 +229,15 @@ class ChatAnswer:
 
     def _take(self, name: str, data: bytes) -> None:
         """One event that is a JSON object."""
+        plain = None
         try:
-            chunk, plain = _read(data)
-        except UNREADABLE as error:
-            self._fail(f"{self._where} sent an event that cannot be read: {error}", "protocol")
-            return
+            chunk: _Chunk = _decode_strictly(data)
+        except UNREADABLE:
+            try:
+                chunk, plain = _read_with_care(data)
+            except UNREADABLE as error:
+                self._fail(f"{self._where} sent an event that cannot be read: {error}", "protocol")
+                return
         if (
             chunk.error
             or name == "error"
@@ -296,10 +300,9 @@ class ChatAnswer:
 
     def _grow(self, delta: _Delta) -> None:
         """What one chunk adds to the answer."""
-        member = next((each for each in _REASONING if getattr(delta, each)), None)
-        if member is not None:
-            self._reasoning_as = member
-            self._say(ThinkingChunk, getattr(delta, member))
+        if delta.reasoning_content or delta.reasoning or delta.reasoning_text:
+            self._reasoning_as = next(each for each in _REASONING if getattr(delta, each))
+            self._say(ThinkingChunk, getattr(delta, self._reasoning_as))
         if delta.content:
             self._say(TextChunk, delta.content)
         if delta.refusal:
@@ -317,7 +320,8 @@ class ChatAnswer:
                 self._say_rest()
                 self._index += self._kind is not None
                 self._kind = kind
-            if text := self._halves.join(content):
+            text = content if content.isascii() and not self._halves.waiting else self._halves.join(content)
+            if text:
                 self._blocks.append(kind(text, self._index))
         elif isinstance(content, list):
             for part in content:
@@ -354,12 +358,12 @@ class ChatAnswer:
             self.failure = failure
 
 
-def _read(data: bytes) -> tuple[_Chunk, dict[str, Any] | None]:
+def _read_with_care(data: bytes) -> tuple[_Chunk, dict[str, Any] | None]:
     """One event, and the same unread where it holds more than we know; raises one of UNREADABLE."""
     try:
-        return _decode_strictly(data), None
-    except msgspec.ValidationError:
         return _decode(data), _unread(data)
+    except msgspec.ValidationError:
+        raise
     except (msgspec.DecodeError, UnicodeError):
         return decode_mended(data, _Chunk), _unread(data)
 

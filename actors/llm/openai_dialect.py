@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -55,6 +56,7 @@ _OF_A_SERVER = ("usage_option", "max_tokens_field", "json_schema", "json_object"
 _MISTRAL = re.compile(r"(^|[/.:])(open-|labs-)?((mi|mini|magi|dev|code)stral|(mix|pix|vox)tral)")
 
 
+@lru_cache(1024)  # asked for with each request
 def dialect_of(base_url: str, model: str) -> Dialect:
     """What is known beforehand: OpenAI's own newer models refuse the old name of ``max_tokens``, and Mistral
     checks the form of ids and the order of roles.

@@ -6,6 +6,7 @@ an ``index`` and a ``type`` are pieces of one entry, whose longer texts continue
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,6 +18,7 @@ _UNDER_WAY = 64
 _IN_PIECES = frozenset({"text", "summary", "data", "thinking", "content"})
 
 
+@lru_cache(1024)  # asked for with each request
 def origin_of(wire_format: str, base_url: str, model: str) -> str:
     """The kind of server that vendor data comes from and goes back to: format, host, and at servers that
     relay to many vendors also the vendor's name, which there stands before the model's.

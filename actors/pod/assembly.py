@@ -56,6 +56,7 @@ class Assembly:
         budget: BudgetSection | None = None,
         *,
         grace: float,
+        memory_grace: float,
         closing: Callable[[], bool],
         threads: ToolThreads | None = None,
     ) -> None:
@@ -66,7 +67,7 @@ class Assembly:
         self._on_conflict = on_conflict
         self._prices = prices
         self._memory = memory
-        self._grace = grace
+        self._grace, self._memory_grace = grace, memory_grace
         self._closing = closing
         #: Where plain functions run; None for the threads that all systems of the process share.
         self._threads = threads
@@ -123,6 +124,7 @@ class Assembly:
                 limits=self._limits_of(manifest),
                 on_conflict=self._on_conflict,
                 grace=self._grace,
+                memory_grace=self._memory_grace,
                 closing=self._closing,
             )
             self._asked, self._shared = (client, tools), astuple(made)
@@ -181,9 +183,9 @@ class Assembly:
         return self._limits[1]
 
     def _opened_with(self, manifest: PodManifest) -> Raw:
-        """The manifest's bytes, encoded once for all pods that are made from it."""
+        """The manifest's bytes without secrets, encoded once for all pods that are made from it."""
         if self._opening is None or self._opening[0] is not manifest:
-            self._opening = (manifest, Raw(_encoded(manifest)))
+            self._opening = (manifest, Raw(_encoded(manifest.without_secrets())))
         return self._opening[1]
 
 

@@ -10,14 +10,12 @@ from pykka import messages
 
 from actors.pod.run import resolve
 from actors.pod.running import RunningActor
+from actors.pod.stepping import STOP_GRACE
 from actors.runtime.actor import DEFERRED
 from actors.runtime.future import AsyncFuture
 from protocol.errors import Failure, RunFailed, SessionError
 from protocol.events import PodEnded, PodFailed, RunOutcome
 from protocol.lifecycle import PodState
-
-#: How long a stop waits for the store, after its step has had its own time to end, in seconds.
-STOP_GRACE = 5.0
 
 
 class ShutDown(NamedTuple):

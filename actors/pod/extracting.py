@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextvars import Context
 from functools import partial
 from typing import Any, cast
 
@@ -22,8 +23,6 @@ from protocol.events import ExtractDone, ExtractFailed, ExtractStart
 
 #: Automatic extractions are left out after failures in a row: 1, 2, 4 … up to this many.
 MOST_LEFT_OUT = 32
-#: How long a stop and a compaction wait for memory jobs that are under way, in seconds.
-JOB_GRACE = 5.0
 
 
 class ExtractingActor(CompactingActor):
@@ -31,6 +30,8 @@ class ExtractingActor(CompactingActor):
 
     _job: ExtractionActor | None = None
     _job_spending: Spending | None = None
+    #: The context of who wanted memory jobs last, as long as any is at work.
+    _memory_caller: Context | None = None
     #: Whether somebody wanted one while the last was under way.
     _triggered = False
     _failures = 0
@@ -43,7 +44,7 @@ class ExtractingActor(CompactingActor):
 
     def _on_try_post_run_extract(self, _: commands.TryPostRunExtract) -> Any:
         self._left_out = 0
-        self._remember()
+        self._remember(self._caller)
         if self._job is None:
             return None
         reply = self.defer_reply()
@@ -59,22 +60,30 @@ class ExtractingActor(CompactingActor):
 
     # -- a job -----------------------------------------------------------------------------------
 
-    def _remember_after_run(self) -> None:
-        """A run has ended: have it read, unless that failed too often of late or only on command."""
+    def _remember_after_run(self, caller: Context | None) -> None:
+        """A run of ``caller`` has ended: have it read, unless that failed of late or only commands do."""
         if self._parts.manifest.memory.schedule != "after_run":
             return
         if self._left_out > 0:
             self._left_out -= 1
             return
-        self._remember()
+        self._remember(caller)
 
-    def _remember(self) -> None:
-        """Start an extraction if enough is new; while one is under way it will be followed by another."""
+    @property
+    def _caller(self) -> Context | None:
+        """The context of who sent the command that is being handled."""
+        return None if self._reply_to is None else self._reply_to.caller
+
+    def _remember(self, caller: Context | None) -> None:
+        """Start an extraction if enough is new; while one is under way it will be followed by another.
+        Those to come see the context variables of ``caller``, or none.
+        """
         if not self._parts.manifest.memory.extract_threshold:
             return
         if self._job is not None:
-            self._triggered = True
+            self._triggered, self._memory_caller = True, caller
         elif self._extraction_due():
+            self._memory_caller = caller
             self._start_job()
 
     def _extraction_due(self) -> bool:
@@ -108,6 +117,7 @@ class ExtractingActor(CompactingActor):
                     parts.tools.context(parts.name),
                     parts.memory.staging,
                     self._propose,
+                    self._memory_caller,
                 )
             )
         self._advance()
@@ -246,7 +256,7 @@ class ExtractingActor(CompactingActor):
         ended: AsyncFuture[Any] = AsyncFuture()
         self._when_remembered(ended)
         try:
-            await asyncio.wait_for(ended, JOB_GRACE)
+            await asyncio.wait_for(ended, self._parts.memory_grace)
         except TimeoutError:
             return
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -12,7 +13,7 @@ from actors.sessions.branch import stage_branch
 from actors.sessions.head import SessionHead, new_session_id
 from actors.sessions.log import SessionLog
 from protocol.entries import Head, Parent
-from protocol.errors import UnknownEntry
+from protocol.errors import SessionError, UnknownEntry
 from protocol.events import Activity, Event
 from protocol.items import Item
 
@@ -53,7 +54,7 @@ async def open_branch(
     left: tuple[Sequence[Activity], str | None],
 ) -> Branch:
     """Make the new session, with the items it takes over, in one transaction; what is ``left`` open there
-    (activities and a run) ends here.
+    (activities and a run) ends here. Where it is cancelled, no session is left behind.
     """
     parent = Parent("forked_from", session_id, last.hash.hex(), last.seq)
     log = SessionLog(parts.store, parts.name, SessionHead(new_session_id(), last.seq), _nobody_listens)
@@ -61,8 +62,21 @@ async def open_branch(
         await asyncio.sleep(0)
     pending = log.create(parent, claim=False)
     if pending is not None:
-        await asyncio.wrap_future(pending)
+        kept = asyncio.wrap_future(pending)
+        try:
+            await asyncio.shield(kept)
+        except asyncio.CancelledError:
+            await asyncio.wait([kept])
+            if kept.exception() is None:
+                drop_branch(parts, log.head.session_id)
+            raise
     return Branch(log.head.session_id, parent.at_hash)
+
+
+def drop_branch(parts: PodParts, session_id: str) -> None:
+    """Delete a new branch that nobody was told of; where the store refuses that too, it stays."""
+    with contextlib.suppress(SessionError):
+        parts.store.delete(session_id)
 
 
 def _nobody_listens(*_: Event) -> None:

@@ -42,6 +42,8 @@ class Make(Struct, frozen=True, eq=False):
     on_conflict: Literal["fork", "refuse"]
     #: How long a step that was cancelled may take to end, in seconds.
     grace: float
+    #: How long a stop and a compaction wait for memory jobs to finish, in seconds.
+    memory_grace: float
     #: Whether the loop comes to its end though the system was not left.
     closing: Callable[[], bool]
 

@@ -11,7 +11,7 @@ from pykka._envelope import Envelope
 
 from actors.pod.checks import checked_content, checked_item
 from actors.pod.ending import GraceOver, ShutDown
-from actors.pod.fork import Branch, branch_off
+from actors.pod.fork import Branch, branch_off, drop_branch
 from actors.pod.memory.consolidation import Consolidated, Consolidating
 from actors.pod.memory.extraction import Proposal
 from actors.pod.passivating import PassivatingActor
@@ -171,7 +171,13 @@ class PodActor(PassivatingActor):
                 return
             session_id, at_hash = branch
             self._log.record(SessionForked, self._run_id, new_session_id=session_id, at_hash=at_hash)
-            self._commit(lambda: self._told(reply, session_id), self._refuse_to(reply))
+            refused = self._refuse_to(reply)
+
+            def untold(error: BaseException) -> None:
+                drop_branch(self._parts, session_id)
+                refused(error)
+
+            self._commit(lambda: self._told(reply, session_id), untold)
 
         self._do(branch_off(self._parts, at), then, what="the fork", caller=None, of_run=False)
 

@@ -10,10 +10,11 @@ from typing import Any, cast
 from pykka._envelope import Envelope
 
 from actors.compaction.compose import is_of_compaction
-from actors.pod.extracting import JOB_GRACE, UNREGISTERED, ExtractingActor, answer_all
+from actors.pod.extracting import UNREGISTERED, ExtractingActor, answer_all
 from actors.pod.memory.consolidation import Consolidate, Consolidated, Consolidating, ConsolidationActor
 from actors.pod.memory.lasting import LastingMemory
 from actors.pod.spending import Spending
+from actors.pod.stepping import STOP_GRACE
 from actors.runtime.actor import DEFERRED
 from actors.runtime.future import AsyncFuture
 from protocol import commands
@@ -46,9 +47,11 @@ class RememberingActor(ExtractingActor):
 
     def _on_spawn_memory_jobs(self, _: commands.SpawnMemoryJobs) -> None:
         self._asked_to_consolidate = True
-        self._remember()
+        self._remember(self._caller)
         if self._job is None:
+            self._memory_caller = self._caller
             self._consolidate()
+            self._memory_done()
 
     def _on_wait_for_memory_jobs(self, command: commands.WaitForMemoryJobs) -> Any:
         if not self._memory_at_work:
@@ -74,6 +77,8 @@ class RememberingActor(ExtractingActor):
 
     def _memory_done(self) -> None:
         if not self._memory_at_work:
+            if self._memory_caller is not None:
+                self._memory_caller = None
             waiting, self._waiting_for_all = self._waiting_for_all, None
             answer_all(waiting)
 
@@ -96,7 +101,7 @@ class RememberingActor(ExtractingActor):
         ended: AsyncFuture[Any] = AsyncFuture()
         ended.when_done(then)
         self._when_all_done(ended)
-        self._mailroom.loop.call_later(JOB_GRACE, self._abandon_jobs)
+        self._mailroom.loop.call_later(self._parts.memory_grace, self._abandon_jobs)
 
     def _abandon_jobs(self) -> None:
         """Leave memory jobs to themselves: what an extraction did not get to is read when the session is
@@ -111,7 +116,7 @@ class RememberingActor(ExtractingActor):
         if self._job is not None:
             self._job_failed(PodError("the pod stopped before its memory was read"), self._end_job())
         assert self._mailroom is not None
-        self._mailroom.loop.call_later(JOB_GRACE, self._jobs_left)
+        self._mailroom.loop.call_later(self._parts.grace + STOP_GRACE, self._jobs_left)
         self._remembered(consolidate=False)
 
     def _leave_jobs(self) -> None:
@@ -119,7 +124,7 @@ class RememberingActor(ExtractingActor):
         librarian, self._librarian = self._librarian, None
         for job in (librarian, self._job):
             if job is not None:
-                self._let_go(job.leave())
+                self._let_go(job.leave(self._parts.grace))
 
     async def _jobs_ended(self) -> None:
         """Wait until the jobs that were cancelled have come to their end, for a bounded time."""
@@ -127,10 +132,10 @@ class RememberingActor(ExtractingActor):
             ended: AsyncFuture[Any] = AsyncFuture()
             self._when_all_done(ended)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(ended, JOB_GRACE)
+                await asyncio.wait_for(ended, self._parts.grace + STOP_GRACE)
 
     def _jobs_left(self) -> None:
-        """A job that has not come to its end is a model's that cannot be cancelled."""
+        """A job that has not come to its end by now has a disk that does not answer."""
         self._jobs_leaving = 0
         self._memory_done()
 
@@ -182,7 +187,14 @@ class RememberingActor(ExtractingActor):
         self._librarian_spending = spending
         librarian.actor_ref.tell(
             Consolidate(
-                parts.memory, parts.manifest, spending.ask, ctx, not asked, self._ask_to_begin, self._post
+                parts.memory,
+                parts.manifest,
+                spending.ask,
+                ctx,
+                not asked,
+                self._ask_to_begin,
+                self._post,
+                self._memory_caller,
             )
         )
 

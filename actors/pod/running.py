@@ -331,7 +331,7 @@ class RunningActor(TurnActor):
         if self._cancelled is not None:
             self._end_cancels(run, outcome)
         if outcome != "paused":
-            self._remember_after_run()
+            self._remember_after_run(run.caller)
         self._advance()
         if run.pending:
             late, run.pending = run.pending, []

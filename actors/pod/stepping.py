@@ -18,6 +18,9 @@ from actors.sessions.head import new_session_id
 from protocol.errors import HeadConflict, PodError, SessionError, SessionInUse, SessionNotFound
 from protocol.events import Alert, Event
 
+#: How long an end waits for the disk, after what was cancelled has had its own time to end, in seconds.
+STOP_GRACE = 5.0
+
 #: Hears why the store did not keep what was recorded.
 Refused = Callable[[BaseException], None]
 
@@ -55,22 +58,12 @@ class Voice:
     a stream is made of that.
     """
 
-    __slots__ = ("_listened", "_tell", "_tell_text", "shut")
+    __slots__ = ("_tell", "_tell_text", "shut")
 
-    def __init__(
-        self,
-        listened: Callable[[], bool],
-        tell: Callable[..., None],
-        tell_text: Callable[[str, int], None],
-    ) -> None:
-        self._listened = listened
+    def __init__(self, tell: Callable[..., None], tell_text: Callable[[str, int], None]) -> None:
         self._tell = tell
         self._tell_text = tell_text
         self.shut = False
-
-    def heard(self) -> bool:
-        """Whether anybody listens."""
-        return not self.shut and self._listened()
 
     def tell(self, kind: type[Event], **fields: Any) -> None:
         """Tell an event, if anybody listens."""

@@ -191,12 +191,12 @@ class TurnActor(RememberingActor):
         if run.ending is not None:
             self._advance()
             return
-        voice = Voice(self._listened, self._tell, self._tell_text)
+        voice = Voice(self._tell, self._tell_text)
         exchange = run.exchange = Exchange(
             self._parts,
             self._context.occupancy,
             self._parts.manifest.worker.max_tokens,
-            heard=voice.heard,
+            heard=self._listened,
             tell=voice.tell,
             tell_text=voice.tell_text,
         )

@@ -270,6 +270,22 @@ def of_parent(loop: asyncio.AbstractEventLoop | None) -> bool:
     return loop in _loops_of_parent
 
 
+class _ParentsSelector(selectors.SelectSelector):
+    """Of a forked child's copy of a loop, which may not run: the kernel has one selector for both processes,
+    so a child that closes its copy, as ``asyncio.run`` does in the end, would make the parent's loop deaf.
+    """
+
+    def select(self, _timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        raise SystemOfParent
+
+
+def _part_from_parent(loop: asyncio.AbstractEventLoop) -> None:
+    selector = getattr(loop, "_selector", None)
+    if isinstance(selector, selectors.BaseSelector):  # loops that are not asyncio's own have none
+        let_be(selector)
+        loop._selector = _ParentsSelector()  # type: ignore[attr-defined]
+
+
 def _after_fork_in_child() -> None:
     global _process_loop_lock  # noqa: PLW0603 - another thread may have held it
     _process_loop_lock = threading.Lock()
@@ -278,6 +294,7 @@ def _after_fork_in_child() -> None:
         mailroom._awake = False
         mailroom._mail.clear()
         _loops_of_parent.add(mailroom.loop)
+        _part_from_parent(mailroom.loop)
     let_be(*_mailrooms.values(), *_process_loops)
     _mailrooms.clear()
     _process_loops.clear()

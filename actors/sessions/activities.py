@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from protocol.errors import Failure, PodError
-from protocol.events import FAILED, Activity, DurableEvent
+from protocol.events import FAILED, Activity, DurableEvent, RunEnd
 
 
 def still_open(activities: tuple[Activity, ...], event: DurableEvent) -> tuple[Activity, ...]:
@@ -27,5 +27,18 @@ def ends_of(
 ) -> Iterator[tuple[type[DurableEvent], str | None, dict[str, Any]]]:
     """What ends each of the ``activities`` as failed: the kind of event, its run and its own fields."""
     for activity in activities:
-        error = Failure.of(PodError(f"the {activity} came to no end: {why}"))
+        error = _no_end(activity, why)
         yield FAILED[activity], open_run if activity == "compaction" else None, {"error": error}
+
+
+def ends_in_branch(
+    activities: Sequence[Activity], open_run: str | None
+) -> Iterator[tuple[type[DurableEvent], str | None, dict[str, Any]]]:
+    """What ends in a branch all that is under way in its parent: as failed, and the run as cancelled."""
+    yield from ends_of(activities, open_run, ELSEWHERE)
+    if open_run is not None:
+        yield RunEnd, open_run, {"outcome": "cancelled", "error": _no_end("run", ELSEWHERE)}
+
+
+def _no_end(what: str, why: str) -> Failure:
+    return Failure.of(PodError(f"the {what} came to no end: {why}"))

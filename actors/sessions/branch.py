@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from msgspec import Raw
 
-from actors.sessions.activities import ELSEWHERE, ends_of
+from actors.sessions.activities import ends_in_branch
 from actors.sessions.log import SessionLog
 from protocol.entries import Parent
 from protocol.events import Activity
@@ -35,5 +35,5 @@ def stage_branch(
         yield
     if pointer is not None:
         log.point(pointer)
-    for kind, run_id, fields in ends_of(*left, ELSEWHERE):
+    for kind, run_id, fields in ends_in_branch(*left):
         log.record(kind, run_id, **fields)

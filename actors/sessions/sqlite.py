@@ -75,10 +75,12 @@ class SQLiteStore(SessionStore):
         self._reading = threading.RLock()
         self._stale = False
         self._closed = False
-        _refuse_file_of_parent(self)
+        #: Whether this is a forked child and the file is one that its parent had open: see ``_check_open``.
+        self._of_parent = _is_of_parent(self.path)
         _stores.add(self)
-        with self._reader():
-            pass
+        if not self._of_parent:
+            with self._reader():
+                pass
 
     # -- the log
 
@@ -267,6 +269,11 @@ class SQLiteStore(SessionStore):
     def _check_open(self) -> None:
         if self._closed or self._lock.inherited:
             raise closed(self.url, inherited=self._lock.inherited)
+        if self._of_parent:  # whoever asks hears of it, such as who wants to spawn
+            raise StoreError(
+                f"{self.url} was open in the parent process when this one was forked from it",
+                hint="fork before it is opened, or start the process anew (multiprocessing's 'spawn')",
+            )
 
     @contextlib.contextmanager
     def _reader(self) -> Iterator[sqlite3.Connection]:
@@ -373,19 +380,15 @@ _stores: weakref.WeakSet[SQLiteStore] = weakref.WeakSet()
 _files_of_parent: set[Identity] = set()
 
 
-def _refuse_file_of_parent(store: SQLiteStore) -> None:
-    """SQLite takes a file that the parent had open at the fork for open, and its locks for its own: what is
-    written there then would be lost, or worse. Raises StoreError.
+def _is_of_parent(path: Path) -> bool:
+    """Whether the parent had the file open at the fork. SQLite takes it for open then, and the parent's locks
+    for its own: what is written there would be lost, or worse.
     """
-    if not _files_of_parent:
-        return
-    with contextlib.suppress(OSError):
-        status = store.path.stat()
-        if (status.st_dev, status.st_ino) in _files_of_parent:
-            raise StoreError(
-                f"{store.url} was open in the parent process when this one was forked from it",
-                hint="fork before it is opened, or start the process anew (multiprocessing's 'spawn')",
-            )
+    if _files_of_parent:
+        with contextlib.suppress(OSError):
+            status = path.stat()
+            return (status.st_dev, status.st_ino) in _files_of_parent
+    return False
 
 
 def _after_fork_in_child() -> None:

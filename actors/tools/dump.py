@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 
 from actors.runtime import pydantic_types
+from protocol.recordable import MAX_BITS
 from protocol.text import encodable
 
 #: How many members of an iterator, or of a collection that is no list, are taken at most.
@@ -181,7 +182,9 @@ def _number_or_text(value: Any) -> Any:
         return encodable(str.__str__(value))
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None
-    return value if value is None or isinstance(value, bool) else int(value)
+    if value is None or isinstance(value, bool):
+        return value
+    return int(value) if value.bit_length() <= MAX_BITS else hex(value)
 
 
 def _is_mute(value: Any) -> bool:

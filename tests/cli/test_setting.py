@@ -53,6 +53,12 @@ def test_a_server_alone_is_asked_for_chat_completions():
     assert (model.scheme, model.base_url) == ("openai", "http://h:1/v1")
 
 
+def test_another_address_alone_is_for_the_same_model():
+    model = PodManifest.of(model="anthropic/claude", base_url="http://a:1", api_key_env="KEY").model
+    again = setting.with_model(PodManifest.of().replace(model=model), Wishes(base_url="http://b:2")).model
+    assert again == ModelSection("anthropic", "claude", "http://b:2", "KEY")
+
+
 def test_allowed_folders_add_to_the_scope(folder: Path):
     (folder / "more").mkdir()
     manifest, _ = setting.manifest_for(Wishes(model="offline", allow=(Path("more"),)))

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from actors.llm.base import Block, Request
 from actors.llm.scripted import Reply, call, say
 from actors.pod.handle import Pod
+from actors.pod.restore import events_after
 from actors.sessions.repair import check
 from actors.sessions.sqlite import SQLiteStore
 from actors.sessions.store import MemoryStore, SessionStore
@@ -21,7 +22,15 @@ from actors.system import PodSystem
 from actors.tools.base import Tool, tool
 from protocol.entries import Head, Parent, StoredEntry
 from protocol.errors import ModelError, PolypodError, StoreError
-from protocol.events import AssistantMessage, DurableEvent, Event, ExtractDone, RunEnd, RunStart
+from protocol.events import (
+    AssistantMessage,
+    DurableEvent,
+    Event,
+    ExtractDone,
+    RunEnd,
+    RunStart,
+    SessionForked,
+)
 from protocol.items import AssistantItem, Item, SystemItem, ToolResult, UserItem
 from protocol.lifecycle import PodState
 from protocol.manifest import PodManifest
@@ -147,6 +156,9 @@ def _moments(system: PodSystem, pod: Pod) -> Iterable[Callable[[], Awaitable[Any
     async def cancelled() -> None:
         await asyncio.gather(pod.run("tools"), pod.run("hello"), pod.cancel(), return_exceptions=True)
 
+    async def forked_in_a_run() -> None:
+        await asyncio.gather(pod.run("tools"), pod.fork(), return_exceptions=True)
+
     return [
         lambda: pod.run("hello"),
         pod.fork,
@@ -154,7 +166,7 @@ def _moments(system: PodSystem, pod: Pod) -> Iterable[Callable[[], Awaitable[Any
         lambda: pod.push_item(SystemItem.of("mind that")),
         paused,
         cancelled,
-        pod.fork,
+        forked_in_a_run,
     ]
 
 
@@ -352,6 +364,15 @@ def check_staged(folder: Path, events: Collection[Event]) -> None:
 def check_store(store: SessionStore) -> None:
     """All that is kept is sound."""
     assert list(check(store)) == []
+
+
+def check_branches(store: SessionStore, events: Iterable[Event]) -> None:
+    """Every branch was told of, and its own record tells an end of all that its parent had under way."""
+    told = {each.new_session_id for each in events if isinstance(each, SessionForked)}
+    for info in store.sessions():
+        if info.parent is not None and info.parent.kind == "forked_from":
+            assert info.session_id in told, "a branch that nobody was told of"
+            check_ends(events_after(store, info.session_id, 0, info.head.seq))
 
 
 def check_once(ran: Sequence[str], events: Iterable[Event]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextvars import ContextVar, copy_context
+from pathlib import Path
 
 from actors.llm.base import Block, Request
 from actors.llm.scripted import ScriptedClient, call, say
@@ -104,3 +105,39 @@ def test_callers_in_threads_keep_theirs_too() -> None:
             context.run(tenant.set, who)
             context.run(lambda: pod.run("go").get(timeout=10))
     assert client.seen == ["one", "two"]
+
+
+def test_memory_jobs_see_the_values_of_who_wanted_them_last(tmp_path: Path) -> None:
+    seen: list[tuple[str, str]] = []
+
+    class Client:
+        model = "m"
+
+        async def stream(self, request: Request) -> AsyncIterator[Block]:
+            names = {each.name for each in request.tools}
+            helper = next((name for name in ("write_extracted", "write_memory") if name in names), "run")
+            seen.append((helper, tenant.get()))
+            reply = say("Use tabs." if helper == "write_extracted" else "nothing")
+            async for block in reply.stream():
+                yield block
+
+    async def main() -> None:
+        async with PodSystem(memory=tmp_path) as system:
+            manifest = PodManifest.of(name="p", extract_threshold=1, consolidate_files=1)
+            pod = await system.spawn(manifest, client=Client())
+            await asyncio.create_task(as_("one", pod))
+            assert await pod.wait_for_memory_jobs(timeout=10)
+            await asyncio.create_task(as_("two", pod))
+            assert await pod.wait_for_memory_jobs(timeout=10)
+            tenant.set("three")
+            await pod.spawn_memory_jobs()
+            assert await pod.wait_for_memory_jobs(timeout=10)
+            assert tenant.get() == "three"
+
+    asyncio.run(main())
+    assert {who for _, who in seen} == {"one", "two", "three"}
+    order = [who for _, who in seen]
+    assert order == sorted(order, key=["one", "two", "three"].index)
+    assert ("write_extracted", "one") in seen
+    assert ("write_extracted", "two") in seen
+    assert seen[-1] == ("write_memory", "three")

@@ -17,6 +17,7 @@ from every_commit import (
     SCENES,
     Model,
     Refusing,
+    check_branches,
     check_ends,
     check_once,
     check_staged,
@@ -71,6 +72,7 @@ class Played:
             check_once(self.ran, events)
             check_staged(self.folder, events)
             check_store(self.store)
+            check_branches(self.store, events)
         assert [task for task in asyncio.all_tasks() if task is not asyncio.current_task()] == []
 
 

@@ -6,6 +6,7 @@ import asyncio
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
 import threading
 import warnings
@@ -174,8 +175,11 @@ def test_a_database_that_the_parent_had_open_is_refused_and_any_other_is_not(tmp
     store = f"sqlite:{tmp_path / 'a.db'}"
 
     def refused() -> bool:
-        with pytest.raises(StoreError, match="open in the parent process"):
-            PodSystem(store).__enter__()
+        link = tmp_path / "link.db"
+        link.symlink_to("a.db")
+        for url in (store, f"sqlite:{link}"):
+            with PodSystem(url) as system, pytest.raises(StoreError, match="open in the parent process"):
+                system.spawn(PLAIN, client=ScriptedClient([])).get(timeout=5)
         return lives(f"sqlite:{tmp_path / 'b.db'}")
 
     with PodSystem(store) as system:
@@ -211,6 +215,47 @@ def test_a_child_of_a_tools_thread() -> None:
         pod = system.spawn(PLAIN, client=client, tools=[forks]).get()
         assert pod.run("go").get(timeout=60).text == "done"
     assert found == [0, 0]
+
+
+def test_the_copy_of_a_loop_that_a_child_has_does_not_run_and_the_parents_goes_on(tmp_path: Path) -> None:
+    """A child that leaves an async tool instead of ending, in a process that waits for threads afterwards."""
+    command = [sys.executable, "-c", _FORKS_IN_ASYNC_TOOL, f"sqlite:{tmp_path / 'a.db'}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert done.stdout.splitlines() == ["the child ended by SystemOfParent", "parent: done, again"], (
+        done.stderr
+    )
+    assert done.returncode == 0
+
+
+_FORKS_IN_ASYNC_TOOL = """
+import asyncio, os, sys, warnings
+warnings.simplefilter("ignore", DeprecationWarning)
+from polypod import PodManifest, PodSystem, SystemOfParent, tool
+from polypod.testing import ScriptedClient, call, say
+parent = os.getpid()
+
+@tool
+async def forks() -> str:
+    child = os.fork()
+    if child:
+        os.waitpid(child, 0)
+    return "forked"
+
+async def main():
+    async with PodSystem(sys.argv[1]) as system:
+        client = ScriptedClient([call("forks"), say("done"), say("again")])
+        pod = await system.spawn(PodManifest.of(), client=client, tools=[forks])
+        texts = [(await pod.run("go")).text, (await pod.run("go on")).text]
+    assert os.getpid() == parent
+    await asyncio.to_thread(print, "parent: " + ", ".join(texts))
+
+try:
+    asyncio.run(main())
+except SystemOfParent:
+    assert os.getpid() != parent
+    print("the child ended by SystemOfParent", flush=True)
+    os._exit(0)
+"""
 
 
 def test_a_child_that_is_made_while_the_system_stops() -> None:

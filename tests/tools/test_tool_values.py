@@ -118,6 +118,7 @@ class Broken:
         (float("nan"), None),
         ({"a": [float("inf"), decimal.Decimal("1.10")]}, {"a": [None, "1.10"]}),
         (2**70, 2**70),
+        ({10**6000: [10**6000]}, {hex(10**6000): [hex(10**6000)]}),  # more digits than Python writes
         (Scalar(), 1.5),
         ([Matrix()], [[[1, 2], [3, None]]]),
         (array.array("i", [1, 2]), [1, 2]),

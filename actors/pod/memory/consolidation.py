@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
+from contextvars import Context
 from functools import partial
 from typing import Annotated, Any, NamedTuple, TypeVar
 
@@ -37,7 +38,7 @@ MOST_STEPS = 32
 
 class Consolidate(NamedTuple):
     """To the consolidation actor: do what is due. ``begin`` asks the pod whether that may begin, ``tell``
-    brings a message to it.
+    brings a message to it; the client sees the context variables of ``caller``.
     """
 
     memory: LastingMemory
@@ -47,6 +48,7 @@ class Consolidate(NamedTuple):
     automatic: bool
     begin: Callable[[Consolidating], AsyncFuture[bool]]
     tell: Callable[[Consolidated], None]
+    caller: Context | None = None
 
 
 class Consolidating(NamedTuple):
@@ -130,7 +132,7 @@ class ConsolidationActor(HelperActor):
             reminder=Reminder(NUDGE_NOTHING_WRITTEN, desk.write_memory.__name__),
             written=lambda: batch.shelf.written,
         )
-        words = await self.ask_model(work)
+        words = await self.ask_model(work, job.caller)
         if words is None:
             raise PodError(f"the worker came to no end within {MOST_STEPS} requests; nothing was written")
         if batch.shelf.written:

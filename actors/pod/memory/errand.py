@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from contextvars import Context
 from typing import Any, NamedTuple, TypeVar, cast
 
 from actors.llm.base import Answer, Request
@@ -20,41 +21,65 @@ T = TypeVar("T")
 Ask = Callable[[Request], Coroutine[Any, Any, Answer]]
 
 
+#: What was cancelled and did not end; the loop itself does not hold on to its tasks.
+_left_to_themselves: set[asyncio.Task[Any]] = set()
+
+
 class HelperActor(AsyncActor):
     """Does one job a message beside its pod; ``leave`` has it stop asking the model, now and later."""
 
     _asking: asyncio.Task[Any] | None = None
+    #: Resolves where what is asked is not waited for any longer.
+    _overdue: asyncio.Future[None] | None = None
     _leaving = False
 
-    async def ask_model(self, work: Coroutine[Any, Any, T]) -> T:
-        """What ``work`` returns, the part of the job that asks a model. Raises what it raises, PodError
-        where the job is given up.
+    async def ask_model(self, work: Coroutine[Any, Any, T], caller: Context | None) -> T:
+        """What ``work`` returns, the part of the job that asks a model; it sees the context variables of
+        ``caller``, or none. Raises what it raises, PodError where the job is given up.
         """
         given_up = "it was given up before it was done; all that was staged is kept"
         if self._leaving:
             work.close()
             raise PodError(given_up)
-        self._asking = asyncio.get_running_loop().create_task(_without_exit(work))
+        context = Context() if caller is None else caller.copy()  # what the work sets is its own
+        loop = asyncio.get_running_loop()
+        asking = self._asking = loop.create_task(_without_exit(work), context=context)
+        self._overdue = loop.create_future()
         try:
-            result: T = await self._asking
-        except asyncio.CancelledError as error:
-            if _is_cancelled():
-                raise
-            raise PodError(given_up) from error
+            await asyncio.wait((asking, self._overdue), return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            asking.cancel()
+            raise
+        if not asking.done():
+            _left_to_themselves.add(asking)
+            asking.add_done_callback(_forget)
+            raise PodError(given_up)
+        if asking.cancelled():
+            by_itself = "its client raised CancelledError by itself; nobody had cancelled it"
+            raise PodError(given_up if asking.cancelling() else by_itself)
+        result: T = asking.result()
         return result
 
-    def leave(self) -> AsyncFuture[bool]:
-        """Ask the model no more; what is being written is finished. The future resolves at the job's end."""
+    def leave(self, grace: float) -> AsyncFuture[bool]:
+        """Ask the model no more; a client that goes on for ``grace`` seconds after its cancel is left to
+        itself. What is being written is finished. The future resolves at the job's end.
+        """
         self._leaving = True
-        if self._asking is not None:
+        if self._asking is not None and not self._asking.done():
             self._asking.cancel()
+            asyncio.get_running_loop().call_later(grace, self._wait_no_longer)
         return cast("AsyncFuture[bool]", self.actor_ref.stop(block=False))
 
+    def _wait_no_longer(self) -> None:
+        if self._overdue is not None and not self._overdue.done():
+            self._overdue.set_result(None)
 
-def _is_cancelled() -> bool:
-    """Whether the task that runs is to end itself, and not only something that it waited for."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
+
+def _forget(asked: asyncio.Task[Any]) -> None:
+    """Whatever came of it is nobody's."""
+    _left_to_themselves.discard(asked)
+    if not asked.cancelled():
+        asked.exception()
 
 
 async def _without_exit(work: Coroutine[Any, Any, T]) -> T:

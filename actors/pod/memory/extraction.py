@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
+from contextvars import Context
 from pathlib import Path
 from typing import NamedTuple
 
@@ -50,7 +51,7 @@ class Proposal(NamedTuple):
 
 class Extract(NamedTuple):
     """To the extraction actor: read what the head has not had read yet, in about ``budget`` tokens; no answer
-    of the model takes more than ``max_tokens``.
+    of the model takes more than ``max_tokens``; the client sees the context variables of ``caller``.
     """
 
     head: SessionHead
@@ -61,6 +62,7 @@ class Extract(NamedTuple):
     ctx: ToolContext
     folder: Path
     propose: Callable[[Proposal], AsyncFuture[bool]]
+    caller: Context | None = None
 
 
 class ExtractionActor(HelperActor):
@@ -76,7 +78,7 @@ class ExtractionActor(HelperActor):
         session_id, start, items = head.session_id, head.pointer, head.items[head.pointer or 0 :]
         staged: Path | None = None
         try:
-            found, end = await self.ask_model(_read(message, items, start or 0))
+            found, end = await self.ask_model(_read(message, items, start or 0), message.caller)
             if len(found):
                 record = Staged(session_id, start or 0, end, found)
                 staged = await asyncio.to_thread(_staged, message.folder, record)

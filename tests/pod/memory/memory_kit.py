@@ -52,13 +52,15 @@ def all_notes(memory: LastingMemory) -> dict[str, str]:
 KINDS = [ConsolidateStart, ConsolidateDone, ConsolidateFailed, Alert]
 
 
-def played(folder: Path, client: Any, play: Callable[..., Any], **settings: Any) -> list[Event]:
+def played(
+    folder: Path, client: Any, play: Callable[..., Any], *, grace: float = 5.0, **settings: Any
+) -> list[Event]:
     """A pod over the memory of ``folder`` is played with; what was told of consolidations."""
     manifest = PodManifest.of(name="p", **{"consolidate_files": 1, "schedule": "manual", **settings})
     client = ScriptedClient(client) if isinstance(client, list) else client
 
     async def main() -> list[Event]:
-        async with PodSystem(memory=folder) as system:
+        async with PodSystem(memory=folder, memory_grace=grace) as system:
             pod = await system.spawn(manifest, client=client)
             with system.subscribe("p", KINDS) as events:
                 await asyncio.wait_for(play(pod), 10)

@@ -12,7 +12,6 @@ from memory_kit import KINDS, all_notes, memory_in, names, played, put, put_note
 
 from actors.llm.base import Block, Request
 from actors.llm.scripted import ScriptedClient, call, say
-from actors.pod import remembering
 from actors.pod.memory.lasting import LastingMemory
 from actors.pod.memory.ledger import Ledger, read_ledger
 from actors.system import PodSystem
@@ -216,11 +215,10 @@ class Stuck:
             yield block
 
 
-def left_stuck(memory: LastingMemory, monkeypatch: pytest.MonkeyPatch) -> list[Event]:
+def left_stuck(memory: LastingMemory) -> list[Event]:
     """What was told of a consolidation that never ends, and of its pod's stop."""
     put(memory)
     client = Stuck()
-    monkeypatch.setattr(remembering, "JOB_GRACE", 0.05)
 
     async def play(pod: Any) -> None:
         await pod.spawn_memory_jobs()
@@ -228,7 +226,7 @@ def left_stuck(memory: LastingMemory, monkeypatch: pytest.MonkeyPatch) -> list[E
         assert (await pod.run("go")).text == "answer"
         assert await pod.wait_for_memory_jobs(timeout=0.01) is False
 
-    return played(memory.folder, client, play)
+    return played(memory.folder, client, play, grace=0.05)
 
 
 class Ending:
@@ -255,22 +253,20 @@ def test_a_client_that_would_end_the_interpreter_ends_nothing_but_the_consolidat
         assert (await pod.run("go")).text == "answer"
 
     put(memory)
-    assert names(played(memory.folder, Ending(error), play)) == ["ConsolidateStart", "ConsolidateFailed"]
+    told = played(memory.folder, Ending(error), play)
+    assert names(told) == ["ConsolidateStart", "ConsolidateFailed"]
+    assert isinstance(told[-1], ConsolidateFailed)
+    assert "its client" in told[-1].error
     assert len(staged(memory)) == 1
 
 
-def test_runs_go_on_while_memory_is_consolidated_and_waiting_is_bounded(
-    memory: LastingMemory, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    told = left_stuck(memory, monkeypatch)
+def test_runs_go_on_while_memory_is_consolidated_and_waiting_is_bounded(memory: LastingMemory) -> None:
+    told = left_stuck(memory)
     assert names(told) == ["ConsolidateStart", "ConsolidateFailed"]
     assert len(staged(memory)) == 1
 
 
-def test_a_pod_keeps_its_history_while_memory_is_consolidated(
-    memory: LastingMemory, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(remembering, "JOB_GRACE", 0.05)
+def test_a_pod_keeps_its_history_while_memory_is_consolidated(memory: LastingMemory) -> None:
     put(memory)
     client = Stuck()
 
@@ -280,13 +276,11 @@ def test_a_pod_keeps_its_history_while_memory_is_consolidated(
         await client.asked.wait()
         assert await pod.passivate() is False
 
-    assert names(played(memory.folder, client, play)) == ["ConsolidateStart", "ConsolidateFailed"]
+    assert names(played(memory.folder, client, play, grace=0.05)) == ["ConsolidateStart", "ConsolidateFailed"]
 
 
-def test_a_pod_that_stopped_lets_another_consolidate(
-    memory: LastingMemory, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    left_stuck(memory, monkeypatch)
+def test_a_pod_that_stopped_lets_another_consolidate(memory: LastingMemory) -> None:
+    left_stuck(memory)
     assert names(played(memory.folder, wrote(), spawned)) == ["ConsolidateStart", "ConsolidateDone"]
 
 

@@ -49,11 +49,6 @@ def others() -> list[asyncio.Task[object]]:
     return [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
 
 
-@pytest.fixture(autouse=True)
-def _short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("actors.pod.remembering.JOB_GRACE", 0.1)
-
-
 async def left(how: str, system: PodSystem, pod: Pod) -> None:
     """End the pod in one of the ways in which it ends; the system is entered."""
     if how == "pod.stop()":
@@ -74,7 +69,7 @@ def test_an_extraction_is_cancelled_and_nothing_of_it_goes_on(tmp_path: Path, ho
     async def main() -> None:
         client = Waits(at_once=at_once)
         with contextlib.suppress(LookupError):
-            async with PodSystem(memory=tmp_path) as system:
+            async with PodSystem(memory=tmp_path, memory_grace=0.1) as system:
                 pod = await system.spawn(PodManifest.of(name="p", extract_threshold=1), client=client)
                 events = system.subscribe("p", [ExtractStart, ExtractFailed])
                 await pod.run("hello")
@@ -96,7 +91,7 @@ def test_a_consolidation_is_cancelled_and_nothing_of_it_goes_on(tmp_path: Path, 
     async def main() -> None:
         client = Waits()
         with contextlib.suppress(LookupError):
-            async with PodSystem(memory=memory.folder) as system:
+            async with PodSystem(memory=memory.folder, memory_grace=0.1) as system:
                 manifest = PodManifest.of(name="p", consolidate_files=1, schedule="manual")
                 pod = await system.spawn(manifest, client=client)
                 events = system.subscribe("p", [ConsolidateStart, ConsolidateFailed])
@@ -127,7 +122,7 @@ def test_a_model_that_cannot_be_cancelled_holds_a_stop_for_a_bounded_time_only(t
 
     async def main() -> None:
         client = Stubborn()
-        async with PodSystem(memory=tmp_path) as system:
+        async with PodSystem(memory=tmp_path, grace=0.1, memory_grace=0.1) as system:
             pod = await system.spawn(PodManifest.of(name="p", extract_threshold=1), client=client)
             await pod.run("hello")
             await client.asked.wait()

@@ -52,11 +52,11 @@ class Slow:
             yield block
 
 
-def played(play: Any, *, store: Any = "memory:", **settings: Any) -> None:
+def played(play: Any, *, store: Any = "memory:", grace: float = 5.0, **settings: Any) -> None:
     async def main() -> None:
         client = Slow()
         manifest = PodManifest.of(name="p", **{"extract_threshold": 1, "schedule": "manual", **settings})
-        async with PodSystem(store) as system:
+        async with PodSystem(store, memory_grace=grace) as system:
             pod = await system.spawn(manifest, client=client)
             with system.subscribe("p", KINDS) as events:
                 await asyncio.wait_for(play(pod, events, client), 10)
@@ -103,11 +103,7 @@ def test_a_compaction_in_mid_run_waits_for_the_job_too() -> None:
     played(play, compact_request_threshold=100, compact_retained_tokens=0)
 
 
-def test_a_late_extraction_does_not_write_its_pointer_into_the_new_session(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("actors.pod.extracting.JOB_GRACE", 0.01)
-
+def test_a_late_extraction_does_not_write_its_pointer_into_the_new_session() -> None:
     async def play(pod: Pod, events: Any, client: Slow) -> None:
         await pod.run("1")
         await pod.spawn_memory_jobs()
@@ -120,7 +116,7 @@ def test_a_late_extraction_does_not_write_its_pointer_into_the_new_session(
         assert "compacted while it was read" in seen[-1].error
         assert (await pod.describe()).extract_pointer is None
 
-    played(play)
+    played(play, grace=0.01)
 
 
 def test_extraction_goes_on_after_a_compaction() -> None:
@@ -142,9 +138,7 @@ def test_extraction_goes_on_after_a_compaction() -> None:
     played(play)
 
 
-def test_a_job_that_a_stop_gives_up_is_told_as_failed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("actors.pod.remembering.JOB_GRACE", 0.01)
-
+def test_a_job_that_a_stop_gives_up_is_told_as_failed() -> None:
     async def play(pod: Pod, events: Any, client: Slow) -> None:
         await pod.run("1")
         await pod.spawn_memory_jobs()
@@ -153,7 +147,7 @@ def test_a_job_that_a_stop_gives_up_is_told_as_failed(monkeypatch: pytest.Monkey
         assert names(events.drain()) == ["ExtractStart", "ExtractFailed"]
         client.gate.release()
 
-    played(play)
+    played(play, grace=0.01)
 
 
 class Held(MemoryStore):
@@ -178,9 +172,8 @@ class Held(MemoryStore):
         self.answer.set_result(None)
 
 
-def test_a_job_that_was_given_up_says_no_more_of_what_it_read(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_that_was_given_up_says_no_more_of_what_it_read() -> None:
     """Its pointer would come behind the pod's last entry, and after word that it had failed."""
-    monkeypatch.setattr("actors.pod.remembering.JOB_GRACE", 0.01)
     store = Held("PodStopped")
 
     async def play(pod: Pod, events: Any, client: Slow) -> None:
@@ -195,7 +188,7 @@ def test_a_job_that_was_given_up_says_no_more_of_what_it_read(monkeypatch: pytes
         await stopped
         assert names(events.drain()) == ["ExtractStart", "ExtractFailed"]
 
-    played(play, store=store)
+    played(play, store=store, grace=0.01)
 
 
 def test_words_that_take_the_place_of_refused_ones_are_read() -> None:
@@ -226,9 +219,7 @@ def test_words_that_take_the_place_of_refused_ones_are_read() -> None:
     played(play, store=store)
 
 
-def test_a_job_that_lost_to_a_compaction_leaves_no_later_one_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("actors.pod.extracting.JOB_GRACE", 0.01)
-
+def test_a_job_that_lost_to_a_compaction_leaves_no_later_one_out() -> None:
     async def play(pod: Pod, events: Any, client: Slow) -> None:
         await pod.run("1")
         await client.asked.acquire()
