@@ -15,10 +15,10 @@ demo: $(VENV)/.ready
 test: lint types
 	$(BIN)/pytest -n 2
 
-# The tests on every Python that is installed, with the newest and with the oldest allowed dependencies;
-# make test-all ONLY="3.12 oldest" picks some.
+# The tests on every Python that is installed, with the oldest and with the newest allowed dependencies;
+# make test-all ONLY="3.12 3.13-oldest" picks some, and ONLY may hold options of pytest.
 test-all: $(VENV)/.ready-dev
-	$(BIN)/python tests/matrix.py $(ONLY)
+	$(BIN)/python -m tests.matrix $(ONLY)
 
 lint: $(VENV)/.ready-dev
 	$(BIN)/ruff check --quiet .

@@ -33,7 +33,7 @@ NOBODY = 65534
 def done(future: Future[None] | None) -> None:
     """Wait until it is durable, or raise what it failed with."""
     if future is not None:
-        future.result(timeout=10)
+        future.result(timeout=60)
 
 
 def bodies(*texts: str) -> list[bytes]:

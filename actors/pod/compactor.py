@@ -30,6 +30,7 @@ from actors.pod.spending import Spending
 from actors.pod.tasks import TaskStore
 from actors.tools.base import Toolbox, ToolContext, tool
 from actors.tools.files import read_file
+from actors.tools.place import opened
 from protocol.errors import CompactionFailed, ModelError, ToolError
 from protocol.events import CompactReason, SummarySource
 from protocol.items import Item, UserItem
@@ -37,6 +38,8 @@ from protocol.wire import encode
 
 #: How many requests one reading of a summariser may need.
 MOST_STEPS = 16
+#: Bytes of a file that can be required; no model's window takes more.
+MOST_READ = 8 << 20
 
 
 class Folding(NamedTuple):
@@ -90,7 +93,11 @@ class _Desk:
         """Have the text of a file at hand after the compaction."""
         if any(file.path == path for file in self.files):
             return f"{path} will be at hand already"
-        text = self._ctx.path(path).read_text(encoding="utf-8", errors="replace")
+        with opened(self._ctx.path(path)) as file:
+            data = file.read(MOST_READ + 1)
+        if len(data) > MOST_READ:
+            raise ToolError(f"{path} is too large for a required file")
+        text = data.decode("utf-8", "replace")
         needed = text_tokens(text)
         if needed > self._left:
             raise ToolError(f"{path} takes {needed} tokens and only {self._left} are left for required files")

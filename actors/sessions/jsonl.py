@@ -19,6 +19,7 @@ from actors.sessions.jsonl_files import (
     Ends,
     Files,
     file_name,
+    opened,
     read_ends,
     session_of,
 )
@@ -112,7 +113,7 @@ class JsonLinesStore(SessionStore):
     ) -> list[StoredEntry] | None:
         """The entries, up to one of which more than ``largest`` bytes are to be read; None: the first."""
         entries: list[StoredEntry] = []
-        with self._translated(session_id), self._path(session_id).open("rb") as file:
+        with self._translated(session_id), opened(self._path(session_id)) as file:
             ends = self._ends_of(session_id, file)
             begin = self._place(session_id, ends, after, file)
             reader = LineReader()
@@ -202,19 +203,20 @@ class JsonLinesStore(SessionStore):
         return [info for info in found if info.parent and info.parent.session_id == session_id]
 
     def _changes(self) -> list[tuple[int, str]]:
-        """When each session changed last, in nanoseconds."""
+        """When each session changed last, in nanoseconds; 0 where that cannot be told: see problems()."""
         found = []
         with self._translated(), os.scandir(self.folder) as files:
             for file in files:
                 session_id = session_of(file.name)
                 if session_id is not None:
                     with contextlib.suppress(FileNotFoundError):
-                        found.append((file.stat().st_mtime_ns, session_id))
+                        found.append((_changed(file), session_id))
         return found
 
     # -- claims
 
     def claim(self, session_id: str, pod: str) -> Claim:
+        self._check_open()
         held = self._held.get(session_id)
         if held is not None and held.pod:
             raise in_use(session_id, this_process(held.pod, held.since))
@@ -234,9 +236,11 @@ class JsonLinesStore(SessionStore):
         if held is not None:
             # What cannot be written is free when this process ends, and for its own pods at once.
             with contextlib.suppress(SessionError):
+                self._check_open()
                 self._commits.submit(Release(held))
 
     def holder(self, session_id: str) -> Holder | None:
+        self._check_open()
         held = self._held.get(session_id)
         if held is not None:
             return this_process(held.pod, held.since)
@@ -344,3 +348,12 @@ class JsonLinesStore(SessionStore):
 
     def _children(self, session_id: str) -> Path:
         return self._own / "children" / file_name(session_id)
+
+
+def _changed(file: os.DirEntry[str]) -> int:
+    try:
+        return file.stat().st_mtime_ns
+    except FileNotFoundError:
+        raise
+    except OSError:  # such as a link to itself: one bad name does not hide all the others
+        return 0

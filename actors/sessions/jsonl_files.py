@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -25,8 +26,8 @@ class Files:
     """
 
     def open(self, path: str | Path, flags: int, mode: int = 0o600) -> int:
-        """A descriptor that other programs do not inherit."""
-        return os.open(path, flags | os.O_CLOEXEC, mode)
+        """A descriptor that other programs do not inherit; a pipe in a file's place is not waited for."""
+        return os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK, mode)
 
     def write(self, descriptor: int, data: bytes) -> int:
         """How many of the bytes were written: one at least."""
@@ -80,12 +81,25 @@ def session_of(name: str) -> str | None:
     return unquote(name[: -len(SUFFIX)]) if name.endswith(SUFFIX) and not name.startswith(".") else None
 
 
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[BinaryIO]:
+    """A session's file, for reading. Raises OSError, and StoreError where something else stands in its place:
+    to open a pipe would wait for who writes to it.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise StoreError(f"cannot use {path}: it is no regular file", hint="move it out of the way")
+    with os.fdopen(descriptor, "rb") as file:
+        yield file
+
+
 def read_ends(path: Path, upto: int | None = None) -> Ends:
     """Look at both ends of a file, or of its first ``upto`` bytes.
 
     Raises OSError, and StoreError where it is no session's.
     """
-    with path.open("rb") as file:
+    with opened(path) as file:
         line = file.readline()
         header = parse_header(line, str(path))
         if header is None:

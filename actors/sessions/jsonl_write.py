@@ -205,16 +205,22 @@ class Release(Append):
 def claim(held: Held, claims: Claims) -> int:
     """Claim a session that is there, and cut off what is torn: the number of bytes.
 
-    Raises OSError, and SessionInUse where somebody else holds it.
+    Raises OSError, and SessionInUse where somebody else holds it; then it is not claimed.
     """
-    with claims.lock.gate():
-        held.path.stat()
-        _take(held, claims)
-        ends = read_ends(held.path)
-        if ends.head is None:
-            raise SessionCorrupt(held.session_id, 1, "not one of its entries is whole")
-        if ends.size > ends.sound:
-            os.truncate(held.path, ends.sound)
+    try:
+        with claims.lock.gate():
+            held.path.stat()
+            _take(held, claims)
+            ends = read_ends(held.path)
+            if ends.head is None:
+                raise SessionCorrupt(held.session_id, 1, "not one of its entries is whole")
+            if ends.size > ends.sound:
+                os.truncate(held.path, ends.sound)
+    except (OSError, SessionError):
+        if held.stamp is not None:
+            with contextlib.suppress(OSError):
+                claims.release(held.name, held.stamp)
+        raise
     held.head, held.end, held.file = ends.head, ends.sound, _stamp(held.path.stat())
     return ends.size - ends.sound
 

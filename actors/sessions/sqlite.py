@@ -147,6 +147,7 @@ class SQLiteStore(SessionStore):
     # -- claims
 
     def claim(self, session_id: str, pod: str) -> Claim:
+        self._check_open()
         held = self._held.get(session_id)
         if held is not None and held.pod:
             raise in_use(session_id, this_process(held.pod, held.since))
@@ -176,6 +177,7 @@ class SQLiteStore(SessionStore):
                 self._submit(Release(held))
 
     def holder(self, session_id: str) -> Holder | None:
+        self._check_open()
         held = self._held.get(session_id)
         if held is not None:
             return this_process(held.pod, held.since)

@@ -6,6 +6,7 @@ import enum
 import inspect
 import math
 import re
+import sys
 import typing
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Union
@@ -24,6 +25,16 @@ _UNSUITED: dict[Any, str] = {
     inspect.Parameter.VAR_KEYWORD: "**arguments have no schema",
     inspect.Parameter.POSITIONAL_ONLY: "arguments are passed by name, this one cannot be",
 }
+#: From Python 3.14 on annotations are evaluated when they are asked for. The options that leave a name there
+#: which cannot be resolved, rather than raise NameError.
+_LAZILY: dict[str, dict[str, Any]] = {}
+if sys.version_info >= (3, 14):
+    import annotationlib
+
+    _LAZILY = {
+        "hints": {"format": annotationlib.Format.FORWARDREF},
+        "signature": {"annotation_format": annotationlib.Format.FORWARDREF},
+    }
 
 
 class Arguments:
@@ -151,8 +162,7 @@ class _Parameter:
 def _hints(function: Callable[..., Any], label: str, context: type) -> dict[str, Any]:
     target = function if inspect.isroutine(function) else type(function).__call__
     try:
-        # The context's type may be imported for type checkers alone.
-        return typing.get_type_hints(target, localns={context.__name__: context}, include_extras=True)
+        return _resolved(target, {context.__name__: context})
     except NameError as error:
         raise ToolDefinitionError(
             f"tool {label}: the annotation {error.name!r} cannot be resolved",
@@ -162,9 +172,23 @@ def _hints(function: Callable[..., Any], label: str, context: type) -> dict[str,
         raise ToolDefinitionError(f"tool {label}: the annotations cannot be read: {error}") from error
 
 
+def _resolved(target: Callable[..., Any], names: dict[str, Any]) -> dict[str, Any]:
+    """The type hints; ``names`` may be imported for type checkers alone."""
+    try:
+        return typing.get_type_hints(target, localns=names, include_extras=True)
+    except NameError:
+        if not _LAZILY:
+            raise
+        # Annotations without quotes were evaluated as the code stands; here they are with ``names`` as well.
+        hints = typing.get_type_hints(target, localns=names, include_extras=True, **_LAZILY["hints"])
+        if any(isinstance(hint, typing.ForwardRef) for hint in hints.values()):
+            raise
+        return hints
+
+
 def _signature(function: Callable[..., Any], label: str) -> inspect.Signature:
     try:
-        return inspect.signature(function)
+        return inspect.signature(function, **_LAZILY.get("signature", {}))
     except (TypeError, ValueError) as error:
         raise ToolDefinitionError(
             f"tool {label}: its parameters are not known: {error}", hint="write a function around it"

@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 
+from bench.interpreters import find_interpreter
 from bench.peers.catalogue import PEERS, VENVS, Peer
 
 
 def interpreter(needs: tuple[int, int]) -> str | None:
-    """A Python that is new enough: this one, or the oldest such on the path; None where there is none."""
+    """A Python that is new enough: this one, or the oldest other such; None where there is none."""
     if sys.version_info >= needs:
         return sys.executable
-    return next((found for found in _on_path() if _runs(found, needs)), None)
-
-
-def _on_path() -> Iterator[str]:
-    yield from filter(None, (shutil.which(f"python3.{minor}") for minor in range(11, 20)))
-
-
-def _runs(python: str, needs: tuple[int, int]) -> bool:
-    program = f"import sys; sys.exit(sys.version_info < {needs!r})"
-    return subprocess.run([python, "-c", program], check=False, capture_output=True).returncode == 0
+    newer = ((needs[0], minor) for minor in range(needs[1], 20))
+    return next(filter(None, map(find_interpreter, newer)), None)
 
 
 def made(peer: Peer) -> bool:

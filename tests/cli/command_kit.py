@@ -55,7 +55,7 @@ class Home:
 
     def polypod(self, *arguments: str, words: str | None = None) -> Done:
         with self.start(*arguments, stdin=subprocess.PIPE) as process:
-            out, err = process.communicate(words, timeout=20)
+            out, err = process.communicate(words, timeout=60)
         return Done(process.returncode, out, err)
 
     def run(self, task: str, *arguments: str) -> Done:

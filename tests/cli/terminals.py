@@ -21,7 +21,7 @@ import rich.spinner  # noqa: F401
 
 from actors.cli import main
 
-PATIENCE = 25
+PATIENCE = 60
 #: How the line editor says that it takes keys.
 PROMPT = b"\x1b[?2004h"
 

@@ -127,7 +127,7 @@ def test_ctrl_c_prints_what_there_is(home: Home, server: str):
         while not list((home.folder / "kept").rglob("*.jsonl")):  # the first turn has begun
             assert process.poll() is None
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=20)
+        out, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (130, "")
     result = json.loads(out)
     assert result["interrupted"]

@@ -21,7 +21,7 @@ from actors.cli.asking import LONGEST_LINE
 CTRL_C, CTRL_D, CTRL_J, UP, ENTER, ALT_ENTER = "\x03", "\x04", "\n", "\x1b[A", "\r", "\x1b\r"
 #: How the line editor says that it takes keys.
 PROMPT = "\x1b[?2004h"
-PATIENCE = 20
+PATIENCE = 60
 #: Takes the terminal for its own, so that Ctrl-C is a signal, and becomes the command.
 _AT_TERMINAL = """
 import fcntl, os, sys, termios

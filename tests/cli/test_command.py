@@ -132,7 +132,7 @@ def test_followed_events_of_another_process_come_as_they_happen(home: Home):
             if json.loads(line)["type"] == "PodStopped":
                 break
         follower.send_signal(signal.SIGINT)
-        assert follower.wait(10) == 0
+        assert follower.wait(60) == 0
 
 
 def test_the_schema_is_json_and_names_the_events(home: Home):
@@ -182,7 +182,7 @@ def test_chat_takes_its_turns_from_a_file_and_ends_with_it(home: Home):
         home.write("turns.txt", "count words in a.txt").open() as turns,
         home.start("chat", "--model", "offline", stdin=turns) as chat,
     ):
-        out, _ = chat.communicate(timeout=20)
+        out, _ = chat.communicate(timeout=60)
     assert "2 words" in out
     assert chat.returncode == 0
 
@@ -193,7 +193,7 @@ def test_ctrl_c_ends_a_chat_that_waits_for_a_pipe(home: Home):
         while "/help tells more" not in chat.stderr.readline():
             pass
         chat.send_signal(signal.SIGINT)
-        assert chat.wait(20) == 130
+        assert chat.wait(60) == 130
 
 
 # -- how it ends -------------------------------------------------------------------------------------
@@ -220,9 +220,9 @@ def test_a_run_that_is_told_to_end_is_paused_and_the_way_on_is_printed(home: Hom
         silent_server() as (url, came),
         home.start("run", "list files", "--model", "openai/m", "--base-url", url, "--json") as run,
     ):
-        assert came.wait(15)
+        assert came.wait(60)
         run.send_signal(number)
-        out, err = run.communicate(timeout=15)
+        out, err = run.communicate(timeout=60)
     assert run.returncode == code
     assert json.loads(out.splitlines()[-1])["outcome"] == "paused"
     assert home.polypod("ps", "--json").lines[0]["last_run"] == "paused"
@@ -249,7 +249,7 @@ def test_a_second_signal_kills_and_the_session_can_be_resumed_all_the_same(home:
         while "no" not in run.stderr.readline():
             pass
         run.send_signal(number)
-        assert run.wait(15) == -number
+        assert run.wait(60) == -number
     assert home.polypod("ps", "--json").lines[0]["last_run"] == "open"
 
 
@@ -260,7 +260,7 @@ def test_a_chat_that_is_told_to_end_says_how_to_go_on(home: Home, number: int, c
         while "/help tells more" not in chat.stderr.readline():
             pass
         chat.send_signal(number)
-        _, err = chat.communicate(timeout=20)
+        _, err = chat.communicate(timeout=60)
         assert chat.returncode == code
     _, _, command = err.splitlines()[-1].partition("goes on with it: polypod ")
     assert home.polypod(*shlex.split(command), "--model", "offline", words="list files\n").code == 0
@@ -274,9 +274,9 @@ def test_a_chat_that_is_told_to_end_in_the_middle_of_a_turn_pauses_it(home: Home
         assert chat.stdin is not None
         chat.stdin.write("list files\n")
         chat.stdin.flush()
-        assert came.wait(15)
+        assert came.wait(60)
         chat.send_signal(signal.SIGTERM)
-        _, err = chat.communicate(timeout=20)
+        _, err = chat.communicate(timeout=60)
         assert chat.returncode == 143
     assert "goes on with it: polypod chat --resume " in err
     assert home.polypod("ps", "--json").lines[0]["last_run"] == "paused"
@@ -290,7 +290,7 @@ def test_a_killed_run_is_told_as_interrupted_and_goes_on_where_it_stood(home: Ho
         silent_server() as (url, came),
         home.start("run", "list files", "--model", "openai/m", "--base-url", url) as run,
     ):
-        assert came.wait(15)
+        assert came.wait(60)
         run.kill()
     assert home.polypod("ps", "--json").lines[0]["last_run"] == "open"
     assert "interrupted" in home.polypod("ps").out
@@ -357,18 +357,8 @@ def test_a_key_variable_that_is_not_set_is_named(home: Home):
 
 def test_a_dead_server_is_named_with_its_real_address(home: Home):
     port = dead_port()
-    manifest = home.write("pod.toml", "[budget]\nseconds = 2\n")
-    done = home.polypod(
-        "run",
-        "hi",
-        "--manifest",
-        str(manifest),
-        "--model",
-        "openai/m",
-        "--base-url",
-        f"http://127.0.0.1:{port}/v1",
-    )
-    assert done.code in {1, 3}
+    done = home.polypod("run", "hi", "--model", "openai/m", "--base-url", f"http://127.0.0.1:{port}/v1")
+    assert done.code == 1
     assert f"127.0.0.1:{port}" in done.err
     assert "Traceback" not in done.err
 
@@ -449,7 +439,7 @@ def test_a_session_that_another_process_holds_is_refused_and_the_holder_named(ho
         silent_server() as (url, came),
         home.start("run", "hi", "--model", "openai/m", "--base-url", url) as run,
     ):
-        assert came.wait(15)
+        assert came.wait(60)
         row = home.polypod("ps", "--json").lines[0]
         assert row["holder"]["pid"] == run.pid
         done = home.polypod("resume", row["session_id"], "--model", "offline")
@@ -495,7 +485,7 @@ def test_what_a_tool_starts_finds_nothing_on_standard_input_and_a_loop_keeps_its
         ["bash", "-c", loop], cwd=home.folder, env=home.env, text=True,
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     ) as shell:  # fmt: skip
-        out, err = shell.communicate("use eat\nuse eat\n", timeout=25)
+        out, err = shell.communicate("use eat\nuse eat\n", timeout=60)
     assert out.count("eaten: ''") == 2, (out, err)
     chat = home.polypod("chat", "--model", "offline", "--tools", "eats.py", words="use eat\nuse eat\n")
     assert chat.out.count("eaten: ''") == 2, chat
@@ -557,7 +547,7 @@ def test_a_current_directory_that_is_gone_is_told(home: Home):
     home.folder.mkdir()
     # In the child, after it has gone there and before the command begins.
     with home.start("run", "hello", "--model", "offline", preexec_fn=home.folder.rmdir) as process:
-        _, err = process.communicate(timeout=20)
+        _, err = process.communicate(timeout=60)
     refused(Done(process.returncode, "", err), 2, "the current directory is gone")
 
 

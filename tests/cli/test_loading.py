@@ -132,7 +132,7 @@ def test_a_session_remembers_its_tools_from_wherever_it_goes_on_and_says_what_is
     elsewhere = home.folder.parent / "elsewhere"
     elsewhere.mkdir()
     with home.start("resume", session, "use shout two", cwd=elsewhere) as process:
-        assert "TWO!" in process.communicate(timeout=20)[0]
+        assert "TWO!" in process.communicate(timeout=60)[0]
     (home.folder / "mine.py").unlink()
     gone = home.polypod("resume", session, "use shout three")
     assert (gone.code, gone.out) == (2, "")
@@ -146,7 +146,7 @@ def test_a_manifest_names_tools_relative_to_itself(home: Home):
     elsewhere = home.folder.parent / "elsewhere"
     elsewhere.mkdir()
     with home.start("run", "use shout one", "--manifest", str(manifest), cwd=elsewhere) as process:
-        assert "ONE!" in process.communicate(timeout=20)[0]
+        assert "ONE!" in process.communicate(timeout=60)[0]
 
 
 @pytest.mark.parametrize("command", ["run", "chat", "bench"])

@@ -247,7 +247,7 @@ def test_heads_and_framings_broken_in_all_ways_end_in_an_answer_or_a_typed_error
         async with RawServer(serve) as server, kind(server.url, "m") as client:
             assembler = Assembler()
             try:
-                async with asyncio.timeout(20):
+                async with asyncio.timeout(60):
                     async for block in client.stream(Request([UserItem.of("hi")])):
                         assembler.feed(block)
                 assembler.answer()

@@ -11,12 +11,15 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+from child_kit import end_with_parent
+
 from actors.llm.base import Block, Request, TextChunk
 from actors.llm.scripted import Reply, ScriptedClient, call, say
 from actors.system import PodSystem
 from actors.tools.base import Tool, tool
 from protocol.manifest import PodManifest
 
+PATHS = [str(Path(__file__).parents[each]) for each in (1, 2)]
 LONG = "story " * 900
 
 #: What the pod's model answers in each scene.
@@ -100,9 +103,10 @@ class Child:
         self.file.touch()
         self.process = subprocess.Popen(
             [sys.executable, __file__, str(self.store), str(self.file), scene],
+            stdin=subprocess.PIPE,  # its end is the child's end
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(PATHS)},
         )
         assert self.process.stdout is not None
         self.session = self.process.stdout.readline().strip()
@@ -116,9 +120,7 @@ class Child:
     def kill(self) -> None:
         """Kill -9, and wait for its end."""
         os.kill(self.process.pid, signal.SIGKILL)
-        self.process.wait()
-        assert self.process.stdout is not None
-        self.process.stdout.close()
+        self.process.communicate()
 
 
 async def _main(store: str, file: str, scene: str) -> None:
@@ -130,4 +132,5 @@ async def _main(store: str, file: str, scene: str) -> None:
 
 
 if __name__ == "__main__":
+    end_with_parent()
     asyncio.run(_main(*sys.argv[1:]))

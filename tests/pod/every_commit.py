@@ -36,7 +36,7 @@ from protocol.lifecycle import PodState
 from protocol.manifest import PodManifest
 
 #: Seconds that nothing here may take.
-PATIENCE = 20.0
+PATIENCE = 60
 
 
 class Model:

@@ -11,6 +11,8 @@ import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+from child_kit import end_with_parent
+
 from actors.llm.base import Block, Request, TextChunk
 from actors.llm.scripted import Reply, ScriptedClient, call, say
 from actors.system import PodSystem
@@ -18,6 +20,7 @@ from actors.tools.base import Tool, tool
 from protocol.errors import PodStopped
 from protocol.manifest import PodManifest
 
+PATHS = [str(Path(__file__).parents[each]) for each in (1, 2)]
 LONG = "story " * 900
 
 SCENES: dict[str, list[Reply]] = {
@@ -101,10 +104,10 @@ class Child:
         self.file.touch()
         self.process = subprocess.Popen(
             [sys.executable, __file__, str(self.store), str(self.file), scene, how],
+            stdin=subprocess.PIPE,  # its end is the child's end
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
             text=True,
-            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(PATHS)},
         )
         self.wait_for("here")
 
@@ -122,8 +125,10 @@ class Child:
 
     def rest(self) -> list[str]:
         """What it says until its end, which comes soon."""
-        out, _ = self.process.communicate(timeout=20)
-        return out.split("\n")[:-1]
+        assert self.process.stdout is not None
+        lines = self.process.stdout.read().splitlines()  # with communicate() its input would end before
+        self.process.communicate()
+        return lines
 
     @property
     def ran(self) -> list[str]:
@@ -192,6 +197,7 @@ async def _crashing(store: str, file: str, scene: str) -> None:
 
 
 if __name__ == "__main__":
+    end_with_parent()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job's is ignored
     *given, way = sys.argv[1:]
     if way == "async":

@@ -103,7 +103,7 @@ def test_callers_in_threads_keep_theirs_too() -> None:
         for who in ("one", "two"):
             context = copy_context()
             context.run(tenant.set, who)
-            context.run(lambda: pod.run("go").get(timeout=10))
+            context.run(lambda: pod.run("go").get(timeout=60))
     assert client.seen == ["one", "two"]
 
 

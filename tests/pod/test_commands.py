@@ -490,12 +490,12 @@ def test_a_queued_run_in_a_stream_shows_only_its_own_events() -> None:
 def test_pykkas_own_ask_tell_and_stop_work_on_a_pod() -> None:
     with PodSystem() as system:
         client = ScriptedClient([say("a")])
-        pod = system.spawn(PodManifest.of(name="p"), client=client).get(timeout=5)
-        result = pod.ref.ask(commands.Run.of("go"), timeout=5)
+        pod = system.spawn(PodManifest.of(name="p"), client=client).get(timeout=60)
+        result = pod.ref.ask(commands.Run.of("go"), timeout=60)
         assert result.text == "a"
         pod.ref.tell(commands.PushItem(UserItem.of("told")))
-        assert texts(pod.history().get(timeout=5)) == ["go", "a", "told"]
-        assert pod.ref.stop(timeout=5) is True
+        assert texts(pod.history().get(timeout=60)) == ["go", "a", "told"]
+        assert pod.ref.stop(timeout=60) is True
         assert not pod.ref.is_alive()
 
 

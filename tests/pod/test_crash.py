@@ -158,7 +158,7 @@ def test_a_pod_killed_while_its_memory_is_read_has_it_read_after_its_next_run(tm
             "PodStarted",
         ]
         assert (await pod.run("more")).text == "next"
-        assert await pod.wait_for_memory_jobs(timeout=10)
+        assert await pod.wait_for_memory_jobs(timeout=60)
         assert (await pod.describe()).extract_pointer == 4
         staged = list((tmp_path / "memory" / "staging").iterdir())
         assert [path.suffix for path in staged] == [".json"]

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
-import os
-import signal
 import subprocess
 import sys
 import threading
@@ -15,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from child_kit import in_child
 
 from actors.llm.scripted import ScriptedClient, call, say
 from actors.pod.handle import Pod
@@ -39,8 +38,8 @@ def lives(store: str = "memory:") -> bool:
     """Whether a system of one's own works here, plain tools and all, in a thread and on a loop."""
     client = ScriptedClient([call("work"), say("done")])
     with PodSystem(store) as system:
-        pod = system.spawn(PLAIN, client=client, tools=[work]).get(timeout=10)
-        if pod.run("go").get(timeout=10).text != "done":
+        pod = system.spawn(PLAIN, client=client, tools=[work]).get(timeout=60)
+        if pod.run("go").get(timeout=60).text != "done":
             return False
 
     async def main() -> bool:
@@ -60,24 +59,6 @@ def refuses(ask: Callable[[], Any]) -> bool:
     return False
 
 
-def in_child(check: Callable[[], bool]) -> int:
-    """The exit code of a forked child that says whether ``check`` holds there; 14 where it hangs."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        pid = os.fork()
-    if pid == 0:
-        code = 3
-        try:
-            signal.signal(signal.SIGALRM, signal.SIG_DFL)
-            signal.alarm(25)
-            code = 0 if check() else 1
-        except BaseException as error:  # noqa: BLE001 - the child must not go on as the test
-            sys.stderr.write(f"in the child: {error!r}\n")
-        finally:
-            os._exit(code)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-
-
 def all_refuse(system: PodSystem, pod: Pod, run: Any, events: Subscription) -> bool:
     """Whether all that a child may try with a running system of its parent is refused at once."""
     tries: list[Callable[[], Any]] = [
@@ -94,7 +75,7 @@ def all_refuse(system: PodSystem, pod: Pod, run: Any, events: Subscription) -> b
         pod.describe,
         pod.stop,
         pod.subscribe,
-        lambda: events.get(timeout=20),
+        lambda: events.get(timeout=60),
         run.get,
         lambda: asyncio.run(_awaited(run)),
         lambda: asyncio.run(_left(system)),
@@ -135,11 +116,11 @@ def test_before_any_system_is_entered_and_after_it_was_left_a_child_is_free() ->
         pod = system.spawn(PLAIN, client=ScriptedClient([])).get()
 
     def after() -> bool:
-        system.stop().get(timeout=5)
+        system.stop().get(timeout=60)
         with pytest.raises(SystemNotRunning, match="has been left"):
             system.subscribe()
         with unused as own:
-            own.spawn(PLAIN, client=ScriptedClient([])).get(timeout=5)
+            own.spawn(PLAIN, client=ScriptedClient([])).get(timeout=60)
         return not pod.ref.is_alive()
 
     assert in_child(after) == 0
@@ -151,19 +132,19 @@ def test_a_system_with_a_pod_at_rest_and_one_in_mid_run(tmp_path: Path, kind: st
     hang = Hangs()
     with PodSystem(store) as system:
         resting = system.spawn(PLAIN, client=ScriptedClient([say("one"), say("two")])).get()
-        resting.run("go").get(timeout=10)
+        resting.run("go").get(timeout=60)
         client = ScriptedClient([call("hang"), say("done")])
         running = system.spawn(PLAIN, client=client, tools=[hang.tool()]).get()
         run = running.run("go")
-        assert hang.begun.wait(10)
+        assert hang.begun.wait(60)
         with resting.subscribe() as events:
             assert in_child(lambda: all_refuse(system, resting, run, events)) == 0
             assert in_child(lambda: all_refuse(system, running, run, events)) == 0
             assert in_child(lives) == 0
         # The parent goes on unharmed.
         hang.release.set()
-        assert run.get(timeout=10).text == "done"
-        assert resting.run("more").get(timeout=10).text == "two"
+        assert run.get(timeout=60).text == "done"
+        assert resting.run("more").get(timeout=60).text == "two"
         session = resting.describe().get().session_id
     with PodSystem(store) as system:
         if kind != "memory":
@@ -185,7 +166,7 @@ def test_a_database_that_the_parent_had_open_is_refused_and_any_other_is_not(tmp
     with PodSystem(store) as system:
         pod = system.spawn(PLAIN, client=ScriptedClient([say("one")])).get()
         assert in_child(refused) == 0
-        assert pod.run("go").get(timeout=10).text == "one"
+        assert pod.run("go").get(timeout=60).text == "one"
     assert in_child(lambda: lives(store)) == 0
 
 
@@ -274,11 +255,11 @@ def test_a_child_that_is_made_while_the_system_stops() -> None:
         stopping = threading.Event()
         pod = system.spawn(PLAIN, client=ScriptedClient([call("deaf")]), tools=[deaf]).get()
         run = pod.run("go")
-        assert hang.begun.wait(10)
+        assert hang.begun.wait(60)
         stop = system.stop()
-        assert stopping.wait(10)
+        assert stopping.wait(60)
         assert in_child(lambda: refuses(system.stop) and refuses(stop.get) and lives()) == 0
-        stop.get(timeout=10)
+        stop.get(timeout=60)
         hang.release.set()
         assert run.get().outcome == "paused"
 
@@ -287,11 +268,11 @@ def test_a_child_that_leaves_the_block_by_sys_exit_ends_at_once_and_harms_nobody
     store = f"sqlite:{tmp_path / 'a.db'}"
     with PodSystem(store) as system:
         pod = system.spawn(PLAIN, client=ScriptedClient([say("one"), say("two")])).get()
-        pod.run("go").get(timeout=10)
+        pod.run("go").get(timeout=60)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
             process = multiprocessing.get_context("fork").Process(target=sys.exit)
             process.start()
-        process.join(20)
+        process.join(60)
         assert process.exitcode == 0
-        assert pod.run("more").get(timeout=10).text == "two"
+        assert pod.run("more").get(timeout=60).text == "two"

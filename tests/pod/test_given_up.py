@@ -232,7 +232,7 @@ def test_plain_tools_that_wait_for_other_pods_do_not_use_up_the_threads_that_tho
                         with contextlib.suppress(threading.BrokenBarrierError):
                             all_wait.wait(5)
                         all_wait.abort()
-                    return pod.run("task").get(timeout=10).text
+                    return pod.run("task").get(timeout=60).text
 
                 return tool(ask)
 

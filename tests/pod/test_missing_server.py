@@ -28,7 +28,7 @@ def failed_by(how: str, port: int) -> RunFailed:
 
     def blocking() -> None:
         with PodSystem() as system:
-            system.spawn(manifest).get().run("hi").get(timeout=20)
+            system.spawn(manifest).get().run("hi").get(timeout=60)
 
     with pytest.raises(RunFailed) as caught:
         blocking() if how == "get" else asyncio.run(main())

@@ -183,7 +183,7 @@ def test_a_pod_whose_memory_is_being_read_keeps_its_history() -> None:
         await stage.client.asked.acquire()
         assert await stage.pod.passivate() is False
         stage.answer()
-        assert await stage.pod.wait_for_memory_jobs(timeout=5)
+        assert await stage.pod.wait_for_memory_jobs(timeout=60)
         assert await stage.pod.passivate() is True
 
     manifest = PodManifest.of(name="p", extract_threshold=1, schedule="manual")
@@ -192,10 +192,10 @@ def test_a_pod_whose_memory_is_being_read_keeps_its_history() -> None:
 
 def test_a_pod_of_a_system_in_a_thread_is_passivated_as_well() -> None:
     with PodSystem() as system:
-        pod = system.spawn(PLAIN, client=ScriptedClient([say("a"), say("b")])).get(timeout=10)
-        pod.run("1").get(timeout=10)
-        assert pod.passivate().get(timeout=10)
-        assert pod.run("2").get(timeout=10).text == "b"
+        pod = system.spawn(PLAIN, client=ScriptedClient([say("a"), say("b")])).get(timeout=60)
+        pod.run("1").get(timeout=60)
+        assert pod.passivate().get(timeout=60)
+        assert pod.run("2").get(timeout=60).text == "b"
 
 
 # -- what goes, and what stays -------------------------------------------------------------------------

@@ -208,4 +208,4 @@ class _Failing:
 
 def test_a_system_in_a_thread_finds_them_from_outside(tmp_path: Path) -> None:
     with PodSystem(f"sqlite:{tmp_path / 'pods.db'}") as system:
-        assert system.interrupted().get(timeout=10) == []
+        assert system.interrupted().get(timeout=60) == []

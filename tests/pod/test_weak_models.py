@@ -47,7 +47,7 @@ async def compacted(pod: Pod) -> None:
 async def remembered(pod: Pod) -> None:
     await pod.run("tabs or spaces?")
     await pod.spawn_memory_jobs()
-    assert await pod.wait_for_memory_jobs(timeout=8)
+    assert await pod.wait_for_memory_jobs(timeout=60)
 
 
 # -- compactions ---------------------------------------------------------------------------------

@@ -276,7 +276,7 @@ def test_a_consolidations_calls_count_for_the_pod_and_outlive_a_rest(tmp_path: P
             await pod.run("tabs or spaces?")
             with pod.subscribe(ConsolidateDone) as events:
                 await pod.spawn_memory_jobs()
-                assert await pod.wait_for_memory_jobs(timeout=8)
+                assert await pod.wait_for_memory_jobs(timeout=60)
                 (done,) = events.drain()
             assert done.usage == Usage(850, 44)  # type: ignore[attr-defined]
             used = (await pod.describe()).usage

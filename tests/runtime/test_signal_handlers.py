@@ -69,10 +69,10 @@ def test_a_handler_reaches_a_loop_in_a_thread() -> None:
     with PodSystem() as system:
         pod = system.spawn(PLAIN, client=client).get()
         run = pod.run("go")
-        assert client.asked.wait(5)
+        assert client.asked.wait(60)
         signal.signal(signal.SIGUSR1, lambda *_: pod.cancel())
         raised_soon()
-        assert run.get(timeout=5).outcome == "cancelled"
+        assert run.get(timeout=60).outcome == "cancelled"
 
 
 def test_a_handler_may_stop_the_system() -> None:

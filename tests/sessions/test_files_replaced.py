@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from child_kit import in_child
 from store_kit import add, make
 
 from actors.sessions.chain import head_of, verified
@@ -341,16 +342,15 @@ def test_a_backup_put_in_place_after_a_kill_is_not_overwritten_by_the_log_that_w
     other = SQLiteStore(tmp_path / "backup")
     make(other, "b", "backup")
     other.close()
-    process = os.fork()
-    if process == 0:
-        try:
-            store = SQLiteStore(tmp_path / "pods.db")
-            head = head_of(make(store, "s", "first"))
-            for _ in range(30):
-                head = add(store, "s", head, WORDS)
-        finally:
-            os.kill(os.getpid(), signal.SIGKILL)
-    os.waitpid(process, 0)
+
+    def killed() -> None:
+        store = SQLiteStore(tmp_path / "pods.db")
+        head = head_of(make(store, "s", "first"))
+        for _ in range(30):
+            head = add(store, "s", head, WORDS)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    assert in_child(killed) == -signal.SIGKILL
     assert log_of(tmp_path / "pods.db").stat().st_size > 60_000
     (tmp_path / "backup").replace(tmp_path / "pods.db")
     store = SQLiteStore(tmp_path / "pods.db")
@@ -361,14 +361,12 @@ def test_a_backup_put_in_place_after_a_kill_is_not_overwritten_by_the_log_that_w
 
 
 def test_a_folder_that_was_copied_after_a_kill_is_restored_with_its_log(tmp_path):
-    process = os.fork()
-    if process == 0:
-        try:
-            store = SQLiteStore(tmp_path / "a" / "pods.db")
-            make(store, "s", "first", "second")
-        finally:
-            os.kill(os.getpid(), signal.SIGKILL)
-    os.waitpid(process, 0)
+    def killed() -> None:
+        store = SQLiteStore(tmp_path / "a" / "pods.db")
+        make(store, "s", "first", "second")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    assert in_child(killed) == -signal.SIGKILL
     shutil.copytree(tmp_path / "a", tmp_path / "b")
     store = SQLiteStore(tmp_path / "b" / "pods.db")
     assert store.info("s").head.seq == 2

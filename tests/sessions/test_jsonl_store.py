@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 from hypothesis import given, settings
@@ -13,7 +14,7 @@ from actors.sessions.chain import chained, head_of, verified
 from actors.sessions.jsonl import JsonLinesStore
 from actors.sessions.jsonl_files import file_name, session_of
 from actors.sessions.jsonl_lines import LineReader, batch_lines
-from protocol.errors import HeadConflict, SessionCorrupt, SessionNotFound
+from protocol.errors import HeadConflict, SessionCorrupt, SessionError, SessionNotFound, StoreError
 
 
 @pytest.fixture
@@ -95,7 +96,44 @@ def test_a_file_that_is_no_session_is_passed_over_and_told_as_a_problem(tmp_path
     (tmp_path / "notes.txt").write_text("x")
     assert [info.session_id for info in store.sessions()] == ["s"]
     assert len(store.unreadable()) == 1
-    assert "diary.jsonl" in store.problems()[0]
+    assert "diary.jsonl" in str(store.unreadable())
+
+
+def test_pipes_folders_devices_and_links_to_themselves_among_the_files_hide_no_session(tmp_path, store):
+    """Opening a pipe waits for who writes to it, and a device has no end."""
+    head = head_of(make(store, "s", "a"))
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    (tmp_path / "folder.jsonl").mkdir()
+    (tmp_path / "device.jsonl").symlink_to("/dev/zero")
+    (tmp_path / "loop.jsonl").symlink_to("loop.jsonl")
+    odd = ["pipe", "folder", "device", "loop"]
+    assert [info.session_id for info in store.sessions()] == ["s"]
+    assert [info.session_id for info in store.matching("", 9)] == ["s"]
+    assert sorted(store.unreadable()) == sorted(odd)
+    for name in odd:
+        for ask in (store.info, store.read, lambda session: store.claim(session, "p")):
+            with pytest.raises(SessionError, match=name):
+                ask(name)
+    add(store, "s", head, "b")
+
+
+def test_who_claims_a_damaged_session_in_vain_does_not_hold_it(tmp_path, store):
+    (tmp_path / "diary.jsonl").write_text("dear diary\n")
+    with pytest.raises(StoreError, match="diary"):
+        store.claim("diary", "p")
+    other = JsonLinesStore(tmp_path)
+    assert other.holder("diary") is None
+    other.close()
+
+
+def test_a_pipe_that_takes_the_place_of_a_session_at_work_is_refused(tmp_path, store):
+    head = head_of(make(store, "s", "a"))
+    (tmp_path / "s.jsonl").unlink()
+    os.mkfifo(tmp_path / "s.jsonl")
+    with pytest.raises(SessionError, match=r"s\.jsonl"):
+        add(store, "s", head, "b")
+    with pytest.raises(SessionError, match=r"s\.jsonl"):
+        store.read("s")
 
 
 def test_a_file_that_was_brought_in_by_hand_is_a_session(tmp_path, store):

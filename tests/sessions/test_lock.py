@@ -7,6 +7,7 @@ import os
 import socket
 
 import pytest
+from child_kit import in_child
 from store_kit import KINDS, add, make, python
 
 from actors.sessions.chain import head_of, verified
@@ -142,23 +143,25 @@ def test_a_stalled_writer_whose_session_was_taken_can_write_no_more(tmp_path, ki
 def test_a_forked_child_cannot_use_its_parents_store(tmp_path, kind):
     store = KINDS[kind](tmp_path)
     head = head_of(make(store, "s", "a"))
-    child = os.fork()
-    if not child:
-        code = 1
-        try:
-            for use in (
-                lambda: store.read("s"),
-                lambda: add(store, "s", head, "b"),
-                lambda: store.claim("s", "x"),
-            ):
-                try:
-                    use()
-                except StoreError as error:
-                    code = 0 if "opened by the parent process" in str(error) else 2
-            store.close()
-        finally:
-            os._exit(code)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+    uses = [
+        lambda: store.read("s"),
+        lambda: add(store, "s", head, "b"),
+        lambda: store.claim("s", "x"),
+        lambda: store.holder("s"),
+        lambda: store.delete("s"),
+        store.sessions,
+    ]
+
+    def refused() -> bool:
+        for use in uses:
+            with pytest.raises(StoreError, match="opened by the parent process"):
+                use()
+        store.release("s")
+        store.close()
+        return True
+
+    assert in_child(refused) == 0
     add(store, "s", head, "b")
     other = KINDS[kind](tmp_path)
     with pytest.raises(SessionInUse):

@@ -388,7 +388,7 @@ def test_a_large_batch_keeps_its_place_behind_what_its_session_wrote_in_the_same
         return given
 
     given = on_a_loop(work)
-    assert given["large"].result(timeout=10) is None
+    assert given["large"].result(timeout=60) is None
     assert [entry.seq for entry in store.read("t")] == [1, 2, 3]
 
 
@@ -447,7 +447,7 @@ def test_what_waits_to_be_written_never_goes_into_a_copy_that_was_put_in_the_pla
     given = on_a_loop(work)
     for name in "tu":
         with pytest.raises(SessionError):
-            given[name].result(timeout=10)
+            given[name].result(timeout=60)
         assert verified(name, store.read(name))[-1].seq == 1
     store.close()
 

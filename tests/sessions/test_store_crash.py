@@ -66,7 +66,7 @@ def test_many_processes_write_side_by_side_and_none_is_refused(tmp_path, kind):
     names = ["s", "t", "u"]
     processes = [python(WRITER, kind, tmp_path, name, 60) for name in names]
     for process in processes:
-        process.communicate(timeout=20)
+        process.communicate(timeout=60)
         assert process.returncode == 0
     store = KINDS[kind](tmp_path)
     lengths = {name: len(verified(name, store.read(name))) for name in names}

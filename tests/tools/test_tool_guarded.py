@@ -17,7 +17,7 @@ from protocol.scope import Rule, Scope
 
 def git(*words: str, cwd) -> None:
     names = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "protocol.file.allow=always"]
-    subprocess.run(["git", *names, *words], cwd=cwd, check=True, capture_output=True, timeout=30)
+    subprocess.run(["git", *names, *words], cwd=cwd, check=True, capture_output=True, timeout=60)
 
 
 @pytest.fixture

@@ -115,7 +115,7 @@ def test_a_closed_pool_ends_its_threads_and_takes_no_more():
     (thread,) = [t for t in threading.enumerate() if t.name.startswith("closing")]
     pool.close()
     pool.close()
-    thread.join(10)
+    thread.join(60)
     assert not thread.is_alive()
     with pytest.raises(RuntimeError, match="closed"):
         asyncio.run(pool.call(lambda: None))
@@ -137,7 +137,7 @@ def test_a_hanging_tool_does_not_keep_the_process_from_ending():
         "asyncio.run(main())\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program], check=False, capture_output=True, text=True, timeout=20
+        [sys.executable, "-c", program], check=False, capture_output=True, text=True, timeout=60
     )
     assert (done.returncode, done.stdout) == (0, "left\n"), done.stderr
 
@@ -183,7 +183,7 @@ def test_many_loops_share_a_pool_and_each_gets_its_own_results():
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(20)
+        thread.join(60)
     assert got == {loop: [(loop, n) for n in range(200)] for loop in range(4)}
 
 
@@ -290,5 +290,5 @@ def join_all(name: str) -> None:
     """Wait for the end of all threads of the pool of that name."""
     for thread in threading.enumerate():
         if thread.name.startswith(name):
-            thread.join(10)
+            thread.join(60)
             assert not thread.is_alive()

@@ -221,4 +221,4 @@ def test_pydantic_is_never_imported_by_polypod() -> None:
         "tool(name='t')(lambda a=None: A(1)).arguments.convert({'a': 1})\n"
         "assert 'pydantic' not in sys.modules and 'annotated_types' not in sys.modules"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=30)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
 from pathlib import Path
 
 from actors.sessions.disk import make_private
@@ -33,12 +34,17 @@ def write_whole(path: Path, text: str) -> None:
 
 
 def read_text(path: Path) -> str | None:
-    """What a file holds, None where there is none, or a link: nobody is led out of a folder by its files.
+    """What a file holds, None where there is none, or a link (nobody is led out of a folder by its files), or
+    what is no file at all, such as a pipe, which would be waited for.
 
     Raises OSError.
     """
     try:
-        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            return None
+        with os.fdopen(descriptor, "rb") as file:
             data = file.read()
     except FileNotFoundError:
         return None

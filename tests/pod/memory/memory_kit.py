@@ -74,7 +74,7 @@ def played(
 
 async def spawned(pod: Any) -> None:
     await pod.spawn_memory_jobs()
-    assert await pod.wait_for_memory_jobs(timeout=8) is True
+    assert await pod.wait_for_memory_jobs(timeout=60) is True
 
 
 def names(events: list[Event]) -> list[str]:

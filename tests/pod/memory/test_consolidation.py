@@ -37,7 +37,7 @@ def test_after_a_run_what_was_extracted_is_worked_into_notes(memory: LastingMemo
 
     async def play(pod: Any) -> None:
         await pod.run("tabs or spaces?")
-        assert await pod.wait_for_memory_jobs(timeout=8) is True
+        assert await pod.wait_for_memory_jobs(timeout=60) is True
 
     told = played(memory.folder, replies, play, schedule="after_run", extract_threshold=1)
     start, done = told
@@ -295,7 +295,7 @@ def test_of_many_pods_with_one_memory_exactly_one_consolidates(memory: LastingMe
             pods = [await system.spawn(manifest, client=client) for _ in range(8)]
             with system.subscribe(kinds=KINDS) as events:
                 await asyncio.gather(*(pod.spawn_memory_jobs() for pod in pods))
-                await asyncio.gather(*(pod.wait_for_memory_jobs(timeout=8) for pod in pods))
+                await asyncio.gather(*(pod.wait_for_memory_jobs(timeout=60) for pod in pods))
                 return events.drain()
 
     assert names(asyncio.run(main())) == ["ConsolidateStart", "ConsolidateDone"]

@@ -88,7 +88,7 @@ class Child:
         self.process.communicate()
 
     def finish(self) -> None:
-        self.process.communicate("\n" * 9, timeout=20)
+        self.process.communicate("\n" * 9, timeout=60)
         assert self.process.returncode == 0
 
 

@@ -105,6 +105,14 @@ def test_where_there_can_be_no_index_the_files_are_read(memory: LastingMemory) -
     assert titles(memory, "tabs", kind="summary") == []
 
 
+def test_a_pipe_in_the_place_of_a_note_is_passed_over(memory: LastingMemory) -> None:
+    """Whoever opens a pipe waits for somebody to write to it."""
+    put_note(memory, "Tabs", "- use tabs")
+    os.mkfifo(memory.folder / "knowledge" / "pipe.md")
+    assert titles(memory, "tabs") == ["Tabs"]
+    assert memory.note("knowledge/pipe.md") is None
+
+
 def test_a_folder_that_is_not_there_holds_nothing_and_is_not_made(memory: LastingMemory) -> None:
     assert memory.search("tabs") == []
     assert memory.notes() == {}

@@ -66,7 +66,7 @@ def test_what_is_found_is_staged_with_its_source_and_without_secrets(tmp_path: P
     async def play(pod: Any, events: Any, system: Any) -> None:
         await pod.run("1")
         await pod.spawn_memory_jobs()
-        assert await pod.wait_for_memory_jobs(timeout=5) is True
+        assert await pod.wait_for_memory_jobs(timeout=60) is True
         (file,) = (tmp_path / "staging").iterdir()
         text = file.read_text()
         assert "SQLite" in text
@@ -94,7 +94,7 @@ def test_a_threshold_that_is_off_keeps_memory_silent(threshold: int | None) -> N
 def test_after_a_run_memory_is_read_by_itself() -> None:
     async def play(pod: Any, events: Any, system: Any) -> None:
         await pod.run("1")
-        assert await pod.wait_for_memory_jobs(timeout=5) is True
+        assert await pod.wait_for_memory_jobs(timeout=60) is True
         assert (await pod.describe()).extract_pointer == 2
 
     played([say("a"), *extracted(NOTHING)], play, schedule="after_run")
@@ -105,7 +105,7 @@ def test_a_background_extraction_does_not_fork_the_session() -> None:
         await pod.run("1")
         session = (await pod.describe()).session_id
         await pod.spawn_memory_jobs()
-        await pod.wait_for_memory_jobs(timeout=5)
+        await pod.wait_for_memory_jobs(timeout=60)
         await pod.run("2")
         assert (await pod.describe()).session_id == session
         verified(session, system.store.read(session))
@@ -137,7 +137,7 @@ def test_after_failures_automatic_extractions_are_left_out_for_a_while() -> None
     async def play(pod: Any, events: Any, system: Any) -> None:
         for words in ("1", "2", "3"):
             await pod.run(words)
-            await pod.wait_for_memory_jobs(timeout=5)
+            await pod.wait_for_memory_jobs(timeout=60)
         assert kinds(events) == ["ExtractStart", "ExtractFailed", "ExtractStart", "ExtractDone"]
 
     replies = [say("a"), ValueError("no"), say("b"), say("c"), *extracted(NOTHING)]
@@ -189,7 +189,7 @@ def test_a_trigger_during_a_job_has_the_newest_read_once_it_has_ended() -> None:
         await pod.spawn_memory_jobs()
         client.gate.release()
         client.gate.release()
-        assert await pod.wait_for_memory_jobs(timeout=5) is True
+        assert await pod.wait_for_memory_jobs(timeout=60) is True
         assert (await pod.describe()).extract_pointer == 4
 
     gated(play)
@@ -202,7 +202,7 @@ def test_waiting_is_bounded_and_says_so() -> None:
         await client.asked.acquire()
         assert await pod.wait_for_memory_jobs(timeout=0.01) is False
         client.gate.release()
-        assert await pod.wait_for_memory_jobs(timeout=5) is True
+        assert await pod.wait_for_memory_jobs(timeout=60) is True
 
     gated(play)
 
@@ -266,7 +266,7 @@ def test_runs_go_on_while_memory_is_read() -> None:
             assert len(ends.drain()) == 1
         for _ in range(2):  # what the second run added is read as well
             client.gate.release()
-        await pod.wait_for_memory_jobs(timeout=5)
+        await pod.wait_for_memory_jobs(timeout=60)
         assert (await pod.describe()).extract_pointer == 4
 
     gated(play)

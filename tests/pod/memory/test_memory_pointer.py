@@ -78,7 +78,7 @@ def test_the_pointer_never_skips_what_the_job_has_not_read() -> None:
         await pod.run("second words")
         client.gate.release()
         client.gate.release()
-        assert await pod.wait_for_memory_jobs(timeout=5)
+        assert await pod.wait_for_memory_jobs(timeout=60)
         assert [e.pointer for e in events.drain() if isinstance(e, ExtractDone)] == [2, 4]
         assert ["first words" in text for text in client.read] == [True, False]
         assert ["second words" in text for text in client.read] == [False, True]
@@ -110,7 +110,7 @@ def test_a_late_extraction_does_not_write_its_pointer_into_the_new_session() -> 
         await client.asked.acquire()
         await pod.compact(retained_tokens=0)
         client.gate.release()
-        assert await pod.wait_for_memory_jobs(timeout=5)
+        assert await pod.wait_for_memory_jobs(timeout=60)
         seen = events.drain()
         assert names(seen) == ["ExtractStart", "CompactDone", "ExtractFailed"]
         assert "compacted while it was read" in seen[-1].error
