@@ -20,8 +20,10 @@ _SECRETS = frozenset(
         *(".netrc", "_netrc", ".npmrc", ".pypirc", ".git-credentials", ".pgpass", "pgpass.conf", ".my.cnf"),
         *(".mylogin.cnf", ".htpasswd", ".dockercfg", ".s3cfg", ".boto", ".vault-token", ".terraformrc"),
         *("terraform.rc", "credentials.tfrc.json", "application_default_credentials.json", "kaggle.json"),
-        *("credentials.json", ".credentials.json", "secrets.json", "secrets.yaml", "secrets.yml"),
-        *("secrets.toml", ".databrickscfg", ".authinfo", ".authinfo.gpg", "rclone.conf", ".rediscli_auth"),
+        ".credentials.json",
+        *(".databrickscfg", ".authinfo", ".authinfo.gpg", "rclone.conf", ".rediscli_auth"),
+        *(".secrets", ".secret", ".password", ".passwd", ".dev.vars", "local.settings.json", "kubeconfig"),
+        *(".netrc.gpg", "secring.gpg", "rootkey.csv", "accesskeys.csv"),
         *(".ssh", ".gnupg", ".aws", ".kube", ".azure", ".password-store"),
     }
 )
@@ -38,13 +40,18 @@ _SECRETS_WITHIN = frozenset(
             (".nuget", "nuget.config"),
             (".subversion", "auth"),
         ),
+        *(("run", "secrets"), ("etc", "shadow"), ("etc", "gshadow")),
     }
 )
 _SECRET_FORM = re.compile(
     r"\.env.*|.+\.env"
     r"|id_(?:rsa|dsa|ecdsa|ed25519|xmss).*"
-    r"|.+\.(?:pem|key|p12|pfx|p8|ppk|jks|keystore|kdbx?|agekey)"
-    r"|(?:client_secret|service[-_]account|gha-creds).*\.json",
+    r"|ssh_host_.+_key"
+    r"|.*\.(?:pem|key|p12|pfx|p8|ppk|jks|keystore|kdbx?|agekey|ovpn|kubeconfig|tfstate|tfvars)"
+    r"|(?:client_secret|service[-_]account|gha-creds|.*firebase-adminsdk).*\.json"
+    r"|(?:secret|password)s?\.(?:json|ya?ml|toml|ini|cfg|conf|csv|txt|xml|properties|db)"
+    r"|credentials?\.(?:json|ya?ml|ini|csv|txt|db)"
+    r"|\..+_history|\..*api[-_]?keys?|.*api[-_]?keys?\.(?:txt|json|ya?ml)",
     re.DOTALL,
 )
 #: Of such a form, and meant to be read: examples, and public halves of keys.

@@ -207,16 +207,24 @@ _COMMON = frozenset(
 def notes_of(found: Extracted, *, source: str, date: str) -> list[Note]:
     """What one extraction found, as notes without secrets."""
     told: list[tuple[Kind, str, str]] = [
-        *(("decisions", each.chosen, _decision(each)) for each in found.decisions),
-        *(("requests", each.summary or each.intent, _request(each)) for each in found.requests),
-        *(("knowledge", each.topic, _discussion(each)) for each in found.discussions),
-        *(("knowledge", each.action, _attempt(each)) for each in found.attempts),
+        *(("decisions", _first(each.chosen, each.rationale), _decision(each)) for each in found.decisions),
+        *(
+            ("requests", _first(each.summary, each.intent, each.target or ""), _request(each))
+            for each in found.requests
+        ),
+        *(("knowledge", _first(each.topic, *each.points), _discussion(each)) for each in found.discussions),
+        *(("knowledge", _first(each.action, each.result), _attempt(each)) for each in found.attempts),
     ]
     return deduplicated(
         Note(kind, _title(redacted(title)), redacted(body), date, date, (source,))
         for kind, title, body in told
         if title.strip()
     )
+
+
+def _first(*texts: str) -> str:
+    """The first that is not blank: weak models leave out what would be the title."""
+    return next((text for text in texts if text.strip()), "")
 
 
 def _title(text: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from actors.llm.base import Block
+from actors.llm.base import Block, StopReason
 from actors.llm.lenient import UNREADABLE, decode_any, is_closed
 from actors.llm.sse import SSEEvent
 from protocol.errors import ModelError
@@ -50,6 +50,79 @@ def unfinished(where: str, *, begun: bool) -> ModelError:
         message = f"{where} gave no answer at all"
         hint = "some servers end like this when the prompt does not fit the context"
     return ModelError(message, kind="protocol", hint=hint, where=where, retryable=True)
+
+
+#: How servers of either format, and those they relay, call the end of an answer: OpenAI's words, Anthropic's,
+#: Google's (``SAFETY`` and so on), Zhipu's (``sensitive``), Mistral's (``model_length``) and Amazon's.
+_STOPS: dict[str, StopReason] = {
+    "stop": "end_turn",
+    "end_turn": "end_turn",
+    "stop_sequence": "end_turn",
+    "tool_calls": "tool_use",
+    "tool_use": "tool_use",
+    "function_call": "tool_use",
+    "length": "max_tokens",
+    "max_tokens": "max_tokens",
+    "max_output_tokens": "max_tokens",
+    "model_length": "max_tokens",
+    "pause_turn": "pause",
+    "refusal": "refusal",
+    **dict.fromkeys(
+        (
+            "content_filter",
+            "content_filtered",
+            "guardrail_intervened",
+            "sensitive",
+            "safety",
+            "image_safety",
+            "prohibited_content",
+            "recitation",
+            "blocklist",
+            "spii",
+        ),
+        "content_filter",
+    ),
+}
+#: Words by which they say that something went wrong on their side.
+_BROKE_OFF = frozenset(
+    {
+        "error",
+        "abort",
+        "aborted",
+        "cancelled",
+        "canceled",
+        "timeout",
+        "network_error",
+        "insufficient_system_resource",
+        "malformed_function_call",
+    }
+)
+_OVERFULL = frozenset({"model_context_window_exceeded", "context_window_exceeded"})
+
+
+def stop_of(told: str) -> StopReason:
+    """What the end of an answer means; a word that nobody knows is an ordinary end."""
+    return _STOPS.get(_word(told), "end_turn")
+
+
+def failure_of(told: str, where: str) -> ModelError | None:
+    """The error that the end of an answer stands for; None where it is an end."""
+    word = _word(told)
+    if word in _OVERFULL:
+        return ModelError(
+            f"{where} stopped in the middle of its answer: the context is full",
+            kind="context_overflow",
+            hint="history and answer do not fit the context: compact it, or use a model with more room",
+            where=where,
+        )
+    if word in _BROKE_OFF:
+        return ModelError(f"{where} gave up in the middle of its answer ({word})", kind="server", where=where)
+    return None
+
+
+def _word(told: str) -> str:
+    """The reason alone: some add what it was (``content_filter: RECITATION``)."""
+    return told.partition(":")[0].strip().lower()
 
 
 def nameless(where: str) -> ModelError:

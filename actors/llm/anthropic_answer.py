@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from actors.llm.answers import means_something, nameless, unfinished
+from actors.llm.answers import failure_of, means_something, nameless, stop_of, unfinished
 from actors.llm.anthropic_usage import MessagesMeter
 from actors.llm.anthropic_vendor import extend_vendor_data, vendor_chunk, vendor_members
 from actors.llm.anthropic_wire import Content, Delta, Event, Whole, read, unread
@@ -36,20 +36,6 @@ from protocol.usage import Usage
 _encode = msgspec.json.Encoder().encode
 
 #: Anthropic's own words, and those of servers that mix them with OpenAI's.
-_STOPS: dict[str, StopReason] = {
-    "end_turn": "end_turn",
-    "stop_sequence": "end_turn",
-    "stop": "end_turn",
-    "tool_use": "tool_use",
-    "tool_calls": "tool_use",
-    "max_tokens": "max_tokens",
-    "length": "max_tokens",
-    "pause_turn": "pause",
-    "refusal": "refusal",
-    "content_filter": "content_filter",
-}
-#: The stop reason of an answer that ran into the end of the context window.
-_OVERFULL = "model_context_window_exceeded"
 #: Reasons by which an answer may end in the middle of a call.
 _CUTS = frozenset({"max_tokens", "refusal", "content_filter"})
 
@@ -180,9 +166,9 @@ class MessagesAnswer:
     def close(self) -> list[Block]:
         if not self._stop:
             raise unfinished(self._where, begun=self._begun)
-        if self._stop == _OVERFULL:
-            raise self._overfull()
-        reason = _STOPS.get(self._stop, "end_turn")
+        if (failure := failure_of(self._stop, self._where)) is not None:
+            raise failure
+        reason = stop_of(self._stop)
         if reason not in _CUTS and self._lost_a_call():
             raise nameless(self._where)
         given = (part for part in self._answered if part.given and not part.pieces)
@@ -277,7 +263,7 @@ class MessagesAnswer:
         self._open[index].vendor = vendor_members(plain)
 
     def _start_call(self, index: _Index, content: Content) -> None:
-        name = encodable(content.name) if isinstance(content.name, str) else ""
+        name = encodable(content.name).strip() if isinstance(content.name, str) else ""
         if self._answer_tool is not None and name == self._answer_tool:
             part = self._begin(index, "answer")
             self._answered.append(part)
@@ -349,14 +335,6 @@ class MessagesAnswer:
             self.done = True
         else:
             self.failure = failure
-
-    def _overfull(self) -> ModelError:
-        return ModelError(
-            f"{self._where} stopped in the middle of its answer: the context is full",
-            kind="context_overflow",
-            hint="history and answer do not fit the context: compact it, or use a model with more room",
-            where=self._where,
-        )
 
 
 def _json(given: Any) -> str:

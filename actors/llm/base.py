@@ -137,16 +137,23 @@ class Answer(Struct, frozen=True, gc=False):
     model: str | None
 
 
+#: The characters of one answer; a client that gives more does not stop by itself.
+MOST_OUTPUT = 64 << 20
+#: What a piece takes besides its characters.
+_PIECE = 64
+
+
 class Assembler:
     """Blocks in, the whole answer out; blocks may overlap and are put in order of their index."""
 
-    __slots__ = ("_calls", "_closed", "_end", "_texts", "_usage", "_vendor")
+    __slots__ = ("_calls", "_closed", "_end", "_room", "_texts", "_usage", "_vendor")
 
     def __init__(self) -> None:
         self._texts: dict[int, list[TextChunk | ThinkingChunk]] = {}
         self._calls: dict[int, tuple[CallStart, list[str]]] = {}
         self._closed: set[int] = set()
         self._usage: Usage | None = None
+        self._room = MOST_OUTPUT
         self._end: End | None = None
         self._vendor: dict[str, dict[int, dict[str, Any]]] | None = None
 
@@ -156,6 +163,7 @@ class Assembler:
         if kind is TextChunk or kind is ThinkingChunk:
             if type(block.text) is not str:  # type: ignore[union-attr]
                 raise _no_block(block)
+            self._take_room(block.text)  # type: ignore[union-attr]
             self._texts.setdefault(block.index, []).append(block)  # type: ignore[union-attr,arg-type]
         elif kind is UsageReport:
             self._usage = sound_usage(block.usage)  # type: ignore[union-attr]
@@ -168,10 +176,12 @@ class Assembler:
         if isinstance(block, CallChunk):
             if type(block.text) is not str or block.index not in self._calls:
                 raise _no_block(block)
+            self._take_room(block.text)
             self._calls[block.index][1].append(block.text)
         elif isinstance(block, CallStart):
             if type(block.id) is not str or type(block.name) is not str:
                 raise _no_block(block)
+            self._take_room(block.name)
             self._calls[block.index] = (block, [])
         elif isinstance(block, CallEnd):
             self._closed.add(block.index)
@@ -181,6 +191,14 @@ class Assembler:
             self._vendor[block.of][block.index] = block.data
         else:
             raise _no_block(block)
+
+    def _take_room(self, text: str) -> None:
+        self._room -= len(text) + _PIECE
+        if self._room < 0:
+            raise ModelError(
+                f"the client gave more than {MOST_OUTPUT >> 20} million characters and did not stop",
+                kind="protocol",
+            )
 
     @property
     def usage(self) -> Usage | None:
@@ -293,9 +311,18 @@ def _call(start: CallStart, text: str, vendor: dict[str, Any] | None, *, complet
             arguments = decode_any(text)
         except UNREADABLE:
             return ToolCall(id_, name, {}, text, vendor)
+        if isinstance(arguments, str):  # written as JSON twice
+            arguments = _object_in(arguments)
         if isinstance(arguments, dict):
             return ToolCall(id_, name, arguments, vendor=vendor)
     return ToolCall(id_, name, {}, text, vendor)
+
+
+def _object_in(text: str) -> Any:
+    try:
+        return decode_any(text)
+    except UNREADABLE:
+        return None
 
 
 _WHOLE = frozenset({int, type(None)})

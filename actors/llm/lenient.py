@@ -1,7 +1,8 @@
-"""JSON as model servers write it, pure: broken UTF-8 and half surrogate pairs are mended, nothing else is.
+"""JSON as model servers write it, pure: broken UTF-8, half surrogate pairs, bare control characters and, in
+events, numbers that are none are mended, nothing else is.
 
 The SSE standard has a stream decoded with U+FFFD in the place of what is no UTF-8, and RFC 8259 allows half a
-surrogate pair as an escape. ``msgspec`` refuses both, so what it refuses is read here a second time.
+surrogate pair as an escape. ``msgspec`` refuses all of it, so what it refuses is read here a second time.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ def decode_mended(data: bytes, kind: type[T]) -> T:
 
     Raises one of UNREADABLE.
     """
-    return msgspec.convert(_loads(data.decode("utf-8", "replace")), kind)
+    text = data.decode("utf-8", "replace")
+    return msgspec.convert(json.loads(text, strict=False, parse_constant=_unknown), kind)
 
 
 def decode_any(data: bytes | str) -> Any:
@@ -44,7 +46,11 @@ def decode_any(data: bytes | str) -> Any:
 
 def _loads(text: str) -> Any:
     """What a JSON text holds, half surrogate pairs as they are and infinities refused."""
-    return json.loads(text, parse_constant=_refuse, parse_float=_number)
+    return json.loads(text, strict=False, parse_constant=_refuse, parse_float=_number)
+
+
+def _unknown(_: str) -> None:
+    """Python's way to write what is no number, as servers do among what they count, is no value."""
 
 
 def _refuse(told: str) -> NoReturn:

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from actors.llm.answers import count_of, nameless, unfinished
+from actors.llm.answers import count_of, failure_of, nameless, stop_of, unfinished
 from actors.llm.base import (
     Block,
     End,
@@ -100,18 +100,6 @@ _FUNCTION_MEMBERS = frozenset({"name", "arguments"})
 #: What servers call reasoning; where there are several, the first counts.
 _REASONING = ("reasoning_content", "reasoning", "reasoning_text")
 
-_STOPS: dict[str, StopReason] = {
-    "stop": "end_turn",
-    "tool_calls": "tool_use",
-    "function_call": "tool_use",
-    "length": "max_tokens",
-    "max_tokens": "max_tokens",
-    "model_length": "max_tokens",
-    "content_filter": "content_filter",
-    "safety": "content_filter",
-    "refusal": "refusal",
-}
-
 
 class ChatAnswer:
     """One answer as it comes in.
@@ -132,6 +120,7 @@ class ChatAnswer:
         "_origin",
         "_reasoning_as",
         "_refused",
+        "_streamed",
         "_usage",
         "_vendor",
         "_where",
@@ -153,6 +142,7 @@ class ChatAnswer:
         self._index = 0  # of the block of text or reasoning under way
         self._chosen = False
         self._refused = False
+        self._streamed = False  # something came as a piece
         self._finish = ""
         self._usage: Usage | None = None
         self.model: str | None = None
@@ -200,7 +190,7 @@ class ChatAnswer:
             raise unfinished(self._where, begun=self._chosen)
         blocks = self._blocks = []
         self._say_rest()
-        cut = _STOPS.get(self._finish) in {"max_tokens", "content_filter"}
+        cut = stop_of(self._finish) in {"max_tokens", "content_filter"}
         if not self._calls and self._old_call:
             self._calls = self._old_call
             self._calls.show(blocks)
@@ -220,7 +210,7 @@ class ChatAnswer:
         return entries and not self._calls and not spoke
 
     def _stop_reason(self) -> StopReason:
-        reason = _STOPS.get(self._finish, "end_turn")
+        reason = stop_of(self._finish)
         if reason != "end_turn":
             return reason
         if self._calls:
@@ -284,19 +274,22 @@ class ChatAnswer:
 
     def _apply(self, choice: _Choice) -> None:
         self._chosen = True
-        delta = choice.delta or choice.message
+        delta = choice.delta
         if delta is not None:
+            self._streamed = True
             self._grow(delta)
+        elif choice.message is not None and not self._streamed:  # else it repeats what came in pieces
+            self._grow(choice.message)
         if choice.usage is not None:
             self._meter(choice.usage)
         if choice.error:
             self._refuse({"error": choice.error})
         elif choice.finish_reason and isinstance(choice.finish_reason, str):
-            told = choice.finish_reason.lower()
-            if told in {"error", "abort"}:
-                self._fail(f"{self._where} gave up in the middle of its answer ({told})", "server")
+            failure = failure_of(choice.finish_reason, self._where)
+            if failure is None:
+                self._finish = choice.finish_reason
             else:
-                self._finish = encodable(told)
+                self._stop(failure)
 
     def _grow(self, delta: _Delta) -> None:
         """What one chunk adds to the answer."""

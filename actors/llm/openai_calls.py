@@ -92,14 +92,22 @@ class _OpenCall:
             return not self.is_whole()
         text = _text_of(function.arguments).lstrip()
         begins = not text or text[0] == "{"
-        return not begins and function.name == self.name and bool(self.arguments) and not self.is_whole()
+        return not begins and _name_of(function) == self.name and bool(self.arguments) and not self.is_whole()
+
+    def is_repeated_by(self, function: Function) -> bool:
+        """Whether ``function`` is the whole of this call once more, as some servers send it at the end."""
+        return (
+            _name_of(function) == self.name
+            and self.is_whole()
+            and _text_of(function.arguments).strip() == self.text.strip()
+        )
 
     def is_followed_by(self, function: Function) -> bool:
         """Whether ``function`` can only be a new call: this one is whole, and named anew or begun anew."""
         if not (self.name and _name_of(function)):
             return False
         begins = _text_of(function.arguments).lstrip()[:1] == "{"
-        return (begins or function.name != self.name) and self.is_whole()
+        return (begins or _name_of(function) != self.name) and self.is_whole()
 
 
 class Calls:
@@ -142,7 +150,8 @@ class Calls:
             else:
                 call = self._call_for(None if here else last, None, told, function)
                 here.add(told)
-            self._extend(call, told, function, blocks)
+            if not (told and told == call.told and call.is_repeated_by(function)):
+                self._extend(call, told, function, blocks)
             if piece.vendor:
                 call.vendor = merged(call.vendor or {}, piece.vendor)
 
@@ -172,9 +181,14 @@ class Calls:
         if told and (known := self._by_told.get((index, told))) is not None:
             return known
         if call is None:
-            return self._open(index)
+            moved = self._latest_told(told) if told and not _name_of(function) else None
+            return moved if moved is not None and not moved.is_whole() else self._open(index)
         parts = not call.goes_on_with(function) if told and call.told else call.is_followed_by(function)
         return self._open(index) if parts else call
+
+    def _latest_told(self, told: str) -> _OpenCall | None:
+        """The call that came last under an id: its next piece may stand at another index."""
+        return next((call for call in reversed(self._all) if call.told == told), None)
 
     def _open(self, index: int | None) -> _OpenCall:
         place = self._last_place + 1 if index is None or index in self._places else index
@@ -220,7 +234,7 @@ def _index_of(told: Any) -> int | None:
 
 
 def _name_of(function: Function) -> str:
-    return encodable(function.name) if isinstance(function.name, str) else ""
+    return encodable(function.name).strip() if isinstance(function.name, str) else ""
 
 
 def _text_of(arguments: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -12,6 +13,11 @@ from msgspec import Struct
 
 from actors.llm.base import Answer, Assembler, Block, LLMClient, Request, TextChunk
 from protocol.errors import ModelError
+
+_log = logging.getLogger("polypod.llm")
+
+#: How long a client may take to close a stream that has failed, in seconds.
+CLOSE_GRACE = 5.0
 
 
 class RetryPolicy(Struct, frozen=True):
@@ -145,18 +151,7 @@ async def ask(
         assembler = Assembler()
         listener.begin(attempt, assembler)
         try:
-            stream = client.stream(request)
-            try:
-                async for block in stream:
-                    assembler.feed(block)
-                    if listener.heard():
-                        if type(block) is TextChunk:
-                            listener.text(block.text, attempt)
-                        else:
-                            listener.block(block, attempt)
-            except BaseException:
-                await _close(stream)
-                raise
+            await _listen(client.stream(request), assembler, listener, attempt)
             return assembler.answer()
         except ModelError as error:
             if _is_being_cancelled():
@@ -174,6 +169,25 @@ async def ask(
         attempt += 1
 
 
+async def _listen(
+    stream: AsyncIterator[Block], assembler: Assembler, listener: Listener, attempt: int
+) -> None:
+    """Take the blocks of an attempt. Raises what the client raises, unless its answer is whole by then."""
+    try:
+        async for block in stream:
+            assembler.feed(block)
+            if listener.heard():
+                if type(block) is TextChunk:
+                    listener.text(block.text, attempt)
+                else:
+                    listener.block(block, attempt)
+    except BaseException as error:
+        await _close(stream)
+        if not (assembler.ended and isinstance(error, Exception)):
+            raise
+        _log.warning("a client failed behind the end of its answer, which stands", exc_info=error)
+
+
 def _is_being_cancelled() -> bool:
     """Whether the request is not wanted any more, whatever its client made of its cancel."""
     task = asyncio.current_task()
@@ -181,7 +195,12 @@ def _is_being_cancelled() -> bool:
 
 
 async def _close(stream: AsyncIterator[Block]) -> None:
-    """Give up a stream that has not come to its end."""
+    """Give up a stream that has not come to its end; why it is given up says more than what this raises."""
     close = getattr(stream, "aclose", None)
-    if close is not None:
-        await close()
+    if close is None:
+        return
+    try:
+        async with asyncio.timeout(CLOSE_GRACE):
+            await close()
+    except Exception as error:  # noqa: BLE001 - a client of the user's own; TimeoutError too
+        _log.warning("a client could not close its stream", exc_info=error)

@@ -24,7 +24,7 @@ from actors.compaction.transcript import entries, recent_files, shortened
 from actors.compaction.words import words_of
 from actors.llm.base import Request
 from actors.pod.context import Context
-from actors.pod.memory.helper_words import summary_in_words
+from actors.pod.memory.helper_words import says_nothing, summary_in_words
 from actors.pod.parts import PodParts
 from actors.pod.spending import Spending
 from actors.pod.tasks import TaskStore
@@ -86,6 +86,8 @@ class _Desk:
 
     async def write_summary(self, text: str) -> str:
         """Write the whole summary; a later call replaces an earlier one."""
+        if not text.strip():
+            raise ToolError("text: it is empty", hint="write what has to be known to go on")
         self.summary = text
         return "written"
 
@@ -137,8 +139,9 @@ async def fold(parts: PodParts, folding: Folding) -> Composed:
 
     Raises CompactionFailed, OverBudget, or what the client raises. Only where the summariser's own request
     does not fit its context is it given less to read, and in the end none at all: then the summary is
-    extractive, as it is where the folding is to go ``without_model``, and where the summariser neither calls
-    its tool nor says a word; only who asked for a compaction by hand is told that it failed by that.
+    extractive, as it is where the folding is to go ``without_model``, and where the summariser refuses, or
+    neither calls its tool nor says a word; only who asked for a compaction by hand is told that it failed by
+    that.
     """
     at = cut(folding.items, folding.context.since, folding.retained, keep_open_turn=folding.mid_run)
     read = await asyncio.to_thread(_Reading.of, folding.items, at)
@@ -188,7 +191,7 @@ class _Summariser:
 
     async def written(self) -> str | None:
         """The summary by the model; None where even the least it can be given does not fit its context, or
-        (but for a compaction by hand, which raises CompactionFailed) it writes none.
+        (but for a compaction by hand, which raises) it writes none or refuses to.
         """
         prompt = text_tokens(SUMMARISER_PROMPT + self._read.snapshot)
         fixed = prompt + tokens_in(len(encode(self._toolbox.specs)))
@@ -197,6 +200,8 @@ class _Summariser:
             try:
                 return await self._summed_up(parts)
             except ModelError as error:
+                if error.kind == "content_filter" and not self._by_hand:
+                    return None  # it would refuse the next time too, and the session could never be compacted
                 if error.kind != "context_overflow":
                     raise
         return None
@@ -231,7 +236,12 @@ class _Summariser:
         if self._may_read and self._read.files:
             reminders.append(NUDGE_NO_FILE)
         for _ in range(MOST_STEPS):
-            answer = (await self._spending.ask(self._request(items, forced))).item
+            try:
+                answer = (await self._spending.ask(self._request(items, forced))).item
+            except ModelError:
+                if desk.summary is None:
+                    raise
+                break  # what was written stands
             items.append(answer)
             forced = None
             if answer.calls:
@@ -245,10 +255,10 @@ class _Summariser:
                 reminders.clear()
                 items.append(UserItem.of(NUDGE_NO_FILE))
             else:
-                words = summary_in_words(answer.text)
+                words = "" if says_nothing(answer.text) else summary_in_words(answer.text)
                 break
+        desk.source = "words" if desk.summary is None else "tool"
         if desk.summary is None and words:
-            desk.source = "words"
             return words
         if desk.summary is None and self._by_hand:
             raise CompactionFailed(NO_SUMMARY)

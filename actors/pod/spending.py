@@ -5,11 +5,16 @@ from __future__ import annotations
 from msgspec import Struct
 
 from actors.compaction.tokens import encoded_size, text_tokens, tokens_in
+from actors.compaction.transcript import shortened
 from actors.llm.base import Answer, Request
 from actors.pod.exchange import Exchange
 from actors.pod.parts import PodParts
+from protocol.errors import ModelError
 from protocol.usage import Usage
 from protocol.wire import encode
+
+#: How much of a refusal its error tells, in tokens.
+_TOLD_TOKENS = 100
 
 
 class Spent(Struct, frozen=True):
@@ -31,7 +36,9 @@ class Spending:
         self.counted = False
 
     async def ask(self, request: Request) -> Answer:
-        """The model's whole answer. Raises OverBudget, or what the client raises."""
+        """The model's whole answer. Raises OverBudget, ModelError where the model or its provider would not
+        answer, or what the client raises.
+        """
         exchange = Exchange(self._parts, lambda: _prompt_tokens(request), request.max_tokens)
         try:
             answer = await exchange.ask(request)
@@ -40,6 +47,9 @@ class Spending:
             raise
         else:
             self._add(answer.usage, exchange.answered(answer))
+            if answer.item.refused:  # whatever was said on the way to that helps nobody
+                told = shortened(answer.item.text, _TOLD_TOKENS)
+                raise ModelError(f"{request.model} refused its task: {told}", kind="content_filter")
             return answer
         finally:
             for failed in exchange.failed:

@@ -50,6 +50,8 @@ def known_schema(kind: Any) -> dict[str, Any]:
     """The schema of a type that msgspec reads. Raises TypeError."""
     try:
         return json_schema.schema_of(kind, _schema_of_custom)
+    except NameError as error:
+        raise TypeError(f"the name {error.name!r} within it cannot be resolved") from error
     except (TypeError, ValueError, AttributeError, RecursionError) as error:
         raise TypeError(str(error)) from error
 

@@ -16,8 +16,8 @@ SELECT n, CAST(hash AS BLOB), CAST(body AS BLOB) FROM entries WHERE session = ? 
 """
 # The length of a body stands before it, so that one which is too long is not read.
 _SMALL = """
-SELECT n, CAST(hash AS BLOB), CASE WHEN length(body) <= ?4 THEN CAST(body AS BLOB) END
-FROM entries WHERE session = ?1 AND n > ?2 ORDER BY n LIMIT ?3
+SELECT n, CAST(hash AS BLOB), CASE WHEN length(body) <= ? THEN CAST(body AS BLOB) END
+FROM entries WHERE session = ? AND n > ? ORDER BY n LIMIT ?
 """
 _HEAD = "SELECT n, hash FROM entries WHERE session = ? ORDER BY n DESC LIMIT 1"
 _CLAIM = "SELECT id, generation, holder, holder_pod, held_since FROM sessions WHERE uuid = ?"
@@ -87,7 +87,7 @@ def small_entries(
     db: sqlite3.Connection, row: int, after: int, limit: int | None, largest: int
 ) -> list[StoredEntry] | None:
     """The same, up to the first with more than ``largest`` bytes; None where that is the very next."""
-    found = db.execute(_SMALL, (row, after, -1 if limit is None else limit, largest)).fetchall()
+    found = db.execute(_SMALL, (largest, row, after, -1 if limit is None else limit)).fetchall()
     count = next((index for index, (_, _, body) in enumerate(found) if body is None), len(found))
     return list(starmap(StoredEntry, found[:count])) if count or not found else None
 

@@ -19,9 +19,9 @@ from actors.tools.cancel import Cancel
 from actors.tools.dump import error_words
 from actors.tools.output import Output, capped, fits, parts_from
 from actors.tools.pool import ToolThreads
-from actors.tools.schema import Arguments, described
+from actors.tools.schema import Arguments, described, unbound
 from actors.tools.scope import Located, locate
-from actors.tools.work import is_async, work, work_async
+from actors.tools.work import Unfinished, finish, is_async, work, work_async
 from protocol.errors import ToolArgumentsInvalid, ToolDefinitionError, ToolError, ToolTimeout
 from protocol.items import Part, ToolCall, ToolResult
 from protocol.scope import Permission, Scope
@@ -116,7 +116,7 @@ class Tool:
         _check_options(name, concurrency, timeout, description)
         function = getattr(function, "function", function) if isinstance(function, Tool) else function
         functools.update_wrapper(self, function)
-        text, words = described(inspect.getdoc(function) if inspect.isroutine(function) else function.__doc__)
+        text, words = described(_docstring(function))
         self.name = name
         self.description = text if description is None else description
         self.concurrency = concurrency
@@ -124,8 +124,7 @@ class Tool:
         self.function = function
         self.arguments = Arguments(name, function, words, ToolContext)
         self.spec = ToolSpec(self.name, encodable(self.description), self.input_schema)
-        call = function if inspect.isroutine(function) else type(function).__call__
-        self.is_async = is_async(function) or is_async(call)
+        self.is_async = is_async(function)
 
     def __repr__(self) -> str:
         return f"<Tool {self.name}, {self.concurrency}>"
@@ -177,12 +176,17 @@ def _checked_name(function: Any, name: Any) -> str:
         what = "a classmethod" if isinstance(function, classmethod) else f"{function!r}"
         raise ToolDefinitionError(f"{what} cannot be a tool", hint="give a function, or a bound method")
     if name is None:
-        name = getattr(function, "__name__", "")
+        name = getattr(unbound(function), "__name__", "")
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name):
         raise ToolDefinitionError(
             f"tool {name!r}: a name has 1 to 64 letters, digits, '_' or '-'", hint="give name=…"
         )
     return name
+
+
+def _docstring(function: Any) -> str | None:
+    function = unbound(function)
+    return inspect.getdoc(function) if inspect.isroutine(function) else function.__doc__
 
 
 def _check_options(name: str, concurrency: Any, timeout: Any, description: Any) -> None:
@@ -254,9 +258,16 @@ class Toolbox:
             run = functools.partial(begin, chosen.function, arguments, chosen.arguments.returns)
             if chosen.is_async:
                 return await self._on_loop(call, run, chosen.timeout, ctx)
-            return await self._threads.call(
-                functools.partial(self._in_thread, call, run, ctx), seconds=chosen.timeout, late=ctx.late
+            result = await self._threads.call(
+                functools.partial(self._in_thread, call, run, ctx),
+                seconds=chosen.timeout,
+                late=functools.partial(_tell_late, call, ctx),
             )
+            if isinstance(result, ToolResult):
+                return result
+            ctx.seconds = None  # it is not done
+            run = functools.partial(finish, result, chosen.arguments.returns)
+            return await self._on_loop(call, run, chosen.timeout, ctx)
         except asyncio.CancelledError as error:
             ctx.cancel.set()
             if is_being_cancelled():
@@ -292,10 +303,13 @@ class Toolbox:
         # What is cut is also written to a disk, which is no work for the loop.
         return await self._threads.call(functools.partial(self._result, call, parts))
 
-    def _in_thread(self, call: ToolCall, work: Callable[[], Any], ctx: ToolContext) -> ToolResult:
+    def _in_thread(
+        self, call: ToolCall, work: Callable[[], Any], ctx: ToolContext
+    ) -> ToolResult | Unfinished:
         began = ctx.began = time.perf_counter()
         try:
-            return self._result(call, parts_from(work()))
+            value = work()
+            return value if isinstance(value, Unfinished) else self._result(call, parts_from(value))
         except BaseException as error:  # noqa: BLE001 - a CancelledError of the tool's own included
             return _failed(call, error)
         finally:
@@ -319,6 +333,13 @@ def _ended(call: ToolCall, outcome: Outcome) -> ToolResult:
     if outcome.error is not None:
         return _failed(call, outcome.error)
     return ToolResult(call.id, call.name, parts_from(outcome.value))
+
+
+def _tell_late(call: ToolCall, ctx: ToolContext, result: ToolResult | Unfinished) -> None:
+    if isinstance(result, Unfinished):
+        result.drop()
+        result = ToolResult.of(call, INTERRUPTED, is_error=True)
+    ctx.late(result)
 
 
 def _failed(call: ToolCall, error: BaseException) -> ToolResult:

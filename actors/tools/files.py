@@ -154,7 +154,7 @@ def edit_file(
     edited = edit(text, old, new, everywhere=replace_all, any_form=any_form, name=path)
     data = edited.text.encode("utf-8", "surrogateescape")
     place.replace(where.path, data, may_make=_makes(ctx), expected=stamp)
-    times = "1 place" if len(edited.changes) == 1 else f"{len(edited.changes)} places"
+    times = "1 place" if edited.places == 1 else f"{edited.places:,} places"
     loosely = (
         "; old differed from the file in blanks, quotes or forms of characters" if edited.loosely else ""
     )

@@ -26,6 +26,7 @@ _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
+_NO_FILE = "it is no regular file but a device, a pipe or a socket"
 _WORDS = {
     errno.ENOENT: "there is no such file or directory",
     errno.EACCES: "the system does not permit it",
@@ -35,6 +36,8 @@ _WORDS = {
     errno.ENOSPC: "the disk is full",
     errno.EROFS: "the file system is read-only",
     errno.ENAMETOOLONG: "the name is too long",
+    errno.ENXIO: _NO_FILE,
+    errno.EIO: "the system cannot read or write it (an input/output error)",
 }
 
 
@@ -68,8 +71,8 @@ def opened(path: Path) -> Iterator[BinaryIO]:
     with _translated(path), _directory(path.parent) as parent:
         handle = os.open(path.name or ".", _READ, dir_fd=parent)
         file = os.fdopen(_regular(handle, path), "rb")
-    with file:
-        yield file
+        with file:  # within, since reading may fail too: a broken disk, files of the kernel
+            yield file
 
 
 def listing(path: Path, *, limit: int, sizes: bool = True) -> list[Entry]:
@@ -116,11 +119,19 @@ def replace(
 
 
 def append(path: Path, data: bytes, *, may_make: Callable[[Path], bool]) -> None:
-    """Add ``data`` at the end of the file at ``path``, which is made where it is missing."""
+    """Add ``data`` at the end of the file at ``path``, which is made where it is missing.
+
+    A file with other names (hard links) is replaced by a copy first: they may be where nobody may write.
+    """
     with _translated(path), _directory(path.parent, may_make=may_make) as parent:
         handle = os.open(path.name, _APPEND, 0o666, dir_fd=parent)
         with os.fdopen(_regular(handle, path), "ab") as file:
-            file.write(data)
+            if os.fstat(handle).st_nlink == 1:
+                file.write(data)
+                return
+    with opened(path) as file:
+        before, expected = file.read(), stamp(file)
+    replace(path, before + data, may_make=may_make, expected=expected)
 
 
 @contextlib.contextmanager
@@ -194,16 +205,19 @@ def _require_regular(status: os.stat_result, path: Path) -> None:
     if stat.S_ISDIR(status.st_mode):
         raise OSError(errno.EISDIR, "a directory")
     if not stat.S_ISREG(status.st_mode):
-        raise ToolError(f"{path}: it is no regular file but a device, a pipe or a socket")
+        raise ToolError(f"{path}: {_NO_FILE}")
 
 
 def _take_after(handle: int, old: os.stat_result) -> None:
-    """Give a new file the mode of the old one, and its owner where that is ours to give."""
+    """Give a new file the mode of the old one, and its owner where that is ours to give.
+
+    As after any write to a file, it no longer runs with its owner's rights (setuid).
+    """
     now = os.fstat(handle)
     if (now.st_uid, now.st_gid) != (old.st_uid, old.st_gid):
         with contextlib.suppress(PermissionError):
             os.fchown(handle, old.st_uid, old.st_gid)
-    os.fchmod(handle, stat.S_IMODE(old.st_mode))
+    os.fchmod(handle, stat.S_IMODE(old.st_mode) & 0o1777)
 
 
 def _entry(found: os.DirEntry[str], *, sizes: bool) -> Entry:

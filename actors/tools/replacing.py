@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import bisect
 import re
 import unicodedata
+from itertools import islice
 from typing import NamedTuple
 
 from actors.tools.alike import LOOKS, alike, view
@@ -11,7 +13,13 @@ from protocol.errors import ToolError
 
 _DIFF_LINES = 60
 _DIFF_PLACES = 3
+#: Where ``old`` should occur once, how many places are counted.
+_MOST_COUNTED = 1_000
+#: How many places are replaced one by one, each with the line ends around it.
+_MOST_PLACES = 50_000
 _ENDS = re.compile(r"\r\n|\n")
+#: Bytes that are no UTF-8, as they were decoded.
+_NO_UTF_8 = re.compile("[\udc80-\udcff]")
 _CR_ENDS = re.compile(r"\r\n|\n|\r")
 
 
@@ -24,10 +32,13 @@ class Change(NamedTuple):
 
 
 class Edited(NamedTuple):
-    """The new text, the changes to the old one in order, and whether ``old`` only looked the same."""
+    """The new text, the first changes to the old one in order, how many there are, and whether ``old``
+    only looked the same.
+    """
 
     text: str
     changes: list[Change]
+    places: int
     loosely: bool
 
 
@@ -39,13 +50,19 @@ def edit(text: str, old: str, new: str, *, everywhere: bool, any_form: bool, nam
     line ends of what it replaces, or of its neighbours. Raises ToolError where ``old`` does not occur
     exactly once, unless ``everywhere``.
     """
+    if everywhere and "\r" not in text and not _NO_UTF_8.search(text):
+        plain = _ENDS.sub("\n", old)
+        if plain in text:
+            return _replaced_plainly(text, plain, _ENDS.sub("\n", new))
     cr_ends = "\n" not in text and "\r" in text  # a lone CR ends a line where nothing else does
     ends = _CR_ENDS if cr_ends else _ENDS
     wanted = ends.sub("\n", old)
-    spans = list(view(text, loose=False, cr_ends=cr_ends).spans(wanted))
+    most = _MOST_PLACES if everywhere else _MOST_COUNTED
+    spans = list(islice(view(text, loose=False, cr_ends=cr_ends).spans(wanted, apart=everywhere), most + 1))
     loosely = not spans
-    if loosely:
-        spans = list(view(text, loose=True, cr_ends=cr_ends).spans(alike(wanted)))
+    if loosely and alike(wanted) in alike(ends.sub("\n", text)):  # else no place needs to be found
+        found = view(text, loose=True, cr_ends=cr_ends).spans(alike(wanted), apart=everywhere)
+        spans = list(islice(found, most + 1))
         if spans and not any_form and _forms_differ(text, spans, wanted, ends):
             raise ToolError(
                 f"the text occurs in {name} (line {line_of(text, spans[0][0])}) in another Unicode form: "
@@ -54,7 +71,8 @@ def edit(text: str, old: str, new: str, *, everywhere: bool, any_form: bool, nam
             )
     if len(spans) != 1 and not (spans and everywhere):
         raise ToolError(_why_not(text, old, spans, name))
-    spans = _apart(spans)
+    if len(spans) > _MOST_PLACES:
+        raise ToolError(f"the text occurs more than {_MOST_PLACES:,} times in {name}, too many for an edit")
     _check_encoding(text, new, spans, name)
     if any_form and loosely and all(unicodedata.is_normalized("NFD", text[slice(*span)]) for span in spans):
         new = unicodedata.normalize("NFD", new)  # so that the file does not come to hold both
@@ -65,7 +83,19 @@ def edit(text: str, old: str, new: str, *, everywhere: bool, any_form: bool, nam
     for change in changes:
         pieces += [text[at : change.start], change.new]
         at = change.end
-    return Edited("".join([*pieces, text[at:]]), changes, loosely)
+    return Edited("".join([*pieces, text[at:]]), changes[:_DIFF_PLACES], len(changes), loosely)
+
+
+def _replaced_plainly(text: str, old: str, new: str) -> Edited:
+    """Every ``old`` by ``new`` where line ends and encodings have one form, however many there are."""
+    if old == new:
+        raise ToolError("old and new are the same text, but for line ends, which stay as the file has them")
+    changes: list[Change] = []
+    at = text.find(old)
+    while at >= 0 and len(changes) < _DIFF_PLACES:
+        changes.append(Change(at, at + len(old), new))
+        at = text.find(old, at + len(old))
+    return Edited(text.replace(old, new), changes, text.count(old), loosely=False)
 
 
 def with_ends_of(sample: str, new: str) -> str:
@@ -78,15 +108,6 @@ def _forms_differ(text: str, spans: list[tuple[int, int]], wanted: str, ends: re
     """Whether more differs than blanks and quotes."""
     plain = wanted.translate(LOOKS)
     return any(ends.sub("\n", text[slice(*span)]).translate(LOOKS) != plain for span in spans)
-
-
-def _apart(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Of stretches that overlap the first, as one reads."""
-    apart: list[tuple[int, int]] = []
-    for span in spans:
-        if not apart or span[0] >= apart[-1][1]:
-            apart.append(span)
-    return apart
 
 
 def _with_ends(text: str, span: tuple[int, int], lines: list[str], ends: re.Pattern[str]) -> str:
@@ -109,7 +130,7 @@ def _last(ends: re.Pattern[str], text: str, until: int) -> str | None:
 
 def _check_encoding(text: str, new: str, spans: list[tuple[int, int]], name: str) -> None:
     """A file in another encoding than UTF-8 gets nothing that would be read as something else there."""
-    if text.isascii() or not re.search("[\udc80-\udcff]", text):
+    if not _NO_UTF_8.search(text):
         return
     hint = "convert the file to UTF-8 first, if that is wanted"
     if not new.isascii():
@@ -126,16 +147,37 @@ def _check_encoding(text: str, new: str, spans: list[tuple[int, int]], name: str
 def _why_not(text: str, old: str, spans: list[tuple[int, int]], name: str) -> str:
     if spans:
         lines = ", ".join(str(line_of(text, start)) for start, _ in spans[:10])
+        many = f"more than {_MOST_COUNTED:,}" if len(spans) > _MOST_COUNTED else len(spans)
         return (
-            f"the text occurs {len(spans)} times in {name} (lines {lines}): "
+            f"the text occurs {many} times in {name} (lines {lines}): "
             "give more of what stands around it, or set replace_all"
         )
-    loose = r"\s+".join(re.escape(word) for word in old.split()[:200])
-    near = re.search(loose, text) if loose else None
-    if near is not None:
-        at = line_of(text, near.start())
+    at = _line_but_for_blanks(text, old)
+    if at is not None:
         return f"the text does not occur in {name}; at line {at} it differs in spaces or line ends"
     return f"the text does not occur in {name}: read it again, and copy the text exactly"
+
+
+def _line_but_for_blanks(text: str, old: str) -> int | None:
+    """The line where ``old`` would begin if blanks and line ends did not count.
+
+    In linear time, and in steps: a regular expression for it took minutes on some texts, during which
+    no other thread of the process ran.
+    """
+    wanted = " ".join(old.split())
+    if not wanted:
+        return None
+    shown: list[str] = []
+    starts, numbers, length = [], [], 0
+    for number, line in enumerate(text.split("\n"), 1):
+        words = " ".join(line.split())
+        if words:
+            shown.append(words)
+            starts.append(length)
+            numbers.append(number)
+            length += len(words) + 1
+    at = " ".join(shown).find(wanted)
+    return None if at < 0 else numbers[bisect.bisect_right(starts, at) - 1]
 
 
 def line_of(text: str, at: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import functools
 import inspect
 import math
 import re
@@ -109,6 +110,9 @@ class Arguments:
         try:
             schema = datatypes.known_schema(self._struct)
         except TypeError as error:
+            for each in parameters:
+                if each.name not in self._foreign:
+                    _check_known(each, label)
             raise _no_schema(label, "an argument", error) from error
         schema.pop("title", None)
         definitions = schema.pop("$defs", {})
@@ -160,9 +164,14 @@ class _Parameter:
 
 
 def _hints(function: Callable[..., Any], label: str, context: type) -> dict[str, Any]:
-    target = function if inspect.isroutine(function) else type(function).__call__
+    function = unbound(function)
+    target: Any = function
+    if inspect.isclass(function):
+        target = function.__init__
+    elif not inspect.isroutine(function):
+        target = type(function).__call__
     try:
-        return _resolved(target, {context.__name__: context})
+        hints = _resolved(target, {context.__name__: context})
     except NameError as error:
         raise ToolDefinitionError(
             f"tool {label}: the annotation {error.name!r} cannot be resolved",
@@ -170,6 +179,16 @@ def _hints(function: Callable[..., Any], label: str, context: type) -> dict[str,
         ) from error
     except Exception as error:
         raise ToolDefinitionError(f"tool {label}: the annotations cannot be read: {error}") from error
+    if inspect.isclass(function):
+        hints["return"] = function  # not what its ``__init__`` returns
+    return hints
+
+
+def unbound(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function within ``functools.partial``: it has the name, the docstring and the annotations."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return function
 
 
 def _resolved(target: Callable[..., Any], names: dict[str, Any]) -> dict[str, Any]:
@@ -218,6 +237,14 @@ def _is_type(hint: Any, wanted: type) -> bool:
 def _typed(parameter: _Parameter, label: str) -> datatypes.DataType:
     try:
         return datatypes.data_type(parameter.hint)
+    except TypeError as error:
+        raise _no_schema(label, parameter.name, error) from error
+
+
+def _check_known(parameter: _Parameter, label: str) -> None:
+    """Raise ToolDefinitionError, which names the parameter, if its own type has no schema."""
+    try:
+        datatypes.known_schema(parameter.hint)
     except TypeError as error:
         raise _no_schema(label, parameter.name, error) from error
 

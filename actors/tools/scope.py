@@ -74,17 +74,28 @@ def _require(scope: Scope, path: Path, text: str, permission: Permission) -> Non
         raise refusal(scope, path, text, permission)
     if permission == "write" and (folder := _git_folder(path)) is not None:
         raise ScopeRefused(
-            f"{REFUSED}write {text!r}: {folder} is a git repository without a working tree (it may be read)",
+            f"{REFUSED}write {text!r}: {folder} is a git repository of its own, or would be (it may be read)",
             hint=_GIT_HINT,
         )
 
 
 def _git_folder(path: Path) -> Path | None:
-    """The folder around ``path`` that git would take for its own, whatever it is called."""
+    """The folder around ``path`` that git takes for its own whatever it is called, or would take with
+    a file at ``path``: a repository made so could run commands for who looks at it with git.
+    """
     for folder in path.parents:
-        if (folder / "HEAD").is_file() and (folder / "refs").is_dir() and (folder / "objects").is_dir():
+        below = path.relative_to(folder).parts
+        if _has(folder, "HEAD", below) and (
+            _has(folder, "commondir", below)
+            or (_has(folder, "refs", below) and _has(folder, "objects", below))
+        ):
             return folder
     return None
+
+
+def _has(folder: Path, name: str, below: tuple[str, ...]) -> bool:
+    """Whether ``name`` is in ``folder``, or comes to be there with a file at ``below``."""
+    return below[0].casefold() == name.casefold() or os.path.lexists(folder / name)
 
 
 def resolved(scope: Scope) -> Scope:

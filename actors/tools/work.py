@@ -3,21 +3,39 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
 import typing
-from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any, NamedTuple
 
 from actors.tools.dump import MOST_MEMBERS, collect
 
 
+class Unfinished(NamedTuple):
+    """What a plain function returned that is to be awaited: on the loop, where its author expects it."""
+
+    value: Awaitable[Any]
+
+    def drop(self) -> None:
+        """Say that nobody will await it."""
+        if inspect.iscoroutine(self.value):
+            self.value.close()
+
+
 def is_async(function: Callable[..., Any]) -> bool:
     """Whether a function is ``async def``, with ``yield`` or without: its work is done on the loop."""
-    return inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
+    if isinstance(function, functools.partial):
+        return is_async(function.func)
+    call = function if inspect.isroutine(function) else type(function).__call__
+    return any(
+        inspect.iscoroutinefunction(each) or inspect.isasyncgenfunction(each) for each in (function, call)
+    )
 
 
 def work(function: Callable[..., Any], arguments: dict[str, Any], returns: Any) -> Any:
-    """What a plain function returns, called in a thread; the members of a generator as a list.
+    """What a plain function returns, called in a thread; the members of a generator as a list, and
+    Unfinished for what is to be awaited, as of ``async def`` behind a plain decorator.
 
     Raises what the function raises, and an exception that it returns though it says (``returns``,
     its annotation) to return something else.
@@ -25,12 +43,16 @@ def work(function: Callable[..., Any], arguments: dict[str, Any], returns: Any) 
     value = function(**arguments)
     if type(value) is str:
         return value
-    if inspect.iscoroutine(value):
-        value.close()
-        raise TypeError("a plain function returned a coroutine; make it async def")
+    if inspect.isawaitable(value):
+        return Unfinished(value)
     if isinstance(value, AsyncIterator):
         value = asyncio.run(_collect_async(value))  # of this thread, which has no loop
     return _finished(value, returns)
+
+
+async def finish(unfinished: Unfinished, returns: Any) -> Any:
+    """What an awaitable gives in the end."""
+    return _finished(await unfinished.value, returns)
 
 
 async def work_async(function: Callable[..., Any], arguments: dict[str, Any], returns: Any) -> Any:

@@ -633,7 +633,8 @@ def test_calls_cut_into_any_pieces_and_mixed_come_out_whole(wanted, data):
     ]
     answer = answer_of(events(*stream, delta("tool_calls")))
     assert answer.item.calls == tuple(
-        ToolCall(f"id{index}", f"f{name}", arguments) for index, (name, arguments) in enumerate(wanted)
+        ToolCall(f"id{index}", f"f{name}".strip(), arguments)
+        for index, (name, arguments) in enumerate(wanted)
     )
 
 

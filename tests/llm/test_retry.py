@@ -1,6 +1,8 @@
 """A failed request is sent again when that may help, not too soon and not too late."""
 
 import asyncio
+import itertools
+from collections.abc import Iterable
 
 import pytest
 from hypothesis import given
@@ -140,3 +142,47 @@ def test_a_whole_answer_that_cannot_be_had_raises_the_failure():
     with pytest.raises(ModelError) as caught:
         asyncio.run(ask(Flaky(error), Request([]), Unheard()))
     assert caught.value is error
+
+
+class Odd:
+    """A client of the user's own: its blocks, then what it raises; ``aclose`` raises as well."""
+
+    def __init__(self, blocks: Iterable[Block], error: BaseException) -> None:
+        self.blocks = iter(blocks)
+        self.error = error
+        self.closed = False
+
+    def stream(self, request: Request):
+        return self
+
+    def __aiter__(self):
+        return self
+
+    async def __anext__(self) -> Block:
+        for block in self.blocks:
+            return block
+        raise self.error
+
+    async def aclose(self) -> None:
+        self.closed = True
+        raise ValueError("it cannot be closed")
+
+
+def test_an_answer_that_is_whole_stands_whatever_its_client_raises_behind_it():
+    client = Odd([TextChunk("whole"), End("end_turn")], ZeroDivisionError("late"))
+    answer = asyncio.run(ask(client, Request([]), Unheard()))
+    assert answer.item.text == "whole"
+    assert client.closed
+
+
+def test_why_a_stream_broke_says_more_than_that_it_cannot_be_closed():
+    client = Odd([TextChunk("half")], ZeroDivisionError("it broke"))
+    with pytest.raises(ZeroDivisionError, match="it broke"):
+        asyncio.run(ask(client, Request([]), Unheard()))
+    assert client.closed
+
+
+def test_a_client_that_never_stops_is_stopped():
+    client = Odd(itertools.repeat(TextChunk("x" * (1 << 20))), ZeroDivisionError("never"))
+    with pytest.raises(ModelError, match="did not stop"):
+        asyncio.run(ask(client, Request([]), Unheard()))

@@ -10,16 +10,18 @@ from typing import Any
 import pytest
 
 from actors.compaction.extract import Extracted
-from actors.llm.scripted import ScriptedClient, call, say
+from actors.compaction.notes import notes_of
+from actors.llm.scripted import Reply, ScriptedClient, call, say
 from actors.pod.handle import Pod
 from actors.pod.memory.helper_words import extracted_in_words, notes_in_words, summary_in_words
 from actors.pod.memory.staging import read_staged
 from actors.system import PodSystem
-from protocol.errors import CompactionFailed
-from protocol.events import CompactDone, CompactFailed, ConsolidateDone, Event, ExtractDone
+from protocol.errors import CompactionFailed, ModelError
+from protocol.events import CompactDone, CompactFailed, ConsolidateDone, Event, ExtractDone, ExtractFailed
+from protocol.items import ToolResult
 from protocol.manifest import PodManifest
 
-KINDS = [CompactDone, CompactFailed, ExtractDone, ConsolidateDone]
+KINDS = [CompactDone, CompactFailed, ExtractDone, ExtractFailed, ConsolidateDone]
 
 
 def played(
@@ -37,6 +39,11 @@ def played(
                 return events.drain()
 
     return asyncio.run(main()), client
+
+
+def refused(reply: Reply) -> Reply:
+    """A reply that ends as refused by the model's provider."""
+    return Reply(reply.blocks, reply.usage, "refusal")
 
 
 async def compacted(pod: Pod) -> None:
@@ -196,3 +203,105 @@ def test_no_answer_of_a_helper_agent_goes_on_until_the_context_is_full(tmp_path:
     settings = {"extract_threshold": 1, "consolidate_files": 1, "context_window": 2048}
     _, client = played(replies, remembered, tmp_path, **settings)
     assert [request.max_tokens for request in client.requests if request.tools] == [2048 // 6] * 4
+
+
+# -- what is no help -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        say("I cannot help with that.", stop_reason="refusal"),
+        say("I cannot", stop_reason="content_filter"),
+        refused(call("write_summary", {"text": "half a summ"})),
+        ModelError("the prompt was filtered", kind="content_filter"),
+    ],
+)
+def test_a_refusal_is_no_summary(refusal: Any) -> None:
+    async def by_hand(pod: Pod) -> None:
+        with pytest.raises(CompactionFailed, match=r"refused|filtered"):
+            await compacted(pod)
+        assert [item.text for item in await pod.history()] == ["The code is 4711.", "a"]
+
+    async def by_threshold(pod: Pod) -> None:
+        await pod.run("The code is 4711.")
+        assert (await pod.run("go on")).text == "b"
+        texts = [item.text for item in await pod.history()]
+        assert any("4711" in text for text in texts)
+        assert not any("cannot" in text or "half a" in text for text in texts)
+
+    (failed,), _ = played([say("a"), refusal], by_hand)
+    assert isinstance(failed, CompactFailed)
+    (done,), _ = played([say("a"), refusal, say("b")], by_threshold, compact_threshold=1)
+    assert done.source == "extractive"
+
+
+@pytest.mark.parametrize("text", ["", " \n "])
+def test_an_empty_summary_is_none_and_the_model_is_told_so(text: str) -> None:
+    replies = [
+        say("a"),
+        call("write_summary", {"text": text}),
+        say("ok"),
+        call("write_summary", {"text": "T."}),
+        say("ok"),
+    ]
+    (done,), client = played(replies, compacted)
+    assert done.source == "tool"
+    results = [item.text for item in client.requests[-1].items if isinstance(item, ToolResult)]
+    assert "empty" in results[0]
+    assert results[1] == "written"
+
+
+@pytest.mark.parametrize("words", ["Done.", "OK", "Nothing to summarise."])
+def test_words_that_say_nothing_are_no_summary(words: str) -> None:
+    async def by_threshold(pod: Pod) -> None:
+        await pod.run("The code is 4711.")
+        assert (await pod.run("go on")).text == "b"
+        assert any("4711" in item.text for item in await pod.history())
+
+    (done,), _ = played([say("a"), say(words), say(words), say("b")], by_threshold, compact_threshold=1)
+    assert done.source == "extractive"
+
+
+@pytest.mark.parametrize(
+    "replies",
+    [
+        [say("I cannot help with that.", stop_reason="refusal")],
+        [refused(call("write_extracted", {"decisions": [{"chosen": "x"}]}))],
+        [call("write_notes", {"text": "x"}) for _ in range(8)],
+        [call("write_extracted", {"decisions": ["just words"]}) for _ in range(8)],
+        [call("write_extracted", '{"decisions": [') for _ in range(8)],
+    ],
+)
+def test_a_reading_that_came_to_nothing_is_told_as_failed_and_is_read_again(
+    tmp_path: Path, replies: list[Any]
+) -> None:
+    async def play(pod: Pod) -> None:
+        await remembered(pod)
+        assert (await pod.describe()).extract_pointer is None
+
+    (failed,), _ = played([say("tabs"), *replies], play, tmp_path, extract_threshold=1)
+    assert isinstance(failed, ExtractFailed)
+    assert not list((tmp_path / "staging").glob("*.json"))
+
+
+def test_a_find_without_a_title_is_kept() -> None:
+    found = extracted_in_words(
+        json.dumps(
+            {
+                "decisions": [{"chosen": "", "rationale": "tabs are wider"}],
+                "discussions": [{"topic": " ", "points": ["the port is 8080"]}],
+                "attempts": [{"action": "", "result": "the build broke"}],
+                "requests": [{"intent": "", "target": "README.md"}],
+            }
+        )
+    )
+    told = "\n".join(f"{note.title} {note.body}" for note in notes_of(found, source="s", date="2026-01-31"))
+    for words in ("tabs are wider", "the port is 8080", "the build broke", "README.md"):
+        assert words in told
+
+
+def test_a_summary_stands_though_the_closing_call_fails() -> None:
+    failing = ModelError("bad gateway", kind="auth")
+    (done,), _ = played([say("a"), call("write_summary", {"text": "They talked."}), failing], compacted)
+    assert done.source == "tool"

@@ -13,6 +13,8 @@ SECRET = [
     *(".env", ".env.local", ".env.production", ".envrc", "prod.env", ".env.bak", ".env~"),
     *("id_rsa", "id_ed25519_work", "server.pem", "tls.key", "a.p12", "wallet.jks", "id_rsa.old"),
     *(".netrc", ".npmrc", ".pypirc", ".git-credentials", ".pgpass", "credentials.json", "secrets.yaml"),
+    *("passwords.csv", "secret.json", "credentials.yml", "terraform.tfstate", "prod.tfvars", ".key", ".p12"),
+    *("ssh_host_ed25519_key", "x-firebase-adminsdk-1.json", ".bash_history", ".openai_api_key", ".dev.vars"),
     *(".ssh", ".aws", ".gnupg", ".kube", ".htpasswd", "client_secret_1.apps.json", ".vault-token"),
 ]
 OPEN = [
@@ -35,6 +37,10 @@ OPEN = [
         ".github",
         "keys.txt",
         "a.pub",
+        "api_keys.py",
+        "terraform.tfvars.example",
+        "history",
+        "ssh_host_ed25519_key.pub",
     ),
 ]
 HIDDEN = "\u200b\u200c\u200d\ufeff"
@@ -64,7 +70,13 @@ def test_what_only_looks_like_a_secret_is_open(name):
 
 @pytest.mark.parametrize(
     ("folder", "name"),
-    [(".docker", "config.json"), (".config", "gh"), ("git", "credentials"), (".Cargo", "credentials.toml")],
+    [
+        ("run", "secrets"),
+        (".docker", "config.json"),
+        (".config", "gh"),
+        ("git", "credentials"),
+        (".Cargo", "credentials.toml"),
+    ],
 )
 def test_some_names_are_secret_in_their_folder_alone(folder, name):
     assert is_secret(name, folder)

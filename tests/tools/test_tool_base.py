@@ -280,10 +280,87 @@ def test_whatever_a_tool_raises_becomes_a_result_and_the_log_gets_the_traceback(
     assert "Traceback" in caplog.text
 
 
-def test_a_plain_function_that_returns_a_coroutine_is_told_to_be_async():
-    async def work() -> None: ...
+def plainly_decorated(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A decorator as most people write it, over whatever function."""
 
-    assert "make it async def" in run(tool(name="x")(lambda: work())).text  # noqa: PLW0108
+    @functools.wraps(function)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+    return wrapper
+
+
+def test_an_async_function_behind_a_plain_decorator_is_awaited_on_the_loop():
+    loops = []
+
+    @tool
+    @plainly_decorated
+    async def work(a: int) -> int:
+        loops.append(asyncio.get_running_loop())
+        return a
+
+    async def main() -> ToolResult:
+        result = await Toolbox([work]).run(ToolCall("c", "work", {"a": 5}), context())
+        assert loops == [asyncio.get_running_loop()]
+        return result
+
+    assert asyncio.run(main()).text == "5"
+
+
+def test_what_a_plain_function_returns_to_be_awaited_has_the_tools_time_and_its_errors():
+    @plainly_decorated
+    async def hangs() -> None:
+        await asyncio.Event().wait()
+
+    @plainly_decorated
+    async def fails() -> None:
+        raise ValueError("no")
+
+    result = run(tool(timeout=0.01)(hangs))
+    assert result.is_error
+    assert "took too long" in result.text
+    assert run(fails).text == "fails failed: ValueError: no"
+
+
+def test_the_function_within_a_partial_gives_name_words_and_types():
+    def measure(a: int, unit: str = "m") -> str:
+        """Measure something."""
+        return f"{a} {unit}"
+
+    made = Tool(functools.partial(functools.partial(measure, unit="km")))
+    assert (made.name, made.description) == ("measure", "Measure something.")
+    assert made.input_schema["properties"] == {
+        "a": {"type": "integer"},
+        "unit": {"type": "string", "default": "km"},
+    }
+    assert run(made, {"a": 3}).text == "3 km"
+    assert "expected `int`" in run(made, {"a": "x"}).text
+
+
+def test_a_partial_of_an_object_that_is_called_asynchronously_is_awaited():
+    class Fetcher:
+        async def __call__(self, a: int) -> int:
+            return a
+
+    assert run(Tool(functools.partial(Fetcher()), name="fetch"), {"a": 1}).text == "1"
+
+
+def test_a_class_that_is_a_tool_has_the_types_of_its_parameters():
+    made = Tool(dataclasses.make_dataclass("Point", [("x", int)]))
+    assert made.input_schema["properties"] == {"x": {"type": "integer"}}
+
+
+Json = list["Json"] | int
+
+
+def test_a_refused_type_is_told_with_the_name_of_its_parameter():
+    def odd(fine: int, thread: threading.Thread) -> None: ...
+    def deep(data: Json) -> None: ...
+
+    with pytest.raises(ToolDefinitionError, match="tool odd: thread has a type that JSON cannot express"):
+        Tool(odd)
+    with pytest.raises(ToolDefinitionError, match="tool deep: data has a type that JSON cannot express"):
+        Tool(deep)
 
 
 def test_an_async_tool_that_takes_too_long_is_stopped():

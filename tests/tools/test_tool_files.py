@@ -203,6 +203,31 @@ def test_what_cannot_be_written_is_refused_and_nothing_is_changed(pwd, use, path
     assert names_in(pwd.parent) == ["other", "pod"]
 
 
+def test_appending_to_a_file_with_other_names_leaves_those_alone(pwd, use):
+    outside = pwd.parent / "outside"
+    outside.write_text("a\n")
+    (pwd / "in").hardlink_to(outside)
+    assert not use("write_file", path="in", content="b\n", append=True).is_error
+    assert (pwd / "in").read_text() == "a\nb\n"
+    assert outside.read_text() == "a\n"
+
+
+def test_a_program_that_was_rewritten_no_longer_runs_with_its_owners_rights(pwd, use):
+    (pwd / "program").write_text("old")
+    (pwd / "program").chmod(0o6755)
+    assert not use("write_file", path="program", content="new").is_error
+    assert stat.S_IMODE((pwd / "program").stat().st_mode) == 0o755
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="a file that fails while it is read")
+def test_a_file_that_fails_while_it_is_read_is_told_and_passed_over_by_a_search(pwd, use):
+    scope = Scope.readable("/proc")
+    result = use("read_file", path="/proc/self/mem", scope=scope)
+    assert result.text.endswith("/mem: the system cannot read or write it (an input/output error)")
+    found = use("grep", pattern="x", path="/proc/self/mem", scope=scope)
+    assert "1 files were passed over" in found.text
+
+
 def test_a_pipe_is_not_replaced(pwd, use):
     os.mkfifo(pwd / "pipe")
     assert "no regular file" in use("write_file", path="pipe", content="x").text

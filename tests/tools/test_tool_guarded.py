@@ -73,6 +73,26 @@ def test_links_worktrees_submodules_and_bare_repositories_are_git_too(repo, use,
         assert not use("write_file", path=name, content="x").is_error
 
 
+@pytest.mark.parametrize(
+    ("made", "last"),
+    [
+        (["config", "objects/x", "refs/x"], "HEAD"),
+        (["HEAD", "objects/x"], "refs/x"),
+        (["HEAD", "refs/x"], "objects/deep/x"),
+        (["HEAD"], "commondir"),
+        (["commondir"], "head"),
+    ],
+)
+def test_no_repository_is_put_together_file_by_file(repo, use, made, last):
+    """Git takes a folder with these in it for a repository, and runs what its config says."""
+    for name in made:
+        assert not use("write_file", path=f"made/{name}", content="x").is_error
+    result = use("write_file", path=f"made/{last}", content="x")
+    assert result.is_error
+    assert "git repository" in result.text
+    assert not (repo / "made" / last).exists()
+
+
 def test_a_secret_is_neither_read_nor_written_nor_found(repo, use):
     (repo / "notes.txt").symlink_to(".env")
     (repo / "keys").mkdir()

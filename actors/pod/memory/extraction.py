@@ -29,7 +29,7 @@ from actors.runtime.future import AsyncFuture
 from actors.sessions.disk import store_error
 from actors.sessions.head import SessionHead
 from actors.tools.base import Toolbox, ToolContext, tool
-from protocol.errors import ModelError, WireError
+from protocol.errors import ModelError, PodError, WireError
 from protocol.items import Item
 
 #: Requests that one extraction may need.
@@ -129,7 +129,9 @@ async def _read(job: Extract, items: list[Item], start: int) -> tuple[Extracted,
 
 
 async def _found(job: Extract, items: list[Item], budget: int) -> Extracted:
-    """What the worker notes by its tool, or else says in words, which may be that there is nothing."""
+    """What the worker notes by its tool, or else says in words, which may be that there is nothing. Raises
+    PodError where it came to no end without either.
+    """
     desk = _Desk()
     words = await errand(
         job.ask,
@@ -143,6 +145,8 @@ async def _found(job: Extract, items: list[Item], budget: int) -> Extracted:
         written=lambda: desk.called,
         forced=desk.write_extracted.__name__,
     )
+    if words is None and not desk.called:
+        raise PodError(f"the worker came to no end within {_MOST_STEPS} requests; nothing was noted")
     return extracted_in_words(words) if words and not desk.called else desk.found
 
 

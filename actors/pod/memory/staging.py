@@ -52,13 +52,8 @@ class Waiting(NamedTuple):
     @property
     def date(self) -> str:
         """The day on which it was staged (2026-01-31), which its name tells; empty where it does not."""
-        try:
-            name = uuid.UUID(self.id)
-            if name.version != _TIMED:
-                return ""
-            return time.strftime("%Y-%m-%d", time.gmtime((name.int >> 80) / 1000))
-        except ValueError:
-            return ""
+        name = _timed(self.id)
+        return "" if name is None else time.strftime("%Y-%m-%d", time.gmtime((name.int >> 80) / 1000))
 
 
 def stage(folder: Path, record: Staged) -> Path:
@@ -66,11 +61,33 @@ def stage(folder: Path, record: Staged) -> Path:
 
     Raises OSError.
     """
-    path = folder / f"{new_session_id()}{SUFFIX}"
+    path = folder / f"{_next_id(folder)}{SUFFIX}"
     # Text by text: in the JSON as a whole a secret could be taken to reach over its quotation marks.
     safe = without_secrets(msgspec.json.decode(msgspec.json.encode(record)))
     write_whole(path, msgspec.json.encode(safe).decode())
     return path
+
+
+def _next_id(folder: Path) -> str:
+    """A new id, behind those of all that waits: where contradictions meet the later one holds, also after
+    the clock went back. Raises OSError.
+    """
+    id_ = new_session_id()
+    ids = (name for file in waiting(folder) if (name := _timed(file.id)) is not None)
+    last = max(ids, key=lambda each: each.int, default=None)
+    if last is None or last.int < uuid.UUID(id_).int:
+        return id_
+    millis = min((last.int >> 80) + 1, (1 << 48) - 1)
+    return str(uuid.UUID(int=(millis << 80) | (uuid.UUID(id_).int & ((1 << 80) - 1))))
+
+
+def _timed(id_: str) -> uuid.UUID | None:
+    """The id as a UUID that begins with the time; None where it is another name."""
+    try:
+        name = uuid.UUID(id_)
+    except ValueError:
+        return None
+    return name if name.version == _TIMED else None
 
 
 def waiting(folder: Path, consumed: Collection[str] = ()) -> list[Waiting]:

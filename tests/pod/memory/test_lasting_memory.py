@@ -6,6 +6,7 @@ import contextlib
 import os
 import sqlite3
 import threading
+import uuid
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -454,3 +455,15 @@ def test_a_lease_that_nobody_can_read_is_taken_over(memory: LastingMemory) -> No
     assert lease is not None
     assert (lease.holding.pid, lease.holding.pod) == (os.getpid(), "a")
     lease.release()
+
+
+def test_what_is_staged_after_the_clock_went_back_is_still_the_last_word(memory: LastingMemory) -> None:
+    ids = []
+    for number, port in enumerate(("8080", "9090", "8080")):
+        path = put(memory, f"The port is {port}", start=number, end=number + 1)
+        if number == 0:  # as if it had been staged while the clock was an hour ahead
+            ahead = uuid.UUID(path.stem).int + (3_600_000 << 80)
+            path = path.rename(path.with_name(f"{uuid.UUID(int=ahead)}.json"))
+        ids.append(path.stem)
+    assert [file.id for file in waiting(memory.staging)] == ids
+    assert all(file.date for file in waiting(memory.staging))

@@ -1,0 +1,119 @@
+"""What servers send twice, elsewhere or in words of their own is taken as it was meant."""
+
+import json
+
+import pytest
+from llm_recordings import answer_of, events
+
+from actors.llm.answers import failure_of, stop_of
+from actors.llm.base import Answer
+from protocol.errors import ModelError
+from protocol.items import ToolCall
+
+
+def delta(finish: str | None = None, **fields: object) -> str:
+    return json.dumps({"choices": [{"index": 0, "delta": fields, "finish_reason": finish}]})
+
+
+def call(index: int | None, id_: str | None, name: str | None, arguments: str) -> dict[str, object]:
+    function = {"name": name, "arguments": arguments}
+    told = {"index": index, "id": id_, "function": {k: v for k, v in function.items() if v is not None}}
+    return {key: value for key, value in told.items() if value is not None}
+
+
+def calls_of(*pieces: dict[str, object]) -> tuple[ToolCall, ...]:
+    return answer_of(events(*(delta(tool_calls=[piece]) for piece in pieces), delta("tool_calls"))).item.calls
+
+
+FILE_A = ToolCall("c1", "look", {"path": "a"})
+
+
+@pytest.mark.parametrize("index", [0, None])
+def test_a_call_that_is_sent_whole_once_more_is_one_call(index: int | None):
+    again = call(index, "c1", "look", '{"path":"a"}')
+    assert calls_of(again, again) == (FILE_A,)
+    assert calls_of(call(index, "c1", "look", '{"pa'), call(index, None, None, 'th":"a"}'), again) == (
+        FILE_A,
+    )
+
+
+def test_the_same_call_under_another_id_is_another():
+    one, other = call(0, "c1", "look", '{"path":"a"}'), call(1, "c2", "look", '{"path":"a"}')
+    assert calls_of(one, other) == (FILE_A, ToolCall("c2", "look", {"path": "a"}))
+
+
+def test_a_call_whose_index_changes_goes_on_under_its_id():
+    assert calls_of(call(0, "c1", "look", '{"pa'), call(1, "c1", None, 'th":"a"}')) == (FILE_A,)
+
+
+def test_blanks_around_a_tools_name_are_no_part_of_it():
+    assert calls_of(call(0, "c1", " look\n", '{"path":"a"}')) == (FILE_A,)
+    spoken = answer_of(
+        events(delta(content="hello"), delta(tool_calls=[call(0, "c1", "  ", "{}")]), delta("stop"))
+    )
+    assert (spoken.item.text, spoken.item.calls) == ("hello", ())
+
+
+def test_arguments_that_were_written_as_json_twice_are_read_twice_and_no_further():
+    once = json.dumps({"path": "a"})
+    assert calls_of(call(0, "c1", "look", json.dumps(once))) == (FILE_A,)
+    [thrice] = calls_of(call(0, "c1", "look", json.dumps(json.dumps(once))))
+    assert thrice.invalid == json.dumps(json.dumps(once))
+    [words] = calls_of(call(0, "c1", "look", '"a.txt"'))
+    assert words.invalid == '"a.txt"'
+
+
+def test_a_bare_line_end_in_arguments_is_one():
+    assert calls_of(call(0, "c1", "write", '{"text":"a\nb"}')) == (ToolCall("c1", "write", {"text": "a\nb"}),)
+
+
+def test_a_message_that_repeats_what_came_in_pieces_is_not_said_twice():
+    whole = {"role": "assistant", "content": "hello"}
+    last = json.dumps({"choices": [{"index": 0, "message": whole, "finish_reason": "stop"}]})
+    assert answer_of(events(delta(content="hel"), delta(content="lo"), last)).item.text == "hello"
+    assert answer_of(events(last)).item.text == "hello"
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        '{"choices":[{"index":0,"delta":{"content":"he\tllo"}}]}',
+        '{"choices":[{"index":0,"delta":{"content":"he\\tllo"},"logprobs":{"top":NaN}}]}',
+        '{"choices":[{"index":0,"delta":{"content":"he\\tllo"}}],"usage":{"prompt_tokens":Infinity}}',
+    ],
+)
+def test_bare_control_characters_and_numbers_that_are_none_fail_no_answer(event: str):
+    answer: Answer = answer_of(events(event, delta("stop")))
+    assert (answer.item.text, answer.usage) == ("he\tllo", None)
+
+
+@pytest.mark.parametrize(
+    ("told", "reason"),
+    [
+        ("content_filter: RECITATION", "content_filter"),
+        ("PROHIBITED_CONTENT", "content_filter"),
+        ("sensitive", "content_filter"),
+        ("guardrail_intervened", "content_filter"),
+        ("MAX_TOKENS", "max_tokens"),
+        ("max_output_tokens", "max_tokens"),
+        ("stop_sequence", "end_turn"),
+        ("eos", "end_turn"),
+        ("", "end_turn"),
+    ],
+)
+def test_the_end_of_an_answer_is_known_by_every_vendors_word(told: str, reason: str):
+    assert stop_of(told) == reason
+    assert failure_of(told, "h:1") is None
+
+
+@pytest.mark.parametrize("told", ["insufficient_system_resource", "network_error", "abort", "ERROR"])
+def test_an_answer_that_the_server_gave_up_can_be_asked_for_again(told: str):
+    with pytest.raises(ModelError, match="gave up") as caught:
+        answer_of(events(delta(content="hel"), delta(told)))
+    assert (caught.value.kind, caught.value.retryable) == ("server", True)
+
+
+def test_an_answer_that_ran_into_the_end_of_the_context_is_an_overflow():
+    with pytest.raises(ModelError, match="the context is full") as caught:
+        answer_of(events(delta(content="hel"), delta("model_context_window_exceeded")))
+    assert caught.value.kind == "context_overflow"
