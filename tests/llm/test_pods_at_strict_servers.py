@@ -60,7 +60,7 @@ class Anthropic:
         for message in body["messages"]:
             blocks = [_bare(block) for block in message["content"]]
             if THINK in blocks:
-                while blocks:
+                while THINK in blocks:
                     came = [each for each in given if blocks[: len(each)] == each]
                     if not came:
                         yield f"`thinking` blocks in the latest message cannot be modified: {blocks}"
@@ -251,7 +251,7 @@ _plans = st.lists(st.integers(WORDS, HANG), max_size=4)
 
 
 @pytest.mark.parametrize("forms", [(Anthropic, OpenAI), (OpenAI, Anthropic), (Anthropic, Anthropic)])
-@settings(max_examples=8)
+@settings(max_examples=5)
 @given(actions=st.lists(st.tuples(_verbs, _plans), min_size=2, max_size=8))
 @example(
     actions=[("run", [BOTH, BOTH, WORDS]), ("run", [REST, LOOK]), ("cancel", [LOOK, WAIT]), ("run", [NO])]
@@ -271,7 +271,7 @@ def test_no_request_of_a_pod_is_refused(forms: tuple[Any, Any], actions: list[tu
         async with RawServer(models[0]) as one, RawServer(models[1]) as other:
             life = Life([(one.url, models[0]), (other.url, models[1])])
             await asyncio.wait_for(life.lead(actions), 20)
-            assert one.received
+            assert one.received or other.received
 
     asyncio.run(main())
     assert refused == []
