@@ -144,6 +144,8 @@ class PodSystem:
             raise SystemOfParent
         if self._mailroom is not None:
             raise SystemNotRunning("a PodSystem can be entered once", hint="make a new one")
+        for system in list(_systems):
+            system.let_go_if_dead()
         given = self._store_given
         self._store = open_store(given) if isinstance(given, str) else given
         memory = self._memory or _memory_of(self._store)
@@ -214,6 +216,20 @@ class PodSystem:
         if self._of_parent and kind is None:
             raise SystemOfParent
         return self._of_parent
+
+    def let_go_if_dead(self) -> None:
+        """Let go of the store where the event loop was closed before the system was left: its pods can do
+        nothing any more, and their sessions would be taken for as long as this process lives.
+        """
+        room, store = self._mailroom, self._store
+        if room is None or store is None or room.of_parent or not room.loop.is_closed():
+            return
+        _systems.discard(self)
+        if store is not self._store_given:
+            store.close()
+            return
+        for pod in self._pods.values():
+            store.release(_actor(pod).standing[0])
 
     def after_fork_in_child(self) -> None:
         """Be what a forked child may ask: one that was entered answers with SystemOfParent."""
@@ -430,6 +446,8 @@ class PodSystem:
         """The same, also for the handle of a pod whose system has been left: then it is at its end."""
         if self._of_parent:
             raise SystemOfParent
+        if not isinstance(since, int | Mapping | None):
+            raise TypeError(f"since: expected the number of an entry, or names with such, got {since!r}")
         name = pod.name if isinstance(pod, Pod) else pod
         subscription = self._bus.subscribe(name, kinds)
         if since is not None:

@@ -6,13 +6,16 @@ import asyncio
 import gc
 import sys
 import threading
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from actors.llm.scripted import ScriptedClient, call, say
+from actors.pod.handle import Pod
 from actors.sessions.store import MemoryStore
+from actors.sessions.urls import open_store
 from actors.system import PodSystem
 from actors.tools.base import tool
 from protocol.errors import (
@@ -409,3 +412,48 @@ def test_a_pod_may_be_called_by_an_address():
                 assert (await system.spawn(PodManifest.of(), name=f"x-{name}")).name == f"x-{name}"
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("given", [False, True], ids=["a store of its own", "a store that was given"])
+@pytest.mark.parametrize("kind", ["sqlite", "jsonl"])
+def test_a_session_whose_event_loop_was_closed_in_mid_run_can_be_resumed_in_the_same_process(
+    tmp_path: Path, kind: str, *, given: bool
+) -> None:
+    url = f"sqlite:{tmp_path / 'a.db'}" if kind == "sqlite" else f"jsonl:{tmp_path}"
+    store = open_store(url) if given else url
+
+    async def left_in_mid_run() -> tuple[PodSystem, Pod]:
+        begun = asyncio.Event()
+
+        @tool
+        async def hangs() -> None:
+            begun.set()
+            await asyncio.Event().wait()
+
+        system = await PodSystem(store).__aenter__()
+        pod = await system.spawn(PodManifest.of(), client=ScriptedClient([call("hangs")]), tools=[hangs])
+        pod.run("go")
+        await begun.wait()
+        return system, pod
+
+    async def resumed(session_id: str) -> str:
+        async with PodSystem(store) as system:
+            assert [info.session_id for info in await system.interrupted()] == [session_id]
+            client = ScriptedClient([say("done")])
+            pod = await system.spawn(PodManifest.of(), client=client, resume=session_id)
+            return (await pod.resume()).text
+
+    loop = asyncio.new_event_loop()
+    system, _pod = loop.run_until_complete(left_in_mid_run())
+    (info,) = system.store.sessions()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        loop.close()
+    assert asyncio.run(resumed(info.session_id)) == "done"
+    if not isinstance(store, str):
+        store.close()
+
+
+def test_since_is_a_number_or_names_with_numbers() -> None:
+    with PodSystem() as system, pytest.raises(TypeError, match="since: expected the number of an entry"):
+        system.subscribe(since="3")  # type: ignore[arg-type]

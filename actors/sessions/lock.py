@@ -147,6 +147,12 @@ class WriterLock:
             self._id = None
             self.abandon()
 
+    def __del__(self) -> None:
+        """A store that was forgotten instead of closed holds nothing."""
+        with contextlib.suppress(Exception):  # the interpreter may be ending
+            if self._descriptor >= 0:
+                self.release()
+
     def abandon(self) -> None:
         """Close this process's copy of the descriptor, without a word to others."""
         if self._descriptor >= 0:
