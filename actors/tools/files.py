@@ -75,7 +75,7 @@ def list_files(
         if line is not None:
             lines.append(line)
         elif is_secret(entry.name, where.path.name):
-            secret.append(entry.name)
+            secret.append(place.shown(entry.name))
         if len(lines) > limit:
             lines[limit:] = ["[more entries follow; raise limit or use find_files]"]
             break
@@ -115,6 +115,8 @@ def write_file(
     ctx: ToolContext,
 ) -> str:
     """Write a text file: make it, replace it whole, or add to its end. Missing directories are made."""
+    if path.endswith(("/", "/.")):
+        raise ToolError(f"{path} names a directory", hint="give the name of a file; its directories are made")
     where = ctx.locate(path, "write")
     if append:
         data = with_ends_of(_beginning(where.path), content).encode()
@@ -211,10 +213,11 @@ def _entry_line(entry: place.Entry, folder: Path, ctx: ToolContext) -> str | Non
     except ScopeRefused:
         return None
     if entry.is_link:
-        return f"{entry.name} -> {target}"
+        return f"{place.shown(entry.name)} -> {place.shown(str(target))}"
     if entry.is_dir:
-        return f"{entry.name}/"
-    return entry.name if entry.size is None else f"{entry.name} ({entry.size:,} bytes)"
+        return place.shown(f"{entry.name}/")
+    name = place.shown(entry.name)
+    return name if entry.size is None else f"{name} ({entry.size:,} bytes)"
 
 
 def _makes(ctx: ToolContext) -> Callable[[Path], bool]:

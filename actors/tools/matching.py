@@ -7,6 +7,7 @@ of that process, started by its path with nothing but the standard library (17 m
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import signal
@@ -16,7 +17,7 @@ import unicodedata
 from collections.abc import Callable
 from typing import Any, BinaryIO, NamedTuple, Self
 
-_LINE_CAP = 10_000  # characters of a line that are looked at
+LINE_CAP = 10_000  # characters of a line that are looked at
 
 
 class Hit(NamedTuple):
@@ -28,6 +29,10 @@ class Hit(NamedTuple):
 
 class TooSlow(Exception):  # noqa: N818 - what it says is what happened
     """The pattern took longer than it was given, or its process was ended from outside."""
+
+
+class Invalid(ValueError):  # noqa: N818 - as above
+    """The pattern is no regular expression; the words say why."""
 
 
 class Matcher:
@@ -46,7 +51,8 @@ class Matcher:
         looks: dict[int, str] | None = None,
     ) -> None:
         """A line that ``pattern`` does not fit is tried once more in composed characters and with
-        ``looks`` (by code point) in the place of others, against the pattern ``loose``.
+        ``looks`` (by code point) in the place of others, against the pattern ``loose``. Raises Invalid,
+        and TooSlow: some patterns take long before they are looked for.
         """
         job = {
             "pattern": pattern,
@@ -63,7 +69,14 @@ class Matcher:
             stderr=subprocess.DEVNULL,
             start_new_session=True,  # Ctrl-C at a terminal is for us to handle
         )
-        self._send(json.dumps(job).encode())
+        try:
+            why = json.loads(self._answer(json.dumps(job).encode(), "itself"))
+        except BaseException:
+            self.__exit__()
+            raise
+        if why is not None:
+            self.__exit__()
+            raise Invalid(why)
 
     def __enter__(self) -> Self:
         return self
@@ -79,15 +92,19 @@ class Matcher:
 
     def hits(self, text: bytes, *, most: int, name: str) -> list[Hit]:
         """The first ``most`` lines of ``text`` (UTF-8) that match. Raises TooSlow, with its ``name``."""
+        answer = self._answer(b"%d\n" % most + text, name)
+        return [Hit(*each) for each in json.loads(answer)]
+
+    def _answer(self, data: bytes, name: str) -> bytes:
         assert self._process.stdout is not None
         try:
-            self._send(b"%d\n" % most + text)
+            self._send(data)
             answer = self._process.stdout.readline()
         except BrokenPipeError:
             answer = b""
         if not answer.endswith(b"\n"):
             raise TooSlow(f"the pattern takes more than {self._seconds:g} s on {name}")
-        return [Hit(*each) for each in json.loads(answer)]
+        return answer
 
     def _send(self, data: bytes) -> None:
         assert self._process.stdin is not None
@@ -103,7 +120,7 @@ def _received(stream: BinaryIO) -> bytes | None:
 def _search(find: Callable[[str], Any], text: bytes, most: int) -> list[Hit]:
     found: list[Hit] = []
     for number, raw in enumerate(text.split(b"\n"), 1):
-        match = find(raw[: _LINE_CAP * 4].decode("utf-8", "replace").rstrip("\r")[:_LINE_CAP])
+        match = find(raw[: LINE_CAP * 4].decode("utf-8", "replace").rstrip("\r")[:LINE_CAP])
         if match is not None:
             found.append(Hit(number, match.start()))
             if len(found) == most:
@@ -129,15 +146,30 @@ def _finder(job: dict[str, Any]) -> Callable[[str], Any]:
 
 def _serve(stdin: BinaryIO, stdout: BinaryIO) -> None:
     job = json.loads(_received(stdin) or b"{}")
-    find = _finder(job)
-    while (request := _received(stdin)) is not None:
-        most, _, text = request.partition(b"\n")
+
+    def answer(answered: Callable[[], Any]) -> None:
         # Nobody handles this signal, so the kernel ends the process, whatever ``re`` is at.
         signal.setitimer(signal.ITIMER_REAL, job["seconds"])
-        found = _search(find, text, int(most))
+        found = answered()
         signal.setitimer(signal.ITIMER_REAL, 0)
         stdout.write(json.dumps(found).encode() + b"\n")
         stdout.flush()
+
+    answer(lambda: _why_invalid(job["pattern"]))
+    if job["loose"] is not None and _why_invalid(job["loose"]) is not None:
+        job["loose"] = None
+    find = _finder(job)
+    while (request := _received(stdin)) is not None:
+        most, _, text = request.partition(b"\n")
+        answer(functools.partial(_search, find, text, int(most)))
+
+
+def _why_invalid(pattern: str) -> str | None:
+    try:
+        re.compile(pattern)
+    except (re.error, OverflowError, RecursionError) as error:
+        return str(error)
+    return None
 
 
 if __name__ == "__main__":

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
+import re
 import secrets
 import stat
 from collections.abc import Callable, Iterator
@@ -39,6 +41,10 @@ _WORDS = {
     errno.ENXIO: _NO_FILE,
     errno.EIO: "the system cannot read or write it (an input/output error)",
 }
+
+
+#: Control characters, line ends, and what turns the direction of writing.
+_UNSHOWN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 
 class Stamp(NamedTuple):
@@ -79,6 +85,13 @@ def listing(path: Path, *, limit: int, sizes: bool = True) -> list[Entry]:
     """At most ``limit`` names in the directory at ``path``, in no order; raises as ``opened`` does."""
     with _translated(path), _directory(path, flags=_LISTED) as handle, os.scandir(handle) as found:
         return [_entry(each, sizes=sizes) for each, _ in zip(found, range(limit), strict=False)]
+
+
+def shown(name: str) -> str:
+    """A name as a model is told it: one that would break or disguise the line it stands on as JSON text,
+    so that it can be given back as it stands.
+    """
+    return json.dumps(name) if _UNSHOWN.search(name) else name
 
 
 def stamp(file: BinaryIO) -> Stamp:

@@ -14,7 +14,7 @@ from actors.tools.alike import LOOKS, alike
 from actors.tools.base import ToolContext, tool
 from actors.tools.files import PathArgument, refuse_binary
 from actors.tools.glob import matcher, names_in
-from actors.tools.matching import Hit, Matcher, TooSlow
+from actors.tools.matching import LINE_CAP, Hit, Invalid, Matcher, TooSlow
 from actors.tools.scope import Located
 from actors.tools.walk import Found, LeftOut, walk
 from protocol.errors import ToolError
@@ -22,6 +22,7 @@ from protocol.errors import ToolError
 _FILE_CAP = 8 * 1024 * 1024
 _SHOWN_COLUMNS = 300
 _SECONDS_A_FILE = 5.0
+_SHOWN_PATTERN = 200
 
 IncludeIgnored = Annotated[bool, Meta(description="also look into .git, node_modules, .venv and their like")]
 Limit = Annotated[int, Meta(ge=1, le=10_000)]
@@ -43,7 +44,7 @@ def find_files(
         ctx, where.path, include_ignored=include_ignored, wanted=names_in(pattern), left_out=left_out
     )
     names = [
-        f"{each.relative}/" if each.is_dir else each.relative
+        place.shown(f"{each.relative}/" if each.is_dir else each.relative)
         for each in islice((each for each in found if fits(each.relative)), limit + 1)
     ]
     if len(names) > limit:
@@ -65,7 +66,6 @@ def grep(
     ctx: ToolContext,
 ) -> str:
     """Find lines by a regular expression, as file:line: text. Binary files are passed over."""
-    _require_valid(pattern)
     where, left_out = ctx.locate(path), LeftOut()
     fits = matcher(glob) if glob else _any
     wanted = names_in(glob) if glob else set()
@@ -74,17 +74,23 @@ def grep(
     else:
         found = walk(ctx, where.path, include_ignored=include_ignored, wanted=wanted, left_out=left_out)
         files = (each for each in found if not each.is_dir and fits(each.relative))
-    with _at_work(pattern, ignore_case=ignore_case) as at_work:
-        forget = ctx.cancel.on_cancel(at_work.kill)
-        try:
-            shown = _matching(files, at_work, limit, context)
-        except TooSlow as error:
-            ctx.cancel.raise_if_cancelled()
-            raise ToolError(str(error), hint="avoid repeats inside repeats, like (a+)+") from error
-        finally:
-            forget()
-    notes = left_out.notes(fits, nothing=not shown)
-    shown = shown or [f"no line below {path} matches {pattern!r}"]
+    try:
+        with _at_work(pattern, ignore_case=ignore_case) as at_work:
+            forget = ctx.cancel.on_cancel(at_work.kill)
+            try:
+                shown, notes = _matching(files, at_work, limit, context)
+            finally:
+                forget()
+    except TooSlow as error:
+        ctx.cancel.raise_if_cancelled()
+        raise ToolError(str(error), hint="avoid repeats inside repeats, like (a+)+") from error
+    except Invalid as error:
+        raise ToolError(
+            f"{_short(pattern)} is no regular expression: {error}",
+            hint="a backslash takes a character's meaning",
+        ) from error
+    notes += left_out.notes(fits, nothing=not shown)
+    shown = shown or [f"no line below {path} matches {_short(pattern)}{_why_none(pattern)}"]
     return "\n".join([*_noted(where), *shown, *notes])
 
 
@@ -96,7 +102,7 @@ def _at_work(pattern: str, *, ignore_case: bool) -> Matcher:
         pattern,
         ignore_case=ignore_case,
         seconds=_SECONDS_A_FILE,
-        loose=loose if several and _is_valid(loose) else None,
+        loose=loose if several else None,
         looks=LOOKS,
     )
 
@@ -109,42 +115,46 @@ def _noted(where: Located) -> list[str]:
     return [where.note] if where.note else []
 
 
-def _matching(files: Iterator[Found], at_work: Matcher, limit: int, context: int) -> list[str]:
-    """What is shown of all files, with notes on what is left out at the end."""
+def _matching(
+    files: Iterator[Found], at_work: Matcher, limit: int, context: int
+) -> tuple[list[str], list[str]]:
+    """What is shown of all files, and notes on what is left out."""
     shown: list[str] = []
-    skipped, left = 0, limit
+    notes: list[str] = []
+    skipped, cut, left = 0, 0, limit
     for file in files:
         text = _text(file)
         if text is None:
             skipped += 1
             continue
+        cut += len(text) > LINE_CAP and _has_long_line(text)
         hits = at_work.hits(text, most=left + 1, name=file.relative)
-        shown += _shown(file.relative, text, hits[:left], context)
+        shown += _shown(place.shown(file.relative), text, hits[:left], context)
         left -= len(hits)
         if left < 0:
-            shown.append(f"[more than {limit} lines match; narrow the pattern or the path]")
+            notes.append(f"[more than {limit} lines match; narrow the pattern or the path]")
             break
+    if cut:
+        notes.append(
+            f"[{cut} files have lines of which only the first {LINE_CAP:,} characters were searched]"
+        )
     if skipped:
         cap = _FILE_CAP // 1024**2
-        shown.append(f"[{skipped} files were passed over: binary, over {cap} MB, or not readable]")
-    return shown
+        notes.append(f"[{skipped} files were passed over: binary, over {cap} MB, or not readable]")
+    return shown, notes
 
 
-def _require_valid(pattern: str) -> None:
-    try:
-        re.compile(pattern)
-    except (re.error, OverflowError, RecursionError) as error:
-        raise ToolError(
-            f"{pattern!r} is no regular expression: {error}", hint="a backslash takes a character's meaning"
-        ) from error
+def _has_long_line(text: bytes) -> bool:
+    return max(map(len, text.split(b"\n"))) > LINE_CAP
 
 
-def _is_valid(pattern: str) -> bool:
-    try:
-        _require_valid(pattern)
-    except ToolError:
-        return False
-    return True
+def _short(pattern: str) -> str:
+    return repr(pattern) if len(pattern) <= _SHOWN_PATTERN else f"{pattern[:_SHOWN_PATTERN]!r}…"
+
+
+def _why_none(pattern: str) -> str:
+    one_line = "\n" in pattern or re.search(r"(?<!\\)(?:\\\\)*\\n", pattern)
+    return " (lines are matched one by one, so none holds a line end)" if one_line else ""
 
 
 def _text(file: Found) -> bytes | None:

@@ -30,6 +30,9 @@ class LeftOut:
     def __init__(self) -> None:
         self.ignored: list[str] = []
         self.secret: list[str] = []
+        self.unreadable: list[str] = []
+        #: Folders with more names than are looked at.
+        self.cut: list[str] = []
 
     def notes(self, secret: Callable[[str], bool], *, nothing: bool) -> list[str]:
         """Lines for the model: of secrets those of names that would have been looked at; of ignored
@@ -42,12 +45,16 @@ class LeftOut:
         if self.ignored and nothing:
             names = _some(self.ignored)
             lines.append(f"[not looked into: {names}; name one in path, or set include_ignored]")
+        if self.unreadable:
+            lines.append(f"[not readable: {_some(self.unreadable)}]")
+        if self.cut:
+            lines.append(f"[only {_MOST_NAMES:,} names were looked at in: {_some(self.cut)}]")
         return lines
 
 
 def _some(names: list[str]) -> str:
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
+    return ", ".join(map(place.shown, names[:_SHOWN])) + more
 
 
 class Found(NamedTuple):
@@ -83,7 +90,10 @@ def walk(
         except ToolError:
             if folder == start:
                 raise
+            left_out.unreadable.append(prefix)
             continue
+        if len(entries) == _MOST_NAMES:
+            left_out.cut.append(prefix or "./")
         # Asking the rules for every name would cost ten times what all else does.
         free = free or (uniform_below(ctx.scope, folder) and ctx.scope.permits(folder / "_", "read"))
         below: list[tuple[str, Path, bool]] = []

@@ -203,6 +203,12 @@ def test_what_cannot_be_written_is_refused_and_nothing_is_changed(pwd, use, path
     assert names_in(pwd.parent) == ["other", "pod"]
 
 
+def test_a_directorys_name_makes_no_file(pwd, use):
+    for name in ("new/", "new/."):
+        assert "names a directory" in use("write_file", path=name, content="x").text
+    assert not (pwd / "new").exists()
+
+
 def test_appending_to_a_file_with_other_names_leaves_those_alone(pwd, use):
     outside = pwd.parent / "outside"
     outside.write_text("a\n")
