@@ -11,6 +11,7 @@ import pytest
 
 import actors
 import polypod
+import polypod.log
 import polypod.testing
 import protocol
 
@@ -25,7 +26,7 @@ ROOT = Path(polypod.__file__).parents[1]
 OURS = ("actors", "protocol")
 
 
-@pytest.mark.parametrize("package", [polypod, polypod.testing, actors, protocol])
+@pytest.mark.parametrize("package", [polypod, polypod.log, polypod.testing, actors, protocol])
 def test_every_public_name_is_there_once(package: object):
     names = package.__all__
     assert len(set(names)) == len(names)

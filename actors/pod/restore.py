@@ -17,8 +17,9 @@ from protocol.wire import decode_entry
 #: Entries, or bytes of them, that are read, checked and folded before others get their turn; about 2 ms.
 _SLICE = 500
 _SLICE_BYTES = 400 << 10
-#: Bytes of an entry that is read in a thread.
-_LARGE = 4 << 20
+#: Bytes of an entry that is read and hashed in a thread. It is decoded on the loop: a decoder keeps the
+#: interpreter to itself to its end, in whatever thread.
+_LARGE = 1 << 20
 #: Entries read at a time where the last run's end is looked for, and what those that tell of it have in them.
 _TAIL = 50
 _OF_RUNS = (b'"RunEnd"', b'"RunStart"', b'"SessionOpened"')

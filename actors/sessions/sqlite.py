@@ -12,19 +12,16 @@ import os
 import sqlite3
 import threading
 import time
-import weakref
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 
-from actors.runtime.fork import let_be
 from actors.sessions import sqlite_read
 from actors.sessions.disk import store_error
 from actors.sessions.lock import WriterLock
 from actors.sessions.sqlite_commit import SQLiteCommits
 from actors.sessions.sqlite_errors import needs_reopening
-from actors.sessions.sqlite_file import SQLiteFile
-from actors.sessions.sqlite_watch import Identity
+from actors.sessions.sqlite_file import SQLiteFile, is_of_parent
 from actors.sessions.sqlite_write import Append, Create, Held, Release, delete, transaction
 from actors.sessions.store import (
     Claim,
@@ -75,9 +72,9 @@ class SQLiteStore(SessionStore):
         self._reading = threading.RLock()
         self._stale = False
         self._closed = False
-        #: Whether this is a forked child and the file is one that its parent had open: see ``_check_open``.
-        self._of_parent = _is_of_parent(self.path)
-        _stores.add(self)
+        #: Whether a forked child opened what its parent had open at the fork: each use is refused, like
+        #: that of the parent's own store.
+        self._of_parent = is_of_parent(self.path)
         if not self._of_parent:
             with self._reader():
                 pass
@@ -164,6 +161,7 @@ class SQLiteStore(SessionStore):
                 values = (held.writer, pod, held.since, row.row, row.generation)
                 if db.execute(_TAKE, values).rowcount:
                     break
+            self._file.committed()
             held.row, held.generation = row.row, row.generation + 1
             held.head = sqlite_read.head(db, row.row)
         self._held[session_id] = held
@@ -192,6 +190,7 @@ class SQLiteStore(SessionStore):
             if holder is not None:
                 raise in_use(session_id, holder)
             delete(db, row.row)
+        self._file.committed()
 
     def _living(self, row: sqlite_read.ClaimRow) -> Holder | None:
         """Who holds a session by its row, if that is another writer and lives."""
@@ -375,32 +374,3 @@ class SQLiteStore(SessionStore):
             return in_use(session_id, holder)
         head = sqlite_read.head(db, row.row)
         return HeadConflict(f"session {session_id} was taken over and has come to entry {head.seq}")
-
-
-_stores: weakref.WeakSet[SQLiteStore] = weakref.WeakSet()
-#: In a forked child: the databases that its parent had open.
-_files_of_parent: set[Identity] = set()
-
-
-def _is_of_parent(path: Path) -> bool:
-    """Whether the parent had the file open at the fork. SQLite takes it for open then, and the parent's locks
-    for its own: what is written there would be lost, or worse.
-    """
-    if _files_of_parent:
-        with contextlib.suppress(OSError):
-            status = path.stat()
-            return (status.st_dev, status.st_ino) in _files_of_parent
-    return False
-
-
-def _after_fork_in_child() -> None:
-    for store in list(_stores):
-        if not store.closed:
-            let_be(store)  # not even closed: SQLite would free the locks of the parent's files
-            with contextlib.suppress(OSError):
-                status = store.path.stat()
-                _files_of_parent.add((status.st_dev, status.st_ino))
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -197,6 +197,7 @@ class SQLiteCommits:
         try:
             db = self._connected()
             carry_out(db, jobs)
+            self._file.committed()
         except SessionError as error:
             return error
         except sqlite3.Error as error:

@@ -41,6 +41,11 @@ def is_busy(error: sqlite3.Error) -> bool:
     return _code(error) in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 
 
+def is_read_only(error: sqlite3.Error) -> bool:
+    """Whether the file may be read and not written."""
+    return _code(error) == sqlite3.SQLITE_READONLY
+
+
 def needs_reopening(error: sqlite3.Error) -> bool:
     """Whether a connection may not get over the error although its cause goes away."""
     return _code(error) in {

@@ -13,16 +13,19 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from urllib.parse import quote
 
+from actors.runtime.fork import let_be
 from actors.sessions.disk import make_private, store_error
 from actors.sessions.sqlite_aside import note_log, put_aside, put_stale_log_aside
 from actors.sessions.sqlite_errors import sqlite_error
 from actors.sessions.sqlite_schema import OPEN_PATIENCE, prepare
-from actors.sessions.sqlite_watch import Change, FileWatch, identity_of
+from actors.sessions.sqlite_watch import Change, FileWatch, Identity, identity_of, status_of
 from protocol.errors import StoreError
 
 _JOURNAL_LIMIT = 16 << 20
 #: Seconds that the merge of a log without a name waits for others' reads.
 _MERGE_PATIENCE = 0.5
+#: Seconds in which nothing is written to a file that was copied to its place; a loop may wait so long.
+_STILL = 0.1
 #: What must not be merged when the last connection is closed.
 _NOT_MERGED = frozenset[Change | None]({"replaced", "overwritten", "cut"})
 
@@ -74,6 +77,8 @@ class SQLiteFile:
         # Quoted, since a name may hold what means something in a URI; never made but by ourselves.
         self._uri = f"file:{quote(str(self.path))}"
         self._made = False
+        #: Whether another file has come into the place of ours, and may still be on its way.
+        self._may_be_half = False
         self._gate = gate
         self._on_lost = lost
         self._mutex = threading.Lock()
@@ -119,6 +124,7 @@ class SQLiteFile:
                 self._close_anchor()
                 if self.change is not None:
                     put_aside(self._watch, self.change)
+                    self._may_be_half = self.change in _NOT_MERGED
                 self.change = None
                 self._watch.forget()
 
@@ -138,6 +144,10 @@ class SQLiteFile:
                 self.change = change
                 self._on_lost(change not in {"log", "index"})
         raise self._changed(change)
+
+    def committed(self) -> None:
+        """Called after each commit, by whatever connection."""
+        self._watch.committed()
 
     def has_changed(self) -> bool:
         """Whether ``check`` would raise."""
@@ -177,6 +187,8 @@ class SQLiteFile:
             )
         if not self._made:
             self._make()
+        if self._may_be_half:
+            self._await_copy()
         if self.path.is_file() and (names := self.path.stat().st_nlink) > 1:
             raise StoreError(
                 f"cannot use {self.path}: the same file has {names} names (hard links), "
@@ -201,6 +213,23 @@ class SQLiteFile:
             raise
         self._made = True
         return connection
+
+    def _await_copy(self) -> None:
+        """Let a copy that comes into the file's place be whole before it is opened, as half of it would be
+        damaged, and an empty file would get tables. Raises StoreError where it is not.
+        """
+        before = status_of(self.path)
+        time.sleep(_STILL)
+        now = status_of(self.path)
+        if now is None:
+            raise self._changed("gone")
+        still = before is not None and (before.st_mtime_ns, before.st_size) == (now.st_mtime_ns, now.st_size)
+        if not still or not now.st_size:
+            raise StoreError(
+                f"cannot use {self.path}: {'it is empty' if still else 'it is just being written over'}",
+                hint="put a whole database there, or stop and start anew",
+            )
+        self._may_be_half = False
 
     def _check_others(self) -> None:
         """SQLite has one index of the log for all connections of a process to a file, so none may be left
@@ -247,13 +276,10 @@ class SQLiteFile:
             with contextlib.suppress(sqlite3.Error):
                 anchor.close()
 
-    def abandon(self) -> None:
-        """In a forked child: never close what the parent has open, which would merge and unlock it."""
-        import ctypes  # noqa: PLC0415 - for forked children alone
-
-        for connection in [*self._connections, self._anchor]:
-            if connection is not None:
-                ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
+    @property
+    def identity(self) -> Identity | None:
+        """Which file is open; None where none is."""
+        return self._watch.main
 
     @contextlib.contextmanager
     def translated(self) -> Iterator[None]:
@@ -285,9 +311,22 @@ class SQLiteFile:
 _open_files: weakref.WeakSet[SQLiteFile] = weakref.WeakSet()
 
 
+#: In a forked child: the databases that its parent had open.
+_files_of_parent: set[Identity] = set()
+
+
+def is_of_parent(path: Path) -> bool:
+    """Whether SQLite takes a file for open because the parent had it open at the fork, and the parent's locks
+    for its own: what a forked child wrote there would be lost, or worse.
+    """
+    return bool(_files_of_parent) and identity_of(path) in _files_of_parent
+
+
 def _after_fork_in_child() -> None:
     for file in list(_open_files):
-        file.abandon()
+        let_be(file)  # a connection that is closed merges the log, and deletes it
+        if file.identity is not None:
+            _files_of_parent.add(file.identity)
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)

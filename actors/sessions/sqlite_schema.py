@@ -6,7 +6,7 @@ import sqlite3
 import time
 from pathlib import Path
 
-from actors.sessions.sqlite_errors import is_busy
+from actors.sessions.sqlite_errors import is_busy, is_read_only
 from protocol.errors import NewerVersion, StoreError
 
 #: "poly" in ASCII: tells our files from other programs'.
@@ -57,6 +57,8 @@ def prepare(connection: sqlite3.Connection, path: Path) -> None:
         connection.execute(f"PRAGMA page_size = {_PAGE_SIZE}")
         _use_wal(connection)
         _make_tables(connection, path)
+    elif connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+        _use_wal_again(connection)
     version = _pragma(connection, "user_version")
     if version > SCHEMA_VERSION:
         raise NewerVersion(str(path), f"format {version}, where this version knows {SCHEMA_VERSION}")
@@ -87,6 +89,17 @@ def _make_tables(connection: sqlite3.Connection, path: Path) -> None:
 def _pragma(connection: sqlite3.Connection, name: str) -> int:
     value: int = connection.execute(f"PRAGMA {name}").fetchone()[0]
     return value
+
+
+def _use_wal_again(connection: sqlite3.Connection) -> None:
+    """For a backup in the file's place: those that ``VACUUM INTO`` and ``.backup`` make have no log, and all
+    that guards a store's file rests on SQLite writing into it only where it merges one.
+    """
+    try:
+        _use_wal(connection)
+    except sqlite3.OperationalError as error:
+        if not is_read_only(error):
+            raise
 
 
 def _use_wal(connection: sqlite3.Connection) -> None:

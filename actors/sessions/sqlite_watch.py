@@ -54,6 +54,8 @@ class FileWatch:
         self._modified = self._size = self._log_size = self._index_size = 0
         self._begin = b""
         self._merges: tuple[bytes, ...] = ()
+        #: Whether the next commit may begin the log anew, since all of it is merged.
+        self._may_begin_anew = True
 
     def remember(self, database: Identity | None) -> None:
         """These are the files, which SQLite has just opened; before that the database was this one.
@@ -118,6 +120,16 @@ class FileWatch:
         with self._lock:
             return self._logs_changed()
 
+    def committed(self) -> None:
+        """Called after a commit of this process: that it began the log anew does not mean a merge since."""
+        if not self._may_begin_anew:
+            return
+        merges = self._merged_quickly()
+        if merges != self._merges:
+            status = status_of(self._path)
+            if status and status.st_mtime_ns == self._modified and status.st_size == self._size:
+                self._merges = merges
+
     def _logs_changed(self) -> Change | None:
         """What has happened to the log and its index, by their names."""
         if self.log_id is None:
@@ -174,12 +186,19 @@ class FileWatch:
         """The same; where another file has the descriptor by now, bytes that fit nothing."""
         if self._index_descriptor >= 0:
             with contextlib.suppress(OSError):
-                return _merges_of(os.pread(self._index_descriptor, 136, 0))
+                return self._merges_of(os.pread(self._index_descriptor, 136, 0))
         return self._merged()
 
     def _merged(self) -> tuple[bytes, ...]:
         """Which log it is, how far it is merged, and how far somebody has begun to merge it."""
-        return _merges_of(self._read(self.index_id, 136))
+        return self._merges_of(self._read(self.index_id, 136))
+
+    def _merges_of(self, index: bytes) -> tuple[bytes, ...]:
+        if len(index) < 136:
+            self._may_begin_anew = True
+            return ()
+        self._may_begin_anew = index[16:20] == index[96:100]
+        return index[32:40], index[96:100], index[128:132]
 
     def _read(self, identity: Identity | None, size: int) -> bytes:
         """The beginning of an open file, through a descriptor that SQLite has; empty where there is none."""
@@ -196,10 +215,6 @@ class FileWatch:
                 self._descriptors[identity] = int(name)
                 return int(name)
         return -1
-
-
-def _merges_of(index: bytes) -> tuple[bytes, ...]:
-    return (index[32:40], index[96:100], index[128:132]) if len(index) == 136 else ()
 
 
 def _counter(header: bytes) -> int:

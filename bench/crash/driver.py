@@ -9,24 +9,38 @@ from typing import Any
 
 from actors.pod.handle import Pod
 from bench.crash.telling import Alive, Broke, Made, Refused, Returned, Teller
-from protocol.errors import CompactionFailed, NotPaused, NotRunning, StoreError
+from protocol.errors import (
+    CompactionFailed,
+    NotPaused,
+    NotRunning,
+    SessionCorrupt,
+    SessionNotFound,
+    StoreError,
+)
 from protocol.lifecycle import PodState
 from protocol.results import RunResult
 
 #: What may come too late, as any command may that is given to a run that goes on.
 _TOO_LATE = (NotPaused, NotRunning)
+#: What a passive pod fails with where a backup has less of its session than it wrote.
+_HISTORY_GONE = (SessionNotFound, SessionCorrupt)
 _COMMANDS = ("run", "fork", "compact", "notify", "steer", "cancel", "pause", "passivate")
 _WEIGHTS = (60, 6, 9, 5, 6, 6, 8, 8)
 
 
 class Driver:
-    """Drives one pod; ``faults`` says whether the store may refuse what is asked."""
+    """Drives one pod; ``faults`` says whether the store may refuse what is asked, ``swapped`` whether the
+    history of a passive pod may be gone, for which nobody has it any more.
+    """
 
-    def __init__(self, pod: Pod, chance: random.Random, teller: Teller, *, faults: bool) -> None:
+    def __init__(
+        self, pod: Pod, chance: random.Random, teller: Teller, *, faults: bool, swapped: bool = False
+    ) -> None:
         self.pod = pod
         self._chance = chance
         self._teller = teller
         self._faults = faults
+        self._swapped = swapped
 
     async def live(self, until: asyncio.Event) -> None:
         """Go on with what was interrupted (or leave it), then work until told to stop."""
@@ -102,7 +116,8 @@ class Driver:
         except _TOO_LATE:
             return None
         except Exception as error:  # noqa: BLE001 - whatever it is, it is judged
-            if self._faults and not must and of_the_store(error):
+            gone = self._swapped and any(_stands_behind(error, kind) for kind in _HISTORY_GONE)
+            if gone or (self._faults and not must and of_the_store(error)):
                 self._teller.tell(Refused(command, str(error)))
             elif not isinstance(error, CompactionFailed) or of_the_store(error):
                 # A history may be too short to be folded, but only a fault makes the store refuse it.
@@ -110,10 +125,14 @@ class Driver:
         return None
 
 
-def of_the_store(error: BaseException | None) -> bool:
+def of_the_store(error: BaseException) -> bool:
     """Whether a typed error of the store is what stands behind an error."""
+    return _stands_behind(error, StoreError)
+
+
+def _stands_behind(error: BaseException | None, kind: type[BaseException]) -> bool:
     while error is not None:
-        if isinstance(error, StoreError):
+        if isinstance(error, kind):
             return True
         error = error.__cause__
     return False

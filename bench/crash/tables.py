@@ -29,15 +29,20 @@ at a moment by chance. Another process then looks for every event that a subscri
 (`told`; `looked for` counts them again in each later round), checks every hash chain (`verified` entries),
 every call and result against the file that the tools append to, and every compaction; in most rounds it then
 restores all sessions (`restored`), resumes the runs that were interrupted (`resumed`) and gives each session
-another run. A finding is whatever is lost, changed, doubled, torn, unanswered or bricked.
+another run. Then every run, compaction, extraction and consolidation that began in a session has its end, and
+every staged file an extraction that tells of it. A finding is whatever is lost, changed, doubled, torn,
+unanswered, unended, left over or bricked.
 
-Faults: `cut`, no file may grow beyond a limit (short writes, EFBIG, SQLITE_IOERR_WRITE); `full`, a small disk
-is full (ENOSPC, SQLITE_FULL); `gone`, the store's folder is moved away and put back; `eio`, what is done to
-the store's files fails by chance with EIO or ENOSPC, writes after some bytes (`hits` counts that). `refused,
-typed` are commands that failed with a StoreError behind them, as they should; `alive after` are pods that
-took a run when the fault was over, of those given one; `torn, cut off` are half-written batches at the end of
-a file that nobody was told of, which readers pass over and the next claim cuts off. Every third process is
-killed within the faults."""
+Faults: `cut`, no file may grow beyond a limit (short writes, EFBIG, SQLITE_IOERR_WRITE); `full`, a small
+disk is full (ENOSPC, SQLITE_FULL); `gone`, the store's folder is moved away and put back; `eio`, what is
+done to the store's files fails by chance with EIO or ENOSPC, writes after some bytes (`hits` counts that);
+`log`, the write-ahead log of a SQLite store, its index or both are deleted at work; `swap`, a backup is put
+in the place of the database or of sessions' files, by a rename or by copying over (what was told since may
+be gone; what is there must be sound and go on); `fork`, the process forks at work, and the child must be
+refused what is its parent's. `refused, typed` are commands that failed with a StoreError behind them, as
+they should; `alive after` are pods that took a run when the fault was over, of those given one; `torn, cut
+off` are half-written batches at the end of a file that nobody was told of, which readers pass over and the
+next claim cuts off. Every third process is killed within the faults."""
 
 
 def show(outcome: Outcome, seconds: float, console: Console) -> None:

@@ -5,19 +5,27 @@ import io
 import json
 import os
 import random
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from rich.console import Console
 
+from actors.compaction.extract import Extracted
 from actors.llm.scripted import ScriptedClient, call, say
-from actors.sessions.store import MemoryStore
+from actors.pod.memory.staging import Staged, stage
+from actors.sessions.chain import chained
+from actors.sessions.store import MemoryStore, SessionStore
 from actors.system import PodSystem
 from bench.__main__ import main
 from bench.crash import campaign, faults, rounds, tables
 from bench.crash.campaign import Finding, Outcome, Plan
 from bench.crash.driver import Driver
+from bench.crash.ends import unclaimed, unended
 from bench.crash.examine import Examined, examine
+from bench.crash.file_faults import Forked, LogDeleted
 from bench.crash.player import Player, Toolkit
 from bench.crash.rounds import Aim, Round
 from bench.crash.tally import Tally
@@ -35,6 +43,7 @@ from bench.crash.telling import (
 )
 from bench.crash.worker import Work, manifest, toolkit
 from protocol.errors import StoreError
+from protocol.events import CompactStart, Event, ExtractDone, RunStart
 from protocol.wire import encode
 
 
@@ -145,6 +154,80 @@ def test_damage_and_half_written_batches_are_found(lived):
     assert examine(work, told, run_on=False, torn=True).findings == []
     file.write_bytes(whole.replace(b"so it is", b"so it be"))
     assert findings(work, told)[0].startswith("broken")
+
+
+def stored(work: Work, *make: Callable[[int], Event]) -> Iterator[SessionStore]:
+    """The store of ``work``, with more events at the end of its only session."""
+    store = faults.open_store(work.store, work.folder)
+    (info,) = store.sessions()
+    bodies = [encode(each(info.head.seq + 1 + number)) for number, each in enumerate(make)]
+    store.append(info.session_id, info.head, chained(bodies, after=info.head))
+    yield store
+    store.close()
+
+
+def test_what_was_begun_and_has_no_end_is_found(lived):
+    work, told = lived
+    session = told[-1].session_id
+    common = {"pod": "p", "session_id": session, "at": 0.0}
+    for store in stored(
+        work,
+        lambda seq: CompactStart(**common, seq=seq, reason="manual"),
+        lambda seq: RunStart(**common, seq=seq, run_id="r"),
+    ):
+        found = list(unended(store, [session]))
+    assert found == [f"no end: the compaction of {session}", f"no end: run r of {session}"]
+
+
+def test_a_staged_file_that_no_log_tells_of_is_found(lived):
+    work, told = lived
+    session, memory = told[-1].session_id, work.folder / "memory"
+    (memory / "staging").mkdir(parents=True)
+    for end in (1, 2):
+        stage(memory / "staging", Staged(session, 0, end, Extracted()))
+    done = {"pod": "p", "session_id": session, "at": 0.0, "pointer": 1, "staged": 1}
+    for store in stored(work, lambda seq: ExtractDone(**done, seq=seq)):
+        (found,) = unclaimed(store, memory)
+    assert found.endswith(f"of {session}:0-2, which no ExtractDone tells of")
+
+
+def test_a_store_that_a_forked_child_could_use_is_found():
+    fault = Forked(random.Random(1))
+    fault.store = MemoryStore()
+    with pytest.raises(AssertionError, match="could use its parent's store"), fault:
+        pass
+
+
+def test_a_log_that_is_deleted_before_it_was_merged_is_found_to_have_lost_what_was_told(tmp_path):
+    def live(pipe: int) -> None:
+        store = faults.open_store("sqlite-process", tmp_path)
+        entries = chained([b'{"type":"Later","seq":1}'])
+        store.create("s", "p", None, entries)
+        Teller(pipe).tell(Heard("s", 1, digest(entries[0].body)))
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    (tmp_path / "disk" / "store").mkdir(parents=True)
+    (tmp_path / "calls").touch()
+    listener = Listener()
+    with rounds._forked(live, tmp_path / "errors") as (process, pipe):
+        while data := os.read(pipe, 1 << 16):
+            listener.feed(data)
+        os.waitpid(process, 0)
+    with LogDeleted(tmp_path, random.Random(1)) as fault:
+        assert fault.hits
+    work = Work("sqlite-process", tmp_path, "r1", "1", "log")
+    assert "lost: entry 1 of s" in findings(work, listener.heard)[0]
+
+
+def test_damage_after_a_backup_came_is_found_and_what_was_told_since_it_is_not_missed(lived):
+    work, told = lived
+    swapped = msgspec.structs.replace(work, fault="swap")
+    missed: list[Line] = [*told, Heard(told[-1].session_id, 999, "")]
+    assert findings(work, missed)
+    assert findings(swapped, missed) == []
+    (file,) = (work.folder / "disk" / "store").glob("*.jsonl")
+    file.write_bytes(file.read_bytes().replace(b"so it is", b"so it be"))
+    assert findings(swapped, missed)[0].startswith("broken")
 
 
 def test_a_line_that_was_cut_by_a_kill_was_not_told():

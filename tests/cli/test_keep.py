@@ -9,6 +9,12 @@ from pathlib import Path
 import pytest
 from command_kit import Home
 
+from actors.sessions.chain import chained
+from actors.sessions.replay import replay
+from actors.sessions.sqlite import SQLiteStore
+from protocol.entries import MemoryPointer
+from protocol.wire import encode
+
 
 @pytest.fixture
 def home(tmp_path: Path) -> Home:
@@ -126,3 +132,30 @@ def test_a_history_is_folded_by_hand_and_goes_on(home: Home) -> None:
     assert home.polypod("resume", session, "count words in a.txt", "--model", "offline").code == 0
     [shown] = home.polypod("show", done.out.strip(), "--json").lines
     assert shown["parent"]["kind"] == "compacted_from"
+
+
+def test_gc_gives_the_space_of_what_is_gone_back_to_the_disk(home: Home) -> None:
+    [database] = home.state.rglob("*.db")
+    store = SQLiteStore(database)
+    session = home.session()
+    after = store.info(session).head
+    store.append(session, after, chained([encode("x" * 500_000)], after=after))
+    store.close()
+    before = database.stat().st_size
+    assert before > 500_000
+    assert home.polypod("gc", "--older-than", "0s").out.strip() == session
+    assert database.stat().st_size < before / 4
+
+
+def test_a_fork_takes_over_how_far_memory_has_read(home: Home) -> None:
+    session = home.session()
+    [database] = home.state.rglob("*.db")
+    store = SQLiteStore(database)
+    after = store.info(session).head
+    pointer = encode(MemoryPointer(seq=after.seq + 1, at=0.0, pointer=2))
+    store.append(session, after, chained([pointer], after=after))
+    store.close()
+    branch = home.polypod("fork", session).out.strip()
+    store = SQLiteStore(database)
+    assert replay(store.read(branch)).pointer == 2
+    store.close()

@@ -170,6 +170,19 @@ def test_a_database_that_the_parent_had_open_is_refused_and_any_other_is_not(tmp
     assert in_child(lambda: lives(store)) == 0
 
 
+def test_a_database_that_the_parent_had_open_is_refused_by_its_new_name_too(tmp_path: Path) -> None:
+    def refused() -> bool:
+        (tmp_path / "a.db").rename(tmp_path / "moved.db")
+        moved = f"sqlite:{tmp_path / 'moved.db'}"
+        with PodSystem(moved) as own, pytest.raises(StoreError, match="open in the parent process"):
+            own.store.sessions()
+        return lives(f"sqlite:{tmp_path / 'a.db'}")
+
+    with PodSystem(f"sqlite:{tmp_path / 'a.db'}") as system:
+        system.spawn(PLAIN, client=ScriptedClient([])).get()
+        assert in_child(refused) == 0
+
+
 def test_a_child_of_a_loop_in_the_middle_of_async_with() -> None:
     async def main() -> None:
         async with PodSystem() as system:

@@ -1,6 +1,7 @@
 """The log: facts of the bus as lines, at the level that is due, without secrets or conversations."""
 
 import asyncio
+import contextlib
 import io
 import json
 import logging
@@ -12,9 +13,13 @@ import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
+from actors.llm.scripted import ScriptedClient, call
 from actors.runtime.bus import Bus
-from actors.runtime.log import LOGGED, configure, fields_of, follow, level_of, log_event
-from protocol.errors import Failure
+from actors.runtime.log import fields_of, level_of, log_event
+from actors.system import PodSystem
+from actors.tools.base import tool
+from polypod.log import LOGGED, configure, follow, redact
+from protocol.errors import Failure, RunFailed
 from protocol.events import (
     DURABLE_EVENTS,
     TRANSIENT_EVENTS,
@@ -31,6 +36,7 @@ from protocol.events import (
     UserMessage,
 )
 from protocol.items import AssistantItem, ToolCall, ToolResult, UserItem
+from protocol.manifest import PodManifest
 from protocol.usage import Usage
 
 HEAD = {"pod": "p", "session_id": "s", "seq": 1, "at": 0.0}
@@ -179,6 +185,52 @@ def test_the_log_follows_a_subscription_to_its_end(stream):
     assert [line["event"] for line in lines(stream)] == ["PodStarted"]
 
 
+def run_and_follow():
+    """A run in which a tool fails and tells a secret."""
+
+    @tool
+    def connect() -> str:
+        raise OSError("no route to postgresql://me:hunter22@db/x")
+
+    async def main():
+        async with PodSystem() as system:
+            following = asyncio.ensure_future(follow(system.subscribe(kinds=LOGGED)))
+            model = ScriptedClient(
+                [call("connect"), RuntimeError("key sk-abcdefghijklmnopqrstuvwx is refused")]
+            )
+            pod = await system.spawn(PodManifest.of(name="p"), client=model, tools=[connect])
+            with contextlib.suppress(RunFailed):
+                await pod.run("My password is hunter22.")
+        await following
+
+    asyncio.run(main())
+
+
+def test_a_run_is_followed_to_the_end_of_its_system(stream):
+    configure(json=True, stream=stream)
+    run_and_follow()
+    told = lines(stream)
+    kinds = [line["event"] for line in told]
+    assert kinds[:3] == ["PodStarted", "RunStart", "UserMessage"]
+    assert {"AssistantMessage", "ToolResulted", "RunEnd", "PodEnded"} <= set(kinds)
+    (failed,) = (line for line in told if line["event"] == "RunEnd")
+    assert (failed["level"], failed["outcome"]) == ("error", "failed")
+    assert "[redacted]" in failed["error"]
+    assert not [secret for secret in ("hunter22", "sk-abcdef") if secret in stream.getvalue()]
+
+
+def test_a_configuration_of_the_programs_own_takes_secrets_out_with_the_processor(stream):
+    structlog.configure(
+        processors=[structlog.stdlib.add_log_level, redact, structlog.processors.JSONRenderer()],
+        logger_factory=structlog.PrintLoggerFactory(stream),
+        cache_logger_on_first_use=False,
+    )
+    run_and_follow()
+    assert [line["level"] for line in lines(stream) if line["event"] == "RunEnd"] == ["error"]
+    assert "[redacted]" in stream.getvalue()
+    assert "sk-abcdef" not in stream.getvalue()
+
+
 def test_importing_the_log_does_not_import_structlog():
-    program = "import sys, actors, actors.runtime.log; sys.exit('structlog' in sys.modules)"
+    program = "import sys, polypod.log; sys.exit('structlog' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], timeout=60, check=False).returncode == 0

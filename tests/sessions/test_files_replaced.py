@@ -151,6 +151,90 @@ def test_what_the_old_file_had_not_merged_is_kept_beside_it_under_another_name(s
     assert [path for path in stage.path.parent.iterdir() if path.name.endswith(".replaced")]
 
 
+@pytest.mark.parametrize("durability", ["process", "power"])
+@pytest.mark.parametrize("then", ["write", "claim", "close"])
+def test_a_backup_copied_over_after_the_first_commit_to_a_log_is_noticed(tmp_path, durability, then):
+    """That commit begins the log anew, as a merge is followed by; and the backup's counter is the file's own."""
+    path, backups = tmp_path / "pods.db", [tmp_path / "first", tmp_path / "second"]
+    store = SQLiteStore(path, durability)
+    for name in ("s", "t"):
+        make(store, name, "first", *[WORDS] * 20)
+    store.close()
+    for backup in backups:
+        with contextlib.closing(sqlite3.connect(path)) as db:
+            db.execute("VACUUM INTO ?", (str(backup),))
+        if backup == backups[0]:
+            shutil.copyfile(backup, path)
+    store = SQLiteStore(path, durability)
+    if then == "claim":
+        store.claim("s", "p")
+    else:
+        add(store, "s", store.info("s").head, "the first to the log")
+    shutil.copyfile(backups[1], path)
+    if then != "close":
+        with pytest.raises(StoreError, match="overwritten"):
+            make(store, "u", "lost")
+    store.close()
+    assert integrity(path) == "ok"
+    again = SQLiteStore(path, durability)
+    assert {info.session_id: info.head.seq for info in again.sessions()} == {"s": 21, "t": 21}
+    again.close()
+
+
+def test_a_backup_without_a_log_gets_one(stage: Stage):
+    """What ``VACUUM INTO`` makes is a database that is written in place."""
+    moved_in(stage)
+    with contextlib.suppress(StoreError):
+        stage.store.sessions()
+    add(stage.store, "s", stage.then, "after")
+    with contextlib.closing(sqlite3.connect(stage.path)) as db:
+        assert db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+def test_a_copy_that_is_still_on_its_way_is_not_opened(stage: Stage):
+    whole = stage.backup.read_bytes()
+    with stage.path.open("r+b") as file:
+        file.truncate(0)
+        for refused in ("overwritten", "empty", "empty"):
+            with pytest.raises(StoreError, match=refused):
+                make(stage.store, "t", "lost")
+        file.write(whole)
+    assert stage.store.info("s").head == stage.then
+    add(stage.store, "s", stage.then, "after")
+    assert stage.store.problems() == []
+    stage.store.close()
+    assert integrity(stage.path) == "ok"
+
+
+def test_a_backup_copied_over_by_another_process_all_the_time_stays_whole(stage: Stage):
+    with subprocess.Popen([sys.executable, "-c", _COPYING, str(stage.backup), str(stage.path)]) as copying:
+        refused = 0
+        while copying.poll() is None:
+            try:
+                make(stage.store, f"t{refused}", WORDS)
+            except SessionError:
+                refused += 1
+    assert refused
+    stage.store.close()
+    again = SQLiteStore(stage.path)
+    assert again.info("s").head == stage.then
+    again.close()
+    assert integrity(stage.path) == "ok"
+
+
+_COPYING = """
+import sys, time
+data = open(sys.argv[1], "rb").read()
+for _ in range(6):
+    with open(sys.argv[2], "r+b") as file:
+        file.truncate(0)
+        for start in range(0, len(data), 2048):
+            file.write(data[start : start + 2048])
+            file.flush()
+            time.sleep(0.002)
+"""
+
+
 def cut_to_nothing(stage: Stage) -> None:
     os.truncate(stage.path, 0)
 
