@@ -43,6 +43,7 @@ from protocol.events import Event, EventKind, Lagged
 from protocol.manifest import BudgetSection, PodManifest
 from protocol.names import check_name
 from protocol.results import BudgetUse
+from protocol.text import encodable
 
 if TYPE_CHECKING:
     from actors.pod.sweep import Sweep
@@ -357,7 +358,8 @@ class PodSystem:
         if resume is None:
             return None
         assert self._store is not None
-        return partial(str, resume) if exact else partial(tip, self._store, resume)
+        session_id = encodable(resume)  # one that is no text is no session's either
+        return partial(str, session_id) if exact else partial(tip, self._store, session_id)
 
     def _name(self, manifest: PodManifest, explicit: str | None) -> str:
         check_name(manifest.pod.name if explicit is None else explicit, "the name of a pod")

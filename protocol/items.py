@@ -124,7 +124,8 @@ class AssistantItem(Struct, frozen=True, gc=False, tag="assistant", omit_default
     none of ours, unread. ``origin`` names the kind of server that gave it, the only one that gets reasoning
     and vendor data back; ``reasoning_as`` is the member of its messages that reasoning goes back in, where
     servers of one format differ. ``refused`` tells that the model or its provider would not answer: later
-    requests leave out the turn that this item ends. ``cut`` marks what was shown of an answer that never
+    requests leave out the turn that this item ends, and ``refused_items`` how many items before it are of its
+    run (0: not known). ``cut`` marks what was shown of an answer that never
     came to its end, because of a cancel, a pause or a stream that broke: it has no calls, and a request
     tells the model that it was cut.
     """
@@ -136,6 +137,7 @@ class AssistantItem(Struct, frozen=True, gc=False, tag="assistant", omit_default
     reasoning_as: str | None = None
     refused: bool = False
     cut: bool = False
+    refused_items: int = 0
 
     @classmethod
     def of(cls, content: str | Iterable[str | Part], calls: tuple[ToolCall, ...] = ()) -> AssistantItem:

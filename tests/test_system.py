@@ -457,3 +457,12 @@ def test_a_session_whose_event_loop_was_closed_in_mid_run_can_be_resumed_in_the_
 def test_since_is_a_number_or_names_with_numbers() -> None:
     with PodSystem() as system, pytest.raises(TypeError, match="since: expected the number of an entry"):
         system.subscribe(since="3")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "jsonl", "memory"])
+def test_an_id_that_cannot_be_encoded_is_no_sessions(tmp_path: Path, kind: str) -> None:
+    store = {"sqlite": f"sqlite:{tmp_path / 'a.db'}", "jsonl": f"jsonl:{tmp_path}", "memory": "memory:"}[kind]
+    with PodSystem(store) as system:
+        for exact in (False, True):
+            with pytest.raises(SessionNotFound):
+                system.spawn(PodManifest.of(), resume="\ud800", exact=exact).get(timeout=5)

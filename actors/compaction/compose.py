@@ -71,14 +71,15 @@ def is_summary(item: Item) -> bool:
 
 def split(items: Sequence[Item], at: Cut) -> Split:
     """The history as a cut leaves it; what earlier compactions put there is folded with the rest, and turns
-    that were refused are in neither part.
+    that were refused are in neither part, but for the notice of what was done in them.
     """
     first = at.tail if at.pinned is None else at.pinned
-    refused = left_out(items, refused_answers(items))
+    instead = left_out(items, refused_answers(items))
     folded: list[Item] = []
     kept: list[Item] = []
-    for index, item in enumerate(items):
-        if index in refused:
+    for index, told in enumerate(items):
+        item = instead.get(index, told)
+        if item is None:
             continue
         stays = index == first or index >= at.tail
         (kept if stays and not is_of_compaction(item) else folded).append(item)

@@ -2,19 +2,35 @@
 
 A provider that refused a turn refuses every request that still has it, so requests, summaries and memory
 leave such turns out: from the user's words, behind the last answer that ended a turn, to the refused answer.
+Where tools had run in such a turn a notice stands in its place, since what they did has not been undone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 
-from protocol.items import AssistantItem, Item, UserItem
+from protocol.items import AssistantItem, Item, SystemItem, ToolResult, UserItem
+
+#: What a model is told of a turn that is left out, before the names of the tools that had run in it.
+LEFT_OUT = (
+    "A turn is left out here, since its answer was refused. These tools had been called in it, and what they "
+    "did has not been undone: "
+)
 
 
 def refused_turn(items: Sequence[Item], answer: int) -> range:
-    """The items of the turn that ended in the refused answer at index ``answer``."""
+    """The items of the turn that ended in the refused answer at index ``answer``. A run before it that was
+    cut off without an answer is no part of it, as far as the answer tells where its own run began.
+    """
+    refused = items[answer]
+    length = refused.refused_items if isinstance(refused, AssistantItem) else 0
+    return _turn(items, answer, max(0, answer - length) if length else 0)
+
+
+def _turn(items: Sequence[Item], answer: int, earliest: int) -> range:
     start = answer
-    for index in range(answer - 1, -1, -1):
+    for index in range(answer - 1, earliest - 1, -1):
         item = items[index]
         if isinstance(item, UserItem):
             start = index
@@ -23,9 +39,51 @@ def refused_turn(items: Sequence[Item], answer: int) -> range:
     return range(start, answer + 1)
 
 
-def left_out(items: Sequence[Item], answers: Iterable[int]) -> set[int]:
-    """The indices of all items of turns that ended in the refused ``answers``."""
-    return {index for answer in answers for index in refused_turn(items, answer)}
+def left_out(items: Sequence[Item], answers: Iterable[int]) -> dict[int, SystemItem | None]:
+    """What stands for each item of the turns that ended in the refused ``answers``, by its index: nothing,
+    or for the answer the notice of what was done. Where two turns in a row were refused, what was never
+    answered before them is left out too: it may be why.
+    """
+    shown: dict[int, SystemItem | None] = {}
+    streak = range(0)
+    for answer in answers:
+        turn = refused_turn(items, answer)
+        if streak and turn.start == streak.stop:
+            before = _turn(items, streak.start, 0)[:-1]
+            shown.update(_in_place_of(items, before))
+            streak = range(streak.start, turn.stop)
+        else:
+            streak = turn
+        shown.update(_in_place_of(items, turn))
+    return shown
+
+
+def _in_place_of(items: Sequence[Item], turn: range) -> dict[int, SystemItem | None]:
+    shown: dict[int, SystemItem | None] = dict.fromkeys(turn)
+    if turn and (words := _ran([items[index] for index in turn])):
+        shown[turn[-1]] = SystemItem.of(f"{LEFT_OUT}{words}.")
+    return shown
+
+
+def _ran(items: Sequence[Item]) -> str:
+    """The tools that have results among ``items``, with how often each was called and failed."""
+    results = [item for item in items if isinstance(item, ToolResult)]
+    called = Counter(result.name for result in results)
+    failed = Counter(result.name for result in results if result.is_error)
+    return ", ".join(_counted(name, times, failed[name]) for name, times in called.items())
+
+
+def _counted(name: str, times: int, failed: int) -> str:
+    counts = [f"{times} times"] if times > 1 else []
+    if failed:
+        counts.append("with an error" if failed == times else f"{failed} of them with an error")
+    return f"{name[:64]} ({', '.join(counts)})" if counts else name[:64]
+
+
+def shown_of(items: Sequence[Item], instead: Mapping[int, SystemItem | None]) -> list[Item]:
+    """The items, with what ``left_out`` says in the place of those of refused turns."""
+    shown = (instead.get(index, item) for index, item in enumerate(items))
+    return [item for item in shown if item is not None]
 
 
 def refused_answers(items: Sequence[Item]) -> list[int]:
@@ -34,9 +92,6 @@ def refused_answers(items: Sequence[Item]) -> list[int]:
 
 
 def without_refused(items: Sequence[Item]) -> Sequence[Item]:
-    """The items of turns that nobody refused; the same sequence where none was."""
+    """The items without the turns that were refused; the same sequence where none was."""
     answers = refused_answers(items)
-    if not answers:
-        return items
-    out = left_out(items, answers)
-    return [item for index, item in enumerate(items) if index not in out]
+    return shown_of(items, left_out(items, answers)) if answers else items

@@ -102,14 +102,15 @@ class EncodedHistory:
         """What stands behind the history, if the model is asked now: results that are missing, and words to
         an answer that is over, which it cannot follow.
         """
-        end = b"]}" if voice else b""
-        blocks = [_result(each) for each in self._legal.unanswered()]
-        if not blocks and voice in {"", "assistant"}:
-            blocks = [{"type": "text", "text": GO_ON}]
-        if not blocks:
-            return end
-        content = b",".join(map(_encoded, blocks))
-        return b'%b%b{"role":"user","content":[%b]}' % (end, b"," if voice else b"", content)
+        end, last = bytearray(), voice
+        for item in self._legal.unanswered():
+            said, blocks = self._said(item)
+            end += b"," if self._joins(said, last) else _opening(last)
+            end += b",".join(map(_encoded, blocks))
+            last = said
+        if last in {"", "assistant"}:
+            end += _opening(last) + _encoded({"type": "text", "text": GO_ON})
+        return bytes(end) + b"]}"
 
     def _place(self) -> _Place:
         return self._places[-1] if self._places else _NOWHERE
@@ -226,6 +227,11 @@ class EncodedHistory:
         if part.signature is None and not (native and self._dialect.unsigned):
             return None
         return {"type": "thinking", "thinking": part.text, "signature": part.signature or ""}
+
+
+def _opening(before: Voice) -> bytes:
+    """The beginning of a message that is not the model's, behind the one that was open."""
+    return b'%b{"role":"user","content":[' % (b"]}," if before else b"")
 
 
 #: The voices of the model.

@@ -79,7 +79,7 @@ def original_names(tools: Sequence[ToolSpec]) -> dict[str, str]:
 class LegalHistory:
     """Makes the items of one history legal, in their order, for the server that ``origin`` names."""
 
-    __slots__ = ("_ids", "_open", "_origin", "_used")
+    __slots__ = ("_held", "_ids", "_open", "_origin", "_used")
 
     def __init__(self, origin: str | None, ids: Ids) -> None:
         self._origin = origin
@@ -88,6 +88,8 @@ class LegalHistory:
         self._used: dict[str, int] = {}
         #: The calls that wait for their results: the id each goes by in the log, and as it is sent.
         self._open: list[tuple[str, ToolCall]] = []
+        #: Results that no call asked for; nothing may stand between the open calls and theirs.
+        self._held: list[SystemItem] = []
 
     def take(self, item: Item, place: int) -> list[Item]:
         """What is sent for the item at ``place``; nothing where it says nothing."""
@@ -99,17 +101,18 @@ class LegalHistory:
             return []
         return [*self.close(), item] if self._open else [item]
 
-    def unanswered(self) -> list[ToolResult]:
-        """Results for the calls that have none."""
-        return [
+    def unanswered(self) -> list[Item]:
+        """Results for the calls that have none, and what waits behind these."""
+        missing = [
             ToolResult(call.id, call.name, (TextPart(NO_RESULT),), is_error=True) for _, call in self._open
         ]
+        return [*missing, *self._held]
 
-    def close(self) -> list[ToolResult]:
+    def close(self) -> list[Item]:
         """Results for the calls that have none; nothing answers them any more."""
-        results = self.unanswered()
-        self._open = []
-        return results
+        items = self.unanswered()
+        self._open, self._held = [], []
+        return items
 
     def go_back(self, items: Sequence[Item], length: int) -> None:
         """Forget what came behind the first ``length`` of ``items``, which are those that were taken."""
@@ -118,7 +121,7 @@ class LegalHistory:
             if place < length:
                 self._used[sent] = place
                 break
-        self._open = []
+        self._open, self._held = [], []
         start = length
         while start and self._leaves_calls_open(items[start - 1]):
             start -= 1
@@ -142,9 +145,14 @@ class LegalHistory:
         for number, (told, call) in enumerate(self._open):
             if told == item.call_id:
                 del self._open[number]
-                return [item if call.id == told else replace(item, call_id=call.id)]
+                result = item if call.id == told else replace(item, call_id=call.id)
+                return [result] if self._open else [result, *self.close()]
         words = f"A result of the tool {item.name} that no call here asked for: "
-        return [*self.close(), SystemItem((TextPart(words), *item.content))]
+        notice = SystemItem((TextPart(words), *item.content))
+        if not self._open:
+            return [notice]
+        self._held.append(notice)
+        return []
 
     def _spoken(self, item: AssistantItem, place: int) -> list[Item]:
         if not self._is_sent(item):

@@ -102,15 +102,21 @@ class EncodedHistory:
         if role == "user":
             return self._message("user", self._open if closing is None else [*self._open, closing])
         messages = [_message(role, self._open)] if self._open else []
-        for result in self._legal.unanswered():
-            messages.append(_result(result))
-            role = "tool"
-        if closing is not None and role == "tool" and self._dialect.alternate:
-            messages.append(_message("assistant", [_text(BRIDGE)]))
-        if closing is None and role != "tool":  # nobody has spoken to the model
-            closing = _text(GO_ON)
+        said: list[bytes] = []
+        for item in self._legal.unanswered():
+            if isinstance(item, ToolResult):
+                messages.append(_result(item))
+                role = "tool"
+            else:
+                said.append(self._content((TextPart(NOTICE_MARK), *item.content)))
         if closing is not None:
-            messages.append(_message("user", [closing]))
+            said.append(closing)
+        if said and role == "tool" and self._dialect.alternate:
+            messages.append(_message("assistant", [_text(BRIDGE)]))
+        if not said and role != "tool":  # nobody has spoken to the model
+            said = [_text(GO_ON)]
+        if said:
+            messages.append(_message("user", said))
         comma = b"," if self._final and messages else b""
         return comma + b",".join(messages)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from actors.compaction.meter import TokenMeter
 from actors.compaction.prune import Pruner
-from actors.compaction.refused import left_out
+from actors.compaction.refused import left_out, shown_of
 from protocol.items import Item
 from protocol.usage import Usage
 
@@ -33,14 +33,13 @@ class Context:
             self._meter.measured(length, usage)
 
     def view(self) -> Sequence[Item]:
-        """The history for a request: turns that were refused are left out of it, old and long tool results
-        are cut, nothing else.
+        """The history for a request: turns that were refused are left out of it but for a notice of what was
+        done in them, old and long tool results are cut, nothing else.
         """
         view = self._pruner.view()
         if not self._pruner.refused:
             return view
-        out = left_out(self.items, self._pruner.refused)
-        return [item for index, item in enumerate(view) if index not in out]
+        return shown_of(view, left_out(self.items, self._pruner.refused))
 
     def measured(self, length: int, usage: Usage | None) -> None:
         """A call whose request had ``length`` items was answered."""

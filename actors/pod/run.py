@@ -15,7 +15,7 @@ from actors.runtime.future import AsyncFuture
 from protocol.commands import Run
 from protocol.errors import Failure
 from protocol.events import RunOutcome, UserSource
-from protocol.items import AssistantItem, Part
+from protocol.items import AssistantItem, Item, Part
 from protocol.results import RunResult
 from protocol.usage import Usage
 
@@ -76,6 +76,9 @@ class RunState:
     started_at = 0.0
     #: The calls of the last answer that were begun.
     started_calls: frozenset[str] | set[str] = frozenset()
+    #: The list that the history was when the run began, and its length; None once that is not known.
+    began_in: list[Item] | None = None
+    began_at = 0
 
     def __init__(self, run_id: str, reply: AsyncFuture[RunResult] | None) -> None:
         self.run_id = run_id

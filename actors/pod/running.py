@@ -117,6 +117,7 @@ class RunningActor(TurnActor):
         if run is not self._run:  # the store failed meanwhile, and the run with it
             self._advance()
             return
+        run.began_in, run.began_at = self._head.items, len(self._head.items)
         self._record_start(run, "notify" if queued.source == "notify" else "run")
         if self._recall_due:
             self._recall(queued.command.content, lambda: self._record_input(run, queued))

@@ -219,16 +219,8 @@ class SteppingActor(SessionActor):
         """
         if self._committing:
             self._commits = [*(self._commits or ()), Commit(then, refused)]
-            return
-        try:
-            pending = self._log.commit()
-        except SessionError as error:
-            self._refused(Commit(then, refused), error)
-            return
-        if pending is None:
-            then()
-            return
-        self._await_commit(pending, Commit(then, refused))
+        else:
+            self._commit_by(self._log.commit, then, refused)
 
     def _refuse_to(self, *waiting: AsyncFuture[Any]) -> Refused:
         """What a refusal of the store does at least; ``waiting`` hear of it too."""
@@ -254,10 +246,10 @@ class SteppingActor(SessionActor):
         then: Callable[[], None],
         refused: Refused,
     ) -> None:
-        """What ``_commit`` does, with another way to give the store what is staged."""
-        if self._committing:
-            self._commits = [*(self._commits or ()), Commit(then, refused)]
-            return
+        """What ``_commit`` does, with another way to give the store what is staged. No commit may be under
+        way: what waits behind one is given as ``_commit`` does it.
+        """
+        assert not self._committing
         try:
             pending = give()
         except SessionError as error:

@@ -284,8 +284,8 @@ class TurnActor(RememberingActor):
             return
         if exchange.failed:
             self._record_failed(run, exchange.failed)
-        if answer.item.refused and answer.item.calls:  # on the way to a refusal: they are not to be run
-            answer = replace(answer, item=replace(answer.item, calls=()))
+        if answer.item.refused:
+            answer = replace(answer, item=self._as_refused(run, answer.item))
         self._guard = self._guard.request_answered()
         head = self._head
         try:
@@ -352,11 +352,11 @@ class TurnActor(RememberingActor):
         self._record_failed(run, exchange.failed)
         if shown is None:
             if refused:
-                item = AssistantItem(refused=True)
+                item = self._as_refused(run, AssistantItem())
                 self._log.record(AssistantMessage, run.run_id, item=item, stop_reason="content_filter")
             return
         assert shown.shown is not None
-        kept = replace(shown.shown, refused=True) if refused else shown.shown
+        kept = self._as_refused(run, shown.shown) if refused else shown.shown
         run.answer, run.stop_reason = kept, None
         self._log.record(
             AssistantMessage,
@@ -368,6 +368,14 @@ class TurnActor(RememberingActor):
         )
         if shown.usage is not None:
             self._count(run, shown.usage, shown.cost)
+
+    def _as_refused(self, run: RunState, item: AssistantItem) -> AssistantItem:
+        """The item as that of a refusal: calls on the way to it are not to be run, and it tells how far back
+        its run reaches; a compaction since then keeps of that what it keeps.
+        """
+        items = self._head.items
+        of_run = len(items) - run.began_at if run.began_in is items else 0
+        return replace(item, refused=True, calls=(), refused_items=of_run)
 
     def _unanswered(self, run: RunState, exchange: Exchange, error: BaseException) -> None:
         """The request failed: compact once if the server says it is too long, else the run ends."""

@@ -55,8 +55,13 @@ class Swapped(Fault):
         self._backup.mkdir()
         database = self._store / "pods.db"
         if database.exists():
-            with contextlib.closing(sqlite3.connect(database, timeout=5)) as db:
-                db.execute("VACUUM INTO ?", (str(self._backup / database.name),))
+            # It may not write: as the last to be closed it would merge a log that belongs to the file before,
+            # if the store has just let go of that. Until then it sees the one through the other.
+            with contextlib.closing(sqlite3.connect(f"file:{database}?mode=ro", timeout=5, uri=True)) as db:
+                try:
+                    db.execute("VACUUM INTO ?", (str(self._backup / database.name),))
+                except sqlite3.DatabaseError:
+                    (self._backup / database.name).unlink(missing_ok=True)
         for path in self._store.glob("*.jsonl"):
             shutil.copyfile(path, self._backup / path.name)
         return self

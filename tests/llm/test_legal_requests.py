@@ -16,7 +16,7 @@ from actors.llm import anthropic_dialect, openai_dialect
 from actors.llm.anthropic import AnthropicClient
 from actors.llm.anthropic_request import body_of as anthropic_body
 from actors.llm.base import Request
-from actors.llm.legal import GO_ON, LegalHistory, legal_name, short_id
+from actors.llm.legal import GO_ON, NO_RESULT, LegalHistory, legal_name, short_id
 from actors.llm.openai import OpenAIClient
 from actors.llm.openai_request import body_of as openai_body
 from protocol.items import (
@@ -128,6 +128,39 @@ def test_ids_are_mapped_one_to_one_and_always_alike(one: str, other: str):
     assert sent[0] == sent[1]
     assert len(set(sent[0])) == 2
     assert sent[0][0] == (one if len(one) == 9 else short_id(one))
+
+
+ONE, TWO, OTHER = (ToolCall(f"call{n}xyz1"[:9], "look", {}) for n in range(3))
+BOTH = [UserItem.of("hi"), AssistantItem((), (ONE, TWO))]
+_results = st.permutations(
+    [
+        ToolResult.of(ONE, "one"),
+        ToolResult.of(TWO, "two"),
+        ToolResult.of(OTHER, "stray"),
+        ToolResult.of(ONE, "late"),
+    ]
+).flatmap(lambda results: st.integers(0, 4).map(lambda count: results[:count]))
+
+
+@given(_results, st.booleans(), st.booleans())
+def test_results_that_no_call_asked_for_stand_behind_those_of_the_open_calls(results, alternate, goes_on):
+    history = [*BOTH, *results, *([UserItem.of("and?")] if goes_on else [])]
+    first = {result.call_id: result.text for result in reversed(results)}
+    wanted = {call.id: first.get(call.id, NO_RESULT) for call in (ONE, TWO)}
+    strays = {"stray", "one", "late"} & {result.text for result in results} - {first.get(ONE.id)}
+    body = openai_body(
+        Request(history), "m", openai_dialect.Dialect(short_ids=alternate, alternate=alternate)
+    )
+    assert list(openai_faults(json.loads(body), mistral=alternate)) == []
+    told = [each for each in json.loads(body)["messages"] if each["role"] == "tool"]
+    assert {each["tool_call_id"]: each["content"].removeprefix("Error: ") for each in told} == wanted
+    assert all(f"asked for: {words}" in body.decode() for words in strays)
+    body = anthropic_body(Request(history), "m", anthropic_dialect.Dialect(alternate=alternate), origin=THERE)
+    assert list(anthropic_faults(json.loads(body), alternate=alternate)) == []
+    blocks = [block for message in json.loads(body)["messages"] for block in message["content"]]
+    told = [each for each in blocks if each["type"] == "tool_result"]
+    assert {each["tool_use_id"]: each["content"] for each in told} == wanted
+    assert all(f"asked for: {words}" in body.decode() for words in strays)
 
 
 def test_names_that_are_changed_are_still_told_apart_and_legal_ones_stay():

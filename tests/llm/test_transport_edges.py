@@ -82,8 +82,13 @@ def test_many_headers_do_no_harm():
     headers = [f"X-Litellm-{number}: y" for number in range(500)]
     assert answered(reply(HELLO, "200 OK", "text/event-stream", *headers)) == "hello"
     many = [f"X-{number}: y" for number in range(20_000)]
-    error = failed(reply(HELLO, "200 OK", "text/event-stream", *many))
-    assert error.kind == "protocol"
+    try:
+        text = answered(reply(HELLO, "200 OK", "text/event-stream", *many))
+    except (
+        ModelError
+    ) as error:  # newer versions of the HTTP library bound their number, older ones take them all
+        text = error.kind
+    assert text in {"hello", "protocol"}
 
 
 def test_a_byte_order_mark_before_a_whole_answer_does_no_harm():

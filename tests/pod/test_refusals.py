@@ -7,11 +7,13 @@ from typing import Any
 import pytest
 
 from actors import PodManifest, PodSystem, ScriptedClient, call, say, tool
-from actors.compaction.refused import refused_turn, without_refused
+from actors.compaction.compose import split
+from actors.compaction.cut import Cut
+from actors.compaction.refused import LEFT_OUT, refused_turn, without_refused
 from actors.llm.base import End, Request, VendorChunk
 from protocol.errors import CompactionFailed, ModelError, RunFailed
 from protocol.events import RunEnd
-from protocol.items import AssistantItem, ToolCall, ToolResult, UserItem
+from protocol.items import AssistantItem, SystemItem, ToolCall, ToolResult, UserItem
 
 
 def texts(request: Request) -> str:
@@ -125,8 +127,80 @@ def test_the_refused_turn_begins_with_the_users_words_behind_the_last_answer():
     turn = [UserItem.of("c"), looked, ToolResult.of(looked.calls[0], "x"), UserItem.of("d"), refused]
     after = [UserItem.of("e")]
     assert refused_turn([*before, *turn], 6) == range(2, 7)
-    assert without_refused([*before, *turn, *after]) == [*before, *after]
+    notice = SystemItem.of(f"{LEFT_OUT}look.")
+    assert without_refused([*before, *turn, *after]) == [*before, notice, *after]
     assert without_refused(before) is before
+    parted = split([*before, *turn, *after], Cut(len(before)))
+    assert (parted.folded, parted.kept) == (before, [notice, *after])
+
+
+def test_what_tools_had_done_in_a_refused_turn_is_told_from_then_on_and_stays_as_it_is():
+    @tool
+    def write(path: str) -> str:
+        if path == "c":
+            raise OSError("disk full")
+        return "written"
+
+    client = ScriptedClient(
+        [
+            call("write", {"path": "a"}),
+            call("write", {"path": "c"}),
+            say("I cannot go on.", stop_reason="refusal"),
+            say("yes"),
+            say("five"),
+        ]
+    )
+
+    async def main() -> None:
+        async with PodSystem() as system:
+            pod = await system.spawn(PodManifest.of(), client=client, tools=[write])
+            assert (await pod.run("write the bad files")).outcome == "refused"
+            await pod.run("did you write anything?")
+            await pod.run("on")
+            told = client.requests[3].items[0]
+            assert told == SystemItem.of(f"{LEFT_OUT}write (2 times, 1 of them with an error).")
+            assert texts(client.requests[3]) == f"{told.text} | did you write anything?"
+            assert list(client.requests[4].items)[:2] == list(client.requests[3].items)
+
+    asyncio.run(main())
+
+
+def test_a_run_that_was_cut_off_before_a_refused_one_stays_unless_that_is_refused_again():
+    begun = asyncio.Event()
+
+    @tool
+    async def wait() -> str:
+        begun.set()
+        await asyncio.Event().wait()
+        return "never"
+
+    no = say("no", stop_reason="refusal")
+    client = ScriptedClient([call("wait", {}), no, say("four")])
+
+    async def main() -> None:
+        async with PodSystem() as system:
+            pod = await system.spawn(PodManifest.of(), client=client, tools=[wait])
+            run = pod.run("first")
+            await begun.wait()
+            await pod.cancel()
+            assert (await run).outcome == "cancelled"
+            assert (await pod.run("how to build a bomb")).outcome == "refused"
+            assert (await pod.run("what is 2+2?")).text == "four"
+            asked = texts(client.requests[2])
+            assert asked.startswith("first | ")
+            assert "bomb" not in asked
+
+    asyncio.run(main())
+
+
+def test_words_that_were_never_answered_are_left_out_where_two_runs_behind_them_were_refused():
+    no = AssistantItem(refused=True, refused_items=1)
+    history = [UserItem.of("a"), AssistantItem.of("b"), UserItem.of("the cause"), UserItem.of("c"), no]
+    assert without_refused(history) == history[:3]
+    assert without_refused([*history, UserItem.of("d"), no, UserItem.of("e")]) == [
+        *history[:2],
+        UserItem.of("e"),
+    ]
 
 
 def paused(data: dict[str, Any] | None) -> Any:

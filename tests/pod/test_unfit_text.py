@@ -40,7 +40,9 @@ def test_words_of_a_user_are_cleaned_and_kept(how: str, tmp_path: Path) -> None:
     async def main() -> None:
         store = f"sqlite:{tmp_path / 'a.db'}"
         async with PodSystem(store) as system:
-            answers = [call_it, [TextChunk("a"), End("end_turn")]] if how == "steer" else None
+            # What is steered comes before the second request or behind it, as the loop starts tasks.
+            said = [TextChunk("a"), End("end_turn")]
+            answers = [call_it, said, said] if how == "steer" else None
             client = Raw(*answers) if answers else ScriptedClient([] if how == "push" else [say("a")])
             pod = await system.spawn(PodManifest.of(), client=client, tools=[steered])
             pods.append(pod)
