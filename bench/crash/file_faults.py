@@ -55,16 +55,27 @@ class Swapped(Fault):
         self._backup.mkdir()
         database = self._store / "pods.db"
         if database.exists():
-            # It may not write: as the last to be closed it would merge a log that belongs to the file before,
-            # if the store has just let go of that. Until then it sees the one through the other.
-            with contextlib.closing(sqlite3.connect(f"file:{database}?mode=ro", timeout=5, uri=True)) as db:
-                try:
-                    db.execute("VACUUM INTO ?", (str(self._backup / database.name),))
-                except sqlite3.DatabaseError:
-                    (self._backup / database.name).unlink(missing_ok=True)
+            self._back_up(database)
         for path in self._store.glob("*.jsonl"):
             shutil.copyfile(path, self._backup / path.name)
         return self
+
+    def _back_up(self, database: Path) -> None:
+        """Make a backup, unless the store has not yet noticed the last one: then a reader in this process
+        sees the file through the log of the one before, and what it copies is no whole database.
+
+        It may not write: as the last to be closed it would merge that log.
+        """
+        backup = self._backup / database.name
+        try:
+            with contextlib.closing(sqlite3.connect(f"file:{database}?mode=ro", timeout=5, uri=True)) as db:
+                db.execute("VACUUM INTO ?", (str(backup),))
+            with contextlib.closing(sqlite3.connect(backup)) as db:
+                whole = db.execute("PRAGMA integrity_check(1)").fetchone() == ("ok",)
+        except sqlite3.DatabaseError:
+            whole = False
+        if not whole:
+            backup.unlink(missing_ok=True)
 
     def __exit__(self, *_: object) -> None:
         for saved in self._backup.iterdir():
