@@ -20,7 +20,7 @@ from actors.pod.calls import ToolRunner
 from actors.pod.memory.lasting import LastingMemory
 from actors.pod.models import Models, label
 from actors.pod.parts import Make, PodParts
-from actors.pod.tasks import TASK_TOOLS, TASKS, TaskDesk, TaskStore
+from actors.pod.tasks import TASKS, TaskDesk, TaskStore
 from actors.runtime.bus import Bus
 from actors.sessions.head import SessionHead, new_session_id
 from actors.sessions.log import SessionLog
@@ -141,7 +141,11 @@ class Assembly:
                 keep_in=self._outputs,
             )
             extras = {TASKS: self._task_list, MEMORY: self._memory.search}
-            last = self._tools = (manifest, tools, ToolRunner(toolbox, manifest, extras))
+            last = self._tools = (
+                manifest,
+                tools,
+                ToolRunner(toolbox, manifest, extras, keeps_tasks=_keeps_tasks(toolbox)),
+            )
         return last[2]
 
     def _desk(self, name: str, head: SessionHead) -> TaskDesk:
@@ -238,9 +242,19 @@ def _own(manifest: PodManifest) -> Iterable[Any]:
     return load_tools(manifest.tools.modules, Path(manifest.pod.pwd))
 
 
+def _keeps_tasks(toolbox: Toolbox) -> bool:
+    """Whether any of the tools is one of those that keep a task list."""
+    if not toolbox.specs:
+        return False
+    from actors.pod.task_tools import TASK_TOOLS  # noqa: PLC0415 - paid for by pods that have any tools
+
+    return any(each in TASK_TOOLS for each in toolbox)
+
+
 def _builtin(names: tuple[str, ...]) -> Iterable[Tool]:
     if not names:
         return ()
+    from actors.pod.task_tools import TASK_TOOLS  # noqa: PLC0415 - the same
     from actors.tools.builtin import builtin  # noqa: PLC0415 - paid for by pods that have any
 
     return builtin(names, {"tasks": TASK_TOOLS})

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from actors.pod.tasks import TASK_TOOLS
 from actors.tools.base import Toolbox, ToolContext
 from actors.tools.schedule import OnResult, run_batch
 from actors.tools.scope import resolved
@@ -29,14 +28,21 @@ class ToolRunner:
 
     __slots__ = ("_extras", "_parallel", "_pwd", "_scope", "keeps_tasks", "toolbox")
 
-    def __init__(self, toolbox: Toolbox, manifest: PodManifest, extras: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        toolbox: Toolbox,
+        manifest: PodManifest,
+        extras: dict[str, Any] | None = None,
+        *,
+        keeps_tasks: bool = False,
+    ) -> None:
         self.toolbox = toolbox
         self._pwd = Path(manifest.pod.pwd)
         self._scope = resolved(manifest.scope)
         self._parallel = manifest.worker.parallel_tools
         self._extras = extras or {}
-        #: Whether any of the tools is one of those that keep a task list.
-        self.keeps_tasks = any(each in TASK_TOOLS for each in toolbox)
+        #: Whether any of the tools keeps a task list.
+        self.keeps_tasks = keeps_tasks
 
     @property
     def specs(self) -> tuple[ToolSpec, ...]:

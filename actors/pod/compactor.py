@@ -29,7 +29,6 @@ from actors.pod.parts import PodParts
 from actors.pod.spending import Spending
 from actors.pod.tasks import TaskStore
 from actors.tools.base import Toolbox, ToolContext, tool
-from actors.tools.files import read_file
 from actors.tools.place import opened
 from protocol.errors import CompactionFailed, ModelError, ToolError
 from protocol.events import CompactReason, SummarySource
@@ -280,5 +279,7 @@ class _Summariser:
 def _tools(desk: _Desk, *, may_read: bool) -> Toolbox:
     tools = [tool(desk.write_summary), tool(desk.add_reference)]
     if may_read:
+        from actors.tools.files import read_file  # noqa: PLC0415 - paid for by who compacts
+
         tools += [tool(desk.mark_read_required), read_file]
     return Toolbox(tools)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
 #: What stands in a secret's place.
@@ -33,7 +34,7 @@ _NAMES = (
 )
 #: Keys whose values are secrets whatever they look like: ``api_key``, ``X-Api-Key``, ``refresh_token``;
 #: not ``api_key_env``, which names a variable, and not ``max_tokens``.
-_SECRET_KEY = re.compile(rf"(?:.*[\W_])?(?:token|cookie|{_NAMES})|[\w-]*{_NAMES}", re.IGNORECASE | re.DOTALL)
+_SECRET_KEY = rf"(?:.*[\W_])?(?:token|cookie|{_NAMES})|[\w-]*{_NAMES}"
 #: Of a value that was not cleaned already.
 _NEW = r"(?!\[redacted)"
 #: Between a name and its value, also in JSON within JSON.
@@ -42,39 +43,36 @@ _SCHEME = r"(?:(?:bearer|basic|digest|token)\s+)"
 
 #: Each with words of which one is in every text that it finds something in: most texts have none of them.
 _NAMED = ("key", "secret", "pass", "token", "authorization", "credential")
-_PATTERNS: tuple[tuple[tuple[str, ...], re.Pattern[str]], ...] = tuple(
-    (words, re.compile(pattern, re.DOTALL))
-    for words, pattern in (
-        (
-            ("-----",),
-            r"(?P<keep>)-----BEGIN [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----.*?(?:-----END [A-Z0-9 ]*-----|\Z)",
-        ),
-        (("://",), rf"(?P<keep>://[^\s:/@]*:){_NEW}[^\s/]+(?=@)"),
-        (("://",), r"(?P<keep>://)[^\s:/@\[]{20,}(?=@)"),
-        ((), rf"(?P<keep>)(?<![\w-])(?:{'|'.join(_MARKED)})(?![\w-])"),
-        # ``authorization: Bearer …``, then the same without the name: of that only what looks like no word
-        (
-            ("authorization",),
-            rf"(?P<keep>(?i:\bauthorization\b\\?[\"']?\s*[=:]\s*\\?[\"']?{_SCHEME}?+)){_NEW}[^\s\"',;\\]{{6,}}",
-        ),
-        (
-            ("bearer", "basic", "token"),
-            r"(?P<keep>\b(?i:bearer|basic|token)\s+)(?=\S*?(?:[0-9=+/]|[a-z][A-Z]))[\w.~+/=-]{12,}",
-        ),
-        # ``?key=…`` and ``&X-Amz-Signature=…``, as long as they are
-        (
-            ("=",),
-            rf"(?P<keep>[?&](?i:(?:[\w-]*[_-])?(?:token|key|sig|signature|auth|{_NAMES})=)){_NEW}[^\s&#\"']+",
-        ),
-        # ``name = "a phrase"``, and ``name: word``
-        (_NAMED, rf"(?P<keep>(?i:(?<![\w-])[\w-]*{_NAMES}{_IS})\"){_NEW}[^\"\\\n]{{4,}}(?=\\?\")"),
-        (_NAMED, rf"(?P<keep>(?i:(?<![\w-])[\w-]*{_NAMES}{_IS})'){_NEW}[^'\n]{{4,}}(?=')"),
-        (
-            _NAMED,
-            rf"(?P<keep>(?i:(?<![\w-])[\w-]*{_NAMES}{_IS}[\"']?(?!{_SCHEME}))){_NEW}[^\s\"',;\\\[]{{6,}}",
-        ),
-        (("token",), rf"(?P<keep>(?i:(?<![\w-])[\w-]*token{_IS}[\"']?)){_NEW}(?=\S*\d)[^\s\"',;\\\[]{{8,}}"),
-    )
+_PATTERNS: tuple[tuple[tuple[str, ...], str], ...] = (
+    (
+        ("-----",),
+        r"(?P<keep>)-----BEGIN [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----.*?(?:-----END [A-Z0-9 ]*-----|\Z)",
+    ),
+    (("://",), rf"(?P<keep>://[^\s:/@]*:){_NEW}[^\s/]+(?=@)"),
+    (("://",), r"(?P<keep>://)[^\s:/@\[]{20,}(?=@)"),
+    ((), rf"(?P<keep>)(?<![\w-])(?:{'|'.join(_MARKED)})(?![\w-])"),
+    # ``authorization: Bearer …``, then the same without the name: of that only what looks like no word
+    (
+        ("authorization",),
+        rf"(?P<keep>(?i:\bauthorization\b\\?[\"']?\s*[=:]\s*\\?[\"']?{_SCHEME}?+)){_NEW}[^\s\"',;\\]{{6,}}",
+    ),
+    (
+        ("bearer", "basic", "token"),
+        r"(?P<keep>\b(?i:bearer|basic|token)\s+)(?=\S*?(?:[0-9=+/]|[a-z][A-Z]))[\w.~+/=-]{12,}",
+    ),
+    # ``?key=…`` and ``&X-Amz-Signature=…``, as long as they are
+    (
+        ("=",),
+        rf"(?P<keep>[?&](?i:(?:[\w-]*[_-])?(?:token|key|sig|signature|auth|{_NAMES})=)){_NEW}[^\s&#\"']+",
+    ),
+    # ``name = "a phrase"``, and ``name: word``
+    (_NAMED, rf"(?P<keep>(?i:(?<![\w-])[\w-]*{_NAMES}{_IS})\"){_NEW}[^\"\\\n]{{4,}}(?=\\?\")"),
+    (_NAMED, rf"(?P<keep>(?i:(?<![\w-])[\w-]*{_NAMES}{_IS})'){_NEW}[^'\n]{{4,}}(?=')"),
+    (
+        _NAMED,
+        rf"(?P<keep>(?i:(?<![\w-])[\w-]*{_NAMES}{_IS}[\"']?(?!{_SCHEME}))){_NEW}[^\s\"',;\\\[]{{6,}}",
+    ),
+    (("token",), rf"(?P<keep>(?i:(?<![\w-])[\w-]*token{_IS}[\"']?)){_NEW}(?=\S*\d)[^\s\"',;\\\[]{{8,}}"),
 )
 
 
@@ -84,12 +82,25 @@ _SHAPES = frozenset({"properties", "$defs", "definitions"})
 _DEPTH = 64
 
 
+# Compiled when they are first needed: that takes as long as a tenth of the import of all the rest.
+
+
+@cache
+def _compiled() -> tuple[tuple[tuple[str, ...], re.Pattern[str]], ...]:
+    return tuple((words, re.compile(pattern, re.DOTALL)) for words, pattern in _PATTERNS)
+
+
+@cache
+def _secret_key() -> re.Pattern[str]:
+    return re.compile(_SECRET_KEY, re.IGNORECASE | re.DOTALL)
+
+
 def redacted(text: str) -> str:
     """``text`` without keys, tokens, private keys, passwords and what follows words like
     ``Authorization:``.
     """
     lowered = text.lower()
-    for words, pattern in _PATTERNS:
+    for words, pattern in _compiled():
         if not words or any(word in lowered for word in words):
             text = pattern.sub(rf"\g<keep>{REDACTED}", text)
     return text
@@ -97,7 +108,7 @@ def redacted(text: str) -> str:
 
 def is_secret_key(key: object) -> bool:
     """Whether a value under that key is a secret by its name alone."""
-    return isinstance(key, str) and _SECRET_KEY.fullmatch(key) is not None
+    return isinstance(key, str) and _secret_key().fullmatch(key) is not None
 
 
 def without_secrets(value: Any, redact: Redact = redacted, *, depth: int = _DEPTH) -> Any:
