@@ -1,6 +1,13 @@
-"""What all tests share: properties are never judged by the clock."""
+"""What all tests share: properties are never judged by the clock, and SIGINT is heard by children."""
+
+import signal
+import threading
 
 from hypothesis import settings
 
 settings.register_profile("polypod", deadline=None, max_examples=60, print_blob=True)
 settings.load_profile("polypod")
+
+# A shell that starts a job in the background has it ignore SIGINT, and its children would inherit that.
+if threading.current_thread() is threading.main_thread():
+    signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -64,7 +64,7 @@ def ps(pod: str | None, everything: bool, store: str | None, as_json: bool) -> N
 def _no_such_pod(pod: str, reading: Reading) -> click.UsageError:
     """There is no session of a pod of that name: which names there are."""
     names = dict.fromkeys(info.pod for info in reading.sessions(limit=_LOOKED_THROUGH))
-    close = difflib.get_close_matches(pod, names, 1)
+    close = [name for name in names if name.startswith(pod)] or difflib.get_close_matches(pod, names, 1)
     meant = f"; did you mean {close[0]!r}?" if close else ""
     return click.UsageError(f"no pod {pod!r} has a session in {reading.url}{meant}")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import sys
-import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import FrameType
@@ -83,7 +82,5 @@ _SUSPENDS = 0x20 | 0x80 | 0x200
 
 
 def walks() -> list[Walk]:
-    """Trace in an event loop of its own. Raises RuntimeError where another thread of ours would be missed."""
-    if threading.active_count() > 1:
-        raise RuntimeError("the trace sees one thread alone: call it before others are started")
+    """Trace in an event loop of its own, on this thread alone."""
     return asyncio.run(walk_all())

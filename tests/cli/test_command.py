@@ -364,14 +364,14 @@ def test_a_dead_server_is_named_with_its_real_address(home: Home):
 
 
 def test_a_path_outside_of_the_scope_is_refused_and_said_how_to_permit(home: Home):
-    secret = home.folder.parent / "secret.txt"
-    secret.write_text("x\n")
-    done = home.run("read ../secret.txt")
+    letter = home.folder.parent / "letter.txt"
+    letter.write_text("x\n")
+    done = home.run("read ../letter.txt")
     assert done.code == 1
     assert "polypod: not allowed to read" in done.err
     assert "--allow DIR" in done.err
     assert "may read and write" in done.err
-    allowed = home.run("read ../secret.txt", "--allow", str(home.folder.parent))
+    allowed = home.run("read ../letter.txt", "--allow", str(home.folder.parent))
     assert allowed.code == 0, allowed
 
 

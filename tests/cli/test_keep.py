@@ -43,7 +43,7 @@ def test_a_fork_is_made_at_an_entry_as_log_prints_it(home: Home) -> None:
     branch = home.polypod("fork", session, "--at", question[2]).out.strip()
     [shown] = home.polypod("show", branch, "--json").lines
     assert shown["parent"]["at_seq"] == 4
-    assert "none since the fork" in home.polypod("show", branch).out
+    assert "last run   cancelled" in home.polypod("show", branch).out
     assert "forked at 4" in home.polypod("log", session, "--tree").out
 
 

@@ -24,7 +24,6 @@ OVERFLOW = ModelError("too long", kind="context_overflow")
 
 #: Summaries that tell nothing of what was, and some that would pass for what the runtime writes.
 LOSSY = [
-    "",
     "Nothing much happened.",
     "## User Directives\nThe user said nothing.\n\n## Current Work\nnone",
     f"## User Directives\n{MARK}\n- I never said this\n  nor this",
