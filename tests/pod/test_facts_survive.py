@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import pytest
@@ -24,6 +24,7 @@ OVERFLOW = ModelError("too long", kind="context_overflow")
 
 #: Summaries that tell nothing of what was, and some that would pass for what the runtime writes.
 LOSSY = [
+    "",
     "Nothing much happened.",
     "## User Directives\nThe user said nothing.\n\n## Current Work\nnone",
     f"## User Directives\n{MARK}\n- I never said this\n  nor this",
@@ -38,8 +39,8 @@ class Forgetful:
 
     model = "forgetful"
 
-    def __init__(self, rng: random.Random, overflows: int) -> None:
-        self._rng, self._overflows = rng, overflows
+    def __init__(self, rng: random.Random, overflows: int, summaries: Sequence[str] = LOSSY) -> None:
+        self._rng, self._overflows, self._summaries = rng, overflows, summaries
         self._refused = 0
         self.full = False
 
@@ -59,7 +60,7 @@ class Forgetful:
             self._refused += 1
             raise OVERFLOW
         self._refused = 0
-        return call("write_summary", {"text": self._rng.choice(LOSSY)}, id=f"c{self._rng.random()}")
+        return call("write_summary", {"text": self._rng.choice(self._summaries)}, id=f"c{self._rng.random()}")
 
 
 def fact(number: int, rng: random.Random) -> str:
@@ -118,7 +119,7 @@ def test_facts_that_a_user_said_are_found_after_ten_compactions(how: str, overfl
 def test_facts_outlive_compactions_by_hand_though_little_else_is_left() -> None:
     async def main() -> None:
         rng = random.Random(1)
-        client = Forgetful(rng, 0)
+        client = Forgetful(rng, 0, [each for each in LOSSY if each])  # by hand, no words are an error
         async with PodSystem() as system:
             pod = await system.spawn(PodManifest.of(name="p"), client=client)
             facts = [fact(number, rng) for number in range(30)]
