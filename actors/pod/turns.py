@@ -487,7 +487,9 @@ class TurnActor(RememberingActor):
         started = run.started_calls = set()
 
         def starting(call: ToolCall) -> None:
-            if batch is not self._batch:  # it was left to itself: it begins nothing any more
+            # Left to itself, or its run has ended within this very turn of the loop, which a cancel of
+            # its task does not stop: it begins nothing any more.
+            if batch is not self._batch or run is not self._run or run.ending is not None:
                 raise asyncio.CancelledError
             started.add(call.id)
             batch.going_on.add(call.id)

@@ -13,13 +13,14 @@ from typing import Any, Protocol
 
 from actors.llm.base import Block, Request
 from actors.llm.scripted import Reply, call, say
+from actors.pod.calls import NOT_RUN
 from actors.pod.handle import Pod
 from actors.pod.restore import events_after
 from actors.sessions.repair import check
 from actors.sessions.sqlite import SQLiteStore
 from actors.sessions.store import MemoryStore, SessionStore
 from actors.system import PodSystem
-from actors.tools.base import Tool, tool
+from actors.tools.base import Tool, ToolContext, tool
 from protocol.entries import Head, Parent, StoredEntry
 from protocol.errors import ModelError, PolypodError, StoreError
 from protocol.events import (
@@ -30,6 +31,7 @@ from protocol.events import (
     RunEnd,
     RunStart,
     SessionForked,
+    ToolResulted,
 )
 from protocol.items import AssistantItem, Item, SystemItem, ToolResult, UserItem
 from protocol.lifecycle import PodState
@@ -74,7 +76,8 @@ class Model:
             return (
                 call("look", {"n": 1}, id=self._id())
                 + call("look", {"n": 2}, id=self._id())
-                + call("act", {"n": 3}, id=self._id(), input_tokens=200)
+                + call("act", {"n": 3}, id=self._id())
+                + call("weigh", {"n": 4}, id=self._id(), input_tokens=200)
             )
         if "overflow" in words and self._full:
             self._full = False
@@ -91,19 +94,24 @@ HELPS: dict[str, dict[str, Any]] = {
 
 
 def tools(ran: Callable[[str], None]) -> list[Tool]:
-    """Two tools that say which call they do."""
+    """Three tools that say which call they do, one of them a plain function."""
 
     @tool(concurrency="read_only")
-    async def look(n: int) -> str:
-        ran(f"look {n}")
+    async def look(n: int, ctx: ToolContext) -> str:
+        ran(ctx.call_id)
         return "seen"
 
     @tool
-    async def act(n: int) -> str:
-        ran(f"act {n}")
+    async def act(n: int, ctx: ToolContext) -> str:
+        ran(ctx.call_id)
         return "done"
 
-    return [look, act]
+    @tool
+    def weigh(n: int, ctx: ToolContext) -> str:
+        ran(ctx.call_id)
+        return "heavy"
+
+    return [look, act, weigh]
 
 
 class Scene(Protocol):
@@ -375,12 +383,14 @@ def check_branches(store: SessionStore, events: Iterable[Event]) -> None:
             check_ends(events_after(store, info.session_id, 0, info.head.seq))
 
 
-def check_once(ran: Sequence[str], events: Iterable[Event]) -> None:
-    """No call ran more often than the log has it asked for."""
-    asked = Counter(
-        f"{each.name} {each.arguments['n']}"
-        for event in events
-        if isinstance(event, AssistantMessage)
-        for each in event.item.calls
-    )
-    assert all(count <= asked[each] for each, count in Counter(ran).items()), (Counter(ran), asked)
+def check_once(ran: Sequence[str], events: Sequence[Event]) -> None:
+    """No call ran twice, unlogged, or though its result says that it did not; and what has a result ran."""
+    asked = {call.id for event in events if isinstance(event, AssistantMessage) for call in event.item.calls}
+    assert [each for each, times in Counter(ran).items() if times > 1] == []
+    assert set(ran) <= asked
+    for event in events:
+        if isinstance(event, ToolResulted) and event.item.name in {"look", "act", "weigh"}:
+            if not event.item.is_error:
+                assert event.item.call_id in ran, "a result of a call that did not run"
+            elif event.item.text == NOT_RUN:
+                assert event.item.call_id not in ran, "said not to have run, and did"
