@@ -5,6 +5,7 @@ columns, its environment and the keys pressed at its prompt; and its exit code a
 """
 
 import fcntl
+import gc
 import json
 import os
 import pty
@@ -14,10 +15,7 @@ import sys
 import termios
 import time
 
-import prompt_toolkit  # noqa: F401 - imported once for all
-import rich.console
-import rich.live
-import rich.spinner  # noqa: F401
+from warm import preload
 
 from actors.cli import main
 
@@ -61,4 +59,6 @@ def at_terminal(words: list[str], columns: int, env: dict[str, str], keys: list[
 
 
 if __name__ == "__main__":
+    preload()
+    gc.freeze()  # else each child would walk over, and copy, what all of them share
     json.dump([at_terminal(*case) for case in json.load(sys.stdin)], sys.stdout)
