@@ -59,6 +59,11 @@ def _warm() -> _Warm:
     return _Warm()
 
 
+def _read_at_start(env: dict[str, str]) -> dict[str, str]:
+    """The variables that the interpreter reads when it starts."""
+    return {name: value for name, value in env.items() if name.startswith(("PYTHON", "LANG", "LC_"))}
+
+
 class Home:
     """A person's folder, with a state folder of its own."""
 
@@ -68,6 +73,7 @@ class Home:
         self.state = folder / "state"
         self.env = {"PATH": os.environ["PATH"], "HOME": str(folder), "PYTHONPATH": ROOT}
         self.env |= {"XDG_STATE_HOME": str(self.state), "PYTHONWARNINGS": "error", "LANG": "C.UTF-8"}
+        self._usual = _read_at_start(self.env)
 
     def write(self, name: str, text: str) -> Path:
         path = self.folder / name
@@ -85,7 +91,13 @@ class Home:
         return subprocess.Popen([*COMMAND, *arguments], env=self.env, **options)
 
     def polypod(self, *arguments: str, words: str | None = None) -> Done:
-        """What a command does, in a process that begins with all of it imported; ``start`` begins from nothing."""
+        """What a command does. It begins with all of it imported, unless the environment is one that the
+        interpreter reads as it starts.
+        """
+        if _read_at_start(self.env) != self._usual:
+            with self.start(*arguments, stdin=subprocess.PIPE) as process:
+                out, err = process.communicate(words, timeout=60)
+            return Done(process.returncode, out, err)
         with tempfile.TemporaryDirectory() as streams:
             files = Path(streams)
             (files / "in").write_text(words or "")
