@@ -26,8 +26,9 @@ _JOURNAL_LIMIT = 16 << 20
 _MERGE_PATIENCE = 0.5
 #: Seconds in which nothing is written to a file that was copied to its place; a loop may wait so long.
 _STILL = 0.1
-#: What must not be merged when the last connection is closed.
+#: What must not be merged when the last connection is closed, and what is, whatever name the log still has.
 _NOT_MERGED = frozenset[Change | None]({"replaced", "overwritten", "cut"})
+_MERGED = frozenset[Change | None]({None, "log", "index"})
 
 #: What is said of files that are no longer those that were opened, and what to do.
 _CHANGES: dict[Change, tuple[str, str]] = {
@@ -101,7 +102,9 @@ class SQLiteFile:
                 change = self.change or self._watch.changed()
                 if change is not None:
                     raise self._changed(change)
+                holders = self._watch.holders()
                 connection = self._opened(synchronous, patience)
+                self._check_log(holders + 1, connection)
             else:
                 connection = self._open_first(synchronous, patience)
             self._connections.append(connection)
@@ -112,11 +115,14 @@ class SQLiteFile:
         with self._mutex:
             if connection not in self._connections:
                 return
+            if self.change == "log":  # a commit may have come into it after it was merged
+                with contextlib.suppress(StoreError):
+                    self._merge(connection)
             self._connections.remove(connection)
             last = not self._connections
             if last and self.change is None and (change := self._watch.changed()) in _NOT_MERGED:
                 self.change = change
-            if last and self.change is None:
+            if last and self.change in _MERGED:
                 self._close_anchor()
             with contextlib.suppress(sqlite3.Error):
                 connection.close()
@@ -197,18 +203,19 @@ class SQLiteFile:
             )
         self._check_others()
         put_stale_log_aside(self._watch, self.path, self._gate)
-        before = identity_of(self.path)
+        before, holders = identity_of(self.path), self._watch.holders()
         connection = self._opened(synchronous, patience)
         try:
             self._anchor = sqlite3.connect(
                 self._uri + "?mode=ro", uri=True, isolation_level=None, check_same_thread=False
             )
             self._anchor.execute("SELECT 1 FROM sqlite_master").fetchone()
+            self._check_log(holders + 2)
             self._watch.remember(before)
             note_log(self._watch, self.path)
         except BaseException:
-            connection.close()
             self._close_anchor()
+            connection.close()  # as the last, so that it merges what a log holds which was deleted just now
             self._watch.forget()
             raise
         self._made = True
@@ -244,6 +251,15 @@ class SQLiteFile:
                     "deleted or replaced",
                     hint="use that one once more, or close it",
                 )
+
+    def _check_log(self, holders: int, connection: sqlite3.Connection | None = None) -> None:
+        """Raise StoreError, with ``connection`` closed, unless the log that lies there now is open so often:
+        where it was deleted or replaced just now, the new connection has another than those before it.
+        """
+        if self._watch.holders() != holders:
+            if connection is not None:
+                connection.close()
+            raise self._changed("log")
 
     def note_merge(self) -> None:
         """The log was merged just now, by this process: what the database is like then is remembered."""

@@ -30,17 +30,26 @@ _WEIGHTS = (60, 6, 9, 5, 6, 6, 8, 8)
 
 class Driver:
     """Drives one pod; ``faults`` says whether the store may refuse what is asked, ``swapped`` whether the
-    history of a passive pod may be gone, for which nobody has it any more.
+    history of a passive pod may be gone, for which nobody has it any more, ``unnoticed`` whether the fault
+    may be noticed by the first commit after it.
     """
 
     def __init__(
-        self, pod: Pod, chance: random.Random, teller: Teller, *, faults: bool, swapped: bool = False
+        self,
+        pod: Pod,
+        chance: random.Random,
+        teller: Teller,
+        *,
+        faults: bool,
+        swapped: bool = False,
+        unnoticed: bool = False,
     ) -> None:
         self.pod = pod
         self._chance = chance
         self._teller = teller
         self._faults = faults
         self._swapped = swapped
+        self._unnoticed = unnoticed
 
     async def live(self, until: asyncio.Event) -> None:
         """Go on with what was interrupted (or leave it), then work until told to stop."""
@@ -58,8 +67,13 @@ class Driver:
         return await self._returned("resume", self.pod.resume())
 
     async def prove(self) -> None:
-        """After the faults: whatever there was, the pod takes a run, and its result is durable."""
-        result = await self._returned("run", self.pod.run("Are you there?"), must=True)
+        """After the faults: whatever there was, the pod takes a run, and its result is durable.
+
+        What was done to a store's files may be noticed only now; then the first run is refused.
+        """
+        result = None
+        for must in (False, True) if self._unnoticed else (True,):
+            result = result or await self._returned("run", self.pod.run("Are you there?"), must=must)
         self._teller.tell(Alive(self.pod.name, result is not None))
 
     async def _run(self) -> None:

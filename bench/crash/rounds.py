@@ -20,6 +20,7 @@ from msgspec import Struct
 
 from bench.crash import faults
 from bench.crash.examine import Examined, examine
+from bench.crash.file_faults import LogDeleted
 from bench.crash.telling import Alive, Broke, Doing, Heard, Line, Listener, Phase, Refused, Spell, Teller
 from bench.crash.worker import Work, work_on
 
@@ -106,8 +107,10 @@ def _round(work: Work, seed: int, number: int, told: list[Line]) -> Round:
     """One round; ``told`` is what was told in the rounds of this life, and grows."""
     chance = random.Random(f"{work.seed}/plan")
     work = msgspec.structs.replace(work, seconds=0.12 if work.fault else 0.0)
-    # Under a fault every third process is killed as well, in the middle of it.
-    aim = Aim.taken(chance) if work.fault is None or chance.random() < 0.33 else None
+    # Under a fault every third process is killed as well, in the middle of it; but not where its log was
+    # deleted: what it had not merged by then is in no file any more.
+    killable = work.fault is None or (chance.random() < 0.33 and work.fault != LogDeleted.name)
+    aim = Aim.taken(chance) if killable else None
     listener, code, stuck = _watched(work, aim)
     faults.heal(work.folder)
     told += listener.heard

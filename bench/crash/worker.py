@@ -19,7 +19,7 @@ from actors.system import PodSystem
 from bench.crash import faults
 from bench.crash.driver import Driver, of_the_store
 from bench.crash.fault import Fault
-from bench.crash.file_faults import Forked, Swapped
+from bench.crash.file_faults import Forked, LogDeleted, Swapped
 from bench.crash.player import Player, Toolkit
 from bench.crash.telling import Broke, Refused, Spell, Teller
 from protocol.events import DURABLE_EVENTS
@@ -117,8 +117,14 @@ class _Stage:
     def _driver(self, pod: Pod) -> Driver:
         chance = random.Random(f"{self._work.seed}/{pod.name}")
         fault = self._work.fault
-        swapped = fault == Swapped.name
-        return Driver(pod, chance, self._teller, faults=fault is not None, swapped=swapped)
+        return Driver(
+            pod,
+            chance,
+            self._teller,
+            faults=fault is not None,
+            swapped=fault == Swapped.name,
+            unnoticed=fault in {Swapped.name, LogDeleted.name},
+        )
 
     async def _spawn(self, resume: str | None = None) -> Pod:
         self._spawned += 1
