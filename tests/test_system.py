@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from effort import examples
 
 from actors.llm.scripted import ScriptedClient, call, say
 from actors.pod.handle import Pod
@@ -253,18 +254,17 @@ def test_a_thousand_pods_run_at_once_and_leave_nothing_behind() -> None:
     assert threading.active_count() == before
 
 
-@pytest.mark.timeout(120)
-def test_a_hundred_thousand_idle_pods_start_and_stop_in_one_process() -> None:
+def test_very_many_idle_pods_start_and_stop_in_one_process() -> None:
     async def main() -> None:
         client = ScriptedClient([])
         async with PodSystem(MemoryStore()) as system:
             manifest = PodManifest.of(name="p")
-            for _ in range(100_000):
+            for _ in range(many := examples(10_000)):
                 await system.spawn(manifest, client=client)
-            assert len(system.pods()) == 100_000
+            assert len(system.pods()) == many
         assert system.pods() == []
 
-    gc.disable()  # it would look at the same hundred thousand again and again
+    gc.disable()  # it would look at the same pods again and again
     try:
         asyncio.run(main())
     finally:

@@ -7,6 +7,7 @@ from collections import deque
 from typing import Any
 
 import pytest
+from effort import examples
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from llm_server import STREAM_HEAD, Exchange, RawServer, chunk, error_reply, stream_reply
@@ -171,9 +172,10 @@ class Life:
         self.model: StrictModel
 
     async def lead(self, actions: list[tuple[str, list[int]]]) -> None:
-        """Do all that, where "move" goes on at the other server."""
+        """Do all that, where "move" goes on at the other server, and at last run."""
         rest = deque(actions)
-        while rest or self._session is None:
+        ended = False
+        while not ended:
             url, self.model = self._servers[0]
             self._servers.rotate()
             manifest = PodManifest.from_toml(
@@ -184,10 +186,10 @@ class Life:
                 self.pod = await system.spawn(manifest, tools=self._tools(), resume=self._session)
                 while rest and rest[0][0] != "move":
                     await self._act(*rest.popleft())
-                if not rest:
+                if ended := not rest:
                     await self._act("run", [])
                 self._session = (await self.pod.describe()).session_id
-            if rest:
+            if not ended:
                 rest.popleft()
 
     def _tools(self) -> list[Any]:
@@ -251,7 +253,7 @@ _plans = st.lists(st.integers(WORDS, HANG), max_size=4)
 
 
 @pytest.mark.parametrize("forms", [(Anthropic, OpenAI), (OpenAI, Anthropic), (Anthropic, Anthropic)])
-@settings(max_examples=5)
+@settings(max_examples=examples(5))
 @given(actions=st.lists(st.tuples(_verbs, _plans), min_size=2, max_size=8))
 @example(
     actions=[("run", [BOTH, BOTH, WORDS]), ("run", [REST, LOOK]), ("cancel", [LOOK, WAIT]), ("run", [NO])]
