@@ -6,12 +6,11 @@ import signal
 import sys
 import threading
 
-import pytest
-from effort import THOROUGH, examples
+from effort import times
 from hypothesis import settings
 
 # How fast something is, no property judges by the clock.
-settings.register_profile("polypod", deadline=None, max_examples=examples(25), print_blob=True)
+settings.register_profile("polypod", deadline=None, max_examples=times(25), print_blob=True)
 settings.load_profile("polypod")
 
 # Where Python is told to keep no bytecode, each worker would compile all tests, and each child all of polypod.
@@ -21,15 +20,6 @@ sys.dont_write_bytecode = False
 # A shell that starts a job in the background has it ignore SIGINT, and its children would inherit that.
 if threading.current_thread() is threading.main_thread():
     signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what is marked ``slow``, unless all is asked for, or it by its mark or its name."""
-    if THOROUGH or config.option.markexpr or any("::" in each for each in config.args):
-        return
-    slow = [each for each in items if each.get_closest_marker("slow")]
-    config.hook.pytest_deselected(items=slow)
-    items[:] = [each for each in items if not each.get_closest_marker("slow")]
 
 
 def pytest_collection_finish() -> None:

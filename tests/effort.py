@@ -1,10 +1,10 @@
-"""How much the tests try: enough for every change by default, and far more with ``POLYPOD_THOROUGH=1``."""
+"""How much the tests do: ``POLYPOD_THOROUGH=1`` has them do ten times as much."""
 
 import os
 
-THOROUGH = os.environ.get("POLYPOD_THOROUGH", "") not in {"", "0"}
+THOROUGH = bool(os.environ.get("POLYPOD_THOROUGH"))
 
 
-def examples(usual: int) -> int:
-    """How many examples a property is tried on, where ``usual`` are enough for every change."""
+def times(usual: int) -> int:
+    """A number of examples, or of pods, as it is usually or for who has the time."""
     return usual * 10 if THOROUGH else usual

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from effort import THOROUGH
 
 from actors import PodManifest
 from bench import run, run_setup
@@ -20,7 +21,7 @@ from bench.root import ROOT
 from bench.running import run_jobs
 
 #: Cases that would move this process to other cores, or that are long: left to real runs.
-SLOW = (
+LEFT_OUT = (
     "another thread",
     "64 at once",
     "512 at once",
@@ -45,10 +46,10 @@ BULK = {
 }
 READINGS = '[{"metric":"time","unit":"s","value":2.0}]'
 CASES = [
-    pytest.param(name, case.by, case.name, marks=[pytest.mark.slow] if case.name in BULK else [])
+    (name, case.by, case.name)
     for name in names()
     for case in claim(name).cases
-    if not any(word in case.name for word in SLOW)
+    if not any(word in case.name for word in LEFT_OUT) and (THOROUGH or case.name not in BULK)
 ]
 
 

@@ -1,16 +1,15 @@
 """The command as its users have it: a process of its own, its two streams and its exit code."""
 
-import atexit
+import functools
 import json
 import os
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from functools import cache
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,9 +17,6 @@ import actors
 
 COMMAND = [sys.executable, "-m", "polypod"]
 ROOT = str(Path(actors.__file__).parents[1])
-
-
-_ENV = {"PATH": os.environ["PATH"], "PYTHONPATH": ROOT, "PYTHONWARNINGS": "error", "LANG": "C.UTF-8"}
 
 
 class Done(NamedTuple):
@@ -34,6 +30,40 @@ class Done(NamedTuple):
         return [json.loads(line) for line in self.out.splitlines()]
 
 
+class _Warm:
+    """A process that forks commands which need not import anything: a tenth of the time."""
+
+    def __init__(self) -> None:
+        path = f"{ROOT}{os.pathsep}{Path(__file__).parent}"
+        self._process = subprocess.Popen(
+            [sys.executable, "-W", "error", str(Path(__file__).with_name("warm.py"))],
+            env={"PATH": os.environ["PATH"], "PYTHONPATH": path, "LANG": "C.UTF-8"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def done(self, request: dict[str, Any]) -> int:
+        """The exit code of a command, once it has ended."""
+        given, told = self._process.stdin, self._process.stdout
+        assert given is not None
+        assert told is not None
+        given.write(f"{json.dumps(request)}\n")
+        given.flush()
+        return int(json.loads(told.readline()))
+
+
+@functools.cache
+def _warm() -> _Warm:
+    """That of this test process; it ends when its standard input does."""
+    return _Warm()
+
+
+def _read_at_start(env: dict[str, str]) -> dict[str, str]:
+    """The variables that the interpreter reads when it starts."""
+    return {name: value for name, value in env.items() if name.startswith(("PYTHON", "LANG", "LC_"))}
+
+
 class Home:
     """A person's folder, with a state folder of its own."""
 
@@ -41,7 +71,9 @@ class Home:
         self.folder = folder / "work"
         self.folder.mkdir()
         self.state = folder / "state"
-        self.env = _ENV | {"HOME": str(folder), "XDG_STATE_HOME": str(self.state)}
+        self.env = {"PATH": os.environ["PATH"], "HOME": str(folder), "PYTHONPATH": ROOT}
+        self.env |= {"XDG_STATE_HOME": str(self.state), "PYTHONWARNINGS": "error", "LANG": "C.UTF-8"}
+        self._usual = _read_at_start(self.env)
 
     def write(self, name: str, text: str) -> Path:
         path = self.folder / name
@@ -59,14 +91,24 @@ class Home:
         return subprocess.Popen([*COMMAND, *arguments], env=self.env, **options)
 
     def polypod(self, *arguments: str, words: str | None = None) -> Done:
-        """Run the command to its end: in a child of a process that has all of it imported, where the
-        environment is one that Python itself would start in alike.
+        """What a command does. It begins with all of it imported, unless the environment is one that the
+        interpreter reads as it starts.
         """
-        if _of_python(self.env) == _of_python(_ENV):
-            return _server().run(arguments, str(self.folder), self.env, (words or "").encode())
-        with self.start(*arguments, stdin=subprocess.PIPE) as process:
-            out, err = process.communicate(words, timeout=60)
-        return Done(process.returncode, out, err)
+        if _read_at_start(self.env) != self._usual:
+            with self.start(*arguments, stdin=subprocess.PIPE) as process:
+                out, err = process.communicate(words, timeout=60)
+            return Done(process.returncode, out, err)
+        with tempfile.TemporaryDirectory() as streams:
+            files = Path(streams)
+            (files / "in").write_text(words or "")
+            request = {
+                "arguments": arguments,
+                "cwd": str(self.folder),
+                "env": self.env,
+                "streams": streams,
+            }
+            code = _warm().done(request)
+            return Done(code, *((files / name).read_text() for name in ("out", "err")))
 
     def run(self, task: str, *arguments: str) -> Done:
         """A run on the embedded model."""
@@ -75,51 +117,6 @@ class Home:
     def session(self) -> str:
         """The id of the session that changed last."""
         return self.polypod("ps", "--json").lines[0]["session_id"]
-
-
-class _Server:
-    """A process that has the command imported, and forks to run it."""
-
-    def __init__(self) -> None:
-        self._control, theirs = socket.socketpair()
-        self._control.settimeout(60)
-        program = Path(__file__).with_name("command_server.py")
-        self._process = subprocess.Popen(
-            [sys.executable, str(program), str(theirs.fileno())], env=_ENV, pass_fds=[theirs.fileno()]
-        )
-        theirs.close()
-        atexit.register(self._close)
-
-    def run(self, arguments: tuple[str, ...], folder: str, env: dict[str, str], words: bytes) -> Done:
-        pipes = [os.pipe() for _ in range(3)]
-        theirs = [pipes[0][0], pipes[1][1], pipes[2][1]]
-        asked = json.dumps({"arguments": arguments, "folder": folder, "env": env})
-        socket.send_fds(self._control, [asked.encode() + b"\n"], theirs)
-        for descriptor in theirs:
-            os.close(descriptor)
-        with ThreadPoolExecutor(2) as readers:
-            out, err = (readers.submit(_all_of, pipe[0]) for pipe in pipes[1:])
-            with suppress(BrokenPipeError), os.fdopen(pipes[0][1], "wb") as given:
-                given.write(words)
-            code = int(self._control.makefile().readline())
-            return Done(code, out.result().decode(), err.result().decode())
-
-    def _close(self) -> None:
-        self._control.close()
-        self._process.wait()
-
-
-def _all_of(descriptor: int) -> bytes:
-    with os.fdopen(descriptor, "rb") as pipe:
-        return pipe.read()
-
-
-_server = cache(_Server)
-
-
-def _of_python(env: dict[str, str]) -> dict[str, str]:
-    """What Python reads of an environment before it runs a program."""
-    return {name: value for name, value in env.items() if name.startswith(("PYTHON", "LANG", "LC_"))}
 
 
 @contextmanager

@@ -6,6 +6,7 @@ exit code and what was seen.
 """
 
 import fcntl
+import gc
 import json
 import os
 import pty
@@ -16,10 +17,7 @@ import termios
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-import prompt_toolkit  # noqa: F401 - imported once for all
-import rich.console
-import rich.live
-import rich.spinner  # noqa: F401
+from warm import preload
 
 from actors.cli import main
 
@@ -76,4 +74,6 @@ def at_once(cases: list[tuple[list[str], int, dict[str, str], list[str]]]) -> li
 
 
 if __name__ == "__main__":
+    preload()
+    gc.freeze()  # else each child would walk over, and copy, what all of them share
     json.dump([seen for cases in json.load(sys.stdin) for seen in at_once(cases)], sys.stdout)

@@ -7,7 +7,7 @@ from collections import deque
 from typing import Any
 
 import pytest
-from effort import examples
+from effort import times
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from llm_server import STREAM_HEAD, Exchange, RawServer, chunk, error_reply, stream_reply
@@ -172,10 +172,9 @@ class Life:
         self.model: StrictModel
 
     async def lead(self, actions: list[tuple[str, list[int]]]) -> None:
-        """Do all that, where "move" goes on at the other server, and at last run."""
+        """Do all that, where "move" goes on at the other server."""
         rest = deque(actions)
-        ended = False
-        while not ended:
+        while rest or self._session is None:
             url, self.model = self._servers[0]
             self._servers.rotate()
             manifest = PodManifest.from_toml(
@@ -186,10 +185,10 @@ class Life:
                 self.pod = await system.spawn(manifest, tools=self._tools(), resume=self._session)
                 while rest and rest[0][0] != "move":
                     await self._act(*rest.popleft())
-                if ended := not rest:
+                if not rest:
                     await self._act("run", [])
                 self._session = (await self.pod.describe()).session_id
-            if not ended:
+            if rest:
                 rest.popleft()
 
     def _tools(self) -> list[Any]:
@@ -250,11 +249,16 @@ async def _ended(run: Any) -> None:
 
 _verbs = st.sampled_from(["run", "run", "cancel", "pause", "resume", "steer", "compact", "push", "move"])
 _plans = st.lists(st.integers(WORDS, HANG), max_size=4)
+_lives = st.builds(
+    lambda plan, rest: [("run", plan), *rest],
+    _plans,
+    st.lists(st.tuples(_verbs, _plans), min_size=1, max_size=7),
+)
 
 
 @pytest.mark.parametrize("forms", [(Anthropic, OpenAI), (OpenAI, Anthropic), (Anthropic, Anthropic)])
-@settings(max_examples=examples(5))
-@given(actions=st.lists(st.tuples(_verbs, _plans), min_size=2, max_size=8))
+@settings(max_examples=times(5))
+@given(actions=_lives)
 @example(
     actions=[("run", [BOTH, BOTH, WORDS]), ("run", [REST, LOOK]), ("cancel", [LOOK, WAIT]), ("run", [NO])]
 )
