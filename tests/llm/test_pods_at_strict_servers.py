@@ -7,6 +7,7 @@ from collections import deque
 from typing import Any
 
 import pytest
+from effort import times
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from llm_server import STREAM_HEAD, Exchange, RawServer, chunk, error_reply, stream_reply
@@ -248,11 +249,16 @@ async def _ended(run: Any) -> None:
 
 _verbs = st.sampled_from(["run", "run", "cancel", "pause", "resume", "steer", "compact", "push", "move"])
 _plans = st.lists(st.integers(WORDS, HANG), max_size=4)
+_lives = st.builds(
+    lambda plan, rest: [("run", plan), *rest],
+    _plans,
+    st.lists(st.tuples(_verbs, _plans), min_size=1, max_size=7),
+)
 
 
 @pytest.mark.parametrize("forms", [(Anthropic, OpenAI), (OpenAI, Anthropic), (Anthropic, Anthropic)])
-@settings(max_examples=5)
-@given(actions=st.lists(st.tuples(_verbs, _plans), min_size=2, max_size=8))
+@settings(max_examples=times(5))
+@given(actions=_lives)
 @example(
     actions=[("run", [BOTH, BOTH, WORDS]), ("run", [REST, LOOK]), ("cancel", [LOOK, WAIT]), ("run", [NO])]
 )

@@ -387,7 +387,7 @@ def test_no_request_is_sent_before_its_input_where_memory_is_kept_beside_a_compa
             extract_threshold=100,
             schedule="manual",
         )
-        async with PodSystem(store) as system:
+        async with PodSystem(store, memory_grace=0.1) as system:
             pod = await system.spawn(wanted, client=client)
             client.gate.release()
             await pod.run("tell me a story")

@@ -231,7 +231,7 @@ def test_a_job_that_lost_to_a_compaction_leaves_no_later_one_out() -> None:
         await pod.wait_for_memory_jobs()
         assert names(events.drain())[-2:] == ["ExtractStart", "ExtractDone"]
 
-    played(play, schedule="after_run")
+    played(play, grace=0.1, schedule="after_run")
 
 
 def test_a_trigger_during_a_job_that_fails_has_it_done_again() -> None:
