@@ -349,7 +349,13 @@ def test_a_manifest_that_is_not_there_is_named(home: Home):
 
 
 def test_an_unknown_model_server_names_the_kinds_there_are(home: Home):
-    refused(home.polypod("run", "hi", "--model", "nonsense/x"), 2, "'nonsense'", "ollama", "offline")
+    refused(
+        home.polypod("run", "hi", "--model", "nonsense/x"),
+        2,
+        "--model: no model server",
+        "'nonsense'",
+        "ollama",
+    )
 
 
 def test_a_key_variable_that_is_not_set_is_named(home: Home):
