@@ -73,10 +73,13 @@ class _Repeat(NamedTuple):
     pace: float
 
 
-def run_jobs(todo: Sequence[Job], repeat: int, tell: Tell) -> tuple[list[Row], list[Failed]]:
+def run_jobs(
+    todo: Sequence[Job], repeat: int, tell: Tell, pace: Callable[[], float] = pace
+) -> tuple[list[Row], list[Failed]]:
     """The rows of some jobs, which take turns, so that a busy moment of the machine hits them alike.
 
-    What was measured in a busy moment all the same is measured once more, and the better pace counts.
+    What was measured in a busy moment all the same is measured once more, and the better pace counts;
+    ``pace`` is what takes the time of a fixed piece of work.
     """
     repeats: list[list[_Repeat]] = [[] for _ in todo]
     lost: dict[int, Failed] = {}
@@ -86,23 +89,29 @@ def run_jobs(todo: Sequence[Job], repeat: int, tell: Tell) -> tuple[list[Row], l
                 continue
             tell(job.claim, f"{job.case}, {job.by}", turn)
             try:
-                repeats[number].append(_repeated(job))
+                repeats[number].append(_repeated(job, pace))
             except NotMeasured as error:
                 lost[number] = Failed(job.claim, job.case, job.by, str(error))
-    _again(todo, repeats, lost, tell)
+    _again(todo, repeats, lost, tell, pace)
     rows = [
         row for number, job in enumerate(todo) if number not in lost for row in _rows(job, repeats[number])
     ]
     return beside_ours(rows), list(lost.values())
 
 
-def _repeated(job: Job) -> _Repeat:
+def _repeated(job: Job, pace: Callable[[], float]) -> _Repeat:
     before = pace()
     readings = job.measured()
     return _Repeat(readings, max(before, pace()))
 
 
-def _again(todo: Sequence[Job], repeats: list[list[_Repeat]], lost: Mapping[int, Failed], tell: Tell) -> None:
+def _again(
+    todo: Sequence[Job],
+    repeats: list[list[_Repeat]],
+    lost: Mapping[int, Failed],
+    tell: Tell,
+    pace: Callable[[], float],
+) -> None:
     best = min((each.pace for done in repeats for each in done), default=0.0)
     for number, job in enumerate(todo):
         for place, each in enumerate(repeats[number]):
@@ -110,7 +119,7 @@ def _again(todo: Sequence[Job], repeats: list[list[_Repeat]], lost: Mapping[int,
                 continue
             tell(job.claim, f"{job.case}, {job.by}", place + 1)
             with suppress(NotMeasured):  # then the first one stays
-                repeats[number][place] = min(each, _repeated(job), key=lambda one: one.pace)
+                repeats[number][place] = min(each, _repeated(job, pace), key=lambda one: one.pace)
 
 
 def _rows(job: Job, repeats: list[_Repeat]) -> Iterable[Row]:

@@ -1,18 +1,28 @@
-"""What all tests share: properties are never judged by the clock, and SIGINT is heard by children."""
+"""What all tests share: how much they try, bytecode that is kept, and SIGINT that is heard by children."""
 
+import gc
 import os
 import signal
+import sys
 import threading
 
 from effort import times
 from hypothesis import settings
 
+# How fast something is, no property judges by the clock.
 settings.register_profile("polypod", deadline=None, max_examples=times(25), print_blob=True)
 settings.load_profile("polypod")
 
-# A child that may not keep what it compiles would compile the whole package again, for a second each time.
+# Where Python is told to keep no bytecode, each worker would compile all tests, and each child all of polypod.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # A shell that starts a job in the background has it ignore SIGINT, and its children would inherit that.
 if threading.current_thread() is threading.main_thread():
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_finish() -> None:
+    """Take the tests themselves out of what the collector looks at: whoever calls it waits for that."""
+    gc.collect()
+    gc.freeze()

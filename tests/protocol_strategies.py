@@ -2,6 +2,7 @@
 
 import types
 from enum import Enum
+from functools import cache
 from typing import Any, Literal, Union, get_args, get_origin
 
 import msgspec
@@ -31,6 +32,7 @@ _PLAIN = {
 }
 
 
+@cache
 def of(kind: Any) -> st.SearchStrategy[Any]:
     """Any value of a type that stands in a protocol type."""
     origin, arguments = get_origin(kind), get_args(kind)
@@ -49,6 +51,7 @@ def of(kind: Any) -> st.SearchStrategy[Any]:
     return structs(kind)
 
 
+@cache
 def structs(kind: type[msgspec.Struct]) -> st.SearchStrategy[Any]:
     """Any instance of a struct; a field with a default is left out now and then."""
     required, optional = {}, {}

@@ -1,6 +1,7 @@
 """The README: its programs run, its manifest loads, and its commands exist."""
 
 import asyncio
+import json
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,12 +9,13 @@ from typing import Any
 
 import msgspec
 import pytest
+from llm_server import RawServer, stream_reply
 
 import bench
 from actors.cli.main import polypod
 from actors.llm.base import LLMClient
 from actors.llm.presets import PRESETS
-from polypod import CompactDone, PodManifest, PodSystem, RunEnd, Scope, ScriptedClient, UserMessage, call, say
+from polypod import CompactDone, PodManifest, PodSystem, RunEnd, Scope, ScriptedClient, UserMessage, say
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 
@@ -43,15 +45,30 @@ def program(words: str) -> str:
     return found
 
 
-def test_the_first_program_runs_with_a_client_in_the_place_of_its_server(monkeypatch: pytest.MonkeyPatch):
-    client = ScriptedClient(
-        [call("population", {"town": "Bergen"}), say("291,940", input_tokens=1, output_tokens=1)]
-    )
-    spawn = PodSystem.spawn
-    monkeypatch.setattr(
-        PodSystem, "spawn", lambda self, *args, **more: spawn(self, *args, client=client, **more)
-    )
-    exec(compile(program("population"), "README.md", "exec"), {"__name__": "program"})
+def test_the_first_program_runs_at_a_server_where_its_preset_looks_for_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    text = program("population")
+    assert text.endswith("\nasyncio.run(main())\n")
+    names: dict[str, Any] = {"__name__": "program"}
+    exec(compile(text.removesuffix("asyncio.run(main())\n"), "README.md", "exec"), names)
+
+    async def main() -> None:
+        asked = {"index": 0, "id": "c", "function": {"name": "population", "arguments": '{"town":"Bergen"}'}}
+        async with RawServer(streamed({"tool_calls": [asked]}), streamed({"content": "291,940"})) as server:
+            here = msgspec.structs.replace(PRESETS["ollama"], base_url=server.url)
+            monkeypatch.setitem(PRESETS, "ollama", here)
+            await names["main"]()
+            assert b"291940" in server.received[1].body
+
+    asyncio.run(main())
+    assert capsys.readouterr().out.startswith("291,940 finished")
+
+
+def streamed(delta: dict[str, Any]) -> bytes:
+    """The reply of a server that says that."""
+    event = {"choices": [{"index": 0, "delta": delta, "finish_reason": "stop"}]}
+    return stream_reply(b"data: %b\n\ndata: [DONE]\n\n" % json.dumps(event).encode())
 
 
 def test_the_program_without_an_event_loop_runs_as_it_stands(capsys: pytest.CaptureFixture[str]):

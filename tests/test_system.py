@@ -15,6 +15,7 @@ from effort import times
 
 from actors.llm.scripted import ScriptedClient, call, say
 from actors.pod.handle import Pod
+from actors.pod.models import Models
 from actors.sessions.store import MemoryStore
 from actors.sessions.urls import open_store
 from actors.system import PodSystem
@@ -292,16 +293,20 @@ def test_two_threads_that_stop_a_system_wait_for_one_stop() -> None:
         assert ended == [True] * 4
 
 
-def test_a_store_is_closed_though_a_client_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def broken(_: object) -> None:
-        raise OSError("the socket is gone")
+def test_a_store_is_closed_though_a_client_cannot_be(tmp_path: Path) -> None:
+    class Unclosable(Models):
+        async def aclose(self) -> None:
+            raise OSError("the socket is gone")
+
+    async def use(system: PodSystem) -> None:
+        async with system:
+            system._assembly.models = Unclosable()
+            await system.spawn(PodManifest.of(), client=ScriptedClient([]))
 
     async def main() -> None:
         system = PodSystem(f"sqlite:{tmp_path / 'pods.db'}")
-        monkeypatch.setattr("actors.pod.models.Models.aclose", broken)
         with pytest.raises(OSError, match="socket is gone"):
-            async with system:
-                await system.spawn(PodManifest.of(), client=ScriptedClient([]))
+            await use(system)
         assert system._store is not None
         with pytest.raises(StoreError, match="closed"):
             system._store.sessions()

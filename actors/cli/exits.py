@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import sys
 import traceback
@@ -36,6 +37,8 @@ CODES: dict[RunOutcome, int] = {
     "budget": LIMIT,
     "cancelled": CANCELLED,
 }
+#: What writing to a full or broken output is refused with; of files, errors name the file.
+_UNWRITABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 #: Errors that say that what was typed, written or exported cannot work.
 _BAD_INPUT = (
     click.ClickException,
@@ -87,7 +90,8 @@ def told(error: BaseException) -> tuple[str, str | None] | None:
         case PolypodError():
             said = error.message, error.hint
         case OSError() if error.strerror:
-            said = f"{error.filename}: {error.strerror}" if error.filename else error.strerror, None
+            at = error.filename or ("the output cannot be written" if error.errno in _UNWRITABLE else None)
+            said = f"{at}: {error.strerror}" if at else error.strerror, None
         case _:
             what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
             said = f"a defect: {what}", "POLYPOD_DEBUG=1 shows where; please report it"

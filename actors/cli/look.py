@@ -30,6 +30,8 @@ from protocol.wire import decode_entry
 _LOOKED_THROUGH = 1000
 #: Sessions that ``ps`` lists for a person who does not ask for all.
 _LISTED = 30
+#: Columns of a terminal below which ``ps`` leaves out how many entries there are.
+_NARROW = 60
 
 
 @click.command()
@@ -74,11 +76,13 @@ def _list(sessions: list[tuple[SessionInfo, str, Holder | None]], terminal: Term
     # For a person to type; what is piped on may be kept for long, and has the whole of it.
     name = short_id if terminal.live else str
     rows: list[tuple[str, ...]] = [("SESSION", "POD", "CHANGED", "ENTRIES", "LAST RUN")]
+    # How the last run stands is what is looked for: behind names of pods it would be cut off.
+    narrow = terminal.live and terminal.width < _NARROW
     for info, last, holder in sessions:
         changed = ago(info.updated_at, now)
         words = _last_words(info, last, holder)
         rows.append((name(info.session_id), info.pod, changed, str(info.head.seq), words))
-    terminal.table(rows)
+    terminal.table([(row[0], row[4], row[2], row[1]) for row in rows] if narrow else rows)
 
 
 #: What made a session of another, by what its parent says.

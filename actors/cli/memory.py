@@ -137,4 +137,4 @@ def _found(kept: LastingMemory, name: str) -> str:
 def _not_there(name: str, kept: LastingMemory, known: list[str]) -> click.UsageError:
     close = difflib.get_close_matches(name, known, 1)
     guess = f"; did you mean {close[0]!r}?" if close else ""
-    return click.UsageError(f"no note {name!r} in {kept.folder}{guess}")
+    return click.UsageError(f"no note {name!r} in {kept.folder}{guess}; polypod memory lists what there is")

@@ -52,7 +52,7 @@ def run(
     and SIGTERM pause the run, and tell how to go on with it.
     """
     stdin = private_stdin()
-    text = stdin.read() if task == "-" else task
+    text = stdin.read().removeprefix("\ufeff") if task == "-" else task  # Windows writes it ahead of texts
     if not text.strip():
         raise click.UsageError("the task is empty")
     terminal = Terminal()

@@ -93,12 +93,21 @@ def manifest_for(
     return manifest.replace(model=model), [why, *notes]
 
 
+#: How what is wrong with a model's scheme is said of a manifest that has no file.
+_OF_SCHEME = "manifest: model.scheme: "
+
+
 @contextmanager
 def named_in_errors(path: Path | None) -> Iterator[None]:
     """What turns out to be wrong with a manifest only as a pod is made of it names its file, too."""
     try:
         yield
     except ManifestError as error:
+        if path is None and error.message.startswith(_OF_SCHEME):
+            # Nobody wrote a manifest: it was said by --model or $POLYPOD_MODEL.
+            raise ManifestError(
+                f"--model: {error.message.removeprefix(_OF_SCHEME)}", hint=error.hint
+            ) from error
         if path is None or error.message.startswith(f"{path}:"):
             raise
         message = f"{path}: {error.message.removeprefix('manifest: ')}"

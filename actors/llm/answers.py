@@ -136,6 +136,17 @@ def nameless(where: str) -> ModelError:
     )
 
 
+def callless(where: str) -> ModelError:
+    """The error of an answer that ends with "the tools, please", and holds neither a call nor a word."""
+    return ModelError(
+        f"{where} ended its answer to have a tool called, but sent neither a call nor a word",
+        kind="protocol",
+        hint="the model may be too small for tools, or the server reads its answers wrongly",
+        where=where,
+        retryable=True,
+    )
+
+
 def whole_ones(events: list[SSEEvent]) -> list[SSEEvent]:
     """Those that are whole of the events whose blank line never came: half an event is none."""
     return [event for event in events if event[0] == "error" or _is_whole(event[1].strip())]

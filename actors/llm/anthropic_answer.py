@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from actors.llm.answers import failure_of, means_something, nameless, stop_of, unfinished
+from actors.llm.answers import callless, failure_of, means_something, nameless, stop_of, unfinished
 from actors.llm.anthropic_usage import MessagesMeter
 from actors.llm.anthropic_vendor import extend_vendor_data, vendor_chunk, vendor_members
 from actors.llm.anthropic_wire import Content, Delta, Event, Whole, read, unread
@@ -35,7 +35,6 @@ from protocol.usage import Usage
 
 _encode = msgspec.json.Encoder().encode
 
-#: Anthropic's own words, and those of servers that mix them with OpenAI's.
 #: Reasons by which an answer may end in the middle of a call.
 _CUTS = frozenset({"max_tokens", "refusal", "content_filter"})
 
@@ -171,6 +170,8 @@ class MessagesAnswer:
         reason = stop_of(self._stop)
         if reason not in _CUTS and self._lost_a_call():
             raise nameless(self._where)
+        if reason == "tool_use" and all(part.kind == "thinking" for part in self._begun_ones):
+            raise callless(self._where)
         given = (part for part in self._answered if part.given and not part.pieces)
         blocks: list[Block] = [TextChunk(_json(part.given), part.index) for part in given]
         blocks += [block for part in self._begun_ones for block in _rest_of(part)]

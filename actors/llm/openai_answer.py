@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from actors.llm.answers import count_of, failure_of, nameless, stop_of, unfinished
+from actors.llm.answers import callless, count_of, failure_of, nameless, stop_of, unfinished
 from actors.llm.base import (
     Block,
     End,
@@ -196,6 +196,8 @@ class ChatAnswer:
             self._calls.show(blocks)
         if not cut and (self._calls.has_lost_one() or self._is_nothing_but_entries()):
             raise nameless(self._where)
+        if stop_of(self._finish) == "tool_use" and not (self._calls or self._has_spoken() or self._vendor):
+            raise callless(self._where)
         self._calls.end(blocks, cut=cut)
         if self._vendor:
             blocks.append(VendorChunk(self._vendor))
@@ -206,16 +208,18 @@ class ChatAnswer:
     def _is_nothing_but_entries(self) -> bool:
         """Whether there is no text and no call, but entries in the place of calls."""
         entries = self._calls.has_entries() or self._old_call.has_entries()
-        spoke = self._kind is TextChunk or self._index > 0
-        return entries and not self._calls and not spoke
+        return entries and not self._calls and not self._has_spoken()
+
+    def _has_spoken(self) -> bool:
+        return self._kind is TextChunk or self._index > 0
 
     def _stop_reason(self) -> StopReason:
         reason = stop_of(self._finish)
-        if reason != "end_turn":
+        if reason not in {"end_turn", "tool_use"}:
             return reason
-        if self._calls:
-            return "tool_use"
-        return "refusal" if self._refused else reason
+        if self._refused:  # whatever stands beside the words of a refusal is not to be run
+            return "refusal"
+        return "tool_use" if self._calls else reason
 
     def _take(self, name: str, data: bytes) -> None:
         """One event that is a JSON object."""

@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from actors.runtime.datatypes import Unfit, data_type
+from protocol.text import encodable_json
 
 #: Where a type is no object, the object that servers insist on has its value under this name.
 VALUE = "value"
@@ -37,7 +38,10 @@ def schema_for(kind: Any) -> dict[str, Any]:
     A type that is none (a list, a number) is wrapped as the one field ``value``. Raises TypeError for types
     that have no schema.
     """
-    schema = dict(data_type(kind).schema)
+    try:
+        schema = dict(data_type(kind).schema)
+    except TypeError as error:
+        raise TypeError(f"no answer can be of the type {kind!r}: {error}") from error
     definitions: dict[str, Any] = schema.pop("$defs", {})
     name = schema.get("$ref", "").removeprefix("#/$defs/")
     if name:  # servers want to see an object at the top, not a reference to one
@@ -159,6 +163,7 @@ def _values_from(text: str, position: int) -> Generator[Any, None, int | None]:
             return None
         try:
             value, position = _decoder.raw_decode(text, found.start())
+            value = encodable_json(value)  # unlike msgspec, this decoder lets half a pair through
         except (ValueError, RecursionError):
             position = found.end()
             failures += 1

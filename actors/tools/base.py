@@ -17,13 +17,12 @@ from typing import Any, get_args, overload
 from actors.runtime.tasks import is_being_cancelled
 from actors.tools.alone import Outcome, run_alone
 from actors.tools.cancel import Cancel
-from actors.tools.dump import error_words
 from actors.tools.output import Output, capped, fits, parts_from
 from actors.tools.pool import ToolThreads
 from actors.tools.schema import Arguments, described, unbound
 from actors.tools.scope import Located, locate
 from actors.tools.work import Unfinished, finish, is_async, work, work_async
-from protocol.errors import ToolArgumentsInvalid, ToolDefinitionError, ToolError, ToolTimeout
+from protocol.errors import ToolArgumentsInvalid, ToolDefinitionError, ToolError, ToolTimeout, named_words
 from protocol.items import Part, ToolCall, ToolResult
 from protocol.scope import Permission, Scope
 from protocol.text import encodable
@@ -353,7 +352,7 @@ def _failed(call: ToolCall, error: BaseException) -> ToolResult:
         text = str(error)
     else:
         _log.warning("tool %s failed", call.name, exc_info=error)
-        text = f"{call.name} failed: {error_words(error)}"
+        text = f"{call.name} failed: {named_words(error)}"
     return ToolResult.of(call, encodable(text), is_error=True)
 
 

@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 
 from actors.runtime import pydantic_types
+from protocol.errors import named_words
 from protocol.recordable import MAX_BITS
 from protocol.text import encodable
 
@@ -62,16 +63,6 @@ def collect(members: Iterable[Any]) -> list[Any]:
     return taken
 
 
-def error_words(error: BaseException) -> str:
-    """Type and words of an error, also of one that cannot say them."""
-    try:
-        words = str(error)
-    except Exception:  # noqa: BLE001 - an error's own words are any code
-        words = ""
-    name = type(error).__name__
-    return encodable(f"{name}: {words}" if words else name)
-
-
 class _Dump:
     """One dump: it knows what it is within, so that nothing is entered twice."""
 
@@ -93,7 +84,7 @@ class _Dump:
             return self._entered(value)
         except Exception as error:  # noqa: BLE001 - its own methods may raise anything
             what = type(value).__qualname__
-            return f"[{what}: the tool ran, but this cannot be shown: {error_words(error)}]"
+            return f"[{what}: the tool ran, but this cannot be shown: {named_words(error)}]"
         finally:
             self._around.discard(id(value))
 
@@ -102,7 +93,7 @@ class _Dump:
         if isinstance(value, type | types.ModuleType):
             shown = repr(value)
         elif isinstance(value, BaseException):
-            shown = error_words(value)
+            shown = named_words(value)
         elif isinstance(value, Mapping):
             shown = self._table(value.items())
         elif isinstance(value, list | tuple | set | frozenset):

@@ -63,6 +63,8 @@ def _imported(name: str, place: str) -> ModuleType:
     path = Path(place).expanduser().resolve() if place.endswith(".py") else None
     if path is not None and not path.is_file():
         raise _refused(name, f"there is no file {place}")
+    if path is None and not all(part.isidentifier() for part in place.split(".")):
+        raise _refused(name, _EXPECTED)
     try:
         return import_module(place) if path is None else _of_file(path)
     except (Exception, SystemExit) as error:

@@ -55,6 +55,8 @@ def test_a_run_for_a_program_prints_events_and_last_the_result(home: Home):
 def test_a_task_can_come_from_standard_input(home: Home):
     home.write("a.txt", "one two\n")
     assert "2 words" in home.polypod("run", "-", "--model", "offline", words="count words in a.txt").out
+    assert "2 words" in home.polypod("run", "-", "--model", "offline", words="\ufeffcount words in a.txt").out
+    assert home.polypod("run", "-", "--model", "offline", words="\ufeff\n").code == 2
 
 
 def test_without_a_model_or_a_server_the_embedded_one_answers_and_is_named(home: Home):
@@ -347,7 +349,13 @@ def test_a_manifest_that_is_not_there_is_named(home: Home):
 
 
 def test_an_unknown_model_server_names_the_kinds_there_are(home: Home):
-    refused(home.polypod("run", "hi", "--model", "nonsense/x"), 2, "'nonsense'", "ollama", "offline")
+    refused(
+        home.polypod("run", "hi", "--model", "nonsense/x"),
+        2,
+        "--model: no model server",
+        "'nonsense'",
+        "ollama",
+    )
 
 
 def test_a_key_variable_that_is_not_set_is_named(home: Home):

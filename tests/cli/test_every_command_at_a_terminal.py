@@ -28,6 +28,8 @@ CASES: list[tuple[str, int]] = [
 ]  # fmt: skip
 #: Their lines are laid out to be looked down, and never wider than the terminal.
 LAID_OUT = {"ps", "log S", "log S --tree", "events", "memory", "memory search boat"}
+#: They take a while, and sessions of their own.
+AT_ONCE = {command for command, _ in CASES if command.startswith(("run", "bench", "chat --model"))}
 #: The demonstration takes seconds, and has tests of its own.
 LEFT_OUT = {"demo"}
 SETTINGS = {
@@ -87,7 +89,11 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Seen
         for setting, (columns, env) in SETTINGS.items():
             if setting == "wide" or command in LAID_OUT or "run" in command or "bench" in command:
                 asked.append((command, setting))
-                cases.append((words, columns, env, keys if setting != "dumb" else []))
+                case = (words, columns, env, keys if setting != "dumb" else [])
+                if command in AT_ONCE and asked[-2:-1] and asked[-2][0] == command:
+                    cases[-1].append(case)
+                else:
+                    cases.append([case])
     done = subprocess.run(
         [sys.executable, str(Path(terminals.__file__))], input=json.dumps(cases), capture_output=True,
         text=True, cwd=home.folder, env=home.env, check=True, timeout=120,
@@ -122,6 +128,12 @@ def test_what_is_laid_out_is_never_wider_than_the_terminal(seen: dict[tuple[str,
 
 
 @pytest.mark.timeout(150)
+def test_a_narrow_list_of_sessions_tells_how_each_last_run_stands(seen: dict[tuple[str, str], Seen]):
+    assert "LAST RUN" in seen["ps", "narrow"].text
+    assert "ENTRIES" not in seen["ps", "narrow"].text
+    assert "ENTRIES" in seen["ps", "wide"].text
+
+
 def test_no_colours_are_shown_where_none_are_wanted(seen: dict[tuple[str, str], Seen]):
     coloured = [
         case

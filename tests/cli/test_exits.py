@@ -12,6 +12,15 @@ from protocol.errors import ManifestError, MissingKey, ModelError, RunFailed, Se
 from protocol.events import RunEnd
 
 
+def test_an_output_that_cannot_be_written_is_what_the_words_are_about(capfd: pytest.CaptureFixture[str]):
+    def command() -> None:
+        with open("/dev/full", "w") as full:  # noqa: PTH123 - a device
+            full.write("x")
+
+    assert exits.guarded(command) == 1
+    assert capfd.readouterr().err == "polypod: the output cannot be written: No space left on device\n"
+
+
 def refusing(error: BaseException):
     def command() -> None:
         raise error

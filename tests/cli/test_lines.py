@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from effort import times
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec import Raw
@@ -19,7 +20,7 @@ WHERE: dict[str, Any] = {"pod": "p", "session_id": "s", "seq": 1, "at": 0.0}
 CALL = ToolCall("1", "read", {"path": "a.txt"})
 
 
-@settings(max_examples=10, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=times(4), suppress_health_check=[HealthCheck.too_slow])
 @pytest.mark.parametrize("kind", events.TRANSIENT_EVENTS)
 @given(data=st.data())
 def test_every_transient_event_is_one_line_in_a_known_tone(kind: Any, data: Any):
@@ -28,7 +29,7 @@ def test_every_transient_event_is_one_line_in_a_known_tone(kind: Any, data: Any)
     assert "\n" not in text
 
 
-@settings(max_examples=10, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=times(4), suppress_health_check=[HealthCheck.too_slow])
 @pytest.mark.parametrize("kind", ENTRIES)
 @given(data=st.data())
 def test_every_entry_is_one_line_in_a_known_tone(kind: Any, data: Any):

@@ -73,6 +73,8 @@ def test_a_file_is_imported_once_wherever_it_is(here: Path, tmp_path: Path):
     [
         ("", "expected FILE.py or MODULE"),
         ("mine:", "expected FILE.py or MODULE"),
+        ("..", "expected FILE.py or MODULE"),
+        ("/dev/null", "expected FILE.py or MODULE"),
         ("nothing_here:f", "nothing_here cannot be imported: ModuleNotFoundError"),
         ("nothing.py", "there is no file nothing.py"),
         ("mine.py:f", "mine.py has no 'f'"),

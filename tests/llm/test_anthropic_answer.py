@@ -592,6 +592,13 @@ def test_an_answer_of_nothing_but_a_nameless_call_is_an_error_that_says_so():
     assert "without the name of a tool" in error.message
 
 
+@pytest.mark.parametrize("thinks", [[], [opened(0, "thinking"), thought("hm")]])
+def test_an_answer_that_ends_for_its_calls_and_holds_none_is_an_error_that_says_so(thinks):
+    error = failure_of(start(), *thinks, stopped("tool_use"), END)
+    assert (error.kind, error.retryable) == ("protocol", True)
+    assert "neither a call nor a word" in error.message
+
+
 @pytest.mark.parametrize("given", [{"input": {"x": 1}}, {}])
 def test_arguments_for_a_tool_that_was_never_named_are_not_passed_over(given):
     pieces = [] if given else [argued('{"x":1}', 1)]

@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 import pytest
+from effort import times
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from llm_server import RawServer, stream_reply
@@ -74,7 +75,7 @@ _histories = st.lists(_items, max_size=8)
 TOOLS = (ToolSpec("files.read", "Reads.", {"type": "object"}), ToolSpec("look", "Looks.", {"type": "object"}))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=times(20), deadline=None)
 @given(_histories, st.none() | st.just("be kind"), st.booleans())
 def test_any_history_is_legal_at_openai_and_mistral(history: list[Item], system: str | None, mistral: bool):
     dialect = openai_dialect.Dialect(short_ids=mistral, alternate=mistral)
@@ -82,7 +83,7 @@ def test_any_history_is_legal_at_openai_and_mistral(history: list[Item], system:
     assert list(openai_faults(json.loads(body), mistral=mistral)) == []
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=times(20), deadline=None)
 @given(_histories, st.booleans())
 def test_any_history_is_legal_at_anthropic(history: list[Item], alternate: bool):
     dialect = anthropic_dialect.Dialect(alternate=alternate, unsigned=False)
@@ -90,7 +91,7 @@ def test_any_history_is_legal_at_anthropic(history: list[Item], alternate: bool)
     assert list(anthropic_faults(json.loads(body), alternate=alternate)) == []
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=times(20), deadline=None)
 @given(_histories, st.lists(st.integers(0, 10), max_size=4), st.booleans())
 def test_a_history_that_grows_or_is_cut_back_is_sent_as_if_it_were_new(history, lengths, strict_one):
     scratch: dict[str, Any] = {}
@@ -104,7 +105,7 @@ def test_a_history_that_grows_or_is_cut_back_is_sent_as_if_it_were_new(history, 
         assert told == anthropic_body(fresh, "m", anthropic, origin=THERE)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=times(20), deadline=None)
 @given(_histories, _histories, st.sampled_from([HERE, None]))
 def test_what_was_sent_of_a_history_is_the_beginning_of_what_is_sent_of_a_longer(history, more, origin):
     spoken = UserItem.of("and now?")
@@ -241,7 +242,7 @@ def test_results_and_words_share_a_message_at_anthropic_servers_that_want_roles_
     asyncio.run(main())
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=times(4), deadline=None)
 @given(st.lists(_histories, min_size=1, max_size=3))
 def test_strict_servers_never_refuse_what_a_client_sends_over_a_socket(histories: list[list[Item]]):
     async def main() -> None:

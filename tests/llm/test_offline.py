@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from effort import times
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -591,7 +592,7 @@ REQUESTS = st.lists(
 )
 
 
-@settings(max_examples=25)
+@settings(max_examples=times(10))
 @given(REQUESTS)
 def test_any_mixture_of_requests_ends_with_an_answer(tmp_path_factory, requests):
     pwd = tmp_path_factory.mktemp("pod")

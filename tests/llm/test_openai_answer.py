@@ -381,6 +381,20 @@ def test_a_refusal_is_text_that_ends_as_a_refusal():
     assert (answer.item.text, answer.stop_reason) == ("No.", "refusal")
 
 
+@pytest.mark.parametrize("finish", ["stop", "tool_calls"])
+def test_a_call_beside_a_refusal_does_not_make_it_an_answer(finish):
+    answer = answer_of(events(delta(refusal="No.", tool_calls=[call(0, "a", "f", "{}")]), delta(finish)))
+    assert (answer.item.text, answer.stop_reason) == ("No.", "refusal")
+
+
+@pytest.mark.parametrize("thought", [{}, {"reasoning_content": "hm"}])
+def test_an_answer_that_ends_for_its_calls_and_holds_none_is_an_error_that_says_so(thought):
+    with pytest.raises(ModelError, match="neither a call nor a word") as caught:
+        answer_of(events(delta(**thought), delta("tool_calls")))
+    assert (caught.value.kind, caught.value.retryable) == ("protocol", True)
+    assert answer_of(events(delta(content="I looked."), delta("tool_calls"))).item.text == "I looked."
+
+
 USAGE = {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
 
 

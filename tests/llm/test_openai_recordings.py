@@ -5,6 +5,7 @@ import json
 
 import msgspec
 import pytest
+from effort import times
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from llm_recordings import answer_of, assembled, blocks_of, recording, recordings, whole_answer_of
@@ -74,7 +75,7 @@ def test_a_recorded_stream_split_at_every_byte_gives_the_same(name):
         assert blocks_of(body[:at], body[at:]) == wanted
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None, max_examples=60)
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None, max_examples=times(25))
 @given(st.sampled_from(STREAMS), st.lists(st.floats(0, 1), max_size=20))
 def test_a_recorded_stream_split_anywhere_gives_the_same(name, cuts):
     body = recording(name).body

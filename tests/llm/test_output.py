@@ -86,8 +86,14 @@ def test_a_type_that_holds_itself_keeps_its_definition():
     assert "Tree" in schema["$defs"]
 
 
-def test_a_type_without_a_schema_is_a_type_error():
-    with pytest.raises(TypeError):
+def test_half_a_surrogate_pair_does_not_come_into_an_answer():
+    assert parse_output(r'Here: {"\ud800": ["a\ud83d"]}', dict[str, list[str]]) == Fit(
+        {"\ufffd": ["a\ufffd"]}
+    )
+
+
+def test_a_type_without_a_schema_is_a_type_error_that_names_it():
+    with pytest.raises(TypeError, match="no answer can be of the type <object"):
         schema_for(object())
 
 

@@ -7,6 +7,7 @@ from collections import deque
 from typing import Any
 
 import pytest
+from effort import times
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from llm_server import STREAM_HEAD, Exchange, RawServer, chunk, error_reply, stream_reply
@@ -256,7 +257,7 @@ _lives = st.builds(
 
 
 @pytest.mark.parametrize("forms", [(Anthropic, OpenAI), (OpenAI, Anthropic), (Anthropic, Anthropic)])
-@settings(max_examples=5)
+@settings(max_examples=times(5))
 @given(actions=_lives)
 @example(
     actions=[("run", [BOTH, BOTH, WORDS]), ("run", [REST, LOOK]), ("cancel", [LOOK, WAIT]), ("run", [NO])]

@@ -239,7 +239,7 @@ async def play(plan: list[tuple[str, int]], drawn: list[tuple[int, bool]], wante
     assert list(check(store)) == []
 
 
-@settings(max_examples=times(50))
+@settings(max_examples=times(40))
 @given(steps, moods, st.sampled_from(LIMITS))
 def test_every_compaction_and_extraction_that_starts_ends_once_live_and_replayed(
     plan: list[tuple[str, int]], drawn: list[tuple[int, bool]], wanted: dict[str, int]

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 import pytest
+from effort import times
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -299,7 +300,7 @@ def attempts(draw: st.DrawFn) -> list[Any]:
     return [*blocks, draw(st.sampled_from([End("end_turn"), None, error]))]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=times(15), deadline=None)
 @given(st.lists(attempts(), min_size=1, max_size=6))
 def test_whatever_becomes_of_its_requests_runs_pod_totals_and_budget_agree(plan: list[list[Any]]) -> None:
     async def go(system: PodSystem, pod: Pod, client: Halting) -> None:

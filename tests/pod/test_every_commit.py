@@ -1,18 +1,18 @@
 """A store that refuses, and a process that is killed, at every single commit in turn: nothing is lost but what failed.
 
-POLYPOD_EVERY_COMMIT=1   all commits of all scenes, instead of some of them
+POLYPOD_THOROUGH=1   all commits of all scenes, instead of some of them
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from effort import THOROUGH
 from every_commit import (
     SCENES,
     Model,
@@ -31,9 +31,7 @@ from every_commit import (
 from actors.system import PodSystem
 from protocol.errors import PolypodError
 
-ALL = bool(os.environ.get("POLYPOD_EVERY_COMMIT"))
-
-pytestmark = pytest.mark.timeout(900 if ALL else 60)
+pytestmark = pytest.mark.timeout(900 if THOROUGH else 60)
 
 
 class Played:
@@ -96,9 +94,9 @@ def test_a_store_that_refuses_any_commit_leaves_nothing_endless_unanswered_or_un
     tmp_path: Path, scene: str, fails: str
 ) -> None:
     number, asked = commits(scene, tmp_path / "clean")
-    step = 1 if ALL or scene not in {"extractions", "memory"} else len(FAILS)
+    step = 1 if THOROUGH else len(FAILS)
     for k in range(1 + list(FAILS).index(fails) % step, number + 1, step):
-        for later in (False, True) if ALL else (k % 2 == 0,):
+        for later in (False, True) if THOROUGH else (k % 2 == 0,):
             store = Refusing(FAILS[fails](k), later=later)
             scene_played = Played(scene, store, tmp_path / f"{k}{later}")
             try:
@@ -171,7 +169,7 @@ while True:
 def test_a_process_killed_at_any_commit_is_restored_with_nothing_open_doubled_or_left_over(
     tmp_path: Path, scene: str
 ) -> None:
-    step = 1 if ALL else 5
+    step = 1 if THOROUGH else 7
     ended = subprocess.run(
         [
             sys.executable,

@@ -257,10 +257,11 @@ def test_a_child_that_is_made_while_the_system_stops() -> None:
     with PodSystem(grace=0.2) as system:
 
         async def deaf() -> str:
+            released = asyncio.ensure_future(asyncio.to_thread(hang.release.wait, 60))
             hang.begun.set()
-            while not hang.release.is_set():
+            while not released.done():
                 try:
-                    await asyncio.sleep(0.01)
+                    await asyncio.shield(released)
                 except asyncio.CancelledError:
                     stopping.set()
             return "late"

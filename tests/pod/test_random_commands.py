@@ -436,7 +436,7 @@ def run(moves: list[tuple[str, int]], manifest: PodManifest, *, stop: bool, keen
     assert not watch.found
 
 
-@settings(max_examples=times(80))
+@settings(max_examples=times(60))
 @given(st.lists(moments, max_size=40), st.sampled_from(MANIFESTS), st.booleans())
 def test_any_commands_in_any_order_end_well(
     moves: list[tuple[str, int]], manifest: PodManifest, keen: bool
@@ -444,7 +444,7 @@ def test_any_commands_in_any_order_end_well(
     run(moves, manifest, stop=False, keen=keen)
 
 
-@settings(max_examples=times(50))
+@settings(max_examples=times(40))
 @given(st.lists(moments, max_size=25), st.sampled_from(MANIFESTS), st.booleans())
 def test_a_stop_at_any_moment_answers_everybody(
     moves: list[tuple[str, int]], manifest: PodManifest, keen: bool

@@ -6,7 +6,16 @@ import re
 import pytest
 
 from protocol import errors
-from protocol.errors import Failure, MissingKey, ModelError, PolypodError, RunFailed, SessionInUse
+from protocol.errors import (
+    Failure,
+    MissingKey,
+    ModelError,
+    PolypodError,
+    RunFailed,
+    SessionInUse,
+    named_words,
+    words_of,
+)
 
 
 def tree(root: type[PolypodError]) -> set[str]:
@@ -25,6 +34,25 @@ def test_a_failure_says_what_an_error_said_and_what_to_do():
     failure = Failure.of(PolypodError("it broke", hint="mend it"))
     assert str(failure) == "it broke (mend it)"
     assert "broke" in failure
+
+
+def test_words_that_are_a_bare_value_say_of_what():
+    assert [words_of(error) for error in (KeyError("city"), SystemExit(3))] == [
+        "KeyError: 'city'",
+        "SystemExit: 3",
+    ]
+
+
+@pytest.mark.parametrize("words", [words_of, named_words])
+def test_a_group_says_what_is_in_it(words):
+    inner = ExceptionGroup("inner", [KeyError("city")])
+    said = words(BaseExceptionGroup("outer", [ValueError("no town"), inner]))
+    assert said.endswith(
+        "outer (2 sub-exceptions): ValueError: no town; ExceptionGroup: inner (1 sub-exception): KeyError: 'city'"
+    )
+    assert words(ExceptionGroup("many", [ValueError(str(n)) for n in range(99)])).endswith(
+        "ValueError: 7; 91 more"
+    )
 
 
 def test_a_foreign_error_without_words_is_shown_as_it_is():

@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from effort import times
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from protocol_strategies import plain, structs
@@ -27,7 +28,7 @@ MEMBERS = [
 ]
 
 
-@settings(max_examples=15)
+@settings(max_examples=times(5))
 @pytest.mark.parametrize(("decode", "kind"), MEMBERS)
 @given(data=st.data())
 def test_every_type_of_every_union_survives_the_wire(decode: Any, kind: type[msgspec.Struct], data: Any):

@@ -506,7 +506,7 @@ def test_pykkas_own_kind_of_reference_reaches_an_actor_too():
 # -- order, fairness, size ------------------------------------------------------------------------
 
 
-@settings(max_examples=25)
+@settings(max_examples=times(15))
 @given(st.lists(st.integers(1, 80), min_size=1, max_size=5))
 def test_messages_of_many_threads_arrive_once_each_and_in_the_order_of_their_senders(counts):
     thread = LoopThread("order")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 
 import pytest
+from effort import times
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -22,7 +23,7 @@ def test_a_hash_is_the_sha256_of_the_hash_before_and_the_bytes():
     assert second == StoredEntry(6, link(first.hash, b"b"), b"b")
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=times(20))
 @given(BODIES, st.integers(1, 1000), st.data())
 def test_a_sound_log_passes_whole_and_in_slices(bodies, first, data):
     entries = chained(bodies, first_seq=first)
@@ -32,7 +33,7 @@ def test_a_sound_log_passes_whole_and_in_slices(bodies, first, data):
     assert chained(bodies[cut:], after=head_of(entries[:cut])) == entries[cut:]
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=times(20))
 @given(BODIES, st.data())
 def test_a_changed_entry_is_found_by_its_number(bodies, data):
     entries = chained(bodies)
@@ -46,7 +47,7 @@ def test_a_changed_entry_is_found_by_its_number(bodies, data):
     assert caught.value.seq == seq
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=times(20))
 @given(BODIES.filter(lambda bodies: len(bodies) > 2), st.data())
 def test_a_missing_entry_is_found_by_its_number(bodies, data):
     entries = chained(bodies)

@@ -207,13 +207,15 @@ def test_a_copy_that_is_still_on_its_way_is_not_opened(stage: Stage):
 
 
 def test_a_backup_copied_over_by_another_process_all_the_time_stays_whole(stage: Stage):
-    with subprocess.Popen([sys.executable, "-c", _COPYING, str(stage.backup), str(stage.path)]) as copying:
+    command = [sys.executable, "-c", _COPYING, str(stage.backup), str(stage.path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0) as copying:
         refused = 0
-        while copying.poll() is None:
+        while copying.stdout.read(1):  # a piece is copied
             try:
                 make(stage.store, f"t{refused}", WORDS)
             except SessionError:
                 refused += 1
+            copying.stdin.write(b"\n")
     assert refused
     stage.store.close()
     again = SQLiteStore(stage.path)
@@ -223,15 +225,16 @@ def test_a_backup_copied_over_by_another_process_all_the_time_stays_whole(stage:
 
 
 _COPYING = """
-import sys, time
+import os, sys
 data = open(sys.argv[1], "rb").read()
-for _ in range(6):
+for _ in range(3):
     with open(sys.argv[2], "r+b") as file:
         file.truncate(0)
         for start in range(0, len(data), 2048):
             file.write(data[start : start + 2048])
             file.flush()
-            time.sleep(0.002)
+            os.write(1, b".")
+            os.read(0, 1)
 """
 
 

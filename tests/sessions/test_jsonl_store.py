@@ -6,6 +6,7 @@ import json
 import os
 
 import pytest
+from effort import times
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from store_kit import add, bodies, child_of, done, make
@@ -155,7 +156,7 @@ def test_a_session_can_be_called_anything(store):
     assert len(list(store.folder.glob("*.jsonl"))) == 6
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=times(25))
 @given(st.text(min_size=1, max_size=20))
 def test_a_sessions_name_comes_back_from_its_files(name):
     assert session_of(file_name(name)) == name
@@ -187,7 +188,7 @@ def test_a_child_that_never_came_to_be_is_no_successor(tmp_path, store):
         JsonLinesStore(tmp_path).read("t")
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=times(25))
 @given(st.lists(st.lists(st.text(max_size=10), min_size=1, max_size=3), max_size=5), st.data())
 def test_lines_come_out_as_they_went_in_however_the_bytes_are_split(batches, data):
     head, lines, entries = None, b"", []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from effort import times
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
@@ -71,7 +72,7 @@ SESSIONS = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=times(25))
 @given(SESSIONS, st.booleans(), st.one_of(st.none(), st.integers(0, 30)), st.sets(st.integers(0, 9)))
 def test_nothing_goes_that_a_remaining_session_needs(drawn, superseded, before, kept):
     sessions = []

@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from effort import times
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -155,6 +156,6 @@ def test_a_store_on_disk_does_what_the_memory_store_does(kind):
     machine = type(kind, (StoreMachine,), {"kind": kind})
     case = machine.TestCase
     case.settings = settings(
-        max_examples=12, stateful_step_count=25, deadline=None, database=None, derandomize=True
+        max_examples=times(6), stateful_step_count=25, deadline=None, database=None, derandomize=True
     )
     case("runTest").runTest()

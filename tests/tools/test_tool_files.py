@@ -8,6 +8,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from effort import times
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -124,7 +125,7 @@ def test_an_empty_or_missing_directory_is_told_as_what_it_is(pwd, use):
     assert "is no directory" in use("list_files", path="file").text
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=times(20))
 @given(st.text(st.sampled_from(["a", "b", " ", "\n", "\t", "é"])))
 def test_words_lines_and_bytes_are_counted_as_python_would(pwd, use, text):
     (pwd / "a").write_bytes(text.encode())

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from actors.tools.base import Toolbox, ToolContext
 from actors.tools.builtin import builtin
+from actors.tools.cancel import Cancel
 from actors.tools.glob import matcher
 from actors.tools.scope import uniform_below
 from actors.tools.walk import walk
@@ -207,7 +208,7 @@ def test_a_pattern_that_never_ends_is_ended_while_the_loop_goes_on(pwd, monkeypa
         task = asyncio.create_task(toolbox.run(ToolCall("c", "grep", {"pattern": "(a+)+$"}), ctx))
         turns = 0
         while not task.done():
-            await asyncio.sleep(0.001)
+            await asyncio.sleep(0)
             turns += 1
         return (await task).text, turns
 
@@ -216,15 +217,28 @@ def test_a_pattern_that_never_ends_is_ended_while_the_loop_goes_on(pwd, monkeypa
     assert turns > 10
 
 
+class Watched(Cancel):
+    """Tells when a tool at work looks at it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_watched = threading.Event()
+
+    def on_cancel(self, callback):
+        forget = super().on_cancel(callback)
+        self.is_watched.set()
+        return forget
+
+
 def test_a_cancel_ends_a_search_at_work(pwd):
     (pwd / "a").write_text("a" * 60 + "!")
-    toolbox, ctx = Toolbox(builtin(["grep"])), ToolContext(pwd=pwd, scope=Scope.readable(pwd))
+    cancel = Watched()
+    toolbox, ctx = Toolbox(builtin(["grep"])), ToolContext(pwd=pwd, scope=Scope.readable(pwd), cancel=cancel)
     before = threading.active_count()
 
     async def main() -> None:
         task = asyncio.create_task(toolbox.run(ToolCall("c", "grep", {"pattern": "(a+)+$"}), ctx))
-        while ctx.cancel._callbacks is None:  # noqa: ASYNC110 - the tool begins in a thread
-            await asyncio.sleep(0.001)
+        await asyncio.to_thread(cancel.is_watched.wait)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
