@@ -20,6 +20,7 @@ from store_kit import add, make
 from actors.sessions.chain import head_of, verified
 from actors.sessions.sqlite import SQLiteStore
 from actors.sessions.sqlite_checkpoint import Checkpointer
+from actors.sessions.sqlite_file import SQLiteFile
 from protocol.entries import Head
 from protocol.errors import HeadConflict, SessionError, SessionInUse, StoreError
 
@@ -508,3 +509,65 @@ os.close(0)
 import signal
 signal.pause()
 """
+
+
+class Opened:
+    """A database with a write-ahead log, and two connections of one process to it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.file = SQLiteFile(path)
+        self.one, self.other = (self.file.connect(synchronous="FULL", patience=1.0) for _ in range(2))
+        self.one.execute("CREATE TABLE kept (word)")
+
+    def write(self, word: str) -> None:
+        self.one.execute("INSERT INTO kept VALUES (?)", (word,))
+
+    def close(self) -> None:
+        for connection in (self.one, self.other):
+            self.file.disconnect(connection)
+
+    def kept(self) -> list[str]:
+        """What another process would find."""
+        with contextlib.closing(sqlite3.connect(self.path)) as db:
+            return [word for (word,) in db.execute("SELECT word FROM kept ORDER BY rowid")]
+
+
+def test_a_commit_that_came_into_a_lost_log_after_it_was_merged_is_merged_too(tmp_path: Path) -> None:
+    opened = Opened(tmp_path / "pods.db")
+    opened.write("before")
+    log_of(opened.path).unlink()
+    with pytest.raises(StoreError, match="write-ahead log"):
+        opened.file.check(opened.other)
+    opened.write("under way, on another thread")
+    opened.close()
+    assert opened.kept() == ["before", "under way, on another thread"]
+
+
+def test_a_log_is_merged_before_its_files_are_closed_for_the_loss_of_its_index(tmp_path: Path) -> None:
+    opened = Opened(tmp_path / "pods.db")
+    opened.write("before")
+    index_of(opened.path).unlink()
+    with pytest.raises(StoreError, match="index"):
+        opened.file.check(opened.other)
+    opened.write("under way, on another thread")
+    opened.close()
+    log_of(opened.path).unlink(missing_ok=True)  # by the same hand, a moment later
+    assert opened.kept() == ["before", "under way, on another thread"]
+
+
+def test_no_connection_is_opened_with_another_log_than_those_before_it(tmp_path: Path) -> None:
+    opened = Opened(tmp_path / "pods.db")
+    opened.write("before")
+    holders = opened.file._watch.holders()
+    assert holders == 3  # with the one that keeps the others from being the last
+    log_of(opened.path).unlink()
+    late = sqlite3.connect(opened.path)  # as one that was asked for before the log was seen to be gone
+    with pytest.raises(StoreError, match="write-ahead log"):
+        opened.file._check_log(holders + 1, late)
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        late.execute("SELECT 1")
+    with pytest.raises(StoreError, match="write-ahead log"):
+        opened.file.check(opened.one)
+    opened.close()
+    assert opened.kept() == ["before"]
