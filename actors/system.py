@@ -25,10 +25,9 @@ from actors.llm.prices import Prices, load_prices, standard_prices
 from actors.llm.scripted import ScriptedClient
 from actors.pod.assembly import Assembly
 from actors.pod.budget import Totals
-from actors.pod.ending import ShutDown
 from actors.pod.handle import Pod
 from actors.pod.memory.lasting import LastingMemory
-from actors.pod.pod import PodActor
+from actors.pod.pod import PodActor, ShutDown
 from actors.pod.restore import Missing, events_after, interrupted, spans_of, tip
 from actors.runtime.bus import Bus, Subscription
 from actors.runtime.fork import let_be
@@ -230,7 +229,7 @@ class PodSystem:
             store.close()
             return
         for pod in self._pods.values():
-            store.release(_actor(pod).standing[0])
+            store.release(_actor(pod).durable_position()[0])
 
     def after_fork_in_child(self) -> None:
         """Be what a forked child may ask: one that was entered answers with SystemOfParent."""
@@ -472,7 +471,7 @@ class PodSystem:
         """The session of a pod, living or the last in the store, and its last durable entry."""
         pod = self._pods.get(name)
         if pod is not None:
-            return _actor(pod).standing
+            return _actor(pod).durable_position()
         assert self._store is not None
         sessions = self._store.sessions(pod=name, limit=1)
         if not sessions:

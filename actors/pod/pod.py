@@ -1,31 +1,34 @@
-"""``PodActor``: one pod. It decides, and never waits on model, tool or disk."""
+"""``PodActor``: one pod: its mailbox, and the parts that do what its commands ask for."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
-from pykka._envelope import Envelope
+from pykka import messages
 
+from actors.pod.accounts import Accounts
 from actors.pod.checks import checked_content, checked_item
-from actors.pod.ending import GraceOver, ShutDown
-from actors.pod.fork import Branch, branch_off, drop_branch
+from actors.pod.conversation import Conversation
+from actors.pod.fork import branch_off, drop_branch
+from actors.pod.interruptible import Interruptible
+from actors.pod.journal import Journal
+from actors.pod.lifecycle import Lifecycle
 from actors.pod.memory.consolidation import Consolidated, Consolidating
 from actors.pod.memory.extraction import Proposal
-from actors.pod.passivating import PassivatingActor
-from actors.pod.run import PendingInput, QueuedRun, TypedRun
-from actors.pod.running import OutOfTime
-from actors.pod.stepping import CommitEnded, StepEnded, StepOverdue
-from actors.pod.turns import EndedLate, Progressed, ToolEnded
-from actors.runtime.actor import DEFERRED
+from actors.pod.memory.jobs import MemoryJobs
+from actors.pod.parts import PodParts
+from actors.pod.run import QueuedRun, TypedRun, resolve
+from actors.pod.run_loop import RunLoop
+from actors.pod.status import Status
+from actors.pod.tasks_at_work import TasksAtWork
+from actors.pod.tool_calls import ToolCalls
+from actors.runtime.actor import DEFERRED, AsyncActor
 from actors.runtime.future import AsyncFuture
 from protocol import commands
 from protocol.commands import Command, Describe
-from protocol.errors import (
-    PodError,
-)
+from protocol.errors import CompactionFailed, PodError, RunFailed, SessionError
 from protocol.events import (
     AssistantMessage,
     RunOutcome,
@@ -34,34 +37,185 @@ from protocol.events import (
     ToolResulted,
     UserMessage,
 )
-from protocol.items import (
-    AssistantItem,
-    Item,
-    SystemItem,
-    ToolResult,
-    UserItem,
-)
+from protocol.items import AssistantItem, Item, SystemItem, ToolResult, UserItem
 from protocol.lifecycle import PodState
-from protocol.results import PodDescription, RunResult
+from protocol.results import PodDescription
 from protocol.usage import Usage
 
+if TYPE_CHECKING:
+    from actors.pod.sweep import Sweep
 
-class PodActor(PassivatingActor):
-    """One pod: mailbox, state, run, queue. See ``protocol.lifecycle`` for its states."""
+_RESTING = frozenset({PodState.IDLE, PodState.PAUSED})
+
+
+class ShutDown(NamedTuple):
+    """To a pod whose system is left: end, with the run that goes on paused, so that it can be resumed."""
+
+
+class PodActor(AsyncActor):
+    """One pod. It takes commands, one at a time, and never waits on model, tool or disk.
+
+    See ``protocol.lifecycle`` for its states. While it is passive, what stays of it is what it stands for: its
+    name, its claim on the session, where the session ends, a paused run, its sums. A message that needs the
+    history waits until it is read back, and those behind it wait too.
+    """
+
+    # What an idle pod has not set yet stands in the class: ten thousand of them start often.
+
+    #: Who looks for pods that have been idle for long; None where nobody does.
+    sweep: Sweep | None = None
+    active_at = 0.0
+    watched = False
+    #: Whether the store alone has the history.
+    passive = False
+    #: What the history weighed when it was given back, in tokens; None where nobody had weighed it.
+    _weighed: int | None = None
+    #: Who is told that the pod has stopped; None while it is to live.
+    _stops: list[AsyncFuture[Any]] | None = None
+    #: The parts that the first command that needs them makes.
+    _conversation: Conversation | None = None
+    _memory: MemoryJobs | None = None
+    _runs: RunLoop | None = None
+
+    def __init__(
+        self,
+        parts: PodParts,
+        resume: Callable[[], str] | None,
+        started: Callable[[BaseException | None], None],
+    ) -> None:
+        """``resume`` finds the session to go on with; ``started`` hears once whether the pod lives."""
+        super().__init__()
+        assert self._mailroom is not None
+        self.parts = parts
+        self._resume = resume
+        self._started: Callable[[BaseException | None], None] | None = started
+        self._tasks = TasksAtWork(self._mailroom.loop, parts.name, self._defect)
+        self._accounts = Accounts(parts.budget)
+        self._journal = Journal(parts, self._mailroom, self._accounts, self._store_refused)
+        self._status = Status(parts.name, self._journal)
+        self._lifecycle = Lifecycle(parts, self._journal, self._status, self._accounts)
 
     def __repr__(self) -> str:
-        turn_ = f", turn {self._run.steps}" if self._run is not None else ""
-        return f"<Pod {self._parts.name} {self._state.name}{turn_}>"
+        running = self._runs is not None and self._runs.run is not None
+        turn = f", turn {self._accounts.steps}" if running else ""
+        return f"<Pod {self.name} {self._status.state.name}{turn}>"
 
-    # -- the mailbox -----------------------------------------------------------------------------
+    @property
+    def name(self) -> str:
+        """The pod's name in its system."""
+        return self.parts.name
+
+    def durable_position(self) -> tuple[str, int]:
+        """The pod's session and the number of its last durable entry."""
+        return self._journal.log.durable_session, self._journal.log.durable_seq
+
+    # -- its parts -------------------------------------------------------------------------------
+
+    @property
+    def conversation(self) -> Conversation:
+        """The view of the history."""
+        if self._conversation is None:
+            self._conversation = Conversation(self.parts, self._lifecycle.measured)
+            self._lifecycle.measured = None
+        return self._conversation
+
+    @property
+    def memory(self) -> MemoryJobs:
+        """The memory jobs."""
+        if self._memory is None:
+            assert self._mailroom is not None
+            self._memory = MemoryJobs(
+                self.parts,
+                self._status,
+                self._journal,
+                self._accounts,
+                self.conversation,
+                self._tasks,
+                self._mailroom,
+                self,
+                new=self._resume is None,
+            )
+        return self._memory
+
+    @property
+    def runs(self) -> RunLoop:
+        """The runs, and what is done between their steps."""
+        if self._runs is None:
+            assert self._mailroom is not None
+            tool_calls = ToolCalls(
+                self.parts, self._journal, self._mailroom, self._tasks, self.actor_stopped.is_set
+            )
+            self._runs = RunLoop(
+                self.parts,
+                self._status,
+                self._journal,
+                self._accounts,
+                self.conversation,
+                self.memory,
+                tool_calls,
+                self._tasks,
+                self._mailroom,
+            )
+        return self._runs
+
+    def _store_refused(self, error: BaseException) -> None:
+        """The store could not keep what was recorded; the log is back at what is durable."""
+        if self._conversation is not None:
+            self._conversation.rewind()
+        if self._runs is not None:
+            self._runs.lose(error)
+        self._tasks.loop.call_soon(self._tell_ends_again)
+
+    def _tell_ends_again(self) -> None:
+        if self._journal.has_ends_to_tell and self.runs.gate.free and not self._status.stopping:
+            self._tasks.start(self._journal.retry())
+
+    # -- its beginning ---------------------------------------------------------------------------
+
+    def on_start(self) -> Any:
+        if self._resume is not None:
+            return self._start(self._lifecycle.restore(self._resume, lambda: self.conversation))
+        try:
+            pending = self._lifecycle.open_session()
+        except Exception as error:  # noqa: BLE001 - goes to who spawned
+            self._never_started(error)
+            return None
+        if pending is not None:
+            return self._start(self._lifecycle.await_opened(pending))
+        self._begin_life()
+        return None
+
+    async def _start(self, opening: Any) -> None:
+        try:
+            await opening
+        except Exception as error:  # noqa: BLE001 - goes to who spawned
+            self._never_started(error)
+        else:
+            self._begin_life()
+
+    def _begin_life(self) -> None:
+        self._lifecycle.ready()
+        self._report_start(None)
+
+    def _report_start(self, error: BaseException | None) -> None:
+        started, self._started = self._started, None
+        if started is not None:
+            started(error)
+
+    def _never_started(self, error: BaseException) -> None:
+        self._status.state = PodState.FAILED
+        self._end()
+        self._report_start(error)
+
+    # -- its mailbox -----------------------------------------------------------------------------
 
     def on_receive(self, message: Any) -> Any:
-        if self._stopping and isinstance(message, Command):
-            raise self._gone()
+        if self._status.stopping and isinstance(message, Command):
+            raise self._status.gone()
         if self.sweep is not None and type(message) is not Describe:  # a look wakes nobody
             self.active_at = self.sweep.now()
         if self.passive and self._lacks_history(message):
-            return self._brought_back(message)
+            return self._receive_with_history(message)
         try:
             return _HANDLERS.get(type(message), PodActor._on_stranger)(self, message)
         except PodError:
@@ -70,13 +224,13 @@ class PodActor(PassivatingActor):
             raise
 
     def _on_stranger(self, message: Any) -> Any:
-        raise PodError(f"pod {self._parts.name!r} knows no command {type(message).__name__}")
+        raise PodError(f"pod {self.name!r} knows no command {type(message).__name__}")
 
-    def _refuse(self, envelope: Envelope[Any]) -> None:
+    def _refuse(self, envelope: Any) -> None:
         if envelope.reply_to is not None and isinstance(envelope.message, ShutDown):
             envelope.reply_to.set(None)
         elif envelope.reply_to is not None and isinstance(envelope.message, Command):
-            envelope.reply_to.set_exception(self._gone())  # type: ignore[arg-type]
+            envelope.reply_to.set_exception(self._status.gone())
         else:
             super()._refuse(envelope)
 
@@ -86,117 +240,225 @@ class PodActor(PassivatingActor):
         content = checked_content(command.content)
         if content != command.content:
             command = msgspec.structs.replace(command, content=content)
-        self._submit(QueuedRun(command, "run", self.defer_reply()))
+        self.runs.submit(QueuedRun(command, "run", self.defer_reply()))
         return DEFERRED
 
     def _on_steer(self, command: commands.Steer) -> Any:
-        if self._run is None or self._state is not PodState.RUNNING:
-            raise self._not_running()
-        content = checked_content(command.content)
-        self._run.pending.append(PendingInput(content, "steer", self.defer_reply()))
+        self.runs.steer(checked_content(command.content), self.defer_reply())
         return DEFERRED
 
     def _on_notify(self, command: commands.Notify) -> Any:
-        self._notify(checked_content(command.content), self.defer_reply())
+        self.runs.notify(checked_content(command.content), self.defer_reply())
         return DEFERRED
 
     def _on_cancel(self, command: commands.Cancel) -> Any:
-        run = self._run
-        if command.run_id is not None and (run is None or run.run_id != command.run_id):
-            self._drop_queued(command.run_id)
+        runs = self.runs
+        if command.run_id is not None and (runs.run is None or runs.run.run_id != command.run_id):
+            runs.drop_queued(command.run_id)
             return None
-        if self._state is PodState.PAUSED:
-            reply = self.defer_reply()
-            self._when_free(lambda: self._drop_paused([reply]), reply)
+        if self._status.state is PodState.PAUSED:
+            runs.between_steps(self.defer_reply(), runs.cancel_paused)
             return DEFERRED
-        return None if run is None else self._end_soon("cancelled")
-
-    def _drop_queued(self, run_id: str) -> None:
-        """A run that has not begun never will, and leaves no trace."""
-        for queued in self._runs or ():
-            if queued.command.run_id == run_id:
-                assert self._runs is not None
-                self._runs.remove(queued)
-                queued.reply.set(RunResult("", "cancelled", Usage(), run_id, self._log.durable_session))
-                return
+        return None if runs.run is None else self._end_soon("cancelled")
 
     def _on_pause(self, _: commands.Pause) -> Any:
-        return None if self._state is not PodState.RUNNING else self._end_soon("paused")
+        return None if self._status.state is not PodState.RUNNING else self._end_soon("paused")
 
     def _end_soon(self, ending: RunOutcome) -> Any:
-        """Have the run end; who asked is answered once it has."""
-        run = self._run
-        assert run is not None
-        if self._cancelled is None:
-            self._cancelled = []
-        self._cancelled.append(self.defer_reply())
-        if run.ending is None or ending == "cancelled":
-            run.ending = ending
-        self._cancel_step()
+        self.runs.end_soon(ending, self.defer_reply())
         return DEFERRED
 
     def _on_resume(self, _: commands.Resume) -> Any:
-        if self._state is not PodState.PAUSED:
-            raise self._not_paused()
-        reply = self.defer_reply()
-        self._when_free(lambda: self._resume_run(reply), reply)
+        if self._status.state is not PodState.PAUSED:
+            raise self.runs.not_paused()
+        self.runs.resume(self.defer_reply())
         return DEFERRED
 
     def _on_push_item(self, command: commands.PushItem) -> Any:
         item = checked_item(command.item)
-        reply = self.defer_reply()
-        self._when_free(lambda: self._push(item, reply), reply)
+        self.runs.between_steps(self.defer_reply(), lambda _: self._push(item))
         return DEFERRED
 
-    def _push(self, item: Item, reply: AsyncFuture[Any]) -> None:
+    async def _push(self, item: Item) -> None:
         if not isinstance(item, ToolResult):  # what comes after a call without a result would part the two
-            self._answer_open_calls(self._run)
+            self.runs.close_open_calls()
         kind, extra = _EVENT_OF[type(item)]
-        self._log.record(kind, None, item=item, **extra)
-        self._commit(lambda: self._told(reply, None), self._refuse_to(reply))
+        self._journal.log.record(kind, None, item=item, **extra)
+        await self._journal.commit()
 
     def _on_fork(self, command: commands.Fork) -> Any:
-        reply = self.defer_reply()
-        refused = self._refuse_to(reply)
-        self._when_free(lambda: self._commit(lambda: self._fork(command.at, reply), refused), reply)
+        self.runs.between_steps(self.defer_reply(), lambda waits: self._fork(command.at, waits))
         return DEFERRED
 
-    def _fork(self, at: str | None, reply: AsyncFuture[Any]) -> None:
-        def then(branch: Branch | None, error: BaseException | None) -> None:
-            if branch is None:
-                assert error is not None
-                stopped = isinstance(error, asyncio.CancelledError)  # a cancel of the run does not reach here
-                reply.set_exception(self._gone() if stopped else error)
-                self._advance()
-                return
-            session_id, at_hash = branch
-            self._log.record(SessionForked, self._run_id, new_session_id=session_id, at_hash=at_hash)
-            refused = self._refuse_to(reply)
+    async def _fork(self, at: str | None, waits: Interruptible) -> str:
+        await self._journal.commit()
+        session_id, at_hash = await waits.apart(branch_off(self.parts, at), "the fork")
+        self._journal.log.record(
+            SessionForked, self._journal.run_id, new_session_id=session_id, at_hash=at_hash
+        )
+        try:
+            await self._journal.commit()
+        except SessionError:
+            drop_branch(self.parts, session_id)
+            raise
+        return session_id
 
-            def untold(error: BaseException) -> None:
-                drop_branch(self._parts, session_id)
-                refused(error)
+    def _on_compact(self, command: commands.Compact) -> Any:
+        wanted = command.retained_tokens
+        self.runs.between_steps(self.defer_reply(), lambda waits: self.runs.compact(wanted, waits))
+        return DEFERRED
 
-            self._commit(lambda: self._told(reply, session_id), untold)
+    def _on_try_pre_run_compact(self, _: commands.TryPreRunCompact) -> Any:
+        self.runs.between_steps(self.defer_reply(), self.runs.try_compact)
+        return DEFERRED
 
-        self._do(branch_off(self._parts, at), then, what="the fork", caller=None, of_run=False)
+    def _on_try_post_run_extract(self, _: commands.TryPostRunExtract) -> Any:
+        return DEFERRED if self.memory.extract(self.defer_reply()) else None
+
+    def _on_spawn_memory_jobs(self, _: commands.SpawnMemoryJobs) -> None:
+        self.memory.start_all(self.defer_reply().caller)
+
+    def _on_wait_for_memory_jobs(self, command: commands.WaitForMemoryJobs) -> Any:
+        return DEFERRED if self.memory.wait_for_all(self.defer_reply(), command.timeout) else True
 
     def _on_history(self, _: commands.History) -> list[Item]:
-        return self._log.durable_items()
+        return self._journal.log.durable_items()
 
     def _on_describe(self, _: commands.Describe) -> PodDescription:
+        log, accounts = self._journal.log, self._accounts
         return PodDescription(
-            name=self._parts.name,
-            state=self._state,
-            session_id=self._log.durable_session,
-            head=self._log.durable_hash.hex(),
-            extract_pointer=self._log.durable_pointer,
-            occupancy=self._context.occupancy() if self._weighed is None else self._weighed,
-            usage=self._usage or Usage(),
-            cost=self._cost,
+            name=self.name,
+            state=self._status.state,
+            session_id=log.durable_session,
+            head=log.durable_hash.hex(),
+            extract_pointer=log.durable_pointer,
+            occupancy=self.conversation.context.occupancy() if self._weighed is None else self._weighed,
+            usage=accounts.usage or Usage(),
+            cost=accounts.cost,
             passive=self.passive,
-            seconds=self._seconds + self._run_seconds,
+            seconds=accounts.seconds + accounts.run_seconds(log.head),
         )
+
+    # -- what its memory jobs say ----------------------------------------------------------------
+
+    def _on_proposal(self, proposal: Proposal) -> Any:
+        self.memory.take(proposal, self.defer_reply())
+        return DEFERRED
+
+    def _on_consolidating(self, message: Consolidating) -> Any:
+        self.memory.begin_consolidation(message, self.defer_reply())
+        return DEFERRED
+
+    def _on_consolidated(self, message: Consolidated) -> None:
+        self.memory.end_consolidation(message)
+
+    # -- without its history ---------------------------------------------------------------------
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has stopped for good."""
+        return self.actor_stopped.is_set()
+
+    def _on_passivate(self, _: commands.Passivate) -> bool:
+        return self.passivate()
+
+    def passivate(self) -> bool:
+        """Give back the history unless something is under way; tells whether it is given back."""
+        if not self.passive and self._is_at_rest():
+            conversation = self._conversation
+            self._weighed = None if conversation is None else conversation.known_weight()
+            if conversation is not None:
+                conversation.let_go()
+            self._lifecycle.measured = None
+            self._journal.log.let_go()
+            self.passive = True
+        return self.passive
+
+    def _is_at_rest(self) -> bool:
+        """Whether the store has all there is, and nobody waits for anything. Memory jobs that have reported
+        their end may still be leaving: they need no history.
+        """
+        return (
+            self._status.state in _RESTING
+            and self._task is None
+            and not self._status.stopping
+            and self._journal.at_rest
+            and (self._runs is None or self._runs.at_rest)
+            and (self._memory is None or not self._memory.under_way)
+        )
+
+    def _lacks_history(self, message: Any) -> bool:
+        """Whether a passive pod has to have its history for a message."""
+        kind = type(message)
+        if self._status.stopping or kind in _WITHOUT_HISTORY:
+            return False
+        if kind is commands.Describe:
+            return self._weighed is None
+        return self._status.state is PodState.PAUSED or kind not in _IF_PAUSED
+
+    async def _receive_with_history(self, message: Any) -> Any:
+        """Handle a message once the history is there. Where it cannot be read, only this message fails:
+        the pod stays passive, and the next one tries again.
+        """
+        try:
+            await self._lifecycle.read_back(self.conversation)
+        except Exception as error:  # noqa: BLE001 - goes to who asked
+            return None if self._reply_to is None else _answer_without_history(message, error)
+        self._weighed, self.passive = None, False
+        if self.sweep is not None:
+            self.sweep.watch(self)
+        return self.on_receive(message)
+
+    # -- its end ---------------------------------------------------------------------------------
+
+    def _handle_receive(self, message: Any) -> Any:
+        """Pykka's own messages; a stop waits for what is under way, so it is none of pykka's business."""
+        if type(message) is not messages._ActorStop:
+            return super()._handle_receive(message)
+        return self._on_stop(message)
+
+    def _on_stop(self, _: object) -> Any:
+        """Of ``ActorRef.stop``, and the command."""
+        return self._stop_by("cancelled")
+
+    def _on_shut_down(self, _: ShutDown) -> Any:
+        return self._stop_by("paused")
+
+    def _stop_by(self, ending: RunOutcome) -> Any:
+        """End the pod, and before it the run that goes on by ``ending``; who asked hears once it has."""
+        reply = self.defer_reply()
+        if self._stops is not None:
+            self._stops.append(reply)
+            return DEFERRED
+        self._stops = [reply]
+        self._status.stopping = True
+        self.runs.interrupt_all(ending)
+        self._tasks.start_at_once(self._wind_down())
+        return DEFERRED
+
+    async def _wind_down(self) -> None:
+        await self._lifecycle.stop(self.runs, self.memory)
+        self._end()
+        self.runs.turn_away()
+        self.memory.forsake()
+        resolve(self._stops or [])
+
+    def _defect(self, error: BaseException) -> None:
+        """A task of the pod raised what nobody expects."""
+        if not self.actor_stopped.is_set():
+            self._raised(error, None)
+
+    def on_failure(self, _type: Any, error: Any, _traceback: Any) -> Any:
+        """A defect ended the pod: say so, and answer all who wait."""
+        self.runs.break_off(error)
+        return self._fail(error)
+
+    async def _fail(self, error: BaseException) -> None:
+        await self._lifecycle.fail(error)
+        self.runs.turn_away()
+        self.memory.forsake()
+        await self.memory.wait_left()
+        resolve(self._stops or [])
 
 
 _EVENT_OF: dict[type, tuple[Any, dict[str, Any]]] = {
@@ -205,6 +467,34 @@ _EVENT_OF: dict[type, tuple[Any, dict[str, Any]]] = {
     SystemItem: (SystemMessage, {}),
     ToolResult: (ToolResulted, {}),
 }
+
+#: Messages that say or ask nothing of the history.
+_WITHOUT_HISTORY = frozenset(
+    {
+        commands.Steer,
+        commands.Pause,
+        commands.WaitForMemoryJobs,
+        commands.Passivate,
+        commands.Stop,
+        ShutDown,
+    }
+)
+#: Those that do only where a run is paused.
+_IF_PAUSED = frozenset({commands.Cancel, commands.Resume})
+
+
+def _answer_without_history(message: Any, error: Exception) -> Any:
+    """The answer to a message whose pod could not have its history back, as its command promises it."""
+    if isinstance(message, commands.TryPreRunCompact | commands.TryPostRunExtract):
+        return None
+    if isinstance(message, commands.Run):
+        raise RunFailed(error, run_id=message.run_id) from error
+    if isinstance(message, commands.Compact):
+        raise CompactionFailed(f"the history could not be read: {error}") from error
+    if not isinstance(message, Command):  # a memory job's
+        return False
+    raise error
+
 
 _HANDLERS: dict[type, Callable[[PodActor, Any], Any]] = {
     commands.Run: PodActor._on_run,
@@ -220,21 +510,13 @@ _HANDLERS: dict[type, Callable[[PodActor, Any], Any]] = {
     commands.TryPostRunExtract: PodActor._on_try_post_run_extract,
     commands.SpawnMemoryJobs: PodActor._on_spawn_memory_jobs,
     commands.WaitForMemoryJobs: PodActor._on_wait_for_memory_jobs,
-    Proposal: PodActor._on_proposal,
-    Consolidating: PodActor._on_consolidating,
-    Consolidated: PodActor._on_consolidated,
     commands.History: PodActor._on_history,
     commands.Describe: PodActor._on_describe,
     commands.Passivate: PodActor._on_passivate,
-    commands.Stop: PodActor._on_stop,
-    StepEnded: PodActor._on_step_ended,
-    StepOverdue: PodActor._on_step_overdue,
-    CommitEnded: PodActor._on_commit_ended,
     commands.Fork: PodActor._on_fork,
-    ToolEnded: PodActor._on_tool_ended,
-    Progressed: PodActor._on_progressed,
-    EndedLate: PodActor._on_ended_late,
-    OutOfTime: PodActor._on_out_of_time,
-    GraceOver: PodActor._on_grace_over,
+    commands.Stop: PodActor._on_stop,
     ShutDown: PodActor._on_shut_down,
+    Proposal: PodActor._on_proposal,
+    Consolidating: PodActor._on_consolidating,
+    Consolidated: PodActor._on_consolidated,
 }

@@ -10,17 +10,17 @@ from msgspec import Struct
 
 from actors.llm.base import StopReason
 from actors.pod.exchange import Exchange
+from actors.pod.interruptible import Interruptible
 from actors.pod.repeats import Repeats
 from actors.runtime.future import AsyncFuture
-from protocol.commands import Run
+from protocol import commands
 from protocol.errors import Failure
 from protocol.events import RunOutcome, UserSource
 from protocol.items import AssistantItem, Item, Part
 from protocol.results import RunResult
-from protocol.usage import Usage
 
 
-class TypedRun(Run, frozen=True):
+class TypedRun(commands.Run, frozen=True):
     """A run, sent within this process, whose answer has to be an instance of ``output``."""
 
     output: Any = None
@@ -29,7 +29,7 @@ class TypedRun(Run, frozen=True):
 class QueuedRun(Struct, frozen=True):
     """A run that waits for its turn."""
 
-    command: Run
+    command: commands.Run
     source: UserSource
     reply: AsyncFuture[Any]
 
@@ -42,8 +42,11 @@ class PendingInput(Struct, frozen=True):
     reply: AsyncFuture[Any]
 
 
-class RunState:
-    """The run that goes on, or is paused."""
+_NONE: set[str] = set()
+
+
+class Run:
+    """The run that goes on, or is paused. ``waits`` is how far it can be interrupted."""
 
     # What most runs never set stands in the class, so that a run costs little to begin.
 
@@ -52,8 +55,6 @@ class RunState:
     output_kind: Any = None
     output: Any = None
     misfits = 0
-    steps = 0
-    usage: Usage | None = None
     answer: AssistantItem | None = None
     stop_reason: StopReason | None = None
     ending: RunOutcome | None = None
@@ -73,16 +74,16 @@ class RunState:
     caller: Context | None = None
     #: ``time.monotonic()`` seconds by which the budget is used up.
     deadline: float | None = None
-    started_at = 0.0
     #: The calls of the last answer that were begun.
-    started_calls: frozenset[str] | set[str] = frozenset()
+    started_calls: set[str] = _NONE
     #: The list that the history was when the run began, and its length; None once that is not known.
     began_in: list[Item] | None = None
     began_at = 0
 
-    def __init__(self, run_id: str, reply: AsyncFuture[RunResult] | None) -> None:
+    def __init__(self, run_id: str, reply: AsyncFuture[RunResult] | None, waits: Interruptible) -> None:
         self.run_id = run_id
         self.reply = reply
+        self.waits = waits
         if reply is not None:
             self.caller = reply.caller
         self.pending: list[PendingInput] = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Coroutine
+from contextvars import Context
 from typing import Any
 
 
@@ -14,16 +15,20 @@ def is_being_cancelled() -> bool:
     return task is not None and task.cancelling() > 0
 
 
-def begin_task(work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+def begin_task(
+    work: Coroutine[Any, Any, Any],
+    loop: asyncio.AbstractEventLoop | None = None,
+    context: Context | None = None,
+) -> asyncio.Task[Any]:
     """A task that carries out ``work`` up to its first wait before this returns, where the loop can do that.
 
     It saves two turns of the loop where the work never waits: one to begin, one to hear of its end. Called
-    from within a task.
+    on the loop.
     """
-    loop = asyncio.get_running_loop()
+    loop = loop or asyncio.get_running_loop()
     if sys.version_info >= (3, 12):
-        return asyncio.Task(work, loop=loop, eager_start=True)
-    task = asyncio.Task(work, loop=loop)
+        return asyncio.Task(work, loop=loop, context=context, eager_start=True)
+    task = asyncio.Task(work, loop=loop, context=context)
     _take_first_step(task, loop)
     return task
 
@@ -39,9 +44,10 @@ def _take_first_step(task: asyncio.Task[Any], loop: asyncio.AbstractEventLoop) -
         return  # another thread has put something behind it
     handle.cancel()
     outer = asyncio.current_task(loop)
-    assert outer is not None
-    asyncio.tasks._leave_task(loop, outer)
+    if outer is not None:
+        asyncio.tasks._leave_task(loop, outer)
     try:
         handle._context.run(step)
     finally:
-        asyncio.tasks._enter_task(loop, outer)
+        if outer is not None:
+            asyncio.tasks._enter_task(loop, outer)

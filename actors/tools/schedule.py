@@ -14,8 +14,9 @@ from protocol.tools import Concurrency
 #: How many read-only calls of one pod run at once, unless its manifest says otherwise.
 PARALLEL = 3
 
-#: Told of a call's end: its number, its result, its seconds if it ran, and those until a thread was free.
-OnResult = Callable[[int, ToolResult, float | None, float | None], None]
+#: Awaited at a call's end, with its number, its result, its seconds if it ran, and those until a thread was
+#: free; no call that comes after it begins before that.
+OnResult = Callable[[int, ToolResult, float | None, float | None], Coroutine[Any, Any, None]]
 
 
 def groups(kinds: Sequence[Concurrency]) -> list[range]:
@@ -43,10 +44,10 @@ async def run_batch(
 ) -> list[ToolResult]:
     """Run ``calls`` in their groups, at most ``parallel`` at once; the results in the calls' order.
 
-    ``ctx_for(call)`` is asked when a call begins, ``on_result(number, result, seconds, waited)`` is told
-    when it ends, in order of ending; ``seconds`` is None for a call that could not be run, ``waited`` what
+    ``ctx_for(call)`` is asked when a call begins, ``on_result(number, result, seconds, waited)`` is
+    awaited when it ends, in order of ending; ``seconds`` is None for a call that could not be run, ``waited`` what
     a plain function waited for its thread before that, None for one that needs none. Cancelling cancels
-    what runs and starts no more; what has ended by then was told to ``on_result``. What ``ctx_for`` or
+    what runs and starts no more; ``on_result`` was called for what has ended by then. What ``ctx_for`` or
     ``on_result`` raise ends the batch the same way.
     """
     results: list[ToolResult | None] = [None] * len(calls)
@@ -59,7 +60,7 @@ async def run_batch(
         results[number] = result
         if on_result is not None:
             ran = call.invalid is None and toolbox.get(call.name) is not None
-            on_result(number, result, *(_timed(ctx, began) if ran else (None, None)))
+            await on_result(number, result, *(_timed(ctx, began) if ran else (None, None)))
 
     for group in groups([_kind(toolbox, call) for call in calls]):
         if len(group) == 1 or parallel == 1:

@@ -65,6 +65,6 @@ async def _flooded(chunks: int) -> list[Reading]:
                 assert isinstance(since, int)
                 events += pod.subscribe(since=since).drain()
             seen |= {event.seq for event in events if isinstance(event, DurableEvent)}
-        last = system.get(pod.name).ref.actor_inbox.actor.standing[1]  # type: ignore[attr-defined]
+        last = system.get(pod.name).ref.actor_inbox.actor.durable_position()[1]  # type: ignore[attr-defined]
     lost = [seq for seq in range(3, last + 1) if seq not in seen]  # 1 and 2 are from before
     return [Reading("lost", "count", len(lost)), watch.each("time to catch up", 1)]

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 from pod_stage import GatedClient, Stage, on_stage
+from pykka.messages import ProxyCall
 
 from actors.llm.scripted import Reply, ScriptedClient, call, say
 from actors.pod.budget import Budget
-from actors.pod.stepping import CommitEnded
 from actors.sessions.replay import replay
 from actors.sessions.store import MemoryStore
 from actors.system import PodSystem
@@ -187,7 +187,7 @@ def test_what_a_run_took_that_a_defect_ended_counts_in_the_systems_budget() -> N
             await client.asked.acquire()
             assert system.budget is not None
             held = system.budget.tokens
-            pod.ref.tell(CommitEnded(object(), None))  # no commit ends like that: a defect
+            pod.ref.tell(ProxyCall(attr_path=["nothing"], args=(), kwargs={}))  # a defect
             with pytest.raises(RunFailed):
                 await run
             used = system.budget

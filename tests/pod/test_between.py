@@ -12,12 +12,11 @@ from typing import Any
 
 import pytest
 from pod_stage import PLAIN, GatedClient, Stage, on_stage, texts
+from pykka.messages import ProxyCall
 
 from actors.llm.scripted import ScriptedClient, call, say
 from actors.pod.calls import NOT_RUN
 from actors.pod.memory.extraction import Proposal
-from actors.pod.running import OutOfTime
-from actors.pod.stepping import CommitEnded
 from actors.sessions.chain import chained, verified
 from actors.sessions.replay import replay
 from actors.sessions.store import MemoryStore
@@ -40,7 +39,6 @@ from protocol.events import BudgetExceeded, Lagged, PodFailed, RunEnd, RunStart,
 from protocol.items import AssistantItem, SystemItem, ToolCall, ToolResult, UserItem
 from protocol.lifecycle import PodState
 from protocol.manifest import PodManifest
-from protocol.wire import decode_entry
 
 
 class GatedStore(MemoryStore):
@@ -744,7 +742,7 @@ def test_a_run_whose_end_the_store_refuses_takes_its_time_once() -> None:
         store.shut = False
         with pytest.raises(RunFailed):
             await run
-        budget = stage.pod.ref.actor_inbox.actor._parts.budget  # type: ignore[attr-defined]
+        budget = stage.pod.ref.actor_inbox.actor.parts.budget  # type: ignore[attr-defined]
         assert 0.05 <= budget.seconds <= time.monotonic() - began
 
     with_gated_store([say("a")], play, manifest=PodManifest.of(name="p", seconds=1000))
@@ -756,9 +754,8 @@ def test_an_alarm_that_rings_while_a_run_ends_leaves_its_end_alone() -> None:
         store.shut = True
         stage.answer()
         await store.arrival()
-        run_id = store.read((await stage.pod.describe()).session_id)[-1]
-        stage.pod.ref.tell(OutOfTime(decode_entry(run_id.body).run_id))  # type: ignore[union-attr,arg-type]
-        await stage.pod.describe()
+        runs = stage.pod.ref.actor_inbox.actor.runs  # type: ignore[attr-defined]
+        runs._out_of_time(runs.run)
         store.open()
         assert (await run).outcome == "finished"
         assert stage.pod.subscribe(BudgetExceeded, since=0).drain() == []
@@ -770,8 +767,8 @@ def test_a_pod_that_a_defect_ends_leaves_no_alarm_behind() -> None:
     async def play(stage: Stage) -> None:
         run = await stage.running("1")
         actor = stage.pod.ref.actor_inbox.actor  # type: ignore[attr-defined]
-        alarm = actor._alarm
-        stage.pod.ref.tell(CommitEnded(object(), None))  # no commit ends like that: a defect
+        alarm = actor.runs._alarm
+        stage.pod.ref.tell(ProxyCall(attr_path=["nothing"], args=(), kwargs={}))  # a defect
         with pytest.raises(RunFailed):
             await run
         assert alarm.cancelled()

@@ -30,9 +30,9 @@ def test_a_call_that_runs_out_of_time_does_not_cancel_the_others_of_its_batch(tm
     def behind(ctx: ToolContext) -> None:
         flags["behind"] = ctx.cancel.cancelled
 
+    async def ended(*_: object) -> None: ...
+
     runner = ToolRunner(Toolbox([slow, beside, behind]), PodManifest.of(pwd=str(tmp_path)))
     calls = [ToolCall(name, name) for name in ("slow", "beside", "behind")]
-    asyncio.run(
-        runner.run("p", calls, lambda call: None, lambda *ended: None, lambda *told: None, lambda *late: None)
-    )
+    asyncio.run(runner.run("p", calls, lambda call: None, ended, lambda *told: None, lambda *late: None))
     assert flags == {"slow": True, "beside": False, "behind": False}

@@ -64,11 +64,11 @@ def context(call: ToolCall) -> ToolContext:
 def test_any_batch_keeps_its_bounds_its_barriers_and_its_order(batch, parallel):
     watched, told = Watched(), []
     calls = [ToolCall(str(n), kind, {"n": n, "turns": turns}) for n, (kind, turns) in enumerate(batch)]
-    results = asyncio.run(
-        run_batch(
-            watched.toolbox, calls, context, parallel=parallel, on_result=lambda *what: told.append(what)
-        )
-    )
+
+    async def on_result(*what):
+        told.append(what)
+
+    results = asyncio.run(run_batch(watched.toolbox, calls, context, parallel=parallel, on_result=on_result))
     assert [result.call_id for result in results] == [call.id for call in calls]
     assert watched.most <= parallel
     assert watched.overlaps <= {frozenset({"read_only"})}
@@ -92,7 +92,7 @@ def test_each_result_is_told_as_it_ends_while_the_list_keeps_call_order():
         async def second() -> str:
             return "2"
 
-        def on_result(number, result, seconds, waited):
+        async def on_result(number, result, seconds, waited):
             told.append(number)
             second_done.set()
 
@@ -135,9 +135,11 @@ def test_cancelling_a_batch_stops_what_runs_raises_its_flags_and_starts_no_more(
 
         calls = [ToolCall(name, name) for name in ("quick", "waits", "blocks", "never")]
         toolbox = Toolbox([waits, blocks, quick, never])
-        batch = asyncio.create_task(
-            run_batch(toolbox, calls, ctx_for, on_result=lambda n, r, s, w: told.append(r.text))
-        )
+
+        async def on_result(number, result, seconds, waited):
+            told.append(result.text)
+
+        batch = asyncio.create_task(run_batch(toolbox, calls, ctx_for, on_result=on_result))
         for event in begun:
             await event.wait()
         batch.cancel()
@@ -165,7 +167,7 @@ def test_an_error_of_whoever_is_told_ends_the_batch_as_it_is():
             finally:
                 stopped.set()
 
-        def on_result(number, result, seconds, waited):
+        async def on_result(number, result, seconds, waited):
             raise LookupError("the store is gone")
 
         with pytest.raises(LookupError):

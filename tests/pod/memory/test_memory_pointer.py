@@ -8,11 +8,11 @@ from concurrent.futures import Future
 from typing import Any
 
 import pytest
+from pykka.messages import ProxyCall
 
 from actors.llm.base import Block, Request
 from actors.llm.scripted import call, say
 from actors.pod.handle import Pod
-from actors.pod.stepping import Commit, CommitEnded
 from actors.sessions.store import MemoryStore
 from actors.system import PodSystem
 from protocol.entries import Head, StoredEntry
@@ -257,7 +257,7 @@ def test_who_waits_for_memory_jobs_hears_of_a_pod_that_a_defect_ends() -> None:
         await pod.spawn_memory_jobs()
         await client.asked.acquire()
         waiting, asked = pod.wait_for_memory_jobs(), pod.try_post_run_extract()
-        pod.ref.tell(CommitEnded(Commit(list, list), None))  # no commit is under way: a defect
+        pod.ref.tell(ProxyCall(attr_path=["nothing"], args=(), kwargs={}))  # a defect
         assert await waiting is False
         await asked
         client.gate.release()

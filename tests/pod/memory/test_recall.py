@@ -12,7 +12,7 @@ from memory_kit import memory_in, put, put_note
 
 from actors.compaction.tokens import text_tokens
 from actors.llm.scripted import ScriptedClient, call, say
-from actors.pod import remembering
+from actors.pod.memory import jobs
 from actors.pod.memory.lasting import LastingMemory
 from actors.pod.memory.recall import RECALLED, recalled
 from actors.system import PodSystem
@@ -130,7 +130,7 @@ def test_what_is_staged_is_brought_too(memory: LastingMemory) -> None:
 def test_a_memory_that_cannot_be_searched_fails_no_run(
     memory: LastingMemory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(remembering, "RECALL_SECONDS", 0.0)
+    monkeypatch.setattr(jobs, "RECALL_SECONDS", 0.0)
 
     async def play(pod: Any, events: Any, _: Any) -> None:
         assert (await pod.run("the parser")).text == "so"

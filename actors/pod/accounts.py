@@ -1,0 +1,104 @@
+"""``Accounts``: what a pod has taken in tokens, US dollars and time."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from actors.pod.budget import Budget
+from actors.pod.spending import Spending, Spent
+from actors.sessions.head import SessionHead
+from actors.sessions.replay import Replayed
+from protocol.usage import Usage
+
+
+class Accounts:
+    """What all of a pod's calls took, how long its ended runs did, and how far its open run is.
+
+    ``usage`` and ``cost`` (US dollars) are None where nothing is known; ``seconds`` sums the runs that have
+    ended; ``steps`` counts the requests of the run that goes on, or that a restored session left open, and
+    ``run_usage`` is what they took, with the compactions in that run.
+    """
+
+    __slots__ = ("_budget", "_started_at", "cost", "run_usage", "seconds", "steps", "usage")
+
+    def __init__(self, budget: Budget | None) -> None:
+        self._budget = budget
+        self.usage: Usage | None = None
+        self.cost: float | None = None
+        self.seconds = 0.0
+        self.steps = 0
+        self.run_usage: Usage | None = None
+        #: ``time.monotonic()`` of when the run that goes on began; None where none does.
+        self._started_at: float | None = None
+
+    def take_over(self, state: Replayed) -> None:
+        """Go on from what a session says of the pod's life before."""
+        self.steps = state.open_steps
+        self.usage, self.cost, self.seconds = state.usage, state.cost, state.seconds
+        if self._budget is not None:
+            self._budget.carry(state.usage or Usage(), state.cost, state.seconds)
+
+    def carried(self, head: SessionHead) -> dict[str, Any]:
+        """What a session that takes the place of this one takes over."""
+        return {
+            "steps": self.steps,
+            "usage": self.usage,
+            "cost": self.cost,
+            "seconds": self.seconds,
+            "run_seconds": self.run_seconds(head),
+        }
+
+    def begin_run(self) -> None:
+        """A new run begins: it has taken nothing yet."""
+        self.steps, self.run_usage = 0, None
+
+    def count(self, usage: Usage | None, cost: float | None) -> None:
+        """Add what a request of the run took."""
+        used = usage or Usage()
+        self.run_usage = used if self.run_usage is None else self.run_usage + used
+        self._add(used, cost)
+
+    def count_helper(self, spending: Spending | None, *, in_run: bool = False) -> Spent:
+        """Add what a helper agent's calls took, once, to that of the run too where it is part of one; the
+        event of its end tells the log.
+        """
+        if spending is None:
+            return Spent()
+        spent = spending.spent
+        if not spending.counted:
+            spending.counted = True
+            self._add(spent.usage, spent.cost)
+            if in_run and spent.usage is not None:
+                self.run_usage = spent.usage if self.run_usage is None else self.run_usage + spent.usage
+        return spent
+
+    def _add(self, usage: Usage | None, cost: float | None) -> None:
+        if usage is not None:
+            self.usage = usage if self.usage is None else self.usage + usage
+        if cost is not None:
+            self.cost = cost if self.cost is None else self.cost + cost
+
+    # -- time ------------------------------------------------------------------------------------
+
+    def start_clock(self) -> tuple[float, float | None]:
+        """A run begins, now (``time.monotonic()``); that, and the seconds that its budgets leave it."""
+        self._started_at = time.monotonic()
+        return self._started_at, None if self._budget is None else self._budget.seconds_left()
+
+    def stop_clock(self) -> float:
+        """The run has ended: count its time, in seconds, which is given back. Once more gives 0."""
+        if self._started_at is None:
+            return 0.0
+        seconds = time.monotonic() - self._started_at
+        self._started_at = None
+        self.seconds += seconds
+        if self._budget is not None:
+            self._budget.spend_seconds(seconds)
+        return seconds
+
+    def run_seconds(self, head: SessionHead) -> float:
+        """How long the run that goes on has taken, from where the log tells of it."""
+        if self._started_at is None or head.open_run is None:
+            return 0.0
+        return time.monotonic() - self._started_at

@@ -1,0 +1,182 @@
+"""``Compaction``: folds a history that has grown too long into a new session."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from actors.compaction import policy
+from actors.compaction.compose import Composed
+from actors.pod.accounts import Accounts
+from actors.pod.compactor import Folding, fold
+from actors.pod.context import Context
+from actors.pod.conversation import Conversation
+from actors.pod.interruptible import Interruptible
+from actors.pod.journal import Journal
+from actors.pod.parts import PodParts
+from actors.pod.spending import Spending
+from protocol.entries import Parent
+from protocol.errors import CompactionFailed, Failure, SessionError
+from protocol.events import (
+    CompactDone,
+    CompactFailed,
+    CompactReason,
+    CompactStart,
+    SystemMessage,
+    UsageUpdate,
+)
+
+
+class Compaction:
+    """Writes a summary of the older part of a history and goes on in a session that begins with it."""
+
+    __slots__ = ("_accounts", "_close_calls", "_conversation", "_journal", "_parts", "_wait_for_readers")
+
+    def __init__(
+        self,
+        parts: PodParts,
+        journal: Journal,
+        accounts: Accounts,
+        conversation: Conversation,
+        close_calls: Callable[[], None],
+        wait_for_readers: Callable[[], Coroutine[Any, Any, None]],
+    ) -> None:
+        """``close_calls`` gives calls that have no results theirs: behind a summary nobody would find them any
+        more. ``wait_for_readers`` lets what reads the history come to its end.
+        """
+        self._parts = parts
+        self._journal = journal
+        self._accounts = accounts
+        self._conversation = conversation
+        self._close_calls = close_calls
+        self._wait_for_readers = wait_for_readers
+
+    async def fold(
+        self,
+        reason: CompactReason,
+        waits: Interruptible,
+        *,
+        wanted: int | None = None,
+        window: int | None = None,
+    ) -> BaseException | None:
+        """Compact the history; why that failed, or None. Its start is published, then one end.
+
+        ``wanted`` is how many tokens to keep, ``window`` the context window that a server told; ``waits`` is
+        the piece of work that this is part of. Raises CancelledError and Left as that does.
+        """
+        failed = await self._fold(reason, waits, wanted, window)
+        waits.check()
+        return failed
+
+    async def _fold(
+        self, reason: CompactReason, waits: Interruptible, wanted: int | None, window: int | None
+    ) -> BaseException | None:
+        journal = self._journal
+        if not journal.head.items:
+            return CompactionFailed("there is nothing to compact: the history is empty")
+        self._close_calls()
+        occupancy = self._conversation.context.occupancy()
+        journal.log.record(CompactStart, journal.run_id, reason=reason, occupancy=occupancy)
+        try:
+            await journal.commit()
+        except SessionError as error:
+            return error
+        folding = self._folding(reason, occupancy, wanted, window)
+        try:
+            composed = await waits.apart(self._composed(folding), "the compaction")
+            old = journal.head.session_id
+            await journal.start_successor(lambda parent: self._record_successor(folding, composed, parent))
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - whatever a client throws
+            return await self._failed(folding, error)
+        self._parts.store.release(old)
+        self._conversation.guard = self._conversation.guard.compacted(reason)
+        return None
+
+    def _folding(
+        self, reason: CompactReason, occupancy: int, wanted: int | None, window: int | None
+    ) -> Folding:
+        conversation, head = self._conversation, self._journal.head
+        limits = self._parts.limits.within(window)
+        return Folding(
+            items=head.items[:],
+            context=conversation.context,
+            limits=limits,
+            retained=limits.retained_for(reason, occupancy, wanted),
+            occupancy=occupancy,
+            reason=reason,
+            spending=Spending(self._parts),
+            density=conversation.density(),
+            without_model=policy.without_model(reason, conversation.guard),
+            mid_run=head.open_run is not None,
+        )
+
+    async def _composed(self, folding: Folding) -> Composed:
+        await self._wait_for_readers()
+        return await fold(self._parts, folding)
+
+    def _record_successor(self, folding: Folding, composed: Composed, parent: Parent) -> None:
+        """The entries that the new session begins with."""
+        journal = self._journal
+        log, head, run_id, spent = journal.log, journal.head, journal.run_id, folding.spending.spent
+        log.open(
+            self._parts.opening,
+            parent,
+            run_id=head.open_run,
+            **self._accounts.carried(head),
+            open=tuple(each for each in head.open if each != "compaction"),
+        )
+        for item in composed.opening:
+            log.record(SystemMessage, run_id, item=item)
+        if composed.kept:
+            log.keep(composed.kept)
+        for item in composed.closing:
+            log.record(SystemMessage, run_id, item=item)
+        log.record(
+            CompactDone,
+            run_id,
+            new_session_id=head.session_id,
+            before=folding.occupancy,
+            after=Context(composed.items).occupancy(),
+            source=composed.source,
+            usage=spent.usage,
+            cost=spent.cost,
+        )
+        self._count(folding.spending)
+
+    async def _failed(self, folding: Folding, error: BaseException) -> BaseException:
+        journal, conversation = self._journal, self._conversation
+        if not isinstance(error, asyncio.CancelledError):  # whoever cancelled it says nothing of the next
+            conversation.guard = conversation.guard.failed(folding.reason)
+        failed, spent = _as_failure(error), folding.spending.spent
+        journal.log.record_end(
+            CompactFailed, journal.run_id, error=Failure.of(failed), usage=spent.usage, cost=spent.cost
+        )
+        self._count(folding.spending)
+        try:
+            await journal.commit()
+        except SessionError as refused:
+            return refused
+        return failed
+
+    def _count(self, spending: Spending) -> None:
+        """Count what the summariser took; within a run it is part of what the run took."""
+        in_run = self._journal.run_id is not None
+        fresh = not spending.counted
+        spent = self._accounts.count_helper(spending, in_run=in_run)
+        if in_run and fresh and spent.usage is not None:
+            self._journal.publish(
+                UsageUpdate, usage=spent.usage, run_usage=self._accounts.run_usage, cost=spent.cost
+            )
+
+
+def _as_failure(error: BaseException) -> CompactionFailed:
+    """Why a compaction failed, whatever ended it."""
+    if isinstance(error, CompactionFailed):
+        return error
+    if isinstance(error, asyncio.CancelledError):
+        return CompactionFailed("the compaction was cancelled")
+    told = Failure.of(error)
+    failed = CompactionFailed(f"the history could not be compacted: {told.message}", hint=told.hint)
+    failed.__cause__ = error
+    return failed

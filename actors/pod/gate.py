@@ -1,0 +1,113 @@
+"""``Gate``: one at a time on a history, in the order in which they came."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+
+from actors.pod.interruptible import Interruptible, to_its_end
+
+
+class Gate:
+    """Lets one piece of work at a time on a pod's history: a run, a compaction, a fork, a pushed item.
+
+    A run holds it from its beginning to its end and lets those that wait pass between two of its steps.
+    """
+
+    __slots__ = ("_last", "_on_free", "_waiting", "holder")
+
+    def __init__(self, on_free: Callable[[], None]) -> None:
+        """``on_free`` is called whenever nothing is at work any more and nothing waits."""
+        self._on_free = on_free
+        #: What is at work; None when nothing is.
+        self.holder: Interruptible | None = None
+        self._last: tuple[Interruptible, asyncio.Future[None]] | None = None
+        #: Those that wait: the work, its turn, and whether it has begun and lets others pass.
+        self._waiting: deque[tuple[Interruptible, asyncio.Future[None], bool]] | None = None
+
+    @property
+    def free(self) -> bool:
+        """Whether nothing is at work, and nothing waits."""
+        return self.holder is None and not self._waiting
+
+    @property
+    def others_wait(self) -> bool:
+        """Whether work waits that could pass between two steps."""
+        return bool(self._waiting)
+
+    def take(self, work: Interruptible) -> None:
+        """Begin ``work``, which is at work already or finds nothing that is."""
+        assert self.holder in {None, work}
+        self.holder = work
+
+    def line_up_last(self, work: Interruptible) -> asyncio.Future[None] | None:
+        """As ``line_up``, for what comes once all else has ended, and not between two steps."""
+        if self.holder is None:
+            self.holder = work
+            return None
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._last = (work, turn)
+        return turn
+
+    def line_up(self, work: Interruptible) -> asyncio.Future[None] | None:
+        """Begin ``work`` at once, or have it wait for what came before it: its turn, for ``begin_at``."""
+        if self.holder is None:
+            self.holder = work
+            return None
+        return self._wait(work, begun=False)
+
+    async def begin_at(self, turn: asyncio.Future[None], work: Interruptible) -> None:
+        """Wait for the turn of ``work``. Raises CancelledError where it never comes."""
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self.leave(work)
+            raise
+
+    async def let_pass(self, work: Interruptible) -> None:
+        """Between two steps of ``work``, which is going on: let those that wait come before the next."""
+        if not self._waiting:
+            return
+        turn = self._wait(work, begun=True)
+        self.leave(work)
+        await to_its_end(turn)
+
+    def _wait(self, work: Interruptible, *, begun: bool) -> asyncio.Future[None]:
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if self._waiting is None:
+            self._waiting = deque()
+        self._waiting.append((work, turn, begun))
+        return turn
+
+    def leave(self, work: Interruptible) -> None:
+        """``work`` has ended, or lets others pass; does nothing where it is not at work any more."""
+        if self.holder is not work:
+            return
+        self.holder = None
+        while self._waiting:
+            next_, turn, _ = self._waiting.popleft()
+            if not turn.done():
+                self.holder = next_
+                turn.set_result(None)
+                return
+        self._waiting = None
+        if self._last is None:
+            self._on_free()
+            return
+        (last, turn), self._last = self._last, None
+        if not turn.done():
+            self.holder = last
+            turn.set_result(None)
+
+    def hand_over(self, work: Interruptible, to: Interruptible) -> None:
+        """``work`` goes on as ``to``, in another task."""
+        if self.holder is work:
+            self.holder = to
+
+    def refuse_waiting(self) -> None:
+        """What has not begun never will: it is cancelled."""
+        for _, turn, begun in self._waiting or ():
+            if not begun:
+                turn.cancel()

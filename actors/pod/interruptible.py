@@ -1,0 +1,189 @@
+"""``Interruptible``: the one place where a cancel reaches what a pod does."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from protocol.errors import PodError
+
+T = TypeVar("T")
+
+
+class Left(BaseException):
+    """Ends a coroutine whose work goes on without it; nothing it would still do has any effect."""
+
+
+#: Tasks that nobody waits for; the loop itself does not hold on to its tasks.
+_left_behind: set[asyncio.Task[Any]] = set()
+
+
+class Interruptible:
+    """A piece of work of a pod, as far as it can be interrupted: while it waits for a client or a tool.
+
+    Commits and all else between two such waits run to their end. ``asked`` says that it was interrupted:
+    it waits for nothing any more. ``left`` says that the work goes on without the task that did it.
+    """
+
+    __slots__ = (
+        "_cancels",
+        "_child",
+        "_go_on",
+        "_grace",
+        "_on_overdue",
+        "_overdue",
+        "_task",
+        "_what",
+        "asked",
+        "left",
+    )
+
+    def __init__(self, grace: float, on_overdue: Callable[[str], None]) -> None:
+        """What was cancelled has ``grace`` seconds to end; ``on_overdue`` hears in words what did not."""
+        self._grace = grace
+        self._on_overdue = on_overdue
+        self._task: asyncio.Task[Any] | None = None
+        #: Resolved at the end of a child's task, or when that is not waited for any longer.
+        self._child: asyncio.Future[None] | None = None
+        self._cancels = 0
+        self._overdue: asyncio.TimerHandle | None = None
+        self._go_on: Callable[[], None] | None = None
+        self._what = ""
+        self.asked = self.left = False
+
+    @property
+    def under_way(self) -> bool:
+        """Whether something is waited for that can be interrupted."""
+        return self._task is not None
+
+    async def inline(self, work: Coroutine[Any, Any, T], what: str, go_on: Callable[[], None]) -> T:
+        """What ``work``, called ``what``, gives; awaited in this very task, which saves a task. Where it
+        does not end though it was cancelled, its task is left and ``go_on()`` has another one go on.
+
+        Raises what it raises: CancelledError where it was interrupted, PodError where it raised
+        CancelledError by itself.
+        """
+        if self.asked:
+            work.close()
+            raise asyncio.CancelledError
+        task = self._task = asyncio.current_task()
+        assert task is not None
+        self._what, self._go_on = what, go_on
+        try:
+            return await work
+        except asyncio.CancelledError as error:
+            if task.cancelling() > 0:
+                raise
+            raise self._by_itself() from error
+        finally:
+            for _ in range(self._cancels):
+                task.uncancel()
+            self._ended()
+            if self.left:
+                raise Left
+
+    async def apart(self, work: Coroutine[Any, Any, T], what: str) -> T:
+        """The same, awaited in a task of its own: where that does not end it is left, and CancelledError
+        raised here.
+        """
+        if self.asked:
+            work.close()
+            raise asyncio.CancelledError
+        loop = asyncio.get_running_loop()
+        # Not ``create_task``, since a task that its loop's factory starts at once ends within this call.
+        child = self._task = asyncio.Task(_without_exit(work), loop=loop)
+        ended = self._child = loop.create_future()
+        child.add_done_callback(lambda _: _resolve(ended))
+        self._what = what
+        try:
+            await to_its_end(ended)
+        finally:
+            self._ended()
+            if child.done():
+                work.close()  # of a task that was cancelled before its first moment
+        if self.left:
+            raise Left
+        if not child.done():
+            raise asyncio.CancelledError
+        if not child.cancelled():
+            result: T = child.result()
+            return result
+        if child.cancelling() > 0:
+            raise asyncio.CancelledError
+        raise self._by_itself()
+
+    def check(self) -> None:
+        """Raise Left where the work goes on without whoever asks, or is over."""
+        if self.left:
+            raise Left
+
+    def interrupt(self) -> None:
+        """Cancel what is waited for; nothing is waited for any more."""
+        self.asked = True
+        task = self._task
+        if task is None:
+            return
+        self._cancels += 1
+        task.cancel()
+        if self._overdue is None:
+            self._overdue = task.get_loop().call_later(self._grace, self._not_ended)
+
+    def leave(self) -> None:
+        """The work is over for all others: whatever its task still comes to has no effect."""
+        self.left = True
+        self._go_on = None
+        self.interrupt()
+
+    def _not_ended(self) -> None:
+        """What was cancelled goes on: it is not waited for any longer."""
+        task, go_on = self._task, self._go_on
+        if task is None or task.done():
+            return
+        _left_behind.add(task)
+        task.add_done_callback(_left_behind.discard)
+        self._on_overdue(
+            f"{self._what} did not end within {self._grace:g} s of being cancelled, and was left to itself"
+        )
+        if self._child is not None:
+            _resolve(self._child)
+            return
+        self.left = True
+        if go_on is not None:
+            go_on()
+
+    def _ended(self) -> None:
+        self._task = self._child = self._go_on = None
+        self._cancels = 0
+        if self._overdue is not None:
+            self._overdue.cancel()
+            self._overdue = None
+
+    def _by_itself(self) -> PodError:
+        return PodError(f"{self._what} raised CancelledError by itself; nobody had cancelled it")
+
+
+def _resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+async def _without_exit(work: Coroutine[Any, Any, T]) -> T:
+    """What ``work`` gives; what would end the loop out of a task ends only who waits for it."""
+    try:
+        return await work
+    except (SystemExit, KeyboardInterrupt) as error:
+        raise PodError(f"{type(error).__name__}: {error}") from error
+
+
+async def to_its_end(future: asyncio.Future[T]) -> T:
+    """What ``future`` gives, awaited to its end: a cancel meanwhile comes at the next wait."""
+    cancelled = False
+    while not future.done():
+        try:
+            await asyncio.wait((future,))
+        except asyncio.CancelledError:
+            cancelled = True
+    if cancelled and (task := asyncio.current_task()) is not None:
+        task.cancel()
+    return future.result()

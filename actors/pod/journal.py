@@ -1,0 +1,259 @@
+"""``Journal``: what a pod writes down and publishes: commits in order, a branch where another took the session."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any
+
+from actors.pod.interruptible import to_its_end
+from actors.sessions.head import SessionHead, new_session_id
+from actors.sessions.log import SessionLog
+from protocol.entries import Parent
+from protocol.errors import HeadConflict, SessionError, SessionInUse, SessionNotFound
+from protocol.events import Event
+
+if TYPE_CHECKING:
+    from actors.pod.accounts import Accounts
+    from actors.pod.parts import PodParts
+    from actors.runtime.loop import Mailroom
+
+
+class Journal:
+    """A pod's session log, and when what is recorded in it becomes durable and is published.
+
+    One commit at a time; what is recorded meanwhile goes with the next. Where the store refuses, the log is
+    back at what is durable, ``on_refused`` hears why, then all who wait for a commit do; ends of what was
+    told to have started are recorded again, for the next commit.
+    """
+
+    __slots__ = (
+        "_accounts",
+        "_branching",
+        "_given",
+        "_left",
+        "_mailroom",
+        "_on_refused",
+        "_parts",
+        "_refused_again",
+        "_under_way",
+        "_waiting",
+        "head",
+        "log",
+        "run_id",
+    )
+
+    def __init__(
+        self,
+        parts: PodParts,
+        mailroom: Mailroom,
+        accounts: Accounts,
+        on_refused: Callable[[BaseException], None],
+    ) -> None:
+        self._parts = parts
+        self._mailroom = mailroom
+        self._accounts = accounts
+        self._on_refused = on_refused
+        self.log: SessionLog = parts.log
+        self.head: SessionHead = parts.log.head
+        #: The run that transient events belong to.
+        self.run_id: str | None = None
+        #: What was given to the store and is not kept yet, and who hears how that ended.
+        self._under_way: Future[None] | None = None
+        self._given: asyncio.Future[None] | None = None
+        #: Who waits for that to be over, with something of their own to commit.
+        self._waiting: list[asyncio.Future[None]] | None = None
+        #: Whether no session of our own is to be gone on in, since that is done already or the pod ends.
+        self._branching = False
+        #: The session that is being branched from.
+        self._left = ""
+        #: Whether the ends that the store refused were refused once more.
+        self._refused_again = False
+
+    # -- publishing ------------------------------------------------------------------------------
+
+    def hears(self, kind: type[Event]) -> bool:
+        """Whether anybody would hear such a transient event of this pod."""
+        parts = self._parts
+        return not parts.bus.silent and parts.bus.listens(parts.name, kind)
+
+    def listened(self) -> bool:
+        """Whether anybody hears anything of this pod."""
+        parts = self._parts
+        return not parts.bus.silent and parts.bus.listens(parts.name)
+
+    def publish(self, kind: type[Event], **fields: Any) -> None:
+        """Publish a transient event, behind the durable ones that were recorded before it."""
+        if self.hears(kind):
+            head = self.head
+            self.log.tell(
+                kind(
+                    pod=self._parts.name,
+                    session_id=head.session_id,
+                    seq=head.seq,
+                    at=time.time(),
+                    run_id=self.run_id,
+                    **fields,
+                )
+            )
+
+    # -- committing ------------------------------------------------------------------------------
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether the store has all there is."""
+        return self.log.clean and self._under_way is None
+
+    @property
+    def has_ends_to_tell(self) -> bool:
+        """Whether ends wait that the store refused once, and nothing else takes them to it."""
+        return not (self.at_rest or self._under_way or self._refused_again)
+
+    async def commit(self) -> None:
+        """Make all that is recorded durable, whoever cancels meanwhile, and publish it. Raises SessionError."""
+        while True:
+            mine = self._under_way is None
+            if mine:
+                if self._give(self.log.commit):
+                    return
+                assert self._given is not None
+                waiter = self._given
+            else:
+                waiter = asyncio.get_running_loop().create_future()
+                if self._waiting is None:
+                    self._waiting = []
+                self._waiting.append(waiter)
+            await to_its_end(waiter)
+            if mine or self.log.clean:
+                return
+
+    async def start_successor(self, record: Callable[[Parent], None]) -> None:
+        """Go on in a new session that takes this one's place; ``record`` records what it begins with. All of
+        it is durable, or nothing. Raises SessionError.
+        """
+        while not self.at_rest:
+            await self.commit()
+
+        def create() -> Future[None] | None:
+            parent = self.log.succeed(new_session_id())
+            record(parent)
+            return self.log.create(parent)
+
+        if not self._give(create, alone=True):
+            assert self._given is not None
+            await to_its_end(self._given)
+
+    async def retry(self) -> None:
+        """Give the store the ends that it refused once more; after that they wait for another commit."""
+        self._refused_again = True
+        with contextlib.suppress(SessionError):
+            await self.commit()
+
+    def stay(self) -> None:
+        """The pod ends: go on in no session of our own any more."""
+        self._branching = True
+
+    def _give(self, give: Callable[[], Future[None] | None], *, alone: bool = False) -> bool:
+        """Give the store what is recorded; whether it is kept at once. Raises SessionError. Where it is given
+        ``alone`` and refused, only who gave it hears.
+        """
+        try:
+            pending = give()
+        except SessionError as error:
+            return self._refused(error, alone=alone)
+        if pending is None:
+            self._kept()
+            return True
+        self._under_way = pending
+        if self._given is None:
+            self._given = self._mailroom.loop.create_future()
+        pending.add_done_callback(lambda done: self._mailroom.post(lambda _: self._ended(done, alone=alone)))
+        return False
+
+    def _ended(self, done: Future[None], *, alone: bool) -> None:
+        """The store has answered later."""
+        if self._under_way is not done:  # the pod has given up waiting
+            return
+        self._under_way = None
+        error = done.exception()
+        try:
+            if error is None:
+                self.log.settle()
+                self._kept()
+            else:
+                self.log.roll_back()
+                if not isinstance(error, SessionError):
+                    raise error  # noqa: TRY301 - heard by those who wait
+                if not self._refused(error, alone=alone and not self._waiting):
+                    return  # on its way into a session of our own
+        except BaseException as refused:  # noqa: BLE001 - heard by those who wait
+            self._answer(refused)
+        else:
+            self._answer(None)
+
+    def _answer(self, error: BaseException | None) -> None:
+        given, self._given = self._given, None
+        waiting, self._waiting = self._waiting, None
+        for waiter in (given, *(waiting or ())):
+            if waiter is None or waiter.done():
+                continue
+            if error is None:
+                waiter.set_result(None)
+            else:
+                waiter.set_exception(error)
+                waiter.exception()  # nobody may wait for it any more
+
+    def _kept(self) -> None:
+        self._refused_again = False
+        if self._left:
+            left, self._left, self._branching = self._left, "", False
+            self._parts.store.release(left)
+
+    def _refused(self, error: SessionError, *, alone: bool) -> bool:
+        """The store did not keep it. Where another has taken the session, go on in one of our own; else tell
+        all. Returns and raises as ``_give``.
+        """
+        taken = isinstance(error, HeadConflict | SessionInUse | SessionNotFound)
+        if taken and self._parts.on_conflict == "fork" and not self._branching:
+            self._branching, self._left = True, self.head.session_id
+            return self._give(self._branch, alone=alone)
+        if self._left:
+            self._left, self._branching = "", False
+        self.log.restage()
+        if not alone:
+            self._on_refused(error)
+        raise error
+
+    def _branch(self) -> Future[None] | None:
+        carried = self._accounts.carried(self.head)
+        return self.log.branch(new_session_id(), self._parts.opening, "taken", **carried)
+
+    # -- the end ---------------------------------------------------------------------------------
+
+    async def abandon(self, seconds: float) -> None:
+        """At the end of a pod by a defect: stand at what is durable, ends recorded again."""
+        pending, self._under_way = self._under_way, None
+        if pending is not None:
+            await self._settled(pending, seconds)
+        self.log.roll_back()
+        self.log.restage()
+
+    async def commit_last(self, seconds: float) -> None:
+        """Commit once more, in ``seconds`` at most, where nobody is left to hear of a refusal."""
+        try:
+            pending = self.log.commit()
+        except SessionError:
+            return
+        if pending is not None:
+            await self._settled(pending, seconds)
+
+    async def _settled(self, pending: Future[None], seconds: float) -> None:
+        try:
+            await asyncio.wait_for(asyncio.wrap_future(pending), seconds)
+        except (SessionError, TimeoutError):
+            self.log.roll_back()
+        else:
+            self.log.settle()

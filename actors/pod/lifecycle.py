@@ -1,0 +1,154 @@
+"""``Lifecycle``: how a pod starts or comes back, gives back its history and has it again, and ends."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import TYPE_CHECKING
+
+from actors.pod.accounts import Accounts
+from actors.pod.interruptible import Interruptible
+from actors.pod.journal import Journal
+from actors.pod.parts import PodParts
+from actors.pod.restore import activities_left, restore
+from actors.pod.status import Status
+from actors.sessions.activities import ends_of
+from actors.sessions.store import Claim
+from protocol.errors import Failure, SessionCorrupt, SessionError, UnknownEntry
+from protocol.events import Alert, PodEnded, PodFailed, PodStarted
+from protocol.lifecycle import PodState
+from protocol.usage import Usage
+
+if TYPE_CHECKING:
+    from actors.pod.conversation import Conversation
+    from actors.pod.memory.jobs import MemoryJobs
+    from actors.pod.run_loop import RunLoop
+
+#: How long an end waits for the disk, after what was cancelled has had its own time to end, in seconds.
+STOP_GRACE = 5.0
+
+
+class Lifecycle:
+    """The beginning and the end of a pod's session in this process."""
+
+    __slots__ = ("_accounts", "_journal", "_parts", "_status", "measured")
+
+    def __init__(self, parts: PodParts, journal: Journal, status: Status, accounts: Accounts) -> None:
+        self._parts = parts
+        self._journal = journal
+        self._status = status
+        self._accounts = accounts
+        #: Measured calls of a history that was read back, until somebody weighs it.
+        self.measured: list[tuple[int, Usage]] | None = None
+
+    # -- the beginning ---------------------------------------------------------------------------
+
+    def open_session(self) -> Future[None] | None:
+        """Make a session: None, or a future of when it is durable. Raises SessionError."""
+        log = self._journal.log
+        log.open(self._parts.opening)
+        log.record(PodStarted, model=self._parts.model)
+        for warning in self._parts.limits.warnings():
+            log.record(Alert, text=warning)
+        return log.create()
+
+    async def await_opened(self, pending: Future[None]) -> None:
+        """Wait until a session that was made is durable. Raises SessionError."""
+        log = self._journal.log
+        try:
+            await asyncio.wrap_future(pending)
+        except BaseException:
+            log.roll_back()
+            self._parts.store.release(log.durable_session)
+            raise
+        log.settle()
+
+    async def restore(self, find: Callable[[], str], conversation: Callable[[], Conversation]) -> None:
+        """Go on in the session that ``find`` finds, and publish that. Raises SessionError."""
+        store, log = self._parts.store, self._journal.log
+        claim = self._claim(find)
+        try:
+            state, head = await restore(store, claim.session_id)
+            left = activities_left(store, claim.session_id, state)
+            log.restored(claim.session_id, head, state.items, state.pointer, state.open_run, left)
+            self._accounts.take_over(state)
+            self.measured = state.calls
+            await conversation().look_through()
+            self.close_activities("the pod's process ended first")
+            if claim.torn:
+                text = f"a half-written last batch of {claim.torn} bytes was cut off; nothing told was lost"
+                log.record(Alert, text=text)
+            log.record(PodStarted, model=self._parts.model, resumed=True)
+            await self._journal.commit()
+        except BaseException:
+            store.release(claim.session_id)
+            raise
+
+    def _claim(self, find: Callable[[], str]) -> Claim:
+        """Take the session that is to be resumed: where its pod has just compacted it, the one after."""
+        store = self._parts.store
+        while True:
+            claim = store.claim(find(), self._parts.name)
+            if find() == claim.session_id:
+                return claim
+            store.release(claim.session_id)
+
+    def close_activities(self, why: str) -> None:
+        """Record the end of all that was started and can have no other end any more."""
+        head = self._journal.head
+        for kind, run_id, fields in ends_of(head.open, head.open_run, why):
+            self._journal.log.record_end(kind, run_id, **fields)
+
+    def ready(self) -> None:
+        """The pod takes commands from now on."""
+        self._status.to(PodState.PAUSED if self._journal.head.open_run is not None else PodState.IDLE)
+
+    # -- without its history ---------------------------------------------------------------------
+
+    async def read_back(self, conversation: Conversation) -> None:
+        """Read the history up to where it ended; if another has written behind it, the next commit tells.
+        Raises SessionError.
+        """
+        log, head = self._journal.log, self._journal.head
+        last, session_id = head.last, head.session_id
+        try:
+            state, _ = await restore(self._parts.store, session_id, last.hash)
+        except UnknownEntry as error:
+            raise SessionCorrupt(
+                session_id, last.seq, "the entry that its pod wrote last is not there any more"
+            ) from error
+        log.restored(session_id, last, state.items, state.pointer, state.open_run)
+        conversation.read_back(state.calls)
+        await conversation.look_through()
+
+    # -- the end ---------------------------------------------------------------------------------
+
+    async def stop(self, runs: RunLoop, memory: MemoryJobs) -> None:
+        """End the session's part here once the run that was interrupted has ended by the way every run ends.
+        All of it is bounded: a store that never answers is not waited for.
+        """
+        last = Interruptible(self._parts.grace, lambda _: None)
+        with contextlib.suppress(TimeoutError):
+            if (turn := runs.gate.line_up_last(last)) is not None:
+                seconds = self._parts.grace + STOP_GRACE
+                await asyncio.wait_for(runs.gate.begin_at(turn, last), seconds)
+            await memory.finish()
+            self._journal.stay()
+            if self._status.state is PodState.IDLE:  # a run whose end the store refused is not to be resumed
+                runs.close_left_over()
+            self._journal.log.record(PodEnded)
+            await self._journal.commit_last(STOP_GRACE)
+        self._parts.store.release(self._journal.log.durable_session)
+        self._status.to(PodState.STOPPED)
+
+    async def fail(self, error: BaseException) -> None:
+        """A defect ends the pod: record that, with the ends of all that was started."""
+        journal = self._journal
+        await journal.abandon(STOP_GRACE)
+        self.close_activities("a defect ended the pod")
+        journal.log.record(PodFailed, error=Failure.of(error))
+        await journal.commit_last(STOP_GRACE)
+        self._parts.store.release(journal.log.durable_session)
+        self._status.to(PodState.FAILED)

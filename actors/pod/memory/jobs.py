@@ -1,0 +1,590 @@
+"""``MemoryJobs``: has a pod's history read and worked into lasting memory, and brings memory into new sessions."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from contextvars import Context
+from typing import Any, cast
+
+from actors.compaction.compose import is_of_compaction
+from actors.compaction.extract import EXTRACTOR_PROMPT, EXTRACTOR_TOKENS
+from actors.compaction.policy import extraction_due, notes_budget, summariser_budget
+from actors.compaction.tokens import text_tokens
+from actors.pod.accounts import Accounts
+from actors.pod.conversation import Conversation
+from actors.pod.interruptible import Interruptible
+from actors.pod.journal import Journal
+from actors.pod.memory.consolidation import Consolidate, Consolidated, Consolidating, ConsolidationActor
+from actors.pod.memory.extraction import Extract, ExtractionActor, Proposal
+from actors.pod.memory.lasting import LastingMemory
+from actors.pod.parts import PodParts
+from actors.pod.spending import Spending, Spent
+from actors.pod.status import Status
+from actors.pod.tasks_at_work import TasksAtWork
+from actors.runtime.actor import AsyncActor
+from actors.runtime.future import AsyncFuture
+from actors.runtime.loop import Mailroom
+from protocol.errors import Failure, PodError, SessionError
+from protocol.events import (
+    Alert,
+    ConsolidateDone,
+    ConsolidateFailed,
+    ConsolidateStart,
+    ExtractDone,
+    ExtractFailed,
+    ExtractStart,
+    SystemMessage,
+)
+from protocol.items import Part, SystemItem, TextPart
+
+#: Automatic extractions are left out after failures in a row: 1, 2, 4 … up to this many.
+MOST_LEFT_OUT = 32
+#: How long the first run of a session waits for what memory holds of its input, in seconds.
+RECALL_SECONDS = 3.0
+#: How long the end of a pod waits for what a memory job writes, in seconds.
+STOP_GRACE = 5.0
+
+
+class MemoryJobs:
+    """One extraction at a time, by a detached actor; a trigger meanwhile has the newest read once it has
+    ended. After each one consolidation at a time, which goes on by itself until nothing is due.
+    """
+
+    __slots__ = (
+        "_accounts",
+        "_asked_to_consolidate",
+        "_caller",
+        "_consolidating",
+        "_conversation",
+        "_failures",
+        "_job",
+        "_job_spending",
+        "_jobs_leaving",
+        "_journal",
+        "_left_out",
+        "_librarian",
+        "_librarian_spending",
+        "_mailroom",
+        "_more_staged",
+        "_new",
+        "_parts",
+        "_pod",
+        "_proposed",
+        "_recalled",
+        "_status",
+        "_tasks",
+        "_triggered",
+        "_waiting",
+        "_waiting_for_all",
+    )
+
+    def __init__(
+        self,
+        parts: PodParts,
+        status: Status,
+        journal: Journal,
+        accounts: Accounts,
+        conversation: Conversation,
+        tasks: TasksAtWork,
+        mailroom: Mailroom,
+        pod: AsyncActor,
+        *,
+        new: bool,
+    ) -> None:
+        """``pod`` gets what the detached actors say; ``new`` says that its session is no other's."""
+        self._parts = parts
+        self._status = status
+        self._journal = journal
+        self._accounts = accounts
+        self._conversation = conversation
+        self._tasks = tasks
+        self._mailroom = mailroom
+        self._pod = pod
+        self._new = new
+        self._job: ExtractionActor | None = None
+        self._job_spending: Spending | None = None
+        #: The context of who wanted memory jobs last, as long as any is at work.
+        self._caller: Context | None = None
+        #: Whether somebody wanted an extraction while the last was under way.
+        self._triggered = False
+        self._failures = self._left_out = 0
+        #: Jobs that have said all, or were cancelled, and have not come to their end.
+        self._jobs_leaving = 0
+        #: Who waits for the extractions that are due, and who for all memory jobs.
+        self._waiting: list[AsyncFuture[Any]] | None = None
+        self._waiting_for_all: list[AsyncFuture[Any]] | None = None
+        #: Who is answered once the end that the job has come to is published.
+        self._proposed: AsyncFuture[bool] | None = None
+        self._librarian: ConsolidationActor | None = None
+        self._librarian_spending: Spending | None = None
+        #: Whether the start of the consolidation under way was published.
+        self._consolidating = False
+        #: Whether there may be more to consolidate, and whether somebody asked for it.
+        self._more_staged = self._asked_to_consolidate = False
+        self._recalled = False
+
+    # -- who wants what --------------------------------------------------------------------------
+
+    @property
+    def at_work(self) -> bool:
+        """Whether a memory job has not come to its end."""
+        return self._job is not None or self._librarian is not None or self._jobs_leaving > 0
+
+    @property
+    def under_way(self) -> bool:
+        """Whether a job has not said all that it has to say."""
+        return self._job is not None or self._librarian is not None or bool(self._waiting)
+
+    def after_run(self, caller: Context | None) -> None:
+        """A run of ``caller`` has ended: have it read, unless that failed of late or only commands do."""
+        if self._parts.manifest.memory.schedule != "after_run":
+            return
+        if self._left_out > 0:
+            self._left_out -= 1
+            return
+        self._extract_if_due(caller)
+
+    def extract(self, reply: AsyncFuture[Any]) -> bool:
+        """Start an extraction if enough is new; whether ``reply`` is answered at its end, since one goes on."""
+        self._left_out = 0
+        self._extract_if_due(reply.caller)
+        if self._job is None:
+            return False
+        ended: AsyncFuture[Any] = AsyncFuture()
+        ended.when_done(lambda: reply.set(None))
+        self._wait_for_extractions(ended)
+        return True
+
+    def start_all(self, caller: Context | None) -> None:
+        """Start the memory jobs that are due."""
+        self._asked_to_consolidate = True
+        self._extract_if_due(caller)
+        if self._job is None:
+            self._caller = caller
+            self._consolidate()
+            self._answer_if_done()
+
+    def wait_for_all(self, reply: AsyncFuture[Any], timeout: float | None) -> bool:
+        """Whether ``reply`` is answered once all memory jobs have ended, or their time is up: else none is at
+        work.
+        """
+        if not self.at_work:
+            return False
+        self._when_all_done(reply)
+        if timeout is not None:
+            self._mailroom.loop.call_later(timeout, _give_up, reply)
+        return True
+
+    def _when_all_done(self, reply: AsyncFuture[Any]) -> None:
+        if self._waiting_for_all is None:
+            self._waiting_for_all = []
+        self._waiting_for_all.append(reply)
+
+    def _wait_for_extractions(self, reply: AsyncFuture[Any]) -> None:
+        if self._waiting is None:
+            self._waiting = []
+        self._waiting.append(reply)
+
+    async def wait_for_extraction(self) -> None:
+        """Wait for an extraction that is under way, for a bounded time."""
+        if self._job is None:
+            return
+        ended: AsyncFuture[Any] = AsyncFuture()
+        self._wait_for_extractions(ended)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(ended, self._parts.memory_grace)
+
+    # -- extraction ------------------------------------------------------------------------------
+
+    def _extract_if_due(self, caller: Context | None) -> None:
+        """Start an extraction if enough is new; while one is under way it will be followed by another.
+        Those to come see the context variables of ``caller``, or none.
+        """
+        if not self._parts.manifest.memory.extract_threshold:
+            return
+        if self._job is not None:
+            self._triggered, self._caller = True, caller
+        elif self._due():
+            self._caller = caller
+            self._start_extraction()
+
+    def _due(self) -> bool:
+        head = self._journal.head
+        start = head.pointer or 0
+        if start >= len(head.items):
+            return False
+        return extraction_due(self._parts.manifest.memory, self._conversation.context.since(start))
+
+    def _start_extraction(self) -> None:
+        self._triggered = False
+        job = self._job = ExtractionActor.make(self._mailroom, UNREGISTERED)
+        job.begin()
+        self._job_spending = Spending(self._parts)
+        self._tasks.start(self._read(job))
+
+    async def _read(self, job: ExtractionActor) -> None:
+        """Have the job read, once its start is durable, unless it was given up meanwhile."""
+        if self._job is not job:
+            return
+        self._journal.log.record(ExtractStart, pointer=self._journal.head.pointer)
+        try:
+            await self._journal.commit()
+        except SessionError:  # nothing has begun, and nothing is begun at once
+            if self._job is job:
+                self._end_job()
+                self._back_off()
+                self._extractions_ended(consolidate=False)
+            return
+        parts, spending = self._parts, self._job_spending
+        if self._job is not job or spending is None:
+            return
+        job.actor_ref.tell(
+            Extract(
+                self._journal.head,
+                self._reading_budget(),
+                notes_budget(parts.limits.context_window),
+                spending.ask,
+                parts.manifest.model.model_id,
+                parts.tools.context(parts.name),
+                parts.memory.staging,
+                self._ask_pod,
+                self._caller,
+            )
+        )
+
+    def _reading_budget(self) -> int:
+        """The tokens of history that an extraction is given at once, as we estimate them."""
+        window = self._parts.limits.context_window
+        known = None if window is None else int(window / self._conversation.density())
+        answer = notes_budget(window)
+        return min(EXTRACTOR_TOKENS, summariser_budget(known, answer, text_tokens(EXTRACTOR_PROMPT)))
+
+    def _ask_pod(self, message: Any) -> AsyncFuture[bool]:
+        """Bring a message to the pod's mailbox."""
+        answer: AsyncFuture[bool] = AsyncFuture()
+        answer._loop = self._mailroom.loop  # noqa: SLF001 - where it is answered
+        self._mailroom.send(self._pod, message, answer)
+        return answer
+
+    def take(self, proposal: Proposal, reply: AsyncFuture[bool]) -> None:
+        """Whether what an extraction read is taken: only if nothing has moved under it, and once the store
+        has kept that.
+        """
+        self._tasks.start(self._take(proposal, reply))
+
+    async def _take(self, proposal: Proposal, reply: AsyncFuture[bool]) -> None:
+        if self._job is None:  # it was given up, and its end was published
+            self._answer(reply, accepted=False)
+            return
+        self._proposed = reply
+        spent, error = self._spent(self._job_spending), proposal.error or self._moved(proposal)
+        if error is None:
+            self._journal.log.point(proposal.end)
+            self._journal.log.record(
+                ExtractDone,
+                pointer=proposal.end,
+                staged=proposal.staged,
+                usage=spent.usage,
+                cost=spent.cost,
+            )
+        else:
+            self._record_failed(error, spent)
+        if proposal.error is not None:
+            self._back_off()
+        await self._end_extraction(reply, spent, accepted=error is None)
+
+    async def _end_extraction(self, reply: AsyncFuture[bool], spent: Spent, *, accepted: bool) -> None:
+        """Make the end of an extraction durable. Where the store refuses that it has failed, which is published
+        once it can be; what was staged is taken back, and nothing is read again at once.
+        """
+        again = accepted or self._triggered
+        try:
+            await self._journal.commit()
+        except SessionError as error:
+            self._end_job()
+            self._back_off()
+            if accepted:
+                self._record_failed(error, spent)
+            self._answer(reply, accepted=False)
+            self._extractions_ended(consolidate=False)
+            return
+        self._end_job()
+        if accepted:
+            self._failures = 0
+        self._answer(reply, accepted=accepted)
+        if again and not self._status.stopping and self._due():
+            self._start_extraction()
+        else:
+            self._extractions_ended()
+
+    @staticmethod
+    def _answer(reply: AsyncFuture[bool], *, accepted: bool) -> None:
+        if not reply.done():
+            reply.set(accepted)
+
+    def _back_off(self) -> None:
+        """After a failure: leave out the next automatic extractions."""
+        self._failures += 1
+        self._left_out = min(MOST_LEFT_OUT, 2 ** (self._failures - 1))
+
+    def _moved(self, proposal: Proposal) -> PodError | None:
+        """Why what was read is not what the history holds there; None where it is."""
+        head = self._journal.head
+        if (proposal.session_id, proposal.start) != (head.session_id, head.pointer):
+            how = "compacted"
+        elif proposal.end > len(head.items) or head.items[proposal.end - 1] is not proposal.last:
+            how = "cut back, since the store refused its end,"
+        else:
+            return None
+        return PodError(f"the history was {how} while it was read: what was found is left out")
+
+    def _end_job(self) -> Spent:
+        """The job has ended, or is given up; what it took counts in either case."""
+        job, self._job = self._job, None
+        spending, self._job_spending, self._proposed = self._job_spending, None, None
+        if job is not None:
+            self._let_go(cast("AsyncFuture[bool]", job.actor_ref.stop(block=False)))
+        return self._spent(spending)
+
+    def _let_go(self, ended: AsyncFuture[bool]) -> None:
+        """A job has nothing more to say; what it still has to put away counts as memory at work."""
+        self._jobs_leaving += 1
+        ended.when_done(self._job_left)
+
+    def _job_left(self) -> None:
+        self._jobs_leaving = max(self._jobs_leaving - 1, 0)
+        self._answer_if_done()
+
+    def _spent(self, spending: Spending | None) -> Spent:
+        return self._accounts.count_helper(spending)
+
+    def _record_failed(self, error: BaseException, spent: Spent) -> None:
+        self._journal.log.record_end(
+            ExtractFailed, error=Failure.of(error), usage=spent.usage, cost=spent.cost
+        )
+
+    def _extractions_ended(self, *, consolidate: bool = True) -> None:
+        """The extractions that were due have ended: now for what they staged."""
+        if consolidate and not self._status.stopping:
+            self._consolidate()
+        waiting, self._waiting = self._waiting, None
+        _answer_all(waiting)
+        self._answer_if_done()
+
+    def _answer_if_done(self) -> None:
+        """Where that was the last memory job, those who wait for all are answered."""
+        if not self.at_work:
+            self._caller = None
+            waiting, self._waiting_for_all = self._waiting_for_all, None
+            _answer_all(waiting)
+
+    # -- consolidation ---------------------------------------------------------------------------
+
+    def _consolidate(self) -> None:
+        """Start a consolidation, which looks for itself whether it is due."""
+        parts = self._parts
+        section = parts.manifest.memory
+        if not (section.consolidate_files or section.consolidate_bytes):
+            return
+        if self._librarian is not None:
+            self._more_staged = True
+            return
+        asked, self._asked_to_consolidate, self._more_staged = self._asked_to_consolidate, False, False
+        librarian = self._librarian = ConsolidationActor.make(self._mailroom, UNREGISTERED)
+        librarian.begin()
+        ctx, spending = parts.tools.context(parts.name), Spending(parts)
+        self._librarian_spending = spending
+        librarian.actor_ref.tell(
+            Consolidate(
+                parts.memory,
+                parts.manifest,
+                spending.ask,
+                ctx,
+                not asked,
+                self._ask_pod,
+                self._tell_pod,
+                self._caller,
+            )
+        )
+
+    def _tell_pod(self, message: Any) -> None:
+        self._mailroom.send(self._pod, message, None)
+
+    def begin_consolidation(self, message: Consolidating, reply: AsyncFuture[bool]) -> None:
+        """Whether a consolidation may begin: once that is published, and not where the store refuses it."""
+        self._tasks.start(self._begin_consolidation(message, reply))
+
+    async def _begin_consolidation(self, message: Consolidating, reply: AsyncFuture[bool]) -> None:
+        librarian = self._librarian
+        if librarian is None:
+            self._answer(reply, accepted=False)
+            return
+        self._consolidating = True
+        self._journal.log.record(ConsolidateStart, files=message.files, size=message.size)
+        try:
+            await self._journal.commit()
+        except SessionError:
+            self._consolidating = False
+            self._answer(reply, accepted=False)
+        else:
+            self._answer(reply, accepted=self._librarian is librarian)
+
+    def end_consolidation(self, message: Consolidated) -> None:
+        """A consolidation has ended."""
+        self._tasks.start(self._end_consolidation(message))
+
+    async def _end_consolidation(self, message: Consolidated) -> None:
+        librarian, self._librarian = self._librarian, None
+        if librarian is None:  # it was left to itself
+            return
+        self._let_go(cast("AsyncFuture[bool]", librarian.actor_ref.stop(block=False)))
+        self._record_consolidated(message)
+        more = self._more_staged or (message.files > 0 and message.error is None)
+        self._jobs_leaving += 1  # until its end is durable
+        try:
+            await self._journal.commit()
+        except SessionError:
+            more = False
+        if more and not self._status.stopping:
+            self._consolidate()
+        self._job_left()
+
+    def _record_consolidated(self, message: Consolidated) -> None:
+        published, self._consolidating = self._consolidating, False
+        spent = self._spent(self._librarian_spending)
+        self._librarian_spending = None
+        log = self._journal.log
+        for text in message.alerts:
+            log.record(Alert, text=text)
+        if message.error is not None:
+            failure = Failure.of(message.error)
+            if published:
+                log.record_end(ConsolidateFailed, error=failure, usage=spent.usage, cost=spent.cost)
+            else:
+                log.record(Alert, text="memory could not be consolidated", error=failure)
+        elif message.files:
+            log.record_end(
+                ConsolidateDone,
+                files=message.files,
+                notes=message.notes,
+                mechanical=message.mechanical,
+                left=message.left,
+                usage=spent.usage,
+                cost=spent.cost,
+            )
+
+    # -- recall ----------------------------------------------------------------------------------
+
+    @property
+    def recall_due(self) -> bool:
+        """Whether the run that begins is the first of a session that is new: its history is no other's."""
+        if not self._parts.manifest.memory.recall_tokens or not self._new or self._recalled:
+            return False
+        return not any(map(is_of_compaction, self._journal.head.items))
+
+    async def recall(self, run_id: str, content: tuple[Part, ...], waits: Interruptible) -> None:
+        """Bring what memory holds of ``content`` into the history, whatever comes of it."""
+        words = "\n".join(part.text for part in content if isinstance(part, TextPart))
+        self._recalled = True
+        budget = self._parts.manifest.memory.recall_tokens
+        try:
+            item = await waits.apart(_recalled(self._parts.memory, words, budget), "the search in memory")
+        except (OSError, TimeoutError) as error:
+            self._journal.log.record(Alert, text="memory could not be searched", error=Failure.of(error))
+        except (Exception, asyncio.CancelledError):  # noqa: BLE001 - the run goes on without it
+            return
+        else:
+            if item is not None:
+                self._journal.log.record(SystemMessage, run_id, item=item)
+
+    # -- the end of the pod ----------------------------------------------------------------------
+
+    async def finish(self) -> None:
+        """Wait for the memory jobs that are under way. Those that take too long are cancelled, and waited for
+        once more, for a bounded time.
+        """
+        if not self.at_work:
+            return
+        if not await self._all_done(self._parts.memory_grace):
+            while self._proposed is not None:  # its end is on its way to the store
+                await self._all_done(self._parts.memory_grace)
+            if self.at_work:
+                self._abandon()
+                await self._all_done(self._parts.grace + STOP_GRACE)
+
+    async def _all_done(self, seconds: float) -> bool:
+        ended: AsyncFuture[Any] = AsyncFuture()
+        self._when_all_done(ended)
+        if not self.at_work:
+            return True
+        try:
+            await asyncio.wait_for(ended, seconds)
+        except TimeoutError:
+            return False
+        return True
+
+    def _abandon(self) -> None:
+        """Leave memory jobs to themselves: what an extraction did not get to is read when the session is
+        resumed, and what is staged stays until another consolidation.
+        """
+        self._leave_jobs()
+        if self._consolidating:
+            left = PodError("the pod has stopped while memory was consolidated; nothing staged is lost")
+            self._record_consolidated(Consolidated(error=left))
+        if self._job is not None:
+            self._record_failed(PodError("the pod stopped before its memory was read"), self._end_job())
+        self._extractions_ended(consolidate=False)
+
+    def _leave_jobs(self) -> None:
+        """Cancel what memory jobs ask of a model; ``at_work`` until they have come to their end."""
+        librarian, self._librarian = self._librarian, None
+        for job in (librarian, self._job):
+            if job is not None:
+                self._let_go(job.leave(self._parts.grace))
+
+    def forsake(self) -> None:
+        """The pod has ended: nobody need wait for its memory jobs any more, and those end too."""
+        self._leave_jobs()
+        self._job = None
+        if self._proposed is not None:
+            self._answer(self._proposed, accepted=False)
+        for reply in self._waiting_for_all or ():
+            _give_up(reply)
+        _answer_all(self._waiting)
+        self._waiting_for_all = self._waiting = None
+
+    async def wait_left(self) -> None:
+        """Wait until the jobs that were cancelled have come to their end, for a bounded time."""
+        await self._all_done(self._parts.grace + STOP_GRACE)
+
+
+async def _recalled(memory: LastingMemory, words: str, budget: int) -> SystemItem | None:
+    from actors.pod.memory.recall import recalled  # noqa: PLC0415 - paid for by who recalls
+
+    return await asyncio.wait_for(asyncio.to_thread(recalled, memory, words, budget), RECALL_SECONDS)
+
+
+class Unregistered:
+    """Detached actors are known to their pod alone."""
+
+    def register(self, actor_ref: Any, /) -> None:
+        """Nobody looks for it."""
+
+    def unregister(self, actor_ref: Any, /) -> None:
+        """Nobody looked for it."""
+
+
+UNREGISTERED = Unregistered()
+
+
+def _answer_all(waiting: list[AsyncFuture[Any]] | None) -> None:
+    """Tell all who wait that it has ended, but for those who have given up."""
+    for reply in waiting or ():
+        if not reply.done():
+            reply.set(True)
+
+
+def _give_up(reply: AsyncFuture[Any]) -> None:
+    if not reply.done():
+        reply.set(False)

@@ -1,0 +1,347 @@
+"""``ModelCalls``: a run's requests to the model: what is sent, what came back, and what that took."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from msgspec.structs import replace
+
+from actors.compaction import policy
+from actors.llm.base import Answer, Request
+from actors.pod.accounts import Accounts
+from actors.pod.budget import Exceeded, OverBudget
+from actors.pod.compaction import Compaction
+from actors.pod.conversation import Conversation
+from actors.pod.exchange import Exchange, FailedAttempt
+from actors.pod.interruptible import Left
+from actors.pod.journal import Journal
+from actors.pod.outcomes import budget_reached, paused_in_vain, still_too_long
+from actors.pod.parts import PodParts
+from actors.pod.run import Run, resolve
+from actors.pod.tool_calls import ToolCalls
+from protocol.errors import Failure, ModelError
+from protocol.events import (
+    AssistantMessage,
+    AttemptFailed,
+    BudgetExceeded,
+    StreamRestart,
+    SystemMessage,
+    TextDelta,
+    TurnEnd,
+    TurnStart,
+    UsageUpdate,
+    UserMessage,
+    UserSource,
+)
+from protocol.items import AssistantItem, SystemItem, UserItem
+from protocol.text import encodable
+from protocol.usage import Usage
+
+#: What a model is told when a run goes on whose last answer was cut.
+GO_ON = "Your last answer was interrupted and cut off. Go on from where it ended."
+#: How often in a row a model may pause its turn.
+MAX_PAUSES = 10
+
+
+class ModelCalls:
+    """Asks the model for one run after the other of one pod."""
+
+    __slots__ = ("_accounts", "_compaction", "_conversation", "_journal", "_parts", "_tool_calls")
+
+    def __init__(
+        self,
+        parts: PodParts,
+        journal: Journal,
+        accounts: Accounts,
+        conversation: Conversation,
+        compaction: Compaction,
+        tool_calls: ToolCalls,
+    ) -> None:
+        self._parts = parts
+        self._journal = journal
+        self._accounts = accounts
+        self._conversation = conversation
+        self._compaction = compaction
+        self._tool_calls = tool_calls
+
+    # -- asking ----------------------------------------------------------------------------------
+
+    async def request(self, run: Run, go_on: Callable[[], None]) -> None:
+        """Send the history, all of it durable, and record what comes back; ``go_on`` as for
+        ``Interruptible.inline``. Raises SessionError, Left.
+        """
+        self._prepare(run)
+        await self._journal.commit()
+        if run.unlogged:
+            resolve(run.unlogged)
+        if run.ending is not None:
+            return
+        exchange = run.exchange = Exchange(
+            self._parts,
+            self._conversation.context.occupancy,
+            self._parts.manifest.worker.max_tokens,
+            heard=self._journal.listened,
+            tell=self._journal.publish,
+            tell_text=self._publish_text,
+        )
+        try:
+            exchange.reserve()
+        except OverBudget as over:
+            self.note_exceeded(run, over.exceeded)
+            return
+        self._accounts.steps += 1
+        self._publish_turn(TurnStart)
+        try:
+            answer = await run.waits.inline(exchange.ask(self._request(run)), "the model's client", go_on)
+        except Left:
+            exchange.end(asyncio.CancelledError())
+            raise
+        except BaseException as error:  # noqa: BLE001 - whatever a client throws, only its run ends
+            await self.unanswered(run, exchange, error)
+            return
+        self._answered(run, exchange, answer)
+
+    def _prepare(self, run: Run) -> None:
+        """Record all that the model is to see."""
+        self._tool_calls.close_open(run)  # one that was pushed may have none
+        if run.pending:
+            self.join_pending(run)
+        last = self._journal.head.items[-1]
+        if type(last) is AssistantItem and last.cut:  # what ends with a model's words is refused
+            self._journal.log.record(SystemMessage, run.run_id, item=SystemItem.of(GO_ON))
+        run.unheard = True
+
+    def join_pending(self, run: Run) -> None:
+        """Have what was said meanwhile join the history."""
+        for pending in run.pending:
+            self.add_words(run, UserItem(pending.content), pending.source)
+            run.unlogged.append(pending.reply)
+        run.pending = []
+
+    def add_words(self, run: Run, item: UserItem, source: UserSource) -> None:
+        """Record words of a user."""
+        run.repeats = None  # they begin anew
+        head = self._journal.head
+        self._journal.log.add(
+            UserMessage(
+                pod=self._parts.name,
+                session_id=head.session_id,
+                seq=head.seq + 1,
+                at=time.time(),
+                run_id=run.run_id,
+                item=item,
+                source=source,
+            )
+        )
+
+    def _request(self, run: Run) -> Request:
+        parts, context = self._parts, self._conversation.context
+        return Request(
+            items=context.view(),
+            system=parts.manifest.pod.system_prompt,
+            tools=parts.tools.specs,
+            model=parts.manifest.model.model_id,
+            max_tokens=parts.manifest.worker.max_tokens,
+            temperature=parts.manifest.model.temperature,
+            output_schema=run.output_schema,
+            deadline=run.deadline,
+            scratch=context.scratch,
+        )
+
+    def _publish_text(self, text: str, attempt: int) -> None:
+        journal = self._journal
+        if journal.hears(TextDelta):
+            head = journal.head
+            journal.log.tell(
+                TextDelta(
+                    pod=self._parts.name,
+                    session_id=head.session_id,
+                    seq=head.seq,
+                    at=time.time(),
+                    run_id=journal.run_id,
+                    text=encodable(text),
+                    attempt=attempt,
+                )
+            )
+
+    def _publish_turn(self, kind: type[TurnStart | TurnEnd]) -> None:
+        if self._journal.hears(kind):
+            self._journal.publish(kind, turn=self._accounts.steps)
+
+    def end_turn(self) -> None:
+        """A turn has ended, with the calls of its answer."""
+        self._publish_turn(TurnEnd)
+
+    # -- an answer -------------------------------------------------------------------------------
+
+    def _answered(self, run: Run, exchange: Exchange, answer: Answer) -> None:
+        cost = exchange.answered(answer)
+        run.exchange = None
+        if exchange.failed:
+            self._record_failed(run, exchange.failed)
+        if answer.item.refused:
+            answer = replace(answer, item=self._as_refused(run, answer.item))
+        conversation = self._conversation
+        conversation.guard = conversation.guard.request_answered()
+        head = self._journal.head
+        try:
+            self._journal.log.add(
+                AssistantMessage(
+                    pod=self._parts.name,
+                    session_id=head.session_id,
+                    seq=head.seq + 1,
+                    at=time.time(),
+                    run_id=run.run_id,
+                    item=answer.item,
+                    model=answer.model,
+                    stop_reason=answer.stop_reason,
+                    usage=answer.usage,
+                    cost=cost,
+                )
+            )
+        except (TypeError, ValueError) as unfit:  # a client of the user's own gave what no JSON can hold
+            run.error, run.ending = unfit, "failed"
+            return
+        run.unheard = False
+        run.answer = answer.item
+        run.stop_reason = answer.stop_reason
+        if answer.stop_reason == "pause" or run.pauses:
+            self._look_at_pause(run, answer)
+        conversation.context.measured(len(head.items) - 1, answer.usage)
+        self._count(answer.usage, cost)
+        if answer.item.calls:
+            run.started_calls = set()  # ids are unique within an answer, not within a run
+        else:
+            self.end_turn()
+
+    def _look_at_pause(self, run: Run, answer: Answer) -> None:
+        """A model that pauses is asked to go on, as long as that leads anywhere."""
+        if answer.stop_reason != "pause":
+            run.pauses, run.paused = 0, None
+            return
+        run.pauses += 1
+        item, before = answer.item, run.paused
+        run.paused = item
+        stuck = not (item.content or item.calls or item.vendor) or item == before
+        if (stuck or run.pauses > MAX_PAUSES) and run.ending is None:
+            run.error, run.ending = paused_in_vain(self._parts.model, run.pauses), "failed"
+
+    def _as_refused(self, run: Run, item: AssistantItem) -> AssistantItem:
+        """The item as that of a refusal: calls on the way to it are not to be run, and it tells how far back
+        its run reaches; a compaction since then keeps of that what it keeps.
+        """
+        items = self._journal.head.items
+        of_run = len(items) - run.began_at if run.began_in is items else 0
+        return replace(item, refused=True, calls=(), refused_items=of_run)
+
+    # -- no answer -------------------------------------------------------------------------------
+
+    async def unanswered(self, run: Run, exchange: Exchange, error: BaseException) -> None:
+        """The request failed: compact once if the server says it is too long, else the run ends."""
+        exchange.end(error)
+        run.exchange = None
+        if run.ending is None and (overflow := self._too_long(error)) is not None:
+            await self._compact_too_long(run, exchange, overflow)
+            return
+        refused = isinstance(error, ModelError) and error.kind == "content_filter"
+        self._keep_shown(run, exchange, refused=refused)
+        if run.ending is None and isinstance(error, OverBudget):
+            self.note_exceeded(run, error.exceeded)
+            return
+        self.broken(run, error)
+
+    def broken(self, run: Run, error: BaseException) -> None:
+        """A step ended by an error. An end that was asked for stands, whatever came of its cancel."""
+        cancelled = isinstance(error, asyncio.CancelledError)
+        if run.ending in {"cancelled", "paused"} or (run.ending is not None and cancelled):
+            return
+        if cancelled:  # from outside; who closes a loop cancels all its tasks
+            run.ending = "paused" if self._parts.closing() else "cancelled"
+        else:
+            run.error, run.ending = error, "failed"
+
+    def note_exceeded(self, run: Run, exceeded: Exceeded) -> None:
+        """Record which budget the run has reached; it ends with that."""
+        self._journal.log.record(BudgetExceeded, run.run_id, **exceeded._asdict())
+        run.ending, run.limit = "budget", budget_reached(exceeded)
+
+    def _record_failed(self, run: Run, failed: list[FailedAttempt]) -> None:
+        """Record and count what attempts took that gave no answer."""
+        for each in failed:
+            if each.usage is not None:
+                self._journal.log.record(
+                    AttemptFailed,
+                    run.run_id,
+                    attempt=each.attempt,
+                    error=each.failure,
+                    usage=each.usage,
+                    cost=each.cost,
+                )
+                self._count(each.usage, each.cost)
+
+    def _keep_shown(self, run: Run, exchange: Exchange, *, refused: bool) -> None:
+        """The request has no answer: what people saw of one joins the history, marked as cut or refused."""
+        shown = exchange.take_shown()
+        self._record_failed(run, exchange.failed)
+        if shown is None:
+            if refused:
+                item = self._as_refused(run, AssistantItem())
+                self._journal.log.record(
+                    AssistantMessage, run.run_id, item=item, stop_reason="content_filter"
+                )
+            return
+        assert shown.shown is not None
+        kept = self._as_refused(run, shown.shown) if refused else shown.shown
+        run.answer, run.stop_reason = kept, None
+        self._journal.log.record(
+            AssistantMessage,
+            run.run_id,
+            item=kept,
+            model=self._parts.model,
+            usage=shown.usage,
+            cost=shown.cost,
+        )
+        if shown.usage is not None:
+            self._count(shown.usage, shown.cost)
+
+    def _too_long(self, error: BaseException) -> ModelError | None:
+        """The error, if it says that the request was too long and a compaction is to answer that."""
+        if not isinstance(error, ModelError) or error.kind != "context_overflow":
+            return None
+        items = self._journal.head.items
+        return error if policy.after_overflow(self._conversation.guard, len(items)) else None
+
+    async def _compact_too_long(self, run: Run, exchange: Exchange, overflow: ModelError) -> None:
+        """Answer an overflow with a compaction, after which the same request is sent once more."""
+        self._accounts.steps -= 1  # the request that follows the compaction is this one again
+        self._record_failed(run, exchange.failed)
+        if exchange.failed and exchange.failed[-1].shown is not None:
+            self._journal.publish(
+                StreamRestart, attempt=exchange.failed[-1].attempt, error=Failure.of(overflow)
+            )
+        failed = await self._compaction.fold("overflow", run.waits, window=overflow.context_window)
+        self.compacted_within(run, failed, overflow)
+
+    def compacted_within(
+        self, run: Run, error: BaseException | None, overflow: ModelError | None = None
+    ) -> None:
+        """A compaction in the middle of a run has ended: the request follows, or the run is over.
+
+        ``overflow`` is what the compaction was to answer; where it fails the run tells both.
+        """
+        if error is None or run.ending is not None:
+            return
+        if isinstance(error.__cause__, OverBudget):
+            self.note_exceeded(run, error.__cause__.exceeded)
+            return
+        run.error, run.ending = error if overflow is None else still_too_long(overflow, error), "failed"
+
+    def _count(self, usage: Usage | None, cost: float | None) -> None:
+        accounts = self._accounts
+        accounts.count(usage, cost)
+        if self._journal.hears(UsageUpdate):
+            self._journal.publish(
+                UsageUpdate, usage=usage or Usage(), run_usage=accounts.run_usage, cost=cost
+            )

@@ -1,0 +1,692 @@
+"""``RunLoop``: a pod's runs, one after the other; ``_play`` is a run from its beginning to its end."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import Any, assert_never
+
+from actors.llm.output import DOUBTFUL, Fit, instruction_for, parse_output
+from actors.pod import turn as decide
+from actors.pod.accounts import Accounts
+from actors.pod.compaction import Compaction
+from actors.pod.conversation import Conversation
+from actors.pod.exchange import Exchange
+from actors.pod.gate import Gate
+from actors.pod.interruptible import Interruptible, Left
+from actors.pod.journal import Journal
+from actors.pod.memory.jobs import MemoryJobs
+from actors.pod.model_calls import ModelCalls
+from actors.pod.outcomes import limit_reached, refused, said_nothing
+from actors.pod.parts import PodParts
+from actors.pod.run import PendingInput, QueuedRun, Run, TypedRun, new_run_id, resolve
+from actors.pod.status import Status
+from actors.pod.tasks_at_work import TasksAtWork
+from actors.pod.tool_calls import ToolCalls
+from actors.runtime.future import AsyncFuture
+from actors.runtime.loop import Mailroom
+from actors.sessions.replay import open_calls
+from protocol import commands
+from protocol.errors import (
+    CompactionFailed,
+    Failure,
+    NotPaused,
+    NotRunning,
+    OutputInvalid,
+    PodBusy,
+    RunFailed,
+    SessionError,
+)
+from protocol.events import Alert, RunEnd, RunOutcome, RunReason, RunStart, SystemMessage, UserMessage
+from protocol.items import Part, SystemItem, UserItem
+from protocol.lifecycle import PodState
+from protocol.results import RunResult
+from protocol.usage import Usage
+
+#: Runs that may wait behind the one that goes on.
+QUEUE_LIMIT = 32
+#: How often a model may answer with something else than the type it was asked for.
+MISFITS = 2
+
+_RESTING = frozenset({PodState.IDLE, PodState.PAUSED})
+
+#: Work between two steps: it gets how far it can be interrupted, and gives what its command is answered.
+Between = Callable[[Interruptible], Coroutine[Any, Any, Any]]
+
+
+class RunLoop:
+    """The queue, the one run that goes on, and what is done between two of its steps.
+
+    A run is one coroutine, in a task of its own and in its caller's context. It holds the gate; a cancel
+    reaches it only where it waits for a client or a tool (``Run.waits``).
+    """
+
+    __slots__ = (
+        "_accounts",
+        "_alarm",
+        "_asked",
+        "_compaction",
+        "_conversation",
+        "_end_asked",
+        "_journal",
+        "_mailroom",
+        "_memory",
+        "_model_calls",
+        "_parts",
+        "_status",
+        "_tasks",
+        "_tool_calls",
+        "gate",
+        "queue",
+        "run",
+    )
+
+    def __init__(
+        self,
+        parts: PodParts,
+        status: Status,
+        journal: Journal,
+        accounts: Accounts,
+        conversation: Conversation,
+        memory: MemoryJobs,
+        tool_calls: ToolCalls,
+        tasks: TasksAtWork,
+        mailroom: Mailroom,
+    ) -> None:
+        self._parts = parts
+        self._mailroom = mailroom
+        self._status = status
+        self._journal = journal
+        self._accounts = accounts
+        self._conversation = conversation
+        self._memory = memory
+        self._tool_calls = tool_calls
+        self._tasks = tasks
+        self._compaction = Compaction(
+            parts,
+            journal,
+            accounts,
+            conversation,
+            lambda: tool_calls.close_open(self.run),
+            memory.wait_for_extraction,
+        )
+        self._model_calls = ModelCalls(parts, journal, accounts, conversation, self._compaction, tool_calls)
+        self.gate = Gate(self._gate_free)
+        #: The run that goes on, or is paused.
+        self.run: Run | None = None
+        #: Those that wait for their turn, behind a paused one too.
+        self.queue: deque[QueuedRun] | None = None
+        #: Who asked for the end that the run comes to.
+        self._end_asked: list[AsyncFuture[Any]] | None = None
+        #: Who waits for what is to be done between two steps.
+        self._asked: set[AsyncFuture[Any]] | None = None
+        self._alarm: asyncio.TimerHandle | None = None
+
+    # -- what waits ------------------------------------------------------------------------------
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether nothing is at work, and nobody waits for anything."""
+        return self.gate.free and not self.queue and not self._asked
+
+    def submit(self, queued: QueuedRun) -> None:
+        """Begin a run, or have it wait for what goes on. Raises PodBusy."""
+        running = self._status.state is PodState.RUNNING
+        if not running and not self.queue and self.gate.free:
+            self._begin(queued, self._interruptible())
+            return
+        if queued.command.busy == "reject" and (running or self.queue):
+            raise PodBusy(f"pod {self._parts.name!r} is running", hint="wait for its run or queue behind it")
+        if self.queue is None:
+            self.queue = deque()
+        if len(self.queue) >= QUEUE_LIMIT:
+            raise PodBusy(f"{QUEUE_LIMIT} runs wait for pod {self._parts.name!r} already")
+        self.queue.append(queued)
+        if not running:
+            waits = self._interruptible()
+            self._tasks.start(self._begin_in_turn(waits, self.gate.line_up(waits)))
+
+    async def _begin_in_turn(self, waits: Interruptible, turn: asyncio.Future[None] | None) -> None:
+        """Begin the oldest run that waits, behind what was asked for before it; a paused one is closed."""
+        if turn is not None:
+            await self.gate.begin_at(turn, waits)
+        if self.queue and self._status.state in _RESTING and not self._status.stopping:
+            self._begin(self.queue.popleft(), waits)
+        else:
+            self.gate.leave(waits)
+
+    def drop_queued(self, run_id: str) -> None:
+        """A run that has not begun never will, and leaves no trace."""
+        for queued in self.queue or ():
+            if queued.command.run_id == run_id:
+                assert self.queue is not None
+                self.queue.remove(queued)
+                session_id = self._journal.log.durable_session
+                queued.reply.set(RunResult("", "cancelled", Usage(), run_id, session_id))
+                return
+
+    def between_steps(self, reply: AsyncFuture[Any], work: Between) -> None:
+        """Do ``work`` now, or between two steps of the run that goes on, and answer ``reply``."""
+        if self._asked is None:
+            self._asked = set()
+        self._asked.add(reply)
+        waits = self._interruptible()
+        turn = self.gate.line_up(waits)
+        self._tasks.start_at_once(self._between(reply, work, waits, turn), reply.caller)
+
+    async def _between(
+        self, reply: AsyncFuture[Any], work: Between, waits: Interruptible, turn: asyncio.Future[None] | None
+    ) -> None:
+        value: Any = None
+        error: Exception | None = None
+        try:
+            if turn is not None:
+                await self.gate.begin_at(turn, waits)
+            value = await work(waits)
+        except asyncio.CancelledError:
+            error = self._status.gone()
+        except Exception as raised:  # noqa: BLE001 - goes to who asked
+            error = raised
+        if self._asked is not None:
+            self._asked.discard(reply)
+        if not reply.done():
+            if error is None:
+                reply.set(value)
+            else:
+                reply.set_exception(error)
+        self.gate.leave(waits)
+
+    def _interruptible(self) -> Interruptible:
+        return Interruptible(self._parts.grace, self._note_overdue)
+
+    def _note_overdue(self, text: str) -> None:
+        self._journal.log.record(Alert, self._journal.run_id, text=text)
+
+    def _gate_free(self) -> None:
+        """Nothing is at work any more: begin what waits."""
+        self._start_next()
+        if self.gate.free and self._journal.has_ends_to_tell and not self._status.stopping:
+            self._tasks.start(self._journal.retry())
+
+    def _start_next(self) -> None:
+        if self.queue and self._status.state is PodState.IDLE and not self._status.stopping:
+            self._begin(self.queue.popleft(), self._interruptible())
+
+    # -- a run -----------------------------------------------------------------------------------
+
+    def _begin(self, queued: QueuedRun, waits: Interruptible) -> None:
+        """Begin a run as the work that ``waits``, which holds the gate or finds it free."""
+        command, notified = queued.command, queued.source == "notify"
+        self.gate.take(waits)
+        self.close_left_over()
+        run = Run(command.run_id or new_run_id(), None if notified else queued.reply, waits)
+        run.output_schema = command.output_schema
+        if isinstance(command, TypedRun):
+            run.output_kind = command.output
+        if notified:
+            run.caller = queued.reply.caller
+            run.unlogged.append(queued.reply)
+        self._accounts.begin_run()
+        self._conversation.guard = self._conversation.guard.run_started()
+        self._enter(run)
+        self._tasks.start(self._played(waits, self._from_input(run, queued)), run.caller)
+
+    def _enter(self, run: Run) -> None:
+        self.run, self._journal.run_id = run, run.run_id
+        self._status.to(PodState.RUNNING)
+        run_began, left = self._accounts.start_clock()
+        if left is not None:
+            run.deadline = run_began + left
+            self._alarm = self._tasks.loop.call_later(left, self._out_of_time, run)
+
+    async def _played(self, waits: Interruptible, steps: Coroutine[Any, Any, None]) -> None:
+        try:
+            await steps
+        except (Left, SessionError):
+            if not waits.left:
+                raise
+        finally:
+            self.gate.leave(waits)
+
+    async def _from_input(self, run: Run, queued: QueuedRun) -> None:
+        """The run begins with its input, which the model sees only once it is durable."""
+        if self._parts.limits.before_run and self._conversation.due_before_run():
+            await self._compaction.fold("threshold", run.waits)  # whatever comes of it
+        items = self._journal.head.items
+        run.began_in, run.began_at = items, len(items)
+        self._record_start(run, "notify" if queued.source == "notify" else "run")
+        if self._memory.recall_due:
+            await self._memory.recall(run.run_id, queued.command.content, run.waits)
+            run.waits.check()
+        self._model_calls.add_words(run, UserItem(queued.command.content), queued.source)
+        await self._play(run)
+
+    async def _play(self, run: Run) -> None:
+        """The run, step by step, to its end."""
+        waits = run.waits
+        while True:
+            at = self._turn_state(run)
+            if self.gate.others_wait and not at.open_calls:  # nothing comes between calls and their results
+                await self.gate.let_pass(waits)
+                waits.check()
+                at = self._turn_state(run)
+            step = decide.next_step(at)
+            if isinstance(step, decide.CallModel):
+                await self._model_calls.request(run, partial(self._go_on_unanswered, run))
+                await self._hear_what_was_said()
+            elif isinstance(step, decide.Finish):
+                if await self._end_with(run, step):
+                    return
+            elif isinstance(step, decide.RunTools):
+                await self._run_tools(run, step)
+                await self._hear_what_was_said()
+            elif isinstance(step, decide.CloseCalls):
+                self._tool_calls.close_begun(run, step.calls)
+            elif isinstance(step, decide.Compact):
+                failed = await self._compaction.fold("request_threshold", waits)
+                self._model_calls.compacted_within(run, failed)
+            else:
+                assert_never(step)
+
+    async def _hear_what_was_said(self) -> None:
+        """What was said to the pod before a step ended is heard before the next."""
+        if self._mailroom.has_mail:
+            await asyncio.sleep(0)
+
+    def _turn_state(self, run: Run) -> decide.Standing:
+        calls = run.answer.calls if run.answer is not None else ()
+        return decide.Standing(
+            ending=run.ending,
+            answer=run.answer,
+            stop_reason=run.stop_reason,
+            open_calls=open_calls(self._journal.head.items) if calls else [],
+            pending=run.unheard or bool(run.pending),
+            steps=self._accounts.steps,
+            max_steps=self._parts.manifest.worker.max_steps,
+            fullness=self._conversation.before_request() if self._parts.limits.before_request else "send",
+            started_calls=run.started_calls,
+        )
+
+    async def _run_tools(self, run: Run, step: decide.RunTools) -> None:
+        try:
+            await self._tool_calls.run(run, step.calls, partial(self._go_on_without_results, run))
+        except SessionError:
+            raise
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - ends this run alone
+            self._model_calls.broken(run, error)
+        self._tool_calls.end_loop(run)
+        self._model_calls.end_turn()
+
+    # -- a client or a tool that goes on though it was cancelled ---------------------------------
+
+    def _go_on_unanswered(self, run: Run) -> None:
+        exchange = run.exchange
+        assert exchange is not None
+        self._go_on(run, self._after_request(run, exchange))
+
+    def _go_on_without_results(self, run: Run) -> None:
+        self._go_on(run, self._after_tools(run))
+
+    def _go_on(self, run: Run, steps: Coroutine[Any, Any, None]) -> None:
+        """Go on with a run in another task; the one that it was in has no effect any more."""
+        left, run.waits = run.waits, self._interruptible()
+        run.waits.asked = True
+        self.gate.hand_over(left, run.waits)
+        self._tasks.start(self._played(run.waits, steps), run.caller)
+
+    async def _after_request(self, run: Run, exchange: Exchange) -> None:
+        await self._model_calls.unanswered(run, exchange, asyncio.CancelledError())
+        await self._play(run)
+
+    async def _after_tools(self, run: Run) -> None:
+        self._tool_calls.end_loop(run)
+        self._model_calls.end_turn()
+        await self._play(run)
+
+    # -- the end of a run ------------------------------------------------------------------------
+
+    async def _end_with(self, run: Run, step: decide.Finish) -> bool:
+        """End the run, unless its answer is not of the type that was asked for; whether it has ended."""
+        answer, outcome = run.answer, step.outcome
+        if outcome == "finished":
+            if answer is not None and not answer.content:
+                run.limit = said_nothing()
+            if run.output_kind is not None and not self._take_output(run):
+                if run.error is None:
+                    return False
+                outcome = "failed"
+        elif step.why is not None:
+            run.error = CompactionFailed(step.why)
+        elif step.limit is not None:
+            run.limit = limit_reached(step.limit, self._parts.manifest.worker)
+        elif outcome == "refused" and answer is not None:
+            run.limit = refused(answer, run.stop_reason)
+        await self._finish(run, outcome)
+        return True
+
+    def _take_output(self, run: Run) -> bool:
+        """Whether the answer is of the type asked for; else the model is told why it is not, or, too often,
+        the run fails with that.
+        """
+        assert run.answer is not None
+        read = parse_output(run.answer.text, run.output_kind)
+        doubtful = isinstance(read, Fit) and read.doubtful and not run.misfits  # asked about once
+        if isinstance(read, Fit) and not doubtful:
+            run.output = read.value
+            return True
+        why = DOUBTFUL if isinstance(read, Fit) else read.why
+        run.misfits += 1
+        if run.misfits > MISFITS:
+            run.error = OutputInvalid(f"the model did not answer as asked: {why}")
+            return False
+        # With the schema, which a server may have been sent and have shown to nobody.
+        words = f"{why} {instruction_for(run.output_schema or {})}"
+        self._journal.log.record(SystemMessage, run.run_id, item=SystemItem.of(words))
+        run.unheard = True
+        return False
+
+    async def _finish(self, run: Run, outcome: RunOutcome) -> None:
+        self._tool_calls.close_open(run)
+        if run.pending:  # words that came too late for this run are not lost
+            self._model_calls.join_pending(run)
+            run.unheard = True
+        run.ending = outcome
+        seconds = self._stop_clock()
+        head = self._journal.head
+        self._journal.log.add(
+            RunEnd(
+                pod=self._parts.name,
+                session_id=head.session_id,
+                seq=head.seq + 1,
+                at=time.time(),
+                run_id=run.run_id,
+                outcome=outcome,
+                steps=self._accounts.steps,
+                usage=self._accounts.run_usage or Usage(),
+                error=run.failure,
+                seconds=seconds,
+            )
+        )
+        await self._journal.commit()
+        if run.unlogged:
+            resolve(run.unlogged)
+        self._status.to(PodState.PAUSED if outcome == "paused" else PodState.IDLE)
+        reply, run.reply = run.reply, None
+        if outcome != "paused":
+            self.run = self._journal.run_id = None
+        if reply is not None:
+            if run.error is not None:
+                reply.set_exception(RunFailed(run.error, run_id=run.run_id))
+            else:
+                reply.set(self._result(run, outcome))
+        if self._end_asked is not None:
+            await self._answer_end(run, outcome)
+        if outcome != "paused":
+            self._memory.after_run(run.caller)
+        if run.pending:
+            late, run.pending = run.pending, []
+            for pending in late:
+                self._came_late(pending)
+
+    def _result(self, run: Run, outcome: RunOutcome) -> RunResult:
+        return RunResult(
+            text=run.answer.text if run.answer is not None else "",
+            outcome=outcome,
+            usage=self._accounts.run_usage or Usage(),
+            run_id=run.run_id,
+            session_id=self._journal.head.session_id,
+            output=run.output,
+        )
+
+    async def _answer_end(self, run: Run, outcome: RunOutcome) -> None:
+        """Answer who asked for the end that the run has come to."""
+        asked, self._end_asked = self._end_asked or [], None
+        if outcome == "paused" and run.ending == "cancelled":  # cancelled while its pause became durable
+            try:
+                await self._drop_paused()
+            except SessionError as error:
+                _fail(asked, error)
+                return
+        resolve(asked)
+
+    def close_open_calls(self) -> None:
+        """Give every call without a result its deterministic one; nothing is run again."""
+        self._tool_calls.close_open(self.run)
+
+    def close_left_over(self) -> None:
+        """Close what an earlier run left open: a pause, a crash, a store that failed at its end."""
+        self._tool_calls.close_open(self.run)
+        head = self._journal.head
+        if head.open_run is not None:
+            self._journal.log.record(RunEnd, head.open_run, outcome="cancelled", steps=self._accounts.steps)
+        self.run = self._journal.run_id = None
+
+    # -- interrupting ----------------------------------------------------------------------------
+
+    def end_soon(self, ending: RunOutcome, reply: AsyncFuture[Any]) -> None:
+        """Have the run that goes on end; ``reply`` is answered once it has."""
+        run = self.run
+        assert run is not None
+        if self._end_asked is None:
+            self._end_asked = []
+        self._end_asked.append(reply)
+        if run.ending is None or ending == "cancelled":
+            run.ending = ending
+        run.waits.interrupt()
+
+    def interrupt_all(self, ending: RunOutcome) -> None:
+        """The pod stops: end the run by ``ending``, and whatever else is at work or waits."""
+        run = self.run
+        if run is not None and self._status.state is PodState.RUNNING:
+            run.ending = run.ending or ending
+        self.gate.refuse_waiting()
+        if self.gate.holder is not None:
+            self.gate.holder.interrupt()
+
+    async def cancel_paused(self, _: Interruptible) -> None:
+        """End the paused run as cancelled, unless another has closed it meanwhile."""
+        if self._status.state is PodState.PAUSED:
+            await self._drop_paused()
+
+    async def _drop_paused(self) -> None:
+        run = self.run
+        self.close_left_over()
+        try:
+            await self._journal.commit()
+        except SessionError:
+            self.run, self._journal.run_id = run, None if run is None else run.run_id
+            raise
+        self._status.to(PodState.IDLE)
+
+    def resume(self, reply: AsyncFuture[Any]) -> None:
+        """Go on with the paused run, once nothing else is at work."""
+        if self._asked is None:
+            self._asked = set()
+        self._asked.add(reply)
+        waits = self._interruptible()
+        self._tasks.start(self._resumed(reply, waits, self.gate.line_up(waits)), reply.caller)
+
+    async def _resumed(
+        self, reply: AsyncFuture[Any], waits: Interruptible, turn: asyncio.Future[None] | None
+    ) -> None:
+        try:
+            if turn is not None:
+                await self.gate.begin_at(turn, waits)
+        except asyncio.CancelledError:
+            if not reply.done():
+                reply.set_exception(self._status.gone())
+            return
+        finally:
+            if self._asked is not None:
+                self._asked.discard(reply)
+        if self._status.state is not PodState.PAUSED:  # it was, when it was asked for
+            reply.set_exception(self.not_paused())
+            self.gate.leave(waits)
+            return
+        run, head = self.run, self._journal.head
+        if run is None:  # the session was restored: all that is known of the run is its id
+            assert head.open_run is not None
+            run = Run(head.open_run, reply, waits)
+            self._tool_calls.close_open(None)
+        run.reply, run.caller, run.waits = reply, reply.caller, waits
+        run.ending = run.limit = None
+        self._enter(run)
+        self._record_start(run, "resume")
+        await self._played(waits, self._play(run))
+
+    def not_paused(self) -> NotPaused:
+        """What is answered where no run is paused."""
+        return NotPaused(f"pod {self._parts.name!r} has no paused run")
+
+    def _record_start(self, run: Run, reason: RunReason) -> None:
+        head = self._journal.head
+        self._journal.log.add(
+            RunStart(
+                pod=self._parts.name,
+                session_id=head.session_id,
+                seq=head.seq + 1,
+                at=time.time(),
+                run_id=run.run_id,
+                reason=reason,
+            )
+        )
+
+    # -- words that join -------------------------------------------------------------------------
+
+    def steer(self, content: tuple[Part, ...], reply: AsyncFuture[Any]) -> None:
+        """Words join the run that goes on. Raises NotRunning."""
+        if self.run is None or self._status.state is not PodState.RUNNING:
+            raise self._not_running()
+        self.run.pending.append(PendingInput(content, "steer", reply))
+
+    def notify(self, content: tuple[Part, ...], reply: AsyncFuture[Any]) -> None:
+        """Words join the run that goes on or is paused, or start one. Raises PodBusy."""
+        if self._status.state is PodState.RUNNING and self.run is not None:
+            self.run.pending.append(PendingInput(content, "notify", reply))
+        elif self._status.state is PodState.PAUSED:
+            self.between_steps(reply, lambda _: self._note(content))
+        else:
+            self.submit(QueuedRun(commands.Run(content), "notify", reply))
+
+    async def _note(self, content: tuple[Part, ...]) -> None:
+        """Words for a paused run: they join the history now, and are heard when it is resumed."""
+        run, head = self.run, self._journal.head
+        self._tool_calls.close_open(run)
+        self._journal.log.record(UserMessage, head.open_run, item=UserItem(content), source="notify")
+        if run is not None:
+            run.unheard = True
+        await self._journal.commit()
+
+    def _came_late(self, pending: PendingInput) -> None:
+        """Words came while the end of their run became durable."""
+        if self._status.stopping:
+            pending.reply.set_exception(self._status.gone())
+        elif pending.source == "steer":
+            pending.reply.set_exception(self._not_running())
+        else:
+            self.notify(pending.content, pending.reply)
+
+    def _not_running(self) -> NotRunning:
+        return NotRunning(f"pod {self._parts.name!r} has no run to steer", hint="use run or notify")
+
+    # -- compactions that are asked for ----------------------------------------------------------
+
+    async def compact(self, wanted: int | None, waits: Interruptible) -> str:
+        """Compact the history by hand: the new session's id. Raises CompactionFailed."""
+        error = await self._compaction.fold("manual", waits, wanted=wanted)
+        if error is None:
+            return self._journal.head.session_id
+        if isinstance(error, CompactionFailed):
+            raise error
+        raise CompactionFailed(f"the compaction failed: {error}") from error
+
+    async def try_compact(self, waits: Interruptible) -> None:
+        """Compact the history if the threshold for the start of a run says so, whatever comes of it."""
+        if self._conversation.due_before_run():
+            await self._compaction.fold("threshold", waits)
+
+    # -- the clock -------------------------------------------------------------------------------
+
+    def _stop_clock(self) -> float:
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        return self._accounts.stop_clock()
+
+    def _out_of_time(self, run: Run) -> None:
+        """The budget of seconds is used up."""
+        if run is not self.run or run.ending is not None:
+            return
+        budget = self._parts.budget
+        assert budget is not None
+        self._model_calls.note_exceeded(run, budget.out_of_time())
+        run.waits.interrupt()
+
+    # -- ends that nobody asked for --------------------------------------------------------------
+
+    def lose(self, error: BaseException) -> None:
+        """The store could not keep what was recorded: nobody was told, the run fails, the pod lives on."""
+        run = self.run
+        if run is None or self._status.state is not PodState.RUNNING:
+            return
+        run.waits.leave()
+        seconds = self._stop_clock()
+        if (
+            self._journal.head.open_run == run.run_id
+        ):  # its start was told: its end is, once the store takes it
+            self._tool_calls.close_open(run)
+            self._journal.log.record_end(
+                RunEnd,
+                run.run_id,
+                outcome="failed",
+                steps=self._accounts.steps,
+                usage=self._accounts.run_usage or Usage(),
+                error=Failure.of(error),
+                seconds=seconds,
+            )
+        self.run = self._journal.run_id = None
+        self._status.to(PodState.IDLE)
+        _fail([*run.unlogged, *(pending.reply for pending in run.pending)], error)
+        if run.reply is not None:
+            run.reply.set_exception(RunFailed(error, run_id=run.run_id))
+        asked, self._end_asked = self._end_asked or [], None
+        resolve(asked)
+
+    def break_off(self, error: BaseException) -> None:
+        """A defect ends the pod: the run goes no further."""
+        run = self.run
+        if run is not None and self._status.state is PodState.RUNNING:
+            self._stop_clock()  # the system lives on and counts it
+            if run.exchange is not None:
+                run.exchange.end(error)
+        if run is not None and run.reply is not None and not run.reply.done():
+            run.reply.set_exception(RunFailed(error, run_id=run.run_id))
+        self.gate.refuse_waiting()
+        if self.gate.holder is not None:
+            self.gate.holder.leave()
+
+    def turn_away(self) -> None:
+        """The pod has ended: answer all who still wait."""
+        run, self.run = self.run, None
+        self._stop_clock()
+        waiting = [queued.reply for queued in self.queue or ()]
+        waiting += self._asked or ()
+        if run is not None:
+            run.waits.leave()
+            waiting += [*run.unlogged, *(pending.reply for pending in run.pending)]
+            waiting += [] if run.reply is None else [run.reply]
+        self.queue = self._asked = None
+        for reply in waiting:
+            if not reply.done():
+                reply.set_exception(self._status.gone())
+        asked, self._end_asked = self._end_asked or [], None
+        resolve(asked)
+
+
+def _fail(replies: list[AsyncFuture[Any]], error: BaseException) -> None:
+    for reply in replies:
+        if not reply.done():
+            reply.set_exception(error)

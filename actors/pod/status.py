@@ -1,0 +1,48 @@
+"""``Status``: where a pod stands."""
+
+from __future__ import annotations
+
+import time
+
+from actors.pod.journal import Journal
+from protocol.errors import PodStopped
+from protocol.events import StateChanged
+from protocol.lifecycle import PodState, may_move
+
+
+class Status:
+    """A pod's state, with its one setter, and whether it was asked to stop: then it begins nothing any more."""
+
+    __slots__ = ("_journal", "name", "state", "stopping")
+
+    def __init__(self, name: str, journal: Journal) -> None:
+        self.name = name
+        self._journal = journal
+        self.state = PodState.STARTING
+        self.stopping = False
+
+    def to(self, state: PodState) -> None:
+        """Enter ``state``, and publish that."""
+        old = self.state
+        if old is state:
+            return
+        assert may_move(old, state), f"{old} -> {state}"
+        self.state = state
+        journal = self._journal
+        if journal.hears(StateChanged):
+            head = journal.head
+            journal.log.tell(
+                StateChanged(
+                    pod=self.name,
+                    session_id=head.session_id,
+                    seq=head.seq,
+                    at=time.time(),
+                    run_id=journal.run_id,
+                    old=old,
+                    new=state,
+                )
+            )
+
+    def gone(self) -> PodStopped:
+        """What a pod that has stopped answers."""
+        return PodStopped(f"pod {self.name!r} has stopped", hint="spawn it again with resume=")

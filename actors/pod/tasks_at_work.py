@@ -1,0 +1,58 @@
+"""``TasksAtWork``: the tasks of one pod; a defect in one of them ends the pod."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from contextvars import Context
+from typing import Any
+
+from actors.pod.interruptible import Left
+from actors.runtime.tasks import begin_task
+
+
+class TasksAtWork:
+    """Starts what a pod does beside its mailbox, and holds on to it: a loop itself does not."""
+
+    __slots__ = ("_on_defect", "_tasks", "loop", "name")
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, name: str, on_defect: Callable[[BaseException], None]
+    ) -> None:
+        """``on_defect`` hears of what a task raises that nobody expects."""
+        self.loop = loop
+        self.name = name
+        self._on_defect = on_defect
+        self._tasks: set[asyncio.Task[None]] | None = None
+
+    def start(self, work: Coroutine[Any, Any, None], caller: Context | None = None) -> None:
+        """Have ``work`` done in a task, which sees the context variables of its ``caller``, or none."""
+        # Not ``create_task``, since a task that its loop's factory starts at once ends within this call.
+        self._hold(
+            asyncio.Task(
+                self._done(work),
+                loop=self.loop,
+                name=self.name,
+                context=Context() if caller is None else caller,
+            )
+        )
+
+    def start_at_once(self, work: Coroutine[Any, Any, None], caller: Context | None = None) -> None:
+        """The same, up to its first wait before this returns."""
+        self._hold(begin_task(self._done(work), self.loop, Context() if caller is None else caller))
+
+    def _hold(self, task: asyncio.Task[None]) -> None:
+        if task.done():
+            return
+        if self._tasks is None:
+            self._tasks = set()
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _done(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except (Left, asyncio.CancelledError):
+            return
+        except Exception as error:  # noqa: BLE001 - a defect of ours
+            self._on_defect(error)

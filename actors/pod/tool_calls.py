@@ -1,0 +1,214 @@
+"""``ToolCalls``: has the calls of an answer run, and records what came of them, in the calls' order."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from functools import partial
+
+from actors.pod.calls import NOT_RUN
+from actors.pod.interruptible import Interruptible, Left
+from actors.pod.journal import Journal
+from actors.pod.parts import PodParts
+from actors.pod.repeats import TOLD_FROM, Repeats, answers_since_last_words, noticed, since_last_words
+from actors.pod.run import Run
+from actors.pod.tasks_at_work import TasksAtWork
+from actors.runtime.loop import Mailroom
+from actors.sessions.replay import open_calls
+from actors.tools.base import INTERRUPTED
+from protocol.errors import SessionError, ToolLoop
+from protocol.events import Alert, ToolProgress, ToolResulted, ToolStart
+from protocol.items import AssistantItem, ToolCall, ToolResult, UserItem
+from protocol.text import encodable
+
+_log = logging.getLogger("polypod.tools")
+
+
+class _Batch:
+    """The calls of an answer at work: which go on, and results that wait for those before them."""
+
+    __slots__ = ("ended", "going_on", "kept", "run", "size", "waits")
+
+    def __init__(self, run: Run, size: int) -> None:
+        self.run = run
+        self.size = size
+        #: The piece of work that the calls are part of: no call has any effect once that was left.
+        self.waits: Interruptible = run.waits
+        self.ended: dict[int, tuple[ToolResult, float | None, float | None]] = {}
+        self.kept = 0
+        #: The ids of the calls that were begun and have not ended.
+        self.going_on: set[str] = set()
+
+
+class ToolCalls:
+    """Runs batches of tool calls of one pod."""
+
+    __slots__ = ("_journal", "_mailroom", "_parts", "_stopped", "_tasks")
+
+    def __init__(
+        self,
+        parts: PodParts,
+        journal: Journal,
+        mailroom: Mailroom,
+        tasks: TasksAtWork,
+        stopped: Callable[[], bool],
+    ) -> None:
+        """``stopped`` says whether the pod has stopped: then nobody hears of what ends late."""
+        self._parts = parts
+        self._journal = journal
+        self._mailroom = mailroom
+        self._tasks = tasks
+        self._stopped = stopped
+
+    def close_open(self, run: Run | None) -> None:
+        """Give every call without a result its deterministic one; nothing is run again."""
+        items = self._journal.head.items
+        last = items[-1] if items else None
+        if type(last) is UserItem or (type(last) is AssistantItem and not last.calls):
+            return  # as nearly always
+        for call in open_calls(items):
+            never_ran = run is not None and call.id not in run.started_calls
+            text = NOT_RUN if never_ran else INTERRUPTED
+            result = ToolResult.of(call, text, is_error=True)
+            self._journal.log.record(ToolResulted, None if run is None else run.run_id, item=result)
+
+    def close_begun(self, run: Run, calls: list[ToolCall]) -> None:
+        """Calls that were begun and whose step ended without their results: that is their result."""
+        for call in calls:
+            result = ToolResult.of(call, INTERRUPTED, is_error=True)
+            self._journal.log.record(ToolResulted, run.run_id, item=result)
+
+    async def run(self, run: Run, calls: list[ToolCall], go_on: Callable[[], None]) -> None:
+        """Run ``calls``, which are durable before they begin; ``go_on`` as for ``Interruptible.inline``.
+
+        Raises what ends the batch before its time: CancelledError where it was interrupted, SessionError.
+        """
+        await self._journal.commit()
+        if run.ending is not None:
+            return
+        batch = _Batch(run, len(calls))
+        run.started_calls = set()
+        if self._parts.manifest.worker.max_repeats:
+            self._follow_repeats(run)
+        work = self._parts.tools.run(
+            self._parts.name,
+            calls,
+            partial(self._starting, batch),
+            partial(self._ended, batch),
+            partial(self._progressed, batch),
+            partial(self._ended_late, batch),
+        )
+        await run.waits.inline(work, _named(calls), go_on)
+
+    def _starting(self, batch: _Batch, call: ToolCall) -> None:
+        run = batch.run
+        # Left, or its run has ended in this very turn of the loop, which a cancel of its task does not stop.
+        if batch.waits.left or run.ending is not None:
+            raise asyncio.CancelledError
+        run.started_calls.add(call.id)
+        batch.going_on.add(call.id)
+        self._journal.publish(ToolStart, call_id=call.id, name=call.name, arguments=call.arguments)
+
+    async def _ended(
+        self, batch: _Batch, number: int, result: ToolResult, seconds: float | None, waited: float | None
+    ) -> None:
+        """A call has its result: kept as soon as those of the calls before it are, in their order."""
+        batch.going_on.discard(result.call_id)
+        if batch.waits.left:
+            raise Left
+        batch.ended[number] = (result, seconds, waited)
+        if batch.kept not in batch.ended:
+            return
+        while batch.kept in batch.ended:
+            self._add_result(batch.run, *batch.ended.pop(batch.kept))
+            batch.kept += 1
+        if batch.kept < batch.size:  # the last result becomes durable with the next request's commit
+            await self._journal.commit()
+
+    def _add_result(self, run: Run, result: ToolResult, seconds: float | None, waited: float | None) -> None:
+        head = self._journal.head
+        self._journal.log.add(
+            ToolResulted(
+                pod=self._parts.name,
+                session_id=head.session_id,
+                seq=head.seq + 1,
+                at=time.time(),
+                run_id=run.run_id,
+                item=self._tracked(run, result),
+                seconds=seconds,
+                waited=waited,
+            )
+        )
+
+    # -- what a call says meanwhile, or later ----------------------------------------------------
+
+    def _progressed(self, batch: _Batch, call: ToolCall, text: str) -> None:
+        """A tool says how far it is, from whatever thread it runs on."""
+        self._mailroom.post(lambda _: self._publish_progress(batch, call, text))
+
+    def _publish_progress(self, batch: _Batch, call: ToolCall, text: str) -> None:
+        if not batch.waits.left and call.id in batch.going_on:  # else its call has ended
+            self._journal.publish(ToolProgress, call_id=call.id, name=call.name, text=encodable(str(text)))
+
+    def _ended_late(self, batch: _Batch, call: ToolCall, result: ToolResult) -> None:
+        """A tool that was cancelled, or whose time was up, has ended after all."""
+        if not batch.waits.left and batch.waits.under_way and call.id in batch.going_on:
+            return  # its cancel is still waited for
+        text = _late_words(call, result)
+        if self._stopped():
+            _log.warning("after the end of its pod: %s", text)
+        else:
+            self._mailroom.post(lambda _: self._tasks.start(self._tell_late(batch.run.run_id, text)))
+
+    async def _tell_late(self, run_id: str, text: str) -> None:
+        if self._stopped():
+            return
+        self._journal.log.record(Alert, run_id, text=text)
+        try:
+            await self._journal.commit()
+        except SessionError:
+            return
+
+    # -- failure tracking ------------------------------------------------------------------------
+
+    def _follow_repeats(self, run: Run) -> None:
+        """Have the run's failure tracking know the calls that are about to be run."""
+        if run.repeats is None:
+            most = self._parts.manifest.worker.max_repeats
+            items = self._journal.head.items
+            if answers_since_last_words(items, at_least=min(TOLD_FROM, most)):
+                run.repeats = Repeats(since_last_words(items))
+        elif run.answer is not None:
+            run.repeats.add(run.answer)
+
+    def _tracked(self, run: Run, result: ToolResult) -> ToolResult:
+        """The result, with what the model is told where it repeats itself in vain."""
+        if run.repeats is None:
+            return result
+        repeated = run.repeats.add(result)
+        if repeated is None or repeated.times < TOLD_FROM:
+            return result
+        return noticed(result, repeated, self._parts.manifest.worker.max_repeats)
+
+    def end_loop(self, run: Run) -> None:
+        """End a run whose model goes on repeating itself, unless somebody has said something meanwhile."""
+        worst = None if run.repeats is None else run.repeats.worst
+        most = self._parts.manifest.worker.max_repeats
+        if worst is not None and worst.times >= most and run.ending is None and not run.pending:
+            run.error, run.ending = ToolLoop(worst.words, tool=worst.name, times=worst.times), "failed"
+
+
+def _named(calls: list[ToolCall]) -> str:
+    if len(calls) == 1:
+        return f"tool {calls[0].name}"
+    return f"tools {', '.join(dict.fromkeys(call.name for call in calls))}"
+
+
+def _late_words(call: ToolCall, result: ToolResult) -> str:
+    """What people are told of a call that ended when nobody waited for it any more."""
+    words = " ".join(result.text.split())
+    shown = words if len(words) <= 200 else f"{words[:200]}…"
+    how = "with an error" if result.is_error else "with a result"
+    return f"tool {call.name} ({call.id}), which was not waited for any longer, has ended {how}: {shown}"
