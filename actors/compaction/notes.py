@@ -92,7 +92,7 @@ def read_note(path: str, text: str) -> Note:
         folder, _, name = path.rpartition("/")
         kind: Kind = next((each for each in KINDS if each == folder), "knowledge")
         title = " ".join(name.removesuffix(".md").replace("-", " ").split()) or name
-        return Note(kind, title, text.strip(), "", "")
+        return Note(kind, title, text.replace("\r\n", "\n").strip(), "", "")
 
 
 def _note(fields: dict[str, str], body: str, sources: tuple[str, ...], extra: tuple[str, ...]) -> Note:

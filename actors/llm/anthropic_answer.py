@@ -14,7 +14,7 @@ import msgspec
 from actors.llm.answers import callless, failure_of, means_something, nameless, stop_of, unfinished
 from actors.llm.anthropic_usage import MessagesMeter
 from actors.llm.anthropic_vendor import extend_vendor_data, vendor_chunk, vendor_members
-from actors.llm.anthropic_wire import Content, Delta, Event, Whole, read, unread
+from actors.llm.anthropic_wire import Content, Delta, Event, Whole, decode_event, read, unread
 from actors.llm.base import (
     Block,
     CallChunk,
@@ -205,16 +205,15 @@ class MessagesAnswer:
             self._odd(data)
             return
         try:
-            event = read(data, Event)
-        except UNREADABLE as error:
-            self._fail(f"sent an event that cannot be read: {error}")
-            return
+            event = decode_event(data)
+        except UNREADABLE:
+            mended = self._mended(data)
+            if mended is None:
+                return
+            event = mended
         kind = event.type if isinstance(event.type, str) else name
         if kind == "content_block_delta" and event.delta is not None:
-            part = self._open.get(event.index)
-            if part is not None and (part.kind == "other" or event.delta.citation):
-                extend_vendor_data(part, unread(data, "delta") or {})
-            self._extend(event.index, event.delta)
+            self._extend(event.index, event.delta, data)
         elif event.error or "error" in (name, kind):
             self._break_off(classify(None, {}, data, where=self._where))
         elif kind == "content_block_start" and event.content_block is not None:
@@ -226,6 +225,14 @@ class MessagesAnswer:
         elif kind == "message_stop":
             self._stop = self._stop or "end_turn"
             self.done = True
+
+    def _mended(self, data: bytes) -> Event | None:
+        """An event that has to be mended first; None, and a failure, where it cannot be."""
+        try:
+            return read(data, Event)
+        except UNREADABLE as error:
+            self._fail(f"sent an event that cannot be read: {error}")
+            return None
 
     def _odd(self, data: bytes) -> None:
         """One event that is no JSON object."""
@@ -288,13 +295,15 @@ class MessagesAnswer:
             self._argued = part
         return part
 
-    def _extend(self, index: _Index, delta: Delta) -> None:
-        """A piece of a block; what kind of piece it is shows in what it has."""
+    def _extend(self, index: _Index, delta: Delta, data: bytes) -> None:
+        """A piece of a block; what kind of piece it is shows in what it has; ``data`` is the unread event."""
         part = self._open.get(index)
+        if part is not None and (part.kind == "other" or delta.citation):
+            extend_vendor_data(part, unread(data, "delta") or {})
         if delta.text:
-            self._say(
-                part if part is not None and part.kind == "text" else self._begin(index, "text"), delta.text
-            )
+            if part is None or part.kind != "text":
+                part = self._begin(index, "text")
+            self._say(part, delta.text)
         elif delta.partial_json not in _NO_ARGUMENTS:
             self._argue(part, delta.partial_json)
         elif delta.thinking or delta.signature:
@@ -304,7 +313,11 @@ class MessagesAnswer:
             self._sign(part, delta.signature)
 
     def _say(self, part: _Open, text: Any) -> None:
-        if text and isinstance(text, str) and (text := part.halves.join(text)):
+        if not text or not isinstance(text, str):
+            return
+        if part.halves.waiting or not text.isascii():
+            text = part.halves.join(text)
+        if text:
             kind = TextChunk if part.kind == "text" else ThinkingChunk
             self._blocks.append(kind(text, part.index))
 

@@ -96,6 +96,8 @@ def encode_some(request: Request, dialect: Dialect, most: int = 2000, origin: st
 
     For a history that is encoded for the first time at its full length, without holding the loop.
     """
+    if len(request.items) <= most:  # as many are encoded with the body
+        return False
     return _history(request, dialect, origin).advance(request.items, most)
 
 

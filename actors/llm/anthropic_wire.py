@@ -60,14 +60,15 @@ class Whole(Struct):
     detail: Any = None
 
 
-_decode = msgspec.json.Decoder(Event).decode
+#: An event, where nothing in it has to be mended; raises one of UNREADABLE.
+decode_event = msgspec.json.Decoder(Event).decode
 _decode_whole = msgspec.json.Decoder(Whole).decode
 
 
 def read(data: bytes, kind: type[T]) -> T:
     """An event or a whole answer; raises one of UNREADABLE."""
     try:
-        return _decode(data) if kind is Event else _decode_whole(data)  # type: ignore[return-value]
+        return decode_event(data) if kind is Event else _decode_whole(data)  # type: ignore[return-value]
     except msgspec.ValidationError:
         raise
     except (msgspec.DecodeError, UnicodeError):

@@ -161,9 +161,12 @@ class Assembler:
         """Take the next block. Raises ModelError for what a client may not give."""
         kind = type(block)
         if kind is TextChunk or kind is ThinkingChunk:
-            if type(block.text) is not str:  # type: ignore[union-attr]
+            text = block.text  # type: ignore[union-attr]
+            if type(text) is not str:
                 raise _no_block(block)
-            self._take_room(block.text)  # type: ignore[union-attr]
+            self._room -= len(text) + _PIECE
+            if self._room < 0:
+                raise _endless()
             self._texts.setdefault(block.index, []).append(block)  # type: ignore[union-attr,arg-type]
         elif kind is UsageReport:
             self._usage = sound_usage(block.usage)  # type: ignore[union-attr]
@@ -195,10 +198,7 @@ class Assembler:
     def _take_room(self, text: str) -> None:
         self._room -= len(text) + _PIECE
         if self._room < 0:
-            raise ModelError(
-                f"the client gave more than {MOST_OUTPUT >> 20} million characters and did not stop",
-                kind="protocol",
-            )
+            raise _endless()
 
     @property
     def usage(self) -> Usage | None:
@@ -271,6 +271,12 @@ class Assembler:
 
 #: How an answer ends that the model or its provider would not give.
 _REFUSED = frozenset({"refusal", "content_filter"})
+
+
+def _endless() -> ModelError:
+    return ModelError(
+        f"the client gave more than {MOST_OUTPUT >> 20} million characters and did not stop", kind="protocol"
+    )
 
 
 def _no_block(block: Any) -> ModelError:

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    import httpx
 
 #: The most that comes out of one step, in bytes, so that a small packed body cannot fill the memory.
 STEP = 256 * 1024
@@ -17,9 +13,9 @@ _WINDOWS = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate
 
 def coding_of(header: str | None) -> str:
     """How a body is packed by its ``Content-Encoding``; empty where it is not."""
-    return ", ".join(
-        each for each in (header or "").lower().replace(" ", "").split(",") if each not in _PLAIN
-    )
+    if not header:
+        return ""
+    return ", ".join(each for each in header.lower().replace(" ", "").split(",") if each not in _PLAIN)
 
 
 _PLAIN = frozenset({"", "identity", "utf-8", "none"})
@@ -67,20 +63,10 @@ class Unpacker:
             raise ValueError(str(error)) from error
 
 
-def reader_of(response: httpx.Response) -> Callable[[], Awaitable[bytes]]:
-    """What gives the next bytes of a body, unpacked: our own transport's at once, others' by httpx."""
-    if response.is_stream_consumed:
-        whole = response.aiter_bytes()
-        return lambda: anext(whole, b"")
-    read: Callable[[], Awaitable[bytes]] | None = getattr(response.stream, "read", None)
-    if read is None:
-        pieces = response.aiter_raw()
-        read = lambda: anext(pieces, b"")  # noqa: E731 - two of a kind
-    coding = coding_of(response.headers.get("content-encoding"))
-    return _unpacking(read, coding) if coding else read
-
-
-def _unpacking(read: Callable[[], Awaitable[bytes]], coding: str) -> Callable[[], Awaitable[bytes]]:
+def unpacking(read: Callable[[], Awaitable[bytes]], coding: str) -> Callable[[], Awaitable[bytes]]:
+    """What gives the next bytes of a body, unpacked, where ``read`` gives them packed."""
+    if not coding:
+        return read
     if not can_unpack(coding):
 
         async def refuse() -> bytes:

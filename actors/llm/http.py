@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
 from msgspec import Struct
@@ -22,14 +22,12 @@ from actors.llm.address import (
     secrets_in,
     where_of,
 )
-from actors.llm.encodings import reader_of
+from actors.llm.encodings import unpacking
 from actors.llm.endpoint import COOLDOWN, MAX_STREAMS, Endpoint
 from actors.llm.watch import Watch
 from protocol.errors import ModelError
 
 if TYPE_CHECKING:
-    import httpx
-
     from actors.llm.transport import Trouble
 
 #: What a request says of who sends it.
@@ -66,23 +64,54 @@ class HttpSettings(Struct, frozen=True):
     transport: Callable[[str], Any] | None = None
 
 
+class Response(Protocol):
+    """What a transport gives for a request. ``read`` gives the bytes that are there, waiting for some where
+    there are none, packed as ``coding`` says; ``b""`` is the end.
+    """
+
+    status: int
+    coding: str
+    read: Callable[[], Awaitable[bytes]]
+
+    @property
+    def headers(self) -> Mapping[str, str]: ...
+
+    def settle(self) -> bool:
+        """Keep the connection for the next request, if it can be: the answer is complete."""
+        ...
+
+    async def aclose(self) -> None: ...
+
+
+class Transport(Protocol):
+    """What carries requests to one server; its errors are those that ``transport.explained`` knows."""
+
+    async def send(self, method: str, url: str, headers: Mapping[str, str], body: bytes) -> Response: ...
+
+    async def aclose(self) -> None: ...
+
+
 class Reply:
     """A server's answer: its status and headers, and its body as it arrives.
 
     ``settle`` or ``aclose`` ends it. ``patience`` is how long the next read may take, in seconds.
     """
 
-    def __init__(self, peer: Peer, response: httpx.Response, watch: Watch, deadline: float | None) -> None:
-        self.status = response.status_code
-        self.headers: Mapping[str, str] = response.headers
+    def __init__(self, peer: Peer, response: Response, watch: Watch, deadline: float | None) -> None:
+        self.status = response.status
         self.patience = peer.timeouts.first_byte
         self._peer = peer
         self._response = response
         self._watch = watch
         self._deadline = deadline
-        self._next = reader_of(response)
-        self._read = 0
+        self._next = unpacking(response.read, response.coding)
+        self._room = MAX_ANSWER_BYTES
         self._settled = False
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The headers, by names in any case."""
+        return self._response.headers
 
     async def read(self) -> bytes:
         """The bytes that are there, waiting for some where there are none; ``b""`` is the end.
@@ -98,8 +127,8 @@ class Reply:
         except Exception as error:
             raise self._peer.translated(error, seconds, self._deadline) from error
         self.patience = self._peer.timeouts.idle
-        self._read += len(data)
-        if self._read > MAX_ANSWER_BYTES:
+        self._room -= len(data)
+        if self._room < 0:
             raise self._peer.endless()
         return data
 
@@ -113,10 +142,7 @@ class Reply:
 
     def settle(self) -> None:
         """The answer is complete: keep the connection for the next request if its end is near."""
-        settle = getattr(self._response.stream, "settle", None)
-        if settle is not None:
-            settle()
-            self._settled = True
+        self._settled = self._response.settle()
 
     async def aclose(self) -> None:
         """Let go of the answer and, unless it has come to its end, of its connection."""
@@ -150,11 +176,11 @@ class Peer:
         self.learnt: dict[str, Any] = {}
         self._start_command = start_command
         self._headers = {**headers, "user-agent": USER_AGENT, "accept-encoding": "identity"}
+        self._headers_of_json = {**self._headers, "content-type": "application/json"}
         self._make_transport = settings.transport
         self._proxy: str | None = None
-        self._transport: httpx.AsyncBaseTransport | None = None
+        self._transport: Transport | None = None
         self._opening = asyncio.Lock()
-        self._sent: dict[str, tuple[httpx.URL, httpx.Headers]] = {}
         self._answered = False
 
     def __repr__(self) -> str:
@@ -200,30 +226,20 @@ class Peer:
         self._answered = True
         return Reply(self, response, watch, deadline)
 
-    async def _answer(
-        self, transport: httpx.AsyncBaseTransport, method: str, path: str, body: bytes
-    ) -> httpx.Response:
-        request = self._request(method, path, body)
+    async def _answer(self, transport: Transport, method: str, path: str, body: bytes) -> Response:
+        url = self.base_url + path
+        headers = self._headers_of_json if method == "POST" else self._headers
         try:
-            return await transport.handle_async_request(request)
+            return await transport.send(method, url, headers, body)
         except Exception as error:
             from actors.llm.transport import was_kept_too_long  # noqa: PLC0415 - loaded by now
 
             if not (self._answered and was_kept_too_long(error)):
                 raise
         # the server closed an idle connection just as we used it; nothing of the request was answered
-        return await transport.handle_async_request(self._request(method, path, body))
+        return await transport.send(method, url, headers, body)
 
-    def _request(self, method: str, path: str, body: bytes) -> httpx.Request:
-        import httpx  # noqa: PLC0415 - loaded by now
-
-        if path not in self._sent:
-            kind = {"content-type": "application/json"} if method == "POST" else {}
-            self._sent[path] = (httpx.URL(self.base_url + path), httpx.Headers({**self._headers, **kind}))
-        url, headers = self._sent[path]
-        return httpx.Request(method, url, headers=headers, content=body or None)
-
-    async def _open_named(self) -> httpx.AsyncBaseTransport:
+    async def _open_named(self) -> Transport:
         try:
             return await self._open()
         except ModelError as error:
@@ -237,7 +253,7 @@ class Peer:
                 ) from error
             raise
 
-    async def _open(self) -> httpx.AsyncBaseTransport:
+    async def _open(self) -> Transport:
         async with self._opening:
             if self._transport is None:
                 if "actors.llm.transport" not in sys.modules or self.base_url.startswith("https:"):
@@ -245,10 +261,11 @@ class Peer:
                 self._transport = self._built()
             return self._transport
 
-    def _built(self) -> httpx.AsyncBaseTransport:
+    def _built(self) -> Transport:
         if self._make_transport is not None:
-            made: httpx.AsyncBaseTransport = self._make_transport(self.base_url)
-            return made
+            from actors.llm.httpx_transport import HttpxTransport  # noqa: PLC0415 - at the first request
+
+            return HttpxTransport(self._make_transport(self.base_url))
         from actors.llm.transport import AiohttpTransport  # noqa: PLC0415 - at the first request
 
         self._proxy = proxy_for(self.base_url)

@@ -64,7 +64,7 @@ class Incoming:
             raise answer.failure
         if answer.done:
             return self._end()
-        data = await self._read()
+        data = await (self._read_the_rest() if answer.finished else self._reply.read())
         if self._parser is None:
             return await self._begin(data)
         return self._feed(data)
@@ -113,10 +113,8 @@ class Incoming:
         self._parser = SSEParser()
         return self._feed(self._begun)
 
-    async def _read(self) -> bytes:
-        """The next bytes; once the finish reason is there an answer is not failed by what comes late."""
-        if not self._answer.finished:
-            return await self._reply.read()
+    async def _read_the_rest(self) -> bytes:
+        """The next bytes behind the finish reason: an answer is not failed by what comes late."""
         self._reply.patience = AFTER_USAGE if self._answer.metered else AFTER_FINISH
         try:
             return await self._reply.read()

@@ -212,7 +212,10 @@ def is_paused(item: AssistantItem) -> bool:
 
 def says_anything(content: tuple[Part, ...]) -> bool:
     """Whether there is a picture, or a text that is not blank."""
-    return any(
-        isinstance(part, ImagePart) or (isinstance(part, TextPart) and bool(part.text.strip()))
-        for part in content
-    )
+    for part in content:
+        if isinstance(part, TextPart):
+            if part.text.strip():
+                return True
+        elif isinstance(part, ImagePart):
+            return True
+    return False

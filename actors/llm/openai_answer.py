@@ -8,9 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
-from msgspec import Struct
-
 from actors.llm.answers import callless, count_of, failure_of, nameless, stop_of, unfinished
 from actors.llm.base import (
     Block,
@@ -22,78 +19,16 @@ from actors.llm.base import (
     VendorChunk,
 )
 from actors.llm.errors import classify
-from actors.llm.lenient import UNREADABLE, HalfPairs, decode_any, decode_mended, is_closed
+from actors.llm.lenient import UNREADABLE, HalfPairs, is_closed
 from actors.llm.openai_calls import CallPiece, Calls, Function
+from actors.llm.openai_wire import Choice, Chunk, Delta, decode_strictly, read_with_care
 from actors.llm.sse import SSEEvent
 from actors.llm.vendor import merged, unknown_members
 from protocol.errors import ModelError, ModelErrorKind
 from protocol.text import encodable
 from protocol.usage import Usage
 
-
-class _Delta(Struct):
-    role: Any = None
-    content: Any = None
-    tool_calls: list[CallPiece] | None = None
-    reasoning_content: Any = None
-    reasoning: Any = None
-    reasoning_text: Any = None
-    refusal: Any = None
-    function_call: Function | None = None
-    # what servers that keep vendor data elsewhere send empty with every piece
-    name: Any = None
-    annotations: Any = None
-    audio: Any = None
-
-
-class _Choice(Struct):
-    index: int | None = 0
-    delta: _Delta | None = None
-    message: _Delta | None = None
-    finish_reason: Any = None
-    usage: Any = None
-    error: Any = None
-
-
-class _Chunk(Struct):
-    choices: list[_Choice] | None = None
-    usage: Any = None
-    model: Any = None
-    error: Any = None
-    object: Any = None
-    detail: Any = None
-
-
-_decode = msgspec.json.Decoder(_Chunk).decode
-
-
-# The same, but refused where a message or a call has members that are none of these: those are kept.
-
-
-class _StrictFunction(Function, forbid_unknown_fields=True):
-    pass
-
-
-class _StrictPiece(CallPiece, forbid_unknown_fields=True):
-    function: _StrictFunction | None = None
-
-
-class _StrictDelta(_Delta, forbid_unknown_fields=True):
-    tool_calls: list[_StrictPiece] | None = None  # type: ignore[assignment]
-
-
-class _StrictChoice(_Choice):
-    delta: _StrictDelta | None = None
-    message: _StrictDelta | None = None
-
-
-class _StrictChunk(_Chunk):
-    choices: list[_StrictChoice] | None = None  # type: ignore[assignment]
-
-
-_decode_strictly = msgspec.json.Decoder(_StrictChunk).decode
-
-_MESSAGE_MEMBERS = frozenset({*_Delta.__struct_fields__, "index", "images"})
+_MESSAGE_MEMBERS = frozenset({*Delta.__struct_fields__, "index", "images"})
 _CALL_MEMBERS = frozenset({"index", "id", "type", "function"})
 _FUNCTION_MEMBERS = frozenset({"name", "arguments"})
 
@@ -136,8 +71,8 @@ class ChatAnswer:
         self._vendor: dict[str, Any] = {}
         self._blocks: list[Block] = []
         self._calls = Calls()
-        self._old_call = Calls()  # what came as `function_call`, which some servers send besides
-        self._halves = HalfPairs()
+        self._old_call: Calls | None = None  # what came as `function_call`, which some servers send besides
+        self._halves: HalfPairs | None = None  # only where an event had to be mended are there any
         self._kind: type[TextChunk | ThinkingChunk] | None = None
         self._index = 0  # of the block of text or reasoning under way
         self._chosen = False
@@ -190,31 +125,32 @@ class ChatAnswer:
             raise unfinished(self._where, begun=self._chosen)
         blocks = self._blocks = []
         self._say_rest()
-        cut = stop_of(self._finish) in {"max_tokens", "content_filter"}
-        if not self._calls and self._old_call:
+        reason = stop_of(self._finish)
+        cut = reason in {"max_tokens", "content_filter"}
+        if self._old_call and not self._calls:
             self._calls = self._old_call
             self._calls.show(blocks)
         if not cut and (self._calls.has_lost_one() or self._is_nothing_but_entries()):
             raise nameless(self._where)
-        if stop_of(self._finish) == "tool_use" and not (self._calls or self._has_spoken() or self._vendor):
+        if reason == "tool_use" and not (self._calls or self._has_spoken() or self._vendor):
             raise callless(self._where)
         self._calls.end(blocks, cut=cut)
         if self._vendor:
             blocks.append(VendorChunk(self._vendor))
         told = (self._origin, self._reasoning_as) if self._origin is not None else ()
-        blocks.append(End(self._stop_reason(), self.model, *told))
+        blocks.append(End(self._stop_reason(reason), self.model, *told))
         return blocks
 
     def _is_nothing_but_entries(self) -> bool:
         """Whether there is no text and no call, but entries in the place of calls."""
-        entries = self._calls.has_entries() or self._old_call.has_entries()
-        return entries and not self._calls and not self._has_spoken()
+        if self._has_spoken() or self._calls:
+            return False
+        return self._calls.has_entries() or (self._old_call is not None and self._old_call.has_entries())
 
     def _has_spoken(self) -> bool:
         return self._kind is TextChunk or self._index > 0
 
-    def _stop_reason(self) -> StopReason:
-        reason = stop_of(self._finish)
+    def _stop_reason(self, reason: StopReason) -> StopReason:
         if reason not in {"end_turn", "tool_use"}:
             return reason
         if self._refused:  # whatever stands beside the words of a refusal is not to be run
@@ -225,13 +161,14 @@ class ChatAnswer:
         """One event that is a JSON object."""
         plain = None
         try:
-            chunk: _Chunk = _decode_strictly(data)
+            chunk: Chunk = decode_strictly(data)
         except UNREADABLE:
             try:
-                chunk, plain = _read_with_care(data)
+                chunk, plain = read_with_care(data)
             except UNREADABLE as error:
                 self._fail(f"{self._where} sent an event that cannot be read: {error}", "protocol")
                 return
+            self._halves = self._halves or HalfPairs()
         if (
             chunk.error
             or name == "error"
@@ -249,7 +186,7 @@ class ChatAnswer:
         if self.model is None and isinstance(chunk.model, str):
             self.model = encodable(chunk.model) or None
 
-    def _keep_vendor_data(self, chunk: _Chunk, plain: dict[str, Any]) -> None:
+    def _keep_vendor_data(self, chunk: Chunk, plain: dict[str, Any]) -> None:
         """Keep the members of the message and of its calls that only the server understands."""
         for choice, told in zip(chunk.choices or (), plain.get("choices") or (), strict=True):
             if choice.index:
@@ -276,14 +213,40 @@ class ChatAnswer:
         elif data:
             self._fail(f"{self._where} sent an event that is not JSON", "protocol")
 
-    def _apply(self, choice: _Choice) -> None:
+    def _apply(self, choice: Choice) -> None:
+        """What one chunk adds to the answer."""
         self._chosen = True
         delta = choice.delta
         if delta is not None:
             self._streamed = True
-            self._grow(delta)
-        elif choice.message is not None and not self._streamed:  # else it repeats what came in pieces
-            self._grow(choice.message)
+        elif not self._streamed:  # else it repeats what came in pieces
+            delta = choice.message
+        if delta is not None:
+            if delta.reasoning_content or delta.reasoning or delta.reasoning_text:
+                self._think(delta)
+            if delta.content:
+                self._say(TextChunk, delta.content)
+            if delta.refusal:
+                self._refused = True
+                self._say(TextChunk, delta.refusal)
+            if delta.tool_calls:
+                self._calls.add(delta.tool_calls, self._blocks)
+            if delta.function_call:
+                self._add_old_call(delta.function_call)
+        if choice.finish_reason or choice.usage is not None or choice.error:
+            self._conclude(choice)
+
+    def _think(self, delta: Delta) -> None:
+        self._reasoning_as = next(each for each in _REASONING if getattr(delta, each))
+        self._say(ThinkingChunk, getattr(delta, self._reasoning_as))
+
+    def _add_old_call(self, function: Function) -> None:
+        if self._old_call is None:
+            self._old_call = Calls()
+        self._old_call.add([CallPiece(0, None, function)], [])
+
+    def _conclude(self, choice: Choice) -> None:
+        """What stands beside a piece: tokens, why the answer ends, or what went wrong with it."""
         if choice.usage is not None:
             self._meter(choice.usage)
         if choice.error:
@@ -295,21 +258,6 @@ class ChatAnswer:
             else:
                 self._stop(failure)
 
-    def _grow(self, delta: _Delta) -> None:
-        """What one chunk adds to the answer."""
-        if delta.reasoning_content or delta.reasoning or delta.reasoning_text:
-            self._reasoning_as = next(each for each in _REASONING if getattr(delta, each))
-            self._say(ThinkingChunk, getattr(delta, self._reasoning_as))
-        if delta.content:
-            self._say(TextChunk, delta.content)
-        if delta.refusal:
-            self._refused = True
-            self._say(TextChunk, delta.refusal)
-        if delta.tool_calls:
-            self._calls.add(delta.tool_calls, self._blocks)
-        if delta.function_call:
-            self._old_call.add([CallPiece(0, None, delta.function_call)], [])
-
     def _say(self, kind: type[TextChunk | ThinkingChunk], content: Any) -> None:
         """A piece of text or reasoning; a change from one to the other opens a new block."""
         if isinstance(content, str):
@@ -317,7 +265,7 @@ class ChatAnswer:
                 self._say_rest()
                 self._index += self._kind is not None
                 self._kind = kind
-            text = content if content.isascii() and not self._halves.waiting else self._halves.join(content)
+            text = content if self._halves is None else self._halves.join(content)
             if text:
                 self._blocks.append(kind(text, self._index))
         elif isinstance(content, list):
@@ -332,7 +280,7 @@ class ChatAnswer:
 
     def _say_rest(self) -> None:
         """Half a character that waits for its other half, which does not come any more."""
-        if self._kind is not None and (rest := self._halves.rest()):
+        if self._halves is not None and self._kind is not None and (rest := self._halves.rest()):
             self._blocks.append(self._kind(rest, self._index))
 
     def _meter(self, told: Any) -> None:
@@ -353,25 +301,6 @@ class ChatAnswer:
             self.done = True
         elif self.failure is None:
             self.failure = failure
-
-
-def _read_with_care(data: bytes) -> tuple[_Chunk, dict[str, Any] | None]:
-    """One event, and the same unread where it holds more than we know; raises one of UNREADABLE."""
-    try:
-        return _decode(data), _unread(data)
-    except msgspec.ValidationError:
-        raise
-    except (msgspec.DecodeError, UnicodeError):
-        return decode_mended(data, _Chunk), _unread(data)
-
-
-def _unread(data: bytes) -> dict[str, Any] | None:
-    """An event as it came; None where what we know of it can be read and the rest cannot."""
-    try:
-        told: dict[str, Any] = decode_any(data)
-    except UNREADABLE:
-        return None
-    return told
 
 
 def usage_of(told: Any, before: Usage | None = None) -> Usage | None:

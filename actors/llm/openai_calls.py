@@ -125,7 +125,7 @@ class Calls:
 
     def __bool__(self) -> bool:
         """Whether any call has a name; an entry without one is none."""
-        return any(call.name for call in self._all)
+        return bool(self._all) and any(call.name for call in self._all)
 
     def has_lost_one(self) -> bool:
         """Whether arguments came for a tool that was never named."""

@@ -58,6 +58,8 @@ def encode_some(
 
     For a history that is encoded for the first time at its full length, without holding the loop.
     """
+    if len(request.items) <= most:  # as many are encoded with the body
+        return False
     return _history(request, dialect, origin).advance(request.items, request.system, most)
 
 

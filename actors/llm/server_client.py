@@ -83,8 +83,10 @@ class ServerClient(abc.ABC):
             try:
                 renamed = original_names(request.tools)
                 while (blocks := await incoming.more()) is not None:
+                    if renamed:
+                        blocks = [_with_original_name(block, renamed) for block in blocks]
                     for block in blocks:
-                        yield _with_original_name(block, renamed) if renamed else block
+                        yield block
             finally:
                 await incoming.aclose()
         finally:

@@ -1,9 +1,10 @@
-"""The httpx transport that requests travel on: aiohttp's connections under httpx's requests and answers.
+"""The transport that requests travel on: aiohttp's connections.
 
-Imported at the first request only. It differs from ``httpx-aiohttp`` in what a thousand streams at once make
-expensive or wrong: answers are read as whole network chunks, without a generator per layer; there is no limit
-on connections; a certificate store is loaded for https alone; refused connections, lost connections and
-time-outs are told apart; and a connection whose answer is about to end is kept for the next request.
+Imported at the first request only. It differs from httpx's transports, and from ``httpx-aiohttp``, in what
+a thousand streams at once make expensive or wrong: answers are read as whole network chunks, without a
+generator per layer; there is no limit on connections; a certificate store is loaded for https alone; refused
+connections, lost connections and time-outs are told apart; and a connection whose answer is about to end is
+kept for the next request.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from functools import cache
 from inspect import signature
 from typing import Any
@@ -29,6 +30,7 @@ from actors.llm.address import (
     basic_credentials,
     without_credentials,
 )
+from actors.llm.encodings import coding_of
 from protocol.errors import ModelError, ModelErrorKind
 
 #: The longest line of an answer's head, in bytes; cookies, policies and filters' results make long ones.
@@ -42,26 +44,30 @@ _MORE_HEADERS: dict[str, Any] = (
 SETTLE_SECONDS = 1.0
 
 
-class AiohttpBody(httpx.AsyncByteStream):
-    """The body of an answer, read as it arrives; ``settling`` are those of which only the end is to come."""
+class AiohttpResponse:
+    """An answer, read as it arrives; ``settling`` are those of which only the end is to come."""
 
-    def __init__(self, response: aiohttp.ClientResponse, settling: set[AiohttpBody]) -> None:
+    def __init__(self, response: aiohttp.ClientResponse, settling: set[AiohttpResponse]) -> None:
+        self.status = response.status
+        self.coding = coding_of(", ".join(response.headers.getall("content-encoding", ())))
         self._response = response
         self._settling = settling
         self._timer: asyncio.TimerHandle | None = None
         #: The bytes that are there, waiting for some where there are none; ``b""`` is the end.
-        self.read = response.content.readany
+        self.read: Callable[[], Awaitable[bytes]] = response.content.readany
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        while data := await self.read():
-            yield data
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Its headers, decoded where they are asked for."""
+        return httpx.Headers(self._response.raw_headers)
 
-    def settle(self) -> None:
+    def settle(self) -> bool:
         """Let the framing's end arrive, so that the connection can be used again; close it if it does not."""
         if not self._response.closed:
             self._settling.add(self)
             self._timer = asyncio.get_running_loop().call_later(SETTLE_SECONDS, self.close)
             self._response.content.on_eof(self.close)
+        return True
 
     def close(self) -> None:
         """Let go of the connection: back to the pool where the answer has ended, else closed."""
@@ -74,7 +80,7 @@ class AiohttpBody(httpx.AsyncByteStream):
         self.close()
 
 
-class AiohttpTransport(httpx.AsyncBaseTransport):
+class AiohttpTransport:
     """A pool of connections to one server, without redirects, cookies or decoding."""
 
     def __init__(self, url: str, *, connect_seconds: float, proxy: str | None = None) -> None:
@@ -84,9 +90,9 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         # through a tunnel they go with its making, else with each request; a server never sees them
         own = authorization_of(credentials, "Proxy-Authorization") if credentials else {}
         self._tunnel_headers = own if url.startswith("https:") else None
-        self._own_headers = [] if url.startswith("https:") else list(own.items())
-        self._urls: dict[httpx.URL, yarl.URL] = {}
-        self._settling: set[AiohttpBody] = set()
+        self._own_headers = {} if url.startswith("https:") else own
+        self._urls: dict[str, yarl.URL] = {}
+        self._settling: set[AiohttpResponse] = set()
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, ssl=certificates() if secure else True),
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -97,42 +103,37 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
             **_MORE_HEADERS,
         )
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+    async def send(self, method: str, url: str, headers: Mapping[str, str], body: bytes) -> AiohttpResponse:
+        data: bytes | AsyncIterator[bytes] | None = body or None
+        if self._own_headers:
+            headers = {**headers, **self._own_headers}
+        if len(body) > _SLICE:
+            data, headers = _slices(body), {**headers, "content-length": str(len(body))}
         response = await self._session.request(
-            request.method,
-            self._url(request.url),
-            headers=[
-                *((name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers.raw),
-                *self._own_headers,
-            ],
-            data=_payload(request.content),
+            method,
+            self._url(url),
+            headers=headers,
+            data=data,
             allow_redirects=False,
             proxy=self._proxy,
             proxy_headers=self._tunnel_headers,
         )
-        body = AiohttpBody(response, self._settling)
-        return httpx.Response(response.status, headers=response.raw_headers, stream=body)
+        return AiohttpResponse(response, self._settling)
 
     async def aclose(self) -> None:
-        for body in list(self._settling):
-            body.close()
+        for response in list(self._settling):
+            response.close()
         await self._session.close()
 
-    def _url(self, url: httpx.URL) -> yarl.URL:
+    def _url(self, url: str) -> yarl.URL:
         known = self._urls.get(url)
         if known is None:
-            known = self._urls[url] = yarl.URL(str(url), encoded=True)
+            known = self._urls[url] = yarl.URL(str(httpx.URL(url)), encoded=True)
         return known
 
 
 #: Bytes handed to a connection at a time; aiohttp warns of more than a megabyte at once.
 _SLICE = 256 * 1024
-
-
-def _payload(content: bytes) -> bytes | AsyncIterator[bytes] | None:
-    if len(content) <= _SLICE:
-        return content or None
-    return _slices(content)
 
 
 async def _slices(content: bytes) -> AsyncIterator[bytes]:

@@ -28,7 +28,7 @@ class Watch:
 
     async def over(self, waiting: Awaitable[T], seconds: float) -> T:
         """What ``waiting`` gives; raises TimeoutError after ``seconds``."""
-        task = self._task = asyncio.current_task()
+        task = self._task = asyncio.current_task(self._loop)
         assert task is not None
         self._cancelling = task.cancelling()
         due = self._due = self._loop.time() + seconds

@@ -1,7 +1,7 @@
 """A shelf of notes: what a worker may do with it, and what becomes of the files."""
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from actors.compaction.consolidate import Change, Shelf, digest, settled
@@ -144,6 +144,7 @@ any_text = st.text(max_size=60)
 
 
 @given(st.sampled_from(KINDS), any_text, any_text, any_text, any_text)
+@example("summary", "", "", "", "lines of\r\nanother system")
 def test_a_change_that_is_made_twice_is_made_once(kind, title, old, new, edited):
     before, after = text_of(kind, title or "t", old), text_of(kind, title or "t", new)
     path = f"{kind}/x.md"
