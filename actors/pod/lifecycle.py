@@ -16,14 +16,14 @@ from actors.pod.restore import activities_left, restore
 from actors.pod.status import Status
 from actors.sessions.activities import ends_of
 from actors.sessions.store import Claim
-from protocol.errors import Failure, SessionCorrupt, SessionError, UnknownEntry
+from protocol.errors import Failure, SessionCorrupt, UnknownEntry
 from protocol.events import Alert, PodEnded, PodFailed, PodStarted
 from protocol.lifecycle import PodState
 from protocol.usage import Usage
 
 if TYPE_CHECKING:
     from actors.pod.conversation import Conversation
-    from actors.pod.memory.jobs import MemoryJobs
+    from actors.pod.memory_jobs import MemoryJobs
     from actors.pod.run_loop import RunLoop
 
 #: How long an end waits for the disk, after what was cancelled has had its own time to end, in seconds.

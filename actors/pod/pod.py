@@ -17,7 +17,7 @@ from actors.pod.journal import Journal
 from actors.pod.lifecycle import Lifecycle
 from actors.pod.memory.consolidation import Consolidated, Consolidating
 from actors.pod.memory.extraction import Proposal
-from actors.pod.memory.jobs import MemoryJobs
+from actors.pod.memory_jobs import MemoryJobs
 from actors.pod.parts import PodParts
 from actors.pod.run import QueuedRun, TypedRun, resolve
 from actors.pod.run_loop import RunLoop

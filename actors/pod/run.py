@@ -66,6 +66,8 @@ class Run:
     paused: AssistantItem | None = None
     #: Whether the history holds what no answer of the model has followed yet.
     unheard = False
+    #: The number of its last entry; 0 until that is on its way to the store.
+    end_seq = 0
     #: What its model repeats in vain; None until it calls a tool.
     repeats: Repeats | None = None
     #: The request under way.

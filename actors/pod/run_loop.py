@@ -18,7 +18,7 @@ from actors.pod.exchange import Exchange
 from actors.pod.gate import Gate
 from actors.pod.interruptible import Interruptible, Left
 from actors.pod.journal import Journal
-from actors.pod.memory.jobs import MemoryJobs
+from actors.pod.memory_jobs import MemoryJobs
 from actors.pod.model_calls import ModelCalls
 from actors.pod.outcomes import limit_reached, refused, said_nothing
 from actors.pod.parts import PodParts
@@ -253,6 +253,7 @@ class RunLoop:
 
     async def _from_input(self, run: Run, queued: QueuedRun) -> None:
         """The run begins with its input, which the model sees only once it is durable."""
+        run.waits.check()
         if self._parts.limits.before_run and self._conversation.due_before_run():
             await self._compaction.fold("threshold", run.waits)  # whatever comes of it
         items = self._journal.head.items
@@ -268,6 +269,7 @@ class RunLoop:
         """The run, step by step, to its end."""
         waits = run.waits
         while True:
+            waits.check()  # the store may have refused what another recorded, and the run been lost by that
             at = self._turn_state(run)
             if self.gate.others_wait and not at.open_calls:  # nothing comes between calls and their results
                 await self.gate.let_pass(waits)
@@ -410,6 +412,7 @@ class RunLoop:
                 seconds=seconds,
             )
         )
+        run.end_seq = head.seq
         await self._journal.commit()
         if run.unlogged:
             resolve(run.unlogged)
@@ -533,6 +536,7 @@ class RunLoop:
             self._tool_calls.close_open(None)
         run.reply, run.caller, run.waits = reply, reply.caller, waits
         run.ending = run.limit = None
+        run.end_seq = 0
         self._enter(run)
         self._record_start(run, "resume")
         await self._played(waits, self._play(run))
@@ -632,6 +636,8 @@ class RunLoop:
         run = self.run
         if run is None or self._status.state is not PodState.RUNNING:
             return
+        if run.end_seq and self._journal.log.durable_seq >= run.end_seq:
+            return  # its end is durable, and about to be told
         run.waits.leave()
         seconds = self._stop_clock()
         if (

@@ -204,7 +204,7 @@ def _values(body: bytes) -> Iterator[dict[str, Any]]:
     parser = SSEParser()
     for data in [body, *(data for _, data in [*parser.feed(body), *parser.end()])]:
         with contextlib.suppress(ValueError, RecursionError):
-            if isinstance(value := json.loads(data.decode("utf-8", "replace")), dict):
+            if isinstance(value := json.loads(data.decode("utf-8", "replace"), strict=False), dict):
                 yield value
 
 

@@ -12,7 +12,7 @@ from memory_kit import memory_in, put, put_note
 
 from actors.compaction.tokens import text_tokens
 from actors.llm.scripted import ScriptedClient, call, say
-from actors.pod.memory import jobs
+from actors.pod import memory_jobs as jobs
 from actors.pod.memory.lasting import LastingMemory
 from actors.pod.memory.recall import RECALLED, recalled
 from actors.system import PodSystem
