@@ -42,8 +42,8 @@ class Compaction:
         close_calls: Callable[[], None],
         wait_for_readers: Callable[[], Coroutine[Any, Any, None]],
     ) -> None:
-        """``close_calls`` gives calls that have no results theirs: behind a summary nobody would find them any
-        more. ``wait_for_readers`` lets what reads the history come to its end.
+        """``close_calls`` gives calls that have no results theirs: behind a summary nobody would find them.
+        ``wait_for_readers`` lets what reads the history come to its end.
         """
         self._parts = parts
         self._journal = journal

@@ -1,4 +1,4 @@
-"""``Journal``: what a pod writes down and publishes: commits in order, a branch where another took the session."""
+"""``Journal``: a pod's log: commits in order, then publishes; branches where another took the session."""
 
 from __future__ import annotations
 
@@ -113,7 +113,11 @@ class Journal:
         return not (self.at_rest or self._under_way or self._refused_again)
 
     async def commit(self) -> None:
-        """Make all that is recorded durable, whoever cancels meanwhile, and publish it. Raises SessionError."""
+        """Make all that is recorded durable, whoever cancels meanwhile, and publish it.
+
+        Nothing may come between what is recorded and this, or a refusal of another's commit takes it unheard.
+        Raises SessionError.
+        """
         while True:
             mine = self._under_way is None
             if mine:

@@ -1,4 +1,4 @@
-"""``MemoryJobs``: has a pod's history read and worked into lasting memory, and brings memory into new sessions."""
+"""``MemoryJobs``: has a history read and worked into lasting memory, and memory brought into sessions."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ class MemoryJobs:
         self._extract_if_due(caller)
 
     def extract(self, reply: AsyncFuture[Any]) -> bool:
-        """Start an extraction if enough is new; whether ``reply`` is answered at its end, since one goes on."""
+        """Start an extraction if enough is new; whether one goes on, at whose end ``reply`` is answered."""
         self._left_out = 0
         self._extract_if_due(reply.caller)
         if self._job is None:
@@ -295,8 +295,8 @@ class MemoryJobs:
         await self._end_extraction(reply, spent, accepted=error is None)
 
     async def _end_extraction(self, reply: AsyncFuture[bool], spent: Spent, *, accepted: bool) -> None:
-        """Make the end of an extraction durable. Where the store refuses that it has failed, which is published
-        once it can be; what was staged is taken back, and nothing is read again at once.
+        """Make the end of an extraction durable. Where the store refuses that, it has failed, which is
+        published once it can be; what was staged is taken back, and nothing is read again at once.
         """
         again = accepted or self._triggered
         try:

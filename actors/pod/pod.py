@@ -55,9 +55,9 @@ class ShutDown(NamedTuple):
 class PodActor(AsyncActor):
     """One pod. It takes commands, one at a time, and never waits on model, tool or disk.
 
-    See ``protocol.lifecycle`` for its states. While it is passive, what stays of it is what it stands for: its
-    name, its claim on the session, where the session ends, a paused run, its sums. A message that needs the
-    history waits until it is read back, and those behind it wait too.
+    See ``protocol.lifecycle`` for its states. While it is passive it has given back its history, and
+    keeps its name, its claim on the session, where the session ends, a paused run, its sums. A message that
+    needs the history waits until it is read back, and those behind it wait too.
     """
 
     # What an idle pod has not set yet stands in the class: ten thousand of them start often.

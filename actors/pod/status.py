@@ -11,7 +11,7 @@ from protocol.lifecycle import PodState, may_move
 
 
 class Status:
-    """A pod's state, with its one setter, and whether it was asked to stop: then it begins nothing any more."""
+    """A pod's state, with its one setter, and whether it was asked to stop: then it begins nothing more."""
 
     __slots__ = ("_journal", "name", "state", "stopping")
 

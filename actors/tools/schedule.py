@@ -45,10 +45,10 @@ async def run_batch(
     """Run ``calls`` in their groups, at most ``parallel`` at once; the results in the calls' order.
 
     ``ctx_for(call)`` is asked when a call begins, ``on_result(number, result, seconds, waited)`` is
-    awaited when it ends, in order of ending; ``seconds`` is None for a call that could not be run, ``waited`` what
-    a plain function waited for its thread before that, None for one that needs none. Cancelling cancels
-    what runs and starts no more; ``on_result`` was called for what has ended by then. What ``ctx_for`` or
-    ``on_result`` raise ends the batch the same way.
+    awaited when it ends, in order of ending; ``seconds`` is None for a call that could not be run,
+    ``waited`` what a plain function waited for its thread before that, None for one that needs none.
+    Cancelling cancels what runs and starts no more; ``on_result`` was called for what has ended by then.
+    What ``ctx_for`` or ``on_result`` raise ends the batch the same way.
     """
     results: list[ToolResult | None] = [None] * len(calls)
 
