@@ -31,6 +31,7 @@ class Interruptible:
         "_child",
         "_go_on",
         "_grace",
+        "_on_left",
         "_on_overdue",
         "_overdue",
         "_task",
@@ -39,9 +40,14 @@ class Interruptible:
         "left",
     )
 
-    def __init__(self, grace: float, on_overdue: Callable[[str], None]) -> None:
-        """What was cancelled has ``grace`` seconds to end; ``on_overdue`` hears in words what did not."""
+    def __init__(
+        self, grace: float, on_overdue: Callable[[str], None], on_left: Callable[[Interruptible], None]
+    ) -> None:
+        """What was cancelled has ``grace`` seconds to end; ``on_overdue`` hears in words what did not, and
+        ``on_left`` where no other task goes on with the work.
+        """
         self._grace = grace
+        self._on_left = on_left
         self._on_overdue = on_overdue
         self._task: asyncio.Task[Any] | None = None
         #: Resolved at the end of a child's task, or when that is not waited for any longer.
@@ -151,6 +157,8 @@ class Interruptible:
         self.left = True
         if go_on is not None:
             go_on()
+        else:
+            self._on_left(self)
 
     def _ended(self) -> None:
         self._task = self._child = self._go_on = None

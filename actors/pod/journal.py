@@ -7,6 +7,7 @@ import contextlib
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from actors.pod.interruptible import to_its_end
@@ -119,19 +120,17 @@ class Journal:
         Raises SessionError.
         """
         while True:
-            mine = self._under_way is None
-            if mine:
-                if self._give(self.log.commit):
-                    return
-                assert self._given is not None
-                waiter = self._given
-            else:
-                waiter = asyncio.get_running_loop().create_future()
-                if self._waiting is None:
-                    self._waiting = []
-                self._waiting.append(waiter)
+            if self._under_way is None:
+                given = self._give(self.log.commit)
+                if given is not None:
+                    await to_its_end(given)
+                return
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            if self._waiting is None:
+                self._waiting = []
+            self._waiting.append(waiter)
             await to_its_end(waiter)
-            if mine or self.log.clean:
+            if self.log.clean:
                 return
 
     async def start_successor(self, record: Callable[[Parent], None]) -> None:
@@ -146,9 +145,9 @@ class Journal:
             record(parent)
             return self.log.create(parent)
 
-        if not self._give(create, alone=True):
-            assert self._given is not None
-            await to_its_end(self._given)
+        given = self._give(create, alone=True)
+        if given is not None:
+            await to_its_end(given)
 
     async def retry(self) -> None:
         """Give the store the ends that it refused once more; after that they wait for another commit."""
@@ -160,9 +159,11 @@ class Journal:
         """The pod ends: go on in no session of our own any more."""
         self._branching = True
 
-    def _give(self, give: Callable[[], Future[None] | None], *, alone: bool = False) -> bool:
-        """Give the store what is recorded; whether it is kept at once. Raises SessionError. Where it is given
-        ``alone`` and refused, only who gave it hears.
+    def _give(
+        self, give: Callable[[], Future[None] | None], *, alone: bool = False
+    ) -> asyncio.Future[None] | None:
+        """Give the store what is recorded: None where it is kept at once, else a future of its answer. Raises
+        SessionError. Where it is given ``alone`` and refused, only who gave it hears.
         """
         try:
             pending = give()
@@ -170,12 +171,20 @@ class Journal:
             return self._refused(error, alone=alone)
         if pending is None:
             self._kept()
-            return True
+            return None
         self._under_way = pending
-        if self._given is None:
-            self._given = self._mailroom.loop.create_future()
-        pending.add_done_callback(lambda done: self._mailroom.post(lambda _: self._ended(done, alone=alone)))
-        return False
+        given = self._given
+        if given is None:
+            given = self._given = self._mailroom.loop.create_future()
+        pending.add_done_callback(partial(self._answered, alone))
+        return given
+
+    def _answered(self, alone: bool, done: Future[None]) -> None:
+        """The store has answered, on whatever thread."""
+        if self._mailroom.here():
+            self._ended(done, alone=alone)
+        else:
+            self._mailroom.post(lambda _: self._ended(done, alone=alone))
 
     def _ended(self, done: Future[None], *, alone: bool) -> None:
         """The store has answered later."""
@@ -191,7 +200,7 @@ class Journal:
                 self.log.roll_back()
                 if not isinstance(error, SessionError):
                     raise error  # noqa: TRY301 - heard by those who wait
-                if not self._refused(error, alone=alone and not self._waiting):
+                if self._refused(error, alone=alone and not self._waiting) is not None:
                     return  # on its way into a session of our own
         except BaseException as refused:  # noqa: BLE001 - heard by those who wait
             self._answer(refused)
@@ -216,7 +225,7 @@ class Journal:
             left, self._left, self._branching = self._left, "", False
             self._parts.store.release(left)
 
-    def _refused(self, error: SessionError, *, alone: bool) -> bool:
+    def _refused(self, error: SessionError, *, alone: bool) -> asyncio.Future[None] | None:
         """The store did not keep it. Where another has taken the session, go on in one of our own; else tell
         all. Returns and raises as ``_give``.
         """
@@ -247,6 +256,12 @@ class Journal:
 
     async def commit_last(self, seconds: float) -> None:
         """Commit once more, in ``seconds`` at most, where nobody is left to hear of a refusal."""
+        if self._under_way is not None:
+            last = asyncio.ensure_future(self.commit())
+            await asyncio.wait({last}, timeout=seconds)
+            if last.done() and not last.cancelled():
+                last.exception()  # nobody is left to hear
+            return
         try:
             pending = self.log.commit()
         except SessionError:

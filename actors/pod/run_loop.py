@@ -200,7 +200,7 @@ class RunLoop:
         self.gate.leave(waits)
 
     def _interruptible(self) -> Interruptible:
-        return Interruptible(self._parts.grace, self._note_overdue)
+        return Interruptible(self._parts.grace, self._note_overdue, self.gate.leave)
 
     def _note_overdue(self, text: str) -> None:
         self._journal.log.record(Alert, self._journal.run_id, text=text)
@@ -295,8 +295,14 @@ class RunLoop:
 
     async def _hear_what_was_said(self) -> None:
         """What was said to the pod before a step ended is heard before the next."""
-        if self._mailroom.has_mail:
+        if not self._mailroom.has_mail:
+            return
+        try:
             await asyncio.sleep(0)
+        except asyncio.CancelledError:  # by who closes the loop: it comes at the next wait
+            task = asyncio.current_task()
+            assert task is not None
+            task.cancel()
 
     def _turn_state(self, run: Run) -> decide.Standing:
         calls = run.answer.calls if run.answer is not None else ()
