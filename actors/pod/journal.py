@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from actors.pod.interruptible import to_its_end
 from actors.sessions.head import SessionHead, new_session_id
@@ -18,26 +18,34 @@ from protocol.errors import HeadConflict, SessionError, SessionInUse, SessionNot
 from protocol.events import Event
 
 if TYPE_CHECKING:
-    from actors.pod.accounts import Accounts
     from actors.pod.parts import PodParts
     from actors.runtime.loop import Mailroom
+
+
+class Owner(Protocol):
+    """Whose journal it is."""
+
+    def carried(self) -> dict[str, Any]:
+        """What a session that takes the place of the pod's takes over."""
+
+    def store_refused(self, error: BaseException) -> None:
+        """The store did not keep what was recorded; the log is back at what is durable."""
 
 
 class Journal:
     """A pod's session log, and when what is recorded in it becomes durable and is published.
 
     One commit at a time; what is recorded meanwhile goes with the next. Where the store refuses, the log is
-    back at what is durable, ``on_refused`` hears why, then all who wait for a commit do; ends of what was
+    back at what is durable, its owner hears why, then all who wait for a commit do; ends of what was
     told to have started are recorded again, for the next commit.
     """
 
     __slots__ = (
-        "_accounts",
         "_branching",
         "_given",
         "_left",
         "_mailroom",
-        "_on_refused",
+        "_owner",
         "_parts",
         "_refused_again",
         "_under_way",
@@ -47,17 +55,10 @@ class Journal:
         "run_id",
     )
 
-    def __init__(
-        self,
-        parts: PodParts,
-        mailroom: Mailroom,
-        accounts: Accounts,
-        on_refused: Callable[[BaseException], None],
-    ) -> None:
+    def __init__(self, parts: PodParts, mailroom: Mailroom, owner: Owner) -> None:
         self._parts = parts
         self._mailroom = mailroom
-        self._accounts = accounts
-        self._on_refused = on_refused
+        self._owner = owner
         self.log: SessionLog = parts.log
         self.head: SessionHead = parts.log.head
         #: The run that transient events belong to.
@@ -237,11 +238,11 @@ class Journal:
             self._left, self._branching = "", False
         self.log.restage()
         if not alone:
-            self._on_refused(error)
+            self._owner.store_refused(error)
         raise error
 
     def _branch(self) -> Future[None] | None:
-        carried = self._accounts.carried(self.head)
+        carried = self._owner.carried()
         return self.log.branch(new_session_id(), self._parts.opening, "taken", **carried)
 
     # -- the end ---------------------------------------------------------------------------------
@@ -250,7 +251,7 @@ class Journal:
         """At the end of a pod by a defect: stand at what is durable, ends recorded again."""
         pending, self._under_way = self._under_way, None
         if pending is not None:
-            await self._settled(pending, seconds)
+            await self.settle_last(pending, seconds)
         self.log.roll_back()
         self.log.restage()
 
@@ -267,9 +268,10 @@ class Journal:
         except SessionError:
             return
         if pending is not None:
-            await self._settled(pending, seconds)
+            await self.settle_last(pending, seconds)
 
-    async def _settled(self, pending: Future[None], seconds: float) -> None:
+    async def settle_last(self, pending: Future[None], seconds: float) -> None:
+        """Wait for what was given to the store, for so long, when nobody is left to hear of it."""
         try:
             await asyncio.wait_for(asyncio.wrap_future(pending), seconds)
         except (SessionError, TimeoutError):

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from actors.pod.accounts import Accounts
 from actors.pod.interruptible import Interruptible
 from actors.pod.journal import Journal
 from actors.pod.parts import PodParts
 from actors.pod.restore import activities_left, restore
 from actors.pod.status import Status
 from actors.sessions.activities import ends_of
+from actors.sessions.replay import Replayed
 from actors.sessions.store import Claim
-from protocol.errors import Failure, SessionCorrupt, UnknownEntry
+from protocol.errors import Failure, SessionCorrupt, SessionError, UnknownEntry
 from protocol.events import Alert, PodEnded, PodFailed, PodStarted
 from protocol.lifecycle import PodState
-from protocol.usage import Usage
 
 if TYPE_CHECKING:
     from actors.pod.conversation import Conversation
@@ -33,15 +32,12 @@ STOP_GRACE = 5.0
 class Lifecycle:
     """The beginning and the end of a pod's session in this process."""
 
-    __slots__ = ("_accounts", "_journal", "_parts", "_status", "measured")
+    __slots__ = ("_journal", "_parts", "_status")
 
-    def __init__(self, parts: PodParts, journal: Journal, status: Status, accounts: Accounts) -> None:
+    def __init__(self, parts: PodParts, journal: Journal, status: Status) -> None:
         self._parts = parts
         self._journal = journal
         self._status = status
-        self._accounts = accounts
-        #: Measured calls of a history that was read back, until somebody weighs it.
-        self.measured: list[tuple[int, Usage]] | None = None
 
     # -- the beginning ---------------------------------------------------------------------------
 
@@ -65,17 +61,19 @@ class Lifecycle:
             raise
         log.settle()
 
-    async def restore(self, find: Callable[[], str], conversation: Callable[[], Conversation]) -> None:
-        """Go on in the session that ``find`` finds, and publish that. Raises SessionError."""
+    async def restore(
+        self, find: Callable[[], str], take_over: Callable[[Replayed], Coroutine[Any, Any, None]]
+    ) -> None:
+        """Go on in the session that ``find`` finds, and publish that; ``take_over`` gets what it says of the
+        pod's life before. Raises SessionError.
+        """
         store, log = self._parts.store, self._journal.log
         claim = self._claim(find)
         try:
             state, head = await restore(store, claim.session_id)
             left = activities_left(store, claim.session_id, state)
             log.restored(claim.session_id, head, state.items, state.pointer, state.open_run, left)
-            self._accounts.take_over(state)
-            self.measured = state.calls
-            await conversation().look_through()
+            await take_over(state)
             self.close_activities("the pod's process ended first")
             if claim.torn:
                 text = f"a half-written last batch of {claim.torn} bytes was cut off; nothing told was lost"
@@ -125,6 +123,20 @@ class Lifecycle:
 
     # -- the end ---------------------------------------------------------------------------------
 
+    def end_session(self) -> Future[None] | None:
+        """Record the end of the pod: a future of when it is durable, None where it is or will not be."""
+        self._journal.stay()
+        self._journal.log.record(PodEnded)
+        try:
+            return self._journal.log.commit()
+        except SessionError:
+            return None
+
+    def leave(self) -> None:
+        """Give back the session: the pod has stopped."""
+        self._parts.store.release(self._journal.log.durable_session)
+        self._status.to(PodState.STOPPED)
+
     async def stop(self, runs: RunLoop, memory: MemoryJobs) -> None:
         """End the session's part here once the run that was interrupted has ended by the way every run ends.
         All of it is bounded: a store that never answers is not waited for.
@@ -140,8 +152,6 @@ class Lifecycle:
                 runs.close_left_over()
             self._journal.log.record(PodEnded)
             await self._journal.commit_last(STOP_GRACE)
-        self._parts.store.release(self._journal.log.durable_session)
-        self._status.to(PodState.STOPPED)
 
     async def fail(self, error: BaseException) -> None:
         """A defect ends the pod: record that, with the ends of all that was started."""

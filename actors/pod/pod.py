@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
@@ -14,7 +15,7 @@ from actors.pod.conversation import Conversation
 from actors.pod.fork import branch_off, drop_branch
 from actors.pod.interruptible import Interruptible
 from actors.pod.journal import Journal
-from actors.pod.lifecycle import Lifecycle
+from actors.pod.lifecycle import STOP_GRACE, Lifecycle
 from actors.pod.memory.consolidation import Consolidated, Consolidating
 from actors.pod.memory.extraction import Proposal
 from actors.pod.memory_jobs import MemoryJobs
@@ -26,6 +27,7 @@ from actors.pod.tasks_at_work import TasksAtWork
 from actors.pod.tool_calls import ToolCalls
 from actors.runtime.actor import DEFERRED, AsyncActor
 from actors.runtime.future import AsyncFuture
+from actors.sessions.replay import Replayed
 from protocol import commands
 from protocol.commands import Command, Describe
 from protocol.errors import CompactionFailed, PodError, RunFailed, SessionError
@@ -70,9 +72,13 @@ class PodActor(AsyncActor):
     passive = False
     #: What the history weighed when it was given back, in tokens; None where nobody had weighed it.
     _weighed: int | None = None
+    #: Measured calls of a history that was read back, until somebody weighs it.
+    _measured: list[tuple[int, Usage]] | None = None
     #: Who is told that the pod has stopped; None while it is to live.
     _stops: list[AsyncFuture[Any]] | None = None
     #: The parts that the first command that needs them makes.
+    _tasks_at_work: TasksAtWork | None = None
+    _accounts_kept: Accounts | None = None
     _conversation: Conversation | None = None
     _memory: MemoryJobs | None = None
     _runs: RunLoop | None = None
@@ -89,11 +95,8 @@ class PodActor(AsyncActor):
         self.parts = parts
         self._resume = resume
         self._started: Callable[[BaseException | None], None] | None = started
-        self._tasks = TasksAtWork(self._mailroom.loop, parts.name, self._defect)
-        self._accounts = Accounts(parts.budget)
-        self._journal = Journal(parts, self._mailroom, self._accounts, self._store_refused)
+        self._journal = Journal(parts, self._mailroom, self)
         self._status = Status(parts.name, self._journal)
-        self._lifecycle = Lifecycle(parts, self._journal, self._status, self._accounts)
 
     def __repr__(self) -> str:
         running = self._runs is not None and self._runs.run is not None
@@ -115,8 +118,8 @@ class PodActor(AsyncActor):
     def conversation(self) -> Conversation:
         """The view of the history."""
         if self._conversation is None:
-            self._conversation = Conversation(self.parts, self._lifecycle.measured)
-            self._lifecycle.measured = None
+            self._conversation = Conversation(self.parts, self._measured)
+            self._measured = None
         return self._conversation
 
     @property
@@ -158,7 +161,28 @@ class PodActor(AsyncActor):
             )
         return self._runs
 
-    def _store_refused(self, error: BaseException) -> None:
+    @property
+    def _tasks(self) -> TasksAtWork:
+        if self._tasks_at_work is None:
+            assert self._mailroom is not None
+            self._tasks_at_work = TasksAtWork(self._mailroom.loop, self.name, self._defect)
+        return self._tasks_at_work
+
+    @property
+    def _accounts(self) -> Accounts:
+        if self._accounts_kept is None:
+            self._accounts_kept = Accounts(self.parts.budget)
+        return self._accounts_kept
+
+    @property
+    def _lifecycle(self) -> Lifecycle:
+        return Lifecycle(self.parts, self._journal, self._status)
+
+    def carried(self) -> dict[str, Any]:
+        """What a session that takes the place of the pod's takes over."""
+        return self._accounts.carried(self._journal.head)
+
+    def store_refused(self, error: BaseException) -> None:
         """The store could not keep what was recorded; the log is back at what is durable."""
         if self._conversation is not None:
             self._conversation.rewind()
@@ -174,7 +198,7 @@ class PodActor(AsyncActor):
 
     def on_start(self) -> Any:
         if self._resume is not None:
-            return self._start(self._lifecycle.restore(self._resume, lambda: self.conversation))
+            return self._start(self._restore(self._resume))
         try:
             pending = self._lifecycle.open_session()
         except Exception as error:  # noqa: BLE001 - goes to who spawned
@@ -185,7 +209,15 @@ class PodActor(AsyncActor):
         self._begin_life()
         return None
 
-    async def _start(self, opening: Any) -> None:
+    async def _restore(self, find: Callable[[], str]) -> None:
+        async def take_over(state: Replayed) -> None:
+            self._accounts.take_over(state)
+            self._measured = state.calls
+            await self.conversation.look_through()
+
+        await self._lifecycle.restore(find, take_over)
+
+    async def _start(self, opening: Coroutine[Any, Any, None]) -> None:
         try:
             await opening
         except Exception as error:  # noqa: BLE001 - goes to who spawned
@@ -369,7 +401,7 @@ class PodActor(AsyncActor):
             self._weighed = None if conversation is None else conversation.known_weight()
             if conversation is not None:
                 conversation.let_go()
-            self._lifecycle.measured = None
+            self._measured = None
             self._journal.log.let_go()
             self.passive = True
         return self.passive
@@ -432,15 +464,35 @@ class PodActor(AsyncActor):
             return DEFERRED
         self._stops = [reply]
         self._status.stopping = True
+        did_nothing = self._runs is None and self._memory is None
+        if did_nothing and self._status.state is PodState.IDLE and self._journal.at_rest:
+            self._stop_at_once()
+            return DEFERRED
         self.runs.interrupt_all(ending)
         self._tasks.start_at_once(self._wind_down())
         return DEFERRED
 
+    def _stop_at_once(self) -> None:
+        """End a pod that has done nothing in this life."""
+        pending = self._lifecycle.end_session()
+        if pending is None:
+            self._leave()
+        else:
+            self._tasks.start(self._leave_after(pending))
+
+    async def _leave_after(self, pending: Future[None]) -> None:
+        await self._journal.settle_last(pending, STOP_GRACE)
+        self._leave()
+
     async def _wind_down(self) -> None:
         await self._lifecycle.stop(self.runs, self.memory)
-        self._end()
         self.runs.turn_away()
         self.memory.forsake()
+        self._leave()
+
+    def _leave(self) -> None:
+        self._lifecycle.leave()
+        self._end()
         resolve(self._stops or [])
 
     def _defect(self, error: BaseException) -> None:
