@@ -136,7 +136,7 @@ class MessagesAnswer:
     def feed(self, events: list[SSEEvent]) -> list[Block]:
         blocks = self._blocks = []
         for name, data in events:
-            if self.done or self.failure is not None:
+            if self.done:
                 break
             self._take(name, data)
         return blocks
@@ -345,9 +345,8 @@ class MessagesAnswer:
 
     def _break_off(self, failure: ModelError) -> None:
         """Nothing more is read; what was finished before stands."""
-        if self._stop:
-            self.done = True
-        else:
+        self.done = True
+        if not self._stop:
             self.failure = failure
 
 

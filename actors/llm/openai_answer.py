@@ -98,7 +98,7 @@ class ChatAnswer:
         """The blocks that come with ``events``; look at ``failure`` and ``done`` afterwards."""
         blocks = self._blocks = []
         for name, data in events:
-            if self.done or self.failure is not None:
+            if self.done:
                 break
             if data[:1] == b"{":
                 self._take(name, data)
@@ -297,9 +297,8 @@ class ChatAnswer:
 
     def _stop(self, failure: ModelError) -> None:
         """Nothing more is read; what was finished before stands."""
-        if self._finish:
-            self.done = True
-        elif self.failure is None:
+        self.done = True
+        if not self._finish and self.failure is None:
             self.failure = failure
 
 

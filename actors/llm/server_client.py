@@ -19,6 +19,10 @@ from actors.llm.incoming import Incoming
 from actors.llm.legal import original_names
 from actors.llm.presets import start_command_for
 from protocol.errors import ModelError
+from protocol.tools import ToolSpec
+
+#: In a pod's scratch.
+_KEPT_NAMES = "names"
 
 
 class ServerClient(abc.ABC):
@@ -81,7 +85,7 @@ class ServerClient(abc.ABC):
             reply = await self._opened(peer, entry, request)
             incoming = Incoming(peer.where, reply, self._answer(peer.where, request))
             try:
-                renamed = original_names(request.tools)
+                renamed = _renamed(request)
                 while (blocks := await incoming.more()) is not None:
                     if renamed:
                         blocks = [_with_original_name(block, renamed) for block in blocks]
@@ -99,6 +103,16 @@ class ServerClient(abc.ABC):
     @abc.abstractmethod
     def _answer(self, where: str, request: Request) -> AnswerReader:
         """What reads the answer to the request."""
+
+
+def _renamed(request: Request) -> dict[str, str]:
+    """The names of tools that are sent changed, found once as long as the tools stay the same."""
+    if not request.tools:
+        return {}
+    kept: tuple[tuple[ToolSpec, ...], dict[str, str]] | None = request.scratch.get(_KEPT_NAMES)
+    if kept is None or kept[0] is not request.tools:
+        kept = request.scratch[_KEPT_NAMES] = (request.tools, original_names(request.tools))
+    return kept[1]
 
 
 def _with_original_name(block: Block, renamed: dict[str, str]) -> Block:
