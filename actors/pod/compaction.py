@@ -12,7 +12,7 @@ from actors.pod.accounts import Accounts
 from actors.pod.compactor import Folding, fold
 from actors.pod.context import Context
 from actors.pod.conversation import Conversation
-from actors.pod.interruptible import Interruptible
+from actors.pod.interruptible import Interruptible, Left
 from actors.pod.journal import Journal
 from actors.pod.parts import PodParts
 from actors.pod.spending import Spending
@@ -87,6 +87,9 @@ class Compaction:
             composed = await waits.apart(self._composed(folding), "the compaction")
             old = journal.head.session_id
             await journal.start_successor(lambda parent: self._record_successor(folding, composed, parent))
+        except Left:  # the run was lost meanwhile: who tells the ends of that tells this one
+            self._record_failed(folding, CompactionFailed("the run that it was for was lost"))
+            raise
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - whatever a client throws
             return await self._failed(folding, error)
         self._parts.store.release(old)
@@ -148,16 +151,20 @@ class Compaction:
         journal, conversation = self._journal, self._conversation
         if not isinstance(error, asyncio.CancelledError):  # whoever cancelled it says nothing of the next
             conversation.guard = conversation.guard.failed(folding.reason)
-        failed, spent = _as_failure(error), folding.spending.spent
-        journal.log.record_end(
-            CompactFailed, journal.run_id, error=Failure.of(failed), usage=spent.usage, cost=spent.cost
-        )
-        self._count(folding.spending)
+        failed = _as_failure(error)
+        self._record_failed(folding, failed)
         try:
             await journal.commit()
         except SessionError as refused:
             return refused
         return failed
+
+    def _record_failed(self, folding: Folding, failed: CompactionFailed) -> None:
+        journal, spent = self._journal, folding.spending.spent
+        journal.log.record_end(
+            CompactFailed, journal.run_id, error=Failure.of(failed), usage=spent.usage, cost=spent.cost
+        )
+        self._count(folding.spending)
 
     def _count(self, spending: Spending) -> None:
         """Count what the summariser took; within a run it is part of what the run took."""

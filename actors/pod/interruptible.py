@@ -76,14 +76,17 @@ class Interruptible:
         task = self._task = asyncio.current_task()
         assert task is not None
         self._what, self._go_on = what, go_on
+        before, outside = task.cancelling(), False
         try:
             return await work
         except asyncio.CancelledError as error:
-            if task.cancelling() > 0:
+            outside = task.cancelling() > before + self._cancels
+            if task.cancelling() > before:
                 raise
             raise self._by_itself() from error
         finally:
-            for _ in range(self._cancels):
+            # Ours are taken back, and those that the work forgot; not that of who closes the loop.
+            while task.cancelling() > before + outside:
                 task.uncancel()
             self._ended()
             if self.left:

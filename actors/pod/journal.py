@@ -14,7 +14,7 @@ from actors.pod.interruptible import to_its_end
 from actors.sessions.head import SessionHead, new_session_id
 from actors.sessions.log import SessionLog
 from protocol.entries import Parent
-from protocol.errors import HeadConflict, SessionError, SessionInUse, SessionNotFound
+from protocol.errors import HeadConflict, SessionError, SessionInUse, SessionNotFound, StoreError
 from protocol.events import Event
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ class Journal:
 
     __slots__ = (
         "_branching",
+        "_closed",
         "_given",
         "_left",
         "_mailroom",
@@ -70,6 +71,8 @@ class Journal:
         self._waiting: list[asyncio.Future[None]] | None = None
         #: Whether no session of our own is to be gone on in, since that is done already or the pod ends.
         self._branching = False
+        #: What commits raise once the pod has ended.
+        self._closed: StoreError | None = None
         #: The session that is being branched from.
         self._left = ""
         #: Whether the ends that the store refused were refused once more.
@@ -120,7 +123,10 @@ class Journal:
         Nothing may come between what is recorded and this, or a refusal of another's commit takes it unheard.
         Raises SessionError.
         """
+        behind = False
         while True:
+            if self._closed is not None:
+                raise self._closed
             if self._under_way is None:
                 given = self._give(self.log.commit)
                 if given is not None:
@@ -131,8 +137,10 @@ class Journal:
                 self._waiting = []
             self._waiting.append(waiter)
             await to_its_end(waiter)
-            if self.log.clean:
+            # What was under way at the second wait had ours with it, whoever gave it to the store.
+            if behind or (self.log.clean and self._under_way is None):
                 return
+            behind = True
 
     async def start_successor(self, record: Callable[[Parent], None]) -> None:
         """Go on in a new session that takes this one's place; ``record`` records what it begins with. All of
@@ -200,7 +208,7 @@ class Journal:
             else:
                 self.log.roll_back()
                 if not isinstance(error, SessionError):
-                    raise error  # noqa: TRY301 - heard by those who wait
+                    error = _as_store_error(error)
                 if self._refused(error, alone=alone and not self._waiting) is not None:
                     return  # on its way into a session of our own
         except BaseException as refused:  # noqa: BLE001 - heard by those who wait
@@ -245,6 +253,11 @@ class Journal:
         carried = self._owner.carried()
         return self.log.branch(new_session_id(), self._parts.opening, "taken", **carried)
 
+    def close(self) -> None:
+        """The pod has ended: nobody waits for a commit any more."""
+        self._closed = StoreError(f"pod {self._parts.name!r} has ended")
+        self._answer(self._closed)
+
     # -- the end ---------------------------------------------------------------------------------
 
     async def abandon(self, seconds: float) -> None:
@@ -278,3 +291,10 @@ class Journal:
             self.log.roll_back()
         else:
             self.log.settle()
+
+
+def _as_store_error(error: BaseException) -> StoreError:
+    """An error of a store that is none of ours, as a refusal like any other."""
+    refused = StoreError(f"the store failed: {error!r}")
+    refused.__cause__ = error
+    return refused

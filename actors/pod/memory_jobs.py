@@ -306,6 +306,7 @@ class MemoryJobs:
             self._back_off()
             if accepted:
                 self._record_failed(error, spent)
+                self._tasks.start(self._journal.retry())
             self._answer(reply, accepted=False)
             self._extractions_ended(consolidate=False)
             return
@@ -507,8 +508,8 @@ class MemoryJobs:
         if not self.at_work:
             return
         if not await self._all_done(self._parts.memory_grace):
-            while self._proposed is not None:  # its end is on its way to the store
-                await self._all_done(self._parts.memory_grace)
+            if self._proposed is not None:  # its end is on its way to the store
+                await self._all_done(STOP_GRACE)
             if self.at_work:
                 self._abandon()
                 await self._all_done(self._parts.grace + STOP_GRACE)

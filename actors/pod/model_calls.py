@@ -74,6 +74,7 @@ class ModelCalls:
         """
         self._prepare(run)
         await self._journal.commit()
+        run.waits.check()
         if run.unlogged:
             resolve(run.unlogged)
         if run.ending is not None:

@@ -24,7 +24,7 @@ from actors.pod.run import QueuedRun, TypedRun, resolve
 from actors.pod.run_loop import RunLoop
 from actors.pod.status import Status
 from actors.pod.tasks_at_work import TasksAtWork
-from actors.pod.tool_calls import ToolCalls
+from actors.pod.tool_calls import EndedLate, ToolCalls
 from actors.runtime.actor import DEFERRED, AsyncActor
 from actors.runtime.future import AsyncFuture
 from actors.sessions.replay import Replayed
@@ -145,9 +145,7 @@ class PodActor(AsyncActor):
         """The runs, and what is done between their steps."""
         if self._runs is None:
             assert self._mailroom is not None
-            tool_calls = ToolCalls(
-                self.parts, self._journal, self._mailroom, self._tasks, self.actor_stopped.is_set
-            )
+            tool_calls = ToolCalls(self.parts, self._journal, self._mailroom, self, self.actor_stopped.is_set)
             self._runs = RunLoop(
                 self.parts,
                 self._status,
@@ -235,7 +233,7 @@ class PodActor(AsyncActor):
             started(error)
 
     def _never_started(self, error: BaseException) -> None:
-        self._status.state = PodState.FAILED
+        self._status.state, self._status.stopping = PodState.FAILED, True
         self._end()
         self._report_start(error)
 
@@ -384,6 +382,9 @@ class PodActor(AsyncActor):
     def _on_consolidated(self, message: Consolidated) -> None:
         self.memory.end_consolidation(message)
 
+    def _on_ended_late(self, message: EndedLate) -> None:
+        self._tasks.start(self.runs.record_late(message))
+
     # -- without its history ---------------------------------------------------------------------
 
     @property
@@ -491,6 +492,7 @@ class PodActor(AsyncActor):
         self._leave()
 
     def _leave(self) -> None:
+        self._journal.close()
         self._lifecycle.leave()
         self._end()
         resolve(self._stops or [])
@@ -502,6 +504,7 @@ class PodActor(AsyncActor):
 
     def on_failure(self, _type: Any, error: Any, _traceback: Any) -> Any:
         """A defect ended the pod: say so, and answer all who wait."""
+        self._status.stopping = True
         self.runs.break_off(error)
         return self._fail(error)
 
@@ -509,6 +512,7 @@ class PodActor(AsyncActor):
         await self._lifecycle.fail(error)
         self.runs.turn_away()
         self.memory.forsake()
+        self._journal.close()
         await self.memory.wait_left()
         resolve(self._stops or [])
 
@@ -571,4 +575,5 @@ _HANDLERS: dict[type, Callable[[PodActor, Any], Any]] = {
     Proposal: PodActor._on_proposal,
     Consolidating: PodActor._on_consolidating,
     Consolidated: PodActor._on_consolidated,
+    EndedLate: PodActor._on_ended_late,
 }

@@ -68,6 +68,8 @@ class Run:
     unheard = False
     #: The number of its last entry; 0 until that is on its way to the store.
     end_seq = 0
+    #: Whether all that is known of it is its id, since the session was restored.
+    restored = False
     #: What its model repeats in vain; None until it calls a tool.
     repeats: Repeats | None = None
     #: The request under way.

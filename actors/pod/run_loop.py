@@ -25,7 +25,7 @@ from actors.pod.parts import PodParts
 from actors.pod.run import PendingInput, QueuedRun, Run, TypedRun, new_run_id, resolve
 from actors.pod.status import Status
 from actors.pod.tasks_at_work import TasksAtWork
-from actors.pod.tool_calls import ToolCalls
+from actors.pod.tool_calls import EndedLate, ToolCalls
 from actors.runtime.future import AsyncFuture
 from actors.runtime.loop import Mailroom
 from actors.sessions.replay import open_calls
@@ -52,6 +52,8 @@ QUEUE_LIMIT = 32
 MISFITS = 2
 
 _RESTING = frozenset({PodState.IDLE, PodState.PAUSED})
+#: What work between two steps gives where its reply is answered by another.
+LATER = object()
 
 #: Work between two steps: it gets how far it can be interrupted, and gives what its command is answered.
 Between = Callable[[Interruptible], Coroutine[Any, Any, Any]]
@@ -72,6 +74,7 @@ class RunLoop:
         "_conversation",
         "_end_asked",
         "_journal",
+        "_lost",
         "_mailroom",
         "_memory",
         "_model_calls",
@@ -124,6 +127,8 @@ class RunLoop:
         #: Who waits for what is to be done between two steps.
         self._asked: set[AsyncFuture[Any]] | None = None
         self._alarm: asyncio.TimerHandle | None = None
+        #: The request under way of the run that was lost last.
+        self._lost: Exchange | None = None
 
     # -- what waits ------------------------------------------------------------------------------
 
@@ -190,17 +195,25 @@ class RunLoop:
             error = self._status.gone()
         except Exception as raised:  # noqa: BLE001 - goes to who asked
             error = raised
-        if self._asked is not None:
-            self._asked.discard(reply)
-        if not reply.done():
-            if error is None:
-                reply.set(value)
-            else:
-                reply.set_exception(error)
-        self.gate.leave(waits)
+        finally:
+            if self._asked is not None:
+                self._asked.discard(reply)
+            if value is not LATER and not reply.done():
+                if error is None:
+                    reply.set(value)
+                else:
+                    reply.set_exception(error)
+            self.gate.leave(waits)
 
     def _interruptible(self) -> Interruptible:
-        return Interruptible(self._parts.grace, self._note_overdue, self.gate.leave)
+        return Interruptible(self._parts.grace, self._note_overdue, self._let_go)
+
+    def _let_go(self, left: Interruptible) -> None:
+        """A client is stuck in a run that is over: nothing waits for it any more."""
+        exchange, self._lost = self._lost, None
+        if exchange is not None:
+            exchange.end(asyncio.CancelledError())
+        self.gate.leave(left)
 
     def _note_overdue(self, text: str) -> None:
         self._journal.log.record(Alert, self._journal.run_id, text=text)
@@ -516,21 +529,30 @@ class RunLoop:
             self._asked = set()
         self._asked.add(reply)
         waits = self._interruptible()
-        self._tasks.start(self._resumed(reply, waits, self.gate.line_up(waits)), reply.caller)
+        turn = self.gate.line_up(waits)
+        if turn is None:
+            self._begin_again(reply, waits)
+        else:
+            self._tasks.start(self._resume_in_turn(reply, waits, turn))
 
-    async def _resumed(
-        self, reply: AsyncFuture[Any], waits: Interruptible, turn: asyncio.Future[None] | None
+    async def _resume_in_turn(
+        self, reply: AsyncFuture[Any], waits: Interruptible, turn: asyncio.Future[None]
     ) -> None:
         try:
-            if turn is not None:
-                await self.gate.begin_at(turn, waits)
+            await self.gate.begin_at(turn, waits)
         except asyncio.CancelledError:
             if not reply.done():
                 reply.set_exception(self._status.gone())
             return
-        finally:
-            if self._asked is not None:
-                self._asked.discard(reply)
+        self._begin_again(reply, waits)
+
+    def _begin_again(self, reply: AsyncFuture[Any], waits: Interruptible) -> None:
+        if self._asked is not None:
+            self._asked.discard(reply)
+        if self._status.stopping:
+            reply.set_exception(self._status.gone())
+            self.gate.leave(waits)
+            return
         if self._status.state is not PodState.PAUSED:  # it was, when it was asked for
             reply.set_exception(self.not_paused())
             self.gate.leave(waits)
@@ -539,13 +561,19 @@ class RunLoop:
         if run is None:  # the session was restored: all that is known of the run is its id
             assert head.open_run is not None
             run = Run(head.open_run, reply, waits)
-            self._tool_calls.close_open(None)
+            run.restored = True
         run.reply, run.caller, run.waits = reply, reply.caller, waits
         run.ending = run.limit = None
         run.end_seq = 0
         self._enter(run)
+        self._tasks.start(self._played(waits, self._from_pause(run)), run.caller)
+
+    async def _from_pause(self, run: Run) -> None:
+        run.waits.check()
+        if run.restored:
+            self._tool_calls.close_open(None)
         self._record_start(run, "resume")
-        await self._played(waits, self._play(run))
+        await self._play(run)
 
     def not_paused(self) -> NotPaused:
         """What is answered where no run is paused."""
@@ -577,18 +605,22 @@ class RunLoop:
         if self._status.state is PodState.RUNNING and self.run is not None:
             self.run.pending.append(PendingInput(content, "notify", reply))
         elif self._status.state is PodState.PAUSED:
-            self.between_steps(reply, lambda _: self._note(content))
+            self.between_steps(reply, lambda _: self._note(content, reply))
         else:
             self.submit(QueuedRun(commands.Run(content), "notify", reply))
 
-    async def _note(self, content: tuple[Part, ...]) -> None:
+    async def _note(self, content: tuple[Part, ...], reply: AsyncFuture[Any]) -> Any:
         """Words for a paused run: they join the history now, and are heard when it is resumed."""
+        if self._status.state is not PodState.PAUSED:  # it was, when they were said
+            self.notify(content, reply)
+            return LATER
         run, head = self.run, self._journal.head
         self._tool_calls.close_open(run)
         self._journal.log.record(UserMessage, head.open_run, item=UserItem(content), source="notify")
         if run is not None:
             run.unheard = True
         await self._journal.commit()
+        return None
 
     def _came_late(self, pending: PendingInput) -> None:
         """Words came while the end of their run became durable."""
@@ -597,12 +629,19 @@ class RunLoop:
         elif pending.source == "steer":
             pending.reply.set_exception(self._not_running())
         else:
-            self.notify(pending.content, pending.reply)
+            try:
+                self.notify(pending.content, pending.reply)
+            except PodBusy as busy:
+                pending.reply.set_exception(busy)
 
     def _not_running(self) -> NotRunning:
         return NotRunning(f"pod {self._parts.name!r} has no run to steer", hint="use run or notify")
 
     # -- compactions that are asked for ----------------------------------------------------------
+
+    async def record_late(self, message: EndedLate) -> None:
+        """Record what came of a call that was not waited for any longer."""
+        await self._tool_calls.record_late(message)
 
     async def compact(self, wanted: int | None, waits: Interruptible) -> str:
         """Compact the history by hand: the new session's id. Raises CompactionFailed."""
@@ -645,6 +684,7 @@ class RunLoop:
         if run.end_seq and self._journal.log.durable_seq >= run.end_seq:
             return  # its end is durable, and about to be told
         run.waits.leave()
+        self._lost = run.exchange
         seconds = self._stop_clock()
         if (
             self._journal.head.open_run == run.run_id
@@ -662,6 +702,7 @@ class RunLoop:
         self.run = self._journal.run_id = None
         self._status.to(PodState.IDLE)
         _fail([*run.unlogged, *(pending.reply for pending in run.pending)], error)
+        run.unlogged, run.pending = [], []
         if run.reply is not None:
             run.reply.set_exception(RunFailed(error, run_id=run.run_id))
         asked, self._end_asked = self._end_asked or [], None

@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 from actors.pod.calls import NOT_RUN
 from actors.pod.interruptible import Interruptible, Left
@@ -14,7 +15,7 @@ from actors.pod.journal import Journal
 from actors.pod.parts import PodParts
 from actors.pod.repeats import TOLD_FROM, Repeats, answers_since_last_words, noticed, since_last_words
 from actors.pod.run import Run
-from actors.pod.tasks_at_work import TasksAtWork
+from actors.runtime.actor import AsyncActor
 from actors.runtime.loop import Mailroom
 from actors.sessions.replay import open_calls
 from actors.tools.base import INTERRUPTED
@@ -24,6 +25,13 @@ from protocol.items import AssistantItem, ToolCall, ToolResult, UserItem
 from protocol.text import encodable
 
 _log = logging.getLogger("polypod.tools")
+
+
+class EndedLate(NamedTuple):
+    """To the pod from a tool that it did not wait for any longer: what came of it, in words."""
+
+    run_id: str
+    text: str
 
 
 class _Batch:
@@ -45,21 +53,23 @@ class _Batch:
 class ToolCalls:
     """Runs batches of tool calls of one pod."""
 
-    __slots__ = ("_journal", "_mailroom", "_parts", "_stopped", "_tasks")
+    __slots__ = ("_journal", "_mailroom", "_parts", "_pod", "_stopped")
 
     def __init__(
         self,
         parts: PodParts,
         journal: Journal,
         mailroom: Mailroom,
-        tasks: TasksAtWork,
+        pod: AsyncActor,
         stopped: Callable[[], bool],
     ) -> None:
-        """``stopped`` says whether the pod has stopped: then nobody hears of what ends late."""
+        """``pod`` gets what is to be said to it later; ``stopped`` says whether it has stopped: then nobody
+        hears of what ends late.
+        """
         self._parts = parts
         self._journal = journal
         self._mailroom = mailroom
-        self._tasks = tasks
+        self._pod = pod
         self._stopped = stopped
 
     def close_open(self, run: Run | None) -> None:
@@ -86,6 +96,7 @@ class ToolCalls:
         Raises what ends the batch before its time: CancelledError where it was interrupted, SessionError.
         """
         await self._journal.commit()
+        run.waits.check()
         if run.ending is not None:
             return
         batch = _Batch(run, len(calls))
@@ -160,12 +171,11 @@ class ToolCalls:
         if self._stopped():
             _log.warning("after the end of its pod: %s", text)
         else:
-            self._mailroom.post(lambda _: self._tasks.start(self._tell_late(batch.run.run_id, text)))
+            self._mailroom.send(self._pod, EndedLate(batch.run.run_id, text), None)
 
-    async def _tell_late(self, run_id: str, text: str) -> None:
-        if self._stopped():
-            return
-        self._journal.log.record(Alert, run_id, text=text)
+    async def record_late(self, message: EndedLate) -> None:
+        """Record what came of a call that was not waited for any longer."""
+        self._journal.log.record(Alert, message.run_id, text=message.text)
         try:
             await self._journal.commit()
         except SessionError:
