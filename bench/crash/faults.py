@@ -7,6 +7,7 @@ import errno
 import os
 import random
 import resource
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable
@@ -192,6 +193,10 @@ def heal(folder: Path) -> None:
     (disk / "ballast").unlink(missing_ok=True)
     if (disk / "moved").exists():
         (disk / "moved").rename(disk / "store")
+    for saved in (folder / "backup").glob("*.jsonl"):  # a copy that the kill cut off: who copies ends it
+        target = disk / "store" / saved.name
+        if target.exists() and target.stat().st_size < saved.stat().st_size:
+            shutil.copyfile(saved, target)
 
 
 def open_store(kind: str, folder: Path, fault: Fault | None = None) -> SessionStore:
