@@ -58,7 +58,10 @@ def test_a_password_in_a_base_url_is_used_and_nowhere_kept_or_told(
             assert all("authorization" in each.headers for each in server.received)
             return bytes_of(store, tmp_path)
 
-    kept = asyncio.run(main())
+    try:
+        kept = asyncio.run(main())
+    finally:
+        store.close()
     assert b"\xe2\x80\xa6@127.0.0.1" in kept
     assert SECRET.encode() not in kept
     assert SECRET not in repr(told)
