@@ -1,0 +1,133 @@
+"""What is said to a pod in one burst, or while something becomes durable, does what it says."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+import pytest
+from pod_stage import PLAIN, GatedClient
+from test_between import GatedStore
+
+from actors.llm.base import Block, Request
+from actors.llm.scripted import ScriptedClient, call, say
+from actors.pod.handle import Pod
+from actors.system import PodSystem
+from actors.tools.base import tool
+from protocol.errors import PodBusy
+
+
+async def paused(system: PodSystem, client: GatedClient) -> Pod:
+    """A pod whose run is paused in its first request."""
+    pod = await system.spawn(PLAIN, client=client)
+    run = pod.run("go")
+    await client.asked.acquire()
+    await pod.pause()
+    assert (await run).outcome == "paused"
+    return pod
+
+
+@pytest.mark.parametrize(("what", "outcome"), [("pause", "paused"), ("cancel", "cancelled")])
+def test_an_end_right_behind_a_resume_ends_it(what: str, outcome: str) -> None:
+    async def main() -> None:
+        client = GatedClient([say("a")])
+        async with PodSystem() as system:
+            pod = await paused(system, client)
+            resumed, ended = pod.resume(), getattr(pod, what)()
+            await ended
+            assert (await resumed).outcome == outcome
+
+    asyncio.run(asyncio.wait_for(main(), 20))
+
+
+def test_words_right_behind_a_resume_join_its_run() -> None:
+    async def main() -> None:
+        client = GatedClient([say("a"), say("b")])
+        async with PodSystem() as system:
+            pod = await paused(system, client)
+            resumed, steered = pod.resume(), pod.steer("and this")
+            client.gate.release()
+            client.gate.release()
+            await steered
+            assert (await resumed).outcome == "finished"
+
+    asyncio.run(asyncio.wait_for(main(), 20))
+
+
+def test_a_notify_behind_a_cancel_of_a_paused_run_starts_one() -> None:
+    async def main() -> None:
+        store, client = GatedStore(), GatedClient([say("a")])
+        async with PodSystem(store) as system:
+            pod = await paused(system, client)
+            store.shut = True
+            cancelled = pod.cancel()
+            await store.arrival()
+            notified = pod.notify("wake up")
+            await pod.describe()
+            store.open()
+            await cancelled
+            await notified
+            await client.asked.acquire()
+            client.gate.release()
+
+    asyncio.run(asyncio.wait_for(main(), 20))
+
+
+def test_words_that_come_while_a_run_ends_before_a_full_queue_are_refused_and_the_pod_lives() -> None:
+    async def main() -> None:
+        store, client = GatedStore(), GatedClient([say(str(n)) for n in range(33)])
+        async with PodSystem(store) as system:
+            pod = await system.spawn(PLAIN, client=client)
+            first = pod.run("0")
+            await client.asked.acquire()
+            rest = [pod.run(str(n + 1)) for n in range(32)]
+            await pod.describe()
+            store.shut = True
+            client.gate.release()
+            await store.arrival()
+            late = pod.notify("late")
+            await pod.describe()
+            store.open()
+            assert (await first).text == "0"
+            with pytest.raises(PodBusy):
+                await late
+            for _ in rest:
+                client.gate.release()
+            assert [(await each).text for each in rest] == [str(n + 1) for n in range(32)]
+
+    asyncio.run(asyncio.wait_for(main(), 20))
+
+
+def test_a_client_that_forgets_a_cancel_of_its_own_does_not_end_what_comes_later() -> None:
+    class Forgetful:
+        """Cancels its task for a time-out, tries again, and never takes the cancel back."""
+
+        model = "forgetful"
+
+        def __init__(self) -> None:
+            self.script = ScriptedClient([call("one"), say("done")])
+            self.forgot = False
+
+        async def stream(self, request: Request) -> AsyncIterator[Block]:
+            if not self.forgot:
+                self.forgot = True
+                task = asyncio.current_task()
+                assert task is not None
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.Event().wait()
+            async for block in self.script.stream(request):
+                yield block
+
+    @tool
+    async def one() -> str:
+        await asyncio.sleep(0)
+        return "1"
+
+    async def main() -> None:
+        async with PodSystem() as system:
+            pod = await system.spawn(PLAIN, client=Forgetful(), tools=[one])
+            assert (await pod.run("go")).text == "done"
+
+    asyncio.run(asyncio.wait_for(main(), 20))
