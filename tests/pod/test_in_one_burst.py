@@ -15,7 +15,9 @@ from actors.llm.scripted import ScriptedClient, call, say
 from actors.pod.handle import Pod
 from actors.system import PodSystem
 from actors.tools.base import tool
-from protocol.errors import PodBusy
+from protocol.errors import PodBusy, RunFailed, StoreError
+from protocol.events import Alert, CompactDone, CompactFailed, CompactStart
+from protocol.manifest import PodManifest
 
 
 async def paused(system: PodSystem, client: GatedClient) -> Pod:
@@ -129,5 +131,61 @@ def test_a_client_that_forgets_a_cancel_of_its_own_does_not_end_what_comes_later
         async with PodSystem() as system:
             pod = await system.spawn(PLAIN, client=Forgetful(), tools=[one])
             assert (await pod.run("go")).text == "done"
+
+    asyncio.run(asyncio.wait_for(main(), 20))
+
+
+def test_a_commit_ends_only_when_its_own_entries_are_durable() -> None:
+    async def main() -> None:
+        store = GatedStore()
+        async with PodSystem(store) as system:
+            pod = await system.spawn(PLAIN, client=ScriptedClient([]))
+            journal = pod.ref.actor_inbox.actor._journal  # type: ignore[attr-defined]
+            store.shut = True
+            commits = []
+            for word in ("first", "second", "third"):
+                journal.log.record(Alert, text=word)
+                commits.append(asyncio.ensure_future(journal.commit()))
+                await asyncio.sleep(0)
+            store.end()  # of the first; the others go together
+            await commits[0]
+            await store.arrival()
+            await pod.describe()
+            assert [each.done() for each in commits] == [True, False, False]
+            store.shut = False
+            store.end(StoreError("full"))
+            for each in commits[1:]:
+                with pytest.raises(StoreError):
+                    await each
+
+    asyncio.run(asyncio.wait_for(main(), 20))
+
+
+def test_a_compaction_of_a_run_that_is_lost_has_its_end() -> None:
+    async def main() -> None:
+        store = GatedStore()
+        client = GatedClient([say("x" * 4000), call("write_summary", {"text": "s"}), say("b")])
+        wanted = PodManifest.of(name="p", compact_threshold=800, compact_retained_tokens=100)
+        async with PodSystem(store, grace=0.1) as system:
+            pod = await system.spawn(wanted, client=client)
+            client.gate.release()
+            await pod.run("tell")
+            await client.asked.acquire()
+            with system.subscribe("p", (CompactStart, CompactFailed, CompactDone)) as events:
+                run = pod.run("two")
+                await client.asked.acquire()  # by the summariser
+                journal = pod.ref.actor_inbox.actor._journal  # type: ignore[attr-defined]
+                store.shut = True
+                journal.log.record(Alert, text="of a memory job")
+                refused = asyncio.ensure_future(journal.commit())
+                await store.arrival()
+                store.shut = False
+                store.end(StoreError("full"))
+                with pytest.raises(StoreError):
+                    await refused
+                with pytest.raises(RunFailed):
+                    await run
+                told = [type(await anext(events)).__name__ for _ in range(2)]
+            assert told == ["CompactStart", "CompactFailed"]
 
     asyncio.run(asyncio.wait_for(main(), 20))
