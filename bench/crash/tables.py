@@ -42,7 +42,8 @@ be gone; what is there must be sound and go on); `fork`, the process forks at wo
 refused what is its parent's. `refused, typed` are commands that failed with a StoreError behind them, as
 they should; `alive after` are pods that took a run when the fault was over, of those given one; `torn, cut
 off` are half-written batches at the end of a file that nobody was told of, which readers pass over and the
-next claim cuts off. Every third process is killed within the faults."""
+next claim cuts off. Every third process is killed within the faults; under `log` none, since what a deleted
+log held is in no file any more."""
 
 
 def show(outcome: Outcome, seconds: float, console: Console) -> None:
