@@ -210,7 +210,7 @@ def test_a_run_is_followed_to_the_end_of_its_system(stream):
     configure(json=True, stream=stream)
     run_and_follow()
     told = lines(stream)
-    kinds = [line["event"] for line in told]
+    kinds = [line["event"] for line in told if "pod" in line]  # a tool's own warning comes when it comes
     assert kinds[:3] == ["PodStarted", "RunStart", "UserMessage"]
     assert {"AssistantMessage", "ToolResulted", "RunEnd", "PodEnded"} <= set(kinds)
     (failed,) = (line for line in told if line["event"] == "RunEnd")
