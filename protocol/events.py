@@ -25,7 +25,7 @@ SummarySource = Literal["tool", "words", "extractive"]
 Activity = Literal["compaction", "extraction", "consolidation"]
 
 
-class Event(Struct, frozen=True, gc=False, kw_only=True, tag=True, omit_defaults=True):
+class Event(Struct, frozen=True, gc=False, tag=True, omit_defaults=True):
     """What all events have.
 
     ``at`` is seconds since the epoch, UTC. ``run_id`` is None outside a run.

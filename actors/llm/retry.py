@@ -152,7 +152,19 @@ async def ask(
         assembler = Assembler()
         listener.begin(attempt, assembler)
         try:
-            await _listen(client.stream(request), assembler, listener, attempt)
+            stream = client.stream(request)
+            try:
+                async for block in stream:
+                    assembler.feed(block)
+                    if listener.heard():
+                        if type(block) is TextChunk:
+                            listener.text(block.text, attempt)
+                        else:
+                            listener.block(block, attempt)
+            except BaseException as error:
+                await _close(stream)
+                if not _stands(assembler, error):
+                    raise
             return assembler.answer()
         except ModelError as error:
             if is_being_cancelled():  # whatever its client made of that
@@ -161,32 +173,21 @@ async def ask(
             now = time.monotonic()
             decision = decide(used, error, now=now, deadline=request.deadline, began=began, policy=policy)
             if isinstance(decision, GiveUp):
-                if before is not None and request.deadline is not None and now >= request.deadline:
-                    raise _out_of_time(error, before) from error.__cause__
-                raise decision.error from error.__cause__
+                out_of_time = request.deadline is not None and now >= request.deadline
+                told = _out_of_time(error, before) if before and out_of_time else decision.error
+                raise told from error.__cause__
             before = error
             listener.again(error, decision.seconds)
         await sleep(decision.seconds)
         attempt += 1
 
 
-async def _listen(
-    stream: AsyncIterator[Block], assembler: Assembler, listener: Listener, attempt: int
-) -> None:
-    """Take the blocks of an attempt. Raises what the client raises, unless its answer is whole by then."""
-    try:
-        async for block in stream:
-            assembler.feed(block)
-            if listener.heard():
-                if type(block) is TextChunk:
-                    listener.text(block.text, attempt)
-                else:
-                    listener.block(block, attempt)
-    except BaseException as error:
-        await _close(stream)
-        if not (assembler.ended and isinstance(error, Exception)):
-            raise
-        _log.warning("a client failed behind the end of its answer, which stands", exc_info=error)
+def _stands(assembler: Assembler, error: BaseException) -> bool:
+    """Whether the answer was whole by the time the client failed: then only the log hears of that."""
+    if not assembler.ended or not isinstance(error, Exception):
+        return False
+    _log.warning("a client failed behind the end of its answer, which stands", exc_info=error)
+    return True
 
 
 async def _close(stream: AsyncIterator[Block]) -> None:

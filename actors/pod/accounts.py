@@ -81,10 +81,9 @@ class Accounts:
 
     # -- time ------------------------------------------------------------------------------------
 
-    def start_clock(self) -> tuple[float, float | None]:
-        """A run begins, now (``time.monotonic()``); that, and the seconds that its budgets leave it."""
+    def start_clock(self) -> None:
+        """A run begins, now."""
         self._started_at = time.monotonic()
-        return self._started_at, None if self._budget is None else self._budget.seconds_left()
 
     def stop_clock(self) -> float:
         """The run has ended: count its time, in seconds, which is given back. Once more gives 0."""

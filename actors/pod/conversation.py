@@ -41,6 +41,10 @@ class Conversation:
             self._measured = None
         return context
 
+    def occupancy(self) -> int:
+        """The tokens that the history takes."""
+        return self.context.occupancy()
+
     def density(self) -> float:
         """How many of the server's tokens an estimated one stands for, as far as that was ever known."""
         self._density = self.context.density() or self._density

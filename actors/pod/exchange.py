@@ -86,7 +86,6 @@ class Exchange:
         parts: PodParts,
         prompt_tokens: Callable[[], int],
         max_tokens: int | None,
-        *,
         heard: Callable[[], bool] = _deaf,
         tell: Tell = _silent,
         tell_text: TellText = _silent,

@@ -15,7 +15,7 @@ class Gate:
     A run holds it from its beginning to its end and lets those that wait pass between two of its steps.
     """
 
-    __slots__ = ("_last", "_on_free", "_waiting", "holder")
+    __slots__ = ("_last", "_on_free", "holder", "waiting")
 
     def __init__(self, on_free: Callable[[], None]) -> None:
         """``on_free`` is called whenever nothing is at work any more and nothing waits."""
@@ -24,21 +24,16 @@ class Gate:
         self.holder: Interruptible | None = None
         self._last: tuple[Interruptible, asyncio.Future[None]] | None = None
         #: Those that wait: the work, its turn, and whether it has begun and lets others pass.
-        self._waiting: deque[tuple[Interruptible, asyncio.Future[None], bool]] | None = None
+        self.waiting: deque[tuple[Interruptible, asyncio.Future[None], bool]] | None = None
 
     @property
     def free(self) -> bool:
         """Whether nothing is at work, and nothing waits."""
-        return self.holder is None and not self._waiting
-
-    @property
-    def others_wait(self) -> bool:
-        """Whether work waits that could pass between two steps."""
-        return bool(self._waiting)
+        return self.holder is None and not self.waiting
 
     def take(self, work: Interruptible) -> None:
         """Begin ``work``, which is at work already or finds nothing that is."""
-        assert self.holder in {None, work}
+        assert self.holder is None or self.holder is work
         self.holder = work
 
     def line_up_last(self, work: Interruptible) -> asyncio.Future[None] | None:
@@ -68,7 +63,7 @@ class Gate:
 
     async def let_pass(self, work: Interruptible) -> None:
         """Between two steps of ``work``, which is going on: let those that wait come before the next."""
-        if not self._waiting:
+        if not self.waiting:
             return
         turn = self._wait(work, begun=True)
         self.leave(work)
@@ -76,9 +71,9 @@ class Gate:
 
     def _wait(self, work: Interruptible, *, begun: bool) -> asyncio.Future[None]:
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        if self._waiting is None:
-            self._waiting = deque()
-        self._waiting.append((work, turn, begun))
+        if self.waiting is None:
+            self.waiting = deque()
+        self.waiting.append((work, turn, begun))
         return turn
 
     def leave(self, work: Interruptible) -> None:
@@ -86,13 +81,13 @@ class Gate:
         if self.holder is not work:
             return
         self.holder = None
-        while self._waiting:
-            next_, turn, _ = self._waiting.popleft()
+        while self.waiting:
+            next_, turn, _ = self.waiting.popleft()
             if not turn.done():
                 self.holder = next_
                 turn.set_result(None)
                 return
-        self._waiting = None
+        self.waiting = None
         if self._last is None:
             self._on_free()
             return
@@ -108,6 +103,6 @@ class Gate:
 
     def refuse_waiting(self) -> None:
         """What has not begun never will: it is cancelled."""
-        for _, turn, begun in self._waiting or ():
+        for _, turn, begun in self.waiting or ():
             if not begun:
                 turn.cancel()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
+from actors.runtime.tasks import task_on
 from protocol.errors import PodError
 
 T = TypeVar("T")
@@ -14,6 +15,23 @@ T = TypeVar("T")
 class Left(BaseException):
     """Ends a coroutine whose work goes on without it; nothing it would still do has any effect."""
 
+
+class Owner(Protocol):
+    """Whose work it is."""
+
+    @property
+    def grace(self) -> float:
+        """How many seconds what was cancelled has to end."""
+
+    def note_overdue(self, text: str) -> None:
+        """Hear in words what did not end in that time."""
+
+    def let_go(self, left: Interruptible) -> None:
+        """Work that was over for all others is not waited for any more, and no other task goes on with it."""
+
+
+#: The task that is waited for, what to call it, and what has another one go on without it.
+_UnderWay = tuple["asyncio.Task[Any]", str, Callable[[], None] | None]
 
 #: Tasks that nobody waits for; the loop itself does not hold on to its tasks.
 _left_behind: set[asyncio.Task[Any]] = set()
@@ -26,42 +44,21 @@ class Interruptible:
     it waits for nothing any more. ``left`` says that the work goes on without the task that did it.
     """
 
-    __slots__ = (
-        "_cancels",
-        "_child",
-        "_go_on",
-        "_grace",
-        "_on_left",
-        "_on_overdue",
-        "_overdue",
-        "_task",
-        "_what",
-        "asked",
-        "left",
-    )
+    __slots__ = ("_cancels", "_child", "_overdue", "_owner", "_under_way", "asked", "left")
 
-    def __init__(
-        self, grace: float, on_overdue: Callable[[str], None], on_left: Callable[[Interruptible], None]
-    ) -> None:
-        """What was cancelled has ``grace`` seconds to end; ``on_overdue`` hears in words what did not, and
-        ``on_left`` where no other task goes on with the work.
-        """
-        self._grace = grace
-        self._on_left = on_left
-        self._on_overdue = on_overdue
-        self._task: asyncio.Task[Any] | None = None
+    def __init__(self, owner: Owner) -> None:
+        self._owner = owner
+        self._under_way: _UnderWay | None = None
         #: Resolved at the end of a child's task, or when that is not waited for any longer.
         self._child: asyncio.Future[None] | None = None
         self._cancels = 0
         self._overdue: asyncio.TimerHandle | None = None
-        self._go_on: Callable[[], None] | None = None
-        self._what = ""
         self.asked = self.left = False
 
     @property
     def under_way(self) -> bool:
         """Whether something is waited for that can be interrupted."""
-        return self._task is not None
+        return self._under_way is not None
 
     async def inline(self, work: Coroutine[Any, Any, T], what: str, go_on: Callable[[], None]) -> T:
         """What ``work``, called ``what``, gives; awaited in this very task, which saves a task. Where it
@@ -73,9 +70,9 @@ class Interruptible:
         if self.asked:
             work.close()
             raise asyncio.CancelledError
-        task = self._task = asyncio.current_task()
+        task = task_on(asyncio.get_running_loop())
         assert task is not None
-        self._what, self._go_on = what, go_on
+        self._under_way = (task, what, go_on)
         before, outside = task.cancelling(), False
         try:
             return await work
@@ -83,12 +80,14 @@ class Interruptible:
             outside = task.cancelling() > before + self._cancels
             if task.cancelling() > before:
                 raise
-            raise self._by_itself() from error
+            raise _by_itself(what) from error
         finally:
             # Ours are taken back, and those that the work forgot; not that of who closes the loop.
             while task.cancelling() > before + outside:
                 task.uncancel()
-            self._ended()
+            self._under_way = None
+            if self._cancels:
+                self._forget_cancels()
             if self.left:
                 raise Left
 
@@ -101,14 +100,15 @@ class Interruptible:
             raise asyncio.CancelledError
         loop = asyncio.get_running_loop()
         # Not ``create_task``, since a task that its loop's factory starts at once ends within this call.
-        child = self._task = asyncio.Task(_without_exit(work), loop=loop)
+        child = asyncio.Task(_without_exit(work), loop=loop)
         ended = self._child = loop.create_future()
         child.add_done_callback(lambda _: _resolve(ended))
-        self._what = what
+        self._under_way = (child, what, None)
         try:
             await to_its_end(ended)
         finally:
-            self._ended()
+            self._under_way = self._child = None
+            self._forget_cancels()
             if child.done():
                 work.close()  # of a task that was cancelled before its first moment
         if self.left:
@@ -120,7 +120,7 @@ class Interruptible:
             return result
         if child.cancelling() > 0:
             raise asyncio.CancelledError
-        raise self._by_itself()
+        raise _by_itself(what)
 
     def check(self) -> None:
         """Raise Left where the work goes on without whoever asks, or is over."""
@@ -130,48 +130,49 @@ class Interruptible:
     def interrupt(self) -> None:
         """Cancel what is waited for; nothing is waited for any more."""
         self.asked = True
-        task = self._task
-        if task is None:
+        if self._under_way is None:
             return
+        task, _, _ = self._under_way
         self._cancels += 1
         task.cancel()
         if self._overdue is None:
-            self._overdue = task.get_loop().call_later(self._grace, self._not_ended)
+            self._overdue = task.get_loop().call_later(self._owner.grace, self._not_ended)
 
     def leave(self) -> None:
         """The work is over for all others: whatever its task still comes to has no effect."""
         self.left = True
-        self._go_on = None
         self.interrupt()
 
     def _not_ended(self) -> None:
         """What was cancelled goes on: it is not waited for any longer."""
-        task, go_on = self._task, self._go_on
-        if task is None or task.done():
+        if self._under_way is None:
+            return
+        task, what, go_on = self._under_way
+        if task.done():
             return
         _left_behind.add(task)
         task.add_done_callback(_left_behind.discard)
-        self._on_overdue(
-            f"{self._what} did not end within {self._grace:g} s of being cancelled, and was left to itself"
+        self._owner.note_overdue(
+            f"{what} did not end within {self._owner.grace:g} s of being cancelled, and was left to itself"
         )
         if self._child is not None:
             _resolve(self._child)
             return
-        self.left = True
-        if go_on is not None:
+        over, self.left = self.left, True
+        if go_on is not None and not over:
             go_on()
         else:
-            self._on_left(self)
+            self._owner.let_go(self)
 
-    def _ended(self) -> None:
-        self._task = self._child = self._go_on = None
+    def _forget_cancels(self) -> None:
         self._cancels = 0
         if self._overdue is not None:
             self._overdue.cancel()
             self._overdue = None
 
-    def _by_itself(self) -> PodError:
-        return PodError(f"{self._what} raised CancelledError by itself; nobody had cancelled it")
+
+def _by_itself(what: str) -> PodError:
+    return PodError(f"{what} raised CancelledError by itself; nobody had cancelled it")
 
 
 def _resolve(future: asyncio.Future[None]) -> None:

@@ -51,6 +51,7 @@ class Journal:
         "_refused_again",
         "_under_way",
         "_waiting",
+        "bus",
         "head",
         "log",
         "run_id",
@@ -58,6 +59,7 @@ class Journal:
 
     def __init__(self, parts: PodParts, mailroom: Mailroom, owner: Owner) -> None:
         self._parts = parts
+        self.bus = parts.bus
         self._mailroom = mailroom
         self._owner = owner
         self.log: SessionLog = parts.log
@@ -82,28 +84,20 @@ class Journal:
 
     def hears(self, kind: type[Event]) -> bool:
         """Whether anybody would hear such a transient event of this pod."""
-        parts = self._parts
-        return not parts.bus.silent and parts.bus.listens(parts.name, kind)
+        bus = self.bus
+        return not bus.silent and bus.listens(self._parts.name, kind)
 
     def listened(self) -> bool:
         """Whether anybody hears anything of this pod."""
-        parts = self._parts
-        return not parts.bus.silent and parts.bus.listens(parts.name)
+        bus = self.bus
+        return not bus.silent and bus.listens(self._parts.name)
 
     def publish(self, kind: type[Event], **fields: Any) -> None:
         """Publish a transient event, behind the durable ones that were recorded before it."""
         if self.hears(kind):
             head = self.head
-            self.log.tell(
-                kind(
-                    pod=self._parts.name,
-                    session_id=head.session_id,
-                    seq=head.seq,
-                    at=time.time(),
-                    run_id=self.run_id,
-                    **fields,
-                )
-            )
+            event = kind(self._parts.name, head.session_id, head.seq, time.time(), self.run_id, **fields)
+            self.log.tell(event)
 
     # -- committing ------------------------------------------------------------------------------
 
@@ -132,7 +126,7 @@ class Journal:
                 if given is not None:
                     await to_its_end(given)
                 return
-            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            waiter: asyncio.Future[None] = self._mailroom.loop.create_future()
             if self._waiting is None:
                 self._waiting = []
             self._waiting.append(waiter)

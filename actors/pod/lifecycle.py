@@ -141,7 +141,7 @@ class Lifecycle:
         """End the session's part here once the run that was interrupted has ended by the way every run ends.
         All of it is bounded: a store that never answers is not waited for.
         """
-        last = Interruptible(self._parts.grace, lambda _: None, runs.gate.leave)
+        last = Interruptible(runs)
         with contextlib.suppress(TimeoutError):
             if (turn := runs.gate.line_up_last(last)) is not None:
                 seconds = self._parts.grace + STOP_GRACE

@@ -138,7 +138,8 @@ class MemoryJobs:
 
     def after_run(self, caller: Context | None) -> None:
         """A run of ``caller`` has ended: have it read, unless that failed of late or only commands do."""
-        if self._parts.manifest.memory.schedule != "after_run":
+        memory = self._parts.manifest.memory
+        if not memory.extract_threshold or memory.schedule != "after_run":
             return
         if self._left_out > 0:
             self._left_out -= 1

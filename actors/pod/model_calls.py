@@ -81,11 +81,11 @@ class ModelCalls:
             return
         exchange = run.exchange = Exchange(
             self._parts,
-            self._conversation.context.occupancy,
+            self._conversation.occupancy,
             self._parts.manifest.worker.max_tokens,
-            heard=self._journal.listened,
-            tell=self._journal.publish,
-            tell_text=self._publish_text,
+            self._journal.listened,
+            self._journal.publish,
+            self._publish_text,
         )
         try:
             exchange.reserve()
@@ -106,7 +106,6 @@ class ModelCalls:
 
     def _prepare(self, run: Run) -> None:
         """Record all that the model is to see."""
-        self._tool_calls.close_open(run)  # one that was pushed may have none
         if run.pending:
             self.join_pending(run)
         last = self._journal.head.items[-1]
@@ -124,17 +123,10 @@ class ModelCalls:
     def add_words(self, run: Run, item: UserItem, source: UserSource) -> None:
         """Record words of a user."""
         run.repeats = None  # they begin anew
-        head = self._journal.head
-        self._journal.log.add(
-            UserMessage(
-                pod=self._parts.name,
-                session_id=head.session_id,
-                seq=head.seq + 1,
-                at=time.time(),
-                run_id=run.run_id,
-                item=item,
-                source=source,
-            )
+        log, head = self._journal.log, self._journal.head
+        now = time.time()
+        log.add(
+            UserMessage(log.pod, head.session_id, head.seq + 1, now, run.run_id, item=item, source=source)
         )
 
     def _request(self, run: Run) -> Request:
@@ -154,22 +146,15 @@ class ModelCalls:
     def _publish_text(self, text: str, attempt: int) -> None:
         journal = self._journal
         if journal.hears(TextDelta):
-            head = journal.head
-            journal.log.tell(
-                TextDelta(
-                    pod=self._parts.name,
-                    session_id=head.session_id,
-                    seq=head.seq,
-                    at=time.time(),
-                    run_id=journal.run_id,
-                    text=encodable(text),
-                    attempt=attempt,
-                )
-            )
+            log, head, text = journal.log, journal.head, encodable(text)
+            now, run_id = time.time(), journal.run_id
+            log.tell(TextDelta(log.pod, head.session_id, head.seq, now, run_id, text=text, attempt=attempt))
 
     def _publish_turn(self, kind: type[TurnStart | TurnEnd]) -> None:
-        if self._journal.hears(kind):
-            self._journal.publish(kind, turn=self._accounts.steps)
+        journal = self._journal
+        if not journal.bus.silent and journal.hears(kind):
+            log, head, turn = journal.log, journal.head, self._accounts.steps
+            log.tell(kind(log.pod, head.session_id, head.seq, time.time(), journal.run_id, turn=turn))
 
     def end_turn(self) -> None:
         """A turn has ended, with the calls of its answer."""
@@ -186,11 +171,11 @@ class ModelCalls:
             answer = replace(answer, item=self._as_refused(run, answer.item))
         conversation = self._conversation
         conversation.guard = conversation.guard.request_answered()
-        head = self._journal.head
+        log, head = self._journal.log, self._journal.head
         try:
-            self._journal.log.add(
+            log.add(
                 AssistantMessage(
-                    pod=self._parts.name,
+                    pod=log.pod,
                     session_id=head.session_id,
                     seq=head.seq + 1,
                     at=time.time(),
@@ -342,7 +327,17 @@ class ModelCalls:
     def _count(self, usage: Usage | None, cost: float | None) -> None:
         accounts = self._accounts
         accounts.count(usage, cost)
-        if self._journal.hears(UsageUpdate):
-            self._journal.publish(
-                UsageUpdate, usage=usage or Usage(), run_usage=accounts.run_usage, cost=cost
+        journal = self._journal
+        if not journal.bus.silent and journal.hears(UsageUpdate):
+            log, head = journal.log, journal.head
+            event = UsageUpdate(
+                pod=log.pod,
+                session_id=head.session_id,
+                seq=head.seq,
+                at=time.time(),
+                run_id=journal.run_id,
+                usage=usage or Usage(),
+                run_usage=accounts.run_usage or Usage(),
+                cost=cost,
             )
+            log.tell(event)

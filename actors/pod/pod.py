@@ -268,7 +268,7 @@ class PodActor(AsyncActor):
 
     def _on_run(self, command: commands.Run) -> Any:
         content = checked_content(command.content)
-        if content != command.content:
+        if content is not command.content:
             command = msgspec.structs.replace(command, content=content)
         self.runs.submit(QueuedRun(command, "run", self.defer_reply()))
         return DEFERRED

@@ -50,6 +50,8 @@ class Run:
 
     # What most runs never set stands in the class, so that a run costs little to begin.
 
+    #: Who hears of its end.
+    reply: AsyncFuture[RunResult] | None = None
     output_schema: dict[str, Any] | None = None
     #: The type that the answer has to be of, the instance once there is one, and how often it was none.
     output_kind: Any = None
@@ -74,8 +76,6 @@ class Run:
     repeats: Repeats | None = None
     #: The request under way.
     exchange: Exchange | None = None
-    #: The context variables of who asked for the run, or last resumed it.
-    caller: Context | None = None
     #: ``time.monotonic()`` seconds by which the budget is used up.
     deadline: float | None = None
     #: The calls of the last answer that were begun.
@@ -84,12 +84,11 @@ class Run:
     began_in: list[Item] | None = None
     began_at = 0
 
-    def __init__(self, run_id: str, reply: AsyncFuture[RunResult] | None, waits: Interruptible) -> None:
+    def __init__(self, run_id: str, caller: Context | None, waits: Interruptible) -> None:
+        """``caller`` has the context variables of who asked for the run, or last resumed it."""
         self.run_id = run_id
-        self.reply = reply
+        self.caller = caller
         self.waits = waits
-        if reply is not None:
-            self.caller = reply.caller
         self.pending: list[PendingInput] = []
         #: Who is told once what is recorded for them is durable.
         self.unlogged: list[AsyncFuture[Any]] = []

@@ -83,6 +83,7 @@ class RunLoop:
         "_tasks",
         "_tool_calls",
         "gate",
+        "grace",
         "queue",
         "run",
     )
@@ -100,6 +101,7 @@ class RunLoop:
         mailroom: Mailroom,
     ) -> None:
         self._parts = parts
+        self.grace = parts.grace
         self._mailroom = mailroom
         self._status = status
         self._journal = journal
@@ -141,7 +143,7 @@ class RunLoop:
         """Begin a run, or have it wait for what goes on. Raises PodBusy."""
         running = self._status.state is PodState.RUNNING
         if not running and not self.queue and self.gate.free:
-            self._begin(queued, self._interruptible())
+            self._begin(queued, Interruptible(self))
             return
         if queued.command.busy == "reject" and (running or self.queue):
             raise PodBusy(f"pod {self._parts.name!r} is running", hint="wait for its run or queue behind it")
@@ -151,7 +153,7 @@ class RunLoop:
             raise PodBusy(f"{QUEUE_LIMIT} runs wait for pod {self._parts.name!r} already")
         self.queue.append(queued)
         if not running:
-            waits = self._interruptible()
+            waits = Interruptible(self)
             self._tasks.start(self._begin_in_turn(waits, self.gate.line_up(waits)))
 
     async def _begin_in_turn(self, waits: Interruptible, turn: asyncio.Future[None] | None) -> None:
@@ -178,7 +180,7 @@ class RunLoop:
         if self._asked is None:
             self._asked = set()
         self._asked.add(reply)
-        waits = self._interruptible()
+        waits = Interruptible(self)
         turn = self.gate.line_up(waits)
         self._tasks.start_at_once(self._between(reply, work, waits, turn), reply.caller)
 
@@ -205,28 +207,26 @@ class RunLoop:
                     reply.set_exception(error)
             self.gate.leave(waits)
 
-    def _interruptible(self) -> Interruptible:
-        return Interruptible(self._parts.grace, self._note_overdue, self._let_go)
-
-    def _let_go(self, left: Interruptible) -> None:
-        """A client is stuck in a run that is over: nothing waits for it any more."""
+    def let_go(self, left: Interruptible) -> None:
+        """A client is stuck in work that is over: nothing waits for it any more."""
         exchange, self._lost = self._lost, None
         if exchange is not None:
             exchange.end(asyncio.CancelledError())
         self.gate.leave(left)
 
-    def _note_overdue(self, text: str) -> None:
+    def note_overdue(self, text: str) -> None:
+        """Record that a client or tool goes on though it was cancelled."""
         self._journal.log.record(Alert, self._journal.run_id, text=text)
 
     def _gate_free(self) -> None:
         """Nothing is at work any more: begin what waits."""
         self._start_next()
-        if self.gate.free and self._journal.has_ends_to_tell and not self._status.stopping:
+        if self._journal.has_ends_to_tell and self.gate.free and not self._status.stopping:
             self._tasks.start(self._journal.retry())
 
     def _start_next(self) -> None:
         if self.queue and self._status.state is PodState.IDLE and not self._status.stopping:
-            self._begin(self.queue.popleft(), self._interruptible())
+            self._begin(self.queue.popleft(), Interruptible(self))
 
     # -- a run -----------------------------------------------------------------------------------
 
@@ -235,24 +235,28 @@ class RunLoop:
         command, notified = queued.command, queued.source == "notify"
         self.gate.take(waits)
         self.close_left_over()
-        run = Run(command.run_id or new_run_id(), None if notified else queued.reply, waits)
-        run.output_schema = command.output_schema
-        if isinstance(command, TypedRun):
-            run.output_kind = command.output
+        reply = queued.reply
+        run = Run(command.run_id or new_run_id(), reply.caller, waits)
         if notified:
-            run.caller = queued.reply.caller
-            run.unlogged.append(queued.reply)
+            run.unlogged.append(reply)
+        else:
+            run.reply = reply
+        if command.output_schema is not None:
+            run.output_schema = command.output_schema
+            if isinstance(command, TypedRun):
+                run.output_kind = command.output
         self._accounts.begin_run()
         self._conversation.guard = self._conversation.guard.run_started()
         self._enter(run)
-        self._tasks.start(self._played(waits, self._from_input(run, queued)), run.caller)
+        start = self._tasks.start_at_once if self._mailroom.alone else self._tasks.start
+        start(self._played(waits, self._from_input(run, queued)), run.caller)
 
     def _enter(self, run: Run) -> None:
         self.run, self._journal.run_id = run, run.run_id
         self._status.to(PodState.RUNNING)
-        run_began, left = self._accounts.start_clock()
-        if left is not None:
-            run.deadline = run_began + left
+        self._accounts.start_clock()
+        if self._parts.budget is not None and (left := self._parts.budget.seconds_left()) is not None:
+            run.deadline = time.monotonic() + left
             self._alarm = self._tasks.loop.call_later(left, self._out_of_time, run)
 
     async def _played(self, waits: Interruptible, steps: Coroutine[Any, Any, None]) -> None:
@@ -284,20 +288,21 @@ class RunLoop:
         while True:
             waits.check()  # the store may have refused what another recorded, and the run been lost by that
             at = self._turn_state(run)
-            if self.gate.others_wait and not at.open_calls:  # nothing comes between calls and their results
-                await self.gate.let_pass(waits)
-                waits.check()
+            if self.gate.waiting and not at.open_calls:  # nothing comes between calls and their results
+                await self._let_others_pass(run)
                 at = self._turn_state(run)
             step = decide.next_step(at)
             if isinstance(step, decide.CallModel):
                 await self._model_calls.request(run, partial(self._go_on_unanswered, run))
-                await self._hear_what_was_said()
+                if self._mailroom.has_mail:
+                    await self._hear_what_was_said()
             elif isinstance(step, decide.Finish):
-                if await self._end_with(run, step):
+                outcome = self._outcome(run, step)
+                if outcome is not None:
+                    await self._finish(run, outcome)
                     return
             elif isinstance(step, decide.RunTools):
                 await self._run_tools(run, step)
-                await self._hear_what_was_said()
             elif isinstance(step, decide.CloseCalls):
                 self._tool_calls.close_begun(run, step.calls)
             elif isinstance(step, decide.Compact):
@@ -306,10 +311,15 @@ class RunLoop:
             else:
                 assert_never(step)
 
+    async def _let_others_pass(self, run: Run) -> None:
+        """What waits for a gap between two steps is done now."""
+        waits = run.waits
+        await self.gate.let_pass(waits)
+        waits.check()
+        self._tool_calls.close_open(run)  # of an answer that was pushed
+
     async def _hear_what_was_said(self) -> None:
         """What was said to the pod before a step ended is heard before the next."""
-        if not self._mailroom.has_mail:
-            return
         try:
             await asyncio.sleep(0)
         except asyncio.CancelledError:  # by who closes the loop: it comes at the next wait
@@ -340,6 +350,8 @@ class RunLoop:
             self._model_calls.broken(run, error)
         self._tool_calls.end_loop(run)
         self._model_calls.end_turn()
+        if self._mailroom.has_mail:
+            await self._hear_what_was_said()
 
     # -- a client or a tool that goes on though it was cancelled ---------------------------------
 
@@ -353,7 +365,7 @@ class RunLoop:
 
     def _go_on(self, run: Run, steps: Coroutine[Any, Any, None]) -> None:
         """Go on with a run in another task; the one that it was in has no effect any more."""
-        left, run.waits = run.waits, self._interruptible()
+        left, run.waits = run.waits, Interruptible(self)
         run.waits.asked = True
         self.gate.hand_over(left, run.waits)
         self._tasks.start(self._played(run.waits, steps), run.caller)
@@ -369,15 +381,15 @@ class RunLoop:
 
     # -- the end of a run ------------------------------------------------------------------------
 
-    async def _end_with(self, run: Run, step: decide.Finish) -> bool:
-        """End the run, unless its answer is not of the type that was asked for; whether it has ended."""
+    def _outcome(self, run: Run, step: decide.Finish) -> RunOutcome | None:
+        """How the run ends; None where its answer is not of the type that was asked for: it goes on."""
         answer, outcome = run.answer, step.outcome
         if outcome == "finished":
             if answer is not None and not answer.content:
                 run.limit = said_nothing()
             if run.output_kind is not None and not self._take_output(run):
                 if run.error is None:
-                    return False
+                    return None
                 outcome = "failed"
         elif step.why is not None:
             run.error = CompactionFailed(step.why)
@@ -385,8 +397,7 @@ class RunLoop:
             run.limit = limit_reached(step.limit, self._parts.manifest.worker)
         elif outcome == "refused" and answer is not None:
             run.limit = refused(answer, run.stop_reason)
-        await self._finish(run, outcome)
-        return True
+        return outcome
 
     def _take_output(self, run: Run) -> bool:
         """Whether the answer is of the type asked for; else the model is told why it is not, or, too often,
@@ -410,7 +421,32 @@ class RunLoop:
         return False
 
     async def _finish(self, run: Run, outcome: RunOutcome) -> None:
-        self._tool_calls.close_open(run)
+        """End the run by ``outcome``, and tell who waits for that once it is durable."""
+        self._record_end(run, outcome)
+        await self._journal.commit()
+        if run.unlogged:
+            resolve(run.unlogged)
+        self._status.to(PodState.PAUSED if outcome == "paused" else PodState.IDLE)
+        reply, run.reply = run.reply, None
+        if outcome != "paused":
+            self.run = self._journal.run_id = None
+        if reply is not None:
+            if run.error is not None:
+                reply.set_exception(RunFailed(run.error, run_id=run.run_id))
+            else:
+                reply.set(self._result(run, outcome))
+        if self._end_asked is not None:
+            await self._answer_end(run, outcome)
+        if outcome != "paused":
+            self._memory.after_run(run.caller)
+        if run.pending:
+            late, run.pending = run.pending, []
+            for pending in late:
+                self._came_late(pending)
+
+    def _record_end(self, run: Run, outcome: RunOutcome) -> None:
+        if run.answer is not None and run.answer.calls:
+            self._tool_calls.close_open(run)
         if run.pending:  # words that came too late for this run are not lost
             self._model_calls.join_pending(run)
             run.unheard = True
@@ -432,26 +468,6 @@ class RunLoop:
             )
         )
         run.end_seq = head.seq
-        await self._journal.commit()
-        if run.unlogged:
-            resolve(run.unlogged)
-        self._status.to(PodState.PAUSED if outcome == "paused" else PodState.IDLE)
-        reply, run.reply = run.reply, None
-        if outcome != "paused":
-            self.run = self._journal.run_id = None
-        if reply is not None:
-            if run.error is not None:
-                reply.set_exception(RunFailed(run.error, run_id=run.run_id))
-            else:
-                reply.set(self._result(run, outcome))
-        if self._end_asked is not None:
-            await self._answer_end(run, outcome)
-        if outcome != "paused":
-            self._memory.after_run(run.caller)
-        if run.pending:
-            late, run.pending = run.pending, []
-            for pending in late:
-                self._came_late(pending)
 
     def _result(self, run: Run, outcome: RunOutcome) -> RunResult:
         return RunResult(
@@ -528,7 +544,7 @@ class RunLoop:
         if self._asked is None:
             self._asked = set()
         self._asked.add(reply)
-        waits = self._interruptible()
+        waits = Interruptible(self)
         turn = self.gate.line_up(waits)
         if turn is None:
             self._begin_again(reply, waits)
@@ -560,7 +576,7 @@ class RunLoop:
         run, head = self.run, self._journal.head
         if run is None:  # the session was restored: all that is known of the run is its id
             assert head.open_run is not None
-            run = Run(head.open_run, reply, waits)
+            run = Run(head.open_run, reply.caller, waits)
             run.restored = True
         run.reply, run.caller, run.waits = reply, reply.caller, waits
         run.ending = run.limit = None
@@ -580,17 +596,8 @@ class RunLoop:
         return NotPaused(f"pod {self._parts.name!r} has no paused run")
 
     def _record_start(self, run: Run, reason: RunReason) -> None:
-        head = self._journal.head
-        self._journal.log.add(
-            RunStart(
-                pod=self._parts.name,
-                session_id=head.session_id,
-                seq=head.seq + 1,
-                at=time.time(),
-                run_id=run.run_id,
-                reason=reason,
-            )
-        )
+        log, head = self._journal.log, self._journal.head
+        log.add(RunStart(log.pod, head.session_id, head.seq + 1, time.time(), run.run_id, reason=reason))
 
     # -- words that join -------------------------------------------------------------------------
 

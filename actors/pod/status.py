@@ -29,18 +29,10 @@ class Status:
         assert may_move(old, state), f"{old} -> {state}"
         self.state = state
         journal = self._journal
-        if journal.hears(StateChanged):
-            head = journal.head
-            journal.log.tell(
-                StateChanged(
-                    pod=self.name,
-                    session_id=head.session_id,
-                    seq=head.seq,
-                    at=time.time(),
-                    run_id=journal.run_id,
-                    old=old,
-                    new=state,
-                )
+        if not journal.bus.silent and journal.hears(StateChanged):
+            log, head, run_id = journal.log, journal.head, journal.run_id
+            log.tell(
+                StateChanged(log.pod, head.session_id, head.seq, time.time(), run_id, old=old, new=state)
             )
 
     def gone(self) -> PodStopped:

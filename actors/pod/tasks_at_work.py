@@ -8,7 +8,7 @@ from contextvars import Context
 from typing import Any, ClassVar
 
 from actors.pod.interruptible import Left
-from actors.runtime.tasks import begin_task
+from actors.runtime.tasks import begin_task, task_on
 
 
 class TasksAtWork:
@@ -36,10 +36,10 @@ class TasksAtWork:
 
     def start_at_once(self, work: Coroutine[Any, Any, None], caller: Context | None = None) -> None:
         """The same, up to its first wait before this returns."""
-        begin_task(self._done(work), self.loop, Context() if caller is None else caller)
+        begin_task(self._done(work), self.loop, Context() if caller is None else caller, self.name)
 
     async def _done(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.current_task()
+        task = task_on(self.loop)
         assert task is not None
         self._tasks.add(task)
         try:

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import selectors
-import sys
 import threading
 import time
 from collections import deque
@@ -18,6 +17,7 @@ from typing import Any, Protocol
 import pykka
 
 from actors.runtime.fork import let_be
+from actors.runtime.tasks import task_on
 from protocol.errors import SystemOfParent
 
 #: Messages handled before the loop gets its turn for sockets and timers.
@@ -29,10 +29,6 @@ PATIENCE = 50e-6
 #: woken in some 20 us, and one that sleeps meanwhile pays more for its own wake-up than the wait costs.
 _MORE_YIELDS = 100
 
-# Written in C from Python 3.12 on; before that it is a lookup behind two calls, and each message pays it.
-_current_task: Callable[[asyncio.AbstractEventLoop], object] = (
-    asyncio.current_task if sys.version_info >= (3, 12) else vars(asyncio.tasks)["_current_tasks"].get
-)
 _yield: Callable[[], None] = getattr(os, "sched_yield", partial(time.sleep, 0))
 
 
@@ -82,6 +78,8 @@ class Mailroom:
         #: Whether it is a forked child's copy of one of its parent.
         self.of_parent = False
         self._delivering = False
+        #: Whether the message that is being handled came alone, so that what it begins overtakes nothing.
+        self.alone = False
         #: What actors do is done in nobody's context: mail of many callers is delivered together.
         self._context = Context()
         self._is_closed = loop.is_closed
@@ -119,7 +117,7 @@ class Mailroom:
         """Whether the calling thread is the loop's, in the middle of a task or of its mail: what is ready by
         then is seen before the loop sleeps. A signal's handler may be called where it sleeps already.
         """
-        return self.here() and (self._delivering or _current_task(self.loop) is not None)
+        return self.here() and (self._delivering or task_on(self.loop) is not None)
 
     def _wake(self) -> None:
         if self.of_parent:
@@ -129,7 +127,7 @@ class Mailroom:
         loop = self.loop
         here = asyncio._get_running_loop() is loop
         try:
-            if here and (self._delivering or _current_task(loop) is not None):  # as ``at_work`` says
+            if here and (self._delivering or task_on(loop) is not None):  # as ``at_work`` says
                 loop.call_soon(self._deliver, context=self._context)
             else:
                 self._from_afar = self._from_afar or not here
@@ -143,11 +141,16 @@ class Mailroom:
         mail = self._mail
         self._delivering = True
         try:
-            for _ in range(min(len(mail), BURST)):
+            if len(mail) == 1:
+                self.alone = True
                 receiver, message, reply_to = mail.popleft()
                 receiver._arrive(message, reply_to)
+            else:
+                for _ in range(min(len(mail), BURST)):
+                    receiver, message, reply_to = mail.popleft()
+                    receiver._arrive(message, reply_to)
         finally:
-            self._awake = False
+            self._awake = self.alone = False
             # Looked at after the flag fell: who posted before saw it up and did not wake the loop.
             if mail:
                 self._wake()
@@ -270,7 +273,7 @@ def at_work(loop: asyncio.AbstractEventLoop) -> bool:
     mailroom = _mailrooms.get(loop)
     if mailroom is not None:
         return mailroom.at_work()
-    return asyncio._get_running_loop() is loop and _current_task(loop) is not None
+    return asyncio._get_running_loop() is loop and task_on(loop) is not None
 
 
 #: In a forked child: the loops of its parent.

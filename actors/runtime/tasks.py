@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextvars import Context
 from typing import Any
+
+# ``asyncio.current_task`` is written in C from Python 3.12 on; before, it is two calls around this look.
+_on_3_11: Any = vars(asyncio.tasks).get("_current_tasks")
+#: The task that the loop given is in the middle of; None where it is in none.
+task_on: Callable[[asyncio.AbstractEventLoop], asyncio.Task[Any] | None] = (
+    asyncio.current_task if sys.version_info >= (3, 12) else _on_3_11.get
+)
 
 
 def is_being_cancelled() -> bool:
@@ -19,6 +26,7 @@ def begin_task(
     work: Coroutine[Any, Any, Any],
     loop: asyncio.AbstractEventLoop | None = None,
     context: Context | None = None,
+    name: str | None = None,
 ) -> asyncio.Task[Any]:
     """A task that carries out ``work`` up to its first wait before this returns, where the loop can do that.
 
@@ -27,8 +35,8 @@ def begin_task(
     """
     loop = loop or asyncio.get_running_loop()
     if sys.version_info >= (3, 12):
-        return asyncio.Task(work, loop=loop, context=context, eager_start=True)
-    task = asyncio.Task(work, loop=loop, context=context)
+        return asyncio.Task(work, loop=loop, name=name, context=context, eager_start=True)
+    task = asyncio.Task(work, loop=loop, name=name, context=context)
     _take_first_step(task, loop)
     return task
 
@@ -38,16 +46,19 @@ def _take_first_step(task: asyncio.Task[Any], loop: asyncio.AbstractEventLoop) -
     loop passes it over. Other loops than asyncio's own have no such list, and begin the task in their turn.
     """
     ready = getattr(loop, "_ready", None)
-    handle = ready[-1] if ready else None
-    step = getattr(handle, "_callback", None)
-    if handle is None or getattr(step, "__self__", None) is not task:
-        return  # another thread has put something behind it
+    if not ready:
+        return
+    handle = ready[-1]
+    step = handle._callback
+    if getattr(step, "__self__", None) is not task:  # another thread has put something behind it
+        return
     handle.cancel()
-    outer = asyncio.current_task(loop)
-    if outer is not None:
-        asyncio.tasks._leave_task(loop, outer)
+    outer = task_on(loop)
+    if outer is None:
+        handle._context.run(step)
+        return
+    asyncio.tasks._leave_task(loop, outer)
     try:
         handle._context.run(step)
     finally:
-        if outer is not None:
-            asyncio.tasks._enter_task(loop, outer)
+        asyncio.tasks._enter_task(loop, outer)

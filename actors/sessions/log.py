@@ -149,19 +149,11 @@ class SessionLog:
     def record(self, kind: type[DurableEvent], run_id: str | None = None, **fields: Any) -> None:
         """Make an event of ``kind`` at the tentative end and add it."""
         head = self.head
-        event = kind(
-            pod=self.pod,
-            session_id=head.session_id,
-            seq=head.seq + 1,
-            at=time.time(),
-            run_id=run_id,
-            **fields,
-        )
-        self.add(event)
+        self.add(kind(self.pod, head.session_id, head.seq + 1, time.time(), run_id, **fields))
 
     def add(self, event: DurableEvent) -> None:
         """Add an event's entry to the tentative end, for which it must be numbered; an item it carries
-        joins the history. For what happens in every turn, since ``record`` makes its event seven times
+        joins the history. For what happens in every turn, since ``record`` makes its event three times
         as slowly as a call that names the fields.
         """
         head = self.head

@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator
 
 import pytest
-from pod_stage import PLAIN, GatedClient
+from pod_stage import PLAIN, GatedClient, Stage, on_stage
 from test_between import GatedStore
 
 from actors.llm.base import Block, Request
@@ -17,6 +17,7 @@ from actors.system import PodSystem
 from actors.tools.base import tool
 from protocol.errors import PodBusy, RunFailed, StoreError
 from protocol.events import Alert, CompactDone, CompactFailed, CompactStart
+from protocol.items import AssistantItem, ToolCall, ToolResult
 from protocol.manifest import PodManifest
 
 
@@ -187,5 +188,49 @@ def test_a_compaction_of_a_run_that_is_lost_has_its_end() -> None:
                     await run
                 told = [type(await anext(events)).__name__ for _ in range(2)]
             assert told == ["CompactStart", "CompactFailed"]
+
+    asyncio.run(asyncio.wait_for(main(), 20))
+
+
+def test_calls_that_are_pushed_behind_a_runs_own_are_not_run() -> None:
+    ran: list[str] = []
+
+    @tool
+    async def look(what: str) -> str:
+        ran.append(what)
+        return "seen"
+
+    async def play(stage: Stage) -> None:
+        run = await stage.running()
+        pushed = stage.pod.push_item(AssistantItem((), (ToolCall("9", "look", {"what": "pushed"}),)))
+        stage.answer()
+        await pushed
+        stage.answer()
+        assert (await run).text == "b"
+        assert ran == ["own"]
+        results = [item for item in await stage.pod.history() if isinstance(item, ToolResult)]
+        assert [(each.call_id, each.is_error) for each in results][-1] == ("9", True)
+
+    on_stage([call("look", {"what": "own"}), say("b")], play, tools=[look])
+
+
+def test_runs_of_one_burst_ask_their_models_in_the_order_of_the_burst() -> None:
+    class Noting(ScriptedClient):
+        async def stream(self, request: Request) -> AsyncIterator[Block]:
+            asked.append(request.system)
+            async for block in super().stream(request):
+                yield block
+
+    asked: list[str | None] = []
+
+    async def main() -> None:
+        async with PodSystem() as system:
+            names = [f"p{number}" for number in range(5)]
+            pods = [
+                await system.spawn(PodManifest.of(name=name, system_prompt=name), client=Noting([say("a")]))
+                for name in names
+            ]
+            await asyncio.gather(*[pod.run("go") for pod in pods])
+            assert asked == names
 
     asyncio.run(asyncio.wait_for(main(), 20))
