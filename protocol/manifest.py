@@ -15,6 +15,7 @@ from protocol.explain import explained, unknown_key
 from protocol.names import check_name
 from protocol.scope import Rule, Scope
 from protocol.text import encodable
+from protocol.toml import decode_toml, read_toml
 from protocol.urls import without_secrets
 
 #: Where a bare ``model="…"`` without a scheme runs: the embedded model that needs no network.
@@ -136,7 +137,7 @@ class PodManifest(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
 
         Raises ManifestError, which names the key and what was expected.
         """
-        return _parse(text, where="manifest", base=Path.cwd())
+        return _convert(decode_toml(text, "manifest"), where="manifest", base=Path.cwd())
 
     @classmethod
     def load(cls, path: str | Path) -> PodManifest:
@@ -145,16 +146,7 @@ class PodManifest(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
         Raises ManifestError, which names the file, the key and what was expected.
         """
         path = Path(path)
-        try:
-            text = path.read_text(encoding="utf-8")
-        except OSError as error:
-            raise ManifestError(
-                f"{path}: cannot be read: {error.strerror or error}",
-                hint="give the path of a manifest in TOML",
-            ) from error
-        except UnicodeDecodeError as error:
-            raise ManifestError(f"{path}: is not UTF-8 text") from error
-        return _parse(text, where=str(path), base=path.resolve().parent)
+        return _convert(read_toml(path, "a manifest"), where=str(path), base=path.resolve().parent)
 
     @classmethod
     def of(
@@ -211,14 +203,6 @@ _SECTION_OF: dict[str, str] = {
     if section.name != "scope"
     for field in msgspec.structs.fields(section.type)
 }
-
-
-def _parse(text: str, *, where: str, base: Path) -> PodManifest:
-    try:
-        data = msgspec.toml.decode(text)
-    except msgspec.DecodeError as error:
-        raise ManifestError(f"{where}: not valid TOML: {error}") from None
-    return _convert(data, where=where, base=base)
 
 
 def _convert(data: dict[str, Any], *, where: str, base: Path) -> PodManifest:

@@ -38,7 +38,7 @@ CODES: dict[RunOutcome, int] = {
     "cancelled": CANCELLED,
 }
 #: What writing to a full or broken output is refused with; of files, errors name the file.
-_UNWRITABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
+_UNWRITABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF})
 #: Errors that say that what was typed, written or exported cannot work.
 _BAD_INPUT = (
     click.ClickException,
@@ -120,14 +120,22 @@ def guarded(command: Callable[[], object]) -> int:
 
 def _tell(error: BaseException) -> None:
     try:
-        _drop_output() if isinstance(error, _NO_READER) else sys.stdout.flush()
+        _drop_output() if isinstance(error, _NO_READER) else _flush_output()
         said = told(error)
         if said is not None:
             terminal = Terminal()
             terminal.note(f"polypod: {' '.join(said[0].split())}", "error")
             if said[1]:
                 terminal.note(f"  hint: {' '.join(said[1].split())}", "note")
-    except BrokenPipeError:
+    except OSError:
+        _drop_output()
+
+
+def _flush_output() -> None:
+    """Write what is buffered, where it can be written: what is wrong is being told already."""
+    try:
+        sys.stdout.flush()
+    except OSError:
         _drop_output()
 
 

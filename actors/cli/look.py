@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import shlex
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -20,7 +21,7 @@ from actors.cli.words import ago, count, seconds, tokens
 from actors.sessions.head import short_id
 from actors.sessions.replay import Replayed, replay
 from actors.sessions.store import Holder, SessionInfo
-from protocol.errors import SessionNotFound
+from protocol.errors import SessionError, SessionNotFound
 from protocol.items import AssistantItem
 from protocol.manifest import PodManifest
 from protocol.usage import Usage
@@ -47,20 +48,34 @@ def ps(pod: str | None, everything: bool, store: str | None, as_json: bool) -> N
             (info, reading.last_run(info), reading.holder(info.session_id))
             for info in reading.sessions(pod, limit)
         ]
-        url = reading.url
+        url, unreadable = reading.url, reading.unreadable()
         if pod is not None and not sessions:
             raise _no_such_pod(pod, reading)
+    terminal = Terminal()
     if as_json:
         for info, last, holder in sessions:
             put_json({**_facts(info), "last_run": last, "holder": holder})
+        _tell_unreadable(unreadable, url, terminal)
         return
-    terminal = Terminal()
+    _tell_unreadable(unreadable, url, terminal)
     if not sessions:
-        terminal.note(f"no sessions in {url}")
+        terminal.note(f"no sessions{' that can be read' if unreadable else ''} in {url}")
         return
     _list(sessions if limit is None else sessions[:_LISTED], terminal)
     if limit is not None and len(sessions) == limit:
         terminal.note("there are more; --all lists them")
+
+
+def _tell_unreadable(unreadable: dict[str, SessionError], url: str, terminal: Terminal) -> None:
+    """Say what is left out of the list, and what may be done about it."""
+    if not unreadable:
+        return
+    session_id, error = next(iter(unreadable.items()))
+    more = f", and {len(unreadable) - 1} more" if len(unreadable) > 1 else ""
+    terminal.note(f"polypod: {session_id!r} cannot be read{more}: {error.message}", "error")
+    terminal.note(
+        f"  hint: polypod fsck --store {shlex.quote(url)} tells of each, --repair puts them aside", "note"
+    )
 
 
 def _no_such_pod(pod: str, reading: Reading) -> click.UsageError:

@@ -53,6 +53,22 @@ def polypod(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
+@click.command("help", short_help="Show this help, or that of a command.")
+@click.argument("words", nargs=-1, metavar="[COMMAND]")
+@click.pass_context
+def help_(context: click.Context, words: tuple[str, ...]) -> None:
+    """Show the help of COMMAND, or that of polypod itself."""
+    parent = context.parent
+    assert parent is not None
+    group: click.Command = polypod
+    for word in words:
+        found = group.get_command(parent, word) if isinstance(group, click.Group) else None
+        if found is None:
+            raise click.UsageError(f"No such command {word!r}", parent)
+        parent, group = click.Context(found, parent, info_name=word, **found.context_settings), found
+    click.echo(group.get_help(parent))
+
+
 @click.command(short_help="Print the JSON Schema of all that is told and kept.")
 def schema() -> None:
     """Print the JSON Schema of events, commands, entries and items, for programs in any language."""
@@ -61,7 +77,7 @@ def schema() -> None:
 
 _SESSIONS = (ps, show, log, events, compact, memory, fork, export, import_, fsck, gc, rm)
 
-for command in (demo, run, chat, resume, *_SESSIONS, bench, schema):
+for command in (demo, run, chat, resume, *_SESSIONS, bench, schema, help_):
     polypod.add_command(command)
 
 

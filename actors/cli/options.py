@@ -10,29 +10,45 @@ import click
 
 from actors.llm.address import base_url_of
 from actors.sessions.urls import place_of
-from protocol.errors import ModelError, StoreError
+from protocol.errors import ModelError, PolypodError, StoreError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def checked_store(_: click.Context, __: click.Parameter, url: str | None) -> str | None:
+def checked_store(context: click.Context, option: click.Parameter, url: str | None) -> str | None:
     """A store's URL that can be one. Raises BadParameter."""
     try:
         if url is not None:
             place_of(url)
     except StoreError as error:
-        raise click.BadParameter(f"{error.message}; {error.hint}") from error
+        raise _bad(context, option, error) from error
     return url
 
 
-def checked_base_url(_: click.Context, __: click.Parameter, url: str | None) -> str | None:
+def checked_base_url(context: click.Context, option: click.Parameter, url: str | None) -> str | None:
     """A base URL that can be one. Raises BadParameter."""
     try:
         if url is not None:
             base_url_of(url)
     except ModelError as error:
-        raise click.BadParameter(f"{error.message}; {error.hint}") from error
+        raise _bad(context, option, error) from error
     return url
+
+
+def _bad(context: click.Context, option: click.Parameter, error: PolypodError) -> click.BadParameter:
+    """The error of a value, under the name by which it was given."""
+    return click.BadParameter(
+        f"{error.message}; {error.hint}", param_hint=source_of(context, option.name or "")
+    )
+
+
+def source_of(context: click.Context, name: str) -> str:
+    """How the value of the option ``name`` was given: ``--base-url``, or ``$POLYPOD_BASE_URL``."""
+    option = next((each for each in context.command.params if each.name == name), None)
+    exported = context.get_parameter_source(name) is click.core.ParameterSource.ENVIRONMENT
+    if exported and option is not None:
+        return f"${option.envvar}"
+    return f"--{name.replace('_', '-')}"
 
 
 store = click.option(

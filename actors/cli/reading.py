@@ -17,7 +17,7 @@ from actors.sessions.chain import head_of, verified
 from actors.sessions.store import Holder, SessionInfo, SessionStore
 from actors.sessions.urls import open_store, place_of
 from protocol.entries import Head, SessionOpened, StoredEntry
-from protocol.errors import NewerVersion, SessionNotFound
+from protocol.errors import NewerVersion, SessionError, SessionNotFound
 from protocol.manifest import PodManifest
 from protocol.wire import decode_entry
 
@@ -51,6 +51,10 @@ class Reading:
         """The sessions there are, the last changed one first, at most ``limit``."""
         return [] if self._store is None else self._store.sessions(pod=pod, limit=limit)
 
+    def unreadable(self) -> dict[str, SessionError]:
+        """What lies among the sessions and cannot be read as one, by its id, with what is wrong with it."""
+        return {} if self._store is None else self._store.unreadable()
+
     def find(self, beginning: str) -> SessionInfo:
         """The one session whose id, or short id, begins so. Raises SessionNotFound, or UsageError if there
         are more.
@@ -59,6 +63,9 @@ class Reading:
         if found and (len(found) == 1 or found[0].session_id == beginning):
             return found[0]
         if not found:
+            for session_id, error in self.unreadable().items() if beginning else ():
+                if session_id.startswith(beginning):
+                    raise error
             raise SessionNotFound(
                 f"no session {beginning!r} in {self.url}", hint="polypod ps lists the sessions there are"
             )

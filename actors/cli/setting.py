@@ -12,9 +12,11 @@ import click
 import msgspec
 from msgspec import Struct
 
+from actors.cli.options import source_of
 from protocol.errors import ManifestError, StoreError
 from protocol.manifest import DEFAULT_SCHEME, ModelSection, PodManifest, ToolsSection
 from protocol.scope import Rule, Scope
+from protocol.toml import read_toml
 
 #: The words that a pod at a terminal is given where no manifest gives others.
 SYSTEM_PROMPT = (
@@ -105,9 +107,9 @@ def named_in_errors(path: Path | None) -> Iterator[None]:
     except ManifestError as error:
         if path is None and error.message.startswith(_OF_SCHEME):
             # Nobody wrote a manifest: it was said by --model or $POLYPOD_MODEL.
-            raise ManifestError(
-                f"--model: {error.message.removeprefix(_OF_SCHEME)}", hint=error.hint
-            ) from error
+            given = source_of(click.get_current_context(), "model")
+            message = f"{given}: {error.message.removeprefix(_OF_SCHEME)}"
+            raise ManifestError(message, hint=error.hint) from error
         if path is None or error.message.startswith(f"{path}:"):
             raise
         message = f"{path}: {error.message.removeprefix('manifest: ')}"
@@ -170,5 +172,5 @@ def _at_terminal() -> PodManifest:
 
 def _names_a_model(path: Path) -> bool:
     """Whether a manifest (which was loaded without error) says which model answers."""
-    data = msgspec.toml.decode(path.read_bytes())
+    data = read_toml(path, "a manifest")
     return bool(data.get("model", {}).keys() & {"scheme", "model_id", "base_url"})

@@ -12,13 +12,15 @@ def open_closed() -> None:
     """Have all three standard streams lead somewhere.
 
     One that was closed (``>&-``) would give its number to the next file that is opened, a database maybe,
-    and whatever then writes to "standard output" would write into that.
+    and whatever then writes to "standard output" would write into that. An answer that was written there
+    would be lost without a word: writing to a standard output that was closed fails.
     """
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free: this one
+            # takes the lowest number that is free: this one
+            os.open(os.devnull, os.O_RDONLY if descriptor == 1 else os.O_RDWR)
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:
             setattr(sys, name, _text_of(number, "r" if number == 0 else "w"))

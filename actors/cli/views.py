@@ -165,9 +165,14 @@ class PeopleView:
         self._terminal.idle()
         if result.outcome in {"cancelled", "paused"}:
             self._on_the_way(self._answered)
-        self._terminal.write(self._answered)
-        self._terminal.end_line()
-        self._answered = ""
+        try:
+            self._terminal.write(self._answered)
+            self._terminal.end_line()
+        finally:  # an answer that cannot be written is still in its session, which is named here
+            self._answered = ""
+            self._summary(result)
+
+    def _summary(self, result: RunResult) -> None:
         if self._why is not None:
             self._terminal.note(str(self._why), "error")
         words = [result.outcome.replace("_", " "), count(self._steps, "request"), tokens(result.usage)]

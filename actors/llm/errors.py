@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 from actors.llm.complaint import Complaint, complaint_of
 from actors.llm.overflow import MAX_LOOK, Overflow, is_rate_limit
+from actors.runtime.redact import REDACTED, redacted
 from protocol.errors import ModelError, ModelErrorKind
 
 #: The longest that a server can ask to wait, in seconds: a year.
@@ -23,12 +24,13 @@ def classify(
     *,
     where: str | None = None,
     now: float = 0.0,
+    keyed: bool = True,
 ) -> ModelError:
     """The error that a server's answer means.
 
     ``status`` is None for an error event in the middle of a stream, ``body`` bytes or what they decode to,
     ``headers`` have names in lower case or look them up without regard to case, ``now`` is seconds since
-    the epoch (for ``Retry-After`` dates).
+    the epoch (for ``Retry-After`` dates), ``keyed`` whether the request had a key.
     """
     complaint = complaint_of(body)
     told = status if status is not None else _status_of(complaint.code)
@@ -40,7 +42,7 @@ def classify(
     return ModelError(
         f"{where or 'the model server'} {said}: {_clipped(words)}",
         kind=kind,
-        hint=_hint(kind, told, overflow),
+        hint=_hint(kind, told, overflow, keyed=keyed),
         status=told,
         retry_after=retry_after(headers, complaint.words, now=now),
         where=where,
@@ -226,9 +228,14 @@ def _until(date: str, now: float) -> float | None:
         return None
 
 
-def _hint(kind: ModelErrorKind, status: int | None, overflow: Overflow | None) -> str | None:
+def _hint(kind: ModelErrorKind, status: int | None, overflow: Overflow | None, *, keyed: bool) -> str | None:
     if status is not None and 300 <= status < 400:
         return "it redirects, and a key is never sent on: put the address it names into base_url"
+    if kind == "auth" and not keyed:
+        return (
+            "no key was sent: export it as a variable, and name that in a manifest, "
+            'as in [model] api_key_env = "MY_KEY"'
+        )
     if kind == "context_overflow":
         room = f" of {overflow.room} tokens" if overflow is not None and overflow.room else ""
         return f"the history does not fit the context{room}: compact it, or use a model with more room"
@@ -251,10 +258,20 @@ def _status_of(code: str) -> int | None:
 
 
 _LOGIN = r"//[^/\s@]{1,200}@"
-_KEY = r"\b(sk|key|Bearer)([-_ ])[\w*.-]{8,}"
+#: What begins as keys do, and what follows the word: only what no word of a sentence looks like.
+_KEY = r"\b((?:sk|key|pk)[-_])(?=[\w*.-]*[\d*A-Z])[\w*.-]{8,}"
+_BEARER = r"\b(Bearer )(?!authenti|authori|credential)\S{8,}"
+_NAMED_KEY = (
+    r"(?i)\b((?:key|token|bearer)(?: (?:provided|given|sent|used|received|supplied))?"
+    r"\s{0,3}[:=]?\s{0,3}[\"'`(<]?)"
+    r"(?=[\w*.-]*[\d*])[\w*.+/=-]{8,}"
+)
 
 
 def _clipped(words: str) -> str:
     """Words of a length for a line, without anything that looks like a key."""
-    words = " ".join(re.sub(_LOGIN, "//…@", re.sub(_KEY, r"\1\2…", words)).split())
+    words = redacted(re.sub(_LOGIN, "//…@", words[: 8 * MAX_WORDS])).replace(REDACTED, "…")
+    for pattern in (_KEY, _BEARER, _NAMED_KEY):
+        words = re.sub(pattern, r"\1…", words)
+    words = " ".join(words.split())
     return words if len(words) <= MAX_WORDS else words[: MAX_WORDS - 1] + "…"

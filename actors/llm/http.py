@@ -6,6 +6,7 @@ Importing this costs nothing: httpx and aiohttp come with the first request.
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -36,8 +37,11 @@ USER_AGENT = "polypod"
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 #: The most of a refusal's body that is read, in bytes.
 MAX_REFUSAL_BYTES = 64 * 1024
-#: From how many characters on a header may be a key.
+#: From how many characters on a header may be a key, and one that holds keys does.
 _KEY_LENGTH = 12
+_SHORT_KEY_LENGTH = 6
+#: Headers that hold keys, in lower case.
+_KEY_HEADERS = frozenset({"authorization", "x-api-key", "api-key"})
 
 
 class Timeouts(Struct, frozen=True):
@@ -197,11 +201,18 @@ class Peer:
         """Ask for something and wait for the head of the answer. Raises ModelError."""
         return await self._send("GET", path, b"", deadline)
 
+    @property
+    def has_key(self) -> bool:
+        """Whether requests have a key, or a user and a password."""
+        return any(name.lower() in _KEY_HEADERS for name in self._headers)
+
     def without_secrets(self, body: bytes) -> bytes:
         """A body in which a server repeats no key of ours."""
-        for secret in secrets_in(self._headers.values()):
-            if len(secret) >= _KEY_LENGTH:
-                body = body.replace(secret, "…".encode())
+        for name, value in self._headers.items():
+            least = _SHORT_KEY_LENGTH if name.lower() in _KEY_HEADERS else _KEY_LENGTH
+            for secret in secrets_in([value]):
+                if len(secret) >= least:
+                    body = re.sub(rb"(?<![\w-])%b(?![\w-])" % re.escape(secret), "…".encode(), body)
         return body
 
     async def aclose(self) -> None:

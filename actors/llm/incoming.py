@@ -30,7 +30,7 @@ async def posted(peer: Peer, path: str, body: bytes, deadline: float | None) -> 
     words = peer.without_secrets(words)
     if reply.status == PROXY_WANTS_KEY and (proxy := peer.proxy_wants_key()) is not None:
         raise proxy
-    raise classify(reply.status, reply.headers, words, where=peer.where, now=time.time())
+    raise classify(reply.status, reply.headers, words, where=peer.where, now=time.time(), keyed=peer.has_key)
 
 
 async def _words_of(reply: Reply) -> bytes:

@@ -46,20 +46,22 @@ def decode_any(data: bytes | str) -> Any:
 
 def _loads(text: str) -> Any:
     """What a JSON text holds, half surrogate pairs as they are and infinities refused."""
-    return json.loads(text, strict=False, parse_constant=_refuse, parse_float=_number)
+    return json.loads(text, strict=False, parse_constant=refuse, parse_float=finite)
 
 
 def _unknown(_: str) -> None:
     """Python's way to write what is no number, as servers do among what they count, is no value."""
 
 
-def _refuse(told: str) -> NoReturn:
+def refuse(told: str) -> NoReturn:
+    """Take no ``NaN`` and no ``Infinity``. Raises ValueError."""
     raise ValueError(f"{told[:20]} is no number of JSON that can be kept")
 
 
-def _number(told: str) -> float:
+def finite(told: str) -> float:
+    """A number of JSON that a float can hold. Raises ValueError."""
     number = float(told)
-    return number if math.isfinite(number) else _refuse(told)
+    return number if math.isfinite(number) else refuse(told)
 
 
 class HalfPairs:

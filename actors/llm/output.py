@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from actors.llm.lenient import finite, refuse
 from actors.runtime.datatypes import Unfit, data_type
 from protocol.text import encodable_json
 
@@ -143,7 +144,8 @@ class _WrappedText(Struct, forbid_unknown_fields=True):
 
 
 _BEGINNING = re.compile(r"[\[{]")
-_decoder = json.JSONDecoder()
+
+_decoder = json.JSONDecoder(parse_float=finite, parse_constant=refuse)
 
 
 def _values_within(text: str) -> Iterator[Any]:

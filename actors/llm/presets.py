@@ -136,7 +136,8 @@ async def _listed(peer: Peer, seconds: float) -> list[str]:
     finally:
         await reply.aclose()
     if reply.status != 200:
-        raise classify(reply.status, reply.headers, body, where=peer.where)
+        words = peer.without_secrets(body)
+        raise classify(reply.status, reply.headers, words, where=peer.where, keyed=peer.has_key)
     try:
         return [model.id for model in msgspec.json.decode(body, type=_Models).data]
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from protocol.errors import ManifestError
 from protocol.explain import explained
+from protocol.toml import read_toml
 from protocol.usage import Usage
 
 _STANDARD = Path(__file__).with_name("prices.toml")
@@ -80,7 +81,7 @@ def _or(price: float | None, otherwise: float) -> float:
 @cache
 def standard_prices() -> Prices:
     """The table that comes with polypod."""
-    return _read(_STANDARD)
+    return _checked(read_toml(_STANDARD, "a price table"), str(_STANDARD))
 
 
 def load_prices(path: str | Path) -> Prices:
@@ -95,21 +96,8 @@ def load_prices(path: str | Path) -> Prices:
 
     Raises ManifestError, which names the file, the key and what was expected.
     """
-    standard, own = standard_prices(), _read(Path(path))
+    standard, own = standard_prices(), _checked(read_toml(Path(path), "a price table"), str(path))
     return Prices({**standard.models, **own.models}, standard.local | own.local)
-
-
-def _read(path: Path) -> Prices:
-    try:
-        data = msgspec.toml.decode(path.read_bytes())
-    except OSError as error:
-        raise ManifestError(
-            f"{path}: cannot be read: {error.strerror or error}",
-            hint="give the path of a price table in TOML",
-        ) from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise ManifestError(f"{path}: not valid TOML: {error}") from error
-    return _checked(data, str(path))
 
 
 def _checked(data: Any, where: str) -> Prices:

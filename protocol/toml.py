@@ -1,0 +1,38 @@
+"""TOML as people write it: decoded, or refused with what is wrong and what to do about it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from protocol.errors import ManifestError
+
+
+def read_toml(path: Path, what: str) -> dict[str, Any]:
+    """The data of a file that is ``what`` ("a manifest"). Raises ManifestError, which names it."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise ManifestError(
+            f"{path}: cannot be read: {error.strerror or error}", hint=f"give the path of {what} in TOML"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise ManifestError(
+            f"{path}: is not UTF-8 text",
+            hint=f"{what} is a text in TOML: save this file as UTF-8, or give the path of another",
+        ) from error
+    return decode_toml(text, str(path))
+
+
+def decode_toml(text: str, where: str) -> dict[str, Any]:
+    """The data of a TOML text; ``where`` names it in errors. Raises ManifestError."""
+    try:
+        data: dict[str, Any] = msgspec.toml.decode(text.removeprefix("\ufeff"))
+    except msgspec.DecodeError as error:
+        raise ManifestError(
+            f"{where}: not valid TOML: {error}",
+            hint='texts stand in quotes, as in name = "reviewer", and sections begin with a line like [pod]',
+        ) from None
+    return data
