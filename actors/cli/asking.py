@@ -33,6 +33,9 @@ class Asker(Protocol):
     async def ask(self) -> str | None:
         """The next words, or None when the person leaves."""
 
+    def close(self) -> None:
+        """Let go of what the words come from."""
+
 
 class Lines:
     """Words from a pipe or a file: each line is a turn."""
@@ -41,6 +44,11 @@ class Lines:
         self._stdin = stdin
         self._terminal = terminal
         self._reader: asyncio.StreamReader | None = None
+        self._transport: asyncio.ReadTransport | None = None
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
 
     async def ask(self) -> str | None:
         while True:
@@ -60,7 +68,8 @@ class Lines:
             protocol = asyncio.StreamReaderProtocol(reader)
             # A copy of the descriptor: at its end the loop closes what it reads.
             copy = os.fdopen(os.dup(self._stdin.fileno()), "rb", buffering=0)
-            await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, copy)
+            loop = asyncio.get_running_loop()
+            self._transport, _ = await loop.connect_read_pipe(lambda: protocol, copy)
         return await self._reader.readline()
 
 
@@ -89,6 +98,9 @@ class Prompt:
             output=create_output(always_prefer_tty=True),  # standard output may be a file
             key_bindings=_newline_keys(),
         )
+
+    def close(self) -> None:
+        """A terminal stays open."""
 
     async def ask(self) -> str | None:
         pressed: float | None = None

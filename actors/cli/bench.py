@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
-from contextlib import suppress
 from pathlib import Path
 
 import click
 
 from actors.cli import options
 from actors.cli.benching import PROMPT, Bench, Plan, benched
-from actors.cli.exits import CANCELLED, FAILED, LIMIT, Exit
+from actors.cli.exits import FAILED, LIMIT, Exit
 from actors.cli.figures import BenchResult, heading, lines, result_of
+from actors.cli.interrupts import carried_out, catching, farewell
 from actors.cli.loading import tools_named
 from actors.cli.setting import Wishes, manifest_for, named_in_errors
 from actors.cli.streams import private_stdin
@@ -88,12 +86,13 @@ def bench(
             terminal.note(note)
     plan = Plan(turns, pods, prompt, warmup, fresh, store, timeout)
     with named_in_errors(manifest):
-        measured = asyncio.run(_benched(chosen, tools_named(tools), plan, terminal))
+        caught: list[int] = []
+        measured = carried_out(_benched(chosen, tools_named(tools), plan, terminal, caught))
     terminal.idle()
     result = result_of(measured, label(chosen.model), chosen.model.base_url)
     put_json(result) if as_json else _show(result, terminal)
     if measured.cut_short:
-        raise Exit(LIMIT if measured.timed_out else CANCELLED)
+        raise Exit(LIMIT if measured.timed_out else 128 + caught[0])
     if result.errors:
         raise Exit(FAILED)
 
@@ -102,24 +101,22 @@ def _bare() -> PodManifest:
     return PodManifest.of(name="bench")
 
 
-async def _benched(manifest: PodManifest, tools: tuple[object, ...], plan: Plan, terminal: Terminal) -> Bench:
-    interrupted, loop = asyncio.Event(), asyncio.get_running_loop()
+async def _benched(
+    manifest: PodManifest, tools: tuple[object, ...], plan: Plan, terminal: Terminal, caught: list[int]
+) -> Bench:
+    interrupted = asyncio.Event()
 
-    def press() -> None:
-        if interrupted.is_set():
-            terminal.idle()
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
-            os.kill(os.getpid(), signal.SIGINT)
+    def catch(number: int) -> None:
+        caught.append(number)
         interrupted.set()
 
     def tell(so_far: Bench) -> None:
         terminal.busy(f"{len(so_far.turns):,} of {plan.turns:,} turns")
 
-    with suppress(NotImplementedError):  # a loop that cannot: Ctrl-C then ends the command at once
-        loop.add_signal_handler(signal.SIGINT, press)
     terminal.busy("warming up")
     try:
-        return await benched(manifest, tools=tools, plan=plan, tell=tell, interrupted=interrupted)
+        with farewell(terminal.idle), catching(catch):
+            return await benched(manifest, tools=tools, plan=plan, tell=tell, interrupted=interrupted)
     finally:
         terminal.idle()
 

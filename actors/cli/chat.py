@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 
 import click
 
 from actors.cli import options
 from actors.cli.asking import Asker, Lines, Prompt
+from actors.cli.interrupts import carried_out
 from actors.cli.loading import with_tools, with_tools_again
 from actors.cli.reading import Reading
 from actors.cli.run import view_of
@@ -78,14 +78,17 @@ def chat(
     stdin = private_stdin()
     asker: Asker = Prompt(stdin, terminal) if stdin.isatty() and not as_json else Lines(stdin, terminal)
     with named_in_errors(manifest):
-        asyncio.run(_chat(plan, asker, terminal, view))
+        carried_out(_chat(plan, asker, terminal, view))
 
 
 async def _chat(plan: Plan, asker: Asker, terminal: Terminal, view: View) -> None:
     async with PodSystem(store=plan.store, memory=memory_folder()) as system:
         pod = await plan.pod(system)
         async with resumable(pod, plan, terminal, "chat --resume"):
-            await _talk(pod, asker, terminal, view)
+            try:
+                await _talk(pod, asker, terminal, view)
+            finally:
+                asker.close()
 
 
 async def _talk(pod: Pod, asker: Asker, terminal: Terminal, view: View) -> None:

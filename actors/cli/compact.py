@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import click
 
 from actors.cli import options
+from actors.cli.interrupts import carried_out
 from actors.cli.reading import Reading
 from actors.cli.setting import Wishes, memory_folder, with_model
 from actors.cli.terminal import Terminal
@@ -37,7 +36,7 @@ def compact(
     with Reading(store) as reading:
         session_id, url = reading.find(session).session_id, reading.url
         manifest = with_model(reading.manifest(session_id), Wishes(model=model, base_url=base_url))
-    done = asyncio.run(_compact(manifest, url, session_id, retain))
+    done = carried_out(_compact(manifest, url, session_id, retain))
     if as_json:
         put_json(done)
         return

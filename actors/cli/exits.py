@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import click
 
+from actors.cli.interrupts import Interrupted
 from actors.cli.terminal import Terminal
 from protocol.errors import (
     BudgetError,
@@ -68,6 +69,8 @@ def code_of(error: BaseException) -> int:
         return error.code
     if isinstance(error, click.exceptions.Exit):
         return error.exit_code
+    if isinstance(error, Interrupted):
+        return 128 + error.number
     if isinstance(error, _BAD_INPUT):
         return BAD_INPUT
     if isinstance(error, KeyboardInterrupt | click.Abort | asyncio.CancelledError):
@@ -81,7 +84,7 @@ def told(error: BaseException) -> tuple[str, str | None] | None:
     match error:
         case Exit() | click.exceptions.Exit() | BrokenPipeError() | SystemExit():
             said = None
-        case KeyboardInterrupt() | click.Abort() | asyncio.CancelledError():
+        case KeyboardInterrupt() | Interrupted() | click.Abort() | asyncio.CancelledError():
             said = "interrupted", None
         case click.ClickException():
             said = _usage(error)

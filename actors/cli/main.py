@@ -13,6 +13,7 @@ from actors.cli.compact import compact
 from actors.cli.demo import demo
 from actors.cli.events import events
 from actors.cli.exits import guarded
+from actors.cli.interrupts import ignore_at_the_end
 from actors.cli.keep import export, fork, fsck, gc, import_, rm
 from actors.cli.look import log, ps, show
 from actors.cli.memory import memory
@@ -84,6 +85,7 @@ for command in (demo, run, chat, resume, *_SESSIONS, bench, schema, help_):
 def main() -> None:
     """Run the command line and leave with its exit code."""
     open_closed()
+    ignore_at_the_end()
     sys.exit(guarded(lambda: polypod(prog_name="polypod", standalone_mode=False)))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import click
 
 from actors.cli import options
 from actors.cli.exits import CODES, FAILED, Exit
+from actors.cli.interrupts import carried_out
 from actors.cli.loading import with_tools, with_tools_again
 from actors.cli.reading import Reading
 from actors.cli.running import MEMORY_FAILURES, Plan, followed_by_hand, remembered, resumable
@@ -63,7 +63,7 @@ def run(
         plan = Plan(asked, store or default_store())
         for note in (*notes, *told):
             view.note(note)
-        asyncio.run(_run(plan, terminal, view, lambda pod: pod.run(text)))
+        carried_out(_run(plan, terminal, view, lambda pod: pod.run(text)))
 
 
 @click.command(short_help="Go on with an interrupted run, or say something new.")
@@ -108,7 +108,7 @@ def resume(
         plan = Plan(manifest, url, session_id)
         for note in told:
             view.note(note)
-        asyncio.run(_run(plan, terminal, view, start))
+        carried_out(_run(plan, terminal, view, start))
 
 
 async def _run(

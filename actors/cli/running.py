@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import shlex
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from typing import NamedTuple
 
 from actors.cli.exits import Exit
+from actors.cli.interrupts import Interrupted, catching, farewell
 from actors.cli.lines import event_line
 from actors.cli.setting import default_store
 from actors.cli.terminal import Terminal
@@ -21,7 +21,7 @@ from actors.runtime.future import AsyncFuture
 from actors.sessions.head import short_id
 from actors.system import PodSystem
 from actors.tools.scope import REFUSED
-from protocol.errors import RunFailed
+from protocol.errors import RunFailed, StoreError
 from protocol.events import Alert, ConsolidateFailed, ExtractFailed, ToolResulted
 from protocol.items import ToolResult
 from protocol.manifest import PodManifest
@@ -90,14 +90,6 @@ async def remembered(pod: Pod, terminal: Terminal, failures: Subscription) -> No
         terminal.say(line)
 
 
-class Interrupted(Exception):  # noqa: N818 - an end, not an error
-    """A signal of that number paused the run, and the command is to leave."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
-
-
 async def followed_by_hand(
     pod: Pod,
     start: Callable[[], AsyncFuture[RunResult]],
@@ -106,61 +98,34 @@ async def followed_by_hand(
     *,
     cancels: bool = False,
 ) -> Followed:
-    """The same under the hand of a person: the first Ctrl-C or SIGTERM pauses the run, the second kills the
-    process. With ``cancels`` Ctrl-C cancels the run instead. Raises Interrupted where the run was paused.
+    """The same under the hand of a person: the first Ctrl-C or SIGTERM pauses the run, the second ends the
+    process. With ``cancels`` Ctrl-C cancels the run instead. Raises Interrupted where it was to be paused
+    and has not ended otherwise; with ``cancels`` however it ended, since more would follow it.
     """
-    with _interruptible(pod, terminal, cancels=cancels) as caught:
-        done = await followed(pod, start, view)
-    if caught and done.result.outcome == "paused":
-        raise Interrupted(caught[0])
-    return done
-
-
-@contextmanager
-def _interruptible(pod: Pod, terminal: Terminal, *, cancels: bool) -> Iterator[list[int]]:
-    caught: list[int] = []
+    paused: list[int] = []
     asked: list[AsyncFuture[None]] = []
 
+    def pauses(number: int) -> bool:
+        return not (cancels and number == signal.SIGINT)
+
     def catch(number: int) -> None:
-        if caught:
-            terminal.idle()
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
-        caught.append(number)
-        cancel = cancels and number == signal.SIGINT
-        terminal.note(f"{'cancelling' if cancel else 'pausing'}… (once more kills)", "note")
-        asked.append(pod.cancel() if cancel else pod.pause())
+        terminal.note(f"{'pausing' if pauses(number) else 'cancelling'}… (once more kills)", "note")
+        if pauses(number):
+            paused.append(number)
+        asked.append(pod.pause() if pauses(number) else pod.cancel())
 
-    with _catching(catch, signal.SIGINT, signal.SIGTERM):
-        yield caught
-
-
-#: Who catches a signal; the last one does.
-_catchers: dict[int, list[Callable[[int], None]]] = {}
-
-
-@contextmanager
-def _catching(catch: Callable[[int], None], *numbers: int) -> Iterator[None]:
-    """Have ``catch`` called with the number of each of these signals, on the loop."""
-    loop = asyncio.get_running_loop()
-    for number in numbers:
-        _catchers.setdefault(number, []).append(catch)
-        with suppress(NotImplementedError):  # a loop that cannot: Ctrl-C then ends the command at once
-            loop.add_signal_handler(number, catch, number)
-    try:
-        yield
-    finally:
-        for number in numbers:
-            _catchers[number].pop()
-            with suppress(NotImplementedError):
-                loop.remove_signal_handler(number)
-                if _catchers[number]:
-                    loop.add_signal_handler(number, _catchers[number][-1], number)
+    with catching(catch, leaves=pauses):
+        done = await followed(pod, start, view)
+    if paused and (cancels or done.result.outcome == "paused"):
+        raise Interrupted(paused[0])
+    return done
 
 
 @asynccontextmanager
 async def resumable(pod: Pod, plan: Plan, terminal: Terminal, command: str) -> AsyncIterator[None]:
     """Where a signal ends what is done here, tell a person how to go on by ``command``; raises Exit then."""
+    session_id = short_id((await pod.describe()).session_id)
+    way_on = f"interrupted; this goes on with it: polypod {command} {session_id}{_where(plan.store)}"
     me = asyncio.current_task()
     assert me is not None
     caught: list[int] = []
@@ -169,18 +134,27 @@ async def resumable(pod: Pod, plan: Plan, terminal: Terminal, command: str) -> A
         caught.append(number)
         me.cancel()
 
-    try:
-        with _catching(catch, signal.SIGTERM):
-            yield
-    except Interrupted as interrupted:
-        number = interrupted.number
-    except asyncio.CancelledError:  # the loop's own doing at Ctrl-C
-        number = caught[0] if caught else signal.SIGINT
-        me.uncancel()
-    else:
-        return
+    with farewell(terminal.idle, way_on):
+        try:
+            with catching(catch):
+                yield
+        except Interrupted as interrupted:
+            number = interrupted.number
+        except asyncio.CancelledError:
+            if not caught:
+                raise
+            number = caught[0]
+            me.uncancel()
+        else:
+            return
     terminal.idle()
-    session_id = short_id((await pod.describe()).session_id)
-    where = "" if plan.store == default_store() else f" --store {shlex.quote(plan.store)}"
-    terminal.note(f"interrupted; this goes on with it: polypod {command} {session_id}{where}", "note")
+    terminal.note(way_on, "note")
     raise Exit(128 + number)
+
+
+def _where(store: str) -> str:
+    """The option that names a store which is not the default one."""
+    with suppress(StoreError):  # there is no folder for a default one
+        if store == default_store():
+            return ""
+    return f" --store {shlex.quote(store)}"

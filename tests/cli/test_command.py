@@ -1,6 +1,7 @@
 """The command in its users' hands: what it prints where, how it ends, and what bad input comes to."""
 
 import json
+import select
 import shlex
 import signal
 import subprocess
@@ -251,8 +252,38 @@ def test_a_second_signal_kills_and_the_session_can_be_resumed_all_the_same(home:
         while "no" not in run.stderr.readline():
             pass
         run.send_signal(number)
-        assert run.wait(60) == -number
+        _, err = run.communicate(timeout=60)
+    assert run.returncode == 128 + number
+    assert f"goes on with it: polypod resume {home.session()[-12:]}" in err
     assert home.polypod("ps", "--json").lines[0]["last_run"] == "open"
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("command", ["run hi", "chat", "compact S", "bench"])
+def test_a_signal_that_comes_again_and_again_does_not_change_how_a_command_ends(
+    home: Home, command: str, number: int, code: int
+):
+    home.run("hello")
+    words = [home.session() if word == "S" else word for word in command.split()]
+    with (
+        silent_server() as (url, came),
+        home.start(*words, "--model", "openai/m", "--base-url", url, stdin=subprocess.PIPE) as process,
+    ):
+        assert process.stderr is not None
+        if command == "chat":
+            while "/help tells more" not in process.stderr.readline():
+                pass
+        else:
+            assert came.wait(60)
+        while process.poll() is None:
+            process.send_signal(number)
+            select.select([], [], [], 0.02)
+        err = process.stderr.read()
+    assert process.returncode == code, err
+    assert "Traceback" not in err
+    assert "Exception ignored" not in err
+    if command in {"run hi", "chat"}:
+        assert err.count("goes on with it: polypod ") == 1, err
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -506,9 +537,81 @@ def test_closed_standard_streams_are_no_error(home: Home, closed: str):
     done = subprocess.run(
         ["bash", "-c", script], cwd=home.folder, env=home.env, capture_output=True, text=True, check=False
     )
-    assert done.returncode == 0, done
+    # An answer that had nowhere to go is no success; what is said beside it may be lost.
+    assert done.returncode == (1 if ">&-" in closed.replace("2>&-", "") else 0), done
     assert "defect" not in done.stderr
     assert bool(done.stdout) == (closed in {"2>&-", "<&-"})
+
+
+@pytest.mark.parametrize("command", ["ps", "ps --json", "--help", "--version", "schema", "memory list"])
+def test_what_cannot_be_written_to_a_closed_standard_output_is_told(home: Home, command: str):
+    home.run("hello")
+    home.write("note.md", "---\ntitle: a\n---\na\n")
+    (home.state / "polypod" / "memory" / "knowledge").mkdir(parents=True)
+    (home.folder / "note.md").rename(home.state / "polypod" / "memory" / "knowledge" / "note.md")
+    done = subprocess.run(
+        ["bash", "-c", f"{' '.join(COMMAND)} {command} >&-"],
+        cwd=home.folder, env=home.env, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1, done
+    assert done.stderr == "polypod: the output cannot be written: Bad file descriptor\n"
+
+
+def test_an_answer_that_cannot_be_written_is_in_its_session_which_is_named(home: Home):
+    with (
+        Path("/dev/full").open("w") as full,
+        home.start("run", "hello", "--model", "offline", stdout=full) as run,
+    ):
+        _, err = run.communicate(timeout=60)
+    assert run.returncode == 1
+    assert f"session {home.session()}" in err
+    assert "the output cannot be written: No space left on device" in err
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "command"),
+    [
+        ("POLYPOD_MODEL", "nonsense/x", ["run", "hi"]),
+        ("POLYPOD_MODEL", "nonsense/x", ["chat"]),
+        ("POLYPOD_MODEL", "nonsense/x", ["bench"]),
+        ("POLYPOD_BASE_URL", "ftp:x", ["run", "hi"]),
+        ("POLYPOD_STORE", "nonsense", ["ps"]),
+    ],
+)
+def test_a_wrong_value_is_named_by_what_it_was_given_by(
+    home: Home, name: str, value: str, command: list[str]
+):
+    option = "--" + name.removeprefix("POLYPOD_").lower().replace("_", "-")
+    typed = home.polypod(*command, option, value)
+    home.env[name] = value
+    exported = home.polypod(*command)
+    assert (typed.code, exported.code) == (2, 2)
+    assert option in typed.err.splitlines()[-2]
+    assert f"${name}" in exported.err
+    assert option not in exported.err
+
+
+def test_what_lies_among_sessions_and_is_none_is_told_by_ps(home: Home):
+    (home.folder / "store").mkdir()
+    home.write("store/diary.jsonl", "dear diary\n")
+    empty = home.polypod("ps", "--store", "jsonl:store")
+    assert "diary" in empty.err
+    assert "no sessions in" not in empty.err
+    assert "polypod fsck --store jsonl:store" in empty.err
+    assert "first line is no session's header" in home.polypod("show", "dia", "--store", "jsonl:store").err
+    home.run("hello", "--store", "jsonl:store")
+    listed = home.polypod("ps", "--store", "jsonl:store", "--json")
+    assert len(listed.lines) == 1
+    assert "diary" in listed.err
+    assert "diary" not in home.polypod("ps").err
+
+
+def test_help_is_a_command_too(home: Home):
+    assert home.polypod("help").out == home.polypod("--help").out
+    assert home.polypod("help", "run").out == home.polypod("run", "--help").out
+    assert home.polypod("help", "memory", "search").out == home.polypod("memory", "search", "--help").out
+    wrong = home.polypod("help", "nope")
+    assert (wrong.code, wrong.err) == (2, "polypod: No such command 'nope'\n  hint: see polypod --help\n")
 
 
 def test_a_task_from_a_standard_input_that_is_closed_is_empty(home: Home):

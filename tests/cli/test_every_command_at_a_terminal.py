@@ -16,7 +16,7 @@ from actors.cli.main import polypod
 
 #: Of each command what is typed, and its exit code; S is a session's id, F a file with one exported.
 CASES: list[tuple[str, int]] = [
-    ("--help", 0), ("run --help", 0), ("chat --help", 0), ("bench --help", 0), ("resume --help", 0),
+    ("--help", 0), ("run --help", 0), ("chat --help", 0), ("bench --help", 0), ("resume --help", 0), ("help", 0), ("help run", 0), ("help nope", 2),
     ("ps", 0), ("ps --all", 0), ("ps --pod nope", 2), ("show S", 0), ("show nope", 2), ("log S", 0),
     ("log S --tree", 0), ("events", 0), ("memory", 0), ("memory search boat", 0), ("memory show boats", 0),
     ("memory show nope", 2), ("fsck", 0), ("gc --older-than 30d", 0), ("schema", 0), ("export S -", 0),

@@ -214,6 +214,29 @@ def test_nothing_that_looks_like_a_key_is_told():
     assert "abcdefghijkl" not in str(error)
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("Incorrect API key provided: abcd1234efgh. Look at your page.", "API key provided: …"),
+        ("Incorrect API key provided: …. Look at your page.", "API key provided: …. Look"),
+        ("Received API Key = sk-...3456", "API Key = …"),
+        ("key 'abcdef123456' is unknown", "key '…' is unknown"),
+        ("Missing Bearer authentication in header", "Missing Bearer authentication in header"),
+        ("API key required for model gpt-4.1-mini", "API key required for model gpt-4.1-mini"),
+        ("no key provided, task-management and sk-learn need one", "task-management and sk-learn need one"),
+    ],
+)
+def test_of_words_about_a_key_only_the_key_is_taken_out(words: str, told: str):
+    assert told in refused(401, said(words)).message
+    assert "1234" not in refused(401, said(words)).message
+
+
+def test_a_refusal_says_where_no_key_was_sent_at_all():
+    assert "no key was sent" in (classify(401, {}, b"", keyed=False).hint or "")
+    assert "api_key_env" in (classify(403, {}, b"", keyed=False).hint or "")
+    assert "check the key" in (classify(401, {}, b"", keyed=True).hint or "")
+
+
 def test_long_words_are_cut():
     assert len(refused(400, said("x" * 10_000)).message) < MAX_WORDS + 60
 

@@ -26,6 +26,13 @@ class Line(msgspec.Struct):
     end: Point
 
 
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999", "-1e999"])
+@pytest.mark.parametrize("text", ['{"value": %s}', 'Here: {"value": %s} it is', "[%s]"])
+def test_what_is_no_number_of_json_fits_no_float(text: str, number: str):
+    for kind in (float, float | None, list[float], dict[str, float], Any):
+        assert isinstance(parse_output(text % number, kind), Misfit), kind
+
+
 @pytest.mark.parametrize(
     "text",
     [

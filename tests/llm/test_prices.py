@@ -151,6 +151,14 @@ def test_the_hint_for_an_unknown_key_names_the_known_ones(tmp_path):
     assert caught.value.hint == "did you mean 'price'? keys of a price table: local, price"
 
 
+def test_a_table_that_is_no_text_or_no_toml_has_a_hint(tmp_path):
+    for data in (b"\xff\xfe\x00", b"[[price"):
+        (tmp_path / "prices.toml").write_bytes(data)
+        with pytest.raises(ManifestError) as caught:
+            load_prices(tmp_path / "prices.toml")
+        assert caught.value.hint
+
+
 def test_a_file_that_is_not_there_is_a_clear_error(tmp_path):
     with pytest.raises(ManifestError, match="cannot be read: No such file"):
         load_prices(tmp_path / "none.toml")

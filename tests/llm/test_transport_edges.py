@@ -396,6 +396,21 @@ def test_a_user_and_a_password_in_the_base_url_are_sent_as_a_header_and_shown_no
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("key", ["wrong-key", "sk-abcdefghijklmnop", None])
+@pytest.mark.parametrize("kind", [OpenAIClient, AnthropicClient])
+def test_a_refused_key_is_not_shown_and_a_missing_one_is_named(kind, key):
+    async def main() -> ModelError:
+        words = f"Incorrect API key provided: {key}. Key provided here: see the docs."
+        refusal = error_reply("401 Unauthorized", words)
+        async with RawServer(refusal) as server, kind(server.url, "m", api_key=key) as client:
+            return await failure_from(client)
+
+    error = asyncio.run(main())
+    assert "Key provided here: see the docs." in error.message
+    assert "check the key" in (error.hint or "") if key else "no key was sent" in (error.hint or "")
+    assert key is None or key not in str(error)
+
+
 def test_a_password_in_the_base_url_and_a_key_besides_are_refused_with_what_to_do():
     with pytest.raises(ModelError, match="a key besides") as caught:
         OpenAIClient(f"http://user:{SECRET}@127.0.0.1:9/v1", "m", "key")

@@ -145,8 +145,21 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path):
 def test_a_file_that_is_no_text_is_named(tmp_path: Path):
     path = tmp_path / "pod.toml"
     path.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(ManifestError, match=r"pod\.toml: is not UTF-8 text"):
+    with pytest.raises(ManifestError, match=r"pod\.toml: is not UTF-8 text") as caught:
         PodManifest.load(path)
+    assert "save this file as UTF-8" in (caught.value.hint or "")
+
+
+def test_a_text_that_is_no_toml_has_a_hint():
+    with pytest.raises(ManifestError) as caught:
+        PodManifest.from_toml("name = reviewer")
+    assert "texts stand in quotes" in (caught.value.hint or "")
+
+
+def test_the_mark_that_windows_writes_before_a_text_does_no_harm(tmp_path: Path):
+    path = tmp_path / "pod.toml"
+    path.write_bytes(b'\xef\xbb\xbf[pod]\nname = "a"\n')
+    assert PodManifest.load(path).name == "a"
 
 
 def test_a_manifest_from_python_takes_keys_of_any_section():

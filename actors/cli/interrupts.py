@@ -1,0 +1,113 @@
+"""Interrupts: what Ctrl-C and SIGTERM do, from when a command begins to work until its process has ended.
+
+The first one is the command's to follow; the second ends the process at once, with the exit code that is
+documented and with the words that tell how to go on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import os
+import signal
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+#: The signals by which people and their systems end a command.
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interrupted(Exception):  # noqa: N818 - an end, not an error
+    """A signal of that number ended what was done, and the command is to leave."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+#: What the process does and says first where a second signal ends it.
+_farewells: list[tuple[Callable[[], None], str]] = []
+
+
+@contextmanager
+def farewell(tidy: Callable[[], None], words: str = "") -> Iterator[None]:
+    """Have ``tidy`` called and ``words`` said where a second signal ends the process meanwhile."""
+    _farewells.append((tidy, words))
+    try:
+        yield
+    finally:
+        _farewells.pop()
+
+
+def _end_at_once(number: int, _frame: object = None) -> None:
+    """End the process: what it had to keep is kept already."""
+    _ignore()
+    for tidy, words in reversed(_farewells):
+        with suppress(Exception):
+            tidy()
+        if words:
+            with suppress(OSError):
+                os.write(2, f"{words}\n".encode())  # the stream may be in the middle of a write
+    os._exit(128 + number)
+
+
+def _ignore() -> None:
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def ignore_at_the_end() -> None:
+    """Have an interpreter that ends do so with its exit code: a signal that comes then would kill it."""
+    atexit.register(_ignore)
+
+
+@contextmanager
+def catching(
+    catch: Callable[[int], None], *, leaves: Callable[[int], bool] = lambda _: True
+) -> Iterator[None]:
+    """Have ``catch`` called on the running loop with the number of the first signal that comes; a second one
+    ends the process. Where the first one ``leaves`` that stays so for good: the command ends.
+    """
+    loop = asyncio.get_running_loop()
+    caught: list[int] = []
+
+    def handle(number: int, _frame: object) -> None:
+        if caught:
+            _end_at_once(number)
+        caught.append(number)
+        loop.call_soon_threadsafe(catch, number)
+
+    before = {number: signal.signal(number, handle) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            if signal.getsignal(number) is handle:
+                signal.signal(number, _end_at_once if caught and leaves(caught[0]) else handler)
+
+
+def carried_out(work: Coroutine[Any, Any, T]) -> T:
+    """Carry out ``work`` on a loop of its own; a signal cancels it. Raises Interrupted then."""
+    return asyncio.run(_interruptible(work))
+
+
+async def _interruptible(work: Coroutine[Any, Any, T]) -> T:
+    me = asyncio.current_task()
+    assert me is not None
+    caught: list[int] = []
+
+    def catch(number: int) -> None:
+        caught.append(number)
+        me.cancel()
+
+    with catching(catch):
+        try:
+            return await work
+        except asyncio.CancelledError:
+            if not caught:
+                raise
+            me.uncancel()
+            raise Interrupted(caught[0]) from None
