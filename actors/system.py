@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 import msgspec
 import pykka
-from pykka._envelope import Envelope
 
 from actors.llm.base import LLMClient
 from actors.llm.prices import Prices, load_prices, standard_prices
@@ -257,7 +256,7 @@ class PodSystem:
                     self._stopping.set(None)
                 else:
                     self._stopping._loop = self._mailroom.loop  # noqa: SLF001
-                    self._mailroom.post(self._begin_stop, Envelope(None))
+                    self._mailroom.post(self._begin_stop)
             return self._stopping
 
     def _begin_stop(self, _: object) -> None:
@@ -313,7 +312,7 @@ class PodSystem:
             self._spawn(future, *options)
         else:
             future._loop = mailroom.loop  # noqa: SLF001
-            mailroom.post(lambda _: self._spawn(future, *options), Envelope(None))
+            mailroom.post(lambda _: self._spawn(future, *options))
         return future
 
     def _spawn(
@@ -540,7 +539,7 @@ class PodSystem:
             return work()
         future: AsyncFuture[T] = AsyncFuture()
         future._loop = mailroom.loop  # noqa: SLF001
-        mailroom.post(lambda _: _settle(future, work), Envelope(None))
+        mailroom.post(lambda _: _settle(future, work))
         return future.get()
 
 

@@ -91,7 +91,6 @@ class PodActor(AsyncActor):
     ) -> None:
         """``resume`` finds the session to go on with; ``started`` hears once whether the pod lives."""
         super().__init__()
-        assert self._mailroom is not None
         self.parts = parts
         self._resume = resume
         self._started: Callable[[BaseException | None], None] | None = started
@@ -126,7 +125,6 @@ class PodActor(AsyncActor):
     def memory(self) -> MemoryJobs:
         """The memory jobs."""
         if self._memory is None:
-            assert self._mailroom is not None
             self._memory = MemoryJobs(
                 self.parts,
                 self._status,
@@ -144,7 +142,6 @@ class PodActor(AsyncActor):
     def runs(self) -> RunLoop:
         """The runs, and what is done between their steps."""
         if self._runs is None:
-            assert self._mailroom is not None
             tool_calls = ToolCalls(self.parts, self._journal, self._mailroom, self, self.actor_stopped.is_set)
             self._runs = RunLoop(
                 self.parts,
@@ -162,7 +159,6 @@ class PodActor(AsyncActor):
     @property
     def _tasks(self) -> TasksAtWork:
         if self._tasks_at_work is None:
-            assert self._mailroom is not None
             self._tasks_at_work = TasksAtWork(self._mailroom.loop, self.name, self._defect)
         return self._tasks_at_work
 
@@ -256,13 +252,13 @@ class PodActor(AsyncActor):
     def _on_stranger(self, message: Any) -> Any:
         raise PodError(f"pod {self.name!r} knows no command {type(message).__name__}")
 
-    def _refuse(self, envelope: Any) -> None:
-        if envelope.reply_to is not None and isinstance(envelope.message, ShutDown):
-            envelope.reply_to.set(None)
-        elif envelope.reply_to is not None and isinstance(envelope.message, Command):
-            envelope.reply_to.set_exception(self._status.gone())
+    def _refuse(self, message: Any, reply_to: AsyncFuture[Any] | None) -> None:
+        if reply_to is not None and isinstance(message, ShutDown):
+            reply_to.set(None)
+        elif reply_to is not None and isinstance(message, Command):
+            reply_to.set_exception(self._status.gone())
         else:
-            super()._refuse(envelope)
+            super()._refuse(message, reply_to)
 
     # -- commands --------------------------------------------------------------------------------
 
