@@ -331,7 +331,7 @@ class PodSystem:
             assert self._store is not None
             name = self._name(manifest, explicit)
             find = self._finder(resume, exact=exact)
-            parts = self._assembly.parts(manifest, name, client, tools)
+            resources = self._assembly.resources(manifest, name, client, tools)
         except Exception as error:  # noqa: BLE001 - who spawned hears of it
             future.set_exception(error)
             return
@@ -344,7 +344,7 @@ class PodSystem:
             else:
                 future.set_exception(error)
 
-        actor = PodActor.make(mailroom, self, parts, find, started)
+        actor = PodActor.make(mailroom, self, resources, find, started)
         pod = self._pods[name] = Pod(name, actor.actor_ref, self._subscribed)
         if self._sweep is not None:
             actor.sweep = self._sweep

@@ -25,7 +25,7 @@ from actors.compaction.words import words_of
 from actors.pod.context import Context
 from actors.pod.memory.helper_agent import HelperAgent, Reminder
 from actors.pod.memory.helper_words import says_nothing, summary_in_words
-from actors.pod.parts import PodParts
+from actors.pod.resources import PodResources
 from actors.pod.spending import Spending
 from actors.pod.tasks import TaskStore
 from actors.tools.base import Toolbox, ToolContext, tool
@@ -133,7 +133,7 @@ class _Reading(NamedTuple):
         return cls(halves, words_of(folded), entries(folded), recent_files(folded), earlier, snapshot)
 
 
-async def fold(parts: PodParts, folding: Folding) -> Composed:
+async def fold(resources: PodResources, folding: Folding) -> Composed:
     """The history with its older part folded into a summary.
 
     Raises CompactionFailed, OverBudget, or what the client raises. Only where the summariser's own request
@@ -144,10 +144,10 @@ async def fold(parts: PodParts, folding: Folding) -> Composed:
     """
     at = cut(folding.items, folding.context.since, folding.retained, keep_open_turn=folding.mid_run)
     read = await asyncio.to_thread(_Reading.of, folding.items, at)
-    desk = _Desk(parts.tools.context(parts.name), policy.required_budget(folding.room))
+    desk = _Desk(resources.template.tools.context(resources.name), policy.required_budget(folding.room))
     written = None
     if not folding.without_model:
-        written = await _Summariser(parts, folding, desk, read).written()
+        written = await _Summariser(resources, folding, desk, read).written()
     composed = await asyncio.to_thread(_composed, folding, read, desk, written)
     policy.check_shrunk(folding.reason, folding.occupancy, Context(composed.items).occupancy())
     return composed
@@ -176,17 +176,17 @@ def _composed(folding: Folding, read: _Reading, desk: _Desk, written: str | None
 class _Summariser:
     """The worker itself: what it may use, and how it is asked."""
 
-    def __init__(self, parts: PodParts, folding: Folding, desk: _Desk, read: _Reading) -> None:
+    def __init__(self, resources: PodResources, folding: Folding, desk: _Desk, read: _Reading) -> None:
         window = folding.limits.context_window
         self._window = None if window is None else folding.estimated(window)
         self._desk = desk
         self._read = read
-        self._may_read = bool(parts.manifest.scope.allow)
+        self._may_read = bool(resources.template.manifest.scope.allow)
         self._agent = HelperAgent(
             folding.spending.ask,
-            parts.manifest.model.model_id,
+            resources.template.manifest.model.model_id,
             _tools(desk, may_read=self._may_read),
-            parts.tools.context(parts.name),
+            resources.template.tools.context(resources.name),
             prompt=SUMMARISER_PROMPT,
             max_tokens=policy.summary_budget(folding.limits.room),
             most_steps=MOST_STEPS,

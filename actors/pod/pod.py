@@ -19,7 +19,7 @@ from actors.pod.lifecycle import STOP_GRACE, Lifecycle
 from actors.pod.memory.consolidation import Consolidated, Consolidating
 from actors.pod.memory.extraction import Proposal
 from actors.pod.memory_jobs import MemoryJobs
-from actors.pod.parts import PodParts
+from actors.pod.resources import PodResources
 from actors.pod.run import QueuedRun, TypedRun, resolve
 from actors.pod.run_loop import RunLoop
 from actors.pod.status import Status
@@ -85,17 +85,17 @@ class PodActor(AsyncActor):
 
     def __init__(
         self,
-        parts: PodParts,
+        resources: PodResources,
         resume: Callable[[], str] | None,
         started: Callable[[BaseException | None], None],
     ) -> None:
         """``resume`` finds the session to go on with; ``started`` hears once whether the pod lives."""
         super().__init__()
-        self.parts = parts
+        self.resources = resources
         self._resume = resume
         self._started: Callable[[BaseException | None], None] | None = started
-        self._journal = Journal(parts, self._mailroom, self)
-        self._status = Status(parts.name, self._journal)
+        self._journal = Journal(resources, self._mailroom, self)
+        self._status = Status(resources.name, self._journal)
 
     def __repr__(self) -> str:
         running = self._runs is not None and self._runs.run is not None
@@ -105,7 +105,7 @@ class PodActor(AsyncActor):
     @property
     def name(self) -> str:
         """The pod's name in its system."""
-        return self.parts.name
+        return self.resources.name
 
     def durable_position(self) -> tuple[str, int]:
         """The pod's session and the number of its last durable entry."""
@@ -117,7 +117,7 @@ class PodActor(AsyncActor):
     def conversation(self) -> Conversation:
         """The view of the history."""
         if self._conversation is None:
-            self._conversation = Conversation(self.parts, self._measured)
+            self._conversation = Conversation(self.resources, self._measured)
             self._measured = None
         return self._conversation
 
@@ -126,7 +126,7 @@ class PodActor(AsyncActor):
         """The memory jobs."""
         if self._memory is None:
             self._memory = MemoryJobs(
-                self.parts,
+                self.resources,
                 self._status,
                 self._journal,
                 self._accounts,
@@ -142,9 +142,11 @@ class PodActor(AsyncActor):
     def runs(self) -> RunLoop:
         """The runs, and what is done between their steps."""
         if self._runs is None:
-            tool_calls = ToolCalls(self.parts, self._journal, self._mailroom, self, self.actor_stopped.is_set)
+            tool_calls = ToolCalls(
+                self.resources, self._journal, self._mailroom, self, self.actor_stopped.is_set
+            )
             self._runs = RunLoop(
-                self.parts,
+                self.resources,
                 self._status,
                 self._journal,
                 self._accounts,
@@ -165,12 +167,12 @@ class PodActor(AsyncActor):
     @property
     def _accounts(self) -> Accounts:
         if self._accounts_kept is None:
-            self._accounts_kept = Accounts(self.parts.budget)
+            self._accounts_kept = Accounts(self.resources.budget)
         return self._accounts_kept
 
     @property
     def _lifecycle(self) -> Lifecycle:
-        return Lifecycle(self.parts, self._journal, self._status)
+        return Lifecycle(self.resources, self._journal, self._status)
 
     def carried(self) -> dict[str, Any]:
         """What a session that takes the place of the pod's takes over."""
@@ -318,14 +320,14 @@ class PodActor(AsyncActor):
 
     async def _fork(self, at: str | None, waits: Interruptible) -> str:
         await self._journal.commit()
-        session_id, at_hash = await waits.apart(branch_off(self.parts, at), "the fork")
+        session_id, at_hash = await waits.apart(branch_off(self.resources, at), "the fork")
         self._journal.log.record(
             SessionForked, self._journal.run_id, new_session_id=session_id, at_hash=at_hash
         )
         try:
             await self._journal.commit()
         except SessionError:
-            drop_branch(self.parts, session_id)
+            drop_branch(self.resources, session_id)
             raise
         return session_id
 

@@ -21,7 +21,7 @@ from actors.pod.journal import Journal
 from actors.pod.memory_jobs import MemoryJobs
 from actors.pod.model_calls import ModelCalls
 from actors.pod.outcomes import limit_reached, refused, said_nothing
-from actors.pod.parts import PodParts
+from actors.pod.resources import PodResources
 from actors.pod.run import PendingInput, QueuedRun, Run, TypedRun, new_run_id, resolve
 from actors.pod.status import Status
 from actors.pod.tasks_at_work import TasksAtWork
@@ -78,9 +78,10 @@ class RunLoop:
         "_mailroom",
         "_memory",
         "_model_calls",
-        "_parts",
+        "_resources",
         "_status",
         "_tasks",
+        "_template",
         "_tool_calls",
         "gate",
         "grace",
@@ -90,7 +91,7 @@ class RunLoop:
 
     def __init__(
         self,
-        parts: PodParts,
+        resources: PodResources,
         status: Status,
         journal: Journal,
         accounts: Accounts,
@@ -100,8 +101,9 @@ class RunLoop:
         tasks: TasksAtWork,
         mailroom: Mailroom,
     ) -> None:
-        self._parts = parts
-        self.grace = parts.grace
+        self._resources = resources
+        self._template = resources.template
+        self.grace = resources.template.grace
         self._mailroom = mailroom
         self._status = status
         self._journal = journal
@@ -111,14 +113,16 @@ class RunLoop:
         self._tool_calls = tool_calls
         self._tasks = tasks
         self._compaction = Compaction(
-            parts,
+            resources,
             journal,
             accounts,
             conversation,
             lambda: tool_calls.close_open(self.run),
             memory.wait_for_extraction,
         )
-        self._model_calls = ModelCalls(parts, journal, accounts, conversation, self._compaction, tool_calls)
+        self._model_calls = ModelCalls(
+            resources, journal, accounts, conversation, self._compaction, tool_calls
+        )
         self.gate = Gate(self._gate_free)
         #: The run that goes on, or is paused.
         self.run: Run | None = None
@@ -146,11 +150,13 @@ class RunLoop:
             self._begin(queued, Interruptible(self))
             return
         if queued.command.busy == "reject" and (running or self.queue):
-            raise PodBusy(f"pod {self._parts.name!r} is running", hint="wait for its run or queue behind it")
+            raise PodBusy(
+                f"pod {self._resources.name!r} is running", hint="wait for its run or queue behind it"
+            )
         if self.queue is None:
             self.queue = deque()
         if len(self.queue) >= QUEUE_LIMIT:
-            raise PodBusy(f"{QUEUE_LIMIT} runs wait for pod {self._parts.name!r} already")
+            raise PodBusy(f"{QUEUE_LIMIT} runs wait for pod {self._resources.name!r} already")
         self.queue.append(queued)
         if not running:
             waits = Interruptible(self)
@@ -255,7 +261,7 @@ class RunLoop:
         self.run, self._journal.run_id = run, run.run_id
         self._status.to(PodState.RUNNING)
         self._accounts.start_clock()
-        if self._parts.budget is not None and (left := self._parts.budget.seconds_left()) is not None:
+        if self._resources.budget is not None and (left := self._resources.budget.seconds_left()) is not None:
             run.deadline = time.monotonic() + left
             self._alarm = self._tasks.loop.call_later(left, self._out_of_time, run)
 
@@ -271,7 +277,7 @@ class RunLoop:
     async def _from_input(self, run: Run, queued: QueuedRun) -> None:
         """The run begins with its input, which the model sees only once it is durable."""
         run.waits.check()
-        if self._parts.limits.before_run and self._conversation.due_before_run():
+        if self._template.limits.before_run and self._conversation.due_before_run():
             await self._compaction.fold("threshold", run.waits)  # whatever comes of it
         items = self._journal.head.items
         run.began_in, run.began_at = items, len(items)
@@ -336,8 +342,8 @@ class RunLoop:
             open_calls=open_calls(self._journal.head.items) if calls else [],
             pending=run.unheard or bool(run.pending),
             steps=self._accounts.steps,
-            max_steps=self._parts.manifest.worker.max_steps,
-            fullness=self._conversation.before_request() if self._parts.limits.before_request else "send",
+            max_steps=self._template.manifest.worker.max_steps,
+            fullness=self._conversation.before_request() if self._template.limits.before_request else "send",
             started_calls=run.started_calls,
         )
 
@@ -394,7 +400,7 @@ class RunLoop:
         elif step.why is not None:
             run.error = CompactionFailed(step.why)
         elif step.limit is not None:
-            run.limit = limit_reached(step.limit, self._parts.manifest.worker)
+            run.limit = limit_reached(step.limit, self._template.manifest.worker)
         elif outcome == "refused" and answer is not None:
             run.limit = refused(answer, run.stop_reason)
         return outcome
@@ -455,7 +461,7 @@ class RunLoop:
         head = self._journal.head
         self._journal.log.add(
             RunEnd(
-                pod=self._parts.name,
+                pod=self._resources.name,
                 session_id=head.session_id,
                 seq=head.seq + 1,
                 at=time.time(),
@@ -593,7 +599,7 @@ class RunLoop:
 
     def not_paused(self) -> NotPaused:
         """What is answered where no run is paused."""
-        return NotPaused(f"pod {self._parts.name!r} has no paused run")
+        return NotPaused(f"pod {self._resources.name!r} has no paused run")
 
     def _record_start(self, run: Run, reason: RunReason) -> None:
         log, head = self._journal.log, self._journal.head
@@ -642,7 +648,7 @@ class RunLoop:
                 pending.reply.set_exception(busy)
 
     def _not_running(self) -> NotRunning:
-        return NotRunning(f"pod {self._parts.name!r} has no run to steer", hint="use run or notify")
+        return NotRunning(f"pod {self._resources.name!r} has no run to steer", hint="use run or notify")
 
     # -- compactions that are asked for ----------------------------------------------------------
 
@@ -676,7 +682,7 @@ class RunLoop:
         """The budget of seconds is used up."""
         if run is not self.run or run.ending is not None:
             return
-        budget = self._parts.budget
+        budget = self._resources.budget
         assert budget is not None
         self._model_calls.note_exceeded(run, budget.out_of_time())
         run.waits.interrupt()

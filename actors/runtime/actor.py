@@ -65,7 +65,7 @@ class AsyncActor(pykka.Actor):
     actor_inbox: Inbox
     actor_stopped: StopFlag  # type: ignore[assignment]
 
-    _mailroom: Mailroom
+    _mailroom: Mailroom = cast("Mailroom", None)  # from its making on there is one
     _registry: Registry = cast("Registry", pykka.ActorRegistry)
     #: The handler that waits, or why else messages have to; None for an actor that takes them.
     _task: asyncio.Task[Any] | str | None = _NOT_BEGUN
@@ -75,9 +75,7 @@ class AsyncActor(pykka.Actor):
     def __init__(self, *_args: Any, **_kwargs: Any) -> None:
         inbox = self.actor_inbox = Inbox()
         inbox.actor = self
-        if "_mailroom" not in self.__dict__:
-            self._mailroom = mailroom_here()
-        inbox.mailroom = self._mailroom
+        inbox.mailroom = self._mailroom = self._mailroom or mailroom_here()  # type: ignore[truthy-bool]
         inbox.backlog = None
         self.actor_stopped = StopFlag()
         self._actor_ref = AsyncActorRef(self)

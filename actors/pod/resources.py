@@ -1,4 +1,4 @@
-"""What a pod is made of, as assembly hands it over."""
+"""What a pod works with: what pods of one manifest share, and what is its own."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from protocol.manifest import PodManifest
 from protocol.usage import Usage
 
 
-class Make(Struct, frozen=True, eq=False):
+class PodTemplate(Struct, frozen=True, eq=False):
     """What pods of one manifest, client and tools share."""
 
     manifest: PodManifest
@@ -48,9 +48,10 @@ class Make(Struct, frozen=True, eq=False):
     closing: Callable[[], bool]
 
 
-class PodParts(Make, frozen=True, eq=False):
-    """Everything a pod works with: what it shares, and what is its own."""
+class PodResources(Struct, frozen=True, eq=False):
+    """Everything one pod works with: its template, and what is its own."""
 
+    template: PodTemplate
     name: str
     log: SessionLog
     budget: Budget | None
