@@ -34,7 +34,7 @@ from actors.sessions.store import (
     not_found,
     this_process,
 )
-from protocol.entries import Head, Parent, StoredEntry
+from protocol.entries import GENESIS, Head, Parent, StoredEntry
 from protocol.errors import HeadConflict, SessionError, StoreError
 
 _TAKE = """
@@ -60,7 +60,7 @@ class SQLiteStore(SessionStore):
         self.folder = given.parent
         self.url = f"sqlite:{path}" + ("?durability=power" if durability == "power" else "")
         self._lock = WriterLock(self.path.with_name(self.path.name + ".writers"))
-        self._file = SQLiteFile(given, self._own_gate, self._forget)
+        self._file = SQLiteFile(given, self._own_gate, self._forget, self._holds)
         self._commits = SQLiteCommits(
             self._file,
             durability,
@@ -296,7 +296,7 @@ class SQLiteStore(SessionStore):
                 # What is opened for reading alone would stay so when the file may be written again.
                 self._stale = not self._file.may_be_written()
             else:
-                self._check_files(self._connection)
+                self._check_files()
             yield self._connection
         except sqlite3.Error as error:
             self._stale = self._stale or needs_reopening(error)
@@ -304,9 +304,9 @@ class SQLiteStore(SessionStore):
         finally:
             self._reading.release()
 
-    def _check_files(self, connection: sqlite3.Connection) -> None:
+    def _check_files(self) -> None:
         try:
-            self._file.check(connection)
+            self._file.check()
         except StoreError:
             if self._file.change is not None:
                 self._let_go()
@@ -354,6 +354,11 @@ class SQLiteStore(SessionStore):
             forgotten, self._held = self._held, {}
             for held in list(forgotten.values()):
                 held.row = None  # what still waits to be written finds no row, though the file be a copy
+
+    def _holds(self, db: sqlite3.Connection) -> bool:
+        """Whether the file has what was written to the sessions that are held."""
+        written = [(held.row, held.head) for held in list(self._held.values()) if held.head.hash != GENESIS]
+        return all(row is None or sqlite_read.has_entry(db, row, head) for row, head in written)
 
     def _row(self, db: sqlite3.Connection, session_id: str) -> sqlite_read.ClaimRow:
         row = sqlite_read.claim_row(db, session_id)

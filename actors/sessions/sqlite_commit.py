@@ -226,7 +226,7 @@ class SQLiteCommits:
     def _connected(self) -> sqlite3.Connection:
         if self._connection is not None:
             try:
-                self._file.check(self._connection)
+                self._file.check()
             except StoreError:
                 if self._file.change is not None:
                     self._disconnect()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
+from actors.sessions.disk import store_error
+from actors.sessions.sqlite_watch import Change
 from protocol.errors import StoreError
 
 _MEANINGS = {
@@ -33,6 +35,32 @@ _MEANINGS = {
     ),
     sqlite3.SQLITE_IOERR: ("the disk failed", "check the disk and the space on it"),
     sqlite3.SQLITE_TOOBIG: ("an entry is too large for it", "keep entries below a gigabyte"),
+}
+
+#: What is said of files that are no longer those that were opened, and what to do.
+_CHANGES: dict[Change, tuple[str, str]] = {
+    "gone": ("it was moved or deleted", "put it back, or stop and start anew"),
+    "replaced": (
+        "another file has taken its place",
+        "the sessions of that file go on as it has them",
+    ),
+    "relinked": ("the link to it leads to another file now", "stop and start anew"),
+    "overwritten": (
+        "it was overwritten while it was open",
+        "the sessions go on as they are in what stands there now",
+    ),
+    "log": (
+        "its write-ahead log (the file named -wal) was deleted or replaced",
+        "nothing that was told is lost, the database has it now; leave the files beside it alone",
+    ),
+    "index": (
+        "the index of its write-ahead log (the file named -shm) was deleted or replaced",
+        "nothing is lost; leave the files beside it alone",
+    ),
+    "cut": (
+        "its write-ahead log or the index of that was cut off",
+        "what the database has stands; leave the files beside it alone",
+    ),
 }
 
 
@@ -66,3 +94,15 @@ def sqlite_error(error: sqlite3.Error, path: Path) -> StoreError:
     """The typed error that says what a SQLite error means and what to do about it."""
     meaning, hint = _MEANINGS.get(_code(error), (str(error), None))
     return StoreError(f"cannot use {path}: {meaning}", hint=hint)
+
+
+def change_error(change: Change, path: Path) -> StoreError:
+    """The typed error that says that the files are no longer those that were opened, and what to do."""
+    what, hint = _CHANGES[change]
+    if change == "gone":
+        try:
+            path.stat()
+        except OSError as error:
+            if not isinstance(error, FileNotFoundError | NotADirectoryError):
+                return store_error(error, path)
+    return StoreError(f"cannot write {path}: {what}", hint=hint)

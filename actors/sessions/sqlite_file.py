@@ -11,13 +11,14 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import NoReturn
 from urllib.parse import quote
 
 from actors.runtime.fork import let_be
 from actors.sessions.disk import make_private, store_error
 from actors.sessions.sqlite_aside import note_log, put_aside, put_stale_log_aside
-from actors.sessions.sqlite_errors import sqlite_error
-from actors.sessions.sqlite_schema import OPEN_PATIENCE, prepare
+from actors.sessions.sqlite_errors import change_error, sqlite_error
+from actors.sessions.sqlite_schema import OPEN_PATIENCE, is_logged, prepare
 from actors.sessions.sqlite_watch import Change, FileWatch, Identity, identity_of, status_of
 from protocol.errors import StoreError
 
@@ -27,44 +28,22 @@ _MERGE_PATIENCE = 0.5
 #: Seconds in which nothing is written to a file that was copied to its place; a loop may wait so long.
 _STILL = 0.1
 #: What must not be merged when the last connection is closed, and what is, whatever name the log still has.
-_NOT_MERGED = frozenset[Change | None]({"replaced", "overwritten", "cut"})
+_NOT_MERGED = frozenset[Change]({"replaced", "overwritten", "cut"})
 _MERGED = frozenset[Change | None]({None, "log", "index"})
-
-#: What is said of files that are no longer those that were opened, and what to do.
-_CHANGES: dict[Change, tuple[str, str]] = {
-    "gone": ("it was moved or deleted", "put it back, or stop and start anew"),
-    "replaced": (
-        "another file has taken its place",
-        "the sessions of that file go on as it has them",
-    ),
-    "relinked": ("the link to it leads to another file now", "stop and start anew"),
-    "overwritten": (
-        "it was overwritten while it was open",
-        "the sessions go on as they are in what stands there now",
-    ),
-    "log": (
-        "its write-ahead log (the file named -wal) was deleted or replaced",
-        "nothing that was told is lost, the database has it now; leave the files beside it alone",
-    ),
-    "index": (
-        "the index of its write-ahead log (the file named -shm) was deleted or replaced",
-        "nothing is lost; leave the files beside it alone",
-    ),
-    "cut": (
-        "its write-ahead log or the index of that was cut off",
-        "what the database has stands; leave the files beside it alone",
-    ),
-}
+#: What the last connection to be closed has to notice, if nobody did.
+_NOTICED_LAST = _NOT_MERGED | {"log"}
 
 
 class SQLiteFile:
     """Where a SQLite store is kept, and its open connections.
 
-    They are all of one file: ``check`` looks whether it is still there as it was opened. Once it is not,
-    no connection is given out before all are closed, and what they had not merged is put aside, so that
-    nothing of one file comes into another. ``gate`` keeps other processes from doing the same meanwhile;
-    ``lost`` is called (on any thread) when the file was found to be another: with whether the sessions
-    that are held may be others too.
+    They are all of one file: ``check`` and ``connect`` look whether it is still there as it was opened.
+    Once either finds that it is not, ``change`` says so, no connection is given out before all are closed,
+    and what they had not merged is put aside, so that nothing of one file comes into another. ``gate``
+    keeps other processes from doing the same meanwhile; ``lost`` is called (on any thread) when the file
+    was found to be another: with whether the sessions that are held may be others too. ``holds`` is asked
+    whenever the file is opened anew: whether it has all that was written before, since nobody sees what
+    happens to it while none has it open.
     """
 
     def __init__(
@@ -72,22 +51,28 @@ class SQLiteFile:
         path: Path,
         gate: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext,
         lost: Callable[[bool], object] = bool,  # nobody
+        holds: Callable[[sqlite3.Connection], bool] = lambda _: True,
     ) -> None:
         self._given = path
         self.path = Path(os.path.realpath(path))
         # Quoted, since a name may hold what means something in a URI; never made but by ourselves.
         self._uri = f"file:{quote(str(self.path))}"
         self._made = False
+        self._opened_last: Identity | None = None
         #: Whether another file has come into the place of ours, and may still be on its way.
         self._may_be_half = False
         self._gate = gate
         self._on_lost = lost
+        self._holds = holds
         self._mutex = threading.Lock()
         self._watch = FileWatch(self.path, path)
         self._connections: list[sqlite3.Connection] = []
         #: Closed before all others where the last of them may merge the log, and else after them: while it
         #: is open none of them is the last; and it may not write.
         self._anchor: sqlite3.Connection | None = None
+        #: Merges a log without a name, whichever connection notices the loss: those that others use are
+        #: on other threads, and one that is opened later has another log.
+        self._merger: sqlite3.Connection | None = None
         #: What has happened to the files, until all connections are closed.
         self.change: Change | None = None
         _open_files.add(self)
@@ -99,12 +84,7 @@ class SQLiteFile:
         """
         with self._mutex, self.translated():
             if self._connections:
-                change = self.change or self._watch.changed()
-                if change is not None:
-                    raise self._changed(change)
-                holders = self._watch.holders()
-                connection = self._opened(synchronous, patience)
-                self._check_log(holders + 1, connection)
+                connection = self._open_another(synchronous, patience)
             else:
                 connection = self._open_first(synchronous, patience)
             self._connections.append(connection)
@@ -115,15 +95,18 @@ class SQLiteFile:
         with self._mutex:
             if connection not in self._connections:
                 return
-            if self.change == "log":  # a commit may have come into it after it was merged
-                with contextlib.suppress(StoreError):
-                    self._merge(connection)
+            last = len(self._connections) == 1
+            with contextlib.suppress(StoreError):
+                change = self._watch.changed() if last and self.change is None else None
+                if change is not None and change in _NOTICED_LAST:
+                    self._notice(change)
+                elif self.change == "log":  # a commit may have come into it after it was merged
+                    self._merge()
             self._connections.remove(connection)
-            last = not self._connections
-            if last and self.change is None and (change := self._watch.changed()) in _NOT_MERGED:
-                self.change = change
-            if last and self.change in _MERGED:
-                self._close_anchor()
+            if last:
+                self._close_merger()
+                if self.change in _MERGED:
+                    self._close_anchor()
             with contextlib.suppress(sqlite3.Error):
                 connection.close()
             if last:
@@ -134,22 +117,15 @@ class SQLiteFile:
                 self.change = None
                 self._watch.forget()
 
-    def check(self, connection: sqlite3.Connection) -> None:
-        """Raise StoreError where the files are not those that were opened: the connection must be closed
+    def check(self) -> None:
+        """Raise StoreError where the files are not those that were opened: each connection must be closed
         then, unless they are gone and may come back. A log that is lost is merged first, from what is open
         of it.
         """
-        change = self.change
-        if change is None:
-            change = self._watch.changed()
-            if change is None:
-                return
-            if change == "log":
-                self._merge(connection)
-            if change != "gone":
-                self.change = change
-                self._on_lost(change not in {"log", "index"})
-        raise self._changed(change)
+        change = self.change or self._watch.changed()
+        if change is not None:
+            with self._mutex:
+                self._refuse(change)
 
     def committed(self) -> None:
         """Called after each commit, by whatever connection."""
@@ -159,23 +135,27 @@ class SQLiteFile:
         """Whether ``check`` would raise."""
         return self.change is not None or self._watch.changed() is not None
 
-    def _changed(self, change: Change) -> StoreError:
-        what, hint = _CHANGES[change]
-        if change == "gone":
-            try:
-                self.path.stat()
-            except OSError as error:
-                if not isinstance(error, FileNotFoundError | NotADirectoryError):
-                    return store_error(error, self.path)
-        return StoreError(f"cannot write {self.path}: {what}", hint=hint)
+    def _refuse(self, change: Change) -> NoReturn:
+        self._notice(change)
+        raise change_error(self.change or change, self.path)
 
-    def _merge(self, connection: sqlite3.Connection) -> None:
+    def _notice(self, change: Change) -> None:
+        """Remember what has happened to the files, so that all who have one open close it. Raises StoreError
+        where a log that is lost cannot be merged yet: then it stays open.
+        """
+        if self.change is None and change != "gone":
+            if change == "log":
+                self._merge()
+            self.change = change
+            self._on_lost(change not in {"log", "index"})
+
+    def _merge(self) -> None:
         """Bring all of a log that has no name any more into the database. Raises StoreError."""
+        assert self._merger is not None
         deadline = time.monotonic() + _MERGE_PATIENCE
         with self.translated():
-            connection.execute("PRAGMA synchronous = NORMAL")
             while True:  # others may just be merging it, which SQLite does not wait for
-                busy, pages, merged = connection.execute("PRAGMA wal_checkpoint(FULL)").fetchone()
+                busy, pages, merged = self._merger.execute("PRAGMA wal_checkpoint(FULL)").fetchone()
                 if not busy and pages == merged:
                     return
                 if time.monotonic() > deadline:
@@ -186,6 +166,25 @@ class SQLiteFile:
             hint="end what has the file open; what was told is merged with the next commit then",
         )
 
+    def _open_another(self, synchronous: str, patience: float) -> sqlite3.Connection:
+        self._refuse_changed()
+        connection: sqlite3.Connection | None = None
+        try:
+            connection = self._opened(synchronous, patience)
+            self._refuse_changed()
+        except BaseException as error:
+            if connection is not None:
+                connection.close()
+            if isinstance(error, sqlite3.Error):  # which may be what becomes of a log that was just deleted
+                self._refuse_changed()
+            raise
+        return connection
+
+    def _refuse_changed(self) -> None:
+        change = self.change or self._watch.changed()
+        if change is not None:
+            self._refuse(change)
+
     def _open_first(self, synchronous: str, patience: float) -> sqlite3.Connection:
         if Path(os.path.realpath(self._given)) != self.path:
             raise StoreError(
@@ -193,7 +192,7 @@ class SQLiteFile:
             )
         if not self._made:
             self._make()
-        if self._may_be_half:
+        if self._may_be_half or self._opened_last not in {None, identity_of(self.path)}:
             self._await_copy()
         if self.path.is_file() and (names := self.path.stat().st_nlink) > 1:
             raise StoreError(
@@ -203,22 +202,24 @@ class SQLiteFile:
             )
         self._check_others()
         put_stale_log_aside(self._watch, self.path, self._gate)
-        before, holders = identity_of(self.path), self._watch.holders()
+        before, holders = identity_of(self.path), self._watch.holders(identity_of(self._watch.log))
         connection = self._opened(synchronous, patience)
         try:
-            self._anchor = sqlite3.connect(
-                self._uri + "?mode=ro", uri=True, isolation_level=None, check_same_thread=False
-            )
-            self._anchor.execute("SELECT 1 FROM sqlite_master").fetchone()
-            self._check_log(holders + 2)
+            self._anchor, self._merger = self._open_beside("ro"), self._open_beside("rw")
+            self._merger.execute("PRAGMA busy_timeout = 0")
             self._watch.remember(before)
+            if is_logged(connection):
+                self._check_log(holders + 3)
+            if self._made:
+                self._check_content(connection)
             note_log(self._watch, self.path)
         except BaseException:
+            self._close_merger()
             self._close_anchor()
             connection.close()  # as the last, so that it merges what a log holds which was deleted just now
             self._watch.forget()
             raise
-        self._made = True
+        self._made, self._opened_last = True, self._watch.main
         return connection
 
     def _await_copy(self) -> None:
@@ -229,7 +230,7 @@ class SQLiteFile:
         time.sleep(_STILL)
         now = status_of(self.path)
         if now is None:
-            raise self._changed("gone")
+            raise change_error("gone", self.path)
         still = before is not None and (before.st_mtime_ns, before.st_size) == (now.st_mtime_ns, now.st_size)
         if not still or not now.st_size:
             raise StoreError(
@@ -252,14 +253,19 @@ class SQLiteFile:
                     hint="use that one once more, or close it",
                 )
 
-    def _check_log(self, holders: int, connection: sqlite3.Connection | None = None) -> None:
-        """Raise StoreError, with ``connection`` closed, unless the log that lies there now is open so often:
-        where it was deleted or replaced just now, the new connection has another than those before it.
+    def _check_log(self, holders: int) -> None:
+        """Raise StoreError where the log or its index was deleted or replaced while the first connections
+        were opened.
         """
-        if self._watch.holders() != holders:
-            if connection is not None:
-                connection.close()
-            raise self._changed("log")
+        change = self._watch.unopened(holders)
+        if change is not None:
+            raise change_error(change, self.path)
+
+    def _check_content(self, connection: sqlite3.Connection) -> None:
+        """Raise StoreError where the file has lost what it had when it was open before."""
+        if not self._holds(connection):
+            self._on_lost(True)
+            raise change_error("replaced", self.path)
 
     def note_merge(self) -> None:
         """The log was merged just now, by this process: what the database is like then is remembered."""
@@ -286,11 +292,25 @@ class SQLiteFile:
             raise
         return connection
 
+    def _open_beside(self, mode: str) -> sqlite3.Connection:
+        """A connection that nobody is given."""
+        connection = sqlite3.connect(
+            f"{self._uri}?mode={mode}", uri=True, isolation_level=None, check_same_thread=False
+        )
+        try:
+            connection.execute("SELECT 1 FROM sqlite_master").fetchone()
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
     def _close_anchor(self) -> None:
         anchor, self._anchor = self._anchor, None
-        if anchor is not None:
-            with contextlib.suppress(sqlite3.Error):
-                anchor.close()
+        _close(anchor)
+
+    def _close_merger(self) -> None:
+        merger, self._merger = self._merger, None
+        _close(merger)
 
     @property
     def identity(self) -> Identity | None:
@@ -322,6 +342,12 @@ class SQLiteFile:
         # SQLite holds on it in this process.
         with contextlib.suppress(FileExistsError):
             os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+
+
+def _close(connection: sqlite3.Connection | None) -> None:
+    if connection is not None:
+        with contextlib.suppress(sqlite3.Error):
+            connection.close()
 
 
 _open_files: weakref.WeakSet[SQLiteFile] = weakref.WeakSet()

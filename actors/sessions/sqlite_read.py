@@ -20,6 +20,7 @@ SELECT n, CAST(hash AS BLOB), CASE WHEN length(body) <= ? THEN CAST(body AS BLOB
 FROM entries WHERE session = ? AND n > ? ORDER BY n LIMIT ?
 """
 _HEAD = "SELECT n, hash FROM entries WHERE session = ? ORDER BY n DESC LIMIT 1"
+_ENTRY = "SELECT 1 FROM entries WHERE session = ? AND n = ? AND hash = ?"
 _CLAIM = "SELECT id, generation, holder, holder_pod, held_since FROM sessions WHERE uuid = ?"
 
 # A session's row never changes with its entries, which would cost pages on every commit; the head is
@@ -95,6 +96,11 @@ def small_entries(
 def head(db: sqlite3.Connection, row: int) -> Head:
     """The end of a session."""
     return Head(*db.execute(_HEAD, (row,)).fetchone())
+
+
+def has_entry(db: sqlite3.Connection, row: int, head: Head) -> bool:
+    """Whether a session has that entry."""
+    return db.execute(_ENTRY, (row, head.seq, head.hash)).fetchone() is not None
 
 
 def claim_row(db: sqlite3.Connection, session_id: str) -> ClaimRow | None:

@@ -57,11 +57,17 @@ def prepare(connection: sqlite3.Connection, path: Path) -> None:
         connection.execute(f"PRAGMA page_size = {_PAGE_SIZE}")
         _use_wal(connection)
         _make_tables(connection, path)
-    elif connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+    elif not is_logged(connection):
         _use_wal_again(connection)
     version = _pragma(connection, "user_version")
     if version > SCHEMA_VERSION:
         raise NewerVersion(str(path), f"format {version}, where this version knows {SCHEMA_VERSION}")
+
+
+def is_logged(connection: sqlite3.Connection) -> bool:
+    """Whether the database has a write-ahead log."""
+    mode: str = connection.execute("PRAGMA journal_mode").fetchone()[0]
+    return mode == "wal"
 
 
 def _is_ours(connection: sqlite3.Connection, path: Path) -> bool:

@@ -84,9 +84,10 @@ class FileWatch:
     def _remember_logs(self) -> None:
         self._folder_modified = self._log_descriptor = self._index_descriptor = -1
         self.log_id = self.index_id = None
-        with contextlib.suppress(OSError):  # none yet, where nothing was read
-            log, index = _stat(self.log), _stat(self.index)
+        log, index = status_of(self.log), status_of(self.index)
+        if log is not None:
             self.log_id, self._log_size = _identity(log), log.st_size
+        if index is not None:
             self.index_id, self._index_size = _identity(index), index.st_size
 
     def _look(self, merges: tuple[bytes, ...]) -> None:
@@ -96,10 +97,17 @@ class FileWatch:
         self._begin = self._header()
         self._merges = merges
 
-    def holders(self) -> int:
-        """How often this process has the log open that lies beside the database now."""
-        log = identity_of(self.log)
-        return 0 if log is None else sum(_is_of(int(name), log) for name in os.listdir("/dev/fd"))  # noqa: PTH208
+    def holders(self, file: Identity | None) -> int:
+        """How often this process has a file open; 0 where there is none."""
+        return 0 if file is None else sum(_is_of(int(name), file) for name in os.listdir("/dev/fd"))  # noqa: PTH208
+
+    def unopened(self, times: int) -> Change | None:
+        """Which of the log and its index is not what this process has open (the log so many times), so that
+        the one which is open has lost its name before it was remembered, and nobody would miss it.
+        """
+        if self.holders(self.log_id) != times:
+            return "log"
+        return None if self.holders(self.index_id) else "index"
 
     def changed(self) -> Change | None:
         """What has happened to the files since they were opened; None: nothing."""
@@ -137,7 +145,7 @@ class FileWatch:
 
     def _logs_changed(self) -> Change | None:
         """What has happened to the log and its index, by their names."""
-        if self.log_id is None:
+        if self.log_id is None:  # a file that may only be read, and has none
             self._remember_logs()
             return None
         folder = os.fstat(self._folder).st_mtime_ns

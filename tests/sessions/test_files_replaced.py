@@ -21,6 +21,7 @@ from actors.sessions.chain import head_of, verified
 from actors.sessions.sqlite import SQLiteStore
 from actors.sessions.sqlite_checkpoint import Checkpointer
 from actors.sessions.sqlite_file import SQLiteFile
+from actors.sessions.sqlite_watch import FileWatch, identity_of
 from protocol.entries import Head
 from protocol.errors import HeadConflict, SessionError, SessionInUse, StoreError
 
@@ -320,6 +321,43 @@ def test_a_lost_write_ahead_log_refuses_one_commit_and_loses_nothing(stage: Stag
     assert integrity(stage.path) == "ok"
 
 
+@pytest.mark.parametrize("damage", [log_deleted, both_deleted, index_deleted, moved_in, deleted_and_copied])
+def test_what_is_lost_again_while_only_the_reader_has_it_open_refuses_one_commit_again(stage: Stage, damage):
+    """What commits has nothing open then, and finds the change as it opens the files: all must hear of it."""
+    log_deleted(stage)
+    with pytest.raises(StoreError, match="write-ahead log"):
+        add(stage.store, "s", stage.now, "refused")
+    assert stage.store.info("s").head == stage.now
+    damage(stage)
+    with pytest.raises(StoreError, match=r"write-ahead log|taken its place"):
+        add(stage.store, "s", stage.now, "refused")
+    now = stage.then if damage in {moved_in, deleted_and_copied} else stage.now
+    if now != stage.now:
+        with pytest.raises(HeadConflict):
+            add(stage.store, "s", stage.now, "lost")
+    head = add(stage.store, "s", now, "after")
+    assert len(verified("s", stage.store.read("s"))) == head.seq
+    stage.store.close()
+    assert integrity(stage.path) == "ok"
+
+
+@pytest.mark.parametrize("replace", [moved_in, copied_over, deleted_and_copied])
+def test_a_backup_that_comes_while_nothing_is_open_after_a_lost_log_goes_on_as_it_is(stage: Stage, replace):
+    both_deleted(stage)
+    with pytest.raises(StoreError, match="write-ahead log"):
+        add(stage.store, "s", stage.now, "refused")
+    stage.store._let_go()  # as the next use of a store does whose writer thread was refused
+    replace(stage)
+    with pytest.raises(StoreError, match="taken its place"):
+        add(stage.store, "s", stage.now, "lost")
+    with pytest.raises(HeadConflict):
+        add(stage.store, "s", stage.now, "lost")
+    head = add(stage.store, "s", stage.then, "after")
+    assert len(verified("s", stage.store.read("s"))) == head.seq
+    stage.store.close()
+    assert integrity(stage.path) == "ok"
+
+
 def test_a_log_that_is_cut_off_in_its_place_is_told_and_what_the_database_has_is_sound(stage: Stage):
     os.truncate(log_of(stage.path), 0)
     with pytest.raises(StoreError, match="cut off"):
@@ -538,7 +576,7 @@ def test_a_commit_that_came_into_a_lost_log_after_it_was_merged_is_merged_too(tm
     opened.write("before")
     log_of(opened.path).unlink()
     with pytest.raises(StoreError, match="write-ahead log"):
-        opened.file.check(opened.other)
+        opened.file.check()
     opened.write("under way, on another thread")
     opened.close()
     assert opened.kept() == ["before", "under way, on another thread"]
@@ -549,25 +587,68 @@ def test_a_log_is_merged_before_its_files_are_closed_for_the_loss_of_its_index(t
     opened.write("before")
     index_of(opened.path).unlink()
     with pytest.raises(StoreError, match="index"):
-        opened.file.check(opened.other)
+        opened.file.check()
     opened.write("under way, on another thread")
     opened.close()
     log_of(opened.path).unlink(missing_ok=True)  # by the same hand, a moment later
     assert opened.kept() == ["before", "under way, on another thread"]
 
 
-def test_no_connection_is_opened_with_another_log_than_those_before_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("lost", [log_of, index_of])
+def test_a_loss_that_is_noticed_as_a_connection_is_opened_is_known_to_all(tmp_path: Path, lost) -> None:
     opened = Opened(tmp_path / "pods.db")
     opened.write("before")
-    holders = opened.file._watch.holders()
-    assert holders == 3  # with the one that keeps the others from being the last
-    log_of(opened.path).unlink()
-    late = sqlite3.connect(opened.path)  # as one that was asked for before the log was seen to be gone
+    lost(opened.path).unlink()
     with pytest.raises(StoreError, match="write-ahead log"):
-        opened.file._check_log(holders + 1, late)
-    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
-        late.execute("SELECT 1")
-    with pytest.raises(StoreError, match="write-ahead log"):
-        opened.file.check(opened.one)
+        opened.file.connect(synchronous="FULL", patience=1.0)
+    assert opened.file.change is not None
+    opened.write("under way, on another thread")
     opened.close()
-    assert opened.kept() == ["before"]
+    assert opened.kept() == ["before", "under way, on another thread"]
+    opened.file.disconnect(opened.file.connect(synchronous="FULL", patience=1.0))
+
+
+@pytest.mark.parametrize("lost", [(log_of,), (index_of,), (log_of, index_of)])
+def test_a_log_that_is_lost_while_it_is_opened_first_is_never_taken_for_none(tmp_path: Path, lost) -> None:
+    """What has no name any more is not a log that is still to be made: commits would go into it unseen."""
+    path = tmp_path / "pods.db"
+    watch = FileWatch(path)
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("CREATE TABLE kept (word)")
+        watch.remember(identity_of(path))
+        assert watch.unopened(1) is None
+        watch.forget()
+        for name in lost:
+            name(path).unlink()
+        watch.remember(identity_of(path))
+        assert watch.unopened(1) == ("log" if log_of in lost else "index")
+        watch.forget()
+
+
+def test_a_log_that_is_lost_as_the_store_is_closed_is_merged_though_another_process_has_one(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "pods.db"
+    store = SQLiteStore(path)
+    head = head_of(make(store, "s", "first", "second"))
+    log_of(path).unlink()
+    index_of(path).unlink()
+    with subprocess.Popen(
+        [sys.executable, "-c", _READING, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as reading:
+        assert reading.stdout.readline() == b"open\n"
+        store.close()
+        reading.stdin.close()
+    again = SQLiteStore(path)
+    assert again.info("s").head == head
+    again.close()
+
+
+_READING = """
+import sqlite3, sys
+db = sqlite3.connect(sys.argv[1])
+db.execute("SELECT * FROM sqlite_master").fetchall()
+print("open", flush=True)
+sys.stdin.read()
+"""
