@@ -133,7 +133,14 @@ class _Reading(NamedTuple):
         return cls(halves, words_of(folded), entries(folded), recent_files(folded), earlier, snapshot)
 
 
-async def fold(resources: PodResources, folding: Folding) -> Composed:
+class Folded(NamedTuple):
+    """A compacted history, and the tokens it takes."""
+
+    composed: Composed
+    occupancy: int
+
+
+async def fold(resources: PodResources, folding: Folding) -> Folded:
     """The history with its older part folded into a summary.
 
     Raises CompactionFailed, OverBudget, or what the client raises. Only where the summariser's own request
@@ -149,8 +156,9 @@ async def fold(resources: PodResources, folding: Folding) -> Composed:
     if not folding.without_model:
         written = await _Summariser(resources, folding, desk, read).written()
     composed = await asyncio.to_thread(_composed, folding, read, desk, written)
-    policy.check_shrunk(folding.reason, folding.occupancy, Context(composed.items).occupancy())
-    return composed
+    folded = Folded(composed, Context(composed.items).occupancy())
+    policy.check_shrunk(folding.reason, folding.occupancy, folded.occupancy)
+    return folded
 
 
 def _composed(folding: Folding, read: _Reading, desk: _Desk, written: str | None) -> Composed:
