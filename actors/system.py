@@ -22,11 +22,11 @@ import pykka
 from actors.llm.base import LLMClient
 from actors.llm.prices import Prices, load_prices, standard_prices
 from actors.llm.scripted import ScriptedClient
+from actors.memory.notes_folder import NotesFolder
 from actors.pod.assembly import Assembly
 from actors.pod.budget import Totals
 from actors.pod.handle import Pod
 from actors.pod.lifecycle import Resumed
-from actors.pod.memory.lasting import LastingMemory
 from actors.pod.pod import PodActor, ShutDown
 from actors.pod.restore import Missing, events_after, interrupted, spans_of
 from actors.runtime.bus import Bus, Subscription
@@ -45,7 +45,7 @@ from protocol.results import BudgetUse
 from protocol.text import encodable
 
 if TYPE_CHECKING:
-    from actors.pod.sweep import Sweep
+    from actors.pod.idle_reaper import Sweep
 
 T = TypeVar("T")
 
@@ -155,7 +155,7 @@ class PodSystem:
             self._outputs,
             self.on_conflict,
             self._prices,
-            LastingMemory(memory),
+            NotesFolder(memory),
             self._limits,
             grace=self._grace,
             memory_grace=self._memory_grace,
@@ -163,7 +163,7 @@ class PodSystem:
             threads=self._tool_threads,
         )
         if self.passivate_after is not None:
-            from actors.pod.sweep import Sweep  # noqa: PLC0415 - paid for by systems that passivate
+            from actors.pod.idle_reaper import Sweep  # noqa: PLC0415 - paid for by systems that passivate
 
             self._sweep = Sweep(self.passivate_after, mailroom.loop)
         self._mailroom = mailroom

@@ -8,12 +8,12 @@ from typing import Any
 
 from actors.compaction import policy
 from actors.pod.accounts import Accounts
-from actors.pod.compactor import Folded, Folding, fold
 from actors.pod.conversation import Conversation
 from actors.pod.interruptible import Interruptible, Left
 from actors.pod.journal import Journal
 from actors.pod.resources import PodResources
 from actors.pod.spending import Spending
+from actors.pod.summarizer import Folded, Folding, fold
 from protocol.entries import Parent
 from protocol.errors import CompactionFailed, Failure, SessionError
 from protocol.events import (

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 from pykka import messages
 
+from actors.memory.consolidation import Consolidated, Consolidating
+from actors.memory.extraction import Proposal
 from actors.pod.accounts import Accounts
 from actors.pod.checks import checked_content, checked_item
 from actors.pod.conversation import Conversation
@@ -16,12 +18,10 @@ from actors.pod.fork import branch_off, drop_branch
 from actors.pod.interruptible import Interruptible
 from actors.pod.journal import Journal
 from actors.pod.lifecycle import STOP_GRACE, Lifecycle, Resumed
-from actors.pod.memory.consolidation import Consolidated, Consolidating
-from actors.pod.memory.extraction import Proposal
 from actors.pod.memory_jobs import MemoryJobs
 from actors.pod.resources import PodResources
-from actors.pod.run import QueuedRun, TypedRun, resolve
 from actors.pod.run_loop import RunLoop
+from actors.pod.run_state import QueuedRun, TypedRun, resolve
 from actors.pod.status import Status
 from actors.pod.tasks_at_work import TasksAtWork
 from actors.pod.tool_calls import EndedLate, ToolCalls
@@ -45,7 +45,7 @@ from protocol.results import PodDescription
 from protocol.usage import Usage
 
 if TYPE_CHECKING:
-    from actors.pod.sweep import Sweep
+    from actors.pod.idle_reaper import Sweep
 
 _RESTING = frozenset({PodState.IDLE, PodState.PAUSED})
 

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, assert_never
 
 from actors.llm.output import DOUBTFUL, Fit, instruction_for, parse_output
-from actors.pod import turn as decide
+from actors.pod import decide
 from actors.pod.accounts import Accounts
 from actors.pod.compaction import Compaction
 from actors.pod.conversation import Conversation
@@ -22,7 +22,7 @@ from actors.pod.memory_jobs import MemoryJobs
 from actors.pod.model_calls import ModelCalls
 from actors.pod.outcomes import limit_reached, refused, said_nothing
 from actors.pod.resources import PodResources
-from actors.pod.run import PendingInput, QueuedRun, Run, TypedRun, new_run_id, resolve
+from actors.pod.run_state import PendingInput, QueuedRun, Run, TypedRun, new_run_id, resolve
 from actors.pod.status import Status
 from actors.pod.tasks_at_work import TasksAtWork
 from actors.pod.tool_calls import EndedLate, ToolCalls

@@ -9,9 +9,9 @@ import msgspec
 import pytest
 from llm_server import RawServer, stream_reply
 
-from actors.llm.endpoint import Endpoint
-from actors.llm.http import HttpPool, HttpSettings
-from actors.llm.openai import OpenAIClient
+from actors.llm.http.client import HttpPool, HttpSettings
+from actors.llm.http.endpoint import Endpoint
+from actors.llm.openai.client import OpenAIClient
 from actors.llm.retry import GiveUp, RetryPolicy, Wait, decide
 from actors.pod.handle import Pod
 from actors.runtime.bus import Subscription

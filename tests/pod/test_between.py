@@ -15,8 +15,8 @@ from pod_stage import PLAIN, GatedClient, Stage, on_stage, texts
 from pykka.messages import ProxyCall
 
 from actors.llm.scripted import ScriptedClient, call, say
+from actors.memory.extraction import Proposal
 from actors.pod.calls import NOT_RUN
-from actors.pod.memory.extraction import Proposal
 from actors.sessions.chain import chained, verified
 from actors.sessions.replay import replay
 from actors.sessions.store import MemoryStore
