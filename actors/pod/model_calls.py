@@ -137,6 +137,7 @@ class ModelCalls:
         log.add(
             UserMessage(log.pod, head.session_id, head.seq + 1, now, run.run_id, item=item, source=source)
         )
+        run.words_seq = head.seq
 
     def _request(self, run: Run) -> Request:
         resources, context = self._resources, self._conversation.context

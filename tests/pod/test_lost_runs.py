@@ -9,27 +9,28 @@ from typing import Any
 import pytest
 from pod_stage import PLAIN, GatedClient, texts
 from test_between import GatedStore
+from test_hung_store import RefusingStore
 
 from actors.llm.base import Block, Request, TextChunk
 from actors.llm.scripted import ScriptedClient, say
 from actors.pod.handle import Pod
 from actors.system import PodSystem
 from protocol.errors import RunFailed, StoreError
-from protocol.events import Alert, UserMessage
+from protocol.events import Alert
 from protocol.manifest import PodManifest
 
 
-def record(pod: Pod) -> asyncio.Future[None]:
+async def record(pod: Pod) -> None:
     """Have the pod record something that is none of its run's, as a memory job does."""
     journal = pod.ref.actor_inbox.actor._journal  # type: ignore[attr-defined]
     journal.log.record(Alert, text="of a memory job")
-    return asyncio.ensure_future(journal.commit())
+    await journal.commit()
 
 
 async def refused(pod: Pod, store: GatedStore) -> None:
     """The store refuses what another than the run recorded."""
     store.shut = True
-    commit = record(pod)
+    commit = asyncio.ensure_future(record(pod))
     await store.arrival()
     store.shut = False
     store.end(StoreError("full"))
@@ -101,30 +102,40 @@ def budget_of(system: PodSystem) -> Any:
     return budget
 
 
-def test_a_notify_whose_run_is_lost_at_its_first_commit_is_answered_once_and_the_pod_lives_on() -> None:
+def test_words_of_a_notify_whose_run_is_lost_are_told_as_logged_where_they_are() -> None:
     async def main() -> None:
-        store, client = GatedStore(), GatedClient([say("x")])
+        store, client = RefusingStore(), GatedClient([say("x")])
         async with asyncio.timeout(20), PodSystem(store) as system:
             pod = await system.spawn(PLAIN, client=client)
             store.shut = True
             notified = pod.notify("hello")
             await store.arrival()
-            await pod.describe()
-            waits = record(pod)
-            await pod.describe()
-            store.end()  # the words are durable, and before their run goes on what came behind is refused
-            store.shut = True
-            while not store.waiting:
-                await store.arrival()
             store.shut = False
-            store.end(StoreError("full"))
+            store.end()  # the words are durable, and before their run goes on what comes behind is refused
+            store.refuses = True
             with pytest.raises(StoreError):
-                await waits
-            with pod.subscribe(UserMessage, since=0) as events:
-                assert [event.item.text for event in events.drain()] == ["hello"]
+                await record(pod)
+            store.refuses = False
             assert await notified is None
+            assert texts(await pod.history()) == ["hello"]
             client.gate.release()
             assert (await pod.run("again")).text == "x"
             assert texts(await pod.history()) == ["hello", "again", "x"]
+
+    asyncio.run(main())
+
+
+def test_words_of_a_notify_that_the_store_refuses_are_told_as_refused() -> None:
+    async def main() -> None:
+        store, client = RefusingStore(), GatedClient([say("x")])
+        async with asyncio.timeout(20), PodSystem(store) as system:
+            pod = await system.spawn(PLAIN, client=client)
+            store.refuses = True
+            with pytest.raises(StoreError):
+                await pod.notify("hello")
+            store.refuses = False
+            assert await pod.history() == []
+            client.gate.release()
+            assert (await pod.run("again")).text == "x"
 
     asyncio.run(main())
