@@ -725,7 +725,9 @@ class RunLoop:
             )
         self.run = self._journal.run_id = None
         self._status.to(PodState.IDLE)
-        if self._journal.log.durable_seq >= run.words_seq:  # they stand in the history, whatever of the run
+        if (
+            0 < run.words_seq <= self._journal.log.durable_seq
+        ):  # they stand in the history, whatever of the run
             resolve(run.unlogged)
         _fail([*run.unlogged, *(pending.reply for pending in run.pending)], error)
         run.unlogged, run.pending = [], []

@@ -139,3 +139,21 @@ def test_words_of_a_notify_that_the_store_refuses_are_told_as_refused() -> None:
             assert (await pod.run("again")).text == "x"
 
     asyncio.run(main())
+
+
+def test_words_of_a_notify_whose_run_is_lost_before_they_are_recorded_are_told_as_refused() -> None:
+    async def main() -> None:
+        store, client = RefusingStore(), GatedClient([say("x" * 4000)])
+        wanted = PodManifest.of(name="p", compact_threshold=800, compact_retained_tokens=100)
+        async with asyncio.timeout(20), PodSystem(store) as system:
+            pod = await system.spawn(wanted, client=client)
+            client.gate.release()
+            await pod.run("tell")
+            before = await pod.history()
+            store.refuses = True  # the compaction that its run would begin with
+            with pytest.raises(StoreError):
+                await pod.notify("hello")
+            store.refuses = False
+            assert await pod.history() == before
+
+    asyncio.run(main())
