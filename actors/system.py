@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 import msgspec
 import pykka
-from pykka._envelope import Envelope
 
 from actors.llm.base import LLMClient
 from actors.llm.prices import Prices, load_prices, standard_prices
@@ -67,7 +66,8 @@ class PodSystem:
     on it besides its own, and of ``seconds``, which is the time of all runs, each run may take what is left
     when it begins. ``grace`` is how many seconds a model's client or a tool has to end once it is cancelled;
     one that takes longer is left to itself. ``memory_grace`` is how many seconds a stop and a compaction wait
-    for memory jobs to finish; a stop then cancels them. ``tool_threads`` is how many plain functions may be
+    for memory jobs to finish; a stop then cancels them. ``store_grace`` is how many seconds the end of a pod
+    waits for a store that does not answer. ``tool_threads`` is how many plain functions may be
     at work at once as tools of this system; by default all systems of a process share 32 threads.
     """
 
@@ -83,6 +83,7 @@ class PodSystem:
         budget: BudgetSection | Mapping[str, float] | None = None,
         grace: float = 1.0,
         memory_grace: float = 5.0,
+        store_grace: float = 5.0,
         tool_threads: int | None = None,
     ) -> None:
         self._prices = prices if isinstance(prices, Prices) else _prices(prices)
@@ -95,10 +96,11 @@ class PodSystem:
             raise ValueError(
                 f"passivate_after is a number of seconds above 0, or None, not {passivate_after}"
             )
-        for name, seconds in (("grace", grace), ("memory_grace", memory_grace)):
+        graces = {"grace": grace, "memory_grace": memory_grace, "store_grace": store_grace}
+        for name, seconds in graces.items():
             if not 0 <= seconds < math.inf:
                 raise ValueError(f"{name} is a number of seconds, 0 or more, not {seconds}")
-        self._grace, self._memory_grace = grace, memory_grace
+        self._graces = graces
         self._tool_threads = None if tool_threads is None else ToolThreads(tool_threads)
         self._limits = None if budget is None else _limits(budget)
         self.on_conflict = on_conflict
@@ -157,8 +159,7 @@ class PodSystem:
             self._prices,
             LastingMemory(memory),
             self._limits,
-            grace=self._grace,
-            memory_grace=self._memory_grace,
+            **self._graces,
             closing=self._loop_closes,
             threads=self._tool_threads,
         )
@@ -257,7 +258,7 @@ class PodSystem:
                     self._stopping.set(None)
                 else:
                     self._stopping._loop = self._mailroom.loop  # noqa: SLF001
-                    self._mailroom.post(self._begin_stop, Envelope(None))
+                    self._mailroom.post(self._begin_stop)
             return self._stopping
 
     def _begin_stop(self, _: object) -> None:
@@ -313,7 +314,7 @@ class PodSystem:
             self._spawn(future, *options)
         else:
             future._loop = mailroom.loop  # noqa: SLF001
-            mailroom.post(lambda _: self._spawn(future, *options), Envelope(None))
+            mailroom.post(lambda _: self._spawn(future, *options))
         return future
 
     def _spawn(
@@ -332,7 +333,7 @@ class PodSystem:
             assert self._store is not None
             name = self._name(manifest, explicit)
             find = self._finder(resume, exact=exact)
-            parts = self._assembly.parts(manifest, name, client, tools)
+            resources = self._assembly.resources(manifest, name, client, tools)
         except Exception as error:  # noqa: BLE001 - who spawned hears of it
             future.set_exception(error)
             return
@@ -345,7 +346,7 @@ class PodSystem:
             else:
                 future.set_exception(error)
 
-        actor = PodActor.make(mailroom, self, parts, find, started)
+        actor = PodActor.make(mailroom, self, resources, find, started)
         pod = self._pods[name] = Pod(name, actor.actor_ref, self._subscribed)
         if self._sweep is not None:
             actor.sweep = self._sweep
@@ -540,7 +541,7 @@ class PodSystem:
             return work()
         future: AsyncFuture[T] = AsyncFuture()
         future._loop = mailroom.loop  # noqa: SLF001
-        mailroom.post(lambda _: _settle(future, work), Envelope(None))
+        mailroom.post(lambda _: _settle(future, work))
         return future.get()
 
 

@@ -22,17 +22,17 @@ from actors.compaction.summary import (
 from actors.compaction.tokens import text_tokens, tokens_in
 from actors.compaction.transcript import entries, recent_files, shortened
 from actors.compaction.words import words_of
-from actors.llm.base import Request
 from actors.pod.context import Context
+from actors.pod.memory.helper_agent import HelperAgent, Reminder
 from actors.pod.memory.helper_words import says_nothing, summary_in_words
-from actors.pod.parts import PodParts
+from actors.pod.resources import PodResources
 from actors.pod.spending import Spending
 from actors.pod.tasks import TaskStore
 from actors.tools.base import Toolbox, ToolContext, tool
 from actors.tools.place import opened
 from protocol.errors import CompactionFailed, ModelError, ToolError
 from protocol.events import CompactReason, SummarySource
-from protocol.items import Item, UserItem
+from protocol.items import Item
 from protocol.wire import encode
 
 #: How many requests one reading of a summariser may need.
@@ -133,7 +133,7 @@ class _Reading(NamedTuple):
         return cls(halves, words_of(folded), entries(folded), recent_files(folded), earlier, snapshot)
 
 
-async def fold(parts: PodParts, folding: Folding) -> Composed:
+async def fold(resources: PodResources, folding: Folding) -> Composed:
     """The history with its older part folded into a summary.
 
     Raises CompactionFailed, OverBudget, or what the client raises. Only where the summariser's own request
@@ -144,10 +144,10 @@ async def fold(parts: PodParts, folding: Folding) -> Composed:
     """
     at = cut(folding.items, folding.context.since, folding.retained, keep_open_turn=folding.mid_run)
     read = await asyncio.to_thread(_Reading.of, folding.items, at)
-    desk = _Desk(parts.tools.context(parts.name), policy.required_budget(folding.room))
+    desk = _Desk(resources.template.tools.context(resources.name), policy.required_budget(folding.room))
     written = None
     if not folding.without_model:
-        written = await _Summariser(parts, folding, desk, read).written()
+        written = await _Summariser(resources, folding, desk, read).written()
     composed = await asyncio.to_thread(_composed, folding, read, desk, written)
     policy.check_shrunk(folding.reason, folding.occupancy, Context(composed.items).occupancy())
     return composed
@@ -176,16 +176,21 @@ def _composed(folding: Folding, read: _Reading, desk: _Desk, written: str | None
 class _Summariser:
     """The worker itself: what it may use, and how it is asked."""
 
-    def __init__(self, parts: PodParts, folding: Folding, desk: _Desk, read: _Reading) -> None:
-        self._parts = parts
-        self._spending = folding.spending
+    def __init__(self, resources: PodResources, folding: Folding, desk: _Desk, read: _Reading) -> None:
         window = folding.limits.context_window
         self._window = None if window is None else folding.estimated(window)
         self._desk = desk
         self._read = read
-        self._may_read = bool(parts.manifest.scope.allow)
-        self._toolbox = _tools(desk, may_read=self._may_read)
-        self._summary_tokens = policy.summary_budget(folding.limits.room)
+        self._may_read = bool(resources.template.manifest.scope.allow)
+        self._agent = HelperAgent(
+            folding.spending.ask,
+            resources.template.manifest.model.model_id,
+            _tools(desk, may_read=self._may_read),
+            resources.template.tools.context(resources.name),
+            prompt=SUMMARISER_PROMPT,
+            max_tokens=policy.summary_budget(folding.limits.room),
+            most_steps=MOST_STEPS,
+        )
         self._by_hand = folding.reason == "manual"
 
     async def written(self) -> str | None:
@@ -193,8 +198,9 @@ class _Summariser:
         (but for a compaction by hand, which raises) it writes none or refuses to.
         """
         prompt = text_tokens(SUMMARISER_PROMPT + self._read.snapshot)
-        fixed = prompt + tokens_in(len(encode(self._toolbox.specs)))
-        steps = ladder(self._read.texts, policy.summariser_budget(self._window, self._summary_tokens, fixed))
+        fixed = prompt + tokens_in(len(encode(self._agent.toolbox.specs)))
+        budget = policy.summariser_budget(self._window, self._agent.max_tokens, fixed)
+        steps = ladder(self._read.texts, budget)
         while (parts := await asyncio.to_thread(next, steps, None)) is not None:
             try:
                 return await self._summed_up(parts)
@@ -227,53 +233,29 @@ class _Summariser:
         """What the summariser writes about one part; it is reminded once of what it forgot. Where it then
         answers in words, those are the summary.
         """
-        desk, parts = self._desk, self._parts
-        forced: str | None = None
-        words = ""
-        items: list[Item] = [UserItem.of(request)]
-        reminders = [NUDGE_NO_SUMMARY]
-        if self._may_read and self._read.files:
-            reminders.append(NUDGE_NO_FILE)
-        for _ in range(MOST_STEPS):
-            try:
-                answer = (await self._spending.ask(self._request(items, forced))).item
-            except ModelError:
-                if desk.summary is None:
-                    raise
-                break  # what was written stands
-            items.append(answer)
-            forced = None
-            if answer.calls:
-                ctx = parts.tools.context(parts.name)
-                items += [await self._toolbox.run(call, ctx) for call in answer.calls]
-            elif desk.summary is None and NUDGE_NO_SUMMARY in reminders:
-                reminders.clear()
-                items.append(UserItem.of(NUDGE_NO_SUMMARY))
-                forced = desk.write_summary.__name__
-            elif desk.summary is not None and not desk.files and NUDGE_NO_FILE in reminders:
-                reminders.clear()
-                items.append(UserItem.of(NUDGE_NO_FILE))
-            else:
-                words = "" if says_nothing(answer.text) else summary_in_words(answer.text)
-                break
+        desk, words, reminded = self._desk, "", False
+
+        def answered(text: str) -> Reminder | None:
+            nonlocal words, reminded
+            first, reminded = not reminded, True
+            if first and desk.summary is None:
+                return Reminder(NUDGE_NO_SUMMARY, desk.write_summary.__name__)
+            if first and not desk.files and self._may_read and self._read.files:
+                return Reminder(NUDGE_NO_FILE)
+            words = "" if says_nothing(text) else summary_in_words(text)
+            return None
+
+        await self._agent.work(
+            request,
+            answered=answered,
+            stands=lambda error: isinstance(error, ModelError) and desk.summary is not None,
+        )
         desk.source = "words" if desk.summary is None else "tool"
         if desk.summary is None and words:
             return words
         if desk.summary is None and self._by_hand:
             raise CompactionFailed(NO_SUMMARY)
         return desk.summary
-
-    def _request(self, items: list[Item], forced: str | None) -> Request:
-        specs = self._toolbox.specs
-        return Request(
-            items=items,
-            system=SUMMARISER_PROMPT,
-            tools=specs if forced is None else tuple(each for each in specs if each.name == forced),
-            forced_tool=forced,
-            model=self._parts.manifest.model.model_id,
-            max_tokens=self._summary_tokens,
-            scratch={},
-        )
 
 
 def _tools(desk: _Desk, *, may_read: bool) -> Toolbox:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from actors.pod.interruptible import Interruptible
 from actors.pod.journal import Journal
-from actors.pod.parts import PodParts
+from actors.pod.resources import PodResources
 from actors.pod.restore import activities_left, restore
 from actors.pod.status import Status
 from actors.sessions.activities import ends_of
@@ -25,17 +25,15 @@ if TYPE_CHECKING:
     from actors.pod.memory_jobs import MemoryJobs
     from actors.pod.run_loop import RunLoop
 
-#: How long an end waits for the disk, after what was cancelled has had its own time to end, in seconds.
-STOP_GRACE = 5.0
-
 
 class Lifecycle:
     """The beginning and the end of a pod's session in this process."""
 
-    __slots__ = ("_journal", "_parts", "_status")
+    __slots__ = ("_journal", "_resources", "_status", "_template")
 
-    def __init__(self, parts: PodParts, journal: Journal, status: Status) -> None:
-        self._parts = parts
+    def __init__(self, resources: PodResources, journal: Journal, status: Status) -> None:
+        self._resources = resources
+        self._template = resources.template
         self._journal = journal
         self._status = status
 
@@ -44,9 +42,9 @@ class Lifecycle:
     def open_session(self) -> Future[None] | None:
         """Make a session: None, or a future of when it is durable. Raises SessionError."""
         log = self._journal.log
-        log.open(self._parts.opening)
-        log.record(PodStarted, model=self._parts.model)
-        for warning in self._parts.limits.warnings():
+        log.open(self._template.opening)
+        log.record(PodStarted, model=self._template.model)
+        for warning in self._template.limits.warnings():
             log.record(Alert, text=warning)
         return log.create()
 
@@ -57,7 +55,7 @@ class Lifecycle:
             await asyncio.wrap_future(pending)
         except BaseException:
             log.roll_back()
-            self._parts.store.release(log.durable_session)
+            self._template.store.release(log.durable_session)
             raise
         log.settle()
 
@@ -67,7 +65,7 @@ class Lifecycle:
         """Go on in the session that ``find`` finds, and publish that; ``take_over`` gets what it says of the
         pod's life before. Raises SessionError.
         """
-        store, log = self._parts.store, self._journal.log
+        store, log = self._template.store, self._journal.log
         claim = self._claim(find)
         try:
             state, head = await restore(store, claim.session_id)
@@ -78,7 +76,7 @@ class Lifecycle:
             if claim.torn:
                 text = f"a half-written last batch of {claim.torn} bytes was cut off; nothing told was lost"
                 log.record(Alert, text=text)
-            log.record(PodStarted, model=self._parts.model, resumed=True)
+            log.record(PodStarted, model=self._template.model, resumed=True)
             await self._journal.commit()
         except BaseException:
             store.release(claim.session_id)
@@ -86,9 +84,9 @@ class Lifecycle:
 
     def _claim(self, find: Callable[[], str]) -> Claim:
         """Take the session that is to be resumed: where its pod has just compacted it, the one after."""
-        store = self._parts.store
+        store = self._template.store
         while True:
-            claim = store.claim(find(), self._parts.name)
+            claim = store.claim(find(), self._resources.name)
             if find() == claim.session_id:
                 return claim
             store.release(claim.session_id)
@@ -112,7 +110,7 @@ class Lifecycle:
         log, head = self._journal.log, self._journal.head
         last, session_id = head.last, head.session_id
         try:
-            state, _ = await restore(self._parts.store, session_id, last.hash)
+            state, _ = await restore(self._template.store, session_id, last.hash)
         except UnknownEntry as error:
             raise SessionCorrupt(
                 session_id, last.seq, "the entry that its pod wrote last is not there any more"
@@ -134,7 +132,7 @@ class Lifecycle:
 
     def leave(self) -> None:
         """Give back the session: the pod has stopped."""
-        self._parts.store.release(self._journal.log.durable_session)
+        self._template.store.release(self._journal.log.durable_session)
         self._status.to(PodState.STOPPED)
 
     async def stop(self, runs: RunLoop, memory: MemoryJobs) -> None:
@@ -144,21 +142,21 @@ class Lifecycle:
         last = Interruptible(runs)
         with contextlib.suppress(TimeoutError):
             if (turn := runs.gate.line_up_last(last)) is not None:
-                seconds = self._parts.grace + STOP_GRACE
+                seconds = self._template.grace + self._template.store_grace
                 await asyncio.wait_for(runs.gate.begin_at(turn, last), seconds)
             await memory.finish()
             self._journal.stay()
             if self._status.state is PodState.IDLE:  # a run whose end the store refused is not to be resumed
                 runs.close_left_over()
             self._journal.log.record(PodEnded)
-            await self._journal.commit_last(STOP_GRACE)
+            await self._journal.commit_last(self._template.store_grace)
 
     async def fail(self, error: BaseException) -> None:
         """A defect ends the pod: record that, with the ends of all that was started."""
         journal = self._journal
-        await journal.abandon(STOP_GRACE)
+        await journal.abandon(self._template.store_grace)
         self.close_activities("a defect ended the pod")
         journal.log.record(PodFailed, error=Failure.of(error))
-        await journal.commit_last(STOP_GRACE)
-        self._parts.store.release(journal.log.durable_session)
+        await journal.commit_last(self._template.store_grace)
+        self._template.store.release(journal.log.durable_session)
         self._status.to(PodState.FAILED)

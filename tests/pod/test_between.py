@@ -742,7 +742,7 @@ def test_a_run_whose_end_the_store_refuses_takes_its_time_once() -> None:
         store.shut = False
         with pytest.raises(RunFailed):
             await run
-        budget = stage.pod.ref.actor_inbox.actor.parts.budget  # type: ignore[attr-defined]
+        budget = stage.pod.ref.actor_inbox.actor.resources.budget  # type: ignore[attr-defined]
         assert 0.05 <= budget.seconds <= time.monotonic() - began
 
     with_gated_store([say("a")], play, manifest=PodManifest.of(name="p", seconds=1000))

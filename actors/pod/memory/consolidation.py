@@ -21,7 +21,7 @@ from actors.compaction.consolidate import (
 from actors.compaction.notes import Kind, render
 from actors.compaction.policy import notes_budget
 from actors.pod.memory.batch import Batch, Consolidation
-from actors.pod.memory.errand import Ask, HelperActor, Reminder, errand
+from actors.pod.memory.helper_agent import Ask, HelperActor, HelperAgent, MemoryTask, Reminder
 from actors.pod.memory.helper_words import notes_in_words, says_nothing
 from actors.pod.memory.lasting import LastingMemory
 from actors.runtime.future import AsyncFuture
@@ -120,19 +120,19 @@ class ConsolidationActor(HelperActor):
         as it is. Raises PodError where it neither wrote nor said anything, or came to no end.
         """
         desk = _Desk(job.memory, batch.shelf)
-        work = errand(
+        agent = HelperAgent(
             job.ask,
             job.manifest.model.model_id,
             desk.tools(),
             job.ctx,
             prompt=CONSOLIDATOR_PROMPT,
-            request=consolidator_request(batch.findings, batch.shelf.listing()),
-            most_steps=MOST_STEPS,
             max_tokens=notes_budget(job.manifest.model.context_window),
-            reminder=Reminder(NUDGE_NOTHING_WRITTEN, desk.write_memory.__name__),
-            written=lambda: batch.shelf.written,
+            most_steps=MOST_STEPS,
         )
-        words = await self.ask_model(work, job.caller)
+        reminder = Reminder(NUDGE_NOTHING_WRITTEN, desk.write_memory.__name__)
+        task = MemoryTask(lambda: batch.shelf.written, reminder)
+        request = consolidator_request(batch.findings, batch.shelf.listing())
+        words = await self.ask_model(task.done_by(agent, request), job.caller)
         if words is None:
             raise PodError(f"the worker came to no end within {MOST_STEPS} requests; nothing was written")
         if batch.shelf.written:

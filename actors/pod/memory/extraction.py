@@ -22,14 +22,14 @@ from actors.compaction.extract import (
     portion,
 )
 from actors.compaction.policy import LEAST_SUMMARISER_TOKENS
-from actors.pod.memory.errand import Ask, HelperActor, errand
+from actors.pod.memory.helper_agent import Ask, HelperActor, HelperAgent, MemoryTask
 from actors.pod.memory.helper_words import extracted_in_words
 from actors.pod.memory.staging import Staged, earlier_readings, stage
 from actors.runtime.future import AsyncFuture
 from actors.sessions.disk import store_error
 from actors.sessions.head import SessionHead
 from actors.tools.base import Toolbox, ToolContext, tool
-from protocol.errors import ModelError, PodError, WireError
+from protocol.errors import ModelError, PodError, SessionError, WireError
 from protocol.items import Item
 
 #: Requests that one extraction may need.
@@ -89,6 +89,8 @@ class ExtractionActor(HelperActor):
             accepted = await message.propose(proposal)
         except pykka.ActorDeadError:  # the pod has stopped meanwhile: it is read again when it is resumed
             accepted = False
+        except SessionError:  # nobody knows whether its end is kept: what is staged may be all that is left
+            return
         if staged is not None:
             await asyncio.to_thread(_put_away, staged, accepted=accepted)
 
@@ -133,18 +135,18 @@ async def _found(job: Extract, items: list[Item], budget: int) -> Extracted:
     PodError where it came to no end without either.
     """
     desk = _Desk()
-    words = await errand(
+    agent = HelperAgent(
         job.ask,
         job.model,
         Toolbox([tool(desk.write_extracted)]),
         job.ctx,
         prompt=EXTRACTOR_PROMPT,
-        request=await asyncio.to_thread(extractor_request, items, budget),
-        most_steps=_MOST_STEPS,
         max_tokens=job.max_tokens,
-        written=lambda: desk.called,
-        forced=desk.write_extracted.__name__,
+        most_steps=_MOST_STEPS,
     )
+    request = await asyncio.to_thread(extractor_request, items, budget)
+    task = MemoryTask(lambda: desk.called)
+    words = await task.done_by(agent, request, forced=desk.write_extracted.__name__)
     if words is None and not desk.called:
         raise PodError(f"the worker came to no end within {_MOST_STEPS} requests; nothing was noted")
     return extracted_in_words(words) if words and not desk.called else desk.found

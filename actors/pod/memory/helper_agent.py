@@ -1,4 +1,4 @@
-"""A helper agent of memory: an actor that has a model do one errand with a few tools."""
+"""A helper agent: one bounded model-and-tool loop, and the actor that runs one beside its pod."""
 
 from __future__ import annotations
 
@@ -91,64 +91,95 @@ async def _without_exit(work: Coroutine[Any, Any, T]) -> T:
 
 
 class Reminder(NamedTuple):
-    """What a worker is told, once, that said something and called no tool; ``tool`` it then has to call."""
+    """What a helper agent is told that answered without a call; ``tool``, if any, it then has to call."""
 
     words: str
-    tool: str
+    tool: str | None = None
 
 
-async def errand(
-    ask: Ask,
-    model: str,
-    toolbox: Toolbox,
-    ctx: ToolContext,
-    *,
-    prompt: str,
-    request: str,
-    most_steps: int,
-    max_tokens: int,
-    written: Callable[[], bool],
-    forced: str | None = None,
-    reminder: Reminder | None = None,
-) -> str | None:
-    """Have the errand done; None where the worker came to no end within ``most_steps`` requests.
-
-    What it brings is what its tools were called with, of which ``forced`` has to be called first, by servers
-    that can hold a model to it; ``written`` tells whether that is anything. Where it is nothing, also after
-    the ``reminder``, it gives what the worker said in words, else nothing. Raises what ``ask`` raises, but
-    not once something was said: that stands.
+class HelperAgent(NamedTuple):
+    """A model with a few tools and one task, in ``most_steps`` requests of ``max_tokens`` each at most.
+    ``ask`` asks the model, and counts what that takes.
     """
-    told: list[Item] = [UserItem.of(request)]
-    words = ""
-    for _ in range(most_steps):
-        specs = toolbox.specs
-        tools = specs if forced is None else tuple(each for each in specs if each.name == forced)
-        asked = Request(
+
+    ask: Ask
+    model: str
+    toolbox: Toolbox
+    ctx: ToolContext
+    prompt: str
+    max_tokens: int
+    most_steps: int
+
+    async def work(
+        self,
+        task: str,
+        *,
+        answered: Callable[[str], Reminder | None],
+        stands: Callable[[Exception], bool],
+        forced: str | None = None,
+    ) -> bool:
+        """Have the model call its tools until it answers in words; whether it did within its steps.
+
+        ``answered`` gets those words, and gives what the model is told then, or None where it is done.
+        ``stands`` says of the error of a request whether what was done before stands: then that ends it, else
+        it is raised. ``forced`` names the tool that is called first, by servers that hold a model to it.
+        """
+        told: list[Item] = [UserItem.of(task)]
+        for _ in range(self.most_steps):
+            try:
+                answer = (await self.ask(self._request(told, forced))).item
+            except Exception as error:
+                if not stands(error):
+                    raise
+                return True
+            told.append(answer)
+            forced = None
+            if answer.calls:
+                told += [await self.toolbox.run(call, self.ctx) for call in answer.calls]
+                continue
+            reminder = answered(answer.text)
+            if reminder is None:
+                return True
+            told.append(UserItem.of(reminder.words))
+            forced = reminder.tool
+        return False
+
+    def _request(self, told: list[Item], forced: str | None) -> Request:
+        specs = self.toolbox.specs
+        return Request(
             items=told,
-            system=prompt,
-            tools=tools,
-            model=model,
-            max_tokens=max_tokens,
+            system=self.prompt,
+            tools=specs if forced is None else tuple(each for each in specs if each.name == forced),
+            model=self.model,
+            max_tokens=self.max_tokens,
             forced_tool=forced,
             scratch={},
         )
-        try:
-            answer = (await ask(asked)).item
-        except Exception:
-            if not words:
-                raise
-            return words
-        told.append(answer)
-        forced = None
-        if answer.calls:
-            told += [await toolbox.run(call, ctx) for call in answer.calls]
-            continue
-        if written():
-            return ""
-        words = said(answer.text) or words
-        if reminder is None or says_nothing(words):
-            return words
-        forced = reminder.tool
-        told.append(UserItem.of(reminder.words))
-        reminder = None
-    return None
+
+
+class MemoryTask:
+    """A helper agent's task that is done by calling its tools, or else, by weak models, in words."""
+
+    def __init__(self, written: Callable[[], bool], reminder: Reminder | None = None) -> None:
+        """``written`` tells whether its tools were called with anything; where not, it hears ``reminder``."""
+        self._written = written
+        self._reminder = reminder
+        self._words = ""
+
+    async def done_by(self, agent: HelperAgent, request: str, *, forced: str | None = None) -> str | None:
+        """The words of ``agent`` where its tools hold nothing, also after the reminder, else an empty text;
+        None where it came to no end. Raises what asking the model does, but not once it has said something.
+        """
+        ended = await agent.work(
+            request, answered=self._answered, stands=lambda _: bool(self._words), forced=forced
+        )
+        if not ended:
+            return None
+        return "" if self._written() else self._words
+
+    def _answered(self, text: str) -> Reminder | None:
+        if self._written():
+            return None
+        self._words = said(text) or self._words
+        reminder, self._reminder = self._reminder, None
+        return None if says_nothing(self._words) else reminder

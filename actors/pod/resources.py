@@ -1,4 +1,4 @@
-"""What a pod is made of, as assembly hands it over."""
+"""What a pod works with: what pods of one manifest share, and what is its own."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from protocol.manifest import PodManifest
 from protocol.usage import Usage
 
 
-class Make(Struct, frozen=True, eq=False):
+class PodTemplate(Struct, frozen=True, eq=False):
     """What pods of one manifest, client and tools share."""
 
     manifest: PodManifest
@@ -44,13 +44,16 @@ class Make(Struct, frozen=True, eq=False):
     grace: float
     #: How long a stop and a compaction wait for memory jobs to finish, in seconds.
     memory_grace: float
+    #: How long the end of a pod waits for a store that does not answer, in seconds.
+    store_grace: float
     #: Whether the loop comes to its end though the system was not left.
     closing: Callable[[], bool]
 
 
-class PodParts(Make, frozen=True, eq=False):
-    """Everything a pod works with: what it shares, and what is its own."""
+class PodResources(Struct, frozen=True, eq=False):
+    """Everything one pod works with: its template, and what is its own."""
 
+    template: PodTemplate
     name: str
     log: SessionLog
     budget: Budget | None
