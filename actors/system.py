@@ -67,7 +67,8 @@ class PodSystem:
     on it besides its own, and of ``seconds``, which is the time of all runs, each run may take what is left
     when it begins. ``grace`` is how many seconds a model's client or a tool has to end once it is cancelled;
     one that takes longer is left to itself. ``memory_grace`` is how many seconds a stop and a compaction wait
-    for memory jobs to finish; a stop then cancels them. ``tool_threads`` is how many plain functions may be
+    for memory jobs to finish; a stop then cancels them. ``store_grace`` is how many seconds the end of a pod
+    waits for a store that does not answer. ``tool_threads`` is how many plain functions may be
     at work at once as tools of this system; by default all systems of a process share 32 threads.
     """
 
@@ -83,6 +84,7 @@ class PodSystem:
         budget: BudgetSection | Mapping[str, float] | None = None,
         grace: float = 1.0,
         memory_grace: float = 5.0,
+        store_grace: float = 5.0,
         tool_threads: int | None = None,
     ) -> None:
         self._prices = prices if isinstance(prices, Prices) else _prices(prices)
@@ -95,10 +97,11 @@ class PodSystem:
             raise ValueError(
                 f"passivate_after is a number of seconds above 0, or None, not {passivate_after}"
             )
-        for name, seconds in (("grace", grace), ("memory_grace", memory_grace)):
+        graces = {"grace": grace, "memory_grace": memory_grace, "store_grace": store_grace}
+        for name, seconds in graces.items():
             if not 0 <= seconds < math.inf:
                 raise ValueError(f"{name} is a number of seconds, 0 or more, not {seconds}")
-        self._grace, self._memory_grace = grace, memory_grace
+        self._graces = graces
         self._tool_threads = None if tool_threads is None else ToolThreads(tool_threads)
         self._limits = None if budget is None else _limits(budget)
         self.on_conflict = on_conflict
@@ -157,8 +160,7 @@ class PodSystem:
             self._prices,
             NotesFolder(memory),
             self._limits,
-            grace=self._grace,
-            memory_grace=self._memory_grace,
+            **self._graces,
             closing=self._loop_closes,
             threads=self._tool_threads,
         )

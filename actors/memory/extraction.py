@@ -29,7 +29,7 @@ from actors.runtime.future import AsyncFuture
 from actors.sessions.disk import store_error
 from actors.sessions.head import SessionHead
 from actors.tools.base import Toolbox, ToolContext, tool
-from protocol.errors import ModelError, PodError, WireError
+from protocol.errors import ModelError, PodError, SessionError, WireError
 from protocol.items import Item
 
 #: Requests that one extraction may need.
@@ -89,6 +89,8 @@ class ExtractionActor(HelperActor):
             accepted = await message.propose(proposal)
         except pykka.ActorDeadError:  # the pod has stopped meanwhile: it is read again when it is resumed
             accepted = False
+        except SessionError:  # nobody knows whether its end is kept: what is staged may be all that is left
+            return
         if staged is not None:
             await asyncio.to_thread(_put_away, staged, accepted=accepted)
 

@@ -59,6 +59,7 @@ class Assembly:
         *,
         grace: float,
         memory_grace: float,
+        store_grace: float,
         closing: Callable[[], bool],
         threads: ToolThreads | None = None,
     ) -> None:
@@ -69,7 +70,7 @@ class Assembly:
         self._on_conflict = on_conflict
         self._prices = prices
         self._memory = memory
-        self._grace, self._memory_grace = grace, memory_grace
+        self._grace, self._memory_grace, self._store_grace = grace, memory_grace, store_grace
         self._closing = closing
         #: Where plain functions run; None for the threads that all systems of the process share.
         self._threads = threads
@@ -118,6 +119,7 @@ class Assembly:
             on_conflict=self._on_conflict,
             grace=self._grace,
             memory_grace=self._memory_grace,
+            store_grace=self._store_grace,
             closing=self._closing,
         )
 

@@ -93,7 +93,9 @@ class Pod:
         return self._ask(commands.Steer(parts_of(content)))
 
     def notify(self, content: Content) -> AsyncFuture[None]:
-        """Tell the pod something: joins the run that goes on, or starts one; resolves when logged."""
+        """Tell the pod something: joins the run that goes on or waits to begin, or starts one; resolves when
+        it is logged.
+        """
         return self._ask(commands.Notify(parts_of(content)))
 
     def cancel(self) -> AsyncFuture[None]:

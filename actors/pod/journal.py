@@ -107,6 +107,11 @@ class Journal:
         return self.log.clean and self._under_way is None
 
     @property
+    def closed(self) -> bool:
+        """Whether the pod has ended: then the store may or may not keep what it was given last."""
+        return self._closed is not None
+
+    @property
     def has_ends_to_tell(self) -> bool:
         """Whether ends wait that the store refused once, and nothing else takes them to it."""
         return not (self.at_rest or self._under_way or self._refused_again)
@@ -266,9 +271,8 @@ class Journal:
         """Commit once more, in ``seconds`` at most, where nobody is left to hear of a refusal."""
         if self._under_way is not None:
             last = asyncio.ensure_future(self.commit())
+            last.add_done_callback(_unheard)
             await asyncio.wait({last}, timeout=seconds)
-            if last.done() and not last.cancelled():
-                last.exception()  # nobody is left to hear
             return
         try:
             pending = self.log.commit()
@@ -285,6 +289,12 @@ class Journal:
             self.log.roll_back()
         else:
             self.log.settle()
+
+
+def _unheard(last: asyncio.Future[None]) -> None:
+    """Nobody is left to hear how the last commit ended."""
+    if not last.cancelled():
+        last.exception()
 
 
 def _as_store_error(error: BaseException) -> StoreError:

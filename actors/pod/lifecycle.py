@@ -25,9 +25,6 @@ if TYPE_CHECKING:
     from actors.pod.memory_jobs import MemoryJobs
     from actors.pod.run_loop import RunLoop
 
-#: How long an end waits for the disk, after what was cancelled has had its own time to end, in seconds.
-STOP_GRACE = 5.0
-
 
 class Resumed(NamedTuple):
     """The session to go on with: the tip of its compactions, or with ``exact`` that very one."""
@@ -156,21 +153,21 @@ class Lifecycle:
         last = Interruptible(runs)
         with contextlib.suppress(TimeoutError):
             if (turn := runs.gate.line_up_last(last)) is not None:
-                seconds = self._template.grace + STOP_GRACE
+                seconds = self._template.grace + self._template.store_grace
                 await asyncio.wait_for(runs.gate.begin_at(turn, last), seconds)
             await memory.finish()
             self._journal.stay()
             if self._status.state is PodState.IDLE:  # a run whose end the store refused is not to be resumed
                 runs.close_left_over()
             self._journal.log.record(PodEnded)
-            await self._journal.commit_last(STOP_GRACE)
+            await self._journal.commit_last(self._template.store_grace)
 
     async def fail(self, error: BaseException) -> None:
         """A defect ends the pod: record that, with the ends of all that was started."""
         journal = self._journal
-        await journal.abandon(STOP_GRACE)
+        await journal.abandon(self._template.store_grace)
         self.close_activities("a defect ended the pod")
         journal.log.record(PodFailed, error=Failure.of(error))
-        await journal.commit_last(STOP_GRACE)
+        await journal.commit_last(self._template.store_grace)
         self._template.store.release(journal.log.durable_session)
         self._status.to(PodState.FAILED)

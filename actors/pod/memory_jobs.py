@@ -42,8 +42,6 @@ from protocol.items import Part, SystemItem, TextPart
 MOST_LEFT_OUT = 32
 #: How long the first run of a session waits for what memory holds of its input, in seconds.
 RECALL_SECONDS = 3.0
-#: How long the end of a pod waits for what a memory job writes, in seconds.
-STOP_GRACE = 5.0
 
 
 class MemoryJobs:
@@ -299,12 +297,17 @@ class MemoryJobs:
 
     async def _end_extraction(self, reply: AsyncFuture[bool], spent: Spent, *, accepted: bool) -> None:
         """Make the end of an extraction durable. Where the store refuses that, it has failed, which is
-        published once it can be; what was staged is taken back, and nothing is read again at once.
+        published once it can be; what was staged is taken back, and nothing is read again at once. Where the
+        pod ends before the store answers, what was staged stays: it may be all that is left of it.
         """
         again = accepted or self._triggered
         try:
             await self._journal.commit()
         except SessionError as error:
+            if self._journal.closed:
+                if not reply.done():
+                    reply.set_exception(error)
+                return
             self._end_job()
             self._back_off()
             if accepted:
@@ -512,10 +515,10 @@ class MemoryJobs:
             return
         if not await self._all_done(self._template.memory_grace):
             if self._proposed is not None:  # its end is on its way to the store
-                await self._all_done(STOP_GRACE)
+                await self._all_done(self._template.store_grace)
             if self.at_work:
                 self._abandon()
-                await self._all_done(self._template.grace + STOP_GRACE)
+                await self._all_done(self._template.grace + self._template.store_grace)
 
     async def _all_done(self, seconds: float) -> bool:
         ended: AsyncFuture[Any] = AsyncFuture()
@@ -560,7 +563,7 @@ class MemoryJobs:
 
     async def wait_left(self) -> None:
         """Wait until the jobs that were cancelled have come to their end, for a bounded time."""
-        await self._all_done(self._template.grace + STOP_GRACE)
+        await self._all_done(self._template.grace + self._template.store_grace)
 
 
 async def _recalled(memory: NotesFolder, words: str, budget: int) -> SystemItem | None:

@@ -56,6 +56,7 @@ class ModelCalls:
         "_resources",
         "_template",
         "_tool_calls",
+        "_turn_open",
     )
 
     def __init__(
@@ -74,6 +75,8 @@ class ModelCalls:
         self._conversation = conversation
         self._compaction = compaction
         self._tool_calls = tool_calls
+        #: Whether the end of the turn whose start was published last is not published yet.
+        self._turn_open = False
 
     # -- asking ----------------------------------------------------------------------------------
 
@@ -102,6 +105,7 @@ class ModelCalls:
             self.note_exceeded(run, over.exceeded)
             return
         self._accounts.steps += 1
+        self._turn_open = True
         self._publish_turn(TurnStart)
         try:
             answer = await run.waits.inline(exchange.ask(self._request(run)), "the model's client", go_on)
@@ -137,6 +141,7 @@ class ModelCalls:
         log.add(
             UserMessage(log.pod, head.session_id, head.seq + 1, now, run.run_id, item=item, source=source)
         )
+        run.words_seq = head.seq
 
     def _request(self, run: Run) -> Request:
         resources, context = self._resources, self._conversation.context
@@ -166,8 +171,10 @@ class ModelCalls:
             log.tell(kind(log.pod, head.session_id, head.seq, time.time(), journal.run_id, turn=turn))
 
     def end_turn(self) -> None:
-        """A turn has ended, with the calls of its answer."""
-        self._publish_turn(TurnEnd)
+        """Publish, once, that the turn has ended, with the calls of its answer."""
+        if self._turn_open:
+            self._turn_open = False
+            self._publish_turn(TurnEnd)
 
     # -- an answer -------------------------------------------------------------------------------
 

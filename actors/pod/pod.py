@@ -17,7 +17,7 @@ from actors.pod.conversation import Conversation
 from actors.pod.fork import branch_off, drop_branch
 from actors.pod.interruptible import Interruptible
 from actors.pod.journal import Journal
-from actors.pod.lifecycle import STOP_GRACE, Lifecycle, Resumed
+from actors.pod.lifecycle import Lifecycle, Resumed
 from actors.pod.memory_jobs import MemoryJobs
 from actors.pod.resources import PodResources
 from actors.pod.run_loop import RunLoop
@@ -480,13 +480,15 @@ class PodActor(AsyncActor):
             self._tasks.start(self._leave_after(pending))
 
     async def _leave_after(self, pending: Future[None]) -> None:
-        await self._journal.settle_last(pending, STOP_GRACE)
+        await self._journal.settle_last(pending, self.resources.template.store_grace)
         self._leave()
 
     async def _wind_down(self) -> None:
         await self._lifecycle.stop(self.runs, self.memory)
         self.runs.turn_away()
         self.memory.forsake()
+        self._journal.close()
+        await self.memory.wait_left()
         self._leave()
 
     def _leave(self) -> None:

@@ -44,6 +44,8 @@ class PodTemplate(Struct, frozen=True, eq=False):
     grace: float
     #: How long a stop and a compaction wait for memory jobs to finish, in seconds.
     memory_grace: float
+    #: How long the end of a pod waits for a store that does not answer, in seconds.
+    store_grace: float
     #: Whether the loop comes to its end though the system was not left.
     closing: Callable[[], bool]
 

@@ -73,6 +73,7 @@ class RunLoop:
         "_compaction",
         "_conversation",
         "_end_asked",
+        "_joining",
         "_journal",
         "_lost",
         "_mailroom",
@@ -128,6 +129,8 @@ class RunLoop:
         self.run: Run | None = None
         #: Those that wait for their turn, behind a paused one too.
         self.queue: deque[QueuedRun] | None = None
+        #: Words for the run that begins next.
+        self._joining: list[PendingInput] | None = None
         #: Who asked for the end that the run comes to.
         self._end_asked: list[AsyncFuture[Any]] | None = None
         #: Who waits for what is to be done between two steps.
@@ -179,6 +182,10 @@ class RunLoop:
                 self.queue.remove(queued)
                 session_id = self._journal.log.durable_session
                 queued.reply.set(RunResult("", "cancelled", Usage(), run_id, session_id))
+                if self._joining and not self.queue:  # they were not its own: another run begins with them
+                    joining, self._joining = self._joining, None
+                    for words in joining:
+                        self.notify(words.content, words.reply)
                 return
 
     def between_steps(self, reply: AsyncFuture[Any], work: Between) -> None:
@@ -251,6 +258,8 @@ class RunLoop:
             run.output_schema = command.output_schema
             if isinstance(command, TypedRun):
                 run.output_kind = command.output
+        if self._joining:
+            run.pending, self._joining = self._joining, None
         self._accounts.begin_run()
         self._conversation.guard = self._conversation.guard.run_started()
         self._enter(run)
@@ -349,7 +358,8 @@ class RunLoop:
 
     async def _run_tools(self, run: Run, step: decide.RunTools) -> None:
         try:
-            await self._tool_calls.run(run, step.calls, partial(self._go_on_without_results, run))
+            if not await self._tool_calls.run(run, step.calls, partial(self._go_on_without_results, run)):
+                return
         except SessionError:
             raise
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - ends this run alone
@@ -614,11 +624,15 @@ class RunLoop:
         self.run.pending.append(PendingInput(content, "steer", reply))
 
     def notify(self, content: tuple[Part, ...], reply: AsyncFuture[Any]) -> None:
-        """Words join the run that goes on or is paused, or start one. Raises PodBusy."""
+        """Words join the run that goes on or is paused, or else the one that begins next, or start one."""
         if self._status.state is PodState.RUNNING and self.run is not None:
             self.run.pending.append(PendingInput(content, "notify", reply))
         elif self._status.state is PodState.PAUSED:
             self.between_steps(reply, lambda _: self._note(content, reply))
+        elif self.queue:
+            if self._joining is None:
+                self._joining = []
+            self._joining.append(PendingInput(content, "notify", reply))
         else:
             self.submit(QueuedRun(commands.Run(content), "notify", reply))
 
@@ -642,10 +656,7 @@ class RunLoop:
         elif pending.source == "steer":
             pending.reply.set_exception(self._not_running())
         else:
-            try:
-                self.notify(pending.content, pending.reply)
-            except PodBusy as busy:
-                pending.reply.set_exception(busy)
+            self.notify(pending.content, pending.reply)
 
     def _not_running(self) -> NotRunning:
         return NotRunning(f"pod {self._resources.name!r} has no run to steer", hint="use run or notify")
@@ -714,6 +725,10 @@ class RunLoop:
             )
         self.run = self._journal.run_id = None
         self._status.to(PodState.IDLE)
+        if (
+            0 < run.words_seq <= self._journal.log.durable_seq
+        ):  # they stand in the history, whatever of the run
+            resolve(run.unlogged)
         _fail([*run.unlogged, *(pending.reply for pending in run.pending)], error)
         run.unlogged, run.pending = [], []
         if run.reply is not None:
@@ -740,11 +755,12 @@ class RunLoop:
         self._stop_clock()
         waiting = [queued.reply for queued in self.queue or ()]
         waiting += self._asked or ()
+        waiting += [pending.reply for pending in self._joining or ()]
         if run is not None:
             run.waits.leave()
             waiting += [*run.unlogged, *(pending.reply for pending in run.pending)]
             waiting += [] if run.reply is None else [run.reply]
-        self.queue = self._asked = None
+        self.queue = self._asked = self._joining = None
         for reply in waiting:
             if not reply.done():
                 reply.set_exception(self._status.gone())

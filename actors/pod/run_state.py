@@ -68,6 +68,9 @@ class Run:
     paused: AssistantItem | None = None
     #: Whether the history holds what no answer of the model has followed yet.
     unheard = False
+    #: The number of the last words that it was told, 0 until any are recorded; who waits for these is
+    #: answered once they are durable.
+    words_seq = 0
     #: The number of its last entry; 0 until that is on its way to the store.
     end_seq = 0
     #: Whether all that is known of it is its id, since the session was restored.

@@ -91,15 +91,16 @@ class ToolCalls:
             result = ToolResult.of(call, INTERRUPTED, is_error=True)
             self._journal.log.record(ToolResulted, run.run_id, item=result)
 
-    async def run(self, run: Run, calls: list[ToolCall], go_on: Callable[[], None]) -> None:
+    async def run(self, run: Run, calls: list[ToolCall], go_on: Callable[[], None]) -> bool:
         """Run ``calls``, which are durable before they begin; ``go_on`` as for ``Interruptible.inline``.
+        False where none was begun, since the run was asked to end meanwhile.
 
         Raises what ends the batch before its time: CancelledError where it was interrupted, SessionError.
         """
         await self._journal.commit()
         run.waits.check()
         if run.ending is not None:
-            return
+            return False
         batch = _Batch(run, len(calls))
         run.started_calls = set()
         if self._template.manifest.worker.max_repeats:
@@ -113,6 +114,7 @@ class ToolCalls:
             partial(self._ended_late, batch),
         )
         await run.waits.inline(work, _named(calls), go_on)
+        return True
 
     def _starting(self, batch: _Batch, call: ToolCall) -> None:
         run = batch.run

@@ -53,6 +53,10 @@ _CHANGES: dict[Change, tuple[str, str]] = {
         "its write-ahead log (the file named -wal) was deleted or replaced",
         "nothing that was told is lost, the database has it now; leave the files beside it alone",
     ),
+    "superseded": (
+        "its write-ahead log or the index of that was deleted or replaced, and another process has new ones",
+        "nothing that was told is lost, the database has it now; leave the files beside it alone",
+    ),
     "index": (
         "the index of its write-ahead log (the file named -shm) was deleted or replaced",
         "nothing is lost; leave the files beside it alone",

@@ -18,20 +18,20 @@ from actors.runtime.fork import let_be
 from actors.sessions.disk import make_private, store_error
 from actors.sessions.sqlite.aside import note_log, put_aside, put_stale_log_aside
 from actors.sessions.sqlite.errors import change_error, sqlite_error
+from actors.sessions.sqlite.merger import MERGE_PATIENCE, Merger
+from actors.sessions.sqlite.others import is_lost_elsewhere, opening
 from actors.sessions.sqlite.schema import OPEN_PATIENCE, is_logged, prepare
 from actors.sessions.sqlite.watch import Change, FileWatch, Identity, identity_of, status_of
 from protocol.errors import StoreError
 
 _JOURNAL_LIMIT = 16 << 20
-#: Seconds that the merge of a log without a name waits for others' reads.
-_MERGE_PATIENCE = 0.5
 #: Seconds in which nothing is written to a file that was copied to its place; a loop may wait so long.
 _STILL = 0.1
 #: What must not be merged when the last connection is closed, and what is, whatever name the log still has.
 _NOT_MERGED = frozenset[Change]({"replaced", "overwritten", "cut"})
 _MERGED = frozenset[Change | None]({None, "log", "index"})
 #: What the last connection to be closed has to notice, if nobody did.
-_NOTICED_LAST = _NOT_MERGED | {"log"}
+_NOTICED_LAST = _NOT_MERGED | {"log", "index"}
 
 
 class SQLiteFile:
@@ -70,9 +70,7 @@ class SQLiteFile:
         #: Closed before all others where the last of them may merge the log, and else after them: while it
         #: is open none of them is the last; and it may not write.
         self._anchor: sqlite3.Connection | None = None
-        #: Merges a log without a name, whichever connection notices the loss: those that others use are
-        #: on other threads, and one that is opened later has another log.
-        self._merger: sqlite3.Connection | None = None
+        self._merger: Merger | None = None
         #: What has happened to the files, until all connections are closed.
         self.change: Change | None = None
         _open_files.add(self)
@@ -100,8 +98,8 @@ class SQLiteFile:
                 change = self._watch.changed() if last and self.change is None else None
                 if change is not None and change in _NOTICED_LAST:
                     self._notice(change)
-                elif self.change == "log":  # a commit may have come into it after it was merged
-                    self._merge()
+                elif self.change in {"log", "index"}:
+                    self._merge_again()
             self._connections.remove(connection)
             if last:
                 self._close_merger()
@@ -144,27 +142,21 @@ class SQLiteFile:
         where a log that is lost cannot be merged yet: then it stays open.
         """
         if self.change is None and change != "gone":
-            if change == "log":
-                self._merge()
+            if change in {"log", "index"} and not self._retire():
+                change = "superseded"
             self.change = change
-            self._on_lost(change not in {"log", "index"})
+            self._on_lost(change not in {"log", "index", "superseded"})
 
-    def _merge(self) -> None:
-        """Bring all of a log that has no name any more into the database. Raises StoreError."""
+    def _retire(self) -> bool:
         assert self._merger is not None
-        deadline = time.monotonic() + _MERGE_PATIENCE
         with self.translated():
-            while True:  # others may just be merging it, which SQLite does not wait for
-                busy, pages, merged = self._merger.execute("PRAGMA wal_checkpoint(FULL)").fetchone()
-                if not busy and pages == merged:
-                    return
-                if time.monotonic() > deadline:
-                    break
-                time.sleep(0.002)
-        raise StoreError(
-            f"cannot write {self.path}: its write-ahead log was deleted, and another process reads it",
-            hint="end what has the file open; what was told is merged with the next commit then",
-        )
+            return self._merger.retire()
+
+    def _merge_again(self) -> None:
+        assert self._merger is not None
+        with self.translated():
+            if not self._merger.merge_again():
+                self.change = "superseded"
 
     def _open_another(self, synchronous: str, patience: float) -> sqlite3.Connection:
         self._refuse_changed()
@@ -202,11 +194,36 @@ class SQLiteFile:
             )
         self._check_others()
         put_stale_log_aside(self._watch, self.path, self._gate)
+        connection = self._open_at_gate(synchronous, patience)
+        self._made, self._opened_last = True, self._watch.main
+        return connection
+
+    def _open_at_gate(self, synchronous: str, patience: float) -> sqlite3.Connection:
+        """Open the file while no other process opens it or lets go of a lost log: whoever comes next knows by
+        the note which log this is. Raises StoreError where another one has a log that is not there.
+        """
+        deadline = time.monotonic() + MERGE_PATIENCE
+        while True:
+            with contextlib.ExitStack() as stack:
+                with contextlib.suppress(OSError):  # nobody can have lost a log where nothing can be written
+                    stack.enter_context(self._gate())
+                stack.enter_context(opening())
+                if not is_lost_elsewhere(self._watch, self.path):
+                    return self._open_together(synchronous, patience)
+            if time.monotonic() > deadline:
+                raise StoreError(
+                    f"cannot use {self.path}: another process has it open with a log that was deleted",
+                    hint="use that one once more, or end it",
+                )
+            time.sleep(0.005)  # it may just be opening or closing it
+
+    def _open_together(self, synchronous: str, patience: float) -> sqlite3.Connection:
+        """The first connection and the two that nobody is given, if all are of one file and one log."""
         before, holders = identity_of(self.path), self._watch.holders(identity_of(self._watch.log))
         connection = self._opened(synchronous, patience)
         try:
-            self._anchor, self._merger = self._open_beside("ro"), self._open_beside("rw")
-            self._merger.execute("PRAGMA busy_timeout = 0")
+            self._anchor = self._open_beside("ro")
+            self._merger = Merger(self._open_beside("rw"), self._watch, self.path, self._gate)
             self._watch.remember(before)
             if is_logged(connection):
                 self._check_log(holders + 3)
@@ -219,7 +236,6 @@ class SQLiteFile:
             connection.close()  # as the last, so that it merges what a log holds which was deleted just now
             self._watch.forget()
             raise
-        self._made, self._opened_last = True, self._watch.main
         return connection
 
     def _await_copy(self) -> None:
@@ -306,11 +322,14 @@ class SQLiteFile:
 
     def _close_anchor(self) -> None:
         anchor, self._anchor = self._anchor, None
-        _close(anchor)
+        if anchor is not None:
+            with contextlib.suppress(sqlite3.Error):
+                anchor.close()
 
     def _close_merger(self) -> None:
         merger, self._merger = self._merger, None
-        _close(merger)
+        if merger is not None:
+            merger.close()
 
     @property
     def identity(self) -> Identity | None:
@@ -342,12 +361,6 @@ class SQLiteFile:
         # SQLite holds on it in this process.
         with contextlib.suppress(FileExistsError):
             os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
-
-
-def _close(connection: sqlite3.Connection | None) -> None:
-    if connection is not None:
-        with contextlib.suppress(sqlite3.Error):
-            connection.close()
 
 
 _open_files: weakref.WeakSet[SQLiteFile] = weakref.WeakSet()

@@ -22,9 +22,10 @@ from typing import Literal
 
 #: What has happened to the files, by what can be done: ``gone``: the database is not there (it may come
 #: back); ``replaced``: another stands in its place; ``relinked``: a link to it leads elsewhere;
-#: ``overwritten``: it has another content; ``log``: its write-ahead log is gone or another; ``index``: the
-#: index of that is; ``cut``: log or index was cut off.
-Change = Literal["gone", "replaced", "relinked", "overwritten", "log", "index", "cut"]
+#: ``overwritten``: it has another content; ``log``: its write-ahead log is gone or another; ``index``:
+#: the index of that is; ``superseded``: so it is, and another process has gone on with new ones; ``cut``: log
+#: or index was cut off.
+Change = Literal["gone", "replaced", "relinked", "overwritten", "log", "index", "superseded", "cut"]
 #: Device and inode.
 Identity = tuple[int, int]
 
