@@ -582,7 +582,7 @@ import sys
 sys.path[:0] = ["tests"]
 from store_kit import add, make
 from actors.sessions.chain import head_of
-from actors.sessions.sqlite import SQLiteStore
+from actors.sessions.sqlite.store import SQLiteStore
 from protocol.errors import StoreError
 store = SQLiteStore(sys.argv[1], sys.argv[2])
 head = head_of(make(store, "theirs", "first"))
