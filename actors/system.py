@@ -18,17 +18,17 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 import msgspec
 import pykka
-from pykka._envelope import Envelope
 
 from actors.llm.base import LLMClient
 from actors.llm.prices import Prices, load_prices, standard_prices
 from actors.llm.scripted import ScriptedClient
+from actors.memory.notes_folder import NotesFolder
 from actors.pod.assembly import Assembly
 from actors.pod.budget import Totals
 from actors.pod.handle import Pod
-from actors.pod.memory.lasting import LastingMemory
+from actors.pod.lifecycle import Resumed
 from actors.pod.pod import PodActor, ShutDown
-from actors.pod.restore import Missing, events_after, interrupted, spans_of, tip
+from actors.pod.restore import Missing, events_after, interrupted, spans_of
 from actors.runtime.bus import Bus, Subscription
 from actors.runtime.fork import let_be
 from actors.runtime.future import AsyncFuture
@@ -45,7 +45,7 @@ from protocol.results import BudgetUse
 from protocol.text import encodable
 
 if TYPE_CHECKING:
-    from actors.pod.sweep import Sweep
+    from actors.pod.idle_reaper import Sweep
 
 T = TypeVar("T")
 
@@ -67,7 +67,8 @@ class PodSystem:
     on it besides its own, and of ``seconds``, which is the time of all runs, each run may take what is left
     when it begins. ``grace`` is how many seconds a model's client or a tool has to end once it is cancelled;
     one that takes longer is left to itself. ``memory_grace`` is how many seconds a stop and a compaction wait
-    for memory jobs to finish; a stop then cancels them. ``tool_threads`` is how many plain functions may be
+    for memory jobs to finish; a stop then cancels them. ``store_grace`` is how many seconds the end of a pod
+    waits for a store that does not answer. ``tool_threads`` is how many plain functions may be
     at work at once as tools of this system; by default all systems of a process share 32 threads.
     """
 
@@ -83,6 +84,7 @@ class PodSystem:
         budget: BudgetSection | Mapping[str, float] | None = None,
         grace: float = 1.0,
         memory_grace: float = 5.0,
+        store_grace: float = 5.0,
         tool_threads: int | None = None,
     ) -> None:
         self._prices = prices if isinstance(prices, Prices) else _prices(prices)
@@ -95,10 +97,11 @@ class PodSystem:
             raise ValueError(
                 f"passivate_after is a number of seconds above 0, or None, not {passivate_after}"
             )
-        for name, seconds in (("grace", grace), ("memory_grace", memory_grace)):
+        graces = {"grace": grace, "memory_grace": memory_grace, "store_grace": store_grace}
+        for name, seconds in graces.items():
             if not 0 <= seconds < math.inf:
                 raise ValueError(f"{name} is a number of seconds, 0 or more, not {seconds}")
-        self._grace, self._memory_grace = grace, memory_grace
+        self._graces = graces
         self._tool_threads = None if tool_threads is None else ToolThreads(tool_threads)
         self._limits = None if budget is None else _limits(budget)
         self.on_conflict = on_conflict
@@ -155,15 +158,14 @@ class PodSystem:
             self._outputs,
             self.on_conflict,
             self._prices,
-            LastingMemory(memory),
+            NotesFolder(memory),
             self._limits,
-            grace=self._grace,
-            memory_grace=self._memory_grace,
+            **self._graces,
             closing=self._loop_closes,
             threads=self._tool_threads,
         )
         if self.passivate_after is not None:
-            from actors.pod.sweep import Sweep  # noqa: PLC0415 - paid for by systems that passivate
+            from actors.pod.idle_reaper import Sweep  # noqa: PLC0415 - paid for by systems that passivate
 
             self._sweep = Sweep(self.passivate_after, mailroom.loop)
         self._mailroom = mailroom
@@ -257,7 +259,7 @@ class PodSystem:
                     self._stopping.set(None)
                 else:
                     self._stopping._loop = self._mailroom.loop  # noqa: SLF001
-                    self._mailroom.post(self._begin_stop, Envelope(None))
+                    self._mailroom.post(self._begin_stop)
             return self._stopping
 
     def _begin_stop(self, _: object) -> None:
@@ -313,7 +315,7 @@ class PodSystem:
             self._spawn(future, *options)
         else:
             future._loop = mailroom.loop  # noqa: SLF001
-            mailroom.post(lambda _: self._spawn(future, *options), Envelope(None))
+            mailroom.post(lambda _: self._spawn(future, *options))
         return future
 
     def _spawn(
@@ -331,13 +333,14 @@ class PodSystem:
             assert self._assembly is not None
             assert self._store is not None
             name = self._name(manifest, explicit)
-            find = self._finder(resume, exact=exact)
-            parts = self._assembly.parts(manifest, name, client, tools)
+            resources = self._assembly.resources(manifest, name, client, tools)
         except Exception as error:  # noqa: BLE001 - who spawned hears of it
             future.set_exception(error)
             return
         if isinstance(client, ScriptedClient):
             self._scripts[client] = None
+        # An id that is no text is no session's either.
+        resumed = None if resume is None else Resumed(encodable(resume), exact)
 
         def started(error: BaseException | None) -> None:
             if error is None:
@@ -345,20 +348,12 @@ class PodSystem:
             else:
                 future.set_exception(error)
 
-        actor = PodActor.make(mailroom, self, parts, find, started)
+        actor = PodActor.make(mailroom, self, resources, resumed, started)
         pod = self._pods[name] = Pod(name, actor.actor_ref, self._subscribed)
         if self._sweep is not None:
             actor.sweep = self._sweep
             self._sweep.watch(actor)
         actor.begin()
-
-    def _finder(self, resume: str | None, *, exact: bool) -> Callable[[], str] | None:
-        """What finds the session to go on with, asked by the pod itself when it takes it."""
-        if resume is None:
-            return None
-        assert self._store is not None
-        session_id = encodable(resume)  # one that is no text is no session's either
-        return partial(str, session_id) if exact else partial(tip, self._store, session_id)
 
     def _name(self, manifest: PodManifest, explicit: str | None) -> str:
         check_name(manifest.pod.name if explicit is None else explicit, "the name of a pod")
@@ -540,7 +535,7 @@ class PodSystem:
             return work()
         future: AsyncFuture[T] = AsyncFuture()
         future._loop = mailroom.loop  # noqa: SLF001
-        mailroom.post(lambda _: _settle(future, work), Envelope(None))
+        mailroom.post(lambda _: _settle(future, work))
         return future.get()
 
 

@@ -63,13 +63,3 @@ def _plus(a: int | None, b: int | None) -> int | None:
 
 def _minus(a: int | None, b: int | None) -> int | None:
     return a if a is None or b is None else a - b
-
-
-def total(parts: list[Usage]) -> Usage:
-    """The sum of parts; nothing at all is all-unknown."""
-    if not parts:
-        return Usage()
-    result = parts[0]
-    for part in parts[1:]:
-        result = result + part
-    return result

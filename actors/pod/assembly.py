@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import partial
+from operator import is_
 from pathlib import Path
 from types import MethodType
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar
 from weakref import WeakValueDictionary
 
 from msgspec import Raw
-from msgspec.structs import astuple
 
 from actors.compaction.policy import Limits
 from actors.llm.base import LLMClient
 from actors.llm.prices import Prices, cost
+from actors.memory.notes_folder import NotesFolder
 from actors.pod.budget import Budget, Totals
 from actors.pod.calls import ToolRunner
-from actors.pod.memory.lasting import LastingMemory
 from actors.pod.models import Models, label
-from actors.pod.parts import Make, PodParts
-from actors.pod.tasks import TASKS, TaskDesk, TaskStore
+from actors.pod.resources import PodResources, PodTemplate
+from actors.pod.task_list import TASKS, TaskDesk, TaskStore
 from actors.runtime.bus import Bus
 from actors.sessions.head import SessionHead, new_session_id
 from actors.sessions.log import SessionLog
@@ -38,6 +38,8 @@ from protocol.wire import encode
 _NO_BUDGET = BudgetSection()
 _NO_MODEL = ModelSection()
 
+T = TypeVar("T")
+
 #: From what a call used to what it cost in US dollars.
 Price = Callable[[Usage | None], float | None]
 
@@ -52,11 +54,12 @@ class Assembly:
         outputs: Path | None,
         on_conflict: Literal["fork", "refuse"],
         prices: Prices,
-        memory: LastingMemory,
+        memory: NotesFolder,
         budget: BudgetSection | None = None,
         *,
         grace: float,
         memory_grace: float,
+        store_grace: float,
         closing: Callable[[], bool],
         threads: ToolThreads | None = None,
     ) -> None:
@@ -67,7 +70,7 @@ class Assembly:
         self._on_conflict = on_conflict
         self._prices = prices
         self._memory = memory
-        self._grace, self._memory_grace = grace, memory_grace
+        self._grace, self._memory_grace, self._store_grace = grace, memory_grace, store_grace
         self._closing = closing
         #: Where plain functions run; None for the threads that all systems of the process share.
         self._threads = threads
@@ -75,78 +78,66 @@ class Assembly:
         self.budget = None if budget is None else Budget(budget)
         self.models = Models()
         self.totals = Totals()
-        self._opening: tuple[PodManifest, Raw] | None = None
-        self._limits: tuple[PodManifest, Limits] | None = None
-        self._tools: tuple[PodManifest, tuple[Any, ...], ToolRunner] | None = None
-        #: What the last pod shares with others, also as a tuple; the client and tools that were asked for.
-        self._made: Make | None = None
-        self._shared: tuple[Any, ...] = ()
-        self._asked: tuple[LLMClient | None, tuple[Any, ...]] = (None, ())
+        # Pods share what is made of the same manifest, tools and client, of the last that were asked for.
+        self._opening = Latest(_opening)
+        self._limits = Latest(Limits.of)
+        self._runner = Latest(self._make_runner)
+        self._template = Latest(self._make_template)
         #: Where the tools find the task list of the pod they work for; each belongs to its pod.
         self._desks: WeakValueDictionary[str, TaskDesk] = WeakValueDictionary()
 
-    def parts(
+    def resources(
         self, manifest: PodManifest, name: str, client: LLMClient | None, tools: tuple[Any, ...]
-    ) -> PodParts:
-        """The parts of one pod. Raises ManifestError, ModelError, BudgetError, ToolDefinitionError."""
-        make = self._make(manifest, client, tools)
+    ) -> PodResources:
+        """What one pod works with. Raises ManifestError, ModelError, BudgetError, ToolDefinitionError."""
+        template = self._template(manifest, client, tools)
         head = SessionHead(new_session_id())
-        return PodParts(  # type: ignore[call-arg]
-            *self._shared,
+        return PodResources(
+            template,
             name,
             SessionLog(self._store, name, head, self._publish),
-            self._budget_of(manifest, make.price),
-            self._desk(name, head) if make.tools.keeps_tasks else None,
+            self._budget_of(manifest, template.price),
+            self._desk(name, head) if template.tools.keeps_tasks else None,
         )
 
-    def _make(self, manifest: PodManifest, client: LLMClient | None, tools: tuple[Any, ...]) -> Make:
-        """What the pod shares with others; the last pod's, if that was asked for in the same words."""
-        made = self._made
-        asked = self._asked
-        if (
-            made is None
-            or made.manifest is not manifest
-            or asked[0] is not client
-            or not _same(asked[1], tools)
-        ):
-            _check_restart(manifest)
-            made = self._made = Make(
-                manifest=manifest,
-                model=label(manifest.model) if client is None else _name_of(client),
-                client=self.models.client(manifest.model) if client is None else client,
-                tools=self._runner(manifest, tools),
-                bus=self._bus,
-                store=self._store,
-                opening=self._opened_with(manifest),
-                memory=self._memory,
-                price=self._price_of(manifest, client),
-                totals=self.totals,
-                limits=self._limits_of(manifest),
-                on_conflict=self._on_conflict,
-                grace=self._grace,
-                memory_grace=self._memory_grace,
-                closing=self._closing,
-            )
-            self._asked, self._shared = (client, tools), astuple(made)
-        return made
+    def _make_template(
+        self, manifest: PodManifest, client: LLMClient | None, tools: tuple[Any, ...]
+    ) -> PodTemplate:
+        _check_restart(manifest)
+        return PodTemplate(
+            manifest=manifest,
+            model=label(manifest.model) if client is None else _name_of(client),
+            client=self.models.client(manifest.model) if client is None else client,
+            tools=self._runner(manifest, tools),
+            bus=self._bus,
+            store=self._store,
+            opening=self._opening(manifest),
+            memory=self._memory,
+            price=self._price_of(manifest, client),
+            totals=self.totals,
+            limits=self._limits(manifest),
+            on_conflict=self._on_conflict,
+            grace=self._grace,
+            memory_grace=self._memory_grace,
+            store_grace=self._store_grace,
+            closing=self._closing,
+        )
 
-    def _runner(self, manifest: PodManifest, tools: tuple[Any, ...]) -> ToolRunner:
-        last = self._tools
-        if last is None or last[0] is not manifest or not _same(last[1], tools):
-            chosen: Iterable[Any] = (*_builtin(manifest.tools.builtin), *_own(manifest), *tools)
-            toolbox = Toolbox(
-                chosen,
-                threads=self._threads,
-                output_cap=manifest.tools.output_cap,
-                keep_in=self._outputs,
-            )
-            extras = {TASKS: self._task_list, MEMORY: self._memory.search}
-            last = self._tools = (
-                manifest,
-                tools,
-                ToolRunner(toolbox, manifest, extras, keeps_tasks=_keeps_tasks(toolbox)),
-            )
-        return last[2]
+    def _make_runner(self, manifest: PodManifest, tools: tuple[Any, ...]) -> ToolRunner:
+        chosen: Iterable[Any] = (*_builtin(manifest.tools.builtin), *_own(manifest), *tools)
+        toolbox = Toolbox(
+            chosen,
+            threads=self._threads,
+            output_cap=manifest.tools.output_cap,
+            keep_in=self._outputs,
+        )
+        extras = {TASKS: self._task_list, MEMORY: self._search_memory}
+        return ToolRunner(toolbox, manifest, extras, keeps_tasks=_keeps_tasks(toolbox))
+
+    def _search_memory(self, query: str, **options: Any) -> list[Any]:
+        from actors.memory.note_index import search  # noqa: PLC0415 - paid for by who searches
+
+        return search(self._memory, query, **options)
 
     def _desk(self, name: str, head: SessionHead) -> TaskDesk:
         desk = self._desks[name] = TaskDesk(head)
@@ -181,29 +172,35 @@ class Assembly:
             )
         return Budget(limits, shared)
 
-    def _limits_of(self, manifest: PodManifest) -> Limits:
-        if self._limits is None or self._limits[0] is not manifest:
-            self._limits = (manifest, Limits.of(manifest))
-        return self._limits[1]
 
-    def _opened_with(self, manifest: PodManifest) -> Raw:
-        """The manifest's bytes without secrets, encoded once for all pods that are made from it."""
-        if self._opening is None or self._opening[0] is not manifest:
-            self._opening = (manifest, Raw(_encoded(manifest.without_secrets())))
-        return self._opening[1]
+class Latest(Generic[T]):
+    """Makes something anew only when it is asked for with other arguments than the last time."""
+
+    def __init__(self, make: Callable[..., T]) -> None:
+        self._make = make
+        self._last: tuple[tuple[Any, ...], T] | None = None
+
+    def __call__(self, *args: Any) -> T:
+        last = self._last
+        if last is None or not (all(map(is_, last[0], args)) or _same(last[0], args)):
+            last = self._last = (args, self._make(*args))
+        return last[1]
 
 
-def _same(tools: tuple[Any, ...], others: tuple[Any, ...]) -> bool:
-    """Whether these are the same tools, and not only such as compare equal while they hold the same. A
-    method is another object each time that it is asked for.
+def _same(one: Any, other: Any) -> bool:
+    """Whether these are the same objects, and not only such as compare equal while they hold the same. A
+    method is another object each time that it is asked for; of tuples, what they hold counts.
     """
-    return tools is others or (
-        len(tools) == len(others)
-        and all(
-            one is other or (isinstance(one, MethodType) and one == other)
-            for one, other in zip(tools, others, strict=True)
-        )
-    )
+    if one is other:
+        return True
+    if type(one) is tuple is type(other):
+        return len(one) == len(other) and all(map(_same, one, other))
+    return isinstance(one, MethodType) and bool(one == other)
+
+
+def _opening(manifest: PodManifest) -> Raw:
+    """The manifest's bytes without secrets."""
+    return Raw(_encoded(manifest.without_secrets()))
 
 
 def _check_restart(manifest: PodManifest) -> None:

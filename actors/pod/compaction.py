@@ -7,15 +7,13 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from actors.compaction import policy
-from actors.compaction.compose import Composed
 from actors.pod.accounts import Accounts
-from actors.pod.compactor import Folding, fold
-from actors.pod.context import Context
 from actors.pod.conversation import Conversation
 from actors.pod.interruptible import Interruptible, Left
 from actors.pod.journal import Journal
-from actors.pod.parts import PodParts
+from actors.pod.resources import PodResources
 from actors.pod.spending import Spending
+from actors.pod.summarizer import Folded, Folding, fold
 from protocol.entries import Parent
 from protocol.errors import CompactionFailed, Failure, SessionError
 from protocol.events import (
@@ -31,11 +29,19 @@ from protocol.events import (
 class Compaction:
     """Writes a summary of the older part of a history and goes on in a session that begins with it."""
 
-    __slots__ = ("_accounts", "_close_calls", "_conversation", "_journal", "_parts", "_wait_for_readers")
+    __slots__ = (
+        "_accounts",
+        "_close_calls",
+        "_conversation",
+        "_journal",
+        "_resources",
+        "_template",
+        "_wait_for_readers",
+    )
 
     def __init__(
         self,
-        parts: PodParts,
+        resources: PodResources,
         journal: Journal,
         accounts: Accounts,
         conversation: Conversation,
@@ -45,7 +51,8 @@ class Compaction:
         """``close_calls`` gives calls that have no results theirs: behind a summary nobody would find them.
         ``wait_for_readers`` lets what reads the history come to its end.
         """
-        self._parts = parts
+        self._resources = resources
+        self._template = resources.template
         self._journal = journal
         self._accounts = accounts
         self._conversation = conversation
@@ -84,15 +91,15 @@ class Compaction:
             return error
         folding = self._folding(reason, occupancy, wanted, window)
         try:
-            composed = await waits.apart(self._composed(folding), "the compaction")
+            folded = await waits.apart(self._folded(folding), "the compaction")
             old = journal.head.session_id
-            await journal.start_successor(lambda parent: self._record_successor(folding, composed, parent))
+            await journal.start_successor(lambda parent: self._record_successor(folding, folded, parent))
         except Left:  # the run was lost meanwhile: who tells the ends of that tells this one
             self._record_failed(folding, CompactionFailed("the run that it was for was lost"))
             raise
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - whatever a client throws
             return await self._failed(folding, error)
-        self._parts.store.release(old)
+        self._template.store.release(old)
         self._conversation.guard = self._conversation.guard.compacted(reason)
         return None
 
@@ -100,7 +107,7 @@ class Compaction:
         self, reason: CompactReason, occupancy: int, wanted: int | None, window: int | None
     ) -> Folding:
         conversation, head = self._conversation, self._journal.head
-        limits = self._parts.limits.within(window)
+        limits = self._template.limits.within(window)
         return Folding(
             items=head.items[:],
             context=conversation.context,
@@ -108,22 +115,22 @@ class Compaction:
             retained=limits.retained_for(reason, occupancy, wanted),
             occupancy=occupancy,
             reason=reason,
-            spending=Spending(self._parts),
+            spending=Spending(self._resources),
             density=conversation.density(),
             without_model=policy.without_model(reason, conversation.guard),
             mid_run=head.open_run is not None,
         )
 
-    async def _composed(self, folding: Folding) -> Composed:
+    async def _folded(self, folding: Folding) -> Folded:
         await self._wait_for_readers()
-        return await fold(self._parts, folding)
+        return await fold(self._resources, folding)
 
-    def _record_successor(self, folding: Folding, composed: Composed, parent: Parent) -> None:
+    def _record_successor(self, folding: Folding, folded: Folded, parent: Parent) -> None:
         """The entries that the new session begins with."""
-        journal = self._journal
+        journal, composed = self._journal, folded.composed
         log, head, run_id, spent = journal.log, journal.head, journal.run_id, folding.spending.spent
         log.open(
-            self._parts.opening,
+            self._template.opening,
             parent,
             run_id=head.open_run,
             **self._accounts.carried(head),
@@ -140,7 +147,7 @@ class Compaction:
             run_id,
             new_session_id=head.session_id,
             before=folding.occupancy,
-            after=Context(composed.items).occupancy(),
+            after=folded.occupancy,
             source=composed.source,
             usage=spent.usage,
             cost=spent.cost,

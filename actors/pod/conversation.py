@@ -8,7 +8,7 @@ from actors.compaction import policy
 from actors.compaction.cut import cut
 from actors.compaction.policy import Guard
 from actors.pod.context import Context
-from actors.pod.parts import PodParts
+from actors.pod.resources import PodResources
 from actors.sessions.head import SessionHead
 from protocol.usage import Usage
 
@@ -18,12 +18,12 @@ _NEW_GUARD = Guard()
 class Conversation:
     """The view of the history, its meter, and the guard against compactions that lead nowhere."""
 
-    __slots__ = ("_context", "_density", "_head", "_measured", "_parts", "guard")
+    __slots__ = ("_context", "_density", "_head", "_measured", "_template", "guard")
 
-    def __init__(self, parts: PodParts, measured: list[tuple[int, Usage]] | None) -> None:
+    def __init__(self, resources: PodResources, measured: list[tuple[int, Usage]] | None) -> None:
         """``measured`` are the calls that a session which was read back tells of."""
-        self._parts = parts
-        self._head: SessionHead = parts.log.head
+        self._template = resources.template
+        self._head: SessionHead = resources.log.head
         self._context: Context | None = None
         self._measured = measured
         #: How many of the server's tokens an estimated one stood for when that was last known.
@@ -72,7 +72,7 @@ class Conversation:
         """Look through a history that was read back before anything is asked of it, in slices that leave the
         loop its turn.
         """
-        limits, memory = self._parts.limits, self._parts.manifest.memory
+        limits, memory = self._template.limits, self._template.manifest.memory
         counted = bool(limits.before_run or limits.before_request)
         read = (self._head.pointer or 0) if memory.extract_threshold else None
         for _ in self.context.looked_through(counted=counted, read=read):
@@ -82,14 +82,14 @@ class Conversation:
 
     def due_before_run(self) -> bool:
         """Whether the threshold for the start of a run is reached."""
-        limits = self._parts.limits
+        limits = self._template.limits
         return bool(limits.before_run) and policy.before_run(
             limits, self.guard, self.context.occupancy(), len(self._head.items)
         )
 
     def before_request(self) -> policy.Verdict:
         """What the compaction policy says of a request with the history as it is."""
-        limits = self._parts.limits
+        limits = self._template.limits
         if not limits.before_request:
             return "send"
         occupancy = self.context.occupancy()
@@ -101,6 +101,6 @@ class Conversation:
     def _kept(self, occupancy: int) -> int:
         """The tokens that a compaction before a request would keep as they are."""
         items = self._head.items
-        retained = self._parts.limits.retained_for("request_threshold", occupancy)
+        retained = self._template.limits.retained_for("request_threshold", occupancy)
         at = cut(items, self.context.since, retained, keep_open_turn=True)
         return Context(at.kept(items)).occupancy()

@@ -9,7 +9,7 @@ from actors.compaction.tokens import tokens_in
 from actors.llm.base import Answer, Assembler, Block, CallChunk, CallStart, Request, ThinkingChunk
 from actors.llm.retry import ask
 from actors.pod.budget import OverBudget, Reservation
-from actors.pod.parts import PodParts
+from actors.pod.resources import PodResources
 from protocol.errors import Failure, ModelError, ScriptExhausted
 from protocol.events import Retry, StreamRestart, ThinkingDelta, ToolCallDelta
 from protocol.items import AssistantItem
@@ -73,9 +73,10 @@ class Exchange:
         "_attempt",
         "_held",
         "_max_tokens",
-        "_parts",
         "_prompt_tokens",
+        "_resources",
         "_tell",
+        "_template",
         "failed",
         "heard",
         "text",
@@ -83,14 +84,15 @@ class Exchange:
 
     def __init__(
         self,
-        parts: PodParts,
+        resources: PodResources,
         prompt_tokens: Callable[[], int],
         max_tokens: int | None,
         heard: Callable[[], bool] = _deaf,
         tell: Tell = _silent,
         tell_text: TellText = _silent,
     ) -> None:
-        self._parts = parts
+        self._resources = resources
+        self._template = resources.template
         self._prompt_tokens = prompt_tokens
         self._max_tokens = max_tokens
         self.heard = heard
@@ -104,20 +106,20 @@ class Exchange:
 
     def ask(self, request: Request) -> Coroutine[Any, Any, Answer]:
         """The model's whole answer. Raises OverBudget, or what the client raises."""
-        return ask(self._parts.client, request, self)
+        return ask(self._template.client, request, self)
 
     # -- the budget ------------------------------------------------------------------------------
 
     def reserve(self) -> None:
         """Hold back what the next attempt may take, unless that was done. Raises OverBudget."""
-        budget = self._parts.budget
+        budget = self._resources.budget
         if budget is None or self._held is not None:
             return
-        price, prompt = self._parts.price, self._prompt_tokens()
+        price, prompt = self._template.price, self._prompt_tokens()
         answer, perhaps = self._max_tokens, None
         if answer is None:
             answer, unbounded = 0, budget.answer_tokens
-            window = self._parts.limits.context_window
+            window = self._template.limits.context_window
             if window is not None:
                 unbounded = max(0, min(unbounded, window - prompt))
             perhaps = Reservation(unbounded, price(Usage(0, unbounded)) or 0.0)
@@ -133,27 +135,27 @@ class Exchange:
         """Count what an attempt took; its cost, where somebody knows it. The budget counts no less than
         ``output`` tokens for an answer whose length is not known for sure.
         """
-        parts, held = self._parts, self._held
-        cost = parts.price(usage)
-        parts.totals.count(usage, cost)
-        if held is not None and parts.budget is not None:
+        resources, held = self._resources, self._held
+        cost = resources.template.price(usage)
+        resources.template.totals.count(usage, cost)
+        if held is not None and resources.budget is not None:
             self._held = None
             if usage is None or usage.incomplete or usage.input_tokens is None or usage.output_tokens is None:
                 usage = taken(usage, self._prompt_tokens, output)
-            parts.budget.settle(held, usage, parts.price(usage))
+            resources.budget.settle(held, usage, resources.template.price(usage))
         return cost
 
     def _release(self) -> None:
         """Nothing was taken."""
         held, self._held = self._held, None
-        if held is not None and self._parts.budget is not None:
-            self._parts.budget.settle(held, Usage(0, None), 0.0)
+        if held is not None and self._resources.budget is not None:
+            self._resources.budget.settle(held, Usage(0, None), 0.0)
 
     # -- its attempts ----------------------------------------------------------------------------
 
     def begin(self, attempt: int, assembler: Assembler) -> None:
         """An attempt is about to be sent. Raises OverBudget."""
-        if self._held is None and self._parts.budget is not None:  # else it was done before it began
+        if self._held is None and self._resources.budget is not None:  # else it was done before it began
             self.reserve()
         self._attempt, self._assembler = attempt, assembler
 
@@ -209,7 +211,7 @@ class Exchange:
             self._release()
         else:  # it may have been at work all the time: the budget keeps what was held back for it
             usage = taken(None, self._prompt_tokens, 0)
-            cost = self._parts.price(usage)
+            cost = self._template.price(usage)
             self._settle(usage, self._max_tokens or 0)
         shown = assembler.cut() if assembler.begun else None
         failed = FailedAttempt(self._attempt, error, usage, cost, shown)

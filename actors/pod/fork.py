@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from actors.pod.parts import PodParts
+from actors.pod.resources import PodResources
 from actors.pod.restore import activities_left, restore
 from actors.sessions.branch import stage_branch
 from actors.sessions.head import SessionHead, new_session_id
@@ -25,28 +25,28 @@ class Branch(NamedTuple):
     at_hash: str
 
 
-async def branch_off(parts: PodParts, at: str | None) -> Branch:
+async def branch_off(resources: PodResources, at: str | None) -> Branch:
     """Open a session that goes on from the last entry kept, or the pod's entry with hash ``at`` (hex).
 
     Raises UnknownEntry, StoreError; the pod's own session is as it was.
     """
-    log = parts.log  # what a memory job has just to tell stands at the head already, and may be refused
+    log = resources.log  # what a memory job has just to tell stands at the head already, and may be refused
     session_id, last = log.durable_session, Head(log.durable_seq, log.durable_hash)
     if at is None or at == last.hash.hex():
         return await open_branch(
-            parts, session_id, last, log.durable_items(), log.durable_pointer, log.durable_open
+            resources, session_id, last, log.durable_items(), log.durable_pointer, log.durable_open
         )
     try:
         wanted = bytes.fromhex(at)
     except ValueError as error:
         raise UnknownEntry(f"not a hash of an entry: {at!r}", hint="give it in hex") from error
-    state, last = await restore(parts.store, session_id, wanted)
-    left = activities_left(parts.store, session_id, state), state.open_run
-    return await open_branch(parts, session_id, last, state.items, state.pointer, left)
+    state, last = await restore(resources.template.store, session_id, wanted)
+    left = activities_left(resources.template.store, session_id, state), state.open_run
+    return await open_branch(resources, session_id, last, state.items, state.pointer, left)
 
 
 async def open_branch(
-    parts: PodParts,
+    resources: PodResources,
     session_id: str,
     last: Head,
     items: list[Item],
@@ -57,8 +57,10 @@ async def open_branch(
     (activities and a run) ends here. Where it is cancelled, no session is left behind.
     """
     parent = Parent("forked_from", session_id, last.hash.hex(), last.seq)
-    log = SessionLog(parts.store, parts.name, SessionHead(new_session_id(), last.seq), _nobody_listens)
-    for _ in stage_branch(log, parts.opening, parent, items, pointer, left):
+    log = SessionLog(
+        resources.template.store, resources.name, SessionHead(new_session_id(), last.seq), _nobody_listens
+    )
+    for _ in stage_branch(log, resources.template.opening, parent, items, pointer, left):
         await asyncio.sleep(0)
     pending = log.create(parent, claim=False)
     if pending is not None:
@@ -68,15 +70,15 @@ async def open_branch(
         except asyncio.CancelledError:
             await asyncio.wait([kept])
             if kept.exception() is None:
-                drop_branch(parts, log.head.session_id)
+                drop_branch(resources, log.head.session_id)
             raise
     return Branch(log.head.session_id, parent.at_hash)
 
 
-def drop_branch(parts: PodParts, session_id: str) -> None:
+def drop_branch(resources: PodResources, session_id: str) -> None:
     """Delete a new branch that nobody was told of; where the store refuses that too, it stays."""
     with contextlib.suppress(SessionError):
-        parts.store.delete(session_id)
+        resources.template.store.delete(session_id)
 
 
 def _nobody_listens(*_: Event) -> None:

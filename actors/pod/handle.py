@@ -9,7 +9,7 @@ from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
 from actors.llm.output import schema_for
-from actors.pod.run import TypedRun, new_run_id
+from actors.pod.run_state import TypedRun, new_run_id
 from actors.runtime.bus import Subscription
 from actors.runtime.future import AsyncFuture
 from protocol import commands
@@ -93,7 +93,9 @@ class Pod:
         return self._ask(commands.Steer(parts_of(content)))
 
     def notify(self, content: Content) -> AsyncFuture[None]:
-        """Tell the pod something: joins the run that goes on, or starts one; resolves when logged."""
+        """Tell the pod something: joins the run that goes on or waits to begin, or starts one; resolves when
+        it is logged.
+        """
         return self._ask(commands.Notify(parts_of(content)))
 
     def cancel(self) -> AsyncFuture[None]:

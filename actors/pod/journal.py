@@ -18,7 +18,7 @@ from protocol.errors import HeadConflict, SessionError, SessionInUse, SessionNot
 from protocol.events import Event
 
 if TYPE_CHECKING:
-    from actors.pod.parts import PodParts
+    from actors.pod.resources import PodResources
     from actors.runtime.loop import Mailroom
 
 
@@ -47,8 +47,8 @@ class Journal:
         "_left",
         "_mailroom",
         "_owner",
-        "_parts",
         "_refused_again",
+        "_template",
         "_under_way",
         "_waiting",
         "bus",
@@ -57,13 +57,13 @@ class Journal:
         "run_id",
     )
 
-    def __init__(self, parts: PodParts, mailroom: Mailroom, owner: Owner) -> None:
-        self._parts = parts
-        self.bus = parts.bus
+    def __init__(self, resources: PodResources, mailroom: Mailroom, owner: Owner) -> None:
+        self._template = resources.template
+        self.bus = resources.template.bus
         self._mailroom = mailroom
         self._owner = owner
-        self.log: SessionLog = parts.log
-        self.head: SessionHead = parts.log.head
+        self.log: SessionLog = resources.log
+        self.head: SessionHead = resources.log.head
         #: The run that transient events belong to.
         self.run_id: str | None = None
         #: What was given to the store and is not kept yet, and who hears how that ended.
@@ -85,18 +85,18 @@ class Journal:
     def hears(self, kind: type[Event]) -> bool:
         """Whether anybody would hear such a transient event of this pod."""
         bus = self.bus
-        return not bus.silent and bus.listens(self._parts.name, kind)
+        return not bus.silent and bus.listens(self.log.pod, kind)
 
     def listened(self) -> bool:
         """Whether anybody hears anything of this pod."""
         bus = self.bus
-        return not bus.silent and bus.listens(self._parts.name)
+        return not bus.silent and bus.listens(self.log.pod)
 
     def publish(self, kind: type[Event], **fields: Any) -> None:
         """Publish a transient event, behind the durable ones that were recorded before it."""
         if self.hears(kind):
             head = self.head
-            event = kind(self._parts.name, head.session_id, head.seq, time.time(), self.run_id, **fields)
+            event = kind(self.log.pod, head.session_id, head.seq, time.time(), self.run_id, **fields)
             self.log.tell(event)
 
     # -- committing ------------------------------------------------------------------------------
@@ -105,6 +105,11 @@ class Journal:
     def at_rest(self) -> bool:
         """Whether the store has all there is."""
         return self.log.clean and self._under_way is None
+
+    @property
+    def closed(self) -> bool:
+        """Whether the pod has ended: then the store may or may not keep what it was given last."""
+        return self._closed is not None
 
     @property
     def has_ends_to_tell(self) -> bool:
@@ -226,14 +231,14 @@ class Journal:
         self._refused_again = False
         if self._left:
             left, self._left, self._branching = self._left, "", False
-            self._parts.store.release(left)
+            self._template.store.release(left)
 
     def _refused(self, error: SessionError, *, alone: bool) -> asyncio.Future[None] | None:
         """The store did not keep it. Where another has taken the session, go on in one of our own; else tell
         all. Returns and raises as ``_give``.
         """
         taken = isinstance(error, HeadConflict | SessionInUse | SessionNotFound)
-        if taken and self._parts.on_conflict == "fork" and not self._branching:
+        if taken and self._template.on_conflict == "fork" and not self._branching:
             self._branching, self._left = True, self.head.session_id
             return self._give(self._branch, alone=alone)
         if self._left:
@@ -245,11 +250,11 @@ class Journal:
 
     def _branch(self) -> Future[None] | None:
         carried = self._owner.carried()
-        return self.log.branch(new_session_id(), self._parts.opening, "taken", **carried)
+        return self.log.branch(new_session_id(), self._template.opening, "taken", **carried)
 
     def close(self) -> None:
         """The pod has ended: nobody waits for a commit any more."""
-        self._closed = StoreError(f"pod {self._parts.name!r} has ended")
+        self._closed = StoreError(f"pod {self.log.pod!r} has ended")
         self._answer(self._closed)
 
     # -- the end ---------------------------------------------------------------------------------
@@ -266,9 +271,8 @@ class Journal:
         """Commit once more, in ``seconds`` at most, where nobody is left to hear of a refusal."""
         if self._under_way is not None:
             last = asyncio.ensure_future(self.commit())
+            last.add_done_callback(_unheard)
             await asyncio.wait({last}, timeout=seconds)
-            if last.done() and not last.cancelled():
-                last.exception()  # nobody is left to hear
             return
         try:
             pending = self.log.commit()
@@ -285,6 +289,12 @@ class Journal:
             self.log.roll_back()
         else:
             self.log.settle()
+
+
+def _unheard(last: asyncio.Future[None]) -> None:
+    """Nobody is left to hear how the last commit ended."""
+    if not last.cancelled():
+        last.exception()
 
 
 def _as_store_error(error: BaseException) -> StoreError:

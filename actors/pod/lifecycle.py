@@ -6,12 +6,12 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from actors.pod.interruptible import Interruptible
 from actors.pod.journal import Journal
-from actors.pod.parts import PodParts
-from actors.pod.restore import activities_left, restore
+from actors.pod.resources import PodResources
+from actors.pod.restore import activities_left, restore, tip
 from actors.pod.status import Status
 from actors.sessions.activities import ends_of
 from actors.sessions.replay import Replayed
@@ -25,17 +25,22 @@ if TYPE_CHECKING:
     from actors.pod.memory_jobs import MemoryJobs
     from actors.pod.run_loop import RunLoop
 
-#: How long an end waits for the disk, after what was cancelled has had its own time to end, in seconds.
-STOP_GRACE = 5.0
+
+class Resumed(NamedTuple):
+    """The session to go on with: the tip of its compactions, or with ``exact`` that very one."""
+
+    session_id: str
+    exact: bool
 
 
 class Lifecycle:
     """The beginning and the end of a pod's session in this process."""
 
-    __slots__ = ("_journal", "_parts", "_status")
+    __slots__ = ("_journal", "_resources", "_status", "_template")
 
-    def __init__(self, parts: PodParts, journal: Journal, status: Status) -> None:
-        self._parts = parts
+    def __init__(self, resources: PodResources, journal: Journal, status: Status) -> None:
+        self._resources = resources
+        self._template = resources.template
         self._journal = journal
         self._status = status
 
@@ -44,9 +49,9 @@ class Lifecycle:
     def open_session(self) -> Future[None] | None:
         """Make a session: None, or a future of when it is durable. Raises SessionError."""
         log = self._journal.log
-        log.open(self._parts.opening)
-        log.record(PodStarted, model=self._parts.model)
-        for warning in self._parts.limits.warnings():
+        log.open(self._template.opening)
+        log.record(PodStarted, model=self._template.model)
+        for warning in self._template.limits.warnings():
             log.record(Alert, text=warning)
         return log.create()
 
@@ -57,18 +62,18 @@ class Lifecycle:
             await asyncio.wrap_future(pending)
         except BaseException:
             log.roll_back()
-            self._parts.store.release(log.durable_session)
+            self._template.store.release(log.durable_session)
             raise
         log.settle()
 
     async def restore(
-        self, find: Callable[[], str], take_over: Callable[[Replayed], Coroutine[Any, Any, None]]
+        self, resumed: Resumed, take_over: Callable[[Replayed], Coroutine[Any, Any, None]]
     ) -> None:
-        """Go on in the session that ``find`` finds, and publish that; ``take_over`` gets what it says of the
-        pod's life before. Raises SessionError.
+        """Go on in a session that is there, and publish that; ``take_over`` gets what it says of the pod's
+        life before. Raises SessionError.
         """
-        store, log = self._parts.store, self._journal.log
-        claim = self._claim(find)
+        store, log = self._template.store, self._journal.log
+        claim = self._claim(resumed)
         try:
             state, head = await restore(store, claim.session_id)
             left = activities_left(store, claim.session_id, state)
@@ -78,18 +83,22 @@ class Lifecycle:
             if claim.torn:
                 text = f"a half-written last batch of {claim.torn} bytes was cut off; nothing told was lost"
                 log.record(Alert, text=text)
-            log.record(PodStarted, model=self._parts.model, resumed=True)
+            log.record(PodStarted, model=self._template.model, resumed=True)
             await self._journal.commit()
         except BaseException:
             store.release(claim.session_id)
             raise
 
-    def _claim(self, find: Callable[[], str]) -> Claim:
+    def _claim(self, resumed: Resumed) -> Claim:
         """Take the session that is to be resumed: where its pod has just compacted it, the one after."""
-        store = self._parts.store
+        store, session_id = self._template.store, resumed.session_id
+        if resumed.exact:
+            return store.claim(session_id, self._resources.name)
+        session_id = tip(store, session_id)
         while True:
-            claim = store.claim(find(), self._parts.name)
-            if find() == claim.session_id:
+            claim = store.claim(session_id, self._resources.name)
+            session_id = tip(store, claim.session_id)
+            if session_id == claim.session_id:
                 return claim
             store.release(claim.session_id)
 
@@ -112,7 +121,7 @@ class Lifecycle:
         log, head = self._journal.log, self._journal.head
         last, session_id = head.last, head.session_id
         try:
-            state, _ = await restore(self._parts.store, session_id, last.hash)
+            state, _ = await restore(self._template.store, session_id, last.hash)
         except UnknownEntry as error:
             raise SessionCorrupt(
                 session_id, last.seq, "the entry that its pod wrote last is not there any more"
@@ -134,7 +143,7 @@ class Lifecycle:
 
     def leave(self) -> None:
         """Give back the session: the pod has stopped."""
-        self._parts.store.release(self._journal.log.durable_session)
+        self._template.store.release(self._journal.log.durable_session)
         self._status.to(PodState.STOPPED)
 
     async def stop(self, runs: RunLoop, memory: MemoryJobs) -> None:
@@ -144,21 +153,21 @@ class Lifecycle:
         last = Interruptible(runs)
         with contextlib.suppress(TimeoutError):
             if (turn := runs.gate.line_up_last(last)) is not None:
-                seconds = self._parts.grace + STOP_GRACE
+                seconds = self._template.grace + self._template.store_grace
                 await asyncio.wait_for(runs.gate.begin_at(turn, last), seconds)
             await memory.finish()
             self._journal.stay()
             if self._status.state is PodState.IDLE:  # a run whose end the store refused is not to be resumed
                 runs.close_left_over()
             self._journal.log.record(PodEnded)
-            await self._journal.commit_last(STOP_GRACE)
+            await self._journal.commit_last(self._template.store_grace)
 
     async def fail(self, error: BaseException) -> None:
         """A defect ends the pod: record that, with the ends of all that was started."""
         journal = self._journal
-        await journal.abandon(STOP_GRACE)
+        await journal.abandon(self._template.store_grace)
         self.close_activities("a defect ended the pod")
         journal.log.record(PodFailed, error=Failure.of(error))
-        await journal.commit_last(STOP_GRACE)
-        self._parts.store.release(journal.log.durable_session)
+        await journal.commit_last(self._template.store_grace)
+        self._template.store.release(journal.log.durable_session)
         self._status.to(PodState.FAILED)

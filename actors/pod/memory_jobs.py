@@ -8,17 +8,17 @@ from contextvars import Context
 from typing import Any, cast
 
 from actors.compaction.compose import is_of_compaction
-from actors.compaction.extract import EXTRACTOR_PROMPT, EXTRACTOR_TOKENS
 from actors.compaction.policy import extraction_due, notes_budget, summariser_budget
 from actors.compaction.tokens import text_tokens
+from actors.memory.consolidation import Consolidate, Consolidated, Consolidating, ConsolidationActor
+from actors.memory.extraction import Extract, ExtractionActor, Proposal
+from actors.memory.findings import EXTRACTOR_PROMPT, EXTRACTOR_TOKENS
+from actors.memory.notes_folder import NotesFolder
 from actors.pod.accounts import Accounts
 from actors.pod.conversation import Conversation
 from actors.pod.interruptible import Interruptible
 from actors.pod.journal import Journal
-from actors.pod.memory.consolidation import Consolidate, Consolidated, Consolidating, ConsolidationActor
-from actors.pod.memory.extraction import Extract, ExtractionActor, Proposal
-from actors.pod.memory.lasting import LastingMemory
-from actors.pod.parts import PodParts
+from actors.pod.resources import PodResources
 from actors.pod.spending import Spending, Spent
 from actors.pod.status import Status
 from actors.pod.tasks_at_work import TasksAtWork
@@ -42,8 +42,6 @@ from protocol.items import Part, SystemItem, TextPart
 MOST_LEFT_OUT = 32
 #: How long the first run of a session waits for what memory holds of its input, in seconds.
 RECALL_SECONDS = 3.0
-#: How long the end of a pod waits for what a memory job writes, in seconds.
-STOP_GRACE = 5.0
 
 
 class MemoryJobs:
@@ -68,12 +66,13 @@ class MemoryJobs:
         "_mailroom",
         "_more_staged",
         "_new",
-        "_parts",
         "_pod",
         "_proposed",
         "_recalled",
+        "_resources",
         "_status",
         "_tasks",
+        "_template",
         "_triggered",
         "_waiting",
         "_waiting_for_all",
@@ -81,7 +80,7 @@ class MemoryJobs:
 
     def __init__(
         self,
-        parts: PodParts,
+        resources: PodResources,
         status: Status,
         journal: Journal,
         accounts: Accounts,
@@ -93,7 +92,8 @@ class MemoryJobs:
         new: bool,
     ) -> None:
         """``pod`` gets what the detached actors say; ``new`` says that its session is no other's."""
-        self._parts = parts
+        self._resources = resources
+        self._template = resources.template
         self._status = status
         self._journal = journal
         self._accounts = accounts
@@ -138,7 +138,7 @@ class MemoryJobs:
 
     def after_run(self, caller: Context | None) -> None:
         """A run of ``caller`` has ended: have it read, unless that failed of late or only commands do."""
-        memory = self._parts.manifest.memory
+        memory = self._template.manifest.memory
         if not memory.extract_threshold or memory.schedule != "after_run":
             return
         if self._left_out > 0:
@@ -194,7 +194,7 @@ class MemoryJobs:
         ended: AsyncFuture[Any] = AsyncFuture()
         self._wait_for_extractions(ended)
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(ended, self._parts.memory_grace)
+            await asyncio.wait_for(ended, self._template.memory_grace)
 
     # -- extraction ------------------------------------------------------------------------------
 
@@ -202,7 +202,7 @@ class MemoryJobs:
         """Start an extraction if enough is new; while one is under way it will be followed by another.
         Those to come see the context variables of ``caller``, or none.
         """
-        if not self._parts.manifest.memory.extract_threshold:
+        if not self._template.manifest.memory.extract_threshold:
             return
         if self._job is not None:
             self._triggered, self._caller = True, caller
@@ -215,13 +215,13 @@ class MemoryJobs:
         start = head.pointer or 0
         if start >= len(head.items):
             return False
-        return extraction_due(self._parts.manifest.memory, self._conversation.context.since(start))
+        return extraction_due(self._template.manifest.memory, self._conversation.context.since(start))
 
     def _start_extraction(self) -> None:
         self._triggered = False
         job = self._job = ExtractionActor.make(self._mailroom, UNREGISTERED)
         job.begin()
-        self._job_spending = Spending(self._parts)
+        self._job_spending = Spending(self._resources)
         self._tasks.start(self._read(job))
 
     async def _read(self, job: ExtractionActor) -> None:
@@ -237,18 +237,18 @@ class MemoryJobs:
                 self._back_off()
                 self._extractions_ended(consolidate=False)
             return
-        parts, spending = self._parts, self._job_spending
+        resources, spending = self._resources, self._job_spending
         if self._job is not job or spending is None:
             return
         job.actor_ref.tell(
             Extract(
                 self._journal.head,
                 self._reading_budget(),
-                notes_budget(parts.limits.context_window),
+                notes_budget(resources.template.limits.context_window),
                 spending.ask,
-                parts.manifest.model.model_id,
-                parts.tools.context(parts.name),
-                parts.memory.staging,
+                resources.template.manifest.model.model_id,
+                resources.template.tools.context(resources.name),
+                resources.template.memory.staging,
                 self._ask_pod,
                 self._caller,
             )
@@ -256,7 +256,7 @@ class MemoryJobs:
 
     def _reading_budget(self) -> int:
         """The tokens of history that an extraction is given at once, as we estimate them."""
-        window = self._parts.limits.context_window
+        window = self._template.limits.context_window
         known = None if window is None else int(window / self._conversation.density())
         answer = notes_budget(window)
         return min(EXTRACTOR_TOKENS, summariser_budget(known, answer, text_tokens(EXTRACTOR_PROMPT)))
@@ -297,12 +297,17 @@ class MemoryJobs:
 
     async def _end_extraction(self, reply: AsyncFuture[bool], spent: Spent, *, accepted: bool) -> None:
         """Make the end of an extraction durable. Where the store refuses that, it has failed, which is
-        published once it can be; what was staged is taken back, and nothing is read again at once.
+        published once it can be; what was staged is taken back, and nothing is read again at once. Where the
+        pod ends before the store answers, what was staged stays: it may be all that is left of it.
         """
         again = accepted or self._triggered
         try:
             await self._journal.commit()
         except SessionError as error:
+            if self._journal.closed:
+                if not reply.done():
+                    reply.set_exception(error)
+                return
             self._end_job()
             self._back_off()
             if accepted:
@@ -385,8 +390,8 @@ class MemoryJobs:
 
     def _consolidate(self) -> None:
         """Start a consolidation, which looks for itself whether it is due."""
-        parts = self._parts
-        section = parts.manifest.memory
+        resources = self._resources
+        section = resources.template.manifest.memory
         if not (section.consolidate_files or section.consolidate_bytes):
             return
         if self._librarian is not None:
@@ -395,12 +400,12 @@ class MemoryJobs:
         asked, self._asked_to_consolidate, self._more_staged = self._asked_to_consolidate, False, False
         librarian = self._librarian = ConsolidationActor.make(self._mailroom, UNREGISTERED)
         librarian.begin()
-        ctx, spending = parts.tools.context(parts.name), Spending(parts)
+        ctx, spending = resources.template.tools.context(resources.name), Spending(resources)
         self._librarian_spending = spending
         librarian.actor_ref.tell(
             Consolidate(
-                parts.memory,
-                parts.manifest,
+                resources.template.memory,
+                resources.template.manifest,
                 spending.ask,
                 ctx,
                 not asked,
@@ -481,7 +486,7 @@ class MemoryJobs:
     @property
     def recall_due(self) -> bool:
         """Whether the run that begins is the first of a session that is new: its history is no other's."""
-        if not self._parts.manifest.memory.recall_tokens or not self._new or self._recalled:
+        if not self._template.manifest.memory.recall_tokens or not self._new or self._recalled:
             return False
         return not any(map(is_of_compaction, self._journal.head.items))
 
@@ -489,9 +494,9 @@ class MemoryJobs:
         """Bring what memory holds of ``content`` into the history, whatever comes of it."""
         words = "\n".join(part.text for part in content if isinstance(part, TextPart))
         self._recalled = True
-        budget = self._parts.manifest.memory.recall_tokens
+        budget = self._template.manifest.memory.recall_tokens
         try:
-            item = await waits.apart(_recalled(self._parts.memory, words, budget), "the search in memory")
+            item = await waits.apart(_recalled(self._template.memory, words, budget), "the search in memory")
         except (OSError, TimeoutError) as error:
             self._journal.log.record(Alert, text="memory could not be searched", error=Failure.of(error))
         except (Exception, asyncio.CancelledError):  # noqa: BLE001 - the run goes on without it
@@ -508,12 +513,12 @@ class MemoryJobs:
         """
         if not self.at_work:
             return
-        if not await self._all_done(self._parts.memory_grace):
+        if not await self._all_done(self._template.memory_grace):
             if self._proposed is not None:  # its end is on its way to the store
-                await self._all_done(STOP_GRACE)
+                await self._all_done(self._template.store_grace)
             if self.at_work:
                 self._abandon()
-                await self._all_done(self._parts.grace + STOP_GRACE)
+                await self._all_done(self._template.grace + self._template.store_grace)
 
     async def _all_done(self, seconds: float) -> bool:
         ended: AsyncFuture[Any] = AsyncFuture()
@@ -543,7 +548,7 @@ class MemoryJobs:
         librarian, self._librarian = self._librarian, None
         for job in (librarian, self._job):
             if job is not None:
-                self._let_go(job.leave(self._parts.grace))
+                self._let_go(job.leave(self._template.grace))
 
     def forsake(self) -> None:
         """The pod has ended: nobody need wait for its memory jobs any more, and those end too."""
@@ -558,11 +563,11 @@ class MemoryJobs:
 
     async def wait_left(self) -> None:
         """Wait until the jobs that were cancelled have come to their end, for a bounded time."""
-        await self._all_done(self._parts.grace + STOP_GRACE)
+        await self._all_done(self._template.grace + self._template.store_grace)
 
 
-async def _recalled(memory: LastingMemory, words: str, budget: int) -> SystemItem | None:
-    from actors.pod.memory.recall import recalled  # noqa: PLC0415 - paid for by who recalls
+async def _recalled(memory: NotesFolder, words: str, budget: int) -> SystemItem | None:
+    from actors.memory.recall import recalled  # noqa: PLC0415 - paid for by who recalls
 
     return await asyncio.wait_for(asyncio.to_thread(recalled, memory, words, budget), RECALL_SECONDS)
 

@@ -18,8 +18,8 @@ from actors.pod.exchange import Exchange, FailedAttempt
 from actors.pod.interruptible import Left
 from actors.pod.journal import Journal
 from actors.pod.outcomes import budget_reached, paused_in_vain, still_too_long
-from actors.pod.parts import PodParts
-from actors.pod.run import Run, resolve
+from actors.pod.resources import PodResources
+from actors.pod.run_state import Run, resolve
 from actors.pod.tool_calls import ToolCalls
 from protocol.errors import Failure, ModelError
 from protocol.events import (
@@ -48,23 +48,35 @@ MAX_PAUSES = 10
 class ModelCalls:
     """Asks the model for one run after the other of one pod."""
 
-    __slots__ = ("_accounts", "_compaction", "_conversation", "_journal", "_parts", "_tool_calls")
+    __slots__ = (
+        "_accounts",
+        "_compaction",
+        "_conversation",
+        "_journal",
+        "_resources",
+        "_template",
+        "_tool_calls",
+        "_turn_open",
+    )
 
     def __init__(
         self,
-        parts: PodParts,
+        resources: PodResources,
         journal: Journal,
         accounts: Accounts,
         conversation: Conversation,
         compaction: Compaction,
         tool_calls: ToolCalls,
     ) -> None:
-        self._parts = parts
+        self._resources = resources
+        self._template = resources.template
         self._journal = journal
         self._accounts = accounts
         self._conversation = conversation
         self._compaction = compaction
         self._tool_calls = tool_calls
+        #: Whether the end of the turn whose start was published last is not published yet.
+        self._turn_open = False
 
     # -- asking ----------------------------------------------------------------------------------
 
@@ -80,9 +92,9 @@ class ModelCalls:
         if run.ending is not None:
             return
         exchange = run.exchange = Exchange(
-            self._parts,
+            self._resources,
             self._conversation.occupancy,
-            self._parts.manifest.worker.max_tokens,
+            self._template.manifest.worker.max_tokens,
             self._journal.listened,
             self._journal.publish,
             self._publish_text,
@@ -93,6 +105,7 @@ class ModelCalls:
             self.note_exceeded(run, over.exceeded)
             return
         self._accounts.steps += 1
+        self._turn_open = True
         self._publish_turn(TurnStart)
         try:
             answer = await run.waits.inline(exchange.ask(self._request(run)), "the model's client", go_on)
@@ -128,16 +141,17 @@ class ModelCalls:
         log.add(
             UserMessage(log.pod, head.session_id, head.seq + 1, now, run.run_id, item=item, source=source)
         )
+        run.words_seq = head.seq
 
     def _request(self, run: Run) -> Request:
-        parts, context = self._parts, self._conversation.context
+        resources, context = self._resources, self._conversation.context
         return Request(
             items=context.view(),
-            system=parts.manifest.pod.system_prompt,
-            tools=parts.tools.specs,
-            model=parts.manifest.model.model_id,
-            max_tokens=parts.manifest.worker.max_tokens,
-            temperature=parts.manifest.model.temperature,
+            system=resources.template.manifest.pod.system_prompt,
+            tools=resources.template.tools.specs,
+            model=resources.template.manifest.model.model_id,
+            max_tokens=resources.template.manifest.worker.max_tokens,
+            temperature=resources.template.manifest.model.temperature,
             output_schema=run.output_schema,
             deadline=run.deadline,
             scratch=context.scratch,
@@ -157,8 +171,10 @@ class ModelCalls:
             log.tell(kind(log.pod, head.session_id, head.seq, time.time(), journal.run_id, turn=turn))
 
     def end_turn(self) -> None:
-        """A turn has ended, with the calls of its answer."""
-        self._publish_turn(TurnEnd)
+        """Publish, once, that the turn has ended, with the calls of its answer."""
+        if self._turn_open:
+            self._turn_open = False
+            self._publish_turn(TurnEnd)
 
     # -- an answer -------------------------------------------------------------------------------
 
@@ -212,7 +228,7 @@ class ModelCalls:
         run.paused = item
         stuck = not (item.content or item.calls or item.vendor) or item == before
         if (stuck or run.pauses > MAX_PAUSES) and run.ending is None:
-            run.error, run.ending = paused_in_vain(self._parts.model, run.pauses), "failed"
+            run.error, run.ending = paused_in_vain(self._template.model, run.pauses), "failed"
 
     def _as_refused(self, run: Run, item: AssistantItem) -> AssistantItem:
         """The item as that of a refusal: calls on the way to it are not to be run, and it tells how far back
@@ -244,7 +260,7 @@ class ModelCalls:
         if run.ending in {"cancelled", "paused"} or (run.ending is not None and cancelled):
             return
         if cancelled:  # from outside; who closes a loop cancels all its tasks
-            run.ending = "paused" if self._parts.closing() else "cancelled"
+            run.ending = "paused" if self._template.closing() else "cancelled"
         else:
             run.error, run.ending = error, "failed"
 
@@ -285,7 +301,7 @@ class ModelCalls:
             AssistantMessage,
             run.run_id,
             item=kept,
-            model=self._parts.model,
+            model=self._template.model,
             usage=shown.usage,
             cost=shown.cost,
         )

@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 from pykka import messages
 
+from actors.memory.consolidation import Consolidated, Consolidating
+from actors.memory.extraction import Proposal
 from actors.pod.accounts import Accounts
 from actors.pod.checks import checked_content, checked_item
 from actors.pod.conversation import Conversation
 from actors.pod.fork import branch_off, drop_branch
 from actors.pod.interruptible import Interruptible
 from actors.pod.journal import Journal
-from actors.pod.lifecycle import STOP_GRACE, Lifecycle
-from actors.pod.memory.consolidation import Consolidated, Consolidating
-from actors.pod.memory.extraction import Proposal
+from actors.pod.lifecycle import Lifecycle, Resumed
 from actors.pod.memory_jobs import MemoryJobs
-from actors.pod.parts import PodParts
-from actors.pod.run import QueuedRun, TypedRun, resolve
+from actors.pod.resources import PodResources
 from actors.pod.run_loop import RunLoop
+from actors.pod.run_state import QueuedRun, TypedRun, resolve
 from actors.pod.status import Status
 from actors.pod.tasks_at_work import TasksAtWork
 from actors.pod.tool_calls import EndedLate, ToolCalls
@@ -45,7 +45,7 @@ from protocol.results import PodDescription
 from protocol.usage import Usage
 
 if TYPE_CHECKING:
-    from actors.pod.sweep import Sweep
+    from actors.pod.idle_reaper import Sweep
 
 _RESTING = frozenset({PodState.IDLE, PodState.PAUSED})
 
@@ -85,18 +85,17 @@ class PodActor(AsyncActor):
 
     def __init__(
         self,
-        parts: PodParts,
-        resume: Callable[[], str] | None,
+        resources: PodResources,
+        resume: Resumed | None,
         started: Callable[[BaseException | None], None],
     ) -> None:
-        """``resume`` finds the session to go on with; ``started`` hears once whether the pod lives."""
+        """``resume`` is the session to go on with; ``started`` hears once whether the pod lives."""
         super().__init__()
-        assert self._mailroom is not None
-        self.parts = parts
+        self.resources = resources
         self._resume = resume
         self._started: Callable[[BaseException | None], None] | None = started
-        self._journal = Journal(parts, self._mailroom, self)
-        self._status = Status(parts.name, self._journal)
+        self._journal = Journal(resources, self._mailroom, self)
+        self._status = Status(resources.name, self._journal)
 
     def __repr__(self) -> str:
         running = self._runs is not None and self._runs.run is not None
@@ -106,7 +105,7 @@ class PodActor(AsyncActor):
     @property
     def name(self) -> str:
         """The pod's name in its system."""
-        return self.parts.name
+        return self.resources.name
 
     def durable_position(self) -> tuple[str, int]:
         """The pod's session and the number of its last durable entry."""
@@ -118,7 +117,7 @@ class PodActor(AsyncActor):
     def conversation(self) -> Conversation:
         """The view of the history."""
         if self._conversation is None:
-            self._conversation = Conversation(self.parts, self._measured)
+            self._conversation = Conversation(self.resources, self._measured)
             self._measured = None
         return self._conversation
 
@@ -126,9 +125,8 @@ class PodActor(AsyncActor):
     def memory(self) -> MemoryJobs:
         """The memory jobs."""
         if self._memory is None:
-            assert self._mailroom is not None
             self._memory = MemoryJobs(
-                self.parts,
+                self.resources,
                 self._status,
                 self._journal,
                 self._accounts,
@@ -144,10 +142,11 @@ class PodActor(AsyncActor):
     def runs(self) -> RunLoop:
         """The runs, and what is done between their steps."""
         if self._runs is None:
-            assert self._mailroom is not None
-            tool_calls = ToolCalls(self.parts, self._journal, self._mailroom, self, self.actor_stopped.is_set)
+            tool_calls = ToolCalls(
+                self.resources, self._journal, self._mailroom, self, self.actor_stopped.is_set
+            )
             self._runs = RunLoop(
-                self.parts,
+                self.resources,
                 self._status,
                 self._journal,
                 self._accounts,
@@ -162,19 +161,18 @@ class PodActor(AsyncActor):
     @property
     def _tasks(self) -> TasksAtWork:
         if self._tasks_at_work is None:
-            assert self._mailroom is not None
             self._tasks_at_work = TasksAtWork(self._mailroom.loop, self.name, self._defect)
         return self._tasks_at_work
 
     @property
     def _accounts(self) -> Accounts:
         if self._accounts_kept is None:
-            self._accounts_kept = Accounts(self.parts.budget)
+            self._accounts_kept = Accounts(self.resources.budget)
         return self._accounts_kept
 
     @property
     def _lifecycle(self) -> Lifecycle:
-        return Lifecycle(self.parts, self._journal, self._status)
+        return Lifecycle(self.resources, self._journal, self._status)
 
     def carried(self) -> dict[str, Any]:
         """What a session that takes the place of the pod's takes over."""
@@ -207,13 +205,13 @@ class PodActor(AsyncActor):
         self._begin_life()
         return None
 
-    async def _restore(self, find: Callable[[], str]) -> None:
+    async def _restore(self, resumed: Resumed) -> None:
         async def take_over(state: Replayed) -> None:
             self._accounts.take_over(state)
             self._measured = state.calls
             await self.conversation.look_through()
 
-        await self._lifecycle.restore(find, take_over)
+        await self._lifecycle.restore(resumed, take_over)
 
     async def _start(self, opening: Coroutine[Any, Any, None]) -> None:
         try:
@@ -256,13 +254,13 @@ class PodActor(AsyncActor):
     def _on_stranger(self, message: Any) -> Any:
         raise PodError(f"pod {self.name!r} knows no command {type(message).__name__}")
 
-    def _refuse(self, envelope: Any) -> None:
-        if envelope.reply_to is not None and isinstance(envelope.message, ShutDown):
-            envelope.reply_to.set(None)
-        elif envelope.reply_to is not None and isinstance(envelope.message, Command):
-            envelope.reply_to.set_exception(self._status.gone())
+    def _refuse(self, message: Any, reply_to: AsyncFuture[Any] | None) -> None:
+        if reply_to is not None and isinstance(message, ShutDown):
+            reply_to.set(None)
+        elif reply_to is not None and isinstance(message, Command):
+            reply_to.set_exception(self._status.gone())
         else:
-            super()._refuse(envelope)
+            super()._refuse(message, reply_to)
 
     # -- commands --------------------------------------------------------------------------------
 
@@ -322,14 +320,14 @@ class PodActor(AsyncActor):
 
     async def _fork(self, at: str | None, waits: Interruptible) -> str:
         await self._journal.commit()
-        session_id, at_hash = await waits.apart(branch_off(self.parts, at), "the fork")
+        session_id, at_hash = await waits.apart(branch_off(self.resources, at), "the fork")
         self._journal.log.record(
             SessionForked, self._journal.run_id, new_session_id=session_id, at_hash=at_hash
         )
         try:
             await self._journal.commit()
         except SessionError:
-            drop_branch(self.parts, session_id)
+            drop_branch(self.resources, session_id)
             raise
         return session_id
 
@@ -482,13 +480,15 @@ class PodActor(AsyncActor):
             self._tasks.start(self._leave_after(pending))
 
     async def _leave_after(self, pending: Future[None]) -> None:
-        await self._journal.settle_last(pending, STOP_GRACE)
+        await self._journal.settle_last(pending, self.resources.template.store_grace)
         self._leave()
 
     async def _wind_down(self) -> None:
         await self._lifecycle.stop(self.runs, self.memory)
         self.runs.turn_away()
         self.memory.forsake()
+        self._journal.close()
+        await self.memory.wait_left()
         self._leave()
 
     def _leave(self) -> None:

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, assert_never
 
 from actors.llm.output import DOUBTFUL, Fit, instruction_for, parse_output
-from actors.pod import turn as decide
+from actors.pod import decide
 from actors.pod.accounts import Accounts
 from actors.pod.compaction import Compaction
 from actors.pod.conversation import Conversation
@@ -21,8 +21,8 @@ from actors.pod.journal import Journal
 from actors.pod.memory_jobs import MemoryJobs
 from actors.pod.model_calls import ModelCalls
 from actors.pod.outcomes import limit_reached, refused, said_nothing
-from actors.pod.parts import PodParts
-from actors.pod.run import PendingInput, QueuedRun, Run, TypedRun, new_run_id, resolve
+from actors.pod.resources import PodResources
+from actors.pod.run_state import PendingInput, QueuedRun, Run, TypedRun, new_run_id, resolve
 from actors.pod.status import Status
 from actors.pod.tasks_at_work import TasksAtWork
 from actors.pod.tool_calls import EndedLate, ToolCalls
@@ -73,14 +73,16 @@ class RunLoop:
         "_compaction",
         "_conversation",
         "_end_asked",
+        "_joining",
         "_journal",
         "_lost",
         "_mailroom",
         "_memory",
         "_model_calls",
-        "_parts",
+        "_resources",
         "_status",
         "_tasks",
+        "_template",
         "_tool_calls",
         "gate",
         "grace",
@@ -90,7 +92,7 @@ class RunLoop:
 
     def __init__(
         self,
-        parts: PodParts,
+        resources: PodResources,
         status: Status,
         journal: Journal,
         accounts: Accounts,
@@ -100,8 +102,9 @@ class RunLoop:
         tasks: TasksAtWork,
         mailroom: Mailroom,
     ) -> None:
-        self._parts = parts
-        self.grace = parts.grace
+        self._resources = resources
+        self._template = resources.template
+        self.grace = resources.template.grace
         self._mailroom = mailroom
         self._status = status
         self._journal = journal
@@ -111,19 +114,23 @@ class RunLoop:
         self._tool_calls = tool_calls
         self._tasks = tasks
         self._compaction = Compaction(
-            parts,
+            resources,
             journal,
             accounts,
             conversation,
             lambda: tool_calls.close_open(self.run),
             memory.wait_for_extraction,
         )
-        self._model_calls = ModelCalls(parts, journal, accounts, conversation, self._compaction, tool_calls)
+        self._model_calls = ModelCalls(
+            resources, journal, accounts, conversation, self._compaction, tool_calls
+        )
         self.gate = Gate(self._gate_free)
         #: The run that goes on, or is paused.
         self.run: Run | None = None
         #: Those that wait for their turn, behind a paused one too.
         self.queue: deque[QueuedRun] | None = None
+        #: Words for the run that begins next.
+        self._joining: list[PendingInput] | None = None
         #: Who asked for the end that the run comes to.
         self._end_asked: list[AsyncFuture[Any]] | None = None
         #: Who waits for what is to be done between two steps.
@@ -146,11 +153,13 @@ class RunLoop:
             self._begin(queued, Interruptible(self))
             return
         if queued.command.busy == "reject" and (running or self.queue):
-            raise PodBusy(f"pod {self._parts.name!r} is running", hint="wait for its run or queue behind it")
+            raise PodBusy(
+                f"pod {self._resources.name!r} is running", hint="wait for its run or queue behind it"
+            )
         if self.queue is None:
             self.queue = deque()
         if len(self.queue) >= QUEUE_LIMIT:
-            raise PodBusy(f"{QUEUE_LIMIT} runs wait for pod {self._parts.name!r} already")
+            raise PodBusy(f"{QUEUE_LIMIT} runs wait for pod {self._resources.name!r} already")
         self.queue.append(queued)
         if not running:
             waits = Interruptible(self)
@@ -173,6 +182,10 @@ class RunLoop:
                 self.queue.remove(queued)
                 session_id = self._journal.log.durable_session
                 queued.reply.set(RunResult("", "cancelled", Usage(), run_id, session_id))
+                if self._joining and not self.queue:  # they were not its own: another run begins with them
+                    joining, self._joining = self._joining, None
+                    for words in joining:
+                        self.notify(words.content, words.reply)
                 return
 
     def between_steps(self, reply: AsyncFuture[Any], work: Between) -> None:
@@ -245,6 +258,8 @@ class RunLoop:
             run.output_schema = command.output_schema
             if isinstance(command, TypedRun):
                 run.output_kind = command.output
+        if self._joining:
+            run.pending, self._joining = self._joining, None
         self._accounts.begin_run()
         self._conversation.guard = self._conversation.guard.run_started()
         self._enter(run)
@@ -255,7 +270,7 @@ class RunLoop:
         self.run, self._journal.run_id = run, run.run_id
         self._status.to(PodState.RUNNING)
         self._accounts.start_clock()
-        if self._parts.budget is not None and (left := self._parts.budget.seconds_left()) is not None:
+        if self._resources.budget is not None and (left := self._resources.budget.seconds_left()) is not None:
             run.deadline = time.monotonic() + left
             self._alarm = self._tasks.loop.call_later(left, self._out_of_time, run)
 
@@ -271,7 +286,7 @@ class RunLoop:
     async def _from_input(self, run: Run, queued: QueuedRun) -> None:
         """The run begins with its input, which the model sees only once it is durable."""
         run.waits.check()
-        if self._parts.limits.before_run and self._conversation.due_before_run():
+        if self._template.limits.before_run and self._conversation.due_before_run():
             await self._compaction.fold("threshold", run.waits)  # whatever comes of it
         items = self._journal.head.items
         run.began_in, run.began_at = items, len(items)
@@ -336,14 +351,15 @@ class RunLoop:
             open_calls=open_calls(self._journal.head.items) if calls else [],
             pending=run.unheard or bool(run.pending),
             steps=self._accounts.steps,
-            max_steps=self._parts.manifest.worker.max_steps,
-            fullness=self._conversation.before_request() if self._parts.limits.before_request else "send",
+            max_steps=self._template.manifest.worker.max_steps,
+            fullness=self._conversation.before_request() if self._template.limits.before_request else "send",
             started_calls=run.started_calls,
         )
 
     async def _run_tools(self, run: Run, step: decide.RunTools) -> None:
         try:
-            await self._tool_calls.run(run, step.calls, partial(self._go_on_without_results, run))
+            if not await self._tool_calls.run(run, step.calls, partial(self._go_on_without_results, run)):
+                return
         except SessionError:
             raise
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - ends this run alone
@@ -394,7 +410,7 @@ class RunLoop:
         elif step.why is not None:
             run.error = CompactionFailed(step.why)
         elif step.limit is not None:
-            run.limit = limit_reached(step.limit, self._parts.manifest.worker)
+            run.limit = limit_reached(step.limit, self._template.manifest.worker)
         elif outcome == "refused" and answer is not None:
             run.limit = refused(answer, run.stop_reason)
         return outcome
@@ -455,7 +471,7 @@ class RunLoop:
         head = self._journal.head
         self._journal.log.add(
             RunEnd(
-                pod=self._parts.name,
+                pod=self._resources.name,
                 session_id=head.session_id,
                 seq=head.seq + 1,
                 at=time.time(),
@@ -593,7 +609,7 @@ class RunLoop:
 
     def not_paused(self) -> NotPaused:
         """What is answered where no run is paused."""
-        return NotPaused(f"pod {self._parts.name!r} has no paused run")
+        return NotPaused(f"pod {self._resources.name!r} has no paused run")
 
     def _record_start(self, run: Run, reason: RunReason) -> None:
         log, head = self._journal.log, self._journal.head
@@ -608,11 +624,15 @@ class RunLoop:
         self.run.pending.append(PendingInput(content, "steer", reply))
 
     def notify(self, content: tuple[Part, ...], reply: AsyncFuture[Any]) -> None:
-        """Words join the run that goes on or is paused, or start one. Raises PodBusy."""
+        """Words join the run that goes on or is paused, or else the one that begins next, or start one."""
         if self._status.state is PodState.RUNNING and self.run is not None:
             self.run.pending.append(PendingInput(content, "notify", reply))
         elif self._status.state is PodState.PAUSED:
             self.between_steps(reply, lambda _: self._note(content, reply))
+        elif self.queue:
+            if self._joining is None:
+                self._joining = []
+            self._joining.append(PendingInput(content, "notify", reply))
         else:
             self.submit(QueuedRun(commands.Run(content), "notify", reply))
 
@@ -636,13 +656,10 @@ class RunLoop:
         elif pending.source == "steer":
             pending.reply.set_exception(self._not_running())
         else:
-            try:
-                self.notify(pending.content, pending.reply)
-            except PodBusy as busy:
-                pending.reply.set_exception(busy)
+            self.notify(pending.content, pending.reply)
 
     def _not_running(self) -> NotRunning:
-        return NotRunning(f"pod {self._parts.name!r} has no run to steer", hint="use run or notify")
+        return NotRunning(f"pod {self._resources.name!r} has no run to steer", hint="use run or notify")
 
     # -- compactions that are asked for ----------------------------------------------------------
 
@@ -676,7 +693,7 @@ class RunLoop:
         """The budget of seconds is used up."""
         if run is not self.run or run.ending is not None:
             return
-        budget = self._parts.budget
+        budget = self._resources.budget
         assert budget is not None
         self._model_calls.note_exceeded(run, budget.out_of_time())
         run.waits.interrupt()
@@ -708,6 +725,10 @@ class RunLoop:
             )
         self.run = self._journal.run_id = None
         self._status.to(PodState.IDLE)
+        if (
+            0 < run.words_seq <= self._journal.log.durable_seq
+        ):  # they stand in the history, whatever of the run
+            resolve(run.unlogged)
         _fail([*run.unlogged, *(pending.reply for pending in run.pending)], error)
         run.unlogged, run.pending = [], []
         if run.reply is not None:
@@ -734,11 +755,12 @@ class RunLoop:
         self._stop_clock()
         waiting = [queued.reply for queued in self.queue or ()]
         waiting += self._asked or ()
+        waiting += [pending.reply for pending in self._joining or ()]
         if run is not None:
             run.waits.leave()
             waiting += [*run.unlogged, *(pending.reply for pending in run.pending)]
             waiting += [] if run.reply is None else [run.reply]
-        self.queue = self._asked = None
+        self.queue = self._asked = self._joining = None
         for reply in waiting:
             if not reply.done():
                 reply.set_exception(self._status.gone())

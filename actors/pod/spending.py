@@ -8,7 +8,7 @@ from actors.compaction.tokens import encoded_size, text_tokens, tokens_in
 from actors.compaction.transcript import shortened
 from actors.llm.base import Answer, Request
 from actors.pod.exchange import Exchange
-from actors.pod.parts import PodParts
+from actors.pod.resources import PodResources
 from protocol.errors import ModelError
 from protocol.usage import Usage
 from protocol.wire import encode
@@ -27,10 +27,10 @@ class Spent(Struct, frozen=True):
 class Spending:
     """The model as one worker asks it. Used on the pod's loop alone."""
 
-    __slots__ = ("_parts", "counted", "spent")
+    __slots__ = ("_resources", "counted", "spent")
 
-    def __init__(self, parts: PodParts) -> None:
-        self._parts = parts
+    def __init__(self, resources: PodResources) -> None:
+        self._resources = resources
         self.spent = Spent()
         #: Whether the pod has added it to its own.
         self.counted = False
@@ -39,7 +39,7 @@ class Spending:
         """The model's whole answer. Raises OverBudget, ModelError where the model or its provider would not
         answer, or what the client raises.
         """
-        exchange = Exchange(self._parts, lambda: _prompt_tokens(request), request.max_tokens)
+        exchange = Exchange(self._resources, lambda: _prompt_tokens(request), request.max_tokens)
         try:
             answer = await exchange.ask(request)
         except BaseException as error:

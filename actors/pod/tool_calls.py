@@ -12,9 +12,9 @@ from typing import NamedTuple
 from actors.pod.calls import NOT_RUN
 from actors.pod.interruptible import Interruptible, Left
 from actors.pod.journal import Journal
-from actors.pod.parts import PodParts
 from actors.pod.repeats import TOLD_FROM, Repeats, answers_since_last_words, noticed, since_last_words
-from actors.pod.run import Run
+from actors.pod.resources import PodResources
+from actors.pod.run_state import Run
 from actors.runtime.actor import AsyncActor
 from actors.runtime.loop import Mailroom
 from actors.sessions.replay import open_calls
@@ -53,11 +53,11 @@ class _Batch:
 class ToolCalls:
     """Runs batches of tool calls of one pod."""
 
-    __slots__ = ("_journal", "_mailroom", "_parts", "_pod", "_stopped")
+    __slots__ = ("_journal", "_mailroom", "_pod", "_resources", "_stopped", "_template")
 
     def __init__(
         self,
-        parts: PodParts,
+        resources: PodResources,
         journal: Journal,
         mailroom: Mailroom,
         pod: AsyncActor,
@@ -66,7 +66,8 @@ class ToolCalls:
         """``pod`` gets what is to be said to it later; ``stopped`` says whether it has stopped: then nobody
         hears of what ends late.
         """
-        self._parts = parts
+        self._resources = resources
+        self._template = resources.template
         self._journal = journal
         self._mailroom = mailroom
         self._pod = pod
@@ -90,21 +91,22 @@ class ToolCalls:
             result = ToolResult.of(call, INTERRUPTED, is_error=True)
             self._journal.log.record(ToolResulted, run.run_id, item=result)
 
-    async def run(self, run: Run, calls: list[ToolCall], go_on: Callable[[], None]) -> None:
+    async def run(self, run: Run, calls: list[ToolCall], go_on: Callable[[], None]) -> bool:
         """Run ``calls``, which are durable before they begin; ``go_on`` as for ``Interruptible.inline``.
+        False where none was begun, since the run was asked to end meanwhile.
 
         Raises what ends the batch before its time: CancelledError where it was interrupted, SessionError.
         """
         await self._journal.commit()
         run.waits.check()
         if run.ending is not None:
-            return
+            return False
         batch = _Batch(run, len(calls))
         run.started_calls = set()
-        if self._parts.manifest.worker.max_repeats:
+        if self._template.manifest.worker.max_repeats:
             self._follow_repeats(run)
-        work = self._parts.tools.run(
-            self._parts.name,
+        work = self._template.tools.run(
+            self._resources.name,
             calls,
             partial(self._starting, batch),
             partial(self._ended, batch),
@@ -112,6 +114,7 @@ class ToolCalls:
             partial(self._ended_late, batch),
         )
         await run.waits.inline(work, _named(calls), go_on)
+        return True
 
     def _starting(self, batch: _Batch, call: ToolCall) -> None:
         run = batch.run
@@ -142,7 +145,7 @@ class ToolCalls:
         head = self._journal.head
         self._journal.log.add(
             ToolResulted(
-                pod=self._parts.name,
+                pod=self._resources.name,
                 session_id=head.session_id,
                 seq=head.seq + 1,
                 at=time.time(),
@@ -186,7 +189,7 @@ class ToolCalls:
     def _follow_repeats(self, run: Run) -> None:
         """Have the run's failure tracking know the calls that are about to be run."""
         if run.repeats is None:
-            most = self._parts.manifest.worker.max_repeats
+            most = self._template.manifest.worker.max_repeats
             items = self._journal.head.items
             if answers_since_last_words(items, at_least=min(TOLD_FROM, most)):
                 run.repeats = Repeats(since_last_words(items))
@@ -200,12 +203,12 @@ class ToolCalls:
         repeated = run.repeats.add(result)
         if repeated is None or repeated.times < TOLD_FROM:
             return result
-        return noticed(result, repeated, self._parts.manifest.worker.max_repeats)
+        return noticed(result, repeated, self._template.manifest.worker.max_repeats)
 
     def end_loop(self, run: Run) -> None:
         """End a run whose model goes on repeating itself, unless somebody has said something meanwhile."""
         worst = None if run.repeats is None else run.repeats.worst
-        most = self._parts.manifest.worker.max_repeats
+        most = self._template.manifest.worker.max_repeats
         if worst is not None and worst.times >= most and run.ending is None and not run.pending:
             run.error, run.ending = ToolLoop(worst.words, tool=worst.name, times=worst.times), "failed"
 

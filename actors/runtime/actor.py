@@ -12,7 +12,6 @@ from typing import Any, Protocol, Self, cast
 
 import pykka
 from pykka import messages
-from pykka._envelope import Envelope
 
 from actors.runtime.future import AsyncFuture
 from actors.runtime.loop import BURST, Mailroom, mailroom_here
@@ -66,7 +65,7 @@ class AsyncActor(pykka.Actor):
     actor_inbox: Inbox
     actor_stopped: StopFlag  # type: ignore[assignment]
 
-    _mailroom: Mailroom | None = None
+    _mailroom: Mailroom = cast("Mailroom", None)  # from its making on there is one
     _registry: Registry = cast("Registry", pykka.ActorRegistry)
     #: The handler that waits, or why else messages have to; None for an actor that takes them.
     _task: asyncio.Task[Any] | str | None = _NOT_BEGUN
@@ -76,7 +75,7 @@ class AsyncActor(pykka.Actor):
     def __init__(self, *_args: Any, **_kwargs: Any) -> None:
         inbox = self.actor_inbox = Inbox()
         inbox.actor = self
-        inbox.mailroom = self._mailroom = self._mailroom or mailroom_here()
+        inbox.mailroom = self._mailroom = self._mailroom or mailroom_here()  # type: ignore[truthy-bool]
         inbox.backlog = None
         self.actor_stopped = StopFlag()
         self._actor_ref = AsyncActorRef(self)
@@ -113,7 +112,6 @@ class AsyncActor(pykka.Actor):
         return AsyncFuture()
 
     def _start_actor_loop(self) -> None:
-        assert self._mailroom is not None
         if self._mailroom.here():
             self._begin()
         else:
@@ -133,10 +131,6 @@ class AsyncActor(pykka.Actor):
 
     # -- one message ---------------------------------------------------------------------------
 
-    def _receive(self, envelope: Envelope[Any]) -> None:
-        """Take a message on the loop, ahead of those that wait in the mail room."""
-        self._arrive(envelope.message, envelope.reply_to)
-
     def _arrive(self, message: Any, reply_to: Any) -> None:
         """Handle a message, or keep it until the handler that waits has ended."""
         if self._task is not None:
@@ -146,7 +140,7 @@ class AsyncActor(pykka.Actor):
             inbox.backlog.append((message, reply_to))
             return
         if self.actor_stopped._set:
-            self._refuse(Envelope(message, reply_to))
+            self._refuse(message, reply_to)
             return
         self._reply_to = reply_to
         try:
@@ -180,7 +174,6 @@ class AsyncActor(pykka.Actor):
         return AsyncFuture() if self._reply_to is None else self._reply_to
 
     def _await(self, handler: Coroutine[Any, Any, Any], reply_to: AsyncFuture[Any] | None) -> None:
-        assert self._mailroom is not None
         # Not ``create_task``, since a task that its loop's factory starts at once ends within this call.
         self._task = asyncio.Task(self._await_reply(handler, reply_to), loop=self._mailroom.loop)
 
@@ -270,7 +263,7 @@ class AsyncActor(pykka.Actor):
             reply_to.set_exception(pykka.ActorDeadError(f"the event loop of {self} ended before it answered"))
         backlog = self.actor_inbox.backlog
         while backlog:
-            self._refuse(Envelope(*backlog.popleft()))
+            self._refuse(*backlog.popleft())
 
     def _hook(self, hook: Callable[[], Any]) -> Coroutine[Any, Any, None] | None:
         """Call a life-cycle hook; what is left to be awaited of an ``async`` one. An error in it is
@@ -293,12 +286,11 @@ class AsyncActor(pykka.Actor):
                 raise
             self._handle_failure(type(error), error, error.__traceback__)
 
-    def _refuse(self, envelope: Envelope[Any]) -> None:
+    def _refuse(self, message: Any, reply_to: AsyncFuture[Any] | None) -> None:
         """Answer a message that came too late."""
-        reply_to = cast("AsyncFuture[Any] | None", envelope.reply_to)
         if reply_to is None:
             return
-        if isinstance(envelope.message, messages._ActorStop):
+        if isinstance(message, messages._ActorStop):
             reply_to.set(None)
         else:
             dead = f"{self.actor_ref} stopped before handling the message"

@@ -95,7 +95,6 @@ class Replayed:
         self.open: tuple[Activity, ...] = ()
         self.usage: Usage | None = None
         self.cost: float | None = None
-        self.starts = 0
         self._seconds = 0.0
         #: When the run that has not told its time began, and was last at work.
         self._began: float | None = None
@@ -151,7 +150,6 @@ class Replayed:
             self._bookkeeping(entry)
         elif isinstance(entry, PodStarted):
             self._ran(None)
-            self.starts += 1
         else:
             self.open = still_open(self.open, entry)
             if entry.counts_usage:

@@ -15,8 +15,8 @@ from pod_stage import PLAIN, GatedClient, Stage, on_stage, texts
 from pykka.messages import ProxyCall
 
 from actors.llm.scripted import ScriptedClient, call, say
+from actors.memory.extraction import Proposal
 from actors.pod.calls import NOT_RUN
-from actors.pod.memory.extraction import Proposal
 from actors.sessions.chain import chained, verified
 from actors.sessions.replay import replay
 from actors.sessions.store import MemoryStore
@@ -742,7 +742,7 @@ def test_a_run_whose_end_the_store_refuses_takes_its_time_once() -> None:
         store.shut = False
         with pytest.raises(RunFailed):
             await run
-        budget = stage.pod.ref.actor_inbox.actor.parts.budget  # type: ignore[attr-defined]
+        budget = stage.pod.ref.actor_inbox.actor.resources.budget  # type: ignore[attr-defined]
         assert 0.05 <= budget.seconds <= time.monotonic() - began
 
     with_gated_store([say("a")], play, manifest=PodManifest.of(name="p", seconds=1000))

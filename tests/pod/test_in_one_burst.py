@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
-from pod_stage import PLAIN, GatedClient, Stage, on_stage
+from pod_stage import PLAIN, GatedClient, Stage, on_stage, texts
 from test_between import GatedStore
 
 from actors.llm.base import Block, Request
@@ -15,9 +16,9 @@ from actors.llm.scripted import ScriptedClient, call, say
 from actors.pod.handle import Pod
 from actors.system import PodSystem
 from actors.tools.base import tool
-from protocol.errors import PodBusy, RunFailed, StoreError
-from protocol.events import Alert, CompactDone, CompactFailed, CompactStart
-from protocol.items import AssistantItem, ToolCall, ToolResult
+from protocol.errors import PodStopped, RunFailed, StoreError
+from protocol.events import Alert, CompactDone, CompactFailed, CompactStart, RunStart, TurnEnd, TurnStart
+from protocol.items import AssistantItem, ToolCall, ToolResult, UserItem
 from protocol.manifest import PodManifest
 
 
@@ -77,7 +78,7 @@ def test_a_notify_behind_a_cancel_of_a_paused_run_starts_one() -> None:
     asyncio.run(asyncio.wait_for(main(), 20))
 
 
-def test_words_that_come_while_a_run_ends_before_a_full_queue_are_refused_and_the_pod_lives() -> None:
+def test_words_that_come_while_a_run_ends_before_a_full_queue_join_the_next_run() -> None:
     async def main() -> None:
         store, client = GatedStore(), GatedClient([say(str(n)) for n in range(33)])
         async with PodSystem(store) as system:
@@ -93,13 +94,134 @@ def test_words_that_come_while_a_run_ends_before_a_full_queue_are_refused_and_th
             await pod.describe()
             store.open()
             assert (await first).text == "0"
-            with pytest.raises(PodBusy):
-                await late
             for _ in rest:
                 client.gate.release()
+            assert await late is None
             assert [(await each).text for each in rest] == [str(n + 1) for n in range(32)]
+            assert texts(await pod.history())[:5] == ["0", "0", "1", "late", "1"]
 
     asyncio.run(asyncio.wait_for(main(), 20))
+
+
+async def idle_at_work(system: PodSystem, store: GatedStore, client: GatedClient) -> tuple[Pod, Any]:
+    """A pod without a run whose pushed item is on its way to the store."""
+    pod = await system.spawn(PLAIN, client=client)
+    store.shut = True
+    pushed = pod.push_item(UserItem.of("pushed"))
+    await store.arrival()
+    return pod, pushed
+
+
+def test_notifications_to_an_idle_pod_that_has_something_under_way_start_one_run_together() -> None:
+    async def main() -> None:
+        store, client = GatedStore(), GatedClient([say("a"), say("b")])
+        async with asyncio.timeout(20), PodSystem(store) as system:
+            pod, pushed = await idle_at_work(system, store, client)
+            told = [pod.notify(text) for text in ("1", "2", "3")]
+            await pod.describe()
+            with pod.subscribe(RunStart) as events:
+                store.open()
+                await pushed
+                for each in told:
+                    assert await each is None
+                client.gate.release()
+                client.gate.release()
+                assert (await pod.run("go")).text == "b"
+                assert [event.reason for event in events.drain()] == ["notify", "run"]
+            assert texts(await pod.history()) == ["pushed", "1", "2", "3", "a", "go", "b"]
+
+    asyncio.run(main())
+
+
+def test_a_notification_joins_the_run_that_waits_for_what_is_under_way() -> None:
+    async def main() -> None:
+        store, client = GatedStore(), GatedClient([say("a"), say("b")])
+        client.gate.release()
+        client.gate.release()
+        async with asyncio.timeout(20), PodSystem(store) as system:
+            pod, pushed = await idle_at_work(system, store, client)
+            first, second, told = pod.run("first"), pod.run("second"), pod.notify("by the way")
+            await pod.describe()
+            store.open()
+            await asyncio.gather(pushed, told)
+            assert [(await first).text, (await second).text] == ["a", "b"]
+            assert texts(await pod.history()) == ["pushed", "first", "by the way", "a", "second", "b"]
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("behind", [0, 1])
+def test_a_notification_to_a_run_that_is_dropped_before_it_begins_is_not_lost(behind: int) -> None:
+    async def main() -> None:
+        store, client = GatedStore(), GatedClient([say("a")])
+        client.gate.release()
+        async with asyncio.timeout(20), PodSystem(store) as system:
+            pod, pushed = await idle_at_work(system, store, client)
+            async with pod.stream("dropped") as stream:
+                told = [pod.notify(text) for text in ("1", "2")]
+                others = [pod.run("other") for _ in range(behind)]
+                await pod.describe()
+            assert (await stream.result).outcome == "cancelled"
+            store.open()
+            await asyncio.gather(pushed, *told)
+            for each in others:
+                assert (await each).text == "a"
+            assert texts(await pod.history())[: 3 + behind] == ["pushed", *(["other"] * behind), "1", "2"]
+            await client.asked.acquire()
+            assert client.asked.locked(), "one run has them all"
+
+    asyncio.run(main())
+
+
+def test_a_stop_answers_notifications_that_wait_for_a_run_to_begin() -> None:
+    async def main() -> None:
+        store, client = GatedStore(), GatedClient([say("a")])
+        async with asyncio.timeout(20), PodSystem(store) as system:
+            pod, pushed = await idle_at_work(system, store, client)
+            told = [pod.notify(text) for text in ("1", "2")]
+            stopped = pod.stop()
+            store.open()
+            await asyncio.gather(pushed, stopped)
+            for each in told:
+                with pytest.raises(PodStopped):
+                    await each
+
+    asyncio.run(main())
+
+
+def test_a_turn_ends_once_with_its_calls_and_never_where_they_were_not_run() -> None:
+    @tool
+    async def one() -> str:
+        return "1"
+
+    async def main() -> None:
+        store, client = GatedStore(), GatedClient([call("one"), say("a"), call("one")])
+        async with asyncio.timeout(20), PodSystem(store) as system:
+            pod = await system.spawn(PLAIN, client=client, tools=[one])
+            with pod.subscribe([TurnStart, TurnEnd]) as events:
+                client.gate.release()
+                client.gate.release()
+                await pod.run("go")
+                assert [(type(each), each.turn) for each in events.drain()] == [
+                    (TurnStart, 1),
+                    (TurnEnd, 1),
+                    (TurnStart, 2),
+                    (TurnEnd, 2),
+                ]
+                run = pod.run("again")
+                for _ in range(3):
+                    await client.asked.acquire()
+                store.shut = True
+                client.gate.release()
+                await store.arrival()  # the answer, before its call is begun
+                cancelled = pod.cancel()
+                await pod.describe()
+                store.open()
+                await cancelled
+                assert (await run).outcome == "cancelled"
+                assert [type(each) for each in events.drain()] == [TurnStart]
+
+    asyncio.run(main())
 
 
 def test_a_client_that_forgets_a_cancel_of_its_own_does_not_end_what_comes_later() -> None:

@@ -39,7 +39,9 @@ from protocol.events import (
     Event,
     ExtractDone,
     ExtractFailed,
+    Retry,
     RunEnd,
+    StreamRestart,
     SystemMessage,
 )
 from protocol.manifest import PodManifest
@@ -97,7 +99,26 @@ async def asked_all(pod: Pod, rng: random.Random) -> Counter[str]:
             words += " It goes like this: " + " ".join(rng.choices(SUBJECTS, k=150))
         outcomes[(await pod.run(words)).outcome] += 1
         check_pairs(await pod.history())
+        occupancy = (await pod.describe()).occupancy
+        assert occupancy <= CONTEXT, f"turn {turn}: {occupancy} tokens"
     return outcomes
+
+
+async def restored_as_it_was(system: PodSystem, pod: Pod, wanted: PodManifest) -> None:
+    """Stop the pod and have it again from what the store has of it."""
+    before, items = await pod.describe(), await pod.history()
+    await pod.stop()
+    again = await system.spawn(wanted, resume=before.session_id)
+    after = await again.describe()
+    assert await again.history() == items
+    assert (after.session_id, after.usage, after.extract_pointer, after.state) == (
+        before.session_id,
+        before.usage,
+        before.extract_pointer,
+        before.state,
+    )
+    assert after.occupancy <= CONTEXT
+    await again.stop()
 
 
 def test_a_hundred_turns_with_compactions_extractions_and_a_consolidation_fail_by_nothing(
@@ -118,10 +139,12 @@ def test_a_hundred_turns_with_compactions_extractions_and_a_consolidation_fail_b
             }
             began = time.monotonic()
             pod = await system.spawn(manifest("soak", **settings))
-            outcomes = await asked_all(pod, rng)
-            assert await pod.wait_for_memory_jobs(timeout=600)
+            with pod.subscribe([Retry, StreamRestart]) as again:
+                outcomes = await asked_all(pod, rng)
+                assert await pod.wait_for_memory_jobs(timeout=600)
+                repeated = again.drain()
             seconds = time.monotonic() - began
-            await pod.stop()
+            await restored_as_it_was(system, pod, manifest("soak", **settings))
             events = system.subscribe("soak", since=0).drain()
             sessions = check_sessions(system.store)
             told = Counter(type(event).__name__ for event in events)
@@ -137,6 +160,11 @@ def test_a_hundred_turns_with_compactions_extractions_and_a_consolidation_fail_b
             why = [event.error.message for event in events if isinstance(event, FAILS)]
             assert set(outcomes) <= {"finished", "limit_reached"}, outcomes
             check_ends(events)
+            assert not repeated, "the server refused a request"
+            refused = [
+                event for event in events if isinstance(event, CompactStart) and event.reason == "overflow"
+            ]
+            assert not refused, "no request was longer than the server takes"
             assert told["CompactStart"] == told["CompactDone"] > 0, why
             assert told["ExtractDone"] > 0, why
             assert told["ConsolidateDone"] > 0, why

@@ -11,17 +11,17 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import pytest
 from child_kit import in_child
 from store_kit import add, make
 
 from actors.sessions.chain import head_of, verified
-from actors.sessions.sqlite import SQLiteStore
-from actors.sessions.sqlite_checkpoint import Checkpointer
-from actors.sessions.sqlite_file import SQLiteFile
-from actors.sessions.sqlite_watch import FileWatch, identity_of
+from actors.sessions.sqlite.checkpoint import Checkpointer
+from actors.sessions.sqlite.file import SQLiteFile
+from actors.sessions.sqlite.store import SQLiteStore
+from actors.sessions.sqlite.watch import FileWatch, identity_of
 from protocol.entries import Head
 from protocol.errors import HeadConflict, SessionError, SessionInUse, StoreError
 
@@ -528,7 +528,7 @@ _PARENT = """
 import os, sys
 sys.path[:0] = ["tests"]
 from actors.sessions.chain import chained, head_of
-from actors.sessions.sqlite import SQLiteStore
+from actors.sessions.sqlite.store import SQLiteStore
 store = SQLiteStore(sys.argv[1])
 body = b'{"text":"' + b"x" * 3000 + b'"}'
 entries = chained([body] * 30)
@@ -547,6 +547,116 @@ os.close(0)
 import signal
 signal.pause()
 """
+
+
+class Elsewhere:
+    """A store in another process, that is told what to do: ``add WORD``, ``write WORD`` (past all checks) or
+    ``close``; ``answer`` is what comes of it.
+    """
+
+    def __init__(self, path: Path, durability: str = "process") -> None:
+        command = [sys.executable, "-c", _ELSEWHERE, str(path), durability]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.answer = self._process.stdout.readline().strip()
+
+    def does(self, *words: str) -> str:
+        self._process.stdin.write(" ".join(words) + "\n")
+        self._process.stdin.flush()
+        self.answer = self._process.stdout.readline().strip()
+        return self.answer
+
+    def close(self) -> None:
+        assert self.does("close") == "closed"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._process.stdin.close()  # it ends
+        self._process.stdout.close()
+        self._process.wait()
+
+
+_ELSEWHERE = """
+import sys
+sys.path[:0] = ["tests"]
+from store_kit import add, make
+from actors.sessions.chain import head_of
+from actors.sessions.sqlite.store import SQLiteStore
+from protocol.errors import StoreError
+store = SQLiteStore(sys.argv[1], sys.argv[2])
+head = head_of(make(store, "theirs", "first"))
+print("open", flush=True)
+for line in sys.stdin:
+    command, *words = line.split()
+    try:
+        if command == "add":
+            head = add(store, "theirs", head, *words)
+        elif command == "write":
+            store._connection.execute("UPDATE entries SET body = ? WHERE n = 1", words)
+        else:
+            store.close()
+            print("closed", flush=True)
+            break
+        print(head.seq, flush=True)
+    except StoreError as error:
+        print(str(error), flush=True)
+"""
+
+
+@pytest.mark.parametrize("damage", [log_deleted, both_deleted, index_deleted])
+def test_two_processes_that_lose_the_log_together_are_refused_once_each_and_lose_nothing(
+    stage: Stage, damage
+):
+    """The second to notice must not take the new log of the first for one that knows nothing of the old."""
+    with Elsewhere(stage.path, "power") as theirs:
+        head = stage.now
+        for count in range(2, 6):
+            damage(stage)
+            with pytest.raises(StoreError, match="write-ahead log"):
+                add(stage.store, "s", head, "refused")
+            head = add(stage.store, "s", head, "ours")
+            assert "write-ahead log" in theirs.does("add", "refused")
+            assert theirs.does("add", "theirs") == str(count)
+            head = add(stage.store, "s", head, "ours")
+        theirs.close()
+        assert (stage.store.info("s").head, stage.store.info("theirs").head.seq) == (head, 5)
+        assert len(verified("theirs", stage.store.read("theirs"))) == 5
+        assert stage.store.problems() == []
+        stage.store.close()
+        assert integrity(stage.path) == "ok"
+
+
+def test_what_comes_into_a_log_after_another_process_has_merged_it_stays_out_of_the_database(stage: Stage):
+    with Elsewhere(stage.path) as theirs:
+        log_deleted(stage)
+        with pytest.raises(StoreError, match="write-ahead log"):
+            add(stage.store, "s", stage.now, "refused")
+        head = add(stage.store, "s", stage.now, "after")
+        assert theirs.does("write", "late") == "1"
+        theirs.close()
+        head = add(stage.store, "s", head, "after")
+        assert len(verified("s", stage.store.read("s"))) == head.seq
+        assert len(verified("theirs", stage.store.read("theirs"))) == 1
+        stage.store.close()
+        assert integrity(stage.path) == "ok"
+
+
+@pytest.mark.parametrize("damage", [log_deleted, both_deleted, index_deleted])
+def test_a_file_that_another_process_has_open_with_a_deleted_log_is_not_opened_without_it(
+    tmp_path: Path, damage
+):
+    path = tmp_path / "pods.db"
+    with Elsewhere(path) as theirs:
+        damage(Stage(None, path, None, None, None))
+        with pytest.raises(StoreError, match="another process has it open with a log that was deleted"):
+            SQLiteStore(path)
+        assert "write-ahead log" in theirs.does("add", "refused")
+        assert theirs.does("add", "second") == "2"
+        store = SQLiteStore(path)
+        assert store.info("theirs").head.seq == 2
+        theirs.close()
+        store.close()
 
 
 class Opened:

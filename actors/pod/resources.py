@@ -1,0 +1,61 @@
+"""What a pod works with: what pods of one manifest share, and what is its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+from msgspec import Raw, Struct
+
+from actors.compaction.policy import Limits
+from actors.llm.base import LLMClient
+from actors.memory.notes_folder import NotesFolder
+from actors.pod.budget import Budget, Totals
+from actors.pod.calls import ToolRunner
+from actors.pod.task_list import TaskDesk
+from actors.runtime.bus import Bus
+from actors.sessions.log import SessionLog
+from actors.sessions.store import SessionStore
+from protocol.manifest import PodManifest
+from protocol.usage import Usage
+
+
+class PodTemplate(Struct, frozen=True, eq=False):
+    """What pods of one manifest, client and tools share."""
+
+    manifest: PodManifest
+    #: What the client's model is called in events.
+    model: str
+    client: LLMClient
+    tools: ToolRunner
+    bus: Bus
+    store: SessionStore
+    #: The manifest as the session's first entry keeps it.
+    opening: Raw
+    #: The folder of what outlives sessions, shared by all pods of the system.
+    memory: NotesFolder
+    #: What a call cost in US dollars, None where nobody knows.
+    price: Callable[[Usage | None], float | None]
+    #: Where the whole system's calls are summed.
+    totals: Totals
+    limits: Limits
+    on_conflict: Literal["fork", "refuse"]
+    #: How long a step that was cancelled may take to end, in seconds.
+    grace: float
+    #: How long a stop and a compaction wait for memory jobs to finish, in seconds.
+    memory_grace: float
+    #: How long the end of a pod waits for a store that does not answer, in seconds.
+    store_grace: float
+    #: Whether the loop comes to its end though the system was not left.
+    closing: Callable[[], bool]
+
+
+class PodResources(Struct, frozen=True, eq=False):
+    """Everything one pod works with: its template, and what is its own."""
+
+    template: PodTemplate
+    name: str
+    log: SessionLog
+    budget: Budget | None
+    #: The pod's task list, None where it has no tools for one.
+    tasks: TaskDesk | None

@@ -1,0 +1,159 @@
+"""A run is lost when the store refuses what another of its pod recorded: what it held is given back, once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from pod_stage import PLAIN, GatedClient, texts
+from test_between import GatedStore
+from test_hung_store import RefusingStore
+
+from actors.llm.base import Block, Request, TextChunk
+from actors.llm.scripted import ScriptedClient, say
+from actors.pod.handle import Pod
+from actors.system import PodSystem
+from protocol.errors import RunFailed, StoreError
+from protocol.events import Alert
+from protocol.manifest import PodManifest
+
+
+async def record(pod: Pod) -> None:
+    """Have the pod record something that is none of its run's, as a memory job does."""
+    journal = pod.ref.actor_inbox.actor._journal  # type: ignore[attr-defined]
+    journal.log.record(Alert, text="of a memory job")
+    await journal.commit()
+
+
+async def refused(pod: Pod, store: GatedStore) -> None:
+    """The store refuses what another than the run recorded."""
+    store.shut = True
+    commit = asyncio.ensure_future(record(pod))
+    await store.arrival()
+    store.shut = False
+    store.end(StoreError("full"))
+    with pytest.raises(StoreError):
+        await commit
+
+
+class Stuck:
+    """A client that goes on until it is let go, however often it is cancelled."""
+
+    model = "stuck"
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self.release = asyncio.Event()
+        self.ended = asyncio.Event()
+        self.after = ScriptedClient([say("next")])
+
+    async def stream(self, request: Request) -> AsyncIterator[Block]:
+        if self.asked.is_set():
+            async for block in self.after.stream(request):
+                yield block
+            return
+        self.asked.set()
+        while not self.release.is_set():
+            try:
+                await self.release.wait()
+            except asyncio.CancelledError:
+                continue
+        self.ended.set()
+        yield TextChunk("late", 0)
+
+
+@pytest.mark.parametrize("how", ["lost", "cancelled", "stopped"])
+def test_what_a_client_that_ignores_its_cancel_held_of_the_budget_is_given_back_once(how: str) -> None:
+    async def main() -> None:
+        store, client = GatedStore(), Stuck()
+        async with asyncio.timeout(20), PodSystem(store, grace=0.01, budget={"tokens": 100_000}) as system:
+            wanted = PodManifest.of(name="p", tokens=100_000, max_tokens=1000)
+            pod = await system.spawn(wanted, client=client)
+            run = pod.run("go")
+            await client.asked.wait()
+            held = budget_of(system)
+            assert held.reserved_tokens > 1000
+            if how == "lost":
+                await refused(pod, store)
+                with pytest.raises(RunFailed, match="full"):
+                    await run
+            else:
+                await (pod.cancel() if how == "cancelled" else pod.stop())
+                assert (await run).outcome == "cancelled"
+            if how != "stopped":  # behind what is not waited for any longer
+                assert (await pod.run("next")).text == "next"
+            given_back = budget_of(system)
+            assert given_back.reserved_tokens == 0
+            assert given_back.tokens >= held.reserved_tokens, "it may have been at work all the time"
+            client.release.set()
+            await client.ended.wait()
+            for _ in range(5):
+                await asyncio.sleep(0)
+            assert budget_of(system) == given_back
+
+    asyncio.run(main())
+
+
+def budget_of(system: PodSystem) -> Any:
+    budget = system.budget
+    assert budget is not None
+    return budget
+
+
+def test_words_of_a_notify_whose_run_is_lost_are_told_as_logged_where_they_are() -> None:
+    async def main() -> None:
+        store, client = RefusingStore(), GatedClient([say("x")])
+        async with asyncio.timeout(20), PodSystem(store) as system:
+            pod = await system.spawn(PLAIN, client=client)
+            store.shut = True
+            notified = pod.notify("hello")
+            await store.arrival()
+            store.shut = False
+            store.end()  # the words are durable, and before their run goes on what comes behind is refused
+            store.refuses = True
+            with pytest.raises(StoreError):
+                await record(pod)
+            store.refuses = False
+            assert await notified is None
+            assert texts(await pod.history()) == ["hello"]
+            client.gate.release()
+            assert (await pod.run("again")).text == "x"
+            assert texts(await pod.history()) == ["hello", "again", "x"]
+
+    asyncio.run(main())
+
+
+def test_words_of_a_notify_that_the_store_refuses_are_told_as_refused() -> None:
+    async def main() -> None:
+        store, client = RefusingStore(), GatedClient([say("x")])
+        async with asyncio.timeout(20), PodSystem(store) as system:
+            pod = await system.spawn(PLAIN, client=client)
+            store.refuses = True
+            with pytest.raises(StoreError):
+                await pod.notify("hello")
+            store.refuses = False
+            assert await pod.history() == []
+            client.gate.release()
+            assert (await pod.run("again")).text == "x"
+
+    asyncio.run(main())
+
+
+def test_words_of_a_notify_whose_run_is_lost_before_they_are_recorded_are_told_as_refused() -> None:
+    async def main() -> None:
+        store, client = RefusingStore(), GatedClient([say("x" * 4000)])
+        wanted = PodManifest.of(name="p", compact_threshold=800, compact_retained_tokens=100)
+        async with asyncio.timeout(20), PodSystem(store) as system:
+            pod = await system.spawn(wanted, client=client)
+            client.gate.release()
+            await pod.run("tell")
+            before = await pod.history()
+            store.refuses = True  # the compaction that its run would begin with
+            with pytest.raises(StoreError):
+                await pod.notify("hello")
+            store.refuses = False
+            assert await pod.history() == before
+
+    asyncio.run(main())
