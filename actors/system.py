@@ -22,12 +22,13 @@ import pykka
 from actors.llm.base import LLMClient
 from actors.llm.prices import Prices, load_prices, standard_prices
 from actors.llm.scripted import ScriptedClient
+from actors.memory.notes_folder import NotesFolder
 from actors.pod.assembly import Assembly
 from actors.pod.budget import Totals
 from actors.pod.handle import Pod
-from actors.pod.memory.lasting import LastingMemory
+from actors.pod.lifecycle import Resumed
 from actors.pod.pod import PodActor, ShutDown
-from actors.pod.restore import Missing, events_after, interrupted, spans_of, tip
+from actors.pod.restore import Missing, events_after, interrupted, spans_of
 from actors.runtime.bus import Bus, Subscription
 from actors.runtime.fork import let_be
 from actors.runtime.future import AsyncFuture
@@ -44,7 +45,7 @@ from protocol.results import BudgetUse
 from protocol.text import encodable
 
 if TYPE_CHECKING:
-    from actors.pod.sweep import Sweep
+    from actors.pod.idle_reaper import Sweep
 
 T = TypeVar("T")
 
@@ -157,14 +158,14 @@ class PodSystem:
             self._outputs,
             self.on_conflict,
             self._prices,
-            LastingMemory(memory),
+            NotesFolder(memory),
             self._limits,
             **self._graces,
             closing=self._loop_closes,
             threads=self._tool_threads,
         )
         if self.passivate_after is not None:
-            from actors.pod.sweep import Sweep  # noqa: PLC0415 - paid for by systems that passivate
+            from actors.pod.idle_reaper import Sweep  # noqa: PLC0415 - paid for by systems that passivate
 
             self._sweep = Sweep(self.passivate_after, mailroom.loop)
         self._mailroom = mailroom
@@ -332,13 +333,14 @@ class PodSystem:
             assert self._assembly is not None
             assert self._store is not None
             name = self._name(manifest, explicit)
-            find = self._finder(resume, exact=exact)
             resources = self._assembly.resources(manifest, name, client, tools)
         except Exception as error:  # noqa: BLE001 - who spawned hears of it
             future.set_exception(error)
             return
         if isinstance(client, ScriptedClient):
             self._scripts[client] = None
+        # An id that is no text is no session's either.
+        resumed = None if resume is None else Resumed(encodable(resume), exact)
 
         def started(error: BaseException | None) -> None:
             if error is None:
@@ -346,20 +348,12 @@ class PodSystem:
             else:
                 future.set_exception(error)
 
-        actor = PodActor.make(mailroom, self, resources, find, started)
+        actor = PodActor.make(mailroom, self, resources, resumed, started)
         pod = self._pods[name] = Pod(name, actor.actor_ref, self._subscribed)
         if self._sweep is not None:
             actor.sweep = self._sweep
             self._sweep.watch(actor)
         actor.begin()
-
-    def _finder(self, resume: str | None, *, exact: bool) -> Callable[[], str] | None:
-        """What finds the session to go on with, asked by the pod itself when it takes it."""
-        if resume is None:
-            return None
-        assert self._store is not None
-        session_id = encodable(resume)  # one that is no text is no session's either
-        return partial(str, session_id) if exact else partial(tip, self._store, session_id)
 
     def _name(self, manifest: PodManifest, explicit: str | None) -> str:
         check_name(manifest.pod.name if explicit is None else explicit, "the name of a pod")

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from actors.sessions.chain import chained, head_of
-from actors.sessions.jsonl import JsonLinesStore
-from actors.sessions.sqlite import SQLiteStore
+from actors.sessions.jsonl.store import JsonLinesStore
+from actors.sessions.sqlite.store import SQLiteStore
 from actors.sessions.store import SessionStore
 from protocol.entries import Head, Parent, StoredEntry
 

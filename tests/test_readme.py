@@ -14,7 +14,7 @@ from llm_server import RawServer, stream_reply
 import bench
 from actors.cli.main import polypod
 from actors.llm.base import LLMClient
-from actors.llm.presets import PRESETS
+from actors.llm.http.presets import PRESETS
 from polypod import CompactDone, PodManifest, PodSystem, RunEnd, Scope, ScriptedClient, UserMessage, say
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Protocol, TextIO
 
-from actors.cli.setting import state_folder
+from actors.cli.config import state_folder
 from actors.cli.terminal import Terminal
 from protocol.errors import StoreError
 from protocol.text import encodable

@@ -12,10 +12,10 @@ import click
 
 from actors.cli import options
 from actors.cli.benching import PROMPT, Bench, Plan, benched
-from actors.cli.exits import CANCELLED, FAILED, LIMIT, Exit
+from actors.cli.config import Wishes, manifest_for, named_in_errors
+from actors.cli.errors import CANCELLED, FAILED, LIMIT, Exit
 from actors.cli.figures import BenchResult, heading, lines, result_of
 from actors.cli.loading import tools_named
-from actors.cli.setting import Wishes, manifest_for, named_in_errors
 from actors.cli.streams import private_stdin
 from actors.cli.terminal import Terminal
 from actors.cli.views import put_json

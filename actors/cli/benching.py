@@ -9,7 +9,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from actors.cli.clocked import Asked, ClockedClient
+from actors.cli.timing_client import Asked, ClockedClient
 from actors.llm.base import LLMClient
 from actors.pod.handle import Pod
 from actors.pod.models import Models

@@ -7,8 +7,8 @@ import asyncio
 import click
 
 from actors.cli import options
-from actors.cli.reading import Reading
-from actors.cli.setting import Wishes, memory_folder, with_model
+from actors.cli.config import Wishes, memory_folder, with_model
+from actors.cli.store_reader import Reading
 from actors.cli.terminal import Terminal
 from actors.cli.views import put_json
 from actors.system import PodSystem

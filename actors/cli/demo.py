@@ -13,9 +13,9 @@ import click
 import msgspec
 from msgspec import Struct
 
-from actors.cli.exits import FAILED, Exit
-from actors.cli.lines import Line
-from actors.cli.reading import Reading
+from actors.cli.errors import FAILED, Exit
+from actors.cli.event_format import Line
+from actors.cli.store_reader import Reading
 from actors.cli.terminal import Terminal
 from actors.cli.views import PeopleView
 from protocol.entries import Entry, OtherEntry

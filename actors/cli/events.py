@@ -10,8 +10,8 @@ from contextlib import suppress
 import click
 
 from actors.cli import options
-from actors.cli.lines import Line, event_line
-from actors.cli.reading import Reading
+from actors.cli.event_format import Line, event_line
+from actors.cli.store_reader import Reading
 from actors.cli.terminal import Terminal
 from actors.cli.views import put_json
 from protocol.events import DurableEvent

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from msgspec import Struct
 
 from actors.cli.benching import Bench, Turn
-from actors.cli.clocked import Asked
-from actors.cli.words import brief, count, cut, seconds
-from actors.llm.address import without_credentials
+from actors.cli.format import brief, count, cut, seconds
+from actors.cli.timing_client import Asked
+from actors.llm.http.address import without_credentials
 from protocol.errors import Failure
 
 

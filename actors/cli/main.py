@@ -11,10 +11,10 @@ from actors.cli.bench import bench
 from actors.cli.chat import chat
 from actors.cli.compact import compact
 from actors.cli.demo import demo
+from actors.cli.errors import guarded
 from actors.cli.events import events
-from actors.cli.exits import guarded
-from actors.cli.keep import export, fork, fsck, gc, import_, rm
-from actors.cli.look import log, ps, show
+from actors.cli.inspect import log, ps, show
+from actors.cli.maintenance import export, fork, fsck, gc, import_, rm
 from actors.cli.memory import memory
 from actors.cli.run import resume, run
 from actors.cli.streams import open_closed

@@ -9,14 +9,14 @@ from typing import Any
 import click
 
 from actors.cli import options
-from actors.cli.lines import Line
-from actors.cli.setting import memory_folder
+from actors.cli.config import memory_folder
+from actors.cli.event_format import Line
+from actors.cli.format import count, cut
 from actors.cli.terminal import Terminal
 from actors.cli.views import put_json
-from actors.cli.words import count, cut
-from actors.compaction.notes import KINDS, Note
-from actors.pod.memory.lasting import LastingMemory
-from actors.pod.memory.staging import waiting
+from actors.memory.notes import KINDS, Note
+from actors.memory.notes_folder import NotesFolder
+from actors.memory.staging import waiting
 
 _kind = click.option("--kind", type=click.Choice(KINDS), help="Only notes of this kind.")
 
@@ -68,7 +68,9 @@ def list_notes(kind: str | None, folder: Path | None, as_json: bool) -> None:
 def search(words: tuple[str, ...], kind: str | None, limit: int, folder: Path | None, as_json: bool) -> None:
     """Find notes by their words, those first that fit best; also what is staged."""
     kept = _memory(folder)
-    hits = kept.search(" ".join(words), kind=kind, limit=limit)
+    from actors.memory.note_index import search as search_notes  # noqa: PLC0415 - paid for by who searches
+
+    hits = search_notes(kept, " ".join(words), kind=kind, limit=limit)
     if as_json:
         for hit in hits:
             put_json(hit)
@@ -103,13 +105,13 @@ def show(name: str, folder: Path | None, as_json: bool) -> None:
     terminal.end_line()
 
 
-def _memory(folder: Path | None) -> LastingMemory:
+def _memory(folder: Path | None) -> NotesFolder:
     chosen = folder or memory_folder()
     if chosen.exists() and not chosen.is_dir():
         raise click.UsageError(
             f"{chosen} is no folder: name that of lasting memory with --memory or $POLYPOD_MEMORY"
         )
-    return LastingMemory(chosen)
+    return NotesFolder(chosen)
 
 
 def _facts(path: str, note: Note) -> dict[str, Any]:
@@ -117,7 +119,7 @@ def _facts(path: str, note: Note) -> dict[str, Any]:
     return {"path": path, **known, "sources": note.sources}
 
 
-def _found(kept: LastingMemory, name: str) -> str:
+def _found(kept: NotesFolder, name: str) -> str:
     """The path of the one note that ``name`` means."""
     paths = list(kept.stamps())
     if name in paths:
@@ -134,7 +136,7 @@ def _found(kept: LastingMemory, name: str) -> str:
     raise _not_there(name, kept, [*files.values(), *paths])
 
 
-def _not_there(name: str, kept: LastingMemory, known: list[str]) -> click.UsageError:
+def _not_there(name: str, kept: NotesFolder, known: list[str]) -> click.UsageError:
     close = difflib.get_close_matches(name, known, 1)
     guess = f"; did you mean {close[0]!r}?" if close else ""
     return click.UsageError(f"no note {name!r} in {kept.folder}{guess}; polypod memory lists what there is")

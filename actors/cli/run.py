@@ -9,11 +9,7 @@ from pathlib import Path
 import click
 
 from actors.cli import options
-from actors.cli.exits import CODES, FAILED, Exit
-from actors.cli.loading import with_tools, with_tools_again
-from actors.cli.reading import Reading
-from actors.cli.running import MEMORY_FAILURES, Plan, followed_by_hand, remembered, resumable
-from actors.cli.setting import (
+from actors.cli.config import (
     Wishes,
     allowing,
     default_store,
@@ -22,6 +18,10 @@ from actors.cli.setting import (
     named_in_errors,
     with_model,
 )
+from actors.cli.errors import CODES, FAILED, Exit
+from actors.cli.loading import with_tools, with_tools_again
+from actors.cli.running import MEMORY_FAILURES, Plan, followed_by_hand, remembered, resumable
+from actors.cli.store_reader import Reading
 from actors.cli.streams import private_stdin
 from actors.cli.terminal import Terminal
 from actors.cli.views import JsonView, PeopleView, View, failures_shown

@@ -10,9 +10,9 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import NamedTuple
 
-from actors.cli.exits import Exit
-from actors.cli.lines import event_line
-from actors.cli.setting import default_store
+from actors.cli.config import default_store
+from actors.cli.errors import Exit
+from actors.cli.event_format import event_line
 from actors.cli.terminal import Terminal
 from actors.cli.views import View
 from actors.pod.handle import Pod

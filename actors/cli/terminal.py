@@ -6,8 +6,8 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, TextIO
 
-from actors.cli.lines import Line
-from actors.cli.words import clean, plain, seconds
+from actors.cli.event_format import Line
+from actors.cli.format import clean, plain, seconds
 
 if TYPE_CHECKING:
     from rich.console import Console

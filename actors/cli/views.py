@@ -9,9 +9,9 @@ from typing import Any, Protocol
 
 import msgspec
 
-from actors.cli.lines import event_line, result_line
+from actors.cli.event_format import event_line, result_line
+from actors.cli.format import arguments, count, cut, seconds, tokens
 from actors.cli.terminal import Terminal
-from actors.cli.words import arguments, count, cut, seconds, tokens
 from protocol import events
 from protocol.errors import Failure, PolypodError, RunFailed
 from protocol.events import Event

@@ -15,12 +15,12 @@ from msgspec import Raw
 from actors.compaction.policy import Limits
 from actors.llm.base import LLMClient
 from actors.llm.prices import Prices, cost
+from actors.memory.notes_folder import NotesFolder
 from actors.pod.budget import Budget, Totals
 from actors.pod.calls import ToolRunner
-from actors.pod.memory.lasting import LastingMemory
 from actors.pod.models import Models, label
 from actors.pod.resources import PodResources, PodTemplate
-from actors.pod.tasks import TASKS, TaskDesk, TaskStore
+from actors.pod.task_list import TASKS, TaskDesk, TaskStore
 from actors.runtime.bus import Bus
 from actors.sessions.head import SessionHead, new_session_id
 from actors.sessions.log import SessionLog
@@ -54,7 +54,7 @@ class Assembly:
         outputs: Path | None,
         on_conflict: Literal["fork", "refuse"],
         prices: Prices,
-        memory: LastingMemory,
+        memory: NotesFolder,
         budget: BudgetSection | None = None,
         *,
         grace: float,
@@ -131,8 +131,13 @@ class Assembly:
             output_cap=manifest.tools.output_cap,
             keep_in=self._outputs,
         )
-        extras = {TASKS: self._task_list, MEMORY: self._memory.search}
+        extras = {TASKS: self._task_list, MEMORY: self._search_memory}
         return ToolRunner(toolbox, manifest, extras, keeps_tasks=_keeps_tasks(toolbox))
+
+    def _search_memory(self, query: str, **options: Any) -> list[Any]:
+        from actors.memory.note_index import search  # noqa: PLC0415 - paid for by who searches
+
+        return search(self._memory, query, **options)
 
     def _desk(self, name: str, head: SessionHead) -> TaskDesk:
         desk = self._desks[name] = TaskDesk(head)

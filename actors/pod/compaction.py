@@ -7,15 +7,13 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from actors.compaction import policy
-from actors.compaction.compose import Composed
 from actors.pod.accounts import Accounts
-from actors.pod.compactor import Folding, fold
-from actors.pod.context import Context
 from actors.pod.conversation import Conversation
 from actors.pod.interruptible import Interruptible, Left
 from actors.pod.journal import Journal
 from actors.pod.resources import PodResources
 from actors.pod.spending import Spending
+from actors.pod.summarizer import Folded, Folding, fold
 from protocol.entries import Parent
 from protocol.errors import CompactionFailed, Failure, SessionError
 from protocol.events import (
@@ -93,9 +91,9 @@ class Compaction:
             return error
         folding = self._folding(reason, occupancy, wanted, window)
         try:
-            composed = await waits.apart(self._composed(folding), "the compaction")
+            folded = await waits.apart(self._folded(folding), "the compaction")
             old = journal.head.session_id
-            await journal.start_successor(lambda parent: self._record_successor(folding, composed, parent))
+            await journal.start_successor(lambda parent: self._record_successor(folding, folded, parent))
         except Left:  # the run was lost meanwhile: who tells the ends of that tells this one
             self._record_failed(folding, CompactionFailed("the run that it was for was lost"))
             raise
@@ -123,13 +121,13 @@ class Compaction:
             mid_run=head.open_run is not None,
         )
 
-    async def _composed(self, folding: Folding) -> Composed:
+    async def _folded(self, folding: Folding) -> Folded:
         await self._wait_for_readers()
         return await fold(self._resources, folding)
 
-    def _record_successor(self, folding: Folding, composed: Composed, parent: Parent) -> None:
+    def _record_successor(self, folding: Folding, folded: Folded, parent: Parent) -> None:
         """The entries that the new session begins with."""
-        journal = self._journal
+        journal, composed = self._journal, folded.composed
         log, head, run_id, spent = journal.log, journal.head, journal.run_id, folding.spending.spent
         log.open(
             self._template.opening,
@@ -149,7 +147,7 @@ class Compaction:
             run_id,
             new_session_id=head.session_id,
             before=folding.occupancy,
-            after=Context(composed.items).occupancy(),
+            after=folded.occupancy,
             source=composed.source,
             usage=spent.usage,
             cost=spent.cost,

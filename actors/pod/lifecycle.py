@@ -6,12 +6,12 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from actors.pod.interruptible import Interruptible
 from actors.pod.journal import Journal
 from actors.pod.resources import PodResources
-from actors.pod.restore import activities_left, restore
+from actors.pod.restore import activities_left, restore, tip
 from actors.pod.status import Status
 from actors.sessions.activities import ends_of
 from actors.sessions.replay import Replayed
@@ -24,6 +24,13 @@ if TYPE_CHECKING:
     from actors.pod.conversation import Conversation
     from actors.pod.memory_jobs import MemoryJobs
     from actors.pod.run_loop import RunLoop
+
+
+class Resumed(NamedTuple):
+    """The session to go on with: the tip of its compactions, or with ``exact`` that very one."""
+
+    session_id: str
+    exact: bool
 
 
 class Lifecycle:
@@ -60,13 +67,13 @@ class Lifecycle:
         log.settle()
 
     async def restore(
-        self, find: Callable[[], str], take_over: Callable[[Replayed], Coroutine[Any, Any, None]]
+        self, resumed: Resumed, take_over: Callable[[Replayed], Coroutine[Any, Any, None]]
     ) -> None:
-        """Go on in the session that ``find`` finds, and publish that; ``take_over`` gets what it says of the
-        pod's life before. Raises SessionError.
+        """Go on in a session that is there, and publish that; ``take_over`` gets what it says of the pod's
+        life before. Raises SessionError.
         """
         store, log = self._template.store, self._journal.log
-        claim = self._claim(find)
+        claim = self._claim(resumed)
         try:
             state, head = await restore(store, claim.session_id)
             left = activities_left(store, claim.session_id, state)
@@ -82,12 +89,16 @@ class Lifecycle:
             store.release(claim.session_id)
             raise
 
-    def _claim(self, find: Callable[[], str]) -> Claim:
+    def _claim(self, resumed: Resumed) -> Claim:
         """Take the session that is to be resumed: where its pod has just compacted it, the one after."""
-        store = self._template.store
+        store, session_id = self._template.store, resumed.session_id
+        if resumed.exact:
+            return store.claim(session_id, self._resources.name)
+        session_id = tip(store, session_id)
         while True:
-            claim = store.claim(find(), self._resources.name)
-            if find() == claim.session_id:
+            claim = store.claim(session_id, self._resources.name)
+            session_id = tip(store, claim.session_id)
+            if session_id == claim.session_id:
                 return claim
             store.release(claim.session_id)
 

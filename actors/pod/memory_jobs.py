@@ -8,16 +8,16 @@ from contextvars import Context
 from typing import Any, cast
 
 from actors.compaction.compose import is_of_compaction
-from actors.compaction.extract import EXTRACTOR_PROMPT, EXTRACTOR_TOKENS
 from actors.compaction.policy import extraction_due, notes_budget, summariser_budget
 from actors.compaction.tokens import text_tokens
+from actors.memory.consolidation import Consolidate, Consolidated, Consolidating, ConsolidationActor
+from actors.memory.extraction import Extract, ExtractionActor, Proposal
+from actors.memory.findings import EXTRACTOR_PROMPT, EXTRACTOR_TOKENS
+from actors.memory.notes_folder import NotesFolder
 from actors.pod.accounts import Accounts
 from actors.pod.conversation import Conversation
 from actors.pod.interruptible import Interruptible
 from actors.pod.journal import Journal
-from actors.pod.memory.consolidation import Consolidate, Consolidated, Consolidating, ConsolidationActor
-from actors.pod.memory.extraction import Extract, ExtractionActor, Proposal
-from actors.pod.memory.lasting import LastingMemory
 from actors.pod.resources import PodResources
 from actors.pod.spending import Spending, Spent
 from actors.pod.status import Status
@@ -566,8 +566,8 @@ class MemoryJobs:
         await self._all_done(self._template.grace + self._template.store_grace)
 
 
-async def _recalled(memory: LastingMemory, words: str, budget: int) -> SystemItem | None:
-    from actors.pod.memory.recall import recalled  # noqa: PLC0415 - paid for by who recalls
+async def _recalled(memory: NotesFolder, words: str, budget: int) -> SystemItem | None:
+    from actors.memory.recall import recalled  # noqa: PLC0415 - paid for by who recalls
 
     return await asyncio.wait_for(asyncio.to_thread(recalled, memory, words, budget), RECALL_SECONDS)
 

@@ -19,7 +19,7 @@ from actors.pod.interruptible import Left
 from actors.pod.journal import Journal
 from actors.pod.outcomes import budget_reached, paused_in_vain, still_too_long
 from actors.pod.resources import PodResources
-from actors.pod.run import Run, resolve
+from actors.pod.run_state import Run, resolve
 from actors.pod.tool_calls import ToolCalls
 from protocol.errors import Failure, ModelError
 from protocol.events import (

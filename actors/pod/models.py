@@ -11,7 +11,7 @@ from protocol.errors import ManifestError, ModelError
 from protocol.manifest import ModelSection
 
 if TYPE_CHECKING:
-    from actors.llm.http import HttpPool
+    from actors.llm.http.client import HttpPool
 
 
 class Models:
@@ -32,17 +32,17 @@ class Models:
 
     def _made(self, section: ModelSection) -> LLMClient:
         if section.scheme == "offline":
-            from actors.llm.offline import OfflineClient  # noqa: PLC0415
+            from actors.llm.offline.client import OfflineClient  # noqa: PLC0415
 
             return OfflineClient()
         return self._over_http(section)
 
     def _over_http(self, section: ModelSection) -> LLMClient:
-        from actors.llm.address import base_url_of  # noqa: PLC0415
-        from actors.llm.anthropic import AnthropicClient  # noqa: PLC0415
-        from actors.llm.http import HttpPool  # noqa: PLC0415
-        from actors.llm.openai import OpenAIClient  # noqa: PLC0415
-        from actors.llm.presets import PRESETS, server_for  # noqa: PLC0415
+        from actors.llm.anthropic.client import AnthropicClient  # noqa: PLC0415
+        from actors.llm.http.address import base_url_of  # noqa: PLC0415
+        from actors.llm.http.client import HttpPool  # noqa: PLC0415
+        from actors.llm.http.presets import PRESETS, server_for  # noqa: PLC0415
+        from actors.llm.openai.client import OpenAIClient  # noqa: PLC0415
 
         if section.scheme not in PRESETS:
             likely = likely_model(section, ["offline", *PRESETS])

@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 from pykka import messages
 
+from actors.memory.consolidation import Consolidated, Consolidating
+from actors.memory.extraction import Proposal
 from actors.pod.accounts import Accounts
 from actors.pod.checks import checked_content, checked_item
 from actors.pod.conversation import Conversation
 from actors.pod.fork import branch_off, drop_branch
 from actors.pod.interruptible import Interruptible
 from actors.pod.journal import Journal
-from actors.pod.lifecycle import Lifecycle
-from actors.pod.memory.consolidation import Consolidated, Consolidating
-from actors.pod.memory.extraction import Proposal
+from actors.pod.lifecycle import Lifecycle, Resumed
 from actors.pod.memory_jobs import MemoryJobs
 from actors.pod.resources import PodResources
-from actors.pod.run import QueuedRun, TypedRun, resolve
 from actors.pod.run_loop import RunLoop
+from actors.pod.run_state import QueuedRun, TypedRun, resolve
 from actors.pod.status import Status
 from actors.pod.tasks_at_work import TasksAtWork
 from actors.pod.tool_calls import EndedLate, ToolCalls
@@ -45,7 +45,7 @@ from protocol.results import PodDescription
 from protocol.usage import Usage
 
 if TYPE_CHECKING:
-    from actors.pod.sweep import Sweep
+    from actors.pod.idle_reaper import Sweep
 
 _RESTING = frozenset({PodState.IDLE, PodState.PAUSED})
 
@@ -86,10 +86,10 @@ class PodActor(AsyncActor):
     def __init__(
         self,
         resources: PodResources,
-        resume: Callable[[], str] | None,
+        resume: Resumed | None,
         started: Callable[[BaseException | None], None],
     ) -> None:
-        """``resume`` finds the session to go on with; ``started`` hears once whether the pod lives."""
+        """``resume`` is the session to go on with; ``started`` hears once whether the pod lives."""
         super().__init__()
         self.resources = resources
         self._resume = resume
@@ -205,13 +205,13 @@ class PodActor(AsyncActor):
         self._begin_life()
         return None
 
-    async def _restore(self, find: Callable[[], str]) -> None:
+    async def _restore(self, resumed: Resumed) -> None:
         async def take_over(state: Replayed) -> None:
             self._accounts.take_over(state)
             self._measured = state.calls
             await self.conversation.look_through()
 
-        await self._lifecycle.restore(find, take_over)
+        await self._lifecycle.restore(resumed, take_over)
 
     async def _start(self, opening: Coroutine[Any, Any, None]) -> None:
         try:

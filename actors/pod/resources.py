@@ -9,10 +9,10 @@ from msgspec import Raw, Struct
 
 from actors.compaction.policy import Limits
 from actors.llm.base import LLMClient
+from actors.memory.notes_folder import NotesFolder
 from actors.pod.budget import Budget, Totals
 from actors.pod.calls import ToolRunner
-from actors.pod.memory.lasting import LastingMemory
-from actors.pod.tasks import TaskDesk
+from actors.pod.task_list import TaskDesk
 from actors.runtime.bus import Bus
 from actors.sessions.log import SessionLog
 from actors.sessions.store import SessionStore
@@ -33,7 +33,7 @@ class PodTemplate(Struct, frozen=True, eq=False):
     #: The manifest as the session's first entry keeps it.
     opening: Raw
     #: The folder of what outlives sessions, shared by all pods of the system.
-    memory: LastingMemory
+    memory: NotesFolder
     #: What a call cost in US dollars, None where nobody knows.
     price: Callable[[Usage | None], float | None]
     #: Where the whole system's calls are summed.

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from actors.pod.tasks import TASK_CREATE, TASK_UPDATE, TASKS, Status, Task, TaskStore, TaskStores, Told
+from actors.pod.task_list import TASK_CREATE, TASK_UPDATE, TASKS, Status, Task, TaskStore, TaskStores, Told
 from actors.tools.base import Tool, ToolContext, tool
 from protocol.errors import ToolError
 

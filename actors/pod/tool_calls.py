@@ -14,7 +14,7 @@ from actors.pod.interruptible import Interruptible, Left
 from actors.pod.journal import Journal
 from actors.pod.repeats import TOLD_FROM, Repeats, answers_since_last_words, noticed, since_last_words
 from actors.pod.resources import PodResources
-from actors.pod.run import Run
+from actors.pod.run_state import Run
 from actors.runtime.actor import AsyncActor
 from actors.runtime.loop import Mailroom
 from actors.sessions.replay import open_calls

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from actors.sessions.disk import make_private, store_error
-from actors.sessions.jsonl_files import drafted, file_name
-from actors.sessions.jsonl_lines import batch_lines, header_line
+from actors.sessions.jsonl.files import drafted, file_name
+from actors.sessions.jsonl.lines import batch_lines, header_line
 
 if TYPE_CHECKING:
     from actors.sessions.store import SessionStore

@@ -15,8 +15,8 @@ from actors.sessions.branch import stage_branch
 from actors.sessions.chain import first_break, head_of, verified
 from actors.sessions.disk import store_error
 from actors.sessions.head import SessionHead
-from actors.sessions.jsonl_files import drafted
-from actors.sessions.jsonl_lines import LineReader, batch_lines, header_line, parse_header
+from actors.sessions.jsonl.files import drafted
+from actors.sessions.jsonl.lines import LineReader, batch_lines, header_line, parse_header
 from actors.sessions.log import SessionLog
 from actors.sessions.replay import Replayed
 from actors.sessions.store import SessionInfo, SessionStore, in_use

@@ -11,13 +11,13 @@ from protocol.errors import StoreError
 
 
 def _sqlite(path: str, durability: Durability) -> SessionStore:
-    from actors.sessions.sqlite import SQLiteStore  # noqa: PLC0415 - paid for by who uses it
+    from actors.sessions.sqlite.store import SQLiteStore  # noqa: PLC0415 - paid for by who uses it
 
     return SQLiteStore(path, durability)
 
 
 def _jsonl(path: str, durability: Durability) -> SessionStore:
-    from actors.sessions.jsonl import JsonLinesStore  # noqa: PLC0415
+    from actors.sessions.jsonl.store import JsonLinesStore  # noqa: PLC0415
 
     return JsonLinesStore(path, durability)
 

@@ -8,8 +8,8 @@ from io import BytesIO
 import aiohttp
 
 from actors.llm.base import Request
-from actors.llm.openai_dialect import Dialect
-from actors.llm.openai_request import body_of
+from actors.llm.openai.dialect import Dialect
+from actors.llm.openai.request import body_of
 from actors.pod.handle import Pod
 from actors.system import PodSystem
 from bench.claim import Claim, at_most

@@ -12,8 +12,8 @@ from typing import Any
 import aiohttp
 import msgspec
 
-from actors.llm.anthropic import AnthropicClient
-from actors.llm.openai import OpenAIClient
+from actors.llm.anthropic.client import AnthropicClient
+from actors.llm.openai.client import OpenAIClient
 from actors.pod.handle import Pod
 from actors.system import PodSystem
 from bench.claim import Claim, Measure, at_most, at_most_times

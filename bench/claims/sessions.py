@@ -16,7 +16,7 @@ from msgspec import Raw
 
 from actors.sessions.chain import chained
 from actors.sessions.head import new_session_id
-from actors.sessions.sqlite import SQLiteStore
+from actors.sessions.sqlite.store import SQLiteStore
 from actors.system import PodSystem
 from bench.claim import Claim, at_most
 from bench.measure import Stopwatch

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-from actors.llm.openai_answer import ChatAnswer
-from actors.llm.sse import SSEParser
+from actors.llm.http.sse import SSEParser
+from actors.llm.openai.answer import ChatAnswer
 from bench.claim import Claim, at_most
 from bench.measure import Stopwatch
 from bench.results import Reading

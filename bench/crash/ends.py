@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from actors.pod.memory.staging import Staged
+from actors.memory.staging import Staged
 from actors.pod.restore import activities_left
 from actors.sessions.replay import replay
 from actors.sessions.store import SessionStore

@@ -15,9 +15,9 @@ from functools import cache
 from pathlib import Path
 from typing import Self
 
-from actors.sessions.jsonl import JsonLinesStore
-from actors.sessions.jsonl_files import Files
-from actors.sessions.sqlite import SQLiteStore
+from actors.sessions.jsonl.files import Files
+from actors.sessions.jsonl.store import JsonLinesStore
+from actors.sessions.sqlite.store import SQLiteStore
 from actors.sessions.store import Durability, SessionStore
 from bench.crash.fault import Fault
 from bench.crash.file_faults import Forked, LogDeleted, Swapped

@@ -13,9 +13,9 @@ import msgspec
 import pytest
 from rich.console import Console
 
-from actors.compaction.extract import Extracted
 from actors.llm.scripted import ScriptedClient, call, say
-from actors.pod.memory.staging import Staged, stage
+from actors.memory.findings import Extracted
+from actors.memory.staging import Staged, stage
 from actors.sessions.chain import chained
 from actors.sessions.store import MemoryStore, SessionStore
 from actors.system import PodSystem

@@ -11,7 +11,7 @@ from effort import times
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from actors.cli.exits import guarded
+from actors.cli.errors import guarded
 from actors.cli.main import polypod
 
 #: What people and their scripts put where something else was expected.

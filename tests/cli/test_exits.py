@@ -7,7 +7,7 @@ from typing import get_args, get_type_hints
 import click
 import pytest
 
-from actors.cli import exits
+from actors.cli import errors as exits
 from protocol.errors import ManifestError, MissingKey, ModelError, RunFailed, SessionNotFound, StoreError
 from protocol.events import RunEnd
 

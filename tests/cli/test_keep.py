@@ -11,7 +11,7 @@ from command_kit import Home
 
 from actors.sessions.chain import chained
 from actors.sessions.replay import replay
-from actors.sessions.sqlite import SQLiteStore
+from actors.sessions.sqlite.store import SQLiteStore
 from protocol.entries import MemoryPointer
 from protocol.wire import encode
 

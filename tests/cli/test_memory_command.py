@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from command_kit import Home
 
-from actors.compaction.extract import Decision, Extracted
-from actors.compaction.notes import Note, render
-from actors.pod.memory.staging import Staged, stage
+from actors.memory.findings import Decision, Extracted
+from actors.memory.notes import Note, render
+from actors.memory.staging import Staged, stage
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 import pytest
 
-from actors.cli.reading import Reading
+from actors.cli.store_reader import Reading
 from actors.llm.scripted import ScriptedClient, say
 from actors.sessions.head import short_id
 from actors.system import PodSystem

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from actors.cli import setting
-from actors.cli.setting import Wishes
+from actors.cli import config as setting
+from actors.cli.config import Wishes
 from protocol.errors import ManifestError
 from protocol.manifest import ModelSection, PodManifest
 from protocol.scope import Rule

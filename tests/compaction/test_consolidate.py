@@ -4,8 +4,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from actors.compaction.consolidate import Change, Shelf, digest, settled
-from actors.compaction.notes import KINDS, Note, merged, parse, read_note, render
+from actors.memory.notes import KINDS, Note, merged, parse, read_note, render
+from actors.memory.shelf import Change, Shelf, digest, settled
 from protocol.errors import ToolError
 
 DATE = "2026-02-03"

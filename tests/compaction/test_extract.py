@@ -3,7 +3,8 @@ from histories import called, histories, result, said, user
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.compaction.extract import (
+from actors.compaction.tokens import text_tokens
+from actors.memory.findings import (
     EXTRACTOR_PROMPT,
     Decision,
     Extracted,
@@ -11,7 +12,6 @@ from actors.compaction.extract import (
     extractor_request,
     portion,
 )
-from actors.compaction.tokens import text_tokens
 
 
 def test_an_extraction_may_find_nothing():

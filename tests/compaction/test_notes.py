@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.compaction.extract import Attempt, Decision, Discussion, Extracted, UserRequest
-from actors.compaction.notes import (
+from actors.memory.findings import Attempt, Decision, Discussion, Extracted, UserRequest
+from actors.memory.notes import (
     KINDS,
     Note,
     covers,

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.compaction.compose import compose
-from actors.compaction.ladder import ladder
+from actors.compaction.retry_plans import ladder
 from actors.compaction.tokens import text_tokens
 from actors.compaction.transcript import chunks, entries, recent_files, shortened
 from protocol.items import AssistantItem, SystemItem, TextPart, ThinkingPart

@@ -26,7 +26,7 @@ from llm_server import (
     stream_reply,
 )
 
-from actors.llm.anthropic import AnthropicClient
+from actors.llm.anthropic.client import AnthropicClient
 from actors.llm.base import (
     Assembler,
     LLMClient,
@@ -35,8 +35,8 @@ from actors.llm.base import (
     UsageReport,
 )
 from actors.llm.cassette import CassetteClient
-from actors.llm.offline import OfflineClient
-from actors.llm.openai import OpenAIClient
+from actors.llm.offline.client import OfflineClient
+from actors.llm.openai.client import OpenAIClient
 from actors.llm.scripted import Reply, ScriptedClient, call, say
 from protocol.errors import Failure, ModelError
 from protocol.items import TextPart, ThinkingPart, UserItem

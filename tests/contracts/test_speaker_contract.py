@@ -26,7 +26,7 @@ from llm_server import (
     unused_port,
 )
 
-from actors.llm.anthropic import AnthropicClient
+from actors.llm.anthropic.client import AnthropicClient
 from actors.llm.base import (
     Block,
     End,
@@ -34,7 +34,7 @@ from actors.llm.base import (
     Request,
     TextChunk,
 )
-from actors.llm.openai import OpenAIClient
+from actors.llm.openai.client import OpenAIClient
 from actors.llm.scripted import Reply, say
 from protocol.errors import MODEL_ERROR_KINDS, ModelError
 from protocol.items import UserItem

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from actors.llm.answers import whole_ones
 from actors.llm.base import Answer, Assembler, Block
-from actors.llm.openai_answer import ChatAnswer
-from actors.llm.sse import SSEParser
+from actors.llm.http.answers import whole_ones
+from actors.llm.http.sse import SSEParser
+from actors.llm.openai.answer import ChatAnswer
 
 FOLDER = Path(__file__).parents[1] / "data" / "wire" / "llama"
 WHERE = "127.0.0.1:8080"

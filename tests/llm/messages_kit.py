@@ -7,10 +7,10 @@ from typing import Any
 
 from llm_recordings import WHERE, assembled
 
-from actors.llm.answers import whole_ones
-from actors.llm.anthropic_answer import MessagesAnswer
+from actors.llm.anthropic.answer import MessagesAnswer
 from actors.llm.base import Answer, Block
-from actors.llm.sse import SSEParser
+from actors.llm.http.answers import whole_ones
+from actors.llm.http.sse import SSEParser
 
 
 def event(kind: str, **fields: Any) -> bytes:

@@ -24,9 +24,9 @@ from messages_kit import (
     whole_answer_of,
 )
 
-from actors.llm.anthropic_answer import MessagesAnswer
+from actors.llm.anthropic.answer import MessagesAnswer
 from actors.llm.base import CallChunk, CallEnd, CallStart, End, TextChunk, ThinkingChunk, UsageReport
-from actors.llm.sse import SSEParser
+from actors.llm.http.sse import SSEParser
 from protocol.errors import ModelError
 from protocol.items import TextPart, ThinkingPart, ToolCall
 from protocol.usage import Usage

@@ -18,10 +18,10 @@ from llm_server import (
 from messages_kit import END, HELLO, argued, called, event, start, stopped, text
 from stepped_loop import SteppedLoop, idle, run_stepped
 
-from actors.llm.anthropic import API_VERSION, AnthropicClient
-from actors.llm.anthropic_request import Caching
+from actors.llm.anthropic.client import API_VERSION, AnthropicClient
+from actors.llm.anthropic.request import Caching
 from actors.llm.base import Answer, Assembler, LLMClient, Request, TextChunk
-from actors.llm.http import HttpPool, HttpSettings, Timeouts
+from actors.llm.http.client import HttpPool, HttpSettings, Timeouts
 from protocol.errors import ModelError
 from protocol.items import AssistantItem, TextPart, ThinkingPart, UserItem
 from protocol.tools import ToolSpec

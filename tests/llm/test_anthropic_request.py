@@ -8,8 +8,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from actors.llm.anthropic_dialect import Dialect, adapted
-from actors.llm.anthropic_request import (
+from actors.llm.anthropic.dialect import Dialect, adapted
+from actors.llm.anthropic.request import (
     MAX_TOKENS,
     Caching,
     answer_tool_of,

@@ -12,7 +12,7 @@ from llm_server import RawServer, error_reply, stream_reply
 from messages_kit import HELLO
 
 from actors import PodManifest, PodSystem
-from actors.llm.anthropic import AnthropicClient
+from actors.llm.anthropic.client import AnthropicClient
 from actors.llm.base import (
     Answer,
     Assembler,

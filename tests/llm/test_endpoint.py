@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.llm.endpoint import BreakerState, Endpoint, Entry
+from actors.llm.http.endpoint import BreakerState, Endpoint, Entry
 from protocol.errors import ModelError
 
 

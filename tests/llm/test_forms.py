@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Meta, Struct
 
-from actors.llm.embedded.forms import in_form
+from actors.llm.offline.forms import in_form
 from actors.llm.output import Fit, Misfit, parse_output, schema_for
 from actors.system import PodSystem
 from protocol.errors import OutputInvalid, RunFailed

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.llm.address import base_url_of
-from actors.llm.anthropic import AnthropicClient
-from actors.llm.header import header_of, key_of
-from actors.llm.openai import OpenAIClient
-from actors.llm.presets import list_models, server_for
+from actors.llm.anthropic.client import AnthropicClient
+from actors.llm.http.address import base_url_of
+from actors.llm.http.headers import header_of, key_of
+from actors.llm.http.presets import list_models, server_for
+from actors.llm.openai.client import OpenAIClient
 from actors.system import PodSystem
 from protocol.errors import InvalidKey, MissingKey, ModelError
 from protocol.manifest import PodManifest

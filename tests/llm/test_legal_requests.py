@@ -13,13 +13,14 @@ from hypothesis import strategies as st
 from llm_server import RawServer, stream_reply
 from strict_server import answer_from, anthropic_faults, openai_faults, strict
 
-from actors.llm import anthropic_dialect, openai_dialect
-from actors.llm.anthropic import AnthropicClient
-from actors.llm.anthropic_request import body_of as anthropic_body
+from actors.llm.anthropic import dialect as anthropic_dialect
+from actors.llm.anthropic.client import AnthropicClient
+from actors.llm.anthropic.request import body_of as anthropic_body
 from actors.llm.base import Request
 from actors.llm.legal import GO_ON, NO_RESULT, LegalHistory, legal_name, short_id
-from actors.llm.openai import OpenAIClient
-from actors.llm.openai_request import body_of as openai_body
+from actors.llm.openai import dialect as openai_dialect
+from actors.llm.openai.client import OpenAIClient
+from actors.llm.openai.request import body_of as openai_body
 from protocol.items import (
     AssistantItem,
     ImagePart,

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actors.llm.base import Answer, Assembler, CallChunk, End, LLMClient, Request, TextChunk, UsageReport
-from actors.llm.offline import OfflineClient, current
+from actors.llm.offline.client import OfflineClient, current
 from actors.tools.base import Toolbox, ToolContext, tool
 from actors.tools.builtin import builtin
 from actors.tools.schedule import run_batch

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.llm.embedded.extractive import (
+from actors.llm.offline.extractive import (
     COMPACTED,
     Said,
     compacted,
@@ -15,7 +15,7 @@ from actors.llm.embedded.extractive import (
     sentences,
     summary,
 )
-from actors.llm.embedded.intents import (
+from actors.llm.offline.intents import (
     Count,
     Find,
     List,
@@ -31,8 +31,8 @@ from actors.llm.embedded.intents import (
     UseTool,
     Write,
 )
-from actors.llm.embedded.phrases import understood
-from actors.llm.embedded.rules import sentence
+from actors.llm.offline.phrases import understood
+from actors.llm.offline.rules import sentence
 
 
 @pytest.mark.parametrize(

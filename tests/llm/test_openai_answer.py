@@ -610,8 +610,8 @@ def test_a_whole_answer_that_was_cut_can_be_asked_for_again():
 
 
 def test_blocks_before_an_error_are_given_first():
-    from actors.llm.openai_answer import ChatAnswer  # noqa: PLC0415
-    from actors.llm.sse import SSEParser  # noqa: PLC0415
+    from actors.llm.http.sse import SSEParser  # noqa: PLC0415
+    from actors.llm.openai.answer import ChatAnswer  # noqa: PLC0415
 
     answer = ChatAnswer("here")
     blocks = answer.feed(

@@ -22,11 +22,11 @@ from llm_server import (
 )
 from stepped_loop import SteppedLoop, idle, run_stepped
 
-from actors.llm import incoming
 from actors.llm.base import Answer, Assembler, Block, LLMClient, Request, TextChunk
-from actors.llm.http import HttpPool, HttpSettings, Timeouts
-from actors.llm.openai import OpenAIClient
-from actors.llm.presets import PRESETS
+from actors.llm.http import incoming
+from actors.llm.http.client import HttpPool, HttpSettings, Timeouts
+from actors.llm.http.presets import PRESETS
+from actors.llm.openai.client import OpenAIClient
 from protocol.errors import ModelError
 from protocol.items import UserItem
 from protocol.usage import Usage

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from actors.llm.base import Request
 from actors.llm.legal import GO_ON, NOTICE_MARK
-from actors.llm.openai_dialect import Dialect, adapted
-from actors.llm.openai_request import body_of, encode_some
+from actors.llm.openai.dialect import Dialect, adapted
+from actors.llm.openai.request import body_of, encode_some
 from protocol.items import (
     AssistantItem,
     ImagePart,

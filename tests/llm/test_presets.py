@@ -8,9 +8,9 @@ import pytest
 from llm_recordings import recording
 from llm_server import Exchange, RawServer, error_reply, reply, unused_port
 
-from actors.llm import presets
-from actors.llm.http import HttpPool
-from actors.llm.presets import (
+from actors.llm.http import presets
+from actors.llm.http.client import HttpPool
+from actors.llm.http.presets import (
     PRESETS,
     Preset,
     Server,
@@ -136,12 +136,12 @@ def test_a_look_for_a_server_loads_no_http_where_nothing_listens():
 
     script = """
 import asyncio, sys
-from actors.llm import presets
-from actors.llm.openai import OpenAIClient
+from actors.llm.http import presets
+from actors.llm.openai.client import OpenAIClient
 presets.PRESETS.clear()
 assert asyncio.run(presets.probe_local()) is None
 OpenAIClient("http://127.0.0.1:1/v1", "m")
-assert not {"aiohttp", "httpx", "actors.llm.transport"} & set(sys.modules)
+assert not {"aiohttp", "httpx", "actors.llm.http.transport"} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", script], check=True)
 

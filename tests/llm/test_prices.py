@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.llm.presets import PRESETS
+from actors.llm.http.presets import PRESETS
 from actors.llm.prices import Price, Prices, cost, load_prices, standard_prices
 from protocol.errors import ManifestError
 from protocol.usage import Usage

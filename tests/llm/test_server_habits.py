@@ -5,8 +5,8 @@ import json
 import pytest
 from llm_recordings import answer_of, events
 
-from actors.llm.answers import failure_of, stop_of
 from actors.llm.base import Answer
+from actors.llm.http.answers import failure_of, stop_of
 from protocol.errors import ModelError
 from protocol.items import ToolCall
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.llm.sse import MAX_EVENT_BYTES, SSEEvent, SSEParser
+from actors.llm.http.sse import MAX_EVENT_BYTES, SSEEvent, SSEParser
 
 
 def parsed(*pieces: bytes) -> list[SSEEvent]:

@@ -10,10 +10,10 @@ from messages_kit import END, HELLO, argued, called, closed, start, stopped
 from strict_server import answer_from, anthropic_faults, openai_faults, strict
 
 from actors import PodManifest, PodSystem
-from actors.llm.anthropic import AnthropicClient
+from actors.llm.anthropic.client import AnthropicClient
 from actors.llm.base import LLMClient, Request
 from actors.llm.legal import legal_name, original_names
-from actors.llm.openai import OpenAIClient
+from actors.llm.openai.client import OpenAIClient
 from actors.tools.base import Tool
 from protocol.items import ToolCall, UserItem
 from protocol.tools import ToolSpec

@@ -13,16 +13,16 @@ from messages_kit import WHERE
 from protocol_strategies import json_values, texts
 from strict_server import answer_from
 
-from actors.llm.anthropic import AnthropicClient
-from actors.llm.anthropic_answer import MessagesAnswer
-from actors.llm.anthropic_dialect import Dialect as MessagesDialect
-from actors.llm.anthropic_request import body_of as anthropic_body
+from actors.llm.anthropic.answer import MessagesAnswer
+from actors.llm.anthropic.client import AnthropicClient
+from actors.llm.anthropic.dialect import Dialect as MessagesDialect
+from actors.llm.anthropic.request import body_of as anthropic_body
 from actors.llm.base import Assembler, Request
-from actors.llm.openai import OpenAIClient
-from actors.llm.openai_answer import ChatAnswer
-from actors.llm.openai_dialect import Dialect, adapted
-from actors.llm.openai_request import body_of as openai_body
-from actors.llm.sse import SSEParser
+from actors.llm.http.sse import SSEParser
+from actors.llm.openai.answer import ChatAnswer
+from actors.llm.openai.client import OpenAIClient
+from actors.llm.openai.dialect import Dialect, adapted
+from actors.llm.openai.request import body_of as openai_body
 from actors.llm.vendor import merged, origin_of
 from protocol.items import AssistantItem, Item, TextPart, ThinkingPart, ToolCall, ToolResult, UserItem
 from protocol.wire import decode_item, encode

@@ -17,11 +17,11 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 from llm_recordings import WHERE, assembled, recording, recordings
 
-from actors.llm.answers import AnswerReader, whole_ones
-from actors.llm.anthropic_answer import MessagesAnswer
+from actors.llm.anthropic.answer import MessagesAnswer
 from actors.llm.base import Answer, Block, CallChunk, CallStart, End
-from actors.llm.openai_answer import ChatAnswer
-from actors.llm.sse import SSEParser
+from actors.llm.http.answers import AnswerReader, whole_ones
+from actors.llm.http.sse import SSEParser
+from actors.llm.openai.answer import ChatAnswer
 from protocol.errors import MODEL_ERROR_KINDS, Failure, ModelError
 from protocol.items import ToolCall
 from protocol.text import encodable, encodable_json

@@ -17,7 +17,7 @@ from actors.pod.calls import NOT_RUN
 from actors.pod.handle import Pod
 from actors.pod.restore import events_after
 from actors.sessions.repair import check
-from actors.sessions.sqlite import SQLiteStore
+from actors.sessions.sqlite.store import SQLiteStore
 from actors.sessions.store import MemoryStore, SessionStore
 from actors.system import PodSystem
 from actors.tools.base import Tool, ToolContext, tool

@@ -15,8 +15,8 @@ from pod_stage import PLAIN, GatedClient, Stage, on_stage, texts
 from pykka.messages import ProxyCall
 
 from actors.llm.scripted import ScriptedClient, call, say
+from actors.memory.extraction import Proposal
 from actors.pod.calls import NOT_RUN
-from actors.pod.memory.extraction import Proposal
 from actors.sessions.chain import chained, verified
 from actors.sessions.replay import replay
 from actors.sessions.store import MemoryStore
@@ -755,7 +755,7 @@ def test_an_alarm_that_rings_while_a_run_ends_leaves_its_end_alone() -> None:
         stage.answer()
         await store.arrival()
         runs = stage.pod.ref.actor_inbox.actor.runs  # type: ignore[attr-defined]
-        runs._out_of_time(runs.run)
+        runs._play._out_of_time(runs.run)
         store.open()
         assert (await run).outcome == "finished"
         assert stage.pod.subscribe(BudgetExceeded, since=0).drain() == []
@@ -767,7 +767,7 @@ def test_a_pod_that_a_defect_ends_leaves_no_alarm_behind() -> None:
     async def play(stage: Stage) -> None:
         run = await stage.running("1")
         actor = stage.pod.ref.actor_inbox.actor  # type: ignore[attr-defined]
-        alarm = actor.runs._alarm
+        alarm = actor.runs._play._alarm
         stage.pod.ref.tell(ProxyCall(attr_path=["nothing"], args=(), kwargs={}))  # a defect
         with pytest.raises(RunFailed):
             await run

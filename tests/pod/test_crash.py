@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import pytest
 from crash_child import LONG, Child, manifest, tools
 from pod_stage import GatedClient
 
+from actors.llm.base import Block, Request
 from actors.llm.scripted import Reply, ScriptedClient, call, say
 from actors.pod.handle import Pod
 from actors.sessions.chain import verified
@@ -365,21 +366,43 @@ class HeldStore(MemoryStore):
 
     def __init__(self) -> None:
         super().__init__()
-        self.held: list[Future[None]] = []
+        self.held: Future[None] = Future()
+        self.arrived = asyncio.Event()
 
     def append(self, session_id: str, after: Head, batch: Sequence[StoredEntry]) -> Future[None] | None:
         super().append(session_id, after, batch)
         if not any(b'"ExtractDone"' in entry.body for entry in batch):
             return None
-        self.held.append(Future())
-        return self.held[-1]
+        self.arrived.set()
+        return self.held
+
+
+class GatedByTask(GatedClient):
+    """Answers a job, a summariser and a run, each by a script and with a gate of its own."""
+
+    def __init__(self) -> None:
+        super().__init__([])
+        self.summariser = asyncio.Semaphore(0)
+        found = call("write_extracted", {"requests": [{"intent": "a story"}]})
+        summary = call("write_summary", {"text": "A story was told."})
+        self._of_task = {
+            "write_extracted": ScriptedClient([found, say("noted")]),
+            "write_summary": ScriptedClient([summary, say("noted")]),
+        }
+        self._script = ScriptedClient([say(LONG), say("done")])
+
+    async def stream(self, request: Request) -> AsyncIterator[Block]:
+        task = request.tools[0].name if request.tools else ""
+        script = self._of_task.get(task, self._script)
+        self.asked.release()
+        await (self.summariser if task == "write_summary" else self.gate).acquire()
+        async for block in script.stream(request):
+            yield block
 
 
 def test_no_request_is_sent_before_its_input_where_memory_is_kept_beside_a_compaction() -> None:
     async def main() -> None:
-        store, found = HeldStore(), call("write_extracted", {"requests": [{"intent": "a story"}]})
-        summary = call("write_summary", {"text": "A story was told."})
-        client = GatedClient([say(LONG), found, say("noted"), summary, say("noted"), say("done")])
+        store, client = HeldStore(), GatedByTask()
         wanted = PodManifest.of(
             name="p",
             compact_threshold=800,
@@ -394,18 +417,21 @@ def test_no_request_is_sent_before_its_input_where_memory_is_kept_beside_a_compa
             await pod.spawn_memory_jobs()
             with system.subscribe("p", (RunStart, CompactDone, ExtractDone)) as events:
                 run = pod.run("another")  # compacts first, and that waits for the job
-                for _ in range(4):  # the job, whose end is not durable yet, and the summariser
+                for _ in range(2):  # the job, whose end is not durable yet
                     client.gate.release()
+                await store.arrived.wait()
+                for _ in range(2):
+                    client.summariser.release()
                 for _ in range(5):
                     await client.asked.acquire()
                 for _ in range(20):  # until the compaction, all of whose answers are there, stands behind it
                     await asyncio.sleep(0)
-                store.held[0].set_result(None)
+                store.held.set_result(None)
                 client.gate.release()
                 assert (await run).text == "done"
                 assert [type(event) for event in events.drain()] == [ExtractDone, CompactDone, RunStart]
             texts = [item.text for item in client.requests[-1].items]
             assert texts[-1] == "another"
-            assert len(client.requests) == 6
+            assert len(client.requests) == 2
 
     asyncio.run(asyncio.wait_for(main(), 10))

@@ -15,8 +15,8 @@ from stepped_loop import SteppedLoop, idle, run_stepped
 from store_kit import KINDS
 
 from actors.llm.base import Request
-from actors.llm.openai_dialect import Dialect
-from actors.llm.openai_request import body_of
+from actors.llm.openai.dialect import Dialect
+from actors.llm.openai.request import body_of
 from actors.llm.scripted import ScriptedClient, call, say
 from actors.pod.handle import Pod
 from actors.sessions.chain import verified

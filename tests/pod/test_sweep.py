@@ -10,7 +10,7 @@ from typing import Any
 
 from stepped_loop import SteppedLoop, run_stepped
 
-from actors.pod.sweep import Sweep
+from actors.pod.idle_reaper import Sweep
 
 AFTER = 60.0
 

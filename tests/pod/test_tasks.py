@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.compaction.compose import SNAPSHOT, compose
+from actors.pod.task_list import MOST_CLOSED, TASKS, Task, TaskStore, Told
 from actors.pod.task_tools import TASK_TOOLS
-from actors.pod.tasks import MOST_CLOSED, TASKS, Task, TaskStore, Told
 from actors.tools.base import Toolbox, ToolContext
 from protocol.errors import ToolError
 from protocol.items import AssistantItem, SystemItem, ToolCall, ToolResult, UserItem

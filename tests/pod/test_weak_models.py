@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from actors.compaction.extract import Extracted
-from actors.compaction.notes import notes_of
 from actors.llm.scripted import Reply, ScriptedClient, call, say
+from actors.memory.findings import Extracted
+from actors.memory.helper_words import extracted_in_words, notes_in_words, summary_in_words
+from actors.memory.notes import notes_of
+from actors.memory.staging import read_staged
 from actors.pod.handle import Pod
-from actors.pod.memory.helper_words import extracted_in_words, notes_in_words, summary_in_words
-from actors.pod.memory.staging import read_staged
 from actors.system import PodSystem
 from protocol.errors import CompactionFailed, ModelError
 from protocol.events import CompactDone, CompactFailed, ConsolidateDone, Event, ExtractDone, ExtractFailed

@@ -17,10 +17,10 @@ from typing import Any, Self
 import pytest
 
 from actors import PodManifest
-from actors.llm.anthropic import AnthropicClient
+from actors.llm.anthropic.client import AnthropicClient
 from actors.llm.base import Answer, Assembler, Request
-from actors.llm.openai import OpenAIClient
-from actors.llm.presets import list_models
+from actors.llm.http.presets import list_models
+from actors.llm.openai.client import OpenAIClient
 from protocol.errors import ModelError
 from protocol.items import UserItem
 

@@ -8,8 +8,8 @@ import threading
 import pytest
 
 from actors.sessions.committer import Committer, Job
-from actors.sessions.sqlite_checkpoint import Checkpointer
-from actors.sessions.sqlite_file import SQLiteFile
+from actors.sessions.sqlite.checkpoint import Checkpointer
+from actors.sessions.sqlite.file import SQLiteFile
 from protocol.errors import StoreError
 
 

@@ -18,10 +18,10 @@ from child_kit import in_child
 from store_kit import add, make
 
 from actors.sessions.chain import head_of, verified
-from actors.sessions.sqlite import SQLiteStore
-from actors.sessions.sqlite_checkpoint import Checkpointer
-from actors.sessions.sqlite_file import SQLiteFile
-from actors.sessions.sqlite_watch import FileWatch, identity_of
+from actors.sessions.sqlite.checkpoint import Checkpointer
+from actors.sessions.sqlite.file import SQLiteFile
+from actors.sessions.sqlite.store import SQLiteStore
+from actors.sessions.sqlite.watch import FileWatch, identity_of
 from protocol.entries import Head
 from protocol.errors import HeadConflict, SessionError, SessionInUse, StoreError
 
@@ -528,7 +528,7 @@ _PARENT = """
 import os, sys
 sys.path[:0] = ["tests"]
 from actors.sessions.chain import chained, head_of
-from actors.sessions.sqlite import SQLiteStore
+from actors.sessions.sqlite.store import SQLiteStore
 store = SQLiteStore(sys.argv[1])
 body = b'{"text":"' + b"x" * 3000 + b'"}'
 entries = chained([body] * 30)
@@ -582,7 +582,7 @@ import sys
 sys.path[:0] = ["tests"]
 from store_kit import add, make
 from actors.sessions.chain import head_of
-from actors.sessions.sqlite import SQLiteStore
+from actors.sessions.sqlite.store import SQLiteStore
 from protocol.errors import StoreError
 store = SQLiteStore(sys.argv[1], sys.argv[2])
 head = head_of(make(store, "theirs", "first"))

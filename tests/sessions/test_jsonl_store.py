@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from store_kit import add, bodies, child_of, done, make
 
 from actors.sessions.chain import chained, head_of, verified
-from actors.sessions.jsonl import JsonLinesStore
-from actors.sessions.jsonl_files import file_name, session_of
-from actors.sessions.jsonl_lines import LineReader, batch_lines
+from actors.sessions.jsonl.files import file_name, session_of
+from actors.sessions.jsonl.lines import LineReader, batch_lines
+from actors.sessions.jsonl.store import JsonLinesStore
 from protocol.errors import HeadConflict, SessionCorrupt, SessionError, SessionNotFound, StoreError
 
 

@@ -14,8 +14,8 @@ from store_kit import KINDS, done
 from actors.llm.scripted import ScriptedClient, say
 from actors.sessions import repair
 from actors.sessions.chain import chained
-from actors.sessions.jsonl import JsonLinesStore
-from actors.sessions.sqlite import SQLiteStore
+from actors.sessions.jsonl.store import JsonLinesStore
+from actors.sessions.sqlite.store import SQLiteStore
 from actors.sessions.store import MemoryStore, SessionStore
 from actors.system import PodSystem
 from protocol.entries import OtherEntry, StoredEntry

@@ -9,7 +9,7 @@ from msgspec import Raw
 from store_kit import KINDS, add, done, make
 
 from actors.sessions.chain import chained, head_of, verified
-from actors.sessions.jsonl import JsonLinesStore
+from actors.sessions.jsonl.store import JsonLinesStore
 from actors.sessions.repair import (
     check,
     export_lines,
@@ -18,7 +18,7 @@ from actors.sessions.repair import (
     import_session,
     sound_prefix,
 )
-from actors.sessions.sqlite import SQLiteStore
+from actors.sessions.sqlite.store import SQLiteStore
 from actors.sessions.store import MemoryStore
 from protocol.entries import ItemsKept, SessionOpened
 from protocol.errors import HeadConflict, SessionCorrupt, StoreError, UnknownEntry

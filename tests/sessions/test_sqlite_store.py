@@ -11,11 +11,11 @@ from concurrent.futures import Future
 import pytest
 from store_kit import add, bodies, done, make
 
-from actors.sessions import sqlite_read
 from actors.sessions.chain import chained, head_of, verified
-from actors.sessions.sqlite import SQLiteStore
-from actors.sessions.sqlite_checkpoint import Checkpointer
-from actors.sessions.sqlite_write import Create, Held
+from actors.sessions.sqlite import read as sqlite_read
+from actors.sessions.sqlite.checkpoint import Checkpointer
+from actors.sessions.sqlite.store import SQLiteStore
+from actors.sessions.sqlite.write import Create, Held
 from protocol.entries import Head
 from protocol.errors import HeadConflict, NewerVersion, SessionCorrupt, SessionError, StoreError
 

@@ -11,8 +11,8 @@ import pytest
 from store_kit import KINDS, add, bodies, child_of, done, largest_file, make, small_disk, without_privileges
 
 from actors.sessions.chain import chained, head_of, verified
-from actors.sessions.jsonl import JsonLinesStore
-from actors.sessions.jsonl_files import Files
+from actors.sessions.jsonl.files import Files
+from actors.sessions.jsonl.store import JsonLinesStore
 from protocol.errors import HeadConflict, SessionNotFound, StoreError
 
 BIG = "x" * 20_000

@@ -1,0 +1,174 @@
+"""Setting: from what was typed, written and exported to a manifest, a model and a store."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+import msgspec
+from msgspec import Struct
+
+from protocol.errors import ManifestError, StoreError
+from protocol.manifest import DEFAULT_SCHEME, ModelSection, PodManifest, ToolsSection
+from protocol.scope import Rule, Scope
+
+#: The words that a pod at a terminal is given where no manifest gives others.
+SYSTEM_PROMPT = (
+    "You work at a terminal, in the directory {pwd}. Use your tools to look before you answer and to do "
+    "what you are asked; paths outside of your scope are refused. Answer briefly."
+)
+#: The tools that a pod at a terminal has where no manifest says otherwise.
+TOOLS = ("files", "search")
+
+
+class Wishes(Struct, frozen=True):
+    """What the options of a command say about a pod; None and empty where they say nothing."""
+
+    manifest: Path | None = None
+    name: str | None = None
+    model: str | None = None
+    base_url: str | None = None
+    allow: tuple[Path, ...] = ()
+
+
+def default_store() -> str:
+    """The URL of the file in the user's state folder, which is made. Raises StoreError."""
+    return f"sqlite:{state_folder() / 'pods.db'}"
+
+
+def memory_folder() -> Path:
+    """The folder of lasting memory: $POLYPOD_MEMORY, else one beside the default store; nothing is made."""
+    named = os.environ.get("POLYPOD_MEMORY")
+    return Path(named).expanduser() if named else _state_path() / "memory"
+
+
+def state_folder() -> Path:
+    """The folder of the default store; it is made, for its owner alone. Raises StoreError."""
+    folder = _state_path()
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(
+            f"cannot make the state folder {folder}: {error.strerror}",
+            hint="--store or $POLYPOD_STORE keep sessions elsewhere, $XDG_STATE_HOME moves the folder",
+        ) from error
+    return folder
+
+
+def _state_path() -> Path:
+    return Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser() / "polypod"
+
+
+def manifest_for(
+    wishes: Wishes, unsaid: Callable[[], PodManifest] | None = None
+) -> tuple[PodManifest, list[str]]:
+    """The manifest that ``wishes`` come to, and what a person should know of it, a line each.
+
+    ``unsaid`` makes the manifest where none was named (by default that of a pod at a terminal). Raises
+    ManifestError.
+    """
+    notes: list[str] = []
+    if wishes.manifest is not None:
+        manifest, chosen = PodManifest.load(wishes.manifest), _names_a_model(wishes.manifest)
+    elif unsaid is not None:
+        manifest, chosen = unsaid(), False
+    else:
+        manifest, chosen = _at_terminal(), False
+        notes.append(f"tools: {', '.join(TOOLS)}; may read and write {manifest.pod.pwd}")
+    manifest = allowing(manifest, wishes.allow)
+    if wishes.name is not None:
+        renamed = PodManifest.of(name=wishes.name).pod.name  # checks it
+        manifest = manifest.replace(pod=msgspec.structs.replace(manifest.pod, name=renamed))
+    if wishes.model is not None or wishes.base_url is not None:
+        return with_model(manifest, wishes), notes
+    if chosen:
+        return manifest, notes
+    from actors.llm.http.presets import probe_local  # noqa: PLC0415 - paid for where no model is named
+
+    model, why = found_model(asyncio.run(probe_local()))
+    return manifest.replace(model=model), [why, *notes]
+
+
+#: How what is wrong with a model's scheme is said of a manifest that has no file.
+_OF_SCHEME = "manifest: model.scheme: "
+
+
+@contextmanager
+def named_in_errors(path: Path | None) -> Iterator[None]:
+    """What turns out to be wrong with a manifest only as a pod is made of it names its file, too."""
+    try:
+        yield
+    except ManifestError as error:
+        if path is None and error.message.startswith(_OF_SCHEME):
+            # Nobody wrote a manifest: it was said by --model or $POLYPOD_MODEL.
+            raise ManifestError(
+                f"--model: {error.message.removeprefix(_OF_SCHEME)}", hint=error.hint
+            ) from error
+        if path is None or error.message.startswith(f"{path}:"):
+            raise
+        message = f"{path}: {error.message.removeprefix('manifest: ')}"
+        raise ManifestError(message, hint=error.hint) from error
+
+
+def with_model(manifest: PodManifest, wishes: Wishes) -> PodManifest:
+    """``manifest`` with the model that was named on the command line; other settings stay."""
+    if wishes.model is None and wishes.base_url is None:
+        return manifest
+    named = PodManifest.of(model=wishes.model, base_url=wishes.base_url).model
+    if wishes.model is None and manifest.model.scheme != DEFAULT_SCHEME:
+        return manifest.replace(model=msgspec.structs.replace(manifest.model, base_url=named.base_url))
+    if wishes.model is None:
+        # A server alone is asked as what nearly all servers are: one that speaks chat completions.
+        named = msgspec.structs.replace(named, scheme="openai")
+    return manifest.replace(
+        model=msgspec.structs.replace(
+            manifest.model,
+            scheme=named.scheme,
+            model_id=named.model_id,
+            base_url=named.base_url,
+            api_key_env=manifest.model.api_key_env if named.scheme == manifest.model.scheme else None,
+        )
+    )
+
+
+def allowing(manifest: PodManifest, folders: tuple[Path, ...]) -> PodManifest:
+    """``manifest`` with a scope that also allows to write in ``folders``."""
+    rules = tuple(Rule(str(folder.resolve()), "write") for folder in folders)
+    scope = manifest.scope
+    return manifest.replace(scope=Scope((*scope.allow, *rules), scope.deny, scope.within))
+
+
+def found_model(server: tuple[str, list[str]] | None) -> tuple[ModelSection, str]:
+    """The model of a pod for which none was chosen, and a line that says which it is and why.
+
+    ``server`` is the preset of a server that answers on this machine, with its models.
+    """
+    if server is None:
+        return ModelSection(), "model: offline, the embedded one (none named, no local server answers)"
+    scheme, models = server
+    others = f", which has {len(models) - 1} more" if len(models) > 1 else ""
+    named = f"model: {scheme}/{models[0]}, from the {scheme} server on this machine{others}"
+    return ModelSection(scheme=scheme, model_id=models[0]), named
+
+
+def _at_terminal() -> PodManifest:
+    try:
+        pwd = Path.cwd()
+    except FileNotFoundError as error:
+        raise click.UsageError("the current directory is gone: change to one that is there") from error
+    return PodManifest.of(
+        pwd=str(pwd),
+        system_prompt=SYSTEM_PROMPT.format(pwd=pwd),
+        tools=ToolsSection(builtin=TOOLS),
+        scope=Scope.writable(pwd),
+    )
+
+
+def _names_a_model(path: Path) -> bool:
+    """Whether a manifest (which was loaded without error) says which model answers."""
+    data = msgspec.toml.decode(path.read_bytes())
+    return bool(data.get("model", {}).keys() & {"scheme", "model_id", "base_url"})

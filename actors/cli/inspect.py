@@ -1,0 +1,220 @@
+"""``polypod ps``, ``show`` and ``log``: what sessions there are and what is in them."""
+
+from __future__ import annotations
+
+import difflib
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+
+import click
+from msgspec import Raw
+
+from actors.cli import options
+from actors.cli.event_format import Line, entry_line
+from actors.cli.format import ago, count, seconds, tokens
+from actors.cli.store_reader import Reading
+from actors.cli.terminal import Terminal
+from actors.cli.views import put_json
+from actors.sessions.head import short_id
+from actors.sessions.replay import Replayed, replay
+from actors.sessions.store import Holder, SessionInfo
+from protocol.errors import SessionNotFound
+from protocol.items import AssistantItem
+from protocol.manifest import PodManifest
+from protocol.usage import Usage
+from protocol.wire import decode_entry
+
+#: Sessions whose pods are looked at for a name that was meant.
+_LOOKED_THROUGH = 1000
+#: Sessions that ``ps`` lists for a person who does not ask for all.
+_LISTED = 30
+#: Columns of a terminal below which ``ps`` leaves out how many entries there are.
+_NARROW = 60
+
+
+@click.command()
+@click.option("--pod", metavar="NAME", help="Only the sessions of this pod.")
+@click.option("--all", "everything", is_flag=True, help=f"All of them, not only the last {_LISTED}.")
+@options.store
+@options.as_json
+def ps(pod: str | None, everything: bool, store: str | None, as_json: bool) -> None:
+    """List the sessions, the last changed one first."""
+    limit = None if everything or as_json else _LISTED + 1
+    with Reading(store) as reading:
+        sessions = [
+            (info, reading.last_run(info), reading.holder(info.session_id))
+            for info in reading.sessions(pod, limit)
+        ]
+        url = reading.url
+        if pod is not None and not sessions:
+            raise _no_such_pod(pod, reading)
+    if as_json:
+        for info, last, holder in sessions:
+            put_json({**_facts(info), "last_run": last, "holder": holder})
+        return
+    terminal = Terminal()
+    if not sessions:
+        terminal.note(f"no sessions in {url}")
+        return
+    _list(sessions if limit is None else sessions[:_LISTED], terminal)
+    if limit is not None and len(sessions) == limit:
+        terminal.note("there are more; --all lists them")
+
+
+def _no_such_pod(pod: str, reading: Reading) -> click.UsageError:
+    """There is no session of a pod of that name: which names there are."""
+    names = dict.fromkeys(info.pod for info in reading.sessions(limit=_LOOKED_THROUGH))
+    close = [name for name in names if name.startswith(pod)] or difflib.get_close_matches(pod, names, 1)
+    meant = f"; did you mean {close[0]!r}?" if close else ""
+    return click.UsageError(f"no pod {pod!r} has a session in {reading.url}{meant}")
+
+
+def _list(sessions: list[tuple[SessionInfo, str, Holder | None]], terminal: Terminal) -> None:
+    now = time.time()
+    # For a person to type; what is piped on may be kept for long, and has the whole of it.
+    name = short_id if terminal.live else str
+    rows: list[tuple[str, ...]] = [("SESSION", "POD", "CHANGED", "ENTRIES", "LAST RUN")]
+    # How the last run stands is what is looked for: behind names of pods it would be cut off.
+    narrow = terminal.live and terminal.width < _NARROW
+    for info, last, holder in sessions:
+        changed = ago(info.updated_at, now)
+        words = _last_words(info, last, holder)
+        rows.append((name(info.session_id), info.pod, changed, str(info.head.seq), words))
+    terminal.table([(row[0], row[4], row[2], row[1]) for row in rows] if narrow else rows)
+
+
+#: What made a session of another, by what its parent says.
+_MADE_BY = {"compacted_from": "compaction", "forked_from": "fork"}
+
+
+def _last_words(info: SessionInfo, last: str, holder: Holder | None) -> str:
+    """How a session's last run stands: a run without an end goes on only where somebody holds it."""
+    none = "no run yet" if info.parent is None else f"none since the {_MADE_BY[info.parent.kind]}"
+    words = {"open": "interrupted" if holder is None else "running", "none": none}.get(last, last)
+    return words if holder is None else f"{words}, in process {holder.pid}"
+
+
+def _facts(info: SessionInfo) -> dict[str, Any]:
+    """A session as data; the head's hash as ``fork`` takes it."""
+    return {
+        "session_id": info.session_id,
+        "pod": info.pod,
+        "created_at": info.created_at,
+        "updated_at": info.updated_at,
+        "seq": info.head.seq,
+        "head": info.head.hash.hex(),
+        "parent": info.parent,
+    }
+
+
+def _origin(info: SessionInfo) -> str:
+    """The session that this one comes from, and how; empty if from none."""
+    return "" if info.parent is None else f"{info.parent.kind.replace('_', ' ')} {info.parent.session_id}"
+
+
+@click.command(short_help="Tell what a session is and what it used.")
+@click.argument("session")
+@options.store
+@options.as_json
+def show(session: str, store: str | None, as_json: bool) -> None:
+    """Tell what SESSION (an id, or the beginning of it or of its last group) is, what it used, and its
+    last answer.
+    """
+    with Reading(store) as reading:
+        info = reading.find(session)
+        state = replay(reading.checked(info.session_id))
+        last, holder = reading.last_run(info), reading.holder(info.session_id)
+        manifest = reading.manifest(info.session_id)
+    facts = {**_facts(info), "last_run": last, "holder": holder}
+    if as_json:
+        used = {"usage": state.usage or Usage(), "cost": state.cost, "seconds": state.seconds}
+        used["items"] = len(state.items)
+        put_json({**facts, **used, "manifest": manifest.without_secrets(), "answer": _answer(state)})
+        return
+    terminal = Terminal()
+    rows = {**_rows(info, manifest, state), "last run": _last_words(info, last, holder)}
+    for key, value in rows.items():
+        if value:
+            terminal.line(Line("answer", f"{key:<10} {value}"))
+    terminal.write(f"\n{_answer(state) or ''}")
+    terminal.end_line()
+
+
+def _rows(info: SessionInfo, manifest: PodManifest, state: Replayed) -> dict[str, str]:
+    """What a person is told of a session, by its label; what is empty is left out."""
+    return {
+        "session": info.session_id,
+        "pod": info.pod,
+        "model": "/".join(filter(None, (manifest.model.scheme, manifest.model.model_id))),
+        "directory": manifest.pod.pwd,
+        "from": _origin(info),
+        "created": time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(info.created_at)),
+        "changed": ago(info.updated_at, time.time()),
+        "holds": f"{info.head.seq:,} entries, {count(len(state.items), 'item')}",
+        "used": ", ".join(_used(state)),
+    }
+
+
+def _used(state: Replayed) -> Iterator[str]:
+    yield tokens(state.usage or Usage())
+    if state.cost is not None:
+        yield f"${state.cost:.4f}"
+    yield seconds(state.seconds)
+
+
+def _answer(state: Replayed) -> str | None:
+    """The last words of the model."""
+    answers = (item.text for item in reversed(state.items) if isinstance(item, AssistantItem) and item.text)
+    return next(answers, None)
+
+
+@click.command(short_help="Print the entries of a session.")
+@click.argument("session")
+@click.option("--tree", is_flag=True, help="Show the sessions it comes from and those that go on from it.")
+@options.store
+@options.as_json
+def log(session: str, tree: bool, store: str | None, as_json: bool) -> None:
+    """Print the entries of SESSION (an id, or the beginning of it or of its last group), oldest first."""
+    with Reading(store) as reading:
+        info = reading.find(session)
+        if tree:
+            _tree(reading, info, as_json=as_json)
+        else:
+            _entries(reading, info, as_json=as_json)
+
+
+def _entries(reading: Reading, info: SessionInfo, *, as_json: bool) -> None:
+    terminal = Terminal()
+    for entry in reading.checked(info.session_id):
+        if as_json:
+            put_json({"seq": entry.seq, "hash": entry.hash.hex(), "entry": Raw(entry.body)})
+            continue
+        decoded = decode_entry(entry.body)
+        at = time.strftime("%H:%M:%S", time.localtime(decoded.at))
+        tone, text = entry_line(decoded, max(terminal.width - 24, 20))
+        terminal.row(Line(tone, f"{entry.seq:>5} {at} {entry.hash.hex()[:8]} {text}"))
+
+
+def _tree(reading: Reading, info: SessionInfo, *, as_json: bool) -> None:
+    chosen, terminal = info.session_id, Terminal()
+    with suppress(SessionNotFound):  # what it comes from may be gone, or in another store
+        while info.parent is not None:
+            info = reading.info(info.parent.session_id)
+    branches = [(info, 0)]
+    while branches:
+        info, depth = branches.pop()
+        branches += [(child, depth + 1) for child in reversed(reading.successors(info.session_id))]
+        if as_json:
+            put_json({**_facts(info), "depth": depth})
+            continue
+        origin = (
+            ""
+            if info.parent is None
+            else f", {info.parent.kind.removesuffix('_from')} at {info.parent.at_seq}"
+        )
+        mark = "▸" if info.session_id == chosen else "·"
+        tone = "answer" if info.session_id == chosen else "quiet"
+        text = f"{'  ' * depth}{mark} {info.session_id}  {info.pod}, through {info.head.seq}{origin}"
+        terminal.row(Line(tone, text))

@@ -1,0 +1,200 @@
+"""``polypod fork``, ``fsck``, ``export``, ``import`` and ``gc``: sessions kept sound, moved and let go."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import BinaryIO
+
+import click
+
+from actors.cli import options
+from actors.cli.config import default_store
+from actors.cli.errors import Exit
+from actors.cli.format import count
+from actors.cli.store_reader import Reading, exists
+from actors.cli.terminal import Terminal
+from actors.cli.views import put_json
+from actors.sessions import repair, retention
+from actors.sessions.head import new_session_id
+from actors.sessions.store import SessionInfo, SessionStore
+from actors.sessions.urls import open_store
+from protocol.errors import SessionError
+
+_AGE = re.compile(r"(?P<number>\d+(\.\d+)?)\s*(?P<unit>[smhdw])")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+
+
+@click.command(short_help="Open a session that branches off.")
+@click.argument("session")
+@click.option(
+    "--at",
+    metavar="HASH",
+    help="The entry to go on from, by the beginning of its hash as log prints it  [default: the last one]",
+)
+@options.store
+@options.as_json
+def fork(session: str, at: str | None, store: str | None, as_json: bool) -> None:
+    """Open a session that branches off from another, which stays as it is."""
+    with Reading(store) as reading:
+        found = reading.find(session)
+        _told([_branch(open_store(reading.url), found.session_id, at)], as_json=as_json)
+
+
+@click.command(short_help="Check every session's hash chain.")
+@click.option("--repair", "mend", is_flag=True, help="Have what is damaged go on from its sound beginning.")
+@options.store
+@options.as_json
+def fsck(mend: bool, store: str | None, as_json: bool) -> None:
+    """Check every session's hash chain; exit 1 where something is not sound.
+
+    With --repair the sound beginning of a broken session is forked, and the session itself is moved
+    out of the store into the folder damaged beside it; exit 1 only where something could not be mended.
+    """
+    opened, terminal = _there(store), Terminal()
+    try:
+        findings, left = list(repair.check(opened)), 0
+        for finding in findings:
+            if as_json:
+                put_json(finding)
+            else:
+                where = finding.session_id or opened.url
+                at = "" if finding.seq is None else f", entry {finding.seq}"
+                terminal.note(f"{finding.kind}: {where}{at}: {finding.text}")
+        for finding in findings if mend else ():
+            left += not _mended(opened, finding, terminal, as_json=as_json)
+    finally:
+        opened.close()
+    if left or (findings and not mend):
+        if not mend and any(finding.session_id for finding in findings) and not as_json:
+            terminal.note("polypod fsck --repair has what is damaged go on from its sound beginning")
+        raise Exit(1)
+    if not as_json:
+        terminal.note("all sessions are sound" + (" now" if findings else ""))
+
+
+def _mended(store: SessionStore, finding: repair.Finding, terminal: Terminal, *, as_json: bool) -> bool:
+    folder = (store.folder or Path.cwd()) / "damaged"
+    try:
+        forked, kept = repair.mend(store, finding, new_session_id(), folder)
+    except SessionError as error:
+        terminal.note(f"not mended: {error}")
+        return False
+    if forked is not None:
+        _told([forked], as_json=as_json)
+    if kept is not None and not as_json:
+        terminal.note(f"the damaged session is kept as {kept}")
+    return finding.kind not in {"store", "newer"}
+
+
+@click.command(short_help="Delete sessions for good.")
+@click.argument("sessions", nargs=-1, required=True, metavar="SESSION...")
+@options.store
+def rm(sessions: tuple[str, ...], store: str | None) -> None:
+    """Delete sessions for good, damaged ones too; never one that is held."""
+    opened = _there(store)
+    try:
+        with Reading(store) as reading:
+            found = [_named(reading, opened, each) for each in sessions]
+        for session_id in found:
+            opened.delete(session_id)
+            click.echo(session_id)
+    finally:
+        opened.close()
+
+
+def _named(reading: Reading, store: SessionStore, beginning: str) -> str:
+    """The session whose id begins so; one that no listing shows by its whole id."""
+    return beginning if beginning in store.unreadable() else reading.find(beginning).session_id
+
+
+@click.command(short_help="Write a session to a file.")
+@click.argument("session")
+@click.argument("file", type=click.Path(path_type=Path))
+@options.store
+def export(session: str, file: Path, store: str | None) -> None:
+    """Write a session to a new FILE of JSON lines, its hashes intact (``-``: to standard output)."""
+    with Reading(store) as reading:
+        found = reading.find(session)
+        opened = open_store(reading.url)
+        try:
+            if str(file) == "-":
+                for line in repair.export_lines(opened, found.session_id):
+                    sys.stdout.buffer.write(line)
+            else:
+                repair.export_session(opened, found.session_id, file)
+        finally:
+            opened.close()
+
+
+@click.command("import", short_help="Put an exported session into the store.")
+@click.argument("file", type=click.File("rb"))
+@options.store
+@options.as_json
+def import_(file: BinaryIO, store: str | None, as_json: bool) -> None:
+    """Put an exported session into the store, its chain checked."""
+    opened = open_store(store or default_store())
+    try:
+        _told([repair.import_session(opened, file, name=file.name)], as_json=as_json)
+    finally:
+        opened.close()
+
+
+@click.command(short_help="Delete old sessions for good.")
+@click.option("--older-than", metavar="AGE", help="What has not changed for so long, like 30d, 12h or 2w.")
+@click.option("--superseded", is_flag=True, help="What a sound compaction has taken the place of.")
+@options.store
+@options.as_json
+def gc(older_than: str | None, superseded: bool, store: str | None, as_json: bool) -> None:
+    """Delete old sessions for good; never one that is held, or that a kept one was forked from."""
+    if older_than is None and not superseded:
+        raise click.UsageError("say what may go: --older-than AGE, --superseded, or both")
+    age = None if older_than is None else _age(older_than)
+    opened = _there(store)
+    try:
+        gone = retention.collect(opened, older_than=age, superseded=superseded)
+        _give_back(opened)
+    finally:
+        opened.close()
+    _told(gone, as_json=as_json)
+    if not as_json:
+        Terminal().note(f"{count(len(gone), 'session')} deleted")
+
+
+def _give_back(store: SessionStore) -> None:
+    """The space of what is gone to the disk; where that cannot be just now, the next time."""
+    try:
+        store.reclaim()
+    except SessionError as error:
+        Terminal().note(f"its space is given back another time: {error}")
+
+
+def _there(store: str | None) -> SessionStore:
+    """The store, which has to be there: one that is only looked after is not made. Raises UsageError."""
+    url = store or default_store()
+    if not exists(url):
+        raise click.UsageError(f"there is no store at {url}")
+    return open_store(url)
+
+
+def _age(text: str) -> float:
+    """An age in seconds, from words like ``30d``."""
+    found = _AGE.fullmatch(text.strip())
+    if found is None:
+        raise click.BadParameter(
+            f"{text!r} is no age: write it like 45m, 12h, 30d or 2w", param_hint="--older-than"
+        )
+    return float(found["number"]) * _SECONDS[found["unit"]]
+
+
+def _branch(store: SessionStore, session_id: str, at: str | None) -> SessionInfo:
+    return repair.fork(store, session_id, new_session_id(), at=at)
+
+
+def _told(sessions: list[SessionInfo], *, as_json: bool) -> None:
+    for info in sessions:
+        if as_json:
+            put_json({"session_id": info.session_id, "pod": info.pod, "parent": info.parent})
+        else:
+            click.echo(info.session_id)

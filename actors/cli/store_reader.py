@@ -1,0 +1,119 @@
+"""Reading: sessions in a store as the commands see them, without making pods of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Self
+
+import click
+import msgspec
+
+from actors.cli.config import default_store
+from actors.cli.format import ago
+from actors.pod.restore import last_run
+from actors.sessions.chain import head_of, verified
+from actors.sessions.store import Holder, SessionInfo, SessionStore
+from actors.sessions.urls import open_store, place_of
+from protocol.entries import Head, SessionOpened, StoredEntry
+from protocol.errors import NewerVersion, SessionNotFound
+from protocol.manifest import PodManifest
+from protocol.wire import decode_entry
+
+#: Entries read at a time.
+_PAGE = 500
+#: Sessions that are named to a person whose beginning of an id fits several.
+_SHOWN = 4
+
+
+class Reading:
+    """A store that is only read: what is not there is not made, and looked for again at the next call."""
+
+    def __init__(self, store: str | None) -> None:
+        self.url = store or default_store()
+        self._opened: SessionStore | None = None
+
+    @property
+    def _store(self) -> SessionStore | None:
+        if self._opened is None and exists(self.url):
+            self._opened = open_store(self.url)
+        return self._opened
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._opened is not None:
+            self._opened.close()
+
+    def sessions(self, pod: str | None = None, limit: int | None = None) -> list[SessionInfo]:
+        """The sessions there are, the last changed one first, at most ``limit``."""
+        return [] if self._store is None else self._store.sessions(pod=pod, limit=limit)
+
+    def find(self, beginning: str) -> SessionInfo:
+        """The one session whose id, or short id, begins so. Raises SessionNotFound, or UsageError if there
+        are more.
+        """
+        found = self._store.matching(beginning, _SHOWN + 1) if beginning and self._store is not None else []
+        if found and (len(found) == 1 or found[0].session_id == beginning):
+            return found[0]
+        if not found:
+            raise SessionNotFound(
+                f"no session {beginning!r} in {self.url}", hint="polypod ps lists the sessions there are"
+            )
+        some, now = found[:_SHOWN], time.time()
+        named = [f"{each.session_id} (pod {each.pod}, changed {ago(each.updated_at, now)})" for each in some]
+        many, rest = (f"{_SHOWN} or more", ", …") if len(found) > _SHOWN else (str(len(found)), "")
+        raise click.UsageError(
+            f"{many} sessions fit {beginning!r}: {', '.join(named)}{rest}; the last group of an id is enough"
+        )
+
+    def stored(self, session_id: str, after: int = 0) -> Iterator[StoredEntry]:
+        """The entries of a session numbered above ``after``, as they are kept; the chain is not checked."""
+        while page := self._there().read(session_id, after=after, limit=_PAGE):
+            yield from page
+            after = page[-1].seq
+
+    def checked(self, session_id: str) -> Iterator[StoredEntry]:
+        """All entries of a session, each checked against the one before. Raises SessionCorrupt."""
+        before: Head | None = None
+        while page := self._there().read(session_id, after=before.seq if before else 0, limit=_PAGE):
+            yield from verified(session_id, page, before)
+            before = head_of(page)
+
+    def manifest(self, session_id: str) -> PodManifest:
+        """What the pod of a session was asked to be. Raises WireError."""
+        opened = decode_entry(next(self.stored(session_id)).body)
+        assert isinstance(opened, SessionOpened)
+        try:
+            return msgspec.json.decode(opened.manifest, type=PodManifest)
+        except msgspec.DecodeError as error:
+            raise NewerVersion(f"the manifest of session {session_id}", str(error)) from error
+
+    def last_run(self, info: SessionInfo) -> str:
+        """How the last run of a session ended: its outcome, ``open`` if it has no end, or ``none``."""
+        return last_run(self._there(), info)
+
+    def holder(self, session_id: str) -> Holder | None:
+        """The process that holds a session, None if none does."""
+        return self._there().holder(session_id)
+
+    def successors(self, session_id: str) -> list[SessionInfo]:
+        """The sessions that go on from this one, oldest first."""
+        return self._there().successors(session_id)
+
+    def info(self, session_id: str) -> SessionInfo:
+        """What is known of one session, by its whole id. Raises SessionNotFound."""
+        return self._there().info(session_id)
+
+    def _there(self) -> SessionStore:
+        if self._store is None:
+            raise SessionNotFound(f"there is no store at {self.url}")
+        return self._store
+
+
+def exists(url: str) -> bool:
+    """Whether there is a store at ``url``; one in memory always is. Raises StoreError for what is no URL."""
+    place = place_of(url)
+    return not place.path or Path(place.path).expanduser().exists()

@@ -1,0 +1,60 @@
+"""What Anthropic's messages tell of a call's tokens, pure: the vendor's counts in, usage out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from actors.llm.http.answers import count_of
+from protocol.usage import Usage
+
+#: The parts of a prompt, which are counted apart: fresh, written to the cache, read from it.
+_PROMPT = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
+
+
+class MessagesMeter:
+    """What a server told of a call's tokens: once at the beginning, then in sums that replace it."""
+
+    __slots__ = ("_output", "_parts", "_said", "_written_1h")
+
+    def __init__(self) -> None:
+        self._parts: dict[str, int] = {}
+        self._output: int | None = None
+        self._written_1h: int | None = None
+        self._said: Usage | None = None
+
+    def begun(self, told: Any) -> Usage | None:
+        """What is known of the prompt; how long the answer gets nobody knows yet."""
+        return self._take(told) if isinstance(told, dict) else None
+
+    def ended(self, told: Any) -> Usage | None:
+        """What is known now, or None where that is nothing new."""
+        if not isinstance(told, dict):
+            return None
+        output = count_of(told.get("output_tokens"))
+        known = self._parts or any(count_of(told.get(name)) for name in _PROMPT)
+        if output or (output is not None and known):  # zeros all over come from servers that count nothing
+            self._output = output
+        return self._take(told)
+
+    def _take(self, told: dict[str, Any]) -> Usage | None:
+        counts = {name: count for name in _PROMPT if (count := count_of(told.get(name))) is not None}
+        if any(counts.values()):  # a prompt of no tokens does not exist
+            self._parts.update(counts)
+            split = told.get("cache_creation")
+            if isinstance(split, dict):
+                self._written_1h = count_of(split.get("ephemeral_1h_input_tokens"))
+        usage = self._usage()
+        if usage == self._said or usage == Usage():
+            return None
+        self._said = usage
+        return usage
+
+    def _usage(self) -> Usage:
+        """The whole prompt is what was fresh, what was written to the cache and what was read from it."""
+        return Usage(
+            sum(self._parts.values()) if self._parts else None,
+            self._output,
+            self._parts.get("cache_read_input_tokens"),
+            self._parts.get("cache_creation_input_tokens"),
+            cache_write_1h_tokens=self._written_1h,
+        )

@@ -1,0 +1,176 @@
+"""What readers of answers have in common, whatever format a server speaks; pure."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from actors.llm.base import Block, StopReason
+from actors.llm.http.sse import SSEEvent
+from actors.llm.lenient import UNREADABLE, decode_any, is_closed
+from protocol.errors import ModelError
+
+
+class AnswerReader(Protocol):
+    """One answer as it comes in: events (or one whole answer) in, blocks out.
+
+    ``feed`` and ``whole`` never raise: what is wrong stands in ``failure`` once the blocks before it have
+    been given; nothing that comes behind a finished answer fails it. ``done`` says that no more will come,
+    ``finished`` that the server has said why it stopped, without which no answer is complete, ``metered``
+    that its count of tokens need not be waited for.
+    """
+
+    done: bool
+    failure: ModelError | None
+
+    @property
+    def finished(self) -> bool: ...
+
+    @property
+    def metered(self) -> bool: ...
+
+    def feed(self, events: list[SSEEvent]) -> list[Block]:
+        """The blocks that come with ``events``; look at ``failure`` and ``done`` afterwards."""
+        ...
+
+    def whole(self, data: bytes) -> list[Block]:
+        """The blocks of an answer that came as one JSON object."""
+        ...
+
+    def close(self) -> list[Block]:
+        """The last blocks. Raises ModelError where the answer is not complete."""
+        ...
+
+
+def unfinished(where: str, *, begun: bool) -> ModelError:
+    """The error of a stream that ended before the server said why."""
+    if begun:
+        message = f"{where} ended its answer before it was complete"
+        hint = "the server or a proxy closed the stream: its log may say why"
+    else:
+        message = f"{where} gave no answer at all"
+        hint = "some servers end like this when the prompt does not fit the context"
+    return ModelError(message, kind="protocol", hint=hint, where=where, retryable=True)
+
+
+#: How servers of either format, and those they relay, call the end of an answer: OpenAI's words, Anthropic's,
+#: Google's (``SAFETY`` and so on), Zhipu's (``sensitive``), Mistral's (``model_length``) and Amazon's.
+_STOPS: dict[str, StopReason] = {
+    "stop": "end_turn",
+    "end_turn": "end_turn",
+    "stop_sequence": "end_turn",
+    "tool_calls": "tool_use",
+    "tool_use": "tool_use",
+    "function_call": "tool_use",
+    "length": "max_tokens",
+    "max_tokens": "max_tokens",
+    "max_output_tokens": "max_tokens",
+    "model_length": "max_tokens",
+    "pause_turn": "pause",
+    "refusal": "refusal",
+    **dict.fromkeys(
+        (
+            "content_filter",
+            "content_filtered",
+            "guardrail_intervened",
+            "sensitive",
+            "safety",
+            "image_safety",
+            "prohibited_content",
+            "recitation",
+            "blocklist",
+            "spii",
+        ),
+        "content_filter",
+    ),
+}
+#: Words by which they say that something went wrong on their side.
+_BROKE_OFF = frozenset(
+    {
+        "error",
+        "abort",
+        "aborted",
+        "cancelled",
+        "canceled",
+        "timeout",
+        "network_error",
+        "insufficient_system_resource",
+        "malformed_function_call",
+    }
+)
+_OVERFULL = frozenset({"model_context_window_exceeded", "context_window_exceeded"})
+
+
+def stop_of(told: str) -> StopReason:
+    """What the end of an answer means; a word that nobody knows is an ordinary end."""
+    return _STOPS.get(_word(told), "end_turn")
+
+
+def failure_of(told: str, where: str) -> ModelError | None:
+    """The error that the end of an answer stands for; None where it is an end."""
+    word = _word(told)
+    if word in _OVERFULL:
+        return ModelError(
+            f"{where} stopped in the middle of its answer: the context is full",
+            kind="context_overflow",
+            hint="history and answer do not fit the context: compact it, or use a model with more room",
+            where=where,
+        )
+    if word in _BROKE_OFF:
+        return ModelError(f"{where} gave up in the middle of its answer ({word})", kind="server", where=where)
+    return None
+
+
+def _word(told: str) -> str:
+    """The reason alone: some add what it was (``content_filter: RECITATION``)."""
+    return told.partition(":")[0].strip().lower()
+
+
+def nameless(where: str) -> ModelError:
+    """The error of an answer whose only content is a tool call that the server never named."""
+    return ModelError(
+        f"{where} sent a tool call without the name of a tool, and nothing else to go by",
+        kind="protocol",
+        hint="the model may be too small for tools, or the server reads its answers wrongly",
+        where=where,
+        retryable=True,
+    )
+
+
+def callless(where: str) -> ModelError:
+    """The error of an answer that ends with "the tools, please", and holds neither a call nor a word."""
+    return ModelError(
+        f"{where} ended its answer to have a tool called, but sent neither a call nor a word",
+        kind="protocol",
+        hint="the model may be too small for tools, or the server reads its answers wrongly",
+        where=where,
+        retryable=True,
+    )
+
+
+def whole_ones(events: list[SSEEvent]) -> list[SSEEvent]:
+    """Those that are whole of the events whose blank line never came: half an event is none."""
+    return [event for event in events if event[0] == "error" or _is_whole(event[1].strip())]
+
+
+def _is_whole(data: bytes) -> bool:
+    return data == b"[DONE]" or (data[:1] == b"{" and is_closed(data))
+
+
+def means_something(arguments: str) -> bool:
+    """Whether the argument text of a call says anything at all."""
+    return arguments.strip() not in {"", "{}", "null"}
+
+
+def is_object(text: str) -> bool:
+    """Whether ``text`` is a whole JSON object."""
+    try:
+        return isinstance(decode_any(text), dict)
+    except UNREADABLE:
+        return False
+
+
+def count_of(told: Any) -> int | None:
+    """A number of tokens, where what a server told is one."""
+    if isinstance(told, bool) or not isinstance(told, int | float) or not 0 <= told < 2**53:
+        return None
+    return int(told)

@@ -1,0 +1,171 @@
+"""What the body of a refusal says, pure: any of the forms in which servers word their errors."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from actors.llm.http.overflow import Overflow, overflow_of
+from actors.llm.lenient import UNREADABLE, decode_any
+from protocol.text import encodable, encodable_json
+
+#: How deep errors are looked for within errors.
+_DEPTH = 4
+#: Where gateways keep the error of the server behind them.
+_WRAPPED = ("raw", "error", "innererror", "inner_error", "upstream_error", "provider_error", "cause", "body")
+#: What a gateway says where it only passes an error on.
+_SAYS_NOTHING = frozenset({"", "provider returned error", "upstream error", "bad request", "error"})
+
+
+class Complaint(Struct, frozen=True):
+    """What a body says, whatever its form: in words, by ``type``, by ``code``, and in numbers."""
+
+    words: str = ""
+    type: str = ""
+    code: str = ""
+    prompt_tokens: int | None = None
+    context_window: int | None = None
+
+    @property
+    def identifiers(self) -> str:
+        """The server's own names for what is wrong, in lower case."""
+        return f"{self.type} {self.code}".lower()
+
+    @property
+    def text(self) -> str:
+        """All that can be searched, in lower case."""
+        return f"{self.identifiers} {self.words}".lower()
+
+    @property
+    def overflow(self) -> Overflow | None:
+        """What it says of a prompt that does not fit; None where it speaks of something else."""
+        found = overflow_of(self.identifiers, self.words)
+        if found is None:
+            return None
+        return Overflow(
+            self.prompt_tokens if self.prompt_tokens is not None else found.used,
+            self.context_window if self.context_window is not None else found.room,
+        )
+
+
+def complaint_of(body: bytes | object) -> Complaint:
+    """What ``body`` says: an ``error``, a ``detail``, a bare message, text, or any of them in another."""
+    if isinstance(body, bytes):
+        try:
+            body = decode_any(body)
+        except UNREADABLE:
+            body = body.decode("utf-8", "replace") if isinstance(body, bytes) else body
+    return _read(encodable_json(body), _DEPTH)
+
+
+def _read(data: Any, depth: int) -> Complaint:
+    while isinstance(data, list) and data:
+        data = data[0]
+    if isinstance(data, str):
+        return _unwrapped(Complaint(_without_markup(data)), data, depth)
+    if not isinstance(data, dict):
+        return Complaint()
+    inner = data.get("error") or data.get("detail") or data.get("errors") or data
+    if isinstance(inner, list):
+        return Complaint("; ".join(_words(each) for each in inner[:20]))
+    if not isinstance(inner, dict):
+        kind = _word(data.get("type") or data.get("error_type"))
+        said = Complaint(_title_and_message(inner, data.get("message")), kind, _word(data.get("code")))
+        return _unwrapped(said, {}, depth)
+    said = Complaint(
+        _words(inner),
+        _word(inner.get("type")),
+        _word(inner.get("code") or inner.get("status") or data.get("code")),
+        _whole(inner.get("n_prompt_tokens")),
+        _whole(inner.get("n_ctx")),
+    )
+    return _unwrapped(said, inner, depth)
+
+
+def _unwrapped(said: Complaint, told: Any, depth: int) -> Complaint:
+    """``said``, or what it only passes on from the server behind it."""
+    if depth <= 0:
+        return said
+    for wrapped in _wrapped_in(told, said.words):
+        inner = _read(wrapped, depth - 1)
+        if inner != Complaint():
+            return _joined(said, inner, told)
+    return said
+
+
+def _wrapped_in(told: Any, words: str) -> list[Any]:
+    found: list[Any] = []
+    if isinstance(told, dict):
+        metadata = told.get("metadata")
+        places = [metadata, told] if isinstance(metadata, dict) else [told]
+        found += [
+            place[name] for place in places for name in _WRAPPED if _may_say_more(place.get(name), words)
+        ]
+    begin, end = words.find("{"), words.rfind("}")
+    if 0 <= begin < end:  # an error as JSON in the words of another
+        with contextlib.suppress(*UNREADABLE):
+            found.append(decode_any(words[begin : end + 1]))
+    return found
+
+
+def _may_say_more(value: Any, words: str) -> bool:
+    return (isinstance(value, dict | list) and bool(value)) or (
+        isinstance(value, str) and bool(value.strip()) and value != words
+    )
+
+
+def _joined(outer: Complaint, inner: Complaint, told: Any) -> Complaint:
+    """The inner error is what counts; the outer one's words stay where they say anything."""
+    begin = outer.words.partition("{")[0].strip(" -:b'\"")
+    words = inner.words if not begin or begin.lower().rstrip(".") in _SAYS_NOTHING else begin
+    if inner.words and inner.words not in words:
+        words = f"{words}: {inner.words}"
+    metadata = told.get("metadata") if isinstance(told, dict) else None
+    provider = _word(metadata.get("provider_name")) if isinstance(metadata, dict) else ""
+    return Complaint(
+        f"{provider}: {words}" if provider and words else words or outer.words,
+        inner.type or outer.type,
+        inner.code or outer.code,
+        inner.prompt_tokens if inner.prompt_tokens is not None else outer.prompt_tokens,
+        inner.context_window if inner.context_window is not None else outer.context_window,
+    )
+
+
+def _words(told: Any) -> str:
+    """The words of an error object: its message, or where it has none the object itself."""
+    if not isinstance(told, dict):
+        return str(told)
+    for key in ("message", "msg", "detail", "error_msg", "error_message"):
+        if isinstance(told.get(key), str):
+            place = told.get("loc") if key == "msg" else None
+            at = ".".join(str(each) for each in place) if isinstance(place, list) else ""
+            return f"{at}: {told[key]}" if at else str(told[key])
+    return encodable(msgspec.json.encode(told).decode())
+
+
+def _title_and_message(title: Any, message: Any) -> str:
+    """Words of a body whose ``error`` is a bare word, or only a flag."""
+    if not isinstance(message, str) or message == title:
+        return str(title)
+    says_nothing = not isinstance(title, str) or title.lower().rstrip(".") in _SAYS_NOTHING
+    return message if says_nothing else f"{title}: {message}"
+
+
+def _word(value: Any) -> str:
+    return str(value)[:200] if isinstance(value, str | int) else ""
+
+
+def _whole(value: Any) -> int | None:
+    return value if type(value) is int and 0 <= value < 2**53 else None
+
+
+def _without_markup(text: str) -> str:
+    """An HTML page (of a proxy, say) as its title and words."""
+    if "<" not in text:
+        return text.strip()
+    text = re.sub(r"(?is)<(script|style)\b.*?</\1>", " ", text[:8192])
+    return " ".join(re.sub(r"<[^>]*>", " ", text).split())

@@ -1,0 +1,260 @@
+"""What a server's refusal means, pure: status, headers and body in, a classified ModelError out."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+
+from actors.llm.http.error_body import Complaint, complaint_of
+from actors.llm.http.overflow import MAX_LOOK, Overflow, is_rate_limit
+from protocol.errors import ModelError, ModelErrorKind
+
+#: The longest that a server can ask to wait, in seconds: a year.
+_LONGEST = 366 * 86400.0
+#: How much of a server's own words a message carries.
+MAX_WORDS = 600
+
+
+def classify(
+    status: int | None,
+    headers: Mapping[str, str],
+    body: bytes | object,
+    *,
+    where: str | None = None,
+    now: float = 0.0,
+) -> ModelError:
+    """The error that a server's answer means.
+
+    ``status`` is None for an error event in the middle of a stream, ``body`` bytes or what they decode to,
+    ``headers`` have names in lower case or look them up without regard to case, ``now`` is seconds since
+    the epoch (for ``Retry-After`` dates).
+    """
+    complaint = complaint_of(body)
+    told = status if status is not None else _status_of(complaint.code)
+    kind = kind_of(told, complaint)
+    overflow = complaint.overflow if kind == "context_overflow" else None
+    moved = headers.get("location") if told is not None and 300 <= told < 400 else None
+    words = f"go to {moved}" if moved else complaint.words or complaint.type or "no reason given"
+    said = f"answered {told}" if told is not None else "broke off its answer"
+    return ModelError(
+        f"{where or 'the model server'} {said}: {_clipped(words)}",
+        kind=kind,
+        hint=_hint(kind, told, overflow),
+        status=told,
+        retry_after=retry_after(headers, complaint.words, now=now),
+        where=where,
+        retryable=_retryable(kind, told, headers),
+        prompt_tokens=overflow.used if overflow else None,
+        context_window=overflow.room if overflow else None,
+    )
+
+
+def kind_of(status: int | None, complaint: Complaint) -> ModelErrorKind:
+    """What kind of refusal it is: the status first, then the body's type and code, then its words."""
+    text = complaint.text
+    if status not in {401, 403, 404} and complaint.overflow is not None:
+        return "context_overflow"
+    if status in {400, 402, 403, 429} and re.search(_BILLING, text) and not re.search(_TRY_AGAIN, text):
+        return "billing"
+    if status is None:
+        return _kind_by_name(complaint) or _kind_by_words(text)
+    if status >= 500:
+        return _kind_of_failure(status, complaint)
+    return _BY_STATUS.get(status) or _kind_of_refusal(status, complaint)
+
+
+# Patterns are compiled when first used, which only a refusal makes them be.
+_BILLING = (
+    r"insufficient_quota|exceeded your current quota|credit balance|billing_(error|hard_limit)"
+    r"|billing hard limit|payment required|insufficient (balance|funds|credits?)|spend(ing)? limit"
+)
+_MODERATION = r"requires moderation|\bflagged\b|content.?policy|content_filter"
+_BY_STATUS: dict[int, ModelErrorKind] = {
+    401: "auth",
+    402: "billing",
+    404: "not_found",
+    408: "timeout",
+    409: "server",
+    429: "rate_limit",
+}
+_BY_FAILURE: dict[int, ModelErrorKind] = {
+    501: "invalid_request",
+    503: "overloaded",
+    504: "timeout",
+    529: "overloaded",
+}
+#: Names that servers give their errors, as whole types or codes or as the ends of them.
+_NAMES: tuple[tuple[str, ModelErrorKind], ...] = (
+    (r"insufficient_quota|billing_error|billing_hard_limit_reached", "billing"),
+    (r"rate_?limit_?(error|exceeded)|too_many_requests|resource_exhausted|throttl\w*", "rate_limit"),
+    (r"(engine_)?overloaded(_error)?|unavailable(_error)?|service_?unavailable(_?error)?", "overloaded"),
+    (r"authentication_?error|unauthenticated|invalid_(api_)?key|permission_(denied|error)", "auth"),
+    (r"(model_)?not_?found(_?error)?", "not_found"),
+    (
+        r"content_(filter|policy_violation)|content_?policy_?violation_?error|responsibleai\w*",
+        "content_filter",
+    ),
+    (r"(time_?out|deadline_exceeded)(_?error)?", "timeout"),
+    (r"invalid_?(request|argument)(_?error)?|bad_?request(_?error)?", "invalid_request"),
+    (r"(api|server|internal_?server|internal)(_?error)?", "server"),
+)
+#: Kinds that a server's own name of its error tells apart where it failed (status 500 and above); a name like
+#: ``authentication_error`` does not make a failure one that cannot pass.
+_PASSING = frozenset({"rate_limit", "overloaded", "timeout"})
+#: What llama-server fails at (status 500) as often as it is asked the same.
+_FAILS_FOR_EVER = (
+    r"failed to parse (tool|input|messages|grammar)|image input is not supported|audio input is not supported"
+    r"|\[json\.exception\.|\bjinja\b|chat template"
+)
+#: Of servers' words where there is no status, the first that fits.
+_WORDS: tuple[tuple[str, ModelErrorKind], ...] = (
+    (r"credit balance", "billing"),
+    (r"rate.?limit|too many requests|resource_?exhausted", "rate_limit"),
+    (r"overloaded|unavailable|loading model|no slot available|at capacity", "overloaded"),
+    (r"authentication|permission_error|invalid.api.key|unauthorized", "auth"),
+    (r"not_?found_?error|model_not_found", "not_found"),
+    (r"content_filter|content_policy|content management policy", "content_filter"),
+    (r"time_?out|timed out", "timeout"),
+    (r"invalid_request|bad_?request|not_supported|not supported|unsupported", "invalid_request"),
+    # a server that cannot read what it was sent will not be able to later
+    (r"parse_error|failed to parse|type_error\.|jinja|chat template", "invalid_request"),
+)
+_BAD_REQUEST: tuple[tuple[str, ModelErrorKind], ...] = (
+    (r"invalid.api.key|incorrect api key|invalid x-api-key", "auth"),
+    (r"content_filter|content_policy|content management policy|responsibleai", "content_filter"),
+    (r"\bmodel\b.{0,80}\b(not found|does not exist)", "not_found"),
+)
+
+
+def _kind_by_name(complaint: Complaint) -> ModelErrorKind | None:
+    """The kind that the server's type or code names; litellm names it at the beginning of its words."""
+    names = [complaint.type.lower(), complaint.code.lower()]
+    if found := re.match(r"litellm\.(\w+)", complaint.words):
+        names.insert(0, found[1].lower())
+    for pattern, kind in _NAMES:
+        if any(re.fullmatch(pattern, name) for name in names):
+            return kind
+    return None
+
+
+def _kind_by_words(text: str) -> ModelErrorKind:
+    return next((kind for pattern, kind in _WORDS if re.search(pattern, text)), "server")
+
+
+def _kind_of_refusal(status: int, complaint: Complaint) -> ModelErrorKind:
+    """Of a request that the server will not have, by what its status leaves open."""
+    text = complaint.text
+    if status < 400:
+        return "invalid_request"
+    if status == 403:
+        return "content_filter" if re.search(_MODERATION, text) else "auth"
+    if status == 413:
+        return _kind_of_too_large(text)
+    named = _kind_by_name(complaint)
+    if named not in {None, "invalid_request", "server"}:
+        return named or "invalid_request"
+    return next((kind for pattern, kind in _BAD_REQUEST if re.search(pattern, text)), "invalid_request")
+
+
+def _kind_of_too_large(text: str) -> ModelErrorKind:
+    """Of a request that is too large: for the tokens of a minute, for an image, else with its history."""
+    if is_rate_limit(text):
+        return "rate_limit"
+    return "invalid_request" if re.search(r"\bimages?\b|\bpdf\b", text) else "context_overflow"
+
+
+def _kind_of_failure(status: int, complaint: Complaint) -> ModelErrorKind:
+    """Of a server that failed, which passes, unless it is known to fail at the same for ever."""
+    named = _kind_by_name(complaint)
+    if named is not None and named in _PASSING:
+        return named
+    if status == 500 and re.search(_FAILS_FOR_EVER, complaint.words.lower()):
+        return "invalid_request"
+    return _BY_FAILURE.get(status, "server")
+
+
+def _retryable(kind: ModelErrorKind, status: int | None, headers: Mapping[str, str]) -> bool | None:
+    """What the server itself says of sending the same again; None where it says nothing of use."""
+    if kind == "context_overflow" or status == 413:
+        return False  # the same request never gets smaller
+    return {"true": True, "false": False}.get((headers.get("x-should-retry") or "").strip().lower())
+
+
+def retry_after(headers: Mapping[str, str], words: str = "", *, now: float = 0.0) -> float | None:
+    """The seconds a server asks to wait, by any header that says so or else by its words."""
+    milliseconds = _number(headers.get("retry-after-ms"))
+    if milliseconds is not None:
+        return milliseconds / 1000
+    for name in ("retry-after", "llm_provider-retry-after"):
+        value = headers.get(name)
+        if value:
+            seconds = _number(value)
+            return seconds if seconds is not None else _until(value, now)
+    found = re.search(_TRY_AGAIN, words[:MAX_LOOK])
+    if found is None or not any(found.groups()):
+        return None
+    hours, minutes, seconds_, millis = (float(group or 0) for group in found.groups())
+    return _sane(hours * 3600 + minutes * 60 + seconds_ + millis / 1000)
+
+
+_AMOUNT = r"(\d{1,9}(?:\.\d{1,9})?)"
+_TRY_AGAIN = (
+    rf"(?i)(?:try again|retry) in (?:(\d{{1,9}})h)?(?:(\d{{1,9}})m(?!s))?(?:{_AMOUNT} ?s)?(?:{_AMOUNT} ?ms)?"
+)
+
+
+def _number(value: str | None) -> float | None:
+    try:
+        seconds = float(value or "")
+    except ValueError:
+        return None
+    return _sane(seconds)
+
+
+def _sane(seconds: float) -> float | None:
+    """A time to wait; nobody waits for longer than a year, and what is no number says nothing."""
+    return min(max(0.0, seconds), _LONGEST) if math.isfinite(seconds) else None
+
+
+def _until(date: str, now: float) -> float | None:
+    from email.utils import parsedate_to_datetime  # noqa: PLC0415 - 4 ms, for what is rarely sent
+
+    try:
+        return _sane(parsedate_to_datetime(date).timestamp() - now)
+    except (ValueError, TypeError, OverflowError, OSError):
+        return None
+
+
+def _hint(kind: ModelErrorKind, status: int | None, overflow: Overflow | None) -> str | None:
+    if status is not None and 300 <= status < 400:
+        return "it redirects, and a key is never sent on: put the address it names into base_url"
+    if kind == "context_overflow":
+        room = f" of {overflow.room} tokens" if overflow is not None and overflow.room else ""
+        return f"the history does not fit the context{room}: compact it, or use a model with more room"
+    if kind == "rate_limit" and status == 413:
+        return "this one request is larger than the account's limit of tokens in a time: make it smaller"
+    return {
+        "rate_limit": "wait, or send less at once",
+        "overloaded": "the server is busy or still loading its model: try again in a while",
+        "auth": "check the key: api_key_env in [model] names the environment variable that holds it",
+        "billing": "the account behind the key is out of credit or over its limit",
+        "not_found": "check the model id, and base_url, which usually ends in /v1",
+        "content_filter": "the provider's filter refused it: say it differently",
+        "timeout": "the server gave up waiting: a smaller prompt or model may help",
+        "server": "the server failed; its own log may say why",
+    }.get(kind)
+
+
+def _status_of(code: str) -> int | None:
+    return int(code) if re.fullmatch(r"[3-5]\d\d", code) else None
+
+
+_LOGIN = r"//[^/\s@]{1,200}@"
+_KEY = r"\b(sk|key|Bearer)([-_ ])[\w*.-]{8,}"
+
+
+def _clipped(words: str) -> str:
+    """Words of a length for a line, without anything that looks like a key."""
+    words = " ".join(re.sub(_LOGIN, "//…@", re.sub(_KEY, r"\1\2…", words)).split())
+    return words if len(words) <= MAX_WORDS else words[: MAX_WORDS - 1] + "…"

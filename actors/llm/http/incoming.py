@@ -1,0 +1,123 @@
+"""An answer on its way, whatever its format: bytes of the network in, blocks out."""
+
+from __future__ import annotations
+
+import time
+
+from actors.llm.base import Block
+from actors.llm.http.address import PROXY_WANTS_KEY
+from actors.llm.http.answers import AnswerReader, whole_ones
+from actors.llm.http.client import MAX_REFUSAL_BYTES, Peer, Reply
+from actors.llm.http.errors import classify
+from actors.llm.http.sse import SSEParser
+from protocol.errors import ModelError
+
+#: How long to wait for more once the server has said why it stopped, in seconds: for its usage, and where
+#: that has come for the end of the stream alone.
+AFTER_FINISH = 5.0
+AFTER_USAGE = 1.0
+
+
+async def posted(peer: Peer, path: str, body: bytes, deadline: float | None) -> Reply:
+    """The answer to one request; raises ModelError for a refusal."""
+    reply = await peer.post(path, body, deadline=deadline)
+    if reply.status == 200:
+        return reply
+    try:
+        words = await _words_of(reply)
+    finally:
+        await reply.aclose()
+    words = peer.without_secrets(words)
+    if reply.status == PROXY_WANTS_KEY and (proxy := peer.proxy_wants_key()) is not None:
+        raise proxy
+    raise classify(reply.status, reply.headers, words, where=peer.where, now=time.time())
+
+
+async def _words_of(reply: Reply) -> bytes:
+    """The body of a refusal; its status counts also where that cannot be read."""
+    try:
+        return await reply.read_all(MAX_REFUSAL_BYTES)
+    except ModelError as error:
+        if error.kind == "timeout":
+            raise
+        return f"(its reason cannot be read: {error.message})".encode()
+
+
+class Incoming:
+    """Feeds ``answer`` with what ``reply`` brings, as a stream or as one whole object."""
+
+    __slots__ = ("_answer", "_begun", "_cut", "_ended", "_parser", "_reply", "_where")
+
+    def __init__(self, where: str, reply: Reply, answer: AnswerReader) -> None:
+        self._where = where
+        self._reply = reply
+        self._answer = answer
+        self._parser: SSEParser | None = None  # None until it is clear that it is a stream
+        self._begun = b""
+        self._ended = False
+        self._cut = False  # what came behind the finish reason was lost
+
+    async def more(self) -> list[Block] | None:
+        """The blocks that came with the next bytes, or None behind the last. Raises ModelError."""
+        answer = self._answer
+        if answer.failure is not None:
+            raise answer.failure
+        if answer.done:
+            return self._end()
+        data = await (self._read_the_rest() if answer.finished else self._reply.read())
+        if self._parser is None:
+            return await self._begin(data)
+        return self._feed(data)
+
+    async def aclose(self) -> None:
+        """Let go of the connection."""
+        await self._reply.aclose()
+
+    def _end(self) -> list[Block] | None:
+        if self._ended:
+            return None
+        self._ended = True
+        blocks = self._answer.close()
+        if not self._cut:
+            self._reply.settle()
+        return blocks
+
+    def _feed(self, data: bytes) -> list[Block]:
+        assert self._parser is not None
+        if not data:
+            blocks = self._answer.feed(whole_ones(self._parser.end()))
+            self._answer.done = True
+            return blocks
+        try:
+            return self._answer.feed(self._parser.feed(data))
+        except ValueError as error:
+            raise ModelError(f"{self._where} sent {error}", kind="protocol", where=self._where) from error
+
+    async def _begin(self, data: bytes) -> list[Block]:
+        """Look at the first bytes: whole answers come though a stream was asked for, and pages of proxies."""
+        self._begun += data
+        text = self._begun.lstrip(b"\xef\xbb\xbf \r\n\t")
+        head = text[:1]
+        if not head and data:
+            self._begun = b""  # blanks before an answer say nothing
+            return []
+        if head in {b"{", b"["}:
+            return self._answer.whole(await self._reply.read_all(begun=text))
+        if head == b"<":
+            raise ModelError(
+                f"{self._where} answered with a web page",
+                kind="protocol",
+                hint="check base_url, which usually ends in /v1",
+                where=self._where,
+            )
+        self._parser = SSEParser()
+        return self._feed(self._begun)
+
+    async def _read_the_rest(self) -> bytes:
+        """The next bytes behind the finish reason: an answer is not failed by what comes late."""
+        self._reply.patience = AFTER_USAGE if self._answer.metered else AFTER_FINISH
+        try:
+            return await self._reply.read()
+        except ModelError:
+            self._cut = True
+            return b""

@@ -1,0 +1,182 @@
+"""Servers that people run, by the name a manifest gives them, and a look whether one answers here."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import Struct
+
+from actors.llm.http.address import (
+    authorization_of,
+    base_url_of,
+    basic_credentials,
+    is_loopback,
+    where_of,
+    without_credentials,
+)
+from actors.llm.http.client import HttpPool, Peer
+from actors.llm.http.errors import classify
+from actors.llm.http.headers import bearer, key_of
+from protocol.errors import MissingKey, ModelError
+
+#: How long a look for a local server may take: to connect, and to name its models, in seconds.
+PROBE_CONNECT = 0.2
+PROBE_ANSWER = 2.0
+#: The most of a list of models that is read, in bytes.
+MAX_LIST_BYTES = 1024 * 1024
+
+
+class Preset(Struct, frozen=True):
+    """A kind of server: where it answers unless told otherwise, and how it is started.
+
+    ``key_env`` names the environment variable of a key that is required.
+    """
+
+    scheme: str
+    base_url: str
+    start_command: str | None = None
+    key_env: str | None = None
+
+
+PRESETS: dict[str, Preset] = {
+    preset.scheme: preset
+    for preset in (
+        Preset("ollama", "http://127.0.0.1:11434/v1", "ollama serve"),
+        Preset("lm_studio", "http://127.0.0.1:1234/v1", "lms server start"),
+        Preset("vllm", "http://127.0.0.1:8000/v1", "vllm serve MODEL"),
+        Preset("llama_cpp", "http://127.0.0.1:8080/v1", "llama-server -m MODEL.gguf --jinja"),
+        Preset("openai", "https://api.openai.com/v1", key_env="OPENAI_API_KEY"),
+        Preset("anthropic", "https://api.anthropic.com", key_env="ANTHROPIC_API_KEY"),
+    )
+}
+
+
+class Server(Struct, frozen=True):
+    """A server as a manifest means it; ``api_key`` is None where none is sent."""
+
+    base_url: str
+    api_key: str | None = None
+    start_command: str | None = None
+
+
+def server_for(
+    scheme: str,
+    *,
+    base_url: str | None = None,
+    api_key_env: str | None = None,
+    environment: Mapping[str, str] = os.environ,
+) -> Server:
+    """The server that a manifest's ``[model]`` means.
+
+    A key is required where ``api_key_env`` names its variable, and for a vendor's own address, whose usual
+    variable is then looked at; the vendor's key is sent to no other address. Raises MissingKey,
+    InvalidKey for one that no header can hold, and ModelError for a scheme or base URL that is none.
+    """
+    preset = PRESETS.get(scheme)
+    if preset is None:
+        raise ModelError(
+            f"{scheme!r} is no kind of model server",
+            kind="invalid_request",
+            hint=f"known ones: {', '.join(PRESETS)}; for others of OpenAI's format, openai with base_url",
+        )
+    url = base_url_of(base_url or preset.base_url)
+    at_vendor = where_of(url) == where_of(preset.base_url)
+    variable = api_key_env or (preset.key_env if at_vendor else None)
+    key = (
+        key_of(environment.get(variable) or "", f"the environment variable {variable}") if variable else None
+    )
+    if variable and not key:
+        raise MissingKey(variable, what=where_of(url))
+    return Server(url, key, preset.start_command or start_command_for(url))
+
+
+def start_command_for(base_url: str) -> str | None:
+    """The command that starts the kind of server that usually answers at ``base_url``."""
+    parts = urlsplit(base_url)
+    if not is_loopback(parts.hostname or ""):
+        return None
+    ports = {urlsplit(preset.base_url).port: preset.start_command for preset in PRESETS.values()}
+    return ports.get(parts.port)
+
+
+class _Model(Struct):
+    id: str
+
+
+class _Models(Struct):
+    data: list[_Model]
+
+
+async def list_models(
+    base_url: str, *, api_key: str | None = None, http: HttpPool | None = None, seconds: float = 10.0
+) -> list[str]:
+    """The ids of the models that a server offers, as it orders them. Raises ModelError."""
+    pool = http or HttpPool()
+    url = base_url_of(base_url)
+    headers = bearer(api_key) if api_key else authorization_of(basic_credentials(url))
+    url = without_credentials(url)
+    try:
+        return await _listed(pool.peer(url, headers, start_command=start_command_for(url)), seconds)
+    finally:
+        if http is None:
+            await pool.aclose()
+
+
+async def _listed(peer: Peer, seconds: float) -> list[str]:
+    deadline = time.monotonic() + seconds
+    reply = await peer.get("/models", deadline=deadline)
+    try:
+        body = await reply.read_all(MAX_LIST_BYTES)
+    finally:
+        await reply.aclose()
+    if reply.status != 200:
+        raise classify(reply.status, reply.headers, body, where=peer.where)
+    try:
+        return [model.id for model in msgspec.json.decode(body, type=_Models).data]
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ModelError(
+            f"{peer.where} does not list its models: {error}",
+            kind="protocol",
+            hint="check base_url, which usually ends in /v1",
+            where=peer.where,
+        ) from error
+
+
+async def probe_local(*, http: HttpPool | None = None) -> tuple[str, list[str]] | None:
+    """The preset of a model server that answers on this machine, and its models; None where none does.
+
+    Looks at all preset ports at once, and takes them in the presets' order. A server that lists no model
+    does not count.
+    """
+    local = [preset for preset in PRESETS.values() if is_loopback(urlsplit(preset.base_url).hostname or "")]
+    open_ones = await asyncio.gather(*(_listens(preset.base_url) for preset in local))
+    for preset, listens in zip(local, open_ones, strict=True):
+        if not listens:
+            continue
+        try:
+            models = await list_models(preset.base_url, http=http, seconds=PROBE_ANSWER)
+        except ModelError:
+            continue
+        if models:
+            return preset.scheme, models
+    return None
+
+
+async def _listens(base_url: str) -> bool:
+    """Whether something takes connections there; by a bare socket, since mostly nothing does."""
+    parts = urlsplit(base_url)
+    try:
+        async with asyncio.timeout(PROBE_CONNECT):
+            _, writer = await asyncio.open_connection(parts.hostname, parts.port)
+    except OSError:
+        return False
+    writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
+    return True

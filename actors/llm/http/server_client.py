@@ -1,0 +1,122 @@
+"""What the clients of model servers share: how they begin and end, and how an answer comes in."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import AsyncIterator, Mapping
+from types import TracebackType
+from typing import Self
+
+import msgspec
+
+from actors.llm.base import Block, CallStart, Request
+from actors.llm.http.address import authorization_of, basic_credentials, where_of, without_credentials
+from actors.llm.http.answers import AnswerReader
+from actors.llm.http.client import HttpPool, Peer, Reply
+from actors.llm.http.endpoint import Entry
+from actors.llm.http.headers import header_of
+from actors.llm.http.incoming import Incoming
+from actors.llm.http.presets import start_command_for
+from actors.llm.legal import original_names
+from protocol.errors import ModelError
+from protocol.tools import ToolSpec
+
+#: In a pod's scratch.
+_KEPT_NAMES = "names"
+
+
+class ServerClient(abc.ABC):
+    """Talks to one model at one base URL.
+
+    ``http`` holds the connections and is shared by the clients of a system; a client without one makes its
+    own and closes it in ``aclose``. A user and a password in the base URL are sent as a header and appear
+    nowhere else. Raises ModelError where ``headers`` hold a key in the place of that header.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        model: str,
+        headers: Mapping[str, str],
+        http: HttpPool | None,
+        start_command: str | None,
+        *,
+        streaming: bool,
+    ) -> None:
+        basic = authorization_of(basic_credentials(base_url))
+        if basic and "authorization" in headers:
+            raise ModelError(
+                f"{where_of(base_url)}: base_url holds a user or password, and there is a key besides: "
+                "a request has room for one of them",
+                kind="invalid_request",
+                hint="leave out the key (api_key_env), or what stands before the @ in base_url",
+                where=where_of(base_url),
+            )
+        self.base_url = without_credentials(base_url)
+        self.model = model
+        self.where = where_of(base_url)
+        self._headers = {**dict(header_of(name, value) for name, value in headers.items()), **basic}
+        self._http = http or HttpPool()
+        self._owns_http = http is None
+        self._start_command = start_command or start_command_for(base_url)
+        self._streaming = streaming
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.model or 'any model'} at {self.where}>"
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the connections, unless they are shared."""
+        if self._owns_http:
+            await self._http.aclose()
+
+    async def stream(self, request: Request) -> AsyncIterator[Block]:
+        """Answer ``request``, as LLMClient says. Raises ModelError."""
+        peer = self._http.peer(self.base_url, self._headers, start_command=self._start_command)
+        entry = await peer.endpoint.enter(request.deadline)
+        try:
+            reply = await self._opened(peer, entry, request)
+            incoming = Incoming(peer.where, reply, self._answer(peer.where, request))
+            try:
+                renamed = _renamed(request)
+                while (blocks := await incoming.more()) is not None:
+                    if renamed:
+                        blocks = [_with_original_name(block, renamed) for block in blocks]
+                    for block in blocks:
+                        yield block
+            finally:
+                await incoming.aclose()
+        finally:
+            entry.leave()
+
+    @abc.abstractmethod
+    async def _opened(self, peer: Peer, entry: Entry, request: Request) -> Reply:
+        """The server's answer to the request, in the dialect it understands."""
+
+    @abc.abstractmethod
+    def _answer(self, where: str, request: Request) -> AnswerReader:
+        """What reads the answer to the request."""
+
+
+def _renamed(request: Request) -> dict[str, str]:
+    """The names of tools that are sent changed, found once as long as the tools stay the same."""
+    if not request.tools:
+        return {}
+    kept: tuple[tuple[ToolSpec, ...], dict[str, str]] | None = request.scratch.get(_KEPT_NAMES)
+    if kept is None or kept[0] is not request.tools:
+        kept = request.scratch[_KEPT_NAMES] = (request.tools, original_names(request.tools))
+    return kept[1]
+
+
+def _with_original_name(block: Block, renamed: dict[str, str]) -> Block:
+    """A block of an answer; a call of a tool that was sent under another name is one of that tool."""
+    if isinstance(block, CallStart) and block.name in renamed:
+        return msgspec.structs.replace(block, name=renamed[block.name])
+    return block

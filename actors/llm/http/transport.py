@@ -1,0 +1,288 @@
+"""The transport that requests travel on: aiohttp's connections.
+
+Imported at the first request only. It differs from httpx's transports, and from ``httpx-aiohttp``, in what
+a thousand streams at once make expensive or wrong: answers are read as whole network chunks, without a
+generator per layer; there is no limit on connections; a certificate store is loaded for https alone; refused
+connections, lost connections and time-outs are told apart; and a connection whose answer is about to end is
+kept for the next request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from functools import cache
+from inspect import signature
+from typing import Any
+
+import aiohttp
+import httpx
+import yarl
+from msgspec import Struct
+
+from actors.llm.http.address import (
+    PROXY_WANTS,
+    PROXY_WANTS_HINT,
+    PROXY_WANTS_KEY,
+    authorization_of,
+    basic_credentials,
+    without_credentials,
+)
+from actors.llm.http.encodings import coding_of
+from protocol.errors import ModelError, ModelErrorKind
+
+#: The longest line of an answer's head, in bytes; cookies, policies and filters' results make long ones.
+MAX_HEADER_BYTES = 256 * 1024
+#: The most lines it may have; gateways add one for each thing they know.
+MAX_HEADERS = 1024
+_MORE_HEADERS: dict[str, Any] = (
+    {"max_headers": MAX_HEADERS} if "max_headers" in signature(aiohttp.ClientSession).parameters else {}
+)
+#: How long the end of an answer may lag behind its last event before its connection is given up, in seconds.
+SETTLE_SECONDS = 1.0
+
+
+class AiohttpResponse:
+    """An answer, read as it arrives; ``settling`` are those of which only the end is to come."""
+
+    def __init__(self, response: aiohttp.ClientResponse, settling: set[AiohttpResponse]) -> None:
+        self.status = response.status
+        self.coding = coding_of(", ".join(response.headers.getall("content-encoding", ())))
+        self._response = response
+        self._settling = settling
+        self._timer: asyncio.TimerHandle | None = None
+        #: The bytes that are there, waiting for some where there are none; ``b""`` is the end.
+        self.read: Callable[[], Awaitable[bytes]] = response.content.readany
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Its headers, decoded where they are asked for."""
+        return httpx.Headers(self._response.raw_headers)
+
+    def settle(self) -> bool:
+        """Let the framing's end arrive, so that the connection can be used again; close it if it does not."""
+        if not self._response.closed:
+            self._settling.add(self)
+            self._timer = asyncio.get_running_loop().call_later(SETTLE_SECONDS, self.close)
+            self._response.content.on_eof(self.close)
+        return True
+
+    def close(self) -> None:
+        """Let go of the connection: back to the pool where the answer has ended, else closed."""
+        self._settling.discard(self)
+        if self._timer is not None:
+            self._timer.cancel()
+        self._response.close()
+
+    async def aclose(self) -> None:
+        self.close()
+
+
+class AiohttpTransport:
+    """A pool of connections to one server, without redirects, cookies or decoding."""
+
+    def __init__(self, url: str, *, connect_seconds: float, proxy: str | None = None) -> None:
+        secure = url.startswith("https:") or (proxy or "").startswith("https:")
+        self._proxy = without_credentials(proxy) if proxy else None
+        credentials = basic_credentials(proxy) if proxy else None
+        # through a tunnel they go with its making, else with each request; a server never sees them
+        own = authorization_of(credentials, "Proxy-Authorization") if credentials else {}
+        self._tunnel_headers = own if url.startswith("https:") else None
+        self._own_headers = {} if url.startswith("https:") else own
+        self._urls: dict[str, yarl.URL] = {}
+        self._settling: set[AiohttpResponse] = set()
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, ssl=certificates() if secure else True),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(total=None, connect=connect_seconds, sock_connect=connect_seconds),
+            auto_decompress=False,
+            max_line_size=MAX_HEADER_BYTES,
+            max_field_size=MAX_HEADER_BYTES,
+            **_MORE_HEADERS,
+        )
+
+    async def send(self, method: str, url: str, headers: Mapping[str, str], body: bytes) -> AiohttpResponse:
+        data: bytes | AsyncIterator[bytes] | None = body or None
+        if self._own_headers:
+            headers = {**headers, **self._own_headers}
+        if len(body) > _SLICE:
+            data, headers = _slices(body), {**headers, "content-length": str(len(body))}
+        response = await self._session.request(
+            method,
+            self._url(url),
+            headers=headers,
+            data=data,
+            allow_redirects=False,
+            proxy=self._proxy,
+            proxy_headers=self._tunnel_headers,
+        )
+        return AiohttpResponse(response, self._settling)
+
+    async def aclose(self) -> None:
+        for response in list(self._settling):
+            response.close()
+        await self._session.close()
+
+    def _url(self, url: str) -> yarl.URL:
+        known = self._urls.get(url)
+        if known is None:
+            known = self._urls[url] = yarl.URL(str(httpx.URL(url)), encoded=True)
+        return known
+
+
+#: Bytes handed to a connection at a time; aiohttp warns of more than a megabyte at once.
+_SLICE = 256 * 1024
+
+
+async def _slices(content: bytes) -> AsyncIterator[bytes]:
+    """A long body in pieces, so that the loop gets its turns while it is sent."""
+    for start in range(0, len(content), _SLICE):
+        yield content[start : start + _SLICE]
+
+
+def certificates() -> ssl.SSLContext:
+    """The certificate store, loaded once (20 ms): the one the environment names, else the usual one.
+
+    Raises ModelError where the environment names one that cannot be used.
+    """
+    return _loaded(os.environ.get("SSL_CERT_FILE") or None, os.environ.get("SSL_CERT_DIR") or None)
+
+
+@cache
+def _loaded(file: str | None, folder: str | None) -> ssl.SSLContext:
+    if file is None and folder is None:
+        return httpx.create_ssl_context(trust_env=False)
+    told = f"SSL_CERT_DIR={folder}"
+    try:
+        if folder is not None:
+            _look_into(folder)
+        told = f"SSL_CERT_FILE={file}" if file is not None else f"SSL_CERT_DIR={folder}"
+        return ssl.create_default_context(cafile=file, capath=folder)
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"the certificates to trust cannot be read: {told}: {getattr(error, 'strerror', None) or error}",
+            kind="connection",
+            hint="let it name a file of certificates in PEM format (or a folder of them), or unset it",
+            retryable=False,
+        ) from error
+
+
+def _look_into(folders: str) -> None:
+    """Raise what keeps a list of folders from being looked into, which OpenSSL passes over in silence."""
+    for folder in folders.split(os.pathsep):
+        if folder:
+            os.scandir(folder).close()
+
+
+class Trouble(Struct, frozen=True):
+    """What a failure of the network means, in our words; ``hint`` is None where the usual one fits.
+
+    ``connecting`` says that it came to no connection, so that a proxy on the way may be the cause.
+    """
+
+    kind: ModelErrorKind
+    words: str
+    hint: str | None = None
+    retryable: bool | None = None
+    connecting: bool = False
+
+
+def explained(error: Exception) -> Trouble:
+    """What an error of aiohttp, httpx or the system means; anything else is a defect and is raised again."""
+    for kinds, trouble in _TROUBLES:
+        if isinstance(error, kinds):
+            return trouble(error)
+    raise error
+
+
+def is_of(error: Exception, host: str | None, port: int | None) -> bool:
+    """Whether a failure to connect is that of the proxy at ``host`` and ``port``, not of the server."""
+    if isinstance(error, aiohttp.ClientHttpProxyError | aiohttp.ClientProxyConnectionError):
+        return True
+    return (getattr(error, "host", None), getattr(error, "port", None)) == (host, port)
+
+
+def was_kept_too_long(error: Exception) -> bool:
+    """Whether a connection was closed on us before any of the answer came, as idle ones are."""
+    lost = (aiohttp.ServerDisconnectedError, aiohttp.ClientConnectionResetError, aiohttp.ClientOSError)
+    never_made = (aiohttp.ClientConnectorError, aiohttp.ServerTimeoutError)
+    return isinstance(error, lost) and not isinstance(error, never_made)
+
+
+def _untrusted(error: Exception) -> Trouble:
+    words = f"its certificate is not trusted: {getattr(error, 'certificate_error', None) or error}"
+    hint = "set SSL_CERT_FILE to the certificates that you trust"
+    return Trouble("connection", words, hint, retryable=False, connecting=True)
+
+
+def _no_tls(error: Exception) -> Trouble:
+    words = f"no secure connection could be made: {getattr(error, 'os_error', None) or error}"
+    hint = "look whether base_url should begin with http:"
+    return Trouble("connection", words, hint, retryable=False, connecting=True)
+
+
+def _unresolved(_: Exception) -> Trouble:
+    hint = "check the host in base_url, and the network"
+    return Trouble("connection", "no such host can be found", hint, connecting=True)
+
+
+def _unreached(error: Exception) -> Trouble:
+    cause = getattr(error, "os_error", None) or error.__cause__ or error
+    if isinstance(cause, ConnectionRefusedError):
+        return Trouble("connection", "nothing answers there: the connection was refused", connecting=True)
+    words = f"cannot be reached: {getattr(cause, 'strerror', None) or cause}"
+    return Trouble("connection", words, connecting=True)
+
+
+def _slow_to_reach(_: Exception) -> Trouble:
+    return Trouble("connection", "cannot be reached: no connection was made in time", connecting=True)
+
+
+def _refused_by_proxy(error: Exception) -> Trouble:
+    status, words = getattr(error, "status", 0), " ".join(str(getattr(error, "message", "")).split())[:200]
+    if status == PROXY_WANTS_KEY:
+        return Trouble("auth", PROXY_WANTS, PROXY_WANTS_HINT, connecting=True)
+    hint = "ask who runs it, or add the server's host to NO_PROXY"
+    return Trouble("connection", f"makes no connection ({status} {words})", hint, connecting=True)
+
+
+def _lost(_: Exception) -> Trouble:
+    hint = "the server stopped or a proxy gave up: its log may say why"
+    return Trouble("connection", "the connection was lost before the answer was complete", hint)
+
+
+def _slow(_: Exception) -> Trouble:
+    return Trouble("timeout", "took too long to answer", "use a smaller model, or longer time-outs")
+
+
+def _no_http(error: Exception) -> Trouble:
+    told = " ".join(str(getattr(error, "message", error)).split())[:200]
+    if "Got more than" in told or "Too many headers" in told:
+        words = (
+            f"sent a header of more than {MAX_HEADER_BYTES // 1024} KB, or more than {MAX_HEADERS} of them"
+        )
+        return Trouble("protocol", words, "look at what the server or a proxy before it adds to answers")
+    words = f"does not answer in HTTP: {told}"
+    return Trouble("protocol", words, "check the port, and whether base_url should begin with https:")
+
+
+def _no_url(error: Exception) -> Trouble:
+    return Trouble("invalid_request", f"is no usable address: {error}", "check base_url")
+
+
+#: The first that fits; kinds of errors before the kinds they are kinds of.
+_TROUBLES: tuple[tuple[tuple[type[Exception], ...], Callable[[Exception], Trouble]], ...] = (
+    ((aiohttp.ClientHttpProxyError,), _refused_by_proxy),
+    ((aiohttp.ClientConnectorCertificateError, ssl.SSLCertVerificationError), _untrusted),
+    ((aiohttp.ClientConnectorSSLError, ssl.SSLError), _no_tls),
+    ((aiohttp.ClientConnectorDNSError,), _unresolved),
+    ((aiohttp.ConnectionTimeoutError, httpx.ConnectTimeout, httpx.PoolTimeout), _slow_to_reach),
+    ((aiohttp.ClientConnectorError, httpx.ConnectError, httpx.ProxyError), _unreached),
+    ((aiohttp.ServerTimeoutError, httpx.TimeoutException, TimeoutError), _slow),
+    ((aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError, httpx.UnsupportedProtocol), _no_url),
+    ((aiohttp.ClientResponseError,), _no_http),
+    ((aiohttp.ClientError, httpx.NetworkError, httpx.ProtocolError, httpx.StreamError, OSError), _lost),
+    ((httpx.DecodingError,), _no_http),
+)

@@ -1,0 +1,58 @@
+"""The plan that calls a tool by its name, and the way from words to its arguments."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import msgspec
+
+from actors.llm.offline.extractive import described_call
+from actors.llm.offline.intents import UseTool
+from actors.llm.offline.plans import Answer, Desk, Plan, use
+
+
+def use_tool(desk: Desk, intent: UseTool) -> Plan:
+    """Call the tool with the arguments that the words give."""
+    arguments = arguments_from(intent.words, desk.tools[intent.name].input_schema)
+    if arguments is None:
+        how = "Give its arguments as a JSON object, or as name=value."
+        return Answer(f"I do not understand what to call {intent.name} with. {how}")
+    saying = f"I call {described_call(intent.name, arguments)}."
+    result = yield from use(desk, intent.name, arguments, saying, again=False)
+    if result.is_error:
+        return Answer(f"{intent.name} failed: {result.text}")
+    return Answer(
+        f"{intent.name} answered: {result.text}" if result.text else f"{intent.name} is done.", result.text
+    )
+
+
+def arguments_from(words: str, schema: dict[str, Any]) -> dict[str, Any] | None:
+    """A tool's arguments from a JSON object, from ``name=value`` pairs, or from plain words where the
+    tool requires one text and no more; None where the words are nothing of that.
+    """
+    properties, required = schema.get("properties", {}), schema.get("required", [])
+    words = words.strip()
+    if words.startswith("{"):
+        try:
+            return msgspec.json.decode(words, type=dict[str, Any])
+        except msgspec.DecodeError:
+            return None
+    pairs = re.findall(r"(\w+)\s*=\s*(\S+)", words)
+    if pairs and all(name in properties for name, _ in pairs):
+        return {name: _value(text, properties[name]) for name, text in pairs}
+    if not words:
+        return None if required else {}
+    if len(required) == 1:
+        return {required[0]: _value(words, properties[required[0]])}
+    return None
+
+
+def _value(text: str, schema: dict[str, Any]) -> Any:
+    """A word as the type that a schema asks for; the tool itself says what is wrong with it."""
+    if schema.get("type") == "string":
+        return text
+    try:
+        return msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        return text

@@ -1,0 +1,175 @@
+"""Plans that look: list, read, count, summarise, find, search."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Generator
+from typing import Any
+
+from actors.llm.offline.extractive import summary
+from actors.llm.offline.intents import Count, Find, List, Search
+from actors.llm.offline.plans import Answer, Desk, Plan, Wanted, shown, use
+from actors.llm.offline.wording import is_glob
+from protocol.items import ToolResult
+
+_MOST_FILES = 20
+_MOST_PAGES = 20
+
+
+def list_directory(desk: Desk, intent: List) -> Plan:
+    """Tell what a directory holds."""
+    where = "the working directory" if intent.path == "." else intent.path
+    result = yield from use(desk, "list_files", {"path": intent.path}, f"I list {where}.")
+    if result.is_error:
+        return Answer(f"I could not list {where}: {result.text}")
+    what = "The working directory" if intent.path == "." else intent.path
+    return Answer(f"{what} holds:\n{shown(result.text)}", result.text)
+
+
+def read(desk: Desk, path: str, lines: int | None) -> Plan:
+    """Tell what a file says, all or its first ``lines``."""
+    text = yield from text_of(desk, path, lines)
+    if isinstance(text, ToolResult):
+        return Answer(f"I could not read {path}: {text.text}")
+    what = f"{path} begins with" if lines else f"{path} says"
+    return Answer(f"{what}:\n\n{shown(text)}", text)
+
+
+def summarise(desk: Desk, path: str) -> Plan:
+    """Read a file and choose its telling sentences."""
+    text = yield from text_of(desk, path)
+    if isinstance(text, ToolResult):
+        return Answer(f"I could not read {path}: {text.text}")
+    return summary_of(text, path)
+
+
+def summary_of(text: str, what: str) -> Answer:
+    """The telling sentences of a text, as an answer."""
+    chosen = summary(text)
+    if not chosen:
+        return Answer(f"There are no sentences in {what} that I could choose from.")
+    return Answer(f"The most telling sentences of {what}:\n\n{chosen}", chosen)
+
+
+def count(desk: Desk, intent: Count) -> Plan:
+    """Count in a file, or in all that fit a glob and together."""
+    paths = [intent.path]
+    if is_glob(intent.path):
+        names = yield from _names(desk, intent.path)
+        if isinstance(names, Answer):
+            return names
+        paths = names
+    lines, total = [], 0
+    for path in paths:
+        result = yield from use(desk, "count_words", {"path": path}, f"I count the {intent.unit} of {path}.")
+        found = re.search(rf"([\d,]+) {intent.unit}", result.text)
+        if result.is_error or found is None:
+            lines.append(f"I could not count the {intent.unit} of {path}: {result.text}")
+            continue
+        total += int(found[1].replace(",", ""))
+        lines.append(f"{path} has {_counted(int(found[1].replace(',', '')), intent.unit)}.")
+    if len(paths) > 1:
+        lines.append(f"Together they have {_counted(total, intent.unit)}.")
+    return Answer("\n".join(lines))
+
+
+def find(desk: Desk, intent: Find) -> Plan:
+    """Find names; where none fits a plain word, look into the files."""
+    where = "" if intent.path == "." else f" in {intent.path}"
+    arguments = {"pattern": intent.pattern} | ({} if intent.path == "." else {"path": intent.path})
+    result = yield from use(desk, "find_files", arguments, f"I look for {intent.pattern}{where}.")
+    if result.is_error:
+        return Answer(f"I could not look for {intent.pattern}{where}: {result.text}")
+    names = _listed(result.text)
+    if names:
+        return Answer(
+            _found(len(names), "name", f"that fits {intent.pattern}{where}", result.text), result.text
+        )
+    nothing = f"I found no name that fits {intent.pattern}{where}"
+    if "grep" not in desk.tools or is_glob(intent.words):
+        return Answer(f"{nothing}.")
+    inside = yield from search(desk, Search(intent.words, intent.path))
+    return Answer(f"{nothing}, so I looked into the files. {inside.text}", inside.matter)
+
+
+def search(desk: Desk, intent: Search) -> Plan:
+    """Find lines."""
+    where = "" if intent.path == "." else f" in {intent.path}"
+    pattern = intent.text if intent.is_regex else re.escape(intent.text)
+    arguments = {"pattern": pattern} | ({} if intent.path == "." else {"path": intent.path})
+    what = f"“{intent.text}”{where}"
+    result = yield from use(desk, "grep", arguments, f"I search for {what}.")
+    if result.is_error:
+        return Answer(f"I could not search for {what}: {result.text}")
+    lines = [line for line in _listed(result.text) if re.match(r".*?:\d+: ?", line)]
+    if not lines:
+        return Answer(f"I found no line with {what}.")
+    return Answer(_found(len(lines), "line", f"with {what}", result.text), result.text)
+
+
+def text_of(
+    desk: Desk, path: str, lines: int | None = None
+) -> Generator[Wanted, ToolResult, str | ToolResult]:
+    """All text of a file, page by page, or the result that says why not."""
+    pages: list[str] = []
+    arguments: dict[str, Any] = {"path": path} if lines is None else {"path": path, "limit": lines}
+    for _ in range(_MOST_PAGES if lines is None else 1):
+        result = yield from use(desk, "read_file", arguments, f"I read {path}.")
+        if result.is_error:
+            return result
+        text, _, rest = result.text.partition("[more lines follow; go on with offset=")
+        pages.append(text)
+        found = re.match(r"\d+", rest)
+        if found is None:
+            break
+        arguments = {"path": path, "offset": int(found[0])}
+    return "".join(pages)
+
+
+def for_each(desk: Desk, path: str, one: Callable[[str], Plan]) -> Plan:
+    """``one`` plan for a path, or one after the other for all files that fit a glob."""
+    if not is_glob(path):
+        return (yield from one(path))
+    names = yield from _names(desk, path)
+    if isinstance(names, Answer):
+        return names
+    answers: list[Answer] = []
+    for name in names:
+        answer = yield from one(name)
+        answers.append(answer)
+    return Answer("\n\n".join(a.text for a in answers), "\n\n".join(a.matter or a.text for a in answers))
+
+
+def _names(desk: Desk, path: str) -> Generator[Wanted, ToolResult, list[str] | Answer]:
+    """The files that fit a glob, seen from the working directory, or the answer that there are none."""
+    folder, pattern = _folder_and_pattern(path)
+    arguments = {"pattern": pattern} if folder == "." else {"pattern": pattern, "path": folder}
+    result = yield from use(desk, "find_files", arguments, f"I look for {path}.")
+    if result.is_error:
+        return Answer(f"I could not look for {path}: {result.text}")
+    names = [line for line in _listed(result.text) if not line.endswith("/")]
+    if not names:
+        return Answer(f"I found no file that fits {path}.")
+    return [name if folder == "." else f"{folder}/{name}" for name in names[:_MOST_FILES]]
+
+
+def _folder_and_pattern(path: str) -> tuple[str, str]:
+    """A path with a glob in it as the folder before the glob, and the glob."""
+    steps = path.split("/")
+    first = next(n for n, step in enumerate(steps) if is_glob(step))
+    return "/".join(steps[:first]) or ("/" if path.startswith("/") else "."), "/".join(steps[first:])
+
+
+def _listed(text: str) -> list[str]:
+    """The lines of a search result, without notes and without the sentence that there are none."""
+    if text.startswith(("nothing below ", "no line below ")):
+        return []
+    return [line for line in text.splitlines() if line and not line.startswith("[")]
+
+
+def _found(count: int, noun: str, what: str, text: str) -> str:
+    return f"I found {_counted(count, f'{noun}s')} {what}:\n{shown(text)}"
+
+
+def _counted(count: int, nouns: str) -> str:
+    return f"{count:,} {nouns.removesuffix('s') if count == 1 else nouns}"

@@ -1,0 +1,51 @@
+"""What the offline model says of itself and of what it does not understand."""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+from actors.llm.offline.intents import Talk, Unknown
+from actors.llm.offline.plans import Answer, Desk
+
+ABOUT = (
+    "I am polypod's offline model: a small deterministic program, not a language model, and I use no "
+    "network. I turn plain requests into tool calls and answer from their results."
+)
+EXAMPLES = (
+    "list files in src; read README.md; find *.py; search for TODO in src; count words in README.md; "
+    "summarise README.md; remember that …; what do you remember?; write “…” to notes.txt; "
+    "replace “a” with “b” in notes.txt; and several of these joined by “then”"
+)
+BEYOND = (
+    "For anything else, give the pod a real model: a local server (ollama, llama.cpp, vLLM, LM Studio) "
+    "or an API."
+)
+
+
+def talk(desk: Desk, intent: Talk) -> Answer:
+    """The answer to words that ask for nothing but words."""
+    match intent.about:
+        case "self":
+            return Answer(f"{ABOUT}\n\nI understand: {EXAMPLES}.\n\n{_tools(desk)} {BEYOND}")
+        case "hello":
+            return Answer(f"Hello. {ABOUT} Ask me, say, to: {EXAMPLES}.")
+        case "thanks":
+            return Answer("You are welcome.")
+        case "continue":
+            return Answer("All that I was asked before is done.")
+    assert_never(intent.about)
+
+
+def not_understood(desk: Desk, intent: Unknown) -> Answer:
+    """What was not understood, and what would be."""
+    shown = intent.words if len(intent.words) <= 200 else f"{intent.words[:200]}…"
+    if intent.partly:
+        return Answer(f"I do not understand “{shown}”.")
+    what_it_is = f"{ABOUT}\n\nI understand: {EXAMPLES}.\n\n{_tools(desk)} {BEYOND}"
+    return Answer(f"I do not understand “{shown}”. {what_it_is}")
+
+
+def _tools(desk: Desk) -> str:
+    if not desk.tools:
+        return "This pod has no tools, so there is little I can do for it."
+    return f"This pod's tools: {', '.join(desk.tools)}."

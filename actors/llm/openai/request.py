@@ -1,0 +1,107 @@
+"""Requests in the form of OpenAI's chat completions, pure: a Request in, the bytes of its body out.
+
+The bytes of the history are kept from one request to the next, so what was encoded once is never encoded
+again and a longer history begins with exactly the bytes of the shorter one.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from actors.llm.base import Request
+from actors.llm.legal import NOTICE_MARK, legal_name
+from actors.llm.openai.dialect import ANY_OBJECT, Dialect, answer_format
+from actors.llm.openai.history import EncodedHistory
+from actors.llm.output import instruction_for
+from protocol.tools import ToolSpec
+
+_KEPT = "openai.history"
+_KEPT_TOOLS = "openai.tools"
+
+_encode = msgspec.json.Encoder().encode
+
+
+def body_of(
+    request: Request, model: str, dialect: Dialect, *, streaming: bool = True, origin: str | None = None
+) -> bytes:
+    """The body of a request, with the messages last so that bodies of one history share their beginning.
+
+    ``origin`` is the kind of server that it goes to (see AssistantItem).
+    """
+    options: dict[str, Any] = {"model": model} if model else {}
+    options["stream"] = streaming
+    if streaming and dialect.usage_option:
+        options["stream_options"] = {"include_usage": True}
+    if request.max_tokens is not None:
+        options[dialect.max_tokens_field] = request.max_tokens
+    if request.temperature is not None:
+        options["temperature"] = request.temperature
+    form = answer_format(request, dialect)
+    if form is not None:
+        options["response_format"] = form
+    if request.forced_tool is not None and dialect.tool_choice:
+        options["tool_choice"] = _forced(request, request.forced_tool)
+    history = _history(request, dialect, origin)
+    messages = history.messages(request.items, request.system, _told_in_words(request, form))
+    return b"".join((_encode(options)[:-1], _tools(request), b',"messages":[', *messages, b"]}"))
+
+
+def encode_some(
+    request: Request,
+    most: int = 2000,
+    dialect: Dialect = Dialect(),  # noqa: B008 - frozen
+    origin: str | None = None,
+) -> bool:
+    """Encode ``most`` items that are new in the history; whether there are more.
+
+    For a history that is encoded for the first time at its full length, without holding the loop.
+    """
+    if len(request.items) <= most:  # as many are encoded with the body
+        return False
+    return _history(request, dialect, origin).advance(request.items, request.system, most)
+
+
+def _history(request: Request, dialect: Dialect, origin: str | None) -> EncodedHistory:
+    known: EncodedHistory | None = request.scratch.get(_KEPT)
+    if known is None or not known.suits(dialect, origin):
+        known = request.scratch[_KEPT] = EncodedHistory(dialect, origin)
+    return known
+
+
+def _forced(request: Request, tool: str) -> Any:
+    """How a model is held to a call: more servers know the plain word than the name of one tool."""
+    if len(request.tools) == 1:
+        return "required"
+    return {"type": "function", "function": {"name": legal_name(tool)}}
+
+
+def _told_in_words(request: Request, form: dict[str, Any] | None) -> bytes | None:
+    """What stands behind the history where an answer is to fit a schema that the server is not told
+    otherwise. Servers that know JSON alone also insist on hearing of it there.
+    """
+    if request.output_schema is None or (form or {}).get("type") == "json_schema":
+        return None
+    return _encode(NOTICE_MARK + instruction_for(request.output_schema or ANY_OBJECT))
+
+
+def _tools(request: Request) -> bytes:
+    """The tools, encoded once as long as they stay the same."""
+    if not request.tools:
+        return b""
+    kept: tuple[tuple[ToolSpec, ...], bytes] | None = request.scratch.get(_KEPT_TOOLS)
+    if kept is None or (kept[0] is not request.tools and kept[0] != request.tools):
+        tools = [
+            {
+                "type": "function",
+                "function": {
+                    "name": legal_name(tool.name),
+                    "description": tool.description,
+                    "parameters": tool.input_schema,
+                },
+            }
+            for tool in request.tools
+        ]
+        kept = request.scratch[_KEPT_TOOLS] = (request.tools, b',"tools":' + _encode(tools))
+    return kept[1]

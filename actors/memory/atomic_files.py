@@ -1,0 +1,73 @@
+"""Files that are written whole or not at all, for their owner alone, and are then on the disk."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from pathlib import Path
+
+from actors.sessions.disk import make_private
+from actors.sessions.jsonl.files import sync_folder
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Put ``text`` in the place of what is at ``path``. Raises OSError, and then nothing has changed.
+
+    Only one may write to a path at a time; what a killed process left is written over by the next.
+    """
+    make_private(path.parent)
+    part = path.with_name(f".{path.name}.part")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        with os.fdopen(os.open(part, flags, 0o600), "wb") as file:
+            file.write(text.encode("utf-8", "replace"))
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        raise
+    sync_folder(path.parent)
+
+
+def read_text(path: Path) -> str | None:
+    """What a file holds, None where there is none, or a link (nobody is led out of a folder by its files), or
+    what is no file at all, such as a pipe, which would be waited for.
+
+    Raises OSError.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            return None
+        with os.fdopen(descriptor, "rb") as file:
+            data = file.read()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        if error.errno == errno.ELOOP and path.is_symlink():
+            return None
+        raise
+    try:
+        return data.decode()
+    except UnicodeDecodeError:  # another editor's; so nothing of it is lost when it is written again
+        return data.decode("latin-1")
+
+
+def is_text(name: str) -> bool:
+    """Whether a file's name is text; one that is not (a name may be any bytes) can be told to nobody."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def remove(path: Path) -> None:
+    """Take a file away, if it is there. Raises OSError."""
+    path.unlink(missing_ok=True)
+    sync_folder(path.parent)

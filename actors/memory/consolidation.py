@@ -1,0 +1,207 @@
+"""The consolidation actor: detached from its pod, it has what was staged worked into lasting memory."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from contextvars import Context
+from functools import partial
+from typing import Annotated, Any, NamedTuple, TypeVar
+
+import pykka
+from msgspec import Meta
+
+from actors.compaction.policy import notes_budget
+from actors.memory.batch import Batch, Consolidation
+from actors.memory.helper_agent import Ask, HelperActor, HelperAgent, MemoryTask, Reminder
+from actors.memory.helper_words import notes_in_words, says_nothing
+from actors.memory.notes import Kind, render
+from actors.memory.notes_folder import NotesFolder
+from actors.memory.shelf import (
+    CONSOLIDATOR_PROMPT,
+    NUDGE_NOTHING_WRITTEN,
+    Shelf,
+    consolidator_request,
+)
+from actors.runtime.future import AsyncFuture
+from actors.sessions.disk import store_error
+from actors.tools.base import Toolbox, ToolContext, tool
+from protocol.errors import PodError, ToolError
+from protocol.manifest import PodManifest
+
+T = TypeVar("T")
+
+#: Requests that one consolidation may need.
+MOST_STEPS = 32
+
+
+class Consolidate(NamedTuple):
+    """To the consolidation actor: do what is due. ``begin`` asks the pod whether that may begin, ``tell``
+    brings a message to it; the client sees the context variables of ``caller``.
+    """
+
+    memory: NotesFolder
+    manifest: PodManifest
+    ask: Ask
+    ctx: ToolContext
+    automatic: bool
+    begin: Callable[[Consolidating], AsyncFuture[bool]]
+    tell: Callable[[Consolidated], None]
+    caller: Context | None = None
+
+
+class Consolidating(NamedTuple):
+    """To the pod: so many files of so many bytes are to be worked in; whether that may begin."""
+
+    files: int
+    size: int
+
+
+class Consolidated(NamedTuple):
+    """To the pod: a consolidation has ended; of no files if none was due, or another is at it."""
+
+    files: int = 0
+    notes: int = 0
+    mechanical: bool = False
+    left: int = 0
+    error: BaseException | None = None
+    alerts: tuple[str, ...] = ()
+
+
+def _clear(error: Exception) -> Exception:
+    """What a file's failure means and what to do about it; all else as it is."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return store_error(error, error.filename)
+    return error
+
+
+class ConsolidationActor(HelperActor):
+    """Does one consolidation a message, in threads and beside everything else; the pod tells of it."""
+
+    async def on_receive(self, message: Consolidate) -> None:
+        manifest = message.manifest
+        work = Consolidation(
+            message.memory,
+            manifest.memory,
+            message.ctx.pod,
+            context_window=manifest.model.context_window,
+        )
+        try:
+            ended = await self._consolidated(message, work)
+            await _to_its_end(work.release)
+        except Exception as error:  # noqa: BLE001 - the pod tells of it
+            ended = Consolidated(error=_clear(error))
+        finally:
+            work.release()
+        message.tell(ended._replace(alerts=tuple(work.alerts)))
+
+    async def _consolidated(self, job: Consolidate, work: Consolidation) -> Consolidated:
+        batch = await _to_its_end(partial(work.begin, automatic=job.automatic))
+        if batch is None:
+            return Consolidated()
+        if not await _may_begin(job, batch):
+            await _to_its_end(work.withdraw)
+            return Consolidated()
+        left, mechanical = 0, batch.mechanical
+        try:
+            if not batch.mechanical:
+                await self._write(job, batch)
+                mechanical = not batch.shelf.written
+                left = await _to_its_end(batch.complete)
+            notes = await _to_its_end(partial(work.commit, batch))
+        except Exception as error:  # noqa: BLE001 - the pod tells of it
+            await _to_its_end(work.withdraw)
+            return Consolidated(len(batch.files), error=_clear(error))
+        return Consolidated(len(batch.files), notes, mechanical, left)
+
+    async def _write(self, job: Consolidate, batch: Batch) -> None:
+        """Have the model write, by its tools or in words; where these hold no notes, what was found is kept
+        as it is. Raises PodError where it neither wrote nor said anything, or came to no end.
+        """
+        desk = _Desk(job.memory, batch.shelf)
+        agent = HelperAgent(
+            job.ask,
+            job.manifest.model.model_id,
+            desk.tools(),
+            job.ctx,
+            prompt=CONSOLIDATOR_PROMPT,
+            max_tokens=notes_budget(job.manifest.model.context_window),
+            most_steps=MOST_STEPS,
+        )
+        reminder = Reminder(NUDGE_NOTHING_WRITTEN, desk.write_memory.__name__)
+        task = MemoryTask(lambda: batch.shelf.written, reminder)
+        request = consolidator_request(batch.findings, batch.shelf.listing())
+        words = await self.ask_model(task.done_by(agent, request), job.caller)
+        if words is None:
+            raise PodError(f"the worker came to no end within {MOST_STEPS} requests; nothing was written")
+        if batch.shelf.written:
+            return
+        if says_nothing(words):
+            raise PodError("the worker wrote nothing; all that was staged is kept")
+        for piece in notes_in_words(words):
+            with contextlib.suppress(ToolError):  # as its tool would have told it
+                batch.shelf.write(piece.kind, piece.title, piece.text)
+
+
+async def _may_begin(job: Consolidate, batch: Batch) -> bool:
+    try:
+        return await job.begin(Consolidating(len(batch.files), batch.size))
+    except pykka.ActorDeadError:  # the pod has ended meanwhile
+        return False
+
+
+class _Desk:
+    """The worker's tools. What they write stands on the shelf, and reaches the disk all at once."""
+
+    def __init__(self, memory: NotesFolder, shelf: Shelf) -> None:
+        self._memory = memory
+        self._shelf = shelf
+
+    def tools(self) -> Toolbox:
+        writers = (self.write_memory, self.replace_memory, self.delete_memory)
+        return Toolbox(
+            [
+                *(tool(each) for each in writers),
+                tool(concurrency="read_only")(self.read_memory),
+                tool(concurrency="read_only")(self.search_memory),
+            ]
+        )
+
+    async def write_memory(self, kind: Kind, title: str, text: str) -> str:
+        """Write a note, or add what is new to the note of that kind and title; returns its path."""
+        return self._shelf.write(kind, title, text)
+
+    async def replace_memory(self, path: str, text: str) -> str:
+        """Give a note other words, instead of all it says now."""
+        return self._shelf.rewrite(path, text)
+
+    async def delete_memory(self, path: str, merged_into: str) -> str:
+        """Delete a note whose words were written into another one before."""
+        self._shelf.drop(path, merged_into)
+        return "deleted"
+
+    async def read_memory(self, path: str) -> str:
+        """Read a note."""
+        return render(self._shelf.read(path))
+
+    def search_memory(self, query: str, limit: Annotated[int, Meta(ge=1, le=20)] = 5) -> str:
+        """Find notes by words that are in them."""
+        from actors.memory.note_index import search  # noqa: PLC0415 - paid for by who searches
+
+        hits = search(self._memory, query, limit=limit + 20)
+        lines = [f"- {hit.path}: {hit.title}" for hit in hits if not hit.staged]
+        return "\n".join(lines[:limit]) or "nothing found"
+
+
+async def _to_its_end(work: Callable[[], T]) -> T:
+    """What ``work`` returns, done in a thread, and waited for also where who waits is cancelled: no half
+    of it goes on unseen.
+    """
+    future: asyncio.Future[Any] = asyncio.get_running_loop().run_in_executor(None, work)
+    try:
+        result: T = await asyncio.shield(future)
+    except asyncio.CancelledError:
+        await asyncio.wait([future])
+        raise
+    return result

@@ -1,0 +1,170 @@
+"""The extraction actor: detached from its pod, it reads what is new in a history and notes what matters."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from contextvars import Context
+from pathlib import Path
+from typing import NamedTuple
+
+import pykka
+
+from actors.compaction.policy import LEAST_SUMMARISER_TOKENS
+from actors.memory.findings import (
+    EXTRACTOR_PROMPT,
+    Attempt,
+    Decision,
+    Discussion,
+    Extracted,
+    UserRequest,
+    extractor_request,
+    portion,
+)
+from actors.memory.helper_agent import Ask, HelperActor, HelperAgent, MemoryTask
+from actors.memory.helper_words import extracted_in_words
+from actors.memory.staging import Staged, earlier_readings, stage
+from actors.runtime.future import AsyncFuture
+from actors.sessions.disk import store_error
+from actors.sessions.head import SessionHead
+from actors.tools.base import Toolbox, ToolContext, tool
+from protocol.errors import ModelError, PodError, SessionError, WireError
+from protocol.items import Item
+
+#: Requests that one extraction may need.
+_MOST_STEPS = 8
+
+
+class Proposal(NamedTuple):
+    """To the pod: of that session, from ``start`` on, items are read up to ``end``; ``last`` stands before
+    that.
+    """
+
+    session_id: str
+    start: int | None
+    end: int
+    staged: int
+    last: Item | None = None
+    error: BaseException | None = None
+
+
+class Extract(NamedTuple):
+    """To the extraction actor: read what the head has not had read yet, in about ``budget`` tokens; no answer
+    of the model takes more than ``max_tokens``; the client sees the context variables of ``caller``.
+    """
+
+    head: SessionHead
+    budget: int
+    max_tokens: int
+    ask: Ask
+    model: str
+    ctx: ToolContext
+    folder: Path
+    propose: Callable[[Proposal], AsyncFuture[bool]]
+    caller: Context | None = None
+
+
+class ExtractionActor(HelperActor):
+    """Does one extraction a message: reads, stages what it found, proposes the new pointer.
+
+    The pod alone writes its log; a proposal that comes too late is refused, and what was staged for it
+    is taken away again.
+    """
+
+    async def on_receive(self, message: Extract) -> None:
+        head = message.head
+        # Session, pointer and history are taken together, between two awaits.
+        session_id, start, items = head.session_id, head.pointer, head.items[head.pointer or 0 :]
+        staged: Path | None = None
+        try:
+            found, end = await self.ask_model(_read(message, items, start or 0), message.caller)
+            if len(found):
+                record = Staged(session_id, start or 0, end, found)
+                staged = await asyncio.to_thread(_staged, message.folder, record)
+            proposal = Proposal(session_id, start, end, len(found), items[end - (start or 0) - 1])
+        except Exception as error:  # noqa: BLE001 - whatever a client throws, the pod tells of it
+            proposal = Proposal(session_id, start, start or 0, 0, error=error)
+        try:
+            accepted = await message.propose(proposal)
+        except pykka.ActorDeadError:  # the pod has stopped meanwhile: it is read again when it is resumed
+            accepted = False
+        except SessionError:  # nobody knows whether its end is kept: what is staged may be all that is left
+            return
+        if staged is not None:
+            await asyncio.to_thread(_put_away, staged, accepted=accepted)
+
+
+def _staged(folder: Path, record: Staged) -> Path:
+    """``stage``, with an error that says which folder it was. Raises StoreError."""
+    try:
+        return stage(folder, record)
+    except OSError as error:
+        raise store_error(error, folder) from error
+
+
+def _put_away(staged: Path, *, accepted: bool) -> None:
+    """What was staged and not taken is taken back; what was takes the place of an earlier reading of the
+    same stretch, which nobody had taken.
+    """
+    if not accepted:
+        staged.unlink(missing_ok=True)
+        return
+    with contextlib.suppress(OSError, WireError):  # a consolidation passes over the earlier one too
+        for earlier in earlier_readings(staged):
+            earlier.unlink(missing_ok=True)
+
+
+async def _read(job: Extract, items: list[Item], start: int) -> tuple[Extracted, int]:
+    """What is found in the first portion of ``items`` and up to where that goes. Where the model has no
+    room for it, a smaller one is read; the pod has the rest read by another extraction.
+    """
+    budget = job.budget
+    while True:
+        count = await asyncio.to_thread(portion, items, budget)
+        try:
+            return await _found(job, items[:count], budget), start + count
+        except ModelError as error:
+            if error.kind != "context_overflow" or budget <= LEAST_SUMMARISER_TOKENS:
+                raise
+            budget = max(LEAST_SUMMARISER_TOKENS, budget // 2)
+
+
+async def _found(job: Extract, items: list[Item], budget: int) -> Extracted:
+    """What the worker notes by its tool, or else says in words, which may be that there is nothing. Raises
+    PodError where it came to no end without either.
+    """
+    desk = _Desk()
+    agent = HelperAgent(
+        job.ask,
+        job.model,
+        Toolbox([tool(desk.write_extracted)]),
+        job.ctx,
+        prompt=EXTRACTOR_PROMPT,
+        max_tokens=job.max_tokens,
+        most_steps=_MOST_STEPS,
+    )
+    request = await asyncio.to_thread(extractor_request, items, budget)
+    task = MemoryTask(lambda: desk.called)
+    words = await task.done_by(agent, request, forced=desk.write_extracted.__name__)
+    if words is None and not desk.called:
+        raise PodError(f"the worker came to no end within {_MOST_STEPS} requests; nothing was noted")
+    return extracted_in_words(words) if words and not desk.called else desk.found
+
+
+class _Desk:
+    def __init__(self) -> None:
+        self.found = Extracted()
+        self.called = False
+
+    async def write_extracted(
+        self,
+        decisions: tuple[Decision, ...] = (),
+        discussions: tuple[Discussion, ...] = (),
+        attempts: tuple[Attempt, ...] = (),
+        requests: tuple[UserRequest, ...] = (),
+    ) -> str:
+        """Note what will still matter; any of the lists may be empty."""
+        self.found = Extracted(decisions, discussions, attempts, requests)
+        self.called = True
+        return "noted"

@@ -1,0 +1,80 @@
+"""The ledger of a memory folder: what a consolidation is about to do, so that a crash loses nothing."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from actors.memory.atomic_files import read_text, remove, write_whole
+from actors.memory.notes_folder import NotesFolder
+from actors.memory.shelf import Change
+from actors.memory.staging import SUFFIX
+from actors.sessions.jsonl.files import sync_folder
+from protocol.errors import WireError
+
+
+class Ledger(msgspec.Struct, frozen=True, omit_defaults=True):
+    """``changes`` are decided on and not all made yet; ``consumed`` are the ids of staged files that
+    lasting memory holds, though their files may still be there. ``attempts`` counts those in a row
+    that came to nothing, ``left_out`` the automatic ones to leave out before the next.
+    """
+
+    consumed: tuple[Annotated[str, Meta(pattern=r"^[^/]+$")], ...] = ()
+    changes: tuple[Change, ...] = ()
+    attempts: int = 0
+    left_out: int = 0
+
+
+def ledger_path(memory: NotesFolder) -> Path:
+    """Where the ledger is kept."""
+    return memory.machinery / "ledger.json"
+
+
+def read_ledger(memory: NotesFolder) -> Ledger:
+    """The ledger; an empty one where there is none. Raises WireError where it is damaged, OSError."""
+    path = ledger_path(memory)
+    text = read_text(path)
+    try:
+        return Ledger() if text is None else msgspec.json.decode(text, type=Ledger)
+    except msgspec.DecodeError as error:
+        raise WireError(f"{path} is no ledger: {error}") from error
+
+
+def write_ledger(memory: NotesFolder, ledger: Ledger) -> Ledger:
+    """Keep the ledger; only who has the lease may. Raises OSError."""
+    path = ledger_path(memory)
+    if ledger == Ledger():
+        remove(path)
+    else:
+        write_whole(path, msgspec.json.encode(ledger).decode())
+    return ledger
+
+
+def carry_out(memory: NotesFolder, ledger: Ledger) -> Ledger:
+    """Do what the ledger says is still to do: the changes, then away with what was consumed.
+
+    Raises OSError where a change cannot be made; it is made another time. A consumed file that cannot be
+    deleted stays on the ledger instead, so that nobody works it in again.
+    """
+    if ledger.changes:
+        for change in ledger.changes:
+            memory.make(change)
+        ledger = write_ledger(memory, msgspec.structs.replace(ledger, changes=()))
+    if ledger.consumed:
+        left = tuple(each for each in ledger.consumed if not _deleted(memory, each))
+        if left != ledger.consumed:
+            with contextlib.suppress(FileNotFoundError):  # somebody deleted the folder: that will do
+                sync_folder(memory.staging)  # what a power cut brings back must still be on the ledger
+            ledger = write_ledger(memory, msgspec.structs.replace(ledger, consumed=left))
+    return ledger
+
+
+def _deleted(memory: NotesFolder, staged: str) -> bool:
+    with contextlib.suppress(OSError):
+        (memory.staging / f"{staged}{SUFFIX}").unlink(missing_ok=True)
+        return True
+    return False

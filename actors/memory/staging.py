@@ -1,0 +1,147 @@
+"""The staging folder: what extractions found, a file each, until it is worked into lasting memory."""
+
+from __future__ import annotations
+
+import contextlib
+import stat
+import time
+import uuid
+from collections.abc import Collection, Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from actors.memory.atomic_files import is_text, write_whole
+from actors.memory.findings import Extracted
+from actors.memory.notes import Note, notes_of
+from actors.runtime.redact import without_secrets
+from actors.sessions.head import new_session_id
+from protocol.errors import WireError
+
+SUFFIX = ".json"
+#: The version of UUIDs that begin with the time.
+_TIMED = 7
+
+
+class Staged(msgspec.Struct, frozen=True):
+    """What one extraction found, as its file in the staging folder keeps it, and where from."""
+
+    session_id: str
+    start: int
+    end: int
+    found: Extracted
+
+    @property
+    def source(self) -> str:
+        """Where it was found, as notes name it."""
+        return f"{self.session_id}:{self.start}-{self.end}"
+
+    def notes(self, date: str) -> list[Note]:
+        """The finds as notes, without a model's help."""
+        return notes_of(self.found, source=self.source, date=date)
+
+
+class Waiting(NamedTuple):
+    """A file that waits for its consolidation; ``size`` in bytes."""
+
+    id: str
+    path: Path
+    size: int
+
+    @property
+    def date(self) -> str:
+        """The day on which it was staged (2026-01-31), which its name tells; empty where it does not."""
+        name = _timed(self.id)
+        return "" if name is None else time.strftime("%Y-%m-%d", time.gmtime((name.int >> 80) / 1000))
+
+
+def stage(folder: Path, record: Staged) -> Path:
+    """Keep what was found as a file of its owner alone, with secrets taken out, whole or not at all.
+
+    Raises OSError.
+    """
+    path = folder / f"{_next_id(folder)}{SUFFIX}"
+    # Text by text: in the JSON as a whole a secret could be taken to reach over its quotation marks.
+    safe = without_secrets(msgspec.json.decode(msgspec.json.encode(record)))
+    write_whole(path, msgspec.json.encode(safe).decode())
+    return path
+
+
+def _next_id(folder: Path) -> str:
+    """A new id, behind those of all that waits: where contradictions meet the later one holds, also after
+    the clock went back. Raises OSError.
+    """
+    id_ = new_session_id()
+    ids = (name for file in waiting(folder) if (name := _timed(file.id)) is not None)
+    last = max(ids, key=lambda each: each.int, default=None)
+    if last is None or last.int < uuid.UUID(id_).int:
+        return id_
+    millis = min((last.int >> 80) + 1, (1 << 48) - 1)
+    return str(uuid.UUID(int=(millis << 80) | (uuid.UUID(id_).int & ((1 << 80) - 1))))
+
+
+def _timed(id_: str) -> uuid.UUID | None:
+    """The id as a UUID that begins with the time; None where it is another name."""
+    try:
+        name = uuid.UUID(id_)
+    except ValueError:
+        return None
+    return name if name.version == _TIMED else None
+
+
+def waiting(folder: Path, consumed: Collection[str] = ()) -> list[Waiting]:
+    """The staged files but for those whose ids are ``consumed``, oldest first. Raises OSError."""
+    try:
+        found = sorted(folder.iterdir())
+    except FileNotFoundError:
+        return []
+    files = []
+    for path in found:
+        if path.suffix != SUFFIX or path.name[0] == "." or path.stem in consumed or not is_text(path.name):
+            continue
+        with contextlib.suppress(FileNotFoundError):  # another has worked it in this moment
+            status = path.lstat()
+            if stat.S_ISREG(status.st_mode):
+                files.append(Waiting(path.stem, path, status.st_size))
+    return files
+
+
+def read_staged(path: Path) -> Staged:
+    """What a staged file holds. Raises WireError where it is damaged, OSError."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Staged)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise WireError(f"{path} is no staged extraction: {error}") from error
+
+
+def set_aside(path: Path) -> Path:
+    """Give a damaged file a name under which nobody reads it again. Raises OSError."""
+    return path.rename(path.with_name(f"{path.name}.damaged"))
+
+
+def earlier_readings(path: Path) -> list[Path]:
+    """The staged files whose stretch was read again for the one at ``path``. Raises OSError, WireError."""
+    new = read_staged(path)
+    found = []
+    for file in waiting(path.parent):
+        if file.path == path:
+            continue
+        with contextlib.suppress(FileNotFoundError, WireError):
+            old = read_staged(file.path)
+            if (old.session_id, old.start) == (new.session_id, new.start) and old.end <= new.end:
+                found.append(file.path)
+    return found
+
+
+def newest_readings(records: Iterable[Staged]) -> list[Staged]:
+    """The records without those of a stretch that was read again: a pod killed before it could keep
+    how far it had read begins at the same place.
+    """
+    found: dict[tuple[str, int], Staged] = {}
+    for record in records:
+        key = (record.session_id, record.start)
+        known = found.get(key)
+        if known is None or known.end <= record.end:
+            found[key] = record
+    return list(found.values())

@@ -1,0 +1,122 @@
+"""Who holds which session of a JSON-lines store: a small file for each that was ever claimed.
+
+A claim is written in place, within the gate of the store's lock; the file's time
+tells a holder in one system call whether the claim is still its own.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import msgspec
+
+from actors.sessions.jsonl.files import FILES, Files, put_all
+from actors.sessions.lock import WriterLock
+from actors.sessions.store import Holder, in_use
+
+#: What tells one claim from the one that replaces it.
+Stamp = tuple[int, int]
+
+
+# As wide as a claim gets, so that one write replaces the one before.
+_WIDTH = 256
+
+
+class Mark(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a claim says; without a ``writer`` nobody holds the session."""
+
+    generation: int
+    writer: str | None = None
+    pod: str = ""
+    since: float = 0.0
+
+
+class Clock:
+    """Gives each write of a store a later time than the one before, also where the system's clock was set
+    back, and also in another process: a file keeps the last one. So the files' times tell their order.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._last = 0
+
+    def tick(self) -> int:
+        """Now, or what comes after the last write; nanoseconds. Raises OSError."""
+        try:
+            kept = os.stat(self._path).st_mtime_ns  # noqa: PTH116 - on the path of every append
+        except FileNotFoundError:
+            kept = 0
+            self._path.touch(mode=0o600)
+        self._last = max(time.time_ns(), kept + 1, self._last + 1)
+        os.utime(self._path, ns=(self._last, self._last))
+        return self._last
+
+
+class Claims:
+    """The claims of one store. Raises OSError, and SessionInUse where somebody else holds a session."""
+
+    def __init__(self, folder: Path, lock: WriterLock, files: Files = FILES) -> None:
+        self._folder = folder
+        self.lock = lock
+        #: How all files of the store are changed, and when that was.
+        self.files = files
+        self.clock = Clock(folder.with_name("clock"))
+
+    def take(self, name: str, session_id: str, pod: str, since: float) -> tuple[int, Stamp]:
+        """Claim a session (within the lock's gate): the generation, and the stamp of the claim."""
+        old = self._read(name)
+        if (holder := self._living(old)) is not None:
+            raise in_use(session_id, holder)
+        new = Mark(old.generation + 1, self.lock.id, pod, since)
+        return new.generation, self._write(name, new)
+
+    def release(self, name: str, stamp: Stamp) -> None:
+        """Let go of a claim, if it is still the one with that stamp."""
+        with self.lock.gate():
+            if self.stamp(name) == stamp:
+                self._write(name, Mark(self._read(name).generation))
+
+    def remove(self, name: str) -> None:
+        """Forget the claims on a session that is gone."""
+        (self._folder / name).unlink(missing_ok=True)
+
+    def holder(self, name: str) -> Holder | None:
+        """Who holds a session, if that is another writer and lives."""
+        return self._living(self._read(name))
+
+    def stamp(self, name: str) -> Stamp | None:
+        """What tells the claim as it is now from any other; None where there is none."""
+        try:
+            return _stamp(os.stat(self._folder / name))  # noqa: PTH116 - on the path of every append
+        except FileNotFoundError:
+            return None
+
+    def _living(self, claim: Mark) -> Holder | None:
+        if claim.writer is None or claim.writer == self.lock.known:
+            return None
+        writer = self.lock.alive(claim.writer)
+        return None if writer is None else Holder(writer.pid, writer.host, claim.since, claim.pod)
+
+    def _read(self, name: str) -> Mark:
+        try:
+            return msgspec.json.decode((self._folder / name).read_bytes(), type=Mark)
+        except (FileNotFoundError, msgspec.DecodeError):  # none yet, or cut by the power's end
+            return Mark(0)
+
+    def _write(self, name: str, mark: Mark) -> Stamp:
+        data = msgspec.json.encode(mark).ljust(_WIDTH)
+        descriptor = self.files.open(self._folder / name, os.O_WRONLY | os.O_CREAT)
+        try:
+            put_all(self.files, descriptor, data)
+            os.ftruncate(descriptor, len(data))
+            now = time.time_ns()  # the kernel's own stamps are milliseconds apart
+            os.utime(descriptor, ns=(now, now))
+            return _stamp(os.fstat(descriptor))
+        finally:
+            os.close(descriptor)
+
+
+def _stamp(status: os.stat_result) -> Stamp:
+    return status.st_ino, status.st_mtime_ns

@@ -1,0 +1,207 @@
+"""A session's file on disk: made whole, appended to whole, and never written to but at its end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+from urllib.parse import quote, unquote
+
+from actors.sessions.jsonl.lines import Header, LineReader, parse_beginning, parse_header
+from protocol.entries import Head
+from protocol.errors import StoreError
+
+SUFFIX = ".jsonl"
+_TAIL = 4 << 10
+#: Bytes of a file's end that are read whole to find its last entry.
+_LONG = 256 << 10
+
+
+class Files:
+    """How the store's files are changed: by the system's own calls. Another may stand in its place, to
+    watch them or to have them fail as a disk does. Raises OSError.
+    """
+
+    def open(self, path: str | Path, flags: int, mode: int = 0o600) -> int:
+        """A descriptor that other programs do not inherit; a pipe in a file's place is not waited for."""
+        return os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK, mode)
+
+    def write(self, descriptor: int, data: bytes) -> int:
+        """How many of the bytes were written: one at least."""
+        return os.write(descriptor, data)
+
+    def truncate(self, descriptor: int, size: int) -> None:
+        """Cut a file off."""
+        os.ftruncate(descriptor, size)
+
+    def sync(self, descriptor: int) -> None:
+        """Make what was written durable."""
+        os.fdatasync(descriptor)
+
+    def sync_folder(self, descriptor: int) -> None:
+        """Make the names in a folder durable."""
+        os.fsync(descriptor)
+
+    def link(self, source: Path, target: Path) -> None:
+        """Give a file a second name."""
+        os.link(source, target)
+
+
+#: The system's own.
+FILES = Files()
+
+
+class Ends(NamedTuple):
+    """Both ends of a session's file.
+
+    ``start`` is where its entries begin, ``head`` the last sound one, ``sound`` where that ends and
+    ``size`` where the file does; ``inode`` and ``changed`` (nanoseconds) are the system's.
+    """
+
+    header: Header
+    start: int
+    head: Head | None
+    sound: int
+    size: int
+    inode: int
+    changed: int
+
+
+def file_name(session_id: str) -> str:
+    """The name of a session's file; whatever the id is, it names a file in the store's folder."""
+    name = quote(session_id, safe="")
+    return ("%2E" + name[1:] if name.startswith(".") else name) + SUFFIX
+
+
+def session_of(name: str) -> str | None:
+    """The session that a file of that name belongs to, None for other files."""
+    return unquote(name[: -len(SUFFIX)]) if name.endswith(SUFFIX) and not name.startswith(".") else None
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[BinaryIO]:
+    """A session's file, for reading. Raises OSError, and StoreError where something else stands in its place:
+    to open a pipe would wait for who writes to it.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise StoreError(f"cannot use {path}: it is no regular file", hint="move it out of the way")
+    with os.fdopen(descriptor, "rb") as file:
+        yield file
+
+
+def read_ends(path: Path, upto: int | None = None) -> Ends:
+    """Look at both ends of a file, or of its first ``upto`` bytes.
+
+    Raises OSError, and StoreError where it is no session's.
+    """
+    with opened(path) as file:
+        line = file.readline()
+        header = parse_header(line, str(path))
+        if header is None:
+            raise StoreError(
+                f"cannot use {path}: its first line is no session's header",
+                hint="polypod fsck --repair moves it out of the way",
+            )
+        status = os.fstat(file.fileno())
+        size = status.st_size if upto is None else min(upto, status.st_size)
+        head, sound = _last_sound(file, len(line), size)
+    return Ends(header, len(line), head, sound, size, status.st_ino, status.st_mtime_ns)
+
+
+def _last_sound(file: BinaryIO, start: int, size: int) -> tuple[Head | None, int]:
+    """The last sound entry of a file and where it ends, looked for from the file's end."""
+    span = _TAIL
+    while True:
+        begin = max(start, size - span)
+        file.seek(begin)
+        if begin > start:
+            begin += len(file.readline())  # the rest of a line
+        reader = LineReader()
+        reader.feed(file.read(size - begin))
+        if reader.head is not None or begin <= start:
+            return reader.head, begin + reader.sound
+        if span >= _LONG and (found := _long_end(file, start, size)):
+            return found
+        span *= 8
+
+
+def _long_end(file: BinaryIO, start: int, size: int) -> tuple[Head, int] | None:
+    """The same where the last line is a whole batch and so long that it had better not be read."""
+    end = _line_end(file, start, size)
+    begin = _line_end(file, start, end - 1)
+    file.seek(begin)
+    beginning = parse_beginning(file.read(_TAIL))
+    file.seek(max(start, end - 2))
+    if beginning is None or beginning.more or file.read(2) != b"}\n":
+        return None
+    return beginning.head, end
+
+
+def _line_end(file: BinaryIO, start: int, end: int) -> int:
+    """Where the last line between ``start`` and ``end`` ends; ``start`` where none does."""
+    while end > start:
+        begin = max(start, end - _LONG)
+        file.seek(begin)
+        found = file.read(end - begin).rfind(b"\n")
+        if found >= 0:
+            return begin + found + 1
+        end = begin
+    return start
+
+
+def write_all(files: Files, descriptor: int, data: bytes, end: int) -> None:
+    """Add ``data`` to a file that is ``end`` bytes long, or raise OSError and leave it as it was, if the
+    disk lets us.
+    """
+    try:
+        put_all(files, descriptor, data)
+    except OSError:
+        with contextlib.suppress(OSError):  # the first error says more, and the next append looks again
+            files.truncate(descriptor, end)
+        raise
+
+
+def put_all(files: Files, descriptor: int, data: bytes) -> None:
+    """Write ``data`` where the descriptor stands. Raises OSError, with any part of it written."""
+    written = files.write(descriptor, data)
+    while written < len(data):  # most likely the next one says why
+        written += files.write(descriptor, data[written:])
+
+
+@contextlib.contextmanager
+def drafted(draft: Path, data: bytes, *, at: int, sync: bool, files: Files = FILES) -> Iterator[None]:
+    """Within it there is a file ``draft`` with all of ``data``, changed last ``at`` (nanoseconds); link
+    it to its place, which makes it whole there or not at all. Raises OSError.
+    """
+    descriptor = files.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    try:
+        write_all(files, descriptor, data, 0)
+        os.utime(descriptor, ns=(at, at))
+        if sync:
+            files.sync(descriptor)
+        yield
+    finally:
+        os.close(descriptor)
+        with contextlib.suppress(OSError):
+            draft.unlink()
+
+
+@contextlib.contextmanager
+def opened_folder(folder: Path) -> Iterator[int]:
+    """A descriptor of a folder, which stays good where the folder is moved away. Raises OSError."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable. Raises OSError."""
+    with opened_folder(folder) as descriptor:
+        FILES.sync_folder(descriptor)

@@ -1,0 +1,241 @@
+"""How writes reach a SQLite file: at once, gathered for a turn of the loop, or on the writer thread."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+
+from actors.sessions.committer import Committer
+from actors.sessions.sqlite.checkpoint import Checkpointer
+from actors.sessions.sqlite.errors import is_busy, needs_reopening
+from actors.sessions.sqlite.file import SQLiteFile
+from actors.sessions.sqlite.write import Append, carry_out
+from actors.sessions.store import Durability
+from protocol.errors import SessionError, StoreError
+
+#: What says why a job was refused: the typed error for a broken constraint.
+Explain = Callable[[sqlite3.Connection, sqlite3.IntegrityError, Append], SessionError]
+
+#: What a job adds to the write-ahead log besides its bytes, about: the pages it touches.
+_PAGES = 6 << 10
+
+
+class SQLiteCommits:
+    """The one way to write to a store's file.
+
+    What must survive the process is written on the caller's thread. The first job in a turn of the
+    event loop is so at once; what other sessions have in the same turn follows together at its end,
+    which for 64 of them writes half the bytes (a page that many share is written once).
+
+    ``explain`` tells what a broken constraint means; ``pass_gate`` is called before the writer thread
+    commits, which on a busy disk would else leave no gap for claims.
+    """
+
+    #: Seconds that the writer thread waits for another process's lock.
+    patience = 10.0
+    _NAP = 0.002
+    #: Bytes of a job that would hold the loop for milliseconds; the writer thread takes it.
+    _LARGE = 1 << 20
+    #: Gathered jobs (unless they are as long as a large one) that are committed in one go, before others
+    #: get the loop: some 3 ms.
+    _HANDFUL = 128
+
+    def __init__(
+        self,
+        file: SQLiteFile,
+        durability: Durability,
+        *,
+        explain: Explain,
+        pass_gate: Callable[[], None],
+    ) -> None:
+        self._file = file
+        self._inline = durability == "process"
+        self._synchronous = "OFF" if self._inline else "FULL"
+        self._explain = explain
+        self._pass_gate = pass_gate
+        self._connection: sqlite3.Connection | None = None
+        self._lock = threading.Lock()
+        self._committer: Committer[Append] = Committer(
+            str(file.path), self._commit, group=128 if self._inline else 1024
+        )
+        self._checkpointer = Checkpointer(file, self._lock)
+        #: What this turn of the loop has gathered, and the loop; None where nothing was written in it.
+        self._gathered: deque[Append] = deque()
+        self._turn: asyncio.AbstractEventLoop | None = None
+
+    def submit(self, job: Append) -> Future[None] | None:
+        """Commit now if that takes no waiting, else soon. Raises SessionError."""
+        held = job.held
+        loop = asyncio._get_running_loop()  # noqa: SLF001 - documented for code that asks as often
+        may_gather = loop is not None and loop is self._turn and job.size < self._LARGE
+        if held.gathered and not may_gather:  # it goes another way, behind those: or their loop has ended
+            self._commit_all_gathered()
+        if self._inline and (held.gathered or held.queued == held.finished) and job.size < self._LARGE:
+            if may_gather:
+                return self._gather(job)
+            # The writer thread holds the lock for a moment, which is worth waiting; a merge is not.
+            if self._lock.acquire(blocking=not self._checkpointer.merging):
+                try:
+                    error = self._attempt([job])
+                finally:
+                    self._lock.release()
+                if error is None:
+                    if loop is not None:
+                        self._turn = loop
+                        loop.call_soon(self._end_turn)
+                    return None
+                if isinstance(error, SessionError):
+                    raise error
+        return self._queue(job)
+
+    def _queue(self, job: Append) -> Future[None]:
+        """Have the writer thread commit it. Raises StoreError where the disk has fallen behind."""
+        future = self._committer.put(job)
+        job.held.queued += 1
+        return future
+
+    def _gather(self, job: Append) -> Future[None]:
+        """Commit it at the end of this turn of the loop."""
+        future = job.future = Future()
+        job.held.gathered += 1
+        self._gathered.append(job)
+        return future
+
+    def _end_turn(self) -> None:
+        """Commit what was gathered; called by the loop after the turn in which the first job came."""
+        self._commit_gathered()
+        if self._gathered and self._turn is not None:
+            self._turn.call_soon(self._end_turn)
+        else:
+            self._turn = None
+
+    def _commit_all_gathered(self) -> None:
+        while self._gathered:
+            self._commit_gathered()
+
+    def _commit_gathered(self) -> None:
+        """Commit a handful of what was gathered."""
+        error: SessionError | sqlite3.Error | None = None
+        if acquired := self._lock.acquire(blocking=not self._checkpointer.merging):
+            try:  # taken under the lock, since the thread that closes may come at the same time
+                jobs = self._handful()
+                error = self._attempt(jobs) if jobs else None
+            finally:
+                self._lock.release()
+        else:
+            jobs = self._handful()
+        for job in jobs:
+            job.held.gathered -= 1
+            if acquired and error is None:
+                job.resolve()
+            else:  # the writer thread waits for others, and finds out which job it is that is refused
+                self._queue_gathered(job)
+
+    def _handful(self) -> list[Append]:
+        """Of what was gathered, in its order, what does not hold the loop for long."""
+        jobs: list[Append] = []
+        size = 0
+        while self._gathered and len(jobs) < self._HANDFUL and size < self._LARGE:
+            jobs.append(self._gathered.popleft())
+            size += jobs[-1].size
+        return jobs
+
+    def _queue_gathered(self, job: Append) -> None:
+        try:
+            self._queue(job)
+        except StoreError as error:
+            job.resolve(error)
+
+    def close(self) -> None:
+        """Commit what waits and let go of the file; idempotent."""
+        self._commit_all_gathered()
+        self._committer.close()
+        self._checkpointer.close()
+        with self._lock:
+            self._disconnect()
+
+    def flush(self) -> None:
+        """Wait until all that was given is durable."""
+        self._commit_all_gathered()
+        self._committer.flush()
+
+    def _commit(self, jobs: list[Append]) -> None:
+        """Called on the writer thread: all together, and if that fails each by itself."""
+        error = self._patiently(jobs)
+        if error is None:
+            for job in jobs:
+                job.done()
+        elif len(jobs) == 1 or isinstance(error, sqlite3.Error):
+            failure = self._file.error(error) if isinstance(error, sqlite3.Error) else error
+            for job in jobs:
+                job.done(failure)
+        else:
+            for job in jobs:
+                self._commit([job])
+
+    def _patiently(self, jobs: list[Append]) -> SessionError | sqlite3.Error | None:
+        deadline = time.monotonic() + self.patience
+        self._pass_gate()
+        while True:
+            with self._lock:
+                error = self._attempt(jobs)
+            if not isinstance(error, sqlite3.Error) or time.monotonic() > deadline:
+                return error
+            time.sleep(self._NAP)
+
+    def _attempt(self, jobs: list[Append]) -> SessionError | sqlite3.Error | None:
+        """Carry the jobs out; the error that hinders it, a bare sqlite3.Error where another process
+        is just writing. The lock must be held.
+        """
+        db = None
+        try:
+            db = self._connected()
+            carry_out(db, jobs)
+            self._file.committed()
+        except SessionError as error:
+            return error
+        except sqlite3.Error as error:
+            return error if is_busy(error) else self._failure(db, error, jobs)
+        self._checkpointer.grown(sum([_PAGES + job.size for job in jobs]))
+        return None
+
+    def _failure(
+        self, db: sqlite3.Connection | None, error: sqlite3.Error, jobs: list[Append]
+    ) -> SessionError:
+        failure: SessionError = self._file.error(error)
+        if db is not None and len(jobs) == 1 and isinstance(error, sqlite3.IntegrityError):
+            with contextlib.suppress(sqlite3.Error, StoreError):
+                failure = self._explain(db, error, jobs[0])
+        if needs_reopening(error):
+            self._disconnect()
+        failure.__cause__ = error
+        return failure
+
+    def let_go(self, patience: float) -> None:
+        """Close what is open of a file that is another now; wait so long for the thread that merges."""
+        with self._lock:
+            self._disconnect()
+        self._checkpointer.let_go(patience)
+
+    def _connected(self) -> sqlite3.Connection:
+        if self._connection is not None:
+            try:
+                self._file.check()
+            except StoreError:
+                if self._file.change is not None:
+                    self._disconnect()
+                raise
+        else:
+            self._connection = self._file.connect(synchronous=self._synchronous, patience=0)
+        return self._connection
+
+    def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            self._file.disconnect(connection)

@@ -1,0 +1,112 @@
+"""What SQLite's errors mean, and what to do about them."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+from actors.sessions.disk import store_error
+from actors.sessions.sqlite.watch import Change
+from protocol.errors import StoreError
+
+_MEANINGS = {
+    sqlite3.SQLITE_FULL: ("the disk is full", "free some space; what follows will be written then"),
+    sqlite3.SQLITE_BUSY: (
+        "another process has locked it",
+        "close what holds it open, such as a database browser in a transaction",
+    ),
+    sqlite3.SQLITE_LOCKED: ("it is locked", "close what holds it open"),
+    sqlite3.SQLITE_READONLY: (
+        "it may not be written",
+        "check the permissions of the file and of its folder",
+    ),
+    sqlite3.SQLITE_PERM: ("permission denied", "check the permissions of the file and of its folder"),
+    sqlite3.SQLITE_CANTOPEN: (
+        "it cannot be opened",
+        "check that it is a file and that you may write to it and its folder",
+    ),
+    sqlite3.SQLITE_NOTADB: (
+        "it is no SQLite database",
+        "name another file, or move this one out of the way",
+    ),
+    sqlite3.SQLITE_CORRUPT: (
+        "it is damaged",
+        "restore it from a copy, or save what can be read with: polypod fsck --repair",
+    ),
+    sqlite3.SQLITE_IOERR: ("the disk failed", "check the disk and the space on it"),
+    sqlite3.SQLITE_TOOBIG: ("an entry is too large for it", "keep entries below a gigabyte"),
+}
+
+#: What is said of files that are no longer those that were opened, and what to do.
+_CHANGES: dict[Change, tuple[str, str]] = {
+    "gone": ("it was moved or deleted", "put it back, or stop and start anew"),
+    "replaced": (
+        "another file has taken its place",
+        "the sessions of that file go on as it has them",
+    ),
+    "relinked": ("the link to it leads to another file now", "stop and start anew"),
+    "overwritten": (
+        "it was overwritten while it was open",
+        "the sessions go on as they are in what stands there now",
+    ),
+    "log": (
+        "its write-ahead log (the file named -wal) was deleted or replaced",
+        "nothing that was told is lost, the database has it now; leave the files beside it alone",
+    ),
+    "superseded": (
+        "its write-ahead log or the index of that was deleted or replaced, and another process has new ones",
+        "nothing that was told is lost, the database has it now; leave the files beside it alone",
+    ),
+    "index": (
+        "the index of its write-ahead log (the file named -shm) was deleted or replaced",
+        "nothing is lost; leave the files beside it alone",
+    ),
+    "cut": (
+        "its write-ahead log or the index of that was cut off",
+        "what the database has stands; leave the files beside it alone",
+    ),
+}
+
+
+def is_busy(error: sqlite3.Error) -> bool:
+    """Whether the same statement may work in a moment."""
+    return _code(error) in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+
+
+def is_read_only(error: sqlite3.Error) -> bool:
+    """Whether the file may be read and not written."""
+    return _code(error) == sqlite3.SQLITE_READONLY
+
+
+def needs_reopening(error: sqlite3.Error) -> bool:
+    """Whether a connection may not get over the error although its cause goes away."""
+    return _code(error) in {
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_NOTADB,
+        sqlite3.SQLITE_CORRUPT,
+        sqlite3.SQLITE_IOERR,
+    }
+
+
+def _code(error: sqlite3.Error) -> int:
+    """The primary error code; extended codes keep it in their last byte."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
+
+
+def sqlite_error(error: sqlite3.Error, path: Path) -> StoreError:
+    """The typed error that says what a SQLite error means and what to do about it."""
+    meaning, hint = _MEANINGS.get(_code(error), (str(error), None))
+    return StoreError(f"cannot use {path}: {meaning}", hint=hint)
+
+
+def change_error(change: Change, path: Path) -> StoreError:
+    """The typed error that says that the files are no longer those that were opened, and what to do."""
+    what, hint = _CHANGES[change]
+    if change == "gone":
+        try:
+            path.stat()
+        except OSError as error:
+            if not isinstance(error, FileNotFoundError | NotADirectoryError):
+                return store_error(error, path)
+    return StoreError(f"cannot write {path}: {what}", hint=hint)

@@ -1,0 +1,388 @@
+"""The SQLite file of a store: making it, opening it, knowing it again, and what its errors mean."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import NoReturn
+from urllib.parse import quote
+
+from actors.runtime.fork import let_be
+from actors.sessions.disk import make_private, store_error
+from actors.sessions.sqlite.aside import has_notes, note_log, put_aside, put_stale_log_aside
+from actors.sessions.sqlite.errors import change_error, sqlite_error
+from actors.sessions.sqlite.merger import MERGE_PATIENCE, Merger
+from actors.sessions.sqlite.others import is_lost_elsewhere, opening
+from actors.sessions.sqlite.schema import OPEN_PATIENCE, is_logged, prepare
+from actors.sessions.sqlite.watch import Change, FileWatch, Identity, identity_of, status_of
+from protocol.errors import StoreError
+
+_JOURNAL_LIMIT = 16 << 20
+#: Seconds in which nothing is written to a file that was copied to its place; a loop may wait so long.
+_STILL = 0.1
+#: What must not be merged when the last connection is closed, and what is, whatever name the log still has.
+_NOT_MERGED = frozenset[Change]({"replaced", "overwritten", "cut"})
+_MERGED = frozenset[Change | None]({None, "log", "index"})
+#: What the last connection to be closed has to notice, if nobody did.
+_NOTICED_LAST = _NOT_MERGED | {"log", "index"}
+
+
+class SQLiteFile:
+    """Where a SQLite store is kept, and its open connections.
+
+    They are all of one file: ``check`` and ``connect`` look whether it is still there as it was opened.
+    Once either finds that it is not, ``change`` says so, no connection is given out before all are closed,
+    and what they had not merged is put aside, so that nothing of one file comes into another. ``gate``
+    keeps other processes from doing the same meanwhile; ``lost`` is called (on any thread) when the file
+    was found to be another: with whether the sessions that are held may be others too. ``holds`` is asked
+    whenever the file is opened anew: whether it has all that was written before, since nobody sees what
+    happens to it while none has it open.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        gate: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext,
+        lost: Callable[[bool], object] = bool,  # nobody
+        holds: Callable[[sqlite3.Connection], bool] = lambda _: True,
+    ) -> None:
+        self._given = path
+        self.path = Path(os.path.realpath(path))
+        # Quoted, since a name may hold what means something in a URI; never made but by ourselves.
+        self._uri = f"file:{quote(str(self.path))}"
+        self._made = False
+        self._opened_last: Identity | None = None
+        #: Whether another file has come into the place of ours, and may still be on its way.
+        self._may_be_half = False
+        self._gate = gate
+        self._on_lost = lost
+        self._holds = holds
+        self._mutex = threading.Lock()
+        self._watch = FileWatch(self.path, path)
+        self._connections: list[sqlite3.Connection] = []
+        #: Closed before all others where the last of them may merge the log, and else after them: while it
+        #: is open none of them is the last; and it may not write.
+        self._anchor: sqlite3.Connection | None = None
+        self._merger: Merger | None = None
+        #: What has happened to the files, until all connections are closed.
+        self.change: Change | None = None
+        _open_files.add(self)
+
+    def connect(self, *, synchronous: str, patience: float) -> sqlite3.Connection:
+        """A connection to the file, which is made at first where there is none. Raises StoreError.
+
+        ``synchronous`` is SQLite's; ``patience`` the seconds to wait for another's lock.
+        """
+        with self._mutex, self.translated():
+            if self._connections:
+                connection = self._open_another(synchronous, patience)
+            else:
+                connection = self._open_first(synchronous, patience)
+            self._connections.append(connection)
+        return connection
+
+    def disconnect(self, connection: sqlite3.Connection) -> None:
+        """Close a connection; the last one merges the log, if the file is the one that it belongs to."""
+        with self._mutex:
+            if connection not in self._connections:
+                return
+            last = len(self._connections) == 1
+            with contextlib.suppress(StoreError):
+                change = self._watch.changed() if last and self.change is None else None
+                if change is not None and change in _NOTICED_LAST:
+                    self._notice(change)
+                elif self.change in {"log", "index"}:
+                    self._merge_again()
+            self._connections.remove(connection)
+            if last:
+                self._close_merger()
+                if self.change in _MERGED:
+                    self._close_anchor()
+            with contextlib.suppress(sqlite3.Error):
+                connection.close()
+            if last:
+                self._close_anchor()
+                if self.change is not None:
+                    put_aside(self._watch, self.change)
+                    self._may_be_half = self.change in _NOT_MERGED
+                self.change = None
+                self._watch.forget()
+
+    def check(self) -> None:
+        """Raise StoreError where the files are not those that were opened: each connection must be closed
+        then, unless they are gone and may come back. A log that is lost is merged first, from what is open
+        of it.
+        """
+        change = self.change or self._watch.changed()
+        if change is not None:
+            with self._mutex:
+                self._refuse(change)
+
+    def committed(self) -> None:
+        """Called after each commit, by whatever connection."""
+        self._watch.committed()
+
+    def has_changed(self) -> bool:
+        """Whether ``check`` would raise."""
+        return self.change is not None or self._watch.changed() is not None
+
+    def _refuse(self, change: Change) -> NoReturn:
+        self._notice(change)
+        raise change_error(self.change or change, self.path)
+
+    def _notice(self, change: Change) -> None:
+        """Remember what has happened to the files, so that all who have one open close it. Raises StoreError
+        where a log that is lost cannot be merged yet: then it stays open.
+        """
+        if self.change is None and change != "gone":
+            if change in {"log", "index"} and not self._retire():
+                change = "superseded"
+            self.change = change
+            self._on_lost(change not in {"log", "index", "superseded"})
+
+    def _retire(self) -> bool:
+        assert self._merger is not None
+        with self.translated():
+            return self._merger.retire()
+
+    def _merge_again(self) -> None:
+        assert self._merger is not None
+        with self.translated():
+            if not self._merger.merge_again():
+                self.change = "superseded"
+
+    def _open_another(self, synchronous: str, patience: float) -> sqlite3.Connection:
+        self._refuse_changed()
+        connection: sqlite3.Connection | None = None
+        try:
+            connection = self._opened(synchronous, patience)
+            self._refuse_changed()
+        except BaseException as error:
+            if connection is not None:
+                connection.close()
+            if isinstance(error, sqlite3.Error):  # which may be what becomes of a log that was just deleted
+                self._refuse_changed()
+            raise
+        return connection
+
+    def _refuse_changed(self) -> None:
+        change = self.change or self._watch.changed()
+        if change is not None:
+            self._refuse(change)
+
+    def _open_first(self, synchronous: str, patience: float) -> sqlite3.Connection:
+        if Path(os.path.realpath(self._given)) != self.path:
+            raise StoreError(
+                f"cannot use {self._given}: the link leads to another file now", hint="stop and start anew"
+            )
+        if not self._made:
+            self._make()
+        if self._may_be_half or self._opened_last not in {None, identity_of(self.path)}:
+            self._await_copy()
+        if self.path.is_file() and (names := self.path.stat().st_nlink) > 1:
+            raise StoreError(
+                f"cannot use {self.path}: the same file has {names} names (hard links), "
+                "and whoever opens it by another one writes past this one",
+                hint="remove the other names, or name a copy of the file",
+            )
+        self._check_others()
+        put_stale_log_aside(self._watch, self.path, self._gate)
+        connection = self._open_at_gate(synchronous, patience)
+        self._made, self._opened_last = True, self._watch.main
+        return connection
+
+    def _open_at_gate(self, synchronous: str, patience: float) -> sqlite3.Connection:
+        """Open the file while no other process opens it or lets go of a lost log: whoever comes next knows by
+        the note which log this is. Raises StoreError where another one has a log that is not there.
+        """
+        deadline = time.monotonic() + MERGE_PATIENCE
+        while True:
+            with contextlib.ExitStack() as stack:
+                if has_notes(self.path):  # else nobody has lost a log yet, and the file may not be ours
+                    with contextlib.suppress(OSError):  # or it may only be read
+                        stack.enter_context(self._gate())
+                stack.enter_context(opening())
+                if not is_lost_elsewhere(self._watch, self.path):
+                    return self._open_together(synchronous, patience)
+            if time.monotonic() > deadline:
+                raise StoreError(
+                    f"cannot use {self.path}: another process has it open with a log that was deleted",
+                    hint="use that one once more, or end it",
+                )
+            time.sleep(0.005)  # it may just be opening or closing it
+
+    def _open_together(self, synchronous: str, patience: float) -> sqlite3.Connection:
+        """The first connection and the two that nobody is given, if all are of one file and one log."""
+        before, holders = identity_of(self.path), self._watch.holders(identity_of(self._watch.log))
+        connection = self._opened(synchronous, patience)
+        try:
+            self._anchor = self._open_beside("ro")
+            self._merger = Merger(self._open_beside("rw"), self._watch, self.path, self._gate)
+            self._watch.remember(before)
+            if is_logged(connection):
+                self._check_log(holders + 3)
+            if self._made:
+                self._check_content(connection)
+            note_log(self._watch, self.path)
+        except BaseException:
+            self._close_merger()
+            self._close_anchor()
+            connection.close()  # as the last, so that it merges what a log holds which was deleted just now
+            self._watch.forget()
+            raise
+        return connection
+
+    def _await_copy(self) -> None:
+        """Let a copy that comes into the file's place be whole before it is opened, as half of it would be
+        damaged, and an empty file would get tables. Raises StoreError where it is not.
+        """
+        before = status_of(self.path)
+        time.sleep(_STILL)
+        now = status_of(self.path)
+        if now is None:
+            raise change_error("gone", self.path)
+        still = before is not None and (before.st_mtime_ns, before.st_size) == (now.st_mtime_ns, now.st_size)
+        if not still or not now.st_size:
+            raise StoreError(
+                f"cannot use {self.path}: {'it is empty' if still else 'it is just being written over'}",
+                hint="put a whole database there, or stop and start anew",
+            )
+        self._may_be_half = False
+
+    def _check_others(self) -> None:
+        """SQLite has one index of the log for all connections of a process to a file, so none may be left
+        of a log that has lost its name.
+        """
+        main, log = identity_of(self.path), identity_of(self._watch.log)
+        for other in list(_open_files):
+            watch = other._watch  # noqa: SLF001
+            if other is not self and watch.main == main is not None and watch.log_id not in {None, log}:
+                raise StoreError(
+                    f"cannot use {self.path}: another store of this process has it open with a log that was "
+                    "deleted or replaced",
+                    hint="use that one once more, or close it",
+                )
+
+    def _check_log(self, holders: int) -> None:
+        """Raise StoreError where the log or its index was deleted or replaced while the first connections
+        were opened.
+        """
+        change = self._watch.unopened(holders)
+        if change is not None:
+            raise change_error(change, self.path)
+
+    def _check_content(self, connection: sqlite3.Connection) -> None:
+        """Raise StoreError where the file has lost what it had when it was open before."""
+        if not self._holds(connection):
+            self._on_lost(True)
+            raise change_error("replaced", self.path)
+
+    def note_merge(self) -> None:
+        """The log was merged just now, by this process: what the database is like then is remembered."""
+        with self._mutex:
+            if self._connections:
+                self._watch.changed()
+
+    def _opened(self, synchronous: str, patience: float) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            self._uri + "?mode=rw",
+            uri=True,
+            timeout=OPEN_PATIENCE,
+            isolation_level=None,
+            check_same_thread=False,
+        )
+        try:
+            prepare(connection, self.path)
+            connection.execute("PRAGMA wal_autocheckpoint = 0")
+            connection.execute(f"PRAGMA journal_size_limit = {_JOURNAL_LIMIT}")
+            connection.execute(f"PRAGMA synchronous = {synchronous}")
+            connection.execute(f"PRAGMA busy_timeout = {int(patience * 1000)}")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _open_beside(self, mode: str) -> sqlite3.Connection:
+        """A connection that nobody is given."""
+        connection = sqlite3.connect(
+            f"{self._uri}?mode={mode}", uri=True, isolation_level=None, check_same_thread=False
+        )
+        try:
+            connection.execute("SELECT 1 FROM sqlite_master").fetchone()
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _close_anchor(self) -> None:
+        anchor, self._anchor = self._anchor, None
+        if anchor is not None:
+            with contextlib.suppress(sqlite3.Error):
+                anchor.close()
+
+    def _close_merger(self) -> None:
+        merger, self._merger = self._merger, None
+        if merger is not None:
+            merger.close()
+
+    @property
+    def identity(self) -> Identity | None:
+        """Which file is open; None where none is."""
+        return self._watch.main
+
+    @contextlib.contextmanager
+    def translated(self) -> Iterator[None]:
+        """Errors of SQLite and of the system leave as StoreError."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise self.error(error) from error
+        except OSError as error:
+            raise store_error(error, self.path) from error
+
+    def may_be_written(self) -> bool:
+        """Whether this process may write to the file."""
+        return os.access(self.path, os.W_OK, effective_ids=True)
+
+    def error(self, error: sqlite3.Error) -> StoreError:
+        """The typed error that says what a SQLite error means and what to do about it."""
+        return sqlite_error(error, self.path)
+
+    def _make(self) -> None:
+        """Make the file, and the folder where it is missing, for their owner alone."""
+        make_private(self.path.parent)
+        # Only ever opened where it is new: closing any descriptor of a file drops the locks that
+        # SQLite holds on it in this process.
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+
+
+_open_files: weakref.WeakSet[SQLiteFile] = weakref.WeakSet()
+
+
+#: In a forked child: the databases that its parent had open.
+_files_of_parent: set[Identity] = set()
+
+
+def is_of_parent(path: Path) -> bool:
+    """Whether SQLite takes a file for open because the parent had it open at the fork, and the parent's locks
+    for its own: what a forked child wrote there would be lost, or worse.
+    """
+    return bool(_files_of_parent) and identity_of(path) in _files_of_parent
+
+
+def _after_fork_in_child() -> None:
+    for file in list(_open_files):
+        let_be(file)  # a connection that is closed merges the log, and deletes it
+        if file.identity is not None:
+            _files_of_parent.add(file.identity)
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

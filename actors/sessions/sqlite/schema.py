@@ -1,0 +1,122 @@
+"""The tables of a SQLite store: making them in a file that is empty, and refusing files that are not ours."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from pathlib import Path
+
+from actors.sessions.sqlite.errors import is_busy, is_read_only
+from protocol.errors import NewerVersion, StoreError
+
+#: "poly" in ASCII: tells our files from other programs'.
+APPLICATION_ID = 0x706F6C79
+#: Raised when the tables change in a way that older code cannot read.
+SCHEMA_VERSION = 1
+
+# Small pages, because a commit writes each page that it touches whole: with 4096 bytes a turn wrote
+# half as much again, with 1024 a restore took half as long again.
+_PAGE_SIZE = 2048
+#: Seconds that opening a file waits for others.
+OPEN_PATIENCE = 5.0
+
+_SCHEMA = f"""
+CREATE TABLE sessions (
+    id INTEGER PRIMARY KEY,
+    uuid TEXT NOT NULL UNIQUE,
+    pod TEXT NOT NULL,
+    created_at REAL NOT NULL,
+    parent_kind TEXT,
+    parent TEXT,
+    parent_hash TEXT,
+    parent_seq INTEGER,
+    generation INTEGER NOT NULL,
+    holder TEXT,
+    holder_pod TEXT,
+    held_since REAL
+);
+CREATE INDEX sessions_by_pod ON sessions (pod);
+CREATE INDEX sessions_by_parent ON sessions (parent) WHERE parent IS NOT NULL;
+CREATE TABLE entries (
+    id INTEGER PRIMARY KEY,
+    session INTEGER NOT NULL,
+    n INTEGER NOT NULL,
+    hash BLOB NOT NULL,
+    body BLOB NOT NULL,
+    at REAL NOT NULL,
+    UNIQUE (session, n)
+);
+PRAGMA application_id = {APPLICATION_ID};
+PRAGMA user_version = {SCHEMA_VERSION};
+"""
+
+
+def prepare(connection: sqlite3.Connection, path: Path) -> None:
+    """Make the tables where the file is empty; refuse what is not ours."""
+    if not _is_ours(connection, path):
+        connection.execute(f"PRAGMA page_size = {_PAGE_SIZE}")
+        _use_wal(connection)
+        _make_tables(connection, path)
+    elif not is_logged(connection):
+        _use_wal_again(connection)
+    version = _pragma(connection, "user_version")
+    if version > SCHEMA_VERSION:
+        raise NewerVersion(str(path), f"format {version}, where this version knows {SCHEMA_VERSION}")
+
+
+def is_logged(connection: sqlite3.Connection) -> bool:
+    """Whether the database has a write-ahead log."""
+    mode: str = connection.execute("PRAGMA journal_mode").fetchone()[0]
+    return mode == "wal"
+
+
+def _is_ours(connection: sqlite3.Connection, path: Path) -> bool:
+    """Whether the tables are there; not if the file is empty. Refuses another program's."""
+    # In this order, since another process may be making the tables between the two.
+    if connection.execute("SELECT 1 FROM sqlite_master").fetchone() is None:
+        return False
+    if _pragma(connection, "application_id") == APPLICATION_ID:
+        return True
+    raise StoreError(f"cannot use {path}: it is the database of another program", hint="name another file")
+
+
+def _make_tables(connection: sqlite3.Connection, path: Path) -> None:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        if not _is_ours(connection, path):  # else another process was first
+            for statement in _SCHEMA.strip().rstrip(";").split(";\n"):
+                connection.execute(statement)
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")
+
+
+def _pragma(connection: sqlite3.Connection, name: str) -> int:
+    value: int = connection.execute(f"PRAGMA {name}").fetchone()[0]
+    return value
+
+
+def _use_wal_again(connection: sqlite3.Connection) -> None:
+    """For a backup in the file's place: those that ``VACUUM INTO`` and ``.backup`` make have no log, and all
+    that guards a store's file rests on SQLite writing into it only where it merges one.
+    """
+    try:
+        _use_wal(connection)
+    except sqlite3.OperationalError as error:
+        if not is_read_only(error):
+            raise
+
+
+def _use_wal(connection: sqlite3.Connection) -> None:
+    """Switch to write-ahead logging; SQLite does not wait for others there, so we do."""
+    deadline = time.monotonic() + OPEN_PATIENCE
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL").fetchall()
+        except sqlite3.OperationalError as error:
+            if not is_busy(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.005)
+        else:
+            return

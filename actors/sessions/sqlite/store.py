@@ -1,0 +1,381 @@
+"""The SQLite store, the default: one file, append-only tables, a write-ahead log.
+
+``process`` durability commits on the calling thread, which takes some 30 us, a fraction of what a
+hop to a writer thread costs; where another process is just writing, the commit goes to the writer
+thread after all and is answered with a future. ``power`` always does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+
+from actors.sessions.disk import store_error
+from actors.sessions.lock import WriterLock
+from actors.sessions.sqlite import read as sqlite_read
+from actors.sessions.sqlite.commit import SQLiteCommits
+from actors.sessions.sqlite.errors import needs_reopening
+from actors.sessions.sqlite.file import SQLiteFile, is_of_parent
+from actors.sessions.sqlite.write import Append, Create, Held, Release, delete, transaction
+from actors.sessions.store import (
+    Claim,
+    Durability,
+    Holder,
+    SessionInfo,
+    SessionStore,
+    closed,
+    in_use,
+    not_found,
+    this_process,
+)
+from protocol.entries import GENESIS, Head, Parent, StoredEntry
+from protocol.errors import HeadConflict, SessionError, StoreError
+
+_TAKE = """
+UPDATE sessions SET generation = generation + 1, holder = ?, holder_pod = ?, held_since = ?
+WHERE id = ? AND generation = ?
+"""
+#: Seconds that a read or a claim waits for another process's lock.
+_READ_PATIENCE = 0.25
+#: Seconds that a use of another file waits for the merge of the old one to stop.
+_MERGE_PATIENCE = 1.0
+
+
+class SQLiteStore(SessionStore):
+    """Sessions in one SQLite file, which many processes may use at once. Raises StoreError.
+
+    ``durability`` is what a commit survives: the end of the process, however it comes, or that of
+    the machine's power.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], durability: Durability = "process") -> None:
+        given = Path(path).expanduser().absolute()
+        self.path = Path(os.path.realpath(given))  # by whatever name it is reached: one file, one lock
+        self.folder = given.parent
+        self.url = f"sqlite:{path}" + ("?durability=power" if durability == "power" else "")
+        self._lock = WriterLock(self.path.with_name(self.path.name + ".writers"))
+        self._file = SQLiteFile(given, self._own_gate, self._forget, self._holds)
+        self._commits = SQLiteCommits(
+            self._file,
+            durability,
+            explain=self._explain,
+            pass_gate=self._lock.pass_gate,
+        )
+        self._held: dict[str, Held] = {}
+        self._connection: sqlite3.Connection | None = None
+        self._reading = threading.RLock()
+        self._stale = False
+        self._closed = False
+        #: Whether a forked child opened what its parent had open at the fork: each use is refused, like
+        #: that of the parent's own store.
+        self._of_parent = is_of_parent(self.path)
+        if not self._of_parent:
+            with self._reader():
+                pass
+
+    # -- the log
+
+    def create(
+        self,
+        session_id: str,
+        pod: str,
+        parent: Parent | None,
+        batch: Sequence[StoredEntry],
+        *,
+        claim: bool = True,
+    ) -> Future[None] | None:
+        if session_id in self._held:
+            raise HeadConflict(f"session {session_id} exists already in {self.url}")
+        held = Held(session_id, pod, self._writer() if claim else None, time.time())
+        if not claim:
+            return self._submit(Create(held, pod, parent, batch))
+        self._held[session_id] = held
+
+        def refused() -> None:
+            self._held.pop(session_id, None)
+
+        try:
+            return self._submit(Create(held, pod, parent, batch, refused))
+        except SessionError:
+            refused()
+            raise
+
+    def append(self, session_id: str, after: Head, batch: Sequence[StoredEntry]) -> Future[None] | None:
+        held = self._held.get(session_id) or self._take(session_id, "")
+        return self._submit(Append(held, after, batch)) if batch else None
+
+    def read(self, session_id: str, *, after: int = 0, limit: int | None = None) -> list[StoredEntry]:
+        with self._reader() as db:
+            return sqlite_read.entries(db, self._row(db, session_id).row, after, limit)
+
+    def read_small(
+        self, session_id: str, *, after: int = 0, limit: int | None = None, largest: int
+    ) -> list[StoredEntry] | None:
+        with self._reader() as db:
+            return sqlite_read.small_entries(db, self._row(db, session_id).row, after, limit, largest)
+
+    # -- listings
+
+    def info(self, session_id: str) -> SessionInfo:
+        with self._reader() as db:
+            found = sqlite_read.info(db, session_id)
+        if found is None:
+            raise not_found(session_id, self.url)
+        return found
+
+    def sessions(self, *, pod: str | None = None, limit: int | None = None) -> list[SessionInfo]:
+        with self._reader() as db:
+            return sqlite_read.sessions(db, pod, limit)
+
+    def matching(self, beginning: str, limit: int) -> list[SessionInfo]:
+        with self._reader() as db:
+            return sqlite_read.matching(db, beginning, limit)
+
+    def successors(self, session_id: str) -> list[SessionInfo]:
+        with self._reader() as db:
+            return sqlite_read.successors(db, session_id)
+
+    # -- claims
+
+    def claim(self, session_id: str, pod: str) -> Claim:
+        self._check_open()
+        held = self._held.get(session_id)
+        if held is not None and held.pod:
+            raise in_use(session_id, this_process(held.pod, held.since))
+        return Claim(session_id, pod, self._take(session_id, pod).generation)
+
+    def _take(self, session_id: str, pod: str) -> Held:
+        """Claim a session that this store does not hold."""
+        held = Held(session_id, pod, self._writer(), time.time())
+        with self._reader() as db, self._gate():
+            while True:
+                row = self._row(db, session_id)
+                if (holder := self._living(row)) is not None:
+                    raise in_use(session_id, holder)
+                values = (held.writer, pod, held.since, row.row, row.generation)
+                if db.execute(_TAKE, values).rowcount:
+                    break
+            self._file.committed()
+            held.row, held.generation = row.row, row.generation + 1
+            held.head = sqlite_read.head(db, row.row)
+        self._held[session_id] = held
+        return held
+
+    def release(self, session_id: str) -> None:
+        held = self._held.pop(session_id, None)
+        if held is not None:
+            # What cannot be written is free when this process ends, and for its own pods at once.
+            with contextlib.suppress(SessionError):
+                self._submit(Release(held))
+
+    def holder(self, session_id: str) -> Holder | None:
+        self._check_open()
+        held = self._held.get(session_id)
+        if held is not None:
+            return this_process(held.pod, held.since)
+        with self._reader() as db:
+            return self._living(self._row(db, session_id))
+
+    def delete(self, session_id: str) -> None:
+        with self._reader() as db, self._gate(), transaction(db):
+            row = self._row(db, session_id)
+            held = self._held.get(session_id)
+            holder = self._living(row) if held is None else this_process(held.pod, held.since)
+            if holder is not None:
+                raise in_use(session_id, holder)
+            delete(db, row.row)
+        self._file.committed()
+
+    def _living(self, row: sqlite_read.ClaimRow) -> Holder | None:
+        """Who holds a session by its row, if that is another writer and lives."""
+        if row.holder is None or row.holder == self._lock.known:
+            return None
+        with self._translated():
+            writer = self._lock.alive(row.holder)
+        if writer is None:
+            return None
+        return Holder(writer.pid, writer.host, row.since or writer.since, row.pod or "")
+
+    @contextlib.contextmanager
+    def _gate(self) -> Iterator[None]:
+        self._writer()
+        with contextlib.ExitStack() as stack:
+            with self._translated():
+                stack.enter_context(self._lock.gate())
+            yield
+
+    def _writer(self) -> str:
+        self._check_open()
+        with self._translated():
+            return self._lock.id
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise store_error(error, self._lock.folder) from error
+
+    # -- the store as a whole
+
+    def problems(self) -> list[str]:
+        try:
+            with self._reader() as db:
+                found = [text for (text,) in db.execute("PRAGMA quick_check")]
+        except StoreError as error:
+            return [str(error)]
+        return [] if found == ["ok"] else found
+
+    def reclaim(self) -> None:
+        with self._reader() as db:
+            if not db.execute("PRAGMA freelist_count").fetchone()[0]:
+                return
+            db.execute("VACUUM")
+            db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+    def flush(self) -> None:
+        self._commits.flush()
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed."""
+        return self._closed
+
+    def close(self) -> None:
+        if not self._closed and not self._lock.inherited:
+            self._commits.close()
+            self._disconnect()
+            self._lock.release()
+            self._closed = True
+
+    # -- below
+
+    def _submit(self, job: Append) -> Future[None] | None:
+        self._check_open()
+        if self._file.change is not None:
+            self._let_go()
+        try:
+            return self._commits.submit(job)
+        except StoreError:
+            if self._file.change is not None:
+                self._let_go()
+            raise
+
+    def _check_open(self) -> None:
+        if self._closed or self._lock.inherited:
+            raise closed(self.url, inherited=self._lock.inherited)
+        if self._of_parent:  # whoever asks hears of it, such as who wants to spawn
+            raise StoreError(
+                f"{self.url} was open in the parent process when this one was forked from it",
+                hint="fork before it is opened, or start the process anew (multiprocessing's 'spawn')",
+            )
+
+    @contextlib.contextmanager
+    def _reader(self) -> Iterator[sqlite3.Connection]:
+        """The connection that reads and claims, while another thread has that one of its own; its errors
+        leave as StoreError.
+        """
+        self._check_open()
+        if self._file.change is not None:
+            self._let_go()
+        if not self._reading.acquire(blocking=False):
+            with self._another_reader() as db:
+                yield db
+            return
+        try:
+            if self._stale:
+                self._disconnect()
+            if self._connection is None:
+                self._connection = self._connect()
+                # What is opened for reading alone would stay so when the file may be written again.
+                self._stale = not self._file.may_be_written()
+            else:
+                self._check_files()
+            yield self._connection
+        except sqlite3.Error as error:
+            self._stale = self._stale or needs_reopening(error)
+            raise self._file.error(error) from error
+        finally:
+            self._reading.release()
+
+    def _check_files(self) -> None:
+        try:
+            self._file.check()
+        except StoreError:
+            if self._file.change is not None:
+                self._let_go()
+            raise
+
+    @contextlib.contextmanager
+    def _another_reader(self) -> Iterator[sqlite3.Connection]:
+        with self._file.translated():
+            db = self._connect()
+            try:
+                yield db
+            finally:
+                self._file.disconnect(db)
+
+    def _connect(self) -> sqlite3.Connection:
+        return self._file.connect(synchronous="OFF", patience=_READ_PATIENCE)
+
+    def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with contextlib.suppress(sqlite3.Error):  # the last one to close merges the log, safely
+                connection.execute("PRAGMA synchronous = NORMAL")
+            self._file.disconnect(connection)
+
+    def _let_go(self) -> None:
+        """Close what is open of files that are others now, so that those may be opened."""
+        if self._reading.acquire(blocking=False):  # else another thread reads, and comes by next
+            try:
+                self._disconnect()
+            finally:
+                self._reading.release()
+        self._commits.let_go(_MERGE_PATIENCE)
+
+    @contextlib.contextmanager
+    def _own_gate(self) -> Iterator[None]:
+        self._lock.folder.mkdir(mode=0o700, exist_ok=True)
+        with self._lock.gate():
+            yield
+
+    def _forget(self, sessions: bool) -> None:
+        """Other files stand where ours stood: what is known of ours does not hold there (where only the log
+        is another, that of the ``sessions`` does).
+        """
+        if sessions:
+            forgotten, self._held = self._held, {}
+            for held in list(forgotten.values()):
+                held.row = None  # what still waits to be written finds no row, though the file be a copy
+
+    def _holds(self, db: sqlite3.Connection) -> bool:
+        """Whether the file has what was written to the sessions that are held."""
+        written = [(held.row, held.head) for held in list(self._held.values()) if held.head.hash != GENESIS]
+        return all(row is None or sqlite_read.has_entry(db, row, head) for row, head in written)
+
+    def _row(self, db: sqlite3.Connection, session_id: str) -> sqlite_read.ClaimRow:
+        row = sqlite_read.claim_row(db, session_id)
+        if row is None:
+            raise not_found(session_id, self.url)
+        return row
+
+    def _explain(self, db: sqlite3.Connection, error: sqlite3.IntegrityError, job: Append) -> SessionError:
+        """What a broken constraint means for a job; called on the thread that commits."""
+        session_id = job.held.session_id
+        if isinstance(job, Create):
+            return HeadConflict(f"session {session_id} exists already in {self.url}")
+        self._held.pop(session_id, None)
+        row = sqlite_read.claim_row(db, session_id)
+        if row is None:
+            return not_found(session_id, self.url)
+        if error.sqlite_errorcode == sqlite3.SQLITE_CONSTRAINT_NOTNULL and (holder := self._living(row)):
+            return in_use(session_id, holder)
+        head = sqlite_read.head(db, row.row)
+        return HeadConflict(f"session {session_id} was taken over and has come to entry {head.seq}")

@@ -1,0 +1,110 @@
+"""The layers, read from the imports: each module imports downwards, from where a name is defined, and in no circle."""
+
+import ast
+import sys
+from collections.abc import Iterator
+from functools import cache
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+LAYERS = {"version": 0, "runtime": 1, "sessions": 2, "llm": 2, "tools": 2, "compaction": 2, "memory": 3}
+LAYERS |= {"pod": 4, "swarm": 5, "routing": 5, "system": 6, "cli": 7, "server": 7}
+#: What a family's folders have in common; the others do not know each other.
+SHARED = {"actors.llm.http"}
+#: Modules that are one choice of many; only the two that put a pod together name them.
+CONCRETE = {"actors.llm.scripted"} | {
+    f"actors.llm.{name}.client" for name in ("offline", "openai", "anthropic")
+}
+CONCRETE |= {f"actors.sessions.{name}.store" for name in ("sqlite", "jsonl", "postgres")}
+ASSEMBLERS = {"actors/pod/assembly.py", "actors/pod/models.py", "actors/system.py"}
+
+
+def modules(package: str) -> list[str]:
+    """All modules of a package but the top ``__init__``, which re-exports for outsiders."""
+    found = (path.relative_to(ROOT) for path in (ROOT / package).rglob("*.py"))
+    return sorted(str(path) for path in found if path != Path(package, "__init__.py"))
+
+
+def is_module(name: str) -> bool:
+    return (ROOT / (name.replace(".", "/") + ".py")).is_file()
+
+
+@cache
+def imports(module: str, *, at_run_time: bool = False) -> tuple[str, ...]:
+    """Every module that one imports, or imports a name from, wherever the statement stands; ``at_run_time``
+    without those that only type checkers see.
+    """
+    tree = ast.parse((ROOT / module).read_text(encoding="utf-8"))
+    if at_run_time:
+        for node in ast.walk(tree):
+            if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+                node.body = []
+    return tuple(_imports(module, tree))
+
+
+def _imports(module: str, tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module}:{node.lineno} imports relatively"
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                yield inner if is_module(inner) else str(node.module)
+
+
+def folder(name: str) -> str:
+    """``actors.llm.base`` lives in ``llm``, ``actors.system`` in ``system``."""
+    return name.split(".")[1]
+
+
+@pytest.mark.parametrize("module", modules("protocol"))
+def test_protocol_imports_msgspec_and_nothing_of_ours(module: str) -> None:
+    # typing_extensions is part of every type checker, and imported for nobody else.
+    allowed = sys.stdlib_module_names | {"msgspec", "protocol", "typing_extensions"}
+    assert not [name for name in imports(module) if name.split(".")[0] not in allowed]
+
+
+@pytest.mark.parametrize("module", modules("actors"))
+def test_a_module_imports_from_its_own_folder_or_a_lower_layer(module: str) -> None:
+    own = folder(module.removesuffix(".py").replace("/", "."))
+    for name in imports(module):
+        if name.startswith("actors."):
+            target = folder(name)
+            assert target == own or LAYERS[target] < LAYERS[own], f"{module} reaches up or aside to {name}"
+
+
+@pytest.mark.parametrize("module", [name for name in modules("actors") if name.count("/") > 2])
+def test_the_folders_of_a_family_do_not_know_each_other(module: str) -> None:
+    """``llm/openai`` imports from ``llm`` and from what the formats share, and never from ``llm/anthropic``."""
+    own = str(Path(module).parent).replace("/", ".")
+    family = own.rpartition(".")[0]
+    reached = {name.rpartition(".")[0] for name in imports(module) if name.startswith(f"{family}.")}
+    others = reached - {family, own} - SHARED
+    assert not others, f"{module} reaches aside to {others}"
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    known = {name.removesuffix(".py").replace("/", "."): name for name in modules("actors")}
+    graph = {
+        name: [each for each in imports(path, at_run_time=True) if each in known]
+        for name, path in known.items()
+    }
+    tuple(TopologicalSorter(graph).static_order())  # raises CycleError
+
+
+@pytest.mark.parametrize("module", modules("protocol") + modules("actors"))
+def test_a_name_is_imported_from_the_module_that_defines_it(module: str) -> None:
+    for name in imports(module):
+        if name.split(".")[0] in {"actors", "protocol"}:
+            assert is_module(name), f"{module} imports from {name}"
+
+
+@pytest.mark.parametrize("module", modules("actors"))
+def test_only_the_assembly_and_the_system_name_concrete_clients_and_stores(module: str) -> None:
+    own = folder(module.removesuffix(".py").replace("/", "."))
+    chosen = [name for name in imports(module) if name in CONCRETE and folder(name) != own]
+    assert not chosen or module in ASSEMBLERS, f"{module} names {chosen}"
