@@ -136,6 +136,11 @@ def _write(database: Path, noted: _Note) -> None:
         draft.replace(note)
 
 
+def has_notes(database: Path) -> bool:
+    """Whether there is a folder for them, beside the database: not before it was opened once."""
+    return _note(database).parent.exists()
+
+
 def _note(database: Path) -> Path:
     return database.with_name(database.name + ".writers") / "log"
 

@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 from actors.runtime.fork import let_be
 from actors.sessions.disk import make_private, store_error
-from actors.sessions.sqlite.aside import note_log, put_aside, put_stale_log_aside
+from actors.sessions.sqlite.aside import has_notes, note_log, put_aside, put_stale_log_aside
 from actors.sessions.sqlite.errors import change_error, sqlite_error
 from actors.sessions.sqlite.merger import MERGE_PATIENCE, Merger
 from actors.sessions.sqlite.others import is_lost_elsewhere, opening
@@ -205,8 +205,9 @@ class SQLiteFile:
         deadline = time.monotonic() + MERGE_PATIENCE
         while True:
             with contextlib.ExitStack() as stack:
-                with contextlib.suppress(OSError):  # nobody can have lost a log where nothing can be written
-                    stack.enter_context(self._gate())
+                if has_notes(self.path):  # else nobody has lost a log yet, and the file may not be ours
+                    with contextlib.suppress(OSError):  # or it may only be read
+                        stack.enter_context(self._gate())
                 stack.enter_context(opening())
                 if not is_lost_elsewhere(self._watch, self.path):
                     return self._open_together(synchronous, patience)
