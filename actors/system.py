@@ -45,7 +45,7 @@ from protocol.results import BudgetUse
 from protocol.text import encodable
 
 if TYPE_CHECKING:
-    from actors.pod.idle_reaper import Sweep
+    from actors.pod.idle_reaper import IdleReaper
 
 T = TypeVar("T")
 
@@ -106,7 +106,7 @@ class PodSystem:
         self._limits = None if budget is None else _limits(budget)
         self.on_conflict = on_conflict
         self.passivate_after = passivate_after
-        self._sweep: Sweep | None = None
+        self._reaper: IdleReaper | None = None
         self._bus = Bus()
         self._subscribed = self._subscription  # one bound method for all handles
         self._pods: dict[str, Pod] = {}
@@ -165,9 +165,9 @@ class PodSystem:
             threads=self._tool_threads,
         )
         if self.passivate_after is not None:
-            from actors.pod.idle_reaper import Sweep  # noqa: PLC0415 - paid for by systems that passivate
+            from actors.pod.idle_reaper import IdleReaper  # noqa: PLC0415 - paid for by systems that passivate
 
-            self._sweep = Sweep(self.passivate_after, mailroom.loop)
+            self._reaper = IdleReaper(self.passivate_after, mailroom.loop)
         self._mailroom = mailroom
         self._bus.loop = mailroom.loop
 
@@ -279,8 +279,8 @@ class PodSystem:
                 if self._tool_threads is not None:
                     rest.callback(self._tool_threads.close)
                 rest.push_async_callback(self._assembly.models.aclose)
-                if self._sweep is not None:
-                    rest.callback(self._sweep.stop)
+                if self._reaper is not None:
+                    rest.callback(self._reaper.stop)
                 for stopped in [_shut_down(pod) for pod in reversed(list(self._pods.values()))]:
                     await stopped
         except BaseException as error:  # noqa: BLE001 - who waits for the stop hears of it
@@ -350,9 +350,9 @@ class PodSystem:
 
         actor = PodActor.make(mailroom, self, resources, resumed, started)
         pod = self._pods[name] = Pod(name, actor.actor_ref, self._subscribed)
-        if self._sweep is not None:
-            actor.sweep = self._sweep
-            self._sweep.watch(actor)
+        if self._reaper is not None:
+            actor.reaper = self._reaper
+            self._reaper.watch(actor)
         actor.begin()
 
     def _name(self, manifest: PodManifest, explicit: str | None) -> str:

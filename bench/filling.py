@@ -38,7 +38,7 @@ def _settled(log: SessionLog, store: SessionStore, pending: Future[None] | None)
     if pending is not None:
         store.flush()
         pending.result()
-        log.settle()
+        log.confirm()
 
 
 _KINDS: dict[type, type[DurableEvent]] = {AssistantItem: AssistantMessage, ToolResult: ToolResulted}

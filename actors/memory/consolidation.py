@@ -119,17 +119,17 @@ class ConsolidationActor(HelperActor):
         """Have the model write, by its tools or in words; where these hold no notes, what was found is kept
         as it is. Raises PodError where it neither wrote nor said anything, or came to no end.
         """
-        desk = _Desk(job.memory, batch.shelf)
+        editor = NoteEditor(job.memory, batch.shelf)
         agent = HelperAgent(
             job.ask,
             job.manifest.model.model_id,
-            desk.tools(),
+            editor.tools(),
             job.ctx,
             prompt=CONSOLIDATOR_PROMPT,
             max_tokens=notes_budget(job.manifest.model.context_window),
             most_steps=MOST_STEPS,
         )
-        reminder = Reminder(NUDGE_NOTHING_WRITTEN, desk.write_memory.__name__)
+        reminder = Reminder(NUDGE_NOTHING_WRITTEN, editor.write_memory.__name__)
         task = MemoryTask(lambda: batch.shelf.written, reminder)
         request = consolidator_request(batch.findings, batch.shelf.listing())
         words = await self.ask_model(task.done_by(agent, request), job.caller)
@@ -151,7 +151,7 @@ async def _may_begin(job: Consolidate, batch: Batch) -> bool:
         return False
 
 
-class _Desk:
+class NoteEditor:
     """The worker's tools. What they write stands on the shelf, and reaches the disk all at once."""
 
     def __init__(self, memory: NotesFolder, shelf: Shelf) -> None:

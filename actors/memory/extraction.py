@@ -134,25 +134,27 @@ async def _found(job: Extract, items: list[Item], budget: int) -> Extracted:
     """What the worker notes by its tool, or else says in words, which may be that there is nothing. Raises
     PodError where it came to no end without either.
     """
-    desk = _Desk()
+    draft = ExtractionDraft()
     agent = HelperAgent(
         job.ask,
         job.model,
-        Toolbox([tool(desk.write_extracted)]),
+        Toolbox([tool(draft.write_extracted)]),
         job.ctx,
         prompt=EXTRACTOR_PROMPT,
         max_tokens=job.max_tokens,
         most_steps=_MOST_STEPS,
     )
     request = await asyncio.to_thread(extractor_request, items, budget)
-    task = MemoryTask(lambda: desk.called)
-    words = await task.done_by(agent, request, forced=desk.write_extracted.__name__)
-    if words is None and not desk.called:
+    task = MemoryTask(lambda: draft.called)
+    words = await task.done_by(agent, request, forced=draft.write_extracted.__name__)
+    if words is None and not draft.called:
         raise PodError(f"the worker came to no end within {_MOST_STEPS} requests; nothing was noted")
-    return extracted_in_words(words) if words and not desk.called else desk.found
+    return extracted_in_words(words) if words and not draft.called else draft.found
 
 
-class _Desk:
+class ExtractionDraft:
+    """The extractor's tool, and what it was called with."""
+
     def __init__(self) -> None:
         self.found = Extracted()
         self.called = False

@@ -20,7 +20,7 @@ from actors.pod.budget import Budget, Totals
 from actors.pod.calls import ToolRunner
 from actors.pod.models import Models, label
 from actors.pod.resources import PodResources, PodTemplate
-from actors.pod.task_list import TASKS, TaskDesk, TaskStore
+from actors.pod.task_list import TASKS, TaskListReader, TaskStore
 from actors.runtime.bus import Bus
 from actors.sessions.head import SessionHead, new_session_id
 from actors.sessions.log import SessionLog
@@ -84,7 +84,7 @@ class Assembly:
         self._runner = Latest(self._make_runner)
         self._template = Latest(self._make_template)
         #: Where the tools find the task list of the pod they work for; each belongs to its pod.
-        self._desks: WeakValueDictionary[str, TaskDesk] = WeakValueDictionary()
+        self._task_lists: WeakValueDictionary[str, TaskListReader] = WeakValueDictionary()
 
     def resources(
         self, manifest: PodManifest, name: str, client: LLMClient | None, tools: tuple[Any, ...]
@@ -97,7 +97,7 @@ class Assembly:
             name,
             SessionLog(self._store, name, head, self._publish),
             self._budget_of(manifest, template.price),
-            self._desk(name, head) if template.tools.keeps_tasks else None,
+            self._task_list_reader(name, head) if template.tools.keeps_tasks else None,
         )
 
     def _make_template(
@@ -139,12 +139,12 @@ class Assembly:
 
         return search(self._memory, query, **options)
 
-    def _desk(self, name: str, head: SessionHead) -> TaskDesk:
-        desk = self._desks[name] = TaskDesk(head)
-        return desk
+    def _task_list_reader(self, name: str, head: SessionHead) -> TaskListReader:
+        reader = self._task_lists[name] = TaskListReader(head)
+        return reader
 
     def _task_list(self, pod: str) -> TaskStore:
-        return self._desks[pod].tasks()
+        return self._task_lists[pod].tasks()
 
     def _price_of(self, manifest: PodManifest, client: LLMClient | None) -> Price:
         """What a call costs: by the manifest's model, unless a client of its own answers instead."""

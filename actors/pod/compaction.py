@@ -139,7 +139,7 @@ class Compaction:
         for item in composed.opening:
             log.record(SystemMessage, run_id, item=item)
         if composed.kept:
-            log.keep(composed.kept)
+            log.append_items(composed.kept)
         for item in composed.closing:
             log.record(SystemMessage, run_id, item=item)
         log.record(

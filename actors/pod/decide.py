@@ -13,7 +13,7 @@ from protocol.events import RunOutcome
 from protocol.items import AssistantItem, ToolCall
 
 
-class Standing(Struct, frozen=True, gc=False):
+class TurnState(Struct, frozen=True, gc=False):
     """Where a run stands between two steps.
 
     ``ending`` is how a command wants it to end, ``answer`` the model's last answer in this run with
@@ -69,7 +69,7 @@ REFUSED = Finish("refused")
 Step = CallModel | RunTools | CloseCalls | Compact | Finish
 
 
-def next_step(at: Standing) -> Step:
+def next_step(at: TurnState) -> Step:
     """What a run does next. A call that was begun is never begun again, unless the model asks anew."""
     if at.ending is not None:
         return Finish(at.ending)

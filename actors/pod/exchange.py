@@ -71,9 +71,9 @@ class Exchange:
     __slots__ = (
         "_assembler",
         "_attempt",
-        "_held",
         "_max_tokens",
         "_prompt_tokens",
+        "_reservation",
         "_resources",
         "_tell",
         "_template",
@@ -98,7 +98,7 @@ class Exchange:
         self.heard = heard
         self._tell = tell
         self.text = tell_text
-        self._held: Reservation | None = None
+        self._reservation: Reservation | None = None
         self._attempt = 0
         #: Of the attempt under way; None between attempts.
         self._assembler: Assembler | None = None
@@ -113,7 +113,7 @@ class Exchange:
     def reserve(self) -> None:
         """Hold back what the next attempt may take, unless that was done. Raises OverBudget."""
         budget = self._resources.budget
-        if budget is None or self._held is not None:
+        if budget is None or self._reservation is not None:
             return
         price, prompt = self._template.price, self._prompt_tokens()
         answer, perhaps = self._max_tokens, None
@@ -129,17 +129,17 @@ class Exchange:
             raise OverBudget(exceeded)
         if perhaps is not None:
             tokens, cost = tokens + perhaps.tokens, cost + perhaps.cost
-        self._held = budget.reserve(tokens, cost)
+        self._reservation = budget.reserve(tokens, cost)
 
     def _settle(self, usage: Usage | None, output: int) -> float | None:
         """Count what an attempt took; its cost, where somebody knows it. The budget counts no less than
         ``output`` tokens for an answer whose length is not known for sure.
         """
-        resources, held = self._resources, self._held
+        resources, held = self._resources, self._reservation
         cost = resources.template.price(usage)
         resources.template.totals.count(usage, cost)
         if held is not None and resources.budget is not None:
-            self._held = None
+            self._reservation = None
             if usage is None or usage.incomplete or usage.input_tokens is None or usage.output_tokens is None:
                 usage = taken(usage, self._prompt_tokens, output)
             resources.budget.settle(held, usage, resources.template.price(usage))
@@ -147,7 +147,7 @@ class Exchange:
 
     def _release(self) -> None:
         """Nothing was taken."""
-        held, self._held = self._held, None
+        held, self._reservation = self._reservation, None
         if held is not None and self._resources.budget is not None:
             self._resources.budget.settle(held, Usage(0, None), 0.0)
 
@@ -155,7 +155,9 @@ class Exchange:
 
     def begin(self, attempt: int, assembler: Assembler) -> None:
         """An attempt is about to be sent. Raises OverBudget."""
-        if self._held is None and self._resources.budget is not None:  # else it was done before it began
+        if (
+            self._reservation is None and self._resources.budget is not None
+        ):  # else it was done before it began
             self.reserve()
         self._attempt, self._assembler = attempt, assembler
 
@@ -182,7 +184,7 @@ class Exchange:
         """The request was answered: count it; what it cost."""
         usage = answer.usage
         assembler, self._assembler = self._assembler, None
-        came = 0 if self._held is None or assembler is None else tokens_in(assembler.size)
+        came = 0 if self._reservation is None or assembler is None else tokens_in(assembler.size)
         return self._settle(usage, came)
 
     def end(self, error: BaseException) -> None:

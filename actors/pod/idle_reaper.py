@@ -1,4 +1,4 @@
-"""The sweep: finds the pods of a system that have been idle for long, with one timer for all of them."""
+"""The reaper: finds the pods of a system that have been idle for long, with one timer for all of them."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import time
 import weakref
 from typing import Protocol
 
-#: Seconds that a sweep holds the loop for at most, apart from the last pod it came to.
+#: Seconds that a reaper holds the loop for at most, apart from the last pod it came to.
 _SLICE = 0.002
 
 
 class Sleeper(Protocol):
-    """What a sweep knows of a pod."""
+    """What a reaper knows of a pod."""
 
     #: When it last had something to do, by the loop's clock.
     active_at: float
-    #: Whether a sweep looks after it; the sweep's own mark.
+    #: Whether a reaper looks after it; the reaper's own mark.
     watched: bool
 
     @property
@@ -29,7 +29,7 @@ class Sleeper(Protocol):
         """Give back the history unless something is under way; tells whether it is given back."""
 
 
-class Sweep:
+class IdleReaper:
     """Passivates the pods of one system that were idle for ``after`` seconds.
 
     A message costs its pod one look at the clock; a pod is looked at when its time may have come, so

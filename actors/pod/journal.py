@@ -97,7 +97,7 @@ class Journal:
         if self.hears(kind):
             head = self.head
             event = kind(self.log.pod, head.session_id, head.seq, time.time(), self.run_id, **fields)
-            self.log.tell(event)
+            self.log.publish_transient(event)
 
     # -- committing ------------------------------------------------------------------------------
 
@@ -149,7 +149,7 @@ class Journal:
             await self.commit()
 
         def create() -> Future[None] | None:
-            parent = self.log.succeed(new_session_id())
+            parent = self.log.start_successor(new_session_id())
             record(parent)
             return self.log.create(parent)
 
@@ -202,7 +202,7 @@ class Journal:
         error = done.exception()
         try:
             if error is None:
-                self.log.settle()
+                self.log.confirm()
                 self._kept()
             else:
                 self.log.roll_back()
@@ -288,7 +288,7 @@ class Journal:
         except (SessionError, TimeoutError):
             self.log.roll_back()
         else:
-            self.log.settle()
+            self.log.confirm()
 
 
 def _unheard(last: asyncio.Future[None]) -> None:

@@ -64,7 +64,7 @@ class Lifecycle:
             log.roll_back()
             self._template.store.release(log.durable_session)
             raise
-        log.settle()
+        log.confirm()
 
     async def restore(
         self, resumed: Resumed, take_over: Callable[[Replayed], Coroutine[Any, Any, None]]

@@ -281,7 +281,7 @@ class MemoryJobs:
         self._proposed = reply
         spent, error = self._spent(self._job_spending), proposal.error or self._moved(proposal)
         if error is None:
-            self._journal.log.point(proposal.end)
+            self._journal.log.append_pointer(proposal.end)
             self._journal.log.record(
                 ExtractDone,
                 pointer=proposal.end,

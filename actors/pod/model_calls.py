@@ -87,8 +87,8 @@ class ModelCalls:
         self._prepare(run)
         await self._journal.commit()
         run.waits.check()
-        if run.unlogged:
-            resolve(run.unlogged)
+        if run.awaiting_commit:
+            resolve(run.awaiting_commit)
         if run.ending is not None:
             return
         exchange = run.exchange = Exchange(
@@ -124,13 +124,13 @@ class ModelCalls:
         last = self._journal.head.items[-1]
         if type(last) is AssistantItem and last.cut:  # what ends with a model's words is refused
             self._journal.log.record(SystemMessage, run.run_id, item=SystemItem.of(GO_ON))
-        run.unheard = True
+        run.has_unseen_input = True
 
     def join_pending(self, run: Run) -> None:
         """Have what was said meanwhile join the history."""
         for pending in run.pending:
             self.add_words(run, UserItem(pending.content), pending.source)
-            run.unlogged.append(pending.reply)
+            run.awaiting_commit.append(pending.reply)
         run.pending = []
 
     def add_words(self, run: Run, item: UserItem, source: UserSource) -> None:
@@ -162,13 +162,17 @@ class ModelCalls:
         if journal.hears(TextDelta):
             log, head, text = journal.log, journal.head, encodable(text)
             now, run_id = time.time(), journal.run_id
-            log.tell(TextDelta(log.pod, head.session_id, head.seq, now, run_id, text=text, attempt=attempt))
+            log.publish_transient(
+                TextDelta(log.pod, head.session_id, head.seq, now, run_id, text=text, attempt=attempt)
+            )
 
     def _publish_turn(self, kind: type[TurnStart | TurnEnd]) -> None:
         journal = self._journal
         if not journal.bus.silent and journal.hears(kind):
             log, head, turn = journal.log, journal.head, self._accounts.steps
-            log.tell(kind(log.pod, head.session_id, head.seq, time.time(), journal.run_id, turn=turn))
+            log.publish_transient(
+                kind(log.pod, head.session_id, head.seq, time.time(), journal.run_id, turn=turn)
+            )
 
     def end_turn(self) -> None:
         """Publish, once, that the turn has ended, with the calls of its answer."""
@@ -206,7 +210,7 @@ class ModelCalls:
         except (TypeError, ValueError) as unfit:  # a client of the user's own gave what no JSON can hold
             run.error, run.ending = unfit, "failed"
             return
-        run.unheard = False
+        run.has_unseen_input = False
         run.answer = answer.item
         run.stop_reason = answer.stop_reason
         if answer.stop_reason == "pause" or run.pauses:
@@ -356,4 +360,4 @@ class ModelCalls:
                 run_usage=accounts.run_usage or Usage(),
                 cost=cost,
             )
-            log.tell(event)
+            log.publish_transient(event)

@@ -32,7 +32,7 @@ from protocol.items import SystemItem, UserItem
 from protocol.usage import Usage
 
 #: How often a model may answer with something else than the type it was asked for.
-MISFITS = 2
+MOST_INVALID_OUTPUTS = 2
 
 
 class Owner(Protocol):
@@ -193,14 +193,14 @@ class Play:
             assert task is not None
             task.cancel()
 
-    def _turn_state(self, run: Run) -> decide.Standing:
+    def _turn_state(self, run: Run) -> decide.TurnState:
         calls = run.answer.calls if run.answer is not None else ()
-        return decide.Standing(
+        return decide.TurnState(
             ending=run.ending,
             answer=run.answer,
             stop_reason=run.stop_reason,
             open_calls=open_calls(self._journal.head.items) if calls else [],
-            pending=run.unheard or bool(run.pending),
+            pending=run.has_unseen_input or bool(run.pending),
             steps=self._accounts.steps,
             max_steps=self._template.manifest.worker.max_steps,
             fullness=self._conversation.before_request() if self._template.limits.before_request else "send",
@@ -272,19 +272,19 @@ class Play:
         """
         assert run.answer is not None
         read = parse_output(run.answer.text, run.output_kind)
-        doubtful = isinstance(read, Fit) and read.doubtful and not run.misfits  # asked about once
+        doubtful = isinstance(read, Fit) and read.doubtful and not run.invalid_outputs  # asked about once
         if isinstance(read, Fit) and not doubtful:
             run.output = read.value
             return True
         why = DOUBTFUL if isinstance(read, Fit) else read.why
-        run.misfits += 1
-        if run.misfits > MISFITS:
+        run.invalid_outputs += 1
+        if run.invalid_outputs > MOST_INVALID_OUTPUTS:
             run.error = OutputInvalid(f"the model did not answer as asked: {why}")
             return False
         # With the schema, which a server may have been sent and have shown to nobody.
         words = f"{why} {instruction_for(run.output_schema or {})}"
         self._journal.log.record(SystemMessage, run.run_id, item=SystemItem.of(words))
-        run.unheard = True
+        run.has_unseen_input = True
         return False
 
     def _record_end(self, run: Run, outcome: RunOutcome) -> None:
@@ -292,7 +292,7 @@ class Play:
             self._tool_calls.close_open(run)
         if run.pending:  # words that came too late for this run are not lost
             self._model_calls.join_pending(run)
-            run.unheard = True
+            run.has_unseen_input = True
         run.ending = outcome
         seconds = self.stop_clock()
         head = self._journal.head

@@ -45,7 +45,7 @@ from protocol.results import PodDescription
 from protocol.usage import Usage
 
 if TYPE_CHECKING:
-    from actors.pod.idle_reaper import Sweep
+    from actors.pod.idle_reaper import IdleReaper
 
 _RESTING = frozenset({PodState.IDLE, PodState.PAUSED})
 
@@ -65,7 +65,7 @@ class PodActor(AsyncActor):
     # What an idle pod has not set yet stands in the class: ten thousand of them start often.
 
     #: Who looks for pods that have been idle for long; None where nobody does.
-    sweep: Sweep | None = None
+    reaper: IdleReaper | None = None
     active_at = 0.0
     watched = False
     #: Whether the store alone has the history.
@@ -240,8 +240,8 @@ class PodActor(AsyncActor):
     def on_receive(self, message: Any) -> Any:
         if self._status.stopping and isinstance(message, Command):
             raise self._status.gone()
-        if self.sweep is not None and type(message) is not Describe:  # a look wakes nobody
-            self.active_at = self.sweep.now()
+        if self.reaper is not None and type(message) is not Describe:  # a look wakes nobody
+            self.active_at = self.reaper.now()
         if self.passive and self._lacks_history(message):
             return self._receive_with_history(message)
         try:
@@ -401,7 +401,7 @@ class PodActor(AsyncActor):
             if conversation is not None:
                 conversation.let_go()
             self._measured = None
-            self._journal.log.let_go()
+            self._journal.log.drop_items()
             self.passive = True
         return self.passive
 
@@ -436,8 +436,8 @@ class PodActor(AsyncActor):
         except Exception as error:  # noqa: BLE001 - goes to who asked
             return None if self._reply_to is None else _answer_without_history(message, error)
         self._weighed, self.passive = None, False
-        if self.sweep is not None:
-            self.sweep.watch(self)
+        if self.reaper is not None:
+            self.reaper.watch(self)
         return self.on_receive(message)
 
     # -- its end ---------------------------------------------------------------------------------

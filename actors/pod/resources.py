@@ -12,7 +12,7 @@ from actors.llm.base import LLMClient
 from actors.memory.notes_folder import NotesFolder
 from actors.pod.budget import Budget, Totals
 from actors.pod.calls import ToolRunner
-from actors.pod.task_list import TaskDesk
+from actors.pod.task_list import TaskListReader
 from actors.runtime.bus import Bus
 from actors.sessions.log import SessionLog
 from actors.sessions.store import SessionStore
@@ -58,4 +58,4 @@ class PodResources(Struct, frozen=True, eq=False):
     log: SessionLog
     budget: Budget | None
     #: The pod's task list, None where it has no tools for one.
-    tasks: TaskDesk | None
+    tasks: TaskListReader | None

@@ -246,7 +246,7 @@ class RunLoop:
         reply = queued.reply
         run = Run(command.run_id or new_run_id(), reply.caller, waits)
         if notified:
-            run.unlogged.append(reply)
+            run.awaiting_commit.append(reply)
         else:
             run.reply = reply
         if command.output_schema is not None:
@@ -269,8 +269,8 @@ class RunLoop:
     async def finish(self, run: Run, outcome: RunOutcome) -> None:
         """The run's end is recorded: make it durable, and tell who waits for it."""
         await self._journal.commit()
-        if run.unlogged:
-            resolve(run.unlogged)
+        if run.awaiting_commit:
+            resolve(run.awaiting_commit)
         self._status.to(PodState.PAUSED if outcome == "paused" else PodState.IDLE)
         reply, run.reply = run.reply, None
         if outcome != "paused":
@@ -438,7 +438,7 @@ class RunLoop:
         self._tool_calls.close_open(run)
         self._journal.log.record(UserMessage, head.open_run, item=UserItem(content), source="notify")
         if run is not None:
-            run.unheard = True
+            run.has_unseen_input = True
         await self._journal.commit()
         return None
 
@@ -504,9 +504,9 @@ class RunLoop:
         if (
             0 < run.words_seq <= self._journal.log.durable_seq
         ):  # they stand in the history, whatever of the run
-            resolve(run.unlogged)
-        _fail([*run.unlogged, *(pending.reply for pending in run.pending)], error)
-        run.unlogged, run.pending = [], []
+            resolve(run.awaiting_commit)
+        _fail([*run.awaiting_commit, *(pending.reply for pending in run.pending)], error)
+        run.awaiting_commit, run.pending = [], []
         if run.reply is not None:
             run.reply.set_exception(RunFailed(error, run_id=run.run_id))
         asked, self._end_asked = self._end_asked or [], None
@@ -534,7 +534,7 @@ class RunLoop:
         waiting += [pending.reply for pending in self._joining or ()]
         if run is not None:
             run.waits.leave()
-            waiting += [*run.unlogged, *(pending.reply for pending in run.pending)]
+            waiting += [*run.awaiting_commit, *(pending.reply for pending in run.pending)]
             waiting += [] if run.reply is None else [run.reply]
         self.queue = self._asked = self._joining = None
         for reply in waiting:

@@ -56,7 +56,7 @@ class Run:
     #: The type that the answer has to be of, the instance once there is one, and how often it was none.
     output_kind: Any = None
     output: Any = None
-    misfits = 0
+    invalid_outputs = 0
     answer: AssistantItem | None = None
     stop_reason: StopReason | None = None
     ending: RunOutcome | None = None
@@ -67,7 +67,7 @@ class Run:
     pauses = 0
     paused: AssistantItem | None = None
     #: Whether the history holds what no answer of the model has followed yet.
-    unheard = False
+    has_unseen_input = False
     #: The number of the last words that it was told, 0 until any are recorded; who waits for these is
     #: answered once they are durable.
     words_seq = 0
@@ -94,7 +94,7 @@ class Run:
         self.waits = waits
         self.pending: list[PendingInput] = []
         #: Who is told once what is recorded for them is durable.
-        self.unlogged: list[AsyncFuture[Any]] = []
+        self.awaiting_commit: list[AsyncFuture[Any]] = []
 
     @property
     def failure(self) -> Failure | None:

@@ -31,7 +31,7 @@ class Status:
         journal = self._journal
         if not journal.bus.silent and journal.hears(StateChanged):
             log, head, run_id = journal.log, journal.head, journal.run_id
-            log.tell(
+            log.publish_transient(
                 StateChanged(log.pod, head.session_id, head.seq, time.time(), run_id, old=old, new=state)
             )
 

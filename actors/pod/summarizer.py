@@ -71,7 +71,7 @@ class Folding(NamedTuple):
         return None if known is None else self.estimated(known)
 
 
-class _Desk:
+class SummaryDraft:
     """What the summariser has before it: what it wrote, which files it requires, where it points to."""
 
     def __init__(self, ctx: ToolContext, room: int) -> None:
@@ -151,49 +151,53 @@ async def fold(resources: PodResources, folding: Folding) -> Folded:
     """
     at = cut(folding.items, folding.context.since, folding.retained, keep_open_turn=folding.mid_run)
     read = await asyncio.to_thread(_Reading.of, folding.items, at)
-    desk = _Desk(resources.template.tools.context(resources.name), policy.required_budget(folding.room))
+    draft = SummaryDraft(
+        resources.template.tools.context(resources.name), policy.required_budget(folding.room)
+    )
     written = None
     if not folding.without_model:
-        written = await _Summariser(resources, folding, desk, read).written()
-    composed = await asyncio.to_thread(_composed, folding, read, desk, written)
+        written = await _Summariser(resources, folding, draft, read).written()
+    composed = await asyncio.to_thread(_composed, folding, read, draft, written)
     folded = Folded(composed, Context(composed.items).occupancy())
     policy.check_shrunk(folding.reason, folding.occupancy, folded.occupancy)
     return folded
 
 
-def _composed(folding: Folding, read: _Reading, desk: _Desk, written: str | None) -> Composed:
+def _composed(folding: Folding, read: _Reading, draft: SummaryDraft, written: str | None) -> Composed:
     """The new history with the summary that was ``written``, or else with an extractive one."""
     room, occupancy = folding.room, folding.estimated(folding.occupancy)
     words = policy.words_budget(folding.reason, occupancy, room if folding.limits.room else None)
     longest = policy.summary_budget(room)
     if written is None:
-        desk.source = "extractive"
+        draft.source = "extractive"
         summary = extractive_summary(read.halves, budget=longest, words=words)
     else:
         summary = with_words(shortened(written, longest), read.words, words)
     return compose(
         summary,
         read.halves.kept,
-        files=desk.files,
-        references=desk.references,
+        files=draft.files,
+        references=draft.references,
         snapshot=read.snapshot,
-        source=desk.source,
+        source=draft.source,
     )
 
 
 class _Summariser:
     """The worker itself: what it may use, and how it is asked."""
 
-    def __init__(self, resources: PodResources, folding: Folding, desk: _Desk, read: _Reading) -> None:
+    def __init__(
+        self, resources: PodResources, folding: Folding, draft: SummaryDraft, read: _Reading
+    ) -> None:
         window = folding.limits.context_window
         self._window = None if window is None else folding.estimated(window)
-        self._desk = desk
+        self._draft = draft
         self._read = read
         self._may_read = bool(resources.template.manifest.scope.allow)
         self._agent = HelperAgent(
             folding.spending.ask,
             resources.template.manifest.model.model_id,
-            _tools(desk, may_read=self._may_read),
+            _tools(draft, may_read=self._may_read),
             resources.template.tools.context(resources.name),
             prompt=SUMMARISER_PROMPT,
             max_tokens=policy.summary_budget(folding.limits.room),
@@ -223,7 +227,7 @@ class _Summariser:
         """The summary of a transcript in parts, each told what was written of those before."""
         read, written = self._read, self._read.earlier
         for part, text in enumerate(texts, 1):
-            self._desk.summary = None
+            self._draft.summary = None
             request = summariser_request(
                 text,
                 earlier=written,
@@ -241,14 +245,14 @@ class _Summariser:
         """What the summariser writes about one part; it is reminded once of what it forgot. Where it then
         answers in words, those are the summary.
         """
-        desk, words, reminded = self._desk, "", False
+        draft, words, reminded = self._draft, "", False
 
         def answered(text: str) -> Reminder | None:
             nonlocal words, reminded
             first, reminded = not reminded, True
-            if first and desk.summary is None:
-                return Reminder(NUDGE_NO_SUMMARY, desk.write_summary.__name__)
-            if first and not desk.files and self._may_read and self._read.files:
+            if first and draft.summary is None:
+                return Reminder(NUDGE_NO_SUMMARY, draft.write_summary.__name__)
+            if first and not draft.files and self._may_read and self._read.files:
                 return Reminder(NUDGE_NO_FILE)
             words = "" if says_nothing(text) else summary_in_words(text)
             return None
@@ -256,20 +260,20 @@ class _Summariser:
         await self._agent.work(
             request,
             answered=answered,
-            stands=lambda error: isinstance(error, ModelError) and desk.summary is not None,
+            stands=lambda error: isinstance(error, ModelError) and draft.summary is not None,
         )
-        desk.source = "words" if desk.summary is None else "tool"
-        if desk.summary is None and words:
+        draft.source = "words" if draft.summary is None else "tool"
+        if draft.summary is None and words:
             return words
-        if desk.summary is None and self._by_hand:
+        if draft.summary is None and self._by_hand:
             raise CompactionFailed(NO_SUMMARY)
-        return desk.summary
+        return draft.summary
 
 
-def _tools(desk: _Desk, *, may_read: bool) -> Toolbox:
-    tools = [tool(desk.write_summary), tool(desk.add_reference)]
+def _tools(draft: SummaryDraft, *, may_read: bool) -> Toolbox:
+    tools = [tool(draft.write_summary), tool(draft.add_reference)]
     if may_read:
         from actors.tools.files import read_file  # noqa: PLC0415 - paid for by who compacts
 
-        tools += [tool(desk.mark_read_required), read_file]
+        tools += [tool(draft.mark_read_required), read_file]
     return Toolbox(tools)

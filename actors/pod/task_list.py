@@ -173,7 +173,7 @@ class TaskStore:
             self._put(task)
 
 
-class TaskDesk:
+class TaskListReader:
     """Reads a pod's task list out of its history, each time no more than what is new there.
 
     It remembers the last item it has read and not the list, which a compaction, a fork of a stalled pod

@@ -156,7 +156,7 @@ class Mailroom:
                 self._wake()
             self._delivering = False
 
-    def look_out(self) -> None:
+    def spin_for_mail(self) -> None:
         """Wait for mail from another thread in the loop's next turn, ``PATIENCE`` at most: the mail need
         not wake the loop then. For who is on the loop and has given a thread something brief to do.
         """
@@ -170,7 +170,7 @@ class Mailroom:
         finally:
             self._deliver()
 
-    def more_comes_soon(self) -> bool:
+    def spin_before_sleep(self) -> bool:
         """For a loop that has nothing to do: whether who wrote last from another thread writes again
         within moments. Nobody has to wake the loop for such mail.
         """
@@ -218,7 +218,7 @@ class _PatientSelector(selectors.DefaultSelector):
         if mailroom is None or not mailroom._from_afar or (timeout is not None and timeout <= 0):
             return super().select(timeout)
         events = super().select(0)
-        if events or mailroom.more_comes_soon():
+        if events or mailroom.spin_before_sleep():
             return events
         return super().select(timeout)
 

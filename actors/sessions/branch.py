@@ -31,9 +31,9 @@ def stage_branch(
     """
     log.open(opening, parent)
     for start in range(0, len(items), _PART):
-        log.keep(list(items[start : start + _PART]))
+        log.append_items(list(items[start : start + _PART]))
         yield
     if pointer is not None:
-        log.point(pointer)
+        log.append_pointer(pointer)
     for kind, run_id, fields in ends_in_branch(*left):
         log.record(kind, run_id, **fields)

@@ -103,7 +103,7 @@ class SessionLog:
         head.items, head.pointer, head.open_run, head.open = items, pointer, open_run, activities
         self._durable = self._mark()
 
-    def let_go(self) -> None:
+    def drop_items(self) -> None:
         """Keep the history in the store alone; nothing may be staged. ``restored`` has it back."""
         self.head.items, self._unsaved = [], ()
 
@@ -194,7 +194,7 @@ class SessionLog:
             if event.ends in head.open if event.ends else event.run_id == head.open_run:
                 self.record_end(type(event), event.run_id, **_own_fields(event))
 
-    def tell(self, event: Event) -> None:
+    def publish_transient(self, event: Event) -> None:
         """Publish a transient event, behind the durable ones that were recorded before it."""
         if self._events is not None:
             self._events.append(event)
@@ -218,12 +218,12 @@ class SessionLog:
             )
         )
 
-    def keep(self, items: list[Item]) -> None:
+    def append_items(self, items: list[Item]) -> None:
         """Add items that are taken over from another session, of which nobody is told again."""
         self._chain(ItemsKept(seq=self.head.seq + 1, at=time.time(), items=tuple(items)))
         self.head.items.extend(items)
 
-    def point(self, pointer: int | None) -> None:
+    def append_pointer(self, pointer: int | None) -> None:
         """Add how far memory has read."""
         self._chain(MemoryPointer(seq=self.head.seq + 1, at=time.time(), pointer=pointer))
         self.head.pointer = pointer
@@ -252,10 +252,10 @@ class SessionLog:
             self.roll_back()
             raise
         if pending is None:
-            self.settle()
+            self.confirm()
         return pending
 
-    def succeed(self, session_id: str) -> Parent:
+    def start_successor(self, session_id: str) -> Parent:
         """Go on in a new session that takes this one's place: what is recorded from here to ``create``
         are its first entries. Everything before must be durable; until ``create`` has succeeded,
         ``roll_back`` leads back.
@@ -271,7 +271,7 @@ class SessionLog:
         """Make all that is staged durable; None when it is, or a future of when it will be.
 
         Raises StoreError or HeadConflict, after going back to what is durable. After a future, call
-        ``settle`` or ``roll_back`` on the loop, as it ended, before the next commit.
+        ``confirm`` or ``roll_back`` on the loop, as it ended, before the next commit.
         """
         if not self._staged:
             return None
@@ -283,7 +283,7 @@ class SessionLog:
             self.roll_back()
             raise
         if pending is None:
-            self.settle()
+            self.confirm()
         return pending
 
     def _hand_over(self) -> list[StoredEntry]:
@@ -294,7 +294,7 @@ class SessionLog:
         self._ends_given, self._ends = self._ends, None
         return batch
 
-    def settle(self) -> None:
+    def confirm(self) -> None:
         """What was given to the store is durable: tell its events."""
         assert self._under_way is not None
         self._durable, events = self._under_way
@@ -315,9 +315,9 @@ class SessionLog:
         head.session_id, head.hash, head.items, head.pointer = session_id, GENESIS, [], None
         self.open(opening, parent, run_id=head.open_run, open=head.open, **_without_unsaved(carried, unsaved))
         if items:
-            self.keep(items)
+            self.append_items(items)
         if pointer is not None:
-            self.point(pointer)
+            self.append_pointer(pointer)
         self.record(SessionForked, new_session_id=session_id, at_hash=parent.at_hash, reason=reason)
         for event in unsaved:
             if isinstance(event, DurableEvent):

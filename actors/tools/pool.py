@@ -159,7 +159,7 @@ class ToolThreads:
         if self._stuck >= self.limit:
             self._watch(job)
         if self._brief:
-            job.mailroom.look_out()
+            job.mailroom.spin_for_mail()
         expiry = None if seconds is None else _Expiry(job, seconds)
         if expiry is not None:
             expiry.timer = job.mailroom.loop.call_later(expiry.seconds, self._expire, expiry)

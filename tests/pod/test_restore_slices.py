@@ -49,7 +49,7 @@ def store():
     log.create()
     pair = [UserItem((TextPart("q" * 300),)), AssistantItem((TextPart("a" * 300),))]
     for _ in range(0, ITEMS, KEPT_AT_ONCE):
-        log.keep(pair * (KEPT_AT_ONCE // 2))
+        log.append_items(pair * (KEPT_AT_ONCE // 2))
         log.commit()
     store.session = log.head.session_id
     store.release(store.session)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from actors.llm.base import Block, End, Request, TextChunk
 from actors.llm.scripted import ScriptedClient, call, say
-from actors.pod.decide import CallModel, CloseCalls, Compact, Finish, RunTools, Standing, next_step
+from actors.pod.decide import CallModel, CloseCalls, Compact, Finish, RunTools, TurnState, next_step
 from actors.system import PodSystem
 from actors.tools.base import tool
 from protocol.errors import RunFailed
@@ -51,8 +51,8 @@ class Played:
                     self._run(calls)
         raise AssertionError("it never ends")
 
-    def _standing(self) -> Standing:
-        return Standing(
+    def _standing(self) -> TurnState:
+        return TurnState(
             ending=None,
             answer=self._answer,
             stop_reason="end_turn",

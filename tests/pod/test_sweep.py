@@ -10,7 +10,7 @@ from typing import Any
 
 from stepped_loop import SteppedLoop, run_stepped
 
-from actors.pod.idle_reaper import Sweep
+from actors.pod.idle_reaper import IdleReaper
 
 AFTER = 60.0
 
@@ -40,11 +40,11 @@ class CountingLoop(SteppedLoop):
         return super().call_at(*args, **options)
 
 
-def swept(play: Callable[[Sweep, CountingLoop], Coroutine[Any, Any, None]]) -> None:
+def swept(play: Callable[[IdleReaper, CountingLoop], Coroutine[Any, Any, None]]) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         assert isinstance(loop, CountingLoop)
-        await play(Sweep(AFTER, loop), loop)
+        await play(IdleReaper(AFTER, loop), loop)
 
     with asyncio.Runner(loop_factory=CountingLoop) as runner:
         runner.run(main())
@@ -57,7 +57,7 @@ async def passes(loop: SteppedLoop, seconds: float) -> None:
 
 
 def test_who_was_idle_for_the_set_time_is_asked_to_rest_once() -> None:
-    async def play(sweep: Sweep, loop: CountingLoop) -> None:
+    async def play(sweep: IdleReaper, loop: CountingLoop) -> None:
         pod = Sleeper()
         sweep.watch(pod)
         await passes(loop, AFTER - 1)
@@ -71,7 +71,7 @@ def test_who_was_idle_for_the_set_time_is_asked_to_rest_once() -> None:
 
 
 def test_activity_counts_from_its_own_moment() -> None:
-    async def play(sweep: Sweep, loop: CountingLoop) -> None:
+    async def play(sweep: IdleReaper, loop: CountingLoop) -> None:
         pod = Sleeper()
         sweep.watch(pod)
         await passes(loop, AFTER / 2)
@@ -85,7 +85,7 @@ def test_activity_counts_from_its_own_moment() -> None:
 
 
 def test_who_is_busy_is_asked_again_later() -> None:
-    async def play(sweep: Sweep, loop: CountingLoop) -> None:
+    async def play(sweep: IdleReaper, loop: CountingLoop) -> None:
         pod = Sleeper(busy=True)
         sweep.watch(pod)
         await passes(loop, AFTER + 1)
@@ -100,7 +100,7 @@ def test_who_is_busy_is_asked_again_later() -> None:
 
 
 def test_ten_thousand_pods_take_one_timer() -> None:
-    async def play(sweep: Sweep, loop: CountingLoop) -> None:
+    async def play(sweep: IdleReaper, loop: CountingLoop) -> None:
         pods = [Sleeper() for _ in range(10_000)]
         for pod in pods:
             sweep.watch(pod)
@@ -115,7 +115,7 @@ def test_ten_thousand_pods_take_one_timer() -> None:
 
 
 def test_where_all_rest_no_timer_runs() -> None:
-    async def play(sweep: Sweep, loop: CountingLoop) -> None:
+    async def play(sweep: IdleReaper, loop: CountingLoop) -> None:
         pod = Sleeper()
         sweep.watch(pod)
         await passes(loop, AFTER + 1)
@@ -130,7 +130,7 @@ def test_where_all_rest_no_timer_runs() -> None:
 
 
 def test_who_has_stopped_is_let_be_and_let_go() -> None:
-    async def play(sweep: Sweep, loop: CountingLoop) -> None:
+    async def play(sweep: IdleReaper, loop: CountingLoop) -> None:
         stopped, gone = Sleeper(), Sleeper()
         sweep.watch(stopped)
         sweep.watch(gone)
@@ -149,7 +149,7 @@ def test_a_sweep_that_was_stopped_asks_nobody() -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         assert isinstance(loop, SteppedLoop)
-        sweep, pod = Sweep(AFTER, loop), Sleeper()
+        sweep, pod = IdleReaper(AFTER, loop), Sleeper()
         sweep.watch(pod)
         sweep.stop()
         await passes(loop, AFTER + 1)

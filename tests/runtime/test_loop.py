@@ -94,7 +94,7 @@ def counted(main):
 def test_a_loop_that_looks_out_for_mail_need_not_be_woken():
     async def main():
         room, come = mailroom_here(), asyncio.get_running_loop().create_future()
-        room.look_out()
+        room.spin_for_mail()
         thread = threading.Thread(target=room.post, args=(come.set_result, "come"))
         thread.start()
         thread.join(WAIT)
@@ -107,7 +107,7 @@ def test_a_loop_that_looks_out_for_mail_need_not_be_woken():
 def test_mail_that_comes_after_the_look_out_wakes_the_loop():
     async def main():
         room, come = mailroom_here(), asyncio.get_running_loop().create_future()
-        room.look_out()
+        room.spin_for_mail()
         await asyncio.sleep(0)  # it looks in vain
         await asyncio.sleep(0)
         thread = threading.Thread(target=room.post, args=(come.set_result, "come"))
@@ -166,7 +166,7 @@ def test_a_loop_that_was_closed_while_it_looked_out_for_mail_says_so_to_who_writ
 
     def at_last():
         rooms.append(mailroom_here())
-        rooms[0].look_out()
+        rooms[0].spin_for_mail()
         loop.stop()
 
     loop.call_soon(at_last)

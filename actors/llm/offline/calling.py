@@ -9,17 +9,17 @@ import msgspec
 
 from actors.llm.offline.extractive import described_call
 from actors.llm.offline.intents import UseTool
-from actors.llm.offline.plans import Answer, Desk, Plan, use
+from actors.llm.offline.plans import Answer, OfflineContext, Plan, use
 
 
-def use_tool(desk: Desk, intent: UseTool) -> Plan:
+def use_tool(context: OfflineContext, intent: UseTool) -> Plan:
     """Call the tool with the arguments that the words give."""
-    arguments = arguments_from(intent.words, desk.tools[intent.name].input_schema)
+    arguments = arguments_from(intent.words, context.tools[intent.name].input_schema)
     if arguments is None:
         how = "Give its arguments as a JSON object, or as name=value."
         return Answer(f"I do not understand what to call {intent.name} with. {how}")
     saying = f"I call {described_call(intent.name, arguments)}."
-    result = yield from use(desk, intent.name, arguments, saying, again=False)
+    result = yield from use(context, intent.name, arguments, saying, again=False)
     if result.is_error:
         return Answer(f"{intent.name} failed: {result.text}")
     return Answer(

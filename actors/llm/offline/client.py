@@ -23,7 +23,7 @@ from actors.llm.offline.extractive import COMPACTED, OPEN_REQUEST
 from actors.llm.offline.forms import in_form
 from actors.llm.offline.little import work_asked
 from actors.llm.offline.phrases import understood
-from actors.llm.offline.plans import Answer, Desk, Wanted, follow, was_interrupted, was_not_run
+from actors.llm.offline.plans import Answer, OfflineContext, Wanted, follow, was_interrupted, was_not_run
 from actors.llm.offline.playing import play
 from protocol.items import AssistantItem, Item, SystemItem, ToolCall, ToolResult, UserItem
 from protocol.usage import Usage
@@ -73,13 +73,13 @@ class OfflineClient:
 def next_step(request: Request) -> Wanted | str:
     """What the model does next: a call with a few words, or its answer. Pure."""
     start, asked, done = current(request.items)
-    desk = Desk({spec.name: spec for spec in request.tools}, request.items, start)
-    work = work_asked(desk, request.system)
+    context = OfflineContext({spec.name: spec for spec in request.tools}, request.items, start)
+    work = work_asked(context, request.system)
     if work is not None:
-        step = follow(work, desk, done)
+        step = follow(work, context, done)
         return step.text if isinstance(step, Answer) else step
-    intents = [intent for text in asked for intent in understood(text, desk.tools)]
-    said = play(intents, desk, done) if intents else "Nothing is asked of me."
+    intents = [intent for text in asked for intent in understood(text, context.tools)]
+    said = play(intents, context, done) if intents else "Nothing is asked of me."
     if isinstance(said, str) and request.output_schema is not None:
         return in_form(request.output_schema, said)
     return said

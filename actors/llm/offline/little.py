@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from actors.llm.offline.extractive import Said, compacted, facts, said_by_items, said_in_text
-from actors.llm.offline.plans import Answer, Desk, Plan, Wanted
+from actors.llm.offline.plans import Answer, OfflineContext, Plan, Wanted
 from protocol.items import Item, UserItem
 
 WRITE_SUMMARY = "write_summary"
@@ -19,20 +19,20 @@ _SHORTER = 600
 _MOST_NOTES = 24
 
 
-def work_asked(desk: Desk, system: str | None) -> Plan | None:
+def work_asked(context: OfflineContext, system: str | None) -> Plan | None:
     """The plan of a worker's task, where the tools and the words are those of one; else None."""
-    if WRITE_EXTRACTED in desk.tools:
-        return _write_extracted(desk)
-    if WRITE_MEMORY in desk.tools and (findings := _findings(_last_words(desk.items))):
+    if WRITE_EXTRACTED in context.tools:
+        return _write_extracted(context)
+    if WRITE_MEMORY in context.tools and (findings := _findings(_last_words(context.items))):
         return _write_memory(findings)
-    asked = f"{system or ''}\n{_last_words(desk.items)}".lower()
-    if WRITE_SUMMARY in desk.tools and ("summar" in asked or "compact" in asked):
-        return _write_summary(desk)
+    asked = f"{system or ''}\n{_last_words(context.items)}".lower()
+    if WRITE_SUMMARY in context.tools and ("summar" in asked or "compact" in asked):
+        return _write_summary(context)
     return None
 
 
-def _write_summary(desk: Desk) -> Plan:
-    text = compacted(_source(desk.items))
+def _write_summary(context: OfflineContext) -> Plan:
+    text = compacted(_source(context.items))
     result = yield Wanted(WRITE_SUMMARY, {"text": text}, "")
     if result.is_error and len(text) > _SHORTER:
         result = yield Wanted(WRITE_SUMMARY, {"text": f"{text[:_SHORTER]}…"}, "")
@@ -41,9 +41,9 @@ def _write_summary(desk: Desk) -> Plan:
     return Answer("The summary is written.")
 
 
-def _write_extracted(desk: Desk) -> Plan:
-    schema = desk.tools[WRITE_EXTRACTED].input_schema
-    found = facts(_source(desk.items))
+def _write_extracted(context: OfflineContext) -> Plan:
+    schema = context.tools[WRITE_EXTRACTED].input_schema
+    found = facts(_source(context.items))
     wanted = schema.get("properties", found)
     arguments = {
         key: [_shaped(each, wanted[key], schema) for each in found[key]] for key in found if key in wanted

@@ -8,7 +8,7 @@ from typing import Any
 
 from actors.llm.offline.extractive import summary
 from actors.llm.offline.intents import Count, Find, List, Search
-from actors.llm.offline.plans import Answer, Desk, Plan, Wanted, shown, use
+from actors.llm.offline.plans import Answer, OfflineContext, Plan, Wanted, shown, use
 from actors.llm.offline.wording import is_glob
 from protocol.items import ToolResult
 
@@ -16,28 +16,28 @@ _MOST_FILES = 20
 _MOST_PAGES = 20
 
 
-def list_directory(desk: Desk, intent: List) -> Plan:
+def list_directory(context: OfflineContext, intent: List) -> Plan:
     """Tell what a directory holds."""
     where = "the working directory" if intent.path == "." else intent.path
-    result = yield from use(desk, "list_files", {"path": intent.path}, f"I list {where}.")
+    result = yield from use(context, "list_files", {"path": intent.path}, f"I list {where}.")
     if result.is_error:
         return Answer(f"I could not list {where}: {result.text}")
     what = "The working directory" if intent.path == "." else intent.path
     return Answer(f"{what} holds:\n{shown(result.text)}", result.text)
 
 
-def read(desk: Desk, path: str, lines: int | None) -> Plan:
+def read(context: OfflineContext, path: str, lines: int | None) -> Plan:
     """Tell what a file says, all or its first ``lines``."""
-    text = yield from text_of(desk, path, lines)
+    text = yield from text_of(context, path, lines)
     if isinstance(text, ToolResult):
         return Answer(f"I could not read {path}: {text.text}")
     what = f"{path} begins with" if lines else f"{path} says"
     return Answer(f"{what}:\n\n{shown(text)}", text)
 
 
-def summarise(desk: Desk, path: str) -> Plan:
+def summarise(context: OfflineContext, path: str) -> Plan:
     """Read a file and choose its telling sentences."""
-    text = yield from text_of(desk, path)
+    text = yield from text_of(context, path)
     if isinstance(text, ToolResult):
         return Answer(f"I could not read {path}: {text.text}")
     return summary_of(text, path)
@@ -51,17 +51,19 @@ def summary_of(text: str, what: str) -> Answer:
     return Answer(f"The most telling sentences of {what}:\n\n{chosen}", chosen)
 
 
-def count(desk: Desk, intent: Count) -> Plan:
+def count(context: OfflineContext, intent: Count) -> Plan:
     """Count in a file, or in all that fit a glob and together."""
     paths = [intent.path]
     if is_glob(intent.path):
-        names = yield from _names(desk, intent.path)
+        names = yield from _names(context, intent.path)
         if isinstance(names, Answer):
             return names
         paths = names
     lines, total = [], 0
     for path in paths:
-        result = yield from use(desk, "count_words", {"path": path}, f"I count the {intent.unit} of {path}.")
+        result = yield from use(
+            context, "count_words", {"path": path}, f"I count the {intent.unit} of {path}."
+        )
         found = re.search(rf"([\d,]+) {intent.unit}", result.text)
         if result.is_error or found is None:
             lines.append(f"I could not count the {intent.unit} of {path}: {result.text}")
@@ -73,11 +75,11 @@ def count(desk: Desk, intent: Count) -> Plan:
     return Answer("\n".join(lines))
 
 
-def find(desk: Desk, intent: Find) -> Plan:
+def find(context: OfflineContext, intent: Find) -> Plan:
     """Find names; where none fits a plain word, look into the files."""
     where = "" if intent.path == "." else f" in {intent.path}"
     arguments = {"pattern": intent.pattern} | ({} if intent.path == "." else {"path": intent.path})
-    result = yield from use(desk, "find_files", arguments, f"I look for {intent.pattern}{where}.")
+    result = yield from use(context, "find_files", arguments, f"I look for {intent.pattern}{where}.")
     if result.is_error:
         return Answer(f"I could not look for {intent.pattern}{where}: {result.text}")
     names = _listed(result.text)
@@ -86,19 +88,19 @@ def find(desk: Desk, intent: Find) -> Plan:
             _found(len(names), "name", f"that fits {intent.pattern}{where}", result.text), result.text
         )
     nothing = f"I found no name that fits {intent.pattern}{where}"
-    if "grep" not in desk.tools or is_glob(intent.words):
+    if "grep" not in context.tools or is_glob(intent.words):
         return Answer(f"{nothing}.")
-    inside = yield from search(desk, Search(intent.words, intent.path))
+    inside = yield from search(context, Search(intent.words, intent.path))
     return Answer(f"{nothing}, so I looked into the files. {inside.text}", inside.matter)
 
 
-def search(desk: Desk, intent: Search) -> Plan:
+def search(context: OfflineContext, intent: Search) -> Plan:
     """Find lines."""
     where = "" if intent.path == "." else f" in {intent.path}"
     pattern = intent.text if intent.is_regex else re.escape(intent.text)
     arguments = {"pattern": pattern} | ({} if intent.path == "." else {"path": intent.path})
     what = f"“{intent.text}”{where}"
-    result = yield from use(desk, "grep", arguments, f"I search for {what}.")
+    result = yield from use(context, "grep", arguments, f"I search for {what}.")
     if result.is_error:
         return Answer(f"I could not search for {what}: {result.text}")
     lines = [line for line in _listed(result.text) if re.match(r".*?:\d+: ?", line)]
@@ -108,13 +110,13 @@ def search(desk: Desk, intent: Search) -> Plan:
 
 
 def text_of(
-    desk: Desk, path: str, lines: int | None = None
+    context: OfflineContext, path: str, lines: int | None = None
 ) -> Generator[Wanted, ToolResult, str | ToolResult]:
     """All text of a file, page by page, or the result that says why not."""
     pages: list[str] = []
     arguments: dict[str, Any] = {"path": path} if lines is None else {"path": path, "limit": lines}
     for _ in range(_MOST_PAGES if lines is None else 1):
-        result = yield from use(desk, "read_file", arguments, f"I read {path}.")
+        result = yield from use(context, "read_file", arguments, f"I read {path}.")
         if result.is_error:
             return result
         text, _, rest = result.text.partition("[more lines follow; go on with offset=")
@@ -126,11 +128,11 @@ def text_of(
     return "".join(pages)
 
 
-def for_each(desk: Desk, path: str, one: Callable[[str], Plan]) -> Plan:
+def for_each(context: OfflineContext, path: str, one: Callable[[str], Plan]) -> Plan:
     """``one`` plan for a path, or one after the other for all files that fit a glob."""
     if not is_glob(path):
         return (yield from one(path))
-    names = yield from _names(desk, path)
+    names = yield from _names(context, path)
     if isinstance(names, Answer):
         return names
     answers: list[Answer] = []
@@ -140,11 +142,11 @@ def for_each(desk: Desk, path: str, one: Callable[[str], Plan]) -> Plan:
     return Answer("\n\n".join(a.text for a in answers), "\n\n".join(a.matter or a.text for a in answers))
 
 
-def _names(desk: Desk, path: str) -> Generator[Wanted, ToolResult, list[str] | Answer]:
+def _names(context: OfflineContext, path: str) -> Generator[Wanted, ToolResult, list[str] | Answer]:
     """The files that fit a glob, seen from the working directory, or the answer that there are none."""
     folder, pattern = _folder_and_pattern(path)
     arguments = {"pattern": pattern} if folder == "." else {"pattern": pattern, "path": folder}
-    result = yield from use(desk, "find_files", arguments, f"I look for {path}.")
+    result = yield from use(context, "find_files", arguments, f"I look for {path}.")
     if result.is_error:
         return Answer(f"I could not look for {path}: {result.text}")
     names = [line for line in _listed(result.text) if not line.endswith("/")]

@@ -33,7 +33,7 @@ class Answer(NamedTuple):
     matter: str = ""
 
 
-class Desk(NamedTuple):
+class OfflineContext(NamedTuple):
     """What a plan may know: the tools there are, the history, how many items of it were there before
     this run, and what the step before came to.
     """
@@ -56,7 +56,7 @@ class Lacking(Exception):  # noqa: N818 - it carries a name
     """A plan wants a tool that the pod does not have."""
 
 
-def follow(plan: Plan, desk: Desk, left: list[tuple[ToolCall, ToolResult]]) -> Wanted | Answer:
+def follow(plan: Plan, context: OfflineContext, left: list[tuple[ToolCall, ToolResult]]) -> Wanted | Answer:
     """Play one plan as far as the results in ``left`` reach; those it used are taken out."""
     try:
         wanted = next(plan)
@@ -69,7 +69,7 @@ def follow(plan: Plan, desk: Desk, left: list[tuple[ToolCall, ToolResult]]) -> W
         answer: Answer = end.value
         return answer
     except Lacking as lacking:
-        there = ", ".join(desk.tools) or "none"
+        there = ", ".join(context.tools) or "none"
         return Answer(
             f"For that I would need the tool {lacking}, which this pod does not have (its tools: {there}). "
             'The built-in ones come with `[tools] builtin = ["files", "search"]` in the manifest.'
@@ -100,11 +100,13 @@ def said(answer: Answer) -> Plan:
     yield
 
 
-def use(desk: Desk, name: str, arguments: dict[str, Any], saying: str, *, again: bool = True) -> Use:
+def use(
+    context: OfflineContext, name: str, arguments: dict[str, Any], saying: str, *, again: bool = True
+) -> Use:
     """Call a tool; a call that never began is made again, an interrupted one where that does no harm
     (``again``).
     """
-    if name not in desk.tools:
+    if name not in context.tools:
         raise Lacking(name)
     wanted = Wanted(name, arguments, saying)
     result = yield wanted

@@ -34,12 +34,12 @@ from actors.llm.offline.looking import (
     summarise,
     summary_of,
 )
-from actors.llm.offline.plans import Desk, Pairs, Plan, Wanted, follow, said
+from actors.llm.offline.plans import OfflineContext, Pairs, Plan, Wanted, follow, said
 from actors.llm.offline.talking import not_understood, talk
 from actors.llm.offline.writing import recall, remember, replace, write
 
 
-def play(intents: Sequence[Intent], desk: Desk, done: Pairs) -> Wanted | str:
+def play(intents: Sequence[Intent], context: OfflineContext, done: Pairs) -> Wanted | str:
     """The next call on the way through ``intents``, or the answer when all is done.
 
     ``done`` are the calls of this run with their results; each is used once, where a plan wants
@@ -48,49 +48,49 @@ def play(intents: Sequence[Intent], desk: Desk, done: Pairs) -> Wanted | str:
     left = list(done)
     answers: list[str] = []
     for intent in intents:
-        step = follow(plan_for(intent, desk), desk, left)
+        step = follow(plan_for(intent, context), context, left)
         if isinstance(step, Wanted):
             return step
         answers.append(step.text)
-        desk = desk._replace(before=step.matter or step.text)
+        context = context._replace(before=step.matter or step.text)
     return "\n\n".join(answers)
 
 
-def plan_for(intent: Intent, desk: Desk) -> Plan:  # noqa: C901, PLR0911, PLR0912 - one line for each intent
+def plan_for(intent: Intent, context: OfflineContext) -> Plan:  # noqa: C901, PLR0911, PLR0912 - one line for each intent
     """The plan that carries out ``intent``."""
     match intent:
         case List():
-            return list_directory(desk, intent)
+            return list_directory(context, intent)
         case Read():
-            return for_each(desk, intent.path, lambda path: read(desk, path, intent.lines))
+            return for_each(context, intent.path, lambda path: read(context, path, intent.lines))
         case Count():
-            return count(desk, intent)
+            return count(context, intent)
         case Summarise():
-            return for_each(desk, intent.path, lambda path: summarise(desk, path))
+            return for_each(context, intent.path, lambda path: summarise(context, path))
         case SummariseText():
-            return said(summary_of(intent.text or _conversation(desk), "what was said"))
+            return said(summary_of(intent.text or _conversation(context), "what was said"))
         case Find():
-            return find(desk, intent)
+            return find(context, intent)
         case Search():
-            return search(desk, intent)
+            return search(context, intent)
         case Remember():
-            return remember(desk, intent)
+            return remember(context, intent)
         case Recall():
-            return recall(desk, intent)
+            return recall(context, intent)
         case Write():
-            return write(desk, intent)
+            return write(context, intent)
         case Replace():
-            return replace(desk, intent)
+            return replace(context, intent)
         case UseTool():
-            return use_tool(desk, intent)
+            return use_tool(context, intent)
         case Talk():
-            return said(talk(desk, intent))
+            return said(talk(context, intent))
         case Unknown():
-            return said(not_understood(desk, intent))
+            return said(not_understood(context, intent))
     assert_never(intent)
 
 
-def _conversation(desk: Desk) -> str:
+def _conversation(context: OfflineContext) -> str:
     """What was said before this run."""
-    said = said_by_items(desk.items[: desk.earlier])
+    said = said_by_items(context.items[: context.earlier])
     return "\n\n".join(each.text for each in said if each.role in {"user", "assistant"})

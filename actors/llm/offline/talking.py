@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import assert_never
 
 from actors.llm.offline.intents import Talk, Unknown
-from actors.llm.offline.plans import Answer, Desk
+from actors.llm.offline.plans import Answer, OfflineContext
 
 ABOUT = (
     "I am polypod's offline model: a small deterministic program, not a language model, and I use no "
@@ -22,11 +22,11 @@ BEYOND = (
 )
 
 
-def talk(desk: Desk, intent: Talk) -> Answer:
+def talk(context: OfflineContext, intent: Talk) -> Answer:
     """The answer to words that ask for nothing but words."""
     match intent.about:
         case "self":
-            return Answer(f"{ABOUT}\n\nI understand: {EXAMPLES}.\n\n{_tools(desk)} {BEYOND}")
+            return Answer(f"{ABOUT}\n\nI understand: {EXAMPLES}.\n\n{_tools(context)} {BEYOND}")
         case "hello":
             return Answer(f"Hello. {ABOUT} Ask me, say, to: {EXAMPLES}.")
         case "thanks":
@@ -36,16 +36,16 @@ def talk(desk: Desk, intent: Talk) -> Answer:
     assert_never(intent.about)
 
 
-def not_understood(desk: Desk, intent: Unknown) -> Answer:
+def not_understood(context: OfflineContext, intent: Unknown) -> Answer:
     """What was not understood, and what would be."""
     shown = intent.words if len(intent.words) <= 200 else f"{intent.words[:200]}…"
     if intent.partly:
         return Answer(f"I do not understand “{shown}”.")
-    what_it_is = f"{ABOUT}\n\nI understand: {EXAMPLES}.\n\n{_tools(desk)} {BEYOND}"
+    what_it_is = f"{ABOUT}\n\nI understand: {EXAMPLES}.\n\n{_tools(context)} {BEYOND}"
     return Answer(f"I do not understand “{shown}”. {what_it_is}")
 
 
-def _tools(desk: Desk) -> str:
-    if not desk.tools:
+def _tools(context: OfflineContext) -> str:
+    if not context.tools:
         return "This pod has no tools, so there is little I can do for it."
-    return f"This pod's tools: {', '.join(desk.tools)}."
+    return f"This pod's tools: {', '.join(context.tools)}."

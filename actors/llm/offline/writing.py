@@ -9,39 +9,39 @@ from typing import Any
 from actors.llm.offline.extractive import said_by_items
 from actors.llm.offline.intents import Recall, Remember, Replace, Write
 from actors.llm.offline.looking import text_of
-from actors.llm.offline.plans import Answer, Desk, Plan, Wanted, use, was_interrupted
+from actors.llm.offline.plans import Answer, OfflineContext, Plan, Wanted, use, was_interrupted
 from protocol.items import ToolResult
 
 #: Where the model keeps what it is told to remember, in the pod's working directory.
 NOTES = "memory.md"
 
 
-def remember(desk: Desk, intent: Remember) -> Plan:
+def remember(context: OfflineContext, intent: Remember) -> Plan:
     """Note a fact once, whatever becomes of the call."""
     line = f"- {' '.join(intent.fact.split())}"
     noted = Answer(f"I noted in {NOTES}: {line[2:]}", line[2:])
     for saying in (f"I note that in {NOTES}.", "I note it once more, for the call was interrupted."):
-        known = yield from _noted(desk)
+        known = yield from _noted(context)
         if line in known:
             return noted
         arguments = {"path": NOTES, "content": f"{line}\n", "append": True}
-        result = yield from use(desk, "write_file", arguments, saying, again=False)
+        result = yield from use(context, "write_file", arguments, saying, again=False)
         if not was_interrupted(result):
             break
     return noted if not result.is_error else Answer(f"I could not note that in {NOTES}: {result.text}")
 
 
-def _noted(desk: Desk) -> Generator[Wanted, ToolResult, list[str]]:
+def _noted(context: OfflineContext) -> Generator[Wanted, ToolResult, list[str]]:
     """The lines of the notes, none where they cannot be read."""
-    if "read_file" not in desk.tools:
+    if "read_file" not in context.tools:
         return []
-    text = yield from text_of(desk, NOTES)
+    text = yield from text_of(context, NOTES)
     return [] if isinstance(text, ToolResult) else text.splitlines()
 
 
-def recall(desk: Desk, intent: Recall) -> Plan:
+def recall(context: OfflineContext, intent: Recall) -> Plan:
     """Tell the notes."""
-    text = yield from text_of(desk, NOTES)
+    text = yield from text_of(context, NOTES)
     if isinstance(text, ToolResult):
         return Answer(f"I have no notes: {text.text}")
     lines = [line for line in text.splitlines() if line.strip()]
@@ -53,11 +53,11 @@ def recall(desk: Desk, intent: Recall) -> Plan:
     return Answer("From my notes:\n" + "\n".join(lines), "\n".join(lines))
 
 
-def write(desk: Desk, intent: Write) -> Plan:
+def write(context: OfflineContext, intent: Write) -> Plan:
     """Put a text, or what came before, into a file."""
     content = intent.content
     if content is None:
-        content = desk.before or _conversation_end(desk)
+        content = context.before or _conversation_end(context)
     if not content:
         return Answer(f"There is nothing yet that I could write to {intent.path}.")
     if not content.endswith("\n"):
@@ -67,23 +67,23 @@ def write(desk: Desk, intent: Write) -> Plan:
         arguments["append"] = True
     # To replace a file twice by the same text does no harm, to append twice does.
     result = yield from use(
-        desk, "write_file", arguments, f"I write to {intent.path}.", again=not intent.append
+        context, "write_file", arguments, f"I write to {intent.path}.", again=not intent.append
     )
     if result.is_error:
         return Answer(f"I could not write to {intent.path}: {result.text}")
     return Answer(f"Done: {result.text}.", content)
 
 
-def replace(desk: Desk, intent: Replace) -> Plan:
+def replace(context: OfflineContext, intent: Replace) -> Plan:
     """Exchange a text wherever it stands in a file."""
     arguments = {"path": intent.path, "old": intent.old, "new": intent.new, "replace_all": True}
-    result = yield from use(desk, "edit_file", arguments, f"I edit {intent.path}.", again=False)
+    result = yield from use(context, "edit_file", arguments, f"I edit {intent.path}.", again=False)
     if result.is_error:
         return Answer(f"I could not edit {intent.path}: {result.text}")
     return Answer(f"Done: {result.text}")
 
 
-def _conversation_end(desk: Desk) -> str:
+def _conversation_end(context: OfflineContext) -> str:
     """The last answer of this conversation."""
-    said = said_by_items(desk.items[: desk.earlier])
+    said = said_by_items(context.items[: context.earlier])
     return next((each.text for each in reversed(said) if each.role == "assistant"), "")
