@@ -299,18 +299,19 @@ class PodSystem:
         name: str | None = None,
         resume: str | None = None,
         exact: bool = False,
+        deps: Any = None,
     ) -> AsyncFuture[Pod]:
         """Make a pod; the future gives its handle once it takes commands.
 
-        ``client`` answers instead of the manifest's model; ``tools`` are added to its built-in ones.
-        ``resume`` is the id of a session to go on with: the tip of its compactions, or with ``exact``
-        that very one. Raises NameTaken for an explicit ``name`` that is in use (a manifest's name gets
-        a number), ManifestError (also for a name that no pod can have), SystemNotRunning, SessionNotFound,
-        SessionInUse, SessionCorrupt.
+        ``client`` answers instead of the manifest's model; ``tools`` are added to its built-in ones, and find
+        ``deps`` (a database, a client, whatever they work with) as ``ctx.deps``. ``resume`` is the id of a
+        session to go on with: the tip of its compactions, or with ``exact`` that very one. Raises NameTaken
+        for an explicit ``name`` that is in use (a manifest's name gets a number), ManifestError (also for a
+        name that no pod can have), SystemNotRunning, SessionNotFound, SessionInUse, SessionCorrupt.
         """
         mailroom = self._room()
         future: AsyncFuture[Pod] = AsyncFuture()
-        options = (manifest, client, tuple(tools), name, resume, exact)
+        options = (manifest, client, tuple(tools), name, resume, exact, deps)
         if mailroom.here():
             self._spawn(future, *options)
         else:
@@ -327,13 +328,14 @@ class PodSystem:
         explicit: str | None,
         resume: str | None,
         exact: bool,
+        deps: Any,
     ) -> None:
         try:
             mailroom = self._room()
             assert self._assembly is not None
             assert self._store is not None
             name = self._name(manifest, explicit)
-            resources = self._assembly.resources(manifest, name, client, tools)
+            resources = self._assembly.resources(manifest, name, client, tools, deps)
         except Exception as error:  # noqa: BLE001 - who spawned hears of it
             future.set_exception(error)
             return

@@ -15,7 +15,19 @@ import bench
 from actors.cli.main import polypod
 from actors.llm.base import LLMClient
 from actors.llm.http.presets import PRESETS
-from polypod import CompactDone, PodManifest, PodSystem, RunEnd, Scope, ScriptedClient, UserMessage, say
+from polypod import (
+    CompactDone,
+    PodManifest,
+    PodSystem,
+    RunEnd,
+    Scope,
+    ScriptedClient,
+    ToolContext,
+    UserMessage,
+    call,
+    say,
+    tool,
+)
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 
@@ -144,6 +156,29 @@ def test_a_session_outlives_its_process_as_it_is_shown():
         assert branch != session_id
 
     asyncio.run(main())
+
+
+def test_what_tools_work_with_is_handed_to_them_as_it_is_shown():
+    class Shop:
+        async def open_orders(self, customer: str) -> list[str]:
+            return [f"a kayak for {customer}"]
+
+    client = ScriptedClient([call("orders", {"customer": "Liv"}), say("A kayak.")])
+
+    class Spawning(PodSystem):
+        def spawn(self, *args: Any, **kwargs: Any) -> Any:
+            return super().spawn(*args, client=client, **kwargs)
+
+    names: dict[str, Any] = {
+        "tool": tool,
+        "ToolContext": ToolContext,
+        "PodSystem": Spawning,
+        "manifest": PodManifest.of(),
+        "Shop": Shop,
+    }
+    exec(compile(program("async def orders"), "README.md", "exec"), names)
+    assert asyncio.run(names["answer"](Shop(), "What has Liv ordered?")) == "A kayak."
+    assert "a kayak for Liv" in client.requests[-1].items[-1].text
 
 
 def test_an_answer_of_a_type_is_an_instance_as_it_is_shown(capsys: pytest.CaptureFixture[str]):

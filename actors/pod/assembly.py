@@ -87,7 +87,12 @@ class Assembly:
         self._task_lists: WeakValueDictionary[str, TaskListReader] = WeakValueDictionary()
 
     def resources(
-        self, manifest: PodManifest, name: str, client: LLMClient | None, tools: tuple[Any, ...]
+        self,
+        manifest: PodManifest,
+        name: str,
+        client: LLMClient | None,
+        tools: tuple[Any, ...],
+        deps: Any = None,
     ) -> PodResources:
         """What one pod works with. Raises ManifestError, ModelError, BudgetError, ToolDefinitionError."""
         template = self._template(manifest, client, tools)
@@ -98,6 +103,7 @@ class Assembly:
             SessionLog(self._store, name, head, self._publish),
             self._budget_of(manifest, template.price),
             self._task_list_reader(name, head) if template.tools.keeps_tasks else None,
+            deps,
         )
 
     def _make_template(

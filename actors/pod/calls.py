@@ -56,13 +56,16 @@ class ToolRunner:
     async def run(
         self,
         pod: str,
+        deps: Any,
         calls: list[ToolCall],
         starting: Starting,
         ending: OnResult,
         progress: Progress,
         late: Late,
     ) -> None:
-        """Run a batch of calls of ``pod``; cancelling ends it and tells every tool that is at work."""
+        """Run a batch of calls of ``pod``, with ``deps`` for its tools; cancelling ends it and tells every
+        tool that is at work.
+        """
 
         def context(call: ToolCall) -> ToolContext:
             starting(call)
@@ -74,6 +77,7 @@ class ToolRunner:
                 progress=lambda text: progress(call, text),
                 extras=self._extras,
                 late=lambda result: late(call, result),
+                deps=deps,
             )
 
         await run_batch(self.toolbox, calls, context, parallel=self._parallel, on_result=ending)

@@ -9,7 +9,7 @@ from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
 from actors.llm.output import schema_for
-from actors.pod.run_state import TypedRun, new_run_id
+from actors.pod.run_state import RunHere, new_run_id
 from actors.runtime.bus import Subscription
 from actors.runtime.future import AsyncFuture
 from protocol import commands
@@ -57,36 +57,58 @@ class Pod:
 
     @overload
     def run(
-        self, content: Content, *, busy: Literal["queue", "reject"] = "queue", output: None = None
+        self,
+        content: Content,
+        *,
+        busy: Literal["queue", "reject"] = "queue",
+        output: None = None,
+        deps: Any = None,
     ) -> AsyncFuture[RunResult[None]]: ...
 
     @overload
     def run(
-        self, content: Content, *, busy: Literal["queue", "reject"] = "queue", output: type[T]
+        self,
+        content: Content,
+        *,
+        busy: Literal["queue", "reject"] = "queue",
+        output: type[T],
+        deps: Any = None,
     ) -> AsyncFuture[RunResult[T]]: ...
 
     @overload  # what no ``type[T]`` is, a union or an annotated type
     def run(
-        self, content: Content, *, busy: Literal["queue", "reject"] = "queue", output: Any
+        self,
+        content: Content,
+        *,
+        busy: Literal["queue", "reject"] = "queue",
+        output: Any,
+        deps: Any = None,
     ) -> AsyncFuture[RunResult[Any]]: ...
 
     def run(
-        self, content: Content, *, busy: Literal["queue", "reject"] = "queue", output: Any = None
+        self,
+        content: Content,
+        *,
+        busy: Literal["queue", "reject"] = "queue",
+        output: Any = None,
+        deps: Any = None,
     ) -> AsyncFuture[RunResult[Any]]:
         """Give the pod work: a text, or parts. Resolves with the RunResult when the run ends.
 
         While another run goes on this one waits behind it (at most 32 do), or raises PodBusy with
         ``busy="reject"``. ``output`` is a type that msgspec knows: the model is asked for JSON that fits it,
-        and the result's ``output`` is the instance. Raises RunFailed with the cause, PodBusy, PodStopped,
+        and the result's ``output`` is the instance. ``deps`` is what its tools find as ``ctx.deps``, in the
+        place of what the pod was spawned with. Raises RunFailed with the cause, PodBusy, PodStopped,
         TypeError for a type that has no JSON Schema.
         """
-        if output is None:
+        if output is None and deps is None:
             return self._ask(commands.Run(parts_of(content), busy))
-        return self._ask(TypedRun(parts_of(content), busy, schema_for(output), None, output))
+        schema = None if output is None else schema_for(output)
+        return self._ask(RunHere(parts_of(content), busy, schema, None, output, deps))
 
-    def stream(self, content: Content) -> RunStream:
-        """Give the pod work and iterate over its events; the last one is ``RunEnd``."""
-        return RunStream(self, content)
+    def stream(self, content: Content, *, deps: Any = None) -> RunStream:
+        """Give the pod work and iterate over its events; the last is ``RunEnd``. ``deps`` as in ``run``."""
+        return RunStream(self, content, deps)
 
     def steer(self, content: Content) -> AsyncFuture[None]:
         """Say something to the run that goes on; resolves when it is logged. Raises NotRunning."""
@@ -176,13 +198,13 @@ class RunStream:
     reader that is too slow ``Lagged`` says how many events it missed.
     """
 
-    def __init__(self, pod: Pod, content: Content) -> None:
+    def __init__(self, pod: Pod, content: Content, deps: Any = None) -> None:
         self._pod = pod
         self._run_id = new_run_id()
         self._events = pod.subscribe()
         self._ended = False
         self.result: AsyncFuture[RunResult] = pod._ask(  # noqa: SLF001 - one handle in two classes
-            commands.Run.of(content, run_id=self._run_id)
+            RunHere(parts_of(content), run_id=self._run_id, deps=deps)
         )
         events = weakref.ref(self._events)  # whoever drops the stream drops what is queued for it
         self.result.when_done(lambda: _close(events()))

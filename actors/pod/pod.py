@@ -21,7 +21,7 @@ from actors.pod.lifecycle import Lifecycle, Resumed
 from actors.pod.memory_jobs import MemoryJobs
 from actors.pod.resources import PodResources
 from actors.pod.run_loop import RunLoop
-from actors.pod.run_state import QueuedRun, TypedRun, resolve
+from actors.pod.run_state import QueuedRun, RunHere, resolve
 from actors.pod.status import Status
 from actors.pod.tasks_at_work import TasksAtWork
 from actors.pod.tool_calls import EndedLate, ToolCalls
@@ -554,7 +554,7 @@ def _answer_without_history(message: Any, error: Exception) -> Any:
 
 _HANDLERS: dict[type, Callable[[PodActor, Any], Any]] = {
     commands.Run: PodActor._on_run,
-    TypedRun: PodActor._on_run,
+    RunHere: PodActor._on_run,
     commands.Steer: PodActor._on_steer,
     commands.Notify: PodActor._on_notify,
     commands.Cancel: PodActor._on_cancel,

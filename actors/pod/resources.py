@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 from msgspec import Raw, Struct
 
@@ -59,3 +59,5 @@ class PodResources(Struct, frozen=True, eq=False):
     budget: Budget | None
     #: The pod's task list, None where it has no tools for one.
     tasks: TaskListReader | None
+    #: What the pod's tools are handed, unless a run brings its own.
+    deps: Any = None

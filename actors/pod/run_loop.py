@@ -17,7 +17,7 @@ from actors.pod.journal import Journal
 from actors.pod.memory_jobs import MemoryJobs
 from actors.pod.play import Play
 from actors.pod.resources import PodResources
-from actors.pod.run_state import PendingInput, QueuedRun, Run, TypedRun, new_run_id, resolve
+from actors.pod.run_state import PendingInput, QueuedRun, Run, RunHere, new_run_id, resolve
 from actors.pod.status import Status
 from actors.pod.tasks_at_work import TasksAtWork
 from actors.pod.tool_calls import EndedLate, ToolCalls
@@ -251,8 +251,8 @@ class RunLoop:
             run.reply = reply
         if command.output_schema is not None:
             run.output_schema = command.output_schema
-            if isinstance(command, TypedRun):
-                run.output_kind = command.output
+        if isinstance(command, RunHere):
+            run.output_kind, run.deps = command.output, command.deps
         if self._joining:
             run.pending, self._joining = self._joining, None
         self._accounts.begin_run()

@@ -20,10 +20,13 @@ from protocol.items import AssistantItem, Item, Part
 from protocol.results import RunResult
 
 
-class TypedRun(commands.Run, frozen=True):
-    """A run, sent within this process, whose answer has to be an instance of ``output``."""
+class RunHere(commands.Run, frozen=True):
+    """A run with what only this process knows: the type ``output`` that its answer has to be an instance of,
+    and ``deps`` that its tools are handed.
+    """
 
     output: Any = None
+    deps: Any = None
 
 
 class QueuedRun(Struct, frozen=True):
@@ -53,6 +56,8 @@ class Run:
     #: Who hears of its end.
     reply: AsyncFuture[RunResult] | None = None
     output_schema: dict[str, Any] | None = None
+    #: What its tools are handed; None where that is what the pod's are.
+    deps: Any = None
     #: The type that the answer has to be of, the instance once there is one, and how often it was none.
     output_kind: Any = None
     output: Any = None

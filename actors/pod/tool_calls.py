@@ -107,6 +107,7 @@ class ToolCalls:
             self._follow_repeats(run)
         work = self._template.tools.run(
             self._resources.name,
+            self._resources.deps if run.deps is None else run.deps,
             calls,
             partial(self._starting, batch),
             partial(self._ended, batch),

@@ -10,9 +10,10 @@ import logging
 import math
 import re
 import time
+import typing
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, get_args, overload
+from typing import TYPE_CHECKING, Any, Generic, get_args, overload
 
 from actors.runtime.tasks import is_being_cancelled
 from actors.tools.alone import Outcome, run_alone
@@ -28,6 +29,13 @@ from protocol.scope import Permission, Scope
 from protocol.text import encodable
 from protocol.tools import Concurrency, ToolSpec
 
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar  # with a default, so that ``ToolContext`` alone is complete
+
+    D = TypeVar("D", default=Any)
+else:
+    D = typing.TypeVar("D")
+
 OUTPUT_CAP = 16_384
 #: The result of a call that was begun and whose end nobody saw.
 INTERRUPTED = (
@@ -38,9 +46,10 @@ _log = logging.getLogger("polypod.tools")
 _log.addHandler(logging.NullHandler())  # a tool's traceback is for a log, never for a person's terminal
 
 
-class ToolContext:
+class ToolContext(Generic[D]):
     """What a call may know of where it runs; a tool gets it by a parameter of this type (or ``ctx``).
 
+    ``deps`` is what ``spawn(deps=…)`` or ``run(deps=…)`` hands to tools: a database, a client, who asks.
     ``pwd`` is the pod's working directory, ``scope`` what the pod may touch (``resolved``), ``cancel``
     the flag to watch (each call has its own: a time-out raises it), ``progress(text)`` tells subscribers
     how far the call is (from any thread, while it goes on), ``extras`` holds what the pod's assembly hands
@@ -53,6 +62,7 @@ class ToolContext:
         "began",
         "call_id",
         "cancel",
+        "deps",
         "extras",
         "late",
         "output_cap",
@@ -74,7 +84,9 @@ class ToolContext:
         progress: Callable[[str], None] | None = None,
         extras: dict[str, Any] | None = None,
         late: Callable[[ToolResult], object] | None = None,
+        deps: Any = None,
     ) -> None:
+        self.deps: D = deps
         self.pwd = pwd
         self.scope = scope
         self.cancel = Cancel() if cancel is None else cancel

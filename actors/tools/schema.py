@@ -8,6 +8,7 @@ import inspect
 import math
 import re
 import sys
+import types
 import typing
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Union
@@ -230,8 +231,12 @@ def _checked(parameter: inspect.Parameter, label: str) -> inspect.Parameter:
 
 
 def _is_type(hint: Any, wanted: type) -> bool:
-    """Whether an annotation is ``wanted``, or ``wanted`` or None."""
-    return hint is wanted or wanted in typing.get_args(hint)
+    """Whether an annotation is ``wanted``, with or without its own type in brackets, or that or None."""
+    origin = typing.get_origin(hint)
+    if hint is wanted or origin is wanted:
+        return True
+    unions = (typing.Union, types.UnionType, Annotated)
+    return origin in unions and any(_is_type(each, wanted) for each in typing.get_args(hint))
 
 
 def _typed(parameter: _Parameter, label: str) -> datatypes.DataType:

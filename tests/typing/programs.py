@@ -22,6 +22,33 @@ def population(town: str) -> int:
     return len(town)
 
 
+class Shop:
+    """What a tool works with."""
+
+    def orders(self, customer: str) -> list[str]:
+        return [customer]
+
+
+@tool
+def orders(customer: str, ctx: ToolContext[Shop]) -> list[str]:
+    """The type of ``ctx.deps`` is that of the annotation; without one it is Any."""
+    assert_type(ctx.deps, Shop)
+    return ctx.deps.orders(customer)
+
+
+@tool
+def bare(ctx: ToolContext) -> str:
+    assert_type(ctx.deps, Any)
+    return str(ctx.deps)
+
+
+async def a_tool_is_handed_what_it_works_with(system: PodSystem) -> None:
+    pod = await system.spawn(PodManifest.of(), tools=[orders, bare], deps=Shop())
+    assert_type(await pod.run("hi", deps=Shop()), RunResult[None])
+    assert_type((await pod.run("hi", output=City, deps=Shop())).output, City)
+    pod.stream("hi", deps=Shop())
+
+
 async def a_run_has_the_output_that_was_asked_for(system: PodSystem) -> None:
     """``RunResult`` is generic in its output."""
     pod = await system.spawn(PodManifest.of(scope=Scope.readable(".")), tools=[population])
