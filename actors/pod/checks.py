@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from operator import is_
 from typing import Any
 
 from protocol.errors import InvalidInput, WireError
@@ -29,8 +28,10 @@ def checked_content(content: Any) -> tuple[Part, ...]:
     """``content`` with its text made encodable. Raises InvalidInput unless it is a tuple of parts."""
     if type(content) is not tuple:
         raise InvalidInput(f"content is a tuple of parts, not {type(content).__name__}", hint="see parts_of")
-    checked = [_checked_part(part) for part in content]
-    return content if all(map(is_, checked, content)) else tuple(checked)
+    for part in content:
+        if _checked_part(part) is not part:
+            return tuple([_checked_part(each) for each in content])
+    return content
 
 
 def _checked_part(part: Any) -> Part:

@@ -20,6 +20,7 @@ import pykka
 
 from actors.runtime.blocking import blocked
 from actors.runtime.loop import at_work, comes_soon, of_parent
+from actors.runtime.tasks import task_on
 from protocol.errors import SystemOfParent, WouldDeadlock
 
 logger = logging.getLogger("pykka")
@@ -355,10 +356,11 @@ class _Waiter:
 
     def wake(self) -> None:
         try:
-            if threading.get_ident() == self.thread and at_work(self.loop):
+            loop = self.loop
+            if threading.get_ident() == self.thread and (task_on(loop) is not None or at_work(loop)):
                 self._resolve()
             else:
-                self.loop.call_soon_threadsafe(self._resolve)
+                loop.call_soon_threadsafe(self._resolve)
         except RuntimeError:  # the loop is closed: nobody waits any more
             return
 
