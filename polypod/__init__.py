@@ -5,6 +5,8 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
+from polypod.loading import interruptible, is_command
+
 
 def _require_own(name: str) -> None:
     """Import our package ``name``, or say what stands in its way: a file or folder of the user's, whose code
@@ -23,18 +25,18 @@ def _require_own(name: str) -> None:
         + "Rename or move that file or folder, or, if it belongs to another distribution, install polypod "
         "in an environment without that one."
     )
-    started_as = sys.argv[0] if sys.argv else ""
-    if (started_as == "-m" and "polypod" in sys.orig_argv) or Path(started_as).name == "polypod":
+    if is_command():
         sys.stderr.write(f"polypod: {why}\n")  # a person at a terminal gets no traceback
         sys.exit(2)
     raise ImportError(why)
 
 
-for _name in ("protocol", "actors"):
-    _require_own(_name)
+with interruptible():
+    for _name in ("protocol", "actors"):
+        _require_own(_name)
 
-from actors import *
-from actors.version import __version__
+    from actors import *
+    from actors.version import __version__
 
 __all__ = [
     "COMMANDS",

@@ -1,6 +1,9 @@
 """``python -m polypod``: the command."""
 
-from actors.cli.main import main
+from polypod.loading import interruptible
+
+with interruptible():
+    from actors.cli.main import main
 
 __all__ = ["main"]
 

@@ -153,12 +153,12 @@ class PodManifest(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
         cls,
         *,
         name: str = "pod",
-        model: str | None = None,
+        model: str | ModelSection | dict[str, Any] | None = None,
         base_url: str | None = None,
         system_prompt: str | None = None,
         **settings: Any,
     ) -> PodManifest:
-        """A manifest from Python: ``model`` is ``scheme/model_id`` or a scheme alone.
+        """A manifest from Python: ``model`` is ``scheme/model_id``, a scheme alone, or the whole section.
 
         ``settings`` are keys of any section (``max_steps=5``, ``compact_threshold=20_000``,
         ``pwd="…"``) or whole sections (``scope=Scope.writable("…")``, ``tools={"builtin": ["files"]}``).
@@ -167,18 +167,21 @@ class PodManifest(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
         data: dict[str, Any] = {"pod": {"name": name}, "model": {}}
         if system_prompt is not None:
             data["pod"]["system_prompt"] = system_prompt
-        if model is not None:
-            scheme, _, model_id = str(model).partition("/")
+        if isinstance(model, str):
+            scheme, _, model_id = model.partition("/")
             data["model"] = {"scheme": scheme, "model_id": model_id}
+        elif model is not None:
+            settings = {"model": model, **settings}
         if base_url is not None:
-            data["model"]["base_url"] = base_url
+            settings["base_url"] = base_url
         for key, value in settings.items():
             section = _SECTION_OF.get(key)
             if key in cls.__struct_fields__:
-                plain = msgspec.to_builtins(value)
+                plain = _plain(value)
                 data[key] = {**data.get(key, {}), **plain} if isinstance(plain, dict) else plain
             elif section is not None:
-                data.setdefault(section, {})[key] = msgspec.to_builtins(value)
+                if isinstance(data.setdefault(section, {}), dict):  # else what it is will be refused
+                    data[section][key] = _plain(value)
             else:
                 refused = {"restart", *RestartSection.__struct_fields__}
                 known = sorted({*_SECTION_OF, *cls.__struct_fields__} - refused)
@@ -203,6 +206,14 @@ _SECTION_OF: dict[str, str] = {
     if section.name != "scope"
     for field in msgspec.structs.fields(section.type)
 }
+
+
+def _plain(value: Any) -> Any:
+    """``value`` as TOML would have it; one that cannot be told so is left, to be refused by its key."""
+    try:
+        return msgspec.to_builtins(value)
+    except TypeError:
+        return value
 
 
 def _convert(data: dict[str, Any], *, where: str, base: Path) -> PodManifest:

@@ -191,9 +191,19 @@ def test_a_setting_from_python_joins_the_model_that_was_named():
     assert (manifest.model.model_id, manifest.model.temperature) == ("gpt", 0.5)
 
 
+def test_the_model_from_python_may_be_a_whole_section_too():
+    manifest = PodManifest.of(model={"scheme": "openai", "model_id": "m"}, base_url="http://h/v1")
+    assert (manifest.model.scheme, manifest.model.base_url) == ("openai", "http://h/v1")
+    assert PodManifest.of(model=manifest.model).model == manifest.model
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
+        ({"model": 5, "base_url": "http://h"}, "model: expected a table with keys scheme"),
+        ({"worker": 5, "max_steps": 2}, "worker: expected a table with keys max_tokens"),
+        ({"scope": object()}, "scope: expected a table"),
+        ({"max_steps": object()}, "worker.max_steps: expected a whole number"),
         ({"max_stepz": 1}, "did you mean 'max_steps'?"),
         ({"max_steps": "5"}, "worker.max_steps: expected a whole number, got '5'"),
         ({"tools": ["files"]}, "tools: expected a table"),

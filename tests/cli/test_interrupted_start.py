@@ -1,0 +1,42 @@
+"""Ctrl-C while the command is still being imported ends it, without a traceback."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from command_kit import COMMAND, ROOT
+
+SCRIPT = str(Path(sys.executable).with_name("polypod"))
+
+#: Presses Ctrl-C, as it were, when the module that the environment names is about to be imported.
+PRESSES = """
+import os, signal, sys
+class Presses:
+    def find_spec(name, path=None, target=None):
+        if name == os.environ["PRESSED_AT"]:
+            signal.raise_signal(signal.SIGINT)
+sys.meta_path.insert(0, Presses)
+"""
+
+
+@pytest.mark.parametrize("command", [COMMAND, [SCRIPT]], ids=["module", "script"])
+@pytest.mark.parametrize("module", ["protocol.wire", "pykka", "actors.cli.main", "actors.cli.run"])
+def test_ctrl_c_while_it_is_loaded_ends_it_without_a_traceback(
+    command: list[str], module: str, tmp_path: Path
+):
+    done = started(command, module, tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
+
+
+def test_a_program_that_imports_us_has_its_ctrl_c_as_always(tmp_path: Path):
+    program = "try:\n import polypod\nexcept KeyboardInterrupt:\n print('mine')"
+    assert started([sys.executable, "-c", program], "pykka", tmp_path).stdout == "mine\n"
+
+
+def started(command: list[str], module: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    (folder / "sitecustomize.py").write_text(PRESSES)
+    env = os.environ | {"PYTHONPATH": f"{folder}{os.pathsep}{ROOT}", "PRESSED_AT": module}
+    return subprocess.run([*command, "--version"], env=env, capture_output=True, text=True, check=False)
