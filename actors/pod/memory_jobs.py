@@ -1,4 +1,4 @@
-"""``MemoryJobs``: has what is new in a history read, one extraction after the other, and then consolidated."""
+"""``MemoryJobs``: has what is new in a history read, one extraction at a time, and then consolidated."""
 
 from __future__ import annotations
 
