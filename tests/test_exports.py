@@ -140,3 +140,20 @@ def test_the_command_says_what_stands_in_the_way_without_a_traceback(
     assert (done.returncode, done.stdout) == (2, "")
     [line] = done.stderr.splitlines()
     names_the_stranger(line, stranger)
+
+
+@pytest.mark.parametrize(
+    ("package", "name"),
+    [
+        ("actors.llm.openai", "OpenAIClient"),
+        ("actors.llm.anthropic", "AnthropicClient"),
+        ("actors.llm.offline", "OfflineClient"),
+        ("actors.sessions.sqlite", "SQLiteStore"),
+        ("actors.sessions.jsonl", "JsonLinesStore"),
+    ],
+)
+def test_a_folder_has_the_one_class_that_it_is_about(package: str, name: str) -> None:
+    module = importlib.import_module(package)
+    assert getattr(module, name).__module__.startswith(f"{package}.")
+    with pytest.raises(AttributeError, match="no attribute 'Another'"):
+        _ = module.Another

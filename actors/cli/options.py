@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from actors.llm.http.address import base_url_of
+from actors.llm.address import base_url_of
 from actors.sessions.urls import place_of
 from protocol.errors import ModelError, PolypodError, StoreError
 

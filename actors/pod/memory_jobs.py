@@ -1,4 +1,4 @@
-"""``MemoryJobs``: has a history read and worked into lasting memory, and memory brought into sessions."""
+"""``MemoryJobs``: has what is new in a history read, one extraction at a time, and then consolidated."""
 
 from __future__ import annotations
 
@@ -7,41 +7,30 @@ import contextlib
 from contextvars import Context
 from typing import Any, cast
 
-from actors.compaction.compose import is_of_compaction
 from actors.compaction.policy import extraction_due, notes_budget, summariser_budget
 from actors.compaction.tokens import text_tokens
-from actors.memory.consolidation import Consolidate, Consolidated, Consolidating, ConsolidationActor
 from actors.memory.extraction import Extract, ExtractionActor, Proposal
 from actors.memory.findings import EXTRACTOR_PROMPT, EXTRACTOR_TOKENS
-from actors.memory.notes_folder import NotesFolder
 from actors.pod.accounts import Accounts
+from actors.pod.consolidations import Consolidations, answer
 from actors.pod.conversation import Conversation
-from actors.pod.interruptible import Interruptible
 from actors.pod.journal import Journal
 from actors.pod.resources import PodResources
 from actors.pod.spending import Spending, Spent
 from actors.pod.status import Status
 from actors.pod.tasks_at_work import TasksAtWork
-from actors.runtime.actor import AsyncActor
+from actors.runtime.actor import UNREGISTERED, AsyncActor
 from actors.runtime.future import AsyncFuture
 from actors.runtime.loop import Mailroom
 from protocol.errors import Failure, PodError, SessionError
 from protocol.events import (
-    Alert,
-    ConsolidateDone,
-    ConsolidateFailed,
-    ConsolidateStart,
     ExtractDone,
     ExtractFailed,
     ExtractStart,
-    SystemMessage,
 )
-from protocol.items import Part, SystemItem, TextPart
 
 #: Automatic extractions are left out after failures in a row: 1, 2, 4 … up to this many.
 MOST_LEFT_OUT = 32
-#: How long the first run of a session waits for what memory holds of its input, in seconds.
-RECALL_SECONDS = 3.0
 
 
 class MemoryJobs:
@@ -51,9 +40,6 @@ class MemoryJobs:
 
     __slots__ = (
         "_accounts",
-        "_asked_to_consolidate",
-        "_caller",
-        "_consolidating",
         "_conversation",
         "_failures",
         "_job",
@@ -61,14 +47,9 @@ class MemoryJobs:
         "_jobs_leaving",
         "_journal",
         "_left_out",
-        "_librarian",
-        "_librarian_spending",
         "_mailroom",
-        "_more_staged",
-        "_new",
         "_pod",
         "_proposed",
-        "_recalled",
         "_resources",
         "_status",
         "_tasks",
@@ -76,6 +57,8 @@ class MemoryJobs:
         "_triggered",
         "_waiting",
         "_waiting_for_all",
+        "caller",
+        "consolidations",
     )
 
     def __init__(
@@ -88,10 +71,8 @@ class MemoryJobs:
         tasks: TasksAtWork,
         mailroom: Mailroom,
         pod: AsyncActor,
-        *,
-        new: bool,
     ) -> None:
-        """``pod`` gets what the detached actors say; ``new`` says that its session is no other's."""
+        """``pod`` gets what the detached actors say."""
         self._resources = resources
         self._template = resources.template
         self._status = status
@@ -101,11 +82,10 @@ class MemoryJobs:
         self._tasks = tasks
         self._mailroom = mailroom
         self._pod = pod
-        self._new = new
         self._job: ExtractionActor | None = None
         self._job_spending: Spending | None = None
         #: The context of who wanted memory jobs last, as long as any is at work.
-        self._caller: Context | None = None
+        self.caller: Context | None = None
         #: Whether somebody wanted an extraction while the last was under way.
         self._triggered = False
         self._failures = self._left_out = 0
@@ -116,25 +96,19 @@ class MemoryJobs:
         self._waiting_for_all: list[AsyncFuture[Any]] | None = None
         #: Who is answered once the end that the job has come to is published.
         self._proposed: AsyncFuture[bool] | None = None
-        self._librarian: ConsolidationActor | None = None
-        self._librarian_spending: Spending | None = None
-        #: Whether the start of the consolidation under way was published.
-        self._consolidating = False
-        #: Whether there may be more to consolidate, and whether somebody asked for it.
-        self._more_staged = self._asked_to_consolidate = False
-        self._recalled = False
+        self.consolidations = Consolidations(resources, status, journal, accounts, tasks, mailroom, pod, self)
 
     # -- who wants what --------------------------------------------------------------------------
 
     @property
     def at_work(self) -> bool:
         """Whether a memory job has not come to its end."""
-        return self._job is not None or self._librarian is not None or self._jobs_leaving > 0
+        return self._job is not None or self.consolidations.at_work or self._jobs_leaving > 0
 
     @property
     def under_way(self) -> bool:
         """Whether a job has not said all that it has to say."""
-        return self._job is not None or self._librarian is not None or bool(self._waiting)
+        return self._job is not None or self.consolidations.at_work or bool(self._waiting)
 
     def after_run(self, caller: Context | None) -> None:
         """A run of ``caller`` has ended: have it read, unless that failed of late or only commands do."""
@@ -159,11 +133,11 @@ class MemoryJobs:
 
     def start_all(self, caller: Context | None) -> None:
         """Start the memory jobs that are due."""
-        self._asked_to_consolidate = True
+        self.consolidations.asked_for = True
         self._extract_if_due(caller)
         if self._job is None:
-            self._caller = caller
-            self._consolidate()
+            self.caller = caller
+            self.consolidations.start(caller)
             self._answer_if_done()
 
     def wait_for_all(self, reply: AsyncFuture[Any], timeout: float | None) -> bool:
@@ -205,9 +179,9 @@ class MemoryJobs:
         if not self._template.manifest.memory.extract_threshold:
             return
         if self._job is not None:
-            self._triggered, self._caller = True, caller
+            self._triggered, self.caller = True, caller
         elif self._due():
-            self._caller = caller
+            self.caller = caller
             self._start_extraction()
 
     def _due(self) -> bool:
@@ -249,8 +223,8 @@ class MemoryJobs:
                 resources.template.manifest.model.model_id,
                 resources.template.tools.context(resources.name),
                 resources.template.memory.staging,
-                self._ask_pod,
-                self._caller,
+                self.ask_pod,
+                self.caller,
             )
         )
 
@@ -261,7 +235,7 @@ class MemoryJobs:
         answer = notes_budget(window)
         return min(EXTRACTOR_TOKENS, summariser_budget(known, answer, text_tokens(EXTRACTOR_PROMPT)))
 
-    def _ask_pod(self, message: Any) -> AsyncFuture[bool]:
+    def ask_pod(self, message: Any) -> AsyncFuture[bool]:
         """Bring a message to the pod's mailbox."""
         answer: AsyncFuture[bool] = AsyncFuture()
         answer._loop = self._mailroom.loop  # noqa: SLF001 - where it is answered
@@ -276,7 +250,7 @@ class MemoryJobs:
 
     async def _take(self, proposal: Proposal, reply: AsyncFuture[bool]) -> None:
         if self._job is None:  # it was given up, and its end was published
-            self._answer(reply, accepted=False)
+            answer(reply, accepted=False)
             return
         self._proposed = reply
         spent, error = self._spent(self._job_spending), proposal.error or self._moved(proposal)
@@ -313,22 +287,17 @@ class MemoryJobs:
             if accepted:
                 self._record_failed(error, spent)
                 self._tasks.start(self._journal.retry())
-            self._answer(reply, accepted=False)
+            answer(reply, accepted=False)
             self._extractions_ended(consolidate=False)
             return
         self._end_job()
         if accepted:
             self._failures = 0
-        self._answer(reply, accepted=accepted)
+        answer(reply, accepted=accepted)
         if again and not self._status.stopping and self._due():
             self._start_extraction()
         else:
             self._extractions_ended()
-
-    @staticmethod
-    def _answer(reply: AsyncFuture[bool], *, accepted: bool) -> None:
-        if not reply.done():
-            reply.set(accepted)
 
     def _back_off(self) -> None:
         """After a failure: leave out the next automatic extractions."""
@@ -351,15 +320,20 @@ class MemoryJobs:
         job, self._job = self._job, None
         spending, self._job_spending, self._proposed = self._job_spending, None, None
         if job is not None:
-            self._let_go(cast("AsyncFuture[bool]", job.actor_ref.stop(block=False)))
+            self.let_go(cast("AsyncFuture[bool]", job.actor_ref.stop(block=False)))
         return self._spent(spending)
 
-    def _let_go(self, ended: AsyncFuture[bool]) -> None:
+    def let_go(self, ended: AsyncFuture[bool]) -> None:
         """A job has nothing more to say; what it still has to put away counts as memory at work."""
         self._jobs_leaving += 1
-        ended.when_done(self._job_left)
+        ended.when_done(self.job_left)
 
-    def _job_left(self) -> None:
+    def hold(self) -> None:
+        """Memory counts as at work until ``job_left``."""
+        self._jobs_leaving += 1
+
+    def job_left(self) -> None:
+        """A job that was let go, or what was held, has come to its end."""
         self._jobs_leaving = max(self._jobs_leaving - 1, 0)
         self._answer_if_done()
 
@@ -374,7 +348,7 @@ class MemoryJobs:
     def _extractions_ended(self, *, consolidate: bool = True) -> None:
         """The extractions that were due have ended: now for what they staged."""
         if consolidate and not self._status.stopping:
-            self._consolidate()
+            self.consolidations.start(self.caller)
         waiting, self._waiting = self._waiting, None
         _answer_all(waiting)
         self._answer_if_done()
@@ -382,128 +356,9 @@ class MemoryJobs:
     def _answer_if_done(self) -> None:
         """Where that was the last memory job, those who wait for all are answered."""
         if not self.at_work:
-            self._caller = None
+            self.caller = None
             waiting, self._waiting_for_all = self._waiting_for_all, None
             _answer_all(waiting)
-
-    # -- consolidation ---------------------------------------------------------------------------
-
-    def _consolidate(self) -> None:
-        """Start a consolidation, which looks for itself whether it is due."""
-        resources = self._resources
-        section = resources.template.manifest.memory
-        if not (section.consolidate_files or section.consolidate_bytes):
-            return
-        if self._librarian is not None:
-            self._more_staged = True
-            return
-        asked, self._asked_to_consolidate, self._more_staged = self._asked_to_consolidate, False, False
-        librarian = self._librarian = ConsolidationActor.make(self._mailroom, UNREGISTERED)
-        librarian.begin()
-        ctx, spending = resources.template.tools.context(resources.name), Spending(resources)
-        self._librarian_spending = spending
-        librarian.actor_ref.tell(
-            Consolidate(
-                resources.template.memory,
-                resources.template.manifest,
-                spending.ask,
-                ctx,
-                not asked,
-                self._ask_pod,
-                self._tell_pod,
-                self._caller,
-            )
-        )
-
-    def _tell_pod(self, message: Any) -> None:
-        self._mailroom.send(self._pod, message, None)
-
-    def begin_consolidation(self, message: Consolidating, reply: AsyncFuture[bool]) -> None:
-        """Whether a consolidation may begin: once that is published, and not where the store refuses it."""
-        self._tasks.start(self._begin_consolidation(message, reply))
-
-    async def _begin_consolidation(self, message: Consolidating, reply: AsyncFuture[bool]) -> None:
-        librarian = self._librarian
-        if librarian is None:
-            self._answer(reply, accepted=False)
-            return
-        self._consolidating = True
-        self._journal.log.record(ConsolidateStart, files=message.files, size=message.size)
-        try:
-            await self._journal.commit()
-        except SessionError:
-            self._consolidating = False
-            self._answer(reply, accepted=False)
-        else:
-            self._answer(reply, accepted=self._librarian is librarian)
-
-    def end_consolidation(self, message: Consolidated) -> None:
-        """A consolidation has ended."""
-        self._tasks.start(self._end_consolidation(message))
-
-    async def _end_consolidation(self, message: Consolidated) -> None:
-        librarian, self._librarian = self._librarian, None
-        if librarian is None:  # it was left to itself
-            return
-        self._let_go(cast("AsyncFuture[bool]", librarian.actor_ref.stop(block=False)))
-        self._record_consolidated(message)
-        more = self._more_staged or (message.files > 0 and message.error is None)
-        self._jobs_leaving += 1  # until its end is durable
-        try:
-            await self._journal.commit()
-        except SessionError:
-            more = False
-        if more and not self._status.stopping:
-            self._consolidate()
-        self._job_left()
-
-    def _record_consolidated(self, message: Consolidated) -> None:
-        published, self._consolidating = self._consolidating, False
-        spent = self._spent(self._librarian_spending)
-        self._librarian_spending = None
-        log = self._journal.log
-        for text in message.alerts:
-            log.record(Alert, text=text)
-        if message.error is not None:
-            failure = Failure.of(message.error)
-            if published:
-                log.record_end(ConsolidateFailed, error=failure, usage=spent.usage, cost=spent.cost)
-            else:
-                log.record(Alert, text="memory could not be consolidated", error=failure)
-        elif message.files:
-            log.record_end(
-                ConsolidateDone,
-                files=message.files,
-                notes=message.notes,
-                mechanical=message.mechanical,
-                left=message.left,
-                usage=spent.usage,
-                cost=spent.cost,
-            )
-
-    # -- recall ----------------------------------------------------------------------------------
-
-    @property
-    def recall_due(self) -> bool:
-        """Whether the run that begins is the first of a session that is new: its history is no other's."""
-        if not self._template.manifest.memory.recall_tokens or not self._new or self._recalled:
-            return False
-        return not any(map(is_of_compaction, self._journal.head.items))
-
-    async def recall(self, run_id: str, content: tuple[Part, ...], waits: Interruptible) -> None:
-        """Bring what memory holds of ``content`` into the history, whatever comes of it."""
-        words = "\n".join(part.text for part in content if isinstance(part, TextPart))
-        self._recalled = True
-        budget = self._template.manifest.memory.recall_tokens
-        try:
-            item = await waits.apart(_recalled(self._template.memory, words, budget), "the search in memory")
-        except (OSError, TimeoutError) as error:
-            self._journal.log.record(Alert, text="memory could not be searched", error=Failure.of(error))
-        except (Exception, asyncio.CancelledError):  # noqa: BLE001 - the run goes on without it
-            return
-        else:
-            if item is not None:
-                self._journal.log.record(SystemMessage, run_id, item=item)
 
     # -- the end of the pod ----------------------------------------------------------------------
 
@@ -536,26 +391,23 @@ class MemoryJobs:
         resumed, and what is staged stays until another consolidation.
         """
         self._leave_jobs()
-        if self._consolidating:
-            left = PodError("the pod has stopped while memory was consolidated; nothing staged is lost")
-            self._record_consolidated(Consolidated(error=left))
+        self.consolidations.abandon()
         if self._job is not None:
             self._record_failed(PodError("the pod stopped before its memory was read"), self._end_job())
         self._extractions_ended(consolidate=False)
 
     def _leave_jobs(self) -> None:
         """Cancel what memory jobs ask of a model; ``at_work`` until they have come to their end."""
-        librarian, self._librarian = self._librarian, None
-        for job in (librarian, self._job):
-            if job is not None:
-                self._let_go(job.leave(self._template.grace))
+        self.consolidations.leave()
+        if self._job is not None:
+            self.let_go(self._job.leave(self._template.grace))
 
     def forsake(self) -> None:
         """The pod has ended: nobody need wait for its memory jobs any more, and those end too."""
         self._leave_jobs()
         self._job = None
         if self._proposed is not None:
-            self._answer(self._proposed, accepted=False)
+            answer(self._proposed, accepted=False)
         for reply in self._waiting_for_all or ():
             _give_up(reply)
         _answer_all(self._waiting)
@@ -564,25 +416,6 @@ class MemoryJobs:
     async def wait_left(self) -> None:
         """Wait until the jobs that were cancelled have come to their end, for a bounded time."""
         await self._all_done(self._template.grace + self._template.store_grace)
-
-
-async def _recalled(memory: NotesFolder, words: str, budget: int) -> SystemItem | None:
-    from actors.memory.recall import recalled  # noqa: PLC0415 - paid for by who recalls
-
-    return await asyncio.wait_for(asyncio.to_thread(recalled, memory, words, budget), RECALL_SECONDS)
-
-
-class Unregistered:
-    """Detached actors are known to their pod alone."""
-
-    def register(self, actor_ref: Any, /) -> None:
-        """Nobody looks for it."""
-
-    def unregister(self, actor_ref: Any, /) -> None:
-        """Nobody looked for it."""
-
-
-UNREGISTERED = Unregistered()
 
 
 def _answer_all(waiting: list[AsyncFuture[Any]] | None) -> None:

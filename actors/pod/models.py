@@ -38,8 +38,8 @@ class Models:
         return self._over_http(section)
 
     def _over_http(self, section: ModelSection) -> LLMClient:
+        from actors.llm.address import base_url_of  # noqa: PLC0415
         from actors.llm.anthropic.client import AnthropicClient  # noqa: PLC0415
-        from actors.llm.http.address import base_url_of  # noqa: PLC0415
         from actors.llm.http.client import HttpPool  # noqa: PLC0415
         from actors.llm.http.presets import PRESETS, server_for  # noqa: PLC0415
         from actors.llm.openai.client import OpenAIClient  # noqa: PLC0415

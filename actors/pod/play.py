@@ -17,9 +17,9 @@ from actors.pod.exchange import Exchange
 from actors.pod.gate import Gate
 from actors.pod.interruptible import Interruptible, Left
 from actors.pod.journal import Journal
-from actors.pod.memory_jobs import MemoryJobs
 from actors.pod.model_calls import ModelCalls
 from actors.pod.outcomes import limit_reached, refused, said_nothing
+from actors.pod.recall import Recall
 from actors.pod.resources import PodResources
 from actors.pod.run_state import QueuedRun, Run
 from actors.pod.tasks_at_work import TasksAtWork
@@ -59,9 +59,9 @@ class Play:
         "_gate",
         "_journal",
         "_mailroom",
-        "_memory",
         "_model_calls",
         "_owner",
+        "_recall",
         "_resources",
         "_tasks",
         "_template",
@@ -74,7 +74,7 @@ class Play:
         journal: Journal,
         accounts: Accounts,
         conversation: Conversation,
-        memory: MemoryJobs,
+        recall: Recall,
         compaction: Compaction,
         tool_calls: ToolCalls,
         gate: Gate,
@@ -87,7 +87,7 @@ class Play:
         self._journal = journal
         self._accounts = accounts
         self._conversation = conversation
-        self._memory = memory
+        self._recall = recall
         self._compaction = compaction
         self._tool_calls = tool_calls
         self._gate = gate
@@ -128,8 +128,8 @@ class Play:
         items = self._journal.head.items
         run.began_in, run.began_at = items, len(items)
         self._record_start(run, "notify" if queued.source == "notify" else "run")
-        if self._memory.recall_due:
-            await self._memory.recall(run.run_id, queued.command.content, run.waits)
+        if self._recall.due:
+            await self._recall.bring(run.run_id, queued.command.content, run.waits)
             run.waits.check()
         self._model_calls.add_words(run, UserItem(queued.command.content), queued.source)
         await self._play(run)

@@ -19,6 +19,7 @@ from actors.pod.interruptible import Interruptible
 from actors.pod.journal import Journal
 from actors.pod.lifecycle import Lifecycle, Resumed
 from actors.pod.memory_jobs import MemoryJobs
+from actors.pod.recall import Recall
 from actors.pod.resources import PodResources
 from actors.pod.run_loop import RunLoop
 from actors.pod.run_state import QueuedRun, RunHere, resolve
@@ -134,7 +135,6 @@ class PodActor(AsyncActor):
                 self._tasks,
                 self._mailroom,
                 self,
-                new=self._resume is None,
             )
         return self._memory
 
@@ -152,6 +152,7 @@ class PodActor(AsyncActor):
                 self._accounts,
                 self.conversation,
                 self.memory,
+                Recall(self.resources, self._journal, new=self._resume is None),
                 tool_calls,
                 self._tasks,
                 self._mailroom,
@@ -374,11 +375,11 @@ class PodActor(AsyncActor):
         return DEFERRED
 
     def _on_consolidating(self, message: Consolidating) -> Any:
-        self.memory.begin_consolidation(message, self.defer_reply())
+        self.memory.consolidations.begin(message, self.defer_reply())
         return DEFERRED
 
     def _on_consolidated(self, message: Consolidated) -> None:
-        self.memory.end_consolidation(message)
+        self.memory.consolidations.end(message)
 
     def _on_ended_late(self, message: EndedLate) -> None:
         self._tasks.start(self.runs.record_late(message))

@@ -16,6 +16,7 @@ from actors.pod.interruptible import Interruptible
 from actors.pod.journal import Journal
 from actors.pod.memory_jobs import MemoryJobs
 from actors.pod.play import Play
+from actors.pod.recall import Recall
 from actors.pod.resources import PodResources
 from actors.pod.run_state import PendingInput, QueuedRun, Run, RunHere, new_run_id, resolve
 from actors.pod.status import Status
@@ -82,6 +83,7 @@ class RunLoop:
         accounts: Accounts,
         conversation: Conversation,
         memory: MemoryJobs,
+        recall: Recall,
         tool_calls: ToolCalls,
         tasks: TasksAtWork,
         mailroom: Mailroom,
@@ -109,7 +111,7 @@ class RunLoop:
             journal,
             accounts,
             conversation,
-            memory,
+            recall,
             self._compaction,
             tool_calls,
             self.gate,

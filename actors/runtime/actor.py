@@ -52,6 +52,19 @@ class Registry(Protocol):
         """Forget the actor; unknown ones are ignored."""
 
 
+class Unregistered:
+    """The registry of actors that are known to whoever made them alone."""
+
+    def register(self, actor_ref: Any, /) -> None:
+        """Nobody looks for it."""
+
+    def unregister(self, actor_ref: Any, /) -> None:
+        """Nobody looked for it."""
+
+
+UNREGISTERED = Unregistered()
+
+
 class AsyncActor(pykka.Actor):
     """A pykka actor on an event loop: the running one, or one that serves the whole process.
 

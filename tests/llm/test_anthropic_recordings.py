@@ -11,7 +11,7 @@ from llm_recordings import recording, recordings
 from messages_kit import answer_of, blocks_of, whole_answer_of
 
 from actors.llm.base import End
-from actors.llm.http.errors import classify
+from actors.llm.errors import classify
 from protocol.errors import ModelError
 from protocol.items import ThinkingPart
 from protocol.usage import Usage

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from actors.llm.address import base_url_of
 from actors.llm.anthropic.client import AnthropicClient
-from actors.llm.http.address import base_url_of
 from actors.llm.http.headers import header_of, key_of
 from actors.llm.http.presets import list_models, server_for
 from actors.llm.openai.client import OpenAIClient

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.llm.http.errors import MAX_WORDS, classify, retry_after
+from actors.llm.errors import MAX_WORDS, classify, retry_after
 from protocol.errors import MODEL_ERROR_KINDS, ModelError
 
 HERE = "127.0.0.1:8080"

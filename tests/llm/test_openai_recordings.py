@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from llm_recordings import answer_of, assembled, blocks_of, recording, recordings, whole_answer_of
 
 from actors.llm.base import End
-from actors.llm.http.errors import classify
+from actors.llm.errors import classify
 from protocol.errors import ModelError
 from protocol.items import ThinkingPart
 from protocol.usage import Usage

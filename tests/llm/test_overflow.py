@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.llm.http.errors import classify
-from actors.llm.http.overflow import NO_OVERFLOW, SHAPES, overflow_of
+from actors.llm.errors import classify
+from actors.llm.overflow import NO_OVERFLOW, SHAPES, overflow_of
 from protocol.errors import ModelError
 
 

@@ -18,9 +18,9 @@ from llm_server import (
     unused_port,
 )
 
+from actors.llm.address import is_bypassed, proxy_for
 from actors.llm.anthropic.client import AnthropicClient
 from actors.llm.base import Answer, Assembler, Request
-from actors.llm.http.address import is_bypassed, proxy_for
 from actors.llm.http.client import MAX_ANSWER_BYTES
 from actors.llm.http.encodings import STEP, Unpacker, coding_of
 from actors.llm.http.presets import list_models

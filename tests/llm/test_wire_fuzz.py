@@ -31,7 +31,7 @@ from wire_fuzz import (
 
 from actors.llm.anthropic.client import AnthropicClient
 from actors.llm.base import Answer, Assembler, Request
-from actors.llm.http.errors import classify, retry_after
+from actors.llm.errors import classify, retry_after
 from actors.llm.openai.client import OpenAIClient
 from protocol.errors import ModelError
 from protocol.items import UserItem

@@ -14,7 +14,7 @@ from actors.compaction.tokens import text_tokens
 from actors.llm.scripted import ScriptedClient, call, say
 from actors.memory.notes_folder import NotesFolder
 from actors.memory.recall import RECALLED, recalled
-from actors.pod import memory_jobs as jobs
+from actors.pod import recall
 from actors.system import PodSystem
 from actors.tools.builtin import builtin
 from protocol.errors import ManifestError
@@ -130,7 +130,7 @@ def test_what_is_staged_is_brought_too(memory: NotesFolder) -> None:
 def test_a_memory_that_cannot_be_searched_fails_no_run(
     memory: NotesFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jobs, "RECALL_SECONDS", 0.0)
+    monkeypatch.setattr(recall, "RECALL_SECONDS", 0.0)
 
     async def play(pod: Any, events: Any, _: Any) -> None:
         assert (await pod.run("the parser")).text == "so"

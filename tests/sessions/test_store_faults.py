@@ -289,3 +289,40 @@ def test_a_claim_that_cannot_be_written_is_refused_and_taken_when_it_can(tmp_pat
     assert store.claim("s", "pod").generation == 2
     assert_sound(store, "s", add(store, "s", head, "b"))
     store.close()
+
+
+class MovedAway(Files):
+    """Files in a folder that is moved away at the moment a new session has its name."""
+
+    def __init__(self, folder, away):
+        self.folder, self.away = folder, away
+        self.armed = False
+
+    def link(self, source, target):
+        super().link(source, target)
+        if self.armed:
+            self.folder.rename(self.away)
+
+
+@pytest.mark.parametrize("durability", ["process", "power"])
+def test_a_session_whose_folder_is_moved_away_as_it_is_made_is_there_afterwards_only_if_that_was_told(
+    tmp_path, durability
+):
+    """One that was refused and was there all the same took the place of the successor that was made after it."""
+    files = MovedAway(tmp_path / "here", tmp_path / "away")
+    store = JsonLinesStore(files.folder, durability, files=files)
+    parent = child_of("s", make(store, "s", "a"), "compacted_from")
+    files.armed, told = True, []
+    for name in ("first", "second"):
+        try:
+            make(store, name, "b", parent=parent)
+        except StoreError:
+            files.armed = False
+        else:
+            told.append(name)
+            files.armed = False
+        if files.away.exists():
+            files.away.rename(files.folder)
+    assert [each.session_id for each in store.successors("s")] == told
+    assert "second" in told
+    store.close()

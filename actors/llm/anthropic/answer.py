@@ -25,8 +25,8 @@ from actors.llm.base import (
     ThinkingChunk,
     UsageReport,
 )
+from actors.llm.errors import classify
 from actors.llm.http.answers import callless, failure_of, means_something, nameless, stop_of, unfinished
-from actors.llm.http.errors import classify
 from actors.llm.http.sse import SSEEvent
 from actors.llm.lenient import UNREADABLE, HalfPairs, decode_any, is_closed
 from protocol.errors import ModelError

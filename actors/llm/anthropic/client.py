@@ -10,11 +10,11 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from actors.llm.address import base_url_of
 from actors.llm.anthropic.answer import MessagesAnswer
 from actors.llm.anthropic.dialect import Dialect, adapted
 from actors.llm.anthropic.request import Caching, answer_tool_of, body_of, encode_some
 from actors.llm.base import Request
-from actors.llm.http.address import base_url_of
 from actors.llm.http.client import HttpPool, Peer, Reply
 from actors.llm.http.endpoint import Entry
 from actors.llm.http.headers import key_of, trimmed

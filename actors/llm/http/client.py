@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct
 
-from actors.llm.http.address import (
+from actors.llm.address import (
     PROXY_WANTS,
     PROXY_WANTS_HINT,
     PROXY_WANTS_KEY,

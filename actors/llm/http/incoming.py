@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 
+from actors.llm.address import PROXY_WANTS_KEY
 from actors.llm.base import Block
-from actors.llm.http.address import PROXY_WANTS_KEY
+from actors.llm.errors import classify
 from actors.llm.http.answers import AnswerReader, whole_ones
 from actors.llm.http.client import MAX_REFUSAL_BYTES, Peer, Reply
-from actors.llm.http.errors import classify
 from actors.llm.http.sse import SSEParser
 from protocol.errors import ModelError
 

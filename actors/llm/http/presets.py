@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Struct
 
-from actors.llm.http.address import (
+from actors.llm.address import (
     authorization_of,
     base_url_of,
     basic_credentials,
@@ -20,8 +20,8 @@ from actors.llm.http.address import (
     where_of,
     without_credentials,
 )
+from actors.llm.errors import classify
 from actors.llm.http.client import HttpPool, Peer
-from actors.llm.http.errors import classify
 from actors.llm.http.headers import bearer, key_of
 from protocol.errors import MissingKey, ModelError
 

@@ -9,8 +9,8 @@ from typing import Self
 
 import msgspec
 
+from actors.llm.address import authorization_of, basic_credentials, where_of, without_credentials
 from actors.llm.base import Block, CallStart, Request
-from actors.llm.http.address import authorization_of, basic_credentials, where_of, without_credentials
 from actors.llm.http.answers import AnswerReader
 from actors.llm.http.client import HttpPool, Peer, Reply
 from actors.llm.http.endpoint import Entry

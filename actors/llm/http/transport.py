@@ -22,7 +22,7 @@ import httpx
 import yarl
 from msgspec import Struct
 
-from actors.llm.http.address import (
+from actors.llm.address import (
     PROXY_WANTS,
     PROXY_WANTS_HINT,
     PROXY_WANTS_KEY,

@@ -17,8 +17,8 @@ from actors.llm.base import (
     UsageReport,
     VendorChunk,
 )
+from actors.llm.errors import classify
 from actors.llm.http.answers import callless, count_of, failure_of, nameless, stop_of, unfinished
-from actors.llm.http.errors import classify
 from actors.llm.http.sse import SSEEvent
 from actors.llm.lenient import UNREADABLE, HalfPairs, is_closed
 from actors.llm.openai.calls import CallPiece, Calls, Function

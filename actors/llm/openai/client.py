@@ -6,8 +6,8 @@ import asyncio
 
 import msgspec
 
+from actors.llm.address import base_url_of
 from actors.llm.base import Request
-from actors.llm.http.address import base_url_of
 from actors.llm.http.client import HttpPool, Peer, Reply
 from actors.llm.http.endpoint import Entry
 from actors.llm.http.headers import bearer

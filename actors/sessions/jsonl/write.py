@@ -144,11 +144,16 @@ class Create(Append):
             os.utime(self.mark, ns=(at, at))  # their order is that of the children
         with opened_folder(held.path.parent) as folder:
             self._link(claims, data, at)
-            if self.sync:
-                self._sync_names(claims.files, folder)
+            try:
+                if self.sync:
+                    self._sync_names(claims.files, folder)
+                held.file = _stamp(os.stat(held.name, dir_fd=folder))
+            except OSError:  # say it was moved away: what was refused must not be found in it later
+                with contextlib.suppress(OSError):
+                    os.unlink(held.name, dir_fd=folder)
+                raise
         last = self.batch[-1]
         held.head, held.end = Head(last.seq, last.hash), len(data)
-        held.file = _stamp(held.path.stat())
 
     def _link(self, claims: Claims, data: bytes, at: int) -> None:
         """Give the session its name, behind which all of it stands."""
@@ -163,16 +168,11 @@ class Create(Append):
             claims.files.link(self.draft, held.path)
 
     def _sync_names(self, files: Files, folder: int) -> None:
-        """Make the name durable, or take it away: a session that was refused must not be found later."""
-        try:
-            files.sync_folder(folder)
-            if self.mark is not None:
-                with opened_folder(self.mark.parent) as marks:
-                    files.sync_folder(marks)
-        except OSError:
-            with contextlib.suppress(OSError):
-                os.unlink(self.held.name, dir_fd=folder)
-            raise
+        """Make the name durable."""
+        files.sync_folder(folder)
+        if self.mark is not None:
+            with opened_folder(self.mark.parent) as marks:
+                files.sync_folder(marks)
 
 
 class Release(Append):

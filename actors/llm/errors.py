@@ -6,8 +6,8 @@ import math
 import re
 from collections.abc import Mapping
 
-from actors.llm.http.error_body import Complaint, complaint_of
-from actors.llm.http.overflow import MAX_LOOK, Overflow, is_rate_limit
+from actors.llm.error_body import Complaint, complaint_of
+from actors.llm.overflow import MAX_LOOK, Overflow, is_rate_limit
 from actors.runtime.redact import REDACTED, redacted
 from protocol.errors import ModelError, ModelErrorKind
 

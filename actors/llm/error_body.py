@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from actors.llm.http.overflow import Overflow, overflow_of
 from actors.llm.lenient import UNREADABLE, decode_any
+from actors.llm.overflow import Overflow, overflow_of
 from protocol.text import encodable, encodable_json
 
 #: How deep errors are looked for within errors.

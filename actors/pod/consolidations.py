@@ -1,0 +1,205 @@
+"""``Consolidations``: has what extractions staged worked into lasting memory, one consolidation at a time."""
+
+from __future__ import annotations
+
+from contextvars import Context
+from typing import Any, Protocol, cast
+
+from actors.memory.consolidation import Consolidate, Consolidated, Consolidating, ConsolidationActor
+from actors.pod.accounts import Accounts
+from actors.pod.journal import Journal
+from actors.pod.resources import PodResources
+from actors.pod.spending import Spending
+from actors.pod.status import Status
+from actors.pod.tasks_at_work import TasksAtWork
+from actors.runtime.actor import UNREGISTERED, AsyncActor
+from actors.runtime.future import AsyncFuture
+from actors.runtime.loop import Mailroom
+from protocol.errors import Failure, PodError, SessionError
+from protocol.events import Alert, ConsolidateDone, ConsolidateFailed, ConsolidateStart
+
+
+class Jobs(Protocol):
+    """The memory jobs that consolidations are part of."""
+
+    @property
+    def caller(self) -> Context | None:
+        """The context of who wanted memory jobs last."""
+
+    def ask_pod(self, message: Any) -> AsyncFuture[bool]:
+        """Bring a message to the pod's mailbox."""
+
+    def let_go(self, ended: AsyncFuture[bool]) -> None:
+        """A job has nothing more to say; it counts as at work until it has ``ended``."""
+
+    def hold(self) -> None:
+        """Memory counts as at work until ``job_left``."""
+
+    def job_left(self) -> None:
+        """A job that was let go, or what was held, has come to its end."""
+
+
+class Consolidations:
+    """One consolidation after the other, by a detached actor, as long as anything is due."""
+
+    __slots__ = (
+        "_accounts",
+        "_jobs",
+        "_journal",
+        "_librarian",
+        "_mailroom",
+        "_more_staged",
+        "_pod",
+        "_published",
+        "_resources",
+        "_spending",
+        "_status",
+        "_tasks",
+        "asked_for",
+    )
+
+    def __init__(
+        self,
+        resources: PodResources,
+        status: Status,
+        journal: Journal,
+        accounts: Accounts,
+        tasks: TasksAtWork,
+        mailroom: Mailroom,
+        pod: AsyncActor,
+        jobs: Jobs,
+    ) -> None:
+        self._resources = resources
+        self._status = status
+        self._journal = journal
+        self._accounts = accounts
+        self._tasks = tasks
+        self._mailroom = mailroom
+        self._pod = pod
+        self._jobs = jobs
+        self._librarian: ConsolidationActor | None = None
+        self._spending: Spending | None = None
+        #: Whether the start of the consolidation under way was published.
+        self._published = False
+        #: Whether there may be more to consolidate.
+        self._more_staged = False
+        #: Whether somebody asked for one, due or not.
+        self.asked_for = False
+
+    @property
+    def at_work(self) -> bool:
+        """Whether one has not said all that it has to say."""
+        return self._librarian is not None
+
+    def start(self, caller: Context | None) -> None:
+        """Start one, which looks for itself whether it is due; its client sees the context of ``caller``."""
+        resources = self._resources
+        section = resources.template.manifest.memory
+        if not (section.consolidate_files or section.consolidate_bytes):
+            return
+        if self._librarian is not None:
+            self._more_staged = True
+            return
+        asked, self.asked_for, self._more_staged = self.asked_for, False, False
+        librarian = self._librarian = ConsolidationActor.make(self._mailroom, UNREGISTERED)
+        librarian.begin()
+        ctx, spending = resources.template.tools.context(resources.name), Spending(resources)
+        self._spending = spending
+        librarian.actor_ref.tell(
+            Consolidate(
+                resources.template.memory,
+                resources.template.manifest,
+                spending.ask,
+                ctx,
+                not asked,
+                self._jobs.ask_pod,
+                self._tell_pod,
+                caller,
+            )
+        )
+
+    def _tell_pod(self, message: Any) -> None:
+        self._mailroom.send(self._pod, message, None)
+
+    def begin(self, message: Consolidating, reply: AsyncFuture[bool]) -> None:
+        """Whether a consolidation may begin: once that is published, and not where the store refuses it."""
+        self._tasks.start(self._begin(message, reply))
+
+    async def _begin(self, message: Consolidating, reply: AsyncFuture[bool]) -> None:
+        librarian = self._librarian
+        if librarian is None:
+            answer(reply, accepted=False)
+            return
+        self._published = True
+        self._journal.log.record(ConsolidateStart, files=message.files, size=message.size)
+        try:
+            await self._journal.commit()
+        except SessionError:
+            self._published = False
+            answer(reply, accepted=False)
+        else:
+            answer(reply, accepted=self._librarian is librarian)
+
+    def end(self, message: Consolidated) -> None:
+        """A consolidation has ended."""
+        self._tasks.start(self._end(message))
+
+    async def _end(self, message: Consolidated) -> None:
+        librarian, self._librarian = self._librarian, None
+        if librarian is None:  # it was left to itself
+            return
+        self._jobs.let_go(cast("AsyncFuture[bool]", librarian.actor_ref.stop(block=False)))
+        self._record_end(message)
+        more = self._more_staged or (message.files > 0 and message.error is None)
+        self._jobs.hold()  # until its end is durable
+        try:
+            await self._journal.commit()
+        except SessionError:
+            more = False
+        if more and not self._status.stopping:
+            self.start(self._jobs.caller)
+        self._jobs.job_left()
+
+    def _record_end(self, message: Consolidated) -> None:
+        published, self._published = self._published, False
+        spent = self._accounts.count_helper(self._spending)
+        self._spending = None
+        log = self._journal.log
+        for text in message.alerts:
+            log.record(Alert, text=text)
+        if message.error is not None:
+            failure = Failure.of(message.error)
+            if published:
+                log.record_end(ConsolidateFailed, error=failure, usage=spent.usage, cost=spent.cost)
+            else:
+                log.record(Alert, text="memory could not be consolidated", error=failure)
+        elif message.files:
+            log.record_end(
+                ConsolidateDone,
+                files=message.files,
+                notes=message.notes,
+                mechanical=message.mechanical,
+                left=message.left,
+                usage=spent.usage,
+                cost=spent.cost,
+            )
+
+    # -- the end of the pod ----------------------------------------------------------------------
+
+    def leave(self) -> None:
+        """Cancel what it asks of a model."""
+        librarian, self._librarian = self._librarian, None
+        if librarian is not None:
+            self._jobs.let_go(librarian.leave(self._resources.template.grace))
+
+    def abandon(self) -> None:
+        """It was left to itself: publish an end where its start was published."""
+        if self._published:
+            left = PodError("the pod has stopped while memory was consolidated; nothing staged is lost")
+            self._record_end(Consolidated(error=left))
+
+
+def answer(reply: AsyncFuture[bool], *, accepted: bool) -> None:
+    """Answer a detached actor, unless that was done."""
+    if not reply.done():
+        reply.set(accepted)

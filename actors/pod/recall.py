@@ -1,0 +1,54 @@
+"""``Recall``: brings what lasting memory holds of a session's first words into its history."""
+
+from __future__ import annotations
+
+import asyncio
+
+from actors.compaction.compose import is_of_compaction
+from actors.memory.notes_folder import NotesFolder
+from actors.pod.interruptible import Interruptible
+from actors.pod.journal import Journal
+from actors.pod.resources import PodResources
+from protocol.errors import Failure
+from protocol.events import Alert, SystemMessage
+from protocol.items import Part, SystemItem, TextPart
+
+#: How long the first run of a session waits for what memory holds of its input, in seconds.
+RECALL_SECONDS = 3.0
+
+
+class Recall:
+    """Searches memory once, for the first run of a session that is new: its history is no other's."""
+
+    __slots__ = ("_done", "_journal", "_template")
+
+    def __init__(self, resources: PodResources, journal: Journal, *, new: bool) -> None:
+        self._template = resources.template
+        self._journal = journal
+        self._done = not (new and resources.template.manifest.memory.recall_tokens)
+
+    @property
+    def due(self) -> bool:
+        """Whether the run that begins is the one."""
+        return not self._done and not any(map(is_of_compaction, self._journal.head.items))
+
+    async def bring(self, run_id: str, content: tuple[Part, ...], waits: Interruptible) -> None:
+        """Bring what memory holds of ``content`` into the history, whatever comes of it."""
+        words = "\n".join(part.text for part in content if isinstance(part, TextPart))
+        self._done = True
+        budget = self._template.manifest.memory.recall_tokens
+        try:
+            item = await waits.apart(_recalled(self._template.memory, words, budget), "the search in memory")
+        except (OSError, TimeoutError) as error:
+            self._journal.log.record(Alert, text="memory could not be searched", error=Failure.of(error))
+        except (Exception, asyncio.CancelledError):  # noqa: BLE001 - the run goes on without it
+            return
+        else:
+            if item is not None:
+                self._journal.log.record(SystemMessage, run_id, item=item)
+
+
+async def _recalled(memory: NotesFolder, words: str, budget: int) -> SystemItem | None:
+    from actors.memory.recall import recalled  # noqa: PLC0415 - paid for by who recalls
+
+    return await asyncio.wait_for(asyncio.to_thread(recalled, memory, words, budget), RECALL_SECONDS)
