@@ -27,6 +27,8 @@ lint: $(VENV)/.ready-dev
 types: $(VENV)/.ready-dev
 	$(BIN)/mypy --no-error-summary
 	$(BIN)/mypy --no-error-summary tests/typing/*.py
+	$(BIN)/python -m tests.readme_programs build/readme
+	$(BIN)/mypy --no-error-summary build/readme/*.py
 
 # The documentation with the API reference, as pages in build/docs.
 docs: $(VENV)/.ready-docs

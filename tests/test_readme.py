@@ -3,6 +3,8 @@
 import asyncio
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,31 +12,22 @@ from typing import Any
 import msgspec
 import pytest
 from llm_server import RawServer, stream_reply
+from readme_programs import README, blocks
 
 import bench
 from actors.cli.main import polypod
 from actors.llm.base import LLMClient
 from actors.llm.http.presets import PRESETS
 from polypod import (
-    CompactDone,
     PodManifest,
     PodSystem,
     RunEnd,
     Scope,
     ScriptedClient,
-    ToolContext,
     UserMessage,
     call,
     say,
-    tool,
 )
-
-README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-
-
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
-
 
 PROGRAMS = blocks("python")
 
@@ -57,13 +50,41 @@ def program(words: str) -> str:
     return found
 
 
+def run_program(words: str) -> dict[str, Any]:
+    """The names of a program that was run as it stands, but for the ``main()`` at its end."""
+    names: dict[str, Any] = {"__name__": "program"}
+    exec(compile(program(words).removesuffix("asyncio.run(main())\n"), "README.md", "exec"), names)
+    return names
+
+
+def spawning(client: LLMClient) -> type[PodSystem]:
+    """Systems whose pods all ask this client."""
+
+    class Spawning(PodSystem):
+        def spawn(self, *args: Any, **kwargs: Any) -> Any:
+            return super().spawn(*args, client=client, **kwargs)
+
+    return Spawning
+
+
+@pytest.mark.parametrize("text", PROGRAMS)
+def test_each_program_is_whole_and_types_are_checked(text: str, tmp_path: Path):
+    (tmp_path / "program.py").write_text(text)
+    rules = "E9,F,ANN001,ANN201"
+    done = subprocess.run(
+        [sys.executable, "-m", "ruff", "check", "--isolated", "--select", rules, "program.py"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    assert text.startswith(("import ", "from "))
+
+
 def test_the_first_program_runs_at_a_server_where_its_preset_looks_for_one(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    text = program("population")
-    assert text.endswith("\nasyncio.run(main())\n")
-    names: dict[str, Any] = {"__name__": "program"}
-    exec(compile(text.removesuffix("asyncio.run(main())\n"), "README.md", "exec"), names)
+    names = run_program("population")
 
     async def main() -> None:
         asked = {"index": 0, "id": "c", "function": {"name": "population", "arguments": '{"town":"Bergen"}'}}
@@ -84,23 +105,17 @@ def streamed(delta: dict[str, Any]) -> bytes:
 
 
 def test_the_program_without_an_event_loop_runs_as_it_stands(capsys: pytest.CaptureFixture[str]):
-    exec(compile(program("\nwith PodSystem() as system"), "README.md", "exec"), {"__name__": "program"})
+    run_program("\nwith PodSystem() as system")
     assert capsys.readouterr().out.strip()
 
 
 def test_the_test_of_an_agent_passes():
-    def weather(town: str) -> str:
-        """How the weather is."""
-        return f"rain in {town}"
-
-    names: dict[str, object] = {"weather": weather}
-    exec(compile(program("test_the_agent_asks"), "README.md", "exec"), names)
-    asyncio.run(names["test_the_agent_asks_for_the_weather"]())  # type: ignore[operator]
+    names = run_program("test_the_agent_asks")
+    names["test_the_agent_asks_for_the_weather"]()
 
 
 def test_a_server_goes_on_with_what_the_last_one_left():
-    names: dict[str, Any] = {}
-    exec(compile(program("async def lifespan"), "README.md", "exec"), names)
+    names = run_program("async def lifespan")
     app = SimpleNamespace(state=SimpleNamespace())
 
     async def first() -> None:
@@ -124,24 +139,25 @@ def test_a_server_goes_on_with_what_the_last_one_left():
 
 
 def test_following_works_as_it_is_shown():
-    body = "\n".join(f"    {line}" for line in program("async for event in pod.stream").splitlines())
-    body = body.replace("print(event)", "seen.append(event)").replace("...", "return seen")
-    names: dict[str, object] = {"RunEnd": RunEnd, "CompactDone": CompactDone}
-    exec(f"async def follow(pod, system):\n    seen = []\n{body}", names)
+    names = run_program("async for event in pod.stream")
+    seen: list[Any] = []
+    names["print"] = seen.append
 
     async def main() -> None:
         async with PodSystem() as system:
             pod = await system.spawn(PodManifest.of(), client=ScriptedClient([say("hi")]))
-            seen = await asyncio.wait_for(names["follow"](pod, system), 10)  # type: ignore[operator]
-            assert isinstance(seen[-1], RunEnd)
+            following = asyncio.create_task(names["follow"](pod, system))
+            with pod.subscribe(RunEnd, since=0) as ends:
+                await asyncio.wait_for(anext(ends), 10)
+        await asyncio.wait_for(following, 10)
+        assert isinstance(seen[-1], RunEnd)
+        assert len([event for event in seen if isinstance(event, RunEnd)]) == 2
 
     asyncio.run(main())
 
 
-def test_a_session_outlives_its_process_as_it_is_shown():
-    body = "\n".join(f"    {line}" for line in program("resume=session_id").splitlines())
-    names: dict[str, object] = {"PodSystem": PodSystem}
-    exec(f"async def again(manifest, session_id):\n{body}\n    return result.text, branch", names)
+def test_a_session_outlives_its_process_as_it_is_shown(capsys: pytest.CaptureFixture[str]):
+    names = run_program("resume=session_id")
     manifest = PodManifest.of(model="offline", tools={"builtin": ["files"]}, scope=Scope.readable("."))
     Path("a.txt").write_text("one two\n")
 
@@ -151,7 +167,8 @@ def test_a_session_outlives_its_process_as_it_is_shown():
             run = pod.run("count words in a.txt")
             await pod.pause()
             session_id = (await run).session_id
-        text, branch = await names["again"](manifest, session_id)  # type: ignore[operator]
+        await names["go_on"](manifest, session_id)
+        text, branch = capsys.readouterr().out.splitlines()
         assert "2 words" in text
         assert branch != session_id
 
@@ -159,40 +176,17 @@ def test_a_session_outlives_its_process_as_it_is_shown():
 
 
 def test_what_tools_work_with_is_handed_to_them_as_it_is_shown():
-    class Shop:
-        async def open_orders(self, customer: str) -> list[str]:
-            return [f"a kayak for {customer}"]
-
     client = ScriptedClient([call("orders", {"customer": "Liv"}), say("A kayak.")])
-
-    class Spawning(PodSystem):
-        def spawn(self, *args: Any, **kwargs: Any) -> Any:
-            return super().spawn(*args, client=client, **kwargs)
-
-    names: dict[str, Any] = {
-        "tool": tool,
-        "ToolContext": ToolContext,
-        "PodSystem": Spawning,
-        "manifest": PodManifest.of(),
-        "Shop": Shop,
-    }
-    exec(compile(program("async def orders"), "README.md", "exec"), names)
-    assert asyncio.run(names["answer"](Shop(), "What has Liv ordered?")) == "A kayak."
+    names = run_program("async def orders")
+    names["PodSystem"] = spawning(client)
+    assert asyncio.run(names["answer"](names["Shop"](), "What has Liv ordered?")) == "A kayak."
     assert "a kayak for Liv" in client.requests[-1].items[-1].text
 
 
 def test_an_answer_of_a_type_is_an_instance_as_it_is_shown(capsys: pytest.CaptureFixture[str]):
-    kind, ask = program("class City").split("\n\n\n")
-    body = "\n".join(f"    {line}" for line in ask.splitlines())
-    names: dict[str, object] = {"msgspec": msgspec, "__name__": "program"}
-    exec(f"{kind}\n\n\nasync def ask(pod):\n{body}", names)
-
-    async def main() -> None:
-        async with PodSystem() as system:
-            client = ScriptedClient([say('{"name": "Oslo", "people": 717710}')])
-            await names["ask"](await system.spawn(PodManifest.of(), client=client))  # type: ignore[operator]
-
-    asyncio.run(main())
+    names = run_program("class City")
+    names["PodSystem"] = spawning(ScriptedClient([say('{"name": "Oslo", "people": 717710}')]))
+    asyncio.run(names["main"]())
     assert capsys.readouterr().out == "717710\n"
 
 

@@ -60,6 +60,8 @@ def chat(
     session_id: str | None = None
     notes: list[str] = []
     if session is None:
+        if no_tools:
+            raise click.UsageError("--no-tools is for a session that goes on: a new pod has those of --tools")
         asked, notes = manifest_for(Wishes(manifest, name, model, base_url, allow))
         asked, told = with_tools(asked, tools)
     else:
