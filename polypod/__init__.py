@@ -1,11 +1,12 @@
 """polypod: an actor-model runtime for LLM agents. The public names, for programs that use it."""
 
-import sys
-from importlib import import_module
-from importlib.util import find_spec
-from pathlib import Path
+from polypod.loading import Loading, is_command
 
-from polypod.loading import interruptible, is_command
+with Loading():
+    import sys
+    from importlib import import_module
+    from importlib.util import find_spec
+    from pathlib import Path
 
 
 def _require_own(name: str) -> None:
@@ -31,7 +32,7 @@ def _require_own(name: str) -> None:
     raise ImportError(why)
 
 
-with interruptible():
+with Loading():
     for _name in ("protocol", "actors"):
         _require_own(_name)
 

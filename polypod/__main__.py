@@ -1,8 +1,8 @@
 """``python -m polypod``: the command."""
 
-from polypod.loading import interruptible
+from polypod.loading import Loading
 
-with interruptible():
+with Loading():
     from actors.cli.main import main
 
 __all__ = ["main"]

@@ -1,29 +1,31 @@
-"""Ctrl-C while the command is still being imported, before anything of it could handle that."""
+"""Ctrl-C while the command is still being imported, before anything of it could handle that.
+
+What this imports itself is as little as can be: until it is there, Ctrl-C shows a traceback.
+"""
 
 import signal
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from itertools import pairwise
-from pathlib import Path
+from types import TracebackType
 
 
 def is_command() -> bool:
     """Whether this process is ``polypod`` or ``python -m polypod``, not a program that uses us."""
-    started_as = sys.argv[0] if sys.argv else ""
-    return Path(started_as).name == "polypod" or ("-m", "polypod") in pairwise(sys.orig_argv)
+    started_as = sys.argv[0].replace("\\", "/") if sys.argv else ""
+    if started_as.rpartition("/")[2] == "polypod":
+        return True
+    return ("-m", "polypod") in zip(sys.orig_argv, sys.orig_argv[1:], strict=False)
 
 
-@contextmanager
-def interruptible() -> Iterator[None]:
-    """Have Ctrl-C end the command at once and without a traceback, in the body alone. Nothing is open yet."""
-    ours = is_command() and threading.current_thread() is threading.main_thread()
-    if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:  # ignored, say
-        yield
-        return
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+class Loading:
+    """Has Ctrl-C end the command at once and without a traceback, in the body alone. Nothing is open yet."""
+
+    def __enter__(self) -> None:
+        self._ours = is_command() and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        if self._ours:  # and not ignored, as where it was started with nohup
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._ours:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
