@@ -1,4 +1,4 @@
-"""A history as a little worker reads it: who said what and which tools ran, without what went
+"""A history as a helper agent reads it: who said what and which tools ran, without what went
 through the tools.
 """
 

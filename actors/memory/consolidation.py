@@ -44,7 +44,7 @@ class Consolidate(NamedTuple):
     memory: NotesFolder
     manifest: PodManifest
     ask: Ask
-    ctx: ToolContext
+    context: Callable[[], ToolContext]
     automatic: bool
     begin: Callable[[Consolidating], AsyncFuture[bool]]
     tell: Callable[[Consolidated], None]
@@ -84,7 +84,7 @@ class ConsolidationActor(HelperActor):
         work = Consolidation(
             message.memory,
             manifest.memory,
-            message.ctx.pod,
+            message.context().pod,
             context_window=manifest.model.context_window,
         )
         try:
@@ -124,7 +124,7 @@ class ConsolidationActor(HelperActor):
             job.ask,
             job.manifest.model.model_id,
             editor.tools(),
-            job.ctx,
+            job.context,
             prompt=CONSOLIDATOR_PROMPT,
             max_tokens=notes_budget(job.manifest.model.context_window),
             most_steps=MOST_STEPS,

@@ -59,7 +59,7 @@ class Extract(NamedTuple):
     max_tokens: int
     ask: Ask
     model: str
-    ctx: ToolContext
+    context: Callable[[], ToolContext]
     folder: Path
     propose: Callable[[Proposal], AsyncFuture[bool]]
     caller: Context | None = None
@@ -139,7 +139,7 @@ async def _found(job: Extract, items: list[Item], budget: int) -> Extracted:
         job.ask,
         job.model,
         Toolbox([tool(draft.write_extracted)]),
-        job.ctx,
+        job.context,
         prompt=EXTRACTOR_PROMPT,
         max_tokens=job.max_tokens,
         most_steps=_MOST_STEPS,

@@ -99,13 +99,13 @@ class Reminder(NamedTuple):
 
 class HelperAgent(NamedTuple):
     """A model with a few tools and one task, in ``most_steps`` requests of ``max_tokens`` each at most.
-    ``ask`` asks the model, and counts what that takes.
+    ``ask`` asks the model, and counts what that takes; ``context`` makes what a call of a tool is handed.
     """
 
     ask: Ask
     model: str
     toolbox: Toolbox
-    ctx: ToolContext
+    context: Callable[[], ToolContext]
     prompt: str
     max_tokens: int
     most_steps: int
@@ -135,7 +135,7 @@ class HelperAgent(NamedTuple):
             told.append(answer)
             forced = None
             if answer.calls:
-                told += [await self.toolbox.run(call, self.ctx) for call in answer.calls]
+                told += [await self.toolbox.run(call, self.context()) for call in answer.calls]
                 continue
             reminder = answered(answer.text)
             if reminder is None:

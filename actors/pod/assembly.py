@@ -45,7 +45,7 @@ Price = Callable[[Usage | None], float | None]
 
 
 class Assembly:
-    """Makes the parts of pods for one system; pods of the same manifest share what can be shared."""
+    """Makes what pods work with, for one system; pods of the same manifest share what can be shared."""
 
     def __init__(
         self,

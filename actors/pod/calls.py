@@ -24,7 +24,7 @@ Late = Callable[[ToolCall, ToolResult], None]
 
 
 class ToolRunner:
-    """The tools of one make of pod; shared by all pods of the same manifest and tools."""
+    """The tools of pods of one manifest, and how a batch of their calls is run."""
 
     __slots__ = ("_extras", "_parallel", "_pwd", "_scope", "keeps_tasks", "toolbox")
 
@@ -50,7 +50,7 @@ class ToolRunner:
         return self.toolbox.specs
 
     def context(self, pod: str) -> ToolContext:
-        """The context of a call outside of a batch, for the little workers of ``pod``."""
+        """The context of a call outside of a batch, for the helper agents of ``pod``."""
         return ToolContext(pwd=self._pwd, scope=self._scope, pod=pod, extras=self._extras)
 
     async def run(

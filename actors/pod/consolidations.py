@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextvars import Context
+from functools import partial
 from typing import Any, Protocol, cast
 
 from actors.memory.consolidation import Consolidate, Consolidated, Consolidating, ConsolidationActor
@@ -44,9 +45,9 @@ class Consolidations:
 
     __slots__ = (
         "_accounts",
+        "_consolidator",
         "_jobs",
         "_journal",
-        "_librarian",
         "_mailroom",
         "_more_staged",
         "_pod",
@@ -77,7 +78,7 @@ class Consolidations:
         self._mailroom = mailroom
         self._pod = pod
         self._jobs = jobs
-        self._librarian: ConsolidationActor | None = None
+        self._consolidator: ConsolidationActor | None = None
         self._spending: Spending | None = None
         #: Whether the start of the consolidation under way was published.
         self._published = False
@@ -89,7 +90,7 @@ class Consolidations:
     @property
     def at_work(self) -> bool:
         """Whether one has not said all that it has to say."""
-        return self._librarian is not None
+        return self._consolidator is not None
 
     def start(self, caller: Context | None) -> None:
         """Start one, which looks for itself whether it is due; its client sees the context of ``caller``."""
@@ -97,20 +98,21 @@ class Consolidations:
         section = resources.template.manifest.memory
         if not (section.consolidate_files or section.consolidate_bytes):
             return
-        if self._librarian is not None:
+        if self._consolidator is not None:
             self._more_staged = True
             return
         asked, self.asked_for, self._more_staged = self.asked_for, False, False
-        librarian = self._librarian = ConsolidationActor.make(self._mailroom, UNREGISTERED)
-        librarian.begin()
-        ctx, spending = resources.template.tools.context(resources.name), Spending(resources)
+        consolidator = self._consolidator = ConsolidationActor.make(self._mailroom, UNREGISTERED)
+        consolidator.begin()
+        context = partial(resources.template.tools.context, resources.name)
+        spending = Spending(resources)
         self._spending = spending
-        librarian.actor_ref.tell(
+        consolidator.actor_ref.tell(
             Consolidate(
                 resources.template.memory,
                 resources.template.manifest,
                 spending.ask,
-                ctx,
+                context,
                 not asked,
                 self._jobs.ask_pod,
                 self._tell_pod,
@@ -126,8 +128,8 @@ class Consolidations:
         self._tasks.start(self._begin(message, reply))
 
     async def _begin(self, message: Consolidating, reply: AsyncFuture[bool]) -> None:
-        librarian = self._librarian
-        if librarian is None:
+        consolidator = self._consolidator
+        if consolidator is None:
             answer(reply, accepted=False)
             return
         self._published = True
@@ -138,17 +140,17 @@ class Consolidations:
             self._published = False
             answer(reply, accepted=False)
         else:
-            answer(reply, accepted=self._librarian is librarian)
+            answer(reply, accepted=self._consolidator is consolidator)
 
     def end(self, message: Consolidated) -> None:
         """A consolidation has ended."""
         self._tasks.start(self._end(message))
 
     async def _end(self, message: Consolidated) -> None:
-        librarian, self._librarian = self._librarian, None
-        if librarian is None:  # it was left to itself
+        consolidator, self._consolidator = self._consolidator, None
+        if consolidator is None:  # it was left to itself
             return
-        self._jobs.let_go(cast("AsyncFuture[bool]", librarian.actor_ref.stop(block=False)))
+        self._jobs.let_go(cast("AsyncFuture[bool]", consolidator.actor_ref.stop(block=False)))
         self._record_end(message)
         more = self._more_staged or (message.files > 0 and message.error is None)
         self._jobs.hold()  # until its end is durable
@@ -188,9 +190,9 @@ class Consolidations:
 
     def leave(self) -> None:
         """Cancel what it asks of a model."""
-        librarian, self._librarian = self._librarian, None
-        if librarian is not None:
-            self._jobs.let_go(librarian.leave(self._resources.template.grace))
+        consolidator, self._consolidator = self._consolidator, None
+        if consolidator is not None:
+            self._jobs.let_go(consolidator.leave(self._resources.template.grace))
 
     def abandon(self) -> None:
         """It was left to itself: publish an end where its start was published."""

@@ -1,4 +1,4 @@
-"""The pure turn: where a run stands in, what to do next out."""
+"""What a run does next, decided from where it stands; pure."""
 
 from __future__ import annotations
 

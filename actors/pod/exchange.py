@@ -155,9 +155,8 @@ class Exchange:
 
     def begin(self, attempt: int, assembler: Assembler) -> None:
         """An attempt is about to be sent. Raises OverBudget."""
-        if (
-            self._reservation is None and self._resources.budget is not None
-        ):  # else it was done before it began
+        # Of the first attempt it was done before the request began.
+        if self._reservation is None and self._resources.budget is not None:
             self.reserve()
         self._attempt, self._assembler = attempt, assembler
 

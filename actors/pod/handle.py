@@ -98,8 +98,8 @@ class Pod:
         While another run goes on this one waits behind it (at most 32 do), or raises PodBusy with
         ``busy="reject"``. ``output`` is a type that msgspec knows: the model is asked for JSON that fits it,
         and the result's ``output`` is the instance. ``deps`` is what its tools find as ``ctx.deps``, in the
-        place of what the pod was spawned with. Raises RunFailed with the cause, PodBusy, PodStopped,
-        TypeError for a type that has no JSON Schema.
+        place of what the pod was spawned with (None: that). Raises RunFailed with the cause, PodBusy,
+        PodStopped, TypeError for a type that has no JSON Schema.
         """
         if output is None and deps is None:
             return self._ask(commands.Run(parts_of(content), busy))

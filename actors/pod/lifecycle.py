@@ -97,7 +97,11 @@ class Lifecycle:
         session_id = tip(store, session_id)
         while True:
             claim = store.claim(session_id, self._resources.name)
-            session_id = tip(store, claim.session_id)
+            try:
+                session_id = tip(store, claim.session_id)
+            except BaseException:
+                store.release(claim.session_id)
+                raise
             if session_id == claim.session_id:
                 return claim
             store.release(claim.session_id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from contextvars import Context
+from functools import partial
 from typing import Any, cast
 
 from actors.compaction.policy import extraction_due, notes_budget, summariser_budget
@@ -221,7 +222,7 @@ class MemoryJobs:
                 notes_budget(resources.template.limits.context_window),
                 spending.ask,
                 resources.template.manifest.model.model_id,
-                resources.template.tools.context(resources.name),
+                partial(resources.template.tools.context, resources.name),
                 resources.template.memory.staging,
                 self.ask_pod,
                 self.caller,

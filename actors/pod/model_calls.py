@@ -20,7 +20,6 @@ from actors.pod.journal import Journal
 from actors.pod.outcomes import budget_reached, paused_in_vain, still_too_long
 from actors.pod.resources import PodResources
 from actors.pod.run_state import Run, resolve
-from actors.pod.tool_calls import ToolCalls
 from protocol.errors import Failure, ModelError
 from protocol.events import (
     AssistantMessage,
@@ -55,7 +54,6 @@ class ModelCalls:
         "_journal",
         "_resources",
         "_template",
-        "_tool_calls",
         "_turn_open",
     )
 
@@ -66,7 +64,6 @@ class ModelCalls:
         accounts: Accounts,
         conversation: Conversation,
         compaction: Compaction,
-        tool_calls: ToolCalls,
     ) -> None:
         self._resources = resources
         self._template = resources.template
@@ -74,7 +71,6 @@ class ModelCalls:
         self._accounts = accounts
         self._conversation = conversation
         self._compaction = compaction
-        self._tool_calls = tool_calls
         #: Whether the end of the turn whose start was published last is not published yet.
         self._turn_open = False
 

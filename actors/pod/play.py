@@ -94,16 +94,16 @@ class Play:
         self._tasks = tasks
         self._mailroom = mailroom
         self._owner = owner
-        self._model_calls = ModelCalls(resources, journal, accounts, conversation, compaction, tool_calls)
+        self._model_calls = ModelCalls(resources, journal, accounts, conversation, compaction)
         #: Rings when the budget of seconds is used up.
         self._alarm: asyncio.TimerHandle | None = None
 
     # -- beginnings ------------------------------------------------------------------------------
 
-    def begin(self, run: Run, queued: QueuedRun) -> None:
-        """Begin a run with its input: at once where that came alone, so that it overtakes nothing."""
+    def begin(self, run: Run, queued: QueuedRun, *, at_once: bool) -> None:
+        """Begin a run with its input; ``at_once`` where that came alone, so that it overtakes nothing."""
         self._start_clock(run)
-        start = self._tasks.start_at_once if self._mailroom.alone else self._tasks.start
+        start = self._tasks.start_at_once if at_once and self._mailroom.alone else self._tasks.start
         start(self._played(run.waits, self._from_input(run, queued)), run.caller)
 
     def begin_again(self, run: Run) -> None:
@@ -136,8 +136,7 @@ class Play:
 
     async def _from_pause(self, run: Run) -> None:
         run.waits.check()
-        if run.restored:
-            self._tool_calls.close_open(None)
+        self._tool_calls.close_open(None if run.restored else run)  # of an answer that was pushed meanwhile
         self._record_start(run, "resume")
         await self._play(run)
 

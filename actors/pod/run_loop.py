@@ -143,7 +143,7 @@ class RunLoop:
         """Begin a run, or have it wait for what goes on. Raises PodBusy."""
         running = self._status.state is PodState.RUNNING
         if not running and not self.queue and self.gate.free:
-            self._begin(queued, Interruptible(self))
+            self._begin(queued, Interruptible(self), at_once=True)
             return
         if queued.command.busy == "reject" and (running or self.queue):
             raise PodBusy(
@@ -240,7 +240,7 @@ class RunLoop:
 
     # -- a run -----------------------------------------------------------------------------------
 
-    def _begin(self, queued: QueuedRun, waits: Interruptible) -> None:
+    def _begin(self, queued: QueuedRun, waits: Interruptible, *, at_once: bool = False) -> None:
         """Begin a run as the work that ``waits``, which holds the gate or finds it free."""
         command, notified = queued.command, queued.source == "notify"
         self.gate.take(waits)
@@ -260,7 +260,7 @@ class RunLoop:
         self._accounts.begin_run()
         self._conversation.guard = self._conversation.guard.run_started()
         self._enter(run)
-        self._play.begin(run, queued)
+        self._play.begin(run, queued, at_once=at_once)
 
     def _enter(self, run: Run) -> None:
         self.run, self._journal.run_id = run, run.run_id
@@ -488,9 +488,8 @@ class RunLoop:
         run.waits.leave()
         self._lost = run.exchange
         seconds = self._play.stop_clock()
-        if (
-            self._journal.head.open_run == run.run_id
-        ):  # its start was told: its end is, once the store takes it
+        # Its start was told: its end is, once the store takes it.
+        if self._journal.head.open_run == run.run_id:
             self._tool_calls.close_open(run)
             self._journal.log.record_end(
                 RunEnd,
@@ -503,9 +502,8 @@ class RunLoop:
             )
         self.run = self._journal.run_id = None
         self._status.to(PodState.IDLE)
-        if (
-            0 < run.words_seq <= self._journal.log.durable_seq
-        ):  # they stand in the history, whatever of the run
+        # Its words stand in the history, whatever became of the run.
+        if 0 < run.words_seq <= self._journal.log.durable_seq:
             resolve(run.awaiting_commit)
         _fail([*run.awaiting_commit, *(pending.reply for pending in run.pending)], error)
         run.awaiting_commit, run.pending = [], []

@@ -20,7 +20,7 @@ from protocol.items import AssistantItem, Item, Part
 from protocol.results import RunResult
 
 
-class RunHere(commands.Run, frozen=True):
+class RunHere(commands.Run, frozen=True, gc=True):
     """A run with what only this process knows: the type ``output`` that its answer has to be an instance of,
     and ``deps`` that its tools are handed.
     """

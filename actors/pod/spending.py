@@ -1,4 +1,4 @@
-"""What little workers (summariser, extractor) take: they draw on their pod's budget and count as its own."""
+"""``Spending``: what a helper agent's calls take; they draw on their pod's budget and count as its own."""
 
 from __future__ import annotations
 

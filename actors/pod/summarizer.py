@@ -1,8 +1,9 @@
-"""The compaction worker: a little model-and-tool loop that writes the summary of a history."""
+"""The summarizer: a helper agent that writes the summary of a history, and what is made of it."""
 
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import NamedTuple
 
 from actors.compaction import policy
@@ -156,7 +157,7 @@ async def fold(resources: PodResources, folding: Folding) -> Folded:
     )
     written = None
     if not folding.without_model:
-        written = await _Summariser(resources, folding, draft, read).written()
+        written = await _Summarizer(resources, folding, draft, read).written()
     composed = await asyncio.to_thread(_composed, folding, read, draft, written)
     folded = Folded(composed, Context(composed.items).occupancy())
     policy.check_shrunk(folding.reason, folding.occupancy, folded.occupancy)
@@ -183,7 +184,7 @@ def _composed(folding: Folding, read: _Reading, draft: SummaryDraft, written: st
     )
 
 
-class _Summariser:
+class _Summarizer:
     """The worker itself: what it may use, and how it is asked."""
 
     def __init__(
@@ -198,7 +199,7 @@ class _Summariser:
             folding.spending.ask,
             resources.template.manifest.model.model_id,
             _tools(draft, may_read=self._may_read),
-            resources.template.tools.context(resources.name),
+            partial(resources.template.tools.context, resources.name),
             prompt=SUMMARISER_PROMPT,
             max_tokens=policy.summary_budget(folding.limits.room),
             most_steps=MOST_STEPS,

@@ -1,4 +1,4 @@
-"""Logs: structlog set up once by a door, events of the bus as lines of the log, no secrets in either."""
+"""Logs: structlog set up once by an entry point, events of the bus as lines, no secrets in either."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def configure(level: Level = "info", *, json: bool = False, stream: TextIO | Non
     """Have this process log to ``stream`` (by default standard error), one line a fact: for people, or
     with ``json`` as JSON.
 
-    For doors alone: it takes over the root logger, so that the lines of libraries look the same and
+    For entry points alone: it takes over the root logger, so that the lines of libraries look the same and
     have their secrets taken out too. A second call replaces the first.
     """
     import structlog  # noqa: PLC0415 - 20 ms that a program without logs does not pay

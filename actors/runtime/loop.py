@@ -78,6 +78,8 @@ class Mailroom:
         #: Whether it is a forked child's copy of one of its parent.
         self.of_parent = False
         self._delivering = False
+        #: Whether mail is to be waited for once what is delivered now is handled.
+        self._to_spin = False
         #: Whether the message that is being handled came alone, so that what it begins overtakes nothing.
         self.alone = False
         #: What actors do is done in nobody's context: mail of many callers is delivered together.
@@ -154,6 +156,9 @@ class Mailroom:
             # Looked at after the flag fell: who posted before saw it up and did not wake the loop.
             if mail:
                 self._wake()
+            elif self._to_spin:
+                self._to_spin = False
+                self.spin_for_mail()
             self._delivering = False
 
     def spin_for_mail(self) -> None:
@@ -163,6 +168,8 @@ class Mailroom:
         if not self._awake:
             self._awake = True
             self.loop.call_soon(self._await_mail, context=self._context)
+        elif self._delivering:  # what is begun within a delivery asks for it too
+            self._to_spin = True
 
     def _await_mail(self) -> None:
         try:

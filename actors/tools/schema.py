@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import enum
 import functools
 import inspect
@@ -37,6 +38,10 @@ if sys.version_info >= (3, 14):
         "hints": {"format": annotationlib.Format.FORWARDREF},
         "signature": {"annotation_format": annotationlib.Format.FORWARDREF},
     }
+
+
+#: The type of ``deps`` in the annotation of a tool's context.
+_IN_BRACKETS = re.compile(r"(?<=ToolContext)\[[^\]]*\]")
 
 
 class Arguments:
@@ -172,7 +177,7 @@ def _hints(function: Callable[..., Any], label: str, context: type) -> dict[str,
     elif not inspect.isroutine(function):
         target = type(function).__call__
     try:
-        hints = _resolved(target, {context.__name__: context})
+        hints = _resolved(target, _names_for(target, context))
     except NameError as error:
         raise ToolDefinitionError(
             f"tool {label}: the annotation {error.name!r} cannot be resolved",
@@ -183,6 +188,22 @@ def _hints(function: Callable[..., Any], label: str, context: type) -> dict[str,
     if inspect.isclass(function):
         hints["return"] = function  # not what its ``__init__`` returns
     return hints
+
+
+def _names_for(target: Any, context: type) -> dict[str, Any]:
+    """What annotations may name that stands in no module at run time: the context, and in its brackets a type
+    that was imported for type checkers alone.
+    """
+    names: dict[str, Any] = {context.__name__: context}
+    texts = [each for each in getattr(target, "__annotations__", {}).values() if isinstance(each, str)]
+    others = " ".join(_IN_BRACKETS.sub("", text) for text in texts)
+    known = getattr(target, "__globals__", {})
+    for inside in (found for text in texts for found in _IN_BRACKETS.findall(text)):
+        for name in re.findall(r"[^\W\d]\w*", inside):
+            unknown = name not in known and not hasattr(builtins, name)
+            if unknown and not re.search(rf"\b{name}\b", others):
+                names[name] = Any
+    return names
 
 
 def unbound(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -17,7 +17,7 @@ from actors.llm.scripted import Reply, ScriptedClient, call, say
 from actors.pod.handle import Pod
 from actors.sessions.chain import verified
 from actors.sessions.replay import open_calls, replay
-from actors.sessions.store import MemoryStore
+from actors.sessions.store import MemoryStore, SessionInfo
 from actors.system import PodSystem
 from actors.tools.base import tool
 from protocol.entries import Head, StoredEntry
@@ -433,5 +433,32 @@ def test_no_request_is_sent_before_its_input_where_memory_is_kept_beside_a_compa
             texts = [item.text for item in client.requests[-1].items]
             assert texts[-1] == "another"
             assert len(client.requests) == 2
+
+    asyncio.run(asyncio.wait_for(main(), 10))
+
+
+class HiccupStore(MemoryStore):
+    """A store that cannot say once what follows a session."""
+
+    asked = 0
+
+    def successors(self, session_id: str) -> list[SessionInfo]:
+        self.asked += 1
+        if self.asked == 2:
+            raise StoreError("the disk had a hiccup")
+        return super().successors(session_id)
+
+
+def test_a_resume_that_fails_behind_its_claim_gives_it_back() -> None:
+    async def main() -> None:
+        store = HiccupStore()
+        async with PodSystem(store) as system:
+            pod = await system.spawn(PodManifest.of(name="p"), client=ScriptedClient([]))
+            session = (await pod.describe()).session_id
+            await pod.stop()
+            with pytest.raises(StoreError, match="hiccup"):
+                await system.spawn(PodManifest.of(name="p"), client=ScriptedClient([]), resume=session)
+            assert store.holder(session) is None
+            await system.spawn(PodManifest.of(name="p"), client=ScriptedClient([]), resume=session)
 
     asyncio.run(asyncio.wait_for(main(), 10))

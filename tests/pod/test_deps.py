@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from typing import Any
 
 import pytest
 
 from actors.llm.scripted import ScriptedClient, call, say
+from actors.pod.run_state import RunHere
 from actors.system import PodSystem
 from actors.tools.base import Tool, ToolContext, tool
 from protocol.events import RunEnd
@@ -128,3 +130,8 @@ def test_nothing_of_them_reaches_the_session_or_the_events() -> None:
                 assert "on the shelf" not in repr(events.drain())
 
     asyncio.run(main())
+
+
+def test_what_a_run_was_handed_is_seen_by_the_garbage_collector() -> None:
+    """It may refer to the pod that the run waits at."""
+    assert gc.is_tracked(RunHere((), deps=Books("a")))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -14,10 +15,20 @@ from test_between import GatedStore
 from actors.llm.base import Block, Request
 from actors.llm.scripted import ScriptedClient, call, say
 from actors.pod.handle import Pod
+from actors.pod.interruptible import Interruptible
 from actors.system import PodSystem
 from actors.tools.base import tool
 from protocol.errors import PodStopped, RunFailed, StoreError
-from protocol.events import Alert, CompactDone, CompactFailed, CompactStart, RunStart, TurnEnd, TurnStart
+from protocol.events import (
+    Alert,
+    CompactDone,
+    CompactFailed,
+    CompactStart,
+    RunStart,
+    ToolStart,
+    TurnEnd,
+    TurnStart,
+)
 from protocol.items import AssistantItem, ToolCall, ToolResult, UserItem
 from protocol.manifest import PodManifest
 
@@ -354,5 +365,64 @@ def test_runs_of_one_burst_ask_their_models_in_the_order_of_the_burst() -> None:
             ]
             await asyncio.gather(*[pod.run("go") for pod in pods])
             assert asked == names
+
+    asyncio.run(asyncio.wait_for(main(), 20))
+
+
+def test_calls_that_are_pushed_to_a_paused_run_are_closed_when_it_goes_on_and_not_run() -> None:
+    ran: list[str] = []
+
+    @tool
+    async def look(what: str) -> str:
+        ran.append(what)
+        await asyncio.Event().wait()
+        return "seen"
+
+    async def main() -> None:
+        client = ScriptedClient([call("look", {"what": "own"}), say("b"), say("c")])
+        async with PodSystem() as system:
+            pod = await system.spawn(PLAIN, client=client, tools=[look])
+            with system.subscribe("p", ToolStart) as events:
+                run = pod.run("go")
+                await anext(events)
+            await pod.pause()
+            assert (await run).outcome == "paused"
+            await pod.push_item(AssistantItem((), (ToolCall("9", "look", {"what": "pushed"}),)))
+            assert (await pod.resume()).text == "b"
+            await pod.run("and now?")
+            assert ran == ["own"]
+            history = await pod.history()
+            pushed = [type(item) for item in history].index(AssistantItem, 3)
+            answered = history[pushed + 1]
+            assert isinstance(answered, ToolResult)
+            assert (answered.call_id, answered.is_error) == ("9", True)
+
+    asyncio.run(asyncio.wait_for(main(), 20))
+
+
+def test_runs_that_wait_begin_one_after_the_other_and_not_within_each_other() -> None:
+    depths: list[int] = []
+
+    class Deep(ScriptedClient):
+        async def stream(self, request: Request) -> AsyncIterator[Block]:
+            depths.append(len(inspect.stack(0)))
+            async for block in super().stream(request):
+                yield block
+
+    async def main() -> None:
+        async with PodSystem() as system:
+            pod = await paused(system, GatedClient([say("a")]))
+            session = (await pod.describe()).session_id
+            await pod.stop()
+            pod = await system.spawn(PLAIN, client=Deep([say("b")] * 8), resume=session)
+            holder = pod.ref.actor_inbox.actor.runs.gate  # type: ignore[attr-defined]
+            busy = Interruptible(pod.ref.actor_inbox.actor.runs)  # type: ignore[attr-defined]
+            assert holder.line_up(busy) is None  # as a fork does that takes long
+            runs = [pod.run(str(number)) for number in range(8)]
+            await pod.describe()
+            holder.leave(busy)
+            await asyncio.gather(*runs)
+            assert len(depths) == 8
+            assert max(depths) - min(depths) < 8
 
     asyncio.run(asyncio.wait_for(main(), 20))

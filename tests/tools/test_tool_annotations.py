@@ -23,6 +23,21 @@ def test_a_context_that_only_type_checkers_import_is_handed_in():
     assert list(spec.input_schema["properties"]) == ["word"]
 
 
+def test_the_type_in_its_brackets_may_be_imported_for_type_checkers_alone():
+    @tool
+    def price(word: str, within: "ToolContext[Decimal]") -> str:
+        return f"{word} {within.deps}"
+
+    (spec,) = Toolbox([price]).specs
+    assert list(spec.input_schema["properties"]) == ["word"]
+
+    def pay(amount: "Decimal", within: "ToolContext[Decimal]") -> str:
+        return f"{amount} {within.deps}"
+
+    with pytest.raises(ToolDefinitionError, match="'Decimal' cannot be resolved"):
+        tool(pay)
+
+
 @pytest.mark.skipif(sys.version_info < (3, 14), reason="such a function cannot be made")
 def test_it_is_handed_in_without_quotes_as_well():
     @tool

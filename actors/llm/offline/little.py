@@ -1,4 +1,4 @@
-"""What the offline model does as one of the little workers: write a summary, facts, or notes."""
+"""What the offline model does as a helper agent: write a summary, facts, or notes."""
 
 from __future__ import annotations
 
