@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from effort import times
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from actors.cli.errors import guarded
@@ -50,10 +50,11 @@ def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     for name in ("POLYPOD_MODEL", "POLYPOD_BASE_URL", "POLYPOD_STORE", "POLYPOD_MEMORY", "POLYPOD_DEBUG"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(sys, "stdin", sys.stdin)
     before, nothing = os.dup(0), os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
-    yield tmp_path
+    with Path(os.devnull).open(encoding="utf-8") as empty:  # the runner's own refuses to be read
+        monkeypatch.setattr(sys, "stdin", empty)
+        yield tmp_path
     os.dup2(before, 0)
     os.close(before)
     os.close(nothing)
@@ -64,6 +65,7 @@ def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(words=typed())
+@example(words=["import", "-"])
 def test_no_words_bring_a_traceback(nowhere: Path, words: list[str]):
     out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", errors="replace") for _ in range(2))
     kept = sys.stdout, sys.stderr

@@ -34,5 +34,7 @@ def test_a_call_that_runs_out_of_time_does_not_cancel_the_others_of_its_batch(tm
 
     runner = ToolRunner(Toolbox([slow, beside, behind]), PodManifest.of(pwd=str(tmp_path)))
     calls = [ToolCall(name, name) for name in ("slow", "beside", "behind")]
-    asyncio.run(runner.run("p", calls, lambda call: None, ended, lambda *told: None, lambda *late: None))
+    asyncio.run(
+        runner.run("p", None, calls, lambda call: None, ended, lambda *told: None, lambda *late: None)
+    )
     assert flags == {"slow": True, "beside": False, "behind": False}
