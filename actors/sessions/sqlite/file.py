@@ -224,7 +224,7 @@ class SQLiteFile:
         connection = self._opened(synchronous, patience)
         try:
             self._anchor = self._open_beside("ro")
-            self._merger = Merger(self._open_beside("rw"), self._watch, self.path, self._gate)
+            self._merger = Merger(self._open_beside("rw", timeout=0), self._watch, self.path, self._gate)
             self._watch.remember(before)
             if is_logged(connection):
                 self._check_log(holders + 3)
@@ -309,10 +309,14 @@ class SQLiteFile:
             raise
         return connection
 
-    def _open_beside(self, mode: str) -> sqlite3.Connection:
-        """A connection that nobody is given."""
+    def _open_beside(self, mode: str, timeout: float = 5.0) -> sqlite3.Connection:
+        """A connection that nobody is given; it waits ``timeout`` seconds for locks."""
         connection = sqlite3.connect(
-            f"{self._uri}?mode={mode}", uri=True, isolation_level=None, check_same_thread=False
+            f"{self._uri}?mode={mode}",
+            uri=True,
+            timeout=timeout,
+            isolation_level=None,
+            check_same_thread=False,
         )
         try:
             connection.execute("SELECT 1 FROM sqlite_master").fetchone()

@@ -18,8 +18,9 @@ MERGE_PATIENCE = 0.5
 
 
 class Merger:
-    """A connection for this alone: those that are given out are on other threads, and one that is opened
-    later has another log. ``gate`` keeps other processes from opening the file, or doing the same, meanwhile.
+    """A connection for this alone, which waits for no lock: those that are given out are on other threads,
+    and one that is opened later has another log. ``gate`` keeps other processes from opening the file, or
+    doing the same, meanwhile.
     """
 
     def __init__(
@@ -33,7 +34,6 @@ class Merger:
         self._watch = watch
         self._path = path
         self._gate = gate
-        connection.execute("PRAGMA busy_timeout = 0")
 
     def retire(self) -> bool:
         """Merge the log and have the names free for a new one. False where another process has gone on with
