@@ -81,7 +81,7 @@ def test_where_no_thread_can_start_nothing_is_taken_until_one_can(gate):
 
 def test_a_log_that_no_thread_can_merge_grows_until_one_can(tmp_path):
     file = SQLiteFile(tmp_path / "pods.db")
-    file.connect(synchronous="OFF", patience=0).close()
+    connection = file.connect(synchronous="OFF", patience=0)
     checkpointer = Checkpointer(file, threading.Lock())
     with no_thread_to_be_had():
         checkpointer.grown(Checkpointer.START)
@@ -89,6 +89,7 @@ def test_a_log_that_no_thread_can_merge_grows_until_one_can(tmp_path):
     checkpointer.grown(1)
     assert checkpointer._thread is not None
     checkpointer.close()
+    file.disconnect(connection)
 
 
 def test_a_group_is_never_longer_than_its_bound(gate):
