@@ -95,6 +95,13 @@ def carried_out(work: Coroutine[Any, Any, T]) -> T:
 
 
 async def _interruptible(work: Coroutine[Any, Any, T]) -> T:
+    with cancelled_by_signals():
+        return await work
+
+
+@contextmanager
+def cancelled_by_signals() -> Iterator[None]:
+    """Have the first signal cancel the running task in the body. Raises Interrupted then."""
     me = asyncio.current_task()
     assert me is not None
     caught: list[int] = []
@@ -105,7 +112,7 @@ async def _interruptible(work: Coroutine[Any, Any, T]) -> T:
 
     with catching(catch):
         try:
-            return await work
+            yield
         except asyncio.CancelledError:
             if not caught:
                 raise

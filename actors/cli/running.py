@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import shlex
 import signal
 from collections.abc import AsyncIterator, Callable
@@ -12,7 +11,7 @@ from typing import NamedTuple
 from actors.cli.config import default_store
 from actors.cli.errors import Exit
 from actors.cli.event_format import event_line
-from actors.cli.interrupts import Interrupted, catching, farewell
+from actors.cli.interrupts import Interrupted, cancelled_by_signals, catching, farewell
 from actors.cli.terminal import Terminal
 from actors.cli.views import View
 from actors.pod.handle import Pod
@@ -126,25 +125,12 @@ async def resumable(pod: Pod, plan: Plan, terminal: Terminal, command: str) -> A
     """Where a signal ends what is done here, tell a person how to go on by ``command``; raises Exit then."""
     session_id = short_id((await pod.describe()).session_id)
     way_on = f"interrupted; this goes on with it: polypod {command} {session_id}{_where(plan.store)}"
-    me = asyncio.current_task()
-    assert me is not None
-    caught: list[int] = []
-
-    def catch(number: int) -> None:
-        caught.append(number)
-        me.cancel()
-
     with farewell(terminal.idle, way_on):
         try:
-            with catching(catch):
+            with cancelled_by_signals():
                 yield
         except Interrupted as interrupted:
             number = interrupted.number
-        except asyncio.CancelledError:
-            if not caught:
-                raise
-            number = caught[0]
-            me.uncancel()
         else:
             return
     terminal.idle()
