@@ -202,6 +202,6 @@ class Consolidations:
 
 
 def answer(reply: AsyncFuture[bool], *, accepted: bool) -> None:
-    """Answer a detached actor, unless that was done."""
+    """Answer a detached actor, or who waits for it, unless that was done."""
     if not reply.done():
         reply.set(accepted)

@@ -149,7 +149,7 @@ class MemoryJobs:
             return False
         self._when_all_done(reply)
         if timeout is not None:
-            self._mailroom.loop.call_later(timeout, _give_up, reply)
+            self._mailroom.loop.call_later(timeout, partial(answer, reply, accepted=False))
         return True
 
     def _when_all_done(self, reply: AsyncFuture[Any]) -> None:
@@ -410,7 +410,7 @@ class MemoryJobs:
         if self._proposed is not None:
             answer(self._proposed, accepted=False)
         for reply in self._waiting_for_all or ():
-            _give_up(reply)
+            answer(reply, accepted=False)
         _answer_all(self._waiting)
         self._waiting_for_all = self._waiting = None
 
@@ -422,10 +422,4 @@ class MemoryJobs:
 def _answer_all(waiting: list[AsyncFuture[Any]] | None) -> None:
     """Tell all who wait that it has ended, but for those who have given up."""
     for reply in waiting or ():
-        if not reply.done():
-            reply.set(True)
-
-
-def _give_up(reply: AsyncFuture[Any]) -> None:
-    if not reply.done():
-        reply.set(False)
+        answer(reply, accepted=True)
