@@ -1,12 +1,5 @@
 """Servers that speak Anthropic's messages."""
 
-from typing import Any
+from actors.runtime.on_demand import on_demand
 
-
-def __getattr__(name: str) -> Any:
-    """``AnthropicClient``, imported when it is first asked for."""
-    if name == "AnthropicClient":
-        from actors.llm.anthropic.client import AnthropicClient  # noqa: PLC0415 - paid for by who uses it
-
-        return AnthropicClient
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = on_demand(__name__, "AnthropicClient", "client")

@@ -1,12 +1,5 @@
 """Servers that speak OpenAI's chat completions."""
 
-from typing import Any
+from actors.runtime.on_demand import on_demand
 
-
-def __getattr__(name: str) -> Any:
-    """``OpenAIClient``, imported when it is first asked for."""
-    if name == "OpenAIClient":
-        from actors.llm.openai.client import OpenAIClient  # noqa: PLC0415 - paid for by who uses it
-
-        return OpenAIClient
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = on_demand(__name__, "OpenAIClient", "client")

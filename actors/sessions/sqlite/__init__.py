@@ -1,12 +1,5 @@
 """The SQLite store: one file for all sessions."""
 
-from typing import Any
+from actors.runtime.on_demand import on_demand
 
-
-def __getattr__(name: str) -> Any:
-    """``SQLiteStore``, imported when it is first asked for."""
-    if name == "SQLiteStore":
-        from actors.sessions.sqlite.store import SQLiteStore  # noqa: PLC0415 - paid for by who uses it
-
-        return SQLiteStore
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = on_demand(__name__, "SQLiteStore", "store")
