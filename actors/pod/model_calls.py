@@ -140,14 +140,14 @@ class ModelCalls:
         run.words_seq = head.seq
 
     def _request(self, run: Run) -> Request:
-        resources, context = self._resources, self._conversation.context
+        template, context = self._template, self._conversation.context
         return Request(
             items=context.view(),
-            system=resources.template.manifest.pod.system_prompt,
-            tools=resources.template.tools.specs,
-            model=resources.template.manifest.model.model_id,
-            max_tokens=resources.template.manifest.worker.max_tokens,
-            temperature=resources.template.manifest.model.temperature,
+            system=template.manifest.pod.system_prompt,
+            tools=template.tools.specs,
+            model=template.manifest.model.model_id,
+            max_tokens=template.manifest.worker.max_tokens,
+            temperature=template.manifest.model.temperature,
             output_schema=run.output_schema,
             deadline=run.deadline,
             scratch=context.scratch,

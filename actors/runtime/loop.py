@@ -143,14 +143,11 @@ class Mailroom:
         mail = self._mail
         self._delivering = True
         try:
-            if len(mail) == 1:
-                self.alone = True
+            count = len(mail)
+            self.alone = count == 1
+            for _ in range(min(count, BURST)):
                 receiver, message, reply_to = mail.popleft()
                 receiver._arrive(message, reply_to)
-            else:
-                for _ in range(min(len(mail), BURST)):
-                    receiver, message, reply_to = mail.popleft()
-                    receiver._arrive(message, reply_to)
         finally:
             self._awake = self.alone = False
             # Looked at after the flag fell: who posted before saw it up and did not wake the loop.
