@@ -27,8 +27,8 @@ class Source(Protocol):
 
 
 class Prefetch:
-    """What a source tells. While it answers at once, each page is fetched within the call that needs it;
-    of one that had to be awaited, some are fetched ahead.
+    """What a source tells. While it answers at once, each page but the first is fetched within the call that
+    needs it; of one that had to be awaited, some are fetched ahead.
     """
 
     def __init__(
@@ -39,20 +39,22 @@ class Prefetch:
         wake: Callable[[], None],
     ) -> None:
         """``on_loop`` does something on the loop and waits for it; ``begun`` hears there up to where events
-        will be told, ``wake`` that there are some, or an end. Raises what the source raises at once.
+        will be told, ``wake`` that there are some, or an end. Raises what the source raises where it begins,
+        unless that comes later.
         """
         self._source = source
         self._on_loop = on_loop
         self._wake = wake
         self._task: asyncio.Task[None] | None = None
-        self._wanted = 0
+        self._wanted = 1
         self._pages: deque[Iterable[Event]] = deque()
         self._hand: deque[Event] = deque()
         #: Why there is no more, once what is there has been read.
         self._error: Exception | None = None
         self._over = False
+        self._begun = False
         on_loop(partial(self._start, begun))
-        if self._over:
+        if self._over and not self._begun:
             self._raise_error()
 
     @property
@@ -113,6 +115,7 @@ class Prefetch:
         try:
             if begun is not None:
                 begun(await self._source.begin())
+                self._begun = True
             while len(self._pages) < self._wanted:
                 page = await self._source.page()
                 if page is None:

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pod_stage import GatedClient, Stage, on_stage
+from pod_stage import GatedClient, Stage, on_each_store, on_stage  # noqa: F401
 from pykka.messages import ProxyCall
 
 from actors.llm.scripted import Reply, ScriptedClient, call, say
 from actors.pod.budget import Budget
+from actors.sessions.answers import settled
 from actors.sessions.replay import replay
 from actors.sessions.store import MemoryStore
 from actors.system import PodSystem
@@ -31,6 +32,8 @@ models = ["openai/mine"]
 input = 2.0
 output = 10.0
 """
+
+pytestmark = pytest.mark.usefixtures("on_each_store")
 
 
 @tool
@@ -274,7 +277,7 @@ def test_a_compaction_in_the_middle_of_a_run_loses_none_of_its_time() -> None:
         for _ in range(3):
             stage.answer()
         result = await run
-        entries = stage.system.store.read(result.session_id)
+        entries = await settled(stage.system.store.read(result.session_id))
         opened = decode_entry(entries[0].body)
         assert isinstance(opened, SessionOpened)
         assert (opened.seconds, opened.run_id) == (0, result.run_id)

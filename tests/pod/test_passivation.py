@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pod_stage import PLAIN, GatedClient, Stage, on_stage, texts
+from pod_stage import PLAIN, GatedClient, Stage, on_each_store, on_stage, texts  # noqa: F401
 from stepped_loop import SteppedLoop, idle, run_stepped
 from store_kit import KINDS
 
@@ -45,6 +45,8 @@ STORES: dict[str, Callable[[Path], SessionStore]] = {"memory": lambda _: MemoryS
 each_store = pytest.mark.parametrize("kind", STORES)
 
 Play = Callable[[PodSystem, Pod, ScriptedClient], Coroutine[Any, Any, None]]
+
+pytestmark = pytest.mark.usefixtures("on_each_store")
 
 
 def played(
