@@ -109,6 +109,8 @@ class PodSystem:
         self._bus = Bus()
         self._subscribed = self._subscription  # one bound method for all handles
         self._pods: dict[str, Pod] = {}
+        #: Those among them that are not there yet, since the store has to be waited for.
+        self._starting: dict[str, AsyncFuture[Pod]] = {}
         self._next_number: dict[str, int] = {}
         self._mailroom: Mailroom | None = None
         self._thread: LoopThread | None = None
@@ -345,6 +347,7 @@ class PodSystem:
         resumed = None if resume is None else Resumed(encodable(resume), exact)
 
         def started(error: BaseException | None) -> None:
+            self._starting.pop(name, None)
             if error is None:
                 future.set(pod)
             else:
@@ -356,6 +359,8 @@ class PodSystem:
             actor.reaper = self._reaper
             self._reaper.watch(actor)
         actor.begin()
+        if not future.done():
+            self._starting[name] = future
 
     def _name(self, manifest: PodManifest, explicit: str | None) -> str:
         check_name(manifest.pod.name if explicit is None else explicit, "the name of a pod")
@@ -460,11 +465,17 @@ class PodSystem:
         names = list(self._pods) if name is None else [name]
         after = {each: since if isinstance(since, int) else since.get(each, 0) for each in names}
         assert self._store is not None
-        subscription.replay(PastEvents(self._store, after, self._position), self._on_loop)
+        past = PastEvents(self._store, after, self._started, self._position)
+        subscription.replay(past, self._on_loop)
+
+    async def _started(self, name: str) -> None:
+        """Wait for a pod that is being started."""
+        if (starting := self._starting.get(name)) is not None:
+            await asyncio.wait((asyncio.ensure_future(starting),))
 
     def _position(self, name: str) -> tuple[str, int] | None:
         """The session of a pod that lives, and its last durable entry."""
-        pod = self._pods.get(name)
+        pod = None if name in self._starting else self._pods.get(name)
         return None if pod is None else _actor(pod).durable_position()
 
     @property

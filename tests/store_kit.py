@@ -79,10 +79,15 @@ class AwaitedStore(SessionStore):
     def __init__(self, kept: SessionStore | None = None) -> None:
         self.kept = MemoryStore() if kept is None else kept
         self._back: asyncio.Event | None = None
+        self._away_at: str | None = None
         self._asked: dict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(0))
 
-    def go_away(self) -> None:
-        self._back = asyncio.Event()
+    def go_away(self, at: str | None = None) -> None:
+        """Answer nothing from now on, or from the next time that it is asked ``at``."""
+        self._asked.clear()
+        self._away_at = at
+        if at is None:
+            self._back = asyncio.Event()
 
     def come_back(self) -> None:
         assert self._back is not None
@@ -95,6 +100,9 @@ class AwaitedStore(SessionStore):
 
     async def _answer(self, what: str, *args: Any, **options: Any) -> Any:
         self._asked[what].release()
+        if what == self._away_at:
+            self.go_away()
+            self._asked[what].release()
         await asyncio.sleep(0)
         if self._back is not None:
             await self._back.wait()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import NamedTuple
 
 from actors.sessions.answers import settled
@@ -52,20 +52,28 @@ class PastEvents:
         self,
         store: SessionStore,
         since: dict[str, int],
+        started: Callable[[str], Awaitable[None]],
         position: Callable[[str], tuple[str, int] | None],
     ) -> None:
-        """``position`` gives the session of a living pod, and its last durable entry."""
+        """``started`` waits for a pod that is being started; ``position`` gives the session of one that
+        lives, and its last durable entry.
+        """
         self._store = store
         self._since = since
+        self._started = started
         self._position = position
         self._logs: deque[_Log] = deque()
 
     async def begin(self) -> dict[str, int]:
         """The number up to which each pod's events will be told. Raises SessionNotFound, StoreError."""
-        last = {name: await self._last(name) for name in self._since if self._position(name) is None}
+        last: dict[str, tuple[str, int]] = {}
+        for name in self._since:
+            await self._started(name)
+            if self._position(name) is None:
+                last[name] = await self._last(name)
         # In one moment for all, after the answers: what is published from here on is not among them.
         for name, since in self._since.items():
-            session_id, through = self._position(name) or last[name]
+            session_id, through = self._position(name) or last.get(name) or await self._last(name)
             self._logs.append(_Log(name, session_id, since, through))
         return {log.pod: log.through for log in self._logs}
 

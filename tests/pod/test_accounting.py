@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pod_stage import GatedClient, Stage, on_each_store, on_stage  # noqa: F401
+from pod_stage import GatedClient, Stage, on_stage
 from pykka.messages import ProxyCall
 
 from actors.llm.scripted import Reply, ScriptedClient, call, say
@@ -32,8 +32,6 @@ models = ["openai/mine"]
 input = 2.0
 output = 10.0
 """
-
-pytestmark = pytest.mark.usefixtures("on_each_store")
 
 
 @tool

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pod_stage import Stage, on_each_store, on_stage  # noqa: F401
+from pod_stage import Stage, on_stage
 
 from actors.llm.scripted import Reply, ScriptedClient, call, say
 from actors.pod.handle import Pod
@@ -24,8 +24,6 @@ from protocol.manifest import PodManifest
 MANIFEST = PodManifest.of(name="p", tools={"builtin": ["tasks"]})
 SUMMARY = [call("write_summary", {"text": "what was"}), say("done")]
 SNAPSHOT = "[Session TaskStore snapshot]\nnext taskid: 9"
-
-pytestmark = pytest.mark.usefixtures("on_each_store")
 
 
 def create(subject: str) -> Reply:
