@@ -46,34 +46,35 @@ def is_superseded(watch: FileWatch, database: Path) -> bool:
     return newer or watch.log_id in noted.retired
 
 
-def has_successor(watch: FileWatch, database: Path) -> bool:
-    """Whether anybody has opened the database with another log since ours was retired."""
-    noted = _noted(database)
-    return status_of(watch.log) is not None or noted is None or noted.log != watch.log_id
-
-
 def is_last_retired(database: Path) -> bool:
     """Whether the last log that the database had was retired, so that a new one may be made."""
     noted = _noted(database)
     return noted is not None and noted.main == identity_of(database) and noted.log in noted.retired
 
 
-def retire_log(watch: FileWatch, database: Path) -> None:
-    """The open log was merged: others must not do that again. Another that has its name knows nothing of what
-    was merged, and goes the same way. At the gate.
+def free_names(watch: FileWatch) -> Identity | None:
+    """Have the names of the open log and its index free for new ones; which log had the name. Another knows
+    nothing of what the open one holds, and is kept under another name. At the gate.
     """
-    if watch.main is None or watch.log_id is None:
-        return
-    noted = _noted(database)
-    retired = noted.retired if noted is not None and noted.main == watch.main else ()
     there = identity_of(watch.log)
-    added = (watch.log_id,) if there in {None, watch.log_id} else (watch.log_id, there)
-    _write(database, _Note(watch.main, watch.log_id, (*retired, *added)[-_MOST_RETIRED:], watch.index_id))
     if there == watch.log_id:
         with contextlib.suppress(OSError):
             os.unlink(watch.log)  # noqa: PTH108
     _move(watch.log)
     _move(watch.index)
+    return there
+
+
+def note_retired(watch: FileWatch, database: Path, there: Identity | None) -> None:
+    """The open log was merged: neither it nor the one that had its name is the database's any more. At the
+    gate.
+    """
+    if watch.main is None or watch.log_id is None:
+        return
+    noted = _noted(database)
+    retired = noted.retired if noted is not None and noted.main == watch.main else ()
+    added = (watch.log_id,) if there in {None, watch.log_id} else (watch.log_id, there)
+    _write(database, _Note(watch.main, watch.log_id, (*retired, *added)[-_MOST_RETIRED:], watch.index_id))
 
 
 def put_stale_log_aside(
