@@ -6,7 +6,7 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -44,6 +44,36 @@ def is_superseded(watch: FileWatch, database: Path) -> bool:
         return False
     newer = noted.log == watch.log_id and noted.index not in {None, watch.index_id}
     return newer or watch.log_id in noted.retired
+
+
+def is_other_noted(watch: FileWatch, database: Path) -> bool:
+    """Whether the database had another log, or another index of it, than those that are open, and nobody
+    has retired it.
+    """
+    noted = _last_used(database)
+    return noted is not None and (noted.log, noted.index) != (watch.log_id, watch.index_id)
+
+
+def remove_made(watch: FileWatch, database: Path, found: Sequence[Identity | None]) -> None:
+    """Remove the log and the index that a failed opening has made where others were ``found`` before, or
+    none: another process may have those open that they would hide. At the gate.
+    """
+    noted = _last_used(database)
+    if noted is None:
+        return
+    for path, known in (watch.log, noted.log), (watch.index, noted.index):
+        there = status_of(path)
+        made = there is not None and identity_of(path) not in {known, *found}
+        if made and there is not None and (path == watch.index or not there.st_size):
+            with contextlib.suppress(OSError):
+                os.unlink(path)  # noqa: PTH108
+
+
+def _last_used(database: Path) -> _Note | None:
+    """The note of the log that the database had last, unless that was retired."""
+    noted = _noted(database)
+    used = noted is not None and noted.main == identity_of(database) and noted.log not in noted.retired
+    return noted if used else None
 
 
 def is_last_retired(database: Path) -> bool:

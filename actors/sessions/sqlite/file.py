@@ -16,7 +16,14 @@ from urllib.parse import quote
 
 from actors.runtime.fork import let_be
 from actors.sessions.disk import make_private, store_error
-from actors.sessions.sqlite.aside import has_notes, is_superseded, note_log, put_aside, put_stale_log_aside
+from actors.sessions.sqlite.aside import (
+    has_notes,
+    is_superseded,
+    note_log,
+    put_aside,
+    put_stale_log_aside,
+    remove_made,
+)
 from actors.sessions.sqlite.errors import change_error, lost_elsewhere_error, sqlite_error
 from actors.sessions.sqlite.merger import MERGE_PATIENCE, Merger
 from actors.sessions.sqlite.others import check_stores, is_lost_elsewhere, opening, was_lost_elsewhere
@@ -238,22 +245,21 @@ class SQLiteFile:
         """The first connection and the two that nobody is given, if all are of one file and one log."""
         before, found = identity_of(self.path), self._watch.found()
         holders = self._watch.holders(found[0])
-        connection = self._opened(synchronous, patience)
+        connection: sqlite3.Connection | None = None
         try:
+            connection = self._opened(synchronous, patience)
             self._anchor = self._open_beside("ro")
             self._merger = Merger(self._open_beside("rw", timeout=0), self._watch, self.path, self._gate)
             self._watch.remember(before)
-            self._check_lost(found)
-            if is_logged(connection):
-                self._check_log(holders + 3)
-            if self._made:
-                self._check_content(connection)
+            self._check_opened(connection, found, holders)
             note_log(self._watch, self.path)
         except BaseException:
             self._close_merger()
             self._close_anchor()
-            connection.close()  # as the last, so that it merges what a log holds which was deleted just now
+            if connection is not None:
+                connection.close()  # as the last: it merges what a log holds which was deleted just now
             self._watch.forget()
+            remove_made(self._watch, self.path, found)
             raise
         return connection
 
@@ -274,23 +280,18 @@ class SQLiteFile:
             )
         self._may_be_half = False
 
-    def _check_lost(self, found: Sequence[Identity | None]) -> None:
-        """Raise StoreError where another process has the file open with a log that was lost just now."""
-        if was_lost_elsewhere(self._watch, self.path, found):
-            self._watch.unmake(found)
-            raise lost_elsewhere_error(self.path)
-
-    def _check_log(self, holders: int) -> None:
-        """Raise StoreError where the log or its index was deleted or replaced while the first connections
-        were opened.
+    def _check_opened(
+        self, connection: sqlite3.Connection, found: Sequence[Identity | None], holders: int
+    ) -> None:
+        """Raise StoreError where another process goes on with a log that was lost, where the log or its index
+        was lost or replaced while the first connections were opened, or where the file has lost what it had
+        when it was open before.
         """
-        change = self._watch.unopened(holders)
-        if change is not None:
+        if was_lost_elsewhere(self._watch, self.path, found):
+            raise lost_elsewhere_error(self.path)
+        if is_logged(connection) and (change := self._watch.unopened(holders + 3)) is not None:
             raise change_error(change, self.path)
-
-    def _check_content(self, connection: sqlite3.Connection) -> None:
-        """Raise StoreError where the file has lost what it had when it was open before."""
-        if not self._holds(connection):
+        if self._made and not self._holds(connection):
             self._on_lost(True)
             raise change_error("replaced", self.path)
 

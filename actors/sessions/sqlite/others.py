@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from actors.sessions.sqlite.aside import is_last_retired
+from actors.sessions.sqlite.aside import is_last_retired, is_other_noted
 from actors.sessions.sqlite.watch import FileWatch, Identity, identity_of
 from protocol.errors import StoreError
 
@@ -79,7 +79,7 @@ def was_lost_elsewhere(watch: FileWatch, database: Path, found: Sequence[Identit
     """
     if None not in found and tuple(found) == (watch.log_id, watch.index_id):
         return False
-    return not is_last_retired(database) and _is_locked_elsewhere(watch.descriptor(watch.main))
+    return is_other_noted(watch, database) and _is_locked_elsewhere(watch.descriptor(watch.main))
 
 
 def _is_open_elsewhere(watch: FileWatch, database: Path) -> bool:

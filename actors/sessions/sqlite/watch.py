@@ -17,7 +17,6 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -102,13 +101,6 @@ class FileWatch:
     def found(self) -> tuple[Identity | None, Identity | None]:
         """The log and the index that are there now."""
         return identity_of(self.log), identity_of(self.index)
-
-    def unmake(self, found: Sequence[Identity | None]) -> None:
-        """Take away the log and the index that are open, but what was found there before."""
-        for path, known in (self.log, self.log_id), (self.index, self.index_id):
-            if known not in found and identity_of(path) == known:
-                with contextlib.suppress(OSError):
-                    os.unlink(path)  # noqa: PTH108
 
     def holders(self, file: Identity | None) -> int:
         """How often this process has a file open; 0 where there is none."""
