@@ -233,6 +233,12 @@ class Refusing(MemoryStore):
     def __init__(self, refuses: Callable[[int], bool], *, later: bool = False) -> None:
         super().__init__()
         self.refuses, self._later, self.commits = refuses, later, 0
+        self._last: Future[None] | None = None
+
+    async def settled(self) -> None:
+        """Wait until every commit that was given has its answer."""
+        while (last := self._last) is not None and not last.done():
+            await asyncio.wait({asyncio.wrap_future(last)})
 
     def _gate(self, keep: Callable[[], Future[None] | None]) -> Future[None] | None:
         self.commits += 1
@@ -242,6 +248,7 @@ class Refusing(MemoryStore):
                 raise refused
             return keep()
         future: Future[None] = Future()
+        self._last = future
 
         def end() -> None:
             if refused is not None:

@@ -56,6 +56,7 @@ class Played:
                 return
             with system.subscribe("p") as live:
                 await played(self.scene, system, pod)
+                await self.store.settled()
                 self.store.refuses = lambda _: False
                 if self.scene == "stop":
                     session = (self.store.sessions(pod="p", limit=1))[0].session_id
