@@ -1,4 +1,4 @@
-"""What a tool is, and the toolbox that runs calls and turns whatever happens into a result."""
+"""What a tool is, and the toolbox that checks and runs calls and turns whatever happens into a result."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import time
 import typing
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, overload
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, overload
 
 from actors.runtime.tasks import is_being_cancelled
 from actors.tools.alone import Outcome, run_alone
@@ -198,11 +198,20 @@ def tool(
     return made if function is None else made(function)
 
 
+class Checked(NamedTuple):
+    """A call that can be run: its tool, and its arguments as that takes them."""
+
+    call: ToolCall
+    tool: Tool
+    arguments: dict[str, Any]
+
+
 class Toolbox:
     """The tools of a pod.
 
-    Contract of ``run``: called on an event loop, any number of times at once; what goes wrong is a
-    result for the model. Text beyond ``output_cap`` bytes is cut, and kept whole in ``keep_in``.
+    Contract of ``run``, which is ``check`` and ``carry_out``: called on an event loop, any number of times at
+    once; what goes wrong is a result for the model. Text beyond ``output_cap`` bytes is cut, and kept whole
+    in ``keep_in``.
     """
 
     def __init__(
@@ -226,7 +235,7 @@ class Toolbox:
         self.specs = tuple(each.spec for each in self._tools.values())
         self.output_cap = output_cap
         self.keep_in = keep_in
-        self._threads = _shared_threads() if threads is None else threads
+        self.threads = _shared_threads() if threads is None else threads
 
     def __repr__(self) -> str:
         return f"<Toolbox {', '.join(self._tools) or 'empty'}>"
@@ -241,22 +250,43 @@ class Toolbox:
         """The tool of that name."""
         return self._tools.get(name)
 
-    async def run(self, call: ToolCall, ctx: ToolContext) -> ToolResult:
-        """The result of ``call``; of exceptions only ``asyncio.CancelledError`` leaves.
-
-        An unknown tool, arguments that do not fit, whatever it raises, a time-out: each is a result with
-        ``is_error`` that tells the model what to do better. After a cancel or a time-out
-        ``ctx.cancel`` is set, for a thread that is still at work.
+    def check(self, call: ToolCall) -> Checked | ToolResult:
+        """``call`` with its tool and its arguments as that takes them, or the result that tells the model why
+        it cannot be run.
         """
+        chosen = self._tools.get(call.name)
+        if chosen is None:
+            return _failed(call, self._unknown(call.name))
+        if call.invalid is not None:
+            return _failed(call, ToolArgumentsInvalid(_why_invalid(call.invalid)))
         try:
-            chosen, arguments = self._prepared(call, ctx)
+            return Checked(call, chosen, chosen.arguments.convert(call.arguments))
+        except (Exception, SystemExit, asyncio.CancelledError) as error:  # noqa: BLE001 - of a type's own
+            return _failed(call, error)
+
+    async def run(self, call: ToolCall, ctx: ToolContext) -> ToolResult:
+        """The result of ``call``; of exceptions only ``asyncio.CancelledError`` leaves."""
+        checked = self.check(call)
+        return checked if isinstance(checked, ToolResult) else await self.carry_out(checked, ctx)
+
+    async def carry_out(self, checked: Checked, ctx: ToolContext) -> ToolResult:
+        """The result of a call that was checked; of exceptions only ``asyncio.CancelledError`` leaves.
+
+        Whatever the tool raises, and a time-out, is a result with ``is_error`` that tells the model what to
+        do better. After a cancel or a time-out ``ctx.cancel`` is set, for a thread that is still at work.
+        """
+        call, chosen, arguments = checked
+        try:
+            if chosen.arguments.context is not None:
+                ctx.output_cap = self.output_cap
+                arguments[chosen.arguments.context] = ctx
             if not (chosen.blocking or chosen.is_async):
                 return await self._at_once(call, chosen, arguments, ctx)
             begin = work_async if chosen.is_async else work
             run = functools.partial(begin, chosen.function, arguments, chosen.arguments.returns)
             if chosen.is_async:
                 return await self._on_loop(call, run, chosen.timeout, ctx)
-            result = await self._threads.call(
+            result = await self.threads.call(
                 functools.partial(self._in_thread, call, run, ctx),
                 seconds=chosen.timeout,
                 late=functools.partial(_tell_late, call, ctx),
@@ -272,18 +302,6 @@ class Toolbox:
             return _failed(call, error)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - the model is told, whatever it is
             return _failed(call, error)
-
-    def _prepared(self, call: ToolCall, ctx: ToolContext) -> tuple[Tool, dict[str, Any]]:
-        chosen = self._tools.get(call.name)
-        if chosen is None:
-            raise self._unknown(call.name)
-        if call.invalid is not None:
-            raise ToolArgumentsInvalid(_why_invalid(call.invalid))
-        arguments = chosen.arguments.convert(call.arguments)
-        if chosen.arguments.context is not None:
-            ctx.output_cap = self.output_cap
-            arguments[chosen.arguments.context] = ctx
-        return chosen, arguments
 
     async def _at_once(
         self, call: ToolCall, chosen: Tool, arguments: dict[str, Any], ctx: ToolContext
@@ -324,7 +342,7 @@ class Toolbox:
         if fits(parts, self.output_cap):
             return ToolResult(call.id, call.name, parts)
         # What is cut is also written to a disk, which is no work for the loop.
-        return await self._threads.call(functools.partial(self._result, call, parts))
+        return await self.threads.call(functools.partial(self._result, call, parts))
 
     def _in_thread(
         self, call: ToolCall, work: Callable[[], Any], ctx: ToolContext

@@ -22,6 +22,7 @@ from every_commit import (
     check_once,
     check_staged,
     check_store,
+    hooks,
     lives_on,
     manifest,
     played,
@@ -42,7 +43,7 @@ class Played:
         self.model, self.ran = Model(), list[str]()
 
     async def play(self) -> None:
-        async with PodSystem(self.store, memory=self.folder) as system:
+        async with PodSystem(self.store, memory=self.folder, hooks=hooks(self.scene)) as system:
             for _ in range(3):  # the first commit of all makes the session
                 try:
                     pod = await system.spawn(
@@ -117,7 +118,8 @@ from every_commit import *
 
 async def first(scene, folder, at, after):
     ran = open(folder / "ran", "a", buffering=1)
-    async with PodSystem(Killing(folder / "pods.db", at, after=after), memory=folder / "memory") as system:
+    async with PodSystem(Killing(folder / "pods.db", at, after=after), memory=folder / "memory",
+                         hooks=hooks(scene)) as system:
         pod = await system.spawn(manifest(scene), client=Model(), tools=tools(lambda line: ran.write(line + chr(10))))
         await played(scene, system, pod)
         if scene != "stop":
@@ -125,7 +127,7 @@ async def first(scene, folder, at, after):
 
 async def then(scene, folder):
     ran = open(folder / "ran", "a", buffering=1)
-    async with PodSystem(f"sqlite:{{folder}}/pods.db", memory=folder / "memory") as system:
+    async with PodSystem(f"sqlite:{{folder}}/pods.db", memory=folder / "memory", hooks=hooks(scene)) as system:
         sessions = system.store.sessions(pod="p", limit=1)
         if not sessions:
             return
