@@ -68,7 +68,8 @@ class PodSystem:
     one that takes longer is left to itself. ``memory_grace`` is how many seconds a stop and a compaction wait
     for memory jobs to finish; a stop then cancels them. ``store_grace`` is how many seconds the end of a pod
     waits for a store that does not answer. ``tool_threads`` is how many plain functions may be
-    at work at once as tools of this system; by default all systems of a process share 32 threads.
+    at work at once as tools of this system; by default all systems of a process share 32 threads. ``hooks``
+    are objects that are asked about each call of a tool of every pod.
     """
 
     def __init__(
@@ -85,6 +86,7 @@ class PodSystem:
         memory_grace: float = 5.0,
         store_grace: float = 5.0,
         tool_threads: int | None = None,
+        hooks: Iterable[Any] = (),
     ) -> None:
         self._prices = prices if isinstance(prices, Prices) else _prices(prices)
         self._memory = None if memory is None else Path(memory)
@@ -102,6 +104,7 @@ class PodSystem:
                 raise ValueError(f"{name} is a number of seconds, 0 or more, not {seconds}")
         self._graces = graces
         self._tool_threads = None if tool_threads is None else ToolThreads(tool_threads)
+        self._hooks = tuple(hooks)
         self._limits = None if budget is None else _limits(budget)
         self.on_conflict = on_conflict
         self.passivate_after = passivate_after
@@ -302,18 +305,21 @@ class PodSystem:
         resume: str | None = None,
         exact: bool = False,
         deps: Any = None,
+        hooks: Iterable[Any] = (),
     ) -> AsyncFuture[Pod]:
         """Make a pod; the future gives its handle once it takes commands.
 
         ``client`` answers instead of the manifest's model; ``tools`` are added to its built-in ones, and find
-        ``deps`` (a database, a client, whatever they work with) as ``ctx.deps``. ``resume`` is the id of a
+        ``deps`` (a database, a client, whatever they work with) as ``ctx.deps``. ``hooks`` are objects that
+        are asked about each call of a tool, behind those of the system. ``resume`` is the id of a
         session to go on with: the tip of its compactions, or with ``exact`` that very one. Raises NameTaken
         for an explicit ``name`` that is in use (a manifest's name gets a number), ManifestError (also for a
-        name that no pod can have), SystemNotRunning, SessionNotFound, SessionInUse, SessionCorrupt.
+        name that no pod can have), InvalidInput for what is no hook, SystemNotRunning, SessionNotFound,
+        SessionInUse, SessionCorrupt.
         """
         mailroom = self._room()
         future: AsyncFuture[Pod] = AsyncFuture()
-        options = (manifest, client, tuple(tools), name, resume, exact, deps)
+        options = (manifest, client, tuple(tools), name, resume, exact, deps, (*self._hooks, *hooks))
         if mailroom.here():
             self._spawn(future, *options)
         else:
@@ -331,13 +337,14 @@ class PodSystem:
         resume: str | None,
         exact: bool,
         deps: Any,
+        hooks: tuple[Any, ...],
     ) -> None:
         try:
             mailroom = self._room()
             assert self._assembly is not None
             assert self._store is not None
             name = self._name(manifest, explicit)
-            resources = self._assembly.resources(manifest, name, client, tools, deps)
+            resources = self._assembly.resources(manifest, name, client, tools, deps, hooks)
         except Exception as error:  # noqa: BLE001 - who spawned hears of it
             future.set_exception(error)
             return

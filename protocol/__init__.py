@@ -123,6 +123,7 @@ from protocol.events import (
     UserMessage,
     UserSource,
 )
+from protocol.hooks import Deny, Inject, Replace
 from protocol.items import (
     AssistantItem,
     ImagePart,
@@ -194,6 +195,7 @@ __all__ = [
     "ConsolidateDone",
     "ConsolidateFailed",
     "ConsolidateStart",
+    "Deny",
     "Describe",
     "DurableEvent",
     "Entry",
@@ -208,6 +210,7 @@ __all__ = [
     "HeadConflict",
     "History",
     "ImagePart",
+    "Inject",
     "InvalidInput",
     "InvalidKey",
     "Item",
@@ -247,6 +250,7 @@ __all__ = [
     "PodStopped",
     "PolypodError",
     "PushItem",
+    "Replace",
     "RestartSection",
     "Resume",
     "Retry",

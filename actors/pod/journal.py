@@ -49,6 +49,8 @@ class Journal:
         "_branching",
         "_closed",
         "_given",
+        "_heard",
+        "_heard_at",
         "_left",
         "_mailroom",
         "_owner",
@@ -65,6 +67,9 @@ class Journal:
     def __init__(self, resources: PodResources, mailroom: Mailroom, owner: Owner) -> None:
         self._template = resources.template
         self.bus = resources.template.bus
+        #: What anybody hears of the transient kinds, as of the bus's change of that number.
+        self._heard: frozenset[type[Event]] = frozenset()
+        self._heard_at = -1
         self._mailroom = mailroom
         self._owner = owner
         self.log: SessionLog = resources.log
@@ -90,12 +95,23 @@ class Journal:
     def hears(self, kind: type[Event]) -> bool:
         """Whether anybody would hear such a transient event of this pod."""
         bus = self.bus
-        return not bus.silent and bus.listens(self.log.pod, kind)
+        if bus.silent:
+            return False
+        if self._heard_at != bus.changes:
+            self._look_who_listens()
+        return kind in self._heard
 
     def listened(self) -> bool:
         """Whether anybody hears anything of this pod."""
         bus = self.bus
-        return not bus.silent and bus.listens(self.log.pod)
+        if bus.silent:
+            return False
+        if self._heard_at != bus.changes:
+            self._look_who_listens()
+        return bool(self._heard)
+
+    def _look_who_listens(self) -> None:
+        self._heard_at, self._heard = self.bus.heard(self.log.pod)
 
     def publish(self, kind: type[Event], **fields: Any) -> None:
         """Publish a transient event, behind the durable ones that were recorded before it."""

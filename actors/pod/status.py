@@ -7,7 +7,7 @@ import time
 from actors.pod.journal import Journal
 from protocol.errors import PodStopped
 from protocol.events import StateChanged
-from protocol.lifecycle import PodState, may_move
+from protocol.lifecycle import MOVES, PodState
 
 
 class Status:
@@ -26,7 +26,7 @@ class Status:
         old = self.state
         if old is state:
             return
-        assert may_move(old, state), f"{old} -> {state}"
+        assert state in MOVES[old], f"{old} -> {state}"
         self.state = state
         journal = self._journal
         if not journal.bus.silent and journal.hears(StateChanged):

@@ -318,6 +318,8 @@ class Bus:
         self._abandoned: deque[_Queue] = deque()
         #: Whether nobody listens at all, so that the hottest question costs one look.
         self.silent = True
+        #: How often who listens to what has changed.
+        self.changes = 0
         self._lock = threading.Lock()
         self._closed = False
         _buses.add(self)
@@ -330,30 +332,34 @@ class Bus:
             self._sweep()
         for event in events:
             kind = type(event)
-            for queue in self._of_all.order or self._ordered(self._of_all):
+            order = self._of_all.order
+            for queue in self._ordered(self._of_all) if order is None else order:
                 if kind in queue.kinds:
                     queue.put(event)
             group = self._of_pod.get(event.pod)
             if group is not None:
-                for queue in group.order or self._ordered(group):
+                order = group.order
+                for queue in self._ordered(group) if order is None else order:
                     if kind in queue.kinds:
                         queue.put(event)
 
     def _ordered(self, group: _Group) -> tuple[_Queue, ...]:
-        order = group.order
-        if order is None:
-            with self._lock:
-                order = group.order = tuple(group.queues)
+        with self._lock:
+            order = group.order = tuple(group.queues)
         return order
 
     def listens(self, pod: str, kind: type[Event] | None = None) -> bool:
         """Whether anybody would hear what is only told of ``pod`` (or one kind of it): for nobody it
         need not be made.
         """
-        group = self._of_pod.get(pod)
-        if kind is None:
-            return bool(self._of_all.heard) or (group is not None and bool(group.heard))
-        return kind in self._of_all.heard or (group is not None and kind in group.heard)
+        heard = self.heard(pod)[1]
+        return bool(heard) if kind is None else kind in heard
+
+    def heard(self, pod: str) -> tuple[int, frozenset[type[Event]]]:
+        """The transient kinds that anybody hears of ``pod``, and as of which of the ``changes``."""
+        with self._lock:
+            group = self._of_pod.get(pod)
+            return self.changes, frozenset(self._of_all.heard).union(() if group is None else group.heard)
 
     def subscribe(
         self,
@@ -377,6 +383,7 @@ class Bus:
                 group = self._of_all if pod is None else self._of_pod.setdefault(pod, _Group())
                 group.add(queue)
                 self.silent = False
+                self.changes += 1
         return Subscription(self, queue)
 
     def _forget(self, queue: _Queue) -> None:
@@ -410,6 +417,7 @@ class Bus:
             if pod is not None and not group.queues:
                 del self._of_pod[pod]
         self.silent = not self._of_all.queues and not self._of_pod
+        self.changes += 1
 
     def renew_locks(self) -> None:
         """Be usable in a forked child, though another thread of the parent held a lock."""
@@ -436,6 +444,7 @@ class Bus:
             for queue in queues:
                 queue.closed = True
             self._of_all, self._of_pod, self.silent = _Group(), {}, True
+            self.changes += 1
         for queue in queues:
             queue.wake()
 

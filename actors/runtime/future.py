@@ -19,7 +19,7 @@ from typing import Any, TypeVar, cast
 import pykka
 
 from actors.runtime.blocking import blocked
-from actors.runtime.loop import at_work, comes_soon, of_parent
+from actors.runtime.loop import at_work, comes_soon, deliver_now, of_parent
 from actors.runtime.tasks import task_on
 from protocol.errors import SystemOfParent, WouldDeadlock
 
@@ -240,7 +240,13 @@ class AsyncFuture(pykka.Future[T], Awaitable[T]):
             if of_parent(self._loop):
                 raise SystemOfParent
             loop = asyncio.get_running_loop()
-            if self._loop is not loop:
+            if self._loop is loop:
+                others_had_turn = deliver_now(loop)
+                if self._done:
+                    if not others_had_turn:
+                        yield
+                    return self._outcome()
+            else:
                 self._check_alive()
             waiter = _Waiter(loop)
             self.when_done(waiter.wake)

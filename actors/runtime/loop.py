@@ -22,6 +22,8 @@ from protocol.errors import SystemOfParent
 
 #: Messages handled before the loop gets its turn for sockets and timers.
 BURST = 128
+#: Answers that a task may get without the loop having had its turn.
+IN_A_ROW = 16
 #: How often a thread yields the processor before it sleeps, and for how many seconds at most.
 _YIELDS = 5
 PATIENCE = 50e-6
@@ -88,6 +90,7 @@ class Mailroom:
         self._mail: deque[tuple[Receiver, Any, Any]] = deque()
         self._awake = False
         self._from_afar = False
+        self._in_a_row = 0
 
     @property
     def has_mail(self) -> bool:
@@ -121,6 +124,25 @@ class Mailroom:
         """
         return self.here() and (self._delivering or task_on(self.loop) is not None)
 
+    def deliver_now(self) -> bool:
+        """Deliver what waits, for a task of the loop that is about to wait for an answer: it saves a turn of
+        the loop, and one more where the answer comes by that. Tells whether the loop can do without that one.
+        """
+        loop, task = self.loop, task_on(self.loop)
+        if not self._mail or self._delivering or task is None:
+            return False
+        self._delivering = True
+        asyncio.tasks._leave_task(loop, task)  # what handles a message is in no task
+        try:
+            self._context.run(self._hand_out)
+        except (KeyboardInterrupt, SystemExit) as error:  # ends the loop, and not just who waits
+            loop.call_soon(_raise, error)
+        finally:
+            asyncio.tasks._enter_task(loop, task)
+            self._delivering = False
+        self._in_a_row = (self._in_a_row + 1) % IN_A_ROW
+        return self._in_a_row > 0
+
     def _wake(self) -> None:
         if self.of_parent:
             self._mail.clear()
@@ -140,23 +162,29 @@ class Mailroom:
             raise pykka.ActorDeadError("the event loop of the actor is closed") from error
 
     def _deliver(self) -> None:
-        mail = self._mail
         self._delivering = True
         try:
-            count = len(mail)
-            self.alone = count == 1
-            for _ in range(min(count, BURST)):
-                receiver, message, reply_to = mail.popleft()
-                receiver._arrive(message, reply_to)
+            self._hand_out()
         finally:
-            self._awake = self.alone = False
+            self._awake = False
             # Looked at after the flag fell: who posted before saw it up and did not wake the loop.
-            if mail:
+            if self._mail:
                 self._wake()
             elif self._to_spin:
                 self._to_spin = False
                 self.spin_for_mail()
             self._delivering = False
+
+    def _hand_out(self) -> None:
+        mail = self._mail
+        count = len(mail)
+        self.alone = count == 1
+        try:
+            for _ in range(min(count, BURST)):
+                receiver, message, reply_to = mail.popleft()
+                receiver._arrive(message, reply_to)
+        finally:
+            self.alone = False
 
     def spin_for_mail(self) -> None:
         """Wait for mail from another thread in the loop's next turn, ``PATIENCE`` at most: the mail need
@@ -192,7 +220,17 @@ class Mailroom:
         return False
 
 
+def _raise(error: BaseException) -> None:
+    raise error
+
+
 _mailrooms: dict[asyncio.AbstractEventLoop, Mailroom] = {}
+
+
+def deliver_now(loop: asyncio.AbstractEventLoop) -> bool:
+    """As ``Mailroom.deliver_now`` of that loop's."""
+    mailroom = _mailrooms.get(loop)
+    return mailroom is not None and mailroom.deliver_now()
 
 
 def mailroom_here() -> Mailroom:

@@ -16,7 +16,6 @@ from actors.sessions.head import SessionHead
 from actors.sessions.store import SessionStore
 from protocol.entries import (
     GENESIS,
-    Entry,
     Head,
     ItemsKept,
     MemoryPointer,
@@ -158,10 +157,11 @@ class SessionLog:
         """
         head = self.head
         try:
-            self._chain(event)
+            body = encode(event)
         except (TypeError, ValueError, OverflowError, RecursionError):  # what no JSON can hold
             event = recordable(event)
-            self._chain(event)
+            body = encode(event)
+        self._chain(body)
         if self._events is None:
             self._events = [event]
         else:
@@ -206,31 +206,30 @@ class SessionLog:
     def open(self, manifest: Raw, parent: Parent | None = None, **carried: Any) -> None:
         """Add the first entry of a new session; ``carried`` is what it takes over besides items."""
         head = self.head
-        self._chain(
-            SessionOpened(
-                session_id=head.session_id,
-                seq=head.seq + 1,
-                at=time.time(),
-                pod=self.pod,
-                manifest=manifest,
-                parent=parent,
-                **carried,
-            )
+        opened = SessionOpened(
+            session_id=head.session_id,
+            seq=head.seq + 1,
+            at=time.time(),
+            pod=self.pod,
+            manifest=manifest,
+            parent=parent,
+            **carried,
         )
+        self._chain(encode(opened))
 
     def append_items(self, items: list[Item]) -> None:
         """Add items that are taken over from another session, of which nobody is told again."""
-        self._chain(ItemsKept(seq=self.head.seq + 1, at=time.time(), items=tuple(items)))
+        self._chain(encode(ItemsKept(seq=self.head.seq + 1, at=time.time(), items=tuple(items))))
         self.head.items.extend(items)
 
     def append_pointer(self, pointer: int | None) -> None:
         """Add how far memory has read."""
-        self._chain(MemoryPointer(seq=self.head.seq + 1, at=time.time(), pointer=pointer))
+        self._chain(encode(MemoryPointer(seq=self.head.seq + 1, at=time.time(), pointer=pointer)))
         self.head.pointer = pointer
 
-    def _chain(self, entry: Entry) -> None:
+    def _chain(self, body: bytes) -> None:
+        """Add an encoded entry."""
         head = self.head
-        body = encode(entry)
         seq = head.seq = head.seq + 1
         hash_ = head.hash = _sha256(head.hash + body).digest()
         if self._staged is None:

@@ -34,7 +34,8 @@ from protocol.events import (
     SessionForked,
     ToolResulted,
 )
-from protocol.items import AssistantItem, Item, SystemItem, ToolResult, UserItem
+from protocol.hooks import Deny, Inject, Replace
+from protocol.items import AssistantItem, Item, SystemItem, ToolCall, ToolResult, UserItem
 from protocol.lifecycle import PodState
 from protocol.manifest import PodManifest
 
@@ -115,6 +116,29 @@ def tools(ran: Callable[[str], None]) -> list[Tool]:
     return [look, act, weigh]
 
 
+class Hook:
+    """Says something different of each call: denies one, replaces arguments, and fails before and after one."""
+
+    async def before_tool(self, call: ToolCall) -> Deny | Replace | None:
+        """Deny the second look, and have the weight be another."""
+        await asyncio.sleep(0)
+        if call.arguments["n"] == 2:
+            return Deny("not that one")
+        return Replace({"n": 40}) if call.arguments["n"] == 4 else None
+
+    async def after_tool(self, call: ToolCall, result: ToolResult) -> Inject:
+        """Fail at what was done, and say something of the rest."""
+        await asyncio.sleep(0)
+        if call.name == "act":
+            raise LookupError("no such act")
+        return Inject("looked through")
+
+
+def hooks(scene: str) -> list[Any]:
+    """Those that the pods of a scene have."""
+    return [Hook()] if scene == "hooks" else []
+
+
 class Scene(Protocol):
     """What is done with a pod; each thing is awaited, whatever comes of it."""
 
@@ -189,6 +213,7 @@ def _stop(system: PodSystem, pod: Pod) -> Iterable[Callable[[], Awaitable[Any]]]
 
 SCENES: dict[str, tuple[Scene, dict[str, Any]]] = {
     "tools": (_tools, {}),
+    "hooks": (_tools, {}),
     "compactions": (
         _compactions,
         {"compact_threshold": 800, "compact_request_threshold": 550, "compact_retained_tokens": 100},
@@ -209,6 +234,12 @@ class Refusing(MemoryStore):
     def __init__(self, refuses: Callable[[int], bool], *, later: bool = False) -> None:
         super().__init__()
         self.refuses, self._later, self.commits = refuses, later, 0
+        self._last: Future[None] | None = None
+
+    async def settled(self) -> None:
+        """Wait until every commit that was given has its answer."""
+        while (last := self._last) is not None and not last.done():
+            await asyncio.wait({asyncio.wrap_future(last)})
 
     def _gate(self, keep: Callable[[], Future[None] | None]) -> Future[None] | None:
         self.commits += 1
@@ -218,6 +249,7 @@ class Refusing(MemoryStore):
                 raise refused
             return keep()
         future: Future[None] = Future()
+        self._last = future
 
         def end() -> None:
             if refused is not None:

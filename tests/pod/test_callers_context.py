@@ -25,9 +25,15 @@ class Watching(ScriptedClient):
     def __init__(self, *args: object) -> None:
         super().__init__(*args)  # type: ignore[arg-type]
         self.seen: list[str] = []
+        #: Where there is one: set with the next request, which is never answered.
+        self.hangs: asyncio.Event | None = None
 
     async def stream(self, request: Request) -> AsyncIterator[Block]:
         self.seen.append(tenant.get())
+        if self.hangs is not None:
+            hangs, self.hangs = self.hangs, None
+            hangs.set()
+            await asyncio.get_running_loop().create_future()
         async for block in super().stream(request):
             yield block
 
@@ -84,8 +90,9 @@ def test_words_that_start_a_run_and_a_resume_bring_their_own() -> None:
             with pod.subscribe(RunEnd) as events:
                 await asyncio.create_task(as_("one", pod, "notify"))
                 await anext(events)
+            client.hangs = asked = asyncio.Event()
             paused = asyncio.create_task(as_("two", pod))
-            await asyncio.sleep(0)
+            await asked.wait()
             await pod.pause()
             await asyncio.wait({paused})
             tenant.set("three")

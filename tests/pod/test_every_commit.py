@@ -22,6 +22,7 @@ from every_commit import (
     check_once,
     check_staged,
     check_store,
+    hooks,
     lives_on,
     manifest,
     played,
@@ -46,7 +47,7 @@ class Played:
 
     async def play(self) -> None:
         store = AwaitedStore(self.store) if self.awaited else self.store
-        async with PodSystem(store, memory=self.folder) as system:
+        async with PodSystem(store, memory=self.folder, hooks=hooks(self.scene)) as system:
             for _ in range(3):  # the first commit of all makes the session
                 try:
                     pod = await system.spawn(
@@ -59,6 +60,7 @@ class Played:
                 return
             with system.subscribe("p") as live:
                 await played(self.scene, system, pod)
+                await self.store.settled()
                 self.store.refuses = lambda _: False
                 if self.scene == "stop":
                     session = (self.store.sessions(pod="p", limit=1))[0].session_id
@@ -121,7 +123,8 @@ from every_commit import *
 
 async def first(scene, folder, at, after):
     ran = open(folder / "ran", "a", buffering=1)
-    async with PodSystem(Killing(folder / "pods.db", at, after=after), memory=folder / "memory") as system:
+    async with PodSystem(Killing(folder / "pods.db", at, after=after), memory=folder / "memory",
+                         hooks=hooks(scene)) as system:
         pod = await system.spawn(manifest(scene), client=Model(), tools=tools(lambda line: ran.write(line + chr(10))))
         await played(scene, system, pod)
         if scene != "stop":
@@ -129,7 +132,7 @@ async def first(scene, folder, at, after):
 
 async def then(scene, folder):
     ran = open(folder / "ran", "a", buffering=1)
-    async with PodSystem(f"sqlite:{{folder}}/pods.db", memory=folder / "memory") as system:
+    async with PodSystem(f"sqlite:{{folder}}/pods.db", memory=folder / "memory", hooks=hooks(scene)) as system:
         sessions = system.store.sessions(pod="p", limit=1)
         if not sessions:
             return

@@ -9,7 +9,7 @@ import pykka
 import pytest
 
 from actors.runtime.actor import AsyncActor
-from actors.runtime.loop import LoopThread, comes_soon, mailroom_here
+from actors.runtime.loop import IN_A_ROW, LoopThread, comes_soon, mailroom_here
 
 WAIT = 5
 
@@ -231,3 +231,44 @@ def test_a_loop_that_answers_a_thread_without_pause_serves_sockets_and_timers(th
     kept.result()
     assert set(served) == {b"line\n"}
     assert set(asked) == {"answer"}
+
+
+class Noting(AsyncActor):
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def on_receive(self, message):
+        self.seen.append((message, asyncio.current_task()))
+        return message
+
+
+def test_who_awaits_an_answer_has_the_mail_delivered_in_order_and_in_no_task():
+    async def main():
+        actor = Noting.start()
+        before = asyncio.current_task()
+        actor.tell("one")
+        two = actor.ask("two", block=False)
+        actor.tell("three")
+        assert await two == "two"
+        assert asyncio.current_task() is before
+        return actor.actor_inbox.actor.seen
+
+    assert asyncio.run(main()) == [("one", None), ("two", None), ("three", None)]
+
+
+def test_who_asks_without_end_leaves_the_loop_its_turn():
+    async def main():
+        actor, turns = Noting.start(), []
+        loop = asyncio.get_running_loop()
+
+        def take_turn():
+            turns.append(1)
+            loop.call_soon(take_turn)
+
+        take_turn()
+        for number in range(10 * IN_A_ROW):
+            assert await actor.ask(number, block=False) == number
+        return len(turns)
+
+    assert asyncio.run(main()) >= 10
