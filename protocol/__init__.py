@@ -125,6 +125,7 @@ from protocol.events import (
     UserMessage,
     UserSource,
 )
+from protocol.hooks import Deny, Inject, Replace
 from protocol.items import (
     AssistantItem,
     ImagePart,
@@ -196,6 +197,7 @@ __all__ = [
     "ConsolidateDone",
     "ConsolidateFailed",
     "ConsolidateStart",
+    "Deny",
     "Describe",
     "DurableEvent",
     "Entry",
@@ -211,6 +213,7 @@ __all__ = [
     "HeadConflict",
     "History",
     "ImagePart",
+    "Inject",
     "InvalidInput",
     "InvalidKey",
     "Item",
@@ -251,6 +254,7 @@ __all__ = [
     "PodUnreachable",
     "PolypodError",
     "PushItem",
+    "Replace",
     "RestartSection",
     "Resume",
     "Retry",

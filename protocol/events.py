@@ -146,7 +146,8 @@ class SystemMessage(DurableEvent, frozen=True, gc=False, kw_only=True):
 
 class ToolResulted(DurableEvent, frozen=True, gc=False, kw_only=True):
     """A call got its result. ``seconds`` is the tool's own time, None where it did not run; ``waited`` the
-    seconds that a plain function waited before that for a free thread, None where it needed none.
+    seconds that a plain function waited before that for a free thread, None where it needed none;
+    ``arguments`` what a hook had it run with, None where that is what the model asked for.
     """
 
     carries_item: ClassVar[bool] = True
@@ -154,6 +155,7 @@ class ToolResulted(DurableEvent, frozen=True, gc=False, kw_only=True):
     item: ToolResult
     seconds: float | None = None
     waited: float | None = None
+    arguments: dict[str, Any] | None = None
 
 
 class CompactStart(DurableEvent, frozen=True, gc=False, kw_only=True):

@@ -7,7 +7,7 @@ from functools import partial
 from operator import is_
 from pathlib import Path
 from types import MethodType
-from typing import Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 from weakref import WeakValueDictionary
 
 from msgspec import Raw
@@ -34,6 +34,9 @@ from protocol.recordable import recordable
 from protocol.text import encodable
 from protocol.usage import Usage
 from protocol.wire import encode
+
+if TYPE_CHECKING:
+    from actors.tools.hooks import Hooks
 
 _NO_BUDGET = BudgetSection()
 _NO_MODEL = ModelSection()
@@ -93,9 +96,12 @@ class Assembly:
         client: LLMClient | None,
         tools: tuple[Any, ...],
         deps: Any = None,
+        hooks: tuple[Any, ...] = (),
     ) -> PodResources:
-        """What one pod works with. Raises ManifestError, ModelError, BudgetError, ToolDefinitionError."""
-        template = self._template(manifest, client, tools)
+        """What one pod works with. Raises ManifestError, ModelError, BudgetError, ToolDefinitionError, and
+        InvalidInput for what is no hook.
+        """
+        template = self._template(manifest, client, tools, hooks)
         head = SessionHead(new_session_id())
         return PodResources(
             template,
@@ -107,14 +113,14 @@ class Assembly:
         )
 
     def _make_template(
-        self, manifest: PodManifest, client: LLMClient | None, tools: tuple[Any, ...]
+        self, manifest: PodManifest, client: LLMClient | None, tools: tuple[Any, ...], hooks: tuple[Any, ...]
     ) -> PodTemplate:
         _check_restart(manifest)
         return PodTemplate(
             manifest=manifest,
             model=label(manifest.model) if client is None else _name_of(client),
             client=self.models.client(manifest.model) if client is None else client,
-            tools=self._runner(manifest, tools),
+            tools=self._runner(manifest, tools, hooks),
             bus=self._bus,
             store=self._store,
             opening=self._opening(manifest),
@@ -129,7 +135,9 @@ class Assembly:
             closing=self._closing,
         )
 
-    def _make_runner(self, manifest: PodManifest, tools: tuple[Any, ...]) -> ToolRunner:
+    def _make_runner(
+        self, manifest: PodManifest, tools: tuple[Any, ...], hooks: tuple[Any, ...]
+    ) -> ToolRunner:
         chosen: Iterable[Any] = (*_builtin(manifest.tools.builtin), *_own(manifest), *tools)
         toolbox = Toolbox(
             chosen,
@@ -138,7 +146,8 @@ class Assembly:
             keep_in=self._outputs,
         )
         extras = {TASKS: self._task_list, MEMORY: self._search_memory}
-        return ToolRunner(toolbox, manifest, extras, keeps_tasks=_keeps_tasks(toolbox))
+        asked = _hooks(hooks, toolbox.threads) if hooks else None
+        return ToolRunner(toolbox, manifest, extras, asked, keeps_tasks=_keeps_tasks(toolbox))
 
     def _search_memory(self, query: str, **options: Any) -> list[Any]:
         from actors.memory.note_index import search  # noqa: PLC0415 - paid for by who searches
@@ -243,6 +252,12 @@ def _own(manifest: PodManifest) -> Iterable[Any]:
     from actors.tools.loading import load_tools  # noqa: PLC0415 - paid for by pods that have any
 
     return load_tools(manifest.tools.modules, Path(manifest.pod.pwd))
+
+
+def _hooks(objects: tuple[Any, ...], threads: ToolThreads) -> Hooks:
+    from actors.tools.hooks import Hooks  # noqa: PLC0415 - paid for by pods that have any
+
+    return Hooks(objects, threads)
 
 
 def _keeps_tasks(toolbox: Toolbox) -> bool:

@@ -1,42 +1,75 @@
-"""A pod's tool calls: run under its scope, each with a context of its own."""
+"""A pod's tool calls: the one way that each goes, from what policy says of it to its recorded result."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Coroutine
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from actors.tools.base import Toolbox, ToolContext
-from actors.tools.schedule import OnResult, run_batch
+from msgspec.structs import replace
+
+from actors.tools.base import Checked, Toolbox, ToolContext
+from actors.tools.schedule import kind_of, run_in_groups
 from actors.tools.scope import resolved
-from protocol.items import ToolCall, ToolResult
+from protocol.items import TextPart, ToolCall, ToolResult
 from protocol.manifest import PodManifest
 from protocol.tools import ToolSpec
 
+if TYPE_CHECKING:
+    from actors.tools.hooks import Hooks
+
 NOT_RUN = "not run: the run ended before this call was started"
 
-#: Told when a call begins.
-Starting = Callable[[ToolCall], None]
-#: Told, from any thread, what a call says of its progress.
-Progress = Callable[[ToolCall, str], None]
-#: Told, on the loop, what came of a call that had been given up.
-Late = Callable[[ToolCall, ToolResult], None]
+
+class Batch(Protocol):
+    """Whose calls are run, together as their kinds allow."""
+
+    #: The pod's name, and what its tools are handed.
+    pod: str
+    deps: Any
+
+    def begin(self, call: ToolCall) -> None:
+        """A call is about to begin. Raises what ends the batch."""
+
+    async def record(
+        self,
+        result: ToolResult,
+        seconds: float | None = None,
+        waited: float | None = None,
+        arguments: dict[str, Any] | None = None,
+    ) -> None:
+        """Record the result of a call, with its seconds if it ran, those until a thread was free, and the
+        arguments that it ran with where they are not those that were asked for. No call that comes after
+        it begins before that. Raises what ends the batch.
+        """
+
+    async def alert(self, text: str) -> None:
+        """Record what people should know. Raises what ends the batch."""
+
+    def progressed(self, call: ToolCall, text: str) -> None:
+        """A call says, from any thread, how far it is."""
+
+    def ended_late(self, call: ToolCall, result: ToolResult) -> None:
+        """Hear, on the loop, what came of a call that had been given up."""
 
 
 class ToolRunner:
-    """The tools of pods of one manifest, and how a batch of their calls is run."""
+    """The tools of pods of one manifest, and how their calls are run."""
 
-    __slots__ = ("_extras", "_parallel", "_pwd", "_scope", "keeps_tasks", "toolbox")
+    __slots__ = ("_extras", "_hooks", "_parallel", "_pwd", "_scope", "keeps_tasks", "toolbox")
 
     def __init__(
         self,
         toolbox: Toolbox,
         manifest: PodManifest,
         extras: dict[str, Any] | None = None,
+        hooks: Hooks | None = None,
         *,
         keeps_tasks: bool = False,
     ) -> None:
         self.toolbox = toolbox
+        self._hooks = hooks
         self._pwd = Path(manifest.pod.pwd)
         self._scope = resolved(manifest.scope)
         self._parallel = manifest.worker.parallel_tools
@@ -53,31 +86,86 @@ class ToolRunner:
         """The context of a call outside of a batch, for the helper agents of ``pod``."""
         return ToolContext(pwd=self._pwd, scope=self._scope, pod=pod, extras=self._extras)
 
-    async def run(
-        self,
-        pod: str,
-        deps: Any,
-        calls: list[ToolCall],
-        starting: Starting,
-        ending: OnResult,
-        progress: Progress,
-        late: Late,
-    ) -> None:
-        """Run a batch of calls of ``pod``, with ``deps`` for its tools; cancelling ends it and tells every
-        tool that is at work.
+    async def run(self, calls: list[ToolCall], batch: Batch) -> None:
+        """Run a batch of calls; cancelling ends it and tells every tool that is at work."""
+
+        def run_one(number: int) -> Coroutine[Any, Any, None]:
+            return self.run_call(calls[number], batch)
+
+        await run_in_groups([kind_of(self.toolbox, call) for call in calls], run_one, self._parallel)
+
+    async def run_call(self, call: ToolCall, batch: Batch) -> None:
+        """The way of one call: policy -> hooks before -> policy of what they changed -> the tool -> hooks
+        after -> its result is recorded. Raises what the batch does, and CancelledError.
         """
+        checked = self.toolbox.check(call)
+        if isinstance(checked, ToolResult):
+            batch.begin(call)
+            await batch.record(checked)
+            return
+        hooks, ctx = self._hooks, self._context(call, batch)
+        injected: tuple[str, ...] = ()
+        if hooks is not None and hooks.asks_before:
+            checked, injected = await self._ask_before(hooks, checked, ctx, batch)
+            if isinstance(checked, ToolResult):
+                await batch.record(_with(checked, injected))
+                return
+        batch.begin(checked.call)
+        asked = time.perf_counter()
+        result = await self.toolbox.carry_out(checked, ctx)
+        seconds, waited = _timed(ctx, asked)
+        if hooks is not None and hooks.asks_after:
+            result = await self._ask_after(hooks, checked.call, result, ctx, batch)
+        changed = None if checked.call is call else checked.call.arguments
+        await batch.record(_with(result, injected), seconds, waited, changed)
 
-        def context(call: ToolCall) -> ToolContext:
-            starting(call)
-            return ToolContext(
-                pwd=self._pwd,
-                scope=self._scope,
-                pod=pod,
-                call_id=call.id,
-                progress=lambda text: progress(call, text),
-                extras=self._extras,
-                late=lambda result: late(call, result),
-                deps=deps,
-            )
+    async def _ask_before(
+        self, hooks: Hooks, checked: Checked, ctx: ToolContext, batch: Batch
+    ) -> tuple[Checked | ToolResult, tuple[str, ...]]:
+        """What is to be run, or why nothing is; and what the model is told besides."""
+        said = await hooks.before(checked.call, ctx)
+        for text in said.failed:
+            await batch.alert(text)
+        if said.denied is not None:
+            return ToolResult.of(checked.call, said.denied, is_error=True), said.injected
+        return checked if said.replaced is None else self.toolbox.check(said.replaced), said.injected
 
-        await run_batch(self.toolbox, calls, context, parallel=self._parallel, on_result=ending)
+    async def _ask_after(
+        self, hooks: Hooks, call: ToolCall, result: ToolResult, ctx: ToolContext, batch: Batch
+    ) -> ToolResult:
+        """What the model is told of a call that has run."""
+        said = await hooks.after(call, result, ctx)
+        for text in said.failed:
+            await batch.alert(text)
+        if said.denied is not None:
+            result = ToolResult.of(call, said.denied, is_error=True)
+        elif said.replaced is not None:
+            result = said.replaced
+        return _with(result, said.injected)
+
+    def _context(self, call: ToolCall, batch: Batch) -> ToolContext:
+        return ToolContext(
+            pwd=self._pwd,
+            scope=self._scope,
+            pod=batch.pod,
+            call_id=call.id,
+            progress=lambda text: batch.progressed(call, text),
+            extras=self._extras,
+            late=lambda result: batch.ended_late(call, result),
+            deps=batch.deps,
+        )
+
+
+def _with(result: ToolResult, texts: tuple[str, ...]) -> ToolResult:
+    """``result`` with texts behind it."""
+    if not texts:
+        return result
+    return replace(result, content=(*result.content, *(TextPart(f"\n{text}") for text in texts)))
+
+
+def _timed(ctx: ToolContext, asked: float) -> tuple[float, float | None]:
+    """How long a call that was asked for then took, and how long it waited for a thread before that."""
+    if ctx.began is None:
+        return time.perf_counter() - asked, None
+    seconds = time.perf_counter() - ctx.began if ctx.seconds is None else ctx.seconds
+    return seconds, ctx.began - asked

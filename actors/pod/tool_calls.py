@@ -6,8 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from actors.pod.calls import NOT_RUN
 from actors.pod.interruptible import Interruptible, Left
@@ -37,23 +36,76 @@ class EndedLate(NamedTuple):
 class _Batch:
     """The calls of an answer at work: which go on, and results that wait for those before them."""
 
-    __slots__ = ("ended", "going_on", "kept", "run", "size", "waits")
+    __slots__ = ("_calls", "_ended", "_going_on", "_journal", "_order", "deps", "pod", "run", "waits")
 
-    def __init__(self, run: Run, size: int) -> None:
+    def __init__(
+        self, calls: ToolCalls, journal: Journal, pod: str, deps: Any, run: Run, order: list[str]
+    ) -> None:
+        self._calls = calls
+        self._journal = journal
+        self.pod = pod
+        self.deps = deps
         self.run = run
-        self.size = size
         #: The piece of work that the calls are part of: no call has any effect once that was left.
         self.waits: Interruptible = run.waits
-        self.ended: dict[int, tuple[ToolResult, float | None, float | None]] = {}
-        self.kept = 0
         #: The ids of the calls that were begun and have not ended.
-        self.going_on: set[str] = set()
+        self._going_on: set[str] = set()
+        #: The ids of the calls whose results are not recorded, in order, and what is to be recorded of them.
+        self._order = order
+        self._ended: dict[str, tuple[Any, ...]] = {}
+
+    def begin(self, call: ToolCall) -> None:
+        run = self.run
+        # Left, or its run has ended in this very turn of the loop, which a cancel of its task does not stop.
+        if self.waits.left or run.ending is not None:
+            raise asyncio.CancelledError
+        run.started_calls.add(call.id)
+        self._going_on.add(call.id)
+        self._journal.publish(ToolStart, call_id=call.id, name=call.name, arguments=call.arguments)
+
+    async def record(
+        self,
+        result: ToolResult,
+        seconds: float | None = None,
+        waited: float | None = None,
+        arguments: dict[str, Any] | None = None,
+    ) -> None:
+        """Kept as soon as those of the calls before it are, in their order."""
+        self._going_on.discard(result.call_id)
+        if self.waits.left:
+            raise Left
+        ended, order = self._ended, self._order
+        ended[result.call_id] = (result, seconds, waited, arguments)
+        if order[0] not in ended:
+            return
+        while order and order[0] in ended:
+            self._calls.add_result(self.run, *ended.pop(order.pop(0)))
+        if order:  # the last result becomes durable with the next request's commit
+            await self._journal.commit()
+
+    async def alert(self, text: str) -> None:
+        self.waits.check()
+        self._journal.log.record(Alert, self.run.run_id, text=text)
+        await self._journal.commit()
+        self.waits.check()
+
+    def progressed(self, call: ToolCall, text: str) -> None:
+        self._calls.mailroom.post(lambda _: self._publish_progress(call, text))
+
+    def _publish_progress(self, call: ToolCall, text: str) -> None:
+        if not self.waits.left and call.id in self._going_on:  # else its call has ended
+            self._journal.publish(ToolProgress, call_id=call.id, name=call.name, text=encodable(str(text)))
+
+    def ended_late(self, call: ToolCall, result: ToolResult) -> None:
+        if not self.waits.left and self.waits.under_way and call.id in self._going_on:
+            return  # its cancel is still waited for
+        self._calls.tell_late(self.run.run_id, _late_words(call, result))
 
 
 class ToolCalls:
     """Runs batches of tool calls of one pod."""
 
-    __slots__ = ("_journal", "_mailroom", "_pod", "_resources", "_stopped", "_template")
+    __slots__ = ("_journal", "_pod", "_resources", "_stopped", "_template", "mailroom")
 
     def __init__(
         self,
@@ -69,7 +121,7 @@ class ToolCalls:
         self._resources = resources
         self._template = resources.template
         self._journal = journal
-        self._mailroom = mailroom
+        self.mailroom = mailroom
         self._pod = pod
         self._stopped = stopped
 
@@ -101,48 +153,24 @@ class ToolCalls:
         run.waits.check()
         if run.ending is not None:
             return False
-        batch = _Batch(run, len(calls))
         run.started_calls = set()
         if self._template.manifest.worker.max_repeats:
             self._follow_repeats(run)
-        work = self._template.tools.run(
-            self._resources.name,
-            self._resources.deps if run.deps is None else run.deps,
-            calls,
-            partial(self._starting, batch),
-            partial(self._ended, batch),
-            partial(self._progressed, batch),
-            partial(self._ended_late, batch),
-        )
-        await run.waits.inline(work, _named(calls), go_on)
+        resources = self._resources
+        deps = resources.deps if run.deps is None else run.deps
+        batch = _Batch(self, self._journal, resources.name, deps, run, [call.id for call in calls])
+        await run.waits.inline(self._template.tools.run(calls, batch), _named(calls), go_on)
         return True
 
-    def _starting(self, batch: _Batch, call: ToolCall) -> None:
-        run = batch.run
-        # Left, or its run has ended in this very turn of the loop, which a cancel of its task does not stop.
-        if batch.waits.left or run.ending is not None:
-            raise asyncio.CancelledError
-        run.started_calls.add(call.id)
-        batch.going_on.add(call.id)
-        self._journal.publish(ToolStart, call_id=call.id, name=call.name, arguments=call.arguments)
-
-    async def _ended(
-        self, batch: _Batch, number: int, result: ToolResult, seconds: float | None, waited: float | None
+    def add_result(
+        self,
+        run: Run,
+        result: ToolResult,
+        seconds: float | None,
+        waited: float | None,
+        arguments: dict[str, Any] | None,
     ) -> None:
-        """A call has its result: kept as soon as those of the calls before it are, in their order."""
-        batch.going_on.discard(result.call_id)
-        if batch.waits.left:
-            raise Left
-        batch.ended[number] = (result, seconds, waited)
-        if batch.kept not in batch.ended:
-            return
-        while batch.kept in batch.ended:
-            self._add_result(batch.run, *batch.ended.pop(batch.kept))
-            batch.kept += 1
-        if batch.kept < batch.size:  # the last result becomes durable with the next request's commit
-            await self._journal.commit()
-
-    def _add_result(self, run: Run, result: ToolResult, seconds: float | None, waited: float | None) -> None:
+        """Record the result of a call, with what the model is told where it repeats itself in vain."""
         head = self._journal.head
         self._journal.log.add(
             ToolResulted(
@@ -154,28 +182,18 @@ class ToolCalls:
                 item=self._tracked(run, result),
                 seconds=seconds,
                 waited=waited,
+                arguments=arguments,
             )
         )
 
-    # -- what a call says meanwhile, or later ----------------------------------------------------
+    # -- what came of a call later ---------------------------------------------------------------
 
-    def _progressed(self, batch: _Batch, call: ToolCall, text: str) -> None:
-        """A tool says how far it is, from whatever thread it runs on."""
-        self._mailroom.post(lambda _: self._publish_progress(batch, call, text))
-
-    def _publish_progress(self, batch: _Batch, call: ToolCall, text: str) -> None:
-        if not batch.waits.left and call.id in batch.going_on:  # else its call has ended
-            self._journal.publish(ToolProgress, call_id=call.id, name=call.name, text=encodable(str(text)))
-
-    def _ended_late(self, batch: _Batch, call: ToolCall, result: ToolResult) -> None:
+    def tell_late(self, run_id: str, text: str) -> None:
         """A tool that was cancelled, or whose time was up, has ended after all."""
-        if not batch.waits.left and batch.waits.under_way and call.id in batch.going_on:
-            return  # its cancel is still waited for
-        text = _late_words(call, result)
         if self._stopped():
             _log.warning("after the end of its pod: %s", text)
         else:
-            self._mailroom.send(self._pod, EndedLate(batch.run.run_id, text), None)
+            self.mailroom.send(self._pod, EndedLate(run_id, text), None)
 
     async def record_late(self, message: EndedLate) -> None:
         """Record what came of a call that was not waited for any longer."""

@@ -15,7 +15,6 @@ from actors.llm.base import Answer, Assembler, CallChunk, End, LLMClient, Reques
 from actors.llm.offline.client import OfflineClient, current
 from actors.tools.base import Toolbox, ToolContext, tool
 from actors.tools.builtin import builtin
-from actors.tools.schedule import run_batch
 from protocol.items import AssistantItem, Item, SystemItem, ToolCall, ToolResult, UserItem
 from protocol.scope import Scope
 
@@ -56,10 +55,11 @@ class Loop:
     def call(self, calls: tuple[ToolCall, ...]) -> None:
         self.called += [call.name for call in calls]
 
-        def ctx(_: ToolCall) -> ToolContext:
-            return ToolContext(pwd=self.pwd, scope=Scope.writable(self.pwd))
+        async def results() -> list[Item]:
+            ctx = ToolContext(pwd=self.pwd, scope=Scope.writable(self.pwd))
+            return [await self.toolbox.run(call, ctx) for call in calls]
 
-        self.items += asyncio.run(run_batch(self.toolbox, calls, ctx))
+        self.items += asyncio.run(results())
 
 
 @pytest.fixture

@@ -15,7 +15,8 @@ from actors.llm.base import Block, Request
 from actors.llm.scripted import Reply, call, say
 from actors.pod.calls import NOT_RUN
 from actors.pod.handle import Pod
-from actors.pod.restore import events_after
+from actors.pod.past_events import events_after
+from actors.sessions.answers import wait
 from actors.sessions.repair import check
 from actors.sessions.sqlite.store import SQLiteStore
 from actors.sessions.store import MemoryStore, SessionStore
@@ -33,7 +34,8 @@ from protocol.events import (
     SessionForked,
     ToolResulted,
 )
-from protocol.items import AssistantItem, Item, SystemItem, ToolResult, UserItem
+from protocol.hooks import Deny, Inject, Replace
+from protocol.items import AssistantItem, Item, SystemItem, ToolCall, ToolResult, UserItem
 from protocol.lifecycle import PodState
 from protocol.manifest import PodManifest
 
@@ -114,6 +116,29 @@ def tools(ran: Callable[[str], None]) -> list[Tool]:
     return [look, act, weigh]
 
 
+class Hook:
+    """Says something different of each call: denies one, replaces arguments, and fails before and after one."""
+
+    async def before_tool(self, call: ToolCall) -> Deny | Replace | None:
+        """Deny the second look, and have the weight be another."""
+        await asyncio.sleep(0)
+        if call.arguments["n"] == 2:
+            return Deny("not that one")
+        return Replace({"n": 40}) if call.arguments["n"] == 4 else None
+
+    async def after_tool(self, call: ToolCall, result: ToolResult) -> Inject:
+        """Fail at what was done, and say something of the rest."""
+        await asyncio.sleep(0)
+        if call.name == "act":
+            raise LookupError("no such act")
+        return Inject("looked through")
+
+
+def hooks(scene: str) -> list[Any]:
+    """Those that the pods of a scene have."""
+    return [Hook()] if scene == "hooks" else []
+
+
 class Scene(Protocol):
     """What is done with a pod; each thing is awaited, whatever comes of it."""
 
@@ -188,6 +213,7 @@ def _stop(system: PodSystem, pod: Pod) -> Iterable[Callable[[], Awaitable[Any]]]
 
 SCENES: dict[str, tuple[Scene, dict[str, Any]]] = {
     "tools": (_tools, {}),
+    "hooks": (_tools, {}),
     "compactions": (
         _compactions,
         {"compact_threshold": 800, "compact_request_threshold": 550, "compact_retained_tokens": 100},
@@ -387,7 +413,7 @@ def check_branches(store: SessionStore, events: Iterable[Event]) -> None:
     for info in store.sessions():
         if info.parent is not None and info.parent.kind == "forked_from":
             assert info.session_id in told, "a branch that nobody was told of"
-            check_ends(events_after(store, info.session_id, 0, info.head.seq))
+            check_ends(wait(events_after(store, info.session_id, 0, info.head.seq, 10_000)))
 
 
 def check_once(ran: Sequence[str], events: Sequence[Event]) -> None:

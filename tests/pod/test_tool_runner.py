@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 
-from actors.pod.calls import ToolRunner
-from actors.tools.base import Toolbox, ToolContext, tool
-from protocol.items import ToolCall
-from protocol.manifest import PodManifest
+from pod_stage import Stage, on_stage
+
+from actors.llm.scripted import call, say
+from actors.tools.base import ToolContext, tool
 
 
-def test_a_call_that_runs_out_of_time_does_not_cancel_the_others_of_its_batch(tmp_path):
+def test_a_call_that_runs_out_of_time_does_not_cancel_the_others_of_its_batch():
     flags: dict[str, bool] = {}
     ran_out = threading.Event()
 
@@ -30,11 +29,12 @@ def test_a_call_that_runs_out_of_time_does_not_cancel_the_others_of_its_batch(tm
     def behind(ctx: ToolContext) -> None:
         flags["behind"] = ctx.cancel.cancelled
 
-    async def ended(*_: object) -> None: ...
+    async def play(stage: Stage) -> None:
+        stage.answer()
+        stage.answer()
+        await stage.pod.run("go")
 
-    runner = ToolRunner(Toolbox([slow, beside, behind]), PodManifest.of(pwd=str(tmp_path)))
-    calls = [ToolCall(name, name) for name in ("slow", "beside", "behind")]
-    asyncio.run(
-        runner.run("p", None, calls, lambda call: None, ended, lambda *told: None, lambda *late: None)
+    on_stage(
+        [call("slow") + call("beside") + call("behind"), say("done")], play, tools=[slow, beside, behind]
     )
     assert flags == {"slow": True, "beside": False, "behind": False}

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.tools.base import Toolbox, ToolContext, tool
-from actors.tools.schedule import groups, run_batch
+from actors.tools.schedule import groups, kind_of, run_in_groups
 from protocol.items import ToolCall
 from protocol.scope import Scope
 from protocol.tools import Concurrency
@@ -57,28 +57,32 @@ def context(call: ToolCall) -> ToolContext:
     return ToolContext(pwd=Path("/"), scope=Scope(), call_id=call.id)
 
 
+async def run_batch(toolbox: Toolbox, calls: list[ToolCall], ended=None, parallel=3, ctx_for=context) -> None:
+    """Run the calls in their groups; ``ended(number, result)`` is told as each ends."""
+
+    async def run_one(number: int) -> None:
+        result = await toolbox.run(calls[number], ctx_for(calls[number]))
+        if ended is not None:
+            ended(number, result)
+
+    await run_in_groups([kind_of(toolbox, call) for call in calls], run_one, parallel)
+
+
 @given(
     st.lists(st.tuples(st.sampled_from([*KINDS, "unknown"]), st.integers(0, 4)), max_size=15),
     st.integers(1, 5),
 )
-def test_any_batch_keeps_its_bounds_its_barriers_and_its_order(batch, parallel):
-    watched, told = Watched(), []
+def test_any_batch_keeps_its_bounds_and_its_barriers_and_ends_each_call_once(batch, parallel):
+    watched, ended = Watched(), {}
     calls = [ToolCall(str(n), kind, {"n": n, "turns": turns}) for n, (kind, turns) in enumerate(batch)]
-
-    async def on_result(*what):
-        told.append(what)
-
-    results = asyncio.run(run_batch(watched.toolbox, calls, context, parallel=parallel, on_result=on_result))
-    assert [result.call_id for result in results] == [call.id for call in calls]
+    asyncio.run(run_batch(watched.toolbox, calls, ended.setdefault, parallel))
+    assert sorted(ended) == list(range(len(calls)))
     assert watched.most <= parallel
     assert watched.overlaps <= {frozenset({"read_only"})}
-    assert sorted(number for number, *_ in told) == list(range(len(calls)))
-    for number, result, seconds, _ in told:
-        assert result is results[number]
-        assert (seconds is None) == (calls[number].name == "unknown")
+    assert all(result.call_id == calls[number].id for number, result in ended.items())
 
 
-def test_each_result_is_told_as_it_ends_while_the_list_keeps_call_order():
+def test_each_call_of_a_group_ends_when_it_is_done_and_not_when_all_are():
     async def main() -> None:
         second_done = asyncio.Event()
         told = []
@@ -92,14 +96,12 @@ def test_each_result_is_told_as_it_ends_while_the_list_keeps_call_order():
         async def second() -> str:
             return "2"
 
-        async def on_result(number, result, seconds, waited):
-            told.append(number)
+        def ended(number, result):
+            told.append(result.text)
             second_done.set()
 
-        calls = [ToolCall("a", "first"), ToolCall("b", "second")]
-        results = await run_batch(Toolbox([first, second]), calls, context, on_result=on_result)
-        assert told == [1, 0]
-        assert [r.text for r in results] == ["1", "2"]
+        await run_batch(Toolbox([first, second]), [ToolCall("a", "first"), ToolCall("b", "second")], ended)
+        assert told == ["2", "1"]
 
     asyncio.run(main())
 
@@ -136,10 +138,10 @@ def test_cancelling_a_batch_stops_what_runs_raises_its_flags_and_starts_no_more(
         calls = [ToolCall(name, name) for name in ("quick", "waits", "blocks", "never")]
         toolbox = Toolbox([waits, blocks, quick, never])
 
-        async def on_result(number, result, seconds, waited):
+        def ended(number, result):
             told.append(result.text)
 
-        batch = asyncio.create_task(run_batch(toolbox, calls, ctx_for, on_result=on_result))
+        batch = asyncio.create_task(run_batch(toolbox, calls, ended, ctx_for=ctx_for))
         for event in begun:
             await event.wait()
         batch.cancel()
@@ -167,16 +169,12 @@ def test_an_error_of_whoever_is_told_ends_the_batch_as_it_is():
             finally:
                 stopped.set()
 
-        async def on_result(number, result, seconds, waited):
+        def ended(number, result):
             raise LookupError("the store is gone")
 
+        calls = [ToolCall("1", "waits"), ToolCall("2", "quick")]
         with pytest.raises(LookupError):
-            await run_batch(
-                Toolbox([quick, waits]),
-                [ToolCall("1", "waits"), ToolCall("2", "quick")],
-                context,
-                on_result=on_result,
-            )
+            await run_batch(Toolbox([quick, waits]), calls, ended)
         assert stopped.is_set()
 
     asyncio.run(main())

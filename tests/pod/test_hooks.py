@@ -1,0 +1,444 @@
+"""Hooks are asked before a tool's call is run, and about its result: whatever they do, the call has one result."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import threading
+from collections.abc import Callable, Iterable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from actors.llm.scripted import ScriptedClient, call, say
+from actors.pod.calls import NOT_RUN
+from actors.pod.handle import Pod
+from actors.system import PodSystem
+from actors.tools.base import ToolContext, tool
+from protocol.errors import InvalidInput
+from protocol.events import Alert, Event, ToolResulted, ToolStart
+from protocol.hooks import Deny, Inject, Replace
+from protocol.items import ToolCall, ToolResult
+from protocol.manifest import PodManifest
+
+PLAIN = PodManifest.of(name="p")
+
+
+class Till:
+    """A tool, and what it was paid."""
+
+    def __init__(self) -> None:
+        self.paid: list[int] = []
+
+    def tool(self) -> Any:
+        @tool(concurrency="read_only")
+        async def pay(amount: int) -> str:
+            self.paid.append(amount)
+            if amount < 0:
+                raise ValueError("too little")
+            return f"paid {amount}"
+
+        return pay
+
+
+class Played:
+    """What came of a run in which ``pay`` was called with some amounts."""
+
+    def __init__(self) -> None:
+        self.paid: list[int] = []
+        self.events: list[Event] = []
+        self.results: list[ToolResult] = []
+
+    @property
+    def texts(self) -> list[str]:
+        return [item.text for item in self.results]
+
+    @property
+    def alerts(self) -> list[str]:
+        return [event.text for event in self.events if isinstance(event, Alert)]
+
+    def of(self, kind: type[Event]) -> list[Any]:
+        return [event for event in self.events if isinstance(event, kind)]
+
+
+def played(
+    *hooks: Any, amounts: Iterable[Any] = (5,), by_system: Iterable[Any] = (), deps: Any = None
+) -> Played:
+    async def main() -> Played:
+        till, seen, amounts_ = Till(), Played(), list(amounts)
+        asked = call("pay", {"amount": amounts_[0]})
+        for amount in amounts_[1:]:
+            asked = asked + call("pay", {"amount": amount})
+        client = ScriptedClient([asked, say("done")])
+        async with PodSystem(hooks=by_system) as system:
+            pod = await system.spawn(PLAIN, client=client, tools=[till.tool()], hooks=hooks, deps=deps)
+            with pod.subscribe() as events:
+                assert (await asyncio.wait_for(pod.run("go"), 10)).text == "done"
+                seen.events = events.drain()
+        seen.paid = till.paid
+        seen.results = [item for item in client.requests[1].items if isinstance(item, ToolResult)]
+        assert [event.item for event in seen.of(ToolResulted)] == seen.results
+        return seen
+
+    return asyncio.run(main())
+
+
+def before(answer: Callable[..., Any]) -> Any:
+    return SimpleNamespace(before_tool=answer, __name__="guard")
+
+
+def after(answer: Callable[..., Any]) -> Any:
+    return SimpleNamespace(after_tool=answer, __name__="guard")
+
+
+@pytest.mark.parametrize("is_async", [False, True], ids=["plain", "async"])
+def test_each_hook_is_asked_about_each_call_and_its_result_and_changes_nothing_by_none(
+    *, is_async: bool
+) -> None:
+    asked: list[Any] = []
+
+    class Plain:
+        def before_tool(self, call: ToolCall) -> None:
+            asked.append((call.name, call.arguments))
+
+        def after_tool(self, call: ToolCall, result: ToolResult) -> None:
+            asked.append((call.arguments, result.text))
+
+    class Async(Plain):
+        async def before_tool(self, call: ToolCall) -> None:
+            await asyncio.sleep(0)
+            super().before_tool(call)
+
+        async def after_tool(self, call: ToolCall, result: ToolResult) -> None:
+            super().after_tool(call, result)
+
+    hook = Async() if is_async else Plain()
+    seen = played(hook, by_system=[hook])
+    assert asked == [("pay", {"amount": 5})] * 2 + [({"amount": 5}, "paid 5")] * 2
+    assert (seen.paid, seen.texts, seen.alerts) == ([5], ["paid 5"], [])
+
+
+def test_a_hook_that_wants_the_context_gets_that_of_the_call() -> None:
+    found: list[Any] = []
+
+    class Hook:
+        def before_tool(self, call: ToolCall, ctx: ToolContext) -> None:
+            found.append((ctx.pod, ctx.call_id == call.id, ctx.deps))
+
+        async def after_tool(self, call: ToolCall, result: ToolResult, *, ctx: ToolContext) -> None:
+            found.append((ctx.pod, ctx.call_id == result.call_id, ctx.deps))
+
+    played(Hook(), deps="till")
+    assert found == [("p", True, "till")] * 2
+
+
+def test_a_denied_call_never_begins_and_its_words_are_its_result() -> None:
+    asked_after: list[Any] = []
+
+    class Guard:
+        def before_tool(self, call: ToolCall) -> Any:
+            return Deny("not that much") if call.arguments["amount"] > 9 else None
+
+        def after_tool(self, call: ToolCall, result: ToolResult) -> None:
+            asked_after.append(call.arguments["amount"])
+
+    seen = played(Guard(), amounts=[5, 50, 6])
+    assert sorted(seen.paid) == sorted(asked_after) == [5, 6]
+    assert seen.texts == ["paid 5", "not that much", "paid 6"]
+    assert [item.is_error for item in seen.results] == [False, True, False]
+    assert sorted(event.arguments["amount"] for event in seen.of(ToolStart)) == [5, 6]
+    assert [event.seconds is None for event in seen.of(ToolResulted)] == [False, True, False]
+
+
+def test_a_denial_wins_over_all_replacements_and_the_first_replacement_over_the_others() -> None:
+    one, other = before(lambda call: Replace({"amount": 1})), before(lambda call: Replace({"amount": 2}))
+    assert played(one, other).paid == [1]
+    assert played(other, by_system=[one]).paid == [1], "those of the system are asked first"
+    denied = played(one, before(lambda call: Deny("no")), before(lambda call: Deny("never")))
+    assert (denied.paid, denied.texts) == ([], ["no"])
+
+
+def test_replaced_arguments_are_what_runs_and_what_the_log_tells_and_the_next_hook_sees() -> None:
+    told: list[Any] = []
+    hook = SimpleNamespace(
+        before_tool=lambda call: Replace(ToolCall(call.id, call.name, {"amount": 3})),
+        after_tool=lambda call, result: told.append(call.arguments),
+    )
+    seen = played(hook)
+    assert (seen.paid, seen.texts, told) == ([3], ["paid 3"], [{"amount": 3}])
+    assert [event.arguments for event in seen.of(ToolStart)] == [{"amount": 3}]
+    assert [event.arguments for event in seen.of(ToolResulted)] == [{"amount": 3}]
+    assert [event.arguments for event in played().of(ToolResulted)] == [None]
+
+
+def test_replaced_arguments_are_validated_again_and_nothing_runs_with_such_as_do_not_fit() -> None:
+    seen = played(before(lambda call: Replace({"amount": "much"})))
+    assert seen.paid == []
+    assert "invalid arguments for pay" in seen.texts[0]
+    assert seen.of(ToolStart) == []
+
+
+def test_calls_that_policy_refuses_are_nobodys_to_judge() -> None:
+    asked: list[Any] = []
+    seen = played(before(asked.append), amounts=["much"])
+    assert (asked, seen.paid) == ([], [])
+    assert "invalid arguments for pay" in seen.texts[0]
+
+
+def test_what_a_hook_does_to_what_it_is_shown_changes_nothing() -> None:
+    def spoil(call: ToolCall) -> None:
+        call.arguments["amount"] = 1000
+
+    seen = played(before(spoil), before(spoil))
+    assert (seen.paid, seen.texts) == ([5], ["paid 5"])
+
+
+def test_a_result_is_replaced_withheld_and_added_to() -> None:
+    def whole(call: ToolCall, result: ToolResult) -> Any:
+        return Replace(ToolResult.of(call, "whole", is_error=True))
+
+    assert played(after(lambda call, result: Replace("****"))).texts == ["****"]
+    replaced = played(after(whole), after(lambda call, result: Replace("second")))
+    assert (replaced.texts, replaced.results[0].is_error) == (["whole"], True)
+    withheld = played(after(lambda call, result: Replace("****")), after(lambda call, result: Deny("secret")))
+    assert (withheld.paid, withheld.texts, withheld.results[0].is_error) == ([5], ["secret"], True)
+    noted = played(after(lambda call, result: Inject("mind the gap")), before(lambda call: Inject("first")))
+    assert noted.texts == ["paid 5\nmind the gap\nfirst"]
+
+
+def test_words_of_a_hook_that_no_json_holds_are_made_encodable() -> None:
+    seen = played(after(lambda call, result: Replace("a\ud800")), before(lambda call: Inject("b\ud800")))
+    assert seen.texts == ["a\ufffd\nb\ufffd"]
+
+
+def raises(*_: Any) -> Any:
+    raise LookupError("no such rule")
+
+
+def cancels(*_: Any) -> Any:
+    raise asyncio.CancelledError
+
+
+def exits(*_: Any) -> Any:
+    raise SystemExit(3)
+
+
+def stops(*_: Any) -> Any:
+    raise StopIteration
+
+
+async def cancels_itself(*_: Any) -> Any:
+    task = asyncio.current_task()
+    assert task is not None
+    task.cancel()
+    await asyncio.sleep(0)
+
+
+FAILING = {
+    "raises": raises,
+    "raises a cancel": cancels,
+    "exits": exits,
+    "stops": stops,
+    "cancels its task": cancels_itself,
+    "answers nonsense": lambda *_: 7,
+    "denies with a number": lambda *_: Deny(7),  # type: ignore[arg-type]
+    "replaces by nonsense": lambda *_: Replace(7),  # type: ignore[arg-type]
+    "replaces another": lambda *_: Replace(ToolCall("other", "other", {})),
+    "replaces another's result": lambda *_: Replace(ToolResult("other", "other")),
+    "replaces by what is none": lambda about, *_: Replace(ToolResult(about.id, about.name, 7)),  # type: ignore[arg-type]
+}
+
+
+def awaited(answer: Callable[..., Any], *about: Any) -> Any:
+    """A plain function around an async one."""
+    return answer(*about)
+
+
+def asynchronous(answer: Callable[..., Any]) -> Callable[..., Any]:
+    if asyncio.iscoroutinefunction(answer):
+        return answer
+
+    async def answered(*about: Any) -> Any:
+        await asyncio.sleep(0)
+        return answer(*about)
+
+    return answered
+
+
+@pytest.mark.parametrize("kind", ["plain", "async", "awaitable"])
+@pytest.mark.parametrize("how", FAILING)
+def test_a_hook_that_fails_before_a_tool_denies_and_after_it_changes_nothing_and_people_hear(
+    how: str, kind: str
+) -> None:
+    answer = FAILING[how] if kind == "plain" else asynchronous(FAILING[how])
+    answer = functools.partial(awaited, answer) if kind == "awaitable" else answer
+    seen = played(SimpleNamespace(before_tool=answer, __name__="guard"), amounts=[5, 6])
+    assert seen.paid == []
+    assert all("was not run: the hook guard.before_tool failed" in text for text in seen.texts)
+    assert len(seen.alerts) == len(seen.results) == 2
+    seen = played(SimpleNamespace(after_tool=answer, __name__="guard"))
+    assert (seen.paid, seen.texts) == ([5], ["paid 5"])
+    assert [text.startswith("the hook guard.after_tool failed: ") for text in seen.alerts] == [True]
+
+
+def test_a_denial_beside_a_failing_hook_says_its_own_words() -> None:
+    seen = played(before(raises), before(lambda call: Deny("no")))
+    assert (seen.paid, seen.texts, len(seen.alerts)) == ([], ["no"], 1)
+
+
+@pytest.mark.parametrize("is_async", [False, True], ids=["plain", "async"])
+def test_a_hook_that_takes_too_long_has_failed(*, is_async: bool) -> None:
+    released = threading.Event()
+
+    async def hang(call: ToolCall) -> None:
+        await asyncio.Event().wait()
+
+    def block(call: ToolCall) -> None:
+        released.wait(30)
+
+    seen = played(SimpleNamespace(before_tool=hang if is_async else block, timeout=0.01))
+    released.set()
+    assert seen.paid == []
+    assert "not done after 0.01 s" in seen.texts[0]
+    assert "not done after 0.01 s" in seen.alerts[0]
+
+
+# -- cancel, pause, stop -------------------------------------------------------------------------
+
+
+class Waiting:
+    """A hook that waits before or after the tool, until it is cancelled or released."""
+
+    def __init__(self, where: str, *, stubborn: bool = False) -> None:
+        self.reached = asyncio.Event()
+        self.release = asyncio.Event()
+        self.cancelled = 0
+        self.stubborn = stubborn
+        setattr(self, where, self._wait)
+
+    async def _wait(self, *_: Any) -> None:
+        self.reached.set()
+        while not self.release.is_set():
+            try:
+                await self.release.wait()
+            except asyncio.CancelledError:
+                self.cancelled += 1
+                if not self.stubborn:
+                    raise
+
+
+async def texts_of(pod: Pod) -> list[str]:
+    return [item.text for item in await pod.history() if isinstance(item, ToolResult)]
+
+
+@pytest.mark.parametrize("how", ["cancel", "pause"])
+@pytest.mark.parametrize("where", ["before_tool", "after_tool"])
+@pytest.mark.parametrize("stubborn", [False, True])
+def test_a_hook_is_cancelled_with_its_call_and_an_end_does_not_wait_for_one_that_goes_on(
+    how: str, where: str, *, stubborn: bool
+) -> None:
+    async def main() -> None:
+        till, hook = Till(), Waiting(where, stubborn=stubborn)
+        client = ScriptedClient([call("pay", {"amount": 5}), say("next")])
+        async with PodSystem(grace=0.05) as system:
+            pod = await system.spawn(PLAIN, client=client, tools=[till.tool()], hooks=[hook])
+            run = pod.run("go")
+            await hook.reached.wait()
+            await getattr(pod, how)()
+            assert (await run).outcome == ("cancelled" if how == "cancel" else "paused")
+            assert hook.cancelled
+            began = where == "after_tool"
+            assert till.paid == ([5] if began else [])
+            texts = await texts_of(pod)
+            assert ["outcome unknown" in text for text in texts] == [began]
+            assert [text == NOT_RUN for text in texts] == [not began]
+            following = pod.run("more") if how == "cancel" else pod.resume()
+            assert (await following).text == "next"
+            hook.release.set()
+            for _ in range(5):
+                await asyncio.sleep(0)
+            assert await texts_of(pod) == texts, "what is left behind has no effect"
+            assert till.paid == ([5] if began else [])
+
+    asyncio.run(main())
+
+
+def test_a_paused_run_goes_on_and_its_next_calls_are_judged() -> None:
+    async def main() -> None:
+        till, hook = Till(), Waiting("before_tool")
+        client = ScriptedClient([call("pay", {"amount": 5}), call("pay", {"amount": 6}), say("done")])
+        async with PodSystem() as system:
+            pod = await system.spawn(PLAIN, client=client, tools=[till.tool()], hooks=[hook])
+            run = pod.run("go")
+            await hook.reached.wait()
+            await pod.pause()
+            assert (await run).outcome == "paused"
+            hook.release.set()
+            assert (await pod.resume()).text == "done"
+            assert (till.paid, await texts_of(pod)) == ([6], [NOT_RUN, "paid 6"])
+
+    asyncio.run(main())
+
+
+def test_a_system_is_left_while_a_hook_waits() -> None:
+    async def main() -> None:
+        till, hook = Till(), Waiting("before_tool")
+        async with PodSystem() as system:
+            client = ScriptedClient([call("pay", {"amount": 5})])
+            pod = await system.spawn(PLAIN, client=client, tools=[till.tool()], hooks=[hook])
+            run = pod.run("go")
+            await hook.reached.wait()
+        assert (await run).outcome == "paused"
+        assert (hook.cancelled, till.paid) == (1, [])
+
+    asyncio.run(main())
+
+
+# -- what is no hook -----------------------------------------------------------------------------
+
+
+class Guard:
+    """Lets all pass."""
+
+    def before_tool(self, call: ToolCall) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("hook", "words"),
+    [
+        (object(), "object answers nothing"),
+        (Guard, "Guard is a class"),
+        (SimpleNamespace(before_tool=lambda: None), "before_tool cannot be asked with \\(call\\)"),
+        (SimpleNamespace(after_tool=lambda call: None), "after_tool cannot be asked with \\(call, result\\)"),
+        (SimpleNamespace(before_tool=7), "before_tool cannot be asked"),
+        (SimpleNamespace(before_tool=lambda call: None, timeout=0), "timeout: expected more than 0 seconds"),
+        (SimpleNamespace(before_request=lambda view: None), "before_request: polypod does not ask that yet"),
+        (SimpleNamespace(on_run_end=lambda result: None), "on_run_end: polypod does not ask that yet"),
+    ],
+)
+def test_what_is_no_hook_is_refused_where_it_is_given(hook: Any, words: str) -> None:
+    async def main() -> None:
+        async with PodSystem() as system:
+            with pytest.raises(InvalidInput, match=words):
+                await system.spawn(PLAIN, client=ScriptedClient([]), hooks=[hook])
+            assert system.pods() == []
+        async with PodSystem(hooks=[hook]) as system:
+            with pytest.raises(InvalidInput, match=words):
+                await system.spawn(PLAIN, client=ScriptedClient([]))
+
+    asyncio.run(main())
+
+
+def test_pods_of_one_manifest_have_their_own_hooks() -> None:
+    async def main() -> None:
+        till = Till()
+        pay, guard = till.tool(), before(lambda call: Deny("no"))
+        async with PodSystem() as system:
+            for hooks in ([], [guard], []):
+                client = ScriptedClient([call("pay", {"amount": len(till.paid)}), say("done")])
+                pod = await system.spawn(PLAIN, client=client, tools=[pay], hooks=hooks)
+                await pod.run("go")
+        assert till.paid == [0, 1]
+
+    asyncio.run(main())
