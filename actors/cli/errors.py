@@ -117,6 +117,8 @@ def _usage(error: click.ClickException) -> tuple[str, str | None]:
 def guarded(command: Callable[[], object]) -> int:
     """Carry out ``command``; its exit code, with any error told on one line and no traceback."""
     try:
+        if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:  # while it was imported
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         command()
         sys.stdout.flush()
     except BaseException as caught:  # noqa: BLE001 - the door's last wall: nothing gets through as a traceback
