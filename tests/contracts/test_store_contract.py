@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from documented import DatabaseStore
 from store_kit import KINDS, AwaitedStore, Blocking, add, bodies, child_of, done, make
 
 from actors.sessions.chain import chained, head_of, verified
@@ -18,7 +19,7 @@ from protocol.errors import HeadConflict, SessionInUse, SessionNotFound
 Open = Callable[[], SessionStore]
 
 
-@pytest.fixture(params=["memory", "awaited", *KINDS])
+@pytest.fixture(params=["memory", "awaited", "example", *KINDS])
 def kind(request) -> str:
     return request.param
 
@@ -30,7 +31,10 @@ def opened(kind, tmp_path) -> Iterator[Open]:
     lasting = {"memory": MemoryStore(), "awaited": Blocking(AwaitedStore())}
 
     def open_it() -> SessionStore:
-        stores.append(lasting[kind] if kind in lasting else KINDS[kind](tmp_path))
+        if kind == "example":
+            stores.append(Blocking(DatabaseStore(str(tmp_path / "pods.db"))))
+        else:
+            stores.append(lasting[kind] if kind in lasting else KINDS[kind](tmp_path))
         return stores[-1]
 
     yield open_it

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from documented import DatabaseStore
 from pod_stage import PLAIN, GatedClient, all_of
 from store_kit import AwaitedStore, make
 
@@ -276,3 +277,25 @@ def test_who_looks_after_a_store_that_is_awaited_blocks(tmp_path: Path) -> None:
     assert other.kept.read("s") == entries
     assert {info.session_id for info in retention.collect(store, older_than=-1)} == {"broken", "s"}
     assert store.kept.sessions() == []
+
+
+def test_a_pod_lives_in_the_store_of_the_documentation_and_goes_on_there(tmp_path: Path) -> None:
+    path = str(tmp_path / "pods.db")
+
+    async def main() -> None:
+        store = DatabaseStore(path)
+        async with PodSystem(store) as system:
+            pod = await system.spawn(PLAIN, client=ScriptedClient([say("a")]))
+            session = (await pod.run("1")).session_id
+        await store.close()
+        again = DatabaseStore(path)
+        async with PodSystem(again) as system:
+            pod = await system.spawn(PLAIN, client=ScriptedClient([say("b")]), resume=session)
+            assert [item.text for item in await pod.history()] == ["1", "a"]
+            assert (await pod.run("2")).text == "b"
+            assert await pod.passivate()
+            forked = await pod.fork()
+            assert (await again.info(forked)).parent.session_id == session
+        await again.close()
+
+    asyncio.run(main())
