@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
-from actors.pod.interruptible import to_its_end
+from actors.runtime.interruptible import to_its_end
 from actors.sessions.answers import Kept, durable, let_go
 from actors.sessions.head import SessionHead, new_session_id
 from actors.sessions.log import SessionLog

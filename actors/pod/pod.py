@@ -16,7 +16,6 @@ from actors.pod.accounts import Accounts
 from actors.pod.checks import checked_content, checked_item
 from actors.pod.conversation import Conversation
 from actors.pod.fork import branch_off, drop_branch
-from actors.pod.interruptible import Interruptible
 from actors.pod.journal import Journal
 from actors.pod.lifecycle import Lifecycle, Resumed
 from actors.pod.memory_jobs import MemoryJobs
@@ -30,6 +29,7 @@ from actors.pod.tasks_at_work import TasksAtWork
 from actors.pod.tool_calls import EndedLate, ToolCalls
 from actors.runtime.actor import DEFERRED, AsyncActor
 from actors.runtime.future import AsyncFuture
+from actors.runtime.interruptible import Interruptible
 from actors.sessions.replay import Replayed
 from protocol import commands
 from protocol.commands import Command, Describe
