@@ -10,6 +10,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -550,8 +551,9 @@ signal.pause()
 
 
 class Elsewhere:
-    """A store in another process, that is told what to do: ``add WORD``, ``write WORD`` (past all checks) or
-    ``close``; ``answer`` is what comes of it.
+    """A store in another process, that is told what to do: ``add WORD``, ``write WORD`` (past all checks),
+    ``stop`` (before the next statement that writes, until there is another line) or ``close``; ``answer`` is
+    what comes of it.
     """
 
     def __init__(self, path: Path, durability: str = "process") -> None:
@@ -592,6 +594,13 @@ for line in sys.stdin:
     try:
         if command == "add":
             head = add(store, "theirs", head, *words)
+        elif command == "stop":
+            def stop(statement):
+                if statement.startswith(("BEGIN", "INSERT", "UPDATE")):
+                    store._commits._connection.set_trace_callback(None)
+                    print("stopped", flush=True)
+                    sys.stdin.readline()
+            store._commits._connection.set_trace_callback(stop)
         elif command == "write":
             store._connection.execute("UPDATE entries SET body = ? WHERE n = 1", words)
         else:
@@ -643,6 +652,25 @@ def test_what_comes_into_a_log_after_another_process_has_merged_it_stays_out_of_
 
 
 @pytest.mark.parametrize("damage", [log_deleted, both_deleted, index_deleted])
+def test_a_process_that_looked_before_the_loss_and_writes_after_the_log_was_given_up_is_refused(
+    stage: Stage, damage
+):
+    with Elsewhere(stage.path) as theirs:
+        assert theirs.does("add", "before") == "2"
+        theirs.does("stop")
+        assert theirs.does("add", "late") == "stopped"
+        damage(stage)
+        with pytest.raises(StoreError, match="write-ahead log"):
+            add(stage.store, "s", stage.now, "refused")
+        head = add(stage.store, "s", stage.now, "after")
+        assert "write-ahead log" in theirs.does("go on")
+        assert theirs.does("add", "after") == "3"
+        theirs.close()
+        assert (stage.store.info("s").head, stage.store.info("theirs").head.seq) == (head, 3)
+        assert stage.store.problems() == []
+
+
+@pytest.mark.parametrize("damage", [log_deleted, both_deleted, index_deleted])
 def test_a_file_that_another_process_has_open_with_a_deleted_log_is_not_opened_without_it(
     tmp_path: Path, damage
 ):
@@ -668,8 +696,12 @@ class Opened:
         self.one, self.other = (self.file.connect(synchronous="FULL", patience=1.0) for _ in range(2))
         self.one.execute("CREATE TABLE kept (word)")
 
-    def write(self, word: str) -> None:
+    def write(self, word: str) -> bool:
+        if not self.file.begin(self.one):
+            return False
         self.one.execute("INSERT INTO kept VALUES (?)", (word,))
+        self.one.execute("COMMIT")
+        return True
 
     def close(self) -> None:
         for connection in (self.one, self.other):
@@ -681,27 +713,33 @@ class Opened:
             return [word for (word,) in db.execute("SELECT word FROM kept ORDER BY rowid")]
 
 
-def test_a_commit_that_came_into_a_lost_log_after_it_was_merged_is_merged_too(tmp_path: Path) -> None:
+@pytest.mark.parametrize("lost", [log_of, index_of])
+def test_what_would_come_into_a_lost_log_after_it_was_merged_is_refused(tmp_path: Path, lost) -> None:
     opened = Opened(tmp_path / "pods.db")
     opened.write("before")
-    log_of(opened.path).unlink()
+    lost(opened.path).unlink()
     with pytest.raises(StoreError, match="write-ahead log"):
         opened.file.check()
-    opened.write("under way, on another thread")
-    opened.close()
-    assert opened.kept() == ["before", "under way, on another thread"]
-
-
-def test_a_log_is_merged_before_its_files_are_closed_for_the_loss_of_its_index(tmp_path: Path) -> None:
-    opened = Opened(tmp_path / "pods.db")
-    opened.write("before")
-    index_of(opened.path).unlink()
-    with pytest.raises(StoreError, match="index"):
-        opened.file.check()
-    opened.write("under way, on another thread")
+    assert not opened.write("under way, on another thread")
     opened.close()
     log_of(opened.path).unlink(missing_ok=True)  # by the same hand, a moment later
-    assert opened.kept() == ["before", "under way, on another thread"]
+    assert opened.kept() == ["before"]
+
+
+@pytest.mark.parametrize("lost", [log_of, index_of])
+def test_what_is_just_being_written_into_a_log_that_was_lost_is_merged_with_it(tmp_path: Path, lost) -> None:
+    opened = Opened(tmp_path / "pods.db")
+    assert opened.file.begin(opened.one)
+    lost(opened.path).unlink()
+    with ThreadPoolExecutor(1) as pool:
+        noticed = pool.submit(opened.file.check)
+        assert not wait([noticed], timeout=0.05).done, "it waits for what is being written"
+        opened.one.execute("INSERT INTO kept VALUES ('under way')")
+        opened.one.execute("COMMIT")
+        with pytest.raises(StoreError, match="write-ahead log"):
+            noticed.result()
+    opened.close()
+    assert opened.kept() == ["under way"]
 
 
 @pytest.mark.parametrize("lost", [log_of, index_of])
@@ -712,9 +750,9 @@ def test_a_loss_that_is_noticed_as_a_connection_is_opened_is_known_to_all(tmp_pa
     with pytest.raises(StoreError, match="write-ahead log"):
         opened.file.connect(synchronous="FULL", patience=1.0)
     assert opened.file.change is not None
-    opened.write("under way, on another thread")
+    assert not opened.write("under way, on another thread")
     opened.close()
-    assert opened.kept() == ["before", "under way, on another thread"]
+    assert opened.kept() == ["before"]
     opened.file.disconnect(opened.file.connect(synchronous="FULL", patience=1.0))
 
 

@@ -6,7 +6,7 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -46,10 +46,34 @@ def is_superseded(watch: FileWatch, database: Path) -> bool:
     return newer or watch.log_id in noted.retired
 
 
-def has_successor(watch: FileWatch, database: Path) -> bool:
-    """Whether anybody has opened the database with another log since ours was retired."""
+def is_other_noted(watch: FileWatch, database: Path) -> bool:
+    """Whether the database had another log, or another index of it, than those that are open, and nobody
+    has retired it.
+    """
+    noted = _last_used(database)
+    return noted is not None and (noted.log, noted.index) != (watch.log_id, watch.index_id)
+
+
+def remove_made(watch: FileWatch, database: Path, found: Sequence[Identity | None]) -> None:
+    """Remove the log and the index that a failed opening has made where others were ``found`` before, or
+    none: another process may have those open that they would hide. At the gate.
+    """
+    noted = _last_used(database)
+    if noted is None:
+        return
+    for path, known in (watch.log, noted.log), (watch.index, noted.index):
+        there = status_of(path)
+        made = there is not None and identity_of(path) not in {known, *found}
+        if made and there is not None and (path == watch.index or not there.st_size):
+            with contextlib.suppress(OSError):
+                os.unlink(path)  # noqa: PTH108
+
+
+def _last_used(database: Path) -> _Note | None:
+    """The note of the log that the database had last, unless that was retired."""
     noted = _noted(database)
-    return status_of(watch.log) is not None or noted is None or noted.log != watch.log_id
+    used = noted is not None and noted.main == identity_of(database) and noted.log not in noted.retired
+    return noted if used else None
 
 
 def is_last_retired(database: Path) -> bool:
@@ -58,22 +82,29 @@ def is_last_retired(database: Path) -> bool:
     return noted is not None and noted.main == identity_of(database) and noted.log in noted.retired
 
 
-def retire_log(watch: FileWatch, database: Path) -> None:
-    """The open log was merged: others must not do that again. Another that has its name knows nothing of what
-    was merged, and goes the same way. At the gate.
+def free_names(watch: FileWatch) -> Identity | None:
+    """Have the names of the open log and its index free for new ones; which log had the name. Another knows
+    nothing of what the open one holds, and is kept under another name. At the gate.
     """
-    if watch.main is None or watch.log_id is None:
-        return
-    noted = _noted(database)
-    retired = noted.retired if noted is not None and noted.main == watch.main else ()
     there = identity_of(watch.log)
-    added = (watch.log_id,) if there in {None, watch.log_id} else (watch.log_id, there)
-    _write(database, _Note(watch.main, watch.log_id, (*retired, *added)[-_MOST_RETIRED:], watch.index_id))
     if there == watch.log_id:
         with contextlib.suppress(OSError):
             os.unlink(watch.log)  # noqa: PTH108
     _move(watch.log)
     _move(watch.index)
+    return there
+
+
+def note_retired(watch: FileWatch, database: Path, there: Identity | None) -> None:
+    """The open log was merged: neither it nor the one that had its name is the database's any more. At the
+    gate.
+    """
+    if watch.main is None or watch.log_id is None:
+        return
+    noted = _noted(database)
+    retired = noted.retired if noted is not None and noted.main == watch.main else ()
+    added = (watch.log_id,) if there in {None, watch.log_id} else (watch.log_id, there)
+    _write(database, _Note(watch.main, watch.log_id, (*retired, *added)[-_MOST_RETIRED:], watch.index_id))
 
 
 def put_stale_log_aside(

@@ -196,7 +196,8 @@ class SQLiteCommits:
         db = None
         try:
             db = self._connected()
-            carry_out(db, jobs)
+            while not carry_out(db, jobs, self._file.begin):
+                db = self._connected()  # raises, unless the files are back already
             self._file.committed()
         except SessionError as error:
             return error

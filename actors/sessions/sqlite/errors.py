@@ -100,6 +100,14 @@ def sqlite_error(error: sqlite3.Error, path: Path) -> StoreError:
     return StoreError(f"cannot use {path}: {meaning}", hint=hint)
 
 
+def lost_elsewhere_error(path: Path) -> StoreError:
+    """The typed error that says that another process has to merge a log first that nobody else can find."""
+    return StoreError(
+        f"cannot use {path}: another process has it open with a log that was deleted",
+        hint="use that one once more, or end it",
+    )
+
+
 def change_error(change: Change, path: Path) -> StoreError:
     """The typed error that says that the files are no longer those that were opened, and what to do."""
     what, hint = _CHANGES[change]

@@ -8,7 +8,7 @@ import sqlite3
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NoReturn
@@ -16,10 +16,17 @@ from urllib.parse import quote
 
 from actors.runtime.fork import let_be
 from actors.sessions.disk import make_private, store_error
-from actors.sessions.sqlite.aside import has_notes, note_log, put_aside, put_stale_log_aside
-from actors.sessions.sqlite.errors import change_error, sqlite_error
+from actors.sessions.sqlite.aside import (
+    has_notes,
+    is_superseded,
+    note_log,
+    put_aside,
+    put_stale_log_aside,
+    remove_made,
+)
+from actors.sessions.sqlite.errors import change_error, lost_elsewhere_error, sqlite_error
 from actors.sessions.sqlite.merger import MERGE_PATIENCE, Merger
-from actors.sessions.sqlite.others import is_lost_elsewhere, opening
+from actors.sessions.sqlite.others import check_stores, is_lost_elsewhere, opening, was_lost_elsewhere
 from actors.sessions.sqlite.schema import OPEN_PATIENCE, is_logged, prepare
 from actors.sessions.sqlite.watch import Change, FileWatch, Identity, identity_of, status_of
 from protocol.errors import StoreError
@@ -27,9 +34,8 @@ from protocol.errors import StoreError
 _JOURNAL_LIMIT = 16 << 20
 #: Seconds in which nothing is written to a file that was copied to its place; a loop may wait so long.
 _STILL = 0.1
-#: What must not be merged when the last connection is closed, and what is, whatever name the log still has.
+#: What must not be merged when the last connection is closed.
 _NOT_MERGED = frozenset[Change]({"replaced", "overwritten", "cut"})
-_MERGED = frozenset[Change | None]({None, "log", "index"})
 #: What the last connection to be closed has to notice, if nobody did.
 _NOTICED_LAST = _NOT_MERGED | {"log", "index"}
 
@@ -98,12 +104,10 @@ class SQLiteFile:
                 change = self._watch.changed() if last and self.change is None else None
                 if change is not None and change in _NOTICED_LAST:
                     self._notice(change)
-                elif self.change in {"log", "index"}:
-                    self._merge_again()
             self._connections.remove(connection)
             if last:
                 self._close_merger()
-                if self.change in _MERGED:
+                if self.change is None:
                     self._close_anchor()
             with contextlib.suppress(sqlite3.Error):
                 connection.close()
@@ -125,6 +129,32 @@ class SQLiteFile:
             with self._mutex:
                 self._refuse(change)
 
+    def begin(self, connection: sqlite3.Connection) -> bool:
+        """Begin to write. False where the files were lost since ``check``, which says so then.
+
+        Whoever notices a lost log merges it under the write lock that this takes: what is written here is
+        merged too, or has not begun. Raises sqlite3.Error.
+        """
+        connection.execute("BEGIN IMMEDIATE")
+        if self._watch.is_undisturbed() or not self.has_changed():
+            return True
+        connection.execute("ROLLBACK")
+        return False
+
+    @contextlib.contextmanager
+    def transaction(self, connection: sqlite3.Connection) -> Iterator[None]:
+        """All of it or nothing. Raises StoreError where the files were lost just now, and sqlite3.Error."""
+        if not self.begin(connection):
+            raise change_error(self.change or self._watch.changed() or "gone", self.path)
+        try:
+            yield
+            connection.execute("COMMIT")
+        except BaseException:
+            with contextlib.suppress(sqlite3.Error):  # some errors have rolled back already
+                connection.execute("ROLLBACK")
+            raise
+        self.committed()
+
     def committed(self) -> None:
         """Called after each commit, by whatever connection."""
         self._watch.committed()
@@ -144,6 +174,8 @@ class SQLiteFile:
         if self.change is None and change != "gone":
             if change in {"log", "index"} and not self._retire():
                 change = "superseded"
+            elif change == "overwritten" and is_superseded(self._watch, self.path):
+                change = "superseded"  # what others merge since looks the same
             self.change = change
             self._on_lost(change not in {"log", "index", "superseded"})
 
@@ -151,12 +183,6 @@ class SQLiteFile:
         assert self._merger is not None
         with self.translated():
             return self._merger.retire()
-
-    def _merge_again(self) -> None:
-        assert self._merger is not None
-        with self.translated():
-            if not self._merger.merge_again():
-                self.change = "superseded"
 
     def _open_another(self, synchronous: str, patience: float) -> sqlite3.Connection:
         self._refuse_changed()
@@ -192,7 +218,7 @@ class SQLiteFile:
                 "and whoever opens it by another one writes past this one",
                 hint="remove the other names, or name a copy of the file",
             )
-        self._check_others()
+        check_stores(self._watch, self.path, [each._watch for each in list(_open_files)])  # noqa: SLF001
         put_stale_log_aside(self._watch, self.path, self._gate)
         connection = self._open_at_gate(synchronous, patience)
         self._made, self._opened_last = True, self._watch.main
@@ -212,30 +238,28 @@ class SQLiteFile:
                 if not is_lost_elsewhere(self._watch, self.path):
                     return self._open_together(synchronous, patience)
             if time.monotonic() > deadline:
-                raise StoreError(
-                    f"cannot use {self.path}: another process has it open with a log that was deleted",
-                    hint="use that one once more, or end it",
-                )
+                raise lost_elsewhere_error(self.path)
             time.sleep(0.005)  # it may just be opening or closing it
 
     def _open_together(self, synchronous: str, patience: float) -> sqlite3.Connection:
         """The first connection and the two that nobody is given, if all are of one file and one log."""
-        before, holders = identity_of(self.path), self._watch.holders(identity_of(self._watch.log))
-        connection = self._opened(synchronous, patience)
+        before, found = identity_of(self.path), self._watch.found()
+        holders = self._watch.holders(found[0])
+        connection: sqlite3.Connection | None = None
         try:
+            connection = self._opened(synchronous, patience)
             self._anchor = self._open_beside("ro")
             self._merger = Merger(self._open_beside("rw", timeout=0), self._watch, self.path, self._gate)
             self._watch.remember(before)
-            if is_logged(connection):
-                self._check_log(holders + 3)
-            if self._made:
-                self._check_content(connection)
+            self._check_opened(connection, found, holders)
             note_log(self._watch, self.path)
         except BaseException:
             self._close_merger()
             self._close_anchor()
-            connection.close()  # as the last, so that it merges what a log holds which was deleted just now
+            if connection is not None:
+                connection.close()  # as the last: it merges what a log holds which was deleted just now
             self._watch.forget()
+            remove_made(self._watch, self.path, found)
             raise
         return connection
 
@@ -256,31 +280,18 @@ class SQLiteFile:
             )
         self._may_be_half = False
 
-    def _check_others(self) -> None:
-        """SQLite has one index of the log for all connections of a process to a file, so none may be left
-        of a log that has lost its name.
+    def _check_opened(
+        self, connection: sqlite3.Connection, found: Sequence[Identity | None], holders: int
+    ) -> None:
+        """Raise StoreError where another process goes on with a log that was lost, where the log or its index
+        was lost or replaced while the first connections were opened, or where the file has lost what it had
+        when it was open before.
         """
-        main, log = identity_of(self.path), identity_of(self._watch.log)
-        for other in list(_open_files):
-            watch = other._watch  # noqa: SLF001
-            if other is not self and watch.main == main is not None and watch.log_id not in {None, log}:
-                raise StoreError(
-                    f"cannot use {self.path}: another store of this process has it open with a log that was "
-                    "deleted or replaced",
-                    hint="use that one once more, or close it",
-                )
-
-    def _check_log(self, holders: int) -> None:
-        """Raise StoreError where the log or its index was deleted or replaced while the first connections
-        were opened.
-        """
-        change = self._watch.unopened(holders)
-        if change is not None:
+        if was_lost_elsewhere(self._watch, self.path, found):
+            raise lost_elsewhere_error(self.path)
+        if is_logged(connection) and (change := self._watch.unopened(holders + 3)) is not None:
             raise change_error(change, self.path)
-
-    def _check_content(self, connection: sqlite3.Connection) -> None:
-        """Raise StoreError where the file has lost what it had when it was open before."""
-        if not self._holds(connection):
+        if self._made and not self._holds(connection):
             self._on_lost(True)
             raise change_error("replaced", self.path)
 
@@ -291,13 +302,7 @@ class SQLiteFile:
                 self._watch.changed()
 
     def _opened(self, synchronous: str, patience: float) -> sqlite3.Connection:
-        connection = sqlite3.connect(
-            self._uri + "?mode=rw",
-            uri=True,
-            timeout=OPEN_PATIENCE,
-            isolation_level=None,
-            check_same_thread=False,
-        )
+        connection = self._open_plain("rw", OPEN_PATIENCE)
         try:
             prepare(connection, self.path)
             connection.execute("PRAGMA wal_autocheckpoint = 0")
@@ -311,19 +316,22 @@ class SQLiteFile:
 
     def _open_beside(self, mode: str, timeout: float = 5.0) -> sqlite3.Connection:
         """A connection that nobody is given; it waits ``timeout`` seconds for locks."""
-        connection = sqlite3.connect(
-            f"{self._uri}?mode={mode}",
-            uri=True,
-            timeout=timeout,
-            isolation_level=None,
-            check_same_thread=False,
-        )
+        connection = self._open_plain(mode, timeout)
         try:
             connection.execute("SELECT 1 FROM sqlite_master").fetchone()
         except BaseException:
             connection.close()
             raise
         return connection
+
+    def _open_plain(self, mode: str, timeout: float) -> sqlite3.Connection:
+        return sqlite3.connect(
+            f"{self._uri}?mode={mode}",
+            uri=True,
+            timeout=timeout,
+            isolation_level=None,
+            check_same_thread=False,
+        )
 
     def _close_anchor(self) -> None:
         anchor, self._anchor = self._anchor, None

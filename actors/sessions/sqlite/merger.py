@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from actors.sessions.sqlite.aside import has_successor, is_superseded, retire_log
+from actors.sessions.sqlite.aside import free_names, is_superseded, note_retired
 from actors.sessions.sqlite.watch import FileWatch
 from protocol.errors import StoreError
 
@@ -47,17 +47,9 @@ class Merger:
             if is_superseded(self._watch, self._path):
                 return False
             self._merge()
-            retire_log(self._watch, self._path)
-        return True
-
-    def merge_again(self) -> bool:
-        """Merge what another thread's commit has brought into a retired log. False where others may have
-        gone on. Raises as ``retire``.
-        """
-        with self._gate():
-            if has_successor(self._watch, self._path):
-                return False
-            self._merge()
+            there = free_names(self._watch)
+            self._merge()  # what came before they were; whoever begins to write now sees that they are
+            note_retired(self._watch, self._path, there)
         return True
 
     def _merge(self) -> None:

@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
+import struct
+import sys
 import threading
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from actors.sessions.sqlite.aside import is_last_retired
-from actors.sessions.sqlite.watch import FileWatch, identity_of, status_of
+from actors.sessions.sqlite.aside import is_last_retired, is_other_noted
+from actors.sessions.sqlite.watch import FileWatch, Identity, identity_of
+from protocol.errors import StoreError
 
 #: The bytes of a database that SQLite locks as long as it has it open, and what its header says where it
 #: is kept with a log; both by the format of its files.
 _SHARED_FIRST, _SHARED_SIZE = 0x40000002, 510
 _LOGGED_AT, _LOGGED = 18, b"\2\2"
+
+
+def _flock(kind: int, start: int, length: int) -> bytes:
+    """The system's ``struct flock``."""
+    if sys.platform == "darwin":
+        return struct.pack("qqihh", start, length, 0, kind, os.SEEK_SET)
+    return struct.pack("hhqqi4x", kind, os.SEEK_SET, start, length, 0)
+
+
+def _kind_of(flock: bytes) -> int:
+    at = 20 if sys.platform == "darwin" else 0
+    return int.from_bytes(flock[at : at + 2], sys.byteorder)
 
 
 class _Opening:
@@ -34,14 +49,37 @@ def opening() -> threading.Lock:
     return _opening.lock
 
 
+def check_stores(watch: FileWatch, database: Path, stores: Iterable[FileWatch]) -> None:
+    """SQLite has one index of the log for all connections of a process to a file, so none of its stores may
+    have one left that has lost its name. Raises StoreError.
+    """
+    main, (log, _) = identity_of(database), watch.found()
+    for other in stores:
+        if other is not watch and other.main == main is not None and other.log_id not in {None, log}:
+            raise StoreError(
+                f"cannot use {database}: another store of this process has it open with a log that was "
+                "deleted or replaced",
+                hint="use that one once more, or close it",
+            )
+
+
 def is_lost_elsewhere(watch: FileWatch, database: Path) -> bool:
     """Whether another process has the database open with a log, or an index of it, that is not there: who
     opened the database now would go on without what is in it, or write over it. At the gate, with
     ``opening`` held.
     """
-    if status_of(watch.log) is not None and status_of(watch.index) is not None:
+    if None not in watch.found():
         return False
     return not is_last_retired(database) and _is_open_elsewhere(watch, database)
+
+
+def was_lost_elsewhere(watch: FileWatch, database: Path, found: Sequence[Identity | None]) -> bool:
+    """The same of a database that was just opened: whether what was ``found`` there of log and index was lost
+    before SQLite came to open it, and made new ones. At the gate.
+    """
+    if None not in found and tuple(found) == (watch.log_id, watch.index_id):
+        return False
+    return is_other_noted(watch, database) and _is_locked_elsewhere(watch.descriptor(watch.main))
 
 
 def _is_open_elsewhere(watch: FileWatch, database: Path) -> bool:
@@ -53,14 +91,20 @@ def _is_open_elsewhere(watch: FileWatch, database: Path) -> bool:
     except OSError:
         return False
     try:
-        if os.pread(descriptor, len(_LOGGED), _LOGGED_AT) != _LOGGED:
-            return False
-        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, _SHARED_SIZE, _SHARED_FIRST)
-    except OSError as error:
-        return error.errno in {errno.EACCES, errno.EAGAIN}
+        return _is_locked_elsewhere(descriptor)
     finally:
         os.close(descriptor)
-    return False
+
+
+def _is_locked_elsewhere(descriptor: int) -> bool:
+    """Whether another process has locked the database, as it does while it has it open with a log."""
+    try:
+        if os.pread(descriptor, len(_LOGGED), _LOGGED_AT) != _LOGGED:
+            return False
+        asked = _flock(fcntl.F_WRLCK, _SHARED_FIRST, _SHARED_SIZE)
+        return _kind_of(fcntl.fcntl(descriptor, fcntl.F_GETLK, asked)) != fcntl.F_UNLCK
+    except OSError:
+        return False
 
 
 def _after_fork_in_child() -> None:

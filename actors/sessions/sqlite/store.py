@@ -22,7 +22,7 @@ from actors.sessions.sqlite import read as sqlite_read
 from actors.sessions.sqlite.commit import SQLiteCommits
 from actors.sessions.sqlite.errors import needs_reopening
 from actors.sessions.sqlite.file import SQLiteFile, is_of_parent
-from actors.sessions.sqlite.write import Append, Create, Held, Release, delete, transaction
+from actors.sessions.sqlite.write import Append, Create, Held, Release, delete
 from actors.sessions.store import (
     Claim,
     Durability,
@@ -39,7 +39,7 @@ from protocol.errors import HeadConflict, SessionError, StoreError
 
 _TAKE = """
 UPDATE sessions SET generation = generation + 1, holder = ?, holder_pod = ?, held_since = ?
-WHERE id = ? AND generation = ?
+WHERE id = ?
 """
 #: Seconds that a read or a claim waits for another process's lock.
 _READ_PATIENCE = 0.25
@@ -153,15 +153,11 @@ class SQLiteStore(SessionStore):
     def _take(self, session_id: str, pod: str) -> Held:
         """Claim a session that this store does not hold."""
         held = Held(session_id, pod, self._writer(), time.time())
-        with self._reader() as db, self._gate():
-            while True:
-                row = self._row(db, session_id)
-                if (holder := self._living(row)) is not None:
-                    raise in_use(session_id, holder)
-                values = (held.writer, pod, held.since, row.row, row.generation)
-                if db.execute(_TAKE, values).rowcount:
-                    break
-            self._file.committed()
+        with self._reader() as db, self._gate(), self._file.transaction(db):
+            row = self._row(db, session_id)
+            if (holder := self._living(row)) is not None:
+                raise in_use(session_id, holder)
+            db.execute(_TAKE, (held.writer, pod, held.since, row.row))
             held.row, held.generation = row.row, row.generation + 1
             held.head = sqlite_read.head(db, row.row)
         self._held[session_id] = held
@@ -183,14 +179,13 @@ class SQLiteStore(SessionStore):
             return self._living(self._row(db, session_id))
 
     def delete(self, session_id: str) -> None:
-        with self._reader() as db, self._gate(), transaction(db):
+        with self._reader() as db, self._gate(), self._file.transaction(db):
             row = self._row(db, session_id)
             held = self._held.get(session_id)
             holder = self._living(row) if held is None else this_process(held.pod, held.since)
             if holder is not None:
                 raise in_use(session_id, holder)
             delete(db, row.row)
-        self._file.committed()
 
     def _living(self, row: sqlite_read.ClaimRow) -> Holder | None:
         """Who holds a session by its row, if that is another writer and lives."""
@@ -233,8 +228,8 @@ class SQLiteStore(SessionStore):
         return [] if found == ["ok"] else found
 
     def reclaim(self) -> None:
-        with self._reader() as db:
-            if not db.execute("PRAGMA freelist_count").fetchone()[0]:
+        with self._reader() as db, self._gate():  # where no log is given up meanwhile
+            if self._file.has_changed() or not db.execute("PRAGMA freelist_count").fetchone()[0]:
                 return
             db.execute("VACUUM")
             db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()

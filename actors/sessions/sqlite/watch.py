@@ -98,6 +98,10 @@ class FileWatch:
         self._begin = self._header()
         self._merges = merges
 
+    def found(self) -> tuple[Identity | None, Identity | None]:
+        """The log and the index that are there now."""
+        return identity_of(self.log), identity_of(self.index)
+
     def holders(self, file: Identity | None) -> int:
         """How often this process has a file open; 0 where there is none."""
         return 0 if file is None else sum(_is_of(int(name), file) for name in os.listdir("/dev/fd"))  # noqa: PTH208
@@ -134,6 +138,12 @@ class FileWatch:
         with self._lock:
             return self._logs_changed()
 
+    def is_undisturbed(self) -> bool:
+        """Whether no name in the folder has changed since ``changed`` looked; False where that cannot be told
+        so quickly.
+        """
+        return os.fstat(self._folder).st_mtime_ns == self._folder_modified
+
     def committed(self) -> None:
         """Called after a commit of this process: that it began the log anew does not mean a merge since."""
         if not self._may_begin_anew:
@@ -161,8 +171,8 @@ class FileWatch:
         self._log_size, self._index_size = log.st_size, index.st_size
         # The clock of a file system ticks so slowly that what comes next might have the same time.
         self._folder_modified = folder if time.time_ns() - folder > _TICK else -1
-        self._log_descriptor = self._descriptor(self.log_id)
-        self._index_descriptor = self._descriptor(self.index_id)
+        self._log_descriptor = self.descriptor(self.log_id)
+        self._index_descriptor = self.descriptor(self.index_id)
         return None
 
     def _overwritten(self) -> bool:
@@ -216,11 +226,13 @@ class FileWatch:
 
     def _read(self, identity: Identity | None, size: int) -> bytes:
         """The beginning of an open file, through a descriptor that SQLite has; empty where there is none."""
-        descriptor = -1 if identity is None else self._descriptor(identity)
+        descriptor = self.descriptor(identity)
         return b"" if descriptor < 0 else os.pread(descriptor, size, 0)
 
-    def _descriptor(self, identity: Identity) -> int:
+    def descriptor(self, identity: Identity | None) -> int:
         """One that this process has of that file; -1 where there is none."""
+        if identity is None:
+            return -1
         known = self._descriptors.get(identity, -1)
         if known >= 0 and _is_of(known, identity):
             return known

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
@@ -123,11 +123,15 @@ class Release(Append):
         super().__init__(held, held.head, ())
 
 
-def carry_out(db: sqlite3.Connection, jobs: Sequence[Append]) -> None:
-    """Make all jobs durable in one transaction, or none and raise.
+def carry_out(
+    db: sqlite3.Connection, jobs: Sequence[Append], begin: Callable[[sqlite3.Connection], bool]
+) -> bool:
+    """Make all jobs durable in one transaction, or none and raise; False where it could not ``begin``.
 
     Raises HeadConflict where a batch does not go on from its session's head, else sqlite3.Error.
     """
+    if not begin(db):
+        return False
     before = [(job.held, job.held.head, job.held.row) for job in jobs]
     try:
         for job in jobs:
@@ -136,25 +140,28 @@ def carry_out(db: sqlite3.Connection, jobs: Sequence[Append]) -> None:
                 last = job.batch[-1]
                 job.held.head = Head(last.seq, last.hash)
         _execute(db, jobs)
+        db.execute("COMMIT")
     except BaseException:
+        with contextlib.suppress(sqlite3.Error):  # some errors have rolled back already
+            db.execute("ROLLBACK")
         for held, head, row in reversed(before):
             held.head, held.row = head, row
         raise
+    return True
 
 
 def _execute(db: sqlite3.Connection, jobs: Sequence[Append]) -> None:
     count = sum([len(job.batch) for job in jobs])
     if count <= _ROWS_PER_STATEMENT and all(type(job) is Append for job in jobs):
-        db.execute(_insert(count), [value for row in _entries(jobs) for value in row])  # commits by itself
+        db.execute(_insert(count), [value for row in _entries(jobs) for value in row])
         return
-    with transaction(db):
-        created = [job for job in jobs if isinstance(job, Create)]
-        if created:
-            _number(db, created)
-            _in_parts(db, _CREATE, _SESSION, "", [job.values() for job in created])
-        _in_parts(db, _INSERT, _ENTRY, "", _entries(jobs))
-        released = [(job.held.row, job.held.generation) for job in jobs if isinstance(job, Release)]
-        _in_parts(db, _RELEASE, "(?, ?)", ")", released)
+    created = [job for job in jobs if isinstance(job, Create)]
+    if created:
+        _number(db, created)
+        _in_parts(db, _CREATE, _SESSION, "", [job.values() for job in created])
+    _in_parts(db, _INSERT, _ENTRY, "", _entries(jobs))
+    released = [(job.held.row, job.held.generation) for job in jobs if isinstance(job, Release)]
+    _in_parts(db, _RELEASE, "(?, ?)", ")", released)
 
 
 def _number(db: sqlite3.Connection, created: Sequence[Create]) -> None:
@@ -190,16 +197,3 @@ def delete(db: sqlite3.Connection, row: int) -> None:
     """Remove a session and its entries."""
     db.execute("DELETE FROM entries WHERE session = ?", (row,))
     db.execute("DELETE FROM sessions WHERE id = ?", (row,))
-
-
-@contextlib.contextmanager
-def transaction(db: sqlite3.Connection) -> Iterator[None]:
-    """All of it or nothing."""
-    db.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        db.execute("COMMIT")
-    except BaseException:
-        with contextlib.suppress(sqlite3.Error):  # some errors have rolled back already
-            db.execute("ROLLBACK")
-        raise
