@@ -110,15 +110,16 @@ class Repeats:
         if not turn:
             return
         fresh, headway, succeeded = self._made()
-        signs, names = {came.sign for came in turn}, {came.name for came in turn}
-        self._times = (
-            {} if fresh else {**self._times, **{each: self._times.get(each, 1) + 1 for each in signs}}
-        )
-        self._failed = {} if headway else self._failed
-        for name in names:
-            failed = not headway and name not in succeeded
-            self._failed[name] = self._failed.get(name, 0) + 1 if failed else 0
-        self._known |= signs
+        if fresh:
+            self._times = {}
+        else:
+            self._times.update({each: self._times.get(each, 1) + 1 for each in {came.sign for came in turn}})
+        if headway:
+            self._failed = {}
+        else:
+            for name in {came.name for came in turn}:
+                self._failed[name] = 0 if name in succeeded else self._failed.get(name, 0) + 1
+        self._known.update(came.sign for came in turn)
         self._turn = []
 
     def _sign(self, result: ToolResult) -> int:
