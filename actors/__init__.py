@@ -35,7 +35,7 @@ from actors.pod.handle import Pod, RunStream
 from actors.runtime.actor import AsyncActor
 from actors.runtime.bus import Closed, Subscription
 from actors.runtime.future import AsyncFuture
-from actors.sessions.store import MemoryStore, SessionInfo, SessionStore
+from actors.sessions.store import Claim, Holder, MemoryStore, SessionInfo, SessionStore
 from actors.system import PodSystem
 from actors.tools.base import Tool, Toolbox, ToolContext, tool
 from protocol import *
@@ -67,6 +67,7 @@ __all__ = [
     "CallStart",
     "Cancel",
     "CassetteClient",
+    "Claim",
     "Closed",
     "Command",
     "Compact",
@@ -95,6 +96,7 @@ __all__ = [
     "Head",
     "HeadConflict",
     "History",
+    "Holder",
     "ImagePart",
     "Inject",
     "InvalidInput",

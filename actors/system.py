@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import math
 import os
 import tempfile
 import threading
-import time
 import weakref
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from functools import partial
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
@@ -27,18 +24,20 @@ from actors.pod.assembly import Assembly
 from actors.pod.budget import Totals
 from actors.pod.handle import Pod
 from actors.pod.lifecycle import Resumed
+from actors.pod.past_events import PastEvents
 from actors.pod.pod import PodActor, ShutDown
-from actors.pod.restore import Missing, events_after, interrupted, spans_of
+from actors.pod.restore import interrupted
 from actors.runtime.bus import Bus, Subscription
 from actors.runtime.fork import let_be
 from actors.runtime.future import AsyncFuture
 from actors.runtime.loop import LoopThread, Mailroom, mailroom_here
 from actors.runtime.ref import AsyncActorRef
+from actors.sessions.answers import all_given_back, forsake, settled
 from actors.sessions.store import SessionInfo, SessionStore
 from actors.sessions.urls import open_store
 from actors.tools.pool import ToolThreads
-from protocol.errors import NameTaken, PodNotFound, SessionNotFound, SystemNotRunning, SystemOfParent
-from protocol.events import Event, EventKind, Lagged
+from protocol.errors import NameTaken, PodNotFound, SystemNotRunning, SystemOfParent
+from protocol.events import EventKind
 from protocol.manifest import BudgetSection, PodManifest
 from protocol.names import check_name
 from protocol.results import BudgetUse
@@ -113,6 +112,8 @@ class PodSystem:
         self._bus = Bus()
         self._subscribed = self._subscription  # one bound method for all handles
         self._pods: dict[str, Pod] = {}
+        #: Those among them that are not there yet, since the store has to be waited for.
+        self._starting: dict[str, AsyncFuture[Pod]] = {}
         self._next_number: dict[str, int] = {}
         self._mailroom: Mailroom | None = None
         self._thread: LoopThread | None = None
@@ -231,10 +232,10 @@ class PodSystem:
             return
         _systems.discard(self)
         if store is not self._store_given:
-            store.close()
+            forsake(store.close())
             return
         for pod in self._pods.values():
-            store.release(_actor(pod).durable_position()[0])
+            forsake(store.release(_actor(pod).durable_position()[0]))
 
     def after_fork_in_child(self) -> None:
         """Be what a forked child may ask: one that was entered answers with SystemOfParent."""
@@ -277,13 +278,14 @@ class PodSystem:
         try:
             async with contextlib.AsyncExitStack() as rest:  # what comes later is done though this fails
                 if self._store is not self._store_given:
-                    rest.push_async_callback(asyncio.to_thread, self._store.close)
+                    rest.push_async_callback(_close, self._store)
                 rest.callback(self._bus.close)
                 if self._tool_threads is not None:
                     rest.callback(self._tool_threads.close)
                 rest.push_async_callback(self._assembly.models.aclose)
                 if self._reaper is not None:
                     rest.callback(self._reaper.stop)
+                rest.push_async_callback(all_given_back, self._graces["store_grace"])
                 for stopped in [_shut_down(pod) for pod in reversed(list(self._pods.values()))]:
                     await stopped
         except BaseException as error:  # noqa: BLE001 - who waits for the stop hears of it
@@ -352,6 +354,7 @@ class PodSystem:
         resumed = None if resume is None else Resumed(encodable(resume), exact)
 
         def started(error: BaseException | None) -> None:
+            self._starting.pop(name, None)
             if error is None:
                 future.set(pod)
             else:
@@ -363,6 +366,8 @@ class PodSystem:
             actor.reaper = self._reaper
             self._reaper.watch(actor)
         actor.begin()
+        if not future.done():
+            self._starting[name] = future
 
     def _name(self, manifest: PodManifest, explicit: str | None) -> str:
         check_name(manifest.pod.name if explicit is None else explicit, "the name of a pod")
@@ -466,40 +471,19 @@ class PodSystem:
     def _replay(self, subscription: Subscription, name: str | None, since: int | Mapping[str, int]) -> None:
         names = list(self._pods) if name is None else [name]
         after = {each: since if isinstance(since, int) else since.get(each, 0) for each in names}
-        stands = {each: self._on_loop(partial(self._stand, each)) for each in names}
-        replays = (self._events_after(each, stands[each][0], after[each], stands[each][1]) for each in names)
-        through = {each: seq for each, (_, seq) in stands.items()}
-        subscription.replay(itertools.chain.from_iterable(replays), through)
-
-    def _stand(self, name: str) -> tuple[str, int]:
-        """The session of a pod, living or the last in the store, and its last durable entry."""
-        pod = self._pods.get(name)
-        if pod is not None:
-            return _actor(pod).durable_position()
         assert self._store is not None
-        sessions = self._store.sessions(pod=name, limit=1)
-        if not sessions:
-            raise SessionNotFound(f"no pod or session named {name!r}", hint="list the sessions")
-        return sessions[0].session_id, sessions[0].head.seq
+        past = PastEvents(self._store, after, self._started, self._position)
+        subscription.replay(past, self._on_loop)
 
-    def _events_after(self, name: str, session_id: str, since: int, through: int) -> Iterator[Event]:
-        """The replay, read page by page on the system's loop, wherever its reader is."""
-        assert self._store is not None
-        _, missing = self._on_loop(partial(spans_of, self._store, session_id, since, through))
-        if missing is not None:
-            yield _gone(name, missing, since)
-            since = missing.through
-        while since < through:
-            page = self._on_loop(partial(self._page, session_id, since, through))
-            if not page:
-                return
-            yield from page
-            since = page[-1].seq
+    async def _started(self, name: str) -> None:
+        """Wait for a pod that is being started."""
+        if (starting := self._starting.get(name)) is not None:
+            await asyncio.wait((asyncio.ensure_future(starting),))
 
-    def _page(self, session_id: str, since: int, through: int) -> list[Event]:
-        assert self._store is not None
-        events = events_after(self._store, session_id, since, through)
-        return list(itertools.islice(events, _PAGE))
+    def _position(self, name: str) -> tuple[str, int] | None:
+        """The session of a pod that lives, and its last durable entry."""
+        pod = None if name in self._starting else self._pods.get(name)
+        return None if pod is None else _actor(pod).durable_position()
 
     @property
     def totals(self) -> Totals:
@@ -548,6 +532,10 @@ class PodSystem:
         return future.get()
 
 
+async def _close(store: SessionStore) -> None:
+    await settled(await asyncio.to_thread(store.close))
+
+
 def _actor(pod: Pod) -> PodActor:
     actor: PodActor = pod.ref.actor_inbox.actor  # type: ignore[attr-defined]
     return actor
@@ -588,23 +576,6 @@ def _memory_of(store: SessionStore) -> Path:
 
 def _folder(name: str) -> Path:
     return Path(tempfile.gettempdir(), f"polypod-{os.getuid()}", name)
-
-
-#: Durable events of a replay read at a time.
-_PAGE = 200
-
-
-def _gone(name: str, missing: Missing, since: int) -> Lagged:
-    """What stands in a replay for the events of a session that was deleted."""
-    return Lagged(
-        pod=name,
-        session_id=missing.session_id,
-        seq=missing.through,
-        at=time.time(),
-        missed=missing.through - since,
-        since=missing.through,
-        deleted=True,
-    )
 
 
 def _settle(future: AsyncFuture[T], work: Callable[[], T]) -> None:

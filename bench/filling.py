@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Future
-
 from msgspec import Raw
 
+from actors.sessions.answers import Kept, wait, wait_durable
 from actors.sessions.head import SessionHead, new_session_id
 from actors.sessions.log import SessionLog
 from actors.sessions.store import SessionStore
@@ -30,14 +29,13 @@ def filled(url: str, length: int) -> str:
         if number % _BATCH == 0:
             _settled(log, store, log.commit())
     _settled(log, store, log.commit())
-    store.close()
+    wait(store.close())
     return log.head.session_id
 
 
-def _settled(log: SessionLog, store: SessionStore, pending: Future[None] | None) -> None:
+def _settled(log: SessionLog, store: SessionStore, pending: Kept) -> None:
+    wait_durable(store, pending)
     if pending is not None:
-        store.flush()
-        pending.result()
         log.confirm()
 
 

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import resource
 import subprocess
 import sys
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from concurrent import futures
 from concurrent.futures import Future
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from actors.runtime.loop import process_loop
+from actors.sessions.answers import wait
 from actors.sessions.chain import chained, head_of
 from actors.sessions.jsonl.store import JsonLinesStore
 from actors.sessions.sqlite.store import SQLiteStore
-from actors.sessions.store import SessionStore
+from actors.sessions.store import Claim, Holder, MemoryStore, SessionInfo, SessionStore
 from protocol.entries import Head, Parent, StoredEntry
 
 #: Each kind of store on disk, and how it is opened in a folder.
@@ -61,6 +67,105 @@ def add(store: SessionStore, session_id: str, after: Head, *texts: str) -> Head:
 
 def child_of(session_id: str, entries: list[StoredEntry], kind: str = "forked_from") -> Parent:
     return Parent(kind, session_id, entries[-1].hash.hex(), entries[-1].seq)
+
+
+class AwaitedStore(SessionStore):
+    """A store as one over a network is: each answer of another store comes a turn of the loop later at least,
+    or, while it is ``away``, not before it comes back.
+    """
+
+    url = "awaited:"
+
+    def __init__(self, kept: SessionStore | None = None) -> None:
+        self.kept = MemoryStore() if kept is None else kept
+        self._back: asyncio.Event | None = None
+        self._away_at: str | None = None
+        self._asked: dict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(0))
+
+    def go_away(self, at: str | None = None) -> None:
+        """Answer nothing from now on, or from the next time that it is asked ``at``."""
+        self._asked.clear()
+        self._away_at = at
+        if at is None:
+            self._back = asyncio.Event()
+
+    def come_back(self) -> None:
+        assert self._back is not None
+        self._back.set()
+        self._back = None
+
+    async def asked(self, what: str) -> None:
+        """Wait until it is asked that, once more than we have waited for so far."""
+        await self._asked[what].acquire()
+
+    async def _answer(self, what: str, *args: Any, **options: Any) -> Any:
+        self._asked[what].release()
+        if what == self._away_at:
+            self.go_away()
+            self._asked[what].release()
+        await asyncio.sleep(0)
+        if self._back is not None:
+            await self._back.wait()
+        answer = getattr(self.kept, what)(*args, **options)
+        return await asyncio.wrap_future(answer) if isinstance(answer, Future) else answer
+
+    async def create(self, *args, **options) -> None:
+        await self._answer("create", *args, **options)
+
+    async def append(self, *args) -> None:
+        await self._answer("append", *args)
+
+    async def read(self, session_id, **options) -> list[StoredEntry]:
+        return await self._answer("read", session_id, **options)
+
+    async def info(self, session_id) -> SessionInfo:
+        return await self._answer("info", session_id)
+
+    async def sessions(self, **options) -> list[SessionInfo]:
+        return await self._answer("sessions", **options)
+
+    async def successors(self, session_id) -> list[SessionInfo]:
+        return await self._answer("successors", session_id)
+
+    async def claim(self, session_id, pod) -> Claim:
+        return await self._answer("claim", session_id, pod)
+
+    async def release(self, session_id) -> None:
+        await self._answer("release", session_id)
+
+    async def holder(self, session_id) -> Holder | None:
+        return await self._answer("holder", session_id)
+
+    async def delete(self, session_id) -> None:
+        await self._answer("delete", session_id)
+
+    async def close(self) -> None:
+        await self._answer("close")
+
+
+class Blocking:
+    """A store that has to be awaited as who blocks uses it; its commits are futures."""
+
+    def __init__(self, store: SessionStore) -> None:
+        self._store = store
+        self._commits: list[Future[None]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        ask = getattr(self._store, name)
+        return (lambda *args, **options: wait(ask(*args, **options))) if callable(ask) else ask
+
+    def create(self, *args, **options) -> Future[None]:
+        return self._begin(self._store.create(*args, **options))
+
+    def append(self, *args) -> Future[None]:
+        return self._begin(self._store.append(*args))
+
+    def _begin(self, commit) -> Future[None]:
+        self._commits.append(asyncio.run_coroutine_threadsafe(commit, process_loop().mailroom.loop))
+        return self._commits[-1]
+
+    def flush(self) -> None:
+        futures.wait(self._commits)
 
 
 @contextlib.contextmanager

@@ -17,6 +17,7 @@ from actors.cli.store_reader import Reading, exists
 from actors.cli.terminal import Terminal
 from actors.cli.views import put_json
 from actors.sessions import repair, retention
+from actors.sessions.answers import wait
 from actors.sessions.head import new_session_id
 from actors.sessions.store import SessionInfo, SessionStore
 from actors.sessions.urls import open_store
@@ -65,7 +66,7 @@ def fsck(mend: bool, store: str | None, as_json: bool) -> None:
         for finding in findings if mend else ():
             left += not _mended(opened, finding, terminal, as_json=as_json)
     finally:
-        opened.close()
+        wait(opened.close())
     if left or (findings and not mend):
         if not mend and any(finding.session_id for finding in findings) and not as_json:
             terminal.note("polypod fsck --repair has what is damaged go on from its sound beginning")
@@ -98,15 +99,15 @@ def rm(sessions: tuple[str, ...], store: str | None) -> None:
         with Reading(store) as reading:
             found = [_named(reading, opened, each) for each in sessions]
         for session_id in found:
-            opened.delete(session_id)
+            wait(opened.delete(session_id))
             click.echo(session_id)
     finally:
-        opened.close()
+        wait(opened.close())
 
 
 def _named(reading: Reading, store: SessionStore, beginning: str) -> str:
     """The session whose id begins so; one that no listing shows by its whole id."""
-    return beginning if beginning in store.unreadable() else reading.find(beginning).session_id
+    return beginning if beginning in wait(store.unreadable()) else reading.find(beginning).session_id
 
 
 @click.command(short_help="Write a session to a file.")
@@ -125,7 +126,7 @@ def export(session: str, file: Path, store: str | None) -> None:
             else:
                 repair.export_session(opened, found.session_id, file)
         finally:
-            opened.close()
+            wait(opened.close())
 
 
 @click.command("import", short_help="Put an exported session into the store.")
@@ -138,7 +139,7 @@ def import_(file: BinaryIO, store: str | None, as_json: bool) -> None:
     try:
         _told([repair.import_session(opened, file, name=file.name)], as_json=as_json)
     finally:
-        opened.close()
+        wait(opened.close())
 
 
 @click.command(short_help="Delete old sessions for good.")
@@ -156,7 +157,7 @@ def gc(older_than: str | None, superseded: bool, store: str | None, as_json: boo
         gone = retention.collect(opened, older_than=age, superseded=superseded)
         _give_back(opened)
     finally:
-        opened.close()
+        wait(opened.close())
     _told(gone, as_json=as_json)
     if not as_json:
         Terminal().note(f"{count(len(gone), 'session')} deleted")
@@ -165,7 +166,7 @@ def gc(older_than: str | None, superseded: bool, store: str | None, as_json: boo
 def _give_back(store: SessionStore) -> None:
     """The space of what is gone to the disk; where that cannot be just now, the next time."""
     try:
-        store.reclaim()
+        wait(store.reclaim())
     except SessionError as error:
         Terminal().note(f"its space is given back another time: {error}")
 

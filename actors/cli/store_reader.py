@@ -13,6 +13,7 @@ import msgspec
 from actors.cli.config import default_store
 from actors.cli.format import ago
 from actors.pod.restore import last_run
+from actors.sessions.answers import wait
 from actors.sessions.chain import head_of, verified
 from actors.sessions.store import Holder, SessionInfo, SessionStore
 from actors.sessions.urls import open_store, place_of
@@ -45,21 +46,22 @@ class Reading:
 
     def __exit__(self, *_: object) -> None:
         if self._opened is not None:
-            self._opened.close()
+            wait(self._opened.close())
 
     def sessions(self, pod: str | None = None, limit: int | None = None) -> list[SessionInfo]:
         """The sessions there are, the last changed one first, at most ``limit``."""
-        return [] if self._store is None else self._store.sessions(pod=pod, limit=limit)
+        return [] if self._store is None else wait(self._store.sessions(pod=pod, limit=limit))
 
     def unreadable(self) -> dict[str, SessionError]:
         """What lies among the sessions and cannot be read as one, by its id, with what is wrong with it."""
-        return {} if self._store is None else self._store.unreadable()
+        return {} if self._store is None else wait(self._store.unreadable())
 
     def find(self, beginning: str) -> SessionInfo:
         """The one session whose id, or short id, begins so. Raises SessionNotFound, or UsageError if there
         are more.
         """
-        found = self._store.matching(beginning, _SHOWN + 1) if beginning and self._store is not None else []
+        there = self._store if beginning else None
+        found = [] if there is None else wait(there.matching(beginning, _SHOWN + 1))
         if found and (len(found) == 1 or found[0].session_id == beginning):
             return found[0]
         if not found:
@@ -78,14 +80,14 @@ class Reading:
 
     def stored(self, session_id: str, after: int = 0) -> Iterator[StoredEntry]:
         """The entries of a session numbered above ``after``, as they are kept; the chain is not checked."""
-        while page := self._there().read(session_id, after=after, limit=_PAGE):
+        while page := wait(self._there().read(session_id, after=after, limit=_PAGE)):
             yield from page
             after = page[-1].seq
 
     def checked(self, session_id: str) -> Iterator[StoredEntry]:
         """All entries of a session, each checked against the one before. Raises SessionCorrupt."""
         before: Head | None = None
-        while page := self._there().read(session_id, after=before.seq if before else 0, limit=_PAGE):
+        while page := wait(self._there().read(session_id, after=before.seq if before else 0, limit=_PAGE)):
             yield from verified(session_id, page, before)
             before = head_of(page)
 
@@ -100,19 +102,19 @@ class Reading:
 
     def last_run(self, info: SessionInfo) -> str:
         """How the last run of a session ended: its outcome, ``open`` if it has no end, or ``none``."""
-        return last_run(self._there(), info)
+        return wait(last_run(self._there(), info))
 
     def holder(self, session_id: str) -> Holder | None:
         """The process that holds a session, None if none does."""
-        return self._there().holder(session_id)
+        return wait(self._there().holder(session_id))
 
     def successors(self, session_id: str) -> list[SessionInfo]:
         """The sessions that go on from this one, oldest first."""
-        return self._there().successors(session_id)
+        return wait(self._there().successors(session_id))
 
     def info(self, session_id: str) -> SessionInfo:
         """What is known of one session, by its whole id. Raises SessionNotFound."""
-        return self._there().info(session_id)
+        return wait(self._there().info(session_id))
 
     def _there(self) -> SessionStore:
         if self._store is None:

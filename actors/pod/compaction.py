@@ -14,6 +14,7 @@ from actors.pod.journal import Journal
 from actors.pod.resources import PodResources
 from actors.pod.spending import Spending
 from actors.pod.summarizer import Folded, Folding, fold
+from actors.sessions.answers import let_go
 from protocol.entries import Parent
 from protocol.errors import CompactionFailed, Failure, SessionError
 from protocol.events import (
@@ -99,7 +100,7 @@ class Compaction:
             raise
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - whatever a client throws
             return await self._failed(folding, error)
-        self._template.store.release(old)
+        let_go(self._template.store, old)
         self._conversation.guard = self._conversation.guard.compacted(reason)
         return None
 

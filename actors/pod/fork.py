@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from actors.pod.resources import PodResources
 from actors.pod.restore import activities_left, restore
+from actors.sessions.answers import durable, settled
 from actors.sessions.branch import stage_branch
 from actors.sessions.head import SessionHead, new_session_id
 from actors.sessions.log import SessionLog
@@ -41,7 +42,7 @@ async def branch_off(resources: PodResources, at: str | None) -> Branch:
     except ValueError as error:
         raise UnknownEntry(f"not a hash of an entry: {at!r}", hint="give it in hex") from error
     state, last = await restore(resources.template.store, session_id, wanted)
-    left = activities_left(resources.template.store, session_id, state), state.open_run
+    left = await activities_left(resources.template.store, session_id, state), state.open_run
     return await open_branch(resources, session_id, last, state.items, state.pointer, left)
 
 
@@ -64,21 +65,21 @@ async def open_branch(
         await asyncio.sleep(0)
     pending = log.create(parent, claim=False)
     if pending is not None:
-        kept = asyncio.wrap_future(pending)
+        kept = durable(pending)
         try:
             await asyncio.shield(kept)
         except asyncio.CancelledError:
             await asyncio.wait([kept])
-            if kept.exception() is None:
-                drop_branch(resources, log.head.session_id)
+            if not kept.cancelled() and kept.exception() is None:
+                await drop_branch(resources, log.head.session_id)
             raise
     return Branch(log.head.session_id, parent.at_hash)
 
 
-def drop_branch(resources: PodResources, session_id: str) -> None:
+async def drop_branch(resources: PodResources, session_id: str) -> None:
     """Delete a new branch that nobody was told of; where the store refuses that too, it stays."""
     with contextlib.suppress(SessionError):
-        resources.template.store.delete(session_id)
+        await settled(resources.template.store.delete(session_id))
 
 
 def _nobody_listens(*_: Event) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from actors.pod.interruptible import to_its_end
+from actors.sessions.answers import Kept, durable, let_go
 from actors.sessions.head import SessionHead, new_session_id
 from actors.sessions.log import SessionLog
 from protocol.entries import Parent
@@ -20,6 +21,10 @@ from protocol.events import Event
 if TYPE_CHECKING:
     from actors.pod.resources import PodResources
     from actors.runtime.loop import Mailroom
+
+
+#: What was given to the store, and is to be heard of on whatever thread or on the loop.
+Pending = Future[None] | asyncio.Future[None]
 
 
 class Owner(Protocol):
@@ -72,7 +77,7 @@ class Journal:
         #: The run that transient events belong to.
         self.run_id: str | None = None
         #: What was given to the store and is not kept yet, and who hears how that ended.
-        self._under_way: Future[None] | None = None
+        self._under_way: Pending | None = None
         self._given: asyncio.Future[None] | None = None
         #: Who waits for that to be over, with something of their own to commit.
         self._waiting: list[asyncio.Future[None]] | None = None
@@ -164,7 +169,7 @@ class Journal:
         while not self.at_rest:
             await self.commit()
 
-        def create() -> Future[None] | None:
+        def create() -> Kept:
             parent = self.log.start_successor(new_session_id())
             record(parent)
             return self.log.create(parent)
@@ -183,39 +188,37 @@ class Journal:
         """The pod ends: go on in no session of our own any more."""
         self._branching = True
 
-    def _give(
-        self, give: Callable[[], Future[None] | None], *, alone: bool = False
-    ) -> asyncio.Future[None] | None:
+    def _give(self, give: Callable[[], Kept], *, alone: bool = False) -> asyncio.Future[None] | None:
         """Give the store what is recorded: None where it is kept at once, else a future of its answer. Raises
         SessionError. Where it is given ``alone`` and refused, only who gave it hears.
         """
         try:
-            pending = give()
+            kept = give()
         except SessionError as error:
             return self._refused(error, alone=alone)
-        if pending is None:
+        if kept is None:
             self._kept()
             return None
-        self._under_way = pending
+        pending = self._under_way = kept if isinstance(kept, Future) else durable(kept)
         given = self._given
         if given is None:
             given = self._given = self._mailroom.loop.create_future()
         pending.add_done_callback(partial(self._answered, alone))
         return given
 
-    def _answered(self, alone: bool, done: Future[None]) -> None:
+    def _answered(self, alone: bool, done: Pending) -> None:
         """The store has answered, on whatever thread."""
         if self._mailroom.here():
             self._ended(done, alone=alone)
         else:
             self._mailroom.post(lambda _: self._ended(done, alone=alone))
 
-    def _ended(self, done: Future[None], *, alone: bool) -> None:
+    def _ended(self, done: Pending, *, alone: bool) -> None:
         """The store has answered later."""
+        error = asyncio.CancelledError() if done.cancelled() else done.exception()
         if self._under_way is not done:  # the pod has given up waiting
             return
         self._under_way = None
-        error = done.exception()
         try:
             if error is None:
                 self.log.confirm()
@@ -247,7 +250,7 @@ class Journal:
         self._refused_again = False
         if self._left:
             left, self._left, self._branching = self._left, "", False
-            self._template.store.release(left)
+            let_go(self._template.store, left)
 
     def _refused(self, error: SessionError, *, alone: bool) -> asyncio.Future[None] | None:
         """The store did not keep it. Where another has taken the session, go on in one of our own; else tell
@@ -264,7 +267,7 @@ class Journal:
             self._owner.store_refused(error)
         raise error
 
-    def _branch(self) -> Future[None] | None:
+    def _branch(self) -> Kept:
         carried = self._owner.carried()
         return self.log.branch(new_session_id(), self._template.opening, "taken", **carried)
 
@@ -297,14 +300,15 @@ class Journal:
         if pending is not None:
             await self.settle_last(pending, seconds)
 
-    async def settle_last(self, pending: Future[None], seconds: float) -> None:
+    async def settle_last(self, kept: Future[None] | Awaitable[None], seconds: float) -> None:
         """Wait for what was given to the store, for so long, when nobody is left to hear of it."""
-        try:
-            await asyncio.wait_for(asyncio.wrap_future(pending), seconds)
-        except (SessionError, TimeoutError):
-            self.log.roll_back()
-        else:
+        pending = durable(kept)
+        await asyncio.wait((pending,), timeout=seconds)
+        if pending.done() and not pending.cancelled() and pending.exception() is None:
             self.log.confirm()
+            return
+        self.log.roll_back()
+        pending.cancel()
 
 
 def _unheard(last: asyncio.Future[None]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,6 +14,7 @@ from actors.pod.resources import PodResources
 from actors.pod.restore import activities_left, restore, tip
 from actors.pod.status import Status
 from actors.sessions.activities import ends_of
+from actors.sessions.answers import Kept, durable, give_back, let_go
 from actors.sessions.replay import Replayed
 from actors.sessions.store import Claim
 from protocol.errors import Failure, SessionCorrupt, SessionError, UnknownEntry
@@ -46,8 +47,8 @@ class Lifecycle:
 
     # -- the beginning ---------------------------------------------------------------------------
 
-    def open_session(self) -> Future[None] | None:
-        """Make a session: None, or a future of when it is durable. Raises SessionError."""
+    def open_session(self) -> Kept:
+        """Make a session: None, or what resolves when it is durable. Raises SessionError."""
         log = self._journal.log
         log.open(self._template.opening)
         log.record(PodStarted, model=self._template.model)
@@ -55,14 +56,14 @@ class Lifecycle:
             log.record(Alert, text=warning)
         return log.create()
 
-    async def await_opened(self, pending: Future[None]) -> None:
+    async def await_opened(self, kept: Future[None] | Awaitable[None]) -> None:
         """Wait until a session that was made is durable. Raises SessionError."""
         log = self._journal.log
         try:
-            await asyncio.wrap_future(pending)
+            await durable(kept)
         except BaseException:
             log.roll_back()
-            self._template.store.release(log.durable_session)
+            await self._give_back(log.durable_session)
             raise
         log.confirm()
 
@@ -73,10 +74,10 @@ class Lifecycle:
         life before. Raises SessionError.
         """
         store, log = self._template.store, self._journal.log
-        claim = self._claim(resumed)
+        claim = await self._claim(resumed)
         try:
             state, head = await restore(store, claim.session_id)
-            left = activities_left(store, claim.session_id, state)
+            left = await activities_left(store, claim.session_id, state)
             log.restored(claim.session_id, head, state.items, state.pointer, state.open_run, left)
             await take_over(state)
             self.close_activities("the pod's process ended first")
@@ -86,25 +87,44 @@ class Lifecycle:
             log.record(PodStarted, model=self._template.model, resumed=True)
             await self._journal.commit()
         except BaseException:
-            store.release(claim.session_id)
+            await self._give_back(claim.session_id)
             raise
 
-    def _claim(self, resumed: Resumed) -> Claim:
+    async def _claim(self, resumed: Resumed) -> Claim:
         """Take the session that is to be resumed: where its pod has just compacted it, the one after."""
         store, session_id = self._template.store, resumed.session_id
         if resumed.exact:
-            return store.claim(session_id, self._resources.name)
-        session_id = tip(store, session_id)
+            return await self._claim_one(session_id)
+        session_id = await tip(store, session_id)
         while True:
-            claim = store.claim(session_id, self._resources.name)
+            claim = await self._claim_one(session_id)
             try:
-                session_id = tip(store, claim.session_id)
+                session_id = await tip(store, claim.session_id)
             except BaseException:
-                store.release(claim.session_id)
+                await self._give_back(claim.session_id)
                 raise
             if session_id == claim.session_id:
                 return claim
-            store.release(claim.session_id)
+            await self._give_back(claim.session_id)
+
+    async def _claim_one(self, session_id: str) -> Claim:
+        """Take a session. Who cancels this leaves no claim behind: it is given back once it is there."""
+        claimed = self._template.store.claim(session_id, self._resources.name)
+        if not isinstance(claimed, Awaitable):
+            return claimed
+        asked = asyncio.ensure_future(claimed)
+        try:
+            return await asyncio.shield(asked)
+        except asyncio.CancelledError:
+            asked.add_done_callback(self._claimed_in_vain)
+            raise
+
+    def _claimed_in_vain(self, asked: asyncio.Future[Claim]) -> None:
+        if not asked.cancelled() and asked.exception() is None:
+            let_go(self._template.store, asked.result().session_id)
+
+    async def _give_back(self, session_id: str) -> None:
+        await give_back(self._template.store, session_id, self._template.store_grace)
 
     def close_activities(self, why: str) -> None:
         """Record the end of all that was started and can have no other end any more."""
@@ -136,8 +156,8 @@ class Lifecycle:
 
     # -- the end ---------------------------------------------------------------------------------
 
-    def end_session(self) -> Future[None] | None:
-        """Record the end of the pod: a future of when it is durable, None where it is or will not be."""
+    def end_session(self) -> Kept:
+        """Record the end of the pod: what resolves when it is durable, None where it is or will not be."""
         self._journal.stay()
         self._journal.log.record(PodEnded)
         try:
@@ -145,10 +165,9 @@ class Lifecycle:
         except SessionError:
             return None
 
-    def leave(self) -> None:
-        """Give back the session: the pod has stopped."""
-        self._template.store.release(self._journal.log.durable_session)
-        self._status.to(PodState.STOPPED)
+    def leave(self) -> asyncio.Task[None] | None:
+        """Give back the session, since the pod stops: a task where that takes its time."""
+        return let_go(self._template.store, self._journal.log.durable_session)
 
     async def stop(self, runs: RunLoop, memory: MemoryJobs) -> None:
         """End the session's part here once the run that was interrupted has ended by the way every run ends.
@@ -173,5 +192,5 @@ class Lifecycle:
         self.close_activities("a defect ended the pod")
         journal.log.record(PodFailed, error=Failure.of(error))
         await journal.commit_last(self._template.store_grace)
-        self._template.store.release(journal.log.durable_session)
+        await self._give_back(journal.log.durable_session)
         self._status.to(PodState.FAILED)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,6 +21,7 @@ from actors.pod.interruptible import Interruptible
 from actors.pod.journal import Journal
 from actors.pod.lifecycle import Lifecycle, Resumed
 from actors.pod.memory_jobs import MemoryJobs
+from actors.pod.patience import Patience
 from actors.pod.recall import Recall
 from actors.pod.resources import PodResources
 from actors.pod.run_loop import RunLoop
@@ -78,6 +80,9 @@ class PodActor(AsyncActor):
     _measured: list[tuple[int, Usage]] | None = None
     #: Who is told that the pod has stopped; None while it is to live.
     _stops: list[AsyncFuture[Any]] | None = None
+    #: What ends the wait for the store that the start or a message is in, and when: once a stop waits for it.
+    _patience: Patience | None = None
+    _given_up_at: float | None = None
     #: The parts that the first command that needs them makes.
     _tasks_at_work: TasksAtWork | None = None
     _accounts_kept: Accounts | None = None
@@ -217,11 +222,25 @@ class PodActor(AsyncActor):
 
     async def _start(self, opening: Coroutine[Any, Any, None]) -> None:
         try:
-            await opening
+            await self._in_patience(opening)
         except Exception as error:  # noqa: BLE001 - goes to who spawned
             self._never_started(error)
         else:
             self._begin_life()
+
+    async def _in_patience(self, work: Coroutine[Any, Any, None]) -> None:
+        """Wait for the store while all messages wait; a stop does not do so for ever. Raises StoreError."""
+        self._patience = Patience(self._given_up_at)
+        try:
+            await self._patience.wait(work)
+        finally:
+            self._patience = None
+
+    def _made_to_wait(self, message: Any) -> None:
+        if isinstance(message, _STOPS) and self._given_up_at is None:
+            self._given_up_at = self._mailroom.loop.time() + self.resources.template.store_grace
+            if self._patience is not None:
+                self._patience.end_at(self._given_up_at)
 
     def _begin_life(self) -> None:
         self._lifecycle.ready()
@@ -234,6 +253,7 @@ class PodActor(AsyncActor):
 
     def _never_started(self, error: BaseException) -> None:
         self._status.state, self._status.stopping = PodState.FAILED, True
+        self._journal.close()
         self._end()
         self._report_start(error)
 
@@ -329,7 +349,7 @@ class PodActor(AsyncActor):
         try:
             await self._journal.commit()
         except SessionError:
-            drop_branch(self.resources, session_id)
+            await drop_branch(self.resources, session_id)
             raise
         return session_id
 
@@ -434,7 +454,7 @@ class PodActor(AsyncActor):
         the pod stays passive, and the next one tries again.
         """
         try:
-            await self._lifecycle.read_back(self.conversation)
+            await self._in_patience(self._lifecycle.read_back(self.conversation))
         except Exception as error:  # noqa: BLE001 - goes to who asked
             return None if self._reply_to is None else _answer_without_history(message, error)
         self._weighed, self.passive = None, False
@@ -481,7 +501,7 @@ class PodActor(AsyncActor):
         else:
             self._tasks.start(self._leave_after(pending))
 
-    async def _leave_after(self, pending: Future[None]) -> None:
+    async def _leave_after(self, pending: Future[None] | Awaitable[None]) -> None:
         await self._journal.settle_last(pending, self.resources.template.store_grace)
         self._leave()
 
@@ -495,7 +515,18 @@ class PodActor(AsyncActor):
 
     def _leave(self) -> None:
         self._journal.close()
-        self._lifecycle.leave()
+        leaving = self._lifecycle.leave()
+        if leaving is None:
+            self._gone()
+        else:
+            self._tasks.start(self._gone_after(leaving))
+
+    async def _gone_after(self, leaving: asyncio.Task[None]) -> None:
+        await asyncio.wait((leaving,), timeout=self.resources.template.store_grace)
+        self._gone()
+
+    def _gone(self) -> None:
+        self._status.to(PodState.STOPPED)
         self._end()
         resolve(self._stops or [])
 
@@ -537,6 +568,8 @@ _WITHOUT_HISTORY = frozenset(
         ShutDown,
     }
 )
+#: Messages that end a pod.
+_STOPS = (commands.Stop, ShutDown, messages._ActorStop)
 #: Those that do only where a run is paused.
 _IF_PAUSED = frozenset({commands.Cancel, commands.Resume})
 

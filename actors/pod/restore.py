@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Sequence
+from typing import Literal
 
+from actors.sessions.answers import settled
 from actors.sessions.chain import verified
 from actors.sessions.replay import Replayed
 from actors.sessions.store import SessionInfo, SessionStore
 from protocol.entries import Head, SessionOpened, StoredEntry
 from protocol.errors import NewerVersion, SessionCorrupt, SessionNotFound, UnknownEntry, WireError
-from protocol.events import Activity, DurableEvent, RunEnd, RunOutcome, RunStart
+from protocol.events import Activity, RunEnd, RunOutcome, RunStart
 from protocol.wire import decode_entry
 
 #: Entries, or bytes of them, that are read, checked and folded before others get their turn; about 2 ms.
@@ -27,20 +28,6 @@ _OF_RUNS = (b'"RunEnd"', b'"RunStart"', b'"SessionOpened"')
 _FIRST = 2
 
 
-class Span(NamedTuple):
-    """A session, and its last entry that counts."""
-
-    session_id: str
-    through: int
-
-
-class Missing(NamedTuple):
-    """An ancestor that is there no more, and the last entry that it would have told."""
-
-    session_id: str
-    through: int
-
-
 async def restore(store: SessionStore, session_id: str, until: bytes | None = None) -> tuple[Replayed, Head]:
     """The session's state and head, its chain checked; only ``until`` the entry with that hash.
 
@@ -49,9 +36,10 @@ async def restore(store: SessionStore, session_id: str, until: bytes | None = No
     state, head, limit = Replayed(), None, _FIRST
     while True:
         after = 0 if head is None else head.seq
-        page = store.read_small(session_id, after=after, limit=limit, largest=_LARGE)
-        if page is None:
-            page = await asyncio.to_thread(_read_large, store, session_id, after, head)
+        page = await settled(store.read_small(session_id, after=after, limit=limit, largest=_LARGE))
+        if page is None:  # the next entry is read and hashed beside the loop
+            page = await settled(await asyncio.to_thread(store.read, session_id, after=after, limit=1))
+            await asyncio.to_thread(verified, session_id, page, head)
         elif page:
             verified(session_id, page, head)
         else:
@@ -77,52 +65,29 @@ async def restore(store: SessionStore, session_id: str, until: bytes | None = No
     return state, head
 
 
-def _read_large(store: SessionStore, session_id: str, after: int, head: Head | None) -> list[StoredEntry]:
-    """The next entry, checked: one that is read and hashed beside the loop."""
-    page = store.read(session_id, after=after, limit=1)
-    verified(session_id, page, head)
-    return page
-
-
 def _place(page: Sequence[StoredEntry], wanted: bytes) -> int | None:
     """Where the entry with that hash stands."""
     return next((index for index, entry in enumerate(page) if entry.hash == wanted), None)
 
 
-def tip(store: SessionStore, session_id: str) -> str:
+async def tip(store: SessionStore, session_id: str) -> str:
     """Where a session goes on after its compactions: the last successor in line."""
     while compacted := [
         each
-        for each in store.successors(session_id)
+        for each in await settled(store.successors(session_id))
         if each.parent is not None and each.parent.kind == "compacted_from"
     ]:
         session_id = compacted[-1].session_id
     return session_id
 
 
-def spans_of(
-    store: SessionStore, session_id: str, since: int, through: int
-) -> tuple[list[Span], Missing | None]:
-    """The sessions that hold the entries above ``since`` and up to ``through``, the oldest ancestor that is
-    there first; and what of it is there no more. Raises SessionNotFound where the session itself is gone.
-    """
-    spans, parent = [Span(session_id, through)], store.info(session_id).parent
-    while parent is not None and parent.at_seq > since:
-        try:
-            older = store.info(parent.session_id)
-        except SessionNotFound:
-            return spans[::-1], Missing(parent.session_id, parent.at_seq)
-        spans.append(Span(parent.session_id, parent.at_seq))
-        parent = older.parent
-    return spans[::-1], None
-
-
-def last_run(store: SessionStore, info: SessionInfo) -> RunOutcome | Literal["open", "none"]:
+async def last_run(store: SessionStore, info: SessionInfo) -> RunOutcome | Literal["open", "none"]:
     """How the last run of a session ended: ``open`` if it has no end, ``none`` if there was no run."""
     through = info.head.seq
     while through > 0:
         after = max(through - _TAIL, 0)
-        page = [each for each in store.read(info.session_id, after=after, limit=_TAIL) if each.seq <= through]
+        page = await settled(store.read(info.session_id, after=after, limit=_TAIL))
+        page = [each for each in page if each.seq <= through]
         for entry in reversed(page):
             if (found := _run_word(entry)) is not None:
                 return found
@@ -146,49 +111,23 @@ def _run_word(entry: StoredEntry) -> RunOutcome | Literal["open"] | None:
 async def interrupted(store: SessionStore, pod: str | None, limit: int) -> list[SessionInfo]:
     """Those of the last changed sessions whose last run can be resumed, and that nobody holds."""
     found: list[SessionInfo] = []
-    for info in store.sessions(pod=pod, limit=limit):
+    for info in await settled(store.sessions(pod=pod, limit=limit)):
         await asyncio.sleep(0)
         try:
-            waits = last_run(store, info) in {"open", "paused"} and store.holder(info.session_id) is None
-            if waits and tip(store, info.session_id) == info.session_id:
+            waits = await last_run(store, info) in {"open", "paused"}
+            waits = waits and await settled(store.holder(info.session_id)) is None
+            if waits and await tip(store, info.session_id) == info.session_id:
                 found.append(info)
         except (SessionNotFound, WireError):  # deleted meanwhile, or damaged: a resume would say so
             continue
     return found
 
 
-def activities_left(store: SessionStore, session_id: str, state: Replayed) -> tuple[Activity, ...]:
+async def activities_left(store: SessionStore, session_id: str, state: Replayed) -> tuple[Activity, ...]:
     """What was started in a session that was read back, and ended nowhere. A compaction that succeeded
     has told its end in the session that it led to.
     """
     left = state.open
-    if "compaction" in left and tip(store, session_id) != session_id:
+    if "compaction" in left and await tip(store, session_id) != session_id:
         left = tuple(each for each in left if each != "compaction")
     return left
-
-
-def events_after(store: SessionStore, session_id: str, since: int, through: int) -> Iterator[DurableEvent]:
-    """The durable events numbered above ``since`` and up to ``through``, those of parents first, as far
-    back as there are any.
-    """
-    spans, missing = spans_of(store, session_id, since, through)
-    since = since if missing is None else max(since, missing.through)
-    for session, last in spans:
-        yield from _events(store, session, since, last)
-
-
-def _events(store: SessionStore, session_id: str, since: int, through: int) -> Iterator[DurableEvent]:
-    after = since
-    while page := store.read(session_id, after=after, limit=_SLICE):
-        for entry in page:
-            if entry.seq > through:
-                return
-            after = entry.seq
-            event = _as_event(entry)
-            if event is not None:
-                yield event
-
-
-def _as_event(entry: StoredEntry) -> DurableEvent | None:
-    decoded = decode_entry(entry.body)
-    return decoded if isinstance(decoded, DurableEvent) else None

@@ -151,6 +151,7 @@ class AsyncActor(pykka.Actor):
             if inbox.backlog is None:
                 inbox.backlog = deque()
             inbox.backlog.append((message, reply_to))
+            self._made_to_wait(message)
             return
         if self.actor_stopped._set:
             self._refuse(message, reply_to)
@@ -170,6 +171,9 @@ class AsyncActor(pykka.Actor):
                     reply_to.set(response)
         except BaseException as error:  # noqa: BLE001 - goes to who asked, or ends the actor
             self._raised(error, reply_to)
+
+    def _made_to_wait(self, message: Any) -> None:
+        """A message has to wait for an ``async`` handler, which may be asked to end soon."""
 
     def _raised(self, error: BaseException, reply_to: AsyncFuture[Any] | None) -> None:
         """A plain handler raised ``error``."""

@@ -9,13 +9,14 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import AsyncIterator, Collection, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from functools import lru_cache
 from typing import Self
 
 import pykka
 
 from actors.runtime.future import AsyncFuture
+from actors.runtime.prefetch import Prefetch, Source
 from protocol import errors
 from protocol.events import EVENTS, TRANSIENT_EVENTS, Event, EventKind, Lagged, PodEnded
 
@@ -108,8 +109,12 @@ class _Queue:
             since=since if pod is None else seq,
         )
 
-    def wait(self, loop: asyncio.AbstractEventLoop | None) -> AsyncFuture[None] | None:
-        """A future that resolves when there is something to take; None if there is already."""
+    def wait(
+        self, loop: asyncio.AbstractEventLoop | None, first: Prefetch | None = None
+    ) -> AsyncFuture[None] | None:
+        """A future that resolves when there is something to take, or to read of what comes ``first``; None
+        if there is already.
+        """
         with self._lock:
             waiter = self.waiter
             if waiter is None:
@@ -117,7 +122,8 @@ class _Queue:
                 waiter._loop = loop
                 self.waiter = waiter
         # Looked at after the waiter stands: who put something before saw none.
-        return None if self._events or self._missed or self.closed else waiter
+        there = self._events or self._missed if first is None else not first.on_its_way
+        return None if there or self.closed else waiter
 
     def wake(self) -> None:
         """Tell who waits to look again."""
@@ -145,32 +151,34 @@ class Subscription:
         self._bus = bus
         self._queue = queue
         self._hand: deque[Event] = deque()
-        self._replay: Iterator[Event] | None = None
+        self._replay: Prefetch | None = None
 
     def __repr__(self) -> str:
         state = "closed" if self._queue.closed else f"{len(self._hand) + len(self._queue)} queued"
         return f"<Subscription {self.pod or 'all pods'}, {state}>"
 
-    def replay(self, events: Iterator[Event], through: dict[str, int]) -> None:
-        """Deliver ``events`` first; they tell all that is durable ``through`` these numbers, at which
-        the pods stood while this subscription had begun: what was queued of it is left out.
+    def replay(self, source: Source, on_loop: Callable[[Callable[[], None]], None]) -> None:
+        """Deliver first what ``source`` tells, which is asked by ``on_loop``; what is queued of that is left
+        out. Raises what the source raises, unless that comes later.
         """
-        self._queue.leave_out(through)
-        self._replay = events
+        queue = self._queue
+        self._replay = Prefetch(source, on_loop, queue.leave_out, queue.wake)
 
     def _replayed(self) -> Event | None:
-        assert self._replay is not None
-        for event in self._replay:
+        replay = self._replay
+        assert replay is not None
+        while (event := replay.next()) is not None:
             if type(event) in self.kinds or type(event) is Lagged:
                 return event
-        self._replay = None
+        if replay.finished:
+            self._replay = None
         return None
 
     def _next(self) -> Event | None:
         """The next event that is there, or None."""
         if self._replay is not None:
             event = self._replayed()
-            if event is not None:
+            if event is not None or self._replay is not None:
                 return event
         hand = self._hand
         if not hand:
@@ -190,7 +198,7 @@ class Subscription:
                 return event
             if closed:
                 raise Closed
-            waiter = self._queue.wait(self._bus.loop)
+            waiter = self._queue.wait(self._bus.loop, self._replay)
             if waiter is not None:
                 left = None if deadline is None else deadline - time.monotonic()
                 if left is not None and left <= 0:
@@ -205,12 +213,16 @@ class Subscription:
             event = self._replayed()
             if event is not None:
                 events.append(event)
+            elif self._replay is not None:  # what is queued comes behind what is on its way
+                return events
         return events + self._queue.take()
 
     def close(self) -> None:
         """End the subscription; what is queued can still be read. Idempotent."""
         self._queue.closed = True
         self._bus._forget(self._queue)
+        if self._replay is not None:
+            self._replay.close()
         self._queue.wake()
 
     def __del__(self) -> None:
@@ -226,7 +238,7 @@ class Subscription:
                 return event
             if closed:
                 raise StopAsyncIteration
-            waiter = self._queue.wait(self._bus.loop)
+            waiter = self._queue.wait(self._bus.loop, self._replay)
             if waiter is not None:
                 await waiter
 

@@ -237,7 +237,7 @@ def mailroom_here() -> Mailroom:
     """The mail room of the running loop, or else of the one loop that serves the whole process."""
     loop = asyncio._get_running_loop()
     if loop is None:
-        return _process_loop().mailroom
+        return process_loop().mailroom
     return _mailrooms.get(loop) or _new_mailroom(loop)
 
 
@@ -303,7 +303,8 @@ _process_loop_lock = threading.Lock()
 _process_loops: list[LoopThread] = []
 
 
-def _process_loop() -> LoopThread:
+def process_loop() -> LoopThread:
+    """The loop in a thread that serves the whole process."""
     with _process_loop_lock:
         if not _process_loops or not _process_loops[0].alive:
             _process_loops[:] = [LoopThread("polypod")]

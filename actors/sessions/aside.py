@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from actors.sessions.answers import wait
 from actors.sessions.disk import make_private, store_error
 from actors.sessions.jsonl.files import drafted, file_name
 from actors.sessions.jsonl.lines import batch_lines, header_line
@@ -23,9 +24,9 @@ def aside_path(session_id: str, folder: Path) -> Path:
 
 def keep_aside(store: SessionStore, session_id: str, folder: Path) -> Path:
     """Write a session to a file as it is, nothing checked. Raises SessionNotFound, StoreError."""
-    info, path = store.info(session_id), aside_path(session_id, folder)
+    info, path = wait(store.info(session_id)), aside_path(session_id, folder)
     lines = [header_line(session_id, info.pod, info.created_at, info.parent)]
-    lines += [batch_lines([entry]) for entry in store.read(session_id)]
+    lines += [batch_lines([entry]) for entry in wait(store.read(session_id))]
     try:
         make_private(folder)
         draft = path.with_name(f".{path.name}.{os.getpid()}")

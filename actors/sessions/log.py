@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from typing import Any
 
 from msgspec import Raw, Struct
 from msgspec.structs import replace
 
 from actors.sessions.activities import still_open
+from actors.sessions.answers import Kept
 from actors.sessions.head import SessionHead
 from actors.sessions.store import SessionStore
 from protocol.entries import (
@@ -239,8 +239,8 @@ class SessionLog:
 
     # -- committing ----------------------------------------------------------------------------
 
-    def create(self, parent: Parent | None = None, *, claim: bool = True) -> Future[None] | None:
-        """Make the session with all that is staged; None, or a future of when it is durable.
+    def create(self, parent: Parent | None = None, *, claim: bool = True) -> Kept:
+        """Make the session with all that is staged; None, or what resolves when it is durable.
 
         It is claimed for this writer unless ``claim`` is false. Raises StoreError, as ``commit`` does.
         """
@@ -266,11 +266,11 @@ class SessionLog:
         head.session_id, head.hash, head.items, head.pointer = session_id, GENESIS, [], None
         return parent
 
-    def commit(self) -> Future[None] | None:
-        """Make all that is staged durable; None when it is, or a future of when it will be.
+    def commit(self) -> Kept:
+        """Make all that is staged durable; None when it is, or what resolves when it will be.
 
-        Raises StoreError or HeadConflict, after going back to what is durable. After a future, call
-        ``confirm`` or ``roll_back`` on the loop, as it ended, before the next commit.
+        Raises StoreError or HeadConflict, after going back to what is durable. After what resolves later,
+        call ``confirm`` or ``roll_back`` on the loop, as it ended, before the next commit.
         """
         if not self._staged:
             return None
@@ -301,7 +301,7 @@ class SessionLog:
         self._unsaved = ()
         self._publish(*events)
 
-    def branch(self, session_id: str, opening: Raw, reason: str, **carried: Any) -> Future[None] | None:
+    def branch(self, session_id: str, opening: Raw, reason: str, **carried: Any) -> Kept:
         """Go on in a new session after the durable head, with the events that the store refused last.
 
         For a writer that finds its session taken by another. ``carried`` has the pod's usage, cost and

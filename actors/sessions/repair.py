@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future
 from pathlib import Path
 from typing import Literal
 
 from msgspec import Struct
 
+from actors.sessions.answers import wait, wait_durable
 from actors.sessions.branch import stage_branch
 from actors.sessions.chain import first_break, head_of, verified
 from actors.sessions.disk import store_error
@@ -54,13 +54,13 @@ class Finding(Struct, frozen=True):
 
 def check(store: SessionStore) -> Iterator[Finding]:
     """Read the whole store and tell what is wrong; nothing is changed."""
-    for text in store.problems():
+    for text in wait(store.problems()):
         yield Finding("store", text)
-    for session_id, error in store.unreadable().items():
+    for session_id, error in wait(store.unreadable()).items():
         kind: Literal["newer", "unreadable"] = "newer" if isinstance(error, NewerVersion) else "unreadable"
         yield Finding(kind, str(error), session_id)
     try:
-        sessions = store.sessions()
+        sessions = wait(store.sessions())
     except StoreError as error:
         yield Finding("store", str(error))
         return
@@ -71,7 +71,7 @@ def check(store: SessionStore) -> Iterator[Finding]:
 def check_session(store: SessionStore, session_id: str) -> Iterator[Finding]:
     """Read one session and tell what is wrong; one that is deleted meanwhile is passed over."""
     try:
-        if torn := store.torn(session_id):
+        if torn := wait(store.torn(session_id)):
             yield Finding("torn", f"{torn} bytes of a batch that was never finished", session_id)
         entries, broken = sound_prefix(store, session_id)
     except SessionNotFound:
@@ -86,7 +86,7 @@ def check_session(store: SessionStore, session_id: str) -> Iterator[Finding]:
 def sound_prefix(store: SessionStore, session_id: str) -> tuple[list[StoredEntry], SessionCorrupt | None]:
     """The entries up to the first that is not sound, and that one as an error (None: all are)."""
     entries: list[StoredEntry] = []
-    while found := store.read(session_id, after=entries[-1].seq if entries else 0, limit=_SLICE):
+    while found := wait(store.read(session_id, after=entries[-1].seq if entries else 0, limit=_SLICE)):
         broken = first_break(found, head_of(entries) if entries else None)
         if broken is not None:
             seq, why = broken
@@ -119,8 +119,8 @@ def fork(store: SessionStore, session_id: str, new_id: str, *, at: str | None = 
     left = (state.open, state.open_run)
     for _ in stage_branch(log, opened.manifest, parent, state.items, state.pointer, left):
         pass
-    _wait(store, log.create(parent, claim=False))
-    return store.info(new_id)
+    wait_durable(store, log.create(parent, claim=False))
+    return wait(store.info(new_id))
 
 
 def _nobody_listens(*_: Event) -> None:
@@ -140,14 +140,14 @@ def mend(
     if session_id is None or finding.kind in {"store", "newer"}:
         return None, None
     if finding.kind == "torn":
-        store.claim(session_id, "repair")
-        store.release(session_id)
+        wait(store.claim(session_id, "repair"))
+        wait(store.release(session_id))
         store.flush()
         return None, None
-    if (holder := store.holder(session_id)) is not None:
+    if (holder := wait(store.holder(session_id))) is not None:
         raise in_use(session_id, holder)
     forked = fork(store, session_id, new_id) if finding.sound else None
-    return forked, store.put_aside(session_id, aside)
+    return forked, wait(store.put_aside(session_id, aside))
 
 
 def _through(
@@ -183,10 +183,10 @@ def export_lines(store: SessionStore, session_id: str) -> Iterator[bytes]:
 
     Raises SessionCorrupt at the first entry that is not sound, SessionNotFound, StoreError.
     """
-    info = store.info(session_id)
+    info = wait(store.info(session_id))
     yield header_line(session_id, info.pod, info.created_at, info.parent)
     head = None
-    while found := store.read(session_id, after=head.seq if head else 0, limit=_SLICE):
+    while found := wait(store.read(session_id, after=head.seq if head else 0, limit=_SLICE)):
         verified(session_id, found, head)
         head = head_of(found)
         for entry in found:
@@ -233,15 +233,9 @@ def import_session(store: SessionStore, lines: Iterable[bytes], *, name: str = "
         raise StoreError(f"{name} is cut off", hint="export the session again")
     verified(header.session, entries)
     try:
-        _wait(store, store.create(header.session, header.pod, header.parent, entries, claim=False))
+        wait_durable(store, store.create(header.session, header.pod, header.parent, entries, claim=False))
     except HeadConflict as error:
         raise HeadConflict(
             f"session {header.session} exists already in {store.url}", hint="an import overwrites nothing"
         ) from error
-    return store.info(header.session)
-
-
-def _wait(store: SessionStore, future: Future[None] | None) -> None:
-    if future is not None:
-        store.flush()  # on a loop nobody else would, while this waits
-        future.result()
+    return wait(store.info(header.session))

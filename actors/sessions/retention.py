@@ -6,6 +6,7 @@ import time
 from collections import defaultdict
 from collections.abc import Container, Iterator, Mapping, Sequence
 
+from actors.sessions.answers import wait
 from actors.sessions.repair import sound_prefix
 from actors.sessions.store import Holder, SessionInfo, SessionStore
 from protocol.errors import SessionInUse, SessionNotFound
@@ -53,13 +54,13 @@ def collect(
     A session counts as superseded only by one whose chain is sound. Raises StoreError.
     """
     before = None if older_than is None else (time.time() if now is None else now) - older_than
-    sessions = store.sessions()
+    sessions = wait(store.sessions())
     held = {info.session_id for info in sessions if _holder(store, info) is not None}
     gone = []
     for info in doomed(sessions, before=before, superseded=superseded, keep=held):
         try:
-            if store.info(info.session_id).head == info.head and _followers_are_sound(store, info):
-                store.delete(info.session_id)
+            if wait(store.info(info.session_id)).head == info.head and _followers_are_sound(store, info):
+                wait(store.delete(info.session_id))
                 gone.append(info)
         except (SessionInUse, SessionNotFound):  # somebody was faster
             continue
@@ -88,11 +89,11 @@ def _is_compaction(info: SessionInfo) -> bool:
 
 def _holder(store: SessionStore, info: SessionInfo) -> Holder | None:
     try:
-        return store.holder(info.session_id)
+        return wait(store.holder(info.session_id))
     except SessionNotFound:
         return None
 
 
 def _followers_are_sound(store: SessionStore, info: SessionInfo) -> bool:
-    followers = filter(_is_compaction, store.successors(info.session_id))
+    followers = filter(_is_compaction, wait(store.successors(info.session_id)))
     return all(sound_prefix(store, follower.session_id)[1] is None for follower in followers)

@@ -7,12 +7,13 @@ import os
 import socket
 import time
 from collections.abc import Sequence
-from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from msgspec import Struct
 
+from actors.sessions.answers import Answer, Kept, then, wait
 from actors.sessions.head import fits
 from protocol.entries import Head, Parent, StoredEntry
 from protocol.errors import HeadConflict, SessionError, SessionInUse, SessionNotFound, StoreError
@@ -58,17 +59,22 @@ class Claim(Struct, frozen=True):
 class SessionStore(abc.ABC):
     """Where session logs are kept.
 
-    All methods are called on the event loop of one system and return at once (under 5 ms); a store
-    that must wait for a disk answers ``create`` and ``append`` with a future; ``read`` may be called from
-    any thread as well, where an entry may be long. Entries come hashed and
+    All methods are called on the event loop of one system, but for those that say otherwise. Each gives
+    its answer at once (under 5 ms), or an awaitable of it, as an ``async def`` does: a store over a
+    network is written so. ``create`` and ``append`` may give a ``concurrent.futures.Future`` as well, where
+    a thread of the store's writes. ``read`` may be called from any thread, where an entry may be long;
+    what it gives is awaited on the loop. Entries come hashed and
     are kept as the bytes they are, which must be one line of JSON each. Failures are StoreError (or
-    its kin) and leave nothing half-written: a batch is kept whole or not at all.
+    its kin), raised by the call or by what is awaited, and leave nothing half-written: a batch is kept
+    whole or not at all. A read that nobody waits for any more is cancelled; a claim never is, but given
+    back; a commit only at the end of its loop, or of a pod that has waited for ``store_grace``.
 
     One writer: a session is claimed by ``create``, by ``claim``, or else by the first ``append``, be it
     refused (for no pod, so that ``claim`` may still give it one), and stays claimed until ``release``,
     ``close`` or the end of the process. Appends that wait in futures are carried out in the order in
     which they were given, each behind the one before. The loop that they were given on may have a part
     in that: there a future is awaited (``asyncio.wrap_future``); who blocks it calls ``flush`` first.
+    A pod gives one batch at a time, and the next once that is answered.
     """
 
     #: What the store is called in a URL and in messages: ``memory:``, ``sqlite:pods.db``.
@@ -85,7 +91,7 @@ class SessionStore(abc.ABC):
         batch: Sequence[StoredEntry],
         *,
         claim: bool = True,
-    ) -> Future[None] | None:
+    ) -> Kept:
         """Make a session with its first entries (one at least) in one transaction.
 
         It is claimed for ``pod`` in the same transaction, unless ``claim`` is false. Returns None when
@@ -94,7 +100,7 @@ class SessionStore(abc.ABC):
         """
 
     @abc.abstractmethod
-    def append(self, session_id: str, after: Head, batch: Sequence[StoredEntry]) -> Future[None] | None:
+    def append(self, session_id: str, after: Head, batch: Sequence[StoredEntry]) -> Kept:
         """Add entries behind ``after``, the head the caller knows: compare-and-swap.
 
         Returns None when they are durable, or a future that resolves when they are. Raises (or
@@ -103,7 +109,7 @@ class SessionStore(abc.ABC):
         """
 
     @abc.abstractmethod
-    def read(self, session_id: str, *, after: int = 0, limit: int | None = None) -> list[StoredEntry]:
+    def read(self, session_id: str, *, after: int = 0, limit: int | None = None) -> Answer[list[StoredEntry]]:
         """The entries with numbers above ``after``, in order, at most ``limit``.
 
         Raises SessionNotFound, StoreError. The chain is not checked here: see ``chain.verified``.
@@ -111,40 +117,35 @@ class SessionStore(abc.ABC):
 
     def read_small(
         self, session_id: str, *, after: int = 0, limit: int | None = None, largest: int
-    ) -> list[StoredEntry] | None:
+    ) -> Answer[list[StoredEntry] | None]:
         """What ``read`` gives, up to the first entry with more than ``largest`` bytes (or about that); None
         where that is the very next one (or has to be gone through on the way), which who must not hold a
         loop then reads in a thread.
         """
-        page = self.read(session_id, after=after, limit=limit)
-        for number, entry in enumerate(page):
-            if len(entry.body) > largest:
-                return page[:number] or None
-        return page
+        return then(self.read(session_id, after=after, limit=limit), partial(_small, largest))
 
     @abc.abstractmethod
-    def info(self, session_id: str) -> SessionInfo:
+    def info(self, session_id: str) -> Answer[SessionInfo]:
         """What is known of one session. Raises SessionNotFound, StoreError."""
 
     @abc.abstractmethod
-    def sessions(self, *, pod: str | None = None, limit: int | None = None) -> list[SessionInfo]:
+    def sessions(self, *, pod: str | None = None, limit: int | None = None) -> Answer[list[SessionInfo]]:
         """The sessions (of one pod), the last changed one first, at most ``limit``; by the order in which
         they were written, also where the clock was set back between.
         """
 
-    def matching(self, beginning: str, limit: int) -> list[SessionInfo]:
+    def matching(self, beginning: str, limit: int) -> Answer[list[SessionInfo]]:
         """At most ``limit`` of the sessions whose ids, or short ids, begin so, in order of their ids; one
         that is called just so comes first.
         """
-        found = [info for info in self.sessions() if fits(info.session_id, beginning)]
-        return sorted(found, key=lambda info: (info.session_id != beginning, info.session_id))[:limit]
+        return then(self.sessions(), partial(_matching, beginning, limit))
 
     @abc.abstractmethod
-    def successors(self, session_id: str) -> list[SessionInfo]:
+    def successors(self, session_id: str) -> Answer[list[SessionInfo]]:
         """The sessions whose parent this one is, oldest first; also where it is there no more."""
 
     @abc.abstractmethod
-    def claim(self, session_id: str, pod: str) -> Claim:
+    def claim(self, session_id: str, pod: str) -> Answer[Claim]:
         """Take the session for ``pod``, also from a process that has died.
 
         Raises SessionInUse where a pod of this process, or a process that lives, holds it;
@@ -152,55 +153,68 @@ class SessionStore(abc.ABC):
         """
 
     @abc.abstractmethod
-    def release(self, session_id: str) -> None:
+    def release(self, session_id: str) -> Answer[None]:
         """Let go of a session; one that is not held is let be. Never raises: what could not be
         written ends with the process.
         """
 
     @abc.abstractmethod
-    def holder(self, session_id: str) -> Holder | None:
+    def holder(self, session_id: str) -> Answer[Holder | None]:
         """Who holds the session, None where nobody does. Raises SessionNotFound, StoreError."""
 
     @abc.abstractmethod
-    def delete(self, session_id: str) -> None:
+    def delete(self, session_id: str) -> Answer[None]:
         """Remove a session and its entries for good. Raises SessionInUse while anybody holds it,
         SessionNotFound, StoreError.
         """
 
-    def torn(self, session_id: str) -> int:
+    def torn(self, session_id: str) -> Answer[int]:
         """The number of bytes of a half-written last batch, which ``read`` passes over and
         ``claim`` cuts off. Raises SessionNotFound, StoreError.
         """
-        self.info(session_id)
-        return 0
+        return then(self.info(session_id), lambda _: 0)
 
-    def unreadable(self) -> dict[str, SessionError]:
+    def unreadable(self) -> Answer[dict[str, SessionError]]:
         """Sessions that no listing shows, since what tells of them is damaged or of a newer version."""
         return {}
 
-    def put_aside(self, session_id: str, folder: Path) -> Path:
+    def put_aside(self, session_id: str, folder: Path) -> Answer[Path]:
         """Take a damaged session out of the store, and keep it as it is in a file in ``folder``: that file.
+        Called where no loop runs.
 
         Raises SessionInUse while anybody holds it, SessionNotFound, StoreError.
         """
         from actors.sessions.aside import keep_aside  # noqa: PLC0415 - for what is damaged alone
 
         kept = keep_aside(self, session_id, folder)
-        self.delete(session_id)
+        wait(self.delete(session_id))
         return kept
 
-    def problems(self) -> list[str]:
+    def problems(self) -> Answer[list[str]]:
         """What is wrong with the store as a whole, besides its sessions; may take long."""
         return []
 
-    def reclaim(self) -> None:
+    def reclaim(self) -> Answer[None]:
         """Give the space of deleted sessions back to the disk; may take long. Raises StoreError."""
 
     def flush(self) -> None:
         """Wait until all that was given is durable; called off the loop, at exit."""
 
-    def close(self) -> None:
+    def close(self) -> Answer[None]:
         """Flush and let go of files and claims; idempotent."""
+
+
+def _small(largest: int, page: list[StoredEntry]) -> list[StoredEntry] | None:
+    """A page up to the first entry that is too long; None where that is the first of all."""
+    for number, entry in enumerate(page):
+        if len(entry.body) > largest:
+            return page[:number] or None
+    return page
+
+
+def _matching(beginning: str, limit: int, sessions: list[SessionInfo]) -> list[SessionInfo]:
+    found = [info for info in sessions if fits(info.session_id, beginning)]
+    return sorted(found, key=lambda info: (info.session_id != beginning, info.session_id))[:limit]
 
 
 def this_process(pod: str, since: float) -> Holder:

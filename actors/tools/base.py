@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import difflib
 import functools
-import inspect
 import logging
-import math
-import re
 import time
 import typing
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, get_args, overload
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, overload
 
 from actors.runtime.tasks import is_being_cancelled
 from actors.tools.alone import Outcome, run_alone
 from actors.tools.cancel import Cancel
+from actors.tools.options import check_options, checked_name, docstring_of
 from actors.tools.output import Output, capped, fits, parts_from
 from actors.tools.pool import ToolThreads
-from actors.tools.schema import Arguments, described, unbound
+from actors.tools.schema import Arguments, described
 from actors.tools.scope import Located, locate
 from actors.tools.work import Unfinished, finish, is_async, work, work_async
 from protocol.errors import ToolArgumentsInvalid, ToolDefinitionError, ToolError, ToolTimeout, named_words
@@ -37,6 +36,8 @@ else:
     D = typing.TypeVar("D")
 
 OUTPUT_CAP = 16_384
+#: From how long on a function that was said not to block is complained of, in seconds.
+HELD = 0.05
 #: The result of a call that was begun and whose end nobody saw.
 INTERRUPTED = (
     "interrupted, outcome unknown: the tool may or may not have taken effect; check before calling it again"
@@ -112,7 +113,8 @@ class Tool:
     """A function that a model can call. Made by ``tool``; calling it calls the plain function.
 
     ``timeout`` is in seconds from when the function is called, None for no bound. Plain functions run in
-    a thread, ``async def`` ones on the event loop, each in a task of its own.
+    a thread, ``async def`` ones on the event loop, each in a task of its own. A plain function that is not
+    ``blocking`` is called on the event loop, which waits for it: nothing can interrupt it there.
     """
 
     def __init__(
@@ -123,12 +125,13 @@ class Tool:
         timeout: float | None = None,
         name: str | None = None,
         description: str | None = None,
+        blocking: bool = True,
     ) -> None:
-        name = _checked_name(function, name)
-        _check_options(name, concurrency, timeout, description)
+        name = checked_name(function, name)
+        check_options(name, concurrency, timeout, description, blocking)
         function = getattr(function, "function", function) if isinstance(function, Tool) else function
         functools.update_wrapper(self, function)
-        text, words = described(_docstring(function))
+        text, words = described(docstring_of(function))
         self.name = name
         self.description = text if description is None else description
         self.concurrency = concurrency
@@ -137,6 +140,7 @@ class Tool:
         self.arguments = Arguments(name, function, words, ToolContext)
         self.spec = ToolSpec(self.name, encodable(self.description), self.input_schema)
         self.is_async = is_async(function)
+        self.blocking = blocking and not self.is_async
 
     def __repr__(self) -> str:
         return f"<Tool {self.name}, {self.concurrency}>"
@@ -159,6 +163,7 @@ def tool(
     timeout: float | None = ...,
     name: str | None = ...,
     description: str | None = ...,
+    blocking: bool = ...,
 ) -> Callable[[Callable[..., Any]], Tool]: ...
 def tool(
     function: Callable[..., Any] | None = None,
@@ -168,8 +173,12 @@ def tool(
     timeout: float | None = None,
     name: str | None = None,
     description: str | None = None,
+    blocking: bool = True,
 ) -> Tool | Callable[[Callable[..., Any]], Tool]:
     """Make a function a tool: ``@tool`` or ``@tool(concurrency="read_only", timeout=30)``.
+
+    Plain functions run in threads. ``blocking=False`` is for quick ones that wait for nothing, a calculation
+    or a look into a dict: the event loop calls them itself, which saves waking a thread.
 
     The schema comes from the annotations, the description from the docstring, words about single
     arguments from its ``Args:`` section or from ``Annotated[…, msgspec.Meta(description=…)]``. Raises
@@ -177,41 +186,16 @@ def tool(
     """
 
     def made(function: Callable[..., Any]) -> Tool:
-        return Tool(function, concurrency=concurrency, timeout=timeout, name=name, description=description)
+        return Tool(
+            function,
+            concurrency=concurrency,
+            timeout=timeout,
+            name=name,
+            description=description,
+            blocking=blocking,
+        )
 
     return made if function is None else made(function)
-
-
-def _checked_name(function: Any, name: Any) -> str:
-    """The name of the tool that ``function`` becomes. Raises ToolDefinitionError."""
-    if not callable(function):
-        what = "a classmethod" if isinstance(function, classmethod) else f"{function!r}"
-        raise ToolDefinitionError(f"{what} cannot be a tool", hint="give a function, or a bound method")
-    if name is None:
-        name = getattr(unbound(function), "__name__", "")
-    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name):
-        raise ToolDefinitionError(
-            f"tool {name!r}: a name has 1 to 64 letters, digits, '_' or '-'", hint="give name=…"
-        )
-    return name
-
-
-def _docstring(function: Any) -> str | None:
-    function = unbound(function)
-    return inspect.getdoc(function) if inspect.isroutine(function) else function.__doc__
-
-
-def _check_options(name: str, concurrency: Any, timeout: Any, description: Any) -> None:
-    if concurrency not in get_args(Concurrency):
-        known = ", ".join(repr(each) for each in get_args(Concurrency))
-        raise ToolDefinitionError(f"tool {name}: concurrency: expected one of {known}, got {concurrency!r}")
-    is_number = isinstance(timeout, int | float) and not isinstance(timeout, bool)
-    if timeout is not None and not (is_number and 0 < timeout < math.inf):
-        raise ToolDefinitionError(
-            f"tool {name}: timeout: expected more than 0 seconds, got {timeout!r}", hint="None is no bound"
-        )
-    if description is not None and not isinstance(description, str):
-        raise ToolDefinitionError(f"tool {name}: description: expected a text, got {description!r}")
 
 
 class Checked(NamedTuple):
@@ -296,6 +280,8 @@ class Toolbox:
             if chosen.arguments.context is not None:
                 ctx.output_cap = self.output_cap
                 arguments[chosen.arguments.context] = ctx
+            if not (chosen.blocking or chosen.is_async):
+                return await self._at_once(call, chosen, arguments, ctx)
             begin = work_async if chosen.is_async else work
             run = functools.partial(begin, chosen.function, arguments, chosen.arguments.returns)
             if chosen.is_async:
@@ -305,11 +291,7 @@ class Toolbox:
                 seconds=chosen.timeout,
                 late=functools.partial(_tell_late, call, ctx),
             )
-            if isinstance(result, ToolResult):
-                return result
-            ctx.seconds = None  # it is not done
-            run = functools.partial(finish, result, chosen.arguments.returns)
-            return await self._on_loop(call, run, chosen.timeout, ctx)
+            return await self._finished(call, chosen, result, ctx) if type(result) is Unfinished else result
         except asyncio.CancelledError as error:
             ctx.cancel.set()
             if is_being_cancelled():
@@ -321,13 +303,42 @@ class Toolbox:
         except (Exception, SystemExit) as error:  # noqa: BLE001 - the model is told, whatever it is
             return _failed(call, error)
 
+    async def _at_once(
+        self, call: ToolCall, chosen: Tool, arguments: dict[str, Any], ctx: ToolContext
+    ) -> ToolResult:
+        """The result of a function that does not block, called here and now, in a context of its own."""
+        began = time.perf_counter()
+        run = contextvars.copy_context().run
+        try:
+            value = run(work, chosen.function, arguments, chosen.arguments.returns, on_loop=True)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 - a CancelledError of the tool's own included
+            return _failed(call, error)
+        finally:
+            if (held := time.perf_counter() - began) > HELD:
+                _log.warning("tool %s (blocking=False) held the event loop for %.2f s", call.name, held)
+        if isinstance(value, Unfinished):
+            return await self._finished(call, chosen, value, ctx)
+        return await self._shown(call, value)
+
+    async def _finished(
+        self, call: ToolCall, chosen: Tool, unfinished: Unfinished, ctx: ToolContext
+    ) -> ToolResult:
+        ctx.seconds = None  # it is not done
+        run = functools.partial(finish, unfinished, chosen.arguments.returns)
+        return await self._on_loop(call, run, chosen.timeout, ctx)
+
     async def _on_loop(
         self, call: ToolCall, work: Callable[[], Awaitable[Any]], seconds: float | None, ctx: ToolContext
     ) -> ToolResult:
         outcome = await run_alone(work, seconds, lambda outcome: ctx.late(_ended(call, outcome)))
         if outcome.interrupted or outcome.error is not None:
             return _ended(call, outcome)
-        parts = parts_from(outcome.value)
+        return await self._shown(call, outcome.value)
+
+    async def _shown(self, call: ToolCall, value: Any) -> ToolResult:
+        parts = parts_from(value)
         if fits(parts, self.output_cap):
             return ToolResult(call.id, call.name, parts)
         # What is cut is also written to a disk, which is no work for the loop.

@@ -19,7 +19,7 @@ _PLAIN = frozenset({str, int, float, bool, NoneType, dict, list})
 class Unfinished(NamedTuple):
     """What a plain function returned that is to be awaited: on the loop, where its author expects it."""
 
-    value: Awaitable[Any]
+    value: Awaitable[Any] | AsyncIterator[Any]
 
     def drop(self) -> None:
         """Say that nobody will await it."""
@@ -37,9 +37,11 @@ def is_async(function: Callable[..., Any]) -> bool:
     )
 
 
-def work(function: Callable[..., Any], arguments: dict[str, Any], returns: Any) -> Any:
-    """What a plain function returns, called in a thread; the members of a generator as a list, and
-    Unfinished for what is to be awaited, as of ``async def`` behind a plain decorator.
+def work(
+    function: Callable[..., Any], arguments: dict[str, Any], returns: Any, *, on_loop: bool = False
+) -> Any:
+    """What a plain function returns, called in a thread (or ``on_loop``); the members of a generator as a
+    list, and Unfinished for what is to be awaited, as of ``async def`` behind a plain decorator.
 
     Raises what the function raises, and an exception that it returns though it says (``returns``,
     its annotation) to return something else.
@@ -50,13 +52,17 @@ def work(function: Callable[..., Any], arguments: dict[str, Any], returns: Any) 
     if inspect.isawaitable(value):
         return Unfinished(value)
     if isinstance(value, AsyncIterator):
+        if on_loop:
+            return Unfinished(value)
         value = asyncio.run(_collect_async(value))  # of this thread, which has no loop
     return _finished(value, returns)
 
 
 async def finish(unfinished: Unfinished, returns: Any) -> Any:
-    """What an awaitable gives in the end."""
-    return _finished(await unfinished.value, returns)
+    """What an awaitable gives in the end, or an async generator."""
+    value = unfinished.value
+    given = await (_collect_async(value) if isinstance(value, AsyncIterator) else value)
+    return _finished(given, returns)
 
 
 async def work_async(function: Callable[..., Any], arguments: dict[str, Any], returns: Any) -> Any:

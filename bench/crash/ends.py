@@ -9,6 +9,7 @@ import msgspec
 
 from actors.memory.staging import Staged
 from actors.pod.restore import activities_left
+from actors.sessions.answers import wait
 from actors.sessions.replay import replay
 from actors.sessions.store import SessionStore
 from protocol.events import ExtractDone
@@ -18,8 +19,8 @@ from protocol.wire import decode_entry
 def unended(store: SessionStore, tips: list[str]) -> Iterator[str]:
     """Runs, compactions, extractions and consolidations that began in a session and ended nowhere."""
     for session_id in tips:
-        state = replay(store.read(session_id))
-        for activity in activities_left(store, session_id, state):
+        state = replay(wait(store.read(session_id)))
+        for activity in wait(activities_left(store, session_id, state)):
             yield f"no end: the {activity} of {session_id}"
         if state.open_run is not None:
             yield f"no end: run {state.open_run} of {session_id}"
@@ -32,8 +33,8 @@ def unclaimed(store: SessionStore, memory: Path) -> Iterator[str]:
     """
     told = {
         (event.session_id, event.pointer)
-        for info in store.sessions()
-        for event in map(decode_entry, (entry.body for entry in store.read(info.session_id)))
+        for info in wait(store.sessions())
+        for event in map(decode_entry, (entry.body for entry in wait(store.read(info.session_id))))
         if isinstance(event, ExtractDone)
     }
     for path in memory.glob("staging/*.json"):

@@ -14,6 +14,7 @@ from msgspec import Struct
 from actors.compaction.call_order import in_call_order
 from actors.pod.calls import NOT_RUN
 from actors.sessions import repair
+from actors.sessions.answers import wait
 from actors.sessions.replay import open_calls, replay
 from actors.sessions.store import SessionInfo, SessionStore
 from actors.system import PodSystem
@@ -54,7 +55,7 @@ class _Log:
 
     def __init__(self, store: SessionStore, info: SessionInfo) -> None:
         self.info = info
-        self.entries = store.read(info.session_id)
+        self.entries = wait(store.read(info.session_id))
         self.decoded = [decode_entry(entry.body) for entry in self.entries]
         self.first = self.entries[0].seq
 
@@ -111,7 +112,7 @@ def _check_store(store: SessionStore, found: Examined, *, torn: bool) -> None:
 def _check_all(
     store: SessionStore, work: Work, told: Iterable[Line], found: Examined, *, closed: bool
 ) -> None:
-    logs = {info.session_id: _Log(store, info) for info in store.sessions()}
+    logs = {info.session_id: _Log(store, info) for info in wait(store.sessions())}
     found.sessions = len(logs)
     found.entries = sum(len(log.entries) for log in logs.values())
     problems = [
@@ -217,7 +218,7 @@ async def _run_on(store: SessionStore, work: Work, found: Examined) -> None:
 
 async def _restored(opened: PodSystem, session_id: str, player: Player, tools: Toolkit) -> bool:
     """Whether the session's last run had been interrupted."""
-    before = replay(opened.store.read(session_id))
+    before = replay(wait(opened.store.read(session_id)))
     pod = await opened.spawn(manifest(0), client=player, tools=tools.tools(), resume=session_id)
     state = (await pod.describe()).state
     interrupted = before.open_run is not None

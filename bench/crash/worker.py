@@ -14,6 +14,7 @@ from msgspec import Struct
 from actors.pod.handle import Pod
 from actors.pod.restore import tip
 from actors.runtime.bus import Subscription
+from actors.sessions.answers import wait
 from actors.sessions.store import SessionStore
 from actors.system import PodSystem
 from bench.crash import faults
@@ -171,5 +172,5 @@ class _Stage:
 
 def tips_of(store: SessionStore) -> list[str]:
     """The sessions that are not compacted into another, in order of their making."""
-    infos = sorted(store.sessions(), key=lambda info: info.created_at)
-    return [info.session_id for info in infos if tip(store, info.session_id) == info.session_id]
+    infos = sorted(wait(store.sessions()), key=lambda info: info.created_at)
+    return [info.session_id for info in infos if wait(tip(store, info.session_id)) == info.session_id]

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from store_kit import KINDS, add, bodies, child_of, done, make
+from documented import DatabaseStore
+from store_kit import KINDS, AwaitedStore, Blocking, add, bodies, child_of, done, make
 
 from actors.sessions.chain import chained, head_of, verified
 from actors.sessions.store import MemoryStore, SessionStore
@@ -18,7 +19,7 @@ from protocol.errors import HeadConflict, SessionInUse, SessionNotFound
 Open = Callable[[], SessionStore]
 
 
-@pytest.fixture(params=["memory", *KINDS])
+@pytest.fixture(params=["memory", "awaited", "example", *KINDS])
 def kind(request) -> str:
     return request.param
 
@@ -27,10 +28,13 @@ def kind(request) -> str:
 def opened(kind, tmp_path) -> Iterator[Open]:
     """Opens the same store again and again, as one process after the other would."""
     stores: list[SessionStore] = []
-    memory = MemoryStore()
+    lasting = {"memory": MemoryStore(), "awaited": Blocking(AwaitedStore())}
 
     def open_it() -> SessionStore:
-        stores.append(memory if kind == "memory" else KINDS[kind](tmp_path))
+        if kind == "example":
+            stores.append(Blocking(DatabaseStore(str(tmp_path / "pods.db"))))
+        else:
+            stores.append(lasting[kind] if kind in lasting else KINDS[kind](tmp_path))
         return stores[-1]
 
     yield open_it
@@ -45,7 +49,7 @@ def store(opened) -> SessionStore:
 
 @pytest.fixture
 def kept(kind) -> None:
-    if kind == "memory":
+    if kind in {"memory", "awaited"}:
         pytest.skip("memory ends with its process")
 
 
@@ -194,7 +198,7 @@ def test_the_last_session_is_the_one_written_last_though_the_clock_went_back(
     now, now_ns = time.time, time.time_ns
     monkeypatch.setattr(time, "time", lambda: now() - 3600)
     monkeypatch.setattr(time, "time_ns", lambda: now_ns() - 3600 * 10**9)
-    if reopened and kind != "memory":
+    if reopened and kind not in {"memory", "awaited"}:
         store.close()
         store = opened()
     make(store, "v", "a")

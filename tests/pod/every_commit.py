@@ -15,7 +15,8 @@ from actors.llm.base import Block, Request
 from actors.llm.scripted import Reply, call, say
 from actors.pod.calls import NOT_RUN
 from actors.pod.handle import Pod
-from actors.pod.restore import events_after
+from actors.pod.past_events import events_after
+from actors.sessions.answers import wait
 from actors.sessions.repair import check
 from actors.sessions.sqlite.store import SQLiteStore
 from actors.sessions.store import MemoryStore, SessionStore
@@ -412,7 +413,7 @@ def check_branches(store: SessionStore, events: Iterable[Event]) -> None:
     for info in store.sessions():
         if info.parent is not None and info.parent.kind == "forked_from":
             assert info.session_id in told, "a branch that nobody was told of"
-            check_ends(events_after(store, info.session_id, 0, info.head.seq))
+            check_ends(wait(events_after(store, info.session_id, 0, info.head.seq, 10_000)))
 
 
 def check_once(ran: Sequence[str], events: Sequence[Event]) -> None:

@@ -3,16 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextvars import ContextVar
 from typing import Any
+
+import pytest
+from store_kit import AwaitedStore
 
 from actors.llm.base import Block, Request
 from actors.llm.scripted import Reply, ScriptedClient
 from actors.pod.handle import Pod
+from actors.runtime.bus import Subscription
+from actors.sessions.store import MemoryStore, SessionStore
 from actors.system import PodSystem
+from protocol.events import Event
 from protocol.manifest import PodManifest
 
 PLAIN = PodManifest.of(name="p")
+#: Stores that a stage may stand on: ``on_each_store`` has a module's tests played on both.
+STORES: dict[str, Callable[[], SessionStore]] = {"at once": MemoryStore, "awaited": AwaitedStore}
+_store = ContextVar("store", default=STORES["at once"])
+
+
+@pytest.fixture(params=list(STORES))
+def on_each_store(request) -> Iterator[None]:
+    token = _store.set(STORES[request.param])
+    yield
+    _store.reset(token)
 
 
 class GatedClient:
@@ -62,7 +79,7 @@ def on_stage(
 
     async def main() -> GatedClient:
         client = GatedClient(replies)
-        async with PodSystem() as system:
+        async with PodSystem(_store.get()()) as system:
             pod = await system.spawn(manifest, client=client, **options)
             await asyncio.wait_for(play(Stage(system, pod, client)), 10)
         return client
@@ -72,3 +89,12 @@ def on_stage(
 
 def texts(items: list[Any]) -> list[str]:
     return [item.text for item in items]
+
+
+async def all_of(events: Subscription) -> list[Event]:
+    """What a subscription has to tell, also of a store that has to be awaited."""
+    told = events.drain()
+    for _ in range(20):
+        await asyncio.sleep(0)
+        told += events.drain()
+    return told

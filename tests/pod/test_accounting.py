@@ -12,6 +12,7 @@ from pykka.messages import ProxyCall
 
 from actors.llm.scripted import Reply, ScriptedClient, call, say
 from actors.pod.budget import Budget
+from actors.sessions.answers import settled
 from actors.sessions.replay import replay
 from actors.sessions.store import MemoryStore
 from actors.system import PodSystem
@@ -274,7 +275,7 @@ def test_a_compaction_in_the_middle_of_a_run_loses_none_of_its_time() -> None:
         for _ in range(3):
             stage.answer()
         result = await run
-        entries = stage.system.store.read(result.session_id)
+        entries = await settled(stage.system.store.read(result.session_id))
         opened = decode_entry(entries[0].body)
         assert isinstance(opened, SessionOpened)
         assert (opened.seconds, opened.run_id) == (0, result.run_id)

@@ -11,12 +11,13 @@ from concurrent.futures import Future
 from typing import Any
 
 import pytest
-from pod_stage import PLAIN, GatedClient, Stage, on_stage, texts
+from pod_stage import PLAIN, GatedClient, Stage, on_each_store, on_stage, texts  # noqa: F401
 from pykka.messages import ProxyCall
 
 from actors.llm.scripted import ScriptedClient, call, say
 from actors.memory.extraction import Proposal
 from actors.pod.calls import NOT_RUN
+from actors.sessions.answers import settled
 from actors.sessions.chain import chained, verified
 from actors.sessions.replay import replay
 from actors.sessions.store import MemoryStore
@@ -39,6 +40,8 @@ from protocol.events import BudgetExceeded, Lagged, PodFailed, RunEnd, RunStart,
 from protocol.items import AssistantItem, SystemItem, ToolCall, ToolResult, UserItem
 from protocol.lifecycle import PodState
 from protocol.manifest import PodManifest
+
+pytestmark = pytest.mark.usefixtures("on_each_store")
 
 
 class GatedStore(MemoryStore):
@@ -154,11 +157,11 @@ def test_a_fork_while_the_model_answers_with_a_call_has_its_result_too() -> None
         forked = stage.pod.fork()
         stage.answer()
         session = await forked
-        items = replay(stage.system.store.read(session)).items
+        items = replay(await settled(stage.system.store.read(session))).items
         assert kinds(items) == [UserItem, AssistantItem, ToolResult]
-        parent = stage.system.store.info(session).parent
+        parent = (await settled(stage.system.store.info(session))).parent
         assert parent is not None
-        hashes = [entry.hash.hex() for entry in stage.system.store.read(parent.session_id)]
+        hashes = [entry.hash.hex() for entry in await settled(stage.system.store.read(parent.session_id))]
         assert parent.at_hash in hashes
         stage.answer()
         await run
@@ -466,10 +469,11 @@ def test_stop_answers_all_that_waits_behind_a_commit() -> None:
 
 
 def test_stop_of_a_pod_whose_tool_will_not_be_cancelled_comes_after_a_grace() -> None:
-    release = asyncio.Event()
+    began, release = asyncio.Event(), asyncio.Event()
 
     @tool
     async def stubborn() -> str:
+        began.set()
         while not release.is_set():
             try:
                 await release.wait()
@@ -480,9 +484,10 @@ def test_stop_of_a_pod_whose_tool_will_not_be_cancelled_comes_after_a_grace() ->
     async def play(stage: Stage) -> None:
         stage.answer()
         run = await stage.running()
+        await began.wait()
         assert await stage.pod.stop() is True
         assert (await run).outcome == "cancelled"
-        results = replay(stage.system.store.read((await run).session_id)).items[2:]
+        results = replay(await settled(stage.system.store.read((await run).session_id))).items[2:]
         assert ["outcome unknown" in item.text for item in results] == [True]
         release.set()
 

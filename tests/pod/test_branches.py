@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import pytest
 from every_commit import check_ends
-from pod_stage import Stage, on_stage
+from pod_stage import Stage, all_of, on_each_store, on_stage  # noqa: F401
 from test_between import GatedStore, with_gated_store
 
 from actors.llm.scripted import say
+from actors.sessions.answers import settled
 from actors.sessions.repair import fork
 from protocol.errors import PodStopped, StoreError
 from protocol.events import DurableEvent, RunEnd, RunStart, SessionForked, UserMessage
 from protocol.manifest import PodManifest
+
+pytestmark = pytest.mark.usefixtures("on_each_store")
 
 
 async def told_of_runs(stage: Stage, session: str) -> list[DurableEvent]:
     """What the record of a session, which a pod resumes, tells of runs."""
     pod = await stage.system.spawn(PodManifest.of(name="b"), client=stage.client, resume=session)
     with stage.system.subscribe(pod.name, since=0) as events:
-        told = [each for each in events.drain() if isinstance(each, DurableEvent)]
+        told = [each for each in await all_of(events) if isinstance(each, DurableEvent)]
     check_ends(told)
     await pod.stop()
     return [each for each in told if isinstance(each, RunStart | RunEnd)]
@@ -31,7 +34,8 @@ def test_a_branch_that_is_made_in_mid_run_tells_the_end_of_that_run(offline: boo
             run = await stage.running("1")
             last = events.drain()[-1]
         store = stage.system.store
-        at = next(each.hash.hex() for each in store.read(last.session_id) if each.seq == last.seq)
+        entries = await settled(store.read(last.session_id))
+        at = next(each.hash.hex() for each in entries if each.seq == last.seq)
         if offline:
             session = fork(store, last.session_id, "offline", at=at).session_id
         else:

@@ -6,10 +6,11 @@ import asyncio
 from typing import Any
 
 import pytest
-from pod_stage import Stage, on_stage, texts
+from pod_stage import Stage, all_of, on_each_store, on_stage, texts  # noqa: F401
 
 from actors.llm.scripted import ScriptedClient, call, say
 from actors.pod.pod import _HANDLERS
+from actors.sessions.answers import settled
 from actors.system import PodSystem
 from actors.tools.base import tool
 from protocol import commands
@@ -30,6 +31,8 @@ from protocol.lifecycle import PodState
 from protocol.manifest import PodManifest, RestartSection
 
 # -- run -----------------------------------------------------------------------------------------
+
+pytestmark = pytest.mark.usefixtures("on_each_store")
 
 
 def test_runs_queue_in_order_behind_the_one_that_goes_on() -> None:
@@ -274,7 +277,7 @@ def test_a_run_on_a_paused_pod_closes_the_old_one_and_starts_anew() -> None:
         result = await stage.pod.run("new")
         assert result.outcome == "finished"
         with stage.system.subscribe("p", RunEnd, since=0) as events:
-            outcomes = [event.outcome for event in events.drain() if isinstance(event, RunEnd)]
+            outcomes = [event.outcome for event in await all_of(events) if isinstance(event, RunEnd)]
         assert outcomes == ["paused", "cancelled", "finished"]
 
     on_stage([say("a")], play)
@@ -341,7 +344,7 @@ def test_a_fork_goes_on_from_the_head_or_from_an_entry() -> None:
         for session, expected in ((early, ["1", "a"]), (late, ["1", "a", "2", "b"])):
             branch = await stage.system.spawn(PodManifest.of(name="b"), client=stage.client, resume=session)
             assert texts(await branch.history()) == expected
-            info = stage.system.store.info(session)
+            info = await settled(stage.system.store.info(session))
             assert info.parent is not None
             assert info.parent.kind == "forked_from"
         with pytest.raises(UnknownEntry):

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from pod_stage import PLAIN, GatedClient, Stage, on_stage, texts
+from pod_stage import PLAIN, GatedClient, Stage, on_each_store, on_stage, texts  # noqa: F401
 from test_between import GatedStore
 
 from actors.llm.base import Block, Request
@@ -31,6 +31,8 @@ from protocol.events import (
 )
 from protocol.items import AssistantItem, ToolCall, ToolResult, UserItem
 from protocol.manifest import PodManifest
+
+pytestmark = pytest.mark.usefixtures("on_each_store")
 
 
 async def paused(system: PodSystem, client: GatedClient) -> Pod:

@@ -12,13 +12,14 @@ from typing import Any
 import pytest
 from pod_stage import PLAIN, GatedClient, Stage, on_stage, texts
 from stepped_loop import SteppedLoop, idle, run_stepped
-from store_kit import KINDS
+from store_kit import KINDS, AwaitedStore
 
 from actors.llm.base import Request
 from actors.llm.openai.dialect import Dialect
 from actors.llm.openai.request import body_of
 from actors.llm.scripted import ScriptedClient, call, say
 from actors.pod.handle import Pod
+from actors.sessions.answers import settled, wait
 from actors.sessions.chain import verified
 from actors.sessions.store import MemoryStore, SessionStore
 from actors.system import PodSystem
@@ -41,7 +42,11 @@ from protocol.manifest import PodManifest
 AFTER = 60.0
 
 #: All stores there are, each opened in a folder.
-STORES: dict[str, Callable[[Path], SessionStore]] = {"memory": lambda _: MemoryStore(), **KINDS}
+STORES: dict[str, Callable[[Path], SessionStore]] = {
+    "memory": lambda _: MemoryStore(),
+    "awaited": lambda _: AwaitedStore(),
+    **KINDS,
+}
 each_store = pytest.mark.parametrize("kind", STORES)
 
 Play = Callable[[PodSystem, Pod, ScriptedClient], Coroutine[Any, Any, None]]
@@ -68,7 +73,7 @@ def played(
         asyncio.run(main())
     finally:
         if isinstance(store, SessionStore):
-            store.close()
+            wait(store.close())
 
 
 def timed(
@@ -235,7 +240,7 @@ def test_a_pod_that_comes_back_is_as_it_was(kind: str, tmp_path: Path) -> None:
         after = await pod.describe()
         assert after.session_id == described.session_id
         assert after.usage.input_tokens == 7 * 3
-        verified(after.session_id, system.store.read(after.session_id))
+        verified(after.session_id, await settled(system.store.read(after.session_id)))
 
     replies = [say(text, input_tokens=7, output_tokens=1) for text in "abc"]
     played(replies, play, STORES[kind](tmp_path))

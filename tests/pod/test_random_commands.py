@@ -16,6 +16,7 @@ from effort import times
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
+from store_kit import AwaitedStore
 
 from actors.llm.base import Block, CallStart, Request
 from actors.llm.scripted import Reply, call, say
@@ -368,7 +369,9 @@ async def resume_after(crash: MoodyStore, session_id: str) -> None:
         check_sessions(crash, result.session_id, history)
 
 
-async def play(moves: list[tuple[str, int]], manifest: PodManifest, *, stop: bool, keen: bool) -> None:
+async def play(
+    moves: list[tuple[str, int]], manifest: PodManifest, *, stop: bool, keen: bool, awaited: bool
+) -> None:
     before = asyncio.all_tasks()
     store, client = MoodyStore(), MoodyClient()
 
@@ -381,7 +384,7 @@ async def play(moves: list[tuple[str, int]], manifest: PodManifest, *, stop: boo
         await scene.tool_gate.acquire()
         return "waited"
 
-    async with PodSystem(store) as system:
+    async with PodSystem(AwaitedStore(store) if awaited else store) as system:
         pod = await system.spawn(manifest, client=client, tools=[look, wait])
         session_id = (await pod.describe()).session_id
         scene = Scene(system, store, client, pod)
@@ -424,12 +427,14 @@ class NoDefects(logging.Handler):
     found = ""
 
 
-def run(moves: list[tuple[str, int]], manifest: PodManifest, *, stop: bool, keen: bool) -> None:
+def run(
+    moves: list[tuple[str, int]], manifest: PodManifest, *, stop: bool, keen: bool, awaited: bool
+) -> None:
     watch = NoDefects(logging.ERROR)
     for name in ("pykka", "asyncio"):
         logging.getLogger(name).addHandler(watch)
     try:
-        asyncio.run(asyncio.wait_for(play(moves, manifest, stop=stop, keen=keen), 20))
+        asyncio.run(asyncio.wait_for(play(moves, manifest, stop=stop, keen=keen, awaited=awaited), 20))
     finally:
         for name in ("pykka", "asyncio"):
             logging.getLogger(name).removeHandler(watch)
@@ -437,16 +442,16 @@ def run(moves: list[tuple[str, int]], manifest: PodManifest, *, stop: bool, keen
 
 
 @settings(max_examples=times(60))
-@given(st.lists(moments, max_size=40), st.sampled_from(MANIFESTS), st.booleans())
+@given(st.lists(moments, max_size=40), st.sampled_from(MANIFESTS), st.booleans(), st.booleans())
 def test_any_commands_in_any_order_end_well(
-    moves: list[tuple[str, int]], manifest: PodManifest, keen: bool
+    moves: list[tuple[str, int]], manifest: PodManifest, keen: bool, awaited: bool
 ) -> None:
-    run(moves, manifest, stop=False, keen=keen)
+    run(moves, manifest, stop=False, keen=keen, awaited=awaited)
 
 
 @settings(max_examples=times(40))
-@given(st.lists(moments, max_size=25), st.sampled_from(MANIFESTS), st.booleans())
+@given(st.lists(moments, max_size=25), st.sampled_from(MANIFESTS), st.booleans(), st.booleans())
 def test_a_stop_at_any_moment_answers_everybody(
-    moves: list[tuple[str, int]], manifest: PodManifest, keen: bool
+    moves: list[tuple[str, int]], manifest: PodManifest, keen: bool, awaited: bool
 ) -> None:
-    run(moves, manifest, stop=True, keen=keen)
+    run(moves, manifest, stop=True, keen=keen, awaited=awaited)

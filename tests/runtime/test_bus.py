@@ -373,35 +373,84 @@ def test_a_reader_that_is_cancelled_loses_nothing():
 # -- replay ---------------------------------------------------------------------------------------
 
 
-def test_a_replay_comes_first_and_what_it_told_is_not_told_again():
+class Past:
+    """A log that is told in pages; it answers at once, or only when it is let."""
+
+    def __init__(self, events, through, page=2):
+        self.pages = [events[start : start + page] for start in range(0, len(events), page)]
+        self.through = through
+        self.answers = None  # a semaphore, where it has to be let
+        self.read = 0
+
+    async def begin(self):
+        await self._let()
+        return self.through
+
+    async def page(self):
+        await self._let()
+        self.read += 1
+        if not self.pages:
+            return None
+        if isinstance(self.pages[0], Exception):
+            raise self.pages.pop(0)
+        return self.pages.pop(0)
+
+    async def _let(self):
+        if self.answers is not None:
+            await self.answers.acquire()
+
+
+@pytest.fixture(scope="module")
+def on_loop():
+    """Does something on a loop in a thread, and waits for it."""
+    thread = LoopThread("replays")
+    loop = thread.mailroom.loop
+
+    def do(work):
+        async def done():
+            return work()
+
+        return asyncio.run_coroutine_threadsafe(done(), loop).result(WAIT)
+
+    yield do
+    thread.stop()
+
+
+def late(past, on_loop):
+    """Have it answer only when its semaphore is released."""
+    past.answers = on_loop(lambda: asyncio.Semaphore(0))
+    return past
+
+
+def test_a_replay_comes_first_and_what_it_told_is_not_told_again(on_loop):
     bus = Bus()
     events = bus.subscribe()
     publish(bus, delta(1, seq=1), fact(2), delta(2, seq=2), fact(1, "other"))
-    events.replay(iter([fact(1), fact(2)]), {"p": 2})
+    events.replay(Past([fact(1), fact(2)], {"p": 2}), on_loop)
     publish(bus, fact(3))
     assert events.drain() == [fact(1), fact(2), delta(2, seq=2), fact(1, "other"), fact(3)]
 
 
-def test_a_replay_gives_only_the_kinds_that_were_asked_for():
+def test_a_replay_gives_only_the_kinds_that_were_asked_for(on_loop):
     bus = Bus()
     events = bus.subscribe(kinds=Alert)
     alert = Alert(pod="p", session_id="s", seq=2, at=0.0, text="x")
-    events.replay(iter([fact(1), alert]), {"p": 2})
+    events.replay(Past([fact(1), alert], {"p": 2}), on_loop)
     events.close()
     assert list(events) == [alert]
 
 
-def test_a_pod_that_begins_anew_under_its_name_is_heard_after_a_replay_of_the_old_one():
+def test_a_pod_that_begins_anew_under_its_name_is_heard_after_a_replay_of_the_old_one(on_loop):
     bus = Bus()
     events = bus.subscribe("p")
-    events.replay(iter([fact(1), fact(2)]), {"p": 2})
+    events.replay(Past([fact(1), fact(2)], {"p": 2}), on_loop)
     publish(bus, fact(1), fact(2))
     assert events.drain() == [fact(1), fact(2), fact(1), fact(2)]
 
 
 @given(st.integers(0, 8), st.integers(0, 8), st.integers(0, 8), st.integers(1, 9), st.booleans())
 def test_subscribing_in_the_middle_of_a_story_gives_every_durable_event_once(
-    before, queued, after, at_once, one_by_one
+    on_loop, before, queued, after, at_once, one_by_one
 ):
     """However much was published before the replay's end was looked up, and however it is read."""
     bus = Bus()
@@ -409,7 +458,7 @@ def test_subscribing_in_the_middle_of_a_story_gives_every_durable_event_once(
     publish(bus, *log[:before])
     events = bus.subscribe("p")
     publish(bus, *log[before:])
-    events.replay(iter(log), {"p": len(log)})
+    events.replay(Past(log, {"p": len(log)}), on_loop)
     late = [fact(len(log) + number) for number in range(1, after + 1)]
     got = []
     for event in late:
@@ -417,6 +466,95 @@ def test_subscribing_in_the_middle_of_a_story_gives_every_durable_event_once(
         if event.seq % at_once == 0:
             got += [events.get(timeout=WAIT)] if one_by_one else events.drain()
     assert got + events.drain() == log + late
+
+
+def test_a_replay_that_has_to_be_awaited_gives_what_has_come_and_the_rest_when_it_comes(on_loop):
+    bus = Bus()
+    events = bus.subscribe("p")
+    publish(bus, fact(1), fact(2))
+    past = late(Past([fact(1), fact(2), fact(3), fact(4)], {"p": 4}, page=1), on_loop)
+    events.replay(past, on_loop)
+    publish(bus, fact(3), fact(4))
+    assert events.drain() == []
+    with pytest.raises(pykka.Timeout):
+        events.get(timeout=0)
+    on_loop(past.answers.release)  # how far it goes, which is looked up once nothing comes between
+    publish(bus, fact(5))
+    got = []
+    for _ in range(4):
+        assert events.drain() == []
+        on_loop(past.answers.release)
+        got.append(events.get(timeout=WAIT))
+    assert got == [fact(1), fact(2), fact(3), fact(4)]
+    on_loop(past.answers.release)
+    assert events.get(timeout=WAIT) == fact(5)
+    assert events.drain() == []
+
+
+def test_a_replay_that_has_to_be_awaited_is_read_ahead_of_its_reader_but_not_far(on_loop):
+    bus = Bus()
+    events = bus.subscribe("p")
+    past = late(Past([fact(seq) for seq in range(1, 41)], {"p": 40}), on_loop)
+    events.replay(past, on_loop)
+    for _ in range(100):
+        on_loop(past.answers.release)
+    assert past.read == 2
+    assert events.drain()[:4] == [fact(1), fact(2), fact(3), fact(4)]
+
+
+def test_a_reader_that_awaits_a_replay_is_woken_by_each_page_and_by_the_end():
+    async def main():
+        bus = Bus()
+        bus.loop = asyncio.get_running_loop()
+        events = bus.subscribe("p")
+        past = Past([fact(1), fact(2), fact(3)], {"p": 3})
+        past.answers = asyncio.Semaphore(0)
+        events.replay(past, lambda work: work())
+        reading = asyncio.ensure_future(anext(events))
+        for _ in range(8):
+            await asyncio.sleep(0)
+        assert not reading.done()
+        past.answers.release()
+        past.answers.release()
+        assert await asyncio.wait_for(reading, WAIT) == fact(1)
+        past.answers.release()
+        past.answers.release()
+        assert [await anext(events), await anext(events)] == [fact(2), fact(3)]
+        reading = asyncio.ensure_future(anext(events))
+        await asyncio.sleep(0)
+        bus.publish(fact(4))
+        assert await asyncio.wait_for(reading, WAIT) == fact(4)
+
+    asyncio.run(main())
+
+
+def test_what_goes_wrong_in_a_replay_is_raised_behind_what_was_told_before_it(on_loop):
+    for make_late in (False, True):
+        bus = Bus()
+        events = bus.subscribe("p")
+        past = Past([fact(1), fact(2)], {"p": 4})
+        past.pages.append(errors.StoreError("gone"))
+        if make_late:
+            late(past, on_loop)
+        events.replay(past, on_loop)
+        publish(bus, fact(5))
+        for _ in range(9 if make_late else 0):
+            on_loop(past.answers.release)
+        assert [events.get(timeout=WAIT), events.get(timeout=WAIT)] == [fact(1), fact(2)]
+        with pytest.raises(errors.StoreError, match="gone"):
+            events.get(timeout=WAIT)
+        assert events.get(timeout=WAIT) == fact(5)
+
+
+def test_a_closed_subscription_waits_for_no_replay(on_loop):
+    bus = Bus()
+    events = bus.subscribe("p")
+    events.replay(late(Past([fact(1)], {"p": 1}), on_loop), on_loop)
+    reader = threading.Thread(target=lambda: list(events))
+    reader.start()
+    events.close()
+    reader.join(WAIT)
+    assert not reader.is_alive()
 
 
 @pytest.mark.parametrize(

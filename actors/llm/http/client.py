@@ -104,6 +104,7 @@ class Reply:
     def __init__(self, peer: Peer, response: Response, watch: Watch, deadline: float | None) -> None:
         self.status = response.status
         self.patience = peer.timeouts.first_byte
+        self._idle = peer.timeouts.idle
         self._peer = peer
         self._response = response
         self._watch = watch
@@ -126,11 +127,19 @@ class Reply:
         seconds = self.patience
         if self._deadline is not None:
             seconds = min(seconds, self._deadline - time.monotonic())
+        watch = self._watch
+        watch.begin(seconds)  # and not `over`: this comes with every chunk
         try:
-            data = await self._watch.over(self._next(), seconds)
+            data = await self._next()
+        except asyncio.CancelledError:
+            if watch.has_rung():
+                raise self._peer.translated(TimeoutError(), seconds, self._deadline) from None
+            raise
         except Exception as error:
             raise self._peer.translated(error, seconds, self._deadline) from error
-        self.patience = self._peer.timeouts.idle
+        finally:
+            watch.end()
+        self.patience = self._idle
         self._room -= len(data)
         if self._room < 0:
             raise self._peer.endless()

@@ -44,46 +44,49 @@ async def _words_of(reply: Reply) -> bytes:
 
 
 class Incoming:
-    """Feeds ``answer`` with what ``reply`` brings, as a stream or as one whole object."""
+    """Feeds ``answer`` with what ``reply`` brings, as a stream or as one whole object.
 
-    __slots__ = ("_answer", "_begun", "_cut", "_ended", "_parser", "_reply", "_where")
+    ``read`` waits for the next bytes, ``take`` makes blocks of them, until ``over``; the last ones come from
+    ``end``. ``aclose`` lets go of the connection in any case.
+    """
+
+    __slots__ = ("_answer", "_cut", "_parser", "_pieces", "_reply", "_take", "_where", "over", "read")
 
     def __init__(self, where: str, reply: Reply, answer: AnswerReader) -> None:
         self._where = where
         self._reply = reply
         self._answer = answer
-        self._parser: SSEParser | None = None  # None until it is clear that it is a stream
-        self._begun = b""
-        self._ended = False
+        self._parser = SSEParser()
+        self._pieces: list[bytes] = []  # of an answer that comes whole
         self._cut = False  # what came behind the finish reason was lost
+        self._take = self._begin
+        self.over = False
+        self.read = reply.read
 
-    async def more(self) -> list[Block] | None:
-        """The blocks that came with the next bytes, or None behind the last. Raises ModelError."""
+    def take(self, data: bytes) -> list[Block]:
+        """The blocks that come with the next bytes, ``b""`` being the end of the body. Raises ModelError."""
+        blocks = self._take(data)
         answer = self._answer
-        if answer.failure is not None:
-            raise answer.failure
         if answer.done:
-            return self._end()
-        data = await (self._read_the_rest() if answer.finished else self._reply.read())
-        if self._parser is None:
-            return await self._begin(data)
-        return self._feed(data)
+            self.over = True
+        elif answer.finished:
+            self.read = self._read_the_rest
+        return blocks
 
-    async def aclose(self) -> None:
-        """Let go of the connection."""
-        await self._reply.aclose()
-
-    def _end(self) -> list[Block] | None:
-        if self._ended:
-            return None
-        self._ended = True
+    def end(self) -> list[Block]:
+        """The last blocks of an answer that is over. Raises ModelError where it is not complete."""
+        if self._answer.failure is not None:
+            raise self._answer.failure
         blocks = self._answer.close()
         if not self._cut:
             self._reply.settle()
         return blocks
 
+    async def aclose(self) -> None:
+        """Let go of the connection."""
+        await self._reply.aclose()
+
     def _feed(self, data: bytes) -> list[Block]:
-        assert self._parser is not None
         if not data:
             blocks = self._answer.feed(whole_ones(self._parser.end()))
             self._answer.done = True
@@ -93,16 +96,16 @@ class Incoming:
         except ValueError as error:
             raise ModelError(f"{self._where} sent {error}", kind="protocol", where=self._where) from error
 
-    async def _begin(self, data: bytes) -> list[Block]:
+    def _begin(self, data: bytes) -> list[Block]:
         """Look at the first bytes: whole answers come though a stream was asked for, and pages of proxies."""
-        self._begun += data
-        text = self._begun.lstrip(b"\xef\xbb\xbf \r\n\t")
+        text = data.lstrip(b"\xef\xbb\xbf \r\n\t")
         head = text[:1]
         if not head and data:
-            self._begun = b""  # blanks before an answer say nothing
-            return []
+            return []  # blanks before an answer say nothing
         if head in {b"{", b"["}:
-            return self._answer.whole(await self._reply.read_all(begun=text))
+            self._pieces.append(text)
+            self._take = self._collect
+            return []
         if head == b"<":
             raise ModelError(
                 f"{self._where} answered with a web page",
@@ -110,8 +113,15 @@ class Incoming:
                 hint="check base_url, which usually ends in /v1",
                 where=self._where,
             )
-        self._parser = SSEParser()
-        return self._feed(self._begun)
+        self._take = self._feed
+        return self._feed(data)
+
+    def _collect(self, data: bytes) -> list[Block]:
+        """One object, read whole before it is looked at."""
+        if data:
+            self._pieces.append(data)
+            return []
+        return self._answer.whole(b"".join(self._pieces))
 
     async def _read_the_rest(self) -> bytes:
         """The next bytes behind the finish reason: an answer is not failed by what comes late."""

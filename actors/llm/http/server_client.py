@@ -86,11 +86,11 @@ class ServerClient(abc.ABC):
             incoming = Incoming(peer.where, reply, self._answer(peer.where, request))
             try:
                 renamed = _renamed(request)
-                while (blocks := await incoming.more()) is not None:
-                    if renamed:
-                        blocks = [_with_original_name(block, renamed) for block in blocks]
-                    for block in blocks:
-                        yield block
+                while not incoming.over:
+                    for block in incoming.take(await incoming.read()):
+                        yield _with_original_name(block, renamed) if renamed else block
+                for block in incoming.end():
+                    yield block
             finally:
                 await incoming.aclose()
         finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable
 from typing import Any, TypeVar
 
@@ -16,7 +17,7 @@ class Watch:
     nothing but that wait.
     """
 
-    __slots__ = ("_cancelling", "_due", "_loop", "_rang", "_task", "_timer")
+    __slots__ = ("_cancelling", "_due", "_loop", "_rang", "_rings_at", "_task", "_timer")
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -24,38 +25,53 @@ class Watch:
         self._timer: asyncio.TimerHandle | None = None
         self._cancelling = 0
         self._due = 0.0
+        self._rings_at = math.inf
         self._rang = False
 
-    async def over(self, waiting: Awaitable[T], seconds: float) -> T:
-        """What ``waiting`` gives; raises TimeoutError after ``seconds``."""
+    def begin(self, seconds: float) -> None:
+        """The running task is about to wait, for at most so long; ``end`` is called behind that wait."""
         task = self._task = asyncio.current_task(self._loop)
         assert task is not None
         self._cancelling = task.cancelling()
         due = self._due = self._loop.time() + seconds
-        if self._timer is None or self._timer.when() > due:
+        if due < self._rings_at:
             self._set(due)
+
+    def end(self) -> None:
+        """The wait is over, whatever came of it."""
+        self._task = None
+
+    def has_rung(self) -> bool:
+        """Whether the cancel that the wait ended with is the time-out's; asked once, before ``end``."""
+        return self._rang and self._task is not None and self._task.uncancel() <= self._cancelling
+
+    async def over(self, waiting: Awaitable[T], seconds: float) -> T:
+        """What ``waiting`` gives; raises TimeoutError after ``seconds``."""
+        self.begin(seconds)
         try:
             return await waiting
         except asyncio.CancelledError:
-            if self._rang and task.uncancel() <= self._cancelling:
+            if self.has_rung():
                 raise TimeoutError from None
             raise
         finally:
-            self._task = None
+            self.end()
 
     def stop(self) -> None:
         """No more waits: let go of the timer."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+            self._rings_at = math.inf
 
     def _set(self, due: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
         self._timer = self._loop.call_at(due, self._ring)
+        self._rings_at = due
 
     def _ring(self) -> None:
-        self._timer = None
+        self._timer, self._rings_at = None, math.inf
         if self._task is None:
             return  # nobody waits; the next wait sets the timer anew
         if self._loop.time() < self._due:

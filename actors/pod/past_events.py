@@ -1,0 +1,161 @@
+"""``PastEvents``: the durable events of pods as a store keeps them, page by page, for who subscribes late."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable
+from typing import NamedTuple
+
+from actors.sessions.answers import settled
+from actors.sessions.store import SessionStore
+from protocol.entries import StoredEntry
+from protocol.errors import SessionNotFound
+from protocol.events import DurableEvent, Event, Lagged
+from protocol.wire import decode_entry
+
+#: Durable events that are read at a time.
+_PAGE = 200
+
+
+class Span(NamedTuple):
+    """A session, and its last entry that counts."""
+
+    session_id: str
+    through: int
+
+
+class Missing(NamedTuple):
+    """An ancestor that is there no more, and the last entry that it would have told."""
+
+    session_id: str
+    through: int
+
+
+class _Log:
+    """How far the log of one pod has been told."""
+
+    __slots__ = ("begun", "pod", "session_id", "since", "through")
+
+    def __init__(self, pod: str, session_id: str, since: int, through: int) -> None:
+        self.pod = pod
+        self.session_id = session_id
+        self.since = since
+        self.through = through
+        self.begun = False
+
+
+class PastEvents:
+    """What a subscription tells first: of some pods all that is durable above the numbers given."""
+
+    def __init__(
+        self,
+        store: SessionStore,
+        since: dict[str, int],
+        started: Callable[[str], Awaitable[None]],
+        position: Callable[[str], tuple[str, int] | None],
+    ) -> None:
+        """``started`` waits for a pod that is being started; ``position`` gives the session of one that
+        lives, and its last durable entry.
+        """
+        self._store = store
+        self._since = since
+        self._started = started
+        self._position = position
+        self._logs: deque[_Log] = deque()
+
+    async def begin(self) -> dict[str, int]:
+        """The number up to which each pod's events will be told. Raises SessionNotFound, StoreError."""
+        last: dict[str, tuple[str, int]] = {}
+        for name in self._since:
+            await self._started(name)
+            if self._position(name) is None:
+                last[name] = await self._last(name)
+        # In one moment for all, after the answers: what is published from here on is not among them.
+        for name, since in self._since.items():
+            session_id, through = self._position(name) or last.get(name) or await self._last(name)
+            self._logs.append(_Log(name, session_id, since, through))
+        return {log.pod: log.through for log in self._logs}
+
+    async def _last(self, name: str) -> tuple[str, int]:
+        """The last session of a pod that does not live, and its last entry."""
+        sessions = await settled(self._store.sessions(pod=name, limit=1))
+        if sessions:
+            return sessions[0].session_id, sessions[0].head.seq
+        raise SessionNotFound(f"no pod or session named {name!r}", hint="list the sessions")
+
+    async def page(self) -> Iterable[Event] | None:
+        """The next events; None where all are told. Raises SessionError, WireError."""
+        while self._logs:
+            page = await self._next(self._logs[0])
+            if page:
+                return page
+            self._logs.popleft()
+        return None
+
+    async def _next(self, log: _Log) -> list[Event]:
+        if not log.begun:
+            log.begun = True
+            _, missing = await spans_of(self._store, log.session_id, log.since, log.through)
+            if missing is not None:
+                gone = _gone(log.pod, missing, log.since)
+                log.since = missing.through
+                return [gone]
+        if log.since >= log.through:
+            return []
+        page = await events_after(self._store, log.session_id, log.since, log.through, _PAGE)
+        if page:
+            log.since = page[-1].seq
+        return [*page]
+
+
+def _gone(pod: str, missing: Missing, since: int) -> Lagged:
+    """What stands in a replay for the events of a session that was deleted."""
+    return Lagged(
+        pod=pod,
+        session_id=missing.session_id,
+        seq=missing.through,
+        at=time.time(),
+        missed=missing.through - since,
+        since=missing.through,
+        deleted=True,
+    )
+
+
+async def spans_of(
+    store: SessionStore, session_id: str, since: int, through: int
+) -> tuple[list[Span], Missing | None]:
+    """The sessions that hold the entries above ``since`` and up to ``through``, the oldest ancestor that is
+    there first; and what of it is there no more. Raises SessionNotFound where the session itself is gone.
+    """
+    spans, parent = [Span(session_id, through)], (await settled(store.info(session_id))).parent
+    while parent is not None and parent.at_seq > since:
+        try:
+            older = await settled(store.info(parent.session_id))
+        except SessionNotFound:
+            return spans[::-1], Missing(parent.session_id, parent.at_seq)
+        spans.append(Span(parent.session_id, parent.at_seq))
+        parent = older.parent
+    return spans[::-1], None
+
+
+async def events_after(
+    store: SessionStore, session_id: str, since: int, through: int, limit: int
+) -> list[DurableEvent]:
+    """The durable events numbered above ``since`` and up to ``through``, at most ``limit``, those of parents
+    first, as far back as there are any.
+    """
+    spans, missing = await spans_of(store, session_id, since, through)
+    after, found = since if missing is None else max(since, missing.through), list[DurableEvent]()
+    for session, last in spans:
+        while after < last and len(found) < limit:
+            page = await settled(store.read(session, after=after, limit=limit - len(found)))
+            entries = [entry for entry in page if entry.seq <= last]
+            found += filter(None, map(_as_event, entries))
+            after = entries[-1].seq if entries else last
+    return found
+
+
+def _as_event(entry: StoredEntry) -> DurableEvent | None:
+    decoded = decode_entry(entry.body)
+    return decoded if isinstance(decoded, DurableEvent) else None

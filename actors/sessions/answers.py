@@ -1,0 +1,110 @@
+"""What a store answers: at once, or to be awaited; and how each is waited for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, TypeAlias, TypeVar, overload
+
+from protocol.errors import WouldDeadlock
+
+if TYPE_CHECKING:
+    from actors.sessions.store import SessionStore
+
+T = TypeVar("T")
+U = TypeVar("U")
+
+#: An answer that is there, or can be awaited.
+Answer: TypeAlias = T | Awaitable[T]
+#: What ``create`` and ``append`` give: None where all is durable, or what resolves once it is.
+Kept: TypeAlias = Future[None] | Awaitable[None] | None
+
+#: Sessions that are being given back.
+_releasing: set[asyncio.Task[None]] = set()
+
+
+async def settled(answer: Answer[T]) -> T:
+    """What a store answers, on its loop; one that is there costs no turn of the loop."""
+    return await answer if isinstance(answer, Awaitable) else answer
+
+
+def then(answer: Answer[T], use: Callable[[T], U]) -> Answer[U]:
+    """What ``use`` makes of an answer, at once where that is there."""
+    return _then(answer, use) if isinstance(answer, Awaitable) else use(answer)
+
+
+async def _then(answer: Awaitable[T], use: Callable[[T], U]) -> U:
+    return use(await answer)
+
+
+@overload
+def wait(answer: Awaitable[T]) -> T: ...
+@overload
+def wait(answer: Answer[T]) -> T: ...
+def wait(answer: Answer[T]) -> T:
+    """The same for who blocks: what has to be awaited is, on a loop in a thread, the same for all.
+
+    Raises WouldDeadlock on that thread.
+    """
+    if not isinstance(answer, Awaitable):
+        return answer
+    from actors.runtime.loop import process_loop  # noqa: PLC0415 - paid for by who has such a store
+
+    mailroom, waiting = process_loop().mailroom, settled(answer)
+    if mailroom.here():
+        waiting.close()
+        raise WouldDeadlock("a store that has to be awaited cannot be waited for on this loop")
+    return asyncio.run_coroutine_threadsafe(waiting, mailroom.loop).result()
+
+
+def wait_durable(store: SessionStore, kept: Kept) -> None:
+    """Block until what was given to the store is durable. Raises what it failed with."""
+    if isinstance(kept, Future):
+        store.flush()  # on a loop nobody else would, while this waits
+        kept.result()
+    elif kept is not None:
+        wait(kept)
+
+
+def durable(kept: Future[None] | Awaitable[None]) -> asyncio.Future[None]:
+    """What a commit resolves, as a future of the running loop."""
+    return asyncio.wrap_future(kept) if isinstance(kept, Future) else asyncio.ensure_future(kept)
+
+
+def forsake(answer: Answer[None]) -> None:
+    """Let be what would have to be awaited on a loop that is closed."""
+    if isinstance(answer, Coroutine):
+        answer.close()
+
+
+def let_go(store: SessionStore, session_id: str) -> asyncio.Task[None] | None:
+    """Give back a session: a task where the store has to be awaited, which nobody has to wait for."""
+    released = store.release(session_id)
+    if not isinstance(released, Awaitable):
+        return None
+    task = asyncio.get_running_loop().create_task(_released(released))
+    _releasing.add(task)
+    task.add_done_callback(_releasing.discard)
+    return task
+
+
+async def _released(answer: Awaitable[None]) -> None:
+    try:
+        await answer
+    except Exception:  # noqa: BLE001 - a store that cannot do it lets the claim run out
+        return
+
+
+async def give_back(store: SessionStore, session_id: str, seconds: float) -> None:
+    """Give back a session, and wait until others can have it, but not longer than so many seconds."""
+    task = let_go(store, session_id)
+    if task is not None:
+        await asyncio.wait((task,), timeout=seconds)
+
+
+async def all_given_back(seconds: float) -> None:
+    """Wait for what is being given back on the running loop, so long at most."""
+    loop = asyncio.get_running_loop()
+    if tasks := [task for task in _releasing if task.get_loop() is loop]:
+        await asyncio.wait(tasks, timeout=seconds)

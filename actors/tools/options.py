@@ -1,0 +1,54 @@
+"""What ``tool`` is given, checked: the function, its name, its options."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import re
+from typing import Any, get_args
+
+from actors.tools.schema import unbound
+from protocol.errors import ToolDefinitionError
+from protocol.tools import Concurrency
+
+
+def checked_name(function: Any, name: Any) -> str:
+    """The name of the tool that ``function`` becomes. Raises ToolDefinitionError."""
+    if not callable(function):
+        what = "a classmethod" if isinstance(function, classmethod) else f"{function!r}"
+        raise ToolDefinitionError(f"{what} cannot be a tool", hint="give a function, or a bound method")
+    if name is None:
+        name = getattr(unbound(function), "__name__", "")
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name):
+        raise ToolDefinitionError(
+            f"tool {name!r}: a name has 1 to 64 letters, digits, '_' or '-'", hint="give name=…"
+        )
+    return name
+
+
+def docstring_of(function: Any) -> str | None:
+    """The docstring of a function, or of the class of an object that can be called."""
+    function = unbound(function)
+    return inspect.getdoc(function) if inspect.isroutine(function) else function.__doc__
+
+
+def check_options(name: str, concurrency: Any, timeout: Any, description: Any, blocking: Any) -> None:
+    """Raise ToolDefinitionError for options that no tool can have."""
+    if concurrency not in get_args(Concurrency):
+        known = ", ".join(repr(each) for each in get_args(Concurrency))
+        raise ToolDefinitionError(f"tool {name}: concurrency: expected one of {known}, got {concurrency!r}")
+    is_number = isinstance(timeout, int | float) and not isinstance(timeout, bool)
+    if timeout is not None and not (is_number and 0 < timeout < math.inf):
+        raise ToolDefinitionError(
+            f"tool {name}: timeout: expected more than 0 seconds, got {timeout!r}", hint="None is no bound"
+        )
+    if description is not None and not isinstance(description, str):
+        raise ToolDefinitionError(f"tool {name}: description: expected a text, got {description!r}")
+    if not isinstance(blocking, bool):
+        raise ToolDefinitionError(f"tool {name}: blocking: expected True or False, got {blocking!r}")
+    if timeout is not None and not blocking:
+        raise ToolDefinitionError(
+            f"tool {name}: timeout={timeout:g} cannot hold with blocking=False: nothing can interrupt "
+            "a function that the event loop itself calls",
+            hint="leave one of them out, or make it an async def",
+        )

@@ -1,0 +1,301 @@
+"""A store over a network, which takes its time or does not come back: whoever is waited for, or stops meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+from documented import DatabaseStore
+from pod_stage import PLAIN, GatedClient, all_of
+from store_kit import AwaitedStore, make
+
+from actors.llm.scripted import ScriptedClient, say
+from actors.sessions import repair, retention
+from actors.sessions.store import MemoryStore
+from actors.system import PodSystem
+from protocol.commands import Passivate
+from protocol.entries import StoredEntry
+from protocol.errors import HeadConflict, PodStopped, SessionInUse, SessionNotFound, StoreError
+from protocol.events import PodEnded, PodStarted, RunEnd, SessionForked
+from protocol.lifecycle import PodState
+
+SOON = {"grace": 0.05, "memory_grace": 0.05, "store_grace": 0.05}
+
+
+def played(play: Callable[[AwaitedStore], Coroutine[Any, Any, None]]) -> None:
+    """Play it to its end: no task goes on behind it, and no error was heard by nobody."""
+    unheard: list[dict[str, Any]] = []
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: unheard.append(context))
+        async with asyncio.timeout(20):
+            await play(AwaitedStore())
+        await asyncio.sleep(0)
+        assert [task for task in asyncio.all_tasks() if task is not asyncio.current_task()] == []
+
+    asyncio.run(main())
+    gc.collect()
+    assert unheard == []
+
+
+async def left_paused(store: AwaitedStore) -> str:
+    """A session whose run waits to be resumed."""
+    async with PodSystem(store) as system:
+        client = GatedClient([say("never")])
+        pod = await system.spawn(PLAIN, client=client)
+        pod.run("go")
+        await client.asked.acquire()
+        return (await pod.describe()).session_id
+
+
+def holder(store: AwaitedStore, session: str) -> Any:
+    return store.kept.holder(session)
+
+
+def test_a_pod_works_and_comes_back_and_is_told_of_over_a_store_that_is_awaited() -> None:
+    async def play(store: AwaitedStore) -> None:
+        async with PodSystem(store) as system:
+            pod = await system.spawn(PLAIN, client=ScriptedClient([say("a")]))
+            session = (await pod.run("1")).session_id
+            assert await pod.stop()
+            assert holder(store, session) is None
+            events = system.subscribe("p", since=0)  # of a pod that does not live
+            pod = await system.spawn(PLAIN, client=ScriptedClient([say("b")]), resume=session)
+            assert (await pod.run("2")).text == "b"
+            kinds = [type(event) for event in await all_of(events)]
+            assert kinds.count(PodStarted) == 2
+            assert kinds.count(RunEnd) == 2
+            assert kinds.count(PodEnded) == 1
+            assert await system.interrupted() == []
+        assert holder(store, session) is None
+
+    played(play)
+
+
+def test_who_subscribes_to_a_pod_that_is_being_resumed_is_told_of_its_whole_session() -> None:
+    async def play(store: AwaitedStore) -> None:
+        session = await left_paused(store)
+        for kept in (store, store.kept):
+            async with PodSystem(kept) as system:
+                future = system.spawn(PLAIN, client=ScriptedClient([]), name="q", resume=session)
+                await asyncio.sleep(0)
+                with system.subscribe("q", since=0) as events:
+                    pod = await future
+                    told = [event.seq for event in await all_of(events) if event.durable]
+                    assert told == list(range(2, len(store.kept.read(session)) + 1))
+                await pod.stop()
+
+    played(play)
+
+
+def test_a_subscription_to_a_pod_that_was_never_there_says_so_when_it_is_read() -> None:
+    async def play(store: AwaitedStore) -> None:
+        async with PodSystem(store) as system:
+            with system.subscribe("nobody", since=0) as events, pytest.raises(SessionNotFound):
+                await anext(events)
+
+    played(play)
+
+
+def test_of_two_that_resume_one_session_at_once_one_has_it_and_one_is_told_who() -> None:
+    async def play(store: AwaitedStore) -> None:
+        session = await left_paused(store)
+        async with PodSystem(store) as system:
+            client = ScriptedClient([say("done")])
+            asked = [system.spawn(PLAIN, name=name, client=client, resume=session) for name in ("one", "two")]
+            first, second = await asyncio.gather(*asked, return_exceptions=True)
+            assert isinstance(second, SessionInUse)
+            assert second.pod == "one"
+            assert (await first.resume()).text == "done"
+            assert [pod.name for pod in system.pods()] == ["one"]
+
+    played(play)
+
+
+@pytest.mark.parametrize("what", ["successors", "claim", "read", "append"])
+def test_a_stop_while_a_session_is_resumed_waits_for_a_slow_store_and_leaves_it_free(what: str) -> None:
+    async def play(store: AwaitedStore) -> None:
+        session = await left_paused(store)
+        async with PodSystem(store) as system:
+            store.go_away(at=what)
+            future = system.spawn(PLAIN, client=ScriptedClient([]), resume=session)
+            await store.asked(what)
+            stopped = system.stop()
+            store.come_back()
+            await stopped
+            pod = await future
+            with pytest.raises(PodStopped):
+                await pod.run("late")
+        assert holder(store, session) is None
+
+    played(play)
+
+
+@pytest.mark.parametrize("what", ["successors", "claim", "read", "append"])
+def test_a_stop_while_a_session_is_resumed_does_not_wait_for_ever_and_leaves_no_claim(what: str) -> None:
+    async def play(store: AwaitedStore) -> None:
+        session = await left_paused(store)
+        async with PodSystem(store, **SOON) as system:
+            store.go_away(at=what)
+            future = system.spawn(PLAIN, client=ScriptedClient([]), resume=session)
+            await store.asked(what)
+            await system.stop()
+            with pytest.raises(StoreError, match="did not answer"):
+                await future
+            store.come_back()
+            for _ in range(20):
+                await asyncio.sleep(0)
+            assert holder(store, session) is None
+
+    played(play)
+
+
+def test_a_store_that_does_not_answer_who_makes_a_session_holds_up_no_stop() -> None:
+    async def play(store: AwaitedStore) -> None:
+        async with PodSystem(store, **SOON) as system:
+            store.go_away()
+            future = system.spawn(PLAIN, client=ScriptedClient([]))
+            await store.asked("create")
+            await system.stop()
+            with pytest.raises(StoreError, match="did not answer"):
+                await future
+            store.come_back()
+            for _ in range(20):
+                await asyncio.sleep(0)
+            assert all(holder(store, each.session_id) is None for each in store.kept.sessions())
+
+    played(play)
+
+
+def test_commands_to_a_pod_that_is_still_read_back_wait_and_are_answered_in_order() -> None:
+    async def play(store: AwaitedStore) -> None:
+        session = await left_paused(store)
+        async with PodSystem(store) as system:
+            future = system.spawn(PLAIN, client=ScriptedClient([say("on")]), resume=session)
+            await asyncio.sleep(0)
+            pod = system.get("p")
+            paused, described, resumed = pod.pause(), pod.describe(), pod.resume()
+            assert await paused is None
+            assert (await described).state is PodState.PAUSED
+            assert (await resumed).text == "on"
+            assert await future is pod
+
+    played(play)
+
+
+def test_a_passive_pod_whose_store_is_away_can_be_stopped_and_who_waits_hears_why() -> None:
+    async def play(store: AwaitedStore) -> None:
+        async with PodSystem(store, **SOON) as system:
+            pod = await system.spawn(PLAIN, client=ScriptedClient([say("a")]))
+            session = (await pod.run("1")).session_id
+            assert await pod.ref.ask(Passivate(), block=False)
+            store.go_away()
+            asked = [pod.history() for _ in range(3)]
+            await store.asked("read")
+            stopped = pod.stop()
+            for each in asked:
+                with pytest.raises((StoreError, PodStopped)):
+                    await each
+            assert await stopped
+            store.come_back()
+            for _ in range(20):
+                await asyncio.sleep(0)
+            assert holder(store, session) is None
+
+    played(play)
+
+
+def test_a_run_whose_commit_does_not_come_back_is_left_by_a_stop() -> None:
+    async def play(store: AwaitedStore) -> None:
+        async with PodSystem(store, **SOON) as system:
+            pod = await system.spawn(PLAIN, client=GatedClient([say("a")]))
+            store.go_away()
+            run, queued, forked = pod.run("1"), pod.run("2"), pod.fork()
+            await store.asked("append")
+            assert await pod.stop()
+            for each in (run, queued, forked):
+                with pytest.raises(PodStopped):
+                    await each
+            store.come_back()
+            for _ in range(20):
+                await asyncio.sleep(0)
+
+    played(play)
+
+
+def test_a_pod_that_finds_its_session_taken_goes_on_in_one_of_its_own_and_gives_the_old_one_back() -> None:
+    async def play(store: AwaitedStore) -> None:
+        async with PodSystem(store) as system:
+            pod = await system.spawn(PLAIN, client=ScriptedClient([say("a")]))
+            old = (await pod.describe()).session_id
+            taken, append = [HeadConflict("moved on")], store.kept.append
+            with system.subscribe("p", SessionForked) as told:
+                store.kept.append = lambda *args: _raise(taken.pop()) if taken else append(*args)  # type: ignore[method-assign]
+                result = await pod.run("1")
+                assert result.session_id != old
+                assert [event.new_session_id for event in told.drain()] == [result.session_id]  # type: ignore[attr-defined]
+            for _ in range(5):
+                await asyncio.sleep(0)
+            assert holder(store, old) is None
+
+    played(play)
+
+
+def _raise(error: Exception) -> None:
+    raise error
+
+
+def test_a_loop_that_ends_in_the_middle_of_a_claim_ends() -> None:
+    store = AwaitedStore()
+    session = asyncio.run(left_paused(store))
+
+    async def main() -> None:
+        system = await PodSystem(store).__aenter__()
+        system.spawn(PLAIN, client=ScriptedClient([]), resume=session)
+        await store.asked("claim")
+
+    store.go_away(at="claim")
+    asyncio.run(asyncio.wait_for(main(), 10))
+
+
+def test_who_looks_after_a_store_that_is_awaited_blocks(tmp_path: Path) -> None:
+    store = AwaitedStore()
+    entries = make(store.kept, "s", "a", "b")
+    make(store.kept, "broken", "a")
+    store.kept._sessions["broken"].entries.append(StoredEntry(2, bytes(32), b"{}"))  # type: ignore[attr-defined]
+    store.kept.close()
+    found = list(repair.check(store))
+    assert [(each.kind, each.session_id, each.sound) for each in found][-1] == ("broken", "broken", 1)
+    repair.export_session(store, "s", tmp_path / "s.jsonl")
+    other = AwaitedStore(MemoryStore())
+    assert repair.import_session(other, [(tmp_path / "s.jsonl").read_bytes()]).head.seq == 2
+    assert other.kept.read("s") == entries
+    assert {info.session_id for info in retention.collect(store, older_than=-1)} == {"broken", "s"}
+    assert store.kept.sessions() == []
+
+
+def test_a_pod_lives_in_the_store_of_the_documentation_and_goes_on_there(tmp_path: Path) -> None:
+    path = str(tmp_path / "pods.db")
+
+    async def main() -> None:
+        store = DatabaseStore(path)
+        async with PodSystem(store) as system:
+            pod = await system.spawn(PLAIN, client=ScriptedClient([say("a")]))
+            session = (await pod.run("1")).session_id
+        await store.close()
+        again = DatabaseStore(path)
+        async with PodSystem(again) as system:
+            pod = await system.spawn(PLAIN, client=ScriptedClient([say("b")]), resume=session)
+            assert [item.text for item in await pod.history()] == ["1", "a"]
+            assert (await pod.run("2")).text == "b"
+            assert await pod.passivate()
+            forked = await pod.fork()
+            assert (await again.info(forked)).parent.session_id == session
+        await again.close()
+
+    asyncio.run(main())
