@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import math
 import os
-import tempfile
 import threading
 import weakref
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -576,6 +575,8 @@ def _memory_of(store: SessionStore) -> Path:
 
 
 def _folder(name: str) -> Path:
+    import tempfile  # noqa: PLC0415 - loads what unpacks archives too
+
     return Path(tempfile.gettempdir(), f"polypod-{os.getuid()}", name)
 
 
