@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 from pykka import messages
 
+from actors.compaction.call_order import in_call_order
 from actors.memory.consolidation import Consolidated, Consolidating
 from actors.memory.extraction import Proposal
 from actors.pod.accounts import Accounts
@@ -371,7 +372,7 @@ class PodActor(AsyncActor):
         return DEFERRED if self.memory.wait_for_all(self.defer_reply(), command.timeout) else True
 
     def _on_history(self, _: commands.History) -> list[Item]:
-        return self._journal.log.durable_items()
+        return in_call_order(self._journal.log.durable_items())
 
     def _on_describe(self, _: commands.Describe) -> PodDescription:
         log, accounts = self._journal.log, self._accounts
