@@ -12,7 +12,7 @@ from actors.pod.compaction import Compaction
 from actors.pod.conversation import Conversation
 from actors.pod.exchange import Exchange
 from actors.pod.gate import Gate
-from actors.pod.interruptible import Interruptible
+from actors.pod.interruptible import Interruptible, Left
 from actors.pod.journal import Journal
 from actors.pod.memory_jobs import MemoryJobs
 from actors.pod.play import Play
@@ -199,7 +199,7 @@ class RunLoop:
             if turn is not None:
                 await self.gate.begin_at(turn, waits)
             value = await work(waits)
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, Left):
             error = self._status.gone()
         except Exception as raised:  # noqa: BLE001 - goes to who asked
             error = raised
