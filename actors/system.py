@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import math
 import os
-import tempfile
 import threading
 import weakref
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -20,6 +19,7 @@ from actors.llm.base import LLMClient
 from actors.llm.prices import Prices, load_prices, standard_prices
 from actors.llm.scripted import ScriptedClient
 from actors.memory.notes_folder import NotesFolder
+from actors.pod.address import Mailboxes
 from actors.pod.assembly import Assembly
 from actors.pod.budget import Totals
 from actors.pod.handle import Pod
@@ -110,7 +110,7 @@ class PodSystem:
         self.passivate_after = passivate_after
         self._reaper: IdleReaper | None = None
         self._bus = Bus()
-        self._subscribed = self._subscription  # one bound method for all handles
+        self._mailboxes = Mailboxes(self._subscription)
         self._pods: dict[str, Pod] = {}
         #: Those among them that are not there yet, since the store has to be waited for.
         self._starting: dict[str, AsyncFuture[Pod]] = {}
@@ -361,7 +361,7 @@ class PodSystem:
                 future.set_exception(error)
 
         actor = PodActor.make(mailroom, self, resources, resumed, started)
-        pod = self._pods[name] = Pod(name, actor.actor_ref, self._subscribed)
+        pod = self._pods[name] = Pod(name, self._mailboxes, actor.actor_ref)
         if self._reaper is not None:
             actor.reaper = self._reaper
             self._reaper.watch(actor)
@@ -575,6 +575,8 @@ def _memory_of(store: SessionStore) -> Path:
 
 
 def _folder(name: str) -> Path:
+    import tempfile  # noqa: PLC0415 - loads what unpacks archives too
+
     return Path(tempfile.gettempdir(), f"polypod-{os.getuid()}", name)
 
 

@@ -1,12 +1,13 @@
 """polypod: an actor-model runtime for LLM agents. The public names, for programs that use it."""
 
-from polypod.loading import Loading, is_command
+from polypod.loading import end_at_ctrl_c, is_command
 
-with Loading():
-    import sys
-    from importlib import import_module
-    from importlib.util import find_spec
-    from pathlib import Path
+end_at_ctrl_c()
+
+import sys
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
 
 
 def _require_own(name: str) -> None:
@@ -32,12 +33,11 @@ def _require_own(name: str) -> None:
     raise ImportError(why)
 
 
-with Loading():
-    for _name in ("protocol", "actors"):
-        _require_own(_name)
+for _name in ("protocol", "actors"):
+    _require_own(_name)
 
-    from actors import *
-    from actors.version import __version__
+from actors import *
+from actors.version import __version__
 
 __all__ = [
     "COMMANDS",
@@ -88,6 +88,7 @@ __all__ = [
     "ExtractFailed",
     "ExtractStart",
     "Failure",
+    "ForeignError",
     "Fork",
     "Head",
     "HeadConflict",
@@ -136,6 +137,7 @@ __all__ = [
     "PodState",
     "PodStopped",
     "PodSystem",
+    "PodUnreachable",
     "PolypodError",
     "PushItem",
     "Replace",

@@ -1,9 +1,6 @@
 """``python -m polypod``: the command."""
 
-from polypod.loading import Loading
-
-with Loading():
-    from actors.cli.main import main
+from actors.cli.main import main
 
 __all__ = ["main"]
 

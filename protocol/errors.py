@@ -14,6 +14,7 @@ PolypodError
 │   ├── PodStopped           the pod is gone, or went while the command waited
 │   ├── RunFailed            a run ended by an error: ``cause`` and ``failure``
 │   ├── CompactionFailed
+│   ├── PodUnreachable       the connection to a pod that lives elsewhere has ended
 │   ├── InvalidInput         content or an item that no session could keep
 │   ├── OutputInvalid        the model never gave an answer of the type asked for
 │   └── ToolLoop             a model repeated a call, or a tool failed, too often in a row
@@ -37,7 +38,8 @@ PolypodError
 │   ├── ToolTimeout
 │   ├── ToolCancelled        the call is no longer wanted
 │   └── ScopeRefused         a path that the scope does not allow
-└── WireError                bytes that are no such type, or of a later version
+├── WireError                bytes that are no such type, or of a later version
+└── ForeignError             an error of another library, as another process told of it
 """
 
 from __future__ import annotations
@@ -211,6 +213,10 @@ class PodStopped(PodError, metaclass=_AlsoAnEvent):  # noqa: N818
     """
 
     event: type | None = None
+
+
+class PodUnreachable(PodError):  # noqa: N818
+    """The connection to a pod that lives elsewhere has ended; what it was asked may have been done."""
 
 
 class RunFailed(PodError):  # noqa: N818
@@ -464,3 +470,43 @@ class NewerVersion(StoreError, WireError):  # noqa: N818
     def of(self, session_id: str, seq: int) -> NewerVersion:
         """The same, of an entry of a session."""
         return NewerVersion(f"entry {seq} of session {session_id}", self.why)
+
+
+class ForeignError(PolypodError):
+    """An error of another library, as another process told of it: ``kind`` is the name of its class."""
+
+    def __init__(self, message: str, *, kind: str, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.kind = kind
+
+
+def error_of(failure: Failure) -> PolypodError:
+    """The error that a failure describes: of its class where that is polypod's, with what a program may want
+    to know of it; else a ForeignError.
+    """
+    kind = _classes().get(failure.kind)
+    message, hint, details = failure.message, failure.hint, failure.details
+    if kind is None:
+        return ForeignError(message, kind=failure.kind, hint=hint)
+    error = kind.__new__(kind)
+    if isinstance(error, RunFailed):
+        cause = {key: value for key, value in details.items() if key not in {"cause", "run_id"}}
+        of_cause = Failure(details.get("cause", "PolypodError"), message, hint, cause)
+        return RunFailed(error_of(of_cause), run_id=details.get("run_id"))
+    if isinstance(error, ModelError):
+        ModelError.__init__(error, message, hint=hint, **details)
+    else:
+        PolypodError.__init__(error, message, hint=hint)
+        vars(error).update(details)
+    return error
+
+
+def _classes() -> dict[str, type[PolypodError]]:
+    """All errors by their names; those of programs that use polypod are none of ours."""
+    found: dict[str, type[PolypodError]] = {}
+    kinds = [PolypodError]
+    while kinds:
+        kind = kinds.pop()
+        found.setdefault(kind.__name__, kind)
+        kinds += [each for each in kind.__subclasses__() if each.__module__ == __name__]
+    return found

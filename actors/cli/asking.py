@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import select
+import signal
 import stat
 import termios
 import time
@@ -13,6 +14,8 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Protocol, TextIO
 
 from actors.cli.config import state_folder
+from actors.cli.interrupts import Interrupted
+from actors.cli.streams import is_lost
 from actors.cli.terminal import Terminal
 from protocol.errors import StoreError
 from protocol.text import encodable
@@ -112,6 +115,8 @@ class Prompt:
                         words = await self._session.prompt_async("> ")
                 return encodable(words).strip()
             except EOFError:
+                if is_lost(self._stdin.fileno()):
+                    raise Interrupted(signal.SIGHUP) from None
                 return None
             except KeyboardInterrupt:
                 now = time.monotonic()

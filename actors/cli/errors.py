@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from collections.abc import Callable
 import click
 
 from actors.cli.interrupts import Interrupted
+from actors.cli.streams import let_go_of_lost_terminal
 from actors.cli.terminal import Terminal
 from protocol.errors import (
     BudgetError,
@@ -78,6 +80,11 @@ def code_of(error: BaseException) -> int:
     return BROKEN_PIPE if isinstance(error, _NO_READER) else FAILED
 
 
+def _is_of_lost_terminal(error: BaseException) -> bool:
+    """Whether a terminal was closed, and writing to it failed before its signal came."""
+    return isinstance(error, OSError) and error.errno == errno.EIO and let_go_of_lost_terminal()
+
+
 def told(error: BaseException) -> tuple[str, str | None] | None:
     """What to say of an error, and a hint; None where nothing is to be said."""
     said: tuple[str, str | None] | None
@@ -110,9 +117,12 @@ def _usage(error: click.ClickException) -> tuple[str, str | None]:
 def guarded(command: Callable[[], object]) -> int:
     """Carry out ``command``; its exit code, with any error told on one line and no traceback."""
     try:
+        if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:  # while it was imported
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         command()
         sys.stdout.flush()
-    except BaseException as error:  # noqa: BLE001 - the door's last wall: nothing gets through as a traceback
+    except BaseException as caught:  # noqa: BLE001 - the door's last wall: nothing gets through as a traceback
+        error = Interrupted(signal.SIGHUP) if _is_of_lost_terminal(caught) else caught
         code = code_of(error)
         if os.environ.get("POLYPOD_DEBUG") and code not in {FINISHED, BROKEN_PIPE}:
             traceback.print_exception(error)

@@ -1,7 +1,9 @@
-"""Interrupts: what Ctrl-C and SIGTERM do, from when a command begins to work until its process has ended.
+"""Interrupts: what Ctrl-C, SIGTERM and SIGHUP do, from when a command begins to work until its process has
+ended.
 
 The first one is the command's to follow; the second ends the process at once, with the exit code that is
-documented and with the words that tell how to go on.
+documented and with the words that tell how to go on. A terminal that is closed sends SIGHUP, and often the
+shell in it once more: that is no second one.
 """
 
 from __future__ import annotations
@@ -14,10 +16,12 @@ from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
+from actors.cli.streams import let_go_of_lost_terminal
+
 T = TypeVar("T")
 
 #: The signals by which people and their systems end a command.
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interrupted(Exception):  # noqa: N818 - an end, not an error
@@ -59,6 +63,11 @@ def _ignore() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
+def _heard() -> list[signal.Signals]:
+    """The signals to follow: a command that was started with nohup goes on where its terminal is closed."""
+    return [each for each in SIGNALS if each != signal.SIGHUP or signal.getsignal(each) != signal.SIG_IGN]
+
+
 def ignore_at_the_end() -> None:
     """Have an interpreter that ends do so with its exit code: a signal that comes then would kill it."""
     atexit.register(_ignore)
@@ -75,18 +84,24 @@ def catching(
     caught: list[int] = []
 
     def handle(number: int, _frame: object) -> None:
+        if number == signal.SIGHUP:
+            let_go_of_lost_terminal()
+        if caught == [number] == [signal.SIGHUP]:
+            return
         if caught:
             _end_at_once(number)
         caught.append(number)
         loop.call_soon_threadsafe(catch, number)
 
-    before = {number: signal.signal(number, handle) for number in SIGNALS}
+    before = {number: signal.signal(number, handle) for number in _heard()}
     try:
         yield
     finally:
+        left = bool(caught) and leaves(caught[0])
         for number, handler in before.items():
             if signal.getsignal(number) is handle:
-                signal.signal(number, _end_at_once if caught and leaves(caught[0]) else handler)
+                again = signal.SIG_IGN if caught == [number] == [signal.SIGHUP] else _end_at_once
+                signal.signal(number, again if left else handler)
 
 
 def carried_out(work: Coroutine[Any, Any, T]) -> T:

@@ -41,7 +41,8 @@ class _Commands(click.Group):
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     invoke_without_command=True,
     epilog="Exit codes: 0 finished, 1 failed (or refused by the scope at its last step), 2 bad input, "
-    "3 a limit or budget, 4 refused by the model or its provider, 130 cancelled, 130 or 143 interrupted.",
+    "3 a limit or budget, 4 refused by the model or its provider, 130 cancelled, "
+    "129, 130 or 143 interrupted.",
 )
 @click.version_option(__version__, message="%(prog)s %(version)s")
 @click.pass_context

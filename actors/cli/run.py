@@ -48,8 +48,9 @@ def run(
 ) -> None:
     """Have a new pod do TASK (- reads it from standard input), and print its answer.
 
-    The answer goes to standard output, progress to standard error. Ctrl-C
-    and SIGTERM pause the run, and tell how to go on with it.
+    The answer goes to standard output, progress to standard error. Ctrl-C,
+    SIGTERM and a terminal that is closed pause the run; the command that goes on
+    with it is told.
     """
     stdin = private_stdin()
     text = stdin.read().removeprefix("\ufeff") if task == "-" else task  # Windows writes it ahead of texts

@@ -97,9 +97,9 @@ async def followed_by_hand(
     *,
     cancels: bool = False,
 ) -> Followed:
-    """The same under the hand of a person: the first Ctrl-C or SIGTERM pauses the run, the second ends the
-    process. With ``cancels`` Ctrl-C cancels the run instead. Raises Interrupted where it was to be paused
-    and has not ended otherwise; with ``cancels`` however it ended, since more would follow it.
+    """The same under the hand of a person: the first Ctrl-C, SIGTERM or SIGHUP pauses the run, the second
+    ends the process. With ``cancels`` Ctrl-C cancels the run instead. Raises Interrupted where it was to be
+    paused and has not ended otherwise; with ``cancels`` however it ended, since more would follow it.
     """
     paused: list[int] = []
     asked: list[AsyncFuture[None]] = []

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import sys
+import termios
 from typing import TextIO
 
 
@@ -27,6 +29,32 @@ def open_closed() -> None:
     for stream in (sys.stdin, sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # what cannot be shown, or read, is another character
+
+
+def is_lost(descriptor: int) -> bool:
+    """Whether it leads to a terminal that was closed."""
+    try:
+        termios.tcgetattr(descriptor)
+    except termios.error as error:
+        return bool(error.args[0] == errno.EIO)
+    return False
+
+
+def let_go_of_lost_terminal() -> bool:
+    """Have what is written to a terminal that was closed go nowhere: to fail would end what has still to be
+    done. Whether there was one, now or before.
+    """
+    for descriptor in range(3):
+        if is_lost(descriptor):
+            _lost.add(descriptor)
+            nothing = os.open(os.devnull, os.O_RDWR)
+            os.dup2(nothing, descriptor)
+            os.close(nothing)
+    return bool(_lost)
+
+
+#: The standard streams whose terminal was closed.
+_lost: set[int] = set()
 
 
 def private_stdin() -> TextIO:

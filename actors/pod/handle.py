@@ -5,15 +5,15 @@ from __future__ import annotations
 import contextlib
 import weakref
 from collections.abc import AsyncIterator, Collection, Sequence
-from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
 from actors.llm.output import schema_for
+from actors.pod.address import Address
 from actors.pod.run_state import RunHere, new_run_id
 from actors.runtime.bus import Subscription
 from actors.runtime.future import AsyncFuture
 from protocol import commands
-from protocol.errors import PodStopped, RunFailed
+from protocol.errors import PodError, PodStopped, RunFailed
 from protocol.events import Event, EventKind, Lagged, RunEnd, TextDelta
 from protocol.items import Item, Part, parts_of
 from protocol.results import PodDescription, RunResult
@@ -30,30 +30,28 @@ Content = str | Sequence[str | Part]
 class Pod:
     """One pod. Every method but ``stream`` and ``subscribe`` starts its work at once and returns a
     future: ``await`` it in any event loop, or ``.get(timeout=…)`` it on any other thread.
-
-    ``ref`` is pykka's ActorRef of the pod's actor.
     """
 
-    __slots__ = ("__weakref__", "_subscribe", "name", "ref")
+    __slots__ = ("__weakref__", "_ref", "address", "name")
 
-    def __init__(self, name: str, ref: pykka.ActorRef[PodActor], subscribe: Any) -> None:
+    def __init__(self, name: str, address: Address, ref: pykka.ActorRef[PodActor] | None = None) -> None:
         self.name = name
-        self.ref = ref
-        self._subscribe = subscribe
+        self.address = address
+        self._ref = ref
 
     def __repr__(self) -> str:
-        state = "alive" if self.ref.is_alive() else "stopped"
+        state = "alive" if self.address.is_alive(self) else "stopped"
         return f"<Pod {self.name} {state}>"
 
+    @property
+    def ref(self) -> pykka.ActorRef[PodActor]:
+        """Pykka's ActorRef of the pod's actor. Raises PodError where that lives in another process."""
+        if self._ref is None:
+            raise PodError(f"pod {self.name!r} lives in another process: no actor of this one is behind it")
+        return self._ref
+
     def _ask(self, command: commands.Command) -> AsyncFuture[Any]:
-        if self.ref.is_alive():
-            future: AsyncFuture[Any] = AsyncFuture()
-            future.caller = copy_context()
-            self.ref.send(command, future)  # type: ignore[attr-defined]
-            return future
-        return AsyncFuture.failed(
-            PodStopped(f"pod {self.name!r} has stopped", hint="spawn it again with resume=")
-        )
+        return self.address.ask(self, command)
 
     @overload
     def run(
@@ -180,14 +178,13 @@ class Pod:
 
     def stop(self) -> AsyncFuture[bool]:
         """End the pod; its session stays. Tells whether it was alive."""
-        return self.ref.stop(block=False)  # type: ignore[return-value]
+        return self.address.stop(self)
 
     def subscribe(
         self, kinds: Collection[EventKind] | EventKind | None = None, since: int | None = None
     ) -> Subscription:
         """The pod's events from now on, or all durable ones after number ``since`` first."""
-        subscription: Subscription = self._subscribe(self.name, kinds, since)
-        return subscription
+        return self.address.subscribe(self, kinds, since)
 
 
 class RunStream:

@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
-from actors.pod.interruptible import to_its_end
+from actors.runtime.interruptible import to_its_end
 from actors.sessions.answers import Kept, durable, let_go
 from actors.sessions.head import SessionHead, new_session_id
 from actors.sessions.log import SessionLog
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 #: What was given to the store, and is to be heard of on whatever thread or on the loop.
 Pending = Future[None] | asyncio.Future[None]
+
+_NOTHING: frozenset[type[Event]] = frozenset()  # one for all: Python makes a new one each time
 
 
 class Owner(Protocol):
@@ -68,7 +70,7 @@ class Journal:
         self._template = resources.template
         self.bus = resources.template.bus
         #: What anybody hears of the transient kinds, as of the bus's change of that number.
-        self._heard: frozenset[type[Event]] = frozenset()
+        self._heard = _NOTHING
         self._heard_at = -1
         self._mailroom = mailroom
         self._owner = owner

@@ -375,7 +375,7 @@ class Bus:
         """
         if size < 1:
             raise ValueError(f"a subscription's queue holds at least 1 event, not {size}")
-        queue = _Queue(pod, _kinds(kinds), size)
+        queue = _Queue(pod, kinds_of(kinds), size)
         with self._lock:
             self._remove_abandoned()
             queue.closed = self._closed
@@ -449,7 +449,8 @@ class Bus:
             queue.wake()
 
 
-def _kinds(kinds: Collection[EventKind] | EventKind | None) -> frozenset[type[Event]]:
+def kinds_of(kinds: Collection[EventKind] | EventKind | None) -> frozenset[type[Event]]:
+    """The kinds that are asked for, None for all. Raises TypeError for what is no kind of event."""
     if kinds is None:
         return _ALL_KINDS
     given = {kinds} if isinstance(kinds, type) else kinds

@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import os
 import select
+import shutil
 import signal
 import struct
 import subprocess
@@ -33,12 +34,12 @@ os.execv(sys.argv[1], sys.argv[1:])
 class Person:
     """Somebody at a terminal: presses keys, and waits until words are seen."""
 
-    def __init__(self, home: Home, *arguments: str) -> None:
+    def __init__(self, home: Home, *arguments: str, through: str = COMMAND[0]) -> None:
         self._master, slave = os.openpty()
         self.resize(100)
         env = home.env | {"TERM": "xterm-256color"}
         self.process = subprocess.Popen(
-            [sys.executable, "-c", _AT_TERMINAL, *COMMAND, *arguments], cwd=home.folder, env=env,
+            [sys.executable, "-c", _AT_TERMINAL, *dict.fromkeys((through, *COMMAND)), *arguments], cwd=home.folder, env=env,
             stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
         )  # fmt: skip
         os.close(slave)
@@ -69,6 +70,11 @@ class Person:
                     self.press("\x1b[1;1R")
         self.seen = self.seen.partition(words)[2]
 
+    def hang_up(self) -> None:
+        """Close the terminal."""
+        os.close(self._master)
+        self._master = -1
+
     def leaves_with(self) -> int:
         with contextlib.suppress(OSError):
             while os.read(self._master, 65536):
@@ -79,7 +85,8 @@ class Person:
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()
-        os.close(self._master)
+        if self._master >= 0:
+            os.close(self._master)
 
 
 @pytest.fixture
@@ -90,8 +97,8 @@ def home(tmp_path: Path) -> Home:
 
 
 @contextlib.contextmanager
-def person(home: Home, *arguments: str) -> Iterator[Person]:
-    somebody = Person(home, *arguments)
+def person(home: Home, *arguments: str, **options: str) -> Iterator[Person]:
+    somebody = Person(home, *arguments, **options)
     try:
         yield somebody
     finally:
@@ -273,3 +280,67 @@ def test_a_window_that_is_resized_does_not_disturb_a_run(home: Home):
         somebody.process.send_signal(signal.SIGWINCH)
         somebody.sees("3 words")
         assert somebody.leaves_with() == 0
+
+
+def test_a_terminal_that_is_closed_pauses_its_run(home: Home):
+    with (
+        silent_server() as (url, came),
+        person(home, "run", "list files", "--model", "openai/m", "--base-url", url) as somebody,
+    ):
+        assert came.wait(PATIENCE)
+        somebody.hang_up()
+        assert somebody.process.wait(PATIENCE) == 129
+    assert home.polypod("ps", "--json").lines[0]["last_run"] == "paused"
+    assert home.polypod("resume", home.session(), "--model", "offline").code == 0
+
+
+def test_a_terminal_that_is_closed_pauses_the_turn_of_a_chat(home: Home):
+    with (
+        silent_server() as (url, came),
+        person(home, "chat", "--model", "openai/m", "--base-url", url) as somebody,
+    ):
+        somebody.sees(PROMPT)
+        somebody.press("list files" + ENTER)
+        assert came.wait(PATIENCE)
+        somebody.hang_up()
+        assert somebody.process.wait(PATIENCE) == 129
+    assert home.polypod("ps", "--json").lines[0]["last_run"] == "paused"
+
+
+def test_a_terminal_that_is_closed_ends_a_chat_that_waits_for_words(home: Home):
+    with person(home, "chat", "--model", "offline") as somebody:
+        somebody.sees(PROMPT)
+        somebody.press("count words in a.txt" + ENTER)
+        somebody.sees("finished")
+        somebody.sees(PROMPT)
+        somebody.hang_up()
+        assert somebody.process.wait(PATIENCE) == 129
+    assert home.polypod("ps", "--json").lines[0]["last_run"] == "finished"
+
+
+def test_the_shell_that_repeats_the_signal_of_a_closed_terminal_kills_nothing(home: Home):
+    with (
+        silent_server() as (url, came),
+        home.start("run", "list files", "--model", "openai/m", "--base-url", url) as run,
+    ):
+        assert came.wait(PATIENCE)
+        for _ in range(2):
+            run.send_signal(signal.SIGHUP)
+        run.communicate(timeout=PATIENCE)
+        assert run.returncode == 129
+    assert home.polypod("ps", "--json").lines[0]["last_run"] == "paused"
+
+
+def test_with_nohup_a_run_goes_on_where_its_terminal_is_closed(home: Home):
+    nohup = shutil.which("nohup")
+    assert nohup is not None
+    with (
+        silent_server() as (url, came),
+        person(
+            home, "run", "list files", "--model", "openai/m", "--base-url", url, through=nohup
+        ) as somebody,
+    ):
+        assert came.wait(PATIENCE)
+        somebody.hang_up()
+        somebody.process.send_signal(signal.SIGTERM)
+        assert somebody.process.wait(PATIENCE) == 143

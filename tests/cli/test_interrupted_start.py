@@ -13,17 +13,17 @@ SCRIPT = str(Path(sys.executable).with_name("polypod"))
 
 #: Presses Ctrl-C, as it were, when the module that the environment names is about to be imported.
 PRESSES = """
-import os, signal, sys
+import _signal, os, sys
 class Presses:
     def find_spec(name, path=None, target=None):
         if name == os.environ["PRESSED_AT"]:
-            signal.raise_signal(signal.SIGINT)
+            _signal.raise_signal(_signal.SIGINT)
 sys.meta_path.insert(0, Presses)
 """
 
 
 @pytest.mark.parametrize("command", [COMMAND, [SCRIPT]], ids=["module", "script"])
-@pytest.mark.parametrize("module", ["protocol.wire", "pykka", "actors.cli.main", "actors.cli.run"])
+@pytest.mark.parametrize("module", ["signal", "polypod.__main__", "protocol.wire", "pykka", "actors.cli.run"])
 def test_ctrl_c_while_it_is_loaded_ends_it_without_a_traceback(
     command: list[str], module: str, tmp_path: Path
 ):
@@ -33,6 +33,13 @@ def test_ctrl_c_while_it_is_loaded_ends_it_without_a_traceback(
 
 def test_a_program_that_imports_us_has_its_ctrl_c_as_always(tmp_path: Path):
     program = "try:\n import polypod\nexcept KeyboardInterrupt:\n print('mine')"
+    assert started([sys.executable, "-c", program], "pykka", tmp_path).stdout == "mine\n"
+
+
+def test_a_process_that_the_command_starts_has_its_ctrl_c_as_always(tmp_path: Path):
+    """One of multiprocessing's has its parent's ``sys.argv``."""
+    program = "import sys; sys.argv[0] = '/usr/bin/polypod'\n"
+    program += "try:\n import polypod\nexcept KeyboardInterrupt:\n print('mine')"
     assert started([sys.executable, "-c", program], "pykka", tmp_path).stdout == "mine\n"
 
 

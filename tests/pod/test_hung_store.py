@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from pod_stage import PLAIN, GatedClient, all_of, on_each_store, reached  # noqa
 from pykka.messages import ProxyCall
 from test_between import GatedStore
 
+from actors.llm.base import Block, Request
 from actors.llm.scripted import ScriptedClient, call, say
 from actors.pod.handle import Pod
 from actors.system import PodSystem
@@ -139,6 +140,52 @@ def test_a_stop_while_the_end_of_an_extraction_is_at_the_store(tmp_path: Path, a
     played(main)
     # Where the store never answered nobody knows what it keeps, so what was found stays there too.
     assert len(list(tmp_path.rglob("*.json"))) == 1
+
+
+class Slow:
+    """Answers in a script's words, but for the last request: that one ends only some time after its cancel."""
+
+    model = "slow"
+
+    def __init__(self, replies: list[Any], loop: asyncio.AbstractEventLoop) -> None:
+        self._script, self._left, self._loop = ScriptedClient(replies), len(replies), loop
+        self.asked_last, self.ended = asyncio.Event(), asyncio.Event()
+
+    async def stream(self, request: Request) -> AsyncIterator[Block]:
+        if self._left:
+            self._left -= 1
+            async for block in self._script.stream(request):
+                yield block
+            return
+        self.asked_last.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            let_go = asyncio.Event()
+            self._loop.call_later(0.02, let_go.set)
+            await let_go.wait()
+            self.ended.set()
+
+
+def test_a_stop_past_a_store_that_never_answers_leaves_no_memory_job_behind(tmp_path: Path) -> None:
+    async def main() -> None:
+        store = GatedStore()
+        client = Slow([say("x" * 4000)], asyncio.get_running_loop())
+        wanted = PodManifest.of(name="p", extract_threshold=100, schedule="manual")
+        async with PodSystem(store, memory=tmp_path, **SOON) as system:
+            pod = await system.spawn(wanted, client=client)
+            await pod.run("tell")
+            await pod.spawn_memory_jobs()
+            await client.asked_last.wait()
+            store.shut = True
+            run = pod.run("go")
+            await store.arrival()
+            await pod.stop()
+            assert client.ended.is_set()
+            with pytest.raises(PodStopped):
+                await run
+
+    played(main)
 
 
 def test_a_resume_whose_first_commit_is_refused_writes_nothing_and_gives_its_session_back() -> None:

@@ -1,0 +1,68 @@
+"""``Address``: how the handle of a pod reaches it; ``Mailboxes``: the address of the pods of this process."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from contextvars import copy_context
+from typing import TYPE_CHECKING, Any, Protocol
+
+from actors.runtime.bus import Subscription
+from actors.runtime.future import AsyncFuture
+from protocol.commands import Command
+from protocol.errors import PodStopped
+from protocol.events import EventKind
+
+if TYPE_CHECKING:
+    from actors.pod.handle import Pod
+
+Kinds = Collection[EventKind] | EventKind | None
+
+
+class Address(Protocol):
+    """How pods are reached, from any thread and any event loop: here by the mailboxes of their actors."""
+
+    def is_alive(self, pod: Pod, /) -> bool:
+        """Whether the pod takes commands, as far as is known here."""
+
+    def ask(self, pod: Pod, command: Command, /) -> AsyncFuture[Any]:
+        """Send a command: a future of what it resolves with."""
+
+    def stop(self, pod: Pod, /) -> AsyncFuture[bool]:
+        """End the pod: a future that tells whether it was alive."""
+
+    def subscribe(self, pod: Pod, kinds: Kinds, since: int | None, /) -> Subscription:
+        """The pod's events from now on, or all durable ones after number ``since`` first."""
+
+
+class Subscribe(Protocol):
+    """Subscribes to the events of a pod, by its name."""
+
+    def __call__(self, pod: str, kinds: Kinds, since: int | None, /) -> Subscription: ...
+
+
+class Mailboxes:
+    """The address of all pods of one system; what is the pod's own is its ``ref``."""
+
+    __slots__ = ("_subscribe",)
+
+    def __init__(self, subscribe: Subscribe) -> None:
+        self._subscribe = subscribe
+
+    def is_alive(self, pod: Pod) -> bool:
+        return pod.ref.is_alive()
+
+    def ask(self, pod: Pod, command: Command) -> AsyncFuture[Any]:
+        ref = pod.ref
+        if not ref.is_alive():
+            stopped = PodStopped(f"pod {pod.name!r} has stopped", hint="spawn it again with resume=")
+            return AsyncFuture.failed(stopped)
+        future: AsyncFuture[Any] = AsyncFuture()
+        future.caller = copy_context()
+        ref.send(command, future)  # type: ignore[attr-defined] # it is an AsyncActorRef
+        return future
+
+    def stop(self, pod: Pod) -> AsyncFuture[bool]:
+        return pod.ref.stop(block=False)  # type: ignore[return-value]
+
+    def subscribe(self, pod: Pod, kinds: Kinds, since: int | None) -> Subscription:
+        return self._subscribe(pod.name, kinds, since)

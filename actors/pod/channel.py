@@ -1,0 +1,312 @@
+"""``Channel``: the address of a pod at the other end of two streams, and ``serve_pod``, which is that end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import logging
+from asyncio import StreamReader, StreamWriter
+from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
+from typing import Any
+
+import pykka
+from msgspec import Raw
+from msgspec.structs import replace
+
+from actors.llm.output import Fit, parse_output
+from actors.pod.address import Kinds
+from actors.pod.handle import Pod
+from actors.pod.run_state import RunHere
+from actors.runtime.bus import Bus, Subscription, kinds_of
+from actors.runtime.future import AsyncFuture
+from actors.runtime.loop import mailroom_here
+from protocol import channel, commands
+from protocol.channel import Ask, Follow, Followed, FromPod, Refusal, Reply, Told, ToPod, Unfollow
+from protocol.errors import (
+    Failure,
+    InvalidInput,
+    OutputInvalid,
+    PodUnreachable,
+    PolypodError,
+    RunFailed,
+    WireError,
+    error_of,
+)
+from protocol.events import EVENTS, Event
+from protocol.recordable import recordable
+from protocol.results import RunResult
+from protocol.wire import decode_event, encode
+
+_log = logging.getLogger("polypod.channel")
+_LOOP_CLOSED = "the event loop of its handle is closed"
+_KINDS = {kind.__name__: kind for kind in EVENTS}
+
+
+async def connect(reader: StreamReader, writer: StreamWriter) -> Pod:
+    """The handle of the pod that the other end serves. Raises PodUnreachable, and what ``describe`` does."""
+    pod = Channel(reader, writer).pod
+    pod.name = (await pod.describe()).name
+    return pod
+
+
+class Channel:
+    """Asks a pod in another process, or on another machine, over two streams; see ``connect``.
+
+    A run's ``output`` is made here of what the pod answered, and is not asked for anew where it does not
+    fit; ``deps`` cannot travel. What is under way when the connection ends raises PodUnreachable; the pod
+    lives on.
+    """
+
+    def __init__(self, reader: StreamReader, writer: StreamWriter) -> None:
+        #: The handle of the pod; ``connect`` gives it its name.
+        self.pod = Pod("at the other end", self)
+        self._reader = reader
+        self._writer = writer
+        self._mailroom = mailroom_here()
+        self._ids = itertools.count(1)
+        self._asked: dict[int, tuple[commands.Command, AsyncFuture[Any]]] = {}
+        self._followed: dict[int, Bus] = {}
+        #: Why nothing can be asked any more.
+        self._lost: str | None = None
+        self._reading = asyncio.create_task(self._read())
+
+    def is_alive(self, _: Pod) -> bool:
+        return self._lost is None
+
+    def ask(self, _: Pod, command: commands.Command) -> AsyncFuture[Any]:
+        kind = None
+        if isinstance(command, RunHere):
+            if command.deps is not None:
+                return AsyncFuture.failed(
+                    InvalidInput("deps cannot travel to a pod in another process", hint="spawn it with them")
+                )
+            kind = command.output
+            command = commands.Run(command.content, command.busy, command.output_schema, command.run_id)
+        answer = self._send(command)
+        return answer if kind is None else answer.map(partial(_with_output, kind))
+
+    def stop(self, _: Pod) -> AsyncFuture[bool]:
+        return self._send(commands.Stop())
+
+    def subscribe(self, _: Pod, kinds: Kinds, since: int | None) -> Subscription:
+        names = None if kinds is None else tuple(sorted(kind.__name__ for kind in kinds_of(kinds)))
+        bus = Bus()
+        bus.loop = self._mailroom.loop
+        subscription = bus.subscribe(kinds=kinds)
+        self._on_loop(partial(self._follow, Follow(next(self._ids), names, since), bus), bus.close)
+        return subscription
+
+    async def close(self) -> None:
+        """End the connection; the pod at the other end lives on."""
+        self._writer.close()
+        await self._reading
+
+    # -- on its loop -----------------------------------------------------------------------------
+
+    def _send(self, command: commands.Command) -> AsyncFuture[Any]:
+        future: AsyncFuture[Any] = AsyncFuture()
+        future._loop = self._mailroom.loop  # noqa: SLF001 - that it may be waited for on any other thread
+        ask = Ask(next(self._ids), command)
+        try:
+            frame = _frame(ask)
+        except (PolypodError, TypeError, ValueError) as error:
+            return AsyncFuture.failed(
+                InvalidInput(f"{type(command).__name__} holds what no JSON can: {error}")
+            )
+        self._on_loop(partial(self._post, ask, frame, future), lambda: self._refuse(future, _LOOP_CLOSED))
+        return future
+
+    def _on_loop(self, work: Callable[[], None], otherwise: Callable[[], object]) -> None:
+        if self._mailroom.here():
+            work()
+            return
+        try:
+            self._mailroom.post(lambda _: work())
+        except pykka.ActorDeadError:
+            otherwise()
+
+    def _post(self, ask: Ask, frame: bytes, future: AsyncFuture[Any]) -> None:
+        if self._lost is not None:
+            self._refuse(future, self._lost)
+            return
+        self._asked[ask.id] = (ask.command, future)
+        self._writer.write(frame)
+
+    def _follow(self, follow: Follow, bus: Bus) -> None:
+        if self._lost is not None:
+            bus.close()
+            return
+        self._followed[follow.id] = bus
+        self._writer.write(channel.frame(follow))
+
+    async def _read(self) -> None:
+        why = "the other end has closed it"
+        try:
+            while True:
+                length = channel.frame_length(await self._reader.readexactly(channel.HEAD))
+                self._take(channel.decode_from_pod(await self._reader.readexactly(length)))
+        except asyncio.IncompleteReadError:
+            pass
+        except (OSError, WireError) as error:
+            why = str(error)
+        finally:
+            self._lose(why)
+
+    def _take(self, message: FromPod) -> None:
+        if isinstance(message, Told):
+            self._tell(message)
+        elif isinstance(message, Followed):
+            self._end(message.id)
+        elif message.id in self._followed:
+            assert isinstance(message, Refusal)
+            _log.warning("pod %r refused a subscription: %s", self.pod.name, message.failure)
+            self._end(message.id)
+        elif (asked := self._asked.pop(message.id, None)) is not None:
+            command, future = asked
+            if isinstance(message, Refusal):
+                future.set_exception(error_of(message.failure))
+                return
+            try:
+                future.set(channel.decode_result(command, message.value))
+            except WireError as error:
+                future.set_exception(error)
+
+    def _tell(self, message: Told) -> None:
+        bus = self._followed.get(message.id)
+        if bus is None:
+            return
+        try:
+            bus.publish(decode_event(bytes(message.event)))
+        except WireError as error:  # of a later version
+            _log.warning("an event of pod %r is passed over: %s", self.pod.name, error)
+        if bus.silent:  # nobody holds the subscription any more
+            del self._followed[message.id]
+            self._writer.write(channel.frame(Unfollow(message.id)))
+
+    def _end(self, follow: int) -> None:
+        bus = self._followed.pop(follow, None)
+        if bus is not None:
+            bus.close()
+
+    def _lose(self, why: str) -> None:
+        self._lost = why
+        self._writer.close()
+        asked, self._asked = self._asked, {}
+        for _, future in asked.values():
+            self._refuse(future, why)
+        for follow in list(self._followed):
+            self._end(follow)
+
+    def _refuse(self, future: AsyncFuture[Any], why: str) -> None:
+        future.set_exception(
+            PodUnreachable(
+                f"the connection to pod {self.pod.name!r} has ended: {why}",
+                hint="what it was asked may have been done: connect again and look at its history",
+            )
+        )
+
+
+def _frame(ask: Ask) -> bytes:
+    try:
+        return channel.frame(ask)
+    except (TypeError, ValueError, OverflowError, RecursionError):  # what no JSON can hold
+        return channel.frame(replace(ask, command=recordable(ask.command)))
+
+
+def _with_output(kind: Any, result: RunResult[Any]) -> RunResult[Any]:
+    """The result with the instance that was asked for. Raises RunFailed where the answer is none."""
+    if result.outcome != "finished":
+        return result
+    read = parse_output(result.text, kind)
+    if isinstance(read, Fit):
+        return replace(result, output=read.value)
+    raise RunFailed(OutputInvalid(f"the model did not answer as asked: {read.why}"), run_id=result.run_id)
+
+
+# -- the other end -------------------------------------------------------------------------------
+
+
+async def serve_pod(pod: Pod, reader: StreamReader, writer: StreamWriter) -> None:
+    """Have ``pod`` follow the commands that come over ``reader``, until that ends; the pod lives on, and so
+    does what it was asked to do. Raises WireError for what is no command.
+    """
+    await _Service(pod, writer).serve(reader)
+
+
+class _Service:
+    def __init__(self, pod: Pod, writer: StreamWriter) -> None:
+        self._pod = pod
+        self._writer = writer
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._follows: dict[int, Subscription] = {}
+
+    async def serve(self, reader: StreamReader) -> None:
+        try:
+            while True:
+                length = channel.frame_length(await reader.readexactly(channel.HEAD))
+                self._take(channel.decode_to_pod(await reader.readexactly(length)))
+        except (asyncio.IncompleteReadError, OSError):
+            return
+        finally:
+            for subscription in self._follows.values():
+                subscription.close()
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            self._writer.close()
+
+    def _take(self, message: ToPod) -> None:
+        if isinstance(message, Ask):
+            address, command = self._pod.address, message.command
+            stops = isinstance(command, commands.Stop)
+            asked = address.stop(self._pod) if stops else address.ask(self._pod, command)
+            self._begin(self._answer(message.id, asked))
+        elif isinstance(message, Follow):
+            self._follow(message)
+        elif (subscription := self._follows.pop(message.id, None)) is not None:
+            subscription.close()
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _answer(self, number: int, future: AsyncFuture[Any]) -> None:
+        try:
+            reply: FromPod = Reply(number, Raw(encode(await future)))
+        except Exception as error:  # noqa: BLE001 - goes to who asked
+            reply = Refusal(number, Failure.of(error))
+        for (
+            follow,
+            subscription,
+        ) in self._follows.items():  # what was published before the answer comes before it
+            self._tell(follow, subscription.drain())
+        await self._write(reply)
+
+    def _follow(self, follow: Follow) -> None:
+        try:
+            kinds = None if follow.kinds is None else [_KINDS[name] for name in follow.kinds]
+            subscription = self._pod.subscribe(kinds, follow.since)
+        except Exception as error:  # noqa: BLE001 - goes to who asked
+            self._begin(self._write(Refusal(follow.id, Failure.of(error))))
+            return
+        self._follows[follow.id] = subscription
+        self._begin(self._follow_on(follow.id, subscription))
+
+    async def _follow_on(self, follow: int, subscription: Subscription) -> None:
+        async for event in subscription:
+            self._tell(follow, [event])
+            with contextlib.suppress(OSError):
+                await self._writer.drain()
+        await self._write(Followed(follow))
+
+    def _tell(self, follow: int, events: Sequence[Event]) -> None:
+        for event in events:
+            self._writer.write(channel.frame(Told(follow, Raw(encode(event)))))
+
+    async def _write(self, message: FromPod) -> None:
+        with contextlib.suppress(OSError):  # the reader hears of the end too
+            self._writer.write(channel.frame(message))
+            await self._writer.drain()

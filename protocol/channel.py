@@ -1,0 +1,139 @@
+"""What travels between the handle of a pod and a pod that lives elsewhere: frames with ids, as bytes.
+
+A frame is four bytes of length, most significant first, and so many bytes of JSON.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING, Any, Union
+
+import msgspec
+from msgspec import Raw, Struct
+
+from protocol import commands
+from protocol.errors import Failure, WireError
+from protocol.items import Item
+from protocol.results import PodDescription, RunResult
+from protocol.wire import encode
+
+if TYPE_CHECKING:
+    AnyCommand = commands.Command
+else:
+    AnyCommand = Union[commands.COMMANDS]  # noqa: UP007
+
+#: A frame of more bytes is refused, since its length is no length.
+LARGEST_FRAME = 1 << 30
+_length = struct.Struct(">I")
+#: The bytes that tell a frame's length.
+HEAD = _length.size
+
+
+class Ask(Struct, frozen=True, tag=True):
+    """To the pod: a command, answered by a ``Reply`` or a ``Refusal`` of the same id."""
+
+    id: int
+    command: AnyCommand
+
+
+class Follow(Struct, frozen=True, tag=True, omit_defaults=True):
+    """To the pod: send its events as ``Told`` from now on, of these kinds (None: all), the durable ones
+    numbered above ``since`` first; ``Followed`` of the same id ends it, or a ``Refusal``.
+    """
+
+    id: int
+    kinds: tuple[str, ...] | None = None
+    since: int | None = None
+
+
+class Unfollow(Struct, frozen=True, tag=True):
+    """To the pod: send no more events of that ``Follow``."""
+
+    id: int
+
+
+class Reply(Struct, frozen=True, tag=True):
+    """From the pod: what a command resolved with."""
+
+    id: int
+    value: Raw
+
+
+class Refusal(Struct, frozen=True, tag=True):
+    """From the pod: the error that a command, or a ``Follow``, ended with."""
+
+    id: int
+    failure: Failure
+
+
+class Told(Struct, frozen=True, tag=True):
+    """From the pod: an event, as the bytes of ``protocol.wire``."""
+
+    id: int
+    event: Raw
+
+
+class Followed(Struct, frozen=True, tag=True):
+    """From the pod: no more events of that ``Follow``."""
+
+    id: int
+
+
+ToPod = Ask | Follow | Unfollow
+FromPod = Reply | Refusal | Told | Followed
+
+#: What each command resolves with; those that are not here resolve with None.
+RESULTS: dict[type[commands.Command], Any] = {
+    commands.Run: RunResult[Any],
+    commands.Resume: RunResult[Any],
+    commands.Compact: str,
+    commands.WaitForMemoryJobs: bool,
+    commands.History: list[Item],
+    commands.Describe: PodDescription,
+    commands.Passivate: bool,
+    commands.Fork: str,
+    commands.Stop: bool,
+}
+_results = {kind: msgspec.json.Decoder(RESULTS.get(kind)) for kind in commands.COMMANDS}
+_to_pod: msgspec.json.Decoder[ToPod] = msgspec.json.Decoder(ToPod)
+_from_pod: msgspec.json.Decoder[FromPod] = msgspec.json.Decoder(FromPod)
+
+
+def frame(message: ToPod | FromPod) -> bytes:
+    """A message as the bytes of its frame. Raises WireError for one that is too large."""
+    body = encode(message)
+    if len(body) > LARGEST_FRAME:
+        raise WireError(f"a frame has at most {LARGEST_FRAME} bytes, not {len(body)}")
+    return _length.pack(len(body)) + body
+
+
+def frame_length(head: bytes) -> int:
+    """How many bytes follow the ``HEAD`` bytes of a frame. Raises WireError for what is no length."""
+    length: int = _length.unpack(head)[0]
+    if length > LARGEST_FRAME:
+        raise WireError(f"a frame of {length} bytes: the other end does not speak this protocol")
+    return length
+
+
+def decode_to_pod(body: bytes) -> ToPod:
+    """What came for a pod. Raises WireError."""
+    message: ToPod = _decode(_to_pod, body)
+    return message
+
+
+def decode_from_pod(body: bytes) -> FromPod:
+    """What came from a pod. Raises WireError."""
+    message: FromPod = _decode(_from_pod, body)
+    return message
+
+
+def decode_result(command: commands.Command, value: Raw) -> Any:
+    """What a command resolved with. Raises WireError."""
+    return _decode(_results[type(command)], value)
+
+
+def _decode(decoder: msgspec.json.Decoder[Any], body: bytes | Raw) -> Any:
+    try:
+        return decoder.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise WireError(f"not what a pod's channel carries: {error}") from error

@@ -1,0 +1,373 @@
+"""What the handle of a pod owes, whether the pod lives here or at the other end of a connection."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from msgspec import Struct
+from pod_stage import GatedClient
+
+from actors.llm.scripted import Reply, ScriptedClient, call, say
+from actors.pod.channel import Channel, connect, serve_pod
+from actors.pod.handle import Pod
+from actors.system import PodSystem
+from actors.tools.base import tool
+from protocol.errors import (
+    InvalidInput,
+    ModelError,
+    NotPaused,
+    NotRunning,
+    OutputInvalid,
+    PodBusy,
+    PodError,
+    PodStopped,
+    PodUnreachable,
+    RunFailed,
+    UnknownEntry,
+    WireError,
+)
+from protocol.events import RunEnd, RunStart, TextDelta, UserMessage
+from protocol.items import AssistantItem, UserItem
+from protocol.lifecycle import PodState
+from protocol.manifest import PodManifest
+
+Reached = Callable[[Pod], Any]
+
+
+@asynccontextmanager
+async def here(pod: Pod) -> AsyncIterator[Pod]:
+    yield pod
+
+
+@asynccontextmanager
+async def at_the_other_end(pod: Pod) -> AsyncIterator[Pod]:
+    near, far = socket.socketpair()
+    serving = asyncio.create_task(serve_pod(pod, *await asyncio.open_connection(sock=far)))
+    reached = await connect(*await asyncio.open_connection(sock=near))
+    yield reached
+    await reached.address.close()  # type: ignore[attr-defined]
+    await serving
+
+
+@pytest.fixture(params=[here, at_the_other_end], ids=["here", "elsewhere"])
+def reach(request: pytest.FixtureRequest) -> Reached:
+    return request.param  # type: ignore[no-any-return]
+
+
+def play(
+    reach: Reached, client: Any, scene: Callable[[Pod], Coroutine[Any, Any, None]], **settings: Any
+) -> None:
+    async def main() -> None:
+        tools = settings.pop("tools", ())
+        async with PodSystem() as system, asyncio.timeout(20):
+            pod = await system.spawn(PodManifest.of(name="p", **settings), client=client, tools=tools)
+            async with reach(pod) as reached:
+                await scene(reached)
+
+    asyncio.run(main())
+
+
+def test_a_run_gives_its_result_and_the_history_its_items(reach: Reached) -> None:
+    async def scene(pod: Pod) -> None:
+        assert pod.name == "p"
+        result = await pod.run("Grüße")
+        assert (result.text, result.outcome) == ("hello", "finished")
+        assert (result.usage.input_tokens, result.usage.output_tokens) == (7, 2)
+        assert await pod.history() == [UserItem.of("Grüße"), AssistantItem.of("hello")]
+        described = await pod.describe()
+        assert (described.name, described.state) == ("p", PodState.IDLE)
+        assert described.session_id == result.session_id
+        assert described.usage == result.usage
+
+    play(reach, ScriptedClient([say("hello", input_tokens=7, output_tokens=2)]), scene)
+
+
+def test_a_stream_has_the_events_of_its_run_and_ends_with_its_end(reach: Reached) -> None:
+    async def scene(pod: Pod) -> None:
+        async with pod.stream("go") as events:
+            told = [event async for event in events]
+        assert RunStart in {type(event) for event in told}
+        assert type(told[-1]) is RunEnd
+        assert "".join(event.text for event in told if isinstance(event, TextDelta)) == "one two three"
+        assert (await events.result).text == "one two three"
+
+    play(reach, ScriptedClient([say("one two three", chunks=3)]), scene)
+
+
+def test_a_subscription_begins_where_it_is_asked_to(reach: Reached) -> None:
+    async def scene(pod: Pod) -> None:
+        await pod.run("first")
+        with pod.subscribe({UserMessage, RunEnd}, since=0) as events:
+            await pod.run("second")
+            told = [await anext(events) for _ in range(4)]
+        kinds = [type(event) for event in told]
+        assert kinds == [UserMessage, RunEnd, UserMessage, RunEnd]
+        assert [event.item.text for event in told[::2]] == ["first", "second"]  # type: ignore[attr-defined]
+
+    play(reach, ScriptedClient([say("1"), say("2")]), scene)
+
+
+def test_a_subscription_hears_of_what_is_asked_after_it_and_before_the_answer(reach: Reached) -> None:
+    async def scene(pod: Pod) -> None:
+        for _ in range(3):
+            with pod.subscribe() as events:
+                await pod.run("go")
+                told = events.drain()
+            assert [type(event) for event in told if type(event) in {RunStart, RunEnd}] == [RunStart, RunEnd]
+
+    play(reach, ScriptedClient([say("x")] * 3), scene)
+
+
+def test_words_join_and_runs_are_interrupted_and_resumed(reach: Reached) -> None:
+    client = GatedClient([say("never said"), say("went on")])
+
+    async def scene(pod: Pod) -> None:
+        run = pod.run("go")
+        await client.asked.acquire()
+        with pytest.raises(PodBusy):
+            await pod.run("another", busy="reject")
+        steered = pod.steer("faster")
+        await pod.pause()
+        assert (await run).outcome == "paused"
+        client.gate.release()
+        client.gate.release()
+        assert (await pod.resume()).text in {"never said", "went on"}
+        await asyncio.gather(steered, return_exceptions=True)
+        await pod.notify("note")
+
+    play(reach, client, scene)
+
+
+def test_a_run_is_cancelled(reach: Reached) -> None:
+    client = GatedClient([say("never said")])
+
+    async def scene(pod: Pod) -> None:
+        run = pod.run("go")
+        await client.asked.acquire()
+        await pod.cancel()
+        assert (await run).outcome == "cancelled"
+
+    play(reach, client, scene)
+
+
+def test_errors_have_their_types_and_what_they_tell(reach: Reached) -> None:
+    async def scene(pod: Pod) -> None:
+        with pytest.raises(NotRunning):
+            await pod.steer("nobody hears")
+        with pytest.raises(NotPaused, match="no paused run"):
+            await pod.resume()
+        with pytest.raises(UnknownEntry):
+            await pod.fork("ab" * 32)
+        with pytest.raises(RunFailed, match="script") as failed:
+            await pod.run("go")
+        assert isinstance(failed.value.cause, ModelError)
+        assert failed.value.cause.kind == "protocol"
+        assert failed.value.failure.kind == "ScriptExhausted"
+        assert failed.value.run_id
+
+    play(reach, ScriptedClient([]), scene)
+
+
+def test_a_fork_a_pushed_item_and_giving_up_memory(reach: Reached) -> None:
+    async def scene(pod: Pod) -> None:
+        await pod.push_item(UserItem.of("pushed"))
+        assert len(await pod.fork()) > 10
+        assert await pod.passivate() is True
+        assert await pod.history() == [UserItem.of("pushed")]
+        await pod.spawn_memory_jobs()
+        assert await pod.wait_for_memory_jobs(timeout=5) is True
+        assert await pod.try_pre_run_compact() is None
+
+    play(reach, ScriptedClient([]), scene)
+
+
+class Point(Struct):
+    x: int
+    y: int
+
+
+def test_a_typed_run_gives_the_instance(reach: Reached) -> None:
+    async def scene(pod: Pod) -> None:
+        result = await pod.run("where", output=Point)
+        assert result.output == Point(1, 2)
+
+    play(reach, ScriptedClient([say('{"x": 1, "y": 2}')]), scene)
+
+
+def test_a_typed_run_whose_answer_never_fits_fails(reach: Reached) -> None:
+    async def scene(pod: Pod) -> None:
+        with pytest.raises(RunFailed) as failed:
+            await pod.run("where", output=Point)
+        assert isinstance(failed.value.cause, OutputInvalid)
+
+    asked = 3 if reach is here else 1  # elsewhere nobody knows the type, so that the model is not asked anew
+    play(reach, ScriptedClient([say("nowhere")] * asked), scene)
+
+
+def test_a_handle_is_used_from_other_threads(reach: Reached) -> None:
+    async def scene(pod: Pod) -> None:
+        got = await asyncio.to_thread(lambda: [pod.run("go").get(timeout=10).text for _ in range(3)])
+        assert got == ["a", "b", "c"]
+
+    play(reach, ScriptedClient([say("a"), say("b"), say("c")]), scene)
+
+
+def test_text_that_no_utf8_can_hold_is_mended_on_its_way(reach: Reached) -> None:
+    async def scene(pod: Pod) -> None:
+        await pod.run("half a \ud83d pair")
+        assert (await pod.history())[0] == UserItem.of("half a \ufffd pair")
+
+    play(reach, ScriptedClient([say("so be it")]), scene)
+
+
+def test_a_stopped_pod_says_so(reach: Reached) -> None:
+    async def scene(pod: Pod) -> None:
+        assert await pod.stop() is True
+        with pytest.raises(PodStopped):
+            await pod.run("go")
+
+    play(reach, ScriptedClient([]), scene)
+
+
+def test_ten_runs_at_once_have_each_its_own_answer(reach: Reached) -> None:
+    async def scene(pod: Pod) -> None:
+        results = await asyncio.gather(*[pod.run(f"number {n}") for n in range(10)])
+        assert [result.text for result in results] == [f"answer {n}" for n in range(10)]
+
+    play(reach, ScriptedClient([say(f"answer {n}") for n in range(10)]), scene)
+
+
+def test_a_tool_of_the_pod_is_run_where_the_pod_lives(reach: Reached) -> None:
+    @tool
+    async def where() -> str:
+        return str(os.getpid())
+
+    async def scene(pod: Pod) -> None:
+        assert (await pod.run("go")).text == "there"
+
+    play(reach, ScriptedClient([call("where"), say("there")]), scene, tools=[where])
+
+
+# -- what only a connection has ------------------------------------------------------------------
+
+
+def elsewhere(replies: list[Reply], scene: Callable[[Pod], Coroutine[Any, Any, None]]) -> None:
+    play(at_the_other_end, ScriptedClient(replies), scene)
+
+
+def test_a_pod_elsewhere_has_no_actor_here_and_takes_no_deps() -> None:
+    async def scene(pod: Pod) -> None:
+        with pytest.raises(PodError, match="another process"):
+            _ = pod.ref
+        with pytest.raises(InvalidInput, match="deps"):
+            await pod.run("go", deps=object())
+        assert repr(pod) == "<Pod p alive>"
+
+    elsewhere([], scene)
+
+
+def test_who_asks_over_a_connection_that_has_ended_hears_that() -> None:
+    async def scene(pod: Pod) -> None:
+        address = pod.address
+        assert isinstance(address, Channel)
+        events = pod.subscribe()
+        await address.close()
+        with pytest.raises(PodUnreachable, match="'p' has ended"):
+            await pod.run("go")
+        assert [event async for event in events] == []
+        assert [event async for event in pod.subscribe()] == []
+        assert repr(pod) == "<Pod p stopped>"
+
+    elsewhere([], scene)
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [b"\xff\xff\xff\xff", b"\x00\x00\x00\x02{}", b"\x00\x00\x00\x03\xff\xfe\x00", b"GET / HTTP/1.1\r\n\r\n"],
+)
+def test_garbage_ends_a_connection_at_either_end_and_the_pod_lives_on(garbage: bytes) -> None:
+    async def main() -> None:
+        async with PodSystem() as system, asyncio.timeout(20):
+            pod = await system.spawn(PodManifest.of(name="p"), client=ScriptedClient([say("still here")]))
+            near, far = socket.socketpair()
+            serving = asyncio.create_task(serve_pod(pod, *await asyncio.open_connection(sock=far)))
+            _, writer = await asyncio.open_connection(sock=near)
+            writer.write(garbage)
+            with pytest.raises(WireError):
+                await serving
+            writer.close()
+
+            near, far = socket.socketpair()
+            reader, writer = await asyncio.open_connection(sock=far)
+            connecting = asyncio.create_task(connect(*await asyncio.open_connection(sock=near)))
+            await reader.readexactly(4)
+            writer.write(garbage)
+            with pytest.raises(PodUnreachable):
+                await connecting
+            writer.close()
+            assert (await pod.run("there?")).text == "still here"
+
+    asyncio.run(main())
+
+
+def test_a_run_goes_on_when_who_asked_for_it_is_gone() -> None:
+    client = GatedClient([say("done")])
+
+    async def main() -> None:
+        async with PodSystem() as system, asyncio.timeout(20):
+            pod = await system.spawn(PodManifest.of(name="p"), client=client)
+            async with at_the_other_end(pod) as reached:
+                asked = reached.run("go")
+                await client.asked.acquire()
+            with pytest.raises(PodUnreachable):
+                await asked
+            with pod.subscribe(RunEnd) as ends:
+                client.gate.release()
+                assert (await anext(ends)).outcome == "finished"  # type: ignore[attr-defined]
+
+    asyncio.run(main())
+
+
+_CHILD = """
+import asyncio, socket, sys
+from actors.llm.scripted import ScriptedClient, say
+from actors.pod.channel import serve_pod
+from actors.system import PodSystem
+from protocol.manifest import PodManifest
+
+async def main():
+    async with PodSystem() as system:
+        pod = await system.spawn(PodManifest.of(name="child"), client=ScriptedClient([say("from afar")]))
+        await serve_pod(pod, *await asyncio.open_connection(sock=socket.socket(fileno=int(sys.argv[1]))))
+
+asyncio.run(main())
+"""
+
+
+def test_a_pod_in_a_child_process_answers_and_its_death_is_heard() -> None:
+    async def main() -> None:
+        near, far = socket.socketpair()
+        child = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", _CHILD, str(far.fileno()), pass_fds=[far.fileno()]
+        )
+        far.close()
+        async with asyncio.timeout(30):
+            pod = await connect(*await asyncio.open_connection(sock=near))
+            assert pod.name == "child"
+            assert (await pod.run("hello?")).text == "from afar"
+            with pod.subscribe() as events:
+                child.send_signal(signal.SIGKILL)
+                await child.wait()
+                assert [event async for event in events] == []
+            with pytest.raises(PodUnreachable):
+                await pod.run("and now?")
+
+    asyncio.run(main())
