@@ -274,8 +274,13 @@ class Journal:
         return self.log.branch(new_session_id(), self._template.opening, "taken", **carried)
 
     def close(self) -> None:
-        """The pod has ended: nobody waits for a commit any more."""
+        """The pod has ended: nobody waits for a commit any more, and one that a store is awaited for is
+        cancelled; it may be kept or not.
+        """
         self._closed = StoreError(f"pod {self.log.pod!r} has ended")
+        if isinstance(pending := self._under_way, asyncio.Future):
+            self._under_way = None
+            pending.cancel()
         self._answer(self._closed)
 
     # -- the end ---------------------------------------------------------------------------------
