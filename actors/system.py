@@ -1,4 +1,4 @@
-"""``PodSystem``: composes the rest and holds the pods; the one object that programs and doors use."""
+"""``PodSystem``: composes the rest and holds the pods; the one object that programs and entry points use."""
 
 from __future__ import annotations
 
