@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, TypeVar, Union
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from typing import Any, Generic, TypeVar, Union
 
 import msgspec
 
@@ -22,13 +23,26 @@ _encoder = msgspec.json.Encoder()
 #: Any protocol type as compact JSON bytes.
 encode = _encoder.encode
 
-_items: msgspec.json.Decoder[Item] = msgspec.json.Decoder(UserItem | AssistantItem | SystemItem | ToolResult)
-_events: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Union[EVENTS])  # noqa: UP007
-_commands: msgspec.json.Decoder[Command] = msgspec.json.Decoder(Union[COMMANDS])  # noqa: UP007
-_entries: msgspec.json.Decoder[Entry] = msgspec.json.Decoder(Union[ENTRIES])  # noqa: UP007
+
+class LazyDecoder(Generic[T]):
+    """A decoder of JSON that is made at its first use: one of forty kinds of entries takes milliseconds."""
+
+    def __init__(self, *kinds: type) -> None:
+        self._kinds = kinds
+
+    @cached_property
+    def decode(self) -> Callable[[bytes | str], T]:
+        """As of ``msgspec.json.Decoder``."""
+        return msgspec.json.Decoder(Union[self._kinds]).decode  # noqa: UP007
 
 
-def _decode(decoder: msgspec.json.Decoder[T], data: bytes, what: str) -> T:
+_items: LazyDecoder[Item] = LazyDecoder(UserItem, AssistantItem, SystemItem, ToolResult)
+_events: LazyDecoder[Event] = LazyDecoder(*EVENTS)
+_commands: LazyDecoder[Command] = LazyDecoder(*COMMANDS)
+_entries: LazyDecoder[Entry] = LazyDecoder(*ENTRIES)
+
+
+def _decode(decoder: LazyDecoder[T], data: bytes, what: str) -> T:
     try:
         return decoder.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

@@ -1,5 +1,5 @@
-"""What a model is shown of a history: a view without copying, in which long old tool results are shortened
-and answers that were cut off say so.
+"""What a model is shown of a history: a view without copying, in which results stand in the order of their
+calls, long old ones are shortened, and answers that were cut off say so.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, islice
 from typing import overload
 
+from actors.compaction.call_order import CallOrder
 from actors.compaction.tokens import BYTES_PER_TOKEN, encoded_size, text_size
 from protocol.items import AssistantItem, ImagePart, Item, TextPart, ToolResult
 
@@ -28,12 +29,12 @@ LEAST_SAVING = 4096
 class RequestView(Sequence[Item]):
     """The first ``length`` items of a history as a request shows them, with ``cuts`` in the place of
     some results before ``line``, and ``broken`` (None: there are none) in the place of answers that were cut
-    off.
+    off; ``moved`` tells which item is shown at an index before ``settled`` where it is another.
 
     It stays as it is while the history grows at its end and while more is cut behind its line.
     """
 
-    __slots__ = ("_broken", "_cuts", "_items", "_length", "_line", "_plain")
+    __slots__ = ("_broken", "_cuts", "_items", "_length", "_line", "_moved", "_plain", "_settled")
 
     def __init__(
         self,
@@ -42,14 +43,18 @@ class RequestView(Sequence[Item]):
         cuts: Mapping[int, ToolResult] | None = None,
         line: int = 0,
         broken: dict[int, AssistantItem] | None = None,
+        moved: Mapping[int, int] | None = None,
+        settled: int = 0,
     ) -> None:
         self._items = items
         self._length = length
         self._cuts: Mapping[int, ToolResult] = {} if cuts is None else cuts
         self._line = line
         self._broken = broken
+        self._moved: Mapping[int, int] = {} if moved is None else moved
+        self._settled = settled
         #: Behind this place items are shown as they are.
-        self._plain = line if not broken else max(line, next(reversed(broken)) + 1)
+        self._plain = max(line, settled, next(reversed(broken)) + 1 if broken else 0)
 
     def __repr__(self) -> str:
         cut = sum(index < self._line for index in self._cuts)
@@ -78,6 +83,8 @@ class RequestView(Sequence[Item]):
         return chain(map(self._shown, range(plain)), islice(items, plain, self._length))
 
     def _shown(self, index: int) -> Item:
+        if index < self._settled:
+            index = self._moved.get(index, index)
         if index < self._line and index in self._cuts:
             return self._cuts[index]
         if self._broken is not None and index in self._broken:
@@ -101,14 +108,17 @@ class Pruner:
     __slots__ = (
         "_broken",
         "_cuts",
+        "_group",
         "_items",
         "_line",
+        "_moved",
         "_moves",
         "_newest",
         "_old",
         "_pending",
         "_saved",
         "_seen",
+        "_settled",
         "_young",
         "refused",
     )
@@ -134,13 +144,20 @@ class Pruner:
         self._line = 0
         #: What is shown in the place of answers that were cut off; None while there are none.
         self._broken: dict[int, AssistantItem] | None = None
+        #: The calls of the last answer, if it has several that wait for their results; and which items are
+        #: shown in another place, before the index up to which that stands.
+        self._group: CallOrder | None = None
+        self._moved: dict[int, int] = {}
+        self._settled = 0
         #: The encoded bytes that the first n cuts save, as far as anybody asked.
         self._saved = [0]
 
     def view(self) -> RequestView:
         """The history as it is now, for a request."""
         self._advance()
-        return RequestView(self._items, len(self._items), self._cuts, self._line, self._broken)
+        return RequestView(
+            self._items, len(self._items), self._cuts, self._line, self._broken, self._moved, self._settled
+        )
 
     @property
     def cuts(self) -> int:
@@ -173,39 +190,55 @@ class Pruner:
         for index in range(self._seen, length):
             item = items[index]
             kind = type(item)
+            if self._group is not None:
+                self._follow_group(self._group, index, item)
             if kind is ToolResult:
                 if _characters(item) > LONGEST_OLD_RESULT:  # type: ignore[arg-type]
                     young.append(index)
             elif kind is AssistantItem:
                 newest.append(index)
-                if item.refused or item.cut:  # type: ignore[union-attr]
+                if item.calls or item.cut or item.refused:  # type: ignore[union-attr]
                     self._mark(index, item)  # type: ignore[arg-type]
                 if young and young[0] < newest[0] and len(newest) == WHOLE_TURNS:
-                    self._age(newest[0])
-                    if self._pending >= LEAST_SAVING * BYTES_PER_TOKEN:
-                        self._pending = 0
-                        self._moves.append((index + 1, len(self._old)))
+                    self._age(newest[0], index + 1)
         self._seen = length
         if self._old:
             for index in self._old[len(self._cuts) : self._moves[-1][1]]:
                 self._cuts[index] = cut_result(self._result(index))
                 self._line = index + 1
 
+    def _follow_group(self, group: CallOrder, index: int, item: Item) -> None:
+        """Put the results of an answer in order, once all are there or something else follows."""
+        end = index
+        if isinstance(item, ToolResult):
+            if not group.add(index, item):
+                return
+            end += 1
+        self._group = None
+        if moved := group.moved():
+            self._moved.update(moved)
+            self._settled = end
+
     def _mark(self, index: int, item: AssistantItem) -> None:
-        """An answer is none that a request shows as it is: it was refused, or cut."""
+        """An answer has calls, or is none that a request shows as it is: it was refused, or cut."""
+        if len(item.calls) > 1:
+            self._group = CallOrder(index, item.calls)
         if item.refused:
             self.refused.append(index)
         if item.cut:
             self._broken = {**(self._broken or {}), index: cut_answer(item)}
 
-    def _age(self, line: int) -> None:
-        """Results before ``line`` are old now."""
+    def _age(self, line: int, length: int) -> None:
+        """Results before ``line`` are old, from a history of ``length`` on."""
         while self._young and self._young[0] < line:
             index = self._young.popleft()
             saved = _saved_by_cutting(self._result(index))
             if saved > 0:
                 self._old.append(index)
                 self._pending += saved
+        if self._pending >= LEAST_SAVING * BYTES_PER_TOKEN:
+            self._pending = 0
+            self._moves.append((length, len(self._old)))
 
     def _saving(self, count: int) -> int:
         """The encoded bytes that the first ``count`` cuts save."""

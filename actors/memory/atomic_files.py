@@ -8,8 +8,7 @@ import os
 import stat
 from pathlib import Path
 
-from actors.sessions.disk import make_private
-from actors.sessions.jsonl.files import sync_folder
+from actors.sessions.disk import make_private, sync_folder
 
 
 def write_whole(path: Path, text: str) -> None:

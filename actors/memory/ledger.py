@@ -13,7 +13,7 @@ from actors.memory.atomic_files import read_text, remove, write_whole
 from actors.memory.notes_folder import NotesFolder
 from actors.memory.shelf import Change
 from actors.memory.staging import SUFFIX
-from actors.sessions.jsonl.files import sync_folder
+from actors.sessions.disk import sync_folder
 from protocol.errors import WireError
 
 

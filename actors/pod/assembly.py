@@ -26,7 +26,7 @@ from actors.sessions.head import SessionHead, new_session_id
 from actors.sessions.log import SessionLog
 from actors.sessions.store import SessionStore
 from actors.tools.base import Tool, Toolbox
-from actors.tools.memory import MEMORY
+from actors.tools.extras import MEMORY
 from actors.tools.pool import ToolThreads
 from protocol.errors import BudgetError, ManifestError
 from protocol.manifest import BudgetSection, ModelSection, PodManifest, RestartSection

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from actors.compaction import policy
 from actors.pod.accounts import Accounts
 from actors.pod.conversation import Conversation
-from actors.pod.interruptible import Interruptible, Left
 from actors.pod.journal import Journal
 from actors.pod.resources import PodResources
 from actors.pod.spending import Spending
-from actors.pod.summarizer import Folded, Folding, fold
+from actors.runtime.interruptible import Interruptible, Left
 from actors.sessions.answers import let_go
 from protocol.entries import Parent
 from protocol.errors import CompactionFailed, Failure, SessionError
@@ -25,6 +24,9 @@ from protocol.events import (
     SystemMessage,
     UsageUpdate,
 )
+
+if TYPE_CHECKING:
+    from actors.pod.summarizer import Folded, Folding
 
 
 class Compaction:
@@ -107,6 +109,8 @@ class Compaction:
     def _folding(
         self, reason: CompactReason, occupancy: int, wanted: int | None, window: int | None
     ) -> Folding:
+        from actors.pod.summarizer import Folding  # noqa: PLC0415 - paid for by who compacts
+
         conversation, head = self._conversation, self._journal.head
         limits = self._template.limits.within(window)
         return Folding(
@@ -123,6 +127,8 @@ class Compaction:
         )
 
     async def _folded(self, folding: Folding) -> Folded:
+        from actors.pod.summarizer import fold  # noqa: PLC0415 - paid for by who compacts
+
         await self._wait_for_readers()
         return await fold(self._resources, folding)
 

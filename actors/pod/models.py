@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from typing import TYPE_CHECKING
 
@@ -87,6 +86,8 @@ def likely_model(section: ModelSection, schemes: list[str]) -> str | None:
     for family, scheme in _FAMILIES:
         if not section.model_id and re.match(family, name, re.IGNORECASE):
             return f"{scheme}/{name}"
+    import difflib  # noqa: PLC0415 - paid for by who mistakes a name
+
     close = difflib.get_close_matches(section.scheme.lower().replace("-", "_"), schemes, 1)
     return "/".join(filter(None, (close[0], section.model_id))) if close else None
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine
 from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
-from actors.pod.interruptible import Left
+from actors.runtime.interruptible import Left
 from actors.runtime.tasks import begin_task, of_actors, task_on
 
 if TYPE_CHECKING:

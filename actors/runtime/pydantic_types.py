@@ -6,7 +6,6 @@ loaded modules; a program without it pays one look into a dict.
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 import typing
 import warnings
@@ -122,4 +121,4 @@ def _within(kind: Any, seen: list[Any]) -> Iterator[Any]:
 
 
 def _has_fields(kind: type) -> bool:
-    return dataclasses.is_dataclass(kind) or typing.is_typeddict(kind) or hasattr(kind, "_fields")
+    return hasattr(kind, "__dataclass_fields__") or typing.is_typeddict(kind) or hasattr(kind, "_fields")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Union
+from typing import Any
 
 import msgspec
 from msgspec import Raw, Struct
@@ -32,7 +32,7 @@ from protocol.events import (
 )
 from protocol.items import AssistantItem, Item, SystemItem, ToolCall, ToolResult, UserItem
 from protocol.usage import Usage
-from protocol.wire import other_entry
+from protocol.wire import LazyDecoder, other_entry
 
 # Nearly all entries of a log are items. Of these no more is decoded than replay needs, which makes a
 # restore a tenth cheaper; the chain has vouched for the rest.
@@ -68,9 +68,7 @@ _BRIEF: dict[type, type] = {
 }
 #: Entries that are an item and nothing else.
 _PLAIN = frozenset({_User, _System})
-_decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(
-    Union[tuple(_BRIEF.get(kind, kind) for kind in ENTRIES)]  # noqa: UP007
-)
+_decoder: LazyDecoder[Any] = LazyDecoder(*(_BRIEF.get(kind, kind) for kind in ENTRIES))
 
 
 class Replayed:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import difflib
 import functools
 import logging
 import time
@@ -362,6 +361,8 @@ class Toolbox:
 
     def _unknown(self, name: str) -> ToolError:
         known = ", ".join(self._tools) or "none"
+        import difflib  # noqa: PLC0415 - paid for by who mistakes a name
+
         close = difflib.get_close_matches(name, self._tools, 1)
         guess = f", did you mean {close[0]!r}?" if close else ""
         return ToolError(f"there is no tool {encodable(name)!r}{guess}; the tools are: {known}")

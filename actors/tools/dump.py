@@ -7,7 +7,6 @@ data is told in words.
 
 from __future__ import annotations
 
-import dataclasses
 import enum
 import math
 import types
@@ -159,7 +158,9 @@ def _fields(value: Any) -> list[tuple[str, Any]] | None:
         names = zip(value.__struct_encode_fields__, value.__struct_fields__, strict=True)
         own = [(shown, getattr(value, name)) for shown, name in names]
         return [*tag, *((name, each) for name, each in own if each is not msgspec.UNSET)]
-    if dataclasses.is_dataclass(value):
+    if hasattr(type(value), "__dataclass_fields__"):
+        import dataclasses  # noqa: PLC0415 - loaded by who made the class
+
         named = [field.name for field in dataclasses.fields(value)]
     elif hasattr(type(value), "__attrs_attrs__"):
         named = [field.name for field in type(value).__attrs_attrs__]

@@ -8,10 +8,8 @@ from typing import Annotated, Any, Literal, Protocol
 from msgspec import Meta, Struct
 
 from actors.tools.base import ToolContext, tool
+from actors.tools.extras import MEMORY
 from protocol.errors import ToolError
-
-#: The key of ``ToolContext.extras`` under which the tool finds what searches: ``Search``.
-MEMORY = "memory"
 
 
 class Note(Protocol):

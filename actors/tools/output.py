@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import enum
 import os
-import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -80,6 +79,8 @@ def _cut(text: str, cap: int, where: str) -> str:
 
 def _keep(parts: tuple[Part, ...], directory: Path, stem: str) -> str | None:
     """The name of a new file with all text of ``parts``, or None where none can be written."""
+    import tempfile  # noqa: PLC0415 - loads what unpacks archives too
+
     text = "".join(part.text for part in parts if isinstance(part, TextPart))
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -189,19 +189,3 @@ def drafted(draft: Path, data: bytes, *, at: int, sync: bool, files: Files = FIL
         os.close(descriptor)
         with contextlib.suppress(OSError):
             draft.unlink()
-
-
-@contextlib.contextmanager
-def opened_folder(folder: Path) -> Iterator[int]:
-    """A descriptor of a folder, which stays good where the folder is moved away. Raises OSError."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable. Raises OSError."""
-    with opened_folder(folder) as descriptor:
-        FILES.sync_folder(descriptor)

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from actors.sessions.committer import Job
+from actors.sessions.disk import opened_folder
 from actors.sessions.jsonl.claims import Claims, Clock, Stamp
-from actors.sessions.jsonl.files import Files, drafted, opened_folder, read_ends, write_all
+from actors.sessions.jsonl.files import Files, drafted, read_ends, write_all
 from actors.sessions.jsonl.lines import batch_lines, header_line
 from actors.sessions.store import check_follows, in_use
 from protocol.entries import GENESIS, Head, Parent, StoredEntry
