@@ -9,12 +9,12 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from actors.pod.calls import NOT_RUN
-from actors.pod.interruptible import Interruptible, Left
 from actors.pod.journal import Journal
 from actors.pod.repeats import TOLD_FROM, Repeats, answers_since_last_words, noticed, since_last_words
 from actors.pod.resources import PodResources
 from actors.pod.run_state import Run
 from actors.runtime.actor import AsyncActor
+from actors.runtime.interruptible import Interruptible, Left
 from actors.runtime.loop import Mailroom
 from actors.sessions.replay import open_calls
 from actors.tools.base import INTERRUPTED

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pod_stage import PLAIN, GatedClient
+from pod_stage import PLAIN, GatedClient, all_of, on_each_store, reached  # noqa: F401
 from pykka.messages import ProxyCall
 from test_between import GatedStore
 
@@ -20,6 +20,8 @@ from actors.system import PodSystem
 from protocol.errors import PodStopped, RunFailed, StoreError
 from protocol.events import CompactFailed, CompactStart, Event, ExtractDone, PodEnded, PodFailed, RunEnd
 from protocol.manifest import PodManifest
+
+pytestmark = pytest.mark.usefixtures("on_each_store")
 
 #: So that a test of a store that never answers ends soon.
 SOON = {"grace": 0.05, "memory_grace": 0.05, "store_grace": 0.05}
@@ -54,15 +56,15 @@ async def waiting_at_the_store(system: PodSystem, store: GatedStore) -> tuple[Po
     return pod, run
 
 
-def kept(system: PodSystem) -> list[Event]:
+async def kept(system: PodSystem) -> list[Event]:
     with system.subscribe("p", since=0) as events:
-        return events.drain()
+        return await all_of(events)
 
 
 def test_a_stop_does_not_wait_for_ever_and_all_who_ask_are_answered() -> None:
     async def main() -> None:
         store = GatedStore()
-        async with PodSystem(store, **SOON) as system:
+        async with PodSystem(reached(store), **SOON) as system:
             pod, run = await waiting_at_the_store(system, store)
             queued, pushed, forked = pod.run("next"), pod.compact(), pod.fork()
             assert await pod.stop()
@@ -76,7 +78,7 @@ def test_a_stop_does_not_wait_for_ever_and_all_who_ask_are_answered() -> None:
 def test_a_defect_while_a_commit_is_under_way_ends_the_pod_and_nothing_waits_on() -> None:
     async def main() -> None:
         store = GatedStore()
-        async with PodSystem(store, **SOON) as system:
+        async with PodSystem(reached(store), **SOON) as system:
             pod, run = await waiting_at_the_store(system, store)
             queued = pod.run("next")
             defect(pod)
@@ -93,7 +95,7 @@ def test_a_defect_while_a_commit_is_under_way_ends_the_pod_and_nothing_waits_on(
 def test_a_defect_while_a_commit_is_under_way_that_is_kept_has_all_its_ends() -> None:
     async def main() -> None:
         store = GatedStore()
-        async with PodSystem(store) as system:
+        async with PodSystem(reached(store)) as system:
             pod, run = await waiting_at_the_store(system, store)
             defect(pod)
             stopped = pod.stop()
@@ -101,7 +103,7 @@ def test_a_defect_while_a_commit_is_under_way_that_is_kept_has_all_its_ends() ->
                 await run
             store.open()
             await stopped
-            ends = [event for event in kept(system) if isinstance(event, RunEnd | PodFailed)]
+            ends = [event for event in await kept(system) if isinstance(event, RunEnd | PodFailed)]
             assert [type(event) for event in ends] == [PodFailed]
             session = ends[-1].session_id
             resumed = await system.spawn(PLAIN, client=ScriptedClient([say("b")]), resume=session)
@@ -119,7 +121,7 @@ def test_a_stop_while_the_end_of_an_extraction_is_at_the_store(tmp_path: Path, a
         for _ in range(3):
             client.gate.release()
         wanted = PodManifest.of(name="p", extract_threshold=100, schedule="manual")
-        async with PodSystem(store, memory=tmp_path, **SOON) as system:
+        async with PodSystem(reached(store), memory=tmp_path, **SOON) as system:
             pod = await system.spawn(wanted, client=client)
             await pod.run("tell")
             await pod.spawn_memory_jobs()
@@ -132,7 +134,7 @@ def test_a_stop_while_the_end_of_an_extraction_is_at_the_store(tmp_path: Path, a
             if answers:
                 store.open()
             assert await stopped
-            told = [type(event) for event in kept(system)]
+            told = [type(event) for event in await kept(system)]
             assert (ExtractDone in told, PodEnded in told) == (answers, answers)
 
     played(main)
@@ -189,7 +191,7 @@ def test_a_stop_past_a_store_that_never_answers_leaves_no_memory_job_behind(tmp_
 def test_a_resume_whose_first_commit_is_refused_writes_nothing_and_gives_its_session_back() -> None:
     async def main() -> None:
         store, client = RefusingStore(), GatedClient([say("x" * 4000), say("never")])
-        async with PodSystem(store, grace=0.05) as system:
+        async with PodSystem(reached(store), grace=0.05) as system:
             pod = await system.spawn(PLAIN, client=client)
             client.gate.release()
             session = (await pod.run("tell")).session_id
@@ -215,7 +217,7 @@ def test_a_resume_whose_first_commit_is_refused_writes_nothing_and_gives_its_ses
             last = await system.spawn(PLAIN, client=ScriptedClient([say("b")]), resume=session)
             assert store.read(session)[: len(before)] == before
             with last.subscribe([CompactStart, CompactFailed], since=0) as events:
-                assert [type(event) for event in events.drain()] == [CompactStart, CompactFailed]
+                assert [type(event) for event in await all_of(events)] == [CompactStart, CompactFailed]
             assert (await last.run("again")).text == "b"
 
     played(main)
