@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from actors.compaction.call_order import in_call_order
 from actors.compaction.compose import is_of_compaction, is_summary
 from actors.compaction.tokens import BYTES_PER_TOKEN, text_size, text_tokens
 from protocol.items import AssistantItem, Item, ToolResult, UserItem
@@ -21,7 +22,7 @@ def entries(items: Iterable[Item]) -> list[str]:
     """One text for each item that says something. Arguments, long results and reasoning are left out,
     and so are files and task lists of earlier compactions: they are given anew.
     """
-    return [text for item in items if (text := _entry(item))]
+    return [text for item in in_call_order(list(items)) if (text := _entry(item))]
 
 
 def _entry(item: Item) -> str:

@@ -11,6 +11,7 @@ from actors.llm.base import Answer, Request
 from actors.memory.helper_words import said, says_nothing
 from actors.runtime.actor import AsyncActor
 from actors.runtime.future import AsyncFuture
+from actors.runtime.interruptible import Interruptible
 from actors.tools.base import Toolbox, ToolContext
 from protocol.errors import PodError
 from protocol.items import Item, UserItem
@@ -21,73 +22,43 @@ T = TypeVar("T")
 Ask = Callable[[Request], Coroutine[Any, Any, Answer]]
 
 
-#: What was cancelled and did not end; the loop itself does not hold on to its tasks.
-_left_to_themselves: set[asyncio.Task[Any]] = set()
-
-
 class HelperActor(AsyncActor):
     """Does one job a message beside its pod; ``leave`` has it stop asking the model, now and later."""
 
-    _asking: asyncio.Task[Any] | None = None
-    #: Resolves where what is asked is not waited for any longer.
-    _overdue: asyncio.Future[None] | None = None
+    #: Seconds that a client has to end once it is cancelled.
+    grace = 0.0
+    _waits: Interruptible | None = None
     _leaving = False
 
     async def ask_model(self, work: Coroutine[Any, Any, T], caller: Context | None) -> T:
         """What ``work`` returns, the part of the job that asks a model; it sees the context variables of
         ``caller``, or none. Raises what it raises, PodError where the job is given up.
         """
-        given_up = "it was given up before it was done; all that was staged is kept"
+        waits = self._waits = Interruptible(self)
         if self._leaving:
-            work.close()
-            raise PodError(given_up)
+            waits.interrupt()
         context = Context() if caller is None else caller.copy()  # what the work sets is its own
-        loop = asyncio.get_running_loop()
-        asking = self._asking = loop.create_task(_without_exit(work), context=context)
-        self._overdue = loop.create_future()
         try:
-            await asyncio.wait((asking, self._overdue), return_when=asyncio.FIRST_COMPLETED)
+            return await waits.apart(work, "its client", context)
         except asyncio.CancelledError:
-            asking.cancel()
-            raise
-        if not asking.done():
-            _left_to_themselves.add(asking)
-            asking.add_done_callback(_forget)
-            raise PodError(given_up)
-        if asking.cancelled():
-            by_itself = "its client raised CancelledError by itself; nobody had cancelled it"
-            raise PodError(given_up if asking.cancelling() else by_itself)
-        result: T = asking.result()
-        return result
+            if not waits.asked:
+                raise
+            raise PodError("it was given up before it was done; all that was staged is kept") from None
 
     def leave(self, grace: float) -> AsyncFuture[bool]:
         """Ask the model no more; a client that goes on for ``grace`` seconds after its cancel is left to
         itself. What is being written is finished. The future resolves at the job's end.
         """
-        self._leaving = True
-        if self._asking is not None and not self._asking.done():
-            self._asking.cancel()
-            asyncio.get_running_loop().call_later(grace, self._wait_no_longer)
+        self._leaving, self.grace = True, grace
+        if self._waits is not None:
+            self._waits.interrupt()
         return cast("AsyncFuture[bool]", self.actor_ref.stop(block=False))
 
-    def _wait_no_longer(self) -> None:
-        if self._overdue is not None and not self._overdue.done():
-            self._overdue.set_result(None)
+    def note_overdue(self, text: str) -> None:
+        """The job is over without what did not end in time."""
 
-
-def _forget(asked: asyncio.Task[Any]) -> None:
-    """Whatever came of it is nobody's."""
-    _left_to_themselves.discard(asked)
-    if not asked.cancelled():
-        asked.exception()
-
-
-async def _without_exit(work: Coroutine[Any, Any, T]) -> T:
-    """What ``work`` returns; an exit out of a task would go past who waits for it and end its loop."""
-    try:
-        return await work
-    except SystemExit as error:
-        raise PodError("its client would have ended the interpreter; all that was staged is kept") from error
+    def let_go(self, left: Interruptible) -> None:
+        """Its work is always in a task of its own, which is left."""
 
 
 class Reminder(NamedTuple):

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from actors.compaction import policy
 from actors.pod.accounts import Accounts
 from actors.pod.conversation import Conversation
-from actors.pod.interruptible import Interruptible, Left
 from actors.pod.journal import Journal
 from actors.pod.resources import PodResources
 from actors.pod.spending import Spending
+from actors.runtime.interruptible import Interruptible, Left
 from actors.sessions.answers import let_go
 from protocol.entries import Parent
 from protocol.errors import CompactionFailed, Failure, SessionError

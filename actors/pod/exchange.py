@@ -145,12 +145,6 @@ class Exchange:
             resources.budget.settle(held, usage, resources.template.price(usage))
         return cost
 
-    def _release(self) -> None:
-        """Nothing was taken."""
-        held, self._reservation = self._reservation, None
-        if held is not None and self._resources.budget is not None:
-            self._resources.budget.settle(held, Usage(0, None), 0.0)
-
     # -- its attempts ----------------------------------------------------------------------------
 
     def begin(self, attempt: int, assembler: Assembler) -> None:
@@ -191,8 +185,6 @@ class Exchange:
         self.heard, self.text, self._tell = _deaf, _silent, _silent
         if self._assembler is not None:
             self._fail(error)
-        else:
-            self._release()
 
     def take_shown(self) -> FailedAttempt | None:
         """The last attempt that something was shown of, taken out of ``failed``."""
@@ -209,7 +201,9 @@ class Exchange:
             usage = taken(assembler.usage, self._prompt_tokens, tokens_in(assembler.size))
             cost = self._settle(usage, 0)
         elif took_nothing(error):
-            self._release()
+            held, self._reservation = self._reservation, None
+            if held is not None and self._resources.budget is not None:
+                self._resources.budget.settle(held, Usage(0, None), 0.0)
         else:  # it may have been at work all the time: the budget keeps what was held back for it
             usage = taken(None, self._prompt_tokens, 0)
             cost = self._template.price(usage)

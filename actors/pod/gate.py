@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
-from actors.pod.interruptible import Interruptible, to_its_end
+from actors.runtime.interruptible import Interruptible, to_its_end
 
 
 class Gate:

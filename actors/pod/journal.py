@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
-from actors.pod.interruptible import to_its_end
+from actors.runtime.interruptible import to_its_end
 from actors.sessions.answers import Kept, durable, let_go
 from actors.sessions.head import SessionHead, new_session_id
 from actors.sessions.log import SessionLog
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 #: What was given to the store, and is to be heard of on whatever thread or on the loop.
 Pending = Future[None] | asyncio.Future[None]
+
+_NOTHING: frozenset[type[Event]] = frozenset()  # one for all: Python makes a new one each time
 
 
 class Owner(Protocol):
@@ -68,7 +70,7 @@ class Journal:
         self._template = resources.template
         self.bus = resources.template.bus
         #: What anybody hears of the transient kinds, as of the bus's change of that number.
-        self._heard: frozenset[type[Event]] = frozenset()
+        self._heard = _NOTHING
         self._heard_at = -1
         self._mailroom = mailroom
         self._owner = owner
@@ -272,8 +274,13 @@ class Journal:
         return self.log.branch(new_session_id(), self._template.opening, "taken", **carried)
 
     def close(self) -> None:
-        """The pod has ended: nobody waits for a commit any more."""
+        """The pod has ended: nobody waits for a commit any more, and one that a store is awaited for is
+        cancelled; it may be kept or not.
+        """
         self._closed = StoreError(f"pod {self.log.pod!r} has ended")
+        if isinstance(pending := self._under_way, asyncio.Future):
+            self._under_way = None
+            pending.cancel()
         self._answer(self._closed)
 
     # -- the end ---------------------------------------------------------------------------------

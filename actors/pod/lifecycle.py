@@ -8,11 +8,11 @@ from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from actors.pod.interruptible import Interruptible
 from actors.pod.journal import Journal
 from actors.pod.resources import PodResources
 from actors.pod.restore import activities_left, restore, tip
 from actors.pod.status import Status
+from actors.runtime.interruptible import Interruptible
 from actors.sessions.activities import ends_of
 from actors.sessions.answers import Kept, durable, give_back, let_go
 from actors.sessions.replay import Replayed

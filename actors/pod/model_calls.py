@@ -15,11 +15,11 @@ from actors.pod.budget import Exceeded, OverBudget
 from actors.pod.compaction import Compaction
 from actors.pod.conversation import Conversation
 from actors.pod.exchange import Exchange, FailedAttempt
-from actors.pod.interruptible import Left
 from actors.pod.journal import Journal
 from actors.pod.outcomes import budget_reached, paused_in_vain, still_too_long
 from actors.pod.resources import PodResources
 from actors.pod.run_state import Run, resolve
+from actors.runtime.interruptible import Left
 from protocol.errors import Failure, ModelError
 from protocol.events import (
     AssistantMessage,

@@ -15,7 +15,6 @@ from actors.pod.compaction import Compaction
 from actors.pod.conversation import Conversation
 from actors.pod.exchange import Exchange
 from actors.pod.gate import Gate
-from actors.pod.interruptible import Interruptible, Left
 from actors.pod.journal import Journal
 from actors.pod.model_calls import ModelCalls
 from actors.pod.outcomes import limit_reached, refused, said_nothing
@@ -24,6 +23,7 @@ from actors.pod.resources import PodResources
 from actors.pod.run_state import QueuedRun, Run
 from actors.pod.tasks_at_work import TasksAtWork
 from actors.pod.tool_calls import ToolCalls
+from actors.runtime.interruptible import Interruptible, Left
 from actors.runtime.loop import Mailroom
 from actors.sessions.replay import open_calls
 from protocol.errors import CompactionFailed, OutputInvalid, SessionError

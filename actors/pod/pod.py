@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 from pykka import messages
 
+from actors.compaction.call_order import in_call_order
 from actors.memory.consolidation import Consolidated, Consolidating
 from actors.memory.extraction import Proposal
 from actors.pod.accounts import Accounts
 from actors.pod.checks import checked_content, checked_item
 from actors.pod.conversation import Conversation
 from actors.pod.fork import branch_off, drop_branch
-from actors.pod.interruptible import Interruptible
 from actors.pod.journal import Journal
 from actors.pod.lifecycle import Lifecycle, Resumed
 from actors.pod.memory_jobs import MemoryJobs
@@ -30,6 +30,7 @@ from actors.pod.tasks_at_work import TasksAtWork
 from actors.pod.tool_calls import EndedLate, ToolCalls
 from actors.runtime.actor import DEFERRED, AsyncActor
 from actors.runtime.future import AsyncFuture
+from actors.runtime.interruptible import Interruptible
 from actors.sessions.replay import Replayed
 from protocol import commands
 from protocol.commands import Command, Describe
@@ -167,7 +168,7 @@ class PodActor(AsyncActor):
     @property
     def _tasks(self) -> TasksAtWork:
         if self._tasks_at_work is None:
-            self._tasks_at_work = TasksAtWork(self._mailroom.loop, self.name, self._defect)
+            self._tasks_at_work = TasksAtWork(self._mailroom, self.name, self._defect)
         return self._tasks_at_work
 
     @property
@@ -371,7 +372,7 @@ class PodActor(AsyncActor):
         return DEFERRED if self.memory.wait_for_all(self.defer_reply(), command.timeout) else True
 
     def _on_history(self, _: commands.History) -> list[Item]:
-        return self._journal.log.durable_items()
+        return in_call_order(self._journal.log.durable_items())
 
     def _on_describe(self, _: commands.Describe) -> PodDescription:
         log, accounts = self._journal.log, self._accounts

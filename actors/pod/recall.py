@@ -6,9 +6,9 @@ import asyncio
 
 from actors.compaction.compose import is_of_compaction
 from actors.memory.notes_folder import NotesFolder
-from actors.pod.interruptible import Interruptible
 from actors.pod.journal import Journal
 from actors.pod.resources import PodResources
+from actors.runtime.interruptible import Interruptible
 from protocol.errors import Failure
 from protocol.events import Alert, SystemMessage
 from protocol.items import Part, SystemItem, TextPart

@@ -37,13 +37,22 @@ class Repeated(NamedTuple):
         return f"the same call of {self.name} has had the same result {self.times} times"
 
 
+class _Came(NamedTuple):
+    """A result: its tool, what tells it and its call from others, and whether it is a failure."""
+
+    name: str
+    sign: int
+    is_error: bool
+
+
 class Repeats:
     """Follows the items of a history. Words of a user begin anew, and so does a call or a result that was
     not there before (of failures, only one that succeeded): a test that is run again after each change is no
-    loop. What one answer calls at once counts once, since the model has seen none of its results.
+    loop. What one answer calls at once counts once, since the model has seen none of its results, and in
+    whatever order they come: each is held against what was there before the answer.
     """
 
-    __slots__ = ("_calls", "_failed", "_known", "_seen", "_times", "_turn_failed", "worst")
+    __slots__ = ("_calls", "_failed", "_known", "_times", "_turn")
 
     def __init__(self, items: Iterable[Item] = ()) -> None:
         """Follow ``items`` up to their end."""
@@ -56,55 +65,72 @@ class Repeats:
         #: The calls with their results that were there before, and how often each came without anything new.
         self._known: set[int] = set()
         self._times: dict[int, int] = {}
-        #: How often in a row each tool failed, in answers before this one and with it.
+        #: How often in a row each tool failed.
         self._failed: dict[str, int] = {}
-        self._turn_failed: dict[str, int] = {}
-        self._seen: set[int] = set()
-        #: The most repeated thing of the last answer's calls.
-        self.worst: Repeated | None = None
+        #: The results of the last answer's calls, which are none of the above yet.
+        self._turn: list[_Came] = []
 
     def add(self, item: Item) -> Repeated | None:
         """Take the next item; of a result, how often it repeats what was there before."""
         if isinstance(item, UserItem):
             self._start()
         elif isinstance(item, AssistantItem):
+            self._end_turn()
             self._calls = {call.id: call for call in item.calls}
-            self._failed.update(self._turn_failed)
-            self._turn_failed, self._seen, self.worst = {}, set(), None
         elif isinstance(item, ToolResult) and item.text not in _NO_RESULTS:
-            return self._result(item)
+            came = _Came(item.name, self._sign(item), item.is_error)
+            self._turn.append(came)
+            return self._repeated(came)
         return None
 
-    def _result(self, result: ToolResult) -> Repeated:
-        name = result.name
-        if result.is_error:
-            self._turn_failed.setdefault(name, self._failed.get(name, 0) + 1)
-        else:
-            self._turn_failed[name] = 0
-        same = Repeated(name, self._again(result), False)
-        failing = Repeated(name, self._turn_failed[name], True)
-        found = failing if failing.times >= same.times else same
-        if self.worst is None or found.times > self.worst.times:
-            self.worst = found
-        return found
+    @property
+    def worst(self) -> Repeated | None:
+        """The most repeated thing of the last answer's calls, as far as they have results."""
+        made = self._made()
+        found = [self._repeated(came, *made) for came in self._turn]
+        return max(found, key=_times, default=None)
 
-    def _again(self, result: ToolResult) -> int:
+    def _repeated(
+        self, came: _Came, fresh: bool = False, headway: bool = False, succeeded: frozenset[str] = frozenset()
+    ) -> Repeated:
+        again = came.sign in self._known and not fresh
+        same = Repeated(came.name, self._times.get(came.sign, 1) + 1 if again else 1, False)
+        failed = came.is_error and not headway and came.name not in succeeded
+        failing = Repeated(came.name, self._failed.get(came.name, 0) + 1 if failed else 0, True)
+        return failing if failing.times >= same.times else same
+
+    def _made(self) -> tuple[bool, bool, frozenset[str]]:
+        """Whether the last answer's calls brought anything new, and a success among it; who succeeded."""
+        new = [came for came in self._turn if came.sign not in self._known]
+        succeeded = frozenset(came.name for came in self._turn if not came.is_error)
+        return bool(new), not all(came.is_error for came in new), succeeded
+
+    def _end_turn(self) -> None:
+        turn = self._turn
+        if not turn:
+            return
+        fresh, headway, succeeded = self._made()
+        if fresh:
+            self._times = {}
+        else:
+            self._times.update({each: self._times.get(each, 1) + 1 for each in {came.sign for came in turn}})
+        if headway:
+            self._failed = {}
+        else:
+            for name in {came.name for came in turn}:
+                self._failed[name] = 0 if name in succeeded else self._failed.get(name, 0) + 1
+        self._known.update(came.sign for came in turn)
+        self._turn = []
+
+    def _sign(self, result: ToolResult) -> int:
         call = self._calls.get(result.call_id)
         told = without_notice(result)
         arguments = b"" if call is None else encode((call.arguments, call.invalid))
-        sign = hash((result.name, arguments, encode(told.content), result.is_error))
-        if sign in self._seen:
-            return self._times.get(sign, 1)
-        self._seen.add(sign)
-        if sign in self._known:
-            self._times[sign] = self._times.get(sign, 1) + 1
-        else:
-            self._known.add(sign)
-            self._times = {}
-            if not result.is_error:  # headway
-                self._failed = {}
-                self._turn_failed = dict.fromkeys(self._turn_failed, 0)
-        return self._times.get(sign, 1)
+        return hash((result.name, arguments, encode(told.content), result.is_error))
+
+
+def _times(repeated: Repeated) -> int:
+    return repeated.times
 
 
 def noticed(result: ToolResult, repeated: Repeated, most: int) -> ToolResult:

@@ -12,7 +12,6 @@ from actors.pod.compaction import Compaction
 from actors.pod.conversation import Conversation
 from actors.pod.exchange import Exchange
 from actors.pod.gate import Gate
-from actors.pod.interruptible import Interruptible
 from actors.pod.journal import Journal
 from actors.pod.memory_jobs import MemoryJobs
 from actors.pod.play import Play
@@ -23,6 +22,7 @@ from actors.pod.status import Status
 from actors.pod.tasks_at_work import TasksAtWork
 from actors.pod.tool_calls import EndedLate, ToolCalls
 from actors.runtime.future import AsyncFuture
+from actors.runtime.interruptible import Interruptible, Left
 from actors.runtime.loop import Mailroom
 from protocol import commands
 from protocol.errors import (
@@ -199,7 +199,7 @@ class RunLoop:
             if turn is not None:
                 await self.gate.begin_at(turn, waits)
             value = await work(waits)
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, Left):
             error = self._status.gone()
         except Exception as raised:  # noqa: BLE001 - goes to who asked
             error = raised

@@ -10,9 +10,9 @@ from msgspec import Struct
 
 from actors.llm.base import StopReason
 from actors.pod.exchange import Exchange
-from actors.pod.interruptible import Interruptible
 from actors.pod.repeats import Repeats
 from actors.runtime.future import AsyncFuture
+from actors.runtime.interruptible import Interruptible
 from protocol import commands
 from protocol.errors import Failure
 from protocol.events import RunOutcome, UserSource

@@ -1,4 +1,4 @@
-"""``ToolCalls``: has the calls of an answer run, and records what came of them, in the calls' order."""
+"""``ToolCalls``: has the calls of an answer run, and records what came of each when it ends."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from actors.pod.calls import NOT_RUN
-from actors.pod.interruptible import Interruptible, Left
 from actors.pod.journal import Journal
 from actors.pod.repeats import TOLD_FROM, Repeats, answers_since_last_words, noticed, since_last_words
 from actors.pod.resources import PodResources
 from actors.pod.run_state import Run
 from actors.runtime.actor import AsyncActor
+from actors.runtime.interruptible import Interruptible, Left
 from actors.runtime.loop import Mailroom
 from actors.sessions.replay import open_calls
 from actors.tools.base import INTERRUPTED
@@ -34,13 +34,11 @@ class EndedLate(NamedTuple):
 
 
 class _Batch:
-    """The calls of an answer at work: which go on, and results that wait for those before them."""
+    """The calls of an answer at work, and how many of them have no result yet."""
 
-    __slots__ = ("_calls", "_ended", "_going_on", "_journal", "_order", "deps", "pod", "run", "waits")
+    __slots__ = ("_calls", "_going_on", "_journal", "_left", "deps", "pod", "run", "waits")
 
-    def __init__(
-        self, calls: ToolCalls, journal: Journal, pod: str, deps: Any, run: Run, order: list[str]
-    ) -> None:
+    def __init__(self, calls: ToolCalls, journal: Journal, pod: str, deps: Any, run: Run, size: int) -> None:
         self._calls = calls
         self._journal = journal
         self.pod = pod
@@ -50,9 +48,8 @@ class _Batch:
         self.waits: Interruptible = run.waits
         #: The ids of the calls that were begun and have not ended.
         self._going_on: set[str] = set()
-        #: The ids of the calls whose results are not recorded, in order, and what is to be recorded of them.
-        self._order = order
-        self._ended: dict[str, tuple[Any, ...]] = {}
+        #: How many results are not recorded.
+        self._left = size
 
     def begin(self, call: ToolCall) -> None:
         run = self.run
@@ -70,17 +67,12 @@ class _Batch:
         waited: float | None = None,
         arguments: dict[str, Any] | None = None,
     ) -> None:
-        """Kept as soon as those of the calls before it are, in their order."""
         self._going_on.discard(result.call_id)
         if self.waits.left:
             raise Left
-        ended, order = self._ended, self._order
-        ended[result.call_id] = (result, seconds, waited, arguments)
-        if order[0] not in ended:
-            return
-        while order and order[0] in ended:
-            self._calls.add_result(self.run, *ended.pop(order.pop(0)))
-        if order:  # the last result becomes durable with the next request's commit
+        self._calls.add_result(self.run, result, seconds, waited, arguments)
+        self._left -= 1
+        if self._left:  # the last result becomes durable with the next request's commit
             await self._journal.commit()
 
     async def alert(self, text: str) -> None:
@@ -158,7 +150,7 @@ class ToolCalls:
             self._follow_repeats(run)
         resources = self._resources
         deps = resources.deps if run.deps is None else run.deps
-        batch = _Batch(self, self._journal, resources.name, deps, run, [call.id for call in calls])
+        batch = _Batch(self, self._journal, resources.name, deps, run, len(calls))
         await run.waits.inline(self._template.tools.run(calls, batch), _named(calls), go_on)
         return True
 

@@ -11,9 +11,17 @@ from protocol.errors import SessionCorrupt
 _sha256 = hashlib.sha256
 
 
+#: Bytes of an entry that take longer to copy than a second call of the hash does.
+LARGE = 1 << 16
+
+
 def link(prev_hash: bytes, body: bytes) -> bytes:
     """The hash of an entry with these bytes behind the entry with that hash."""
-    return _sha256(prev_hash + body).digest()
+    if len(body) < LARGE:
+        return _sha256(prev_hash + body).digest()
+    hash_ = _sha256(prev_hash)
+    hash_.update(body)
+    return hash_.digest()
 
 
 def chained(bodies: Iterable[bytes], *, after: Head | None = None, first_seq: int = 1) -> list[StoredEntry]:
@@ -51,11 +59,10 @@ def first_break(entries: Sequence[StoredEntry], prev: Head | None = None) -> tup
     if not entries:
         return None
     expected, digest = (entries[0].seq, GENESIS) if prev is None else (prev.seq + 1, prev.hash)
-    sha256 = _sha256
     for entry in entries:
         if entry.seq != expected:
             return expected, f"entry {expected} is missing; the next one there is {entry.seq}"
-        digest = sha256(digest + entry.body).digest()
+        digest = link(digest, entry.body)
         if digest != entry.hash:
             return expected, "its hash does not fit its bytes and the entry before it"
         expected += 1

@@ -1,4 +1,4 @@
-"""The writer's side of a session: entries are numbered, chained, kept, and only then told."""
+"""The writer of a session log: append, hash-chain, commit, then publish."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from actors.sessions.activities import still_open
 from actors.sessions.answers import Kept
+from actors.sessions.chain import LARGE, link
 from actors.sessions.head import SessionHead
 from actors.sessions.store import SessionStore
 from protocol.entries import (
@@ -231,7 +232,8 @@ class SessionLog:
         """Add an encoded entry."""
         head = self.head
         seq = head.seq = head.seq + 1
-        hash_ = head.hash = _sha256(head.hash + body).digest()
+        small = len(body) < LARGE
+        hash_ = head.hash = _sha256(head.hash + body).digest() if small else link(head.hash, body)
         if self._staged is None:
             self._staged = [StoredEntry(seq, hash_, body)]
         else:

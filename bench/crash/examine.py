@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
+from actors.compaction.call_order import in_call_order
 from actors.pod.calls import NOT_RUN
 from actors.sessions import repair
 from actors.sessions.answers import wait
@@ -222,7 +223,7 @@ async def _restored(opened: PodSystem, session_id: str, player: Player, tools: T
     state = (await pod.describe()).state
     interrupted = before.open_run is not None
     assert state is (PodState.PAUSED if interrupted else PodState.IDLE), f"it is restored as {state}"
-    assert await pod.history() == before.items, "its history is not what its log says"
+    assert await pod.history() == in_call_order(before.items), "its history is not what its log says"
     if interrupted:
         resumed = await pod.resume()
         assert (resumed.outcome, resumed.run_id) == ("finished", before.open_run), f"resumed: {resumed}"

@@ -244,7 +244,7 @@ class Ending:
             yield block
 
 
-@pytest.mark.parametrize("error", [SystemExit(1), asyncio.CancelledError()])
+@pytest.mark.parametrize("error", [SystemExit(1), KeyboardInterrupt(), asyncio.CancelledError()])
 def test_a_client_that_would_end_the_interpreter_ends_nothing_but_the_consolidation(
     memory: NotesFolder, error: BaseException
 ) -> None:

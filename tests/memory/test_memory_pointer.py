@@ -321,7 +321,7 @@ class Ending(Slow):
             yield block
 
 
-@pytest.mark.parametrize("error", [SystemExit(1), asyncio.CancelledError()])
+@pytest.mark.parametrize("error", [SystemExit(1), KeyboardInterrupt(), asyncio.CancelledError()])
 def test_a_client_that_would_end_the_interpreter_ends_nothing_but_the_job(error: BaseException) -> None:
     async def main() -> None:
         manifest = PodManifest.of(name="p", extract_threshold=1, schedule="manual")

@@ -32,6 +32,11 @@ def on_each_store(request) -> Iterator[None]:
     _store.reset(token)
 
 
+def reached(store: SessionStore) -> SessionStore:
+    """A store as the stage's is reached: at once, or awaited."""
+    return AwaitedStore(store) if _store.get() is AwaitedStore else store
+
+
 class GatedClient:
     """Answers like a script, each answer only when its gate is opened."""
 

@@ -263,6 +263,58 @@ def test_a_loop_that_ends_in_the_middle_of_a_claim_ends() -> None:
     asyncio.run(asyncio.wait_for(main(), 10))
 
 
+@pytest.mark.parametrize("what", ["append", "create", "read"])
+def test_a_loop_that_ends_while_a_pod_waits_for_its_store_ends_and_nothing_is_left(what: str) -> None:
+    store = AwaitedStore()
+    session = asyncio.run(left_paused(store))
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: unheard.append(context))
+        system = await PodSystem(store).__aenter__()
+        if what == "append":
+            pod = await system.spawn(PLAIN, client=ScriptedClient([]))
+        store.go_away(at=what)
+        if what == "append":
+            pod.run("go")
+        else:
+            system.spawn(PLAIN, client=ScriptedClient([]), resume=None if what == "create" else session)
+        await store.asked(what)
+
+    unheard: list[dict[str, Any]] = []
+    asyncio.run(asyncio.wait_for(main(), 10))
+    gc.collect()
+    assert unheard == []
+
+
+def test_a_system_in_a_thread_works_over_a_store_that_is_awaited_and_tells_all_to_who_blocks() -> None:
+    store = AwaitedStore()
+    with PodSystem(store) as system:
+        pod = system.spawn(PLAIN, client=ScriptedClient([say("a")])).get(timeout=10)
+        session = pod.run("1").get(timeout=10).session_id
+        with pod.subscribe(RunEnd, since=0) as events:
+            assert events.get(timeout=10).outcome == "finished"  # type: ignore[attr-defined]
+            pod.stop().get(timeout=10)
+        again = system.spawn(PLAIN, client=ScriptedClient([]), resume=session).get(timeout=10)
+        with again.subscribe([RunEnd, PodEnded], since=0) as events:
+            assert [type(events.get(timeout=10)) for _ in range(2)] == [RunEnd, PodEnded]
+    assert holder(store, session) is None
+
+
+def test_a_long_entry_is_read_back_and_checked_from_a_store_that_is_awaited() -> None:
+    long = "x" * 3_000_000
+
+    async def play(store: AwaitedStore) -> None:
+        async with PodSystem(store) as system:
+            pod = await system.spawn(PLAIN, client=ScriptedClient([say("a")]))
+            session = (await pod.run(long)).session_id
+            await pod.stop()
+            again = await system.spawn(PLAIN, client=ScriptedClient([]), resume=session)
+            assert [item.text for item in await again.history()] == [long, "a"]
+
+    played(play)
+
+
 def test_who_looks_after_a_store_that_is_awaited_blocks(tmp_path: Path) -> None:
     store = AwaitedStore()
     entries = make(store.kept, "s", "a", "b")

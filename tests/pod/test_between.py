@@ -11,7 +11,7 @@ from concurrent.futures import Future
 from typing import Any
 
 import pytest
-from pod_stage import PLAIN, GatedClient, Stage, on_each_store, on_stage, texts  # noqa: F401
+from pod_stage import PLAIN, GatedClient, Stage, all_of, on_each_store, on_stage, reached, texts  # noqa: F401
 from pykka.messages import ProxyCall
 
 from actors.llm.scripted import ScriptedClient, call, say
@@ -110,7 +110,7 @@ def with_gated_store(
     async def main() -> None:
         store = GatedStore()
         client = GatedClient(replies)
-        async with PodSystem(store) as system:
+        async with PodSystem(reached(store)) as system:
             pod = await system.spawn(manifest, client=client, **options)
             await asyncio.wait_for(play(Stage(system, pod, client), store), 10)
             store.open()
@@ -384,7 +384,7 @@ def test_a_run_that_the_store_refused_from_its_start_leaves_no_run_open() -> Non
         store.open()
         stage.answer()
         await stage.pod.run("2")
-        told = stage.system.subscribe("p", [RunStart, RunEnd], since=0).drain()
+        told = await all_of(stage.system.subscribe("p", [RunStart, RunEnd], since=0))
         assert kinds(told) == [RunStart, RunEnd]
         assert told[0].run_id == told[1].run_id
 

@@ -15,7 +15,7 @@ from test_between import GatedStore
 from actors.llm.base import Block, Request
 from actors.llm.scripted import ScriptedClient, call, say
 from actors.pod.handle import Pod
-from actors.pod.interruptible import Interruptible
+from actors.runtime.interruptible import Interruptible
 from actors.system import PodSystem
 from actors.tools.base import tool
 from protocol.errors import PodStopped, RunFailed, StoreError

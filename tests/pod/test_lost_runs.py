@@ -15,8 +15,8 @@ from actors.llm.base import Block, Request, TextChunk
 from actors.llm.scripted import ScriptedClient, say
 from actors.pod.handle import Pod
 from actors.system import PodSystem
-from protocol.errors import RunFailed, StoreError
-from protocol.events import Alert
+from protocol.errors import ModelError, RunFailed, StoreError
+from protocol.events import Alert, TurnStart
 from protocol.manifest import PodManifest
 
 
@@ -121,6 +121,42 @@ def test_words_of_a_notify_whose_run_is_lost_are_told_as_logged_where_they_are()
             client.gate.release()
             assert (await pod.run("again")).text == "x"
             assert texts(await pod.history()) == ["hello", "again", "x"]
+
+    asyncio.run(main())
+
+
+def test_a_run_that_is_lost_once_its_input_is_durable_begins_no_turn() -> None:
+    async def main() -> None:
+        store, client = RefusingStore(), GatedClient([say("x")])
+        async with asyncio.timeout(20), PodSystem(store) as system:
+            pod = await system.spawn(PLAIN, client=client)
+            with pod.subscribe([TurnStart]) as events:
+                store.shut = True
+                run = pod.run("go")
+                await store.arrival()
+                store.shut = False
+                store.end()
+                store.refuses = True
+                with pytest.raises(StoreError):
+                    await record(pod)
+                store.refuses = False
+                with pytest.raises(RunFailed):
+                    await run
+                client.gate.release()
+                again = await pod.run("again")
+                assert [event.run_id for event in events.drain()] == [again.run_id]
+
+    asyncio.run(main())
+
+
+def test_what_a_request_that_was_not_accepted_held_of_the_budget_is_given_back() -> None:
+    async def main() -> None:
+        client = ScriptedClient([ModelError("no such key", kind="auth", retryable=False)])
+        async with asyncio.timeout(20), PodSystem(budget={"tokens": 100_000}) as system:
+            pod = await system.spawn(PodManifest.of(name="p", max_tokens=1000), client=client)
+            with pytest.raises(RunFailed, match="no such key"):
+                await pod.run("go")
+            assert (budget_of(system).reserved_tokens, budget_of(system).tokens) == (0, 0)
 
     asyncio.run(main())
 

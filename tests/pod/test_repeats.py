@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from typing import Any
 
 import pytest
@@ -218,3 +219,16 @@ def test_what_stands_in_the_place_of_a_result_is_no_failure() -> None:
     one = ToolCall("1", "a")
     repeats = Repeats([UserItem.of("go"), AssistantItem((), (one,))])
     assert repeats.add(ToolResult.of(one, NOT_RUN, is_error=True)) is None
+
+
+@given(answers, st.randoms(use_true_random=False))
+def test_results_that_come_in_another_order_are_counted_alike(plan: list[Any], chance: random.Random) -> None:
+    ordered, came = Repeats(), Repeats()
+    for turn in plan:
+        first, *results = history([turn])[1:]
+        ordered.add(first)
+        came.add(first)
+        told = {id(item): ordered.add(item) for item in results}
+        chance.shuffle(results)
+        assert {id(item): came.add(item) for item in results} == told
+        assert (came.worst and came.worst.times) == (ordered.worst and ordered.worst.times)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import tracemalloc
 
 import pytest
 from effort import times
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actors.sessions.chain import chained, head_of, link, verified
+from actors.sessions.chain import LARGE, chained, first_break, head_of, link, verified
 from protocol.entries import GENESIS, StoredEntry
 from protocol.errors import SessionCorrupt
 
@@ -65,3 +66,22 @@ def test_a_log_that_lost_its_first_entry_is_not_sound():
 
 def test_nothing_at_all_is_sound():
     assert verified("s", []) == []
+
+
+@pytest.mark.parametrize("size", [0, LARGE - 1, LARGE, LARGE + 1])
+def test_a_hash_is_that_of_the_hash_before_and_the_bytes_whatever_their_length(size: int) -> None:
+    body = b"x" * size
+    assert link(GENESIS, body) == hashlib.sha256(GENESIS + body).digest()
+
+
+def test_a_huge_entry_is_hashed_without_a_copy_of_it() -> None:
+    """Copying it held the loop for longer than hashing it."""
+    body = b"x" * (8 << 20)
+    [entry] = chained([body])
+    tracemalloc.start()
+    try:
+        assert link(GENESIS, body) == entry.hash
+        assert first_break([entry]) is None
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()

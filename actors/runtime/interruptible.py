@@ -1,9 +1,10 @@
-"""``Interruptible``: the one place where a cancel reaches what a pod does."""
+"""``Interruptible``: the one place where a cancel reaches what a pod or a helper agent does."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from contextvars import Context
 from typing import Any, Protocol, TypeVar
 
 from actors.runtime.tasks import task_on
@@ -17,7 +18,7 @@ class Left(BaseException):
 
 
 class Owner(Protocol):
-    """Whose work it is."""
+    """Whose work it is: a pod's, or that of a job beside it."""
 
     @property
     def grace(self) -> float:
@@ -38,7 +39,7 @@ _left_behind: set[asyncio.Task[Any]] = set()
 
 
 class Interruptible:
-    """A piece of work of a pod, as far as it can be interrupted: while it waits for a client or a tool.
+    """A piece of work, as far as it can be interrupted: while it waits for a client or a tool.
 
     Commits and all else between two such waits run to their end. ``asked`` says that it was interrupted:
     it waits for nothing any more. ``left`` says that the work goes on without the task that did it.
@@ -91,16 +92,16 @@ class Interruptible:
             if self.left:
                 raise Left
 
-    async def apart(self, work: Coroutine[Any, Any, T], what: str) -> T:
-        """The same, awaited in a task of its own: where that does not end it is left, and CancelledError
-        raised here.
+    async def apart(self, work: Coroutine[Any, Any, T], what: str, context: Context | None = None) -> T:
+        """The same, awaited in a task of its own, in that context or a copy of this one: where it does not
+        end it is left, and CancelledError raised here.
         """
         if self.asked:
             work.close()
             raise asyncio.CancelledError
         loop = asyncio.get_running_loop()
         # Not ``create_task``, since a task that its loop's factory starts at once ends within this call.
-        child = asyncio.Task(_without_exit(work), loop=loop)
+        child = asyncio.Task(_without_exit(work, what), loop=loop, context=context)
         ended = self._child = loop.create_future()
         child.add_done_callback(lambda _: _resolve(ended))
         self._under_way = (child, what, None)
@@ -151,7 +152,7 @@ class Interruptible:
         if task.done():
             return
         _left_behind.add(task)
-        task.add_done_callback(_left_behind.discard)
+        task.add_done_callback(_forget)
         self._owner.note_overdue(
             f"{what} did not end within {self._owner.grace:g} s of being cancelled, and was left to itself"
         )
@@ -175,17 +176,24 @@ def _by_itself(what: str) -> PodError:
     return PodError(f"{what} raised CancelledError by itself; nobody had cancelled it")
 
 
+def _forget(left: asyncio.Task[Any]) -> None:
+    """Whatever came of it is nobody's."""
+    _left_behind.discard(left)
+    if not left.cancelled():
+        left.exception()
+
+
 def _resolve(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
 
 
-async def _without_exit(work: Coroutine[Any, Any, T]) -> T:
+async def _without_exit(work: Coroutine[Any, Any, T], what: str) -> T:
     """What ``work`` gives; what would end the loop out of a task ends only who waits for it."""
     try:
         return await work
     except (SystemExit, KeyboardInterrupt) as error:
-        raise PodError(f"{type(error).__name__}: {error}") from error
+        raise PodError(f"{what} raised {type(error).__name__}: {error}") from error
 
 
 async def to_its_end(future: asyncio.Future[T]) -> T:
