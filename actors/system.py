@@ -1,4 +1,4 @@
-"""``PodSystem``: composes the rest and holds the pods; the one object that programs and doors use."""
+"""``PodSystem``: composes the rest and holds the pods; the one object that programs and entry points use."""
 
 from __future__ import annotations
 
@@ -412,7 +412,7 @@ class PodSystem:
 
     def unregister(self, actor_ref: pykka.ActorRef[Any], /) -> None:
         """Forget a pod that has stopped."""
-        name = actor_ref.actor_inbox.actor.name  # type: ignore[attr-defined]
+        name = actor_ref.actor.name  # type: ignore[attr-defined] # it is an AsyncActorRef
         pod = self._pods.get(name)
         if pod is not None and pod.ref is actor_ref:
             del self._pods[name]
@@ -537,7 +537,7 @@ async def _close(store: SessionStore) -> None:
 
 
 def _actor(pod: Pod) -> PodActor:
-    actor: PodActor = pod.ref.actor_inbox.actor  # type: ignore[attr-defined]
+    actor: PodActor = pod.ref.actor  # type: ignore[attr-defined] # it is an AsyncActorRef
     return actor
 
 

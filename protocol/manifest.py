@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 from protocol.errors import ManifestError
 from protocol.explain import explained, unknown_key
@@ -198,6 +198,18 @@ class PodManifest(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
     def replace(self, **sections: Struct) -> PodManifest:
         """The manifest with whole sections exchanged."""
         return msgspec.structs.replace(self, **sections)
+
+
+def without_secrets_in(recorded: Raw) -> Raw:
+    """The bytes of a manifest as it may be recorded, also where a later version has added to them."""
+    told = msgspec.json.decode(recorded)
+    model = told.get("model") if isinstance(told, dict) else None
+    if not isinstance(model, dict) or not isinstance(url := model.get("base_url"), str):
+        return recorded
+    if (shown := without_secrets(url)) == url:
+        return recorded
+    model["base_url"] = shown
+    return Raw(msgspec.json.encode(told))
 
 
 _SECTION_OF: dict[str, str] = {

@@ -1,4 +1,4 @@
-"""Asking: where the words of a chat come from: a person at a line editor, or the lines of a pipe or file."""
+"""Where the input of a chat comes from: a person at a line editor, or the lines of a pipe or file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Benching: a user's own pods do turns, so many at once, and each turn is told apart into what it took."""
+"""Has a user's own pods do turns, so many at once, and measures what each turn spends its time on."""
 
 from __future__ import annotations
 

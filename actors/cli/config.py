@@ -1,4 +1,4 @@
-"""Setting: from what was typed, written and exported to a manifest, a model and a store."""
+"""Configuration: from options, files and environment variables to a manifest, a model and a store."""
 
 from __future__ import annotations
 

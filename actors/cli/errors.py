@@ -1,4 +1,4 @@
-"""Exits: how a command ends: its exit code, and one clear line for each error."""
+"""How a command ends: its exit code, and one clear line for each error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lines: each event, and each entry of a session log, as one line for people. Pure."""
+"""Each event, and each entry of a session log, formatted as one line for people; pure."""
 
 from __future__ import annotations
 

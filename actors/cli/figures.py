@@ -1,4 +1,4 @@
-"""Figures: what a bench of somebody's own pods comes to, as data and as lines for people. Pure."""
+"""What a benchmark of a user's own pods comes to, as data and as lines for people; pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Words for people: sizes, times, counts and cuts, as short as they can be and still be read. Pure."""
+"""Sizes, times, counts and shortened texts, formatted for people; pure."""
 
 from __future__ import annotations
 

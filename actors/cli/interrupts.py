@@ -1,4 +1,4 @@
-"""Interrupts: what Ctrl-C, SIGTERM and SIGHUP do, from when a command begins to work until its process has
+"""What Ctrl-C, SIGTERM and SIGHUP do, from when a command begins to work until its process has
 ended.
 
 The first one is the command's to follow; the second ends the process at once, with the exit code that is

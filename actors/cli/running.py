@@ -1,4 +1,4 @@
-"""Running: one run of a pod, shown as it goes on, under the hand of a person who may press Ctrl-C."""
+"""Shows one run of a pod as it goes on, and handles Ctrl-C meanwhile."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading: sessions in a store as the commands see them, without making pods of them."""
+"""Reads sessions in a store for the commands, without making pods of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Streams: the standard streams of a command, whatever it was started with."""
+"""The standard streams of a command, whatever it was started with."""
 
 from __future__ import annotations
 

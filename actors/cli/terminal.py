@@ -1,4 +1,4 @@
-"""Terminal: answers go to standard output, all else (progress, tools, notes) to standard error."""
+"""Standard output for answers; standard error for all else: progress, tools, notes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Clocked: a model client around another one that notes when each request began, spoke and ended."""
+"""A model client around another one that notes when each request began, had its first token and ended."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Views: how a run's events are shown as they come, to a person or as JSON lines to a program."""
+"""Renderers of a run's events: for a person, or as JSON lines for a program."""
 
 from __future__ import annotations
 

@@ -29,12 +29,13 @@ LEAST_SAVING = 4096
 class RequestView(Sequence[Item]):
     """The first ``length`` items of a history as a request shows them, with ``cuts`` in the place of
     some results before ``line``, and ``broken`` (None: there are none) in the place of answers that were cut
-    off; ``moved`` tells which item is shown at an index before ``settled`` where it is another.
+    off; ``order`` (None: they stand so) tells which item is shown at an index where it is another, and up to
+    which index that holds.
 
     It stays as it is while the history grows at its end and while more is cut behind its line.
     """
 
-    __slots__ = ("_broken", "_cuts", "_items", "_length", "_line", "_moved", "_plain", "_settled")
+    __slots__ = ("_broken", "_cuts", "_items", "_length", "_line", "_order", "_plain")
 
     def __init__(
         self,
@@ -43,18 +44,18 @@ class RequestView(Sequence[Item]):
         cuts: Mapping[int, ToolResult] | None = None,
         line: int = 0,
         broken: dict[int, AssistantItem] | None = None,
-        moved: Mapping[int, int] | None = None,
-        settled: int = 0,
+        order: tuple[Mapping[int, int], int] | None = None,
     ) -> None:
         self._items = items
         self._length = length
         self._cuts: Mapping[int, ToolResult] = {} if cuts is None else cuts
         self._line = line
         self._broken = broken
-        self._moved: Mapping[int, int] = {} if moved is None else moved
-        self._settled = settled
+        self._order = order
         #: Behind this place items are shown as they are.
-        self._plain = max(line, settled, next(reversed(broken)) + 1 if broken else 0)
+        self._plain = line if not broken else max(line, next(reversed(broken)) + 1)
+        if order is not None:
+            self._plain = max(self._plain, order[1])
 
     def __repr__(self) -> str:
         cut = sum(index < self._line for index in self._cuts)
@@ -83,8 +84,8 @@ class RequestView(Sequence[Item]):
         return chain(map(self._shown, range(plain)), islice(items, plain, self._length))
 
     def _shown(self, index: int) -> Item:
-        if index < self._settled:
-            index = self._moved.get(index, index)
+        if self._order is not None and index < self._order[1]:
+            index = self._order[0].get(index, index)
         if index < self._line and index in self._cuts:
             return self._cuts[index]
         if self._broken is not None and index in self._broken:
@@ -111,14 +112,13 @@ class Pruner:
         "_group",
         "_items",
         "_line",
-        "_moved",
         "_moves",
         "_newest",
         "_old",
+        "_order",
         "_pending",
         "_saved",
         "_seen",
-        "_settled",
         "_young",
         "refused",
     )
@@ -144,20 +144,19 @@ class Pruner:
         self._line = 0
         #: What is shown in the place of answers that were cut off; None while there are none.
         self._broken: dict[int, AssistantItem] | None = None
-        #: The calls of the last answer, if it has several that wait for their results; and which items are
-        #: shown in another place, before the index up to which that stands.
+        #: The calls of the last answer, if it has several that wait for their results.
         self._group: CallOrder | None = None
-        self._moved: dict[int, int] = {}
-        self._settled = 0
+        #: Which item is shown at an index where it is another, and up to where that is decided; None while
+        #: all stand where they are shown.
+        self._order: tuple[dict[int, int], int] | None = None
         #: The encoded bytes that the first n cuts save, as far as anybody asked.
         self._saved = [0]
 
     def view(self) -> RequestView:
         """The history as it is now, for a request."""
         self._advance()
-        return RequestView(
-            self._items, len(self._items), self._cuts, self._line, self._broken, self._moved, self._settled
-        )
+        items = self._items
+        return RequestView(items, len(items), self._cuts, self._line, self._broken, self._order)
 
     @property
     def cuts(self) -> int:
@@ -185,48 +184,48 @@ class Pruner:
             self._advance(until)
 
     def _advance(self, until: int | None = None) -> None:
-        items, newest, young = self._items, self._newest, self._young
+        items, newest, young, group = self._items, self._newest, self._young, self._group
         length = len(items) if until is None else until
         for index in range(self._seen, length):
             item = items[index]
             kind = type(item)
-            if self._group is not None:
-                self._follow_group(self._group, index, item)
+            if group is not None and self._decide_order(group, index, item):
+                group = None
             if kind is ToolResult:
                 if _characters(item) > LONGEST_OLD_RESULT:  # type: ignore[arg-type]
                     young.append(index)
             elif kind is AssistantItem:
                 newest.append(index)
                 if item.calls or item.cut or item.refused:  # type: ignore[union-attr]
-                    self._mark(index, item)  # type: ignore[arg-type]
+                    group = self._mark(index, item)  # type: ignore[arg-type]
                 if young and young[0] < newest[0] and len(newest) == WHOLE_TURNS:
                     self._age(newest[0], index + 1)
-        self._seen = length
+        self._seen, self._group = length, group
         if self._old:
             for index in self._old[len(self._cuts) : self._moves[-1][1]]:
                 self._cuts[index] = cut_result(self._result(index))
                 self._line = index + 1
 
-    def _follow_group(self, group: CallOrder, index: int, item: Item) -> None:
-        """Put the results of an answer in order, once all are there or something else follows."""
+    def _decide_order(self, group: CallOrder, index: int, item: Item) -> bool:
+        """Take the next item behind an answer with calls; whether the order of their results stands."""
         end = index
         if isinstance(item, ToolResult):
             if not group.add(index, item):
-                return
+                return False
             end += 1
-        self._group = None
         if moved := group.moved():
-            self._moved.update(moved)
-            self._settled = end
+            before = {} if self._order is None else self._order[0]
+            before.update(moved)
+            self._order = (before, end)
+        return True
 
-    def _mark(self, index: int, item: AssistantItem) -> None:
+    def _mark(self, index: int, item: AssistantItem) -> CallOrder | None:
         """An answer has calls, or is none that a request shows as it is: it was refused, or cut."""
-        if len(item.calls) > 1:
-            self._group = CallOrder(index, item.calls)
         if item.refused:
             self.refused.append(index)
         if item.cut:
             self._broken = {**(self._broken or {}), index: cut_answer(item)}
+        return CallOrder(index, item.calls) if len(item.calls) > 1 else None
 
     def _age(self, line: int, length: int) -> None:
         """Results before ``line`` are old, from a history of ``length`` on."""

@@ -1,4 +1,4 @@
-"""Memory's second phase, pure: a shelf of notes that is worked over, and what its worker is asked."""
+"""Memory's second phase, pure: notes that are merged, and what the model that merges them is asked."""
 
 from __future__ import annotations
 

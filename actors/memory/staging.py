@@ -1,4 +1,4 @@
-"""The staging folder: what extractions found, a file each, until it is worked into lasting memory."""
+"""The staging folder: what extractions found, a file each, until a consolidation takes it into the notes."""
 
 from __future__ import annotations
 

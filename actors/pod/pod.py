@@ -168,7 +168,7 @@ class PodActor(AsyncActor):
     @property
     def _tasks(self) -> TasksAtWork:
         if self._tasks_at_work is None:
-            self._tasks_at_work = TasksAtWork(self._mailroom.loop, self.name, self._defect)
+            self._tasks_at_work = TasksAtWork(self._mailroom, self.name, self._defect)
         return self._tasks_at_work
 
     @property

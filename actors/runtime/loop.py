@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import pykka
 
 from actors.runtime.fork import let_be
-from actors.runtime.tasks import task_on
+from actors.runtime.tasks import beginning, of_actors, task_on
 from protocol.errors import SystemOfParent
 
 #: Messages handled before the loop gets its turn for sockets and timers.
@@ -84,6 +84,8 @@ class Mailroom:
         self._to_spin = False
         #: Whether the message that is being handled came alone, so that what it begins overtakes nothing.
         self.alone = False
+        #: Tasks of actors that wait for their first step.
+        self.to_begin = 0
         #: What actors do is done in nobody's context: mail of many callers is delivered together.
         self._context = Context()
         self._is_closed = loop.is_closed
@@ -127,16 +129,18 @@ class Mailroom:
     def deliver_now(self) -> bool:
         """Deliver what waits, for a task of the loop that is about to wait for an answer: it saves a turn of
         the loop, and one more where the answer comes by that. Tells whether the loop can do without that one.
+        What a delivery raises is not for who waits.
         """
         loop, task = self.loop, task_on(self.loop)
-        if not self._mail or self._delivering or task is None:
+        if not self._mail or self._delivering or task is None or task in of_actors or loop in beginning:
             return False
         self._delivering = True
         asyncio.tasks._leave_task(loop, task)  # what handles a message is in no task
         try:
             self._context.run(self._hand_out)
-        except (KeyboardInterrupt, SystemExit) as error:  # ends the loop, and not just who waits
+        except BaseException as error:  # noqa: BLE001 - the loop hears of it, as where it delivers by itself
             loop.call_soon(_raise, error)
+            return False
         finally:
             asyncio.tasks._enter_task(loop, task)
             self._delivering = False
@@ -178,7 +182,7 @@ class Mailroom:
     def _hand_out(self) -> None:
         mail = self._mail
         count = len(mail)
-        self.alone = count == 1
+        self.alone = count == 1 and not self.to_begin
         try:
             for _ in range(min(count, BURST)):
                 receiver, message, reply_to = mail.popleft()

@@ -102,11 +102,16 @@ class AsyncActorRef(pykka.ActorRef[A]):
     @property
     def actor_urn(self) -> str:  # type: ignore[override]
         """A universally unique name of the actor."""
-        return self.actor_inbox.actor.actor_urn
+        return self.actor.actor_urn
+
+    @property
+    def actor(self) -> A:
+        """The actor itself, for who lives with it on its loop."""
+        return cast("A", self.actor_inbox.actor)
 
     def _actor_weakref(self) -> A:  # type: ignore[override]
         """The actor, for pykka's proxies; the inbox keeps it alive, so nothing here need be weak."""
-        return cast("A", self.actor_inbox.actor)
+        return self.actor
 
     def is_alive(self) -> bool:
         """Whether the actor has neither stopped nor lost its event loop."""

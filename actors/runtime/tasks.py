@@ -14,6 +14,12 @@ _on_3_11: Any = vars(asyncio.tasks).get("_current_tasks")
 task_on: Callable[[asyncio.AbstractEventLoop], asyncio.Task[Any] | None] = (
     asyncio.current_task if sys.version_info >= (3, 12) else _on_3_11.get
 )
+#: Tasks that do the work of actors: no message is handled in the middle of their steps, since it may cancel
+#: one, which has to wait for something by then.
+of_actors: set[asyncio.Task[Any]] = set()
+#: Loops on which a task takes its first step within ``begin_task``, perhaps in the middle of another's: no
+#: message is handled there either.
+beginning: set[asyncio.AbstractEventLoop] = set()
 
 
 def is_being_cancelled() -> bool:
@@ -34,11 +40,18 @@ def begin_task(
     on the loop.
     """
     loop = loop or asyncio.get_running_loop()
-    if sys.version_info >= (3, 12):
-        return asyncio.Task(work, loop=loop, name=name, context=context, eager_start=True)
-    task = asyncio.Task(work, loop=loop, name=name, context=context)
-    _take_first_step(task, loop)
-    return task
+    outermost = task_on(loop) is not None and loop not in beginning
+    if outermost:
+        beginning.add(loop)
+    try:
+        if sys.version_info >= (3, 12):
+            return asyncio.Task(work, loop=loop, name=name, context=context, eager_start=True)
+        task = asyncio.Task(work, loop=loop, name=name, context=context)
+        _take_first_step(task, loop)
+        return task
+    finally:
+        if outermost:
+            beginning.discard(loop)
 
 
 def _take_first_step(task: asyncio.Task[Any], loop: asyncio.AbstractEventLoop) -> None:

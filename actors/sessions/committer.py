@@ -1,4 +1,4 @@
-"""A thread that commits: what has gathered while it was busy goes together, so one fsync serves many."""
+"""Group commit, in a thread: what has gathered while it was busy goes together, one fsync for many."""
 
 from __future__ import annotations
 

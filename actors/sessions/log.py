@@ -1,4 +1,4 @@
-"""The writer's side of a session: entries are numbered, chained, kept, and only then told."""
+"""The writer of a session log: append, hash-chain, commit, then publish."""
 
 from __future__ import annotations
 

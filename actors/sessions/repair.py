@@ -32,6 +32,7 @@ from protocol.errors import (
     WireError,
 )
 from protocol.events import Event
+from protocol.manifest import without_secrets_in
 from protocol.wire import decode_entry
 
 _SLICE = 1000
@@ -100,8 +101,9 @@ def fork(store: SessionStore, session_id: str, new_id: str, *, at: str | None = 
     """Make a session that branches off after the entry whose hex hash begins with ``at`` (None: the last
     sound one).
 
-    Nobody holds it yet. Raises UnknownEntry where the session has no such entry or several, SessionCorrupt
-    where that may lie behind a break or nothing is sound, SessionNotFound, StoreError.
+    Nobody holds it yet. It keeps no credentials of a ``base_url``, as early versions did. Raises
+    UnknownEntry where the session has no such entry or several, SessionCorrupt where that may lie behind a
+    break or nothing is sound, SessionNotFound, StoreError.
     """
     entries, broken = sound_prefix(store, session_id)
     if at is not None:
@@ -117,7 +119,8 @@ def fork(store: SessionStore, session_id: str, new_id: str, *, at: str | None = 
     parent = Parent("forked_from", session_id, head.hash.hex(), head.seq)
     log = SessionLog(store, opened.pod, SessionHead(new_id, head.seq), _nobody_listens)
     left = (state.open, state.open_run)
-    for _ in stage_branch(log, opened.manifest, parent, state.items, state.pointer, left):
+    manifest = without_secrets_in(opened.manifest)
+    for _ in stage_branch(log, manifest, parent, state.items, state.pointer, left):
         pass
     wait_durable(store, log.create(parent, claim=False))
     return wait(store.info(new_id))

@@ -1,4 +1,4 @@
-"""``python -m bench.peers``: makes the peers' environments where they are missing."""
+"""``python -m bench.peers [NAME…]``: makes the environments of these peers, or of all, where they are not."""
 
 from __future__ import annotations
 
@@ -33,11 +33,16 @@ def made(peer: Peer) -> bool:
     return done.returncode == 0
 
 
-def main() -> int:
-    """Make what is missing; 1 where one could not be made."""
-    results = [made(peer) for peer in PEERS if not peer.installed]
+def main(names: list[str]) -> int:
+    """Make what is missing; 1 where one could not be made, 2 for a name that is none."""
+    unknown = {*names} - {peer.name for peer in PEERS}
+    if unknown:
+        print(f"no such peer: {', '.join(sorted(unknown))}", file=sys.stderr)
+        return 2
+    wanted = [peer for peer in PEERS if not names or peer.name in names]
+    results = [made(peer) for peer in wanted if not peer.installed]
     return 0 if all(results) else 1
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -10,6 +10,7 @@ import pytest
 
 from actors.runtime.actor import AsyncActor
 from actors.runtime.loop import IN_A_ROW, LoopThread, comes_soon, mailroom_here
+from actors.runtime.tasks import begin_task
 
 WAIT = 5
 
@@ -272,3 +273,33 @@ def test_who_asks_without_end_leaves_the_loop_its_turn():
         return len(turns)
 
     assert asyncio.run(main()) >= 10
+
+
+def test_what_is_raised_in_a_delivery_is_not_for_who_awaits_an_answer():
+    def fail(_):
+        raise ValueError("of nobody's")
+
+    async def main():
+        told = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context["exception"]))
+        actor = Noting.start()
+        mailroom_here().post(fail)
+        assert await actor.ask("x", block=False) == "x"
+        return [str(error) for error in told]
+
+    assert asyncio.run(main()) == ["of nobody's"]
+
+
+def test_no_mail_is_delivered_in_the_middle_of_a_task_that_begins_another():
+    async def main():
+        actor = Noting.start()
+        actor.tell("one")
+
+        async def ask():
+            return await actor.ask("two", block=False)
+
+        begun = begin_task(ask())
+        assert actor.actor_inbox.actor.seen == []
+        assert await begun == "two"
+
+    asyncio.run(main())

@@ -50,6 +50,22 @@ def conversation(store, session_id, words, first_seq=1):
     return entries
 
 
+def test_a_fork_keeps_no_credentials_that_an_old_session_was_opened_with(store):
+    url = "https://us:Tr0ub4dor@host/v1"
+    manifest = Raw(b'{"pod":{"name":"p"},"model":{"base_url":"%s","new":1}}' % url.encode())
+    opened = SessionOpened(session_id="s", seq=1, at=1.0, pod="reader", manifest=manifest)
+    said = UserMessage(pod="reader", session_id="s", seq=2, at=2.0, item=UserItem.of("hello"))
+    done(store.create("s", "reader", None, chained(map(encode, [opened, said]))))
+    fork(store, "s", "t")
+    forked = verified("t", store.read("t"))
+    assert b"Tr0ub4dor" not in b"".join(entry.body for entry in forked)
+    assert bytes(decode_entry(forked[0].body).manifest) == (
+        b'{"pod":{"name":"p"},"model":{"base_url":"https://\xe2\x80\xa6@host/v1","new":1}}'
+    )
+    assert texts(store, "t") == ["hello"]
+    assert bytes(decode_entry(verified("s", store.read("s"))[0].body).manifest) == bytes(manifest)
+
+
 def items_of(entries):
     """A plain replay, for these tests."""
     found = []

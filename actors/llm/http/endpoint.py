@@ -1,4 +1,4 @@
-"""One model server as a shared thing: how many may talk to it at once, and whether it is worth asking at all.
+"""Per-server concurrency limit and circuit breaker.
 
     CLOSED ──── trip_after failures in a row ───▶ OPEN ──── cooldown over ────▶ HALF_OPEN
       ▲                                            ▲                               │
