@@ -181,7 +181,7 @@ def test_answers_in_another_order_of_unknown_numbers_and_of_wrong_types() -> Non
         assert await two == "s"
         with pytest.raises(WireError):
             await one
-        with pytest.raises(PodUnreachable, match="recursion"):
+        with pytest.raises((WireError, PodUnreachable)):  # how deep is too deep is up to the interpreter
             await three
 
     played(scene)
