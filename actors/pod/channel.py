@@ -40,6 +40,8 @@ from protocol.results import RunResult
 from protocol.wire import decode_event, encode
 
 _log = logging.getLogger("polypod.channel")
+#: What reads of open connections: streams hold on to nobody, and an answer may be all that is waited for.
+_open: set[asyncio.Task[None]] = set()
 #: How long an end that closes the connection waits for the other to take what was sent, in seconds.
 _PATIENCE = 1.0
 _LOOP_CLOSED = "the event loop of its handle is closed"
@@ -47,8 +49,9 @@ _KINDS = {kind.__name__: kind for kind in EVENTS}
 
 
 async def connect(reader: StreamReader, writer: StreamWriter) -> Pod:
-    """The handle of the pod that the other end serves. Raises PodUnreachable, and what ``describe`` does:
-    then, or where it is cancelled, the connection is closed.
+    """The handle of the pod that the other end serves; the connection lasts until ``pod.address.close()``.
+
+    Raises PodUnreachable, and what ``describe`` does: then, or where it is cancelled, it is closed at once.
     """
     address = Channel(reader, writer)
     try:
@@ -80,6 +83,8 @@ class Channel:
         #: Why nothing can be asked any more.
         self._lost: str | None = None
         self._reading = asyncio.create_task(self._read())
+        _open.add(self._reading)
+        self._reading.add_done_callback(_open.discard)
 
     def is_alive(self, _: Pod) -> bool:
         return self._lost is None and not self._mailroom.loop.is_closed()

@@ -319,3 +319,22 @@ def test_a_handle_whose_loop_is_closed_says_so_on_any_thread() -> None:
     thread.start()
     thread.join(20)
     assert got == ["<Pod p stopped>", [], PodUnreachable]
+
+
+def test_an_answer_and_events_come_though_nobody_holds_the_handle() -> None:
+    async def scene(system: PodSystem, pod: Pod) -> None:
+        near, far = await pair()
+        serving = asyncio.create_task(serve_pod(pod, *far))
+        asked, events = _asked(await connect(*near))
+        del near
+        gc.collect()
+        assert (await asked).text == "hi"
+        assert (await anext(events)).outcome == "finished"
+        serving.cancel()
+        await asyncio.gather(serving, return_exceptions=True)
+        assert [event async for event in events] == []
+
+    def _asked(reached: Pod) -> tuple[Any, Any]:
+        return reached.run("go"), reached.subscribe(RunEnd)
+
+    with_pod(scene, "hi")
