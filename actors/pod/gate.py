@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
-from actors.runtime.interruptible import Interruptible, to_its_end
+from actors.runtime.interruptible import Interruptible, Uncancelled, to_its_end
 
 
 class Gate:
@@ -50,7 +50,9 @@ class Gate:
         if self.holder is None:
             self.holder = work
             return None
-        return self._wait(work, begun=False)
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._wait(work, turn, begun=False)
+        return turn
 
     async def begin_at(self, turn: asyncio.Future[None], work: Interruptible) -> None:
         """Wait for the turn of ``work``. Raises CancelledError where it never comes."""
@@ -65,16 +67,15 @@ class Gate:
         """Between two steps of ``work``, which is going on: let those that wait come before the next."""
         if not self.waiting:
             return
-        turn = self._wait(work, begun=True)
+        turn: Uncancelled[None] = Uncancelled(loop=asyncio.get_running_loop())
+        self._wait(work, turn, begun=True)
         self.leave(work)
         await to_its_end(turn)
 
-    def _wait(self, work: Interruptible, *, begun: bool) -> asyncio.Future[None]:
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    def _wait(self, work: Interruptible, turn: asyncio.Future[None], *, begun: bool) -> None:
         if self.waiting is None:
             self.waiting = deque()
         self.waiting.append((work, turn, begun))
-        return turn
 
     def leave(self, work: Interruptible) -> None:
         """``work`` has ended, or lets others pass; does nothing where it is not at work any more."""

@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
-from actors.runtime.interruptible import to_its_end
+from actors.runtime.interruptible import Uncancelled, to_its_end
 from actors.sessions.answers import Kept, durable, let_go
 from actors.sessions.head import SessionHead, new_session_id
 from actors.sessions.log import SessionLog
@@ -80,9 +80,9 @@ class Journal:
         self.run_id: str | None = None
         #: What was given to the store and is not kept yet, and who hears how that ended.
         self._under_way: Pending | None = None
-        self._given: asyncio.Future[None] | None = None
+        self._given: Uncancelled[None] | None = None
         #: Who waits for that to be over, with something of their own to commit.
-        self._waiting: list[asyncio.Future[None]] | None = None
+        self._waiting: list[Uncancelled[None]] | None = None
         #: Whether no session of our own is to be gone on in, since that is done already or the pod ends.
         self._branching = False
         #: What commits raise once the pod has ended.
@@ -154,7 +154,7 @@ class Journal:
                 if given is not None:
                     await to_its_end(given)
                 return
-            waiter: asyncio.Future[None] = self._mailroom.loop.create_future()
+            waiter: Uncancelled[None] = Uncancelled(loop=self._mailroom.loop)
             if self._waiting is None:
                 self._waiting = []
             self._waiting.append(waiter)
@@ -190,7 +190,7 @@ class Journal:
         """The pod ends: go on in no session of our own any more."""
         self._branching = True
 
-    def _give(self, give: Callable[[], Kept], *, alone: bool = False) -> asyncio.Future[None] | None:
+    def _give(self, give: Callable[[], Kept], *, alone: bool = False) -> Uncancelled[None] | None:
         """Give the store what is recorded: None where it is kept at once, else a future of its answer. Raises
         SessionError. Where it is given ``alone`` and refused, only who gave it hears.
         """
@@ -204,7 +204,7 @@ class Journal:
         pending = self._under_way = kept if isinstance(kept, Future) else durable(kept)
         given = self._given
         if given is None:
-            given = self._given = self._mailroom.loop.create_future()
+            given = self._given = Uncancelled(loop=self._mailroom.loop)
         pending.add_done_callback(partial(self._answered, alone))
         return given
 
@@ -254,7 +254,7 @@ class Journal:
             left, self._left, self._branching = self._left, "", False
             let_go(self._template.store, left)
 
-    def _refused(self, error: SessionError, *, alone: bool) -> asyncio.Future[None] | None:
+    def _refused(self, error: SessionError, *, alone: bool) -> Uncancelled[None] | None:
         """The store did not keep it. Where another has taken the session, go on in one of our own; else tell
         all. Returns and raises as ``_give``.
         """

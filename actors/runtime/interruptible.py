@@ -102,7 +102,7 @@ class Interruptible:
         loop = asyncio.get_running_loop()
         # Not ``create_task``, since a task that its loop's factory starts at once ends within this call.
         child = asyncio.Task(_without_exit(work, what), loop=loop, context=context)
-        ended = self._child = loop.create_future()
+        ended = self._child = Uncancelled(loop=loop)
         child.add_done_callback(lambda _: _resolve(ended))
         self._under_way = (child, what, None)
         try:
@@ -196,14 +196,21 @@ async def _without_exit(work: Coroutine[Any, Any, T], what: str) -> T:
         raise PodError(f"{what} raised {type(error).__name__}: {error}") from error
 
 
-async def to_its_end(future: asyncio.Future[T]) -> T:
+class Uncancelled(asyncio.Future[T]):
+    """A future that a cancel of who waits for it does not reach: asyncio then throws the cancel once the
+    future is done. For ``to_its_end``.
+    """
+
+    def cancel(self, msg: Any | None = None) -> bool:  # noqa: ARG002
+        return False
+
+
+async def to_its_end(future: Uncancelled[T]) -> T:
     """What ``future`` gives, awaited to its end: a cancel meanwhile comes at the next wait."""
-    cancelled = False
-    while not future.done():
-        try:
-            await asyncio.wait((future,))
-        except asyncio.CancelledError:
-            cancelled = True
-    if cancelled and (task := asyncio.current_task()) is not None:
+    try:
+        return await future
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        assert task is not None
         task.cancel()
-    return future.result()
+        return future.result()

@@ -15,7 +15,7 @@ from actors.sessions.committer import Committer
 from actors.sessions.sqlite.checkpoint import Checkpointer
 from actors.sessions.sqlite.errors import is_busy, needs_reopening
 from actors.sessions.sqlite.file import SQLiteFile
-from actors.sessions.sqlite.write import Append, carry_out
+from actors.sessions.sqlite.write import Append, Held, carry_out
 from actors.sessions.store import Durability
 from protocol.errors import SessionError, StoreError
 
@@ -68,12 +68,17 @@ class SQLiteCommits:
         #: What this turn of the loop has gathered, and the loop; None where nothing was written in it.
         self._gathered: deque[Append] = deque()
         self._turn: asyncio.AbstractEventLoop | None = None
+        #: Whose job came first in it, and who had the turn before it alone.
+        self._first: Held | None = None
+        self._alone: Held | None = None
 
     def submit(self, job: Append) -> Future[None] | None:
         """Commit now if that takes no waiting, else soon. Raises SessionError."""
         held = job.held
         loop = asyncio._get_running_loop()  # noqa: SLF001 - documented for code that asks as often
-        may_gather = loop is not None and loop is self._turn and job.size < self._LARGE
+        # A session that has had a turn to itself, and this one so far, has nobody to share a page with.
+        alone = held is self._alone and not self._gathered
+        may_gather = loop is not None and loop is self._turn and job.size < self._LARGE and not alone
         if held.gathered and not may_gather:  # it goes another way, behind those: or their loop has ended
             self._commit_all_gathered()
         if self._inline and (held.gathered or held.queued == held.finished) and job.size < self._LARGE:
@@ -86,8 +91,8 @@ class SQLiteCommits:
                 finally:
                     self._lock.release()
                 if error is None:
-                    if loop is not None:
-                        self._turn = loop
+                    if loop is not None and self._turn is not loop:
+                        self._turn, self._first = loop, held
                         loop.call_soon(self._end_turn)
                     return None
                 if isinstance(error, SessionError):
@@ -109,11 +114,13 @@ class SQLiteCommits:
 
     def _end_turn(self) -> None:
         """Commit what was gathered; called by the loop after the turn in which the first job came."""
+        first = self._first
+        self._alone = first if all(job.held is first for job in self._gathered) else None
         self._commit_gathered()
         if self._gathered and self._turn is not None:
             self._turn.call_soon(self._end_turn)
         else:
-            self._turn = None
+            self._turn = self._first = None
 
     def _commit_all_gathered(self) -> None:
         while self._gathered:
