@@ -161,7 +161,8 @@ def arguments_for(call: ToolCall, value: Any) -> ToolCall:
 def result_for(result: ToolResult, value: Any) -> ToolResult:
     """What stands in the place of ``result``. Raises InvalidInput."""
     if isinstance(value, str):
-        value = replace(result, content=(TextPart(encodable(value)),))
+        # What its tool gave may be kept whole in a file, which is not what the model is to read.
+        value = replace(result, content=(TextPart(encodable(value)),), kept=None)
     if not isinstance(value, ToolResult) or (value.call_id, value.name) != (result.call_id, result.name):
         raise InvalidInput(
             f"after a tool {value!r:.80} replaces nothing",

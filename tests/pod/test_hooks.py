@@ -16,10 +16,11 @@ from actors.pod.calls import NOT_RUN
 from actors.pod.handle import Pod
 from actors.system import PodSystem
 from actors.tools.base import ToolContext, tool
+from actors.tools.hooks import result_for
 from protocol.errors import InvalidInput
 from protocol.events import Alert, Event, ToolResulted, ToolStart
 from protocol.hooks import Deny, Inject, Replace
-from protocol.items import ToolCall, ToolResult
+from protocol.items import TextPart, ToolCall, ToolResult
 from protocol.manifest import PodManifest
 
 PLAIN = PodManifest.of(name="p")
@@ -209,6 +210,12 @@ def test_a_result_is_replaced_withheld_and_added_to() -> None:
     assert (withheld.paid, withheld.texts, withheld.results[0].is_error) == ([5], ["secret"], True)
     noted = played(after(lambda call, result: Inject("mind the gap")), before(lambda call: Inject("first")))
     assert noted.texts == ["paid 5\nmind the gap\nfirst"]
+
+
+def test_a_text_in_the_place_of_a_long_result_does_not_lead_to_the_file_that_has_it_whole() -> None:
+    told = ToolCall("1", "pay", {})
+    long = ToolResult("1", "pay", (TextPart("secret"),), is_error=True, kept="/kept/pay.txt")
+    assert result_for(long, "****") == ToolResult.of(told, "****", is_error=True)
 
 
 def test_words_of_a_hook_that_no_json_holds_are_made_encodable() -> None:
