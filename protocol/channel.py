@@ -135,5 +135,5 @@ def decode_result(command: commands.Command, value: Raw) -> Any:
 def _decode(decoder: msgspec.json.Decoder[Any], body: bytes | Raw) -> Any:
     try:
         return decoder.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise WireError(f"not what a pod's channel carries: {error}") from error

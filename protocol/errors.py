@@ -86,6 +86,8 @@ class Failure(Struct, frozen=True, omit_defaults=True):
         kind = type(error).__name__
         if isinstance(error, PolypodError):
             hint = None if error.hint is None else encodable(str(error.hint))
+            if isinstance(error, ForeignError):
+                kind = error.kind
             return cls(kind, encodable(str(error.message)), hint, plain(error.details()))
         return cls(kind, words_of(error))
 
@@ -232,7 +234,7 @@ class RunFailed(PodError):  # noqa: N818
             _hide_chain(cause)
 
     def details(self) -> dict[str, Any]:
-        return {"cause": self.failure.kind, "run_id": self.run_id, **self.failure.details}
+        return {**self.failure.details, "cause": self.failure.kind, "run_id": self.run_id}
 
 
 def _hide_chain(error: PolypodError) -> None:
@@ -263,6 +265,8 @@ class ToolLoop(PodError):  # noqa: N818
     """
 
     kind = "tool_loop"
+    tool: str = ""
+    times: int = 0
 
     def __init__(self, words: str, *, tool: str, times: int) -> None:
         super().__init__(
@@ -293,6 +297,12 @@ class SessionNotFound(SessionError, KeyError):  # noqa: N818
 class SessionInUse(SessionError):  # noqa: N818
     """Another process or pod holds the session."""
 
+    session_id: str = ""
+    pid: int = 0
+    host: str = ""
+    since: float = 0.0
+    pod: str = ""
+
     def __init__(self, session_id: str, *, pid: int, host: str, since: float, pod: str = "") -> None:
         self.session_id, self.pid, self.host, self.since, self.pod = (
             session_id,
@@ -319,6 +329,10 @@ class SessionInUse(SessionError):  # noqa: N818
 
 class SessionCorrupt(SessionError):  # noqa: N818
     """The hash chain of a session breaks at one entry; what stands before it is sound."""
+
+    session_id: str = ""
+    seq: int = 0
+    why: str = ""
 
     def __init__(self, session_id: str, seq: int, why: str) -> None:
         self.session_id, self.seq, self.why = session_id, seq, why
@@ -399,6 +413,8 @@ class ModelError(PolypodError):
 class MissingKey(ModelError):  # noqa: N818
     """A key is required and its environment variable is not set."""
 
+    variable: str = ""
+
     def __init__(self, variable: str, *, what: str) -> None:
         super().__init__(
             f"{what} needs a key, and the environment variable {variable} is not set",
@@ -410,6 +426,8 @@ class MissingKey(ModelError):  # noqa: N818
 
 class InvalidKey(ModelError):  # noqa: N818
     """A key holds what no header can; ``what`` names the key, which is not shown, and ``why`` its fault."""
+
+    what: str = ""
 
     def __init__(self, what: str, why: str) -> None:
         super().__init__(
@@ -460,6 +478,8 @@ class WireError(PolypodError, ValueError):
 class NewerVersion(StoreError, WireError):  # noqa: N818
     """A store, a file or an entry was written by a newer polypod, which kept what this one cannot read."""
 
+    why: str = ""
+
     def __init__(self, what: str, why: str) -> None:
         self.why = why
         super().__init__(
@@ -475,30 +495,45 @@ class NewerVersion(StoreError, WireError):  # noqa: N818
 class ForeignError(PolypodError):
     """An error of another library, as another process told of it: ``kind`` is the name of its class."""
 
-    def __init__(self, message: str, *, kind: str, hint: str | None = None) -> None:
+    def __init__(
+        self, message: str, *, kind: str, hint: str | None = None, details: dict[str, Any] | None = None
+    ) -> None:
         super().__init__(message, hint=hint)
         self.kind = kind
+        self._details = details or {}
+
+    def details(self) -> dict[str, Any]:
+        return dict(self._details)
 
 
 def error_of(failure: Failure) -> PolypodError:
     """The error that a failure describes: of its class where that is polypod's, with what a program may want
-    to know of it; else a ForeignError.
+    to know of it, as far as this version knows that too; else a ForeignError.
     """
     kind = _classes().get(failure.kind)
     message, hint, details = failure.message, failure.hint, failure.details
-    if kind is None:
-        return ForeignError(message, kind=failure.kind, hint=hint)
+    of_no_kind = details.get("kind") not in list(MODEL_ERROR_KINDS)
+    if kind is None or issubclass(kind, ForeignError) or (issubclass(kind, ModelError) and of_no_kind):
+        return ForeignError(message, kind=failure.kind, hint=hint, details=details)
+    if issubclass(kind, RunFailed):
+        of_cause = {key: value for key, value in details.items() if key not in {"cause", "run_id"}}
+        cause = Failure(str(details.get("cause", "PolypodError")), message, hint, of_cause)
+        return RunFailed(error_of(cause), run_id=details.get("run_id"))
     error = kind.__new__(kind)
-    if isinstance(error, RunFailed):
-        cause = {key: value for key, value in details.items() if key not in {"cause", "run_id"}}
-        of_cause = Failure(details.get("cause", "PolypodError"), message, hint, cause)
-        return RunFailed(error_of(of_cause), run_id=details.get("run_id"))
     if isinstance(error, ModelError):
-        ModelError.__init__(error, message, hint=hint, **details)
+        known = {key: value for key, value in details.items() if key in _OF_MODELS}
+        ModelError.__init__(error, message, hint=hint, **known)
     else:
         PolypodError.__init__(error, message, hint=hint)
-        vars(error).update(details)
+        for name, value in details.items():
+            usual = None if name.startswith("_") else getattr(kind, name, None)
+            if isinstance(usual, str | int | float) and isinstance(value, type(usual)):
+                setattr(error, name, value)
     return error
+
+
+#: What the details of a ModelError tell.
+_OF_MODELS = frozenset({"kind", "status", "retry_after", "where", "prompt_tokens", "context_window"})
 
 
 def _classes() -> dict[str, type[PolypodError]]:

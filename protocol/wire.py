@@ -45,7 +45,7 @@ _entries: LazyDecoder[Entry] = LazyDecoder(*ENTRIES)
 def _decode(decoder: LazyDecoder[T], data: bytes, what: str) -> T:
     try:
         return decoder.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise WireError(f"not {what}: {error}") from error
 
 

@@ -34,21 +34,33 @@ from protocol.errors import (
     WireError,
     error_of,
 )
-from protocol.events import EVENTS, Event
+from protocol.events import EVENTS, Event, Lagged
 from protocol.recordable import recordable
 from protocol.results import RunResult
 from protocol.wire import decode_event, encode
 
 _log = logging.getLogger("polypod.channel")
+#: What reads of open connections: streams hold on to nobody, and an answer may be all that is waited for.
+_open: set[asyncio.Task[None]] = set()
+#: How long an end that closes the connection waits for the other to take what was sent, in seconds.
+_PATIENCE = 1.0
 _LOOP_CLOSED = "the event loop of its handle is closed"
 _KINDS = {kind.__name__: kind for kind in EVENTS}
 
 
 async def connect(reader: StreamReader, writer: StreamWriter) -> Pod:
-    """The handle of the pod that the other end serves. Raises PodUnreachable, and what ``describe`` does."""
-    pod = Channel(reader, writer).pod
-    pod.name = (await pod.describe()).name
-    return pod
+    """The handle of the pod that the other end serves; the connection lasts until ``pod.address.close()``.
+
+    Raises PodUnreachable, and what ``describe`` does: then, or where it is cancelled, it is closed at once.
+    """
+    address = Channel(reader, writer)
+    try:
+        address.pod.name = (await address.pod.describe()).name
+    except BaseException:
+        writer.transport.abort()
+        await address.close()
+        raise
+    return address.pod
 
 
 class Channel:
@@ -71,9 +83,11 @@ class Channel:
         #: Why nothing can be asked any more.
         self._lost: str | None = None
         self._reading = asyncio.create_task(self._read())
+        _open.add(self._reading)
+        self._reading.add_done_callback(_open.discard)
 
     def is_alive(self, _: Pod) -> bool:
-        return self._lost is None
+        return self._lost is None and not self._mailroom.loop.is_closed()
 
     def ask(self, _: Pod, command: commands.Command) -> AsyncFuture[Any]:
         kind = None
@@ -94,14 +108,20 @@ class Channel:
         names = None if kinds is None else tuple(sorted(kind.__name__ for kind in kinds_of(kinds)))
         bus = Bus()
         bus.loop = self._mailroom.loop
-        subscription = bus.subscribe(kinds=kinds)
+        # ``Lagged`` tells also of what was lost at the other end.
+        subscription = bus.subscribe(self.pod.name, None if kinds is None else kinds_of(kinds) | {Lagged})
         self._on_loop(partial(self._follow, Follow(next(self._ids), names, since), bus), bus.close)
         return subscription
 
     async def close(self) -> None:
-        """End the connection; the pod at the other end lives on."""
+        """End the connection; the pod at the other end lives on. What was asked last is still sent, unless
+        the other end takes nothing for a second.
+        """
         self._writer.close()
-        await self._reading
+        await asyncio.wait({self._reading}, timeout=_PATIENCE)
+        if not self._reading.done():
+            self._writer.transport.abort()
+            await asyncio.wait({self._reading})
 
     # -- on its loop -----------------------------------------------------------------------------
 
@@ -138,6 +158,8 @@ class Channel:
         if self._lost is not None:
             bus.close()
             return
+        for number, other in list(self._followed.items()):
+            self._let_go(number, other)
         self._followed[follow.id] = bus
         self._writer.write(channel.frame(follow))
 
@@ -159,8 +181,7 @@ class Channel:
             self._tell(message)
         elif isinstance(message, Followed):
             self._end(message.id)
-        elif message.id in self._followed:
-            assert isinstance(message, Refusal)
+        elif message.id in self._followed and isinstance(message, Refusal):
             _log.warning("pod %r refused a subscription: %s", self.pod.name, message.failure)
             self._end(message.id)
         elif (asked := self._asked.pop(message.id, None)) is not None:
@@ -181,9 +202,13 @@ class Channel:
             bus.publish(decode_event(bytes(message.event)))
         except WireError as error:  # of a later version
             _log.warning("an event of pod %r is passed over: %s", self.pod.name, error)
-        if bus.silent:  # nobody holds the subscription any more
-            del self._followed[message.id]
-            self._writer.write(channel.frame(Unfollow(message.id)))
+        self._let_go(message.id, bus)
+
+    def _let_go(self, follow: int, bus: Bus) -> None:
+        """Have no more events sent to a subscription that nobody holds any more."""
+        if bus.silent:
+            del self._followed[follow]
+            self._writer.write(channel.frame(Unfollow(follow)))
 
     def _end(self, follow: int) -> None:
         bus = self._followed.pop(follow, None)
@@ -247,6 +272,7 @@ class _Service:
             while True:
                 length = channel.frame_length(await reader.readexactly(channel.HEAD))
                 self._take(channel.decode_to_pod(await reader.readexactly(length)))
+                await self._writer.drain()  # who reads no answers is not listened to
         except (asyncio.IncompleteReadError, OSError):
             return
         finally:
@@ -286,6 +312,8 @@ class _Service:
         await self._write(reply)
 
     def _follow(self, follow: Follow) -> None:
+        if follow.id in self._follows:
+            raise WireError(f"two subscriptions of the number {follow.id}")
         try:
             kinds = None if follow.kinds is None else [_KINDS[name] for name in follow.kinds]
             subscription = self._pod.subscribe(kinds, follow.since)
@@ -300,6 +328,8 @@ class _Service:
             self._tell(follow, [event])
             with contextlib.suppress(OSError):
                 await self._writer.drain()
+        if self._follows.get(follow) is subscription:
+            del self._follows[follow]
         await self._write(Followed(follow))
 
     def _tell(self, follow: int, events: Sequence[Event]) -> None:

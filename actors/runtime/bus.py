@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 import threading
 import time
 import weakref
@@ -15,7 +14,7 @@ from typing import Self
 
 import pykka
 
-from actors.runtime.future import AsyncFuture
+from actors.runtime.event_queue import EventQueue
 from actors.runtime.prefetch import Prefetch, Source
 from protocol import errors
 from protocol.events import EVENTS, TRANSIENT_EVENTS, Event, EventKind, Lagged, PodEnded
@@ -34,109 +33,6 @@ class Closed(Exception):  # noqa: N818 - an end, not an error
     """The subscription is closed and its queue is empty."""
 
 
-class _Queue:
-    """What waits for one subscriber. The bus puts from its loop; the subscriber takes on any thread.
-
-    Putting takes no lock while there is room. Dropping and taking exclude each other, so that the gap
-    is always before the oldest event that waits: that is where ``Lagged`` goes.
-    """
-
-    __slots__ = ("_events", "_lock", "_missed", "_since", "_size", "closed", "kinds", "pod", "waiter")
-
-    def __init__(self, pod: str | None, kinds: frozenset[type[Event]], size: int) -> None:
-        self.pod = pod
-        self.kinds = kinds
-        self.closed = False
-        self.waiter: AsyncFuture[None] | None = None
-        self._size = size
-        self._events: deque[Event] = deque()
-        self._lock = threading.Lock()
-        self._missed = 0
-        self._since: dict[str, int] = {}
-
-    def __len__(self) -> int:
-        return len(self._events)
-
-    def renew_lock(self) -> None:
-        """Be usable in a forked child."""
-        self._lock = threading.Lock()
-
-    def put(self, event: Event) -> None:
-        """Append ``event``; a full queue drops its oldest."""
-        if len(self._events) >= self._size:
-            self._drop()
-        self._events.append(event)
-        if self.waiter is not None:
-            self.wake()
-
-    def _drop(self) -> None:
-        with self._lock:
-            if len(self._events) < self._size:  # the subscriber was quicker
-                return
-            lost = self._events.popleft()
-            self._missed += 1
-            # What a durable event's number says is the last thing before it that is surely known.
-            self._since.setdefault(lost.pod, lost.seq - 1 if lost.durable else lost.seq)
-
-    def take(self, limit: int = sys.maxsize) -> list[Event]:
-        """What is there now, the oldest first, at most ``limit`` events and what was missed before."""
-        with self._lock:
-            taken: list[Event] = [self._lagged()] if self._missed else []
-            taken += [self._events.popleft() for _ in range(min(len(self._events), limit))]
-        return taken
-
-    def leave_out(self, through: dict[str, int]) -> None:
-        """Take out what a replay of all that is durable ``through`` these numbers tells, and what was
-        only told before the last of that.
-        """
-        with self._lock:
-            waiting = [self._events.popleft() for _ in range(len(self._events))]
-            left = [event for event in waiting if not _is_told(event, through.get(event.pod, 0))]
-            self._events.extendleft(reversed(left))
-
-    def _lagged(self) -> Lagged:
-        missed, since = self._missed, self._since
-        self._missed, self._since = 0, {}
-        pod, seq = self.pod, 0
-        if pod is not None:
-            seq = since[pod]
-        return Lagged(
-            pod=pod or "*",
-            session_id="",
-            seq=seq,
-            at=time.time(),
-            missed=missed,
-            since=since if pod is None else seq,
-        )
-
-    def wait(
-        self, loop: asyncio.AbstractEventLoop | None, first: Prefetch | None = None
-    ) -> AsyncFuture[None] | None:
-        """A future that resolves when there is something to take, or to read of what comes ``first``; None
-        if there is already.
-        """
-        with self._lock:
-            waiter = self.waiter
-            if waiter is None:
-                waiter = AsyncFuture()
-                waiter._loop = loop
-                self.waiter = waiter
-        # Looked at after the waiter stands: who put something before saw none.
-        there = self._events or self._missed if first is None else not first.on_its_way
-        return None if there or self.closed else waiter
-
-    def wake(self) -> None:
-        """Tell who waits to look again."""
-        with self._lock:
-            waiter, self.waiter = self.waiter, None
-        if waiter is not None:
-            waiter.set(None)
-
-
-def _is_told(event: Event, through: int) -> bool:
-    return event.seq < through or (event.durable and event.seq == through)
-
-
 class Subscription:
     """One subscriber's view of the bus: an iterator, sync or async, and a context manager of both.
 
@@ -145,7 +41,7 @@ class Subscription:
     thread, but one at a time. A subscription that nobody holds any more is closed.
     """
 
-    def __init__(self, bus: Bus, queue: _Queue) -> None:
+    def __init__(self, bus: Bus, queue: EventQueue) -> None:
         self.pod = queue.pod
         self.kinds = queue.kinds
         self._bus = bus
@@ -275,18 +171,18 @@ class _Group:
     __slots__ = ("heard", "order", "queues")
 
     def __init__(self) -> None:
-        self.queues: dict[_Queue, None] = {}
+        self.queues: dict[EventQueue, None] = {}
         #: What publishing goes through: exchanged, never changed. None: to be made anew.
-        self.order: tuple[_Queue, ...] | None = ()
+        self.order: tuple[EventQueue, ...] | None = ()
         self.heard: dict[type[Event], int] = {}
 
-    def add(self, queue: _Queue) -> None:
+    def add(self, queue: EventQueue) -> None:
         self.queues[queue] = None
         self.order = None
         for kind in _transient(queue.kinds):
             self.heard[kind] = self.heard.get(kind, 0) + 1
 
-    def remove(self, queue: _Queue) -> None:
+    def remove(self, queue: EventQueue) -> None:
         """Forget a queue; one that is not there is let be."""
         if queue not in self.queues:
             return
@@ -315,7 +211,7 @@ class Bus:
         self._of_all = _Group()
         self._of_pod: dict[str, _Group] = {}
         #: Queues of subscriptions that nobody holds any more, until somebody comes by and removes them.
-        self._abandoned: deque[_Queue] = deque()
+        self._abandoned: deque[EventQueue] = deque()
         #: Whether nobody listens at all, so that the hottest question costs one look.
         self.silent = True
         #: How often who listens to what has changed.
@@ -343,7 +239,7 @@ class Bus:
                     if kind in queue.kinds:
                         queue.put(event)
 
-    def _ordered(self, group: _Group) -> tuple[_Queue, ...]:
+    def _ordered(self, group: _Group) -> tuple[EventQueue, ...]:
         with self._lock:
             order = group.order = tuple(group.queues)
         return order
@@ -375,7 +271,7 @@ class Bus:
         """
         if size < 1:
             raise ValueError(f"a subscription's queue holds at least 1 event, not {size}")
-        queue = _Queue(pod, kinds_of(kinds), size)
+        queue = EventQueue(pod, kinds_of(kinds), size)
         with self._lock:
             self._remove_abandoned()
             queue.closed = self._closed
@@ -386,12 +282,12 @@ class Bus:
                 self.changes += 1
         return Subscription(self, queue)
 
-    def _forget(self, queue: _Queue) -> None:
+    def _forget(self, queue: EventQueue) -> None:
         """Let go of a queue that is closed."""
         with self._lock:
             self._remove(queue)
 
-    def _abandon(self, queue: _Queue) -> None:
+    def _abandon(self, queue: EventQueue) -> None:
         """Let go of a queue whose subscription was collected, perhaps while this thread holds the lock."""
         self._abandoned.append(queue)
         if self._lock.acquire(blocking=False):  # else who comes by next removes it
@@ -409,7 +305,7 @@ class Bus:
         while self._abandoned:
             self._remove(self._abandoned.popleft())
 
-    def _remove(self, queue: _Queue) -> None:
+    def _remove(self, queue: EventQueue) -> None:
         pod = queue.pod
         group = self._of_all if pod is None else self._of_pod.get(pod)
         if group is not None:
@@ -425,7 +321,7 @@ class Bus:
         for queue in self._queues():
             queue.renew_lock()
 
-    def _queues(self) -> list[_Queue]:
+    def _queues(self) -> list[EventQueue]:
         """All open queues; the lock must be held."""
         self._remove_abandoned()
         return [queue for group in (self._of_all, *self._of_pod.values()) for queue in group.queues]

@@ -59,10 +59,12 @@ def first_break(entries: Sequence[StoredEntry], prev: Head | None = None) -> tup
     if not entries:
         return None
     expected, digest = (entries[0].seq, GENESIS) if prev is None else (prev.seq + 1, prev.hash)
+    sha256, large = _sha256, LARGE  # written out, since a long history is read for this alone
     for entry in entries:
         if entry.seq != expected:
             return expected, f"entry {expected} is missing; the next one there is {entry.seq}"
-        digest = link(digest, entry.body)
+        body = entry.body
+        digest = sha256(digest + body).digest() if len(body) < large else link(digest, body)
         if digest != entry.hash:
             return expected, "its hash does not fit its bytes and the entry before it"
         expected += 1

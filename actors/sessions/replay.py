@@ -110,15 +110,16 @@ class Replayed:
                 decoded = decode(entry.body)
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
                 decoded = other_entry(entry.body, error)
-            if type(decoded) in _PLAIN:
+            kind = type(decoded)
+            if kind is _Answer:
+                self._answered(decoded)
+            elif kind in _PLAIN:
                 items.append(decoded.item)
-            elif type(decoded) is _Result:
+            elif kind is _Result:
                 items.append(decoded.item)
                 if decoded.run_id is not None:
                     self._worked = decoded.at
-            elif type(decoded) is _Answer:
-                self._answered(decoded)
-            elif type(decoded) is not OtherEntry:
+            elif kind is not OtherEntry:
                 self._feed(decoded)
 
     @property
@@ -154,14 +155,16 @@ class Replayed:
                 self._spent(entry.usage, entry.cost)  # type: ignore[attr-defined]
 
     def _answered(self, entry: _Answer) -> None:
-        if entry.run_id is not None:
+        item, usage = entry.item, entry.usage
+        if entry.run_id is not None:  # else a program pushed it into the history
             self.open_steps += 1
             self._worked = entry.at
-        if entry.usage is not None and not entry.item.cut:  # what was cut has estimates in it
+            usage = usage or Usage()
+        if entry.usage is not None and not item.cut:  # what was cut has estimates in it
             self.calls.append((len(self.items), entry.usage))
-        called = entry.run_id is not None  # else a program pushed it into the history
-        self._spent(entry.usage or (Usage() if called else None), entry.cost)
-        self.items.append(entry.item)
+        if usage is not None or entry.cost is not None:
+            self._spent(usage, entry.cost)
+        self.items.append(item)
 
     def _spent(self, usage: Usage | None, cost: float | None) -> None:
         if usage is not None:

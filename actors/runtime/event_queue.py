@@ -1,0 +1,116 @@
+"""``EventQueue``: the events that wait for one subscriber."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+import time
+from collections import deque
+
+from actors.runtime.future import AsyncFuture
+from actors.runtime.prefetch import Prefetch
+from protocol.events import Event, Lagged
+
+
+class EventQueue:
+    """What waits for one subscriber. The bus puts from its loop; the subscriber takes on any thread.
+
+    Putting takes no lock while there is room. Dropping and taking exclude each other, so that the gap
+    is always before the oldest event that waits: that is where ``Lagged`` goes.
+    """
+
+    __slots__ = ("_events", "_lock", "_missed", "_since", "_size", "closed", "kinds", "pod", "waiter")
+
+    def __init__(self, pod: str | None, kinds: frozenset[type[Event]], size: int) -> None:
+        self.pod = pod
+        self.kinds = kinds
+        self.closed = False
+        self.waiter: AsyncFuture[None] | None = None
+        self._size = size
+        self._events: deque[Event] = deque()
+        self._lock = threading.Lock()
+        self._missed = 0
+        self._since: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._events)
+
+    def renew_lock(self) -> None:
+        """Be usable in a forked child."""
+        self._lock = threading.Lock()
+
+    def put(self, event: Event) -> None:
+        """Append ``event``; a full queue drops its oldest."""
+        if len(self._events) >= self._size:
+            self._drop()
+        self._events.append(event)
+        if self.waiter is not None:
+            self.wake()
+
+    def _drop(self) -> None:
+        with self._lock:
+            if len(self._events) < self._size:  # the subscriber was quicker
+                return
+            lost = self._events.popleft()
+            self._missed += 1
+            # What a durable event's number says is the last thing before it that is surely known.
+            self._since.setdefault(lost.pod, lost.seq - 1 if lost.durable else lost.seq)
+
+    def take(self, limit: int = sys.maxsize) -> list[Event]:
+        """What is there now, the oldest first, at most ``limit`` events and what was missed before."""
+        with self._lock:
+            taken: list[Event] = [self._lagged()] if self._missed else []
+            taken += [self._events.popleft() for _ in range(min(len(self._events), limit))]
+        return taken
+
+    def leave_out(self, through: dict[str, int]) -> None:
+        """Take out what a replay of all that is durable ``through`` these numbers tells, and what was
+        only told before the last of that.
+        """
+        with self._lock:
+            waiting = [self._events.popleft() for _ in range(len(self._events))]
+            left = [event for event in waiting if not _is_told(event, through.get(event.pod, 0))]
+            self._events.extendleft(reversed(left))
+
+    def _lagged(self) -> Lagged:
+        missed, since = self._missed, self._since
+        self._missed, self._since = 0, {}
+        pod, seq = self.pod, 0
+        if pod is not None:
+            seq = since[pod]
+        return Lagged(
+            pod=pod or "*",
+            session_id="",
+            seq=seq,
+            at=time.time(),
+            missed=missed,
+            since=since if pod is None else seq,
+        )
+
+    def wait(
+        self, loop: asyncio.AbstractEventLoop | None, first: Prefetch | None = None
+    ) -> AsyncFuture[None] | None:
+        """A future that resolves when there is something to take, or to read of what comes ``first``; None
+        if there is already.
+        """
+        with self._lock:
+            waiter = self.waiter
+            if waiter is None:
+                waiter = AsyncFuture()
+                waiter._loop = loop
+                self.waiter = waiter
+        # Looked at after the waiter stands: who put something before saw none.
+        there = self._events or self._missed if first is None else not first.on_its_way
+        return None if there or self.closed else waiter
+
+    def wake(self) -> None:
+        """Tell who waits to look again."""
+        with self._lock:
+            waiter, self.waiter = self.waiter, None
+        if waiter is not None:
+            waiter.set(None)
+
+
+def _is_told(event: Event, through: int) -> bool:
+    return event.seq < through or (event.durable and event.seq == through)
