@@ -103,8 +103,12 @@ async def _durable(kept: Awaitable[None]) -> None:
         raise store_failure(error) from error.__cause__
 
 
-def forsake(answer: Answer[None]) -> None:
-    """Let be what would have to be awaited on a loop that is closed."""
+def forsake(ask: Callable[[], Answer[None]]) -> None:
+    """Ask a store for what is let be where it would have to be awaited, since its loop is closed."""
+    try:
+        answer = ask()
+    except Exception:  # noqa: BLE001 - of one that wants its loop
+        return
     if isinstance(answer, Coroutine):
         answer.close()
 

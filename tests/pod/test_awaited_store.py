@@ -315,6 +315,22 @@ def test_a_long_entry_is_read_back_and_checked_from_a_store_that_is_awaited() ->
     played(play)
 
 
+def test_a_system_whose_loop_was_closed_keeps_no_other_from_starting_whatever_its_store_gives() -> None:
+    class GivesTasks(AwaitedStore):
+        def release(self, session_id) -> Any:
+            return asyncio.get_running_loop().create_task(super().release(session_id))
+
+    async def never_left() -> PodSystem:
+        system = await PodSystem(GivesTasks()).__aenter__()
+        await system.spawn(PLAIN, client=ScriptedClient([]))
+        return system
+
+    lost = asyncio.run(never_left())
+    with PodSystem() as system:
+        assert system.running
+    del lost
+
+
 def test_a_long_entry_is_read_back_from_a_store_whose_plain_methods_give_futures() -> None:
     class GivesTasks(AwaitedStore):
         def read(self, session_id, **options) -> Any:

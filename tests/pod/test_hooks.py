@@ -223,6 +223,24 @@ def test_words_of_a_hook_that_no_json_holds_are_made_encodable() -> None:
     assert seen.texts == ["a\ufffd\nb\ufffd"]
 
 
+class _Marked(str):
+    """As a template library's safe text."""
+
+    __slots__ = ()
+
+
+def test_words_of_a_class_of_their_own_are_words_like_others() -> None:
+    marked = _Marked("no")
+
+    def whole(call: ToolCall, result: ToolResult) -> Any:
+        return Replace(ToolResult(call.id, call.name, (TextPart(marked),)))
+
+    assert played(before(lambda call: Deny(marked))).texts == ["no"]
+    assert played(after(lambda call, result: Replace(marked))).texts == ["no"]
+    assert played(after(whole)).texts == ["no"]
+    assert played(after(lambda call, result: Inject(marked))).texts == ["paid 5\nno"]
+
+
 def raises(*_: Any) -> Any:
     raise LookupError("no such rule")
 
