@@ -92,8 +92,17 @@ def wait_durable(store: SessionStore, kept: Kept) -> None:
 
 
 def durable(kept: Future[None] | Awaitable[None]) -> asyncio.Future[None]:
-    """What a commit resolves, as a future of the running loop; a failure is a SessionError."""
-    return asyncio.wrap_future(kept) if isinstance(kept, Future) else asyncio.ensure_future(_durable(kept))
+    """What a commit resolves, as a future of the running loop; a failure is a SessionError, which
+    nobody has to wait for.
+    """
+    pending = asyncio.wrap_future(kept) if isinstance(kept, Future) else asyncio.ensure_future(_durable(kept))
+    pending.add_done_callback(_heard)
+    return pending
+
+
+def _heard(pending: asyncio.Future[None]) -> None:
+    if not pending.cancelled():
+        pending.exception()
 
 
 async def _durable(kept: Awaitable[None]) -> None:

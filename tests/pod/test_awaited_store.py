@@ -448,6 +448,57 @@ def test_who_looks_after_a_store_that_is_awaited_blocks(tmp_path: Path) -> None:
     assert store.kept.sessions() == []
 
 
+@pytest.mark.parametrize("what", ["spawn", "stop"])
+def test_a_commit_that_fails_when_nobody_waits_for_it_any_more_is_no_unheard_error(what: str) -> None:
+    class RollsBack(AwaitedStore):
+        over = asyncio.Event()
+
+        async def _answer(self, asked: str, *args: Any, **options: Any) -> Any:
+            try:
+                return await super()._answer(asked, *args, **options)
+            except asyncio.CancelledError:
+                self.over.set()
+                raise OSError("rolled back") from None
+
+    unheard: list[dict[str, Any]] = []
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: unheard.append(context))
+        store = RollsBack()
+        async with asyncio.timeout(20), PodSystem(store, **SOON) as system:
+            pod = await system.spawn(PLAIN, client=ScriptedClient([say("a")]))
+            await pod.run("1")
+            at = "append" if what == "stop" else "create"
+            store.go_away(at)
+            if what == "spawn":
+                system.spawn(PLAIN, client=ScriptedClient([]), name="q")
+                await store.asked(at)
+        await store.over.wait()
+        for _ in range(3):
+            await asyncio.sleep(0)
+
+    asyncio.run(main())
+    gc.collect()
+    assert unheard == []
+
+
+def test_the_store_of_the_documentation_closes_whatever_became_of_it(tmp_path: Path) -> None:
+    async def main() -> None:
+        never = DatabaseStore(str(tmp_path / "no folder" / "pods.db"))
+        with pytest.raises(StoreError, match="unable to open"):
+            await never.sessions()
+        await never.close()
+        twice = DatabaseStore(str(tmp_path / "pods.db"))
+        asked = asyncio.ensure_future(twice.sessions())
+        await asyncio.sleep(0)
+        await asyncio.gather(twice.close(), twice.close())
+        assert await asked == []
+        with pytest.raises(StoreError, match="is closed"):
+            await twice.sessions()
+
+    asyncio.run(main())
+
+
 def test_a_pod_lives_in_the_store_of_the_documentation_and_goes_on_there(tmp_path: Path) -> None:
     path = str(tmp_path / "pods.db")
 
