@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import inspect
 import threading
 from collections.abc import Callable, Iterable
 from types import SimpleNamespace
@@ -334,6 +335,30 @@ def test_a_hook_that_takes_too_long_has_failed(*, is_async: bool) -> None:
 
 
 # -- cancel, pause, stop -------------------------------------------------------------------------
+
+
+def test_what_a_plain_hook_gives_to_be_awaited_when_its_time_is_up_is_closed() -> None:
+    go_on = threading.Event()
+    given: list[Any] = []
+
+    async def rule() -> None: ...
+
+    def slow(_: ToolCall) -> Any:
+        go_on.wait(10)
+        given.append(rule())
+        return given[0]
+
+    async def main() -> None:
+        client = ScriptedClient([call("pay", {"amount": 5}), say("done")])
+        async with PodSystem() as system:
+            hook = SimpleNamespace(before_tool=slow, timeout=0.01)
+            pod = await system.spawn(PLAIN, client=client, tools=[Till().tool()], hooks=[hook])
+            assert (await pod.run("go")).text == "done"
+            go_on.set()
+            while not given or inspect.getcoroutinestate(given[0]) != inspect.CORO_CLOSED:  # noqa: ASYNC110 - nobody says so
+                await asyncio.sleep(0)
+
+    asyncio.run(asyncio.wait_for(main(), 10))
 
 
 class Waiting:
