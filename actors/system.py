@@ -9,6 +9,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Collection, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
@@ -232,10 +233,10 @@ class PodSystem:
             return
         _systems.discard(self)
         if store is not self._store_given:
-            forsake(store.close())
+            forsake(store.close)
             return
         for pod in self._pods.values():
-            forsake(store.release(_actor(pod).durable_position()[0]))
+            forsake(partial(store.release, _actor(pod).durable_position()[0]))
 
     def after_fork_in_child(self) -> None:
         """Be what a forked child may ask: one that was entered answers with SystemOfParent."""

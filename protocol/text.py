@@ -6,12 +6,15 @@ from typing import Any
 
 
 def encodable(text: str) -> str:
-    """``text`` itself if UTF-8 can hold it, else a copy that can be encoded.
+    """``text`` itself if UTF-8 can hold it, else a copy that can be encoded; of a subclass of str a plain
+    copy, since encoders refuse such.
 
     Two surrogates that make a pair become the character they stand for (JSON writes characters
     beyond U+FFFF as such pairs, and some writers encode each half by itself); a half without its
     partner becomes U+FFFD, as the Unicode standard (section 3.9) recommends.
     """
+    if type(text) is not str:
+        text = str.__str__(text)
     if text.isascii():
         return text
     try:

@@ -60,11 +60,11 @@ def _whole_from(items: Sequence[Item], start: int) -> int:
 
 
 def _last_torn(items: Sequence[Item], start: int) -> int | None:
-    """The last result from ``start`` on that no call from ``start`` on asked for. Ids may come again
-    in later answers, so each call stands for one result.
+    """The last result from ``start`` on that a call before it asked for, and none from there on. Ids may come
+    again in later answers, so each call stands for one result. One that nobody asked for belongs to none.
     """
     waiting: Counter[str] = Counter()
-    torn = None
+    found: list[int] = []
     for index in range(start, len(items)):
         item = items[index]
         if isinstance(item, AssistantItem):
@@ -73,8 +73,15 @@ def _last_torn(items: Sequence[Item], start: int) -> int | None:
             if waiting[item.call_id] > 0:
                 waiting[item.call_id] -= 1
             else:
-                torn = index
-    return torn
+                found.append(index)
+    if not found:
+        return None
+    asked = {call.id for item in items[:start] if isinstance(item, AssistantItem) for call in item.calls}
+    return next((index for index in reversed(found) if _call_id(items[index]) in asked), None)
+
+
+def _call_id(item: Item) -> str | None:
+    return item.call_id if isinstance(item, ToolResult) else None
 
 
 def _open_turn(items: Sequence[Item]) -> int:

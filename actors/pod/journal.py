@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from actors.runtime.interruptible import Uncancelled, to_its_end
-from actors.sessions.answers import Kept, durable, let_go
+from actors.sessions.answers import Kept, durable, let_go, store_failure
 from actors.sessions.head import SessionHead, new_session_id
 from actors.sessions.log import SessionLog
 from protocol.entries import Parent
@@ -227,9 +227,7 @@ class Journal:
                 self._kept()
             else:
                 self.log.roll_back()
-                if not isinstance(error, SessionError):
-                    error = _as_store_error(error)
-                if self._refused(error, alone=alone and not self._waiting) is not None:
+                if self._refused(store_failure(error), alone=alone and not self._waiting) is not None:
                     return  # on its way into a session of our own
         except BaseException as refused:  # noqa: BLE001 - heard by those who wait
             self._answer(refused)
@@ -322,10 +320,3 @@ def _unheard(last: asyncio.Future[None]) -> None:
     """Nobody is left to hear how the last commit ended."""
     if not last.cancelled():
         last.exception()
-
-
-def _as_store_error(error: BaseException) -> StoreError:
-    """An error of a store that is none of ours, as a refusal like any other."""
-    refused = StoreError(f"the store failed: {error!r}")
-    refused.__cause__ = error
-    return refused

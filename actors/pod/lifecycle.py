@@ -14,7 +14,7 @@ from actors.pod.restore import activities_left, restore, tip
 from actors.pod.status import Status
 from actors.runtime.interruptible import Interruptible
 from actors.sessions.activities import ends_of
-from actors.sessions.answers import Kept, durable, give_back, let_go
+from actors.sessions.answers import Kept, durable, give_back, let_go, settled
 from actors.sessions.replay import Replayed
 from actors.sessions.store import Claim
 from protocol.errors import Failure, SessionCorrupt, SessionError, UnknownEntry
@@ -112,7 +112,7 @@ class Lifecycle:
         claimed = self._template.store.claim(session_id, self._resources.name)
         if not isinstance(claimed, Awaitable):
             return claimed
-        asked = asyncio.ensure_future(claimed)
+        asked = asyncio.ensure_future(settled(claimed))
         try:
             return await asyncio.shield(asked)
         except asyncio.CancelledError:

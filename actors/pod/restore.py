@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Literal
 
 from actors.sessions.answers import settled
@@ -36,9 +36,13 @@ async def restore(store: SessionStore, session_id: str, until: bytes | None = No
     state, head, limit = Replayed(), None, _FIRST
     while True:
         after = 0 if head is None else head.seq
-        page = await settled(store.read_small(session_id, after=after, limit=limit, largest=_LARGE))
+        answer = store.read_small(session_id, after=after, limit=limit, largest=_LARGE)
+        page = await settled(answer)
         if page is None:  # the next entry is read and hashed beside the loop
-            page = await settled(await asyncio.to_thread(store.read, session_id, after=after, limit=1))
+            if isinstance(answer, Awaitable):
+                page = await settled(store.read(session_id, after=after, limit=1))
+            else:
+                page = await settled(await asyncio.to_thread(store.read, session_id, after=after, limit=1))
             await asyncio.to_thread(verified, session_id, page, head)
         elif page:
             verified(session_id, page, head)

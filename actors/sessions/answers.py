@@ -7,7 +7,8 @@ from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, TypeAlias, TypeVar, overload
 
-from protocol.errors import WouldDeadlock
+from actors.runtime.tasks import is_being_cancelled
+from protocol.errors import SessionError, StoreError, WouldDeadlock
 
 if TYPE_CHECKING:
     from actors.sessions.store import SessionStore
@@ -24,9 +25,31 @@ Kept: TypeAlias = Future[None] | Awaitable[None] | None
 _releasing: set[asyncio.Task[None]] = set()
 
 
+@overload
+async def settled(answer: Awaitable[T]) -> T: ...
+@overload
+async def settled(answer: Answer[T]) -> T: ...
 async def settled(answer: Answer[T]) -> T:
-    """What a store answers, on its loop; one that is there costs no turn of the loop."""
-    return await answer if isinstance(answer, Awaitable) else answer
+    """What a store answers, on its loop; one that is there costs no turn of the loop. Raises StoreError where
+    the store was cancelled by itself: who asks was not.
+    """
+    if not isinstance(answer, Awaitable):
+        return answer
+    try:
+        return await answer
+    except asyncio.CancelledError as error:
+        if is_being_cancelled():
+            raise
+        raise store_failure(error) from error
+
+
+def store_failure(error: BaseException) -> SessionError:
+    """What a store failed with, as a refusal: an error that is none of ours is a StoreError."""
+    if isinstance(error, SessionError):
+        return error
+    refused = StoreError(f"the store failed: {error!r}")
+    refused.__cause__ = error
+    return refused
 
 
 def then(answer: Answer[T], use: Callable[[T], U]) -> Answer[U]:
@@ -55,7 +78,8 @@ def wait(answer: Answer[T]) -> T:
     if mailroom.here():
         waiting.close()
         raise WouldDeadlock("a store that has to be awaited cannot be waited for on this loop")
-    return asyncio.run_coroutine_threadsafe(waiting, mailroom.loop).result()
+    result: T = asyncio.run_coroutine_threadsafe(waiting, mailroom.loop).result()
+    return result
 
 
 def wait_durable(store: SessionStore, kept: Kept) -> None:
@@ -68,19 +92,42 @@ def wait_durable(store: SessionStore, kept: Kept) -> None:
 
 
 def durable(kept: Future[None] | Awaitable[None]) -> asyncio.Future[None]:
-    """What a commit resolves, as a future of the running loop."""
-    return asyncio.wrap_future(kept) if isinstance(kept, Future) else asyncio.ensure_future(kept)
+    """What a commit resolves, as a future of the running loop; a failure is a SessionError, which
+    nobody has to wait for.
+    """
+    pending = asyncio.wrap_future(kept) if isinstance(kept, Future) else asyncio.ensure_future(_durable(kept))
+    pending.add_done_callback(_heard)
+    return pending
 
 
-def forsake(answer: Answer[None]) -> None:
-    """Let be what would have to be awaited on a loop that is closed."""
+def _heard(pending: asyncio.Future[None]) -> None:
+    if not pending.cancelled():
+        pending.exception()
+
+
+async def _durable(kept: Awaitable[None]) -> None:
+    try:
+        await settled(kept)
+    except Exception as error:  # noqa: BLE001 - of a driver
+        raise store_failure(error) from error.__cause__
+
+
+def forsake(ask: Callable[[], Answer[None]]) -> None:
+    """Ask a store for what is let be where it would have to be awaited, since its loop is closed."""
+    try:
+        answer = ask()
+    except Exception:  # noqa: BLE001 - of one that wants its loop
+        return
     if isinstance(answer, Coroutine):
         answer.close()
 
 
 def let_go(store: SessionStore, session_id: str) -> asyncio.Task[None] | None:
     """Give back a session: a task where the store has to be awaited, which nobody has to wait for."""
-    released = store.release(session_id)
+    try:
+        released = store.release(session_id)
+    except Exception:  # noqa: BLE001 - as below
+        return None
     if not isinstance(released, Awaitable):
         return None
     task = asyncio.get_running_loop().create_task(_released(released))

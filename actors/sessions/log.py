@@ -11,7 +11,7 @@ from msgspec import Raw, Struct
 from msgspec.structs import replace
 
 from actors.sessions.activities import still_open
-from actors.sessions.answers import Kept
+from actors.sessions.answers import Kept, store_failure
 from actors.sessions.chain import LARGE, link
 from actors.sessions.head import SessionHead
 from actors.sessions.store import SessionStore
@@ -249,9 +249,9 @@ class SessionLog:
         session_id, batch = self.head.session_id, self._hand_over()
         try:
             pending = self._store.create(session_id, self.pod, parent, batch, claim=claim)
-        except Exception:
+        except Exception as error:  # noqa: BLE001 - of a driver
             self.roll_back()
-            raise
+            raise store_failure(error) from error.__cause__
         if pending is None:
             self.confirm()
         return pending
@@ -280,9 +280,9 @@ class SessionLog:
         after, batch = Head(durable.seq, durable.hash), self._hand_over()
         try:
             pending = self._store.append(self.head.session_id, after, batch)
-        except Exception:
+        except Exception as error:  # noqa: BLE001 - of a driver
             self.roll_back()
-            raise
+            raise store_failure(error) from error.__cause__
         if pending is None:
             self.confirm()
         return pending

@@ -200,10 +200,18 @@ def open_calls(items: list[Item]) -> list[ToolCall]:
     last = items[-1] if items else None
     if type(last) is not ToolResult:  # nothing but results ever comes after a call without one
         return list(last.calls) if type(last) is AssistantItem else []
-    answered: set[str] = set()
+    answered: list[str] = []
     for item in reversed(items):
         if isinstance(item, ToolResult):
-            answered.add(item.call_id)
+            answered.append(item.call_id)
         elif isinstance(item, AssistantItem):
-            return [call for call in item.calls if call.id not in answered]
+            return [call for call in item.calls if not _answers(answered, call.id)]
     return []
+
+
+def _answers(answered: list[str], call_id: str) -> bool:
+    """Take one result of that id, where there is one: calls of one answer may have one id."""
+    if call_id not in answered:
+        return False
+    answered.remove(call_id)
+    return True

@@ -108,7 +108,9 @@ class _Method:
         """What it answers. Raises an Exception for whatever it raises, and ToolTimeout."""
         ask = functools.partial(self._call, *about, **({"ctx": ctx} if self._wants_ctx else {}))
         if not self._is_async:
-            outcome = await threads.call(functools.partial(_in_thread, ask), seconds=self._timeout)
+            outcome = await threads.call(
+                functools.partial(_in_thread, ask), seconds=self._timeout, late=_unheard
+            )
             if not inspect.isawaitable(outcome.value):
                 return _value(outcome)
             ask = functools.partial(_the_same, outcome.value)
@@ -135,8 +137,10 @@ def _the_same(value: Any) -> Any:
     return value
 
 
-def _unheard(_: Outcome) -> None:
+def _unheard(outcome: Outcome) -> None:
     """The end of a hook that nobody waits for."""
+    if inspect.iscoroutine(outcome.value):
+        outcome.value.close()
 
 
 def _words(error: Exception) -> str:
@@ -161,7 +165,8 @@ def arguments_for(call: ToolCall, value: Any) -> ToolCall:
 def result_for(result: ToolResult, value: Any) -> ToolResult:
     """What stands in the place of ``result``. Raises InvalidInput."""
     if isinstance(value, str):
-        value = replace(result, content=(TextPart(encodable(value)),))
+        # What its tool gave may be kept whole in a file, which is not what the model is to read.
+        value = replace(result, content=(TextPart(encodable(value)),), kept=None)
     if not isinstance(value, ToolResult) or (value.call_id, value.name) != (result.call_id, result.name):
         raise InvalidInput(
             f"after a tool {value!r:.80} replaces nothing",

@@ -195,11 +195,16 @@ class DatabaseStore(SessionStore):
     async def close(self) -> None:
         if self._closed:
             return
-        await self._do(lambda db: self._let_go(db, "true"))
         self._closed = True
-        assert self._db is not None
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._db.close)
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._close)
         self._thread.shutdown()
+
+    def _close(self) -> None:
+        """Behind all that was asked before."""
+        if self._db is not None:
+            with contextlib.suppress(StoreError):
+                self._transaction(lambda db: self._let_go(db, "true"))
+            self._db.close()
 
     # -- transactions ----------------------------------------------------------------------------
 
@@ -212,8 +217,9 @@ class DatabaseStore(SessionStore):
     def _transaction(self, work: Callable[[sqlite3.Connection], T]) -> T:
         try:
             if self._db is None:
-                self._db = sqlite3.connect(self._path, timeout=10, isolation_level=None)
-                self._db.executescript(TABLES)
+                db = sqlite3.connect(self._path, timeout=10, isolation_level=None)
+                db.executescript(TABLES)
+                self._db = db
             with self._db:
                 self._db.execute("BEGIN IMMEDIATE")
                 return work(self._db)

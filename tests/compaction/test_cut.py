@@ -54,6 +54,13 @@ def test_results_the_model_has_not_read_yet_can_be_kept_whatever_they_take():
     assert cut_of(items, 10, keep_open_turn=True).kept(items) == [user("go"), *items[3:]]
 
 
+def test_a_result_that_nobody_asked_for_parts_nothing():
+    items = [user("go"), *turn(1), called("x", "y"), result("x"), result("stray"), result("y")]
+    assert cut_of(items, 10**9).tail == 0
+    assert cut_of(items, 0, keep_open_turn=True).kept(items) == [user("go"), *items[3:]]
+    assert cut_of([user("go"), result("stray"), said("so")], 10**9).tail == 0
+
+
 def test_a_turn_that_was_answered_is_not_open():
     items = [user("go"), called("x"), result("x", "z" * 9000), said("done")]
     assert cut_of(items, 0, keep_open_turn=True).kept(items) == [user("go")]

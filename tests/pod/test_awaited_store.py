@@ -19,7 +19,7 @@ from actors.sessions.store import MemoryStore
 from actors.system import PodSystem
 from protocol.commands import Passivate
 from protocol.entries import StoredEntry
-from protocol.errors import HeadConflict, PodStopped, SessionInUse, SessionNotFound, StoreError
+from protocol.errors import HeadConflict, PodStopped, RunFailed, SessionInUse, SessionNotFound, StoreError
 from protocol.events import PodEnded, PodStarted, RunEnd, SessionForked
 from protocol.lifecycle import PodState
 
@@ -315,6 +315,123 @@ def test_a_long_entry_is_read_back_and_checked_from_a_store_that_is_awaited() ->
     played(play)
 
 
+def test_a_system_whose_loop_was_closed_keeps_no_other_from_starting_whatever_its_store_gives() -> None:
+    class GivesTasks(AwaitedStore):
+        def release(self, session_id) -> Any:
+            return asyncio.get_running_loop().create_task(super().release(session_id))
+
+    async def never_left() -> PodSystem:
+        system = await PodSystem(GivesTasks()).__aenter__()
+        await system.spawn(PLAIN, client=ScriptedClient([]))
+        return system
+
+    lost = asyncio.run(never_left())
+    with PodSystem() as system:
+        assert system.running
+    del lost
+
+
+def test_a_long_entry_is_read_back_from_a_store_whose_plain_methods_give_futures() -> None:
+    class GivesTasks(AwaitedStore):
+        def read(self, session_id, **options) -> Any:
+            return asyncio.get_running_loop().create_task(super().read(session_id, **options))
+
+    async def main() -> None:
+        async with PodSystem(GivesTasks()) as system:
+            pod = await system.spawn(PLAIN, client=ScriptedClient([say("a")]))
+            session = (await pod.run("x" * 3_000_000)).session_id
+            await pod.stop()
+            again = await system.spawn(PLAIN, client=ScriptedClient([]), resume=session)
+            assert [len(item.text) for item in await again.history()] == [3_000_000, 1]
+
+    asyncio.run(main())
+
+
+class _Failing(AwaitedStore):
+    """A store whose driver raises errors of its own, at once or when it is awaited."""
+
+    def __init__(self, error: BaseException, *, at_once: bool) -> None:
+        super().__init__()
+        self.error = error
+        self.at_once = at_once
+        self.fails_at = ""
+
+    async def _answer(self, what: str, *args: Any, **options: Any) -> Any:
+        if what == self.fails_at:
+            raise self.error
+        return await super()._answer(what, *args, **options)
+
+    def _asked_for(self, what: str) -> None:
+        if self.at_once and what == self.fails_at:
+            raise self.error
+
+    def create(self, *args, **options) -> Any:
+        self._asked_for("create")
+        return super().create(*args, **options)
+
+    def append(self, *args) -> Any:
+        self._asked_for("append")
+        return super().append(*args)
+
+    def release(self, *args) -> Any:
+        self._asked_for("release")
+        return super().release(*args)
+
+
+@pytest.mark.parametrize(
+    ("error", "at_once"),
+    [
+        (OSError("the line is dead"), True),
+        (OSError("the line is dead"), False),
+        (asyncio.CancelledError(), False),
+    ],
+    ids=["raised", "awaited", "cancelled"],
+)
+def test_what_a_driver_raises_at_a_commit_is_a_store_error_and_the_pod_lives_on(
+    error: BaseException, *, at_once: bool
+) -> None:
+    async def main() -> None:
+        store = _Failing(error, at_once=at_once)
+        async with asyncio.timeout(20), PodSystem(store) as system:
+            pod = await system.spawn(PLAIN, client=ScriptedClient([say("a"), say("b")]))
+            await pod.run("1")
+            store.fails_at = "create"
+            with pytest.raises(StoreError, match="the store failed"):
+                await pod.fork()
+            with pytest.raises(StoreError, match="the store failed"):
+                await system.spawn(PLAIN, client=ScriptedClient([]), name="q")
+            store.fails_at = "append"
+            with pytest.raises(RunFailed, match="the store failed"):
+                await pod.run("lost")
+            store.fails_at = ""
+            assert (await pod.run("2")).text == "b"
+            for what in ("append", "release"):
+                store.fails_at = what
+                await pod.stop()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("what", ["claim", "read", "successors"])
+def test_a_store_that_cancels_itself_cancels_nobody_who_asked(what: str) -> None:
+    async def main() -> None:
+        store = _Failing(asyncio.CancelledError(), at_once=False)
+        session = await left_paused(store)
+        async with PodSystem(store) as system:
+            store.fails_at = what
+            with pytest.raises(StoreError, match="the store failed"):
+                await system.spawn(PLAIN, client=ScriptedClient([]), resume=session)
+            store.fails_at = ""
+            assert holder(store, session) is None
+            pod = await system.spawn(PLAIN, client=ScriptedClient([]), resume=session)
+            assert await pod.ref.ask(Passivate(), block=False)
+            store.fails_at = "read"
+            with pytest.raises(StoreError, match="the store failed"):
+                await pod.history()
+
+    asyncio.run(main())
+
+
 def test_who_looks_after_a_store_that_is_awaited_blocks(tmp_path: Path) -> None:
     store = AwaitedStore()
     entries = make(store.kept, "s", "a", "b")
@@ -329,6 +446,57 @@ def test_who_looks_after_a_store_that_is_awaited_blocks(tmp_path: Path) -> None:
     assert other.kept.read("s") == entries
     assert {info.session_id for info in retention.collect(store, older_than=-1)} == {"broken", "s"}
     assert store.kept.sessions() == []
+
+
+@pytest.mark.parametrize("what", ["spawn", "stop"])
+def test_a_commit_that_fails_when_nobody_waits_for_it_any_more_is_no_unheard_error(what: str) -> None:
+    class RollsBack(AwaitedStore):
+        over = asyncio.Event()
+
+        async def _answer(self, asked: str, *args: Any, **options: Any) -> Any:
+            try:
+                return await super()._answer(asked, *args, **options)
+            except asyncio.CancelledError:
+                self.over.set()
+                raise OSError("rolled back") from None
+
+    unheard: list[dict[str, Any]] = []
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: unheard.append(context))
+        store = RollsBack()
+        async with asyncio.timeout(20), PodSystem(store, **SOON) as system:
+            pod = await system.spawn(PLAIN, client=ScriptedClient([say("a")]))
+            await pod.run("1")
+            at = "append" if what == "stop" else "create"
+            store.go_away(at)
+            if what == "spawn":
+                system.spawn(PLAIN, client=ScriptedClient([]), name="q")
+                await store.asked(at)
+        await store.over.wait()
+        for _ in range(3):
+            await asyncio.sleep(0)
+
+    asyncio.run(main())
+    gc.collect()
+    assert unheard == []
+
+
+def test_the_store_of_the_documentation_closes_whatever_became_of_it(tmp_path: Path) -> None:
+    async def main() -> None:
+        never = DatabaseStore(str(tmp_path / "no folder" / "pods.db"))
+        with pytest.raises(StoreError, match="unable to open"):
+            await never.sessions()
+        await never.close()
+        twice = DatabaseStore(str(tmp_path / "pods.db"))
+        asked = asyncio.ensure_future(twice.sessions())
+        await asyncio.sleep(0)
+        await asyncio.gather(twice.close(), twice.close())
+        assert await asked == []
+        with pytest.raises(StoreError, match="is closed"):
+            await twice.sessions()
+
+    asyncio.run(main())
 
 
 def test_a_pod_lives_in_the_store_of_the_documentation_and_goes_on_there(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import inspect
 import threading
 from collections.abc import Callable, Iterable
 from types import SimpleNamespace
@@ -16,10 +17,11 @@ from actors.pod.calls import NOT_RUN
 from actors.pod.handle import Pod
 from actors.system import PodSystem
 from actors.tools.base import ToolContext, tool
+from actors.tools.hooks import result_for
 from protocol.errors import InvalidInput
 from protocol.events import Alert, Event, ToolResulted, ToolStart
 from protocol.hooks import Deny, Inject, Replace
-from protocol.items import ToolCall, ToolResult
+from protocol.items import TextPart, ToolCall, ToolResult
 from protocol.manifest import PodManifest
 
 PLAIN = PodManifest.of(name="p")
@@ -211,9 +213,33 @@ def test_a_result_is_replaced_withheld_and_added_to() -> None:
     assert noted.texts == ["paid 5\nmind the gap\nfirst"]
 
 
+def test_a_text_in_the_place_of_a_long_result_does_not_lead_to_the_file_that_has_it_whole() -> None:
+    told = ToolCall("1", "pay", {})
+    long = ToolResult("1", "pay", (TextPart("secret"),), is_error=True, kept="/kept/pay.txt")
+    assert result_for(long, "****") == ToolResult.of(told, "****", is_error=True)
+
+
 def test_words_of_a_hook_that_no_json_holds_are_made_encodable() -> None:
     seen = played(after(lambda call, result: Replace("a\ud800")), before(lambda call: Inject("b\ud800")))
     assert seen.texts == ["a\ufffd\nb\ufffd"]
+
+
+class _Marked(str):
+    """As a template library's safe text."""
+
+    __slots__ = ()
+
+
+def test_words_of_a_class_of_their_own_are_words_like_others() -> None:
+    marked = _Marked("no")
+
+    def whole(call: ToolCall, result: ToolResult) -> Any:
+        return Replace(ToolResult(call.id, call.name, (TextPart(marked),)))
+
+    assert played(before(lambda call: Deny(marked))).texts == ["no"]
+    assert played(after(lambda call, result: Replace(marked))).texts == ["no"]
+    assert played(after(whole)).texts == ["no"]
+    assert played(after(lambda call, result: Inject(marked))).texts == ["paid 5\nno"]
 
 
 def raises(*_: Any) -> Any:
@@ -309,6 +335,30 @@ def test_a_hook_that_takes_too_long_has_failed(*, is_async: bool) -> None:
 
 
 # -- cancel, pause, stop -------------------------------------------------------------------------
+
+
+def test_what_a_plain_hook_gives_to_be_awaited_when_its_time_is_up_is_closed() -> None:
+    go_on = threading.Event()
+    given: list[Any] = []
+
+    async def rule() -> None: ...
+
+    def slow(_: ToolCall) -> Any:
+        go_on.wait(10)
+        given.append(rule())
+        return given[0]
+
+    async def main() -> None:
+        client = ScriptedClient([call("pay", {"amount": 5}), say("done")])
+        async with PodSystem() as system:
+            hook = SimpleNamespace(before_tool=slow, timeout=0.01)
+            pod = await system.spawn(PLAIN, client=client, tools=[Till().tool()], hooks=[hook])
+            assert (await pod.run("go")).text == "done"
+            go_on.set()
+            while not given or inspect.getcoroutinestate(given[0]) != inspect.CORO_CLOSED:  # noqa: ASYNC110 - nobody says so
+                await asyncio.sleep(0)
+
+    asyncio.run(asyncio.wait_for(main(), 10))
 
 
 class Waiting:

@@ -113,6 +113,25 @@ def test_what_ends_a_run_within_a_group_keeps_what_has_ended(how: str) -> None:
     asyncio.run(main())
 
 
+def test_two_calls_of_one_id_both_have_a_result_where_a_run_ends_after_the_first() -> None:
+    async def main() -> None:
+        gates = Gates(2)
+        twice = call("look", {"n": 0}, id="same") + call("look", {"n": 1}, id="same")
+        async with PodSystem() as system:
+            pod = await system.spawn(WIDE, client=ScriptedClient([twice]), tools=[gates.tool()])
+            run = pod.run("go")
+            await gates.all_begun()
+            with pod.subscribe(ToolResulted) as events:
+                gates.gates[0].set()
+                await asyncio.wait_for(anext(aiter(events)), 10)
+            await pod.cancel()
+            assert (await run).outcome == "cancelled"
+            results = [item for item in await pod.history() if isinstance(item, ToolResult)]
+            assert [(item.call_id, item.is_error) for item in results] == [("same", False), ("same", True)]
+
+    asyncio.run(main())
+
+
 def test_a_result_that_ran_out_of_time_does_not_hold_up_the_others() -> None:
     async def main() -> None:
         gates = Gates(1)
