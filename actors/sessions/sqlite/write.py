@@ -19,7 +19,8 @@ INSERT INTO sessions (id, uuid, pod, created_at, parent_kind, parent, parent_has
                       generation, holder, holder_pod, held_since)
 VALUES """
 _SESSION = "(" + ", ".join("?" * 12) + ")"
-_INSERT = "INSERT INTO entries (session, n, hash, body, at) VALUES "
+# A broken constraint rolls the whole transaction back, so SQLite keeps no way back from this statement alone.
+_INSERT = "INSERT OR ROLLBACK INTO entries (session, n, hash, body, at) VALUES "
 # The session's id comes out as NULL, which the table refuses, once the writer does not hold it any
 # more: so the whole statement fails, and the error code tells this from a lost compare-and-swap.
 _ENTRY = "((SELECT id FROM sessions WHERE id = ? AND generation = ? AND holder IS ?), ?, ?, ?, ?)"
