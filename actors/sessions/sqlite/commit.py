@@ -203,7 +203,7 @@ class SQLiteCommits:
         db = None
         try:
             db = self._connected()
-            while not carry_out(db, jobs, self._file.begin):
+            while not carry_out(db, jobs, self._file):
                 db = self._connected()  # raises, unless the files are back already
             self._file.committed()
         except SessionError as error:

@@ -91,6 +91,8 @@ class SQLiteFile:
                 connection = self._open_another(synchronous, patience)
             else:
                 connection = self._open_first(synchronous, patience)
+            # For statements that write without ``begin``.
+            connection.create_function("undisturbed", 0, self.is_undisturbed)
             self._connections.append(connection)
         return connection
 
@@ -136,7 +138,7 @@ class SQLiteFile:
         merged too, or has not begun. Raises sqlite3.Error.
         """
         connection.execute("BEGIN IMMEDIATE")
-        if self._watch.is_undisturbed() or not self.has_changed():
+        if self.is_undisturbed():
             return True
         connection.execute("ROLLBACK")
         return False
@@ -158,6 +160,10 @@ class SQLiteFile:
     def committed(self) -> None:
         """Called after each commit, by whatever connection."""
         self._watch.committed()
+
+    def is_undisturbed(self) -> bool:
+        """Whether the files are those that were opened: for who holds SQLite's write lock."""
+        return self._watch.is_undisturbed() or not self.has_changed()
 
     def has_changed(self) -> bool:
         """Whether ``check`` would raise."""

@@ -7,7 +7,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, Protocol
 
 from actors.sessions.committer import Job
 from actors.sessions.store import check_follows
@@ -22,8 +22,10 @@ _SESSION = "(" + ", ".join("?" * 12) + ")"
 # A broken constraint rolls the whole transaction back, so SQLite keeps no way back from this statement alone.
 _INSERT = "INSERT OR ROLLBACK INTO entries (session, n, hash, body, at) VALUES "
 # The session's id comes out as NULL, which the table refuses, once the writer does not hold it any
-# more: so the whole statement fails, and the error code tells this from a lost compare-and-swap.
+# more: so the whole statement fails, and the error code tells this from a lost compare-and-swap. So it does
+# where the files are not those that were opened, which the first row of a statement alone asks.
 _ENTRY = "((SELECT id FROM sessions WHERE id = ? AND generation = ? AND holder IS ?), ?, ?, ?, ?)"
+_FIRST_ENTRY = _ENTRY.replace("IS ?)", "IS ? AND undisturbed())")
 _RELEASE = """
 UPDATE sessions SET holder = NULL, holder_pod = NULL, held_since = NULL
 WHERE (id, generation) IN (VALUES """
@@ -124,45 +126,63 @@ class Release(Append):
         super().__init__(held, held.head, ())
 
 
-def carry_out(
-    db: sqlite3.Connection, jobs: Sequence[Append], begin: Callable[[sqlite3.Connection], bool]
-) -> bool:
-    """Make all jobs durable in one transaction, or none and raise; False where it could not ``begin``.
+class Files(Protocol):
+    """The files that are written to."""
+
+    def begin(self, connection: sqlite3.Connection, /) -> bool:
+        """Begin a transaction. False where the files were lost; raises sqlite3.Error."""
+
+    def has_changed(self) -> bool:
+        """Whether the files were lost."""
+
+
+def carry_out(db: sqlite3.Connection, jobs: Sequence[Append], files: Files) -> bool:
+    """Make all jobs durable in one transaction, or none and raise; False where the files were lost.
 
     Raises HeadConflict where a batch does not go on from its session's head, else sqlite3.Error.
     """
-    if not begin(db):
-        return False
     before = [(job.held, job.held.head, job.held.row) for job in jobs]
+    done = False
     try:
         for job in jobs:
             if job.batch:
                 check_follows(job.held.session_id, job.held.head, job.after, job.batch)
                 last = job.batch[-1]
                 job.held.head = Head(last.seq, last.hash)
-        _execute(db, jobs)
+        done = _execute(db, jobs, files)
+    except sqlite3.IntegrityError:
+        if not files.has_changed():
+            raise
+    finally:
+        if not done:
+            for held, head, row in reversed(before):
+                held.head, held.row = head, row
+    return done
+
+
+def _execute(db: sqlite3.Connection, jobs: Sequence[Append], files: Files) -> bool:
+    count = sum([len(job.batch) for job in jobs])
+    if count <= _ROWS_PER_STATEMENT and all(type(job) is Append for job in jobs):
+        # A statement alone is a transaction, which looks whether the files are there by itself.
+        if count:
+            db.execute(_insert(count), [value for row in _entries(jobs) for value in row])
+        return True
+    if not files.begin(db):
+        return False
+    try:
+        created = [job for job in jobs if isinstance(job, Create)]
+        if created:
+            _number(db, created)
+            _in_parts(db, _CREATE, _SESSION, "", [job.values() for job in created])
+        _in_parts(db, _INSERT, _ENTRY, "", _entries(jobs))
+        released = [(job.held.row, job.held.generation) for job in jobs if isinstance(job, Release)]
+        _in_parts(db, _RELEASE, "(?, ?)", ")", released)
         db.execute("COMMIT")
     except BaseException:
         with contextlib.suppress(sqlite3.Error):  # some errors have rolled back already
             db.execute("ROLLBACK")
-        for held, head, row in reversed(before):
-            held.head, held.row = head, row
         raise
     return True
-
-
-def _execute(db: sqlite3.Connection, jobs: Sequence[Append]) -> None:
-    count = sum([len(job.batch) for job in jobs])
-    if count <= _ROWS_PER_STATEMENT and all(type(job) is Append for job in jobs):
-        db.execute(_insert(count), [value for row in _entries(jobs) for value in row])
-        return
-    created = [job for job in jobs if isinstance(job, Create)]
-    if created:
-        _number(db, created)
-        _in_parts(db, _CREATE, _SESSION, "", [job.values() for job in created])
-    _in_parts(db, _INSERT, _ENTRY, "", _entries(jobs))
-    released = [(job.held.row, job.held.generation) for job in jobs if isinstance(job, Release)]
-    _in_parts(db, _RELEASE, "(?, ?)", ")", released)
 
 
 def _number(db: sqlite3.Connection, created: Sequence[Create]) -> None:
@@ -191,7 +211,8 @@ def _in_parts(
 
 @cache
 def _insert(rows: int) -> str:
-    return _INSERT + ", ".join([_ENTRY] * rows)
+    """The statement that adds so many entries, as a transaction of its own."""
+    return _INSERT + ", ".join([_FIRST_ENTRY, *[_ENTRY] * (rows - 1)])
 
 
 def delete(db: sqlite3.Connection, row: int) -> None:
