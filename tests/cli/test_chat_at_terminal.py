@@ -282,6 +282,15 @@ def test_a_window_that_is_resized_does_not_disturb_a_run(home: Home):
         assert somebody.leaves_with() == 0
 
 
+@pytest.fixture
+def terminals_count() -> Iterator[None]:
+    """Who is started here hears of a terminal that is closed, though the tests run under ``nohup``."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("terminals_count")
 def test_a_terminal_that_is_closed_pauses_its_run(home: Home):
     with (
         silent_server() as (url, came),
@@ -294,6 +303,7 @@ def test_a_terminal_that_is_closed_pauses_its_run(home: Home):
     assert home.polypod("resume", home.session(), "--model", "offline").code == 0
 
 
+@pytest.mark.usefixtures("terminals_count")
 def test_a_terminal_that_is_closed_pauses_the_turn_of_a_chat(home: Home):
     with (
         silent_server() as (url, came),
@@ -318,6 +328,7 @@ def test_a_terminal_that_is_closed_ends_a_chat_that_waits_for_words(home: Home):
     assert home.polypod("ps", "--json").lines[0]["last_run"] == "finished"
 
 
+@pytest.mark.usefixtures("terminals_count")
 def test_the_shell_that_repeats_the_signal_of_a_closed_terminal_kills_nothing(home: Home):
     with (
         silent_server() as (url, came),
