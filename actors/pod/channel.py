@@ -105,11 +105,12 @@ class Channel:
         return self._send(commands.Stop())
 
     def subscribe(self, _: Pod, kinds: Kinds, since: int | None) -> Subscription:
-        names = None if kinds is None else tuple(sorted(kind.__name__ for kind in kinds_of(kinds)))
+        chosen = None if kinds is None else kinds_of(kinds)
+        names = None if chosen is None else tuple(sorted(kind.__name__ for kind in chosen))
         bus = Bus()
         bus.loop = self._mailroom.loop
         # ``Lagged`` tells also of what was lost at the other end.
-        subscription = bus.subscribe(self.pod.name, None if kinds is None else kinds_of(kinds) | {Lagged})
+        subscription = bus.subscribe(self.pod.name, None if chosen is None else chosen | {Lagged})
         self._on_loop(partial(self._follow, Follow(next(self._ids), names, since), bus), bus.close)
         return subscription
 
@@ -167,8 +168,7 @@ class Channel:
         why = "the other end has closed it"
         try:
             while True:
-                length = channel.frame_length(await self._reader.readexactly(channel.HEAD))
-                self._take(channel.decode_from_pod(await self._reader.readexactly(length)))
+                self._take(channel.decode_from_pod(await _read_frame(self._reader)))
         except asyncio.IncompleteReadError:
             pass
         except (OSError, WireError) as error:
@@ -233,6 +233,11 @@ class Channel:
         )
 
 
+async def _read_frame(reader: StreamReader) -> bytes:
+    """The body of the next frame. Raises IncompleteReadError at the end, OSError, WireError."""
+    return await reader.readexactly(channel.frame_length(await reader.readexactly(channel.HEAD)))
+
+
 def _frame(ask: Ask) -> bytes:
     try:
         return channel.frame(ask)
@@ -270,8 +275,7 @@ class _Service:
     async def serve(self, reader: StreamReader) -> None:
         try:
             while True:
-                length = channel.frame_length(await reader.readexactly(channel.HEAD))
-                self._take(channel.decode_to_pod(await reader.readexactly(length)))
+                self._take(channel.decode_to_pod(await _read_frame(reader)))
                 await self._writer.drain()  # who reads no answers is not listened to
         except (asyncio.IncompleteReadError, OSError):
             return
@@ -304,10 +308,8 @@ class _Service:
             reply: FromPod = Reply(number, Raw(encode(await future)))
         except Exception as error:  # noqa: BLE001 - goes to who asked
             reply = Refusal(number, Failure.of(error))
-        for (
-            follow,
-            subscription,
-        ) in self._follows.items():  # what was published before the answer comes before it
+        # What was published before the answer comes before it.
+        for follow, subscription in self._follows.items():
             self._tell(follow, subscription.drain())
         await self._write(reply)
 
