@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import sqlite3
 import threading
+import weakref
 from concurrent.futures import Future
 
 import pytest
@@ -494,3 +496,13 @@ def test_which_sessions_of_a_pod_changed_last_is_told_by_the_indexes_alone(store
     [chosen] = [number for number, line in enumerate(plan) if "pod=?" in line]
     sorting = plan[chosen : plan.index("USE TEMP B-TREE FOR ORDER BY")]
     assert all("COVERING INDEX" in line for line in sorting if "SEARCH" in line), plan
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_a_store_that_is_dropped_unclosed_lets_go_of_its_file(tmp_path):
+    store = SQLiteStore(tmp_path / "s.db")
+    make(store, "s", "a")
+    file = weakref.ref(store._file)
+    del store
+    gc.collect()
+    assert file() is None

@@ -10,6 +10,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 from urllib.parse import quote
@@ -91,8 +92,8 @@ class SQLiteFile:
                 connection = self._open_another(synchronous, patience)
             else:
                 connection = self._open_first(synchronous, patience)
-            # For statements that write without ``begin``.
-            connection.create_function("undisturbed", 0, self.is_undisturbed)
+            # For statements that write without ``begin``; SQLite holds on to it where no collector looks.
+            connection.create_function("undisturbed", 0, partial(_is_undisturbed, weakref.ref(self)))
             self._connections.append(connection)
         return connection
 
@@ -404,3 +405,8 @@ def _after_fork_in_child() -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+def _is_undisturbed(file: weakref.ref[SQLiteFile]) -> bool:
+    held = file()
+    return held is not None and held.is_undisturbed()
