@@ -141,10 +141,3 @@ def silent_server() -> Iterator[tuple[str, threading.Event]]:
         server.shutdown(socket.SHUT_RDWR)
     for connection in held:
         connection.close()
-
-
-def dead_port() -> int:
-    """A port on which nothing listens."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])

@@ -10,7 +10,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from command_kit import Home, dead_port, silent_server
+from command_kit import Home, silent_server
+from ports import unused_port
 
 from actors import PodManifest, ScriptedClient, call, say, tool
 from actors.cli.benching import Plan, benched
@@ -96,7 +97,7 @@ def test_a_manifest_that_is_not_there_is_named(home: Home):
 
 
 def test_a_server_that_is_down_ends_the_bench_with_one_error(home: Home):
-    url = f"http://127.0.0.1:{dead_port()}/v1"
+    url = f"http://127.0.0.1:{unused_port()}/v1"
     done = home.polypod("bench", "--model", "llama_cpp/m", "--base-url", url, "--pods", "4")
     assert (done.code, done.out) == (1, "")
     assert done.err.count("the connection was refused") == 1

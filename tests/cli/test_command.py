@@ -8,7 +8,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from command_kit import COMMAND, Done, Home, dead_port, silent_server
+from command_kit import COMMAND, Done, Home, silent_server
+from ports import unused_port
 
 from protocol.events import RunEnd, RunStart, ToolResulted
 from protocol.wire import decode_event
@@ -395,7 +396,7 @@ def test_a_key_variable_that_is_not_set_is_named(home: Home):
 
 
 def test_a_dead_server_is_named_with_its_real_address(home: Home):
-    port = dead_port()
+    port = unused_port()
     done = home.polypod("run", "hi", "--model", "openai/m", "--base-url", f"http://127.0.0.1:{port}/v1")
     assert done.code == 1
     assert f"127.0.0.1:{port}" in done.err

@@ -23,8 +23,8 @@ from llm_server import (
     chunk,
     error_reply,
     stream_reply,
-    unused_port,
 )
+from ports import unused_port
 
 from actors.llm.anthropic.client import AnthropicClient
 from actors.llm.base import (

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple, Self
 
@@ -167,10 +166,3 @@ def error_reply(status: str, message: str, kind: str = "", *headers: str) -> byt
         "application/json",
         *headers,
     )
-
-
-def unused_port() -> int:
-    """A port where nothing listens."""
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        return held.getsockname()[1]

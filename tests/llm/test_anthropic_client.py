@@ -13,9 +13,9 @@ from llm_server import (
     error_reply,
     reply,
     stream_reply,
-    unused_port,
 )
 from messages_kit import END, HELLO, argued, called, event, start, stopped, text
+from ports import unused_port
 from stepped_loop import SteppedLoop, idle, run_stepped
 
 from actors.llm.anthropic.client import API_VERSION, AnthropicClient

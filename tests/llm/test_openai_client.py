@@ -18,8 +18,8 @@ from llm_server import (
     error_reply,
     reply,
     stream_reply,
-    unused_port,
 )
+from ports import unused_port
 from stepped_loop import SteppedLoop, idle, run_stepped
 
 from actors.llm.base import Answer, Assembler, Block, LLMClient, Request, TextChunk
@@ -623,9 +623,7 @@ def test_a_first_byte_may_take_long_but_not_for_ever(headed):
 def test_a_server_that_takes_no_connection_is_a_failure_to_connect():
     async def main() -> None:
         stepping = Stepping()
-        with socket.socket() as listener, contextlib.ExitStack() as queue:
-            listener.bind(("127.0.0.1", 0))
-            listener.listen(0)
+        with socket.create_server(("127.0.0.1", 0), backlog=0) as listener, contextlib.ExitStack() as queue:
             for _ in range(4):  # a queue that is full takes no connection and refuses none
                 waiting = queue.enter_context(socket.socket())
                 waiting.setblocking(False)

@@ -6,7 +6,8 @@ import json
 import msgspec
 import pytest
 from llm_recordings import recording
-from llm_server import Exchange, RawServer, error_reply, reply, unused_port
+from llm_server import Exchange, RawServer, error_reply, reply
+from ports import unused_port
 
 from actors.llm.http import presets
 from actors.llm.http.client import HttpPool

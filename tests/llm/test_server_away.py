@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 from llm_server import RawServer, stream_reply
+from ports import unused_port
 
 from actors.llm.http.client import HttpPool, HttpSettings
 from actors.llm.http.endpoint import Endpoint
@@ -42,7 +43,7 @@ def away(pods: int, *, known: bool, **settings: Any) -> list[str]:
 
     async def main() -> list[str]:
         server = RawServer(BACK)
-        await server.start()
+        await server.start(unused_port())  # nobody else is there while it is away
         http = HttpPool(HttpSettings(cooldown=0.02))
         client = OpenAIClient(server.url, "m", http=http)
         async with PodSystem() as system:
@@ -73,7 +74,7 @@ def test_one_alone_waits_for_a_server_that_has_answered_before() -> None:
 def test_a_run_waits_no_longer_than_its_deadline_and_says_why() -> None:
     async def main() -> None:
         server = RawServer(BACK)
-        await server.start()
+        await server.start(unused_port())
         http = HttpPool(HttpSettings(cooldown=0.02))
         client = OpenAIClient(server.url, "m", http=http)
         async with PodSystem() as system:

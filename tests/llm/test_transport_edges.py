@@ -15,8 +15,8 @@ from llm_server import (
     error_reply,
     reply,
     stream_reply,
-    unused_port,
 )
+from ports import unused_port
 
 from actors.llm.address import is_bypassed, proxy_for
 from actors.llm.anthropic.client import AnthropicClient

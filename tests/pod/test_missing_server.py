@@ -1,18 +1,12 @@
 """A model server that is not there: one cause in few lines, however the run was waited for."""
 
 import asyncio
-import socket
 import traceback
 
 import pytest
+from ports import unused_port
 
 from polypod import ModelError, PodManifest, PodSystem, RunFailed
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 def failed_by(how: str, port: int) -> RunFailed:
@@ -37,7 +31,7 @@ def failed_by(how: str, port: int) -> RunFailed:
 
 @pytest.mark.parametrize("how", ["run", "get", "stream"])
 def test_it_is_told_as_one_cause_in_few_lines(how: str):
-    port = free_port()
+    port = unused_port()
     error = failed_by(how, port)
     told = "".join(traceback.format_exception(error))
     assert (told.count("direct cause"), told.count("During handling")) == (1, 0)

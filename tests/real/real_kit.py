@@ -10,11 +10,11 @@ import asyncio
 import os
 import shlex
 import signal
-import socket
 import subprocess
 from typing import Any, Self
 
 import pytest
+from ports import unused_port
 
 from actors import PodManifest
 from actors.llm.anthropic.client import AnthropicClient
@@ -66,12 +66,6 @@ def manifest(scheme: str, base_url: str = BASE_URL, **settings: Any) -> PodManif
     return PodManifest.of(
         name="real", model=f"{scheme}/tiny", base_url=base_url, system_prompt="You list files.", **settings
     )
-
-
-def unused_port() -> int:
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        return int(held.getsockname()[1])
 
 
 class RealServer:
