@@ -78,13 +78,15 @@ def on_stage(
     replies: list[Reply],
     play: Callable[[Stage], Coroutine[Any, Any, None]],
     manifest: PodManifest = PLAIN,
+    *,
+    grace: float = 1.0,
     **options: Any,
 ) -> GatedClient:
     """Play it; the client, which knows what it was asked."""
 
     async def main() -> GatedClient:
         client = GatedClient(replies)
-        async with PodSystem(_store.get()()) as system:
+        async with PodSystem(_store.get()(), grace=grace) as system:
             pod = await system.spawn(manifest, client=client, **options)
             await asyncio.wait_for(play(Stage(system, pod, client)), 10)
         return client

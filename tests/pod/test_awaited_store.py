@@ -271,7 +271,7 @@ def test_a_loop_that_ends_while_a_pod_waits_for_its_store_ends_and_nothing_is_le
     async def main() -> None:
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(lambda _, context: unheard.append(context))
-        system = await PodSystem(store).__aenter__()
+        system = await PodSystem(store, **SOON).__aenter__()
         if what == "append":
             pod = await system.spawn(PLAIN, client=ScriptedClient([]))
         store.go_away(at=what)

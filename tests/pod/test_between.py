@@ -491,7 +491,7 @@ def test_stop_of_a_pod_whose_tool_will_not_be_cancelled_comes_after_a_grace() ->
         assert ["outcome unknown" in item.text for item in results] == [True]
         release.set()
 
-    on_stage([call("stubborn")], play, tools=[stubborn])
+    on_stage([call("stubborn")], play, grace=0.05, tools=[stubborn])
 
 
 def test_a_stopped_pod_is_collected() -> None:
