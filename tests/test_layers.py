@@ -7,8 +7,6 @@ from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parents[1]
 LAYERS = {"version": 0, "runtime": 1, "sessions": 2, "llm": 2, "tools": 2, "compaction": 2, "memory": 3}
 LAYERS |= {"pod": 4, "swarm": 5, "routing": 5, "system": 6, "cli": 7, "server": 7}
@@ -28,6 +26,7 @@ def modules(package: str) -> list[str]:
     return sorted(str(path) for path in found if path != Path(package, "__init__.py"))
 
 
+@cache
 def is_module(name: str) -> bool:
     return (ROOT / (name.replace(".", "/") + ".py")).is_file()
 
@@ -61,30 +60,50 @@ def folder(name: str) -> str:
     return name.split(".")[1]
 
 
-@pytest.mark.parametrize("module", modules("protocol"))
-def test_protocol_imports_msgspec_and_nothing_of_ours(module: str) -> None:
+def folder_of(module: str) -> str:
+    """The same of a module's path."""
+    return folder(module.removesuffix(".py").replace("/", "."))
+
+
+def test_protocol_imports_msgspec_and_nothing_of_ours() -> None:
     # typing_extensions is part of every type checker, and imported for nobody else.
     allowed = sys.stdlib_module_names | {"msgspec", "protocol", "typing_extensions"}
-    assert not [name for name in imports(module) if name.split(".")[0] not in allowed]
+    others = [
+        f"{module} imports {name}"
+        for module in modules("protocol")
+        for name in imports(module)
+        if name.split(".")[0] not in allowed
+    ]
+    assert not others
 
 
-@pytest.mark.parametrize("module", modules("actors"))
-def test_a_module_imports_from_its_own_folder_or_a_lower_layer(module: str) -> None:
-    own = folder(module.removesuffix(".py").replace("/", "."))
-    for name in imports(module):
-        if name.startswith("actors."):
-            target = folder(name)
-            assert target == own or LAYERS[target] < LAYERS[own], f"{module} reaches up or aside to {name}"
+def test_a_module_imports_from_its_own_folder_or_a_lower_layer() -> None:
+    reaching = [
+        f"{module} reaches up or aside to {name}"
+        for module in modules("actors")
+        for name in imports(module)
+        if name.startswith("actors.")
+        and folder(name) != folder_of(module)
+        and LAYERS[folder(name)] >= LAYERS[folder_of(module)]
+    ]
+    assert not reaching
 
 
-@pytest.mark.parametrize("module", [name for name in modules("actors") if name.count("/") > 2])
-def test_the_folders_of_a_family_do_not_know_each_other(module: str) -> None:
+def test_the_folders_of_a_family_do_not_know_each_other() -> None:
     """``llm/openai`` imports from ``llm`` and from what the formats share, and never from ``llm/anthropic``."""
+    reaching = {
+        module: others
+        for module in modules("actors")
+        if module.count("/") > 2 and (others := others_of_its_family(module))
+    }
+    assert not reaching
+
+
+def others_of_its_family(module: str) -> set[str]:
     own = str(Path(module).parent).replace("/", ".")
     family = own.rpartition(".")[0]
     reached = {name.rpartition(".")[0] for name in imports(module) if name.startswith(f"{family}.")}
-    others = reached - {family, own} - SHARED
-    assert not others, f"{module} reaches aside to {others}"
+    return reached - {family, own} - SHARED
 
 
 def test_no_module_imports_itself_by_way_of_others() -> None:
@@ -96,15 +115,22 @@ def test_no_module_imports_itself_by_way_of_others() -> None:
     tuple(TopologicalSorter(graph).static_order())  # raises CycleError
 
 
-@pytest.mark.parametrize("module", modules("protocol") + modules("actors"))
-def test_a_name_is_imported_from_the_module_that_defines_it(module: str) -> None:
-    for name in imports(module):
-        if name.split(".")[0] in {"actors", "protocol"}:
-            assert is_module(name), f"{module} imports from {name}"
+def test_a_name_is_imported_from_the_module_that_defines_it() -> None:
+    elsewhere = [
+        f"{module} imports from {name}"
+        for module in modules("protocol") + modules("actors")
+        for name in imports(module)
+        if name.split(".")[0] in {"actors", "protocol"} and not is_module(name)
+    ]
+    assert not elsewhere
 
 
-@pytest.mark.parametrize("module", modules("actors"))
-def test_only_the_assembly_and_the_system_name_concrete_clients_and_stores(module: str) -> None:
-    own = folder(module.removesuffix(".py").replace("/", "."))
-    chosen = [name for name in imports(module) if name in CONCRETE and folder(name) != own]
-    assert not chosen or module in ASSEMBLERS, f"{module} names {chosen}"
+def test_only_the_assembly_and_the_system_name_concrete_clients_and_stores() -> None:
+    naming = [
+        f"{module} names {name}"
+        for module in modules("actors")
+        if module not in ASSEMBLERS
+        for name in imports(module)
+        if name in CONCRETE and folder(name) != folder_of(module)
+    ]
+    assert not naming
