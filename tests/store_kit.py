@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from warm import Popen
 
 from actors.runtime.loop import process_loop
 from actors.sessions.answers import wait
@@ -212,7 +213,7 @@ def without_privileges(folder: Path) -> Iterator[None]:
 
 def python(script: str, *arguments: object, pass_fds: Sequence[int] = ()) -> subprocess.Popen[str]:
     """A process that runs ``script``, with pipes to talk to it."""
-    return subprocess.Popen(
+    return Popen(
         [sys.executable, "-c", script, *map(str, arguments)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

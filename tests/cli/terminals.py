@@ -17,7 +17,7 @@ import termios
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from warm import preload
+from warm_server import preload
 
 from actors.cli import main
 

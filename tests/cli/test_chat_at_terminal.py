@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from command_kit import COMMAND, Home, silent_server
+from warm import Popen
 
 from actors.cli.asking import LONGEST_LINE
 
@@ -23,23 +24,28 @@ CTRL_C, CTRL_D, CTRL_J, UP, ENTER, ALT_ENTER = "\x03", "\x04", "\n", "\x1b[A", "
 #: How the line editor says that it takes keys.
 PROMPT = "\x1b[?2004h"
 PATIENCE = 60
-#: Takes the terminal for its own, so that Ctrl-C is a signal, and becomes the command.
+#: Takes the terminal for its own, so that Ctrl-C is a signal, and goes on as the command, or becomes ``through``,
+#: which starts it.
 _AT_TERMINAL = """
-import fcntl, os, sys, termios
+import fcntl, os, runpy, sys, termios
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-os.execv(sys.argv[1], sys.argv[1:])
+through, *command = sys.argv[1:]
+if through:
+    os.execv(through, [through, *command])
+del sys.argv[1:5]
+runpy._run_module_as_main("polypod")
 """
 
 
 class Person:
     """Somebody at a terminal: presses keys, and waits until words are seen."""
 
-    def __init__(self, home: Home, *arguments: str, through: str = COMMAND[0]) -> None:
+    def __init__(self, home: Home, *arguments: str, through: str = "") -> None:
         self._master, slave = os.openpty()
         self.resize(100)
         env = home.env | {"TERM": "xterm-256color"}
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", _AT_TERMINAL, *dict.fromkeys((through, *COMMAND)), *arguments], cwd=home.folder, env=env,
+        self.process = Popen(
+            [sys.executable, "-c", _AT_TERMINAL, through, *COMMAND, *arguments], cwd=home.folder, env=env,
             stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
         )  # fmt: skip
         os.close(slave)

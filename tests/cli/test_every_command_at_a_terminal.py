@@ -1,6 +1,7 @@
 """Every command at a real terminal, wide and narrow, with colours and without: it works, and keeps to the width."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 import terminals
 from command_kit import Home
 from rich.cells import cell_len
+from warm import ROOT
 
 from actors.cli.main import polypod
 
@@ -96,7 +98,8 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Seen
                     cases.append([case])
     done = subprocess.run(
         [sys.executable, str(Path(terminals.__file__))], input=json.dumps(cases), capture_output=True,
-        text=True, cwd=home.folder, env=home.env, check=True, timeout=120,
+        text=True, cwd=home.folder, env=home.env | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])},
+        check=True, timeout=120,
     )  # fmt: skip
     return dict(zip(asked, (Seen(*each) for each in json.loads(done.stdout)), strict=True))
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from memory_kit import all_notes, memory_in, names, played, put, put_note, spawned, staged, wrote
+from warm import Popen
 
 from actors.memory.ledger import Ledger, read_ledger
 from actors.memory.notes_folder import NotesFolder
@@ -74,7 +75,7 @@ class Child:
     """Such a process, at the point where it waits."""
 
     def __init__(self, memory: NotesFolder, where: str) -> None:
-        self.process = subprocess.Popen(
+        self.process = Popen(
             [sys.executable, "-c", textwrap.dedent(CHILD), str(memory.folder), where],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

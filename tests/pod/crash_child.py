@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from child_kit import end_with_parent
+from warm import Popen
 
 from actors.llm.base import Block, Request, TextChunk
 from actors.llm.scripted import Reply, ScriptedClient, call, say
@@ -101,7 +102,7 @@ class Child:
     def __init__(self, folder: Path, scene: str = "tool") -> None:
         self.store, self.file = folder / "pods.db", folder / "words"
         self.file.touch()
-        self.process = subprocess.Popen(
+        self.process = Popen(
             [sys.executable, __file__, str(self.store), str(self.file), scene],
             stdin=subprocess.PIPE,  # its end is the child's end
             stdout=subprocess.PIPE,

@@ -30,6 +30,7 @@ from every_commit import (
 )
 from pod_stage import all_of
 from store_kit import AwaitedStore
+from warm import Popen
 
 from actors.system import PodSystem
 from protocol.errors import PolypodError
@@ -178,18 +179,8 @@ def test_a_process_killed_at_any_commit_is_restored_with_nothing_open_doubled_or
     tmp_path: Path, scene: str
 ) -> None:
     step = 1 if THOROUGH else 7
-    ended = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            KILLED.format(here=str(Path(__file__).parent)),
-            scene,
-            str(tmp_path),
-            str(step),
-        ],
-        stderr=subprocess.PIPE,
-        text=True,
-        check=False,
-        timeout=300,
-    )
-    assert ended.returncode == 0, ended.stderr[-6000:]
+    program = KILLED.format(here=str(Path(__file__).parent))
+    command = [sys.executable, "-c", program, scene, str(tmp_path), str(step)]
+    with Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        _, told = process.communicate()
+    assert process.returncode == 0, told[-6000:]

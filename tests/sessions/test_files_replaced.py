@@ -17,6 +17,7 @@ from typing import NamedTuple, Self
 import pytest
 from child_kit import in_child
 from store_kit import add, make
+from warm import Popen
 
 from actors.sessions.chain import head_of, verified
 from actors.sessions.sqlite.checkpoint import Checkpointer
@@ -44,14 +45,14 @@ def stage(request, tmp_path) -> Iterator[Stage]:
     path = tmp_path / "store" / "pods.db"
     store = SQLiteStore(path, request.param)
     head = head_of(make(store, "s", "first"))
-    for _ in range(30):
-        head = add(store, "s", head, WORDS)
+    for _ in range(3):
+        head = add(store, "s", head, *[WORDS] * 10)
     with contextlib.closing(sqlite3.connect(path)) as db:
         db.execute("VACUUM INTO ?", (str(tmp_path / "backup"),))
         db.execute("PRAGMA wal_checkpoint")
     then = head
-    for _ in range(40):
-        head = add(store, "s", head, WORDS)
+    for _ in range(4):
+        head = add(store, "s", head, *[WORDS] * 10)
     yield Stage(store, path, tmp_path / "backup", then, head)
     store.close()
 
@@ -505,7 +506,7 @@ def test_a_forked_child_that_ends_after_its_parent_was_killed_writes_nothing(tmp
     """The child has copies of the parent's connections, which would merge an old log over a newer file."""
     path = tmp_path / "pods.db"
     command = [sys.executable, "-c", _PARENT, str(path), end]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
+    with Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
         assert parent.stdin is not None
         assert parent.stdout is not None
         assert int(parent.stdout.readline())
@@ -558,7 +559,7 @@ class Elsewhere:
 
     def __init__(self, path: Path, durability: str = "process") -> None:
         command = [sys.executable, "-c", _ELSEWHERE, str(path), durability]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._process = Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.answer = self._process.stdout.readline().strip()
 
     def does(self, *words: str) -> str:
