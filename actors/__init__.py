@@ -38,6 +38,7 @@ from actors.runtime.future import AsyncFuture
 from actors.sessions.store import Claim, Holder, MemoryStore, SessionInfo, SessionStore
 from actors.system import PodSystem
 from actors.tools.base import Tool, Toolbox, ToolContext, tool
+from actors.tools.source import ToolSource
 from protocol import *
 
 #: How ``polypod`` knows this package from strangers of the same name.
@@ -202,6 +203,8 @@ __all__ = [
     "ToolProgress",
     "ToolResult",
     "ToolResulted",
+    "ToolSource",
+    "ToolSourceError",
     "ToolSpec",
     "ToolStart",
     "ToolTimeout",

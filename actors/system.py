@@ -65,9 +65,10 @@ class PodSystem:
     of seconds after which an idle or paused pod leaves its history to the store, until a message needs it;
     None is never. ``budget`` limits what all pods together use up while the system is entered; a pod draws
     on it besides its own, and of ``seconds``, which is the time of all runs, each run may take what is left
-    when it begins. ``grace`` is how many seconds a model's client or a tool has to end once it is cancelled;
-    one that takes longer is left to itself. ``memory_grace`` is how many seconds a stop and a compaction wait
-    for memory jobs to finish; a stop then cancels them. ``store_grace`` is how many seconds the end of a pod
+    when it begins. ``grace`` is how many seconds a model's client or a tool has to end once it is cancelled,
+    and a source of tools to close; one that takes longer is left to itself. ``memory_grace`` is how many
+    seconds a stop and a compaction wait for memory jobs to finish; a stop then cancels them.
+    ``store_grace`` is how many seconds the end of a pod
     waits for a store that does not answer. ``tool_threads`` is how many plain functions may be
     at work at once as tools of this system; by default all systems of a process share 32 threads. ``hooks``
     are objects that are asked about each call of a tool of every pod.
@@ -284,6 +285,7 @@ class PodSystem:
                 if self._tool_threads is not None:
                     rest.callback(self._tool_threads.close)
                 rest.push_async_callback(self._assembly.models.aclose)
+                rest.push_async_callback(self._assembly.close_sources)
                 if self._reaper is not None:
                     rest.callback(self._reaper.stop)
                 rest.push_async_callback(all_given_back, self._graces["store_grace"])
@@ -311,9 +313,10 @@ class PodSystem:
         """Make a pod; the future gives its handle once it takes commands.
 
         ``client`` answers instead of the manifest's model; ``tools`` are added to its built-in ones, and find
-        ``deps`` (a database, a client, whatever they work with) as ``ctx.deps``. ``hooks`` are objects that
-        are asked about each call of a tool, behind those of the system. ``resume`` is the id of a
-        session to go on with: the tip of its compactions, or with ``exact`` that very one. Raises NameTaken
+        ``deps`` (a database, a client, whatever they work with) as ``ctx.deps``. Among them may be a
+        ``ToolSource``, whose tools come and go; pods that are given the same one share it. ``hooks`` are
+        objects that are asked about each call of a tool, behind those of the system. ``resume`` is the id of
+        a session to go on with: the tip of its compactions, or with ``exact`` that very one. Raises NameTaken
         for an explicit ``name`` that is in use (a manifest's name gets a number), ManifestError (also for a
         name that no pod can have), InvalidInput for what is no hook, SystemNotRunning, SessionNotFound,
         SessionInUse, SessionCorrupt.
@@ -363,6 +366,8 @@ class PodSystem:
 
         actor = PodActor.make(mailroom, self, resources, resumed, started)
         pod = self._pods[name] = Pod(name, self._mailboxes, actor.actor_ref)
+        if resources.template.sources is not None:
+            resources.template.sources.hold()
         if self._reaper is not None:
             actor.reaper = self._reaper
             self._reaper.watch(actor)
@@ -413,10 +418,12 @@ class PodSystem:
 
     def unregister(self, actor_ref: pykka.ActorRef[Any], /) -> None:
         """Forget a pod that has stopped."""
-        name = actor_ref.actor.name  # type: ignore[attr-defined] # it is an AsyncActorRef
-        pod = self._pods.get(name)
+        resources = actor_ref.actor.resources  # type: ignore[attr-defined] # it is an AsyncActorRef
+        pod = self._pods.get(resources.name)
         if pod is not None and pod.ref is actor_ref:
-            del self._pods[name]
+            del self._pods[resources.name]
+            if resources.template.sources is not None:
+                resources.template.sources.release()
 
     def pods(self) -> list[Pod]:
         """The pods that live, in order of their start."""

@@ -198,6 +198,8 @@ __all__ = [
     "ToolProgress",
     "ToolResult",
     "ToolResulted",
+    "ToolSource",
+    "ToolSourceError",
     "ToolSpec",
     "ToolStart",
     "ToolTimeout",

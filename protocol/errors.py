@@ -33,6 +33,7 @@ PolypodError
 │   └── ScriptExhausted      a ScriptedClient was asked for more replies than it has
 ├── ScriptLeftover           a ScriptedClient was not asked for all its replies
 ├── ToolDefinitionError      a function that cannot be made a tool, or two tools of one name
+├── ToolSourceError          a source of tools cannot be opened, or does not say which tools it has
 ├── ToolError
 │   ├── ToolArgumentsInvalid
 │   ├── ToolTimeout
@@ -449,6 +450,19 @@ class ScriptLeftover(PolypodError, AssertionError):  # noqa: N818
 
 class ToolDefinitionError(PolypodError, TypeError):
     """A function cannot be made a tool, or two tools have one name."""
+
+
+class ToolSourceError(PolypodError):
+    """A source of tools could not be opened, or could not say which tools it has; ``source`` is its name."""
+
+    source: str = ""
+
+    def __init__(self, source: str, why: str, *, hint: str | None = None) -> None:
+        super().__init__(f"tool source {source!r} {why}", hint=hint)
+        self.source = source
+
+    def details(self) -> dict[str, Any]:
+        return {"source": self.source}
 
 
 class ToolError(PolypodError):

@@ -2,12 +2,19 @@
 
 import importlib.util
 from pathlib import Path
+from types import ModuleType
 
-_PATH = Path(__file__).parents[1] / "docs" / "examples" / "database_store.py"
-_SPEC = importlib.util.spec_from_file_location("database_store", _PATH)
-assert _SPEC is not None
-assert _SPEC.loader is not None
-_MODULE = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(_MODULE)
+_FOLDER = Path(__file__).parents[1] / "docs" / "examples"
 
-DatabaseStore = _MODULE.DatabaseStore
+
+def _loaded(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, _FOLDER / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+DatabaseStore = _loaded("database_store").DatabaseStore
+TableTools = _loaded("table_tools").TableTools

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import partial
-from operator import is_
 from pathlib import Path
-from types import MethodType
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 from weakref import WeakValueDictionary
 
 from msgspec import Raw
@@ -22,12 +20,14 @@ from actors.pod.models import Models, label
 from actors.pod.resources import PodResources, PodTemplate
 from actors.pod.task_list import TASKS, TaskListReader, TaskStore
 from actors.runtime.bus import Bus
+from actors.runtime.latest import Latest
 from actors.sessions.head import SessionHead, new_session_id
 from actors.sessions.log import SessionLog
 from actors.sessions.store import SessionStore
 from actors.tools.base import Tool, Toolbox
 from actors.tools.extras import MEMORY
 from actors.tools.pool import ToolThreads
+from actors.tools.source import ToolSource, is_source
 from protocol.errors import BudgetError, ManifestError
 from protocol.manifest import BudgetSection, ModelSection, PodManifest, RestartSection
 from protocol.recordable import recordable
@@ -36,12 +36,12 @@ from protocol.usage import Usage
 from protocol.wire import encode
 
 if TYPE_CHECKING:
+    from actors.pod.sourced_tools import SourcedTools
     from actors.tools.hooks import Hooks
+    from actors.tools.open_sources import OpenSources
 
 _NO_BUDGET = BudgetSection()
 _NO_MODEL = ModelSection()
-
-T = TypeVar("T")
 
 #: From what a call used to what it cost in US dollars.
 Price = Callable[[Usage | None], float | None]
@@ -77,6 +77,8 @@ class Assembly:
         self._closing = closing
         #: Where plain functions run; None for the threads that all systems of the process share.
         self._threads = threads
+        #: The sources of tools that pods were given; None while there is none.
+        self._sources: OpenSources | None = None
         #: What all pods share; None where nothing is limited.
         self.budget = None if budget is None else Budget(budget)
         self.models = Models()
@@ -116,11 +118,14 @@ class Assembly:
         self, manifest: PodManifest, client: LLMClient | None, tools: tuple[Any, ...], hooks: tuple[Any, ...]
     ) -> PodTemplate:
         _check_restart(manifest)
+        plain = tuple(each for each in tools if not is_source(each))
+        runner = self._runner(manifest, plain, hooks)
         return PodTemplate(
             manifest=manifest,
             model=label(manifest.model) if client is None else _name_of(client),
             client=self.models.client(manifest.model) if client is None else client,
-            tools=self._runner(manifest, tools, hooks),
+            tools=runner,
+            sources=None if len(plain) == len(tools) else self._sourced(runner, filter(is_source, tools)),
             bus=self._bus,
             store=self._store,
             opening=self._opening(manifest),
@@ -148,6 +153,19 @@ class Assembly:
         extras = {TASKS: self._task_list, MEMORY: self._search_memory}
         asked = _hooks(hooks, toolbox.threads) if hooks else None
         return ToolRunner(toolbox, manifest, extras, asked, keeps_tasks=_keeps_tasks(toolbox))
+
+    def _sourced(self, plain: ToolRunner, sources: Iterable[ToolSource]) -> SourcedTools:
+        from actors.pod.sourced_tools import SourcedTools  # noqa: PLC0415 - paid for by pods that have any
+        from actors.tools.open_sources import OpenSources  # noqa: PLC0415 - the same
+
+        if self._sources is None:
+            self._sources = OpenSources(self._grace)
+        return SourcedTools(plain, map(self._sources.shared, sources))
+
+    async def close_sources(self) -> None:
+        """Close the sources of tools that are still open: no pod uses any of them any more."""
+        if self._sources is not None:
+            await self._sources.aclose()
 
     def _search_memory(self, query: str, **options: Any) -> list[Any]:
         from actors.memory.note_index import search  # noqa: PLC0415 - paid for by who searches
@@ -186,31 +204,6 @@ class Assembly:
                 hint="give its price in a table (PodSystem(prices=…)), or limit tokens instead",
             )
         return Budget(limits, shared)
-
-
-class Latest(Generic[T]):
-    """Makes something anew only when it is asked for with other arguments than the last time."""
-
-    def __init__(self, make: Callable[..., T]) -> None:
-        self._make = make
-        self._last: tuple[tuple[Any, ...], T] | None = None
-
-    def __call__(self, *args: Any) -> T:
-        last = self._last
-        if last is None or not (all(map(is_, last[0], args)) or _same(last[0], args)):
-            last = self._last = (args, self._make(*args))
-        return last[1]
-
-
-def _same(one: Any, other: Any) -> bool:
-    """Whether these are the same objects, and not only such as compare equal while they hold the same. A
-    method is another object each time that it is asked for; of tuples, what they hold counts.
-    """
-    if one is other:
-        return True
-    if type(one) is tuple is type(other):
-        return len(one) == len(other) and all(map(_same, one, other))
-    return isinstance(one, MethodType) and bool(one == other)
 
 
 def _opening(manifest: PodManifest) -> Raw:

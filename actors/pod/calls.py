@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Coroutine
+from collections.abc import Collection, Coroutine, Iterable
+from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from msgspec.structs import replace
 
-from actors.tools.base import Checked, Toolbox, ToolContext
+from actors.tools.base import Checked, Tool, Toolbox, ToolContext
 from actors.tools.schedule import kind_of, run_in_groups
 from actors.tools.scope import resolved
 from protocol.items import TextPart, ToolCall, ToolResult
@@ -81,6 +82,14 @@ class ToolRunner:
     def specs(self) -> tuple[ToolSpec, ...]:
         """What the model is told of the tools."""
         return self.toolbox.specs
+
+    def with_tools(self, tools: Iterable[Tool], gone: Collection[str]) -> ToolRunner:
+        """The same with other tools; those called ``gone`` were there before."""
+        old, runner = self.toolbox, copy(self)
+        runner.toolbox = Toolbox(
+            tools, threads=old.threads, output_cap=old.output_cap, keep_in=old.keep_in, gone=gone
+        )
+        return runner
 
     def context(self, pod: str) -> ToolContext:
         """The context of a call outside of a batch, for the helper agents of ``pod``."""

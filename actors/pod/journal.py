@@ -16,7 +16,7 @@ from actors.sessions.head import SessionHead, new_session_id
 from actors.sessions.log import SessionLog
 from protocol.entries import Parent
 from protocol.errors import HeadConflict, SessionError, SessionInUse, SessionNotFound, StoreError
-from protocol.events import Event
+from protocol.events import Alert, Event
 
 if TYPE_CHECKING:
     from actors.pod.resources import PodResources
@@ -123,6 +123,10 @@ class Journal:
             self.log.publish_transient(event)
 
     # -- committing ------------------------------------------------------------------------------
+
+    def alert(self, text: str) -> None:
+        """Record what people should know."""
+        self.log.record(Alert, self.run_id, text=text)
 
     @property
     def at_rest(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
@@ -20,7 +21,7 @@ from actors.pod.outcomes import budget_reached, paused_in_vain, still_too_long
 from actors.pod.resources import PodResources
 from actors.pod.run_state import Run, resolve
 from actors.runtime.interruptible import Left
-from protocol.errors import Failure, ModelError
+from protocol.errors import Failure, ModelError, SessionError
 from protocol.events import (
     AssistantMessage,
     AttemptFailed,
@@ -37,6 +38,10 @@ from protocol.events import (
 from protocol.items import AssistantItem, SystemItem, UserItem
 from protocol.text import encodable
 from protocol.usage import Usage
+
+if TYPE_CHECKING:
+    from actors.pod.calls import ToolRunner
+    from actors.pod.sourced_tools import SourcedTools
 
 #: What a model is told when a run goes on whose last answer was cut.
 GO_ON = "Your last answer was interrupted and cut off. Go on from where it ended."
@@ -80,6 +85,12 @@ class ModelCalls:
         """Send the history, all of it durable, and record what comes back; ``go_on`` as for
         ``Interruptible.inline``. Raises SessionError, Left.
         """
+        tools, sources = self._template.tools, self._template.sources
+        if sources is not None:
+            looked = await self._look(run, sources)
+            if looked is None:
+                return
+            tools = looked
         self._prepare(run)
         await self._journal.commit()
         run.waits.check()
@@ -104,7 +115,9 @@ class ModelCalls:
         self._turn_open = True
         self._publish_turn(TurnStart)
         try:
-            answer = await run.waits.inline(exchange.ask(self._request(run)), "the model's client", go_on)
+            answer = await run.waits.inline(
+                exchange.ask(self._request(run, tools)), "the model's client", go_on
+            )
         except Left:
             exchange.end(asyncio.CancelledError())
             raise
@@ -139,12 +152,29 @@ class ModelCalls:
         )
         run.words_seq = head.seq
 
-    def _request(self, run: Run) -> Request:
+    async def _look(self, run: Run, sources: SourcedTools) -> ToolRunner | None:
+        """The tools as their sources list them now, which whoever needs them first has opened; None where the
+        run is to end instead. Raises SessionError, Left.
+        """
+        waits = run.waits
+        try:
+            if not sources.are_open:
+                await self._journal.commit()
+                waits.check()
+                await waits.apart(sources.opened(), "a source of tools")
+            return sources.look(self._journal.alert)
+        except SessionError:
+            raise
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - ends this run alone
+            self.broken(run, error)
+            return None
+
+    def _request(self, run: Run, tools: ToolRunner) -> Request:
         template, context = self._template, self._conversation.context
         return Request(
             items=context.view(),
             system=template.manifest.pod.system_prompt,
-            tools=template.tools.specs,
+            tools=tools.specs,
             model=template.manifest.model.model_id,
             max_tokens=template.manifest.worker.max_tokens,
             temperature=template.manifest.model.temperature,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from msgspec import Raw, Struct
 
@@ -19,6 +19,9 @@ from actors.sessions.store import SessionStore
 from protocol.manifest import PodManifest
 from protocol.usage import Usage
 
+if TYPE_CHECKING:
+    from actors.pod.sourced_tools import SourcedTools
+
 
 class PodTemplate(Struct, frozen=True, eq=False):
     """What pods of one manifest, client and tools share."""
@@ -27,7 +30,10 @@ class PodTemplate(Struct, frozen=True, eq=False):
     #: What the client's model is called in events.
     model: str
     client: LLMClient
+    #: Those that are always there.
     tools: ToolRunner
+    #: These and those of sources; None where there is no source.
+    sources: SourcedTools | None
     bus: Bus
     store: SessionStore
     #: The manifest as the session's first entry keeps it.

@@ -34,7 +34,7 @@ from protocol.errors import (
     RunFailed,
     SessionError,
 )
-from protocol.events import Alert, RunEnd, RunOutcome, UserMessage
+from protocol.events import RunEnd, RunOutcome, UserMessage
 from protocol.items import Part, UserItem
 from protocol.lifecycle import PodState
 from protocol.results import RunResult
@@ -226,7 +226,7 @@ class RunLoop:
 
     def note_overdue(self, text: str) -> None:
         """Record that a client or tool goes on though it was cancelled."""
-        self._journal.log.record(Alert, self._journal.run_id, text=text)
+        self._journal.alert(text)
 
     def _gate_free(self) -> None:
         """Nothing is at work any more: begin what waits."""

@@ -77,7 +77,7 @@ class _Batch:
 
     async def alert(self, text: str) -> None:
         self.waits.check()
-        self._journal.log.record(Alert, self.run.run_id, text=text)
+        self._journal.alert(text)
         await self._journal.commit()
         self.waits.check()
 
@@ -141,6 +141,9 @@ class ToolCalls:
 
         Raises what ends the batch before its time: CancelledError where it was interrupted, SessionError.
         """
+        tools, sources = self._template.tools, self._template.sources
+        if sources is not None:
+            tools = sources.look(self._journal.alert)
         await self._journal.commit()
         run.waits.check()
         if run.ending is not None:
@@ -151,7 +154,7 @@ class ToolCalls:
         resources = self._resources
         deps = resources.deps if run.deps is None else run.deps
         batch = _Batch(self, self._journal, resources.name, deps, run, len(calls))
-        await run.waits.inline(self._template.tools.run(calls, batch), _named(calls), go_on)
+        await run.waits.inline(tools.run(calls, batch), _named(calls), go_on)
         return True
 
     def add_result(

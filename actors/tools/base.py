@@ -8,7 +8,7 @@ import functools
 import logging
 import time
 import typing
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, overload
 
@@ -18,7 +18,7 @@ from actors.tools.cancel import Cancel
 from actors.tools.options import check_options, checked_name, docstring_of
 from actors.tools.output import Output, capped, fits, parts_from
 from actors.tools.pool import ToolThreads
-from actors.tools.schema import Arguments, described
+from actors.tools.schema import Arguments, GivenArguments, described
 from actors.tools.scope import Located, locate
 from actors.tools.work import Unfinished, finish, is_async, work, work_async
 from protocol.errors import ToolArgumentsInvalid, ToolDefinitionError, ToolError, ToolTimeout, named_words
@@ -114,6 +114,10 @@ class Tool:
     ``timeout`` is in seconds from when the function is called, None for no bound. Plain functions run in
     a thread, ``async def`` ones on the event loop, each in a task of its own. A plain function that is not
     ``blocking`` is called on the event loop, which waits for it: nothing can interrupt it there.
+
+    ``input_schema`` is the JSON Schema of the arguments where somebody else has it, a server or a database:
+    the function then gets all arguments in its one parameter, a dict, and has to look itself whether they
+    fit (a ``ToolArgumentsInvalid`` tells the model).
     """
 
     def __init__(
@@ -125,6 +129,7 @@ class Tool:
         name: str | None = None,
         description: str | None = None,
         blocking: bool = True,
+        input_schema: dict[str, Any] | None = None,
     ) -> None:
         name = checked_name(function, name)
         check_options(name, concurrency, timeout, description, blocking)
@@ -136,7 +141,11 @@ class Tool:
         self.concurrency = concurrency
         self.timeout = timeout
         self.function = function
-        self.arguments = Arguments(name, function, words, ToolContext)
+        self.arguments: Arguments | GivenArguments = (
+            Arguments(name, function, words, ToolContext)
+            if input_schema is None
+            else GivenArguments(name, function, input_schema, ToolContext)
+        )
         self.spec = ToolSpec(self.name, encodable(self.description), self.input_schema)
         self.is_async = is_async(function)
         self.blocking = blocking and not self.is_async
@@ -163,6 +172,7 @@ def tool(
     name: str | None = ...,
     description: str | None = ...,
     blocking: bool = ...,
+    input_schema: dict[str, Any] | None = ...,
 ) -> Callable[[Callable[..., Any]], Tool]: ...
 def tool(
     function: Callable[..., Any] | None = None,
@@ -173,6 +183,7 @@ def tool(
     name: str | None = None,
     description: str | None = None,
     blocking: bool = True,
+    input_schema: dict[str, Any] | None = None,
 ) -> Tool | Callable[[Callable[..., Any]], Tool]:
     """Make a function a tool: ``@tool`` or ``@tool(concurrency="read_only", timeout=30)``.
 
@@ -180,7 +191,8 @@ def tool(
     or a look into a dict: the event loop calls them itself, which saves waking a thread.
 
     The schema comes from the annotations, the description from the docstring, words about single
-    arguments from its ``Args:`` section or from ``Annotated[…, msgspec.Meta(description=…)]``. Raises
+    arguments from its ``Args:`` section or from ``Annotated[…, msgspec.Meta(description=…)]``. With an
+    ``input_schema`` of its own the function takes one parameter, a dict with all arguments. Raises
     ToolDefinitionError for a function that no schema can express.
     """
 
@@ -192,6 +204,7 @@ def tool(
             name=name,
             description=description,
             blocking=blocking,
+            input_schema=input_schema,
         )
 
     return made if function is None else made(function)
@@ -220,8 +233,10 @@ class Toolbox:
         threads: ToolThreads | None = None,
         output_cap: int = OUTPUT_CAP,
         keep_in: Path | None = None,
+        gone: Collection[str] = (),
     ) -> None:
-        """Bare functions become exclusive tools; ``threads`` defaults to a pool for the process.
+        """Bare functions become exclusive tools; ``threads`` defaults to a pool for the process. ``gone`` are
+        names of tools that were there before.
 
         Raises ToolDefinitionError where two tools have one name.
         """
@@ -234,6 +249,7 @@ class Toolbox:
         self.specs = tuple(each.spec for each in self._tools.values())
         self.output_cap = output_cap
         self.keep_in = keep_in
+        self._gone = gone
         self.threads = _shared_threads() if threads is None else threads
 
     def __repr__(self) -> str:
@@ -361,6 +377,8 @@ class Toolbox:
 
     def _unknown(self, name: str) -> ToolError:
         known = ", ".join(self._tools) or "none"
+        if name in self._gone:
+            return ToolError(f"there is no tool {name!r} any more: it was withdrawn; the tools are: {known}")
         import difflib  # noqa: PLC0415 - paid for by who mistakes a name
 
         close = difflib.get_close_matches(name, self._tools, 1)

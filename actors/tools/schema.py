@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import copy
 import enum
 import functools
 import inspect
@@ -61,12 +62,9 @@ class Arguments:
 
         Raises ToolDefinitionError for a signature that no schema can express.
         """
-        hints = _hints(function, label, context)
-        wanted = [_checked(each, label) for each in _signature(function, label).parameters.values()]
-        injected = [p for p in wanted if p.name == _CONTEXT or _is_type(hints.get(p.name), context)]
-        self.context = injected[0].name if injected else None
+        hints, wanted, self.context = _wanted(function, label, context)
         self.returns = hints.get("return", Any)
-        parameters = [_Parameter(p, hints, words) for p in wanted if p.name != self.context]
+        parameters = [_Parameter(p, hints, words) for p in wanted]
         #: Parameters whose types another library reads, by name.
         self._foreign: dict[str, datatypes.DataType] = {}
         #: What fills in for a parameter that was left out, where the function's own default does not.
@@ -132,6 +130,32 @@ class Arguments:
         return {**schema, "$defs": definitions} if definitions else schema
 
 
+class GivenArguments:
+    """Arguments of a schema that was given, as a server or a database tells it: the function gets them all in
+    one parameter, as the model sent them.
+    """
+
+    __slots__ = ("_name", "context", "returns", "schema")
+
+    def __init__(
+        self, label: str, function: Callable[..., Any], schema: dict[str, Any], context: type
+    ) -> None:
+        """As for ``Arguments``. Raises ToolDefinitionError for what is no such function, or no schema."""
+        hints, wanted, self.context = _wanted(function, label, context)
+        if len(wanted) != 1:
+            raise ToolDefinitionError(
+                f"tool {label}: with an input_schema its function takes one parameter, which gets all "
+                f"arguments as a dict, and ctx if it likes; it takes {len(wanted)}"
+            )
+        self._name = wanted[0].name
+        self.returns = hints.get("return", Any)
+        self.schema = _checked_schema(schema, label)
+
+    def convert(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """``arguments`` as the function's one keyword argument: a copy, since the history has these."""
+        return {self._name: copy.deepcopy(arguments)}
+
+
 class _Parameter:
     """A parameter of a tool: its type, and what stands for it where it is left out."""
 
@@ -167,6 +191,33 @@ class _Parameter:
         if self.required:
             return (self.name, hint)
         return (self.name, Union[hint, UnsetType], UNSET)  # noqa: UP007 - a type known only now
+
+
+def _wanted(
+    function: Callable[..., Any], label: str, context: type
+) -> tuple[dict[str, Any], list[inspect.Parameter], str | None]:
+    """A function's type hints, the parameters that a model fills, and the name of the one that gets the
+    context. Raises ToolDefinitionError.
+    """
+    hints = _hints(function, label, context)
+    parameters = [_checked(each, label) for each in _signature(function, label).parameters.values()]
+    injected = [p.name for p in parameters if p.name == _CONTEXT or _is_type(hints.get(p.name), context)]
+    name = injected[0] if injected else None
+    return hints, [p for p in parameters if p.name != name], name
+
+
+def _checked_schema(schema: Any, label: str) -> dict[str, Any]:
+    """The schema, encodable. Raises ToolDefinitionError for what is none of an object."""
+    if not isinstance(schema, dict) or schema.get("type") != "object":
+        raise ToolDefinitionError(
+            f'tool {label}: input_schema: expected the JSON Schema of an object, {{"type": "object", …}}, '
+            f"got {schema!r}"
+        )
+    try:
+        checked: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(encodable_json(schema)))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ToolDefinitionError(f"tool {label}: input_schema: no JSON can hold it: {error}") from error
+    return checked
 
 
 def _hints(function: Callable[..., Any], label: str, context: type) -> dict[str, Any]:

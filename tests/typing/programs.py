@@ -42,6 +42,29 @@ def bare(ctx: ToolContext) -> str:
     return str(ctx.deps)
 
 
+class Lists:
+    """A source of tools, as users write one."""
+
+    def __init__(self) -> None:
+        self.name = "lists"
+
+    async def open(self) -> None:
+        """Nothing is needed."""
+
+    def tools(self) -> list[Tool]:
+        """One that is always there."""
+        return [population]
+
+    async def close(self) -> None:
+        """Nothing was taken."""
+
+
+async def a_source_stands_among_tools(system: PodSystem) -> None:
+    """Whatever has its three methods is one."""
+    source: ToolSource = Lists()
+    await system.spawn(PodManifest.of(), tools=[source, orders])
+
+
 async def a_tool_is_handed_what_it_works_with(system: PodSystem) -> None:
     pod = await system.spawn(PodManifest.of(), tools=[orders, bare], deps=Shop())
     assert_type(await pod.run("hi", deps=Shop()), RunResult[None])

@@ -1,0 +1,76 @@
+"""``SourcedTools``: the tools of pods that were given sources of tools, as the sources list them now."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from actors.pod.calls import ToolRunner
+from actors.runtime.latest import Latest
+from actors.tools.base import Tool
+from actors.tools.open_sources import SharedSource
+
+_LEFT_OUT = "left out, since another tool has its name:"
+
+
+class SourcedTools:
+    """The plain tools of pods of one template, and behind them those of their sources."""
+
+    __slots__ = ("_make", "_plain", "_seen", "_sources", "_told")
+
+    def __init__(self, plain: ToolRunner, sources: Iterable[SharedSource]) -> None:
+        self._plain = plain
+        self._sources = tuple(dict.fromkeys(sources))
+        #: Made anew only where a list has changed: so a request begins like the one before.
+        self._make = Latest(self._made)
+        #: The names of all tools that there ever were.
+        self._seen: set[str] = set()
+        #: What people were told last of lists that cannot be used as they are.
+        self._told = ""
+
+    def hold(self) -> None:
+        """One more pod uses the sources."""
+        for each in self._sources:
+            each.hold()
+
+    def release(self) -> None:
+        """One of these pods has gone."""
+        for each in self._sources:
+            each.release()
+
+    @property
+    def are_open(self) -> bool:
+        """Whether all sources can be asked."""
+        return all(each.is_open for each in self._sources)
+
+    async def opened(self) -> None:
+        """Have the sources opened, all at once, and wait for that. Raises ToolSourceError."""
+        for each in self._sources:
+            each.begin_to_open()
+        for each in self._sources:
+            await each.opened()
+
+    def look(self, alert: Callable[[str], object]) -> ToolRunner:
+        """The tools as they are now. ``alert`` hears in words of a list that cannot be used as it is, once.
+
+        Raises ToolSourceError where a source has not yet said which tools it has.
+        """
+        looked = [each.look() for each in self._sources]
+        runner, left_out = self._make(*[tools for tools, _ in looked])
+        words = "; ".join([*(failed for _, failed in looked if failed is not None), *left_out])
+        if words != self._told:
+            self._told = words
+            if words:
+                alert(words)
+        return runner
+
+    def _made(self, *lists: tuple[Tool, ...]) -> tuple[ToolRunner, list[str]]:
+        """What these lists make, and in words what is left out of them: of two tools of one name the first
+        stands, since no model takes both.
+        """
+        chosen = {each.name: each for each in self._plain.toolbox}
+        left_out: list[str] = []
+        for source, tools in zip(self._sources, lists, strict=True):
+            others = [each for each in tools if chosen.setdefault(each.name, each) is not each]
+            left_out += [f"{_LEFT_OUT} {each.name!r} of source {source.name!r}" for each in others]
+        self._seen |= chosen.keys()
+        return self._plain.with_tools(chosen.values(), gone=self._seen - chosen.keys()), left_out

@@ -1,0 +1,61 @@
+"""``ToolSource``: where tools come from that come and go while pods run: a database, a server, a plug-in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
+
+from actors.tools.base import Tool
+
+
+class ToolSource(Protocol):
+    """Tools with a life of their own, given to pods beside plain ones: ``spawn(tools=[search, source])``.
+
+    Contract: all of it is called on the event loop of the system; a source belongs to one system at a time.
+    Pods that are given the same object share it. It is opened once, when a run of any of them first needs
+    it, and closed when the last of them has gone, or the system ends; a pod that comes later has it opened
+    again. ``open`` and ``close`` are awaited in one task, so that a task group or an ``AsyncExitStack`` may
+    live between them; that task has no context variables of any pod. A source may have a ``name``, which
+    is what errors call it.
+    """
+
+    async def open(self) -> None:
+        """Be ready to say which tools there are.
+
+        Only runs that need it wait, for as long as it takes: bound it where that may be long. What it raises
+        fails them as a ToolSourceError, and the next run has it opened anew; ``close`` follows only where it
+        has returned. Cancelled where the last pod goes meanwhile.
+        """
+        ...
+
+    def tools(self) -> Iterable[Tool | Callable[..., Any]]:
+        """The tools that there are now, in an order that lasts.
+
+        Asked before each request of each run, and before the calls of its answer are run. So it returns at
+        once what is known: who has to ask somebody else keeps the list, and has a task of its own follow
+        the changes. The same objects as the last time mean that nothing has changed; a change makes models
+        read the whole conversation anew, since their caches begin with the tools. Where this raises, the
+        tools that were there stay, and an ``Alert`` says so; where it has never given any since it was
+        opened, the run fails with ToolSourceError.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Let go of what ``open`` took. Cancelled after ``PodSystem(grace=…)`` seconds.
+
+        Calls that did not end though they were cancelled may still be at work: what they ask for fails
+        from now on.
+        """
+        ...
+
+
+def is_source(given: Any) -> bool:
+    """Whether what was given as a tool is a source of tools."""
+    if isinstance(given, Tool | type):
+        return False
+    return all(callable(getattr(given, each, None)) for each in ("open", "tools", "close"))
+
+
+def name_of(source: ToolSource) -> str:
+    """What errors call a source."""
+    return str(getattr(source, "name", None) or type(source).__name__)
