@@ -33,8 +33,8 @@ from actors.llm.cassette import CassetteClient
 from actors.llm.scripted import Reply, ScriptedClient, call, say
 from actors.pod.handle import Pod, RunStream
 from actors.runtime.actor import AsyncActor
-from actors.runtime.bus import Closed, Subscription
 from actors.runtime.future import AsyncFuture
+from actors.runtime.subscription import Closed, Subscription
 from actors.sessions.store import Claim, Holder, MemoryStore, SessionInfo, SessionStore
 from actors.system import PodSystem
 from actors.tools.base import Tool, Toolbox, ToolContext, tool

@@ -28,11 +28,12 @@ from actors.pod.lifecycle import Resumed
 from actors.pod.past_events import PastEvents
 from actors.pod.pod import PodActor, ShutDown
 from actors.pod.restore import interrupted
-from actors.runtime.bus import Bus, Subscription
+from actors.runtime.bus import Bus
 from actors.runtime.fork import let_be
 from actors.runtime.future import AsyncFuture
 from actors.runtime.loop import LoopThread, Mailroom, mailroom_here
 from actors.runtime.ref import AsyncActorRef
+from actors.runtime.subscription import Feed, Subscription
 from actors.sessions.answers import all_given_back, forsake, settled
 from actors.sessions.store import SessionInfo, SessionStore
 from actors.sessions.urls import open_store
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from actors.pod.idle_reaper import IdleReaper
 
 T = TypeVar("T")
+S = TypeVar("S", Subscription, Feed)
 
 
 class PodSystem:
@@ -112,7 +114,7 @@ class PodSystem:
         self.passivate_after = passivate_after
         self._reaper: IdleReaper | None = None
         self._bus = Bus()
-        self._mailboxes = Mailboxes(self._subscription)
+        self._mailboxes = Mailboxes(self._subscription, self._feed)
         self._pods: dict[str, Pod] = {}
         #: Those among them that are not there yet, since the store has to be waited for.
         self._starting: dict[str, AsyncFuture[Pod]] = {}
@@ -467,7 +469,16 @@ class PodSystem:
         if not isinstance(since, int | Mapping | None):
             raise TypeError(f"since: expected the number of an entry, or names with such, got {since!r}")
         name = pod.name if isinstance(pod, Pod) else pod
-        subscription = self._bus.subscribe(name, kinds)
+        return self._from(since, name, self._bus.subscribe(name, kinds))
+
+    def _feed(self, pod: str, kinds: Collection[EventKind] | EventKind | None, since: int | None) -> Feed:
+        """The same for who sends the events of one pod on, as bytes."""
+        if self._of_parent:
+            raise SystemOfParent
+        return self._from(since, pod, self._bus.feed(pod, kinds))
+
+    def _from(self, since: int | Mapping[str, int] | None, name: str | None, subscription: S) -> S:
+        """The subscription, with what is to come first."""
         if since is not None:
             try:
                 self._replay(subscription, name, since)
@@ -476,7 +487,9 @@ class PodSystem:
                 raise
         return subscription
 
-    def _replay(self, subscription: Subscription, name: str | None, since: int | Mapping[str, int]) -> None:
+    def _replay(
+        self, subscription: Subscription | Feed, name: str | None, since: int | Mapping[str, int]
+    ) -> None:
         names = list(self._pods) if name is None else [name]
         after = {each: since if isinstance(since, int) else since.get(each, 0) for each in names}
         assert self._store is not None

@@ -15,6 +15,7 @@ _MODULES = {
     "tool": "bench.claims.tool",
     "http": "bench.claims.http",
     "fanout": "bench.claims.fanout",
+    "far": "bench.claims.far",
     "slow": "bench.claims.slow",
     "durable": "bench.claims.durable",
     "history": "bench.claims.history",

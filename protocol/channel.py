@@ -5,6 +5,7 @@ A frame is four bytes of length, most significant first, and so many bytes of JS
 
 from __future__ import annotations
 
+import re
 import struct
 from typing import TYPE_CHECKING, Any, Union
 
@@ -79,6 +80,9 @@ class Followed(Struct, frozen=True, tag=True):
     id: int
 
 
+#: How a ``Told`` begins, up to its event.
+_TOLD = re.compile(rb'\{"type":"Told","id":(\d+),"event":')
+
 ToPod = Ask | Follow | Unfollow
 FromPod = Reply | Refusal | Told | Followed
 
@@ -102,9 +106,21 @@ _from_pod: msgspec.json.Decoder[FromPod] = msgspec.json.Decoder(FromPod)
 def frame(message: ToPod | FromPod) -> bytes:
     """A message as the bytes of its frame. Raises WireError for one that is too large."""
     body = encode(message)
-    if len(body) > LARGEST_FRAME:
-        raise WireError(f"a frame has at most {LARGEST_FRAME} bytes, not {len(body)}")
-    return _length.pack(len(body)) + body
+    return _head(len(body)) + body
+
+
+def told(follow: int, event: bytes) -> tuple[bytes, ...]:
+    """The frame of a ``Told`` in parts, to be sent one behind the other; the event's bytes are not looked at.
+    Raises as ``frame``.
+    """
+    start = b'{"type":"Told","id":%d,"event":' % follow
+    return _head(len(start) + len(event) + 1), start, event, b"}"
+
+
+def _head(length: int) -> bytes:
+    if length > LARGEST_FRAME:
+        raise WireError(f"a frame has at most {LARGEST_FRAME} bytes, not {length}")
+    return _length.pack(length)
 
 
 def frame_length(head: bytes) -> int:
@@ -122,7 +138,10 @@ def decode_to_pod(body: bytes) -> ToPod:
 
 
 def decode_from_pod(body: bytes) -> FromPod:
-    """What came from a pod. Raises WireError."""
+    """What came from a pod; the event of a ``Told`` is not looked at. Raises WireError."""
+    told = _TOLD.match(body)
+    if told is not None and body.endswith(b"}"):
+        return Told(int(told[1]), Raw(memoryview(body)[told.end() : -1]))
     message: FromPod = _decode(_from_pod, body)
     return message
 

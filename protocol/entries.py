@@ -81,7 +81,7 @@ class OtherEntry(Struct, frozen=True, gc=False):
 
 
 Entry = SessionOpened | ItemsKept | MemoryPointer | DurableEvent
-ENTRIES: tuple[type, ...] = (SessionOpened, ItemsKept, MemoryPointer, *DURABLE_EVENTS)
+ENTRIES: tuple[type[Struct], ...] = (SessionOpened, ItemsKept, MemoryPointer, *DURABLE_EVENTS)
 
 
 class StoredEntry(Struct, frozen=True, gc=False):

@@ -17,6 +17,8 @@ T = TypeVar("T", bound=Struct)
 MAX_DEPTH = 200
 #: The most bits of a whole number; a longer one becomes its hexadecimal text.
 MAX_BITS = 8192
+#: What encoding raises for what no JSON can hold.
+UNFIT = (TypeError, ValueError, OverflowError, RecursionError)
 
 
 def recordable(value: T) -> T:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import Any, Generic, TypeVar, Union
@@ -11,8 +12,9 @@ import msgspec
 from protocol.commands import COMMANDS, Command
 from protocol.entries import ENTRIES, Entry, OtherEntry
 from protocol.errors import NewerVersion, WireError
-from protocol.events import EVENTS, Event
+from protocol.events import DURABLE_EVENTS, EVENTS, DurableEvent, Event
 from protocol.items import AssistantItem, Item, SystemItem, ToolResult, UserItem
+from protocol.recordable import UNFIT, recordable
 
 #: Raised when a type on the wire changes its meaning; added fields and types do not count.
 VERSION = 1
@@ -22,6 +24,16 @@ T = TypeVar("T")
 _encoder = msgspec.json.Encoder()
 #: Any protocol type as compact JSON bytes.
 encode = _encoder.encode
+
+
+def encode_recordable(value: msgspec.Struct) -> bytes:
+    """A protocol type as JSON, or its ``recordable`` copy where it holds what no JSON can. Raises as that
+    does.
+    """
+    try:
+        return encode(value)
+    except UNFIT:
+        return encode(recordable(value))
 
 
 class LazyDecoder(Generic[T]):
@@ -76,6 +88,26 @@ def decode_entry(data: bytes) -> Entry | OtherEntry:
         return other_entry(data, error)
 
 
+_KINDS = {str(kind.__struct_config__.tag): kind for kind in ENTRIES}
+_EVENT_TAGS = {tag.encode(): kind for tag, kind in _KINDS.items() if kind in DURABLE_EVENTS}
+_OTHER_TAGS = {tag.encode() for tag in _KINDS} - _EVENT_TAGS.keys()
+#: How our encoder begins what has a kind.
+_TAG = re.compile(rb'\{"type":"(\w+)"')
+
+
+def event_kind(data: bytes) -> type[DurableEvent] | None:
+    """The kind of event that an entry is, known by how its bytes begin; None for an entry that is no event.
+    Raises as ``decode_entry`` does, but not for what only decoding finds.
+    """
+    found = _TAG.match(data)
+    tag = b"" if found is None else found[1]
+    kind: type[DurableEvent] | None = _EVENT_TAGS.get(tag)
+    if kind is None and tag not in _OTHER_TAGS:  # of a later version, or not written by our encoder
+        entry = decode_entry(data)
+        return type(entry) if isinstance(entry, DurableEvent) else None
+    return kind
+
+
 class _Other(msgspec.Struct):
     """What tells an entry of a later version from bytes that are none."""
 
@@ -87,7 +119,6 @@ class _Other(msgspec.Struct):
 
 
 _others = msgspec.json.Decoder(_Other)
-_KINDS = frozenset(kind.__name__ for kind in ENTRIES)
 
 
 def other_entry(data: bytes, error: Exception) -> OtherEntry:

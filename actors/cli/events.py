@@ -6,8 +6,10 @@ import heapq
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from typing import NamedTuple
 
 import click
+from msgspec import Raw
 
 from actors.cli import options
 from actors.cli.event_format import Line, event_line
@@ -19,6 +21,13 @@ from protocol.wire import decode_entry
 
 #: Seconds between two looks into the store.
 _POLL = 0.2
+
+
+class _Kept(NamedTuple):
+    """An event, and the bytes that the store has of it."""
+
+    event: DurableEvent
+    body: bytes
 
 
 @click.command(short_help="Print the events of pods, in whatever process.")
@@ -33,9 +42,9 @@ def events(pod: str | None, since: int, follow: bool, store: str | None, as_json
     seen: dict[str, int] = {}
     with Reading(store) as reading, suppress(KeyboardInterrupt):
         while True:
-            for event in _new(reading, pod, since, seen):
+            for event, body in _new(reading, pod, since, seen):
                 if as_json:
-                    put_json(event)
+                    put_json(Raw(body))
                 else:
                     _print(event, terminal)
             if not follow:
@@ -43,21 +52,22 @@ def events(pod: str | None, since: int, follow: bool, store: str | None, as_json
             time.sleep(_POLL)
 
 
-def _new(reading: Reading, pod: str | None, since: int, seen: dict[str, int]) -> Iterator[DurableEvent]:
+def _new(reading: Reading, pod: str | None, since: int, seen: dict[str, int]) -> Iterator[_Kept]:
     """The events that came since the last look, those of all sessions in order of their time."""
     changed = [info for info in reading.sessions(pod) if info.head.seq > seen.get(info.session_id, since)]
     logs = [_of_session(reading, info.session_id, seen.get(info.session_id, since)) for info in changed]
-    for event in heapq.merge(*logs, key=lambda event: event.at):
+    for kept in heapq.merge(*logs, key=lambda kept: kept.event.at):
+        event = kept.event
         seen[event.session_id] = max(seen.get(event.session_id, 0), event.seq)
-        yield event
+        yield kept
     seen.update({info.session_id: max(info.head.seq, seen.get(info.session_id, 0)) for info in changed})
 
 
-def _of_session(reading: Reading, session_id: str, after: int) -> Iterator[DurableEvent]:
+def _of_session(reading: Reading, session_id: str, after: int) -> Iterator[_Kept]:
     for stored in reading.stored(session_id, after):
         entry = decode_entry(stored.body)
         if isinstance(entry, DurableEvent):
-            yield entry
+            yield _Kept(entry, stored.body)
 
 
 def _print(event: DurableEvent, terminal: Terminal) -> None:

@@ -15,8 +15,8 @@ from actors.cli.interrupts import Interrupted, cancelled_by_signals, catching, f
 from actors.cli.terminal import Terminal
 from actors.cli.views import View
 from actors.pod.handle import Pod
-from actors.runtime.bus import Subscription
 from actors.runtime.future import AsyncFuture
+from actors.runtime.subscription import Subscription
 from actors.sessions.head import short_id
 from actors.system import PodSystem
 from actors.tools.scope import REFUSED

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from contextvars import copy_context
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from actors.runtime.bus import Subscription
 from actors.runtime.future import AsyncFuture
+from actors.runtime.subscription import Feed, Subscription
 from protocol.commands import Command
 from protocol.errors import PodStopped
 from protocol.events import EventKind
@@ -33,20 +33,27 @@ class Address(Protocol):
     def subscribe(self, pod: Pod, kinds: Kinds, since: int | None, /) -> Subscription:
         """The pod's events from now on, or all durable ones after number ``since`` first."""
 
+    def feed(self, pod: Pod, kinds: Kinds, since: int | None, /) -> Feed:
+        """The same as bytes, for who sends them on."""
 
-class Subscribe(Protocol):
+
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Subscribe(Protocol[T_co]):
     """Subscribes to the events of a pod, by its name."""
 
-    def __call__(self, pod: str, kinds: Kinds, since: int | None, /) -> Subscription: ...
+    def __call__(self, pod: str, kinds: Kinds, since: int | None, /) -> T_co: ...
 
 
 class Mailboxes:
     """The address of all pods of one system; what is the pod's own is its ``ref``."""
 
-    __slots__ = ("_subscribe",)
+    __slots__ = ("_feed", "_subscribe")
 
-    def __init__(self, subscribe: Subscribe) -> None:
+    def __init__(self, subscribe: Subscribe[Subscription], feed: Subscribe[Feed]) -> None:
         self._subscribe = subscribe
+        self._feed = feed
 
     def is_alive(self, pod: Pod) -> bool:
         return pod.ref.is_alive()
@@ -66,3 +73,6 @@ class Mailboxes:
 
     def subscribe(self, pod: Pod, kinds: Kinds, since: int | None) -> Subscription:
         return self._subscribe(pod.name, kinds, since)
+
+    def feed(self, pod: Pod, kinds: Kinds, since: int | None) -> Feed:
+        return self._feed(pod.name, kinds, since)

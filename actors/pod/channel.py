@@ -6,9 +6,11 @@ import asyncio
 import contextlib
 import itertools
 import logging
+import sys
 from asyncio import StreamReader, StreamWriter
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import pykka
@@ -19,9 +21,11 @@ from actors.llm.output import Fit, parse_output
 from actors.pod.address import Kinds
 from actors.pod.handle import Pod
 from actors.pod.run_state import RunHere
-from actors.runtime.bus import Bus, Subscription, kinds_of
+from actors.runtime.bus import Bus, kinds_of
+from actors.runtime.encoded import EncodedEvent
 from actors.runtime.future import AsyncFuture
 from actors.runtime.loop import mailroom_here
+from actors.runtime.subscription import Feed, Subscription
 from protocol import channel, commands
 from protocol.channel import Ask, Follow, Followed, FromPod, Refusal, Reply, Told, ToPod, Unfollow
 from protocol.errors import (
@@ -34,8 +38,8 @@ from protocol.errors import (
     WireError,
     error_of,
 )
-from protocol.events import EVENTS, Event, Lagged
-from protocol.recordable import recordable
+from protocol.events import EVENTS, Lagged
+from protocol.recordable import UNFIT, recordable
 from protocol.results import RunResult
 from protocol.wire import decode_event, encode
 
@@ -44,6 +48,8 @@ _log = logging.getLogger("polypod.channel")
 _open: set[asyncio.Task[None]] = set()
 #: How long an end that closes the connection waits for the other to take what was sent, in seconds.
 _PATIENCE = 1.0
+#: Events are sent together up to so many bytes.
+_TOGETHER = 1 << 16
 _LOOP_CLOSED = "the event loop of its handle is closed"
 _KINDS = {kind.__name__: kind for kind in EVENTS}
 
@@ -105,14 +111,22 @@ class Channel:
         return self._send(commands.Stop())
 
     def subscribe(self, _: Pod, kinds: Kinds, since: int | None) -> Subscription:
-        chosen = None if kinds is None else kinds_of(kinds)
-        names = None if chosen is None else tuple(sorted(kind.__name__ for kind in chosen))
-        bus = Bus()
-        bus.loop = self._mailroom.loop
-        # ``Lagged`` tells also of what was lost at the other end.
-        subscription = bus.subscribe(self.pod.name, None if chosen is None else chosen | {Lagged})
-        self._on_loop(partial(self._follow, Follow(next(self._ids), names, since), bus), bus.close)
+        bus, chosen = Bus(), _chosen(kinds)
+        subscription = bus.subscribe(self.pod.name, chosen)
+        self._begin(bus, kinds, since)
         return subscription
+
+    def feed(self, _: Pod, kinds: Kinds, since: int | None) -> Feed:
+        bus, chosen = Bus(), _chosen(kinds)
+        feed = bus.feed(self.pod.name, chosen)
+        self._begin(bus, kinds, since)
+        return feed
+
+    def _begin(self, bus: Bus, kinds: Kinds, since: int | None) -> None:
+        """Have the other end send what ``bus`` publishes."""
+        bus.loop = self._mailroom.loop
+        names = None if kinds is None else tuple(sorted(kind.__name__ for kind in kinds_of(kinds)))
+        self._on_loop(partial(self._follow, Follow(next(self._ids), names, since), bus), bus.close)
 
     async def close(self) -> None:
         """End the connection; the pod at the other end lives on. What was asked last is still sent, unless
@@ -198,10 +212,16 @@ class Channel:
         bus = self._followed.get(message.id)
         if bus is None:
             return
+        body = bytes(message.event)
         try:
-            bus.publish(decode_event(bytes(message.event)))
+            event = decode_event(body)
         except WireError as error:  # of a later version
             _log.warning("an event of pod %r is passed over: %s", self.pod.name, error)
+        else:
+            if bus.fed:
+                bus.publish_encoded(EncodedEvent(event, body))
+            else:
+                bus.publish((event,))
         self._let_go(message.id, bus)
 
     def _let_go(self, follow: int, bus: Bus) -> None:
@@ -241,8 +261,13 @@ async def _read_frame(reader: StreamReader) -> bytes:
 def _frame(ask: Ask) -> bytes:
     try:
         return channel.frame(ask)
-    except (TypeError, ValueError, OverflowError, RecursionError):  # what no JSON can hold
+    except UNFIT:
         return channel.frame(replace(ask, command=recordable(ask.command)))
+
+
+def _chosen(kinds: Kinds) -> Kinds:
+    """What is heard of ``kinds``: ``Lagged`` tells also of what was lost at the other end."""
+    return None if kinds is None else kinds_of(kinds) | {Lagged}
 
 
 def _with_output(kind: Any, result: RunResult[Any]) -> RunResult[Any]:
@@ -270,7 +295,7 @@ class _Service:
         self._pod = pod
         self._writer = writer
         self._tasks: set[asyncio.Task[None]] = set()
-        self._follows: dict[int, Subscription] = {}
+        self._follows: dict[int, Feed] = {}
 
     async def serve(self, reader: StreamReader) -> None:
         try:
@@ -280,8 +305,8 @@ class _Service:
         except (asyncio.IncompleteReadError, OSError):
             return
         finally:
-            for subscription in self._follows.values():
-                subscription.close()
+            for feed in self._follows.values():
+                feed.close()
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -295,8 +320,8 @@ class _Service:
             self._begin(self._answer(message.id, asked))
         elif isinstance(message, Follow):
             self._follow(message)
-        elif (subscription := self._follows.pop(message.id, None)) is not None:
-            subscription.close()
+        elif (feed := self._follows.get(message.id)) is not None:
+            feed.close()
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -309,8 +334,8 @@ class _Service:
         except Exception as error:  # noqa: BLE001 - goes to who asked
             reply = Refusal(number, Failure.of(error))
         # What was published before the answer comes before it.
-        for follow, subscription in self._follows.items():
-            self._tell(follow, subscription.drain())
+        for follow, feed in list(self._follows.items()):
+            self._tell(follow, feed.there(sys.maxsize))
         await self._write(reply)
 
     def _follow(self, follow: Follow) -> None:
@@ -318,25 +343,47 @@ class _Service:
             raise WireError(f"two subscriptions of the number {follow.id}")
         try:
             kinds = None if follow.kinds is None else [_KINDS[name] for name in follow.kinds]
-            subscription = self._pod.subscribe(kinds, follow.since)
+            feed = self._pod.address.feed(self._pod, kinds, follow.since)
         except Exception as error:  # noqa: BLE001 - goes to who asked
             self._begin(self._write(Refusal(follow.id, Failure.of(error))))
             return
-        self._follows[follow.id] = subscription
-        self._begin(self._follow_on(follow.id, subscription))
+        self._follows[follow.id] = feed
+        self._begin(self._follow_on(follow.id, feed))
 
-    async def _follow_on(self, follow: int, subscription: Subscription) -> None:
-        async for event in subscription:
-            self._tell(follow, [event])
-            with contextlib.suppress(OSError):
-                await self._writer.drain()
-        if self._follows.get(follow) is subscription:
-            del self._follows[follow]
-        await self._write(Followed(follow))
+    async def _follow_on(self, follow: int, feed: Feed) -> None:
+        try:
+            async for event in feed:
+                if follow not in self._follows:
+                    return
+                self._tell(follow, chain((event,), feed.there(_TOGETHER - len(event))))
+                with contextlib.suppress(OSError):
+                    await self._writer.drain()
+        except Exception as error:  # noqa: BLE001 - of a replay
+            self._refuse(follow, error)
+        if self._follows.pop(follow, None) is not None:
+            await self._write(Followed(follow))
 
-    def _tell(self, follow: int, events: Sequence[Event]) -> None:
-        for event in events:
-            self._writer.write(channel.frame(Told(follow, Raw(encode(event)))))
+    def _tell(self, follow: int, events: Iterable[bytes]) -> None:
+        """Send events, small ones together."""
+        parts, size = list[bytes](), 0
+        try:
+            for event in events:
+                parts += channel.told(follow, event)
+                size += len(event)
+                if size >= _TOGETHER:
+                    self._writer.write(b"".join(parts))
+                    parts, size = [], 0
+        except Exception as error:  # noqa: BLE001 - of a replay, behind what came before
+            self._writer.write(b"".join(parts))
+            self._refuse(follow, error)
+        else:
+            self._writer.write(b"".join(parts))
+
+    def _refuse(self, follow: int, error: Exception) -> None:
+        feed = self._follows.pop(follow, None)
+        if feed is not None:
+            feed.close()
+            self._writer.write(channel.frame(Refusal(follow, Failure.of(error))))
 
     async def _write(self, message: FromPod) -> None:
         with contextlib.suppress(OSError):  # the reader hears of the end too

@@ -15,7 +15,7 @@ from actors.sessions.head import SessionHead, new_session_id
 from actors.sessions.log import SessionLog
 from protocol.entries import Head, Parent
 from protocol.errors import SessionError, UnknownEntry
-from protocol.events import Activity, Event
+from protocol.events import Activity
 from protocol.items import Item
 
 
@@ -82,5 +82,5 @@ async def drop_branch(resources: PodResources, session_id: str) -> None:
         await settled(resources.template.store.delete(session_id))
 
 
-def _nobody_listens(*_: Event) -> None:
+def _nobody_listens(*_: object) -> None:
     """A branch has no pod yet, so there is nobody to tell."""

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 from actors.llm.output import schema_for
 from actors.pod.address import Address
 from actors.pod.run_state import RunHere, new_run_id
-from actors.runtime.bus import Subscription
 from actors.runtime.future import AsyncFuture
+from actors.runtime.subscription import Subscription
 from protocol import commands
 from protocol.errors import PodError, PodStopped, RunFailed
 from protocol.events import Event, EventKind, Lagged, RunEnd, TextDelta

@@ -1,20 +1,19 @@
-"""``PastEvents``: the durable events of pods as a store keeps them, page by page, for who subscribes late."""
+"""``PastEvents``: the entries of pods as a store keeps them, page by page, for who subscribes late."""
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from actors.sessions.answers import settled
 from actors.sessions.store import SessionStore
 from protocol.entries import StoredEntry
 from protocol.errors import SessionNotFound
-from protocol.events import DurableEvent, Event, Lagged
-from protocol.wire import decode_entry
+from protocol.events import Lagged
 
-#: Durable events that are read at a time.
+#: Entries that are read at a time.
 _PAGE = 200
 
 
@@ -84,8 +83,8 @@ class PastEvents:
             return sessions[0].session_id, sessions[0].head.seq
         raise SessionNotFound(f"no pod or session named {name!r}", hint="list the sessions")
 
-    async def page(self) -> Iterable[Event] | None:
-        """The next events; None where all are told. Raises SessionError, WireError."""
+    async def page(self) -> Iterable[StoredEntry | Lagged] | None:
+        """The next entries, events or not; None where all are told. Raises SessionError."""
         while self._logs:
             page = await self._next(self._logs[0])
             if page:
@@ -93,7 +92,7 @@ class PastEvents:
             self._logs.popleft()
         return None
 
-    async def _next(self, log: _Log) -> list[Event]:
+    async def _next(self, log: _Log) -> Sequence[StoredEntry | Lagged]:
         if not log.begun:
             log.begun = True
             _, missing = await spans_of(self._store, log.session_id, log.since, log.through)
@@ -103,10 +102,10 @@ class PastEvents:
                 return [gone]
         if log.since >= log.through:
             return []
-        page = await events_after(self._store, log.session_id, log.since, log.through, _PAGE)
+        page = await entries_after(self._store, log.session_id, log.since, log.through, _PAGE)
         if page:
             log.since = page[-1].seq
-        return [*page]
+        return page
 
 
 def _gone(pod: str, missing: Missing, since: int) -> Lagged:
@@ -139,23 +138,18 @@ async def spans_of(
     return spans[::-1], None
 
 
-async def events_after(
+async def entries_after(
     store: SessionStore, session_id: str, since: int, through: int, limit: int
-) -> list[DurableEvent]:
-    """The durable events numbered above ``since`` and up to ``through``, at most ``limit``, those of parents
-    first, as far back as there are any.
+) -> list[StoredEntry]:
+    """The entries numbered above ``since`` and up to ``through``, at most ``limit``, those of parents first,
+    as far back as there are any.
     """
     spans, missing = await spans_of(store, session_id, since, through)
-    after, found = since if missing is None else max(since, missing.through), list[DurableEvent]()
+    after, found = since if missing is None else max(since, missing.through), list[StoredEntry]()
     for session, last in spans:
         while after < last and len(found) < limit:
             page = await settled(store.read(session, after=after, limit=limit - len(found)))
             entries = [entry for entry in page if entry.seq <= last]
-            found += filter(None, map(_as_event, entries))
+            found += entries
             after = entries[-1].seq if entries else last
     return found
-
-
-def _as_event(entry: StoredEntry) -> DurableEvent | None:
-    decoded = decode_entry(entry.body)
-    return decoded if isinstance(decoded, DurableEvent) else None

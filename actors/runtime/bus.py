@@ -5,198 +5,23 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-import time
 import weakref
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Collection, Iterator
-from functools import lru_cache
-from typing import Self
+from collections.abc import Collection, Sequence
+from typing import Any
 
-import pykka
-
-from actors.runtime.event_queue import EventQueue
-from actors.runtime.prefetch import Prefetch, Source
+from actors.runtime.audience import Audience, Group
+from actors.runtime.encoded import EncodedEvent
+from actors.runtime.event_queue import EventQueue, Q
+from actors.runtime.subscription import Feed, Subscription
 from protocol import errors
-from protocol.events import EVENTS, TRANSIENT_EVENTS, Event, EventKind, Lagged, PodEnded
+from protocol.entries import StoredEntry
+from protocol.events import EVENTS, Event, EventKind, PodEnded
 
 #: Events that wait for a subscriber before the oldest are dropped.
 QUEUE_SIZE = 10_000
-#: Events that an iterator takes from its queue at a time, since each time takes a lock.
-_HANDFUL = 64
 
 _ALL_KINDS: frozenset[type[Event]] = frozenset(EVENTS)
-#: What only subscribers make worth telling; ``Lagged`` comes from the queue itself.
-_ONLY_TOLD: frozenset[type[Event]] = frozenset(TRANSIENT_EVENTS) - {Lagged}
-
-
-class Closed(Exception):  # noqa: N818 - an end, not an error
-    """The subscription is closed and its queue is empty."""
-
-
-class Subscription:
-    """One subscriber's view of the bus: an iterator, sync or async, and a context manager of both.
-
-    Events come in the order they were published. A full queue drops its oldest event; the subscriber
-    gets one ``Lagged`` in their place, whatever kinds it asked for. All methods may be called from any
-    thread, but one at a time. A subscription that nobody holds any more is closed.
-    """
-
-    def __init__(self, bus: Bus, queue: EventQueue) -> None:
-        self.pod = queue.pod
-        self.kinds = queue.kinds
-        self._bus = bus
-        self._queue = queue
-        self._hand: deque[Event] = deque()
-        self._replay: Prefetch | None = None
-
-    def __repr__(self) -> str:
-        state = "closed" if self._queue.closed else f"{len(self._hand) + len(self._queue)} queued"
-        return f"<Subscription {self.pod or 'all pods'}, {state}>"
-
-    def replay(self, source: Source, on_loop: Callable[[Callable[[], None]], None]) -> None:
-        """Deliver first what ``source`` tells, which is asked by ``on_loop``; what is queued of that is left
-        out. Raises what the source raises, unless that comes later.
-        """
-        queue = self._queue
-        self._replay = Prefetch(source, on_loop, queue.leave_out, queue.wake)
-
-    def _replayed(self) -> Event | None:
-        replay = self._replay
-        assert replay is not None
-        while (event := replay.next()) is not None:
-            if type(event) in self.kinds or type(event) is Lagged:
-                return event
-        if replay.finished:
-            self._replay = None
-        return None
-
-    def _next(self) -> Event | None:
-        """The next event that is there, or None."""
-        if self._replay is not None:
-            event = self._replayed()
-            if event is not None or self._replay is not None:
-                return event
-        hand = self._hand
-        if not hand:
-            hand.extend(self._queue.take(_HANDFUL))
-        return hand.popleft() if hand else None
-
-    def get(self, timeout: float | None = None) -> Event:
-        """The next event, waited for at most ``timeout`` seconds, on a thread without a running loop.
-
-        Raises pykka.Timeout, or Closed once the subscription is closed and empty.
-        """
-        deadline = None if timeout is None else time.monotonic() + timeout
-        while True:
-            closed = self._queue.closed
-            event = self._next()
-            if event is not None:
-                return event
-            if closed:
-                raise Closed
-            waiter = self._queue.wait(self._bus.loop, self._replay)
-            if waiter is not None:
-                left = None if deadline is None else deadline - time.monotonic()
-                if left is not None and left <= 0:
-                    raise pykka.Timeout(f"{timeout} seconds")
-                waiter.get(timeout=left)
-
-    def drain(self) -> list[Event]:
-        """What is there now, without waiting; from any thread."""
-        events = list(self._hand)
-        self._hand.clear()
-        while self._replay is not None:
-            event = self._replayed()
-            if event is not None:
-                events.append(event)
-            elif self._replay is not None:  # what is queued comes behind what is on its way
-                return events
-        return events + self._queue.take()
-
-    def close(self) -> None:
-        """End the subscription; what is queued can still be read. Idempotent."""
-        self._queue.closed = True
-        self._bus._forget(self._queue)
-        if self._replay is not None:
-            self._replay.close()
-        self._queue.wake()
-
-    def __del__(self) -> None:
-        # Nobody waits, so nobody is woken: that would take a lock which this very thread may hold.
-        self._queue.closed = True
-        self._bus._abandon(self._queue)
-
-    async def __anext__(self) -> Event:
-        while True:
-            closed = self._queue.closed
-            event = self._next()
-            if event is not None:
-                return event
-            if closed:
-                raise StopAsyncIteration
-            waiter = self._queue.wait(self._bus.loop, self._replay)
-            if waiter is not None:
-                await waiter
-
-    def __aiter__(self) -> AsyncIterator[Event]:
-        return self
-
-    def __next__(self) -> Event:
-        try:
-            return self.get()
-        except Closed:
-            raise StopIteration from None
-
-    def __iter__(self) -> Iterator[Event]:
-        return self
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self.close()
-
-
-class _Group:
-    """The open queues of one pod or of all, in the order of their making; to add and to remove one costs
-    the same however many there are. ``heard`` counts who hears which transient kind.
-    """
-
-    __slots__ = ("heard", "order", "queues")
-
-    def __init__(self) -> None:
-        self.queues: dict[EventQueue, None] = {}
-        #: What publishing goes through: exchanged, never changed. None: to be made anew.
-        self.order: tuple[EventQueue, ...] | None = ()
-        self.heard: dict[type[Event], int] = {}
-
-    def add(self, queue: EventQueue) -> None:
-        self.queues[queue] = None
-        self.order = None
-        for kind in _transient(queue.kinds):
-            self.heard[kind] = self.heard.get(kind, 0) + 1
-
-    def remove(self, queue: EventQueue) -> None:
-        """Forget a queue; one that is not there is let be."""
-        if queue not in self.queues:
-            return
-        del self.queues[queue]
-        self.order = None
-        for kind in _transient(queue.kinds):
-            self.heard[kind] -= 1
-            if not self.heard[kind]:
-                del self.heard[kind]
-
-
-@lru_cache(maxsize=64)
-def _transient(kinds: frozenset[type[Event]]) -> frozenset[type[Event]]:
-    return _ONLY_TOLD & kinds
 
 
 class Bus:
@@ -208,38 +33,61 @@ class Bus:
 
     def __init__(self) -> None:
         self.loop: asyncio.AbstractEventLoop | None = None
-        self._of_all = _Group()
-        self._of_pod: dict[str, _Group] = {}
+        self._near: Audience[Event] = Audience()
+        #: Those who want bytes.
+        self._far: Audience[EncodedEvent] = Audience()
         #: Queues of subscriptions that nobody holds any more, until somebody comes by and removes them.
-        self._abandoned: deque[EventQueue] = deque()
+        self._abandoned: deque[EventQueue[Any]] = deque()
         #: Whether nobody listens at all, so that the hottest question costs one look.
         self.silent = True
+        #: Whether anybody wants bytes.
+        self.fed = False
         #: How often who listens to what has changed.
         self.changes = 0
         self._lock = threading.Lock()
         self._closed = False
         _buses.add(self)
 
-    def publish(self, *events: Event) -> None:
-        """Hand ``events``, in their order, to their subscribers' queues; never blocks, never raises."""
+    def publish(self, events: Sequence[Event], entries: Sequence[StoredEntry] = ()) -> None:
+        """Hand ``events``, in their order, to their subscribers' queues; never blocks, never raises. Among
+        ``entries`` are those of the durable ones, as far as there are any.
+        """
         if self.silent:
             return
         if self._abandoned:
             self._sweep()
+        near = self._near
         for event in events:
             kind = type(event)
-            order = self._of_all.order
-            for queue in self._ordered(self._of_all) if order is None else order:
+            order = near.of_all.order
+            for queue in self._ordered(near.of_all) if order is None else order:
                 if kind in queue.kinds:
                     queue.put(event)
-            group = self._of_pod.get(event.pod)
+            group = near.of_pod.get(event.pod)
             if group is not None:
                 order = group.order
                 for queue in self._ordered(group) if order is None else order:
                     if kind in queue.kinds:
                         queue.put(event)
+        if self.fed:
+            self._publish_bytes(events, entries)
 
-    def _ordered(self, group: _Group) -> tuple[EventQueue, ...]:
+    def _publish_bytes(self, events: Sequence[Event], entries: Sequence[StoredEntry]) -> None:
+        bodies = {entry.seq: entry.body for entry in entries}
+        for event in events:
+            self.publish_encoded(EncodedEvent(event, bodies.get(event.seq) if event.durable else None))
+
+    def publish_encoded(self, encoded: EncodedEvent) -> None:
+        """Hand an event to those alone who want its bytes."""
+        far, kind = self._far, type(encoded.event)
+        for group in (far.of_all, far.of_pod.get(encoded.event.pod)):
+            if group is not None:
+                order = group.order
+                for queue in self._ordered(group) if order is None else order:
+                    if kind in queue.kinds:
+                        queue.put(encoded)
+
+    def _ordered(self, group: Group[Q]) -> tuple[EventQueue[Q], ...]:
         with self._lock:
             order = group.order = tuple(group.queues)
         return order
@@ -254,8 +102,7 @@ class Bus:
     def heard(self, pod: str) -> tuple[int, frozenset[type[Event]]]:
         """The transient kinds that anybody hears of ``pod``, and as of which of the ``changes``."""
         with self._lock:
-            group = self._of_pod.get(pod)
-            return self.changes, frozenset(self._of_all.heard).union(() if group is None else group.heard)
+            return self.changes, frozenset(self._near.heard(pod)).union(self._far.heard(pod))
 
     def subscribe(
         self,
@@ -269,25 +116,42 @@ class Bus:
         ``size`` is how many events wait before the oldest are dropped, at least 1. On a closed bus the
         subscription is closed from its start. Raises TypeError for what is no kind of event.
         """
+        return Subscription(self, self._listen(self._near, pod, kinds, size))
+
+    def feed(
+        self,
+        pod: str | None = None,
+        kinds: Collection[EventKind] | EventKind | None = None,
+        *,
+        size: int = QUEUE_SIZE,
+    ) -> Feed:
+        """As ``subscribe``, for who wants the events as bytes."""
+        return Feed(self, self._listen(self._far, pod, kinds, size))
+
+    def _listen(
+        self,
+        audience: Audience[Q],
+        pod: str | None,
+        kinds: Collection[EventKind] | EventKind | None,
+        size: int,
+    ) -> EventQueue[Q]:
         if size < 1:
             raise ValueError(f"a subscription's queue holds at least 1 event, not {size}")
-        queue = EventQueue(pod, kinds_of(kinds), size)
+        queue: EventQueue[Q] = EventQueue(pod, kinds_of(kinds), size)
         with self._lock:
             self._remove_abandoned()
             queue.closed = self._closed
             if not self._closed:
-                group = self._of_all if pod is None else self._of_pod.setdefault(pod, _Group())
-                group.add(queue)
-                self.silent = False
-                self.changes += 1
-        return Subscription(self, queue)
+                audience.add(queue)
+                self._look_who_is_there()
+        return queue
 
-    def _forget(self, queue: EventQueue) -> None:
+    def _forget(self, queue: EventQueue[Any]) -> None:
         """Let go of a queue that is closed."""
         with self._lock:
             self._remove(queue)
 
-    def _abandon(self, queue: EventQueue) -> None:
+    def _abandon(self, queue: EventQueue[Any]) -> None:
         """Let go of a queue whose subscription was collected, perhaps while this thread holds the lock."""
         self._abandoned.append(queue)
         if self._lock.acquire(blocking=False):  # else who comes by next removes it
@@ -305,14 +169,14 @@ class Bus:
         while self._abandoned:
             self._remove(self._abandoned.popleft())
 
-    def _remove(self, queue: EventQueue) -> None:
-        pod = queue.pod
-        group = self._of_all if pod is None else self._of_pod.get(pod)
-        if group is not None:
-            group.remove(queue)
-            if pod is not None and not group.queues:
-                del self._of_pod[pod]
-        self.silent = not self._of_all.queues and not self._of_pod
+    def _remove(self, queue: EventQueue[Any]) -> None:
+        self._near.remove(queue)
+        self._far.remove(queue)
+        self._look_who_is_there()
+
+    def _look_who_is_there(self) -> None:
+        self.fed = not self._far.empty
+        self.silent = self._near.empty and not self.fed
         self.changes += 1
 
     def renew_locks(self) -> None:
@@ -321,10 +185,10 @@ class Bus:
         for queue in self._queues():
             queue.renew_lock()
 
-    def _queues(self) -> list[EventQueue]:
+    def _queues(self) -> list[EventQueue[Any]]:
         """All open queues; the lock must be held."""
         self._remove_abandoned()
-        return [queue for group in (self._of_all, *self._of_pod.values()) for queue in group.queues]
+        return [*self._near.queues(), *self._far.queues()]
 
     def statistics(self) -> dict[str, int]:
         """How many subscriptions there are, and how many events wait in their queues."""
@@ -339,8 +203,8 @@ class Bus:
             queues = self._queues()
             for queue in queues:
                 queue.closed = True
-            self._of_all, self._of_pod, self.silent = _Group(), {}, True
-            self.changes += 1
+            self._near, self._far = Audience(), Audience()
+            self._look_who_is_there()
         for queue in queues:
             queue.wake()
 

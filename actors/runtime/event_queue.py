@@ -7,13 +7,28 @@ import sys
 import threading
 import time
 from collections import deque
+from typing import Any, Generic, Protocol, TypeVar
 
 from actors.runtime.future import AsyncFuture
 from actors.runtime.prefetch import Prefetch
 from protocol.events import Event, Lagged
 
 
-class EventQueue:
+class Numbered(Protocol):
+    """An event, in whatever form it waits."""
+
+    @property
+    def pod(self) -> str: ...
+    @property
+    def seq(self) -> int: ...
+    @property
+    def durable(self) -> bool: ...
+
+
+Q = TypeVar("Q", bound=Numbered)
+
+
+class EventQueue(Generic[Q]):
     """What waits for one subscriber. The bus puts from its loop; the subscriber takes on any thread.
 
     Putting takes no lock while there is room. Dropping and taking exclude each other, so that the gap
@@ -28,7 +43,7 @@ class EventQueue:
         self.closed = False
         self.waiter: AsyncFuture[None] | None = None
         self._size = size
-        self._events: deque[Event] = deque()
+        self._events: deque[Q] = deque()
         self._lock = threading.Lock()
         self._missed = 0
         self._since: dict[str, int] = {}
@@ -40,7 +55,7 @@ class EventQueue:
         """Be usable in a forked child."""
         self._lock = threading.Lock()
 
-    def put(self, event: Event) -> None:
+    def put(self, event: Q) -> None:
         """Append ``event``; a full queue drops its oldest."""
         if len(self._events) >= self._size:
             self._drop()
@@ -57,10 +72,10 @@ class EventQueue:
             # What a durable event's number says is the last thing before it that is surely known.
             self._since.setdefault(lost.pod, lost.seq - 1 if lost.durable else lost.seq)
 
-    def take(self, limit: int = sys.maxsize) -> list[Event]:
+    def take(self, limit: int = sys.maxsize) -> list[Q | Lagged]:
         """What is there now, the oldest first, at most ``limit`` events and what was missed before."""
         with self._lock:
-            taken: list[Event] = [self._lagged()] if self._missed else []
+            taken: list[Q | Lagged] = [self._lagged()] if self._missed else []
             taken += [self._events.popleft() for _ in range(min(len(self._events), limit))]
         return taken
 
@@ -89,7 +104,7 @@ class EventQueue:
         )
 
     def wait(
-        self, loop: asyncio.AbstractEventLoop | None, first: Prefetch | None = None
+        self, loop: asyncio.AbstractEventLoop | None, first: Prefetch[Any] | None = None
     ) -> AsyncFuture[None] | None:
         """A future that resolves when there is something to take, or to read of what comes ``first``; None
         if there is already.
@@ -112,5 +127,5 @@ class EventQueue:
             waiter.set(None)
 
 
-def _is_told(event: Event, through: int) -> bool:
+def _is_told(event: Numbered, through: int) -> bool:
     return event.seq < through or (event.durable and event.seq == through)

@@ -1,4 +1,4 @@
-"""``Prefetch``: pages of past events, fetched by a task on the loop for a reader on any thread."""
+"""``Prefetch``: pages of the past, fetched by a task on the loop for a reader on any thread."""
 
 from __future__ import annotations
 
@@ -7,33 +7,36 @@ import contextlib
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 from actors.runtime.tasks import begin_task
-from protocol.events import Event
 
 #: Pages that may be there before they are asked for.
 _AHEAD = 2
 
 
-class Source(Protocol):
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Source(Protocol[T_co]):
     """Where past events come from; asked on the loop, one thing at a time."""
 
     async def begin(self) -> dict[str, int]:
         """Up to which number the events of each pod will be told."""
 
-    async def page(self) -> Iterable[Event] | None:
+    async def page(self) -> Iterable[T_co] | None:
         """The next events, None at the end."""
 
 
-class Prefetch:
+class Prefetch(Generic[T]):
     """What a source tells. While it answers at once, each page but the first is fetched within the call that
     needs it; of one that had to be awaited, some are fetched ahead.
     """
 
     def __init__(
         self,
-        source: Source,
+        source: Source[T],
         on_loop: Callable[[Callable[[], None]], None],
         begun: Callable[[dict[str, int]], None],
         wake: Callable[[], None],
@@ -47,8 +50,8 @@ class Prefetch:
         self._wake = wake
         self._task: asyncio.Task[None] | None = None
         self._wanted = 1
-        self._pages: deque[Iterable[Event]] = deque()
-        self._hand: deque[Event] = deque()
+        self._pages: deque[Iterable[T]] = deque()
+        self._hand: deque[T] = deque()
         #: Why there is no more, once what is there has been read.
         self._error: Exception | None = None
         self._over = False
@@ -67,7 +70,7 @@ class Prefetch:
         """Whether there is nothing to read just now, but will be."""
         return self._task is not None and not (self._over or self._pages)
 
-    def next(self) -> Event | None:
+    def next(self) -> T | None:
         """The next event, None where there is none yet, or no more. Raises what the source raised."""
         while not self._hand:
             over = self._over  # before the pages, which were there first

@@ -26,7 +26,7 @@ from protocol.entries import (
 )
 from protocol.events import Activity, DurableEvent, Event, RunEnd, RunStart, SessionForked
 from protocol.items import Item
-from protocol.recordable import recordable
+from protocol.recordable import UNFIT, recordable
 from protocol.wire import encode
 
 _sha256 = hashlib.sha256
@@ -69,7 +69,8 @@ class SessionLog:
         self, store: SessionStore, pod: str, head: SessionHead, publish: Callable[..., None]
     ) -> None:
         self._store = store
-        #: Called with the events that can be told now, in their order.
+        #: Called with the events that can be told now, in their order, and the entries among whose bytes are
+        #: those of the durable ones.
         self._publish = publish
         self.pod = pod
         self.head = head
@@ -80,8 +81,8 @@ class SessionLog:
         #: Ends that are staged, and those that were given to the store: see ``record_end``.
         self._ends: list[Event] | None = None
         self._ends_given: list[Event] | None = None
-        #: What was given to the store: where the log ends with it, and its events.
-        self._under_way: tuple[Mark, list[Event]] | None = None
+        #: What was given to the store: where the log ends with it, its events and its entries.
+        self._under_way: tuple[Mark, list[Event], list[StoredEntry]] | None = None
         self._durable = self._mark()
 
     def _mark(self) -> Mark:
@@ -159,7 +160,7 @@ class SessionLog:
         head = self.head
         try:
             body = encode(event)
-        except (TypeError, ValueError, OverflowError, RecursionError):  # what no JSON can hold
+        except UNFIT:
             event = recordable(event)
             body = encode(event)
         self._chain(body)
@@ -200,9 +201,9 @@ class SessionLog:
         if self._events is not None:
             self._events.append(event)
         elif self._under_way is not None:
-            self._under_way[-1].append(event)
+            self._under_way[1].append(event)
         else:
-            self._publish(event)
+            self._publish((event,))
 
     def open(self, manifest: Raw, parent: Parent | None = None, **carried: Any) -> None:
         """Add the first entry of a new session; ``carried`` is what it takes over besides items."""
@@ -290,7 +291,7 @@ class SessionLog:
     def _hand_over(self) -> list[StoredEntry]:
         """What is staged, on its way to the store."""
         batch = self._staged or []
-        self._under_way = (self._mark(), self._events or [])
+        self._under_way = (self._mark(), self._events or [], batch)
         self._staged = self._events = None
         self._ends_given, self._ends = self._ends, None
         return batch
@@ -298,10 +299,10 @@ class SessionLog:
     def confirm(self) -> None:
         """What was given to the store is durable: tell its events."""
         assert self._under_way is not None
-        self._durable, events = self._under_way
+        self._durable, events, entries = self._under_way
         self._under_way = self._before = self._ends_given = None
         self._unsaved = ()
-        self._publish(*events)
+        self._publish(events, entries)
 
     def branch(self, session_id: str, opening: Raw, reason: str, **carried: Any) -> Kept:
         """Go on in a new session after the durable head, with the events that the store refused last.
@@ -328,7 +329,7 @@ class SessionLog:
     def roll_back(self) -> None:
         """Forget all that is not durable and stand where the store stands."""
         head = self.head
-        given = [] if self._under_way is None else self._under_way[-1]
+        given = [] if self._under_way is None else self._under_way[1]
         self._unsaved = [*given, *(self._events or ())]
         if self._before is not None:
             head.session_id, head.items = self._before
@@ -342,7 +343,7 @@ class SessionLog:
             self._ends, self._ends_given = [*self._ends_given, *(self._ends or ())], None
         for event in self._unsaved:  # what was only told is true whether or not the rest is kept
             if not event.durable:
-                self._publish(replace(event, session_id=head.session_id, seq=head.seq))
+                self._publish((replace(event, session_id=head.session_id, seq=head.seq),))
 
 
 _COMMON = frozenset(DurableEvent.__struct_fields__)

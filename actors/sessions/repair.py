@@ -31,7 +31,6 @@ from protocol.errors import (
     UnknownEntry,
     WireError,
 )
-from protocol.events import Event
 from protocol.manifest import without_secrets_in
 from protocol.wire import decode_entry
 
@@ -126,7 +125,7 @@ def fork(store: SessionStore, session_id: str, new_id: str, *, at: str | None = 
     return wait(store.info(new_id))
 
 
-def _nobody_listens(*_: Event) -> None:
+def _nobody_listens(*_: object) -> None:
     """A branch has no pod yet, so there is nobody to tell."""
 
 

@@ -42,7 +42,7 @@ def _published(pod: str | None, events: int) -> list[Reading]:
     subscriptions = [bus.subscribe(pod) for _ in range(_SUBSCRIBERS)]
     with Stopwatch() as watch:
         for _ in range(events):
-            bus.publish(_EVENT)
+            bus.publish([_EVENT])
         seen = sum(len(subscription.drain()) for subscription in subscriptions)
     assert seen == events * _SUBSCRIBERS
     return [watch.rate("deliveries", seen, "cpu")]
@@ -63,7 +63,7 @@ def made_and_closed(count: int) -> list[Reading]:
             bus.subscribe("bench" if number % 3 == 1 else None, TextDelta if number % 3 == 2 else None)
             for number in range(count)
         ]
-        bus.publish(_EVENT)
+        bus.publish([_EVENT])
         for subscription in subscriptions:
             subscription.close()
     assert bus.silent

@@ -25,10 +25,10 @@ def publish_to_a_full_queue(events: int) -> list[Reading]:
     bus = Bus()
     slow = bus.subscribe("bench")
     for _ in range(QUEUE_SIZE):
-        bus.publish(_EVENT)
+        bus.publish([_EVENT])
     with Stopwatch() as watch:
         for _ in range(events):
-            bus.publish(_EVENT)
+            bus.publish([_EVENT])
     queued = bus.statistics()["queued"]
     told = [event for event in slow.drain() if isinstance(event, Lagged)]
     assert [lagged.missed for lagged in told] == [events]

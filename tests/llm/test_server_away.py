@@ -15,7 +15,7 @@ from actors.llm.http.endpoint import Endpoint
 from actors.llm.openai.client import OpenAIClient
 from actors.llm.retry import GiveUp, RetryPolicy, Wait, decide
 from actors.pod.handle import Pod
-from actors.runtime.bus import Subscription
+from actors.runtime.subscription import Subscription
 from actors.system import PodSystem
 from protocol.errors import ModelError, RunFailed
 from protocol.events import Retry

@@ -15,7 +15,7 @@ from actors.llm.base import Block, Request
 from actors.llm.scripted import Reply, call, say
 from actors.pod.calls import NOT_RUN
 from actors.pod.handle import Pod
-from actors.pod.past_events import events_after
+from actors.pod.past_events import entries_after
 from actors.sessions.answers import wait
 from actors.sessions.repair import check
 from actors.sessions.sqlite.store import SQLiteStore
@@ -38,6 +38,7 @@ from protocol.hooks import Deny, Inject, Replace
 from protocol.items import AssistantItem, Item, SystemItem, ToolCall, ToolResult, UserItem
 from protocol.lifecycle import PodState
 from protocol.manifest import PodManifest
+from protocol.wire import decode_entry
 
 #: Seconds that nothing here may take.
 PATIENCE = 60
@@ -413,7 +414,9 @@ def check_branches(store: SessionStore, events: Iterable[Event]) -> None:
     for info in store.sessions():
         if info.parent is not None and info.parent.kind == "forked_from":
             assert info.session_id in told, "a branch that nobody was told of"
-            check_ends(wait(events_after(store, info.session_id, 0, info.head.seq, 10_000)))
+            entries = wait(entries_after(store, info.session_id, 0, info.head.seq, 10_000))
+            decoded = (decode_entry(entry.body) for entry in entries)
+            check_ends([event for event in decoded if isinstance(event, DurableEvent)])
 
 
 def check_once(ran: Sequence[str], events: Sequence[Event]) -> None:

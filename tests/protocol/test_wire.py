@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from protocol_strategies import plain, structs
 
-from protocol import wire
+from protocol import channel, wire
 from protocol.commands import COMMANDS, Command
 from protocol.entries import ENTRIES
-from protocol.errors import Failure, WireError
+from protocol.errors import Failure, NewerVersion, WireError
 from protocol.events import DURABLE_EVENTS, EVENTS, DurableEvent, PodStopped, TextDelta
 from protocol.items import AssistantItem, SystemItem, ToolResult, UserItem
 from protocol.manifest import PodManifest
@@ -38,6 +38,42 @@ def test_every_type_of_every_union_survives_the_wire(decode: Any, kind: type[msg
     assert plain(again) == plain(value)
     if kind.__name__ != "SessionOpened":  # its manifest is raw bytes, which compare by identity
         assert again == value
+
+
+@settings(max_examples=times(5))
+@pytest.mark.parametrize("kind", ENTRIES)
+@given(data=st.data())
+def test_the_kind_of_an_entry_is_known_without_decoding_it(kind: type[msgspec.Struct], data: Any):
+    body = wire.encode(data.draw(structs(kind)))
+    event = kind if issubclass(kind, DurableEvent) else None
+    assert wire.event_kind(body) is event
+    other_way_round = msgspec.json.encode(dict(reversed(msgspec.json.decode(body).items())))
+    assert wire.event_kind(other_way_round) is event
+
+
+def test_what_is_no_event_of_ours_has_no_kind_or_is_refused():
+    assert wire.event_kind(b'{"type":"Later","seq":3,"at":1.0}') is None
+    with pytest.raises(NewerVersion):
+        wire.event_kind(b'{"type":"Later","seq":3,"at":1.0,"item":{}}')
+    with pytest.raises(WireError):
+        wire.event_kind(b"nonsense")
+
+
+@settings(max_examples=times(3))
+@pytest.mark.parametrize("kind", EVENTS)
+@given(data=st.data(), follow=st.integers(0, 2**40))
+def test_an_event_that_is_told_is_the_frame_it_would_be_encoded_to(kind: Any, follow: int, data: Any):
+    body = wire.encode(data.draw(structs(kind)))
+    frame = channel.frame(channel.Told(follow, msgspec.Raw(body)))
+    assert b"".join(channel.told(follow, body)) == frame
+    told = channel.decode_from_pod(frame[channel.HEAD :])
+    assert isinstance(told, channel.Told)
+    assert (told.id, bytes(told.event)) == (follow, body)
+
+
+def test_an_event_is_told_though_others_write_its_frame_in_another_way():
+    told = channel.decode_from_pod(b'{ "event": {"x":1}, "id": 7, "type": "Told" }')
+    assert told == channel.Told(7, msgspec.Raw(b'{"x":1}'))
 
 
 @given(structs(PodManifest), structs(Failure))

@@ -12,11 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import protocol
-from actors.runtime.bus import Bus, Closed
+from actors.runtime.bus import Bus
 from actors.runtime.loop import LoopThread
+from actors.runtime.subscription import Closed
 from protocol import errors
+from protocol.entries import StoredEntry
 from protocol.errors import WouldDeadlock
 from protocol.events import Alert, Lagged, PodStarted, PodStopped, Retry, RunStart, TextDelta
+from protocol.wire import encode
 
 WAIT = 5
 
@@ -35,7 +38,7 @@ def numbers(events):
 
 def publish(bus, *events):
     for event in events:
-        bus.publish(event)
+        bus.publish([event])
 
 
 @pytest.fixture
@@ -187,7 +190,7 @@ def test_whatever_publishers_and_readers_do_nothing_is_lost_untold(size, steps):
     got, published = [], 0
     for step in steps:
         if step == "publish":
-            bus.publish(delta(published))
+            bus.publish([delta(published)])
             published += 1
         elif step == "drain":
             got += events.drain()
@@ -220,7 +223,7 @@ def test_a_reader_on_a_thread_misses_nothing_untold_and_no_wake_up(size, reading
     reader = threading.Thread(target=read)
     reader.start()
     for number in range(3000):
-        bus.publish(delta(number))
+        bus.publish([delta(number)])
     events.close()
     reader.join(WAIT)
     assert not reader.is_alive()
@@ -240,7 +243,7 @@ def test_a_slow_reader_is_woken_for_every_single_event(hasty_threads):
     reader = threading.Thread(target=read)
     reader.start()
     for number in range(500):
-        bus.publish(delta(number))
+        bus.publish([delta(number)])
         assert taken.acquire(timeout=WAIT)
     reader.join(WAIT)
 
@@ -257,7 +260,7 @@ def test_replaying_since_what_lagged_says_gives_every_durable_event_that_was_mis
     for name, durable in story:
         last[name] += durable
         event = fact(last[name], name) if durable else delta(0, name, last[name])
-        bus.publish(event)
+        bus.publish([event])
         published += [event] if pod in (None, name) else []
         got += events.drain() if data.draw(st.booleans()) else []
     got += events.drain()
@@ -304,7 +307,7 @@ def test_get_waits_times_out_and_ends():
     events = bus.subscribe()
     with pytest.raises(pykka.Timeout):
         events.get(timeout=0.01)
-    threading.Timer(0.01, bus.publish, (delta(1),)).start()
+    threading.Timer(0.01, bus.publish, ([delta(1)],)).start()
     assert numbers([events.get(timeout=WAIT)]) == [1]
     threading.Timer(0.01, events.close).start()
     with pytest.raises(Closed):
@@ -327,7 +330,7 @@ def test_async_readers_get_what_is_published_while_they_wait_and_then_an_end():
         bus.loop = asyncio.get_running_loop()
         both = [asyncio.ensure_future(read(bus.subscribe())) for _ in range(2)]
         for number in range(100):
-            bus.publish(delta(number))
+            bus.publish([delta(number)])
             if number % 10 == 0:
                 await asyncio.sleep(0)
         bus.close()
@@ -347,7 +350,7 @@ def test_a_reader_in_another_loop_is_woken_too():
 
     async def main():
         events = bus.subscribe()
-        thread.mailroom.post(lambda _: bus.publish(delta(1)))
+        thread.mailroom.post(lambda _: bus.publish([delta(1)]))
         event = await asyncio.wait_for(anext(events), WAIT)
         thread.mailroom.post(lambda _: bus.close())
         return numbers([event, *[event async for event in events]])
@@ -377,7 +380,8 @@ class Past:
     """A log that is told in pages; it answers at once, or only when it is let."""
 
     def __init__(self, events, through, page=2):
-        self.pages = [events[start : start + page] for start in range(0, len(events), page)]
+        entries = [StoredEntry(event.seq, b"", encode(event)) for event in events]
+        self.pages = [entries[start : start + page] for start in range(0, len(entries), page)]
         self.through = through
         self.answers = None  # a semaphore, where it has to be let
         self.read = 0
@@ -462,7 +466,7 @@ def test_subscribing_in_the_middle_of_a_story_gives_every_durable_event_once(
     late = [fact(len(log) + number) for number in range(1, after + 1)]
     got = []
     for event in late:
-        bus.publish(event)
+        bus.publish([event])
         if event.seq % at_once == 0:
             got += [events.get(timeout=WAIT)] if one_by_one else events.drain()
     assert got + events.drain() == log + late
@@ -522,7 +526,7 @@ def test_a_reader_that_awaits_a_replay_is_woken_by_each_page_and_by_the_end():
         assert [await anext(events), await anext(events)] == [fact(2), fact(3)]
         reading = asyncio.ensure_future(anext(events))
         await asyncio.sleep(0)
-        bus.publish(fact(4))
+        bus.publish([fact(4)])
         assert await asyncio.wait_for(reading, WAIT) == fact(4)
 
     asyncio.run(main())
@@ -581,7 +585,7 @@ def test_subscriptions_that_are_collected_while_the_bus_is_locked_are_removed_la
     assert bus.statistics()["subscriptions"] == 1
     kept.close()
     assert bus.silent
-    assert bus._of_pod == {}
+    assert bus._near.of_pod == {}
 
 
 def test_what_only_one_of_two_hears_is_made_until_that_one_is_closed():

@@ -174,9 +174,9 @@ def test_the_log_follows_a_subscription_to_its_end(stream):
         bus = Bus()
         bus.loop = asyncio.get_running_loop()
         following = asyncio.ensure_future(follow(bus.subscribe(kinds=LOGGED)))
-        bus.publish(PodStarted(**HEAD, model="m"))
+        bus.publish([PodStarted(**HEAD, model="m")])
         assert not bus.listens("p", TextDelta)
-        bus.publish(TextDelta(**HEAD, text="x"))
+        bus.publish([TextDelta(**HEAD, text="x")])
         bus.close()
         await following
 

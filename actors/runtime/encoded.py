@@ -1,0 +1,36 @@
+"""``EncodedEvent``: an event with its bytes, which are made at most once however many want them."""
+
+from __future__ import annotations
+
+from protocol.events import Event
+from protocol.wire import encode_recordable
+
+
+class EncodedEvent:
+    """An event that waits for those who send it on; ``body`` is what the log keeps of it, if it does."""
+
+    __slots__ = ("_body", "event")
+
+    def __init__(self, event: Event, body: bytes | None = None) -> None:
+        self.event = event
+        self._body = body
+
+    @property
+    def body(self) -> bytes:
+        """The event's bytes; who first asks has them made, where the log has not."""
+        body = self._body
+        if body is None:
+            body = self._body = encode_recordable(self.event)
+        return body
+
+    @property
+    def pod(self) -> str:
+        return self.event.pod
+
+    @property
+    def seq(self) -> int:
+        return self.event.seq
+
+    @property
+    def durable(self) -> bool:
+        return self.event.durable
