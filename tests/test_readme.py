@@ -135,7 +135,7 @@ def test_a_server_goes_on_with_what_the_last_one_left():
                         return
 
     asyncio.run(first())
-    asyncio.run(asyncio.wait_for(second(), 20))
+    asyncio.run(asyncio.wait_for(second(), 60))
 
 
 def test_following_works_as_it_is_shown():
@@ -148,8 +148,8 @@ def test_following_works_as_it_is_shown():
             pod = await system.spawn(PodManifest.of(), client=ScriptedClient([say("hi")]))
             following = asyncio.create_task(names["follow"](pod, system))
             with pod.subscribe(RunEnd, since=0) as ends:
-                await asyncio.wait_for(anext(ends), 10)
-        await asyncio.wait_for(following, 10)
+                await asyncio.wait_for(anext(ends), 60)
+        await asyncio.wait_for(following, 60)
         assert isinstance(seen[-1], RunEnd)
         assert len([event for event in seen if isinstance(event, RunEnd)]) == 2
 

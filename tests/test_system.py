@@ -72,7 +72,7 @@ def test_futures_are_taken_by_gather_wait_for_and_ensure_future() -> None:
         async with PodSystem() as system:
             pod = await system.spawn(PodManifest.of(), client=ScriptedClient([say("a"), say("b"), say("c")]))
             first, second = await asyncio.gather(pod.run("1"), asyncio.ensure_future(pod.run("2")))
-            third = await asyncio.wait_for(pod.run("3"), 5)
+            third = await asyncio.wait_for(pod.run("3"), 60)
             assert [first.text, second.text, third.text] == ["a", "b", "c"]
 
     asyncio.run(main())
@@ -459,4 +459,4 @@ def test_an_id_that_cannot_be_encoded_is_no_sessions(tmp_path: Path, kind: str) 
     with PodSystem(store) as system:
         for exact in (False, True):
             with pytest.raises(SessionNotFound):
-                system.spawn(PodManifest.of(), resume="\ud800", exact=exact).get(timeout=5)
+                system.spawn(PodManifest.of(), resume="\ud800", exact=exact).get(timeout=60)

@@ -42,7 +42,7 @@ async def pair() -> tuple[Streams, Streams]:
 
 def with_pod(scene: Callable[[PodSystem, Pod], Coroutine[Any, Any, None]], *texts: str) -> None:
     async def main() -> None:
-        async with PodSystem() as system, asyncio.timeout(30):
+        async with PodSystem() as system, asyncio.timeout(60):
             client = ScriptedClient([say(text) for text in texts])
             await scene(system, await system.spawn(PodManifest.of(name="p"), client=client))
             assert asyncio.all_tasks() == {asyncio.current_task()}
@@ -86,7 +86,7 @@ class Played:
 
 def played(scene: Callable[[Played], Coroutine[Any, Any, None]]) -> None:
     async def main() -> None:
-        async with asyncio.timeout(30), Played() as there:
+        async with asyncio.timeout(60), Played() as there:
             await scene(there)
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
@@ -163,7 +163,7 @@ def test_answers_that_are_cut_at_any_byte_are_refused() -> None:
                 await asked
 
     async def main() -> None:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             for end in range(0, len(answer), 7):
                 await cut(end)
 
@@ -311,13 +311,13 @@ def test_a_handle_whose_loop_is_closed_says_so_on_any_thread() -> None:
         pod = kept[0]
         got.extend((repr(pod), list(pod.subscribe())))
         try:
-            pod._ask(Cancel()).get(timeout=5)
+            pod._ask(Cancel()).get(timeout=60)
         except (PodUnreachable, pykka.ActorDeadError) as error:
             got.append(type(error))
 
     thread = threading.Thread(target=use)
     thread.start()
-    thread.join(20)
+    thread.join(60)
     assert got == ["<Pod p stopped>", [], PodUnreachable]
 
 

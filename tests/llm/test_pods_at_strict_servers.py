@@ -276,7 +276,7 @@ def test_no_request_of_a_pod_is_refused(forms: tuple[Any, Any], actions: list[tu
         models = [StrictModel(form(), refused) for form in forms]
         async with RawServer(models[0]) as one, RawServer(models[1]) as other:
             life = Life([(one.url, models[0]), (other.url, models[1])])
-            await asyncio.wait_for(life.lead(actions), 20)
+            await asyncio.wait_for(life.lead(actions), 60)
             assert one.received or other.received
 
     asyncio.run(main())

@@ -63,7 +63,7 @@ def played(
         async with PodSystem(memory=folder, memory_grace=grace) as system:
             pod = await system.spawn(manifest, client=client)
             with system.subscribe("p", KINDS) as events:
-                await asyncio.wait_for(play(pod), 10)
+                await asyncio.wait_for(play(pod), 60)
                 session = (await pod.describe()).session_id
                 await pod.stop()
                 verified(session, system.store.read(session))

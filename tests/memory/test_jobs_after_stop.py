@@ -126,7 +126,7 @@ def test_a_model_that_cannot_be_cancelled_holds_a_stop_for_a_bounded_time_only(t
             pod = await system.spawn(PodManifest.of(name="p", extract_threshold=1), client=client)
             await pod.run("hello")
             await client.asked.wait()
-            await asyncio.wait_for(pod.stop(), 5)
+            await asyncio.wait_for(pod.stop(), 60)
         go.set()
         await asyncio.wait(others())
 

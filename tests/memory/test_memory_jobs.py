@@ -33,7 +33,7 @@ def played(replies: list[Any], play: Any, memory: Path | None = None, **settings
         async with PodSystem(memory=memory) as system:
             pod = await system.spawn(PodManifest.of(name="p", **settings), client=client)
             with system.subscribe("p", [ExtractStart, ExtractDone, ExtractFailed]) as events:
-                await asyncio.wait_for(play(pod, events, system), 10)
+                await asyncio.wait_for(play(pod, events, system), 60)
 
     asyncio.run(main())
 
@@ -175,7 +175,7 @@ def gated(play: Any) -> None:
         async with PodSystem() as system:
             pod = await system.spawn(manifest, client=client)
             with system.subscribe("p", [ExtractStart, ExtractDone, ExtractFailed]) as events:
-                await asyncio.wait_for(play(pod, events, client), 15)
+                await asyncio.wait_for(play(pod, events, client), 60)
 
     asyncio.run(main())
 

@@ -59,7 +59,7 @@ def played(play: Any, *, store: Any = "memory:", grace: float = 5.0, **settings:
         async with PodSystem(store, memory_grace=grace) as system:
             pod = await system.spawn(manifest, client=client)
             with system.subscribe("p", KINDS) as events:
-                await asyncio.wait_for(play(pod, events, client), 10)
+                await asyncio.wait_for(play(pod, events, client), 60)
 
     asyncio.run(main())
 
@@ -329,7 +329,7 @@ def test_a_client_that_would_end_the_interpreter_ends_nothing_but_the_job(error:
             pod = await system.spawn(manifest, client=Ending(error))
             await pod.run("1")
             with pod.subscribe(KINDS) as told:
-                await asyncio.wait_for(pod.try_post_run_extract(), 5)
+                await asyncio.wait_for(pod.try_post_run_extract(), 60)
                 assert names(told.drain()) == ["ExtractStart", "ExtractFailed"]
             assert (await pod.run("2")).text == "answer"
 

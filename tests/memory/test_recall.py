@@ -41,7 +41,7 @@ def played(
         async with PodSystem(memory=memory.folder) as system:
             pod = await system.spawn(manifest, client=client)
             with system.subscribe("p", [RunStart, SystemMessage, UserMessage, Alert]) as events:
-                await asyncio.wait_for(play(pod, events, system), 10)
+                await asyncio.wait_for(play(pod, events, system), 60)
 
     asyncio.run(main())
     return client

@@ -88,7 +88,7 @@ def on_stage(
         client = GatedClient(replies)
         async with PodSystem(_store.get()(), grace=grace) as system:
             pod = await system.spawn(manifest, client=client, **options)
-            await asyncio.wait_for(play(Stage(system, pod, client)), 10)
+            await asyncio.wait_for(play(Stage(system, pod, client)), 60)
         return client
 
     return asyncio.run(main())

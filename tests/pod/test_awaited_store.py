@@ -33,7 +33,7 @@ def played(play: Callable[[AwaitedStore], Coroutine[Any, Any, None]]) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(lambda _, context: unheard.append(context))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await play(AwaitedStore())
         await asyncio.sleep(0)
         assert [task for task in asyncio.all_tasks() if task is not asyncio.current_task()] == []
@@ -260,7 +260,7 @@ def test_a_loop_that_ends_in_the_middle_of_a_claim_ends() -> None:
         await store.asked("claim")
 
     store.go_away(at="claim")
-    asyncio.run(asyncio.wait_for(main(), 10))
+    asyncio.run(asyncio.wait_for(main(), 60))
 
 
 @pytest.mark.parametrize("what", ["append", "create", "read"])
@@ -282,7 +282,7 @@ def test_a_loop_that_ends_while_a_pod_waits_for_its_store_ends_and_nothing_is_le
         await store.asked(what)
 
     unheard: list[dict[str, Any]] = []
-    asyncio.run(asyncio.wait_for(main(), 10))
+    asyncio.run(asyncio.wait_for(main(), 60))
     gc.collect()
     assert unheard == []
 
@@ -290,14 +290,14 @@ def test_a_loop_that_ends_while_a_pod_waits_for_its_store_ends_and_nothing_is_le
 def test_a_system_in_a_thread_works_over_a_store_that_is_awaited_and_tells_all_to_who_blocks() -> None:
     store = AwaitedStore()
     with PodSystem(store) as system:
-        pod = system.spawn(PLAIN, client=ScriptedClient([say("a")])).get(timeout=10)
-        session = pod.run("1").get(timeout=10).session_id
+        pod = system.spawn(PLAIN, client=ScriptedClient([say("a")])).get(timeout=60)
+        session = pod.run("1").get(timeout=60).session_id
         with pod.subscribe(RunEnd, since=0) as events:
-            assert events.get(timeout=10).outcome == "finished"  # type: ignore[attr-defined]
-            pod.stop().get(timeout=10)
-        again = system.spawn(PLAIN, client=ScriptedClient([]), resume=session).get(timeout=10)
+            assert events.get(timeout=60).outcome == "finished"  # type: ignore[attr-defined]
+            pod.stop().get(timeout=60)
+        again = system.spawn(PLAIN, client=ScriptedClient([]), resume=session).get(timeout=60)
         with again.subscribe([RunEnd, PodEnded], since=0) as events:
-            assert [type(events.get(timeout=10)) for _ in range(2)] == [RunEnd, PodEnded]
+            assert [type(events.get(timeout=60)) for _ in range(2)] == [RunEnd, PodEnded]
     assert holder(store, session) is None
 
 
@@ -392,7 +392,7 @@ def test_what_a_driver_raises_at_a_commit_is_a_store_error_and_the_pod_lives_on(
 ) -> None:
     async def main() -> None:
         store = _Failing(error, at_once=at_once)
-        async with asyncio.timeout(20), PodSystem(store) as system:
+        async with asyncio.timeout(60), PodSystem(store) as system:
             pod = await system.spawn(PLAIN, client=ScriptedClient([say("a"), say("b")]))
             await pod.run("1")
             store.fails_at = "create"
@@ -465,7 +465,7 @@ def test_a_commit_that_fails_when_nobody_waits_for_it_any_more_is_no_unheard_err
     async def main() -> None:
         asyncio.get_running_loop().set_exception_handler(lambda _, context: unheard.append(context))
         store = RollsBack()
-        async with asyncio.timeout(20), PodSystem(store, **SOON) as system:
+        async with asyncio.timeout(60), PodSystem(store, **SOON) as system:
             pod = await system.spawn(PLAIN, client=ScriptedClient([say("a")]))
             await pod.run("1")
             at = "append" if what == "stop" else "create"

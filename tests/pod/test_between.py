@@ -112,7 +112,7 @@ def with_gated_store(
         client = GatedClient(replies)
         async with PodSystem(reached(store)) as system:
             pod = await system.spawn(manifest, client=client, **options)
-            await asyncio.wait_for(play(Stage(system, pod, client), store), 10)
+            await asyncio.wait_for(play(Stage(system, pod, client), store), 60)
             store.open()
 
     asyncio.run(main())

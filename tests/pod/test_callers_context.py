@@ -133,12 +133,12 @@ def test_memory_jobs_see_the_values_of_who_wanted_them_last(tmp_path: Path) -> N
             manifest = PodManifest.of(name="p", extract_threshold=1, consolidate_files=1)
             pod = await system.spawn(manifest, client=Client())
             await asyncio.create_task(as_("one", pod))
-            assert await pod.wait_for_memory_jobs(timeout=10)
+            assert await pod.wait_for_memory_jobs(timeout=60)
             await asyncio.create_task(as_("two", pod))
-            assert await pod.wait_for_memory_jobs(timeout=10)
+            assert await pod.wait_for_memory_jobs(timeout=60)
             tenant.set("three")
             await pod.spawn_memory_jobs()
-            assert await pod.wait_for_memory_jobs(timeout=10)
+            assert await pod.wait_for_memory_jobs(timeout=60)
             assert tenant.get() == "three"
 
     asyncio.run(main())

@@ -244,4 +244,4 @@ async def play(plan: list[tuple[str, int]], drawn: list[tuple[int, bool]], wante
 def test_every_compaction_and_extraction_that_starts_ends_once_live_and_replayed(
     plan: list[tuple[str, int]], drawn: list[tuple[int, bool]], wanted: dict[str, int]
 ) -> None:
-    asyncio.run(asyncio.wait_for(play(plan, drawn, wanted), 20))
+    asyncio.run(asyncio.wait_for(play(plan, drawn, wanted), 60))

@@ -34,7 +34,7 @@ def played(replies: list[Any], play: Any, *, tools: Sequence[Tool] = (), **setti
         async with PodSystem() as system:
             pod = await system.spawn(PodManifest.of(name="p", **settings), client=client, tools=tools)
             with system.subscribe("p") as events:
-                await asyncio.wait_for(play(pod, events, client, system), 10)
+                await asyncio.wait_for(play(pod, events, client, system), 60)
 
     asyncio.run(main())
 

@@ -435,7 +435,7 @@ def test_no_request_is_sent_before_its_input_where_memory_is_kept_beside_a_compa
             assert texts[-1] == "another"
             assert len(client.requests) == 2
 
-    asyncio.run(asyncio.wait_for(main(), 10))
+    asyncio.run(asyncio.wait_for(main(), 60))
 
 
 class HiccupStore(MemoryStore):
@@ -462,4 +462,4 @@ def test_a_resume_that_fails_behind_its_claim_gives_it_back() -> None:
             assert store.holder(session) is None
             await system.spawn(PodManifest.of(name="p"), client=ScriptedClient([]), resume=session)
 
-    asyncio.run(asyncio.wait_for(main(), 10))
+    asyncio.run(asyncio.wait_for(main(), 60))

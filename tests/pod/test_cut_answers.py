@@ -77,7 +77,7 @@ def play(
         async with PodSystem(**(system or {})) as made:
             own = client()
             pod = await made.spawn(PodManifest.of(**settings), client=own)
-            await asyncio.wait_for(go(made, pod, own), 10)
+            await asyncio.wait_for(go(made, pod, own), 60)
 
     asyncio.run(main())
 

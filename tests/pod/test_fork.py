@@ -160,7 +160,7 @@ def test_a_database_that_the_parent_had_open_is_refused_and_any_other_is_not(tmp
         link.symlink_to("a.db")
         for url in (store, f"sqlite:{link}"):
             with PodSystem(url) as system, pytest.raises(StoreError, match="open in the parent process"):
-                system.spawn(PLAIN, client=ScriptedClient([])).get(timeout=5)
+                system.spawn(PLAIN, client=ScriptedClient([])).get(timeout=60)
         return lives(f"sqlite:{tmp_path / 'b.db'}")
 
     with PodSystem(store) as system:

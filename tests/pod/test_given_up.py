@@ -130,7 +130,7 @@ def test_progress_belongs_to_its_call_and_ends_with_it() -> None:
     async def main() -> None:
         loop, going_on, ended = asyncio.get_running_loop(), threading.Event(), asyncio.Event()
 
-        @tool(timeout=0.05)
+        @tool(timeout=0.2)
         def busy(ctx: ToolContext) -> str:
             ctx.progress("in time")
             going_on.wait(10)
@@ -244,7 +244,7 @@ def test_plain_tools_that_wait_for_other_pods_do_not_use_up_the_threads_that_tho
                 )
                 for pod in inner
             ]
-            results = await asyncio.wait_for(asyncio.gather(*(pod.run("x") for pod in outer)), 20)
+            results = await asyncio.wait_for(asyncio.gather(*(pod.run("x") for pod in outer)), 60)
             assert [result.text for result in results] == ["done"] * 6
             answers = [item.text for pod in outer for item in await pod.history()]
             assert answers.count("so") == 6

@@ -76,7 +76,7 @@ def played(
         async with PodSystem(hooks=by_system) as system:
             pod = await system.spawn(PLAIN, client=client, tools=[till.tool()], hooks=hooks, deps=deps)
             with pod.subscribe() as events:
-                assert (await asyncio.wait_for(pod.run("go"), 10)).text == "done"
+                assert (await asyncio.wait_for(pod.run("go"), 60)).text == "done"
                 seen.events = events.drain()
         seen.paid = till.paid
         seen.results = [item for item in client.requests[1].items if isinstance(item, ToolResult)]
@@ -358,7 +358,7 @@ def test_what_a_plain_hook_gives_to_be_awaited_when_its_time_is_up_is_closed() -
             while not given or inspect.getcoroutinestate(given[0]) != inspect.CORO_CLOSED:  # noqa: ASYNC110 - nobody says so
                 await asyncio.sleep(0)
 
-    asyncio.run(asyncio.wait_for(main(), 10))
+    asyncio.run(asyncio.wait_for(main(), 60))
 
 
 class Waiting:

@@ -34,7 +34,7 @@ def played(play: Callable[[], Coroutine[Any, Any, None]]) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(lambda _, context: unheard.append(context))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await play()
         assert [task for task in asyncio.all_tasks() if task is not asyncio.current_task()] == []
 

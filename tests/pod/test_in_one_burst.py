@@ -55,7 +55,7 @@ def test_an_end_right_behind_a_resume_ends_it(what: str, outcome: str) -> None:
             await ended
             assert (await resumed).outcome == outcome
 
-    asyncio.run(asyncio.wait_for(main(), 20))
+    asyncio.run(asyncio.wait_for(main(), 60))
 
 
 def test_words_right_behind_a_resume_join_its_run() -> None:
@@ -69,7 +69,7 @@ def test_words_right_behind_a_resume_join_its_run() -> None:
             await steered
             assert (await resumed).outcome == "finished"
 
-    asyncio.run(asyncio.wait_for(main(), 20))
+    asyncio.run(asyncio.wait_for(main(), 60))
 
 
 def test_a_notify_behind_a_cancel_of_a_paused_run_starts_one() -> None:
@@ -88,7 +88,7 @@ def test_a_notify_behind_a_cancel_of_a_paused_run_starts_one() -> None:
             await client.asked.acquire()
             client.gate.release()
 
-    asyncio.run(asyncio.wait_for(main(), 20))
+    asyncio.run(asyncio.wait_for(main(), 60))
 
 
 def test_words_that_come_while_a_run_ends_before_a_full_queue_join_the_next_run() -> None:
@@ -113,7 +113,7 @@ def test_words_that_come_while_a_run_ends_before_a_full_queue_join_the_next_run(
             assert [(await each).text for each in rest] == [str(n + 1) for n in range(32)]
             assert texts(await pod.history())[:5] == ["0", "0", "1", "late", "1"]
 
-    asyncio.run(asyncio.wait_for(main(), 20))
+    asyncio.run(asyncio.wait_for(main(), 60))
 
 
 async def idle_at_work(system: PodSystem, store: GatedStore, client: GatedClient) -> tuple[Pod, Any]:
@@ -128,7 +128,7 @@ async def idle_at_work(system: PodSystem, store: GatedStore, client: GatedClient
 def test_notifications_to_an_idle_pod_that_has_something_under_way_start_one_run_together() -> None:
     async def main() -> None:
         store, client = GatedStore(), GatedClient([say("a"), say("b")])
-        async with asyncio.timeout(20), PodSystem(store) as system:
+        async with asyncio.timeout(60), PodSystem(store) as system:
             pod, pushed = await idle_at_work(system, store, client)
             told = [pod.notify(text) for text in ("1", "2", "3")]
             await pod.describe()
@@ -151,7 +151,7 @@ def test_a_notification_joins_the_run_that_waits_for_what_is_under_way() -> None
         store, client = GatedStore(), GatedClient([say("a"), say("b")])
         client.gate.release()
         client.gate.release()
-        async with asyncio.timeout(20), PodSystem(store) as system:
+        async with asyncio.timeout(60), PodSystem(store) as system:
             pod, pushed = await idle_at_work(system, store, client)
             first, second, told = pod.run("first"), pod.run("second"), pod.notify("by the way")
             await pod.describe()
@@ -168,7 +168,7 @@ def test_a_notification_to_a_run_that_is_dropped_before_it_begins_is_not_lost(be
     async def main() -> None:
         store, client = GatedStore(), GatedClient([say("a")])
         client.gate.release()
-        async with asyncio.timeout(20), PodSystem(store) as system:
+        async with asyncio.timeout(60), PodSystem(store) as system:
             pod, pushed = await idle_at_work(system, store, client)
             async with pod.stream("dropped") as stream:
                 told = [pod.notify(text) for text in ("1", "2")]
@@ -189,7 +189,7 @@ def test_a_notification_to_a_run_that_is_dropped_before_it_begins_is_not_lost(be
 def test_a_stop_answers_notifications_that_wait_for_a_run_to_begin() -> None:
     async def main() -> None:
         store, client = GatedStore(), GatedClient([say("a")])
-        async with asyncio.timeout(20), PodSystem(store) as system:
+        async with asyncio.timeout(60), PodSystem(store) as system:
             pod, pushed = await idle_at_work(system, store, client)
             told = [pod.notify(text) for text in ("1", "2")]
             stopped = pod.stop()
@@ -209,7 +209,7 @@ def test_a_turn_ends_once_with_its_calls_and_never_where_they_were_not_run() -> 
 
     async def main() -> None:
         store, client = GatedStore(), GatedClient([call("one"), say("a"), call("one")])
-        async with asyncio.timeout(20), PodSystem(store) as system:
+        async with asyncio.timeout(60), PodSystem(store) as system:
             pod = await system.spawn(PLAIN, client=client, tools=[one])
             with pod.subscribe([TurnStart, TurnEnd]) as events:
                 client.gate.release()
@@ -268,7 +268,7 @@ def test_a_client_that_forgets_a_cancel_of_its_own_does_not_end_what_comes_later
             pod = await system.spawn(PLAIN, client=Forgetful(), tools=[one])
             assert (await pod.run("go")).text == "done"
 
-    asyncio.run(asyncio.wait_for(main(), 20))
+    asyncio.run(asyncio.wait_for(main(), 60))
 
 
 def test_a_commit_ends_only_when_its_own_entries_are_durable() -> None:
@@ -294,7 +294,7 @@ def test_a_commit_ends_only_when_its_own_entries_are_durable() -> None:
                 with pytest.raises(StoreError):
                     await each
 
-    asyncio.run(asyncio.wait_for(main(), 20))
+    asyncio.run(asyncio.wait_for(main(), 60))
 
 
 def test_a_compaction_of_a_run_that_is_lost_has_its_end() -> None:
@@ -324,7 +324,7 @@ def test_a_compaction_of_a_run_that_is_lost_has_its_end() -> None:
                 told = [type(await anext(events)).__name__ for _ in range(2)]
             assert told == ["CompactStart", "CompactFailed"]
 
-    asyncio.run(asyncio.wait_for(main(), 20))
+    asyncio.run(asyncio.wait_for(main(), 60))
 
 
 def test_calls_that_are_pushed_behind_a_runs_own_are_not_run() -> None:
@@ -368,7 +368,7 @@ def test_runs_of_one_burst_ask_their_models_in_the_order_of_the_burst() -> None:
             await asyncio.gather(*[pod.run("go") for pod in pods])
             assert asked == names
 
-    asyncio.run(asyncio.wait_for(main(), 20))
+    asyncio.run(asyncio.wait_for(main(), 60))
 
 
 def test_calls_that_are_pushed_to_a_paused_run_are_closed_when_it_goes_on_and_not_run() -> None:
@@ -399,7 +399,7 @@ def test_calls_that_are_pushed_to_a_paused_run_are_closed_when_it_goes_on_and_no
             assert isinstance(answered, ToolResult)
             assert (answered.call_id, answered.is_error) == ("9", True)
 
-    asyncio.run(asyncio.wait_for(main(), 20))
+    asyncio.run(asyncio.wait_for(main(), 60))
 
 
 def test_runs_that_wait_begin_one_after_the_other_and_not_within_each_other() -> None:
@@ -427,4 +427,4 @@ def test_runs_that_wait_begin_one_after_the_other_and_not_within_each_other() ->
             assert len(depths) == 8
             assert max(depths) - min(depths) < 8
 
-    asyncio.run(asyncio.wait_for(main(), 20))
+    asyncio.run(asyncio.wait_for(main(), 60))

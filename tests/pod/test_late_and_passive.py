@@ -57,7 +57,7 @@ def left_behind(
 
     async def main() -> None:
         client = ScriptedClient([call("slow"), say("again")])
-        async with asyncio.timeout(20), PodSystem(store or MemoryStore(), grace=0.01) as system:
+        async with asyncio.timeout(60), PodSystem(store or MemoryStore(), grace=0.01) as system:
             pod = await system.spawn(PLAIN, client=client, tools=[slow.tool()])
             run = pod.run("go")
             await slow.begun.wait()

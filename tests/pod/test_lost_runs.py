@@ -68,7 +68,7 @@ class Stuck:
 def test_what_a_client_that_ignores_its_cancel_held_of_the_budget_is_given_back_once(how: str) -> None:
     async def main() -> None:
         store, client = GatedStore(), Stuck()
-        async with asyncio.timeout(20), PodSystem(store, grace=0.01, budget={"tokens": 100_000}) as system:
+        async with asyncio.timeout(60), PodSystem(store, grace=0.01, budget={"tokens": 100_000}) as system:
             wanted = PodManifest.of(name="p", tokens=100_000, max_tokens=1000)
             pod = await system.spawn(wanted, client=client)
             run = pod.run("go")
@@ -105,7 +105,7 @@ def budget_of(system: PodSystem) -> Any:
 def test_words_of_a_notify_whose_run_is_lost_are_told_as_logged_where_they_are() -> None:
     async def main() -> None:
         store, client = RefusingStore(), GatedClient([say("x")])
-        async with asyncio.timeout(20), PodSystem(store) as system:
+        async with asyncio.timeout(60), PodSystem(store) as system:
             pod = await system.spawn(PLAIN, client=client)
             store.shut = True
             notified = pod.notify("hello")
@@ -128,7 +128,7 @@ def test_words_of_a_notify_whose_run_is_lost_are_told_as_logged_where_they_are()
 def test_a_run_that_is_lost_once_its_input_is_durable_begins_no_turn() -> None:
     async def main() -> None:
         store, client = RefusingStore(), GatedClient([say("x")])
-        async with asyncio.timeout(20), PodSystem(store) as system:
+        async with asyncio.timeout(60), PodSystem(store) as system:
             pod = await system.spawn(PLAIN, client=client)
             with pod.subscribe([TurnStart]) as events:
                 store.shut = True
@@ -152,7 +152,7 @@ def test_a_run_that_is_lost_once_its_input_is_durable_begins_no_turn() -> None:
 def test_what_a_request_that_was_not_accepted_held_of_the_budget_is_given_back() -> None:
     async def main() -> None:
         client = ScriptedClient([ModelError("no such key", kind="auth", retryable=False)])
-        async with asyncio.timeout(20), PodSystem(budget={"tokens": 100_000}) as system:
+        async with asyncio.timeout(60), PodSystem(budget={"tokens": 100_000}) as system:
             pod = await system.spawn(PodManifest.of(name="p", max_tokens=1000), client=client)
             with pytest.raises(RunFailed, match="no such key"):
                 await pod.run("go")
@@ -164,7 +164,7 @@ def test_what_a_request_that_was_not_accepted_held_of_the_budget_is_given_back()
 def test_words_of_a_notify_that_the_store_refuses_are_told_as_refused() -> None:
     async def main() -> None:
         store, client = RefusingStore(), GatedClient([say("x")])
-        async with asyncio.timeout(20), PodSystem(store) as system:
+        async with asyncio.timeout(60), PodSystem(store) as system:
             pod = await system.spawn(PLAIN, client=client)
             store.refuses = True
             with pytest.raises(StoreError):
@@ -181,7 +181,7 @@ def test_words_of_a_notify_whose_run_is_lost_before_they_are_recorded_are_told_a
     async def main() -> None:
         store, client = RefusingStore(), GatedClient([say("x" * 4000)])
         wanted = PodManifest.of(name="p", compact_threshold=800, compact_retained_tokens=100)
-        async with asyncio.timeout(20), PodSystem(store) as system:
+        async with asyncio.timeout(60), PodSystem(store) as system:
             pod = await system.spawn(wanted, client=client)
             client.gate.release()
             await pod.run("tell")

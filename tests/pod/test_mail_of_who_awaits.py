@@ -63,7 +63,7 @@ def test_a_client_that_awaits_an_actor_is_interrupted_where_it_waits(how: str, o
 
     async def main() -> None:
         echo.append(Echo.start())
-        async with PodSystem() as system, asyncio.timeout(20):
+        async with PodSystem() as system, asyncio.timeout(60):
             client = Meddling([say("never said")])
             pods.append(await system.spawn(PodManifest.of(name="p"), client=client))
             result = await pods[0].run("go")

@@ -67,7 +67,7 @@ def played(
         client = ScriptedClient(replies)
         async with PodSystem(store, memory=memory) as system:
             pod = await system.spawn(PodManifest.of(name="p", **settings), client=client, tools=tools)
-            await asyncio.wait_for(play(system, pod, client), 10)
+            await asyncio.wait_for(play(system, pod, client), 60)
 
     try:
         asyncio.run(main())

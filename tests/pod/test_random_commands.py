@@ -434,7 +434,7 @@ def run(
     for name in ("pykka", "asyncio"):
         logging.getLogger(name).addHandler(watch)
     try:
-        asyncio.run(asyncio.wait_for(play(moves, manifest, stop=stop, keen=keen, awaited=awaited), 20))
+        asyncio.run(asyncio.wait_for(play(moves, manifest, stop=stop, keen=keen, awaited=awaited), 60))
     finally:
         for name in ("pykka", "asyncio"):
             logging.getLogger(name).removeHandler(watch)

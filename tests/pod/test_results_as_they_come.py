@@ -66,7 +66,7 @@ async def open_each(gates: Gates, order: list[int], pod: Pod, system: PodSystem)
             gates.gates[n].set()
             if place + 1 == len(gates.gates):
                 return  # the last becomes durable with the request that follows
-            event = await asyncio.wait_for(anext(aiter(events)), 10)
+            event = await asyncio.wait_for(anext(aiter(events)), 60)
             assert isinstance(event, ToolResulted)
             assert event.item.call_id == str(n)
             assert durable(system, session)[-1] == str(n)
@@ -123,7 +123,7 @@ def test_two_calls_of_one_id_both_have_a_result_where_a_run_ends_after_the_first
             await gates.all_begun()
             with pod.subscribe(ToolResulted) as events:
                 gates.gates[0].set()
-                await asyncio.wait_for(anext(aiter(events)), 10)
+                await asyncio.wait_for(anext(aiter(events)), 60)
             await pod.cancel()
             assert (await run).outcome == "cancelled"
             results = [item for item in await pod.history() if isinstance(item, ToolResult)]
@@ -136,7 +136,7 @@ def test_a_result_that_ran_out_of_time_does_not_hold_up_the_others() -> None:
     async def main() -> None:
         gates = Gates(1)
 
-        @tool(concurrency="read_only", timeout=0.05)
+        @tool(concurrency="read_only", timeout=0.2)
         async def slow() -> str:
             await asyncio.Event().wait()
             return "never"

@@ -44,7 +44,7 @@ def played(replies: list[Any], play: Any, manifest: PodManifest = MANIFEST, **op
     async def main() -> None:
         async with PodSystem(**options) as system:
             pod = await system.spawn(manifest, client=ScriptedClient(replies))
-            await asyncio.wait_for(play(pod, system), 10)
+            await asyncio.wait_for(play(pod, system), 60)
 
     asyncio.run(main())
 

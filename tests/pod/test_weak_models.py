@@ -35,7 +35,7 @@ def played(
             manifest = PodManifest.of(name="p", **{"schedule": "manual", **settings})
             pod = await system.spawn(manifest, client=client)
             with pod.subscribe(KINDS) as events:
-                await asyncio.wait_for(play(pod), 10)
+                await asyncio.wait_for(play(pod), 60)
                 return events.drain()
 
     return asyncio.run(main()), client

@@ -48,7 +48,7 @@ def played(replies: list[Any], play: Any, *, store: Any = "memory:", **settings:
         async with PodSystem(store) as system:
             pod = await system.spawn(PodManifest.of(name="p", **settings), client=ScriptedClient(replies))
             with system.subscribe("p") as events:
-                await asyncio.wait_for(play(pod, events, system), 10)
+                await asyncio.wait_for(play(pod, events, system), 60)
 
     asyncio.run(main())
 

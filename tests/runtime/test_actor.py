@@ -17,7 +17,7 @@ from actors.runtime.actor import DEFERRED, AsyncActor
 from actors.runtime.loop import LoopThread, mailroom_here
 from protocol.errors import WouldDeadlock
 
-WAIT = 5
+WAIT = 60
 
 
 class Names:

@@ -11,7 +11,7 @@ from pykka.messages import ProxyCall
 
 from actors.runtime.actor import AsyncActor
 
-WAIT = 5
+WAIT = 60
 
 
 class Diary:

@@ -35,7 +35,7 @@ def test_work_that_waits_goes_on_in_its_task_and_in_a_context_of_its_own() -> No
     async def work() -> str:
         variable.set("inner")
         before = asyncio.current_task()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await asyncio.sleep(0)
         assert asyncio.current_task() is before
         return variable.get()

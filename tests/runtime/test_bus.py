@@ -21,7 +21,7 @@ from protocol.errors import WouldDeadlock
 from protocol.events import Alert, Lagged, PodStarted, PodStopped, Retry, RunStart, TextDelta
 from protocol.wire import encode
 
-WAIT = 5
+WAIT = 60
 
 
 def delta(number, pod="p", seq=0):

@@ -12,7 +12,7 @@ from actors.runtime.actor import AsyncActor
 from actors.runtime.loop import IN_A_ROW, LoopThread, comes_soon, mailroom_here
 from actors.runtime.tasks import begin_task
 
-WAIT = 5
+WAIT = 60
 
 
 @pytest.fixture

@@ -49,7 +49,7 @@ def test_a_handler_wakes_the_loop_that_it_interrupts() -> None:
             run = pod.run("go")
             signal.signal(signal.SIGUSR1, lambda *_: pod.cancel())
             raised_soon()
-            assert (await asyncio.wait_for(run, 5)).outcome == "cancelled"
+            assert (await asyncio.wait_for(run, 60)).outcome == "cancelled"
 
     asyncio.run(main())
 
@@ -59,7 +59,7 @@ def test_a_handler_that_resolves_a_future_wakes_its_awaiter() -> None:
         future: AsyncFuture[int] = AsyncFuture()
         signal.signal(signal.SIGUSR1, lambda *_: future.set(7))
         raised_soon()
-        assert await asyncio.wait_for(future, 5) == 7
+        assert await asyncio.wait_for(future, 60) == 7
 
     asyncio.run(main())
 
@@ -82,6 +82,6 @@ def test_a_handler_may_stop_the_system() -> None:
             run = pod.run("go")
             signal.signal(signal.SIGUSR1, lambda *_: system.stop())
             raised_soon()
-            assert (await asyncio.wait_for(run, 5)).outcome == "paused"
+            assert (await asyncio.wait_for(run, 60)).outcome == "paused"
 
     asyncio.run(main())

@@ -25,7 +25,7 @@ def test_a_coroutine_that_waits_is_woken_from_a_thread():
     async def main() -> None:
         cancel = Cancel()
         threading.Timer(0, cancel.set).start()
-        await asyncio.wait_for(_until(cancel), 10)
+        await asyncio.wait_for(_until(cancel), 60)
         await cancel
         assert cancel.cancelled
 

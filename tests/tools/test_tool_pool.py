@@ -19,7 +19,7 @@ from protocol.errors import ToolError, ToolTimeout
 def test_no_more_threads_than_the_limit_work_at_once():
     pool = ToolThreads(3)
     lock, now, most = threading.Lock(), 0, 0
-    gate = threading.Barrier(3, timeout=10)
+    gate = threading.Barrier(3, timeout=60)
 
     def work() -> None:
         nonlocal now, most
@@ -60,8 +60,8 @@ def test_when_as_many_are_lost_as_there_may_be_the_next_waits_and_its_time_does_
         for _ in range(2):
             with pytest.raises(ToolTimeout, match="still be at work"):
                 await pool.call(lambda: hang.wait(10), seconds=0.01)
-        waits = asyncio.create_task(pool.call(lambda: "waited", seconds=0.01))
-        await asyncio.wait({waits}, timeout=0.05)
+        waits = asyncio.create_task(pool.call(lambda: "waited", seconds=0.2))
+        await asyncio.wait({waits}, timeout=0.25)
         assert not waits.done()
         hang.set()
         assert await waits == "waited"
@@ -163,7 +163,7 @@ def test_work_that_blocks_has_a_thread_each_also_where_it_comes_at_once():
 
     async def main() -> None:
         await asyncio.gather(*(pool.call(lambda: None) for _ in range(20)))  # some threads are there already
-        await asyncio.gather(*(pool.call(lambda: together.wait(10)) for _ in range(8)))
+        await asyncio.gather(*(pool.call(lambda: together.wait(60)) for _ in range(8)))
 
     asyncio.run(main())
 
@@ -210,7 +210,7 @@ def test_waits_that_end_in_every_way_leave_a_pool_that_is_whole():
     async def main() -> None:
         await asyncio.gather(*map(one, gates))
         together = threading.Barrier(4)
-        await asyncio.gather(*(pool.call(lambda: together.wait(10)) for _ in range(4)))
+        await asyncio.gather(*(pool.call(lambda: together.wait(60)) for _ in range(4)))
 
     asyncio.run(main())
     pool.close()
@@ -282,7 +282,7 @@ def test_an_idle_thread_keeps_no_work_and_no_result_alive():
     all_gone = threading.Event(), threading.Event()
     pool = ToolThreads(1)
     asyncio.run(main())
-    assert all(gone.wait(10) for gone in all_gone)
+    assert all(gone.wait(60) for gone in all_gone)
     assert "1 of 1" in repr(pool)
 
 
@@ -312,7 +312,7 @@ def test_work_is_refused_where_every_thread_is_held_by_work_that_was_given_up() 
         assert await pool.call(lambda: "free again") == "free again"
         pool.close()
 
-    asyncio.run(asyncio.wait_for(main(), 20))
+    asyncio.run(asyncio.wait_for(main(), 60))
 
 
 def test_work_that_waits_when_the_last_thread_gets_stuck_is_refused_too() -> None:
@@ -332,4 +332,4 @@ def test_work_that_waits_when_the_last_thread_gets_stuck_is_refused_too() -> Non
         assert await pool.call(lambda: "free again") == "free again"
         pool.close()
 
-    asyncio.run(asyncio.wait_for(main(), 20))
+    asyncio.run(asyncio.wait_for(main(), 60))
