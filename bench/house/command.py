@@ -26,13 +26,11 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--steps", action="store_true", help="also print every call of the traced runs")
     args = parser.parse_args(arguments)
     try:
-        houses = {"polypod": read_house(_own())}
-        for name in args.beside:
-            folder = _folder_of(name)
-            houses[folder.name] = read_house([folder])
+        beside = {folder.name: read_house([folder]) for folder in map(_folder_of, args.beside)}
     except FileNotFoundError as missing:
         print(f"bench house: {missing}", file=sys.stderr)
         return 2
+    houses = {"polypod": read_house(_own()), **beside}
     traced = walks()
     if args.json:
         shown = {"houses": houses, "walks": [_walk_data(walk) for walk in traced]}

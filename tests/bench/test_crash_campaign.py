@@ -51,11 +51,11 @@ from protocol.wire import encode
 def test_a_few_rounds_of_kills_and_failing_disks_find_nothing(store: str):
     told: list[Round] = []
     fault = "eio" if store.startswith("jsonl") else "cut"
-    plan = Plan((store,), rounds=3, fault_rounds=1, faults=(fault,), seed=11, jobs=1)
+    plan = Plan((store,), rounds=2, fault_rounds=1, faults=(fault,), seed=11, jobs=1)
     outcome = campaign.run(plan, told.append)
     assert outcome.findings == []
     kills = [each for each in told if each.fault is None]
-    assert [each.killed for each in kills] == [True, True, True]
+    assert [each.killed for each in kills] == [True, True]
     assert all(each.phases for each in kills)
     assert [each.fault for each in told if each.fault is not None] == [fault]
     assert sum(each.told for each in told) > 0

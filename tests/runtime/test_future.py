@@ -280,7 +280,7 @@ def test_a_hook_is_asked_once_on_a_thread_that_may_block():
 
     future = AsyncFuture()
     future.set_get_hook(hook)
-    assert future.get(timeout=60) == threading.get_ident()
+    assert future.get(timeout=3) == threading.get_ident()
     assert awaited(future) == threading.get_ident()
     assert asked == [3]
     future = AsyncFuture()
