@@ -18,8 +18,9 @@ from typing import Any
 import pytest
 from warm import Popen
 
+from actors.runtime.future import AsyncFuture
 from actors.runtime.loop import process_loop
-from actors.sessions.answers import wait
+from actors.sessions.answers import settled, wait
 from actors.sessions.chain import chained, head_of
 from actors.sessions.jsonl.store import JsonLinesStore
 from actors.sessions.sqlite.store import SQLiteStore
@@ -37,9 +38,11 @@ KINDS: dict[str, Callable[[Path], SessionStore]] = {
 NOBODY = 65534
 
 
-def done(future: Future[None] | None) -> None:
+def done(future: AsyncFuture[None] | Future[None] | None) -> None:
     """Wait until it is durable, or raise what it failed with."""
-    if future is not None:
+    if isinstance(future, AsyncFuture):
+        future.get(timeout=60)
+    elif future is not None:
         future.result(timeout=60)
 
 
@@ -108,7 +111,7 @@ class AwaitedStore(SessionStore):
         if self._back is not None:
             await self._back.wait()
         answer = getattr(self.kept, what)(*args, **options)
-        return await asyncio.wrap_future(answer) if isinstance(answer, Future) else answer
+        return await (asyncio.wrap_future(answer) if isinstance(answer, Future) else settled(answer))
 
     async def create(self, *args, **options) -> None:
         await self._answer("create", *args, **options)

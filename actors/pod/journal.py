@@ -10,6 +10,7 @@ from concurrent.futures import Future
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
+from actors.runtime.future import AsyncFuture
 from actors.runtime.interruptible import Uncancelled, to_its_end
 from actors.sessions.answers import Kept, durable, let_go, store_failure
 from actors.sessions.head import SessionHead, new_session_id
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 
 #: What was given to the store, and is to be heard of on whatever thread or on the loop.
-Pending = Future[None] | asyncio.Future[None]
+Pending = AsyncFuture[None] | Future[None] | asyncio.Future[None]
 
 _NOTHING: frozenset[type[Event]] = frozenset()  # one for all: Python makes a new one each time
 
@@ -205,11 +206,15 @@ class Journal:
         if kept is None:
             self._kept()
             return None
-        pending = self._under_way = kept if isinstance(kept, Future) else durable(kept)
         given = self._given
         if given is None:
             given = self._given = Uncancelled(loop=self._mailroom.loop)
-        pending.add_done_callback(partial(self._answered, alone))
+        if isinstance(kept, AsyncFuture):
+            self._under_way = kept
+            kept.when_done(partial(self._answered, alone, kept))
+        else:
+            pending = self._under_way = kept if isinstance(kept, Future) else durable(kept)
+            pending.add_done_callback(partial(self._answered, alone))
         return given
 
     def _answered(self, alone: bool, done: Pending) -> None:
@@ -221,7 +226,8 @@ class Journal:
 
     def _ended(self, done: Pending, *, alone: bool) -> None:
         """The store has answered later."""
-        error = asyncio.CancelledError() if done.cancelled() else done.exception()
+        cancelled = not isinstance(done, AsyncFuture) and done.cancelled()
+        error = asyncio.CancelledError() if cancelled else done.exception()
         if self._under_way is not done:  # the pod has given up waiting
             return
         self._under_way = None

@@ -98,6 +98,10 @@ class AsyncFuture(pykka.Future[T], Awaitable[T]):
         """Whether the value (or error) is there."""
         return self._done
 
+    def exception(self) -> BaseException | None:
+        """The error of a future that is done; None where it has a value."""
+        return self._error
+
     # -- the giver's side ------------------------------------------------------------------------
 
     def set(self, value: T | None = None) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, TypeAlias, TypeVar, overload
 
+from actors.runtime.future import AsyncFuture
 from actors.runtime.tasks import is_being_cancelled
 from protocol.errors import SessionError, StoreError, WouldDeadlock
 
@@ -19,7 +20,7 @@ U = TypeVar("U")
 #: An answer that is there, or can be awaited.
 Answer: TypeAlias = T | Awaitable[T]
 #: What ``create`` and ``append`` give: None where all is durable, or what resolves once it is.
-Kept: TypeAlias = Future[None] | Awaitable[None] | None
+Kept: TypeAlias = AsyncFuture[None] | Future[None] | Awaitable[None] | None
 
 #: Sessions that are being given back.
 _releasing: set[asyncio.Task[None]] = set()
@@ -84,9 +85,9 @@ def wait(answer: Answer[T]) -> T:
 
 def wait_durable(store: SessionStore, kept: Kept) -> None:
     """Block until what was given to the store is durable. Raises what it failed with."""
-    if isinstance(kept, Future):
+    if isinstance(kept, AsyncFuture | Future):
         store.flush()  # on a loop nobody else would, while this waits
-        kept.result()
+        kept.get() if isinstance(kept, AsyncFuture) else kept.result()
     elif kept is not None:
         wait(kept)
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
 from queue import Empty, SimpleQueue
 from typing import Generic, TypeVar
 
+from actors.runtime.future import AsyncFuture
 from protocol.errors import StoreError
 
 
@@ -20,19 +20,20 @@ class Job:
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self.future: Future[None] | None = None
+        self.future: AsyncFuture[None] | None = None
 
     def done(self, error: BaseException | None = None) -> None:
         """The thread is done with it."""
         self.resolve(error)
 
     def resolve(self, error: BaseException | None = None) -> None:
-        """Resolve the future; one that somebody cancelled is let be."""
-        if self.future is not None and self.future.set_running_or_notify_cancel():
-            if error is None:
-                self.future.set_result(None)
-            else:
-                self.future.set_exception(error)
+        """Resolve the future."""
+        if self.future is None:
+            return
+        if error is None:
+            self.future.set()
+        else:
+            self.future.set_exception(error)
 
 
 class _Marker:
@@ -71,7 +72,7 @@ class Committer(Generic[J]):
         # The first is only written by the caller's thread, the other by ours.
         self._given = self._finished = 0
 
-    def put(self, job: J) -> Future[None]:
+    def put(self, job: J) -> AsyncFuture[None]:
         """Commit ``job`` soon; its future. Raises StoreError where the disk has fallen behind, or the
         process can have no more threads.
         """
@@ -85,7 +86,7 @@ class Committer(Generic[J]):
             self._thread = self._started()
         self._given += job.size
         if job.future is None:
-            job.future = Future()
+            job.future = AsyncFuture()
         self._jobs.put(job)
         return job.future
 

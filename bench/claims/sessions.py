@@ -54,7 +54,7 @@ async def _fill(path: Path, count: int) -> list[str]:
     for start in range(0, count, _HANDFUL):
         some = ids[start : start + _HANDFUL]
         pending = [store.create(each, "bench", None, _one_run(each), claim=False) for each in some]
-        await asyncio.gather(*(asyncio.wrap_future(future) for future in pending if future is not None))
+        await asyncio.gather(*(future for future in pending if future is not None))
     store.close()
     return ids
 

@@ -8,11 +8,12 @@ import gc
 import sqlite3
 import threading
 import weakref
-from concurrent.futures import Future
 
+import pykka
 import pytest
 from store_kit import add, bodies, done, make
 
+from actors.runtime.future import AsyncFuture
 from actors.sessions.chain import chained, head_of, verified
 from actors.sessions.sqlite import read as sqlite_read
 from actors.sessions.sqlite.checkpoint import Checkpointer
@@ -94,11 +95,11 @@ def test_a_commit_while_another_process_writes_waits_off_the_loop(store, foreign
     head = head_of(make(store, "s", "a"))
     foreign.execute("BEGIN IMMEDIATE")
     future = store.append("s", head, chained(bodies("b"), after=head))
-    assert isinstance(future, Future)
+    assert isinstance(future, AsyncFuture)
     assert not future.done()
     behind = head_of(chained(bodies("b"), after=head))
     last = store.append("s", behind, chained(bodies("c"), after=behind))
-    assert isinstance(last, Future), "what comes behind keeps its place"
+    assert isinstance(last, AsyncFuture), "what comes behind keeps its place"
     foreign.execute("ROLLBACK")
     done(future)
     done(last)
@@ -165,7 +166,7 @@ def test_what_waits_behind_a_failed_append_fails_too(path, foreign):
 def test_a_session_that_was_refused_is_forgotten_before_anyone_hears_of_it():
     told = []
     job = Create(Held("s", "pod", None, 0.0), "pod", None, chained([b"{}"]), lambda: told.append(waits()))
-    job.future = Future()
+    job.future = AsyncFuture()
 
     def waits() -> bool:
         return not job.future.done()
@@ -175,7 +176,7 @@ def test_a_session_that_was_refused_is_forgotten_before_anyone_hears_of_it():
     assert isinstance(job.future.exception(), StoreError)
 
 
-def test_a_cancelled_future_does_not_stop_the_others(path, foreign):
+def test_who_waits_no_longer_does_not_stop_the_others(path, foreign):
     store = SQLiteStore(path, "power")
     head = head_of(make(store, "s", "a"))
     other = head_of(make(store, "t", "a"))
@@ -183,9 +184,11 @@ def test_a_cancelled_future_does_not_stop_the_others(path, foreign):
     first = store.append("s", head, chained(bodies("b"), after=head))
     second = store.append("t", other, chained(bodies("b"), after=other))
     assert first is not None
-    first.cancel()
+    with pytest.raises(pykka.Timeout):
+        first.get(timeout=0)
     foreign.execute("ROLLBACK")
     done(second)
+    done(first)
     store.close()
 
 
@@ -292,7 +295,7 @@ def on_a_loop(work):
 
     async def called():
         given = work()
-        waiting = [asyncio.wrap_future(future) for future in given.values() if future is not None]
+        waiting = [future for future in given.values() if future is not None]
         await asyncio.gather(*waiting, return_exceptions=True)
         return given
 
@@ -318,7 +321,7 @@ def test_what_many_sessions_write_in_one_turn_of_the_loop_is_one_commit_behind_t
     given = on_a_loop(work)
     assert given["s"] is None, "the first waits for nobody"
     assert seen == [(5,)], "the others wait for the end of the turn"
-    assert all(given[name].result(timeout=0) is None for name in "tuv")
+    assert all(given[name].get(timeout=0) is None for name in "tuv")
     assert [info.head.seq for info in store.sessions()] == [2, 2, 2, 2]
     assert foreign.execute("PRAGMA data_version").fetchone() != before
 
@@ -327,8 +330,8 @@ def test_a_conflict_among_what_one_turn_gathered_fails_alone(store):
     heads = {name: head_of(make(store, name, "a")) for name in "stuv"}
     given = on_a_loop(lambda: appended(store, heads, after={"u": Head(1, bytes(32))}))
     with pytest.raises(HeadConflict):
-        given["u"].result(timeout=0)
-    assert given["t"].result(timeout=0) is given["v"].result(timeout=0) is None
+        given["u"].get(timeout=0)
+    assert given["t"].get(timeout=0) is given["v"].get(timeout=0) is None
     assert {info.session_id: info.head.seq for info in store.sessions()} == {"s": 2, "t": 2, "u": 1, "v": 2}
 
 
@@ -358,7 +361,7 @@ def test_what_one_turn_gathered_waits_off_the_loop_while_another_process_writes(
         foreign.execute("ROLLBACK")
         for future in given.values():
             if future is not None:
-                await asyncio.wrap_future(future)
+                await future
         return waiting
 
     assert asyncio.run(written()) == [False, False]
@@ -372,7 +375,7 @@ def test_closing_a_store_keeps_what_the_turn_has_gathered(path):
     async def written():
         given = appended(store, heads)
         store.close()
-        return [future.result(timeout=0) for future in given.values() if future is not None]
+        return [future.get(timeout=0) for future in given.values() if future is not None]
 
     assert asyncio.run(written()) == [None, None]
     store = SQLiteStore(path)
@@ -391,7 +394,7 @@ def test_a_large_batch_keeps_its_place_behind_what_its_session_wrote_in_the_same
         return given
 
     given = on_a_loop(work)
-    assert given["large"].result(timeout=60) is None
+    assert given["large"].get(timeout=60) is None
     assert [entry.seq for entry in store.read("t")] == [1, 2, 3]
 
 
@@ -406,7 +409,7 @@ def test_what_a_loop_had_gathered_when_it_ended_is_kept_before_what_its_session_
     assert not given["t"].done()
     after = head_of(chained(bodies("b"), after=heads["t"]))
     assert store.append("t", after, chained(bodies("c"), after=after)) is None
-    assert given["t"].result(timeout=0) is None
+    assert given["t"].get(timeout=0) is None
     assert [entry.body for entry in store.read("t")] == bodies("a", "b", "c")
 
 
@@ -418,9 +421,7 @@ def test_no_more_than_a_large_batch_of_what_one_turn_gathered_is_committed_at_on
         given = {n: store.append(n, end, chained(bodies(text), after=end)) for n, end in heads.items()}
         await asyncio.sleep(0)
         done = [future.done() for future in given.values() if future is not None]
-        await asyncio.gather(
-            *(asyncio.wrap_future(future) for future in given.values() if future is not None)
-        )
+        await asyncio.gather(*(future for future in given.values() if future is not None))
         return done
 
     assert asyncio.run(written()) == [True, True, False, False]
@@ -450,7 +451,7 @@ def test_what_waits_to_be_written_never_goes_into_a_copy_that_was_put_in_the_pla
     given = on_a_loop(work)
     for name in "tu":
         with pytest.raises(SessionError):
-            given[name].result(timeout=60)
+            given[name].get(timeout=60)
         assert verified(name, store.read(name))[-1].seq == 1
     store.close()
 
@@ -470,7 +471,7 @@ def test_a_disk_that_is_full_refuses_all_that_one_turn_gathered_and_takes_what_f
     given = on_a_loop(work)
     for name in "tu":
         with pytest.raises(StoreError, match="the disk is full"):
-            given[name].result(timeout=0)
+            given[name].get(timeout=0)
     db.execute("PRAGMA max_page_count = 1000000")
     for name in "tu":
         add(store, name, heads[name], "b")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 
+from actors.runtime.future import AsyncFuture
 from actors.sessions.committer import Committer
 from actors.sessions.disk import store_error
 from actors.sessions.jsonl.claims import Claims
@@ -29,7 +30,7 @@ class JsonLinesCommits:
         self._committer: Committer[Append] = Committer(url, self._commit)
         self._syncers = ThreadPoolExecutor(8, thread_name_prefix=f"sync {url}")
 
-    def submit(self, job: Append) -> Future[None] | None:
+    def submit(self, job: Append) -> AsyncFuture[None] | None:
         """Write now; what is long, and all in power mode, by the writer thread. Raises SessionError."""
         held = job.held
         if not self._inline or job.size >= _LARGE or held.queued != held.finished:

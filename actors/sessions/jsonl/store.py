@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future
 from pathlib import Path
 from typing import BinaryIO
 
+from actors.runtime.future import AsyncFuture
 from actors.sessions.aside import aside_path
 from actors.sessions.disk import make_private, store_error
 from actors.sessions.head import fits
@@ -83,7 +83,7 @@ class JsonLinesStore(SessionStore):
         batch: Sequence[StoredEntry],
         *,
         claim: bool = True,
-    ) -> Future[None] | None:
+    ) -> AsyncFuture[None] | None:
         self._check_open()
         if session_id in self._held:
             raise HeadConflict(f"session {session_id} exists already in {self.url}")
@@ -95,7 +95,7 @@ class JsonLinesStore(SessionStore):
             self._held[session_id] = held
         return self._commits.submit(job)
 
-    def append(self, session_id: str, after: Head, batch: Sequence[StoredEntry]) -> Future[None] | None:
+    def append(self, session_id: str, after: Head, batch: Sequence[StoredEntry]) -> AsyncFuture[None] | None:
         self._check_open()
         held = self._held.get(session_id) or self._take(session_id, "")[0]
         return self._commits.submit(Append(held, after, batch)) if batch else None

@@ -9,8 +9,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future
 
+from actors.runtime.future import AsyncFuture
 from actors.sessions.committer import Committer
 from actors.sessions.sqlite.checkpoint import Checkpointer
 from actors.sessions.sqlite.errors import is_busy, needs_reopening
@@ -72,7 +72,7 @@ class SQLiteCommits:
         self._first: Held | None = None
         self._alone: Held | None = None
 
-    def submit(self, job: Append) -> Future[None] | None:
+    def submit(self, job: Append) -> AsyncFuture[None] | None:
         """Commit now if that takes no waiting, else soon. Raises SessionError."""
         held = job.held
         loop = asyncio._get_running_loop()  # noqa: SLF001 - documented for code that asks as often
@@ -99,15 +99,15 @@ class SQLiteCommits:
                     raise error
         return self._queue(job)
 
-    def _queue(self, job: Append) -> Future[None]:
+    def _queue(self, job: Append) -> AsyncFuture[None]:
         """Have the writer thread commit it. Raises StoreError where the disk has fallen behind."""
         future = self._committer.put(job)
         job.held.queued += 1
         return future
 
-    def _gather(self, job: Append) -> Future[None]:
+    def _gather(self, job: Append) -> AsyncFuture[None]:
         """Commit it at the end of this turn of the loop."""
-        future = job.future = Future()
+        future = job.future = AsyncFuture()
         job.held.gathered += 1
         self._gathered.append(job)
         return future

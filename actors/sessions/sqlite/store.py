@@ -13,9 +13,9 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future
 from pathlib import Path
 
+from actors.runtime.future import AsyncFuture
 from actors.sessions.disk import store_error
 from actors.sessions.lock import WriterLock
 from actors.sessions.sqlite import read as sqlite_read
@@ -89,7 +89,7 @@ class SQLiteStore(SessionStore):
         batch: Sequence[StoredEntry],
         *,
         claim: bool = True,
-    ) -> Future[None] | None:
+    ) -> AsyncFuture[None] | None:
         if session_id in self._held:
             raise HeadConflict(f"session {session_id} exists already in {self.url}")
         held = Held(session_id, pod, self._writer() if claim else None, time.time())
@@ -106,7 +106,7 @@ class SQLiteStore(SessionStore):
             refused()
             raise
 
-    def append(self, session_id: str, after: Head, batch: Sequence[StoredEntry]) -> Future[None] | None:
+    def append(self, session_id: str, after: Head, batch: Sequence[StoredEntry]) -> AsyncFuture[None] | None:
         held = self._held.get(session_id) or self._take(session_id, "")
         return self._submit(Append(held, after, batch)) if batch else None
 
@@ -251,7 +251,7 @@ class SQLiteStore(SessionStore):
 
     # -- below
 
-    def _submit(self, job: Append) -> Future[None] | None:
+    def _submit(self, job: Append) -> AsyncFuture[None] | None:
         self._check_open()
         if self._file.change is not None:
             self._let_go()
