@@ -202,7 +202,7 @@ class SQLiteCommits:
         """
         db = None
         try:
-            db = self._connected()
+            db = self._connected(to_write=True)
             while not carry_out(db, jobs, self._file):
                 db = self._connected()  # raises, unless the files are back already
             self._file.committed()
@@ -231,10 +231,10 @@ class SQLiteCommits:
             self._disconnect()
         self._checkpointer.let_go(patience)
 
-    def _connected(self) -> sqlite3.Connection:
+    def _connected(self, *, to_write: bool = False) -> sqlite3.Connection:
         if self._connection is not None:
             try:
-                self._file.check()
+                self._file.check(to_write=to_write)
             except StoreError:
                 if self._file.change is not None:
                     self._disconnect()

@@ -122,12 +122,12 @@ class SQLiteFile:
                 self.change = None
                 self._watch.forget()
 
-    def check(self) -> None:
+    def check(self, *, to_write: bool = False) -> None:
         """Raise StoreError where the files are not those that were opened: each connection must be closed
         then, unless they are gone and may come back. A log that is lost is merged first, from what is open
-        of it.
+        of it. ``to_write``: for who writes next, and looks at the names again under SQLite's write lock.
         """
-        change = self.change or self._watch.changed()
+        change = self.change or self._watch.changed(names_follow=to_write)
         if change is not None:
             with self._mutex:
                 self._refuse(change)

@@ -11,7 +11,6 @@ SQLite holds on it in this process, so their bytes are read through SQLite's own
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import sys
@@ -114,8 +113,10 @@ class FileWatch:
             return "log"
         return None if self.holders(self.index_id) else "index"
 
-    def changed(self) -> Change | None:
-        """What has happened to the files since they were opened; None: nothing."""
+    def changed(self, *, names_follow: bool = False) -> Change | None:
+        """What has happened to the files since they were opened; None: nothing. ``names_follow``: whether
+        ``is_undisturbed`` is asked next, so that the names need not be looked at twice.
+        """
         merges = self._merged_quickly()
         try:
             main = _stat(self._path)
@@ -129,9 +130,12 @@ class FileWatch:
             self._merges = merges  # the log may begin anew after a merge, and then says nothing of that
         elif self._overwritten():
             return "overwritten"
-        if self._log_descriptor >= 0 and os.fstat(self._folder).st_mtime_ns == self._folder_modified:
-            with contextlib.suppress(OSError):  # SQLite has closed that descriptor
+        if self._log_descriptor >= 0 and (names_follow or self.is_undisturbed()):
+            try:
                 log = os.fstat(self._log_descriptor)
+            except OSError:  # SQLite has closed that descriptor
+                pass
+            else:
                 if (log.st_dev, log.st_ino) == self.log_id and log.st_size >= self._log_size:
                     self._log_size = log.st_size
                     return None
@@ -209,8 +213,10 @@ class FileWatch:
     def _merged_quickly(self) -> tuple[bytes, ...]:
         """The same; where another file has the descriptor by now, bytes that fit nothing."""
         if self._index_descriptor >= 0:
-            with contextlib.suppress(OSError):
+            try:
                 return self._merges_of(os.pread(self._index_descriptor, 136, 0))
+            except OSError:
+                pass
         return self._merged()
 
     def _merged(self) -> tuple[bytes, ...]:

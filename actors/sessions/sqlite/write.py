@@ -30,6 +30,7 @@ _RELEASE = """
 UPDATE sessions SET holder = NULL, holder_pod = NULL, held_since = NULL
 WHERE (id, generation) IN (VALUES """
 _ROWS_PER_STATEMENT = 256
+_ENTRY_VALUES = _ENTRY.count("?")
 
 
 class Held:
@@ -161,21 +162,25 @@ def carry_out(db: sqlite3.Connection, jobs: Sequence[Append], files: Files) -> b
 
 
 def _execute(db: sqlite3.Connection, jobs: Sequence[Append], files: Files) -> bool:
-    count = sum([len(job.batch) for job in jobs])
-    if count <= _ROWS_PER_STATEMENT and all(type(job) is Append for job in jobs):
-        # A statement alone is a transaction, which looks whether the files are there by itself.
-        if count:
-            db.execute(_insert(count), [value for row in _entries(jobs) for value in row])
-        return True
+    if {type(job) for job in jobs} == {Append}:
+        entries = _entries(jobs)
+        if len(entries) <= _ROWS_PER_STATEMENT * _ENTRY_VALUES:
+            # A statement alone is a transaction, which looks whether the files are there by itself.
+            if entries:
+                db.execute(_insert(len(entries) // _ENTRY_VALUES), entries)
+            return True
     if not files.begin(db):
         return False
     try:
         created = [job for job in jobs if isinstance(job, Create)]
         if created:
             _number(db, created)
-            _in_parts(db, _CREATE, _SESSION, "", [job.values() for job in created])
+            _in_parts(db, _CREATE, _SESSION, "", [value for job in created for value in job.values()])
         _in_parts(db, _INSERT, _ENTRY, "", _entries(jobs))
-        released = [(job.held.row, job.held.generation) for job in jobs if isinstance(job, Release)]
+        released: list[Any] = []
+        for job in jobs:
+            if isinstance(job, Release):
+                released += (job.held.row, job.held.generation)
         _in_parts(db, _RELEASE, "(?, ?)", ")", released)
         db.execute("COMMIT")
     except BaseException:
@@ -191,22 +196,23 @@ def _number(db: sqlite3.Connection, created: Sequence[Create]) -> None:
         job.held.row = row
 
 
-def _entries(jobs: Sequence[Append]) -> list[tuple[Any, ...]]:
-    """The rows of all entries."""
-    rows: list[tuple[Any, ...]] = []
+def _entries(jobs: Sequence[Append]) -> list[Any]:
+    """The values of all entries' rows, one behind the other."""
+    values: list[Any] = []
     for job in jobs:
         held, at = job.held, job.at
         row, generation, writer = held.row, held.generation, held.writer
-        rows += [(row, generation, writer, each.seq, each.hash, each.body, at) for each in job.batch]
-    return rows
+        for each in job.batch:
+            values += (row, generation, writer, each.seq, each.hash, each.body, at)
+    return values
 
 
-def _in_parts(
-    db: sqlite3.Connection, verb: str, row: str, close: str, rows: Sequence[tuple[Any, ...]]
-) -> None:
-    for start in range(0, len(rows), _ROWS_PER_STATEMENT):
-        part = rows[start : start + _ROWS_PER_STATEMENT]
-        db.execute(verb + ", ".join([row] * len(part)) + close, [value for each in part for value in each])
+def _in_parts(db: sqlite3.Connection, verb: str, row: str, close: str, values: Sequence[Any]) -> None:
+    """Execute a statement for rows of these values, which stand one behind the other."""
+    width = row.count("?")
+    for start in range(0, len(values), width * _ROWS_PER_STATEMENT):
+        part = values[start : start + width * _ROWS_PER_STATEMENT]
+        db.execute(verb + ", ".join([row] * (len(part) // width)) + close, part)
 
 
 @cache
