@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from actors.runtime.future import AsyncFuture
-from actors.runtime.interruptible import Uncancelled, to_its_end
+from actors.runtime.interruptible import DirectWait, to_its_end
 from actors.sessions.answers import Kept, durable, let_go, store_failure
 from actors.sessions.head import SessionHead, new_session_id
 from actors.sessions.log import SessionLog
@@ -81,9 +81,9 @@ class Journal:
         self.run_id: str | None = None
         #: What was given to the store and is not kept yet, and who hears how that ended.
         self._under_way: Pending | None = None
-        self._given: Uncancelled[None] | None = None
+        self._given: DirectWait | None = None
         #: Who waits for that to be over, with something of their own to commit.
-        self._waiting: list[Uncancelled[None]] | None = None
+        self._waiting: list[DirectWait] | None = None
         #: Whether no session of our own is to be gone on in, since that is done already or the pod ends.
         self._branching = False
         #: What commits raise once the pod has ended.
@@ -159,7 +159,7 @@ class Journal:
                 if given is not None:
                     await to_its_end(given)
                 return
-            waiter: Uncancelled[None] = Uncancelled(loop=self._mailroom.loop)
+            waiter = DirectWait(loop=self._mailroom.loop)
             if self._waiting is None:
                 self._waiting = []
             self._waiting.append(waiter)
@@ -195,7 +195,7 @@ class Journal:
         """The pod ends: go on in no session of our own any more."""
         self._branching = True
 
-    def _give(self, give: Callable[[], Kept], *, alone: bool = False) -> Uncancelled[None] | None:
+    def _give(self, give: Callable[[], Kept], *, alone: bool = False) -> DirectWait | None:
         """Give the store what is recorded: None where it is kept at once, else a future of its answer. Raises
         SessionError. Where it is given ``alone`` and refused, only who gave it hears.
         """
@@ -208,7 +208,7 @@ class Journal:
             return None
         given = self._given
         if given is None:
-            given = self._given = Uncancelled(loop=self._mailroom.loop)
+            given = self._given = DirectWait(loop=self._mailroom.loop)
         if isinstance(kept, AsyncFuture):
             self._under_way = kept
             kept.when_done(partial(self._answered, alone, kept))
@@ -242,19 +242,14 @@ class Journal:
         except BaseException as refused:  # noqa: BLE001 - heard by those who wait
             self._answer(refused)
         else:
-            self._answer(None)
+            self._answer(None, at_once=not self._mailroom.at_work())
 
-    def _answer(self, error: BaseException | None) -> None:
+    def _answer(self, error: BaseException | None, *, at_once: bool = False) -> None:
         given, self._given = self._given, None
         waiting, self._waiting = self._waiting, None
         for waiter in (given, *(waiting or ())):
-            if waiter is None or waiter.done():
-                continue
-            if error is None:
-                waiter.set_result(None)
-            else:
-                waiter.set_exception(error)
-                waiter.exception()  # nobody may wait for it any more
+            if waiter is not None and not waiter.done():
+                waiter.end(error, at_once=at_once)
 
     def _kept(self) -> None:
         self._refused_again = False
@@ -262,7 +257,7 @@ class Journal:
             left, self._left, self._branching = self._left, "", False
             let_go(self._template.store, left)
 
-    def _refused(self, error: SessionError, *, alone: bool) -> Uncancelled[None] | None:
+    def _refused(self, error: SessionError, *, alone: bool) -> DirectWait | None:
         """The store did not keep it. Where another has taken the session, go on in one of our own; else tell
         all. Returns and raises as ``_give``.
         """

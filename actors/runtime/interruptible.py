@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine
 from contextvars import Context
 from typing import Any, Protocol, TypeVar
 
-from actors.runtime.tasks import task_on
+from actors.runtime.tasks import raise_on, task_on
 from protocol.errors import PodError
 
 T = TypeVar("T")
@@ -203,6 +203,40 @@ class Uncancelled(asyncio.Future[T]):
 
     def cancel(self, msg: Any | None = None) -> bool:  # noqa: ARG002
         return False
+
+
+class DirectWait(Uncancelled[None]):
+    """The same, for what one task waits for: it can go on within the call of ``end``, which saves a turn of
+    the loop for each of the many tasks that may wait for one thing.
+    """
+
+    _wake_up: tuple[Callable[[Any], object], Context] | None = None
+
+    def add_done_callback(self, callback: Callable[[Any], object], *, context: Context | None = None) -> None:
+        if self._wake_up is None and context is not None and not self.done():
+            self._wake_up = (callback, context)  # of the task that waits
+        else:
+            super().add_done_callback(callback, context=context)
+
+    def end(self, error: BaseException | None, *, at_once: bool) -> None:
+        """It is over, well or with an error. Who waits goes on ``at_once``, where the loop is in no task and
+        in nothing that must not be come back into, else in its turn.
+        """
+        if error is None:
+            self.set_result(None)
+        else:
+            self.set_exception(error)
+            self.exception()  # nobody may wait for it any more
+        if self._wake_up is None:
+            return
+        loop, (callback, context) = self.get_loop(), self._wake_up
+        if not at_once:
+            loop.call_soon(callback, self, context=context)
+            return
+        try:
+            context.run(callback, self)
+        except BaseException as left:  # noqa: BLE001 - what ends the loop, and not who calls this
+            raise_on(loop, left)
 
 
 async def to_its_end(future: Uncancelled[T]) -> T:

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import pykka
 
 from actors.runtime.fork import let_be
-from actors.runtime.tasks import beginning, of_actors, task_on
+from actors.runtime.tasks import beginning, of_actors, raise_on, task_on
 from protocol.errors import SystemOfParent
 
 #: Messages handled before the loop gets its turn for sockets and timers.
@@ -139,7 +139,7 @@ class Mailroom:
         try:
             self._context.run(self._hand_out)
         except BaseException as error:  # noqa: BLE001 - the loop hears of it, as where it delivers by itself
-            loop.call_soon(_raise, error)
+            raise_on(loop, error)
             return False
         finally:
             asyncio.tasks._enter_task(loop, task)
@@ -222,10 +222,6 @@ class Mailroom:
             self._wake()
             return True
         return False
-
-
-def _raise(error: BaseException) -> None:
-    raise error
 
 
 _mailrooms: dict[asyncio.AbstractEventLoop, Mailroom] = {}

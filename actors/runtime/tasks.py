@@ -28,6 +28,15 @@ def is_being_cancelled() -> bool:
     return task is not None and task.cancelling() > 0
 
 
+def raise_on(loop: asyncio.AbstractEventLoop, error: BaseException) -> None:
+    """Have the loop hear of an error as of one in a callback of its own: in its next turn."""
+    loop.call_soon(_raise, error)
+
+
+def _raise(error: BaseException) -> None:
+    raise error
+
+
 def begin_task(
     work: Coroutine[Any, Any, Any],
     loop: asyncio.AbstractEventLoop | None = None,

@@ -1,0 +1,86 @@
+"""``DirectWait``: its task goes on within the call that ends it, or in its turn; a cancel does not reach it."""
+
+import asyncio
+
+import pytest
+
+from actors.runtime.interruptible import DirectWait, to_its_end
+
+
+async def waiting(wait: DirectWait, then: list[str]) -> None:
+    try:
+        await to_its_end(wait)
+    except ValueError as error:
+        then.append(str(error))
+    else:
+        then.append("went on")
+
+
+async def ended(error: BaseException | None, *, at_once: bool) -> tuple[list[str], list[str]]:
+    """What the task did within the call of ``end``, made by the loop itself, and in all."""
+    loop = asyncio.get_running_loop()
+    wait, then, within = DirectWait(loop=loop), [], []
+    task = asyncio.create_task(waiting(wait, then))
+    await asyncio.sleep(0)
+
+    def end() -> None:
+        wait.end(error, at_once=at_once)
+        within.extend(then)
+
+    loop.call_soon(end)
+    await task
+    return within, then
+
+
+@pytest.mark.parametrize(("error", "told"), [(None, "went on"), (ValueError("full"), "full")])
+def test_who_waits_goes_on_within_the_call_or_in_its_turn(error, told):
+    assert asyncio.run(ended(error, at_once=True)) == ([told], [told])
+    assert asyncio.run(ended(error, at_once=False)) == ([], [told])
+
+
+def test_an_error_that_nobody_waits_for_is_let_be():
+    async def main() -> None:
+        DirectWait(loop=asyncio.get_running_loop()).end(ValueError("full"), at_once=True)
+
+    asyncio.run(main())
+
+
+def test_a_cancel_comes_after_the_end():
+    async def main() -> list[str]:
+        wait, then = DirectWait(loop=asyncio.get_running_loop()), []
+        task = asyncio.create_task(waiting(wait, then))
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.sleep(0)
+        assert not task.done()
+        asyncio.get_running_loop().call_soon(lambda: wait.end(None, at_once=True))
+        await asyncio.wait({task})
+        return then
+
+    assert asyncio.run(main()) == ["went on"]
+
+
+def test_what_ends_the_loop_is_not_for_who_ends_the_wait():
+    after = []
+
+    async def exits(wait: DirectWait) -> None:
+        await to_its_end(wait)
+        raise KeyboardInterrupt
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        wait = DirectWait(loop=loop)
+        task = asyncio.create_task(exits(wait))
+        task.add_done_callback(lambda task: task.exception())
+        await asyncio.sleep(0)
+
+        def end() -> None:
+            wait.end(None, at_once=True)
+            after.append("all others hear of theirs")
+
+        loop.call_soon(end)
+        await asyncio.wait({task})
+
+    with pytest.raises(KeyboardInterrupt):
+        asyncio.run(main())
+    assert after == ["all others hear of theirs"]
