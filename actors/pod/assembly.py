@@ -27,7 +27,7 @@ from actors.sessions.store import SessionStore
 from actors.tools.base import Tool, Toolbox
 from actors.tools.extras import MEMORY
 from actors.tools.pool import ToolThreads
-from actors.tools.source import ToolSource, is_source
+from actors.tools.source import ToolSource
 from protocol.errors import BudgetError, ManifestError
 from protocol.manifest import BudgetSection, ModelSection, PodManifest, RestartSection
 from protocol.recordable import recordable
@@ -118,14 +118,14 @@ class Assembly:
         self, manifest: PodManifest, client: LLMClient | None, tools: tuple[Any, ...], hooks: tuple[Any, ...]
     ) -> PodTemplate:
         _check_restart(manifest)
-        plain = tuple(each for each in tools if not is_source(each))
+        plain = tuple(each for each in tools if not _is_source(each))
         runner = self._runner(manifest, plain, hooks)
         return PodTemplate(
             manifest=manifest,
             model=label(manifest.model) if client is None else _name_of(client),
             client=self.models.client(manifest.model) if client is None else client,
             tools=runner,
-            sources=None if len(plain) == len(tools) else self._sourced(runner, filter(is_source, tools)),
+            sources=None if len(plain) == len(tools) else self._sourced(runner, filter(_is_source, tools)),
             bus=self._bus,
             store=self._store,
             opening=self._opening(manifest),
@@ -204,6 +204,13 @@ class Assembly:
                 hint="give its price in a table (PodSystem(prices=…)), or limit tokens instead",
             )
         return Budget(limits, shared)
+
+
+def _is_source(given: Any) -> bool:
+    """Whether what was given as a tool is a source of tools."""
+    if isinstance(given, Tool | type):
+        return False
+    return all(callable(getattr(given, each, None)) for each in ("open", "tools", "close"))
 
 
 def _opening(manifest: PodManifest) -> Raw:

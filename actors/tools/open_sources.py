@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+from collections.abc import Collection
 from contextvars import Context
 from typing import Any
 from weakref import WeakValueDictionary
 
 from actors.runtime.latest import Latest
 from actors.tools.base import Tool
-from actors.tools.source import ToolSource, name_of
+from actors.tools.source import ToolSource
 from protocol.errors import ToolSourceError, named_words
 from protocol.text import encodable
 
@@ -35,21 +37,24 @@ class OpenSources:
             found = self._shared[id(source)] = SharedSource(source, self)
         return found
 
-    def begin(self, source: ToolSource, before: _Life | None) -> _Life:
-        """Open a source, once the life that it had before has ended."""
-        life = _Life(source, self._grace, before)
+    def begin(self, source: ToolSource, name: str) -> _Life:
+        """Open a source, once it has ended where it is being closed."""
+        before = [life.task for life in self._lives if life.source is source]
+        life = _Life(source, name, self._grace, before)
         self._lives.add(life)
         life.task.add_done_callback(lambda _: self._lives.discard(life))
         return life
 
     async def aclose(self) -> None:
         """Close what is open. One that does not close though that was cancelled is left to itself."""
-        for life in self._lives:
+        lives = list(self._lives)
+        for life in lives:
             life.end()
-        if self._lives:
-            await asyncio.wait([life.task for life in self._lives], timeout=2 * self._grace)
-        for life in self._lives:
-            _log.warning("tool source %r does not close, and was left to itself", life.name)
+        if lives:
+            await asyncio.wait([life.task for life in lives], timeout=2 * self._grace)
+        for life in lives:
+            if not life.task.done():
+                _log.warning("tool source %r does not close, and was left to itself", life.name)
 
 
 class SharedSource:
@@ -59,7 +64,7 @@ class SharedSource:
 
     def __init__(self, source: ToolSource, of_system: OpenSources) -> None:
         self._source = source
-        self.name = encodable(name_of(source))
+        self.name = encodable(_name_of(source))
         self._of_system = of_system
         self._users = 0
         self._life: _Life | None = None
@@ -85,7 +90,7 @@ class SharedSource:
     def begin_to_open(self) -> None:
         """Have it opened, unless it is, or is about to be."""
         if self._life is None or self._life.over:
-            self._life, self._listed = self._of_system.begin(self._source, self._life), None
+            self._life, self._listed = self._of_system.begin(self._source, self.name), None
 
     async def opened(self) -> None:
         """Wait until it is open, where that has begun. Raises ToolSourceError."""
@@ -100,6 +105,8 @@ class SharedSource:
         """Its tools, the same tuple for as long as they are the same, and in words what keeps it from saying
         which they are. Raises ToolSourceError where it has never said so.
         """
+        if self._listed is not None and not self.is_open:
+            return self._listed, None  # what has ended is opened again before the next request
         try:
             self._listed = self._as_tools(tuple(self._source.tools()))
         except (Exception, SystemExit, asyncio.CancelledError) as error:
@@ -114,12 +121,14 @@ class SharedSource:
 class _Life:
     """A source from its opening to its closing, in one task."""
 
-    __slots__ = ("_grace", "_source", "_unneeded", "error", "name", "opened", "over", "task")
+    __slots__ = ("_grace", "_unneeded", "error", "name", "opened", "over", "source", "task")
 
-    def __init__(self, source: ToolSource, grace: float, before: _Life | None) -> None:
+    def __init__(
+        self, source: ToolSource, name: str, grace: float, before: Collection[asyncio.Task[None]]
+    ) -> None:
+        """``before`` are lives of the source that come to their end."""
         loop = asyncio.get_running_loop()
-        self._source = source
-        self.name = name_of(source)
+        self.source, self.name = source, name
         self._grace = grace
         #: Resolved once it is open, or never will be; then ``error`` says why.
         self.opened: asyncio.Future[None] = loop.create_future()
@@ -128,7 +137,7 @@ class _Life:
         #: Whether it is open no longer, or about to be so.
         self.over = False
         # Not ``create_task``, since a task that its loop's factory starts at once runs within this call.
-        self.task = asyncio.Task(self._live(before), loop=loop, name=f"source {self.name}", context=Context())
+        self.task = asyncio.Task(self._live(before), loop=loop, name=f"tool source {name}", context=Context())
 
     @property
     def is_open(self) -> bool:
@@ -145,7 +154,7 @@ class _Life:
         if not self._unneeded.done():
             self._unneeded.set_result(None)
 
-    async def _live(self, before: _Life | None) -> None:
+    async def _live(self, before: Collection[asyncio.Task[None]]) -> None:
         try:
             await self._open(before)
         except BaseException as error:  # noqa: BLE001 - whatever it raises, only who needs it fails
@@ -153,25 +162,29 @@ class _Life:
             return
         finally:
             self.opened.set_result(None)
-        try:
+        with contextlib.suppress(asyncio.CancelledError):  # of who closes the loop, or the source's own
             await self._unneeded
-        finally:  # also where the loop is being closed
-            self.over = True
-            await self._close()
+        self.over = True
+        await self._close()
 
-    async def _open(self, before: _Life | None) -> None:
-        if before is not None and not before.task.done():
-            await asyncio.wait({before.task}, timeout=2 * self._grace)
-            if not before.task.done():
+    async def _open(self, before: Collection[asyncio.Task[None]]) -> None:
+        if before:
+            _, still_there = await asyncio.wait(before, timeout=2 * self._grace)
+            if still_there:
                 raise RuntimeError("it is still being closed")
-        await self._source.open()
+        await self.source.open()
 
     async def _close(self) -> None:
         try:
             async with asyncio.timeout(self._grace):
-                await self._source.close()
-        except Exception as error:  # noqa: BLE001 - nobody waits for it
-            _log.warning("tool source %r could not be closed", self.name, exc_info=error)
+                await self.source.close()
+        except BaseException as error:  # noqa: BLE001 - nobody waits for it
+            _log.warning("tool source %r failed as it was closed", self.name, exc_info=error)
+
+
+def _name_of(source: ToolSource) -> str:
+    """What errors call it."""
+    return str(getattr(source, "name", None) or type(source).__name__)
 
 
 def _as_tools(given: tuple[Any, ...]) -> tuple[Tool, ...]:

@@ -15,8 +15,9 @@ class ToolSource(Protocol):
     Pods that are given the same object share it. It is opened once, when a run of any of them first needs
     it, and closed when the last of them has gone, or the system ends; a pod that comes later has it opened
     again. ``open`` and ``close`` are awaited in one task, so that a task group or an ``AsyncExitStack`` may
-    live between them; that task has no context variables of any pod. A source may have a ``name``, which
-    is what errors call it.
+    live between them; that task has no context variables of any pod. Where it is cancelled in between, as
+    a task group does whose work has failed, the source is closed, and opened again for the next request. A
+    source may have a ``name``, which is what errors call it.
     """
 
     async def open(self) -> None:
@@ -47,15 +48,3 @@ class ToolSource(Protocol):
         from now on.
         """
         ...
-
-
-def is_source(given: Any) -> bool:
-    """Whether what was given as a tool is a source of tools."""
-    if isinstance(given, Tool | type):
-        return False
-    return all(callable(getattr(given, each, None)) for each in ("open", "tools", "close"))
-
-
-def name_of(source: ToolSource) -> str:
-    """What errors call a source."""
-    return str(getattr(source, "name", None) or type(source).__name__)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import sqlite3
 from collections.abc import AsyncIterator, Callable
@@ -16,6 +17,7 @@ import pytest
 from documented import TableTools
 from pod_stage import GatedClient
 from pykka.messages import ProxyCall
+from store_kit import AwaitedStore
 
 from actors.llm.scripted import Reply, ScriptedClient, call, say
 from actors.pod.handle import Pod
@@ -23,7 +25,14 @@ from actors.sessions.store import MemoryStore
 from actors.system import PodSystem
 from actors.tools.base import tool
 from actors.tools.source import ToolSource
-from protocol.errors import RunFailed, SessionNotFound, ToolDefinitionError, ToolError, ToolSourceError
+from protocol.errors import (
+    RunFailed,
+    SessionNotFound,
+    StoreError,
+    ToolDefinitionError,
+    ToolError,
+    ToolSourceError,
+)
 from protocol.events import Alert, RunEnd, RunStart
 from protocol.items import ToolResult
 from protocol.lifecycle import PodState
@@ -277,6 +286,54 @@ def test_leaving_the_system_closes_it_behind_its_pods(kind) -> None:
     playing(play)
 
 
+def test_leaving_the_system_while_it_is_opened_pauses_the_run_and_cancels_that(kind) -> None:
+    async def play() -> None:
+        source = Watched(kind.made())
+        source.may_open.clear()
+        async with PodSystem() as system:
+            pod = await system.spawn(PLAIN, client=ScriptedClient([]), tools=[source])
+            run = pod.run("go")
+            await source.opening.wait()
+        assert (await run).outcome == "paused"
+        assert source.log == ["opening", "not open: CancelledError"]
+
+    playing(play)
+
+
+def test_a_loop_that_ends_closes_it_though_nobody_has_left_the_system(kind) -> None:
+    sources: list[Watched] = []
+
+    async def play() -> None:
+        source = Watched(kind.made())
+        sources.append(source)
+        system = await PodSystem().__aenter__()
+        pod = await system.spawn(PLAIN, client=ScriptedClient([say("done")]), tools=[source])
+        await pod.run("go")
+
+    playing(play)
+    assert sources[0].log == [*OPENED, *CLOSED]
+
+
+def test_a_source_that_pods_of_other_tools_use_in_turn_is_never_opened_while_it_is_closed(kind) -> None:
+    @tool
+    def other() -> str:
+        return "other"
+
+    async def play() -> None:
+        source = Watched(kind.made())
+        async with PodSystem() as system:
+            for number in range(3):
+                client = ScriptedClient([say("done")])
+                pod = await system.spawn(PLAIN, client=client, tools=[source] * (number % 2 + 1))
+                await pod.run("go")
+                await pod.stop()
+                await system.spawn(EMPTY, client=ScriptedClient([]), tools=[other])  # a template of its own
+                gc.collect()
+        assert source.log == [*OPENED, *CLOSED] * 3
+
+    playing(play)
+
+
 def test_a_system_in_a_thread_of_its_own_opens_and_closes_it_there(kind) -> None:
     source = Watched(kind.made())
     with PodSystem() as system:
@@ -495,12 +552,13 @@ def test_while_it_is_opened_only_runs_that_need_it_wait(kind) -> None:
     playing(play)
 
 
+@pytest.mark.parametrize("store", [MemoryStore, AwaitedStore])
 @pytest.mark.parametrize("ending", ["cancelled", "paused"])
-def test_a_run_that_waits_for_it_can_be_ended_and_others_go_on_waiting(kind, ending: str) -> None:
+def test_a_run_that_waits_for_it_can_be_ended_and_others_go_on_waiting(kind, ending: str, store: Any) -> None:
     async def play() -> None:
         source = Watched(kind.made())
         source.may_open.clear()
-        async with PodSystem() as system:
+        async with PodSystem(store()) as system:
             pod = await system.spawn(PLAIN, client=ScriptedClient([say("done")]), tools=[source])
             other = await system.spawn(EMPTY, client=ScriptedClient([say("other")]), tools=[source])
             run, others = pod.run("go"), other.run("go")
@@ -512,6 +570,29 @@ def test_a_run_that_waits_for_it_can_be_ended_and_others_go_on_waiting(kind, end
             run = pod.resume() if ending == "paused" else pod.run("again")
             assert (await run).text == "done"
             assert source.log == OPENED
+
+    playing(play)
+
+
+def test_it_is_not_opened_for_words_that_the_store_refuses(kind) -> None:
+    class Full(MemoryStore):
+        full = False
+
+        def append(self, *args: Any, **options: Any) -> None:
+            if self.full:
+                raise StoreError("the disk is full")
+            super().append(*args, **options)
+
+    async def play() -> None:
+        source, store = Watched(kind.made()), Full()
+        async with PodSystem(store) as system:
+            pod = await system.spawn(PLAIN, client=ScriptedClient([say("done")]), tools=[source])
+            store.full = True
+            with pytest.raises(RunFailed, match="the disk is full"):
+                await pod.run("go")
+            assert source.log == []
+            store.full = False
+            assert (await pod.run("again")).text == "done"
 
     playing(play)
 
@@ -766,7 +847,7 @@ def test_one_that_does_not_close_is_cancelled_and_keeps_nobody(kind, caplog) -> 
 
     with caplog.at_level(logging.WARNING, "polypod.tools"):
         playing(play)
-    assert "could not be closed" in caplog.text
+    assert "failed as it was closed" in caplog.text
 
 
 def test_one_that_goes_on_though_its_closing_is_cancelled_is_left_to_itself(kind, caplog) -> None:
@@ -814,6 +895,53 @@ def test_what_it_raises_when_it_is_closed_is_in_the_log_and_nothing_else_is_kept
     with caplog.at_level(logging.WARNING, "polypod.tools"):
         playing(play)
     assert "it broke" in caplog.text
+
+
+class Grouped(PlugIns):
+    """A source with a task group, whose one task ends it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ill = asyncio.Event()
+
+    async def open(self) -> None:
+        self.ill.clear()
+        self.stack = contextlib.AsyncExitStack()
+        group = await self.stack.enter_async_context(asyncio.TaskGroup())
+        self.following = group.create_task(self.follow())
+
+    async def follow(self) -> None:
+        await self.ill.wait()
+        raise OSError("the connection broke")
+
+    async def close(self) -> None:
+        self.following.cancel()
+        await self.stack.aclose()
+
+
+def test_one_that_ends_by_itself_is_closed_and_opened_again_for_the_next_request(caplog) -> None:
+    async def play() -> None:
+        source = Watched(Grouped())
+        inner: Any = source.inner
+
+        async def lookup() -> str:
+            inner.ill.set()
+            await source.closing.wait()
+            return "found"
+
+        inner.functions["lookup"] = lookup
+        async with PodSystem() as system:
+            client = ScriptedClient([call("lookup"), say("done")])
+            pod = await system.spawn(PLAIN, client=client, tools=[source])
+            assert (await pod.run("go")).text == "done"
+            assert results(client)[0].text == "found"
+            assert names(client) == ["lookup"]
+            assert source.log[:4] == [*OPENED, "closing", "not closed: ExceptionGroup"]
+            assert source.log[4:] == OPENED
+
+    with caplog.at_level(logging.WARNING, "polypod.tools"):
+        playing(play)
+    assert "the connection broke" in caplog.text
 
 
 # -- sessions ------------------------------------------------------------------------------------
