@@ -1,4 +1,4 @@
-"""A set-up of one's own, benched from a program: what ``polypod bench`` measures, as data."""
+"""``run_setup``: benchmark your own set-up from a program; what ``polypod bench`` measures, as data."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterable
 from typing import Any
 
-from actors.cli.benching import PROMPT, Plan, benched
+from actors.cli.benching import PROMPT, Plan, run_benchmark
 from actors.cli.figures import BenchResult, result_of
 from actors.llm.base import LLMClient
 from actors.pod.models import label
@@ -32,6 +32,6 @@ def run_setup(
     Raises RunFailed where a warm-up turn fails, ManifestError, and RuntimeError inside a running loop.
     """
     plan = Plan(turns, pods, prompt, warmup, fresh, store, timeout)
-    measured = asyncio.run(benched(manifest, tools=tools, client=client, plan=plan))
+    measured = asyncio.run(run_benchmark(manifest, tools=tools, client=client, plan=plan))
     name = label(manifest.model) if client is None else str(getattr(client, "model", type(client).__name__))
     return result_of(measured, name, manifest.model.base_url if client is None else None)

@@ -1,4 +1,4 @@
-"""``polypod bench``: what a set-up of one's own does in a second, and where a turn's time goes."""
+"""``polypod bench``: turns a second of the user's own set-up, and where a turn's time goes."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path
 import click
 
 from actors.cli import options
-from actors.cli.benching import PROMPT, Bench, Plan, benched
-from actors.cli.config import Wishes, manifest_for, named_in_errors
+from actors.cli.benching import PROMPT, Bench, Plan, run_benchmark
+from actors.cli.config import Wishes, manifest_for, name_in_errors
 from actors.cli.errors import FAILED, LIMIT, Exit
 from actors.cli.figures import BenchResult, heading, lines, result_of
-from actors.cli.interrupts import carried_out, catching, farewell
-from actors.cli.loading import tools_named
+from actors.cli.interrupts import catching, farewell, run_interruptible
+from actors.cli.loading import load_named_tools
 from actors.cli.streams import private_stdin
 from actors.cli.terminal import Terminal
 from actors.cli.views import put_json
@@ -85,9 +85,9 @@ def bench(
         for note in notes:
             terminal.note(note)
     plan = Plan(turns, pods, prompt, warmup, fresh, store, timeout)
-    with named_in_errors(manifest):
+    with name_in_errors(manifest):
         caught: list[int] = []
-        measured = carried_out(_benched(chosen, tools_named(tools), plan, terminal, caught))
+        measured = run_interruptible(_run_benchmark(chosen, load_named_tools(tools), plan, terminal, caught))
     terminal.idle()
     result = result_of(measured, label(chosen.model), chosen.model.base_url)
     put_json(result) if as_json else _show(result, terminal)
@@ -101,7 +101,7 @@ def _bare() -> PodManifest:
     return PodManifest.of(name="bench")
 
 
-async def _benched(
+async def _run_benchmark(
     manifest: PodManifest, tools: tuple[object, ...], plan: Plan, terminal: Terminal, caught: list[int]
 ) -> Bench:
     interrupted = asyncio.Event()
@@ -116,7 +116,7 @@ async def _benched(
     terminal.busy("warming up")
     try:
         with farewell(terminal.idle), catching(catch):
-            return await benched(manifest, tools=tools, plan=plan, tell=tell, interrupted=interrupted)
+            return await run_benchmark(manifest, tools=tools, plan=plan, tell=tell, interrupted=interrupted)
     finally:
         terminal.idle()
 

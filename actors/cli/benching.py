@@ -1,4 +1,4 @@
-"""Has a user's own pods do turns, so many at once, and measures what each turn spends its time on."""
+"""Runs turns on a user's own pods, several at once, and measures where each turn spends its time."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class _Driver:
         self._results: Subscription | None = None
 
     async def warm(self) -> None:
-        """The turns before any is counted. Raises what a run raises."""
+        """Run turns that are not counted. Raises what a run raises."""
         for _ in range(self._plan.warmup):
             turn = await self._turn(raising=True)
             assert turn.failure is None
@@ -92,7 +92,7 @@ class _Driver:
 
     async def _turn(self, *, raising: bool) -> Turn:
         pod = await self._ready()
-        self._client.taken()
+        self._client.take()
         self._tool_seconds()
         outcome: RunOutcome = "failed"
         failure: Failure | None = None
@@ -104,7 +104,7 @@ class _Driver:
                 raise
             failure = error.failure
         took = time.perf_counter() - began
-        return Turn(took, self._client.taken(), self._tool_seconds(), outcome, failure)
+        return Turn(took, self._client.take(), self._tool_seconds(), outcome, failure)
 
     async def _ready(self) -> Pod:
         if self._pod is not None and not self._plan.fresh:
@@ -127,14 +127,14 @@ class _Driver:
 
 
 class _Ends:
-    """What may end a bench before its time: a person, or the time that it was given."""
+    """Ends a benchmark early: when a person interrupts it, or its time is up."""
 
     def __init__(self, interrupted: asyncio.Event, timeout: float | None) -> None:
         self._interrupted = interrupted
         self._deadline = None if timeout is None else time.monotonic() + timeout
 
     async def until(self, bench: Bench, work: Any) -> None:
-        """Wait for ``work``, or for what ends it, which ``bench`` is told."""
+        """Wait for ``work``, or cancel it early and set why on ``bench``."""
         doing = asyncio.ensure_future(work)
         waiting = asyncio.ensure_future(self._interrupted.wait())
         left = None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
@@ -149,7 +149,7 @@ class _Ends:
         await asyncio.gather(doing, return_exceptions=True)
 
 
-async def benched(
+async def run_benchmark(
     manifest: PodManifest,
     *,
     tools: Iterable[Any] = (),
@@ -158,12 +158,12 @@ async def benched(
     tell: Callable[[Bench], None] | None = None,
     interrupted: asyncio.Event | None = None,
 ) -> Bench:
-    """Have pods of ``manifest`` do what ``plan`` says, and give what was measured.
+    """Run the turns of ``plan`` on pods of ``manifest``, and return what was measured.
 
-    ``client`` answers instead of the manifest's model. ``tell`` hears of each turn; once
-    ``interrupted`` is set, or the plan's time is over, what there is by then is given. Raises RunFailed
-    where a warm-up turn fails, and what ``spawn`` raises; a turn that fails later is counted and stops
-    nothing.
+    ``client`` answers instead of the manifest's model. ``tell`` is called after each turn; once
+    ``interrupted`` is set, or the plan's time is over, what was measured by then is returned. Raises
+    RunFailed where a warm-up turn fails, and what ``spawn`` raises; a turn that fails later is counted
+    and stops nothing.
     """
     bench = Bench(plan or Plan())
     ends = _Ends(interrupted or asyncio.Event(), bench.plan.timeout)
@@ -175,7 +175,7 @@ async def benched(
                 _Driver(system, manifest, tuple(tools), inner, bench.plan)
                 for _ in range(min(bench.plan.pods, bench.plan.turns))
             ]
-            await ends.until(bench, _warmed(drivers))
+            await ends.until(bench, _warm_up(drivers))
             if not bench.cut_short:
                 await _measure(bench, drivers, tell, ends)
     finally:
@@ -183,8 +183,8 @@ async def benched(
     return bench
 
 
-async def _warmed(drivers: list[_Driver]) -> None:
-    """The first alone: where nothing works, one error says so, not one for each pod."""
+async def _warm_up(drivers: list[_Driver]) -> None:
+    """Run the turns that are not counted, the first pod alone: where nothing works, one error says so."""
     await drivers[0].warm()
     await asyncio.gather(*(driver.warm() for driver in drivers[1:]))
 

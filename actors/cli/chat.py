@@ -14,13 +14,13 @@ from actors.cli.config import (
     default_store,
     manifest_for,
     memory_folder,
-    named_in_errors,
+    name_in_errors,
     with_model,
 )
-from actors.cli.interrupts import carried_out
+from actors.cli.interrupts import run_interruptible
 from actors.cli.loading import with_tools, with_tools_again
 from actors.cli.run import view_of
-from actors.cli.running import MEMORY_FAILURES, Plan, followed_by_hand, remembered, resumable
+from actors.cli.running import MEMORY_FAILURES, Plan, finish_memory_jobs, follow_until_signal, resumable
 from actors.cli.store_reader import Reading
 from actors.cli.streams import private_stdin
 from actors.cli.terminal import Terminal
@@ -79,8 +79,8 @@ def chat(
         view.note(note)
     stdin = private_stdin()
     asker: Asker = Prompt(stdin, terminal) if stdin.isatty() and not as_json else Lines(stdin, terminal)
-    with named_in_errors(manifest):
-        carried_out(_chat(plan, asker, terminal, view))
+    with name_in_errors(manifest):
+        run_interruptible(_chat(plan, asker, terminal, view))
 
 
 async def _chat(plan: Plan, asker: Asker, terminal: Terminal, view: View) -> None:
@@ -102,12 +102,12 @@ async def _talk(pod: Pod, asker: Asker, terminal: Terminal, view: View) -> None:
         while (words := await asker.ask()) is not None:
             if words.split()[:1] == ["/exit"]:
                 break
-            await _taken(words, pod, terminal, view)
-        await remembered(pod, terminal, failures)
+            await _handle(words, pod, terminal, view)
+        await finish_memory_jobs(pod, terminal, failures)
 
 
-async def _taken(words: str, pod: Pod, terminal: Terminal, view: View) -> None:
-    """A command, or a turn; what cannot be done is told, and the chat goes on."""
+async def _handle(words: str, pod: Pod, terminal: Terminal, view: View) -> None:
+    """Carry out a command or a turn; an error is shown, and the chat goes on."""
     try:
         if words.startswith("/") and not words.startswith("//"):
             await _command(words, pod, terminal, view)
@@ -137,10 +137,10 @@ async def _command(words: str, pod: Pod, terminal: Terminal, view: View) -> None
 
 
 async def _turn(words: str | None, pod: Pod, terminal: Terminal, view: View) -> None:
-    """One run to its end; a failure is told, and the chat goes on."""
+    """Do one run to its end; a failure is shown, and the chat goes on."""
     try:
         start = pod.resume if words is None else lambda: pod.run(words)
-        await followed_by_hand(pod, start, view, terminal, cancels=True)
+        await follow_until_signal(pod, start, view, terminal, cancels=True)
     except RunFailed as error:
         terminal.note(f"polypod: the run failed: {error}", "error")
     finally:

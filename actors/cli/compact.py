@@ -1,4 +1,4 @@
-"""``polypod compact``: a session's history folded by hand."""
+"""``polypod compact``: replaces the older part of a session's history by a summary, in a new session."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import click
 
 from actors.cli import options
 from actors.cli.config import Wishes, memory_folder, with_model
-from actors.cli.interrupts import carried_out
+from actors.cli.interrupts import run_interruptible
 from actors.cli.store_reader import Reading
 from actors.cli.terminal import Terminal
 from actors.cli.views import put_json
@@ -36,7 +36,7 @@ def compact(
     with Reading(store) as reading:
         session_id, url = reading.find(session).session_id, reading.url
         manifest = with_model(reading.manifest(session_id), Wishes(model=model, base_url=base_url))
-    done = carried_out(_compact(manifest, url, session_id, retain))
+    done = run_interruptible(_compact(manifest, url, session_id, retain))
     if as_json:
         put_json(done)
         return

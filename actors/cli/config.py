@@ -91,7 +91,7 @@ def manifest_for(
         return manifest, notes
     from actors.llm.http.presets import probe_local  # noqa: PLC0415 - paid for where no model is named
 
-    model, why = found_model(asyncio.run(probe_local()))
+    model, why = choose_model(asyncio.run(probe_local()))
     return manifest.replace(model=model), [why, *notes]
 
 
@@ -100,8 +100,8 @@ _OF_SCHEME = "manifest: model.scheme: "
 
 
 @contextmanager
-def named_in_errors(path: Path | None) -> Iterator[None]:
-    """What turns out to be wrong with a manifest only as a pod is made of it names its file, too."""
+def name_in_errors(path: Path | None) -> Iterator[None]:
+    """Put the manifest's file, or the option, in front of a ManifestError that is raised in the body."""
     try:
         yield
     except ManifestError as error:
@@ -144,8 +144,8 @@ def allowing(manifest: PodManifest, folders: tuple[Path, ...]) -> PodManifest:
     return manifest.replace(scope=Scope((*scope.allow, *rules), scope.deny, scope.within))
 
 
-def found_model(server: tuple[str, list[str]] | None) -> tuple[ModelSection, str]:
-    """The model of a pod for which none was chosen, and a line that says which it is and why.
+def choose_model(server: tuple[str, list[str]] | None) -> tuple[ModelSection, str]:
+    """Choose a model where none was named: the model, and a line that says which it is and why.
 
     ``server`` is the preset of a server that answers on this machine, with its models.
     """

@@ -40,7 +40,7 @@ TASK = (
 
 
 class Played(Struct):
-    """What one process told: its events, and the result it ended with, None if it was killed."""
+    """What one process printed: its events, and the result it ended with, None if it was killed."""
 
     events: list[Event]
     result: RunResult | None = None
@@ -123,7 +123,7 @@ def _polypod(folder: Path, arguments: list[str], view: PeopleView, *, kill: bool
             if line.startswith(b'{"type":"RunResult"'):
                 played.result = _result(line)
                 if played.result is not None:
-                    view.ended(played.result)
+                    view.show_end(played.result)
                 break
             event = decode_event(line)
             played.events.append(event)

@@ -85,8 +85,8 @@ def _is_of_lost_terminal(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno == errno.EIO and let_go_of_lost_terminal()
 
 
-def told(error: BaseException) -> tuple[str, str | None] | None:
-    """What to say of an error, and a hint; None where nothing is to be said."""
+def words_for(error: BaseException) -> tuple[str, str | None] | None:
+    """The message for an error, and a hint; None where nothing is to be printed."""
     said: tuple[str, str | None] | None
     match error:
         case Exit() | click.exceptions.Exit() | BrokenPipeError() | SystemExit():
@@ -114,14 +114,14 @@ def _usage(error: click.ClickException) -> tuple[str, str | None]:
     return error.format_message().rstrip("."), f"see {path} --help"
 
 
-def guarded(command: Callable[[], object]) -> int:
-    """Carry out ``command``; its exit code, with any error told on one line and no traceback."""
+def run_guarded(command: Callable[[], object]) -> int:
+    """Run ``command`` and return its exit code; an error is printed on one line, without a traceback."""
     try:
         if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:  # while it was imported
             signal.signal(signal.SIGINT, signal.default_int_handler)
         command()
         sys.stdout.flush()
-    except BaseException as caught:  # noqa: BLE001 - the door's last wall: nothing gets through as a traceback
+    except BaseException as caught:  # noqa: BLE001 - the outermost frame: nothing may leave as a traceback
         error = Interrupted(signal.SIGHUP) if _is_of_lost_terminal(caught) else caught
         code = code_of(error)
         if os.environ.get("POLYPOD_DEBUG") and code not in {FINISHED, BROKEN_PIPE}:
@@ -134,7 +134,7 @@ def guarded(command: Callable[[], object]) -> int:
 def _tell(error: BaseException) -> None:
     try:
         _drop_output() if isinstance(error, _NO_READER) else _flush_output()
-        said = told(error)
+        said = words_for(error)
         if said is not None:
             terminal = Terminal()
             terminal.note(f"polypod: {' '.join(said[0].split())}", "error")
@@ -145,7 +145,7 @@ def _tell(error: BaseException) -> None:
 
 
 def _flush_output() -> None:
-    """Write what is buffered, where it can be written: what is wrong is being told already."""
+    """Write what is buffered, where it can be written: the error itself is being printed already."""
     try:
         sys.stdout.flush()
     except OSError:
@@ -153,5 +153,5 @@ def _flush_output() -> None:
 
 
 def _drop_output() -> None:
-    """Nobody reads standard output any more: what is still buffered must not fail at exit."""
+    """Discard what is buffered: nobody reads standard output any more, and the exit must not fail for it."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,5 +1,4 @@
-"""What Ctrl-C, SIGTERM and SIGHUP do, from when a command begins to work until its process has
-ended.
+"""Signal handling of the command: what Ctrl-C, SIGTERM and SIGHUP do while it works and until it has ended.
 
 The first one is the command's to follow; the second ends the process at once, with the exit code that is
 documented and with the words that tell how to go on. A terminal that is closed sends SIGHUP, and often the
@@ -38,7 +37,7 @@ _farewells: list[tuple[Callable[[], None], str]] = []
 
 @contextmanager
 def farewell(tidy: Callable[[], None], words: str = "") -> Iterator[None]:
-    """Have ``tidy`` called and ``words`` said where a second signal ends the process meanwhile."""
+    """Call ``tidy`` and print ``words`` if a second signal ends the process during the body."""
     _farewells.append((tidy, words))
     try:
         yield
@@ -47,7 +46,7 @@ def farewell(tidy: Callable[[], None], words: str = "") -> Iterator[None]:
 
 
 def _end_at_once(number: int, _frame: object = None) -> None:
-    """End the process: what it had to keep is kept already."""
+    """End the process: all that it had to persist is persisted already."""
     _ignore()
     for tidy, words in reversed(_farewells):
         with suppress(Exception):
@@ -69,7 +68,7 @@ def _heard() -> list[signal.Signals]:
 
 
 def ignore_at_the_end() -> None:
-    """Have an interpreter that ends do so with its exit code: a signal that comes then would kill it."""
+    """Ignore signals at the interpreter's exit: one that comes then would replace its exit code."""
     atexit.register(_ignore)
 
 
@@ -77,8 +76,9 @@ def ignore_at_the_end() -> None:
 def catching(
     catch: Callable[[int], None], *, leaves: Callable[[int], bool] = lambda _: True
 ) -> Iterator[None]:
-    """Have ``catch`` called on the running loop with the number of the first signal that comes; a second one
-    ends the process. Where the first one ``leaves`` that stays so for good: the command ends.
+    """Call ``catch`` on the running loop with the number of the first signal; a second one ends the process.
+
+    If ``leaves`` is true of the first signal, the handlers stay after the body: the command ends then.
     """
     loop = asyncio.get_running_loop()
     caught: list[int] = []
@@ -104,19 +104,19 @@ def catching(
                 signal.signal(number, again if left else handler)
 
 
-def carried_out(work: Coroutine[Any, Any, T]) -> T:
-    """Carry out ``work`` on a loop of its own; a signal cancels it. Raises Interrupted then."""
+def run_interruptible(work: Coroutine[Any, Any, T]) -> T:
+    """Run ``work`` on an event loop of its own; a signal cancels it and raises Interrupted."""
     return asyncio.run(_interruptible(work))
 
 
 async def _interruptible(work: Coroutine[Any, Any, T]) -> T:
-    with cancelled_by_signals():
+    with cancel_on_signal():
         return await work
 
 
 @contextmanager
-def cancelled_by_signals() -> Iterator[None]:
-    """Have the first signal cancel the running task in the body. Raises Interrupted then."""
+def cancel_on_signal() -> Iterator[None]:
+    """Cancel the running task at the first signal during the body, and raise Interrupted."""
     me = asyncio.current_task()
     assert me is not None
     caught: list[int] = []

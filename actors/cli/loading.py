@@ -1,4 +1,4 @@
-"""Loading: a user's own tools, by the names of their files or modules, as ``--tools`` takes them."""
+"""Loads the tools that ``--tools`` names, and records in the manifest where they are."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from protocol.errors import ToolDefinitionError
 from protocol.manifest import PodManifest, module_path
 
 
-def tools_named(names: Iterable[str]) -> tuple[Any, ...]:
-    """The tools of each ``FILE.py|MODULE[:NAME]``. Raises UsageError, which says what is missing."""
+def load_named_tools(names: Iterable[str]) -> tuple[Any, ...]:
+    """Import the tools of each ``FILE.py|MODULE[:NAME]``. Raises UsageError, which says what is missing."""
     try:
         return load_tools(names)
     except ToolDefinitionError as error:
         raise click.UsageError(f"--tools {error.message}") from error
 
 
-def tools_told(tools: Iterable[Any]) -> list[str]:
+def tools_line(tools: Iterable[Any]) -> list[str]:
     """The line that tells a person which tools were found; none where there are none."""
     names = [each.name if isinstance(each, Tool) else getattr(each, "__name__", "?") for each in tools]
     return [f"your tools: {', '.join(names)}"] if names else []
@@ -32,7 +32,7 @@ def with_tools(manifest: PodManifest, names: tuple[str, ...]) -> tuple[PodManife
     """A new pod's manifest with the tools of ``names`` too, and the line that tells of all of them. The
     session remembers them, by where they are. Raises UsageError.
     """
-    tools_named(names)
+    load_named_tools(names)
     return _having(manifest, (*manifest.tools.modules, *names))
 
 
@@ -46,7 +46,7 @@ def with_tools_again(
     if names and without:
         raise click.UsageError("--tools and --no-tools exclude each other")
     if names or without:
-        tools_named(names)
+        load_named_tools(names)
         return _having(manifest, names)
     try:
         return _having(manifest, manifest.tools.modules)
@@ -59,5 +59,5 @@ def with_tools_again(
 
 def _having(manifest: PodManifest, names: tuple[str, ...]) -> tuple[PodManifest, list[str]]:
     modules = tuple(dict.fromkeys(module_path(name) for name in names))
-    told = tools_told(load_tools(modules))
+    told = tools_line(load_tools(modules))
     return manifest.replace(tools=replace(manifest.tools, modules=modules)), told

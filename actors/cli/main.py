@@ -11,7 +11,7 @@ from actors.cli.bench import bench
 from actors.cli.chat import chat
 from actors.cli.compact import compact
 from actors.cli.demo import demo
-from actors.cli.errors import guarded
+from actors.cli.errors import run_guarded
 from actors.cli.events import events
 from actors.cli.inspect import log, ps, show
 from actors.cli.interrupts import ignore_at_the_end
@@ -87,7 +87,7 @@ def main() -> None:
     """Run the command line and leave with its exit code."""
     open_closed()
     ignore_at_the_end()
-    sys.exit(guarded(lambda: polypod(prog_name="polypod", standalone_mode=False)))
+    sys.exit(run_guarded(lambda: polypod(prog_name="polypod", standalone_mode=False)))
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ def fork(session: str, at: str | None, store: str | None, as_json: bool) -> None
     """Open a session that branches off from another, which stays as it is."""
     with Reading(store) as reading:
         found = reading.find(session)
-        _told([_branch(open_store(reading.url), found.session_id, at)], as_json=as_json)
+        _print_sessions([_branch(open_store(reading.url), found.session_id, at)], as_json=as_json)
 
 
 @click.command(short_help="Check every session's hash chain.")
@@ -53,7 +53,7 @@ def fsck(mend: bool, store: str | None, as_json: bool) -> None:
     With --repair the sound beginning of a broken session is forked, and the session itself is moved
     out of the store into the folder damaged beside it; exit 1 only where something could not be mended.
     """
-    opened, terminal = _there(store), Terminal()
+    opened, terminal = _open_existing(store), Terminal()
     try:
         findings, left = list(repair.check(opened)), 0
         for finding in findings:
@@ -64,7 +64,7 @@ def fsck(mend: bool, store: str | None, as_json: bool) -> None:
                 at = "" if finding.seq is None else f", entry {finding.seq}"
                 terminal.note(f"{finding.kind}: {where}{at}: {finding.text}")
         for finding in findings if mend else ():
-            left += not _mended(opened, finding, terminal, as_json=as_json)
+            left += not _mend(opened, finding, terminal, as_json=as_json)
     finally:
         wait(opened.close())
     if left or (findings and not mend):
@@ -75,7 +75,7 @@ def fsck(mend: bool, store: str | None, as_json: bool) -> None:
         terminal.note("all sessions are sound" + (" now" if findings else ""))
 
 
-def _mended(store: SessionStore, finding: repair.Finding, terminal: Terminal, *, as_json: bool) -> bool:
+def _mend(store: SessionStore, finding: repair.Finding, terminal: Terminal, *, as_json: bool) -> bool:
     folder = (store.folder or Path.cwd()) / "damaged"
     try:
         forked, kept = repair.mend(store, finding, new_session_id(), folder)
@@ -83,7 +83,7 @@ def _mended(store: SessionStore, finding: repair.Finding, terminal: Terminal, *,
         terminal.note(f"not mended: {error}")
         return False
     if forked is not None:
-        _told([forked], as_json=as_json)
+        _print_sessions([forked], as_json=as_json)
     if kept is not None and not as_json:
         terminal.note(f"the damaged session is kept as {kept}")
     return finding.kind not in {"store", "newer"}
@@ -94,10 +94,10 @@ def _mended(store: SessionStore, finding: repair.Finding, terminal: Terminal, *,
 @options.store
 def rm(sessions: tuple[str, ...], store: str | None) -> None:
     """Delete sessions for good, damaged ones too; never one that is held."""
-    opened = _there(store)
+    opened = _open_existing(store)
     try:
         with Reading(store) as reading:
-            found = [_named(reading, opened, each) for each in sessions]
+            found = [_find(reading, opened, each) for each in sessions]
         for session_id in found:
             wait(opened.delete(session_id))
             click.echo(session_id)
@@ -105,8 +105,8 @@ def rm(sessions: tuple[str, ...], store: str | None) -> None:
         wait(opened.close())
 
 
-def _named(reading: Reading, store: SessionStore, beginning: str) -> str:
-    """The session whose id begins so; one that no listing shows by its whole id."""
+def _find(reading: Reading, store: SessionStore, beginning: str) -> str:
+    """Find the id of a session by its beginning; an unreadable session is found by its whole id only."""
     return beginning if beginning in wait(store.unreadable()) else reading.find(beginning).session_id
 
 
@@ -137,7 +137,7 @@ def import_(file: BinaryIO, store: str | None, as_json: bool) -> None:
     """Put an exported session into the store, its chain checked."""
     opened = open_store(store or default_store())
     try:
-        _told([repair.import_session(opened, file, name=file.name)], as_json=as_json)
+        _print_sessions([repair.import_session(opened, file, name=file.name)], as_json=as_json)
     finally:
         wait(opened.close())
 
@@ -152,27 +152,27 @@ def gc(older_than: str | None, superseded: bool, store: str | None, as_json: boo
     if older_than is None and not superseded:
         raise click.UsageError("say what may go: --older-than AGE, --superseded, or both")
     age = None if older_than is None else _age(older_than)
-    opened = _there(store)
+    opened = _open_existing(store)
     try:
         gone = retention.collect(opened, older_than=age, superseded=superseded)
         _give_back(opened)
     finally:
         wait(opened.close())
-    _told(gone, as_json=as_json)
+    _print_sessions(gone, as_json=as_json)
     if not as_json:
         Terminal().note(f"{count(len(gone), 'session')} deleted")
 
 
 def _give_back(store: SessionStore) -> None:
-    """The space of what is gone to the disk; where that cannot be just now, the next time."""
+    """Give the space of deleted sessions back to the disk, or say that this is left to the next time."""
     try:
         wait(store.reclaim())
     except SessionError as error:
         Terminal().note(f"its space is given back another time: {error}")
 
 
-def _there(store: str | None) -> SessionStore:
-    """The store, which has to be there: one that is only looked after is not made. Raises UsageError."""
+def _open_existing(store: str | None) -> SessionStore:
+    """Open a store that exists; maintenance never creates one. Raises UsageError."""
     url = store or default_store()
     if not exists(url):
         raise click.UsageError(f"there is no store at {url}")
@@ -193,7 +193,7 @@ def _branch(store: SessionStore, session_id: str, at: str | None) -> SessionInfo
     return repair.fork(store, session_id, new_session_id(), at=at)
 
 
-def _told(sessions: list[SessionInfo], *, as_json: bool) -> None:
+def _print_sessions(sessions: list[SessionInfo], *, as_json: bool) -> None:
     for info in sessions:
         if as_json:
             put_json({"session_id": info.session_id, "pod": info.pod, "parent": info.parent})

@@ -1,4 +1,4 @@
-"""``polypod memory``: what lasting memory holds, listed, searched and shown."""
+"""``polypod memory``: lists, searches and shows the notes of lasting memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``polypod run`` and ``polypod resume``: a task to its end."""
+"""``polypod run`` and ``polypod resume``: run a task to its end, or go on with an interrupted one."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from actors.cli.config import (
     default_store,
     manifest_for,
     memory_folder,
-    named_in_errors,
+    name_in_errors,
     with_model,
 )
 from actors.cli.errors import CODES, FAILED, Exit
-from actors.cli.interrupts import carried_out
+from actors.cli.interrupts import run_interruptible
 from actors.cli.loading import with_tools, with_tools_again
-from actors.cli.running import MEMORY_FAILURES, Plan, followed_by_hand, remembered, resumable
+from actors.cli.running import MEMORY_FAILURES, Plan, finish_memory_jobs, follow_until_signal, resumable
 from actors.cli.store_reader import Reading
 from actors.cli.streams import private_stdin
 from actors.cli.terminal import Terminal
-from actors.cli.views import JsonView, PeopleView, View, failures_shown
+from actors.cli.views import JsonView, PeopleView, View, show_failures
 from actors.pod.handle import Pod
 from actors.runtime.future import AsyncFuture
 from actors.system import PodSystem
@@ -58,13 +58,13 @@ def run(
         raise click.UsageError("the task is empty")
     terminal = Terminal()
     view = view_of(terminal, as_json=as_json)
-    with failures_shown(view), named_in_errors(manifest):
+    with show_failures(view), name_in_errors(manifest):
         asked, notes = manifest_for(Wishes(manifest, name, model, base_url, allow))
         asked, told = with_tools(asked, tools)
         plan = Plan(asked, store or default_store())
         for note in (*notes, *told):
             view.note(note)
-        carried_out(_run(plan, terminal, view, lambda pod: pod.run(text)))
+        run_interruptible(_run(plan, terminal, view, lambda pod: pod.run(text)))
 
 
 @click.command(short_help="Go on with an interrupted run, or say something new.")
@@ -101,7 +101,7 @@ def resume(
     start: Callable[[Pod], AsyncFuture[RunResult]] = (
         Pod.resume if words is None else lambda pod: pod.run(words)
     )
-    with failures_shown(view):
+    with show_failures(view):
         with Reading(store) as reading:
             session_id, url = reading.find(session).session_id, reading.url
             manifest = with_model(reading.manifest(session_id), Wishes(model=model, base_url=base_url))
@@ -109,7 +109,7 @@ def resume(
         plan = Plan(manifest, url, session_id)
         for note in told:
             view.note(note)
-        carried_out(_run(plan, terminal, view, start))
+        run_interruptible(_run(plan, terminal, view, start))
 
 
 async def _run(
@@ -121,12 +121,12 @@ async def _run(
     async with PodSystem(store=plan.store, memory=memory_folder()) as system:
         pod = await plan.pod(system)
         if start is Pod.resume:
-            await _must_be_paused(pod)
+            await _require_paused(pod)
         try:
             async with resumable(pod, plan, terminal, "resume"):
                 with pod.subscribe(MEMORY_FAILURES) as failures:
-                    done = await followed_by_hand(pod, lambda: start(pod), view, terminal)
-                    await remembered(pod, terminal, failures)
+                    done = await follow_until_signal(pod, lambda: start(pod), view, terminal)
+                    await finish_memory_jobs(pod, terminal, failures)
         finally:
             terminal.idle()
     if CODES[done.result.outcome]:
@@ -137,8 +137,8 @@ async def _run(
         raise Exit(FAILED)
 
 
-async def _must_be_paused(pod: Pod) -> None:
-    """A session whose last run has ended has nothing to go on with but new words."""
+async def _require_paused(pod: Pod) -> None:
+    """Raise UsageError unless the session's last run is paused: else only new words can continue it."""
     described = await pod.describe()
     if described.state is not PodState.PAUSED:
         raise click.UsageError(

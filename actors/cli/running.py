@@ -1,4 +1,4 @@
-"""Shows one run of a pod as it goes on, and handles Ctrl-C meanwhile."""
+"""Follows one run of a pod at the terminal: shows its events, pauses or cancels it at Ctrl-C."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import NamedTuple
 from actors.cli.config import default_store
 from actors.cli.errors import Exit
 from actors.cli.event_format import event_line
-from actors.cli.interrupts import Interrupted, cancelled_by_signals, catching, farewell
+from actors.cli.interrupts import Interrupted, cancel_on_signal, catching, farewell
 from actors.cli.terminal import Terminal
 from actors.cli.views import View
 from actors.pod.handle import Pod
@@ -40,7 +40,7 @@ class Plan(NamedTuple):
     session: str | None = None
 
     def pod(self, system: PodSystem) -> AsyncFuture[Pod]:
-        """That pod, in a system whose store is the plan's."""
+        """Spawn that pod, in a system whose store is the plan's."""
         return system.spawn(self.manifest, resume=self.session)
 
 
@@ -57,7 +57,7 @@ class Followed(NamedTuple):
         return last.text if last is not None and last.is_error and last.text.startswith(REFUSED) else None
 
 
-async def followed(pod: Pod, start: Callable[[], AsyncFuture[RunResult]], view: View) -> Followed:
+async def follow_run(pod: Pod, start: Callable[[], AsyncFuture[RunResult]], view: View) -> Followed:
     """Start a run of ``pod`` and show its events to the end. Raises what the run raises."""
     last_call: ToolResult | None = None
     session_id = (await pod.describe()).session_id
@@ -71,15 +71,16 @@ async def followed(pod: Pod, start: Callable[[], AsyncFuture[RunResult]], view: 
     try:
         ended = await result
     except RunFailed as error:
-        view.failed(error.failure, error.run_id, session_id)
+        view.show_failure(error.failure, error.run_id, session_id)
         raise
-    view.ended(ended)
+    view.show_end(ended)
     return Followed(ended, last_call)
 
 
-async def remembered(pod: Pod, terminal: Terminal, failures: Subscription) -> None:
-    """Let the memory jobs that a run left come to their end, for a while (a stop waits less long), and tell
-    what ``failures``, a subscription to MEMORY_FAILURES, has heard.
+async def finish_memory_jobs(pod: Pod, terminal: Terminal, failures: Subscription) -> None:
+    """Wait at most MEMORY_PATIENCE for the memory jobs that a run has started, and print their failures.
+
+    ``failures`` is a subscription to MEMORY_FAILURES. A stop of the system waits less long.
     """
     if not await pod.wait_for_memory_jobs(timeout=0):
         terminal.busy("keeping what matters in memory…")
@@ -89,7 +90,7 @@ async def remembered(pod: Pod, terminal: Terminal, failures: Subscription) -> No
         terminal.say(line)
 
 
-async def followed_by_hand(
+async def follow_until_signal(
     pod: Pod,
     start: Callable[[], AsyncFuture[RunResult]],
     view: View,
@@ -97,9 +98,10 @@ async def followed_by_hand(
     *,
     cancels: bool = False,
 ) -> Followed:
-    """The same under the hand of a person: the first Ctrl-C, SIGTERM or SIGHUP pauses the run, the second
-    ends the process. With ``cancels`` Ctrl-C cancels the run instead. Raises Interrupted where it was to be
-    paused and has not ended otherwise; with ``cancels`` however it ended, since more would follow it.
+    """Follow a run that the first Ctrl-C, SIGTERM or SIGHUP pauses; a second one ends the process.
+
+    With ``cancels`` Ctrl-C cancels the run instead. Raises Interrupted where it was to be paused and has
+    not ended otherwise; with ``cancels`` however it ended, since more runs would follow it.
     """
     paused: list[int] = []
     asked: list[AsyncFuture[None]] = []
@@ -114,7 +116,7 @@ async def followed_by_hand(
         asked.append(pod.pause() if pauses(number) else pod.cancel())
 
     with catching(catch, leaves=pauses):
-        done = await followed(pod, start, view)
+        done = await follow_run(pod, start, view)
     if paused and (cancels or done.result.outcome == "paused"):
         raise Interrupted(paused[0])
     return done
@@ -122,12 +124,12 @@ async def followed_by_hand(
 
 @asynccontextmanager
 async def resumable(pod: Pod, plan: Plan, terminal: Terminal, command: str) -> AsyncIterator[None]:
-    """Where a signal ends what is done here, tell a person how to go on by ``command``; raises Exit then."""
+    """Print how to go on by ``command`` if a signal ends the body, and raise Exit then."""
     session_id = short_id((await pod.describe()).session_id)
     way_on = f"interrupted; this goes on with it: polypod {command} {session_id}{_where(plan.store)}"
     with farewell(terminal.idle, way_on):
         try:
-            with cancelled_by_signals():
+            with cancel_on_signal():
                 yield
         except Interrupted as interrupted:
             number = interrupted.number

@@ -11,7 +11,7 @@ from typing import TextIO
 
 
 def open_closed() -> None:
-    """Have all three standard streams lead somewhere.
+    """Open /dev/null in the place of any standard stream that is closed.
 
     One that was closed (``>&-``) would give its number to the next file that is opened, a database maybe,
     and whatever then writes to "standard output" would write into that. An answer that was written there
@@ -32,7 +32,7 @@ def open_closed() -> None:
 
 
 def is_lost(descriptor: int) -> bool:
-    """Whether it leads to a terminal that was closed."""
+    """Whether the stream leads to a terminal that was closed."""
     try:
         termios.tcgetattr(descriptor)
     except termios.error as error:
@@ -41,8 +41,9 @@ def is_lost(descriptor: int) -> bool:
 
 
 def let_go_of_lost_terminal() -> bool:
-    """Have what is written to a terminal that was closed go nowhere: to fail would end what has still to be
-    done. Whether there was one, now or before.
+    """Redirect standard streams of a closed terminal to /dev/null; whether there was one, now or before.
+
+    Writing to one fails, which would end what has still to be done.
     """
     for descriptor in range(3):
         if is_lost(descriptor):

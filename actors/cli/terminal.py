@@ -1,4 +1,4 @@
-"""Standard output for answers; standard error for all else: progress, tools, notes."""
+"""``Terminal``: prints answers on standard output, all else (progress, tools, notes) on standard error."""
 
 from __future__ import annotations
 

@@ -47,8 +47,8 @@ class ClockedClient:
         self.model = getattr(inner, "model", None) or type(inner).__name__
         self.asked: list[Asked] = []
 
-    def taken(self) -> list[Asked]:
-        """The requests noted since the last time."""
+    def take(self) -> list[Asked]:
+        """Take the requests that were noted since the last time."""
         asked, self.asked = self.asked, []
         return asked
 

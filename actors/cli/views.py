@@ -30,10 +30,10 @@ class View(Protocol):
     def show(self, event: Event) -> None:
         """Show the next event."""
 
-    def ended(self, result: RunResult) -> None:
+    def show_end(self, result: RunResult) -> None:
         """Show how the run ended."""
 
-    def failed(self, failure: Failure, run_id: str | None, session_id: str | None) -> None:
+    def show_failure(self, failure: Failure, run_id: str | None, session_id: str | None) -> None:
         """Show that the run failed; the words of the error itself are the command's to say."""
 
 
@@ -46,28 +46,28 @@ class JsonView:
     def show(self, event: Event) -> None:
         put_json(event)
 
-    def ended(self, result: RunResult) -> None:
+    def show_end(self, result: RunResult) -> None:
         put_json({"type": "RunResult", **msgspec.to_builtins(result)})
 
-    def failed(self, failure: Failure, run_id: str | None, session_id: str | None) -> None:
+    def show_failure(self, failure: Failure, run_id: str | None, session_id: str | None) -> None:
         known = {"run_id": run_id, "session_id": session_id}
         put_json({"type": "RunResult", "outcome": "failed", **known, "error": failure})
 
 
 @contextmanager
-def failures_shown(view: View) -> Iterator[None]:
-    """Show what fails before a run could begin as a failed run; what follows a run has shown itself."""
+def show_failures(view: View) -> Iterator[None]:
+    """Show an error of the body as a failed run, unless it is a RunFailed, which has been shown."""
     try:
         yield
     except RunFailed:
         raise
     except PolypodError as error:
-        view.failed(Failure.of(error), None, None)
+        view.show_failure(Failure.of(error), None, None)
         raise
 
 
 def put_json(value: Any) -> None:
-    """One line of JSON on standard output, at once."""
+    """Write one line of JSON on standard output, at once."""
     try:
         line = encode_line(value)
     except UnicodeEncodeError:  # half a surrogate pair somewhere in it
@@ -161,7 +161,7 @@ class PeopleView:
         if self._running:
             self._terminal.busy(cut(", ".join(self._running.values()), self._terminal.width - 12))
 
-    def ended(self, result: RunResult) -> None:
+    def show_end(self, result: RunResult) -> None:
         self._terminal.idle()
         if result.outcome in {"cancelled", "paused"}:
             self._on_the_way(self._answered)
@@ -180,7 +180,7 @@ class PeopleView:
             words.append(seconds(self._took))
         self._terminal.note(" · ".join([*words, f"session {result.session_id}"]))
 
-    def failed(self, failure: Failure, run_id: str | None, session_id: str | None) -> None:  # noqa: ARG002
+    def show_failure(self, failure: Failure, run_id: str | None, session_id: str | None) -> None:  # noqa: ARG002
         self._terminal.idle()
         self._on_the_way(self._answered)
         self._terminal.end_line()

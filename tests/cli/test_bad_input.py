@@ -11,7 +11,7 @@ from effort import times
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from actors.cli.errors import guarded
+from actors.cli.errors import run_guarded
 from actors.cli.main import polypod
 
 #: What people and their scripts put where something else was expected.
@@ -71,7 +71,7 @@ def test_no_words_bring_a_traceback(nowhere: Path, words: list[str]):
     kept = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = out, err
     try:
-        code = guarded(lambda: polypod(words, prog_name="polypod", standalone_mode=False))
+        code = run_guarded(lambda: polypod(words, prog_name="polypod", standalone_mode=False))
         err.flush()
     finally:
         sys.stdout, sys.stderr = kept

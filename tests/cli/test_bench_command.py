@@ -14,7 +14,7 @@ from command_kit import Home, silent_server
 from ports import unused_port
 
 from actors import PodManifest, ScriptedClient, call, say, tool
-from actors.cli.benching import Plan, benched
+from actors.cli.benching import Plan, run_benchmark
 from actors.cli.figures import result_of
 from bench.server import CHUNKS, running
 from protocol.errors import ModelError
@@ -169,7 +169,7 @@ def double(number: int) -> int:
 def measured(script: list, **plan: object):
     async def main():
         client = ScriptedClient(script)
-        bench = await benched(PodManifest.of(), tools=[double], client=client, plan=Plan(**plan))  # type: ignore[arg-type]
+        bench = await run_benchmark(PodManifest.of(), tools=[double], client=client, plan=Plan(**plan))  # type: ignore[arg-type]
         client.check()
         return bench
 

@@ -17,7 +17,7 @@ def test_an_output_that_cannot_be_written_is_what_the_words_are_about(capfd: pyt
         with open("/dev/full", "w") as full:  # noqa: PTH123 - a device
             full.write("x")
 
-    assert exits.guarded(command) == 1
+    assert exits.run_guarded(command) == 1
     assert capfd.readouterr().err == "polypod: the output cannot be written: No space left on device\n"
 
 
@@ -45,32 +45,32 @@ def refusing(error: BaseException):
 def test_each_kind_of_error_has_its_exit_code(
     error: BaseException, code: int, capfd: pytest.CaptureFixture[str]
 ):
-    assert exits.guarded(refusing(error)) == code
+    assert exits.run_guarded(refusing(error)) == code
     assert "Traceback" not in capfd.readouterr().err
 
 
 def test_an_error_is_one_line_and_its_hint_another(capfd: pytest.CaptureFixture[str]):
-    exits.guarded(refusing(StoreError("the disk\nis full", hint="make room")))
+    exits.run_guarded(refusing(StoreError("the disk\nis full", hint="make room")))
     assert capfd.readouterr().err == "polypod: the disk is full\n  hint: make room\n"
 
 
 def test_a_usage_error_says_where_help_is(capfd: pytest.CaptureFixture[str]):
-    exits.guarded(refusing(click.UsageError("the task is empty.")))
+    exits.run_guarded(refusing(click.UsageError("the task is empty.")))
     assert capfd.readouterr().err == "polypod: the task is empty\n  hint: see polypod --help\n"
 
 
 def test_a_defect_is_told_as_one_and_shown_on_demand(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
-    exits.guarded(refusing(ZeroDivisionError("oops")))
+    exits.run_guarded(refusing(ZeroDivisionError("oops")))
     assert "a defect: ZeroDivisionError: oops" in capfd.readouterr().err
     monkeypatch.setenv("POLYPOD_DEBUG", "1")
-    exits.guarded(refusing(ZeroDivisionError("oops")))
+    exits.run_guarded(refusing(ZeroDivisionError("oops")))
     assert "Traceback" in capfd.readouterr().err
 
 
 def test_an_error_of_the_system_names_its_file(capfd: pytest.CaptureFixture[str]):
-    exits.guarded(lambda: Path("/nowhere/at/all").read_text())
+    exits.run_guarded(lambda: Path("/nowhere/at/all").read_text())
     assert capfd.readouterr().err == "polypod: /nowhere/at/all: No such file or directory\n"
 
 
@@ -81,5 +81,5 @@ def test_every_outcome_has_an_exit_code():
 
 
 def test_what_went_well_is_zero(capfd: pytest.CaptureFixture[str]):
-    assert exits.guarded(lambda: sys.stdout.write("done\n")) == 0
+    assert exits.run_guarded(lambda: sys.stdout.write("done\n")) == 0
     assert capfd.readouterr() == ("done\n", "")

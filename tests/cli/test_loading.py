@@ -7,7 +7,7 @@ import click
 import pytest
 from command_kit import Home
 
-from actors.cli.loading import tools_named
+from actors.cli.loading import load_named_tools
 from actors.tools.base import Tool
 
 _TOOLS = '''
@@ -51,7 +51,7 @@ def here(home: Home, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def names(*asked: str) -> list[str]:
-    return [each.name if isinstance(each, Tool) else each.__name__ for each in tools_named(asked)]
+    return [each.name if isinstance(each, Tool) else each.__name__ for each in load_named_tools(asked)]
 
 
 @pytest.mark.parametrize("place", ["mine", "mine.py", "./mine.py"])
@@ -64,7 +64,7 @@ def test_all_that_a_file_or_module_makes_a_tool_is_one(here: Path, place: str):
 def test_a_file_is_imported_once_wherever_it_is(here: Path, tmp_path: Path):
     elsewhere = tmp_path / "json.py"  # called like a module of Python's own
     elsewhere.write_text("from polypod import tool\n@tool\ndef f() -> str:\n    return ''\n")
-    first, second = tools_named([str(elsewhere), f"{elsewhere}:f"])
+    first, second = load_named_tools([str(elsewhere), f"{elsewhere}:f"])
     assert first is second
 
 
@@ -96,7 +96,7 @@ def test_what_cannot_be_had_is_refused_in_words(here: Path, asked: str, words: s
     (here / "leaving.py").write_text("import sys\nsys.exit(3)\n")
     (here / "nameless.py").write_text("from polypod import tool\ntool(name='-1!')(print)\n")
     with pytest.raises(click.UsageError) as caught:
-        tools_named([asked])
+        load_named_tools([asked])
     assert caught.value.message.startswith(f"--tools {asked}: ")
     assert words in caught.value.message
 

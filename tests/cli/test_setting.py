@@ -71,13 +71,13 @@ def test_a_name_that_is_none_is_refused():
 
 
 def test_the_model_that_was_found_is_named_with_its_server():
-    model, note = setting.found_model(("ollama", ["qwen3", "gemma3"]))
+    model, note = setting.choose_model(("ollama", ["qwen3", "gemma3"]))
     assert model == ModelSection("ollama", "qwen3")
     assert note == "model: ollama/qwen3, from the ollama server on this machine, which has 1 more"
 
 
 def test_where_no_server_answers_the_embedded_model_is_named():
-    model, note = setting.found_model(None)
+    model, note = setting.choose_model(None)
     assert model.scheme == "offline"
     assert note.startswith("model: offline")
 

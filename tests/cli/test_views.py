@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from actors.cli.running import followed
+from actors.cli.running import follow_run
 from actors.cli.terminal import Terminal
 from actors.cli.views import JsonView, PeopleView, View
 from actors.llm.scripted import ScriptedClient, call, say
@@ -40,7 +40,7 @@ def shown(script: list[Any], view: View) -> None:
     async def main() -> None:
         async with PodSystem() as system:
             pod = await system.spawn(PodManifest.of(name="p"), client=ScriptedClient(script), tools=[weather])
-            await followed(pod, lambda: pod.run("go"), view)
+            await follow_run(pod, lambda: pod.run("go"), view)
 
     asyncio.run(main())
 
