@@ -31,5 +31,5 @@ def _same(one: Any, other: Any) -> bool:
     if one is other:
         return True
     if type(one) is tuple is type(other):
-        return len(one) == len(other) and all(map(_same, one, other))
+        return len(one) == len(other) and (all(map(is_, one, other)) or all(map(_same, one, other)))
     return isinstance(one, MethodType) and bool(one == other)
