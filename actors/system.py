@@ -34,7 +34,7 @@ from actors.runtime.future import AsyncFuture
 from actors.runtime.loop import LoopThread, Mailroom, mailroom_here
 from actors.runtime.ref import AsyncActorRef
 from actors.runtime.subscription import Feed, Subscription
-from actors.sessions.answers import all_given_back, forsake, settled
+from actors.sessions.answers import discard_answer, settled, wait_for_releases
 from actors.sessions.store import SessionInfo, SessionStore
 from actors.sessions.urls import open_store
 from actors.tools.pool import ToolThreads
@@ -236,10 +236,10 @@ class PodSystem:
             return
         _systems.discard(self)
         if store is not self._store_given:
-            forsake(store.close)
+            discard_answer(store.close)
             return
         for pod in self._pods.values():
-            forsake(partial(store.release, _actor(pod).durable_position()[0]))
+            discard_answer(partial(store.release, _actor(pod).durable_position()[0]))
 
     def after_fork_in_child(self) -> None:
         """Be what a forked child may ask: one that was entered answers with SystemOfParent."""
@@ -290,7 +290,7 @@ class PodSystem:
                 rest.push_async_callback(self._assembly.close_sources)
                 if self._reaper is not None:
                     rest.callback(self._reaper.stop)
-                rest.push_async_callback(all_given_back, self._graces["store_grace"])
+                rest.push_async_callback(wait_for_releases, self._graces["store_grace"])
                 for stopped in [_shut_down(pod) for pod in reversed(list(self._pods.values()))]:
                     await stopped
         except BaseException as error:  # noqa: BLE001 - who waits for the stop hears of it
@@ -359,14 +359,14 @@ class PodSystem:
         # An id that is no text is no session's either.
         resumed = None if resume is None else Resumed(encodable(resume), exact)
 
-        def started(error: BaseException | None) -> None:
+        def finish_start(error: BaseException | None) -> None:
             self._starting.pop(name, None)
             if error is None:
                 future.set(pod)
             else:
                 future.set_exception(error)
 
-        actor = PodActor.make(mailroom, self, resources, resumed, started)
+        actor = PodActor.make(mailroom, self, resources, resumed, finish_start)
         pod = self._pods[name] = Pod(name, self._mailboxes, actor.actor_ref)
         if resources.template.sources is not None:
             resources.template.sources.hold()
@@ -493,10 +493,10 @@ class PodSystem:
         names = list(self._pods) if name is None else [name]
         after = {each: since if isinstance(since, int) else since.get(each, 0) for each in names}
         assert self._store is not None
-        past = PastEvents(self._store, after, self._started, self._position)
+        past = PastEvents(self._store, after, self._wait_until_started, self._position)
         subscription.replay(past, self._on_loop)
 
-    async def _started(self, name: str) -> None:
+    async def _wait_until_started(self, name: str) -> None:
         """Wait for a pod that is being started."""
         if (starting := self._starting.get(name)) is not None:
             await asyncio.wait((asyncio.ensure_future(starting),))

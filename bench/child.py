@@ -15,7 +15,7 @@ from bench.claim import Case
 from bench.results import Effort, Reading
 
 
-def measured(case: Case, effort: Effort) -> list[Reading]:
+def measure(case: Case, effort: Effort) -> list[Reading]:
     """The median of each number over the rounds of one process, after a warm-up."""
     count = case.count(effort)
     case.measure(min(count, case.warm_up if case.warm_up is not None else max(1, count // 4)))
@@ -54,7 +54,7 @@ def main() -> None:
     parser.add_argument("effort", choices=["full", "quick", "tiny"])
     args = parser.parse_args()
     case = claim(args.claim).find(args.case, args.by)
-    sys.stdout.write(msgspec.json.encode(measured(case, args.effort)).decode() + "\n")
+    sys.stdout.write(msgspec.json.encode(measure(case, args.effort)).decode() + "\n")
 
 
 if __name__ == "__main__":

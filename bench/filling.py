@@ -18,22 +18,22 @@ from protocol.wire import encode
 _BATCH = 500
 
 
-def filled(url: str, length: int) -> str:
-    """The id of a new session in the store at ``url`` whose history has so many items."""
+def fill_session(url: str, length: int) -> str:
+    """Write a new session with ``length`` items into the store at ``url``; its id."""
     store = open_store(url)
     log = SessionLog(store, "bench", SessionHead(new_session_id()), lambda *_: None)
     log.open(Raw(encode(manifest())))
-    _settled(log, store, log.create())
+    _settle(log, store, log.create())
     for number, item in enumerate(items(length), 1):
         log.record(_KINDS.get(type(item), UserMessage), item=item)
         if number % _BATCH == 0:
-            _settled(log, store, log.commit())
-    _settled(log, store, log.commit())
+            _settle(log, store, log.commit())
+    _settle(log, store, log.commit())
     wait(store.close())
     return log.head.session_id
 
 
-def _settled(log: SessionLog, store: SessionStore, pending: Kept) -> None:
+def _settle(log: SessionLog, store: SessionStore, pending: Kept) -> None:
     wait_durable(store, pending)
     if pending is not None:
         log.confirm()

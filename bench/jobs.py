@@ -46,7 +46,7 @@ class Job(Struct, frozen=True):
         """Whether the repeat of this number, counted from 1, is to be measured."""
         return self.repeats is None or turn <= self.repeats
 
-    def measured(self, timeout: float = TIMEOUT) -> list[Reading]:
+    def measure(self, timeout: float = TIMEOUT) -> list[Reading]:
         """The readings of one fresh process. Raises NotMeasured."""
         lines = _output(self.command, timeout).splitlines()
         try:

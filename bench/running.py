@@ -101,7 +101,7 @@ def run_jobs(
 
 def _repeated(job: Job, pace: Callable[[], float]) -> _Repeat:
     before = pace()
-    readings = job.measured()
+    readings = job.measure()
     return _Repeat(readings, max(before, pace()))
 
 

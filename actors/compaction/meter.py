@@ -60,7 +60,7 @@ class TokenMeter:
         #: What servers told, oldest first, both numbers rising: a lower count voids those before it.
         self.records: list[UsageRecord] = []
 
-    def measured(self, history_len: int, usage: Usage | None) -> None:
+    def record_usage(self, history_len: int, usage: Usage | None) -> None:
         """A call whose request had ``history_len`` items was answered; None or 0 tokens tell nothing."""
         if usage is None or not usage.input_tokens:
             return

@@ -169,7 +169,7 @@ class Player(CassetteClient):
 
     async def stream(self, request: Request) -> AsyncIterator[Block]:
         """Answer as was recorded. Raises ModelError: the recorded one, or one that says what differs."""
-        exchange = self._found(plain(request, self._redact))
+        exchange = self._take(plain(request, self._redact))
         for block in exchange.blocks:
             yield block
         if exchange.error is not None:
@@ -181,7 +181,7 @@ class Player(CassetteClient):
                 retryable=False,
             )
 
-    def _found(self, asked: Exchange) -> Exchange:
+    def _take(self, asked: Exchange) -> Exchange:
         wanted = digest(asked)
         for number, (known, exchange) in self._left.items():
             if known == wanted:

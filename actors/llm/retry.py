@@ -129,7 +129,7 @@ class Listener(Protocol):
     def block(self, block: Block, attempt: int) -> None:
         """A block came that is no text; the assembler has it already."""
 
-    def again(self, error: ModelError, wait: float) -> None:
+    def announce_retry(self, error: ModelError, wait: float) -> None:
         """The attempt failed, and another follows in ``wait`` seconds."""
 
 
@@ -177,7 +177,7 @@ async def ask(
                 told = _out_of_time(error, before) if before and out_of_time else decision.error
                 raise told from error.__cause__
             before = error
-            listener.again(error, decision.seconds)
+            listener.announce_retry(error, decision.seconds)
         await sleep(decision.seconds)
         attempt += 1
 

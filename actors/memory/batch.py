@@ -86,7 +86,7 @@ class Consolidation:
         memory = self._memory
         if not self._due(waiting(memory.staging)) and not ledger_path(memory).exists():
             return None
-        self._lease = Lease.taken(memory.machinery, self._pod)
+        self._lease = Lease.acquire(memory.machinery, self._pod)
         if self._lease is None:
             return None
         self._ledger = carry_out(memory, self._read_ledger())

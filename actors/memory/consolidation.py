@@ -88,7 +88,7 @@ class ConsolidationActor(HelperActor):
             context_window=manifest.model.context_window,
         )
         try:
-            ended = await self._consolidated(message, work)
+            ended = await self._consolidate(message, work)
             await _to_its_end(work.release)
         except Exception as error:  # noqa: BLE001 - the pod tells of it
             ended = Consolidated(error=_clear(error))
@@ -96,7 +96,7 @@ class ConsolidationActor(HelperActor):
             work.release()
         message.tell(ended._replace(alerts=tuple(work.alerts)))
 
-    async def _consolidated(self, job: Consolidate, work: Consolidation) -> Consolidated:
+    async def _consolidate(self, job: Consolidate, work: Consolidation) -> Consolidated:
         batch = await _to_its_end(partial(work.begin, automatic=job.automatic))
         if batch is None:
             return Consolidated()
@@ -132,7 +132,7 @@ class ConsolidationActor(HelperActor):
         reminder = Reminder(NUDGE_NOTHING_WRITTEN, editor.write_memory.__name__)
         task = MemoryTask(lambda: batch.shelf.written, reminder)
         request = consolidator_request(batch.findings, batch.shelf.listing())
-        words = await self.ask_model(task.done_by(agent, request), job.caller)
+        words = await self.ask_model(task.run_with(agent, request), job.caller)
         if words is None:
             raise PodError(f"the worker came to no end within {MOST_STEPS} requests; nothing was written")
         if batch.shelf.written:

@@ -81,7 +81,7 @@ class ExtractionActor(HelperActor):
             found, end = await self.ask_model(_read(message, items, start or 0), message.caller)
             if len(found):
                 record = Staged(session_id, start or 0, end, found)
-                staged = await asyncio.to_thread(_staged, message.folder, record)
+                staged = await asyncio.to_thread(_stage, message.folder, record)
             proposal = Proposal(session_id, start, end, len(found), items[end - (start or 0) - 1])
         except Exception as error:  # noqa: BLE001 - whatever a client throws, the pod tells of it
             proposal = Proposal(session_id, start, start or 0, 0, error=error)
@@ -95,7 +95,7 @@ class ExtractionActor(HelperActor):
             await asyncio.to_thread(_put_away, staged, accepted=accepted)
 
 
-def _staged(folder: Path, record: Staged) -> Path:
+def _stage(folder: Path, record: Staged) -> Path:
     """``stage``, with an error that says which folder it was. Raises StoreError."""
     try:
         return stage(folder, record)
@@ -123,14 +123,14 @@ async def _read(job: Extract, items: list[Item], start: int) -> tuple[Extracted,
     while True:
         count = await asyncio.to_thread(portion, items, budget)
         try:
-            return await _found(job, items[:count], budget), start + count
+            return await _find(job, items[:count], budget), start + count
         except ModelError as error:
             if error.kind != "context_overflow" or budget <= LEAST_SUMMARISER_TOKENS:
                 raise
             budget = max(LEAST_SUMMARISER_TOKENS, budget // 2)
 
 
-async def _found(job: Extract, items: list[Item], budget: int) -> Extracted:
+async def _find(job: Extract, items: list[Item], budget: int) -> Extracted:
     """What the worker notes by its tool, or else says in words, which may be that there is nothing. Raises
     PodError where it came to no end without either.
     """
@@ -146,7 +146,7 @@ async def _found(job: Extract, items: list[Item], budget: int) -> Extracted:
     )
     request = await asyncio.to_thread(extractor_request, items, budget)
     task = MemoryTask(lambda: draft.called)
-    words = await task.done_by(agent, request, forced=draft.write_extracted.__name__)
+    words = await task.run_with(agent, request, forced=draft.write_extracted.__name__)
     if words is None and not draft.called:
         raise PodError(f"the worker came to no end within {_MOST_STEPS} requests; nothing was noted")
     return extracted_in_words(words) if words and not draft.called else draft.found

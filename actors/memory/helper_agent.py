@@ -137,7 +137,7 @@ class MemoryTask:
         self._reminder = reminder
         self._words = ""
 
-    async def done_by(self, agent: HelperAgent, request: str, *, forced: str | None = None) -> str | None:
+    async def run_with(self, agent: HelperAgent, request: str, *, forced: str | None = None) -> str | None:
         """The words of ``agent`` where its tools hold nothing, also after the reminder, else an empty text;
         None where it came to no end. Raises what asking the model does, but not once it has said something.
         """

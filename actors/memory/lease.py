@@ -37,7 +37,7 @@ class Lease:
         self.holding = holding
 
     @classmethod
-    def taken(cls, folder: Path, pod: str) -> Lease | None:
+    def acquire(cls, folder: Path, pod: str) -> Lease | None:
         """The lease, None where somebody who lives has it. Raises OSError."""
         make_private(folder)
         lock, path = WriterLock(folder / "holders"), folder / "lease.json"

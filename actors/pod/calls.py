@@ -48,10 +48,10 @@ class Batch(Protocol):
     async def alert(self, text: str) -> None:
         """Record what people should know. Raises what ends the batch."""
 
-    def progressed(self, call: ToolCall, text: str) -> None:
+    def report_progress(self, call: ToolCall, text: str) -> None:
         """A call says, from any thread, how far it is."""
 
-    def ended_late(self, call: ToolCall, result: ToolResult) -> None:
+    def report_late(self, call: ToolCall, result: ToolResult) -> None:
         """Hear, on the loop, what came of a call that had been given up."""
 
 
@@ -158,9 +158,9 @@ class ToolRunner:
             scope=self._scope,
             pod=batch.pod,
             call_id=call.id,
-            progress=lambda text: batch.progressed(call, text),
+            progress=lambda text: batch.report_progress(call, text),
             extras=self._extras,
-            late=lambda result: batch.ended_late(call, result),
+            late=lambda result: batch.report_late(call, result),
             deps=batch.deps,
         )
 

@@ -13,7 +13,7 @@ from actors.pod.journal import Journal
 from actors.pod.resources import PodResources
 from actors.pod.spending import Spending
 from actors.runtime.interruptible import Interruptible, Left
-from actors.sessions.answers import let_go
+from actors.sessions.answers import release_session
 from protocol.entries import Parent
 from protocol.errors import CompactionFailed, Failure, SessionError
 from protocol.events import (
@@ -94,15 +94,15 @@ class Compaction:
             return error
         folding = self._folding(reason, occupancy, wanted, window)
         try:
-            folded = await waits.apart(self._folded(folding), "the compaction")
+            folded = await waits.apart(self._run_summarizer(folding), "the compaction")
             old = journal.head.session_id
             await journal.start_successor(lambda parent: self._record_successor(folding, folded, parent))
         except Left:  # the run was lost meanwhile: who tells the ends of that tells this one
-            self._record_failed(folding, CompactionFailed("the run that it was for was lost"))
+            self._record_failure(folding, CompactionFailed("the run that it was for was lost"))
             raise
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - whatever a client throws
-            return await self._failed(folding, error)
-        let_go(self._template.store, old)
+            return await self._fail(folding, error)
+        release_session(self._template.store, old)
         self._conversation.guard = self._conversation.guard.compacted(reason)
         return None
 
@@ -126,7 +126,7 @@ class Compaction:
             mid_run=head.open_run is not None,
         )
 
-    async def _folded(self, folding: Folding) -> Folded:
+    async def _run_summarizer(self, folding: Folding) -> Folded:
         from actors.pod.summarizer import fold  # noqa: PLC0415 - paid for by who compacts
 
         await self._wait_for_readers()
@@ -161,19 +161,19 @@ class Compaction:
         )
         self._count(folding.spending)
 
-    async def _failed(self, folding: Folding, error: BaseException) -> BaseException:
+    async def _fail(self, folding: Folding, error: BaseException) -> BaseException:
         journal, conversation = self._journal, self._conversation
         if not isinstance(error, asyncio.CancelledError):  # whoever cancelled it says nothing of the next
             conversation.guard = conversation.guard.failed(folding.reason)
         failed = _as_failure(error)
-        self._record_failed(folding, failed)
+        self._record_failure(folding, failed)
         try:
             await journal.commit()
         except SessionError as refused:
             return refused
         return failed
 
-    def _record_failed(self, folding: Folding, failed: CompactionFailed) -> None:
+    def _record_failure(self, folding: Folding, failed: CompactionFailed) -> None:
         journal, spent = self._journal, folding.spending.spent
         journal.log.record_end(
             CompactFailed, journal.run_id, error=Failure.of(failed), usage=spent.usage, cost=spent.cost

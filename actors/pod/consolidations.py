@@ -30,13 +30,13 @@ class Jobs(Protocol):
     def ask_pod(self, message: Any) -> AsyncFuture[bool]:
         """Bring a message to the pod's mailbox."""
 
-    def let_go(self, ended: AsyncFuture[bool]) -> None:
+    def track_leaving(self, ended: AsyncFuture[bool]) -> None:
         """A job has nothing more to say; it counts as at work until it has ``ended``."""
 
-    def hold(self) -> None:
-        """Memory counts as at work until ``job_left``."""
+    def count_as_at_work(self) -> None:
+        """Memory counts as at work until ``note_job_ended``."""
 
-    def job_left(self) -> None:
+    def note_job_ended(self) -> None:
         """A job that was let go, or what was held, has come to its end."""
 
 
@@ -150,17 +150,17 @@ class Consolidations:
         consolidator, self._consolidator = self._consolidator, None
         if consolidator is None:  # it was left to itself
             return
-        self._jobs.let_go(cast("AsyncFuture[bool]", consolidator.actor_ref.stop(block=False)))
+        self._jobs.track_leaving(cast("AsyncFuture[bool]", consolidator.actor_ref.stop(block=False)))
         self._record_end(message)
         more = self._more_staged or (message.files > 0 and message.error is None)
-        self._jobs.hold()  # until its end is durable
+        self._jobs.count_as_at_work()  # until its end is durable
         try:
             await self._journal.commit()
         except SessionError:
             more = False
         if more and not self._status.stopping:
             self.start(self._jobs.caller)
-        self._jobs.job_left()
+        self._jobs.note_job_ended()
 
     def _record_end(self, message: Consolidated) -> None:
         published, self._published = self._published, False
@@ -188,11 +188,11 @@ class Consolidations:
 
     # -- the end of the pod ----------------------------------------------------------------------
 
-    def leave(self) -> None:
+    def cancel(self) -> None:
         """Cancel what it asks of a model."""
         consolidator, self._consolidator = self._consolidator, None
         if consolidator is not None:
-            self._jobs.let_go(consolidator.leave(self._resources.template.grace))
+            self._jobs.track_leaving(consolidator.leave(self._resources.template.grace))
 
     def abandon(self) -> None:
         """It was left to itself: publish an end where its start was published."""

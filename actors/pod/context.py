@@ -30,7 +30,7 @@ class Context:
         self._meter = TokenMeter(items, self._pruner)
         self.scratch: dict[str, Any] = {}
         for length, usage in calls:
-            self._meter.measured(length, usage)
+            self._meter.record_usage(length, usage)
 
     def view(self) -> Sequence[Item]:
         """The history for a request: turns that were refused are left out of it but for a notice of what was
@@ -41,9 +41,9 @@ class Context:
             return view
         return shown_of(view, left_out(self.items, self._pruner.refused))
 
-    def measured(self, length: int, usage: Usage | None) -> None:
+    def record_usage(self, length: int, usage: Usage | None) -> None:
         """A call whose request had ``length`` items was answered."""
-        self._meter.measured(length, usage)
+        self._meter.record_usage(length, usage)
 
     def occupancy(self) -> int:
         """The tokens the history takes: the last measured input plus an estimate of what came after."""
@@ -57,7 +57,7 @@ class Context:
         """The tokens of the items from ``index`` on."""
         return self._meter.since(index)
 
-    def looked_through(self, *, counted: bool, read: int | None) -> Iterator[None]:
+    def look_through(self, *, counted: bool, read: int | None) -> Iterator[None]:
         """Look through a history that was read back, one part at each step of the iterator, and weigh what
         will be asked for: all of it if it is ``counted`` and no server has, else what comes after the
         first ``read`` items. The first request then costs no more than any other.

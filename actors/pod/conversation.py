@@ -55,7 +55,7 @@ class Conversation:
         context = self._context
         return None if context is None or context.items is not self._head.items else context.occupancy()
 
-    def let_go(self) -> None:
+    def drop_history(self) -> None:
         """Keep nothing of the history."""
         self._context = self._measured = None
 
@@ -75,7 +75,7 @@ class Conversation:
         limits, memory = self._template.limits, self._template.manifest.memory
         counted = bool(limits.before_run or limits.before_request)
         read = (self._head.pointer or 0) if memory.extract_threshold else None
-        for _ in self.context.looked_through(counted=counted, read=read):
+        for _ in self.context.look_through(counted=counted, read=read):
             await asyncio.sleep(0)
 
     # -- when to compact -------------------------------------------------------------------------

@@ -167,13 +167,13 @@ class Exchange:
         elif isinstance(block, ThinkingChunk) and block.text:
             self._tell(ThinkingDelta, text=encodable(block.text), attempt=attempt)
 
-    def again(self, error: ModelError, wait: float) -> None:
+    def announce_retry(self, error: ModelError, wait: float) -> None:
         """The attempt failed and another follows: publish that its output is void, or that it is retried."""
         failed = self._fail(error)
         kind = Retry if failed.shown is None else StreamRestart
         self._tell(kind, attempt=failed.attempt, wait=wait, error=failed.failure)
 
-    def answered(self, answer: Answer) -> float | None:
+    def settle_answer(self, answer: Answer) -> float | None:
         """The request was answered: count it; what it cost."""
         usage = answer.usage
         assembler, self._assembler = self._assembler, None

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from actors.runtime.future import AsyncFuture
 from actors.runtime.interruptible import DirectWait, to_its_end
-from actors.sessions.answers import Kept, durable, let_go, store_failure
+from actors.sessions.answers import Kept, durable, release_session, store_failure
 from actors.sessions.head import SessionHead, new_session_id
 from actors.sessions.log import SessionLog
 from protocol.entries import Parent
@@ -104,7 +104,7 @@ class Journal:
             self._look_who_listens()
         return kind in self._heard
 
-    def listened(self) -> bool:
+    def has_listeners(self) -> bool:
         """Whether anybody hears anything of this pod."""
         bus = self.bus
         if bus.silent:
@@ -191,7 +191,7 @@ class Journal:
         with contextlib.suppress(SessionError):
             await self.commit()
 
-    def stay(self) -> None:
+    def stop_branching(self) -> None:
         """The pod ends: go on in no session of our own any more."""
         self._branching = True
 
@@ -202,29 +202,29 @@ class Journal:
         try:
             kept = give()
         except SessionError as error:
-            return self._refused(error, alone=alone)
+            return self._handle_refusal(error, alone=alone)
         if kept is None:
-            self._kept()
+            self._on_kept()
             return None
         given = self._given
         if given is None:
             given = self._given = DirectWait(loop=self._mailroom.loop)
         if isinstance(kept, AsyncFuture):
             self._under_way = kept
-            kept.when_done(partial(self._answered, alone, kept))
+            kept.when_done(partial(self._on_answer, alone, kept))
         else:
             pending = self._under_way = kept if isinstance(kept, Future) else durable(kept)
-            pending.add_done_callback(partial(self._answered, alone))
+            pending.add_done_callback(partial(self._on_answer, alone))
         return given
 
-    def _answered(self, alone: bool, done: Pending) -> None:
+    def _on_answer(self, alone: bool, done: Pending) -> None:
         """The store has answered, on whatever thread."""
         if self._mailroom.here():
-            self._ended(done, alone=alone)
+            self._take_answer(done, alone=alone)
         else:
-            self._mailroom.post(lambda _: self._ended(done, alone=alone))
+            self._mailroom.post(lambda _: self._take_answer(done, alone=alone))
 
-    def _ended(self, done: Pending, *, alone: bool) -> None:
+    def _take_answer(self, done: Pending, *, alone: bool) -> None:
         """The store has answered later."""
         cancelled = not isinstance(done, AsyncFuture) and done.cancelled()
         error = asyncio.CancelledError() if cancelled else done.exception()
@@ -234,10 +234,10 @@ class Journal:
         try:
             if error is None:
                 self.log.confirm()
-                self._kept()
+                self._on_kept()
             else:
                 self.log.roll_back()
-                if self._refused(store_failure(error), alone=alone and not self._waiting) is not None:
+                if self._handle_refusal(store_failure(error), alone=alone and not self._waiting) is not None:
                     return  # on its way into a session of our own
         except BaseException as refused:  # noqa: BLE001 - heard by those who wait
             self._answer(refused)
@@ -251,13 +251,13 @@ class Journal:
             if waiter is not None and not waiter.done():
                 waiter.end(error, at_once=at_once)
 
-    def _kept(self) -> None:
+    def _on_kept(self) -> None:
         self._refused_again = False
         if self._left:
             left, self._left, self._branching = self._left, "", False
-            let_go(self._template.store, left)
+            release_session(self._template.store, left)
 
-    def _refused(self, error: SessionError, *, alone: bool) -> DirectWait | None:
+    def _handle_refusal(self, error: SessionError, *, alone: bool) -> DirectWait | None:
         """The store did not keep it. Where another has taken the session, go on in one of our own; else tell
         all. Returns and raises as ``_give``.
         """
@@ -292,7 +292,7 @@ class Journal:
         """At the end of a pod by a defect: stand at what is durable, ends recorded again."""
         pending, self._under_way = self._under_way, None
         if pending is not None:
-            await self.settle_last(pending, seconds)
+            await self.wait_for_last(pending, seconds)
         self.log.roll_back()
         self.log.restage()
 
@@ -300,7 +300,7 @@ class Journal:
         """Commit once more, in ``seconds`` at most, where nobody is left to hear of a refusal."""
         if self._under_way is not None:
             last = asyncio.ensure_future(self.commit())
-            last.add_done_callback(_unheard)
+            last.add_done_callback(_ignore_outcome)
             await asyncio.wait({last}, timeout=seconds)
             return
         try:
@@ -308,9 +308,9 @@ class Journal:
         except SessionError:
             return
         if pending is not None:
-            await self.settle_last(pending, seconds)
+            await self.wait_for_last(pending, seconds)
 
-    async def settle_last(self, kept: Future[None] | Awaitable[None], seconds: float) -> None:
+    async def wait_for_last(self, kept: Future[None] | Awaitable[None], seconds: float) -> None:
         """Wait for what was given to the store, for so long, when nobody is left to hear of it."""
         pending = durable(kept)
         await asyncio.wait((pending,), timeout=seconds)
@@ -321,7 +321,7 @@ class Journal:
         pending.cancel()
 
 
-def _unheard(last: asyncio.Future[None]) -> None:
+def _ignore_outcome(last: asyncio.Future[None]) -> None:
     """Nobody is left to hear how the last commit ended."""
     if not last.cancelled():
         last.exception()

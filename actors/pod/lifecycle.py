@@ -14,7 +14,7 @@ from actors.pod.restore import activities_left, restore, tip
 from actors.pod.status import Status
 from actors.runtime.interruptible import Interruptible
 from actors.sessions.activities import ends_of
-from actors.sessions.answers import Kept, durable, give_back, let_go, settled
+from actors.sessions.answers import Kept, durable, release_and_wait, release_session, settled
 from actors.sessions.replay import Replayed
 from actors.sessions.store import Claim
 from protocol.errors import Failure, SessionCorrupt, SessionError, UnknownEntry
@@ -63,7 +63,7 @@ class Lifecycle:
             await durable(kept)
         except BaseException:
             log.roll_back()
-            await self._give_back(log.durable_session)
+            await self._release(log.durable_session)
             raise
         log.confirm()
 
@@ -78,7 +78,7 @@ class Lifecycle:
         try:
             state, head = await restore(store, claim.session_id)
             left = await activities_left(store, claim.session_id, state)
-            log.restored(claim.session_id, head, state.items, state.pointer, state.open_run, left)
+            log.stand_at(claim.session_id, head, state.items, state.pointer, state.open_run, left)
             await take_over(state)
             self.close_activities("the pod's process ended first")
             if claim.torn:
@@ -87,7 +87,7 @@ class Lifecycle:
             log.record(PodStarted, model=self._template.model, resumed=True)
             await self._journal.commit()
         except BaseException:
-            await self._give_back(claim.session_id)
+            await self._release(claim.session_id)
             raise
 
     async def _claim(self, resumed: Resumed) -> Claim:
@@ -101,11 +101,11 @@ class Lifecycle:
             try:
                 session_id = await tip(store, claim.session_id)
             except BaseException:
-                await self._give_back(claim.session_id)
+                await self._release(claim.session_id)
                 raise
             if session_id == claim.session_id:
                 return claim
-            await self._give_back(claim.session_id)
+            await self._release(claim.session_id)
 
     async def _claim_one(self, session_id: str) -> Claim:
         """Take a session. Who cancels this leaves no claim behind: it is given back once it is there."""
@@ -116,15 +116,15 @@ class Lifecycle:
         try:
             return await asyncio.shield(asked)
         except asyncio.CancelledError:
-            asked.add_done_callback(self._claimed_in_vain)
+            asked.add_done_callback(self._release_late_claim)
             raise
 
-    def _claimed_in_vain(self, asked: asyncio.Future[Claim]) -> None:
+    def _release_late_claim(self, asked: asyncio.Future[Claim]) -> None:
         if not asked.cancelled() and asked.exception() is None:
-            let_go(self._template.store, asked.result().session_id)
+            release_session(self._template.store, asked.result().session_id)
 
-    async def _give_back(self, session_id: str) -> None:
-        await give_back(self._template.store, session_id, self._template.store_grace)
+    async def _release(self, session_id: str) -> None:
+        await release_and_wait(self._template.store, session_id, self._template.store_grace)
 
     def close_activities(self, why: str) -> None:
         """Record the end of all that was started and can have no other end any more."""
@@ -132,7 +132,7 @@ class Lifecycle:
         for kind, run_id, fields in ends_of(head.open, head.open_run, why):
             self._journal.log.record_end(kind, run_id, **fields)
 
-    def ready(self) -> None:
+    def become_ready(self) -> None:
         """The pod takes commands from now on."""
         self._status.to(PodState.PAUSED if self._journal.head.open_run is not None else PodState.IDLE)
 
@@ -150,7 +150,7 @@ class Lifecycle:
             raise SessionCorrupt(
                 session_id, last.seq, "the entry that its pod wrote last is not there any more"
             ) from error
-        log.restored(session_id, last, state.items, state.pointer, state.open_run)
+        log.stand_at(session_id, last, state.items, state.pointer, state.open_run)
         conversation.read_back(state.calls)
         await conversation.look_through()
 
@@ -158,16 +158,16 @@ class Lifecycle:
 
     def end_session(self) -> Kept:
         """Record the end of the pod: what resolves when it is durable, None where it is or will not be."""
-        self._journal.stay()
+        self._journal.stop_branching()
         self._journal.log.record(PodEnded)
         try:
             return self._journal.log.commit()
         except SessionError:
             return None
 
-    def leave(self) -> asyncio.Task[None] | None:
+    def release_session(self) -> asyncio.Task[None] | None:
         """Give back the session, since the pod stops: a task where that takes its time."""
-        return let_go(self._template.store, self._journal.log.durable_session)
+        return release_session(self._template.store, self._journal.log.durable_session)
 
     async def stop(self, runs: RunLoop, memory: MemoryJobs) -> None:
         """End the session's part here once the run that was interrupted has ended by the way every run ends.
@@ -179,7 +179,7 @@ class Lifecycle:
                 seconds = self._template.grace + self._template.store_grace
                 await asyncio.wait_for(runs.gate.begin_at(turn, last), seconds)
             await memory.finish()
-            self._journal.stay()
+            self._journal.stop_branching()
             if self._status.state is PodState.IDLE:  # a run whose end the store refused is not to be resumed
                 runs.close_left_over()
             self._journal.log.record(PodEnded)
@@ -192,5 +192,5 @@ class Lifecycle:
         self.close_activities("a defect ended the pod")
         journal.log.record(PodFailed, error=Failure.of(error))
         await journal.commit_last(self._template.store_grace)
-        await self._give_back(journal.log.durable_session)
+        await self._release(journal.log.durable_session)
         self._status.to(PodState.FAILED)

@@ -147,12 +147,12 @@ class MemoryJobs:
         """
         if not self.at_work:
             return False
-        self._when_all_done(reply)
+        self._answer_when_done(reply)
         if timeout is not None:
             self._mailroom.loop.call_later(timeout, partial(answer, reply, accepted=False))
         return True
 
-    def _when_all_done(self, reply: AsyncFuture[Any]) -> None:
+    def _answer_when_done(self, reply: AsyncFuture[Any]) -> None:
         if self._waiting_for_all is None:
             self._waiting_for_all = []
         self._waiting_for_all.append(reply)
@@ -210,7 +210,7 @@ class MemoryJobs:
             if self._job is job:
                 self._end_job()
                 self._back_off()
-                self._extractions_ended(consolidate=False)
+                self._finish_extractions(consolidate=False)
             return
         resources, spending = self._resources, self._job_spending
         if self._job is not job or spending is None:
@@ -265,7 +265,7 @@ class MemoryJobs:
                 cost=spent.cost,
             )
         else:
-            self._record_failed(error, spent)
+            self._record_failure(error, spent)
         if proposal.error is not None:
             self._back_off()
         await self._end_extraction(reply, spent, accepted=error is None)
@@ -286,10 +286,10 @@ class MemoryJobs:
             self._end_job()
             self._back_off()
             if accepted:
-                self._record_failed(error, spent)
+                self._record_failure(error, spent)
                 self._tasks.start(self._journal.retry())
             answer(reply, accepted=False)
-            self._extractions_ended(consolidate=False)
+            self._finish_extractions(consolidate=False)
             return
         self._end_job()
         if accepted:
@@ -298,7 +298,7 @@ class MemoryJobs:
         if again and not self._status.stopping and self._due():
             self._start_extraction()
         else:
-            self._extractions_ended()
+            self._finish_extractions()
 
     def _back_off(self) -> None:
         """After a failure: leave out the next automatic extractions."""
@@ -321,19 +321,19 @@ class MemoryJobs:
         job, self._job = self._job, None
         spending, self._job_spending, self._proposed = self._job_spending, None, None
         if job is not None:
-            self.let_go(cast("AsyncFuture[bool]", job.actor_ref.stop(block=False)))
+            self.track_leaving(cast("AsyncFuture[bool]", job.actor_ref.stop(block=False)))
         return self._spent(spending)
 
-    def let_go(self, ended: AsyncFuture[bool]) -> None:
+    def track_leaving(self, ended: AsyncFuture[bool]) -> None:
         """A job has nothing more to say; what it still has to put away counts as memory at work."""
         self._jobs_leaving += 1
-        ended.when_done(self.job_left)
+        ended.when_done(self.note_job_ended)
 
-    def hold(self) -> None:
-        """Memory counts as at work until ``job_left``."""
+    def count_as_at_work(self) -> None:
+        """Memory counts as at work until ``note_job_ended``."""
         self._jobs_leaving += 1
 
-    def job_left(self) -> None:
+    def note_job_ended(self) -> None:
         """A job that was let go, or what was held, has come to its end."""
         self._jobs_leaving = max(self._jobs_leaving - 1, 0)
         self._answer_if_done()
@@ -341,12 +341,12 @@ class MemoryJobs:
     def _spent(self, spending: Spending | None) -> Spent:
         return self._accounts.count_helper(spending)
 
-    def _record_failed(self, error: BaseException, spent: Spent) -> None:
+    def _record_failure(self, error: BaseException, spent: Spent) -> None:
         self._journal.log.record_end(
             ExtractFailed, error=Failure.of(error), usage=spent.usage, cost=spent.cost
         )
 
-    def _extractions_ended(self, *, consolidate: bool = True) -> None:
+    def _finish_extractions(self, *, consolidate: bool = True) -> None:
         """The extractions that were due have ended: now for what they staged."""
         if consolidate and not self._status.stopping:
             self.consolidations.start(self.caller)
@@ -369,16 +369,16 @@ class MemoryJobs:
         """
         if not self.at_work:
             return
-        if not await self._all_done(self._template.memory_grace):
+        if not await self._wait_until_done(self._template.memory_grace):
             if self._proposed is not None:  # its end is on its way to the store
-                await self._all_done(self._template.store_grace)
+                await self._wait_until_done(self._template.store_grace)
             if self.at_work:
                 self._abandon()
-                await self._all_done(self._template.grace + self._template.store_grace)
+                await self._wait_until_done(self._template.grace + self._template.store_grace)
 
-    async def _all_done(self, seconds: float) -> bool:
+    async def _wait_until_done(self, seconds: float) -> bool:
         ended: AsyncFuture[Any] = AsyncFuture()
-        self._when_all_done(ended)
+        self._answer_when_done(ended)
         if not self.at_work:
             return True
         try:
@@ -391,21 +391,21 @@ class MemoryJobs:
         """Leave memory jobs to themselves: what an extraction did not get to is read when the session is
         resumed, and what is staged stays until another consolidation.
         """
-        self._leave_jobs()
+        self._cancel_jobs()
         self.consolidations.abandon()
         if self._job is not None:
-            self._record_failed(PodError("the pod stopped before its memory was read"), self._end_job())
-        self._extractions_ended(consolidate=False)
+            self._record_failure(PodError("the pod stopped before its memory was read"), self._end_job())
+        self._finish_extractions(consolidate=False)
 
-    def _leave_jobs(self) -> None:
+    def _cancel_jobs(self) -> None:
         """Cancel what memory jobs ask of a model; ``at_work`` until they have come to their end."""
-        self.consolidations.leave()
+        self.consolidations.cancel()
         if self._job is not None:
-            self.let_go(self._job.leave(self._template.grace))
+            self.track_leaving(self._job.leave(self._template.grace))
 
-    def forsake(self) -> None:
+    def give_up(self) -> None:
         """The pod has ended: nobody need wait for its memory jobs any more, and those end too."""
-        self._leave_jobs()
+        self._cancel_jobs()
         self._job = None
         if self._proposed is not None:
             answer(self._proposed, accepted=False)
@@ -414,9 +414,9 @@ class MemoryJobs:
         _answer_all(self._waiting)
         self._waiting_for_all = self._waiting = None
 
-    async def wait_left(self) -> None:
+    async def wait_for_cancelled(self) -> None:
         """Wait until the jobs that were cancelled have come to their end, for a bounded time."""
-        await self._all_done(self._template.grace + self._template.store_grace)
+        await self._wait_until_done(self._template.grace + self._template.store_grace)
 
 
 def _answer_all(waiting: list[AsyncFuture[Any]] | None) -> None:

@@ -102,7 +102,7 @@ class ModelCalls:
             self._resources,
             self._conversation.occupancy,
             self._template.manifest.worker.max_tokens,
-            self._journal.listened,
+            self._journal.has_listeners,
             self._journal.publish,
             self._publish_text,
         )
@@ -122,9 +122,9 @@ class ModelCalls:
             exchange.end(asyncio.CancelledError())
             raise
         except BaseException as error:  # noqa: BLE001 - whatever a client throws, only its run ends
-            await self.unanswered(run, exchange, error)
+            await self.fail_request(run, exchange, error)
             return
-        self._answered(run, exchange, answer)
+        self._take_answer(run, exchange, answer)
 
     def _prepare(self, run: Run) -> None:
         """Record all that the model is to see."""
@@ -161,12 +161,12 @@ class ModelCalls:
             if not sources.are_open:
                 await self._journal.commit()
                 waits.check()
-                await waits.apart(sources.opened(), "a source of tools")
+                await waits.apart(sources.wait_open(), "a source of tools")
             return sources.look(self._journal.alert)
         except SessionError:
             raise
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - ends this run alone
-            self.broken(run, error)
+            self.end_by_error(run, error)
             return None
 
     def _request(self, run: Run, tools: ToolRunner) -> Request:
@@ -208,8 +208,8 @@ class ModelCalls:
 
     # -- an answer -------------------------------------------------------------------------------
 
-    def _answered(self, run: Run, exchange: Exchange, answer: Answer) -> None:
-        cost = exchange.answered(answer)
+    def _take_answer(self, run: Run, exchange: Exchange, answer: Answer) -> None:
+        cost = exchange.settle_answer(answer)
         run.exchange = None
         if exchange.failed:
             self._record_failed(run, exchange.failed)
@@ -241,7 +241,7 @@ class ModelCalls:
         run.stop_reason = answer.stop_reason
         if answer.stop_reason == "pause" or run.pauses:
             self._look_at_pause(run, answer)
-        conversation.context.measured(len(head.items) - 1, answer.usage)
+        conversation.context.record_usage(len(head.items) - 1, answer.usage)
         self._count(answer.usage, cost)
         if answer.item.calls:
             run.started_calls = set()  # ids are unique within an answer, not within a run
@@ -270,7 +270,7 @@ class ModelCalls:
 
     # -- no answer -------------------------------------------------------------------------------
 
-    async def unanswered(self, run: Run, exchange: Exchange, error: BaseException) -> None:
+    async def fail_request(self, run: Run, exchange: Exchange, error: BaseException) -> None:
         """The request failed: compact once if the server says it is too long, else the run ends."""
         exchange.end(error)
         run.exchange = None
@@ -282,9 +282,9 @@ class ModelCalls:
         if run.ending is None and isinstance(error, OverBudget):
             self.note_exceeded(run, error.exceeded)
             return
-        self.broken(run, error)
+        self.end_by_error(run, error)
 
-    def broken(self, run: Run, error: BaseException) -> None:
+    def end_by_error(self, run: Run, error: BaseException) -> None:
         """A step ended by an error. An end that was asked for stands, whatever came of its cancel."""
         cancelled = isinstance(error, asyncio.CancelledError)
         if run.ending in {"cancelled", "paused"} or (run.ending is not None and cancelled):
@@ -354,9 +354,9 @@ class ModelCalls:
                 StreamRestart, attempt=exchange.failed[-1].attempt, error=Failure.of(overflow)
             )
         failed = await self._compaction.fold("overflow", run.waits, window=overflow.context_window)
-        self.compacted_within(run, failed, overflow)
+        self.end_compaction(run, failed, overflow)
 
-    def compacted_within(
+    def end_compaction(
         self, run: Run, error: BaseException | None, overflow: ModelError | None = None
     ) -> None:
         """A compaction in the middle of a run has ended: the request follows, or the run is over.

@@ -24,12 +24,12 @@ class Models:
         """The client of a model. Raises ManifestError, and MissingKey where a key is required."""
         client = self._clients.get(section)
         if client is None:
-            client = self._clients[section] = self._made(section)
+            client = self._clients[section] = self._make(section)
         return client
 
     # Imported by the first pod that needs them: together they cost as much as all the rest of polypod.
 
-    def _made(self, section: ModelSection) -> LLMClient:
+    def _make(self, section: ModelSection) -> LLMClient:
         if section.scheme == "offline":
             from actors.llm.offline.client import OfflineClient  # noqa: PLC0415
 

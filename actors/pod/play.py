@@ -104,14 +104,14 @@ class Play:
         """Begin a run with its input; ``at_once`` where that came alone, so that it overtakes nothing."""
         self._start_clock(run)
         start = self._tasks.start_at_once if at_once and self._mailroom.alone else self._tasks.start
-        start(self._played(run.waits, self._from_input(run, queued)), run.caller)
+        start(self._run_steps(run.waits, self._from_input(run, queued)), run.caller)
 
     def begin_again(self, run: Run) -> None:
         """Go on with a run that was paused."""
         self._start_clock(run)
-        self._tasks.start(self._played(run.waits, self._from_pause(run)), run.caller)
+        self._tasks.start(self._run_steps(run.waits, self._from_pause(run)), run.caller)
 
-    async def _played(self, waits: Interruptible, steps: Coroutine[Any, Any, None]) -> None:
+    async def _run_steps(self, waits: Interruptible, steps: Coroutine[Any, Any, None]) -> None:
         try:
             await steps
         except (Left, SessionError):
@@ -172,7 +172,7 @@ class Play:
                 self._tool_calls.close_begun(run, step.calls)
             elif isinstance(step, decide.Compact):
                 failed = await self._compaction.fold("request_threshold", waits)
-                self._model_calls.compacted_within(run, failed)
+                self._model_calls.end_compaction(run, failed)
             else:
                 assert_never(step)
 
@@ -213,7 +213,7 @@ class Play:
         except SessionError:
             raise
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - ends this run alone
-            self._model_calls.broken(run, error)
+            self._model_calls.end_by_error(run, error)
         self._tool_calls.end_loop(run)
         self._model_calls.end_turn()
         if self._mailroom.has_mail:
@@ -234,10 +234,10 @@ class Play:
         left, run.waits = run.waits, self._owner.interruptible()
         run.waits.asked = True
         self._gate.hand_over(left, run.waits)
-        self._tasks.start(self._played(run.waits, steps), run.caller)
+        self._tasks.start(self._run_steps(run.waits, steps), run.caller)
 
     async def _after_request(self, run: Run, exchange: Exchange) -> None:
-        await self._model_calls.unanswered(run, exchange, asyncio.CancelledError())
+        await self._model_calls.fail_request(run, exchange, asyncio.CancelledError())
         await self._play(run)
 
     async def _after_tools(self, run: Run) -> None:

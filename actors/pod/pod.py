@@ -205,7 +205,7 @@ class PodActor(AsyncActor):
         try:
             pending = self._lifecycle.open_session()
         except Exception as error:  # noqa: BLE001 - goes to who spawned
-            self._never_started(error)
+            self._fail_start(error)
             return None
         if pending is not None:
             return self._start(self._lifecycle.await_opened(pending))
@@ -224,7 +224,7 @@ class PodActor(AsyncActor):
         try:
             await self._in_patience(opening)
         except Exception as error:  # noqa: BLE001 - goes to who spawned
-            self._never_started(error)
+            self._fail_start(error)
         else:
             self._begin_life()
 
@@ -236,14 +236,14 @@ class PodActor(AsyncActor):
         finally:
             self._patience = None
 
-    def _made_to_wait(self, message: Any) -> None:
+    def _on_waiting(self, message: Any) -> None:
         if isinstance(message, _STOPS) and self._given_up_at is None:
             self._given_up_at = self._mailroom.loop.time() + self.resources.template.store_grace
             if self._patience is not None:
                 self._patience.end_at(self._given_up_at)
 
     def _begin_life(self) -> None:
-        self._lifecycle.ready()
+        self._lifecycle.become_ready()
         self._report_start(None)
 
     def _report_start(self, error: BaseException | None) -> None:
@@ -251,7 +251,7 @@ class PodActor(AsyncActor):
         if started is not None:
             started(error)
 
-    def _never_started(self, error: BaseException) -> None:
+    def _fail_start(self, error: BaseException) -> None:
         self._status.state, self._status.stopping = PodState.FAILED, True
         self._journal.close()
         self._end()
@@ -421,7 +421,7 @@ class PodActor(AsyncActor):
             conversation = self._conversation
             self._weighed = None if conversation is None else conversation.known_weight()
             if conversation is not None:
-                conversation.let_go()
+                conversation.drop_history()
             self._measured = None
             self._journal.log.drop_items()
             self.passive = True
@@ -502,30 +502,30 @@ class PodActor(AsyncActor):
             self._tasks.start(self._leave_after(pending))
 
     async def _leave_after(self, pending: Future[None] | Awaitable[None]) -> None:
-        await self._journal.settle_last(pending, self.resources.template.store_grace)
+        await self._journal.wait_for_last(pending, self.resources.template.store_grace)
         self._leave()
 
     async def _wind_down(self) -> None:
         await self._lifecycle.stop(self.runs, self.memory)
         self.runs.turn_away()
-        self.memory.forsake()
+        self.memory.give_up()
         self._journal.close()
-        await self.memory.wait_left()
+        await self.memory.wait_for_cancelled()
         self._leave()
 
     def _leave(self) -> None:
         self._journal.close()
-        leaving = self._lifecycle.leave()
+        leaving = self._lifecycle.release_session()
         if leaving is None:
-            self._gone()
+            self._enter_stopped()
         else:
-            self._tasks.start(self._gone_after(leaving))
+            self._tasks.start(self._stop_after(leaving))
 
-    async def _gone_after(self, leaving: asyncio.Task[None]) -> None:
+    async def _stop_after(self, leaving: asyncio.Task[None]) -> None:
         await asyncio.wait((leaving,), timeout=self.resources.template.store_grace)
-        self._gone()
+        self._enter_stopped()
 
-    def _gone(self) -> None:
+    def _enter_stopped(self) -> None:
         self._status.to(PodState.STOPPED)
         self._end()
         resolve(self._stops or [])
@@ -533,7 +533,7 @@ class PodActor(AsyncActor):
     def _defect(self, error: BaseException) -> None:
         """A task of the pod raised what nobody expects."""
         if not self.actor_stopped.is_set():
-            self._raised(error, None)
+            self._handle_error(error, None)
 
     def on_failure(self, _type: Any, error: Any, _traceback: Any) -> Any:
         """A defect ended the pod: say so, and answer all who wait."""
@@ -544,9 +544,9 @@ class PodActor(AsyncActor):
     async def _fail(self, error: BaseException) -> None:
         await self._lifecycle.fail(error)
         self.runs.turn_away()
-        self.memory.forsake()
+        self.memory.give_up()
         self._journal.close()
-        await self.memory.wait_left()
+        await self.memory.wait_for_cancelled()
         resolve(self._stops or [])
 
 

@@ -38,7 +38,7 @@ class Recall:
         self._done = True
         budget = self._template.manifest.memory.recall_tokens
         try:
-            item = await waits.apart(_recalled(self._template.memory, words, budget), "the search in memory")
+            item = await waits.apart(_search(self._template.memory, words, budget), "the search in memory")
         except (OSError, TimeoutError) as error:
             self._journal.log.record(Alert, text="memory could not be searched", error=Failure.of(error))
         except (Exception, asyncio.CancelledError):  # noqa: BLE001 - the run goes on without it
@@ -48,7 +48,7 @@ class Recall:
                 self._journal.log.record(SystemMessage, run_id, item=item)
 
 
-async def _recalled(memory: NotesFolder, words: str, budget: int) -> SystemItem | None:
-    from actors.memory.recall import recalled  # noqa: PLC0415 - paid for by who recalls
+async def _search(memory: NotesFolder, words: str, budget: int) -> SystemItem | None:
+    from actors.memory.recall import recall_notes  # noqa: PLC0415 - paid for by who recalls
 
-    return await asyncio.wait_for(asyncio.to_thread(recalled, memory, words, budget), RECALL_SECONDS)
+    return await asyncio.wait_for(asyncio.to_thread(recall_notes, memory, words, budget), RECALL_SECONDS)

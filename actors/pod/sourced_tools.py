@@ -15,13 +15,13 @@ _LEFT_OUT = "left out, since another tool has its name:"
 class SourcedTools:
     """The plain tools of pods of one template, and behind them those of their sources."""
 
-    __slots__ = ("_make", "_plain", "_seen", "_sources", "_told")
+    __slots__ = ("_made", "_plain", "_seen", "_sources", "_told")
 
     def __init__(self, plain: ToolRunner, sources: Iterable[SharedSource]) -> None:
         self._plain = plain
         self._sources = tuple(dict.fromkeys(sources))
         #: Made anew only where a list has changed: so a request begins like the one before.
-        self._make = Latest(self._made)
+        self._made = Latest(self._make)
         #: The names of all tools that there ever were.
         self._seen: set[str] = set()
         #: What people were told last of lists that cannot be used as they are.
@@ -42,12 +42,12 @@ class SourcedTools:
         """Whether all sources can be asked."""
         return all(each.is_open for each in self._sources)
 
-    async def opened(self) -> None:
+    async def wait_open(self) -> None:
         """Have the sources opened, all at once, and wait for that. Raises ToolSourceError."""
         for each in self._sources:
             each.begin_to_open()
         for each in self._sources:
-            await each.opened()
+            await each.wait_open()
 
     def look(self, alert: Callable[[str], object]) -> ToolRunner:
         """The tools as they are now. ``alert`` hears in words of a list that cannot be used as it is, once.
@@ -55,7 +55,7 @@ class SourcedTools:
         Raises ToolSourceError where a source has not yet said which tools it has.
         """
         looked = [each.look() for each in self._sources]
-        runner, left_out = self._make(*[tools for tools, _ in looked])
+        runner, left_out = self._made(*[tools for tools, _ in looked])
         words = "; ".join([*(failed for _, failed in looked if failed is not None), *left_out])
         if words != self._told:
             self._told = words
@@ -63,7 +63,7 @@ class SourcedTools:
                 alert(words)
         return runner
 
-    def _made(self, *lists: tuple[Tool, ...]) -> tuple[ToolRunner, list[str]]:
+    def _make(self, *lists: tuple[Tool, ...]) -> tuple[ToolRunner, list[str]]:
         """What these lists make, and in words what is left out of them: of two tools of one name the first
         stands, since no model takes both.
         """

@@ -46,7 +46,7 @@ class Spending:
             exchange.end(error)
             raise
         else:
-            self._add(answer.usage, exchange.answered(answer))
+            self._add(answer.usage, exchange.settle_answer(answer))
             if answer.item.refused:  # whatever was said on the way to that helps nobody
                 told = shortened(answer.item.text, _TOLD_TOKENS)
                 raise ModelError(f"{request.model} refused its task: {told}", kind="content_filter")

@@ -216,7 +216,7 @@ class _Summarizer:
         steps = ladder(self._read.texts, budget)
         while (parts := await asyncio.to_thread(next, steps, None)) is not None:
             try:
-                return await self._summed_up(parts)
+                return await self._summarize_parts(parts)
             except ModelError as error:
                 if error.kind == "content_filter" and not self._by_hand:
                     return None  # it would refuse the next time too, and the session could never be compacted
@@ -224,7 +224,7 @@ class _Summarizer:
                     raise
         return None
 
-    async def _summed_up(self, texts: list[str]) -> str | None:
+    async def _summarize_parts(self, texts: list[str]) -> str | None:
         """The summary of a transcript in parts, each told what was written of those before."""
         read, written = self._read, self._read.earlier
         for part, text in enumerate(texts, 1):
@@ -237,12 +237,12 @@ class _Summarizer:
                 files=read.files,
                 snapshot=read.snapshot,
             )
-            written = await self._one(request)
+            written = await self._summarize_part(request)
             if written is None:
                 return None
         return written
 
-    async def _one(self, request: str) -> str | None:
+    async def _summarize_part(self, request: str) -> str | None:
         """What the summariser writes about one part; it is reminded once of what it forgot. Where it then
         answers in words, those are the summary.
         """

@@ -81,14 +81,14 @@ class _Batch:
         await self._journal.commit()
         self.waits.check()
 
-    def progressed(self, call: ToolCall, text: str) -> None:
+    def report_progress(self, call: ToolCall, text: str) -> None:
         self._calls.mailroom.post(lambda _: self._publish_progress(call, text))
 
     def _publish_progress(self, call: ToolCall, text: str) -> None:
         if not self.waits.left and call.id in self._going_on:  # else its call has ended
             self._journal.publish(ToolProgress, call_id=call.id, name=call.name, text=encodable(str(text)))
 
-    def ended_late(self, call: ToolCall, result: ToolResult) -> None:
+    def report_late(self, call: ToolCall, result: ToolResult) -> None:
         if not self.waits.left and self.waits.under_way and call.id in self._going_on:
             return  # its cancel is still waited for
         self._calls.tell_late(self.run.run_id, _late_words(call, result))

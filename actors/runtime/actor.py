@@ -151,7 +151,7 @@ class AsyncActor(pykka.Actor):
             if inbox.backlog is None:
                 inbox.backlog = deque()
             inbox.backlog.append((message, reply_to))
-            self._made_to_wait(message)
+            self._on_waiting(message)
             return
         if self.actor_stopped._set:
             self._refuse(message, reply_to)
@@ -170,15 +170,15 @@ class AsyncActor(pykka.Actor):
                 if response is not DEFERRED:
                     reply_to.set(response)
         except BaseException as error:  # noqa: BLE001 - goes to who asked, or ends the actor
-            self._raised(error, reply_to)
+            self._handle_error(error, reply_to)
 
-    def _made_to_wait(self, message: Any) -> None:
+    def _on_waiting(self, message: Any) -> None:
         """A message has to wait for an ``async`` handler, which may be asked to end soon."""
 
-    def _raised(self, error: BaseException, reply_to: AsyncFuture[Any] | None) -> None:
+    def _handle_error(self, error: BaseException, reply_to: AsyncFuture[Any] | None) -> None:
         """A plain handler raised ``error``."""
         self._reply_to = None
-        hook = self._failed(error, reply_to)
+        hook = self._report_error(error, reply_to)
         if hook is not None:
             self._await(hook, None)
         if isinstance(error, _FATAL):
@@ -205,7 +205,7 @@ class AsyncActor(pykka.Actor):
             if _loop_ends(error):
                 self._lose_loop(reply_to)
                 raise
-            hook = self._failed(error, reply_to)
+            hook = self._report_error(error, reply_to)
             if hook is not None:
                 await hook
             if isinstance(error, _FATAL):
@@ -233,7 +233,7 @@ class AsyncActor(pykka.Actor):
 
     # -- ends ----------------------------------------------------------------------------------
 
-    def _failed(
+    def _report_error(
         self, error: BaseException, reply_to: AsyncFuture[Any] | None
     ) -> Coroutine[Any, Any, None] | None:
         """A handler failed: tell who asked, or end the actor; what is left to be awaited of that."""

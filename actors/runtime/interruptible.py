@@ -137,14 +137,14 @@ class Interruptible:
         self._cancels += 1
         task.cancel()
         if self._overdue is None:
-            self._overdue = task.get_loop().call_later(self._owner.grace, self._not_ended)
+            self._overdue = task.get_loop().call_later(self._owner.grace, self._give_up)
 
     def leave(self) -> None:
         """The work is over for all others: whatever its task still comes to has no effect."""
         self.left = True
         self.interrupt()
 
-    def _not_ended(self) -> None:
+    def _give_up(self) -> None:
         """What was cancelled goes on: it is not waited for any longer."""
         if self._under_way is None:
             return

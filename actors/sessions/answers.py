@@ -113,7 +113,7 @@ async def _durable(kept: Awaitable[None]) -> None:
         raise store_failure(error) from error.__cause__
 
 
-def forsake(ask: Callable[[], Answer[None]]) -> None:
+def discard_answer(ask: Callable[[], Answer[None]]) -> None:
     """Ask a store for what is let be where it would have to be awaited, since its loop is closed."""
     try:
         answer = ask()
@@ -123,7 +123,7 @@ def forsake(ask: Callable[[], Answer[None]]) -> None:
         answer.close()
 
 
-def let_go(store: SessionStore, session_id: str) -> asyncio.Task[None] | None:
+def release_session(store: SessionStore, session_id: str) -> asyncio.Task[None] | None:
     """Give back a session: a task where the store has to be awaited, which nobody has to wait for."""
     try:
         released = store.release(session_id)
@@ -131,27 +131,27 @@ def let_go(store: SessionStore, session_id: str) -> asyncio.Task[None] | None:
         return None
     if not isinstance(released, Awaitable):
         return None
-    task = asyncio.get_running_loop().create_task(_released(released))
+    task = asyncio.get_running_loop().create_task(_release_late(released))
     _releasing.add(task)
     task.add_done_callback(_releasing.discard)
     return task
 
 
-async def _released(answer: Awaitable[None]) -> None:
+async def _release_late(answer: Awaitable[None]) -> None:
     try:
         await answer
     except Exception:  # noqa: BLE001 - a store that cannot do it lets the claim run out
         return
 
 
-async def give_back(store: SessionStore, session_id: str, seconds: float) -> None:
+async def release_and_wait(store: SessionStore, session_id: str, seconds: float) -> None:
     """Give back a session, and wait until others can have it, but not longer than so many seconds."""
-    task = let_go(store, session_id)
+    task = release_session(store, session_id)
     if task is not None:
         await asyncio.wait((task,), timeout=seconds)
 
 
-async def all_given_back(seconds: float) -> None:
+async def wait_for_releases(seconds: float) -> None:
     """Wait for what is being given back on the running loop, so long at most."""
     loop = asyncio.get_running_loop()
     if tasks := [task for task in _releasing if task.get_loop() is loop]:

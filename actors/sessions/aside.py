@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from actors.sessions.answers import wait
 from actors.sessions.disk import make_private, store_error
-from actors.sessions.jsonl.files import drafted, file_name
+from actors.sessions.jsonl.files import draft_file, file_name
 from actors.sessions.jsonl.lines import batch_lines, header_line
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def keep_aside(store: SessionStore, session_id: str, folder: Path) -> Path:
     try:
         make_private(folder)
         draft = path.with_name(f".{path.name}.{os.getpid()}")
-        with drafted(draft, b"".join(lines), at=time.time_ns(), sync=True):
+        with draft_file(draft, b"".join(lines), at=time.time_ns(), sync=True):
             os.link(draft, path)
     except OSError as error:
         raise store_error(error, path) from error

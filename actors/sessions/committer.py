@@ -22,7 +22,7 @@ class Job:
         self.size = size
         self.future: AsyncFuture[None] | None = None
 
-    def done(self, error: BaseException | None = None) -> None:
+    def finish(self, error: BaseException | None = None) -> None:
         """The thread is done with it."""
         self.resolve(error)
 
@@ -83,14 +83,14 @@ class Committer(Generic[J]):
                 hint="try again later, or put the store on a faster disk",
             )
         if self._thread is None:
-            self._thread = self._started()
+            self._thread = self._start_thread()
         self._given += job.size
         if job.future is None:
             job.future = AsyncFuture()
         self._jobs.put(job)
         return job.future
 
-    def _started(self) -> threading.Thread:
+    def _start_thread(self) -> threading.Thread:
         thread = threading.Thread(target=self._run, name=f"commit {self._name}", daemon=True)
         try:
             thread.start()
@@ -136,7 +136,7 @@ class Committer(Generic[J]):
         except Exception as error:  # noqa: BLE001 - a defect, which must leave nobody waiting for ever
             for job in group:
                 if job.future is not None and not job.future.done():
-                    job.done(error)
+                    job.finish(error)
 
     def _gather(self) -> tuple[list[J], _Marker | None]:
         """Wait for a job and take what else there is, up to a marker."""

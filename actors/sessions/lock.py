@@ -72,11 +72,11 @@ class WriterLock:
         descriptor = -1
         while descriptor < 0:
             name = self._id or os.urandom(8).hex()  # what it held under its name it holds on to
-            descriptor = self._made(name)
+            descriptor = self._make_file(name)
         self.abandon()
         self._id, self._descriptor = name, descriptor
 
-    def _made(self, name: str) -> int:
+    def _make_file(self, name: str) -> int:
         """The descriptor of a new file, locked; -1 where it is to be tried again."""
         path = self.folder / (name + _SUFFIX)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)

@@ -89,7 +89,7 @@ class SessionLog:
         head = self.head
         return Mark(head.seq, head.hash, len(head.items), head.pointer, head.open_run, head.open)
 
-    def restored(
+    def stand_at(
         self,
         session_id: str,
         last: Head,
@@ -105,7 +105,7 @@ class SessionLog:
         self._durable = self._mark()
 
     def drop_items(self) -> None:
-        """Keep the history in the store alone; nothing may be staged. ``restored`` has it back."""
+        """Keep the history in the store alone; nothing may be staged. ``stand_at`` has it back."""
         self.head.items, self._unsaved = [], ()
 
     # -- what is kept --------------------------------------------------------------------------

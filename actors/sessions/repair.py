@@ -15,7 +15,7 @@ from actors.sessions.branch import stage_branch
 from actors.sessions.chain import first_break, head_of, verified
 from actors.sessions.disk import store_error
 from actors.sessions.head import SessionHead
-from actors.sessions.jsonl.files import drafted
+from actors.sessions.jsonl.files import draft_file
 from actors.sessions.jsonl.lines import LineReader, batch_lines, header_line, parse_header
 from actors.sessions.log import SessionLog
 from actors.sessions.replay import Replayed
@@ -205,7 +205,7 @@ def export_session(store: SessionStore, session_id: str, path: Path) -> None:
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     data = b"".join(export_lines(store, session_id))
     try:
-        with drafted(draft, data, at=time.time_ns(), sync=True):
+        with draft_file(draft, data, at=time.time_ns(), sync=True):
             os.link(draft, path)
     except FileExistsError as error:
         raise StoreError(

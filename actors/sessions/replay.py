@@ -112,7 +112,7 @@ class Replayed:
                 decoded = other_entry(entry.body, error)
             kind = type(decoded)
             if kind is _Answer:
-                self._answered(decoded)
+                self._close_call(decoded)
             elif kind in _PLAIN:
                 items.append(decoded.item)
             elif kind is _Result:
@@ -128,7 +128,7 @@ class Replayed:
         untold = 0.0 if self._began is None else max(0.0, self._worked - self._began)
         return self._seconds + untold
 
-    def _ran(self, seconds: float | None) -> None:
+    def _count_run(self, seconds: float | None) -> None:
         """A run has ended, or ended with its process, and tells its time or not."""
         self._seconds = self.seconds if seconds is None else self._seconds + seconds
         self._began = None
@@ -137,24 +137,24 @@ class Replayed:
         """Take the next entry, which is no item."""
         if isinstance(entry, RunStart):
             if self._began is not None:
-                self._ran(None)
+                self._count_run(None)
             self._began = self._worked = entry.at
             self.open_run = entry.run_id
             self.open_steps = 0 if entry.reason != "resume" else self.open_steps
         elif isinstance(entry, RunEnd):
-            self._ran(entry.seconds)
+            self._count_run(entry.seconds)
             if entry.outcome != "paused":
                 self.open_run = None
         elif not isinstance(entry, DurableEvent):
             self._bookkeeping(entry)
         elif isinstance(entry, PodStarted):
-            self._ran(None)
+            self._count_run(None)
         else:
             self.open = still_open(self.open, entry)
             if entry.counts_usage:
                 self._spent(entry.usage, entry.cost)  # type: ignore[attr-defined]
 
-    def _answered(self, entry: _Answer) -> None:
+    def _close_call(self, entry: _Answer) -> None:
         item, usage = entry.item, entry.usage
         if entry.run_id is not None:  # else a program pushed it into the history
             self.open_steps += 1

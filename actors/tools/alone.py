@@ -44,7 +44,7 @@ async def run_alone(
     except asyncio.CancelledError:
         if is_being_cancelled():
             alone.task.cancel()
-            await _ended(alone.task)
+            await _wait_for_end(alone.task)
     if is_being_cancelled():
         late(alone.outcome)
         raise asyncio.CancelledError
@@ -83,7 +83,7 @@ async def _within(alone: _Alone, seconds: float, late: Callable[[Outcome], objec
     raise ToolTimeout(f"not done after {seconds:g} s; it was told to stop and may still be at work")
 
 
-async def _ended(task: asyncio.Task[None]) -> None:
+async def _wait_for_end(task: asyncio.Task[None]) -> None:
     """Wait for a task's end, however often the waiting is cancelled."""
     while not task.done():
         try:

@@ -92,12 +92,12 @@ class ToolContext(Generic[D]):
         self.cancel = Cancel() if cancel is None else cancel
         self.pod = pod
         self.call_id = call_id
-        self.progress = _ignored if progress is None else progress
+        self.progress = _ignore if progress is None else progress
         self.extras = {} if extras is None else extras
         self.output_cap = OUTPUT_CAP
         self.began: float | None = None
         self.seconds: float | None = None
-        self.late = _unheard if late is None else late
+        self.late = _ignore_result if late is None else late
 
     def path(self, text: str, permission: Permission = "read") -> Path:
         """The place that ``text`` names, absolute and free of symlinks. Raises ScopeRefused."""
@@ -296,17 +296,21 @@ class Toolbox:
                 ctx.output_cap = self.output_cap
                 arguments[chosen.arguments.context] = ctx
             if not (chosen.blocking or chosen.is_async):
-                return await self._at_once(call, chosen, arguments, ctx)
+                return await self._run_at_once(call, chosen, arguments, ctx)
             begin = work_async if chosen.is_async else work
             run = functools.partial(begin, chosen.function, arguments, chosen.arguments.returns)
             if chosen.is_async:
-                return await self._on_loop(call, run, chosen.timeout, ctx)
+                return await self._run_on_loop(call, run, chosen.timeout, ctx)
             result = await self.threads.call(
-                functools.partial(self._in_thread, call, run, ctx),
+                functools.partial(self._run_in_thread, call, run, ctx),
                 seconds=chosen.timeout,
                 late=functools.partial(_tell_late, call, ctx),
             )
-            return await self._finished(call, chosen, result, ctx) if type(result) is Unfinished else result
+            return (
+                await self._finish_on_loop(call, chosen, result, ctx)
+                if type(result) is Unfinished
+                else result
+            )
         except asyncio.CancelledError as error:
             ctx.cancel.set()
             if is_being_cancelled():
@@ -318,7 +322,7 @@ class Toolbox:
         except (Exception, SystemExit) as error:  # noqa: BLE001 - the model is told, whatever it is
             return _failed(call, error)
 
-    async def _at_once(
+    async def _run_at_once(
         self, call: ToolCall, chosen: Tool, arguments: dict[str, Any], ctx: ToolContext
     ) -> ToolResult:
         """The result of a function that does not block, called here and now, in a context of its own."""
@@ -334,32 +338,32 @@ class Toolbox:
             if (held := time.perf_counter() - began) > HELD:
                 _log.warning("tool %s (blocking=False) held the event loop for %.2f s", call.name, held)
         if isinstance(value, Unfinished):
-            return await self._finished(call, chosen, value, ctx)
-        return await self._shown(call, value)
+            return await self._finish_on_loop(call, chosen, value, ctx)
+        return await self._limit_output(call, value)
 
-    async def _finished(
+    async def _finish_on_loop(
         self, call: ToolCall, chosen: Tool, unfinished: Unfinished, ctx: ToolContext
     ) -> ToolResult:
         ctx.seconds = None  # it is not done
         run = functools.partial(finish, unfinished, chosen.arguments.returns)
-        return await self._on_loop(call, run, chosen.timeout, ctx)
+        return await self._run_on_loop(call, run, chosen.timeout, ctx)
 
-    async def _on_loop(
+    async def _run_on_loop(
         self, call: ToolCall, work: Callable[[], Awaitable[Any]], seconds: float | None, ctx: ToolContext
     ) -> ToolResult:
         outcome = await run_alone(work, seconds, lambda outcome: ctx.late(_ended(call, outcome)))
         if outcome.interrupted or outcome.error is not None:
             return _ended(call, outcome)
-        return await self._shown(call, outcome.value)
+        return await self._limit_output(call, outcome.value)
 
-    async def _shown(self, call: ToolCall, value: Any) -> ToolResult:
+    async def _limit_output(self, call: ToolCall, value: Any) -> ToolResult:
         parts = parts_from(value)
         if fits(parts, self.output_cap):
             return ToolResult(call.id, call.name, parts)
         # What is cut is also written to a disk, which is no work for the loop.
         return await self.threads.call(functools.partial(self._result, call, parts))
 
-    def _in_thread(
+    def _run_in_thread(
         self, call: ToolCall, work: Callable[[], Any], ctx: ToolContext
     ) -> ToolResult | Unfinished:
         began = ctx.began = time.perf_counter()
@@ -424,11 +428,11 @@ def _why_invalid(text: str) -> str:
     )
 
 
-def _ignored(_: str) -> None:
+def _ignore(_: str) -> None:
     """Progress that nobody listens to."""
 
 
-def _unheard(_: ToolResult) -> None:
+def _ignore_result(_: ToolResult) -> None:
     """The end of a call that nobody waits for."""
 
 

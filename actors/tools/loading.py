@@ -34,7 +34,7 @@ def _named(name: str) -> list[Any]:
     place, _, attribute = name.partition(":")
     if not place or (":" in name and not attribute):
         raise _refused(name, _EXPECTED)
-    module = _imported(name, place)
+    module = _import(name, place)
     if not attribute:
         return _all_tools(name, module)
     found = getattr(module, attribute, None)
@@ -58,7 +58,7 @@ def _all_tools(name: str, module: ModuleType) -> list[Any]:
     return found
 
 
-def _imported(name: str, place: str) -> ModuleType:
+def _import(name: str, place: str) -> ModuleType:
     """The module of a file, or of that name. Whatever it throws while it is imported is told in words."""
     path = Path(place).expanduser().resolve() if place.endswith(".py") else None
     if path is not None and not path.is_file():

@@ -112,7 +112,7 @@ class Matcher:
         self._process.stdin.flush()
 
 
-def _received(stream: BinaryIO) -> bytes | None:
+def _receive(stream: BinaryIO) -> bytes | None:
     header = stream.readline()
     return stream.read(int(header)) if header else None
 
@@ -145,7 +145,7 @@ def _finder(job: dict[str, Any]) -> Callable[[str], Any]:
 
 
 def _serve(stdin: BinaryIO, stdout: BinaryIO) -> None:
-    job = json.loads(_received(stdin) or b"{}")
+    job = json.loads(_receive(stdin) or b"{}")
 
     def answer(answered: Callable[[], Any]) -> None:
         # Nobody handles this signal, so the kernel ends the process, whatever ``re`` is at.
@@ -159,7 +159,7 @@ def _serve(stdin: BinaryIO, stdout: BinaryIO) -> None:
     if job["loose"] is not None and _why_invalid(job["loose"]) is not None:
         job["loose"] = None
     find = _finder(job)
-    while (request := _received(stdin)) is not None:
+    while (request := _receive(stdin)) is not None:
         most, _, text = request.partition(b"\n")
         answer(functools.partial(_search, find, text, int(most)))
 

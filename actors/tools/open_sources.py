@@ -92,7 +92,7 @@ class SharedSource:
         if self._life is None or self._life.over:
             self._life, self._listed = self._of_system.begin(self._source, self.name), None
 
-    async def opened(self) -> None:
+    async def wait_open(self) -> None:
         """Wait until it is open, where that has begun. Raises ToolSourceError."""
         life = self._life
         assert life is not None

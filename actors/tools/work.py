@@ -55,14 +55,14 @@ def work(
         if on_loop:
             return Unfinished(value)
         value = asyncio.run(_collect_async(value))  # of this thread, which has no loop
-    return _finished(value, returns)
+    return _finish(value, returns)
 
 
 async def finish(unfinished: Unfinished, returns: Any) -> Any:
     """What an awaitable gives in the end, or an async generator."""
     value = unfinished.value
     given = await (_collect_async(value) if isinstance(value, AsyncIterator) else value)
-    return _finished(given, returns)
+    return _finish(given, returns)
 
 
 async def work_async(function: Callable[..., Any], arguments: dict[str, Any], returns: Any) -> Any:
@@ -74,10 +74,10 @@ async def work_async(function: Callable[..., Any], arguments: dict[str, Any], re
         return value
     if isinstance(value, AsyncIterator):
         value = await _collect_async(value)
-    return _finished(value, returns)
+    return _finish(value, returns)
 
 
-def _finished(value: Any, returns: Any) -> Any:
+def _finish(value: Any, returns: Any) -> Any:
     if isinstance(value, Exception) and not _may_be_error(returns):
         raise value
     return collect(value) if isinstance(value, Iterator) else value

@@ -34,7 +34,7 @@ async def _history(pod: Pod) -> None:
         await pod.push_item(item)
 
 
-async def _passivated(pod: Pod) -> None:
+async def _passivate(pod: Pod) -> None:
     await _history(pod)
     assert await pod.passivate()
 
@@ -80,8 +80,8 @@ _add("after a turn, session in memory", _one_turn, durable=False)
 _add("after a turn, session in a file", _one_turn, durable=True)
 _add(f"{_ITEMS} items, session in memory", _history, durable=False)
 _add(f"{_ITEMS} items, session in a file", _history, durable=True)
-_add(f"{_ITEMS} items, passivated, session in memory", _passivated, durable=False)
-_add(f"{_ITEMS} items, passivated, session in a file", _passivated, durable=True, limit=4096)
+_add(f"{_ITEMS} items, passivated, session in memory", _passivate, durable=False)
+_add(f"{_ITEMS} items, passivated, session in a file", _passivate, durable=True, limit=4096)
 CLAIM.case(f"{_ITEMS} items, session in a file", by="list of items", kind="floor", **_SIZE)(bare_items)  # type: ignore[arg-type]
 
 

@@ -14,7 +14,7 @@ import msgspec
 
 from actors.system import PodSystem
 from bench.claim import Claim, at_most
-from bench.filling import filled
+from bench.filling import fill_session
 from bench.histories import items
 from bench.measure import Holds, Stopwatch
 from bench.models import Parrot, manifest
@@ -43,7 +43,7 @@ def restore(count: int) -> list[Reading]:
     watch, holds = Stopwatch(), Holds()
     with tempfile.TemporaryDirectory(prefix="polypod-bench-") as folder:
         store = f"sqlite:{folder}/pods.db"
-        session_id = filled(store, count)
+        session_id = fill_session(store, count)
         assert asyncio.run(_restored(store, session_id, watch)) == count
         asyncio.run(_restored(store, session_id, holds))
     return [watch.each("time to restore", 1), holds.reading()]

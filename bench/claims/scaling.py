@@ -13,7 +13,7 @@ from actors.pod.handle import Pod
 from actors.system import PodSystem
 from bench.claim import Claim
 from bench.claims.http import measured_streams
-from bench.filling import filled
+from bench.filling import fill_session
 from bench.measure import Stopwatch, rss
 from bench.models import Parrot, manifest
 from bench.results import Reading
@@ -90,7 +90,7 @@ async def _on_top_of(length: int, turns: int) -> list[Reading]:
     restoring, turning = Stopwatch(), Stopwatch()
     with tempfile.TemporaryDirectory(prefix="polypod-bench-") as folder:
         store = f"sqlite:{folder}/pods.db"
-        session_id = filled(store, length)
+        session_id = fill_session(store, length)
         async with PodSystem(store) as system:
             with restoring:
                 pod = await system.spawn(manifest(), client=Parrot(), resume=session_id)

@@ -82,7 +82,7 @@ def _beyond_start(path: Path, empty: Path, times: int) -> Reading:
     return Reading("polypod ps, beyond that of an empty store", "s", cpu, "cpu", wall)
 
 
-async def _resumed(path: Path, session_id: str, watch: Stopwatch) -> None:
+async def _resume(path: Path, session_id: str, watch: Stopwatch) -> None:
     async with PodSystem(f"sqlite:{path}") as system:
         with watch:
             pod = await system.spawn(manifest(), client=Parrot(), resume=session_id)
@@ -118,7 +118,7 @@ def sessions(count: int) -> list[Reading]:
         store.close()
         beyond = _beyond_start(path, Path(folder, "empty.db"), 3 if count > 1000 else 1)
         resuming = Stopwatch()
-        asyncio.run(_resumed(path, middle, resuming))
+        asyncio.run(_resume(path, middle, resuming))
     return [
         listing,
         of_pod,

@@ -95,11 +95,11 @@ def thousand_pods_subscribed(each: int) -> list[Reading]:
 
 async def _by_hand(turns: int) -> list[Reading]:
     with Stopwatch() as watch:
-        await _asked_by_hand(turns)
+        await _ask_by_hand(turns)
     return _told(watch, turns)
 
 
-async def _asked_by_hand(turns: int) -> None:
+async def _ask_by_hand(turns: int) -> None:
     client, history = Parrot(), []
     for _ in range(turns):
         history.append({"role": "user", "content": "What is the answer?"})
@@ -112,7 +112,7 @@ async def _asked_by_hand(turns: int) -> None:
 
 async def _by_tasks(each: int) -> list[Reading]:
     with Stopwatch() as watch:
-        await asyncio.gather(*(_asked_by_hand(each) for _ in range(_PODS)))
+        await asyncio.gather(*(_ask_by_hand(each) for _ in range(_PODS)))
     return _told(watch, _PODS * each)
 
 

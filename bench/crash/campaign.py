@@ -72,7 +72,7 @@ def run(plan: Plan, tell: Tell) -> Outcome:
     findings: list[Finding] = []
     lock = threading.Lock()
 
-    def done(each: Round) -> None:
+    def record(each: Round) -> None:
         with lock:
             tallies[each.store, each.fault].add(each)
             if each.findings:
@@ -80,7 +80,7 @@ def run(plan: Plan, tell: Tell) -> Outcome:
             tell(each)
 
     with ThreadPoolExecutor(plan.jobs) as pool:
-        ends = pool.map(lambda part: _run(part, root, done), parts)
+        ends = pool.map(lambda part: _run(part, root, record), parts)
         findings += [failed for failed in list(ends) if failed is not None]
     if not findings:
         shutil.rmtree(root)
@@ -104,7 +104,7 @@ def _split(store: str, fault: str | None, seed: int, rounds: int) -> Iterator[_P
         yield _Part(store, fault, seed + start // LIFE, min(step, rounds - start))
 
 
-def _run(part: _Part, root: Path, done: Tell) -> Finding | None:
+def _run(part: _Part, root: Path, record: Tell) -> Finding | None:
     """Run a part in a process of its own; a finding where that itself fails."""
     arguments = [part.store, part.fault or "", str(part.seed), str(part.rounds), str(root)]
     command = [sys.executable, "-m", "bench.crash.rounds", *arguments]
@@ -112,7 +112,7 @@ def _run(part: _Part, root: Path, done: Tell) -> Finding | None:
     with subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         for line in process.stdout:
-            done(_decode(line))
+            record(_decode(line))
     if not process.returncode:
         return None
     what = [f"the process that leads the rounds ended with code {process.returncode}"]

@@ -64,7 +64,7 @@ class Driver:
         described = await self._attempt("describe", self.pod.describe())
         if described is None or described.state is not PodState.PAUSED:
             return None
-        return await self._returned("resume", self.pod.resume())
+        return await self._note_returned("resume", self.pod.resume())
 
     async def prove(self) -> None:
         """After the faults: whatever there was, the pod takes a run, and its result is durable.
@@ -73,17 +73,17 @@ class Driver:
         """
         result = None
         for must in (False, True) if self._unnoticed else (True,):
-            result = result or await self._returned("run", self.pod.run("Are you there?"), must=must)
+            result = result or await self._note_returned("run", self.pod.run("Are you there?"), must=must)
         self._teller.tell(Alive(self.pod.name, result is not None))
 
     async def _run(self) -> None:
-        await self._returned("run", self.pod.run("Give me some numbers."))
+        await self._note_returned("run", self.pod.run("Give me some numbers."))
 
     async def _fork(self) -> None:
-        await self._made("fork", self.pod.fork())
+        await self._note_made("fork", self.pod.fork())
 
     async def _compact(self) -> None:
-        await self._made("compact", self.pod.compact())
+        await self._note_made("compact", self.pod.compact())
 
     async def _passivate(self) -> None:
         await self._attempt("passivate", self.pod.passivate())
@@ -110,12 +110,12 @@ class Driver:
             await self.go_on()
         await self.go_on()
 
-    async def _made(self, command: str, future: Awaitable[str]) -> None:
+    async def _note_made(self, command: str, future: Awaitable[str]) -> None:
         session_id = await self._attempt(command, future)
         if session_id is not None:
             self._teller.tell(Made(session_id))
 
-    async def _returned(
+    async def _note_returned(
         self, command: str, future: Awaitable[RunResult], *, must: bool = False
     ) -> RunResult | None:
         result: RunResult | None = await self._attempt(command, future, must=must)

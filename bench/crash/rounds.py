@@ -111,7 +111,7 @@ def _round(work: Work, seed: int, number: int, told: list[Line]) -> Round:
     # deleted: what it had not merged by then is in no file any more.
     killable = work.fault is None or (chance.random() < 0.33 and work.fault != LogDeleted.name)
     aim = Aim.taken(chance) if killable else None
-    listener, code, stuck = _watched(work, aim)
+    listener, code, stuck = _watch(work, aim)
     faults.heal(work.folder)
     told += listener.heard
     killed = code == -signal.SIGKILL
@@ -119,7 +119,7 @@ def _round(work: Work, seed: int, number: int, told: list[Line]) -> Round:
         (work.folder / "killed").touch()
     # Where what was refused could not be taken back either, the next claim cuts it off, as after a kill.
     torn = killed or work.fault == faults.FailingFiles.name
-    examined = _examined(work, told, run_on=chance.random() < 0.7, torn=torn)
+    examined = _examine(work, told, run_on=chance.random() < 0.7, torn=torn)
     examined.findings += [line.what for line in listener.heard if isinstance(line, Broke)]
     if stuck:
         examined.findings.append(f"stuck: it told nothing for {_PATIENCE / 2:g} seconds; aimed at {aim}")
@@ -144,7 +144,7 @@ def _round(work: Work, seed: int, number: int, told: list[Line]) -> Round:
     )
 
 
-def _watched(work: Work, aim: Aim | None) -> tuple[Listener, int, bool]:
+def _watch(work: Work, aim: Aim | None) -> tuple[Listener, int, bool]:
     """What a process told until it was killed, or had ended; how it ended; and whether it was
     stuck, so that the moment to kill it never came.
     """
@@ -153,7 +153,7 @@ def _watched(work: Work, aim: Aim | None) -> tuple[Listener, int, bool]:
         asyncio.run(work_on(work, Teller(descriptor)))
 
     listener = Listener()
-    with _forked(body, work.folder / "errors") as (process, pipe):
+    with _fork(body, work.folder / "errors") as (process, pipe):
         stuck = _listen(listener, pipe, aim)
         if aim is not None:
             os.kill(process, signal.SIGKILL)
@@ -185,13 +185,13 @@ def _listen(listener: Listener, pipe: int, aim: Aim | None) -> bool:
     return phase is not None and time.monotonic() - told_at > _PATIENCE / 2
 
 
-def _examined(work: Work, told: list[Line], *, run_on: bool, torn: bool) -> Examined:
+def _examine(work: Work, told: list[Line], *, run_on: bool, torn: bool) -> Examined:
     """The examination, in a process of its own."""
 
     def body(descriptor: int) -> None:
         os.write(descriptor, msgspec.json.encode(examine(work, told, run_on=run_on, torn=torn)))
 
-    with _forked(body, work.folder / "errors") as (process, pipe):
+    with _fork(body, work.folder / "errors") as (process, pipe):
         data = b"".join(iter(lambda: os.read(pipe, 1 << 16), b""))
         _, status = os.waitpid(process, 0)
     if not data:
@@ -200,7 +200,7 @@ def _examined(work: Work, told: list[Line], *, run_on: bool, torn: bool) -> Exam
 
 
 @contextlib.contextmanager
-def _forked(body: Callable[[int], None], errors: Path) -> Iterator[tuple[int, int]]:
+def _fork(body: Callable[[int], None], errors: Path) -> Iterator[tuple[int, int]]:
     """A fork of this process that runs ``body`` with the writing end of a pipe: its id, and the other end.
 
     A fork starts in two milliseconds with all modules loaded. This process has one thread.

@@ -17,7 +17,7 @@ def interpreter(needs: tuple[int, int]) -> str | None:
     return next(filter(None, map(find_interpreter, newer)), None)
 
 
-def made(peer: Peer) -> bool:
+def make_environment(peer: Peer) -> bool:
     """Make a peer's environment; whether it is there now."""
     print(f"setting up {peer.name}", file=sys.stderr)
     python = interpreter(peer.needs)
@@ -40,7 +40,7 @@ def main(names: list[str]) -> int:
         print(f"no such peer: {', '.join(sorted(unknown))}", file=sys.stderr)
         return 2
     wanted = [peer for peer in PEERS if not names or peer.name in names]
-    results = [made(peer) for peer in wanted if not peer.installed]
+    results = [make_environment(peer) for peer in wanted if not peer.installed]
     return 0 if all(results) else 1
 
 

@@ -12,7 +12,7 @@ from actors import PodManifest
 from bench import run, run_setup
 from bench.__main__ import main
 from bench.catalogue import claim, names
-from bench.child import measured
+from bench.child import measure
 from bench.jobs import Job, NotMeasured
 from bench.machine import described
 from bench.pace import pace
@@ -56,7 +56,7 @@ CASES = [
 @pytest.mark.parametrize(("name", "by", "case"), CASES)
 def test_a_case_can_be_measured(name: str, by: str, case: str):
     found = claim(name).find(case, by)
-    readings = measured(found, "tiny")
+    readings = measure(found, "tiny")
     assert readings
     assert all(reading.value >= 0 for reading in readings)
     assert set(found.targets) <= {reading.metric for reading in readings}
@@ -107,7 +107,7 @@ def test_a_job_is_repeated_as_often_as_it_may_be_and_no_more():
 @pytest.mark.parametrize("program", ["pass", "print('words')"])
 def test_a_process_that_prints_no_readings_is_told_so(program: str):
     with pytest.raises(NotMeasured, match="no readings"):
-        Job("slow", "a case", "polypod", "ours", (sys.executable, "-c", program)).measured()
+        Job("slow", "a case", "polypod", "ours", (sys.executable, "-c", program)).measure()
 
 
 def test_every_case_of_a_peer_stands_beside_one_of_ours_and_has_its_program():

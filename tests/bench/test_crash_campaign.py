@@ -209,7 +209,7 @@ def test_a_log_that_is_deleted_before_it_was_merged_is_found_to_have_lost_what_w
     (tmp_path / "disk" / "store").mkdir(parents=True)
     (tmp_path / "calls").touch()
     listener = Listener()
-    with rounds._forked(live, tmp_path / "errors") as (process, pipe):
+    with rounds._fork(live, tmp_path / "errors") as (process, pipe):
         while data := os.read(pipe, 1 << 16):
             listener.feed(data)
         os.waitpid(process, 0)

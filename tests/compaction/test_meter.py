@@ -38,7 +38,7 @@ def test_without_any_count_old_results_are_taken_as_the_request_shows_them():
 def test_the_last_count_wins_and_what_came_after_is_estimated():
     items = [user("hello")]
     meter = TokenMeter(items)
-    meter.measured(1, counted(1000))
+    meter.record_usage(1, counted(1000))
     assert meter.before(1) == Estimate(1000, "measured")
     items += [said("hello to you"), user("and now?")]
     assert meter.before(3) == Estimate(1000 + math.ceil(size(items[1:]) / 4), "extrapolated")
@@ -50,7 +50,7 @@ def test_usage_of_the_run_that_goes_on_counts_at_once():
     items = [user("hello")]
     meter = TokenMeter(items)
     for n in range(1, 5):
-        meter.measured(len(items), counted(1000 * n))
+        meter.record_usage(len(items), counted(1000 * n))
         assert meter.occupancy() == 1000 * n
         items += turn(n)
 
@@ -58,8 +58,8 @@ def test_usage_of_the_run_that_goes_on_counts_at_once():
 def test_between_two_counts_an_estimate_goes_by_bytes():
     items = [user("a" * 10), said("b" * 100), user("c" * 100), said("d")]
     meter = TokenMeter(items)
-    meter.measured(1, counted(100))
-    meter.measured(3, counted(300))
+    meter.record_usage(1, counted(100))
+    meter.record_usage(3, counted(300))
     part = size(items[1:2]) / size(items[1:3])
     assert meter.before(2) == Estimate(int(100 + 200 * part), "interpolated")
     assert meter.before(0).tokens == 0
@@ -69,7 +69,7 @@ def test_a_server_that_tells_no_usage_or_zero_has_counted_nothing():
     items = [user("hello")]
     meter = TokenMeter(items)
     for usage in (None, Usage(), counted(0), Usage(output_tokens=7)):
-        meter.measured(1, usage)
+        meter.record_usage(1, usage)
     assert meter.records == []
     assert meter.before(1).certainty == "estimated"
 
@@ -79,7 +79,7 @@ def test_what_a_later_prune_saves_is_taken_off_the_last_count():
     pruner = Pruner(items)
     meter = TokenMeter(items, pruner)
     before = pruner.view()
-    meter.measured(len(before), counted(12_000))
+    meter.record_usage(len(before), counted(12_000))
     items += [*turn(5, 9000), *turn(6, 9000)]
     after = pruner.view()
     saved = size(before) - size(list(after)[: len(before)])
@@ -91,17 +91,17 @@ def test_a_lower_count_voids_the_higher_ones_before_it():
     items = [user("hello")] * 9
     meter = TokenMeter(items)
     for length, tokens in ((2, 500), (4, 900), (6, 700)):
-        meter.measured(length, counted(tokens))
+        meter.record_usage(length, counted(tokens))
     assert [record.history_len for record in meter.records] == [2, 6]
 
 
 def test_the_tokens_of_an_end_are_counted_and_no_less_than_its_bytes_say():
     items = [user("hello"), said("x" * 4000)]
     meter = TokenMeter(items)
-    meter.measured(1, counted(50))
-    meter.measured(2, counted(50))
+    meter.record_usage(1, counted(50))
+    meter.record_usage(2, counted(50))
     assert meter.since(1) == math.ceil(size(items[1:]) / 4)
-    meter.measured(2, counted(5000))
+    meter.record_usage(2, counted(5000))
     assert meter.since(1) == 4950
     assert meter.since(2) == 0
 
@@ -109,8 +109,8 @@ def test_the_tokens_of_an_end_are_counted_and_no_less_than_its_bytes_say():
 def test_a_history_that_was_cut_back_forgets_the_counts_of_what_is_gone():
     items = [user("hello"), said("one"), user("two"), said("three")]
     meter = TokenMeter(items)
-    meter.measured(1, counted(100))
-    meter.measured(3, counted(200))
+    meter.record_usage(1, counted(100))
+    meter.record_usage(3, counted(200))
     meter.occupancy()
     del items[2:]
     meter.rewind()
@@ -119,7 +119,7 @@ def test_a_history_that_was_cut_back_forgets_the_counts_of_what_is_gone():
 
 def test_a_count_remembers_all_that_the_server_told():
     meter = TokenMeter([user("hello")])
-    meter.measured(1, Usage(100, 20, 80, 10))
+    meter.record_usage(1, Usage(100, 20, 80, 10))
     record = meter.records[0]
     assert (record.output_tokens, record.cache_read_tokens, record.cache_write_tokens) == (20, 80, 10)
 
@@ -131,7 +131,7 @@ def test_a_count_remembers_all_that_the_server_told():
 def test_estimates_never_fall_from_one_item_to_the_next(items, counts):
     meter = TokenMeter(items)
     for length, tokens in counts:
-        meter.measured(min(length, len(items)), counted(tokens))
+        meter.record_usage(min(length, len(items)), counted(tokens))
     estimates = [meter.before(index).tokens for index in range(len(items) + 1)]
     assert estimates == sorted(estimates)
     assert meter.occupancy() == estimates[-1]
@@ -153,20 +153,20 @@ def test_a_density_is_told_by_two_counts_far_enough_apart():
     items = [user("x" * 3000), said("y" * 4000), user("z")]
     meter = TokenMeter(items)
     assert meter.density() is None
-    meter.measured(1, counted(1500))
+    meter.record_usage(1, counted(1500))
     assert meter.density() is None
-    meter.measured(2, counted(1500 + size(items[1:2]) // 2))
+    meter.record_usage(2, counted(1500 + size(items[1:2]) // 2))
     assert math.isclose(meter.density() or 0, 2.0, rel_tol=0.01)
 
 
 def test_counts_close_together_tell_no_density_by_themselves():
     items = [user("x" * 4000), said("y"), user("z")]
     meter = TokenMeter(items)
-    meter.measured(1, counted(1000))
-    meter.measured(2, counted(1900))
+    meter.record_usage(1, counted(1000))
+    meter.record_usage(2, counted(1900))
     assert meter.density() is None
     items.append(user("w" * 4000))
-    meter.measured(4, counted(3000))
+    meter.record_usage(4, counted(3000))
     assert math.isclose(meter.density() or 0, 1100 * 4 / size(items[2:]), rel_tol=0.01)
 
 
@@ -175,5 +175,5 @@ def test_a_density_is_never_below_1_nor_beyond_4(items, counts):
     meter = TokenMeter(items)
     for length, tokens in sorted(counts):
         if length <= len(items):
-            meter.measured(length, counted(tokens))
+            meter.record_usage(length, counted(tokens))
     assert 1.0 <= (meter.density() or 1.0) <= 4.0

@@ -118,7 +118,7 @@ class Unheard:
     def block(self, block: Block, attempt: int) -> None:
         raise AssertionError(block)
 
-    def again(self, error: ModelError, wait: float) -> None:
+    def announce_retry(self, error: ModelError, wait: float) -> None:
         pass
 
 

@@ -422,12 +422,12 @@ def test_finds_too_long_for_a_model_are_worked_in_without_one(memory: NotesFolde
 
 
 def test_two_pods_of_one_process_do_not_consolidate_one_folder_at_once(memory: NotesFolder) -> None:
-    first = Lease.taken(memory.machinery, "a")
+    first = Lease.acquire(memory.machinery, "a")
     assert first is not None
-    assert Lease.taken(memory.machinery, "b") is None
+    assert Lease.acquire(memory.machinery, "b") is None
     first.release()
     first.release()
-    second = Lease.taken(memory.machinery, "b")
+    second = Lease.acquire(memory.machinery, "b")
     assert second is not None
     second.release()
     assert not (memory.machinery / "lease.json").exists()
@@ -438,7 +438,7 @@ def test_of_many_who_want_the_lease_at_the_same_moment_one_gets_it(memory: Notes
 
     def take(number: int) -> Lease | None:
         at_once.wait()
-        return Lease.taken(memory.machinery, f"p{number}")
+        return Lease.acquire(memory.machinery, f"p{number}")
 
     with ThreadPoolExecutor(12) as threads:
         taken = [lease for lease in threads.map(take, range(12)) if lease is not None]
@@ -449,7 +449,7 @@ def test_of_many_who_want_the_lease_at_the_same_moment_one_gets_it(memory: Notes
 def test_a_lease_that_nobody_can_read_is_taken_over(memory: NotesFolder) -> None:
     memory.machinery.mkdir(parents=True)
     (memory.machinery / "lease.json").write_text("{")
-    lease = Lease.taken(memory.machinery, "a")
+    lease = Lease.acquire(memory.machinery, "a")
     assert lease is not None
     assert (lease.holding.pid, lease.holding.pod) == (os.getpid(), "a")
     lease.release()

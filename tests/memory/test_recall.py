@@ -13,7 +13,7 @@ from memory_kit import memory_in, put, put_note
 from actors.compaction.tokens import text_tokens
 from actors.llm.scripted import ScriptedClient, call, say
 from actors.memory.notes_folder import NotesFolder
-from actors.memory.recall import RECALLED, recalled
+from actors.memory.recall import RECALLED, recall_notes
 from actors.pod import recall
 from actors.system import PodSystem
 from actors.tools.builtin import builtin
@@ -110,19 +110,19 @@ def test_without_the_key_or_without_notes_nothing_is_brought(memory: NotesFolder
 def test_what_is_brought_keeps_to_its_budget(memory: NotesFolder, budget: int) -> None:
     for number in range(6):
         put_note(memory, f"Parser {number}", "- parser\n" * 40)
-    item = recalled(memory, "parser", budget)
+    item = recall_notes(memory, "parser", budget)
     assert item is None or text_tokens(item.text) <= budget
     assert (item is None) == (budget == 40)
 
 
 def test_common_words_bring_no_notes(memory: NotesFolder) -> None:
-    assert recalled(memory, "what is in the user?", 300) is not None  # a word that a note says
-    assert recalled(memory, "What is in the…", 300) is None
+    assert recall_notes(memory, "what is in the user?", 300) is not None  # a word that a note says
+    assert recall_notes(memory, "What is in the…", 300) is None
 
 
 def test_what_is_staged_is_brought_too(memory: NotesFolder) -> None:
     put(memory, "Never deploy on Fridays")
-    item = recalled(memory, "shall we deploy?", 300)
+    item = recall_notes(memory, "shall we deploy?", 300)
     assert item is not None
     assert "# Never deploy on Fridays (decisions)" in item.text
 

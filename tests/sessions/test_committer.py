@@ -26,7 +26,7 @@ class Gate:
         self.let.acquire()
         self.groups.append([job.size for job in jobs])
         for job in jobs:
-            job.done()
+            job.finish()
 
 
 @pytest.fixture
@@ -118,7 +118,7 @@ def test_close_commits_what_waits_and_may_be_called_at_any_time(gate):
 
 def test_a_commit_that_breaks_leaves_nobody_waiting():
     def broken(jobs):
-        jobs[0].done()
+        jobs[0].finish()
         raise ZeroDivisionError
 
     committer = Committer("x", broken)

@@ -158,7 +158,7 @@ class MessagesAnswer:
             plain = unread(data, "content") or [{}] * len(told.content)
             for index, content in enumerate(told.content):
                 self._start(index, content, plain[index])
-            self._report(self._meter.ended(told.usage))
+            self._report(self._meter.end(told.usage))
             self._stop = str(told.stop_reason or "end_turn")
         return blocks
 
@@ -245,13 +245,13 @@ class MessagesAnswer:
         self._begun = True
         if isinstance(message, dict):
             self.model = encodable(message["model"]) if isinstance(message.get("model"), str) else None
-            self._report(self._meter.begun(message.get("usage")))
+            self._report(self._meter.begin(message.get("usage")))
 
     def _conclude(self, event: Event) -> None:
         self._begun = True
         if event.delta is not None and event.delta.stop_reason:
             self._stop = encodable(str(event.delta.stop_reason))
-        self._report(self._meter.ended(event.usage))
+        self._report(self._meter.end(event.usage))
 
     def _start(self, index: _Index, content: Content, plain: dict[str, Any]) -> None:
         """A block begins, perhaps with all that is in it; ``plain`` is the same, unread."""

@@ -22,11 +22,11 @@ class MessagesMeter:
         self._written_1h: int | None = None
         self._said: Usage | None = None
 
-    def begun(self, told: Any) -> Usage | None:
+    def begin(self, told: Any) -> Usage | None:
         """What is known of the prompt; how long the answer gets nobody knows yet."""
         return self._take(told) if isinstance(told, dict) else None
 
-    def ended(self, told: Any) -> Usage | None:
+    def end(self, told: Any) -> Usage | None:
         """What is known now, or None where that is nothing new."""
         if not isinstance(told, dict):
             return None

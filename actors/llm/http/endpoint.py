@@ -69,7 +69,7 @@ class Entry:
         """The request failed; only failures to connect and overload count against the server."""
         if error.kind in {"connection", "overloaded"}:
             self._probe = False
-            self._endpoint._failed(error)  # noqa: SLF001
+            self._endpoint._count_failure(error)  # noqa: SLF001
         elif error.status is not None:
             self.answered()
 
@@ -77,7 +77,7 @@ class Entry:
         """Let the next one in."""
         if self._inside:
             self._inside = False
-            self._endpoint._left(undecided=self._probe)  # noqa: SLF001
+            self._endpoint._leave(undecided=self._probe)  # noqa: SLF001
 
 
 class Endpoint:
@@ -197,7 +197,7 @@ class Endpoint:
                 return
         self._running -= 1
 
-    def _left(self, *, undecided: bool) -> None:
+    def _leave(self, *, undecided: bool) -> None:
         if undecided:
             self._decide()
         self._free()
@@ -210,7 +210,7 @@ class Endpoint:
             self._last_failure = None
             self._decide()
 
-    def _failed(self, error: ModelError) -> None:
+    def _count_failure(self, error: ModelError) -> None:
         if self._opened_at is not None or (self._known and error.kind == "connection"):
             error.counts = False  # it is away: worth waiting for, unlike one that was never there
         self._failures += 1

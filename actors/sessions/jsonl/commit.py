@@ -61,14 +61,14 @@ class JsonLinesCommits:
             if isinstance(outcome, int):
                 written.append((job, outcome))
             else:
-                job.done(outcome)
+                job.finish(outcome)
         if self._inline:  # the process may end now, the machine not
             for job, descriptor in written:
                 os.close(descriptor)
-                job.done()
+                job.finish()
             return
         files = {job.held: descriptor for job, descriptor in written}
-        outcomes = self._synced(list(files.values()))
+        outcomes = self._sync_files(list(files.values()))
         broken = {held: error for held, error in zip(files, outcomes, strict=True) if error is not None}
         for job, descriptor in reversed(written):
             if job.held in broken:
@@ -76,9 +76,9 @@ class JsonLinesCommits:
             os.close(descriptor)
         for job, _ in written:
             error = broken.get(job.held)
-            job.done(error and store_error(error, job.held.path))
+            job.finish(error and store_error(error, job.held.path))
 
-    def _synced(self, descriptors: list[int]) -> list[OSError | None]:
+    def _sync_files(self, descriptors: list[int]) -> list[OSError | None]:
         """Sync the files side by side, since the disk takes many syncs together as readily as one."""
         if len(descriptors) == 1:
             return [self._sync(descriptors[0])]

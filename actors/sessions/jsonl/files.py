@@ -174,7 +174,7 @@ def put_all(files: Files, descriptor: int, data: bytes) -> None:
 
 
 @contextlib.contextmanager
-def drafted(draft: Path, data: bytes, *, at: int, sync: bool, files: Files = FILES) -> Iterator[None]:
+def draft_file(draft: Path, data: bytes, *, at: int, sync: bool, files: Files = FILES) -> Iterator[None]:
     """Within it there is a file ``draft`` with all of ``data``, changed last ``at`` (nanoseconds); link
     it to its place, which makes it whole there or not at all. Raises OSError.
     """

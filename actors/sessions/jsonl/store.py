@@ -61,7 +61,7 @@ class JsonLinesStore(SessionStore):
         self._sync = durability == "power"
         self._lock = WriterLock(self._own / "writers")
         self._claims = Claims(self._own / "claims", self._lock, files)
-        self._commits = JsonLinesCommits(self.url, self._claims, durability, self._refused)
+        self._commits = JsonLinesCommits(self.url, self._claims, durability, self._on_refusal)
         self._held: dict[str, Held] = {}
         self._pods: dict[str, str] = {}
         # Where reading may go on: of each session the file's inode, an entry and where that ends.
@@ -248,7 +248,7 @@ class JsonLinesStore(SessionStore):
             self._path(session_id).stat()
             return self._claims.holder(file_name(session_id))
 
-    def _refused(self, job: Append, failure: SessionError) -> None:
+    def _on_refusal(self, job: Append, failure: SessionError) -> None:
         """A job failed: what was not made is not held, nor what was taken over."""
         held = job.held
         if not isinstance(job, Create):

@@ -11,7 +11,7 @@ from pathlib import Path
 from actors.sessions.committer import Job
 from actors.sessions.disk import opened_folder
 from actors.sessions.jsonl.claims import Claims, Clock, Stamp
-from actors.sessions.jsonl.files import Files, drafted, read_ends, write_all
+from actors.sessions.jsonl.files import Files, draft_file, read_ends, write_all
 from actors.sessions.jsonl.lines import batch_lines, header_line
 from actors.sessions.store import check_follows, in_use
 from protocol.entries import GENESIS, Head, Parent, StoredEntry
@@ -69,9 +69,9 @@ class Append(Job):
         self.batch = batch
         self.begin = 0
 
-    def done(self, error: BaseException | None = None) -> None:
+    def finish(self, error: BaseException | None = None) -> None:
         self.held.finished += 1
-        super().done(error)
+        super().finish(error)
 
     def perform(self, claims: Claims) -> int | None:
         """Write; the descriptor of what is to be made durable, or None.
@@ -160,7 +160,7 @@ class Create(Append):
         """Give the session its name, behind which all of it stands."""
         held = self.held
         # The draft's sync comes before the gate, since other processes wait there.
-        drawn = drafted(self.draft, data, at=at, sync=self.sync, files=claims.files)
+        drawn = draft_file(self.draft, data, at=at, sync=self.sync, files=claims.files)
         with drawn, claims.lock.gate():
             if held.path.exists():
                 raise HeadConflict(f"session {held.session_id} exists already")

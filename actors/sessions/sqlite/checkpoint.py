@@ -84,11 +84,11 @@ class Checkpointer:
                 continue
             # A merge that fails is tried again when the log has grown some more.
             with contextlib.suppress(sqlite3.Error, StoreError):
-                self._merge(self._connected())
+                self._merge(self._connect())
                 self._file.note_merge()
         self._disconnect()
 
-    def _connected(self) -> sqlite3.Connection:
+    def _connect(self) -> sqlite3.Connection:
         if self._connection is None:
             self._closed.clear()
             try:

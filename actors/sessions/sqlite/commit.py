@@ -177,11 +177,11 @@ class SQLiteCommits:
         error = self._patiently(jobs)
         if error is None:
             for job in jobs:
-                job.done()
+                job.finish()
         elif len(jobs) == 1 or isinstance(error, sqlite3.Error):
             failure = self._file.error(error) if isinstance(error, sqlite3.Error) else error
             for job in jobs:
-                job.done(failure)
+                job.finish(failure)
         else:
             for job in jobs:
                 self._commit([job])
@@ -202,10 +202,10 @@ class SQLiteCommits:
         """
         db = None
         try:
-            db = self._connected(to_write=True)
+            db = self._connect(to_write=True)
             while not carry_out(db, jobs, self._file):
-                db = self._connected()  # raises, unless the files are back already
-            self._file.committed()
+                db = self._connect()  # raises, unless the files are back already
+            self._file.note_commit()
         except SessionError as error:
             return error
         except sqlite3.Error as error:
@@ -231,7 +231,7 @@ class SQLiteCommits:
             self._disconnect()
         self._checkpointer.let_go(patience)
 
-    def _connected(self, *, to_write: bool = False) -> sqlite3.Connection:
+    def _connect(self, *, to_write: bool = False) -> sqlite3.Connection:
         if self._connection is not None:
             try:
                 self._file.check(to_write=to_write)

@@ -156,11 +156,11 @@ class SQLiteFile:
             with contextlib.suppress(sqlite3.Error):  # some errors have rolled back already
                 connection.execute("ROLLBACK")
             raise
-        self.committed()
+        self.note_commit()
 
-    def committed(self) -> None:
+    def note_commit(self) -> None:
         """Called after each commit, by whatever connection."""
-        self._watch.committed()
+        self._watch.note_commit()
 
     def is_undisturbed(self) -> bool:
         """Whether the files are those that were opened: for who holds SQLite's write lock."""
@@ -195,7 +195,7 @@ class SQLiteFile:
         self._refuse_changed()
         connection: sqlite3.Connection | None = None
         try:
-            connection = self._opened(synchronous, patience)
+            connection = self._open_connection(synchronous, patience)
             self._refuse_changed()
         except BaseException as error:
             if connection is not None:
@@ -254,7 +254,7 @@ class SQLiteFile:
         holders = self._watch.holders(found[0])
         connection: sqlite3.Connection | None = None
         try:
-            connection = self._opened(synchronous, patience)
+            connection = self._open_connection(synchronous, patience)
             self._anchor = self._open_beside("ro")
             self._merger = Merger(self._open_beside("rw", timeout=0), self._watch, self.path, self._gate)
             self._watch.remember(before)
@@ -308,7 +308,7 @@ class SQLiteFile:
             if self._connections:
                 self._watch.changed()
 
-    def _opened(self, synchronous: str, patience: float) -> sqlite3.Connection:
+    def _open_connection(self, synchronous: str, patience: float) -> sqlite3.Connection:
         connection = self._open_plain("rw", OPEN_PATIENCE)
         try:
             prepare(connection, self.path)

@@ -97,13 +97,13 @@ class SQLiteStore(SessionStore):
             return self._submit(Create(held, pod, parent, batch))
         self._held[session_id] = held
 
-        def refused() -> None:
+        def undo() -> None:
             self._held.pop(session_id, None)
 
         try:
-            return self._submit(Create(held, pod, parent, batch, refused))
+            return self._submit(Create(held, pod, parent, batch, undo))
         except SessionError:
-            refused()
+            undo()
             raise
 
     def append(self, session_id: str, after: Head, batch: Sequence[StoredEntry]) -> AsyncFuture[None] | None:

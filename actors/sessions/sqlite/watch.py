@@ -148,7 +148,7 @@ class FileWatch:
         """
         return os.fstat(self._folder).st_mtime_ns == self._folder_modified
 
-    def committed(self) -> None:
+    def note_commit(self) -> None:
         """Called after a commit of this process: that it began the log anew does not mean a merge since."""
         if not self._may_begin_anew:
             return

@@ -77,9 +77,9 @@ class Append(Job):
         self.batch = batch
         self.at = time.time()
 
-    def done(self, error: BaseException | None = None) -> None:
+    def finish(self, error: BaseException | None = None) -> None:
         self.held.finished += 1
-        super().done(error)
+        super().finish(error)
 
 
 class Create(Append):
