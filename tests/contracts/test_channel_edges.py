@@ -108,7 +108,9 @@ def test_a_connection_that_is_not_answered_and_given_up_leaves_nothing() -> None
     asyncio.run(main())
 
 
-def test_a_connection_is_closed_though_the_other_end_takes_nothing() -> None:
+def test_a_connection_is_closed_though_the_other_end_takes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("actors.pod.channel._PATIENCE", 0.05)
+
     async def scene(there: Played) -> None:
         pod = there.pod
         asked = pod.push_item(UserItem.of("x" * 40_000_000))

@@ -53,7 +53,7 @@ def away(pods: int, *, known: bool, **settings: Any) -> list[str]:
             await server.stop()
             with system.subscribe(kinds=Retry) as events:
                 runs = [pod.run("hi") for pod in all_]
-                await asyncio.wait_for(refused_often(events, all_, 6), 60)
+                await asyncio.wait_for(refused_often(events, all_, 5), 60)
             await server.start(server.port)
             texts = [(await run).text for run in runs]
         await http.aclose()

@@ -41,7 +41,10 @@ class Stage(NamedTuple):
 
 
 @pytest.fixture(params=["process", "power"])
-def stage(request, tmp_path) -> Iterator[Stage]:
+def stage(request, tmp_path, monkeypatch) -> Iterator[Stage]:
+    monkeypatch.setattr(
+        "actors.sessions.sqlite.file._STILL", 0.01
+    )  # nobody copies unless a test has it do so
     path = tmp_path / "store" / "pods.db"
     store = SQLiteStore(path, request.param)
     head = head_of(make(store, "s", "first"))
