@@ -1,4 +1,4 @@
-"""What is said and kept: data only, on msgspec and nothing of ours."""
+"""The protocol: items, entries, commands, events, errors and manifests, as data only."""
 
 from protocol.commands import (
     COMMANDS,

@@ -1,4 +1,4 @@
-"""Events: what a pod tells the bus, durable ones (each an entry of the session log) and transient ones.
+"""Events: what a pod publishes: durable ones (each an entry of the session log) and transient ones.
 
 A durable event is published only after its entry is committed; ``seq`` is that entry's number, which
 a compacted or forked session continues. A transient event carries the last durable ``seq``.

@@ -1,4 +1,4 @@
-"""What a hook answers when it is asked about a tool's call or its result; ``None`` lets it be."""
+"""What a hook may answer about a tool's call or its result: deny, replace, inject; ``None`` lets it be."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Results: what futures of commands resolve with."""
+"""Results: what the futures of a pod's commands resolve with."""
 
 from __future__ import annotations
 

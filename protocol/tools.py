@@ -1,4 +1,4 @@
-"""What a model is told of a tool, and how its calls may run beside each other."""
+"""``ToolSpec``: a tool as a model sees it, and whether its calls may run beside others."""
 
 from __future__ import annotations
 

@@ -20,6 +20,7 @@ IRREGULAR = frozenset(
         "found",
         "given",
         "gone",
+        "heard",
         "held",
         "kept",
         "left",

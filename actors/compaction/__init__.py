@@ -1,1 +1,1 @@
-"""When and where to fold a history: pure."""
+"""Compaction, pure: when to fold a history, where to cut it, and what takes its place."""

@@ -1,4 +1,4 @@
-"""What a compacted history is made of: the items that take the place of what is folded away."""
+"""Composes a compacted history: the items that take the place of what is folded away."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ class TokenMeter:
         self.records: list[UsageRecord] = []
 
     def record_usage(self, history_len: int, usage: Usage | None) -> None:
-        """A call whose request had ``history_len`` items was answered; None or 0 tokens tell nothing."""
+        """Record what a server counted for a request of ``history_len`` items; None or 0 is passed over."""
         if usage is None or not usage.input_tokens:
             return
         records = self.records

@@ -1,4 +1,4 @@
-"""What a summariser is given to read, and how much less each time its own request overflows."""
+"""Retry plans of the summariser: how much less it reads each time its own request overflows."""
 
 from __future__ import annotations
 

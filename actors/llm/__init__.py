@@ -1,1 +1,1 @@
-"""Who answers: clients for models, behind one contract."""
+"""Clients for language models, behind one contract."""

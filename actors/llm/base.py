@@ -114,7 +114,7 @@ Block = TextChunk | ThinkingChunk | CallStart | CallChunk | CallEnd | VendorChun
 
 @runtime_checkable
 class LLMClient(Protocol):
-    """Who answers.
+    """A model client: streams the answer to a request.
 
     Contract of ``stream``: called on the pod's event loop, any number of times at once. It yields
     blocks and ends after exactly one ``End``, or raises a ModelError (before or between blocks) and

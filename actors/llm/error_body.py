@@ -1,4 +1,4 @@
-"""What the body of a refusal says, pure: any of the forms in which servers word their errors."""
+"""Reads the body of a refused request, pure: any of the forms in which servers word their errors."""
 
 from __future__ import annotations
 

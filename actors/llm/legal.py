@@ -1,4 +1,4 @@
-"""What a history needs so that any server takes it, pure; the log keeps the original.
+"""Makes a history acceptable to any server, pure; the log keeps the original.
 
 Calls get ids that are unique in the history and of a form that servers take, and names of that form. Each
 call is followed by its one result. What says nothing is left out. All of this depends on what came before

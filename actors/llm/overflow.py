@@ -1,4 +1,4 @@
-"""By which words servers say that a prompt does not fit their context, pure: words in, numbers out.
+"""Recognises a context overflow by a server's words, pure: words in, numbers of tokens out.
 
 A shape is how one or several servers word it, with the numbers of tokens where it has them: ``used`` by the
 prompt, ``answer`` for the answer asked for, ``room`` in all. Each names where the wording was seen: the

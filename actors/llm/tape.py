@@ -1,4 +1,4 @@
-"""What a cassette holds, pure: exchanges as lines of JSON, without secrets and without saying things twice.
+"""The format of a cassette, pure: exchanges as lines of JSON, without secrets and without repetition.
 
 The first line names the format. Each other line is one exchange: the request as it differs from the one
 before (``same`` items of the history are the same), the blocks of the answer, and how it ended.

@@ -1,4 +1,4 @@
-"""What servers give with an answer and want back, pure: pieces of a stream in, one opaque value out.
+"""Opaque vendor data, which a server gives with an answer and wants back, pure: pieces in, one value out.
 
 Nothing of it is understood here. Known is only how streams cut such values up: entries of a list that share
 an ``index`` and a ``type`` are pieces of one entry, whose longer texts continue each other.

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, for their owner alone, and are then on the disk."""
+"""Atomic file writes: whole or not at all, readable by the owner alone, synced to the disk."""
 
 from __future__ import annotations
 

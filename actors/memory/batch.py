@@ -1,4 +1,4 @@
-"""The blocking half of a consolidation: what is due, which files, and how its end becomes durable."""
+"""The blocking half of a consolidation: takes the lease, chooses the staged files, commits the result."""
 
 from __future__ import annotations
 

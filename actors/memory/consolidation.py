@@ -1,4 +1,4 @@
-"""The consolidation actor: detached from its pod, it has what was staged worked into lasting memory."""
+"""The consolidation actor: detached from its pod, it merges what was staged into lasting memory."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ async def _may_begin(job: Consolidate, batch: Batch) -> bool:
 
 
 class NoteEditor:
-    """The worker's tools. What they write stands on the shelf, and reaches the disk all at once."""
+    """The consolidator's tools. They change the shelf in memory, which is committed to the disk at once."""
 
     def __init__(self, memory: NotesFolder, shelf: Shelf) -> None:
         self._memory = memory

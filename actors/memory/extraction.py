@@ -131,7 +131,7 @@ async def _read(job: Extract, items: list[Item], start: int) -> tuple[Extracted,
 
 
 async def _find(job: Extract, items: list[Item], budget: int) -> Extracted:
-    """What the worker notes by its tool, or else says in words, which may be that there is nothing. Raises
+    """What the extractor notes by its tool, or else says in words, which may be that there is nothing. Raises
     PodError where it came to no end without either.
     """
     draft = ExtractionDraft()

@@ -1,4 +1,4 @@
-"""Memory's first phase: what of a history is worth keeping, as data, and what its finder is asked."""
+"""Extraction, pure: what of a history is worth keeping, as data, and the extractor's prompt."""
 
 from __future__ import annotations
 

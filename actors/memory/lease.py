@@ -38,7 +38,7 @@ class Lease:
 
     @classmethod
     def acquire(cls, folder: Path, pod: str) -> Lease | None:
-        """The lease, None where somebody who lives has it. Raises OSError."""
+        """Take the lease; None where a living process holds it. Raises OSError."""
         make_private(folder)
         lock, path = WriterLock(folder / "holders"), folder / "lease.json"
         make_private(lock.folder)

@@ -1,4 +1,4 @@
-"""The ledger of a memory folder: what a consolidation is about to do, so that a crash loses nothing."""
+"""The ledger of a memory folder: a record of what a consolidation will write, so a crash loses nothing."""
 
 from __future__ import annotations
 

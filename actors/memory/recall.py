@@ -1,4 +1,4 @@
-"""What of lasting memory is brought into the start of a new session."""
+"""Recall: selects the notes of lasting memory that a new session begins with."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Memory's second phase, pure: notes that are merged, and what the model that merges them is asked."""
+"""Consolidation, pure: the notes as a working copy in memory, and the consolidator's prompt."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from actors.memory.notes import KINDS, Kind, Note, covers, key_of, merged, piece
 from actors.runtime.redact import redacted
 from protocol.errors import ToolError
 
-#: What a worker may write: characters of a title, of one text, and of a whole note.
+#: What the consolidator may write: characters of a title, of one text, and of a whole note.
 LONGEST_TITLE = 80
 LONGEST_TEXT = 8_000
 LONGEST_NOTE = 32_000
-#: What a worker is told of the notes there are, in tokens.
+#: What the consolidator is told of the notes there are, in tokens.
 LISTING_TOKENS = 4_000
 
 
@@ -37,7 +37,7 @@ class Change(Struct, frozen=True, omit_defaults=True):
 
 
 class NotePiece(Struct, frozen=True):
-    """What a worker writes: into which note, and what."""
+    """What the consolidator writes: into which note, and what."""
 
     kind: Kind
     title: str
@@ -79,7 +79,7 @@ class Shelf:
         return self._set(path, note if old is None else merged(old, note, last_word=True))
 
     def read(self, path: str) -> Note:
-        """The note at ``path`` for a worker, which knows from now on what it says. Raises ToolError."""
+        """Read the note at ``path`` for the consolidator, which may then rewrite it. Raises ToolError."""
         note = self.note(path)
         self._read.add(path)
         return note
@@ -110,7 +110,7 @@ class Shelf:
         return left
 
     def write(self, kind: Kind, title: str, text: str) -> str:
-        """What ``add`` does, for a worker's words, without secrets. Raises ToolError."""
+        """What ``add`` does, for the consolidator's words, without secrets. Raises ToolError."""
         title, text = _checked_title(title), _checked(text)
         note = Note(kind, title, text, self._date, self._date, self._sources)
         path = self._place(note)
@@ -264,13 +264,13 @@ NUDGE_NOTHING_WRITTEN = (
 
 
 def consolidator_request(findings: Iterable[str], listing: str) -> str:
-    """What the worker is given: what was found of late, and which notes there are."""
+    """The consolidator's request: what was found of late, and which notes there are."""
     found = "\n\n".join(findings)
     return f"<findings>\n{found}\n</findings>\n\n<notes>\n{listing}\n</notes>\n\nWork the findings in."
 
 
 def finding(source: str, notes: Sequence[Note]) -> str:
-    """One reading's finds and of when they are, as the worker sees them."""
+    """One extraction's findings with their date, as the consolidator sees them."""
     told = [f"[{note.kind}] {note.title}\n{note.body}" for note in notes]
     date = f" ({notes[0].created})" if notes and notes[0].created else ""
     return "\n".join([f"From {source}{date}:", *told])

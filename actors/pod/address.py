@@ -34,7 +34,7 @@ class Address(Protocol):
         """The pod's events from now on, or all durable ones after number ``since`` first."""
 
     def feed(self, pod: Pod, kinds: Kinds, since: int | None, /) -> Feed:
-        """The same as bytes, for who sends them on."""
+        """As ``subscribe``, but each event as its encoded bytes, for whoever forwards them."""
 
 
 T_co = TypeVar("T_co", covariant=True)

@@ -1,4 +1,6 @@
-"""Assembly: a manifest made live; with ``system.py`` the only place that names concrete classes."""
+"""``Assembly``: builds what a pod works with from its manifest; with ``system.py`` the only place that
+names concrete classes.
+"""
 
 from __future__ import annotations
 

@@ -180,7 +180,7 @@ class Budget:
         self._held_tokens += tokens
         self._held_cost = self._held_cost + cost if self._calls else 0.0  # no dust of rounding stays
         if self.parent is not None:
-            self.parent._hold(tokens, cost, calls)  # noqa: SLF001 - the same class, one floor up
+            self.parent._hold(tokens, cost, calls)  # noqa: SLF001 - the same class, one level up
 
     def _spend(self, tokens: int, cost: float, estimated: bool) -> None:
         self.spent_tokens += tokens

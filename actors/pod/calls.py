@@ -1,4 +1,4 @@
-"""A pod's tool calls: the one way that each goes, from what policy says of it to its recorded result."""
+"""``ToolRunner``: the one pipeline of a tool call, from policy over hooks to its recorded result."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NOT_RUN = "not run: the run ended before this call was started"
 
 
 class Batch(Protocol):
-    """Whose calls are run, together as their kinds allow."""
+    """Receives what becomes of the calls of one answer; the pod implements it."""
 
     #: The pod's name, and what its tools are handed.
     pod: str
@@ -49,10 +49,10 @@ class Batch(Protocol):
         """Record what people should know. Raises what ends the batch."""
 
     def report_progress(self, call: ToolCall, text: str) -> None:
-        """A call says, from any thread, how far it is."""
+        """Publish how far a call is; from any thread."""
 
     def report_late(self, call: ToolCall, result: ToolResult) -> None:
-        """Hear, on the loop, what came of a call that had been given up."""
+        """Take the result of a call that had been given up; on the loop."""
 
 
 class ToolRunner:
@@ -104,8 +104,8 @@ class ToolRunner:
         await run_in_groups([kind_of(self.toolbox, call) for call in calls], run_one, self._parallel)
 
     async def run_call(self, call: ToolCall, batch: Batch) -> None:
-        """The way of one call: policy -> hooks before -> policy of what they changed -> the tool -> hooks
-        after -> its result is recorded. Raises what the batch does, and CancelledError.
+        """Run one call: policy -> hooks before -> policy of what they changed -> the tool -> hooks after
+        -> record its result. Raises what the batch does, and CancelledError.
         """
         checked = self.toolbox.check(call)
         if isinstance(checked, ToolResult):

@@ -1,4 +1,4 @@
-"""``Channel``: the address of a pod at the other end of two streams, and ``serve_pod``, which is that end."""
+"""``Channel``: reaches a pod at the other end of two streams, where ``serve_pod`` serves it."""
 
 from __future__ import annotations
 

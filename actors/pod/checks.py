@@ -1,4 +1,4 @@
-"""What comes into a session from outside: made fit for the log, or refused before it is recorded."""
+"""Validates input from outside a pod before it is recorded in the session."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``Consolidations``: has what extractions staged worked into lasting memory, one consolidation at a time."""
+"""``Consolidations``: merges what extractions have staged into lasting memory, one job at a time."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ class Jobs(Protocol):
 
     @property
     def caller(self) -> Context | None:
-        """The context of who wanted memory jobs last."""
+        """The context variables of whoever asked for memory jobs last."""
 
     def ask_pod(self, message: Any) -> AsyncFuture[bool]:
         """Bring a message to the pod's mailbox."""
 
     def track_leaving(self, ended: AsyncFuture[bool]) -> None:
-        """A job has nothing more to say; it counts as at work until it has ``ended``."""
+        """Count a job that has reported its end as at work until ``ended`` resolves."""
 
     def count_as_at_work(self) -> None:
         """Memory counts as at work until ``note_job_ended``."""
 
     def note_job_ended(self) -> None:
-        """A job that was let go, or what was held, has come to its end."""
+        """Count one job less as at work, and answer who waits for the last."""
 
 
 class Consolidations:
@@ -189,7 +189,7 @@ class Consolidations:
     # -- the end of the pod ----------------------------------------------------------------------
 
     def cancel(self) -> None:
-        """Cancel what it asks of a model."""
+        """Cancel the consolidation's requests to the model."""
         consolidator, self._consolidator = self._consolidator, None
         if consolidator is not None:
             self._jobs.track_leaving(consolidator.leave(self._resources.template.grace))

@@ -1,4 +1,4 @@
-"""A pod's view of its own history: what a request shows of it, and what it weighs."""
+"""``Context``: the request view of a history, and its size in tokens."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Context:
         return shown_of(view, left_out(self.items, self._pruner.refused))
 
     def record_usage(self, length: int, usage: Usage | None) -> None:
-        """A call whose request had ``length`` items was answered."""
+        """Record what a server counted for a request of ``length`` items."""
         self._meter.record_usage(length, usage)
 
     def occupancy(self) -> int:

@@ -1,4 +1,4 @@
-"""``Conversation``: a pod's history as its model sees it, what it weighs, and when it is to be compacted."""
+"""``Conversation``: a pod's history as its model sees it, its size in tokens, and when it is compacted."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Conversation:
         return None if context is None or context.items is not self._head.items else context.occupancy()
 
     def drop_history(self) -> None:
-        """Keep nothing of the history."""
+        """Drop the history from memory."""
         self._context = self._measured = None
 
     def read_back(self, measured: list[tuple[int, Usage]]) -> None:

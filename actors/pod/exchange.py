@@ -1,4 +1,4 @@
-"""``Exchange``: one request to the model in all its attempts, what each takes, and what was shown of it."""
+"""``Exchange``: one model request with all its attempts: reserves, settles and publishes for each."""
 
 from __future__ import annotations
 
@@ -168,13 +168,13 @@ class Exchange:
             self._tell(ThinkingDelta, text=encodable(block.text), attempt=attempt)
 
     def announce_retry(self, error: ModelError, wait: float) -> None:
-        """The attempt failed and another follows: publish that its output is void, or that it is retried."""
+        """Publish that the attempt failed and another follows; StreamRestart voids what was shown."""
         failed = self._fail(error)
         kind = Retry if failed.shown is None else StreamRestart
         self._tell(kind, attempt=failed.attempt, wait=wait, error=failed.failure)
 
     def settle_answer(self, answer: Answer) -> float | None:
-        """The request was answered: count it; what it cost."""
+        """Settle the reservation of a request that was answered; what it cost, in US dollars."""
         usage = answer.usage
         assembler, self._assembler = self._assembler, None
         came = 0 if self._reservation is None or assembler is None else tokens_in(assembler.size)

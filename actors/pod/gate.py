@@ -1,4 +1,4 @@
-"""``Gate``: one at a time on a history, in the order in which they came."""
+"""``Gate``: a fair lock on a pod's history, for runs, compactions, forks and pushed items."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The reaper: finds the pods of a system that have been idle for long, with one timer for all of them."""
+"""``IdleReaper``: passivates pods after an idle timeout, with one timer for all pods of a system."""
 
 from __future__ import annotations
 

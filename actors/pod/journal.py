@@ -1,4 +1,4 @@
-"""``Journal``: a pod's log: commits in order, then publishes; branches where another took the session."""
+"""``Journal``: commits what a pod records, in order, then publishes it; forks if another took the session."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ class Journal:
     # -- publishing ------------------------------------------------------------------------------
 
     def hears(self, kind: type[Event]) -> bool:
-        """Whether anybody would hear such a transient event of this pod."""
+        """Whether this pod has a subscriber to transient events of that kind."""
         bus = self.bus
         if bus.silent:
             return False
@@ -105,7 +105,7 @@ class Journal:
         return kind in self._heard
 
     def has_listeners(self) -> bool:
-        """Whether anybody hears anything of this pod."""
+        """Whether this pod has a subscriber to any transient event."""
         bus = self.bus
         if bus.silent:
             return False
@@ -126,12 +126,12 @@ class Journal:
     # -- committing ------------------------------------------------------------------------------
 
     def alert(self, text: str) -> None:
-        """Record what people should know."""
+        """Record an ``Alert``: something that a person should know."""
         self.log.record(Alert, self.run_id, text=text)
 
     @property
     def at_rest(self) -> bool:
-        """Whether the store has all there is."""
+        """Whether all that was recorded is committed."""
         return self.log.clean and self._under_way is None
 
     @property
@@ -192,7 +192,7 @@ class Journal:
             await self.commit()
 
     def stop_branching(self) -> None:
-        """The pod ends: go on in no session of our own any more."""
+        """Fork no more at a conflict, since the pod ends."""
         self._branching = True
 
     def _give(self, give: Callable[[], Kept], *, alone: bool = False) -> DirectWait | None:
@@ -218,14 +218,14 @@ class Journal:
         return given
 
     def _on_answer(self, alone: bool, done: Pending) -> None:
-        """The store has answered, on whatever thread."""
+        """Bring the store's answer to the loop, from whatever thread it comes on."""
         if self._mailroom.here():
             self._take_answer(done, alone=alone)
         else:
             self._mailroom.post(lambda _: self._take_answer(done, alone=alone))
 
     def _take_answer(self, done: Pending, *, alone: bool) -> None:
-        """The store has answered later."""
+        """Confirm or roll back what was given to the store, and answer who waits for it."""
         cancelled = not isinstance(done, AsyncFuture) and done.cancelled()
         error = asyncio.CancelledError() if cancelled else done.exception()
         if self._under_way is not done:  # the pod has given up waiting
@@ -289,7 +289,7 @@ class Journal:
     # -- the end ---------------------------------------------------------------------------------
 
     async def abandon(self, seconds: float) -> None:
-        """At the end of a pod by a defect: stand at what is durable, ends recorded again."""
+        """Roll back to what is durable, at the end of a pod by a defect; ends are recorded again."""
         pending, self._under_way = self._under_way, None
         if pending is not None:
             await self.wait_for_last(pending, seconds)
@@ -322,6 +322,6 @@ class Journal:
 
 
 def _ignore_outcome(last: asyncio.Future[None]) -> None:
-    """Nobody is left to hear how the last commit ended."""
+    """Retrieve the outcome of the last commit, which nobody is left to be told of."""
     if not last.cancelled():
         last.exception()

@@ -1,4 +1,4 @@
-"""``Lifecycle``: how a pod starts or comes back, gives back its history and has it again, and ends."""
+"""``Lifecycle``: opens, restores, reads back and ends a pod's session in this process."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class Lifecycle:
             raise
 
     async def _claim(self, resumed: Resumed) -> Claim:
-        """Take the session that is to be resumed: where its pod has just compacted it, the one after."""
+        """Claim the session that is to be resumed: where its pod has just compacted it, the one after."""
         store, session_id = self._template.store, resumed.session_id
         if resumed.exact:
             return await self._claim_one(session_id)
@@ -133,7 +133,7 @@ class Lifecycle:
             self._journal.log.record_end(kind, run_id, **fields)
 
     def become_ready(self) -> None:
-        """The pod takes commands from now on."""
+        """Enter the state in which the pod takes commands: paused if a run is open, else idle."""
         self._status.to(PodState.PAUSED if self._journal.head.open_run is not None else PodState.IDLE)
 
     # -- without its history ---------------------------------------------------------------------
@@ -166,7 +166,7 @@ class Lifecycle:
             return None
 
     def release_session(self) -> asyncio.Task[None] | None:
-        """Give back the session, since the pod stops: a task where that takes its time."""
+        """Release the claim on the session, since the pod stops: a task where that has to be awaited."""
         return release_session(self._template.store, self._journal.log.durable_session)
 
     async def stop(self, runs: RunLoop, memory: MemoryJobs) -> None:
@@ -186,7 +186,7 @@ class Lifecycle:
             await self._journal.commit_last(self._template.store_grace)
 
     async def fail(self, error: BaseException) -> None:
-        """A defect ends the pod: record that, with the ends of all that was started."""
+        """Record that a defect ends the pod, with the ends of all that was started."""
         journal = self._journal
         await journal.abandon(self._template.store_grace)
         self.close_activities("a defect ended the pod")

@@ -1,4 +1,4 @@
-"""``MemoryJobs``: has what is new in a history read, one extraction at a time, and then consolidated."""
+"""``MemoryJobs``: runs a pod's memory jobs: extracts from what is new in the history, then consolidates."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ class MemoryJobs:
         return self._job is not None or self.consolidations.at_work or bool(self._waiting)
 
     def after_run(self, caller: Context | None) -> None:
-        """A run of ``caller`` has ended: have it read, unless that failed of late or only commands do."""
+        """Start an extraction after a run of ``caller``, unless one failed of late or only commands may."""
         memory = self._template.manifest.memory
         if not memory.extract_threshold or memory.schedule != "after_run":
             return
@@ -301,7 +301,7 @@ class MemoryJobs:
             self._finish_extractions()
 
     def _back_off(self) -> None:
-        """After a failure: leave out the next automatic extractions."""
+        """Back off after a failure: skip the next automatic extractions, twice as many each time."""
         self._failures += 1
         self._left_out = min(MOST_LEFT_OUT, 2 ** (self._failures - 1))
 
@@ -325,7 +325,7 @@ class MemoryJobs:
         return self._spent(spending)
 
     def track_leaving(self, ended: AsyncFuture[bool]) -> None:
-        """A job has nothing more to say; what it still has to put away counts as memory at work."""
+        """Count a job that has reported its end as at work until ``ended`` resolves: it may still write."""
         self._jobs_leaving += 1
         ended.when_done(self.note_job_ended)
 
@@ -334,7 +334,7 @@ class MemoryJobs:
         self._jobs_leaving += 1
 
     def note_job_ended(self) -> None:
-        """A job that was let go, or what was held, has come to its end."""
+        """Count one job less as at work, and answer who waits for the last."""
         self._jobs_leaving = max(self._jobs_leaving - 1, 0)
         self._answer_if_done()
 
@@ -347,7 +347,7 @@ class MemoryJobs:
         )
 
     def _finish_extractions(self, *, consolidate: bool = True) -> None:
-        """The extractions that were due have ended: now for what they staged."""
+        """Go on after the last extraction that was due: consolidate what is staged, answer who waits."""
         if consolidate and not self._status.stopping:
             self.consolidations.start(self.caller)
         waiting, self._waiting = self._waiting, None
@@ -404,7 +404,7 @@ class MemoryJobs:
             self.track_leaving(self._job.leave(self._template.grace))
 
     def give_up(self) -> None:
-        """The pod has ended: nobody need wait for its memory jobs any more, and those end too."""
+        """Cancel all memory jobs at the end of the pod, and answer everyone who waits for them."""
         self._cancel_jobs()
         self._job = None
         if self._proposed is not None:

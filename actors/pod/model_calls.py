@@ -1,4 +1,4 @@
-"""``ModelCalls``: a run's requests to the model: what is sent, what came back, and what that took."""
+"""``ModelCalls``: sends a run's requests to the model, and records answers, failures and usage."""
 
 from __future__ import annotations
 
@@ -271,7 +271,7 @@ class ModelCalls:
     # -- no answer -------------------------------------------------------------------------------
 
     async def fail_request(self, run: Run, exchange: Exchange, error: BaseException) -> None:
-        """The request failed: compact once if the server says it is too long, else the run ends."""
+        """Handle a failed request: compact once if the server says it is too long, else end the run."""
         exchange.end(error)
         run.exchange = None
         if run.ending is None and (overflow := self._too_long(error)) is not None:
@@ -285,7 +285,7 @@ class ModelCalls:
         self.end_by_error(run, error)
 
     def end_by_error(self, run: Run, error: BaseException) -> None:
-        """A step ended by an error. An end that was asked for stands, whatever came of its cancel."""
+        """End the run by an error. An end that was asked for stands, whatever came of its cancel."""
         cancelled = isinstance(error, asyncio.CancelledError)
         if run.ending in {"cancelled", "paused"} or (run.ending is not None and cancelled):
             return
@@ -359,7 +359,7 @@ class ModelCalls:
     def end_compaction(
         self, run: Run, error: BaseException | None, overflow: ModelError | None = None
     ) -> None:
-        """A compaction in the middle of a run has ended: the request follows, or the run is over.
+        """End the run if a compaction in the middle of it failed; else its request follows.
 
         ``overflow`` is what the compaction was to answer; where it fails the run tells both.
         """

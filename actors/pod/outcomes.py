@@ -1,4 +1,4 @@
-"""Why a run ended as it did, in words and as data; pure."""
+"""The failures that a run's end may carry, in words and as data; pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``PastEvents``: the entries of pods as a store keeps them, page by page, for who subscribes late."""
+"""``PastEvents``: reads past events from a store, page by page, for subscriptions with ``since``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``Patience``: a wait for the store that others may come to end."""
+"""``Patience``: waits for a store, with a deadline that may be set while it waits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Failure tracking, pure: a history's items in, how often a model repeats itself in vain out."""
+"""Detects a model that repeats itself in vain, pure: items of a history in, numbers of repetitions out."""
 
 from __future__ import annotations
 

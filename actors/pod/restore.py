@@ -1,4 +1,4 @@
-"""From a store back to a history, in slices that leave the loop its turn."""
+"""Restores a history from a store, in slices that let the event loop run in between."""
 
 from __future__ import annotations
 

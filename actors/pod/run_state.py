@@ -1,4 +1,4 @@
-"""What a pod knows of the run that goes on, and of what waits for it."""
+"""The state of the current run, and of the input that waits for it or behind it."""
 
 from __future__ import annotations
 

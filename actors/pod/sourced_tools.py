@@ -1,4 +1,4 @@
-"""``SourcedTools``: the tools of pods that were given sources of tools, as the sources list them now."""
+"""``SourcedTools``: the current tools of pods that were given tool sources, plain ones included."""
 
 from __future__ import annotations
 

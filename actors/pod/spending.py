@@ -1,4 +1,4 @@
-"""``Spending``: what a helper agent's calls take; they draw on their pod's budget and count as its own."""
+"""``Spending``: charges a helper agent's model calls to the budget and the usage of its pod."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _TOLD_TOKENS = 100
 
 
 class Spent(Struct, frozen=True):
-    """What a worker's calls took together: both None where it made none, or nobody knows."""
+    """What a helper agent's calls took together: both None where it made none, or nobody knows."""
 
     usage: Usage | None = None
     cost: float | None = None
 
 
 class Spending:
-    """The model as one worker asks it. Used on the pod's loop alone."""
+    """Asks the model for one helper agent, and charges each call. Used on the pod's loop alone."""
 
     __slots__ = ("_resources", "counted", "spent")
 
@@ -61,7 +61,7 @@ class Spending:
 
 
 def _prompt_tokens(request: Request) -> int:
-    """A worker's request in tokens, by its bytes."""
+    """Estimate a helper agent's request in tokens, by its bytes."""
     size = sum(map(encoded_size, request.items)) + len(encode(request.tools))
     return tokens_in(size) + text_tokens(request.system or "")
 

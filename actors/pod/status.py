@@ -1,4 +1,4 @@
-"""``Status``: where a pod stands."""
+"""``Status``: a pod's current state, with its one setter."""
 
 from __future__ import annotations
 

@@ -185,7 +185,7 @@ def _composed(folding: Folding, read: _Reading, draft: SummaryDraft, written: st
 
 
 class _Summarizer:
-    """The worker itself: what it may use, and how it is asked."""
+    """The helper agent itself: its tools, and how it is asked."""
 
     def __init__(
         self, resources: PodResources, folding: Folding, draft: SummaryDraft, read: _Reading

@@ -1,4 +1,4 @@
-"""``TasksAtWork``: the tasks of one pod; a defect in one of them ends the pod."""
+"""``TasksAtWork``: starts and keeps the asyncio tasks of one pod; an unexpected error in one ends the pod."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ class TasksAtWork:
         self._on_defect = on_defect
 
     def start(self, work: Coroutine[Any, Any, None], caller: Context | None = None) -> None:
-        """Have ``work`` done in a task, which sees the context variables of its ``caller``, or none."""
+        """Start ``work`` in a task, which sees the context variables of its ``caller``, or none."""
         # Not ``create_task``, since a task that its loop's factory starts at once ends within this call.
         context = Context() if caller is None else caller
         self._mailroom.to_begin += 1
         asyncio.Task(self._run_counted(work), loop=self.loop, name=self.name, context=context)
 
     def start_at_once(self, work: Coroutine[Any, Any, None], caller: Context | None = None) -> None:
-        """The same, up to its first wait before this returns."""
+        """As ``start``, but run the work up to its first wait before this returns."""
         context = Context() if caller is None else caller
         begin_task(self._run_guarded(work), self.loop, context, self.name)
 

@@ -1,1 +1,1 @@
-"""The machinery: loops, actors, futures, the bus."""
+"""The actor runtime: event loops, actors, futures, the event bus."""

@@ -1,4 +1,4 @@
-"""``Audience``: the queues of all who listen, to one pod or to all."""
+"""``Audience``: the event queues of all subscribers, by pod."""
 
 from __future__ import annotations
 

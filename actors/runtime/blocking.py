@@ -1,4 +1,4 @@
-"""Threads that block in a polypod future, known to the pool whose threads they are."""
+"""Tells a thread pool that one of its threads blocks on a future, so that another may work meanwhile."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Protocol
 
 
 class Host(Protocol):
-    """Whose thread it is: a pool that limits how many of its threads are at work."""
+    """A pool that limits how many of its threads are at work."""
 
     def block(self) -> None:
         """The calling thread begins to wait for others."""
@@ -27,7 +27,7 @@ _local = _Local()
 
 
 def belong_to(host: Host) -> None:
-    """Have ``host`` hear of each time that the calling thread blocks."""
+    """Tell ``host`` from now on whenever the calling thread blocks."""
     _local.host = host
 
 

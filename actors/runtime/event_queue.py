@@ -1,4 +1,4 @@
-"""``EventQueue``: the events that wait for one subscriber."""
+"""``EventQueue``: the bounded queue of one subscriber, which drops the oldest and counts what it dropped."""
 
 from __future__ import annotations
 

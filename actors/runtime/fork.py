@@ -1,4 +1,4 @@
-"""What a forked child makes of what it has from its parent: it lets it be, and never closes it."""
+"""Keeps a forked child from collecting, and so from closing, the objects that belong to its parent."""
 
 from __future__ import annotations
 

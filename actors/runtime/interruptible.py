@@ -1,4 +1,4 @@
-"""``Interruptible``: the one place where a cancel reaches what a pod or a helper agent does."""
+"""``Interruptible``: work of a pod or a helper agent that is cancelled only where it waits for others."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ class Left(BaseException):
 
 
 class Owner(Protocol):
-    """Whose work it is: a pod's, or that of a job beside it."""
+    """The owner of the work: a pod, or a job beside it."""
 
     @property
     def grace(self) -> float:
         """How many seconds what was cancelled has to end."""
 
     def note_overdue(self, text: str) -> None:
-        """Hear in words what did not end in that time."""
+        """Record, in words, what did not end in that time."""
 
     def let_go(self, left: Interruptible) -> None:
         """Work that was over for all others is not waited for any more, and no other task goes on with it."""
@@ -145,7 +145,7 @@ class Interruptible:
         self.interrupt()
 
     def _give_up(self) -> None:
-        """What was cancelled goes on: it is not waited for any longer."""
+        """Wait no longer for what was cancelled and goes on."""
         if self._under_way is None:
             return
         task, what, go_on = self._under_way

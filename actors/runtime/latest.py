@@ -1,4 +1,4 @@
-"""``Latest``: what was made last, kept for as long as it is asked for with the same arguments."""
+"""``Latest``: a cache of one entry: the last value, kept while it is asked for with the same arguments."""
 
 from __future__ import annotations
 

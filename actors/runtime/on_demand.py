@@ -1,4 +1,4 @@
-"""What a package gives without importing it before anybody asks."""
+"""Lazy imports: a package's ``__getattr__`` that imports a name's module when the name is first used."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``Prefetch``: pages of the past, fetched by a task on the loop for a reader on any thread."""
+"""``Prefetch``: reads pages of past events ahead of their reader, in a task of the event loop."""
 
 from __future__ import annotations
 

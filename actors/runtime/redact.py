@@ -1,4 +1,4 @@
-"""Secrets taken out of text and of data before they are kept for long or shown to anybody.
+"""Redacts secrets in text and data before these are persisted or shown.
 
 The one redactor: for logs, memory and cassettes. What was cleaned once stays as it is.
 """

@@ -1,4 +1,4 @@
-"""asyncio tasks: begun at once on every Python, and told whether they are being cancelled."""
+"""asyncio tasks that start eagerly on every Python, and whether the running one is being cancelled."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def is_being_cancelled() -> bool:
 
 
 def raise_on(loop: asyncio.AbstractEventLoop, error: BaseException) -> None:
-    """Have the loop hear of an error as of one in a callback of its own: in its next turn."""
+    """Raise an error in a callback of the loop's next turn, so that the loop reports it."""
     loop.call_soon(_raise, error)
 
 

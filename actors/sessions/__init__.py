@@ -1,1 +1,1 @@
-"""Where a session is kept and how it becomes a history again."""
+"""Session stores, session logs, and the way back from a log to a history."""

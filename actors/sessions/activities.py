@@ -1,4 +1,4 @@
-"""What a session has started and not ended, and how that is ended where nobody goes on with it."""
+"""Activities (compactions and memory jobs) that a session's log shows as open, and how they are closed."""
 
 from __future__ import annotations
 

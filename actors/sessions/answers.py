@@ -1,4 +1,4 @@
-"""What a store answers: at once, or to be awaited; and how each is waited for."""
+"""A store's answers, which are there at once or have to be awaited, and how to wait for either kind."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ async def _durable(kept: Awaitable[None]) -> None:
 
 
 def discard_answer(ask: Callable[[], Answer[None]]) -> None:
-    """Ask a store for what is let be where it would have to be awaited, since its loop is closed."""
+    """Ask a store whose loop is closed, and discard an answer that would have to be awaited."""
     try:
         answer = ask()
     except Exception:  # noqa: BLE001 - of one that wants its loop
@@ -124,7 +124,7 @@ def discard_answer(ask: Callable[[], Answer[None]]) -> None:
 
 
 def release_session(store: SessionStore, session_id: str) -> asyncio.Task[None] | None:
-    """Give back a session: a task where the store has to be awaited, which nobody has to wait for."""
+    """Release the claim on a session: a task where the store has to be awaited; nobody need wait for it."""
     try:
         released = store.release(session_id)
     except Exception:  # noqa: BLE001 - as below
@@ -145,14 +145,14 @@ async def _release_late(answer: Awaitable[None]) -> None:
 
 
 async def release_and_wait(store: SessionStore, session_id: str, seconds: float) -> None:
-    """Give back a session, and wait until others can have it, but not longer than so many seconds."""
+    """Release the claim on a session and wait until others can have it, at most ``seconds``."""
     task = release_session(store, session_id)
     if task is not None:
         await asyncio.wait((task,), timeout=seconds)
 
 
 async def wait_for_releases(seconds: float) -> None:
-    """Wait for what is being given back on the running loop, so long at most."""
+    """Wait at most ``seconds`` for the releases under way on the running loop."""
     loop = asyncio.get_running_loop()
     if tasks := [task for task in _releasing if task.get_loop() is loop]:
         await asyncio.wait(tasks, timeout=seconds)

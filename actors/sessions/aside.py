@@ -1,4 +1,4 @@
-"""Damaged sessions kept as files, outside of the store, for who wants to look at them."""
+"""Quarantine: writes a damaged session to a file outside the store."""
 
 from __future__ import annotations
 

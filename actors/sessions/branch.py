@@ -1,4 +1,4 @@
-"""What a forked session begins with, by whomever it is made: the one list of what it takes over."""
+"""What a forked session begins with: the one list of entries that it takes over from its parent."""
 
 from __future__ import annotations
 

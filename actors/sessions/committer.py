@@ -23,7 +23,7 @@ class Job:
         self.future: AsyncFuture[None] | None = None
 
     def finish(self, error: BaseException | None = None) -> None:
-        """The thread is done with it."""
+        """Finish the job: resolve its future, with ``error`` if it failed."""
         self.resolve(error)
 
     def resolve(self, error: BaseException | None = None) -> None:

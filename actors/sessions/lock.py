@@ -1,4 +1,4 @@
-"""Who writes to a store: one file per process and store, locked for as long as the process lives.
+"""The writer lock of a store: one file per process and store, locked for as long as the process lives.
 
 A writer's file is ``<folder>/<id>.lock``; its lock (``flock``) is freed by the kernel however the
 process ends, so whether a writer lives is a question to the kernel and needs no heartbeat. The file

@@ -98,7 +98,7 @@ class SessionLog:
         open_run: str | None,
         activities: tuple[Activity, ...] = (),
     ) -> None:
-        """Stand where a session that was read back ends; ``activities`` are open there."""
+        """Go on at the end of a session that was read back; ``activities`` are open there."""
         head = self.head
         head.session_id, head.seq, head.hash = session_id, last.seq, last.hash
         head.items, head.pointer, head.open_run, head.open = items, pointer, open_run, activities

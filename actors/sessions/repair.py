@@ -1,4 +1,4 @@
-"""Looking after stores: checking them, forking off what is sound, moving sessions between them."""
+"""Checks and repairs stores: finds broken chains, forks off what is sound, exports and imports sessions."""
 
 from __future__ import annotations
 

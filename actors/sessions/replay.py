@@ -1,4 +1,4 @@
-"""Pure replay: entries in, what the model sees and how the pod stands out."""
+"""Replay, pure: folds the entries of a session log into the history and the state that they tell of."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ class Replayed:
         return self._seconds + untold
 
     def _count_run(self, seconds: float | None) -> None:
-        """A run has ended, or ended with its process, and tells its time or not."""
+        """Add the time of a run that has ended, in seconds; None where its process ended first."""
         self._seconds = self.seconds if seconds is None else self._seconds + seconds
         self._began = None
 

@@ -1,4 +1,4 @@
-"""Which sessions may go, and letting them go: by age, and where a compaction has taken their place."""
+"""Retention: deletes sessions by age, and those that a compaction has superseded."""
 
 from __future__ import annotations
 

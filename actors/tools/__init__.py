@@ -1,1 +1,1 @@
-"""What a pod can do, under its scope."""
+"""Tools: how they are declared, run and bounded, and the built-in ones."""

@@ -1,4 +1,4 @@
-"""An async tool runs in a task of its own: whatever it raises or cancels ends nobody else."""
+"""Runs an async tool in a task of its own: whatever it raises or cancels ends nobody else."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ _NO_MORE: Mapping[str, tuple[Tool, ...]] = {}
 
 def builtin(names: Iterable[str], more: Mapping[str, tuple[Tool, ...]] = _NO_MORE) -> tuple[Tool, ...]:
     """The built-in tools that ``names`` (of groups or of single tools) stand for, each once; ``more``
-    are groups that belong to a higher floor.
+    are groups that belong to a higher layer.
 
     Raises ManifestError for a name that there is not.
     """

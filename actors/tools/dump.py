@@ -1,4 +1,4 @@
-"""What a tool returned, as JSON text, whatever it is: by then the tool has run, and nothing here fails.
+"""Dumps whatever a tool returned as JSON text: by then the tool has run, so nothing here fails.
 
 msgspec writes what it knows. The rest is made plain first: models are dumped by their own library,
 arrays and tables by their own method, iterators are drained up to a bound, and what has no form as

@@ -1,4 +1,4 @@
-"""What ``tool`` is given, checked: the function, its name, its options."""
+"""Validates what ``@tool`` is given: the function, its name, its options."""
 
 from __future__ import annotations
 

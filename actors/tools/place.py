@@ -1,4 +1,4 @@
-"""Files at a checked place: opened, listed and replaced without following a symlink on the way.
+"""Opens, lists and replaces files at a checked path, without following a symlink on the way.
 
 A path that passed the scope check holds no symlink. Someone may put one there before it is opened, so
 every step from the root down is opened with O_NOFOLLOW, relative to the step before: what is touched

@@ -1,4 +1,4 @@
-"""The work of a call, from the function to its value: generators drained, a returned failure raised."""
+"""Calls a tool's function and gets its value: generators drained, a returned failure raised."""
 
 from __future__ import annotations
 

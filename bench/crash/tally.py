@@ -1,4 +1,4 @@
-"""The tally: what all rounds of a store came to, under kills or under one fault."""
+"""The tally: the sums over all rounds of a store, under kills or under one fault."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a process under test tells on its pipe, line by line, until it is killed: what must be found again."""
+"""The report of a process under test, line by line on a pipe, until it is killed."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ class Teller:
         if self._descriptor is not None:
             os.write(self._descriptor, encode(line) + b"\n")
 
-    def heard(self, event: Event) -> None:
+    def report_event(self, event: Event) -> None:
         """Tell of a durable event, whose bytes are the entry's."""
         self.tell(Heard(event.session_id, event.seq, digest(encode(event))))
 

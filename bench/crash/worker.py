@@ -93,7 +93,7 @@ async def work_on(work: Work, teller: Teller) -> None:
 async def _listen(events: Subscription, teller: Teller) -> None:
     async for event in events:
         if event.durable:
-            teller.heard(event)
+            teller.report_event(event)
 
 
 class _Stage:

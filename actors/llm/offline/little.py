@@ -20,7 +20,7 @@ _MOST_NOTES = 24
 
 
 def work_asked(context: OfflineContext, system: str | None) -> Plan | None:
-    """The plan of a worker's task, where the tools and the words are those of one; else None."""
+    """The plan of a helper agent's task, where the tools and the words are those of one; else None."""
     if WRITE_EXTRACTED in context.tools:
         return _write_extracted(context)
     if WRITE_MEMORY in context.tools and (findings := _findings(_last_words(context.items))):

@@ -249,7 +249,7 @@ class JsonLinesStore(SessionStore):
             return self._claims.holder(file_name(session_id))
 
     def _on_refusal(self, job: Append, failure: SessionError) -> None:
-        """A job failed: what was not made is not held, nor what was taken over."""
+        """Forget the claims of a job that failed: what was not created, and what another took over."""
         held = job.held
         if not isinstance(job, Create):
             with contextlib.suppress(OSError):

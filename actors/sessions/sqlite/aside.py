@@ -1,4 +1,4 @@
-"""Logs that lie beside a database and belong to another one: kept out of its way, under another name."""
+"""Quarantines write-ahead logs that lie beside a database but belong to another one."""
 
 from __future__ import annotations
 

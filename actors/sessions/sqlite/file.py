@@ -1,4 +1,4 @@
-"""The SQLite file of a store: making it, opening it, knowing it again, and what its errors mean."""
+"""The SQLite file of a store: creates and opens it, notices its replacement, translates its errors."""
 
 from __future__ import annotations
 

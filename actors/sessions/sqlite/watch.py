@@ -1,4 +1,4 @@
-"""Knows a SQLite database's three files again: the database, its write-ahead log, and the log's index.
+"""Notices when a SQLite database's files are replaced: the database, its write-ahead log, the log's index.
 
 SQLite finds the log by its name. So it goes on writing into a file that nobody can find any more, and
 it merges the log of one database into another that was put in its place. Who asks before each commit
