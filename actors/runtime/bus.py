@@ -25,7 +25,7 @@ _ALL_KINDS: frozenset[type[Event]] = frozenset(EVENTS)
 
 
 class Bus:
-    """From one system's pods to whoever listens. ``publish`` is called on the system's loop.
+    """Delivers the events of one system's pods. ``publish`` is called on the system's loop.
 
     Publishing goes through tuples that are exchanged, never changed, so that it takes no lock; after a
     change the next event makes the tuple anew.

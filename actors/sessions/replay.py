@@ -112,7 +112,7 @@ class Replayed:
                 decoded = other_entry(entry.body, error)
             kind = type(decoded)
             if kind is _Answer:
-                self._close_call(decoded)
+                self._count_answer(decoded)
             elif kind in _PLAIN:
                 items.append(decoded.item)
             elif kind is _Result:
@@ -154,7 +154,7 @@ class Replayed:
             if entry.counts_usage:
                 self._spent(entry.usage, entry.cost)  # type: ignore[attr-defined]
 
-    def _close_call(self, entry: _Answer) -> None:
+    def _count_answer(self, entry: _Answer) -> None:
         item, usage = entry.item, entry.usage
         if entry.run_id is not None:  # else a program pushed it into the history
             self.open_steps += 1
@@ -210,7 +210,7 @@ def open_calls(items: list[Item]) -> list[ToolCall]:
 
 
 def _answers(answered: list[str], call_id: str) -> bool:
-    """Take one result of that id, where there is one: calls of one answer may have one id."""
+    """Take one result of that id out of ``answered``, if there is one: several calls may share an id."""
     if call_id not in answered:
         return False
     answered.remove(call_id)
