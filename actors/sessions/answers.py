@@ -97,11 +97,11 @@ def durable(kept: Future[None] | Awaitable[None]) -> asyncio.Future[None]:
     nobody has to wait for.
     """
     pending = asyncio.wrap_future(kept) if isinstance(kept, Future) else asyncio.ensure_future(_durable(kept))
-    pending.add_done_callback(_heard)
+    pending.add_done_callback(_ignore_failure)
     return pending
 
 
-def _heard(pending: asyncio.Future[None]) -> None:
+def _ignore_failure(pending: asyncio.Future[None]) -> None:
     if not pending.cancelled():
         pending.exception()
 
