@@ -71,7 +71,7 @@ def help_(context: click.Context, words: tuple[str, ...]) -> None:
     click.echo(group.get_help(parent))
 
 
-@click.command(short_help="Print the JSON Schema of all that is told and kept.")
+@click.command(short_help="Print the JSON Schema of events, commands, entries and items.")
 def schema() -> None:
     """Print the JSON Schema of events, commands, entries and items, for programs in any language."""
     click.echo(msgspec.json.format(wire.encode(wire.schema()), indent=2))
