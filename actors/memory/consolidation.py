@@ -134,11 +134,13 @@ class ConsolidationActor(HelperActor):
         request = consolidator_request(batch.findings, batch.shelf.listing())
         words = await self.ask_model(task.run_with(agent, request), job.caller)
         if words is None:
-            raise PodError(f"the worker came to no end within {MOST_STEPS} requests; nothing was written")
+            raise PodError(
+                f"the consolidator did not finish within {MOST_STEPS} requests; nothing was written"
+            )
         if batch.shelf.written:
             return
         if says_nothing(words):
-            raise PodError("the worker wrote nothing; all that was staged is kept")
+            raise PodError("the consolidator wrote nothing; all that was staged is kept")
         for piece in notes_in_words(words):
             with contextlib.suppress(ToolError):  # as its tool would have told it
                 batch.shelf.write(piece.kind, piece.title, piece.text)

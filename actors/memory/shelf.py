@@ -85,7 +85,7 @@ class Shelf:
         return note
 
     def complete(self, notes: Iterable[Note]) -> int:
-        """Add of what was found (``notes``, in order) all that no note holds after the worker's work; how
+        """Add of what was found (``notes``, in order) all that no note holds after the agent's work; how
         many notes something was left out of.
         """
         written = [self._notes[path] for path in self._written if path in self._notes]

@@ -54,7 +54,10 @@ def place_of(url: str) -> Place:
             raise StoreError(f"{url!r}: memory: takes no place and no options", hint=_HINT)
         return Place(scheme, "", "process")
     if scheme in {"postgresql", "postgres"}:
-        raise StoreError("stores in PostgreSQL are not in this build", hint=_HINT)
+        raise StoreError(
+            "polypod comes with no store for PostgreSQL",
+            hint=f"{_HINT}; or give PodSystem a SessionStore of your own",
+        )
     if scheme not in _ON_DISK:
         raise StoreError(f"{url!r}: there is no kind of store called {scheme!r}", hint=_HINT)
     path = place.removeprefix("//")

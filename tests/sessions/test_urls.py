@@ -48,7 +48,7 @@ def test_a_store_says_its_url(tmp_path):
     [
         ("pods.db", "is no store"),
         ("redis:localhost", "no kind of store called 'redis'"),
-        ("postgresql://host/db", "not in this build"),
+        ("postgresql://host/db", "no store for PostgreSQL"),
         ("sqlite:", "does not say where"),
         ("memory:here", "no place"),
         ("sqlite:x.db?durability=maybe", "process or power, not 'maybe'"),
