@@ -138,41 +138,35 @@ def test_a_server_goes_on_with_what_the_last_one_left():
     asyncio.run(asyncio.wait_for(second(), 60))
 
 
-def test_following_works_as_it_is_shown():
+async def test_following_works_as_it_is_shown():
     names = run_program("async for event in pod.stream")
     seen: list[Any] = []
     names["print"] = seen.append
 
-    async def main() -> None:
-        async with PodSystem() as system:
-            pod = await system.spawn(PodManifest.of(), client=ScriptedClient([say("hi")]))
-            following = asyncio.create_task(names["follow"](pod, system))
-            with pod.subscribe(RunEnd, since=0) as ends:
-                await asyncio.wait_for(anext(ends), 60)
-        await asyncio.wait_for(following, 60)
-        assert isinstance(seen[-1], RunEnd)
-        assert len([event for event in seen if isinstance(event, RunEnd)]) == 2
-
-    asyncio.run(main())
+    async with PodSystem() as system:
+        pod = await system.spawn(PodManifest.of(), client=ScriptedClient([say("hi")]))
+        following = asyncio.create_task(names["follow"](pod, system))
+        with pod.subscribe(RunEnd, since=0) as ends:
+            await asyncio.wait_for(anext(ends), 60)
+    await asyncio.wait_for(following, 60)
+    assert isinstance(seen[-1], RunEnd)
+    assert len([event for event in seen if isinstance(event, RunEnd)]) == 2
 
 
-def test_a_session_outlives_its_process_as_it_is_shown(capsys: pytest.CaptureFixture[str]):
+async def test_a_session_outlives_its_process_as_it_is_shown(capsys: pytest.CaptureFixture[str]):
     names = run_program("resume=session_id")
     manifest = PodManifest.of(model="offline", tools={"builtin": ["files"]}, scope=Scope.readable("."))
     Path("a.txt").write_text("one two\n")
 
-    async def main() -> None:
-        async with PodSystem(store="sqlite:pods.db") as system:
-            pod = await system.spawn(manifest, client=SilentClient())
-            run = pod.run("count words in a.txt")
-            await pod.pause()
-            session_id = (await run).session_id
-        await names["go_on"](manifest, session_id)
-        text, branch = capsys.readouterr().out.splitlines()
-        assert "2 words" in text
-        assert branch != session_id
-
-    asyncio.run(main())
+    async with PodSystem(store="sqlite:pods.db") as system:
+        pod = await system.spawn(manifest, client=SilentClient())
+        run = pod.run("count words in a.txt")
+        await pod.pause()
+        session_id = (await run).session_id
+    await names["go_on"](manifest, session_id)
+    text, branch = capsys.readouterr().out.splitlines()
+    assert "2 words" in text
+    assert branch != session_id
 
 
 def test_what_tools_work_with_is_handed_to_them_as_it_is_shown():

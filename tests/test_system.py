@@ -45,79 +45,61 @@ def test_the_same_program_works_without_an_event_loop() -> None:
         assert type(system.subscribe("a", since=0).drain()[0]) is PodStarted
 
 
-def test_a_system_with_a_thread_of_its_own_works_inside_a_running_loop() -> None:
-    async def main() -> None:
-        with PodSystem() as system:
-            pod = await system.spawn(PodManifest.of(), client=ScriptedClient([say("a"), say("b")]))
-            assert (await pod.run("1")).text == "a"
-            assert pod.run("2").get(timeout=60).text == "b"
-
-    asyncio.run(main())
+async def test_a_system_with_a_thread_of_its_own_works_inside_a_running_loop() -> None:
+    with PodSystem() as system:
+        pod = await system.spawn(PodManifest.of(), client=ScriptedClient([say("a"), say("b")]))
+        assert (await pod.run("1")).text == "a"
+        assert pod.run("2").get(timeout=60).text == "b"
 
 
-def test_waiting_on_the_loop_that_has_to_answer_is_refused() -> None:
-    async def main() -> None:
-        async with PodSystem() as system:
-            pod = await system.spawn(PodManifest.of(), client=ScriptedClient([say("a")]))
-            run = pod.run("1")
-            with pytest.raises(WouldDeadlock):
-                run.get(timeout=60)
-            assert (await run).text == "a"
-
-    asyncio.run(main())
+async def test_waiting_on_the_loop_that_has_to_answer_is_refused() -> None:
+    async with PodSystem() as system:
+        pod = await system.spawn(PodManifest.of(), client=ScriptedClient([say("a")]))
+        run = pod.run("1")
+        with pytest.raises(WouldDeadlock):
+            run.get(timeout=60)
+        assert (await run).text == "a"
 
 
-def test_futures_are_taken_by_gather_wait_for_and_ensure_future() -> None:
-    async def main() -> None:
-        async with PodSystem() as system:
-            pod = await system.spawn(PodManifest.of(), client=ScriptedClient([say("a"), say("b"), say("c")]))
-            first, second = await asyncio.gather(pod.run("1"), asyncio.ensure_future(pod.run("2")))
-            third = await asyncio.wait_for(pod.run("3"), 60)
-            assert [first.text, second.text, third.text] == ["a", "b", "c"]
-
-    asyncio.run(main())
+async def test_futures_are_taken_by_gather_wait_for_and_ensure_future() -> None:
+    async with PodSystem() as system:
+        pod = await system.spawn(PodManifest.of(), client=ScriptedClient([say("a"), say("b"), say("c")]))
+        first, second = await asyncio.gather(pod.run("1"), asyncio.ensure_future(pod.run("2")))
+        third = await asyncio.wait_for(pod.run("3"), 60)
+        assert [first.text, second.text, third.text] == ["a", "b", "c"]
 
 
-def test_work_goes_on_when_its_awaiter_is_gone() -> None:
-    async def main() -> None:
-        async with PodSystem() as system:
-            pod = await system.spawn(PodManifest.of(), client=ScriptedClient([say("a")]))
-            with pod.subscribe(RunEnd) as events:
-                waiting = asyncio.ensure_future(pod.run("1"))
-                await asyncio.sleep(0)
-                waiting.cancel()
-                end = await anext(events)
-            assert isinstance(end, RunEnd)
-            assert end.outcome == "finished"
-
-    asyncio.run(main())
+async def test_work_goes_on_when_its_awaiter_is_gone() -> None:
+    async with PodSystem() as system:
+        pod = await system.spawn(PodManifest.of(), client=ScriptedClient([say("a")]))
+        with pod.subscribe(RunEnd) as events:
+            waiting = asyncio.ensure_future(pod.run("1"))
+            await asyncio.sleep(0)
+            waiting.cancel()
+            end = await anext(events)
+        assert isinstance(end, RunEnd)
+        assert end.outcome == "finished"
 
 
-def test_an_explicit_name_is_taken_once_and_a_manifests_name_gets_a_number() -> None:
-    async def main() -> None:
-        async with PodSystem() as system:
-            manifest = PodManifest.of(name="a")
-            pods = [await system.spawn(manifest, client=ScriptedClient([])) for _ in range(3)]
-            assert [pod.name for pod in pods] == ["a", "a-2", "a-3"]
-            with pytest.raises(NameTaken):
-                await system.spawn(manifest, client=ScriptedClient([]), name="a-2")
-            assert system.get("a-3") is pods[2]
-            await pods[0].stop()
-            with pytest.raises(PodNotFound):
-                system.get("a")
-            assert system.pods() == pods[1:]
-
-    asyncio.run(main())
+async def test_an_explicit_name_is_taken_once_and_a_manifests_name_gets_a_number() -> None:
+    async with PodSystem() as system:
+        manifest = PodManifest.of(name="a")
+        pods = [await system.spawn(manifest, client=ScriptedClient([])) for _ in range(3)]
+        assert [pod.name for pod in pods] == ["a", "a-2", "a-3"]
+        with pytest.raises(NameTaken):
+            await system.spawn(manifest, client=ScriptedClient([]), name="a-2")
+        assert system.get("a-3") is pods[2]
+        await pods[0].stop()
+        with pytest.raises(PodNotFound):
+            system.get("a")
+        assert system.pods() == pods[1:]
 
 
-def test_two_systems_in_one_process_do_not_see_each_other() -> None:
-    async def main() -> None:
-        async with PodSystem() as one, PodSystem() as two:
-            await one.spawn(PodManifest.of(name="a"), client=ScriptedClient([]))
-            assert two.pods() == []
-            await two.spawn(PodManifest.of(name="a"), client=ScriptedClient([]), name="a")
-
-    asyncio.run(main())
+async def test_two_systems_in_one_process_do_not_see_each_other() -> None:
+    async with PodSystem() as one, PodSystem() as two:
+        await one.spawn(PodManifest.of(name="a"), client=ScriptedClient([]))
+        assert two.pods() == []
+        await two.spawn(PodManifest.of(name="a"), client=ScriptedClient([]), name="a")
 
 
 def test_a_system_that_is_not_entered_or_was_left_says_so() -> None:
@@ -162,33 +144,27 @@ def test_replies_left_in_a_script_are_told_at_the_exit() -> None:
         asyncio.run(failing())
 
 
-def test_a_session_that_is_not_there_is_an_error_and_no_pod_is_left() -> None:
-    async def main() -> None:
-        async with PodSystem() as system:
-            with pytest.raises(SessionNotFound):
-                await system.spawn(PodManifest.of(name="a"), client=ScriptedClient([]), resume="nowhere")
-            assert system.pods() == []
-            with pytest.raises(SessionNotFound):
-                system.subscribe("nobody", since=0)
-
-    asyncio.run(main())
+async def test_a_session_that_is_not_there_is_an_error_and_no_pod_is_left() -> None:
+    async with PodSystem() as system:
+        with pytest.raises(SessionNotFound):
+            await system.spawn(PodManifest.of(name="a"), client=ScriptedClient([]), resume="nowhere")
+        assert system.pods() == []
+        with pytest.raises(SessionNotFound):
+            system.subscribe("nobody", since=0)
 
 
-def test_a_model_that_is_unknown_or_lacks_its_key_is_refused_at_spawn(
+async def test_a_model_that_is_unknown_or_lacks_its_key_is_refused_at_spawn(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
 
-    async def main() -> None:
-        async with PodSystem() as system:
-            with pytest.raises(ManifestError, match="'nonesuch'"):
-                await system.spawn(PodManifest.of(model="nonesuch/x"))
-            with pytest.raises(MissingKey, match="OPENAI_API_KEY"):
-                await system.spawn(PodManifest.of(model="openai/x"))
-            with pytest.raises(MissingKey, match="MY_KEY"):
-                await system.spawn(PodManifest.of(model="ollama/x", api_key_env="MY_KEY"))
-
-    asyncio.run(main())
+    async with PodSystem() as system:
+        with pytest.raises(ManifestError, match="'nonesuch'"):
+            await system.spawn(PodManifest.of(model="nonesuch/x"))
+        with pytest.raises(MissingKey, match="OPENAI_API_KEY"):
+            await system.spawn(PodManifest.of(model="openai/x"))
+        with pytest.raises(MissingKey, match="MY_KEY"):
+            await system.spawn(PodManifest.of(model="ollama/x", api_key_env="MY_KEY"))
 
 
 def test_a_session_outlives_its_system(tmp_path: Path) -> None:
@@ -212,15 +188,12 @@ def test_a_session_outlives_its_system(tmp_path: Path) -> None:
     asyncio.run(second(asyncio.run(first())))
 
 
-def test_thresholds_in_the_wrong_order_are_told_as_an_alert() -> None:
-    async def main() -> None:
-        async with PodSystem() as system:
-            manifest = PodManifest.of(name="a", compact_threshold=200, compact_request_threshold=100)
-            await system.spawn(manifest, client=ScriptedClient([]))
-            alerts = system.subscribe("a", Alert, since=0).drain()
-            assert ["swap the two" in a.text for a in alerts if isinstance(a, Alert)] == [True]
-
-    asyncio.run(main())
+async def test_thresholds_in_the_wrong_order_are_told_as_an_alert() -> None:
+    async with PodSystem() as system:
+        manifest = PodManifest.of(name="a", compact_threshold=200, compact_request_threshold=100)
+        await system.spawn(manifest, client=ScriptedClient([]))
+        alerts = system.subscribe("a", Alert, since=0).drain()
+        assert ["swap the two" in a.text for a in alerts if isinstance(a, Alert)] == [True]
 
 
 def test_a_thousand_pods_run_at_once_and_leave_nothing_behind() -> None:
@@ -281,7 +254,7 @@ def test_two_threads_that_stop_a_system_wait_for_one_stop() -> None:
         assert ended == [True] * 4
 
 
-def test_a_store_is_closed_though_a_client_cannot_be(tmp_path: Path) -> None:
+async def test_a_store_is_closed_though_a_client_cannot_be(tmp_path: Path) -> None:
     class Unclosable(Models):
         async def aclose(self) -> None:
             raise OSError("the socket is gone")
@@ -291,15 +264,12 @@ def test_a_store_is_closed_though_a_client_cannot_be(tmp_path: Path) -> None:
             system._assembly.models = Unclosable()
             await system.spawn(PodManifest.of(), client=ScriptedClient([]))
 
-    async def main() -> None:
-        system = PodSystem(f"sqlite:{tmp_path / 'pods.db'}")
-        with pytest.raises(OSError, match="socket is gone"):
-            await use(system)
-        assert system._store is not None
-        with pytest.raises(StoreError, match="closed"):
-            system._store.sessions()
-
-    asyncio.run(main())
+    system = PodSystem(f"sqlite:{tmp_path / 'pods.db'}")
+    with pytest.raises(OSError, match="socket is gone"):
+        await use(system)
+    assert system._store is not None
+    with pytest.raises(StoreError, match="closed"):
+        system._store.sessions()
 
 
 def test_what_to_do_on_a_conflict_is_fork_or_refuse() -> None:
@@ -307,7 +277,7 @@ def test_what_to_do_on_a_conflict_is_fork_or_refuse() -> None:
         PodSystem(on_conflict="ask")  # type: ignore[arg-type]
 
 
-def test_a_system_that_is_not_running_has_no_events() -> None:
+async def test_a_system_that_is_not_running_has_no_events() -> None:
     system = PodSystem()
     with pytest.raises(SystemNotRunning):
         system.subscribe()
@@ -317,11 +287,8 @@ def test_a_system_that_is_not_running_has_no_events() -> None:
         system.subscribe(since=0)
     assert pod.subscribe().drain() == []
 
-    async def main() -> None:
-        with pytest.raises(StoppedError):
-            await anext(pod.stream("hello?"))
-
-    asyncio.run(main())
+    with pytest.raises(StoppedError):
+        await anext(pod.stream("hello?"))
 
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="Python 3.12 brought tasks that start at once")
@@ -384,28 +351,22 @@ def test_memory_is_kept_beside_the_sessions_unless_told(tmp_path, url):
 @pytest.mark.parametrize(
     "name", ["../../x y\n", "", ".", "..", "a/b", "a b", "x\n", "a\0", "\ud800", "x" * 300, 5]
 )
-def test_a_name_that_no_pod_can_have_is_refused_wherever_it_comes_in(name):
-    async def main() -> None:
-        async with PodSystem() as system:
-            with pytest.raises(ManifestError, match="letters, digits"):
-                await system.spawn(PodManifest.of(), name=name)
-            with pytest.raises(ManifestError, match="letters, digits"):
-                await system.spawn(PodManifest(pod=PodSection(name=name)))
-            with pytest.raises(ManifestError):
-                PodManifest.of(name=name)
-            assert system.pods() == []
-
-    asyncio.run(main())
+async def test_a_name_that_no_pod_can_have_is_refused_wherever_it_comes_in(name):
+    async with PodSystem() as system:
+        with pytest.raises(ManifestError, match="letters, digits"):
+            await system.spawn(PodManifest.of(), name=name)
+        with pytest.raises(ManifestError, match="letters, digits"):
+            await system.spawn(PodManifest(pod=PodSection(name=name)))
+        with pytest.raises(ManifestError):
+            PodManifest.of(name=name)
+        assert system.pods() == []
 
 
-def test_a_pod_may_be_called_by_an_address():
-    async def main() -> None:
-        async with PodSystem() as system:
-            for name in ("reader+1@example.com", "o'neill@xn--bcher-kva.example", "bücher"):
-                assert (await system.spawn(PodManifest.of(name=name))).name == name
-                assert (await system.spawn(PodManifest.of(), name=f"x-{name}")).name == f"x-{name}"
-
-    asyncio.run(main())
+async def test_a_pod_may_be_called_by_an_address():
+    async with PodSystem() as system:
+        for name in ("reader+1@example.com", "o'neill@xn--bcher-kva.example", "bücher"):
+            assert (await system.spawn(PodManifest.of(name=name))).name == name
+            assert (await system.spawn(PodManifest.of(), name=f"x-{name}")).name == f"x-{name}"
 
 
 @pytest.mark.parametrize("given", [False, True], ids=["a store of its own", "a store that was given"])

@@ -93,19 +93,16 @@ def played(scene: Callable[[Played], Coroutine[Any, Any, None]]) -> None:
     asyncio.run(main())
 
 
-def test_a_connection_that_is_not_answered_and_given_up_leaves_nothing() -> None:
-    async def main() -> None:
-        near, (reader, writer) = await pair()
-        connecting = asyncio.create_task(connect(*near))
-        await reader.readexactly(4)
-        connecting.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await connecting
-        assert await reader.read() != b""  # and then the end
-        assert asyncio.all_tasks() == {asyncio.current_task()}
-        writer.close()
-
-    asyncio.run(main())
+async def test_a_connection_that_is_not_answered_and_given_up_leaves_nothing() -> None:
+    near, (reader, writer) = await pair()
+    connecting = asyncio.create_task(connect(*near))
+    await reader.readexactly(4)
+    connecting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await connecting
+    assert await reader.read() != b""  # and then the end
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+    writer.close()
 
 
 def test_a_connection_is_closed_though_the_other_end_takes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,7 +149,7 @@ def test_a_connection_that_is_cut_at_any_byte_ends_and_the_pod_lives_on() -> Non
     with_pod(scene)
 
 
-def test_answers_that_are_cut_at_any_byte_are_refused() -> None:
+async def test_answers_that_are_cut_at_any_byte_are_refused() -> None:
     answer = channel.frame(Reply(2, channel.Raw(encode([UserItem.of("x")]))))
 
     async def cut(end: int) -> None:
@@ -164,12 +161,9 @@ def test_answers_that_are_cut_at_any_byte_are_refused() -> None:
             with pytest.raises(PodUnreachable):
                 await asked
 
-    async def main() -> None:
-        async with asyncio.timeout(60):
-            for end in range(0, len(answer), 7):
-                await cut(end)
-
-    asyncio.run(main())
+    async with asyncio.timeout(60):
+        for end in range(0, len(answer), 7):
+            await cut(end)
 
 
 def test_answers_in_another_order_of_unknown_numbers_and_of_wrong_types() -> None:

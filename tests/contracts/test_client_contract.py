@@ -118,117 +118,87 @@ ANSWERS = {
 
 
 @pytest.mark.parametrize("reply", ANSWERS.values(), ids=ANSWERS)
-def test_an_answer_ends_in_exactly_one_end_and_is_what_was_said(told, reply):
-    async def main() -> None:
-        async with told(reply) as client:
-            blocks = await blocks_from(client)
-        kept_to(blocks)
-        assembler = Assembler()
-        for block in blocks:
-            assembler.feed(block)
-        answer = assembler.answer()
-        script = await answer_from(ScriptedClient([reply]))
-        assert told_by(answer) == told_by(script)
-        assert (answer.stop_reason, answer.usage) == (script.stop_reason, script.usage)
-
-    asyncio.run(main())
+async def test_an_answer_ends_in_exactly_one_end_and_is_what_was_said(told, reply):
+    async with told(reply) as client:
+        blocks = await blocks_from(client)
+    kept_to(blocks)
+    assembler = Assembler()
+    for block in blocks:
+        assembler.feed(block)
+    answer = assembler.answer()
+    script = await answer_from(ScriptedClient([reply]))
+    assert told_by(answer) == told_by(script)
+    assert (answer.stop_reason, answer.usage) == (script.stop_reason, script.usage)
 
 
-def test_it_is_a_client_and_says_what_it_is(told):
-    async def main() -> None:
-        async with told(say("x")) as client:
-            assert isinstance(client, LLMClient)
-            assert repr(client).startswith("<")
-            assert isinstance(getattr(client, "model", ""), str)
-            await answer_from(client)
-
-    asyncio.run(main())
+async def test_it_is_a_client_and_says_what_it_is(told):
+    async with told(say("x")) as client:
+        assert isinstance(client, LLMClient)
+        assert repr(client).startswith("<")
+        assert isinstance(getattr(client, "model", ""), str)
+        await answer_from(client)
 
 
-def test_calls_at_once_keep_their_order_and_have_ids_of_their_own(told):
+async def test_calls_at_once_keep_their_order_and_have_ids_of_their_own(told):
     reply = call("read", {"path": "a"}, id="c") + call("read", {"path": "b"}, id="c2") + call("list", id="c3")
 
-    async def main() -> None:
-        async with told(reply) as client:
-            calls = (await answer_from(client)).item.calls
-        assert [(each.name, each.arguments) for each in calls] == [
-            ("read", {"path": "a"}),
-            ("read", {"path": "b"}),
-            ("list", {}),
-        ]
-        assert len({each.id for each in calls}) == 3
-
-    asyncio.run(main())
+    async with told(reply) as client:
+        calls = (await answer_from(client)).item.calls
+    assert [(each.name, each.arguments) for each in calls] == [
+        ("read", {"path": "a"}),
+        ("read", {"path": "b"}),
+        ("list", {}),
+    ]
+    assert len({each.id for each in calls}) == 3
 
 
-def test_an_empty_answer_is_an_answer_with_nothing_in_it(told):
-    async def main() -> None:
-        async with told(say("")) as client:
-            answer = await answer_from(client)
-        assert (answer.item.content, answer.item.calls, answer.stop_reason) == ((), (), "end_turn")
-
-    asyncio.run(main())
+async def test_an_empty_answer_is_an_answer_with_nothing_in_it(told):
+    async with told(say("")) as client:
+        answer = await answer_from(client)
+    assert (answer.item.content, answer.item.calls, answer.stop_reason) == ((), (), "end_turn")
 
 
-def test_thoughts_are_no_words(told):
-    async def main() -> None:
-        async with told(say("yes", thinking="hm")) as client:
-            answer = await answer_from(client)
-        assert told_by(answer) == [(ThinkingPart, "hm"), (TextPart, "yes")]
-
-    asyncio.run(main())
+async def test_thoughts_are_no_words(told):
+    async with told(say("yes", thinking="hm")) as client:
+        answer = await answer_from(client)
+    assert told_by(answer) == [(ThinkingPart, "hm"), (TextPart, "yes")]
 
 
-def test_usage_that_nobody_told_is_none_and_not_zero(told):
-    async def main() -> None:
-        async with told(say("x"), say("x", input_tokens=7, output_tokens=3)) as client:
-            assert (await answer_from(client)).usage is None
-            assert (await answer_from(client, Request([UserItem.of("hi")]))).usage == Usage(7, 3)
-
-    asyncio.run(main())
+async def test_usage_that_nobody_told_is_none_and_not_zero(told):
+    async with told(say("x"), say("x", input_tokens=7, output_tokens=3)) as client:
+        assert (await answer_from(client)).usage is None
+        assert (await answer_from(client, Request([UserItem.of("hi")]))).usage == Usage(7, 3)
 
 
-def test_words_come_as_they_are_said(told):
-    async def main() -> None:
-        async with told(say("one two three four", chunks=4)) as client:
-            pieces = [block.text for block in await blocks_from(client) if isinstance(block, TextChunk)]
-        assert len(pieces) == 4
-        assert "".join(pieces) == "one two three four"
-
-    asyncio.run(main())
+async def test_words_come_as_they_are_said(told):
+    async with told(say("one two three four", chunks=4)) as client:
+        pieces = [block.text for block in await blocks_from(client) if isinstance(block, TextChunk)]
+    assert len(pieces) == 4
+    assert "".join(pieces) == "one two three four"
 
 
-def test_one_client_answers_any_number_of_requests_one_after_the_other(told):
-    async def main() -> None:
-        async with told(*(say(str(number)) for number in range(5))) as client:
-            assert [(await answer_from(client)).item.text for _ in range(5)] == list("01234")
-
-    asyncio.run(main())
+async def test_one_client_answers_any_number_of_requests_one_after_the_other(told):
+    async with told(*(say(str(number)) for number in range(5))) as client:
+        assert [(await answer_from(client)).item.text for _ in range(5)] == list("01234")
 
 
-def test_a_failure_is_a_typed_error_and_the_next_request_is_answered(told):
+async def test_a_failure_is_a_typed_error_and_the_next_request_is_answered(told):
     busy = ModelError("127.0.0.1:80 answered 503: busy", kind="overloaded", status=503, where="127.0.0.1:80")
 
-    async def main() -> None:
-        async with told(busy, say("x")) as client:
-            error = await failure_from(client)
-            assert (error.kind, error.status, error.retryable) == ("overloaded", 503, True)
-            assert error.where is not None
-            assert error.where in error.message
-            msgspec.json.encode(Failure.of(error))
-            assert (await answer_from(client)).item.text == "x"
-
-    asyncio.run(main())
+    async with told(busy, say("x")) as client:
+        error = await failure_from(client)
+        assert (error.kind, error.status, error.retryable) == ("overloaded", 503, True)
+        assert error.where is not None
+        assert error.where in error.message
+        msgspec.json.encode(Failure.of(error))
+        assert (await answer_from(client)).item.text == "x"
 
 
-def test_an_answer_that_its_reader_leaves_early_harms_no_other(told):
-    async def main() -> None:
-        async with told(say("one two three four", chunks=4), say("next")) as client:
-            async with aclosing(client.stream(HI)) as blocks:
-                assert isinstance(await anext(blocks), TextChunk)
-            assert (await answer_from(client)).item.text == "next"
-
-    asyncio.run(main())
+async def test_an_answer_that_its_reader_leaves_early_harms_no_other(told):
+    async with told(say("one two three four", chunks=4), say("next")) as client:
+        async with aclosing(client.stream(HI)) as blocks:
+            assert isinstance(await anext(blocks), TextChunk)
+        assert (await answer_from(client)).item.text == "next"
 
 
 def test_a_request_is_not_changed_by_being_sent(told):
@@ -261,20 +231,17 @@ def test_a_request_is_not_changed_by_being_sent(told):
     "words", ["hi", "", "list files", "read a.txt", "what can you do? " * 50, "\U0001f600 é \u2028"]
 )
 @pytest.mark.parametrize("max_tokens", [None, 1, 100])
-def test_the_embedded_model_keeps_to_the_same(words, max_tokens):
+async def test_the_embedded_model_keeps_to_the_same(words, max_tokens):
     tools = (
         ToolSpec("list_files", "Lists.", {"type": "object", "properties": {"path": {"type": "string"}}}),
     )
     request = Request([UserItem.of(words)], tools=tools, max_tokens=max_tokens)
 
-    async def main() -> None:
-        client = OfflineClient()
-        assert isinstance(client, LLMClient)
-        blocks = await blocks_from(client, request)
-        kept_to(blocks)
-        assert any(isinstance(block, UsageReport) for block in blocks)
-        async with aclosing(client.stream(request)) as half:
-            await anext(half)
-        assert await blocks_from(client, request) == blocks
-
-    asyncio.run(main())
+    client = OfflineClient()
+    assert isinstance(client, LLMClient)
+    blocks = await blocks_from(client, request)
+    kept_to(blocks)
+    assert any(isinstance(block, UsageReport) for block in blocks)
+    async with aclosing(client.stream(request)) as half:
+        await anext(half)
+    assert await blocks_from(client, request) == blocks

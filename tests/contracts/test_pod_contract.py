@@ -293,47 +293,41 @@ def test_who_asks_over_a_connection_that_has_ended_hears_that() -> None:
     "garbage",
     [b"\xff\xff\xff\xff", b"\x00\x00\x00\x02{}", b"\x00\x00\x00\x03\xff\xfe\x00", b"GET / HTTP/1.1\r\n\r\n"],
 )
-def test_garbage_ends_a_connection_at_either_end_and_the_pod_lives_on(garbage: bytes) -> None:
-    async def main() -> None:
-        async with PodSystem() as system, asyncio.timeout(60):
-            pod = await system.spawn(PodManifest.of(name="p"), client=ScriptedClient([say("still here")]))
-            near, far = socket.socketpair()
-            serving = asyncio.create_task(serve_pod(pod, *await asyncio.open_connection(sock=far)))
-            _, writer = await asyncio.open_connection(sock=near)
-            writer.write(garbage)
-            with pytest.raises(WireError):
-                await serving
-            writer.close()
+async def test_garbage_ends_a_connection_at_either_end_and_the_pod_lives_on(garbage: bytes) -> None:
+    async with PodSystem() as system, asyncio.timeout(60):
+        pod = await system.spawn(PodManifest.of(name="p"), client=ScriptedClient([say("still here")]))
+        near, far = socket.socketpair()
+        serving = asyncio.create_task(serve_pod(pod, *await asyncio.open_connection(sock=far)))
+        _, writer = await asyncio.open_connection(sock=near)
+        writer.write(garbage)
+        with pytest.raises(WireError):
+            await serving
+        writer.close()
 
-            near, far = socket.socketpair()
-            reader, writer = await asyncio.open_connection(sock=far)
-            connecting = asyncio.create_task(connect(*await asyncio.open_connection(sock=near)))
-            await reader.readexactly(4)
-            writer.write(garbage)
-            with pytest.raises(PodUnreachable):
-                await connecting
-            writer.close()
-            assert (await pod.run("there?")).text == "still here"
-
-    asyncio.run(main())
+        near, far = socket.socketpair()
+        reader, writer = await asyncio.open_connection(sock=far)
+        connecting = asyncio.create_task(connect(*await asyncio.open_connection(sock=near)))
+        await reader.readexactly(4)
+        writer.write(garbage)
+        with pytest.raises(PodUnreachable):
+            await connecting
+        writer.close()
+        assert (await pod.run("there?")).text == "still here"
 
 
-def test_a_run_goes_on_when_who_asked_for_it_is_gone() -> None:
+async def test_a_run_goes_on_when_who_asked_for_it_is_gone() -> None:
     client = GatedClient([say("done")])
 
-    async def main() -> None:
-        async with PodSystem() as system, asyncio.timeout(60):
-            pod = await system.spawn(PodManifest.of(name="p"), client=client)
-            async with at_the_other_end(pod) as reached:
-                asked = reached.run("go")
-                await client.asked.acquire()
-            with pytest.raises(PodUnreachable):
-                await asked
-            with pod.subscribe(RunEnd) as ends:
-                client.gate.release()
-                assert (await anext(ends)).outcome == "finished"  # type: ignore[attr-defined]
-
-    asyncio.run(main())
+    async with PodSystem() as system, asyncio.timeout(60):
+        pod = await system.spawn(PodManifest.of(name="p"), client=client)
+        async with at_the_other_end(pod) as reached:
+            asked = reached.run("go")
+            await client.asked.acquire()
+        with pytest.raises(PodUnreachable):
+            await asked
+        with pod.subscribe(RunEnd) as ends:
+            client.gate.release()
+            assert (await anext(ends)).outcome == "finished"  # type: ignore[attr-defined]
 
 
 _CHILD = """
@@ -352,22 +346,19 @@ asyncio.run(main())
 """
 
 
-def test_a_pod_in_a_child_process_answers_and_its_death_is_heard() -> None:
-    async def main() -> None:
-        near, far = socket.socketpair()
-        child = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", _CHILD, str(far.fileno()), pass_fds=[far.fileno()]
-        )
-        far.close()
-        async with asyncio.timeout(60):
-            pod = await connect(*await asyncio.open_connection(sock=near))
-            assert pod.name == "child"
-            assert (await pod.run("hello?")).text == "from afar"
-            with pod.subscribe() as events:
-                child.send_signal(signal.SIGKILL)
-                await child.wait()
-                assert [event async for event in events] == []
-            with pytest.raises(PodUnreachable):
-                await pod.run("and now?")
-
-    asyncio.run(main())
+async def test_a_pod_in_a_child_process_answers_and_its_death_is_heard() -> None:
+    near, far = socket.socketpair()
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", _CHILD, str(far.fileno()), pass_fds=[far.fileno()]
+    )
+    far.close()
+    async with asyncio.timeout(60):
+        pod = await connect(*await asyncio.open_connection(sock=near))
+        assert pod.name == "child"
+        assert (await pod.run("hello?")).text == "from afar"
+        with pod.subscribe() as events:
+            child.send_signal(signal.SIGKILL)
+            await child.wait()
+            assert [event async for event in events] == []
+        with pytest.raises(PodUnreachable):
+            await pod.run("and now?")

@@ -68,34 +68,31 @@ def sends(
 
 
 @pytest.mark.parametrize("how", ["close", "cancel"])
-def test_leaving_an_answer_closes_its_connection(speaker, events, how):
-    async def main() -> None:
-        left = asyncio.Event()
+async def test_leaving_an_answer_closes_its_connection(speaker, events, how):
+    left = asyncio.Event()
 
-        async def serve(exchange: Exchange) -> None:
-            await exchange.send(STREAM_HEAD, *(chunk(piece) for piece in events(say("a"))[:-2]))
-            await exchange.gone()
-            left.set()
+    async def serve(exchange: Exchange) -> None:
+        await exchange.send(STREAM_HEAD, *(chunk(piece) for piece in events(say("a"))[:-2]))
+        await exchange.gone()
+        left.set()
 
-        async with RawServer(serve) as server, speaker(server.url, "m") as client:
-            begun = asyncio.Event()
+    async with RawServer(serve) as server, speaker(server.url, "m") as client:
+        begun = asyncio.Event()
 
-            async def reads() -> None:
-                async for _ in client.stream(HI):
-                    begun.set()
+        async def reads() -> None:
+            async for _ in client.stream(HI):
+                begun.set()
 
-            if how == "cancel":
-                task = asyncio.create_task(reads())
-                await begun.wait()
-                task.cancel()
-                with pytest.raises(asyncio.CancelledError):
-                    await task
-            else:
-                async with aclosing(client.stream(HI)) as blocks:
-                    await anext(blocks)
-            await left.wait()
-
-    asyncio.run(main())
+        if how == "cancel":
+            task = asyncio.create_task(reads())
+            await begun.wait()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        else:
+            async with aclosing(client.stream(HI)) as blocks:
+                await anext(blocks)
+        await left.wait()
 
 
 FAILURES: dict[str, tuple[bytes | Callable[[Exchange], Awaitable[None]], str, bool]] = {
@@ -119,16 +116,13 @@ FAILURES: dict[str, tuple[bytes | Callable[[Exchange], Awaitable[None]], str, bo
 
 
 @pytest.mark.parametrize(("script", "kind", "retryable"), FAILURES.values(), ids=FAILURES)
-def test_every_failure_is_typed_and_names_host_and_port(speaker, script, kind, retryable):
-    async def main() -> None:
-        async with RawServer(script) as server, speaker(server.url, "m") as client:
-            error = await failure_from(client)
-            assert (error.kind, error.retryable) == (kind, retryable)
-            assert error.kind in MODEL_ERROR_KINDS
-            assert error.where == f"127.0.0.1:{server.port}"
-            assert error.where in error.message
-
-    asyncio.run(main())
+async def test_every_failure_is_typed_and_names_host_and_port(speaker, script, kind, retryable):
+    async with RawServer(script) as server, speaker(server.url, "m") as client:
+        error = await failure_from(client)
+        assert (error.kind, error.retryable) == (kind, retryable)
+        assert error.kind in MODEL_ERROR_KINDS
+        assert error.where == f"127.0.0.1:{server.port}"
+        assert error.where in error.message
 
 
 def test_a_server_that_is_not_there_is_named_with_what_to_do(speaker):
@@ -163,49 +157,40 @@ def test_an_answer_that_is_cut_gives_what_came_and_then_its_error(speaker, event
     assert not any(isinstance(block, End) for block in seen)
 
 
-def test_an_answer_whose_stream_goes_on_for_ever_behind_its_end_is_over(speaker, events):
-    async def main() -> None:
-        async def serve(exchange: Exchange) -> None:
-            await exchange.send(
-                STREAM_HEAD, *(chunk(piece) for piece in events(say("x", input_tokens=1, output_tokens=1)))
-            )
-            await exchange.gone()
+async def test_an_answer_whose_stream_goes_on_for_ever_behind_its_end_is_over(speaker, events):
+    async def serve(exchange: Exchange) -> None:
+        await exchange.send(
+            STREAM_HEAD, *(chunk(piece) for piece in events(say("x", input_tokens=1, output_tokens=1)))
+        )
+        await exchange.gone()
 
-        async with RawServer(serve) as server, speaker(server.url, "m") as client:
-            assert (await answer_from(client)).item.text == "x"
-
-    asyncio.run(main())
+    async with RawServer(serve) as server, speaker(server.url, "m") as client:
+        assert (await answer_from(client)).item.text == "x"
 
 
-def test_a_request_past_its_deadline_is_a_time_out_that_is_not_sent_again(speaker):
+async def test_a_request_past_its_deadline_is_a_time_out_that_is_not_sent_again(speaker):
     import time  # noqa: PLC0415
 
-    async def main() -> None:
-        async def serve(exchange: Exchange) -> None:
-            await exchange.gone()
+    async def serve(exchange: Exchange) -> None:
+        await exchange.gone()
 
-        async with RawServer(serve) as server, speaker(server.url, "m") as client:
-            error = await failure_from(client, Request([UserItem.of("hi")], deadline=time.monotonic() + 0.05))
-        assert (error.kind, error.retryable) == ("timeout", False)
-
-    asyncio.run(main())
+    async with RawServer(serve) as server, speaker(server.url, "m") as client:
+        error = await failure_from(client, Request([UserItem.of("hi")], deadline=time.monotonic() + 0.05))
+    assert (error.kind, error.retryable) == ("timeout", False)
 
 
-def test_many_answers_at_once_do_not_mix(speaker, events):
-    async def main() -> None:
-        async def serve(exchange: Exchange) -> None:
-            said = json.dumps(exchange.received.json["messages"][-1]["content"])
-            number = "".join(each for each in said if each.isdecimal())
-            await exchange.send(
-                STREAM_HEAD,
-                *(chunk(piece) for piece in events(say(f"answer {number}", chunks=3))),
-                STREAM_END,
-            )
+async def test_many_answers_at_once_do_not_mix(speaker, events):
+    async def serve(exchange: Exchange) -> None:
+        said = json.dumps(exchange.received.json["messages"][-1]["content"])
+        number = "".join(each for each in said if each.isdecimal())
+        await exchange.send(
+            STREAM_HEAD,
+            *(chunk(piece) for piece in events(say(f"answer {number}", chunks=3))),
+            STREAM_END,
+        )
 
-        async with RawServer(serve) as server, speaker(server.url, "m") as client:
-            answers = await asyncio.gather(
-                *(answer_from(client, Request([UserItem.of(f"question {number}")])) for number in range(40))
-            )
-        assert [answer.item.text for answer in answers] == [f"answer {number}" for number in range(40)]
-
-    asyncio.run(main())
+    async with RawServer(serve) as server, speaker(server.url, "m") as client:
+        answers = await asyncio.gather(
+            *(answer_from(client, Request([UserItem.of(f"question {number}")])) for number in range(40))
+        )
+    assert [answer.item.text for answer in answers] == [f"answer {number}" for number in range(40)]

@@ -94,65 +94,53 @@ def test_an_event_cut_by_network_chunks_in_the_middle_of_a_character_is_whole():
     assert asked(dribble)[0].item.text == "Grüße 🙂"
 
 
-def test_a_stream_is_given_out_while_it_comes():
-    async def main() -> None:
-        heard = asyncio.Event()
+async def test_a_stream_is_given_out_while_it_comes():
+    heard = asyncio.Event()
 
-        async def slow(exchange: Exchange) -> None:
-            await exchange.send(STREAM_HEAD, chunk(start() + text("a")))
-            await heard.wait()
-            await exchange.send(chunk(stopped() + END), STREAM_END)
+    async def slow(exchange: Exchange) -> None:
+        await exchange.send(STREAM_HEAD, chunk(start() + text("a")))
+        await heard.wait()
+        await exchange.send(chunk(stopped() + END), STREAM_END)
 
-        async with RawServer(slow) as server, AnthropicClient(server.url, "m") as client:
-            stream = client.stream(hi())
-            assert await anext(stream) == TextChunk("a")
-            heard.set()
-            assert [type(block).__name__ async for block in stream] == ["End"]
-
-    asyncio.run(main())
+    async with RawServer(slow) as server, AnthropicClient(server.url, "m") as client:
+        stream = client.stream(hi())
+        assert await anext(stream) == TextChunk("a")
+        heard.set()
+        assert [type(block).__name__ async for block in stream] == ["End"]
 
 
 # -- where it asks and as whom -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("end", ["", "/", "/v1", "/v1/", "/v1/messages", "/v1/messages/"])
-def test_a_base_url_may_have_its_version_or_not(end):
-    async def main() -> None:
-        async with RawServer(stream_reply(HELLO)) as server:
-            base = server.url.removesuffix("/v1") + end
-            async with AnthropicClient(base, "m") as client:
-                await answer_from(client)
-            assert server.received[0].path == "/v1/messages"
-
-    asyncio.run(main())
+async def test_a_base_url_may_have_its_version_or_not(end):
+    async with RawServer(stream_reply(HELLO)) as server:
+        base = server.url.removesuffix("/v1") + end
+        async with AnthropicClient(base, "m") as client:
+            await answer_from(client)
+        assert server.received[0].path == "/v1/messages"
 
 
-def test_a_proxy_may_serve_it_under_a_path_of_its_own():
-    async def main() -> None:
-        async with RawServer(stream_reply(HELLO)) as server:
-            base = server.url.removesuffix("/v1") + "/api/anthropic"
-            async with AnthropicClient(base, "m") as client:
-                await answer_from(client)
-            assert server.received[0].path == "/api/anthropic/v1/messages"
-
-    asyncio.run(main())
+async def test_a_proxy_may_serve_it_under_a_path_of_its_own():
+    async with RawServer(stream_reply(HELLO)) as server:
+        base = server.url.removesuffix("/v1") + "/api/anthropic"
+        async with AnthropicClient(base, "m") as client:
+            await answer_from(client)
+        assert server.received[0].path == "/api/anthropic/v1/messages"
 
 
-def test_the_key_is_sent_and_appears_nowhere_else():
+async def test_the_key_is_sent_and_appears_nowhere_else():
     key = "sk-ant-0123456789abcdef"
 
-    async def main() -> None:
-        async with RawServer(error_reply("401 Unauthorized", f"invalid x-api-key {key}")) as server:
-            client = AnthropicClient(server.url, "m", key)
-            with pytest.raises(ModelError) as caught:
-                await answer_from(client)
-            error = caught.value
-            assert server.received[0].headers["x-api-key"] == key
-            assert error.kind == "auth"
-            assert key not in repr(client) + str(error) + repr(error) + str(error.details())
-            await client.aclose()
-
-    asyncio.run(main())
+    async with RawServer(error_reply("401 Unauthorized", f"invalid x-api-key {key}")) as server:
+        client = AnthropicClient(server.url, "m", key)
+        with pytest.raises(ModelError) as caught:
+            await answer_from(client)
+        error = caught.value
+        assert server.received[0].headers["x-api-key"] == key
+        assert error.kind == "auth"
+        assert key not in repr(client) + str(error) + repr(error) + str(error.details())
+        await client.aclose()
 
 
 def test_a_proxy_gets_the_key_also_in_the_header_that_most_of_them_look_at():
@@ -174,18 +162,15 @@ def test_headers_and_fields_besides_are_sent():
     assert request.json["thinking"] == {"type": "adaptive"}
 
 
-def test_the_hint_for_a_dead_server_names_its_real_url():
+async def test_the_hint_for_a_dead_server_names_its_real_url():
     port = unused_port()
 
-    async def main() -> None:
-        async with AnthropicClient(f"http://127.0.0.1:{port}", "m", start_command="run-it") as client:
-            with pytest.raises(ModelError) as caught:
-                await answer_from(client)
-            assert (caught.value.kind, caught.value.where) == ("connection", f"127.0.0.1:{port}")
-            assert f"http://127.0.0.1:{port}" in caught.value.hint
-            assert "run-it" in caught.value.hint
-
-    asyncio.run(main())
+    async with AnthropicClient(f"http://127.0.0.1:{port}", "m", start_command="run-it") as client:
+        with pytest.raises(ModelError) as caught:
+            await answer_from(client)
+        assert (caught.value.kind, caught.value.where) == ("connection", f"127.0.0.1:{port}")
+        assert f"http://127.0.0.1:{port}" in caught.value.hint
+        assert "run-it" in caught.value.hint
 
 
 def test_what_is_no_base_url_is_refused_before_any_request():
@@ -240,21 +225,18 @@ def test_an_answer_that_fills_the_context_is_an_overflow():
     assert error.kind == "context_overflow"
 
 
-def test_nothing_comes_after_a_cut_but_the_error():
+async def test_nothing_comes_after_a_cut_but_the_error():
     async def cut(exchange: Exchange) -> None:
         await exchange.send(STREAM_HEAD, chunk(start() + text("half")))
         exchange.abort()
 
-    async def main() -> None:
-        async with RawServer(cut) as server, AnthropicClient(server.url, "m") as client:
-            stream = client.stream(hi())
-            assert await anext(stream) == TextChunk("half")
-            with pytest.raises(ModelError, match="lost") as caught:
-                await anext(stream)
-            assert caught.value.kind == "connection"
-            assert [block async for block in stream] == []
-
-    asyncio.run(main())
+    async with RawServer(cut) as server, AnthropicClient(server.url, "m") as client:
+        stream = client.stream(hi())
+        assert await anext(stream) == TextChunk("half")
+        with pytest.raises(ModelError, match="lost") as caught:
+            await anext(stream)
+        assert caught.value.kind == "connection"
+        assert [block async for block in stream] == []
 
 
 def test_a_cut_behind_the_stop_reason_loses_nothing():
@@ -309,49 +291,40 @@ def test_comments_and_pings_are_signs_of_life():
     run_stepped(main())
 
 
-def test_closing_a_stream_early_frees_its_connection():
-    async def main() -> None:
-        gone = asyncio.Event()
+async def test_closing_a_stream_early_frees_its_connection():
+    gone = asyncio.Event()
 
-        async def endless(exchange: Exchange) -> None:
-            await exchange.send(STREAM_HEAD, chunk(start() + text("a")))
-            await exchange.gone()
-            gone.set()
+    async def endless(exchange: Exchange) -> None:
+        await exchange.send(STREAM_HEAD, chunk(start() + text("a")))
+        await exchange.gone()
+        gone.set()
 
-        async with RawServer(endless) as server, AnthropicClient(server.url, "m") as client:
-            stream = client.stream(hi())
-            await anext(stream)
-            await stream.aclose()
-            await gone.wait()
-
-    asyncio.run(main())
+    async with RawServer(endless) as server, AnthropicClient(server.url, "m") as client:
+        stream = client.stream(hi())
+        await anext(stream)
+        await stream.aclose()
+        await gone.wait()
 
 
-def test_one_connection_serves_one_request_after_the_other():
-    async def main() -> None:
-        async with RawServer(stream_reply(HELLO)) as server, AnthropicClient(server.url, "m") as client:
-            for _ in range(5):
-                await answer_from(client)
-            assert (len(server.received), server.connections) == (5, 1)
-
-    asyncio.run(main())
+async def test_one_connection_serves_one_request_after_the_other():
+    async with RawServer(stream_reply(HELLO)) as server, AnthropicClient(server.url, "m") as client:
+        for _ in range(5):
+            await answer_from(client)
+        assert (len(server.received), server.connections) == (5, 1)
 
 
-def test_many_streams_at_once_do_not_mix():
-    async def main() -> None:
-        async def echo(exchange: Exchange) -> None:
-            words = exchange.received.json["messages"][0]["content"][0]["text"]
-            await exchange.send(STREAM_HEAD, chunk(start()))
-            for letter in words:
-                await exchange.send(chunk(text(letter)))
-            await exchange.send(chunk(stopped() + END), STREAM_END)
+async def test_many_streams_at_once_do_not_mix():
+    async def echo(exchange: Exchange) -> None:
+        words = exchange.received.json["messages"][0]["content"][0]["text"]
+        await exchange.send(STREAM_HEAD, chunk(start()))
+        for letter in words:
+            await exchange.send(chunk(text(letter)))
+        await exchange.send(chunk(stopped() + END), STREAM_END)
 
-        async with RawServer(echo) as server, AnthropicClient(server.url, "m") as client:
-            requests = [Request([UserItem.of(f"number {number}")]) for number in range(64)]
-            answers = await asyncio.gather(*(answer_from(client, request) for request in requests))
-            assert [answer.item.text for answer in answers] == [f"number {number}" for number in range(64)]
-
-    asyncio.run(main())
+    async with RawServer(echo) as server, AnthropicClient(server.url, "m") as client:
+        requests = [Request([UserItem.of(f"number {number}")]) for number in range(64)]
+        answers = await asyncio.gather(*(answer_from(client, request) for request in requests))
+        assert [answer.item.text for answer in answers] == [f"number {number}" for number in range(64)]
 
 
 # -- caches --------------------------------------------------------------------------------------
@@ -374,18 +347,15 @@ def test_what_the_cache_gave_and_took_is_told():
 # -- what servers and models do not understand ---------------------------------------------------
 
 
-def test_options_that_a_model_refuses_are_left_out_from_then_on():
-    async def main() -> None:
-        picky = error_reply(REFUSED, "`temperature` is deprecated for this model.", "invalid_request_error")
-        async with RawServer(picky, stream_reply(HELLO)) as server:
-            pool = HttpPool()
-            for model in ("new", "new", "old"):
-                client = AnthropicClient(server.url, model, http=pool)
-                assert (await answer_from(client, hi(temperature=0.5))).item.text == "Hello"
-            assert ["temperature" in each.json for each in server.received] == [True, False, False, True]
-            await pool.aclose()
-
-    asyncio.run(main())
+async def test_options_that_a_model_refuses_are_left_out_from_then_on():
+    picky = error_reply(REFUSED, "`temperature` is deprecated for this model.", "invalid_request_error")
+    async with RawServer(picky, stream_reply(HELLO)) as server:
+        pool = HttpPool()
+        for model in ("new", "new", "old"):
+            client = AnthropicClient(server.url, model, http=pool)
+            assert (await answer_from(client, hi(temperature=0.5))).item.text == "Hello"
+        assert ["temperature" in each.json for each in server.received] == [True, False, False, True]
+        await pool.aclose()
 
 
 def test_a_model_that_refuses_to_be_forced_is_asked_without_force():
@@ -397,37 +367,31 @@ def test_a_model_that_refuses_to_be_forced_is_asked_without_force():
     assert (answer.item.text, answer.stop_reason) == ('{"n":1}', "end_turn")
 
 
-def test_reasoning_of_another_model_is_left_out_of_that_history_alone():
-    async def main() -> None:
-        history = [
-            UserItem.of("a"),
-            AssistantItem((ThinkingPart("hm", "s"), TextPart("b"))),
-            UserItem.of("c"),
-        ]
-        picky = error_reply(REFUSED, "messages.1.content.0: Invalid `signature` in `thinking` block", "x")
-        async with (
-            RawServer(picky, stream_reply(HELLO)) as server,
-            AnthropicClient(server.url, "m") as client,
-        ):
-            foreign = Request(history, scratch={})
-            await answer_from(client, foreign)
-            await answer_from(client, foreign)
-            await answer_from(client, Request(history, scratch={}))
-            assert [b'"thinking"' in each.body for each in server.received] == [True, False, False, True]
-
-    asyncio.run(main())
+async def test_reasoning_of_another_model_is_left_out_of_that_history_alone():
+    history = [
+        UserItem.of("a"),
+        AssistantItem((ThinkingPart("hm", "s"), TextPart("b"))),
+        UserItem.of("c"),
+    ]
+    picky = error_reply(REFUSED, "messages.1.content.0: Invalid `signature` in `thinking` block", "x")
+    async with (
+        RawServer(picky, stream_reply(HELLO)) as server,
+        AnthropicClient(server.url, "m") as client,
+    ):
+        foreign = Request(history, scratch={})
+        await answer_from(client, foreign)
+        await answer_from(client, foreign)
+        await answer_from(client, Request(history, scratch={}))
+        assert [b'"thinking"' in each.body for each in server.received] == [True, False, False, True]
 
 
-def test_nothing_is_learnt_from_a_refusal_that_leaving_out_does_not_cure():
-    async def main() -> None:
-        picky = error_reply(REFUSED, "temperature: and something else", "invalid_request_error")
-        async with RawServer(picky) as server, AnthropicClient(server.url, "m") as client:
-            for _ in range(2):
-                with pytest.raises(ModelError):
-                    await answer_from(client, hi(temperature=0.5))
-            assert ["temperature" in each.json for each in server.received] == [True, False, True, False]
-
-    asyncio.run(main())
+async def test_nothing_is_learnt_from_a_refusal_that_leaving_out_does_not_cure():
+    picky = error_reply(REFUSED, "temperature: and something else", "invalid_request_error")
+    async with RawServer(picky) as server, AnthropicClient(server.url, "m") as client:
+        for _ in range(2):
+            with pytest.raises(ModelError):
+                await answer_from(client, hi(temperature=0.5))
+        assert ["temperature" in each.json for each in server.received] == [True, False, True, False]
 
 
 def test_a_refusal_of_something_else_is_not_asked_again():

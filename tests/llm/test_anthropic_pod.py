@@ -1,6 +1,5 @@
 """Pods talk to servers of Anthropic's messages as their manifests say."""
 
-import asyncio
 import itertools
 import json
 
@@ -54,73 +53,59 @@ def manifest(base_url: str, more: str = "") -> PodManifest:
     )
 
 
-def test_a_pod_calls_a_tool_and_sends_reasoning_and_result_back():
-    async def main() -> None:
-        async with RawServer(stream_reply(READS), stream_reply(READ_BACK)) as server, PodSystem() as system:
-            pod = await system.spawn(manifest(server.url), tools=[word_count])
-            result = await pod.run("How many words?")
-            assert result.text == "Two words."
-            assert (result.usage.input_tokens, result.usage.output_tokens) == (41 + 47, 13)
-            assert (result.usage.cache_read_tokens, result.usage.cache_write_tokens) == (40, 45)
-            first, second = (each.json for each in server.received)
-            answer, results = second["messages"][1:]
-            assert answer["content"][0] == {
-                "type": "thinking",
-                "thinking": "Let me see.",
-                "signature": "EqQB",
-            }
-            assert [block["type"] for block in answer["content"]] == ["thinking", "text", "tool_use"]
-            assert unmarked(results["content"]) == [
-                {"type": "tool_result", "tool_use_id": "toolu_1", "content": "2"}
-            ]
-            assert unmarked(second["messages"][:1]) == unmarked(first["messages"])
-            assert second["tools"] == first["tools"]
-            assert second["system"] == first["system"]
-            kept = (await pod.history())[1].content[0]
-            assert kept == ThinkingPart("Let me see.", "EqQB")
-
-    asyncio.run(main())
+async def test_a_pod_calls_a_tool_and_sends_reasoning_and_result_back():
+    async with RawServer(stream_reply(READS), stream_reply(READ_BACK)) as server, PodSystem() as system:
+        pod = await system.spawn(manifest(server.url), tools=[word_count])
+        result = await pod.run("How many words?")
+        assert result.text == "Two words."
+        assert (result.usage.input_tokens, result.usage.output_tokens) == (41 + 47, 13)
+        assert (result.usage.cache_read_tokens, result.usage.cache_write_tokens) == (40, 45)
+        first, second = (each.json for each in server.received)
+        answer, results = second["messages"][1:]
+        assert answer["content"][0] == {
+            "type": "thinking",
+            "thinking": "Let me see.",
+            "signature": "EqQB",
+        }
+        assert [block["type"] for block in answer["content"]] == ["thinking", "text", "tool_use"]
+        assert unmarked(results["content"]) == [
+            {"type": "tool_result", "tool_use_id": "toolu_1", "content": "2"}
+        ]
+        assert unmarked(second["messages"][:1]) == unmarked(first["messages"])
+        assert second["tools"] == first["tools"]
+        assert second["system"] == first["system"]
+        kept = (await pod.history())[1].content[0]
+        assert kept == ThinkingPart("Let me see.", "EqQB")
 
 
-def test_every_request_of_a_pod_begins_with_the_one_before():
-    async def main() -> None:
-        async with RawServer(stream_reply(HELLO)) as server, PodSystem() as system:
-            pod = await system.spawn(manifest(server.url), tools=[word_count])
-            for number in range(4):
-                await pod.run(f"number {number}")
-            bodies = [
-                json.dumps(unmarked(each.json["messages"])).removesuffix("]") for each in server.received
-            ]
-            assert all(after.startswith(before) for before, after in itertools.pairwise(bodies))
-            assert [each.body.count(b'"cache_control"') for each in server.received] == [3, 4, 4, 4]
-
-    asyncio.run(main())
+async def test_every_request_of_a_pod_begins_with_the_one_before():
+    async with RawServer(stream_reply(HELLO)) as server, PodSystem() as system:
+        pod = await system.spawn(manifest(server.url), tools=[word_count])
+        for number in range(4):
+            await pod.run(f"number {number}")
+        bodies = [json.dumps(unmarked(each.json["messages"])).removesuffix("]") for each in server.received]
+        assert all(after.startswith(before) for before, after in itertools.pairwise(bodies))
+        assert [each.body.count(b'"cache_control"') for each in server.received] == [3, 4, 4, 4]
 
 
-def test_a_server_of_ones_own_needs_no_key_and_the_vendor_does(monkeypatch):
+async def test_a_server_of_ones_own_needs_no_key_and_the_vendor_does(monkeypatch):
     monkeypatch.delenv("ANTHROPIC_API_KEY", raising=False)
 
-    async def main() -> None:
-        async with PodSystem() as system:
-            await system.spawn(manifest("http://127.0.0.1:1"))
-            for vendor in ("https://api.anthropic.com", "https://api.anthropic.com/v1/"):
-                with pytest.raises(MissingKey, match="ANTHROPIC_API_KEY"):
-                    await system.spawn(manifest(vendor))
-            with pytest.raises(MissingKey, match="MY_PROXY_KEY"):
-                await system.spawn(manifest("http://127.0.0.1:1", 'api_key_env = "MY_PROXY_KEY"'))
+    async with PodSystem() as system:
+        await system.spawn(manifest("http://127.0.0.1:1"))
+        for vendor in ("https://api.anthropic.com", "https://api.anthropic.com/v1/"):
             with pytest.raises(MissingKey, match="ANTHROPIC_API_KEY"):
-                await system.spawn(PodManifest.of(model="anthropic/claude"))
+                await system.spawn(manifest(vendor))
+        with pytest.raises(MissingKey, match="MY_PROXY_KEY"):
+            await system.spawn(manifest("http://127.0.0.1:1", 'api_key_env = "MY_PROXY_KEY"'))
+        with pytest.raises(MissingKey, match="ANTHROPIC_API_KEY"):
+            await system.spawn(PodManifest.of(model="anthropic/claude"))
 
-    asyncio.run(main())
 
-
-def test_the_key_of_the_manifests_variable_is_sent(monkeypatch):
+async def test_the_key_of_the_manifests_variable_is_sent(monkeypatch):
     monkeypatch.setenv("MY_PROXY_KEY", "k-123")
 
-    async def main() -> None:
-        async with RawServer(stream_reply(HELLO)) as server, PodSystem() as system:
-            pod = await system.spawn(manifest(server.url, 'api_key_env = "MY_PROXY_KEY"'))
-            await pod.run("hi")
-            assert server.received[0].headers["x-api-key"] == "k-123"
-
-    asyncio.run(main())
+    async with RawServer(stream_reply(HELLO)) as server, PodSystem() as system:
+        pod = await system.spawn(manifest(server.url, 'api_key_env = "MY_PROXY_KEY"'))
+        await pod.run("hi")
+        assert server.received[0].headers["x-api-key"] == "k-123"

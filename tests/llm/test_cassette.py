@@ -122,7 +122,7 @@ def test_questions_may_come_in_another_order(tape):
     assert (first[0], second[0]) == (TextChunk("one"), TextChunk("two"))
 
 
-def test_an_error_is_recorded_with_all_it_says_and_raised_again(tape):
+async def test_an_error_is_recorded_with_all_it_says_and_raised_again(tape):
     error = ModelError(
         "1.2.3.4:80 answered 429: slow down",
         kind="rate_limit",
@@ -135,14 +135,11 @@ def test_an_error_is_recorded_with_all_it_says_and_raised_again(tape):
         context_window=4,
     )
 
-    async def main() -> None:
-        recorder = CassetteClient.record(ScriptedClient([error]), tape)
-        assert await failure_from(recorder, ask("a")) is error
-        again = await failure_from(CassetteClient.replay(tape), ask("a"))
-        assert (str(again), again.kind, again.retryable) == (str(error), error.kind, error.retryable)
-        assert again.details() == error.details()
-
-    asyncio.run(main())
+    recorder = CassetteClient.record(ScriptedClient([error]), tape)
+    assert await failure_from(recorder, ask("a")) is error
+    again = await failure_from(CassetteClient.replay(tape), ask("a"))
+    assert (str(again), again.kind, again.retryable) == (str(error), error.kind, error.retryable)
+    assert again.details() == error.details()
 
 
 class BreaksOff:
@@ -153,32 +150,24 @@ class BreaksOff:
         raise ModelError("lost", kind="connection")
 
 
-def test_an_error_in_the_middle_comes_after_what_was_said_before_it(tape):
-    async def main() -> None:
-        with pytest.raises(ModelError):
-            await blocks_from(CassetteClient.record(BreaksOff(), tape), ask("a"))
-        stream = CassetteClient.replay(tape).stream(ask("a"))
-        assert await anext(stream) == TextChunk("half")
-        with pytest.raises(ModelError, match="lost") as caught:
-            await anext(stream)
-        assert caught.value.kind == "connection"
-
-    asyncio.run(main())
+async def test_an_error_in_the_middle_comes_after_what_was_said_before_it(tape):
+    with pytest.raises(ModelError):
+        await blocks_from(CassetteClient.record(BreaksOff(), tape), ask("a"))
+    stream = CassetteClient.replay(tape).stream(ask("a"))
+    assert await anext(stream) == TextChunk("half")
+    with pytest.raises(ModelError, match="lost") as caught:
+        await anext(stream)
+    assert caught.value.kind == "connection"
 
 
-def test_an_answer_that_was_broken_off_by_its_reader_can_be_broken_off_again(tape):
-    async def main() -> None:
-        stream = CassetteClient.record(ScriptedClient([say("abcdefghijklmnopqrstuvwxyz")]), tape).stream(
-            ask("a")
-        )
-        first = await anext(stream)
-        await stream.aclose()
-        stream = CassetteClient.replay(tape).stream(ask("a"))
-        assert await anext(stream) == first
-        with pytest.raises(ModelError, match="broken off"):
-            await anext(stream)
-
-    asyncio.run(main())
+async def test_an_answer_that_was_broken_off_by_its_reader_can_be_broken_off_again(tape):
+    stream = CassetteClient.record(ScriptedClient([say("abcdefghijklmnopqrstuvwxyz")]), tape).stream(ask("a"))
+    first = await anext(stream)
+    await stream.aclose()
+    stream = CassetteClient.replay(tape).stream(ask("a"))
+    assert await anext(stream) == first
+    with pytest.raises(ModelError, match="broken off"):
+        await anext(stream)
 
 
 def test_a_reader_that_leaves_behind_the_end_has_read_all(tape):
@@ -193,24 +182,21 @@ def test_a_reader_that_leaves_behind_the_end_has_read_all(tape):
     assert played(tape, ask("a")) == [[TextChunk("a"), End("end_turn")]]
 
 
-def test_closing_a_recorded_stream_closes_the_one_behind_it(tape):
-    async def main() -> None:
-        closed = asyncio.Event()
+async def test_closing_a_recorded_stream_closes_the_one_behind_it(tape):
+    closed = asyncio.Event()
 
-        class Endless:
-            async def stream(self, request: Request) -> Any:
-                try:
-                    while True:
-                        yield TextChunk("a")
-                finally:
-                    closed.set()
+    class Endless:
+        async def stream(self, request: Request) -> Any:
+            try:
+                while True:
+                    yield TextChunk("a")
+            finally:
+                closed.set()
 
-        stream = CassetteClient.record(Endless(), tape).stream(ask("a"))
-        await anext(stream)
-        await stream.aclose()
-        assert closed.is_set()
-
-    asyncio.run(main())
+    stream = CassetteClient.record(Endless(), tape).stream(ask("a"))
+    await anext(stream)
+    await stream.aclose()
+    assert closed.is_set()
 
 
 # -- questions that differ -----------------------------------------------------------------------

@@ -84,149 +84,122 @@ def test_nobody_overtakes_those_who_wait():
     assert asyncio.run(main()) == ["early", "late"]
 
 
-def test_one_who_gives_up_waiting_leaves_no_gap():
-    async def main() -> None:
-        door = endpoint(streams=1)
-        first = await door.enter()
-        tasks = [asyncio.create_task(door.enter()) for _ in range(3)]
-        await settled()
-        tasks[0].cancel()
-        first.leave()  # hands its place to the next one that still wants it
-        tasks[1].cancel()  # and that one, who has been given it, gives up as well
-        entry = await tasks[2]
-        assert door.statistics().running == 1
-        entry.leave()
-        assert door.statistics().running == 0
-
-    asyncio.run(main())
+async def test_one_who_gives_up_waiting_leaves_no_gap():
+    door = endpoint(streams=1)
+    first = await door.enter()
+    tasks = [asyncio.create_task(door.enter()) for _ in range(3)]
+    await settled()
+    tasks[0].cancel()
+    first.leave()  # hands its place to the next one that still wants it
+    tasks[1].cancel()  # and that one, who has been given it, gives up as well
+    entry = await tasks[2]
+    assert door.statistics().running == 1
+    entry.leave()
+    assert door.statistics().running == 0
 
 
-def test_leaving_twice_frees_one_place():
-    async def main() -> None:
-        door = endpoint(streams=2)
-        entry, other = await door.enter(), await door.enter()
-        entry.leave()
-        entry.leave()
-        assert door.statistics().running == 1
-        other.leave()
-
-    asyncio.run(main())
+async def test_leaving_twice_frees_one_place():
+    door = endpoint(streams=2)
+    entry, other = await door.enter(), await door.enter()
+    entry.leave()
+    entry.leave()
+    assert door.statistics().running == 1
+    other.leave()
 
 
-def test_waiting_for_a_place_ends_with_the_deadline():
-    async def main() -> None:
-        clock = Clock()
-        door = endpoint(clock, streams=1)
+async def test_waiting_for_a_place_ends_with_the_deadline():
+    clock = Clock()
+    door = endpoint(clock, streams=1)
+    await door.enter()
+    with pytest.raises(ModelError, match="1 streams are open") as caught:
+        await door.enter(deadline=clock.now + 0.01)
+    assert caught.value.kind == "timeout"
+    assert not caught.value.retryable
+    assert door.statistics().waiting == 0
+
+
+async def test_a_server_that_fails_again_and_again_is_left_alone_and_fails_at_once():
+    clock = Clock()
+    door = endpoint(clock)
+    await fail(door, 5)
+    assert door.state is BreakerState.OPEN
+    clock.now += 0.5
+    with pytest.raises(ModelError, match="5 failures in a row") as caught:
         await door.enter()
-        with pytest.raises(ModelError, match="1 streams are open") as caught:
-            await door.enter(deadline=clock.now + 0.01)
-        assert caught.value.kind == "timeout"
-        assert not caught.value.retryable
-        assert door.statistics().waiting == 0
-
-    asyncio.run(main())
+    assert caught.value.kind == "connection"
+    assert caught.value.hint == "start it"
+    assert caught.value.retryable
+    assert caught.value.retry_after == pytest.approx(1.5)
 
 
-def test_a_server_that_fails_again_and_again_is_left_alone_and_fails_at_once():
-    async def main() -> None:
-        clock = Clock()
-        door = endpoint(clock)
-        await fail(door, 5)
-        assert door.state is BreakerState.OPEN
-        clock.now += 0.5
-        with pytest.raises(ModelError, match="5 failures in a row") as caught:
-            await door.enter()
-        assert caught.value.kind == "connection"
-        assert caught.value.hint == "start it"
-        assert caught.value.retryable
-        assert caught.value.retry_after == pytest.approx(1.5)
-
-    asyncio.run(main())
-
-
-def test_an_answer_in_between_makes_failures_forgotten():
-    async def main() -> None:
-        door = endpoint()
-        for _ in range(3):
-            await fail(door, 4)
-            entry = await door.enter()
-            entry.answered()
-            entry.leave()
-        assert door.state is BreakerState.CLOSED
-
-    asyncio.run(main())
-
-
-def test_a_refusal_is_a_sign_of_life_and_overload_is_not():
-    async def main() -> None:
-        door = endpoint()
+async def test_an_answer_in_between_makes_failures_forgotten():
+    door = endpoint()
+    for _ in range(3):
         await fail(door, 4)
         entry = await door.enter()
-        entry.failed(ModelError("no", kind="auth", status=401))
-        assert door.statistics().failures == 0
-        for _ in range(5):
-            entry.failed(ModelError("busy", kind="overloaded", status=503))
-        with pytest.raises(ModelError) as caught:
-            await door.enter()
-        assert caught.value.kind == "overloaded"
-
-    asyncio.run(main())
+        entry.answered()
+        entry.leave()
+    assert door.state is BreakerState.CLOSED
 
 
-def test_after_a_while_one_request_finds_out_for_all_that_the_server_is_back():
-    async def main() -> None:
-        clock = Clock()
-        door = endpoint(clock)
-        await fail(door, 5)
-        clock.now += 2.0
-        assert door.state is BreakerState.HALF_OPEN
-        probe = await door.enter()
-        others = [asyncio.create_task(door.enter()) for _ in range(20)]
-        await settled()
-        assert not any(other.done() for other in others)
-        probe.answered()
-        await asyncio.gather(*others)
-        assert door.state is BreakerState.CLOSED
-        assert door.statistics().running == 21
-
-    asyncio.run(main())
+async def test_a_refusal_is_a_sign_of_life_and_overload_is_not():
+    door = endpoint()
+    await fail(door, 4)
+    entry = await door.enter()
+    entry.failed(ModelError("no", kind="auth", status=401))
+    assert door.statistics().failures == 0
+    for _ in range(5):
+        entry.failed(ModelError("busy", kind="overloaded", status=503))
+    with pytest.raises(ModelError) as caught:
+        await door.enter()
+    assert caught.value.kind == "overloaded"
 
 
-def test_when_the_one_request_fails_the_others_fail_with_it_and_are_told_when_to_come_back():
-    async def main() -> None:
-        clock = Clock()
-        door = endpoint(clock)
-        await fail(door, 5)
-        clock.now += 2.0
-        probe = await door.enter()
-        others = [asyncio.create_task(door.enter()) for _ in range(3)]
-        await settled()
-        probe.failed(down())
-        probe.leave()
-        failures = await asyncio.gather(*others, return_exceptions=True)
-        assert [failure.retry_after for failure in failures] == [2.0] * 3
-        assert door.statistics().running == 0
-
-    asyncio.run(main())
+async def test_after_a_while_one_request_finds_out_for_all_that_the_server_is_back():
+    clock = Clock()
+    door = endpoint(clock)
+    await fail(door, 5)
+    clock.now += 2.0
+    assert door.state is BreakerState.HALF_OPEN
+    probe = await door.enter()
+    others = [asyncio.create_task(door.enter()) for _ in range(20)]
+    await settled()
+    assert not any(other.done() for other in others)
+    probe.answered()
+    await asyncio.gather(*others)
+    assert door.state is BreakerState.CLOSED
+    assert door.statistics().running == 21
 
 
-def test_when_the_one_request_is_given_up_the_next_takes_its_part():
-    async def main() -> None:
-        clock = Clock()
-        door = endpoint(clock)
-        await fail(door, 5)
-        clock.now += 2.0
-        probe = await door.enter()
-        others = [asyncio.create_task(door.enter()) for _ in range(3)]
-        await settled()
-        probe.leave()  # cancelled, say: nothing is known
-        await settled()
-        done = [other for other in others if other.done()]
-        assert len(done) == 1
-        done[0].result().answered()
-        await asyncio.gather(*others)
+async def test_when_the_one_request_fails_the_others_fail_with_it_and_are_told_when_to_come_back():
+    clock = Clock()
+    door = endpoint(clock)
+    await fail(door, 5)
+    clock.now += 2.0
+    probe = await door.enter()
+    others = [asyncio.create_task(door.enter()) for _ in range(3)]
+    await settled()
+    probe.failed(down())
+    probe.leave()
+    failures = await asyncio.gather(*others, return_exceptions=True)
+    assert [failure.retry_after for failure in failures] == [2.0] * 3
+    assert door.statistics().running == 0
 
-    asyncio.run(main())
+
+async def test_when_the_one_request_is_given_up_the_next_takes_its_part():
+    clock = Clock()
+    door = endpoint(clock)
+    await fail(door, 5)
+    clock.now += 2.0
+    probe = await door.enter()
+    others = [asyncio.create_task(door.enter()) for _ in range(3)]
+    await settled()
+    probe.leave()  # cancelled, say: nothing is known
+    await settled()
+    done = [other for other in others if other.done()]
+    assert len(done) == 1
+    done[0].result().answered()
+    await asyncio.gather(*others)
 
 
 def test_an_endpoint_shows_what_it_does():

@@ -1,6 +1,5 @@
 """What the offline model says fits the type that was asked for, wherever a type can be filled by so little."""
 
-import asyncio
 import datetime as dt
 import uuid
 from decimal import Decimal
@@ -124,18 +123,15 @@ class Counted(Struct):
     words: int
 
 
-def test_a_typed_answer_can_be_had_without_a_key(tmp_path: Path):
+async def test_a_typed_answer_can_be_had_without_a_key(tmp_path: Path):
     (tmp_path / "a").write_text("one two three\n")
 
-    async def main() -> None:
-        manifest = PodManifest.of(
-            pwd=str(tmp_path), scope=Scope.readable(tmp_path), tools={"builtin": ["files", "search"]}
-        )
-        async with PodSystem() as system:
-            pod = await system.spawn(manifest)
-            assert (await pod.run("count words in a", output=Counted)).output == Counted("a has 3 words.", 3)
-            with pytest.raises(RunFailed, match="holds no JSON") as caught:
-                await pod.run("hello", output=Ring)
-            assert isinstance(caught.value.cause, OutputInvalid)
-
-    asyncio.run(main())
+    manifest = PodManifest.of(
+        pwd=str(tmp_path), scope=Scope.readable(tmp_path), tools={"builtin": ["files", "search"]}
+    )
+    async with PodSystem() as system:
+        pod = await system.spawn(manifest)
+        assert (await pod.run("count words in a", output=Counted)).output == Counted("a has 3 words.", 3)
+        with pytest.raises(RunFailed, match="holds no JSON") as caught:
+            await pod.run("hello", output=Ring)
+        assert isinstance(caught.value.cause, OutputInvalid)

@@ -37,20 +37,17 @@ def test_what_stands_around_a_key_is_taken_off(around: str):
 
 
 @pytest.mark.parametrize("key", BROKEN)
-def test_a_key_that_cannot_be_sent_is_refused_at_spawn_by_its_name(key: str, monkeypatch: pytest.MonkeyPatch):
+async def test_a_key_that_cannot_be_sent_is_refused_at_spawn_by_its_name(
+    key: str, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setenv("SOME_KEY", key)
 
-    async def main() -> None:
-        async with PodSystem() as system:
-            manifest = PodManifest.of(
-                model="openai/m", base_url="http://127.0.0.1:9/v1", api_key_env="SOME_KEY"
-            )
-            with pytest.raises(InvalidKey) as refused:
-                await system.spawn(manifest)
-            assert "SOME_KEY" in str(refused.value)
-            assert KEY[6:] not in repr(refused.value)
-
-    asyncio.run(main())
+    async with PodSystem() as system:
+        manifest = PodManifest.of(model="openai/m", base_url="http://127.0.0.1:9/v1", api_key_env="SOME_KEY")
+        with pytest.raises(InvalidKey) as refused:
+            await system.spawn(manifest)
+        assert "SOME_KEY" in str(refused.value)
+        assert KEY[6:] not in repr(refused.value)
 
 
 @pytest.mark.parametrize("key", ["", " \n", "\ufeff"])

@@ -176,30 +176,24 @@ CALLED: list[Item] = [UserItem.of("hi"), AssistantItem((), (CALL,)), ToolResult.
 SAID = b'data: {"choices":[{"index":0,"delta":{"content":"ok"},"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n'
 
 
-def test_a_server_that_wants_other_ids_and_roles_teaches_it_once_and_is_never_refused_again():
-    async def main() -> None:
-        refused: list[str] = []
-        script = strict(lambda body: openai_faults(body, mistral=True), lambda _: stream_reply(SAID), refused)
-        async with RawServer(script) as server, OpenAIClient(server.url, "m") as client:
-            history = [*CALLED, UserItem.of("and?")]
-            for _ in range(3):
-                assert (await answer_from(client, Request(history))).item.text == "ok"
-            assert len(refused) == 2
-            ids = [each.json["messages"][1]["tool_calls"][0]["id"] for each in server.received[2:]]
-            assert set(ids) == {short_id(CALL.id)}
-
-    asyncio.run(main())
+async def test_a_server_that_wants_other_ids_and_roles_teaches_it_once_and_is_never_refused_again():
+    refused: list[str] = []
+    script = strict(lambda body: openai_faults(body, mistral=True), lambda _: stream_reply(SAID), refused)
+    async with RawServer(script) as server, OpenAIClient(server.url, "m") as client:
+        history = [*CALLED, UserItem.of("and?")]
+        for _ in range(3):
+            assert (await answer_from(client, Request(history))).item.text == "ok"
+        assert len(refused) == 2
+        ids = [each.json["messages"][1]["tool_calls"][0]["id"] for each in server.received[2:]]
+        assert set(ids) == {short_id(CALL.id)}
 
 
-def test_a_server_of_mistrals_is_known_and_not_asked_twice():
-    async def main() -> None:
-        refused: list[str] = []
-        script = strict(lambda body: openai_faults(body, mistral=True), lambda _: stream_reply(SAID), refused)
-        async with RawServer(script) as server, OpenAIClient(server.url, "mistral-large-latest") as client:
-            await answer_from(client, Request([*CALLED, UserItem.of("and?")]))
-        assert refused == []
-
-    asyncio.run(main())
+async def test_a_server_of_mistrals_is_known_and_not_asked_twice():
+    refused: list[str] = []
+    script = strict(lambda body: openai_faults(body, mistral=True), lambda _: stream_reply(SAID), refused)
+    async with RawServer(script) as server, OpenAIClient(server.url, "mistral-large-latest") as client:
+        await answer_from(client, Request([*CALLED, UserItem.of("and?")]))
+    assert refused == []
 
 
 @pytest.mark.parametrize(
@@ -210,37 +204,31 @@ def test_a_server_of_mistrals_is_known_and_not_asked_twice():
         "This model does not support image input",
     ],
 )
-def test_a_model_that_sees_no_pictures_is_told_of_them(words: str):
-    async def main() -> None:
-        refused: list[str] = []
+async def test_a_model_that_sees_no_pictures_is_told_of_them(words: str):
+    refused: list[str] = []
 
-        def faults(body: dict[str, Any]) -> Any:
-            return iter([words] if "image" in json.dumps(body).replace("a picture", "") else [])
+    def faults(body: dict[str, Any]) -> Any:
+        return iter([words] if "image" in json.dumps(body).replace("a picture", "") else [])
 
-        async with RawServer(strict(faults, lambda _: stream_reply(SAID), refused)) as server:
-            async with OpenAIClient(server.url, "m") as client:
-                picture = UserItem.of([TextPart("look"), ImagePart("image/png", "AAAA")])
-                await answer_from(client, Request([picture]))
-            assert len(refused) == 1
-            assert "picture" in server.received[-1].body.decode()
-
-    asyncio.run(main())
-
-
-def test_results_and_words_share_a_message_at_anthropic_servers_that_want_roles_in_turn():
-    async def main() -> None:
-        from messages_kit import HELLO  # noqa: PLC0415
-
-        refused: list[str] = []
-        script = strict(
-            lambda body: anthropic_faults(body, alternate=True), lambda _: stream_reply(HELLO), refused
-        )
-        async with RawServer(script) as server, AnthropicClient(server.url, "m") as client:
-            for _ in range(2):
-                await answer_from(client, Request([*CALLED, UserItem.of("and?")], scratch={}))
+    async with RawServer(strict(faults, lambda _: stream_reply(SAID), refused)) as server:
+        async with OpenAIClient(server.url, "m") as client:
+            picture = UserItem.of([TextPart("look"), ImagePart("image/png", "AAAA")])
+            await answer_from(client, Request([picture]))
         assert len(refused) == 1
+        assert "picture" in server.received[-1].body.decode()
 
-    asyncio.run(main())
+
+async def test_results_and_words_share_a_message_at_anthropic_servers_that_want_roles_in_turn():
+    from messages_kit import HELLO  # noqa: PLC0415
+
+    refused: list[str] = []
+    script = strict(
+        lambda body: anthropic_faults(body, alternate=True), lambda _: stream_reply(HELLO), refused
+    )
+    async with RawServer(script) as server, AnthropicClient(server.url, "m") as client:
+        for _ in range(2):
+            await answer_from(client, Request([*CALLED, UserItem.of("and?")], scratch={}))
+    assert len(refused) == 1
 
 
 @settings(max_examples=times(4), deadline=None)

@@ -121,16 +121,13 @@ def test_a_task_that_is_cancelled_while_it_is_watched_is_cancelled_and_not_late(
     run_stepped(main())
 
 
-def test_the_same_server_and_key_share_their_connections_and_others_do_not():
-    async def main() -> None:
-        pool = HttpPool()
-        first = pool.peer("http://127.0.0.1:1/v1", {"authorization": "Bearer a"})
-        assert pool.peer("http://127.0.0.1:1/v1", {"authorization": "Bearer a"}) is first
-        assert pool.peer("http://127.0.0.1:1/v1", {"authorization": "Bearer b"}) is not first
-        assert "Bearer" not in repr(first)
-        await pool.aclose()
-
-    asyncio.run(main())
+async def test_the_same_server_and_key_share_their_connections_and_others_do_not():
+    pool = HttpPool()
+    first = pool.peer("http://127.0.0.1:1/v1", {"authorization": "Bearer a"})
+    assert pool.peer("http://127.0.0.1:1/v1", {"authorization": "Bearer a"}) is first
+    assert pool.peer("http://127.0.0.1:1/v1", {"authorization": "Bearer b"}) is not first
+    assert "Bearer" not in repr(first)
+    await pool.aclose()
 
 
 @pytest.mark.parametrize(

@@ -109,24 +109,19 @@ def test_bug_an_event_cut_by_network_chunks_in_the_middle_of_a_character_is_whol
     assert asked(dribble)[0].item.text == "Grüße 🙂"
 
 
-def test_a_stream_is_given_out_while_it_comes():
-    async def main() -> None:
-        heard = asyncio.Event()
+async def test_a_stream_is_given_out_while_it_comes():
+    heard = asyncio.Event()
 
-        async def slow(exchange: Exchange) -> None:
-            await exchange.send(
-                STREAM_HEAD, chunk(events('{"choices":[{"delta":{"content":"a"}}]}', done=False))
-            )
-            await heard.wait()
-            await exchange.send(chunk(events(STOP)), STREAM_END)
+    async def slow(exchange: Exchange) -> None:
+        await exchange.send(STREAM_HEAD, chunk(events('{"choices":[{"delta":{"content":"a"}}]}', done=False)))
+        await heard.wait()
+        await exchange.send(chunk(events(STOP)), STREAM_END)
 
-        async with RawServer(slow) as server, OpenAIClient(server.url, "m") as client:
-            stream = client.stream(hi())
-            assert await anext(stream) == TextChunk("a")
-            heard.set()
-            assert [type(block).__name__ async for block in stream] == ["End"]
-
-    asyncio.run(main())
+    async with RawServer(slow) as server, OpenAIClient(server.url, "m") as client:
+        stream = client.stream(hi())
+        assert await anext(stream) == TextChunk("a")
+        heard.set()
+        assert [type(block).__name__ async for block in stream] == ["End"]
 
 
 def test_an_answer_that_ends_with_the_connection_is_read_to_its_end():
@@ -174,23 +169,20 @@ def test_an_error_object_with_status_200_is_an_error():
     assert error.kind == "overloaded"
 
 
-def test_bug_nothing_comes_after_a_cut_but_the_error():
+async def test_bug_nothing_comes_after_a_cut_but_the_error():
     async def cut(exchange: Exchange) -> None:
         await exchange.send(
             STREAM_HEAD, chunk(events('{"choices":[{"delta":{"content":"half"}}]}', done=False))
         )
         exchange.abort()
 
-    async def main() -> None:
-        async with RawServer(cut) as server, OpenAIClient(server.url, "m") as client:
-            stream = client.stream(hi())
-            assert await anext(stream) == TextChunk("half")
-            with pytest.raises(ModelError, match="lost") as caught:
-                await anext(stream)
-            assert (caught.value.kind, caught.value.where) == ("connection", f"127.0.0.1:{server.port}")
-            assert [block async for block in stream] == []
-
-    asyncio.run(main())
+    async with RawServer(cut) as server, OpenAIClient(server.url, "m") as client:
+        stream = client.stream(hi())
+        assert await anext(stream) == TextChunk("half")
+        with pytest.raises(ModelError, match="lost") as caught:
+            await anext(stream)
+        assert (caught.value.kind, caught.value.where) == ("connection", f"127.0.0.1:{server.port}")
+        assert [block async for block in stream] == []
 
 
 def test_a_cut_behind_the_finish_reason_loses_nothing():
@@ -201,19 +193,16 @@ def test_a_cut_behind_the_finish_reason_loses_nothing():
     assert asked(cut)[0].item.text == "Hello"
 
 
-def test_bug_the_key_is_sent_and_appears_nowhere_else():
+async def test_bug_the_key_is_sent_and_appears_nowhere_else():
     key = "secret-key-0123456789"
 
-    async def main() -> None:
-        async with RawServer(error_reply("401 Unauthorized", "Invalid API Key")) as server:
-            client = OpenAIClient(server.url, "m", key)
-            error = await failure_from(client)
-            assert server.received[0].headers["authorization"] == f"Bearer {key}"
-            assert error.kind == "auth"
-            assert key not in repr(client) + str(error) + repr(error) + str(error.details())
-            await client.aclose()
-
-    asyncio.run(main())
+    async with RawServer(error_reply("401 Unauthorized", "Invalid API Key")) as server:
+        client = OpenAIClient(server.url, "m", key)
+        error = await failure_from(client)
+        assert server.received[0].headers["authorization"] == f"Bearer {key}"
+        assert error.kind == "auth"
+        assert key not in repr(client) + str(error) + repr(error) + str(error.details())
+        await client.aclose()
 
 
 def test_a_key_that_a_server_repeats_is_not_told_on():
@@ -223,27 +212,24 @@ def test_a_key_that_a_server_repeats_is_not_told_on():
     assert key not in str(error)
 
 
-def test_what_two_requests_learn_of_a_server_at_once_is_all_kept():
-    async def main() -> None:
-        both = asyncio.Barrier(2)
+async def test_what_two_requests_learn_of_a_server_at_once_is_all_kept():
+    both = asyncio.Barrier(2)
 
-        async def picky(exchange: Exchange) -> None:
-            told = exchange.received.json
-            if len(server.received) <= 2:
-                await both.wait()
-            if "stream_options" in told:
-                await exchange.send(error_reply("400 Bad Request", "unknown field stream_options"))
-            elif "max_tokens" in told:
-                await exchange.send(error_reply("400 Bad Request", "use max_completion_tokens"))
-            else:
-                await exchange.send(stream_reply(HELLO))
+    async def picky(exchange: Exchange) -> None:
+        told = exchange.received.json
+        if len(server.received) <= 2:
+            await both.wait()
+        if "stream_options" in told:
+            await exchange.send(error_reply("400 Bad Request", "unknown field stream_options"))
+        elif "max_tokens" in told:
+            await exchange.send(error_reply("400 Bad Request", "use max_completion_tokens"))
+        else:
+            await exchange.send(stream_reply(HELLO))
 
-        async with RawServer(picky) as server, OpenAIClient(server.url, "m") as client:
-            await asyncio.gather(*(answer_from(client, hi(max_tokens=5)) for _ in range(2)))
-            await answer_from(client, hi(max_tokens=5))
-            assert len(server.received) <= 7
-
-    asyncio.run(main())
+    async with RawServer(picky) as server, OpenAIClient(server.url, "m") as client:
+        await asyncio.gather(*(answer_from(client, hi(max_tokens=5)) for _ in range(2)))
+        await answer_from(client, hi(max_tokens=5))
+        assert len(server.received) <= 7
 
 
 def test_without_a_key_no_authorization_is_sent():
@@ -251,13 +237,10 @@ def test_without_a_key_no_authorization_is_sent():
 
 
 @pytest.mark.parametrize("end", ["", "/", "//", "/chat/completions", "/chat/completions/"])
-def test_bug_a_slash_or_path_too_many_in_the_base_url_does_no_harm(end):
-    async def main() -> None:
-        async with RawServer(stream_reply(HELLO)) as server, OpenAIClient(server.url + end, "m") as client:
-            await answer_from(client)
-            assert server.received[0].path == "/v1/chat/completions"
-
-    asyncio.run(main())
+async def test_bug_a_slash_or_path_too_many_in_the_base_url_does_no_harm(end):
+    async with RawServer(stream_reply(HELLO)) as server, OpenAIClient(server.url + end, "m") as client:
+        await answer_from(client)
+        assert server.received[0].path == "/v1/chat/completions"
 
 
 @pytest.mark.parametrize(
@@ -268,18 +251,15 @@ def test_what_is_no_base_url_is_refused_before_any_request(url):
         OpenAIClient(url, "m")
 
 
-def test_bug_the_hint_for_a_dead_server_names_its_real_url():
+async def test_bug_the_hint_for_a_dead_server_names_its_real_url():
     port = unused_port()
 
-    async def main() -> None:
-        async with OpenAIClient(f"http://127.0.0.1:{port}/v1/", "m", start_command="run-it --now") as client:
-            error = await failure_from(client)
-            assert (error.kind, error.where, error.retryable) == ("connection", f"127.0.0.1:{port}", True)
-            assert "refused" in error.message
-            assert f"http://127.0.0.1:{port}/v1" in error.hint
-            assert "run-it --now" in error.hint
-
-    asyncio.run(main())
+    async with OpenAIClient(f"http://127.0.0.1:{port}/v1/", "m", start_command="run-it --now") as client:
+        error = await failure_from(client)
+        assert (error.kind, error.where, error.retryable) == ("connection", f"127.0.0.1:{port}", True)
+        assert "refused" in error.message
+        assert f"http://127.0.0.1:{port}/v1" in error.hint
+        assert "run-it --now" in error.hint
 
 
 def test_the_hint_for_a_preset_names_the_command_that_starts_it():
@@ -288,13 +268,10 @@ def test_the_hint_for_a_preset_names_the_command_that_starts_it():
         assert client._start_command == PRESETS[scheme].start_command
 
 
-def test_a_host_that_does_not_exist_is_a_clear_error():
-    async def main() -> None:
-        async with OpenAIClient("http://no-such-host.invalid/v1", "m") as client:
-            error = await failure_from(client)
-            assert (error.kind, error.where) == ("connection", "no-such-host.invalid:80")
-
-    asyncio.run(main())
+async def test_a_host_that_does_not_exist_is_a_clear_error():
+    async with OpenAIClient("http://no-such-host.invalid/v1", "m") as client:
+        error = await failure_from(client)
+        assert (error.kind, error.where) == ("connection", "no-such-host.invalid:80")
 
 
 def test_bug_both_ways_of_asking_word_the_same_refusal_the_same():
@@ -309,34 +286,26 @@ def test_a_refusal_tells_when_to_come_back():
     assert (error.kind, error.status, error.retry_after) == ("rate_limit", 429, 7.0)
 
 
-def test_a_redirect_is_not_followed_with_the_key():
-    async def main() -> None:
-        async with RawServer(stream_reply(HELLO)) as other:
-            moved = reply(
-                b"", "307 Temporary Redirect", "text/plain", f"Location: {other.url}/chat/completions"
-            )
-            async with RawServer(moved) as server, OpenAIClient(server.url, "m", "key") as client:
-                error = await failure_from(client)
-                assert other.url in error.message
-            assert other.received == []
-
-    asyncio.run(main())
+async def test_a_redirect_is_not_followed_with_the_key():
+    async with RawServer(stream_reply(HELLO)) as other:
+        moved = reply(b"", "307 Temporary Redirect", "text/plain", f"Location: {other.url}/chat/completions")
+        async with RawServer(moved) as server, OpenAIClient(server.url, "m", "key") as client:
+            error = await failure_from(client)
+            assert other.url in error.message
+        assert other.received == []
 
 
-def test_a_server_that_speaks_no_tls_is_a_clear_error():
+async def test_a_server_that_speaks_no_tls_is_a_clear_error():
     async def plain(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
         writer.close()
 
-    async def main() -> None:
-        server = await asyncio.start_server(plain, "127.0.0.1", 0)
-        port = server.sockets[0].getsockname()[1]
-        async with server, OpenAIClient(f"https://127.0.0.1:{port}/v1", "m") as client:
-            error = await failure_from(client)
-            assert (error.kind, error.retryable) == ("connection", False)
-            assert "http:" in error.hint
-
-    asyncio.run(main())
+    server = await asyncio.start_server(plain, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with server, OpenAIClient(f"https://127.0.0.1:{port}/v1", "m") as client:
+        error = await failure_from(client)
+        assert (error.kind, error.retryable) == ("connection", False)
+        assert "http:" in error.hint
 
 
 def test_a_server_that_does_not_speak_http_is_a_clear_error():
@@ -345,29 +314,23 @@ def test_a_server_that_does_not_speak_http_is_a_clear_error():
     assert "HTTP" in error.message
 
 
-def test_bug_options_that_a_server_refuses_are_left_out_from_then_on():
-    async def main() -> None:
-        picky = error_reply("400 Bad Request", "Unknown field: stream_options")
-        async with RawServer(picky, stream_reply(HELLO)) as server:
-            pool = HttpPool()
-            client = OpenAIClient(server.url, "m", http=pool)
-            assert (await answer_from(client)).item.text == "Hello"
-            assert (await answer_from(OpenAIClient(server.url, "other", http=pool))).item.text == "Hello"
-            assert ["stream_options" in each.json for each in server.received] == [True, False, False]
-            await pool.aclose()
-
-    asyncio.run(main())
+async def test_bug_options_that_a_server_refuses_are_left_out_from_then_on():
+    picky = error_reply("400 Bad Request", "Unknown field: stream_options")
+    async with RawServer(picky, stream_reply(HELLO)) as server:
+        pool = HttpPool()
+        client = OpenAIClient(server.url, "m", http=pool)
+        assert (await answer_from(client)).item.text == "Hello"
+        assert (await answer_from(OpenAIClient(server.url, "other", http=pool))).item.text == "Hello"
+        assert ["stream_options" in each.json for each in server.received] == [True, False, False]
+        await pool.aclose()
 
 
-def test_a_server_that_wants_the_new_name_of_max_tokens_gets_it():
-    async def main() -> None:
-        picky = error_reply("400 Bad Request", "Unsupported parameter: use 'max_completion_tokens' instead.")
-        async with RawServer(picky, stream_reply(HELLO)) as server, OpenAIClient(server.url, "m") as client:
-            await answer_from(client, hi(max_tokens=5))
-            assert server.received[1].json["max_completion_tokens"] == 5
-            assert "max_tokens" not in server.received[1].json
-
-    asyncio.run(main())
+async def test_a_server_that_wants_the_new_name_of_max_tokens_gets_it():
+    picky = error_reply("400 Bad Request", "Unsupported parameter: use 'max_completion_tokens' instead.")
+    async with RawServer(picky, stream_reply(HELLO)) as server, OpenAIClient(server.url, "m") as client:
+        await answer_from(client, hi(max_tokens=5))
+        assert server.received[1].json["max_completion_tokens"] == 5
+        assert "max_tokens" not in server.received[1].json
 
 
 def test_a_refusal_of_something_else_is_not_asked_again():
@@ -375,36 +338,30 @@ def test_a_refusal_of_something_else_is_not_asked_again():
     assert len(server.received) == 1
 
 
-def test_one_connection_serves_one_request_after_the_other():
-    async def main() -> None:
-        async with RawServer(stream_reply(HELLO)) as server, OpenAIClient(server.url, "m") as client:
-            for _ in range(5):
-                await answer_from(client)
-            assert (len(server.received), server.connections) == (5, 1)
-
-    asyncio.run(main())
-
-
-def test_a_connection_is_kept_though_its_end_comes_after_the_done_mark():
-    async def main() -> None:
-        ended = asyncio.Event()
-
-        async def late_end(exchange: Exchange) -> None:
-            await exchange.send(STREAM_HEAD, chunk(HELLO))
-            await ended.wait()
-            await exchange.send(STREAM_END)
-
-        async with (
-            RawServer(late_end, stream_reply(HELLO)) as server,
-            OpenAIClient(server.url, "m") as client,
-        ):
-            await answer_from(client)  # does not wait for the end
-            ended.set()
-            await idle()
+async def test_one_connection_serves_one_request_after_the_other():
+    async with RawServer(stream_reply(HELLO)) as server, OpenAIClient(server.url, "m") as client:
+        for _ in range(5):
             await answer_from(client)
-            assert server.connections == 1
+        assert (len(server.received), server.connections) == (5, 1)
 
-    asyncio.run(main())
+
+async def test_a_connection_is_kept_though_its_end_comes_after_the_done_mark():
+    ended = asyncio.Event()
+
+    async def late_end(exchange: Exchange) -> None:
+        await exchange.send(STREAM_HEAD, chunk(HELLO))
+        await ended.wait()
+        await exchange.send(STREAM_END)
+
+    async with (
+        RawServer(late_end, stream_reply(HELLO)) as server,
+        OpenAIClient(server.url, "m") as client,
+    ):
+        await answer_from(client)  # does not wait for the end
+        ended.set()
+        await idle()
+        await answer_from(client)
+        assert server.connections == 1
 
 
 def test_a_connection_whose_end_never_comes_is_given_up():
@@ -427,18 +384,15 @@ def test_a_connection_whose_end_never_comes_is_given_up():
     run_stepped(main())
 
 
-def test_a_kept_connection_that_the_server_has_closed_costs_nobody_an_answer():
-    async def main() -> None:
-        async def closes(exchange: Exchange) -> None:
-            exchange.abort()  # as if the idle connection had been closed just now
+async def test_a_kept_connection_that_the_server_has_closed_costs_nobody_an_answer():
+    async def closes(exchange: Exchange) -> None:
+        exchange.abort()  # as if the idle connection had been closed just now
 
-        server = RawServer(stream_reply(HELLO), closes, stream_reply(HELLO))
-        async with server, OpenAIClient(server.url, "m") as client:
-            assert (await answer_from(client)).item.text == "Hello"
-            assert (await answer_from(client)).item.text == "Hello"
-            assert len(server.received) == 3
-
-    asyncio.run(main())
+    server = RawServer(stream_reply(HELLO), closes, stream_reply(HELLO))
+    async with server, OpenAIClient(server.url, "m") as client:
+        assert (await answer_from(client)).item.text == "Hello"
+        assert (await answer_from(client)).item.text == "Hello"
+        assert len(server.received) == 3
 
 
 def test_a_server_that_closes_every_connection_is_an_error_and_no_endless_loop():
@@ -449,88 +403,74 @@ def test_a_server_that_closes_every_connection_is_an_error_and_no_endless_loop()
     assert (error.kind, len(server.received)) == ("connection", 1)
 
 
-def test_closing_a_stream_early_frees_its_connection():
-    async def main() -> None:
-        gone = asyncio.Event()
+async def test_closing_a_stream_early_frees_its_connection():
+    gone = asyncio.Event()
 
-        async def endless(exchange: Exchange) -> None:
-            await exchange.send(
-                STREAM_HEAD, chunk(events('{"choices":[{"delta":{"content":"a"}}]}', done=False))
-            )
-            await exchange.gone()
-            gone.set()
+    async def endless(exchange: Exchange) -> None:
+        await exchange.send(STREAM_HEAD, chunk(events('{"choices":[{"delta":{"content":"a"}}]}', done=False)))
+        await exchange.gone()
+        gone.set()
 
-        async with RawServer(endless) as server, OpenAIClient(server.url, "m") as client:
-            stream = client.stream(hi())
-            await anext(stream)
-            await stream.aclose()
-            await gone.wait()
-
-    asyncio.run(main())
+    async with RawServer(endless) as server, OpenAIClient(server.url, "m") as client:
+        stream = client.stream(hi())
+        await anext(stream)
+        await stream.aclose()
+        await gone.wait()
 
 
 @pytest.mark.parametrize("begun", [False, True])
-def test_cancelling_a_task_that_waits_for_an_answer_frees_its_connection_and_its_place(begun):
-    async def main() -> None:
-        gone = asyncio.Event()
+async def test_cancelling_a_task_that_waits_for_an_answer_frees_its_connection_and_its_place(begun):
+    gone = asyncio.Event()
 
-        async def silent(exchange: Exchange) -> None:
-            if begun:
-                await exchange.send(STREAM_HEAD, chunk(b": hello\n\n"))
-            await exchange.gone()
-            gone.set()
+    async def silent(exchange: Exchange) -> None:
+        if begun:
+            await exchange.send(STREAM_HEAD, chunk(b": hello\n\n"))
+        await exchange.gone()
+        gone.set()
 
-        pool = HttpPool()
-        async with RawServer(silent) as server:
-            task = asyncio.create_task(answer_from(OpenAIClient(server.url, "m", http=pool)))
-            await server.has_received(1)
-            task.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await task
-            await gone.wait()
-            assert pool.peer(f"{server.url}").endpoint.statistics().running == 0
-        await pool.aclose()
-
-    asyncio.run(main())
+    pool = HttpPool()
+    async with RawServer(silent) as server:
+        task = asyncio.create_task(answer_from(OpenAIClient(server.url, "m", http=pool)))
+        await server.has_received(1)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await gone.wait()
+        assert pool.peer(f"{server.url}").endpoint.statistics().running == 0
+    await pool.aclose()
 
 
-def test_many_streams_run_at_once_without_a_limit_of_a_hundred():
-    async def main() -> None:
-        everybody = asyncio.Event()
+async def test_many_streams_run_at_once_without_a_limit_of_a_hundred():
+    everybody = asyncio.Event()
 
-        async def together(exchange: Exchange) -> None:
-            await exchange.send(STREAM_HEAD)
-            await everybody.wait()
-            await exchange.send(chunk(HELLO), STREAM_END)
+    async def together(exchange: Exchange) -> None:
+        await exchange.send(STREAM_HEAD)
+        await everybody.wait()
+        await exchange.send(chunk(HELLO), STREAM_END)
 
-        async with RawServer(together) as server, OpenAIClient(server.url, "m") as client:
-            answers = [asyncio.create_task(answer_from(client)) for _ in range(300)]
-            await server.has_received(300)
-            everybody.set()
-            assert {answer.item.text for answer in await asyncio.gather(*answers)} == {"Hello"}
-
-    asyncio.run(main())
+    async with RawServer(together) as server, OpenAIClient(server.url, "m") as client:
+        answers = [asyncio.create_task(answer_from(client)) for _ in range(300)]
+        await server.has_received(300)
+        everybody.set()
+        assert {answer.item.text for answer in await asyncio.gather(*answers)} == {"Hello"}
 
 
-def test_no_more_streams_run_at_one_server_than_the_settings_say():
-    async def main() -> None:
-        go = asyncio.Event()
+async def test_no_more_streams_run_at_one_server_than_the_settings_say():
+    go = asyncio.Event()
 
-        async def waits(exchange: Exchange) -> None:
-            await go.wait()
-            await exchange.send(stream_reply(HELLO))
+    async def waits(exchange: Exchange) -> None:
+        await go.wait()
+        await exchange.send(stream_reply(HELLO))
 
-        pool = HttpPool(HttpSettings(streams=2))
-        async with RawServer(waits) as server:
-            clients = [OpenAIClient(server.url, "m", http=pool) for _ in range(5)]
-            answers = [asyncio.create_task(answer_from(client)) for client in clients]
-            await server.has_received(2)
-            assert pool.peer(server.url).endpoint.statistics().waiting == 3
-            go.set()
-            await asyncio.gather(*answers)
-        await pool.aclose()
-
-    asyncio.run(main())
+    pool = HttpPool(HttpSettings(streams=2))
+    async with RawServer(waits) as server:
+        clients = [OpenAIClient(server.url, "m", http=pool) for _ in range(5)]
+        answers = [asyncio.create_task(answer_from(client)) for client in clients]
+        await server.has_received(2)
+        assert pool.peer(server.url).endpoint.statistics().waiting == 3
+        go.set()
+        await asyncio.gather(*answers)
+    await pool.aclose()
 
 
 class Stepping:
@@ -640,18 +580,15 @@ def test_a_server_that_takes_no_connection_is_a_failure_to_connect():
     run_stepped(main())
 
 
-def test_the_runs_deadline_ends_an_answer_and_is_not_retried():
-    async def main() -> None:
-        async def silent(exchange: Exchange) -> None:
-            await exchange.send(STREAM_HEAD, chunk(b": ping\n\n"))
-            await exchange.gone()
+async def test_the_runs_deadline_ends_an_answer_and_is_not_retried():
+    async def silent(exchange: Exchange) -> None:
+        await exchange.send(STREAM_HEAD, chunk(b": ping\n\n"))
+        await exchange.gone()
 
-        async with RawServer(silent) as server, OpenAIClient(server.url, "m") as client:
-            error = await failure_from(client, hi(deadline=time.monotonic() + 0.1))
-            assert (error.kind, error.retryable) == ("timeout", False)
-            assert "time is up" in error.message
-
-    asyncio.run(main())
+    async with RawServer(silent) as server, OpenAIClient(server.url, "m") as client:
+        error = await failure_from(client, hi(deadline=time.monotonic() + 0.1))
+        assert (error.kind, error.retryable) == ("timeout", False)
+        assert "time is up" in error.message
 
 
 @pytest.mark.parametrize(
@@ -678,15 +615,12 @@ def test_a_server_that_holds_the_socket_after_its_finish_reason_does_not_hold_th
     run_stepped(main())
 
 
-def test_a_long_history_is_sent_whole():
-    async def main() -> None:
-        async with RawServer(stream_reply(HELLO)) as server, OpenAIClient(server.url, "m") as client:
-            text = "x" * 3_000_000
-            await answer_from(client, Request([UserItem.of(text)]))
-            assert server.received[0].json["messages"][0]["content"] == text
-            assert "transfer-encoding" not in server.received[0].headers
-
-    asyncio.run(main())
+async def test_a_long_history_is_sent_whole():
+    async with RawServer(stream_reply(HELLO)) as server, OpenAIClient(server.url, "m") as client:
+        text = "x" * 3_000_000
+        await answer_from(client, Request([UserItem.of(text)]))
+        assert server.received[0].json["messages"][0]["content"] == text
+        assert "transfer-encoding" not in server.received[0].headers
 
 
 def test_one_client_serves_one_event_loop_after_the_other():
@@ -702,18 +636,15 @@ def test_one_client_serves_one_event_loop_after_the_other():
     asyncio.run(main())
 
 
-def test_a_closed_pool_can_be_used_again():
-    async def main() -> None:
-        async with RawServer(stream_reply(HELLO)) as server:
-            pool = HttpPool()
-            for _ in range(2):
-                await answer_from(OpenAIClient(server.url, "m", http=pool))
-                await pool.aclose()
-
-    asyncio.run(main())
+async def test_a_closed_pool_can_be_used_again():
+    async with RawServer(stream_reply(HELLO)) as server:
+        pool = HttpPool()
+        for _ in range(2):
+            await answer_from(OpenAIClient(server.url, "m", http=pool))
+            await pool.aclose()
 
 
-def test_another_httpx_transport_can_carry_the_requests():
+async def test_another_httpx_transport_can_carry_the_requests():
     import httpx  # noqa: PLC0415
 
     seen: list[httpx.Request] = []
@@ -722,25 +653,19 @@ def test_another_httpx_transport_can_carry_the_requests():
         seen.append(request)
         return httpx.Response(200, headers={"content-type": "text/event-stream"}, content=HELLO)
 
-    async def main() -> None:
-        pool = HttpPool(HttpSettings(transport=lambda url: httpx.MockTransport(handle)))
-        assert (await answer_from(OpenAIClient("http://model.test/v1", "m", http=pool))).item.text == "Hello"
-        assert str(seen[0].url) == "http://model.test/v1/chat/completions"
-        await pool.aclose()
-
-    asyncio.run(main())
+    pool = HttpPool(HttpSettings(transport=lambda url: httpx.MockTransport(handle)))
+    assert (await answer_from(OpenAIClient("http://model.test/v1", "m", http=pool))).item.text == "Hello"
+    assert str(seen[0].url) == "http://model.test/v1/chat/completions"
+    await pool.aclose()
 
 
-def test_a_dead_server_is_not_stampeded_by_a_thousand_pods():
+async def test_a_dead_server_is_not_stampeded_by_a_thousand_pods():
     port = unused_port()
 
-    async def main() -> None:
-        pool = HttpPool()
-        client = OpenAIClient(f"http://127.0.0.1:{port}/v1", "m", http=pool)
-        for _ in range(5):
-            assert "refused" in (await failure_from(client)).message
-        failures = await asyncio.gather(*(failure_from(client) for _ in range(1000)))
-        assert all("left alone" in failure.message for failure in failures)
-        await pool.aclose()
-
-    asyncio.run(main())
+    pool = HttpPool()
+    client = OpenAIClient(f"http://127.0.0.1:{port}/v1", "m", http=pool)
+    for _ in range(5):
+        assert "refused" in (await failure_from(client)).message
+    failures = await asyncio.gather(*(failure_from(client) for _ in range(1000)))
+    assert all("left alone" in failure.message for failure in failures)
+    await pool.aclose()

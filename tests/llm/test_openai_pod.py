@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import msgspec
 import pytest
 from llm_server import RawServer, error_reply, stream_reply
@@ -24,27 +22,21 @@ def words(text: str) -> bytes:
     return b"data: %b\n\ndata: [DONE]\n\n" % msgspec.json.encode(delta)
 
 
-def test_a_server_without_any_json_mode_gives_an_instance_too() -> None:
-    async def main() -> None:
-        refusal = error_reply("400 Bad Request", "response_format is not supported by this server")
-        answers = [stream_reply(words("It is Oslo.")), stream_reply(words('{"name": "Oslo", "people": 1}'))]
-        async with RawServer(refusal, refusal, *answers) as server, PodSystem() as system:
-            pod = await system.spawn(PodManifest.of(model="openai/m", base_url=server.url))
-            assert (await pod.run("the capital of Norway", output=City)).output == City("Oslo", 1)
-            assert ["response_format" in each.json for each in server.received] == [True, True, False, False]
-            for each in server.received[2:]:
-                assert '"people":{"type":"integer"}' in each.json["messages"][-1]["content"]
-
-    asyncio.run(main())
+async def test_a_server_without_any_json_mode_gives_an_instance_too() -> None:
+    refusal = error_reply("400 Bad Request", "response_format is not supported by this server")
+    answers = [stream_reply(words("It is Oslo.")), stream_reply(words('{"name": "Oslo", "people": 1}'))]
+    async with RawServer(refusal, refusal, *answers) as server, PodSystem() as system:
+        pod = await system.spawn(PodManifest.of(model="openai/m", base_url=server.url))
+        assert (await pod.run("the capital of Norway", output=City)).output == City("Oslo", 1)
+        assert ["response_format" in each.json for each in server.received] == [True, True, False, False]
+        for each in server.received[2:]:
+            assert '"people":{"type":"integer"}' in each.json["messages"][-1]["content"]
 
 
-def test_a_server_that_answers_in_words_time_after_time_ends_the_run_with_a_typed_error() -> None:
-    async def main() -> None:
-        async with RawServer(stream_reply(words("It is Oslo."))) as server, PodSystem() as system:
-            pod = await system.spawn(PodManifest.of(model="openai/m", base_url=server.url))
-            with pytest.raises(RunFailed, match="it holds no JSON") as caught:
-                await pod.run("the capital of Norway", output=City)
-            assert isinstance(caught.value.cause, OutputInvalid)
-            assert len(server.received) == 3
-
-    asyncio.run(main())
+async def test_a_server_that_answers_in_words_time_after_time_ends_the_run_with_a_typed_error() -> None:
+    async with RawServer(stream_reply(words("It is Oslo."))) as server, PodSystem() as system:
+        pod = await system.spawn(PodManifest.of(model="openai/m", base_url=server.url))
+        with pytest.raises(RunFailed, match="it holds no JSON") as caught:
+            await pod.run("the capital of Norway", output=City)
+        assert isinstance(caught.value.cause, OutputInvalid)
+        assert len(server.received) == 3

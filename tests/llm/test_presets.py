@@ -66,14 +66,11 @@ def test_the_start_command_is_told_for_ports_of_this_machine_alone(url, command)
     assert start_command_for(url) == command
 
 
-def test_a_server_lists_its_models():
-    async def main() -> None:
-        async with RawServer(recording("models").raw) as server:
-            assert await list_models(server.url, api_key="k") == ["tiny"]
-            assert server.received[0].path == "/v1/models"
-            assert server.received[0].headers["authorization"] == "Bearer k"
-
-    asyncio.run(main())
+async def test_a_server_lists_its_models():
+    async with RawServer(recording("models").raw) as server:
+        assert await list_models(server.url, api_key="k") == ["tiny"]
+        assert server.received[0].path == "/v1/models"
+        assert server.received[0].headers["authorization"] == "Bearer k"
 
 
 @pytest.mark.parametrize(
@@ -86,30 +83,24 @@ def test_a_server_lists_its_models():
         (reply(b'{"data": [' + b'{"id": "x"},' * 200_000 + b'{"id": "x"}]}'), "protocol"),
     ],
 )
-def test_what_is_no_list_of_models_is_an_error(answer, kind):
-    async def main() -> None:
-        async with RawServer(answer) as server:
-            with pytest.raises(ModelError) as caught:
-                await list_models(server.url)
-            assert caught.value.kind == kind
-
-    asyncio.run(main())
+async def test_what_is_no_list_of_models_is_an_error(answer, kind):
+    async with RawServer(answer) as server:
+        with pytest.raises(ModelError) as caught:
+            await list_models(server.url)
+        assert caught.value.kind == kind
 
 
-def test_the_first_preset_that_answers_with_models_is_found(ports):
-    async def main() -> None:
-        async with (
-            RawServer(error_reply("404 Not Found", "what?")) as stranger,
-            RawServer(models()) as empty,
-            RawServer(models("qwen3", "phi4")) as server,
-        ):
-            ports(unused_port(), stranger.port, empty.port, server.port)
-            assert await probe_local() == ("llama_cpp", ["qwen3", "phi4"])
-            pool = HttpPool()
-            assert await probe_local(http=pool) == ("llama_cpp", ["qwen3", "phi4"])
-            await pool.aclose()
-
-    asyncio.run(main())
+async def test_the_first_preset_that_answers_with_models_is_found(ports):
+    async with (
+        RawServer(error_reply("404 Not Found", "what?")) as stranger,
+        RawServer(models()) as empty,
+        RawServer(models("qwen3", "phi4")) as server,
+    ):
+        ports(unused_port(), stranger.port, empty.port, server.port)
+        assert await probe_local() == ("llama_cpp", ["qwen3", "phi4"])
+        pool = HttpPool()
+        assert await probe_local(http=pool) == ("llama_cpp", ["qwen3", "phi4"])
+        await pool.aclose()
 
 
 def test_no_server_is_found_where_there_is_none(ports):
@@ -117,18 +108,15 @@ def test_no_server_is_found_where_there_is_none(ports):
     assert asyncio.run(probe_local()) is None
 
 
-def test_a_listener_that_says_nothing_is_no_model_server(ports, monkeypatch):
+async def test_a_listener_that_says_nothing_is_no_model_server(ports, monkeypatch):
     monkeypatch.setattr(presets, "PROBE_ANSWER", 0.1)
 
     async def silent(exchange: Exchange) -> None:
         await exchange.gone()
 
-    async def main() -> None:
-        async with RawServer(silent) as server:
-            ports(server.port, *(unused_port() for _ in range(3)))
-            assert await probe_local() is None
-
-    asyncio.run(main())
+    async with RawServer(silent) as server:
+        ports(server.port, *(unused_port() for _ in range(3)))
+        assert await probe_local() is None
 
 
 def test_a_look_for_a_server_loads_no_http_where_nothing_listens():

@@ -71,26 +71,23 @@ def test_one_alone_waits_for_a_server_that_has_answered_before() -> None:
     assert away(1, known=True) == ["back"]
 
 
-def test_a_run_waits_no_longer_than_its_deadline_and_says_why() -> None:
-    async def main() -> None:
-        server = RawServer(BACK)
-        await server.start(unused_port())
-        http = HttpPool(HttpSettings(cooldown=0.02))
-        client = OpenAIClient(server.url, "m", http=http)
-        async with PodSystem() as system:
-            pod = await system.spawn(PodManifest.of(), client=client)
-            assert (await pod.run("hello")).text == "back"
-            await server.stop()
-            pod = await system.spawn(PodManifest.of(seconds=0.6), client=client)
-            try:
-                result = await pod.run("hi")
-            except RunFailed as failed:
-                assert f"127.0.0.1:{server.port}" in str(failed)  # noqa: PT017 - or its time was up in an attempt
-            else:
-                assert result.outcome == "budget"
-        await http.aclose()
-
-    asyncio.run(main())
+async def test_a_run_waits_no_longer_than_its_deadline_and_says_why() -> None:
+    server = RawServer(BACK)
+    await server.start(unused_port())
+    http = HttpPool(HttpSettings(cooldown=0.02))
+    client = OpenAIClient(server.url, "m", http=http)
+    async with PodSystem() as system:
+        pod = await system.spawn(PodManifest.of(), client=client)
+        assert (await pod.run("hello")).text == "back"
+        await server.stop()
+        pod = await system.spawn(PodManifest.of(seconds=0.6), client=client)
+        try:
+            result = await pod.run("hi")
+        except RunFailed as failed:
+            assert f"127.0.0.1:{server.port}" in str(failed)  # noqa: PT017 - or its time was up in an attempt
+        else:
+            assert result.outcome == "budget"
+    await http.aclose()
 
 
 def failure(**facts: Any) -> ModelError:

@@ -1,6 +1,5 @@
 """A tool whose name no server takes is sent under another one, and what the model then calls is the tool."""
 
-import asyncio
 import json
 from typing import Any
 
@@ -55,31 +54,25 @@ SCHEMES = pytest.mark.parametrize("scheme", ["openai", "anthropic"])
 
 @SCHEMES
 @pytest.mark.parametrize("name", [DOTTED, "look"])
-def test_a_call_of_a_tool_that_was_sent_renamed_carries_the_tools_own_name(scheme: str, name: str):
+async def test_a_call_of_a_tool_that_was_sent_renamed_carries_the_tools_own_name(scheme: str, name: str):
     async def script(exchange: Exchange) -> None:  # a model that calls what it was given
         place = [each.name for each in TOOLS].index(name)
         await exchange.send(called_by(scheme, names_sent(exchange.received.json)[place]))
 
-    async def main() -> None:
-        async with RawServer(script) as server, client_of(scheme, server.url) as client:
-            answer = await answer_from(client, Request([UserItem.of("go")], tools=TOOLS))
-            assert names_sent(server.received[0].json)[0] != DOTTED
-            assert answer.item.calls[0].name == name
-
-    asyncio.run(main())
+    async with RawServer(script) as server, client_of(scheme, server.url) as client:
+        answer = await answer_from(client, Request([UserItem.of("go")], tools=TOOLS))
+        assert names_sent(server.received[0].json)[0] != DOTTED
+        assert answer.item.calls[0].name == name
 
 
 @SCHEMES
-def test_a_tool_that_has_to_be_called_is_named_as_it_is_sent(scheme: str):
-    async def main() -> None:
-        async with RawServer(said_by(scheme)) as server:
-            client: LLMClient
-            async with client_of(scheme, server.url) as client:
-                await answer_from(client, Request([UserItem.of("go")], tools=TOOLS, forced_tool=DOTTED))
-            chosen = server.received[0].json["tool_choice"]
-            assert (chosen.get("name") or chosen["function"]["name"]) == legal_name(DOTTED)
-
-    asyncio.run(main())
+async def test_a_tool_that_has_to_be_called_is_named_as_it_is_sent(scheme: str):
+    async with RawServer(said_by(scheme)) as server:
+        client: LLMClient
+        async with client_of(scheme, server.url) as client:
+            await answer_from(client, Request([UserItem.of("go")], tools=TOOLS, forced_tool=DOTTED))
+        chosen = server.received[0].json["tool_choice"]
+        assert (chosen.get("name") or chosen["function"]["name"]) == legal_name(DOTTED)
 
 
 def test_a_tool_that_has_the_name_another_is_sent_as_keeps_it():
@@ -97,7 +90,7 @@ class Dotted(Tool):
 
 
 @SCHEMES
-def test_a_pod_runs_a_tool_whose_name_no_server_takes(scheme: str):
+async def test_a_pod_runs_a_tool_whose_name_no_server_takes(scheme: str):
     ran = []
 
     def read() -> str:
@@ -105,19 +98,16 @@ def test_a_pod_runs_a_tool_whose_name_no_server_takes(scheme: str):
         ran.append(1)
         return "contents"
 
-    async def main() -> None:
-        refused: list[str] = []
-        answers = [called_by(scheme, legal_name(DOTTED)), said_by(scheme)]
-        faults = anthropic_faults if scheme == "anthropic" else openai_faults
-        script = strict(faults, lambda number: answers[number], refused)
-        async with RawServer(script) as server, PodSystem() as system:
-            manifest = PodManifest.from_toml(
-                f'[model]\nscheme = "{scheme}"\nmodel_id = "m"\nbase_url = "{server.url}"\n'
-            )
-            pod = await system.spawn(manifest, tools=[Dotted(read)])
-            assert (await pod.run("go")).outcome == "finished"
-            assert (await pod.history())[1].calls == (ToolCall("c1", DOTTED),)
-            assert (await pod.history())[2].text == "contents"
-        assert (ran, refused) == ([1], [])
-
-    asyncio.run(main())
+    refused: list[str] = []
+    answers = [called_by(scheme, legal_name(DOTTED)), said_by(scheme)]
+    faults = anthropic_faults if scheme == "anthropic" else openai_faults
+    script = strict(faults, lambda number: answers[number], refused)
+    async with RawServer(script) as server, PodSystem() as system:
+        manifest = PodManifest.from_toml(
+            f'[model]\nscheme = "{scheme}"\nmodel_id = "m"\nbase_url = "{server.url}"\n'
+        )
+        pod = await system.spawn(manifest, tools=[Dotted(read)])
+        assert (await pod.run("go")).outcome == "finished"
+        assert (await pod.history())[1].calls == (ToolCall("c1", DOTTED),)
+        assert (await pod.history())[2].text == "contents"
+    assert (ran, refused) == ([1], [])

@@ -288,18 +288,15 @@ def test_a_proxy_that_is_down_is_named_and_not_the_server_behind_it(scheme, envi
     assert SECRET not in str(error)
 
 
-def test_a_proxy_gets_its_own_credentials_and_the_server_its_key(environment):
-    async def main() -> None:
-        async with RawServer(stream_reply(HELLO)) as proxy:
-            environment.setenv("http_proxy", f"http://us%40er:{SECRET}@127.0.0.1:{proxy.port}")
-            async with OpenAIClient("http://model.test/v1", "m", "key") as client:
-                assert (await answer_from(client)).item.text == "hello"
-            (received,) = proxy.received
-            assert received.path == "http://model.test/v1/chat/completions"
-            assert received.headers["authorization"] == "Bearer key"
-            assert received.headers["proxy-authorization"] == "Basic " + basic(f"us@er:{SECRET}")
-
-    asyncio.run(main())
+async def test_a_proxy_gets_its_own_credentials_and_the_server_its_key(environment):
+    async with RawServer(stream_reply(HELLO)) as proxy:
+        environment.setenv("http_proxy", f"http://us%40er:{SECRET}@127.0.0.1:{proxy.port}")
+        async with OpenAIClient("http://model.test/v1", "m", "key") as client:
+            assert (await answer_from(client)).item.text == "hello"
+        (received,) = proxy.received
+        assert received.path == "http://model.test/v1/chat/completions"
+        assert received.headers["authorization"] == "Bearer key"
+        assert received.headers["proxy-authorization"] == "Basic " + basic(f"us@er:{SECRET}")
 
 
 def basic(text: str) -> str:
@@ -312,20 +309,17 @@ def basic(text: str) -> str:
     ("status", "kind", "words"),
     [("407 Proxy Authentication Required", "auth", "user"), ("503 Busy", "connection", "503")],
 )
-def test_a_proxy_that_makes_no_connection_is_named(status, kind, words, environment):
-    async def main() -> None:
-        async with RawServer(reply(b"", status, close=True)) as proxy:
-            environment.setenv("https_proxy", f"http://user:{SECRET}@127.0.0.1:{proxy.port}")
-            async with OpenAIClient("https://model.test/v1", "m", "key") as client:
-                error = await failure_from(client)
-        assert error.kind == kind
-        assert f"the proxy 127.0.0.1:{proxy.port}" in error.message
-        assert words in error.message
-        assert SECRET not in str(error)
-        assert [each.method for each in proxy.received] == ["CONNECT"]
-        assert "authorization" not in proxy.received[0].headers
-
-    asyncio.run(main())
+async def test_a_proxy_that_makes_no_connection_is_named(status, kind, words, environment):
+    async with RawServer(reply(b"", status, close=True)) as proxy:
+        environment.setenv("https_proxy", f"http://user:{SECRET}@127.0.0.1:{proxy.port}")
+        async with OpenAIClient("https://model.test/v1", "m", "key") as client:
+            error = await failure_from(client)
+    assert error.kind == kind
+    assert f"the proxy 127.0.0.1:{proxy.port}" in error.message
+    assert words in error.message
+    assert SECRET not in str(error)
+    assert [each.method for each in proxy.received] == ["CONNECT"]
+    assert "authorization" not in proxy.received[0].headers
 
 
 def test_a_proxy_that_wants_a_password_for_plain_http_is_named(environment):
@@ -380,20 +374,15 @@ def test_plain_http_needs_no_certificates(environment, tmp_path):
 # -- credentials in a base URL -------------------------------------------------------------------
 
 
-def test_a_user_and_a_password_in_the_base_url_are_sent_as_a_header_and_shown_nowhere():
-    async def main() -> None:
-        async with RawServer(
-            stream_reply(HELLO), error_reply("401 Unauthorized", f"no {SECRET} here")
-        ) as server:
-            url = server.url.replace("//", f"//us%40er:{SECRET}@")
-            async with OpenAIClient(url, "m") as client:
-                assert (await answer_from(client)).item.text == "hello"
-                assert server.received[0].headers["authorization"] == "Basic " + basic(f"us@er:{SECRET}")
-                assert SECRET not in f"{client!r} {client.base_url}"
-                error = await failure_from(client)
-            assert SECRET not in f"{error} {error.details()} {error.hint}"
-
-    asyncio.run(main())
+async def test_a_user_and_a_password_in_the_base_url_are_sent_as_a_header_and_shown_nowhere():
+    async with RawServer(stream_reply(HELLO), error_reply("401 Unauthorized", f"no {SECRET} here")) as server:
+        url = server.url.replace("//", f"//us%40er:{SECRET}@")
+        async with OpenAIClient(url, "m") as client:
+            assert (await answer_from(client)).item.text == "hello"
+            assert server.received[0].headers["authorization"] == "Basic " + basic(f"us@er:{SECRET}")
+            assert SECRET not in f"{client!r} {client.base_url}"
+            error = await failure_from(client)
+        assert SECRET not in f"{error} {error.details()} {error.hint}"
 
 
 @pytest.mark.parametrize("key", ["wrong-key", "sk-abcdefghijklmnop", None])
@@ -418,17 +407,14 @@ def test_a_password_in_the_base_url_and_a_key_besides_are_refused_with_what_to_d
     assert SECRET not in str(caught.value)
 
 
-def test_a_gateways_password_and_a_key_of_anthropics_kind_go_side_by_side():
-    async def main() -> None:
-        async with RawServer(error_reply("400 Bad Request", "no")) as server:
-            url = server.url.replace("//", f"//user:{SECRET}@")
-            async with AnthropicClient(url, "m", "key") as client:
-                await failure_from(client)
-            headers = server.received[0].headers
-            assert headers["x-api-key"] == "key"
-            assert headers["authorization"] == "Basic " + basic(f"user:{SECRET}")
-
-    asyncio.run(main())
+async def test_a_gateways_password_and_a_key_of_anthropics_kind_go_side_by_side():
+    async with RawServer(error_reply("400 Bad Request", "no")) as server:
+        url = server.url.replace("//", f"//user:{SECRET}@")
+        async with AnthropicClient(url, "m", "key") as client:
+            await failure_from(client)
+        headers = server.received[0].headers
+        assert headers["x-api-key"] == "key"
+        assert headers["authorization"] == "Basic " + basic(f"user:{SECRET}")
 
 
 def test_a_base_url_that_is_none_is_shown_without_its_password():
@@ -437,13 +423,10 @@ def test_a_base_url_that_is_none_is_shown_without_its_password():
     assert SECRET not in str(caught.value)
 
 
-def test_models_are_listed_behind_a_password_too():
-    async def main() -> None:
-        async with RawServer(reply(b'{"data":[{"id":"m"}]}')) as server:
-            assert await list_models(server.url.replace("//", f"//user:{SECRET}@")) == ["m"]
-            assert server.received[0].headers["authorization"] == "Basic " + basic(f"user:{SECRET}")
-
-    asyncio.run(main())
+async def test_models_are_listed_behind_a_password_too():
+    async with RawServer(reply(b'{"data":[{"id":"m"}]}')) as server:
+        assert await list_models(server.url.replace("//", f"//user:{SECRET}@")) == ["m"]
+        assert server.received[0].headers["authorization"] == "Basic " + basic(f"user:{SECRET}")
 
 
 def test_a_redirect_is_told_without_the_password_it_names():

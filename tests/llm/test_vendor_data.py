@@ -1,6 +1,5 @@
 """What a server gives with an answer and wants back goes back to that kind of server, and to no other."""
 
-import asyncio
 import json
 from typing import Any
 
@@ -301,20 +300,17 @@ def test_a_server_that_demands_reasoning_or_a_signature_of_every_call_gets_what_
         "body.messages.1.assistant.reasoning: Extra inputs are not permitted",
     ],
 )
-def test_a_server_that_gives_reasoning_and_takes_none_back_is_sent_none_from_then_on(words: str):
+async def test_a_server_that_gives_reasoning_and_takes_none_back_is_sent_none_from_then_on(words: str):
     thought = b'data: {"choices":[{"index":0,"delta":{"reasoning":"hm","content":"ok"},"finish_reason":"stop"}]}\n\n'
 
-    async def main() -> None:
-        said = stream_reply(thought + b"data: [DONE]\n\n")
-        async with RawServer(said, error_reply("400 Bad Request", words), said) as server:
-            async with OpenAIClient(server.url, "m") as client:
-                item = (await answer_from(client, Request([UserItem.of("a")]))).item
-                history = [UserItem.of("a"), item, UserItem.of("b")]
-                await answer_from(client, Request(history, scratch={}))
-                await answer_from(client, Request(history, scratch={}))
-            assert [b'"reasoning"' in each.body for each in server.received] == [False, True, False, False]
-
-    asyncio.run(main())
+    said = stream_reply(thought + b"data: [DONE]\n\n")
+    async with RawServer(said, error_reply("400 Bad Request", words), said) as server:
+        async with OpenAIClient(server.url, "m") as client:
+            item = (await answer_from(client, Request([UserItem.of("a")]))).item
+            history = [UserItem.of("a"), item, UserItem.of("b")]
+            await answer_from(client, Request(history, scratch={}))
+            await answer_from(client, Request(history, scratch={}))
+        assert [b'"reasoning"' in each.body for each in server.received] == [False, True, False, False]
 
 
 @pytest.mark.parametrize(

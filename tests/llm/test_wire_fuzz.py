@@ -234,7 +234,7 @@ def garbled(rng: random.Random) -> bytes:
     return raw[: rng.randrange(len(raw))] if action == 4 else raw
 
 
-def test_heads_and_framings_broken_in_all_ways_end_in_an_answer_or_a_typed_error():
+async def test_heads_and_framings_broken_in_all_ways_end_in_an_answer_or_a_typed_error():
     async def one(number: int) -> None:
         rng = random.Random(number)
         raw = garbled(rng)
@@ -255,8 +255,5 @@ def test_heads_and_framings_broken_in_all_ways_end_in_an_answer_or_a_typed_error
                 assert error.where == f"127.0.0.1:{server.port}", raw  # noqa: PT017
                 assert error.where in error.message, raw  # noqa: PT017
 
-    async def main() -> None:
-        for start in range(0, 240, 40):
-            await asyncio.gather(*(one(number) for number in range(start, start + 40)))
-
-    asyncio.run(main())
+    for start in range(0, 240, 40):
+        await asyncio.gather(*(one(number) for number in range(start, start + 40)))

@@ -84,30 +84,27 @@ def test_an_extraction_is_cancelled_and_nothing_of_it_goes_on(tmp_path: Path, ho
 
 
 @pytest.mark.parametrize("how", WAYS)
-def test_a_consolidation_is_cancelled_and_nothing_of_it_goes_on(tmp_path: Path, how: str) -> None:
+async def test_a_consolidation_is_cancelled_and_nothing_of_it_goes_on(tmp_path: Path, how: str) -> None:
     memory = memory_in(tmp_path)
     put(memory)
 
-    async def main() -> None:
-        client = Waits()
-        with contextlib.suppress(LookupError):
-            async with PodSystem(memory=memory.folder, memory_grace=0.1) as system:
-                manifest = PodManifest.of(name="p", consolidate_files=1, schedule="manual")
-                pod = await system.spawn(manifest, client=client)
-                events = system.subscribe("p", [ConsolidateStart, ConsolidateFailed])
-                await pod.spawn_memory_jobs()
-                await client.asked.wait()
-                await left(how, system, pod)
-        assert client.open == 0
-        assert others() == []
-        assert [type(event) for event in events.drain()] == [ConsolidateStart, ConsolidateFailed]
-        assert len(staged(memory)) == 1
-        assert not (memory.machinery / "lease.json").exists()
-
-    asyncio.run(main())
+    client = Waits()
+    with contextlib.suppress(LookupError):
+        async with PodSystem(memory=memory.folder, memory_grace=0.1) as system:
+            manifest = PodManifest.of(name="p", consolidate_files=1, schedule="manual")
+            pod = await system.spawn(manifest, client=client)
+            events = system.subscribe("p", [ConsolidateStart, ConsolidateFailed])
+            await pod.spawn_memory_jobs()
+            await client.asked.wait()
+            await left(how, system, pod)
+    assert client.open == 0
+    assert others() == []
+    assert [type(event) for event in events.drain()] == [ConsolidateStart, ConsolidateFailed]
+    assert len(staged(memory)) == 1
+    assert not (memory.machinery / "lease.json").exists()
 
 
-def test_a_model_that_cannot_be_cancelled_holds_a_stop_for_a_bounded_time_only(tmp_path: Path) -> None:
+async def test_a_model_that_cannot_be_cancelled_holds_a_stop_for_a_bounded_time_only(tmp_path: Path) -> None:
     class Stubborn(Waits):
         async def stream(self, request: Request) -> AsyncIterator[Block]:
             if request.tools:
@@ -120,14 +117,11 @@ def test_a_model_that_cannot_be_cancelled_holds_a_stop_for_a_bounded_time_only(t
 
     go = asyncio.Event()
 
-    async def main() -> None:
-        client = Stubborn()
-        async with PodSystem(memory=tmp_path, grace=0.1, memory_grace=0.1) as system:
-            pod = await system.spawn(PodManifest.of(name="p", extract_threshold=1), client=client)
-            await pod.run("hello")
-            await client.asked.wait()
-            await asyncio.wait_for(pod.stop(), 60)
-        go.set()
-        await asyncio.wait(others())
-
-    asyncio.run(main())
+    client = Stubborn()
+    async with PodSystem(memory=tmp_path, grace=0.1, memory_grace=0.1) as system:
+        pod = await system.spawn(PodManifest.of(name="p", extract_threshold=1), client=client)
+        await pod.run("hello")
+        await client.asked.wait()
+        await asyncio.wait_for(pod.stop(), 60)
+    go.set()
+    await asyncio.wait(others())

@@ -285,26 +285,23 @@ class Small:
 
 
 @pytest.mark.parametrize("settings", [{}, {"context_window": 4096}])
-def test_what_a_small_model_cannot_read_at_once_is_read_in_portions_and_none_is_skipped(
+async def test_what_a_small_model_cannot_read_at_once_is_read_in_portions_and_none_is_skipped(
     settings: dict[str, int],
 ) -> None:
-    async def main() -> None:
-        client = Small(2000)
-        manifest = PodManifest.of(name="p", extract_threshold=1, schedule="manual", **settings)
-        async with PodSystem() as system:
-            pod = await system.spawn(manifest, client=client)
-            for number in range(100):
-                await pod.push_item(UserItem.of(f"fact {number}. " + "x" * 300))
-            with pod.subscribe([ExtractDone]) as told:
-                await pod.try_post_run_extract()
-                pointers = [event.pointer for event in told.drain()]  # type: ignore[attr-defined]
-            assert pointers == sorted(set(pointers))
-            assert pointers[-1] == (await pod.describe()).extract_pointer == 100
-            assert len(pointers) > 3
-            text = "\n".join(client.read)
-            assert all(text.count(f"fact {number}. ") == 1 for number in range(100))
-
-    asyncio.run(main())
+    client = Small(2000)
+    manifest = PodManifest.of(name="p", extract_threshold=1, schedule="manual", **settings)
+    async with PodSystem() as system:
+        pod = await system.spawn(manifest, client=client)
+        for number in range(100):
+            await pod.push_item(UserItem.of(f"fact {number}. " + "x" * 300))
+        with pod.subscribe([ExtractDone]) as told:
+            await pod.try_post_run_extract()
+            pointers = [event.pointer for event in told.drain()]  # type: ignore[attr-defined]
+        assert pointers == sorted(set(pointers))
+        assert pointers[-1] == (await pod.describe()).extract_pointer == 100
+        assert len(pointers) > 3
+        text = "\n".join(client.read)
+        assert all(text.count(f"fact {number}. ") == 1 for number in range(100))
 
 
 class Ending(Slow):
@@ -322,15 +319,12 @@ class Ending(Slow):
 
 
 @pytest.mark.parametrize("error", [SystemExit(1), KeyboardInterrupt(), asyncio.CancelledError()])
-def test_a_client_that_would_end_the_interpreter_ends_nothing_but_the_job(error: BaseException) -> None:
-    async def main() -> None:
-        manifest = PodManifest.of(name="p", extract_threshold=1, schedule="manual")
-        async with PodSystem() as system:
-            pod = await system.spawn(manifest, client=Ending(error))
-            await pod.run("1")
-            with pod.subscribe(KINDS) as told:
-                await asyncio.wait_for(pod.try_post_run_extract(), 60)
-                assert names(told.drain()) == ["ExtractStart", "ExtractFailed"]
-            assert (await pod.run("2")).text == "answer"
-
-    asyncio.run(main())
+async def test_a_client_that_would_end_the_interpreter_ends_nothing_but_the_job(error: BaseException) -> None:
+    manifest = PodManifest.of(name="p", extract_threshold=1, schedule="manual")
+    async with PodSystem() as system:
+        pod = await system.spawn(manifest, client=Ending(error))
+        await pod.run("1")
+        with pod.subscribe(KINDS) as told:
+            await asyncio.wait_for(pod.try_post_run_extract(), 60)
+            assert names(told.drain()) == ["ExtractStart", "ExtractFailed"]
+        assert (await pod.run("2")).text == "answer"

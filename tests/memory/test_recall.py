@@ -66,7 +66,7 @@ def test_what_memory_holds_of_the_first_words_is_brought_before_them_and_stays(m
     assert list(second[:2]) == list(first)
 
 
-def test_a_resumed_session_is_brought_nothing_anew(memory: NotesFolder, tmp_path: Path) -> None:
+async def test_a_resumed_session_is_brought_nothing_anew(memory: NotesFolder, tmp_path: Path) -> None:
     manifest = PodManifest.of(name="p", recall_tokens=300)
     url = f"sqlite:{tmp_path / 'pods.db'}"
 
@@ -76,13 +76,10 @@ def test_a_resumed_session_is_brought_nothing_anew(memory: NotesFolder, tmp_path
             await pod.run(words)
             return (await pod.describe()).session_id, await pod.history()
 
-    async def main() -> None:
-        session, items = await life("nothing of that kind", None)
-        assert len(items) == 2
-        _, items = await life("the parser", session)
-        assert len(items) == 4
-
-    asyncio.run(main())
+    session, items = await life("nothing of that kind", None)
+    assert len(items) == 2
+    _, items = await life("the parser", session)
+    assert len(items) == 4
 
 
 def test_a_compacted_session_is_brought_nothing(memory: NotesFolder) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -46,64 +45,52 @@ def mine(tmp_path: Path, **settings: object) -> tuple[PodManifest, Path]:
     return PodManifest.of(name="p", model="openai/mine", **settings), table
 
 
-def test_a_calls_cost_is_in_its_event_in_the_pods_sum_and_in_the_systems(tmp_path: Path) -> None:
+async def test_a_calls_cost_is_in_its_event_in_the_pods_sum_and_in_the_systems(tmp_path: Path) -> None:
     manifest, table = mine(tmp_path)
 
-    async def main() -> None:
-        client = ScriptedClient([say("a", input_tokens=1000, output_tokens=100)] * 2)
-        async with PodSystem(prices=table) as system:
-            pod = await system.spawn(manifest, client=client)
-            with pod.subscribe([AssistantMessage, UsageUpdate]) as events:
-                await pod.run("1")
-                told = [event.cost for event in events.drain()]  # type: ignore[attr-defined]
-            await pod.run("2")
-            assert told == [pytest.approx(0.003)] * 2
-            assert (await pod.describe()).cost == pytest.approx(0.006)
-            assert system.totals.cost == pytest.approx(0.006)
-            assert system.totals.usage == Usage(2000, 200)
-
-    asyncio.run(main())
+    client = ScriptedClient([say("a", input_tokens=1000, output_tokens=100)] * 2)
+    async with PodSystem(prices=table) as system:
+        pod = await system.spawn(manifest, client=client)
+        with pod.subscribe([AssistantMessage, UsageUpdate]) as events:
+            await pod.run("1")
+            told = [event.cost for event in events.drain()]  # type: ignore[attr-defined]
+        await pod.run("2")
+        assert told == [pytest.approx(0.003)] * 2
+        assert (await pod.describe()).cost == pytest.approx(0.006)
+        assert system.totals.cost == pytest.approx(0.006)
+        assert system.totals.usage == Usage(2000, 200)
 
 
-def test_an_unknown_models_cost_is_none_and_a_local_ones_is_nothing() -> None:
-    async def main() -> None:
-        async with PodSystem() as system:
-            unknown = await system.spawn(
-                PodManifest.of(), client=ScriptedClient([say("a", input_tokens=1, output_tokens=1)])
-            )
-            await unknown.run("hi")
-            assert (await unknown.describe()).cost is None
-            local = await system.spawn(PodManifest.of(model="offline"))
-            await local.run("hello")
-            assert (await local.describe()).cost == 0.0
-
-    asyncio.run(main())
+async def test_an_unknown_models_cost_is_none_and_a_local_ones_is_nothing() -> None:
+    async with PodSystem() as system:
+        unknown = await system.spawn(
+            PodManifest.of(), client=ScriptedClient([say("a", input_tokens=1, output_tokens=1)])
+        )
+        await unknown.run("hi")
+        assert (await unknown.describe()).cost is None
+        local = await system.spawn(PodManifest.of(model="offline"))
+        await local.run("hello")
+        assert (await local.describe()).cost == 0.0
 
 
-def test_a_cost_limit_on_a_model_without_a_price_is_refused_at_spawn() -> None:
-    async def main() -> None:
-        async with PodSystem() as system:
-            with pytest.raises(BudgetError, match="nobody knows"):
-                await system.spawn(PodManifest.of(cost_usd=1.0), client=ScriptedClient([]))
-
-    asyncio.run(main())
+async def test_a_cost_limit_on_a_model_without_a_price_is_refused_at_spawn() -> None:
+    async with PodSystem() as system:
+        with pytest.raises(BudgetError, match="nobody knows"):
+            await system.spawn(PodManifest.of(cost_usd=1.0), client=ScriptedClient([]))
 
 
-def test_a_budget_in_dollars_ends_the_run_before_the_call_that_would_break_it(tmp_path: Path) -> None:
+async def test_a_budget_in_dollars_ends_the_run_before_the_call_that_would_break_it(tmp_path: Path) -> None:
     manifest, table = mine(tmp_path, cost_usd=0.004, max_tokens=100)
 
-    async def main() -> None:
-        client = ScriptedClient([say("a", input_tokens=1000, output_tokens=100)])
-        async with PodSystem(prices=table) as system:
-            pod = await system.spawn(manifest, client=client)
-            assert (await pod.run("1")).outcome == "finished"
-            with pod.subscribe(BudgetExceeded) as events:
-                assert (await pod.run("2")).outcome == "budget"
-                (exceeded,) = events.drain()
-            assert isinstance(exceeded, BudgetExceeded)
-            assert exceeded.budget == "cost_usd"
-
-    asyncio.run(main())
+    client = ScriptedClient([say("a", input_tokens=1000, output_tokens=100)])
+    async with PodSystem(prices=table) as system:
+        pod = await system.spawn(manifest, client=client)
+        assert (await pod.run("1")).outcome == "finished"
+        with pod.subscribe(BudgetExceeded) as events:
+            assert (await pod.run("2")).outcome == "budget"
+            (exceeded,) = events.drain()
+        assert isinstance(exceeded, BudgetExceeded)
+        assert exceeded.budget == "cost_usd"
 
 
 def test_a_child_budget_draws_on_its_parents() -> None:
@@ -126,87 +113,70 @@ def test_an_unknown_usage_settles_at_the_estimate_and_is_marked() -> None:
 # -- what all pods of a system share -------------------------------------------------------------
 
 
-def test_all_pods_of_a_system_draw_on_its_budget() -> None:
-    async def main() -> None:
-        async with PodSystem(budget={"tokens": 100}) as system:
-            first = await system.spawn(
-                PodManifest.of(tokens=1000),
-                client=ScriptedClient([say("a", input_tokens=80, output_tokens=15)]),
-            )
-            second = await system.spawn(PodManifest.of(max_tokens=10), client=ScriptedClient([]))
-            assert (await first.run("1")).outcome == "finished"
-            with system.subscribe(kinds=BudgetExceeded) as events:
-                assert (await second.run("2")).outcome == "budget"
-                [told] = events.drain()
-            assert isinstance(told, BudgetExceeded)
-            assert (told.whose, told.budget, told.limit) == ("system", "tokens", 100)
-            used = system.budget
-            assert used is not None
-            assert used == BudgetUse(BudgetSection(tokens=100), 95, 0.0, used.seconds, incomplete=False)
-            assert used.seconds == sum([(await pod.describe()).seconds for pod in (first, second)])
-
-    asyncio.run(main())
+async def test_all_pods_of_a_system_draw_on_its_budget() -> None:
+    async with PodSystem(budget={"tokens": 100}) as system:
+        first = await system.spawn(
+            PodManifest.of(tokens=1000),
+            client=ScriptedClient([say("a", input_tokens=80, output_tokens=15)]),
+        )
+        second = await system.spawn(PodManifest.of(max_tokens=10), client=ScriptedClient([]))
+        assert (await first.run("1")).outcome == "finished"
+        with system.subscribe(kinds=BudgetExceeded) as events:
+            assert (await second.run("2")).outcome == "budget"
+            [told] = events.drain()
+        assert isinstance(told, BudgetExceeded)
+        assert (told.whose, told.budget, told.limit) == ("system", "tokens", 100)
+        used = system.budget
+        assert used is not None
+        assert used == BudgetUse(BudgetSection(tokens=100), 95, 0.0, used.seconds, incomplete=False)
+        assert used.seconds == sum([(await pod.describe()).seconds for pod in (first, second)])
 
 
-def test_what_a_pod_used_in_an_earlier_system_is_not_taken_from_this_ones_budget() -> None:
-    async def main() -> None:
-        store = MemoryStore()
-        async with PodSystem(store) as system:
-            assert system.budget is None
-            client = ScriptedClient([say("a", input_tokens=90, output_tokens=9)])
-            session = (await (await system.spawn(PodManifest.of(), client=client)).run("1")).session_id
-        async with PodSystem(store, budget=BudgetSection(tokens=180)) as system:
-            client = ScriptedClient([say("b", input_tokens=5, output_tokens=5)])
-            pod = await system.spawn(PodManifest.of(), client=client, resume=session)
-            assert (await pod.run("2")).outcome == "finished"
-            assert system.budget is not None
-            assert system.budget.tokens == 10
-
-    asyncio.run(main())
+async def test_what_a_pod_used_in_an_earlier_system_is_not_taken_from_this_ones_budget() -> None:
+    store = MemoryStore()
+    async with PodSystem(store) as system:
+        assert system.budget is None
+        client = ScriptedClient([say("a", input_tokens=90, output_tokens=9)])
+        session = (await (await system.spawn(PodManifest.of(), client=client)).run("1")).session_id
+    async with PodSystem(store, budget=BudgetSection(tokens=180)) as system:
+        client = ScriptedClient([say("b", input_tokens=5, output_tokens=5)])
+        pod = await system.spawn(PodManifest.of(), client=client, resume=session)
+        assert (await pod.run("2")).outcome == "finished"
+        assert system.budget is not None
+        assert system.budget.tokens == 10
 
 
-def test_a_run_ends_when_the_systems_seconds_are_over() -> None:
-    async def main() -> None:
-        async with PodSystem(budget={"seconds": 0.05}) as system:
-            pods = [
-                await system.spawn(PodManifest.of(seconds=1000), client=GatedClient([])) for _ in range(2)
-            ]
-            with system.subscribe(kinds=BudgetExceeded) as events:
-                assert [(await pod.run("hang")).outcome for pod in pods] == ["budget"] * 2
-                told = [(event.whose, event.budget, event.limit) for event in events.drain()]  # type: ignore[attr-defined]
-            assert told == [("system", "seconds", 0.05)] * 2
-
-    asyncio.run(main())
+async def test_a_run_ends_when_the_systems_seconds_are_over() -> None:
+    async with PodSystem(budget={"seconds": 0.05}) as system:
+        pods = [await system.spawn(PodManifest.of(seconds=1000), client=GatedClient([])) for _ in range(2)]
+        with system.subscribe(kinds=BudgetExceeded) as events:
+            assert [(await pod.run("hang")).outcome for pod in pods] == ["budget"] * 2
+            told = [(event.whose, event.budget, event.limit) for event in events.drain()]  # type: ignore[attr-defined]
+        assert told == [("system", "seconds", 0.05)] * 2
 
 
-def test_what_a_run_took_that_a_defect_ended_counts_in_the_systems_budget() -> None:
-    async def main() -> None:
-        client = GatedClient([say("a", input_tokens=1, output_tokens=1)])
-        async with PodSystem(budget={"tokens": 1000, "seconds": 1000}) as system:
-            pod = await system.spawn(PodManifest.of(max_tokens=10), client=client)
-            run = pod.run("1")
-            await client.asked.acquire()
-            assert system.budget is not None
-            held = system.budget.tokens
-            pod.ref.tell(ProxyCall(attr_path=["nothing"], args=(), kwargs={}))  # a defect
-            with pytest.raises(RunFailed):
-                await run
-            used = system.budget
-            assert (used.tokens, used.incomplete) == (held, True)
-            assert used.seconds > 0
-
-    asyncio.run(main())
+async def test_what_a_run_took_that_a_defect_ended_counts_in_the_systems_budget() -> None:
+    client = GatedClient([say("a", input_tokens=1, output_tokens=1)])
+    async with PodSystem(budget={"tokens": 1000, "seconds": 1000}) as system:
+        pod = await system.spawn(PodManifest.of(max_tokens=10), client=client)
+        run = pod.run("1")
+        await client.asked.acquire()
+        assert system.budget is not None
+        held = system.budget.tokens
+        pod.ref.tell(ProxyCall(attr_path=["nothing"], args=(), kwargs={}))  # a defect
+        with pytest.raises(RunFailed):
+            await run
+        used = system.budget
+        assert (used.tokens, used.incomplete) == (held, True)
+        assert used.seconds > 0
 
 
-def test_a_systems_budget_in_dollars_takes_no_pod_whose_cost_nobody_knows() -> None:
-    async def main() -> None:
-        async with PodSystem(budget={"cost_usd": 1.0}) as system:
-            with pytest.raises(BudgetError, match="the system has a budget of cost_usd"):
-                await system.spawn(PodManifest.of(), client=ScriptedClient([]))
-            local = await system.spawn(PodManifest.of(model="offline"))
-            assert (await local.run("hello")).outcome == "finished"
-
-    asyncio.run(main())
+async def test_a_systems_budget_in_dollars_takes_no_pod_whose_cost_nobody_knows() -> None:
+    async with PodSystem(budget={"cost_usd": 1.0}) as system:
+        with pytest.raises(BudgetError, match="the system has a budget of cost_usd"):
+            await system.spawn(PodManifest.of(), client=ScriptedClient([]))
+        local = await system.spawn(PodManifest.of(model="offline"))
+        assert (await local.run("hello")).outcome == "finished"
 
 
 @pytest.mark.parametrize(
@@ -220,50 +190,44 @@ def test_a_budget_that_is_none_is_refused_when_the_system_is_made(budget: Any) -
 # -- time ----------------------------------------------------------------------------------------
 
 
-def test_a_budget_of_seconds_that_is_used_up_stays_so_in_the_next_life() -> None:
-    async def main() -> None:
-        manifest, client = PodManifest.of(seconds=0.05), GatedClient([])
-        async with PodSystem() as system:
-            pod = await system.spawn(manifest, client=client)
-            session = (await pod.run("hang")).session_id
-            await pod.stop()
-            for _ in range(2):
-                again = await system.spawn(manifest, client=ScriptedClient([]), resume=session)
-                assert (await again.describe()).seconds >= 0.05
-                with again.subscribe(BudgetExceeded) as events:
-                    assert (await again.run("go on")).outcome == "budget"
-                    assert [event.budget for event in events.drain()] == ["seconds"]  # type: ignore[attr-defined]
-                await again.stop()
-
-    asyncio.run(main())
+async def test_a_budget_of_seconds_that_is_used_up_stays_so_in_the_next_life() -> None:
+    manifest, client = PodManifest.of(seconds=0.05), GatedClient([])
+    async with PodSystem() as system:
+        pod = await system.spawn(manifest, client=client)
+        session = (await pod.run("hang")).session_id
+        await pod.stop()
+        for _ in range(2):
+            again = await system.spawn(manifest, client=ScriptedClient([]), resume=session)
+            assert (await again.describe()).seconds >= 0.05
+            with again.subscribe(BudgetExceeded) as events:
+                assert (await again.run("go on")).outcome == "budget"
+                assert [event.budget for event in events.drain()] == ["seconds"]  # type: ignore[attr-defined]
+            await again.stop()
 
 
-def test_each_run_tells_its_seconds_and_the_pod_their_sum_in_this_life_and_the_next() -> None:
-    async def main() -> None:
-        summary = [call("write_summary", {"text": "s"}), say("done")]
-        replies = [say("a"), call("nothing", {}), say("b"), *summary]
-        async with PodSystem() as system:
-            pod = await system.spawn(PodManifest.of(), client=ScriptedClient(replies), tools=[nothing])
-            with pod.subscribe(RunEnd) as events:
-                await pod.run("1")
-                await pod.run("2")
-                told = [event.seconds for event in events.drain()]  # type: ignore[attr-defined]
-            assert min(told) > 0
-            assert (await pod.describe()).seconds == sum(told)
-            session = await pod.compact()
-            await pod.stop()
-            again = await system.spawn(PodManifest.of(), client=ScriptedClient([say("c")]), resume=session)
-            assert (await again.describe()).seconds == sum(told)
-            with again.subscribe(RunEnd) as events:
-                await again.run("3")
-                told += [event.seconds for event in events.drain()]  # type: ignore[attr-defined]
-            assert (await again.describe()).seconds == pytest.approx(sum(told))
-            branch = await again.fork()
-            forked = await system.spawn(PodManifest.of(), client=ScriptedClient([]), resume=branch)
-            described = await forked.describe()
-            assert (described.seconds, described.usage) == (0, Usage())  # what a fork takes over is words
-
-    asyncio.run(main())
+async def test_each_run_tells_its_seconds_and_the_pod_their_sum_in_this_life_and_the_next() -> None:
+    summary = [call("write_summary", {"text": "s"}), say("done")]
+    replies = [say("a"), call("nothing", {}), say("b"), *summary]
+    async with PodSystem() as system:
+        pod = await system.spawn(PodManifest.of(), client=ScriptedClient(replies), tools=[nothing])
+        with pod.subscribe(RunEnd) as events:
+            await pod.run("1")
+            await pod.run("2")
+            told = [event.seconds for event in events.drain()]  # type: ignore[attr-defined]
+        assert min(told) > 0
+        assert (await pod.describe()).seconds == sum(told)
+        session = await pod.compact()
+        await pod.stop()
+        again = await system.spawn(PodManifest.of(), client=ScriptedClient([say("c")]), resume=session)
+        assert (await again.describe()).seconds == sum(told)
+        with again.subscribe(RunEnd) as events:
+            await again.run("3")
+            told += [event.seconds for event in events.drain()]  # type: ignore[attr-defined]
+        assert (await again.describe()).seconds == pytest.approx(sum(told))
+        branch = await again.fork()
+        forked = await system.spawn(PodManifest.of(), client=ScriptedClient([]), resume=branch)
+        described = await forked.describe()
+        assert (described.seconds, described.usage) == (0, Usage())  # what a fork takes over is words
 
 
 def test_a_compaction_in_the_middle_of_a_run_loses_none_of_its_time() -> None:
@@ -301,16 +265,15 @@ def test_a_compaction_in_the_middle_of_a_run_loses_none_of_its_time() -> None:
         ([say("a"), say("b")], Usage()),
     ],
 )
-def test_a_resumed_session_knows_as_much_of_its_usage_as_before(replies: list[Reply], used: Usage) -> None:
-    async def main() -> None:
-        async with PodSystem() as system:
-            pod = await system.spawn(PodManifest.of(name="p"), client=ScriptedClient(replies))
-            await pod.push_item(AssistantItem.of("pushed, so it took nothing"))
-            await pod.run("1")
-            session = (await pod.run("2")).session_id
-            assert (await pod.describe()).usage == used
-            await pod.stop()
-            again = await system.spawn(PodManifest.of(name="q"), client=ScriptedClient([]), resume=session)
-            assert (await again.describe()).usage == used
-
-    asyncio.run(main())
+async def test_a_resumed_session_knows_as_much_of_its_usage_as_before(
+    replies: list[Reply], used: Usage
+) -> None:
+    async with PodSystem() as system:
+        pod = await system.spawn(PodManifest.of(name="p"), client=ScriptedClient(replies))
+        await pod.push_item(AssistantItem.of("pushed, so it took nothing"))
+        await pod.run("1")
+        session = (await pod.run("2")).session_id
+        assert (await pod.describe()).usage == used
+        await pod.stop()
+        again = await system.spawn(PodManifest.of(name="q"), client=ScriptedClient([]), resume=session)
+        assert (await again.describe()).usage == used

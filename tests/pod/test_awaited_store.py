@@ -331,20 +331,17 @@ def test_a_system_whose_loop_was_closed_keeps_no_other_from_starting_whatever_it
     del lost
 
 
-def test_a_long_entry_is_read_back_from_a_store_whose_plain_methods_give_futures() -> None:
+async def test_a_long_entry_is_read_back_from_a_store_whose_plain_methods_give_futures() -> None:
     class GivesTasks(AwaitedStore):
         def read(self, session_id, **options) -> Any:
             return asyncio.get_running_loop().create_task(super().read(session_id, **options))
 
-    async def main() -> None:
-        async with PodSystem(GivesTasks()) as system:
-            pod = await system.spawn(PLAIN, client=ScriptedClient([say("a")]))
-            session = (await pod.run("x" * 3_000_000)).session_id
-            await pod.stop()
-            again = await system.spawn(PLAIN, client=ScriptedClient([]), resume=session)
-            assert [len(item.text) for item in await again.history()] == [3_000_000, 1]
-
-    asyncio.run(main())
+    async with PodSystem(GivesTasks()) as system:
+        pod = await system.spawn(PLAIN, client=ScriptedClient([say("a")]))
+        session = (await pod.run("x" * 3_000_000)).session_id
+        await pod.stop()
+        again = await system.spawn(PLAIN, client=ScriptedClient([]), resume=session)
+        assert [len(item.text) for item in await again.history()] == [3_000_000, 1]
 
 
 class _Failing(AwaitedStore):
@@ -387,49 +384,43 @@ class _Failing(AwaitedStore):
     ],
     ids=["raised", "awaited", "cancelled"],
 )
-def test_what_a_driver_raises_at_a_commit_is_a_store_error_and_the_pod_lives_on(
+async def test_what_a_driver_raises_at_a_commit_is_a_store_error_and_the_pod_lives_on(
     error: BaseException, *, at_once: bool
 ) -> None:
-    async def main() -> None:
-        store = _Failing(error, at_once=at_once)
-        async with asyncio.timeout(60), PodSystem(store) as system:
-            pod = await system.spawn(PLAIN, client=ScriptedClient([say("a"), say("b")]))
-            await pod.run("1")
-            store.fails_at = "create"
-            with pytest.raises(StoreError, match="the store failed"):
-                await pod.fork()
-            with pytest.raises(StoreError, match="the store failed"):
-                await system.spawn(PLAIN, client=ScriptedClient([]), name="q")
-            store.fails_at = "append"
-            with pytest.raises(RunFailed, match="the store failed"):
-                await pod.run("lost")
-            store.fails_at = ""
-            assert (await pod.run("2")).text == "b"
-            for what in ("append", "release"):
-                store.fails_at = what
-                await pod.stop()
-
-    asyncio.run(main())
+    store = _Failing(error, at_once=at_once)
+    async with asyncio.timeout(60), PodSystem(store) as system:
+        pod = await system.spawn(PLAIN, client=ScriptedClient([say("a"), say("b")]))
+        await pod.run("1")
+        store.fails_at = "create"
+        with pytest.raises(StoreError, match="the store failed"):
+            await pod.fork()
+        with pytest.raises(StoreError, match="the store failed"):
+            await system.spawn(PLAIN, client=ScriptedClient([]), name="q")
+        store.fails_at = "append"
+        with pytest.raises(RunFailed, match="the store failed"):
+            await pod.run("lost")
+        store.fails_at = ""
+        assert (await pod.run("2")).text == "b"
+        for what in ("append", "release"):
+            store.fails_at = what
+            await pod.stop()
 
 
 @pytest.mark.parametrize("what", ["claim", "read", "successors"])
-def test_a_store_that_cancels_itself_cancels_nobody_who_asked(what: str) -> None:
-    async def main() -> None:
-        store = _Failing(asyncio.CancelledError(), at_once=False)
-        session = await left_paused(store)
-        async with PodSystem(store) as system:
-            store.fails_at = what
-            with pytest.raises(StoreError, match="the store failed"):
-                await system.spawn(PLAIN, client=ScriptedClient([]), resume=session)
-            store.fails_at = ""
-            assert holder(store, session) is None
-            pod = await system.spawn(PLAIN, client=ScriptedClient([]), resume=session)
-            assert await pod.ref.ask(Passivate(), block=False)
-            store.fails_at = "read"
-            with pytest.raises(StoreError, match="the store failed"):
-                await pod.history()
-
-    asyncio.run(main())
+async def test_a_store_that_cancels_itself_cancels_nobody_who_asked(what: str) -> None:
+    store = _Failing(asyncio.CancelledError(), at_once=False)
+    session = await left_paused(store)
+    async with PodSystem(store) as system:
+        store.fails_at = what
+        with pytest.raises(StoreError, match="the store failed"):
+            await system.spawn(PLAIN, client=ScriptedClient([]), resume=session)
+        store.fails_at = ""
+        assert holder(store, session) is None
+        pod = await system.spawn(PLAIN, client=ScriptedClient([]), resume=session)
+        assert await pod.ref.ask(Passivate(), block=False)
+        store.fails_at = "read"
+        with pytest.raises(StoreError, match="the store failed"):
+            await pod.history()
 
 
 def test_who_looks_after_a_store_that_is_awaited_blocks(tmp_path: Path) -> None:
@@ -482,40 +473,34 @@ def test_a_commit_that_fails_when_nobody_waits_for_it_any_more_is_no_unheard_err
     assert unheard == []
 
 
-def test_the_store_of_the_documentation_closes_whatever_became_of_it(tmp_path: Path) -> None:
-    async def main() -> None:
-        never = DatabaseStore(str(tmp_path / "no folder" / "pods.db"))
-        with pytest.raises(StoreError, match="unable to open"):
-            await never.sessions()
-        await never.close()
-        twice = DatabaseStore(str(tmp_path / "pods.db"))
-        asked = asyncio.ensure_future(twice.sessions())
-        await asyncio.sleep(0)
-        await asyncio.gather(twice.close(), twice.close())
-        assert await asked == []
-        with pytest.raises(StoreError, match="is closed"):
-            await twice.sessions()
-
-    asyncio.run(main())
+async def test_the_store_of_the_documentation_closes_whatever_became_of_it(tmp_path: Path) -> None:
+    never = DatabaseStore(str(tmp_path / "no folder" / "pods.db"))
+    with pytest.raises(StoreError, match="unable to open"):
+        await never.sessions()
+    await never.close()
+    twice = DatabaseStore(str(tmp_path / "pods.db"))
+    asked = asyncio.ensure_future(twice.sessions())
+    await asyncio.sleep(0)
+    await asyncio.gather(twice.close(), twice.close())
+    assert await asked == []
+    with pytest.raises(StoreError, match="is closed"):
+        await twice.sessions()
 
 
-def test_a_pod_lives_in_the_store_of_the_documentation_and_goes_on_there(tmp_path: Path) -> None:
+async def test_a_pod_lives_in_the_store_of_the_documentation_and_goes_on_there(tmp_path: Path) -> None:
     path = str(tmp_path / "pods.db")
 
-    async def main() -> None:
-        store = DatabaseStore(path)
-        async with PodSystem(store) as system:
-            pod = await system.spawn(PLAIN, client=ScriptedClient([say("a")]))
-            session = (await pod.run("1")).session_id
-        await store.close()
-        again = DatabaseStore(path)
-        async with PodSystem(again) as system:
-            pod = await system.spawn(PLAIN, client=ScriptedClient([say("b")]), resume=session)
-            assert [item.text for item in await pod.history()] == ["1", "a"]
-            assert (await pod.run("2")).text == "b"
-            assert await pod.passivate()
-            forked = await pod.fork()
-            assert (await again.info(forked)).parent.session_id == session
-        await again.close()
-
-    asyncio.run(main())
+    store = DatabaseStore(path)
+    async with PodSystem(store) as system:
+        pod = await system.spawn(PLAIN, client=ScriptedClient([say("a")]))
+        session = (await pod.run("1")).session_id
+    await store.close()
+    again = DatabaseStore(path)
+    async with PodSystem(again) as system:
+        pod = await system.spawn(PLAIN, client=ScriptedClient([say("b")]), resume=session)
+        assert [item.text for item in await pod.history()] == ["1", "a"]
+        assert (await pod.run("2")).text == "b"
+        assert await pod.passivate()
+        forked = await pod.fork()
+        assert (await again.info(forked)).parent.session_id == session
+    await again.close()

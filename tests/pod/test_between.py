@@ -494,50 +494,41 @@ def test_stop_of_a_pod_whose_tool_will_not_be_cancelled_comes_after_a_grace() ->
     on_stage([call("stubborn")], play, grace=0.05, tools=[stubborn])
 
 
-def test_a_stopped_pod_is_collected() -> None:
-    async def main() -> None:
-        async with PodSystem() as system:
-            pod = await system.spawn(PodManifest.of(seconds=1000), client=ScriptedClient([say("a")]))
-            await pod.run("1")
-            actor = weakref.ref(pod.ref.actor_inbox.actor)  # type: ignore[attr-defined]
-            await pod.stop()
-            del pod
-            await asyncio.sleep(0)
-            gc.collect()
-            assert actor() is None
-
-    asyncio.run(main())
+async def test_a_stopped_pod_is_collected() -> None:
+    async with PodSystem() as system:
+        pod = await system.spawn(PodManifest.of(seconds=1000), client=ScriptedClient([say("a")]))
+        await pod.run("1")
+        actor = weakref.ref(pod.ref.actor_inbox.actor)  # type: ignore[attr-defined]
+        await pod.stop()
+        del pod
+        await asyncio.sleep(0)
+        gc.collect()
+        assert actor() is None
 
 
 # -- resume of sessions --------------------------------------------------------------------------
 
 
-def test_a_session_that_cannot_be_read_is_let_go_again() -> None:
-    async def main() -> None:
-        store = MemoryStore()
-        store.create("broken", "p", None, chained([b'{"type":"Nonesuch"}']), claim=False)
-        async with PodSystem(store) as system:
-            for _ in range(2):
-                with pytest.raises(SessionCorrupt, match="entry 1"):
-                    await system.spawn(PodManifest.of(), client=ScriptedClient([]), resume="broken")
-            assert system.pods() == []
-        assert store.holder("broken") is None
-
-    asyncio.run(main())
+async def test_a_session_that_cannot_be_read_is_let_go_again() -> None:
+    store = MemoryStore()
+    store.create("broken", "p", None, chained([b'{"type":"Nonesuch"}']), claim=False)
+    async with PodSystem(store) as system:
+        for _ in range(2):
+            with pytest.raises(SessionCorrupt, match="entry 1"):
+                await system.spawn(PodManifest.of(), client=ScriptedClient([]), resume="broken")
+        assert system.pods() == []
+    assert store.holder("broken") is None
 
 
-def test_a_resumed_pods_budget_counts_what_it_used_before() -> None:
-    async def main() -> None:
-        store, manifest = MemoryStore(), PodManifest.of(tokens=100)
-        client = ScriptedClient([say("a", input_tokens=90, output_tokens=9)])
-        async with PodSystem(store) as system:
-            pod = await system.spawn(manifest, client=client)
-            session = (await pod.run("1")).session_id
-        async with PodSystem(store) as system:
-            pod = await system.spawn(manifest, client=client, resume=session)
-            assert (await pod.run("2")).outcome == "budget"
-
-    asyncio.run(main())
+async def test_a_resumed_pods_budget_counts_what_it_used_before() -> None:
+    store, manifest = MemoryStore(), PodManifest.of(tokens=100)
+    client = ScriptedClient([say("a", input_tokens=90, output_tokens=9)])
+    async with PodSystem(store) as system:
+        pod = await system.spawn(manifest, client=client)
+        session = (await pod.run("1")).session_id
+    async with PodSystem(store) as system:
+        pod = await system.spawn(manifest, client=client, resume=session)
+        assert (await pod.run("2")).outcome == "budget"
 
 
 # -- what comes from outside ---------------------------------------------------------------------

@@ -51,7 +51,7 @@ async def as_(who: str, pod: Pod, how: str = "run") -> str:
     return (await pod.run("go")).text
 
 
-def test_a_run_that_waits_in_line_sees_its_own_callers_values() -> None:
+async def test_a_run_that_waits_in_line_sees_its_own_callers_values() -> None:
     seen: list[tuple[str, str]] = []
 
     @tool
@@ -64,43 +64,37 @@ def test_a_run_that_waits_in_line_sees_its_own_callers_values() -> None:
         seen.append(("plain", tenant.get()))
         return "b"
 
-    async def main() -> None:
-        turn = call("on_loop") + call("in_thread")
-        client = Watching([reply for n in range(3) for reply in (turn, say(str(n)))])
-        async with PodSystem() as system:
-            pod = await system.spawn(PLAIN, client=client, tools=[on_loop, in_thread])
-            tasks = [
-                asyncio.create_task(as_("one", pod)),
-                asyncio.create_task(as_("two", pod, "stream")),
-                asyncio.create_task(as_("three", pod)),
-            ]
-            assert await asyncio.gather(*tasks) == ["0", "1", "2"]
-        assert client.seen == ["one", "one", "two", "two", "three", "three"]
-        order = ["one", "two", "three"]
-        assert seen == [(kind, who) for who in order for kind in ("async", "plain")]
-
-    asyncio.run(main())
+    turn = call("on_loop") + call("in_thread")
+    client = Watching([reply for n in range(3) for reply in (turn, say(str(n)))])
+    async with PodSystem() as system:
+        pod = await system.spawn(PLAIN, client=client, tools=[on_loop, in_thread])
+        tasks = [
+            asyncio.create_task(as_("one", pod)),
+            asyncio.create_task(as_("two", pod, "stream")),
+            asyncio.create_task(as_("three", pod)),
+        ]
+        assert await asyncio.gather(*tasks) == ["0", "1", "2"]
+    assert client.seen == ["one", "one", "two", "two", "three", "three"]
+    order = ["one", "two", "three"]
+    assert seen == [(kind, who) for who in order for kind in ("async", "plain")]
 
 
-def test_words_that_start_a_run_and_a_resume_bring_their_own() -> None:
-    async def main() -> None:
-        client = Watching([say("noted"), say("went on")])
-        async with PodSystem() as system:
-            pod = await system.spawn(PLAIN, client=client)
-            with pod.subscribe(RunEnd) as events:
-                await asyncio.create_task(as_("one", pod, "notify"))
-                await anext(events)
-            client.hangs = asked = asyncio.Event()
-            paused = asyncio.create_task(as_("two", pod))
-            await asked.wait()
-            await pod.pause()
-            await asyncio.wait({paused})
-            tenant.set("three")
-            assert (await pod.resume()).text == "went on"
-        assert client.seen[0] == "one"
-        assert client.seen[-1] == "three"
-
-    asyncio.run(main())
+async def test_words_that_start_a_run_and_a_resume_bring_their_own() -> None:
+    client = Watching([say("noted"), say("went on")])
+    async with PodSystem() as system:
+        pod = await system.spawn(PLAIN, client=client)
+        with pod.subscribe(RunEnd) as events:
+            await asyncio.create_task(as_("one", pod, "notify"))
+            await anext(events)
+        client.hangs = asked = asyncio.Event()
+        paused = asyncio.create_task(as_("two", pod))
+        await asked.wait()
+        await pod.pause()
+        await asyncio.wait({paused})
+        tenant.set("three")
+        assert (await pod.resume()).text == "went on"
+    assert client.seen[0] == "one"
+    assert client.seen[-1] == "three"
 
 
 def test_callers_in_threads_keep_theirs_too() -> None:

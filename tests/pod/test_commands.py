@@ -87,31 +87,25 @@ def test_a_run_result_tells_text_outcome_usage_and_ids() -> None:
     on_stage([say("a", input_tokens=7, output_tokens=2)], play)
 
 
-def test_a_client_error_fails_the_run_with_its_cause_and_the_pod_lives_on() -> None:
-    async def main() -> None:
-        client = ScriptedClient([ValueError("broken"), say("fine")])
-        async with PodSystem() as system:
-            pod = await system.spawn(PodManifest.of(), client=client)
-            with pytest.raises(RunFailed, match="broken") as caught:
-                await pod.run("go")
-            assert isinstance(caught.value.cause, ValueError)
-            assert (await pod.run("again")).text == "fine"
-
-    asyncio.run(main())
+async def test_a_client_error_fails_the_run_with_its_cause_and_the_pod_lives_on() -> None:
+    client = ScriptedClient([ValueError("broken"), say("fine")])
+    async with PodSystem() as system:
+        pod = await system.spawn(PodManifest.of(), client=client)
+        with pytest.raises(RunFailed, match="broken") as caught:
+            await pod.run("go")
+        assert isinstance(caught.value.cause, ValueError)
+        assert (await pod.run("again")).text == "fine"
 
 
-def test_a_tool_that_exits_the_interpreter_ends_nothing_but_its_call() -> None:
+async def test_a_tool_that_exits_the_interpreter_ends_nothing_but_its_call() -> None:
     @tool
     async def leave() -> str:
         raise SystemExit(3)
 
-    async def main() -> None:
-        client = ScriptedClient([call("leave"), say("still here")])
-        async with PodSystem() as system:
-            pod = await system.spawn(PodManifest.of(), client=client, tools=[leave])
-            assert (await pod.run("go")).text == "still here"
-
-    asyncio.run(main())
+    client = ScriptedClient([call("leave"), say("still here")])
+    async with PodSystem() as system:
+        pod = await system.spawn(PodManifest.of(), client=client, tools=[leave])
+        assert (await pod.run("go")).text == "still here"
 
 
 # -- steer and notify ----------------------------------------------------------------------------
@@ -209,7 +203,7 @@ def test_cancel_ends_this_run_and_the_queued_ones_stay() -> None:
     on_stage([say("a")], play)
 
 
-def test_a_call_that_was_cancelled_is_answered_and_never_run_again() -> None:
+async def test_a_call_that_was_cancelled_is_answered_and_never_run_again() -> None:
     began = asyncio.Event()
     count = 0
 
@@ -221,22 +215,19 @@ def test_a_call_that_was_cancelled_is_answered_and_never_run_again() -> None:
         await asyncio.Event().wait()
         return ""
 
-    async def main() -> None:
-        client = ScriptedClient([call("hang"), say("ok")])
-        async with PodSystem() as system:
-            pod = await system.spawn(PodManifest.of(), client=client, tools=[hang])
-            run = pod.run("go")
-            await began.wait()
-            await pod.cancel()
-            assert (await run).outcome == "cancelled"
-            assert (await pod.run("next")).text == "ok"
-            result = (await pod.history())[2]
-            assert isinstance(result, ToolResult)
-            assert result.is_error
-            assert "outcome unknown" in result.text
-        assert count == 1
-
-    asyncio.run(main())
+    client = ScriptedClient([call("hang"), say("ok")])
+    async with PodSystem() as system:
+        pod = await system.spawn(PodManifest.of(), client=client, tools=[hang])
+        run = pod.run("go")
+        await began.wait()
+        await pod.cancel()
+        assert (await run).outcome == "cancelled"
+        assert (await pod.run("next")).text == "ok"
+        result = (await pod.history())[2]
+        assert isinstance(result, ToolResult)
+        assert result.is_error
+        assert "outcome unknown" in result.text
+    assert count == 1
 
 
 def test_a_paused_run_resumes_with_the_same_id_and_its_own_result() -> None:
@@ -358,45 +349,36 @@ def test_a_fork_goes_on_from_the_head_or_from_an_entry() -> None:
 # -- limits --------------------------------------------------------------------------------------
 
 
-def test_max_steps_is_counted_for_each_run_anew() -> None:
+async def test_max_steps_is_counted_for_each_run_anew() -> None:
     @tool
     async def look() -> str:
         return "seen"
 
-    async def main() -> None:
-        client = ScriptedClient([call("look"), call("look"), say("done"), say("again")])
-        manifest = PodManifest.of(max_steps=2)
-        async with PodSystem() as system:
-            pod = await system.spawn(manifest, client=client, tools=[look])
-            assert (await pod.run("1")).outcome == "limit_reached"
-            assert (await pod.run("2")).text == "done"
-            assert (await pod.run("3")).text == "again"
-
-    asyncio.run(main())
+    client = ScriptedClient([call("look"), call("look"), say("done"), say("again")])
+    manifest = PodManifest.of(max_steps=2)
+    async with PodSystem() as system:
+        pod = await system.spawn(manifest, client=client, tools=[look])
+        assert (await pod.run("1")).outcome == "limit_reached"
+        assert (await pod.run("2")).text == "done"
+        assert (await pod.run("3")).text == "again"
 
 
-def test_a_text_cut_by_max_tokens_ends_the_run_with_limit_reached() -> None:
-    async def main() -> None:
-        client = ScriptedClient([say("half a sen", stop_reason="max_tokens")])
-        async with PodSystem() as system:
-            pod = await system.spawn(PodManifest.of(), client=client)
-            result = await pod.run("go")
-            assert (result.outcome, result.text) == ("limit_reached", "half a sen")
-
-    asyncio.run(main())
+async def test_a_text_cut_by_max_tokens_ends_the_run_with_limit_reached() -> None:
+    client = ScriptedClient([say("half a sen", stop_reason="max_tokens")])
+    async with PodSystem() as system:
+        pod = await system.spawn(PodManifest.of(), client=client)
+        result = await pod.run("go")
+        assert (result.outcome, result.text) == ("limit_reached", "half a sen")
 
 
-def test_a_budget_of_tokens_ends_the_run_before_the_call_that_would_break_it() -> None:
-    async def main() -> None:
-        client = ScriptedClient([say("a", input_tokens=50, output_tokens=10)])
-        manifest = PodManifest.of(tokens=100, max_tokens=50)
-        async with PodSystem() as system:
-            pod = await system.spawn(manifest, client=client)
-            assert (await pod.run("1")).outcome == "finished"
-            assert (await pod.run("2")).outcome == "budget"
-            assert len(client.requests) == 1
-
-    asyncio.run(main())
+async def test_a_budget_of_tokens_ends_the_run_before_the_call_that_would_break_it() -> None:
+    client = ScriptedClient([say("a", input_tokens=50, output_tokens=10)])
+    manifest = PodManifest.of(tokens=100, max_tokens=50)
+    async with PodSystem() as system:
+        pod = await system.spawn(manifest, client=client)
+        assert (await pod.run("1")).outcome == "finished"
+        assert (await pod.run("2")).outcome == "budget"
+        assert len(client.requests) == 1
 
 
 def test_a_budget_of_seconds_ends_a_run_that_hangs() -> None:
@@ -464,17 +446,14 @@ def test_leaving_a_stream_cancels_its_run_and_breaking_out_does_not() -> None:
     on_stage([say("a")], play)
 
 
-def test_a_stream_of_a_failed_run_ends_and_its_text_raises() -> None:
-    async def main() -> None:
-        client = ScriptedClient([ValueError("x"), ValueError("y")])
-        async with PodSystem() as system:
-            pod = await system.spawn(PodManifest.of(), client=client)
-            ends = [e async for e in pod.stream("go") if isinstance(e, RunEnd)]
-            assert [e.outcome for e in ends] == ["failed"]
-            with pytest.raises(RunFailed):
-                _ = [piece async for piece in pod.stream("go").text()]
-
-    asyncio.run(main())
+async def test_a_stream_of_a_failed_run_ends_and_its_text_raises() -> None:
+    client = ScriptedClient([ValueError("x"), ValueError("y")])
+    async with PodSystem() as system:
+        pod = await system.spawn(PodManifest.of(), client=client)
+        ends = [e async for e in pod.stream("go") if isinstance(e, RunEnd)]
+        assert [e.outcome for e in ends] == ["failed"]
+        with pytest.raises(RunFailed):
+            _ = [piece async for piece in pod.stream("go").text()]
 
 
 def test_a_queued_run_in_a_stream_shows_only_its_own_events() -> None:
@@ -502,21 +481,18 @@ def test_pykkas_own_ask_tell_and_stop_work_on_a_pod() -> None:
         assert not pod.ref.is_alive()
 
 
-def test_tools_start_in_order_of_their_calls() -> None:
+async def test_tools_start_in_order_of_their_calls() -> None:
     @tool(concurrency="read_only")
     async def look(n: int) -> str:
         return str(n)
 
-    async def main() -> None:
-        calls = call("look", {"n": 1}) + call("look", {"n": 2}) + call("look", {"n": 3})
-        async with PodSystem() as system:
-            pod = await system.spawn(PodManifest.of(), client=ScriptedClient([calls, say("x")]), tools=[look])
-            starts = [e.arguments["n"] async for e in pod.stream("go") if isinstance(e, ToolStart)]
-            results = [item.text for item in await pod.history() if isinstance(item, ToolResult)]
-        assert starts == [1, 2, 3]
-        assert results == ["1", "2", "3"]
-
-    asyncio.run(main())
+    calls = call("look", {"n": 1}) + call("look", {"n": 2}) + call("look", {"n": 3})
+    async with PodSystem() as system:
+        pod = await system.spawn(PodManifest.of(), client=ScriptedClient([calls, say("x")]), tools=[look])
+        starts = [e.arguments["n"] async for e in pod.stream("go") if isinstance(e, ToolStart)]
+        results = [item.text for item in await pod.history() if isinstance(item, ToolResult)]
+    assert starts == [1, 2, 3]
+    assert results == ["1", "2", "3"]
 
 
 def test_what_tries_never_raises_also_where_the_pod_has_stopped():
@@ -534,30 +510,24 @@ def test_every_command_of_the_schema_is_handled() -> None:
 
 
 @pytest.mark.parametrize("passive", [False, True])
-def test_the_command_stop_ends_a_pod_as_its_handle_does(passive: bool) -> None:
-    async def main() -> None:
-        async with PodSystem() as system:
-            pod = await system.spawn(PodManifest.of(name="p"), client=ScriptedClient([say("a")]))
-            await pod.run("go")
-            if passive:
-                assert await pod.passivate()
-            with system.subscribe(pod="p") as events:
-                assert await pod.ref.ask(Stop(), block=False) is None
-                assert not pod.ref.is_alive()
-                assert PodEnded in map(type, events.drain())
-            with pytest.raises(PodStopped):
-                await pod.run("more")
-            assert await pod.stop() is False
-            with pytest.raises(PodNotFound):
-                system.get("p")
-
-    asyncio.run(main())
+async def test_the_command_stop_ends_a_pod_as_its_handle_does(passive: bool) -> None:
+    async with PodSystem() as system:
+        pod = await system.spawn(PodManifest.of(name="p"), client=ScriptedClient([say("a")]))
+        await pod.run("go")
+        if passive:
+            assert await pod.passivate()
+        with system.subscribe(pod="p") as events:
+            assert await pod.ref.ask(Stop(), block=False) is None
+            assert not pod.ref.is_alive()
+            assert PodEnded in map(type, events.drain())
+        with pytest.raises(PodStopped):
+            await pod.run("more")
+        assert await pod.stop() is False
+        with pytest.raises(PodNotFound):
+            system.get("p")
 
 
-def test_a_manifest_that_asks_for_restarts_is_refused() -> None:
-    async def main() -> None:
-        async with PodSystem() as system:
-            with pytest.raises(ManifestError, match="does not restart pods yet"):
-                await system.spawn(PodManifest(restart=RestartSection("always")), client=ScriptedClient([]))
-
-    asyncio.run(main())
+async def test_a_manifest_that_asks_for_restarts_is_refused() -> None:
+    async with PodSystem() as system:
+        with pytest.raises(ManifestError, match="does not restart pods yet"):
+            await system.spawn(PodManifest(restart=RestartSection("always")), client=ScriptedClient([]))

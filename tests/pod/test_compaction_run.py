@@ -163,60 +163,54 @@ def test_a_second_overflow_of_the_same_request_ends_the_run() -> None:
     played([say("a"), OVERFLOW, *SUMMARY, OVERFLOW], play)
 
 
-def test_a_summariser_that_overflows_at_every_size_gives_way_to_an_extractive_summary() -> None:
-    async def main() -> None:
-        class Full:
-            model = "full"
+async def test_a_summariser_that_overflows_at_every_size_gives_way_to_an_extractive_summary() -> None:
+    class Full:
+        model = "full"
 
-            def __init__(self) -> None:
-                self.asked = 0
+        def __init__(self) -> None:
+            self.asked = 0
 
-            async def stream(self, request: Any) -> Any:
-                self.asked += 1
-                if request.tools:
-                    raise OVERFLOW
-                async for block in say("noted").stream():
-                    yield block
+        async def stream(self, request: Any) -> Any:
+            self.asked += 1
+            if request.tools:
+                raise OVERFLOW
+            async for block in say("noted").stream():
+                yield block
 
-        client = Full()
-        async with PodSystem() as system:
-            pod = await system.spawn(PodManifest.of(name="p"), client=client)
-            with system.subscribe("p") as events:
-                await pod.run("remember the number 4711")
-                await pod.compact(retained_tokens=0)
-                assert told(events.drain()) == ["CompactStart", "CompactDone"]
-            assert "4711" in " ".join(item.text for item in await pod.history())
-
-    asyncio.run(main())
+    client = Full()
+    async with PodSystem() as system:
+        pod = await system.spawn(PodManifest.of(name="p"), client=client)
+        with system.subscribe("p") as events:
+            await pod.run("remember the number 4711")
+            await pod.compact(retained_tokens=0)
+            assert told(events.drain()) == ["CompactStart", "CompactDone"]
+        assert "4711" in " ".join(item.text for item in await pod.history())
 
 
-def test_cancelling_a_compaction_tells_that_it_failed() -> None:
-    async def main() -> None:
-        class Hanging:
-            model = "hanging"
+async def test_cancelling_a_compaction_tells_that_it_failed() -> None:
+    class Hanging:
+        model = "hanging"
 
-            def __init__(self) -> None:
-                self.reached = asyncio.Event()
+        def __init__(self) -> None:
+            self.reached = asyncio.Event()
 
-            async def stream(self, request: Any) -> Any:
-                if request.tools:
-                    self.reached.set()
-                    await asyncio.Event().wait()
-                async for block in say("an answer of some words").stream():
-                    yield block
+        async def stream(self, request: Any) -> Any:
+            if request.tools:
+                self.reached.set()
+                await asyncio.Event().wait()
+            async for block in say("an answer of some words").stream():
+                yield block
 
-        client = Hanging()
-        async with PodSystem() as system:
-            pod = await system.spawn(PodManifest.of(name="p", compact_threshold=1), client=client)
-            await pod.run("1")
-            with system.subscribe("p") as events:
-                run = pod.run("2")
-                await client.reached.wait()
-                await pod.cancel()
-                assert (await run).outcome == "cancelled"
-                assert told(events.drain()) == ["CompactStart", "CompactFailed"]
-
-    asyncio.run(main())
+    client = Hanging()
+    async with PodSystem() as system:
+        pod = await system.spawn(PodManifest.of(name="p", compact_threshold=1), client=client)
+        await pod.run("1")
+        with system.subscribe("p") as events:
+            run = pod.run("2")
+            await client.reached.wait()
+            await pod.cancel()
+            assert (await run).outcome == "cancelled"
+            assert told(events.drain()) == ["CompactStart", "CompactFailed"]
 
 
 def test_resume_follows_compactions_to_the_tip_unless_exactly_that_session_is_meant() -> None:
@@ -252,20 +246,17 @@ def test_three_failures_open_the_breaker_and_a_manual_success_closes_it() -> Non
     played([say("a"), *failures, *SUMMARY, say("b"), *SUMMARY], play, compact_threshold=5)
 
 
-def test_a_session_compacted_in_mid_run_and_killed_restores_as_that_run_paused() -> None:
-    async def main() -> None:
-        replies = [say("first", input_tokens=1000), *SUMMARY]
-        async with PodSystem() as system:
-            manifest = PodManifest.of(name="p", compact_request_threshold=100, compact_retained_tokens=0)
-            pod = await system.spawn(manifest, client=ScriptedClient(replies))
-            await pod.run("1")
-            with pytest.raises(RunFailed):
-                await pod.run("2")  # the script ends where the request would have been sent
-            entries = system.store.read((await pod.describe()).session_id)
-            cut = [e for e in entries if b'"type":"RunEnd"' not in e.body]
-            assert replay(cut).open_run is not None
-
-    asyncio.run(main())
+async def test_a_session_compacted_in_mid_run_and_killed_restores_as_that_run_paused() -> None:
+    replies = [say("first", input_tokens=1000), *SUMMARY]
+    async with PodSystem() as system:
+        manifest = PodManifest.of(name="p", compact_request_threshold=100, compact_retained_tokens=0)
+        pod = await system.spawn(manifest, client=ScriptedClient(replies))
+        await pod.run("1")
+        with pytest.raises(RunFailed):
+            await pod.run("2")  # the script ends where the request would have been sent
+        entries = system.store.read((await pod.describe()).session_id)
+        cut = [e for e in entries if b'"type":"RunEnd"' not in e.body]
+        assert replay(cut).open_run is not None
 
 
 def test_a_file_that_a_summariser_marks_twice_is_at_hand_once(tmp_path: Path) -> None:

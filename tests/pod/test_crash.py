@@ -186,22 +186,19 @@ def test_a_compaction_of_a_killed_pods_history_answers_its_open_calls_first(tmp_
     resumed(child, "tool", replies, play)
 
 
-def test_a_run_on_a_killed_pods_session_starts_anew(tmp_path: Path) -> None:
+async def test_a_run_on_a_killed_pods_session_starts_anew(tmp_path: Path) -> None:
     child = Child(tmp_path)
     child.kill()
 
-    async def main() -> None:
-        async with PodSystem(f"sqlite:{child.store}") as system:
-            pod = await system.spawn(
-                PodManifest.of(name="child"), client=ScriptedClient([say("new")]), resume=child.session
-            )
-            assert (await pod.run("never mind")).text == "new"
-            with pytest.raises(NotPaused):
-                await pod.resume()
-            ends = system.subscribe("child", RunEnd, since=0).drain()
-            assert [e.outcome for e in ends if isinstance(e, RunEnd)] == ["cancelled", "finished"]
-
-    asyncio.run(main())
+    async with PodSystem(f"sqlite:{child.store}") as system:
+        pod = await system.spawn(
+            PodManifest.of(name="child"), client=ScriptedClient([say("new")]), resume=child.session
+        )
+        assert (await pod.run("never mind")).text == "new"
+        with pytest.raises(NotPaused):
+            await pod.resume()
+        ends = system.subscribe("child", RunEnd, since=0).drain()
+        assert [e.outcome for e in ends if isinstance(e, RunEnd)] == ["cancelled", "finished"]
 
 
 def test_a_second_process_on_a_session_is_refused_and_told_who_has_it(tmp_path: Path) -> None:
@@ -222,18 +219,15 @@ def test_a_second_process_on_a_session_is_refused_and_told_who_has_it(tmp_path: 
         child.kill()
 
 
-def test_two_pods_of_one_process_cannot_have_one_session() -> None:
-    async def main() -> None:
-        async with PodSystem() as system:
-            first = await system.spawn(PodManifest.of(name="a"), client=ScriptedClient([]))
-            session = (await first.describe()).session_id
-            with pytest.raises(SessionInUse, match="'a'"):
-                await system.spawn(PodManifest.of(name="b"), client=ScriptedClient([]), resume=session)
-            await first.stop()
-            second = await system.spawn(PodManifest.of(name="b"), client=ScriptedClient([]), resume=session)
-            assert (await second.describe()).session_id == session
-
-    asyncio.run(main())
+async def test_two_pods_of_one_process_cannot_have_one_session() -> None:
+    async with PodSystem() as system:
+        first = await system.spawn(PodManifest.of(name="a"), client=ScriptedClient([]))
+        session = (await first.describe()).session_id
+        with pytest.raises(SessionInUse, match="'a'"):
+            await system.spawn(PodManifest.of(name="b"), client=ScriptedClient([]), resume=session)
+        await first.stop()
+        second = await system.spawn(PodManifest.of(name="b"), client=ScriptedClient([]), resume=session)
+        assert (await second.describe()).session_id == session
 
 
 class FailingStore(MemoryStore):
@@ -266,57 +260,53 @@ stores = pytest.mark.parametrize("kind", [FailingStore, LateStore])
 
 
 @stores
-def test_a_store_that_refuses_fails_the_run_and_the_pod_lives_on(kind: type[FailingStore]) -> None:
-    async def main() -> None:
-        store = kind()
-        client = ScriptedClient([say("lost"), say("kept")])
-        async with PodSystem(store) as system:
-            pod = await system.spawn(PodManifest.of(name="p"), client=client)
-            with system.subscribe("p") as events:
-                store.error = StoreError("the disk is full")
-                with pytest.raises(RunFailed, match="disk is full") as caught:
-                    await pod.run("1")
-                assert isinstance(caught.value.cause, StoreError)
-                assert [e for e in events.drain() if e.durable] == []
-                assert await pod.history() == []
-                with pytest.raises(StoreError):
-                    await pod.push_item(ToolResult("x", "x"))
-                store.error = None
-                result = await pod.run("2")
-            assert result.text == "lost"
-            assert [item.text for item in await pod.history()] == ["2", "lost"]
-            session = result.session_id
-            verified(session, store.read(session))
-            assert (await pod.run("3")).text == "kept"
-
-    asyncio.run(main())
-
-
-@stores
-def test_a_store_that_fails_at_the_end_of_a_run_tells_nobody_of_a_result(kind: type[FailingStore]) -> None:
-    async def main() -> None:
-        store = kind()
-
-        @tool
-        async def fill() -> str:
-            store.error = StoreError("full")
-            return "ok"
-
-        client = ScriptedClient([call("fill"), say("again")])
-        async with PodSystem(store) as system:
-            pod = await system.spawn(PodManifest.of(name="p"), client=client, tools=[fill])
-            with pytest.raises(RunFailed):
+async def test_a_store_that_refuses_fails_the_run_and_the_pod_lives_on(kind: type[FailingStore]) -> None:
+    store = kind()
+    client = ScriptedClient([say("lost"), say("kept")])
+    async with PodSystem(store) as system:
+        pod = await system.spawn(PodManifest.of(name="p"), client=client)
+        with system.subscribe("p") as events:
+            store.error = StoreError("the disk is full")
+            with pytest.raises(RunFailed, match="disk is full") as caught:
                 await pod.run("1")
+            assert isinstance(caught.value.cause, StoreError)
+            assert [e for e in events.drain() if e.durable] == []
+            assert await pod.history() == []
+            with pytest.raises(StoreError):
+                await pod.push_item(ToolResult("x", "x"))
             store.error = None
-            assert (await pod.run("2")).text == "again"
-            results = [item for item in await pod.history() if isinstance(item, ToolResult)]
-            assert ["outcome unknown" in r.text for r in results] == [True]
-
-    asyncio.run(main())
+            result = await pod.run("2")
+        assert result.text == "lost"
+        assert [item.text for item in await pod.history()] == ["2", "lost"]
+        session = result.session_id
+        verified(session, store.read(session))
+        assert (await pod.run("3")).text == "kept"
 
 
 @stores
-def test_a_pod_that_finds_its_session_taken_goes_on_in_a_fork(kind: type[FailingStore]) -> None:
+async def test_a_store_that_fails_at_the_end_of_a_run_tells_nobody_of_a_result(
+    kind: type[FailingStore],
+) -> None:
+    store = kind()
+
+    @tool
+    async def fill() -> str:
+        store.error = StoreError("full")
+        return "ok"
+
+    client = ScriptedClient([call("fill"), say("again")])
+    async with PodSystem(store) as system:
+        pod = await system.spawn(PodManifest.of(name="p"), client=client, tools=[fill])
+        with pytest.raises(RunFailed):
+            await pod.run("1")
+        store.error = None
+        assert (await pod.run("2")).text == "again"
+        results = [item for item in await pod.history() if isinstance(item, ToolResult)]
+        assert ["outcome unknown" in r.text for r in results] == [True]
+
+
+@stores
+async def test_a_pod_that_finds_its_session_taken_goes_on_in_a_fork(kind: type[FailingStore]) -> None:
     class Taken(kind):  # type: ignore[valid-type,misc]
         def append(self, session_id: str, after: Head, batch: Sequence[StoredEntry]) -> Future[None] | None:
             self.error = HeadConflict("moved on") if session_id == self.taken else None
@@ -324,42 +314,36 @@ def test_a_pod_that_finds_its_session_taken_goes_on_in_a_fork(kind: type[Failing
 
         taken = ""
 
-    async def main() -> None:
-        store = Taken()
-        async with PodSystem(store) as system:
-            pod = await system.spawn(PodManifest.of(name="p"), client=ScriptedClient([say("a"), say("b")]))
+    store = Taken()
+    async with PodSystem(store) as system:
+        pod = await system.spawn(PodManifest.of(name="p"), client=ScriptedClient([say("a"), say("b")]))
+        await pod.run("1")
+        old = store.taken = (await pod.describe()).session_id
+        with system.subscribe("p") as events:
+            result = await pod.run("2")
+            told: list[Event] = events.drain()
+        assert result.text == "b"
+        assert result.session_id != old
+        assert [item.text for item in await pod.history()] == ["1", "a", "2", "b"]
+        forks = [e for e in told if isinstance(e, SessionForked)]
+        assert [f.new_session_id for f in forks] == [result.session_id]
+        parent = store.info(result.session_id).parent
+        assert parent is not None
+        assert (parent.kind, parent.session_id) == ("forked_from", old)
+        verified(result.session_id, store.read(result.session_id))
+        kept = replay(store.read(result.session_id))
+        assert kept.seconds == pytest.approx((await pod.describe()).seconds)
+
+
+async def test_a_pod_that_must_not_fork_is_refused() -> None:
+    store = FailingStore()
+    async with PodSystem(store, on_conflict="refuse") as system:
+        pod = await system.spawn(PodManifest.of(name="p"), client=ScriptedClient([say("a")]))
+        store.error = HeadConflict("moved on")
+        with pytest.raises(RunFailed, match="moved on"):
             await pod.run("1")
-            old = store.taken = (await pod.describe()).session_id
-            with system.subscribe("p") as events:
-                result = await pod.run("2")
-                told: list[Event] = events.drain()
-            assert result.text == "b"
-            assert result.session_id != old
-            assert [item.text for item in await pod.history()] == ["1", "a", "2", "b"]
-            forks = [e for e in told if isinstance(e, SessionForked)]
-            assert [f.new_session_id for f in forks] == [result.session_id]
-            parent = store.info(result.session_id).parent
-            assert parent is not None
-            assert (parent.kind, parent.session_id) == ("forked_from", old)
-            verified(result.session_id, store.read(result.session_id))
-            kept = replay(store.read(result.session_id))
-            assert kept.seconds == pytest.approx((await pod.describe()).seconds)
-
-    asyncio.run(main())
-
-
-def test_a_pod_that_must_not_fork_is_refused() -> None:
-    async def main() -> None:
-        store = FailingStore()
-        async with PodSystem(store, on_conflict="refuse") as system:
-            pod = await system.spawn(PodManifest.of(name="p"), client=ScriptedClient([say("a")]))
-            store.error = HeadConflict("moved on")
-            with pytest.raises(RunFailed, match="moved on"):
-                await pod.run("1")
-            store.error = None
-            assert (await pod.run("2")).text == "a"
-
-    asyncio.run(main())
+        store.error = None
+        assert (await pod.run("2")).text == "a"
 
 
 class HeldStore(MemoryStore):

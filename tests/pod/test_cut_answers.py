@@ -152,25 +152,22 @@ def test_a_paused_run_keeps_what_was_shown_and_goes_on_from_there() -> None:
     play(lambda: Halting([TextChunk("once upon "), None], whole()), go)
 
 
-def test_a_paused_run_goes_on_in_the_next_life_from_what_was_shown() -> None:
-    async def main() -> None:
-        store = MemoryStore()
-        client = Halting([TextChunk("once upon "), None])
-        async with PodSystem(store) as system:
-            pod = await system.spawn(PodManifest.of(), client=client)
-            run = await halted_run(pod, client)
-            await pod.pause()
-            session, described = (await run).session_id, await pod.describe()
-            usage, occupancy = described.usage, described.occupancy
-        client = Halting(whole(usage=Usage(5, 5)))
-        async with PodSystem(store) as system:
-            pod = await system.spawn(PodManifest.of(), client=client, resume=session)
-            described = await pod.describe()
-            assert (described.usage, described.occupancy) == (usage, occupancy)
-            assert (await pod.resume()).text == "whole"
-            assert [item.text for item in client.requests[0]] == ["tell", f"once upon\n\n{CUT_OFF}", GO_ON]
-
-    asyncio.run(main())
+async def test_a_paused_run_goes_on_in_the_next_life_from_what_was_shown() -> None:
+    store = MemoryStore()
+    client = Halting([TextChunk("once upon "), None])
+    async with PodSystem(store) as system:
+        pod = await system.spawn(PodManifest.of(), client=client)
+        run = await halted_run(pod, client)
+        await pod.pause()
+        session, described = (await run).session_id, await pod.describe()
+        usage, occupancy = described.usage, described.occupancy
+    client = Halting(whole(usage=Usage(5, 5)))
+    async with PodSystem(store) as system:
+        pod = await system.spawn(PodManifest.of(), client=client, resume=session)
+        described = await pod.describe()
+        assert (described.usage, described.occupancy) == (usage, occupancy)
+        assert (await pod.resume()).text == "whole"
+        assert [item.text for item in client.requests[0]] == ["tell", f"once upon\n\n{CUT_OFF}", GO_ON]
 
 
 @pytest.mark.parametrize("blocks", [[None], [LAST]])
@@ -232,17 +229,14 @@ def test_the_text_of_an_attempt_that_another_follows_is_not_kept_and_what_it_too
     play(lambda: Halting(halves, whole(usage=Usage(10, 5))), go, {"budget": {"tokens": 9000}})
 
 
-def test_what_failed_attempts_took_is_known_in_the_next_life() -> None:
-    async def main() -> None:
-        store = MemoryStore()
-        client = Halting([TextChunk("half"), UsageReport(Usage(7, 20)), BREAK], whole(usage=Usage(10, 5)))
-        async with PodSystem(store) as system:
-            session = (await (await system.spawn(PodManifest.of(), client=client)).run("tell")).session_id
-        async with PodSystem(store) as system:
-            pod = await system.spawn(PodManifest.of(), client=Halting(), resume=session)
-            assert (await pod.describe()).usage == Usage(17, 25)
-
-    asyncio.run(main())
+async def test_what_failed_attempts_took_is_known_in_the_next_life() -> None:
+    store = MemoryStore()
+    client = Halting([TextChunk("half"), UsageReport(Usage(7, 20)), BREAK], whole(usage=Usage(10, 5)))
+    async with PodSystem(store) as system:
+        session = (await (await system.spawn(PodManifest.of(), client=client)).run("tell")).session_id
+    async with PodSystem(store) as system:
+        pod = await system.spawn(PodManifest.of(), client=Halting(), resume=session)
+        assert (await pod.describe()).usage == Usage(17, 25)
 
 
 def test_the_budget_is_asked_before_each_attempt() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
@@ -100,34 +99,28 @@ async def lived(pod: Pod, client: Forgetful, rng: random.Random, how: str) -> li
 
 @pytest.mark.parametrize("how", ["by hand", "after an overflow"])
 @pytest.mark.parametrize("overflows", [0, 1, 3, 4, -1])
-def test_facts_that_a_user_said_are_found_after_ten_compactions(how: str, overflows: int) -> None:
-    async def main() -> None:
-        rng = random.Random(overflows)
-        client = Forgetful(rng, overflows)
-        async with PodSystem() as system:
-            pod = await system.spawn(PodManifest.of(name="p"), client=client)
-            with pod.subscribe([CompactStart, CompactDone]) as told:
-                facts = await lived(pod, client, rng, how)
-                seen: list[Any] = told.drain()
-            assert sum(isinstance(each, CompactDone) for each in seen) == 10
-            assert len(facts) == 20
-            assert (await pod.describe()).occupancy < 14_000
-
-    asyncio.run(main())
+async def test_facts_that_a_user_said_are_found_after_ten_compactions(how: str, overflows: int) -> None:
+    rng = random.Random(overflows)
+    client = Forgetful(rng, overflows)
+    async with PodSystem() as system:
+        pod = await system.spawn(PodManifest.of(name="p"), client=client)
+        with pod.subscribe([CompactStart, CompactDone]) as told:
+            facts = await lived(pod, client, rng, how)
+            seen: list[Any] = told.drain()
+        assert sum(isinstance(each, CompactDone) for each in seen) == 10
+        assert len(facts) == 20
+        assert (await pod.describe()).occupancy < 14_000
 
 
-def test_facts_outlive_compactions_by_hand_though_little_else_is_left() -> None:
-    async def main() -> None:
-        rng = random.Random(1)
-        client = Forgetful(rng, 0, [each for each in LOSSY if each])  # by hand, no words are an error
-        async with PodSystem() as system:
-            pod = await system.spawn(PodManifest.of(name="p"), client=client)
-            facts = [fact(number, rng) for number in range(30)]
-            for each in facts:
-                await pod.run(each)
-            for _ in range(10):
-                await pod.compact(retained_tokens=0)
-            text = "\n".join(item.text for item in await pod.history())
-            assert [each for each in facts if each not in text] == []
-
-    asyncio.run(main())
+async def test_facts_outlive_compactions_by_hand_though_little_else_is_left() -> None:
+    rng = random.Random(1)
+    client = Forgetful(rng, 0, [each for each in LOSSY if each])  # by hand, no words are an error
+    async with PodSystem() as system:
+        pod = await system.spawn(PodManifest.of(name="p"), client=client)
+        facts = [fact(number, rng) for number in range(30)]
+        for each in facts:
+            await pod.run(each)
+        for _ in range(10):
+            await pod.compact(retained_tokens=0)
+        text = "\n".join(item.text for item in await pod.history())
+        assert [each for each in facts if each not in text] == []

@@ -183,16 +183,13 @@ def test_a_database_that_the_parent_had_open_is_refused_by_its_new_name_too(tmp_
         assert in_child(refused) == 0
 
 
-def test_a_child_of_a_loop_in_the_middle_of_async_with() -> None:
-    async def main() -> None:
-        async with PodSystem() as system:
-            pod = await system.spawn(PLAIN, client=ScriptedClient([say("one")]))
-            run = pod.run("go")
-            with pod.subscribe() as events:
-                assert in_child(lambda: all_refuse(system, pod, run, events) and lives()) == 0
-            assert (await run).text == "one"
-
-    asyncio.run(main())
+async def test_a_child_of_a_loop_in_the_middle_of_async_with() -> None:
+    async with PodSystem() as system:
+        pod = await system.spawn(PLAIN, client=ScriptedClient([say("one")]))
+        run = pod.run("go")
+        with pod.subscribe() as events:
+            assert in_child(lambda: all_refuse(system, pod, run, events) and lives()) == 0
+        assert (await run).text == "one"
 
 
 def test_a_child_of_a_tools_thread() -> None:

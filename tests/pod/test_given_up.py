@@ -58,48 +58,42 @@ async def begun(events: Subscription) -> None:
 
 
 @pytest.mark.parametrize("how", ["cancel", "pause"])
-def test_a_tool_that_swallows_its_cancel_holds_it_for_the_grace_and_is_told_of_twice(how: str) -> None:
-    async def main() -> None:
-        work = Stubborn()
-        client = ScriptedClient([call("work"), say("next")])
-        async with PodSystem(grace=0.05) as system:
-            pod = await system.spawn(PLAIN, client=client, tools=[work.tool()])
-            with pod.subscribe() as events:
-                run = pod.run("go")
-                await begun(events)
-                await getattr(pod, how)()
-                assert (await run).outcome == ("cancelled" if how == "cancel" else "paused")
-                assert "work did not end within 0.05 s of being cancelled" in (await alert(events)).text
-                assert not work.ended.is_set()
-                following = pod.run("more") if how == "cancel" else pod.resume()
-                assert (await following).text == "next"
-                work.release.set()
-                told = await alert(events)
-                assert told.run_id == (await run).run_id
-                assert "has ended with a result: late" in told.text
-            assert [item.text for item in await pod.history() if "outcome unknown" in item.text]
-
-    asyncio.run(main())
+async def test_a_tool_that_swallows_its_cancel_holds_it_for_the_grace_and_is_told_of_twice(how: str) -> None:
+    work = Stubborn()
+    client = ScriptedClient([call("work"), say("next")])
+    async with PodSystem(grace=0.05) as system:
+        pod = await system.spawn(PLAIN, client=client, tools=[work.tool()])
+        with pod.subscribe() as events:
+            run = pod.run("go")
+            await begun(events)
+            await getattr(pod, how)()
+            assert (await run).outcome == ("cancelled" if how == "cancel" else "paused")
+            assert "work did not end within 0.05 s of being cancelled" in (await alert(events)).text
+            assert not work.ended.is_set()
+            following = pod.run("more") if how == "cancel" else pod.resume()
+            assert (await following).text == "next"
+            work.release.set()
+            told = await alert(events)
+            assert told.run_id == (await run).run_id
+            assert "has ended with a result: late" in told.text
+        assert [item.text for item in await pod.history() if "outcome unknown" in item.text]
 
 
-def test_a_result_that_is_overdue_stands_at_its_deadline_and_the_late_end_is_told_once() -> None:
-    async def main() -> None:
-        work = Stubborn()
-        client = ScriptedClient([call("work"), say("next")])
-        async with PodSystem() as system:
-            pod = await system.spawn(PLAIN, client=client, tools=[work.tool(timeout=0.01)])
-            with pod.subscribe([Alert, ToolResulted, RunEnd]) as events:
-                assert (await pod.run("go")).text == "next"
-                assert not work.ended.is_set()
-                result, end = events.drain()
-                assert isinstance(result, ToolResulted)
-                assert "may still be at work" in result.item.text
-                assert isinstance(end, RunEnd)
-                work.release.set()
-                assert "has ended with a result: late" in (await alert(events)).text
-            assert [type(event) for event in replayed(system, pod)].count(Alert) == 1
-
-    asyncio.run(main())
+async def test_a_result_that_is_overdue_stands_at_its_deadline_and_the_late_end_is_told_once() -> None:
+    work = Stubborn()
+    client = ScriptedClient([call("work"), say("next")])
+    async with PodSystem() as system:
+        pod = await system.spawn(PLAIN, client=client, tools=[work.tool(timeout=0.01)])
+        with pod.subscribe([Alert, ToolResulted, RunEnd]) as events:
+            assert (await pod.run("go")).text == "next"
+            assert not work.ended.is_set()
+            result, end = events.drain()
+            assert isinstance(result, ToolResulted)
+            assert "may still be at work" in result.item.text
+            assert isinstance(end, RunEnd)
+            work.release.set()
+            assert "has ended with a result: late" in (await alert(events)).text
+        assert [type(event) for event in replayed(system, pod)].count(Alert) == 1
 
 
 def replayed(system: PodSystem, pod: Pod) -> list[Event]:
@@ -126,36 +120,33 @@ def test_a_late_end_behind_that_of_its_pod_is_logged(caplog: pytest.LogCaptureFi
     assert any("after the end of its pod: tool work" in text for text in caplog.messages)
 
 
-def test_progress_belongs_to_its_call_and_ends_with_it() -> None:
-    async def main() -> None:
-        loop, going_on, ended = asyncio.get_running_loop(), threading.Event(), asyncio.Event()
+async def test_progress_belongs_to_its_call_and_ends_with_it() -> None:
+    loop, going_on, ended = asyncio.get_running_loop(), threading.Event(), asyncio.Event()
 
-        @tool(timeout=0.2)
-        def busy(ctx: ToolContext) -> str:
-            ctx.progress("in time")
-            going_on.wait(10)
-            for n in range(20):
-                ctx.progress(f"late {n}")
-            loop.call_soon_threadsafe(ended.set)
-            return "late"
+    @tool(timeout=0.2)
+    def busy(ctx: ToolContext) -> str:
+        ctx.progress("in time")
+        going_on.wait(10)
+        for n in range(20):
+            ctx.progress(f"late {n}")
+        loop.call_soon_threadsafe(ended.set)
+        return "late"
 
-        @tool
-        async def quick() -> str:
-            going_on.set()
-            await ended.wait()
-            return "quick"
+    @tool
+    async def quick() -> str:
+        going_on.set()
+        await ended.wait()
+        return "quick"
 
-        client = ScriptedClient([call("busy", id="c"), say("first"), call("quick", id="c"), say("second")])
-        async with PodSystem() as system:
-            pod = await system.spawn(PLAIN, client=client, tools=[busy, quick])
-            with pod.subscribe([ToolProgress, Alert]) as events:
-                first = await pod.run("one")
-                await pod.run("two")
-                told = await alert_and_before(events)
-            progress = [event for event in told if isinstance(event, ToolProgress)]
-            assert [(event.text, event.run_id) for event in progress] == [("in time", first.run_id)]
-
-    asyncio.run(main())
+    client = ScriptedClient([call("busy", id="c"), say("first"), call("quick", id="c"), say("second")])
+    async with PodSystem() as system:
+        pod = await system.spawn(PLAIN, client=client, tools=[busy, quick])
+        with pod.subscribe([ToolProgress, Alert]) as events:
+            first = await pod.run("one")
+            await pod.run("two")
+            told = await alert_and_before(events)
+        progress = [event for event in told if isinstance(event, ToolProgress)]
+        assert [(event.text, event.run_id) for event in progress] == [("in time", first.run_id)]
 
 
 async def alert_and_before(events: Subscription) -> list[Event]:
@@ -167,7 +158,7 @@ async def alert_and_before(events: Subscription) -> list[Event]:
     return told
 
 
-def test_a_client_that_swallows_its_cancel_is_left_to_itself_and_tells_nothing_more() -> None:
+async def test_a_client_that_swallows_its_cancel_is_left_to_itself_and_tells_nothing_more() -> None:
     class Deaf:
         def __init__(self) -> None:
             self.release = asyncio.Event()
@@ -190,63 +181,57 @@ def test_a_client_that_swallows_its_cancel_is_left_to_itself_and_tells_nothing_m
             self.ended.set()
             yield End("end_turn")
 
-    async def main() -> None:
-        client = Deaf()
-        async with PodSystem(grace=0.05) as system:
-            pod = await system.spawn(PLAIN, client=client)
-            with pod.subscribe() as events:
-                run = pod.run("go")
-                async for event in events:
-                    if isinstance(event, TextDelta):
-                        break
-                await pod.cancel()
-                assert (await run).outcome == "cancelled"
-                assert "the model's client did not end within" in (await alert(events)).text
-                assert (await pod.run("more")).text == "second"
-                client.release.set()
-                await client.ended.wait()
-                await asyncio.sleep(0)
-                assert [event.text for event in events.drain() if isinstance(event, TextDelta)] == ["second"]
-
-    asyncio.run(main())
+    client = Deaf()
+    async with PodSystem(grace=0.05) as system:
+        pod = await system.spawn(PLAIN, client=client)
+        with pod.subscribe() as events:
+            run = pod.run("go")
+            async for event in events:
+                if isinstance(event, TextDelta):
+                    break
+            await pod.cancel()
+            assert (await run).outcome == "cancelled"
+            assert "the model's client did not end within" in (await alert(events)).text
+            assert (await pod.run("more")).text == "second"
+            client.release.set()
+            await client.ended.wait()
+            await asyncio.sleep(0)
+            assert [event.text for event in events.drain() if isinstance(event, TextDelta)] == ["second"]
 
 
-def test_plain_tools_that_wait_for_other_pods_do_not_use_up_the_threads_that_those_need() -> None:
+async def test_plain_tools_that_wait_for_other_pods_do_not_use_up_the_threads_that_those_need() -> None:
     @tool
     def leaf() -> str:
         return "leaf"
 
-    async def main() -> None:
-        async with PodSystem(tool_threads=2) as system:
-            inner = [
-                await system.spawn(
-                    PodManifest.of(name="i"), client=ScriptedClient([call("leaf"), say("so")]), tools=[leaf]
-                )
-                for _ in range(6)
-            ]
-            all_wait = threading.Barrier(2)
+    async with PodSystem(tool_threads=2) as system:
+        inner = [
+            await system.spawn(
+                PodManifest.of(name="i"), client=ScriptedClient([call("leaf"), say("so")]), tools=[leaf]
+            )
+            for _ in range(6)
+        ]
+        all_wait = threading.Barrier(2)
 
-            def asking(pod: Pod) -> Tool:
-                def ask() -> str:
-                    if not all_wait.broken:
-                        with contextlib.suppress(threading.BrokenBarrierError):
-                            all_wait.wait(5)
-                        all_wait.abort()
-                    return pod.run("task").get(timeout=60).text
+        def asking(pod: Pod) -> Tool:
+            def ask() -> str:
+                if not all_wait.broken:
+                    with contextlib.suppress(threading.BrokenBarrierError):
+                        all_wait.wait(5)
+                    all_wait.abort()
+                return pod.run("task").get(timeout=60).text
 
-                return tool(ask)
+            return tool(ask)
 
-            outer = [
-                await system.spawn(
-                    PodManifest.of(name="o"),
-                    client=ScriptedClient([call("ask"), say("done")]),
-                    tools=[asking(pod)],
-                )
-                for pod in inner
-            ]
-            results = await asyncio.wait_for(asyncio.gather(*(pod.run("x") for pod in outer)), 60)
-            assert [result.text for result in results] == ["done"] * 6
-            answers = [item.text for pod in outer for item in await pod.history()]
-            assert answers.count("so") == 6
-
-    asyncio.run(main())
+        outer = [
+            await system.spawn(
+                PodManifest.of(name="o"),
+                client=ScriptedClient([call("ask"), say("done")]),
+                tools=[asking(pod)],
+            )
+            for pod in inner
+        ]
+        results = await asyncio.wait_for(asyncio.gather(*(pod.run("x") for pod in outer)), 60)
+        assert [result.text for result in results] == ["done"] * 6
+        answers = [item.text for pod in outer for item in await pod.history()]
+        assert answers.count("so") == 6

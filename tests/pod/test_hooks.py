@@ -389,64 +389,55 @@ async def texts_of(pod: Pod) -> list[str]:
 @pytest.mark.parametrize("how", ["cancel", "pause"])
 @pytest.mark.parametrize("where", ["before_tool", "after_tool"])
 @pytest.mark.parametrize("stubborn", [False, True])
-def test_a_hook_is_cancelled_with_its_call_and_an_end_does_not_wait_for_one_that_goes_on(
+async def test_a_hook_is_cancelled_with_its_call_and_an_end_does_not_wait_for_one_that_goes_on(
     how: str, where: str, *, stubborn: bool
 ) -> None:
-    async def main() -> None:
-        till, hook = Till(), Waiting(where, stubborn=stubborn)
-        client = ScriptedClient([call("pay", {"amount": 5}), say("next")])
-        async with PodSystem(grace=0.05) as system:
-            pod = await system.spawn(PLAIN, client=client, tools=[till.tool()], hooks=[hook])
-            run = pod.run("go")
-            await hook.reached.wait()
-            await getattr(pod, how)()
-            assert (await run).outcome == ("cancelled" if how == "cancel" else "paused")
-            assert hook.cancelled
-            began = where == "after_tool"
-            assert till.paid == ([5] if began else [])
-            texts = await texts_of(pod)
-            assert ["outcome unknown" in text for text in texts] == [began]
-            assert [text == NOT_RUN for text in texts] == [not began]
-            following = pod.run("more") if how == "cancel" else pod.resume()
-            assert (await following).text == "next"
-            hook.release.set()
-            for _ in range(5):
-                await asyncio.sleep(0)
-            assert await texts_of(pod) == texts, "what is left behind has no effect"
-            assert till.paid == ([5] if began else [])
-
-    asyncio.run(main())
+    till, hook = Till(), Waiting(where, stubborn=stubborn)
+    client = ScriptedClient([call("pay", {"amount": 5}), say("next")])
+    async with PodSystem(grace=0.05) as system:
+        pod = await system.spawn(PLAIN, client=client, tools=[till.tool()], hooks=[hook])
+        run = pod.run("go")
+        await hook.reached.wait()
+        await getattr(pod, how)()
+        assert (await run).outcome == ("cancelled" if how == "cancel" else "paused")
+        assert hook.cancelled
+        began = where == "after_tool"
+        assert till.paid == ([5] if began else [])
+        texts = await texts_of(pod)
+        assert ["outcome unknown" in text for text in texts] == [began]
+        assert [text == NOT_RUN for text in texts] == [not began]
+        following = pod.run("more") if how == "cancel" else pod.resume()
+        assert (await following).text == "next"
+        hook.release.set()
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert await texts_of(pod) == texts, "what is left behind has no effect"
+        assert till.paid == ([5] if began else [])
 
 
-def test_a_paused_run_goes_on_and_its_next_calls_are_judged() -> None:
-    async def main() -> None:
-        till, hook = Till(), Waiting("before_tool")
-        client = ScriptedClient([call("pay", {"amount": 5}), call("pay", {"amount": 6}), say("done")])
-        async with PodSystem() as system:
-            pod = await system.spawn(PLAIN, client=client, tools=[till.tool()], hooks=[hook])
-            run = pod.run("go")
-            await hook.reached.wait()
-            await pod.pause()
-            assert (await run).outcome == "paused"
-            hook.release.set()
-            assert (await pod.resume()).text == "done"
-            assert (till.paid, await texts_of(pod)) == ([6], [NOT_RUN, "paid 6"])
-
-    asyncio.run(main())
-
-
-def test_a_system_is_left_while_a_hook_waits() -> None:
-    async def main() -> None:
-        till, hook = Till(), Waiting("before_tool")
-        async with PodSystem() as system:
-            client = ScriptedClient([call("pay", {"amount": 5})])
-            pod = await system.spawn(PLAIN, client=client, tools=[till.tool()], hooks=[hook])
-            run = pod.run("go")
-            await hook.reached.wait()
+async def test_a_paused_run_goes_on_and_its_next_calls_are_judged() -> None:
+    till, hook = Till(), Waiting("before_tool")
+    client = ScriptedClient([call("pay", {"amount": 5}), call("pay", {"amount": 6}), say("done")])
+    async with PodSystem() as system:
+        pod = await system.spawn(PLAIN, client=client, tools=[till.tool()], hooks=[hook])
+        run = pod.run("go")
+        await hook.reached.wait()
+        await pod.pause()
         assert (await run).outcome == "paused"
-        assert (hook.cancelled, till.paid) == (1, [])
+        hook.release.set()
+        assert (await pod.resume()).text == "done"
+        assert (till.paid, await texts_of(pod)) == ([6], [NOT_RUN, "paid 6"])
 
-    asyncio.run(main())
+
+async def test_a_system_is_left_while_a_hook_waits() -> None:
+    till, hook = Till(), Waiting("before_tool")
+    async with PodSystem() as system:
+        client = ScriptedClient([call("pay", {"amount": 5})])
+        pod = await system.spawn(PLAIN, client=client, tools=[till.tool()], hooks=[hook])
+        run = pod.run("go")
+        await hook.reached.wait()
+    assert (await run).outcome == "paused"
+    assert (hook.cancelled, till.paid) == (1, [])
 
 
 # -- what is no hook -----------------------------------------------------------------------------
@@ -471,28 +462,22 @@ class Guard:
         (SimpleNamespace(on_run_end=lambda result: None), "on_run_end: polypod does not ask that yet"),
     ],
 )
-def test_what_is_no_hook_is_refused_where_it_is_given(hook: Any, words: str) -> None:
-    async def main() -> None:
-        async with PodSystem() as system:
-            with pytest.raises(InvalidInput, match=words):
-                await system.spawn(PLAIN, client=ScriptedClient([]), hooks=[hook])
-            assert system.pods() == []
-        async with PodSystem(hooks=[hook]) as system:
-            with pytest.raises(InvalidInput, match=words):
-                await system.spawn(PLAIN, client=ScriptedClient([]))
-
-    asyncio.run(main())
+async def test_what_is_no_hook_is_refused_where_it_is_given(hook: Any, words: str) -> None:
+    async with PodSystem() as system:
+        with pytest.raises(InvalidInput, match=words):
+            await system.spawn(PLAIN, client=ScriptedClient([]), hooks=[hook])
+        assert system.pods() == []
+    async with PodSystem(hooks=[hook]) as system:
+        with pytest.raises(InvalidInput, match=words):
+            await system.spawn(PLAIN, client=ScriptedClient([]))
 
 
-def test_pods_of_one_manifest_have_their_own_hooks() -> None:
-    async def main() -> None:
-        till = Till()
-        pay, guard = till.tool(), before(lambda call: Deny("no"))
-        async with PodSystem() as system:
-            for hooks in ([], [guard], []):
-                client = ScriptedClient([call("pay", {"amount": len(till.paid)}), say("done")])
-                pod = await system.spawn(PLAIN, client=client, tools=[pay], hooks=hooks)
-                await pod.run("go")
-        assert till.paid == [0, 1]
-
-    asyncio.run(main())
+async def test_pods_of_one_manifest_have_their_own_hooks() -> None:
+    till = Till()
+    pay, guard = till.tool(), before(lambda call: Deny("no"))
+    async with PodSystem() as system:
+        for hooks in ([], [guard], []):
+            client = ScriptedClient([call("pay", {"amount": len(till.paid)}), say("done")])
+            pod = await system.spawn(PLAIN, client=client, tools=[pay], hooks=hooks)
+            await pod.run("go")
+    assert till.paid == [0, 1]

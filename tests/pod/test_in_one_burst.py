@@ -125,116 +125,101 @@ async def idle_at_work(system: PodSystem, store: GatedStore, client: GatedClient
     return pod, pushed
 
 
-def test_notifications_to_an_idle_pod_that_has_something_under_way_start_one_run_together() -> None:
-    async def main() -> None:
-        store, client = GatedStore(), GatedClient([say("a"), say("b")])
-        async with asyncio.timeout(60), PodSystem(store) as system:
-            pod, pushed = await idle_at_work(system, store, client)
-            told = [pod.notify(text) for text in ("1", "2", "3")]
-            await pod.describe()
-            with pod.subscribe(RunStart) as events:
-                store.open()
-                await pushed
-                for each in told:
-                    assert await each is None
-                client.gate.release()
-                client.gate.release()
-                assert (await pod.run("go")).text == "b"
-                assert [event.reason for event in events.drain()] == ["notify", "run"]
-            assert texts(await pod.history()) == ["pushed", "1", "2", "3", "a", "go", "b"]
-
-    asyncio.run(main())
-
-
-def test_a_notification_joins_the_run_that_waits_for_what_is_under_way() -> None:
-    async def main() -> None:
-        store, client = GatedStore(), GatedClient([say("a"), say("b")])
-        client.gate.release()
-        client.gate.release()
-        async with asyncio.timeout(60), PodSystem(store) as system:
-            pod, pushed = await idle_at_work(system, store, client)
-            first, second, told = pod.run("first"), pod.run("second"), pod.notify("by the way")
-            await pod.describe()
+async def test_notifications_to_an_idle_pod_that_has_something_under_way_start_one_run_together() -> None:
+    store, client = GatedStore(), GatedClient([say("a"), say("b")])
+    async with asyncio.timeout(60), PodSystem(store) as system:
+        pod, pushed = await idle_at_work(system, store, client)
+        told = [pod.notify(text) for text in ("1", "2", "3")]
+        await pod.describe()
+        with pod.subscribe(RunStart) as events:
             store.open()
-            await asyncio.gather(pushed, told)
-            assert [(await first).text, (await second).text] == ["a", "b"]
-            assert texts(await pod.history()) == ["pushed", "first", "by the way", "a", "second", "b"]
+            await pushed
+            for each in told:
+                assert await each is None
+            client.gate.release()
+            client.gate.release()
+            assert (await pod.run("go")).text == "b"
+            assert [event.reason for event in events.drain()] == ["notify", "run"]
+        assert texts(await pod.history()) == ["pushed", "1", "2", "3", "a", "go", "b"]
 
-    asyncio.run(main())
+
+async def test_a_notification_joins_the_run_that_waits_for_what_is_under_way() -> None:
+    store, client = GatedStore(), GatedClient([say("a"), say("b")])
+    client.gate.release()
+    client.gate.release()
+    async with asyncio.timeout(60), PodSystem(store) as system:
+        pod, pushed = await idle_at_work(system, store, client)
+        first, second, told = pod.run("first"), pod.run("second"), pod.notify("by the way")
+        await pod.describe()
+        store.open()
+        await asyncio.gather(pushed, told)
+        assert [(await first).text, (await second).text] == ["a", "b"]
+        assert texts(await pod.history()) == ["pushed", "first", "by the way", "a", "second", "b"]
 
 
 @pytest.mark.parametrize("behind", [0, 1])
-def test_a_notification_to_a_run_that_is_dropped_before_it_begins_is_not_lost(behind: int) -> None:
-    async def main() -> None:
-        store, client = GatedStore(), GatedClient([say("a")])
-        client.gate.release()
-        async with asyncio.timeout(60), PodSystem(store) as system:
-            pod, pushed = await idle_at_work(system, store, client)
-            async with pod.stream("dropped") as stream:
-                told = [pod.notify(text) for text in ("1", "2")]
-                others = [pod.run("other") for _ in range(behind)]
-                await pod.describe()
-            assert (await stream.result).outcome == "cancelled"
-            store.open()
-            await asyncio.gather(pushed, *told)
-            for each in others:
-                assert (await each).text == "a"
-            assert texts(await pod.history())[: 3 + behind] == ["pushed", *(["other"] * behind), "1", "2"]
-            await client.asked.acquire()
-            assert client.asked.locked(), "one run has them all"
-
-    asyncio.run(main())
-
-
-def test_a_stop_answers_notifications_that_wait_for_a_run_to_begin() -> None:
-    async def main() -> None:
-        store, client = GatedStore(), GatedClient([say("a")])
-        async with asyncio.timeout(60), PodSystem(store) as system:
-            pod, pushed = await idle_at_work(system, store, client)
+async def test_a_notification_to_a_run_that_is_dropped_before_it_begins_is_not_lost(behind: int) -> None:
+    store, client = GatedStore(), GatedClient([say("a")])
+    client.gate.release()
+    async with asyncio.timeout(60), PodSystem(store) as system:
+        pod, pushed = await idle_at_work(system, store, client)
+        async with pod.stream("dropped") as stream:
             told = [pod.notify(text) for text in ("1", "2")]
-            stopped = pod.stop()
-            store.open()
-            await asyncio.gather(pushed, stopped)
-            for each in told:
-                with pytest.raises(PodStopped):
-                    await each
+            others = [pod.run("other") for _ in range(behind)]
+            await pod.describe()
+        assert (await stream.result).outcome == "cancelled"
+        store.open()
+        await asyncio.gather(pushed, *told)
+        for each in others:
+            assert (await each).text == "a"
+        assert texts(await pod.history())[: 3 + behind] == ["pushed", *(["other"] * behind), "1", "2"]
+        await client.asked.acquire()
+        assert client.asked.locked(), "one run has them all"
 
-    asyncio.run(main())
+
+async def test_a_stop_answers_notifications_that_wait_for_a_run_to_begin() -> None:
+    store, client = GatedStore(), GatedClient([say("a")])
+    async with asyncio.timeout(60), PodSystem(store) as system:
+        pod, pushed = await idle_at_work(system, store, client)
+        told = [pod.notify(text) for text in ("1", "2")]
+        stopped = pod.stop()
+        store.open()
+        await asyncio.gather(pushed, stopped)
+        for each in told:
+            with pytest.raises(PodStopped):
+                await each
 
 
-def test_a_turn_ends_once_with_its_calls_and_never_where_they_were_not_run() -> None:
+async def test_a_turn_ends_once_with_its_calls_and_never_where_they_were_not_run() -> None:
     @tool
     async def one() -> str:
         return "1"
 
-    async def main() -> None:
-        store, client = GatedStore(), GatedClient([call("one"), say("a"), call("one")])
-        async with asyncio.timeout(60), PodSystem(store) as system:
-            pod = await system.spawn(PLAIN, client=client, tools=[one])
-            with pod.subscribe([TurnStart, TurnEnd]) as events:
-                client.gate.release()
-                client.gate.release()
-                await pod.run("go")
-                assert [(type(each), each.turn) for each in events.drain()] == [
-                    (TurnStart, 1),
-                    (TurnEnd, 1),
-                    (TurnStart, 2),
-                    (TurnEnd, 2),
-                ]
-                run = pod.run("again")
-                for _ in range(3):
-                    await client.asked.acquire()
-                store.shut = True
-                client.gate.release()
-                await store.arrival()  # the answer, before its call is begun
-                cancelled = pod.cancel()
-                await pod.describe()
-                store.open()
-                await cancelled
-                assert (await run).outcome == "cancelled"
-                assert [type(each) for each in events.drain()] == [TurnStart]
-
-    asyncio.run(main())
+    store, client = GatedStore(), GatedClient([call("one"), say("a"), call("one")])
+    async with asyncio.timeout(60), PodSystem(store) as system:
+        pod = await system.spawn(PLAIN, client=client, tools=[one])
+        with pod.subscribe([TurnStart, TurnEnd]) as events:
+            client.gate.release()
+            client.gate.release()
+            await pod.run("go")
+            assert [(type(each), each.turn) for each in events.drain()] == [
+                (TurnStart, 1),
+                (TurnEnd, 1),
+                (TurnStart, 2),
+                (TurnEnd, 2),
+            ]
+            run = pod.run("again")
+            for _ in range(3):
+                await client.asked.acquire()
+            store.shut = True
+            client.gate.release()
+            await store.arrival()  # the answer, before its call is begun
+            cancelled = pod.cancel()
+            await pod.describe()
+            store.open()
+            await cancelled
+            assert (await run).outcome == "cancelled"
+            assert [type(each) for each in events.drain()] == [TurnStart]
 
 
 def test_a_client_that_forgets_a_cancel_of_its_own_does_not_end_what_comes_later() -> None:

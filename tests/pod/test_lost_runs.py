@@ -65,35 +65,32 @@ class Stuck:
 
 
 @pytest.mark.parametrize("how", ["lost", "cancelled", "stopped"])
-def test_what_a_client_that_ignores_its_cancel_held_of_the_budget_is_given_back_once(how: str) -> None:
-    async def main() -> None:
-        store, client = GatedStore(), Stuck()
-        async with asyncio.timeout(60), PodSystem(store, grace=0.01, budget={"tokens": 100_000}) as system:
-            wanted = PodManifest.of(name="p", tokens=100_000, max_tokens=1000)
-            pod = await system.spawn(wanted, client=client)
-            run = pod.run("go")
-            await client.asked.wait()
-            held = budget_of(system)
-            assert held.reserved_tokens > 1000
-            if how == "lost":
-                await refused(pod, store)
-                with pytest.raises(RunFailed, match="full"):
-                    await run
-            else:
-                await (pod.cancel() if how == "cancelled" else pod.stop())
-                assert (await run).outcome == "cancelled"
-            if how != "stopped":  # behind what is not waited for any longer
-                assert (await pod.run("next")).text == "next"
-            given_back = budget_of(system)
-            assert given_back.reserved_tokens == 0
-            assert given_back.tokens >= held.reserved_tokens, "it may have been at work all the time"
-            client.release.set()
-            await client.ended.wait()
-            for _ in range(5):
-                await asyncio.sleep(0)
-            assert budget_of(system) == given_back
-
-    asyncio.run(main())
+async def test_what_a_client_that_ignores_its_cancel_held_of_the_budget_is_given_back_once(how: str) -> None:
+    store, client = GatedStore(), Stuck()
+    async with asyncio.timeout(60), PodSystem(store, grace=0.01, budget={"tokens": 100_000}) as system:
+        wanted = PodManifest.of(name="p", tokens=100_000, max_tokens=1000)
+        pod = await system.spawn(wanted, client=client)
+        run = pod.run("go")
+        await client.asked.wait()
+        held = budget_of(system)
+        assert held.reserved_tokens > 1000
+        if how == "lost":
+            await refused(pod, store)
+            with pytest.raises(RunFailed, match="full"):
+                await run
+        else:
+            await (pod.cancel() if how == "cancelled" else pod.stop())
+            assert (await run).outcome == "cancelled"
+        if how != "stopped":  # behind what is not waited for any longer
+            assert (await pod.run("next")).text == "next"
+        given_back = budget_of(system)
+        assert given_back.reserved_tokens == 0
+        assert given_back.tokens >= held.reserved_tokens, "it may have been at work all the time"
+        client.release.set()
+        await client.ended.wait()
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert budget_of(system) == given_back
 
 
 def budget_of(system: PodSystem) -> Any:
@@ -102,94 +99,79 @@ def budget_of(system: PodSystem) -> Any:
     return budget
 
 
-def test_words_of_a_notify_whose_run_is_lost_are_told_as_logged_where_they_are() -> None:
-    async def main() -> None:
-        store, client = RefusingStore(), GatedClient([say("x")])
-        async with asyncio.timeout(60), PodSystem(store) as system:
-            pod = await system.spawn(PLAIN, client=client)
+async def test_words_of_a_notify_whose_run_is_lost_are_told_as_logged_where_they_are() -> None:
+    store, client = RefusingStore(), GatedClient([say("x")])
+    async with asyncio.timeout(60), PodSystem(store) as system:
+        pod = await system.spawn(PLAIN, client=client)
+        store.shut = True
+        notified = pod.notify("hello")
+        await store.arrival()
+        store.shut = False
+        store.end()  # the words are durable, and before their run goes on what comes behind is refused
+        store.refuses = True
+        with pytest.raises(StoreError):
+            await record(pod)
+        store.refuses = False
+        assert await notified is None
+        assert texts(await pod.history()) == ["hello"]
+        client.gate.release()
+        assert (await pod.run("again")).text == "x"
+        assert texts(await pod.history()) == ["hello", "again", "x"]
+
+
+async def test_a_run_that_is_lost_once_its_input_is_durable_begins_no_turn() -> None:
+    store, client = RefusingStore(), GatedClient([say("x")])
+    async with asyncio.timeout(60), PodSystem(store) as system:
+        pod = await system.spawn(PLAIN, client=client)
+        with pod.subscribe([TurnStart]) as events:
             store.shut = True
-            notified = pod.notify("hello")
+            run = pod.run("go")
             await store.arrival()
             store.shut = False
-            store.end()  # the words are durable, and before their run goes on what comes behind is refused
+            store.end()
             store.refuses = True
             with pytest.raises(StoreError):
                 await record(pod)
             store.refuses = False
-            assert await notified is None
-            assert texts(await pod.history()) == ["hello"]
+            with pytest.raises(RunFailed):
+                await run
             client.gate.release()
-            assert (await pod.run("again")).text == "x"
-            assert texts(await pod.history()) == ["hello", "again", "x"]
-
-    asyncio.run(main())
+            again = await pod.run("again")
+            assert [event.run_id for event in events.drain()] == [again.run_id]
 
 
-def test_a_run_that_is_lost_once_its_input_is_durable_begins_no_turn() -> None:
-    async def main() -> None:
-        store, client = RefusingStore(), GatedClient([say("x")])
-        async with asyncio.timeout(60), PodSystem(store) as system:
-            pod = await system.spawn(PLAIN, client=client)
-            with pod.subscribe([TurnStart]) as events:
-                store.shut = True
-                run = pod.run("go")
-                await store.arrival()
-                store.shut = False
-                store.end()
-                store.refuses = True
-                with pytest.raises(StoreError):
-                    await record(pod)
-                store.refuses = False
-                with pytest.raises(RunFailed):
-                    await run
-                client.gate.release()
-                again = await pod.run("again")
-                assert [event.run_id for event in events.drain()] == [again.run_id]
-
-    asyncio.run(main())
+async def test_what_a_request_that_was_not_accepted_held_of_the_budget_is_given_back() -> None:
+    client = ScriptedClient([ModelError("no such key", kind="auth", retryable=False)])
+    async with asyncio.timeout(60), PodSystem(budget={"tokens": 100_000}) as system:
+        pod = await system.spawn(PodManifest.of(name="p", max_tokens=1000), client=client)
+        with pytest.raises(RunFailed, match="no such key"):
+            await pod.run("go")
+        assert (budget_of(system).reserved_tokens, budget_of(system).tokens) == (0, 0)
 
 
-def test_what_a_request_that_was_not_accepted_held_of_the_budget_is_given_back() -> None:
-    async def main() -> None:
-        client = ScriptedClient([ModelError("no such key", kind="auth", retryable=False)])
-        async with asyncio.timeout(60), PodSystem(budget={"tokens": 100_000}) as system:
-            pod = await system.spawn(PodManifest.of(name="p", max_tokens=1000), client=client)
-            with pytest.raises(RunFailed, match="no such key"):
-                await pod.run("go")
-            assert (budget_of(system).reserved_tokens, budget_of(system).tokens) == (0, 0)
-
-    asyncio.run(main())
-
-
-def test_words_of_a_notify_that_the_store_refuses_are_told_as_refused() -> None:
-    async def main() -> None:
-        store, client = RefusingStore(), GatedClient([say("x")])
-        async with asyncio.timeout(60), PodSystem(store) as system:
-            pod = await system.spawn(PLAIN, client=client)
-            store.refuses = True
-            with pytest.raises(StoreError):
-                await pod.notify("hello")
-            store.refuses = False
-            assert await pod.history() == []
-            client.gate.release()
-            assert (await pod.run("again")).text == "x"
-
-    asyncio.run(main())
+async def test_words_of_a_notify_that_the_store_refuses_are_told_as_refused() -> None:
+    store, client = RefusingStore(), GatedClient([say("x")])
+    async with asyncio.timeout(60), PodSystem(store) as system:
+        pod = await system.spawn(PLAIN, client=client)
+        store.refuses = True
+        with pytest.raises(StoreError):
+            await pod.notify("hello")
+        store.refuses = False
+        assert await pod.history() == []
+        client.gate.release()
+        assert (await pod.run("again")).text == "x"
 
 
-def test_words_of_a_notify_whose_run_is_lost_before_they_are_recorded_are_told_as_refused() -> None:
-    async def main() -> None:
-        store, client = RefusingStore(), GatedClient([say("x" * 4000)])
-        wanted = PodManifest.of(name="p", compact_threshold=800, compact_retained_tokens=100)
-        async with asyncio.timeout(60), PodSystem(store) as system:
-            pod = await system.spawn(wanted, client=client)
-            client.gate.release()
-            await pod.run("tell")
-            before = await pod.history()
-            store.refuses = True  # the compaction that its run would begin with
-            with pytest.raises(StoreError):
-                await pod.notify("hello")
-            store.refuses = False
-            assert await pod.history() == before
-
-    asyncio.run(main())
+async def test_words_of_a_notify_whose_run_is_lost_before_they_are_recorded_are_told_as_refused() -> None:
+    store, client = RefusingStore(), GatedClient([say("x" * 4000)])
+    wanted = PodManifest.of(name="p", compact_threshold=800, compact_retained_tokens=100)
+    async with asyncio.timeout(60), PodSystem(store) as system:
+        pod = await system.spawn(wanted, client=client)
+        client.gate.release()
+        await pod.run("tell")
+        before = await pod.history()
+        store.refuses = True  # the compaction that its run would begin with
+        with pytest.raises(StoreError):
+            await pod.notify("hello")
+        store.refuses = False
+        assert await pod.history() == before

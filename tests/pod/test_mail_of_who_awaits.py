@@ -23,7 +23,7 @@ class Echo(AsyncActor):
         return message
 
 
-def test_a_run_that_was_asked_for_first_begins_first() -> None:
+async def test_a_run_that_was_asked_for_first_begins_first() -> None:
     class Watching(ScriptedClient):
         async def stream(self, request: Request) -> AsyncIterator[Block]:
             item = request.items[-1]
@@ -34,17 +34,14 @@ def test_a_run_that_was_asked_for_first_begins_first() -> None:
 
     asked: list[str] = []
 
-    async def main() -> None:
-        client = Watching([say("1"), say("2")])
-        async with PodSystem() as system:
-            one = await system.spawn(PodManifest.of(name="one"), client=client)
-            two = await system.spawn(PodManifest.of(name="two"), client=client)
-            first = one.run("first")
-            await two.history()
-            await asyncio.gather(two.run("second"), first)
-        assert asked == ["first", "second"]
-
-    asyncio.run(main())
+    client = Watching([say("1"), say("2")])
+    async with PodSystem() as system:
+        one = await system.spawn(PodManifest.of(name="one"), client=client)
+        two = await system.spawn(PodManifest.of(name="two"), client=client)
+        first = one.run("first")
+        await two.history()
+        await asyncio.gather(two.run("second"), first)
+    assert asked == ["first", "second"]
 
 
 @pytest.mark.parametrize(("how", "outcome"), [("cancel", "cancelled"), ("pause", "paused")])

@@ -93,29 +93,26 @@ def test_a_run_out_of_time_names_the_seconds() -> None:
     assert end.error.details["budget"] == "seconds"
 
 
-def test_a_failed_emergency_compaction_tells_the_overflow_first() -> None:
+async def test_a_failed_emergency_compaction_tells_the_overflow_first() -> None:
     overflow = ModelError(
         "h:1 answered 400: too long", kind="context_overflow", where="h:1", prompt_tokens=9, context_window=5
     )
 
-    async def main() -> None:
-        client = ScriptedClient([overflow, ModelError("no such key", kind="auth")])
-        async with PodSystem() as system:
-            pod = await system.spawn(PodManifest.of(), client=client)
-            await pod.push_item(UserItem.of("x" * 400))
-            with pod.subscribe(RunEnd) as events, pytest.raises(RunFailed) as caught:
-                await pod.run("go")
-            (end,) = events.drain()
-        cause = caught.value.cause
-        assert isinstance(cause, ModelError)
-        assert (cause.kind, cause.where) == ("context_overflow", "h:1")
-        assert (cause.prompt_tokens, cause.context_window) == (9, 5)
-        assert cause.message.startswith("h:1 answered 400: too long; and ")
-        assert isinstance(cause.__context__, CompactionFailed)
-        assert cause.__context__.message in cause.message
-        assert end.error.details["where"] == "h:1"  # type: ignore[attr-defined]
-
-    asyncio.run(main())
+    client = ScriptedClient([overflow, ModelError("no such key", kind="auth")])
+    async with PodSystem() as system:
+        pod = await system.spawn(PodManifest.of(), client=client)
+        await pod.push_item(UserItem.of("x" * 400))
+        with pod.subscribe(RunEnd) as events, pytest.raises(RunFailed) as caught:
+            await pod.run("go")
+        (end,) = events.drain()
+    cause = caught.value.cause
+    assert isinstance(cause, ModelError)
+    assert (cause.kind, cause.where) == ("context_overflow", "h:1")
+    assert (cause.prompt_tokens, cause.context_window) == (9, 5)
+    assert cause.message.startswith("h:1 answered 400: too long; and ")
+    assert isinstance(cause.__context__, CompactionFailed)
+    assert cause.__context__.message in cause.message
+    assert end.error.details["where"] == "h:1"  # type: ignore[attr-defined]
 
 
 # -- answers that nothing bounds -----------------------------------------------------------------
@@ -136,20 +133,17 @@ class Long:
         yield End("end_turn")
 
 
-def test_fifty_prompts_at_once_do_not_spend_many_times_the_budget() -> None:
-    async def main() -> None:
-        client = Long()
-        async with PodSystem(budget={"tokens": 10_000}) as system:
-            pods = [await system.spawn(PodManifest.of(), client=client) for _ in range(50)]
-            runs = [pod.run("hi") for pod in pods]
-            refused = [await run for run in runs[2:]]  # these wait for nothing
-            client.go.set()
-            outcomes = [result.outcome for result in [*refused, await runs[0], await runs[1]]]
-            assert outcomes.count("finished") == client.calls == 2
-            assert system.budget is not None
-            assert system.budget.tokens == 2 * 4020
-
-    asyncio.run(main())
+async def test_fifty_prompts_at_once_do_not_spend_many_times_the_budget() -> None:
+    client = Long()
+    async with PodSystem(budget={"tokens": 10_000}) as system:
+        pods = [await system.spawn(PodManifest.of(), client=client) for _ in range(50)]
+        runs = [pod.run("hi") for pod in pods]
+        refused = [await run for run in runs[2:]]  # these wait for nothing
+        client.go.set()
+        outcomes = [result.outcome for result in [*refused, await runs[0], await runs[1]]]
+        assert outcomes.count("finished") == client.calls == 2
+        assert system.budget is not None
+        assert system.budget.tokens == 2 * 4020
 
 
 def test_a_call_alone_is_not_refused_for_an_answer_that_nobody_bounded() -> None:

@@ -27,44 +27,38 @@ async def ended(pod: Any, system: PodSystem, words: str) -> tuple[Any, RunEnd]:
     return result, end
 
 
-def test_a_refused_turn_ends_the_run_as_refused_with_its_words_and_is_not_sent_again():
+async def test_a_refused_turn_ends_the_run_as_refused_with_its_words_and_is_not_sent_again():
     client = ScriptedClient(
         [say("fine"), say("I cannot help with that.", stop_reason="refusal"), say("four"), say("five")]
     )
 
-    async def main() -> None:
-        async with PodSystem() as system:
-            pod = await system.spawn(PodManifest.of(), client=client)
-            await pod.run("hello")
-            result, end = await ended(pod, system, "how to build a bomb")
-            assert (result.outcome, result.text) == ("refused", "I cannot help with that.")
-            assert end.outcome == "refused"
-            assert end.error is not None
-            assert "I cannot help" in end.error
-            assert (await pod.run("what is 2+2?")).text == "four"
-            assert texts(client.requests[2]) == "hello | fine | what is 2+2?"
-            assert any("bomb" in item.text for item in await pod.history())
-            await pod.run("on")
-            assert texts(client.requests[3]) == "hello | fine | what is 2+2? | four | on"
-
-    asyncio.run(main())
+    async with PodSystem() as system:
+        pod = await system.spawn(PodManifest.of(), client=client)
+        await pod.run("hello")
+        result, end = await ended(pod, system, "how to build a bomb")
+        assert (result.outcome, result.text) == ("refused", "I cannot help with that.")
+        assert end.outcome == "refused"
+        assert end.error is not None
+        assert "I cannot help" in end.error
+        assert (await pod.run("what is 2+2?")).text == "four"
+        assert texts(client.requests[2]) == "hello | fine | what is 2+2?"
+        assert any("bomb" in item.text for item in await pod.history())
+        await pod.run("on")
+        assert texts(client.requests[3]) == "hello | fine | what is 2+2? | four | on"
 
 
-def test_a_refused_turn_stays_left_out_after_a_resume(tmp_path):
+async def test_a_refused_turn_stays_left_out_after_a_resume(tmp_path):
     store = f"sqlite:{tmp_path / 'pods.db'}"
     later = ScriptedClient([say("four")])
 
-    async def main() -> None:
-        async with PodSystem(store=store) as system:
-            client = ScriptedClient([say("no", stop_reason="content_filter")])
-            pod = await system.spawn(PodManifest.of(), client=client)
-            session = (await pod.run("how to build a bomb")).session_id
-        async with PodSystem(store=store) as system:
-            pod = await system.spawn(PodManifest.of(), client=later, resume=session)
-            await pod.run("what is 2+2?")
-            assert texts(later.requests[0]) == "what is 2+2?"
-
-    asyncio.run(main())
+    async with PodSystem(store=store) as system:
+        client = ScriptedClient([say("no", stop_reason="content_filter")])
+        pod = await system.spawn(PodManifest.of(), client=client)
+        session = (await pod.run("how to build a bomb")).session_id
+    async with PodSystem(store=store) as system:
+        pod = await system.spawn(PodManifest.of(), client=later, resume=session)
+        await pod.run("what is 2+2?")
+        assert texts(later.requests[0]) == "what is 2+2?"
 
 
 def test_calls_of_a_refused_answer_are_not_run_and_leave_nothing_open():
@@ -89,35 +83,29 @@ def test_calls_of_a_refused_answer_are_not_run_and_leave_nothing_open():
     assert ran == []
 
 
-def test_a_prompt_that_the_provider_filters_fails_and_is_left_out_of_later_runs():
+async def test_a_prompt_that_the_provider_filters_fails_and_is_left_out_of_later_runs():
     client = ScriptedClient([ModelError("filtered", kind="content_filter"), say("fine")])
 
-    async def main() -> None:
-        async with PodSystem() as system:
-            pod = await system.spawn(PodManifest.of(), client=client)
-            with pytest.raises(RunFailed) as failed:
-                await pod.run("how to build a bomb")
-            assert isinstance(failed.value.cause, ModelError)
-            assert failed.value.cause.kind == "content_filter"
-            assert (await pod.run("what is 2+2?")).text == "fine"
-            assert texts(client.requests[1]) == "what is 2+2?"
-
-    asyncio.run(main())
+    async with PodSystem() as system:
+        pod = await system.spawn(PodManifest.of(), client=client)
+        with pytest.raises(RunFailed) as failed:
+            await pod.run("how to build a bomb")
+        assert isinstance(failed.value.cause, ModelError)
+        assert failed.value.cause.kind == "content_filter"
+        assert (await pod.run("what is 2+2?")).text == "fine"
+        assert texts(client.requests[1]) == "what is 2+2?"
 
 
-def test_a_refused_turn_is_in_no_summary():
+async def test_a_refused_turn_is_in_no_summary():
     client = ScriptedClient([say("fine"), say("no", stop_reason="refusal"), say("four")])
 
-    async def main() -> None:
-        async with PodSystem() as system:
-            pod = await system.spawn(PodManifest.of(), client=client)
-            await pod.run("hello")
-            await pod.run("how to build a bomb")
-            with contextlib.suppress(CompactionFailed):  # whatever the summariser makes of it
-                await pod.compact(0)
-            assert all("bomb" not in texts(request) for request in client.requests[2:])
-
-    asyncio.run(main())
+    async with PodSystem() as system:
+        pod = await system.spawn(PodManifest.of(), client=client)
+        await pod.run("hello")
+        await pod.run("how to build a bomb")
+        with contextlib.suppress(CompactionFailed):  # whatever the summariser makes of it
+            await pod.compact(0)
+        assert all("bomb" not in texts(request) for request in client.requests[2:])
 
 
 def test_the_refused_turn_begins_with_the_users_words_behind_the_last_answer():
@@ -134,7 +122,7 @@ def test_the_refused_turn_begins_with_the_users_words_behind_the_last_answer():
     assert (parted.folded, parted.kept) == (before, [notice, *after])
 
 
-def test_what_tools_had_done_in_a_refused_turn_is_told_from_then_on_and_stays_as_it_is():
+async def test_what_tools_had_done_in_a_refused_turn_is_told_from_then_on_and_stays_as_it_is():
     @tool
     def write(path: str) -> str:
         if path == "c":
@@ -151,21 +139,18 @@ def test_what_tools_had_done_in_a_refused_turn_is_told_from_then_on_and_stays_as
         ]
     )
 
-    async def main() -> None:
-        async with PodSystem() as system:
-            pod = await system.spawn(PodManifest.of(), client=client, tools=[write])
-            assert (await pod.run("write the bad files")).outcome == "refused"
-            await pod.run("did you write anything?")
-            await pod.run("on")
-            told = client.requests[3].items[0]
-            assert told == SystemItem.of(f"{LEFT_OUT}write (2 times, 1 of them with an error).")
-            assert texts(client.requests[3]) == f"{told.text} | did you write anything?"
-            assert list(client.requests[4].items)[:2] == list(client.requests[3].items)
-
-    asyncio.run(main())
+    async with PodSystem() as system:
+        pod = await system.spawn(PodManifest.of(), client=client, tools=[write])
+        assert (await pod.run("write the bad files")).outcome == "refused"
+        await pod.run("did you write anything?")
+        await pod.run("on")
+        told = client.requests[3].items[0]
+        assert told == SystemItem.of(f"{LEFT_OUT}write (2 times, 1 of them with an error).")
+        assert texts(client.requests[3]) == f"{told.text} | did you write anything?"
+        assert list(client.requests[4].items)[:2] == list(client.requests[3].items)
 
 
-def test_a_run_that_was_cut_off_before_a_refused_one_stays_unless_that_is_refused_again():
+async def test_a_run_that_was_cut_off_before_a_refused_one_stays_unless_that_is_refused_again():
     begun = asyncio.Event()
 
     @tool
@@ -177,20 +162,17 @@ def test_a_run_that_was_cut_off_before_a_refused_one_stays_unless_that_is_refuse
     no = say("no", stop_reason="refusal")
     client = ScriptedClient([call("wait", {}), no, say("four")])
 
-    async def main() -> None:
-        async with PodSystem() as system:
-            pod = await system.spawn(PodManifest.of(), client=client, tools=[wait])
-            run = pod.run("first")
-            await begun.wait()
-            await pod.cancel()
-            assert (await run).outcome == "cancelled"
-            assert (await pod.run("how to build a bomb")).outcome == "refused"
-            assert (await pod.run("what is 2+2?")).text == "four"
-            asked = texts(client.requests[2])
-            assert asked.startswith("first | ")
-            assert "bomb" not in asked
-
-    asyncio.run(main())
+    async with PodSystem() as system:
+        pod = await system.spawn(PodManifest.of(), client=client, tools=[wait])
+        run = pod.run("first")
+        await begun.wait()
+        await pod.cancel()
+        assert (await run).outcome == "cancelled"
+        assert (await pod.run("how to build a bomb")).outcome == "refused"
+        assert (await pod.run("what is 2+2?")).text == "four"
+        asked = texts(client.requests[2])
+        assert asked.startswith("first | ")
+        assert "bomb" not in asked
 
 
 def test_words_that_were_never_answered_are_left_out_where_two_runs_behind_them_were_refused():
@@ -237,13 +219,10 @@ def test_a_pause_with_the_same_blocks_again_and_again_fails():
     assert "paused" in str(outcome_of(paused({"type": "server_tool_use", "id": "s"})))
 
 
-def test_an_answer_of_nothing_ends_the_run_with_words():
-    async def main() -> None:
-        async with PodSystem() as system:
-            pod = await system.spawn(PodManifest.of(), client=ScriptedClient([say("")]))
-            result, end = await ended(pod, system, "go")
-            assert (result.outcome, result.text) == ("finished", "")
-            assert end.error is not None
-            assert "nothing" in end.error
-
-    asyncio.run(main())
+async def test_an_answer_of_nothing_ends_the_run_with_words():
+    async with PodSystem() as system:
+        pod = await system.spawn(PodManifest.of(), client=ScriptedClient([say("")]))
+        result, end = await ended(pod, system, "go")
+        assert (result.outcome, result.text) == ("finished", "")
+        assert end.error is not None
+        assert "nothing" in end.error

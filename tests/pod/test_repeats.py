@@ -121,43 +121,37 @@ def test_no_limit_is_zero() -> None:
     assert set(results) == {"as ever"}
 
 
-def test_words_of_a_user_begin_anew() -> None:
-    async def main() -> None:
-        client = ScriptedClient([call("same"), call("same"), say("a"), call("same"), call("same"), say("b")])
-        async with PodSystem() as system:
-            pod = await system.spawn(PodManifest.of(max_repeats=3), client=client, tools=[same])
-            await pod.run("1")
-            assert (await pod.run("2")).outcome == "finished"
-
-    asyncio.run(main())
+async def test_words_of_a_user_begin_anew() -> None:
+    client = ScriptedClient([call("same"), call("same"), say("a"), call("same"), call("same"), say("b")])
+    async with PodSystem() as system:
+        pod = await system.spawn(PodManifest.of(max_repeats=3), client=client, tools=[same])
+        await pod.run("1")
+        assert (await pod.run("2")).outcome == "finished"
 
 
-def test_repetitions_before_a_pause_count_in_the_next_life() -> None:
-    async def main() -> None:
-        store = MemoryStore()
-        pods: list[Any] = []
+async def test_repetitions_before_a_pause_count_in_the_next_life() -> None:
+    store = MemoryStore()
+    pods: list[Any] = []
 
-        @tool
-        async def pause() -> str:
-            """Have the pod pause."""
-            pods[0].pause()
-            await asyncio.Event().wait()
-            return ""
+    @tool
+    async def pause() -> str:
+        """Have the pod pause."""
+        pods[0].pause()
+        await asyncio.Event().wait()
+        return ""
 
-        async with PodSystem(store) as system:
-            client = ScriptedClient([call("same"), call("same"), call("pause")])
-            pod = await system.spawn(PodManifest.of(max_repeats=3), client=client, tools=[same, pause])
-            pods.append(pod)
-            result = await pod.run("go")
-            assert result.outcome == "paused"
-        async with PodSystem(store) as system:
-            client = ScriptedClient([call("same")])
-            manifest = PodManifest.of(max_repeats=3)
-            pod = await system.spawn(manifest, client=client, tools=[same], resume=result.session_id)
-            with pytest.raises(RunFailed, match="3 times"):
-                await pod.resume()
-
-    asyncio.run(main())
+    async with PodSystem(store) as system:
+        client = ScriptedClient([call("same"), call("same"), call("pause")])
+        pod = await system.spawn(PodManifest.of(max_repeats=3), client=client, tools=[same, pause])
+        pods.append(pod)
+        result = await pod.run("go")
+        assert result.outcome == "paused"
+    async with PodSystem(store) as system:
+        client = ScriptedClient([call("same")])
+        manifest = PodManifest.of(max_repeats=3)
+        pod = await system.spawn(manifest, client=client, tools=[same], resume=result.session_id)
+        with pytest.raises(RunFailed, match="3 times"):
+            await pod.resume()
 
 
 # -- the pure part -------------------------------------------------------------------------------

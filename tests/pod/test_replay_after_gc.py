@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 
 import pytest
@@ -15,40 +14,37 @@ from protocol.manifest import PodManifest
 
 
 @pytest.mark.parametrize("url", ["memory:", "sqlite:{}/s.db", "jsonl:{}"])
-def test_replay_after_gc_says_what_is_gone_and_goes_on_from_there(tmp_path: Path, url: str):
-    async def main() -> None:
-        async with PodSystem(store=url.format(tmp_path)) as system:
-            script = [say("1"), call("write_summary", {"text": "s"}), say("done"), say("2")]
-            script += [call("write_summary", {"text": "s"}), say("done"), say("3")]
-            pod = await system.spawn(PodManifest.of(name="p"), client=ScriptedClient(script))
-            other = await system.spawn(PodManifest.of(name="other"), client=ScriptedClient([]))
-            first = (await pod.describe()).session_id
-            await pod.run("one")
-            await pod.compact(retained_tokens=0)
-            second = (await pod.describe()).session_id
-            await pod.run("two")
-            await pod.compact(retained_tokens=0)
-            await pod.run("three")
-            whole = pod.subscribe(since=0).drain()
-            gone = retention.collect(system.store, superseded=True)
-            assert {info.session_id for info in gone} == {first, second}
-            for events in (
-                pod.subscribe(since=0),
-                system.subscribe(since=0),
-                system.subscribe(since={"p": 0}),
-            ):
-                told = [event for event in events.drain() if event.pod == "p"]
-                lagged = told[0]
-                assert isinstance(lagged, Lagged)
-                assert (lagged.deleted, lagged.session_id, lagged.missed) == (True, second, lagged.seq)
-                assert told[1:] == [event for event in whole if event.seq > lagged.seq]
-            ends = pod.subscribe(kinds=RunEnd, since=0).drain()
-            assert [type(event) for event in ends] == [Lagged, RunEnd]
-            done = whole[[type(event) for event in whole].index(CompactDone)]
-            again = pod.subscribe(since=done.seq).drain()  # as who lagged behind subscribes again
-            assert again[0].missed == lagged.seq - done.seq
-            later = pod.subscribe(since=lagged.seq).drain()
-            assert later == told[1:]
-            assert other
-
-    asyncio.run(main())
+async def test_replay_after_gc_says_what_is_gone_and_goes_on_from_there(tmp_path: Path, url: str):
+    async with PodSystem(store=url.format(tmp_path)) as system:
+        script = [say("1"), call("write_summary", {"text": "s"}), say("done"), say("2")]
+        script += [call("write_summary", {"text": "s"}), say("done"), say("3")]
+        pod = await system.spawn(PodManifest.of(name="p"), client=ScriptedClient(script))
+        other = await system.spawn(PodManifest.of(name="other"), client=ScriptedClient([]))
+        first = (await pod.describe()).session_id
+        await pod.run("one")
+        await pod.compact(retained_tokens=0)
+        second = (await pod.describe()).session_id
+        await pod.run("two")
+        await pod.compact(retained_tokens=0)
+        await pod.run("three")
+        whole = pod.subscribe(since=0).drain()
+        gone = retention.collect(system.store, superseded=True)
+        assert {info.session_id for info in gone} == {first, second}
+        for events in (
+            pod.subscribe(since=0),
+            system.subscribe(since=0),
+            system.subscribe(since={"p": 0}),
+        ):
+            told = [event for event in events.drain() if event.pod == "p"]
+            lagged = told[0]
+            assert isinstance(lagged, Lagged)
+            assert (lagged.deleted, lagged.session_id, lagged.missed) == (True, second, lagged.seq)
+            assert told[1:] == [event for event in whole if event.seq > lagged.seq]
+        ends = pod.subscribe(kinds=RunEnd, since=0).drain()
+        assert [type(event) for event in ends] == [Lagged, RunEnd]
+        done = whole[[type(event) for event in whole].index(CompactDone)]
+        again = pod.subscribe(since=done.seq).drain()  # as who lagged behind subscribes again
+        assert again[0].missed == lagged.seq - done.seq
+        later = pod.subscribe(since=lagged.seq).drain()
+        assert later == told[1:]
+        assert other

@@ -68,24 +68,21 @@ def test_a_password_in_a_base_url_is_used_and_nowhere_kept_or_told(
     assert SECRET not in caplog.text
 
 
-def test_a_session_that_was_opened_with_a_password_asks_for_it_again(tmp_path: Path):
-    async def main() -> None:
-        async with RawServer(stream_reply(HELLO)) as server:
-            manifest = PodManifest.of(model="openai/m", base_url=with_password(server.url))
-            store = f"sqlite:{tmp_path}/s.db"
-            async with PodSystem(store=store) as system:
-                pod = await system.spawn(manifest)
-                session = (await pod.run("hi")).session_id
-            async with PodSystem(store=store) as system:
-                with pytest.raises(ManifestError, match="sessions keep none") as caught:
-                    await system.spawn(manifest.without_secrets(), resume=session)
-                assert "base_url" in caught.value.hint
-                assert server.url.partition("//")[2] in caught.value.message
-                pod = await system.spawn(manifest, resume=session)
-                assert (await pod.run("again")).text == "hello"
-            assert len(server.received) == 2
-
-    asyncio.run(main())
+async def test_a_session_that_was_opened_with_a_password_asks_for_it_again(tmp_path: Path):
+    async with RawServer(stream_reply(HELLO)) as server:
+        manifest = PodManifest.of(model="openai/m", base_url=with_password(server.url))
+        store = f"sqlite:{tmp_path}/s.db"
+        async with PodSystem(store=store) as system:
+            pod = await system.spawn(manifest)
+            session = (await pod.run("hi")).session_id
+        async with PodSystem(store=store) as system:
+            with pytest.raises(ManifestError, match="sessions keep none") as caught:
+                await system.spawn(manifest.without_secrets(), resume=session)
+            assert "base_url" in caught.value.hint
+            assert server.url.partition("//")[2] in caught.value.message
+            pod = await system.spawn(manifest, resume=session)
+            assert (await pod.run("again")).text == "hello"
+        assert len(server.received) == 2
 
 
 @pytest.mark.parametrize(
@@ -99,7 +96,7 @@ def test_a_session_that_was_opened_with_a_password_asks_for_it_again(tmp_path: P
         f"us:{SECRET}@127.0.0.1:9/v1",
     ],
 )
-def test_a_base_url_that_is_none_is_refused_and_recorded_without_what_may_be_secret(url: str):
+async def test_a_base_url_that_is_none_is_refused_and_recorded_without_what_may_be_secret(url: str):
     class Parrot:
         model = "parrot"
 
@@ -107,15 +104,12 @@ def test_a_base_url_that_is_none_is_refused_and_recorded_without_what_may_be_sec
             yield TextChunk("hello")
             yield End("end_turn")
 
-    async def main() -> None:
-        manifest = PodManifest.of(model="openai/m", base_url=url)
-        store = open_store("memory:")
-        async with PodSystem(store=store) as system:
-            with pytest.raises(ManifestError, match="no base URL") as caught:
-                await system.spawn(manifest)
-            assert SECRET not in f"{caught.value} {caught.value.hint} {caught.value.__cause__!r}"
-            pod = await system.spawn(manifest, client=Parrot())
-            assert (await pod.run("hi")).text == "hello"
-            assert SECRET.encode() not in bytes_of(store, Path("/nonexistent"))
-
-    asyncio.run(main())
+    manifest = PodManifest.of(model="openai/m", base_url=url)
+    store = open_store("memory:")
+    async with PodSystem(store=store) as system:
+        with pytest.raises(ManifestError, match="no base URL") as caught:
+            await system.spawn(manifest)
+        assert SECRET not in f"{caught.value} {caught.value.hint} {caught.value.__cause__!r}"
+        pod = await system.spawn(manifest, client=Parrot())
+        assert (await pod.run("hi")).text == "hello"
+        assert SECRET.encode() not in bytes_of(store, Path("/nonexistent"))

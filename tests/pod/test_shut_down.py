@@ -102,23 +102,20 @@ def test_a_second_signal_in_the_middle_of_the_stop_does_not_break_it_off(tmp_pat
 
 
 @pytest.mark.parametrize(("first", "second"), [("SIGTERM", "SIGKILL"), ("SIGINT", "SIGINT")])
-def test_one_whose_stop_is_broken_off_goes_on_as_well(tmp_path: Path, first: str, second: str) -> None:
+async def test_one_whose_stop_is_broken_off_goes_on_as_well(tmp_path: Path, first: str, second: str) -> None:
     child = Child(tmp_path, "deaf")
     child.signal(signal.Signals[first])
     child.wait_for("asked to end")
     child.signal(signal.Signals[second])
     child.rest()
 
-    async def main() -> None:
-        async with PodSystem(f"sqlite:{child.store}") as system:
-            (found,) = await system.interrupted()
-            client = ScriptedClient([say("went on")])
-            pod = await system.spawn(
-                manifest("deaf"), client=client, tools=tools(child.file), resume=found.session_id
-            )
-            assert (await pod.resume()).text == "went on"
-
-    asyncio.run(main())
+    async with PodSystem(f"sqlite:{child.store}") as system:
+        (found,) = await system.interrupted()
+        client = ScriptedClient([say("went on")])
+        pod = await system.spawn(
+            manifest("deaf"), client=client, tools=tools(child.file), resume=found.session_id
+        )
+        assert (await pod.resume()).text == "went on"
 
 
 def test_a_program_that_ends_without_leaving_its_system_pauses_too(tmp_path: Path) -> None:
@@ -129,7 +126,7 @@ def test_a_program_that_ends_without_leaving_its_system_pauses_too(tmp_path: Pat
     goes_on(child, "async")
 
 
-def test_to_stop_one_pod_cancels_its_run_and_to_leave_the_system_pauses_it() -> None:
+async def test_to_stop_one_pod_cancels_its_run_and_to_leave_the_system_pauses_it() -> None:
     class Waits:
         def __init__(self) -> None:
             self.asked = asyncio.Semaphore(0)
@@ -139,27 +136,24 @@ def test_to_stop_one_pod_cancels_its_run_and_to_leave_the_system_pauses_it() -> 
             await asyncio.Event().wait()
             yield  # type: ignore[misc]
 
-    async def main() -> None:
-        client = Waits()
-        async with PodSystem() as system:
-            stopped, left, cancelled = [await system.spawn(PLAIN, client=client) for _ in range(3)]
-            runs = [pod.run("go") for pod in (stopped, left, cancelled)]
-            queued = left.run("more")
-            for _ in runs:
-                await client.asked.acquire()
-            await stopped.stop()
-            cancel = cancelled.cancel()
-        assert [(await run).outcome for run in runs] == ["cancelled", "paused", "cancelled"]
-        await cancel
-        with pytest.raises(PodStopped):
-            await queued
-        with pytest.raises(SystemNotRunning):
-            await system.interrupted()
-
-    asyncio.run(main())
+    client = Waits()
+    async with PodSystem() as system:
+        stopped, left, cancelled = [await system.spawn(PLAIN, client=client) for _ in range(3)]
+        runs = [pod.run("go") for pod in (stopped, left, cancelled)]
+        queued = left.run("more")
+        for _ in runs:
+            await client.asked.acquire()
+        await stopped.stop()
+        cancel = cancelled.cancel()
+    assert [(await run).outcome for run in runs] == ["cancelled", "paused", "cancelled"]
+    await cancel
+    with pytest.raises(PodStopped):
+        await queued
+    with pytest.raises(SystemNotRunning):
+        await system.interrupted()
 
 
-def test_sessions_that_can_be_resumed_are_found_and_no_others(tmp_path: Path) -> None:
+async def test_sessions_that_can_be_resumed_are_found_and_no_others(tmp_path: Path) -> None:
     store = f"jsonl:{tmp_path}"
 
     class Waits(ScriptedClient):
@@ -172,32 +166,29 @@ def test_sessions_that_can_be_resumed_are_found_and_no_others(tmp_path: Path) ->
             async for block in super().stream(request):
                 yield block
 
-    async def main() -> None:
-        waits = asyncio.Semaphore(0)
-        async with PodSystem(store) as system:
-            manifest = PodManifest.of(name="other")
-            ended = await system.spawn(manifest, client=ScriptedClient([say("done")]))
-            await ended.run("go")
-            broken = await system.spawn(PLAIN, client=_Failing())
-            with pytest.raises(RunFailed):
-                await broken.run("go")
-            await system.spawn(PLAIN, client=ScriptedClient([]))
-            sessions = []
-            for name in ("one", "two"):
-                client = Waits([])
-                client.waits = waits
-                pod = await system.spawn(PodManifest.of(name=name), client=client)
-                pod.run("go")
-                await waits.acquire()
-                sessions.append((await pod.describe()).session_id)
-            assert await system.interrupted() == []  # they go on
-        async with PodSystem(store) as system:
-            found = await system.interrupted()
-            assert {info.session_id for info in found} == set(sessions)
-            assert [info.pod for info in await system.interrupted("one")] == ["one"]
-            assert len(await system.interrupted(limit=1)) == 1
-
-    asyncio.run(main())
+    waits = asyncio.Semaphore(0)
+    async with PodSystem(store) as system:
+        manifest = PodManifest.of(name="other")
+        ended = await system.spawn(manifest, client=ScriptedClient([say("done")]))
+        await ended.run("go")
+        broken = await system.spawn(PLAIN, client=_Failing())
+        with pytest.raises(RunFailed):
+            await broken.run("go")
+        await system.spawn(PLAIN, client=ScriptedClient([]))
+        sessions = []
+        for name in ("one", "two"):
+            client = Waits([])
+            client.waits = waits
+            pod = await system.spawn(PodManifest.of(name=name), client=client)
+            pod.run("go")
+            await waits.acquire()
+            sessions.append((await pod.describe()).session_id)
+        assert await system.interrupted() == []  # they go on
+    async with PodSystem(store) as system:
+        found = await system.interrupted()
+        assert {info.session_id for info in found} == set(sessions)
+        assert [info.pod for info in await system.interrupted("one")] == ["one"]
+        assert len(await system.interrupted(limit=1)) == 1
 
 
 class _Failing:

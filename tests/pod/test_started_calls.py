@@ -131,57 +131,55 @@ def test_a_tool_that_cancels_its_own_task_ends_only_its_call() -> None:
 
 
 @pytest.mark.parametrize("plain", [False, True])
-def test_a_run_whose_tasks_are_cancelled_from_outside_ends_and_its_call_is_closed(*, plain: bool) -> None:
-    async def main() -> None:
-        loop, begun, runs = asyncio.get_running_loop(), asyncio.Event(), []
+async def test_a_run_whose_tasks_are_cancelled_from_outside_ends_and_its_call_is_closed(
+    *, plain: bool
+) -> None:
+    loop, begun, runs = asyncio.get_running_loop(), asyncio.Event(), []
 
-        async def pay() -> str:
-            runs.append(1)
-            begun.set()
-            await asyncio.Event().wait()
-            return "never"
+    async def pay() -> str:
+        runs.append(1)
+        begun.set()
+        await asyncio.Event().wait()
+        return "never"
 
-        def pay_in_thread(ctx: object) -> str:
-            runs.append(1)
-            loop.call_soon_threadsafe(begun.set)
-            ctx.cancel.wait(10)  # type: ignore[attr-defined]
-            return "late"
+    def pay_in_thread(ctx: object) -> str:
+        runs.append(1)
+        loop.call_soon_threadsafe(begun.set)
+        ctx.cancel.wait(10)  # type: ignore[attr-defined]
+        return "late"
 
-        work = tool(name="pay")(pay_in_thread if plain else pay)
-        client = ScriptedClient([call("pay"), say("again")])
-        async with PodSystem() as system:
-            pod = await system.spawn(PLAIN, client=client, tools=[work])
-            others = asyncio.all_tasks()
-            run = pod.run("go")
-            await begun.wait()
-            for task in asyncio.all_tasks() - others:
-                task.cancel()
-            assert await _outcome(run) == "cancelled"  # type: ignore[arg-type]
-            results = [item.text for item in await pod.history() if isinstance(item, ToolResult)]
-            assert ["outcome unknown" in text for text in results] == [True]
-            assert (await pod.run("more")).text == "again"
-        assert runs == [1]
-
-    asyncio.run(main())
+    work = tool(name="pay")(pay_in_thread if plain else pay)
+    client = ScriptedClient([call("pay"), say("again")])
+    async with PodSystem() as system:
+        pod = await system.spawn(PLAIN, client=client, tools=[work])
+        others = asyncio.all_tasks()
+        run = pod.run("go")
+        await begun.wait()
+        for task in asyncio.all_tasks() - others:
+            task.cancel()
+        assert await _outcome(run) == "cancelled"  # type: ignore[arg-type]
+        results = [item.text for item in await pod.history() if isinstance(item, ToolResult)]
+        assert ["outcome unknown" in text for text in results] == [True]
+        assert (await pod.run("more")).text == "again"
+    assert runs == [1]
 
 
-def test_a_client_that_raises_a_cancel_by_itself_fails_the_run_with_the_cause() -> None:
+async def test_a_client_that_raises_a_cancel_by_itself_fails_the_run_with_the_cause() -> None:
     class Odd:
         async def stream(self, _request: Request) -> AsyncIterator[Block]:
             yield TextChunk("so", 0)
             raise asyncio.CancelledError("my own")
 
-    async def main() -> None:
-        async with PodSystem() as system:
-            pod = await system.spawn(PLAIN, client=Odd())
-            with pytest.raises(RunFailed, match="CancelledError by itself") as failed:
-                await pod.run("go")
-            assert isinstance(failed.value.cause.__cause__, asyncio.CancelledError)
-
-    asyncio.run(main())
+    async with PodSystem() as system:
+        pod = await system.spawn(PLAIN, client=Odd())
+        with pytest.raises(RunFailed, match="CancelledError by itself") as failed:
+            await pod.run("go")
+        assert isinstance(failed.value.cause.__cause__, asyncio.CancelledError)
 
 
-def test_a_client_that_answers_its_cancel_with_an_error_is_not_asked_again_and_the_run_is_cancelled() -> None:
+async def test_a_client_that_answers_its_cancel_with_an_error_is_not_asked_again_and_the_run_is_cancelled() -> (
+    None
+):
     class Odd:
         def __init__(self) -> None:
             self.asked = 0
@@ -196,20 +194,17 @@ def test_a_client_that_answers_its_cancel_with_an_error_is_not_asked_again_and_t
                 raise ConnectionError("cut off") from None
             yield End("end_turn")
 
-    async def main() -> None:
-        client = Odd()
-        async with PodSystem() as system:
-            pod = await system.spawn(PLAIN, client=client)
-            run = pod.run("go")
-            await client.waits.wait()
-            await pod.cancel()
-            assert (await run).outcome == "cancelled"
-            assert client.asked == 1
-
-    asyncio.run(main())
+    client = Odd()
+    async with PodSystem() as system:
+        pod = await system.spawn(PLAIN, client=client)
+        run = pod.run("go")
+        await client.waits.wait()
+        await pod.cancel()
+        assert (await run).outcome == "cancelled"
+        assert client.asked == 1
 
 
-def test_a_tool_tells_how_long_it_ran_apart_from_what_it_waited_for_a_thread() -> None:
+async def test_a_tool_tells_how_long_it_ran_apart_from_what_it_waited_for_a_thread() -> None:
     @tool(concurrency="read_only")
     def work() -> str:
         never.wait(0.1)
@@ -218,20 +213,17 @@ def test_a_tool_tells_how_long_it_ran_apart_from_what_it_waited_for_a_thread() -
     never = threading.Event()
     client = ScriptedClient([call("work", id="a") + call("work", id="b") + call("work", id="c"), say("so")])
 
-    async def main() -> None:
-        async with PodSystem(tool_threads=1) as system:
-            pod = await system.spawn(PLAIN, client=client, tools=[work])
-            with pod.subscribe(ToolResulted) as events:
-                began = time.monotonic()
-                await pod.run("go")
-                took = time.monotonic() - began
-                results = [event for event in events.drain() if isinstance(event, ToolResulted)]
-        assert [event.item.text for event in results] == ["done"] * 3
-        ran = [event.seconds or 0.0 for event in results]
-        waited = [event.waited or 0.0 for event in results]
-        assert min(ran) >= 0.1
-        assert sum(ran) <= took, "they ran one after the other, and no wait is in it"
-        assert waited[0] < waited[1] < waited[2] <= took
-        assert waited[2] - waited[0] >= 0.1
-
-    asyncio.run(main())
+    async with PodSystem(tool_threads=1) as system:
+        pod = await system.spawn(PLAIN, client=client, tools=[work])
+        with pod.subscribe(ToolResulted) as events:
+            began = time.monotonic()
+            await pod.run("go")
+            took = time.monotonic() - began
+            results = [event for event in events.drain() if isinstance(event, ToolResulted)]
+    assert [event.item.text for event in results] == ["done"] * 3
+    ran = [event.seconds or 0.0 for event in results]
+    waited = [event.waited or 0.0 for event in results]
+    assert min(ran) >= 0.1
+    assert sum(ran) <= took, "they ran one after the other, and no wait is in it"
+    assert waited[0] < waited[1] < waited[2] <= took
+    assert waited[2] - waited[0] >= 0.1

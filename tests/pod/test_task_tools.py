@@ -82,25 +82,19 @@ def test_a_model_hears_what_is_wrong_with_its_task_calls() -> None:
     played([wrong + call("TaskUpdate", {"taskid": 1}), say("ok")], play)
 
 
-def test_a_tool_that_there_is_not_is_told_with_those_of_the_task_list() -> None:
-    async def main() -> None:
-        async with PodSystem() as system:
-            with pytest.raises(ManifestError, match="did you mean 'tasks'") as caught:
-                await system.spawn(PodManifest.of(tools={"builtin": ["task"]}), client=ScriptedClient([]))
-            assert "TaskCreate" in str(caught.value.hint)
-
-    asyncio.run(main())
+async def test_a_tool_that_there_is_not_is_told_with_those_of_the_task_list() -> None:
+    async with PodSystem() as system:
+        with pytest.raises(ManifestError, match="did you mean 'tasks'") as caught:
+            await system.spawn(PodManifest.of(tools={"builtin": ["task"]}), client=ScriptedClient([]))
+        assert "TaskCreate" in str(caught.value.hint)
 
 
-def test_each_pod_of_a_manifest_has_a_list_of_its_own() -> None:
-    async def main() -> None:
-        async with PodSystem() as system:
-            one = await system.spawn(MANIFEST, client=ScriptedClient([create("port"), say("ok")]))
-            two = await system.spawn(MANIFEST, client=ScriptedClient(asks_for_the_list()))
-            await one.run("plan")
-            assert await listed(two) == "no tasks"
-
-    asyncio.run(main())
+async def test_each_pod_of_a_manifest_has_a_list_of_its_own() -> None:
+    async with PodSystem() as system:
+        one = await system.spawn(MANIFEST, client=ScriptedClient([create("port"), say("ok")]))
+        two = await system.spawn(MANIFEST, client=ScriptedClient(asks_for_the_list()))
+        await one.run("plan")
+        assert await listed(two) == "no tasks"
 
 
 def test_after_a_compaction_the_list_is_in_a_snapshot_and_goes_on() -> None:

@@ -20,51 +20,39 @@ class City(msgspec.Struct):
     people: int
 
 
-def test_the_answer_comes_as_an_instance_and_the_schema_goes_to_the_model() -> None:
-    async def main() -> None:
-        client = ScriptedClient([say('```json\n{"name": "Oslo", "people": 709037}\n```')])
-        async with PodSystem() as system:
-            pod = await system.spawn(PodManifest.of(), client=client)
-            result = await pod.run("the capital of Norway", output=City)
-            assert result.output == City("Oslo", 709037)
-            schema = client.requests[0].output_schema
-            assert schema is not None
-            assert set(schema["properties"]) == {"name", "people"}
-
-    asyncio.run(main())
+async def test_the_answer_comes_as_an_instance_and_the_schema_goes_to_the_model() -> None:
+    client = ScriptedClient([say('```json\n{"name": "Oslo", "people": 709037}\n```')])
+    async with PodSystem() as system:
+        pod = await system.spawn(PodManifest.of(), client=client)
+        result = await pod.run("the capital of Norway", output=City)
+        assert result.output == City("Oslo", 709037)
+        schema = client.requests[0].output_schema
+        assert schema is not None
+        assert set(schema["properties"]) == {"name", "people"}
 
 
-def test_an_answer_that_does_not_fit_goes_back_to_the_model() -> None:
-    async def main() -> None:
-        client = ScriptedClient([say('{"name": "Oslo"}'), say('{"name": "Oslo", "people": 1}')])
-        async with PodSystem() as system:
-            pod = await system.spawn(PodManifest.of(), client=client)
-            assert (await pod.run("go", output=City)).output == City("Oslo", 1)
-            told = [item.text for item in await pod.history() if isinstance(item, SystemItem)]
-            assert len(told) == 1
-            assert "`people`" in told[0]
-            assert told[0].endswith(json.dumps(client.requests[0].output_schema, separators=(",", ":")))
-
-    asyncio.run(main())
+async def test_an_answer_that_does_not_fit_goes_back_to_the_model() -> None:
+    client = ScriptedClient([say('{"name": "Oslo"}'), say('{"name": "Oslo", "people": 1}')])
+    async with PodSystem() as system:
+        pod = await system.spawn(PodManifest.of(), client=client)
+        assert (await pod.run("go", output=City)).output == City("Oslo", 1)
+        told = [item.text for item in await pod.history() if isinstance(item, SystemItem)]
+        assert len(told) == 1
+        assert "`people`" in told[0]
+        assert told[0].endswith(json.dumps(client.requests[0].output_schema, separators=(",", ":")))
 
 
-def test_a_model_that_never_fits_ends_the_run_after_a_bounded_number_of_answers() -> None:
-    async def main() -> None:
-        client = ScriptedClient([say("no")] * 3)
-        async with PodSystem() as system:
-            pod = await system.spawn(PodManifest.of(), client=client)
-            with pytest.raises(RunFailed) as caught:
-                await pod.run("go", output=list[int])
-            assert isinstance(caught.value.cause, OutputInvalid)
-
-    asyncio.run(main())
+async def test_a_model_that_never_fits_ends_the_run_after_a_bounded_number_of_answers() -> None:
+    client = ScriptedClient([say("no")] * 3)
+    async with PodSystem() as system:
+        pod = await system.spawn(PodManifest.of(), client=client)
+        with pytest.raises(RunFailed) as caught:
+            await pod.run("go", output=list[int])
+        assert isinstance(caught.value.cause, OutputInvalid)
 
 
-def test_a_type_without_a_schema_is_refused_before_anything_runs() -> None:
-    async def main() -> None:
-        async with PodSystem() as system:
-            pod = await system.spawn(PodManifest.of(), client=ScriptedClient([]))
-            with pytest.raises(TypeError):
-                pod.run("go", output=asyncio.Event)
-
-    asyncio.run(main())
+async def test_a_type_without_a_schema_is_refused_before_anything_runs() -> None:
+    async with PodSystem() as system:
+        pod = await system.spawn(PodManifest.of(), client=ScriptedClient([]))
+        with pytest.raises(TypeError):
+            pod.run("go", output=asyncio.Event)

@@ -27,7 +27,7 @@ BAD, GOOD = "x\ud800y", "x\ufffdy"
 
 
 @pytest.mark.parametrize("how", ["run", "steer", "notify", "push"])
-def test_words_of_a_user_are_cleaned_and_kept(how: str, tmp_path: Path) -> None:
+async def test_words_of_a_user_are_cleaned_and_kept(how: str, tmp_path: Path) -> None:
     @tool
     async def steered(ctx: ToolContext) -> str:
         """Steer the pod."""
@@ -37,31 +37,28 @@ def test_words_of_a_user_are_cleaned_and_kept(how: str, tmp_path: Path) -> None:
     pods: list[Any] = []
     call_it: list[Any] = [CallStart(0, "1", "steered"), CallChunk(0, "{}"), CallEnd(0), End("tool_use")]
 
-    async def main() -> None:
-        store = f"sqlite:{tmp_path / 'a.db'}"
-        async with PodSystem(store) as system:
-            # What is steered comes before the second request or behind it, as the loop starts tasks.
-            said = [TextChunk("a"), End("end_turn")]
-            answers = [call_it, said, said] if how == "steer" else None
-            client = Raw(*answers) if answers else ScriptedClient([] if how == "push" else [say("a")])
-            pod = await system.spawn(PodManifest.of(), client=client, tools=[steered])
-            pods.append(pod)
-            with pod.subscribe() as events:
-                if how == "push":
-                    await pod.push_item(SystemItem.of(BAD))
-                elif how == "notify":
-                    await pod.notify(BAD)
-                else:
-                    await pod.run("go" if how == "steer" else BAD)
-            history = await pod.history()
-            assert GOOD in [item.text for item in history]
-            session = (await pod.describe()).session_id
-            [encode(event) for event in events.drain()]
-        async with PodSystem(store) as system:
-            pod = await system.spawn(PodManifest.of(), client=ScriptedClient([]), resume=session)
-            assert (await pod.history())[: len(history)] == history
-
-    asyncio.run(main())
+    store = f"sqlite:{tmp_path / 'a.db'}"
+    async with PodSystem(store) as system:
+        # What is steered comes before the second request or behind it, as the loop starts tasks.
+        said = [TextChunk("a"), End("end_turn")]
+        answers = [call_it, said, said] if how == "steer" else None
+        client = Raw(*answers) if answers else ScriptedClient([] if how == "push" else [say("a")])
+        pod = await system.spawn(PodManifest.of(), client=client, tools=[steered])
+        pods.append(pod)
+        with pod.subscribe() as events:
+            if how == "push":
+                await pod.push_item(SystemItem.of(BAD))
+            elif how == "notify":
+                await pod.notify(BAD)
+            else:
+                await pod.run("go" if how == "steer" else BAD)
+        history = await pod.history()
+        assert GOOD in [item.text for item in history]
+        session = (await pod.describe()).session_id
+        [encode(event) for event in events.drain()]
+    async with PodSystem(store) as system:
+        pod = await system.spawn(PodManifest.of(), client=ScriptedClient([]), resume=session)
+        assert (await pod.history())[: len(history)] == history
 
 
 class Raw:
@@ -164,44 +161,38 @@ def test_a_model_without_a_proper_name_bricks_no_session(model: Any, tmp_path: P
         None,
     ],
 )
-def test_a_block_that_is_none_fails_the_run_and_what_the_answer_took_counts(block: Any) -> None:
-    async def main() -> None:
-        broken = [UsageReport(Usage(10, 5)), block, End("end_turn")]
-        async with PodSystem(budget={"tokens": 1000}) as system:
-            client = Raw(broken, [TextChunk("fine"), End("end_turn")])
-            pod = await system.spawn(PodManifest.of(), client=client)
-            with pytest.raises(RunFailed, match="the client gave"):
-                await pod.run("go")
-            assert (await pod.describe()).usage == system.totals.usage == Usage(10, 5)
-            assert (await pod.run("go")).text == "fine"
-
-    asyncio.run(main())
+async def test_a_block_that_is_none_fails_the_run_and_what_the_answer_took_counts(block: Any) -> None:
+    broken = [UsageReport(Usage(10, 5)), block, End("end_turn")]
+    async with PodSystem(budget={"tokens": 1000}) as system:
+        client = Raw(broken, [TextChunk("fine"), End("end_turn")])
+        pod = await system.spawn(PodManifest.of(), client=client)
+        with pytest.raises(RunFailed, match="the client gave"):
+            await pod.run("go")
+        assert (await pod.describe()).usage == system.totals.usage == Usage(10, 5)
+        assert (await pod.run("go")).text == "fine"
 
 
-def test_a_pushed_item_is_in_memory_what_the_log_says(tmp_path: Path) -> None:
+async def test_a_pushed_item_is_in_memory_what_the_log_says(tmp_path: Path) -> None:
     pushed = [
         AssistantItem((), (ToolCall("1", "f", {"x": math.nan, 1: b"\xff", "y": (1, 2)}),)),  # type: ignore[dict-item]
         ToolResult("1", "f", (TextPart(BAD),)),
         UserItem.of("ok"),
     ]
 
-    async def main() -> None:
-        store = f"sqlite:{tmp_path / 'a.db'}"
-        async with PodSystem(store) as system:
-            pod = await system.spawn(PodManifest.of(), client=ScriptedClient([]))
-            for item in pushed:
-                await pod.push_item(item)
-            history = await pod.history()
-            session = (await pod.describe()).session_id
-        assert history[0].calls[0].arguments == {"x": None, "1": "\ufffd", "y": [1, 2]}  # type: ignore[union-attr]
-        async with PodSystem(store) as system:
-            pod = await system.spawn(PodManifest.of(), client=ScriptedClient([]), resume=session)
-            assert await pod.history() == history
-
-    asyncio.run(main())
+    store = f"sqlite:{tmp_path / 'a.db'}"
+    async with PodSystem(store) as system:
+        pod = await system.spawn(PodManifest.of(), client=ScriptedClient([]))
+        for item in pushed:
+            await pod.push_item(item)
+        history = await pod.history()
+        session = (await pod.describe()).session_id
+    assert history[0].calls[0].arguments == {"x": None, "1": "\ufffd", "y": [1, 2]}  # type: ignore[union-attr]
+    async with PodSystem(store) as system:
+        pod = await system.spawn(PodManifest.of(), client=ScriptedClient([]), resume=session)
+        assert await pod.history() == history
 
 
-def test_progress_with_half_a_character_is_told_cleaned() -> None:
+async def test_progress_with_half_a_character_is_told_cleaned() -> None:
     @tool
     def work(ctx: ToolContext) -> str:
         """Work."""
@@ -210,28 +201,22 @@ def test_progress_with_half_a_character_is_told_cleaned() -> None:
 
     blocks = [CallStart(0, "1", "work"), CallChunk(0, "{}"), CallEnd(0), End("tool_use")]
 
-    async def main() -> None:
-        async with PodSystem() as system:
-            client = Raw(blocks, [TextChunk("a"), End("end_turn")])
-            pod = await system.spawn(PodManifest.of(), client=client, tools=[work])
-            with pod.subscribe(ToolProgress) as events:
-                await pod.run("go")
-                assert [event.text for event in events.drain()] == [GOOD]  # type: ignore[attr-defined]
-
-    asyncio.run(main())
+    async with PodSystem() as system:
+        client = Raw(blocks, [TextChunk("a"), End("end_turn")])
+        pod = await system.spawn(PodManifest.of(), client=client, tools=[work])
+        with pod.subscribe(ToolProgress) as events:
+            await pod.run("go")
+            assert [event.text for event in events.drain()] == [GOOD]  # type: ignore[attr-defined]
 
 
-def test_a_working_directory_and_a_prompt_with_half_a_character_start_a_pod(tmp_path: Path) -> None:
+async def test_a_working_directory_and_a_prompt_with_half_a_character_start_a_pod(tmp_path: Path) -> None:
     folder = str(tmp_path / os.fsdecode(b"dir\xff"))
     Path(folder).mkdir()
 
-    async def main() -> None:
-        client = ScriptedClient([say("ok")])
-        async with PodSystem(f"sqlite:{tmp_path / 'a.db'}") as system:
-            manifest = PodManifest.of(pwd=folder, system_prompt=BAD)
-            assert manifest.pod.pwd == folder
-            pod = await system.spawn(manifest, client=client)
-            assert (await pod.run("go")).text == "ok"
-            assert client.requests[0].system == GOOD
-
-    asyncio.run(main())
+    client = ScriptedClient([say("ok")])
+    async with PodSystem(f"sqlite:{tmp_path / 'a.db'}") as system:
+        manifest = PodManifest.of(pwd=folder, system_prompt=BAD)
+        assert manifest.pod.pwd == folder
+        pod = await system.spawn(manifest, client=client)
+        assert (await pod.run("go")).text == "ok"
+        assert client.requests[0].system == GOOD

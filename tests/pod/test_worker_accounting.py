@@ -258,7 +258,7 @@ def test_what_workers_took_is_the_same_after_the_pod_has_rested() -> None:
     played(script, play, extract_threshold=1, schedule="manual")
 
 
-def test_a_consolidations_calls_count_for_the_pod_and_outlive_a_rest(tmp_path: Path) -> None:
+async def test_a_consolidations_calls_count_for_the_pod_and_outlive_a_rest(tmp_path: Path) -> None:
     found = {"decisions": [{"chosen": "Use tabs", "rationale": "taste"}]}
     note = {"kind": "decisions", "title": "Use tabs", "text": "- tabs"}
     script = [
@@ -270,19 +270,16 @@ def test_a_consolidations_calls_count_for_the_pod_and_outlive_a_rest(tmp_path: P
     ]
     settings = {"extract_threshold": 1, "consolidate_files": 1, "schedule": "manual"}
 
-    async def main() -> None:
-        async with PodSystem(memory=tmp_path) as system:
-            pod = await system.spawn(PodManifest.of(name="p", **settings), client=ScriptedClient(script))
-            await pod.run("tabs or spaces?")
-            with pod.subscribe(ConsolidateDone) as events:
-                await pod.spawn_memory_jobs()
-                assert await pod.wait_for_memory_jobs(timeout=60)
-                (done,) = events.drain()
-            assert done.usage == Usage(850, 44)  # type: ignore[attr-defined]
-            used = (await pod.describe()).usage
-            assert used == Usage(10 + 430 + 850, 1 + 22 + 44)
-            assert await pod.passivate()
-            await pod.history()
-            assert (await pod.describe()).usage == used
-
-    asyncio.run(main())
+    async with PodSystem(memory=tmp_path) as system:
+        pod = await system.spawn(PodManifest.of(name="p", **settings), client=ScriptedClient(script))
+        await pod.run("tabs or spaces?")
+        with pod.subscribe(ConsolidateDone) as events:
+            await pod.spawn_memory_jobs()
+            assert await pod.wait_for_memory_jobs(timeout=60)
+            (done,) = events.drain()
+        assert done.usage == Usage(850, 44)  # type: ignore[attr-defined]
+        used = (await pod.describe()).usage
+        assert used == Usage(10 + 430 + 850, 1 + 22 + 44)
+        assert await pod.passivate()
+        await pod.history()
+        assert (await pod.describe()).usage == used

@@ -98,40 +98,31 @@ def test_an_answer_that_fills_the_context_has_an_end(scheme):
 
 
 @in_both_formats
-def test_what_was_answered_is_taken_back_as_history(scheme):
-    async def main() -> None:
-        async with CLIENTS[scheme](BASE_URL, "tiny") as client:
-            items: list[Item] = [UserItem.of("list the files")]
-            for _ in range(3):
-                request = ask(temperature=0.8, max_tokens=30)
-                answer = await answer_from(client, msgspec.structs.replace(request, items=list(items)))
-                call = ToolCall("c1", "read_file", {"path": "a"})
-                said = AssistantItem((*answer.item.content, ThinkingPart("unsigned")), (call,))
-                items += [said, ToolResult.of(call, ""), SystemItem.of("a notice"), UserItem.of("and then?")]
-
-    asyncio.run(main())
+async def test_what_was_answered_is_taken_back_as_history(scheme):
+    async with CLIENTS[scheme](BASE_URL, "tiny") as client:
+        items: list[Item] = [UserItem.of("list the files")]
+        for _ in range(3):
+            request = ask(temperature=0.8, max_tokens=30)
+            answer = await answer_from(client, msgspec.structs.replace(request, items=list(items)))
+            call = ToolCall("c1", "read_file", {"path": "a"})
+            said = AssistantItem((*answer.item.content, ThinkingPart("unsigned")), (call,))
+            items += [said, ToolResult.of(call, ""), SystemItem.of("a notice"), UserItem.of("and then?")]
 
 
 @in_both_formats
-def test_sixty_four_streams_at_once_all_come_to_their_end(scheme):
-    async def main() -> None:
-        async with CLIENTS[scheme](BASE_URL, "tiny") as client:
-            requests = [ask(f"list {number} files", max_tokens=8) for number in range(64)]
-            answers = await asyncio.gather(*(answer_from(client, request) for request in requests))
-            assert all(words_of(answer.item) or answer.item.calls for answer in answers)
-            assert all(0 < answer.usage.output_tokens <= 8 for answer in answers)
-
-    asyncio.run(main())
+async def test_sixty_four_streams_at_once_all_come_to_their_end(scheme):
+    async with CLIENTS[scheme](BASE_URL, "tiny") as client:
+        requests = [ask(f"list {number} files", max_tokens=8) for number in range(64)]
+        answers = await asyncio.gather(*(answer_from(client, request) for request in requests))
+        assert all(words_of(answer.item) or answer.item.calls for answer in answers)
+        assert all(0 < answer.usage.output_tokens <= 8 for answer in answers)
 
 
 @in_both_formats
-def test_a_stream_that_is_closed_early_leaves_the_server_to_others(scheme):
-    async def main() -> None:
-        async with CLIENTS[scheme](BASE_URL, "tiny") as client:
-            for _ in range(8):
-                stream = client.stream(ask(max_tokens=2000))
-                await anext(stream)
-                await stream.aclose()
-            assert (await answer_from(client, ask(max_tokens=4))).usage is not None
-
-    asyncio.run(main())
+async def test_a_stream_that_is_closed_early_leaves_the_server_to_others(scheme):
+    async with CLIENTS[scheme](BASE_URL, "tiny") as client:
+        for _ in range(8):
+            stream = client.stream(ask(max_tokens=2000))
+            await anext(stream)
+            await stream.aclose()
+        assert (await answer_from(client, ask(max_tokens=4))).usage is not None

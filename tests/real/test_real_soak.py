@@ -10,7 +10,6 @@ POLYPOD_REAL_TURNS      how many turns (requests of the pod itself), 300 where i
 
 from __future__ import annotations
 
-import asyncio
 import os
 import random
 import time
@@ -145,29 +144,26 @@ def settings(room: int, how: str) -> PodManifest:
 
 
 @pytest.mark.parametrize("how", ["thresholds", "overflows alone"])
-def test_hundreds_of_turns_with_tools_in_a_small_context_never_stop_for_want_of_room(
+async def test_hundreds_of_turns_with_tools_in_a_small_context_never_stop_for_want_of_room(
     tmp_path: Path, how: str
 ) -> None:
-    async def main() -> None:
-        soak, room = Soak(seed=5), window()
-        async with PodSystem(f"sqlite:{tmp_path / 'pods.db'}") as system:
-            pod = await system.spawn(settings(room, how), tools=soak.tools())
-            began = time.monotonic()
-            await soak.go(pod, TURNS)
-            seconds = time.monotonic() - began
-            described = await pod.describe()
-            await pod.stop()
-            sessions = check_sessions(system.store)
-        told = soak.events
-        compactions = told["CompactDone"] + told["CompactFailed"]
-        print(  # noqa: T201 - the figures are what a person runs it for
-            f"\n{how}, {room} tokens of context: {told['AssistantMessage']} turns, {told['ToolResulted']} tool results, "
-            f"{dict(told)}, {dict(soak.outcomes)}, {sessions} sessions, longest prompt {soak.longest}, "
-            f"{described.usage.total_tokens} tokens, {seconds:.0f} s"
-        )
-        assert told["ToolResulted"] > TURNS // 4
-        assert told["CompactDone"] > TURNS // 50
-        assert sum(n for kind, n in told.items() if kind.startswith("CompactStart")) == compactions
-        assert sessions == told["CompactDone"] + 1
-
-    asyncio.run(main())
+    soak, room = Soak(seed=5), window()
+    async with PodSystem(f"sqlite:{tmp_path / 'pods.db'}") as system:
+        pod = await system.spawn(settings(room, how), tools=soak.tools())
+        began = time.monotonic()
+        await soak.go(pod, TURNS)
+        seconds = time.monotonic() - began
+        described = await pod.describe()
+        await pod.stop()
+        sessions = check_sessions(system.store)
+    told = soak.events
+    compactions = told["CompactDone"] + told["CompactFailed"]
+    print(  # noqa: T201 - the figures are what a person runs it for
+        f"\n{how}, {room} tokens of context: {told['AssistantMessage']} turns, {told['ToolResulted']} tool results, "
+        f"{dict(told)}, {dict(soak.outcomes)}, {sessions} sessions, longest prompt {soak.longest}, "
+        f"{described.usage.total_tokens} tokens, {seconds:.0f} s"
+    )
+    assert told["ToolResulted"] > TURNS // 4
+    assert told["CompactDone"] > TURNS // 50
+    assert sum(n for kind, n in told.items() if kind.startswith("CompactStart")) == compactions
+    assert sessions == told["CompactDone"] + 1

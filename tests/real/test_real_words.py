@@ -121,60 +121,55 @@ async def restored_as_it_was(system: PodSystem, pod: Pod, wanted: PodManifest) -
     await again.stop()
 
 
-def test_a_hundred_turns_with_compactions_extractions_and_a_consolidation_fail_by_nothing(
+async def test_a_hundred_turns_with_compactions_extractions_and_a_consolidation_fail_by_nothing(
     tmp_path: Path,
 ) -> None:
     memory = tmp_path / "memory"
 
-    async def main() -> None:
-        rng = random.Random(7)
-        async with PodSystem(f"sqlite:{tmp_path / 'pods.db'}", memory=memory) as system:
-            settings = {
-                "compact_threshold": CONTEXT * 5 // 10,
-                "compact_request_threshold": CONTEXT * 6 // 10,
-                "compact_retained_tokens": CONTEXT // 8,
-                "extract_threshold": 600,
-                "consolidate_files": 2,
-                "tools": {"builtin": ["tasks"]},
-            }
-            began = time.monotonic()
-            pod = await system.spawn(manifest("soak", **settings))
-            with pod.subscribe([Retry, StreamRestart]) as again:
-                outcomes = await asked_all(pod, rng)
-                assert await pod.wait_for_memory_jobs(timeout=600)
-                repeated = again.drain()
-            seconds = time.monotonic() - began
-            await restored_as_it_was(system, pod, manifest("soak", **settings))
-            events = system.subscribe("soak", since=0).drain()
-            sessions = check_sessions(system.store)
-            told = Counter(type(event).__name__ for event in events)
-            sources = Counter(event.source for event in events if isinstance(event, CompactDone))
-            found = sum(event.staged for event in events if isinstance(event, ExtractDone))
-            kept = [event for event in events if isinstance(event, ConsolidateDone)]
-            print(  # noqa: T201 - the figures are what a person runs it for
-                f"\n{TURNS} turns in {seconds:.0f} s: {dict(outcomes)}, {dict(told)}, summaries {dict(sources)}, "
-                f"{found} findings, {sum(each.notes for each in kept)} notes changed, "
-                f"{sum(each.left for each in kept)} left out by the model, "
-                f"{sum(each.mechanical for each in kept)} of {len(kept)} without it, {sessions} sessions"
-            )
-            why = [event.error.message for event in events if isinstance(event, FAILS)]
-            assert set(outcomes) <= {"finished", "limit_reached"}, outcomes
-            check_ends(events)
-            assert not repeated, "the server refused a request"
-            refused = [
-                event for event in events if isinstance(event, CompactStart) and event.reason == "overflow"
-            ]
-            assert not refused, "no request was longer than the server takes"
-            assert told["CompactStart"] == told["CompactDone"] > 0, why
-            assert told["ExtractDone"] > 0, why
-            assert told["ConsolidateDone"] > 0, why
-            assert not [
-                event for event in events if isinstance(event, RunEnd) and event.outcome == "failed"
-            ], why
-            assert list(memory.rglob("*.md")), "what was found has come into notes"
-            await recalled(system, memory)
-
-    asyncio.run(main())
+    rng = random.Random(7)
+    async with PodSystem(f"sqlite:{tmp_path / 'pods.db'}", memory=memory) as system:
+        settings = {
+            "compact_threshold": CONTEXT * 5 // 10,
+            "compact_request_threshold": CONTEXT * 6 // 10,
+            "compact_retained_tokens": CONTEXT // 8,
+            "extract_threshold": 600,
+            "consolidate_files": 2,
+            "tools": {"builtin": ["tasks"]},
+        }
+        began = time.monotonic()
+        pod = await system.spawn(manifest("soak", **settings))
+        with pod.subscribe([Retry, StreamRestart]) as again:
+            outcomes = await asked_all(pod, rng)
+            assert await pod.wait_for_memory_jobs(timeout=600)
+            repeated = again.drain()
+        seconds = time.monotonic() - began
+        await restored_as_it_was(system, pod, manifest("soak", **settings))
+        events = system.subscribe("soak", since=0).drain()
+        sessions = check_sessions(system.store)
+        told = Counter(type(event).__name__ for event in events)
+        sources = Counter(event.source for event in events if isinstance(event, CompactDone))
+        found = sum(event.staged for event in events if isinstance(event, ExtractDone))
+        kept = [event for event in events if isinstance(event, ConsolidateDone)]
+        print(  # noqa: T201 - the figures are what a person runs it for
+            f"\n{TURNS} turns in {seconds:.0f} s: {dict(outcomes)}, {dict(told)}, summaries {dict(sources)}, "
+            f"{found} findings, {sum(each.notes for each in kept)} notes changed, "
+            f"{sum(each.left for each in kept)} left out by the model, "
+            f"{sum(each.mechanical for each in kept)} of {len(kept)} without it, {sessions} sessions"
+        )
+        why = [event.error.message for event in events if isinstance(event, FAILS)]
+        assert set(outcomes) <= {"finished", "limit_reached"}, outcomes
+        check_ends(events)
+        assert not repeated, "the server refused a request"
+        refused = [
+            event for event in events if isinstance(event, CompactStart) and event.reason == "overflow"
+        ]
+        assert not refused, "no request was longer than the server takes"
+        assert told["CompactStart"] == told["CompactDone"] > 0, why
+        assert told["ExtractDone"] > 0, why
+        assert told["ConsolidateDone"] > 0, why
+        assert not [event for event in events if isinstance(event, RunEnd) and event.outcome == "failed"], why
+        assert list(memory.rglob("*.md")), "what was found has come into notes"
+        await recalled(system, memory)
 
 
 FAILS = (CompactFailed, ExtractFailed, ConsolidateFailed)
@@ -211,40 +206,33 @@ class Town(Struct):
     people: int
 
 
-def test_a_typed_answer_is_of_its_type_or_fails_as_such() -> None:
-    async def main() -> None:
-        async with PodSystem() as system:
-            pod = await system.spawn(manifest("typed"))
-            fits = 0
-            for town in ("Paris", "Oslo", "Rome"):
-                with suppress_misfits():
-                    words = f"The town is {town} and a million people live there."
-                    result = await pod.run(words, output=Town)
-                    assert isinstance(result.output, Town)
-                    fits += 1
-            print(f"\n{fits} of 3 typed answers")  # noqa: T201
-            assert fits, "a server that holds a model to a grammar gives some that fit"
-
-    asyncio.run(main())
+async def test_a_typed_answer_is_of_its_type_or_fails_as_such() -> None:
+    async with PodSystem() as system:
+        pod = await system.spawn(manifest("typed"))
+        fits = 0
+        for town in ("Paris", "Oslo", "Rome"):
+            with suppress_misfits():
+                words = f"The town is {town} and a million people live there."
+                result = await pod.run(words, output=Town)
+                assert isinstance(result.output, Town)
+                fits += 1
+        print(f"\n{fits} of 3 typed answers")  # noqa: T201
+        assert fits, "a server that holds a model to a grammar gives some that fit"
 
 
-def test_compactions_by_hand_overflows_and_a_killed_session_hold_too(tmp_path: Path) -> None:
+async def test_compactions_by_hand_overflows_and_a_killed_session_hold_too(tmp_path: Path) -> None:
     """Without thresholds all that is heard is the server's own overflow error."""
-
-    async def main() -> None:
-        rng = random.Random(3)
-        async with PodSystem(f"sqlite:{tmp_path / 'pods.db'}") as system:
-            pod = await system.spawn(manifest("full"))
-            with pod.subscribe([AssistantMessage, CompactStart, CompactDone, CompactFailed]) as events:
-                for _ in range(12):
-                    words = " ".join(rng.choices(SUBJECTS, k=120))
-                    assert (await pod.run(f"Say something of {words}")).outcome in {
-                        "finished",
-                        "limit_reached",
-                    }
-                told = events.drain()
-            assert sum(isinstance(event, CompactDone) for event in told) > 0
-            assert not [event for event in told if isinstance(event, CompactFailed)]
-            check_sessions(system.store)
-
-    asyncio.run(main())
+    rng = random.Random(3)
+    async with PodSystem(f"sqlite:{tmp_path / 'pods.db'}") as system:
+        pod = await system.spawn(manifest("full"))
+        with pod.subscribe([AssistantMessage, CompactStart, CompactDone, CompactFailed]) as events:
+            for _ in range(12):
+                words = " ".join(rng.choices(SUBJECTS, k=120))
+                assert (await pod.run(f"Say something of {words}")).outcome in {
+                    "finished",
+                    "limit_reached",
+                }
+            told = events.drain()
+        assert sum(isinstance(event, CompactDone) for event in told) > 0
+        assert not [event for event in told if isinstance(event, CompactFailed)]
+        check_sessions(system.store)

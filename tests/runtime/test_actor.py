@@ -86,69 +86,60 @@ def test_a_handler_may_be_async(thread):
     assert ref.proxy().double(4).get(timeout=WAIT) == 8
 
 
-def test_while_an_async_handler_waits_the_next_messages_wait_in_order():
-    async def main():
-        gate = asyncio.Event()
+async def test_while_an_async_handler_waits_the_next_messages_wait_in_order():
+    gate = asyncio.Event()
 
-        async def first(actor):
-            await gate.wait()
-            actor.did.append("first")
+    async def first(actor):
+        await gate.wait()
+        actor.did.append("first")
 
-        ref = Worker.start()
-        ref.tell(first)
-        for number in range(300):
-            ref.tell(number)
-        answered = ref.ask(lambda actor: list(actor.did), block=False)
-        for _ in range(10):
-            await asyncio.sleep(0)
-        assert not answered.done()
-        gate.set()
-        assert await answered == ["first", *range(300)]
-        assert ref.actor_inbox.empty()
-
-    asyncio.run(main())
-
-
-def test_async_handlers_of_one_actor_never_overlap_and_those_of_two_do():
-    async def main():
-        inside, most = {}, {}
-
-        async def handler(actor):
-            key = id(actor)
-            inside[key] = inside.get(key, 0) + 1
-            most[key] = max(most.get(key, 0), inside[key])
-            together.append(sum(inside.values()))
-            await asyncio.sleep(0)
-            inside[key] -= 1
-
-        together = []
-        refs = [Worker.start(), Worker.start()]
-        await asyncio.gather(*(ref.ask(handler, block=False) for _ in range(20) for ref in refs))
-        assert set(most.values()) == {1}
-        assert max(together) == 2
-
-    asyncio.run(main())
-
-
-def test_a_stop_waits_for_the_async_handler_that_runs_and_for_what_was_sent_before_it():
-    async def main():
-        gate = asyncio.Event()
-
-        async def handler(_):
-            await gate.wait()
-            return "whole"
-
-        ref = Worker.start()
-        running, queued = ref.ask(handler, block=False), ref.ask(lambda _: "queued", block=False)
-        stopping, late = ref.stop(block=False), ref.ask(lambda _: None, block=False)
+    ref = Worker.start()
+    ref.tell(first)
+    for number in range(300):
+        ref.tell(number)
+    answered = ref.ask(lambda actor: list(actor.did), block=False)
+    for _ in range(10):
         await asyncio.sleep(0)
-        assert ref.is_alive()
-        gate.set()
-        assert await asyncio.gather(running, queued, stopping) == ["whole", "queued", True]
-        with pytest.raises(pykka.ActorDeadError):
-            await late
+    assert not answered.done()
+    gate.set()
+    assert await answered == ["first", *range(300)]
+    assert ref.actor_inbox.empty()
 
-    asyncio.run(main())
+
+async def test_async_handlers_of_one_actor_never_overlap_and_those_of_two_do():
+    inside, most = {}, {}
+
+    async def handler(actor):
+        key = id(actor)
+        inside[key] = inside.get(key, 0) + 1
+        most[key] = max(most.get(key, 0), inside[key])
+        together.append(sum(inside.values()))
+        await asyncio.sleep(0)
+        inside[key] -= 1
+
+    together = []
+    refs = [Worker.start(), Worker.start()]
+    await asyncio.gather(*(ref.ask(handler, block=False) for _ in range(20) for ref in refs))
+    assert set(most.values()) == {1}
+    assert max(together) == 2
+
+
+async def test_a_stop_waits_for_the_async_handler_that_runs_and_for_what_was_sent_before_it():
+    gate = asyncio.Event()
+
+    async def handler(_):
+        await gate.wait()
+        return "whole"
+
+    ref = Worker.start()
+    running, queued = ref.ask(handler, block=False), ref.ask(lambda _: "queued", block=False)
+    stopping, late = ref.stop(block=False), ref.ask(lambda _: None, block=False)
+    await asyncio.sleep(0)
+    assert ref.is_alive()
+    gate.set()
+    assert await asyncio.gather(running, queued, stopping) == ["whole", "queued", True]
+    with pytest.raises(pykka.ActorDeadError):
+        await late
 
 
 def test_an_error_of_an_async_handler_goes_to_who_asked_and_of_a_told_one_ends_the_actor(thread, caplog):
@@ -205,23 +196,20 @@ class AsyncHooks(Worker):
         await self.hook("failure")
 
 
-def test_messages_wait_for_an_async_start_and_who_stops_for_an_async_stop():
-    async def main():
-        ref = AsyncHooks.start()
-        actor = ref.actor_inbox.actor
-        ref.tell("message")
-        stopping = ref.stop(block=False)
-        late = ref.ask("late", block=False)
-        for _ in range(5):
-            await asyncio.sleep(0)
-        assert actor.did == ["start begins"]
-        actor.gate.set()
-        assert await stopping is True
-        assert actor.did == ["start begins", "start ends", "message", "stop begins", "stop ends"]
-        with pytest.raises(pykka.ActorDeadError):
-            await late
-
-    asyncio.run(main())
+async def test_messages_wait_for_an_async_start_and_who_stops_for_an_async_stop():
+    ref = AsyncHooks.start()
+    actor = ref.actor_inbox.actor
+    ref.tell("message")
+    stopping = ref.stop(block=False)
+    late = ref.ask("late", block=False)
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert actor.did == ["start begins"]
+    actor.gate.set()
+    assert await stopping is True
+    assert actor.did == ["start begins", "start ends", "message", "stop begins", "stop ends"]
+    with pytest.raises(pykka.ActorDeadError):
+        await late
 
 
 @pytest.mark.parametrize("hook", ["start", "stop", "failure"])
@@ -241,35 +229,29 @@ def test_an_error_in_an_async_hook_is_logged_and_the_actor_is_gone(hook, caplog)
     assert f"ValueError: {hook}" in caplog.text
 
 
-def test_messages_that_came_while_an_async_start_failed_are_refused(caplog):
-    async def main():
-        ref = AsyncHooks.start("start")
-        early = ref.ask("early", block=False)
-        ref.actor_inbox.actor.gate.set()
-        with pytest.raises(pykka.ActorDeadError):
-            await early
-        assert ref.actor_inbox.actor.did == ["start begins"]
-
-    asyncio.run(main())
+async def test_messages_that_came_while_an_async_start_failed_are_refused(caplog):
+    ref = AsyncHooks.start("start")
+    early = ref.ask("early", block=False)
+    ref.actor_inbox.actor.gate.set()
+    with pytest.raises(pykka.ActorDeadError):
+        await early
+    assert ref.actor_inbox.actor.did == ["start begins"]
 
 
 @pytest.mark.parametrize("handler", ["plain", "async"])
-def test_an_async_failure_hook_is_awaited_before_what_is_left_is_refused(handler, caplog):
+async def test_an_async_failure_hook_is_awaited_before_what_is_left_is_refused(handler, caplog):
     async def fails(_):
         await asyncio.sleep(0)
         raise ZeroDivisionError
 
-    async def main():
-        ref = AsyncHooks.start()
-        actor = ref.actor_inbox.actor
-        actor.gate.set()
-        ref.tell(fails if handler == "async" else lambda _: 1 / 0)
-        left = ref.ask("left", block=False)
-        with pytest.raises(pykka.ActorDeadError):
-            await left
-        assert actor.did[-2:] == ["failure begins", "failure ends"]
-
-    asyncio.run(main())
+    ref = AsyncHooks.start()
+    actor = ref.actor_inbox.actor
+    actor.gate.set()
+    ref.tell(fails if handler == "async" else lambda _: 1 / 0)
+    left = ref.ask("left", block=False)
+    with pytest.raises(pykka.ActorDeadError):
+        await left
+    assert actor.did[-2:] == ["failure begins", "failure ends"]
 
 
 # -- replies given later --------------------------------------------------------------------------
@@ -337,15 +319,12 @@ def test_an_actor_lives_on_the_running_loop_and_without_one_on_a_daemon_thread_o
     assert first[0] is not threading.current_thread()
 
 
-def test_a_blocking_ask_on_the_actors_own_loop_is_refused_before_anything_is_sent():
-    async def main():
-        ref = Worker.start()
-        for wait in (lambda: ref.ask("sent", timeout=WAIT), lambda: ref.stop(timeout=WAIT)):
-            with pytest.raises(WouldDeadlock):
-                wait()
-        assert await ref.ask(lambda actor: list(actor.did), block=False) == []
-
-    asyncio.run(main())
+async def test_a_blocking_ask_on_the_actors_own_loop_is_refused_before_anything_is_sent():
+    ref = Worker.start()
+    for wait in (lambda: ref.ask("sent", timeout=WAIT), lambda: ref.stop(timeout=WAIT)):
+        with pytest.raises(WouldDeadlock):
+            wait()
+    assert await ref.ask(lambda actor: list(actor.did), block=False) == []
 
 
 def test_an_actor_asks_another_by_awaiting_and_is_refused_when_it_would_block_their_loop(thread):
@@ -490,17 +469,14 @@ def test_a_closed_loop_is_a_dead_actor(thread):
         asyncio.run(asyncio.wait_for(never, WAIT))
 
 
-def test_pykkas_own_kind_of_reference_reaches_an_actor_too():
-    async def main():
-        ref = pykka.ActorRef(Worker.start().actor_inbox.actor)
-        asked = ref.ask(lambda _: "answer", block=False)
-        with pytest.raises(WouldDeadlock):
-            asked.get(timeout=WAIT)
-        assert await asked == "answer"
-        ref.tell("told")
-        assert await ref.ask(lambda actor: actor.did, block=False) == ["told"]
-
-    asyncio.run(main())
+async def test_pykkas_own_kind_of_reference_reaches_an_actor_too():
+    ref = pykka.ActorRef(Worker.start().actor_inbox.actor)
+    asked = ref.ask(lambda _: "answer", block=False)
+    with pytest.raises(WouldDeadlock):
+        asked.get(timeout=WAIT)
+    assert await asked == "answer"
+    ref.tell("told")
+    assert await ref.ask(lambda actor: actor.did, block=False) == ["told"]
 
 
 # -- order, fairness, size ------------------------------------------------------------------------
@@ -528,58 +504,49 @@ def test_messages_of_many_threads_arrive_once_each_and_in_the_order_of_their_sen
             assert [number for who, number in did if who == sender] == list(range(which, count, 2))
 
 
-def test_a_flood_of_messages_to_one_actor_starves_neither_timers_nor_other_actors():
-    async def main():
-        flooded, other = Worker.start(), Worker.start()
-        for number in range(20_000):
-            flooded.tell(number)
-        asyncio.get_running_loop().call_later(0, lambda: when.append(len(actor.did)))
-        when, actor = [], flooded.actor_inbox.actor
-        await other.ask(lambda _: None, block=False)
-        assert await flooded.ask(lambda actor: len(actor.did), block=False) == 20_000
-        assert when[0] < 20_000
-
-    asyncio.run(main())
+async def test_a_flood_of_messages_to_one_actor_starves_neither_timers_nor_other_actors():
+    flooded, other = Worker.start(), Worker.start()
+    for number in range(20_000):
+        flooded.tell(number)
+    asyncio.get_running_loop().call_later(0, lambda: when.append(len(actor.did)))
+    when, actor = [], flooded.actor_inbox.actor
+    await other.ask(lambda _: None, block=False)
+    assert await flooded.ask(lambda actor: len(actor.did), block=False) == 20_000
+    assert when[0] < 20_000
 
 
-def test_a_flood_behind_an_async_handler_starves_no_timer():
-    async def main():
-        gate = asyncio.Event()
-        ref = Worker.start()
-        actor = ref.actor_inbox.actor
-        ref.tell(lambda _: gate.wait())
-        for number in range(20_000):
-            ref.tell(number)
-        await until(lambda: len(actor.actor_inbox.backlog or ()) == 20_000)
-        gate.set()
-        await until(lambda: actor.did)
-        asyncio.get_running_loop().call_later(0, lambda: when.append(len(actor.did)))
-        when = []
-        ref.tell("after")
-        assert await ref.ask(lambda actor: actor.did, block=False) == [*range(20_000), "after"]
-        assert when[0] < 20_000
-
-    asyncio.run(main())
+async def test_a_flood_behind_an_async_handler_starves_no_timer():
+    gate = asyncio.Event()
+    ref = Worker.start()
+    actor = ref.actor_inbox.actor
+    ref.tell(lambda _: gate.wait())
+    for number in range(20_000):
+        ref.tell(number)
+    await until(lambda: len(actor.actor_inbox.backlog or ()) == 20_000)
+    gate.set()
+    await until(lambda: actor.did)
+    asyncio.get_running_loop().call_later(0, lambda: when.append(len(actor.did)))
+    when = []
+    ref.tell("after")
+    assert await ref.ask(lambda actor: actor.did, block=False) == [*range(20_000), "after"]
+    assert when[0] < 20_000
 
 
-def test_an_idle_actor_is_small_and_keeps_nothing_of_its_last_message():
-    async def main():
-        names, mailroom = Names(), mailroom_here()
-        ref = made_here(mailroom, names)
-        reply = ref.ask(lambda _: big, block=False)
-        big = [0] * 1000
-        await reply
-        await ref.ask(lambda _: asyncio.sleep(0), block=False)
-        actor = ref.actor_inbox.actor
-        assert (actor._reply_to, actor._task, actor.actor_inbox.backlog) == (None, None, None)
-        tracemalloc.start()
-        before = tracemalloc.get_traced_memory()[0]
-        kept = [made_here(mailroom, names, AsyncActor) for _ in range(1000)]
-        size = (tracemalloc.get_traced_memory()[0] - before) / len(kept)
-        tracemalloc.stop()
-        assert size <= 1024, f"{size:.0f} bytes each"
-
-    asyncio.run(main())
+async def test_an_idle_actor_is_small_and_keeps_nothing_of_its_last_message():
+    names, mailroom = Names(), mailroom_here()
+    ref = made_here(mailroom, names)
+    reply = ref.ask(lambda _: big, block=False)
+    big = [0] * 1000
+    await reply
+    await ref.ask(lambda _: asyncio.sleep(0), block=False)
+    actor = ref.actor_inbox.actor
+    assert (actor._reply_to, actor._task, actor.actor_inbox.backlog) == (None, None, None)
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    kept = [made_here(mailroom, names, AsyncActor) for _ in range(1000)]
+    size = (tracemalloc.get_traced_memory()[0] - before) / len(kept)
+    tracemalloc.stop()
+    assert size <= 1024, f"{size:.0f} bytes each"
 
 
 def made_here(mailroom, names, kind=Worker):

@@ -29,7 +29,7 @@ def test_work_that_never_waits_is_done_when_its_task_is_there(debug: bool) -> No
     asyncio.run(main(), debug=debug)
 
 
-def test_work_that_waits_goes_on_in_its_task_and_in_a_context_of_its_own() -> None:
+async def test_work_that_waits_goes_on_in_its_task_and_in_a_context_of_its_own() -> None:
     variable = contextvars.ContextVar("variable", default="outer")
 
     async def work() -> str:
@@ -40,16 +40,13 @@ def test_work_that_waits_goes_on_in_its_task_and_in_a_context_of_its_own() -> No
         assert asyncio.current_task() is before
         return variable.get()
 
-    async def main() -> None:
-        task = begin_task(work())
-        assert not task.done()
-        assert await task == "inner"
-        assert variable.get() == "outer"
-
-    asyncio.run(main())
+    task = begin_task(work())
+    assert not task.done()
+    assert await task == "inner"
+    assert variable.get() == "outer"
 
 
-def test_a_failure_and_a_cancel_are_those_of_the_task_alone() -> None:
+async def test_a_failure_and_a_cancel_are_those_of_the_task_alone() -> None:
     async def fail() -> None:
         raise ValueError("x")
 
@@ -60,12 +57,9 @@ def test_a_failure_and_a_cancel_are_those_of_the_task_alone() -> None:
         assert is_being_cancelled()
         await asyncio.sleep(0)
 
-    async def main() -> None:
-        with pytest.raises(ValueError, match="x"):
-            await begin_task(fail())
-        task = begin_task(cancelled())
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        assert not is_being_cancelled()
-
-    asyncio.run(main())
+    with pytest.raises(ValueError, match="x"):
+        await begin_task(fail())
+    task = begin_task(cancelled())
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert not is_being_cancelled()

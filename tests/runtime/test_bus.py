@@ -140,30 +140,27 @@ def test_the_bus_knows_what_it_holds_and_whether_anybody_hears_what_is_only_told
     assert repr(bus.subscribe("p")) == "<Subscription p, 0 queued>"
 
 
-def test_a_subscription_that_nobody_holds_is_forgotten_and_one_that_is_waited_on_is_not():
-    async def main():
-        bus = Bus()
-        bus.loop = asyncio.get_running_loop()
-        bus.subscribe()
-        bus.subscribe("p")
-        gc.collect()
-        assert bus.silent
-        got = []
+async def test_a_subscription_that_nobody_holds_is_forgotten_and_one_that_is_waited_on_is_not():
+    bus = Bus()
+    bus.loop = asyncio.get_running_loop()
+    bus.subscribe()
+    bus.subscribe("p")
+    gc.collect()
+    assert bus.silent
+    got = []
 
-        async def read():
-            async for event in bus.subscribe():
-                got.append(event)  # noqa: PERF401 - one by one, to be seen from outside
+    async def read():
+        async for event in bus.subscribe():
+            got.append(event)  # noqa: PERF401 - one by one, to be seen from outside
 
-        asyncio.ensure_future(read())  # noqa: RUF006 - that nobody holds it is the point
-        await asyncio.sleep(0)
-        gc.collect()
-        publish(bus, delta(1))
-        await asyncio.sleep(0)
-        assert numbers(got) == [1]
-        bus.close()
-        await asyncio.sleep(0)
-
-    asyncio.run(main())
+    asyncio.ensure_future(read())  # noqa: RUF006 - that nobody holds it is the point
+    await asyncio.sleep(0)
+    gc.collect()
+    publish(bus, delta(1))
+    await asyncio.sleep(0)
+    assert numbers(got) == [1]
+    bus.close()
+    await asyncio.sleep(0)
 
 
 # -- a full queue ---------------------------------------------------------------------------------
@@ -314,14 +311,11 @@ def test_get_waits_times_out_and_ends():
         events.get(timeout=WAIT)
 
 
-def test_get_on_the_loop_that_publishes_is_refused():
-    async def main():
-        bus = Bus()
-        bus.loop = asyncio.get_running_loop()
-        with bus.subscribe() as events, pytest.raises(WouldDeadlock):
-            events.get(timeout=WAIT)
-
-    asyncio.run(main())
+async def test_get_on_the_loop_that_publishes_is_refused():
+    bus = Bus()
+    bus.loop = asyncio.get_running_loop()
+    with bus.subscribe() as events, pytest.raises(WouldDeadlock):
+        events.get(timeout=WAIT)
 
 
 def test_async_readers_get_what_is_published_while_they_wait_and_then_an_end():
@@ -359,18 +353,15 @@ def test_a_reader_in_another_loop_is_woken_too():
     thread.stop()
 
 
-def test_a_reader_that_is_cancelled_loses_nothing():
-    async def main():
-        bus = Bus()
-        bus.loop = asyncio.get_running_loop()
-        events = bus.subscribe()
-        reading = asyncio.ensure_future(anext(events))
-        await asyncio.sleep(0)
-        reading.cancel()
-        publish(bus, delta(1), delta(2))
-        assert numbers([await anext(events), await anext(events)]) == [1, 2]
-
-    asyncio.run(main())
+async def test_a_reader_that_is_cancelled_loses_nothing():
+    bus = Bus()
+    bus.loop = asyncio.get_running_loop()
+    events = bus.subscribe()
+    reading = asyncio.ensure_future(anext(events))
+    await asyncio.sleep(0)
+    reading.cancel()
+    publish(bus, delta(1), delta(2))
+    assert numbers([await anext(events), await anext(events)]) == [1, 2]
 
 
 # -- replay ---------------------------------------------------------------------------------------
@@ -506,30 +497,27 @@ def test_a_replay_that_has_to_be_awaited_is_read_ahead_of_its_reader_but_not_far
     assert events.drain()[:4] == [fact(1), fact(2), fact(3), fact(4)]
 
 
-def test_a_reader_that_awaits_a_replay_is_woken_by_each_page_and_by_the_end():
-    async def main():
-        bus = Bus()
-        bus.loop = asyncio.get_running_loop()
-        events = bus.subscribe("p")
-        past = Past([fact(1), fact(2), fact(3)], {"p": 3})
-        past.answers = asyncio.Semaphore(0)
-        events.replay(past, lambda work: work())
-        reading = asyncio.ensure_future(anext(events))
-        for _ in range(8):
-            await asyncio.sleep(0)
-        assert not reading.done()
-        past.answers.release()
-        past.answers.release()
-        assert await asyncio.wait_for(reading, WAIT) == fact(1)
-        past.answers.release()
-        past.answers.release()
-        assert [await anext(events), await anext(events)] == [fact(2), fact(3)]
-        reading = asyncio.ensure_future(anext(events))
+async def test_a_reader_that_awaits_a_replay_is_woken_by_each_page_and_by_the_end():
+    bus = Bus()
+    bus.loop = asyncio.get_running_loop()
+    events = bus.subscribe("p")
+    past = Past([fact(1), fact(2), fact(3)], {"p": 3})
+    past.answers = asyncio.Semaphore(0)
+    events.replay(past, lambda work: work())
+    reading = asyncio.ensure_future(anext(events))
+    for _ in range(8):
         await asyncio.sleep(0)
-        bus.publish([fact(4)])
-        assert await asyncio.wait_for(reading, WAIT) == fact(4)
-
-    asyncio.run(main())
+    assert not reading.done()
+    past.answers.release()
+    past.answers.release()
+    assert await asyncio.wait_for(reading, WAIT) == fact(1)
+    past.answers.release()
+    past.answers.release()
+    assert [await anext(events), await anext(events)] == [fact(2), fact(3)]
+    reading = asyncio.ensure_future(anext(events))
+    await asyncio.sleep(0)
+    bus.publish([fact(4)])
+    assert await asyncio.wait_for(reading, WAIT) == fact(4)
 
 
 def test_what_goes_wrong_in_a_replay_is_raised_behind_what_was_told_before_it(on_loop):

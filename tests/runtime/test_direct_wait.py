@@ -38,11 +38,8 @@ def test_who_waits_goes_on_within_the_call_or_in_its_turn(error, told):
     assert asyncio.run(ended(error, at_once=False)) == ([], [told])
 
 
-def test_an_error_that_nobody_waits_for_is_let_be():
-    async def main() -> None:
-        DirectWait(loop=asyncio.get_running_loop()).end(ValueError("full"), at_once=True)
-
-    asyncio.run(main())
+async def test_an_error_that_nobody_waits_for_is_let_be():
+    DirectWait(loop=asyncio.get_running_loop()).end(ValueError("full"), at_once=True)
 
 
 def test_a_cancel_comes_after_the_end():

@@ -149,49 +149,40 @@ def test_all_futures_of_a_list_can_be_got_by_pykka():
 # -- in a loop ------------------------------------------------------------------------------------
 
 
-def test_a_blocking_get_on_a_loop_that_would_have_to_answer_raises():
-    async def main():
-        own, nobodys, elsewhere = AsyncFuture(), AsyncFuture(), AsyncFuture()
-        own._loop = asyncio.get_running_loop()
-        elsewhere._loop = other = asyncio.new_event_loop()
-        for future in (own, nobodys, own.map(str), elsewhere.join(own), own.map(str).map(str)):
-            with pytest.raises(WouldDeadlock, match="await the future instead"):
-                future.get(timeout=WAIT)
-        threading.Timer(0.01, elsewhere.set, ("from elsewhere",)).start()
-        assert elsewhere.get(timeout=WAIT) == "from elsewhere"
-        assert AsyncFuture.resolved(1).map(str).get() == "1"
-        other.close()
-
-    asyncio.run(main())
+async def test_a_blocking_get_on_a_loop_that_would_have_to_answer_raises():
+    own, nobodys, elsewhere = AsyncFuture(), AsyncFuture(), AsyncFuture()
+    own._loop = asyncio.get_running_loop()
+    elsewhere._loop = other = asyncio.new_event_loop()
+    for future in (own, nobodys, own.map(str), elsewhere.join(own), own.map(str).map(str)):
+        with pytest.raises(WouldDeadlock, match="await the future instead"):
+            future.get(timeout=WAIT)
+    threading.Timer(0.01, elsewhere.set, ("from elsewhere",)).start()
+    assert elsewhere.get(timeout=WAIT) == "from elsewhere"
+    assert AsyncFuture.resolved(1).map(str).get() == "1"
+    other.close()
 
 
-def test_gather_wait_for_and_ensure_future_take_futures():
-    async def main():
-        futures = [AsyncFuture() for _ in range(3)]
-        for number, future in enumerate(futures):
-            asyncio.get_running_loop().call_soon(future.set, number)
-        assert await asyncio.gather(*futures) == [0, 1, 2]
-        assert await asyncio.wait_for(futures[0].map(str), WAIT) == "0"
-        assert await asyncio.ensure_future(futures[0].join(futures[1])) == [0, 1]
-        with pytest.raises(TimeoutError):
-            await asyncio.wait_for(AsyncFuture(), 0.01)
-
-    asyncio.run(main())
+async def test_gather_wait_for_and_ensure_future_take_futures():
+    futures = [AsyncFuture() for _ in range(3)]
+    for number, future in enumerate(futures):
+        asyncio.get_running_loop().call_soon(future.set, number)
+    assert await asyncio.gather(*futures) == [0, 1, 2]
+    assert await asyncio.wait_for(futures[0].map(str), WAIT) == "0"
+    assert await asyncio.ensure_future(futures[0].join(futures[1])) == [0, 1]
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(AsyncFuture(), 0.01)
 
 
-def test_an_awaiter_that_is_cancelled_is_forgotten_and_the_others_are_answered():
-    async def main():
-        future = AsyncFuture()
-        gone, stays = asyncio.ensure_future(future), asyncio.ensure_future(future)
-        await asyncio.sleep(0)
-        gone.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await gone
-        assert len(future._callbacks) == 1
-        future.set("v")
-        assert await stays == "v"
-
-    asyncio.run(main())
+async def test_an_awaiter_that_is_cancelled_is_forgotten_and_the_others_are_answered():
+    future = AsyncFuture()
+    gone, stays = asyncio.ensure_future(future), asyncio.ensure_future(future)
+    await asyncio.sleep(0)
+    gone.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await gone
+    assert len(future._callbacks) == 1
+    future.set("v")
+    assert await stays == "v"
 
 
 @pytest.mark.parametrize("from_thread", [False, True])
@@ -382,12 +373,9 @@ def test_pykkas_own_futures_can_be_joined_and_are_waited_for_off_the_loop():
     assert mixed.join(AsyncFuture.resolved(2)).get(timeout=WAIT) == [1, 2]
 
 
-def test_giving_up_on_a_future_that_never_comes_does_not_hold_up_the_end_of_the_loop():
-    async def main():
-        with pytest.raises(TimeoutError):
-            await asyncio.wait_for(AsyncFuture.resolved(1).join(pykka.ThreadingFuture()), 0.01)
-
-    asyncio.run(main())
+async def test_giving_up_on_a_future_that_never_comes_does_not_hold_up_the_end_of_the_loop():
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(AsyncFuture.resolved(1).join(pykka.ThreadingFuture()), 0.01)
 
 
 def test_the_time_of_a_joined_get_is_counted_over_all_its_sources():

@@ -290,16 +290,13 @@ def test_what_is_raised_in_a_delivery_is_not_for_who_awaits_an_answer():
     assert asyncio.run(main()) == ["of nobody's"]
 
 
-def test_no_mail_is_delivered_in_the_middle_of_a_task_that_begins_another():
-    async def main():
-        actor = Noting.start()
-        actor.tell("one")
+async def test_no_mail_is_delivered_in_the_middle_of_a_task_that_begins_another():
+    actor = Noting.start()
+    actor.tell("one")
 
-        async def ask():
-            return await actor.ask("two", block=False)
+    async def ask():
+        return await actor.ask("two", block=False)
 
-        begun = begin_task(ask())
-        assert actor.actor_inbox.actor.seen == []
-        assert await begun == "two"
-
-    asyncio.run(main())
+    begun = begin_task(ask())
+    assert actor.actor_inbox.actor.seen == []
+    assert await begun == "two"

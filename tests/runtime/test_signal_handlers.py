@@ -42,26 +42,20 @@ def raised_soon() -> None:
     threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGUSR1)).start()
 
 
-def test_a_handler_wakes_the_loop_that_it_interrupts() -> None:
-    async def main() -> None:
-        async with PodSystem() as system:
-            pod = await system.spawn(PLAIN, client=Waits())
-            run = pod.run("go")
-            signal.signal(signal.SIGUSR1, lambda *_: pod.cancel())
-            raised_soon()
-            assert (await asyncio.wait_for(run, 60)).outcome == "cancelled"
-
-    asyncio.run(main())
-
-
-def test_a_handler_that_resolves_a_future_wakes_its_awaiter() -> None:
-    async def main() -> None:
-        future: AsyncFuture[int] = AsyncFuture()
-        signal.signal(signal.SIGUSR1, lambda *_: future.set(7))
+async def test_a_handler_wakes_the_loop_that_it_interrupts() -> None:
+    async with PodSystem() as system:
+        pod = await system.spawn(PLAIN, client=Waits())
+        run = pod.run("go")
+        signal.signal(signal.SIGUSR1, lambda *_: pod.cancel())
         raised_soon()
-        assert await asyncio.wait_for(future, 60) == 7
+        assert (await asyncio.wait_for(run, 60)).outcome == "cancelled"
 
-    asyncio.run(main())
+
+async def test_a_handler_that_resolves_a_future_wakes_its_awaiter() -> None:
+    future: AsyncFuture[int] = AsyncFuture()
+    signal.signal(signal.SIGUSR1, lambda *_: future.set(7))
+    raised_soon()
+    assert await asyncio.wait_for(future, 60) == 7
 
 
 def test_a_handler_reaches_a_loop_in_a_thread() -> None:
@@ -75,13 +69,10 @@ def test_a_handler_reaches_a_loop_in_a_thread() -> None:
         assert run.get(timeout=60).outcome == "cancelled"
 
 
-def test_a_handler_may_stop_the_system() -> None:
-    async def main() -> None:
-        async with PodSystem() as system:
-            pod = await system.spawn(PLAIN, client=Waits())
-            run = pod.run("go")
-            signal.signal(signal.SIGUSR1, lambda *_: system.stop())
-            raised_soon()
-            assert (await asyncio.wait_for(run, 60)).outcome == "paused"
-
-    asyncio.run(main())
+async def test_a_handler_may_stop_the_system() -> None:
+    async with PodSystem() as system:
+        pod = await system.spawn(PLAIN, client=Waits())
+        run = pod.run("go")
+        signal.signal(signal.SIGUSR1, lambda *_: system.stop())
+        raised_soon()
+        assert (await asyncio.wait_for(run, 60)).outcome == "paused"

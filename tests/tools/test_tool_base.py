@@ -403,30 +403,27 @@ def test_a_thread_that_takes_too_long_is_told_by_the_cancel_flag_and_the_model_b
 
 
 @pytest.mark.parametrize("as_thread", [True, False])
-def test_cancelling_a_call_raises_the_flag_and_leaves_as_cancelled(as_thread):
-    async def main() -> None:
-        begun = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        ctx = context()
+async def test_cancelling_a_call_raises_the_flag_and_leaves_as_cancelled(as_thread):
+    begun = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    ctx = context()
 
-        def plain(ctx: ToolContext) -> None:
-            loop.call_soon_threadsafe(begun.set)
-            ctx.cancel.wait(10)
+    def plain(ctx: ToolContext) -> None:
+        loop.call_soon_threadsafe(begun.set)
+        ctx.cancel.wait(10)
 
-        async def later() -> None:
-            begun.set()
-            await asyncio.Event().wait()
+    async def later() -> None:
+        begun.set()
+        await asyncio.Event().wait()
 
-        function: Callable[..., Any] = plain if as_thread else later
-        toolbox = Toolbox([tool(name="t")(function)])
-        task = asyncio.create_task(toolbox.run(ToolCall("c", "t"), ctx))
-        await begun.wait()
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        assert ctx.cancel.cancelled
-
-    asyncio.run(main())
+    function: Callable[..., Any] = plain if as_thread else later
+    toolbox = Toolbox([tool(name="t")(function)])
+    task = asyncio.create_task(toolbox.run(ToolCall("c", "t"), ctx))
+    await begun.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert ctx.cancel.cancelled
 
 
 def test_a_cancelled_tool_leaves_by_an_error_of_its_own():

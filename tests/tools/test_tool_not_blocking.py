@@ -103,18 +103,15 @@ def test_what_is_not_finished_is_finished_on_the_loop() -> None:
     assert [run(each).text for each in (generate, wrapped, streamed)] == ["[0,1,2]", "awaited", "[0,1,2]"]
 
 
-def test_what_is_awaited_may_be_cancelled() -> None:
+async def test_what_is_awaited_may_be_cancelled() -> None:
     def forever() -> Any:
         return asyncio.Event().wait()
 
-    async def main() -> None:
-        task = asyncio.create_task(called(forever))
-        await asyncio.sleep(0)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-
-    asyncio.run(main())
+    task = asyncio.create_task(called(forever))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
 
 
 def test_a_long_result_is_cut_and_kept_whole(tmp_path: Path) -> None:

@@ -52,22 +52,19 @@ def test_work_that_was_given_up_does_not_starve_the_rest():
     hang.set()
 
 
-def test_when_as_many_are_lost_as_there_may_be_the_next_waits_and_its_time_does_not_count():
+async def test_when_as_many_are_lost_as_there_may_be_the_next_waits_and_its_time_does_not_count():
     pool = ToolThreads(1)
     hang = threading.Event()
 
-    async def main() -> None:
-        for _ in range(2):
-            with pytest.raises(ToolTimeout, match="still be at work"):
-                await pool.call(lambda: hang.wait(10), seconds=0.01)
-        waits = asyncio.create_task(pool.call(lambda: "waited", seconds=0.2))
-        await asyncio.wait({waits}, timeout=0.25)
-        assert not waits.done()
-        hang.set()
-        assert await waits == "waited"
-        assert await pool.call(lambda: "back") == "back"
-
-    asyncio.run(main())
+    for _ in range(2):
+        with pytest.raises(ToolTimeout, match="still be at work"):
+            await pool.call(lambda: hang.wait(10), seconds=0.01)
+    waits = asyncio.create_task(pool.call(lambda: "waited", seconds=0.2))
+    await asyncio.wait({waits}, timeout=0.25)
+    assert not waits.done()
+    hang.set()
+    assert await waits == "waited"
+    assert await pool.call(lambda: "back") == "back"
 
 
 def test_a_cancelled_wait_drops_work_that_has_not_begun():
@@ -88,12 +85,9 @@ def test_a_cancelled_wait_drops_work_that_has_not_begun():
     assert ran == ["third"]
 
 
-def test_what_the_work_raises_reaches_who_waits():
-    async def main() -> None:
-        with pytest.raises(ZeroDivisionError):
-            await ToolThreads(1).call(lambda: 1 // 0)
-
-    asyncio.run(main())
+async def test_what_the_work_raises_reaches_who_waits():
+    with pytest.raises(ZeroDivisionError):
+        await ToolThreads(1).call(lambda: 1 // 0)
 
 
 def test_a_waiter_whose_loop_is_closed_is_passed_over():
@@ -157,15 +151,12 @@ def test_work_sees_the_context_variables_of_who_calls_and_changes_none_of_them()
     assert asyncio.run(main()) == ("the caller's", "the caller's")
 
 
-def test_work_that_blocks_has_a_thread_each_also_where_it_comes_at_once():
+async def test_work_that_blocks_has_a_thread_each_also_where_it_comes_at_once():
     pool = ToolThreads(8)
     together = threading.Barrier(8)
 
-    async def main() -> None:
-        await asyncio.gather(*(pool.call(lambda: None) for _ in range(20)))  # some threads are there already
-        await asyncio.gather(*(pool.call(lambda: together.wait(60)) for _ in range(8)))
-
-    asyncio.run(main())
+    await asyncio.gather(*(pool.call(lambda: None) for _ in range(20)))  # some threads are there already
+    await asyncio.gather(*(pool.call(lambda: together.wait(60)) for _ in range(8)))
 
 
 def test_many_loops_share_a_pool_and_each_gets_its_own_results():

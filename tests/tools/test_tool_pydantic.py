@@ -179,38 +179,32 @@ def test_surrogates_in_a_model_are_no_failure() -> None:
 
 
 @pytest.mark.parametrize("kind", [Town, list[Town], Plain, Known])
-def test_an_answer_is_asked_for_as_a_model(kind: Any) -> None:
-    async def main() -> None:
-        good: Any = {"name": "Oslo"}
-        good = [good] if kind == list[Town] else good if kind is Town else {"street": STREET}
-        text = json.dumps({"value": good} if kind == list[Town] else good)
-        client = ScriptedClient([say('{"name": "0", "street": 1}'), say(text)])
-        async with PodSystem() as system:
-            pod = await system.spawn(PodManifest.of(), client=client)
-            result = await pod.run("Where?", output=kind)
-        instance = result.output[0] if kind == list[Town] else result.output
-        assert isinstance(instance, Town if kind in (Town, list[Town]) else kind)
-        schema = client.requests[0].output_schema
-        assert schema is not None
-        assert schema["type"] == "object"
-
-    asyncio.run(main())
+async def test_an_answer_is_asked_for_as_a_model(kind: Any) -> None:
+    good: Any = {"name": "Oslo"}
+    good = [good] if kind == list[Town] else good if kind is Town else {"street": STREET}
+    text = json.dumps({"value": good} if kind == list[Town] else good)
+    client = ScriptedClient([say('{"name": "0", "street": 1}'), say(text)])
+    async with PodSystem() as system:
+        pod = await system.spawn(PodManifest.of(), client=client)
+        result = await pod.run("Where?", output=kind)
+    instance = result.output[0] if kind == list[Town] else result.output
+    assert isinstance(instance, Town if kind in (Town, list[Town]) else kind)
+    schema = client.requests[0].output_schema
+    assert schema is not None
+    assert schema["type"] == "object"
 
 
-def test_a_model_reaches_a_tool_of_a_pod() -> None:
+async def test_a_model_reaches_a_tool_of_a_pod() -> None:
     @tool
     def visit(town: Town) -> Town:
         return town.model_copy(update={"within": Town(name="Norge")})
 
-    async def main() -> None:
-        client = ScriptedClient([call("visit", {"town": {"name": "Oslo"}}), say("done")])
-        async with PodSystem() as system:
-            pod = await system.spawn(PodManifest.of(), client=client, tools=[visit])
-            await pod.run("go")
-            (result,) = [item for item in await pod.history() if isinstance(item, ToolResult)]
-        assert json.loads(result.text)["within"]["name"] == "Norge"
-
-    asyncio.run(main())
+    client = ScriptedClient([call("visit", {"town": {"name": "Oslo"}}), say("done")])
+    async with PodSystem() as system:
+        pod = await system.spawn(PodManifest.of(), client=client, tools=[visit])
+        await pod.run("go")
+        (result,) = [item for item in await pod.history() if isinstance(item, ToolResult)]
+    assert json.loads(result.text)["within"]["name"] == "Norge"
 
 
 def test_pydantic_is_never_imported_by_polypod() -> None:

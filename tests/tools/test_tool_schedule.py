@@ -82,99 +82,90 @@ def test_any_batch_keeps_its_bounds_and_its_barriers_and_ends_each_call_once(bat
     assert all(result.call_id == calls[number].id for number, result in ended.items())
 
 
-def test_each_call_of_a_group_ends_when_it_is_done_and_not_when_all_are():
-    async def main() -> None:
-        second_done = asyncio.Event()
-        told = []
+async def test_each_call_of_a_group_ends_when_it_is_done_and_not_when_all_are():
+    second_done = asyncio.Event()
+    told = []
 
-        @tool(concurrency="read_only")
-        async def first() -> str:
-            await second_done.wait()
-            return "1"
+    @tool(concurrency="read_only")
+    async def first() -> str:
+        await second_done.wait()
+        return "1"
 
-        @tool(concurrency="read_only")
-        async def second() -> str:
-            return "2"
+    @tool(concurrency="read_only")
+    async def second() -> str:
+        return "2"
 
-        def ended(number, result):
-            told.append(result.text)
-            second_done.set()
+    def ended(number, result):
+        told.append(result.text)
+        second_done.set()
 
-        await run_batch(Toolbox([first, second]), [ToolCall("a", "first"), ToolCall("b", "second")], ended)
-        assert told == ["2", "1"]
-
-    asyncio.run(main())
+    await run_batch(Toolbox([first, second]), [ToolCall("a", "first"), ToolCall("b", "second")], ended)
+    assert told == ["2", "1"]
 
 
-def test_cancelling_a_batch_stops_what_runs_raises_its_flags_and_starts_no_more():
-    async def main() -> None:
-        loop, begun = asyncio.get_running_loop(), [asyncio.Event(), asyncio.Event()]
-        contexts, stopped, told = {}, [], []
+async def test_cancelling_a_batch_stops_what_runs_raises_its_flags_and_starts_no_more():
+    loop, begun = asyncio.get_running_loop(), [asyncio.Event(), asyncio.Event()]
+    contexts, stopped, told = {}, [], []
 
-        @tool(concurrency="read_only")
-        async def waits() -> None:
-            begun[0].set()
-            try:
-                await asyncio.Event().wait()
-            finally:
-                stopped.append("waits")
+    @tool(concurrency="read_only")
+    async def waits() -> None:
+        begun[0].set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            stopped.append("waits")
 
-        @tool(concurrency="read_only")
-        def blocks(ctx: ToolContext) -> None:
-            loop.call_soon_threadsafe(begun[1].set)
-            ctx.cancel.wait(10)
+    @tool(concurrency="read_only")
+    def blocks(ctx: ToolContext) -> None:
+        loop.call_soon_threadsafe(begun[1].set)
+        ctx.cancel.wait(10)
 
-        @tool(concurrency="read_only")
-        async def quick() -> str:
-            return "done"
+    @tool(concurrency="read_only")
+    async def quick() -> str:
+        return "done"
 
-        def never() -> None:
-            stopped.append("never")
+    def never() -> None:
+        stopped.append("never")
 
-        def ctx_for(call: ToolCall) -> ToolContext:
-            contexts[call.name] = context(call)
-            return contexts[call.name]
+    def ctx_for(call: ToolCall) -> ToolContext:
+        contexts[call.name] = context(call)
+        return contexts[call.name]
 
-        calls = [ToolCall(name, name) for name in ("quick", "waits", "blocks", "never")]
-        toolbox = Toolbox([waits, blocks, quick, never])
+    calls = [ToolCall(name, name) for name in ("quick", "waits", "blocks", "never")]
+    toolbox = Toolbox([waits, blocks, quick, never])
 
-        def ended(number, result):
-            told.append(result.text)
+    def ended(number, result):
+        told.append(result.text)
 
-        batch = asyncio.create_task(run_batch(toolbox, calls, ended, ctx_for=ctx_for))
-        for event in begun:
-            await event.wait()
-        batch.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await batch
-        assert stopped == ["waits"]
-        assert told == ["done"]
-        assert contexts["blocks"].cancel.cancelled
-        assert "never" not in contexts
-
-    asyncio.run(main())
+    batch = asyncio.create_task(run_batch(toolbox, calls, ended, ctx_for=ctx_for))
+    for event in begun:
+        await event.wait()
+    batch.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await batch
+    assert stopped == ["waits"]
+    assert told == ["done"]
+    assert contexts["blocks"].cancel.cancelled
+    assert "never" not in contexts
 
 
-def test_an_error_of_whoever_is_told_ends_the_batch_as_it_is():
-    async def main() -> None:
-        stopped = asyncio.Event()
+async def test_an_error_of_whoever_is_told_ends_the_batch_as_it_is():
+    stopped = asyncio.Event()
 
-        @tool(concurrency="read_only")
-        async def quick() -> None: ...
+    @tool(concurrency="read_only")
+    async def quick() -> None: ...
 
-        @tool(concurrency="read_only")
-        async def waits() -> None:
-            try:
-                await asyncio.Event().wait()
-            finally:
-                stopped.set()
+    @tool(concurrency="read_only")
+    async def waits() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            stopped.set()
 
-        def ended(number, result):
-            raise LookupError("the store is gone")
+    def ended(number, result):
+        raise LookupError("the store is gone")
 
-        calls = [ToolCall("1", "waits"), ToolCall("2", "quick")]
-        with pytest.raises(LookupError):
-            await run_batch(Toolbox([quick, waits]), calls, ended)
-        assert stopped.is_set()
-
-    asyncio.run(main())
+    calls = [ToolCall("1", "waits"), ToolCall("2", "quick")]
+    with pytest.raises(LookupError):
+        await run_batch(Toolbox([quick, waits]), calls, ended)
+    assert stopped.is_set()
