@@ -760,6 +760,26 @@ def test_a_loss_that_is_noticed_as_a_connection_is_opened_is_known_to_all(tmp_pa
     opened.file.disconnect(opened.file.connect(synchronous="FULL", patience=1.0))
 
 
+class MovedAwayMeanwhile(FileWatch):
+    """Looks at a database that is moved away between two looks."""
+
+    def _overwritten(self) -> bool:
+        Path(self._path).rename(f"{self._path}-away")
+        return super()._overwritten()
+
+
+def test_a_file_that_is_moved_away_while_it_is_looked_at_is_gone(tmp_path: Path) -> None:
+    path = tmp_path / "pods.db"
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("CREATE TABLE kept (word)")
+        watch = MovedAwayMeanwhile(path)
+        watch.remember(identity_of(path))
+        os.utime(path)
+        assert watch.changed() == "gone"
+        watch.forget()
+
+
 @pytest.mark.parametrize("lost", [(log_of,), (index_of,), (log_of, index_of)])
 def test_a_log_that_is_lost_while_it_is_opened_first_is_never_taken_for_none(tmp_path: Path, lost) -> None:
     """What has no name any more is not a log that is still to be made: commits would go into it unseen."""

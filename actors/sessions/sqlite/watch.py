@@ -120,16 +120,16 @@ class FileWatch:
         merges = self._merged_quickly()
         try:
             main = _stat(self._path)
-        except OSError:
+            if (main.st_dev, main.st_ino) != self.main:
+                return "replaced"
+            if self._link is not None and identity_of(self._link) != self.main:
+                return "relinked"
+            if main.st_mtime_ns == self._modified and main.st_size == self._size:
+                self._merges = merges  # the log may begin anew after a merge, and then says nothing of that
+            elif self._overwritten():
+                return "overwritten"
+        except OSError:  # perhaps only since it was there a moment ago
             return "gone"
-        if (main.st_dev, main.st_ino) != self.main:
-            return "replaced"
-        if self._link is not None and identity_of(self._link) != self.main:
-            return "relinked"
-        if main.st_mtime_ns == self._modified and main.st_size == self._size:
-            self._merges = merges  # the log may begin anew after a merge, and then says nothing of that
-        elif self._overwritten():
-            return "overwritten"
         if self._log_descriptor >= 0 and (names_follow or self.is_undisturbed()):
             try:
                 log = os.fstat(self._log_descriptor)
