@@ -6,7 +6,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Protocol
 
 from msgspec import Struct
@@ -133,6 +133,21 @@ class Listener(Protocol):
         """The attempt failed, and another follows in ``wait`` seconds."""
 
 
+def _taker(assembler: Assembler, listener: Listener, attempt: int) -> Callable[[Iterable[Block]], None]:
+    """What takes the blocks of an attempt as they come."""
+
+    def take(blocks: Iterable[Block]) -> None:
+        for block in blocks:
+            assembler.feed(block)
+            if listener.heard():
+                if type(block) is TextChunk:
+                    listener.text(block.text, attempt)
+                else:
+                    listener.block(block, attempt)
+
+    return take
+
+
 async def ask(
     client: LLMClient,
     request: Request,
@@ -154,13 +169,13 @@ async def ask(
         try:
             stream = client.stream(request)
             try:
-                async for block in stream:
-                    assembler.feed(block)
-                    if listener.heard():
-                        if type(block) is TextChunk:
-                            listener.text(block.text, attempt)
-                        else:
-                            listener.block(block, attempt)
+                take = _taker(assembler, listener, attempt)
+                pour = getattr(stream, "pour", None)
+                if pour is not None:  # a stream of ours: no wait for each block
+                    await pour(take)
+                else:
+                    async for block in stream:
+                        take((block,))
             except BaseException as error:
                 await _close(stream)
                 if not _stands(assembler, error):

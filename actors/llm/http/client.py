@@ -6,11 +6,12 @@ Importing this costs nothing: httpx and aiohttp come with the first request.
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from msgspec import Struct
@@ -26,10 +27,8 @@ from actors.llm.address import (
 from actors.llm.http.encodings import unpacking
 from actors.llm.http.endpoint import COOLDOWN, MAX_STREAMS, Endpoint
 from actors.llm.http.stream_timeout import Watch
+from actors.llm.http.trouble import TransportError, Trouble
 from protocol.errors import ModelError
-
-if TYPE_CHECKING:
-    from actors.llm.http.transport import Trouble
 
 #: What a request says of who sends it.
 USER_AGENT = "polypod"
@@ -59,7 +58,7 @@ class Timeouts(Struct, frozen=True):
 class HttpSettings(Struct, frozen=True):
     """What holds for all connections of a system: time-outs, how many answers of one server may be under way
     at once, how long (in seconds) a server that failed time after time is left alone, and what makes the
-    httpx transport for a base URL (None: ours, over aiohttp).
+    httpx transport for a base URL (None: ours).
     """
 
     timeouts: Timeouts = Timeouts()
@@ -70,7 +69,8 @@ class HttpSettings(Struct, frozen=True):
 
 class Response(Protocol):
     """What a transport gives for a request. ``read`` gives the bytes that are there, waiting for some where
-    there are none, packed as ``coding`` says; ``b""`` is the end.
+    there are none, packed as ``coding`` says; ``b""`` is the end. Where there is a ``pour`` besides, it hands
+    the same to a function, as ``direct.Answer`` says.
     """
 
     status: int
@@ -110,6 +110,8 @@ class Reply:
         self._watch = watch
         self._deadline = deadline
         self._next = unpacking(response.read, response.coding)
+        pour = None if response.coding else getattr(response, "pour", None)
+        self._pour: Callable[[Callable[[bytes], bool]], Awaitable[None]] | None = pour
         self._room = MAX_ANSWER_BYTES
         self._settled = False
 
@@ -145,6 +147,63 @@ class Reply:
             raise self._peer.endless()
         return data
 
+    async def pour(self, take: Callable[[bytes], bool]) -> ModelError | None:
+        """Hand over the body as it comes, ``b""`` being its end, until ``take`` has enough: as ``read`` time
+        and again, but without a wait for each piece where the transport can do that. ``take`` may be called
+        outside of any task, and sets ``patience`` for what follows.
+
+        Gives back the error that ``read`` would raise; raises what ``take`` raises.
+        """
+        if self._pour is None:
+            return await self._read_into(take)
+        watch, seconds, deadline = self._watch, self.patience, self._deadline
+        latest = math.inf
+        if deadline is not None:
+            seconds = min(seconds, deadline - time.monotonic())
+            latest = asyncio.get_running_loop().time() + deadline - time.monotonic()
+        broke: BaseException | None = None
+
+        def arrive(data: bytes) -> bool:
+            nonlocal broke
+            self.patience = self._idle
+            self._room -= len(data)
+            try:
+                if self._room < 0:
+                    raise self._peer.endless()  # noqa: TRY301 - to be raised where it is waited for
+                enough = take(data)
+            except BaseException as error:  # noqa: BLE001 - as any other
+                broke = error
+                return True
+            watch.prolong(self.patience, latest)
+            return enough
+
+        watch.begin(seconds)
+        try:
+            await self._pour(arrive)
+        except asyncio.CancelledError:
+            if watch.has_rung():
+                return self._peer.translated(TimeoutError(), self.patience, deadline)
+            raise
+        except Exception as error:  # noqa: BLE001 - a defect is raised again
+            failure = self._peer.translated(error, self.patience, deadline)
+            failure.__cause__ = error
+            return failure
+        finally:
+            watch.end()
+        if broke is not None:
+            raise broke
+        return None
+
+    async def _read_into(self, take: Callable[[bytes], bool]) -> ModelError | None:
+        enough = False
+        while not enough:
+            try:
+                data = await self.read()
+            except ModelError as error:
+                return error
+            enough = take(data) or not data
+        return None
+
     async def read_all(self, limit: int = MAX_ANSWER_BYTES, *, begun: bytes = b"") -> bytes:
         """The whole body (behind ``begun``), cut at ``limit`` bytes. Raises ModelError as ``read`` does."""
         pieces, size = [begun], len(begun)
@@ -165,9 +224,7 @@ class Reply:
         try:
             await self._response.aclose()
         except Exception as error:  # noqa: BLE001 - a defect is raised again, the network's failures are over
-            from actors.llm.http.transport import explained  # noqa: PLC0415 - loaded by now
-
-            explained(error)
+            _explained(error)
 
 
 class Peer:
@@ -252,9 +309,7 @@ class Peer:
         try:
             return await transport.send(method, url, headers, body)
         except Exception as error:
-            from actors.llm.http.transport import was_kept_too_long  # noqa: PLC0415 - loaded by now
-
-            if not (self._answered and was_kept_too_long(error)):
+            if not (self._answered and _was_kept_too_long(error)):
                 raise
         # the server closed an idle connection just as we used it; nothing of the request was answered
         return await transport.send(method, url, headers, body)
@@ -276,33 +331,39 @@ class Peer:
     async def _open(self) -> Transport:
         async with self._opening:
             if self._transport is None:
-                if "actors.llm.http.transport" not in sys.modules or self.base_url.startswith("https:"):
+                if self._needs_time_to_load():
                     await asyncio.to_thread(_load, secure=self.base_url.startswith("https:"))
                 self._transport = self._built()
             return self._transport
+
+    def _needs_time_to_load(self) -> bool:
+        plain = self._make_transport is None and not self.base_url.startswith("https:")
+        return not plain or (proxy_for(self.base_url) is not None and _AIOHTTP not in sys.modules)
 
     def _built(self) -> Transport:
         if self._make_transport is not None:
             from actors.llm.http.httpx_transport import HttpxTransport  # noqa: PLC0415 - at the first request
 
             return HttpxTransport(self._make_transport(self.base_url))
-        from actors.llm.http.transport import AiohttpTransport  # noqa: PLC0415 - at the first request
-
         self._proxy = proxy_for(self.base_url)
+        if self._proxy is None:
+            from actors.llm.http.direct import DirectTransport  # noqa: PLC0415 - at the first request
+
+            return DirectTransport(self.base_url, connect_seconds=self.timeouts.connect)
+        from actors.llm.http.transport import AiohttpTransport  # noqa: PLC0415 - where it is needed
+
         return AiohttpTransport(self.base_url, connect_seconds=self.timeouts.connect, proxy=self._proxy)
 
     def translated(self, error: Exception, seconds: float, deadline: float | None) -> ModelError:
         """The ModelError that a failure of the network means; ``seconds`` is what the wait was given."""
         if isinstance(error, ModelError):
             return error
-        from actors.llm.http.transport import explained  # noqa: PLC0415 - loaded by now
-
         if type(error) is TimeoutError:
             return self._late(seconds, deadline)
         if type(error) is ValueError:
             hint = "look at what the server or a proxy before it does to answers"
             return ModelError(f"{self.where} sent {error}", kind="protocol", hint=hint, where=self.where)
-        trouble = explained(error)
+        trouble = _explained(error)
         words, hint = trouble.words, trouble.hint or self._reach_hint()
         if trouble.connecting and self._proxy is not None:
             words, hint = self._blamed(error, trouble)
@@ -370,12 +431,34 @@ class Peer:
         return f"is the server running at {parts.scheme}://{self.where}{parts.path}?{start}"
 
 
+_AIOHTTP = "actors.llm.http.transport"
+
+
+def _explained(error: Exception) -> Trouble:
+    """What a failure of a transport means; anything else is a defect and is raised again."""
+    if isinstance(error, TransportError):
+        return error.trouble
+    from actors.llm.http.transport import explained  # noqa: PLC0415 - loaded by now, or a defect
+
+    return explained(error)
+
+
+def _was_kept_too_long(error: Exception) -> bool:
+    """Whether a connection was closed on us before any of the answer came, as idle ones are."""
+    if isinstance(error, TransportError):
+        return error.unanswered
+    from actors.llm.http.transport import was_kept_too_long  # noqa: PLC0415 - loaded by now, or a defect
+
+    return was_kept_too_long(error)
+
+
 def _load(*, secure: bool) -> None:
     """Import what requests need, off the loop: it takes a fifth of a second, once."""
-    from actors.llm.http import transport  # noqa: PLC0415 - that is the point
+    from actors.llm.http import transport  # noqa: F401, PLC0415 - that is the point
+    from actors.llm.http.certificates import certificates  # noqa: PLC0415
 
     if secure:
-        transport.certificates()
+        certificates()
 
 
 class HttpPool:

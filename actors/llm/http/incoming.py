@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from actors.llm.address import PROXY_WANTS_KEY
 from actors.llm.base import Block
@@ -47,10 +48,10 @@ class Incoming:
     """Feeds ``answer`` with what ``reply`` brings, as a stream or as one whole object.
 
     ``read`` waits for the next bytes, ``take`` makes blocks of them, until ``over``; the last ones come from
-    ``end``. ``aclose`` lets go of the connection in any case.
+    ``end``. ``pour`` does all of it. ``aclose`` lets go of the connection in any case.
     """
 
-    __slots__ = ("_answer", "_cut", "_parser", "_pieces", "_reply", "_take", "_where", "over", "read")
+    __slots__ = ("_answer", "_cut", "_parser", "_pieces", "_reply", "_take", "_where", "over")
 
     def __init__(self, where: str, reply: Reply, answer: AnswerReader) -> None:
         self._where = where
@@ -61,7 +62,35 @@ class Incoming:
         self._cut = False  # what came behind the finish reason was lost
         self._take = self._begin
         self.over = False
-        self.read = reply.read
+
+    async def pour(self, give: Callable[[list[Block]], None]) -> None:
+        """Give the blocks of the answer as they come. Raises ModelError, and what ``give`` raises."""
+
+        def receive(data: bytes) -> bool:
+            blocks = self.take(data)
+            if blocks:
+                give(blocks)
+            return self.over
+
+        failure = await self._reply.pour(receive)
+        if failure is not None:
+            self._look_behind(failure)
+            receive(b"")
+        give(self.end())
+
+    async def read(self) -> bytes:
+        """The next bytes, ``b""`` being the end. Raises ModelError."""
+        try:
+            return await self._reply.read()
+        except ModelError as failure:
+            self._look_behind(failure)
+            return b""
+
+    def _look_behind(self, failure: ModelError) -> None:
+        """An answer is not failed by what comes late: behind the finish reason there is nothing to lose."""
+        if not self._answer.finished:
+            raise failure
+        self._cut = True
 
     def take(self, data: bytes) -> list[Block]:
         """The blocks that come with the next bytes, ``b""`` being the end of the body. Raises ModelError."""
@@ -70,7 +99,7 @@ class Incoming:
         if answer.done:
             self.over = True
         elif answer.finished:
-            self.read = self._read_the_rest
+            self._reply.patience = AFTER_USAGE if answer.metered else AFTER_FINISH
         return blocks
 
     def end(self) -> list[Block]:
@@ -122,12 +151,3 @@ class Incoming:
             self._pieces.append(data)
             return []
         return self._answer.whole(b"".join(self._pieces))
-
-    async def _read_the_rest(self) -> bytes:
-        """The next bytes behind the finish reason: an answer is not failed by what comes late."""
-        self._reply.patience = AFTER_USAGE if self._answer.metered else AFTER_FINISH
-        try:
-            return await self._reply.read()
-        except ModelError:
-            self._cut = True
-            return b""

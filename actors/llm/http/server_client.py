@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
 from typing import Self
 
@@ -77,20 +78,20 @@ class ServerClient(abc.ABC):
         if self._owns_http:
             await self._http.aclose()
 
-    async def stream(self, request: Request) -> AsyncIterator[Block]:
+    def stream(self, request: Request) -> AnswerStream:
         """Answer ``request``, as LLMClient says. Raises ModelError."""
+        return AnswerStream(self._begun(request), _renamed(request))
+
+    @asynccontextmanager
+    async def _begun(self, request: Request) -> AsyncIterator[Incoming]:
+        """The answer to a request on its way."""
         peer = self._http.peer(self.base_url, self._headers, start_command=self._start_command)
         entry = await peer.endpoint.enter(request.deadline)
         try:
             reply = await self._opened(peer, entry, request)
             incoming = Incoming(peer.where, reply, self._answer(peer.where, request))
             try:
-                renamed = _renamed(request)
-                while not incoming.over:
-                    for block in incoming.take(await incoming.read()):
-                        yield _with_original_name(block, renamed) if renamed else block
-                for block in incoming.end():
-                    yield block
+                yield incoming
             finally:
                 await incoming.aclose()
         finally:
@@ -103,6 +104,51 @@ class ServerClient(abc.ABC):
     @abc.abstractmethod
     def _answer(self, where: str, request: Request) -> AnswerReader:
         """What reads the answer to the request."""
+
+
+class AnswerStream:
+    """The blocks of one answer, one by one as an iterator gives them, or poured as they come."""
+
+    __slots__ = ("_begun", "_blocks", "_renamed")
+
+    def __init__(self, begun: AbstractAsyncContextManager[Incoming], renamed: dict[str, str]) -> None:
+        self._begun = begun
+        self._renamed = renamed
+        self._blocks: AsyncGenerator[Block, None] | None = None
+
+    def __aiter__(self) -> AnswerStream:
+        return self
+
+    def __anext__(self) -> Awaitable[Block]:
+        if self._blocks is None:
+            self._blocks = self._one_by_one()
+        return self._blocks.__anext__()
+
+    async def aclose(self) -> None:
+        """Give up what is still to come."""
+        if self._blocks is not None:
+            await self._blocks.aclose()
+
+    async def pour(self, give: Callable[[Iterable[Block]], None]) -> None:
+        """Give all blocks, those that come together in one call, without a wait for each; instead of the
+        iterator. ``give`` is called on the event loop, but in no task. Raises what it raises, too.
+        """
+        async with self._begun as incoming:
+            if not self._renamed:
+                await incoming.pour(give)
+                return
+            await incoming.pour(lambda blocks: give([self._named(block) for block in blocks]))
+
+    async def _one_by_one(self) -> AsyncGenerator[Block, None]:
+        async with self._begun as incoming:
+            while not incoming.over:
+                for block in incoming.take(await incoming.read()):
+                    yield self._named(block)
+            for block in incoming.end():
+                yield block
+
+    def _named(self, block: Block) -> Block:
+        return _with_original_name(block, self._renamed) if self._renamed else block
 
 
 def _renamed(request: Request) -> dict[str, str]:

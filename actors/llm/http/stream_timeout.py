@@ -37,6 +37,12 @@ class Watch:
         if due < self._rings_at:
             self._set(due)
 
+    def prolong(self, seconds: float, latest: float) -> None:
+        """What is waited for shows signs of life: it has so long again, but not beyond ``latest``."""
+        due = self._due = min(self._loop.time() + seconds, latest)
+        if due < self._rings_at:
+            self._set(due)
+
     def end(self) -> None:
         """The wait is over, whatever came of it."""
         self._task = None

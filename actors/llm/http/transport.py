@@ -1,7 +1,7 @@
-"""The transport that requests travel on: aiohttp's connections.
+"""The transport of requests that go through a proxy: aiohttp's connections.
 
-Imported at the first request only. It differs from httpx's transports, and from ``httpx-aiohttp``, in what
-a thousand streams at once make expensive or wrong: answers are read as whole network chunks, without a
+Imported where a proxy stands on the way. It differs from httpx's transports, and from ``httpx-aiohttp``, in
+what a thousand streams at once make expensive or wrong: answers are read as whole network chunks, without a
 generator per layer; there is no limit on connections; a certificate store is loaded for https alone; refused
 connections, lost connections and time-outs are told apart; and a connection whose answer is about to end is
 kept for the next request.
@@ -10,17 +10,14 @@ kept for the next request.
 from __future__ import annotations
 
 import asyncio
-import os
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from functools import cache
 from inspect import signature
 from typing import Any
 
 import aiohttp
 import httpx
 import yarl
-from msgspec import Struct
 
 from actors.llm.address import (
     PROXY_WANTS,
@@ -30,13 +27,22 @@ from actors.llm.address import (
     basic_credentials,
     without_credentials,
 )
+from actors.llm.http.certificates import certificates
 from actors.llm.http.encodings import coding_of
-from protocol.errors import ModelError, ModelErrorKind
+from actors.llm.http.trouble import (
+    MAX_HEADER_BYTES,
+    MAX_HEADERS,
+    Trouble,
+    lost,
+    no_http,
+    no_tls,
+    overlong_head,
+    slow_to_reach,
+    unreached,
+    unresolved,
+    untrusted,
+)
 
-#: The longest line of an answer's head, in bytes; cookies, policies and filters' results make long ones.
-MAX_HEADER_BYTES = 256 * 1024
-#: The most lines it may have; gateways add one for each thing they know.
-MAX_HEADERS = 1024
 _MORE_HEADERS: dict[str, Any] = (
     {"max_headers": MAX_HEADERS} if "max_headers" in signature(aiohttp.ClientSession).parameters else {}
 )
@@ -142,53 +148,6 @@ async def _slices(content: bytes) -> AsyncIterator[bytes]:
         yield content[start : start + _SLICE]
 
 
-def certificates() -> ssl.SSLContext:
-    """The certificate store, loaded once (20 ms): the one the environment names, else the usual one.
-
-    Raises ModelError where the environment names one that cannot be used.
-    """
-    return _loaded(os.environ.get("SSL_CERT_FILE") or None, os.environ.get("SSL_CERT_DIR") or None)
-
-
-@cache
-def _loaded(file: str | None, folder: str | None) -> ssl.SSLContext:
-    if file is None and folder is None:
-        return httpx.create_ssl_context(trust_env=False)
-    told = f"SSL_CERT_DIR={folder}"
-    try:
-        if folder is not None:
-            _look_into(folder)
-        told = f"SSL_CERT_FILE={file}" if file is not None else f"SSL_CERT_DIR={folder}"
-        return ssl.create_default_context(cafile=file, capath=folder)
-    except (OSError, ValueError) as error:
-        raise ModelError(
-            f"the certificates to trust cannot be read: {told}: {getattr(error, 'strerror', None) or error}",
-            kind="connection",
-            hint="let it name a file of certificates in PEM format (or a folder of them), or unset it",
-            retryable=False,
-        ) from error
-
-
-def _look_into(folders: str) -> None:
-    """Raise what keeps a list of folders from being looked into, which OpenSSL passes over in silence."""
-    for folder in folders.split(os.pathsep):
-        if folder:
-            os.scandir(folder).close()
-
-
-class Trouble(Struct, frozen=True):
-    """What a failure of the network means, in our words; ``hint`` is None where the usual one fits.
-
-    ``connecting`` says that it came to no connection, so that a proxy on the way may be the cause.
-    """
-
-    kind: ModelErrorKind
-    words: str
-    hint: str | None = None
-    retryable: bool | None = None
-    connecting: bool = False
-
-
 def explained(error: Exception) -> Trouble:
     """What an error of aiohttp, httpx or the system means; anything else is a defect and is raised again."""
     for kinds, trouble in _TROUBLES:
@@ -211,35 +170,6 @@ def was_kept_too_long(error: Exception) -> bool:
     return isinstance(error, lost) and not isinstance(error, never_made)
 
 
-def _untrusted(error: Exception) -> Trouble:
-    words = f"its certificate is not trusted: {getattr(error, 'certificate_error', None) or error}"
-    hint = "set SSL_CERT_FILE to the certificates that you trust"
-    return Trouble("connection", words, hint, retryable=False, connecting=True)
-
-
-def _no_tls(error: Exception) -> Trouble:
-    words = f"no secure connection could be made: {getattr(error, 'os_error', None) or error}"
-    hint = "look whether base_url should begin with http:"
-    return Trouble("connection", words, hint, retryable=False, connecting=True)
-
-
-def _unresolved(_: Exception) -> Trouble:
-    hint = "check the host in base_url, and the network"
-    return Trouble("connection", "no such host can be found", hint, connecting=True)
-
-
-def _unreached(error: Exception) -> Trouble:
-    cause = getattr(error, "os_error", None) or error.__cause__ or error
-    if isinstance(cause, ConnectionRefusedError):
-        return Trouble("connection", "nothing answers there: the connection was refused", connecting=True)
-    words = f"cannot be reached: {getattr(cause, 'strerror', None) or cause}"
-    return Trouble("connection", words, connecting=True)
-
-
-def _slow_to_reach(_: Exception) -> Trouble:
-    return Trouble("connection", "cannot be reached: no connection was made in time", connecting=True)
-
-
 def _refused_by_proxy(error: Exception) -> Trouble:
     status, words = getattr(error, "status", 0), " ".join(str(getattr(error, "message", "")).split())[:200]
     if status == PROXY_WANTS_KEY:
@@ -248,24 +178,14 @@ def _refused_by_proxy(error: Exception) -> Trouble:
     return Trouble("connection", f"makes no connection ({status} {words})", hint, connecting=True)
 
 
-def _lost(_: Exception) -> Trouble:
-    hint = "the server stopped or a proxy gave up: its log may say why"
-    return Trouble("connection", "the connection was lost before the answer was complete", hint)
-
-
 def _slow(_: Exception) -> Trouble:
     return Trouble("timeout", "took too long to answer", "use a smaller model, or longer time-outs")
 
 
 def _no_http(error: Exception) -> Trouble:
-    told = " ".join(str(getattr(error, "message", error)).split())[:200]
-    if "Got more than" in told or "Too many headers" in told:
-        words = (
-            f"sent a header of more than {MAX_HEADER_BYTES // 1024} KB, or more than {MAX_HEADERS} of them"
-        )
-        return Trouble("protocol", words, "look at what the server or a proxy before it adds to answers")
-    words = f"does not answer in HTTP: {told}"
-    return Trouble("protocol", words, "check the port, and whether base_url should begin with https:")
+    told = str(getattr(error, "message", error))
+    too_long = "Got more than" in told or "Too many headers" in told
+    return overlong_head() if too_long else no_http(told)
 
 
 def _no_url(error: Exception) -> Trouble:
@@ -275,14 +195,14 @@ def _no_url(error: Exception) -> Trouble:
 #: The first that fits; kinds of errors before the kinds they are kinds of.
 _TROUBLES: tuple[tuple[tuple[type[Exception], ...], Callable[[Exception], Trouble]], ...] = (
     ((aiohttp.ClientHttpProxyError,), _refused_by_proxy),
-    ((aiohttp.ClientConnectorCertificateError, ssl.SSLCertVerificationError), _untrusted),
-    ((aiohttp.ClientConnectorSSLError, ssl.SSLError), _no_tls),
-    ((aiohttp.ClientConnectorDNSError,), _unresolved),
-    ((aiohttp.ConnectionTimeoutError, httpx.ConnectTimeout, httpx.PoolTimeout), _slow_to_reach),
-    ((aiohttp.ClientConnectorError, httpx.ConnectError, httpx.ProxyError), _unreached),
+    ((aiohttp.ClientConnectorCertificateError, ssl.SSLCertVerificationError), untrusted),
+    ((aiohttp.ClientConnectorSSLError, ssl.SSLError), no_tls),
+    ((aiohttp.ClientConnectorDNSError,), unresolved),
+    ((aiohttp.ConnectionTimeoutError, httpx.ConnectTimeout, httpx.PoolTimeout), slow_to_reach),
+    ((aiohttp.ClientConnectorError, httpx.ConnectError, httpx.ProxyError), unreached),
     ((aiohttp.ServerTimeoutError, httpx.TimeoutException, TimeoutError), _slow),
     ((aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError, httpx.UnsupportedProtocol), _no_url),
     ((aiohttp.ClientResponseError,), _no_http),
-    ((aiohttp.ClientError, httpx.NetworkError, httpx.ProtocolError, httpx.StreamError, OSError), _lost),
+    ((aiohttp.ClientError, httpx.NetworkError, httpx.ProtocolError, httpx.StreamError, OSError), lost),
     ((httpx.DecodingError,), _no_http),
 )

@@ -1,0 +1,104 @@
+"""What goes wrong on the way to a server and back, in our words."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+
+from msgspec import Struct
+
+from protocol.errors import ModelErrorKind
+
+#: The longest line of an answer's head, in bytes; cookies, policies and filters' results make long ones.
+MAX_HEADER_BYTES = 256 * 1024
+#: The most lines it may have; gateways add one for each thing they know.
+MAX_HEADERS = 1024
+
+
+class Trouble(Struct, frozen=True):
+    """What a failure of the network means, in our words; ``hint`` is None where the usual one fits.
+
+    ``connecting`` says that it came to no connection, so that a proxy on the way may be the cause.
+    """
+
+    kind: ModelErrorKind
+    words: str
+    hint: str | None = None
+    retryable: bool | None = None
+    connecting: bool = False
+
+
+class TransportError(Exception):
+    """A failure of the network, known as ``trouble``; ``unanswered`` says that a connection was there, and
+    was closed before a byte of the answer had come, as idle ones are.
+    """
+
+    def __init__(self, trouble: Trouble, *, unanswered: bool = False) -> None:
+        super().__init__(trouble.words)
+        self.trouble = trouble
+        self.unanswered = unanswered
+
+
+def untrusted(error: Exception) -> Trouble:
+    """The server's certificate is none that we trust."""
+    words = f"its certificate is not trusted: {getattr(error, 'certificate_error', None) or error}"
+    hint = "set SSL_CERT_FILE to the certificates that you trust"
+    return Trouble("connection", words, hint, retryable=False, connecting=True)
+
+
+def no_tls(error: Exception) -> Trouble:
+    """What answers there speaks no TLS, or not ours."""
+    words = f"no secure connection could be made: {getattr(error, 'os_error', None) or error}"
+    hint = "look whether base_url should begin with http:"
+    return Trouble("connection", words, hint, retryable=False, connecting=True)
+
+
+def unresolved(_: Exception) -> Trouble:
+    """No such host is known."""
+    hint = "check the host in base_url, and the network"
+    return Trouble("connection", "no such host can be found", hint, connecting=True)
+
+
+def unreached(error: Exception) -> Trouble:
+    """Nobody takes a connection there."""
+    cause = getattr(error, "os_error", None) or error.__cause__ or error
+    if isinstance(cause, ConnectionRefusedError):
+        return Trouble("connection", "nothing answers there: the connection was refused", connecting=True)
+    words = f"cannot be reached: {getattr(cause, 'strerror', None) or cause}"
+    return Trouble("connection", words, connecting=True)
+
+
+def slow_to_reach(_: Exception) -> Trouble:
+    """No connection came about in the time that it was given."""
+    return Trouble("connection", "cannot be reached: no connection was made in time", connecting=True)
+
+
+def unconnected(error: OSError) -> Trouble:
+    """What a failure to connect means, as the system tells it."""
+    for kinds, trouble in (
+        (ssl.SSLCertVerificationError, untrusted),
+        (ssl.SSLError, no_tls),
+        (socket.gaierror, unresolved),
+        (TimeoutError, slow_to_reach),
+    ):
+        if isinstance(error, kinds):
+            return trouble(error)
+    return unreached(error)
+
+
+def lost(_: Exception | None = None) -> Trouble:
+    """The connection is gone in the middle of an answer, or before it."""
+    hint = "the server stopped or a proxy gave up: its log may say why"
+    return Trouble("connection", "the connection was lost before the answer was complete", hint)
+
+
+def no_http(told: str) -> Trouble:
+    """What answers there speaks no HTTP that can be read; ``told`` says what of it."""
+    words = f"does not answer in HTTP: {' '.join(told.split())[:200]}"
+    return Trouble("protocol", words, "check the port, and whether base_url should begin with https:")
+
+
+def overlong_head() -> Trouble:
+    """The head of an answer is longer than any honest one."""
+    words = f"sent a header of more than {MAX_HEADER_BYTES // 1024} KB, or more than {MAX_HEADERS} of them"
+    return Trouble("protocol", words, "look at what the server or a proxy before it adds to answers")
