@@ -75,10 +75,11 @@ class Response(Protocol):
 
     status: int
     coding: str
-    read: Callable[[], Awaitable[bytes]]
 
     @property
     def headers(self) -> Mapping[str, str]: ...
+
+    def read(self) -> Awaitable[bytes]: ...
 
     def settle(self) -> bool:
         """Keep the connection for the next request, if it can be: the answer is complete."""

@@ -12,6 +12,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Mapping
+from typing import Any
 from urllib.parse import quote, urlsplit
 
 import aiohappyeyeballs
@@ -33,7 +34,8 @@ _SLICE = 256 * 1024
 #: Bytes of an answer that wait for who reads it piece by piece, before no more are taken from the network.
 _MOST_WAITING = 256 * 1024
 
-_Address = tuple[int, int, int, str, tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]]
+#: As ``getaddrinfo`` gives it.
+_Address = Any
 
 #: What takes an answer piece by piece and says when it has enough.
 Take = Callable[[bytes], bool]
@@ -345,7 +347,7 @@ class DirectTransport:
         try:
             async with asyncio.timeout(self._connect_seconds):
                 opened = await aiohappyeyeballs.start_connection(
-                    await self._addresses(),  # type: ignore[arg-type] - they are those of getaddrinfo
+                    await self._addresses(),
                     happy_eyeballs_delay=_NEXT_ADDRESS_SECONDS,
                     interleave=1,
                     loop=self._loop,
