@@ -78,7 +78,7 @@ class ServerClient(abc.ABC):
         if self._owns_http:
             await self._http.aclose()
 
-    def stream(self, request: Request) -> AnswerStream:
+    def stream(self, request: Request) -> AsyncIterator[Block]:
         """Answer ``request``, as LLMClient says. Raises ModelError."""
         return AnswerStream(self._begun(request), _renamed(request))
 
