@@ -277,6 +277,16 @@ def test_a_file_that_was_moved_away_is_missed_and_used_again_when_it_is_back(sta
     assert len(verified("s", stage.store.read("s"))) == stage.now.seq
 
 
+def test_a_store_that_is_closed_while_its_file_is_away_merges_a_log_that_was_deleted_before(stage: Stage):
+    """SQLite merges no log of a file that has lost its name."""
+    log_of(stage.path).unlink()
+    stage.path.rename(stage.path.with_name("away"))
+    stage.store.close()
+    stage.path.with_name("away").rename(stage.path)
+    with contextlib.closing(SQLiteStore(stage.path)) as store:
+        assert len(verified("s", store.read("s"))) == stage.now.seq
+
+
 def log_deleted(stage: Stage) -> None:
     log_of(stage.path).unlink()
 

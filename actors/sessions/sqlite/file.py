@@ -103,10 +103,12 @@ class SQLiteFile:
             if connection not in self._connections:
                 return
             last = len(self._connections) == 1
-            with contextlib.suppress(StoreError):
+            with contextlib.suppress(StoreError, sqlite3.Error):
                 change = self._watch.changed() if last and self.change is None else None
                 if change is not None and change in _NOTICED_LAST:
                     self._notice(change)
+                elif change == "gone" and self._merger is not None:
+                    self._merger.merge()  # SQLite does not, and the log may have lost its name before
             self._connections.remove(connection)
             if last:
                 self._close_merger()

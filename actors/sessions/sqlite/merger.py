@@ -46,13 +46,14 @@ class Merger:
         with self._gate():
             if is_superseded(self._watch, self._path):
                 return False
-            self._merge()
+            self.merge()
             there = free_names(self._watch)
-            self._merge()  # what came before they were; whoever begins to write now sees that they are
+            self.merge()  # what came before they were; whoever begins to write now sees that they are
             note_retired(self._watch, self._path, there)
         return True
 
-    def _merge(self) -> None:
+    def merge(self) -> None:
+        """Merge all of the log. Raises StoreError, sqlite3.Error."""
         deadline = time.monotonic() + MERGE_PATIENCE
         while True:  # others may just be merging it, which SQLite does not wait for
             busy, pages, merged = self._connection.execute("PRAGMA wal_checkpoint(FULL)").fetchone()
