@@ -38,8 +38,15 @@ from actors.sessions.answers import discard_answer, settled, wait_for_releases
 from actors.sessions.store import SessionInfo, SessionStore
 from actors.sessions.urls import open_store
 from actors.tools.pool import ToolThreads
-from protocol.errors import NameTaken, PodNotFound, SystemNotRunning, SystemOfParent
-from protocol.events import EventKind
+from protocol import commands
+from protocol.errors import (
+    NameTaken,
+    PodNotFound,
+    SystemNotRunning,
+    SystemOfParent,
+    UnknownApproval,
+)
+from protocol.events import ApprovalRequested, EventKind
 from protocol.manifest import BudgetSection, PodManifest
 from protocol.names import check_name
 from protocol.results import BudgetUse
@@ -437,6 +444,67 @@ class PodSystem:
             return self._pods[name]
         except KeyError:
             raise PodNotFound(f"no pod named {name!r}", hint="see pods()") from None
+
+    # -- approvals -----------------------------------------------------------------------------
+
+    def approvals(self) -> AsyncFuture[list[ApprovalRequested]]:
+        """The calls of all living pods that wait for a person's word, the oldest first. Raises
+        SystemNotRunning.
+        """
+        return self._asked_on_loop(
+            lambda: sorted(
+                (request for pod in self._pods.values() for request in self._open_approvals(pod)),
+                key=lambda request: request.at,
+            )
+        )
+
+    def approve(
+        self,
+        approval_id: str,
+        *,
+        always: bool = False,
+        arguments: dict[str, Any] | None = None,
+        note: str | None = None,
+    ) -> AsyncFuture[None]:
+        """As ``Pod.approve``, of whichever living pod has asked."""
+        return self._answered(approval_id, commands.Approve(approval_id, always, arguments, note))
+
+    def deny(self, approval_id: str, *, note: str | None = None) -> AsyncFuture[None]:
+        """As ``Pod.deny``, of whichever living pod has asked."""
+        return self._answered(approval_id, commands.Disapprove(approval_id, note))
+
+    def _open_approvals(self, pod: Pod) -> tuple[ApprovalRequested, ...]:
+        approvals = None if pod.name in self._starting else _actor(pod).approvals
+        return () if approvals is None else approvals.durable_open()
+
+    def _has_asked(self, pod: Pod, approval_id: str) -> bool:
+        approvals = None if pod.name in self._starting else _actor(pod).approvals
+        return approvals is not None and approvals.knows(approval_id)
+
+    def _answered(self, approval_id: str, command: commands.Command) -> AsyncFuture[None]:
+        mailroom = self._room()
+        future: AsyncFuture[None] = AsyncFuture()
+        future._loop = mailroom.loop  # noqa: SLF001
+
+        def ask(_: object) -> None:
+            pod = next((each for each in self._pods.values() if self._has_asked(each, approval_id)), None)
+            if pod is None:
+                unknown = UnknownApproval(f"no pod has asked for an approval {encodable(approval_id)!r:.80}")
+                future.set_exception(unknown)
+                return
+            answer = self._mailboxes.ask(pod, command)
+            answer.when_done(lambda: _settle(future, answer.get))
+
+        mailroom.post(ask)
+        return future
+
+    def _asked_on_loop(self, look: Callable[[], T]) -> AsyncFuture[T]:
+        """What ``look`` gives on the system's loop."""
+        mailroom = self._room()
+        future: AsyncFuture[T] = AsyncFuture()
+        future._loop = mailroom.loop  # noqa: SLF001
+        mailroom.post(lambda _: _settle(future, look))
+        return future
 
     # -- events --------------------------------------------------------------------------------
 

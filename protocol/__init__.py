@@ -1,11 +1,14 @@
 """The protocol: items, entries, commands, events, errors and manifests, as data only."""
 
+from protocol.approval import ApprovalRule, ApprovalsSection, ApprovalVerdict
 from protocol.commands import (
     COMMANDS,
+    Approve,
     Cancel,
     Command,
     Compact,
     Describe,
+    Disapprove,
     Fork,
     History,
     Notify,
@@ -33,6 +36,7 @@ from protocol.entries import (
     StoredEntry,
 )
 from protocol.errors import (
+    AlreadyResolved,
     BudgetError,
     CompactionFailed,
     Failure,
@@ -73,7 +77,9 @@ from protocol.errors import (
     ToolLoop,
     ToolSourceError,
     ToolTimeout,
+    UnknownApproval,
     UnknownEntry,
+    WaitingForApproval,
     WireError,
     WouldDeadlock,
 )
@@ -176,8 +182,13 @@ __all__ = [
     "EVENTS",
     "TRANSIENT_EVENTS",
     "Alert",
+    "AlreadyResolved",
     "ApprovalRequested",
     "ApprovalResolved",
+    "ApprovalRule",
+    "ApprovalVerdict",
+    "ApprovalsSection",
+    "Approve",
     "AssistantItem",
     "AssistantMessage",
     "AttemptFailed",
@@ -200,6 +211,7 @@ __all__ = [
     "ConsolidateStart",
     "Deny",
     "Describe",
+    "Disapprove",
     "DurableEvent",
     "Entry",
     "Event",
@@ -311,6 +323,7 @@ __all__ = [
     "TryPreRunCompact",
     "TurnEnd",
     "TurnStart",
+    "UnknownApproval",
     "UnknownEntry",
     "Usage",
     "UsageUpdate",
@@ -319,6 +332,7 @@ __all__ = [
     "UserSource",
     "VendorPart",
     "WaitForMemoryJobs",
+    "WaitingForApproval",
     "WireError",
     "WorkerSection",
     "WouldDeadlock",

@@ -105,6 +105,24 @@ class Passivate(Command, frozen=True, gc=False):
     """Leave the history to the store until it is needed, unless something is under way."""
 
 
+class Approve(Command, frozen=True, gc=False):
+    """Let a waiting call run, with other ``arguments`` if any are given; with ``always``, calls of this tool
+    with the same arguments are not asked for any more. ``note`` is for the model.
+    """
+
+    approval_id: str
+    always: bool = False
+    arguments: dict[str, Any] | None = None
+    note: str | None = None
+
+
+class Disapprove(Command, frozen=True, gc=False):
+    """Have a waiting call not run; ``note`` tells the model why."""
+
+    approval_id: str
+    note: str | None = None
+
+
 class Fork(Command, frozen=True, gc=False):
     """Open a new session that branches off after the entry with hash ``at`` (None: the head)."""
 
@@ -131,6 +149,8 @@ COMMANDS: tuple[type[Command], ...] = (
     History,
     Describe,
     Passivate,
+    Approve,
+    Disapprove,
     Fork,
     Stop,
 )

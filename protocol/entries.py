@@ -12,9 +12,11 @@ from typing import Literal
 
 from msgspec import Raw, Struct
 
+from protocol.approval import ApprovalRule
 from protocol.events import (
     DURABLE_EVENTS,
     Activity,
+    ApprovalRequested,
     DurableEvent,
 )
 from protocol.items import AssistantItem, SystemItem, ToolResult, UserItem
@@ -38,7 +40,9 @@ class SessionOpened(Struct, frozen=True, gc=False, kw_only=True, tag=True, omit_
 
     A session that was compacted from another in the middle of a run takes over the run, its ``steps`` and
     the ``run_seconds`` it has taken; ``usage``, ``cost`` and ``seconds`` are what the pod has consumed
-    before, that run's time apart. ``open`` is what was started in the parent and has not ended there.
+    before, that run's time apart. ``open`` is what was started in the parent and has not ended there,
+    ``waiting`` are its calls that wait for a person's word, and ``approval_rules`` are what people have said
+    that they always allow.
     """
 
     session_id: str
@@ -54,6 +58,8 @@ class SessionOpened(Struct, frozen=True, gc=False, kw_only=True, tag=True, omit_
     seconds: float = 0.0
     run_seconds: float = 0.0
     open: tuple[Activity, ...] = ()
+    waiting: tuple[ApprovalRequested, ...] = ()
+    approval_rules: tuple[ApprovalRule, ...] = ()
 
 
 class ItemsKept(Struct, frozen=True, gc=False, kw_only=True, tag=True):

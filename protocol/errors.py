@@ -11,6 +11,9 @@ PolypodError
 │   ├── PodBusy              a run is going on (or 32 wait behind it)
 │   ├── NotRunning           steer with no run to steer
 │   ├── NotPaused            resume with no paused run
+│   ├── WaitingForApproval   the history is not to be changed while calls wait for a person's word
+│   ├── UnknownApproval      no call waits, or did, under that id
+│   ├── AlreadyResolved      that call waits no more
 │   ├── PodStopped           the pod is gone, or went while the command waited
 │   ├── RunFailed            a run ended by an error: ``cause`` and ``failure``
 │   ├── CompactionFailed
@@ -197,6 +200,18 @@ class NotRunning(PodError):  # noqa: N818
 
 class NotPaused(PodError):  # noqa: N818
     """There is no paused run to resume."""
+
+
+class WaitingForApproval(PodError):  # noqa: N818
+    """The history cannot be changed while calls in it wait for a person's word."""
+
+
+class UnknownApproval(PodError):  # noqa: N818
+    """No call waits under that id, and none did as far as is known."""
+
+
+class AlreadyResolved(PodError):  # noqa: N818
+    """That call waits no more: somebody has answered, or its run has ended."""
 
 
 class _AlsoAnEvent(type):

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal
 from msgspec import Struct
 
 from protocol import errors
+from protocol.approval import ApprovalRule
 from protocol.errors import Failure
 from protocol.items import AssistantItem, SystemItem, ToolResult, UserItem
 from protocol.lifecycle import PodState
@@ -280,20 +281,33 @@ class SessionForked(DurableEvent, frozen=True, gc=False, kw_only=True):
 
 
 class ApprovalRequested(DurableEvent, frozen=True, gc=False, kw_only=True):
-    """A call waits for a person's word."""
+    """The call ``call_id`` waits for a person's word before it is run with ``arguments``; ``why`` says which
+    rule wants that. ``injected`` is what hooks have the model told behind its result.
+    """
 
     approval_id: str
     tool: str
+    call_id: str = ""
     arguments: dict[str, Any] = {}
     why: str | None = None
+    injected: tuple[str, ...] = ()
 
 
 class ApprovalResolved(DurableEvent, frozen=True, gc=False, kw_only=True):
-    """A person (or a rule) decided about a waiting call."""
+    """A call waits no more: somebody has answered (``by`` is ``person`` or ``steer``), or its run has
+    ended (``run``).
+
+    ``arguments`` take the place of those that were asked about, ``note`` is for the model, and ``rule`` holds
+    from now on for the pod.
+    """
 
     approval_id: str
     approved: bool
     by: str | None = None
+    call_id: str = ""
+    arguments: dict[str, Any] | None = None
+    note: str | None = None
+    rule: ApprovalRule | None = None
 
 
 class BudgetExceeded(DurableEvent, frozen=True, gc=False, kw_only=True):

@@ -67,6 +67,8 @@ def in_words(kind: Any) -> str:
     if get_origin(kind) is tuple:
         of = _present(get_args(kind)[0])
         return f"a list of {_WORDS[of][1] if of in _WORDS else 'tables'}"
+    if get_origin(kind) is dict:
+        return "a table"
     return _WORDS[kind][0] if kind in _WORDS else f"a table with keys {', '.join(kind.__struct_fields__)}"
 
 

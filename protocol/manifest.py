@@ -10,6 +10,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Raw, Struct
 
+from protocol.approval import ApprovalRule, ApprovalsSection
 from protocol.errors import ManifestError
 from protocol.explain import explained, unknown_key
 from protocol.names import check_name
@@ -124,6 +125,8 @@ class PodManifest(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
     budget: BudgetSection = BudgetSection()
     scope: Scope = Scope()
     tools: ToolsSection = ToolsSection()
+    approval: tuple[ApprovalRule, ...] = ()
+    approvals: ApprovalsSection = ApprovalsSection()
     restart: RestartSection = RestartSection()
 
     @property
@@ -161,7 +164,8 @@ class PodManifest(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
         """A manifest from Python: ``model`` is ``scheme/model_id``, a scheme alone, or the whole section.
 
         ``settings`` are keys of any section (``max_steps=5``, ``compact_threshold=20_000``,
-        ``pwd="…"``) or whole sections (``scope=Scope.writable("…")``, ``tools={"builtin": ["files"]}``).
+        ``pwd="…"``) or whole sections (``scope=Scope.writable("…")``, ``tools={"builtin": ["files"]}``,
+        ``approval=[ApprovalRule("shell", "ask")]``).
         Raises ManifestError for a key that does not exist or is of the wrong type.
         """
         data: dict[str, Any] = {"pod": {"name": name}, "model": {}}
@@ -215,7 +219,7 @@ def without_secrets_in(recorded: Raw) -> Raw:
 _SECTION_OF: dict[str, str] = {
     field.name: section.name
     for section in msgspec.structs.fields(PodManifest)
-    if section.name != "scope"
+    if section.name not in {"scope", "approval", "approvals"}  # given as a whole
     for field in msgspec.structs.fields(section.type)
 }
 
@@ -273,6 +277,12 @@ def _check(manifest: PodManifest, where: str) -> None:
     for rule in (*manifest.scope.allow, *manifest.scope.deny):
         if not rule.target:
             raise ManifestError(f"{where}: scope: a rule's target is empty")
+    for number, each in enumerate(manifest.approval):
+        if not each.tool:
+            raise ManifestError(
+                f"{where}: approval[{number}].tool: expected the name of a tool, got ''",
+                hint='tool = "*" speaks of every tool',
+            )
 
 
 def _check_numbers(manifest: PodManifest, where: str) -> None:

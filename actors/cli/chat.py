@@ -20,7 +20,14 @@ from actors.cli.config import (
 from actors.cli.interrupts import run_interruptible
 from actors.cli.loading import with_tools, with_tools_again
 from actors.cli.run import view_of
-from actors.cli.running import MEMORY_FAILURES, Plan, finish_memory_jobs, follow_until_signal, resumable
+from actors.cli.running import (
+    MEMORY_FAILURES,
+    Plan,
+    deny_open,
+    finish_memory_jobs,
+    follow_until_signal,
+    resumable,
+)
 from actors.cli.store_reader import Reading
 from actors.cli.streams import private_stdin
 from actors.cli.terminal import Terminal
@@ -86,6 +93,7 @@ def chat(
 async def _chat(plan: Plan, asker: Asker, terminal: Terminal, view: View) -> None:
     async with PodSystem(store=plan.store, memory=memory_folder()) as system:
         pod = await plan.pod(system)
+        await deny_open(system)
         async with resumable(pod, plan, terminal, "chat --resume"):
             try:
                 await _talk(pod, asker, terminal, view)

@@ -20,7 +20,14 @@ from actors.cli.config import (
 from actors.cli.errors import CODES, FAILED, Exit
 from actors.cli.interrupts import run_interruptible
 from actors.cli.loading import with_tools, with_tools_again
-from actors.cli.running import MEMORY_FAILURES, Plan, finish_memory_jobs, follow_until_signal, resumable
+from actors.cli.running import (
+    MEMORY_FAILURES,
+    Plan,
+    deny_open,
+    finish_memory_jobs,
+    follow_until_signal,
+    resumable,
+)
 from actors.cli.store_reader import Reading
 from actors.cli.streams import private_stdin
 from actors.cli.terminal import Terminal
@@ -120,6 +127,7 @@ async def _run(
 ) -> None:
     async with PodSystem(store=plan.store, memory=memory_folder()) as system:
         pod = await plan.pod(system)
+        await deny_open(system)
         if start is Pod.resume:
             await _require_paused(pod)
         try:

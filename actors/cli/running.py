@@ -20,8 +20,8 @@ from actors.runtime.subscription import Subscription
 from actors.sessions.head import short_id
 from actors.system import PodSystem
 from actors.tools.scope import REFUSED
-from protocol.errors import RunFailed, StoreError
-from protocol.events import Alert, ConsolidateFailed, ExtractFailed, ToolResulted
+from protocol.errors import AlreadyResolved, PodStopped, RunFailed, StoreError
+from protocol.events import Alert, ApprovalRequested, ConsolidateFailed, ExtractFailed, ToolResulted
 from protocol.items import ToolResult
 from protocol.manifest import PodManifest
 from protocol.results import RunResult
@@ -30,6 +30,10 @@ from protocol.results import RunResult
 MEMORY_PATIENCE = 60.0
 #: What tells a person that memory is not kept.
 MEMORY_FAILURES = (ExtractFailed, ConsolidateFailed, Alert)
+
+
+#: What a model is told where a call has to be asked for.
+_NOBODY = "nobody can be asked here; do without it, or say what you need"
 
 
 class Plan(NamedTuple):
@@ -57,6 +61,12 @@ class Followed(NamedTuple):
         return last.text if last is not None and last.is_error and last.text.startswith(REFUSED) else None
 
 
+async def deny_open(system: PodSystem) -> None:
+    """Deny what a session that goes on has asked for: nobody is asked by a command."""
+    for request in await system.approvals():
+        await system.deny(request.approval_id, note=_NOBODY)
+
+
 async def follow_run(pod: Pod, start: Callable[[], AsyncFuture[RunResult]], view: View) -> Followed:
     """Start a run of ``pod`` and show its events to the end. Raises what the run raises."""
     last_call: ToolResult | None = None
@@ -68,6 +78,9 @@ async def follow_run(pod: Pod, start: Callable[[], AsyncFuture[RunResult]], view
             session_id = event.session_id or session_id
             last_call = event.item if isinstance(event, ToolResulted) else last_call
             view.show(event)
+            if isinstance(event, ApprovalRequested):
+                with suppress(AlreadyResolved, PodStopped):
+                    await pod.deny(event.approval_id, note=_NOBODY)
     try:
         ended = await result
     except RunFailed as error:

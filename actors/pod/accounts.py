@@ -20,7 +20,7 @@ class Accounts:
     ``run_usage`` is what they took, with the compactions in that run.
     """
 
-    __slots__ = ("_budget", "_started_at", "cost", "run_usage", "seconds", "steps", "usage")
+    __slots__ = ("_budget", "_held_at", "_started_at", "cost", "run_usage", "seconds", "steps", "usage")
 
     def __init__(self, budget: Budget | None) -> None:
         self._budget = budget
@@ -31,6 +31,8 @@ class Accounts:
         self.run_usage: Usage | None = None
         #: ``time.monotonic()`` of when the run that goes on began; None where none does.
         self._started_at: float | None = None
+        #: Since when its time does not count; None where it does.
+        self._held_at: float | None = None
 
     def take_over(self, state: Replayed) -> None:
         """Go on from what a session says of the pod's life before."""
@@ -100,4 +102,17 @@ class Accounts:
         """How long the run that goes on has taken, from where the log tells of it."""
         if self._started_at is None or head.open_run is None:
             return 0.0
-        return time.monotonic() - self._started_at
+        return (self._held_at or time.monotonic()) - self._started_at
+
+    def hold_clock(self) -> None:
+        """The time of the run does not count from now on, until ``release_clock``."""
+        self._held_at = time.monotonic()
+
+    def release_clock(self) -> float:
+        """It counts again: how long it did not, in seconds."""
+        if self._held_at is None or self._started_at is None:
+            return 0.0
+        held = time.monotonic() - self._held_at
+        self._started_at += held
+        self._held_at = None
+        return held

@@ -136,6 +136,7 @@ class Assembly:
             totals=self.totals,
             limits=self._limits(manifest),
             on_conflict=self._on_conflict,
+            asks=bool(manifest.approval) or manifest.approvals.default != "allow",
             grace=self._grace,
             memory_grace=self._memory_grace,
             store_grace=self._store_grace,

@@ -30,6 +30,9 @@ class Batch(Protocol):
     pod: str
     deps: Any
 
+    def check(self) -> None:
+        """Raise what ends the batch, where it has ended."""
+
     def begin(self, call: ToolCall) -> None:
         """A call is about to begin. Raises what ends the batch."""
 
@@ -91,6 +94,13 @@ class ToolRunner:
         )
         return runner
 
+    def past_hooks(self) -> ToolRunner:
+        """The same for calls that hooks were asked about before: they are asked about results alone."""
+        runner = copy(self)
+        if self._hooks is not None:
+            runner._hooks = self._hooks.after_only()  # noqa: SLF001 - a copy of this one
+        return runner
+
     def context(self, pod: str) -> ToolContext:
         """The context of a call outside of a batch, for the helper agents of ``pod``."""
         return ToolContext(pwd=self._pwd, scope=self._scope, pod=pod, extras=self._extras)
@@ -117,7 +127,7 @@ class ToolRunner:
         if hooks is not None and hooks.asks_before:
             checked, injected = await self._ask_before(hooks, checked, ctx, batch)
             if isinstance(checked, ToolResult):
-                await batch.record(_with(checked, injected))
+                await batch.record(with_texts(checked, injected))
                 return
         batch.begin(checked.call)
         asked = time.perf_counter()
@@ -126,7 +136,7 @@ class ToolRunner:
         if hooks is not None and hooks.asks_after:
             result = await self._ask_after(hooks, checked.call, result, ctx, batch)
         changed = None if checked.call is call else checked.call.arguments
-        await batch.record(_with(result, injected), seconds, waited, changed)
+        await batch.record(with_texts(result, injected), seconds, waited, changed)
 
     async def _ask_before(
         self, hooks: Hooks, checked: Checked, ctx: ToolContext, batch: Batch
@@ -150,7 +160,7 @@ class ToolRunner:
             result = ToolResult.of(call, said.denied, is_error=True)
         elif said.replaced is not None:
             result = said.replaced
-        return _with(result, said.injected)
+        return with_texts(result, said.injected)
 
     def _context(self, call: ToolCall, batch: Batch) -> ToolContext:
         return ToolContext(
@@ -165,7 +175,7 @@ class ToolRunner:
         )
 
 
-def _with(result: ToolResult, texts: tuple[str, ...]) -> ToolResult:
+def with_texts(result: ToolResult, texts: tuple[str, ...]) -> ToolResult:
     """``result`` with texts behind it."""
     if not texts:
         return result

@@ -140,7 +140,7 @@ class Compaction:
             self._template.opening,
             parent,
             run_id=head.open_run,
-            **self._accounts.carried(head),
+            **journal.carried(),
             open=tuple(each for each in head.open if each != "compaction"),
         )
         for item in composed.opening:

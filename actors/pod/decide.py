@@ -49,6 +49,12 @@ class CloseCalls(Struct, frozen=True):
     calls: list[ToolCall]
 
 
+class AwaitAnswer(Struct, frozen=True):
+    """Wait: all calls that have no result need a person's word."""
+
+    calls: list[ToolCall]
+
+
 class Compact(Struct, frozen=True, gc=False):
     """Fold the history, then go on with the same request."""
 
@@ -83,6 +89,14 @@ def next_step(at: TurnState) -> Step:
     if at.fullness == "thrash":
         return Finish("failed", THRASH)
     return COMPACT if at.fullness == "compact" else CALL_MODEL
+
+
+def of_calls(step: RunTools, awaited: AbstractSet[str]) -> RunTools | AwaitAnswer:
+    """Which calls of ``step`` are run, where those whose ids are ``awaited`` wait for a person's word: the
+    others first, and where there is none, that is waited for.
+    """
+    ready = [call for call in step.calls if call.id not in awaited]
+    return RunTools(ready) if ready else AwaitAnswer(step.calls)
 
 
 def _answered(answer: AssistantItem, stop_reason: StopReason | None) -> Finish:

@@ -15,8 +15,12 @@ from actors.sessions.head import SessionHead, new_session_id
 from actors.sessions.log import SessionLog
 from protocol.entries import Head, Parent
 from protocol.errors import SessionError, UnknownEntry
-from protocol.events import Activity
+from protocol.events import Activity, AssistantMessage
 from protocol.items import Item
+from protocol.wire import decode_entry
+
+#: Entries read at a time where an answer is looked for.
+_PAGE = 50
 
 
 class Branch(NamedTuple):
@@ -44,6 +48,37 @@ async def branch_off(resources: PodResources, at: str | None) -> Branch:
     state, last = await restore(resources.template.store, session_id, wanted)
     left = await activities_left(resources.template.store, session_id, state), state.open_run
     return await open_branch(resources, session_id, last, state.items, state.pointer, left)
+
+
+async def before_open_answer(resources: PodResources) -> str:
+    """The hex hash of the entry before the answer whose calls wait, as ``branch_off`` takes it. Raises
+    UnknownEntry where that answer stands in an earlier session.
+    """
+    store, log = resources.template.store, resources.log
+    session_id, through = log.durable_session, log.durable_seq
+    while through > 0:
+        after = max(through - _PAGE, 0)
+        page = [
+            each
+            for each in await settled(store.read(session_id, after=after, limit=_PAGE))
+            if each.seq <= through
+        ]
+        answers = [n for n, each in enumerate(page) if b'"AssistantMessage"' in each.body]
+        for number in reversed(answers):
+            if not isinstance(decode_entry(page[number].body), AssistantMessage):
+                continue
+            if number:
+                return page[number - 1].hash.hex()
+            before = await settled(store.read(session_id, after=max(after - 1, 0), limit=1))
+            if before and before[0].seq < page[number].seq:
+                return before[0].hash.hex()
+        if not page or page[0].seq > after + 1:
+            break
+        through = after
+    raise UnknownEntry(
+        f"session {session_id} does not begin before the answer whose calls wait for a person's word",
+        hint="approve or deny them first, or name the entry",
+    )
 
 
 async def open_branch(

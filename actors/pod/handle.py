@@ -154,6 +154,29 @@ class Pod:
         """Put ``item`` into the history as it is; resolves when it is logged."""
         return self._ask(commands.PushItem(item))
 
+    def approve(
+        self,
+        approval_id: str,
+        *,
+        always: bool = False,
+        arguments: dict[str, Any] | None = None,
+        note: str | None = None,
+    ) -> AsyncFuture[None]:
+        """Let the call run that waits under that id; resolves when that is durable, before the call begins.
+
+        With ``always`` the same call, with the same arguments, is not asked for any more. ``arguments`` take
+        the place of those of the model, which is told so, and ``note``. Raises AlreadyResolved,
+        UnknownApproval, and InvalidInput for arguments that the call cannot be run with: then it goes on
+        waiting.
+        """
+        return self._ask(commands.Approve(approval_id, always, arguments, note))
+
+    def deny(self, approval_id: str, *, note: str | None = None) -> AsyncFuture[None]:
+        """Have the call that waits under that id not run; ``note`` tells the model why. Resolves and raises
+        as ``approve``.
+        """
+        return self._ask(commands.Disapprove(approval_id, note))
+
     def history(self) -> AsyncFuture[list[Item]]:
         """The items of the history, oldest first."""
         return self._ask(commands.History())

@@ -191,6 +191,10 @@ class Journal:
         with contextlib.suppress(SessionError):
             await self.commit()
 
+    def carried(self) -> dict[str, Any]:
+        """What a session that takes the place of this one takes over besides items."""
+        return self._owner.carried()
+
     def stop_branching(self) -> None:
         """Fork no more at a conflict, since the pod ends."""
         self._branching = True
@@ -273,8 +277,7 @@ class Journal:
         raise error
 
     def _branch(self) -> Kept:
-        carried = self._owner.carried()
-        return self.log.branch(new_session_id(), self._template.opening, "taken", **carried)
+        return self.log.branch(new_session_id(), self._template.opening, "taken", **self.carried())
 
     def close(self) -> None:
         """The pod has ended: nobody waits for a commit any more, and one that a store is awaited for is

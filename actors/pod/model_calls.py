@@ -206,6 +206,15 @@ class ModelCalls:
             self._turn_open = False
             self._publish_turn(TurnEnd)
 
+    def hold_turn(self) -> bool:
+        """Have ``end_turn`` end no turn until ``release_turn``; gives whether one goes on."""
+        open_, self._turn_open = self._turn_open, False
+        return open_
+
+    def release_turn(self, open_: bool) -> None:
+        """The turn that was held goes on."""
+        self._turn_open = open_
+
     # -- an answer -------------------------------------------------------------------------------
 
     def _take_answer(self, run: Run, exchange: Exchange, answer: Answer) -> None:

@@ -136,7 +136,7 @@ class Play:
 
     async def _from_pause(self, run: Run) -> None:
         run.waits.check()
-        self._tool_calls.close_open(None if run.restored else run)  # of an answer that was pushed meanwhile
+        self._tool_calls.close_before_resume(run)  # of an answer that was pushed meanwhile
         self._record_start(run, "resume")
         await self._play(run)
 
@@ -288,7 +288,7 @@ class Play:
 
     def _record_end(self, run: Run, outcome: RunOutcome) -> None:
         if run.answer is not None and run.answer.calls:
-            self._tool_calls.close_open(run)
+            self._tool_calls.close_at_end(run, outcome)
         if run.pending:  # words that came too late for this run are not lost
             self._model_calls.join_pending(run)
             run.has_unseen_input = True

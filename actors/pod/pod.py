@@ -16,7 +16,7 @@ from actors.memory.extraction import Proposal
 from actors.pod.accounts import Accounts
 from actors.pod.checks import checked_content, checked_item
 from actors.pod.conversation import Conversation
-from actors.pod.fork import branch_off, drop_branch
+from actors.pod.fork import before_open_answer, branch_off, drop_branch
 from actors.pod.journal import Journal
 from actors.pod.lifecycle import Lifecycle, Resumed
 from actors.pod.memory_jobs import MemoryJobs
@@ -31,6 +31,7 @@ from actors.pod.tool_calls import EndedLate, ToolCalls
 from actors.runtime.actor import DEFERRED, AsyncActor
 from actors.runtime.future import AsyncFuture
 from actors.runtime.interruptible import Interruptible
+from actors.sessions.approvals import NO_APPROVALS
 from actors.sessions.replay import Replayed
 from protocol import commands
 from protocol.commands import Command, Describe
@@ -44,12 +45,14 @@ from protocol.events import (
     UserMessage,
 )
 from protocol.items import AssistantItem, Item, SystemItem, ToolResult, UserItem
-from protocol.lifecycle import PodState
+from protocol.lifecycle import AT_WORK, PodState
 from protocol.results import PodDescription
+from protocol.text import encodable
 from protocol.usage import Usage
 
 if TYPE_CHECKING:
     from actors.pod.idle_reaper import IdleReaper
+    from actors.pod.open_approvals import OpenApprovals
 
 _RESTING = frozenset({PodState.IDLE, PodState.PAUSED})
 
@@ -89,6 +92,9 @@ class PodActor(AsyncActor):
     _conversation: Conversation | None = None
     _memory: MemoryJobs | None = None
     _runs: RunLoop | None = None
+    _approvals: OpenApprovals | None = None
+    #: What a session that was restored says of calls that wait, and of what people have allowed.
+    _approvals_left = NO_APPROVALS
 
     def __init__(
         self,
@@ -148,9 +154,9 @@ class PodActor(AsyncActor):
     def runs(self) -> RunLoop:
         """The runs, and what is done between their steps."""
         if self._runs is None:
-            tool_calls = ToolCalls(
-                self.resources, self._journal, self._mailroom, self, self.actor_stopped.is_set
-            )
+            approvals = self.approvals
+            of = (self.resources, self._journal, self._mailroom, self, self.actor_stopped.is_set)
+            tool_calls = ToolCalls(*of) if approvals is None else _asking_tool_calls(of, approvals)
             self._runs = RunLoop(
                 self.resources,
                 self._status,
@@ -162,8 +168,20 @@ class PodActor(AsyncActor):
                 tool_calls,
                 self._tasks,
                 self._mailroom,
+                approvals,
             )
         return self._runs
+
+    @property
+    def approvals(self) -> OpenApprovals | None:
+        """What people are asked, and have said; None where no call can need that."""
+        if self._approvals is None and (
+            self._approvals_left is not NO_APPROVALS or self.resources.template.asks
+        ):
+            from actors.pod.open_approvals import OpenApprovals  # noqa: PLC0415 - paid for by pods that ask
+
+            self._approvals = OpenApprovals(self.resources, self._journal, self._approvals_left)
+        return self._approvals
 
     @property
     def _tasks(self) -> TasksAtWork:
@@ -183,12 +201,15 @@ class PodActor(AsyncActor):
 
     def carried(self) -> dict[str, Any]:
         """What a session that takes the place of the pod's takes over."""
-        return self._accounts.carried(self._journal.head)
+        carried = self._accounts.carried(self._journal.head)
+        return carried if self.approvals is None else {**carried, **self.approvals.carried()}
 
     def store_refused(self, error: BaseException) -> None:
         """The store could not keep what was recorded; the log is back at what is durable."""
         if self._conversation is not None:
             self._conversation.rewind()
+        if self._approvals is not None:
+            self._approvals.rewind()
         if self._runs is not None:
             self._runs.lose(error)
         self._tasks.loop.call_soon(self._tell_ends_again)
@@ -216,6 +237,8 @@ class PodActor(AsyncActor):
         async def take_over(state: Replayed) -> None:
             self._accounts.take_over(state)
             self._measured = state.calls
+            if state.approvals != NO_APPROVALS:
+                self._approvals_left = state.approvals
             await self.conversation.look_through()
 
         await self._lifecycle.restore(resumed, take_over)
@@ -312,7 +335,7 @@ class PodActor(AsyncActor):
         return None if runs.run is None else self._end_soon("cancelled")
 
     def _on_pause(self, _: commands.Pause) -> Any:
-        return None if self._status.state is not PodState.RUNNING else self._end_soon("paused")
+        return None if self._status.state not in AT_WORK else self._end_soon("paused")
 
     def _end_soon(self, ending: RunOutcome) -> Any:
         self.runs.end_soon(ending, self.defer_reply())
@@ -330,6 +353,7 @@ class PodActor(AsyncActor):
         return DEFERRED
 
     async def _push(self, item: Item) -> None:
+        self.runs.check_none_waits()
         if not isinstance(item, ToolResult):  # what comes after a call without a result would part the two
             self.runs.close_open_calls()
         kind, extra = _EVENT_OF[type(item)]
@@ -342,6 +366,8 @@ class PodActor(AsyncActor):
 
     async def _fork(self, at: str | None, waits: Interruptible) -> str:
         await self._journal.commit()
+        if at is None and self.approvals is not None and self.approvals.state.open:
+            at = await before_open_answer(self.resources)
         session_id, at_hash = await waits.apart(branch_off(self.resources, at), "the fork")
         self._journal.log.record(
             SessionForked, self._journal.run_id, new_session_id=session_id, at_hash=at_hash
@@ -388,6 +414,14 @@ class PodActor(AsyncActor):
             passive=self.passive,
             seconds=accounts.seconds + accounts.run_seconds(log.head),
         )
+
+    # -- calls that wait for a person's word -----------------------------------------------------
+
+    def _on_answer(self, command: commands.Approve | commands.Disapprove) -> Any:
+        if command.note is not None:
+            command = msgspec.structs.replace(command, note=encodable(command.note))
+        self.runs.answer(command, self.defer_reply())
+        return DEFERRED
 
     # -- what its memory jobs say ----------------------------------------------------------------
 
@@ -550,6 +584,12 @@ class PodActor(AsyncActor):
         resolve(self._stops or [])
 
 
+def _asking_tool_calls(of: tuple[Any, ...], approvals: OpenApprovals) -> ToolCalls:
+    from actors.pod.asking import AskingToolCalls  # noqa: PLC0415 - paid for by pods that ask
+
+    return AskingToolCalls(*of, approvals=approvals)
+
+
 _EVENT_OF: dict[type, tuple[Any, dict[str, Any]]] = {
     UserItem: (UserMessage, {"source": "push"}),
     AssistantItem: (AssistantMessage, {}),
@@ -604,6 +644,8 @@ _HANDLERS: dict[type, Callable[[PodActor, Any], Any]] = {
     commands.History: PodActor._on_history,
     commands.Describe: PodActor._on_describe,
     commands.Passivate: PodActor._on_passivate,
+    commands.Approve: PodActor._on_answer,
+    commands.Disapprove: PodActor._on_answer,
     commands.Fork: PodActor._on_fork,
     commands.Stop: PodActor._on_stop,
     ShutDown: PodActor._on_shut_down,

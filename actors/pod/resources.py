@@ -46,6 +46,8 @@ class PodTemplate(Struct, frozen=True, eq=False):
     totals: Totals
     limits: Limits
     on_conflict: Literal["fork", "refuse"]
+    #: Whether a call may need a person's word, or be denied by a rule.
+    asks: bool
     #: How long a step that was cancelled may take to end, in seconds.
     grace: float
     #: How long a stop and a compaction wait for memory jobs to finish, in seconds.

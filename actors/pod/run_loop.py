@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from actors.pod.accounts import Accounts
 from actors.pod.compaction import Compaction
@@ -33,12 +34,16 @@ from protocol.errors import (
     PodBusy,
     RunFailed,
     SessionError,
+    UnknownApproval,
 )
 from protocol.events import RunEnd, RunOutcome, UserMessage
-from protocol.items import Part, UserItem
-from protocol.lifecycle import PodState
+from protocol.items import Part, TextPart, UserItem
+from protocol.lifecycle import AT_WORK, PodState
 from protocol.results import RunResult
 from protocol.usage import Usage
+
+if TYPE_CHECKING:
+    from actors.pod.open_approvals import OpenApprovals
 
 #: Runs that may wait behind the one that goes on.
 QUEUE_LIMIT = 32
@@ -56,6 +61,7 @@ class RunLoop:
 
     __slots__ = (
         "_accounts",
+        "_approvals",
         "_asked",
         "_compaction",
         "_conversation",
@@ -87,8 +93,13 @@ class RunLoop:
         tool_calls: ToolCalls,
         tasks: TasksAtWork,
         mailroom: Mailroom,
+        approvals: OpenApprovals | None = None,
     ) -> None:
+        """``approvals`` are there where any call may need a person's word; then ``tool_calls`` are an
+        AskingToolCalls.
+        """
         self._resources = resources
+        self._approvals = approvals
         self.grace = resources.template.grace
         self._status = status
         self._journal = journal
@@ -106,7 +117,7 @@ class RunLoop:
             memory.wait_for_extraction,
         )
         self.gate = Gate(self._gate_free)
-        self._play = Play(
+        parts = (
             resources,
             journal,
             accounts,
@@ -119,6 +130,7 @@ class RunLoop:
             mailroom,
             self,
         )
+        self._play = Play(*parts) if approvals is None else _asking_play(parts, approvals, status)
         #: The run that goes on, or is paused.
         self.run: Run | None = None
         #: Those that wait for their turn, behind a paused one too.
@@ -141,7 +153,7 @@ class RunLoop:
 
     def submit(self, queued: QueuedRun) -> None:
         """Begin a run, or have it wait for what goes on. Raises PodBusy."""
-        running = self._status.state is PodState.RUNNING
+        running = self._status.state not in _RESTING
         if not running and not self.queue and self.gate.free:
             self._begin(queued, Interruptible(self), at_once=True)
             return
@@ -188,6 +200,8 @@ class RunLoop:
         self._asked.add(reply)
         waits = Interruptible(self)
         turn = self.gate.line_up(waits)
+        if self._approvals is not None:
+            self._approvals.wake()
         self._tasks.start_at_once(self._between(reply, work, waits, turn), reply.caller)
 
     async def _between(
@@ -340,7 +354,7 @@ class RunLoop:
     def interrupt_all(self, ending: RunOutcome) -> None:
         """The pod stops: end the run by ``ending``, and whatever else is at work or waits."""
         run = self.run
-        if run is not None and self._status.state is PodState.RUNNING:
+        if run is not None and self._status.state in AT_WORK:
             run.ending = run.ending or ending
         self.gate.refuse_waiting()
         if self.gate.holder is not None:
@@ -414,13 +428,15 @@ class RunLoop:
 
     def steer(self, content: tuple[Part, ...], reply: AsyncFuture[Any]) -> None:
         """Words join the run that goes on. Raises NotRunning."""
-        if self.run is None or self._status.state is not PodState.RUNNING:
+        if self.run is None or self._status.state not in AT_WORK:
             raise self._not_running()
         self.run.pending.append(PendingInput(content, "steer", reply))
+        if self._approvals is not None and self._approvals.state.open:
+            self._tasks.start_at_once(self._deny_open(self.run, content))
 
     def notify(self, content: tuple[Part, ...], reply: AsyncFuture[Any]) -> None:
         """Words join the run that goes on or is paused, or else the one that begins next, or start one."""
-        if self._status.state is PodState.RUNNING and self.run is not None:
+        if self._status.state in AT_WORK and self.run is not None:
             self.run.pending.append(PendingInput(content, "notify", reply))
         elif self._status.state is PodState.PAUSED:
             self.between_steps(reply, lambda _: self._note(content, reply))
@@ -436,6 +452,7 @@ class RunLoop:
         if self._status.state is not PodState.PAUSED:  # it was, when they were said
             self.notify(content, reply)
             return LATER
+        self.check_none_waits()
         run, head = self.run, self._journal.head
         self._tool_calls.close_open(run)
         self._journal.log.record(UserMessage, head.open_run, item=UserItem(content), source="notify")
@@ -456,6 +473,53 @@ class RunLoop:
     def _not_running(self) -> NotRunning:
         return NotRunning(f"pod {self._resources.name!r} has no run to steer", hint="use run or notify")
 
+    # -- calls that wait for a person's word -----------------------------------------------------
+
+    def check_none_waits(self) -> None:
+        """Raise WaitingForApproval where the history cannot be changed, since calls in it wait."""
+        if self._approvals is not None:
+            self._approvals.check_none_open()
+
+    def answer(self, command: commands.Approve | commands.Disapprove, reply: AsyncFuture[Any]) -> None:
+        """Take what a person says of a call that waits; ``reply`` is answered once it is durable. Raises
+        UnknownApproval.
+        """
+        if self._approvals is None:
+            raise UnknownApproval(f"pod {self._resources.name!r} asks for no approvals")
+        if self._asked is None:
+            self._asked = set()
+        self._asked.add(reply)
+        self._tasks.start_at_once(self._answer(self._approvals, command, reply))
+
+    async def _answer(
+        self,
+        approvals: OpenApprovals,
+        command: commands.Approve | commands.Disapprove,
+        reply: AsyncFuture[Any],
+    ) -> None:
+        error: Exception | None = None
+        try:
+            self._tool_calls.answer(self.run, command)
+            await self._journal.commit()
+        except Exception as raised:  # noqa: BLE001 - goes to who answered
+            error = raised
+        if self._asked is not None:
+            self._asked.discard(reply)
+        if not reply.done():
+            if error is None:
+                reply.set(None)
+            else:
+                reply.set_exception(error)
+        approvals.wake()
+
+    async def _deny_open(self, run: Run, content: tuple[Part, ...]) -> None:
+        """Somebody has said something else: none of the calls that wait is run."""
+        assert self._approvals is not None
+        self._tool_calls.deny_open(run, "".join(part.text for part in content if isinstance(part, TextPart)))
+        with contextlib.suppress(SessionError):  # the run is lost by that
+            await self._journal.commit()
+        self._approvals.wake()
+
     # -- compactions that are asked for ----------------------------------------------------------
 
     async def record_late(self, message: EndedLate) -> None:
@@ -463,7 +527,8 @@ class RunLoop:
         await self._tool_calls.record_late(message)
 
     async def compact(self, wanted: int | None, waits: Interruptible) -> str:
-        """Compact the history by hand: the new session's id. Raises CompactionFailed."""
+        """Compact the history by hand: the new session's id. Raises CompactionFailed, WaitingForApproval."""
+        self.check_none_waits()
         error = await self._compaction.fold("manual", waits, wanted=wanted)
         if error is None:
             return self._journal.head.session_id
@@ -473,7 +538,8 @@ class RunLoop:
 
     async def try_compact(self, waits: Interruptible) -> None:
         """Compact the history if the threshold for the start of a run says so, whatever comes of it."""
-        if self._conversation.due_before_run():
+        waiting = self._approvals is not None and self._approvals.state.open
+        if not waiting and self._conversation.due_before_run():
             await self._compaction.fold("threshold", waits)
 
     # -- ends that nobody asked for --------------------------------------------------------------
@@ -481,7 +547,7 @@ class RunLoop:
     def lose(self, error: BaseException) -> None:
         """The store could not keep what was recorded: nobody was told, the run fails, the pod lives on."""
         run = self.run
-        if run is None or self._status.state is not PodState.RUNNING:
+        if run is None or self._status.state not in AT_WORK:
             return
         if run.end_seq and self._journal.log.durable_seq >= run.end_seq:
             return  # its end is durable, and about to be told
@@ -515,7 +581,7 @@ class RunLoop:
     def break_off(self, error: BaseException) -> None:
         """A defect ends the pod: the run goes no further."""
         run = self.run
-        if run is not None and self._status.state is PodState.RUNNING:
+        if run is not None and self._status.state in AT_WORK:
             self._play.stop_clock()  # the system lives on and counts it
             if run.exchange is not None:
                 run.exchange.end(error)
@@ -542,6 +608,12 @@ class RunLoop:
                 reply.set_exception(self._status.gone())
         asked, self._end_asked = self._end_asked or [], None
         resolve(asked)
+
+
+def _asking_play(parts: tuple[Any, ...], approvals: OpenApprovals, status: Status) -> Play:
+    from actors.pod.asking import AskingPlay  # noqa: PLC0415 - paid for by pods that ask
+
+    return AskingPlay(*parts, approvals=approvals, status=status)
 
 
 def _fail(replies: list[AsyncFuture[Any]], error: BaseException) -> None:

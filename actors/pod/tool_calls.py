@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable
+from collections.abc import Set as AbstractSet
+from typing import Any, NamedTuple, Protocol
 
-from actors.pod.calls import NOT_RUN
+from actors.pod.calls import NOT_RUN, ToolRunner
 from actors.pod.journal import Journal
 from actors.pod.repeats import TOLD_FROM, Repeats, answers_since_last_words, noticed, since_last_words
 from actors.pod.resources import PodResources
@@ -18,8 +19,9 @@ from actors.runtime.interruptible import Interruptible, Left
 from actors.runtime.loop import Mailroom
 from actors.sessions.replay import open_calls
 from actors.tools.base import INTERRUPTED
+from protocol import commands
 from protocol.errors import SessionError, ToolLoop
-from protocol.events import Alert, ToolProgress, ToolResulted, ToolStart
+from protocol.events import Alert, RunOutcome, ToolProgress, ToolResulted, ToolStart
 from protocol.items import AssistantItem, ToolCall, ToolResult, UserItem
 from protocol.text import encodable
 
@@ -31,6 +33,13 @@ class EndedLate(NamedTuple):
 
     run_id: str
     text: str
+
+
+class Sources(Protocol):
+    """Where the tools come from, where they come and go."""
+
+    def look(self, alert: Callable[[str], object], /) -> ToolRunner:
+        """The tools as they are now. Raises ToolSourceError."""
 
 
 class _Batch:
@@ -50,6 +59,9 @@ class _Batch:
         self._going_on: set[str] = set()
         #: How many results are not recorded.
         self._left = size
+
+    def check(self) -> None:
+        self.waits.check()
 
     def begin(self, call: ToolCall) -> None:
         run = self.run
@@ -97,7 +109,7 @@ class _Batch:
 class ToolCalls:
     """Runs batches of tool calls of one pod."""
 
-    __slots__ = ("_journal", "_pod", "_resources", "_stopped", "_template", "mailroom")
+    __slots__ = ("_journal", "_pod", "_resources", "_sources", "_stopped", "_template", "_tools", "mailroom")
 
     def __init__(
         self,
@@ -112,6 +124,8 @@ class ToolCalls:
         """
         self._resources = resources
         self._template = resources.template
+        self._tools = resources.template.tools
+        self._sources: Sources | None = resources.template.sources
         self._journal = journal
         self.mailroom = mailroom
         self._pod = pod
@@ -123,8 +137,28 @@ class ToolCalls:
         last = items[-1] if items else None
         if type(last) is UserItem or (type(last) is AssistantItem and not last.calls):
             return  # as nearly always
-        for call in open_calls(items):
-            never_ran = run is not None and call.id not in run.started_calls
+        self._close(run, open_calls(items))
+
+    def close_at_end(self, run: Run, outcome: RunOutcome) -> None:  # noqa: ARG002 - nothing waits for a resume
+        """The same, since the run comes to that end."""
+        self.close_open(run)
+
+    def close_before_resume(self, run: Run) -> None:
+        """The same, since a run that was paused is about to go on."""
+        self.close_open(None if run.restored else run)
+
+    def answer(self, run: Run | None, command: commands.Approve | commands.Disapprove) -> None:
+        """Record what a person says of a call that waits: of a pod that asks for none, none does."""
+        raise NotImplementedError
+
+    def deny_open(self, run: Run, note: str) -> None:
+        """Record that none of the calls that wait is run: here there are none."""
+
+    def _close(
+        self, run: Run | None, calls: Iterable[ToolCall], not_begun: AbstractSet[str] = frozenset()
+    ) -> None:
+        for call in calls:
+            never_ran = call.id in not_begun or (run is not None and call.id not in run.started_calls)
             text = NOT_RUN if never_ran else INTERRUPTED
             result = ToolResult.of(call, text, is_error=True)
             self._journal.log.record(ToolResulted, None if run is None else run.run_id, item=result)
@@ -141,7 +175,7 @@ class ToolCalls:
 
         Raises what ends the batch before its time: CancelledError where it was interrupted, SessionError.
         """
-        tools, sources = self._template.tools, self._template.sources
+        tools, sources = self._tools, self._sources
         if sources is not None:
             tools = sources.look(self._journal.alert)
         await self._journal.commit()

@@ -75,6 +75,11 @@ class Audience(Generic[Q]):
         if (group := self.of_pod.get(pod)) is not None:
             yield from group.heard
 
+    def wants(self, pod: str, kind: type[Event]) -> bool:
+        """Whether anybody has asked for such events of ``pod``, durable ones too."""
+        groups = (self.of_all, self.of_pod.get(pod))
+        return any(kind in queue.kinds for group in groups if group is not None for queue in group.queues)
+
     def queues(self) -> list[EventQueue[Q]]:
         return [queue for group in (self.of_all, *self.of_pod.values()) for queue in group.queues]
 

@@ -99,6 +99,12 @@ class Bus:
         heard = self.heard(pod)[1]
         return bool(heard) if kind is None else kind in heard
 
+    def listens_to(self, pod: str, kind: type[Event]) -> bool:
+        """Whether a subscription is there that gets events of that kind, durable ones too, of ``pod``."""
+        with self._lock:
+            self._remove_abandoned()
+            return self._near.wants(pod, kind) or self._far.wants(pod, kind)
+
     def heard(self, pod: str) -> tuple[int, frozenset[type[Event]]]:
         """The transient kinds that anybody hears of ``pod``, and as of which of the ``changes``."""
         with self._lock:

@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from actors.sessions.activities import still_open
+from actors.sessions.approvals import NO_APPROVALS, Approvals
 from protocol.entries import (
     ENTRIES,
     Entry,
@@ -21,6 +22,8 @@ from protocol.entries import (
 )
 from protocol.events import (
     Activity,
+    ApprovalRequested,
+    ApprovalResolved,
     AssistantMessage,
     DurableEvent,
     PodStarted,
@@ -91,6 +94,7 @@ class Replayed:
         self.open_run: str | None = None
         self.open_steps = 0
         self.open: tuple[Activity, ...] = ()
+        self.approvals = NO_APPROVALS
         self.usage: Usage | None = None
         self.cost: float | None = None
         self._seconds = 0.0
@@ -139,6 +143,7 @@ class Replayed:
             if self._began is not None:
                 self._count_run(None)
             self._began = self._worked = entry.at
+            self.approvals = self.approvals.begun()
             self.open_run = entry.run_id
             self.open_steps = 0 if entry.reason != "resume" else self.open_steps
         elif isinstance(entry, RunEnd):
@@ -149,10 +154,23 @@ class Replayed:
             self._bookkeeping(entry)
         elif isinstance(entry, PodStarted):
             self._count_run(None)
+        elif isinstance(entry, ApprovalRequested | ApprovalResolved):
+            self._count_wait(entry)
         else:
             self.open = still_open(self.open, entry)
             if entry.counts_usage:
                 self._spent(entry.usage, entry.cost)  # type: ignore[attr-defined]
+
+    def _count_wait(self, entry: ApprovalRequested | ApprovalResolved) -> None:
+        """A call waits for a person, or no more: that time counts nothing. What was approved while a run was
+        at work may have begun.
+        """
+        self.approvals = self.approvals.after(entry)
+        if self._began is not None:
+            self.approvals = self.approvals.begun()
+            if isinstance(entry, ApprovalResolved):
+                self._began += max(0.0, entry.at - self._worked)
+            self._worked = max(self._worked, entry.at)
 
     def _count_answer(self, entry: _Answer) -> None:
         item, usage = entry.item, entry.usage
@@ -180,6 +198,7 @@ class Replayed:
             self.parent = entry.parent
             self.open_run, self.open_steps, self.open = entry.run_id, entry.steps, entry.open
             self.usage, self.cost, self._seconds = entry.usage, entry.cost, entry.seconds
+            self.approvals = Approvals(entry.waiting, (), entry.approval_rules)
             if entry.run_id is not None:
                 self._began, self._worked = entry.at - entry.run_seconds, entry.at
         elif isinstance(entry, ItemsKept):

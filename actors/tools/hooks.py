@@ -55,6 +55,12 @@ class Hooks:
         self._after = [_Method(each, "after_tool") for each, names in hooks if "after_tool" in names]
         self.asks_before, self.asks_after = bool(self._before), bool(self._after)
 
+    def after_only(self) -> Hooks:
+        """The same, asked about results alone."""
+        made = copy.copy(self)
+        made._before, made.asks_before = [], False  # noqa: SLF001 - a copy of this one
+        return made
+
     async def before(self, call: ToolCall, ctx: ToolContext) -> Said:
         """What is said of ``call``, which is about to be run; a hook that fails denies it."""
         said = await self._ask(self._before, functools.partial(arguments_for, call), ctx, call)

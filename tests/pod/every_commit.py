@@ -16,6 +16,7 @@ from actors.llm.scripted import Reply, call, say
 from actors.pod.calls import NOT_RUN
 from actors.pod.handle import Pod
 from actors.pod.past_events import entries_after
+from actors.runtime.future import AsyncFuture
 from actors.sessions.answers import wait
 from actors.sessions.repair import check
 from actors.sessions.sqlite.store import SQLiteStore
@@ -25,6 +26,7 @@ from actors.tools.base import Tool, ToolContext, tool
 from protocol.entries import Head, Parent, StoredEntry
 from protocol.errors import ModelError, PolypodError, StoreError
 from protocol.events import (
+    ApprovalRequested,
     AssistantMessage,
     DurableEvent,
     Event,
@@ -204,6 +206,29 @@ def _moments(system: PodSystem, pod: Pod) -> Iterable[Callable[[], Awaitable[Any
     ]
 
 
+def _approvals(system: PodSystem, pod: Pod) -> Iterable[Callable[[], Awaitable[Any]]]:
+    async def run(words: str, answer: Callable[[str], Awaitable[Any]]) -> None:
+        with pod.subscribe(ApprovalRequested) as asked:
+            run = pod.run(words)
+            run.when_done(asked.close)
+            async for event in asked:
+                await answer(event.approval_id)
+            await run
+
+    async def paused(approval_id: str) -> None:
+        await pod.pause()
+        await pod.approve(approval_id, arguments={"n": 5})
+        await pod.resume()
+
+    return [
+        lambda: run("tools", pod.deny),
+        lambda: run("tools", lambda _: pod.steer("do no such thing")),
+        lambda: run("tools", paused),
+        lambda: run("tools", lambda _: pod.cancel()),
+        lambda: run("tools", lambda each: pod.approve(each, note="fine")),
+    ]
+
+
 def _stop(system: PodSystem, pod: Pod) -> Iterable[Callable[[], Awaitable[Any]]]:
     async def stopped() -> None:
         run = pod.run("tools")
@@ -215,6 +240,7 @@ def _stop(system: PodSystem, pod: Pod) -> Iterable[Callable[[], Awaitable[Any]]]
 SCENES: dict[str, tuple[Scene, dict[str, Any]]] = {
     "tools": (_tools, {}),
     "hooks": (_tools, {}),
+    "approvals": (_approvals, {"approval": [{"tool": "act", "policy": "ask"}]}),
     "compactions": (
         _compactions,
         {"compact_threshold": 800, "compact_request_threshold": 550, "compact_retained_tokens": 100},
@@ -298,7 +324,9 @@ class Killing(SQLiteStore):
         pending = keep()
         if now and pending is None:
             _die()
-        if now and pending is not None:
+        if now and isinstance(pending, AsyncFuture):
+            pending.when_done(_die)
+        elif now and pending is not None:
             pending.add_done_callback(lambda _: _die())
         return pending
 
@@ -346,6 +374,8 @@ async def played(scene: str, system: PodSystem, pod: Pod) -> None:
 async def lives_on(system: PodSystem, pod: Pod) -> None:
     """The pod does its next run, its memory jobs come to an end, and it can be left."""
     async with asyncio.timeout(PATIENCE):
+        for request in await system.approvals():
+            await pod.deny(request.approval_id)
         if (await pod.describe()).state is PodState.PAUSED:
             await pod.resume()
         assert (await pod.run("and now")).text == "I see"

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from protocol.lifecycle import MOVES, PodState, may_move
 
+LIVING = ("STARTING", "IDLE", "RUNNING", "WAITING", "PAUSED")
 #: The arrows of the drawing, by letter.
 DRAWN = {
     "a": [("STARTING", "IDLE")],
@@ -13,8 +14,9 @@ DRAWN = {
     "d": [("RUNNING", "IDLE")],
     "e": [("PAUSED", "RUNNING")],
     "f": [("PAUSED", "IDLE")],
-    "g": [(state, "FAILED") for state in ("STARTING", "IDLE", "RUNNING", "PAUSED")],
-    "h": [(state, "STOPPED") for state in ("STARTING", "IDLE", "RUNNING", "PAUSED")],
+    "g": [(state, "FAILED") for state in LIVING],
+    "h": [(state, "STOPPED") for state in LIVING],
+    "w": [("RUNNING", "WAITING"), ("WAITING", "RUNNING"), ("WAITING", "IDLE")],
 }
 
 

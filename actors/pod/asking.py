@@ -1,0 +1,350 @@
+"""Approvals in a pod: calls that need a person's word wait for it, the others run."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from msgspec import json
+from msgspec.structs import replace
+
+from actors.pod import decide
+from actors.pod.calls import Batch, ToolRunner, with_texts
+from actors.pod.open_approvals import OpenApprovals
+from actors.pod.play import Play
+from actors.pod.run_state import Run
+from actors.pod.status import Status
+from actors.pod.tool_calls import Sources, ToolCalls
+from actors.sessions.replay import open_calls
+from actors.tools.base import Checked, ToolContext
+from actors.tools.hooks import Hooks
+from protocol import commands
+from protocol.approval import ApprovalRule, ApprovalVerdict
+from protocol.errors import InvalidInput
+from protocol.events import ApprovalRequested, RunOutcome, ToolResulted
+from protocol.items import AssistantItem, ToolCall, ToolResult
+from protocol.lifecycle import PodState
+from protocol.recordable import recordable
+
+
+class _Parked(Exception):  # noqa: N818 - no error: it ends the way of a call that has to be asked for
+    """A call that hooks have changed has to be asked for."""
+
+    def __init__(self, call: ToolCall, why: str, injected: tuple[str, ...]) -> None:
+        self.call, self.why, self.injected = call, why, injected
+
+
+class AskingRunner(ToolRunner):
+    """Runs calls that need no person's word or have it, and asks for the others.
+
+    The requests of a batch are made before any of its calls is run, so hooks hear first of those calls.
+    """
+
+    __slots__ = ("_approvals", "_past_hooks", "_prepared")
+
+    def __init__(self, runner: ToolRunner, approvals: OpenApprovals) -> None:
+        """The same tools and hooks as ``runner``, for the pod whose ``approvals`` these are."""
+        for name in ToolRunner.__slots__:
+            setattr(self, name, getattr(runner, name))
+        self._approvals = approvals
+        #: Runs calls that hooks have been asked about.
+        self._past_hooks = runner.past_hooks()
+        #: Calls that hooks have made such as need no word, with what the model is told besides, by their ids.
+        self._prepared: dict[str, tuple[ToolCall, tuple[str, ...]]] = {}
+
+    async def run(self, calls: list[ToolCall], batch: Batch) -> None:
+        """Ask for those calls that need it, all at once, and run the others as their kinds allow."""
+        self._prepared.clear()
+        ready = [call for call in calls if not await self._asked_first(call, batch)]
+        if len(ready) < len(calls):
+            await self._approvals.commit()
+            batch.check()
+        if ready:
+            await super().run(ready, batch)
+
+    async def _asked_first(self, call: ToolCall, batch: Batch) -> bool:
+        """Whether that call is not to be run now: it waits, or has its result already."""
+        approvals = self._approvals
+        if call.id in approvals.not_begun:
+            return False
+        checked = self.toolbox.check(call)
+        if isinstance(checked, ToolResult):
+            return False
+        found = approvals.verdict(call)
+        if found.policy != "ask":
+            return False
+        injected: tuple[str, ...] = ()
+        try:
+            if self._hooks is not None and self._hooks.asks_before:
+                answer, injected = await self._ask_before(
+                    self._hooks, checked, self._context(call, batch), batch
+                )
+                if isinstance(answer, ToolResult):
+                    await batch.record(with_texts(answer, injected))
+                    return True
+                if answer is not checked:  # else it would have raised
+                    self._prepared[call.id] = answer.call, injected
+                    return False
+        except _Parked as parked:
+            call, found, injected = parked.call, ApprovalVerdict("ask", parked.why), parked.injected
+        return await self._ask(call, found.why, injected, batch)
+
+    async def _ask(self, call: ToolCall, why: str, injected: tuple[str, ...], batch: Batch) -> bool:
+        """Record that ``call`` waits; where nobody is there who would hear of it, that it is not run."""
+        if self._approvals.nobody_answers():
+            needs = f"it needs a person's approval ({why}), and nobody is there to give it"
+            text = f"{call.name} was not run: {needs}"
+            await batch.record(with_texts(ToolResult.of(call, text, is_error=True), injected))
+        else:
+            batch.check()
+            self._approvals.request(call, why, injected)
+        return True
+
+    async def run_call(self, call: ToolCall, batch: Batch) -> None:
+        """The way of a call, as far as it needs no word any more."""
+        granted = self._approvals.take(call.id)
+        if granted is not None:
+            ran = replace(call, arguments=granted.arguments, invalid=None)
+            texts = (*granted.request.injected, *_said(granted.resolution.arguments, granted.resolution.note))
+            await self._past_hooks.run_call(ran, _Told(batch, call, ran, texts))
+        elif call.id in self._prepared:
+            ran, texts = self._prepared.pop(call.id)
+            await self._past_hooks.run_call(ran, _Told(batch, call, ran, texts))
+        elif (denied := self._denied(call)) is not None:
+            await batch.record(denied)
+        else:
+            try:
+                await super().run_call(call, batch)
+            except _Parked as parked:
+                await self._ask(parked.call, parked.why, parked.injected, batch)
+                await self._approvals.commit()
+                batch.check()
+
+    async def _ask_before(
+        self, hooks: Hooks, checked: Checked, ctx: ToolContext, batch: Batch
+    ) -> tuple[Checked | ToolResult, tuple[str, ...]]:
+        """What hooks make of a call, and what policy says of that. Raises ``_Parked``."""
+        answer, injected = await super()._ask_before(hooks, checked, ctx, batch)
+        if isinstance(answer, ToolResult):
+            return answer, injected
+        found = self._approvals.verdict(answer.call)
+        if found.policy == "ask":
+            raise _Parked(answer.call, found.why, injected)
+        denied = self._denied(answer.call)
+        return (answer, injected) if denied is None else (denied, injected)
+
+    def _denied(self, call: ToolCall) -> ToolResult | None:
+        """The result of a call that rules deny."""
+        found = self._approvals.verdict(call)
+        if found.policy != "deny":
+            return None
+        return ToolResult.of(call, f"{call.name} was not run: it is denied ({found.why})", is_error=True)
+
+
+class _Told:
+    """A batch of which one call is run with other arguments, or the model is told more of its result."""
+
+    def __init__(self, batch: Batch, call: ToolCall, ran: ToolCall, texts: tuple[str, ...]) -> None:
+        self.pod, self.deps = batch.pod, batch.deps
+        self.check, self.begin, self.alert = batch.check, batch.begin, batch.alert
+        self.report_progress, self.report_late = batch.report_progress, batch.report_late
+        self._batch = batch
+        self._texts = texts
+        self._changed = None if ran.arguments == call.arguments else ran.arguments
+
+    async def record(
+        self,
+        result: ToolResult,
+        seconds: float | None = None,
+        waited: float | None = None,
+        arguments: dict[str, Any] | None = None,
+    ) -> None:
+        """Record the result, with what else the model is told."""
+        await self._batch.record(
+            with_texts(result, self._texts),
+            seconds,
+            waited,
+            self._changed if arguments is None else arguments,
+        )
+
+
+class _AskingSources:
+    """Tools that come and go, of a pod that asks."""
+
+    def __init__(self, sources: Sources, approvals: OpenApprovals) -> None:
+        self._sources = sources
+        self._approvals = approvals
+
+    def look(self, alert: Callable[[str], object]) -> AskingRunner:
+        """The tools as they are now. Raises ToolSourceError."""
+        return AskingRunner(self._sources.look(alert), self._approvals)
+
+
+class AskingToolCalls(ToolCalls):
+    """Runs batches of tool calls of which some need a person's word, and takes what people say."""
+
+    __slots__ = ("_approvals",)
+
+    def __init__(self, *parts: Any, approvals: OpenApprovals) -> None:
+        super().__init__(*parts)
+        self._approvals = approvals
+        self._tools = AskingRunner(self._tools, approvals)
+        if self._sources is not None:
+            self._sources = _AskingSources(self._sources, approvals)
+
+    # -- what people say -------------------------------------------------------------------------
+
+    def answer(self, run: Run | None, command: commands.Approve | commands.Disapprove) -> None:
+        """Record what a person says of a call that waits. Raises AlreadyResolved, UnknownApproval, and
+        InvalidInput for arguments that the call cannot be run with.
+        """
+        request = self._approvals.find(command.approval_id)
+        if isinstance(command, commands.Disapprove):
+            self._deny(run, request, "person", command.note)
+            return
+        arguments = None if command.arguments is None else self._mended(request, command.arguments)
+        rule = None
+        if command.always:
+            holds = request.arguments if arguments is None else arguments
+            rule = ApprovalRule(request.tool, "allow", holds, exact=True)
+        self._approvals.resolve(
+            request, "person", approved=True, arguments=arguments, note=command.note, rule=rule
+        )
+
+    def deny_open(self, run: Run, note: str) -> None:
+        """Record that none of the calls that wait is run, since somebody has said something else."""
+        for request in self._approvals.state.open:
+            self._deny(run, request, "steer", note)
+
+    def _deny(self, run: Run | None, request: ApprovalRequested, by: str, note: str | None) -> None:
+        self._approvals.resolve(request, by, approved=False, note=note)
+        call = ToolCall(request.call_id, request.tool, request.arguments)
+        words = "" if note is None else f": {note}"
+        result = ToolResult.of(call, f"{call.name} was not run: a person denied it{words}", is_error=True)
+        result = with_texts(result, request.injected)
+        if run is not None:
+            self.add_result(run, result, None, None, None)
+        else:
+            self._journal.log.record(ToolResulted, self._journal.head.open_run, item=result)
+
+    def _mended(self, request: ApprovalRequested, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Arguments in the place of those that were asked about. Raises InvalidInput."""
+        call = recordable(ToolCall(request.call_id, request.tool, arguments))
+        tools = self._tools if self._sources is None else self._sources.look(self._journal.alert)
+        checked = tools.toolbox.check(call)
+        if isinstance(checked, ToolResult):
+            raise InvalidInput(f"with these arguments the call cannot be run: {checked.text}")
+        found = self._approvals.verdict(call)
+        if found.policy == "deny":
+            raise InvalidInput(f"with these arguments the call is denied ({found.why})")
+        return call.arguments
+
+    # -- ends ------------------------------------------------------------------------------------
+
+    def close_open(self, run: Run | None) -> None:
+        """Give every call without a result its deterministic one: those that wait were not run."""
+        not_begun = self._approvals.not_begun
+        for request in self._approvals.state.open:
+            self._approvals.resolve(request, "run", approved=False)
+        self._close(run, open_calls(self._journal.head.items), not_begun)
+        self._approvals.drop_granted()
+
+    def close_at_end(self, run: Run, outcome: RunOutcome) -> None:
+        """The same; at a pause the calls that wait go on doing so."""
+        if outcome == "paused":
+            self._close_but(self._approvals.awaited, run)
+            self._approvals.drop_granted()
+        else:
+            self.close_open(run)
+
+    def close_before_resume(self, run: Run) -> None:
+        """Close what was interrupted; calls that wait, or were approved meanwhile, belong to what goes on."""
+        kept = self._approvals.not_begun
+        self._close_but(kept, None if run.restored else run)
+        if kept and run.answer is None:  # the session was restored
+            items = self._journal.head.items
+            run.answer = next(item for item in reversed(items) if isinstance(item, AssistantItem))
+
+    def _close_but(self, kept: frozenset[str], run: Run | None) -> None:
+        calls = open_calls(self._journal.head.items)
+        self._close(run, [call for call in calls if call.id not in kept], self._approvals.not_begun)
+
+
+class AskingPlay(Play):
+    """Plays runs of which some calls wait for a person."""
+
+    __slots__ = ("_approvals", "_status")
+
+    def __init__(self, *parts: Any, approvals: OpenApprovals, status: Status) -> None:
+        super().__init__(*parts)
+        self._approvals = approvals
+        self._status = status
+
+    async def _run_tools(self, run: Run, step: decide.RunTools) -> None:
+        decided = decide.of_calls(step, self._approvals.awaited)
+        if isinstance(decided, decide.AwaitAnswer):
+            await self._await_answer(run)
+        else:
+            open_ = self._model_calls.hold_turn()
+            await super()._run_tools(run, decided)
+            self._model_calls.release_turn(open_)
+        if not open_calls(self._journal.head.items):
+            self._model_calls.end_turn()
+
+    async def _await_answer(self, run: Run) -> None:
+        """Wait until there may be something to do; that time is nobody's but the person's."""
+        waits = run.waits
+        await self._journal.commit()  # results, and requests, that nothing else makes durable
+        waits.check()
+        self._hold_clock()
+        self._status.to(PodState.WAITING)
+        try:
+            if self._gate.waiting:
+                await self._gate.let_pass(waits)
+            elif run.ending is None and self._waits_for_all():
+                go_on = partial(self._go_on_without_results, run)
+                await waits.inline(self._approvals.changed(), "an approval", go_on)
+        except asyncio.CancelledError as error:
+            self._model_calls.end_by_error(run, error)
+        waits.check()
+        self._status.to(PodState.RUNNING)
+        self._release_clock(run)
+
+    def _waits_for_all(self) -> bool:
+        """Whether still nothing but a person's word lets the run go on."""
+        awaited = self._approvals.awaited
+        calls = open_calls(self._journal.head.items)
+        return bool(calls) and all(call.id in awaited for call in calls)
+
+    # -- the clock -------------------------------------------------------------------------------
+
+    def _hold_clock(self) -> None:
+        self._accounts.hold_clock()
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+
+    def _release_clock(self, run: Run) -> None:
+        held = self._accounts.release_clock()
+        if run.deadline is not None:
+            run.deadline += held
+            left = run.deadline - time.monotonic()
+            self._alarm = self._tasks.loop.call_later(left, self._out_of_time, run)
+
+    def stop_clock(self) -> float:
+        """The run has ended, or is lost: its seconds."""
+        self._accounts.release_clock()
+        return super().stop_clock()
+
+
+def _said(arguments: dict[str, Any] | None, note: str | None) -> tuple[str, ...]:
+    """What the model is told of how a call was approved."""
+    mended = "" if arguments is None else json.encode(arguments).decode()
+    texts = (
+        mended and f"A person changed the arguments; it ran with {mended}",
+        note and f"A person says: {note}",
+    )
+    return tuple(text for text in texts if text)

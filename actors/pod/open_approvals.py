@@ -1,0 +1,191 @@
+"""``OpenApprovals``: a pod's rules, and which of its calls wait for a person's word."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from typing import Any
+
+from actors.pod.journal import Journal
+from actors.pod.resources import PodResources
+from actors.sessions.approvals import Approvals, Granted
+from protocol.approval import ApprovalRule, ApprovalVerdict, verdict
+from protocol.errors import AlreadyResolved, UnknownApproval, WaitingForApproval
+from protocol.events import ApprovalRequested, ApprovalResolved
+from protocol.items import ToolCall
+from protocol.text import encodable
+
+
+class OpenApprovals:
+    """What its pod has asked people and has been answered, as recorded; made only where there is any rule.
+
+    ``state`` holds all that is recorded, durable or not; ``rewind`` leads back where a commit was refused.
+    """
+
+    __slots__ = (
+        "_before",
+        "_changed",
+        "_journal",
+        "_pod",
+        "_resolved",
+        "_rules",
+        "_section",
+        "_template",
+        "state",
+    )
+
+    def __init__(self, resources: PodResources, journal: Journal, state: Approvals) -> None:
+        manifest = resources.template.manifest
+        self._pod = resources.name
+        self._template = resources.template
+        self._rules: tuple[ApprovalRule, ...] = manifest.approval
+        self._section = manifest.approvals
+        self._journal = journal
+        self.state = state
+        #: How it stood before each event that is perhaps not durable yet, by that event's number.
+        self._before: list[tuple[int, Approvals]] = []
+        #: Ids that were answered in this life of the pod.
+        self._resolved: set[str] = set()
+        #: What a run waits for that can do nothing else.
+        self._changed: asyncio.Future[None] | None = None
+
+    # -- how it stands ---------------------------------------------------------------------------
+
+    def verdict(self, call: ToolCall) -> ApprovalVerdict:
+        """What becomes of ``call``; what people have said always holds comes before the manifest's rules."""
+        rules = (*self.state.rules, *self._rules)
+        return verdict(rules, self._section.default, call.name, call.arguments)
+
+    @property
+    def awaited(self) -> frozenset[str]:
+        """The ids of the calls that wait."""
+        return frozenset([request.call_id for request in self.state.open])
+
+    @property
+    def not_begun(self) -> frozenset[str]:
+        """The ids of the calls that wait, or were approved and have not begun."""
+        return self.awaited.union(granted.request.call_id for granted in self.state.granted)
+
+    def durable_open(self) -> tuple[ApprovalRequested, ...]:
+        """The requests that are durable, and that nobody has answered."""
+        return tuple(each for each in self._durable().open if each in self.state.open)
+
+    def carried(self) -> dict[str, Any]:
+        """What a session that takes the place of the pod's takes over."""
+        durable = self._durable()
+        return {"waiting": durable.open, "approval_rules": durable.rules}
+
+    def _durable(self) -> Approvals:
+        durable_seq = self._journal.log.durable_seq
+        return next((before for seq, before in self._before if seq > durable_seq), self.state)
+
+    def nobody_answers(self) -> bool:
+        """Whether nobody would hear a question that must not wait for somebody to come."""
+        heard = self._template.bus.listens_to(self._pod, ApprovalRequested)
+        return self._section.headless == "deny" and not heard
+
+    def check_none_open(self) -> None:
+        """Raise WaitingForApproval where calls wait."""
+        if self.state.open:
+            tools = ", ".join(dict.fromkeys(request.tool for request in self.state.open))
+            raise WaitingForApproval(
+                f"calls of pod {self._pod!r} wait for a person's word: {tools}",
+                hint="approve or deny them, or cancel the run",
+            )
+
+    def find(self, approval_id: str) -> ApprovalRequested:
+        """The open request of that id. Raises AlreadyResolved, UnknownApproval."""
+        request = self.state.find(approval_id)
+        if request is not None:
+            return request
+        if approval_id in self._resolved:
+            raise AlreadyResolved(f"approval {approval_id} was answered, or is not wanted any more")
+        raise UnknownApproval(
+            f"pod {self._pod!r} has asked for no approval {encodable(approval_id)!r:.80}",
+            hint="see approvals()",
+        )
+
+    def knows(self, approval_id: str) -> bool:
+        """Whether a request of that id is open, or was."""
+        return approval_id in self._resolved or self.state.find(approval_id) is not None
+
+    async def commit(self) -> None:
+        """Make all that is recorded durable. Raises SessionError."""
+        await self._journal.commit()
+
+    # -- what happens ----------------------------------------------------------------------------
+
+    def request(self, call: ToolCall, why: str, injected: tuple[str, ...]) -> None:
+        """Record that ``call`` waits."""
+        self._add(
+            ApprovalRequested(
+                *self._head(self._journal.run_id),
+                approval_id=f"{random.getrandbits(64):016x}",
+                tool=call.name,
+                call_id=call.id,
+                arguments=call.arguments,
+                why=why,
+                injected=injected,
+            )
+        )
+
+    def resolve(self, request: ApprovalRequested, by: str, *, approved: bool, **said: Any) -> None:
+        """Record that a call waits no more, since somebody has answered or its run is over."""
+        self._resolved.add(request.approval_id)
+        self._add(
+            ApprovalResolved(
+                *self._head(request.run_id),
+                approval_id=request.approval_id,
+                approved=approved,
+                by=by,
+                call_id=request.call_id,
+                **said,
+            )
+        )
+
+    def take(self, call_id: str) -> Granted | None:
+        """That a call was approved, where it was: it begins."""
+        found = next((each for each in self.state.granted if each.request.call_id == call_id), None)
+        if found is not None:
+            self._without_granted(call_id)
+        return found
+
+    def drop_granted(self) -> None:
+        """No call that was approved begins any more."""
+        self._without_granted(*(granted.request.call_id for granted in self.state.granted))
+
+    def rewind(self) -> None:
+        """The store has refused what was recorded: stand at what is durable."""
+        self.state = self._durable()
+        durable_seq = self._journal.log.durable_seq
+        self._before = [each for each in self._before if each[0] <= durable_seq]
+
+    def wake(self) -> None:
+        """Have a run that waits look again."""
+        if self._changed is not None and not self._changed.done():
+            self._changed.set_result(None)
+
+    async def changed(self) -> None:
+        """Wait until there may be something to do."""
+        self._changed = asyncio.get_running_loop().create_future()
+        await self._changed
+
+    def _head(self, run_id: str | None) -> tuple[str, str, int, float, str | None]:
+        head = self._journal.head
+        return self._pod, head.session_id, head.seq + 1, time.time(), run_id
+
+    def _add(self, event: ApprovalRequested | ApprovalResolved) -> None:
+        durable_seq = self._journal.log.durable_seq
+        self._before = [each for each in self._before if each[0] > durable_seq]
+        self._before.append((event.seq, self.state))
+        self.state = self.state.after(event)
+        self._journal.log.add(event)
+
+    def _without_granted(self, *call_ids: str) -> None:
+        def without(state: Approvals) -> Approvals:
+            left = tuple(each for each in state.granted if each.request.call_id not in call_ids)
+            return Approvals(state.open, left, state.rules)
+
+        self.state = without(self.state)
+        self._before = [(seq, without(before)) for seq, before in self._before]

@@ -1,0 +1,58 @@
+"""Which calls of a session wait for a person's word, and what people have said, folded from its log; pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from protocol.approval import ApprovalRule
+from protocol.events import ApprovalRequested, ApprovalResolved
+
+
+class Granted(Struct, frozen=True):
+    """A call that was approved and has not begun."""
+
+    request: ApprovalRequested
+    resolution: ApprovalResolved
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What it is to be run with."""
+        mended = self.resolution.arguments
+        return self.request.arguments if mended is None else mended
+
+
+class Approvals(Struct, frozen=True):
+    """The requests that are open, the calls that were approved and have not begun, and the rules that people
+    have given.
+    """
+
+    open: tuple[ApprovalRequested, ...] = ()
+    granted: tuple[Granted, ...] = ()
+    rules: tuple[ApprovalRule, ...] = ()
+
+    def after(self, event: ApprovalRequested | ApprovalResolved) -> Approvals:
+        """How it stands after ``event``."""
+        others = tuple(each for each in self.open if each.approval_id != event.approval_id)
+        if isinstance(event, ApprovalRequested):
+            return replace(self, open=(*others, event))
+        granted, rules = self.granted, self.rules
+        request = self.find(event.approval_id)
+        if request is not None and event.approved:
+            granted = (*granted, Granted(request, event))
+        if event.rule is not None and event.rule not in rules:
+            rules = (*rules, event.rule)
+        return Approvals(others, granted, rules)
+
+    def find(self, approval_id: str) -> ApprovalRequested | None:
+        """The open request of that id."""
+        return next((each for each in self.open if each.approval_id == approval_id), None)
+
+    def begun(self) -> Approvals:
+        """How it stands where calls that were approved may have begun."""
+        return replace(self, granted=()) if self.granted else self
+
+
+NO_APPROVALS = Approvals()

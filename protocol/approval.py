@@ -1,0 +1,105 @@
+"""Approval rules: which calls of tools are run, which are asked for, and which are refused; pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from typing import Any, Literal
+
+from msgspec import Struct
+
+Policy = Literal["allow", "ask", "deny"]
+
+
+class ApprovalRule(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One rule, ``[[approval]]``: what becomes of the calls that it matches.
+
+    ``tool`` is the name of a tool, or a pattern of names. ``match`` says what arguments have to be: a text is
+    a pattern, in which ``*`` stands for any text and ``?`` for one character; all else has to be equal. With
+    ``exact`` the arguments have to be those of ``match`` and no others, and no text in it is a pattern.
+    """
+
+    tool: str
+    policy: Policy
+    match: dict[str, Any] = {}
+    exact: bool = False
+
+    def matches(self, tool: str, arguments: Mapping[str, Any]) -> bool:
+        """Whether the rule speaks of a call of ``tool`` with ``arguments``, as the model gave them."""
+        if not _fits(self.tool, tool):
+            return False
+        if self.exact:
+            return _equal(self.match, arguments)
+        return all(key in arguments and _answers(self.match[key], arguments[key]) for key in self.match)
+
+
+class ApprovalsSection(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """``[approvals]``: what becomes of calls that no rule matches, and of those that have to be asked for
+    where nobody hears the question: refused, or waiting until somebody comes.
+    """
+
+    default: Policy = "allow"
+    headless: Literal["deny", "wait"] = "deny"
+
+
+class ApprovalVerdict(Struct, frozen=True, gc=False):
+    """What becomes of a call, and in words which rule says so."""
+
+    policy: Policy
+    why: str
+
+
+def verdict(
+    rules: Iterable[ApprovalRule], default: Policy, tool: str, arguments: Mapping[str, Any]
+) -> ApprovalVerdict:
+    """What becomes of a call: a rule that denies it wins, else the first that matches, else ``default``."""
+    matching = [rule for rule in rules if rule.matches(tool, arguments)]
+    decisive = next((rule for rule in matching if rule.policy == "deny"), None) or next(iter(matching), None)
+    if decisive is None:
+        return ApprovalVerdict(default, "no rule says otherwise")
+    return ApprovalVerdict(decisive.policy, in_words(decisive))
+
+
+def in_words(rule: ApprovalRule) -> str:
+    """A rule for people, on one line."""
+    shown = ", ".join(f"{key} = {value!r:.80}" for key, value in rule.match.items())
+    return f"the rule {rule.policy} {rule.tool!r}{f' with {shown}' if shown else ''}"
+
+
+def _answers(wanted: Any, given: Any) -> bool:
+    if isinstance(wanted, str):
+        return isinstance(given, str) and _fits(wanted, given)
+    return _equal(wanted, given)
+
+
+def _equal(one: Any, other: Any) -> bool:
+    """Whether two values of JSON are equal; ``1`` is ``1.0``, but never ``true``."""
+    if isinstance(one, bool) or isinstance(other, bool):
+        return one is other
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return one.keys() == other.keys() and all(_equal(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
+        return len(one) == len(other) and all(map(_equal, one, other))
+    return bool(one == other)
+
+
+def _fits(pattern: str, text: str) -> bool:
+    if "*" not in pattern and "?" not in pattern:
+        return pattern == text
+    return _compiled(pattern).fullmatch(text) is not None
+
+
+@lru_cache(maxsize=512)
+def _compiled(pattern: str) -> re.Pattern[str]:
+    # Atomic, so that no pattern takes more than quadratic time: where a piece fits first is the place.
+    first, *pieces = re.split(r"\*+", pattern)
+    if not pieces:
+        return re.compile(_piece(first), re.DOTALL)
+    *middle, last = pieces
+    inner = "".join(f"(?>.*?{_piece(each)})" for each in middle)
+    return re.compile(f"{_piece(first)}{inner}.*{_piece(last)}", re.DOTALL)
+
+
+def _piece(text: str) -> str:
+    return re.escape(text).replace(r"\?", ".")

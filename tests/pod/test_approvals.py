@@ -1,0 +1,374 @@
+"""Calls that need a person's word wait for it, whatever becomes of their run; the others run meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+from every_commit import Refusing
+
+from actors.llm.scripted import Reply, ScriptedClient, call, say
+from actors.pod.calls import NOT_RUN
+from actors.pod.handle import Pod
+from actors.runtime.subscription import Subscription
+from actors.sessions.store import MemoryStore, SessionStore
+from actors.system import PodSystem
+from actors.tools.base import tool
+from protocol.errors import (
+    AlreadyResolved,
+    InvalidInput,
+    RunFailed,
+    StoreError,
+    UnknownApproval,
+    WaitingForApproval,
+)
+from protocol.events import ApprovalRequested, ApprovalResolved, RunEnd, StateChanged, ToolResulted
+from protocol.hooks import Inject, Replace
+from protocol.items import AssistantItem, SystemItem, ToolResult
+from protocol.lifecycle import PodState
+from protocol.manifest import PodManifest
+
+ASKS = PodManifest.of(
+    name="p",
+    approval=[
+        {"tool": "pay", "policy": "deny", "match": {"to": "mallory"}},
+        {"tool": "pay", "policy": "ask"},
+    ],
+)
+
+
+class Stage:
+    """A pod with ``pay``, which has to be asked for, and ``look``, which has not."""
+
+    def __init__(self, system: PodSystem, client: ScriptedClient, events: Subscription) -> None:
+        self.system, self.client, self.events = system, client, events
+        self.ran: list[Any] = []
+        self.pod: Pod
+
+    async def spawn(self, manifest: PodManifest = ASKS, **options: Any) -> Pod:
+        @tool
+        async def pay(to: str) -> str:
+            self.ran.append(to)
+            return f"paid {to}"
+
+        @tool(concurrency="read_only")
+        async def look() -> str:
+            self.ran.append("look")
+            return "seen"
+
+        self.pod = await self.system.spawn(manifest, client=self.client, tools=[pay, look], **options)
+        return self.pod
+
+    async def waiting(self) -> list[ApprovalRequested]:
+        """Wait until the pod can do nothing else, and what it has asked."""
+        async for event in self.events:
+            if isinstance(event, StateChanged) and event.new is PodState.WAITING:
+                break
+        return await self.system.approvals()
+
+    async def results(self) -> list[str]:
+        return [item.text for item in await self.pod.history() if isinstance(item, ToolResult)]
+
+
+def pay(to: str) -> Reply:
+    return call("pay", {"to": to})
+
+
+def staged(
+    play: Callable[[Stage], Coroutine[Any, Any, None]], *replies: Reply, store: SessionStore | None = None
+) -> None:
+    async def main() -> None:
+        client = ScriptedClient([*replies])
+        async with asyncio.timeout(30), PodSystem(MemoryStore() if store is None else store) as system:
+            with system.subscribe() as events:
+                await play(Stage(system, client, events))
+
+    asyncio.run(main())
+
+
+def test_a_batch_asks_at_once_and_runs_what_needs_no_word() -> None:
+    async def play(stage: Stage) -> None:
+        pod = await stage.spawn()
+        run = pod.run("go")
+        one, two = await stage.waiting()
+        assert stage.ran == ["look"]
+        assert [(each.tool, each.arguments) for each in (one, two)] == [
+            ("pay", {"to": "ann"}),
+            ("pay", {"to": "bob"}),
+        ]
+        assert one.why == "the rule ask 'pay'"
+        assert (await pod.describe()).state is PodState.WAITING
+        await stage.system.approve(two.approval_id, note="he waits")
+        await pod.deny(one.approval_id, note="not her")
+        assert (await run).text == "done"
+        assert stage.ran == ["look", "bob"]
+        assert await stage.results() == [
+            "pay was not run: a person denied it: not her",
+            "seen",
+            "paid bob\nA person says: he waits",
+            "pay was not run: it is denied (the rule deny 'pay' with to = 'mallory')",
+        ]
+        assert await stage.system.approvals() == []
+        kinds = [type(event) for event in stage.events.drain() if isinstance(event, ApprovalResolved)]
+        assert kinds == [ApprovalResolved] * 2
+
+    staged(play, pay("ann") + call("look", {}) + pay("bob") + pay("mallory"), say("done"))
+
+
+def test_of_two_answers_the_first_holds_and_an_unknown_id_is_said_to_be_none() -> None:
+    async def play(stage: Stage) -> None:
+        pod = await stage.spawn()
+        run = pod.run("go")
+        (asked,) = await stage.waiting()
+        first, second = await asyncio.gather(
+            pod.deny(asked.approval_id), pod.approve(asked.approval_id), return_exceptions=True
+        )
+        assert first is None
+        assert isinstance(second, AlreadyResolved)
+        await run
+        assert stage.ran == []
+        for answer in (pod.approve(asked.approval_id), stage.system.deny(asked.approval_id)):
+            with pytest.raises(AlreadyResolved):
+                await answer
+        for answer in (pod.approve("nobody"), stage.system.approve("nobody")):
+            with pytest.raises(UnknownApproval):
+                await answer
+
+    staged(play, pay("ann"), say("done"))
+
+
+def test_always_holds_for_the_same_arguments_also_behind_a_compaction_and_a_restart() -> None:
+    store = MemoryStore()
+
+    async def play(stage: Stage) -> None:
+        pod = await stage.spawn()
+        run = pod.run("go")
+        (asked,) = await stage.waiting()
+        await pod.approve(asked.approval_id, always=True)
+        await run
+        await pod.run("again")
+        session = await pod.compact(retained_tokens=0)
+        await pod.stop()
+        pod = await stage.spawn(resume=session)
+        await pod.run("once more")
+        assert stage.ran == ["ann", "ann", "ann"]
+        run = pod.run("another")
+        (asked,) = await stage.waiting()
+        assert asked.arguments == {"to": "bob"}
+        await pod.cancel()
+        await run
+        branch = await pod.fork()
+        await pod.stop()
+        pod = await stage.spawn(resume=branch)
+        run = pod.run("in the branch")
+        assert len(await stage.waiting()) == 1
+        await pod.cancel()
+        await run
+
+    summary = [call("write_summary", {"text": "they paid"}), say("ok")]
+    replies = [
+        pay("ann"),
+        say("1"),
+        pay("ann"),
+        say("2"),
+        *summary,
+        pay("ann"),
+        say("3"),
+        pay("bob"),
+        pay("ann"),
+    ]
+    staged(play, *replies, store=store)
+
+
+def test_other_arguments_are_checked_and_the_model_is_told_what_ran() -> None:
+    async def play(stage: Stage) -> None:
+        pod = await stage.spawn()
+        run = pod.run("go")
+        (asked,) = await stage.waiting()
+        for wrong in ({"to": 5}, {"to": "mallory"}):
+            with pytest.raises(InvalidInput):
+                await pod.approve(asked.approval_id, arguments=wrong)
+        await pod.approve(asked.approval_id, arguments={"to": "bob"})
+        await run
+        assert stage.ran == ["bob"]
+        told = 'paid bob\nA person changed the arguments; it ran with {"to":"bob"}'
+        assert await stage.results() == [told]
+        results = [event for event in stage.events.drain() if isinstance(event, ToolResulted)]
+        assert results[0].arguments == {"to": "bob"}
+
+    staged(play, pay("ann"), say("done"))
+
+
+def test_where_nobody_hears_the_question_the_call_is_denied_with_words() -> None:
+    async def main() -> None:
+        client = ScriptedClient([pay("ann"), say("done")])
+        async with asyncio.timeout(30), PodSystem() as system:
+            stage = Stage(system, client, system.subscribe("nobody"))
+            pod = await stage.spawn()
+            assert (await pod.run("go")).text == "done"
+            (text,) = await stage.results()
+            assert "needs a person's approval (the rule ask 'pay'), and nobody is there to give it" in text
+            assert stage.ran == []
+
+    asyncio.run(main())
+
+
+def test_history_cannot_be_changed_while_calls_wait_and_a_fork_begins_before_their_answer() -> None:
+    async def play(stage: Stage) -> None:
+        pod = await stage.spawn()
+        run = pod.run("go")
+        (asked,) = await stage.waiting()
+        for change in (pod.compact(), pod.push_item(SystemItem.of("x"))):
+            with pytest.raises(WaitingForApproval):
+                await change
+        await pod.try_pre_run_compact()
+        branch = await pod.fork()
+        await pod.approve(asked.approval_id)
+        await run
+        forked = await stage.system.spawn(ASKS, client=stage.client, resume=branch, name="f")
+        assert not [item for item in await forked.history() if isinstance(item, AssistantItem)]
+
+    staged(play, pay("ann"), say("done"))
+
+
+def test_words_that_steer_deny_what_waits() -> None:
+    async def play(stage: Stage) -> None:
+        pod = await stage.spawn()
+        run = pod.run("go")
+        await stage.waiting()
+        await pod.steer("pay nobody")
+        await run
+        assert await stage.results() == ["pay was not run: a person denied it: pay nobody"]
+        assert stage.client.requests[1].items[-1].text == "pay nobody"
+
+    staged(play, pay("ann"), say("done"))
+
+
+def test_a_cancelled_call_was_not_run_and_waits_no_more() -> None:
+    async def play(stage: Stage) -> None:
+        pod = await stage.spawn()
+        run = pod.run("go")
+        (asked,) = await stage.waiting()
+        await pod.cancel()
+        assert (await run).outcome == "cancelled"
+        assert await stage.results() == [NOT_RUN]
+        assert await stage.system.approvals() == []
+        with pytest.raises(AlreadyResolved):
+            await pod.approve(asked.approval_id)
+
+    staged(play, pay("ann"))
+
+
+@pytest.mark.parametrize("answered_when", ["paused", "resumed"])
+@pytest.mark.parametrize("restarted", [False, True])
+def test_what_waits_outlives_a_pause_and_a_restart(answered_when: str, *, restarted: bool) -> None:
+    async def play(stage: Stage) -> None:
+        pod = await stage.spawn()
+        run = pod.run("go")
+        (asked,) = await stage.waiting()
+        await pod.pause()
+        assert (await run).outcome == "paused"
+        if restarted:
+            session = (await pod.describe()).session_id
+            await pod.stop()
+            pod = await stage.spawn(resume=session)
+        assert [each.approval_id for each in await stage.system.approvals()] == [asked.approval_id]
+        if answered_when == "paused":
+            await pod.approve(asked.approval_id)
+            assert stage.ran == ["look"]
+            run = pod.resume()
+        else:
+            run = pod.resume()
+            await stage.waiting()
+            await pod.approve(asked.approval_id)
+        assert (await run).text == "done"
+        assert stage.ran == ["look", "ann"]
+        assert await stage.results() == ["paid ann", "seen"]
+
+    staged(play, pay("ann") + call("look", {}), say("done"))
+
+
+def test_a_run_that_begins_anew_closes_what_waits_as_not_run() -> None:
+    async def play(stage: Stage) -> None:
+        pod = await stage.spawn()
+        run = pod.run("go")
+        await stage.waiting()
+        await pod.pause()
+        await run
+        assert (await pod.run("something else")).text == "done"
+        assert await stage.results() == [NOT_RUN]
+        assert await stage.system.approvals() == []
+
+    staged(play, pay("ann"), say("done"))
+
+
+def test_time_in_which_people_are_waited_for_counts_nothing() -> None:
+    async def play(stage: Stage) -> None:
+        pod = await stage.spawn(ASKS.replace(budget=PodManifest.of(seconds=0.2).budget))
+        run = pod.run("go")
+        (asked,) = await stage.waiting()
+        loop = asyncio.get_running_loop()
+        later: asyncio.Future[None] = loop.create_future()
+        loop.call_later(0.4, later.set_result, None)
+        await later
+        await pod.approve(asked.approval_id)
+        assert (await run).outcome == "finished"
+        end = next(event for event in stage.events.drain() if isinstance(event, RunEnd))
+        assert end.seconds is not None
+        assert end.seconds < 0.4
+        assert (await pod.describe()).seconds < 0.4
+
+    staged(play, pay("ann"), say("done"))
+
+
+def test_a_call_that_hooks_change_is_asked_for_as_it_would_run() -> None:
+    class Hook:
+        def before_tool(self, call: Any) -> Any:
+            return Replace({"to": "carol"}) if call.name == "pay" else None
+
+        def after_tool(self, call: Any, result: Any) -> Any:
+            return Inject(f"of {call.arguments}")
+
+    async def play(stage: Stage) -> None:
+        pod = await stage.spawn(hooks=[Hook()])
+        run = pod.run("go")
+        (asked,) = await stage.waiting()
+        assert asked.arguments == {"to": "carol"}
+        await pod.approve(asked.approval_id)
+        await run
+        assert await stage.results() == ["paid carol\nof {'to': 'carol'}"]
+
+    staged(play, pay("ann"), say("done"))
+
+
+@pytest.mark.parametrize("refused", ["request", "answer"])
+def test_where_the_store_refuses_a_request_or_an_answer_the_run_fails_and_nothing_runs(refused: str) -> None:
+    store = Refusing(lambda _: False)
+
+    async def play(stage: Stage) -> None:
+        pod = await stage.spawn()
+        if refused == "request":
+            await pod.describe()
+            before = store.commits
+            store.refuses = lambda number: (
+                number == before + 3
+            )  # the input, the answer with its calls, the request
+            with pytest.raises(RunFailed, match="the disk is full"):
+                await pod.run("go")
+        else:
+            run = pod.run("go")
+            (asked,) = await stage.waiting()
+            before = store.commits
+            store.refuses = lambda number: number == before + 1
+            with pytest.raises(StoreError, match="the disk is full"):
+                await pod.approve(asked.approval_id)
+            with pytest.raises(RunFailed):
+                await run
+        assert stage.ran == []
+        assert (await pod.run("now")).text == "done"
+        assert await stage.system.approvals() == []
+        assert await stage.results() == [NOT_RUN]
+
+    staged(play, pay("ann"), say("done"), store=store)
