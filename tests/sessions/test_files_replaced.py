@@ -20,6 +20,7 @@ from store_kit import add, make
 from warm import Popen
 
 from actors.sessions.chain import head_of, verified
+from actors.sessions.sqlite.aside import note_log, note_retired
 from actors.sessions.sqlite.checkpoint import Checkpointer
 from actors.sessions.sqlite.file import SQLiteFile
 from actors.sessions.sqlite.store import SQLiteStore
@@ -768,6 +769,22 @@ def test_a_loss_that_is_noticed_as_a_connection_is_opened_is_known_to_all(tmp_pa
     opened.close()
     assert opened.kept() == ["before"]
     opened.file.disconnect(opened.file.connect(synchronous="FULL", patience=1.0))
+
+
+@pytest.mark.parametrize("note", [note_log, lambda *of: note_retired(*of, None)])
+def test_a_log_is_not_used_where_its_note_cannot_be_written_since_the_folder_is_away(tmp_path: Path, note):
+    """A new log may have the number of a retired one: by the old note it would be thrown away unmerged."""
+    path = tmp_path / "store" / "pods.db"
+    path.parent.mkdir()
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("CREATE TABLE kept (word)")
+        watch = FileWatch(path)
+        watch.remember(identity_of(path))
+        path.parent.rename(tmp_path / "away")
+        with pytest.raises(FileNotFoundError):
+            note(watch, path)
+        watch.forget()
 
 
 class MovedAwayMeanwhile(FileWatch):

@@ -97,7 +97,7 @@ def free_names(watch: FileWatch) -> Identity | None:
 
 def note_retired(watch: FileWatch, database: Path, there: Identity | None) -> None:
     """The open log was merged: neither it nor the one that had its name is the database's any more. At the
-    gate.
+    gate. Raises FileNotFoundError where the folder was moved away.
     """
     if watch.main is None or watch.log_id is None:
         return
@@ -131,7 +131,7 @@ def _has_stale_log(watch: FileWatch, database: Path) -> bool:
 
 def note_log(watch: FileWatch, database: Path) -> None:
     """Note which database the open log belongs to, for who finds it after a crash, and who lost it. At the
-    gate.
+    gate. Raises FileNotFoundError where the folder was moved away.
     """
     if watch.main is None or watch.log_id is None:
         return
@@ -160,11 +160,15 @@ def _noted(database: Path) -> _Note | None:
 def _write(database: Path, noted: _Note) -> None:
     note = _note(database)
     draft = note.with_suffix(f".{os.getpid()}-{threading.get_ident()}")
-    with contextlib.suppress(OSError):
+    try:
         note.parent.mkdir(mode=0o700, exist_ok=True)
         draft.touch(mode=0o600)
         draft.write_bytes(msgspec.json.encode(noted))
         draft.replace(note)
+    except FileNotFoundError:  # the folder was moved away: the old note is still in it, and would be believed
+        raise
+    except OSError:  # a folder that may only be read has none
+        pass
 
 
 def has_notes(database: Path) -> bool:
