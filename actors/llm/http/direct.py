@@ -31,6 +31,8 @@ _RESOLVED_SECONDS = 10.0
 _NEXT_ADDRESS_SECONDS = 0.25
 #: Bytes handed to a connection at a time, so that the loop gets its turns while a long history is sent.
 _SLICE = 256 * 1024
+#: Bytes read from the network at a time.
+_READ = 64 * 1024
 #: Bytes of an answer that wait for who reads it piece by piece, before no more are taken from the network.
 _MOST_WAITING = 256 * 1024
 
@@ -46,6 +48,7 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, pool: DirectTransport) -> None:
         self._pool = pool
+        self.buffer = pool.buffer
         self.kept_since = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -68,7 +71,7 @@ class Connection(asyncio.Protocol):
             self.transport.abort()
 
 
-class Answer(asyncio.Protocol):
+class Answer(asyncio.BufferedProtocol):
     """One request and its answer, as http.Response says. ``pour`` reads it as ``read`` does, without a wait
     for each piece.
     """
@@ -81,6 +84,7 @@ class Answer(asyncio.Protocol):
         self._connection = connection
         self._transport = connection.transport
         self._loop = loop
+        self._buffer = connection.buffer
         self._head: HeadReader | None = HeadReader()
         self._framing: Framing | None = None
         self._keeps = False
@@ -123,6 +127,12 @@ class Answer(asyncio.Protocol):
         self._send_more()
 
     # -- what comes ------------------------------------------------------------------------------
+
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - it is always the same
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.data_received(bytes(self._buffer[:nbytes]))
 
     def data_received(self, data: bytes) -> None:
         framing = self._framing
@@ -278,6 +288,8 @@ class DirectTransport:
         self._tls: ssl.SSLContext | None = certificates() if secure else None
         self._connect_seconds = connect_seconds
         self._loop = asyncio.get_running_loop()
+        #: What each read of the network goes into: one of its own would be 256 KB of fresh pages.
+        self.buffer = memoryview(bytearray(_READ))
         self._all: set[Connection] = set()
         self._kept: list[Connection] = []
         self._sweep: asyncio.TimerHandle | None = None
