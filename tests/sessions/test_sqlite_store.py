@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import os
 import sqlite3
 import threading
 import weakref
@@ -507,3 +508,23 @@ def test_a_store_that_is_dropped_unclosed_lets_go_of_its_file(tmp_path):
     del store
     gc.collect()
     assert file() is None
+
+
+def test_descriptors_that_the_program_closed_fail_commits_and_leave_nobody_waiting(path):
+    """As a program does that closes all descriptors it does not know."""
+    store = SQLiteStore(path)
+    heads = {name: head_of(make(store, name, "a")) for name in "stu"}
+
+    def work():
+        given = appended(store, heads)
+        os.close(store._file._watch._folder)
+        return given
+
+    given = on_a_loop(work)
+    assert given["s"] is None, "the first is durable at once"
+    assert all(isinstance(given[name].exception(), StoreError) for name in "tu")
+    with pytest.raises(StoreError):
+        store.append("t", heads["t"], chained(bodies("b"), after=heads["t"]))
+    store._file._watch._folder = os.open(path.parent, os.O_RDONLY)
+    add(store, "t", heads["t"], "b")
+    store.close()

@@ -79,11 +79,11 @@ class Checkpointer:
             self._due.clear()
             if self._ending:
                 break
-            if self._file.has_changed():
-                self._disconnect()
-                continue
             # A merge that fails is tried again when the log has grown some more.
-            with contextlib.suppress(sqlite3.Error, StoreError):
+            with contextlib.suppress(sqlite3.Error, StoreError, OSError):
+                if self._file.has_changed():
+                    self._disconnect()
+                    continue
                 self._merge(self._connect())
                 self._file.note_merge()
         self._disconnect()

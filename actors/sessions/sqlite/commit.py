@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable
 
 from actors.runtime.future import AsyncFuture
+from actors.sessions.answers import store_failure
 from actors.sessions.committer import Committer
 from actors.sessions.sqlite.checkpoint import Checkpointer
 from actors.sessions.sqlite.errors import is_busy, needs_reopening
@@ -133,6 +134,8 @@ class SQLiteCommits:
             try:  # taken under the lock, since the thread that closes may come at the same time
                 jobs = self._handful()
                 error = self._attempt(jobs) if jobs else None
+            except Exception as defect:  # noqa: BLE001 - which must leave nobody waiting for ever
+                error = store_failure(defect)
             finally:
                 self._lock.release()
         else:
