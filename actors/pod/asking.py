@@ -43,7 +43,7 @@ class AskingRunner(ToolRunner):
     The requests of a batch are made before any of its calls is run, so hooks hear first of those calls.
     """
 
-    __slots__ = ("_approvals", "_past_hooks", "_prepared")
+    __slots__ = ("_approvals", "_past_hooks", "_prepared", "_shared_ids")
 
     def __init__(self, runner: ToolRunner, approvals: OpenApprovals) -> None:
         """The same tools and hooks as ``runner``, for the pod whose ``approvals`` these are."""
@@ -54,10 +54,16 @@ class AskingRunner(ToolRunner):
         self._past_hooks = runner.past_hooks()
         #: Calls that hooks have made such as need no word, with what the model is told besides, by their ids.
         self._prepared: dict[str, tuple[ToolCall, tuple[str, ...]]] = {}
+        #: Ids that several calls of the answer have: a person's word could not be told to be of one of them.
+        self._shared_ids: set[str] = set()
 
     async def run(self, calls: list[ToolCall], batch: Batch) -> None:
         """Ask for those calls that need it, all at once, and run the others as their kinds allow."""
         self._prepared.clear()
+        ids = [call.id for call in calls]
+        self._shared_ids = (
+            {each for each in ids if ids.count(each) > 1} if len(set(ids)) < len(ids) else set()
+        )
         ready = [call for call in calls if not await self._asked_first(call, batch)]
         if len(ready) < len(calls):
             await self._approvals.commit()
@@ -77,8 +83,9 @@ class AskingRunner(ToolRunner):
         if found.policy != "ask":
             return False
         injected: tuple[str, ...] = ()
+        shared = call.id in self._shared_ids
         try:
-            if self._hooks is not None and self._hooks.asks_before:
+            if self._hooks is not None and self._hooks.asks_before and not shared:
                 answer, injected = await self._ask_before(
                     self._hooks, checked, self._context(call, batch), batch
                 )
@@ -93,10 +100,14 @@ class AskingRunner(ToolRunner):
         return await self._ask(call, found.why, injected, batch)
 
     async def _ask(self, call: ToolCall, why: str, injected: tuple[str, ...], batch: Batch) -> bool:
-        """Record that ``call`` waits; where nobody is there who would hear of it, that it is not run."""
-        if self._approvals.nobody_answers():
-            needs = f"it needs a person's approval ({why}), and nobody is there to give it"
-            text = f"{call.name} was not run: {needs}"
+        """Record that ``call`` waits; where nobody could say a word of it, that it is not run."""
+        because = None
+        if call.id in self._shared_ids:
+            because = "another call of the same answer has its id; make the call again, alone"
+        elif self._approvals.nobody_answers():
+            because = "nobody is there to give it"
+        if because is not None:
+            text = f"{call.name} was not run: it needs a person's approval ({why}), and {because}"
             await batch.record(with_texts(ToolResult.of(call, text, is_error=True), injected))
         else:
             batch.check()
@@ -109,7 +120,10 @@ class AskingRunner(ToolRunner):
         if granted is not None:
             ran = replace(call, arguments=granted.arguments, invalid=None)
             texts = (*granted.request.injected, *_said(granted.resolution.arguments, granted.resolution.note))
-            await self._past_hooks.run_call(ran, _Told(batch, call, ran, texts))
+            if (denied := self._denied(ran)) is not None:  # by rules that the pod was given since it asked
+                await batch.record(with_texts(denied, granted.request.injected))
+            else:
+                await self._past_hooks.run_call(ran, _Told(batch, call, ran, texts))
         elif call.id in self._prepared:
             ran, texts = self._prepared.pop(call.id)
             await self._past_hooks.run_call(ran, _Told(batch, call, ran, texts))

@@ -372,3 +372,36 @@ def test_where_the_store_refuses_a_request_or_an_answer_the_run_fails_and_nothin
         assert await stage.results() == [NOT_RUN]
 
     staged(play, pay("ann"), say("done"), store=store)
+
+
+def test_of_calls_that_share_an_id_none_is_run_or_asked_for_that_needs_a_word() -> None:
+    async def play(stage: Stage) -> None:
+        pod = await stage.spawn()
+        assert (await pod.run("go")).text == "done"
+        assert stage.ran == ["look"]
+        why = "it needs a person's approval (the rule ask 'pay'), and another call of the same answer has its id"
+        refused = f"pay was not run: {why}; make the call again, alone"
+        assert sorted(await stage.results()) == [refused, refused, "seen"]
+        assert await stage.system.approvals() == []
+
+    ann, bob = (call("pay", {"to": to}, id="same") for to in ("ann", "bob"))
+    staged(play, ann + call("look", {}, id="same") + bob, say("done"))
+
+
+def test_rules_that_deny_win_over_an_approval_of_a_call_that_other_rules_had_asked_for() -> None:
+    async def play(stage: Stage) -> None:
+        pod = await stage.spawn()
+        run = pod.run("go")
+        (asked,) = await stage.waiting()
+        await pod.pause()
+        await run
+        session = (await pod.describe()).session_id
+        await pod.stop()
+        denies = PodManifest.of(approval=[{"tool": "pay", "policy": "deny"}])
+        pod = await stage.spawn(ASKS.replace(approval=denies.approval), resume=session)
+        await pod.approve(asked.approval_id)
+        assert (await pod.resume()).text == "done"
+        assert stage.ran == []
+        assert await stage.results() == ["pay was not run: it is denied (the rule deny 'pay')"]
+
+    staged(play, pay("ann"), say("done"))
