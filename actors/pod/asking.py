@@ -290,23 +290,34 @@ class AskingToolCalls(ToolCalls):
 class AskingPlay(Play):
     """Plays runs of which some calls wait for a person."""
 
-    __slots__ = ("_approvals", "_status")
+    __slots__ = ("_approvals", "_held_turn", "_status")
 
     def __init__(self, *parts: Any, approvals: OpenApprovals, status: Status) -> None:
         super().__init__(*parts)
         self._approvals = approvals
         self._status = status
+        #: Whether calls are at work that do not end the turn that goes on, since others may wait.
+        self._held_turn = False
 
     async def _run_tools(self, run: Run, step: decide.RunTools) -> None:
         decided = decide.of_calls(step, self._approvals.awaited)
         if isinstance(decided, decide.AwaitAnswer):
             await self._await_answer(run)
         else:
-            open_ = self._model_calls.hold_turn()
+            self._held_turn = self._model_calls.hold_turn()
             await super()._run_tools(run, decided)
-            self._model_calls.release_turn(open_)
+            self._release_turn()
         if not open_calls(self._journal.head.items):
             self._model_calls.end_turn()
+
+    def _release_turn(self) -> None:
+        if self._held_turn:
+            self._held_turn = False
+            self._model_calls.release_turn()
+
+    def _go_on_without_results(self, run: Run) -> None:
+        self._release_turn()
+        super()._go_on_without_results(run)
 
     async def _await_answer(self, run: Run) -> None:
         """Wait until there may be something to do; that time is nobody's but the person's."""

@@ -211,9 +211,9 @@ class ModelCalls:
         open_, self._turn_open = self._turn_open, False
         return open_
 
-    def release_turn(self, open_: bool) -> None:
+    def release_turn(self) -> None:
         """The turn that was held goes on."""
-        self._turn_open = open_
+        self._turn_open = True
 
     # -- an answer -------------------------------------------------------------------------------
 

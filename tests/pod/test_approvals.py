@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -24,7 +25,15 @@ from protocol.errors import (
     UnknownApproval,
     WaitingForApproval,
 )
-from protocol.events import ApprovalRequested, ApprovalResolved, RunEnd, StateChanged, ToolResulted
+from protocol.events import (
+    ApprovalRequested,
+    ApprovalResolved,
+    RunEnd,
+    StateChanged,
+    ToolResulted,
+    TurnEnd,
+    TurnStart,
+)
 from protocol.hooks import Inject, Replace
 from protocol.items import AssistantItem, SystemItem, ToolResult
 from protocol.lifecycle import PodState
@@ -77,11 +86,15 @@ def pay(to: str) -> Reply:
 
 
 def staged(
-    play: Callable[[Stage], Coroutine[Any, Any, None]], *replies: Reply, store: SessionStore | None = None
+    play: Callable[[Stage], Coroutine[Any, Any, None]],
+    *replies: Reply,
+    store: SessionStore | None = None,
+    grace: float = 1.0,
 ) -> None:
     async def main() -> None:
         client = ScriptedClient([*replies])
-        async with asyncio.timeout(30), PodSystem(MemoryStore() if store is None else store) as system:
+        held = MemoryStore() if store is None else store
+        async with asyncio.timeout(30), PodSystem(held, grace=grace) as system:
             with system.subscribe() as events:
                 await play(Stage(system, client, events))
 
@@ -405,3 +418,28 @@ def test_rules_that_deny_win_over_an_approval_of_a_call_that_other_rules_had_ask
         assert await stage.results() == ["pay was not run: it is denied (the rule deny 'pay')"]
 
     staged(play, pay("ann"), say("done"))
+
+
+def test_the_turn_of_a_tool_that_goes_on_though_it_was_cancelled_ends_once() -> None:
+    async def play(stage: Stage) -> None:
+        began, release = asyncio.Event(), asyncio.Event()
+
+        @tool
+        async def stubborn() -> str:
+            began.set()
+            while not release.is_set():
+                with contextlib.suppress(asyncio.CancelledError):
+                    await release.wait()
+            return "late"
+
+        pod = await stage.system.spawn(ASKS, client=stage.client, tools=[stubborn])
+        run = pod.run("go")
+        await began.wait()
+        await pod.cancel()
+        assert (await run).outcome == "cancelled"
+        release.set()
+        await pod.run("again")
+        turns = [type(event) for event in stage.events.drain() if isinstance(event, TurnStart | TurnEnd)]
+        assert turns == [TurnStart, TurnEnd] * 2
+
+    staged(play, call("stubborn", {}), say("done"), grace=0.01)
