@@ -77,7 +77,8 @@ def test_whatever_comes_in_the_place_of_chunks_is_a_body_or_a_refusal(data, cuts
 
 
 @pytest.mark.parametrize(
-    "wire", [b"-5\r\n", b"5;\r\nabcdefg", b"x\r\n", b"\r\n", b"1_0\r\n", b"5\r\nhello0\r\n\r\n"]
+    "wire",
+    [b"-5\r\n", b"5;\r\nabcdefg", b"x\r\n", b"\r\n", b"1_0\r\n", b"0x5\r\nhello\r\n", b"5\r\nhello0\r\n\r\n"],
 )
 def test_what_is_no_chunk_is_refused(wire):
     with pytest.raises(TransportError, match="chunk"):
@@ -104,6 +105,9 @@ def test_how_a_body_ends_is_told_by_its_head():
     both = headed("Transfer-Encoding: gzip, chunked", "Content-Length: 3")
     assert isinstance(both.framing, Chunked)
     assert both.coding == "gzip"
+    assert not both.keeps
+    assert headed("Transfer-Encoding: chunked").keeps
+    assert isinstance(headed("Transfer-Encoding: chunked, gzip").framing, Unbounded)
     assert not headed("Content-Length: 3", "Connection: Close").keeps
     assert read(b"HTTP/1.1 204 No Content\r\n\r\n")[2]
     assert not read(b"HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n")[0].keeps
@@ -118,6 +122,7 @@ def test_how_a_body_ends_is_told_by_its_head():
         b"HTTP/1.1 200 OK\r\nno header\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nContent-Length: 1, 2\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nX: " + b"x" * 2_000_000,
     ],
 )

@@ -19,6 +19,8 @@ _MAX_SIZE_LINE = 4096
 _MAX_SIZE = 2**53
 
 _END_OF_HEAD = re.compile(rb"\r?\n\r?\n")
+#: Zeros may lead it; Python makes no number of thousands of digits.
+_LENGTH = re.compile(r"[0-9]{1,100}")
 _FIRST_LINE = re.compile(rb"HTTP/1\.(\d) +(\d{3})(?: .*)?")
 
 
@@ -126,6 +128,8 @@ def _head_of(data: bytes) -> Head | None:
         packed = ", ".join([packed, *(each for each in transfer if each != "chunked")])
     wishes = {each.strip() for each in headers.get("connection", "").lower().split(",")}
     keeps = "close" not in wishes if minor else "keep-alive" in wishes
+    if transfer and "content-length" in headers:
+        keeps = False  # it has two ends, and a proxy may have taken the other one (RFC 9112, 6.3)
     return Head(status, headers, framing, coding_of(packed), keeps and not framing.open_ended)
 
 
@@ -147,13 +151,13 @@ def _named(lines: list[bytes]) -> list[tuple[bytes, bytes]]:
 def _framing(status: int, transfer: list[str], length: str | None) -> Framing:
     if status < 200 or status in {204, 304}:
         return Sized(0)
-    if "chunked" in transfer:
+    if transfer[-1:] == ["chunked"]:
         return Chunked()
     if transfer or length is None:
         return Unbounded()
     sizes = {each.strip() for each in length.split(",")}  # some proxies repeat it
     size = sizes.pop()
-    if sizes or not (size.isascii() and size.isdigit()) or int(size) > _MAX_SIZE:
+    if sizes or not _LENGTH.fullmatch(size) or int(size) > _MAX_SIZE:
         raise TransportError(no_http(f"the length {length[:40]!r} of its answer is none"))
     return Sized(int(size))
 
@@ -272,7 +276,7 @@ def _size_of(line: bytes) -> int:
     """The size of a chunk, without what may stand behind it."""
     if not line.isalnum():
         line = line.partition(b";")[0].strip()
-    if line.isalnum() and len(line) < 14:
+    if line.isalnum() and len(line) < 14 and line[1:2] not in {b"x", b"X"}:  # Python would read 0x5
         try:
             return int(line, 16)
         except ValueError:
