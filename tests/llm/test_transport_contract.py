@@ -167,3 +167,13 @@ def test_a_host_by_name_is_reached():
             await transport.aclose()
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("host", ["a..b", f"{'x' * 70}.example"])
+async def test_a_host_whose_name_no_network_allows_cannot_be_found(host):
+    url = f"http://{host}/v1"
+    transport = DirectTransport(url, connect_seconds=5.0)
+    with pytest.raises(TransportError) as caught:
+        await transport.send("POST", url, {}, b"")
+    assert "no such host" in caught.value.trouble.words
+    await transport.aclose()

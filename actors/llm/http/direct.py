@@ -19,7 +19,7 @@ import aiohappyeyeballs
 
 from actors.llm.http.certificates import certificates
 from actors.llm.http.http1 import Framing, Head, HeadReader
-from actors.llm.http.trouble import TransportError, lost, slow_to_reach, unconnected
+from actors.llm.http.trouble import TransportError, lost, slow_to_reach, unconnected, unresolved
 
 #: How long the end of an answer may lag behind its last event before its connection is given up, in seconds.
 SETTLE_SECONDS = 1.0
@@ -372,6 +372,8 @@ class DirectTransport:
                 )
         except TimeoutError as error:
             raise TransportError(slow_to_reach(error)) from error
+        except UnicodeError as error:  # a label of the name is empty or too long
+            raise TransportError(unresolved(error)) from error
         except OSError as error:
             raise TransportError(unconnected(error)) from error
         self._all.add(connection)
