@@ -121,9 +121,14 @@ def _waits(event: events.ApprovalRequested, width: int) -> Line:
     return Line("note", f"{event.tool}({arguments(event.arguments, width)}) waits for approval{why}")
 
 
-def _decided(event: events.ApprovalResolved, _: int) -> Line:
-    by = f" by {event.by}" if event.by else ""
-    return Line("note", f"{'approved' if event.approved else 'refused'}{by}")
+def _decided(event: events.ApprovalResolved, width: int) -> Line:
+    if event.by == "run":
+        return Line("note", "not run: the run of the call is over")
+    by = f" by {'words that steer' if event.by == 'steer' else f'a {event.by}'}" if event.by else ""
+    note = f": {cut(event.note, width)}" if event.note else ""
+    changed = ", with other arguments" if event.arguments is not None else ""
+    always = ", always" if event.rule is not None else ""
+    return Line("note", f"{'approved' if event.approved else 'denied'}{by}{changed}{always}{note}")
 
 
 def _piece(event: events.TextDelta | events.ThinkingDelta, width: int) -> Line:

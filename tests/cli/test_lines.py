@@ -90,3 +90,16 @@ def test_a_session_tells_where_it_comes_from():
     assert lines.entry_line(opened).text == "session opened for pod p, compacted from s0"
     assert lines.entry_line(ItemsKept(seq=1, at=0.0, items=(UserItem.of("a"),))).text == "1 item taken over"
     assert lines.entry_line(MemoryPointer(seq=1, at=0.0, pointer=3)).text == "memory has read 3 items"
+
+
+@pytest.mark.parametrize(
+    ("said", "line"),
+    [
+        ({"approved": True, "by": "person", "arguments": {}}, "approved by a person, with other arguments"),
+        ({"approved": False, "by": "person", "note": "not her"}, "denied by a person: not her"),
+        ({"approved": False, "by": "steer", "note": "stop"}, "denied by words that steer: stop"),
+        ({"approved": False, "by": "run"}, "not run: the run of the call is over"),
+    ],
+)
+def test_the_line_of_an_answer_says_what_a_person_said_or_that_nobody_did(said: dict[str, Any], line: str):
+    assert lines.event_line(events.ApprovalResolved(**WHERE, approval_id="a", **said)).text.endswith(line)
