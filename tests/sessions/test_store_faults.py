@@ -6,6 +6,7 @@ import errno
 import os
 import shutil
 import stat
+from pathlib import Path
 
 import pytest
 from store_kit import KINDS, add, bodies, child_of, done, largest_file, make, small_disk, without_privileges
@@ -325,4 +326,36 @@ def test_a_session_whose_folder_is_moved_away_as_it_is_made_is_there_afterwards_
             files.away.rename(files.folder)
     assert [each.session_id for each in store.successors("s")] == told
     assert "second" in told
+    store.close()
+
+
+class WrittenOver(Files):
+    """Copies an earlier content over the file between the look at it and the next write."""
+
+    def __init__(self) -> None:
+        self.path, self.earlier = Path(), b""
+
+    def write(self, descriptor, data):
+        if self.earlier:
+            self.path.write_bytes(self.earlier)
+            self.earlier = b""
+        return super().write(descriptor, data)
+
+
+@pytest.mark.parametrize("durability", ["process", "power"])
+def test_what_is_written_while_a_backup_is_copied_over_its_file_is_refused_and_leaves_no_gap(
+    tmp_path, durability
+):
+    files = WrittenOver()
+    store = JsonLinesStore(tmp_path / "pods", durability, files=files)
+    first = chained(bodies("a"), first_seq=1)
+    done(store.create("s", "pod", None, first))
+    (files.path,) = (tmp_path / "pods").glob("*.jsonl")
+    backup = files.path.read_bytes()
+    head = add(store, "s", head_of(first), "b")
+    files.earlier = backup
+    with pytest.raises(HeadConflict):
+        done(store.append("s", head, chained(bodies("c"), after=head)))
+    assert files.path.read_bytes() == backup
+    assert [entry.body for entry in verified("s", store.read("s"))] == bodies("a")
     store.close()

@@ -96,6 +96,7 @@ class Append(Job):
         self.begin, at = held.end, clock.tick()  # the kernel's own stamps are milliseconds apart
         held.clean = False
         write_all(files, descriptor, data, held.end)
+        _check_place(held, files, descriptor, len(data))
         os.utime(descriptor, ns=(at, at))
         last = self.batch[-1]
         held.head, held.end, held.clean = Head(last.seq, last.hash), held.end + len(data), True
@@ -246,6 +247,17 @@ def _check_end(held: Held, files: Files, descriptor: int) -> None:
         size = -1
     if size != held.end:
         raise HeadConflict(f"session {held.session_id} was written to by somebody else")
+
+
+def _check_place(held: Held, files: Files, descriptor: int, length: int) -> None:
+    """Raise HeadConflict unless the bytes just written stand where the file ended. Where another content was
+    copied over it since it was looked at, they stand behind that, and are cut off again.
+    """
+    end = os.lseek(descriptor, 0, os.SEEK_CUR)
+    if end != held.end + length:
+        with contextlib.suppress(OSError):
+            files.truncate(descriptor, end - length)
+        raise HeadConflict(f"session {held.session_id} was written over by somebody else")
 
 
 def _stamp(status: os.stat_result) -> tuple[int, int]:
