@@ -93,6 +93,17 @@ def test_provisional_answers_are_passed_over():
     assert (head.status, body, over) == (201, b"hi", True)
 
 
+def test_a_provisional_answer_is_a_beginning_and_the_request_not_one_that_nobody_heard():
+    reader = HeadReader()
+    assert not reader.begun
+    assert reader.feed(b"HTTP/1.1 102 Processing\r\n\r\n") is None
+    assert reader.begun
+
+
+def test_a_connection_that_speaks_something_else_is_not_kept():
+    assert not read(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n")[0].keeps
+
+
 def test_headers_are_known_by_names_in_any_case_and_joined():
     head = headed("X-One: a", "x-one:b", "X-Two:  caf\u00e9 ", " and more")
     assert (head.headers["X-ONE"], head.headers.get("x-two")) == ("a, b", "caf\u00e9 and more")

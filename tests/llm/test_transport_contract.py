@@ -96,12 +96,13 @@ def test_a_body_that_is_cut_is_a_lost_connection(made):
     asyncio.run(main())
 
 
-def test_a_connection_that_is_closed_before_any_answer_is_known(made):
+def test_a_kept_connection_that_is_closed_before_any_answer_is_known(made):
     async def shut(exchange: Exchange) -> None:
         exchange.close()
 
     async def main() -> None:
-        async with RawServer(shut) as server, made(server.url) as transport:
+        async with RawServer(reply(b"{}"), shut) as server, made(server.url) as transport:
+            await asked(transport, server.url)
             with pytest.raises(Exception) as caught:  # noqa: PT011 - each has errors of its own
                 await asked(transport, server.url)
             error = caught.value
@@ -177,3 +178,15 @@ async def test_a_host_whose_name_no_network_allows_cannot_be_found(host):
         await transport.send("POST", url, {}, b"")
     assert "no such host" in caught.value.trouble.words
     await transport.aclose()
+
+
+async def test_only_a_request_on_a_kept_connection_counts_as_never_heard():
+    async def drop(exchange: Exchange) -> None:
+        exchange.close()
+
+    async with RawServer(drop) as server:
+        transport = DirectTransport(server.url, connect_seconds=5.0)
+        with pytest.raises(TransportError) as caught:
+            await transport.send("POST", server.url, {}, b"{}")
+        assert not caught.value.unanswered
+        await transport.aclose()

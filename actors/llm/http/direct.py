@@ -159,7 +159,8 @@ class Answer(asyncio.BufferedProtocol):
         if framing is not None and framing.open_ended and error is None:
             self._end()
         else:
-            unanswered = self._head is not None and not self._head.begun
+            kept = self._connection.kept_since > 0  # a new one was not closed for being idle
+            unanswered = kept and self._head is not None and not self._head.begun
             self._fail(TransportError(lost(), unanswered=unanswered))
         self._connection.connection_lost(error)
 

@@ -18,6 +18,7 @@ _MAX_SIZE_LINE = 4096
 #: More than any body; a size with more digits is none.
 _MAX_SIZE = 2**53
 
+_SWITCHING = 101
 _END_OF_HEAD = re.compile(rb"\r?\n\r?\n")
 #: Zeros may lead it; Python makes no number of thousands of digits.
 _LENGTH = re.compile(r"[0-9]{1,100}")
@@ -79,20 +80,18 @@ class Head(NamedTuple):
 class HeadReader:
     """Takes bytes up to the end of a head; passes over provisional answers (status 100 and so on)."""
 
-    __slots__ = ("_held", "_seen")
+    __slots__ = ("_held", "_seen", "begun")
 
     def __init__(self) -> None:
+        #: Whether anything has come, if only a provisional answer.
+        self.begun = False
         self._held = b""
         self._seen = 0  # bytes of what is held in which no head ends
-
-    @property
-    def begun(self) -> bool:
-        """Whether anything has come."""
-        return bool(self._held)
 
     def feed(self, data: bytes) -> tuple[Head, bytes] | None:
         """The head and what came behind it; None where more of it is to come. Raises TransportError."""
         held = self._held + data if self._held else data
+        self.begun = True
         while True:
             held = held.lstrip(b"\r\n")
             if not held.startswith(b"HTTP/"[: len(held)]):
@@ -118,7 +117,7 @@ def _head_of(data: bytes) -> Head | None:
     if len(lines) > MAX_HEADERS or max(map(len, lines), default=0) > MAX_HEADER_BYTES:
         raise TransportError(overlong_head())
     minor, status = int(found[1]), int(found[2])
-    if 100 <= status < 200 and status != 101:
+    if 100 <= status < 200 and status != _SWITCHING:
         return None
     headers = Headers(_named(lines))
     packed = headers.get("content-encoding", "")
@@ -128,6 +127,8 @@ def _head_of(data: bytes) -> Head | None:
         packed = ", ".join([packed, *(each for each in transfer if each != "chunked")])
     wishes = {each.strip() for each in headers.get("connection", "").lower().split(",")}
     keeps = "close" not in wishes if minor else "keep-alive" in wishes
+    if status == _SWITCHING:
+        keeps = False  # from here on it speaks something else
     if transfer and "content-length" in headers:
         keeps = False  # it has two ends, and a proxy may have taken the other one (RFC 9112, 6.3)
     return Head(status, headers, framing, coding_of(packed), keeps and not framing.open_ended)
