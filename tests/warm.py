@@ -6,6 +6,7 @@ import ctypes
 import functools
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -79,6 +80,7 @@ class _Forked(subprocess.Popen[Any]):
             "env": env,
             "pass_fds": pass_fds,
             "start_new_session": start_new_session,
+            "ignores_hangup": signal.getsignal(signal.SIGHUP) is signal.SIG_IGN,
         }
         given = [number if given < 0 else given for number, given in enumerate((p2cread, c2pwrite, errwrite))]
         try:

@@ -13,6 +13,7 @@ import json
 import os
 import pkgutil
 import runpy
+import signal
 import socket
 import sys
 import threading
@@ -63,6 +64,8 @@ def become(request: dict[str, Any], descriptors: list[int]) -> None:
     for descriptor, number in zip(high, [0, 1, 2, *request["pass_fds"]], strict=True):
         os.dup2(descriptor, number)
         os.close(descriptor)
+    # Which was another's when the first child was asked for, and is kept across the start of a program.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN if request["ignores_hangup"] else signal.SIG_DFL)
     if request["start_new_session"]:
         os.setsid()
     if request["cwd"] is not None:

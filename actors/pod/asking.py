@@ -331,7 +331,7 @@ class AskingPlay(Play):
                 await self._gate.let_pass(waits)
             elif run.ending is None and self._waits_for_all():
                 go_on = partial(self._go_on_without_results, run)
-                await waits.inline(self._approvals.changed(), "an approval", go_on)
+                await waits.inline(self._approvals.await_change(), "an approval", go_on)
         except asyncio.CancelledError as error:
             self._model_calls.end_by_error(run, error)
         waits.check()

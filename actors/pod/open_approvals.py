@@ -166,7 +166,7 @@ class OpenApprovals:
         if self._changed is not None and not self._changed.done():
             self._changed.set_result(None)
 
-    async def changed(self) -> None:
+    async def await_change(self) -> None:
         """Wait until there may be something to do."""
         self._changed = asyncio.get_running_loop().create_future()
         await self._changed
