@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import click
 
 from actors.cli import options
+from actors.cli.approver import Approver, approver
 from actors.cli.asking import Asker, Lines, Prompt
 from actors.cli.config import (
     Wishes,
@@ -23,7 +27,6 @@ from actors.cli.run import view_of
 from actors.cli.running import (
     MEMORY_FAILURES,
     Plan,
-    deny_open,
     finish_memory_jobs,
     follow_until_signal,
     resumable,
@@ -87,21 +90,34 @@ def chat(
     stdin = private_stdin()
     asker: Asker = Prompt(stdin, terminal) if stdin.isatty() and not as_json else Lines(stdin, terminal)
     with name_in_errors(manifest):
-        run_interruptible(_chat(plan, asker, terminal, view))
+        answering = partial(approver, terminal=terminal, stdin=stdin, as_json=as_json)
+        run_interruptible(_chat(plan, asker, terminal, view, answering))
 
 
-async def _chat(plan: Plan, asker: Asker, terminal: Terminal, view: View) -> None:
+class _Chat(NamedTuple):
+    """The pod that is talked with, and what its person is shown and asked by."""
+
+    system: PodSystem
+    pod: Pod
+    terminal: Terminal
+    view: View
+    answering: Callable[[PodSystem], Approver]
+
+
+async def _chat(
+    plan: Plan, asker: Asker, terminal: Terminal, view: View, answering: Callable[[PodSystem], Approver]
+) -> None:
     async with PodSystem(store=plan.store, memory=memory_folder()) as system:
         pod = await plan.pod(system)
-        await deny_open(system)
         async with resumable(pod, plan, terminal, "chat --resume"):
             try:
-                await _talk(pod, asker, terminal, view)
+                await _talk(_Chat(system, pod, terminal, view, answering), asker)
             finally:
                 asker.close()
 
 
-async def _talk(pod: Pod, asker: Asker, terminal: Terminal, view: View) -> None:
+async def _talk(chat: _Chat, asker: Asker) -> None:
+    pod, view = chat.pod, chat.view
     described = await pod.describe()
     view.note(f"session {described.session_id}; /help tells more")
     if described.state is PodState.PAUSED:
@@ -110,30 +126,31 @@ async def _talk(pod: Pod, asker: Asker, terminal: Terminal, view: View) -> None:
         while (words := await asker.ask()) is not None:
             if words.split()[:1] == ["/exit"]:
                 break
-            await _handle(words, pod, terminal, view)
-        await finish_memory_jobs(pod, terminal, failures)
+            await _handle(words, chat)
+        await finish_memory_jobs(pod, chat.terminal, failures)
 
 
-async def _handle(words: str, pod: Pod, terminal: Terminal, view: View) -> None:
+async def _handle(words: str, chat: _Chat) -> None:
     """Carry out a command or a turn; an error is shown, and the chat goes on."""
     try:
         if words.startswith("/") and not words.startswith("//"):
-            await _command(words, pod, terminal, view)
+            await _command(words, chat)
         elif words:
-            await _turn(words.removeprefix("/") if words.startswith("//") else words, pod, terminal, view)
+            await _turn(words.removeprefix("/") if words.startswith("//") else words, chat)
     except PodStopped:
         raise
     except PolypodError as error:
-        terminal.note(f"polypod: {error.message}", "error")
+        chat.terminal.note(f"polypod: {error.message}", "error")
         if error.hint:
-            terminal.note(f"  hint: {error.hint}", "note")
+            chat.terminal.note(f"  hint: {error.hint}", "note")
 
 
-async def _command(words: str, pod: Pod, terminal: Terminal, view: View) -> None:
+async def _command(words: str, chat: _Chat) -> None:
+    terminal = chat.terminal
     command = words.split(maxsplit=1)[0]
     if command == "/resume":
-        if (await pod.describe()).state is PodState.PAUSED:
-            await _turn(None, pod, terminal, view)
+        if (await chat.pod.describe()).state is PodState.PAUSED:
+            await _turn(None, chat)
         else:
             terminal.note("no run was interrupted")
     elif command == "/help":
@@ -144,11 +161,12 @@ async def _command(words: str, pod: Pod, terminal: Terminal, view: View) -> None
         terminal.note("  hint: with // in front, a line that begins with / is said", "note")
 
 
-async def _turn(words: str | None, pod: Pod, terminal: Terminal, view: View) -> None:
+async def _turn(words: str | None, chat: _Chat) -> None:
     """Do one run to its end; a failure is shown, and the chat goes on."""
+    system, pod, terminal, view, answering = chat
     try:
         start = pod.resume if words is None else lambda: pod.run(words)
-        await follow_until_signal(pod, start, view, terminal, cancels=True)
+        await follow_until_signal(system, pod, start, view, terminal, answering(system), cancels=True)
     except RunFailed as error:
         terminal.note(f"polypod: the run failed: {error}", "error")
     finally:

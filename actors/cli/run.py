@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import click
 
 from actors.cli import options
+from actors.cli.approver import Approver, approver
 from actors.cli.config import (
     Wishes,
     allowing,
@@ -23,7 +25,6 @@ from actors.cli.loading import with_tools, with_tools_again
 from actors.cli.running import (
     MEMORY_FAILURES,
     Plan,
-    deny_open,
     finish_memory_jobs,
     follow_until_signal,
     resumable,
@@ -71,7 +72,8 @@ def run(
         plan = Plan(asked, store or default_store())
         for note in (*notes, *told):
             view.note(note)
-        run_interruptible(_run(plan, terminal, view, lambda pod: pod.run(text)))
+        answering = partial(approver, terminal=terminal, stdin=stdin, as_json=as_json)
+        run_interruptible(_run(plan, terminal, view, answering, lambda pod: pod.run(text)))
 
 
 @click.command(short_help="Go on with an interrupted run, or say something new.")
@@ -102,7 +104,7 @@ def resume(
     the model, the scope and the tools that it was opened with, where no option
     says otherwise.
     """
-    private_stdin()
+    stdin = private_stdin()
     terminal = Terminal()
     view = view_of(terminal, as_json=as_json)
     start: Callable[[Pod], AsyncFuture[RunResult]] = (
@@ -116,24 +118,27 @@ def resume(
         plan = Plan(manifest, url, session_id)
         for note in told:
             view.note(note)
-        run_interruptible(_run(plan, terminal, view, start))
+        answering = partial(approver, terminal=terminal, stdin=stdin, as_json=as_json)
+        run_interruptible(_run(plan, terminal, view, answering, start))
 
 
 async def _run(
     plan: Plan,
     terminal: Terminal,
     view: View,
+    answering: Callable[[PodSystem], Approver],
     start: Callable[[Pod], AsyncFuture[RunResult]],
 ) -> None:
     async with PodSystem(store=plan.store, memory=memory_folder()) as system:
         pod = await plan.pod(system)
-        await deny_open(system)
         if start is Pod.resume:
             await _require_paused(pod)
         try:
             async with resumable(pod, plan, terminal, "resume"):
                 with pod.subscribe(MEMORY_FAILURES) as failures:
-                    done = await follow_until_signal(pod, lambda: start(pod), view, terminal)
+                    done = await follow_until_signal(
+                        system, pod, lambda: start(pod), view, terminal, answering(system)
+                    )
                     await finish_memory_jobs(pod, terminal, failures)
         finally:
             terminal.idle()

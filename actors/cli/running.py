@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import NamedTuple
 
+from actors.cli.approver import Approver
 from actors.cli.config import default_store
 from actors.cli.errors import Exit
 from actors.cli.event_format import event_line
@@ -20,8 +21,15 @@ from actors.runtime.subscription import Subscription
 from actors.sessions.head import short_id
 from actors.system import PodSystem
 from actors.tools.scope import REFUSED
-from protocol.errors import AlreadyResolved, PodStopped, RunFailed, StoreError
-from protocol.events import Alert, ApprovalRequested, ConsolidateFailed, ExtractFailed, ToolResulted
+from protocol.errors import RunFailed, StoreError
+from protocol.events import (
+    Alert,
+    ApprovalRequested,
+    ApprovalResolved,
+    ConsolidateFailed,
+    ExtractFailed,
+    ToolResulted,
+)
 from protocol.items import ToolResult
 from protocol.manifest import PodManifest
 from protocol.results import RunResult
@@ -30,10 +38,6 @@ from protocol.results import RunResult
 MEMORY_PATIENCE = 60.0
 #: What tells a person that memory is not kept.
 MEMORY_FAILURES = (ExtractFailed, ConsolidateFailed, Alert)
-
-
-#: What a model is told where a call has to be asked for.
-_NOBODY = "nobody can be asked here; do without it, or say what you need"
 
 
 class Plan(NamedTuple):
@@ -61,26 +65,33 @@ class Followed(NamedTuple):
         return last.text if last is not None and last.is_error and last.text.startswith(REFUSED) else None
 
 
-async def deny_open(system: PodSystem) -> None:
-    """Deny what a session that goes on has asked for: nobody is asked by a command."""
-    for request in await system.approvals():
-        await system.deny(request.approval_id, note=_NOBODY)
-
-
-async def follow_run(pod: Pod, start: Callable[[], AsyncFuture[RunResult]], view: View) -> Followed:
-    """Start a run of ``pod`` and show its events to the end. Raises what the run raises."""
+async def follow_run(
+    system: PodSystem,
+    pod: Pod,
+    start: Callable[[], AsyncFuture[RunResult]],
+    view: View,
+    approver: Approver,
+) -> Followed:
+    """Start a run of ``pod`` and show its events to the end, while ``approver`` answers for all calls of the
+    system that wait for approval. Raises what the run raises.
+    """
     last_call: ToolResult | None = None
     session_id = (await pod.describe()).session_id
-    with pod.subscribe() as events:
+    async with _finishing(approver), system.subscribe() as events:
         result = start()
         result.when_done(events.close)  # all events of a run are queued before its result is there
+        for request in await system.approvals():
+            await approver.ask(request)
         async for event in events:
-            session_id = event.session_id or session_id
-            last_call = event.item if isinstance(event, ToolResulted) else last_call
-            view.show(event)
+            asked = isinstance(event, ApprovalRequested)
+            if event.pod == pod.name and not (asked and approver.shows):
+                session_id = event.session_id or session_id
+                last_call = event.item if isinstance(event, ToolResulted) else last_call
+                view.show(event)
             if isinstance(event, ApprovalRequested):
-                with suppress(AlreadyResolved, PodStopped):
-                    await pod.deny(event.approval_id, note=_NOBODY)
+                await approver.ask(event)
+            elif isinstance(event, ApprovalResolved):
+                approver.drop(event)
     try:
         ended = await result
     except RunFailed as error:
@@ -88,6 +99,14 @@ async def follow_run(pod: Pod, start: Callable[[], AsyncFuture[RunResult]], view
         raise
     view.show_end(ended)
     return Followed(ended, last_call)
+
+
+@asynccontextmanager
+async def _finishing(approver: Approver) -> AsyncIterator[None]:
+    try:
+        yield
+    finally:
+        await approver.finish()
 
 
 async def finish_memory_jobs(pod: Pod, terminal: Terminal, failures: Subscription) -> None:
@@ -104,10 +123,12 @@ async def finish_memory_jobs(pod: Pod, terminal: Terminal, failures: Subscriptio
 
 
 async def follow_until_signal(
+    system: PodSystem,
     pod: Pod,
     start: Callable[[], AsyncFuture[RunResult]],
     view: View,
     terminal: Terminal,
+    approver: Approver,
     *,
     cancels: bool = False,
 ) -> Followed:
@@ -123,13 +144,14 @@ async def follow_until_signal(
         return not (cancels and number == signal.SIGINT)
 
     def catch(number: int) -> None:
+        approver.leave()
         terminal.note(f"{'pausing' if pauses(number) else 'cancelling'}… (once more kills)", "note")
         if pauses(number):
             paused.append(number)
         asked.append(pod.pause() if pauses(number) else pod.cancel())
 
     with catching(catch, leaves=pauses):
-        done = await follow_run(pod, start, view)
+        done = await follow_run(system, pod, start, view, approver)
     if paused and (cancels or done.result.outcome == "paused"):
         raise Interrupted(paused[0])
     return done

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, TextIO
 
 from actors.cli.event_format import Line
@@ -41,6 +44,13 @@ class Terminal:
         self._console = _console(self._err) if self._err.isatty() else None
         self._busy: _Busy | None = None
         self._midline = False
+        #: What is to be shown once the person has answered, while one is asked.
+        self._held: list[Callable[[], None]] | None = None
+
+    @property
+    def interactive(self) -> bool:
+        """Whether what is said on standard error is said to a person at a terminal."""
+        return self._console is not None
 
     @property
     def width(self) -> int:
@@ -52,6 +62,9 @@ class Terminal:
     def write(self, text: str) -> None:
         """Put text of an answer on standard output as it is, but for control characters."""
         if not text:
+            return
+        if self._held is not None:
+            self._held.append(partial(self.write, text))
             return
         self.idle()
         text = clean(text)
@@ -92,6 +105,9 @@ class Terminal:
 
     def say(self, line: Line) -> None:
         """A line about what goes on, on standard error."""
+        if self._held is not None:
+            self._held.append(partial(self.say, line))
+            return
         self.idle()
         self.end_line()
         if self._console is not None:
@@ -106,12 +122,33 @@ class Terminal:
 
     def busy(self, text: str) -> None:
         """Show that something goes on, until something else is shown; only at a terminal."""
-        if self._console is None or (self.live and self._midline):
+        if self._console is None or self._held is not None or (self.live and self._midline):
             return
         if self._busy is None:
             self._busy = _Busy(self._console, text, dots=not self._ascii)
         else:
             self._busy.say(text)
+
+    @contextmanager
+    def asking(self) -> Iterator[None]:
+        """A person is asked during the body: all else is shown behind the answer."""
+        self.idle()
+        self.end_line()
+        self._held = []
+        try:
+            yield
+        finally:
+            held, self._held = self._held, None
+            for show in held:
+                show()
+
+    def ask(self, lines: Iterable[Line], prompt: str) -> None:
+        """The lines of a question, and what stands before its answer."""
+        assert self._console is not None
+        for line in lines:
+            self._console.print(_text(line, self._shown), soft_wrap=True)
+        self._err.write(prompt)
+        self._err.flush()
 
     def idle(self) -> None:
         """Show no more that something goes on."""

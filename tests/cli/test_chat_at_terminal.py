@@ -1,98 +1,15 @@
 """Chat and runs at a terminal, by a person who presses keys."""
 
-import contextlib
-import fcntl
-import os
-import select
 import shutil
 import signal
-import struct
 import subprocess
-import sys
-import termios
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from command_kit import COMMAND, Home, silent_server
-from warm import Popen
+from command_kit import Home, silent_server
+from person import ALT_ENTER, CTRL_C, CTRL_D, CTRL_J, ENTER, PATIENCE, PROMPT, UP, person
 
 from actors.cli.asking import LONGEST_LINE
-
-CTRL_C, CTRL_D, CTRL_J, UP, ENTER, ALT_ENTER = "\x03", "\x04", "\n", "\x1b[A", "\r", "\x1b\r"
-#: How the line editor says that it takes keys.
-PROMPT = "\x1b[?2004h"
-PATIENCE = 60
-#: Takes the terminal for its own, so that Ctrl-C is a signal, and goes on as the command, or becomes ``through``,
-#: which starts it.
-_AT_TERMINAL = """
-import fcntl, os, runpy, sys, termios
-fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-through, *command = sys.argv[1:]
-if through:
-    os.execv(through, [through, *command])
-del sys.argv[1:5]
-runpy._run_module_as_main("polypod")
-"""
-
-
-class Person:
-    """Somebody at a terminal: presses keys, and waits until words are seen."""
-
-    def __init__(self, home: Home, *arguments: str, through: str = "") -> None:
-        self._master, slave = os.openpty()
-        self.resize(100)
-        env = home.env | {"TERM": "xterm-256color"}
-        self.process = Popen(
-            [sys.executable, "-c", _AT_TERMINAL, through, *COMMAND, *arguments], cwd=home.folder, env=env,
-            stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
-        )  # fmt: skip
-        os.close(slave)
-        self.seen = ""
-
-    def resize(self, columns: int) -> None:
-        fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", 30, columns, 0, 0))
-
-    def press(self, keys: str) -> None:
-        self.press_bytes(keys.encode())
-
-    def press_bytes(self, keys: bytes) -> None:
-        os.write(self._master, keys)
-
-    def sees(self, words: str) -> None:
-        """Wait until ``words`` are on the screen; what came with them counts as seen."""
-        deadline = time.monotonic() + PATIENCE
-        while words not in self.seen:
-            left = deadline - time.monotonic()
-            assert left > 0, f"{words!r} never came: {self.seen[-2000:]!r}"
-            if select.select([self._master], [], [], left)[0]:
-                try:
-                    self.seen += os.read(self._master, 65536).decode(errors="replace")
-                except OSError:
-                    raise AssertionError(f"it ended before {words!r}: {self.seen[-2000:]!r}") from None
-                if "\x1b[6n" in self.seen:  # a terminal that is asked where its cursor is answers
-                    self.seen = self.seen.replace("\x1b[6n", "")
-                    self.press("\x1b[1;1R")
-        self.seen = self.seen.partition(words)[2]
-
-    def hang_up(self) -> None:
-        """Close the terminal."""
-        os.close(self._master)
-        self._master = -1
-
-    def leaves_with(self) -> int:
-        with contextlib.suppress(OSError):
-            while os.read(self._master, 65536):
-                pass
-        return self.process.wait(PATIENCE)
-
-    def close(self) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
-        if self._master >= 0:
-            os.close(self._master)
 
 
 @pytest.fixture
@@ -100,15 +17,6 @@ def home(tmp_path: Path) -> Home:
     home = Home(tmp_path)
     home.write("a.txt", "one two three\n")
     return home
-
-
-@contextlib.contextmanager
-def person(home: Home, *arguments: str, **options: str) -> Iterator[Person]:
-    somebody = Person(home, *arguments, **options)
-    try:
-        yield somebody
-    finally:
-        somebody.close()
 
 
 def test_what_is_listed_at_a_terminal_is_short_enough_to_type(home: Home):
@@ -286,14 +194,6 @@ def test_a_window_that_is_resized_does_not_disturb_a_run(home: Home):
         somebody.process.send_signal(signal.SIGWINCH)
         somebody.sees("3 words")
         assert somebody.leaves_with() == 0
-
-
-@pytest.fixture
-def terminals_count() -> Iterator[None]:
-    """Who is started here hears of a terminal that is closed, though the tests run under ``nohup``."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    yield
-    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.mark.usefixtures("terminals_count")

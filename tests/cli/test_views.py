@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from actors.cli.approver import Nobody
 from actors.cli.running import follow_run
 from actors.cli.terminal import Terminal
 from actors.cli.views import JsonView, PeopleView, View
@@ -40,7 +41,7 @@ def shown(script: list[Any], view: View) -> None:
     async def main() -> None:
         async with PodSystem() as system:
             pod = await system.spawn(PodManifest.of(name="p"), client=ScriptedClient(script), tools=[weather])
-            await follow_run(pod, lambda: pod.run("go"), view)
+            await follow_run(system, pod, lambda: pod.run("go"), view, Nobody(system, Terminal()))
 
     asyncio.run(main())
 

@@ -1,0 +1,214 @@
+"""Who answers for approvals while a command follows a run: the person at its terminal, or nobody."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import termios
+from contextlib import suppress
+from functools import partial
+from typing import Protocol, TextIO
+
+from actors.cli.question import PROMPT, Said, question_lines, understood
+from actors.cli.streams import is_lost
+from actors.cli.terminal import Terminal
+from actors.system import PodSystem
+from protocol.errors import AlreadyResolved, PodStopped, PolypodError, UnknownApproval
+from protocol.events import ApprovalRequested, ApprovalResolved
+
+#: What a model is told where a call has to be asked for.
+_NOBODY = "nobody can be asked here; do without it, or say what you need"
+#: What it is told where the person's input has ended.
+_ENDED = "the person's input has ended without an answer; do without it, or say what you need"
+#: Bytes of a line, which a terminal gives whole.
+_LINE = 1 << 16
+#: An answer that somebody else was faster with, or that nobody waits for any more.
+_TOO_LATE = (AlreadyResolved, UnknownApproval, PodStopped)
+
+
+class Approver(Protocol):
+    """Answers the calls of one run that wait for approval."""
+
+    #: Whether it shows a question by itself.
+    shows: bool
+
+    async def ask(self, request: ApprovalRequested) -> None:
+        """See to it that the call is answered; one that is asked for already is let be."""
+
+    def drop(self, resolved: ApprovalResolved) -> None:
+        """The call waits no more, whoever has answered."""
+
+    def leave(self) -> None:
+        """Ask no more: the run is about to end."""
+
+    async def finish(self) -> None:
+        """Ask no more, since the run has ended; what was said meanwhile is shown then."""
+
+
+def approver(system: PodSystem, *, terminal: Terminal, stdin: TextIO, as_json: bool) -> Approver:
+    """The approver of a run that is about to begin: the person, where there is one at the terminal."""
+    if not as_json and terminal.interactive and _in_foreground(stdin):
+        return AtTerminal(system, terminal, stdin)
+    return Nobody(system, terminal)
+
+
+def _in_foreground(stdin: TextIO) -> bool:
+    """Whether a person can answer there: who reads from the background is stopped by the terminal."""
+    try:
+        return stdin.isatty() and os.tcgetpgrp(stdin.fileno()) == os.getpgrp()
+    except OSError:  # it is not the terminal of this process
+        return False
+
+
+class Nobody:
+    """Denies each call with words, and says once what a person could do about that."""
+
+    shows = False
+
+    def __init__(self, system: PodSystem, terminal: Terminal) -> None:
+        self._system = system
+        self._terminal = terminal
+        self._said = False
+
+    async def ask(self, request: ApprovalRequested) -> None:
+        with suppress(*_TOO_LATE):
+            await self._system.deny(request.approval_id, note=_NOBODY)
+            if not self._said:
+                self._said = True
+                self._terminal.note(
+                    f"{request.tool} was denied: it needs approval, and nobody can be asked here"
+                )
+                self._terminal.note(
+                    "  hint: run it at a terminal, or have a rule of [[approval]] allow it", "note"
+                )
+
+    def drop(self, resolved: ApprovalResolved) -> None:
+        """It has asked nobody."""
+
+    def leave(self) -> None:
+        """It has asked nobody."""
+
+    async def finish(self) -> None:
+        """It has asked nobody."""
+
+
+class AtTerminal:
+    """Asks the person, one call after the other; what is said meanwhile is shown behind the answer.
+
+    The terminal keeps its mode, so that Ctrl-C, Ctrl-Z and the keys that edit a line are as always.
+    """
+
+    shows = True
+
+    def __init__(self, system: PodSystem, terminal: Terminal, stdin: TextIO) -> None:
+        self._system = system
+        self._terminal = terminal
+        self._descriptor = stdin.fileno()
+        #: The calls that wait, the one that is asked for first, in the order in which they came.
+        self._waiting: dict[str, ApprovalRequested] = {}
+        #: Resolves with whether there is input, or none is wanted any more.
+        self._input: asyncio.Future[bool] | None = None
+        self._task: asyncio.Task[None] | None = None
+        #: What has become of the call that was asked for, in a word.
+        self._gone = ""
+        self._left = False
+
+    async def ask(self, request: ApprovalRequested) -> None:
+        if self._left:
+            return
+        self._waiting.setdefault(request.approval_id, request)
+        if self._task is None or self._task.done():
+            self._task = asyncio.get_running_loop().create_task(self._ask_all())
+
+    def drop(self, resolved: ApprovalResolved) -> None:
+        asked = next(iter(self._waiting), None)
+        if self._waiting.pop(resolved.approval_id, None) is not None and asked == resolved.approval_id:
+            self._gone = "not wanted any more" if resolved.by == "run" else "answered elsewhere"
+            self._wake(there=False)
+
+    def leave(self) -> None:
+        self._left = True
+        self._waiting.clear()
+        self._wake(there=False)
+
+    async def finish(self) -> None:
+        self.leave()
+        if self._task is not None:
+            await self._task
+
+    async def _ask_all(self) -> None:
+        while self._waiting:
+            request = next(iter(self._waiting.values()))
+            try:
+                said = await self._answer(request)
+                if said is not None:
+                    await self._tell(request, said)
+            except PolypodError as error:
+                self._terminal.note(f"polypod: the answer was not taken: {error.message}", "error")
+            self._waiting.pop(request.approval_id, None)
+
+    async def _tell(self, request: ApprovalRequested, said: Said) -> None:
+        try:
+            if said.answer == "no":
+                await self._system.deny(request.approval_id, note=said.note)
+            else:
+                always = said.answer == "always"
+                await self._system.approve(request.approval_id, always=always, note=said.note)
+        except _TOO_LATE:
+            self._terminal.note("too late: that call waits no more", "note")
+
+    async def _answer(self, request: ApprovalRequested) -> Said | None:
+        """What the person says of a call; None where it waits no more, or nobody is there any more."""
+        with self._terminal.asking():
+            self._forget_typed()  # what was typed before is no answer to it
+            self._gone = ""
+            self._show(request, whole=False)
+            while (line := await self._line()) is not None:
+                if not line:
+                    self._terminal.ask((), "\n")
+                    return Said("no", _ENDED) if self._is_there() else None
+                said = understood(line.decode("utf-8", "replace"))
+                if said is not None and said.answer != "whole":
+                    return said
+                self._show(request, whole=True) if said else self._terminal.ask((), PROMPT)
+            self._forget_typed()  # half an answer
+            self._terminal.ask((), f"{self._gone}\n")
+        return None
+
+    def _show(self, request: ApprovalRequested, *, whole: bool) -> None:
+        behind = len(self._waiting) - 1
+        self._terminal.ask(question_lines(request, self._terminal.width, behind=behind, whole=whole), PROMPT)
+
+    def _forget_typed(self) -> None:
+        with suppress(termios.error):  # the terminal is gone
+            termios.tcflush(self._descriptor, termios.TCIFLUSH)
+
+    async def _line(self) -> bytes | None:
+        """The next line, nothing at the end of the input; None where none is wanted any more."""
+        loop = asyncio.get_running_loop()
+        self._input = loop.create_future()
+        loop.add_reader(self._descriptor, partial(self._wake, there=True))
+        try:
+            if not await self._input:
+                return None
+        finally:
+            self._input = None
+            loop.remove_reader(self._descriptor)
+        try:
+            return os.read(self._descriptor, _LINE)
+        except OSError:  # how the end of a terminal is told
+            return b""
+
+    def _wake(self, *, there: bool) -> None:
+        if self._input is not None and not self._input.done():
+            self._input.set_result(there)
+
+    def _is_there(self) -> bool:
+        """Whether nobody has closed the terminal. That pauses the run, by a signal that may come later, or
+        not at all where a shell keeps it; so it is sent here. With ``nohup`` the run goes on.
+        """
+        if not is_lost(self._descriptor) or signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+            return True
+        signal.raise_signal(signal.SIGHUP)
+        return False

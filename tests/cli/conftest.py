@@ -1,0 +1,14 @@
+"""What tests of the command share."""
+
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+
+@pytest.fixture
+def terminals_count() -> Iterator[None]:
+    """Who is started here hears of a terminal that is closed, though the tests run under ``nohup``."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)

@@ -1,0 +1,306 @@
+"""A person at a terminal is asked about calls that wait for approval, and answers there."""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, TextIO
+
+import pytest
+from command_kit import Home
+from hypothesis import given
+from hypothesis import strategies as st
+from person import CTRL_C, CTRL_D, ENTER, PATIENCE, person
+from rich.cells import cell_len
+
+from actors.cli.approver import AtTerminal
+from actors.cli.question import question_lines, understood
+from actors.cli.running import follow_run
+from actors.cli.terminal import Terminal
+from actors.cli.views import PeopleView
+from actors.llm.scripted import ScriptedClient, call, say
+from actors.pod.handle import Pod
+from actors.system import PodSystem
+from actors.tools.base import tool
+from protocol.events import ApprovalRequested
+from protocol.manifest import PodManifest
+from protocol.results import RunResult
+
+ASK = "allow it?"
+SHOP = '''
+from polypod import tool
+
+@tool
+def pay(to: str) -> str:
+    """Pay somebody."""
+    with open("paid.txt", "a") as paid:
+        paid.write(to + "\\n")
+    return "paid"
+'''
+MANIFEST = """
+[pod]
+name = "clerk"
+[model]
+scheme = "offline"
+[[approval]]
+tool = "pay"
+policy = "ask"
+"""
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Home:
+    home = Home(tmp_path)
+    home.write("shop.py", SHOP)
+    home.write("clerk.toml", MANIFEST)
+    return home
+
+
+TASK = ("use pay ann", "--manifest", "clerk.toml", "--tools", "shop.py")
+
+
+def paid(home: Home) -> list[str]:
+    path = home.folder / "paid.txt"
+    return path.read_text().split() if path.exists() else []
+
+
+@pytest.mark.parametrize("columns", [40, 100])
+@pytest.mark.parametrize("colours", [True, False])
+def test_a_run_asks_and_does_what_the_person_allows(shop: Home, columns: int, *, colours: bool) -> None:
+    shop.env |= {} if colours else {"NO_COLOR": "1"}
+    with person(shop, "run", *TASK, columns=columns) as somebody:
+        somebody.sees("pod clerk wants to run pay")
+        assert ("\x1b[3" in somebody.before) == colours
+        somebody.sees('to = "ann"')
+        somebody.sees(ASK)
+        somebody.press("y she has earned it\n")
+        somebody.sees("approved by a person: she has")
+        assert somebody.leaves_with() == 0
+    assert paid(shop) == ["ann"]
+
+
+@pytest.mark.parametrize(("keys", "told"), [("n not today\n", "not today"), (CTRL_D, "input has ended")])
+def test_what_is_denied_or_not_answered_is_not_run(shop: Home, keys: str, told: str) -> None:
+    with person(shop, "run", *TASK) as somebody:
+        somebody.sees(ASK)
+        somebody.press(keys)
+        somebody.sees("denied by a person")
+        somebody.leaves_with()
+    assert paid(shop) == []
+    (result,) = [each for each in shop.polypod("events", "--json").lines if each["type"] == "ToolResulted"]
+    assert told in str(result)
+
+
+def test_what_is_no_answer_is_asked_again_and_what_was_typed_before_is_none(shop: Home) -> None:
+    with person(shop, "chat", *TASK[1:]) as somebody:
+        somebody.sees("\x1b[?2004h")
+        somebody.press("use pay ann" + ENTER)
+        somebody.sees(ASK)
+        for keys in ("what?\n", "\n", "yes but\n", "?\n"):
+            somebody.press(keys)
+            somebody.sees(ASK)
+        somebody.press("always\n")
+        somebody.sees("always")
+        somebody.sees("finished")
+        somebody.sees("\x1b[?2004h")
+        somebody.press("use pay ann" + ENTER)
+        somebody.sees("finished")
+        somebody.sees("\x1b[?2004h")
+        somebody.press("use pay bob" + ENTER)
+        somebody.sees(ASK)
+        somebody.press(CTRL_C)
+        somebody.sees("cancelled")
+        somebody.sees("\x1b[?2004h")
+        somebody.press("/exit" + ENTER)
+        assert somebody.leaves_with() == 0
+    assert paid(shop) == ["ann", "ann"]
+
+
+def test_ctrl_c_pauses_the_run_and_the_resume_asks_again(shop: Home) -> None:
+    with person(shop, "run", *TASK) as somebody:
+        somebody.sees(ASK)
+        somebody.press(CTRL_C)
+        somebody.sees("this goes on with it")
+        assert somebody.leaves_with() == 130
+    with person(shop, "resume", shop.session()) as somebody:
+        somebody.sees(ASK)
+        somebody.press("y\n")
+        somebody.sees("finished")
+        assert somebody.leaves_with() == 0
+    assert paid(shop) == ["ann"]
+
+
+def test_new_words_instead_of_an_answer_close_the_question(shop: Home) -> None:
+    with person(shop, "run", *TASK) as somebody:
+        somebody.sees(ASK)
+        somebody.process.send_signal(signal.SIGTERM)
+        assert somebody.leaves_with() == 143
+    with person(shop, "resume", shop.session(), "hello") as somebody:
+        somebody.sees("finished")
+        assert ASK not in somebody.before
+        assert somebody.leaves_with() == 0
+    assert paid(shop) == []
+
+
+@pytest.mark.usefixtures("terminals_count")
+def test_a_terminal_that_is_closed_pauses_the_run_that_asks(shop: Home) -> None:
+    with person(shop, "run", *TASK) as somebody:
+        somebody.sees(ASK)
+        somebody.hang_up()
+        assert somebody.process.wait(PATIENCE) == 129
+    assert shop.polypod("ps", "--json").lines[0]["last_run"] == "paused"
+
+
+def test_without_a_terminal_the_call_is_denied_and_the_person_is_told_what_to_do(shop: Home) -> None:
+    done = shop.polypod("run", *TASK, words="y\n")
+    assert "nobody can be asked here" in done.err
+    assert "at a terminal" in done.err
+    assert paid(shop) == []
+    with person(shop, "run", *TASK, "--json") as somebody:  # a program reads what it writes
+        somebody.sees("nobody can be asked here")
+
+
+# -- several calls and pods ------------------------------------------------------------------------
+
+
+class Desk:
+    """A pod at a pseudo-terminal in this process, and the person there."""
+
+    def __init__(self, system: PodSystem, master: int, terminal: Terminal, stdin: TextIO) -> None:
+        self.system, self.terminal, self.stdin = system, terminal, stdin
+        self._master = master
+        self.ran: list[str] = []
+
+    async def pod(self, *replies: object, name: str = "clerk") -> Pod:
+        @tool
+        async def pay(to: str) -> str:
+            self.ran.append(to)
+            return "paid"
+
+        manifest = PodManifest.of(name=name, approval=[{"tool": "pay", "policy": "ask"}])
+        return await self.system.spawn(manifest, client=ScriptedClient([*replies]), tools=[pay])
+
+    async def follow(self, pod: Pod) -> RunResult:
+        asks = AtTerminal(self.system, self.terminal, self.stdin)
+        view = PeopleView(self.terminal)
+        return (await follow_run(self.system, pod, lambda: pod.run("go"), view, asks)).result
+
+    async def sees(self, words: str) -> str:
+        """Wait until ``words`` are on the screen: what came before them."""
+        loop, seen, wanted = asyncio.get_running_loop(), b"", words.encode()
+        while wanted not in seen:
+            there = loop.create_future()
+            loop.add_reader(self._master, lambda there=there: there.done() or there.set_result(None))
+            try:
+                await there
+            finally:
+                loop.remove_reader(self._master)
+            seen += os.read(self._master, 1)
+        return seen.decode()
+
+    def press(self, keys: str) -> None:
+        os.write(self._master, keys.encode())
+
+
+@asynccontextmanager
+async def desk() -> AsyncIterator[Desk]:
+    master, slave = os.openpty()
+    with os.fdopen(slave, closefd=False) as stdin, os.fdopen(slave, "w", 1) as out:
+        async with asyncio.timeout(PATIENCE), PodSystem() as system:
+            yield Desk(system, master, Terminal(out, out), stdin)
+    os.close(master)
+
+
+async def test_two_calls_at_once_are_asked_for_one_after_the_other() -> None:
+    async with desk() as at:
+        pod = await at.pod(call("pay", {"to": "ann"}) + call("pay", {"to": "bob"}), say("done"))
+        run = asyncio.create_task(at.follow(pod))
+        assert "1 more call behind it" in await at.sees(ASK)
+        at.press("n\n")
+        assert "bob" in await at.sees(ASK)
+        at.press("y\n")
+        assert (await run).text == "done"
+        assert at.ran == ["bob"]
+
+
+async def test_a_question_that_is_answered_elsewhere_goes_away_and_half_an_answer_with_it() -> None:
+    async with desk() as at:
+        pod = await at.pod(call("pay", {"to": "ann"}) + call("pay", {"to": "bob"}), say("done"))
+        run = asyncio.create_task(at.follow(pod))
+        await at.sees(ASK)
+        first, second = await at.system.approvals()
+        await at.system.approve(second.approval_id)
+        at.press("y")
+        await at.sees("y")
+        await at.system.deny(first.approval_id)
+        await at.sees("answered elsewhere")
+        assert (await run).text == "done"
+        assert at.ran == ["bob"]
+
+
+async def test_calls_of_other_pods_of_the_system_are_asked_for_by_the_names_of_their_pods() -> None:
+    async with desk() as at:
+        other = await at.pod(call("pay", {"to": "bob"}), say("other"), name="other")
+        pod = await at.pod(call("pay", {"to": "ann"}), say("done"))
+        with at.system.subscribe(kinds=ApprovalRequested) as asked:
+            others = other.run("go")
+            await anext(asked)
+            run = asyncio.create_task(at.follow(pod))
+            assert "pod other wants" in await at.sees(ASK)
+            await anext(asked)
+            at.press("y\n")
+            assert "pod clerk wants" in await at.sees(ASK)
+            assert (await others).text == "other"
+            at.press("n\n")
+            assert (await run).text == "done"
+        assert at.ran == ["bob"]
+
+
+# -- what is shown ---------------------------------------------------------------------------------
+
+
+def request(arguments: dict[str, Any], why: str | None = None) -> ApprovalRequested:
+    return ApprovalRequested("p", "s", 1, 0.0, None, approval_id="i", tool="t", arguments=arguments, why=why)
+
+
+_TEXTS = st.text() | st.text(st.sampled_from("\x1b[2J\r\n\t\u202e\u200b\x9b Aé漢"))
+
+
+@given(
+    st.dictionaries(_TEXTS, _TEXTS | st.integers() | st.lists(_TEXTS)),
+    st.sampled_from([20, 40, 100]),
+    st.booleans(),
+)
+def test_a_question_keeps_to_the_width_and_shows_nothing_that_a_terminal_obeys(
+    arguments: dict[str, Any], width: int, whole: bool
+) -> None:
+    lines = list(question_lines(request(arguments, "a\x1brule"), width, whole=whole))
+    for line in lines:
+        assert line.text.isprintable()
+        assert cell_len(line.text) <= width
+    assert whole or len(lines) < 120
+    given_by_model = [line.text for line in lines if line.tone == "answer"]
+    assert all(text.startswith("| ") for text in given_by_model)
+
+
+def test_a_long_argument_hides_no_other_and_the_whole_is_shown_when_asked_for() -> None:
+    asked = request({"content": "\n".join(["word"] * 500), "path": "a.txt"})
+    cut = [line.text for line in question_lines(asked, 40)]
+    assert len(cut) < 30
+    assert '| path = "a.txt"' in cut
+    assert any("more characters" in line for line in cut)
+    assert len([line for line in question_lines(asked, 40, whole=True) if line.text == "|   word"]) == 500
+
+
+def test_only_clear_words_allow_anything() -> None:
+    said = {"y": "yes", "Y": "yes", "yes": "yes", "a": "always", "n": "no", "no": "no", "?": "whole"}
+    for words, answer in said.items():
+        found = understood(f"  {words}\n")
+        assert found is not None
+        assert (found.answer, found.note) == (answer, None)
+    assert understood("y, but only once") == ("yes", "but only once")
+    assert understood("no never") == ("no", "never")
+    for words in ("", "yes we can't", "always ask", "yy", "nope", "\x1b[A"):
+        assert understood(words) is None
