@@ -164,10 +164,14 @@ class Assembler:
             text = block.text  # type: ignore[union-attr]
             if type(text) is not str:
                 raise _no_block(block)
-            self._room -= len(text) + _PIECE
-            if self._room < 0:
+            room = self._room = self._room - len(text) - _PIECE
+            if room < 0:
                 raise _endless()
-            self._texts.setdefault(block.index, []).append(block)  # type: ignore[union-attr,arg-type]
+            chunks = self._texts.get(block.index)  # type: ignore[union-attr]
+            if chunks is None:
+                self._texts[block.index] = [block]  # type: ignore[union-attr,list-item]
+            else:
+                chunks.append(block)  # type: ignore[arg-type]
         elif kind is UsageReport:
             self._usage = sound_usage(block.usage)  # type: ignore[union-attr]
         elif kind is End:

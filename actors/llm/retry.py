@@ -113,6 +113,10 @@ def _spoken(seconds: float) -> str:
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
 
 
+#: Has each block that a stream gives taken as it comes, to the stream's end.
+Pour = Callable[[Callable[[Iterable[Block]], None]], Awaitable[None]]
+
+
 class Listener(Protocol):
     """Hears how a request is answered, attempt by attempt.
 
@@ -133,19 +137,24 @@ class Listener(Protocol):
         """The attempt failed, and another follows in ``wait`` seconds."""
 
 
-def _taker(assembler: Assembler, listener: Listener, attempt: int) -> Callable[[Iterable[Block]], None]:
-    """What takes the blocks of an attempt as they come."""
+async def _pour(pour: Pour, assembler: Assembler, listener: Listener, attempt: int) -> None:
+    """Take the blocks of a stream of ours as they come, without a wait for each."""
+    feed, heard = assembler.feed, listener.heard
 
     def take(blocks: Iterable[Block]) -> None:
         for block in blocks:
-            assembler.feed(block)
-            if listener.heard():
-                if type(block) is TextChunk:
-                    listener.text(block.text, attempt)
-                else:
-                    listener.block(block, attempt)
+            feed(block)
+            if heard():
+                _pass_on(block, listener, attempt)
 
-    return take
+    await pour(take)
+
+
+def _pass_on(block: Block, listener: Listener, attempt: int) -> None:
+    if type(block) is TextChunk:
+        listener.text(block.text, attempt)
+    else:
+        listener.block(block, attempt)
 
 
 async def ask(
@@ -169,13 +178,14 @@ async def ask(
         try:
             stream = client.stream(request)
             try:
-                take = _taker(assembler, listener, attempt)
                 pour = getattr(stream, "pour", None)
-                if pour is not None:  # a stream of ours: no wait for each block
-                    await pour(take)
+                if pour is not None:
+                    await _pour(pour, assembler, listener, attempt)
                 else:
                     async for block in stream:
-                        take((block,))
+                        assembler.feed(block)
+                        if listener.heard():
+                            _pass_on(block, listener, attempt)
             except BaseException as error:
                 await _close(stream)
                 if not _stands(assembler, error):

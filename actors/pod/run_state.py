@@ -51,52 +51,80 @@ _NONE: set[str] = set()
 class Run:
     """The run that goes on, or is paused. ``waits`` is how far it can be interrupted."""
 
-    # What most runs never set stands in the class, so that a run costs little to begin.
-
-    #: Who hears of its end.
-    reply: AsyncFuture[RunResult] | None = None
-    output_schema: dict[str, Any] | None = None
-    #: What its tools are handed; None where that is what the pod's are.
-    deps: Any = None
-    #: The type that the answer has to be of, the instance once there is one, and how often it was none.
-    output_kind: Any = None
-    output: Any = None
-    invalid_outputs = 0
-    answer: AssistantItem | None = None
-    stop_reason: StopReason | None = None
-    ending: RunOutcome | None = None
-    error: BaseException | None = None
-    #: Which limit or budget it has reached.
-    limit: Failure | None = None
-    #: How often in a row the model paused its turn, and its answer when it last did.
-    pauses = 0
-    paused: AssistantItem | None = None
-    #: Whether the history holds what no answer of the model has followed yet.
-    has_unseen_input = False
-    #: The number of the last words that it was told, 0 until any are recorded; who waits for these is
-    #: answered once they are durable.
-    words_seq = 0
-    #: The number of its last entry; 0 until that is on its way to the store.
-    end_seq = 0
-    #: Whether all that is known of it is its id, since the session was restored.
-    restored = False
-    #: What its model repeats in vain; None until it calls a tool.
-    repeats: Repeats | None = None
-    #: The request under way.
-    exchange: Exchange | None = None
-    #: ``time.monotonic()`` seconds by which the budget is used up.
-    deadline: float | None = None
-    #: The calls of the last answer that were begun.
-    started_calls: set[str] = _NONE
-    #: The list that the history was when the run began, and its length; None once that is not known.
-    began_in: list[Item] | None = None
-    began_at = 0
+    __slots__ = (
+        "answer",
+        "awaiting_commit",
+        "began_at",
+        "began_in",
+        "caller",
+        "deadline",
+        "deps",
+        "end_seq",
+        "ending",
+        "error",
+        "exchange",
+        "has_unseen_input",
+        "invalid_outputs",
+        "limit",
+        "output",
+        "output_kind",
+        "output_schema",
+        "paused",
+        "pauses",
+        "pending",
+        "repeats",
+        "reply",
+        "restored",
+        "run_id",
+        "started_calls",
+        "stop_reason",
+        "waits",
+        "words_seq",
+    )
 
     def __init__(self, run_id: str, caller: Context | None, waits: Interruptible) -> None:
         """``caller`` has the context variables of who asked for the run, or last resumed it."""
         self.run_id = run_id
         self.caller = caller
         self.waits = waits
+        #: Who hears of its end.
+        self.reply: AsyncFuture[RunResult] | None = None
+        self.output_schema: dict[str, Any] | None = None
+        #: What its tools are handed; None where that is what the pod's are.
+        self.deps: Any = None
+        #: The type that the answer has to be of, the instance once there is one, and how often it was none.
+        self.output_kind: Any = None
+        self.output: Any = None
+        self.invalid_outputs = 0
+        self.answer: AssistantItem | None = None
+        self.stop_reason: StopReason | None = None
+        self.ending: RunOutcome | None = None
+        self.error: BaseException | None = None
+        #: Which limit or budget it has reached.
+        self.limit: Failure | None = None
+        #: How often in a row the model paused its turn, and its answer when it last did.
+        self.pauses = 0
+        self.paused: AssistantItem | None = None
+        #: Whether the history holds what no answer of the model has followed yet.
+        self.has_unseen_input = False
+        #: The number of the last words that it was told, 0 until any are recorded; who waits for these is
+        #: answered once they are durable.
+        self.words_seq = 0
+        #: The number of its last entry; 0 until that is on its way to the store.
+        self.end_seq = 0
+        #: Whether all that is known of it is its id, since the session was restored.
+        self.restored = False
+        #: What its model repeats in vain; None until it calls a tool.
+        self.repeats: Repeats | None = None
+        #: The request under way.
+        self.exchange: Exchange | None = None
+        #: ``time.monotonic()`` seconds by which the budget is used up.
+        self.deadline: float | None = None
+        #: The calls of the last answer that were begun.
+        self.started_calls: set[str] = _NONE
+        #: The list that the history was when the run began, and its length; None once that is not known.
+        self.began_in: list[Item] | None = None
+        self.began_at = 0
         self.pending: list[PendingInput] = []
         #: Who is told once what is recorded for them is durable.
         self.awaiting_commit: list[AsyncFuture[Any]] = []

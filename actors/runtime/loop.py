@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import pykka
 
 from actors.runtime.fork import let_be
-from actors.runtime.tasks import beginning, of_actors, raise_on, task_on
+from actors.runtime.tasks import beginning, enter_task, leave_task, of_actors, raise_on, task_on
 from protocol.errors import SystemOfParent
 
 #: Messages handled before the loop gets its turn for sockets and timers.
@@ -131,18 +131,21 @@ class Mailroom:
         the loop, and one more where the answer comes by that. Tells whether the loop can do without that one.
         What a delivery raises is not for who waits.
         """
-        loop, task = self.loop, task_on(self.loop)
-        if not self._mail or self._delivering or task is None or task in of_actors or loop in beginning:
+        if not self._mail or self._delivering:
+            return False
+        loop = self.loop
+        task = task_on(loop)
+        if task is None or task in of_actors or loop in beginning:
             return False
         self._delivering = True
-        asyncio.tasks._leave_task(loop, task)  # what handles a message is in no task
+        leave_task(loop, task)  # what handles a message is in no task
         try:
             self._context.run(self._hand_out)
         except BaseException as error:  # noqa: BLE001 - the loop hears of it, as where it delivers by itself
             raise_on(loop, error)
             return False
         finally:
-            asyncio.tasks._enter_task(loop, task)
+            enter_task(loop, task)
             self._delivering = False
         self._in_a_row = (self._in_a_row + 1) % IN_A_ROW
         return self._in_a_row > 0
@@ -182,11 +185,15 @@ class Mailroom:
     def _hand_out(self) -> None:
         mail = self._mail
         count = len(mail)
-        self.alone = count == 1 and not self.to_begin
-        try:
+        if count != 1:
             for _ in range(min(count, BURST)):
                 receiver, message, reply_to = mail.popleft()
                 receiver._arrive(message, reply_to)
+            return
+        receiver, message, reply_to = mail.popleft()
+        self.alone = not self.to_begin
+        try:
+            receiver._arrive(message, reply_to)
         finally:
             self.alone = False
 

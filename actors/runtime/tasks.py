@@ -14,6 +14,8 @@ _on_3_11: Any = vars(asyncio.tasks).get("_current_tasks")
 task_on: Callable[[asyncio.AbstractEventLoop], asyncio.Task[Any] | None] = (
     asyncio.current_task if sys.version_info >= (3, 12) else _on_3_11.get
 )
+#: How a loop's thread leaves a task and comes back to it.
+leave_task, enter_task = asyncio.tasks._leave_task, asyncio.tasks._enter_task
 #: Tasks that do the work of actors: no message is handled in the middle of their steps, since it may cancel
 #: one, which has to wait for something by then.
 of_actors: set[asyncio.Task[Any]] = set()
@@ -49,38 +51,48 @@ def begin_task(
     on the loop.
     """
     loop = loop or asyncio.get_running_loop()
-    outermost = task_on(loop) is not None and loop not in beginning
-    if outermost:
-        beginning.add(loop)
+    outer = task_on(loop)
+    if outer is None:
+        return _begin(work, loop, context, name)
+    outermost = loop not in beginning
+    beginning.add(loop)
+    leave_task(loop, outer)
     try:
-        if sys.version_info >= (3, 12):
-            return asyncio.Task(work, loop=loop, name=name, context=context, eager_start=True)
-        task = asyncio.Task(work, loop=loop, name=name, context=context)
-        _take_first_step(task, loop)
-        return task
+        return _begin(work, loop, context, name)
     finally:
+        enter_task(loop, outer)
         if outermost:
             beginning.discard(loop)
 
 
-def _take_first_step(task: asyncio.Task[Any], loop: asyncio.AbstractEventLoop) -> None:
-    """Do for Python 3.11 what its successors do: the step that the loop has on its list is taken now, and the
-    loop passes it over. Other loops than asyncio's own have no such list, and begin the task in their turn.
-    """
-    ready = getattr(loop, "_ready", None)
-    if not ready:
-        return
-    handle = ready[-1]
-    step = handle._callback
-    if getattr(step, "__self__", None) is not task:  # another thread has put something behind it
-        return
-    handle.cancel()
-    outer = task_on(loop)
-    if outer is None:
-        handle._context.run(step)
-        return
-    asyncio.tasks._leave_task(loop, outer)
-    try:
-        handle._context.run(step)
-    finally:
-        asyncio.tasks._enter_task(loop, outer)
+if sys.version_info >= (3, 12):
+
+    def _begin(
+        work: Coroutine[Any, Any, Any],
+        loop: asyncio.AbstractEventLoop,
+        context: Context | None,
+        name: str | None,
+    ) -> asyncio.Task[Any]:
+        return asyncio.Task(work, loop=loop, name=name, context=context, eager_start=True)
+
+else:
+
+    def _begin(
+        work: Coroutine[Any, Any, Any],
+        loop: asyncio.AbstractEventLoop,
+        context: Context | None,
+        name: str | None,
+    ) -> asyncio.Task[Any]:
+        """Do for Python 3.11 what its successors do: the step that the loop has on its list is taken off it
+        and done now. Other loops than asyncio's own have no such list, and begin the task in their turn.
+        """
+        task = asyncio.Task(work, loop=loop, name=name, context=context)
+        ready = getattr(loop, "_ready", None)
+        if ready:
+            handle = ready.pop()
+            step = handle._callback
+            if getattr(step, "__self__", None) is task:
+                handle._context.run(step)
+            else:  # another thread has put something behind it
+                ready.append(handle)
+        return task

@@ -163,7 +163,7 @@ class SessionLog:
         except UNFIT:
             event = recordable(event)
             body = encode(event)
-        self._chain(body)
+        self._chain(head, body)
         if self._events is None:
             self._events = [event]
         else:
@@ -217,28 +217,32 @@ class SessionLog:
             parent=parent,
             **carried,
         )
-        self._chain(encode(opened))
+        self._chain(head, encode(opened))
 
     def append_items(self, items: list[Item]) -> None:
         """Add items that are taken over from another session, of which nobody is told again."""
-        self._chain(encode(ItemsKept(seq=self.head.seq + 1, at=time.time(), items=tuple(items))))
-        self.head.items.extend(items)
+        head = self.head
+        self._chain(head, encode(ItemsKept(seq=head.seq + 1, at=time.time(), items=tuple(items))))
+        head.items.extend(items)
 
     def append_pointer(self, pointer: int | None) -> None:
         """Add how far memory has read."""
-        self._chain(encode(MemoryPointer(seq=self.head.seq + 1, at=time.time(), pointer=pointer)))
-        self.head.pointer = pointer
-
-    def _chain(self, body: bytes) -> None:
-        """Add an encoded entry."""
         head = self.head
+        self._chain(head, encode(MemoryPointer(seq=head.seq + 1, at=time.time(), pointer=pointer)))
+        head.pointer = pointer
+
+    def _chain(self, head: SessionHead, body: bytes) -> None:
+        """Add an encoded entry at the tentative end."""
         seq = head.seq = head.seq + 1
-        small = len(body) < LARGE
-        hash_ = head.hash = _sha256(head.hash + body).digest() if small else link(head.hash, body)
-        if self._staged is None:
-            self._staged = [StoredEntry(seq, hash_, body)]
+        if len(body) < LARGE:
+            hash_ = head.hash = _sha256(head.hash + body).digest()
         else:
-            self._staged.append(StoredEntry(seq, hash_, body))
+            hash_ = head.hash = link(head.hash, body)
+        entry = StoredEntry(seq, hash_, body)
+        if self._staged is None:
+            self._staged = [entry]
+        else:
+            self._staged.append(entry)
 
     # -- committing ----------------------------------------------------------------------------
 

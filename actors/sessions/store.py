@@ -311,10 +311,11 @@ class MemoryStore(SessionStore):
             session.claim("")
         if not batch:
             return
-        last = session.entries[-1]
-        if last.hash != after.hash or last.seq != after.seq or batch[0].seq != after.seq + 1:
+        entries = session.entries
+        last, seq = entries[-1], after.seq
+        if last.hash != after.hash or last.seq != seq or batch[0].seq != seq + 1:
             check_follows(session_id, session.head, after, batch)
-        session.entries.extend(batch)
+        entries.extend(batch)
         session.updated_at = time.time()
         session.written = self._written = self._written + 1
 
