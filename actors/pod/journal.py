@@ -230,8 +230,10 @@ class Journal:
 
     def _take_answer(self, done: Pending, *, alone: bool) -> None:
         """Confirm or roll back what was given to the store, and answer who waits for it."""
-        cancelled = not isinstance(done, AsyncFuture) and done.cancelled()
-        error = asyncio.CancelledError() if cancelled else done.exception()
+        if type(done) is AsyncFuture or not done.cancelled():  # type: ignore[union-attr]
+            error = done.exception()
+        else:
+            error = asyncio.CancelledError()
         if self._under_way is not done:  # the pod has given up waiting
             return
         self._under_way = None
@@ -246,13 +248,15 @@ class Journal:
         except BaseException as refused:  # noqa: BLE001 - heard by those who wait
             self._answer(refused)
         else:
-            self._answer(None, at_once=not self._mailroom.at_work())
+            self._answer(None, at_once=not self._mailroom.is_busy())
 
     def _answer(self, error: BaseException | None, *, at_once: bool = False) -> None:
         given, self._given = self._given, None
         waiting, self._waiting = self._waiting, None
-        for waiter in (given, *(waiting or ())):
-            if waiter is not None and not waiter.done():
+        if given is not None and not given.done():
+            given.end(error, at_once=at_once)
+        for waiter in waiting or ():
+            if not waiter.done():
                 waiter.end(error, at_once=at_once)
 
     def _on_kept(self) -> None:

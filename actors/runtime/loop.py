@@ -124,7 +124,11 @@ class Mailroom:
         """Whether the calling thread is the loop's, in the middle of a task or of its mail: what is ready by
         then is seen before the loop sleeps. A signal's handler may be called where it sleeps already.
         """
-        return self.here() and (self._delivering or task_on(self.loop) is not None)
+        return self.here() and self.is_busy()
+
+    def is_busy(self) -> bool:
+        """The same, for who is on the loop's thread."""
+        return self._delivering or task_on(self.loop) is not None
 
     def deliver_now(self) -> bool:
         """Deliver what waits, for a task of the loop that is about to wait for an answer: it saves a turn of

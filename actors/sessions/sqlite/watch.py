@@ -33,6 +33,8 @@ _TICK = 50_000_000
 _stat = os.stat  # not by way of a Path: on the path of every commit
 _MAGIC = b"SQLite format 3\0"
 _LOG_HEADER, _FRAME_HEADER = 32, 24
+#: Bytes of an index up to where it tells of merges (https://sqlite.org/walformat.html, section 2).
+_INDEX_HEADER = 136
 
 
 class FileWatch:
@@ -53,9 +55,8 @@ class FileWatch:
         self.index_id: Identity | None = None
         self._modified = self._size = self._log_size = self._index_size = 0
         self._begin = b""
-        self._merges: tuple[bytes, ...] = ()
-        #: Whether the next commit may begin the log anew, since all of it is merged.
-        self._may_begin_anew = True
+        #: The beginning of the index, as of when the database was as remembered, and as it was read last.
+        self._known_index = self._last_index = b""
 
     def remember(self, database: Identity | None) -> None:
         """These are the files, which SQLite has just opened; before that the database was this one.
@@ -71,7 +72,7 @@ class FileWatch:
             if self._folder < 0:
                 self._folder = os.open(self._parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             self._remember_logs()
-            self._look(self._merged())
+            self._look(self._read_index())
 
     def forget(self) -> None:
         """SQLite has closed the files."""
@@ -90,12 +91,12 @@ class FileWatch:
         if index is not None:
             self.index_id, self._index_size = _identity(index), index.st_size
 
-    def _look(self, merges: tuple[bytes, ...]) -> None:
-        """Remember the database as it was after these merges, or later ones."""
+    def _look(self, index: bytes) -> None:
+        """Remember the database as it was after the merges that the index tells of, or later ones."""
         status = _stat(self._path)
         self._modified, self._size = status.st_mtime_ns, status.st_size
         self._begin = self._header()
-        self._merges = merges
+        self._known_index = index
 
     def found(self) -> tuple[Identity | None, Identity | None]:
         """The log and the index that are there now."""
@@ -117,7 +118,7 @@ class FileWatch:
         """What has happened to the files since they were opened; None: nothing. ``names_follow``: whether
         ``is_undisturbed`` is asked next, so that the names need not be looked at twice.
         """
-        merges = self._merged_quickly()
+        index = self._read_index_quickly()
         try:
             main = _stat(self._path)
             if (main.st_dev, main.st_ino) != self.main:
@@ -125,7 +126,7 @@ class FileWatch:
             if self._link is not None and identity_of(self._link) != self.main:
                 return "relinked"
             if main.st_mtime_ns == self._modified and main.st_size == self._size:
-                self._merges = merges  # the log may begin anew after a merge, and then says nothing of that
+                self._known_index = index  # a log that begins anew after a merge tells nothing of it
             elif self._overwritten():
                 return "overwritten"
         except OSError:  # perhaps only since it was there a moment ago
@@ -150,13 +151,13 @@ class FileWatch:
 
     def note_commit(self) -> None:
         """Called after a commit of this process: that it began the log anew does not mean a merge since."""
-        if not self._may_begin_anew:
+        if not _is_merged(self._last_index):
             return
-        merges = self._merged_quickly()
-        if merges != self._merges:
+        index = self._read_index_quickly()
+        if _merges(index) != _merges(self._known_index):
             status = status_of(self._path)
             if status and status.st_mtime_ns == self._modified and status.st_size == self._size:
-                self._merges = merges
+                self._known_index = index
 
     def _logs_changed(self) -> Change | None:
         """What has happened to the log and its index, by their names."""
@@ -187,14 +188,14 @@ class FileWatch:
         writes it has noted before, so the notes are compared as they are after the look, and kept as before.
         """
         with self._lock:
-            before = self._merged()
+            before = self._read_index()
             status = _stat(self._path)
             header = self._header()
-            merges = self._merged()
+            merges = _merges(self._read_index())
             if not header.startswith(_MAGIC) or _counter(header) < _counter(self._begin):
                 return True
             same = header == self._begin and status.st_size == self._size  # it was only touched
-            if not same and merges and merges == self._merges and _is_settled(merges):
+            if not same and merges and merges == _merges(self._known_index) and _is_settled(merges):
                 return True
             self._look(before)
             return False
@@ -210,25 +211,21 @@ class FileWatch:
     def _header(self) -> bytes:
         return self._read(self.main, 100)
 
-    def _merged_quickly(self) -> tuple[bytes, ...]:
+    def _read_index(self) -> bytes:
+        """The beginning of the index, for ``_merges``; less where there is none."""
+        self._last_index = index = self._read(self.index_id, _INDEX_HEADER)
+        return index
+
+    def _read_index_quickly(self) -> bytes:
         """The same; where another file has the descriptor by now, bytes that fit nothing."""
         if self._index_descriptor >= 0:
             try:
-                return self._merges_of(os.pread(self._index_descriptor, 136, 0))
+                self._last_index = index = os.pread(self._index_descriptor, _INDEX_HEADER, 0)
             except OSError:
                 pass
-        return self._merged()
-
-    def _merged(self) -> tuple[bytes, ...]:
-        """Which log it is, how far it is merged, and how far somebody has begun to merge it."""
-        return self._merges_of(self._read(self.index_id, 136))
-
-    def _merges_of(self, index: bytes) -> tuple[bytes, ...]:
-        if len(index) < 136:
-            self._may_begin_anew = True
-            return ()
-        self._may_begin_anew = index[16:20] == index[96:100]
-        return index[32:40], index[96:100], index[128:132]
+            else:
+                return index
+        return self._read_index()
 
     def _read(self, identity: Identity | None, size: int) -> bytes:
         """The beginning of an open file, through a descriptor that SQLite has; empty where there is none."""
@@ -247,6 +244,16 @@ class FileWatch:
                 self._descriptors[identity] = int(name)
                 return int(name)
         return -1
+
+
+def _merges(index: bytes) -> tuple[bytes, ...]:
+    """Which log it is, how far it is merged, and how far somebody has begun to merge it."""
+    return (index[32:40], index[96:100], index[128:132]) if len(index) == _INDEX_HEADER else ()
+
+
+def _is_merged(index: bytes) -> bool:
+    """Whether all of the log is merged, so that the next commit may begin it anew."""
+    return index[16:20] == index[96:100] or len(index) < _INDEX_HEADER
 
 
 def _counter(header: bytes) -> int:
