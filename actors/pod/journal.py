@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from actors.runtime.future import AsyncFuture
-from actors.runtime.interruptible import DirectWait, to_its_end
+from actors.runtime.interruptible import AT_ONCE, DirectWait, to_its_end
 from actors.sessions.answers import Kept, durable, release_session, store_failure
 from actors.sessions.head import SessionHead, new_session_id
 from actors.sessions.log import SessionLog
@@ -142,14 +142,21 @@ class Journal:
     @property
     def has_ends_to_tell(self) -> bool:
         """Whether ends wait that the store refused once, and nothing else takes them to it."""
-        return not (self.at_rest or self._under_way or self._refused_again)
+        return not (self.log.clean or self._under_way or self._refused_again)
 
-    async def commit(self) -> None:
+    def commit(self) -> Awaitable[None]:
         """Make all that is recorded durable, whoever cancels meanwhile, and publish it.
 
-        Nothing may come between what is recorded and this, or a refusal of another's commit takes it unheard.
-        Raises SessionError.
+        To be awaited at once: nothing may come between what is recorded and this, or a refusal of another's
+        commit takes it unheard. Raises SessionError.
         """
+        if self._under_way is None and self._closed is None:
+            given = self._give(self.log.commit)
+            return AT_ONCE if given is None else to_its_end(given)
+        return self._commit_behind()
+
+    async def _commit_behind(self) -> None:
+        """The same, behind a commit that is under way."""
         behind = False
         while True:
             if self._closed is not None:

@@ -104,16 +104,18 @@ class Play:
         """Begin a run with its input; ``at_once`` where that came alone, so that it overtakes nothing."""
         self._start_clock(run)
         start = self._tasks.start_at_once if at_once and self._mailroom.alone else self._tasks.start
-        start(self._run_steps(run.waits, self._from_input(run, queued)), run.caller)
+        start(self._run_steps(run, run.waits, self._from_input(run, queued)), run.caller)
 
     def begin_again(self, run: Run) -> None:
         """Go on with a run that was paused."""
         self._start_clock(run)
-        self._tasks.start(self._run_steps(run.waits, self._from_pause(run)), run.caller)
+        self._tasks.start(self._run_steps(run, run.waits, self._from_pause(run)), run.caller)
 
-    async def _run_steps(self, waits: Interruptible, steps: Coroutine[Any, Any, None]) -> None:
+    async def _run_steps(self, run: Run, waits: Interruptible, begin: Coroutine[Any, Any, None]) -> None:
+        """Carry out ``begin``, then step by step the rest of the run."""
         try:
-            await steps
+            await begin
+            await self._play(run)
         except (Left, SessionError):
             if not waits.left:
                 raise
@@ -132,13 +134,11 @@ class Play:
             await self._recall.bring(run.run_id, queued.command.content, run.waits)
             run.waits.check()
         self._model_calls.add_words(run, UserItem(queued.command.content), queued.source)
-        await self._play(run)
 
     async def _from_pause(self, run: Run) -> None:
         run.waits.check()
         self._tool_calls.close_before_resume(run)  # of an answer that was pushed meanwhile
         self._record_start(run, "resume")
-        await self._play(run)
 
     def _record_start(self, run: Run, reason: RunReason) -> None:
         log, head = self._journal.log, self._journal.head
@@ -234,16 +234,14 @@ class Play:
         left, run.waits = run.waits, self._owner.interruptible()
         run.waits.asked = True
         self._gate.hand_over(left, run.waits)
-        self._tasks.start(self._run_steps(run.waits, steps), run.caller)
+        self._tasks.start(self._run_steps(run, run.waits, steps), run.caller)
 
     async def _after_request(self, run: Run, exchange: Exchange) -> None:
         await self._model_calls.fail_request(run, exchange, asyncio.CancelledError())
-        await self._play(run)
 
     async def _after_tools(self, run: Run) -> None:
         self._tool_calls.end_loop(run)
         self._model_calls.end_turn()
-        await self._play(run)
 
     # -- the end ---------------------------------------------------------------------------------
 
