@@ -52,6 +52,7 @@ __all__ = [
     "TRANSIENT_EVENTS",
     "Alert",
     "AlreadyResolved",
+    "ApprovalAnswer",
     "ApprovalRequested",
     "ApprovalResolved",
     "ApprovalRule",

@@ -1,6 +1,6 @@
 """The protocol: items, entries, commands, events, errors and manifests, as data only."""
 
-from protocol.approval import ApprovalRule, ApprovalsSection, ApprovalVerdict
+from protocol.approval import ApprovalAnswer, ApprovalRule, ApprovalsSection, ApprovalVerdict
 from protocol.commands import (
     COMMANDS,
     Approve,
@@ -183,6 +183,7 @@ __all__ = [
     "TRANSIENT_EVENTS",
     "Alert",
     "AlreadyResolved",
+    "ApprovalAnswer",
     "ApprovalRequested",
     "ApprovalResolved",
     "ApprovalRule",

@@ -43,6 +43,23 @@ class ApprovalsSection(Struct, frozen=True, forbid_unknown_fields=True, omit_def
     headless: Literal["deny", "wait"] = "deny"
 
 
+class ApprovalAnswer(Struct, frozen=True, omit_defaults=True):
+    """An answer to a call that waits for approval, as a store keeps it for whichever process has the pod.
+
+    ``at`` is when it was given (seconds since the epoch); ``by``, ``arguments`` and ``note`` are those of
+    ``ApprovalResolved``, and ``always`` has the same call allowed from then on.
+    """
+
+    approval_id: str
+    session_id: str
+    approved: bool
+    at: float
+    by: str = "person"
+    always: bool = False
+    arguments: dict[str, Any] | None = None
+    note: str | None = None
+
+
 class ApprovalVerdict(Struct, frozen=True, gc=False):
     """What becomes of a call, and in words which rule says so."""
 

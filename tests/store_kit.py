@@ -25,6 +25,7 @@ from actors.sessions.chain import chained, head_of
 from actors.sessions.jsonl.store import JsonLinesStore
 from actors.sessions.sqlite.store import SQLiteStore
 from actors.sessions.store import Claim, Holder, MemoryStore, SessionInfo, SessionStore
+from protocol.approval import ApprovalAnswer
 from protocol.entries import Head, Parent, StoredEntry
 
 #: Each kind of store on disk, and how it is opened in a folder.
@@ -82,6 +83,7 @@ class AwaitedStore(SessionStore):
 
     def __init__(self, kept: SessionStore | None = None) -> None:
         self.kept = MemoryStore() if kept is None else kept
+        self.keeps_answers = self.kept.keeps_answers
         self._back: asyncio.Event | None = None
         self._away_at: str | None = None
         self._asked: dict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(0))
@@ -142,6 +144,15 @@ class AwaitedStore(SessionStore):
 
     async def delete(self, session_id) -> None:
         await self._answer("delete", session_id)
+
+    async def put_answer(self, answer) -> bool:
+        return await self._answer("put_answer", answer)
+
+    async def answers(self, approval_ids) -> list[ApprovalAnswer]:
+        return await self._answer("answers", approval_ids)
+
+    async def answers_since(self, mark) -> tuple[object, list[ApprovalAnswer]]:
+        return await self._answer("answers_since", mark)
 
     async def close(self) -> None:
         await self._answer("close")

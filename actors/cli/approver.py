@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shlex
 import signal
 import termios
 from contextlib import suppress
 from functools import partial
 from typing import Protocol, TextIO
 
+from actors.cli.config import store_option
 from actors.cli.question import PROMPT, Said, question_lines, understood
 from actors.cli.streams import is_lost
 from actors.cli.terminal import Terminal
 from actors.system import PodSystem
 from protocol.errors import AlreadyResolved, PodStopped, PolypodError, UnknownApproval
 from protocol.events import ApprovalRequested, ApprovalResolved
+from protocol.manifest import PodManifest
 
 #: What a model is told where a call has to be asked for.
 _NOBODY = "nobody can be asked here; do without it, or say what you need"
@@ -46,10 +49,14 @@ class Approver(Protocol):
         """Ask no more, since the run has ended; what was said meanwhile is shown then."""
 
 
-def approver(system: PodSystem, *, terminal: Terminal, stdin: TextIO, as_json: bool) -> Approver:
+def approver(
+    system: PodSystem, manifest: PodManifest, terminal: Terminal, stdin: TextIO, *, as_json: bool
+) -> Approver:
     """The approver of a run that is about to begin: the person, where there is one at the terminal."""
     if not as_json and terminal.interactive and _in_foreground(stdin):
         return AtTerminal(system, terminal, stdin)
+    if manifest.approvals.headless == "wait" and system.store.keeps_answers:
+        return Elsewhere(system, terminal)
     return Nobody(system, terminal)
 
 
@@ -61,15 +68,29 @@ def _in_foreground(stdin: TextIO) -> bool:
         return False
 
 
-class Nobody:
-    """Denies each call with words, and says once what a person could do about that."""
+class _Asks:
+    """Asks nobody here."""
 
     shows = False
 
     def __init__(self, system: PodSystem, terminal: Terminal) -> None:
         self._system = system
         self._terminal = terminal
-        self._said = False
+
+    def drop(self, resolved: ApprovalResolved) -> None:
+        """It has asked nobody."""
+
+    def leave(self) -> None:
+        """It has asked nobody."""
+
+    async def finish(self) -> None:
+        """It has asked nobody."""
+
+
+class Nobody(_Asks):
+    """Denies each call with words, and says once what a person could do about that."""
+
+    _said = False
 
     async def ask(self, request: ApprovalRequested) -> None:
         with suppress(*_TOO_LATE):
@@ -80,17 +101,20 @@ class Nobody:
                     f"{request.tool} was denied: it needs approval, and nobody can be asked here"
                 )
                 self._terminal.note(
-                    "  hint: run it at a terminal, or have a rule of [[approval]] allow it", "note"
+                    "  hint: run it at a terminal, have a rule of [[approval]] allow it, or have it wait "
+                    'for polypod approve: headless = "wait" in [approvals]',
+                    "note",
                 )
 
-    def drop(self, resolved: ApprovalResolved) -> None:
-        """It has asked nobody."""
 
-    def leave(self) -> None:
-        """It has asked nobody."""
+class Elsewhere(_Asks):
+    """Leaves each call to whoever answers in another process, and says how."""
 
-    async def finish(self) -> None:
-        """It has asked nobody."""
+    async def ask(self, request: ApprovalRequested) -> None:
+        where = store_option(self._system.store.url)
+        self._terminal.note(
+            f"this allows it: polypod approve {shlex.quote(request.approval_id)}{where}", "note"
+        )
 
 
 class AtTerminal:

@@ -90,7 +90,7 @@ def chat(
     stdin = private_stdin()
     asker: Asker = Prompt(stdin, terminal) if stdin.isatty() and not as_json else Lines(stdin, terminal)
     with name_in_errors(manifest):
-        answering = partial(approver, terminal=terminal, stdin=stdin, as_json=as_json)
+        answering = partial(approver, manifest=plan.manifest, terminal=terminal, stdin=stdin, as_json=as_json)
         run_interruptible(_chat(plan, asker, terminal, view, answering))
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shlex
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import click
@@ -40,6 +41,14 @@ class Wishes(Struct, frozen=True):
 def default_store() -> str:
     """The URL of the file in the user's state folder, which is made. Raises StoreError."""
     return f"sqlite:{state_folder() / 'pods.db'}"
+
+
+def store_option(store: str) -> str:
+    """The option that names a store which is not the default one."""
+    with suppress(StoreError):  # there is no folder for a default one
+        if store == default_store():
+            return ""
+    return f" --store {shlex.quote(store)}"
 
 
 def memory_folder() -> Path:

@@ -24,6 +24,7 @@ from protocol.errors import (
     RunFailed,
     SessionNotFound,
     ToolDefinitionError,
+    UnknownApproval,
     UnknownEntry,
 )
 from protocol.events import RunOutcome
@@ -51,6 +52,7 @@ _BAD_INPUT = (
     MissingKey,
     SessionNotFound,
     ToolDefinitionError,
+    UnknownApproval,
     UnknownEntry,
 )
 #: Nobody reads standard output any more; click makes an exit of it.

@@ -7,6 +7,7 @@ import sys
 import click
 import msgspec
 
+from actors.cli.approvals import approvals, approve, deny
 from actors.cli.bench import bench
 from actors.cli.chat import chat
 from actors.cli.compact import compact
@@ -79,7 +80,9 @@ def schema() -> None:
 
 _SESSIONS = (ps, show, log, events, compact, memory, fork, export, import_, fsck, gc, rm)
 
-for command in (demo, run, chat, resume, *_SESSIONS, bench, schema, help_):
+_APPROVALS = (approvals, approve, deny)
+
+for command in (demo, run, chat, resume, *_APPROVALS, *_SESSIONS, bench, schema, help_):
     polypod.add_command(command)
 
 

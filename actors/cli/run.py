@@ -72,7 +72,7 @@ def run(
         plan = Plan(asked, store or default_store())
         for note in (*notes, *told):
             view.note(note)
-        answering = partial(approver, terminal=terminal, stdin=stdin, as_json=as_json)
+        answering = partial(approver, manifest=plan.manifest, terminal=terminal, stdin=stdin, as_json=as_json)
         run_interruptible(_run(plan, terminal, view, answering, lambda pod: pod.run(text)))
 
 
@@ -118,7 +118,7 @@ def resume(
         plan = Plan(manifest, url, session_id)
         for note in told:
             view.note(note)
-        answering = partial(approver, terminal=terminal, stdin=stdin, as_json=as_json)
+        answering = partial(approver, manifest=plan.manifest, terminal=terminal, stdin=stdin, as_json=as_json)
         run_interruptible(_run(plan, terminal, view, answering, start))
 
 

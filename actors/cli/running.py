@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 import signal
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import NamedTuple
 
 from actors.cli.approver import Approver
-from actors.cli.config import default_store
+from actors.cli.config import store_option
 from actors.cli.errors import Exit
 from actors.cli.event_format import event_line
 from actors.cli.interrupts import Interrupted, cancel_on_signal, catching, farewell
@@ -21,7 +20,7 @@ from actors.runtime.subscription import Subscription
 from actors.sessions.head import short_id
 from actors.system import PodSystem
 from actors.tools.scope import REFUSED
-from protocol.errors import RunFailed, StoreError
+from protocol.errors import RunFailed
 from protocol.events import (
     Alert,
     ApprovalRequested,
@@ -161,7 +160,7 @@ async def follow_until_signal(
 async def resumable(pod: Pod, plan: Plan, terminal: Terminal, command: str) -> AsyncIterator[None]:
     """Print how to go on by ``command`` if a signal ends the body, and raise Exit then."""
     session_id = short_id((await pod.describe()).session_id)
-    way_on = f"interrupted; this goes on with it: polypod {command} {session_id}{_where(plan.store)}"
+    way_on = f"interrupted; this goes on with it: polypod {command} {session_id}{store_option(plan.store)}"
     with farewell(terminal.idle, way_on):
         try:
             with cancel_on_signal():
@@ -173,11 +172,3 @@ async def resumable(pod: Pod, plan: Plan, terminal: Terminal, command: str) -> A
     terminal.idle()
     terminal.note(way_on, "note")
     raise Exit(128 + number)
-
-
-def _where(store: str) -> str:
-    """The option that names a store which is not the default one."""
-    with suppress(StoreError):  # there is no folder for a default one
-        if store == default_store():
-            return ""
-    return f" --store {shlex.quote(store)}"

@@ -1,9 +1,9 @@
-"""Reads sessions in a store for the commands, without making pods of them."""
+"""Reads sessions in a store for the commands, and answers their questions, without making pods of them."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Self
 
@@ -12,13 +12,16 @@ import msgspec
 
 from actors.cli.config import default_store
 from actors.cli.format import ago
+from actors.pod.asked import open_requests, resolution
 from actors.pod.restore import last_run
 from actors.sessions.answers import wait
 from actors.sessions.chain import head_of, verified
 from actors.sessions.store import Holder, SessionInfo, SessionStore
 from actors.sessions.urls import open_store, place_of
+from protocol.approval import ApprovalAnswer
 from protocol.entries import Head, SessionOpened, StoredEntry
 from protocol.errors import NewerVersion, SessionError, SessionNotFound
+from protocol.events import ApprovalRequested, ApprovalResolved
 from protocol.manifest import PodManifest
 from protocol.wire import decode_entry
 
@@ -29,7 +32,7 @@ _SHOWN = 4
 
 
 class Reading:
-    """A store that is only read: what is not there is not made, and looked for again at the next call."""
+    """A store that is read, and gets answers: what is not there is not made, but looked for again."""
 
     def __init__(self, store: str | None) -> None:
         self.url = store or default_store()
@@ -115,6 +118,22 @@ class Reading:
     def info(self, session_id: str) -> SessionInfo:
         """What is known of one session, by its whole id. Raises SessionNotFound."""
         return wait(self._there().info(session_id))
+
+    def open_requests(self, info: SessionInfo) -> tuple[ApprovalRequested, ...]:
+        """The calls of a session that wait for approval, answered or not. Raises SessionError, WireError."""
+        return wait(open_requests(self._there(), info))
+
+    def resolution(self, request: ApprovalRequested, info: SessionInfo) -> ApprovalResolved | None:
+        """What was said of a call since its session stood as ``info`` tells."""
+        return wait(resolution(self._there(), request, info))
+
+    def answers(self, approval_ids: Collection[str]) -> list[ApprovalAnswer]:
+        """The answers to calls that wait, or did."""
+        return [] if self._store is None else wait(self._store.answers(approval_ids))
+
+    def put_answer(self, answer: ApprovalAnswer) -> bool:
+        """Keep an answer; False where there is one. Raises StoreError."""
+        return wait(self._there().put_answer(answer))
 
     def _there(self) -> SessionStore:
         if self._store is None:

@@ -22,7 +22,7 @@ from actors.sessions.replay import open_calls
 from actors.tools.base import Checked, ToolContext
 from actors.tools.hooks import Hooks
 from protocol import commands
-from protocol.approval import ApprovalRule, ApprovalVerdict
+from protocol.approval import ApprovalAnswer, ApprovalRule, ApprovalVerdict
 from protocol.errors import InvalidInput
 from protocol.events import ApprovalRequested, RunOutcome, ToolResulted
 from protocol.items import AssistantItem, ToolCall, ToolResult
@@ -211,6 +211,21 @@ class AskingToolCalls(ToolCalls):
 
     # -- what people say -------------------------------------------------------------------------
 
+    async def claim_answer(self, command: commands.Approve | commands.Disapprove) -> None:
+        """Be the first of all processes to answer. Raises as ``answer``, and SessionError."""
+        request = self._approvals.find(command.approval_id)
+        answer = ApprovalAnswer(
+            request.approval_id,
+            self._journal.head.session_id,
+            approved=isinstance(command, commands.Approve),
+            at=time.time(),
+            note=command.note,
+        )
+        if isinstance(command, commands.Approve):
+            arguments = None if command.arguments is None else self._mended(request, command.arguments)
+            answer = replace(answer, always=command.always, arguments=arguments)
+        await self._approvals.claim(answer)
+
     def answer(self, run: Run | None, command: commands.Approve | commands.Disapprove) -> None:
         """Record what a person says of a call that waits. Raises AlreadyResolved, UnknownApproval, and
         InvalidInput for arguments that the call cannot be run with.
@@ -218,15 +233,37 @@ class AskingToolCalls(ToolCalls):
         request = self._approvals.find(command.approval_id)
         if isinstance(command, commands.Disapprove):
             self._deny(run, request, "person", command.note)
+        else:
+            arguments = None if command.arguments is None else self._mended(request, command.arguments)
+            self._approve(request, arguments, command.note, always=command.always)
+
+    def take_heard(self, run: Run) -> None:
+        """Record what other processes have answered to calls that wait still."""
+        heard, self._approvals.heard = self._approvals.heard, []
+        for answer in heard:
+            request = self._approvals.state.find(answer.approval_id)
+            if request is not None:
+                self._take(run, request, answer)
+
+    def _take(self, run: Run, request: ApprovalRequested, answer: ApprovalAnswer) -> None:
+        if not answer.approved:
+            self._deny(run, request, answer.by, answer.note)
             return
-        arguments = None if command.arguments is None else self._mended(request, command.arguments)
+        try:
+            arguments = None if answer.arguments is None else self._mended(request, answer.arguments)
+        except InvalidInput as error:  # nobody who could be told is there
+            self._deny(run, request, answer.by, f"other arguments were wanted; {error.message}")
+        else:
+            self._approve(request, arguments, answer.note, always=answer.always)
+
+    def _approve(
+        self, request: ApprovalRequested, arguments: dict[str, Any] | None, note: str | None, *, always: bool
+    ) -> None:
         rule = None
-        if command.always:
+        if always:
             holds = request.arguments if arguments is None else arguments
             rule = ApprovalRule(request.tool, "allow", holds, exact=True)
-        self._approvals.resolve(
-            request, "person", approved=True, arguments=arguments, note=command.note, rule=rule
-        )
+        self._approvals.resolve(request, "person", approved=True, arguments=arguments, note=note, rule=rule)
 
     def deny_open(self, run: Run, note: str) -> None:
         """Record that none of the calls that wait is run, since somebody has said something else."""
@@ -337,6 +374,10 @@ class AskingPlay(Play):
         waits.check()
         self._status.to(PodState.RUNNING)
         self._release_clock(run)
+        if self._approvals.heard:
+            self._tool_calls.take_heard(run)
+            await self._journal.commit()
+            waits.check()
 
     def _waits_for_all(self) -> bool:
         """Whether still nothing but a person's word lets the run go on."""

@@ -16,6 +16,7 @@ from actors.compaction.policy import Limits
 from actors.llm.base import LLMClient
 from actors.llm.prices import Prices, cost
 from actors.memory.notes_folder import NotesFolder
+from actors.pod.answer_watch import AnswerWatch
 from actors.pod.budget import Budget, Totals
 from actors.pod.calls import ToolRunner
 from actors.pod.models import Models, label
@@ -83,6 +84,7 @@ class Assembly:
         self._sources: OpenSources | None = None
         #: What all pods share; None where nothing is limited.
         self.budget = None if budget is None else Budget(budget)
+        self._answers = AnswerWatch(store)
         self.models = Models()
         self.totals = Totals()
         # Pods share what is made of the same manifest, tools and client, of the last that were asked for.
@@ -136,6 +138,7 @@ class Assembly:
             totals=self.totals,
             limits=self._limits(manifest),
             on_conflict=self._on_conflict,
+            answers=self._answers,
             asks=bool(manifest.approval) or manifest.approvals.default != "allow",
             grace=self._grace,
             memory_grace=self._memory_grace,

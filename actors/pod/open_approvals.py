@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import time
 from typing import Any
 
 from actors.pod.journal import Journal
 from actors.pod.resources import PodResources
+from actors.sessions.answers import settled
 from actors.sessions.approvals import Approvals, Granted
-from protocol.approval import ApprovalRule, ApprovalVerdict, verdict
-from protocol.errors import AlreadyResolved, UnknownApproval, WaitingForApproval
+from protocol.approval import ApprovalAnswer, ApprovalRule, ApprovalVerdict, verdict
+from protocol.errors import AlreadyResolved, SessionError, UnknownApproval, WaitingForApproval
 from protocol.events import ApprovalRequested, ApprovalResolved
 from protocol.items import ToolCall
 from protocol.text import encodable
+
+#: Seconds after which answers in other processes are looked for again, where the store could not be read.
+_RETRY = 2.0
 
 
 class OpenApprovals:
@@ -32,6 +37,7 @@ class OpenApprovals:
         "_rules",
         "_section",
         "_template",
+        "heard",
         "state",
     )
 
@@ -49,6 +55,8 @@ class OpenApprovals:
         self._resolved: set[str] = set()
         #: What a run waits for that can do nothing else.
         self._changed: asyncio.Future[None] | None = None
+        #: What other processes have answered, until the run takes it.
+        self.heard: list[ApprovalAnswer] = []
 
     # -- how it stands ---------------------------------------------------------------------------
 
@@ -167,9 +175,35 @@ class OpenApprovals:
             self._changed.set_result(None)
 
     async def await_change(self) -> None:
-        """Wait until there may be something to do."""
-        self._changed = asyncio.get_running_loop().create_future()
-        await self._changed
+        """Wait until there may be something to do, such as answers that were ``heard`` of."""
+        changed = self._changed = asyncio.get_running_loop().create_future()
+        async with contextlib.AsyncExitStack() as until:
+            if self._template.store.keeps_answers:
+                await self._listen(until)
+            await changed
+
+    async def _listen(self, until: contextlib.AsyncExitStack) -> None:
+        """Hear of answers in other processes: those there are, and until then those to come."""
+        store, session_id = self._template.store, self._journal.head.session_id
+        try:
+            await until.enter_async_context(self._template.answers.listening(session_id, self._hear))
+            for answer in await settled(store.answers([each.approval_id for each in self.state.open])):
+                if answer.session_id == session_id:
+                    self._hear(answer)
+        except SessionError:  # a store that cannot be read for a moment ends no run that waits for people
+            until.callback(asyncio.get_running_loop().call_later(_RETRY, self.wake).cancel)
+
+    def _hear(self, answer: ApprovalAnswer) -> None:
+        if self.state.find(answer.approval_id) is not None:
+            self.heard.append(answer)
+            self.wake()
+
+    async def claim(self, answer: ApprovalAnswer) -> None:
+        """Have that answer be the one that holds, of all processes. Raises AlreadyResolved, SessionError."""
+        store = self._template.store
+        if store.keeps_answers and not await settled(store.put_answer(answer)):
+            self.wake()  # to look what was answered
+            raise AlreadyResolved(f"approval {answer.approval_id} was answered in another process")
 
     def _head(self, run_id: str | None) -> tuple[str, str, int, float, str | None]:
         head = self._journal.head

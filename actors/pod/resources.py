@@ -10,6 +10,7 @@ from msgspec import Raw, Struct
 from actors.compaction.policy import Limits
 from actors.llm.base import LLMClient
 from actors.memory.notes_folder import NotesFolder
+from actors.pod.answer_watch import AnswerWatch
 from actors.pod.budget import Budget, Totals
 from actors.pod.calls import ToolRunner
 from actors.pod.task_list import TaskListReader
@@ -46,6 +47,8 @@ class PodTemplate(Struct, frozen=True, eq=False):
     totals: Totals
     limits: Limits
     on_conflict: Literal["fork", "refuse"]
+    #: Where answers of other processes to calls that wait for approval are heard of.
+    answers: AnswerWatch
     #: Whether a call may need a person's word, or be denied by a rule.
     asks: bool
     #: How long a step that was cancelled may take to end, in seconds.

@@ -499,6 +499,7 @@ class RunLoop:
     ) -> None:
         error: Exception | None = None
         try:
+            await self._tool_calls.claim_answer(command)
             self._tool_calls.answer(self.run, command)
             await self._journal.commit()
         except Exception as raised:  # noqa: BLE001 - goes to who answered

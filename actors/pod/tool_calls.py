@@ -147,9 +147,15 @@ class ToolCalls:
         """The same, since a run that was paused is about to go on."""
         self.close_open(None if run.restored else run)
 
+    async def claim_answer(self, command: commands.Approve | commands.Disapprove) -> None:
+        """Be the first of all processes to answer a call: of a pod that asks for none, none waits."""
+
     def answer(self, run: Run | None, command: commands.Approve | commands.Disapprove) -> None:
         """Record what a person says of a call that waits: of a pod that asks for none, none does."""
         raise NotImplementedError
+
+    def take_heard(self, run: Run) -> None:
+        """Record what other processes have answered: of a pod that asks for none, nothing."""
 
     def deny_open(self, run: Run, note: str) -> None:
         """Record that none of the calls that wait is run: here there are none."""

@@ -6,7 +6,7 @@ import abc
 import os
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from actors.sessions.answers import Answer, Kept, then, wait
 from actors.sessions.head import fits
+from protocol.approval import ApprovalAnswer
 from protocol.entries import Head, Parent, StoredEntry
 from protocol.errors import HeadConflict, SessionError, SessionInUse, SessionNotFound, StoreError
 
@@ -81,6 +82,8 @@ class SessionStore(abc.ABC):
     url: str
     #: The folder of its files, where it has any: what belongs to its sessions is kept there too.
     folder: Path | None = None
+    #: Whether it keeps answers to calls that wait for approval, so that any process may give them.
+    keeps_answers = False
 
     @abc.abstractmethod
     def create(
@@ -167,6 +170,25 @@ class SessionStore(abc.ABC):
         """Remove a session and its entries for good. Raises SessionInUse while anybody holds it,
         SessionNotFound, StoreError.
         """
+
+    def put_answer(self, answer: ApprovalAnswer) -> Answer[bool]:  # noqa: ARG002
+        """Keep an answer to a call that waits for approval: the first of all processes to its id in its
+        session. False where there is one already. It outlives the process, and may not outlive a power cut.
+        Raises StoreError.
+        """
+        raise StoreError(
+            f"{self.url} keeps no answers to approvals", hint="answer in the process that has the pod"
+        )
+
+    def answers(self, approval_ids: Collection[str]) -> Answer[list[ApprovalAnswer]]:  # noqa: ARG002
+        """The answers to these ids, in whatever session. Raises StoreError."""
+        return []
+
+    def answers_since(self, mark: object) -> Answer[tuple[object, list[ApprovalAnswer]]]:
+        """The answers that came after ``mark``, and the mark of now; of None that alone. One may come
+        twice. Raises StoreError.
+        """
+        return mark, []
 
     def torn(self, session_id: str) -> Answer[int]:
         """The number of bytes of a half-written last batch, which ``read`` passes over and

@@ -13,8 +13,9 @@ from store_kit import KINDS, AwaitedStore, Blocking, add, bodies, child_of, done
 
 from actors.sessions.chain import chained, head_of, verified
 from actors.sessions.store import MemoryStore, SessionStore
+from protocol.approval import ApprovalAnswer
 from protocol.entries import Head, StoredEntry
-from protocol.errors import HeadConflict, SessionInUse, SessionNotFound
+from protocol.errors import HeadConflict, SessionInUse, SessionNotFound, StoreError
 
 Open = Callable[[], SessionStore]
 
@@ -390,3 +391,77 @@ def test_a_sound_store_has_no_problems(store):
     make(store, "s", "a")
     assert store.problems() == []
     assert store.torn("s") == 0
+
+
+# -- answers to approvals --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def keeping(store) -> SessionStore:
+    """A store that keeps answers to approvals."""
+    if not store.keeps_answers:
+        with pytest.raises(StoreError, match="keeps no answers"):
+            store.put_answer(ApprovalAnswer("x", "s", approved=True, at=1.0))
+        assert (store.answers(["x"]), store.answers_since(None)) == ([], (None, []))
+        pytest.skip("it keeps none")
+    return store
+
+
+def test_the_first_answer_to_a_call_is_kept_and_is_that_of_its_session_alone(keeping, opened):
+    first = ApprovalAnswer("x", "s", approved=True, at=1.0, note="ü\n", arguments={"a": [1]})
+    assert keeping.answers(["x"]) == []
+    assert keeping.put_answer(first)
+    assert not keeping.put_answer(ApprovalAnswer("x", "s", approved=False, at=2.0))
+    other = opened()
+    assert not other.put_answer(ApprovalAnswer("x", "s", approved=False, at=3.0))
+    in_fork = ApprovalAnswer("x", "fork", approved=False, at=4.0)
+    assert other.put_answer(in_fork)
+    assert keeping.answers(["x", "../../y", ""]) == [first, in_fork]
+
+
+def test_answers_that_come_are_heard_of_once_a_mark_was_set(keeping, opened):
+    keeping.put_answer(ApprovalAnswer("before", "s", approved=True, at=1.0))
+    mark, found = keeping.answers_since(None)
+    assert found == []
+    assert keeping.answers_since(mark) == (mark, [])
+    after = ApprovalAnswer("after", "s", approved=True, at=1.0)
+    opened().put_answer(after)
+    mark, found = keeping.answers_since(mark)
+    assert found == [after]
+    assert keeping.answers_since(mark) == (mark, [])
+
+
+def test_with_a_session_its_answers_go_and_later_ones_are_heard_of(keeping):
+    make(keeping, "s", "a")
+    keeping.put_answer(ApprovalAnswer("x", "s", approved=True, at=1.0))
+    mark, _ = keeping.answers_since(None)
+    keeping.release("s")
+    keeping.delete("s")
+    assert keeping.answers(["x"]) == []
+    again = ApprovalAnswer("y", "t", approved=True, at=1.0)
+    keeping.put_answer(again)
+    assert again in keeping.answers_since(mark)[1]
+
+
+def test_of_many_answers_at_once_one_is_kept(keeping, opened):
+    stores = [opened() for _ in range(8)]
+
+    def put(number: int) -> bool:
+        return stores[number].put_answer(ApprovalAnswer("x", "s", approved=True, at=float(number)))
+
+    with ThreadPoolExecutor(8) as threads:
+        kept = list(threads.map(put, range(8)))
+    assert kept.count(True) == 1
+    (answer,) = keeping.answers(["x"])
+    assert answer.at == kept.index(True)
+
+
+def test_no_other_user_may_read_answers(keeping):
+    before = os.umask(0)
+    try:
+        keeping.put_answer(ApprovalAnswer("x", "s", approved=True, at=1.0))
+    finally:
+        os.umask(before)
+    files = [path for path in keeping.folder.rglob("*") if path.is_file()]
+    assert any("answers" in path.name or path.suffix == ".db" for path in files)
+    assert [path for path in files if path.stat().st_mode & 0o077] == []

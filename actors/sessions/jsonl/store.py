@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -12,6 +12,7 @@ from actors.runtime.future import AsyncFuture
 from actors.sessions.aside import aside_path
 from actors.sessions.disk import make_private, store_error
 from actors.sessions.head import fits
+from actors.sessions.jsonl.answers import AnswersFile
 from actors.sessions.jsonl.claims import Claims
 from actors.sessions.jsonl.commit import JsonLinesCommits
 from actors.sessions.jsonl.files import (
@@ -37,6 +38,7 @@ from actors.sessions.store import (
     not_found,
     this_process,
 )
+from protocol.approval import ApprovalAnswer
 from protocol.entries import Head, Parent, StoredEntry
 from protocol.errors import HeadConflict, SessionError, SessionNotFound, StoreError
 
@@ -51,6 +53,8 @@ class JsonLinesStore(SessionStore):
     or that of the machine's power; ``files`` is how files are changed.
     """
 
+    keeps_answers = True
+
     def __init__(
         self, folder: str | os.PathLike[str], durability: Durability = "process", *, files: Files = FILES
     ) -> None:
@@ -61,6 +65,7 @@ class JsonLinesStore(SessionStore):
         self._sync = durability == "power"
         self._lock = WriterLock(self._own / "writers")
         self._claims = Claims(self._own / "claims", self._lock, files)
+        self._answers = AnswersFile(self._own / "answers.jsonl", self._lock, files, sync=self._sync)
         self._commits = JsonLinesCommits(self.url, self._claims, durability, self._on_refusal)
         self._held: dict[str, Held] = {}
         self._pods: dict[str, str] = {}
@@ -248,6 +253,22 @@ class JsonLinesStore(SessionStore):
             self._path(session_id).stat()
             return self._claims.holder(file_name(session_id))
 
+    # -- answers to approvals
+
+    def put_answer(self, answer: ApprovalAnswer) -> bool:
+        with self._translated():
+            return self._answers.put(answer)
+
+    def answers(self, approval_ids: Collection[str]) -> list[ApprovalAnswer]:
+        with self._translated():
+            return self._answers.among(approval_ids)
+
+    def answers_since(self, mark: object) -> tuple[object, list[ApprovalAnswer]]:
+        with self._translated():
+            return self._answers.since(mark)
+
+    # -- what was refused
+
     def _on_refusal(self, job: Append, failure: SessionError) -> None:
         """Forget the claims of a job that failed: what was not created, and what another took over."""
         held = job.held
@@ -268,6 +289,7 @@ class JsonLinesStore(SessionStore):
             if (holder := self.holder(session_id)) is not None:
                 raise in_use(session_id, holder)
             path.unlink()
+            self._answers.forget(session_id)
             self._claims.remove(path.name)
             self._places.pop(session_id, None)
             self._ends.pop(session_id, None)

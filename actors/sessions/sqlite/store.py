@@ -12,12 +12,13 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from actors.runtime.future import AsyncFuture
 from actors.sessions.disk import store_error
 from actors.sessions.lock import WriterLock
+from actors.sessions.sqlite import answers as sqlite_answers
 from actors.sessions.sqlite import read as sqlite_read
 from actors.sessions.sqlite.commit import SQLiteCommits
 from actors.sessions.sqlite.errors import needs_reopening
@@ -34,6 +35,7 @@ from actors.sessions.store import (
     not_found,
     this_process,
 )
+from protocol.approval import ApprovalAnswer
 from protocol.entries import GENESIS, Head, Parent, StoredEntry
 from protocol.errors import HeadConflict, SessionError, StoreError
 
@@ -53,6 +55,8 @@ class SQLiteStore(SessionStore):
     ``durability`` is what a commit survives: the end of the process, however it comes, or that of
     the machine's power.
     """
+
+    keeps_answers = True
 
     def __init__(self, path: str | os.PathLike[str], durability: Durability = "process") -> None:
         given = Path(path).expanduser().absolute()
@@ -186,6 +190,23 @@ class SQLiteStore(SessionStore):
             if holder is not None:
                 raise in_use(session_id, holder)
             delete(db, row.row)
+            sqlite_answers.forget(db, session_id)
+
+    # -- answers to approvals
+
+    def put_answer(self, answer: ApprovalAnswer) -> bool:
+        with self._reader() as db, self._file.transaction(db):
+            return sqlite_answers.put(db, answer)
+
+    def answers(self, approval_ids: Collection[str]) -> list[ApprovalAnswer]:
+        with self._reader() as db:
+            return sqlite_answers.among(db, approval_ids)
+
+    def answers_since(self, mark: object) -> tuple[object, list[ApprovalAnswer]]:
+        with self._reader() as db:
+            return sqlite_answers.since(db, mark)
+
+    # -- who holds what
 
     def _living(self, row: sqlite_read.ClaimRow) -> Holder | None:
         """Who holds a session by its row, if that is another writer and lives."""

@@ -1,0 +1,204 @@
+"""``polypod approvals``, ``approve`` and ``deny``: what waits in a store, and the answers to it."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, NamedTuple
+
+import click
+import msgspec
+
+from actors.cli import options
+from actors.cli.config import store_option
+from actors.cli.format import ago, arguments
+from actors.cli.store_reader import Reading
+from actors.cli.terminal import Terminal
+from actors.cli.views import put_json
+from actors.sessions.head import short_id
+from actors.sessions.store import Holder, SessionInfo
+from protocol.approval import ApprovalAnswer, verdict
+from protocol.errors import AlreadyResolved, SessionError, UnknownApproval, WireError
+from protocol.events import ApprovalRequested
+from protocol.text import encodable
+
+_approval_id = click.argument("approval_id", metavar="ID")
+_session = click.option("--session", metavar="SESSION", help="Whose call it is, where several sessions ask.")
+_note = click.option("--note", metavar="WORDS", help="Words for the model.")
+
+
+class Waiting(NamedTuple):
+    """A call that waits: what was asked, the session, and the process that has it, if any lives."""
+
+    request: ApprovalRequested
+    info: SessionInfo
+    holder: Holder | None
+
+
+@click.command(short_help="List the calls that wait for approval.")
+@click.argument("place", metavar="[STORE]", required=False)
+@options.store
+@options.as_json
+def approvals(place: str | None, store: str | None, as_json: bool) -> None:
+    """List the calls that wait for a person's word, in whatever process, the oldest first.
+
+    STORE is that of --store in fewer words.
+    """
+    with Reading(place or store) as reading:
+        found = _all(reading)
+        url = reading.url
+    terminal = Terminal()
+    if as_json:
+        for each in found:
+            put_json(_facts(each))
+    elif not found:
+        terminal.note(f"nothing waits for approval in {url}")
+    else:
+        _list(found, terminal)
+
+
+@click.command(short_help="Allow a call that waits for approval.")
+@_approval_id
+@_note
+@click.option("--always", is_flag=True, help="And the same call with the same arguments from then on.")
+@click.option("--arguments", "given", metavar="JSON", help="Run it with these arguments instead.")
+@_session
+@options.store
+def approve(
+    approval_id: str,
+    note: str | None,
+    always: bool,
+    given: str | None,
+    session: str | None,
+    store: str | None,
+) -> None:
+    """Allow the call that waits under ID, as `polypod approvals` lists it, in whatever process.
+
+    The first answer holds. A pod that waits goes on at once, one that is paused
+    when it is resumed. Rules that deny the call still hold.
+    """
+    mended = None if given is None else _object(given)
+    with Reading(store) as reading:
+        waiting = _find(reading, approval_id, session)
+        if mended is not None:
+            _check_allowed(reading, waiting, mended)
+        answer = _answer(waiting, approved=True, note=note)
+        _give(reading, waiting, msgspec.structs.replace(answer, always=always, arguments=mended))
+
+
+@click.command(short_help="Refuse a call that waits for approval.")
+@_approval_id
+@_note
+@_session
+@options.store
+def deny(approval_id: str, note: str | None, session: str | None, store: str | None) -> None:
+    """Refuse the call that waits under ID; the model is told so, with the words of --note."""
+    with Reading(store) as reading:
+        waiting = _find(reading, approval_id, session)
+        _give(reading, waiting, _answer(waiting, approved=False, note=note))
+
+
+def _all(reading: Reading) -> list[Waiting]:
+    """What waits and has no answer yet, the oldest first."""
+    found: list[Waiting] = []
+    for info in reading.sessions():
+        try:
+            asked = reading.open_requests(info)
+        except (SessionError, WireError):  # deleted meanwhile, or damaged: fsck tells
+            continue
+        if asked:
+            holder = reading.holder(info.session_id)
+            found += [Waiting(request, info, holder) for request in asked]
+    answered = {
+        (each.approval_id, each.session_id)
+        for each in reading.answers([waiting.request.approval_id for waiting in found])
+    }
+    found = [each for each in found if (each.request.approval_id, each.info.session_id) not in answered]
+    return sorted(found, key=lambda each: each.request.at)
+
+
+def _find(reading: Reading, approval_id: str, session: str | None) -> Waiting:
+    """The call that waits under an id. Raises AlreadyResolved, UnknownApproval, UsageError."""
+    approval_id = encodable(approval_id)
+    of = None if session is None else reading.find(session).session_id
+    found = [
+        each
+        for each in _all(reading)
+        if each.request.approval_id == approval_id and of in {None, each.info.session_id}
+    ]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        sessions = ", ".join(each.info.session_id for each in found)
+        raise click.UsageError(f"several sessions wait for {approval_id}: {sessions}; --session names one")
+    if any(of in {None, each.session_id} for each in reading.answers([approval_id])):
+        raise AlreadyResolved(f"approval {approval_id} was answered already")
+    raise UnknownApproval(
+        f"no call waits for approval under {approval_id!r:.80} in {reading.url}: there was none, or it was "
+        "answered, or its run is over",
+        hint="polypod approvals lists what waits",
+    )
+
+
+def _object(text: str) -> dict[str, Any]:
+    try:
+        return msgspec.json.decode(text, type=dict[str, Any])
+    except msgspec.DecodeError as error:
+        raise click.UsageError(f"--arguments: expected a JSON object: {error}") from error
+
+
+def _check_allowed(reading: Reading, waiting: Waiting, mended: dict[str, Any]) -> None:
+    """Raise UsageError where rules of the session's pod deny the call with these arguments."""
+    manifest = reading.manifest(waiting.info.session_id)
+    found = verdict(manifest.approval, manifest.approvals.default, waiting.request.tool, mended)
+    if found.policy == "deny":
+        raise click.UsageError(f"with these arguments the call is denied ({found.why})")
+
+
+def _answer(waiting: Waiting, *, approved: bool, note: str | None) -> ApprovalAnswer:
+    said = None if note is None else encodable(note)
+    of = waiting.request.approval_id, waiting.info.session_id
+    return ApprovalAnswer(*of, approved=approved, at=time.time(), note=said)
+
+
+def _give(reading: Reading, waiting: Waiting, answer: ApprovalAnswer) -> None:
+    """Keep the answer, and say what comes of it. Raises AlreadyResolved, StoreError."""
+    request, info = waiting.request, waiting.info
+    if not reading.put_answer(answer):
+        raise AlreadyResolved(f"approval {request.approval_id} was answered already")
+    resolved = reading.resolution(request, info)
+    if resolved is not None and resolved.by != answer.by:  # the pod was faster, and asks nobody any more
+        raise AlreadyResolved(f"approval {request.approval_id} is not wanted any more")
+    what = f"{'approved' if answer.approved else 'denied'}: {_call(request, 60)} of pod {info.pod}"
+    terminal = Terminal()
+    terminal.note(what)
+    if waiting.holder is None:
+        way_on = f"polypod resume {short_id(info.session_id)}{store_option(reading.url)}"
+        terminal.note(f"  its run was interrupted; this goes on with it: {way_on}", "note")
+
+
+def _list(found: list[Waiting], terminal: Terminal) -> None:
+    now = time.time()
+    rows: list[tuple[str, ...]] = [("ID", "CALL", "POD", "ASKED", "SESSION")]
+    for request, info, holder in found:
+        where = "interrupted" if holder is None else f"in process {holder.pid}"
+        of = f"{short_id(info.session_id) if terminal.live else info.session_id}, {where}"
+        rows.append((request.approval_id, _call(request, 50), info.pod, ago(request.at, now), of))
+    terminal.table(rows)
+
+
+def _call(request: ApprovalRequested, width: int) -> str:
+    return f"{request.tool}({arguments(request.arguments, width)})"
+
+
+def _facts(waiting: Waiting) -> dict[str, Any]:
+    request, info, holder = waiting
+    return {
+        "approval_id": request.approval_id,
+        "session_id": info.session_id,
+        "pod": info.pod,
+        "tool": request.tool,
+        "arguments": request.arguments,
+        "why": request.why,
+        "at": request.at,
+        "holder": holder,
+    }

@@ -1,0 +1,68 @@
+"""``AnswerWatch``: looks for answers that other processes give, while any pod waits for one."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+from actors.sessions.answers import settled
+from actors.sessions.store import SessionStore
+from protocol.approval import ApprovalAnswer
+from protocol.errors import SessionError
+
+#: Seconds between two looks at the store.
+INTERVAL = 0.25
+
+
+class AnswerWatch:
+    """Asks a store for new answers, once for all pods of a system that wait; never while none does."""
+
+    def __init__(self, store: SessionStore) -> None:
+        self._store = store
+        #: Who hears of answers in which session.
+        self._waiting: dict[str, Callable[[ApprovalAnswer], None]] = {}
+        self._mark: object = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._look_task: asyncio.Task[None] | None = None
+
+    @contextlib.asynccontextmanager
+    async def listening(self, session_id: str, hear: Callable[[ApprovalAnswer], None]) -> AsyncIterator[None]:
+        """Within it ``hear`` is called with each new answer of that session. Raises SessionError."""
+        if self._mark is None:
+            self._mark, _ = await settled(self._store.answers_since(None))
+        self._waiting[session_id] = hear
+        self._look_later()
+        try:
+            yield
+        finally:
+            del self._waiting[session_id]
+            if not self._waiting and self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+
+    def _look_later(self) -> None:
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(INTERVAL, self._look)
+
+    def _look(self) -> None:
+        self._timer = None
+        with contextlib.suppress(SessionError):  # the next look may find it; a pod hears of it at its commit
+            found = self._store.answers_since(self._mark)
+            if isinstance(found, Awaitable):
+                self._look_task = asyncio.get_running_loop().create_task(self._await(found))
+                return
+            self._take(found)
+        self._look_later()
+
+    async def _await(self, found: Awaitable[tuple[object, list[ApprovalAnswer]]]) -> None:
+        with contextlib.suppress(SessionError):
+            self._take(await settled(found))
+        if self._waiting:
+            self._look_later()
+
+    def _take(self, found: tuple[object, list[ApprovalAnswer]]) -> None:
+        self._mark, answers = found
+        for answer in answers:
+            if (hear := self._waiting.get(answer.session_id)) is not None:
+                hear(answer)

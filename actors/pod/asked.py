@@ -1,0 +1,72 @@
+"""Finds the calls that wait for approval in a session, whoever has it, from the end of its log."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from actors.pod.restore import tip
+from actors.sessions.answers import settled
+from actors.sessions.approvals import NO_APPROVALS, Approvals
+from actors.sessions.store import SessionInfo, SessionStore
+from protocol.entries import Entry, OtherEntry, SessionOpened
+from protocol.events import ApprovalRequested, ApprovalResolved, RunEnd, RunStart
+from protocol.wire import decode_entry
+
+#: Entries of the first page, which most often has the end of the last run, and of each that follows.
+_FIRST, _PAGE = 8, 100
+#: What entries that tell of runs and approvals have in them; the others are spared the decoding.
+_TELLING = tuple(
+    b'"%s"' % kind.__name__.encode()
+    for kind in (ApprovalRequested, ApprovalResolved, RunEnd, RunStart, SessionOpened)
+)
+
+
+async def open_requests(store: SessionStore, info: SessionInfo) -> tuple[ApprovalRequested, ...]:
+    """The calls of a session that wait for approval; none where it goes on in another. Raises SessionError,
+    WireError.
+    """
+    told: list[ApprovalRequested | ApprovalResolved] = []
+    state = NO_APPROVALS
+    async for entry in _backwards(store, info):
+        if isinstance(entry, ApprovalRequested | ApprovalResolved):
+            told.append(entry)
+        elif isinstance(entry, RunEnd) and entry.outcome != "paused":
+            return ()
+        elif isinstance(entry, SessionOpened):
+            state = Approvals(entry.waiting)
+            break
+        elif isinstance(entry, RunStart):
+            break
+    for event in reversed(told):
+        state = state.after(event)
+    return state.open if state.open and await tip(store, info.session_id) == info.session_id else ()
+
+
+async def resolution(
+    store: SessionStore, request: ApprovalRequested, info: SessionInfo
+) -> ApprovalResolved | None:
+    """What was said of a call since its session stood as ``info`` tells. Raises SessionError, WireError."""
+    for stored in await settled(store.read(info.session_id, after=info.head.seq)):
+        if _TELLING[1] in stored.body:
+            entry = decode_entry(stored.body)
+            if isinstance(entry, ApprovalResolved) and entry.approval_id == request.approval_id:
+                return entry
+    return None
+
+
+async def _backwards(store: SessionStore, info: SessionInfo) -> AsyncIterator[Entry | OtherEntry]:
+    """Those entries of a session that tell of its last run, the last one first."""
+    through, size = info.head.seq, _FIRST
+    while through > 0:
+        after = max(through - size, 0)
+        page = [
+            each
+            for each in await settled(store.read(info.session_id, after=after, limit=size))
+            if each.seq <= through
+        ]
+        for stored in reversed(page):
+            if any(word in stored.body for word in _TELLING):
+                yield decode_entry(stored.body)
+        if not page or page[0].seq > after + 1:  # the session's first entry: a child's is not number 1
+            return
+        through, size = after, _PAGE

@@ -1,0 +1,112 @@
+"""Answers to calls that wait for approval, a line each in a file of a JSON-lines store."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+import msgspec
+
+from actors.sessions.disk import sync_folder
+from actors.sessions.jsonl.files import Files, put_all, write_all
+from actors.sessions.lock import WriterLock
+from protocol.approval import ApprovalAnswer
+
+
+class AnswersFile:
+    """The file of all answers; who changes it holds the store's gate. All methods raise OSError."""
+
+    def __init__(self, path: Path, lock: WriterLock, files: Files, *, sync: bool) -> None:
+        self._path = path
+        self._lock = lock
+        self._files = files
+        self._sync = sync
+
+    def put(self, answer: ApprovalAnswer) -> bool:
+        """Add an answer, on the disk if the store wants that; False where there is one already."""
+        with self._lock.gate(), self._opened() as descriptor:
+            data = os.pread(descriptor, os.fstat(descriptor).st_size, 0)
+            sound = data.rfind(b"\n") + 1
+            if any(_is_to(answer, other) for other in _answers(data[:sound], [answer.approval_id])):
+                return False
+            if sound < len(data):  # of a process that has died over it
+                self._files.truncate(descriptor, sound)
+            write_all(self._files, descriptor, msgspec.json.encode(answer) + b"\n", sound)
+            if self._sync:
+                self._files.sync(descriptor)
+                sync_folder(self._path.parent)
+        return True
+
+    def among(self, approval_ids: Collection[str]) -> list[ApprovalAnswer]:
+        """The answers to these ids."""
+        try:
+            data = self._path.read_bytes()
+        except FileNotFoundError:
+            return []
+        return list(_answers(data, approval_ids))
+
+    def since(self, mark: object) -> tuple[object, list[ApprovalAnswer]]:
+        """The answers behind ``mark``, which is a file and a place in it, and the mark of now."""
+        try:
+            status = self._path.stat()
+            now = status.st_ino, status.st_size
+            if mark is None or mark == now:
+                return now, []
+            with self._path.open("rb") as file:
+                inode = os.fstat(file.fileno()).st_ino
+                before = mark[1] if isinstance(mark, tuple) and mark[0] == inode else 0
+                file.seek(before)
+                data = file.read()
+        except FileNotFoundError:
+            return (0, 0), []
+        sound = data.rfind(b"\n") + 1
+        return (inode, before + sound), list(_answers(data[:sound]))
+
+    def forget(self, session_id: str) -> None:
+        """Remove those of a session; called by who holds the gate."""
+        try:
+            data = self._path.read_bytes()
+        except FileNotFoundError:
+            return
+        kept = [line for line in data.splitlines(keepends=True) if not _is_of(session_id, line)]
+        if len(b"".join(kept)) == len(data):
+            return
+        draft = self._path.with_suffix(".draft")
+        descriptor = self._files.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        try:
+            put_all(self._files, descriptor, b"".join(kept))
+            if self._sync:
+                self._files.sync(descriptor)
+        finally:
+            os.close(descriptor)
+        draft.replace(self._path)
+
+    @contextlib.contextmanager
+    def _opened(self) -> Iterator[int]:
+        descriptor = self._files.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+
+def _answers(data: bytes, approval_ids: Collection[str] | None = None) -> Iterator[ApprovalAnswer]:
+    """Those on whole lines; what somebody has damaged is passed over."""
+    written = None if approval_ids is None else [msgspec.json.encode(each) for each in approval_ids]
+    for line in data.splitlines():
+        if written is not None and not any(each in line for each in written):
+            continue  # nearly all of them, spared the decoding
+        with contextlib.suppress(msgspec.DecodeError):
+            answer = msgspec.json.decode(line, type=ApprovalAnswer)
+            if approval_ids is None or answer.approval_id in approval_ids:
+                yield answer
+
+
+def _is_to(answer: ApprovalAnswer, other: ApprovalAnswer) -> bool:
+    return (answer.approval_id, answer.session_id) == (other.approval_id, other.session_id)
+
+
+def _is_of(session_id: str, line: bytes) -> bool:
+    return any(answer.session_id == session_id for answer in _answers(line))

@@ -1,0 +1,80 @@
+"""Answers to calls that wait for approval, in a table of a SQLite store that the first of them makes."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Collection
+
+import msgspec
+
+from protocol.approval import ApprovalAnswer
+
+# Stores of earlier versions have none, and such versions pass it over. No number comes twice, since who has
+# seen the answers up to one asks for those behind it.
+_TABLE = """
+CREATE TABLE IF NOT EXISTS approval_answers (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    approval TEXT NOT NULL,
+    session TEXT NOT NULL,
+    body BLOB NOT NULL,
+    UNIQUE (approval, session)
+)
+"""
+_PUT = "INSERT OR IGNORE INTO approval_answers (approval, session, body) VALUES (?, ?, ?)"
+
+
+def put(db: sqlite3.Connection, answer: ApprovalAnswer) -> bool:
+    """Add an answer, within a transaction; False where there is one already."""
+    values = (answer.approval_id, answer.session_id, msgspec.json.encode(answer))
+    try:
+        return db.execute(_PUT, values).rowcount == 1
+    except sqlite3.OperationalError as error:
+        if not _lacks_table(error):
+            raise
+    db.execute(_TABLE)
+    return db.execute(_PUT, values).rowcount == 1
+
+
+def among(db: sqlite3.Connection, approval_ids: Collection[str]) -> list[ApprovalAnswer]:
+    """The answers to these ids."""
+    marks = ", ".join("?" * len(approval_ids))
+    query = f"SELECT id, body FROM approval_answers WHERE approval IN ({marks}) ORDER BY id"  # noqa: S608
+    return _decoded(_rows(db, query, *approval_ids))
+
+
+def since(db: sqlite3.Connection, mark: object) -> tuple[object, list[ApprovalAnswer]]:
+    """The answers behind the row that ``mark`` is, and the last row; of None that alone."""
+    if mark is None:
+        last = _rows(db, "SELECT max(id), NULL FROM approval_answers")
+        return (last[0][0] if last else None) or 0, []
+    rows = _rows(db, "SELECT id, body FROM approval_answers WHERE id > ? ORDER BY id", mark)
+    return (rows[-1][0] if rows else mark), _decoded(rows)
+
+
+def forget(db: sqlite3.Connection, session_id: str) -> None:
+    """Remove those of a session, within a transaction."""
+    _rows(db, "DELETE FROM approval_answers WHERE session = ?", session_id)
+
+
+def _rows(db: sqlite3.Connection, statement: str, *values: object) -> list[tuple[int, bytes]]:
+    """What a statement gives; nothing where there is no table yet."""
+    try:
+        return db.execute(statement, values).fetchall()
+    except sqlite3.OperationalError as error:
+        if not _lacks_table(error):
+            raise
+        return []
+
+
+def _lacks_table(error: sqlite3.OperationalError) -> bool:
+    return "no such table" in str(error)
+
+
+def _decoded(rows: list[tuple[int, bytes]]) -> list[ApprovalAnswer]:
+    """What they say; what somebody has damaged is passed over."""
+    found: list[ApprovalAnswer] = []
+    for _, body in rows:
+        with contextlib.suppress(msgspec.DecodeError):
+            found.append(msgspec.json.decode(body, type=ApprovalAnswer))
+    return found

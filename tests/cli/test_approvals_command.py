@@ -1,0 +1,267 @@
+"""``polypod approvals``, ``approve`` and ``deny``: answers from another process, whatever becomes of the pod's."""
+
+import json
+import signal
+import subprocess
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command_kit import Done, Home
+from person import PATIENCE, person
+from store_kit import without_privileges
+
+from actors.cli.errors import run_guarded
+from actors.cli.main import polypod
+
+SHOP = '''
+import os, signal
+from polypod import tool
+
+@tool
+def pay(to: str) -> str:
+    """Pay somebody."""
+    with open("paid.txt", "a") as paid:
+        paid.write(to + "\\n")
+    if to == "doomed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return "paid"
+'''
+MANIFEST = """
+[pod]
+name = "clerk"
+[model]
+scheme = "offline"
+[approvals]
+headless = "wait"
+[[approval]]
+tool = "pay"
+match = { to = "mallory" }
+policy = "deny"
+[[approval]]
+tool = "pay"
+policy = "ask"
+"""
+
+
+@pytest.fixture(params=["sqlite:pods.db", "jsonl:pods"])
+def shop(request: pytest.FixtureRequest, tmp_path: Path) -> Home:
+    home = Home(tmp_path)
+    home.env["POLYPOD_STORE"] = request.param
+    home.write("shop.py", SHOP)
+    home.write("clerk.toml", MANIFEST)
+    return home
+
+
+def paid(home: Home) -> list[str]:
+    path = home.folder / "paid.txt"
+    return path.read_text().split() if path.exists() else []
+
+
+@contextmanager
+def asking(home: Home, task: str = "use pay ann") -> Iterator[subprocess.Popen[str]]:
+    """A run that waits for approval."""
+    run = home.start("run", task, "--manifest", "clerk.toml", "--tools", "shop.py")
+    try:
+        assert run.stderr is not None
+        for line in run.stderr:
+            if "polypod approve" in line:
+                break
+        yield run
+    finally:
+        run.kill()
+        run.communicate()
+
+
+def waiting(home: Home) -> list[dict[str, Any]]:
+    return home.polypod("approvals", "--json").lines
+
+
+def id_of(home: Home) -> str:
+    (only,) = waiting(home)
+    return str(only["approval_id"])
+
+
+def test_what_waits_is_listed_and_the_pod_goes_on_with_the_answer(shop: Home) -> None:
+    with asking(shop) as run:
+        (asked,) = waiting(shop)
+        assert (asked["pod"], asked["tool"], asked["arguments"]) == ("clerk", "pay", {"to": "ann"})
+        assert asked["holder"]["pid"] == run.pid
+        listed = shop.polypod("approvals", shop.env["POLYPOD_STORE"])
+        assert asked["approval_id"] in listed.out
+        assert "pay(to='ann')" in listed.out
+        answered = shop.polypod("approve", asked["approval_id"], "--note", "be quick")
+        assert (answered.code, "approved: pay(to='ann') of pod clerk" in answered.err) == (0, True)
+        again = shop.polypod("deny", asked["approval_id"])
+        assert again.code == 1
+        assert "answered" in again.err or "no call waits" in again.err
+        run.communicate(timeout=PATIENCE)
+        assert run.returncode == 0
+    assert paid(shop) == ["ann"]
+    assert waiting(shop) == []
+    assert "nothing waits" in shop.polypod("approvals").err
+
+
+def test_what_is_denied_is_not_run_and_the_model_hears_why(shop: Home) -> None:
+    with asking(shop) as run:
+        assert shop.polypod("deny", id_of(shop), "--note", "not today").code == 0
+        run.communicate(timeout=PATIENCE)
+    assert paid(shop) == []
+    assert "not today" in shop.polypod("events", "--json").out
+
+
+def test_other_arguments_run_but_none_that_rules_deny_or_that_are_no_object(shop: Home) -> None:
+    with asking(shop) as run:
+        asked = id_of(shop)
+        for given in ('{"to": "mallory"}', "[1]", "{", '"x"'):
+            refused = shop.polypod("approve", asked, "--arguments", given)
+            assert refused.code == 2, refused.err
+        assert shop.polypod("approve", asked, "--always", "--arguments", '{"to": "bob"}').code == 0
+        run.communicate(timeout=PATIENCE)
+    assert paid(shop) == ["bob"]
+
+
+@pytest.mark.parametrize("garbage", ["", "0", "x" * 5000, "../../etc/passwd", "%", "é\udce9", "' OR 1=1 --"])
+def test_an_id_that_nobody_asked_under_is_bad_input(shop: Home, garbage: str) -> None:
+    none = shop.polypod("approve", garbage)
+    assert (none.code, none.out) == (2, "")
+    with asking(shop):
+        for command in ("approve", "deny"):
+            done = shop.polypod(command, "--", garbage)
+            assert done.code == 2
+            assert "no call waits for approval" in done.err
+        assert len(waiting(shop)) == 1
+
+
+def test_an_answer_to_a_run_that_was_killed_is_taken_by_the_resume(shop: Home) -> None:
+    with asking(shop) as run:
+        run.kill()
+        run.wait()
+    (asked,) = waiting(shop)
+    assert asked["holder"] is None
+    answered = shop.polypod("approve", asked["approval_id"])
+    assert "polypod resume" in answered.err
+    assert waiting(shop) == []
+    assert shop.polypod("resume", asked["session_id"]).code == 0
+    assert paid(shop) == ["ann"]
+
+
+def test_a_run_that_is_killed_before_it_hears_its_answer_runs_the_call_once_resumed(shop: Home) -> None:
+    with asking(shop) as run:
+        run.send_signal(signal.SIGSTOP)
+        session = shop.session()
+        assert shop.polypod("approve", id_of(shop)).code == 0
+        run.kill()
+        run.wait()
+    assert paid(shop) == []
+    assert shop.polypod("resume", session).code == 0
+    assert paid(shop) == ["ann"]
+
+
+def test_a_run_that_is_killed_in_the_approved_call_does_not_run_it_again(shop: Home) -> None:
+    with asking(shop, "use pay doomed") as run:
+        session = shop.session()
+        assert shop.polypod("approve", id_of(shop)).code == 0
+        assert run.wait(PATIENCE) == -signal.SIGKILL
+    assert waiting(shop) == []
+    shop.polypod("resume", session)
+    assert "outcome unknown" in shop.polypod("events", "--json").out
+    assert paid(shop) == ["doomed"]
+
+
+def test_of_answers_at_once_from_many_processes_one_holds(shop: Home) -> None:
+    with asking(shop) as run:
+        run.send_signal(signal.SIGSTOP)
+        asked = id_of(shop)
+
+        def answer(number: int) -> Done:
+            return shop.polypod("approve" if number % 2 else "deny", asked)
+
+        with ThreadPoolExecutor(4) as threads:
+            codes = [done.code for done in threads.map(answer, range(4))]
+        assert sorted(codes) == [0, 1, 1, 1]
+        run.send_signal(signal.SIGCONT)
+        run.communicate(timeout=PATIENCE)
+    assert paid(shop) == (["ann"] if codes.index(0) % 2 else [])
+
+
+def test_a_store_that_may_only_be_read_lists_what_waits_and_takes_no_answer(
+    shop: Home, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with asking(shop) as run:
+        asked = id_of(shop)
+        run.kill()
+        run.wait()
+    monkeypatch.chdir(shop.folder)
+    store = shop.env["POLYPOD_STORE"]
+    with only_readable(shop):
+        assert run_guarded(lambda: polypod(["approvals", store, "--json"], standalone_mode=False)) == 0
+        assert asked in capfd.readouterr().out
+        assert run_guarded(lambda: polypod(["approve", asked, "--store", store], standalone_mode=False)) == 1
+        assert "polypod: cannot use" in capfd.readouterr().err
+    assert len(waiting(shop)) == 1
+
+
+@contextmanager
+def only_readable(home: Home) -> Iterator[None]:
+    """Nobody but a superuser may write what is in the folder now."""
+    before = {path: path.stat().st_mode for path in (home.folder, *home.folder.rglob("*"))}
+    for path in before:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    try:
+        with without_privileges(home.folder.parent):
+            yield
+    finally:
+        for path, mode in before.items():
+            with suppress(FileNotFoundError):
+                path.chmod(mode)
+
+
+def test_at_a_terminal_a_question_goes_away_with_an_answer_from_elsewhere(shop: Home) -> None:
+    with person(shop, "run", "use pay ann", "--manifest", "clerk.toml", "--tools", "shop.py") as somebody:
+        somebody.sees("allow it?")
+        assert shop.polypod("approve", id_of(shop)).code == 0
+        somebody.sees("answered elsewhere")
+        somebody.sees("approved by a person")
+        assert somebody.leaves_with() == 0
+    assert paid(shop) == ["ann"]
+
+
+def test_a_fork_does_not_wait_for_what_its_parent_asked(shop: Home) -> None:
+    with asking(shop) as run:
+        asked = id_of(shop)
+        run.kill()
+        run.wait()
+    session = shop.session()
+    fork = shop.polypod("fork", session)
+    assert fork.code == 0, fork.err
+    assert [each["session_id"] for each in waiting(shop)] == [session]
+    assert shop.polypod("approve", asked, "--session", fork.out.split()[-1]).code == 2
+    assert shop.polypod("approve", asked, "--session", session).code == 0
+    assert paid(shop) == []
+
+
+def test_with_its_session_an_answer_is_deleted(shop: Home) -> None:
+    with asking(shop) as run:
+        asked = id_of(shop)
+        run.kill()
+        run.wait()
+    secret = "between you and me"
+    assert shop.polypod("approve", asked, "--note", secret).code == 0
+    assert shop.polypod("rm", shop.session()).code == 0
+    gone = shop.polypod("approve", asked)
+    assert gone.code == 2
+    if shop.env["POLYPOD_STORE"].startswith("jsonl"):
+        assert not any(
+            secret.encode() in path.read_bytes() for path in shop.folder.rglob("*") if path.is_file()
+        )
+
+
+def test_lines_for_programs_are_json_even_of_what_no_terminal_shows(shop: Home) -> None:
+    with asking(shop, "use pay \x1b[2J"):
+        listed = shop.polypod("approvals")
+        assert "\x1b" not in listed.out
+        assert json.loads(shop.polypod("approvals", "--json").out)["arguments"] == {"to": "\x1b[2J"}

@@ -1,0 +1,252 @@
+"""Answers to approvals that another process gives: a store of its own is all that it shares with the pod."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from store_kit import KINDS, AwaitedStore
+
+from actors.llm.scripted import Reply, ScriptedClient, call, say
+from actors.pod.asked import open_requests, resolution
+from actors.pod.handle import Pod
+from actors.sessions.store import SessionStore
+from actors.system import PodSystem
+from actors.tools.base import tool
+from protocol.approval import ApprovalAnswer
+from protocol.errors import AlreadyResolved, StoreError
+from protocol.events import ApprovalRequested, ApprovalResolved
+from protocol.items import ToolResult
+from protocol.manifest import PodManifest
+
+RULES = [
+    {"tool": "pay", "policy": "deny", "match": {"to": "mallory"}},
+    {"tool": "pay", "policy": "ask"},
+]
+ASKS = PodManifest.of(name="p", approval=RULES)
+
+
+class Place:
+    """A store on disk, a pod in it, and another process's view of the same store."""
+
+    def __init__(self, open_store: Any) -> None:
+        self._open = open_store
+        self.elsewhere: SessionStore = open_store()
+        self.ran: list[str] = []
+        self.pod: Pod
+
+    @contextlib.asynccontextmanager
+    async def system(self) -> AsyncIterator[PodSystem]:
+        """A system, as one process after the other has."""
+        store = self._open()
+        async with asyncio.timeout(30), PodSystem(store) as system:
+            yield system
+        store.close()
+
+    async def spawn(
+        self, system: PodSystem, *replies: Reply, manifest: PodManifest = ASKS, **options: Any
+    ) -> Pod:
+        @tool
+        async def pay(to: str) -> str:
+            self.ran.append(to)
+            return f"paid {to}"
+
+        client = ScriptedClient([*replies])
+        self.pod = await system.spawn(manifest, client=client, tools=[pay], **options)
+        return self.pod
+
+    async def asked(self, system: PodSystem, run: Any = None) -> ApprovalRequested:
+        """Start a run, and wait until its call is asked for."""
+        with system.subscribe(kinds=ApprovalRequested) as questions:
+            self.run = self.pod.run("go") if run is None else run()
+            event = await anext(questions)
+        assert isinstance(event, ApprovalRequested)
+        return event
+
+    def answer(self, request: ApprovalRequested, *, approved: bool = True, **said: Any) -> bool:
+        kept = self.elsewhere.put_answer(
+            ApprovalAnswer(request.approval_id, request.session_id, approved=approved, at=1.0, **said)
+        )
+        assert isinstance(kept, bool)
+        return kept
+
+    async def open(self) -> list[str]:
+        """The calls that wait, as another process sees them."""
+        found: list[str] = []
+        sessions = self.elsewhere.sessions()
+        assert isinstance(sessions, list)
+        for info in sessions:
+            found += [each.approval_id for each in await open_requests(self.elsewhere, info)]
+        return found
+
+    async def results(self) -> list[str]:
+        return [item.text for item in await self.pod.history() if isinstance(item, ToolResult)]
+
+
+@pytest.fixture(params=["sqlite-process", "jsonl-process"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    return Place(lambda: KINDS[request.param](tmp_path))
+
+
+def pay(to: str) -> Reply:
+    return call("pay", {"to": to})
+
+
+async def test_a_pod_that_waits_goes_on_with_an_answer_of_another_process(place: Place) -> None:
+    async with place.system() as system:
+        await place.spawn(system, pay("ann"), pay("bob"), say("done"))
+        first = await place.asked(system)
+        assert await place.open() == [first.approval_id]
+        with system.subscribe(kinds=ApprovalRequested) as questions:
+            assert place.answer(first, note="she waits")
+            second = await anext(questions)
+        assert isinstance(second, ApprovalRequested)
+        place.answer(second, approved=False, note="not him")
+        assert (await place.run).text == "done"
+        assert await place.results() == [
+            "paid ann\nA person says: she waits",
+            "pay was not run: a person denied it: not him",
+        ]
+        assert await place.open() == []
+
+
+async def test_of_all_processes_the_first_answer_holds(place: Place) -> None:
+    async with place.system() as system:
+        await place.spawn(system, pay("ann"), pay("bob"), say("done"))
+        first = await place.asked(system)
+        place.answer(first, approved=False)
+        with system.subscribe(kinds=ApprovalRequested) as questions:
+            with pytest.raises(AlreadyResolved):
+                await place.pod.approve(first.approval_id)
+            second = await anext(questions)
+        assert isinstance(second, ApprovalRequested)
+        await place.pod.approve(second.approval_id)
+        assert not place.answer(second, approved=False)
+        await place.run
+        assert place.ran == ["bob"]
+
+
+async def test_an_answer_to_a_pod_that_is_paused_or_gone_is_taken_when_it_goes_on(place: Place) -> None:
+    async with place.system() as system:
+        await place.spawn(system, pay("ann"))
+        request = await place.asked(system)
+        await place.pod.pause()
+        assert await place.open() == [request.approval_id]
+        place.answer(request)
+    async with place.system() as system:
+        await place.spawn(system, say("done"), resume=request.session_id)
+        assert (await place.pod.resume()).text == "done"
+    assert place.ran == ["ann"]
+
+
+async def test_other_arguments_and_always_hold_and_what_rules_deny_is_not_run(place: Place) -> None:
+    async with place.system() as system:
+        await place.spawn(system, pay("ann"), pay("cid"), pay("bob"), pay("bob"), say("done"))
+        request = await place.asked(system)
+        for said in (
+            {"arguments": {"to": "cid"}, "always": True},
+            {"arguments": {"to": "mallory"}},
+            {"arguments": {}},
+        ):
+            with system.subscribe(kinds=ApprovalRequested) as questions:
+                place.answer(request, **said)
+                if said["arguments"]:
+                    request = await anext(questions)  # type: ignore[assignment]
+        await place.run
+        assert place.ran == ["cid", "cid"]
+        told = await place.results()
+        assert "A person changed the arguments" in told[0]
+        assert "denied (the rule deny 'pay'" in told[2]
+        assert "cannot be run" in told[3]
+
+
+async def test_a_rule_that_denies_wins_over_an_answer_of_another_process(place: Place) -> None:
+    async with place.system() as system:
+        await place.spawn(system, pay("ann"))
+        request = await place.asked(system)
+        await place.pod.pause()
+    place.answer(request, always=True)
+    stricter = PodManifest.of(name="p", approval=[{"tool": "pay", "policy": "deny"}])
+    async with place.system() as system:
+        await place.spawn(system, say("done"), manifest=stricter, resume=request.session_id)
+        await place.pod.resume()
+        assert "denied" in (await place.results())[0]
+    assert place.ran == []
+
+
+async def test_an_answer_holds_in_its_session_and_not_in_a_fork(place: Place) -> None:
+    async with place.system() as system:
+        await place.spawn(system, pay("ann"))
+        request = await place.asked(system)
+        fork = await place.pod.fork()
+        await place.spawn(system, pay("ann"), say("forked"), resume=fork, name="fork")
+        asked = await place.asked(system)
+        assert asked.session_id == fork
+        other = ApprovalAnswer(request.approval_id, fork, approved=True, at=1.0)
+        assert place.elsewhere.put_answer(other)
+        assert place.answer(asked, approved=False)
+        assert (await place.run).text == "forked"
+        assert place.ran == []
+        assert await place.open() == [request.approval_id]
+
+
+async def test_what_is_not_wanted_any_more_is_told_to_who_answers_late(place: Place) -> None:
+    async with place.system() as system:
+        await place.spawn(system, pay("ann"))
+        request = await place.asked(system)
+        info = place.elsewhere.info(request.session_id)
+        assert not asyncio.isfuture(info)
+        assert await resolution(place.elsewhere, request, info) is None  # type: ignore[arg-type]
+        await place.pod.cancel()
+        found = await resolution(place.elsewhere, request, info)  # type: ignore[arg-type]
+        assert isinstance(found, ApprovalResolved)
+        assert (found.by, found.approved) == ("run", False)
+        assert await place.open() == []
+
+
+async def test_a_store_that_cannot_be_read_for_a_moment_ends_no_run_that_waits(tmp_path: Path) -> None:
+    class Failing(AwaitedStore):
+        failures = 2
+
+        async def answers_since(self, mark: object) -> tuple[object, list[ApprovalAnswer]]:
+            if self.failures:
+                self.failures -= 1
+                raise StoreError("not now")
+            return await super().answers_since(mark)
+
+    place = Place(lambda: KINDS["sqlite-process"](tmp_path))
+    async with asyncio.timeout(30), PodSystem(Failing(KINDS["sqlite-process"](tmp_path))) as system:
+        await place.spawn(system, pay("ann"), pay("bob"), say("done"))
+        with system.subscribe(kinds=ApprovalRequested) as questions:
+            run = place.pod.run("go")
+            place.answer(await anext(questions))  # type: ignore[arg-type]
+            request = await anext(questions)
+            assert isinstance(request, ApprovalRequested)
+        await place.pod.approve(request.approval_id)
+        assert (await run).text == "done"
+    assert place.ran == ["ann", "bob"]
+
+
+async def test_a_pod_that_asks_nobody_asks_the_store_nothing(tmp_path: Path) -> None:
+    class Counting(type(KINDS["sqlite-process"](tmp_path))):  # type: ignore[misc]
+        asked = 0
+
+        def answers_since(self, mark: object) -> Any:
+            self.asked += 1
+            return super().answers_since(mark)
+
+        def answers(self, approval_ids: Any) -> Any:
+            self.asked += 1
+            return super().answers(approval_ids)
+
+    store = Counting(tmp_path / "pods.db")
+    async with PodSystem(store) as system:
+        place = Place(lambda: store)
+        await place.spawn(system, say("one"))
+        await place.pod.run("go")
+    assert store.asked == 0
+    store.close()
