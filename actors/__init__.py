@@ -29,7 +29,6 @@ from actors.llm.base import (
     ThinkingChunk,
     UsageReport,
 )
-from actors.llm.cassette import CassetteClient
 from actors.llm.scripted import Reply, ScriptedClient, call, say
 from actors.pod.handle import Pod, RunStream
 from actors.runtime.actor import AsyncActor
@@ -73,7 +72,6 @@ __all__ = [
     "CallEnd",
     "CallStart",
     "Cancel",
-    "CassetteClient",
     "Claim",
     "Closed",
     "Command",

@@ -19,13 +19,11 @@ import pykka
 from actors.llm.base import LLMClient
 from actors.llm.prices import Prices, load_prices, standard_prices
 from actors.llm.scripted import ScriptedClient
-from actors.memory.notes_folder import NotesFolder
 from actors.pod.address import Mailboxes
 from actors.pod.assembly import Assembly
 from actors.pod.budget import Totals
 from actors.pod.handle import Pod
 from actors.pod.lifecycle import Resumed
-from actors.pod.past_events import PastEvents
 from actors.pod.pod import PodActor, ShutDown
 from actors.pod.restore import interrupted
 from actors.runtime.bus import Bus
@@ -173,7 +171,7 @@ class PodSystem:
             self._outputs,
             self.on_conflict,
             self._prices,
-            NotesFolder(memory),
+            memory,
             self._limits,
             **self._graces,
             closing=self._loop_closes,
@@ -561,6 +559,8 @@ class PodSystem:
         names = list(self._pods) if name is None else [name]
         after = {each: since if isinstance(since, int) else since.get(each, 0) for each in names}
         assert self._store is not None
+        from actors.pod.past_events import PastEvents  # noqa: PLC0415 - paid for by who asks for the past
+
         past = PastEvents(self._store, after, self._wait_until_started, self._position)
         subscription.replay(past, self._on_loop)
 

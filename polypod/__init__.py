@@ -8,6 +8,7 @@ import sys
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 
 def _require_own(name: str) -> None:
@@ -37,7 +38,13 @@ for _name in ("protocol", "actors"):
     _require_own(_name)
 
 from actors import *
+from actors.runtime.on_demand import on_demand
 from actors.version import __version__
+
+if TYPE_CHECKING:
+    from polypod.testing import CassetteClient
+else:  # imported by who uses it, so that nobody else pays for the format of cassettes
+    __getattr__ = on_demand(__name__, "CassetteClient", "testing")
 
 __all__ = [
     "COMMANDS",

@@ -11,10 +11,11 @@ from msgspec import Struct
 
 from protocol.errors import ManifestError
 
-_AT = re.compile(r"(?P<what>.*?)(?: - at `\$\.?(?P<key>.*)`)?", re.DOTALL)
-_UNKNOWN = re.compile(r"Object contains unknown field `(?P<field>.*)`")
-_MISSING = re.compile(r"Object missing required field `(?P<field>.*)`")
-_STEP = re.compile(r"[^.\[\]]+")
+# Patterns are compiled when first used, which only an error has them be.
+_AT = r"(?s)(?P<what>.*?)(?: - at `\$\.?(?P<key>.*)`)?"
+_UNKNOWN = r"Object contains unknown field `(?P<field>.*)`"
+_MISSING = r"Object missing required field `(?P<field>.*)`"
+_STEP = r"[^.\[\]]+"
 #: Longest piece of a wrong value that a message shows.
 _SHOWN = 60
 
@@ -38,12 +39,12 @@ def explained(
     """Why ``data`` is no ``root`` (called ``what``), in words of who wrote it; ``hidden`` keys are not
     advertised.
     """
-    found = _AT.fullmatch(str(error))
+    found = re.fullmatch(_AT, str(error))
     assert found is not None
     why, key = found["what"], found["key"] or ""
-    if unknown := _UNKNOWN.fullmatch(why):
+    if unknown := re.fullmatch(_UNKNOWN, why):
         return _unknown_key(where, key, unknown["field"], _type_at(root, key), hidden, what)
-    if missing := _MISSING.fullmatch(why):
+    if missing := re.fullmatch(_MISSING, why):
         return ManifestError(f"{where}: {key}: the key {missing['field']!r} is missing")
     expected, got = in_words(_type_at(root, key)), _shown(_value_at(data, key))
     return ManifestError(f"{where}: {key or what}: expected {expected}, got {got}")
@@ -91,7 +92,7 @@ def _present(kind: Any) -> Any:
 def _type_at(struct: Any, key: str) -> Any:
     """The type that ``struct`` wants at a key like ``scope.allow[0].target``."""
     kind = struct
-    for step in _STEP.findall(key):
+    for step in re.findall(_STEP, key):
         kind = _present(kind)
         if get_origin(kind) is tuple:
             kind = get_args(kind)[0]
@@ -101,7 +102,7 @@ def _type_at(struct: Any, key: str) -> Any:
 
 
 def _value_at(data: Any, key: str) -> Any:
-    for step in _STEP.findall(key):
+    for step in re.findall(_STEP, key):
         data = data[int(step)] if isinstance(data, list | tuple) else data[step]
     return data
 

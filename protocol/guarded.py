@@ -43,25 +43,24 @@ _SECRETS_WITHIN = frozenset(
         *(("run", "secrets"), ("etc", "shadow"), ("etc", "gshadow")),
     }
 )
-_SECRET_FORM = re.compile(
-    r"\.env.*|.+\.env"
+# Patterns are compiled when first used, which only what touches files has them be.
+_GUARDED_FORM = (
+    r"(?s)\.env.*|.+\.env"
     r"|id_(?:rsa|dsa|ecdsa|ed25519|xmss).*"
     r"|ssh_host_.+_key"
     r"|.*\.(?:pem|key|p12|pfx|p8|ppk|jks|keystore|kdbx?|agekey|ovpn|kubeconfig|tfstate|tfvars)"
     r"|(?:client_secret|service[-_]account|gha-creds|.*firebase-adminsdk).*\.json"
     r"|(?:secret|password)s?\.(?:json|ya?ml|toml|ini|cfg|conf|csv|txt|xml|properties|db)"
     r"|credentials?\.(?:json|ya?ml|ini|csv|txt|db)"
-    r"|\..+_history|\..*api[-_]?keys?|.*api[-_]?keys?\.(?:txt|json|ya?ml)",
-    re.DOTALL,
+    r"|\..+_history|\..*api[-_]?keys?|.*api[-_]?keys?\.(?:txt|json|ya?ml)"
 )
 #: Of such a form, and meant to be read: examples, and public halves of keys.
-_OPEN_FORM = re.compile(
-    r"\.env(?:[._-].*)?[._-](?:example|sample|template|dist|schema)(?:\.(?:md|txt))?"
+_OPEN_FORM = (
+    r"(?s)\.env(?:[._-].*)?[._-](?:example|sample|template|dist|schema)(?:\.(?:md|txt))?"
     r"|(?:.*[._-])?(?:example|sample|template|dist|schema)\.env"
-    r"|.+\.pub",
-    re.DOTALL,
+    r"|.+\.pub"
 )
-_COPY = re.compile(r"(?:~|\.(?:bak|backup|old|orig|save|swp|tmp))+$")
+_COPY = r"(?:~|\.(?:bak|backup|old|orig|save|swp|tmp))+$"
 
 
 def is_git(name: str) -> bool:
@@ -73,12 +72,12 @@ def is_git(name: str) -> bool:
 def is_secret(name: str, folder: str = "") -> bool:
     """Whether a file or folder of that name, in a folder of that name, is secret."""
     name = _folded(name)
-    plain = _COPY.sub("", name) or name
+    plain = re.sub(_COPY, "", name) or name
     if plain in _SECRETS:
         return True
     if folder and (_folded(folder), plain) in _SECRETS_WITHIN:
         return True
-    return _SECRET_FORM.fullmatch(plain) is not None and _OPEN_FORM.fullmatch(plain) is None
+    return re.fullmatch(_GUARDED_FORM, plain) is not None and re.fullmatch(_OPEN_FORM, plain) is None
 
 
 def secret_depth(parts: Sequence[str]) -> int:

@@ -7,7 +7,7 @@ import re
 #: What stands in the place of a user, a password or a query.
 HIDDEN = "…"
 
-_BEFORE_HOST = re.compile(r"^(\w[\w+.-]*://|//)?.*@", re.DOTALL)
+_BEFORE_HOST = r"(?s)^(\w[\w+.-]*://|//)?.*@"
 
 
 def without_secrets(url: str) -> str:
@@ -21,7 +21,7 @@ def without_secrets(url: str) -> str:
         scheme, sep, _ = url.partition("://")
         return f"{scheme}://{HIDDEN}" if sep and re.fullmatch(r"\w+", scheme) else HIDDEN
     if "@" in before:
-        before = _BEFORE_HOST.sub(rf"\g<1>{HIDDEN}@", before)
+        before = re.sub(_BEFORE_HOST, rf"\g<1>{HIDDEN}@", before)
     return f"{before}{mark}{HIDDEN}" if rest else f"{before}{mark}"
 
 

@@ -7,7 +7,6 @@ surrogate pair as an escape. ``msgspec`` refuses all of it, so what it refuses i
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from typing import Any, NoReturn, TypeVar
@@ -29,6 +28,8 @@ def decode_mended(data: bytes, kind: type[T]) -> T:
 
     Raises one of UNREADABLE.
     """
+    import json  # noqa: PLC0415 - paid for by who gets what msgspec cannot read
+
     text = data.decode("utf-8", "replace")
     return msgspec.convert(json.loads(text, strict=False, parse_constant=_unknown), kind)
 
@@ -46,6 +47,8 @@ def decode_any(data: bytes | str) -> Any:
 
 def _loads(text: str) -> Any:
     """What a JSON text holds, half surrogate pairs as they are and infinities refused."""
+    import json  # noqa: PLC0415 - paid for by who gets what msgspec cannot read
+
     return json.loads(text, strict=False, parse_constant=refuse, parse_float=finite)
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Generator, Iterator
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec import Struct
@@ -13,6 +13,9 @@ from msgspec import Struct
 from actors.llm.lenient import finite, refuse
 from actors.runtime.datatypes import Unfit, data_type
 from protocol.text import encodable_json
+
+if TYPE_CHECKING:
+    from json import JSONDecoder
 
 #: Where a type is no object, the object that servers insist on has its value under this name.
 VALUE = "value"
@@ -47,7 +50,7 @@ def schema_for(kind: Any) -> dict[str, Any]:
     name = schema.get("$ref", "").removeprefix("#/$defs/")
     if name:  # servers want to see an object at the top, not a reference to one
         schema = dict(definitions[name])
-        if f'"#/$defs/{name}"' not in json.dumps([schema, definitions]):
+        if f'"#/$defs/{name}"'.encode() not in msgspec.json.encode([schema, definitions]):
             del definitions[name]
     if schema.get("type") != "object":
         schema = {"type": "object", "properties": {VALUE: schema}, "required": [VALUE]}
@@ -88,14 +91,14 @@ def parse_output(text: str, kind: Any) -> Fit | Misfit:
 DOUBTFUL = "The answer holds several values that fit what was asked for, and they differ: give one alone."
 
 _TAG = r"(think|thinking|thought|reasoning)"
-_THOUGHT = re.compile(rf"<{_TAG}>.*?(</\1>|\Z)", re.DOTALL)
-_END_OF_THOUGHT = re.compile(rf"</{_TAG}>")
+_THOUGHT = rf"(?s)<{_TAG}>.*?(</\1>|\Z)"
+_END_OF_THOUGHT = rf"</{_TAG}>"
 
 
 def _said(text: str) -> str:
     """A text without reasoning."""
-    text = _THOUGHT.sub("", text)
-    ends = list(_END_OF_THOUGHT.finditer(text))
+    text = re.sub(_THOUGHT, "", text)
+    ends = list(re.finditer(_END_OF_THOUGHT, text))
     return text[ends[-1].end() :] if ends else text
 
 
@@ -145,7 +148,12 @@ class _WrappedText(Struct, forbid_unknown_fields=True):
 
 _BEGINNING = re.compile(r"[\[{]")
 
-_decoder = json.JSONDecoder(parse_float=finite, parse_constant=refuse)
+
+@cache
+def _decoder() -> JSONDecoder:
+    from json import JSONDecoder  # noqa: PLC0415 - paid for by answers that are more than JSON
+
+    return JSONDecoder(parse_float=finite, parse_constant=refuse)
 
 
 def _values_within(text: str) -> Iterator[Any]:
@@ -164,7 +172,7 @@ def _values_from(text: str, position: int) -> Generator[Any, None, int | None]:
         if found is None:
             return None
         try:
-            value, position = _decoder.raw_decode(text, found.start())
+            value, position = _decoder().raw_decode(text, found.start())
             value = encodable_json(value)  # unlike msgspec, this decoder lets half a pair through
         except (ValueError, RecursionError):
             position = found.end()

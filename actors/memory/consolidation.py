@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
-from contextvars import Context
 from functools import partial
-from typing import Annotated, Any, NamedTuple, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import pykka
 from msgspec import Meta
+from msgspec.structs import replace
 
 from actors.compaction.policy import notes_budget
 from actors.memory.batch import Batch, Consolidation
-from actors.memory.helper_agent import Ask, HelperActor, HelperAgent, MemoryTask, Reminder
+from actors.memory.helper_agent import HelperActor, HelperAgent, MemoryTask, Reminder
 from actors.memory.helper_words import notes_in_words, says_nothing
+from actors.memory.messages import Consolidate, Consolidated, Consolidating
 from actors.memory.notes import Kind, render
 from actors.memory.notes_folder import NotesFolder
 from actors.memory.shelf import (
@@ -24,49 +25,14 @@ from actors.memory.shelf import (
     Shelf,
     consolidator_request,
 )
-from actors.runtime.future import AsyncFuture
 from actors.sessions.disk import store_error
-from actors.tools.base import Toolbox, ToolContext, tool
+from actors.tools.base import Toolbox, tool
 from protocol.errors import PodError, ToolError
-from protocol.manifest import PodManifest
 
 T = TypeVar("T")
 
 #: Requests that one consolidation may need.
 MOST_STEPS = 32
-
-
-class Consolidate(NamedTuple):
-    """To the consolidation actor: do what is due. ``begin`` asks the pod whether that may begin, ``tell``
-    brings a message to it; the client sees the context variables of ``caller``.
-    """
-
-    memory: NotesFolder
-    manifest: PodManifest
-    ask: Ask
-    context: Callable[[], ToolContext]
-    automatic: bool
-    begin: Callable[[Consolidating], AsyncFuture[bool]]
-    tell: Callable[[Consolidated], None]
-    caller: Context | None = None
-
-
-class Consolidating(NamedTuple):
-    """To the pod: so many files of so many bytes are to be worked in; whether that may begin."""
-
-    files: int
-    size: int
-
-
-class Consolidated(NamedTuple):
-    """To the pod: a consolidation has ended; of no files if none was due, or another is at it."""
-
-    files: int = 0
-    notes: int = 0
-    mechanical: bool = False
-    left: int = 0
-    error: BaseException | None = None
-    alerts: tuple[str, ...] = ()
 
 
 def _clear(error: Exception) -> Exception:
@@ -94,7 +60,7 @@ class ConsolidationActor(HelperActor):
             ended = Consolidated(error=_clear(error))
         finally:
             work.release()
-        message.tell(ended._replace(alerts=tuple(work.alerts)))
+        message.tell(replace(ended, alerts=tuple(work.alerts)))
 
     async def _consolidate(self, job: Consolidate, work: Consolidation) -> Consolidated:
         batch = await _to_its_end(partial(work.begin, automatic=job.automatic))

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
-from contextvars import Context
 from pathlib import Path
-from typing import NamedTuple
 
 import pykka
 
@@ -22,47 +19,17 @@ from actors.memory.findings import (
     extractor_request,
     portion,
 )
-from actors.memory.helper_agent import Ask, HelperActor, HelperAgent, MemoryTask
+from actors.memory.helper_agent import HelperActor, HelperAgent, MemoryTask
 from actors.memory.helper_words import extracted_in_words
+from actors.memory.messages import Extract, Proposal
 from actors.memory.staging import Staged, earlier_readings, stage
-from actors.runtime.future import AsyncFuture
 from actors.sessions.disk import store_error
-from actors.sessions.head import SessionHead
-from actors.tools.base import Toolbox, ToolContext, tool
+from actors.tools.base import Toolbox, tool
 from protocol.errors import ModelError, PodError, SessionError, WireError
 from protocol.items import Item
 
 #: Requests that one extraction may need.
 _MOST_STEPS = 8
-
-
-class Proposal(NamedTuple):
-    """To the pod: of that session, from ``start`` on, items are read up to ``end``; ``last`` stands before
-    that.
-    """
-
-    session_id: str
-    start: int | None
-    end: int
-    staged: int
-    last: Item | None = None
-    error: BaseException | None = None
-
-
-class Extract(NamedTuple):
-    """To the extraction actor: read what the head has not had read yet, in about ``budget`` tokens; no answer
-    of the model takes more than ``max_tokens``; the client sees the context variables of ``caller``.
-    """
-
-    head: SessionHead
-    budget: int
-    max_tokens: int
-    ask: Ask
-    model: str
-    context: Callable[[], ToolContext]
-    folder: Path
-    propose: Callable[[Proposal], AsyncFuture[bool]]
-    caller: Context | None = None
 
 
 class ExtractionActor(HelperActor):

@@ -15,20 +15,18 @@ from msgspec import Raw
 from actors.compaction.policy import Limits
 from actors.llm.base import LLMClient
 from actors.llm.prices import Prices, cost
-from actors.memory.notes_folder import NotesFolder
 from actors.pod.answer_watch import AnswerWatch
 from actors.pod.budget import Budget, Totals
 from actors.pod.calls import ToolRunner
 from actors.pod.models import Models, label
 from actors.pod.resources import PodResources, PodTemplate
-from actors.pod.task_list import TASKS, TaskListReader, TaskStore
 from actors.runtime.bus import Bus
 from actors.runtime.latest import Latest
 from actors.sessions.head import SessionHead, new_session_id
 from actors.sessions.log import SessionLog
 from actors.sessions.store import SessionStore
 from actors.tools.base import Tool, Toolbox
-from actors.tools.extras import MEMORY
+from actors.tools.extras import MEMORY, TASKS
 from actors.tools.pool import ToolThreads
 from actors.tools.source import ToolSource
 from protocol.errors import BudgetError, ManifestError
@@ -40,6 +38,7 @@ from protocol.wire import encode
 
 if TYPE_CHECKING:
     from actors.pod.sourced_tools import SourcedTools
+    from actors.pod.task_list import TaskListReader, TaskStore
     from actors.tools.hooks import Hooks
     from actors.tools.open_sources import OpenSources
 
@@ -60,7 +59,7 @@ class Assembly:
         outputs: Path | None,
         on_conflict: Literal["fork", "refuse"],
         prices: Prices,
-        memory: NotesFolder,
+        memory: Path,
         budget: BudgetSection | None = None,
         *,
         grace: float,
@@ -175,10 +174,13 @@ class Assembly:
 
     def _search_memory(self, query: str, **options: Any) -> list[Any]:
         from actors.memory.note_index import search  # noqa: PLC0415 - paid for by who searches
+        from actors.memory.notes_folder import NotesFolder  # noqa: PLC0415 - the same
 
-        return search(self._memory, query, **options)
+        return search(NotesFolder(self._memory), query, **options)
 
     def _task_list_reader(self, name: str, head: SessionHead) -> TaskListReader:
+        from actors.pod.task_list import TaskListReader  # noqa: PLC0415 - paid for by pods that keep one
+
         reader = self._task_lists[name] = TaskListReader(head)
         return reader
 

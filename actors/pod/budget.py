@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
+from msgspec import Struct
+
 from protocol.errors import BudgetError
 from protocol.manifest import BudgetSection
 from protocol.results import BudgetUse
@@ -44,7 +46,7 @@ class OverBudget(BudgetError):  # noqa: N818 - says what it is
         self.exceeded = exceeded
 
 
-class Reservation(NamedTuple):
+class Reservation(Struct, frozen=True):
     """What a call may take, held back in every budget from the pod's own up to the root."""
 
     tokens: int

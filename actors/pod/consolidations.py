@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from contextvars import Context
 from functools import partial
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from actors.memory.consolidation import Consolidate, Consolidated, Consolidating, ConsolidationActor
+from actors.memory.messages import Consolidate, Consolidated, Consolidating
 from actors.pod.accounts import Accounts
 from actors.pod.journal import Journal
 from actors.pod.resources import PodResources
@@ -18,6 +18,9 @@ from actors.runtime.future import AsyncFuture
 from actors.runtime.loop import Mailroom
 from protocol.errors import Failure, PodError, SessionError
 from protocol.events import Alert, ConsolidateDone, ConsolidateFailed, ConsolidateStart
+
+if TYPE_CHECKING:
+    from actors.memory.consolidation import ConsolidationActor
 
 
 class Jobs(Protocol):
@@ -101,6 +104,9 @@ class Consolidations:
         if self._consolidator is not None:
             self._more_staged = True
             return
+        from actors.memory.consolidation import ConsolidationActor  # noqa: PLC0415 - paid for by who consolidates
+        from actors.memory.notes_folder import NotesFolder  # noqa: PLC0415 - the same
+
         asked, self.asked_for, self._more_staged = self.asked_for, False, False
         consolidator = self._consolidator = ConsolidationActor.make(self._mailroom, UNREGISTERED)
         consolidator.begin()
@@ -109,7 +115,7 @@ class Consolidations:
         self._spending = spending
         consolidator.actor_ref.tell(
             Consolidate(
-                resources.template.memory,
+                NotesFolder(resources.template.memory),
                 resources.template.manifest,
                 spending.ask,
                 context,

@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from actors.pod.journal import Journal
 from actors.pod.resources import PodResources
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from actors.pod.run_loop import RunLoop
 
 
-class Resumed(NamedTuple):
+class Resumed(Struct, frozen=True):
     """The session to go on with: the tip of its compactions, or with ``exact`` that very one."""
 
     session_id: str

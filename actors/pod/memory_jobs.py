@@ -6,12 +6,11 @@ import asyncio
 import contextlib
 from contextvars import Context
 from functools import partial
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from actors.compaction.policy import extraction_due, notes_budget, summariser_budget
 from actors.compaction.tokens import text_tokens
-from actors.memory.extraction import Extract, ExtractionActor, Proposal
-from actors.memory.findings import EXTRACTOR_PROMPT, EXTRACTOR_TOKENS
+from actors.memory.messages import Extract, Proposal
 from actors.pod.accounts import Accounts
 from actors.pod.consolidations import Consolidations, answer
 from actors.pod.conversation import Conversation
@@ -29,6 +28,9 @@ from protocol.events import (
     ExtractFailed,
     ExtractStart,
 )
+
+if TYPE_CHECKING:
+    from actors.memory.extraction import ExtractionActor
 
 #: Automatic extractions are left out after failures in a row: 1, 2, 4 … up to this many.
 MOST_LEFT_OUT = 32
@@ -193,6 +195,8 @@ class MemoryJobs:
         return extraction_due(self._template.manifest.memory, self._conversation.context.since(start))
 
     def _start_extraction(self) -> None:
+        from actors.memory.extraction import ExtractionActor  # noqa: PLC0415 - paid for by who extracts
+
         self._triggered = False
         job = self._job = ExtractionActor.make(self._mailroom, UNREGISTERED)
         job.begin()
@@ -201,6 +205,8 @@ class MemoryJobs:
 
     async def _read(self, job: ExtractionActor) -> None:
         """Have the job read, once its start is durable, unless it was given up meanwhile."""
+        from actors.memory.notes_folder import NotesFolder  # noqa: PLC0415 - paid for by who extracts
+
         if self._job is not job:
             return
         self._journal.log.record(ExtractStart, pointer=self._journal.head.pointer)
@@ -223,7 +229,7 @@ class MemoryJobs:
                 spending.ask,
                 resources.template.manifest.model.model_id,
                 partial(resources.template.tools.context, resources.name),
-                resources.template.memory.staging,
+                NotesFolder(resources.template.memory).staging,
                 self.ask_pod,
                 self.caller,
             )
@@ -231,6 +237,11 @@ class MemoryJobs:
 
     def _reading_budget(self) -> int:
         """The tokens of history that an extraction is given at once, as we estimate them."""
+        from actors.memory.findings import (  # noqa: PLC0415 - paid for by who extracts
+            EXTRACTOR_PROMPT,
+            EXTRACTOR_TOKENS,
+        )
+
         window = self._template.limits.context_window
         known = None if window is None else int(window / self._conversation.density())
         answer = notes_budget(window)

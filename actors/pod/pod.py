@@ -5,18 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import msgspec
+from msgspec import Struct
 from pykka import messages
 
 from actors.compaction.call_order import in_call_order
-from actors.memory.consolidation import Consolidated, Consolidating
-from actors.memory.extraction import Proposal
+from actors.memory.messages import Consolidated, Consolidating, Proposal
 from actors.pod.accounts import Accounts
 from actors.pod.checks import checked_content, checked_item
 from actors.pod.conversation import Conversation
-from actors.pod.fork import before_open_answer, branch_off, drop_branch
 from actors.pod.journal import Journal
 from actors.pod.lifecycle import Lifecycle, Resumed
 from actors.pod.memory_jobs import MemoryJobs
@@ -57,7 +56,7 @@ if TYPE_CHECKING:
 _RESTING = frozenset({PodState.IDLE, PodState.PAUSED})
 
 
-class ShutDown(NamedTuple):
+class ShutDown(Struct, frozen=True):
     """To a pod whose system is left: end, with the run that goes on paused, so that it can be resumed."""
 
 
@@ -365,17 +364,19 @@ class PodActor(AsyncActor):
         return DEFERRED
 
     async def _fork(self, at: str | None, waits: Interruptible) -> str:
+        from actors.pod import fork  # noqa: PLC0415 - paid for by who forks
+
         await self._journal.commit()
         if at is None and self.approvals is not None and self.approvals.state.open:
-            at = await before_open_answer(self.resources)
-        session_id, at_hash = await waits.apart(branch_off(self.resources, at), "the fork")
+            at = await fork.before_open_answer(self.resources)
+        session_id, at_hash = await waits.apart(fork.branch_off(self.resources, at), "the fork")
         self._journal.log.record(
             SessionForked, self._journal.run_id, new_session_id=session_id, at_hash=at_hash
         )
         try:
             await self._journal.commit()
         except SessionError:
-            await drop_branch(self.resources, session_id)
+            await fork.drop_branch(self.resources, session_id)
             raise
         return session_id
 

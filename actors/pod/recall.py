@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
-from actors.compaction.compose import is_of_compaction
-from actors.memory.notes_folder import NotesFolder
 from actors.pod.journal import Journal
 from actors.pod.resources import PodResources
 from actors.runtime.interruptible import Interruptible
@@ -30,7 +29,11 @@ class Recall:
     @property
     def due(self) -> bool:
         """Whether the run that begins is the one."""
-        return not self._done and not any(map(is_of_compaction, self._journal.head.items))
+        if self._done:
+            return False
+        from actors.compaction.compose import is_of_compaction  # noqa: PLC0415 - paid for by who recalls
+
+        return not any(map(is_of_compaction, self._journal.head.items))
 
     async def bring(self, run_id: str, content: tuple[Part, ...], waits: Interruptible) -> None:
         """Bring what memory holds of ``content`` into the history, whatever comes of it."""
@@ -48,7 +51,10 @@ class Recall:
                 self._journal.log.record(SystemMessage, run_id, item=item)
 
 
-async def _search(memory: NotesFolder, words: str, budget: int) -> SystemItem | None:
-    from actors.memory.recall import recall_notes  # noqa: PLC0415 - paid for by who recalls
+async def _search(memory: Path, words: str, budget: int) -> SystemItem | None:
+    from actors.memory.notes_folder import NotesFolder  # noqa: PLC0415 - paid for by who recalls
+    from actors.memory.recall import recall_notes  # noqa: PLC0415 - the same
 
-    return await asyncio.wait_for(asyncio.to_thread(recall_notes, memory, words, budget), RECALL_SECONDS)
+    return await asyncio.wait_for(
+        asyncio.to_thread(recall_notes, NotesFolder(memory), words, budget), RECALL_SECONDS
+    )

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from actors.pod.calls import NOT_RUN
@@ -22,7 +22,7 @@ _MARK = "\n[polypod: "
 _NO_RESULTS = frozenset({INTERRUPTED, NOT_RUN})
 
 
-class Repeated(NamedTuple):
+class Repeated(Struct, frozen=True):
     """How often a tool failed in a row, or the same call had the same result; ``times`` is at least 1."""
 
     name: str
@@ -37,7 +37,7 @@ class Repeated(NamedTuple):
         return f"the same call of {self.name} has had the same result {self.times} times"
 
 
-class _Came(NamedTuple):
+class _Came(Struct, frozen=True):
     """A result: its tool, what tells it and its call from others, and whether it is a failure."""
 
     name: str

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from msgspec import Raw, Struct
 
 from actors.compaction.policy import Limits
 from actors.llm.base import LLMClient
-from actors.memory.notes_folder import NotesFolder
 from actors.pod.answer_watch import AnswerWatch
 from actors.pod.budget import Budget, Totals
 from actors.pod.calls import ToolRunner
-from actors.pod.task_list import TaskListReader
 from actors.runtime.bus import Bus
 from actors.sessions.log import SessionLog
 from actors.sessions.store import SessionStore
@@ -22,6 +21,7 @@ from protocol.usage import Usage
 
 if TYPE_CHECKING:
     from actors.pod.sourced_tools import SourcedTools
+    from actors.pod.task_list import TaskListReader
 
 
 class PodTemplate(Struct, frozen=True, eq=False):
@@ -40,7 +40,7 @@ class PodTemplate(Struct, frozen=True, eq=False):
     #: The manifest as the session's first entry keeps it.
     opening: Raw
     #: The folder of what outlives sessions, shared by all pods of the system.
-    memory: NotesFolder
+    memory: Path
     #: What a call cost in US dollars, None where nobody knows.
     price: Callable[[Usage | None], float | None]
     #: Where the whole system's calls are summed.

@@ -5,7 +5,6 @@ from __future__ import annotations
 from msgspec import Struct
 
 from actors.compaction.tokens import encoded_size, text_tokens, tokens_in
-from actors.compaction.transcript import shortened
 from actors.llm.base import Answer, Request
 from actors.pod.exchange import Exchange
 from actors.pod.resources import PodResources
@@ -48,6 +47,8 @@ class Spending:
         else:
             self._add(answer.usage, exchange.settle_answer(answer))
             if answer.item.refused:  # whatever was said on the way to that helps nobody
+                from actors.compaction.transcript import shortened  # noqa: PLC0415 - paid for by a refusal
+
                 told = shortened(answer.item.text, _TOLD_TOKENS)
                 raise ModelError(f"{request.model} refused its task: {told}", kind="content_filter")
             return answer

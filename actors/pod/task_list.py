@@ -16,8 +16,6 @@ from protocol.items import AssistantItem, Item, SystemItem, ToolCall, ToolResult
 
 Status = Literal["pending", "inprogress", "completed", "deleted"]
 
-#: The key of ``ToolContext.extras`` under which the tools find a function from a pod's name to its store.
-TASKS = "tasks"
 #: A snapshot has all tasks that are open, and of the others no more than the newest.
 MOST_CLOSED = 20
 

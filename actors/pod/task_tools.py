@@ -6,8 +6,9 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from actors.pod.task_list import TASK_CREATE, TASK_UPDATE, TASKS, Status, Task, TaskStore, TaskStores, Told
+from actors.pod.task_list import TASK_CREATE, TASK_UPDATE, Status, Task, TaskStore, TaskStores, Told
 from actors.tools.base import Tool, ToolContext, tool
+from actors.tools.extras import TASKS
 from protocol.errors import ToolError
 
 TaskId = Annotated[int, Meta(description="the number that TaskCreate gave the task")]

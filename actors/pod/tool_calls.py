@@ -7,7 +7,9 @@ import logging
 import time
 from collections.abc import Callable, Iterable
 from collections.abc import Set as AbstractSet
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
+
+from msgspec import Struct
 
 from actors.pod.calls import NOT_RUN, ToolRunner
 from actors.pod.journal import Journal
@@ -28,7 +30,7 @@ from protocol.text import encodable
 _log = logging.getLogger("polypod.tools")
 
 
-class EndedLate(NamedTuple):
+class EndedLate(Struct, frozen=True):
     """To the pod from a tool that it did not wait for any longer: what came of it, in words."""
 
     run_id: str

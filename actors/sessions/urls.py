@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, get_args
+from typing import get_args
 from urllib.parse import parse_qsl
+
+from msgspec import Struct
 
 from actors.sessions.store import Durability, MemoryStore, SessionStore
 from protocol.errors import StoreError
@@ -26,7 +28,7 @@ _ON_DISK: dict[str, Callable[[str, Durability], SessionStore]] = {"sqlite": _sql
 _HINT = "use memory:, sqlite:FILE or jsonl:DIR; the last two with ?durability=process or ?durability=power"
 
 
-class Place(NamedTuple):
+class Place(Struct, frozen=True):
     """What a store's URL says: the kind of store, where it is, and how durable it is to be."""
 
     scheme: str

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any, NamedTuple
+from typing import Any
+
+from msgspec import Struct
 
 from actors.runtime.tasks import begin_task, is_being_cancelled
 from protocol.errors import ToolTimeout
@@ -14,7 +16,7 @@ from protocol.errors import ToolTimeout
 _MOMENT = 0.05
 
 
-class Outcome(NamedTuple):
+class Outcome(Struct, frozen=True):
     """What came of a tool: its value, or what it raised. ``interrupted`` says that its task was cancelled,
     by itself or from outside, so that nobody knows how far it came.
     """

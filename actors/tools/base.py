@@ -10,7 +10,9 @@ import time
 import typing
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, Generic, overload
+
+from msgspec import Struct
 
 from actors.runtime.tasks import is_being_cancelled
 from actors.tools.alone import Outcome, run_alone
@@ -210,7 +212,7 @@ def tool(
     return made if function is None else made(function)
 
 
-class Checked(NamedTuple):
+class Checked(Struct, frozen=True):
     """A call that can be run: its tool, and its arguments as that takes them."""
 
     call: ToolCall
@@ -290,7 +292,7 @@ class Toolbox:
         Whatever the tool raises, and a time-out, is a result with ``is_error`` that tells the model what to
         do better. After a cancel or a time-out ``ctx.cancel`` is set, for a thread that is still at work.
         """
-        call, chosen, arguments = checked
+        call, chosen, arguments = checked.call, checked.tool, checked.arguments
         try:
             if chosen.arguments.context is not None:
                 ctx.output_cap = self.output_cap

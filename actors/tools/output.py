@@ -5,9 +5,10 @@ from __future__ import annotations
 import enum
 import os
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
+from msgspec import Struct
 
 from actors.tools.dump import dump
 from protocol.items import ImagePart, Part, TextPart, ThinkingPart
@@ -17,7 +18,7 @@ _PARTS = (TextPart, ImagePart, ThinkingPart)
 _NOTHING = (TextPart(""),)
 
 
-class Output(NamedTuple):
+class Output(Struct, frozen=True):
     """Parts as the model sees them, and the file that holds the whole where they were cut."""
 
     parts: tuple[Part, ...]

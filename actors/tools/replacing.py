@@ -8,7 +8,8 @@ import unicodedata
 from itertools import islice
 from typing import NamedTuple
 
-from actors.tools.alike import LOOKS, alike, view
+from actors.tools.alike import LOOKS, alike
+from actors.tools.view import view
 from protocol.errors import ToolError
 
 _DIFF_LINES = 60

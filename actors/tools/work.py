@@ -8,7 +8,9 @@ import inspect
 import typing
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from types import CoroutineType, NoneType
-from typing import Any, NamedTuple
+from typing import Any
+
+from msgspec import Struct
 
 from actors.tools.dump import MOST_MEMBERS, collect
 
@@ -16,7 +18,7 @@ from actors.tools.dump import MOST_MEMBERS, collect
 _PLAIN = frozenset({str, int, float, bool, NoneType, dict, list})
 
 
-class Unfinished(NamedTuple):
+class Unfinished(Struct, frozen=True):
     """What a plain function returned that is to be awaited: on the loop, where its author expects it."""
 
     value: Awaitable[Any] | AsyncIterator[Any]

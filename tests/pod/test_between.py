@@ -15,7 +15,7 @@ from pod_stage import PLAIN, GatedClient, Stage, all_of, on_each_store, on_stage
 from pykka.messages import ProxyCall
 
 from actors.llm.scripted import ScriptedClient, call, say
-from actors.memory.extraction import Proposal
+from actors.memory.messages import Proposal
 from actors.pod.calls import NOT_RUN
 from actors.sessions.answers import settled
 from actors.sessions.chain import chained, verified

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.tools.alike import alike, real_path, view
+from actors.tools.alike import alike, real_path
 from actors.tools.scope import check, locate, resolved
+from actors.tools.view import view
 from protocol.errors import ScopeRefused
 from protocol.scope import Rule, Scope
 
