@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import functools
 import re
-import unicodedata
 from collections.abc import Sequence
 
 _GIT = frozenset({".git", "git~1"})
@@ -91,6 +90,8 @@ def secret_depth(parts: Sequence[str]) -> int:
 @functools.lru_cache(maxsize=8192)
 def _folded(name: str) -> str:
     if not name.isascii():
+        import unicodedata  # noqa: PLC0415 - paid for by names that are not ASCII
+
         shown = (each for each in unicodedata.normalize("NFKC", name) if unicodedata.category(each) != "Cf")
         name = "".join(shown)
     return name.casefold().partition(":")[0].rstrip(". ") or name

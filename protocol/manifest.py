@@ -217,10 +217,10 @@ def without_secrets_in(recorded: Raw) -> Raw:
 
 
 _SECTION_OF: dict[str, str] = {
-    field.name: section.name
-    for section in msgspec.structs.fields(PodManifest)
-    if section.name not in {"scope", "approval", "approvals"}  # given as a whole
-    for field in msgspec.structs.fields(section.type)
+    field: section
+    for section, default in msgspec.structs.asdict(PodManifest()).items()
+    if section not in {"scope", "approval", "approvals"}  # given as a whole
+    for field in default.__struct_fields__
 }
 
 

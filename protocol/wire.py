@@ -118,7 +118,7 @@ class _Other(msgspec.Struct):
     items: Any = None
 
 
-_others = msgspec.json.Decoder(_Other)
+_others: LazyDecoder[_Other] = LazyDecoder(_Other)
 
 
 def other_entry(data: bytes, error: Exception) -> OtherEntry:

@@ -20,6 +20,19 @@ ON_DEMAND = {"CassetteClient"}
 HEAVY = {"httpx", "aiohttp", "rich", "click", "prompt_toolkit", "structlog"}
 
 
+#: Modules that only some pods and programs need; most bring others along.
+LATER = {
+    *("actors.compaction.compose", "actors.compaction.cut", "actors.compaction.summary"),
+    *("actors.llm.cassette", "actors.llm.tape", "actors.llm.http.presets"),
+    *("actors.memory.consolidation", "actors.memory.extraction", "actors.memory.notes_folder"),
+    *("actors.pod.asking", "actors.pod.channel", "actors.pod.fork", "actors.pod.past_events"),
+    *("actors.pod.sourced_tools", "actors.pod.summarizer", "actors.pod.task_list"),
+    *("actors.sessions.jsonl.store", "actors.sessions.sqlite.store"),
+    *("actors.tools.builtin", "actors.tools.hooks", "actors.tools.view"),
+    *("json", "sqlite3", "tempfile", "tomllib"),
+}
+
+
 def python(code: str, *, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=cwd, check=False)
 
@@ -71,6 +84,16 @@ def test_the_version_is_that_of_the_distribution():
 def test_importing_it_brings_no_http_client_and_no_terminal(package: str):
     done = python(f"import {package}, sys; print(sorted({HEAVY!r} & set(sys.modules)))")
     assert done.stdout.strip() == "[]", done.stdout + done.stderr
+
+
+def test_importing_it_brings_only_what_a_first_program_needs():
+    done = python(f"import polypod, sys; print(sorted({LATER!r} & set(sys.modules)))")
+    assert done.stdout.strip() == "[]", done.stdout + done.stderr
+    done = python(
+        "import sys, polypod; memory = [each for each in sys.modules if each.startswith('actors.memory.')]\n"
+        "print(memory, polypod.CassetteClient is sys.modules['actors.llm.cassette'].CassetteClient)"
+    )
+    assert done.stdout.strip() == "['actors.memory.messages'] True", done.stdout + done.stderr
 
 
 #: What may stand in the way, and what of it is named.

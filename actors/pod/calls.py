@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Coroutine, Iterable
-from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -88,7 +87,7 @@ class ToolRunner:
 
     def with_tools(self, tools: Iterable[Tool], gone: Collection[str]) -> ToolRunner:
         """The same with other tools; those called ``gone`` were there before."""
-        old, runner = self.toolbox, copy(self)
+        old, runner = self.toolbox, self._copy()
         runner.toolbox = Toolbox(
             tools, threads=old.threads, output_cap=old.output_cap, keep_in=old.keep_in, gone=gone
         )
@@ -96,10 +95,15 @@ class ToolRunner:
 
     def past_hooks(self) -> ToolRunner:
         """The same for calls that hooks were asked about before: they are asked about results alone."""
-        runner = copy(self)
+        runner = self._copy()
         if self._hooks is not None:
             runner._hooks = self._hooks.after_only()  # noqa: SLF001 - a copy of this one
         return runner
+
+    def _copy(self) -> ToolRunner:
+        from copy import copy  # noqa: PLC0415 - paid for by pods with sources or approvals
+
+        return copy(self)
 
     def context(self, pod: str) -> ToolContext:
         """The context of a call outside of a batch, for the helper agents of ``pod``."""

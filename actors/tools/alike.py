@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,6 +25,8 @@ def alike(text: str) -> str:
     """``text`` in the one form that all that look like it share."""
     if text.isascii():
         return text
+    import unicodedata  # noqa: PLC0415 - paid for by texts that are not ASCII
+
     return unicodedata.normalize("NFC", encodable(text)).translate(LOOKS)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import builtins
-import copy
 import enum
 import functools
 import inspect
@@ -42,7 +41,7 @@ if sys.version_info >= (3, 14):
 
 
 #: The type of ``deps`` in the annotation of a tool's context.
-_IN_BRACKETS = re.compile(r"(?<=ToolContext)\[[^\]]*\]")
+_IN_BRACKETS = r"(?<=ToolContext)\[[^\]]*\]"
 
 
 class Arguments:
@@ -153,7 +152,9 @@ class GivenArguments:
 
     def convert(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """``arguments`` as the function's one keyword argument: a copy, since the history has these."""
-        return {self._name: copy.deepcopy(arguments)}
+        from copy import deepcopy  # noqa: PLC0415 - paid for by tools that take all as one
+
+        return {self._name: deepcopy(arguments)}
 
 
 class _Parameter:
@@ -247,9 +248,9 @@ def _names_for(target: Any, context: type) -> dict[str, Any]:
     """
     names: dict[str, Any] = {context.__name__: context}
     texts = [each for each in getattr(target, "__annotations__", {}).values() if isinstance(each, str)]
-    others = " ".join(_IN_BRACKETS.sub("", text) for text in texts)
+    others = " ".join(re.sub(_IN_BRACKETS, "", text) for text in texts)
     known = getattr(target, "__globals__", {})
-    for inside in (found for text in texts for found in _IN_BRACKETS.findall(text)):
+    for inside in (found for text in texts for found in re.findall(_IN_BRACKETS, text)):
         for name in re.findall(r"[^\W\d]\w*", inside):
             unknown = name not in known and not hasattr(builtins, name)
             if unknown and not re.search(rf"\b{name}\b", others):
@@ -352,10 +353,11 @@ def _shown_default(parameter: _Parameter, foreign: datatypes.DataType | None) ->
     return encodable_json(default)
 
 
-_SECTION = re.compile(r"^(Args|Arguments|Parameters):\s*$")
-_GOOGLE = re.compile(r"^\*{0,2}(\w+)\s*(?:\([^)]*\))?:\s*(.*)$")
-_SPHINX = re.compile(r"^:param\s+(?:[\w\[\], |.]+\s+)?(\w+):\s*(.*)$")
-_SPHINX_TYPE = re.compile(r"^:type\s+\w+:")
+# Patterns are compiled when first used, which of these most tools use one or two.
+_SECTION = r"^(Args|Arguments|Parameters):\s*$"
+_GOOGLE = r"^\*{0,2}(\w+)\s*(?:\([^)]*\))?:\s*(.*)$"
+_SPHINX = r"^:param\s+(?:[\w\[\], |.]+\s+)?(\w+):\s*(.*)$"
+_SPHINX_TYPE = r"^:type\s+\w+:"
 
 
 def described(docstring: str | None) -> tuple[str, dict[str, str]]:
@@ -371,13 +373,13 @@ def described(docstring: str | None) -> tuple[str, dict[str, str]]:
 
 
 def _google(lines: list[str]) -> tuple[list[str], dict[str, list[str]]]:
-    start = next((n for n, line in enumerate(lines) if _SECTION.match(line)), len(lines))
+    start = next((n for n, line in enumerate(lines) if re.match(_SECTION, line)), len(lines))
     end = next((n for n in range(start + 1, len(lines)) if lines[n][:1].strip()), len(lines))
     words: dict[str, list[str]] = {}
     current: list[str] = []
     section = [line for line in lines[start + 1 : end] if line.strip()]
     for line in section:
-        found = _GOOGLE.match(line.strip()) if _indent(line) == _indent(section[0]) else None
+        found = re.match(_GOOGLE, line.strip()) if _indent(line) == _indent(section[0]) else None
         if found:
             current = words[found[1]] = [found[2]]
         else:
@@ -390,10 +392,10 @@ def _sphinx(lines: list[str]) -> tuple[list[str], dict[str, list[str]]]:
     words: dict[str, list[str]] = {}
     current: list[str] | None = None
     for line in lines:
-        found = _SPHINX.match(line)
+        found = re.match(_SPHINX, line)
         if found:
             current = words[found[1]] = [found[2]]
-        elif _SPHINX_TYPE.match(line):
+        elif re.match(_SPHINX_TYPE, line):
             current = []
         elif current is not None and line.strip() and _indent(line):
             current.append(line.strip())
