@@ -92,14 +92,14 @@ _KINDS = {str(kind.__struct_config__.tag): kind for kind in ENTRIES}
 _EVENT_TAGS = {tag.encode(): kind for tag, kind in _KINDS.items() if kind in DURABLE_EVENTS}
 _OTHER_TAGS = {tag.encode() for tag in _KINDS} - _EVENT_TAGS.keys()
 #: How our encoder begins what has a kind.
-_TAG = re.compile(rb'\{"type":"(\w+)"')
+_TAG = rb'\{"type":"(\w+)"'
 
 
 def event_kind(data: bytes) -> type[DurableEvent] | None:
     """The kind of event that an entry is, known by how its bytes begin; None for an entry that is no event.
     Raises as ``decode_entry`` does, but not for what only decoding finds.
     """
-    found = _TAG.match(data)
+    found = re.match(_TAG, data)
     tag = b"" if found is None else found[1]
     kind: type[DurableEvent] | None = _EVENT_TAGS.get(tag)
     if kind is None and tag not in _OTHER_TAGS:  # of a later version, or not written by our encoder

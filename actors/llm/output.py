@@ -146,7 +146,7 @@ class _WrappedText(Struct, forbid_unknown_fields=True):
     value: str
 
 
-_BEGINNING = re.compile(r"[\[{]")
+_BEGINNING = r"[\[{]"
 
 
 @cache
@@ -160,7 +160,7 @@ def _values_within(text: str) -> Iterator[Any]:
     """The values in a text in order; where it has very many beginnings that are none, its first and last."""
     position = yield from _values_from(text, 0)
     if position is not None:
-        ends = [found.start() for found in _BEGINNING.finditer(text, position)]
+        ends = [found.start() for found in re.compile(_BEGINNING).finditer(text, position)]
         yield from _values_from(text, ends[-MAX_TRIES:][0] if ends else len(text))
 
 
@@ -168,7 +168,7 @@ def _values_from(text: str, position: int) -> Generator[Any, None, int | None]:
     """The values from ``position`` on; gives back where it gave up, if it did."""
     failures = 0
     while failures < MAX_TRIES:
-        found = _BEGINNING.search(text, position)
+        found = re.compile(_BEGINNING).search(text, position)
         if found is None:
             return None
         try:

@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.compaction.compose import SNAPSHOT, compose
-from actors.pod.task_list import MOST_CLOSED, TASKS, Task, TaskStore, Told
+from actors.pod.task_list import MOST_CLOSED, Task, TaskStore, Told
 from actors.pod.task_tools import TASK_TOOLS
 from actors.tools.base import Toolbox, ToolContext
+from actors.tools.extras import TASKS
 from protocol.errors import ToolError
 from protocol.items import AssistantItem, SystemItem, ToolCall, ToolResult, UserItem
 from protocol.scope import Scope

@@ -28,7 +28,8 @@ from actors.llm.base import (
 from actors.llm.errors import classify
 from actors.llm.http.answers import callless, failure_of, means_something, nameless, stop_of, unfinished
 from actors.llm.http.sse import SSEEvent
-from actors.llm.lenient import UNREADABLE, HalfPairs, decode_any, is_closed
+from actors.llm.lenient import UNREADABLE, decode_any
+from actors.llm.pieces import HalfPairs, is_closed
 from protocol.errors import ModelError
 from protocol.text import encodable, encodable_json
 from protocol.usage import Usage

@@ -6,7 +6,8 @@ from typing import Any, Protocol
 
 from actors.llm.base import Block, StopReason
 from actors.llm.http.sse import SSEEvent
-from actors.llm.lenient import UNREADABLE, decode_any, is_closed
+from actors.llm.lenient import UNREADABLE, decode_any
+from actors.llm.pieces import is_closed
 from protocol.errors import ModelError
 
 

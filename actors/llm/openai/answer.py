@@ -20,9 +20,10 @@ from actors.llm.base import (
 from actors.llm.errors import classify
 from actors.llm.http.answers import callless, count_of, failure_of, nameless, stop_of, unfinished
 from actors.llm.http.sse import SSEEvent
-from actors.llm.lenient import UNREADABLE, HalfPairs, is_closed
+from actors.llm.lenient import UNREADABLE
 from actors.llm.openai.calls import CallPiece, Calls, Function
 from actors.llm.openai.wire import Choice, Chunk, Delta, decode_strictly, read_with_care
+from actors.llm.pieces import HalfPairs, is_closed
 from actors.llm.vendor import merged, unknown_members
 from protocol.errors import ModelError, ModelErrorKind
 from protocol.text import encodable

@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from actors.llm.base import Block, CallChunk, CallEnd, CallStart, VendorChunk
 from actors.llm.http.answers import is_object, means_something
-from actors.llm.lenient import Braces, HalfPairs
+from actors.llm.pieces import Braces, HalfPairs
 from actors.llm.vendor import merged
 from protocol.text import encodable, encodable_json
 
