@@ -42,6 +42,7 @@ from protocol.errors import (
     Failure,
     ForeignError,
     HeadConflict,
+    HookError,
     InvalidInput,
     InvalidKey,
     ManifestError,
@@ -132,7 +133,7 @@ from protocol.events import (
     UserMessage,
     UserSource,
 )
-from protocol.hooks import Deny, Inject, Replace
+from protocol.hooks import Deny, Inject, ModelView, Replace
 from protocol.items import (
     AssistantItem,
     ImagePart,
@@ -226,6 +227,7 @@ __all__ = [
     "Head",
     "HeadConflict",
     "History",
+    "HookError",
     "ImagePart",
     "Inject",
     "InvalidInput",
@@ -242,6 +244,7 @@ __all__ = [
     "ModelError",
     "ModelErrorKind",
     "ModelSection",
+    "ModelView",
     "NameTaken",
     "NewerVersion",
     "NotPaused",

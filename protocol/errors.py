@@ -19,6 +19,7 @@ PolypodError
 │   ├── CompactionFailed
 │   ├── PodUnreachable       the connection to a pod that lives elsewhere has ended
 │   ├── InvalidInput         content or an item that no session could keep
+│   ├── HookError            a hook failed before a request, or denied it
 │   ├── OutputInvalid        the model never gave an answer of the type asked for
 │   └── ToolLoop             a model repeated a call, or a tool failed, too often in a row
 ├── BudgetError              a budget that cannot hold: a cost limit on a model without a price
@@ -269,6 +270,19 @@ class CompactionFailed(PodError):  # noqa: N818
 
 class InvalidInput(PodError, TypeError):  # noqa: N818
     """Content or an item of a kind that no session could keep, or content that is no parts."""
+
+
+class HookError(PodError):
+    """A hook raised, took too long or gave nonsense before a request, or denied it; ``hook`` is its name."""
+
+    hook: str = ""
+
+    def __init__(self, hook: str, why: str) -> None:
+        super().__init__(f"the hook {hook} {why}")
+        self.hook = hook
+
+    def details(self) -> dict[str, Any]:
+        return {"hook": self.hook}
 
 
 class OutputInvalid(PodError):  # noqa: N818

@@ -24,7 +24,8 @@ class Request(Struct, frozen=True):
     """One request to a model.
 
     ``items`` is the history as the model shall see it: a view that must not be changed, and that
-    grows only at its end from one request of a pod to the next (until a prune or a compaction).
+    grows only at its end from one request of a pod to the next (until a prune, a compaction, or a hook that
+    replaces it).
     ``scratch`` is a dict that the pod keeps from request to request for its client alone, say for
     items that are already encoded. ``deadline`` (``time.monotonic()`` seconds) bounds all attempts.
     ``forced_tool`` names the one of ``tools`` that has to be called, for servers that hold a model to that.

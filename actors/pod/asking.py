@@ -85,9 +85,9 @@ class AskingRunner(ToolRunner):
         injected: tuple[str, ...] = ()
         shared = call.id in self._shared_ids
         try:
-            if self._hooks is not None and self._hooks.asks_before and not shared:
+            if self.hooks is not None and self.hooks.asks_before and not shared:
                 answer, injected = await self._ask_before(
-                    self._hooks, checked, self._context(call, batch), batch
+                    self.hooks, checked, self._context(call, batch), batch
                 )
                 if isinstance(answer, ToolResult):
                     await batch.record(with_texts(answer, injected))

@@ -60,7 +60,7 @@ class Batch(Protocol):
 class ToolRunner:
     """The tools of pods of one manifest, and how their calls are run."""
 
-    __slots__ = ("_extras", "_hooks", "_parallel", "_pwd", "_scope", "keeps_tasks", "toolbox")
+    __slots__ = ("_extras", "_parallel", "_pwd", "_scope", "hooks", "keeps_tasks", "toolbox")
 
     def __init__(
         self,
@@ -72,7 +72,8 @@ class ToolRunner:
         keeps_tasks: bool = False,
     ) -> None:
         self.toolbox = toolbox
-        self._hooks = hooks
+        #: Who is asked about calls, requests and ends of runs; None where nobody is.
+        self.hooks = hooks
         self._pwd = Path(manifest.pod.pwd)
         self._scope = resolved(manifest.scope)
         self._parallel = manifest.worker.parallel_tools
@@ -96,8 +97,8 @@ class ToolRunner:
     def past_hooks(self) -> ToolRunner:
         """The same for calls that hooks were asked about before: they are asked about results alone."""
         runner = self._copy()
-        if self._hooks is not None:
-            runner._hooks = self._hooks.after_only()  # noqa: SLF001 - a copy of this one
+        if self.hooks is not None:
+            runner.hooks = self.hooks.after_only()
         return runner
 
     def _copy(self) -> ToolRunner:
@@ -105,9 +106,9 @@ class ToolRunner:
 
         return copy(self)
 
-    def context(self, pod: str) -> ToolContext:
-        """The context of a call outside of a batch, for the helper agents of ``pod``."""
-        return ToolContext(pwd=self._pwd, scope=self._scope, pod=pod, extras=self._extras)
+    def context(self, pod: str, deps: Any = None) -> ToolContext:
+        """The context of a call outside of a batch, for the helper agents and hooks of ``pod``."""
+        return ToolContext(pwd=self._pwd, scope=self._scope, pod=pod, extras=self._extras, deps=deps)
 
     async def run(self, calls: list[ToolCall], batch: Batch) -> None:
         """Run a batch of calls; cancelling ends it and tells every tool that is at work."""
@@ -126,7 +127,7 @@ class ToolRunner:
             batch.begin(call)
             await batch.record(checked)
             return
-        hooks, ctx = self._hooks, self._context(call, batch)
+        hooks, ctx = self.hooks, self._context(call, batch)
         injected: tuple[str, ...] = ()
         if hooks is not None and hooks.asks_before:
             checked, injected = await self._ask_before(hooks, checked, ctx, batch)
@@ -147,8 +148,8 @@ class ToolRunner:
     ) -> tuple[Checked | ToolResult, tuple[str, ...]]:
         """What is to be run, or why nothing is; and what the model is told besides."""
         said = await hooks.before(checked.call, ctx)
-        for text in said.failed:
-            await batch.alert(text)
+        for failed in said.failed:
+            await batch.alert(failed.message)
         if said.denied is not None:
             return ToolResult.of(checked.call, said.denied, is_error=True), said.injected
         return checked if said.replaced is None else self.toolbox.check(said.replaced), said.injected
@@ -158,8 +159,8 @@ class ToolRunner:
     ) -> ToolResult:
         """What the model is told of a call that has run."""
         said = await hooks.after(call, result, ctx)
-        for text in said.failed:
-            await batch.alert(text)
+        for failed in said.failed:
+            await batch.alert(failed.message)
         if said.denied is not None:
             result = ToolResult.of(call, said.denied, is_error=True)
         elif said.replaced is not None:

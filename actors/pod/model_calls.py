@@ -14,6 +14,7 @@ from actors.llm.base import Answer, Request
 from actors.pod.accounts import Accounts
 from actors.pod.budget import Exceeded, OverBudget
 from actors.pod.compaction import Compaction
+from actors.pod.context import Context
 from actors.pod.conversation import Conversation
 from actors.pod.exchange import Exchange, FailedAttempt
 from actors.pod.journal import Journal
@@ -21,7 +22,7 @@ from actors.pod.outcomes import budget_reached, paused_in_vain, still_too_long
 from actors.pod.resources import PodResources
 from actors.pod.run_state import Run, resolve
 from actors.runtime.interruptible import Left
-from protocol.errors import Failure, ModelError, SessionError
+from protocol.errors import Failure, ModelError, PodError, SessionError
 from protocol.events import (
     AssistantMessage,
     AttemptFailed,
@@ -35,6 +36,7 @@ from protocol.events import (
     UserMessage,
     UserSource,
 )
+from protocol.hooks import ModelView
 from protocol.items import AssistantItem, SystemItem, UserItem
 from protocol.text import encodable
 from protocol.usage import Usage
@@ -42,6 +44,7 @@ from protocol.usage import Usage
 if TYPE_CHECKING:
     from actors.pod.calls import ToolRunner
     from actors.pod.sourced_tools import SourcedTools
+    from actors.tools.hooks import Hooks
 
 #: What a model is told when a run goes on whose last answer was cut.
 GO_ON = "Your last answer was interrupted and cut off. Go on from where it ended."
@@ -56,8 +59,10 @@ class ModelCalls:
         "_accounts",
         "_compaction",
         "_conversation",
+        "_hooks",
         "_journal",
         "_resources",
+        "_sources",
         "_template",
         "_turn_open",
     )
@@ -76,6 +81,10 @@ class ModelCalls:
         self._accounts = accounts
         self._conversation = conversation
         self._compaction = compaction
+        self._sources: SourcedTools | None = self._template.sources
+        hooks = self._template.tools.hooks
+        #: Who is asked before each request; None where nobody is.
+        self._hooks: Hooks | None = hooks if hooks is not None and hooks.asks_before_request else None
         #: Whether the end of the turn whose start was published last is not published yet.
         self._turn_open = False
 
@@ -85,7 +94,7 @@ class ModelCalls:
         """Send the history, all of it durable, and record what comes back; ``go_on`` as for
         ``Interruptible.inline``. Raises SessionError, Left.
         """
-        tools, sources = self._template.tools, self._template.sources
+        tools, sources = self._template.tools, self._sources
         if sources is not None:
             looked = await self._look(run, sources)
             if looked is None:
@@ -98,9 +107,15 @@ class ModelCalls:
             resolve(run.awaiting_commit)
         if run.ending is not None:
             return
+        request, size = self._request(run, tools), self._conversation.occupancy
+        if self._hooks is not None:
+            asked = await self._ask_hooks(self._hooks, run, request, size)
+            if asked is None:
+                return
+            request, size = asked
         exchange = run.exchange = Exchange(
             self._resources,
-            self._conversation.occupancy,
+            size,
             self._template.manifest.worker.max_tokens,
             self._journal.has_listeners,
             self._journal.publish,
@@ -115,9 +130,7 @@ class ModelCalls:
         self._turn_open = True
         self._publish_turn(TurnStart)
         try:
-            answer = await run.waits.inline(
-                exchange.ask(self._request(run, tools)), "the model's client", go_on
-            )
+            answer = await run.waits.inline(exchange.ask(request), "the model's client", go_on)
         except Left:
             exchange.end(asyncio.CancelledError())
             raise
@@ -182,6 +195,26 @@ class ModelCalls:
             deadline=run.deadline,
             scratch=context.scratch,
         )
+
+    async def _ask_hooks(
+        self, hooks: Hooks, run: Run, request: Request, size: Callable[[], int]
+    ) -> tuple[Request, Callable[[], int]] | None:
+        """The request as hooks would have it, and what tells its size; None where the run is to end instead.
+        Raises Left.
+        """
+        shown = ModelView(tuple(request.items), request.system, request.tools)
+        ctx = self._resources.context(run.deps)
+        try:
+            view = await run.waits.apart(hooks.before_request(shown, ctx), "a hook")
+        except (PodError, asyncio.CancelledError) as error:
+            self.end_by_error(run, error)
+            return None
+        if run.ending is not None:
+            return None
+        if view.items is shown.items:
+            return replace(request, system=view.system, tools=view.tools), size
+        changed = replace(request, items=view.items, system=view.system, tools=view.tools)
+        return changed, Context(list(view.items)).occupancy
 
     def _publish_text(self, text: str, attempt: int) -> None:
         journal = self._journal

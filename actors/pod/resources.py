@@ -16,6 +16,7 @@ from actors.pod.calls import ToolRunner
 from actors.runtime.bus import Bus
 from actors.sessions.log import SessionLog
 from actors.sessions.store import SessionStore
+from actors.tools.base import ToolContext
 from protocol.manifest import PodManifest
 from protocol.usage import Usage
 
@@ -72,3 +73,11 @@ class PodResources(Struct, frozen=True, eq=False):
     tasks: TaskListReader | None
     #: What the pod's tools are handed, unless a run brings its own.
     deps: Any = None
+
+    def deps_for(self, own: Any) -> Any:
+        """What is handed to the tools of a run that brought ``own``."""
+        return self.deps if own is None else own
+
+    def context(self, own: Any) -> ToolContext:
+        """What hooks may know of such a run, outside of its calls."""
+        return self.template.tools.context(self.name, self.deps_for(own))

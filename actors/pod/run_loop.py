@@ -32,6 +32,7 @@ from protocol.errors import (
     NotPaused,
     NotRunning,
     PodBusy,
+    PodError,
     RunFailed,
     SessionError,
     UnknownApproval,
@@ -44,6 +45,7 @@ from protocol.usage import Usage
 
 if TYPE_CHECKING:
     from actors.pod.open_approvals import OpenApprovals
+    from actors.tools.hooks import Hooks
 
 #: Runs that may wait behind the one that goes on.
 QUEUE_LIMIT = 32
@@ -66,6 +68,7 @@ class RunLoop:
         "_compaction",
         "_conversation",
         "_end_asked",
+        "_hooks",
         "_joining",
         "_journal",
         "_lost",
@@ -101,6 +104,9 @@ class RunLoop:
         self._resources = resources
         self._approvals = approvals
         self.grace = resources.template.grace
+        hooks = resources.template.tools.hooks
+        #: Who is told of the ends of runs; None where nobody is.
+        self._hooks: Hooks | None = hooks if hooks is not None and hooks.asks_at_run_end else None
         self._status = status
         self._journal = journal
         self._accounts = accounts
@@ -287,6 +293,8 @@ class RunLoop:
         await self._journal.commit()
         if run.awaiting_commit:
             resolve(run.awaiting_commit)
+        if self._hooks is not None:
+            await self._tell_hooks(self._hooks, run, self._result(run, outcome))
         self._status.to(PodState.PAUSED if outcome == "paused" else PodState.IDLE)
         reply, run.reply = run.reply, None
         if outcome != "paused":
@@ -304,6 +312,30 @@ class RunLoop:
             late, run.pending = run.pending, []
             for pending in late:
                 self._came_late(pending)
+
+    async def _tell_hooks(self, hooks: Hooks, run: Run, result: RunResult) -> None:
+        """Tell hooks of the end of the run, which is durable and stays as it is. Those of a run that was
+        interrupted have as long as what is cancelled has to end. Raises Left.
+        """
+        waits = run.waits
+        waits.check()
+        ctx = self._resources.context(run.deps)
+        failed: tuple[PodError, ...] = ()
+        hurry = self._tasks.loop.call_later(self.grace, waits.interrupt) if waits.asked else None
+        waits.asked = False
+        try:
+            failed = await waits.apart(hooks.at_run_end(result, ctx), "a hook")
+        except PodError as error:
+            failed = (error,)
+        except asyncio.CancelledError:
+            pass
+        finally:
+            if hurry is not None:
+                hurry.cancel()
+        for each in failed:
+            self._journal.alert(each.message)
+        with contextlib.suppress(SessionError):  # the run has its end, whoever hears of the hooks
+            await self._journal.commit()
 
     def _result(self, run: Run, outcome: RunOutcome) -> RunResult:
         return RunResult(

@@ -194,7 +194,7 @@ class ToolCalls:
         if self._template.manifest.worker.max_repeats:
             self._follow_repeats(run)
         resources = self._resources
-        deps = resources.deps if run.deps is None else run.deps
+        deps = resources.deps_for(run.deps)
         batch = _Batch(self, self._journal, resources.name, deps, run, len(calls))
         await run.waits.inline(tools.run(calls, batch), _named(calls), go_on)
         return True

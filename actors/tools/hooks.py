@@ -1,4 +1,6 @@
-"""Hooks: a program's own objects that are asked before a tool's call is run, and about its result."""
+"""Hooks: a program's own objects that are asked before a request and a tool's call, about the call's result,
+and are told of the end of a run.
+"""
 
 from __future__ import annotations
 
@@ -7,37 +9,47 @@ import functools
 import inspect
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from actors.tools.alone import Outcome, run_alone
 from actors.tools.base import ToolContext
 from actors.tools.pool import ToolThreads
 from actors.tools.work import is_async
-from protocol.errors import InvalidInput, PolypodError, named_words
-from protocol.hooks import Deny, Inject, Replace
-from protocol.items import TextPart, ToolCall, ToolResult
+from protocol.errors import HookError, InvalidInput, PolypodError, named_words
+from protocol.hooks import Deny, Inject, ModelView, Replace
+from protocol.items import Item, SystemItem, TextPart, ToolCall, ToolResult
 from protocol.recordable import recordable
+from protocol.results import RunResult
 from protocol.text import encodable
+from protocol.tools import ToolSpec
+
+S = TypeVar("S", bound=Struct)
 
 #: How long a hook may take, in seconds, unless it has a ``timeout`` of its own.
 TIMEOUT = 60.0
 
-#: What a hook is asked, and how many things it is handed; and what nobody asks yet.
-_ASKED = {"before_tool": 1, "after_tool": 2}
-_NOT_YET = ("before_request", "on_run_end")
+#: What a hook is asked, and about what.
+_ASKED = {
+    "before_request": ("view",),
+    "before_tool": ("call",),
+    "after_tool": ("call", "result"),
+    "on_run_end": ("result",),
+}
 
 
 class Said(NamedTuple):
-    """What all hooks together say: why not (None: nothing against it), what takes its place (None: nothing),
-    what the model is told besides, and in words which hooks failed.
+    """What all hooks together say: why not (None: nothing against it) and which of them says so, what takes
+    its place (None: nothing), what the model is told besides, and which hooks failed.
     """
 
     denied: str | None = None
+    denied_by: str = ""
     replaced: Any = None
     injected: tuple[str, ...] = ()
-    failed: tuple[str, ...] = ()
+    failed: tuple[HookError, ...] = ()
 
 
 class Hooks:
@@ -45,15 +57,29 @@ class Hooks:
     replacement.
     """
 
-    __slots__ = ("_after", "_before", "_threads", "asks_after", "asks_before")
+    __slots__ = (
+        "_after",
+        "_before",
+        "_requests",
+        "_run_ends",
+        "_threads",
+        "asks_after",
+        "asks_at_run_end",
+        "asks_before",
+        "asks_before_request",
+    )
 
     def __init__(self, objects: Iterable[Any], threads: ToolThreads) -> None:
         """Plain methods are called in ``threads``. Raises InvalidInput for what is no hook."""
         self._threads = threads
-        hooks = [(each, _methods(each)) for each in objects]
-        self._before = [_Method(each, "before_tool") for each, names in hooks if "before_tool" in names]
-        self._after = [_Method(each, "after_tool") for each, names in hooks if "after_tool" in names]
+        methods: dict[str, list[_Method]] = {name: [] for name in _ASKED}
+        for each in objects:
+            for name in _methods(each):
+                methods[name].append(_Method(each, name))
+        self._requests, self._run_ends = methods["before_request"], methods["on_run_end"]
+        self._before, self._after = methods["before_tool"], methods["after_tool"]
         self.asks_before, self.asks_after = bool(self._before), bool(self._after)
+        self.asks_before_request, self.asks_at_run_end = bool(self._requests), bool(self._run_ends)
 
     def after_only(self) -> Hooks:
         """The same, asked about results alone."""
@@ -61,41 +87,93 @@ class Hooks:
         made._before, made.asks_before = [], False  # noqa: SLF001 - a copy of this one
         return made
 
+    async def before_request(self, view: ModelView, ctx: ToolContext) -> ModelView:
+        """What the model is shown in the place of ``view``: the very same where nothing else is said.
+
+        Raises HookError for a hook that fails, or denies the request.
+        """
+        fold = _Fold(functools.partial(view_for, view))
+        said = fold.said(await self._ask(self._requests, fold.take, ctx, lambda: (view,)))
+        if said.denied is not None:
+            raise HookError(said.denied_by, f"denied the request: {said.denied}")
+        if said.failed:
+            raise said.failed[0]
+        shown: ModelView = view if said.replaced is None else said.replaced
+        if not said.injected:
+            return shown
+        return replace(shown, items=(*shown.items, *map(SystemItem.of, said.injected)))
+
+    async def at_run_end(self, result: RunResult, ctx: ToolContext) -> tuple[HookError, ...]:
+        """Tell of the ``result`` of a run; which hooks failed."""
+        return await self._ask(self._run_ends, _take_nothing, ctx, lambda: (result,))
+
     async def before(self, call: ToolCall, ctx: ToolContext) -> Said:
         """What is said of ``call``, which is about to be run; a hook that fails denies it."""
-        said = await self._ask(self._before, functools.partial(arguments_for, call), ctx, call)
+        fold = _Fold(functools.partial(arguments_for, call))
+        said = fold.said(await self._ask(self._before, fold.take, ctx, lambda: copy.deepcopy((call,))))
         if said.denied is None and said.failed:
             return said._replace(denied=f"{call.name} was not run: {said.failed[0]}")
         return said
 
     async def after(self, call: ToolCall, result: ToolResult, ctx: ToolContext) -> Said:
         """What is said of the ``result`` of ``call``; a hook that fails changes nothing."""
-        return await self._ask(self._after, functools.partial(result_for, result), ctx, call, result)
+        fold = _Fold(functools.partial(result_for, result))
+        return fold.said(await self._ask(self._after, fold.take, ctx, lambda: copy.deepcopy((call, result))))
 
     async def _ask(
-        self, methods: Sequence[_Method], taken: Callable[[Any], Any], ctx: ToolContext, *about: Any
-    ) -> Said:
-        """Ask ``methods``; ``taken`` reads what a replacement holds. Of exceptions only a cancel leaves."""
-        denied, replaced = None, None
-        injected: list[str] = []
-        failed: list[str] = []
+        self,
+        methods: Sequence[_Method],
+        take: Callable[[str, Any], None],
+        ctx: ToolContext,
+        about: Callable[[], tuple[Any, ...]],
+    ) -> tuple[HookError, ...]:
+        """Ask ``methods``, each of what ``about`` gives, and have ``take`` take each name and answer; which
+        of them failed. Of exceptions only a cancel leaves.
+        """
+        failed: list[HookError] = []
         for method in methods:
             try:
-                match await method.ask(self._threads, ctx, copy.deepcopy(about)):
-                    case None:
-                        pass
-                    case Deny(str() as text):
-                        denied = encodable(text) if denied is None else denied
-                    case Replace(value):
-                        value = taken(value)
-                        replaced = value if replaced is None else replaced
-                    case Inject(str() as text):
-                        injected.append(encodable(text))
-                    case answer:
-                        raise _misfit(answer)  # noqa: TRY301
+                take(method.name, await method.ask(self._threads, ctx, about()))
             except Exception as error:  # noqa: BLE001 - whatever a hook raises
-                failed.append(f"the hook {method.name} failed: {_words(error)}")
-        return Said(denied, replaced, tuple(injected), tuple(failed))
+                failed.append(HookError(method.name, f"failed: {_words(error)}"))
+        return tuple(failed)
+
+
+class _Fold:
+    """Makes one of the answers of all hooks; ``taken`` reads what a replacement holds."""
+
+    __slots__ = ("_injected", "_said", "_taken")
+
+    def __init__(self, taken: Callable[[Any], Any]) -> None:
+        self._taken = taken
+        self._said = Said()
+        self._injected: list[str] = []
+
+    def take(self, name: str, answer: Any) -> None:
+        """Take what the hook ``name`` answers. Raises InvalidInput for what is no answer."""
+        match answer:
+            case None:
+                pass
+            case Deny(str() as text):
+                if self._said.denied is None:
+                    self._said = self._said._replace(denied=encodable(text), denied_by=name)
+            case Replace(value):
+                value = self._taken(value)
+                if self._said.replaced is None:
+                    self._said = self._said._replace(replaced=value)
+            case Inject(str() as text):
+                self._injected.append(encodable(text))
+            case _:
+                raise _misfit(answer, "None, Deny, Replace or Inject")
+
+    def said(self, failed: tuple[HookError, ...]) -> Said:
+        """What they say together, of whom some ``failed``."""
+        return self._said._replace(injected=tuple(self._injected), failed=failed)
+
+
+def _take_nothing(_: str, answer: Any) -> None:
+    if answer is not None:
+        raise _misfit(answer, "a run that has ended is as it is; answer None")
 
 
 class _Method:
@@ -156,6 +234,34 @@ def _words(error: Exception) -> str:
 # -- what hooks answer ---------------------------------------------------------------------------
 
 
+def view_for(shown: ModelView, value: Any) -> ModelView:
+    """What the model is shown in the place of ``shown``. Raises InvalidInput."""
+    if not isinstance(value, ModelView):
+        raise InvalidInput(f"a {type(value).__name__} replaces no request", hint="give Replace a ModelView")
+    if not isinstance(value.system, str | None):
+        raise InvalidInput(f"system: expected a text or None, got {value.system!r:.80}")
+    return ModelView(
+        items=_fit(value.items, shown.items, Item, "items"),
+        system=None if value.system is None else encodable(value.system),
+        tools=_fit(value.tools, shown.tools, ToolSpec, "tools"),
+    )
+
+
+def _fit(given: Iterable[Any], shown: tuple[S, ...], kind: Any, name: str) -> tuple[S, ...]:
+    """What a hook gave as ``name``, fit to be sent: those that were not ``shown`` are made so. Raises
+    InvalidInput.
+    """
+    if shown is given:
+        return shown
+    known = {id(each) for each in shown}
+    made: list[S] = []
+    for each in given:
+        if not isinstance(each, kind):
+            raise InvalidInput(f"{name}: {each!r:.80} is none of them")
+        made.append(each if id(each) in known else recordable(each))
+    return tuple(made)
+
+
 def arguments_for(call: ToolCall, value: Any) -> ToolCall:
     """``call`` with what stands in the place of its arguments. Raises InvalidInput."""
     if isinstance(value, ToolCall) and (value.id, value.name) == (call.id, call.name):
@@ -181,8 +287,8 @@ def result_for(result: ToolResult, value: Any) -> ToolResult:
     return recordable(value)
 
 
-def _misfit(answer: Any) -> InvalidInput:
-    return InvalidInput(f"it answered with {answer!r:.80}", hint="None, Deny, Replace or Inject")
+def _misfit(answer: Any, hint: str) -> InvalidInput:
+    return InvalidInput(f"it answered with {answer!r:.80}", hint=hint)
 
 
 # -- what hooks are ------------------------------------------------------------------------------
@@ -197,9 +303,6 @@ def _methods(hook: Any) -> list[str]:
     name = _name_of(hook)
     if isinstance(hook, type):
         raise InvalidInput(f"hooks: {name} is a class", hint="give an instance of it")
-    unasked = [each for each in _NOT_YET if hasattr(hook, each)]
-    if unasked:
-        raise InvalidInput(f"hooks: {name}.{unasked[0]}: polypod does not ask that yet", hint="leave it out")
     methods = [each for each in _ASKED if hasattr(hook, each)]
     if not methods:
         raise InvalidInput(f"hooks: {name} answers nothing", hint=f"a hook has {' or '.join(_ASKED)}")
@@ -210,13 +313,13 @@ def _methods(hook: Any) -> list[str]:
     return methods
 
 
-def _takes_ctx(method: Any, name: str, count: int) -> bool:
+def _takes_ctx(method: Any, name: str, about: tuple[str, ...]) -> bool:
     """Whether a method of a hook wants the context. Raises InvalidInput where it cannot be asked."""
     try:
         signature = inspect.signature(method)
         wants_ctx = "ctx" in signature.parameters
-        signature.bind(*range(count), **({"ctx": None} if wants_ctx else {}))
+        signature.bind(*about, **({"ctx": None} if wants_ctx else {}))
     except (TypeError, ValueError) as error:
-        what = "(call)" if count == 1 else "(call, result)"
-        raise InvalidInput(f"hooks: {name} cannot be asked with {what}: {error}") from error
+        what = ", ".join(about)
+        raise InvalidInput(f"hooks: {name} cannot be asked with ({what}): {error}") from error
     return wants_ctx

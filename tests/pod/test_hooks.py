@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import inspect
 import threading
 from collections.abc import Callable, Iterable
@@ -11,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from hook_kit import FAILING, Waiting, in_each_way, raises
 
 from actors.llm.scripted import ScriptedClient, call, say
 from actors.pod.calls import NOT_RUN
@@ -242,67 +242,19 @@ def test_words_of_a_class_of_their_own_are_words_like_others() -> None:
     assert played(after(lambda call, result: Inject(marked))).texts == ["paid 5\nno"]
 
 
-def raises(*_: Any) -> Any:
-    raise LookupError("no such rule")
-
-
-def cancels(*_: Any) -> Any:
-    raise asyncio.CancelledError
-
-
-def exits(*_: Any) -> Any:
-    raise SystemExit(3)
-
-
-def stops(*_: Any) -> Any:
-    raise StopIteration
-
-
-async def cancels_itself(*_: Any) -> Any:
-    task = asyncio.current_task()
-    assert task is not None
-    task.cancel()
-    await asyncio.sleep(0)
-
-
-FAILING = {
-    "raises": raises,
-    "raises a cancel": cancels,
-    "exits": exits,
-    "stops": stops,
-    "cancels its task": cancels_itself,
-    "answers nonsense": lambda *_: 7,
-    "denies with a number": lambda *_: Deny(7),  # type: ignore[arg-type]
-    "replaces by nonsense": lambda *_: Replace(7),  # type: ignore[arg-type]
+FAILING_AT_TOOLS = FAILING | {
     "replaces another": lambda *_: Replace(ToolCall("other", "other", {})),
     "replaces another's result": lambda *_: Replace(ToolResult("other", "other")),
     "replaces by what is none": lambda about, *_: Replace(ToolResult(about.id, about.name, 7)),  # type: ignore[arg-type]
 }
 
 
-def awaited(answer: Callable[..., Any], *about: Any) -> Any:
-    """A plain function around an async one."""
-    return answer(*about)
-
-
-def asynchronous(answer: Callable[..., Any]) -> Callable[..., Any]:
-    if asyncio.iscoroutinefunction(answer):
-        return answer
-
-    async def answered(*about: Any) -> Any:
-        await asyncio.sleep(0)
-        return answer(*about)
-
-    return answered
-
-
 @pytest.mark.parametrize("kind", ["plain", "async", "awaitable"])
-@pytest.mark.parametrize("how", FAILING)
+@pytest.mark.parametrize("how", FAILING_AT_TOOLS)
 def test_a_hook_that_fails_before_a_tool_denies_and_after_it_changes_nothing_and_people_hear(
     how: str, kind: str
 ) -> None:
-    answer = FAILING[how] if kind == "plain" else asynchronous(FAILING[how])
-    answer = functools.partial(awaited, answer) if kind == "awaitable" else answer
+    answer = in_each_way(FAILING_AT_TOOLS[how], kind)
     seen = played(SimpleNamespace(before_tool=answer, __name__="guard"), amounts=[5, 6])
     assert seen.paid == []
     assert all("was not run: the hook guard.before_tool failed" in text for text in seen.texts)
@@ -359,27 +311,6 @@ def test_what_a_plain_hook_gives_to_be_awaited_when_its_time_is_up_is_closed() -
                 await asyncio.sleep(0)
 
     asyncio.run(asyncio.wait_for(main(), 60))
-
-
-class Waiting:
-    """A hook that waits before or after the tool, until it is cancelled or released."""
-
-    def __init__(self, where: str, *, stubborn: bool = False) -> None:
-        self.reached = asyncio.Event()
-        self.release = asyncio.Event()
-        self.cancelled = 0
-        self.stubborn = stubborn
-        setattr(self, where, self._wait)
-
-    async def _wait(self, *_: Any) -> None:
-        self.reached.set()
-        while not self.release.is_set():
-            try:
-                await self.release.wait()
-            except asyncio.CancelledError:
-                self.cancelled += 1
-                if not self.stubborn:
-                    raise
 
 
 async def texts_of(pod: Pod) -> list[str]:
@@ -458,8 +389,8 @@ class Guard:
         (SimpleNamespace(after_tool=lambda call: None), "after_tool cannot be asked with \\(call, result\\)"),
         (SimpleNamespace(before_tool=7), "before_tool cannot be asked"),
         (SimpleNamespace(before_tool=lambda call: None, timeout=0), "timeout: expected more than 0 seconds"),
-        (SimpleNamespace(before_request=lambda view: None), "before_request: polypod does not ask that yet"),
-        (SimpleNamespace(on_run_end=lambda result: None), "on_run_end: polypod does not ask that yet"),
+        (SimpleNamespace(before_request=lambda: None), "before_request cannot be asked with \\(view\\)"),
+        (SimpleNamespace(on_run_end=lambda: None), "on_run_end cannot be asked with \\(result\\)"),
     ],
 )
 async def test_what_is_no_hook_is_refused_where_it_is_given(hook: Any, words: str) -> None:

@@ -18,6 +18,7 @@ MADE: dict[type[PolypodError], list[PolypodError]] = {
     errors.ToolLoop: [errors.ToolLoop("again", tool="t", times=3)],
     errors.SessionInUse: [errors.SessionInUse("s", pid=1, host="h", since=1.5, pod="p")],
     errors.SessionCorrupt: [errors.SessionCorrupt("s", 3, "why")],
+    errors.HookError: [errors.HookError("Guard.before_request", "failed")],
     errors.ToolSourceError: [errors.ToolSourceError("s", "cannot be opened")],
     errors.ModelError: [
         errors.ModelError("m", kind="rate_limit", hint="h", status=429, retry_after=2.5, where="h:1"),
