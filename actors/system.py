@@ -322,11 +322,11 @@ class PodSystem:
         ``client`` answers instead of the manifest's model; ``tools`` are added to its built-in ones, and find
         ``deps`` (a database, a client, whatever they work with) as ``ctx.deps``. Among them may be a
         ``ToolSource``, whose tools come and go; pods that are given the same one share it. ``hooks`` are
-        objects that are asked about each call of a tool, behind those of the system. ``resume`` is the id of
-        a session to go on with: the tip of its compactions, or with ``exact`` that very one. Raises NameTaken
-        for an explicit ``name`` that is in use (a manifest's name gets a number), ManifestError (also for a
-        name that no pod can have), InvalidInput for what is no hook, SystemNotRunning, SessionNotFound,
-        SessionInUse, SessionCorrupt.
+        objects that are asked before each request and about each call of a tool, and are told of each run's
+        end, behind those of the system. ``resume`` is the id of a session to go on with: the tip of its
+        compactions, or with ``exact`` that very one. Raises NameTaken for an explicit ``name`` that is in use
+        (a manifest's name gets a number), ManifestError (also for a name that no pod can have), InvalidInput
+        for what is no hook, SystemNotRunning, SessionNotFound, SessionInUse, SessionCorrupt.
         """
         mailroom = self._room()
         future: AsyncFuture[Pod] = AsyncFuture()
