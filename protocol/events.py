@@ -6,6 +6,7 @@ a compacted or forked session continues. A transient event carries the last dura
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar, Literal
 
 from msgspec import Struct
@@ -282,7 +283,8 @@ class SessionForked(DurableEvent, frozen=True, gc=False, kw_only=True):
 
 class ApprovalRequested(DurableEvent, frozen=True, gc=False, kw_only=True):
     """The call ``call_id`` waits for a person's word before it is run with ``arguments``; ``why`` says which
-    rule wants that. ``injected`` is what hooks have the model told behind its result.
+    rule wants that. ``injected`` is what hooks have the model told behind its result. Where nobody has
+    answered ``timeout`` seconds after the event's own time, the call is denied.
     """
 
     approval_id: str
@@ -291,11 +293,17 @@ class ApprovalRequested(DurableEvent, frozen=True, gc=False, kw_only=True):
     arguments: dict[str, Any] = {}
     why: str | None = None
     injected: tuple[str, ...] = ()
+    timeout: float | None = None
+
+    @property
+    def ends_at(self) -> float:
+        """Until when it may be answered, in seconds since the epoch."""
+        return math.inf if self.timeout is None else self.at + self.timeout
 
 
 class ApprovalResolved(DurableEvent, frozen=True, gc=False, kw_only=True):
-    """A call waits no more: somebody has answered (``by`` is ``person`` or ``steer``), or its run has
-    ended (``run``).
+    """A call waits no more: somebody has answered (``by`` is ``person`` or ``steer``), nobody did in time
+    (``timeout``), or its run has ended (``run``).
 
     ``arguments`` take the place of those that were asked about, ``note`` is for the model, and ``rule`` holds
     from now on for the pod.

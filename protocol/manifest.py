@@ -262,6 +262,7 @@ _NOT_NEGATIVE = {
     "budget": ("tokens", "cost_usd", "seconds"),
     "model": ("temperature",),
 }
+_ABOVE_ZERO = {"approvals": ("timeout",)}
 
 
 def _check(manifest: PodManifest, where: str) -> None:
@@ -286,7 +287,12 @@ def _check(manifest: PodManifest, where: str) -> None:
 
 
 def _check_numbers(manifest: PodManifest, where: str) -> None:
-    for sections, least, word in ((_POSITIVE, 1, "at least 1"), (_NOT_NEGATIVE, 0, "0 or more")):
+    kinds = (
+        (_POSITIVE, 1, "at least 1"),
+        (_NOT_NEGATIVE, 0, "0 or more"),
+        (_ABOVE_ZERO, math.ulp(0), "more than 0"),
+    )
+    for sections, least, word in kinds:
         for section, keys in sections.items():
             for key in keys:
                 value = getattr(getattr(manifest, section), key)

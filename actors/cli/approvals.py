@@ -10,7 +10,7 @@ import msgspec
 
 from actors.cli import options
 from actors.cli.config import store_option
-from actors.cli.format import ago, arguments
+from actors.cli.format import ago, arguments, seconds
 from actors.cli.store_reader import Reading
 from actors.cli.terminal import Terminal
 from actors.cli.views import put_json
@@ -43,8 +43,9 @@ def approvals(place: str | None, store: str | None, as_json: bool) -> None:
 
     STORE is that of --store in fewer words.
     """
+    now = time.time()
     with Reading(place or store) as reading:
-        found = _all(reading)
+        found = [each for each in _all(reading) if now < each.request.ends_at]
         url = reading.url
     terminal = Terminal()
     if as_json:
@@ -126,6 +127,8 @@ def _find(reading: Reading, approval_id: str, session: str | None) -> Waiting:
         if each.request.approval_id == approval_id and of in {None, each.info.session_id}
     ]
     if len(found) == 1:
+        if found[0].request.ends_at <= time.time():
+            raise AlreadyResolved(f"approval {approval_id} was not answered in time, and is denied")
         return found[0]
     if found:
         sessions = ", ".join(each.info.session_id for each in found)
@@ -182,7 +185,9 @@ def _list(found: list[Waiting], terminal: Terminal) -> None:
     for request, info, holder in found:
         where = "interrupted" if holder is None else f"in process {holder.pid}"
         of = f"{short_id(info.session_id) if terminal.live else info.session_id}, {where}"
-        rows.append((request.approval_id, _call(request, 50), info.pod, ago(request.at, now), of))
+        left = "" if request.timeout is None else f", {seconds(max(request.ends_at - now, 0))} left"
+        asked = f"{ago(request.at, now)}{left}"
+        rows.append((request.approval_id, _call(request, 50), info.pod, asked, of))
     terminal.table(rows)
 
 
@@ -200,5 +205,6 @@ def _facts(waiting: Waiting) -> dict[str, Any]:
         "arguments": request.arguments,
         "why": request.why,
         "at": request.at,
+        "timeout": request.timeout,
         "holder": holder,
     }

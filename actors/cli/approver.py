@@ -24,6 +24,8 @@ from protocol.manifest import PodManifest
 _NOBODY = "nobody can be asked here; do without it, or say what you need"
 #: What it is told where the person's input has ended.
 _ENDED = "the person's input has ended without an answer; do without it, or say what you need"
+#: What has become of a call that was not answered elsewhere, by who has resolved it.
+_GONE = {"run": "not wanted any more", "timeout": "not answered in time"}
 #: Bytes of a line, which a terminal gives whole.
 _LINE = 1 << 16
 #: An answer that somebody else was faster with, or that nobody waits for any more.
@@ -148,7 +150,7 @@ class AtTerminal:
     def drop(self, resolved: ApprovalResolved) -> None:
         asked = next(iter(self._waiting), None)
         if self._waiting.pop(resolved.approval_id, None) is not None and asked == resolved.approval_id:
-            self._gone = "not wanted any more" if resolved.by == "run" else "answered elsewhere"
+            self._gone = _GONE.get(resolved.by or "", "answered elsewhere")
             self._wake(there=False)
 
     def leave(self) -> None:

@@ -124,6 +124,8 @@ def _waits(event: events.ApprovalRequested, width: int) -> Line:
 def _decided(event: events.ApprovalResolved, width: int) -> Line:
     if event.by == "run":
         return Line("note", "not run: the run of the call is over")
+    if event.by == "timeout":
+        return Line("note", "denied: nobody answered in time")
     by = f" by {'words that steer' if event.by == 'steer' else f'a {event.by}'}" if event.by else ""
     note = f": {cut(event.note, width)}" if event.note else ""
     changed = ", with other arguments" if event.arguments is not None else ""

@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from actors.cli.event_format import Line
-from actors.cli.format import count
+from actors.cli.format import count, seconds
 from protocol.events import ApprovalRequested
 
 #: Lines of the screen that the arguments of a call share, and that each of them has at least.
@@ -75,6 +75,8 @@ def question_lines(
         yield from _argument(name, value, width, limit)
     if request.why:
         yield from _wrapped("quiet", f"why: {request.why}", width)
+    if request.timeout is not None:
+        yield from _wrapped("quiet", f"denied if nobody answers within {seconds(request.timeout)}", width)
     if behind:
         yield from _wrapped("quiet", f"{count(behind, 'more call')} behind it", width)
     yield from _wrapped("quiet", HELP, width)

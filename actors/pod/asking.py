@@ -23,7 +23,7 @@ from actors.tools.base import Checked, ToolContext
 from actors.tools.hooks import Hooks
 from protocol import commands
 from protocol.approval import ApprovalAnswer, ApprovalRule, ApprovalVerdict
-from protocol.errors import InvalidInput
+from protocol.errors import AlreadyResolved, InvalidInput
 from protocol.events import ApprovalRequested, RunOutcome, ToolResulted
 from protocol.items import AssistantItem, ToolCall, ToolResult
 from protocol.lifecycle import PodState
@@ -214,6 +214,9 @@ class AskingToolCalls(ToolCalls):
     async def claim_answer(self, command: commands.Approve | commands.Disapprove) -> None:
         """Be the first of all processes to answer. Raises as ``answer``, and SessionError."""
         request = self._approvals.find(command.approval_id)
+        if request.ends_at <= time.time():
+            self._approvals.wake()
+            raise AlreadyResolved(f"approval {request.approval_id} was not answered in time")
         answer = ApprovalAnswer(
             request.approval_id,
             self._journal.head.session_id,
@@ -246,6 +249,9 @@ class AskingToolCalls(ToolCalls):
                 self._take(run, request, answer)
 
     def _take(self, run: Run, request: ApprovalRequested, answer: ApprovalAnswer) -> None:
+        if request.ends_at <= answer.at:  # as it is by ``timeout``
+            self._deny(run, request, "timeout", None)
+            return
         if not answer.approved:
             self._deny(run, request, answer.by, answer.note)
             return
@@ -273,8 +279,10 @@ class AskingToolCalls(ToolCalls):
     def _deny(self, run: Run | None, request: ApprovalRequested, by: str, note: str | None) -> None:
         self._approvals.resolve(request, by, approved=False, note=note)
         call = ToolCall(request.call_id, request.tool, request.arguments)
-        words = "" if note is None else f": {note}"
-        result = ToolResult.of(call, f"{call.name} was not run: a person denied it{words}", is_error=True)
+        words = f"a person denied it{'' if note is None else f': {note}'}"
+        if by == "timeout":
+            words = f"it needs a person's approval, and nobody answered within {request.timeout:g} s"
+        result = ToolResult.of(call, f"{call.name} was not run: {words}", is_error=True)
         result = with_texts(result, request.injected)
         if run is not None:
             self.add_result(run, result, None, None, None)

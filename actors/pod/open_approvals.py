@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import random
 import time
 from typing import Any
@@ -18,6 +19,8 @@ from protocol.events import ApprovalRequested, ApprovalResolved
 from protocol.items import ToolCall
 from protocol.text import encodable
 
+#: Seconds after which the clock is looked at again: it may have been set, or the machine slept.
+_LONGEST = 60.0
 #: Seconds after which answers in other processes are looked for again, where the store could not be read.
 _RETRY = 2.0
 
@@ -76,8 +79,9 @@ class OpenApprovals:
         return self.awaited.union(granted.request.call_id for granted in self.state.granted)
 
     def durable_open(self) -> tuple[ApprovalRequested, ...]:
-        """The requests that are durable, and that nobody has answered."""
-        return tuple(each for each in self._durable().open if each in self.state.open)
+        """The requests that are durable, that nobody has answered, and that may be answered still."""
+        now = time.time()
+        return tuple(each for each in self._durable().open if each in self.state.open and now < each.ends_at)
 
     def carried(self) -> dict[str, Any]:
         """What a session that takes the place of the pod's takes over."""
@@ -135,6 +139,7 @@ class OpenApprovals:
                 arguments=call.arguments,
                 why=why,
                 injected=injected,
+                timeout=self._section.timeout,
             )
         )
 
@@ -180,7 +185,28 @@ class OpenApprovals:
         async with contextlib.AsyncExitStack() as until:
             if self._template.store.keeps_answers:
                 await self._listen(until)
+            await self._end_overdue(until)
             await changed
+
+    async def _end_overdue(self, until: contextlib.AsyncExitStack) -> None:
+        """Deny what was not answered in time, and have the run look again when the next is to be."""
+        now, heard = time.time(), {each.approval_id for each in self.heard}
+        for request in self.state.open:
+            if request.ends_at <= now and request.approval_id not in heard:
+                await self._end(request)
+        if (next_end := min((each.ends_at for each in self.state.open), default=math.inf)) < math.inf:
+            wait = min(next_end - now, _LONGEST) if next_end > now else _RETRY
+            until.callback(asyncio.get_running_loop().call_later(wait, self.wake).cancel)
+
+    async def _end(self, request: ApprovalRequested) -> None:
+        """Deny a call that nobody answered in time, unless another process was faster: then that is heard."""
+        session_id = self._journal.head.session_id
+        end = ApprovalAnswer(
+            request.approval_id, session_id, approved=False, at=request.ends_at, by="timeout"
+        )
+        with contextlib.suppress(AlreadyResolved, SessionError):
+            await self.claim(end)
+            self._hear(end)
 
     async def _listen(self, until: contextlib.AsyncExitStack) -> None:
         """Hear of answers in other processes: those there are, and until then those to come."""

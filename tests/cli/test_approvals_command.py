@@ -3,6 +3,7 @@
 import json
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -265,3 +266,37 @@ def test_lines_for_programs_are_json_even_of_what_no_terminal_shows(shop: Home) 
         listed = shop.polypod("approvals")
         assert "\x1b" not in listed.out
         assert json.loads(shop.polypod("approvals", "--json").out)["arguments"] == {"to": "\x1b[2J"}
+
+
+def test_what_is_not_answered_in_time_is_no_more_listed_and_takes_no_answer(shop: Home) -> None:
+    shop.write("clerk.toml", MANIFEST.replace('"wait"', '"wait"\ntimeout = 0.1'))
+    with asking(shop) as run:
+        run.communicate(timeout=PATIENCE)
+        assert run.returncode == 0
+    assert "nobody answered within 0.1 s" in shop.polypod("events", "--json").out
+    assert waiting(shop) == []
+    assert paid(shop) == []
+
+
+def test_how_long_a_call_may_wait_is_listed_and_one_that_was_interrupted_is_denied_after_it(
+    shop: Home,
+) -> None:
+    shop.write("clerk.toml", MANIFEST.replace('"wait"', '"wait"\ntimeout = 3600'))
+    with asking(shop):
+        assert " left" in shop.polypod("approvals").out
+        assert waiting(shop)[0]["timeout"] == 3600
+    shop.write("clerk.toml", MANIFEST.replace('"wait"', '"wait"\ntimeout = 0.2'))
+    with asking(shop, "use pay bob") as run:
+        run.kill()
+        run.wait()
+    (event,) = [
+        each
+        for each in shop.polypod("events", "--json").lines
+        if each["type"] == "ApprovalRequested" and each["timeout"] == 0.2
+    ]
+    while time.time() < event["at"] + 0.2:
+        pass  # the clock itself is what is waited for
+    late = shop.polypod("approve", event["approval_id"])
+    assert (late.code, "not answered in time" in late.err) == (1, True)
+    assert shop.polypod("resume", event["session_id"]).code == 0
+    assert paid(shop) == []

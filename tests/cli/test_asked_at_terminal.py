@@ -173,13 +173,14 @@ class Desk:
         self._master = master
         self.ran: list[str] = []
 
-    async def pod(self, *replies: object, name: str = "clerk") -> Pod:
+    async def pod(self, *replies: object, name: str = "clerk", **approvals: Any) -> Pod:
         @tool
         async def pay(to: str) -> str:
             self.ran.append(to)
             return "paid"
 
-        manifest = PodManifest.of(name=name, approval=[{"tool": "pay", "policy": "ask"}])
+        rules = [{"tool": "pay", "policy": "ask"}]
+        manifest = PodManifest.of(name=name, approval=rules, approvals=approvals)
         return await self.system.spawn(manifest, client=ScriptedClient([*replies]), tools=[pay])
 
     async def follow(self, pod: Pod) -> RunResult:
@@ -238,6 +239,16 @@ async def test_a_question_that_is_answered_elsewhere_goes_away_and_half_an_answe
         await at.sees("answered elsewhere")
         assert (await run).text == "done"
         assert at.ran == ["bob"]
+
+
+async def test_a_question_that_nobody_answers_in_time_goes_away() -> None:
+    async with desk() as at:
+        pod = await at.pod(call("pay", {"to": "ann"}), say("done"), timeout=0.2)
+        run = asyncio.create_task(at.follow(pod))
+        assert "within 200 ms" in await at.sees(ASK)
+        await at.sees("not answered in time")
+        assert (await run).text == "done"
+        assert at.ran == []
 
 
 async def test_calls_of_other_pods_of_the_system_are_asked_for_by_the_names_of_their_pods() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from store_kit import KINDS, AwaitedStore
 from actors.llm.scripted import Reply, ScriptedClient, call, say
 from actors.pod.asked import open_requests, resolution
 from actors.pod.handle import Pod
-from actors.sessions.store import SessionStore
+from actors.sessions.store import MemoryStore, SessionStore
 from actors.system import PodSystem
 from actors.tools.base import tool
 from protocol.approval import ApprovalAnswer
@@ -250,3 +251,69 @@ async def test_a_pod_that_asks_nobody_asks_the_store_nothing(tmp_path: Path) -> 
         await place.pod.run("go")
     assert store.asked == 0
     store.close()
+
+
+# -- answers that do not come in time --------------------------------------------------------------
+
+
+def in_time(seconds: float) -> PodManifest:
+    return PodManifest.of(name="p", approval=RULES, approvals={"timeout": seconds})
+
+
+def pass_end(request: ApprovalRequested) -> None:
+    """Stay until the call may be answered no more: the clock itself is what is waited for."""
+    while time.time() <= request.ends_at:
+        pass
+
+
+async def test_what_nobody_answers_in_time_is_denied_with_words(place: Place) -> None:
+    async with place.system() as system:
+        await place.spawn(system, pay("ann") + pay("bob"), say("done"), manifest=in_time(0.05))
+        with system.subscribe(kinds=ApprovalResolved) as resolved:
+            request = await place.asked(system)
+            assert (await place.run).text == "done"
+            events = resolved.drain()
+        assert [(event.by, event.approved) for event in events] == [("timeout", False)] * 2  # type: ignore[union-attr]
+        words = "pay was not run: it needs a person's approval, and nobody answered within 0.05 s"
+        assert await place.results() == [words, words]
+        assert not place.answer(request)
+
+
+async def test_an_answer_in_time_holds(place: Place) -> None:
+    async with place.system() as system:
+        await place.spawn(system, pay("ann"), say("done"), manifest=in_time(3600))
+        place.answer(await place.asked(system))
+        await place.run
+    assert place.ran == ["ann"]
+
+
+@pytest.mark.parametrize("answered", ["here", "elsewhere", "not"])
+async def test_time_counts_from_the_question_also_across_a_pause_and_a_restart(
+    place: Place, answered: str
+) -> None:
+    async with place.system() as system:
+        await place.spawn(system, pay("ann"), manifest=in_time(0.3))
+        request = await place.asked(system)
+        await place.pod.pause()
+        pass_end(request)
+        assert await system.approvals() == []
+    if answered == "elsewhere":
+        late = ApprovalAnswer(request.approval_id, request.session_id, approved=True, at=time.time())
+        assert place.elsewhere.put_answer(late)
+    async with place.system() as system:
+        await place.spawn(system, say("done"), resume=request.session_id)  # of a manifest without a time
+        if answered == "here":
+            with pytest.raises(AlreadyResolved, match="in time"):
+                await place.pod.approve(request.approval_id)
+        assert (await place.pod.resume()).text == "done"
+        assert "nobody answered within 0.3 s" in (await place.results())[0]
+    assert place.ran == []
+
+
+async def test_where_no_other_process_can_answer_time_ends_as_well() -> None:
+    place = Place(MemoryStore)
+    async with place.system() as system:
+        await place.spawn(system, pay("ann"), say("done"), manifest=in_time(0.05))
+        await place.asked(system)
+        assert (await place.run).text == "done"
+    assert place.ran == []

@@ -97,6 +97,9 @@ def test_rules_stand_in_a_manifest() -> None:
         ({"approval": [{"tool": "x", "policy": "ask", "mach": {}}]}, "did you mean 'match'"),
         ({"approval": [{"tool": "x", "policy": "ask", "match": "a"}]}, "match: expected a table, got 'a'"),
         ({"approval": {"tool": "x"}}, "approval: expected a list of tables"),
+        ({"approvals": {"timeout": 0}}, "approvals.timeout: expected more than 0, got 0"),
+        ({"approvals": {"timeout": float("inf")}}, "approvals.timeout: expected more than 0"),
+        ({"approvals": {"timeout": "soon"}}, "approvals.timeout"),
         ({"approvals": {"headless": "hang"}}, "approvals.headless: expected one of 'deny', 'wait'"),
     ],
 )
