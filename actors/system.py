@@ -78,7 +78,7 @@ class PodSystem:
     ``store_grace`` is how many seconds the end of a pod
     waits for a store that does not answer. ``tool_threads`` is how many plain functions may be
     at work at once as tools of this system; by default all systems of a process share 32 threads. ``hooks``
-    are objects that are asked about each call of a tool of every pod.
+    are asked by every pod, before those that it is given itself.
     """
 
     def __init__(
