@@ -26,22 +26,19 @@ BURST = 128
 IN_A_ROW = 16
 #: How often a thread yields the processor before it sleeps, and for how many seconds at most.
 _YIELDS = 5
-PATIENCE = 50e-6
-#: As often as that where an answer is as good as certain: a thread that runs on another processor is
-#: woken in some 20 us, and one that sleeps meanwhile pays more for its own wake-up than the wait costs.
-_MORE_YIELDS = 100
+_PATIENCE = 50e-6
 
 _yield: Callable[[], None] = getattr(os, "sched_yield", partial(time.sleep, 0))
 
 
-def comes_soon(there: Callable[[], object], *, yields: int = _YIELDS) -> bool:
+def comes_soon(there: Callable[[], object]) -> bool:
     """Whether what ``there`` looks for comes while this thread yields the processor a few times.
 
     Two threads that answer each other in turn hand the interpreter over that way, without the kernel
     putting either to sleep: 6 us a round instead of 20 (on one core) or 60 (on two).
     """
-    until = time.monotonic() + PATIENCE
-    for _ in range(yields):
+    until = time.monotonic() + _PATIENCE
+    for _ in range(_YIELDS):
         if there():
             return True
         _yield()
@@ -80,8 +77,6 @@ class Mailroom:
         #: Whether it is a forked child's copy of one of its parent.
         self.of_parent = False
         self._delivering = False
-        #: Whether mail is to be waited for once what is delivered now is handled.
-        self._to_spin = False
         #: Whether the message that is being handled came alone, so that what it begins overtakes nothing.
         self.alone = False
         #: Tasks of actors that wait for their first step.
@@ -181,9 +176,6 @@ class Mailroom:
             # Looked at after the flag fell: who posted before saw it up and did not wake the loop.
             if self._mail:
                 self._wake()
-            elif self._to_spin:
-                self._to_spin = False
-                self.spin_for_mail()
             self._delivering = False
 
     def _hand_out(self) -> None:
@@ -200,22 +192,6 @@ class Mailroom:
             receiver._arrive(message, reply_to)
         finally:
             self.alone = False
-
-    def spin_for_mail(self) -> None:
-        """Wait for mail from another thread in the loop's next turn, ``PATIENCE`` at most: the mail need
-        not wake the loop then. For who is on the loop and has given a thread something brief to do.
-        """
-        if not self._awake:
-            self._awake = True
-            self.loop.call_soon(self._await_mail, context=self._context)
-        elif self._delivering:  # what is begun within a delivery asks for it too
-            self._to_spin = True
-
-    def _await_mail(self) -> None:
-        try:
-            comes_soon(lambda: self._mail, yields=_MORE_YIELDS)
-        finally:
-            self._deliver()
 
     def spin_before_sleep(self) -> bool:
         """For a loop that has nothing to do: whether who wrote last from another thread writes again

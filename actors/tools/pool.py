@@ -17,7 +17,7 @@ from typing import Any, Generic, Literal, TypeVar
 from pykka import ActorDeadError
 
 from actors.runtime.blocking import belong_to
-from actors.runtime.loop import PATIENCE, mailroom_here
+from actors.runtime.loop import mailroom_here
 from protocol.errors import SystemOfParent, ToolError, ToolTimeout
 
 T = TypeVar("T")
@@ -31,7 +31,7 @@ STUCK_WAIT = 30.0
 class _Job(Generic[T]):
     """A piece of work and the future of who waits for it."""
 
-    __slots__ = ("began", "brief", "context", "future", "late", "mailroom", "state", "work")
+    __slots__ = ("began", "context", "future", "late", "mailroom", "state", "work")
 
     def __init__(self, work: Callable[[], T], late: Callable[[T], object] | None) -> None:
         self.work = work
@@ -44,18 +44,15 @@ class _Job(Generic[T]):
         #: ``dropped``: given up before it began; ``lost``: given up while a thread was at it, which counts no
         #: more; ``stuck``: the same, but too many are lost, so that it keeps its place.
         self.state: Literal["queued", "running", "done", "dropped", "lost", "stuck"] = "queued"
-        #: Whether it was done within ``PATIENCE``.
-        self.brief = False
 
     def do(self) -> None:
         """Do the work, in the calling thread, and tell the waiter."""
-        began = self.began = time.monotonic()
+        self.began = time.monotonic()
         try:
             result = self.context.run(self.work)
         except BaseException as error:  # noqa: BLE001 - it belongs to who waits, whatever it is
             self._tell(self._fail, error)
         else:
-            self.brief = time.monotonic() - began < PATIENCE
             self._tell(self._succeed, result)
 
     def _tell(self, settle: Callable[[Any], None], outcome: Any) -> None:
@@ -126,8 +123,6 @@ class ToolThreads:
         self._idle: list[threading.Lock] = []
         #: Whether a thread was woken or started that has not yet looked for work.
         self._coming = False
-        #: Whether the last work was done so soon that the next is worth waiting for.
-        self._brief = False
         self._threads = 0
         self._lost = 0
         #: Threads whose work was given up and that keep their place all the same.
@@ -158,8 +153,6 @@ class ToolThreads:
         self._put(job)
         if self._stuck >= self.limit:
             self._watch(job)
-        if self._brief:
-            job.mailroom.spin_for_mail()
         expiry = None if seconds is None else _Expiry(job, seconds)
         if expiry is not None:
             expiry.timer = job.mailroom.loop.call_later(expiry.seconds, self._expire, expiry)
@@ -313,7 +306,6 @@ class ToolThreads:
             self._threads -= 1
             return True
         job.state = "done"
-        self._brief = job.brief
         return False
 
     def _taken(self) -> _Job[Any] | None:
