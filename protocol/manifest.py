@@ -95,8 +95,9 @@ class ToolsSection(Struct, frozen=True, forbid_unknown_fields=True, omit_default
     name, and how many bytes of one tool's output reach the model.
 
     ``modules`` are files or modules of Python with tools of the user's own: ``weather.py`` (all that
-    it makes with ``@tool``), ``weather.py:forecast``, ``mypackage.tools``. They are imported as the pod
-    is made.
+    it makes with ``@tool``), ``weather.py:forecast``, ``mypackage.tools``; ``shop.py:tables`` may also be a
+    ``ToolSource``, or a list with some. They are imported as the pod is made; pods of one process share
+    what a module has made.
     """
 
     builtin: tuple[str, ...] = ()

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from actors.tools.base import Tool
 from actors.tools.loading import load_tools
+from actors.tools.source import is_source, name_of
 from protocol.errors import ToolDefinitionError
 from protocol.manifest import PodManifest, module_path
 
@@ -24,8 +25,14 @@ def load_named_tools(names: Iterable[str]) -> tuple[Any, ...]:
 
 def tools_line(tools: Iterable[Any]) -> list[str]:
     """The line that tells a person which tools were found; none where there are none."""
-    names = [each.name if isinstance(each, Tool) else getattr(each, "__name__", "?") for each in tools]
+    names = [_name(each) for each in tools]
     return [f"your tools: {', '.join(names)}"] if names else []
+
+
+def _name(each: Any) -> str:
+    if isinstance(each, Tool):
+        return each.name
+    return f"those of {name_of(each)}" if is_source(each) else getattr(each, "__name__", "?")
 
 
 def with_tools(manifest: PodManifest, names: tuple[str, ...]) -> tuple[PodManifest, list[str]]:

@@ -28,7 +28,7 @@ from actors.sessions.store import SessionStore
 from actors.tools.base import Tool, Toolbox
 from actors.tools.extras import MEMORY, TASKS
 from actors.tools.pool import ToolThreads
-from actors.tools.source import ToolSource
+from actors.tools.source import ToolSource, is_source
 from protocol.errors import BudgetError, ManifestError
 from protocol.manifest import BudgetSection, ModelSection, PodManifest, RestartSection
 from protocol.recordable import recordable
@@ -121,14 +121,15 @@ class Assembly:
         self, manifest: PodManifest, client: LLMClient | None, tools: tuple[Any, ...], hooks: tuple[Any, ...]
     ) -> PodTemplate:
         _check_restart(manifest)
-        plain = tuple(each for each in tools if not _is_source(each))
+        tools = (*_own(manifest), *tools)
+        plain = tuple(each for each in tools if not is_source(each))
         runner = self._runner(manifest, plain, hooks)
         return PodTemplate(
             manifest=manifest,
             model=label(manifest.model) if client is None else _name_of(client),
             client=self.models.client(manifest.model) if client is None else client,
             tools=runner,
-            sources=None if len(plain) == len(tools) else self._sourced(runner, filter(_is_source, tools)),
+            sources=None if len(plain) == len(tools) else self._sourced(runner, filter(is_source, tools)),
             bus=self._bus,
             store=self._store,
             opening=self._opening(manifest),
@@ -148,7 +149,7 @@ class Assembly:
     def _make_runner(
         self, manifest: PodManifest, tools: tuple[Any, ...], hooks: tuple[Any, ...]
     ) -> ToolRunner:
-        chosen: Iterable[Any] = (*_builtin(manifest.tools.builtin), *_own(manifest), *tools)
+        chosen: Iterable[Any] = (*_builtin(manifest.tools.builtin), *tools)
         toolbox = Toolbox(
             chosen,
             threads=self._threads,
@@ -214,13 +215,6 @@ class Assembly:
         return Budget(limits, shared)
 
 
-def _is_source(given: Any) -> bool:
-    """Whether what was given as a tool is a source of tools."""
-    if isinstance(given, Tool | type):
-        return False
-    return all(callable(getattr(given, each, None)) for each in ("open", "tools", "close"))
-
-
 def _opening(manifest: PodManifest) -> Raw:
     """The manifest's bytes without secrets."""
     return Raw(_encoded(manifest.without_secrets()))
@@ -254,7 +248,7 @@ def _unknown_price(_: Usage | None) -> float | None:
 
 
 def _own(manifest: PodManifest) -> Iterable[Any]:
-    """The tools that a manifest names by their files and modules."""
+    """The tools, and sources of tools, that a manifest names by their files and modules."""
     if not manifest.tools.modules:
         return ()
     from actors.tools.loading import load_tools  # noqa: PLC0415 - paid for by pods that have any

@@ -1,4 +1,4 @@
-"""Loading: a user's own tools, by the names of their files or modules."""
+"""Loading: a user's own tools and sources of tools, by the names of their files or modules."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from actors.tools.base import Tool
+from actors.tools.source import has_methods_of_source, is_source
 from protocol.errors import PolypodError, ToolDefinitionError
 
 _EXPECTED = "expected FILE.py or MODULE, with :NAME where only that is meant, as in mytools.py:word_count"
@@ -19,7 +20,7 @@ _EXPECTED = "expected FILE.py or MODULE, with :NAME where only that is meant, as
 
 def load_tools(names: Iterable[str], folder: Path | None = None) -> tuple[Any, ...]:
     """Import the tools of each ``FILE.py`` or ``MODULE`` (all that were made with ``@tool``), or with
-    ``:NAME`` behind it the function, Tool, or list of them that it calls so.
+    ``:NAME`` behind it the function, Tool, ToolSource, or list of them that it calls so.
 
     Modules of ``folder`` (by default the working directory) are found too. Raises ToolDefinitionError, which
     says what is missing.
@@ -41,8 +42,13 @@ def _named(name: str) -> list[Any]:
     if found is None:
         raise _refused(name, f"{place} has no {attribute!r}")
     tools = list(found) if isinstance(found, list | tuple) else [found]
-    if not tools or not all(isinstance(each, Tool) or callable(each) for each in tools):
-        raise _refused(name, "expected a function, a tool, or a list of them")
+    if not tools or not all(isinstance(each, Tool) or callable(each) or is_source(each) for each in tools):
+        raise _refused(name, "expected a function, a tool, a source of tools, or a list of them")
+    for each in tools:
+        if isinstance(each, type) and has_methods_of_source(each):
+            raise _refused(
+                name, f"{each.__name__} is a class: have the module make a source of it, and name that"
+            )
     return tools
 
 
@@ -53,7 +59,7 @@ def _all_tools(name: str, module: ModuleType) -> list[Any]:
         raise _refused(
             name,
             "it has no tools: put @tool over a function (from polypod import tool), "
-            f"or name one: {name}:NAME",
+            f"or name one, or a source of tools: {name}:NAME",
         )
     return found
 

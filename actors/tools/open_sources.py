@@ -12,7 +12,7 @@ from weakref import WeakValueDictionary
 
 from actors.runtime.latest import Latest
 from actors.tools.base import Tool
-from actors.tools.source import ToolSource
+from actors.tools.source import ToolSource, name_of
 from protocol.errors import ToolSourceError, named_words
 from protocol.text import encodable
 
@@ -64,7 +64,7 @@ class SharedSource:
 
     def __init__(self, source: ToolSource, of_system: OpenSources) -> None:
         self._source = source
-        self.name = encodable(_name_of(source))
+        self.name = encodable(name_of(source))
         self._of_system = of_system
         self._users = 0
         self._life: _Life | None = None
@@ -180,11 +180,6 @@ class _Life:
                 await self.source.close()
         except BaseException as error:  # noqa: BLE001 - nobody waits for it
             _log.warning("tool source %r failed as it was closed", self.name, exc_info=error)
-
-
-def _name_of(source: ToolSource) -> str:
-    """What errors call it."""
-    return str(getattr(source, "name", None) or type(source).__name__)
 
 
 def _as_tools(given: tuple[Any, ...]) -> tuple[Tool, ...]:

@@ -48,3 +48,18 @@ class ToolSource(Protocol):
         from now on.
         """
         ...
+
+
+def is_source(given: Any) -> bool:
+    """Whether what was given as a tool is a source of tools."""
+    return not isinstance(given, Tool | type) and has_methods_of_source(given)
+
+
+def has_methods_of_source(given: Any) -> bool:
+    """Whether an object, or the instances of a class, are sources of tools."""
+    return all(callable(getattr(given, each, None)) for each in ("open", "tools", "close"))
+
+
+def name_of(source: ToolSource) -> str:
+    """What errors and people call it."""
+    return str(getattr(source, "name", None) or type(source).__name__)

@@ -7,8 +7,12 @@ import click
 import pytest
 from command_kit import Home
 
-from actors.cli.loading import load_named_tools
+from actors.cli.loading import load_named_tools, tools_line
+from actors.llm.scripted import ScriptedClient, call, say
+from actors.system import PodSystem
 from actors.tools.base import Tool
+from actors.tools.source import is_source
+from protocol.manifest import PodManifest
 
 _TOOLS = '''
 from actors import tool
@@ -30,6 +34,29 @@ both = [shout, helper]
 none = []
 number = 3
 '''
+
+_SHOP = """
+class Tables:
+    name = "the tables"
+    opened = []
+
+    async def open(self):
+        self.opened.append("open")
+
+    def tools(self):
+        return [find_rows]
+
+    async def close(self):
+        self.opened.append("close")
+
+
+def find_rows(table: str) -> str:
+    return f"all of {table}"
+
+
+tables = Tables()
+all_of_it = [find_rows, Tables()]
+"""
 
 
 @pytest.fixture
@@ -78,8 +105,10 @@ def test_a_file_is_imported_once_wherever_it_is(here: Path, tmp_path: Path):
         ("nothing_here:f", "nothing_here cannot be imported: ModuleNotFoundError"),
         ("nothing.py", "there is no file nothing.py"),
         ("mine.py:f", "mine.py has no 'f'"),
-        ("mine:number", "expected a function, a tool, or a list of them"),
-        ("mine:none", "expected a function, a tool, or a list of them"),
+        ("mine:number", "expected a function, a tool, a source of tools, or a list of them"),
+        ("mine:none", "expected a function, a tool, a source of tools, or a list of them"),
+        ("shop.py:Tables", "Tables is a class: have the module make a source of it, and name that"),
+        ("shop.py", "or name one, or a source of tools: shop.py:NAME"),
         ("beside.py", "it has no tools: put @tool over a function"),
         ("broken.py", "broken.py cannot be imported: ZeroDivisionError: division by zero (line 2)"),
         (
@@ -94,11 +123,36 @@ def test_what_cannot_be_had_is_refused_in_words(here: Path, asked: str, words: s
     (here / "broken.py").write_text("one = 1\none / 0\n")
     (here / "unclosed.py").write_text("print(\n")
     (here / "leaving.py").write_text("import sys\nsys.exit(3)\n")
+    (here / "shop.py").write_text(_SHOP)
     (here / "nameless.py").write_text("from polypod import tool\ntool(name='-1!')(print)\n")
     with pytest.raises(click.UsageError) as caught:
         load_named_tools([asked])
     assert caught.value.message.startswith(f"--tools {asked}: ")
     assert words in caught.value.message
+
+
+def test_a_source_of_tools_is_had_by_its_name_alone_or_in_a_list(here: Path):
+    (here / "shop.py").write_text(_SHOP)
+    [source] = load_named_tools(["shop.py:tables"])
+    assert load_named_tools(["shop.py:tables"]) == (source,)
+    assert tools_line([source]) == ["your tools: those of the tables"]
+    function, other = load_named_tools(["shop.py:all_of_it"])
+    assert (function.__name__, is_source(other)) == ("find_rows", True)
+
+
+async def test_pods_whose_manifests_name_the_same_source_share_it(here: Path):
+    (here / "shop.py").write_text(_SHOP)
+    manifest = PodManifest.of(name="p", pwd=str(here), tools={"modules": [str(here / "shop.py:tables")]})
+    [source] = load_named_tools(["shop.py:tables"])
+    clients = [ScriptedClient([call("find_rows", {"table": "x"}), say("done")]) for _ in range(2)]
+    async with PodSystem() as system:
+        pods = [await system.spawn(manifest, client=client) for client in clients]
+        assert source.opened == []
+        for pod in pods:
+            assert (await pod.run("go")).text == "done"
+        assert source.opened == ["open"]
+    assert source.opened == ["open", "close"]
+    assert [client.requests[1].items[-1].text for client in clients] == ["all of x"] * 2
 
 
 # -- at the terminal ---------------------------------------------------------------------------------
@@ -149,6 +203,16 @@ def test_a_manifest_names_tools_relative_to_itself(home: Home):
     elsewhere.mkdir()
     with home.start("run", "use shout one", "--manifest", str(manifest), cwd=elsewhere) as process:
         assert "ONE!" in process.communicate(timeout=60)[0]
+
+
+def test_a_manifest_and_a_session_name_a_source_of_tools(home: Home):
+    home.write("shop.py", _SHOP)
+    manifest = home.write("pod.toml", '[model]\nscheme = "offline"\n[tools]\nmodules = ["shop.py:tables"]\n')
+    done = home.polypod("run", "use find_rows kayaks", "--manifest", str(manifest))
+    assert "all of kayaks" in done.out
+    assert "your tools: those of the tables" in done.err
+    again = home.polypod("resume", home.session(), "use find_rows boats")
+    assert "all of boats" in again.out
 
 
 @pytest.mark.parametrize("command", ["run", "chat", "bench"])
