@@ -1,5 +1,5 @@
 """Names that are guarded by themselves: secret files, which no rule allows but one that names them, and
-what belongs to git, which nothing writes.
+what belongs to git or to polypod, which no tool writes.
 
 Names alone decide, so one rule serves every tool, also one that never looks at a disk. Names are
 compared as file systems do that are less strict than Linux: in whatever case, without characters that
@@ -12,7 +12,9 @@ import functools
 import re
 from collections.abc import Sequence
 
-_GIT = frozenset({".git", "git~1"})
+#: Folders that one program alone writes. In its own, polypod keeps beside sessions and notes who holds what, and
+#: what people have answered.
+_OWNERS = {".git": "git", "git~1": "git", ".polypod": "polypod"}
 #: Files of programs that keep passwords, tokens and keys in them, and folders of nothing else.
 _SECRETS = frozenset(
     {
@@ -62,9 +64,9 @@ _OPEN_FORM = (
 _COPY = r"(?:~|\.(?:bak|backup|old|orig|save|swp|tmp))+$"
 
 
-def is_git(name: str) -> bool:
-    """Whether a file or folder of that name is git's own, in whatever spelling some system takes it."""
-    return _folded(name) in _GIT
+def owner_of(name: str) -> str | None:
+    """The program whose own a file or folder of that name is, in whatever spelling some system takes it."""
+    return _OWNERS.get(_folded(name))
 
 
 @functools.lru_cache(maxsize=8192)

@@ -7,7 +7,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from protocol.guarded import is_git, secret_depth
+from protocol.guarded import owner_of, secret_depth
 
 Permission = Literal["read", "write"]
 
@@ -39,7 +39,7 @@ class Scope(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True)
 
     An empty scope allows nothing. What is secret by its name (``.env``, keys, credentials;
     ``protocol/guarded.py``) is allowed only by a rule whose target names it, and nothing in a ``.git``
-    may be written.
+    or a ``.polypod`` may be written.
     """
 
     allow: tuple[Rule, ...] = ()
@@ -67,7 +67,7 @@ class Scope(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True)
             ),
             default=0,
         )
-        if level > 1 and any(is_git(name) for name in path.parts):
+        if level > 1 and any(owner_of(name) for name in path.parts):
             level = 1
         for rule in self.deny:
             if rule.matches(path):

@@ -172,6 +172,7 @@ class AtTerminal:
                     await self._tell(request, said)
             except PolypodError as error:
                 self._terminal.note(f"polypod: the answer was not taken: {error.message}", "error")
+                continue  # it is asked for again, while it waits
             self._waiting.pop(request.approval_id, None)
 
     async def _tell(self, request: ApprovalRequested, said: Said) -> None:

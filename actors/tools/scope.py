@@ -11,13 +11,12 @@ import msgspec
 
 from actors.tools.alike import real_path
 from protocol.errors import ScopeRefused
-from protocol.guarded import is_git, secret_depth
+from protocol.guarded import owner_of, secret_depth
 from protocol.scope import Permission, Rule, Scope
 
 #: How the words of a refusal begin, also in the result that tells a model of it.
 REFUSED = "not allowed to "
 _SHOWN_RULES = 6
-_GIT_HINT = "what belongs to git is written by git alone"
 
 
 def resolve(text: str, pwd: Path, *, expand_user: bool = False) -> Path:
@@ -75,8 +74,12 @@ def _require(scope: Scope, path: Path, text: str, permission: Permission) -> Non
     if permission == "write" and (folder := _git_folder(path)) is not None:
         raise ScopeRefused(
             f"{REFUSED}write {text!r}: {folder} is a git repository of its own, or would be (it may be read)",
-            hint=_GIT_HINT,
+            hint=_owned("git"),
         )
+
+
+def _owned(owner: str) -> str:
+    return f"what belongs to {owner} is written by {owner} alone"
 
 
 def _git_folder(path: Path) -> Path | None:
@@ -125,8 +128,9 @@ def refusal(scope: Scope, path: Path, text: str, permission: Permission) -> Scop
 
 
 def _hint(scope: Scope, path: Path, *, readable: bool) -> str:
-    if readable and any(is_git(name) for name in path.parts):
-        return _GIT_HINT
+    owner = next(filter(None, map(owner_of, path.parts)), None)
+    if readable and owner is not None:
+        return _owned(owner)
     depth = secret_depth(path.parts)
     if depth and not readable:
         secret = Path(*path.parts[:depth])

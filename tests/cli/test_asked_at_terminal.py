@@ -22,8 +22,12 @@ from actors.cli.terminal import Terminal
 from actors.cli.views import PeopleView
 from actors.llm.scripted import ScriptedClient, call, say
 from actors.pod.handle import Pod
+from actors.sessions.sqlite.store import SQLiteStore
+from actors.sessions.store import SessionStore
 from actors.system import PodSystem
 from actors.tools.base import tool
+from protocol.approval import ApprovalAnswer
+from protocol.errors import StoreError
 from protocol.events import ApprovalRequested
 from protocol.manifest import PodManifest
 from protocol.results import RunResult
@@ -206,10 +210,10 @@ class Desk:
 
 
 @asynccontextmanager
-async def desk() -> AsyncIterator[Desk]:
+async def desk(store: str | SessionStore = "memory:") -> AsyncIterator[Desk]:
     master, slave = os.openpty()
     with os.fdopen(slave, closefd=False) as stdin, os.fdopen(slave, "w", 1) as out:
-        async with asyncio.timeout(PATIENCE), PodSystem() as system:
+        async with asyncio.timeout(PATIENCE), PodSystem(store) as system:
             yield Desk(system, master, Terminal(out, out), stdin)
     os.close(master)
 
@@ -239,6 +243,29 @@ async def test_a_question_that_is_answered_elsewhere_goes_away_and_half_an_answe
         await at.sees("answered elsewhere")
         assert (await run).text == "done"
         assert at.ran == ["bob"]
+
+
+async def test_an_answer_that_the_store_does_not_take_is_asked_for_again(tmp_path: Path) -> None:
+    class Busy(SQLiteStore):
+        failures = 1
+
+        def put_answer(self, answer: ApprovalAnswer) -> bool:
+            if self.failures:
+                self.failures -= 1
+                raise StoreError("it is locked")
+            return super().put_answer(answer)
+
+    store = Busy(tmp_path / "pods.db")
+    async with desk(store) as at:
+        pod = await at.pod(call("pay", {"to": "ann"}), say("done"))
+        run = asyncio.create_task(at.follow(pod))
+        await at.sees(ASK)
+        at.press("y\n")
+        assert "it is locked" in await at.sees(ASK)
+        at.press("y\n")
+        assert (await run).text == "done"
+        assert at.ran == ["ann"]
+    store.close()
 
 
 async def test_a_question_that_nobody_answers_in_time_goes_away() -> None:

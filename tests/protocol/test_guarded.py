@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.guarded import is_git, is_secret
+from protocol.guarded import is_secret, owner_of
 from protocol.scope import Rule, Scope
 
 SECRET = [
@@ -83,16 +83,18 @@ def test_some_names_are_secret_in_their_folder_alone(folder, name):
     assert not is_secret(name, "src")
 
 
-@given(spelled(SECRET), spelled([".git"]))
-def test_a_spelling_does_not_hide_a_name(secret, git):
+@given(spelled(SECRET), spelled([".git", ".polypod"]))
+def test_a_spelling_does_not_hide_a_name(secret, owned):
     assert is_secret(secret)
-    assert is_git(git)
+    assert owner_of(owned) in {"git", "polypod"}
     scope = Scope.writable("/w")
     assert scope.permission(PurePosixPath("/w", "a", secret, "b")) is None
-    assert scope.permission(PurePosixPath("/w", git, "hooks", "x")) == "read"
+    assert scope.permission(PurePosixPath("/w", owned, "hooks", "x")) == "read"
 
 
-PARTS = st.lists(st.sampled_from(["a", "b", ".env", ".git", "x.key", ".ssh"]), min_size=1, max_size=4)
+PARTS = st.lists(
+    st.sampled_from(["a", "b", ".env", ".git", ".polypod", "x.key", ".ssh"]), min_size=1, max_size=4
+)
 PATHS = PARTS.map(lambda parts: "/" + "/".join(parts))
 RULES = st.lists(
     st.builds(Rule, PATHS | st.just("/"), st.sampled_from(["read", "write"]), st.booleans()), max_size=4
@@ -100,11 +102,11 @@ RULES = st.lists(
 
 
 @given(RULES, RULES, PATHS)
-def test_nothing_of_gits_is_written_and_a_secret_is_allowed_by_its_name_alone(allow, deny, path):
+def test_nothing_of_its_owner_is_written_and_a_secret_is_allowed_by_its_name_alone(allow, deny, path):
     path = PurePosixPath(path)
     scope = Scope(allow, deny)
     got = scope.permission(path)
-    if ".git" in path.parts:
+    if ".git" in path.parts or ".polypod" in path.parts:
         assert got != "write"
     naming = []
     for rule in allow:
