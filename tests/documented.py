@@ -17,4 +17,5 @@ def _loaded(name: str) -> ModuleType:
 
 
 DatabaseStore = _loaded("database_store").DatabaseStore
+LinesClient = _loaded("lines_client").LinesClient
 TableTools = _loaded("table_tools").TableTools

@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 _ROOT = Path(__file__).parents[1]
 README = (_ROOT / "README.md").read_text(encoding="utf-8")
-_WHOLE = re.compile(
-    r"```python\n((?:(?!```).)*asyncio\.run\(main\(\)\)\n)```(?:\n\nIt prints\n\n```text\n(.*?)```)?",
-    re.DOTALL,
-)
+_DOCS = _ROOT / "docs"
+_PRINTS = r"(?:\n\nIt prints\n\n```text\n(.*?)```)?"
+_WHOLE = re.compile(r"```python\n((?:(?!```).)*asyncio\.run\(main\(\)\)\n)```" + _PRINTS, re.DOTALL)
+_INCLUDED = re.compile(r"```\{literalinclude\} (\S+)\n[^`]*```" + _PRINTS, re.DOTALL)
 
 
 class PageProgram(NamedTuple):
@@ -30,10 +30,17 @@ def blocks(language: str) -> list[str]:
 
 def page_programs() -> list[PageProgram]:
     """The programs of the documentation's pages."""
+    pages = {page.stem: page.read_text(encoding="utf-8") for page in sorted(_DOCS.glob("*.md"))}
+    inline = [(name, found[1], found[2]) for name, text in pages.items() for found in _WHOLE.finditer(text)]
+    included = [
+        (name, (_DOCS / found[1]).read_text(encoding="utf-8"), found[2])
+        for name, text in pages.items()
+        for found in _INCLUDED.finditer(text)
+    ]
     return [
-        PageProgram(page.stem, found[1], found[2] or "")
-        for page in sorted((_ROOT / "docs").glob("*.md"))
-        for found in _WHOLE.finditer(page.read_text(encoding="utf-8"))
+        PageProgram(name, text, prints or "")
+        for name, text, prints in inline + included
+        if text.endswith("asyncio.run(main())\n")
     ]
 
 

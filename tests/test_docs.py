@@ -5,11 +5,14 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from readme_programs import PageProgram, page_programs
 
 import actors
+from protocol.errors import MODEL_ERROR_KINDS
+from protocol.events import RunOutcome
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -46,3 +49,21 @@ def test_each_program_runs_as_pasted(program: PageProgram, tmp_path: Path) -> No
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout
     assert done.stdout.endswith(program.prints)
+
+
+def first_column(page: str, heading: str) -> list[str]:
+    """The names in the first column of the table of a page that begins so."""
+    text = (DOCS / page).read_text(encoding="utf-8")
+    table = text.partition(f"| {heading} |")[2].partition("\n\n")[0]
+    return [name for row in table.splitlines()[2:] for name in re.findall(r"`(\w+)", row.split(" | ")[0])]
+
+
+def test_each_outcome_of_a_run_is_told() -> None:
+    assert sorted(first_column("outcomes.md", "outcome")) == sorted(get_args(RunOutcome))
+
+
+def test_each_kind_of_a_models_error_and_each_block_and_field_is_told_to_who_writes_a_client() -> None:
+    assert sorted(first_column("clients.md", "kind")) == sorted(MODEL_ERROR_KINDS)
+    blocks = [kind.__name__ for kind in get_args(actors.Block)]
+    assert sorted(first_column("clients.md", "block")) == sorted(blocks)
+    assert sorted(first_column("clients.md", "field")) == sorted(actors.Request.__struct_fields__)

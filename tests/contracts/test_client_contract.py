@@ -17,9 +17,11 @@ from client_kit import (
     chat_events,
     failure_from,
     kept_to,
+    lines_events,
     messages_events,
     told_by,
 )
+from documented import LinesClient
 from llm_server import (
     RawServer,
     error_reply,
@@ -83,11 +85,28 @@ async def player(replies: list[Any], path: Path) -> AsyncIterator[LLMClient]:
     yield CassetteClient.replay(path / "tape.jsonl")
 
 
+@asynccontextmanager
+async def documented(replies: list[Any], path: Path) -> AsyncIterator[LLMClient]:
+    """The client that the documentation shows."""
+    busy = b'{"error": "busy", "kind": "overloaded", "status": 503}\n'
+    scripts = [b"".join([busy] if isinstance(each, Exception) else lines_events(each)) for each in replies]
+    left = iter(scripts)
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readline()
+        writer.write(next(left))
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        yield LinesClient(*server.sockets[0].getsockname())
+
+
 #: Those that give the answers they are told to give.
 TOLD: dict[str, Kind] = {
     "openai": served(OpenAIClient, chat_events),
     "anthropic": served(AnthropicClient, messages_events),
     "scripted": scripted,
+    "documented": documented,
     "recorder": recorder,
     "player": player,
 }

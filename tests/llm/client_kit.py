@@ -91,6 +91,27 @@ def messages_events(reply: Reply) -> list[bytes]:
     return [b"event: %b\ndata: %b\n\n" % (each["type"].encode(), json.dumps(each).encode()) for each in told]
 
 
+def lines_events(reply: Reply) -> list[bytes]:
+    """A reply as the server of the documentation's client streams it."""
+    told: list[dict[str, Any]] = []
+    for block in reply.blocks:
+        match block:
+            case TextChunk():
+                told.append({"text": block.text, "at": block.index})
+            case ThinkingChunk():
+                told.append({"thinking": block.text, "at": block.index})
+            case CallStart():
+                told.append({"call": block.index, "id": block.id, "name": block.name})
+            case CallChunk():
+                told.append({"call": block.index, "arguments": block.text})
+            case CallEnd():
+                told.append({"call": block.index})
+    if reply.usage is not None:
+        told.append({"input": reply.usage.input_tokens, "output": reply.usage.output_tokens})
+    told.append({"stop": reply.stop_reason})
+    return [json.dumps(each).encode() + b"\n" for each in told]
+
+
 async def blocks_from(client: LLMClient, request: Request = HI) -> list[Block]:
     return [block async for block in client.stream(request)]
 
