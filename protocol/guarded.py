@@ -12,8 +12,8 @@ import functools
 import re
 from collections.abc import Sequence
 
-#: Folders that one program alone writes. In its own, polypod keeps beside sessions and notes who holds what, and
-#: what people have answered.
+#: Folders that one program alone writes. In its own, polypod keeps who holds which session, and what people
+#: have answered.
 _OWNERS = {".git": "git", "git~1": "git", ".polypod": "polypod"}
 #: Files of programs that keep passwords, tokens and keys in them, and folders of nothing else.
 _SECRETS = frozenset(
