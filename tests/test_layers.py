@@ -8,7 +8,16 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-LAYERS = {"version": 0, "runtime": 1, "sessions": 2, "llm": 2, "tools": 2, "compaction": 2, "memory": 3}
+LAYERS = {
+    "version": 0,
+    "runtime": 1,
+    "net": 1,
+    "sessions": 2,
+    "llm": 2,
+    "tools": 2,
+    "compaction": 2,
+    "memory": 3,
+}
 LAYERS |= {"pod": 4, "swarm": 5, "routing": 5, "system": 6, "cli": 7, "server": 7}
 #: What a family's folders have in common; the others do not know each other.
 SHARED = {"actors.llm.http"}

@@ -11,7 +11,7 @@ from msgspec import Struct
 from actors.cli.benching import Bench, Turn
 from actors.cli.format import brief, count, cut, seconds
 from actors.cli.timing_client import Asked
-from actors.llm.address import without_credentials
+from actors.net.proxies import without_credentials
 from protocol.errors import Failure
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.llm.http.http1 import Chunked, Head, HeadReader, Sized, Unbounded
-from actors.llm.http.trouble import TransportError
+from actors.net.trouble import TransportError
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n"
 

@@ -8,10 +8,11 @@ import httpx
 import pytest
 from stepped_loop import SteppedLoop, idle, run_stepped
 
-from actors.llm.address import base_url_of, is_loopback, proxy_for, where_of
+from actors.llm.address import base_url_of
 from actors.llm.http.client import HttpPool
 from actors.llm.http.stream_timeout import Watch
-from actors.llm.http.transport import explained
+from actors.net.aiohttp_trouble import explained
+from actors.net.proxies import is_loopback, proxy_for, where_of
 from protocol.errors import ModelError
 
 

@@ -11,8 +11,9 @@ from ports import unused_port
 
 from actors.llm.http.client import Response, Transport
 from actors.llm.http.direct import DirectTransport
-from actors.llm.http.transport import AiohttpTransport, explained, is_of, was_kept_too_long
-from actors.llm.http.trouble import TransportError, Trouble
+from actors.llm.http.transport import AiohttpTransport
+from actors.net.aiohttp_trouble import explained, is_of, was_kept_too_long
+from actors.net.trouble import TransportError, Trouble
 
 BODY = b"one\n\ntwo\n\n" * 100
 

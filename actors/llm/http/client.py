@@ -16,18 +16,12 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct
 
-from actors.llm.address import (
-    PROXY_WANTS,
-    PROXY_WANTS_HINT,
-    PROXY_WANTS_KEY,
-    proxy_for,
-    secrets_in,
-    where_of,
-)
-from actors.llm.http.encodings import unpacking
+from actors.llm.address import secrets_in
 from actors.llm.http.endpoint import COOLDOWN, MAX_STREAMS, Endpoint
 from actors.llm.http.stream_timeout import Watch
-from actors.llm.http.trouble import TransportError, Trouble
+from actors.net.encodings import unpacking
+from actors.net.proxies import PROXY_WANTS, PROXY_WANTS_HINT, PROXY_WANTS_KEY, proxy_for, where_of
+from actors.net.trouble import TransportError, Trouble
 from protocol.errors import ModelError
 
 #: What a request says of who sends it.
@@ -378,7 +372,7 @@ class Peer:
 
     def _blamed(self, error: Exception, trouble: Trouble) -> tuple[str, str]:
         """The words and the hint of a failure to connect with a proxy on the way."""
-        from actors.llm.http.transport import is_of  # noqa: PLC0415 - loaded by now
+        from actors.net.aiohttp_trouble import is_of  # noqa: PLC0415 - loaded by now
 
         assert self._proxy is not None
         proxy = where_of(self._proxy)
@@ -439,7 +433,7 @@ def _explained(error: Exception) -> Trouble:
     """What a failure of a transport means; anything else is a defect and is raised again."""
     if isinstance(error, TransportError):
         return error.trouble
-    from actors.llm.http.transport import explained  # noqa: PLC0415 - loaded by now, or a defect
+    from actors.net.aiohttp_trouble import explained  # noqa: PLC0415 - loaded by now, or a defect
 
     return explained(error)
 
@@ -448,7 +442,7 @@ def _was_kept_too_long(error: Exception) -> bool:
     """Whether a connection was closed on us before any of the answer came, as idle ones are."""
     if isinstance(error, TransportError):
         return error.unanswered
-    from actors.llm.http.transport import was_kept_too_long  # noqa: PLC0415 - loaded by now, or a defect
+    from actors.net.aiohttp_trouble import was_kept_too_long  # noqa: PLC0415 - loaded by now, or a defect
 
     return was_kept_too_long(error)
 
@@ -456,7 +450,7 @@ def _was_kept_too_long(error: Exception) -> bool:
 def _load(*, secure: bool) -> None:
     """Import what requests need, off the loop: it takes a fifth of a second, once."""
     from actors.llm.http import transport  # noqa: F401, PLC0415 - that is the point
-    from actors.llm.http.certificates import certificates  # noqa: PLC0415
+    from actors.net.certificates import certificates  # noqa: PLC0415
 
     if secure:
         certificates()

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 import httpx
 
-from actors.llm.http.encodings import coding_of
+from actors.net.encodings import coding_of
 
 
 class HttpxTransport:

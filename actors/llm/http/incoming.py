@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from actors.llm.address import PROXY_WANTS_KEY
 from actors.llm.base import Block
 from actors.llm.errors import classify
 from actors.llm.http.answers import AnswerReader, whole_ones
 from actors.llm.http.client import MAX_REFUSAL_BYTES, Peer, Reply
 from actors.llm.http.sse import SSEParser
+from actors.net.proxies import PROXY_WANTS_KEY
 from protocol.errors import ModelError
 
 #: How long to wait for more once the server has said why it stopped, in seconds: for its usage, and where

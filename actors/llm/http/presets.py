@@ -12,17 +12,11 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Struct
 
-from actors.llm.address import (
-    authorization_of,
-    base_url_of,
-    basic_credentials,
-    is_loopback,
-    where_of,
-    without_credentials,
-)
+from actors.llm.address import base_url_of
 from actors.llm.errors import classify
 from actors.llm.http.client import HttpPool, Peer
 from actors.llm.http.headers import bearer, key_of
+from actors.net.proxies import authorization_of, basic_credentials, is_loopback, where_of, without_credentials
 from protocol.errors import MissingKey, ModelError
 
 #: How long a look for a local server may take: to connect, and to name its models, in seconds.

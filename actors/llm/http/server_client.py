@@ -10,7 +10,6 @@ from typing import Self
 
 import msgspec
 
-from actors.llm.address import authorization_of, basic_credentials, where_of, without_credentials
 from actors.llm.base import Block, CallStart, Request
 from actors.llm.http.answers import AnswerReader
 from actors.llm.http.client import HttpPool, Peer, Reply
@@ -19,6 +18,7 @@ from actors.llm.http.headers import header_of
 from actors.llm.http.incoming import Incoming
 from actors.llm.http.presets import start_command_for
 from actors.llm.legal import original_names
+from actors.net.proxies import authorization_of, basic_credentials, where_of, without_credentials
 from protocol.errors import ModelError
 from protocol.tools import ToolSpec
 

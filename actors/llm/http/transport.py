@@ -10,7 +10,6 @@ kept for the next request.
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from inspect import signature
 from typing import Any
@@ -19,29 +18,10 @@ import aiohttp
 import httpx
 import yarl
 
-from actors.llm.address import (
-    PROXY_WANTS,
-    PROXY_WANTS_HINT,
-    PROXY_WANTS_KEY,
-    authorization_of,
-    basic_credentials,
-    without_credentials,
-)
-from actors.llm.http.certificates import certificates
-from actors.llm.http.encodings import coding_of
-from actors.llm.http.trouble import (
-    MAX_HEADER_BYTES,
-    MAX_HEADERS,
-    Trouble,
-    lost,
-    no_http,
-    no_tls,
-    overlong_head,
-    slow_to_reach,
-    unreached,
-    unresolved,
-    untrusted,
-)
+from actors.net.certificates import certificates
+from actors.net.encodings import coding_of
+from actors.net.proxies import route_through
+from actors.net.trouble import MAX_HEADER_BYTES, MAX_HEADERS
 
 _MORE_HEADERS: dict[str, Any] = (
     {"max_headers": MAX_HEADERS} if "max_headers" in signature(aiohttp.ClientSession).parameters else {}
@@ -91,12 +71,7 @@ class AiohttpTransport:
 
     def __init__(self, url: str, *, connect_seconds: float, proxy: str | None = None) -> None:
         secure = url.startswith("https:") or (proxy or "").startswith("https:")
-        self._proxy = without_credentials(proxy) if proxy else None
-        credentials = basic_credentials(proxy) if proxy else None
-        # through a tunnel they go with its making, else with each request; a server never sees them
-        own = authorization_of(credentials, "Proxy-Authorization") if credentials else {}
-        self._tunnel_headers = own if url.startswith("https:") else None
-        self._own_headers = {} if url.startswith("https:") else own
+        self._route = None if proxy is None else route_through(proxy, url)
         self._urls: dict[str, yarl.URL] = {}
         self._settling: set[AiohttpResponse] = set()
         self._session = aiohttp.ClientSession(
@@ -111,8 +86,9 @@ class AiohttpTransport:
 
     async def send(self, method: str, url: str, headers: Mapping[str, str], body: bytes) -> AiohttpResponse:
         data: bytes | AsyncIterator[bytes] | None = body or None
-        if self._own_headers:
-            headers = {**headers, **self._own_headers}
+        route = self._route
+        if route is not None and route.request_headers:
+            headers = {**headers, **route.request_headers}
         if len(body) > _SLICE:
             data, headers = _slices(body), {**headers, "content-length": str(len(body))}
         response = await self._session.request(
@@ -121,8 +97,8 @@ class AiohttpTransport:
             headers=headers,
             data=data,
             allow_redirects=False,
-            proxy=self._proxy,
-            proxy_headers=self._tunnel_headers,
+            proxy=None if route is None else route.url,
+            proxy_headers=None if route is None else route.tunnel_headers,
         )
         return AiohttpResponse(response, self._settling)
 
@@ -146,63 +122,3 @@ async def _slices(content: bytes) -> AsyncIterator[bytes]:
     """A long body in pieces, so that the loop gets its turns while it is sent."""
     for start in range(0, len(content), _SLICE):
         yield content[start : start + _SLICE]
-
-
-def explained(error: Exception) -> Trouble:
-    """What an error of aiohttp, httpx or the system means; anything else is a defect and is raised again."""
-    for kinds, trouble in _TROUBLES:
-        if isinstance(error, kinds):
-            return trouble(error)
-    raise error
-
-
-def is_of(error: Exception, host: str | None, port: int | None) -> bool:
-    """Whether a failure to connect is that of the proxy at ``host`` and ``port``, not of the server."""
-    if isinstance(error, aiohttp.ClientHttpProxyError | aiohttp.ClientProxyConnectionError):
-        return True
-    return (getattr(error, "host", None), getattr(error, "port", None)) == (host, port)
-
-
-def was_kept_too_long(error: Exception) -> bool:
-    """Whether a connection was closed on us before any of the answer came, as idle ones are."""
-    lost = (aiohttp.ServerDisconnectedError, aiohttp.ClientConnectionResetError, aiohttp.ClientOSError)
-    never_made = (aiohttp.ClientConnectorError, aiohttp.ServerTimeoutError)
-    return isinstance(error, lost) and not isinstance(error, never_made)
-
-
-def _refused_by_proxy(error: Exception) -> Trouble:
-    status, words = getattr(error, "status", 0), " ".join(str(getattr(error, "message", "")).split())[:200]
-    if status == PROXY_WANTS_KEY:
-        return Trouble("auth", PROXY_WANTS, PROXY_WANTS_HINT, connecting=True)
-    hint = "ask who runs it, or add the server's host to NO_PROXY"
-    return Trouble("connection", f"makes no connection ({status} {words})", hint, connecting=True)
-
-
-def _slow(_: Exception) -> Trouble:
-    return Trouble("timeout", "took too long to answer", "use a smaller model, or longer time-outs")
-
-
-def _no_http(error: Exception) -> Trouble:
-    told = str(getattr(error, "message", error))
-    too_long = "Got more than" in told or "Too many headers" in told
-    return overlong_head() if too_long else no_http(told)
-
-
-def _no_url(error: Exception) -> Trouble:
-    return Trouble("invalid_request", f"is no usable address: {error}", "check base_url")
-
-
-#: The first that fits; kinds of errors before the kinds they are kinds of.
-_TROUBLES: tuple[tuple[tuple[type[Exception], ...], Callable[[Exception], Trouble]], ...] = (
-    ((aiohttp.ClientHttpProxyError,), _refused_by_proxy),
-    ((aiohttp.ClientConnectorCertificateError, ssl.SSLCertVerificationError), untrusted),
-    ((aiohttp.ClientConnectorSSLError, ssl.SSLError), no_tls),
-    ((aiohttp.ClientConnectorDNSError,), unresolved),
-    ((aiohttp.ConnectionTimeoutError, httpx.ConnectTimeout, httpx.PoolTimeout), slow_to_reach),
-    ((aiohttp.ClientConnectorError, httpx.ConnectError, httpx.ProxyError), unreached),
-    ((aiohttp.ServerTimeoutError, httpx.TimeoutException, TimeoutError), _slow),
-    ((aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError, httpx.UnsupportedProtocol), _no_url),
-    ((aiohttp.ClientResponseError,), _no_http),
-    ((aiohttp.ClientError, httpx.NetworkError, httpx.ProtocolError, httpx.StreamError, OSError), lost),
-    ((httpx.DecodingError,), _no_http),
-)

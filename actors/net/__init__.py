@@ -1,0 +1,1 @@
+"""What every request over HTTP needs, whoever makes it: proxies, certificates, packed bodies, failures."""

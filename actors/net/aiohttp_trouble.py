@@ -1,0 +1,82 @@
+"""What the failures of aiohttp, of httpx and of the system mean, in our words."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable
+
+import aiohttp
+import httpx
+
+from actors.net.proxies import PROXY_WANTS, PROXY_WANTS_HINT, PROXY_WANTS_KEY
+from actors.net.trouble import (
+    Trouble,
+    lost,
+    no_http,
+    no_tls,
+    overlong_head,
+    slow_to_reach,
+    unreached,
+    unresolved,
+    untrusted,
+)
+
+
+def explained(error: Exception) -> Trouble:
+    """What an error of aiohttp, httpx or the system means; anything else is a defect and is raised again."""
+    for kinds, trouble in _TROUBLES:
+        if isinstance(error, kinds):
+            return trouble(error)
+    raise error
+
+
+def is_of(error: Exception, host: str | None, port: int | None) -> bool:
+    """Whether a failure to connect is that of the proxy at ``host`` and ``port``, not of the server."""
+    if isinstance(error, aiohttp.ClientHttpProxyError | aiohttp.ClientProxyConnectionError):
+        return True
+    return (getattr(error, "host", None), getattr(error, "port", None)) == (host, port)
+
+
+def was_kept_too_long(error: Exception) -> bool:
+    """Whether a connection was closed on us before any of the answer came, as idle ones are."""
+    lost = (aiohttp.ServerDisconnectedError, aiohttp.ClientConnectionResetError, aiohttp.ClientOSError)
+    never_made = (aiohttp.ClientConnectorError, aiohttp.ServerTimeoutError)
+    return isinstance(error, lost) and not isinstance(error, never_made)
+
+
+def _refused_by_proxy(error: Exception) -> Trouble:
+    status, words = getattr(error, "status", 0), " ".join(str(getattr(error, "message", "")).split())[:200]
+    if status == PROXY_WANTS_KEY:
+        return Trouble("auth", PROXY_WANTS, PROXY_WANTS_HINT, connecting=True)
+    hint = "ask who runs it, or add the server's host to NO_PROXY"
+    return Trouble("connection", f"makes no connection ({status} {words})", hint, connecting=True)
+
+
+def _slow(_: Exception) -> Trouble:
+    return Trouble("timeout", "took too long to answer", "use a smaller model, or longer time-outs")
+
+
+def _no_http(error: Exception) -> Trouble:
+    told = str(getattr(error, "message", error))
+    too_long = "Got more than" in told or "Too many headers" in told
+    return overlong_head() if too_long else no_http(told)
+
+
+def _no_url(error: Exception) -> Trouble:
+    return Trouble("invalid_request", f"is no usable address: {error}", "check base_url")
+
+
+#: The first that fits; kinds of errors before the kinds they are kinds of.
+_TROUBLES: tuple[tuple[tuple[type[Exception], ...], Callable[[Exception], Trouble]], ...] = (
+    ((aiohttp.ClientHttpProxyError,), _refused_by_proxy),
+    ((aiohttp.ClientConnectorCertificateError, ssl.SSLCertVerificationError), untrusted),
+    ((aiohttp.ClientConnectorSSLError, ssl.SSLError), no_tls),
+    ((aiohttp.ClientConnectorDNSError,), unresolved),
+    ((aiohttp.ConnectionTimeoutError, httpx.ConnectTimeout, httpx.PoolTimeout), slow_to_reach),
+    ((aiohttp.ClientConnectorError, httpx.ConnectError, httpx.ProxyError), unreached),
+    ((aiohttp.ServerTimeoutError, httpx.TimeoutException, TimeoutError), _slow),
+    ((aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError, httpx.UnsupportedProtocol), _no_url),
+    ((aiohttp.ClientResponseError,), _no_http),
+    ((aiohttp.ClientError, httpx.NetworkError, httpx.ProtocolError, httpx.StreamError, OSError), lost),
+    ((httpx.DecodingError,), _no_http),
+)
