@@ -12,6 +12,7 @@ import pykka
 
 from actors.runtime.encoded import EncodedEvent
 from actors.runtime.event_queue import EventQueue, Q
+from actors.runtime.future import AsyncFuture
 from actors.runtime.prefetch import Prefetch, Source
 from protocol.entries import StoredEntry
 from protocol.events import Event, Lagged
@@ -83,25 +84,33 @@ class _Reading(Generic[Q, T]):
             hand.extend(self._queued(_HANDFUL))
         return hand.popleft() if hand else None
 
+    def _look_again(self) -> tuple[T | None, AsyncFuture[None] | None]:
+        """An event that has come since, or what to wait for; neither where that is to be looked at once more.
+        Raises Closed.
+        """
+        closed = self._queue.closed  # before the look, since what came before the end is read before it
+        event = self._next()
+        if event is not None:
+            return event, None
+        if closed:
+            raise Closed
+        return None, self._queue.wait(self._bus.loop, self._replay)
+
     def get(self, timeout: float | None = None) -> T:
         """The next event, waited for at most ``timeout`` seconds, on a thread without a running loop.
 
         Raises pykka.Timeout, or Closed once the subscription is closed and empty.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
-        while True:
-            closed = self._queue.closed
-            event = self._next()
-            if event is not None:
-                return event
-            if closed:
-                raise Closed
-            waiter = self._queue.wait(self._bus.loop, self._replay)
+        event = self._next()
+        while event is None:
+            event, waiter = self._look_again()
             if waiter is not None:
                 left = None if deadline is None else deadline - time.monotonic()
                 if left is not None and left <= 0:
                     raise pykka.Timeout(f"{timeout} seconds")
                 waiter.get(timeout=left)
+        return event
 
     def drain(self) -> list[T]:
         """What is there now, without waiting; from any thread."""
@@ -129,16 +138,15 @@ class _Reading(Generic[Q, T]):
         self._bus._abandon(self._queue)
 
     async def __anext__(self) -> T:
-        while True:
-            closed = self._queue.closed
-            event = self._next()
-            if event is not None:
-                return event
-            if closed:
-                raise StopAsyncIteration
-            waiter = self._queue.wait(self._bus.loop, self._replay)
+        event = self._next()
+        while event is None:
+            try:
+                event, waiter = self._look_again()
+            except Closed:
+                raise StopAsyncIteration from None
             if waiter is not None:
                 await waiter
+        return event
 
     def __aiter__(self) -> AsyncIterator[T]:
         return self
