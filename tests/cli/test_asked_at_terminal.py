@@ -97,7 +97,7 @@ def test_what_is_denied_or_not_answered_is_not_run(shop: Home, keys: str, told: 
     assert told in str(result)
 
 
-def test_what_is_no_answer_is_asked_again_and_what_was_typed_before_is_none(shop: Home) -> None:
+def test_what_is_no_answer_is_asked_for_again_and_always_is_for_those_arguments(shop: Home) -> None:
     with person(shop, "chat", *TASK[1:]) as somebody:
         somebody.sees("\x1b[?2004h")
         somebody.press("use pay ann" + ENTER)
@@ -228,6 +228,19 @@ async def test_two_calls_at_once_are_asked_for_one_after_the_other() -> None:
         at.press("y\n")
         assert (await run).text == "done"
         assert at.ran == ["bob"]
+
+
+async def test_what_was_typed_before_a_question_is_no_answer_to_it() -> None:
+    async with desk() as at:
+        at.press("y\ny\n")
+        pod = await at.pod(call("pay", {"to": "ann"}) + call("pay", {"to": "bob"}), say("done"))
+        run = asyncio.create_task(at.follow(pod))
+        await at.sees(ASK)
+        at.press("n\ny\n")
+        assert "bob" in await at.sees(ASK)
+        at.press("n\n")
+        assert (await run).text == "done"
+        assert at.ran == []
 
 
 async def test_a_question_that_is_answered_elsewhere_goes_away_and_half_an_answer_with_it() -> None:
