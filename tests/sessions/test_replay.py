@@ -7,14 +7,15 @@ from msgspec import Raw
 from protocol_strategies import structs
 
 from actors.sessions.chain import chained
-from actors.sessions.replay import Replayed, replay
-from protocol.entries import ENTRIES, SessionOpened, StoredEntry
+from actors.sessions.replay import Replayed, _usual, replay
+from protocol.entries import ENTRIES, MemoryPointer, SessionOpened, StoredEntry
 from protocol.errors import WireError
 from protocol.events import (
     Alert,
     AssistantMessage,
     CompactDone,
     DurableEvent,
+    PodEnded,
     PodStarted,
     RunEnd,
     RunStart,
@@ -49,6 +50,16 @@ def test_an_answer_counts_with_its_usage_cost_and_step(event: AssistantMessage):
 @given(st.sampled_from(ENTRIES).flatmap(structs))
 def test_every_kind_of_entry_is_read(entry: object):
     assert replay(stored(entry)).seq == 1
+
+
+@given(st.lists(st.one_of([structs(kind) for kind in CARRIERS] + [structs(MemoryPointer), structs(Alert)])))
+def test_what_comes_behind_a_kind_that_few_logs_have_is_read_as_before_it(events: list):
+    later = b'{"type":"OfALaterVersion","seq":2,"at":1.0}'
+    state = replay(chained([*map(encode, events), later, *map(encode, events)]))
+    assert state.items == 2 * [event.item for event in events if type(event) in CARRIERS]
+    assert state.pointer == next(
+        (each.pointer for each in reversed(events) if type(each) is MemoryPointer), None
+    )
 
 
 @pytest.mark.parametrize(
@@ -142,3 +153,15 @@ def test_a_clock_that_was_put_back_gives_no_time_back():
 
 def test_an_end_without_its_time_is_of_an_older_log_and_reckoned():
     assert took((10, START), (12, ANSWER), (13, ended(None))) == 2
+
+
+# -- what a restore pays for -------------------------------------------------------------------------
+
+
+def test_a_log_of_the_usual_kinds_does_not_pay_for_a_decoder_of_all():
+    usual = [
+        make(at)
+        for at, make in enumerate((opened(), LIFE, START, ANSWER, RESULT, ended(1.0), of_pod(PodEnded)))
+    ]
+    assert replay(stored(*usual))._decoder is _usual
+    assert replay(stored(*usual, of_pod(Alert, text="torn")(9)))._decoder is not _usual

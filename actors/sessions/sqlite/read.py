@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from itertools import starmap
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from actors.sessions.head import SHORT
@@ -67,6 +68,9 @@ AND (:pod IS NULL OR s.pod = :pod)
 ORDER BY e.id DESC LIMIT :limit
 """  # noqa: S608 - made of our own words
 
+#: The last of an entry's columns.
+_body = itemgetter(2)
+
 
 class ClaimRow(NamedTuple):
     """Who a session's row says holds it."""
@@ -89,8 +93,12 @@ def small_entries(
 ) -> list[StoredEntry] | None:
     """The same, up to the first with more than ``largest`` bytes; None where that is the very next."""
     found = db.execute(_SMALL, (largest, row, after, -1 if limit is None else limit)).fetchall()
-    count = next((index for index, (_, _, body) in enumerate(found) if body is None), len(found))
-    return list(starmap(StoredEntry, found[:count])) if count or not found else None
+    if not all(map(_body, found)):
+        count = next((index for index, each in enumerate(found) if _body(each) is None), len(found))
+        if count == 0:
+            return None
+        del found[count:]
+    return list(starmap(StoredEntry, found))
 
 
 def head(db: sqlite3.Connection, row: int) -> Head:
