@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,20 @@ def add(store: SessionStore, session_id: str, after: Head, *texts: str) -> Head:
 
 def child_of(session_id: str, entries: list[StoredEntry], kind: str = "forked_from") -> Parent:
     return Parent(kind, session_id, entries[-1].hash.hex(), entries[-1].seq)
+
+
+class Interposed:
+    """Stands before the commits of the store class that follows it: ``class Mine(Interposed, MemoryStore)``."""
+
+    def _commit(self, keep: Callable[[], Any]) -> Any:
+        """Have what ``keep`` does kept, or not; what ``append`` and ``create`` give and raise."""
+        raise NotImplementedError
+
+    def append(self, *args: Any) -> Any:
+        return self._commit(partial(super().append, *args))
+
+    def create(self, *args: Any, **options: Any) -> Any:
+        return self._commit(partial(super().create, *args, **options))
 
 
 class AwaitedStore(SessionStore):

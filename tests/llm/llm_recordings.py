@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,6 +12,7 @@ from actors.llm.base import Answer, Assembler, Block
 from actors.llm.http.answers import whole_ones
 from actors.llm.http.sse import SSEParser
 from actors.llm.openai.answer import ChatAnswer
+from protocol.items import ThinkingPart
 
 FOLDER = Path(__file__).parents[1] / "data" / "wire" / "llama"
 WHERE = "127.0.0.1:8080"
@@ -99,3 +103,31 @@ def events(*chunks: bytes | str, done: bool = True) -> bytes:
     """A stream of these chunks."""
     encoded = [chunk.encode() if isinstance(chunk, str) else chunk for chunk in chunks]
     return b"".join(b"data: %b\n\n" % chunk for chunk in [*encoded, *([b"[DONE]"] if done else [])])
+
+
+def check_read(answer: Answer, said: str, thought: str, calls: list[tuple[str, str, str]]) -> None:
+    """That an answer holds what its recording says by the plainest reading: text, reasoning, calls."""
+    assert answer.item.text == said
+    assert "".join(part.text for part in answer.item.content if isinstance(part, ThinkingPart)) == thought
+    assert [(call.id, call.name) for call in answer.item.calls] == [call[:2] for call in calls]
+    for call, (_, _, arguments) in zip(answer.item.calls, calls, strict=True):
+        if call.invalid is None:
+            assert call.arguments == json.loads(arguments)
+        else:
+            assert call.invalid == arguments
+            assert answer.stop_reason == "max_tokens"
+    assert answer.model
+
+
+def check_split_at_every_byte(read: Callable[..., list[Block]], body: bytes) -> None:
+    """That ``read`` makes the same blocks of a stream whose bytes come one by one, or in two pieces."""
+    wanted = read(body)
+    assert read(*(body[at : at + 1] for at in range(len(body)))) == wanted
+    for at in range(1, len(body), max(1, len(body) // 60)):
+        assert read(body[:at], body[at:]) == wanted
+
+
+def split_at(body: bytes, cuts: list[float]) -> list[bytes]:
+    """The bytes in pieces, cut at these parts of their length."""
+    marks = sorted({0, len(body), *(int(cut * len(body)) for cut in cuts)})
+    return [body[a:b] for a, b in itertools.pairwise(marks)]

@@ -1,13 +1,12 @@
 """What a real llama-server sent as Anthropic's messages is read right, whole and split anywhere."""
 
-import itertools
 import json
 
 import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from llm_recordings import recording, recordings
+from llm_recordings import check_read, check_split_at_every_byte, recording, recordings, split_at
 from messages_kit import answer_of, blocks_of, whole_answer_of
 
 from actors.llm.base import End
@@ -54,35 +53,21 @@ def test_a_recorded_stream_gives_its_text_calls_and_usage(name):
     body = recording(name).body
     answer = answer_of(body)
     said, thought, calls, stop, usage = plainly_read(body)
-    assert answer.item.text == said
-    assert "".join(part.text for part in answer.item.content if isinstance(part, ThinkingPart)) == thought
-    assert [(call.id, call.name) for call in answer.item.calls] == [call[:2] for call in calls]
-    for call, (_, _, arguments) in zip(answer.item.calls, calls, strict=True):
-        if call.invalid is None:
-            assert call.arguments == json.loads(arguments)
-        else:
-            assert call.invalid == arguments
-            assert answer.stop_reason == "max_tokens"
+    check_read(answer, said, thought, calls)
     assert answer.stop_reason == stop
     assert answer.usage == usage
-    assert answer.model
 
 
 @pytest.mark.parametrize("name", STREAMS)
 def test_a_recorded_stream_split_at_every_byte_gives_the_same(name):
-    body = recording(name).body
-    wanted = blocks_of(body)
-    assert blocks_of(*(body[at : at + 1] for at in range(len(body)))) == wanted
-    for at in range(1, len(body), max(1, len(body) // 60)):
-        assert blocks_of(body[:at], body[at:]) == wanted
+    check_split_at_every_byte(blocks_of, recording(name).body)
 
 
 @settings(suppress_health_check=[HealthCheck.too_slow])
 @given(st.sampled_from(STREAMS), st.lists(st.floats(0, 1), max_size=20))
 def test_a_recorded_stream_split_anywhere_gives_the_same(name, cuts):
     body = recording(name).body
-    marks = sorted({0, len(body), *(int(cut * len(body)) for cut in cuts)})
-    assert blocks_of(*(body[a:b] for a, b in itertools.pairwise(marks))) == blocks_of(body)
+    assert blocks_of(*split_at(body, cuts)) == blocks_of(body)
 
 
 @pytest.mark.parametrize("name", WHOLE)

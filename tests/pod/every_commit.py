@@ -11,6 +11,9 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Protocol
 
+from pod_stage import check_pairs
+from store_kit import Interposed
+
 from actors.llm.base import Block, Request
 from actors.llm.scripted import Reply, call, say
 from actors.pod.calls import NOT_RUN
@@ -23,7 +26,6 @@ from actors.sessions.sqlite.store import SQLiteStore
 from actors.sessions.store import MemoryStore, SessionStore
 from actors.system import PodSystem
 from actors.tools.base import Tool, ToolContext, tool
-from protocol.entries import Head, Parent, StoredEntry
 from protocol.errors import ModelError, PolypodError, StoreError
 from protocol.events import (
     ApprovalRequested,
@@ -37,7 +39,7 @@ from protocol.events import (
     ToolResulted,
 )
 from protocol.hooks import Deny, Inject, Replace
-from protocol.items import AssistantItem, Item, SystemItem, ToolCall, ToolResult, UserItem
+from protocol.items import Item, SystemItem, ToolCall, ToolResult, UserItem
 from protocol.lifecycle import PodState
 from protocol.manifest import PodManifest
 from protocol.wire import decode_entry
@@ -255,7 +257,7 @@ SCENES: dict[str, tuple[Scene, dict[str, Any]]] = {
 # -- stores --------------------------------------------------------------------------------------
 
 
-class Refusing(MemoryStore):
+class Refusing(Interposed, MemoryStore):
     """Counts commits, and refuses those whose numbers (from 1) ``refuses`` says; at once, or ``later``."""
 
     def __init__(self, refuses: Callable[[int], bool], *, later: bool = False) -> None:
@@ -268,7 +270,7 @@ class Refusing(MemoryStore):
         while (last := self._last) is not None and not last.done():
             await asyncio.wait({asyncio.wrap_future(last)})
 
-    def _gate(self, keep: Callable[[], Future[None] | None]) -> Future[None] | None:
+    def _commit(self, keep: Callable[[], Future[None] | None]) -> Future[None] | None:
         self.commits += 1
         refused = StoreError("the disk is full") if self.refuses(self.commits) else None
         if not self._later:
@@ -292,31 +294,15 @@ class Refusing(MemoryStore):
         asyncio.get_running_loop().call_soon(end)
         return future
 
-    def append(self, session_id: str, after: Head, batch: Sequence[StoredEntry]) -> Future[None] | None:
-        keep = super().append
-        return self._gate(lambda: keep(session_id, after, batch))
 
-    def create(
-        self,
-        session_id: str,
-        pod: str,
-        parent: Parent | None,
-        batch: Sequence[StoredEntry],
-        *,
-        claim: bool = True,
-    ) -> Future[None] | None:
-        keep = super().create
-        return self._gate(lambda: keep(session_id, pod, parent, batch, claim=claim))
-
-
-class Killing(SQLiteStore):
+class Killing(Interposed, SQLiteStore):
     """Counts commits, and kills its process right before or right after one of them."""
 
     def __init__(self, path: Path, at: int, *, after: bool) -> None:
         super().__init__(path)
         self._at, self._after, self.commits = at, after, 0
 
-    def _gate(self, keep: Callable[[], Future[None] | None]) -> Future[None] | None:
+    def _commit(self, keep: Callable[[], Future[None] | None]) -> Future[None] | None:
         self.commits += 1
         now = self.commits == self._at
         if now and not self._after:
@@ -329,22 +315,6 @@ class Killing(SQLiteStore):
         elif now and pending is not None:
             pending.add_done_callback(lambda _: _die())
         return pending
-
-    def append(self, session_id: str, after: Head, batch: Sequence[StoredEntry]) -> Future[None] | None:
-        keep = super().append
-        return self._gate(lambda: keep(session_id, after, batch))
-
-    def create(
-        self,
-        session_id: str,
-        pod: str,
-        parent: Parent | None,
-        batch: Sequence[StoredEntry],
-        *,
-        claim: bool = True,
-    ) -> Future[None] | None:
-        keep = super().create
-        return self._gate(lambda: keep(session_id, pod, parent, batch, claim=claim))
 
 
 def _die() -> None:
@@ -385,19 +355,6 @@ async def lives_on(system: PodSystem, pod: Pod) -> None:
 
 
 # -- what must hold ------------------------------------------------------------------------------
-
-
-def check_pairs(items: Sequence[Item]) -> None:
-    """Every call is followed by its one result, and no result stands alone."""
-    due: list[str] = []
-    for item in items:
-        if isinstance(item, ToolResult):
-            assert due, "a result without its call"
-            assert item.call_id == due.pop(0)
-        else:
-            assert not due, f"no result of {due}"
-            due = [each.id for each in item.calls] if isinstance(item, AssistantItem) else []
-    assert not due, f"no result of {due}"
 
 
 def check_ends(events: Iterable[Event]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextvars import ContextVar
 from typing import Any
 
@@ -17,6 +17,7 @@ from actors.runtime.subscription import Subscription
 from actors.sessions.store import MemoryStore, SessionStore
 from actors.system import PodSystem
 from protocol.events import Event
+from protocol.items import AssistantItem, Item, ToolResult
 from protocol.manifest import PodManifest
 
 PLAIN = PodManifest.of(name="p")
@@ -105,3 +106,16 @@ async def all_of(events: Subscription) -> list[Event]:
         await asyncio.sleep(0)
         told += events.drain()
     return told
+
+
+def check_pairs(items: Sequence[Item]) -> None:
+    """Every call has exactly one result, in order, and nothing stands between."""
+    due: list[str] = []
+    for item in items:
+        if isinstance(item, ToolResult):
+            assert due, "a result without its call"
+            assert item.call_id == due.pop(0)
+        else:
+            assert not due, f"{type(item).__name__} before the result of {due}"
+            due = [each.id for each in item.calls] if isinstance(item, AssistantItem) else []
+    assert not due, f"no result of {due}"

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from pod_stage import PLAIN, GatedClient, Stage, all_of, on_each_store, on_stage, reached, texts  # noqa: F401
 from pykka.messages import ProxyCall
+from store_kit import Interposed
 
 from actors.llm.scripted import ScriptedClient, call, say
 from actors.memory.messages import Proposal
@@ -24,7 +25,6 @@ from actors.sessions.store import MemoryStore
 from actors.system import PodSystem
 from actors.tools.base import tool
 from protocol import commands
-from protocol.entries import Head, Parent, StoredEntry
 from protocol.errors import (
     CompactionFailed,
     HeadConflict,
@@ -44,7 +44,7 @@ from protocol.manifest import PodManifest
 pytestmark = pytest.mark.usefixtures("on_each_store")
 
 
-class GatedStore(MemoryStore):
+class GatedStore(Interposed, MemoryStore):
     """A store that, while its gate is shut, keeps a batch only when the test says so."""
 
     def __init__(self) -> None:
@@ -53,7 +53,7 @@ class GatedStore(MemoryStore):
         self.waiting: list[Callable[[Exception | None], None]] = []
         self.arrived = asyncio.Event()
 
-    def _later(self, work: Callable[[], None]) -> Future[None] | None:
+    def _commit(self, work: Callable[[], None]) -> Future[None] | None:
         if not self.shut:
             work()
             return None
@@ -69,21 +69,6 @@ class GatedStore(MemoryStore):
         self.waiting.append(end)
         self.arrived.set()
         return future
-
-    def append(self, session_id: str, after: Head, batch: Sequence[StoredEntry]) -> Future[None] | None:
-        return self._later(lambda: super(GatedStore, self).append(session_id, after, batch))
-
-    def create(
-        self,
-        session_id: str,
-        pod: str,
-        parent: Parent | None,
-        batch: Sequence[StoredEntry],
-        *,
-        claim: bool = True,
-    ) -> Future[None] | None:
-        make = super().create
-        return self._later(lambda: make(session_id, pod, parent, batch, claim=claim))
 
     async def arrival(self) -> None:
         """Until a batch waits at the gate."""

@@ -11,6 +11,7 @@ from typing import Any
 from effort import times
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pod_stage import check_pairs
 
 from actors.llm.base import Block, Request
 from actors.llm.scripted import Reply, call, say
@@ -30,7 +31,7 @@ from protocol.events import (
     ExtractStart,
     SystemMessage,
 )
-from protocol.items import AssistantItem, Item, SystemItem, ToolResult, UserItem
+from protocol.items import SystemItem, UserItem
 from protocol.manifest import PodManifest
 
 OVERFLOW = ModelError("too long", kind="context_overflow", context_window=4000)
@@ -84,7 +85,7 @@ class Chaos:
     async def stream(self, request: Request) -> AsyncIterator[Block]:
         worker = next((each.name for each in request.tools if each.name.startswith("write_")), None)
         items = list(request.items)
-        check_whole(items)
+        check_pairs(items)
         if worker is None:
             newest = next((each for each in reversed(items) if isinstance(each, UserItem)), None)
             assert newest is not None
@@ -105,18 +106,6 @@ class Chaos:
 
 def look(n: int) -> str:
     return "what was seen " * n
-
-
-def check_whole(items: Sequence[Item]) -> None:
-    due: list[str] = []
-    for item in items:
-        if isinstance(item, ToolResult):
-            assert due
-            assert item.call_id == due.pop(0)
-        else:
-            assert not due
-            due = [each.id for each in item.calls] if isinstance(item, AssistantItem) else []
-    assert not due
 
 
 def check_order(events: Sequence[Event]) -> None:
@@ -235,7 +224,7 @@ async def play(plan: list[tuple[str, int]], drawn: list[tuple[int, bool]], wante
         assert (described.extract_pointer or 0) <= len(history)
         durable = [event for event in live if isinstance(event, DurableEvent)]
         assert durable == (replayed[-len(durable) :] if durable else [])
-        check_whole(history)
+        check_pairs(history)
     assert list(check(store)) == []
 
 

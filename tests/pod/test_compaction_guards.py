@@ -2,39 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from compaction_stage import OVERFLOW, SUMMARY, played, told
 
 from actors.llm.scripted import Reply, ScriptedClient, call, say
 from actors.pod.handle import Pod
 from actors.system import PodSystem
-from actors.tools.base import Tool, tool
+from actors.tools.base import tool
 from protocol.errors import CompactionFailed, ModelError, RunFailed
-from protocol.events import CompactDone, CompactStart, Event
+from protocol.events import CompactDone, CompactStart
 from protocol.items import AssistantItem, SystemItem, ToolResult, UserItem
-from protocol.manifest import PodManifest
 
-SUMMARY = [call("write_summary", {"text": "what was"}), say("done")]
-OVERFLOW = ModelError("too long", kind="context_overflow")
 REFUSED = ModelError("no", kind="invalid_request")
-
-
-def told(events: Sequence[Event]) -> list[str]:
-    return [type(event).__name__ for event in events if type(event).__name__.startswith("Compact")]
-
-
-def played(replies: list[Any], play: Any, *, tools: Sequence[Tool] = (), **settings: Any) -> None:
-    async def main() -> None:
-        client = ScriptedClient(replies)
-        async with PodSystem() as system:
-            pod = await system.spawn(PodManifest.of(name="p", **settings), client=client, tools=tools)
-            with system.subscribe("p") as events:
-                await asyncio.wait_for(play(pod, events, client), 60)
-
-    asyncio.run(main())
 
 
 async def break_it(pod: Pod, events: Any) -> None:
@@ -49,7 +30,7 @@ BROKEN = [say("I have decided to go on"), *[ValueError("no summariser")] * 3]
 
 
 def test_an_overflow_with_the_breaker_open_is_folded_without_a_model_and_the_run_goes_on() -> None:
-    async def play(pod: Pod, events: Any, client: ScriptedClient) -> None:
+    async def play(pod: Pod, events: Any, client: ScriptedClient, system: PodSystem) -> None:
         await break_it(pod, events)
         asked = len(client.requests)
         assert (await pod.run("go on")).text == "on I went"
@@ -64,7 +45,7 @@ def test_an_overflow_with_the_breaker_open_is_folded_without_a_model_and_the_run
 
 
 def test_the_emergency_without_a_model_leaves_the_breaker_open_and_a_compaction_by_hand_closes_it() -> None:
-    async def play(pod: Pod, events: Any, client: ScriptedClient) -> None:
+    async def play(pod: Pod, events: Any, client: ScriptedClient, system: PodSystem) -> None:
         await break_it(pod, events)
         for words in ("go on", "and on"):  # each of them overflows once
             await pod.run(words)
@@ -81,7 +62,7 @@ def test_the_emergency_without_a_model_leaves_the_breaker_open_and_a_compaction_
 
 
 def test_a_second_overflow_of_one_request_ends_the_run_with_the_breaker_open_too() -> None:
-    async def play(pod: Pod, events: Any, client: ScriptedClient) -> None:
+    async def play(pod: Pod, events: Any, client: ScriptedClient, system: PodSystem) -> None:
         await break_it(pod, events)
         with pytest.raises(RunFailed) as caught:
             await pod.run("go on")
@@ -92,7 +73,7 @@ def test_a_second_overflow_of_one_request_ends_the_run_with_the_breaker_open_too
 
 
 def test_a_failed_emergency_ends_the_run_with_its_error_and_leaves_the_session() -> None:
-    async def play(pod: Pod, events: Any, client: ScriptedClient) -> None:
+    async def play(pod: Pod, events: Any, client: ScriptedClient, system: PodSystem) -> None:
         await pod.run("1")
         session = (await pod.describe()).session_id
         with pytest.raises(RunFailed, match="could not be compacted"):
@@ -105,7 +86,7 @@ def test_a_failed_emergency_ends_the_run_with_its_error_and_leaves_the_session()
 
 
 def test_after_three_failed_emergencies_the_next_one_does_without_a_model() -> None:
-    async def play(pod: Pod, events: Any, client: ScriptedClient) -> None:
+    async def play(pod: Pod, events: Any, client: ScriptedClient, system: PodSystem) -> None:
         await pod.run("1")
         for _ in range(3):
             with pytest.raises(RunFailed):
@@ -118,7 +99,7 @@ def test_after_three_failed_emergencies_the_next_one_does_without_a_model() -> N
 def test_a_long_run_is_compacted_as_often_as_it_fills_up() -> None:
     """A compaction that silenced the checks until the run ends would let a long run overflow."""
 
-    async def play(pod: Pod, events: Any, client: ScriptedClient) -> None:
+    async def play(pod: Pod, events: Any, client: ScriptedClient, system: PodSystem) -> None:
         assert (await pod.run("a long task")).text == "done"
         seen = events.drain()
         assert told(seen) == ["CompactStart", "CompactDone"] * 3
@@ -129,7 +110,7 @@ def test_a_long_run_is_compacted_as_often_as_it_fills_up() -> None:
 
 
 def test_thrash_ends_the_run_with_that_error() -> None:
-    async def play(pod: Pod, events: Any, client: ScriptedClient) -> None:
+    async def play(pod: Pod, events: Any, client: ScriptedClient, system: PodSystem) -> None:
         with pytest.raises(
             RunFailed, match="compaction thrash: context still exceeds threshold immediately after"
         ):
@@ -142,7 +123,7 @@ def test_thrash_ends_the_run_with_that_error() -> None:
 
 
 def test_an_overflow_is_no_reason_to_send_the_same_request_again() -> None:
-    async def play(pod: Pod, events: Any, client: ScriptedClient) -> None:
+    async def play(pod: Pod, events: Any, client: ScriptedClient, system: PodSystem) -> None:
         await pod.run("1")
         await pod.run("2")
         lengths = [len(request.items) for request in client.requests if not request.tools]
@@ -157,7 +138,7 @@ def test_an_overflow_is_no_reason_to_send_the_same_request_again() -> None:
 def test_in_a_small_context_what_a_compaction_leaves_has_room() -> None:
     """Budgets that do not know the window wrote summaries that were longer than all of it."""
 
-    async def play(pod: Pod, events: Any, client: ScriptedClient) -> None:
+    async def play(pod: Pod, events: Any, client: ScriptedClient, system: PodSystem) -> None:
         for number in range(60):
             await pod.push_item(UserItem.of(f"{number}: " + "never do that again, please. " * 20))
             await pod.push_item(AssistantItem.of("I decided so because. " * 40))
@@ -172,7 +153,7 @@ def test_in_a_small_context_what_a_compaction_leaves_has_room() -> None:
 
 
 def test_a_compaction_by_hand_of_a_history_that_fails_says_why() -> None:
-    async def play(pod: Pod, events: Any, client: ScriptedClient) -> None:
+    async def play(pod: Pod, events: Any, client: ScriptedClient, system: PodSystem) -> None:
         await pod.run("1")
         with pytest.raises(CompactionFailed, match="could not be compacted: no"):
             await pod.compact()
@@ -203,7 +184,7 @@ def test_what_has_to_stay_is_sent_though_it_alone_is_above_the_threshold(
 ) -> None:
     """To fold the little that is left could only fail, and the run with it."""
 
-    async def play(pod: Pod, events: Any, client: Any) -> None:
+    async def play(pod: Pod, events: Any, client: Any, system: PodSystem) -> None:
         assert (await pod.run(words)).text == "answered"
         assert told(events.drain()) == []
 
@@ -211,7 +192,7 @@ def test_what_has_to_stay_is_sent_though_it_alone_is_above_the_threshold(
 
 
 def test_what_was_too_much_in_one_turn_is_folded_in_the_next() -> None:
-    async def play(pod: Pod, events: Any, client: Any) -> None:
+    async def play(pod: Pod, events: Any, client: Any, system: PodSystem) -> None:
         assert (await pod.run("go")).text == "answered"
         assert told(events.drain()) == ["CompactStart", "CompactDone"]
 

@@ -3,40 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from compaction_stage import OVERFLOW, SUMMARY, played, told
 
 from actors.llm.scripted import Reply, ScriptedClient, call, say
 from actors.sessions.chain import verified
 from actors.sessions.replay import replay
 from actors.system import PodSystem
-from actors.tools.base import Tool, tool
-from protocol.errors import CompactionFailed, ModelError, RunFailed
-from protocol.events import CompactDone, CompactFailed, CompactStart, Event, SystemMessage
+from actors.tools.base import tool
+from protocol.errors import CompactionFailed, RunFailed
+from protocol.events import CompactDone, CompactFailed, CompactStart, SystemMessage
 from protocol.items import AssistantItem, SystemItem, ToolResult, UserItem
 from protocol.manifest import PodManifest
 from protocol.scope import Scope
-
-SUMMARY = [call("write_summary", {"text": "what was"}), say("done")]
-OVERFLOW = ModelError("too long", kind="context_overflow")
-
-
-def told(events: list[Event]) -> list[str]:
-    return [type(event).__name__ for event in events if type(event).__name__.startswith("Compact")]
-
-
-def played(replies: list[Any], play: Any, *, tools: Sequence[Tool] = (), **settings: Any) -> None:
-    async def main() -> None:
-        client = ScriptedClient(replies)
-        async with PodSystem() as system:
-            pod = await system.spawn(PodManifest.of(name="p", **settings), client=client, tools=tools)
-            with system.subscribe("p") as events:
-                await asyncio.wait_for(play(pod, events, client, system), 60)
-
-    asyncio.run(main())
 
 
 def test_a_compaction_opens_a_new_session_and_tells_start_then_done() -> None:

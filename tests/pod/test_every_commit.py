@@ -118,7 +118,7 @@ def test_a_store_that_refuses_any_commit_leaves_nothing_endless_unanswered_or_un
 
 KILLED = """
 import asyncio, os, sys, traceback
-sys.path[:0] = [{here!r}]
+sys.path[:0] = {paths!r}
 from pathlib import Path
 from every_commit import *
 
@@ -179,7 +179,8 @@ def test_a_process_killed_at_any_commit_is_restored_with_nothing_open_doubled_or
     tmp_path: Path, scene: str
 ) -> None:
     step = 1 if THOROUGH else 5  # each killed before and after it, or in turn
-    program = KILLED.format(here=str(Path(__file__).parent))
+    here = Path(__file__).parent
+    program = KILLED.format(paths=[str(here), str(here.parent)])
     command = [sys.executable, "-c", program, scene, str(tmp_path), str(step)]
     with Popen(command, stderr=subprocess.PIPE, text=True) as process:
         _, told = process.communicate()

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from compaction_stage import OVERFLOW, SUMMARY
 from every_commit import Refusing
 from hook_kit import FAILING, Waiting, in_each_way, raises
 from msgspec.structs import replace
@@ -245,9 +246,7 @@ async def test_words_that_come_while_a_hook_waits_are_in_the_next_request() -> N
 
 async def test_a_request_that_is_sent_again_after_a_compaction_is_asked_about_again() -> None:
     asked: list[int] = []
-    full = ModelError("too long", kind="context_overflow")
-    summary = [call("write_summary", {"text": "what was"}), say("written")]
-    script = [say("one " * 400), say("two " * 400), full, *summary, say("done")]
+    script = [say("one " * 400), say("two " * 400), OVERFLOW, *SUMMARY, say("done")]
     async with PodSystem() as system:
         hook = before(lambda view: asked.append(len(view.items)))
         pod = await system.spawn(PLAIN, client=ScriptedClient(script), hooks=[hook])

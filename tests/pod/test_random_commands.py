@@ -8,7 +8,7 @@ import itertools
 import logging
 import operator
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future
 from typing import Any
 
@@ -16,7 +16,8 @@ from effort import times
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
-from store_kit import AwaitedStore
+from pod_stage import check_pairs
+from store_kit import AwaitedStore, Interposed
 
 from actors.llm.base import Block, CallStart, Request
 from actors.llm.scripted import Reply, call, say
@@ -27,7 +28,7 @@ from actors.sessions.replay import replay
 from actors.sessions.store import MemoryStore
 from actors.system import PodSystem
 from actors.tools.base import tool
-from protocol.entries import Head, Parent, StoredEntry
+from protocol.entries import StoredEntry
 from protocol.errors import HeadConflict, ModelError, PolypodError, StoreError
 from protocol.events import (
     CompactDone,
@@ -39,7 +40,7 @@ from protocol.events import (
     RunStart,
     StateChanged,
 )
-from protocol.items import AssistantItem, Item, SystemItem, ToolResult, UserItem
+from protocol.items import AssistantItem, Item, SystemItem, UserItem
 from protocol.lifecycle import PodState, may_move
 from protocol.manifest import PodManifest
 from protocol.results import RunResult
@@ -48,7 +49,7 @@ from protocol.results import RunResult
 PATIENCE = 1000
 
 
-class MoodyStore(MemoryStore):
+class MoodyStore(Interposed, MemoryStore):
     """Keeps a batch at once, or when the test says so, or refuses it; always in order."""
 
     def __init__(self) -> None:
@@ -59,27 +60,12 @@ class MoodyStore(MemoryStore):
         self.unreadable = False
         self._waiting: list[Callable[[], None]] = []
 
-    def append(self, session_id: str, after: Head, batch: Sequence[StoredEntry]) -> Future[None] | None:
-        return self._moody(lambda: super(MoodyStore, self).append(session_id, after, batch))
-
-    def create(
-        self,
-        session_id: str,
-        pod: str,
-        parent: Parent | None,
-        batch: Sequence[StoredEntry],
-        *,
-        claim: bool = True,
-    ) -> Future[None] | None:
-        make = super().create
-        return self._moody(lambda: make(session_id, pod, parent, batch, claim=claim))
-
     def read(self, session_id: str, *, after: int = 0, limit: int | None = None) -> list[StoredEntry]:
         if self.unreadable:
             raise StoreError("unreadable")
         return super().read(session_id, after=after, limit=limit)
 
-    def _moody(self, keep: Callable[[], None]) -> Future[None] | None:
+    def _commit(self, keep: Callable[[], None]) -> Future[None] | None:
         if not self.late:
             self._keep(keep)
             return None
@@ -135,7 +121,7 @@ class MoodyClient:
         self.calls = 0
 
     async def stream(self, request: Request) -> AsyncIterator[Block]:
-        check_whole(request.items)
+        check_pairs(request.items)
         await self.gate.acquire()
         mood = self.moods.pop(0) if self.moods else obliging(request)
         if isinstance(mood, Exception):
@@ -259,19 +245,6 @@ moments = st.tuples(st.sampled_from(sorted(MOVES)), st.integers(0, 6))
 # -- what must hold ------------------------------------------------------------------------------
 
 
-def check_whole(items: Sequence[Item]) -> None:
-    """Every call has exactly one result, in order, and nothing stands between."""
-    due: list[str] = []
-    for item in items:
-        if isinstance(item, ToolResult):
-            assert due, "a result without its call"
-            assert item.call_id == due.pop(0)
-        else:
-            assert not due, f"{type(item).__name__} before the result of {due}"
-            due = [each.id for each in item.calls] if isinstance(item, AssistantItem) else []
-    assert not due, f"no result of {due}"
-
-
 def check_events(events: list[Event], *, refused: bool) -> None:
     """Numbers rise; states move as they may; runs and compactions that begin end at most once."""
     durable = [event.seq for event in events if event.durable]
@@ -365,7 +338,7 @@ async def resume_after(crash: MoodyStore, session_id: str) -> None:
         result = await pod.run("after the crash")
         history = await pod.history()
         assert [item.text for item in history][-2:] == ["after the crash", result.text]
-        check_whole(history)
+        check_pairs(history)
         check_sessions(crash, result.session_id, history)
 
 
@@ -410,7 +383,7 @@ async def play(
                 await pod.stop()
                 events = told.drain()
         if not store.refused:
-            check_whole(history)
+            check_pairs(history)
         check_replies(scene, history)
         check_events(events, refused=store.refused)
     for crash in scene.crashes[:2]:

@@ -20,6 +20,7 @@ from typing import Any
 
 import httpx
 import pytest
+from pod_stage import check_pairs
 from real_kit import BASE_URL, garbled, manifest, needs_server
 
 from actors.pod.handle import Pod
@@ -37,7 +38,6 @@ from protocol.events import (
     Retry,
     ToolResulted,
 )
-from protocol.items import AssistantItem, Item, ToolResult
 from protocol.manifest import PodManifest
 
 TURNS = int(os.environ.get("POLYPOD_REAL_TURNS", "300"))
@@ -55,19 +55,6 @@ def window() -> int:
 
 def words(rng: random.Random, count: int) -> str:
     return " ".join(rng.choices(WORDS, k=count))
-
-
-def check_pairs(items: Sequence[Item]) -> None:
-    """Every call is followed by its one result, and no result stands alone."""
-    due: list[str] = []
-    for item in items:
-        if isinstance(item, ToolResult):
-            assert due, "a result without its call"
-            assert item.call_id == due.pop(0)
-        else:
-            assert not due, f"no result of {due}"
-            due = [call.id for call in item.calls] if isinstance(item, AssistantItem) else []
-    assert not due, f"no result of {due}"
 
 
 class Soak:

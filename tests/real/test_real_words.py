@@ -23,7 +23,8 @@ from typing import Any
 
 import pytest
 from msgspec import Struct
-from test_real_soak import check_pairs, check_sessions
+from pod_stage import check_pairs
+from test_real_soak import check_sessions
 
 from actors.pod.handle import Pod
 from actors.system import PodSystem
