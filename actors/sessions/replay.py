@@ -29,6 +29,8 @@ from protocol.events import (
     PodEnded,
     PodStarted,
     RunEnd,
+    RunOutcome,
+    RunReason,
     RunStart,
     SystemMessage,
     ToolResulted,
@@ -38,8 +40,8 @@ from protocol.items import AssistantItem, Item, SystemItem, ToolCall, ToolResult
 from protocol.usage import Usage
 from protocol.wire import LazyDecoder, other_entry
 
-# Nearly all entries of a log are items. Of these no more is decoded than replay needs, which makes a
-# restore a tenth cheaper; the chain has vouched for the rest.
+# Nearly all entries of a log are items, and the beginnings and ends of runs. Of these no more is decoded than
+# replay needs, which makes a restore a tenth cheaper; the chain has vouched for the rest.
 
 
 class _User(Struct, frozen=True, gc=False, tag=UserMessage.__name__):
@@ -64,19 +66,35 @@ class _Answer(Struct, frozen=True, gc=False, kw_only=True, tag=AssistantMessage.
     cost: float | None = None
 
 
+class _RunStart(Struct, frozen=True, gc=False, kw_only=True, tag=RunStart.__name__):
+    at: float
+    run_id: str | None = None
+    reason: RunReason = "run"
+
+
+class _RunEnd(Struct, frozen=True, gc=False, kw_only=True, tag=RunEnd.__name__):
+    outcome: RunOutcome
+    seconds: float | None = None
+
+
+class _PodStarted(Struct, frozen=True, gc=False, tag=PodStarted.__name__):
+    pass
+
+
 _BRIEF: dict[type, type] = {
     UserMessage: _User,
     SystemMessage: _System,
     ToolResulted: _Result,
     AssistantMessage: _Answer,
+    RunStart: _RunStart,
+    RunEnd: _RunEnd,
+    PodStarted: _PodStarted,
 }
 #: Entries that are an item and nothing else.
 _PLAIN = frozenset({_User, _System})
 # Making a decoder takes 0.1 ms for each kind that it knows, as much as decoding a hundred entries; most logs
 # have no others than the usual kinds.
-_usual: LazyDecoder[Any] = LazyDecoder(
-    *_BRIEF.values(), SessionOpened, PodStarted, PodEnded, RunStart, RunEnd
-)
+_usual: LazyDecoder[Any] = LazyDecoder(*_BRIEF.values(), SessionOpened, PodEnded)
 _all: LazyDecoder[Any] = LazyDecoder(*(_BRIEF.get(kind, kind) for kind in ENTRIES))
 
 
@@ -153,23 +171,23 @@ class Replayed:
         self._seconds = self.seconds if seconds is None else self._seconds + seconds
         self._began = None
 
-    def _feed(self, entry: Entry) -> None:
+    def _feed(self, entry: Entry | _RunStart | _RunEnd | _PodStarted) -> None:
         """Take the next entry, which is no item."""
-        if isinstance(entry, RunStart):
+        if isinstance(entry, _RunStart):
             if self._began is not None:
                 self._count_run(None)
             self._began = self._worked = entry.at
             self.approvals = self.approvals.begun()
             self.open_run = entry.run_id
             self.open_steps = 0 if entry.reason != "resume" else self.open_steps
-        elif isinstance(entry, RunEnd):
+        elif isinstance(entry, _RunEnd):
             self._count_run(entry.seconds)
             if entry.outcome != "paused":
                 self.open_run = None
+        elif isinstance(entry, _PodStarted):
+            self._count_run(None)
         elif not isinstance(entry, DurableEvent):
             self._bookkeeping(entry)
-        elif isinstance(entry, PodStarted):
-            self._count_run(None)
         elif isinstance(entry, ApprovalRequested | ApprovalResolved):
             self._count_wait(entry)
         else:
