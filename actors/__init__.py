@@ -98,6 +98,7 @@ __all__ = [
     "ExtractFailed",
     "ExtractStart",
     "Failure",
+    "FetchSection",
     "ForeignError",
     "Fork",
     "Head",

@@ -102,6 +102,7 @@ __all__ = [
     "ExtractFailed",
     "ExtractStart",
     "Failure",
+    "FetchSection",
     "ForeignError",
     "Fork",
     "Head",

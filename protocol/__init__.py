@@ -151,6 +151,7 @@ from protocol.lifecycle import PodState
 from protocol.manifest import (
     BudgetSection,
     CompactionSection,
+    FetchSection,
     MemorySection,
     ModelSection,
     PodManifest,
@@ -222,6 +223,7 @@ __all__ = [
     "ExtractFailed",
     "ExtractStart",
     "Failure",
+    "FetchSection",
     "ForeignError",
     "Fork",
     "Head",

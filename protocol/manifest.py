@@ -91,8 +91,7 @@ class BudgetSection(Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
 
 class ToolsSection(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """``[tools]``: the built-in tools a pod is given, by group (``files``, ``search``, ``tasks``,
-    ``memory``) or by
-    name, and how many bytes of one tool's output reach the model.
+    ``memory``, ``fetch``) or by name, and how many bytes of one tool's output reach the model.
 
     ``modules`` are files or modules of Python with tools of the user's own: ``weather.py`` (all that
     it makes with ``@tool``), ``weather.py:forecast``, ``mypackage.tools``; ``shop.py:tables`` may also be a
@@ -103,6 +102,14 @@ class ToolsSection(Struct, frozen=True, forbid_unknown_fields=True, omit_default
     builtin: tuple[str, ...] = ()
     modules: tuple[str, ...] = ()
     output_cap: int = 16_384
+
+
+class FetchSection(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """``[fetch]``: whether the tool ``fetch`` may reach addresses that are not on the public internet: this
+    machine, its network, a cloud's metadata.
+    """
+
+    allow_private: bool = False
 
 
 class RestartSection(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -126,6 +133,7 @@ class PodManifest(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
     budget: BudgetSection = BudgetSection()
     scope: Scope = Scope()
     tools: ToolsSection = ToolsSection()
+    fetch: FetchSection = FetchSection()
     approval: tuple[ApprovalRule, ...] = ()
     approvals: ApprovalsSection = ApprovalsSection()
     restart: RestartSection = RestartSection()

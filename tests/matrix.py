@@ -79,9 +79,12 @@ def lower_bounds(version: tuple[int, int]) -> str:
     """The lower bounds of all dependencies on that Python, as a file of constraints."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     bounds: dict[str, Version] = {}
-    for line in [*project["dependencies"], *project["optional-dependencies"]["dev"]]:
+    extras = project["optional-dependencies"]
+    for line in [*project["dependencies"], *extras["fetch"], *extras["dev"]]:
         needed = Requirement(line)
         if needed.marker and not needed.marker.evaluate({"python_version": "{}.{}".format(*version)}):
+            continue
+        if needed.name == project["name"]:  # with an extra
             continue
         lowest = [Version(each.version) for each in needed.specifier if each.operator == ">="]
         assert lowest, f"a dependency without a lower bound: {line}"

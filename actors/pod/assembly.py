@@ -26,7 +26,7 @@ from actors.sessions.head import SessionHead, new_session_id
 from actors.sessions.log import SessionLog
 from actors.sessions.store import SessionStore
 from actors.tools.base import Tool, Toolbox
-from actors.tools.extras import MEMORY, TASKS
+from actors.tools.extras import ALLOW_PRIVATE, MEMORY, TASKS
 from actors.tools.pool import ToolThreads
 from actors.tools.source import ToolSource, is_source
 from protocol.errors import BudgetError, ManifestError
@@ -156,7 +156,11 @@ class Assembly:
             output_cap=manifest.tools.output_cap,
             keep_in=self._outputs,
         )
-        extras = {TASKS: self._task_list, MEMORY: self._search_memory}
+        extras = {
+            TASKS: self._task_list,
+            MEMORY: self._search_memory,
+            ALLOW_PRIVATE: manifest.fetch.allow_private,
+        }
         asked = _hooks(hooks, toolbox.threads) if hooks else None
         return ToolRunner(toolbox, manifest, extras, asked, keeps_tasks=_keeps_tasks(toolbox))
 

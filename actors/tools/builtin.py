@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Iterable, Mapping
 
 from actors.tools.base import Tool
+from actors.tools.fetch import FETCH, require_markdown
 from actors.tools.files import FILES
 from actors.tools.memory import MEMORY_TOOLS
 from actors.tools.search import SEARCH
@@ -15,6 +16,7 @@ BUILTIN_GROUPS: dict[str, tuple[Tool, ...]] = {
     "files": FILES,
     "search": SEARCH,
     "memory": MEMORY_TOOLS,
+    "fetch": FETCH,
 }
 
 _NO_MORE: Mapping[str, tuple[Tool, ...]] = {}
@@ -24,7 +26,7 @@ def builtin(names: Iterable[str], more: Mapping[str, tuple[Tool, ...]] = _NO_MOR
     """The built-in tools that ``names`` (of groups or of single tools) stand for, each once; ``more``
     are groups that belong to a higher layer.
 
-    Raises ManifestError for a name that there is not.
+    Raises ManifestError for a name that there is not, and for a tool whose library is not installed.
     """
     groups = {**BUILTIN_GROUPS, **more}
     known = {**groups, **{each.name: (each,) for group in groups.values() for each in group}}
@@ -38,4 +40,6 @@ def builtin(names: Iterable[str], more: Mapping[str, tuple[Tool, ...]] = _NO_MOR
                 hint=f"there are, groups first: {', '.join(known)}",
             )
         chosen.update((each.name, each) for each in known[name])
+    if "fetch" in chosen:
+        require_markdown()
     return tuple(chosen.values())

@@ -6,3 +6,5 @@ from __future__ import annotations
 TASKS = "tasks"
 #: What searches lasting memory: ``Search`` of ``tools/memory.py``.
 MEMORY = "memory"
+#: Whether `fetch` may reach addresses that are not on the public internet: a bool.
+ALLOW_PRIVATE = "allow_private"

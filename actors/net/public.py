@@ -1,0 +1,40 @@
+"""Which addresses are on the public internet, pure: what a stranger's words may have us connect to."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv6Address, IPv6Network
+
+Address = IPv4Address | IPv6Address
+
+#: Translation to IPv4 (RFC 6052), whose last 32 bits are the address meant.
+_NAT64 = IPv6Network("64:ff9b::/96")
+#: The same for use within a network (RFC 8215), and addresses whose last bits once were IPv4 ones (RFC 4291).
+_NEVER = (IPv6Network("64:ff9b:1::/48"), IPv6Network("::/96"))
+
+
+def why_not_public(address: Address) -> str | None:
+    """What kind of address it is, in words, where it is none of the public internet; else None.
+
+    An IPv6 address that carries an IPv4 one (mapped, 6to4, NAT64) is what that is.
+    """
+    if isinstance(address, IPv6Address) and (inner := _carried(address)) is not None:
+        return why_not_public(inner)
+    for kind, holds in (
+        ("an unspecified", address.is_unspecified),
+        ("a loopback", address.is_loopback),
+        ("a link-local", address.is_link_local),
+        ("a multicast", address.is_multicast),
+    ):
+        if holds:
+            return f"{kind} address"
+    never = isinstance(address, IPv6Address) and (
+        address.is_site_local or any(address in network for network in _NEVER)
+    )
+    return "a private or reserved address" if never or not address.is_global else None
+
+
+def _carried(address: IPv6Address) -> IPv4Address | None:
+    """The IPv4 address that packets to ``address`` would go to in the end."""
+    if address in _NAT64:
+        return IPv4Address(int(address) & 0xFFFFFFFF)
+    return address.ipv4_mapped or address.sixtofour
