@@ -6,7 +6,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 p
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all lint types docs bench bench-peers crash clean
+.PHONY: demo test test-fast test-all lint types docs bench bench-peers crash clean
 
 # A pod does a task on real files, is killed in the middle of a tool, is resumed, and ends right.
 demo: $(VENV)/.ready
@@ -14,6 +14,10 @@ demo: $(VENV)/.ready
 
 test: lint types
 	$(BIN)/pytest -n 2
+
+# The tests alone, without those that are marked as slow: for between two edits.
+test-fast: $(VENV)/.ready-dev
+	$(BIN)/pytest -n 2 -m "not slow"
 
 # The tests on every Python that is installed, with the oldest and with the newest allowed dependencies;
 # make test-all ONLY="3.12 3.13-oldest" picks some, and ONLY may hold options of pytest.

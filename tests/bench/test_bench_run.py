@@ -164,6 +164,7 @@ print('[{{"metric":"time","unit":"s","value":%d}}]' % (number + 1))
     assert (row.repeats, row.pace, failed) == ([1.0, 3.0], 1.0, [])
 
 
+@pytest.mark.slow
 def test_each_claim_is_printed_and_kept_as_soon_as_it_is_measured(tmp_path):
     kept = tmp_path / "run.jsonl"
     command = [sys.executable, "-m", "bench", "slow", "nothing-such", "--quick", "--repeat", "1"]

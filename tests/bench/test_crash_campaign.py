@@ -47,6 +47,7 @@ from protocol.events import CompactStart, Event, ExtractDone, RunStart
 from protocol.wire import encode
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("store", faults.STORES)
 def test_a_few_rounds_of_kills_and_failing_disks_find_nothing(store: str):
     told: list[Round] = []

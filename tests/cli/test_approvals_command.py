@@ -86,6 +86,7 @@ def id_of(home: Home) -> str:
     return str(only["approval_id"])
 
 
+@pytest.mark.slow
 def test_what_waits_is_listed_and_the_pod_goes_on_with_the_answer(shop: Home) -> None:
     with asking(shop) as run:
         (asked,) = waiting(shop)

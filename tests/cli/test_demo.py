@@ -20,6 +20,7 @@ FIRST, SLOW, AGAIN = (
 EXPECTED = {"poem.txt": 4000, demo.SLOW: 18_000_000}
 
 
+@pytest.mark.slow
 def test_the_demonstration_ends_well_and_leaves_nothing_behind(tmp_path: Path):
     home = Home(tmp_path)
     home.env["TMPDIR"] = str(home.folder)

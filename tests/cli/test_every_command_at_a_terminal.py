@@ -105,6 +105,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Seen
     return dict(zip(asked, (Seen(*each) for each in json.loads(done.stdout)), strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(150)
 def test_every_command_ends_as_it_should_and_without_a_traceback(seen: dict[tuple[str, str], Seen]):
     codes = dict(CASES)

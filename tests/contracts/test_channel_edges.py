@@ -119,6 +119,7 @@ def test_a_connection_is_closed_though_the_other_end_takes_nothing(monkeypatch: 
     played(scene)
 
 
+@pytest.mark.slow
 def test_a_large_item_goes_there_and_back() -> None:
     async def scene(system: PodSystem, pod: Pod) -> None:
         near, far = await pair()

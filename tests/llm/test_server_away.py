@@ -63,6 +63,7 @@ def away(pods: int, *, known: bool, **settings: Any) -> list[str]:
     return asyncio.run(main())
 
 
+@pytest.mark.slow
 def test_all_who_wait_for_a_server_that_is_away_are_answered_when_it_is_back() -> None:
     assert away(16, known=False, seconds=30) == ["back"] * 16
 

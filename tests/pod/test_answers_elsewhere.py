@@ -209,6 +209,7 @@ async def test_what_is_not_wanted_any_more_is_told_to_who_answers_late(place: Pl
         assert await place.open() == []
 
 
+@pytest.mark.slow
 async def test_a_store_that_cannot_be_read_for_a_moment_ends_no_run_that_waits(tmp_path: Path) -> None:
     class Failing(AwaitedStore):
         failures = 2

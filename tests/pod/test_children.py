@@ -19,6 +19,7 @@ signal.pause()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("module", "scene"), [("crash_child", ""), ("shut_down_child", ", 'deaf'")])
 def test_a_child_that_waits_for_ever_ends_when_its_parent_is_killed(tmp_path: Path, module: str, scene: str):
     here = Path(__file__).parent

@@ -8,6 +8,7 @@ import itertools
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
+import pytest
 from effort import times
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -228,6 +229,7 @@ async def play(plan: list[tuple[str, int]], drawn: list[tuple[int, bool]], wante
     assert list(check(store)) == []
 
 
+@pytest.mark.slow
 @settings(max_examples=times(40))
 @given(steps, moods, st.sampled_from(LIMITS))
 def test_every_compaction_and_extraction_that_starts_ends_once_live_and_replayed(

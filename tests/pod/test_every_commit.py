@@ -95,6 +95,7 @@ FAILS: dict[str, Callable[[int], Callable[[int], bool]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fails", FAILS)
 @pytest.mark.parametrize("scene", SCENES)
 def test_a_store_that_refuses_any_commit_leaves_nothing_endless_unanswered_or_untold(
@@ -174,6 +175,7 @@ while True:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scene", SCENES)
 def test_a_process_killed_at_any_commit_is_restored_with_nothing_open_doubled_or_left_over(
     tmp_path: Path, scene: str

@@ -30,6 +30,7 @@ def failed_by(how: str, port: int) -> RunFailed:
     return caught.value
 
 
+@pytest.mark.slow
 def test_it_is_told_as_one_cause_in_few_lines_with_its_url_and_how_to_start_it():
     port = unused_port()
     ways = ("run", "get", "stream")
