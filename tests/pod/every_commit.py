@@ -38,10 +38,11 @@ from protocol.events import (
     SessionForked,
     ToolResulted,
 )
-from protocol.hooks import Deny, Inject, Replace
+from protocol.hooks import Deny, Inject, ModelView, Replace
 from protocol.items import Item, SystemItem, ToolCall, ToolResult, UserItem
 from protocol.lifecycle import PodState
 from protocol.manifest import PodManifest
+from protocol.results import RunResult
 from protocol.wire import decode_entry
 
 #: Seconds that nothing here may take.
@@ -122,7 +123,19 @@ def tools(ran: Callable[[str], None]) -> list[Tool]:
 
 
 class Hook:
-    """Says something different of each call: denies one, replaces arguments, and fails before and after one."""
+    """Says something different of each call: denies one, replaces arguments, and fails before and after one. Changes
+    each request, and fails at each run's end.
+    """
+
+    async def before_request(self, view: ModelView) -> Replace:
+        """Say what is not recorded."""
+        await asyncio.sleep(0)
+        return Replace(ModelView(view.items, "Be kind.", view.tools))
+
+    async def on_run_end(self, result: RunResult) -> None:
+        """Fail, which is recorded behind the end."""
+        await asyncio.sleep(0)
+        raise LookupError("no such end")
 
     async def before_tool(self, call: ToolCall) -> Deny | Replace | None:
         """Deny the second look, and have the weight be another."""

@@ -20,7 +20,7 @@ from actors.llm.base import Request
 from actors.llm.scripted import ScriptedClient, call, say
 from actors.system import PodSystem
 from actors.tools.base import ToolContext, tool
-from protocol.errors import HookError, ModelError, RunFailed
+from protocol.errors import HookError, ModelError, PodStopped, RunFailed
 from protocol.events import Alert, BudgetExceeded, RunEnd
 from protocol.hooks import Deny, Inject, ModelView, Replace
 from protocol.items import SystemItem, TextPart, ToolCall, UserItem
@@ -430,6 +430,23 @@ async def test_a_system_is_left_while_such_a_hook_waits(where: str, *, stubborn:
     hook.release.set()
     assert (await run).outcome == ("paused" if where == "before_request" else "finished")
     assert hook.cancelled
+
+
+@pytest.mark.parametrize("where", ["before_request", "on_run_end"])
+@pytest.mark.parametrize("stubborn", [False, True])
+async def test_a_pod_is_stopped_while_such_a_hook_waits(where: str, *, stubborn: bool) -> None:
+    hook = Waiting(where, stubborn=stubborn)
+    async with PodSystem(grace=0.05) as system:
+        client = ScriptedClient([say("done")] if where == "on_run_end" else [])
+        pod = await system.spawn(PLAIN, client=client, hooks=[hook])
+        run, queued = pod.run("go"), pod.run("never")
+        await hook.reached.wait()
+        await pod.stop()
+        assert (await run).outcome == ("cancelled" if where == "before_request" else "finished")
+        with pytest.raises(PodStopped):
+            await queued
+        assert hook.cancelled
+        hook.release.set()
 
 
 async def test_words_that_come_while_a_hook_waits_at_the_end_start_a_run_or_have_come_too_late() -> None:
