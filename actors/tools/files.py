@@ -11,6 +11,7 @@ from msgspec import Meta
 
 from actors.tools import place
 from actors.tools.base import ToolContext, tool
+from actors.tools.ignored import ignored_at
 from actors.tools.replacing import diff, edit, with_ends_of
 from actors.tools.scope import Located, check
 from protocol.errors import ScopeRefused, ToolError
@@ -20,7 +21,7 @@ _LINE_CAP = 2000
 _EDIT_CAP = 16 * 1024 * 1024
 _LIST_SCAN = 20_000
 _CHUNK = 1 << 16
-_SHOWN_SECRETS = 5
+_SHOWN_NAMES = 5
 _PROBE = 8192
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
@@ -59,6 +60,7 @@ def read_file(
 def list_files(
     path: PathArgument = ".",
     hidden: Annotated[bool, Meta(description="also names that begin with a dot")] = False,
+    include_ignored: Annotated[bool, Meta(description="also what .gitignore leaves out")] = False,
     limit: Limit = 500,
     *,
     ctx: ToolContext,
@@ -67,12 +69,16 @@ def list_files(
     where = ctx.locate(path)
     found = place.listing(where.path, limit=_LIST_SCAN)
     wanted = [entry for entry in found if hidden or not entry.name.startswith(".")]
+    rules = None if include_ignored else ignored_at(ctx, where.path).below(ctx, where.path, "")
     lines: list[str] = []
     secret: list[str] = []
+    ignored: list[str] = []
     for entry in sorted(wanted, key=lambda entry: (not entry.is_dir, entry.name)):
         ctx.cancel.raise_if_cancelled()
         line = _entry_line(entry, where.path, ctx)
-        if line is not None:
+        if line is not None and rules is not None and rules.holds(entry.name, is_dir=entry.is_dir):
+            ignored.append(place.shown(f"{entry.name}/" if entry.is_dir else entry.name))
+        elif line is not None:
             lines.append(line)
         elif is_secret(entry.name, where.path.name):
             secret.append(place.shown(entry.name))
@@ -80,9 +86,10 @@ def list_files(
             lines[limit:] = ["[more entries follow; raise limit or use find_files]"]
             break
     lines = lines or [f"{path} holds nothing that can be shown"]
+    if ignored:
+        lines.append(f"[left out as ignored: {_some(ignored)}; set include_ignored to see all]")
     if secret:
-        names = ", ".join(secret[:_SHOWN_SECRETS]) + (" and more" if len(secret) > _SHOWN_SECRETS else "")
-        lines.append(f"[left out as secret: {names}; people may allow one by name in the scope]")
+        lines.append(f"[left out as secret: {_some(secret)}; people may allow one by name in the scope]")
     return _noted(where, "\n".join(lines))
 
 
@@ -181,6 +188,10 @@ def _beginning(path: Path) -> str:
             return file.read(_CHUNK).decode("utf-8", "replace")
     except ToolError:
         return ""
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:_SHOWN_NAMES]) + (" and more" if len(names) > _SHOWN_NAMES else "")
 
 
 def _noted(where: Located, text: str) -> str:

@@ -24,7 +24,9 @@ _SHOWN_COLUMNS = 300
 _SECONDS_A_FILE = 5.0
 _SHOWN_PATTERN = 200
 
-IncludeIgnored = Annotated[bool, Meta(description="also look into .git, node_modules, .venv and their like")]
+IncludeIgnored = Annotated[
+    bool, Meta(description="also what .gitignore leaves out, node_modules, .venv and their like")
+]
 Limit = Annotated[int, Meta(ge=1, le=10_000)]
 
 

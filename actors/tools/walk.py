@@ -8,11 +8,13 @@ from typing import NamedTuple
 
 from actors.tools import place
 from actors.tools.base import ToolContext
+from actors.tools.ignored import FILE, NOTHING_IGNORED, Ignored, ignored_at
 from actors.tools.scope import check, uniform_below
 from protocol.errors import ScopeRefused, ToolError
 from protocol.guarded import is_secret
 
-#: Directories that hold what programs made; nobody looks for anything there unless asked.
+#: Directories that hold what programs made, whether or not a file of rules says so; nobody looks for anything
+#: there unless asked.
 IGNORED = frozenset(
     {
         *(".git", ".hg", ".svn", ".idea", "__pycache__", ".venv", ".tox", ".nox"),
@@ -44,7 +46,7 @@ class LeftOut:
             lines.append(f"[left out as secret: {_some(hidden)}; people may allow one by name in the scope]")
         if self.ignored and nothing:
             names = _some(self.ignored)
-            lines.append(f"[not looked into: {names}; name one in path, or set include_ignored]")
+            lines.append(f"[left out as ignored: {names}; name one in path, or set include_ignored]")
         if self.unreadable:
             lines.append(f"[not readable: {_some(self.unreadable)}]")
         if self.cut:
@@ -76,40 +78,61 @@ def walk(
     """Files and directories below ``start`` (checked), by name, each directory before what it holds.
 
     Symlinks are told where the scope permits what they lead to, and never descended into. Directories
-    that the system does not let us read are passed over. Of the ignored ones those are entered that are
-    ``wanted`` by name; what is passed over is noted in ``left_out``. Raises ToolCancelled, and ToolError
-    where ``start`` itself cannot be listed.
+    that the system does not let us read are passed over. What is ignored, by the rules of git or as
+    IGNORED, is passed over as well, unless it is ``wanted`` by name: then all below it is told. What is
+    passed over is noted in ``left_out``. Raises ToolCancelled, and ToolError where ``start`` itself cannot
+    be listed.
     """
     left_out = LeftOut() if left_out is None else left_out
-    todo = [("", start, False)]
+    named = IGNORED - wanted
+    rules = None if include_ignored else ignored_at(ctx, start)
+    todo = [("", start, False, rules)]
     while todo:
-        prefix, folder, free = todo.pop()
+        prefix, folder, free, rules = todo.pop()
         ctx.cancel.raise_if_cancelled()
-        try:
-            entries = place.listing(folder, limit=_MOST_NAMES, sizes=False)
-        except ToolError:
-            if folder == start:
-                raise
-            left_out.unreadable.append(prefix)
-            continue
-        if len(entries) == _MOST_NAMES:
-            left_out.cut.append(prefix or "./")
+        entries = _entries(folder, prefix, left_out, must=folder == start)
         # Asking the rules for every name would cost ten times what all else does.
         free = free or (uniform_below(ctx.scope, folder) and ctx.scope.permits(folder / "_", "read"))
-        below: list[tuple[str, Path, bool]] = []
+        below: list[tuple[str, Path, bool, Ignored | None]] = []
+        if rules is not None and any(entry.name == FILE for entry in entries):
+            rules = rules.below(ctx, folder, prefix)
         for entry in sorted(entries):
             found = _found(ctx, folder, prefix, entry, free=free)
             if found is None:
                 if is_secret(entry.name, folder.name):
                     left_out.secret.append(prefix + entry.name)
                 continue
-            if entry.is_dir and entry.name in IGNORED - wanted and not include_ignored:
-                left_out.ignored.append(f"{found.relative}/")
-                continue
+            within = rules
+            if rules is not None and _is_ignored(rules, entry, found.relative, named):
+                if entry.name not in wanted:
+                    left_out.ignored.append(_line(found.relative, entry))
+                    continue
+                within = NOTHING_IGNORED
             yield found
             if entry.is_dir:
-                below.append((f"{found.relative}/", found.path, free))
+                below.append((f"{found.relative}/", found.path, free, within))
         todo += reversed(below)
+
+
+def _entries(folder: Path, prefix: str, left_out: LeftOut, *, must: bool) -> list[place.Entry]:
+    try:
+        entries = place.listing(folder, limit=_MOST_NAMES, sizes=False)
+    except ToolError:
+        if must:
+            raise
+        left_out.unreadable.append(prefix)
+        return []
+    if len(entries) == _MOST_NAMES:
+        left_out.cut.append(prefix or "./")
+    return entries
+
+
+def _is_ignored(rules: Ignored, entry: place.Entry, relative: str, named: frozenset[str]) -> bool:
+    return (entry.is_dir and entry.name in named) or rules.holds(relative, is_dir=entry.is_dir)
+
+
+def _line(relative: str, entry: place.Entry) -> str:
+    return f"{relative}/" if entry.is_dir else relative
 
 
 def _found(ctx: ToolContext, folder: Path, prefix: str, entry: place.Entry, *, free: bool) -> Found | None:

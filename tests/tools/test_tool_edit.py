@@ -157,9 +157,9 @@ def test_a_folder_that_is_named_is_searched_and_what_was_left_out_is_said(pwd, u
     assert use("find_files", pattern="{.venv,src}/**/*.js").text == ".venv/lib/index.js\nsrc/index.js"
     for tool in ("grep", "find_files"):
         text = use(tool, pattern="needle").text
-        assert "not looked into: .venv/, node_modules/" in text
+        assert "left out as ignored: .venv/, node_modules/" in text
         assert "include_ignored" in text
-    assert "not looked into" not in use("grep", pattern="hay").text
+    assert "left out as ignored" not in use("grep", pattern="hay").text
 
 
 def test_an_edit_of_a_large_file_takes_no_time_to_speak_of_whatever_is_in_it():
