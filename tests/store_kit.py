@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import resource
+import sqlite3
 import subprocess
 import sys
 from collections import defaultdict
@@ -24,6 +25,7 @@ from actors.runtime.loop import process_loop
 from actors.sessions.answers import settled, wait
 from actors.sessions.chain import chained, head_of
 from actors.sessions.jsonl.store import JsonLinesStore
+from actors.sessions.sqlite.rows import pack, unpack
 from actors.sessions.sqlite.store import SQLiteStore
 from actors.sessions.store import Claim, Holder, MemoryStore, SessionInfo, SessionStore
 from protocol.approval import ApprovalAnswer
@@ -36,6 +38,65 @@ KINDS: dict[str, Callable[[Path], SessionStore]] = {
     "jsonl-process": lambda folder: JsonLinesStore(folder / "pods"),
     "jsonl-power": lambda folder: JsonLinesStore(folder / "pods", "power"),
 }
+
+
+def first_format(folder: Path) -> SQLiteStore:
+    """A SQLite store on a file as the first versions made it."""
+    path = folder / "pods.db"
+    if not path.exists():
+        path.touch(mode=0o600)
+        with contextlib.closing(sqlite3.connect(path)) as db:
+            db.executescript(_FIRST_FORMAT)
+    return SQLiteStore(path)
+
+
+_FIRST_FORMAT = """
+PRAGMA page_size = 2048;
+PRAGMA journal_mode = WAL;
+CREATE TABLE sessions (
+    id INTEGER PRIMARY KEY,
+    uuid TEXT NOT NULL UNIQUE,
+    pod TEXT NOT NULL,
+    created_at REAL NOT NULL,
+    parent_kind TEXT,
+    parent TEXT,
+    parent_hash TEXT,
+    parent_seq INTEGER,
+    generation INTEGER NOT NULL,
+    holder TEXT,
+    holder_pod TEXT,
+    held_since REAL
+);
+CREATE INDEX sessions_by_pod ON sessions (pod);
+CREATE INDEX sessions_by_parent ON sessions (parent) WHERE parent IS NOT NULL;
+CREATE TABLE entries (
+    id INTEGER PRIMARY KEY,
+    session INTEGER NOT NULL,
+    n INTEGER NOT NULL,
+    hash BLOB NOT NULL,
+    body BLOB NOT NULL,
+    at REAL NOT NULL,
+    UNIQUE (session, n)
+);
+PRAGMA application_id = 1886350457;
+PRAGMA user_version = 1;
+"""
+
+
+def change_entry(path: Path, seq: int, old: bytes, new: bytes) -> None:
+    """Change the bytes of an entry of the first session in a SQLite file, as somebody by hand would."""
+    with contextlib.closing(sqlite3.connect(path)) as db, db:
+        (row, *stored) = db.execute(
+            "SELECT id, n, hash, body FROM entries WHERE session = 1 AND n <= ? ORDER BY n DESC LIMIT 1",
+            (seq,),
+        ).fetchone()
+        entries = unpack([tuple(stored)], 0, None)
+        bodies = [each.body.replace(old, new) if each.seq == seq else each.body for each in entries]
+        assert bodies != [each.body for each in entries]
+        changed = [StoredEntry(each.seq, each.hash, body) for each, body in zip(entries, bodies, strict=True)]
+        [(_, mark, body)] = pack(changed, 0)
+        db.execute("UPDATE entries SET hash = ?, body = ? WHERE id = ?", (mark, body, row))
+
 
 NOBODY = 65534
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from pathlib import Path
 
 import pytest
 from command_kit import Home
+from store_kit import change_entry
 
 from actors.sessions.chain import chained
 from actors.sessions.replay import replay
@@ -87,10 +87,7 @@ def test_a_place_where_no_export_can_be_is_said_to_be_that(home: Home, place: st
 def test_fsck_finds_a_broken_chain_and_forks_what_is_sound(home: Home) -> None:
     assert home.polypod("fsck").code == 0
     [database] = home.state.rglob("*.db")
-    with sqlite3.connect(database) as connection:
-        connection.execute("UPDATE entries SET body = replace(body, 'three', 'four') WHERE n = 4")
-        connection.execute("UPDATE entries SET body = body || ' ' WHERE n = 4")
-    connection.close()
+    change_entry(database, 4, b"count", b"weigh")
     found = home.polypod("fsck", "--json")
     assert found.code == 1
     assert [(line["kind"], line["seq"]) for line in found.lines] == [("broken", 4)]

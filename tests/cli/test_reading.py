@@ -1,11 +1,11 @@
 """Reading: sessions found, checked and told without making pods of them."""
 
 import asyncio
-import sqlite3
 from pathlib import Path
 
 import click
 import pytest
+from store_kit import change_entry
 
 from actors.cli.store_reader import Reading
 from actors.llm.scripted import ScriptedClient, say
@@ -105,10 +105,7 @@ def test_all_entries_are_read_page_by_page_and_checked(store: str):
 
 def test_a_log_that_somebody_changed_is_refused_at_the_entry(store: str, tmp_path: Path):
     [session] = made(store)
-    database = sqlite3.connect(tmp_path / "pods.db")
-    with database:
-        database.execute("UPDATE entries SET body = replace(body, 'hi', 'ho') WHERE n = 4")
-    database.close()
+    change_entry(tmp_path / "pods.db", 4, b"hi", b"ho")
     with Reading(store) as reading, pytest.raises(SessionCorrupt, match="damaged at entry 4"):
         list(reading.checked(session))
 

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from documented import DatabaseStore
-from store_kit import KINDS, AwaitedStore, Blocking, add, bodies, child_of, done, make
+from store_kit import KINDS, AwaitedStore, Blocking, add, bodies, child_of, done, first_format, make
 
 from actors.sessions.chain import chained, head_of, verified
 from actors.sessions.store import MemoryStore, SessionStore
@@ -20,7 +20,7 @@ from protocol.errors import HeadConflict, SessionInUse, SessionNotFound, StoreEr
 Open = Callable[[], SessionStore]
 
 
-@pytest.fixture(params=["memory", "awaited", "example", *KINDS])
+@pytest.fixture(params=["memory", "awaited", "example", *KINDS, "sqlite-first-format"])
 def kind(request) -> str:
     return request.param
 
@@ -34,6 +34,8 @@ def opened(kind, tmp_path) -> Iterator[Open]:
     def open_it() -> SessionStore:
         if kind == "example":
             stores.append(Blocking(DatabaseStore(str(tmp_path / "pods.db"))))
+        elif kind == "sqlite-first-format":
+            stores.append(first_format(tmp_path))
         else:
             stores.append(lasting[kind] if kind in lasting else KINDS[kind](tmp_path))
         return stores[-1]

@@ -18,9 +18,9 @@ class Checkpointer:
     merged while commits wait (in process mode: while they are answered with futures).
     """
 
-    #: Bytes of log after which a merge starts, and pages of it that are never exceeded for long.
+    #: Bytes of log after which a merge starts, and those that are never exceeded for long.
     START = 4 << 20
-    HARD = (16 << 20) // 2048
+    HARD = 16 << 20
 
     def __init__(self, file: SQLiteFile, write_lock: threading.Lock) -> None:
         self._file = file
@@ -106,7 +106,7 @@ class Checkpointer:
 
     def _merge(self, connection: sqlite3.Connection) -> None:
         _, pages, _ = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-        if pages > self.HARD:
+        if pages * self._file.page_size > self.HARD:
             self.merging = True
             try:
                 with self._write_lock:

@@ -23,8 +23,8 @@ from protocol.errors import SessionError, StoreError
 #: What says why a job was refused: the typed error for a broken constraint.
 Explain = Callable[[sqlite3.Connection, sqlite3.IntegrityError, Append], SessionError]
 
-#: What a job adds to the write-ahead log besides its bytes, about: the pages it touches.
-_PAGES = 6 << 10
+#: Pages that a job adds to the write-ahead log besides its bytes, about.
+_PAGES = 3
 
 
 class SQLiteCommits:
@@ -213,7 +213,8 @@ class SQLiteCommits:
             return error
         except sqlite3.Error as error:
             return error if is_busy(error) else self._failure(db, error, jobs)
-        self._checkpointer.grown(sum([_PAGES + job.size for job in jobs]))
+        size = jobs[0].size if len(jobs) == 1 else sum([job.size for job in jobs])
+        self._checkpointer.grown(size + len(jobs) * _PAGES * self._file.page_size)
         return None
 
     def _failure(

@@ -78,6 +78,9 @@ class SQLiteFile:
         #: is open none of them is the last; and it may not write.
         self._anchor: sqlite3.Connection | None = None
         self._merger: Merger | None = None
+        #: Whether rows may hold several entries, as in all files but those of the first format.
+        self.packs = True
+        self.page_size = 0
         #: What has happened to the files, until all connections are closed.
         self.change: Change | None = None
         _open_files.add(self)
@@ -313,7 +316,8 @@ class SQLiteFile:
     def _open_connection(self, synchronous: str, patience: float) -> sqlite3.Connection:
         connection = self._open_plain("rw", OPEN_PATIENCE)
         try:
-            prepare(connection, self.path)
+            self.packs = prepare(connection, self.path) > 1
+            self.page_size = connection.execute("PRAGMA page_size").fetchone()[0]
             connection.execute("PRAGMA wal_autocheckpoint = 0")
             connection.execute(f"PRAGMA journal_size_limit = {_JOURNAL_LIMIT}")
             connection.execute(f"PRAGMA synchronous = {synchronous}")

@@ -3,34 +3,49 @@
 from __future__ import annotations
 
 import sqlite3
-from itertools import starmap
-from operator import itemgetter
+from contextlib import closing
+from itertools import chain
 from typing import Any, NamedTuple
 
 from actors.sessions.head import SHORT
+from actors.sessions.sqlite.rows import HASH, LARGEST_ROW, MARK, unpack
 from actors.sessions.store import SessionInfo
 from protocol.entries import Head, Parent, StoredEntry
 
+# Of a row, which has the number of its first entry: the number of its last one, and the hash of that.
+_LAST_N = f"n + max(length(hash) / {MARK}, 1) - 1"
+_LAST_HASH = f"substr(hash, -{HASH})"
+# Where reading begins: at the row in which entry ``:first`` stands.
+_ROWS = f"""
+WHERE session = :row AND n >= ifnull(
+    (SELECT iif({_LAST_N} < :first, n + 1, n) FROM entries
+     WHERE session = :row AND n <= :first ORDER BY n DESC LIMIT 1),
+    0
+)
+ORDER BY n
+"""  # noqa: S608 - made of our own words
 # Cast, since what somebody changed by hand comes as text, and has to come out to be found.
-_ENTRIES = """
-SELECT n, CAST(hash AS BLOB), CAST(body AS BLOB) FROM entries WHERE session = ? AND n > ? ORDER BY n LIMIT ?
-"""
+_ENTRIES = f"SELECT n, CAST(hash AS BLOB), CAST(body AS BLOB) FROM entries {_ROWS}"  # noqa: S608 - our own words
 # The length of a body stands before it, so that one which is too long is not read.
-_SMALL = """
-SELECT n, CAST(hash AS BLOB), CASE WHEN length(body) <= ? THEN CAST(body AS BLOB) END
-FROM entries WHERE session = ? AND n > ? ORDER BY n LIMIT ?
-"""
-_HEAD = "SELECT n, hash FROM entries WHERE session = ? ORDER BY n DESC LIMIT 1"
-_ENTRY = "SELECT 1 FROM entries WHERE session = ? AND n = ? AND hash = ?"
+_SMALL = f"""
+SELECT n, CAST(hash AS BLOB), CASE WHEN length(body) <= :largest THEN CAST(body AS BLOB) END
+FROM entries {_ROWS}
+"""  # noqa: S608 - made of our own words
+_HEAD = f"SELECT {_LAST_N}, {_LAST_HASH} FROM entries WHERE session = ? ORDER BY n DESC LIMIT 1"  # noqa: S608
+_ENTRY = f"""
+SELECT {_LAST_N} = :n AND {_LAST_HASH} = :hash FROM entries
+WHERE session = :row AND n <= :n ORDER BY n DESC LIMIT 1
+"""  # noqa: S608 - made of our own words
 _CLAIM = "SELECT id, generation, holder, holder_pod, held_since FROM sessions WHERE uuid = ?"
 
 # A session's row never changes with its entries, which would cost pages on every commit; the head is
 # looked up, one step in the index. Entry ids rise with time, so they tell which session changed last.
-_INFO = """
-SELECT s.uuid, s.pod, s.created_at, e.at, e.n, e.hash, s.parent_kind, s.parent, s.parent_hash, s.parent_seq
+_INFO = f"""
+SELECT s.uuid, s.pod, s.created_at, e.at, {_LAST_N}, {_LAST_HASH},
+    s.parent_kind, s.parent, s.parent_hash, s.parent_seq
 FROM sessions s JOIN entries e
 ON e.id = (SELECT id FROM entries WHERE session = s.id ORDER BY n DESC LIMIT 1)
-"""
+"""  # noqa: S608 - made of our own words
 _ONE = _INFO + "WHERE s.uuid = ?"
 _ALL = _INFO + "ORDER BY e.id DESC LIMIT ?"
 # Which they are is found in the indexes alone; of a pod with many sessions only those few rows are read.
@@ -63,13 +78,13 @@ _MATCHING = (
 )
 _CHILDREN = _INFO + "WHERE s.parent = ? ORDER BY s.id"
 _RECENT = f"""{_INFO}
-WHERE s.id IN (SELECT session FROM (SELECT session FROM entries ORDER BY id DESC LIMIT :looked_at))
-AND (:pod IS NULL OR s.pod = :pod)
-ORDER BY e.id DESC LIMIT :limit
+WHERE s.id IN (
+    SELECT session FROM (SELECT session, id FROM entries ORDER BY id DESC LIMIT :looked_at)
+    WHERE :pod IS NULL OR (SELECT pod FROM sessions WHERE id = session) = :pod
+    GROUP BY session ORDER BY max(id) DESC LIMIT :limit
+)
+ORDER BY e.id DESC
 """  # noqa: S608 - made of our own words
-
-#: The last of an entry's columns.
-_body = itemgetter(2)
 
 
 class ClaimRow(NamedTuple):
@@ -84,21 +99,20 @@ class ClaimRow(NamedTuple):
 
 def entries(db: sqlite3.Connection, row: int, after: int, limit: int | None) -> list[StoredEntry]:
     """The entries of a session with numbers above ``after``."""
-    found = db.execute(_ENTRIES, (row, after, -1 if limit is None else limit)).fetchall()
-    return list(starmap(StoredEntry, found))
+    with closing(db.execute(_ENTRIES, {"row": row, "first": after + 1})) as found:
+        return unpack(found, after, limit)
 
 
 def small_entries(
     db: sqlite3.Connection, row: int, after: int, limit: int | None, largest: int
 ) -> list[StoredEntry] | None:
-    """The same, up to the first with more than ``largest`` bytes; None where that is the very next."""
-    found = db.execute(_SMALL, (largest, row, after, -1 if limit is None else limit)).fetchall()
-    if not all(map(_body, found)):
-        count = next((index for index, each in enumerate(found) if _body(each) is None), len(found))
-        if count == 0:
-            return None
-        del found[count:]
-    return list(starmap(StoredEntry, found))
+    """The same, up to the first with more than ``largest`` bytes; None where that is the very next one."""
+    values = {"row": row, "first": after + 1, "largest": max(largest, 2 * LARGEST_ROW)}
+    with closing(db.execute(_SMALL, values)) as rows:
+        first = rows.fetchone()
+        if first is None:
+            return []
+        return unpack(chain((first,), rows), after, limit) or None
 
 
 def head(db: sqlite3.Connection, row: int) -> Head:
@@ -107,8 +121,9 @@ def head(db: sqlite3.Connection, row: int) -> Head:
 
 
 def has_entry(db: sqlite3.Connection, row: int, head: Head) -> bool:
-    """Whether a session has that entry."""
-    return db.execute(_ENTRY, (row, head.seq, head.hash)).fetchone() is not None
+    """Whether a session has that entry, at the end of what one commit has added."""
+    found = db.execute(_ENTRY, {"row": row, "n": head.seq, "hash": head.hash}).fetchone()
+    return found is not None and found[0] == 1
 
 
 def claim_row(db: sqlite3.Connection, session_id: str) -> ClaimRow | None:
@@ -126,10 +141,11 @@ def info(db: sqlite3.Connection, session_id: str) -> SessionInfo | None:
 def sessions(db: sqlite3.Connection, pod: str | None, limit: int | None) -> list[SessionInfo]:
     """The sessions (of one pod), the last changed one first."""
     if limit is not None:
-        # Most often the last entries tell the last sessions, without a look at all there are.
-        recent = _infos(db, _RECENT, {"looked_at": 1000 + 20 * limit, "pod": pod, "limit": limit})
-        if len(recent) == limit:
-            return recent
+        # Most often the last rows tell the last sessions, without a look at all there are.
+        for looked_at in 8 * limit, 1000 + 20 * limit:
+            recent = _infos(db, _RECENT, {"looked_at": looked_at, "pod": pod, "limit": limit})
+            if len(recent) == limit:
+                return recent
     most = -1 if limit is None else limit
     return _infos(db, _ALL, (most,)) if pod is None else _infos(db, _OF_POD, {"pod": pod, "limit": most})
 

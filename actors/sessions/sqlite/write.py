@@ -10,6 +10,7 @@ from functools import cache
 from typing import Any, Protocol
 
 from actors.sessions.committer import Job
+from actors.sessions.sqlite.rows import pack, pack_singly
 from actors.sessions.store import check_follows
 from protocol.entries import GENESIS, Head, Parent, StoredEntry
 
@@ -128,7 +129,9 @@ class Release(Append):
 
 
 class Files(Protocol):
-    """The files that are written to."""
+    """The files that are written to. ``packs``: whether a row may hold several entries there."""
+
+    packs: bool
 
     def begin(self, connection: sqlite3.Connection, /) -> bool:
         """Begin a transaction. False where the files were lost; raises sqlite3.Error."""
@@ -163,7 +166,7 @@ def carry_out(db: sqlite3.Connection, jobs: Sequence[Append], files: Files) -> b
 
 def _execute(db: sqlite3.Connection, jobs: Sequence[Append], files: Files) -> bool:
     if {type(job) for job in jobs} == {Append}:
-        entries = _entries(jobs)
+        entries = _entries(jobs, packs=files.packs)
         if len(entries) <= _ROWS_PER_STATEMENT * _ENTRY_VALUES:
             # A statement alone is a transaction, which looks whether the files are there by itself.
             if entries:
@@ -176,7 +179,7 @@ def _execute(db: sqlite3.Connection, jobs: Sequence[Append], files: Files) -> bo
         if created:
             _number(db, created)
             _in_parts(db, _CREATE, _SESSION, "", [value for job in created for value in job.values()])
-        _in_parts(db, _INSERT, _ENTRY, "", _entries(jobs))
+        _in_parts(db, _INSERT, _ENTRY, "", _entries(jobs, packs=files.packs))
         released: list[Any] = []
         for job in jobs:
             if isinstance(job, Release):
@@ -196,14 +199,15 @@ def _number(db: sqlite3.Connection, created: Sequence[Create]) -> None:
         job.held.row = row
 
 
-def _entries(jobs: Sequence[Append]) -> list[Any]:
+def _entries(jobs: Sequence[Append], *, packs: bool) -> list[Any]:
     """The values of all entries' rows, one behind the other."""
     values: list[Any] = []
     for job in jobs:
         held, at = job.held, job.at
         row, generation, writer = held.row, held.generation, held.writer
-        for each in job.batch:
-            values += (row, generation, writer, each.seq, each.hash, each.body, at)
+        rows = pack(job.batch, job.size) if packs else pack_singly(job.batch)
+        for first, mark, body in rows:
+            values += (row, generation, writer, first, mark, body, at)
     return values
 
 
@@ -217,7 +221,7 @@ def _in_parts(db: sqlite3.Connection, verb: str, row: str, close: str, values: S
 
 @cache
 def _insert(rows: int) -> str:
-    """The statement that adds so many entries, as a transaction of its own."""
+    """The statement that adds so many rows of entries, as a transaction of its own."""
     return _INSERT + ", ".join([_FIRST_ENTRY, *[_ENTRY] * (rows - 1)])
 
 

@@ -1,0 +1,84 @@
+"""How entries stand in the rows of a SQLite store: what a commit adds to a session, together in one row.
+
+A row has the number of its first entry, a mark and a body. Where it holds one entry, the mark is its hash and
+the body its bytes, as in all rows of a file of the first format. Where it holds several, the mark has of each
+the number of its bytes and its hash, one behind the other, and the body has their bytes, a line each.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from struct import Struct
+
+from protocol.entries import StoredEntry
+
+#: Bytes of the bodies in a row that holds several entries, at most.
+LARGEST_ROW = 8 << 10
+#: Bytes of a hash, and of what a mark has of each of several entries.
+HASH, MARK = 32, 36
+_mark = Struct(f">I{HASH}s")
+_pack, _marks = _mark.pack, _mark.iter_unpack
+
+#: The number of a row's first entry, its mark and its body.
+Row = tuple[int, bytes, bytes]
+#: The same as it is read; no body where that would be too long.
+ReadRow = tuple[int, bytes, bytes | None]
+
+
+def pack(batch: Sequence[StoredEntry], size: int) -> list[Row]:
+    """A batch, whose bodies have ``size`` bytes, as rows in its order."""
+    if size <= LARGEST_ROW:
+        return [_together(batch)] if batch else []
+    rows: list[Row] = []
+    start = size = 0
+    for index, entry in enumerate(batch):
+        length = len(entry.body)
+        if size + length > LARGEST_ROW and index > start:
+            rows.append(_together(batch[start:index]))
+            start, size = index, 0
+        size += length
+    return [*rows, _together(batch[start:])]
+
+
+def _together(batch: Sequence[StoredEntry]) -> Row:
+    first = batch[0]
+    if len(batch) == 1:
+        return first.seq, first.hash, first.body
+    marks = b"".join([_pack(len(entry.body), entry.hash) for entry in batch])
+    return first.seq, marks, b"\n".join([entry.body for entry in batch])
+
+
+def pack_singly(batch: Sequence[StoredEntry]) -> list[Row]:
+    """A batch with a row for each entry, as in a file of the first format."""
+    return [(entry.seq, entry.hash, entry.body) for entry in batch]
+
+
+def unpack(rows: Iterable[ReadRow], after: int, limit: int | None) -> list[StoredEntry]:
+    """The entries with numbers above ``after``, at most ``limit``, of rows in order, of which the first has
+    the next one; up to a row whose body was not read. No more rows are asked for than that takes.
+
+    Of a row that somebody has changed come entries whose hashes do not fit.
+    """
+    found: list[StoredEntry] = []
+    append, most = found.append, sys.maxsize if limit is None else limit
+    for first, mark, body in rows:
+        if body is None:
+            break
+        size = len(mark)
+        if size == HASH or size < 2 * MARK or size % MARK:
+            if first > after:
+                append(StoredEntry(first, mark, body))
+        else:
+            seq, begin = first, 0
+            for length, hash_ in _marks(mark):
+                end = begin + length
+                append(StoredEntry(seq, hash_, body[begin:end]))
+                seq, begin = seq + 1, end + 1
+            if end < len(body):  # what is none of theirs is the last one's, and does not fit its hash
+                found[-1] = StoredEntry(seq - 1, hash_, body[end - length :])
+            if first <= after:
+                del found[: after + 1 - first]
+        if len(found) >= most:
+            break
+    return found if len(found) <= most else found[:most]
