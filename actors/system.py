@@ -25,6 +25,7 @@ from actors.pod.budget import Totals
 from actors.pod.handle import Pod
 from actors.pod.lifecycle import Resumed
 from actors.pod.pod import PodActor, ShutDown
+from actors.pod.resources import PodResources
 from actors.pod.restore import interrupted
 from actors.runtime.bus import Bus
 from actors.runtime.fork import let_be
@@ -40,6 +41,7 @@ from protocol import commands
 from protocol.errors import (
     NameTaken,
     PodNotFound,
+    PolypodError,
     SystemNotRunning,
     SystemOfParent,
     UnknownApproval,
@@ -51,6 +53,7 @@ from protocol.results import BudgetUse
 from protocol.text import encodable
 
 if TYPE_CHECKING:
+    from actors.pod.delegation import Delegation
     from actors.pod.idle_reaper import IdleReaper
 
 T = TypeVar("T")
@@ -176,6 +179,7 @@ class PodSystem:
             **self._graces,
             closing=self._loop_closes,
             threads=self._tool_threads,
+            nursery=self,
         )
         if self.passivate_after is not None:
             from actors.pod.idle_reaper import IdleReaper  # noqa: PLC0415 - paid for by systems that passivate
@@ -351,7 +355,7 @@ class PodSystem:
         hooks: tuple[Any, ...],
     ) -> None:
         try:
-            mailroom = self._room()
+            self._room()
             assert self._assembly is not None
             assert self._store is not None
             name = self._name(manifest, explicit)
@@ -362,7 +366,11 @@ class PodSystem:
         if isinstance(client, ScriptedClient):
             self._scripts[client] = None
         # An id that is no text is no session's either.
-        resumed = None if resume is None else Resumed(encodable(resume), exact)
+        self._begin(future, resources, None if resume is None else Resumed(encodable(resume), exact))
+
+    def _begin(self, future: AsyncFuture[Pod], resources: PodResources, resumed: Resumed | None) -> None:
+        """Have a pod live; ``future`` gives its handle once it takes commands."""
+        mailroom, name = self._room(), resources.name
 
         def finish_start(error: BaseException | None) -> None:
             self._starting.pop(name, None)
@@ -378,6 +386,8 @@ class PodSystem:
         if self._reaper is not None:
             actor.reaper = self._reaper
             self._reaper.watch(actor)
+        if resources.parent is not None:
+            self._bus.adopt(name, resources.parent)
         actor.begin()
         if not future.done():
             self._starting[name] = future
@@ -385,8 +395,7 @@ class PodSystem:
     def _name(self, manifest: PodManifest, explicit: str | None) -> str:
         check_name(manifest.pod.name if explicit is None else explicit, "the name of a pod")
         if explicit is not None:
-            if explicit in self._pods:
-                raise NameTaken(f"there is a pod named {explicit!r}", hint="stop it or choose another")
+            self._check_free(explicit)
             return explicit
         base = manifest.pod.name
         if base not in self._pods:
@@ -396,6 +405,36 @@ class PodSystem:
             number += 1
         self._next_number[base] = number + 1
         return f"{base}-{number}"
+
+    # -- sub-agents, as their parents have them ------------------------------------------------------
+
+    @property
+    def leaving(self) -> bool:
+        """Whether the system is being left: then runs are paused, and none of them ends."""
+        return self._stopping is not None
+
+    def prepare(self, manifest: PodManifest, name: str, parent: Delegation) -> PodResources:
+        """What a sub-agent is to work with. Raises NameTaken, ManifestError, ModelError, BudgetError."""
+        self._room()
+        assert self._assembly is not None
+        own = parent.inherited
+        check_name(name, "the name of a sub-agent")
+        self._check_free(name)
+        return self._assembly.resources(manifest, name, own.client, own.tools, own.deps, own.hooks, parent)
+
+    def start(self, resources: PodResources, resumed: Resumed | None) -> AsyncFuture[Pod]:
+        """Have a sub-agent live. The future raises as that of ``spawn``."""
+        future: AsyncFuture[Pod] = AsyncFuture()
+        try:
+            self._check_free(resources.name)
+            self._begin(future, resources, resumed)
+        except PolypodError as error:
+            future.set_exception(error)
+        return future
+
+    def _check_free(self, name: str) -> None:
+        if name in self._pods:
+            raise NameTaken(f"there is a pod named {name!r}", hint="stop it or choose another")
 
     def interrupted(self, pod: str | None = None, limit: int = 100) -> AsyncFuture[list[SessionInfo]]:
         """The sessions (of one pod) whose last run waits to be resumed: it was paused, by hand or by the end
@@ -431,6 +470,8 @@ class PodSystem:
             del self._pods[resources.name]
             if resources.template.sources is not None:
                 resources.template.sources.release()
+            if resources.parent is not None:
+                self._bus.disown(resources.name)
 
     def pods(self) -> list[Pod]:
         """The pods that live, in order of their start."""
@@ -511,8 +552,11 @@ class PodSystem:
         pod: str | Pod | None = None,
         kinds: Collection[EventKind] | EventKind | None = None,
         since: int | Mapping[str, int] | None = None,
+        *,
+        children: bool = False,
     ) -> Subscription:
-        """Events from now on: of one pod (by name) or all, of some kinds or all.
+        """Events from now on: of one pod (by name) or all, of some kinds or all; with ``children`` also of
+        the pod's sub-agents and theirs, whenever they begin.
 
         With ``since`` every durable event numbered above it comes first, also those of the sessions
         that the pod's session was compacted or forked from; what of these was deleted is told by a
@@ -521,13 +565,15 @@ class PodSystem:
         SystemNotRunning.
         """
         self._room()
-        return self._subscription(pod, kinds, since)
+        return self._subscription(pod, kinds, since, children=children)
 
     def _subscription(
         self,
         pod: str | Pod | None,
         kinds: Collection[EventKind] | EventKind | None,
         since: int | Mapping[str, int] | None,
+        *,
+        children: bool = False,
     ) -> Subscription:
         """The same, also for the handle of a pod whose system has been left: then it is at its end."""
         if self._of_parent:
@@ -535,7 +581,8 @@ class PodSystem:
         if not isinstance(since, int | Mapping | None):
             raise TypeError(f"since: expected the number of an entry, or names with such, got {since!r}")
         name = pod.name if isinstance(pod, Pod) else pod
-        return self._from(since, name, self._bus.subscribe(name, kinds))
+        subscription = self._bus.subscribe(name, kinds, children=children)
+        return self._from(since, name, subscription, children=children)
 
     def _feed(self, pod: str, kinds: Collection[EventKind] | EventKind | None, since: int | None) -> Feed:
         """The same for who sends the events of one pod on, as bytes."""
@@ -543,20 +590,32 @@ class PodSystem:
             raise SystemOfParent
         return self._from(since, pod, self._bus.feed(pod, kinds))
 
-    def _from(self, since: int | Mapping[str, int] | None, name: str | None, subscription: S) -> S:
+    def _from(
+        self,
+        since: int | Mapping[str, int] | None,
+        name: str | None,
+        subscription: S,
+        *,
+        children: bool = False,
+    ) -> S:
         """The subscription, with what is to come first."""
         if since is not None:
             try:
-                self._replay(subscription, name, since)
+                self._replay(subscription, self._named(name, children=children), since)
             except BaseException:
                 subscription.close()
                 raise
         return subscription
 
+    def _named(self, name: str | None, *, children: bool) -> list[str]:
+        """The pods whose past is asked for."""
+        if name is None:
+            return list(self._pods)
+        return [name, *self._bus.below(name)] if children else [name]
+
     def _replay(
-        self, subscription: Subscription | Feed, name: str | None, since: int | Mapping[str, int]
+        self, subscription: Subscription | Feed, names: list[str], since: int | Mapping[str, int]
     ) -> None:
-        names = list(self._pods) if name is None else [name]
         after = {each: since if isinstance(since, int) else since.get(each, 0) for each in names}
         assert self._store is not None
         from actors.pod.past_events import PastEvents  # noqa: PLC0415 - paid for by who asks for the past

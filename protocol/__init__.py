@@ -24,6 +24,7 @@ from protocol.commands import (
     TryPreRunCompact,
     WaitForMemoryJobs,
 )
+from protocol.delegation import Children
 from protocol.entries import (
     ENTRIES,
     Entry,
@@ -94,6 +95,8 @@ from protocol.events import (
     AssistantMessage,
     AttemptFailed,
     BudgetExceeded,
+    ChildEnded,
+    ChildStarted,
     CompactDone,
     CompactFailed,
     CompactReason,
@@ -151,6 +154,7 @@ from protocol.lifecycle import PodState
 from protocol.manifest import (
     BudgetSection,
     CompactionSection,
+    DelegationSection,
     FetchSection,
     MemorySection,
     ModelSection,
@@ -200,6 +204,9 @@ __all__ = [
     "BudgetSection",
     "BudgetUse",
     "Cancel",
+    "ChildEnded",
+    "ChildStarted",
+    "Children",
     "Command",
     "Compact",
     "CompactDone",
@@ -212,6 +219,7 @@ __all__ = [
     "ConsolidateDone",
     "ConsolidateFailed",
     "ConsolidateStart",
+    "DelegationSection",
     "Deny",
     "Describe",
     "Disapprove",

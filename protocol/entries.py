@@ -13,6 +13,7 @@ from typing import Literal
 from msgspec import Raw, Struct
 
 from protocol.approval import ApprovalRule
+from protocol.delegation import NO_CHILDREN, Children
 from protocol.events import (
     DURABLE_EVENTS,
     Activity,
@@ -42,7 +43,7 @@ class SessionOpened(Struct, frozen=True, gc=False, kw_only=True, tag=True, omit_
     the ``run_seconds`` it has taken; ``usage``, ``cost`` and ``seconds`` are what the pod has consumed
     before, that run's time apart. ``open`` is what was started in the parent and has not ended there,
     ``waiting`` are its calls that wait for a person's word, and ``approval_rules`` are what people have said
-    that they always allow.
+    that they always allow. ``children`` are the pod's sub-agents.
     """
 
     session_id: str
@@ -60,6 +61,7 @@ class SessionOpened(Struct, frozen=True, gc=False, kw_only=True, tag=True, omit_
     open: tuple[Activity, ...] = ()
     waiting: tuple[ApprovalRequested, ...] = ()
     approval_rules: tuple[ApprovalRule, ...] = ()
+    children: Children = NO_CHILDREN
 
 
 class ItemsKept(Struct, frozen=True, gc=False, kw_only=True, tag=True):

@@ -16,6 +16,8 @@ from protocol.approval import ApprovalRule
 from protocol.errors import Failure
 from protocol.items import AssistantItem, SystemItem, ToolResult, UserItem
 from protocol.lifecycle import PodState
+from protocol.manifest import BudgetSection
+from protocol.scope import Scope
 from protocol.usage import Usage
 
 RunOutcome = Literal["finished", "refused", "paused", "limit_reached", "cancelled", "budget", "failed"]
@@ -41,6 +43,8 @@ class Event(Struct, frozen=True, gc=False, tag=True, omit_defaults=True):
     #: Which activity starts, or ends, with this event.
     starts: ClassVar[Activity | None] = None
     ends: ClassVar[Activity | None] = None
+    #: Whether it is recorded sooner or later, also where the store refuses it.
+    owed: ClassVar[bool] = False
 
     pod: str
     session_id: str
@@ -56,10 +60,13 @@ class DurableEvent(Event, frozen=True, gc=False, kw_only=True):
 
 
 class PodStarted(DurableEvent, frozen=True, gc=False, kw_only=True):
-    """The pod is ready for commands; ``resumed`` says whether its session existed before."""
+    """The pod is ready for commands; ``resumed`` says whether its session existed before. ``parent`` is the
+    name of the pod whose sub-agent it is, None where a program spawned it.
+    """
 
     model: str
     resumed: bool = False
+    parent: str | None = None
 
 
 class PodEnded(DurableEvent, frozen=True, gc=False, kw_only=True, tag="PodStopped"):
@@ -318,8 +325,43 @@ class ApprovalResolved(DurableEvent, frozen=True, gc=False, kw_only=True):
     rule: ApprovalRule | None = None
 
 
+class ChildStarted(DurableEvent, frozen=True, gc=False, kw_only=True):
+    """The pod has given ``task`` to a sub-agent: the pod ``child`` with session ``child_session``, which its
+    parent calls ``name``. What ``scope`` lets the sub-agent write, its parent may not write until it has
+    ended; what ``budget`` limits is set aside from the parent's.
+    """
+
+    child: str
+    name: str
+    child_session: str
+    task: str = ""
+    scope: Scope = Scope()
+    budget: BudgetSection = BudgetSection()
+
+
+class ChildEnded(DurableEvent, frozen=True, gc=False, kw_only=True):
+    """The sub-agent ``child`` has ended, with the ``outcome`` of its last run (``cancelled`` where it had
+    none), and all that it had been given is its parent's again.
+
+    ``usage``, ``cost`` (US dollars) and ``seconds`` are what it took in its life, with its own sub-agents;
+    None where nobody knows. ``error`` says why it failed.
+    """
+
+    owed: ClassVar[bool] = True
+
+    child: str
+    name: str
+    child_session: str
+    outcome: RunOutcome
+    usage: Usage | None = None
+    cost: float | None = None
+    seconds: float | None = None
+    error: Failure | None = None
+
+
 class BudgetExceeded(DurableEvent, frozen=True, gc=False, kw_only=True):
-    """The next call would not fit the budget of the pod, or of all pods of its system (``whose``).
+    """The next call would not fit the budget of the pod, of the pod whose sub-agent it is, or of all pods of
+    its system (``whose``).
 
     ``used`` is what was spent, ``reserved`` what is held back for calls under way together with what the
     next call may take.
@@ -329,7 +371,7 @@ class BudgetExceeded(DurableEvent, frozen=True, gc=False, kw_only=True):
     limit: float
     used: float
     reserved: float = 0.0
-    whose: Literal["pod", "system"] = "pod"
+    whose: Literal["pod", "parent", "system"] = "pod"
 
 
 class Alert(DurableEvent, frozen=True, gc=False, kw_only=True):
@@ -461,6 +503,8 @@ DURABLE_EVENTS: tuple[type[DurableEvent], ...] = (
     SessionForked,
     ApprovalRequested,
     ApprovalResolved,
+    ChildStarted,
+    ChildEnded,
     BudgetExceeded,
     Alert,
 )

@@ -91,7 +91,7 @@ class BudgetSection(Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
 
 class ToolsSection(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """``[tools]``: the built-in tools a pod is given, by group (``files``, ``search``, ``tasks``,
-    ``memory``, ``fetch``) or by name, and how many bytes of one tool's output reach the model.
+    ``memory``, ``fetch``, ``pods``) or by name, and how many bytes of one tool's output reach the model.
 
     ``modules`` are files or modules of Python with tools of the user's own: ``weather.py`` (all that
     it makes with ``@tool``), ``weather.py:forecast``, ``mypackage.tools``; ``shop.py:tables`` may also be a
@@ -110,6 +110,15 @@ class FetchSection(Struct, frozen=True, forbid_unknown_fields=True, omit_default
     """
 
     allow_private: bool = False
+
+
+class DelegationSection(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """``[delegation]``, for pods with the tools of the group ``pods``: how many sub-agents may live at a
+    time, and how deep they may have some of their own (1: they may have none).
+    """
+
+    max_children: int = 8
+    max_depth: int = 3
 
 
 class RestartSection(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -137,6 +146,7 @@ class PodManifest(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
     approval: tuple[ApprovalRule, ...] = ()
     approvals: ApprovalsSection = ApprovalsSection()
     restart: RestartSection = RestartSection()
+    delegation: DelegationSection = DelegationSection()
 
     @property
     def name(self) -> str:
@@ -252,7 +262,7 @@ def _convert(data: dict[str, Any], *, where: str, base: Path) -> PodManifest:
     except msgspec.ValidationError as error:
         raise explained(error, data, PodManifest, where, frozenset({"within", "restart"})) from None
     _check(manifest, where)
-    manifest = manifest.replace(pod=_absolute(manifest.pod, base), scope=_anchored(manifest.scope, base))
+    manifest = manifest.replace(pod=_absolute(manifest.pod, base), scope=anchored(manifest.scope, base))
     if not manifest.tools.modules:
         return manifest
     modules = tuple(module_path(name, base) for name in manifest.tools.modules)
@@ -263,6 +273,7 @@ _POSITIVE = {
     "model": ("context_window",),
     "worker": ("max_tokens", "max_steps", "parallel_tools"),
     "tools": ("output_cap",),
+    "delegation": ("max_children",),
 }
 _NOT_NEGATIVE = {
     "worker": ("max_repeats",),
@@ -270,6 +281,7 @@ _NOT_NEGATIVE = {
     "memory": ("extract_threshold", "consolidate_files", "consolidate_bytes", "recall_tokens"),
     "budget": ("tokens", "cost_usd", "seconds"),
     "model": ("temperature",),
+    "delegation": ("max_depth",),
 }
 _ABOVE_ZERO = {"approvals": ("timeout",)}
 
@@ -314,12 +326,14 @@ def _absolute(pod: PodSection, base: Path) -> PodSection:
     return msgspec.structs.replace(pod, pwd=_path(pod.pwd or ".", base), system_prompt=prompt)
 
 
-def _anchored(scope: Scope, base: Path) -> Scope:
-    def anchored(rules: tuple[Rule, ...]) -> tuple[Rule, ...]:
+def anchored(scope: Scope, base: Path) -> Scope:
+    """``scope`` with absolute targets: those that are relative are so to ``base``."""
+
+    def rules_of(rules: tuple[Rule, ...]) -> tuple[Rule, ...]:
         return tuple(msgspec.structs.replace(r, target=_path(r.target, base)) for r in rules)
 
-    within = None if scope.within is None else _anchored(scope.within, base)
-    return Scope(anchored(scope.allow), anchored(scope.deny), within)
+    within = None if scope.within is None else anchored(scope.within, base)
+    return Scope(rules_of(scope.allow), rules_of(scope.deny), within)
 
 
 def module_path(name: str, base: Path | None = None) -> str:

@@ -166,6 +166,11 @@ _EVENTS: dict[type[Event], Callable[[Any, int], Line]] = {
     events.SessionForked: lambda e, _: Line("note", f"forked into session {e.new_session_id} ({e.reason})"),
     events.ApprovalRequested: _waits,
     events.ApprovalResolved: _decided,
+    events.ChildStarted: lambda e, width: Line("note", f"sub-agent {e.name} started: {cut(e.task, width)}"),
+    events.ChildEnded: lambda e, _: Line(
+        "error" if e.outcome == "failed" else "note",
+        failed(f"sub-agent {e.name} ended, {e.outcome.replace('_', ' ')}", e.error),
+    ),
     events.BudgetExceeded: lambda e, _: Line(
         "error", f"budget of {e.budget}: {e.used:g} of {e.limit:g} used, {e.reserved:g} reserved"
     ),

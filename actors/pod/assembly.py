@@ -4,7 +4,7 @@ names concrete classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,27 +16,31 @@ from actors.compaction.policy import Limits
 from actors.llm.base import LLMClient
 from actors.llm.prices import Prices, cost
 from actors.pod.answer_watch import AnswerWatch
-from actors.pod.budget import Budget, Totals
+from actors.pod.budget import Budget, Totals, set_aside
 from actors.pod.calls import ToolRunner
 from actors.pod.models import Models, label
-from actors.pod.resources import PodResources, PodTemplate
+from actors.pod.resources import Inherited, PodResources, PodTemplate
 from actors.runtime.bus import Bus
 from actors.runtime.latest import Latest
 from actors.sessions.head import SessionHead, new_session_id
 from actors.sessions.log import SessionLog
 from actors.sessions.store import SessionStore
 from actors.tools.base import Tool, Toolbox
-from actors.tools.extras import ALLOW_PRIVATE, MEMORY, TASKS
+from actors.tools.extras import ALLOW_PRIVATE, MEMORY, PODS, TASKS
 from actors.tools.pool import ToolThreads
 from actors.tools.source import ToolSource, is_source
+from protocol.entries import StoredEntry
 from protocol.errors import BudgetError, ManifestError
+from protocol.events import Event
 from protocol.manifest import BudgetSection, ModelSection, PodManifest, RestartSection
 from protocol.recordable import recordable
+from protocol.scope import Scope
 from protocol.text import encodable
 from protocol.usage import Usage
 from protocol.wire import encode
 
 if TYPE_CHECKING:
+    from actors.pod.delegation import Delegation, Nursery
     from actors.pod.sourced_tools import SourcedTools
     from actors.pod.task_list import TaskListReader, TaskStore
     from actors.tools.hooks import Hooks
@@ -67,6 +71,7 @@ class Assembly:
         store_grace: float,
         closing: Callable[[], bool],
         threads: ToolThreads | None = None,
+        nursery: Nursery,
     ) -> None:
         self._store = store
         self._bus = bus
@@ -91,6 +96,9 @@ class Assembly:
         self._limits = Latest(Limits.of)
         self._runner = Latest(self._make_runner)
         self._template = Latest(self._make_template)
+        self._nursery = nursery
+        #: Where the tools find the sub-agents of the pod they work for; each belongs to its pod.
+        self._delegations: WeakValueDictionary[str, Delegation] = WeakValueDictionary()
         #: Where the tools find the task list of the pod they work for; each belongs to its pod.
         self._task_lists: WeakValueDictionary[str, TaskListReader] = WeakValueDictionary()
 
@@ -102,20 +110,42 @@ class Assembly:
         tools: tuple[Any, ...],
         deps: Any = None,
         hooks: tuple[Any, ...] = (),
+        parent: Delegation | None = None,
     ) -> PodResources:
-        """What one pod works with. Raises ManifestError, ModelError, BudgetError, ToolDefinitionError, and
-        InvalidInput for what is no hook.
+        """What one pod works with, a sub-agent of ``parent`` where that is given. Raises ManifestError,
+        ModelError, BudgetError, ToolDefinitionError, and InvalidInput for what is no hook.
         """
         template = self._template(manifest, client, tools, hooks)
         head = SessionHead(new_session_id())
+        budget = self._budget_of(manifest, template.price, parent)
+        publish: Callable[..., None] = self._publish
+        delegation = None
+        if template.tools.scope_of is not None:
+            delegation = self._delegation(name, template, Inherited(client, tools, deps, hooks), budget)
+        if delegation is not None or parent is not None:
+            publish = _noting(publish, name, delegation, parent)
         return PodResources(
             template,
             name,
-            SessionLog(self._store, name, head, self._publish),
-            self._budget_of(manifest, template.price),
+            SessionLog(self._store, name, head, publish),
+            budget,
             self._task_list_reader(name, head) if template.tools.keeps_tasks else None,
             deps,
+            delegation,
+            None if parent is None else parent.name,
         )
+
+    def _delegation(
+        self, name: str, template: PodTemplate, inherited: Inherited, budget: Budget | None
+    ) -> Delegation:
+        from actors.pod.delegation import Delegation  # noqa: PLC0415 - paid for by pods that have sub-agents
+
+        made = self._delegations[name] = Delegation(name, template, inherited, self._nursery, budget)
+        return made
+
+    def _scope_now(self, pod: str) -> Scope:
+        """What a pod may touch that may have given some of it away."""
+        return self._delegations[pod].scope
 
     def _make_template(
         self, manifest: PodManifest, client: LLMClient | None, tools: tuple[Any, ...], hooks: tuple[Any, ...]
@@ -160,9 +190,17 @@ class Assembly:
             TASKS: self._task_list,
             MEMORY: self._search_memory,
             ALLOW_PRIVATE: manifest.fetch.allow_private,
+            PODS: self._delegations.get,
         }
         asked = _hooks(hooks, toolbox.threads) if hooks else None
-        return ToolRunner(toolbox, manifest, extras, asked, keeps_tasks=_keeps_tasks(toolbox))
+        return ToolRunner(
+            toolbox,
+            manifest,
+            extras,
+            asked,
+            keeps_tasks=_keeps_tasks(toolbox),
+            scope_of=self._scope_now if _delegates(manifest) else None,
+        )
 
     def _sourced(self, plain: ToolRunner, sources: Iterable[ToolSource]) -> SourcedTools:
         from actors.pod.sourced_tools import SourcedTools  # noqa: PLC0415 - paid for by pods that have any
@@ -202,8 +240,10 @@ class Assembly:
     def _cost(self, model: str, usage: Usage | None) -> float | None:
         return cost(model, usage, self._prices)
 
-    def _budget_of(self, manifest: PodManifest, price: Price) -> Budget | None:
-        limits, shared = manifest.budget, self.budget
+    def _budget_of(
+        self, manifest: PodManifest, price: Price, parent: Delegation | None = None
+    ) -> Budget | None:
+        limits, shared = manifest.budget, self.budget if parent is None else parent.budget
         if limits == _NO_BUDGET and shared is None:
             return None
         in_dollars = [
@@ -216,7 +256,31 @@ class Assembly:
                 f"{label(manifest.model)} of pod {manifest.name!r} costs",
                 hint="give its price in a table (PodSystem(prices=…)), or limit tokens instead",
             )
-        return Budget(limits, shared)
+        return Budget(limits, shared) if parent is None else set_aside(limits, shared)
+
+
+def _noting(
+    publish: Callable[..., None], pod: str, delegation: Delegation | None, parent: Delegation | None
+) -> Callable[..., None]:
+    """``publish``, for a pod that has sub-agents or is one."""
+
+    def publish_and_note(events: Sequence[Event], entries: Sequence[StoredEntry] = ()) -> None:
+        publish(events, entries)
+        if delegation is not None:
+            delegation.note_own(events)
+        if parent is not None:
+            parent.note_child(pod, events)
+
+    return publish_and_note
+
+
+def _delegates(manifest: PodManifest) -> bool:
+    """Whether pods of that manifest have sub-agents."""
+    if not manifest.tools.builtin:
+        return False
+    from actors.pod.grants import DELEGATES  # noqa: PLC0415 - paid for by pods that have any built-in tools
+
+    return not DELEGATES.isdisjoint(manifest.tools.builtin)
 
 
 def _opening(manifest: PodManifest) -> Raw:

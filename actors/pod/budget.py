@@ -19,6 +19,9 @@ ANSWER_TOKENS = 4096
 _NOUNS: dict[Resource, str] = {"tokens": "tokens", "cost_usd": "US dollars", "seconds": "seconds"}
 
 
+_OWNERS = {"pod": "pod", "parent": "parent pod", "system": "system"}
+
+
 class Exceeded(NamedTuple):
     """Which limit would not hold: ``used`` is what was spent, ``reserved`` what is held back for calls under
     way together with what the next call may take.
@@ -28,11 +31,13 @@ class Exceeded(NamedTuple):
     limit: float
     used: float
     reserved: float = 0.0
-    whose: Literal["pod", "system"] = "pod"
+    whose: Literal["pod", "parent", "system"] = "pod"
 
     def __str__(self) -> str:
         """What a person reads."""
-        text = f"the {self.whose}'s budget of {self.limit:g} {_NOUNS[self.budget]}: {self.used:g} used"
+        text = (
+            f"the {_OWNERS[self.whose]}'s budget of {self.limit:g} {_NOUNS[self.budget]}: {self.used:g} used"
+        )
         if self.budget == "seconds":
             return text
         return f"{text}, and {self.reserved:g} needed for the next call and those under way"
@@ -61,6 +66,7 @@ class Budget:
         "_calls",
         "_held_cost",
         "_held_tokens",
+        "children",
         "incomplete",
         "limits",
         "parent",
@@ -81,18 +87,57 @@ class Budget:
         self._held_tokens = 0
         self._held_cost = 0.0
         self._calls = 0
+        #: Those below for which something is set aside here, sub-agents'; None where there are none.
+        self.children: list[Budget] | None = None
         #: What answers took of late, in tokens; None where none has told.
         self._answer: int | None = None
 
     @property
     def tokens(self) -> int:
         """What is spent or held back, in tokens."""
-        return self.spent_tokens + self._held_tokens
+        return self.spent_tokens + self.reserved_tokens
 
     @property
     def cost(self) -> float:
         """What is spent or held back, in US dollars."""
-        return self.spent_cost + self._held_cost
+        return self.spent_cost + self.reserved_cost
+
+    @property
+    def reserved_tokens(self) -> int:
+        """What is held back for calls under way and set aside for sub-agents, in tokens."""
+        return self._held_tokens + self._aside_tokens
+
+    @property
+    def reserved_cost(self) -> float:
+        """The same in US dollars."""
+        return self._held_cost + self._aside_cost
+
+    @property
+    def _aside_tokens(self) -> int:
+        return 0 if self.children is None else sum([each.unspent_tokens for each in self.children])
+
+    @property
+    def _aside_cost(self) -> float:
+        return 0.0 if self.children is None else sum([each.unspent_cost for each in self.children])
+
+    @property
+    def _aside_seconds(self) -> float:
+        return 0.0 if self.children is None else sum([each.unspent_seconds for each in self.children])
+
+    @property
+    def unspent_tokens(self) -> int:
+        """What is set aside above for this node and those below, in tokens."""
+        return self._aside_tokens
+
+    @property
+    def unspent_cost(self) -> float:
+        """The same in US dollars."""
+        return self._aside_cost
+
+    @property
+    def unspent_seconds(self) -> float:
+        """The same in seconds."""
+        return self._aside_seconds
 
     @property
     def answer_tokens(self) -> int:
@@ -102,24 +147,40 @@ class Budget:
         return ANSWER_TOKENS if self.parent is None else self.parent.answer_tokens
 
     def exceeded(
-        self, tokens: int = 0, cost: float = 0.0, *, perhaps: Reservation | None = None
+        self,
+        tokens: int = 0,
+        cost: float = 0.0,
+        *,
+        perhaps: Reservation | None = None,
+        timed: bool = True,
     ) -> Exceeded | None:
         """Which limit, here or above, ``tokens`` and ``cost`` more would break; None if none.
 
         ``perhaps`` is what the call may take beyond that though nobody knows: it counts only beside other
-        calls under way, since a call alone can go past a limit by no more than its own answer.
+        calls under way, since a call alone can go past a limit by no more than its own answer. Seconds are
+        looked at where it is ``timed``.
         """
         limits = self.limits
-        more_tokens, more_cost = self._held_tokens + tokens, self._held_cost + cost
+        if self.children is None:
+            more_tokens, more_cost = self._held_tokens + tokens, self._held_cost + cost
+        else:
+            more_tokens, more_cost = self.reserved_tokens + tokens, self.reserved_cost + cost
         if perhaps is not None and self._calls:
             more_tokens, more_cost = more_tokens + perhaps.tokens, more_cost + perhaps.cost
         if limits.tokens is not None and self.spent_tokens + more_tokens > limits.tokens:
             return Exceeded("tokens", limits.tokens, self.spent_tokens, more_tokens)
         if limits.cost_usd is not None and self.spent_cost + more_cost > limits.cost_usd:
             return Exceeded("cost_usd", limits.cost_usd, self.spent_cost, more_cost)
-        if limits.seconds is not None and self.seconds >= limits.seconds:
+        if timed and limits.seconds is not None and self.seconds + self._aside_seconds >= limits.seconds:
             return Exceeded("seconds", limits.seconds, self.seconds)
-        above = None if self.parent is None else self.parent.exceeded(tokens, cost, perhaps=perhaps)
+        return self._exceeded_above(tokens, cost, perhaps, timed)
+
+    def _exceeded_above(
+        self, tokens: int, cost: float, perhaps: Reservation | None, timed: bool
+    ) -> Exceeded | None:
+        if self.parent is None:
+            return None
+        above = self.parent.exceeded(tokens, cost, perhaps=perhaps, timed=timed)
         return None if above is None else above._replace(whose="system")
 
     def out_of_time(self) -> Exceeded:
@@ -138,8 +199,8 @@ class Budget:
             self.cost,
             self.seconds,
             self.incomplete,
-            reserved_tokens=self._held_tokens,
-            reserved_cost_usd=self._held_cost,
+            reserved_tokens=self.reserved_tokens,
+            reserved_cost_usd=self.reserved_cost,
         )
 
     def seconds_left(self) -> float | None:
@@ -147,7 +208,7 @@ class Budget:
         above = None if self.parent is None else self.parent.seconds_left()
         if self.limits.seconds is None:
             return above
-        own = max(0.0, self.limits.seconds - self.seconds)
+        own = max(0.0, self.limits.seconds - self.seconds - self._aside_seconds)
         return own if above is None else min(own, above)
 
     def reserve(self, tokens: int, cost: float) -> Reservation:
@@ -177,10 +238,13 @@ class Budget:
         if self.parent is not None:
             self.parent.spend_seconds(seconds)
 
-    def _hold(self, tokens: int, cost: float, calls: int) -> None:
+    def _hold_here(self, tokens: int, cost: float, calls: int) -> None:
         self._calls += calls
         self._held_tokens += tokens
         self._held_cost = self._held_cost + cost if self._calls else 0.0  # no dust of rounding stays
+
+    def _hold(self, tokens: int, cost: float, calls: int) -> None:
+        self._hold_here(tokens, cost, calls)
         if self.parent is not None:
             self.parent._hold(tokens, cost, calls)  # noqa: SLF001 - the same class, one level up
 
@@ -191,12 +255,109 @@ class Budget:
         if self.parent is not None:
             self.parent._spend(tokens, cost, estimated)  # noqa: SLF001
 
+    def set_aside_for(self, node: Budget) -> None:
+        """Hold back what is unspent of ``node``, here and above."""
+        if self.children is None:
+            self.children = []
+            if self.parent is not None and type(self) is Budget:  # a sub-agent's is held there already
+                self.parent.set_aside_for(self)
+        self.children.append(node)
+
+    def give_back(self, node: Budget) -> None:
+        """Nothing is to be held back for ``node`` any more."""
+        if self.children is None or node not in self.children:
+            return
+        self.children.remove(node)
+        if not self.children:
+            self.children = None
+            if self.parent is not None and type(self) is Budget:
+                self.parent.give_back(self)
+
     def _learn(self, output: int) -> None:
         """A long answer is remembered at once and forgotten slowly."""
         before = self._answer or 0
         self._answer = max(1, output, before - (before - output) // 8)
         if self.parent is not None:
             self.parent._learn(output)  # noqa: SLF001
+
+
+class ChildBudget(Budget):
+    """A sub-agent's node. What it is limited to is set aside in its parent's from the start, until ``close``;
+    on what it is not limited to it draws call by call, like any.
+    """
+
+    __slots__ = ("_above",)
+
+    def __init__(self, limits: BudgetSection, parent: Budget) -> None:
+        super().__init__(limits, parent)
+        self._above = parent
+        parent.set_aside_for(self)
+
+    def close(self) -> None:
+        """The sub-agent has ended: what it has left is its parent's again."""
+        self._above.give_back(self)
+
+    @property
+    def unspent_tokens(self) -> int:
+        limit = self.limits.tokens
+        return self._aside_tokens if limit is None else max(0, limit - self.spent_tokens)
+
+    @property
+    def unspent_cost(self) -> float:
+        limit = self.limits.cost_usd
+        return self._aside_cost if limit is None else max(0.0, limit - self.spent_cost)
+
+    @property
+    def unspent_seconds(self) -> float:
+        limit = self.limits.seconds
+        return self._aside_seconds if limit is None else max(0.0, limit - self.seconds)
+
+    def carry(self, usage: Usage, cost: float | None, seconds: float) -> None:
+        super().carry(usage, cost, seconds)
+        self._above.carry(usage, cost, seconds)
+
+    def seconds_left(self) -> float | None:
+        if self.limits.seconds is None:
+            return super().seconds_left()
+        return max(0.0, self.limits.seconds - self.seconds - self._aside_seconds)
+
+    def out_of_time(self) -> Exceeded:
+        if self.limits.seconds is None:
+            above = self._above.out_of_time()
+            return above._replace(whose="parent") if above.whose == "pod" else above
+        return Exceeded("seconds", self.limits.seconds, self.limits.seconds)
+
+    def _exceeded_above(
+        self, tokens: int, cost: float, perhaps: Reservation | None, timed: bool
+    ) -> Exceeded | None:
+        if perhaps is not None:
+            perhaps = Reservation(*self._not_set_aside(perhaps.tokens, perhaps.cost))
+        timed = timed and self.limits.seconds is None
+        above = self._above.exceeded(*self._not_set_aside(tokens, cost), perhaps=perhaps, timed=timed)
+        return above._replace(whose="parent") if above is not None and above.whose == "pod" else above
+
+    def _hold(self, tokens: int, cost: float, calls: int) -> None:
+        self._hold_here(tokens, cost, calls)
+        self._above._hold(*self._not_set_aside(tokens, cost), calls)  # noqa: SLF001
+
+    def _not_set_aside(self, tokens: int, cost: float) -> tuple[int, float]:
+        """What of it is not set aside in the node above."""
+        limits = self.limits
+        return (0 if limits.tokens is not None else tokens, 0.0 if limits.cost_usd is not None else cost)
+
+
+def set_aside(asked: BudgetSection, parent: Budget | None) -> Budget | None:
+    """The budget of a sub-agent that is to have ``asked``; None where nothing limits it. Raises BudgetError
+    where its parent's has not so much left.
+    """
+    if parent is None:
+        return None if asked == BudgetSection() else Budget(asked)
+    if (over := parent.exceeded(asked.tokens or 0, asked.cost_usd or 0.0)) is not None:
+        raise BudgetError(f"budget.{over.budget} goes beyond what is left of {over}")
+    left = parent.seconds_left()
+    if asked.seconds is not None and left is not None and asked.seconds > left:
+        raise BudgetError(f"budget.seconds goes beyond what is left of the pod's: {left:g} seconds")
+    return ChildBudget(asked, parent)
 
 
 class Totals:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Coroutine, Iterable
+from collections.abc import Callable, Collection, Coroutine, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -14,6 +14,7 @@ from actors.tools.schedule import kind_of, run_in_groups
 from actors.tools.scope import resolved
 from protocol.items import TextPart, ToolCall, ToolResult
 from protocol.manifest import PodManifest
+from protocol.scope import Scope
 from protocol.tools import ToolSpec
 
 if TYPE_CHECKING:
@@ -60,7 +61,16 @@ class Batch(Protocol):
 class ToolRunner:
     """The tools of pods of one manifest, and how their calls are run."""
 
-    __slots__ = ("_extras", "_parallel", "_pwd", "_scope", "hooks", "keeps_tasks", "toolbox")
+    __slots__ = (
+        "_extras",
+        "_parallel",
+        "_pwd",
+        "hooks",
+        "keeps_tasks",
+        "scope",
+        "scope_of",
+        "toolbox",
+    )
 
     def __init__(
         self,
@@ -70,12 +80,16 @@ class ToolRunner:
         hooks: Hooks | None = None,
         *,
         keeps_tasks: bool = False,
+        scope_of: Callable[[str], Scope] | None = None,
     ) -> None:
         self.toolbox = toolbox
         #: Who is asked about calls, requests and ends of runs; None where nobody is.
         self.hooks = hooks
         self._pwd = Path(manifest.pod.pwd)
-        self._scope = resolved(manifest.scope)
+        #: What all these pods may touch.
+        self.scope = resolved(manifest.scope)
+        #: What the pod of that name may touch now, where pods give some of it away.
+        self.scope_of = scope_of
         self._parallel = manifest.worker.parallel_tools
         self._extras = extras or {}
         #: Whether any of the tools keeps a task list.
@@ -108,7 +122,7 @@ class ToolRunner:
 
     def context(self, pod: str, deps: Any = None) -> ToolContext:
         """The context of a call outside of a batch, for the helper agents and hooks of ``pod``."""
-        return ToolContext(pwd=self._pwd, scope=self._scope, pod=pod, extras=self._extras, deps=deps)
+        return ToolContext(pwd=self._pwd, scope=self._scope_for(pod), pod=pod, extras=self._extras, deps=deps)
 
     async def run(self, calls: list[ToolCall], batch: Batch) -> None:
         """Run a batch of calls; cancelling ends it and tells every tool that is at work."""
@@ -167,10 +181,13 @@ class ToolRunner:
             result = said.replaced
         return with_texts(result, said.injected)
 
+    def _scope_for(self, pod: str) -> Scope:
+        return self.scope if self.scope_of is None else self.scope_of(pod)
+
     def _context(self, call: ToolCall, batch: Batch) -> ToolContext:
         return ToolContext(
             pwd=self._pwd,
-            scope=self._scope,
+            scope=self._scope_for(batch.pod),
             pod=batch.pod,
             call_id=call.id,
             progress=lambda text: batch.report_progress(call, text),

@@ -53,7 +53,7 @@ class Lifecycle:
         """Make a session: None, or what resolves when it is durable. Raises SessionError."""
         log = self._journal.log
         log.open(self._template.opening)
-        log.record(PodStarted, model=self._template.model)
+        log.record(PodStarted, model=self._template.model, parent=self._resources.parent)
         for warning in self._template.limits.warnings():
             log.record(Alert, text=warning)
         return log.create()
@@ -86,7 +86,7 @@ class Lifecycle:
             if claim.torn:
                 text = f"a half-written last batch of {claim.torn} bytes was cut off; nothing told was lost"
                 log.record(Alert, text=text)
-            log.record(PodStarted, model=self._template.model, resumed=True)
+            log.record(PodStarted, model=self._template.model, resumed=True, parent=self._resources.parent)
             await self._journal.commit()
         except BaseException:
             await self._release(claim.session_id)

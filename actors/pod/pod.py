@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -34,22 +35,25 @@ from actors.sessions.approvals import NO_APPROVALS
 from actors.sessions.replay import Replayed
 from protocol import commands
 from protocol.commands import Command, Describe
+from protocol.delegation import Children, cost_sum, usage_sum
 from protocol.errors import CompactionFailed, PodError, RunFailed, SessionError
 from protocol.events import (
     AssistantMessage,
+    ChildEnded,
     RunOutcome,
     SessionForked,
     SystemMessage,
     ToolResulted,
     UserMessage,
 )
-from protocol.items import AssistantItem, Item, SystemItem, ToolResult, UserItem
+from protocol.items import AssistantItem, Item, SystemItem, TextPart, ToolResult, UserItem
 from protocol.lifecycle import AT_WORK, PodState
 from protocol.results import PodDescription
 from protocol.text import encodable
 from protocol.usage import Usage
 
 if TYPE_CHECKING:
+    from actors.pod.delegation import Delegation
     from actors.pod.idle_reaper import IdleReaper
     from actors.pod.open_approvals import OpenApprovals
 
@@ -92,6 +96,8 @@ class PodActor(AsyncActor):
     _memory: MemoryJobs | None = None
     _runs: RunLoop | None = None
     _approvals: OpenApprovals | None = None
+    #: The sub-agents; None where the pod can have none.
+    delegation: Delegation | None = None
     #: What a session that was restored says of calls that wait, and of what people have allowed.
     _approvals_left = NO_APPROVALS
 
@@ -108,6 +114,9 @@ class PodActor(AsyncActor):
         self._started: Callable[[BaseException | None], None] | None = started
         self._journal = Journal(resources, self._mailroom, self)
         self._status = Status(resources.name, self._journal)
+        if resources.delegation is not None:
+            self.delegation = resources.delegation
+            self.delegation.attach(self, self._journal)
 
     def __repr__(self) -> str:
         running = self._runs is not None and self._runs.run is not None
@@ -201,7 +210,54 @@ class PodActor(AsyncActor):
     def carried(self) -> dict[str, Any]:
         """What a session that takes the place of the pod's takes over."""
         carried = self._accounts.carried(self._journal.head)
-        return carried if self.approvals is None else {**carried, **self.approvals.carried()}
+        if self.approvals is not None:
+            carried |= self.approvals.carried()
+        if self.delegation is not None:
+            carried |= self.delegation.carried()
+        return carried
+
+    # -- its sub-agents --------------------------------------------------------------------------
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the pod is about to end, or has."""
+        return self._status.stopping
+
+    @property
+    def tasks(self) -> TasksAtWork:
+        """What the pod does beside its mailbox."""
+        return self._tasks
+
+    def tell(self, words: str) -> AsyncFuture[None]:
+        """Have the pod notified of something."""
+        reply: AsyncFuture[None] = AsyncFuture()
+        reply.caller = copy_context()
+        self._mailroom.send(self, commands.Notify((TextPart(words),)), reply)
+        return reply
+
+    def sums(self) -> tuple[Usage | None, float | None, float]:
+        """What the pod took in its life, with its sub-agents that have ended: usage, US dollars, seconds."""
+        accounts = self._accounts
+        if self.delegation is None:
+            return accounts.usage, accounts.cost, accounts.seconds
+        of = self.delegation.state
+        return (
+            usage_sum(accounts.usage, of.usage),
+            cost_sum(accounts.cost, of.cost),
+            accounts.seconds + of.seconds,
+        )
+
+    def _leave_children(self, state: Children) -> None:
+        """The pod can have no sub-agents any more: those it had are no longer its own."""
+        for child in state.open:
+            self._journal.log.record_end(
+                ChildEnded,
+                None,
+                child=child.child,
+                name=child.name,
+                child_session=child.child_session,
+                outcome="cancelled",
+            )
 
     def store_refused(self, error: BaseException) -> None:
         """The store could not keep what was recorded; the log is back at what is durable."""
@@ -238,6 +294,10 @@ class PodActor(AsyncActor):
             self._measured = state.calls
             if state.approvals != NO_APPROVALS:
                 self._approvals_left = state.approvals
+            if self.delegation is not None:
+                self.delegation.take_over(state.children, state.items)
+            elif state.children.open:
+                self._leave_children(state.children)
             await self.conversation.look_through()
 
         await self._lifecycle.restore(resumed, take_over)
@@ -267,6 +327,8 @@ class PodActor(AsyncActor):
     def _begin_life(self) -> None:
         self._lifecycle.become_ready()
         self._report_start(None)
+        if self.delegation is not None and self.delegation.has_any:
+            self._tasks.start(self.delegation.bring_back())
 
     def _report_start(self, error: BaseException | None) -> None:
         started, self._started = self._started, None
@@ -421,7 +483,12 @@ class PodActor(AsyncActor):
     def _on_answer(self, command: commands.Approve | commands.Disapprove) -> Any:
         if command.note is not None:
             command = msgspec.structs.replace(command, note=encodable(command.note))
-        self.runs.answer(command, self.defer_reply())
+        reply = self.defer_reply()
+        if self.delegation is not None and (asker := self.delegation.asker_of(command.approval_id)):
+            answer = asker.address.ask(asker, command)
+            answer.when_done(lambda: _pass_on(answer, reply))
+        else:
+            self.runs.answer(command, reply)
         return DEFERRED
 
     # -- what its memory jobs say ----------------------------------------------------------------
@@ -521,11 +588,12 @@ class PodActor(AsyncActor):
         self._stops = [reply]
         self._status.stopping = True
         did_nothing = self._runs is None and self._memory is None
+        did_nothing = did_nothing and (self.delegation is None or not self.delegation.has_any)
         if did_nothing and self._status.state is PodState.IDLE and self._journal.at_rest:
             self._stop_at_once()
             return DEFERRED
         self.runs.interrupt_all(ending)
-        self._tasks.start_at_once(self._wind_down())
+        self._tasks.start_at_once(self._wind_down(ending))
         return DEFERRED
 
     def _stop_at_once(self) -> None:
@@ -540,13 +608,19 @@ class PodActor(AsyncActor):
         await self._journal.wait_for_last(pending, self.resources.template.store_grace)
         self._leave()
 
-    async def _wind_down(self) -> None:
+    async def _wind_down(self, ending: RunOutcome) -> None:
+        if self.delegation is not None and ending == "cancelled":
+            await self._stop_children(self.delegation)
         await self._lifecycle.stop(self.runs, self.memory)
         self.runs.turn_away()
         self.memory.give_up()
         self._journal.close()
         await self.memory.wait_for_cancelled()
         self._leave()
+
+    async def _stop_children(self, delegation: Delegation) -> None:
+        template = self.resources.template
+        await delegation.stop_all(template.grace + template.memory_grace + template.store_grace)
 
     def _leave(self) -> None:
         self._journal.close()
@@ -577,12 +651,22 @@ class PodActor(AsyncActor):
         return self._fail(error)
 
     async def _fail(self, error: BaseException) -> None:
+        if self.delegation is not None:
+            await self._stop_children(self.delegation)
         await self._lifecycle.fail(error)
         self.runs.turn_away()
         self.memory.give_up()
         self._journal.close()
         await self.memory.wait_for_cancelled()
         resolve(self._stops or [])
+
+
+def _pass_on(answer: AsyncFuture[Any], reply: AsyncFuture[Any]) -> None:
+    error = answer.exception()
+    if error is None:
+        reply.set(None)
+    else:
+        reply.set_exception(error)
 
 
 def _asking_tool_calls(of: tuple[Any, ...], approvals: OpenApprovals) -> ToolCalls:

@@ -21,6 +21,7 @@ from protocol.manifest import PodManifest
 from protocol.usage import Usage
 
 if TYPE_CHECKING:
+    from actors.pod.delegation import Delegation
     from actors.pod.sourced_tools import SourcedTools
     from actors.pod.task_list import TaskListReader
 
@@ -62,6 +63,15 @@ class PodTemplate(Struct, frozen=True, eq=False):
     closing: Callable[[], bool]
 
 
+class Inherited(Struct, frozen=True, eq=False):
+    """What sub-agents have of their parent, beside its manifest."""
+
+    client: LLMClient | None
+    tools: tuple[Any, ...]
+    deps: Any
+    hooks: tuple[Any, ...]
+
+
 class PodResources(Struct, frozen=True, eq=False):
     """Everything one pod works with: its template, and what is its own."""
 
@@ -73,6 +83,10 @@ class PodResources(Struct, frozen=True, eq=False):
     tasks: TaskListReader | None
     #: What the pod's tools are handed, unless a run brings its own.
     deps: Any = None
+    #: What has the pod's sub-agents; None where it can have none.
+    delegation: Delegation | None = None
+    #: The name of the pod whose sub-agent this one is.
+    parent: str | None = None
 
     def deps_for(self, own: Any) -> Any:
         """What is handed to the tools of a run that brought ``own``."""

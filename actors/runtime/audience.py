@@ -59,14 +59,45 @@ class Audience(Generic[Q]):
         group.add(queue)
         self.empty = False
 
+    def add_child(self, child: str, parent: str) -> None:
+        """Who wants to hear of ``parent`` and its sub-agents hears of ``child`` too."""
+        group = self.of_pod.get(parent)
+        for queue in () if group is None else list(group.queues):
+            if queue.children is not None:
+                self.join(queue, child)
+
+    def join(self, queue: EventQueue[Q], child: str) -> None:
+        """Have a queue that is there hear of a sub-agent too."""
+        assert queue.children is not None
+        queue.children.add(child)
+        self.of_pod.setdefault(child, Group()).add(queue)
+
+    def drop_child(self, child: str) -> None:
+        """A sub-agent has ended: only who asked for it by its name hears what is told under that."""
+        group = self.of_pod.get(child)
+        for queue in () if group is None else list(group.queues):
+            if queue.children is not None and queue.pod != child:
+                queue.children.discard(child)
+                self._leave(queue, child)
+
     def remove(self, queue: EventQueue[Q]) -> None:
         """Forget a queue; one that is not there is let be."""
-        pod = queue.pod
-        group = self.of_all if pod is None else self.of_pod.get(pod)
+        if queue.pod is None:
+            self.of_all.remove(queue)
+        else:
+            self._leave(queue, queue.pod)
+            for child in queue.children or ():
+                self._leave(queue, child)
+        self._look_who_is_there()
+
+    def _leave(self, queue: EventQueue[Q], pod: str) -> None:
+        group = self.of_pod.get(pod)
         if group is not None:
             group.remove(queue)
-            if pod is not None and not group.queues:
+            if not group.queues:
                 del self.of_pod[pod]
+
+    def _look_who_is_there(self) -> None:
         self.empty = not self.of_all.queues and not self.of_pod
 
     def heard(self, pod: str) -> Iterator[type[Event]]:
@@ -81,7 +112,8 @@ class Audience(Generic[Q]):
         return any(kind in queue.kinds for group in groups if group is not None for queue in group.queues)
 
     def queues(self) -> list[EventQueue[Q]]:
-        return [queue for group in (self.of_all, *self.of_pod.values()) for queue in group.queues]
+        groups = (self.of_all, *self.of_pod.values())
+        return list(dict.fromkeys(queue for group in groups for queue in group.queues))
 
 
 @lru_cache(maxsize=64)

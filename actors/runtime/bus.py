@@ -44,6 +44,8 @@ class Bus:
         self.fed = False
         #: How often who listens to what has changed.
         self.changes = 0
+        #: The parents of the sub-agents that live, by their names.
+        self._parents: dict[str, str] = {}
         self._lock = threading.Lock()
         self._closed = False
         _buses.add(self)
@@ -116,13 +118,15 @@ class Bus:
         kinds: Collection[EventKind] | EventKind | None = None,
         *,
         size: int = QUEUE_SIZE,
+        children: bool = False,
     ) -> Subscription:
-        """A new subscription to one pod or all, to some kinds of events or all; from any thread.
+        """A new subscription to one pod or all, to some kinds of events or all; from any thread. With
+        ``children`` it hears of the pod's sub-agents too, and of theirs, also of those to come.
 
         ``size`` is how many events wait before the oldest are dropped, at least 1. On a closed bus the
         subscription is closed from its start. Raises TypeError for what is no kind of event.
         """
-        return Subscription(self, self._listen(self._near, pod, kinds, size))
+        return Subscription(self, self._listen(self._near, pod, kinds, size, children=children))
 
     def feed(
         self,
@@ -140,17 +144,48 @@ class Bus:
         pod: str | None,
         kinds: Collection[EventKind] | EventKind | None,
         size: int,
+        *,
+        children: bool = False,
     ) -> EventQueue[Q]:
         if size < 1:
             raise ValueError(f"a subscription's queue holds at least 1 event, not {size}")
-        queue: EventQueue[Q] = EventQueue(pod, kinds_of(kinds), size)
+        children = children and pod is not None  # who hears of all hears of those
+        queue: EventQueue[Q] = EventQueue(pod, kinds_of(kinds), size, children=children)
         with self._lock:
             self._remove_abandoned()
             queue.closed = self._closed
             if not self._closed:
                 audience.add(queue)
+                if children:
+                    for child in self._below(pod):
+                        audience.join(queue, child)
                 self._look_who_is_there()
         return queue
+
+    def adopt(self, child: str, parent: str) -> None:
+        """``child`` is a sub-agent of ``parent`` from now on: who hears of that and its own hears of it."""
+        with self._lock:
+            self._parents[child] = parent
+            self._near.add_child(child, parent)
+            self._far.add_child(child, parent)
+            self._look_who_is_there()
+
+    def disown(self, child: str) -> None:
+        """The sub-agent ``child`` has ended."""
+        with self._lock:
+            if self._parents.pop(child, None) is not None:
+                self._near.drop_child(child)
+                self._far.drop_child(child)
+                self._look_who_is_there()
+
+    def below(self, pod: str) -> list[str]:
+        """The living sub-agents of ``pod``, and theirs."""
+        with self._lock:
+            return self._below(pod)
+
+    def _below(self, pod: str | None) -> list[str]:
+        found = [child for child, parent in self._parents.items() if parent == pod]
+        return [*found, *(each for child in found for each in self._below(child))]
 
     def _forget(self, queue: EventQueue[Any]) -> None:
         """Let go of a queue that is closed."""

@@ -35,11 +35,26 @@ class EventQueue(Generic[Q]):
     is always before the oldest event that waits: that is where ``Lagged`` goes.
     """
 
-    __slots__ = ("_events", "_lock", "_missed", "_since", "_size", "closed", "kinds", "pod", "waiter")
+    __slots__ = (
+        "_events",
+        "_lock",
+        "_missed",
+        "_since",
+        "_size",
+        "children",
+        "closed",
+        "kinds",
+        "pod",
+        "waiter",
+    )
 
-    def __init__(self, pod: str | None, kinds: frozenset[type[Event]], size: int) -> None:
+    def __init__(
+        self, pod: str | None, kinds: frozenset[type[Event]], size: int, *, children: bool = False
+    ) -> None:
         self.pod = pod
         self.kinds = kinds
+        #: The sub-agents whose events come here as well; None where they are not wanted.
+        self.children: set[str] | None = set() if children else None
         self.closed = False
         self.waiter: AsyncFuture[None] | None = None
         self._size = size
@@ -92,15 +107,16 @@ class EventQueue(Generic[Q]):
         missed, since = self._missed, self._since
         self._missed, self._since = 0, {}
         pod, seq = self.pod, 0
+        of_one = pod is not None and self.children is None
         if pod is not None:
-            seq = since[pod]
+            seq = since.get(pod, 0)
         return Lagged(
             pod=pod or "*",
             session_id="",
             seq=seq,
             at=time.time(),
             missed=missed,
-            since=since if pod is None else seq,
+            since=seq if of_one else since,
         )
 
     def wait(

@@ -193,7 +193,7 @@ class SessionLog:
         for event in ends:
             assert isinstance(event, DurableEvent)
             head = self.head
-            if event.ends in head.open if event.ends else event.run_id == head.open_run:
+            if event.owed or (event.ends in head.open if event.ends else event.run_id == head.open_run):
                 self.record_end(type(event), event.run_id, **_own_fields(event))
 
     def publish_transient(self, event: Event) -> None:

@@ -10,6 +10,7 @@ from msgspec import Raw, Struct
 
 from actors.sessions.activities import still_open
 from actors.sessions.approvals import NO_APPROVALS, Approvals
+from protocol.delegation import NO_CHILDREN
 from protocol.entries import (
     ENTRIES,
     Entry,
@@ -25,6 +26,8 @@ from protocol.events import (
     ApprovalRequested,
     ApprovalResolved,
     AssistantMessage,
+    ChildEnded,
+    ChildStarted,
     DurableEvent,
     PodEnded,
     PodStarted,
@@ -119,6 +122,7 @@ class Replayed:
         self.open_steps = 0
         self.open: tuple[Activity, ...] = ()
         self.approvals = NO_APPROVALS
+        self.children = NO_CHILDREN
         self.usage: Usage | None = None
         self.cost: float | None = None
         self._seconds = 0.0
@@ -190,6 +194,8 @@ class Replayed:
             self._bookkeeping(entry)
         elif isinstance(entry, ApprovalRequested | ApprovalResolved):
             self._count_wait(entry)
+        elif isinstance(entry, ChildStarted | ChildEnded):
+            self.children = self.children.after(entry)
         else:
             self.open = still_open(self.open, entry)
             if entry.counts_usage:
@@ -233,6 +239,7 @@ class Replayed:
             self.open_run, self.open_steps, self.open = entry.run_id, entry.steps, entry.open
             self.usage, self.cost, self._seconds = entry.usage, entry.cost, entry.seconds
             self.approvals = Approvals(entry.waiting, (), entry.approval_rules)
+            self.children = entry.children
             if entry.run_id is not None:
                 self._began, self._worked = entry.at - entry.run_seconds, entry.at
         elif isinstance(entry, ItemsKept):

@@ -9,6 +9,7 @@ from actors.tools.base import Tool
 from actors.tools.fetch import FETCH, require_markdown
 from actors.tools.files import FILES
 from actors.tools.memory import MEMORY_TOOLS
+from actors.tools.pods import POD_TOOLS
 from actors.tools.search import SEARCH
 from protocol.errors import ManifestError
 
@@ -17,6 +18,7 @@ BUILTIN_GROUPS: dict[str, tuple[Tool, ...]] = {
     "search": SEARCH,
     "memory": MEMORY_TOOLS,
     "fetch": FETCH,
+    "pods": POD_TOOLS,
 }
 
 _NO_MORE: Mapping[str, tuple[Tool, ...]] = {}

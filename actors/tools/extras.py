@@ -8,3 +8,5 @@ TASKS = "tasks"
 MEMORY = "memory"
 #: Whether `fetch` may reach addresses that are not on the public internet: a bool.
 ALLOW_PRIVATE = "allow_private"
+#: A function from a pod's name to what has its sub-agents: ``SubAgents`` of ``tools/pods.py``.
+PODS = "pods"

@@ -1,0 +1,615 @@
+"""``Delegation``: the sub-agents of one pod: what they are given, and how they begin, go on and end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import msgspec
+
+from actors.pod import child_output
+from actors.pod.budget import Budget, ChildBudget
+from actors.pod.grants import child_manifest, refuse_beyond
+from actors.pod.lifecycle import Resumed
+from actors.pod.narrowing import withdrawn
+from actors.pod.restore import last_run, restore, tip
+from actors.runtime.future import AsyncFuture
+from actors.sessions.answers import settled
+from actors.tools.pods import Asked
+from actors.tools.scope import resolved
+from protocol.delegation import NO_CHILDREN, Children, cost_sum, usage_sum
+from protocol.entries import SessionOpened
+from protocol.errors import (
+    Failure,
+    NameTaken,
+    PodError,
+    PolypodError,
+    SessionError,
+    SessionInUse,
+    SessionNotFound,
+    ToolError,
+)
+from protocol.events import (
+    AssistantMessage,
+    ChildEnded,
+    ChildStarted,
+    Event,
+    PodEnded,
+    PodFailed,
+    RunEnd,
+    RunOutcome,
+    RunStart,
+)
+from protocol.lifecycle import AT_WORK
+from protocol.manifest import PodManifest, anchored
+from protocol.scope import Scope
+from protocol.text import encodable
+from protocol.usage import Usage
+from protocol.wire import decode_entry
+
+if TYPE_CHECKING:
+    from actors.pod.handle import Pod
+    from actors.pod.journal import Journal
+    from actors.pod.pod import PodActor
+    from actors.pod.resources import Inherited, PodResources, PodTemplate
+    from actors.pod.tasks_at_work import TasksAtWork
+
+#: How a run ends that goes on no more: those that are paused do.
+_OUTCOMES = frozenset({"finished", "refused", "limit_reached", "cancelled", "budget", "failed"})
+
+
+class Nursery(Protocol):
+    """Makes the pods that are sub-agents; the system."""
+
+    @property
+    def leaving(self) -> bool:
+        """Whether all pods are about to end, with their runs paused."""
+
+    def prepare(self, manifest: PodManifest, name: str, parent: Delegation) -> PodResources:
+        """What a sub-agent is to work with. Raises NameTaken, ManifestError, ModelError, BudgetError."""
+
+    def start(self, resources: PodResources, resumed: Resumed | None) -> AsyncFuture[Pod]:
+        """Have it live; the future fails as that of ``spawn``."""
+
+
+class _Child:
+    """A sub-agent that has not ended, as far as its parent knows."""
+
+    __slots__ = (
+        "ended",
+        "ending",
+        "fresh",
+        "held",
+        "news",
+        "paused",
+        "pausing",
+        "pod",
+        "resources",
+        "started",
+        "why",
+    )
+
+    def __init__(self, started: ChildStarted, resources: PodResources | None = None) -> None:
+        self.started = started
+        self.resources = resources
+        #: Its handle, once it lives.
+        self.pod: Pod | None = None
+        #: Why it cannot be reached.
+        self.why: str | None = None
+        #: Whether its task has not begun.
+        self.fresh = True
+        #: Whether its run is paused, and whether that goes on with the next run of its parent.
+        self.paused = self.held = False
+        self.pausing: AsyncFuture[None] | None = None
+        #: Whether its end is on the way.
+        self.ending = False
+        #: Resolves once its end is durable.
+        self.ended: AsyncFuture[ChildEnded] = AsyncFuture()
+        #: Who waits for it to say or do something.
+        self.news: list[asyncio.Future[None]] = []
+
+    @property
+    def session(self) -> str:
+        """The session that it was started in."""
+        return self.started.child_session
+
+    def tell_news(self) -> None:
+        """It has said or done something."""
+        news, self.news = self.news, []
+        for each in news:
+            if not each.done():
+                each.set_result(None)
+
+
+class Delegation:
+    """Gives work to sub-agents, and takes back what they were given when they have ended.
+
+    What has begun and ended is what the log says: ``state`` is folded from the events of the pod as they
+    become durable (``note_own``). Beside it stand those whose start is being recorded.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        template: PodTemplate,
+        inherited: Inherited,
+        nursery: Nursery,
+        budget: Budget | None,
+    ) -> None:
+        self.name = name
+        self.inherited = inherited
+        self.budget = budget
+        self.state: Children = NO_CHILDREN
+        self._template = template
+        self._nursery = nursery
+        #: What the pod could touch if it had given nothing away, and what it can.
+        self._own = template.tools.scope
+        self.scope: Scope = self._own
+        #: By the names that the pod calls them.
+        self._living: dict[str, _Child] = {}
+        #: By the names of their pods.
+        self._by_pod: dict[str, _Child] = {}
+        #: Whether sub-agents are to stand still, since the pod was paused or restored.
+        self._held = False
+        #: The sessions of those of whose end the pod is just being told.
+        self._telling: set[str] = set()
+        #: Resolves once those of an earlier life are there again; None where there are none.
+        self._bringing_back: AsyncFuture[None] | None = None
+
+    def attach(self, actor: PodActor, journal: Journal) -> None:
+        """Work for that pod."""
+        self._actor = actor
+        self._journal = journal
+
+    @property
+    def _tasks(self) -> TasksAtWork:
+        return self._actor.tasks
+
+    @property
+    def has_any(self) -> bool:
+        """Whether any sub-agent has not ended."""
+        return bool(self._living) or self._bringing_back is not None
+
+    # -- what the log says -----------------------------------------------------------------------
+
+    def note_own(self, events: Sequence[Event]) -> None:
+        """Events of the pod are durable, or told."""
+        for event in events:
+            if isinstance(event, ChildStarted):
+                self.state = self.state.after(event)
+            elif isinstance(event, ChildEnded):
+                self._take_back(event)
+            elif isinstance(event, RunStart):
+                self._go_on()
+            elif isinstance(event, RunEnd) and event.outcome == "paused":
+                self._hold()
+
+    def note_child(self, pod: str, events: Sequence[Event]) -> None:
+        """Events of a sub-agent are durable, or told."""
+        child = self._by_pod.get(pod)
+        if child is None:
+            return
+        for event in events:
+            if isinstance(event, RunStart):
+                child.fresh = child.paused = False
+            elif isinstance(event, RunEnd):
+                child.paused = event.outcome == "paused"
+                if not child.paused:
+                    self._begin_end(child, event.outcome, event.error)
+            elif isinstance(event, PodFailed):
+                self._begin_end(child, "failed", event.error)
+            elif isinstance(event, PodEnded):
+                if not child.paused and not self._nursery.leaving:
+                    self._begin_end(child, "cancelled", None)
+            elif not isinstance(event, AssistantMessage):
+                continue
+            child.tell_news()
+
+    def carried(self) -> dict[str, Any]:
+        """What a session that takes the place of the pod's takes over."""
+        return {"children": self.state}
+
+    def _withdraw(self) -> None:
+        """Have the pod's scope be what it has not given away."""
+        self.scope = withdrawn(self._own, (child.started.scope for child in self._living.values()))
+
+    # -- beginnings ------------------------------------------------------------------------------
+
+    async def spawn(self, asked: Asked) -> dict[str, Any]:
+        """Give a task to a new sub-agent. Raises ToolError."""
+        await self._wait_for_restored()
+        child = self._admit(asked)
+        began: AsyncFuture[None] = AsyncFuture()
+        # In a task of the pod's own: whoever cancels the call, what is durable is carried out.
+        self._tasks.start_at_once(self._begin(child, began))
+        await began
+        return {"name": asked.name, "pod": child.started.child, "session": child.session}
+
+    def _admit(self, asked: Asked) -> _Child:
+        """A sub-agent as asked for, where that is within what the pod has. Raises ToolError."""
+        section = self._template.manifest.delegation
+        if section.max_depth < 1:
+            raise ToolError("delegation.max_depth: this pod may have no sub-agents of its own")
+        if len(self._living) >= section.max_children:
+            raise ToolError(
+                f"delegation.max_children: {section.max_children} sub-agents live already",
+                hint="wait for one to end, or stop one",
+            )
+        if asked.name in self._living:
+            raise ToolError(f"there is a sub-agent named {asked.name!r}", hint="choose another name")
+        scope = self._scope_asked(asked)
+        refuse_beyond(self._own, scope, {name: each.started.scope for name, each in self._living.items()})
+        name = f"{self.name}.{asked.name}"
+        manifest = child_manifest(self._template.manifest, name, asked, self._own.narrow(scope))
+        try:
+            resources = self._nursery.prepare(manifest, name, self)
+        except PolypodError as error:
+            raise ToolError(f"{asked.name!r} was not started: {error.message}", hint=error.hint) from error
+        head = self._journal.head
+        started = ChildStarted(
+            self.name,
+            head.session_id,
+            head.seq,
+            0.0,
+            child=name,
+            name=asked.name,
+            child_session=resources.log.head.session_id,
+            task=encodable(asked.task),
+            scope=scope,
+            budget=manifest.budget,
+        )
+        child = _Child(started, resources)
+        self._add(child)
+        return child
+
+    def _scope_asked(self, asked: Asked) -> Scope:
+        if asked.scope is None:
+            return Scope()
+        pwd = Path(self._template.manifest.pod.pwd)
+        return resolved(anchored(Scope(asked.scope.allow, asked.scope.deny), pwd))
+
+    def _add(self, child: _Child) -> None:
+        self._living[child.started.name] = self._by_pod[child.started.child] = child
+        self._withdraw()
+
+    def _drop(self, child: _Child) -> None:
+        """A sub-agent has ended, or never was: what it had is the pod's again."""
+        if self._living.get(child.started.name) is child:
+            del self._living[child.started.name]
+        self._by_pod.pop(child.started.child, None)
+        if child.resources is not None and isinstance(child.resources.budget, ChildBudget):
+            child.resources.budget.close()
+        self._withdraw()
+        child.tell_news()
+
+    async def _begin(self, child: _Child, began: AsyncFuture[None]) -> None:
+        """Record that a sub-agent starts, then have it live and work."""
+        started, resources = child.started, child.resources
+        assert resources is not None
+        fields = {
+            name: getattr(started, name)
+            for name in ("child", "name", "child_session", "task", "scope", "budget")
+        }
+        self._journal.log.record(ChildStarted, self._journal.run_id, **fields)
+        try:
+            await self._journal.commit()
+        except SessionError as error:
+            self._drop(child)
+            began.set_exception(ToolError(f"{started.name!r} was not started: {error.message}"))
+            return
+        try:
+            child.pod = await self._nursery.start(resources, None)
+        except PolypodError as error:
+            if not self._nursery.leaving:
+                await self._record_end(child, "failed", Failure.of(error))
+            began.set_exception(ToolError(f"{started.name!r} was not started: {error.message}"))
+            return
+        if not self._held:
+            self._work(child)
+        else:
+            child.held = True
+        began.set(None)
+
+    def _work(self, child: _Child) -> None:
+        """Have a sub-agent begin its task, or go on with it."""
+        if child.pod is None or child.ending or not (child.fresh or child.held):
+            return
+        if child.fresh:
+            child.fresh = child.held = False
+            self._follow(child, child.pod.run(child.started.task))
+        else:
+            self._tasks.start(self._resume(child))
+
+    async def _resume(self, child: _Child) -> None:
+        pausing, child.pausing = child.pausing, None
+        if pausing is not None:
+            with contextlib.suppress(PolypodError):
+                await pausing
+        if child.pod is not None and child.held and not self._held:
+            child.held = False
+            if child.paused:
+                self._follow(child, child.pod.resume())
+
+    def _follow(self, child: _Child, run: AsyncFuture[Any]) -> None:
+        """A run whose start is refused tells no end: only who asked for it hears."""
+
+        def look_how_it_ended() -> None:
+            error = run.exception()
+            if error is not None and not self._nursery.leaving:
+                self._begin_end(child, "failed", Failure.of(error.__cause__ or error))
+
+        run.when_done(look_how_it_ended)
+
+    # -- pauses ----------------------------------------------------------------------------------
+
+    def _hold(self) -> None:
+        """The pod is paused: so are those below."""
+        self._held = True
+        for child in self._living.values():
+            if child.pod is not None and not child.paused and not child.ending:
+                child.held, child.pausing = True, child.pod.pause()
+
+    def _go_on(self) -> None:
+        """The pod is at work: so are those below, and it hears of those that have ended."""
+        self._held = False
+        for child in list(self._living.values()):
+            self._work(child)
+        for ended in self.state.untold:
+            self._tasks.start(self._tell(ended))
+
+    # -- ends ------------------------------------------------------------------------------------
+
+    def _begin_end(self, child: _Child, outcome: RunOutcome, error: Failure | None) -> None:
+        if not child.ending:
+            child.ending = True
+            self._tasks.start(self._end(child, outcome, error))
+
+    async def _end(self, child: _Child, outcome: RunOutcome, error: Failure | None) -> None:
+        """End the pod of a sub-agent that has done its work, and record that."""
+        if child.pod is not None:
+            with contextlib.suppress(PolypodError):
+                if (await child.pod.describe()).state in AT_WORK:  # it was told something in the last moment
+                    child.ending = False
+                    return
+            await child.pod.stop()
+        await self._record_end(child, outcome, error)
+
+    async def _record_end(self, child: _Child, outcome: RunOutcome, error: Failure | None) -> None:
+        usage, cost, seconds = (None, None, None) if child.pod is None else _actor(child.pod).sums()
+        await self._record(child.started, outcome, error, usage, cost, seconds)
+
+    async def _record(
+        self,
+        started: ChildStarted,
+        outcome: RunOutcome,
+        error: Failure | None = None,
+        usage: Usage | None = None,
+        cost: float | None = None,
+        seconds: float | None = None,
+    ) -> None:
+        self._journal.log.record_end(
+            ChildEnded,
+            None,
+            child=started.child,
+            name=started.name,
+            child_session=started.child_session,
+            outcome=outcome,
+            usage=usage,
+            cost=cost,
+            seconds=seconds,
+            error=error,
+        )
+        with contextlib.suppress(SessionError):  # then it goes with the next batch that the store takes
+            await self._journal.commit()
+
+    def _take_back(self, event: ChildEnded) -> None:
+        """A sub-agent's end is durable."""
+        self.state = self.state.after(event)
+        child = self._by_pod.get(event.child)
+        if child is not None and child.session == event.child_session:
+            self._drop(child)
+            child.ended.set(event)
+        if not self._held:
+            self._tasks.start(self._tell(event))
+
+    async def _tell(self, event: ChildEnded) -> None:
+        """Tell the pod's model that a sub-agent has ended, and what it said last."""
+        session = event.child_session
+        if session in self._telling or self._actor.stopping:
+            return
+        self._telling.add(session)
+        try:
+            last = await child_output.last_answer(self._template.store, session)
+            await self._actor.tell(child_output.end_words(event, last))
+        except PolypodError:  # a call waits for a person, or the pod stops: it is told with the next run
+            return
+        finally:
+            self._telling.discard(session)
+        self.state = self.state.told(session)
+
+    async def stop_all(self, seconds: float) -> None:
+        """The pod ends: stop those below, and record their ends, within so many seconds."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._wait_for_restored()
+                for child in list(self._living.values()):
+                    if child.pod is not None:
+                        child.pod.stop()
+                for child in list(self._living.values()):
+                    if child.pod is not None:
+                        await child.ended
+
+    # -- after a restart -------------------------------------------------------------------------
+
+    def take_over(self, state: Children, items: Sequence[Any]) -> None:
+        """Go on from what a session says: nothing works until the pod does."""
+        for ended in child_output.told_in(state.untold, items):
+            state = state.told(ended.child_session)
+        self.state, self._held = state, True
+        if self.budget is not None:
+            self.budget.carry(state.usage or Usage(), state.cost, state.seconds)
+        for started in state.open:
+            self._add(_Child(started))
+        if state.open:
+            self._bringing_back = AsyncFuture()
+
+    async def bring_back(self) -> None:
+        """Have those live again that had not ended, with their runs paused."""
+        for child in list(self._living.values()):
+            try:
+                await self._bring_back(child)
+            except (SessionInUse, NameTaken) as error:
+                child.why = error.message
+            except PolypodError as error:
+                if not self._nursery.leaving:
+                    child.ending = True
+                    await self._record(child.started, "failed", Failure.of(error))
+        restored, self._bringing_back = self._bringing_back, None
+        if restored is not None:
+            restored.set(None)
+        if not self._held:
+            self._go_on()
+
+    async def _bring_back(self, child: _Child) -> None:
+        store, started = self._template.store, child.started
+        session = await tip(store, child.session)
+        last = await last_run(store, await settled(store.info(session)))
+        if last in _OUTCOMES:
+            child.ending = True
+            state, _ = await restore(store, session)
+            taken = state.children
+            usage, cost = usage_sum(state.usage, taken.usage), cost_sum(state.cost, taken.cost)
+            await self._record(started, last, None, usage, cost, state.seconds)  # type: ignore[arg-type]
+            return
+        manifest = await self._manifest_in(session)
+        child.resources = self._nursery.prepare(manifest, f"{self.name}.{started.name}", self)
+        self._by_pod[child.resources.name] = child
+        child.fresh, child.paused, child.held = last == "none", last != "none", True
+        child.pod = await self._nursery.start(child.resources, Resumed(session, exact=False))
+
+    async def _manifest_in(self, session: str) -> PodManifest:
+        """What a sub-agent was asked to be, and what its server is, of which logs keep no secrets."""
+        first = await settled(self._template.store.read(session, after=0, limit=1))
+        opened = decode_entry(first[0].body) if first else None
+        if not isinstance(opened, SessionOpened):
+            raise SessionNotFound(f"session {session} has no beginning")
+        manifest = msgspec.json.decode(opened.manifest, type=PodManifest)
+        model = msgspec.structs.replace(self._template.manifest.model, model_id=manifest.model.model_id)
+        return manifest.replace(model=model)
+
+    async def _wait_for_restored(self) -> None:
+        if self._bringing_back is not None:
+            await self._bringing_back
+
+    # -- what its tools ask ----------------------------------------------------------------------
+
+    async def send(self, name: str, text: str) -> str:
+        """Tell a sub-agent something. Raises ToolError."""
+        child = await self._find(name)
+        if child.ending or child.pod is None:
+            raise ToolError(child.why or f"{name!r} has ended, and hears nothing any more")
+        # Not awaited: one that waits for its model records the words before its next request.
+        told = child.pod.notify(text)
+        if told.done() and (error := told.exception()) is not None:
+            raise ToolError(f"{name!r} was not told: {error}") from error
+        return f"{name} is told"
+
+    async def read(self, name: str, after: int, wait: float) -> dict[str, Any]:
+        """What a sub-agent has said after entry ``after``; where nothing, wait so many seconds for more."""
+        await self._wait_for_restored()
+        child = self._living.get(name)
+        if child is not None and wait > 0:
+            await self._wait_for_news(child, after, wait)
+        ended = None if name in self._living else self._ended(name)
+        session = ended.child_session if child is None and ended is not None else None
+        if child is not None:
+            session = child.session
+        if session is None:
+            raise self._unknown(name)
+        said = await child_output.answers_after(self._template.store, session, after)
+        state = await self._state(child) if ended is None and child is not None else "ended"
+        told: dict[str, Any] = {"state": state, "said": said.texts, "next": said.next}
+        if ended is not None:
+            told["outcome"] = ended.outcome
+        return told
+
+    async def _wait_for_news(self, child: _Child, after: int, wait: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(wait):
+                while (
+                    self._living.get(child.started.name) is child
+                    and not (
+                        await child_output.answers_after(self._template.store, child.session, after)
+                    ).texts
+                ):
+                    news = self._tasks.loop.create_future()
+                    child.news.append(news)
+                    await news
+
+    async def stop(self, name: str) -> str:
+        """Stop a sub-agent, and wait until that is durable. Raises ToolError."""
+        child = await self._find(name)
+        if child.pod is None:
+            raise ToolError(child.why or f"{name!r} is not there yet")
+        child.pod.stop()
+        ended = await child.ended
+        return f"{name} has ended: {ended.outcome}"
+
+    async def list(self) -> list[dict[str, Any]]:
+        """The sub-agents that live, and the last that have ended."""
+        await self._wait_for_restored()
+        living = [
+            {"name": name, "state": await self._state(child), "task": child.started.task}
+            for name, child in list(self._living.items())
+        ]
+        return [
+            *living,
+            *({"name": e.name, "state": "ended", "outcome": e.outcome} for e in self.state.ended),
+        ]
+
+    async def _find(self, name: str) -> _Child:
+        await self._wait_for_restored()
+        child = self._living.get(name)
+        if child is not None:
+            return child
+        ended = self._ended(name)
+        raise self._unknown(name) if ended is None else ToolError(f"{name!r} has ended: {ended.outcome}")
+
+    def _ended(self, name: str) -> ChildEnded | None:
+        return next((each for each in reversed(self.state.ended) if each.name == name), None)
+
+    def _unknown(self, name: str) -> ToolError:
+        known = ", ".join([*self._living, *(each.name for each in self.state.ended)]) or "none"
+        return ToolError(f"there is no sub-agent {encodable(name)!r}; there are: {known}")
+
+    async def _state(self, child: _Child) -> str:
+        if child.pod is None:
+            return "starting" if child.why is None else child.why
+        if child.ending:
+            return "ending"
+        try:
+            return str((await child.pod.describe()).state)
+        except PodError:
+            return "ended"
+
+    # -- approvals -------------------------------------------------------------------------------
+
+    def asker_of(self, approval_id: str) -> Pod | None:
+        """Which pod below has asked for that approval."""
+        for child in self._living.values():
+            if child.pod is None:
+                continue
+            actor = _actor(child.pod)
+            if actor.approvals is not None and actor.approvals.knows(approval_id):
+                return child.pod
+            if actor.delegation is not None and (found := actor.delegation.asker_of(approval_id)):
+                return found
+        return None
+
+
+def _actor(pod: Pod) -> PodActor:
+    actor: PodActor = pod.ref.actor  # type: ignore[attr-defined] # it is an AsyncActorRef
+    return actor

@@ -1,0 +1,90 @@
+"""Narrowing: whether a scope goes beyond the one it is taken from, and what is left of that one; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import PurePath
+
+from msgspec import Struct
+
+from protocol.scope import Permission, Rule, Scope
+
+
+class Beyond(Struct, frozen=True):
+    """What a scope would allow that the one it is taken from does not: ``rule``, the ``index``-th that it
+    allows by, asks for ``wanted`` at ``path``. ``denied_by`` is the rule that denies it, None where there is
+    none that allows it.
+    """
+
+    index: int
+    rule: Rule
+    path: PurePath
+    wanted: Permission
+    denied_by: Rule | None = None
+
+    def __str__(self) -> str:
+        """Which rule goes too far, in words."""
+        why = "which no rule of this pod's scope allows"
+        if self.denied_by is not None:
+            why = f"which a rule of this pod's scope denies ({rule_words(self.denied_by)})"
+        asked = f"scope.allow[{self.index}] ({rule_words(self.rule)})"
+        return f"{asked} would allow to {self.wanted} {self.path}, {why}"
+
+
+def rule_words(rule: Rule) -> str:
+    """A rule as people name it."""
+    return f"{rule.permission} {rule.target}{'' if rule.recursive else ', not recursive'}"
+
+
+def beyond(granted: Scope, asked: Scope) -> Beyond | None:
+    """What ``asked`` would allow that ``granted`` does not, at any path whatever; None where nothing.
+
+    Targets must be absolute and without symlinks. What rules say changes only at their targets, so it is
+    enough to look at each folder on the way to one, at something in it, and at something further below.
+    """
+    for path in _places(_all_rules(granted, asked)):
+        for index, rule in enumerate(asked.allow):
+            wanted = Scope((rule,), asked.deny, asked.within).permission(path)
+            if wanted is not None and not granted.permits(path, wanted):
+                return Beyond(index, rule, path, wanted, _denying(granted, path, wanted))
+    return None
+
+
+def withdrawn(scope: Scope, given: Iterable[Scope]) -> Scope:
+    """``scope`` without the permission to write where those that were ``given`` away allow it. What these
+    deny below a target that they may write is withdrawn as well.
+    """
+    denied = tuple(write for each in given for write in writes(each))
+    return Scope(scope.allow, (*scope.deny, *denied), scope.within) if denied else scope
+
+
+def writes(scope: Scope) -> tuple[Rule, ...]:
+    """The rules of a scope that allow to write."""
+    return tuple(rule for rule in scope.allow if rule.permission == "write")
+
+
+def _all_rules(*scopes: Scope) -> Iterator[Rule]:
+    for scope in scopes:
+        yield from scope.allow
+        yield from scope.deny
+        if scope.within is not None:
+            yield from _all_rules(scope.within)
+
+
+def _places(rules: Iterable[Rule]) -> list[PurePath]:
+    """One path of each kind that these rules can tell apart."""
+    targets = [PurePath(rule.target) for rule in rules]
+    known = {each for target in targets for each in (target, *target.parents)}
+    names = {part for target in targets for part in target.parts}
+    other = "*"
+    while other in names:
+        other += "*"
+    return [place for path in sorted(known) for place in (path, path / other, path / other / other)]
+
+
+def _denying(scope: Scope, path: PurePath, wanted: Permission) -> Rule | None:
+    """The rule that denies ``wanted`` at ``path``, where it would be allowed without any denial."""
+    for rule in scope.deny:
+        if rule.matches(path) and (wanted == "write" or rule.permission == "read"):
+            return rule
+    return None if scope.within is None else _denying(scope.within, path, wanted)

@@ -1,0 +1,60 @@
+"""Delegation: which sub-agents a pod has, folded from its log; pure."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from protocol.events import ChildEnded, ChildStarted
+from protocol.usage import Usage
+
+#: Ended sub-agents that are remembered.
+MOST_ENDED = 16
+
+
+class Children(Struct, frozen=True, omit_defaults=True):
+    """The sub-agents of a pod, as its log has them.
+
+    ``open`` have not ended; ``ended`` are the last that have, and ``untold`` those whose end the pod's model
+    may not have been told. ``usage``, ``cost`` and ``seconds`` are what all that have ended took.
+    """
+
+    open: tuple[ChildStarted, ...] = ()
+    ended: tuple[ChildEnded, ...] = ()
+    untold: tuple[ChildEnded, ...] = ()
+    usage: Usage | None = None
+    cost: float | None = None
+    seconds: float = 0.0
+
+    def after(self, event: ChildStarted | ChildEnded) -> Children:
+        """How it stands after ``event``."""
+        others = tuple(each for each in self.open if each.child_session != event.child_session)
+        if isinstance(event, ChildStarted):
+            return replace(self, open=(*others, event))
+        return Children(
+            others,
+            (*self.ended, event)[-MOST_ENDED:],
+            (*self.untold, event),
+            usage_sum(self.usage, event.usage),
+            cost_sum(self.cost, event.cost),
+            self.seconds + (event.seconds or 0.0),
+        )
+
+    def told(self, child_session: str) -> Children:
+        """How it stands once the model was told of the end of that one."""
+        return replace(
+            self, untold=tuple(each for each in self.untold if each.child_session != child_session)
+        )
+
+
+NO_CHILDREN = Children()
+
+
+def usage_sum(one: Usage | None, other: Usage | None) -> Usage | None:
+    """Both together; None where neither is known."""
+    return other if one is None else one if other is None else one + other
+
+
+def cost_sum(one: float | None, other: float | None) -> float | None:
+    """Both together; None where neither is known."""
+    return other if one is None else one if other is None else one + other

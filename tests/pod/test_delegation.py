@@ -1,0 +1,317 @@
+"""Sub-agents: what they are given and refused, how their ends are told, and what becomes of them with their parent."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from actors.llm.base import Block, Request
+from actors.llm.scripted import Reply, call, say
+from actors.pod.handle import Pod
+from actors.runtime.subscription import Subscription
+from actors.system import PodSystem
+from protocol.errors import PodNotFound
+from protocol.events import (
+    ApprovalRequested,
+    ChildEnded,
+    ChildStarted,
+    Event,
+    PodEnded,
+    PodStarted,
+    RunEnd,
+    RunStart,
+    UserMessage,
+)
+from protocol.items import ToolResult, UserItem
+from protocol.lifecycle import PodState
+from protocol.manifest import PodManifest
+from protocol.scope import Scope
+
+
+class Cast:
+    """A model that plays a script a pod, by the first word of its system prompt; ``...`` waits for ``go``."""
+
+    model = "cast"
+
+    def __init__(self, **parts: list[Reply | Any]) -> None:
+        self.parts = {name: list(replies) for name, replies in parts.items()}
+        self.go = asyncio.Event()
+        self.requests: list[Request] = []
+
+    async def stream(self, request: Request) -> AsyncIterator[Block]:
+        self.requests.append(request)
+        part = self.parts[(request.system or "lead").split()[0]]
+        if part[0] is ...:
+            await self.go.wait()
+            part.pop(0)
+        reply = part.pop(0)
+        async for block in reply.stream():
+            yield block
+
+
+def spawn(name: str = "reader", **more: Any) -> Reply:
+    return call("spawn_pod", {"name": name, "instruction": name, "task": "count", **more})
+
+
+def lead(**more: Any) -> PodManifest:
+    return PodManifest.of(name="lead", system_prompt="lead", tools={"builtin": ["pods", "files"]}, **more)
+
+
+async def until(events: Subscription, wanted: Callable[[Event], bool]) -> Any:
+    async with asyncio.timeout(20):
+        async for event in events:
+            if wanted(event):
+                return event
+    raise AssertionError("it never came")
+
+
+def of(kind: type[Event], pod: str | None = None) -> Callable[[Event], bool]:
+    return lambda event: isinstance(event, kind) and pod in (None, event.pod)
+
+
+async def results(pod: Pod) -> list[str]:
+    return [item.text for item in await pod.history() if isinstance(item, ToolResult)]
+
+
+async def test_the_end_of_a_sub_agent_starts_a_run_of_its_idle_parent_with_its_last_answer() -> None:
+    cast = Cast(lead=[spawn(), say("working on it"), say("it is 42")], reader=[..., say("forty-two")])
+    async with PodSystem() as system:
+        pod = await system.spawn(lead(), client=cast)
+        with system.subscribe("lead", children=True) as events:
+            assert (await pod.run("go")).text == "working on it"
+            cast.go.set()
+            ended = await until(events, of(ChildEnded))
+            assert (ended.child, ended.name, ended.outcome) == ("lead.reader", "reader", "finished")
+            assert ended.usage is not None
+            said = await until(events, lambda e: isinstance(e, UserMessage) and e.source == "notify")
+            assert said.item.text.endswith("has ended: finished]\nforty-two")
+            await until(events, of(RunEnd, "lead"))
+        with pytest.raises(PodNotFound):
+            system.get("lead.reader")
+
+
+async def test_events_of_sub_agents_and_theirs_reach_who_subscribes_with_children_and_name_their_parent() -> (
+    None
+):
+    cast = Cast(
+        lead=[spawn("a"), call("read_pod_output", {"name": "a", "wait": 20}), say("done"), say("ok")],
+        a=[
+            spawn("b"),
+            call("read_pod_output", {"name": "b", "wait": 20}),
+            say("a is done"),
+            say("a is done"),
+        ],
+        b=[say("b is done")],
+    )
+    async with PodSystem() as system:
+        pod = await system.spawn(lead(), client=cast)
+        with system.subscribe("lead", children=True) as all_, system.subscribe("lead") as own:
+            await pod.run("go")
+            await until(all_, of(ChildEnded, "lead"))
+            heard = system.subscribe("lead", since=0, children=True)
+            assert {event.pod for event in own.drain()} == {"lead"}
+            heard.close()
+        sessions = {info.pod for info in system.store.sessions()}  # type: ignore[union-attr]
+        assert sessions == {"lead", "lead.a", "lead.a.b"}
+        with system.subscribe("lead.a.b", since=0) as past:
+            assert (await until(past, of(PodStarted))).parent == "lead.a"
+
+
+async def test_what_goes_beyond_the_scope_is_refused_with_the_name_of_the_rule(tmp_path: Path) -> None:
+    asked = {"allow": [{"target": "/etc", "permission": "read"}]}
+    deeper = {"allow": [{"target": str(tmp_path), "permission": "write"}]}
+    cast = Cast(lead=[spawn(scope=asked), spawn(scope=deeper), say("no")])
+    manifest = lead(scope={"allow": [{"target": str(tmp_path), "permission": "read"}]})
+    async with PodSystem() as system:
+        pod = await system.spawn(manifest, client=cast)
+        await pod.run("go")
+        first, second = await results(pod)
+        assert "scope.allow[0] (read /etc)" in first
+        assert f"scope.allow[0] (write {tmp_path})" in second
+        assert [each.name for each in system.pods()] == ["lead"]
+
+
+async def test_what_a_sub_agent_may_write_its_parent_and_siblings_may_not_until_it_has_ended(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "docs").mkdir()
+    docs = {"allow": [{"target": "docs", "permission": "write"}]}
+    write = call("write_file", {"path": "docs/a.txt", "content": "x"})
+    cast = Cast(
+        lead=[spawn(scope=docs), write, spawn("other", scope=docs), say("later"), write, say("now")],
+        reader=[..., say("done")],
+    )
+    manifest = lead(scope=Scope.writable(tmp_path), pwd=str(tmp_path))
+    async with PodSystem() as system:
+        pod = await system.spawn(manifest, client=cast)
+        with system.subscribe("lead") as events:
+            await pod.run("go")
+            _, refused, sibling = await results(pod)
+            assert "not allowed to write" in refused
+            assert "sub-agent 'reader' may write alone" in sibling
+            cast.go.set()
+            await until(events, of(ChildEnded))
+            await until(events, of(RunEnd))
+        assert (tmp_path / "docs" / "a.txt").read_text() == "x"
+
+
+async def test_the_budget_of_a_sub_agent_is_set_aside_and_what_is_left_of_it_comes_back() -> None:
+    cast = Cast(
+        lead=[spawn(budget={"tokens": 90_000}), spawn("b", budget={"tokens": 90_000}), say("ok"), say("ok")],
+        reader=[..., say("done", input_tokens=10, output_tokens=5)],
+    )
+    async with PodSystem(budget={"tokens": 200_000}) as system:
+        pod = await system.spawn(lead(tokens=100_000, max_tokens=10), client=cast)
+        with system.subscribe("lead") as events:
+            await pod.run("go")
+            _, refused = await results(pod)
+            assert "budget.tokens goes beyond" in refused
+            use = system.budget
+            assert use is not None
+            assert use.reserved_tokens == 90_000
+            cast.go.set()
+            assert (await until(events, of(ChildEnded))).usage.total_tokens == 15
+            await until(events, of(RunEnd))
+            use = system.budget
+            assert use is not None
+            assert use.reserved_tokens == 0
+
+
+async def test_there_are_at_most_so_many_sub_agents_and_so_deep() -> None:
+    cast = Cast(
+        lead=[spawn("a"), spawn("b"), say("ok"), say("ok")],
+        a=[..., call("spawn_pod", {"name": "c", "instruction": "c", "task": "t"}), say("no")],
+    )
+    async with PodSystem() as system:
+        pod = await system.spawn(lead(delegation={"max_children": 1, "max_depth": 1}), client=cast)
+        with system.subscribe("lead") as events:
+            await pod.run("go")
+            assert "delegation.max_children" in (await results(pod))[1]
+            child = system.get("lead.a")
+            cast.go.set()
+            await until(events, of(ChildEnded))
+            with system.subscribe(child.name, since=0) as past:
+                refused = await until(past, lambda e: isinstance(getattr(e, "item", None), ToolResult))
+            assert "there is no tool 'spawn_pod'" in refused.item.text
+
+
+async def test_sub_agents_of_a_paused_pod_are_paused_and_go_on_with_it() -> None:
+    cast = Cast(lead=[spawn(), ..., say("ok"), say("told")], reader=[..., say("done")])
+    async with PodSystem() as system:
+        pod = await system.spawn(lead(), client=cast)
+        with system.subscribe("lead", children=True) as events:
+            run = pod.run("go")
+            await until(events, of(RunStart, "lead.reader"))
+            await pod.pause()
+            assert (await run).outcome == "paused"
+            assert (await until(events, of(RunEnd, "lead.reader"))).outcome == "paused"
+            cast.go.set()
+            await pod.resume()
+            assert (await until(events, of(ChildEnded))).outcome == "finished"
+
+
+async def test_sub_agents_of_a_stopped_pod_are_stopped_before_it() -> None:
+    cast = Cast(lead=[spawn(), say("ok")], reader=[..., say("done")])
+    async with PodSystem() as system:
+        pod = await system.spawn(lead(), client=cast)
+        with system.subscribe("lead", children=True) as events:
+            await pod.run("go")
+            await pod.stop()
+            told = [(e.pod, type(e)) for e in events.drain() if isinstance(e, ChildEnded | PodEnded)]
+            assert told == [("lead.reader", PodEnded), ("lead", ChildEnded), ("lead", PodEnded)]
+        assert system.pods() == []
+
+
+async def test_a_call_of_a_sub_agent_that_waits_for_approval_is_answered_at_its_parents_door(
+    tmp_path: Path,
+) -> None:
+    cast = Cast(
+        lead=[spawn(), say("ok"), say("told")],
+        reader=[call("list_files", {"path": str(tmp_path)}), say("seen")],
+    )
+    rules = [{"tool": "list_files", "policy": "ask"}]
+    async with PodSystem() as system:
+        pod = await system.spawn(lead(approval=rules), client=cast)
+        with system.subscribe("lead", children=True) as events:
+            run = pod.run("go")
+            asked = await until(events, of(ApprovalRequested))
+            assert asked.pod == "lead.reader"
+            await pod.approve(asked.approval_id)
+            await run
+            assert (await until(events, of(ChildEnded))).outcome == "finished"
+
+
+async def test_a_model_tells_reads_lists_and_stops_its_sub_agents() -> None:
+    cast = Cast(
+        lead=[
+            spawn(),
+            call("send_to_pod", {"name": "reader", "text": "be quick"}),
+            call("list_pods", {}),
+            call("stop_pod", {"name": "reader"}),
+            call("read_pod_output", {"name": "reader"}),
+            call("send_to_pod", {"name": "reader", "text": "once more"}),
+            call("read_pod_output", {"name": "nobody"}),
+            say("ok"),
+            say("told"),
+        ],
+        reader=[..., say("done")],
+    )
+    async with PodSystem() as system:
+        pod = await system.spawn(lead(), client=cast)
+        await pod.run("go")
+        _, sent, listed, stopped, read, late, unknown = await results(pod)
+        assert sent == "reader is told"
+        assert '"state":"running"' in listed
+        assert stopped == "reader has ended: cancelled"
+        assert '"outcome":"cancelled"' in read
+        assert late == "'reader' has ended: cancelled"
+        assert "there are: reader" in unknown
+
+
+async def test_a_sub_agent_of_a_pod_that_was_restored_goes_on_with_it_under_the_same_grant(
+    tmp_path: Path,
+) -> None:
+    store = f"sqlite:{tmp_path}/pods.db"
+    (tmp_path / "docs").mkdir()
+    docs = {"allow": [{"target": "docs", "permission": "write"}]}
+    manifest = lead(scope=Scope.writable(tmp_path), pwd=str(tmp_path))
+    write = call("write_file", {"path": "docs/a.txt", "content": "x"})
+    cast = Cast(lead=[spawn(scope=docs), say("ok")], reader=[..., say("done")])
+    async with PodSystem(store) as system:
+        pod = await system.spawn(manifest, client=cast)
+        with system.subscribe("lead", children=True) as events:
+            await pod.run("go")
+            session = (await pod.describe()).session_id
+            await until(events, of(RunStart, "lead.reader"))
+    cast = Cast(lead=[write, say("not yet"), say("told")], reader=[..., say("done")])
+    async with PodSystem(store) as system:
+        pod = await system.spawn(manifest, client=cast, resume=session)
+        with system.subscribe("lead", children=True) as events:
+            await pod.run("go on")
+            assert "not allowed to write" in (await results(pod))[-1]
+            cast.go.set()
+            assert (await until(events, of(ChildEnded))).outcome == "finished"
+            await until(events, of(RunEnd, "lead"))
+        told = [item.text for item in await pod.history() if isinstance(item, UserItem)]
+        assert told[-1].endswith("has ended: finished]\ndone")
+
+
+async def test_a_compaction_carries_grants_and_a_fork_does_not(tmp_path: Path) -> None:
+    cast = Cast(lead=[spawn(), say("ok"), say("told"), say("ok")], reader=[..., say("done")])
+    async with PodSystem() as system:
+        pod = await system.spawn(lead(), client=cast)
+        with system.subscribe("lead") as events:
+            await pod.run("go")
+            started = (await until(events, of(ChildStarted))).child_session
+            fork = await pod.fork()
+            other = await system.spawn(lead(), client=cast, resume=fork, name="other")
+            assert (await other.describe()).state is PodState.IDLE
+            assert [each.name for each in system.pods()] == ["lead", "lead.reader", "other"]
+            cast.parts["You"] = [say("they talked"), say("they talked")]
+            await pod.compact()
+            cast.go.set()
+            assert (await until(events, of(ChildEnded))).child_session == started
