@@ -42,7 +42,7 @@ class Split(NamedTuple):
 
 
 class Composed(NamedTuple):
-    """A compacted history in order; subscribers are told of ``opening`` and ``closing`` alone. ``source`` is
+    """A compacted history in order; only ``opening`` and ``closing`` are published. ``source`` is
     that of its summary.
     """
 
@@ -77,8 +77,8 @@ def split(items: Sequence[Item], at: Cut) -> Split:
     instead = left_out(items, refused_answers(items))
     folded: list[Item] = []
     kept: list[Item] = []
-    for index, told in enumerate(items):
-        item = instead.get(index, told)
+    for index, original in enumerate(items):
+        item = instead.get(index, original)
         if item is None:
             continue
         stays = index == first or index >= at.tail
@@ -95,7 +95,7 @@ def compose(
     snapshot: str = "",
     source: SummarySource = "tool",
 ) -> Composed:
-    """The new history. ``snapshot`` tells the tasks; what it says replaces all task calls before it."""
+    """The new history. ``snapshot`` lists the tasks; it replaces all task calls before it."""
     opening = [SystemItem.of(f"{SUMMARY}\n{summary.strip()}")]
     opening += [SystemItem.of(f"{REQUIRED_FILE} {file.path}\n{file.text}") for file in files]
     if references:

@@ -37,7 +37,7 @@ def cut(
 ) -> Cut:
     """Keep at most ``retained_tokens`` of the end, as many whole items as fit.
 
-    ``tokens_from(index)`` tells the tokens of the items from ``index`` on. A call stays with all
+    ``tokens_from(index)`` counts the tokens of the items from ``index`` on. A call stays with all
     results of its answer and the answer's other calls. The newest user item is kept whatever it
     takes, and with ``keep_open_turn`` so are a last answer's calls with the results that the model
     has not read yet.

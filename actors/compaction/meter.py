@@ -13,7 +13,7 @@ from actors.compaction.tokens import EncodedSizes, tokens_in
 from protocol.items import Item
 from protocol.usage import Usage
 
-#: A density is told by counts that lie so many bytes apart, and is no more than this.
+#: A density is computed from counts that lie so many bytes apart, and is no more than this.
 DENSITY_BYTES = 2000
 HIGHEST_DENSITY = 4.0
 
@@ -23,7 +23,7 @@ Certainty = Literal["measured", "interpolated", "extrapolated", "estimated"]
 
 
 class UsageRecord(Struct, frozen=True):
-    """What a server told of one call: its request had ``history_len`` items, and ``input_tokens`` is
+    """A server's count of one call: its request had ``history_len`` items, and ``input_tokens`` is
     the whole of that request, cached part, system prompt and tools included.
     """
 
@@ -57,7 +57,7 @@ class TokenMeter:
         self._items = items
         self._pruner = Pruner(items) if pruner is None else pruner
         self._sizes = EncodedSizes(items)
-        #: What servers told, oldest first, both numbers rising: a lower count voids those before it.
+        #: The counts of servers, oldest first, both numbers rising: a lower count voids those before it.
         self.records: list[UsageRecord] = []
 
     def record_usage(self, history_len: int, usage: Usage | None) -> None:
@@ -118,7 +118,7 @@ class TokenMeter:
 
     def density(self) -> float | None:
         """How many tokens a server counts where an estimate by bytes has one, by its latest counts (not
-        below 1, so that nobody takes too much for a little); None where they tell too little.
+        below 1, so that nobody takes too much for a little); None where there are too few.
         """
         if len(self.records) < 2:
             return None

@@ -68,7 +68,7 @@ class Limits(Struct, frozen=True):
         return min(filter(None, (self.context_window, self.before_request, self.before_run)), default=None)
 
     def within(self, window: int | None) -> Limits:
-        """The limits where a server has told its ``window``: it knows better than the manifest."""
+        """The limits where a server has reported its ``window``: it knows better than the manifest."""
         if window is None:
             return self
         return Limits(self.before_run, self.before_request, self.retained, window)
@@ -105,7 +105,7 @@ class Guard(Struct, frozen=True):
     """What a pod remembers of its compactions, so that none is tried in vain for ever.
 
     ``failures`` counts the automatic ones that failed in a row, ``answered`` the requests of this run
-    that were answered since its last compaction (None: it had none), ``overflowed`` tells that the
+    that were answered since its last compaction (None: it had none), ``overflowed`` says that the
     request under way has had its emergency compaction, ``fresh`` that none was answered since the
     last compaction of whatever kind.
     """

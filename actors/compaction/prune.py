@@ -29,7 +29,7 @@ LEAST_SAVING = 4096
 class RequestView(Sequence[Item]):
     """The first ``length`` items of a history as a request shows them, with ``cuts`` in the place of
     some results before ``line``, and ``broken`` (None: there are none) in the place of answers that were cut
-    off; ``order`` (None: they stand so) tells which item is shown at an index where it is another, and up to
+    off; ``order`` (None: they stand so) says which item is shown at an index where it is another, and up to
     which index that holds.
 
     It stays as it is while the history grows at its end and while more is cut behind its line.

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from protocol.items import AssistantItem, Item, SystemItem, ToolResult, UserItem
 
-#: What a model is told of a turn that is left out, before the names of the tools that had run in it.
+#: What a model reads in the place of a turn that is left out, before the names of the tools that ran in it.
 LEFT_OUT = (
     "A turn is left out here, since its answer was refused. These tools had been called in it, and what they "
     "did has not been undone: "
@@ -21,7 +21,7 @@ LEFT_OUT = (
 
 def refused_turn(items: Sequence[Item], answer: int) -> range:
     """The items of the turn that ended in the refused answer at index ``answer``. A run before it that was
-    cut off without an answer is no part of it, as far as the answer tells where its own run began.
+    cut off without an answer is no part of it, as far as the answer says where its own run began.
     """
     refused = items[answer]
     length = refused.refused_items if isinstance(refused, AssistantItem) else 0

@@ -67,18 +67,18 @@ def summariser_request(
     ``earlier`` is the summary that stands before this reading, ``files`` the ones used last,
     ``snapshot`` the task list as it is now.
     """
-    told = []
+    prompt = []
     if earlier:
-        told.append(f"<summary_so_far>\n{earlier}\n</summary_so_far>")
+        prompt.append(f"<summary_so_far>\n{earlier}\n</summary_so_far>")
     if parts > 1:
-        told.append(f"This is part {part} of {parts}; add it to the summary so far.")
-    told.append(f"<conversation>\n{reading}\n</conversation>")
+        prompt.append(f"This is part {part} of {parts}; add it to the summary so far.")
+    prompt.append(f"<conversation>\n{reading}\n</conversation>")
     if files:
-        told.append("<recent_files>\n" + "\n".join(files) + "\n</recent_files>")
+        prompt.append("<recent_files>\n" + "\n".join(files) + "\n</recent_files>")
     if snapshot:
-        told.append(f"<tasks>\n{snapshot}\n</tasks>")
-    told.append("Write the summary now.")
-    return "\n\n".join(told)
+        prompt.append(f"<tasks>\n{snapshot}\n</tasks>")
+    prompt.append("Write the summary now.")
+    return "\n\n".join(prompt)
 
 
 def with_words(summary: str, words: Sequence[str], budget: int) -> str:
@@ -89,14 +89,14 @@ def with_words(summary: str, words: Sequence[str], budget: int) -> str:
     while (stripped := without_words(summary)) != summary:
         summary = stripped
     summary = summary.strip()
-    told = written(words, budget)
-    if not told:
+    directives = written(words, budget)
+    if not directives:
         return summary
     span = _section(summary, DIRECTIVES)
     if span is None:
-        return f"{summary}\n\n## {DIRECTIVES}\n{told}".lstrip()
+        return f"{summary}\n\n## {DIRECTIVES}\n{directives}".lstrip()
     before, after = summary[: span.stop].rstrip(), summary[span.stop :]
-    return f"{before}\n{told}\n\n{after}".rstrip()
+    return f"{before}\n{directives}\n\n{after}".rstrip()
 
 
 def section(summary: str, heading: str) -> str:
@@ -166,9 +166,9 @@ def _current_work(items: Sequence[Item]) -> str:
     )
     files = recent_files(items)
     tools = Counter(item.name for item in items if isinstance(item, ToolResult))
-    told = [f"The assistant last said: {last.strip()}"] if last else []
+    lines = [f"The assistant last said: {last.strip()}"] if last else []
     if files:
-        told.append(f"Files named last: {', '.join(files)}")
+        lines.append(f"Files named last: {', '.join(files)}")
     if tools:
-        told.append("Tools used: " + ", ".join(f"{name} ({count})" for name, count in tools.most_common(8)))
-    return "\n".join(told)
+        lines.append("Tools used: " + ", ".join(f"{name} ({count})" for name, count in tools.most_common(8)))
+    return "\n".join(lines)

@@ -94,7 +94,7 @@ class VendorChunk(Struct, frozen=True, gc=False, omit_defaults=True):
 
 
 class UsageReport(Struct, frozen=True, gc=False):
-    """What the server told of the call's tokens up to now; a later report replaces an earlier one."""
+    """The call's tokens up to now, as the server reports them; a later report replaces an earlier one."""
 
     usage: Usage
 
@@ -339,24 +339,24 @@ def _object_in(text: str) -> Any:
 _WHOLE = frozenset({int, type(None)})
 
 
-def sound_usage(told: Any) -> Usage | None:
-    """What a client told of a call's tokens: whole numbers, or None for what is none."""
-    if type(told) is not Usage:
+def sound_usage(usage: Any) -> Usage | None:
+    """A client's report of a call's tokens in whole numbers, or None where it is no report."""
+    if type(usage) is not Usage:
         return None
     fields = (
-        told.input_tokens,
-        told.output_tokens,
-        told.cache_read_tokens,
-        told.cache_write_tokens,
-        told.cache_write_1h_tokens,
+        usage.input_tokens,
+        usage.output_tokens,
+        usage.cache_read_tokens,
+        usage.cache_write_tokens,
+        usage.cache_write_1h_tokens,
     )
     if _WHOLE.issuperset(map(type, fields)):
-        return told
+        return usage
     a, b, c, d, e = [_whole(each) for each in fields]
-    return Usage(a, b, c, d, incomplete=bool(told.incomplete), cache_write_1h_tokens=e)
+    return Usage(a, b, c, d, incomplete=bool(usage.incomplete), cache_write_1h_tokens=e)
 
 
-def _whole(told: Any) -> int | None:
-    if isinstance(told, bool) or not isinstance(told, int | float) or not math.isfinite(told):
+def _whole(count: Any) -> int | None:
+    if isinstance(count, bool) or not isinstance(count, int | float) or not math.isfinite(count):
         return None
-    return int(told)
+    return int(count)

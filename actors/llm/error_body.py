@@ -86,22 +86,22 @@ def _read(data: Any, depth: int) -> Complaint:
     return _unwrapped(said, inner, depth)
 
 
-def _unwrapped(said: Complaint, told: Any, depth: int) -> Complaint:
+def _unwrapped(said: Complaint, raw: Any, depth: int) -> Complaint:
     """``said``, or what it only passes on from the server behind it."""
     if depth <= 0:
         return said
-    for wrapped in _wrapped_in(told, said.words):
+    for wrapped in _wrapped_in(raw, said.words):
         inner = _read(wrapped, depth - 1)
         if inner != Complaint():
-            return _joined(said, inner, told)
+            return _joined(said, inner, raw)
     return said
 
 
-def _wrapped_in(told: Any, words: str) -> list[Any]:
+def _wrapped_in(raw: Any, words: str) -> list[Any]:
     found: list[Any] = []
-    if isinstance(told, dict):
-        metadata = told.get("metadata")
-        places = [metadata, told] if isinstance(metadata, dict) else [told]
+    if isinstance(raw, dict):
+        metadata = raw.get("metadata")
+        places = [metadata, raw] if isinstance(metadata, dict) else [raw]
         found += [
             place[name] for place in places for name in _WRAPPED if _may_say_more(place.get(name), words)
         ]
@@ -118,13 +118,13 @@ def _may_say_more(value: Any, words: str) -> bool:
     )
 
 
-def _joined(outer: Complaint, inner: Complaint, told: Any) -> Complaint:
+def _joined(outer: Complaint, inner: Complaint, raw: Any) -> Complaint:
     """The inner error is what counts; the outer one's words stay where they say anything."""
     begin = outer.words.partition("{")[0].strip(" -:b'\"")
     words = inner.words if not begin or begin.lower().rstrip(".") in _SAYS_NOTHING else begin
     if inner.words and inner.words not in words:
         words = f"{words}: {inner.words}"
-    metadata = told.get("metadata") if isinstance(told, dict) else None
+    metadata = raw.get("metadata") if isinstance(raw, dict) else None
     provider = _word(metadata.get("provider_name")) if isinstance(metadata, dict) else ""
     return Complaint(
         f"{provider}: {words}" if provider and words else words or outer.words,
@@ -135,16 +135,16 @@ def _joined(outer: Complaint, inner: Complaint, told: Any) -> Complaint:
     )
 
 
-def _words(told: Any) -> str:
+def _words(raw: Any) -> str:
     """The words of an error object: its message, or where it has none the object itself."""
-    if not isinstance(told, dict):
-        return str(told)
+    if not isinstance(raw, dict):
+        return str(raw)
     for key in ("message", "msg", "detail", "error_msg", "error_message"):
-        if isinstance(told.get(key), str):
-            place = told.get("loc") if key == "msg" else None
+        if isinstance(raw.get(key), str):
+            place = raw.get("loc") if key == "msg" else None
             at = ".".join(str(each) for each in place) if isinstance(place, list) else ""
-            return f"{at}: {told[key]}" if at else str(told[key])
-    return encodable(msgspec.json.encode(told).decode())
+            return f"{at}: {raw[key]}" if at else str(raw[key])
+    return encodable(msgspec.json.encode(raw).decode())
 
 
 def _title_and_message(title: Any, message: Any) -> str:

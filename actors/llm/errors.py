@@ -33,20 +33,20 @@ def classify(
     the epoch (for ``Retry-After`` dates), ``keyed`` whether the request had a key.
     """
     complaint = complaint_of(body)
-    told = status if status is not None else _status_of(complaint.code)
-    kind = kind_of(told, complaint)
+    code = status if status is not None else _status_of(complaint.code)
+    kind = kind_of(code, complaint)
     overflow = complaint.overflow if kind == "context_overflow" else None
-    moved = headers.get("location") if told is not None and 300 <= told < 400 else None
+    moved = headers.get("location") if code is not None and 300 <= code < 400 else None
     words = f"go to {moved}" if moved else complaint.words or complaint.type or "no reason given"
-    said = f"answered {told}" if told is not None else "broke off its answer"
+    said = f"answered {code}" if code is not None else "broke off its answer"
     return ModelError(
         f"{where or 'the model server'} {said}: {_clipped(words)}",
         kind=kind,
-        hint=_hint(kind, told, overflow, keyed=keyed),
-        status=told,
+        hint=_hint(kind, code, overflow, keyed=keyed),
+        status=code,
         retry_after=retry_after(headers, complaint.words, now=now),
         where=where,
-        retryable=_retryable(kind, told, headers),
+        retryable=_retryable(kind, code, headers),
         prompt_tokens=overflow.used if overflow else None,
         context_window=overflow.room if overflow else None,
     )
@@ -101,8 +101,8 @@ _NAMES: tuple[tuple[str, ModelErrorKind], ...] = (
     (r"invalid_?(request|argument)(_?error)?|bad_?request(_?error)?", "invalid_request"),
     (r"(api|server|internal_?server|internal)(_?error)?", "server"),
 )
-#: Kinds that a server's own name of its error tells apart where it failed (status 500 and above); a name like
-#: ``authentication_error`` does not make a failure one that cannot pass.
+#: Kinds that a server's own name of its error decides where it failed (status 500 and above); a name
+#: like ``authentication_error`` does not make a failure one that cannot pass.
 _PASSING = frozenset({"rate_limit", "overloaded", "timeout"})
 #: What llama-server fails at (status 500) as often as it is asked the same.
 _FAILS_FOR_EVER = (

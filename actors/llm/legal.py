@@ -50,9 +50,9 @@ _SHORT_ID = re.compile(r"[a-zA-Z0-9]{9}")
 _LETTERS = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
-def short_id(told: str) -> str:
+def short_id(given: str) -> str:
     """Nine letters and digits that stand for an id; always the same."""
-    number = int.from_bytes(hashlib.sha256(told.encode("utf-8", "replace")).digest())
+    number = int.from_bytes(hashlib.sha256(given.encode("utf-8", "replace")).digest())
     letters = []
     for _ in range(9):
         number, place = divmod(number, len(_LETTERS))
@@ -61,7 +61,7 @@ def short_id(told: str) -> str:
 
 
 def legal_name(name: str) -> str:
-    """A tool's name in the letters that servers take; changed ones are still told from others."""
+    """A tool's name in the letters that servers take; changed ones stay distinct."""
     if _NAME.fullmatch(name):
         return name
     return f"{re.sub('[^a-zA-Z0-9_-]', '_', name)[:54]}_{short_id(name)}"
@@ -142,10 +142,10 @@ class LegalHistory:
                 self._answer(item)
 
     def _answer(self, item: ToolResult) -> list[Item]:
-        for number, (told, call) in enumerate(self._open):
-            if told == item.call_id:
+        for number, (given, call) in enumerate(self._open):
+            if given == item.call_id:
                 del self._open[number]
-                result = item if call.id == told else replace(item, call_id=call.id)
+                result = item if call.id == given else replace(item, call_id=call.id)
                 return [result] if self._open else [result, *self.close()]
         words = f"A result of the tool {item.name} that no call here asked for: "
         notice = SystemItem((TextPart(words), *item.content))
@@ -193,13 +193,13 @@ class LegalHistory:
         name = legal_name(call.name)
         return call if (wanted, name) == (call.id, call.name) else replace(call, id=wanted, name=name)
 
-    def _wanted(self, told: str, *, native: bool) -> str:
+    def _wanted(self, given: str, *, native: bool) -> str:
         if self._ids == "letters":
-            told = re.sub(r"[^a-zA-Z0-9_-]", "_", told)
-            return told if 0 < len(told) <= _LONGEST_ID else short_id(told)
+            given = re.sub(r"[^a-zA-Z0-9_-]", "_", given)
+            return given if 0 < len(given) <= _LONGEST_ID else short_id(given)
         form = _SHORT_ID if self._ids == "short" else _ID
-        own = native and self._ids == "own" and told.strip()
-        return told if own or form.fullmatch(told) else short_id(told)
+        own = native and self._ids == "own" and given.strip()
+        return given if own or form.fullmatch(given) else short_id(given)
 
 
 _LONGEST_ID = 64

@@ -55,12 +55,12 @@ def _unknown(_: str) -> None:
     """Python's way to write what is no number, as servers do among what they count, is no value."""
 
 
-def refuse(told: str) -> NoReturn:
+def refuse(digits: str) -> NoReturn:
     """Take no ``NaN`` and no ``Infinity``. Raises ValueError."""
-    raise ValueError(f"{told[:20]} is no number of JSON that can be kept")
+    raise ValueError(f"{digits[:20]} is no number of JSON that can be kept")
 
 
-def finite(told: str) -> float:
+def finite(digits: str) -> float:
     """A number of JSON that a float can hold. Raises ValueError."""
-    number = float(told)
-    return number if math.isfinite(number) else refuse(told)
+    number = float(digits)
+    return number if math.isfinite(number) else refuse(digits)

@@ -58,7 +58,7 @@ def schema_for(kind: Any) -> dict[str, Any]:
 
 
 def instruction_for(schema: dict[str, Any]) -> str:
-    """What tells a model in words to answer so, for servers that do not hold it to a schema."""
+    """The instruction to a model to answer so, for servers that do not hold it to a schema."""
     return (
         "Answer with one JSON object and nothing else. It has to fit this JSON Schema:\n"
         + msgspec.json.encode(schema).decode()
@@ -83,11 +83,11 @@ def parse_output(text: str, kind: Any) -> Fit | Misfit:
                 nearest = str(error)
     if not fits:
         return Misfit(f"The answer does not fit what was asked for: {nearest}.")
-    told, last = fits[-1]
-    return Fit(last, doubtful=any(value != told for value, _ in fits))
+    chosen, last = fits[-1]
+    return Fit(last, doubtful=any(value != chosen for value, _ in fits))
 
 
-#: What tells a model that it gave more than one answer.
+#: The message to a model that gave more than one answer.
 DOUBTFUL = "The answer holds several values that fit what was asked for, and they differ: give one alone."
 
 _TAG = r"(think|thinking|thought|reasoning)"

@@ -18,7 +18,7 @@ MAX_LOOK = 4_000
 
 
 class Overflow(Struct, frozen=True):
-    """A prompt that does not fit: what it takes and what room there is, in tokens, where that was told."""
+    """A prompt that does not fit: the tokens it takes and those there are, where the server states them."""
 
     used: int | None = None
     room: int | None = None
@@ -31,7 +31,7 @@ def overflow_of(identifiers: str, words: str) -> Overflow | None:
     """
     words = words[:MAX_LOOK]
     found = _shape_of(words)
-    if found is None or any(_matches(each, words) for told in NO_OVERFLOW.values() for each in told):
+    if found is None or any(_matches(each, words) for shapes in NO_OVERFLOW.values() for each in shapes):
         return Overflow() if _matches(_IDENTIFIERS, identifiers) else None
     used, answer, room = (_count(found, name) for name in ("used", "answer", "room"))
     if answer is not None and room is not None and answer >= room:
@@ -202,15 +202,17 @@ def _matches(pattern: str, text: str) -> bool:
 
 def _shape_of(words: str) -> re.Match[str] | None:
     """The shape that fits with the most numbers."""
-    found = [match for told in SHAPES.values() for each in told if (match := _compiled(each).search(words))]
+    found = [
+        match for shapes in SHAPES.values() for each in shapes if (match := _compiled(each).search(words))
+    ]
     return max(found, key=_numbers_in, default=None)
 
 
 def _numbers_in(found: re.Match[str]) -> int:
-    return sum(told is not None for told in found.groupdict().values())
+    return sum(number is not None for number in found.groupdict().values())
 
 
 def _count(found: re.Match[str], name: str) -> int | None:
-    told: dict[str, Any] = found.groupdict()
-    digits = re.sub(r"\D", "", told.get(name) or "")
+    groups: dict[str, Any] = found.groupdict()
+    digits = re.sub(r"\D", "", groups.get(name) or "")
     return int(digits) if digits and len(digits) <= 15 else None

@@ -53,8 +53,8 @@ class _Table(Struct, frozen=True, forbid_unknown_fields=True):
 def cost(model: str, usage: Usage | None, table: Prices) -> float | None:
     """What a call of ``model`` (``scheme/model_id``) cost, in US dollars.
 
-    None where nobody knows: the model has no price, or the server did not tell both input and output. Where
-    it tells nothing of a cache, all input counts as fresh.
+    None where nobody knows: the model has no price, or the server did not report both input and output. Where
+    it reports nothing of a cache, all input counts as fresh.
     """
     price = table.models.get(model)
     if price is None:

@@ -42,7 +42,7 @@ class Wait(Struct, frozen=True):
 
 
 class GiveUp(Struct, frozen=True):
-    """Do not send it again; ``error`` is what to tell."""
+    """Do not send it again; ``error`` is what to raise."""
 
     error: ModelError
 
@@ -118,13 +118,13 @@ Pour = Callable[[Callable[[Iterable[Block]], None]], Awaitable[None]]
 
 
 class Listener(Protocol):
-    """Hears how a request is answered, attempt by attempt.
+    """Receives how a request is answered, attempt by attempt.
 
-    ``heard`` says whether anybody wants the blocks, ``text`` takes those of text, with their attempt's
+    ``is_wanted`` says whether anybody wants the blocks, ``text`` takes those of text, with their attempt's
     number, ``block`` the others.
     """
 
-    heard: Callable[[], bool]
+    is_wanted: Callable[[], bool]
     text: Callable[[str, int], None]
 
     def begin(self, attempt: int, assembler: Assembler) -> None:
@@ -139,12 +139,12 @@ class Listener(Protocol):
 
 async def _pour(pour: Pour, assembler: Assembler, listener: Listener, attempt: int) -> None:
     """Take the blocks of a stream of ours as they come, without a wait for each."""
-    feed, heard = assembler.feed, listener.heard
+    feed, is_wanted = assembler.feed, listener.is_wanted
 
     def take(blocks: Iterable[Block]) -> None:
         for block in blocks:
             feed(block)
-            if heard():
+            if is_wanted():
                 _pass_on(block, listener, attempt)
 
     await pour(take)
@@ -184,7 +184,7 @@ async def ask(
                 else:
                     async for block in stream:
                         assembler.feed(block)
-                        if listener.heard():
+                        if listener.is_wanted():
                             _pass_on(block, listener, attempt)
             except BaseException as error:
                 await _close(stream)
@@ -199,8 +199,8 @@ async def ask(
             decision = decide(used, error, now=now, deadline=request.deadline, began=began, policy=policy)
             if isinstance(decision, GiveUp):
                 out_of_time = request.deadline is not None and now >= request.deadline
-                told = _out_of_time(error, before) if before and out_of_time else decision.error
-                raise told from error.__cause__
+                final = _out_of_time(error, before) if before and out_of_time else decision.error
+                raise final from error.__cause__
             before = error
             listener.announce_retry(error, decision.seconds)
         await sleep(decision.seconds)
@@ -208,7 +208,7 @@ async def ask(
 
 
 def _stands(assembler: Assembler, error: BaseException) -> bool:
-    """Whether the answer was whole by the time the client failed: then only the log hears of that."""
+    """Whether the answer was whole by the time the client failed: then the failure is only logged."""
     if not assembler.ended or not isinstance(error, Exception):
         return False
     _log.warning("a client failed behind the end of its answer, which stands", exc_info=error)

@@ -60,7 +60,7 @@ def say(
     thinking: str | None = None,
     stop_reason: StopReason = "end_turn",
 ) -> Reply:
-    """A reply in words, streamed in about ``chunks`` pieces; token counts as a server would tell them."""
+    """A reply in words, streamed in about ``chunks`` pieces; token counts as a server would report them."""
     size = max(1, -(-len(text) // max(1, chunks)))
     index = 0
     blocks: list[Block] = []

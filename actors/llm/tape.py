@@ -148,11 +148,15 @@ def read(lines: Iterable[bytes], where: str) -> tuple[Header, list[Exchange]]:
 
 
 def _exchange(line: bytes, before: Exchange | None) -> Exchange:
-    told = msgspec.json.decode(line, type=_Line)
+    entry = msgspec.json.decode(line, type=_Line)
     fields, items = (before.fields, before.items) if before is not None else ({}, [])
-    blocks = [msgspec.convert(data, _BLOCKS[kind]) for kind, data in told.blocks]
+    blocks = [msgspec.convert(data, _BLOCKS[kind]) for kind, data in entry.blocks]
     return Exchange(
-        {**fields, **told.request}, [*items[: told.same], *told.items], blocks, told.error, told.broken_off
+        {**fields, **entry.request},
+        [*items[: entry.same], *entry.items],
+        blocks,
+        entry.error,
+        entry.broken_off,
     )
 
 
@@ -183,11 +187,11 @@ def cleaned_blocks(blocks: Sequence[Block], redact: Redact) -> list[Block]:
 def _arguments(text: str, redact: Redact) -> str:
     """The arguments of a call, which stay the JSON they are."""
     try:
-        told = msgspec.json.decode(text)
+        decoded = msgspec.json.decode(text)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         return str(cleaned(text, redact))
-    clean = cleaned(told, redact)
-    return text if clean == told else _encode(clean).decode()
+    clean = cleaned(decoded, redact)
+    return text if clean == decoded else _encode(clean).decode()
 
 
 class _Nothing:

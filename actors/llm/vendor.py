@@ -29,12 +29,12 @@ def origin_of(wire_format: str, base_url: str, model: str) -> str:
     return f"{wire_format}:{host}/{vendor}" if slash and vendor else f"{wire_format}:{host}"
 
 
-def unknown_members(told: Any, known: frozenset[str]) -> dict[str, Any]:
-    """The members of ``told`` that are not ``known`` and hold anything."""
-    if not isinstance(told, dict):
+def unknown_members(members: Any, known: frozenset[str]) -> dict[str, Any]:
+    """The members of ``members`` that are not ``known`` and hold anything."""
+    if not isinstance(members, dict):
         return {}
     return {
-        name: encodable_json(value) for name, value in told.items() if name not in known and _holds(value)
+        name: encodable_json(value) for name, value in members.items() if name not in known and _holds(value)
     }
 
 
@@ -42,21 +42,21 @@ def _holds(value: Any) -> bool:
     return value is not None and value not in ("", [], {})
 
 
-def merged(before: Any, told: Any) -> Any:
-    """``told`` on top of what came ``before``; neither is changed."""
-    if isinstance(before, dict) and isinstance(told, dict):
+def merged(before: Any, new: Any) -> Any:
+    """``new`` on top of what came ``before``; neither is changed."""
+    if isinstance(before, dict) and isinstance(new, dict):
         result = dict(before)
-        for name, value in told.items():
+        for name, value in new.items():
             result[name] = merged(result[name], value) if name in result else value
         return result
-    if isinstance(before, list) and isinstance(told, list):
-        return _joined(before, told)
-    return told if _holds(told) else before
+    if isinstance(before, list) and isinstance(new, list):
+        return _joined(before, new)
+    return new if _holds(new) else before
 
 
-def _joined(before: list[Any], told: list[Any]) -> list[Any]:
+def _joined(before: list[Any], new: list[Any]) -> list[Any]:
     entries = list(before)
-    for entry in told:
+    for entry in new:
         place = _place_of(entry, entries)
         if place is None:
             entries.append(entry)

@@ -58,7 +58,7 @@ def read_text(path: Path) -> str | None:
 
 
 def is_text(name: str) -> bool:
-    """Whether a file's name is text; one that is not (a name may be any bytes) can be told to nobody."""
+    """Whether a file's name is text; one that is not (a name may be any bytes) cannot be reported."""
     try:
         name.encode()
     except UnicodeEncodeError:

@@ -31,7 +31,7 @@ _PART_OF_CONTEXT = 3
 class Batch(NamedTuple):
     """Staged files that are consolidated together.
 
-    ``findings`` is what a model is told of them, ``found`` the same as notes, in order; ``mechanical`` says
+    ``findings`` is what a model reads of them, ``found`` the same as notes, in order; ``mechanical`` says
     that it is not asked.
     """
 

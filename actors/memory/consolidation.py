@@ -43,7 +43,7 @@ def _clear(error: Exception) -> Exception:
 
 
 class ConsolidationActor(HelperActor):
-    """Does one consolidation a message, in threads and beside everything else; the pod tells of it."""
+    """Does one consolidation a message, in threads, beside everything else; the pod publishes its end."""
 
     async def on_receive(self, message: Consolidate) -> None:
         manifest = message.manifest
@@ -56,11 +56,11 @@ class ConsolidationActor(HelperActor):
         try:
             ended = await self._consolidate(message, work)
             await _to_its_end(work.release)
-        except Exception as error:  # noqa: BLE001 - the pod tells of it
+        except Exception as error:  # noqa: BLE001 - the pod publishes it
             ended = Consolidated(error=_clear(error))
         finally:
             work.release()
-        message.tell(replace(ended, alerts=tuple(work.alerts)))
+        message.report(replace(ended, alerts=tuple(work.alerts)))
 
     async def _consolidate(self, job: Consolidate, work: Consolidation) -> Consolidated:
         batch = await _to_its_end(partial(work.begin, automatic=job.automatic))
@@ -76,7 +76,7 @@ class ConsolidationActor(HelperActor):
                 mechanical = not batch.shelf.written
                 left = await _to_its_end(batch.complete)
             notes = await _to_its_end(partial(work.commit, batch))
-        except Exception as error:  # noqa: BLE001 - the pod tells of it
+        except Exception as error:  # noqa: BLE001 - the pod publishes it
             await _to_its_end(work.withdraw)
             return Consolidated(len(batch.files), error=_clear(error))
         return Consolidated(len(batch.files), notes, mechanical, left)
@@ -108,7 +108,7 @@ class ConsolidationActor(HelperActor):
         if says_nothing(words):
             raise PodError("the consolidator wrote nothing; all that was staged is kept")
         for piece in notes_in_words(words):
-            with contextlib.suppress(ToolError):  # as its tool would have told it
+            with contextlib.suppress(ToolError):  # as its tool would have reported it
                 batch.shelf.write(piece.kind, piece.title, piece.text)
 
 

@@ -50,7 +50,7 @@ class ExtractionActor(HelperActor):
                 record = Staged(session_id, start or 0, end, found)
                 staged = await asyncio.to_thread(_stage, message.folder, record)
             proposal = Proposal(session_id, start, end, len(found), items[end - (start or 0) - 1])
-        except Exception as error:  # noqa: BLE001 - whatever a client throws, the pod tells of it
+        except Exception as error:  # noqa: BLE001 - whatever a client throws, the pod publishes it
             proposal = Proposal(session_id, start, start or 0, 0, error=error)
         try:
             accepted = await message.propose(proposal)

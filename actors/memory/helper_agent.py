@@ -62,7 +62,7 @@ class HelperActor(AsyncActor):
 
 
 class Reminder(NamedTuple):
-    """What a helper agent is told that answered without a call; ``tool``, if any, it then has to call."""
+    """A message to a helper agent that answered without a call; ``tool``, if any, it then has to call."""
 
     words: str
     tool: str | None = None
@@ -91,34 +91,34 @@ class HelperAgent(NamedTuple):
     ) -> bool:
         """Have the model call its tools until it answers in words; whether it did within its steps.
 
-        ``answered`` gets those words, and gives what the model is told then, or None where it is done.
+        ``answered`` gets those words, and returns a reminder to the model, or None where it is done.
         ``stands`` says of the error of a request whether what was done before stands: then that ends it, else
         it is raised. ``forced`` names the tool that is called first, by servers that hold a model to it.
         """
-        told: list[Item] = [UserItem.of(task)]
+        items: list[Item] = [UserItem.of(task)]
         for _ in range(self.most_steps):
             try:
-                answer = (await self.ask(self._request(told, forced))).item
+                answer = (await self.ask(self._request(items, forced))).item
             except Exception as error:
                 if not stands(error):
                     raise
                 return True
-            told.append(answer)
+            items.append(answer)
             forced = None
             if answer.calls:
-                told += [await self.toolbox.run(call, self.context()) for call in answer.calls]
+                items += [await self.toolbox.run(call, self.context()) for call in answer.calls]
                 continue
             reminder = answered(answer.text)
             if reminder is None:
                 return True
-            told.append(UserItem.of(reminder.words))
+            items.append(UserItem.of(reminder.words))
             forced = reminder.tool
         return False
 
-    def _request(self, told: list[Item], forced: str | None) -> Request:
+    def _request(self, items: list[Item], forced: str | None) -> Request:
         specs = self.toolbox.specs
         return Request(
-            items=told,
+            items=items,
             system=self.prompt,
             tools=specs if forced is None else tuple(each for each in specs if each.name == forced),
             model=self.model,
@@ -132,7 +132,7 @@ class MemoryTask:
     """A helper agent's task that is done by calling its tools, or else, by weak models, in words."""
 
     def __init__(self, written: Callable[[], bool], reminder: Reminder | None = None) -> None:
-        """``written`` tells whether its tools were called with anything; where not, it hears ``reminder``."""
+        """``written`` says whether its tools were called with anything; where not, ``reminder`` is sent."""
         self._written = written
         self._reminder = reminder
         self._words = ""

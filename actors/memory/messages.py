@@ -50,7 +50,7 @@ class Extract(Struct, frozen=True, eq=False):
 
 
 class Consolidate(Struct, frozen=True, eq=False):
-    """To the consolidation actor: do what is due. ``begin`` asks the pod whether that may begin, ``tell``
+    """To the consolidation actor: do what is due. ``begin`` asks the pod whether that may begin, ``report``
     brings a message to it; the client sees the context variables of ``caller``.
     """
 
@@ -60,7 +60,7 @@ class Consolidate(Struct, frozen=True, eq=False):
     context: Callable[[], ToolContext]
     automatic: bool
     begin: Callable[[Consolidating], AsyncFuture[bool]]
-    tell: Callable[[Consolidated], None]
+    report: Callable[[Consolidated], None]
     caller: Context | None = None
 
 

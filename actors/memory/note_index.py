@@ -91,7 +91,7 @@ def _stamps(memory: NotesFolder) -> dict[str, str]:
     """Notes and staged files by their paths in the folder, but for staged ones that are worked in."""
     try:
         ledger = read_ledger(memory)
-    except (OSError, WireError):  # its next reader who may write tells of it
+    except (OSError, WireError):  # its next reader who may write reports it
         ledger = Ledger()
     stamps = memory.stamps()
     for file in waiting(memory.staging, () if ledger.changes else ledger.consumed):

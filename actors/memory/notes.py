@@ -206,7 +206,7 @@ _COMMON = frozenset(
 
 def notes_of(found: Extracted, *, source: str, date: str) -> list[Note]:
     """What one extraction found, as notes without secrets."""
-    told: list[tuple[Kind, str, str]] = [
+    sections: list[tuple[Kind, str, str]] = [
         *(("decisions", _first(each.chosen, each.rationale), _decision(each)) for each in found.decisions),
         *(
             ("requests", _first(each.summary, each.intent, each.target or ""), _request(each))
@@ -217,7 +217,7 @@ def notes_of(found: Extracted, *, source: str, date: str) -> list[Note]:
     ]
     return deduplicated(
         Note(kind, _title(redacted(title)), redacted(body), date, date, (source,))
-        for kind, title, body in told
+        for kind, title, body in sections
         if title.strip()
     )
 

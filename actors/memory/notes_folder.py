@@ -18,7 +18,7 @@ from actors.memory.shelf import Change, settled
 
 
 def stamp(status: os.stat_result) -> str:
-    """What tells one state of a file from another."""
+    """A mark of a file's state: it differs when the file has changed."""
     return f"{status.st_mtime_ns} {status.st_ctime_ns} {status.st_size} {status.st_ino}"
 
 

@@ -18,7 +18,7 @@ from protocol.errors import ToolError
 LONGEST_TITLE = 80
 LONGEST_TEXT = 8_000
 LONGEST_NOTE = 32_000
-#: What the consolidator is told of the notes there are, in tokens.
+#: The most tokens of the list of notes that the consolidator reads.
 LISTING_TOKENS = 4_000
 
 
@@ -89,7 +89,7 @@ class Shelf:
         many notes something was left out of.
         """
         written = [self._notes[path] for path in self._written if path in self._notes]
-        told = [f"{note.title}\n{note.body}" for note in written]
+        texts = [f"{note.title}\n{note.body}" for note in written]
         left = 0
         for note in notes:
             place = self._place(note)
@@ -102,7 +102,7 @@ class Shelf:
             missing = [
                 piece
                 for piece in pieces_of(note.body)
-                if not any(covers(text, piece) for text in told) and key_of(piece) not in known
+                if not any(covers(text, piece) for text in texts) and key_of(piece) not in known
             ]
             if missing:
                 left += 1
@@ -195,7 +195,7 @@ class Shelf:
 
 
 def digest(text: str) -> str:
-    """What tells one text of a file from another."""
+    """A hash of a file's text."""
     return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
 
 
@@ -271,6 +271,6 @@ def consolidator_request(findings: Iterable[str], listing: str) -> str:
 
 def finding(source: str, notes: Sequence[Note]) -> str:
     """One extraction's findings with their date, as the consolidator sees them."""
-    told = [f"[{note.kind}] {note.title}\n{note.body}" for note in notes]
+    entries = [f"[{note.kind}] {note.title}\n{note.body}" for note in notes]
     date = f" ({notes[0].created})" if notes and notes[0].created else ""
-    return "\n".join([f"From {source}{date}:", *told])
+    return "\n".join([f"From {source}{date}:", *entries])

@@ -51,7 +51,7 @@ class Waiting(NamedTuple):
 
     @property
     def date(self) -> str:
-        """The day on which it was staged (2026-01-31), which its name tells; empty where it does not."""
+        """The day on which it was staged (2026-01-31), by its name; empty where the name has none."""
         name = _timed(self.id)
         return "" if name is None else time.strftime("%Y-%m-%d", time.gmtime((name.int >> 80) / 1000))
 

@@ -78,7 +78,7 @@ class Exchange:
         "_tell",
         "_template",
         "failed",
-        "heard",
+        "is_wanted",
         "text",
     )
 
@@ -87,7 +87,7 @@ class Exchange:
         resources: PodResources,
         prompt_tokens: Callable[[], int],
         max_tokens: int | None,
-        heard: Callable[[], bool] = _deaf,
+        is_wanted: Callable[[], bool] = _deaf,
         tell: Tell = _silent,
         tell_text: TellText = _silent,
     ) -> None:
@@ -95,7 +95,7 @@ class Exchange:
         self._template = resources.template
         self._prompt_tokens = prompt_tokens
         self._max_tokens = max_tokens
-        self.heard = heard
+        self.is_wanted = is_wanted
         self._tell = tell
         self.text = tell_text
         self._reservation: Reservation | None = None
@@ -182,7 +182,7 @@ class Exchange:
 
     def end(self, error: BaseException) -> None:
         """The request has ended without an answer, or was given up: nothing more is published of it."""
-        self.heard, self.text, self._tell = _deaf, _silent, _silent
+        self.is_wanted, self.text, self._tell = _deaf, _silent, _silent
         if self._assembler is not None:
             self._fail(error)
 

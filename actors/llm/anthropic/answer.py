@@ -70,10 +70,10 @@ class _Open:
         """Whether the arguments are a whole object with something in it."""
         text = "".join(self.pieces) or self.given
         try:
-            told = decode_any(text) if isinstance(text, str) else text
+            decoded = decode_any(text) if isinstance(text, str) else text
         except UNREADABLE:
             return False
-        return isinstance(told, dict) and bool(told)
+        return isinstance(decoded, dict) and bool(decoded)
 
 
 class MessagesAnswer:
@@ -146,21 +146,21 @@ class MessagesAnswer:
         blocks = self._blocks = []
         self.done = True
         try:
-            told = read(data, Whole)
+            message = read(data, Whole)
         except UNREADABLE as error:
             self._fail(f"sent an answer that cannot be read: {error}")
             if not is_closed(data):
                 self.failure = unfinished(self._where, begun=True)
             return blocks
-        if told.error or told.type == "error" or told.detail:
+        if message.error or message.type == "error" or message.detail:
             self.failure = classify(None, {}, data, where=self._where)
-        elif told.content is not None:
-            self.model = encodable(told.model) if isinstance(told.model, str) else None
-            plain = unread(data, "content") or [{}] * len(told.content)
-            for index, content in enumerate(told.content):
+        elif message.content is not None:
+            self.model = encodable(message.model) if isinstance(message.model, str) else None
+            plain = unread(data, "content") or [{}] * len(message.content)
+            for index, content in enumerate(message.content):
                 self._start(index, content, plain[index])
-            self._report(self._meter.end(told.usage))
-            self._stop = str(told.stop_reason or "end_turn")
+            self._report(self._meter.end(message.usage))
+            self._stop = str(message.stop_reason or "end_turn")
         return blocks
 
     def close(self) -> list[Block]:
@@ -280,8 +280,8 @@ class MessagesAnswer:
             part = self._begin(index, "nameless")
         else:
             part = self._begin(index, "call")
-            told = encodable(content.id) if isinstance(content.id, str) else ""
-            part.id = told if told and told not in self._taken else f"toolu_{os.urandom(12).hex()}"
+            given = encodable(content.id) if isinstance(content.id, str) else ""
+            part.id = given if given and given not in self._taken else f"toolu_{os.urandom(12).hex()}"
             self._taken.add(part.id)
             self._calls.append(part)
             self._blocks.append(CallStart(part.index, part.id, name, in_order=True))
@@ -356,9 +356,9 @@ def _json(given: Any) -> str:
     return encodable(given) if isinstance(given, str) else _encode(encodable_json(given)).decode()
 
 
-def _piece(told: Any) -> str:
+def _piece(value: Any) -> str:
     """A piece of arguments, which a server may send as the value itself."""
-    return told if isinstance(told, str) else _json(told)
+    return value if isinstance(value, str) else _json(value)
 
 
 def _argued(part: _Open, text: str) -> Block:

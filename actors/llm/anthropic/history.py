@@ -32,7 +32,7 @@ from protocol.items import (
     VendorPart,
 )
 
-#: Who speaks in a message, where results are told apart from a user's words, and an answer that is to be
+#: Who speaks in a message, where results are distinct from a user's words, and an answer that is to be
 #: gone on with from one that is over.
 Voice = Literal["", "user", "results", "assistant", "paused"]
 
@@ -218,7 +218,7 @@ class EncodedHistory:
 
     def _thought(self, part: ThinkingPart, *, native: bool, known: bool) -> dict[str, Any] | None:
         """Reasoning as it goes back: signed or sealed to any server that may have given it (old logs do not
-        tell), without a signature only to the one that gave it so.
+        say), without a signature only to the one that gave it so.
         """
         if not self._dialect.reasoning or not known:
             return None

@@ -7,7 +7,7 @@ where the model's last answer begins. Marks are no part of what is cached, and a
 
 A typed answer (``output_schema``) is asked for as the arguments of one more tool, since that is what these
 servers hold a model to: it must call this or another tool, until it has called this one, whose arguments
-become the text of the answer. Models that refuse to be forced are only told so.
+become the text of the answer. Models that refuse to be forced are only asked to.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What Anthropic's messages tell of a call's tokens, pure: the vendor's counts in, usage out."""
+"""The token counts of Anthropic's messages, pure: the vendor's counts in, usage out."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _PROMPT = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_toke
 
 
 class MessagesMeter:
-    """What a server told of a call's tokens: once at the beginning, then in sums that replace it."""
+    """A call's tokens as a server reports them: once at the beginning, then in sums that replace it."""
 
     __slots__ = ("_output", "_parts", "_said", "_written_1h")
 
@@ -22,25 +22,25 @@ class MessagesMeter:
         self._written_1h: int | None = None
         self._said: Usage | None = None
 
-    def begin(self, told: Any) -> Usage | None:
+    def begin(self, reported: Any) -> Usage | None:
         """What is known of the prompt; how long the answer gets nobody knows yet."""
-        return self._take(told) if isinstance(told, dict) else None
+        return self._take(reported) if isinstance(reported, dict) else None
 
-    def end(self, told: Any) -> Usage | None:
+    def end(self, reported: Any) -> Usage | None:
         """What is known now, or None where that is nothing new."""
-        if not isinstance(told, dict):
+        if not isinstance(reported, dict):
             return None
-        output = count_of(told.get("output_tokens"))
-        known = self._parts or any(count_of(told.get(name)) for name in _PROMPT)
+        output = count_of(reported.get("output_tokens"))
+        known = self._parts or any(count_of(reported.get(name)) for name in _PROMPT)
         if output or (output is not None and known):  # zeros all over come from servers that count nothing
             self._output = output
-        return self._take(told)
+        return self._take(reported)
 
-    def _take(self, told: dict[str, Any]) -> Usage | None:
-        counts = {name: count for name in _PROMPT if (count := count_of(told.get(name))) is not None}
+    def _take(self, reported: dict[str, Any]) -> Usage | None:
+        counts = {name: count for name in _PROMPT if (count := count_of(reported.get(name))) is not None}
         if any(counts.values()):  # a prompt of no tokens does not exist
             self._parts.update(counts)
-            split = told.get("cache_creation")
+            split = reported.get("cache_creation")
             if isinstance(split, dict):
                 self._written_1h = count_of(split.get("ephemeral_1h_input_tokens"))
         usage = self._usage()

@@ -101,14 +101,14 @@ _BROKE_OFF = frozenset(
 _OVERFULL = frozenset({"model_context_window_exceeded", "context_window_exceeded"})
 
 
-def stop_of(told: str) -> StopReason:
+def stop_of(reason: str) -> StopReason:
     """What the end of an answer means; a word that nobody knows is an ordinary end."""
-    return _STOPS.get(_word(told), "end_turn")
+    return _STOPS.get(_word(reason), "end_turn")
 
 
-def failure_of(told: str, where: str) -> ModelError | None:
+def failure_of(reason: str, where: str) -> ModelError | None:
     """The error that the end of an answer stands for; None where it is an end."""
-    word = _word(told)
+    word = _word(reason)
     if word in _OVERFULL:
         return ModelError(
             f"{where} stopped in the middle of its answer: the context is full",
@@ -121,9 +121,9 @@ def failure_of(told: str, where: str) -> ModelError | None:
     return None
 
 
-def _word(told: str) -> str:
+def _word(reason: str) -> str:
     """The reason alone: some add what it was (``content_filter: RECITATION``)."""
-    return told.partition(":")[0].strip().lower()
+    return reason.partition(":")[0].strip().lower()
 
 
 def nameless(where: str) -> ModelError:
@@ -170,8 +170,8 @@ def is_object(text: str) -> bool:
         return False
 
 
-def count_of(told: Any) -> int | None:
-    """A number of tokens, where what a server told is one."""
-    if isinstance(told, bool) or not isinstance(told, int | float) or not 0 <= told < 2**53:
+def count_of(value: Any) -> int | None:
+    """A server's number of tokens, or None where ``value`` is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 2**53:
         return None
-    return int(told)
+    return int(value)

@@ -44,7 +44,7 @@ Take = Callable[[bytes], bool]
 
 
 class Connection(asyncio.Protocol):
-    """A connection between two requests; while one is under way its Answer hears of what comes."""
+    """A connection between two requests; while one is under way its Answer receives what comes."""
 
     def __init__(self, pool: DirectTransport) -> None:
         self._pool = pool
@@ -409,8 +409,8 @@ class DirectTransport:
         if begun is None:
             begun = self._begun[key] = _begin_head(method, url)
         lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
-        told = f"content-length: {length}\r\n\r\n" if length or method != "GET" else "\r\n"
-        return begun + lines.encode() + told.encode()
+        framing = f"content-length: {length}\r\n\r\n" if length or method != "GET" else "\r\n"
+        return begun + lines.encode() + framing.encode()
 
 
 #: What stands in an address as it is (RFC 3986); all else is written in percent signs.

@@ -164,7 +164,7 @@ def _framing(status: int, transfer: list[str], length: str | None) -> Framing:
 
 
 class Sized:
-    """A body whose length was told."""
+    """A body of a stated length."""
 
     __slots__ = ("_left", "over", "surplus")
 

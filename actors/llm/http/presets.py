@@ -27,7 +27,7 @@ MAX_LIST_BYTES = 1024 * 1024
 
 
 class Preset(Struct, frozen=True):
-    """A kind of server: where it answers unless told otherwise, and how it is started.
+    """A kind of server: where it answers unless configured otherwise, and how it is started.
 
     ``key_env`` names the environment variable of a key that is required.
     """

@@ -3,8 +3,8 @@
 Imported where a proxy stands on the way. It differs from httpx's transports, and from ``httpx-aiohttp``, in
 what a thousand streams at once make expensive or wrong: answers are read as whole network chunks, without a
 generator per layer; there is no limit on connections; a certificate store is loaded for https alone; refused
-connections, lost connections and time-outs are told apart; and a connection whose answer is about to end is
-kept for the next request.
+connections, lost connections and time-outs are distinct errors; and a connection whose answer is about to
+end is kept for the next request.
 """
 
 from __future__ import annotations

@@ -65,7 +65,7 @@ def sentences(text: str) -> list[str]:
 def summary(text: str, *, most: int = 5) -> str:
     """The ``most`` telling sentences of a text, in its own order.
 
-    A sentence tells much where it is made of words that the text uses often; the first one is favoured.
+    A sentence weighs much where it is made of words that the text uses often; the first one is favoured.
     """
     found = list(dict.fromkeys(sentences(text)))
     if len(found) <= most:
@@ -197,8 +197,8 @@ def _sections(said: Sequence[Said]) -> dict[str, list[str]]:
         if each.role == "tool"
     ]
     sections["Key Decisions"] += _decisions(own)
-    told = "\n\n".join(each.text for each in own if each.role == "assistant")
-    sections["Current Work"] += sentences(summary(told, most=6))
+    answers = "\n\n".join(each.text for each in own if each.role == "assistant")
+    sections["Current Work"] += sentences(summary(answers, most=6))
     if requests and own[-1].role != "assistant":
         sections["Active Task"] = [OPEN_REQUEST + requests[-1]]
     return sections

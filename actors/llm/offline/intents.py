@@ -63,7 +63,7 @@ class Remember(NamedTuple):
 
 
 class Recall(NamedTuple):
-    """Tell the notes, all or those about something."""
+    """Say the notes, all or those about something."""
 
     about: str | None = None
 

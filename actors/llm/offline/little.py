@@ -68,13 +68,13 @@ def _write_memory(findings: list[dict[str, Any]]) -> Plan:
 def _findings(request: str) -> list[dict[str, Any]]:
     """What a consolidation is given: ``[kind] title`` with the words below it, each as a note."""
     _, _, rest = request.partition("<findings>\n")
-    told = rest.partition("\n</findings>")[0]
-    heads = list(re.finditer(r"^\[(summary|decisions|requests|knowledge)\] (.+)$", told, re.MULTILINE))
-    ends = [head.start() for head in heads[1:]] + [len(told)]
+    findings = rest.partition("\n</findings>")[0]
+    heads = list(re.finditer(r"^\[(summary|decisions|requests|knowledge)\] (.+)$", findings, re.MULTILINE))
+    ends = [head.start() for head in heads[1:]] + [len(findings)]
     return [
         {"kind": head[1], "title": head[2], "text": re.sub(r"\n\nFrom .*:\Z", "", body.strip("\n"))}
         for head, end in zip(heads, ends, strict=True)
-        if (body := told[head.end() : end]).strip()
+        if (body := findings[head.end() : end]).strip()
     ]
 
 

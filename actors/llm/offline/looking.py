@@ -17,7 +17,7 @@ _MOST_PAGES = 20
 
 
 def list_directory(context: OfflineContext, intent: List) -> Plan:
-    """Tell what a directory holds."""
+    """Say what a directory holds."""
     where = "the working directory" if intent.path == "." else intent.path
     result = yield from use(context, "list_files", {"path": intent.path}, f"I list {where}.")
     if result.is_error:
@@ -27,7 +27,7 @@ def list_directory(context: OfflineContext, intent: List) -> Plan:
 
 
 def read(context: OfflineContext, path: str, lines: int | None) -> Plan:
-    """Tell what a file says, all or its first ``lines``."""
+    """Say what is in a file, all or its first ``lines``."""
     text = yield from text_of(context, path, lines)
     if isinstance(text, ToolResult):
         return Answer(f"I could not read {path}: {text.text}")

@@ -12,7 +12,7 @@ from actors.llm.offline.looking import text_of
 from actors.llm.offline.plans import Answer, OfflineContext, Plan, Wanted, use, was_interrupted
 from protocol.items import ToolResult
 
-#: Where the model keeps what it is told to remember, in the pod's working directory.
+#: Where the model keeps what it is asked to remember, in the pod's working directory.
 NOTES = "memory.md"
 
 
@@ -40,7 +40,7 @@ def _noted(context: OfflineContext) -> Generator[Wanted, ToolResult, list[str]]:
 
 
 def recall(context: OfflineContext, intent: Recall) -> Plan:
-    """Tell the notes."""
+    """Say the notes."""
     text = yield from text_of(context, NOTES)
     if isinstance(text, ToolResult):
         return Answer(f"I have no notes: {text.text}")

@@ -92,7 +92,7 @@ class ChatAnswer:
 
     @property
     def metered(self) -> bool:
-        """Whether the server has told of the call's tokens."""
+        """Whether the server has reported the call's tokens."""
         return self._usage is not None
 
     def feed(self, events: list[SSEEvent]) -> list[Block]:
@@ -138,8 +138,8 @@ class ChatAnswer:
         self._calls.end(blocks, cut=cut)
         if self._vendor:
             blocks.append(VendorChunk(self._vendor))
-        told = (self._origin, self._reasoning_as) if self._origin is not None else ()
-        blocks.append(End(self._stop_reason(reason), self.model, *told))
+        origin = (self._origin, self._reasoning_as) if self._origin is not None else ()
+        blocks.append(End(self._stop_reason(reason), self.model, *origin))
         return blocks
 
     def _is_nothing_but_entries(self) -> bool:
@@ -189,10 +189,10 @@ class ChatAnswer:
 
     def _keep_vendor_data(self, chunk: Chunk, plain: dict[str, Any]) -> None:
         """Keep the members of the message and of its calls that only the server understands."""
-        for choice, told in zip(chunk.choices or (), plain.get("choices") or (), strict=True):
+        for choice, raw in zip(chunk.choices or (), plain.get("choices") or (), strict=True):
             if choice.index:
                 continue
-            message = told.get("delta") or told.get("message") or {}
+            message = raw.get("delta") or raw.get("message") or {}
             self._vendor = merged(self._vendor, unknown_members(message, _MESSAGE_MEMBERS))
             delta = choice.delta or choice.message
             calls = (delta.tool_calls if delta is not None else None) or ()
@@ -284,8 +284,8 @@ class ChatAnswer:
         if self._halves is not None and self._kind is not None and (rest := self._halves.rest()):
             self._blocks.append(self._kind(rest, self._index))
 
-    def _meter(self, told: Any) -> None:
-        usage = usage_of(told, self._usage)
+    def _meter(self, reported: Any) -> None:
+        usage = usage_of(reported, self._usage)
         if usage is not None and usage != self._usage:
             self._usage = usage
             self._blocks.append(UsageReport(usage))
@@ -293,8 +293,8 @@ class ChatAnswer:
     def _fail(self, message: str, kind: ModelErrorKind) -> None:
         self._stop(ModelError(message, kind=kind, where=self._where))
 
-    def _refuse(self, told: bytes | object) -> None:
-        self._stop(classify(None, {}, told, where=self._where))
+    def _refuse(self, error: bytes | object) -> None:
+        self._stop(classify(None, {}, error, where=self._where))
 
     def _stop(self, failure: ModelError) -> None:
         """Nothing more is read; what was finished before stands."""
@@ -303,22 +303,22 @@ class ChatAnswer:
             self.failure = failure
 
 
-def usage_of(told: Any, before: Usage | None = None) -> Usage | None:
+def usage_of(reported: Any, before: Usage | None = None) -> Usage | None:
     """What a server's ``usage`` says, on top of what it said before; None where it says nothing.
 
     A prompt of no tokens does not exist: servers that count nothing say 0, which is unknown.
     """
-    if not isinstance(told, dict):
+    if not isinstance(reported, dict):
         return before
-    details = told.get("prompt_tokens_details")
+    details = reported.get("prompt_tokens_details")
     cached = details.get("cached_tokens") if isinstance(details, dict) else None
-    prompt = count_of(told.get("prompt_tokens")) or None
-    completion = count_of(told.get("completion_tokens"))
+    prompt = count_of(reported.get("prompt_tokens")) or None
+    completion = count_of(reported.get("completion_tokens"))
     if prompt is None and not completion:
         return before
     known = before or Usage()
-    read = _first(cached, told.get("prompt_cache_hit_tokens"), told.get("cache_read_input_tokens"))
-    written = count_of(told.get("cache_creation_input_tokens"))
+    read = _first(cached, reported.get("prompt_cache_hit_tokens"), reported.get("cache_read_input_tokens"))
+    written = count_of(reported.get("cache_creation_input_tokens"))
     return Usage(
         known.input_tokens if prompt is None else prompt,
         known.output_tokens if completion is None else completion,
@@ -327,5 +327,5 @@ def usage_of(told: Any, before: Usage | None = None) -> Usage | None:
     )
 
 
-def _first(*told: Any) -> int | None:
-    return next((count for each in told if (count := count_of(each)) is not None), None)
+def _first(*values: Any) -> int | None:
+    return next((count for each in values if (count := count_of(each)) is not None), None)

@@ -1,6 +1,6 @@
 """Tool calls as servers of OpenAI's format stream them, pure: pieces in, calls begun, grown and ended out.
 
-Which call a piece belongs to is told by its index, where servers keep to it. Some leave the index out, some
+A piece's index says which call it belongs to, where servers keep to it. Some leave the index out, some
 send all calls at index 0 under new ids, some send no ids or a new one with every piece, or a name late, or
 with every piece.
 """
@@ -40,7 +40,7 @@ class CallPiece(Struct):
 class _OpenCall:
     """A call under way.
 
-    ``place`` is its number among the calls, ``told`` the first id the server gave it (or none), ``id`` the
+    ``place`` is its number among the calls, ``given_id`` the server's first id for it (or none), ``id`` the
     one it goes by, and ``shown`` whether its start was given out, which waits for a name.
     """
 
@@ -48,20 +48,20 @@ class _OpenCall:
         "_braces",
         "_looked_at",
         "arguments",
+        "given_id",
         "halves",
         "id",
         "index",
         "name",
         "place",
         "shown",
-        "told",
         "vendor",
     )
 
     def __init__(self, place: int, index: int | None) -> None:
         self.place = place
         self.index = index
-        self.told = ""
+        self.given_id = ""
         self.id = ""
         self.name = ""
         self.arguments: list[str] = []
@@ -113,12 +113,12 @@ class _OpenCall:
 class Calls:
     """The calls of one answer; blocks are added to the list that each method is given."""
 
-    __slots__ = ("_all", "_by_index", "_by_told", "_last_place", "_places", "_taken")
+    __slots__ = ("_all", "_by_given_id", "_by_index", "_last_place", "_places", "_taken")
 
     def __init__(self) -> None:
         self._all: list[_OpenCall] = []
         self._by_index: dict[int, _OpenCall] = {}
-        self._by_told: dict[tuple[int | None, str], _OpenCall] = {}
+        self._by_given_id: dict[tuple[int | None, str], _OpenCall] = {}
         self._places: set[int] = set()
         self._last_place = -1
         self._taken: set[str] = set()
@@ -142,16 +142,16 @@ class Calls:
         for piece in pieces:
             function = piece.function or Function()
             index = _index_of(piece.index)
-            told = piece.id if isinstance(piece.id, str) else ""
+            given_id = piece.id if isinstance(piece.id, str) else ""
             if index is not None:
-                call = self._call_for(self._by_index.get(index), index, told, function)
-            elif told in here:
+                call = self._call_for(self._by_index.get(index), index, given_id, function)
+            elif given_id in here:
                 call = self._open(None)
             else:
-                call = self._call_for(None if here else last, None, told, function)
-                here.add(told)
-            if not (told and told == call.told and call.is_repeated_by(function)):
-                self._extend(call, told, function, blocks)
+                call = self._call_for(None if here else last, None, given_id, function)
+                here.add(given_id)
+            if not (given_id and given_id == call.given_id and call.is_repeated_by(function)):
+                self._extend(call, given_id, function, blocks)
             if piece.vendor:
                 call.vendor = merged(call.vendor or {}, piece.vendor)
 
@@ -175,20 +175,21 @@ class Calls:
                 blocks.append(VendorChunk(call.vendor, call.place, "call"))
 
     def _call_for(
-        self, call: _OpenCall | None, index: int | None, told: str, function: Function
+        self, call: _OpenCall | None, index: int | None, given_id: str, function: Function
     ) -> _OpenCall:
         """The call that a piece belongs to: ``call``, unless it can only be another or a new one."""
-        if told and (known := self._by_told.get((index, told))) is not None:
+        if given_id and (known := self._by_given_id.get((index, given_id))) is not None:
             return known
         if call is None:
-            moved = self._latest_told(told) if told and not _name_of(function) else None
+            moved = self._latest_with(given_id) if given_id and not _name_of(function) else None
             return moved if moved is not None and not moved.is_whole() else self._open(index)
-        parts = not call.goes_on_with(function) if told and call.told else call.is_followed_by(function)
+        known_by_id = given_id and call.given_id
+        parts = not call.goes_on_with(function) if known_by_id else call.is_followed_by(function)
         return self._open(index) if parts else call
 
-    def _latest_told(self, told: str) -> _OpenCall | None:
+    def _latest_with(self, given_id: str) -> _OpenCall | None:
         """The call that came last under an id: its next piece may stand at another index."""
-        return next((call for call in reversed(self._all) if call.told == told), None)
+        return next((call for call in reversed(self._all) if call.given_id == given_id), None)
 
     def _open(self, index: int | None) -> _OpenCall:
         place = self._last_place + 1 if index is None or index in self._places else index
@@ -200,11 +201,11 @@ class Calls:
             self._by_index[index] = call
         return call
 
-    def _extend(self, call: _OpenCall, told: str, function: Function, blocks: list[Block]) -> None:
+    def _extend(self, call: _OpenCall, given_id: str, function: Function, blocks: list[Block]) -> None:
         """Add a piece to its call; ids and names are set once and never added to."""
-        if told:
-            self._by_told.setdefault((call.index, told), call)
-            call.told = call.told or told
+        if given_id:
+            self._by_given_id.setdefault((call.index, given_id), call)
+            call.given_id = call.given_id or given_id
         if not call.name:
             call.name = _name_of(function)
         text = call.halves.join(_text_of(function.arguments))
@@ -219,8 +220,8 @@ class Calls:
         """Give out the start of a call, and what came before its name."""
         if not call.name:
             return
-        told = encodable(call.told)
-        call.id = told if told and told not in self._taken else f"call_{os.urandom(12).hex()}"
+        given_id = encodable(call.given_id)
+        call.id = given_id if given_id and given_id not in self._taken else f"call_{os.urandom(12).hex()}"
         self._taken.add(call.id)
         call.shown = True
         blocks.append(CallStart(call.place, call.id, call.name))
@@ -228,9 +229,9 @@ class Calls:
             blocks.append(CallChunk(call.place, call.text))
 
 
-def _index_of(told: Any) -> int | None:
+def _index_of(value: Any) -> int | None:
     """A number that a call can have; else its place in the order of arrival counts."""
-    return told if type(told) is int and 0 <= told < 2**31 else None
+    return value if type(value) is int and 0 <= value < 2**31 else None
 
 
 def _name_of(function: Function) -> str:

@@ -44,7 +44,7 @@ def body_of(
     if request.forced_tool is not None and dialect.tool_choice:
         options["tool_choice"] = _forced(request, request.forced_tool)
     history = _history(request, dialect, origin)
-    messages = history.messages(request.items, request.system, _told_in_words(request, form))
+    messages = history.messages(request.items, request.system, _schema_instruction(request, form))
     return b"".join((_encode(options)[:-1], _tools(request), b',"messages":[', *messages, b"]}"))
 
 
@@ -77,9 +77,9 @@ def _forced(request: Request, tool: str) -> Any:
     return {"type": "function", "function": {"name": legal_name(tool)}}
 
 
-def _told_in_words(request: Request, form: dict[str, Any] | None) -> bytes | None:
-    """What stands behind the history where an answer is to fit a schema that the server is not told
-    otherwise. Servers that know JSON alone also insist on hearing of it there.
+def _schema_instruction(request: Request, form: dict[str, Any] | None) -> bytes | None:
+    """The instruction behind the history where an answer has to fit a schema that the request has no field
+    for. Servers that know JSON alone also insist on the word there.
     """
     if request.output_schema is None or (form or {}).get("type") == "json_schema":
         return None

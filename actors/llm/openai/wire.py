@@ -94,7 +94,7 @@ def read_with_care(data: bytes) -> tuple[Chunk, dict[str, Any] | None]:
 def _unread(data: bytes) -> dict[str, Any] | None:
     """An event as it came; None where what we know of it can be read and the rest cannot."""
     try:
-        told: dict[str, Any] = decode_any(data)
+        decoded: dict[str, Any] = decode_any(data)
     except UNREADABLE:
         return None
-    return told
+    return decoded
