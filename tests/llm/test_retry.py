@@ -106,7 +106,7 @@ class Flaky:
 class Unheard:
     """A listener for requests that nobody follows."""
 
-    def heard(self) -> bool:
+    def is_wanted(self) -> bool:
         return False
 
     def text(self, text: str, attempt: int) -> None:

@@ -17,7 +17,7 @@ from protocol.scope import Scope
 class Deaf:
     """Hears nothing of how a request is answered."""
 
-    def heard(self) -> bool:
+    def is_wanted(self) -> bool:
         return False
 
     def text(self, *_: object) -> None:
