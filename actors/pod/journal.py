@@ -220,7 +220,7 @@ class Journal:
         given = self._given
         if given is None:
             given = self._given = DirectWait(loop=self._mailroom.loop)
-        if isinstance(kept, AsyncFuture):
+        if isinstance(kept, AsyncFuture) and not kept.is_lazy:
             self._under_way = kept
             kept.when_done(partial(self._on_answer, alone, kept))
         else:
@@ -237,10 +237,8 @@ class Journal:
 
     def _take_answer(self, done: Pending, *, alone: bool) -> None:
         """Confirm or roll back what was given to the store, and answer who waits for it."""
-        if type(done) is AsyncFuture or not done.cancelled():  # type: ignore[union-attr]
-            error = done.exception()
-        else:
-            error = asyncio.CancelledError()
+        cancelled = not isinstance(done, AsyncFuture) and done.cancelled()
+        error = asyncio.CancelledError() if cancelled else done.exception()
         if self._under_way is not done:  # the pod has given up waiting
             return
         self._under_way = None

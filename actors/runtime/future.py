@@ -55,6 +55,8 @@ class AsyncFuture(pykka.Future[T], Awaitable[T]):
     _callbacks: list[Callable[[], object]] | None = None
     _loop: asyncio.AbstractEventLoop | None = None
     _get_hook: Callable[[float | None], T] | None = None
+    #: Whether it is worked out when somebody asks for it: until then nobody knows of an error.
+    is_lazy: bool = False
     #: Of a reply: the context variables of who asked, where they matter to the work.
     caller: Context | None = None
 
@@ -139,6 +141,7 @@ class AsyncFuture(pykka.Future[T], Awaitable[T]):
             if self._done:
                 raise queue.Full
             self._get_hook = func
+            self.is_lazy = True
 
     def _keep(self, value: T) -> None:
         """Remember what a hook gave; of two threads that asked at once, the first one's stands."""
@@ -284,6 +287,8 @@ class AsyncFuture(pykka.Future[T], Awaitable[T]):
 
 class _Derived(AsyncFuture[T]):
     """A future of other futures; like pykka's hooks it is worked out by whoever asks for it first."""
+
+    is_lazy = True
 
     def __init__(
         self,

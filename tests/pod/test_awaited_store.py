@@ -14,6 +14,7 @@ from pod_stage import PLAIN, GatedClient, all_of
 from store_kit import AwaitedStore, make
 
 from actors.llm.scripted import ScriptedClient, say
+from actors.runtime.future import AsyncFuture
 from actors.sessions import repair, retention
 from actors.sessions.store import MemoryStore
 from actors.system import PodSystem
@@ -504,3 +505,47 @@ async def test_a_pod_lives_in_the_store_of_the_documentation_and_goes_on_there(t
         forked = await pod.fork()
         assert (await again.info(forked)).parent.session_id == session
     await again.close()
+
+
+class LazyStore(MemoryStore):
+    """Answers commits with futures that are worked out when somebody asks for them."""
+
+    def __init__(self, lazy: Callable[[AsyncFuture[None]], AsyncFuture[None]]) -> None:
+        super().__init__()
+        self.lazy = lazy
+        self.full = False
+
+    def append(self, *args: Any) -> AsyncFuture[None]:
+        answer: AsyncFuture[None] = AsyncFuture()
+
+        def commit() -> None:
+            if self.full:
+                answer.set_exception(StoreError("the disk is full"))
+            else:
+                answer.set(MemoryStore.append(self, *args))
+
+        asyncio.get_running_loop().call_soon(commit)
+        return self.lazy(answer)
+
+
+def hooked(answer: AsyncFuture[None]) -> AsyncFuture[None]:
+    future: AsyncFuture[None] = AsyncFuture()
+    future.set_get_hook(lambda timeout: answer.get(timeout=timeout))
+    return future
+
+
+@pytest.mark.parametrize(
+    "lazy", [lambda answer: answer.map(lambda value: value), hooked], ids=["map", "hook"]
+)
+async def test_a_commit_that_is_worked_out_when_asked_for_is_kept_or_refused(
+    lazy: Callable[[AsyncFuture[None]], AsyncFuture[None]],
+) -> None:
+    store = LazyStore(lazy)
+    async with asyncio.timeout(60), PodSystem(store) as system:
+        pod = await system.spawn(PLAIN, client=ScriptedClient([say("one")]))
+        assert (await pod.run("go")).text == "one"
+        kept, store.full = await pod.history(), True
+        with pytest.raises(RunFailed, match="the disk is full"):
+            await pod.run("again")
+        store.full = False
+        assert await pod.history() == kept
