@@ -6,6 +6,7 @@ import asyncio
 import sys
 from collections.abc import Callable, Coroutine
 from contextvars import Context
+from functools import partial
 from typing import Any
 
 # ``asyncio.current_task`` is written in C from Python 3.12 on; before, it is two calls around this look.
@@ -53,12 +54,12 @@ def begin_task(
     loop = loop or asyncio.get_running_loop()
     outer = task_on(loop)
     if outer is None:
-        return _begin(work, loop, context, name)
+        return _begin(work, loop=loop, context=context, name=name)
     outermost = loop not in beginning
     beginning.add(loop)
     leave_task(loop, outer)
     try:
-        return _begin(work, loop, context, name)
+        return _begin(work, loop=loop, context=context, name=name)
     finally:
         enter_task(loop, outer)
         if outermost:
@@ -66,33 +67,27 @@ def begin_task(
 
 
 if sys.version_info >= (3, 12):
-
-    def _begin(
-        work: Coroutine[Any, Any, Any],
-        loop: asyncio.AbstractEventLoop,
-        context: Context | None,
-        name: str | None,
-    ) -> asyncio.Task[Any]:
-        return asyncio.Task(work, loop=loop, name=name, context=context, eager_start=True)
-
+    _begin = partial(asyncio.Task, eager_start=True)
 else:
 
     def _begin(
         work: Coroutine[Any, Any, Any],
+        *,
         loop: asyncio.AbstractEventLoop,
         context: Context | None,
         name: str | None,
     ) -> asyncio.Task[Any]:
         """Do for Python 3.11 what its successors do: the step that the loop has on its list is taken off it
-        and done now. Other loops than asyncio's own have no such list, and begin the task in their turn.
+        and done now. Other loops than asyncio's own have no such list, and begin the task in their turn; so
+        do they where another thread has put something behind it.
         """
         task = asyncio.Task(work, loop=loop, name=name, context=context)
         ready = getattr(loop, "_ready", None)
         if ready:
-            handle = ready.pop()
+            handle = ready[-1]
             step = handle._callback
-            if getattr(step, "__self__", None) is task:
+            # Between the look and the removal nothing is called, so that no other thread comes between them.
+            if getattr(step, "__self__", None) is task and ready[-1] is handle:
+                del ready[-1]
                 handle._context.run(step)
-            else:  # another thread has put something behind it
-                ready.append(handle)
         return task

@@ -63,3 +63,51 @@ async def test_a_failure_and_a_cancel_are_those_of_the_task_alone() -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert not is_being_cancelled()
+
+
+class _Shared(asyncio.SelectorEventLoop):
+    """A loop to which another thread gives work in the worst moments: behind a task that is being made, and
+    while that work is looked at.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.came: list[str] = []
+        self.disturbed = False
+
+    def call_soon(self, callback, *args, context=None):
+        handle = super().call_soon(callback, *args, context=context)
+        if self.disturbed:
+            self.disturbed = False
+            self.call_soon_threadsafe(_First(self))
+        return handle
+
+
+class _First:
+    def __init__(self, loop: _Shared) -> None:
+        self.loop = loop
+
+    def __call__(self) -> None:
+        self.loop.came.append("first")
+
+    def __getattr__(self, name: str) -> object:
+        self.loop.call_soon_threadsafe(self.loop.came.append, "second")
+        raise AttributeError(name)
+
+
+def test_what_another_thread_puts_behind_a_task_keeps_its_order() -> None:
+    async def work() -> str:
+        return "done"
+
+    async def main() -> str:
+        loop.disturbed = True
+        task = begin_task(work())
+        loop.disturbed = False
+        return await task
+
+    loop = _Shared()
+    try:
+        assert loop.run_until_complete(main()) == "done"
+    finally:
+        loop.close()
+    assert loop.came == sorted(loop.came)
