@@ -20,6 +20,8 @@ _MARK = "\n[polypod: "
 
 #: What stands in the place of a result says nothing of its tool.
 _NO_RESULTS = frozenset({INTERRUPTED, NOT_RUN})
+#: Tools that look at what goes on in the background: to see the same there again is to wait for it.
+_WATCHING = frozenset({"shell_output", "read_pod_output", "list_pods"})
 
 
 class Repeated(Struct, frozen=True):
@@ -47,9 +49,10 @@ class _Came(Struct, frozen=True):
 
 class Repeats:
     """Follows the items of a history. Words of a user begin anew, and so does a call or a result that was
-    not there before (of failures, only one that succeeded): a test that is run again after each change is no
-    loop. What one answer calls at once counts once, since the model has seen none of its results, and in
-    whatever order they come: each is held against what was there before the answer.
+    not there before (of failures, only one that succeeded): a test that is run again after each change is
+    no loop. A look at what goes on in the background counts only where it fails. What one answer calls at
+    once counts once, since the model has seen none of its results, and in whatever order they come: each is
+    held against what was there before the answer.
     """
 
     __slots__ = ("_calls", "_failed", "_known", "_times", "_turn")
@@ -77,7 +80,7 @@ class Repeats:
         elif isinstance(item, AssistantItem):
             self._end_turn()
             self._calls = {call.id: call for call in item.calls}
-        elif isinstance(item, ToolResult) and item.text not in _NO_RESULTS:
+        elif isinstance(item, ToolResult) and _counts(item):
             came = _Came(item.name, self._sign(item), item.is_error)
             self._turn.append(came)
             return self._repeated(came)
@@ -127,6 +130,11 @@ class Repeats:
         told = without_notice(result)
         arguments = b"" if call is None else encode((call.arguments, call.invalid))
         return hash((result.name, arguments, encode(told.content), result.is_error))
+
+
+def _counts(result: ToolResult) -> bool:
+    """Whether a result says anything of whether its call was in vain."""
+    return result.text not in _NO_RESULTS and (result.is_error or result.name not in _WATCHING)
 
 
 def _times(repeated: Repeated) -> int:

@@ -226,3 +226,17 @@ def test_results_that_come_in_another_order_are_counted_alike(plan: list[Any], c
         chance.shuffle(results)
         assert {id(item): came.add(item) for item in results} == told
         assert (came.worst and came.worst.times) == (ordered.worst and ordered.worst.times)
+
+
+def test_looking_at_what_goes_on_in_the_background_is_no_loop_unless_it_fails() -> None:
+    def looks(result: str, *, is_error: bool) -> list[int]:
+        follows, times = Repeats(), []
+        for number in range(6):
+            asked = ToolCall(f"c{number}", "shell_output", {"id": "1"})
+            follows.add(AssistantItem(calls=(asked,)))
+            repeated = follows.add(ToolResult.of(asked, result, is_error=is_error))
+            times.append(0 if repeated is None else repeated.times)
+        return times
+
+    assert looks("still at work", is_error=False) == [0] * 6
+    assert looks("there is no such id", is_error=True) == [1, 2, 3, 4, 5, 6]
