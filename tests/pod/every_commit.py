@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 from collections import Counter
@@ -26,10 +27,12 @@ from actors.sessions.sqlite.store import SQLiteStore
 from actors.sessions.store import MemoryStore, SessionStore
 from actors.system import PodSystem
 from actors.tools.base import Tool, ToolContext, tool
-from protocol.errors import ModelError, PolypodError, StoreError
+from protocol.errors import ModelError, PodError, PolypodError, StoreError
 from protocol.events import (
     ApprovalRequested,
     AssistantMessage,
+    ChildEnded,
+    ChildStarted,
     DurableEvent,
     Event,
     ExtractDone,
@@ -87,6 +90,9 @@ class Model:
                 + call("act", {"n": 3}, id=self._id())
                 + call("weigh", {"n": 4}, id=self._id(), input_tokens=200)
             )
+        if "delegate" in words:
+            asked = {"name": "helper", "instruction": "help", "task": "hello", "scope": WRITES}
+            return call("spawn_pod", asked, id=self._id())
         if "overflow" in words and self._full:
             self._full = False
             raise ModelError("too long", kind="context_overflow", context_window=4000)
@@ -244,6 +250,35 @@ def _approvals(system: PodSystem, pod: Pod) -> Iterable[Callable[[], Awaitable[A
     ]
 
 
+def _delegation(system: PodSystem, pod: Pod) -> Iterable[Callable[[], Awaitable[Any]]]:
+    async def others_gone() -> None:
+        while len(living := system.pods()) > 1:  # what tells of an end may be refused
+            with contextlib.suppress(PodError):
+                await living[-1].describe()
+
+    async def paused() -> None:
+        run = pod.run("delegate")
+        await asyncio.gather(run, pod.pause(), return_exceptions=True)
+        await pod.resume()
+
+    return [
+        lambda: pod.run("delegate"),
+        others_gone,
+        paused,
+        pod.compact,
+        lambda: pod.run("hello"),
+        others_gone,
+    ]
+
+
+async def alone(system: PodSystem, pod: Pod) -> None:
+    """Wait until the pod has no sub-agents, which tell their ends with its runs."""
+    delegation = pod.ref.actor.delegation  # type: ignore[attr-defined]
+    with system.subscribe(pod.name, (ChildEnded, RunEnd)) as events:
+        while delegation is not None and delegation.has_any:
+            await anext(events)
+
+
 def _stop(system: PodSystem, pod: Pod) -> Iterable[Callable[[], Awaitable[Any]]]:
     async def stopped() -> None:
         run = pod.run("tools")
@@ -251,6 +286,9 @@ def _stop(system: PodSystem, pod: Pod) -> Iterable[Callable[[], Awaitable[Any]]]
 
     return [lambda: pod.run("hello"), stopped]
 
+
+#: What sub-agents of a scene are given.
+WRITES = {"allow": [{"target": "/work/part", "permission": "write"}]}
 
 SCENES: dict[str, tuple[Scene, dict[str, Any]]] = {
     "tools": (_tools, {}),
@@ -263,6 +301,10 @@ SCENES: dict[str, tuple[Scene, dict[str, Any]]] = {
     "extractions": (_memory, {"extract_threshold": 1}),
     "memory": (_memory, {"extract_threshold": 1, "consolidate_files": 1}),
     "moments": (_moments, {}),
+    "delegation": (
+        _delegation,
+        {"tools": {"builtin": ["pods"]}, "scope": {"allow": [{"target": "/work", "permission": "write"}]}},
+    ),
     "stop": (_stop, {"extract_threshold": 1}),
 }
 
@@ -363,6 +405,7 @@ async def lives_on(system: PodSystem, pod: Pod) -> None:
             await pod.resume()
         assert (await pod.run("and now")).text == "I see"
         assert await pod.wait_for_memory_jobs() is True
+        await alone(system, pod)
         check_pairs(await pod.history())
         await pod.stop()
 
@@ -393,6 +436,18 @@ def check_ends(events: Iterable[Event]) -> None:
     assert not open_, f"without an end: {open_}"
     assert run is None, "a run without an end"
     assert seqs == sorted(set(seqs)), "entries are told once, in order"
+
+
+def check_children(events: Iterable[Event]) -> None:
+    """Every sub-agent that was told to have started has its one end, and no other has any."""
+    open_: set[str] = set()
+    for event in events:
+        if isinstance(event, ChildStarted):
+            open_.add(event.child_session)
+        elif isinstance(event, ChildEnded):
+            assert event.child_session in open_, "an end of a sub-agent that did not start, or another end"
+            open_.remove(event.child_session)
+    assert not open_, f"sub-agents without an end: {open_}"
 
 
 def check_staged(folder: Path, events: Collection[Event]) -> None:

@@ -18,6 +18,7 @@ from every_commit import (
     Model,
     Refusing,
     check_branches,
+    check_children,
     check_ends,
     check_once,
     check_staged,
@@ -74,6 +75,7 @@ class Played:
             if self.scene != "stop":
                 check_ends(told)
             check_ends(events)
+            check_children(events)
             check_once(self.ran, events)
             check_staged(self.folder, events)
             check_store(self.store)
@@ -144,6 +146,7 @@ async def then(scene, folder):
         await lives_on(system, pod)
         events = system.subscribe("p", since=0).drain()
         check_ends(events)
+        check_children(events)
         check_once((folder / "ran").read_text().splitlines(), events)
         check_staged(folder / "memory", events)
         check_store(system.store)
