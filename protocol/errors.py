@@ -43,6 +43,11 @@ PolypodError
 │   ├── ToolTimeout
 │   ├── ToolCancelled        the call is no longer wanted
 │   └── ScopeRefused         a path that the scope does not allow
+├── ChildError               a child process
+│   ├── ChildNotStarted      there is no such program or folder, or no process can be made
+│   ├── ChildLost            what owned the child was killed: nobody knows how the child ended
+│   ├── ChildNotListening    it has closed its standard input, or has ended
+│   └── LineTooLong          it wrote more than a line may have
 ├── WireError                bytes that are no such type, or of a later version
 └── ForeignError             an error of another library, as another process told of it
 """
@@ -512,6 +517,42 @@ class ToolCancelled(ToolError):  # noqa: N818
 
 class ScopeRefused(ToolError):  # noqa: N818
     """A path that the pod's scope does not allow."""
+
+
+class ChildError(PolypodError):
+    """Something about a child process."""
+
+
+class ChildNotStarted(ChildError):  # noqa: N818
+    """A program could not be started; ``program`` is what was asked for."""
+
+    program: str = ""
+
+    def __init__(self, message: str, *, program: str = "", hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.program = program
+
+    @classmethod
+    def of(cls, program: str, why: str, *, hint: str | None = None) -> ChildNotStarted:
+        """The error that says why ``program`` could not be started."""
+        return cls(f"cannot start {program}: {why}", program=program, hint=hint)
+
+    def details(self) -> dict[str, Any]:
+        return {"program": self.program}
+
+
+class ChildLost(ChildError):  # noqa: N818
+    """The process that owned a child was killed. What it left was killed too, and how the child ended is not
+    known.
+    """
+
+
+class ChildNotListening(ChildError):  # noqa: N818
+    """A child has closed its standard input, or has ended: nothing can be written to it."""
+
+
+class LineTooLong(ChildError):  # noqa: N818
+    """A child wrote a line that is longer than was allowed; the rest of that line is passed over."""
 
 
 class WireError(PolypodError, ValueError):

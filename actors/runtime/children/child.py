@@ -1,0 +1,213 @@
+"""``Child``: a program that was started, its streams and its end, as its warden tells of them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from msgspec import Struct
+
+from actors.runtime.children.frames import Frames, framed
+from actors.runtime.children.pipes import ChildInput, ChildOutput
+from protocol.errors import ChildLost, ChildNotStarted
+
+
+class Ladder(Struct, frozen=True):
+    """How a child is ended: by the signal ``request`` to its group, which asks it to, by TERM after
+    ``request_wait`` seconds, and by KILL after ``term_wait`` more. The last two go to all its descendants
+    as well, and to what it leaves behind when it ends by itself.
+
+    A runner that asks in another way, by a line or by closing the input, gives a ``request_wait`` alone.
+    """
+
+    request: int | None = None
+    request_wait: float = 0.0
+    term_wait: float = 2.0
+
+    def plain(self) -> tuple[int, float, float]:
+        """The ladder as a warden is told it."""
+        return (int(self.request or 0), float(self.request_wait), float(self.term_wait))
+
+
+class ChildEnd(Struct, frozen=True):
+    """How a child ended: its exit code, or minus the signal that ended it, and how many of its processes
+    could not be killed (of another user, or hanging in the kernel): their pids.
+    """
+
+    code: int
+    left: tuple[int, ...] = ()
+
+
+class Child:
+    """A program at work. Used on the loop that started it.
+
+    ``stdin``, ``stdout`` and ``stderr`` are there where they were asked for as pipes.
+    """
+
+    def __init__(
+        self,
+        program: str,
+        control: socket.socket,
+        stdin: ChildInput | None,
+        stdout: ChildOutput | None,
+        stderr: ChildOutput | None,
+        over: Callable[[Child], object],
+    ) -> None:
+        """``control`` is the connection to its warden; ``over`` is called at its end."""
+        self.program = program
+        self.pid = 0
+        self.stdin, self.stdout, self.stderr = stdin, stdout, stderr
+        self._control: socket.socket | None = control
+        self._over = over
+        self._frames = Frames()
+        self._unsent = b""
+        self._code: int | None = None
+        self._failed: tuple[str, int] | None = None
+        self._loop = loop = asyncio.get_running_loop()
+        self._started: asyncio.Future[None] = loop.create_future()
+        self._ended: asyncio.Future[ChildEnd] = loop.create_future()
+        control.setblocking(False)
+        loop.add_reader(control.fileno(), self._hear)
+
+    def __repr__(self) -> str:
+        how = "ended" if self._ended.done() else f"pid {self.pid}"
+        return f"<Child {self.program}, {how}>"
+
+    @property
+    def ended(self) -> bool:
+        """Whether the last of its processes has ended."""
+        return self._ended.done()
+
+    async def wait(self) -> ChildEnd:
+        """How it ended, once the last of its processes has. Raises ChildLost."""
+        return await asyncio.shield(self._ended)
+
+    async def stop(self, ladder: Ladder | None = None) -> ChildEnd:
+        """End it by ``ladder``, or by that which it was started with. Said again while it is under way, a
+        shorter ladder shortens what is left of it. Raises ChildLost.
+        """
+        self.ask_to_stop(ladder)
+        return await self.wait()
+
+    def ask_to_stop(self, ladder: Ladder | None = None) -> None:
+        """Have its warden begin with the ladder."""
+        if not self._ended.done():
+            self._send(framed(("stop", (ladder or self._ladder).plain())))
+
+    # -- for the launcher ------------------------------------------------------------------------
+
+    async def start(self, request: Any, ladder: Ladder) -> None:
+        """Have its warden start it, and wait until it runs. Raises ChildNotStarted, ChildLost."""
+        self._ladder = ladder
+        self._send(framed(("start", request, ladder.plain())))
+        try:
+            await self._started
+        except asyncio.CancelledError:
+            self.ask_to_stop(Ladder())
+            raise
+
+    def drop(self) -> None:
+        """Close what a forked process inherited: the child is its parent's."""
+        if self._control is not None:
+            self._control.close()
+            self._control = None
+        for each in (self.stdin, self.stdout, self.stderr):
+            if each is not None:
+                each.drop()
+
+    # -- its warden ------------------------------------------------------------------------------
+
+    def _send(self, data: bytes) -> None:
+        if self._control is None:
+            return
+        waiting = bool(self._unsent)
+        self._unsent += data
+        if not waiting:
+            self._send_rest()
+
+    def _send_rest(self) -> None:
+        if self._control is None:
+            return
+        try:
+            self._unsent = self._unsent[self._control.send(self._unsent) :]
+        except BlockingIOError:
+            pass
+        except OSError:
+            self._unsent = b""  # it is gone, and so will be what it owned
+        if self._unsent:
+            self._loop.add_writer(self._control.fileno(), self._send_rest)
+        else:
+            self._loop.remove_writer(self._control.fileno())
+
+    def _hear(self) -> None:
+        control = self._control
+        if control is None:
+            return
+        try:
+            data = control.recv(65536)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        for what, *rest in self._frames.feed(data):
+            self._take(what, rest)
+        if not data:
+            self._lose()
+
+    def _take(self, what: str, rest: list[Any]) -> None:
+        if what == "started":
+            self.pid = rest[0]
+            if not self._started.done():
+                self._started.set_result(None)
+        elif what == "failed":
+            self._failed = (rest[0], rest[1])
+        elif what == "exited":
+            self._code = rest[0]
+        elif what == "gone":
+            self._finish(ChildEnd(self._code or 0, rest[0]))
+
+    def _lose(self) -> None:
+        """The warden is gone before it has told the child's end."""
+        self._finish(ChildLost(f"what owned {self.program} was killed; how it ended is not known"))
+
+    def _finish(self, end: ChildEnd | Exception) -> None:
+        control, self._control = self._control, None
+        if control is None:
+            return
+        self._loop.remove_reader(control.fileno())
+        self._loop.remove_writer(control.fileno())
+        control.close()
+        if self._failed is not None:
+            why, hint = _why(*self._failed)
+            end = ChildNotStarted.of(self.program, why, hint=hint)
+        self._end_streams()
+        self._over(self)
+        if isinstance(end, ChildEnd):
+            self._ended.set_result(end)
+            return
+        for future in (self._started, self._ended):
+            if not future.done():
+                future.set_exception(end)
+                future.exception()  # nobody has to wait for it
+
+    def _end_streams(self) -> None:
+        for each in (self.stdout, self.stderr):
+            if each is not None:
+                each.finish()
+                if self._failed is not None:
+                    each.close()
+        if self.stdin is not None:
+            self.stdin.close()
+
+
+def _why(step: str, number: int) -> tuple[str, str | None]:
+    """What kept a program from starting, in words."""
+    words = os.strerror(number) if number else "it cannot be"
+    if step == "folder":
+        return f"its working folder: {words}", None
+    if step == "process":
+        return f"no process can be made: {words}", "end some of those that run, or raise their limit"
+    return words, None

@@ -1,0 +1,88 @@
+"""Finds and signals the descendants of this process, however far they have gone from it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Collection
+from typing import NamedTuple
+
+#: How often new processes are looked for while the known ones are stopped: what forks has stopped by then.
+_ROUNDS = 50
+_NOTHING: frozenset[int] = frozenset()
+
+
+class Process(NamedTuple):
+    """A process, known again by the time of its start (in ticks since boot)."""
+
+    pid: int
+    began: int
+
+
+def descendants(*, but: Collection[int] = _NOTHING) -> list[Process]:
+    """All processes below this one that have not ended, parents first; without those numbered ``but``, and
+    without what is below these.
+    """
+    below: dict[int, list[Process]] = {}
+    for name in _numbers():
+        found = _look(name)
+        if found is not None:
+            parent, process = found
+            below.setdefault(parent, []).append(process)
+    known: list[Process] = []
+    parents = [os.getpid()]
+    for parent in parents:
+        mine = [each for each in below.get(parent, ()) if each.pid not in but]
+        known += mine
+        parents += [each.pid for each in mine]
+    return known
+
+
+def send(process: Process, number: int) -> None:
+    """Signal a process, and none that has taken its number since."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        if not hasattr(os, "pidfd_open"):
+            os.kill(process.pid, number)
+            return
+        handle = os.pidfd_open(process.pid)
+        try:
+            found = _look(str(process.pid))
+            if found is not None and found[1] == process:
+                signal.pidfd_send_signal(handle, number)
+        finally:
+            os.close(handle)
+
+
+def kill_all(*, but: Collection[int] = _NOTHING) -> list[Process]:
+    """Kill all descendants, also those that fork in the meantime; which they were."""
+    stopped: dict[Process, None] = {}
+    for _ in range(_ROUNDS):
+        fresh = [each for each in descendants(but=but) if each not in stopped]
+        if not fresh:
+            break
+        for each in fresh:
+            send(each, signal.SIGSTOP)  # what has stopped forks no more
+        stopped.update(dict.fromkeys(fresh))
+    for each in stopped:
+        send(each, signal.SIGKILL)
+    return list(stopped)
+
+
+def _numbers() -> list[str]:
+    try:
+        return [name for name in os.listdir("/proc") if name.isdigit()]  # noqa: PTH208 - a helper has no use for pathlib
+    except OSError:
+        return []  # a system without /proc: the group alone is signalled
+
+
+def _look(name: str) -> tuple[int, Process] | None:
+    """The parent of a process, and the process; None where it has ended."""
+    try:
+        with open(f"/proc/{name}/stat", "rb") as file:  # noqa: PTH123 - the same
+            # Behind the program's name, which may hold anything: state, parent, later threads and start.
+            fields = file.read().rpartition(b")")[2].split()
+    except OSError:
+        return None
+    has_ended = fields[0] in (b"Z", b"X") and int(fields[17]) <= 1  # else its first thread alone has
+    return None if has_ended else (int(fields[1]), Process(int(name), int(fields[19])))

@@ -1,0 +1,146 @@
+"""The launcher's process: makes a warden for each child that polypod asks for, and owns what wardens lose.
+
+It is told of a child by one byte with four descriptors: the control socket of its warden, and the child's
+standard streams; the rest goes by the control socket. It ends when polypod does, known by the end of its
+socket or by a pidfd (another process that polypod forked may hold the socket), and when all wardens have.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import signal
+import socket
+from array import array
+
+from actors.runtime.children.descendants import kill_all
+from actors.runtime.children.frames import framed
+from actors.runtime.children.kernel import take_in_orphans
+from actors.runtime.children.waiting import Waiting, reap
+from actors.runtime.children.warden import Warden
+
+#: Descriptors that come with each byte: control, standard input, output and error.
+DESCRIPTORS = 4
+#: How often what a dead warden left is looked for while it does not end, in seconds.
+_AGAIN = 0.05
+#: Of looks that are taken at most: what SIGKILL does not end in this time hangs in the kernel.
+_LOOKS = 100
+
+
+class Helper:
+    """Forks wardens, and ends with polypod."""
+
+    def __init__(self, asked: socket.socket, polypod: int) -> None:
+        """``asked`` tells what to start; ``polypod`` is a pidfd of it, or -1 where there is none."""
+        self._asked = asked
+        self._polypod = polypod
+        self._lifeline, self._lifeline_held = os.pipe()
+        self._waiting = Waiting()
+        self._waiting.watch(asked.fileno(), self._hear)
+        if polypod >= 0:
+            self._waiting.watch(polypod, self._end)
+        #: The control sockets of living wardens; ours keep them open until what a killed one left is gone.
+        self._wardens: dict[int, int] = {}
+        #: Those of wardens that were killed.
+        self._lost: list[int] = []
+        self._looks = 0
+        self._ending = False
+
+    def run(self) -> None:
+        """Serve until polypod has ended, and all wardens after it."""
+        take_in_orphans()
+        while not (self._ending and not self._wardens and not self._lost):
+            self._waiting.wait(_AGAIN if self._lost else None)
+            self._reap()
+
+    def _hear(self) -> None:
+        space = socket.CMSG_LEN(DESCRIPTORS * array("i").itemsize)
+        try:
+            data, rights, _, _ = self._asked.recvmsg(1, space, getattr(socket, "MSG_CMSG_CLOEXEC", 0))
+        except ConnectionError:
+            data, rights = b"", []
+        descriptors = array("i")
+        for _, _, packed in rights:
+            descriptors.frombytes(packed[: len(packed) // descriptors.itemsize * descriptors.itemsize])
+        if not data:
+            self._end()
+        elif len(descriptors) == DESCRIPTORS:
+            self._fork(*descriptors)
+        else:  # we are out of descriptors: who asked hears that its socket has closed
+            _close(*descriptors)
+
+    def _fork(self, control: int, *streams: int) -> None:
+        for each in (control, *streams):
+            os.set_inheritable(each, False)
+        try:
+            pid = os.fork()
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                os.write(control, framed(("failed", "process", error.errno or 0)))
+            _close(control, *streams)
+            return
+        if pid == 0:
+            self._become_warden(control, streams)
+        self._wardens[pid] = control
+        _close(*streams)
+
+    def _become_warden(self, control: int, streams: tuple[int, ...]) -> None:
+        """Never returns."""
+        code = 1
+        try:
+            self._waiting.close()
+            _close(self._asked.detach(), self._lifeline_held, *self._wardens.values(), *self._lost)
+            if self._polypod >= 0:
+                _close(self._polypod)
+            Warden(control, self._lifeline, streams).run()
+            code = 0
+        finally:
+            os._exit(code)
+
+    def _end(self) -> None:
+        """Polypod is gone, or wants no more children: have every warden run its ladder."""
+        if self._ending:
+            return
+        self._ending = True
+        self._waiting.forget(self._asked.fileno())
+        self._waiting.forget(self._polypod)
+        os.close(self._lifeline_held)
+
+    def _reap(self) -> None:
+        for pid, code in reap()[0]:
+            control = self._wardens.pop(pid, None)
+            if control is None:
+                continue
+            if code == 0:
+                os.close(control)
+            else:
+                self._lost.append(control)
+                self._looks = 0
+        if self._lost:
+            self._kill_what_is_nobodys()
+
+    def _kill_what_is_nobodys(self) -> None:
+        """Kill what a warden left that was killed itself: it has come to us."""
+        self._looks += 1
+        if kill_all(but=self._wardens) and self._looks < _LOOKS:
+            return
+        _close(*self._lost)
+        self._lost.clear()
+
+
+def _close(*descriptors: int) -> None:
+    for each in descriptors:
+        os.close(each)
+
+
+def main(arguments: list[str]) -> None:
+    """Run as a process: the numbers of the socket and of the pidfd are its arguments."""
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGPIPE):
+        signal.signal(number, signal.SIG_IGN)
+    gc.disable()  # wardens are forks of this, and share what nobody touches
+    asked, polypod = map(int, arguments)
+    for each in (asked, polypod):
+        if each >= 0:
+            os.set_inheritable(each, False)
+    Helper(socket.socket(fileno=asked), polypod).run()

@@ -1,0 +1,276 @@
+"""``Launcher``: starts children by a helper process, one for a system, which begins with the first."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+from weakref import WeakSet
+
+from msgspec import Struct
+
+from actors.runtime.children.child import Child, Ladder
+from actors.runtime.children.pipes import ChildInput, ChildOutput
+from actors.runtime.fork import let_be
+from protocol.errors import ChildLost, ChildNotStarted
+
+#: What an output is: a pipe that is read, nothing, where standard output goes, or a descriptor of ours.
+Output = Literal["pipe", "null", "stdout"] | int
+#: The helper runs without site packages; ``actors`` itself would import all of polypod.
+_BOOTSTRAP = (
+    "import sys; package = sys.modules['actors'] = type(sys)('actors'); package.__path__ = [sys.argv[1]]; "
+    "from actors.runtime.children.helper import main; main(sys.argv[2:])"
+)
+#: What an interpreter may need to find its own libraries.
+_OF_INTERPRETER = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "DYLD_FALLBACK_LIBRARY_PATH", "PYTHONHOME")
+#: Seconds after which the helper is asked again that could take no more requests for now.
+_FULL = 0.005
+#: Seconds that the helper has to end with all its children besides what their ladders take.
+_GRACE = 10.0
+
+_launchers: WeakSet[Launcher] = WeakSet()
+
+
+class _Helper(Struct, eq=False):
+    """The helper process, and the socket by which it is asked."""
+
+    process: subprocess.Popen[bytes]
+    asked: socket.socket
+
+
+class Launcher:
+    """Starts children. It may be used by any loop and thread; a child belongs to the loop that started it.
+
+    All its children end with this process, however that ends, and with ``aclose``. A process that is forked
+    from this one has a helper of its own, and none of these children.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._helper: _Helper | None = None
+        self._children: set[Child] = set()
+        self._longest = 0.0
+        self._closed = False
+        _launchers.add(self)
+
+    def __repr__(self) -> str:
+        helper = self._helper
+        how = "not started" if helper is None else f"pid {helper.process.pid}"
+        return f"<Launcher {how}, {len(self._children)} children>"
+
+    @property
+    def pid(self) -> int | None:
+        """The number of the helper process, None while there is none."""
+        return None if self._helper is None else self._helper.process.pid
+
+    async def start(
+        self,
+        argv: Sequence[str | os.PathLike[str]],
+        *,
+        cwd: str | os.PathLike[str],
+        env: Mapping[str, str],
+        stdin: Literal["pipe", "null"] = "null",
+        stdout: Output = "pipe",
+        stderr: Output = "pipe",
+        ladder: Ladder | None = None,
+    ) -> Child:
+        """The child that runs ``argv``, which is looked for in the PATH of ``env``, in a session of its own
+        without a terminal. It has these variables and three descriptors, and nothing else of this process.
+
+        Raises ChildNotStarted, and ChildLost where the helper is killed meanwhile.
+        """
+        words = [os.fspath(each) for each in argv]
+        program = words[0]
+        request = _request(program, words, os.fspath(cwd), env)
+        ladder = ladder or Ladder()
+        ours, theirs, handed = _Ends(), _Ends(), [-1, -1, -1]
+        try:
+            control, for_warden = socket.socketpair()
+            theirs.add(for_warden.detach())
+            try:
+                handed[0], stdin_end = _piped(stdin, theirs, ours, reads=True)
+                handed[1], stdout_end = _piped(stdout, theirs, ours)
+                handed[2], stderr_end = (
+                    (handed[1], -1) if stderr == "stdout" else _piped(stderr, theirs, ours)
+                )
+                await self._ask(program, [theirs.first, *handed])
+            except BaseException:
+                control.close()
+                raise
+        except BaseException as error:
+            ours.close()
+            if isinstance(error, OSError):
+                raise ChildNotStarted.of(program, error.strerror or str(error)) from error
+            raise
+        finally:
+            theirs.close()
+        child = Child(
+            program,
+            control,
+            ChildInput(stdin_end) if stdin_end >= 0 else None,
+            ChildOutput(stdout_end) if stdout_end >= 0 else None,
+            ChildOutput(stderr_end) if stderr_end >= 0 else None,
+            self._children.discard,
+        )
+        self._children.add(child)
+        self._longest = max(self._longest, ladder.request_wait + ladder.term_wait)
+        await child.start(request, ladder)
+        return child
+
+    async def aclose(self) -> None:
+        """End all children by their ladders, and the helper; nothing is started any more."""
+        with self._lock:
+            self._closed = True
+            helper, self._helper = self._helper, None
+        if helper is None:
+            return
+        with contextlib.suppress(OSError):
+            helper.asked.shutdown(socket.SHUT_WR)
+        try:
+            async with asyncio.timeout(self._longest + _GRACE):
+                await _wait_for_end(helper.asked)
+        except TimeoutError:
+            helper.process.kill()  # it was stopped, or hangs; wardens end without it
+        finally:
+            helper.asked.close()
+        await asyncio.get_running_loop().run_in_executor(None, helper.process.wait)
+
+    async def _ask(self, program: str, descriptors: list[int]) -> None:
+        """Have a warden made that has these. Raises ChildNotStarted, ChildLost, OSError."""
+        for _ in range(3):
+            helper = self._begun(program)
+            while True:
+                try:
+                    socket.send_fds(helper.asked, [b"+"], descriptors)
+                except BlockingIOError:
+                    await asyncio.sleep(_FULL)
+                except ConnectionError:
+                    self._forget(helper)  # it was killed: another one takes its place
+                    break
+                else:
+                    return
+        raise ChildLost(f"the helper process that was to start {program} is killed again and again")
+
+    def _begun(self, program: str) -> _Helper:
+        with self._lock:
+            if self._closed:
+                raise ChildNotStarted.of(program, "the launcher is closed")
+            if self._helper is None:
+                self._helper = _begin()
+            return self._helper
+
+    def _forget(self, helper: _Helper) -> None:
+        with self._lock:
+            if self._helper is helper:
+                self._helper = None
+                helper.asked.close()
+                helper.process.wait()  # its socket has ended, so it has as well
+
+    def _drop(self) -> None:
+        """In a forked process: let go of what is the parent's."""
+        self._lock = threading.Lock()
+        helper, self._helper = self._helper, None
+        if helper is not None:
+            helper.asked.close()
+            let_be(helper.process)
+        children, self._children = self._children, set()
+        for child in children:
+            child.drop()
+        let_be(children)
+
+
+class _Ends:
+    """Descriptors that are closed together."""
+
+    def __init__(self) -> None:
+        self._held: list[int] = []
+
+    @property
+    def first(self) -> int:
+        return self._held[0]
+
+    def add(self, descriptor: int) -> int:
+        self._held.append(descriptor)
+        return descriptor
+
+    def close(self) -> None:
+        for each in self._held:
+            os.close(each)
+        self._held.clear()
+
+
+def _piped(kind: Output, theirs: _Ends, ours: _Ends, *, reads: bool = False) -> tuple[int, int]:
+    """What the child is handed for a stream, and our end of it, -1 where it has none."""
+    if kind == "pipe":
+        read, write = os.pipe()
+        child, own = (read, write) if reads else (write, read)
+        return theirs.add(child), ours.add(own)
+    if isinstance(kind, int):
+        return kind, -1
+    return theirs.add(os.open(os.devnull, os.O_RDONLY if reads else os.O_WRONLY)), -1
+
+
+def _request(program: str, words: list[str], folder: str, env: Mapping[str, str]) -> Any:
+    try:
+        variables = tuple((os.fsencode(name), os.fsencode(value)) for name, value in env.items())
+        request = (tuple(map(os.fsencode, words)), os.fsencode(folder), variables)
+    except UnicodeEncodeError as error:
+        raise ChildNotStarted.of(
+            repr(program), "its arguments are no text that a system could take"
+        ) from error
+    plain = [*request[0], folder.encode("utf-8", "replace"), *(each for pair in variables for each in pair)]
+    if any(b"\0" in each for each in plain):
+        raise ChildNotStarted.of(repr(program), "its arguments hold a NUL character")
+    return request
+
+
+def _begin() -> _Helper:
+    """Start the helper process. Raises OSError."""
+    asked, theirs = socket.socketpair()
+    pidfd = os.pidfd_open(os.getpid()) if hasattr(os, "pidfd_open") else -1
+    passed = [theirs.fileno(), *([pidfd] if pidfd >= 0 else [])]
+    packages = str(Path(__file__).parents[2])
+    arguments = [packages, str(theirs.fileno()), str(pidfd)]
+    try:
+        process = subprocess.Popen(  # noqa: S603 - our own interpreter
+            [sys.executable, "-I", "-S", "-c", _BOOTSTRAP, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd="/",
+            env={name: os.environ[name] for name in _OF_INTERPRETER if name in os.environ},
+            pass_fds=passed,
+            start_new_session=True,
+        )
+    except BaseException:
+        asked.close()
+        raise
+    finally:
+        theirs.close()
+        if pidfd >= 0:
+            os.close(pidfd)
+    asked.setblocking(False)
+    return _Helper(process, asked)
+
+
+async def _wait_for_end(asked: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+    with contextlib.suppress(ConnectionError):
+        while await loop.sock_recv(asked, 64):
+            pass
+
+
+def _drop_all() -> None:
+    for each in list(_launchers):
+        each._drop()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_drop_all)

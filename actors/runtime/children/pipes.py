@@ -1,0 +1,173 @@
+"""``ChildOutput`` and ``ChildInput``: our ends of a child's standard streams, on the loop that started it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+
+from protocol.errors import ChildNotListening, LineTooLong
+
+_CHUNK = 65536
+#: Bytes of a line that is read, unless more is asked for.
+LONGEST_LINE = 1 << 24
+
+
+class ChildOutput:
+    """What a child writes. Nothing is read ahead of who asks, so a child that writes too fast has to wait.
+
+    It ends with the last process of the child, whoever else holds the other end of the pipe.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        os.set_blocking(descriptor, False)
+        self._descriptor = descriptor
+        self._loop = asyncio.get_running_loop()
+        self._waiter: asyncio.Future[None] | None = None
+        #: Whether all processes of the child have ended: what is in the pipe now is all there will be.
+        self._no_more = False
+        self._rest = bytearray()
+
+    async def read(self, size: int = _CHUNK) -> bytes:
+        """The next bytes, at most ``size``; none at the end. One reader at a time."""
+        if self._rest:
+            taken = bytes(self._rest[:size])
+            del self._rest[:size]
+            return taken
+        while self._descriptor >= 0:
+            try:
+                data = os.read(self._descriptor, size)
+            except BlockingIOError:
+                if self._no_more:
+                    break
+                await self._wait()
+                continue
+            if data:
+                return data
+            break
+        self.close()
+        return b""
+
+    async def readline(self, limit: int = LONGEST_LINE) -> bytes:
+        """The next line with its end, the last one perhaps without; none at the end.
+
+        Raises LineTooLong where a line has more than ``limit`` bytes, once it has been passed over.
+        """
+        searched = 0
+        too_long = False
+        while (end := self._rest.find(b"\n", searched)) < 0:
+            if too_long or len(self._rest) > limit:
+                too_long = True
+                self._rest.clear()
+            line, self._rest = self._rest, bytearray()
+            data = await self.read()
+            self._rest = line + data
+            searched = len(line)
+            if not data:
+                end = len(self._rest) - 1
+                break
+        line, self._rest = self._rest[: end + 1], self._rest[end + 1 :]
+        if too_long or len(line) > limit:
+            raise LineTooLong(f"a line of more than {limit:,} bytes")
+        return bytes(line)
+
+    def finish(self) -> None:
+        """Nobody writes any more: end with what is in the pipe now."""
+        self._no_more = True
+        self._wake()
+
+    def close(self) -> None:
+        """Read no more of it; a child that goes on writing is told so by the system."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            _forget(self._loop, self._loop.remove_reader, descriptor)
+            os.close(descriptor)
+        self._wake()
+
+    def drop(self) -> None:
+        """Close what a forked process inherited; the loop is its parent's."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    def __del__(self) -> None:
+        self.drop()
+
+    async def _wait(self) -> None:
+        self._waiter = self._loop.create_future()
+        self._loop.add_reader(self._descriptor, self._wake)
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+            if self._descriptor >= 0:
+                self._loop.remove_reader(self._descriptor)
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+class ChildInput:
+    """What a child reads."""
+
+    def __init__(self, descriptor: int) -> None:
+        os.set_blocking(descriptor, False)
+        self._descriptor = descriptor
+        self._loop = asyncio.get_running_loop()
+        self._waiter: asyncio.Future[None] | None = None
+        self._lock = asyncio.Lock()
+
+    async def write(self, data: bytes) -> None:
+        """Write all of ``data``, as fast as the child reads; one write after the other.
+
+        Raises ChildNotListening where it does not read any more.
+        """
+        async with self._lock:
+            left = memoryview(data)
+            while left:
+                if self._descriptor < 0:
+                    raise ChildNotListening("the child's standard input is closed")
+                try:
+                    left = left[os.write(self._descriptor, left) :]
+                except BlockingIOError:
+                    await self._wait()
+                except OSError as error:
+                    self.close()
+                    raise ChildNotListening("the child does not read its standard input any more") from error
+
+    def close(self) -> None:
+        """Let the child read the end of its input."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            _forget(self._loop, self._loop.remove_writer, descriptor)
+            os.close(descriptor)
+        self._wake()
+
+    def drop(self) -> None:
+        """Close what a forked process inherited; the loop is its parent's."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    def __del__(self) -> None:
+        self.drop()
+
+    async def _wait(self) -> None:
+        self._waiter = self._loop.create_future()
+        self._loop.add_writer(self._descriptor, self._wake)
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+            if self._descriptor >= 0:
+                self._loop.remove_writer(self._descriptor)
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+def _forget(loop: asyncio.AbstractEventLoop, remove: Callable[[int], object], descriptor: int) -> None:
+    if not loop.is_closed():
+        remove(descriptor)

@@ -1,0 +1,183 @@
+"""``Warden``: the process that owns one child and all it leaves behind, until the last of them has ended.
+
+It hears by its control socket what to start and when to stop, and tells what became of it. It runs the
+ladder when it is told to, when the child has ended and others of it have not, and when the socket or the
+lifeline ends: then polypod or the launcher is gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from typing import Any
+
+from actors.runtime.children.descendants import descendants, kill_all, send
+from actors.runtime.children.frames import Frames, framed
+from actors.runtime.children.kernel import take_in_orphans
+from actors.runtime.children.program import begin
+from actors.runtime.children.waiting import Waiting, reap
+
+#: Seconds after which what SIGKILL has not ended is left alone: it hangs in the kernel, or is another user's.
+KILL_WAIT = 5.0
+#: How often what appears meanwhile is killed too, in seconds.
+_AGAIN = 0.05
+_READ = 65536
+
+_IDLE, _ASKED, _TERM, _KILL = range(4)
+
+
+class Warden:
+    """Owns one child. ``run`` returns once nothing of it is left."""
+
+    def __init__(self, control: int, lifeline: int, streams: tuple[int, ...]) -> None:
+        self._control = control
+        self._streams = streams
+        self._frames = Frames()
+        self._waiting = Waiting()
+        self._waiting.watch(control, self._hear)
+        self._waiting.watch(lifeline, self._lose)
+        self._lifeline = lifeline
+        self._pid: int | None = None
+        self._exited = False
+        #: A pipe that ends once the program runs.
+        self._told = -1
+        #: The signal that asks it to end, or 0; seconds for that, and for what TERM asks for.
+        self._ladder: tuple[int, float, float] = (0, 0.0, 0.0)
+        self._stage = _IDLE
+        self._deadline: float | None = None
+        self._give_up = 0.0
+        self._over = False
+
+    def run(self) -> None:
+        """Own the child from its start to the end of the last of its processes."""
+        take_in_orphans()
+        while not self._over:
+            self._waiting.wait(None if self._deadline is None else self._deadline - time.monotonic())
+            self._reap()
+            if self._deadline is not None and time.monotonic() >= self._deadline and not self._over:
+                self._climb()
+
+    # -- what it hears ---------------------------------------------------------------------------
+
+    def _hear(self) -> None:
+        try:
+            data = os.read(self._control, _READ)
+        except OSError:
+            data = b""
+        if not data:
+            self._lose()
+            return
+        for command in self._frames.feed(data):
+            self._obey(command)
+
+    def _obey(self, command: Any) -> None:
+        what, *rest = command
+        if what == "start":
+            request, self._ladder = rest
+            self._begin(request)
+        elif what == "stop":
+            self._ladder = rest[0]
+            self._stop()
+
+    def _lose(self) -> None:
+        """Nobody is there any more for whom the child would run."""
+        self._waiting.forget(self._control)
+        self._waiting.forget(self._lifeline)
+        if self._pid is None:
+            self._over = True
+        else:
+            self._stop()
+
+    def _begin(self, request: Any) -> None:
+        try:
+            self._pid, self._told = begin(request, self._streams)
+        except OSError as error:
+            self._tell("failed", "process", error.errno or 0)
+            self._over = True
+            return
+        for stream in self._streams:
+            os.close(stream)  # else whoever reads them would never come to an end
+        self._waiting.watch(self._told, self._hear_start)
+
+    def _hear_start(self) -> None:
+        said = os.read(self._told, _READ)
+        self._waiting.forget(self._told)
+        os.close(self._told)
+        self._told = -1
+        for step, number in Frames().feed(said):
+            self._tell("failed", step, number)
+            return
+        self._tell("started", self._pid)
+
+    def _tell(self, *words: Any) -> None:
+        with contextlib.suppress(OSError):  # nobody hears it
+            os.write(self._control, framed(words))
+
+    # -- ends ------------------------------------------------------------------------------------
+
+    def _reap(self) -> None:
+        if self._pid is None:
+            return
+        ended, others = reap()
+        for pid, code in ended:
+            if pid == self._pid:
+                self._exited = True
+                if self._told >= 0:
+                    self._hear_start()
+                self._tell("exited", code)
+        if not others:
+            self._end(())
+        elif self._exited and self._stage < _TERM:
+            self._term()  # what it left behind
+
+    def _end(self, left: tuple[int, ...]) -> None:
+        self._tell("gone", left)
+        self._over = True
+
+    # -- the ladder ------------------------------------------------------------------------------
+
+    def _stop(self) -> None:
+        """Begin with the ladder; where it is under way, go on with it no later than is said now."""
+        number, asked, term = self._ladder
+        now = time.monotonic()
+        if self._stage == _IDLE:
+            self._stage = _ASKED
+            if number:
+                self._signal_group(number)
+            self._deadline = now + asked
+        elif self._stage == _ASKED:
+            self._deadline = min(self._deadline or now, now + asked)
+        elif self._stage == _TERM:
+            self._deadline = min(self._deadline or now, now + term)
+
+    def _climb(self) -> None:
+        if self._stage == _ASKED:
+            self._term()
+        else:
+            self._kill()
+
+    def _term(self) -> None:
+        self._stage = _TERM
+        self._deadline = time.monotonic() + self._ladder[2]
+        self._signal_group(signal.SIGTERM)
+        for each in descendants():
+            send(each, signal.SIGTERM)
+            send(each, signal.SIGCONT)  # one that was stopped would not hear it
+
+    def _kill(self) -> None:
+        now = time.monotonic()
+        if self._stage != _KILL:
+            self._stage, self._give_up = _KILL, now + KILL_WAIT
+        if now >= self._give_up:
+            self._end(tuple(each.pid for each in descendants()))
+            return
+        self._deadline = now + _AGAIN
+        self._signal_group(signal.SIGKILL)
+        kill_all()
+
+    def _signal_group(self, number: int) -> None:
+        if self._pid is not None and not self._exited:  # else others may have its number by now
+            with contextlib.suppress(OSError):
+                os.killpg(self._pid, number)

@@ -1,0 +1,225 @@
+"""However a child, its warden, the launcher or polypod ends: nothing of the child is left."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from child_kit import in_child
+from process_kit import DEAF, children_of, environment, living, marked, wait_until_none
+
+from actors.runtime.children.child import Child, Ladder
+from actors.runtime.children.launcher import Launcher
+from protocol.errors import ChildLost
+
+SHORT = Ladder(signal.SIGINT, request_wait=0.1, term_wait=0.1)
+#: Starts a daemon that hears nothing.
+DAEMON = f'setsid sh -c "{DEAF} echo daemon; while :; do sleep 1000; done" & while :; do sleep 1000; done'
+
+
+async def start(launcher: Launcher, mark: str, script: str, ladder: Ladder = SHORT) -> Child:
+    """A shell that runs ``script``, which has said ``ready``, or what its daemon says."""
+    child = await launcher.start(["sh", "-c", script], cwd="/", env=environment(mark), ladder=ladder)
+    assert child.stdout is not None
+    assert await child.stdout.readline()
+    return child
+
+
+def of_warden(child: Child) -> int:
+    status = Path(f"/proc/{child.pid}/stat").read_bytes().rpartition(b")")[2].split()
+    return int(status[1])
+
+
+async def test_a_graceful_request_comes_first(launcher: Launcher, mark: str) -> None:
+    script = "trap 'echo asked; exit 5' INT; trap 'echo ended; exit 6' TERM; echo ready; while :; do sleep 0.01; done"
+    child = await start(launcher, mark, script, Ladder(signal.SIGINT, request_wait=60))
+    assert (await child.stop()).code == 5
+    assert child.stdout is not None
+    assert await child.stdout.read() == b"asked\n"
+
+
+async def test_then_term_then_kill(launcher: Launcher, mark: str) -> None:
+    script = "trap 'echo asked' INT; trap 'echo ended' TERM; echo ready; while :; do sleep 0.01; done"
+    child = await start(launcher, mark, script)
+    assert (await child.stop()).code == -signal.SIGKILL
+    assert child.stdout is not None
+    assert [await child.stdout.readline(), await child.stdout.readline()] == [b"asked\n", b"ended\n"]
+
+
+async def test_a_second_stop_shortens_the_ladder(launcher: Launcher, mark: str) -> None:
+    child = await start(
+        launcher, mark, DEAF + "echo ready; while :; do sleep 1000; done", Ladder(None, 600, 600)
+    )
+    child.ask_to_stop()
+    child.ask_to_stop(Ladder(request_wait=0, term_wait=0.1))
+    assert (await child.wait()).code == -signal.SIGKILL
+
+
+async def test_a_stopped_process_hears_of_its_end(launcher: Launcher, mark: str) -> None:
+    child = await start(
+        launcher, mark, "trap 'exit 4' TERM; echo ready; kill -STOP $$", Ladder(request_wait=0, term_wait=60)
+    )
+    assert (await child.stop()).code == 4
+
+
+async def test_what_a_child_leaves_behind_ends_with_it(launcher: Launcher, mark: str) -> None:
+    child = await launcher.start(
+        ["sh", "-c", f'(setsid sh -c "{DEAF} echo ready; exec sleep 1000" &); exit 3'],
+        cwd="/", env=environment(mark), ladder=SHORT,
+    )  # fmt: skip
+    assert (await child.wait()).code == 3
+    assert marked(mark) == set()
+
+
+async def test_a_pipe_that_others_hold_open_hangs_no_reader(launcher: Launcher, mark: str) -> None:
+    """Whoever has the pipe, a reader comes to its end with the child's last process."""
+    child = await start(launcher, mark, "echo ready; (setsid sleep 1000 &); echo more; sleep 1000")
+    held = os.open(f"/proc/{child.pid}/fd/1", os.O_WRONLY)  # as a process that was handed it
+    try:
+        assert child.stdout is not None
+        reading = asyncio.ensure_future(child.stdout.readline())
+        assert await reading == b"more\n"
+        reading = asyncio.ensure_future(child.stdout.read())
+        await asyncio.sleep(0)
+        await child.stop()
+        assert await reading == b""
+    finally:
+        os.close(held)
+
+
+async def test_a_process_that_forks_and_forks_ends(launcher: Launcher, mark: str) -> None:
+    script = (
+        "import os\nprint('ready', flush=True)\nwhile True:\n    if os.fork(): os._exit(0)\n    os.setsid()\n"
+    )
+    child = await launcher.start(
+        [sys.executable, "-I", "-S", "-c", script], cwd="/", env=environment(mark), ladder=SHORT
+    )
+    assert child.stdout is not None
+    assert await child.stdout.readline() == b"ready\n"
+    end = await child.wait()  # the first of them ends at once
+    assert (end.code, end.left) == (0, ())
+    assert marked(mark) == set()
+
+
+async def test_what_a_killed_warden_owned_is_killed(launcher: Launcher, mark: str) -> None:
+    other = await start(launcher, mark, "echo ready; exec sleep 1000")
+    child = await start(launcher, mark, DEAF + DAEMON)
+    os.kill(of_warden(child), signal.SIGKILL)
+    with pytest.raises(ChildLost):
+        await child.wait()
+    assert marked(mark) == {other.pid}
+    await other.stop()
+
+
+async def test_children_of_a_killed_launcher_end_and_another_takes_its_place(mark: str) -> None:
+    launcher = Launcher()
+    children = [await start(launcher, mark, DEAF + DAEMON) for _ in range(3)]
+    helper = launcher.pid
+    assert helper is not None
+    os.kill(helper, signal.SIGKILL)
+    assert [(await each.wait()).code for each in children] == [-signal.SIGKILL] * 3
+    assert marked(mark) == set()
+    child = await start(launcher, mark, "echo ready; exec sleep 1000")
+    assert launcher.pid != helper
+    assert (await child.stop(Ladder())).code == -signal.SIGTERM
+    await launcher.aclose()
+
+
+async def test_signals_to_helpers_end_no_child(launcher: Launcher, mark: str) -> None:
+    child = await start(launcher, mark, "echo ready; exec sleep 1000")
+    assert launcher.pid is not None
+    for helper in (launcher.pid, of_warden(child)):
+        for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+            os.kill(helper, number)
+    assert (await (await start(launcher, mark, "echo ready; exit 2")).wait()).code == 2
+    await child.stop()
+
+
+async def test_a_helper_that_hangs_is_killed(mark: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("actors.runtime.children.launcher._GRACE", 0.1)
+    launcher = Launcher()
+    child = await start(launcher, mark, "echo ready; exec sleep 1000")
+    helper = launcher.pid
+    assert helper is not None
+    os.kill(helper, signal.SIGSTOP)
+    await launcher.aclose()
+    assert (await child.wait()).code == -signal.SIGINT
+
+
+async def test_a_forked_process_has_a_launcher_of_its_own(launcher: Launcher, mark: str) -> None:
+    child = await launcher.start(["cat"], cwd="/", env=environment(mark), stdin="pipe")
+    assert child.stdin is not None
+    assert child.stdout is not None
+
+    async def use() -> bool:
+        assert launcher.pid is None
+        own = await launcher.start(["sh", "-c", "exit 4"], cwd="/", env=environment(mark))
+        code = (await own.wait()).code
+        await launcher.aclose()
+        return code == 4
+
+    assert await asyncio.to_thread(in_child, lambda: asyncio.run(use())) == 0
+    await child.stdin.write(b"still there\n")
+    assert await child.stdout.readline() == b"still there\n"
+    child.stdin.close()  # which the fork does not hold open
+    assert (await child.wait()).code == 0
+
+
+HOST = """
+import asyncio, os, sys
+sys.path[:0] = sys.argv[2:]
+from actors.runtime.children.launcher import Launcher
+from process_kit import DEAF, environment
+from test_child_end import DAEMON, start
+
+async def main():
+    launcher = Launcher()
+    for script in (DEAF + DAEMON, "echo ready; exec sleep 1000", "echo ready; kill -STOP $$"):
+        await start(launcher, sys.argv[1], script)
+    if os.fork() == 0:  # it holds all that its parent had open
+        print("forked", os.getpid(), launcher.pid, flush=True)
+        os.read(0, 1)
+        os._exit(0)
+    helper = launcher.pid
+    print("ready", os.getpid(), helper, flush=True)
+    await asyncio.sleep(1000)
+
+asyncio.run(main())
+"""
+
+
+def host(mark: str) -> tuple[subprocess.Popen[str], int]:
+    """A process with three children and a fork, and its helper's number."""
+    here = Path(__file__).parent
+    paths = [str(each) for each in (here, here.parent, here.parents[1])]
+    arguments = [sys.executable, "-W", "ignore", "-c", HOST, mark, *paths]
+    process = subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    lines = sorted([process.stdout.readline(), process.stdout.readline()])
+    return process, int(lines[1].split()[2])
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV])
+def test_all_ends_with_polypod_though_a_fork_of_it_lives(mark: str, number: int) -> None:
+    process, helper = host(mark)
+    with process:
+        helpers = {helper, *children_of(helper)}
+        assert len(helpers) >= 4
+        process.send_signal(number)
+        process.wait()
+        wait_until_none(lambda: helpers & living())
+        assert marked(mark) == set()
+
+
+def test_all_ends_though_polypod_and_launcher_are_killed_at_once(mark: str) -> None:
+    process, helper = host(mark)
+    with process:
+        helpers = children_of(helper)
+        os.kill(helper, signal.SIGKILL)
+        process.kill()
+        process.wait()
+        wait_until_none(lambda: helpers & living())
+        wait_until_none(lambda: marked(mark))
