@@ -208,3 +208,12 @@ def test_any_loop_may_start_children(mark: str) -> None:
 def test_who_starts_no_child_pays_for_none() -> None:
     script = "import polypod, sys; print([name for name in sys.modules if 'runtime.children' in name])"
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, check=True).stdout == b"[]\n"
+
+
+async def test_a_frozen_application_is_not_started_again(
+    launcher: Launcher, mark: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "frozen", True, raising=False)
+    with pytest.raises(ChildNotStarted, match="frozen"):
+        await launcher.start(["true"], cwd="/", env=environment(mark))
+    assert launcher.pid is None

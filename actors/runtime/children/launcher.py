@@ -162,6 +162,8 @@ class Launcher:
         with self._lock:
             if self._closed:
                 raise ChildNotStarted.of(program, "the launcher is closed")
+            if getattr(sys, "frozen", False):  # its executable would be the whole application once more
+                raise ChildNotStarted.of(program, "a frozen application has no Python to start children by")
             if self._helper is None:
                 self._helper = _begin()
             return self._helper
