@@ -31,13 +31,21 @@ from protocol.manifest import PodManifest
 @options.model
 @options.base_url
 @options.tools
-@click.option("--turns", default=20, show_default=True, type=click.IntRange(min=1), help="Turns in all.")
 @click.option(
-    "--pods", default=1, show_default=True, type=click.IntRange(min=1), help="Pods that do them at once."
+    "--turns", metavar="N", default=20, show_default=True, type=click.IntRange(min=1), help="Turns in all."
+)
+@click.option(
+    "--pods",
+    metavar="N",
+    default=1,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Pods that do them at once.",
 )
 @click.option("--prompt", default=PROMPT, show_default=True, metavar="TEXT", help="What each turn asks.")
 @click.option(
     "--warmup",
+    metavar="N",
     default=1,
     show_default=True,
     type=click.IntRange(min=0),

@@ -14,6 +14,7 @@ from actors.cli.compact import compact
 from actors.cli.demo import demo
 from actors.cli.errors import run_guarded
 from actors.cli.events import events
+from actors.cli.help_format import Commands, HelpContext
 from actors.cli.inspect import log, ps, show
 from actors.cli.interrupts import ignore_at_the_end
 from actors.cli.maintenance import export, fork, fsck, gc, import_, rm
@@ -25,21 +26,16 @@ from protocol import wire
 from protocol.text import encodable
 
 
-class _Commands(click.Group):
-    """Commands are listed as they are added, what one needs first comes first; words that are no UTF-8 have
-    a replacement character where they are not.
-    """
+class _Polypod(Commands):
+    """Words that are no UTF-8 have a replacement character where they are not."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         return super().parse_args(ctx, [encodable(word) for word in args])
 
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
-        return list(self.commands)
-
 
 @click.group(
-    cls=_Commands,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    cls=_Polypod,
+    context_settings={"help_option_names": ["-h", "--help"]},
     invoke_without_command=True,
     epilog="Exit codes: 0 finished, 1 failed (or refused by the scope at its last step), 2 bad input, "
     "3 a limit or budget, 4 refused by the model or its provider, 130 cancelled, "
@@ -68,7 +64,7 @@ def help_(context: click.Context, words: tuple[str, ...]) -> None:
         found = group.get_command(parent, word) if isinstance(group, click.Group) else None
         if found is None:
             raise click.UsageError(f"No such command {word!r}", parent)
-        parent, group = click.Context(found, parent, info_name=word, **found.context_settings), found
+        parent, group = HelpContext(found, parent, info_name=word, **found.context_settings), found
     click.echo(group.get_help(parent))
 
 

@@ -12,16 +12,19 @@ from actors.cli import options
 from actors.cli.config import memory_folder
 from actors.cli.event_format import Line
 from actors.cli.format import count, cut
+from actors.cli.help_format import Commands
 from actors.cli.terminal import Terminal
 from actors.cli.views import put_json
 from actors.memory.notes import KINDS, Note
 from actors.memory.notes_folder import NotesFolder
 from actors.memory.staging import waiting
 
-_kind = click.option("--kind", type=click.Choice(KINDS), help="Only notes of this kind.")
+_kind = click.option(
+    "--kind", metavar="KIND", type=click.Choice(KINDS), help=f"Only notes of this kind: {', '.join(KINDS)}."
+)
 
 
-class _ListsByItself(click.Group):
+class _ListsByItself(Commands):
     """Without a command's name, the notes are listed; options are then those of ``list``."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -62,7 +65,9 @@ def list_notes(kind: str | None, folder: Path | None, as_json: bool) -> None:
 @memory.command(short_help="Find notes by their words.")
 @click.argument("words", metavar="QUERY...", nargs=-1, required=True)
 @_kind
-@click.option("--limit", metavar="N", type=click.IntRange(min=1), default=10, show_default=True)
+@click.option(
+    "--limit", metavar="N", type=click.IntRange(min=1), default=10, show_default=True, help="Notes at most."
+)
 @options.memory
 @options.as_json
 def search(words: tuple[str, ...], kind: str | None, limit: int, folder: Path | None, as_json: bool) -> None:

@@ -109,8 +109,8 @@ tools = click.option(
     "--tools",
     metavar="FILE.py|MODULE[:NAME]",
     multiple=True,
-    help="Tools of yours that the pod gets too: all that a file or module makes with @tool, or the function, "
-    "tool or list of that name; may be given more than once. The scope does not fence them.",
+    help="Tools of yours that the pod gets too: all that a file or module makes with @tool, or the "
+    "function, tool, source or list of that name; may be given more than once. The scope does not fence them.",
 )
 
 

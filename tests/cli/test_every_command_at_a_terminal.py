@@ -30,7 +30,17 @@ CASES: list[tuple[str, int]] = [
     ("run USE --model offline --tools slow.py", 0), ("chat --model offline", 0), ("rm nope", 2),
 ]  # fmt: skip
 #: Their lines are laid out to be looked down, and never wider than the terminal.
-LAID_OUT = {"ps", "log S", "log S --tree", "events", "memory", "memory search boat"}
+LAID_OUT = {
+    "--help",
+    "run --help",
+    "help",
+    "ps",
+    "log S",
+    "log S --tree",
+    "events",
+    "memory",
+    "memory search boat",
+}
 #: They take a while, and sessions of their own.
 AT_ONCE = {command for command, _ in CASES if command.startswith(("run", "bench", "chat --model"))}
 #: The demonstration takes seconds, and has tests of its own.

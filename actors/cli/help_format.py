@@ -1,0 +1,51 @@
+"""Groups of commands whose help fits the terminal, also a narrow one."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable
+
+import click
+
+#: Columns of the widest help, and those that it takes at least.
+_WIDEST, _NARROWEST = 100, 20
+
+
+class _HelpFormatter(click.HelpFormatter):
+    """Click's own takes 50 columns at least, and up to 32 of them for the names of options."""
+
+    def __init__(
+        self, indent_increment: int = 2, width: int | None = None, max_width: int | None = None
+    ) -> None:
+        columns = min(shutil.get_terminal_size().columns, max_width or _WIDEST)
+        super().__init__(indent_increment, max(columns - 2, _NARROWEST) if width is None else width)
+
+    def write_dl(self, rows: Iterable[tuple[str, str]], col_max: int = 30, col_spacing: int = 2) -> None:
+        """Write names and what they mean side by side; a name that is longer has a line of its own."""
+        super().write_dl(rows, min(col_max, self.width // 3), col_spacing)
+
+
+class HelpContext(click.Context):
+    """The context of a command whose help fits the terminal."""
+
+    formatter_class = _HelpFormatter
+
+
+class Commands(click.Group):
+    """Commands are listed as they are added, what one needs first comes first, each with the whole of its line."""
+
+    context_class = HelpContext
+
+    def add_command(self, cmd: click.Command, name: str | None = None) -> None:
+        cmd.context_class = HelpContext
+        super().add_command(cmd, name)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        return list(self.commands)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        # Click's own cuts a line where the terminal ends, and does not wrap it.
+        with formatter.section("Commands"):
+            formatter.write_dl(
+                [(name, command.get_short_help_str(_WIDEST)) for name, command in self.commands.items()]
+            )
