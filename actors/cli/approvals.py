@@ -133,8 +133,9 @@ def _find(reading: Reading, approval_id: str, session: str | None) -> Waiting:
     if found:
         sessions = ", ".join(each.info.session_id for each in found)
         raise click.UsageError(f"several sessions wait for {approval_id}: {sessions}; --session names one")
-    if any(of in {None, each.session_id} for each in reading.answers([approval_id])):
-        raise AlreadyResolved(f"approval {approval_id} was answered already")
+    for each in reading.answers([approval_id]):
+        if of in {None, each.session_id}:
+            raise AlreadyResolved(f"approval {approval_id} was answered already: {_said(each)}")
     raise UnknownApproval(
         f"no call waits for approval under {approval_id!r:.80} in {reading.url}: there was none, or it was "
         "answered, or its run is over",
@@ -171,12 +172,22 @@ def _give(reading: Reading, waiting: Waiting, answer: ApprovalAnswer) -> None:
     resolved = reading.resolution(request, info)
     if resolved is not None and resolved.by != answer.by:  # the pod was faster, and asks nobody any more
         raise AlreadyResolved(f"approval {request.approval_id} is not wanted any more")
-    what = f"{'approved' if answer.approved else 'denied'}: {_call(request, 60)} of pod {info.pod}"
     terminal = Terminal()
-    terminal.note(what)
+    if answer.arguments is None:
+        terminal.note(f"{_said(answer)}: {_call(request, 60)} of pod {info.pod}")
+    else:
+        changed = msgspec.structs.replace(request, arguments=answer.arguments)
+        terminal.note(f"{_said(answer)}: {_call(changed, 60)} of pod {info.pod}")
+        terminal.note("  the pod checks them: a call that cannot be run with them is denied", "note")
     if waiting.holder is None:
         way_on = f"polypod resume {short_id(info.session_id)}{store_option(reading.url)}"
         terminal.note(f"  its run was interrupted; this goes on with it: {way_on}", "note")
+
+
+def _said(answer: ApprovalAnswer) -> str:
+    """What an answer says, in a few words."""
+    changed = ", with other arguments" if answer.arguments is not None else ""
+    return f"{'approved' if answer.approved else 'denied'}{changed}"
 
 
 def _list(found: list[Waiting], terminal: Terminal) -> None:

@@ -200,7 +200,7 @@ class AtTerminal:
                     return said
                 self._show(request, whole=True) if said else self._terminal.ask((), PROMPT)
             self._forget_typed()  # half an answer
-            self._terminal.ask((), f"{self._gone}\n")
+            self._terminal.ask((), f"\n{self._gone}\n" if self._gone else "\n")
         return None
 
     def _show(self, request: ApprovalRequested, *, whole: bool) -> None:

@@ -32,7 +32,7 @@ class HelpContext(click.Context):
 
 
 class Commands(click.Group):
-    """Commands are listed as they are added, what one needs first comes first, each with the whole of its line."""
+    """Commands are listed as they are added, what one needs first comes first, none of their lines is cut."""
 
     context_class = HelpContext
 

@@ -110,7 +110,7 @@ tools = click.option(
     metavar="FILE.py|MODULE[:NAME]",
     multiple=True,
     help="Tools of yours that the pod gets too: all that a file or module makes with @tool, or the "
-    "function, tool, source or list of that name; may be given more than once. The scope does not fence them.",
+    "tool, function, source or list of that name; may be repeated. The scope does not fence them.",
 )
 
 

@@ -121,7 +121,9 @@ def test_other_arguments_run_but_none_that_rules_deny_or_that_are_no_object(shop
         for given in ('{"to": "mallory"}', "[1]", "{", '"x"'):
             refused = shop.polypod("approve", asked, "--arguments", given)
             assert refused.code == 2, refused.err
-        assert shop.polypod("approve", asked, "--always", "--arguments", '{"to": "bob"}').code == 0
+        answered = shop.polypod("approve", asked, "--always", "--arguments", '{"to": "bob"}')
+        assert (answered.code, "approved, with other arguments: pay(to='bob')" in answered.err) == (0, True)
+        assert "the pod checks them" in answered.err
         run.communicate(timeout=PATIENCE)
     assert paid(shop) == ["bob"]
 
@@ -147,6 +149,7 @@ def test_an_answer_to_a_run_that_was_killed_is_taken_by_the_resume(shop: Home) -
     answered = shop.polypod("approve", asked["approval_id"])
     assert "polypod resume" in answered.err
     assert waiting(shop) == []
+    assert "answered already: approved" in shop.polypod("deny", asked["approval_id"]).err
     assert shop.polypod("resume", asked["session_id"]).code == 0
     assert paid(shop) == ["ann"]
 
@@ -226,7 +229,7 @@ def test_at_a_terminal_a_question_goes_away_with_an_answer_from_elsewhere(shop: 
     with person(shop, "run", "use pay ann", "--manifest", "clerk.toml", "--tools", "shop.py") as somebody:
         somebody.sees("allow it?")
         assert shop.polypod("approve", id_of(shop)).code == 0
-        somebody.sees("answered elsewhere")
+        somebody.sees("\r\nanswered elsewhere")  # and not behind what was typed
         somebody.sees("approved by a person")
         assert somebody.leaves_with() == 0
     assert paid(shop) == ["ann"]
