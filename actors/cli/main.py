@@ -12,6 +12,7 @@ from actors.cli.bench import bench
 from actors.cli.chat import chat
 from actors.cli.compact import compact
 from actors.cli.demo import demo
+from actors.cli.doctor import doctor
 from actors.cli.errors import run_guarded
 from actors.cli.events import events
 from actors.cli.help_format import Commands, HelpContext
@@ -78,7 +79,7 @@ _SESSIONS = (ps, show, log, events, compact, memory, fork, export, import_, fsck
 
 _APPROVALS = (approvals, approve, deny)
 
-for command in (demo, run, chat, resume, *_APPROVALS, *_SESSIONS, bench, schema, help_):
+for command in (demo, run, chat, resume, *_APPROVALS, *_SESSIONS, doctor, bench, schema, help_):
     polypod.add_command(command)
 
 

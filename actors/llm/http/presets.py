@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from urllib.parse import urlsplit
 
 import msgspec
@@ -149,6 +149,14 @@ async def probe_local(*, http: HttpPool | None = None) -> tuple[str, list[str]] 
     Looks at all preset ports at once, and takes them in the presets' order. A server that lists no model
     does not count.
     """
+    async for preset, models in answering_servers(http=http):
+        if models:
+            return preset.scheme, models
+    return None
+
+
+async def answering_servers(*, http: HttpPool | None = None) -> AsyncIterator[tuple[Preset, list[str]]]:
+    """The presets of the model servers that answer on this machine, in their order, with their models."""
     local = [preset for preset in PRESETS.values() if is_loopback(urlsplit(preset.base_url).hostname or "")]
     open_ones = await asyncio.gather(*(_listens(preset.base_url) for preset in local))
     for preset, listens in zip(local, open_ones, strict=True):
@@ -158,9 +166,7 @@ async def probe_local(*, http: HttpPool | None = None) -> tuple[str, list[str]] 
             models = await list_models(preset.base_url, http=http, seconds=PROBE_ANSWER)
         except ModelError:
             continue
-        if models:
-            return preset.scheme, models
-    return None
+        yield preset, models
 
 
 async def _listens(base_url: str) -> bool:

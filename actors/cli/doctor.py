@@ -1,0 +1,191 @@
+"""``polypod doctor``: what this machine can and cannot do, each with what to do about it."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+import click
+from msgspec import Struct
+
+from actors.cli import options
+from actors.cli.config import default_store
+from actors.cli.errors import Exit
+from actors.cli.format import clean, count, plain
+from actors.cli.store_reader import Reading, exists
+from actors.cli.views import put_json
+from protocol.errors import PolypodError
+
+#: landlock_create_ruleset, the same number on every architecture, and the flag that asks for its version.
+_LANDLOCK, _ASK_VERSION = 444, 1
+#: The version of Landlock that can keep a program from truncating files.
+_LANDLOCK_WANTED = 3
+_DEPENDENCIES = ("pykka", "msgspec", "httpx", "aiohttp", "structlog", "click", "rich", "pathspec")
+_EXTRAS = {"fetch": "html_to_markdown"}
+_SIGNS = {"ok": "✓", "missing": "·", "failed": "✗"}
+
+
+class Check(Struct, frozen=True, omit_defaults=True):
+    """What was found of one thing: ``missing`` is what one can do without, ``failed`` is set up and cannot
+    work.
+    """
+
+    name: str
+    status: Literal["ok", "missing", "failed"]
+    text: str
+    todo: str | None = None
+
+
+@click.command(short_help="Say what this machine can and cannot do.")
+@options.store
+@options.as_json
+def doctor(store: str | None, as_json: bool) -> None:
+    """Say what this machine can and cannot do, and what to do about it; exit 1 where something that is set up
+    cannot work.
+    """
+    failed = False
+    for check in _checks(store):
+        failed = failed or check.status == "failed"
+        if as_json:
+            put_json(check)
+        else:
+            click.echo(_shown(check))
+    if failed:
+        raise Exit(1)
+
+
+def _checks(store: str | None) -> Iterator[Check]:
+    yield Check("python", "ok", f"{platform.python_version()} on {platform.system()} {platform.release()}")
+    yield _dependencies()
+    yield from _isolation()
+    yield from asyncio.run(_servers())
+    yield _store(default_store() if store is None else store)
+    for name, module in _EXTRAS.items():
+        if find_spec(module) is None:
+            yield Check(f"extra {name}", "missing", "not installed", f"pip install 'polypod[{name}]'")
+        else:
+            yield Check(f"extra {name}", "ok", "installed")
+    yield _terminal()
+
+
+def _dependencies() -> Check:
+    try:
+        versions = [f"{name} {metadata.version(name)}" for name in _DEPENDENCIES]
+    except metadata.PackageNotFoundError as error:
+        return Check("libraries", "missing", f"the version of {error.name} is not known")
+    return Check("libraries", "ok", ", ".join(versions))
+
+
+def _isolation() -> Iterator[Check]:
+    """What programs could be confined by."""
+    if sys.platform != "linux":
+        yield Check("isolation", "missing", "only Linux has namespaces, Landlock and seccomp")
+        return
+    if _can_unshare():
+        yield Check("namespaces", "ok", "user, mount and process namespaces can be made")
+    else:
+        todo = "allow unprivileged user namespaces, and install util-linux"
+        yield Check("namespaces", "missing", "no namespaces can be made without privileges", todo)
+    version = landlock_version()
+    if version >= _LANDLOCK_WANTED:
+        yield Check("landlock", "ok", f"ABI version {version}")
+    else:
+        text = f"ABI version {version} is too old" if version > 0 else "the kernel has none, or it is off"
+        yield Check("landlock", "missing", text, "use a kernel from 6.2 on, with landlock among its lsm=")
+    if Path("/proc/sys/kernel/seccomp/actions_avail").exists():
+        yield Check("seccomp", "ok", "filters can be set")
+    else:
+        yield Check("seccomp", "missing", "no filters can be set", "use a kernel with CONFIG_SECCOMP_FILTER")
+    found = shutil.which("bwrap")
+    if found is None:
+        yield Check("bubblewrap", "missing", "not installed", "install bubblewrap")
+    else:
+        yield Check("bubblewrap", "ok", found)
+
+
+def _can_unshare() -> bool:
+    command = shutil.which("unshare")
+    if command is None:
+        return False
+    try:
+        done = subprocess.run(  # noqa: S603 - a fixed command
+            [command, "-Ur", "-m", "-p", "-f", "true"], capture_output=True, timeout=10, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return done.returncode == 0
+
+
+def landlock_version() -> int:
+    """The version of the kernel's Landlock; 0 or less where there is none."""
+    try:
+        return int(ctypes.CDLL(None).syscall(_LANDLOCK, None, 0, _ASK_VERSION))
+    except (OSError, AttributeError):
+        return 0
+
+
+async def _servers() -> list[Check]:
+    from actors.llm.http.client import HttpPool  # noqa: PLC0415 - the command's own needs alone
+    from actors.llm.http.presets import answering_servers  # noqa: PLC0415 - the same
+
+    http = HttpPool()
+    try:
+        found = [
+            Check(f"model server {preset.scheme}", "ok", f"{preset.base_url}, {count(len(models), 'model')}")
+            async for preset, models in answering_servers(http=http)
+        ]
+    finally:
+        await http.aclose()
+    todo = "start one, as with `ollama serve`, or name a model by --model"
+    return found or [Check("model servers", "missing", "none answers at its usual port here", todo)]
+
+
+def _store(url: str) -> Check:
+    try:
+        if not exists(url):
+            return Check("store", "ok", f"{url}, which is made with the first session")
+        with Reading(url) as reading:
+            reading.sessions(limit=1)
+            return Check("store", "ok", f"{url} opens")
+    except (PolypodError, OSError) as error:
+        hint = getattr(error, "hint", None) or "look at its place, or name another by --store"
+        return Check("store", "failed", f"{url}: {getattr(error, 'message', error)}", hint)
+
+
+def _terminal() -> Check:
+    if not sys.stdout.isatty():
+        return Check("terminal", "ok", "none: the output goes into a file or a pipe")
+    columns = shutil.get_terminal_size().columns
+    kind = os.environ.get("TERM", "")
+    if kind in {"", "dumb"}:
+        return Check("terminal", "missing", f"{columns} columns, no colours", "set TERM to its kind")
+    return Check("terminal", "ok", f"{kind}, {columns} columns, {sys.stdout.encoding}")
+
+
+def _shown(check: Check) -> str:
+    """A check as people read it, within the width of the terminal."""
+    width = max(20, shutil.get_terminal_size().columns - 1)
+    lines = textwrap.wrap(
+        clean(f"{_SIGNS[check.status]} {check.name}: {check.text}"), width, subsequent_indent="    "
+    )
+    if check.todo is not None:
+        lines += textwrap.wrap(
+            clean(f"→ {check.todo}"), width, initial_indent="    ", subsequent_indent="      "
+        )
+    text = "\n".join(lines)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        return plain(text)
+    return text

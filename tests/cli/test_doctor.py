@@ -1,0 +1,37 @@
+"""`polypod doctor` says what the machine can do, and fails only where what is set up cannot work."""
+
+import json
+
+from click.testing import CliRunner
+
+from actors.cli.doctor import doctor, landlock_version
+
+
+def told(*words: str) -> tuple[int, dict[str, dict[str, str]]]:
+    done = CliRunner().invoke(doctor, ["--json", *words])
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    code = getattr(done.exception, "code", done.exit_code)
+    return code, {line["name"]: line for line in lines}
+
+
+def test_a_store_that_is_not_there_yet_is_fine(tmp_path):
+    code, checks = told("--store", f"sqlite:{tmp_path}/new.db")
+    assert code == 0
+    assert checks["store"]["status"] == "ok"
+    assert checks["python"]["status"] == "ok"
+    assert not (tmp_path / "new.db").exists()
+    assert all(
+        "todo" in each for name, each in checks.items() if each["status"] == "missing" and name != "isolation"
+    )
+
+
+def test_a_store_that_cannot_be_opened_is_a_failure_with_what_to_do(tmp_path):
+    (tmp_path / "bad.db").write_bytes(b"no database at all" * 100)
+    code, checks = told("--store", f"sqlite:{tmp_path}/bad.db")
+    assert code == 1
+    assert checks["store"]["status"] == "failed"
+    assert checks["store"]["todo"]
+
+
+def test_the_version_of_landlock_is_asked_of_the_kernel():
+    assert -2 < landlock_version() < 1000
