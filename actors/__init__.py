@@ -4,6 +4,7 @@ import sys as _sys
 from importlib import import_module as _import_module
 from importlib.util import find_spec as _find_spec
 from pathlib import Path as _Path
+from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 # As ``polypod`` does it, which cannot be imported from here: looked for before any code of it is run.
 _found = _sys.modules.get("protocol") or _find_spec("protocol")
@@ -33,12 +34,18 @@ from actors.llm.scripted import Reply, ScriptedClient, call, say
 from actors.pod.handle import Pod, RunStream
 from actors.runtime.actor import AsyncActor
 from actors.runtime.future import AsyncFuture
+from actors.runtime.on_demand import on_demand as _on_demand
 from actors.runtime.subscription import Closed, Subscription
 from actors.sessions.store import Claim, Holder, MemoryStore, SessionInfo, SessionStore
 from actors.system import PodSystem
 from actors.tools.base import Tool, Toolbox, ToolContext, tool
 from actors.tools.source import ToolSource
 from protocol import *
+
+if _TYPE_CHECKING:
+    from actors.llm.cassette import CassetteClient as CassetteClient
+else:  # imported by who uses it, as in ``polypod``
+    __getattr__ = _on_demand(__name__, "CassetteClient", "llm.cassette")
 
 #: How ``polypod`` knows this package from strangers of the same name.
 __polypod__ = "polypod"

@@ -58,7 +58,7 @@ def test_both_packages_have_the_same_names_and_those_of_the_protocol():
     assert set(polypod.__all__) - set(actors.__all__) == {"__version__", *ON_DEMAND}
     assert set(actors.__all__) <= set(polypod.__all__), "actors/__init__.py has names that polypod has not"
     assert set(protocol.__all__) <= set(actors.__all__), "actors/__init__.py lacks names of the protocol"
-    assert all(getattr(polypod, name) is getattr(actors, name) for name in actors.__all__)
+    assert all(getattr(polypod, name) is getattr(actors, name) for name in [*actors.__all__, *ON_DEMAND])
 
 
 def test_the_test_doubles_have_a_module_of_their_own():
