@@ -55,6 +55,7 @@ from protocol.text import encodable
 if TYPE_CHECKING:
     from actors.pod.delegation import Delegation
     from actors.pod.idle_reaper import IdleReaper
+    from actors.swarm.supervision import Group, Started, Supervision
 
 T = TypeVar("T")
 S = TypeVar("S", Subscription, Feed)
@@ -121,6 +122,8 @@ class PodSystem:
         self.on_conflict = on_conflict
         self.passivate_after = passivate_after
         self._reaper: IdleReaper | None = None
+        #: Who starts pods again that fail; None until one is to be.
+        self._supervision: Supervision | None = None
         self._bus = Bus()
         self._mailboxes = Mailboxes(self._subscription, self._feed)
         self._pods: dict[str, Pod] = {}
@@ -300,6 +303,8 @@ class PodSystem:
                 if self._reaper is not None:
                     rest.callback(self._reaper.stop)
                 rest.push_async_callback(wait_for_releases, self._graces["store_grace"])
+                if self._supervision is not None:
+                    await self._supervision.close(self.pods(), sum(self._graces.values()))
                 for stopped in [_shut_down(pod) for pod in reversed(list(self._pods.values()))]:
                     await stopped
         except BaseException as error:  # noqa: BLE001 - who waits for the stop hears of it
@@ -377,10 +382,14 @@ class PodSystem:
             if error is None:
                 future.set(pod)
             else:
+                if actor.supervisor is not None:  # it supervises what lives once
+                    actor.supervisor.note_stop()
                 future.set_exception(error)
 
         actor = PodActor.make(mailroom, self, resources, resumed, finish_start)
         pod = self._pods[name] = Pod(name, self._mailboxes, actor.actor_ref)
+        if resources.parent is None and resources.template.manifest.restart.is_supervised:
+            self._supervised().add(pod)
         if resources.template.sources is not None:
             resources.template.sources.hold()
         if self._reaper is not None:
@@ -467,7 +476,8 @@ class PodSystem:
         resources = actor_ref.actor.resources  # type: ignore[attr-defined] # it is an AsyncActorRef
         pod = self._pods.get(resources.name)
         if pod is not None and pod.ref is actor_ref:
-            del self._pods[resources.name]
+            if actor_ref.actor.supervisor is None:  # type: ignore[attr-defined] # the same
+                del self._pods[resources.name]
             if resources.template.sources is not None:
                 resources.template.sources.release()
             if resources.parent is not None:
@@ -483,6 +493,58 @@ class PodSystem:
             return self._pods[name]
         except KeyError:
             raise PodNotFound(f"no pod named {name!r}", hint="see pods()") from None
+
+    # -- supervision ---------------------------------------------------------------------------
+
+    def supervise(self, pods: Iterable[Pod], *, max_restarts: int = 3, window_seconds: float = 60.0) -> Group:
+        """Supervise living pods together: one that fails is started again alone, on its session. Their
+        limits are the group's: of all together at most ``max_restarts`` within ``window_seconds``. One more,
+        and the others are stopped, the last first, with their runs paused: ``RestartsExhausted`` says so, and
+        the group's ``wait()`` raises. Raises PodStopped, PodError for a pod that is in a group, ValueError,
+        SystemNotRunning.
+        """
+        self._room()
+        if max_restarts < 0 or not 0 < window_seconds < math.inf:
+            raise ValueError("max_restarts is 0 or more, and window_seconds a number of seconds above 0")
+        from actors.swarm.restarts import Limits  # noqa: PLC0415 - paid for by who supervises
+
+        members, limits = tuple(pods), Limits(max_restarts, window_seconds)
+        return self._on_loop(lambda: self._supervised().group(members, limits))
+
+    def _supervised(self) -> Supervision:
+        from actors.swarm.supervision import Supervision  # noqa: PLC0415 - the same
+
+        if self._supervision is None:
+            self._supervision = Supervision(self._room(), self._bus, self._mailboxes, self)
+        return self._supervision
+
+    def replace(self, pod: Pod, started: Started, /) -> PodActor:
+        """Make the actor that takes the place of a pod's that failed; its supervisor begins it."""
+        mailroom = self._room()
+        assert self._assembly is not None
+        failed = _actor(pod)
+        resources = self._assembly.renewed(failed.resources)
+        starting = self._starting[pod.name] = AsyncFuture()
+
+        def finish_start(error: BaseException | None) -> None:
+            self._starting.pop(pod.name, None)
+            starting.set(pod)
+            started(error)
+
+        resumed = Resumed(failed.durable_position()[0], exact=False)
+        actor = PodActor.make(mailroom, self, resources, resumed, finish_start)
+        pod._ref = actor.actor_ref  # noqa: SLF001 - the handle follows
+        if resources.template.sources is not None:
+            resources.template.sources.hold()
+        if self._reaper is not None:
+            actor.reaper = self._reaper
+            self._reaper.watch(actor)
+        return actor
+
+    def forget(self, pod: Pod, /) -> None:
+        """A supervised pod has ended for good."""
+        if self._pods.get(pod.name) is pod:
+            del self._pods[pod.name]
 
     # -- approvals -----------------------------------------------------------------------------
 

@@ -17,6 +17,8 @@ PolypodError
 │   ├── PodStopped           the pod is gone, or went while the command waited
 │   ├── RunFailed            a run ended by an error: ``cause`` and ``failure``
 │   ├── CompactionFailed
+│   ├── TooManyRestarts      a group of pods has given up
+│   ├── WatchdogExpired      a model went silent in the middle of an answer
 │   ├── PodUnreachable       the connection to a pod that lives elsewhere has ended
 │   ├── InvalidInput         content or an item that no session could keep
 │   ├── HookError            a hook failed before a request, or denied it
@@ -237,6 +239,14 @@ class PodStopped(PodError, metaclass=_AlsoAnEvent):  # noqa: N818
     """
 
     event: type | None = None
+
+
+class TooManyRestarts(PodError):  # noqa: N818
+    """A pod of a group failed once more than the group may start its pods again: all of them have ended."""
+
+
+class WatchdogExpired(PodError):  # noqa: N818
+    """A model sent nothing for longer than its pod's ``idle_seconds`` allow, and did not end either."""
 
 
 class PodUnreachable(PodError):  # noqa: N818

@@ -82,9 +82,12 @@ EventKind = type[Event] | type[errors.PodStopped]
 
 
 class PodFailed(DurableEvent, frozen=True, gc=False, kw_only=True):
-    """A defect ended the pod; its session can be resumed."""
+    """A defect ended the pod; its session can be resumed. ``restarts`` says whether its supervisor is about
+    to do that.
+    """
 
     error: Failure
+    restarts: bool = False
 
 
 class RunStart(DurableEvent, frozen=True, gc=False, kw_only=True):
@@ -458,6 +461,17 @@ class StreamRestart(Event, frozen=True, gc=False, kw_only=True):
     wait: float = 0.0
 
 
+class RestartsExhausted(Event, frozen=True, gc=False, kw_only=True):
+    """The pod failed once more than its supervisor may start it again, and stays ended. ``restarts`` counts
+    how often it, or the pods of its group, were started again of late; ``stopped`` are the pods of the group
+    that were stopped for it, in that order.
+    """
+
+    error: Failure
+    restarts: int
+    stopped: tuple[str, ...] = ()
+
+
 class StateChanged(Event, frozen=True, gc=False, kw_only=True):
     """The pod moved from one state to another."""
 
@@ -519,6 +533,7 @@ TRANSIENT_EVENTS: tuple[type[Event], ...] = (
     UsageUpdate,
     Retry,
     StreamRestart,
+    RestartsExhausted,
     StateChanged,
     Lagged,
 )

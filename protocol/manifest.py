@@ -122,13 +122,24 @@ class DelegationSection(Struct, frozen=True, forbid_unknown_fields=True, omit_de
 
 
 class RestartSection(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """``[restart]``: kept for supervision, which is not there yet. A manifest that has it is refused, so
-    that nobody relies on it.
+    """``[restart]``: what becomes of a pod that failed.
+
+    With ``policy = "on_failure"`` it is started again on its session, at most ``max_restarts`` times within
+    ``window_seconds``; ``always`` is the same for a pod, which never ends by itself. ``on_restart`` says
+    whether the run that was interrupted stays paused or is resumed. A pod whose model sends nothing for
+    ``idle_seconds`` in the middle of an answer has failed (not set: it is waited for).
     """
 
     policy: Literal["never", "on_failure", "always"] = "never"
     max_restarts: int = 3
     window_seconds: float = 60.0
+    on_restart: Literal["pause", "resume"] = "pause"
+    idle_seconds: float | None = None
+
+    @property
+    def is_supervised(self) -> bool:
+        """Whether anything here has to be looked after."""
+        return self.policy != "never" or self.idle_seconds is not None
 
 
 class PodManifest(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -206,8 +217,7 @@ class PodManifest(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
                 if isinstance(data.setdefault(section, {}), dict):  # else what it is will be refused
                     data[section][key] = _plain(value)
             else:
-                refused = {"restart", *RestartSection.__struct_fields__}
-                known = sorted({*_SECTION_OF, *cls.__struct_fields__} - refused)
+                known = sorted({*_SECTION_OF, *cls.__struct_fields__})
                 raise unknown_key("manifest", key, known, "all sections")
         return _convert(data, where="manifest", base=Path.cwd())
 
@@ -252,15 +262,10 @@ def _plain(value: Any) -> Any:
 
 
 def _convert(data: dict[str, Any], *, where: str, base: Path) -> PodManifest:
-    if "restart" in data:
-        raise ManifestError(
-            f"{where}: restart: polypod does not restart pods yet, so nothing would come of it",
-            hint="take the section [restart] out; who runs the program may start the pod again with resume=",
-        )
     try:
         manifest = msgspec.convert(data, PodManifest)
     except msgspec.ValidationError as error:
-        raise explained(error, data, PodManifest, where, frozenset({"within", "restart"})) from None
+        raise explained(error, data, PodManifest, where, frozenset({"within"})) from None
     _check(manifest, where)
     manifest = manifest.replace(pod=_absolute(manifest.pod, base), scope=anchored(manifest.scope, base))
     if not manifest.tools.modules:
@@ -282,8 +287,9 @@ _NOT_NEGATIVE = {
     "budget": ("tokens", "cost_usd", "seconds"),
     "model": ("temperature",),
     "delegation": ("max_depth",),
+    "restart": ("max_restarts",),
 }
-_ABOVE_ZERO = {"approvals": ("timeout",)}
+_ABOVE_ZERO = {"approvals": ("timeout",), "restart": ("window_seconds", "idle_seconds")}
 
 
 def _check(manifest: PodManifest, where: str) -> None:

@@ -184,6 +184,9 @@ _EVENTS: dict[type[Event], Callable[[Any, int], Line]] = {
     events.ToolProgress: _named_piece,
     events.UsageUpdate: lambda e, _: Line("quiet", tokens(e.usage)),
     events.Retry: lambda e, _: Line("note", f"trying again in {seconds(e.wait)}: {e.error.message}"),
+    events.RestartsExhausted: lambda e, _: Line(
+        "note", f"not started again after {e.restarts} restarts: {e.error.message}"
+    ),
     events.StreamRestart: lambda e, _: Line("note", f"the stream broke, asking again: {e.error.message}"),
     events.StateChanged: lambda e, _: Line("quiet", f"{e.old} → {e.new}"),
     events.Lagged: lambda e, _: Line("error", _missed(e)),

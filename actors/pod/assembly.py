@@ -30,9 +30,9 @@ from actors.tools.extras import ALLOW_PRIVATE, MEMORY, PODS, TASKS
 from actors.tools.pool import ToolThreads
 from actors.tools.source import ToolSource, is_source
 from protocol.entries import StoredEntry
-from protocol.errors import BudgetError, ManifestError
+from protocol.errors import BudgetError
 from protocol.events import Event
-from protocol.manifest import BudgetSection, ModelSection, PodManifest, RestartSection
+from protocol.manifest import BudgetSection, ModelSection, PodManifest
 from protocol.recordable import recordable
 from protocol.scope import Scope
 from protocol.text import encodable
@@ -116,12 +116,23 @@ class Assembly:
         ModelError, BudgetError, ToolDefinitionError, and InvalidInput for what is no hook.
         """
         template = self._template(manifest, client, tools, hooks)
+        return self._resources(template, name, Inherited(client, tools, deps, hooks), parent)
+
+    def renewed(self, failed: PodResources) -> PodResources:
+        """What a pod works with that takes the place of one that failed, and goes on in its session."""
+        delegation = failed.delegation
+        own = Inherited(None, (), failed.deps, ()) if delegation is None else delegation.inherited
+        return self._resources(failed.template, failed.name, own, None)
+
+    def _resources(
+        self, template: PodTemplate, name: str, inherited: Inherited, parent: Delegation | None
+    ) -> PodResources:
         head = SessionHead(new_session_id())
-        budget = self._budget_of(manifest, template.price, parent)
+        budget = self._budget_of(template.manifest, template.price, parent)
         publish: Callable[..., None] = self._publish
         delegation = None
         if template.tools.scope_of is not None:
-            delegation = self._delegation(name, template, Inherited(client, tools, deps, hooks), budget)
+            delegation = self._delegation(name, template, inherited, budget)
         if delegation is not None or parent is not None:
             publish = _noting(publish, name, delegation, parent)
         return PodResources(
@@ -130,7 +141,7 @@ class Assembly:
             SessionLog(self._store, name, head, publish),
             budget,
             self._task_list_reader(name, head) if template.tools.keeps_tasks else None,
-            deps,
+            inherited.deps,
             delegation,
             None if parent is None else parent.name,
         )
@@ -150,7 +161,6 @@ class Assembly:
     def _make_template(
         self, manifest: PodManifest, client: LLMClient | None, tools: tuple[Any, ...], hooks: tuple[Any, ...]
     ) -> PodTemplate:
-        _check_restart(manifest)
         tools = (*_own(manifest), *tools)
         plain = tuple(each for each in tools if not is_source(each))
         runner = self._runner(manifest, plain, hooks)
@@ -286,15 +296,6 @@ def _delegates(manifest: PodManifest) -> bool:
 def _opening(manifest: PodManifest) -> Raw:
     """The manifest's bytes without secrets."""
     return Raw(_encoded(manifest.without_secrets()))
-
-
-def _check_restart(manifest: PodManifest) -> None:
-    """Refuse what a manifest made by hand may hold and nothing acts on."""
-    if manifest.restart != RestartSection():
-        raise ManifestError(
-            f"pod {manifest.name!r}: restart: polypod does not restart pods yet, so nothing would come of it",
-            hint="leave the section out; who runs the program may start the pod again with resume=",
-        )
 
 
 def _name_of(client: LLMClient) -> str:

@@ -173,6 +173,11 @@ class Exchange:
         kind = Retry if failed.shown is None else StreamRestart
         self._tell(kind, attempt=failed.attempt, wait=wait, error=failed.failure)
 
+    def progress(self) -> tuple[object, int, int] | None:
+        """Itself, the attempt under way, and how much came of it; None between attempts."""
+        assembler = self._assembler
+        return None if assembler is None else (self, self._attempt, assembler.size)
+
     def settle_answer(self, answer: Answer) -> float | None:
         """Settle the reservation of a request that was answered; what it cost, in US dollars."""
         usage = answer.usage

@@ -192,7 +192,7 @@ class Lifecycle:
         journal = self._journal
         await journal.abandon(self._template.store_grace)
         self.close_activities("a defect ended the pod")
-        journal.log.record(PodFailed, error=Failure.of(error))
+        journal.log.record(PodFailed, error=Failure.of(error), restarts=self._status.restarts)
         await journal.commit_last(self._template.store_grace)
         await self._release(journal.log.durable_session)
         self._status.to(PodState.FAILED)

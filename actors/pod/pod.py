@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from actors.pod.delegation import Delegation
     from actors.pod.idle_reaper import IdleReaper
     from actors.pod.open_approvals import OpenApprovals
+    from actors.pod.supervised import Supervisor, Waiting
 
 _RESTING = frozenset({PodState.IDLE, PodState.PAUSED})
 
@@ -76,6 +77,8 @@ class PodActor(AsyncActor):
 
     #: Who looks for pods that have been idle for long; None where nobody does.
     reaper: IdleReaper | None = None
+    #: Who starts the pod again when it fails; None where nobody does.
+    supervisor: Supervisor | None = None
     active_at = 0.0
     watched = False
     #: Whether the store alone has the history.
@@ -361,6 +364,8 @@ class PodActor(AsyncActor):
         raise PodError(f"pod {self.name!r} knows no command {type(message).__name__}")
 
     def _refuse(self, message: Any, reply_to: AsyncFuture[Any] | None) -> None:
+        if self.supervisor is not None and self.supervisor.take(message, reply_to):
+            return
         if reply_to is not None and isinstance(message, ShutDown):
             reply_to.set(None)
         elif reply_to is not None and isinstance(message, Command):
@@ -637,6 +642,8 @@ class PodActor(AsyncActor):
     def _enter_stopped(self) -> None:
         self._status.to(PodState.STOPPED)
         self._end()
+        if self.supervisor is not None:
+            self.supervisor.note_stop()
         resolve(self._stops or [])
 
     def _defect(self, error: BaseException) -> None:
@@ -651,6 +658,19 @@ class PodActor(AsyncActor):
         return self._fail(error)
 
     async def _fail(self, error: BaseException) -> None:
+        supervisor = self.supervisor
+        if supervisor is None:
+            await self._end_failed(error)
+            return
+        if self._stops is None and supervisor.decide(error):
+            self._status.restarts = True
+            supervisor.waiting = self.runs.take_waiting()
+        try:
+            await self._end_failed(error)
+        finally:
+            supervisor.on_failed(error)
+
+    async def _end_failed(self, error: BaseException) -> None:
         if self.delegation is not None:
             await self._stop_children(self.delegation)
         await self._lifecycle.fail(error)
@@ -659,6 +679,25 @@ class PodActor(AsyncActor):
         self._journal.close()
         await self.memory.wait_for_cancelled()
         resolve(self._stops or [])
+
+    # -- as its supervisor sees it ---------------------------------------------------------------
+
+    def take_up(self, waiting: Waiting, *, resume: bool) -> None:
+        """Go on with what waited for a pod that failed, whose place this one takes."""
+        self.runs.take_up(waiting, resume=resume)
+
+    def refuse(self, message: Any, reply_to: AsyncFuture[Any] | None) -> None:
+        """Answer a message that came too late, once there is no supervisor to take it."""
+        self._refuse(message, reply_to)
+
+    def expire(self, error: Exception) -> None:
+        """End the pod as by a defect, since it hangs."""
+        self._defect(error)
+
+    def request_progress(self) -> tuple[object, int, int] | None:
+        """How far the request under way is: itself, its attempt, what came of that; None where none is."""
+        run = None if self._runs is None else self._runs.run
+        return None if run is None or run.exchange is None else run.exchange.progress()
 
 
 def _pass_on(answer: AsyncFuture[Any], reply: AsyncFuture[Any]) -> None:

@@ -20,6 +20,7 @@ from actors.pod.recall import Recall
 from actors.pod.resources import PodResources
 from actors.pod.run_state import PendingInput, QueuedRun, Run, RunHere, new_run_id, resolve
 from actors.pod.status import Status
+from actors.pod.supervised import Waiting
 from actors.pod.tasks_at_work import TasksAtWork
 from actors.pod.tool_calls import EndedLate, ToolCalls
 from actors.runtime.future import AsyncFuture
@@ -623,6 +624,25 @@ class RunLoop:
         self.gate.refuse_waiting()
         if self.gate.holder is not None:
             self.gate.holder.leave()
+
+    def take_waiting(self) -> Waiting:
+        """What waits behind the run that a defect broke off, taken out for the pod that takes its place."""
+        run = self.run if self._status.state in AT_WORK else None
+        waiting = Waiting(self.queue, self._joining, run is not None, None if run is None else run.ending)
+        self.queue = self._joining = None
+        return waiting
+
+    def take_up(self, waiting: Waiting, *, resume: bool) -> None:
+        """Go on with what waited for a pod that failed. The run that was broken off is resumed, or stays
+        paused; it is cancelled where somebody had asked for that.
+        """
+        self.queue, self._joining = waiting.queue, waiting.joining
+        if self._status.state is PodState.IDLE:
+            self._start_next()
+        elif waiting.ending == "cancelled":
+            self.between_steps(AsyncFuture(), self.cancel_paused)
+        elif resume and waiting.interrupted and waiting.ending is None:
+            self.resume(AsyncFuture())
 
     def turn_away(self) -> None:
         """The pod has ended: answer all who still wait."""

@@ -11,15 +11,17 @@ from protocol.lifecycle import MOVES, PodState
 
 
 class Status:
-    """A pod's state, with its one setter, and whether it was asked to stop: then it begins nothing more."""
+    """A pod's state, with its one setter, and whether it was asked to stop: then it begins nothing more.
+    ``restarts`` is whether it failed, and another takes its place.
+    """
 
-    __slots__ = ("_journal", "name", "state", "stopping")
+    __slots__ = ("_journal", "name", "restarts", "state", "stopping")
 
     def __init__(self, name: str, journal: Journal) -> None:
         self.name = name
         self._journal = journal
         self.state = PodState.STARTING
-        self.stopping = False
+        self.stopping = self.restarts = False
 
     def to(self, state: PodState) -> None:
         """Enter ``state``, and publish that."""
@@ -37,4 +39,6 @@ class Status:
 
     def gone(self) -> PodStopped:
         """What a pod that has stopped answers."""
+        if self.restarts:
+            return PodStopped(f"pod {self.name!r} failed and is started again", hint="ask it again")
         return PodStopped(f"pod {self.name!r} has stopped", hint="spawn it again with resume=")

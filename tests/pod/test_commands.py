@@ -16,7 +16,6 @@ from actors.tools.base import tool
 from protocol import commands
 from protocol.commands import COMMANDS, Stop
 from protocol.errors import (
-    ManifestError,
     NotPaused,
     NotRunning,
     PodBusy,
@@ -28,7 +27,7 @@ from protocol.errors import (
 from protocol.events import Event, PodEnded, RunEnd, RunStart, StateChanged, ToolStart, UserMessage
 from protocol.items import AssistantItem, SystemItem, ToolResult, UserItem
 from protocol.lifecycle import PodState
-from protocol.manifest import PodManifest, RestartSection
+from protocol.manifest import PodManifest
 
 # -- run -----------------------------------------------------------------------------------------
 
@@ -525,9 +524,3 @@ async def test_the_command_stop_ends_a_pod_as_its_handle_does(passive: bool) -> 
         assert await pod.stop() is False
         with pytest.raises(PodNotFound):
             system.get("p")
-
-
-async def test_a_manifest_that_asks_for_restarts_is_refused() -> None:
-    async with PodSystem() as system:
-        with pytest.raises(ManifestError, match="does not restart pods yet"):
-            await system.spawn(PodManifest(restart=RestartSection("always")), client=ScriptedClient([]))

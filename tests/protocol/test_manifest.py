@@ -51,8 +51,10 @@ WRONG = {
     '[model]\ntemperature = "hot"': ["model.temperature: expected a number, got 'hot'"],
     '[model]\ncontext_window = "128k"': ["model.context_window: expected a whole number, got '128k'"],
     '[memory]\nschedule = "never"': ["memory.schedule: expected one of 'after_run', 'manual', got 'never'"],
-    "[restart]\npolicy = 'always'": ["restart: polypod does not restart pods yet", "take the section [restart] out"],
-    "[restart]": ["restart: polypod does not restart pods yet"],
+    "[restart]\npolicy = 'often'": ["restart.policy: expected one of", "got 'often'"],
+    "[restart]\nmax_restarts = -1": ["restart.max_restarts: expected 0 or more, got -1"],
+    "[restart]\nwindow_seconds = 0.0": ["restart.window_seconds: expected more than 0, got 0.0"],
+    "[restart]\nidle_seconds = 0.0": ["restart.idle_seconds: expected more than 0, got 0.0"],
     "[memory]\nschedule = 1": ["memory.schedule: expected one of 'after_run', 'manual', got 1"],
     '[[scope.allow]]\ntarget = "x"\npermission = "exec"': [
         "scope.allow[0].permission: expected one of 'read', 'write', got 'exec'"

@@ -62,6 +62,9 @@ class ServerClient(abc.ABC):
         self._start_command = start_command or start_command_for(base_url)
         self._streaming = streaming
 
+    #: That it fails by itself where the first byte does not come in time.
+    bounds_first_byte = True
+
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.model or 'any model'} at {self.where}>"
 

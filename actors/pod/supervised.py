@@ -1,0 +1,44 @@
+"""What a pod and its supervisor know of each other."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from protocol.events import RunOutcome
+
+if TYPE_CHECKING:
+    from actors.pod.run_state import PendingInput, QueuedRun
+    from actors.runtime.future import AsyncFuture
+
+
+class Waiting(NamedTuple):
+    """What waits for a pod that failed: its queued runs, and words for the run that begins next. Whether a
+    run was ``interrupted``, and which end somebody had asked of it.
+    """
+
+    queue: deque[QueuedRun] | None
+    joining: list[PendingInput] | None
+    interrupted: bool
+    ending: RunOutcome | None
+
+
+class Supervisor(Protocol):
+    """Who starts a pod again when it fails; all on the pod's loop."""
+
+    #: What the pod that failed left for the one that takes its place.
+    waiting: Waiting | None
+
+    def decide(self, error: BaseException) -> bool:
+        """Whether the pod, which failed, is to be started again; counts it."""
+
+    def on_failed(self, error: BaseException) -> None:
+        """The pod has failed, and its session is free."""
+
+    def note_stop(self) -> None:
+        """The pod has stopped, as it was asked to."""
+
+    def take(self, message: Any, reply_to: AsyncFuture[Any] | None) -> bool:
+        """Take a message that came to a pod that has ended, for the one that takes its place; tells whether
+        there is one.
+        """

@@ -1,0 +1,1 @@
+"""Many pods: supervision starts those again that fail."""

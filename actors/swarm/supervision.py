@@ -1,0 +1,347 @@
+"""``Supervision``: starts pods again that fail, as often as their limits allow, alone or in a group."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextvars import copy_context
+from typing import Any, Protocol
+
+import pykka
+
+from actors.pod.address import Kinds, Mailboxes
+from actors.pod.handle import Pod
+from actors.pod.pod import PodActor, ShutDown
+from actors.pod.supervised import Waiting
+from actors.runtime.bus import Bus
+from actors.runtime.future import AsyncFuture
+from actors.runtime.loop import Mailroom
+from actors.runtime.subscription import Feed, Subscription
+from actors.swarm.restarts import LOOKS, Limits, Watch, count_restart, look_again
+from protocol.commands import Command, Stop
+from protocol.errors import Failure, PodError, PodStopped, TooManyRestarts, WatchdogExpired
+from protocol.events import RestartsExhausted
+from protocol.manifest import RestartSection
+
+#: Who hears whether a pod that was started lives.
+Started = Callable[[BaseException | None], None]
+
+
+class Nursery(Protocol):
+    """Where supervised pods live: their system."""
+
+    def replace(self, pod: Pod, started: Started, /) -> PodActor:
+        """Make the actor that takes the place of a pod's that failed, not begun yet."""
+
+    def forget(self, pod: Pod, /) -> None:
+        """A pod has ended for good."""
+
+
+class Group:
+    """Pods that are supervised together, each started again alone; the limits count the restarts of all.
+
+    Once they are exceeded the pods that live are stopped, the last first, and what runs in them is paused.
+    """
+
+    def __init__(self, pods: Sequence[Pod], limits: Limits) -> None:
+        self.pods = tuple(pods)
+        self.limits = limits
+        #: When pods of the group were started again of late, by the loop's clock.
+        self.times: tuple[float, ...] = ()
+        self.over = False
+        self._ended: AsyncFuture[None] = AsyncFuture()
+        self._stopping: asyncio.Task[None] | None = None
+
+    def __repr__(self) -> str:
+        return f"<Group of {len(self.pods)} pods{', ended' if self.over else ''}>"
+
+    def wait(self) -> AsyncFuture[None]:
+        """Resolves once all pods were stopped. Raises TooManyRestarts where the group gave up."""
+        return AsyncFuture.derived([self._ended], lambda _: None)
+
+    def note_end(self) -> None:
+        """A pod of the group was stopped: it has left."""
+        if not self.over and not any(pod.address.is_alive(pod) for pod in self.pods):
+            self.over = True
+            self._ended.set(None)
+
+    def give_up(self, failed: PodSupervisor, error: BaseException) -> None:
+        """Stop the others, and say so."""
+        self._stopping = failed.room.loop.create_task(self._stop_others(failed, error))
+
+    async def _stop_others(self, failed: PodSupervisor, error: BaseException) -> None:
+        stopped = []
+        for pod in reversed(self.pods):
+            other = pod.address
+            if isinstance(other, PodSupervisor) and not other.over:
+                await other.shut_down()
+                stopped.append(pod.name)
+        failed.announce(error, len(self.times), tuple(stopped))
+        text = f"pod {failed.pod.name!r} failed once more than its group may start its pods again: {error}"
+        self._ended.set_exception(TooManyRestarts(text, hint="the sessions can be resumed"))
+
+
+class PodSupervisor:
+    """Starts one pod again, and is its address, so that the handle follows.
+
+    What is asked while there is no actor waits for the next one. That a stop was asked for is noted before
+    it is sent, so nothing starts the pod again meanwhile. All but the address is used on the loop alone.
+    """
+
+    def __init__(
+        self,
+        pod: Pod,
+        room: Mailroom,
+        bus: Bus,
+        mailboxes: Mailboxes,
+        nursery: Nursery,
+        group: Group | None,
+    ) -> None:
+        self.pod, self.room = pod, room
+        self._bus, self._mailboxes, self._nursery = bus, mailboxes, nursery
+        self._section: RestartSection = self._actor.resources.template.manifest.restart
+        self.group = group
+        self._own = Limits(self._section.max_restarts, self._section.window_seconds)
+        self._times: tuple[float, ...] = ()
+        #: Whether nobody starts the pod again: a person stopped it, or its system is left.
+        self._stop_asked = False
+        #: Whether it has ended for good.
+        self.over = False
+        #: Whether the last failure was one too many.
+        self._exhausted = False
+        self._again = False
+        #: What waits for the next actor; None while one lives.
+        self._held: deque[tuple[Any, Any]] | None = None
+        self.waiting: Waiting | None = None
+        self._asked_to_stop: list[AsyncFuture[bool]] = []
+        self._watch = Watch()
+        self._timer: asyncio.TimerHandle | None = None
+        self._look_later()
+
+    @property
+    def _actor(self) -> PodActor:
+        actor: PodActor = self.pod.ref.actor  # type: ignore[attr-defined] # it is an AsyncActorRef
+        return actor
+
+    # -- as the pod's address ----------------------------------------------------------------------
+
+    def is_alive(self, _: Pod) -> bool:
+        return not self.over and not self.room.loop.is_closed()
+
+    def ask(self, pod: Pod, command: Command) -> AsyncFuture[Any]:
+        if not self.is_alive(pod):
+            return self._mailboxes.ask(pod, command)
+        if type(command) is Stop:
+            self._stop_asked = True
+        future: AsyncFuture[Any] = AsyncFuture()
+        future.caller = copy_context()
+        future._loop = self.room.loop  # noqa: SLF001
+        try:
+            self.room.send(self._actor, command, future)  # a dead one has it taken by ``take``
+        except pykka.ActorDeadError as error:
+            future.set_exception(error)
+        return future
+
+    def stop(self, pod: Pod) -> AsyncFuture[bool]:
+        self._stop_asked = True
+        if not self.is_alive(pod):
+            return self._mailboxes.stop(pod)
+        future: AsyncFuture[bool] = AsyncFuture()
+        future._loop = self.room.loop  # noqa: SLF001
+        self.room.post(lambda _: self._stop_by(None, future))
+        return future
+
+    def subscribe(self, pod: Pod, kinds: Kinds, since: int | None) -> Subscription:
+        return self._mailboxes.subscribe(pod, kinds, since)
+
+    def feed(self, pod: Pod, kinds: Kinds, since: int | None) -> Feed:
+        return self._mailboxes.feed(pod, kinds, since)
+
+    # -- stops -------------------------------------------------------------------------------------
+
+    def shut_down(self) -> AsyncFuture[bool]:
+        """End the pod with its run paused, and start it no more."""
+        self._stop_asked = True
+        future: AsyncFuture[bool] = AsyncFuture()
+        self._stop_by(ShutDown(), future)
+        return future
+
+    def _stop_by(self, message: Any, future: AsyncFuture[bool]) -> None:
+        if self.over:
+            future.set(False)
+        elif self._held is not None or self._actor.ended:  # it has failed, and has no actor now
+            self._asked_to_stop.append(future)
+        else:
+            ref: Any = self.pod.ref
+            asked = ref.stop(block=False) if message is None else ref.stop_by(message)
+            asked.when_done(lambda: None if future.done() else future.set(True))
+
+    # -- failures ----------------------------------------------------------------------------------
+
+    def decide(self, error: BaseException) -> bool:
+        self._again = self._held_back(error) is False
+        return self._again
+
+    def _held_back(self, error: BaseException) -> bool:
+        """Whether the pod is not to be started again; where it is, that counts."""
+        group = self.group
+        if self._stop_asked or not isinstance(error, Exception) or (group is not None and group.over):
+            return True
+        if group is None and self._section.policy == "never":
+            return True
+        limits, times = (self._own, self._times) if group is None else (group.limits, group.times)
+        counted = count_restart(times, self.room.loop.time(), limits)
+        if counted is None:
+            self._exhausted = True
+            if group is not None:
+                group.over = True
+        elif group is None:
+            self._times = counted
+        else:
+            group.times = counted
+        return counted is None
+
+    def on_failed(self, error: BaseException) -> None:
+        if self._held is None:
+            self._held = deque()
+        # Messages that wait behind the failure are taken before the next actor is made.
+        self.room.loop.call_soon(self._go_on, error)
+
+    def _go_on(self, error: BaseException) -> None:
+        if self.over:
+            return
+        if not self._again or self._stop_asked:
+            self._end(error)
+            return
+        try:
+            actor = self._nursery.replace(self.pod, self._on_started)
+        except Exception as raised:  # noqa: BLE001 - the system is being left, or the like
+            self._end(raised)
+            return
+        actor.supervisor = self
+        held, self._held = self._held, None
+        for message, reply_to in held or ():
+            actor._arrive(message, reply_to)  # noqa: SLF001 - it waits until the actor has begun
+        actor.begin()
+
+    def _on_started(self, error: BaseException | None) -> None:
+        if error is not None:
+            self.decide(error)
+            self.on_failed(error)
+            return
+        waiting, self.waiting = self.waiting, None
+        if waiting is not None:
+            self._actor.take_up(waiting, resume=self._section.on_restart == "resume")
+
+    def take(self, message: Any, reply_to: AsyncFuture[Any] | None) -> bool:
+        if self.over:
+            return False
+        if not isinstance(message, Command) or type(message) is Stop:
+            self._stop_asked = self._stop_asked or type(message) in {Stop, ShutDown}
+            return False
+        if self._actor.ended:
+            if self._held is None:
+                self._held = deque()
+            self._held.append((message, reply_to))
+        else:
+            self._actor._arrive(message, reply_to)  # noqa: SLF001 - sent to the one before it
+        return True
+
+    def note_stop(self) -> None:
+        """The pod's actor has stopped, as it was asked to."""
+        self._end(None)
+
+    def _end(self, error: BaseException | None) -> None:
+        """Nobody starts the pod again: answer all who wait, and let the failure go up."""
+        self.over = True
+        if self._timer is not None:
+            self._timer.cancel()
+        held, self._held = self._held, None
+        for message, reply_to in held or ():
+            self._actor.refuse(message, reply_to)
+        waiting, self.waiting = self.waiting, None
+        if waiting is not None:
+            text = f"pod {self.pod.name!r} has failed and is not started again: {error}"
+            gone = PodStopped(text, hint="spawn it again with resume=")
+            for each in (*(waiting.queue or ()), *(waiting.joining or ())):
+                each.reply.set_exception(gone)
+        self._nursery.forget(self.pod)
+        for future in self._asked_to_stop:
+            future.set(True)
+        if self.group is not None and self._exhausted and error is not None:
+            self.group.give_up(self, error)
+        elif self._exhausted and error is not None:
+            self.announce(error, len(self._times))
+        if self.group is not None:
+            self.group.note_end()
+
+    def announce(self, error: BaseException, restarts: int, stopped: tuple[str, ...] = ()) -> None:
+        """Publish that the limits are exceeded."""
+        session_id, seq = self._actor.durable_position()
+        head = (self.pod.name, session_id, seq, time.time())
+        failure = Failure.of(error)
+        self._bus.publish([RestartsExhausted(*head, error=failure, restarts=restarts, stopped=stopped)])
+
+    # -- the watchdog --------------------------------------------------------------------------------
+
+    def _look_later(self) -> None:
+        if self._section.idle_seconds is not None and not self.over:
+            self._timer = self.room.loop.call_later(self._section.idle_seconds / LOOKS, self._look)
+
+    def _look(self) -> None:
+        actor = self._actor
+        client = actor.resources.template.client
+        progress = None if actor.ended else actor.request_progress()
+        bounded = getattr(client, "bounds_first_byte", False)
+        self._watch = look_again(self._watch, progress, bounded=bounded)
+        if self._watch.hangs:
+            self._watch = Watch()
+            idle = self._section.idle_seconds
+            actor.expire(WatchdogExpired(f"the model of pod {self.pod.name!r} sent nothing for {idle:g} s"))
+        self._look_later()
+
+
+class Supervision:
+    """The supervised pods of one system."""
+
+    def __init__(self, room: Mailroom, bus: Bus, mailboxes: Mailboxes, nursery: Nursery) -> None:
+        self._of = (room, bus, mailboxes, nursery)
+
+    def add(self, pod: Pod, group: Group | None = None) -> None:
+        """Supervise a pod from now on; in a group, by that one's limits. Raises PodError."""
+        actor: PodActor = pod.ref.actor  # type: ignore[attr-defined] # it is an AsyncActorRef
+        supervisor = pod.address
+        if not isinstance(supervisor, PodSupervisor):
+            pod.address = actor.supervisor = PodSupervisor(pod, *self._of, group)
+        else:
+            supervisor.group = group
+
+    def group(self, pods: Sequence[Pod], limits: Limits) -> Group:
+        """Supervise pods together. Raises PodError for one that has stopped, or that is in a group."""
+        for number, pod in enumerate(pods):
+            if not pod.address.is_alive(pod):
+                raise PodStopped(f"pod {pod.name!r} has stopped", hint="spawn it again with resume=")
+            if pod.ref.actor.resources.parent is not None:  # type: ignore[attr-defined] # as in ``add``
+                raise PodError(f"pod {pod.name!r} is a sub-agent", hint="its parent hears of its failure")
+            taken = isinstance(pod.address, PodSupervisor) and pod.address.group is not None
+            if taken or pod in pods[:number]:
+                raise PodError(f"pod {pod.name!r} is in a group already", hint="one group supervises a pod")
+        group = Group(pods, limits)
+        for pod in pods:
+            self.add(pod, group)
+        return group
+
+    async def close(self, pods: Sequence[Pod], seconds: float) -> None:
+        """Start none of these again; those that have failed come to their end first, within ``seconds``."""
+        failed = []
+        for pod in pods:
+            supervisor = pod.address
+            if isinstance(supervisor, PodSupervisor):
+                supervisor._stop_asked = True  # noqa: SLF001 - of the same module
+                actor: PodActor = pod.ref.actor  # type: ignore[attr-defined] # the same
+                if actor.ended:
+                    failed.append(supervisor.shut_down())
+        if failed:
+            await asyncio.wait([asyncio.ensure_future(each) for each in failed], timeout=seconds)
