@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from pathspec import GitIgnoreSpec
 from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
 
 from actors.tools import place
@@ -29,8 +28,37 @@ _MOST_STARS = 3
 _MOST_PATH = 1024
 #: Classes of names and the like within ``[…]``, which git reads and pathspec does not.
 _UNREAD = re.compile(r"\[[:.=\[]|--|&&|\|\||~~")
+#: In an expression, the slash behind a folder that the pattern means; the whole of it for ``*/``.
+_FOLDER = "ps_d"
+_ANY_FOLDER = f"(?P<{_FOLDER}>/)"
 #: How the expression of a pattern without a slash begins.
 _ANYWHERE = "^(?:.+/)?"
+
+
+class _Pattern(NamedTuple):
+    """The expression of a line, and whether what it means is ignored."""
+
+    regex: re.Pattern[str]
+    include: bool
+
+    def means(self, path: str) -> bool:
+        """Whether it means ``path`` itself. Its expression fits also what is in a folder that it means, and
+        where it ends with ``/**`` that folder too.
+        """
+        regex = self.regex
+        if regex.pattern == _ANY_FOLDER:
+            return path.endswith("/")
+        found = regex.search(path)
+        if found is None:
+            return False
+        if _FOLDER not in regex.groupindex:
+            return not regex.pattern.endswith("/") or found.end() < len(path)
+        return found.start(_FOLDER) < 0 or found.end() == len(path)
+
+    @property
+    def source(self) -> str:
+        """The expression without the names of its groups, which several would share."""
+        return re.sub(r"\(\?P<\w+>", "(?:", self.regex.pattern)
 
 
 class Rules:
@@ -38,10 +66,13 @@ class Rules:
 
     def __init__(self, lines: Iterable[str]) -> None:
         patterns = [pattern for line in lines if (pattern := _pattern(line)) is not None]
-        self._spec = GitIgnoreSpec(patterns)
-        sources = [_source(pattern) for pattern in patterns]
-        self._fits_name = _any(each.removeprefix(_ANYWHERE) for each in sources if each.startswith(_ANYWHERE))
-        self._fits_path = _any(each for each in sources if not each.startswith(_ANYWHERE))
+        self._patterns = patterns[::-1]
+        sources = [pattern.source for pattern in patterns]
+        names = _any(each.removeprefix(_ANYWHERE) for each in sources if each.startswith(_ANYWHERE))
+        paths = _any(each for each in sources if not each.startswith(_ANYWHERE))
+        self._fits_name = None if names is None else names.match
+        # Sought, since the expression of ``*/`` is a slash anywhere; the others say where they begin.
+        self._fits_path = None if paths is None else paths.search
 
     def verdict(self, path: str) -> bool | None:
         """Whether ``path`` (with a slash at its end where it is a folder) is ignored; None where no rule
@@ -50,7 +81,9 @@ class Rules:
         name = path[path.rfind("/", 0, -1) + 1 :]
         fits_name, fits_path = self._fits_name, self._fits_path
         fits = (fits_name is not None and fits_name(name)) or (fits_path is not None and fits_path(path))
-        return self._spec.check_file(path).include if fits else None
+        if not fits:
+            return None
+        return next((each.include for each in self._patterns if each.means(path)), None)
 
 
 class _Placed(NamedTuple):
@@ -163,24 +196,24 @@ def _rules(text: bytes) -> Rules:
     return Rules(os.fsdecode(line.removesuffix(b"\r")) for line in lines)
 
 
-def _pattern(line: str) -> GitIgnoreSpecPattern | None:
+def _pattern(line: str) -> _Pattern | None:
     """The pattern of a line; None where it is none, or one that would take too long."""
+    if not line.removeprefix("!").strip("/"):
+        return None  # a slash alone means nothing, and pathspec takes it for all folders
     stars = len(re.findall(r"\*+", line.removeprefix("!").removeprefix("**/")))
     if stars > _MOST_STARS or ("[" in line and _UNREAD.search(line)):
         return None
     try:
-        pattern = GitIgnoreSpecPattern(line)
+        read = GitIgnoreSpecPattern(re.sub(r"\*{3,}", "**", line))  # as git reads them
+        if read.include is None or read.regex is None:
+            return None
+        # No class has a slash, which pathspec's negated ones do.
+        return _Pattern(re.compile(str(read.regex.pattern).replace("[^", "[^/")), read.include)
     except (ValueError, re.error):
         return None
-    return None if pattern.include is None or pattern.regex is None else pattern
 
 
-def _source(pattern: GitIgnoreSpecPattern) -> str:
-    """The expression of a pattern without the names of its groups, which several would share."""
-    return re.sub(r"\(\?P<\w+>", "(?:", str(pattern.regex.pattern)) if pattern.regex is not None else ""
-
-
-def _any(sources: Iterable[str]) -> Callable[[str], object] | None:
-    """What tells whether any of the expressions fits."""
+def _any(sources: Iterable[str]) -> re.Pattern[str] | None:
+    """One expression that fits where any of these does; None where there are none."""
     joined = "|".join(f"(?:{each})" for each in sources)
-    return re.compile(joined).match if joined else None
+    return re.compile(joined) if joined else None
