@@ -36,8 +36,8 @@ class ApprovalRule(Struct, frozen=True, forbid_unknown_fields=True, omit_default
 
 class ApprovalsSection(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """``[approvals]``: what becomes of calls that no rule matches, and of those that have to be asked for
-    where nobody hears the question: refused, or waiting until somebody comes. What nobody has answered after
-    ``timeout`` seconds is denied; None is never.
+    where nobody is subscribed to the question: refused, or waiting until somebody comes. What nobody has
+    answered after ``timeout`` seconds is denied; None is never.
     """
 
     default: Policy = "allow"

@@ -26,7 +26,7 @@ else:
 #: A frame of more bytes is refused, since its length is no length.
 LARGEST_FRAME = 1 << 30
 _length = struct.Struct(">I")
-#: The bytes that tell a frame's length.
+#: The bytes that state a frame's length.
 HEAD = _length.size
 
 
@@ -109,7 +109,7 @@ def frame(message: ToPod | FromPod) -> bytes:
     return _head(len(body)) + body
 
 
-def told(follow: int, event: bytes) -> tuple[bytes, ...]:
+def event_frame(follow: int, event: bytes) -> tuple[bytes, ...]:
     """The frame of a ``Told`` in parts, to be sent one behind the other; the event's bytes are not looked at.
     Raises as ``frame``.
     """
@@ -139,9 +139,9 @@ def decode_to_pod(body: bytes) -> ToPod:
 
 def decode_from_pod(body: bytes) -> FromPod:
     """What came from a pod; the event of a ``Told`` is not looked at. Raises WireError."""
-    told = _TOLD.match(body)
-    if told is not None and body.endswith(b"}"):
-        return Told(int(told[1]), Raw(memoryview(body)[told.end() : -1]))
+    match = _TOLD.match(body)
+    if match is not None and body.endswith(b"}"):
+        return Told(int(match[1]), Raw(memoryview(body)[match.end() : -1]))
     message: FromPod = _decode(_from_pod, body)
     return message
 

@@ -44,7 +44,7 @@ class Steer(Command, frozen=True, gc=False):
 
 
 class Notify(Command, frozen=True, gc=False):
-    """Tell the pod something: joins the run that goes on, or starts one."""
+    """Say something to the pod: joins the run that goes on, or starts one."""
 
     content: tuple[Part, ...]
 
@@ -94,11 +94,11 @@ class PushItem(Command, frozen=True, gc=False):
 
 
 class History(Command, frozen=True, gc=False):
-    """Tell the items of the history."""
+    """Reply with the items of the history."""
 
 
 class Describe(Command, frozen=True, gc=False):
-    """Tell what the pod is and how it does."""
+    """Reply with what the pod is and how it does."""
 
 
 class Passivate(Command, frozen=True, gc=False):
@@ -117,7 +117,7 @@ class Approve(Command, frozen=True, gc=False):
 
 
 class Disapprove(Command, frozen=True, gc=False):
-    """Have a waiting call not run; ``note`` tells the model why."""
+    """Have a waiting call not run; ``note`` says why to the model."""
 
     approval_id: str
     note: str | None = None

@@ -41,7 +41,7 @@ class RunResult(Struct, Generic[T], frozen=True):
 class BudgetUse(Struct, frozen=True):
     """What pods have used of a budget: ``tokens`` and ``cost_usd`` with what is held back for calls under
     way (``reserved_tokens`` and ``reserved_cost_usd``), ``seconds`` of runs that have ended. ``incomplete``
-    marks a sum in which some call stands at its estimate, since nobody told what it took.
+    marks a sum in which some call stands at its estimate, since no server reported what it took.
     """
 
     limits: BudgetSection

@@ -13,7 +13,7 @@ _BEFORE_HOST = r"(?s)^(\w[\w+.-]*://|//)?.*@"
 def without_secrets(url: str) -> str:
     """``url``, which need not be a sound one, with HIDDEN for its user and password, its query and fragment.
 
-    Where a question mark or a hash comes before an ``@``, nobody can tell a password from a query, so
+    Where a question mark or a hash comes before an ``@``, a password cannot be distinguished from a query, so
     nothing but the scheme is left.
     """
     before, mark, rest = _split(url)

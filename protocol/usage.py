@@ -10,7 +10,7 @@ class Usage(Struct, frozen=True, gc=False, omit_defaults=True):
 
     ``input_tokens`` is the whole prompt, cached part included; ``cache_write_1h_tokens`` is the part of
     ``cache_write_tokens`` that is kept for an hour (which costs more). A field is None where no server
-    told it. ``incomplete`` marks a sum in which some part was unknown or is an estimate.
+    reported it. ``incomplete`` marks a sum in which some part was unknown or is an estimate.
     """
 
     input_tokens: int | None = None

@@ -109,7 +109,7 @@ def event_kind(data: bytes) -> type[DurableEvent] | None:
 
 
 class _Other(msgspec.Struct):
-    """What tells an entry of a later version from bytes that are none."""
+    """The tag alone: an entry of a later version has one, other bytes do not."""
 
     type: str
     seq: int

@@ -92,7 +92,7 @@ def approve(
 @_session
 @options.store
 def deny(approval_id: str, note: str | None, session: str | None, store: str | None) -> None:
-    """Refuse the call that waits under ID; the model is told so, with the words of --note."""
+    """Refuse the call that waits under ID; the model reads so, with the words of --note."""
     with Reading(store) as reading:
         waiting = _find(reading, approval_id, session)
         _give(reading, waiting, _answer(waiting, approved=False, note=note))
@@ -104,7 +104,7 @@ def _all(reading: Reading) -> list[Waiting]:
     for info in reading.sessions():
         try:
             asked = reading.open_requests(info)
-        except (SessionError, WireError):  # deleted meanwhile, or damaged: fsck tells
+        except (SessionError, WireError):  # deleted meanwhile, or damaged: fsck says so
             continue
         if asked:
             holder = reading.holder(info.session_id)

@@ -20,9 +20,9 @@ from protocol.errors import AlreadyResolved, PodStopped, PolypodError, UnknownAp
 from protocol.events import ApprovalRequested, ApprovalResolved
 from protocol.manifest import PodManifest
 
-#: What a model is told where a call has to be asked for.
+#: What a model reads where a call has to be asked for.
 _NOBODY = "nobody can be asked here; do without it, or say what you need"
-#: What it is told where the person's input has ended.
+#: What it reads where the person's input has ended.
 _ENDED = "the person's input has ended without an answer; do without it, or say what you need"
 #: What has become of a call that was not answered elsewhere, by who has resolved it.
 _GONE = {"run": "not wanted any more", "timeout": "not answered in time"}
@@ -169,13 +169,13 @@ class AtTerminal:
             try:
                 said = await self._answer(request)
                 if said is not None:
-                    await self._tell(request, said)
+                    await self._resolve(request, said)
             except PolypodError as error:
                 self._terminal.note(f"polypod: the answer was not taken: {error.message}", "error")
                 continue  # it is asked for again, while it waits
             self._waiting.pop(request.approval_id, None)
 
-    async def _tell(self, request: ApprovalRequested, said: Said) -> None:
+    async def _resolve(self, request: ApprovalRequested, said: Said) -> None:
         try:
             if said.answer == "no":
                 await self._system.deny(request.approval_id, note=said.note)
@@ -224,7 +224,7 @@ class AtTerminal:
             loop.remove_reader(self._descriptor)
         try:
             return os.read(self._descriptor, _LINE)
-        except OSError:  # how the end of a terminal is told
+        except OSError:  # how a terminal reports its end
             return b""
 
     def _wake(self, *, there: bool) -> None:

@@ -109,7 +109,7 @@ class Prompt:
         pressed: float | None = None
         while True:
             try:
-                with _enter_told_from_newline(self._stdin.fileno()):
+                with _enter_distinct_from_newline(self._stdin.fileno()):
                     words = self._typed_ahead()
                     if words is None:
                         words = await self._session.prompt_async("> ")
@@ -161,13 +161,13 @@ def _newline_keys() -> KeyBindings:
 
 
 @contextmanager
-def _enter_told_from_newline(descriptor: int) -> Iterator[None]:
+def _enter_distinct_from_newline(descriptor: int) -> Iterator[None]:
     """Have Enter come as a carriage return also where it was pressed before the line editor listens: a
     terminal makes a newline of it, which is what Ctrl-J sends.
     """
     before = termios.tcgetattr(descriptor)
-    told = [before[0] & ~termios.ICRNL, *before[1:]]
-    termios.tcsetattr(descriptor, termios.TCSANOW, told)
+    distinct = [before[0] & ~termios.ICRNL, *before[1:]]
+    termios.tcsetattr(descriptor, termios.TCSANOW, distinct)
     try:
         yield
     finally:

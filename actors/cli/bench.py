@@ -118,13 +118,15 @@ async def _run_benchmark(
         caught.append(number)
         interrupted.set()
 
-    def tell(so_far: Bench) -> None:
+    def show_progress(so_far: Bench) -> None:
         terminal.busy(f"{len(so_far.turns):,} of {plan.turns:,} turns")
 
     terminal.busy("warming up")
     try:
         with farewell(terminal.idle), catching(catch):
-            return await run_benchmark(manifest, tools=tools, plan=plan, tell=tell, interrupted=interrupted)
+            return await run_benchmark(
+                manifest, tools=tools, plan=plan, on_turn=show_progress, interrupted=interrupted
+            )
     finally:
         terminal.idle()
 
@@ -134,5 +136,5 @@ def _show(result: BenchResult, terminal: Terminal) -> None:
         why = "the time was over" if result.timed_out else "interrupted"
         terminal.note(f"{why} before the first turn had ended", "error")
         return
-    shown = (f"{name:<18} {told}".rstrip() for name, told in lines(result))
+    shown = (f"{name:<18} {words}".rstrip() for name, words in lines(result))
     terminal.write("\n".join([heading(result), "", *shown]) + "\n")

@@ -66,7 +66,7 @@ class Bench(Struct):
 
 
 class _Driver:
-    """One pod at a time, its clocked client, and what its tools tell."""
+    """One pod at a time, its clocked client, and what its tools report."""
 
     def __init__(
         self, system: PodSystem, manifest: PodManifest, tools: tuple[Any, ...], inner: LLMClient, plan: Plan
@@ -122,8 +122,8 @@ class _Driver:
         """What the tools took since the last time; calls that ran together count one by one."""
         if self._results is None:
             return 0.0
-        told = [event for event in self._results.drain() if isinstance(event, ToolResulted)]
-        return sum(event.seconds or 0.0 for event in told)
+        results = [event for event in self._results.drain() if isinstance(event, ToolResulted)]
+        return sum(event.seconds or 0.0 for event in results)
 
 
 class _Ends:
@@ -155,12 +155,12 @@ async def run_benchmark(
     tools: Iterable[Any] = (),
     client: LLMClient | None = None,
     plan: Plan | None = None,
-    tell: Callable[[Bench], None] | None = None,
+    on_turn: Callable[[Bench], None] | None = None,
     interrupted: asyncio.Event | None = None,
 ) -> Bench:
     """Run the turns of ``plan`` on pods of ``manifest``, and return what was measured.
 
-    ``client`` answers instead of the manifest's model. ``tell`` is called after each turn; once
+    ``client`` answers instead of the manifest's model. ``on_turn`` is called after each turn; once
     ``interrupted`` is set, or the plan's time is over, what was measured by then is returned. Raises
     RunFailed where a warm-up turn fails, and what ``spawn`` raises; a turn that fails later is counted
     and stops nothing.
@@ -177,7 +177,7 @@ async def run_benchmark(
             ]
             await ends.until(bench, _warm_up(drivers))
             if not bench.cut_short:
-                await _measure(bench, drivers, tell, ends)
+                await _measure(bench, drivers, on_turn, ends)
     finally:
         await models.aclose()
     return bench
@@ -192,13 +192,13 @@ async def _warm_up(drivers: list[_Driver]) -> None:
 async def _measure(
     bench: Bench,
     drivers: list[_Driver],
-    tell: Callable[[Bench], None] | None,
+    on_turn: Callable[[Bench], None] | None,
     ends: _Ends,
 ) -> None:
     def keep(turn: Turn) -> None:
         bench.turns.append(turn)
-        if tell is not None:
-            tell(bench)
+        if on_turn is not None:
+            on_turn(bench)
 
     numbers = iter(range(bench.plan.turns))
     wall, cpu = time.perf_counter(), time.process_time()

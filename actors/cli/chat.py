@@ -73,7 +73,7 @@ def chat(
         if no_tools:
             raise click.UsageError("--no-tools is for a session that goes on: a new pod has those of --tools")
         asked, notes = manifest_for(Wishes(manifest, name, model, base_url, allow))
-        asked, told = with_tools(asked, tools)
+        asked, tool_notes = with_tools(asked, tools)
     else:
         if manifest is not None or name is not None:
             raise click.UsageError("a session goes on as it began: --manifest and --name are for new ones")
@@ -81,11 +81,11 @@ def chat(
         with Reading(store) as reading:
             session_id = reading.find(session).session_id
             asked = with_model(reading.manifest(session_id), Wishes(**named))
-        asked, told = with_tools_again(allowing(asked, allow), tools, without=no_tools)
+        asked, tool_notes = with_tools_again(allowing(asked, allow), tools, without=no_tools)
     terminal = Terminal()
     view = view_of(terminal, as_json=as_json)
     plan = Plan(asked, store or default_store(), session_id)
-    for note in (*notes, *told):
+    for note in (*notes, *tool_notes):
         view.note(note)
     stdin = private_stdin()
     asker: Asker = Prompt(stdin, terminal) if stdin.isatty() and not as_json else Lines(stdin, terminal)

@@ -128,12 +128,12 @@ def run_guarded(command: Callable[[], object]) -> int:
         code = code_of(error)
         if os.environ.get("POLYPOD_DEBUG") and code not in {FINISHED, BROKEN_PIPE}:
             traceback.print_exception(error)
-        _tell(error)
+        _report(error)
         return code
     return FINISHED
 
 
-def _tell(error: BaseException) -> None:
+def _report(error: BaseException) -> None:
     try:
         _drop_output() if isinstance(error, _NO_READER) else _flush_output()
         said = words_for(error)

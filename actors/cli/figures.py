@@ -55,7 +55,7 @@ class Errors(Struct, frozen=True):
 class BenchResult(Struct, frozen=True, tag=True):
     """What was measured of a set-up; a number that nobody knows is None.
 
-    ``usage_told`` says for how many of the ``answers`` the server told tokens: ``tokens_per_second``
+    ``usage_told`` says for how many of the ``answers`` the server reported tokens: ``tokens_per_second``
     (of all pods together) and ``stream_tokens_per_second`` (of one answer, from request to end, the
     median) are None unless it did for all. ``cpu_seconds`` is this process's processor time for a turn.
     ``retried`` counts requests that were sent again, by kind of error.
@@ -90,9 +90,9 @@ def result_of(bench: Bench, model: str, base_url: str | None) -> BenchResult:
     turns, good = bench.turns, [turn for turn in bench.turns if turn.failure is None]
     asked = [request for turn in turns for request in turn.asked]
     answers = [request for request in asked if request.ended is not None]
-    told_in = _known(request.usage.input_tokens if request.usage else None for request in answers)
-    told_out = _known(request.usage.output_tokens if request.usage else None for request in answers)
-    whole = bool(answers) and len(told_out) == len(answers)
+    inputs = _known(request.usage.input_tokens if request.usage else None for request in answers)
+    outputs = _known(request.usage.output_tokens if request.usage else None for request in answers)
+    whole = bool(answers) and len(outputs) == len(answers)
     return BenchResult(
         model=model,
         base_url=without_credentials(base_url) if base_url else base_url,
@@ -108,10 +108,10 @@ def result_of(bench: Bench, model: str, base_url: str | None) -> BenchResult:
         share=_share(good),
         cpu_seconds=bench.cpu / len(turns) if turns else None,
         answers=len(answers),
-        usage_told=len(told_out),
-        input_tokens=sum(told_in) if told_in and len(told_in) == len(answers) else None,
-        output_tokens=sum(told_out) if whole else None,
-        tokens_per_second=sum(told_out) / bench.seconds if whole else None,
+        usage_told=len(outputs),
+        input_tokens=sum(inputs) if inputs and len(inputs) == len(answers) else None,
+        output_tokens=sum(outputs) if whole else None,
+        tokens_per_second=sum(outputs) / bench.seconds if whole else None,
         stream_tokens_per_second=_pace(answers) if whole else None,
         outcomes=dict(Counter(turn.outcome for turn in turns)),
         errors=_errors([turn.failure for turn in turns if turn.failure is not None]),

@@ -79,13 +79,15 @@ def count(number: int, noun: str) -> str:
 
 
 def tokens(usage: Usage) -> str:
-    """What was consumed: ``1,234 tokens in, 56 out``; what no server told is said to be unknown."""
+    """What was consumed: ``1,234 tokens in, 56 out``; what no server reported is shown as unknown."""
     if usage.total_tokens is None:
         return "tokens unknown"
-    told = ["?" if number is None else f"{number:,}" for number in (usage.input_tokens, usage.output_tokens)]
+    counts = [
+        "?" if number is None else f"{number:,}" for number in (usage.input_tokens, usage.output_tokens)
+    ]
     cached = f" ({usage.cache_read_tokens:,} cached)" if usage.cache_read_tokens else ""
     partly = ", more unknown" if usage.incomplete else ""
-    return f"{told[0]} tokens in{cached}, {told[1]} out{partly}"
+    return f"{counts[0]} tokens in{cached}, {counts[1]} out{partly}"
 
 
 def arguments(values: dict[str, Any], width: int = 80) -> str:

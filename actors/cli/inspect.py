@@ -55,9 +55,9 @@ def ps(pod: str | None, everything: bool, store: str | None, as_json: bool) -> N
     if as_json:
         for info, last, holder in sessions:
             put_json({**_facts(info), "last_run": last, "holder": holder})
-        _tell_unreadable(unreadable, url, terminal)
+        _report_unreadable(unreadable, url, terminal)
         return
-    _tell_unreadable(unreadable, url, terminal)
+    _report_unreadable(unreadable, url, terminal)
     if not sessions:
         terminal.note(f"no sessions{' that can be read' if unreadable else ''} in {url}")
         return
@@ -66,7 +66,7 @@ def ps(pod: str | None, everything: bool, store: str | None, as_json: bool) -> N
         terminal.note("there are more; --all lists them")
 
 
-def _tell_unreadable(unreadable: dict[str, SessionError], url: str, terminal: Terminal) -> None:
+def _report_unreadable(unreadable: dict[str, SessionError], url: str, terminal: Terminal) -> None:
     """Say what is left out of the list, and what may be done about it."""
     if not unreadable:
         return
@@ -158,7 +158,7 @@ def show(session: str, store: str | None, as_json: bool) -> None:
 
 
 def _rows(info: SessionInfo, manifest: PodManifest, state: Replayed) -> dict[str, str]:
-    """What a person is told of a session, by its label; what is empty is left out."""
+    """What is printed of a session, by its label; what is empty is left out."""
     return {
         "session": info.session_id,
         "pod": info.pod,

@@ -1,7 +1,7 @@
 """Signal handling of the command: what Ctrl-C, SIGTERM and SIGHUP do while it works and until it has ended.
 
 The first one is the command's to follow; the second ends the process at once, with the exit code that is
-documented and with the words that tell how to go on. A terminal that is closed sends SIGHUP, and often the
+documented and with the words that say how to go on. A terminal that is closed sends SIGHUP, and often the
 shell in it once more: that is no second one.
 """
 
@@ -62,7 +62,7 @@ def _ignore() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def _heard() -> list[signal.Signals]:
+def _signals_to_follow() -> list[signal.Signals]:
     """The signals to follow: a command that was started with nohup goes on where its terminal is closed."""
     return [each for each in SIGNALS if each != signal.SIGHUP or signal.getsignal(each) != signal.SIG_IGN]
 
@@ -93,7 +93,7 @@ def catching(
         caught.append(number)
         loop.call_soon_threadsafe(catch, number)
 
-    before = {number: signal.signal(number, handle) for number in _heard()}
+    before = {number: signal.signal(number, handle) for number in _signals_to_follow()}
     try:
         yield
     finally:

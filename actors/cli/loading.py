@@ -24,7 +24,7 @@ def load_named_tools(names: Iterable[str]) -> tuple[Any, ...]:
 
 
 def tools_line(tools: Iterable[Any]) -> list[str]:
-    """The line that tells a person which tools were found; none where there are none."""
+    """The line that says which tools were found; none where there are none."""
     names = [_name(each) for each in tools]
     return [f"your tools: {', '.join(names)}"] if names else []
 
@@ -36,7 +36,7 @@ def _name(each: Any) -> str:
 
 
 def with_tools(manifest: PodManifest, names: tuple[str, ...]) -> tuple[PodManifest, list[str]]:
-    """A new pod's manifest with the tools of ``names`` too, and the line that tells of all of them. The
+    """A new pod's manifest with the tools of ``names`` too, and the line that names all of them. The
     session remembers them, by where they are. Raises UsageError.
     """
     load_named_tools(names)
@@ -66,5 +66,5 @@ def with_tools_again(
 
 def _having(manifest: PodManifest, names: tuple[str, ...]) -> tuple[PodManifest, list[str]]:
     modules = tuple(dict.fromkeys(module_path(name) for name in names))
-    told = tools_line(load_tools(modules))
-    return manifest.replace(tools=replace(manifest.tools, modules=modules)), told
+    line = tools_line(load_tools(modules))
+    return manifest.replace(tools=replace(manifest.tools, modules=modules)), line

@@ -58,7 +58,7 @@ def run(
 
     The answer goes to standard output, progress to standard error. Ctrl-C,
     SIGTERM and a terminal that is closed pause the run; the command that goes on
-    with it is told.
+    with it is printed.
     """
     stdin = private_stdin()
     text = stdin.read().removeprefix("\ufeff") if task == "-" else task  # Windows writes it ahead of texts
@@ -68,9 +68,9 @@ def run(
     view = view_of(terminal, as_json=as_json)
     with show_failures(view), name_in_errors(manifest):
         asked, notes = manifest_for(Wishes(manifest, name, model, base_url, allow))
-        asked, told = with_tools(asked, tools)
+        asked, tool_notes = with_tools(asked, tools)
         plan = Plan(asked, store or default_store())
-        for note in (*notes, *told):
+        for note in (*notes, *tool_notes):
             view.note(note)
         answering = partial(approver, manifest=plan.manifest, terminal=terminal, stdin=stdin, as_json=as_json)
         run_interruptible(_run(plan, terminal, view, answering, lambda pod: pod.run(text)))
@@ -114,9 +114,9 @@ def resume(
         with Reading(store) as reading:
             session_id, url = reading.find(session).session_id, reading.url
             manifest = with_model(reading.manifest(session_id), Wishes(model=model, base_url=base_url))
-        manifest, told = with_tools_again(allowing(manifest, allow), tools, without=no_tools)
+        manifest, tool_notes = with_tools_again(allowing(manifest, allow), tools, without=no_tools)
         plan = Plan(manifest, url, session_id)
-        for note in told:
+        for note in tool_notes:
             view.note(note)
         answering = partial(approver, manifest=plan.manifest, terminal=terminal, stdin=stdin, as_json=as_json)
         run_interruptible(_run(plan, terminal, view, answering, start))

@@ -35,7 +35,7 @@ from protocol.results import RunResult
 
 #: How long a command waits for memory jobs before it leaves, in seconds.
 MEMORY_PATIENCE = 60.0
-#: What tells a person that memory is not kept.
+#: The events that report that memory is not kept.
 MEMORY_FAILURES = (ExtractFailed, ConsolidateFailed, Alert)
 
 

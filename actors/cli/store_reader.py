@@ -124,7 +124,7 @@ class Reading:
         return wait(open_requests(self._there(), info))
 
     def resolution(self, request: ApprovalRequested, info: SessionInfo) -> ApprovalResolved | None:
-        """What was said of a call since its session stood as ``info`` tells."""
+        """What was said of a call since its session stood as ``info`` says."""
         return wait(resolution(self._there(), request, info))
 
     def answers(self, approval_ids: Collection[str]) -> list[ApprovalAnswer]:

@@ -32,8 +32,8 @@ _SIGNS = "✓✗→…·─▸"
 class Terminal:
     """Where a command talks to a person: colours and a moving sign at a terminal, plain lines elsewhere.
 
-    ``live`` says whether text may be written as it comes: only a person at a terminal can be told that
-    a piece of it is void, a file cannot.
+    ``live`` says whether text may be written as it comes: only at a terminal can a piece of it be
+    declared void later, not in a file.
     """
 
     def __init__(self, out: TextIO | None = None, err: TextIO | None = None) -> None:

@@ -94,7 +94,7 @@ class _ClockedStream:
 
 @types.coroutine
 def _timed(awaitable: Any, note: Asked) -> Generator[Any, Any, Any]:
-    """Await ``awaitable``, telling its own steps from the pauses between them."""
+    """Await ``awaitable``, measuring its own steps apart from the pauses between them."""
     steps = awaitable.__await__()
     step: Callable[[], Any] = partial(next, steps)
     left = time.perf_counter()

@@ -80,7 +80,7 @@ class PeopleView:
     """Text as it is written, a line for each tool, and a moving sign while one has to wait.
 
     Where standard output is no terminal it gets nothing but the run's last answer, for whoever reads it
-    there; what the model says on its way is told beside the tools, on standard error.
+    there; what the model says on its way is printed beside the tools, on standard error.
     """
 
     def __init__(self, terminal: Terminal) -> None:
@@ -144,7 +144,7 @@ class PeopleView:
         self._calls = {call.id: call for call in event.item.calls}
 
     def _on_the_way(self, text: str) -> None:
-        """Tell what turned out not to be the last answer."""
+        """Print what turned out not to be the last answer."""
         self._answered = ""
         if text.strip():
             self._terminal.note(text.strip(), "answer")

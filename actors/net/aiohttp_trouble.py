@@ -57,9 +57,9 @@ def _slow(_: Exception) -> Trouble:
 
 
 def _no_http(error: Exception) -> Trouble:
-    told = str(getattr(error, "message", error))
-    too_long = "Got more than" in told or "Too many headers" in told
-    return overlong_head() if too_long else no_http(told)
+    words = str(getattr(error, "message", error))
+    too_long = "Got more than" in words or "Too many headers" in words
+    return overlong_head() if too_long else no_http(words)
 
 
 def _no_url(error: Exception) -> Trouble:

@@ -23,15 +23,16 @@ def _loaded(file: str | None, folder: str | None) -> ssl.SSLContext:
         import httpx  # noqa: PLC0415 - which knows the usual ones
 
         return httpx.create_ssl_context(trust_env=False)
-    told = f"SSL_CERT_DIR={folder}"
+    setting = f"SSL_CERT_DIR={folder}"
     try:
         if folder is not None:
             _look_into(folder)
-        told = f"SSL_CERT_FILE={file}" if file is not None else f"SSL_CERT_DIR={folder}"
+        setting = f"SSL_CERT_FILE={file}" if file is not None else f"SSL_CERT_DIR={folder}"
         return ssl.create_default_context(cafile=file, capath=folder)
     except (OSError, ValueError) as error:
         raise ModelError(
-            f"the certificates to trust cannot be read: {told}: {getattr(error, 'strerror', None) or error}",
+            f"the certificates to trust cannot be read: {setting}: "
+            f"{getattr(error, 'strerror', None) or error}",
             kind="connection",
             hint="let it name a file of certificates in PEM format (or a folder of them), or unset it",
             retryable=False,

@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 
 from protocol.errors import ModelError
 
-#: The status by which a proxy asks for credentials, and what to tell of it.
+#: The status by which a proxy asks for credentials, and what its error says.
 PROXY_WANTS_KEY = 407
 PROXY_WANTS = "it wants a user and a password (407)"
 PROXY_WANTS_HINT = "put user:password@ before the proxy's host in HTTPS_PROXY (or HTTP_PROXY)"
@@ -78,11 +78,11 @@ def proxy_for(base_url: str) -> str | None:
     from urllib.request import getproxies, proxy_bypass  # noqa: PLC0415 - 9 ms
 
     proxies = getproxies()
-    told = proxies.get(parts.scheme) or proxies.get("all")
+    proxy = proxies.get(parts.scheme) or proxies.get("all")
     port = parts.port or (443 if parts.scheme == "https" else 80)
-    if told is None or is_bypassed(host, port, proxies.get("no", "")) or proxy_bypass(host):
+    if proxy is None or is_bypassed(host, port, proxies.get("no", "")) or proxy_bypass(host):
         return None
-    return _proxy_of(told.strip(), base_url)
+    return _proxy_of(proxy.strip(), base_url)
 
 
 def is_bypassed(host: str, port: int, no_proxy: str) -> bool:
@@ -105,8 +105,8 @@ def _fits(entry: str, host: str, port: int) -> bool:
     if only_port is not None and only_port != port:
         return False
     name = name.strip("[]").rstrip(".")
-    if (address := _address(host)) is not None and (told := _address(name)) is not None:
-        return address == told
+    if (address := _address(host)) is not None and (other := _address(name)) is not None:
+        return address == other
     if "*" in name:
         return fnmatchcase(host, name) or (name.startswith("*.") and host == name[2:])
     name = name.lstrip(".")
@@ -140,8 +140,8 @@ def _address(host: str) -> IPv4Address | IPv6Address | None:
     return mapped or address
 
 
-def _proxy_of(told: str, base_url: str) -> str:
-    url = told if "://" in told else f"http://{told}"
+def _proxy_of(proxy: str, base_url: str) -> str:
+    url = proxy if "://" in proxy else f"http://{proxy}"
     try:
         parts = urlsplit(url)
         sound = bool(parts.hostname) and parts.port != 0 and ":" not in unquote(parts.username or "")

@@ -74,7 +74,7 @@ def slow_to_reach(_: Exception) -> Trouble:
 
 
 def unconnected(error: OSError) -> Trouble:
-    """What a failure to connect means, as the system tells it."""
+    """What a failure to connect means, as the system reports it."""
     for kinds, trouble in (
         (ssl.SSLCertVerificationError, untrusted),
         (ssl.SSLError, no_tls),
@@ -92,10 +92,10 @@ def lost(_: Exception | None = None) -> Trouble:
     return Trouble("connection", "the connection was lost before the answer was complete", hint)
 
 
-def no_http(told: str) -> Trouble:
-    """What answers there speaks no HTTP that can be read; ``told`` says what of it."""
-    words = f"does not answer in HTTP: {' '.join(told.split())[:200]}"
-    return Trouble("protocol", words, "check the port, and whether base_url should begin with https:")
+def no_http(words: str) -> Trouble:
+    """What answers there speaks no HTTP that can be read; ``words`` says what of it."""
+    what = f"does not answer in HTTP: {' '.join(words.split())[:200]}"
+    return Trouble("protocol", what, "check the port, and whether base_url should begin with https:")
 
 
 def overlong_head() -> Trouble:

@@ -368,7 +368,7 @@ class _Service:
         parts, size = list[bytes](), 0
         try:
             for event in events:
-                parts += channel.told(follow, event)
+                parts += channel.event_frame(follow, event)
                 size += len(event)
                 if size >= _TOGETHER:
                     self._writer.write(b"".join(parts))

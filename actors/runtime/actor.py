@@ -236,12 +236,12 @@ class AsyncActor(pykka.Actor):
     def _report_error(
         self, error: BaseException, reply_to: AsyncFuture[Any] | None
     ) -> Coroutine[Any, Any, None] | None:
-        """A handler failed: tell who asked, or end the actor; what is left to be awaited of that."""
+        """A handler failed: reply with the error, or end the actor; what is left to be awaited of that."""
         if isinstance(error, _FATAL):
             if reply_to is not None and not reply_to.done():
                 reply_to.set_exception(_ended_by(self, error))
         elif reply_to is not None:
-            self._tell_error(error, reply_to)
+            self._send_error(error, reply_to)
             return None
         if self.actor_stopped._set:
             return None
@@ -249,7 +249,7 @@ class AsyncActor(pykka.Actor):
         self._handle_failure(*info)
         return self._hook(lambda: self.on_failure(*info))
 
-    def _tell_error(self, error: BaseException, reply_to: AsyncFuture[Any]) -> None:
+    def _send_error(self, error: BaseException, reply_to: AsyncFuture[Any]) -> None:
         if reply_to.done():
             logger.error("Unhandled exception in %s after its reply:", self, exc_info=error)
             return

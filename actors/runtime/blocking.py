@@ -1,4 +1,4 @@
-"""Tells a thread pool that one of its threads blocks on a future, so that another may work meanwhile."""
+"""Notifies a thread pool that one of its threads blocks on a future, so that another may work meanwhile."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _local = _Local()
 
 
 def belong_to(host: Host) -> None:
-    """Tell ``host`` from now on whenever the calling thread blocks."""
+    """Notify ``host`` from now on whenever the calling thread blocks."""
     _local.host = host
 
 

@@ -41,7 +41,7 @@ _OUTCOMES: dict[str, Level] = {
     "refused": "warning",
 }
 _WARNINGS = (Alert, BudgetExceeded, Retry, StreamRestart, Lagged)
-#: The kinds of events that make lines of the log, for ``subscribe(kinds=…)``: what is only told, a
+#: The kinds of events that make lines of the log, for ``subscribe(kinds=…)``: what is transient, a
 #: piece of text or a step of progress, does not.
 LOGGED: tuple[type[Event], ...] = (*DURABLE_EVENTS, Retry, StreamRestart)
 #: Whose own lines are of the level that was asked for; of everybody else's only warnings are wanted.

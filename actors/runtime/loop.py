@@ -127,8 +127,8 @@ class Mailroom:
 
     def deliver_now(self) -> bool:
         """Deliver what waits, for a task of the loop that is about to wait for an answer: it saves a turn of
-        the loop, and one more where the answer comes by that. Tells whether the loop can do without that one.
-        What a delivery raises is not for who waits.
+        the loop, and one more where the answer comes by that. Returns whether the loop can do without
+        that one. What a delivery raises is not for who waits.
         """
         if not self._mail or self._delivering:
             return False
@@ -140,7 +140,7 @@ class Mailroom:
         leave_task(loop, task)  # what handles a message is in no task
         try:
             self._context.run(self._hand_out)
-        except BaseException as error:  # noqa: BLE001 - the loop hears of it, as where it delivers by itself
+        except BaseException as error:  # noqa: BLE001 - raised on the loop, as where it delivers by itself
             raise_on(loop, error)
             return False
         finally:

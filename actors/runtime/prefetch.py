@@ -23,15 +23,15 @@ class Source(Protocol[T_co]):
     """Where past events come from; asked on the loop, one thing at a time."""
 
     async def begin(self) -> dict[str, int]:
-        """Up to which number the events of each pod will be told."""
+        """Up to which number the events of each pod will be delivered."""
 
     async def page(self) -> Iterable[T_co] | None:
         """The next events, None at the end."""
 
 
 class Prefetch(Generic[T]):
-    """What a source tells. While it answers at once, each page but the first is fetched within the call that
-    needs it; of one that had to be awaited, some are fetched ahead.
+    """The events of a source. While it answers at once, each page but the first is fetched within the call
+    that needs it; of one that had to be awaited, some are fetched ahead.
     """
 
     def __init__(
@@ -41,9 +41,9 @@ class Prefetch(Generic[T]):
         begun: Callable[[dict[str, int]], None],
         wake: Callable[[], None],
     ) -> None:
-        """``on_loop`` does something on the loop and waits for it; ``begun`` hears there up to where events
-        will be told, ``wake`` that there are some, or an end. Raises what the source raises where it begins,
-        unless that comes later.
+        """``on_loop`` does something on the loop and waits for it; ``begun`` receives there up to where
+        events will come, ``wake`` is called when there are some, or an end. Raises what the source raises
+        where it begins, unless that comes later.
         """
         self._source = source
         self._on_loop = on_loop

@@ -16,7 +16,7 @@ import msgspec
 
 from protocol.text import encodable_json
 
-#: By these a class tells pydantic of itself: models and pydantic's dataclasses; types made for it.
+#: By these pydantic knows a class: models and pydantic's dataclasses; types made for it.
 _MARKS = ("__pydantic_validator__", "__get_pydantic_core_schema__")
 _SHOWN_ERRORS = 5
 _SHOWN_VALUE = 60
@@ -114,7 +114,7 @@ def _within(kind: Any, seen: list[Any]) -> Iterator[Any]:
     if isinstance(kind, type) and _has_fields(kind):
         try:
             inner += typing.get_type_hints(kind, include_extras=True).values()
-        except Exception:  # noqa: BLE001 - names that cannot be resolved are told by who reads the type
+        except Exception:  # noqa: BLE001 - names that cannot be resolved are reported by who reads the type
             return
     for each in inner:
         yield from _within(each, seen)

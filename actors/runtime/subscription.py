@@ -57,8 +57,8 @@ class _Reading(Generic[Q, T]):
     def replay(
         self, source: Source[StoredEntry | Lagged], on_loop: Callable[[Callable[[], None]], None]
     ) -> None:
-        """Deliver first what ``source`` tells, which is asked by ``on_loop``; what is queued of that is left
-        out. Raises what the source raises, unless that comes later.
+        """Deliver first the events of ``source``, which is asked by ``on_loop``; what is queued of that is
+        left out. Raises what the source raises, unless that comes later.
         """
         queue = self._queue
         self._replay = Prefetch(source, on_loop, queue.leave_out, queue.wake)

@@ -48,7 +48,7 @@ def begin_task(
 ) -> asyncio.Task[Any]:
     """A task that carries out ``work`` up to its first wait before this returns, where the loop can do that.
 
-    It saves two turns of the loop where the work never waits: one to begin, one to hear of its end. Called
+    It saves two turns of the loop where the work never waits: one to begin, one to notice its end. Called
     on the loop.
     """
     loop = loop or asyncio.get_running_loop()

@@ -54,7 +54,7 @@ class Committer(Generic[J]):
 
     ``commit`` must call ``done`` on each job and not raise; it gets at most ``group`` jobs at once. More
     than ``limit`` bytes that wait are too many. The thread starts with the first job and
-    is a daemon: an exit without ``close`` loses what nobody was told of. ``put`` belongs to one thread.
+    is a daemon: an exit without ``close`` loses what was not confirmed. ``put`` belongs to one thread.
     """
 
     #: Bytes that may wait.

@@ -45,7 +45,7 @@ SHORT = 12
 
 
 def short_id(session_id: str) -> str:
-    """The end of a session's id, which tells it from others; its beginning is the time, alike in many."""
+    """The end of a session's id, which no other one has; its beginning is the time, alike in many."""
     return session_id[-SHORT:]
 
 

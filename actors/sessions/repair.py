@@ -53,7 +53,7 @@ class Finding(Struct, frozen=True):
 
 
 def check(store: SessionStore) -> Iterator[Finding]:
-    """Read the whole store and tell what is wrong; nothing is changed."""
+    """Read the whole store and report what is wrong; nothing is changed."""
     for text in wait(store.problems()):
         yield Finding("store", text)
     for session_id, error in wait(store.unreadable()).items():
@@ -69,7 +69,7 @@ def check(store: SessionStore) -> Iterator[Finding]:
 
 
 def check_session(store: SessionStore, session_id: str) -> Iterator[Finding]:
-    """Read one session and tell what is wrong; one that is deleted meanwhile is passed over."""
+    """Read one session and report what is wrong; one that is deleted meanwhile is passed over."""
     try:
         if torn := wait(store.torn(session_id)):
             yield Finding("torn", f"{torn} bytes of a batch that was never finished", session_id)
@@ -126,7 +126,7 @@ def fork(store: SessionStore, session_id: str, new_id: str, *, at: str | None = 
 
 
 def _nobody_listens(*_: object) -> None:
-    """A branch has no pod yet, so there is nobody to tell."""
+    """A branch has no pod yet, so nobody is subscribed."""
 
 
 def mend(

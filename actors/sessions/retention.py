@@ -49,7 +49,7 @@ def collect(
     superseded: bool = False,
     now: float | None = None,
 ) -> list[SessionInfo]:
-    """Delete what may go and is held by nobody, and tell it; ``older_than`` in seconds.
+    """Delete what may go and is held by nobody, and return it; ``older_than`` in seconds.
 
     A session counts as superseded only by one whose chain is sound. Raises StoreError.
     """

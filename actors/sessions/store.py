@@ -23,8 +23,8 @@ Durability = Literal["process", "power"]
 
 
 class SessionInfo(Struct, frozen=True):
-    """What a listing tells of a session; ``updated_at`` is seconds since the epoch, UTC, by a clock that
-    may be set: which session changed last is told by their order in a listing.
+    """What a listing shows of a session; ``updated_at`` is seconds since the epoch, UTC, by a clock that
+    may be set: their order in a listing says which changed last.
     """
 
     session_id: str
@@ -48,7 +48,7 @@ class Claim(Struct, frozen=True):
     """The right to append to a session. ``generation`` counts its holders.
 
     ``torn`` is the number of bytes of a half-written last batch that were cut off when the session
-    was claimed; its pod tells that as an alert.
+    was claimed; its pod publishes that as an alert.
     """
 
     session_id: str
@@ -197,7 +197,7 @@ class SessionStore(abc.ABC):
         return then(self.info(session_id), lambda _: 0)
 
     def unreadable(self) -> Answer[dict[str, SessionError]]:
-        """Sessions that no listing shows, since what tells of them is damaged or of a newer version."""
+        """Sessions that no listing shows, since what describes them is damaged or of a newer version."""
         return {}
 
     def put_aside(self, session_id: str, folder: Path) -> Answer[Path]:

@@ -65,7 +65,7 @@ def test_what_is_no_event_of_ours_has_no_kind_or_is_refused():
 def test_an_event_that_is_told_is_the_frame_it_would_be_encoded_to(kind: Any, follow: int, data: Any):
     body = wire.encode(data.draw(structs(kind)))
     frame = channel.frame(channel.Told(follow, msgspec.Raw(body)))
-    assert b"".join(channel.told(follow, body)) == frame
+    assert b"".join(channel.event_frame(follow, body)) == frame
     told = channel.decode_from_pod(frame[channel.HEAD :])
     assert isinstance(told, channel.Told)
     assert (told.id, bytes(told.event)) == (follow, body)

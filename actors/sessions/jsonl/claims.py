@@ -1,7 +1,7 @@
 """Who holds which session of a JSON-lines store: a small file for each that was ever claimed.
 
 A claim is written in place, within the gate of the store's lock; the file's time
-tells a holder in one system call whether the claim is still its own.
+says to a holder in one system call whether the claim is still its own.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from actors.sessions.jsonl.files import FILES, Files, put_all
 from actors.sessions.lock import WriterLock
 from actors.sessions.store import Holder, in_use
 
-#: What tells one claim from the one that replaces it.
+#: A mark of one claim, which the one that replaces it does not have.
 Stamp = tuple[int, int]
 
 
@@ -35,7 +35,7 @@ class Mark(msgspec.Struct, frozen=True, omit_defaults=True):
 
 class Clock:
     """Gives each write of a store a later time than the one before, also where the system's clock was set
-    back, and also in another process: a file keeps the last one. So the files' times tell their order.
+    back, and also in another process: a file keeps the last one. So the files' times give their order.
     """
 
     def __init__(self, path: Path) -> None:
@@ -87,7 +87,7 @@ class Claims:
         return self._living(self._read(name))
 
     def stamp(self, name: str) -> Stamp | None:
-        """What tells the claim as it is now from any other; None where there is none."""
+        """The mark of the claim as it is now; None where there is none."""
         try:
             return _stamp(os.stat(self._folder / name))  # noqa: PTH116 - on the path of every append
         except FileNotFoundError:

@@ -19,7 +19,7 @@ _LARGE = 1 << 20
 
 
 class JsonLinesCommits:
-    """The one way to write to a store's files. ``failed`` is told each job that was refused."""
+    """The one way to write to a store's files. ``failed`` receives each job that was refused."""
 
     def __init__(
         self, url: str, claims: Claims, durability: Durability, failed: Callable[[Append, SessionError], None]

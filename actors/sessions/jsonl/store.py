@@ -208,7 +208,7 @@ class JsonLinesStore(SessionStore):
         return [info for info in found if info.parent and info.parent.session_id == session_id]
 
     def _changes(self) -> list[tuple[int, str]]:
-        """When each session changed last, in nanoseconds; 0 where that cannot be told: see problems()."""
+        """When each session changed last, in nanoseconds; 0 where that is unknown: see problems()."""
         found = []
         with self._translated(), os.scandir(self.folder) as files:
             for file in files:

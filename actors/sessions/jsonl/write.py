@@ -113,7 +113,7 @@ class Append(Job):
 class Create(Append):
     """A session to make, with its first entries.
 
-    ``draft`` names a file on the same disk, ``mark`` the empty one that tells of it under its parent.
+    ``draft`` names a file on the same disk, ``mark`` the empty one that points to it under its parent.
     """
 
     __slots__ = ("claim", "draft", "mark", "parent", "sync")
