@@ -56,6 +56,12 @@ class _Pattern(NamedTuple):
         return found.start(_FOLDER) < 0 or found.end() == len(path)
 
     @property
+    def of_names(self) -> bool:
+        """Whether it says nothing of the folders above what it means."""
+        rest = self.source.removeprefix(_ANYWHERE).replace("[^/", "").replace("(?:/)", "")
+        return self.source.startswith(_ANYWHERE) and "/" not in rest
+
+    @property
     def source(self) -> str:
         """The expression without the names of its groups, which several would share."""
         return re.sub(r"\(\?P<\w+>", "(?:", self.regex.pattern)
@@ -67,9 +73,8 @@ class Rules:
     def __init__(self, lines: Iterable[str]) -> None:
         patterns = [pattern for line in lines if (pattern := _pattern(line)) is not None]
         self._patterns = patterns[::-1]
-        sources = [pattern.source for pattern in patterns]
-        names = _any(each.removeprefix(_ANYWHERE) for each in sources if each.startswith(_ANYWHERE))
-        paths = _any(each for each in sources if not each.startswith(_ANYWHERE))
+        names = _any(each.source.removeprefix(_ANYWHERE) for each in patterns if each.of_names)
+        paths = _any(each.source for each in patterns if not each.of_names)
         self._fits_name = None if names is None else names.match
         # Sought, since the expression of ``*/`` is a slash anywhere; the others say where they begin.
         self._fits_path = None if paths is None else paths.search

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+from effort import THOROUGH, times
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -141,23 +143,41 @@ def test_the_last_rule_that_speaks_of_a_folder_holds(pwd, use):
 
 NAMES = st.sampled_from(["a", "b", "ab", "a.x", "b.x", "[a]", "c d"])
 PATHS = st.lists(NAMES, min_size=1, max_size=4).map("/".join)
+PIECES = ["a", "b", "ab", "*", "?", "**", "/", "/", ".x", "[ab]", "[!a]", "\\[a\\]", "c d", "\\ ", "c"]
+# Without what git's documentation leaves open: slashes in a row, and ``**`` beside anything but slashes.
 PATTERN = (
-    st.lists(
-        st.sampled_from(
-            ["a", "b", "ab", "*", "?", "**", "/", "/", ".x", "[ab]", "[!a]", "\\[a\\]", "c d", "\\ ", "c"]
-        ),
-        min_size=1,
-        max_size=6,
-    )
+    st.lists(st.sampled_from(PIECES), min_size=1, max_size=6)
     .map("".join)
-    .filter(lambda pattern: "//" not in pattern)
-)  # which git does not define
+    .filter(lambda each: re.search(r"//|[^/]\*\*|\*\*[^/]", each) is None)
+)
 LINES = st.lists(st.builds("{}{}".format, st.sampled_from(["", "", "", "!"]), PATTERN), max_size=5)
 
 
-@pytest.mark.skipif(shutil.which("git") is None, reason="git is the judge")
+by_git = pytest.mark.skipif(shutil.which("git") is None, reason="git is the judge")
+
+#: Where pathspec alone, or a quick look before it, read other rules than git does.
+READ_OTHERWISE = [
+    ({"a/a"}, ["*/"]),
+    ({"a/b"}, ["!*", "a"]),
+    ({"a/b"}, ["a", "!/"]),
+    ({"a/a"}, ["a[!a]"]),
+    ({"a"}, ["***/a"]),
+    ({"a/a"}, ["**/a/a"]),
+    ({"b/a/a.x", "a/a.x"}, ["**/a/*.x"]),
+    ({"a/b", "a/c"}, ["a/**", "!a/c"]),
+]
+
+
+@by_git
+@pytest.mark.parametrize(("files", "rules"), READ_OTHERWISE)
+def test_rules_are_read_as_git_reads_them(tmp_path, files, rules):
+    check(tmp_path, files, rules, {})
+
+
+@by_git
+@pytest.mark.skipif(not THOROUGH, reason="a process for each of some hundred trees")
 @settings(
-    max_examples=1500,
+    max_examples=times(150),
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
@@ -167,7 +187,11 @@ LINES = st.lists(st.builds("{}{}".format, st.sampled_from(["", "", "", "!"]), PA
     nested=st.dictionaries(PATHS, LINES, max_size=2),
 )
 def test_what_is_left_is_what_git_leaves(tmp_path_factory, files, rules, nested):
-    root = tmp_path_factory.mktemp("repository")
+    check(tmp_path_factory.mktemp("repository"), files, rules, nested)
+
+
+def check(root: Path, files: set[str], rules: list[str], nested: dict[str, list[str]]) -> None:
+    """The walk leaves of a tree what git leaves."""
     subprocess.run(["git", "init", "-q", root], check=True)
     for name in sorted(files, key=len, reverse=True):
         if not (root / name).exists() and all(not each.is_file() for each in (root / name).parents):
@@ -176,7 +200,7 @@ def test_what_is_left_is_what_git_leaves(tmp_path_factory, files, rules, nested)
         if (root / folder).is_dir():
             put(root, **{f"{folder}/.gitignore".lstrip("/"): "\n".join(lines)})
     command = ["git", "-C", str(root), "ls-files", "-z", "-o", "--exclude-standard"]
-    told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    left = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     ctx = ToolContext(pwd=root, scope=resolved(Scope.writable(root)))
     seen = {each.relative for each in walk(ctx, root, include_ignored=False) if not each.is_dir}
-    assert seen == set(told.split("\0")) - {""}, (rules, nested)
+    assert seen == set(left.split("\0")) - {""}, (rules, nested)
