@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import Callable
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 import aiohttp
 import yarl
@@ -101,19 +102,27 @@ class Web:
 
     async def _route(self, url: yarl.URL, resolver: _CheckedResolver) -> ProxyRoute | None:
         """The proxy on the way there, if there is one. Raises ToolError for an address that is refused."""
-        host, literal = url.host or "", True
-        try:
-            address = ip_address(host)
-        except ValueError:
-            literal = False
-        if literal and (why := self._refuse(address)) is not None:
+        host = url.host or ""
+        address = _address_in(host)
+        if address is not None and (why := self._refuse(address)) is not None:
             raise _refusal(host, why)
         proxy = proxy_for(str(url))
         if proxy is None:
             return None
-        if not literal:
+        if address is None:
             await resolver.look_at(host, url.port or 0)
         return route_through(proxy, str(url))
+
+
+def _address_in(host: str) -> IPv4Address | IPv6Address | None:
+    """The address that a host is, in any way to write one: also ``127.1`` or ``2130706433``, for which some
+    versions of aiohttp ask no resolver. None for a name.
+    """
+    with contextlib.suppress(ValueError):
+        return ip_address(host)
+    with contextlib.suppress(OSError, ValueError):
+        return IPv4Address(socket.inet_aton(host.removesuffix(".")))
+    return None
 
 
 class _CheckedResolver(AbstractResolver):
