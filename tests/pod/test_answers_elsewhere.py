@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from store_kit import KINDS, AwaitedStore
 from actors.llm.scripted import Reply, ScriptedClient, call, say
 from actors.pod.asked import open_requests, resolution
 from actors.pod.handle import Pod
+from actors.sessions.sqlite.store import SQLiteStore
 from actors.sessions.store import MemoryStore, SessionStore
 from actors.system import PodSystem
 from actors.tools.base import tool
@@ -89,8 +90,15 @@ class Place:
 
 
 @pytest.fixture(params=["sqlite-process", "jsonl-process"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
-    return Place(lambda: KINDS[request.param](tmp_path))
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
+    with contextlib.ExitStack() as opened:
+
+        def open_store() -> SessionStore:
+            store = KINDS[request.param](tmp_path)
+            opened.callback(store.close)
+            return store
+
+        yield Place(open_store)
 
 
 def pay(to: str) -> Reply:
@@ -234,7 +242,7 @@ async def test_a_store_that_cannot_be_read_for_a_moment_ends_no_run_that_waits(t
 
 
 async def test_a_pod_that_asks_nobody_asks_the_store_nothing(tmp_path: Path) -> None:
-    class Counting(type(KINDS["sqlite-process"](tmp_path))):  # type: ignore[misc]
+    class Counting(SQLiteStore):
         asked = 0
 
         def answers_since(self, mark: object) -> Any:
