@@ -228,16 +228,20 @@ async def test_a_store_that_cannot_be_read_for_a_moment_ends_no_run_that_waits(t
                 raise StoreError("not now")
             return await super().answers_since(mark)
 
-    place = Place(lambda: KINDS["sqlite-process"](tmp_path))
-    async with asyncio.timeout(30), PodSystem(Failing(KINDS["sqlite-process"](tmp_path))) as system:
-        await place.spawn(system, pay("ann"), pay("bob"), say("done"))
-        with system.subscribe(kinds=ApprovalRequested) as questions:
-            run = place.pod.run("go")
-            place.answer(await anext(questions))  # type: ignore[arg-type]
-            request = await anext(questions)
-            assert isinstance(request, ApprovalRequested)
-        await place.pod.approve(request.approval_id)
-        assert (await run).text == "done"
+    with (
+        contextlib.closing(SQLiteStore(tmp_path / "pods.db")) as store,
+        contextlib.closing(SQLiteStore(tmp_path / "pods.db")) as elsewhere,
+    ):
+        place = Place(lambda: elsewhere)
+        async with asyncio.timeout(30), PodSystem(Failing(store)) as system:
+            await place.spawn(system, pay("ann"), pay("bob"), say("done"))
+            with system.subscribe(kinds=ApprovalRequested) as questions:
+                run = place.pod.run("go")
+                place.answer(await anext(questions))  # type: ignore[arg-type]
+                request = await anext(questions)
+                assert isinstance(request, ApprovalRequested)
+            await place.pod.approve(request.approval_id)
+            assert (await run).text == "done"
     assert place.ran == ["ann", "bob"]
 
 
