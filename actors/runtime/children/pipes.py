@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
 
 from protocol.errors import ChildNotListening, LineTooLong
 
@@ -13,17 +12,61 @@ _CHUNK = 65536
 LONGEST_LINE = 1 << 24
 
 
-class ChildOutput:
-    """What a child writes. Nothing is read ahead of who asks, so a child that writes too fast has to wait.
-
-    It ends with the last process of the child, whoever else holds the other end of the pipe.
-    """
+class _Pipe:
+    """Our end of a pipe, on the loop that made it."""
 
     def __init__(self, descriptor: int) -> None:
         os.set_blocking(descriptor, False)
         self._descriptor = descriptor
         self._loop = asyncio.get_running_loop()
         self._waiter: asyncio.Future[None] | None = None
+
+    def drop(self) -> None:
+        """Close what a forked process inherited; the loop is its parent's."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    def __del__(self) -> None:
+        self.drop()
+
+    def _watch(self) -> None:
+        """Have the loop call ``_wake`` once the pipe is ready."""
+        raise NotImplementedError
+
+    def _unwatch(self) -> None:
+        raise NotImplementedError
+
+    def _close(self) -> None:
+        if self._descriptor >= 0 and not self._loop.is_closed():
+            self._unwatch()
+        self.drop()
+        self._wake()
+
+    async def _wait(self) -> None:
+        """Wait until the pipe is ready, or closed."""
+        self._waiter = self._loop.create_future()
+        self._watch()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+            if self._descriptor >= 0:
+                self._unwatch()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+class ChildOutput(_Pipe):
+    """What a child writes. Nothing is read ahead of who asks, so a child that writes too fast has to wait.
+
+    It ends with the last process of the child, whoever else holds the other end of the pipe.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__(descriptor)
         #: Whether all processes of the child have ended: what is in the pipe now is all there will be.
         self._no_more = False
         self._rest = bytearray()
@@ -78,44 +121,20 @@ class ChildOutput:
 
     def close(self) -> None:
         """Read no more of it; a child that goes on writing is told so by the system."""
-        descriptor, self._descriptor = self._descriptor, -1
-        if descriptor >= 0:
-            _forget(self._loop, self._loop.remove_reader, descriptor)
-            os.close(descriptor)
-        self._wake()
+        self._close()
 
-    def drop(self) -> None:
-        """Close what a forked process inherited; the loop is its parent's."""
-        descriptor, self._descriptor = self._descriptor, -1
-        if descriptor >= 0:
-            os.close(descriptor)
-
-    def __del__(self) -> None:
-        self.drop()
-
-    async def _wait(self) -> None:
-        self._waiter = self._loop.create_future()
+    def _watch(self) -> None:
         self._loop.add_reader(self._descriptor, self._wake)
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
-            if self._descriptor >= 0:
-                self._loop.remove_reader(self._descriptor)
 
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+    def _unwatch(self) -> None:
+        self._loop.remove_reader(self._descriptor)
 
 
-class ChildInput:
+class ChildInput(_Pipe):
     """What a child reads."""
 
     def __init__(self, descriptor: int) -> None:
-        os.set_blocking(descriptor, False)
-        self._descriptor = descriptor
-        self._loop = asyncio.get_running_loop()
-        self._waiter: asyncio.Future[None] | None = None
+        super().__init__(descriptor)
         self._lock = asyncio.Lock()
 
     async def write(self, data: bytes) -> None:
@@ -138,36 +157,10 @@ class ChildInput:
 
     def close(self) -> None:
         """Let the child read the end of its input."""
-        descriptor, self._descriptor = self._descriptor, -1
-        if descriptor >= 0:
-            _forget(self._loop, self._loop.remove_writer, descriptor)
-            os.close(descriptor)
-        self._wake()
+        self._close()
 
-    def drop(self) -> None:
-        """Close what a forked process inherited; the loop is its parent's."""
-        descriptor, self._descriptor = self._descriptor, -1
-        if descriptor >= 0:
-            os.close(descriptor)
-
-    def __del__(self) -> None:
-        self.drop()
-
-    async def _wait(self) -> None:
-        self._waiter = self._loop.create_future()
+    def _watch(self) -> None:
         self._loop.add_writer(self._descriptor, self._wake)
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
-            if self._descriptor >= 0:
-                self._loop.remove_writer(self._descriptor)
 
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
-
-def _forget(loop: asyncio.AbstractEventLoop, remove: Callable[[int], object], descriptor: int) -> None:
-    if not loop.is_closed():
-        remove(descriptor)
+    def _unwatch(self) -> None:
+        self._loop.remove_writer(self._descriptor)
