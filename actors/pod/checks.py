@@ -29,13 +29,9 @@ def checked_content(content: Any) -> tuple[Part, ...]:
     if type(content) is not tuple:
         raise InvalidInput(f"content is a tuple of parts, not {type(content).__name__}", hint="see parts_of")
     for part in content:
-        if not (_is_plain(part) or _checked_part(part) is part):
+        if _checked_part(part) is not part:
             return tuple([_checked_part(each) for each in content])
     return content
-
-
-def _is_plain(part: Any) -> bool:
-    return type(part) is TextPart and type(part.text) is str and part.text.isascii() and part.vendor is None
 
 
 def _checked_part(part: Any) -> Part:

@@ -158,14 +158,7 @@ class Journal:
     async def _commit_behind(self) -> None:
         """The same, behind a commit that is under way."""
         behind = False
-        while True:
-            if self._closed is not None:
-                raise self._closed
-            if self._under_way is None:
-                given = self._give(self.log.commit)
-                if given is not None:
-                    await to_its_end(given)
-                return
+        while self._closed is None and self._under_way is not None:
             waiter = DirectWait(loop=self._mailroom.loop)
             if self._waiting is None:
                 self._waiting = []
@@ -175,6 +168,9 @@ class Journal:
             if behind or (self.log.clean and self._under_way is None):
                 return
             behind = True
+        if self._closed is not None:
+            raise self._closed
+        await self.commit()
 
     async def start_successor(self, record: Callable[[Parent], None]) -> None:
         """Go on in a new session that takes this one's place; ``record`` records what it begins with. All of
