@@ -1,8 +1,8 @@
-"""What git ignores in a folder, by the rules of ``.gitignore`` files, as pathspec reads them.
+"""What git ignores in a folder, by the rules of ``.gitignore`` files, each line as pathspec reads it.
 
 A file is asked for by its own name alone: who walks a tree goes into no folder that is ignored. So patterns
 without a slash, which nearly all are, see a name and no path, and one expression of them all tells in a
-microsecond that none fits; what does fit is decided by pathspec.
+microsecond that none fits; else the last pattern that means the path decides.
 """
 
 from __future__ import annotations
