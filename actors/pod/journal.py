@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from actors.runtime.loop import Mailroom
 
 
-#: What was given to the store, and is to be heard of on whatever thread or on the loop.
+#: What was given to the store; it is answered on any thread, or on the loop.
 Pending = AsyncFuture[None] | Future[None] | asyncio.Future[None]
 
 _NOTHING: frozenset[type[Event]] = frozenset()  # one for all: Python makes a new one each time
@@ -44,16 +44,16 @@ class Journal:
     """A pod's session log, and when what is recorded in it becomes durable and is published.
 
     One commit at a time; what is recorded meanwhile goes with the next. Where the store refuses, the log is
-    back at what is durable, its owner hears why, then all who wait for a commit do; ends of what was
-    told to have started are recorded again, for the next commit.
+    back at what is durable, its owner is notified, then the waiting commits raise; ends of activities whose
+    start is durable are recorded again, for the next commit.
     """
 
     __slots__ = (
         "_branching",
         "_closed",
         "_given",
-        "_heard",
-        "_heard_at",
+        "_kinds",
+        "_kinds_at",
         "_left",
         "_mailroom",
         "_owner",
@@ -70,16 +70,16 @@ class Journal:
     def __init__(self, resources: PodResources, mailroom: Mailroom, owner: Owner) -> None:
         self._template = resources.template
         self.bus = resources.template.bus
-        #: What anybody hears of the transient kinds, as of the bus's change of that number.
-        self._heard = _NOTHING
-        self._heard_at = -1
+        #: The transient kinds that have a subscriber, as of the bus's change of that number.
+        self._kinds = _NOTHING
+        self._kinds_at = -1
         self._mailroom = mailroom
         self._owner = owner
         self.log: SessionLog = resources.log
         self.head: SessionHead = resources.log.head
         #: The run that transient events belong to.
         self.run_id: str | None = None
-        #: What was given to the store and is not kept yet, and who hears how that ended.
+        #: What was given to the store and is not kept yet, and who waits for that.
         self._under_way: Pending | None = None
         self._given: DirectWait | None = None
         #: Who waits for that to be over, with something of their own to commit.
@@ -95,30 +95,30 @@ class Journal:
 
     # -- publishing ------------------------------------------------------------------------------
 
-    def hears(self, kind: type[Event]) -> bool:
+    def has_subscriber(self, kind: type[Event]) -> bool:
         """Whether this pod has a subscriber to transient events of that kind."""
         bus = self.bus
         if bus.silent:
             return False
-        if self._heard_at != bus.changes:
-            self._look_who_listens()
-        return kind in self._heard
+        if self._kinds_at != bus.changes:
+            self._refresh_kinds()
+        return kind in self._kinds
 
-    def has_listeners(self) -> bool:
+    def has_subscribers(self) -> bool:
         """Whether this pod has a subscriber to any transient event."""
         bus = self.bus
         if bus.silent:
             return False
-        if self._heard_at != bus.changes:
-            self._look_who_listens()
-        return bool(self._heard)
+        if self._kinds_at != bus.changes:
+            self._refresh_kinds()
+        return bool(self._kinds)
 
-    def _look_who_listens(self) -> None:
-        self._heard_at, self._heard = self.bus.heard(self.log.pod)
+    def _refresh_kinds(self) -> None:
+        self._kinds_at, self._kinds = self.bus.subscribed_kinds(self.log.pod)
 
     def publish(self, kind: type[Event], **fields: Any) -> None:
         """Publish a transient event, behind the durable ones that were recorded before it."""
-        if self.hears(kind):
+        if self.has_subscriber(kind):
             head = self.head
             event = kind(self.log.pod, head.session_id, head.seq, time.time(), self.run_id, **fields)
             self.log.publish_transient(event)
@@ -140,7 +140,7 @@ class Journal:
         return self._closed is not None
 
     @property
-    def has_ends_to_tell(self) -> bool:
+    def has_refused_ends(self) -> bool:
         """Whether ends wait that the store refused once, and nothing else takes them to it."""
         return not (self.log.clean or self._under_way or self._refused_again)
 
@@ -148,7 +148,7 @@ class Journal:
         """Make all that is recorded durable, whoever cancels meanwhile, and publish it.
 
         To be awaited at once: nothing may come between what is recorded and this, or a refusal of another's
-        commit takes it unheard. Raises SessionError.
+        commit drops it silently. Raises SessionError.
         """
         if self._under_way is None and self._closed is None:
             given = self._give(self.log.commit)
@@ -204,7 +204,7 @@ class Journal:
 
     def _give(self, give: Callable[[], Kept], *, alone: bool = False) -> DirectWait | None:
         """Give the store what is recorded: None where it is kept at once, else a future of its answer. Raises
-        SessionError. Where it is given ``alone`` and refused, only who gave it hears.
+        SessionError. Where it is given ``alone`` and refused, only who gave it gets the error.
         """
         try:
             kept = give()
@@ -246,7 +246,7 @@ class Journal:
                 self.log.roll_back()
                 if self._handle_refusal(store_failure(error), alone=alone and not self._waiting) is not None:
                     return  # on its way into a session of our own
-        except BaseException as refused:  # noqa: BLE001 - heard by those who wait
+        except BaseException as refused:  # noqa: BLE001 - raised where it is waited for
             self._answer(refused)
         else:
             self._answer(None, at_once=not self._mailroom.is_busy())
@@ -267,8 +267,8 @@ class Journal:
             release_session(self._template.store, left)
 
     def _handle_refusal(self, error: SessionError, *, alone: bool) -> DirectWait | None:
-        """The store did not keep it. Where another has taken the session, go on in one of our own; else tell
-        all. Returns and raises as ``_give``.
+        """The store did not keep it. Where another has taken the session, go on in one of our own; else
+        notify all. Returns and raises as ``_give``.
         """
         taken = isinstance(error, HeadConflict | SessionInUse | SessionNotFound)
         if taken and self._template.on_conflict == "fork" and not self._branching:
@@ -305,7 +305,7 @@ class Journal:
         self.log.restage()
 
     async def commit_last(self, seconds: float) -> None:
-        """Commit once more, in ``seconds`` at most, where nobody is left to hear of a refusal."""
+        """Commit once more, in ``seconds`` at most, where nobody is left to handle a refusal."""
         if self._under_way is not None:
             last = asyncio.ensure_future(self.commit())
             last.add_done_callback(_ignore_outcome)
@@ -319,7 +319,7 @@ class Journal:
             await self.wait_for_last(pending, seconds)
 
     async def wait_for_last(self, kept: Future[None] | Awaitable[None], seconds: float) -> None:
-        """Wait for what was given to the store, for so long, when nobody is left to hear of it."""
+        """Wait for what was given to the store, for so long, when nobody is left to handle its outcome."""
         pending = durable(kept)
         await asyncio.wait((pending,), timeout=seconds)
         if pending.done() and not pending.cancelled() and pending.exception() is None:
@@ -330,6 +330,6 @@ class Journal:
 
 
 def _ignore_outcome(last: asyncio.Future[None]) -> None:
-    """Retrieve the outcome of the last commit, which nobody is left to be told of."""
+    """Retrieve the outcome of the last commit, which nobody waits for any more."""
     if not last.cancelled():
         last.exception()

@@ -117,7 +117,7 @@ class ModelCalls:
             self._resources,
             size,
             self._template.manifest.worker.max_tokens,
-            self._journal.has_listeners,
+            self._journal.has_subscribers,
             self._journal.publish,
             self._publish_text,
         )
@@ -218,7 +218,7 @@ class ModelCalls:
 
     def _publish_text(self, text: str, attempt: int) -> None:
         journal = self._journal
-        if journal.hears(TextDelta):
+        if journal.has_subscriber(TextDelta):
             log, head, text = journal.log, journal.head, encodable(text)
             now, run_id = time.time(), journal.run_id
             log.publish_transient(
@@ -227,7 +227,7 @@ class ModelCalls:
 
     def _publish_turn(self, kind: type[TurnStart | TurnEnd]) -> None:
         journal = self._journal
-        if not journal.bus.silent and journal.hears(kind):
+        if not journal.bus.silent and journal.has_subscriber(kind):
             log, head, turn = journal.log, journal.head, self._accounts.steps
             log.publish_transient(
                 kind(log.pod, head.session_id, head.seq, time.time(), journal.run_id, turn=turn)
@@ -416,7 +416,7 @@ class ModelCalls:
         accounts = self._accounts
         accounts.count(usage, cost)
         journal = self._journal
-        if not journal.bus.silent and journal.hears(UsageUpdate):
+        if not journal.bus.silent and journal.has_subscriber(UsageUpdate):
             log, head = journal.log, journal.head
             event = UsageUpdate(
                 pod=log.pod,

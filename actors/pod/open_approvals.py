@@ -94,7 +94,7 @@ class OpenApprovals:
 
     def nobody_answers(self) -> bool:
         """Whether nobody would hear a question that must not wait for somebody to come."""
-        heard = self._template.bus.listens_to(self._pod, ApprovalRequested)
+        heard = self._template.bus.has_subscriber(self._pod, ApprovalRequested)
         return self._section.headless == "deny" and not heard
 
     def check_none_open(self) -> None:

@@ -270,10 +270,10 @@ class PodActor(AsyncActor):
             self._approvals.rewind()
         if self._runs is not None:
             self._runs.lose(error)
-        self._tasks.loop.call_soon(self._tell_ends_again)
+        self._tasks.loop.call_soon(self._retry_ends)
 
-    def _tell_ends_again(self) -> None:
-        if self._journal.has_ends_to_tell and self.runs.gate.free and not self._status.stopping:
+    def _retry_ends(self) -> None:
+        if self._journal.has_refused_ends and self.runs.gate.free and not self._status.stopping:
             self._tasks.start(self._journal.retry())
 
     # -- its beginning ---------------------------------------------------------------------------

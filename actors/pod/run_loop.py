@@ -252,7 +252,7 @@ class RunLoop:
     def _gate_free(self) -> None:
         """Nothing is at work any more: begin what waits."""
         self._start_next()
-        if self._journal.has_ends_to_tell and self.gate.free and not self._status.stopping:
+        if self._journal.has_refused_ends and self.gate.free and not self._status.stopping:
             self._tasks.start(self._journal.retry())
 
     def _start_next(self) -> None:

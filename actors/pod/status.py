@@ -31,7 +31,7 @@ class Status:
         assert state in MOVES[old], f"{old} -> {state}"
         self.state = state
         journal = self._journal
-        if not journal.bus.silent and journal.hears(StateChanged):
+        if not journal.bus.silent and journal.has_subscriber(StateChanged):
             log, head, run_id = journal.log, journal.head, journal.run_id
             log.publish_transient(
                 StateChanged(log.pod, head.session_id, head.seq, time.time(), run_id, old=old, new=state)

@@ -70,7 +70,7 @@ class AsyncActor(pykka.Actor):
 
     ``on_receive``, proxied methods and the life-cycle hooks may be plain or ``async def``. An actor
     handles one message at a time, in order of arrival, and while an ``async`` handler waits its next
-    messages wait too. An exception goes to who asked; of a message that was told it ends the actor.
+    messages wait too. An exception goes to who asked; of a ``tell`` it ends the actor.
     ``KeyboardInterrupt`` and ``SystemExit`` out of a handler end this actor and go on to the loop.
     A loop that ends takes the actors with it whose handlers it cancels.
     """
@@ -186,7 +186,7 @@ class AsyncActor(pykka.Actor):
 
     def defer_reply(self) -> AsyncFuture[Any]:
         """Take the reply of the message being handled, to give it later; the handler then returns
-        ``DEFERRED``. Of a message that was told, what is set on it reaches nobody.
+        ``DEFERRED``. Of a ``tell``, what is set on it reaches nobody.
         """
         return AsyncFuture() if self._reply_to is None else self._reply_to
 

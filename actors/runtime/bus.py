@@ -1,4 +1,4 @@
-"""The bus: publish never blocks or raises; each subscriber has a bounded queue and is told what it missed."""
+"""The bus: publish never blocks or raises; each subscriber has a bounded queue and learns what it missed."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from collections import deque
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from actors.runtime.audience import Audience, Group
 from actors.runtime.encoded import EncodedEvent
 from actors.runtime.event_queue import EventQueue, Q
+from actors.runtime.subscribers import Group, Subscribers
 from actors.runtime.subscription import Feed, Subscription
 from protocol import errors
 from protocol.entries import StoredEntry
@@ -33,16 +33,16 @@ class Bus:
 
     def __init__(self) -> None:
         self.loop: asyncio.AbstractEventLoop | None = None
-        self._near: Audience[Event] = Audience()
+        self._near: Subscribers[Event] = Subscribers()
         #: Those who want bytes.
-        self._far: Audience[EncodedEvent] = Audience()
+        self._far: Subscribers[EncodedEvent] = Subscribers()
         #: Queues of subscriptions that nobody holds any more, until somebody comes by and removes them.
         self._abandoned: deque[EventQueue[Any]] = deque()
-        #: Whether nobody listens at all, so that the hottest question costs one look.
+        #: Whether there is no subscriber at all, so that the hottest question costs one look.
         self.silent = True
         #: Whether anybody wants bytes.
         self.fed = False
-        #: How often who listens to what has changed.
+        #: How often a subscription was opened or closed.
         self.changes = 0
         #: The parents of the sub-agents that live, by their names.
         self._parents: dict[str, str] = {}
@@ -94,23 +94,25 @@ class Bus:
             order = group.order = tuple(group.queues)
         return order
 
-    def listens(self, pod: str, kind: type[Event] | None = None) -> bool:
-        """Whether anybody would hear what is only told of ``pod`` (or one kind of it): for nobody it
+    def has_transient_subscriber(self, pod: str, kind: type[Event] | None = None) -> bool:
+        """Whether transient events of ``pod`` (or one kind of them) have a subscriber: without one they
         need not be made.
         """
-        heard = self.heard(pod)[1]
-        return bool(heard) if kind is None else kind in heard
+        kinds = self.subscribed_kinds(pod)[1]
+        return bool(kinds) if kind is None else kind in kinds
 
-    def listens_to(self, pod: str, kind: type[Event]) -> bool:
+    def has_subscriber(self, pod: str, kind: type[Event]) -> bool:
         """Whether a subscription is there that gets events of that kind, durable ones too, of ``pod``."""
         with self._lock:
             self._remove_abandoned()
             return self._near.wants(pod, kind) or self._far.wants(pod, kind)
 
-    def heard(self, pod: str) -> tuple[int, frozenset[type[Event]]]:
-        """The transient kinds that anybody hears of ``pod``, and as of which of the ``changes``."""
+    def subscribed_kinds(self, pod: str) -> tuple[int, frozenset[type[Event]]]:
+        """The transient kinds of ``pod`` that have a subscriber, and as of which of the ``changes``."""
         with self._lock:
-            return self.changes, frozenset(self._near.heard(pod)).union(self._far.heard(pod))
+            return self.changes, frozenset(self._near.transient_kinds(pod)).union(
+                self._far.transient_kinds(pod)
+            )
 
     def subscribe(
         self,
@@ -121,7 +123,7 @@ class Bus:
         children: bool = False,
     ) -> Subscription:
         """A new subscription to one pod or all, to some kinds of events or all; from any thread. With
-        ``children`` it hears of the pod's sub-agents too, and of theirs, also of those to come.
+        ``children`` it gets those of the pod's sub-agents too, and of theirs, also of those to come.
 
         ``size`` is how many events wait before the oldest are dropped, at least 1. On a closed bus the
         subscription is closed from its start. Raises TypeError for what is no kind of event.
@@ -140,7 +142,7 @@ class Bus:
 
     def _listen(
         self,
-        audience: Audience[Q],
+        subscribers: Subscribers[Q],
         pod: str | None,
         kinds: Collection[EventKind] | EventKind | None,
         size: int,
@@ -149,26 +151,28 @@ class Bus:
     ) -> EventQueue[Q]:
         if size < 1:
             raise ValueError(f"a subscription's queue holds at least 1 event, not {size}")
-        children = children and pod is not None  # who hears of all hears of those
+        children = children and pod is not None  # who subscribes to all gets those
         queue: EventQueue[Q] = EventQueue(pod, kinds_of(kinds), size, children=children)
         with self._lock:
             self._remove_abandoned()
             queue.closed = self._closed
             if not self._closed:
-                audience.add(queue)
+                subscribers.add(queue)
                 if children:
                     for child in self._below(pod):
-                        audience.join(queue, child)
-                self._look_who_is_there()
+                        subscribers.join(queue, child)
+                self._refresh()
         return queue
 
     def adopt(self, child: str, parent: str) -> None:
-        """``child`` is a sub-agent of ``parent`` from now on: who hears of that and its own hears of it."""
+        """``child`` is a sub-agent of ``parent`` from now on: subscribers to that one
+        and its sub-agents get its events.
+        """
         with self._lock:
             self._parents[child] = parent
             self._near.add_child(child, parent)
             self._far.add_child(child, parent)
-            self._look_who_is_there()
+            self._refresh()
 
     def disown(self, child: str) -> None:
         """The sub-agent ``child`` has ended."""
@@ -176,7 +180,7 @@ class Bus:
             if self._parents.pop(child, None) is not None:
                 self._near.drop_child(child)
                 self._far.drop_child(child)
-                self._look_who_is_there()
+                self._refresh()
 
     def below(self, pod: str) -> list[str]:
         """The living sub-agents of ``pod``, and theirs."""
@@ -213,9 +217,9 @@ class Bus:
     def _remove(self, queue: EventQueue[Any]) -> None:
         self._near.remove(queue)
         self._far.remove(queue)
-        self._look_who_is_there()
+        self._refresh()
 
-    def _look_who_is_there(self) -> None:
+    def _refresh(self) -> None:
         self.fed = not self._far.empty
         self.silent = self._near.empty and not self.fed
         self.changes += 1
@@ -244,8 +248,8 @@ class Bus:
             queues = self._queues()
             for queue in queues:
                 queue.closed = True
-            self._near, self._far = Audience(), Audience()
-            self._look_who_is_there()
+            self._near, self._far = Subscribers(), Subscribers()
+            self._refresh()
         for queue in queues:
             queue.wake()
 

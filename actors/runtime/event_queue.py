@@ -95,12 +95,12 @@ class EventQueue(Generic[Q]):
         return taken
 
     def leave_out(self, through: dict[str, int]) -> None:
-        """Take out what a replay of all that is durable ``through`` these numbers tells, and what was
-        only told before the last of that.
+        """Take out what a replay of all that is durable ``through`` these numbers gives, and transient events
+        that were published before the last of those.
         """
         with self._lock:
             waiting = [self._events.popleft() for _ in range(len(self._events))]
-            left = [event for event in waiting if not _is_told(event, through.get(event.pod, 0))]
+            left = [event for event in waiting if not _is_replayed(event, through.get(event.pod, 0))]
             self._events.extendleft(reversed(left))
 
     def _lagged(self) -> Lagged:
@@ -143,5 +143,5 @@ class EventQueue(Generic[Q]):
             waiter.set(None)
 
 
-def _is_told(event: Numbered, through: int) -> bool:
+def _is_replayed(event: Numbered, through: int) -> bool:
     return event.seq < through or (event.durable and event.seq == through)

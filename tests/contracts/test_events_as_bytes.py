@@ -160,7 +160,7 @@ def test_a_gap_is_told_in_its_place_to_who_wants_bytes() -> None:
     assert told[1:] == [deltas[2], alert]
     assert [decode_event(event) for event in chosen.drain()] == [alert]
     assert other.drain() == []
-    assert bus.heard("p")[1] >= {TextDelta}
+    assert bus.subscribed_kinds("p")[1] >= {TextDelta}
     for each in (feed, chosen, other):
         each.close()
     assert bus.silent

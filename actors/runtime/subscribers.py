@@ -1,4 +1,4 @@
-"""``Audience``: the event queues of all subscribers, by pod."""
+"""``Subscribers``: the event queues of all subscriptions, by pod and kind."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from typing import Generic
 from actors.runtime.event_queue import EventQueue, Q
 from protocol.events import TRANSIENT_EVENTS, Event, Lagged
 
-#: What only subscribers make worth telling; ``Lagged`` comes from the queue itself.
-_ONLY_TOLD: frozenset[type[Event]] = frozenset(TRANSIENT_EVENTS) - {Lagged}
+#: What is made only for subscribers; ``Lagged`` comes from the queue itself.
+_TRANSIENT: frozenset[type[Event]] = frozenset(TRANSIENT_EVENTS) - {Lagged}
 
 
 class Group(Generic[Q]):
     """The open queues of one pod or of all, in the order of their making; to add and to remove one costs
-    the same however many there are. ``heard`` counts who hears which transient kind.
+    the same however many there are. ``kind_counts`` has how many want each transient kind.
     """
 
-    __slots__ = ("heard", "order", "queues")
+    __slots__ = ("kind_counts", "order", "queues")
 
     def __init__(self) -> None:
         self.queues: dict[EventQueue[Q], None] = {}
         #: What publishing goes through: exchanged, never changed. None: to be made anew.
         self.order: tuple[EventQueue[Q], ...] | None = ()
-        self.heard: dict[type[Event], int] = {}
+        self.kind_counts: dict[type[Event], int] = {}
 
     def add(self, queue: EventQueue[Q]) -> None:
         self.queues[queue] = None
         self.order = None
         for kind in _transient(queue.kinds):
-            self.heard[kind] = self.heard.get(kind, 0) + 1
+            self.kind_counts[kind] = self.kind_counts.get(kind, 0) + 1
 
     def remove(self, queue: EventQueue[Q]) -> None:
         """Forget a queue; one that is not there is let be."""
@@ -39,12 +39,12 @@ class Group(Generic[Q]):
         del self.queues[queue]
         self.order = None
         for kind in _transient(queue.kinds):
-            self.heard[kind] -= 1
-            if not self.heard[kind]:
-                del self.heard[kind]
+            self.kind_counts[kind] -= 1
+            if not self.kind_counts[kind]:
+                del self.kind_counts[kind]
 
 
-class Audience(Generic[Q]):
+class Subscribers(Generic[Q]):
     """Who wants events in one form. To be changed, and gone through, under the lock of its bus."""
 
     __slots__ = ("empty", "of_all", "of_pod")
@@ -60,20 +60,20 @@ class Audience(Generic[Q]):
         self.empty = False
 
     def add_child(self, child: str, parent: str) -> None:
-        """Who wants to hear of ``parent`` and its sub-agents hears of ``child`` too."""
+        """Subscribers to ``parent`` and its sub-agents get the events of ``child`` too."""
         group = self.of_pod.get(parent)
         for queue in () if group is None else list(group.queues):
             if queue.children is not None:
                 self.join(queue, child)
 
     def join(self, queue: EventQueue[Q], child: str) -> None:
-        """Have a queue that is there hear of a sub-agent too."""
+        """Have a queue that is there get the events of a sub-agent too."""
         assert queue.children is not None
         queue.children.add(child)
         self.of_pod.setdefault(child, Group()).add(queue)
 
     def drop_child(self, child: str) -> None:
-        """A sub-agent has ended: only who asked for it by its name hears what is told under that."""
+        """A sub-agent has ended: only subscribers to its own name get what is published under that."""
         group = self.of_pod.get(child)
         for queue in () if group is None else list(group.queues):
             if queue.children is not None and queue.pod != child:
@@ -88,7 +88,7 @@ class Audience(Generic[Q]):
             self._leave(queue, queue.pod)
             for child in queue.children or ():
                 self._leave(queue, child)
-        self._look_who_is_there()
+        self._refresh()
 
     def _leave(self, queue: EventQueue[Q], pod: str) -> None:
         group = self.of_pod.get(pod)
@@ -97,14 +97,14 @@ class Audience(Generic[Q]):
             if not group.queues:
                 del self.of_pod[pod]
 
-    def _look_who_is_there(self) -> None:
+    def _refresh(self) -> None:
         self.empty = not self.of_all.queues and not self.of_pod
 
-    def heard(self, pod: str) -> Iterator[type[Event]]:
-        """The transient kinds that anybody hears of ``pod``."""
-        yield from self.of_all.heard
+    def transient_kinds(self, pod: str) -> Iterator[type[Event]]:
+        """The transient kinds of ``pod`` that have a subscriber."""
+        yield from self.of_all.kind_counts
         if (group := self.of_pod.get(pod)) is not None:
-            yield from group.heard
+            yield from group.kind_counts
 
     def wants(self, pod: str, kind: type[Event]) -> bool:
         """Whether anybody has asked for such events of ``pod``, durable ones too."""
@@ -118,4 +118,4 @@ class Audience(Generic[Q]):
 
 @lru_cache(maxsize=64)
 def _transient(kinds: frozenset[type[Event]]) -> frozenset[type[Event]]:
-    return _ONLY_TOLD & kinds
+    return _TRANSIENT & kinds
