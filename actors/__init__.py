@@ -216,6 +216,7 @@ __all__ = [
     "ThinkingChunk",
     "ThinkingDelta",
     "ThinkingPart",
+    "TooManyChildren",
     "TooManyRestarts",
     "Tool",
     "ToolArgumentsInvalid",

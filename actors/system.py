@@ -81,8 +81,10 @@ class PodSystem:
     seconds a stop and a compaction wait for memory jobs to finish; a stop then cancels them.
     ``store_grace`` is how many seconds the end of a pod
     waits for a store that does not answer. ``tool_threads`` is how many plain functions may be
-    at work at once as tools of this system; by default all systems of a process share 32 threads. ``hooks``
-    are asked by every pod, before those that it is given itself.
+    at work at once as tools of this system; by default all systems of a process share 32 threads.
+    ``processes`` is how many child processes (commands, servers of tools) its pods may have at work at once:
+    who wants to start one more waits for a place; None is any number. ``hooks`` are asked by every pod,
+    before those that it is given itself.
     """
 
     def __init__(
@@ -99,6 +101,7 @@ class PodSystem:
         memory_grace: float = 5.0,
         store_grace: float = 5.0,
         tool_threads: int | None = None,
+        processes: int | None = 64,
         hooks: Iterable[Any] = (),
     ) -> None:
         self._prices = prices if isinstance(prices, Prices) else _prices(prices)
@@ -117,6 +120,9 @@ class PodSystem:
                 raise ValueError(f"{name} is a number of seconds, 0 or more, not {seconds}")
         self._graces = graces
         self._tool_threads = None if tool_threads is None else ToolThreads(tool_threads)
+        if processes is not None and processes < 1:
+            raise ValueError(f"processes is a number of child processes, 1 or more, not {processes}")
+        self._processes = processes
         self._hooks = tuple(hooks)
         self._limits = None if budget is None else _limits(budget)
         self.on_conflict = on_conflict
@@ -182,6 +188,7 @@ class PodSystem:
             **self._graces,
             closing=self._loop_closes,
             threads=self._tool_threads,
+            processes=self._processes,
             nursery=self,
         )
         if self.passivate_after is not None:
@@ -247,6 +254,8 @@ class PodSystem:
         if room is None or store is None or room.of_parent or not room.loop.is_closed():
             return
         _systems.discard(self)
+        if self._assembly is not None:
+            self._assembly.abandon_launcher()
         if store is not self._store_given:
             discard_answer(store.close)
             return
@@ -299,6 +308,7 @@ class PodSystem:
                 if self._tool_threads is not None:
                     rest.callback(self._tool_threads.close)
                 rest.push_async_callback(self._assembly.models.aclose)
+                rest.push_async_callback(self._assembly.close_launcher)
                 rest.push_async_callback(self._assembly.close_sources)
                 if self._reaper is not None:
                     rest.callback(self._reaper.stop)

@@ -213,6 +213,7 @@ __all__ = [
     "ThinkingChunk",
     "ThinkingDelta",
     "ThinkingPart",
+    "TooManyChildren",
     "TooManyRestarts",
     "Tool",
     "ToolArgumentsInvalid",

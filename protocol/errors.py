@@ -47,6 +47,7 @@ PolypodError
 │   └── ScopeRefused         a path that the scope does not allow
 ├── ChildError               a child process
 │   ├── ChildNotStarted      there is no such program or folder, or no process can be made
+│   ├── TooManyChildren      as many are at work as may be, and none ended in time
 │   ├── ChildLost            what owned the child was killed: nobody knows how the child ended
 │   ├── ChildNotListening    it has closed its standard input, or has ended
 │   └── LineTooLong          it wrote more than a line may have
@@ -56,6 +57,7 @@ PolypodError
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
 from msgspec import Struct
@@ -549,6 +551,33 @@ class ChildNotStarted(ChildError):  # noqa: N818
 
     def details(self) -> dict[str, Any]:
         return {"program": self.program}
+
+
+class TooManyChildren(ChildError):  # noqa: N818
+    """As many child processes are at work as may be at once, and none ended in time; ``program`` is what was
+    to be started, ``most`` how many there may be.
+    """
+
+    program: str = ""
+    most: int = 0
+
+    def __init__(self, message: str, *, program: str = "", most: int = 0, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.program, self.most = program, most
+
+    @classmethod
+    def of(cls, program: str, most: int, at_work: Sequence[str]) -> TooManyChildren:
+        """The error that says which programs take all the places."""
+        shown = ", ".join(at_work[:10])
+        return cls(
+            f"cannot start {program}: {most} child processes are at work ({shown}), the most that may be",
+            program=program,
+            most=most,
+            hint="end one of them, or have more by PodSystem(processes=…)",
+        )
+
+    def details(self) -> dict[str, Any]:
+        return {"program": self.program, "most": self.most}
 
 
 class ChildLost(ChildError):  # noqa: N818

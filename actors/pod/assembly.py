@@ -26,7 +26,7 @@ from actors.sessions.head import SessionHead, new_session_id
 from actors.sessions.log import SessionLog
 from actors.sessions.store import SessionStore
 from actors.tools.base import Tool, Toolbox
-from actors.tools.extras import ALLOW_PRIVATE, MEMORY, PODS, TASKS
+from actors.tools.extras import ALLOW_PRIVATE, LAUNCHER, MEMORY, PODS, TASKS
 from actors.tools.pool import ToolThreads
 from actors.tools.source import ToolSource, is_source
 from protocol.entries import StoredEntry
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from actors.pod.delegation import Delegation, Nursery
     from actors.pod.sourced_tools import SourcedTools
     from actors.pod.task_list import TaskListReader, TaskStore
+    from actors.runtime.children.launcher import Launcher
     from actors.tools.hooks import Hooks
     from actors.tools.open_sources import OpenSources
 
@@ -71,6 +72,7 @@ class Assembly:
         store_grace: float,
         closing: Callable[[], bool],
         threads: ToolThreads | None = None,
+        processes: int | None = None,
         nursery: Nursery,
     ) -> None:
         self._store = store
@@ -84,6 +86,11 @@ class Assembly:
         self._closing = closing
         #: Where plain functions run; None for the threads that all systems of the process share.
         self._threads = threads
+        #: How many child processes may be at work at once; None is any number.
+        self._processes = processes
+        #: What starts child processes; None while there was none.
+        self._launcher: Launcher | None = None
+        self._starts_none = False
         #: The sources of tools that pods were given; None while there is none.
         self._sources: OpenSources | None = None
         #: What all pods share; None where nothing is limited.
@@ -199,6 +206,7 @@ class Assembly:
         extras = {
             TASKS: self._task_list,
             MEMORY: self._search_memory,
+            LAUNCHER: self.launcher,
             ALLOW_PRIVATE: manifest.fetch.allow_private,
             PODS: self._delegations.get,
         }
@@ -224,6 +232,30 @@ class Assembly:
         """Close the sources of tools that are still open: no pod uses any of them any more."""
         if self._sources is not None:
             await self._sources.aclose()
+
+    def launcher(self) -> Launcher:
+        """What starts child processes for tools and for sources of tools, one for the system. Raises
+        ChildNotStarted where the system is at its end.
+        """
+        if self._launcher is None:
+            from actors.runtime.children.launcher import Launcher  # noqa: PLC0415 - paid for by who starts any
+
+            self._launcher = Launcher(self._processes)
+            if self._starts_none:
+                self._launcher.abandon()
+        return self._launcher
+
+    async def close_launcher(self) -> None:
+        """End all child processes by their ladders; none is started any more."""
+        self._starts_none = True
+        if self._launcher is not None:
+            await self._launcher.aclose()
+
+    def abandon_launcher(self) -> None:
+        """The same without waiting, since the loop is closed."""
+        self._starts_none = True
+        if self._launcher is not None:
+            self._launcher.abandon()
 
     def _search_memory(self, query: str, **options: Any) -> list[Any]:
         from actors.memory.note_index import search  # noqa: PLC0415 - paid for by who searches

@@ -18,8 +18,9 @@ from msgspec import Struct
 
 from actors.runtime.children.child import Child, Ladder
 from actors.runtime.children.pipes import ChildInput, ChildOutput
+from actors.runtime.children.slots import Slots
 from actors.runtime.fork import let_be
-from protocol.errors import ChildLost, ChildNotStarted
+from protocol.errors import ChildLost, ChildNotStarted, TooManyChildren
 
 #: What an output is: a pipe that is read, nothing, where standard output goes, or a descriptor of ours.
 Output = Literal["pipe", "null", "stdout"] | int
@@ -52,7 +53,9 @@ class Launcher:
     from this one has a helper of its own, and none of these children.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, most: int | None = None) -> None:
+        """At most so many children are at work at once; ``None`` is any number."""
+        self._slots = None if most is None else Slots(most)
         self._lock = threading.Lock()
         self._helper: _Helper | None = None
         self._children: set[Child] = set()
@@ -80,16 +83,52 @@ class Launcher:
         stdout: Output = "pipe",
         stderr: Output = "pipe",
         ladder: Ladder | None = None,
+        wait: float | None = None,
     ) -> Child:
         """The child that runs ``argv``, which is looked for in the PATH of ``env``, in a session of its own
         without a terminal. It has these variables and three descriptors, and nothing else of this process.
 
-        Raises ChildNotStarted, and ChildLost where the helper is killed meanwhile.
+        Where as many children are at work as may be, it waits in line for one of them to end, at most
+        ``wait`` seconds. Raises ChildNotStarted, TooManyChildren, and ChildLost where the helper is killed
+        meanwhile.
         """
         words = [os.fspath(each) for each in argv]
         program = words[0]
         request = _request(program, words, os.fspath(cwd), env)
         ladder = ladder or Ladder()
+        await self._take_slot(program, wait)
+        try:
+            child = await self._made(program, stdin, stdout, stderr)
+        except BaseException:
+            self._give_slot_back()
+            raise
+        self._children.add(child)
+        self._longest = max(self._longest, ladder.request_wait + ladder.term_wait)
+        await child.start(request, ladder)
+        return child
+
+    async def _take_slot(self, program: str, wait: float | None) -> None:
+        if self._slots is None:
+            return
+        try:
+            await self._slots.take(wait)
+        except TimeoutError:
+            at_work = sorted(each.program for each in self._children)
+            raise TooManyChildren.of(program, self._slots.most, at_work) from None
+
+    def _give_slot_back(self) -> None:
+        if self._slots is not None:
+            self._slots.give_back()
+
+    def _part_with(self, child: Child) -> None:
+        """A child has ended."""
+        self._children.discard(child)
+        self._give_slot_back()
+
+    async def _made(
+        self, program: str, stdin: Literal["pipe", "null"], stdout: Output, stderr: Output
+    ) -> Child:
+        """A child that has a warden and its streams, and is to be started."""
         ours, theirs, handed = _Ends(), _Ends(), [-1, -1, -1]
         try:
             control, for_warden = socket.socketpair()
@@ -111,18 +150,14 @@ class Launcher:
             raise
         finally:
             theirs.close()
-        child = Child(
+        return Child(
             program,
             control,
             ChildInput(stdin_end) if stdin_end >= 0 else None,
             ChildOutput(stdout_end) if stdout_end >= 0 else None,
             ChildOutput(stderr_end) if stderr_end >= 0 else None,
-            self._children.discard,
+            self._part_with,
         )
-        self._children.add(child)
-        self._longest = max(self._longest, ladder.request_wait + ladder.term_wait)
-        await child.start(request, ladder)
-        return child
 
     async def aclose(self) -> None:
         """End all children by their ladders, and the helper; nothing is started any more."""
@@ -141,6 +176,17 @@ class Launcher:
         finally:
             helper.asked.close()
         await asyncio.get_running_loop().run_in_executor(None, helper.process.wait)
+
+    def abandon(self) -> None:
+        """Have all children and the helper end, without waiting for it: their loop is closed."""
+        with self._lock:
+            self._closed = True
+            helper, self._helper = self._helper, None
+        for child in self._children:
+            child.drop()
+        if helper is not None:
+            helper.asked.close()
+            let_be(helper.process)  # it ends by itself
 
     async def _ask(self, program: str, descriptors: list[int]) -> None:
         """Have a warden made that has these. Raises ChildNotStarted, ChildLost, OSError."""
@@ -178,6 +224,8 @@ class Launcher:
     def _drop(self) -> None:
         """In a forked process: let go of what is the parent's."""
         self._lock = threading.Lock()
+        if self._slots is not None:
+            self._slots = Slots(self._slots.most)
         helper, self._helper = self._helper, None
         if helper is not None:
             helper.asked.close()
