@@ -38,7 +38,7 @@ class Ask(Struct, frozen=True, tag=True):
 
 
 class Follow(Struct, frozen=True, tag=True, omit_defaults=True):
-    """To the pod: send its events as ``Told`` from now on, of these kinds (None: all), the durable ones
+    """To the pod: send its events as ``Published`` from now on, of these kinds (None: all), the durable ones
     numbered above ``since`` first; ``Followed`` of the same id ends it, or a ``Refusal``.
     """
 
@@ -67,7 +67,7 @@ class Refusal(Struct, frozen=True, tag=True):
     failure: Failure
 
 
-class Told(Struct, frozen=True, tag=True):
+class Published(Struct, frozen=True, tag="Told"):
     """From the pod: an event, as the bytes of ``protocol.wire``."""
 
     id: int
@@ -80,11 +80,11 @@ class Followed(Struct, frozen=True, tag=True):
     id: int
 
 
-#: How a ``Told`` begins, up to its event.
-_TOLD = re.compile(rb'\{"type":"Told","id":(\d+),"event":')
+#: How a ``Published`` begins, up to its event; on the wire it keeps its first name.
+_PUBLISHED = re.compile(rb'\{"type":"Told","id":(\d+),"event":')
 
 ToPod = Ask | Follow | Unfollow
-FromPod = Reply | Refusal | Told | Followed
+FromPod = Reply | Refusal | Published | Followed
 
 #: What each command resolves with; those that are not here resolve with None.
 RESULTS: dict[type[commands.Command], Any] = {
@@ -110,8 +110,8 @@ def frame(message: ToPod | FromPod) -> bytes:
 
 
 def event_frame(follow: int, event: bytes) -> tuple[bytes, ...]:
-    """The frame of a ``Told`` in parts, to be sent one behind the other; the event's bytes are not looked at.
-    Raises as ``frame``.
+    """The frame of a ``Published`` in parts, to be sent one behind the other; the event's bytes are not
+    looked at. Raises as ``frame``.
     """
     start = b'{"type":"Told","id":%d,"event":' % follow
     return _head(len(start) + len(event) + 1), start, event, b"}"
@@ -138,10 +138,10 @@ def decode_to_pod(body: bytes) -> ToPod:
 
 
 def decode_from_pod(body: bytes) -> FromPod:
-    """What came from a pod; the event of a ``Told`` is not looked at. Raises WireError."""
-    match = _TOLD.match(body)
+    """What came from a pod; the event of a ``Published`` is not looked at. Raises WireError."""
+    match = _PUBLISHED.match(body)
     if match is not None and body.endswith(b"}"):
-        return Told(int(match[1]), Raw(memoryview(body)[match.end() : -1]))
+        return Published(int(match[1]), Raw(memoryview(body)[match.end() : -1]))
     message: FromPod = _decode(_from_pod, body)
     return message
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from msgspec import Struct
+from msgspec import Struct, field
 from msgspec.structs import replace
 
 from protocol.events import ChildEnded, ChildStarted
@@ -15,13 +15,13 @@ MOST_ENDED = 16
 class Children(Struct, frozen=True, omit_defaults=True):
     """The sub-agents of a pod, as its log has them.
 
-    ``open`` have not ended; ``ended`` are the last that have, and ``untold`` those whose end the pod's model
-    may not have been told. ``usage``, ``cost`` and ``seconds`` are what all that have ended took.
+    ``open`` have not ended; ``ended`` are the last that have, and ``unreported`` those whose end the pod's
+    model may not know. ``usage``, ``cost`` and ``seconds`` are what all that have ended took.
     """
 
     open: tuple[ChildStarted, ...] = ()
     ended: tuple[ChildEnded, ...] = ()
-    untold: tuple[ChildEnded, ...] = ()
+    unreported: tuple[ChildEnded, ...] = field(default=(), name="untold")
     usage: Usage | None = None
     cost: float | None = None
     seconds: float = 0.0
@@ -34,16 +34,16 @@ class Children(Struct, frozen=True, omit_defaults=True):
         return Children(
             others,
             (*self.ended, event)[-MOST_ENDED:],
-            (*self.untold, event),
+            (*self.unreported, event),
             usage_sum(self.usage, event.usage),
             cost_sum(self.cost, event.cost),
             self.seconds + (event.seconds or 0.0),
         )
 
-    def told(self, child_session: str) -> Children:
-        """How it stands once the model was told of the end of that one."""
+    def reported(self, child_session: str) -> Children:
+        """How it stands once the model knows of the end of that one."""
         return replace(
-            self, untold=tuple(each for each in self.untold if each.child_session != child_session)
+            self, unreported=tuple(each for each in self.unreported if each.child_session != child_session)
         )
 
 

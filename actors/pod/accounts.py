@@ -63,7 +63,7 @@ class Accounts:
 
     def count_helper(self, spending: Spending | None, *, in_run: bool = False) -> Spent:
         """Add what a helper agent's calls took, once, to that of the run too where it is part of one; the
-        event of its end tells the log.
+        event of its end says so.
         """
         if spending is None:
             return Spent()
@@ -99,7 +99,7 @@ class Accounts:
         return seconds
 
     def run_seconds(self, head: SessionHead) -> float:
-        """How long the run that goes on has taken, from where the log tells of it."""
+        """How long the run that goes on has taken, from where the log has it."""
         if self._started_at is None or head.open_run is None:
             return 0.0
         return (self._held_at or time.monotonic()) - self._started_at

@@ -28,7 +28,7 @@ class Address(Protocol):
         """Send a command: a future of what it resolves with."""
 
     def stop(self, pod: Pod, /) -> AsyncFuture[bool]:
-        """End the pod: a future that tells whether it was alive."""
+        """End the pod: a future of whether it was alive."""
 
     def subscribe(self, pod: Pod, kinds: Kinds, since: int | None, /) -> Subscription:
         """The pod's events from now on, or all durable ones after number ``since`` first."""

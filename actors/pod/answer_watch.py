@@ -20,18 +20,20 @@ class AnswerWatch:
 
     def __init__(self, store: SessionStore) -> None:
         self._store = store
-        #: Who hears of answers in which session.
+        #: The listeners, by their sessions.
         self._waiting: dict[str, Callable[[ApprovalAnswer], None]] = {}
         self._mark: object = None
         self._timer: asyncio.TimerHandle | None = None
         self._look_task: asyncio.Task[None] | None = None
 
     @contextlib.asynccontextmanager
-    async def listening(self, session_id: str, hear: Callable[[ApprovalAnswer], None]) -> AsyncIterator[None]:
-        """Within it ``hear`` is called with each new answer of that session. Raises SessionError."""
+    async def listening(
+        self, session_id: str, on_answer: Callable[[ApprovalAnswer], None]
+    ) -> AsyncIterator[None]:
+        """Within it ``on_answer`` is called with each new answer of that session. Raises SessionError."""
         if self._mark is None:
             self._mark, _ = await settled(self._store.answers_since(None))
-        self._waiting[session_id] = hear
+        self._waiting[session_id] = on_answer
         self._look_later()
         try:
             yield
@@ -47,7 +49,7 @@ class AnswerWatch:
 
     def _look(self) -> None:
         self._timer = None
-        with contextlib.suppress(SessionError):  # the next look may find it; a pod hears of it at its commit
+        with contextlib.suppress(SessionError):  # the next look may find it; a pod notices at its commit
             found = self._store.answers_since(self._mark)
             if isinstance(found, Awaitable):
                 self._look_task = asyncio.get_running_loop().create_task(self._await(found))
@@ -64,5 +66,5 @@ class AnswerWatch:
     def _take(self, found: tuple[object, list[ApprovalAnswer]]) -> None:
         self._mark, answers = found
         for answer in answers:
-            if (hear := self._waiting.get(answer.session_id)) is not None:
-                hear(answer)
+            if (on_answer := self._waiting.get(answer.session_id)) is not None:
+                on_answer(answer)

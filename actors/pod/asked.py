@@ -14,8 +14,8 @@ from protocol.wire import decode_entry
 
 #: Entries of the first page, which most often has the end of the last run, and of each that follows.
 _FIRST, _PAGE = 8, 100
-#: What entries that tell of runs and approvals have in them; the others are spared the decoding.
-_TELLING = tuple(
+#: What the bytes of entries of runs and approvals contain; the others are not decoded.
+_MARKS = tuple(
     b'"%s"' % kind.__name__.encode()
     for kind in (ApprovalRequested, ApprovalResolved, RunEnd, RunStart, SessionOpened)
 )
@@ -25,11 +25,11 @@ async def open_requests(store: SessionStore, info: SessionInfo) -> tuple[Approva
     """The calls of a session that wait for approval; none where it goes on in another. Raises SessionError,
     WireError.
     """
-    told: list[ApprovalRequested | ApprovalResolved] = []
+    found: list[ApprovalRequested | ApprovalResolved] = []
     state = NO_APPROVALS
     async for entry in _backwards(store, info):
         if isinstance(entry, ApprovalRequested | ApprovalResolved):
-            told.append(entry)
+            found.append(entry)
         elif isinstance(entry, RunEnd) and entry.outcome != "paused":
             return ()
         elif isinstance(entry, SessionOpened):
@@ -37,7 +37,7 @@ async def open_requests(store: SessionStore, info: SessionInfo) -> tuple[Approva
             break
         elif isinstance(entry, RunStart):
             break
-    for event in reversed(told):
+    for event in reversed(found):
         state = state.after(event)
     return state.open if state.open and await tip(store, info.session_id) == info.session_id else ()
 
@@ -45,9 +45,9 @@ async def open_requests(store: SessionStore, info: SessionInfo) -> tuple[Approva
 async def resolution(
     store: SessionStore, request: ApprovalRequested, info: SessionInfo
 ) -> ApprovalResolved | None:
-    """What was said of a call since its session stood as ``info`` tells. Raises SessionError, WireError."""
+    """What was said of a call since its session stood as ``info`` says. Raises SessionError, WireError."""
     for stored in await settled(store.read(info.session_id, after=info.head.seq)):
-        if _TELLING[1] in stored.body:
+        if _MARKS[1] in stored.body:
             entry = decode_entry(stored.body)
             if isinstance(entry, ApprovalResolved) and entry.approval_id == request.approval_id:
                 return entry
@@ -55,7 +55,7 @@ async def resolution(
 
 
 async def _backwards(store: SessionStore, info: SessionInfo) -> AsyncIterator[Entry | OtherEntry]:
-    """Those entries of a session that tell of its last run, the last one first."""
+    """The entries of a session that concern its last run, the last one first."""
     through, size = info.head.seq, _FIRST
     while through > 0:
         after = max(through - size, 0)
@@ -65,7 +65,7 @@ async def _backwards(store: SessionStore, info: SessionInfo) -> AsyncIterator[En
             if each.seq <= through
         ]
         for stored in reversed(page):
-            if any(word in stored.body for word in _TELLING):
+            if any(word in stored.body for word in _MARKS):
                 yield decode_entry(stored.body)
         if not page or page[0].seq > after + 1:  # the session's first entry: a child's is not number 1
             return

@@ -40,7 +40,8 @@ class _Parked(Exception):  # noqa: N818 - no error: it ends the way of a call th
 class AskingRunner(ToolRunner):
     """Runs calls that need no person's word or have it, and asks for the others.
 
-    The requests of a batch are made before any of its calls is run, so hooks hear first of those calls.
+    The requests of a batch are made before any of its calls is run, so those are the calls that
+    hooks are asked about first.
     """
 
     __slots__ = ("_approvals", "_past_hooks", "_prepared", "_shared_ids")
@@ -52,9 +53,9 @@ class AskingRunner(ToolRunner):
         self._approvals = approvals
         #: Runs calls that hooks have been asked about.
         self._past_hooks = runner.past_hooks()
-        #: Calls that hooks have made such as need no word, with what the model is told besides, by their ids.
+        #: Calls that hooks have made such as need no word, with the texts behind the result, by their ids.
         self._prepared: dict[str, tuple[ToolCall, tuple[str, ...]]] = {}
-        #: Ids that several calls of the answer have: a person's word could not be told to be of one of them.
+        #: Ids that several calls of the answer share: an approval could not be assigned to one of them.
         self._shared_ids: set[str] = set()
 
     async def run(self, calls: list[ToolCall], batch: Batch) -> None:
@@ -114,8 +115,10 @@ class AskingRunner(ToolRunner):
             self._approvals.request(call, why, injected)
         return True
 
-    async def run_call(self, call: ToolCall, batch: Batch) -> None:
-        """The way of a call, as far as it needs no word any more."""
+    async def run_call(
+        self, call: ToolCall, batch: Batch, texts: tuple[str, ...] = (), asked: ToolCall | None = None
+    ) -> None:
+        """Run one call, once it needs no approval any more."""
         granted = self._approvals.take(call.id)
         if granted is not None:
             ran = replace(call, arguments=granted.arguments, invalid=None)
@@ -123,19 +126,26 @@ class AskingRunner(ToolRunner):
             if (denied := self._denied(ran)) is not None:  # by rules that the pod was given since it asked
                 await batch.record(with_texts(denied, granted.request.injected))
             else:
-                await self._past_hooks.run_call(ran, _Told(batch, call, ran, texts))
+                await self._run_prepared(ran, batch, texts, call)
         elif call.id in self._prepared:
             ran, texts = self._prepared.pop(call.id)
-            await self._past_hooks.run_call(ran, _Told(batch, call, ran, texts))
+            await self._run_prepared(ran, batch, texts, call)
         elif (denied := self._denied(call)) is not None:
             await batch.record(denied)
         else:
             try:
-                await super().run_call(call, batch)
+                await super().run_call(call, batch, texts, asked)
             except _Parked as parked:
                 await self._ask(parked.call, parked.why, parked.injected, batch)
                 await self._approvals.commit()
                 batch.check()
+
+    async def _run_prepared(
+        self, call: ToolCall, batch: Batch, texts: tuple[str, ...], asked: ToolCall
+    ) -> None:
+        """Run a call that hooks were asked about before, and that has its approval."""
+        changed = None if call.arguments == asked.arguments else asked
+        await self._past_hooks.run_call(call, batch, texts, changed)
 
     async def _ask_before(
         self, hooks: Hooks, checked: Checked, ctx: ToolContext, batch: Batch
@@ -156,33 +166,6 @@ class AskingRunner(ToolRunner):
         if found.policy != "deny":
             return None
         return ToolResult.of(call, f"{call.name} was not run: it is denied ({found.why})", is_error=True)
-
-
-class _Told:
-    """A batch of which one call is run with other arguments, or the model is told more of its result."""
-
-    def __init__(self, batch: Batch, call: ToolCall, ran: ToolCall, texts: tuple[str, ...]) -> None:
-        self.pod, self.deps = batch.pod, batch.deps
-        self.check, self.begin, self.alert = batch.check, batch.begin, batch.alert
-        self.report_progress, self.report_late = batch.report_progress, batch.report_late
-        self._batch = batch
-        self._texts = texts
-        self._changed = None if ran.arguments == call.arguments else ran.arguments
-
-    async def record(
-        self,
-        result: ToolResult,
-        seconds: float | None = None,
-        waited: float | None = None,
-        arguments: dict[str, Any] | None = None,
-    ) -> None:
-        """Record the result, with what else the model is told."""
-        await self._batch.record(
-            with_texts(result, self._texts),
-            seconds,
-            waited,
-            self._changed if arguments is None else arguments,
-        )
 
 
 class _AskingSources:
@@ -240,10 +223,10 @@ class AskingToolCalls(ToolCalls):
             arguments = None if command.arguments is None else self._mended(request, command.arguments)
             self._approve(request, arguments, command.note, always=command.always)
 
-    def take_heard(self, run: Run) -> None:
+    def take_answers(self, run: Run) -> None:
         """Record what other processes have answered to calls that wait still."""
-        heard, self._approvals.heard = self._approvals.heard, []
-        for answer in heard:
+        answers, self._approvals.answers = self._approvals.answers, []
+        for answer in answers:
             request = self._approvals.state.find(answer.approval_id)
             if request is not None:
                 self._take(run, request, answer)
@@ -257,7 +240,7 @@ class AskingToolCalls(ToolCalls):
             return
         try:
             arguments = None if answer.arguments is None else self._mended(request, answer.arguments)
-        except InvalidInput as error:  # nobody who could be told is there
+        except InvalidInput as error:  # nobody is there to get the error
             self._deny(run, request, answer.by, f"other arguments were wanted; {error.message}")
         else:
             self._approve(request, arguments, answer.note, always=answer.always)
@@ -382,8 +365,8 @@ class AskingPlay(Play):
         waits.check()
         self._status.to(PodState.RUNNING)
         self._release_clock(run)
-        if self._approvals.heard:
-            self._tool_calls.take_heard(run)
+        if self._approvals.answers:
+            self._tool_calls.take_answers(run)
             await self._journal.commit()
             waits.check()
 
@@ -415,7 +398,7 @@ class AskingPlay(Play):
 
 
 def _said(arguments: dict[str, Any] | None, note: str | None) -> tuple[str, ...]:
-    """What the model is told of how a call was approved."""
+    """Texts for the model about how a call was approved."""
     mended = "" if arguments is None else json.encode(arguments).decode()
     texts = (
         mended and f"A person changed the arguments; it ran with {mended}",

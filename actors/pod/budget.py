@@ -13,7 +13,7 @@ from protocol.usage import Usage
 
 Resource = Literal["tokens", "cost_usd", "seconds"]
 
-#: What an answer that nothing bounds is taken to need, until some have told what they take.
+#: What an answer that nothing bounds is taken to need, until some have reported their usage.
 ANSWER_TOKENS = 4096
 
 _NOUNS: dict[Resource, str] = {"tokens": "tokens", "cost_usd": "US dollars", "seconds": "seconds"}
@@ -81,7 +81,7 @@ class Budget:
         self.spent_tokens = 0
         self.spent_cost = 0.0
         self.seconds = 0.0
-        #: Whether some call was settled at an estimate because nobody told what it took.
+        #: Whether some call was settled at an estimate because its usage was not reported.
         self.incomplete = False
         #: What is held back for calls under way, and how many these are.
         self._held_tokens = 0
@@ -89,7 +89,7 @@ class Budget:
         self._calls = 0
         #: Those below for which something is set aside here, sub-agents'; None where there are none.
         self.children: list[Budget] | None = None
-        #: What answers took of late, in tokens; None where none has told.
+        #: What answers took of late, in tokens; None where none was reported.
         self._answer: int | None = None
 
     @property

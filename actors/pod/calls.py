@@ -97,7 +97,7 @@ class ToolRunner:
 
     @property
     def specs(self) -> tuple[ToolSpec, ...]:
-        """What the model is told of the tools."""
+        """The tools as the model sees them."""
         return self.toolbox.specs
 
     def with_tools(self, tools: Iterable[Tool], gone: Collection[str]) -> ToolRunner:
@@ -125,21 +125,26 @@ class ToolRunner:
         return ToolContext(pwd=self._pwd, scope=self._scope_for(pod), pod=pod, extras=self._extras, deps=deps)
 
     async def run(self, calls: list[ToolCall], batch: Batch) -> None:
-        """Run a batch of calls; cancelling ends it and tells every tool that is at work."""
+        """Run a batch of calls; cancelling ends it and interrupts every tool that is at work."""
 
         def run_one(number: int) -> Coroutine[Any, Any, None]:
             return self.run_call(calls[number], batch)
 
         await run_in_groups([kind_of(self.toolbox, call) for call in calls], run_one, self._parallel)
 
-    async def run_call(self, call: ToolCall, batch: Batch) -> None:
+    async def run_call(
+        self, call: ToolCall, batch: Batch, texts: tuple[str, ...] = (), asked: ToolCall | None = None
+    ) -> None:
         """Run one call: policy -> hooks before -> policy of what they changed -> the tool -> hooks after
         -> record its result. Raises what the batch does, and CancelledError.
+
+        ``texts`` go behind its result. ``asked`` is the call as the model made it, where its arguments were
+        changed since.
         """
         checked = self.toolbox.check(call)
         if isinstance(checked, ToolResult):
             batch.begin(call)
-            await batch.record(checked)
+            await batch.record(with_texts(checked, texts))
             return
         hooks, ctx = self.hooks, self._context(call, batch)
         injected: tuple[str, ...] = ()
@@ -149,18 +154,18 @@ class ToolRunner:
                 await batch.record(with_texts(checked, injected))
                 return
         batch.begin(checked.call)
-        asked = time.perf_counter()
+        since = time.perf_counter()
         result = await self.toolbox.carry_out(checked, ctx)
-        seconds, waited = _timed(ctx, asked)
+        seconds, waited = _timed(ctx, since)
         if hooks is not None and hooks.asks_after:
             result = await self._ask_after(hooks, checked.call, result, ctx, batch)
-        changed = None if checked.call is call else checked.call.arguments
-        await batch.record(with_texts(result, injected), seconds, waited, changed)
+        changed = None if asked is None and checked.call is call else checked.call.arguments
+        await batch.record(with_texts(result, injected + texts), seconds, waited, changed)
 
     async def _ask_before(
         self, hooks: Hooks, checked: Checked, ctx: ToolContext, batch: Batch
     ) -> tuple[Checked | ToolResult, tuple[str, ...]]:
-        """What is to be run, or why nothing is; and what the model is told besides."""
+        """What is to be run, or why nothing is; and texts that go behind the result."""
         said = await hooks.before(checked.call, ctx)
         for failed in said.failed:
             await batch.alert(failed.message)
@@ -171,7 +176,7 @@ class ToolRunner:
     async def _ask_after(
         self, hooks: Hooks, call: ToolCall, result: ToolResult, ctx: ToolContext, batch: Batch
     ) -> ToolResult:
-        """What the model is told of a call that has run."""
+        """The result of a call that has run, as the model gets it."""
         said = await hooks.after(call, result, ctx)
         for failed in said.failed:
             await batch.alert(failed.message)
@@ -204,9 +209,9 @@ def with_texts(result: ToolResult, texts: tuple[str, ...]) -> ToolResult:
     return replace(result, content=(*result.content, *(TextPart(f"\n{text}") for text in texts)))
 
 
-def _timed(ctx: ToolContext, asked: float) -> tuple[float, float | None]:
+def _timed(ctx: ToolContext, since: float) -> tuple[float, float | None]:
     """How long a call that was asked for then took, and how long it waited for a thread before that."""
     if ctx.began is None:
-        return time.perf_counter() - asked, None
+        return time.perf_counter() - since, None
     seconds = time.perf_counter() - ctx.began if ctx.seconds is None else ctx.seconds
-    return seconds, ctx.began - asked
+    return seconds, ctx.began - since

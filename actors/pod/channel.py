@@ -27,7 +27,7 @@ from actors.runtime.future import AsyncFuture
 from actors.runtime.loop import mailroom_here
 from actors.runtime.subscription import Feed, Subscription
 from protocol import channel, commands
-from protocol.channel import Ask, Follow, Followed, FromPod, Refusal, Reply, Told, ToPod, Unfollow
+from protocol.channel import Ask, Follow, Followed, FromPod, Published, Refusal, Reply, ToPod, Unfollow
 from protocol.errors import (
     Failure,
     InvalidInput,
@@ -191,8 +191,8 @@ class Channel:
             self._lose(why)
 
     def _take(self, message: FromPod) -> None:
-        if isinstance(message, Told):
-            self._tell(message)
+        if isinstance(message, Published):
+            self._publish(message)
         elif isinstance(message, Followed):
             self._end(message.id)
         elif message.id in self._followed and isinstance(message, Refusal):
@@ -208,7 +208,7 @@ class Channel:
             except WireError as error:
                 future.set_exception(error)
 
-    def _tell(self, message: Told) -> None:
+    def _publish(self, message: Published) -> None:
         bus = self._followed.get(message.id)
         if bus is None:
             return
@@ -266,7 +266,7 @@ def _frame(ask: Ask) -> bytes:
 
 
 def _chosen(kinds: Kinds) -> Kinds:
-    """What is heard of ``kinds``: ``Lagged`` tells also of what was lost at the other end."""
+    """The kinds to subscribe to for ``kinds``: ``Lagged`` also reports what was lost at the other end."""
     return None if kinds is None else kinds_of(kinds) | {Lagged}
 
 
@@ -335,7 +335,7 @@ class _Service:
             reply = Refusal(number, Failure.of(error))
         # What was published before the answer comes before it.
         for follow, feed in list(self._follows.items()):
-            self._tell(follow, feed.there(sys.maxsize))
+            self._publish(follow, feed.there(sys.maxsize))
         await self._write(reply)
 
     def _follow(self, follow: Follow) -> None:
@@ -355,7 +355,7 @@ class _Service:
             async for event in feed:
                 if follow not in self._follows:
                     return
-                self._tell(follow, chain((event,), feed.there(_TOGETHER - len(event))))
+                self._publish(follow, chain((event,), feed.there(_TOGETHER - len(event))))
                 with contextlib.suppress(OSError):
                     await self._writer.drain()
         except Exception as error:  # noqa: BLE001 - of a replay
@@ -363,7 +363,7 @@ class _Service:
         if self._follows.pop(follow, None) is not None:
             await self._write(Followed(follow))
 
-    def _tell(self, follow: int, events: Iterable[bytes]) -> None:
+    def _publish(self, follow: int, events: Iterable[bytes]) -> None:
         """Send events, small ones together."""
         parts, size = list[bytes](), 0
         try:
@@ -386,6 +386,6 @@ class _Service:
             self._writer.write(channel.frame(Refusal(follow, Failure.of(error))))
 
     async def _write(self, message: FromPod) -> None:
-        with contextlib.suppress(OSError):  # the reader hears of the end too
+        with contextlib.suppress(OSError):  # the reader notices the end too
             self._writer.write(channel.frame(message))
             await self._writer.drain()

@@ -1,4 +1,4 @@
-"""What a sub-agent has said, read from its session, and the words that tell its parent of its end."""
+"""What a sub-agent has said, read from its session, and the words that report its end to its parent."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from protocol.items import UserItem
 from protocol.wire import decode_entry
 
 _PAGE = 200
-#: Characters of a last answer that its parent is told; the rest can be read.
+#: Characters of a last answer that its parent gets; the rest can be read.
 _SHOWN = 8_000
 
 
@@ -77,7 +77,7 @@ def _texts(page: Sequence[StoredEntry]) -> Iterator[str]:
 
 
 def end_words(event: ChildEnded, last: str) -> str:
-    """What a parent's model is told of an end."""
+    """The report of an end to a parent's model."""
     why = "" if event.error is None else f": {event.error}"
     said = last if len(last) <= _SHOWN else f"{last[:_SHOWN]}… [cut; read_pod_output has all of it]"
     return "\n".join(
@@ -85,12 +85,12 @@ def end_words(event: ChildEnded, last: str) -> str:
     )
 
 
-def told_in(untold: Iterable[ChildEnded], items: Sequence[Any]) -> list[ChildEnded]:
-    """Those of whose end a history tells."""
+def reported_in(unreported: Iterable[ChildEnded], items: Sequence[Any]) -> list[ChildEnded]:
+    """Those whose end a history reports."""
     words = [
         item.text for item in items if isinstance(item, UserItem) and item.text.startswith("[sub-agent ")
     ]
-    return [each for each in untold if any(text.startswith(_mark(each)) for text in words)]
+    return [each for each in unreported if any(text.startswith(_mark(each)) for text in words)]
 
 
 def _mark(event: ChildEnded) -> str:

@@ -72,8 +72,8 @@ class Compaction:
     ) -> BaseException | None:
         """Compact the history; why that failed, or None. Its start is published, then one end.
 
-        ``wanted`` is how many tokens to keep, ``window`` the context window that a server told; ``waits`` is
-        the piece of work that this is part of. Raises CancelledError and Left as that does.
+        ``wanted`` is how many tokens to keep, ``window`` the context window that a server reported; ``waits``
+        is the piece of work that this is part of. Raises CancelledError and Left as that does.
         """
         failed = await self._fold(reason, waits, wanted, window)
         waits.check()
@@ -97,7 +97,7 @@ class Compaction:
             folded = await waits.apart(self._run_summarizer(folding), "the compaction")
             old = journal.head.session_id
             await journal.start_successor(lambda parent: self._record_successor(folding, folded, parent))
-        except Left:  # the run was lost meanwhile: who tells the ends of that tells this one
+        except Left:  # the run was lost meanwhile: who records the ends of that records this one
             self._record_failure(folding, CompactionFailed("the run that it was for was lost"))
             raise
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - whatever a client throws
@@ -197,7 +197,7 @@ def _as_failure(error: BaseException) -> CompactionFailed:
         return error
     if isinstance(error, asyncio.CancelledError):
         return CompactionFailed("the compaction was cancelled")
-    told = Failure.of(error)
-    failed = CompactionFailed(f"the history could not be compacted: {told.message}", hint=told.hint)
+    failure = Failure.of(error)
+    failed = CompactionFailed(f"the history could not be compacted: {failure.message}", hint=failure.hint)
     failed.__cause__ = error
     return failed

@@ -121,12 +121,12 @@ class Consolidations:
                 context,
                 not asked,
                 self._jobs.ask_pod,
-                self._tell_pod,
+                self._send_to_pod,
                 caller,
             )
         )
 
-    def _tell_pod(self, message: Any) -> None:
+    def _send_to_pod(self, message: Any) -> None:
         self._mailroom.send(self._pod, message, None)
 
     def begin(self, message: Consolidating, reply: AsyncFuture[bool]) -> None:

@@ -20,7 +20,7 @@ class Conversation:
     __slots__ = ("_context", "_density", "_head", "_measured", "_template", "guard")
 
     def __init__(self, resources: PodResources, measured: list[tuple[int, Usage]] | None) -> None:
-        """``measured`` are the calls that a session which was read back tells of."""
+        """``measured`` are the calls that a session which was read back has."""
         self._template = resources.template
         self._head: SessionHead = resources.log.head
         self._context: Context | None = None

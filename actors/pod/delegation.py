@@ -116,8 +116,8 @@ class _Child:
         """The session that it was started in."""
         return self.started.child_session
 
-    def tell_news(self) -> None:
-        """It has said or done something."""
+    def publish_news(self) -> None:
+        """Wake who waits for it to say or do something."""
         news, self.news = self.news, []
         for each in news:
             if not each.done():
@@ -154,8 +154,8 @@ class Delegation:
         self._by_pod: dict[str, _Child] = {}
         #: Whether sub-agents are to stand still, since the pod was paused or restored.
         self._held = False
-        #: The sessions of those of whose end the pod is just being told.
-        self._telling: set[str] = set()
+        #: The sessions of those whose end is being sent to the pod.
+        self._notifying: set[str] = set()
         #: Resolves once those of an earlier life are there again; None where there are none.
         self._bringing_back: AsyncFuture[None] | None = None
 
@@ -176,7 +176,7 @@ class Delegation:
     # -- what the log says -----------------------------------------------------------------------
 
     def note_own(self, events: Sequence[Event]) -> None:
-        """Events of the pod are durable, or told."""
+        """Take events of the pod that are published."""
         for event in events:
             if isinstance(event, ChildStarted):
                 self.state = self.state.after(event)
@@ -188,7 +188,7 @@ class Delegation:
                 self._hold()
 
     def note_child(self, pod: str, events: Sequence[Event]) -> None:
-        """Events of a sub-agent are durable, or told."""
+        """Take events of a sub-agent that are published."""
         child = self._by_pod.get(pod)
         if child is None:
             return
@@ -206,7 +206,7 @@ class Delegation:
                     self._begin_end(child, "cancelled", None)
             elif not isinstance(event, AssistantMessage):
                 continue
-            child.tell_news()
+            child.publish_news()
 
     def carried(self) -> dict[str, Any]:
         """What a session that takes the place of the pod's takes over."""
@@ -283,7 +283,7 @@ class Delegation:
         if child.resources is not None and isinstance(child.resources.budget, ChildBudget):
             child.resources.budget.close()
         self._withdraw()
-        child.tell_news()
+        child.publish_news()
 
     async def _begin(self, child: _Child, began: AsyncFuture[None]) -> None:
         """Record that a sub-agent starts, then have it live and work."""
@@ -334,7 +334,7 @@ class Delegation:
                 self._follow(child, child.pod.resume())
 
     def _follow(self, child: _Child, run: AsyncFuture[Any]) -> None:
-        """A run whose start is refused tells no end: only who asked for it hears."""
+        """End the sub-agent where a run's start is refused: such a run has no event of its end."""
 
         def look_how_it_ended() -> None:
             error = run.exception()
@@ -353,12 +353,12 @@ class Delegation:
                 child.held, child.pausing = True, child.pod.pause()
 
     def _go_on(self) -> None:
-        """The pod is at work: so are those below, and it hears of those that have ended."""
+        """The pod is at work: so are those below, and it gets the ends that it does not know."""
         self._held = False
         for child in list(self._living.values()):
             self._work(child)
-        for ended in self.state.untold:
-            self._tasks.start(self._tell(ended))
+        for ended in self.state.unreported:
+            self._tasks.start(self._notify(ended))
 
     # -- ends ------------------------------------------------------------------------------------
 
@@ -371,7 +371,7 @@ class Delegation:
         """End the pod of a sub-agent that has done its work, and record that."""
         if child.pod is not None:
             with contextlib.suppress(PolypodError):
-                if (await child.pod.describe()).state in AT_WORK:  # it was told something in the last moment
+                if (await child.pod.describe()).state in AT_WORK:  # it got words in the last moment
                     child.ending = False
                     return
             await child.pod.stop()
@@ -413,22 +413,22 @@ class Delegation:
             self._drop(child)
             child.ended.set(event)
         if not self._held:
-            self._tasks.start(self._tell(event))
+            self._tasks.start(self._notify(event))
 
-    async def _tell(self, event: ChildEnded) -> None:
-        """Tell the pod's model that a sub-agent has ended, and what it said last."""
+    async def _notify(self, event: ChildEnded) -> None:
+        """Send the pod's model the end of a sub-agent, and what it said last."""
         session = event.child_session
-        if session in self._telling or self._actor.stopping:
+        if session in self._notifying or self._actor.stopping:
             return
-        self._telling.add(session)
+        self._notifying.add(session)
         try:
             last = await child_output.last_answer(self._template.store, session)
-            await self._actor.tell(child_output.end_words(event, last))
-        except PolypodError:  # a call waits for a person, or the pod stops: it is told with the next run
+            await self._actor.notify(child_output.end_words(event, last))
+        except PolypodError:  # a call waits for a person, or the pod stops: it is sent with the next run
             return
         finally:
-            self._telling.discard(session)
-        self.state = self.state.told(session)
+            self._notifying.discard(session)
+        self.state = self.state.reported(session)
 
     async def stop_all(self, seconds: float) -> None:
         """The pod ends: stop those below, and record their ends, within so many seconds."""
@@ -446,8 +446,8 @@ class Delegation:
 
     def take_over(self, state: Children, items: Sequence[Any]) -> None:
         """Go on from what a session says: nothing works until the pod does."""
-        for ended in child_output.told_in(state.untold, items):
-            state = state.told(ended.child_session)
+        for ended in child_output.reported_in(state.unreported, items):
+            state = state.reported(ended.child_session)
         self.state, self._held = state, True
         if self.budget is not None:
             self.budget.carry(state.usage or Usage(), state.cost, state.seconds)
@@ -507,15 +507,15 @@ class Delegation:
     # -- what its tools ask ----------------------------------------------------------------------
 
     async def send(self, name: str, text: str) -> str:
-        """Tell a sub-agent something. Raises ToolError."""
+        """Send a sub-agent words. Raises ToolError."""
         child = await self._find(name)
         if child.ending or child.pod is None:
-            raise ToolError(child.why or f"{name!r} has ended, and hears nothing any more")
+            raise ToolError(child.why or f"{name!r} has ended, and receives nothing any more")
         # Not awaited: one that waits for its model records the words before its next request.
-        told = child.pod.notify(text)
-        if told.done() and (error := told.exception()) is not None:
-            raise ToolError(f"{name!r} was not told: {error}") from error
-        return f"{name} is told"
+        sent = child.pod.notify(text)
+        if sent.done() and (error := sent.exception()) is not None:
+            raise ToolError(f"{name!r} did not get it: {error}") from error
+        return f"{name} has got it"
 
     async def read(self, name: str, after: int, wait: float) -> dict[str, Any]:
         """What a sub-agent has said after entry ``after``; where nothing, wait so many seconds for more."""
@@ -531,10 +531,10 @@ class Delegation:
             raise self._unknown(name)
         said = await child_output.answers_after(self._template.store, session, after)
         state = await self._state(child) if ended is None and child is not None else "ended"
-        told: dict[str, Any] = {"state": state, "said": said.texts, "next": said.next}
+        found: dict[str, Any] = {"state": state, "said": said.texts, "next": said.next}
         if ended is not None:
-            told["outcome"] = ended.outcome
-        return told
+            found["outcome"] = ended.outcome
+        return found
 
     async def _wait_for_news(self, child: _Child, after: int, wait: float) -> None:
         with contextlib.suppress(TimeoutError):

@@ -31,9 +31,9 @@ _TOOK_NOTHING = frozenset(
 )
 
 #: Publishes a transient event: its kind and its own fields.
-Tell = Callable[..., None]
+Publish = Callable[..., None]
 #: Publishes a piece of text with the number of its attempt; a stream is made of these.
-TellText = Callable[[str, int], None]
+PublishText = Callable[[str, int], None]
 
 
 class FailedAttempt(NamedTuple):
@@ -65,7 +65,7 @@ class Exchange:
     """Reserves before each attempt what it may take, and settles after it what it took. ``failed`` has the
     attempts that gave no answer. Used on the pod's loop alone.
 
-    ``prompt_tokens`` tells the request's size, asked for where no server tells it.
+    ``prompt_tokens`` gives the request's size, asked for where no server reports it.
     """
 
     __slots__ = (
@@ -73,9 +73,9 @@ class Exchange:
         "_attempt",
         "_max_tokens",
         "_prompt_tokens",
+        "_publish",
         "_reservation",
         "_resources",
-        "_tell",
         "_template",
         "failed",
         "is_wanted",
@@ -88,16 +88,16 @@ class Exchange:
         prompt_tokens: Callable[[], int],
         max_tokens: int | None,
         is_wanted: Callable[[], bool] = _deaf,
-        tell: Tell = _silent,
-        tell_text: TellText = _silent,
+        publish: Publish = _silent,
+        publish_text: PublishText = _silent,
     ) -> None:
         self._resources = resources
         self._template = resources.template
         self._prompt_tokens = prompt_tokens
         self._max_tokens = max_tokens
         self.is_wanted = is_wanted
-        self._tell = tell
-        self.text = tell_text
+        self._publish = publish
+        self.text = publish_text
         self._reservation: Reservation | None = None
         self._attempt = 0
         #: Of the attempt under way; None between attempts.
@@ -163,15 +163,15 @@ class Exchange:
             start = assembler.call_at(block.index)
             text = encodable(block.text) if isinstance(block, CallChunk) else ""
             name = encodable(start.name)
-            self._tell(ToolCallDelta, call_id=encodable(start.id), name=name, text=text, attempt=attempt)
+            self._publish(ToolCallDelta, call_id=encodable(start.id), name=name, text=text, attempt=attempt)
         elif isinstance(block, ThinkingChunk) and block.text:
-            self._tell(ThinkingDelta, text=encodable(block.text), attempt=attempt)
+            self._publish(ThinkingDelta, text=encodable(block.text), attempt=attempt)
 
     def announce_retry(self, error: ModelError, wait: float) -> None:
         """Publish that the attempt failed and another follows; StreamRestart voids what was shown."""
         failed = self._fail(error)
         kind = Retry if failed.shown is None else StreamRestart
-        self._tell(kind, attempt=failed.attempt, wait=wait, error=failed.failure)
+        self._publish(kind, attempt=failed.attempt, wait=wait, error=failed.failure)
 
     def progress(self) -> tuple[object, int, int] | None:
         """Itself, the attempt under way, and how much came of it; None between attempts."""
@@ -187,7 +187,7 @@ class Exchange:
 
     def end(self, error: BaseException) -> None:
         """The request has ended without an answer, or was given up: nothing more is published of it."""
-        self.is_wanted, self.text, self._tell = _deaf, _silent, _silent
+        self.is_wanted, self.text, self._publish = _deaf, _silent, _silent
         if self._assembler is not None:
             self._fail(error)
 
@@ -226,19 +226,19 @@ def took_nothing(error: BaseException) -> bool:
     return isinstance(error, ModelError) and error.kind in _TOOK_NOTHING
 
 
-def taken(told: Usage | None, prompt_tokens: Callable[[], int], came: int) -> Usage:
-    """What a request took that was cut after ``came`` tokens of output, with what was ``told`` of it up to
+def taken(reported: Usage | None, prompt_tokens: Callable[[], int], came: int) -> Usage:
+    """What a request took that was cut after ``came`` tokens of output, with the usage ``reported`` up to
     then; marked as incomplete where an estimate stands in it.
     """
-    told = told or Usage()
-    prompt, output = told.input_tokens, told.output_tokens
+    reported = reported or Usage()
+    prompt, output = reported.input_tokens, reported.output_tokens
     if prompt is not None and output is not None and output >= came:
-        return told
+        return reported
     return Usage(
         prompt_tokens() if prompt is None else prompt,
         max(came, output or 0),
-        told.cache_read_tokens,
-        told.cache_write_tokens,
+        reported.cache_read_tokens,
+        reported.cache_write_tokens,
         incomplete=True,
-        cache_write_1h_tokens=told.cache_write_1h_tokens,
+        cache_write_1h_tokens=reported.cache_write_1h_tokens,
     )

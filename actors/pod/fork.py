@@ -35,7 +35,7 @@ async def branch_off(resources: PodResources, at: str | None) -> Branch:
 
     Raises UnknownEntry, StoreError; the pod's own session is as it was.
     """
-    log = resources.log  # what a memory job has just to tell stands at the head already, and may be refused
+    log = resources.log  # what a memory job has just recorded stands at the head already, and may be refused
     session_id, last = log.durable_session, Head(log.durable_seq, log.durable_hash)
     if at is None or at == last.hash.hex():
         return await open_branch(
@@ -112,10 +112,10 @@ async def open_branch(
 
 
 async def drop_branch(resources: PodResources, session_id: str) -> None:
-    """Delete a new branch that nobody was told of; where the store refuses that too, it stays."""
+    """Delete a new branch that nobody knows of; where the store refuses that too, it stays."""
     with contextlib.suppress(SessionError):
         await settled(resources.template.store.delete(session_id))
 
 
 def _nobody_listens(*_: object) -> None:
-    """A branch has no pod yet, so there is nobody to tell."""
+    """A branch has no pod yet, so there is nobody to notify."""

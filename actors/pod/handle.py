@@ -113,7 +113,7 @@ class Pod:
         return self._ask(commands.Steer(parts_of(content)))
 
     def notify(self, content: Content) -> AsyncFuture[None]:
-        """Tell the pod something: joins the run that goes on or waits to begin, or starts one; resolves when
+        """Send the pod words: joins the run that goes on or waits to begin, or starts one; resolves when
         it is logged.
         """
         return self._ask(commands.Notify(parts_of(content)))
@@ -147,7 +147,7 @@ class Pod:
         return self._ask(commands.SpawnMemoryJobs())
 
     def wait_for_memory_jobs(self, timeout: float | None = None) -> AsyncFuture[bool]:
-        """Wait for the memory jobs at most ``timeout`` seconds; tells whether they have ended."""
+        """Wait for the memory jobs at most ``timeout`` seconds; gives whether they have ended."""
         return self._ask(commands.WaitForMemoryJobs(timeout))
 
     def push_item(self, item: Item) -> AsyncFuture[None]:
@@ -165,15 +165,15 @@ class Pod:
         """Let the call run that waits under that id; resolves when that is durable, before the call begins.
 
         With ``always`` the same call, with the same arguments, is not asked for any more. ``arguments`` take
-        the place of those of the model, which is told so, and ``note``. Raises AlreadyResolved,
+        the place of those of the model, which sees both, and ``note``. Raises AlreadyResolved,
         UnknownApproval, and InvalidInput for arguments that the call cannot be run with: then it goes on
         waiting.
         """
         return self._ask(commands.Approve(approval_id, always, arguments, note))
 
     def deny(self, approval_id: str, *, note: str | None = None) -> AsyncFuture[None]:
-        """Have the call that waits under that id not run; ``note`` tells the model why. Resolves and raises
-        as ``approve``.
+        """Have the call that waits under that id not run; ``note`` says why, to the model. Resolves and
+        raises as ``approve``.
         """
         return self._ask(commands.Disapprove(approval_id, note))
 
@@ -187,8 +187,8 @@ class Pod:
 
     def passivate(self) -> AsyncFuture[bool]:
         """Have the pod give up the memory its history takes; the next message that needs the history
-        reads it back. Tells whether it did: a pod that has something under way keeps its history.
-        ``describe`` tells the occupancy that was known; only where none was, it reads the history for it.
+        reads it back. Gives whether it did: a pod that has something under way keeps its history.
+        ``describe`` gives the occupancy that was known; only where none was, it reads the history for it.
         """
         return self._ask(commands.Passivate())
 
@@ -200,7 +200,7 @@ class Pod:
         return self._ask(commands.Fork(at))
 
     def stop(self) -> AsyncFuture[bool]:
-        """End the pod; its session stays. Tells whether it was alive."""
+        """End the pod; its session stays. Gives whether it was alive."""
         return self.address.stop(self)
 
     def subscribe(
@@ -246,7 +246,7 @@ class RunStream:
         raise StopAsyncIteration
 
     async def _never_began(self) -> None:
-        """No end was told: the run was refused or lost its store, and its future says why."""
+        """No end was published: the run was refused or lost its store, and its future says why."""
         self._ended = True
         await self.result
 

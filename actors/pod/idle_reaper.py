@@ -26,7 +26,7 @@ class Sleeper(Protocol):
         """Whether it has stopped for good."""
 
     def passivate(self) -> bool:
-        """Give back the history unless something is under way; tells whether it is given back."""
+        """Give back the history unless something is under way; returns whether it is given back."""
 
 
 class IdleReaper:

@@ -84,7 +84,9 @@ class Lifecycle:
             await take_over(state)
             self.close_activities("the pod's process ended first")
             if claim.torn:
-                text = f"a half-written last batch of {claim.torn} bytes was cut off; nothing told was lost"
+                text = (
+                    f"a half-written last batch of {claim.torn} bytes was cut off; nothing durable was lost"
+                )
                 log.record(Alert, text=text)
             log.record(PodStarted, model=self._template.model, resumed=True, parent=self._resources.parent)
             await self._journal.commit()
@@ -141,7 +143,7 @@ class Lifecycle:
     # -- without its history ---------------------------------------------------------------------
 
     async def read_back(self, conversation: Conversation) -> None:
-        """Read the history up to where it ended; if another has written behind it, the next commit tells.
+        """Read the history up to where it ended; if another has written behind it, the next commit notices.
         Raises SessionError.
         """
         log, head = self._journal.log, self._journal.head

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from actors.pod.sourced_tools import SourcedTools
     from actors.tools.hooks import Hooks
 
-#: What a model is told when a run goes on whose last answer was cut.
+#: What a model gets when a run goes on whose last answer was cut.
 GO_ON = "Your last answer was interrupted and cut off. Go on from where it ended."
 #: How often in a row a model may pause its turn.
 MAX_PAUSES = 10
@@ -199,7 +199,7 @@ class ModelCalls:
     async def _ask_hooks(
         self, hooks: Hooks, run: Run, request: Request, size: Callable[[], int]
     ) -> tuple[Request, Callable[[], int]] | None:
-        """The request as hooks would have it, and what tells its size; None where the run is to end instead.
+        """The request as hooks would have it, and what gives its size; None where the run is to end instead.
         Raises Left.
         """
         shown = ModelView(tuple(request.items), request.system, request.tools)
@@ -303,7 +303,7 @@ class ModelCalls:
             run.error, run.ending = paused_in_vain(self._template.model, run.pauses), "failed"
 
     def _as_refused(self, run: Run, item: AssistantItem) -> AssistantItem:
-        """The item as that of a refusal: calls on the way to it are not to be run, and it tells how far back
+        """The item as that of a refusal: calls on the way to it are not to be run, and it has how far back
         its run reaches; a compaction since then keeps of that what it keeps.
         """
         items = self._journal.head.items
@@ -403,7 +403,7 @@ class ModelCalls:
     ) -> None:
         """End the run if a compaction in the middle of it failed; else its request follows.
 
-        ``overflow`` is what the compaction was to answer; where it fails the run tells both.
+        ``overflow`` is what the compaction was to answer; where it fails the run's error names both.
         """
         if error is None or run.ending is not None:
             return

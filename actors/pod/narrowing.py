@@ -72,7 +72,7 @@ def _all_rules(*scopes: Scope) -> Iterator[Rule]:
 
 
 def _places(rules: Iterable[Rule]) -> list[PurePath]:
-    """One path of each kind that these rules can tell apart."""
+    """One path of each kind that these rules can distinguish."""
     targets = [PurePath(rule.target) for rule in rules]
     known = {each for target in targets for each in (target, *target.parents)}
     names = {part for target in targets for part in target.parts}

@@ -40,7 +40,7 @@ class OpenApprovals:
         "_rules",
         "_section",
         "_template",
-        "heard",
+        "answers",
         "state",
     )
 
@@ -59,7 +59,7 @@ class OpenApprovals:
         #: What a run waits for that can do nothing else.
         self._changed: asyncio.Future[None] | None = None
         #: What other processes have answered, until the run takes it.
-        self.heard: list[ApprovalAnswer] = []
+        self.answers: list[ApprovalAnswer] = []
 
     # -- how it stands ---------------------------------------------------------------------------
 
@@ -93,9 +93,9 @@ class OpenApprovals:
         return next((before for seq, before in self._before if seq > durable_seq), self.state)
 
     def nobody_answers(self) -> bool:
-        """Whether nobody would hear a question that must not wait for somebody to come."""
-        heard = self._template.bus.has_subscriber(self._pod, ApprovalRequested)
-        return self._section.headless == "deny" and not heard
+        """Whether nobody subscribes to a question that must not wait for somebody to come."""
+        subscribed = self._template.bus.has_subscriber(self._pod, ApprovalRequested)
+        return self._section.headless == "deny" and not subscribed
 
     def check_none_open(self) -> None:
         """Raise WaitingForApproval where calls wait."""
@@ -180,7 +180,7 @@ class OpenApprovals:
             self._changed.set_result(None)
 
     async def await_change(self) -> None:
-        """Wait until there may be something to do, such as answers that were ``heard`` of."""
+        """Wait until there may be something to do, such as new ``answers``."""
         changed = self._changed = asyncio.get_running_loop().create_future()
         async with contextlib.AsyncExitStack() as until:
             if self._template.store.keeps_answers:
@@ -190,38 +190,38 @@ class OpenApprovals:
 
     async def _end_overdue(self, until: contextlib.AsyncExitStack) -> None:
         """Deny what was not answered in time, and have the run look again when the next is to be."""
-        now, heard = time.time(), {each.approval_id for each in self.heard}
+        now, answered = time.time(), {each.approval_id for each in self.answers}
         for request in self.state.open:
-            if request.ends_at <= now and request.approval_id not in heard:
+            if request.ends_at <= now and request.approval_id not in answered:
                 await self._end(request)
         if (next_end := min((each.ends_at for each in self.state.open), default=math.inf)) < math.inf:
             wait = min(next_end - now, _LONGEST) if next_end > now else _RETRY
             until.callback(asyncio.get_running_loop().call_later(wait, self.wake).cancel)
 
     async def _end(self, request: ApprovalRequested) -> None:
-        """Deny a call that nobody answered in time, unless another process was faster: then that is heard."""
+        """Deny a call that nobody answered in time, unless another process answered first."""
         session_id = self._journal.head.session_id
         end = ApprovalAnswer(
             request.approval_id, session_id, approved=False, at=request.ends_at, by="timeout"
         )
         with contextlib.suppress(AlreadyResolved, SessionError):
             await self.claim(end)
-            self._hear(end)
+            self._receive(end)
 
     async def _listen(self, until: contextlib.AsyncExitStack) -> None:
-        """Hear of answers in other processes: those there are, and until then those to come."""
+        """Receive answers of other processes: those there are, and until then those to come."""
         store, session_id = self._template.store, self._journal.head.session_id
         try:
-            await until.enter_async_context(self._template.answers.listening(session_id, self._hear))
+            await until.enter_async_context(self._template.answers.listening(session_id, self._receive))
             for answer in await settled(store.answers([each.approval_id for each in self.state.open])):
                 if answer.session_id == session_id:
-                    self._hear(answer)
+                    self._receive(answer)
         except SessionError:  # a store that cannot be read for a moment ends no run that waits for people
             until.callback(asyncio.get_running_loop().call_later(_RETRY, self.wake).cancel)
 
-    def _hear(self, answer: ApprovalAnswer) -> None:
+    def _receive(self, answer: ApprovalAnswer) -> None:
         if self.state.find(answer.approval_id) is not None:
-            self.heard.append(answer)
+            self.answers.append(answer)
             self.wake()
 
     async def claim(self, answer: ApprovalAnswer) -> None:

@@ -69,14 +69,14 @@ def budget_reached(exceeded: Exceeded) -> Failure:
 
 
 def still_too_long(overflow: ModelError, failed: BaseException) -> ModelError:
-    """The error of a request that was too long and of the compaction that failed to mend that; both are
-    told, and the compaction's error is its cause.
+    """The error of a request that was too long and of the compaction that failed to mend that: it names
+    both, and the compaction's error is its cause.
     """
-    told = Failure.of(failed)
+    failure = Failure.of(failed)
     error = ModelError(
-        f"{overflow.message}; and {told.message}",
+        f"{overflow.message}; and {failure.message}",
         kind=overflow.kind,
-        hint=told.hint or overflow.hint,
+        hint=failure.hint or overflow.hint,
         status=overflow.status,
         where=overflow.where,
         retryable=False,

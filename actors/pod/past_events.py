@@ -25,14 +25,14 @@ class Span(NamedTuple):
 
 
 class Missing(NamedTuple):
-    """An ancestor that is there no more, and the last entry that it would have told."""
+    """An ancestor that is there no more, and the last entry that it would have given."""
 
     session_id: str
     through: int
 
 
 class _Log:
-    """How far the log of one pod has been told."""
+    """How far the log of one pod has been replayed."""
 
     __slots__ = ("begun", "pod", "session_id", "since", "through")
 
@@ -45,7 +45,7 @@ class _Log:
 
 
 class PastEvents:
-    """What a subscription tells first: of some pods all that is durable above the numbers given."""
+    """What a subscription replays first: of some pods all that is durable above the numbers given."""
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class PastEvents:
         self._logs: deque[_Log] = deque()
 
     async def begin(self) -> dict[str, int]:
-        """The number up to which each pod's events will be told. Raises SessionNotFound, StoreError."""
+        """The number up to which each pod's events will be replayed. Raises SessionNotFound, StoreError."""
         last: dict[str, tuple[str, int]] = {}
         for name in self._since:
             await self._started(name)
@@ -84,7 +84,7 @@ class PastEvents:
         raise SessionNotFound(f"no pod or session named {name!r}", hint="list the sessions")
 
     async def page(self) -> Iterable[StoredEntry | Lagged] | None:
-        """The next entries, events or not; None where all are told. Raises SessionError."""
+        """The next entries, events or not; None where there are no more. Raises SessionError."""
         while self._logs:
             page = await self._next(self._logs[0])
             if page:

@@ -39,7 +39,7 @@ class Patience:
                 self._timer.cancel()
             if not task.done():
                 task.cancel()
-                task.add_done_callback(_unheard)
+                task.add_done_callback(_ignore_outcome)
         raise StoreError(
             "the store did not answer before the pod was stopped", hint="see whether it is reachable"
         )
@@ -53,6 +53,6 @@ class Patience:
             self._over.set_result(None)
 
 
-def _unheard(task: asyncio.Task[Any]) -> None:
+def _ignore_outcome(task: asyncio.Task[Any]) -> None:
     if not task.cancelled():
         task.exception()

@@ -39,7 +39,7 @@ class Owner(Protocol):
     """Whose runs are played."""
 
     async def finish(self, run: Run, outcome: RunOutcome) -> None:
-        """The end of the run is recorded: make it durable and tell who waits for it."""
+        """The end of the run is recorded: make it durable and resolve its future."""
 
     def interruptible(self) -> Interruptible:
         """A piece of work, in whose place a run goes on."""
@@ -159,7 +159,7 @@ class Play:
             if isinstance(step, decide.CallModel):
                 await self._model_calls.request(run, partial(self._go_on_unanswered, run))
                 if self._mailroom.has_mail:
-                    await self._hear_what_was_said()
+                    await self._receive_mail()
             elif isinstance(step, decide.Finish):
                 outcome = self._outcome(run, step)
                 if outcome is not None:
@@ -183,8 +183,8 @@ class Play:
         waits.check()
         self._tool_calls.close_open(run)  # of an answer that was pushed
 
-    async def _hear_what_was_said(self) -> None:
-        """What was said to the pod before a step ended is heard before the next."""
+    async def _receive_mail(self) -> None:
+        """Let the mail be delivered that came before a step ended, so that its words join the history now."""
         try:
             await asyncio.sleep(0)
         except asyncio.CancelledError:  # by who closes the loop: it comes at the next wait
@@ -217,7 +217,7 @@ class Play:
         self._tool_calls.end_loop(run)
         self._model_calls.end_turn()
         if self._mailroom.has_mail:
-            await self._hear_what_was_said()
+            await self._receive_mail()
 
     # -- a client or a tool that goes on though it was cancelled ---------------------------------
 
@@ -264,7 +264,7 @@ class Play:
         return outcome
 
     def _take_output(self, run: Run) -> bool:
-        """Whether the answer is of the type asked for; else the model is told why it is not, or, too often,
+        """Whether the answer is of the type asked for; else the model learns why it is not, or, too often,
         the run fails with that.
         """
         assert run.answer is not None

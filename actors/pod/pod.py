@@ -87,7 +87,7 @@ class PodActor(AsyncActor):
     _weighed: int | None = None
     #: Measured calls of a history that was read back, until somebody weighs it.
     _measured: list[tuple[int, Usage]] | None = None
-    #: Who is told that the pod has stopped; None while it is to live.
+    #: Resolves once the pod has stopped; None while it is to live.
     _stops: list[AsyncFuture[Any]] | None = None
     #: What ends the wait for the store that the start or a message is in, and when: once a stop waits for it.
     _patience: Patience | None = None
@@ -110,7 +110,7 @@ class PodActor(AsyncActor):
         resume: Resumed | None,
         started: Callable[[BaseException | None], None],
     ) -> None:
-        """``resume`` is the session to go on with; ``started`` hears once whether the pod lives."""
+        """``resume`` is the session to go on with; ``started`` is called once with whether the pod lives."""
         super().__init__()
         self.resources = resources
         self._resume = resume
@@ -231,8 +231,8 @@ class PodActor(AsyncActor):
         """What the pod does beside its mailbox."""
         return self._tasks
 
-    def tell(self, words: str) -> AsyncFuture[None]:
-        """Have the pod notified of something."""
+    def notify(self, words: str) -> AsyncFuture[None]:
+        """Send the pod words, as a ``Notify``."""
         reply: AsyncFuture[None] = AsyncFuture()
         reply.caller = copy_context()
         self._mailroom.send(self, commands.Notify((TextPart(words),)), reply)
@@ -356,7 +356,7 @@ class PodActor(AsyncActor):
         try:
             return _HANDLERS.get(type(message), PodActor._on_stranger)(self, message)
         except PodError:
-            if self._reply_to is None:  # it was told: nobody asked how it goes, and the pod lives on
+            if self._reply_to is None:  # a ``tell``: nobody waits for the outcome, and the pod lives on
                 return None
             raise
 
@@ -523,7 +523,7 @@ class PodActor(AsyncActor):
         return self.passivate()
 
     def passivate(self) -> bool:
-        """Give back the history unless something is under way; tells whether it is given back."""
+        """Give back the history unless something is under way; returns whether it is given back."""
         if not self.passive and self._is_at_rest():
             conversation = self._conversation
             self._weighed = None if conversation is None else conversation.known_weight()
@@ -585,7 +585,7 @@ class PodActor(AsyncActor):
         return self._stop_by("paused")
 
     def _stop_by(self, ending: RunOutcome) -> Any:
-        """End the pod, and before it the run that goes on by ``ending``; who asked hears once it has."""
+        """End the pod, and before it the run that goes on by ``ending``; the reply comes once it has."""
         reply = self.defer_reply()
         if self._stops is not None:
             self._stops.append(reply)

@@ -12,8 +12,8 @@ from actors.tools.base import INTERRUPTED
 from protocol.items import AssistantItem, Item, TextPart, ToolCall, ToolResult, UserItem
 from protocol.wire import encode
 
-#: From how many repetitions on the model is told in the result.
-TOLD_FROM = 3
+#: From how many repetitions on the result carries a notice for the model.
+NOTICE_FROM = 3
 #: How a notice begins, by which a result with one is known again.
 _MARK = "\n[polypod: "
 
@@ -40,7 +40,7 @@ class Repeated(Struct, frozen=True):
 
 
 class _Came(Struct, frozen=True):
-    """A result: its tool, what tells it and its call from others, and whether it is a failure."""
+    """A result: its tool, what distinguishes it and its call from others, and whether it is a failure."""
 
     name: str
     sign: int
@@ -127,9 +127,9 @@ class Repeats:
 
     def _sign(self, result: ToolResult) -> int:
         call = self._calls.get(result.call_id)
-        told = without_notice(result)
+        plain = without_notice(result)
         arguments = b"" if call is None else encode((call.arguments, call.invalid))
-        return hash((result.name, arguments, encode(told.content), result.is_error))
+        return hash((result.name, arguments, encode(plain.content), result.is_error))
 
 
 def _counts(result: ToolResult) -> bool:
@@ -142,8 +142,8 @@ def _times(repeated: Repeated) -> int:
 
 
 def noticed(result: ToolResult, repeated: Repeated, most: int) -> ToolResult:
-    """``result`` with what the model is told of its repetitions, where there are enough of them."""
-    if not TOLD_FROM <= repeated.times < most:
+    """``result`` with a notice of its repetitions, where there are enough of them."""
+    if not NOTICE_FROM <= repeated.times < most:
         return result
     notice = f"{_MARK}{repeated.words}; try something else, the run ends after {most}]"
     return replace(result, content=(*result.content, TextPart(notice)))

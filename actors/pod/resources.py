@@ -49,7 +49,7 @@ class PodTemplate(Struct, frozen=True, eq=False):
     totals: Totals
     limits: Limits
     on_conflict: Literal["fork", "refuse"]
-    #: Where answers of other processes to calls that wait for approval are heard of.
+    #: Where answers of other processes to calls that wait for approval come from.
     answers: AnswerWatch
     #: Whether a call may need a person's word, or be denied by a rule.
     asks: bool

@@ -21,7 +21,7 @@ _SLICE_BYTES = 400 << 10
 #: Bytes of an entry that is read and hashed in a thread. It is decoded on the loop: a decoder keeps the
 #: interpreter to itself to its end, in whatever thread.
 _LARGE = 1 << 20
-#: Entries read at a time where the last run's end is looked for, and what those that tell of it have in them.
+#: Entries read at a time to look for the last run's end, and what the bytes of those that have it contain.
 _TAIL = 50
 _OF_RUNS = (b'"RunEnd"', b'"RunStart"', b'"SessionOpened"')
 #: Entries of the first slice, before anything is known of their size.
@@ -129,7 +129,7 @@ async def interrupted(store: SessionStore, pod: str | None, limit: int) -> list[
 
 async def activities_left(store: SessionStore, session_id: str, state: Replayed) -> tuple[Activity, ...]:
     """What was started in a session that was read back, and ended nowhere. A compaction that succeeded
-    has told its end in the session that it led to.
+    has recorded its end in the session that it led to.
     """
     left = state.open
     if "compaction" in left and await tip(store, session_id) != session_id:

@@ -106,7 +106,7 @@ class RunLoop:
         self._approvals = approvals
         self.grace = resources.template.grace
         hooks = resources.template.tools.hooks
-        #: Who is told of the ends of runs; None where nobody is.
+        #: Who is notified of the ends of runs; None where nobody is.
         self._hooks: Hooks | None = hooks if hooks is not None and hooks.asks_at_run_end else None
         self._status = status
         self._journal = journal
@@ -290,12 +290,12 @@ class RunLoop:
     # -- the end of a run ------------------------------------------------------------------------
 
     async def finish(self, run: Run, outcome: RunOutcome) -> None:
-        """The run's end is recorded: make it durable, and tell who waits for it."""
+        """The run's end is recorded: make it durable, and resolve its future."""
         await self._journal.commit()
         if run.awaiting_commit:
             resolve(run.awaiting_commit)
         if self._hooks is not None:
-            await self._tell_hooks(self._hooks, run, self._result(run, outcome))
+            await self._notify_hooks(self._hooks, run, self._result(run, outcome))
         self._status.to(PodState.PAUSED if outcome == "paused" else PodState.IDLE)
         reply, run.reply = run.reply, None
         if outcome != "paused":
@@ -314,7 +314,7 @@ class RunLoop:
             for pending in late:
                 self._came_late(pending)
 
-    async def _tell_hooks(self, hooks: Hooks, run: Run, result: RunResult) -> None:
+    async def _notify_hooks(self, hooks: Hooks, run: Run, result: RunResult) -> None:
         """Tell hooks of the end of the run, which is durable and stays as it is. Those of a run that was
         interrupted have as long as what is cancelled has to end. Raises Left.
         """
@@ -335,7 +335,7 @@ class RunLoop:
                 hurry.cancel()
         for each in failed:
             self._journal.alert(each.message)
-        with contextlib.suppress(SessionError):  # the run has its end, whoever hears of the hooks
+        with contextlib.suppress(SessionError):  # the run has its end, whatever becomes of the hooks' alerts
             await self._journal.commit()
 
     def _result(self, run: Run, outcome: RunOutcome) -> RunResult:
@@ -481,7 +481,7 @@ class RunLoop:
             self.submit(QueuedRun(commands.Run(content), "notify", reply))
 
     async def _note(self, content: tuple[Part, ...], reply: AsyncFuture[Any]) -> Any:
-        """Words for a paused run: they join the history now, and are heard when it is resumed."""
+        """Words for a paused run: they join the history now, and the model sees them when it is resumed."""
         if self._status.state is not PodState.PAUSED:  # it was, when they were said
             self.notify(content, reply)
             return LATER
@@ -579,16 +579,16 @@ class RunLoop:
     # -- ends that nobody asked for --------------------------------------------------------------
 
     def lose(self, error: BaseException) -> None:
-        """The store could not keep what was recorded: nobody was told, the run fails, the pod lives on."""
+        """The store could not keep what was recorded: the run fails, and the pod lives on."""
         run = self.run
         if run is None or self._status.state not in AT_WORK:
             return
         if run.end_seq and self._journal.log.durable_seq >= run.end_seq:
-            return  # its end is durable, and about to be told
+            return  # its end is durable, and about to be published
         run.waits.leave()
         self._lost = run.exchange
         seconds = self._play.stop_clock()
-        # Its start was told: its end is, once the store takes it.
+        # Its start was published: its end is, once the store takes it.
         if self._journal.head.open_run == run.run_id:
             self._tool_calls.close_open(run)
             self._journal.log.record_end(

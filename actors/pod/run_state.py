@@ -87,7 +87,7 @@ class Run:
         self.run_id = run_id
         self.caller = caller
         self.waits = waits
-        #: Who hears of its end.
+        #: The futures of its end.
         self.reply: AsyncFuture[RunResult] | None = None
         self.output_schema: dict[str, Any] | None = None
         #: What its tools are handed; None where that is what the pod's are.
@@ -107,7 +107,7 @@ class Run:
         self.paused: AssistantItem | None = None
         #: Whether the history holds what no answer of the model has followed yet.
         self.has_unseen_input = False
-        #: The number of the last words that it was told, 0 until any are recorded; who waits for these is
+        #: The number of the last words sent to it, 0 until any are recorded; who waits for these is
         #: answered once they are durable.
         self.words_seq = 0
         #: The number of its last entry; 0 until that is on its way to the store.
@@ -126,7 +126,7 @@ class Run:
         self.began_in: list[Item] | None = None
         self.began_at = 0
         self.pending: list[PendingInput] = []
-        #: Who is told once what is recorded for them is durable.
+        #: The replies to send once what is recorded for them is durable.
         self.awaiting_commit: list[AsyncFuture[Any]] = []
 
     @property

@@ -15,7 +15,7 @@ _LEFT_OUT = "left out, since another tool has its name:"
 class SourcedTools:
     """The plain tools of pods of one template, and behind them those of their sources."""
 
-    __slots__ = ("_made", "_plain", "_seen", "_sources", "_told")
+    __slots__ = ("_made", "_plain", "_reported", "_seen", "_sources")
 
     def __init__(self, plain: ToolRunner, sources: Iterable[SharedSource]) -> None:
         self._plain = plain
@@ -24,8 +24,8 @@ class SourcedTools:
         self._made = Latest(self._make)
         #: The names of all tools that there ever were.
         self._seen: set[str] = set()
-        #: What people were told last of lists that cannot be used as they are.
-        self._told = ""
+        #: The last alert about lists that cannot be used as they are.
+        self._reported = ""
 
     def hold(self) -> None:
         """One more pod uses the sources."""
@@ -50,15 +50,16 @@ class SourcedTools:
             await each.wait_open()
 
     def look(self, alert: Callable[[str], object]) -> ToolRunner:
-        """The tools as they are now. ``alert`` hears in words of a list that cannot be used as it is, once.
+        """The tools as they are now. ``alert`` is called once, with words, about a list that cannot be
+        used as it is.
 
         Raises ToolSourceError where a source has not yet said which tools it has.
         """
         looked = [each.look() for each in self._sources]
         runner, left_out = self._made(*[tools for tools, _ in looked])
         words = "; ".join([*(failed for _, failed in looked if failed is not None), *left_out])
-        if words != self._told:
-            self._told = words
+        if words != self._reported:
+            self._reported = words
             if words:
                 alert(words)
         return runner

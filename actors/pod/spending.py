@@ -12,8 +12,8 @@ from protocol.errors import ModelError
 from protocol.usage import Usage
 from protocol.wire import encode
 
-#: How much of a refusal its error tells, in tokens.
-_TOLD_TOKENS = 100
+#: How much of a refusal its error quotes, in tokens.
+_REFUSAL_TOKENS = 100
 
 
 class Spent(Struct, frozen=True):
@@ -49,8 +49,8 @@ class Spending:
             if answer.item.refused:  # whatever was said on the way to that helps nobody
                 from actors.compaction.transcript import shortened  # noqa: PLC0415 - paid for by a refusal
 
-                told = shortened(answer.item.text, _TOLD_TOKENS)
-                raise ModelError(f"{request.model} refused its task: {told}", kind="content_filter")
+                words = shortened(answer.item.text, _REFUSAL_TOKENS)
+                raise ModelError(f"{request.model} refused its task: {words}", kind="content_filter")
             return answer
         finally:
             for failed in exchange.failed:

@@ -60,7 +60,7 @@ class Folding(NamedTuple):
     mid_run: bool = False
 
     def estimated(self, tokens: int) -> int:
-        """A number of the server's tokens as our estimates would tell it."""
+        """A number of the server's tokens in the scale of our estimates."""
         return int(tokens / self.density)
 
     @property
@@ -147,7 +147,7 @@ async def fold(resources: PodResources, folding: Folding) -> Folded:
     Raises CompactionFailed, OverBudget, or what the client raises. Only where the summariser's own request
     does not fit its context is it given less to read, and in the end none at all: then the summary is
     extractive, as it is where the folding is to go ``without_model``, and where the summariser refuses, or
-    neither calls its tool nor says a word; only who asked for a compaction by hand is told that it failed by
+    neither calls its tool nor says a word; only who asked for a compaction by hand learns that it failed by
     that.
     """
     at = cut(folding.items, folding.context.since, folding.retained, keep_open_turn=folding.mid_run)
@@ -225,7 +225,7 @@ class _Summarizer:
         return None
 
     async def _summarize_parts(self, texts: list[str]) -> str | None:
-        """The summary of a transcript in parts, each told what was written of those before."""
+        """The summary of a transcript in parts, each with what was written of those before."""
         read, written = self._read, self._read.earlier
         for part, text in enumerate(texts, 1):
             self._draft.summary = None

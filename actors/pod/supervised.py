@@ -39,6 +39,6 @@ class Supervisor(Protocol):
         """The pod has stopped, as it was asked to."""
 
     def take(self, message: Any, reply_to: AsyncFuture[Any] | None) -> bool:
-        """Take a message that came to a pod that has ended, for the one that takes its place; tells whether
+        """Take a message that came to a pod that has ended, for the one that takes its place; returns whether
         there is one.
         """

@@ -34,8 +34,8 @@ class Task(Struct, frozen=True):
         return self.status in {"pending", "inprogress"}
 
 
-class Told(Struct, frozen=True):
-    """What a model is told of a task that it wrote: short, so that no cap on outputs can cut it."""
+class Written(Struct, frozen=True):
+    """The result for a model that wrote a task: short, so that no cap on outputs can cut it."""
 
     taskid: int
     status: Status = "pending"
@@ -54,7 +54,7 @@ class _Update(Struct, frozen=True):
 
 
 class TaskStore:
-    """The tasks of one pod, as its history tells them: what a tool does counts once its result is there."""
+    """The tasks of one pod, as its history has them: what a tool does counts once its result is there."""
 
     __slots__ = ("_calls", "_tasks", "next_id")
 
@@ -144,12 +144,12 @@ class TaskStore:
         return task
 
     def _repeat(self, call: ToolCall, result: str) -> None:
-        """Do again what a call did; the id is the one that its result told."""
+        """Do again what a call did; the id is the one in its result."""
         try:
             if call.name == TASK_CREATE:
                 wanted = msgspec.convert(call.arguments, _Creation)
-                told = msgspec.json.decode(result, type=Told)
-                self._put(Task(told.taskid, wanted.subject, wanted.description))
+                written = msgspec.json.decode(result, type=Written)
+                self._put(Task(written.taskid, wanted.subject, wanted.description))
             else:
                 change = msgspec.convert(call.arguments, _Update)
                 self.update(change.taskid, change.status, change.subject, change.description)
@@ -193,7 +193,7 @@ class TaskListReader:
 
     def tasks(self) -> TaskStore:
         """The tasks as of now, in a store of the caller's own: what is done to that is forgotten, unless
-        it is told in the history.
+        it stands in the history.
         """
         items = self._head.items
         if not self._stands(items):

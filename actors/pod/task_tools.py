@@ -6,7 +6,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from actors.pod.task_list import TASK_CREATE, TASK_UPDATE, Status, Task, TaskStore, TaskStores, Told
+from actors.pod.task_list import TASK_CREATE, TASK_UPDATE, Status, Task, TaskStore, TaskStores, Written
 from actors.tools.base import Tool, ToolContext, tool
 from actors.tools.extras import TASKS
 from protocol.errors import ToolError
@@ -20,9 +20,9 @@ Description = Annotated[str, Meta(description="what it takes to be done")]
 
 
 @tool(name=TASK_CREATE)
-async def task_create(subject: Subject, description: Description, ctx: ToolContext) -> Told:
+async def task_create(subject: Subject, description: Description, ctx: ToolContext) -> Written:
     """Put a task on the list of what is to be done, and get its taskid."""
-    return _told(_store(ctx).create(subject, description))
+    return _written(_store(ctx).create(subject, description))
 
 
 @tool(name=TASK_UPDATE)
@@ -32,9 +32,9 @@ async def task_update(
     status: Status | None = None,
     subject: Subject | None = None,
     description: Description | None = None,
-) -> Told:
+) -> Written:
     """Change a task's status, subject or description; at least one of them is needed."""
-    return _told(_store(ctx).update(taskid, status, subject, description))
+    return _written(_store(ctx).update(taskid, status, subject, description))
 
 
 @tool(name="TaskGet", concurrency="read_only")
@@ -53,8 +53,8 @@ async def task_list(ctx: ToolContext) -> str:
 TASK_TOOLS: tuple[Tool, ...] = (task_create, task_update, task_get, task_list)
 
 
-def _told(task: Task) -> Told:
-    return Told(task.taskid, task.status)
+def _written(task: Task) -> Written:
+    return Written(task.taskid, task.status)
 
 
 def _store(ctx: ToolContext) -> TaskStore:

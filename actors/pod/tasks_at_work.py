@@ -20,7 +20,7 @@ class TasksAtWork:
     __slots__ = ("_mailroom", "_on_defect", "loop", "name")
 
     def __init__(self, mailroom: Mailroom, name: str, on_defect: Callable[[BaseException], None]) -> None:
-        """``on_defect`` hears of what a task raises that nobody expects."""
+        """``on_defect`` is called with what a task raises that nobody expects."""
         self._mailroom, self.loop = mailroom, mailroom.loop
         self.name = name
         self._on_defect = on_defect

@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from actors.pod.calls import NOT_RUN, ToolRunner
 from actors.pod.journal import Journal
-from actors.pod.repeats import TOLD_FROM, Repeats, answers_since_last_words, noticed, since_last_words
+from actors.pod.repeats import NOTICE_FROM, Repeats, answers_since_last_words, noticed, since_last_words
 from actors.pod.resources import PodResources
 from actors.pod.run_state import Run
 from actors.runtime.actor import AsyncActor
@@ -105,7 +105,7 @@ class _Batch:
     def report_late(self, call: ToolCall, result: ToolResult) -> None:
         if not self.waits.left and self.waits.under_way and call.id in self._going_on:
             return  # its cancel is still waited for
-        self._calls.tell_late(self.run.run_id, _late_words(call, result))
+        self._calls.send_late(self.run.run_id, _late_words(call, result))
 
 
 class ToolCalls:
@@ -121,8 +121,8 @@ class ToolCalls:
         pod: AsyncActor,
         stopped: Callable[[], bool],
     ) -> None:
-        """``pod`` gets what is to be said to it later; ``stopped`` says whether it has stopped: then nobody
-        hears of what ends late.
+        """``pod`` gets the messages that come later; ``stopped`` says whether it has stopped: then what ends
+        late goes to the log.
         """
         self._resources = resources
         self._template = resources.template
@@ -156,7 +156,7 @@ class ToolCalls:
         """Record what a person says of a call that waits: of a pod that asks for none, none does."""
         raise NotImplementedError
 
-    def take_heard(self, run: Run) -> None:
+    def take_answers(self, run: Run) -> None:
         """Record what other processes have answered: of a pod that asks for none, nothing."""
 
     def deny_open(self, run: Run, note: str) -> None:
@@ -207,7 +207,7 @@ class ToolCalls:
         waited: float | None,
         arguments: dict[str, Any] | None,
     ) -> None:
-        """Record the result of a call, with what the model is told where it repeats itself in vain."""
+        """Record the result of a call, with a notice where the model repeats itself in vain."""
         head = self._journal.head
         self._journal.log.add(
             ToolResulted(
@@ -225,7 +225,7 @@ class ToolCalls:
 
     # -- what came of a call later ---------------------------------------------------------------
 
-    def tell_late(self, run_id: str, text: str) -> None:
+    def send_late(self, run_id: str, text: str) -> None:
         """A tool that was cancelled, or whose time was up, has ended after all."""
         if self._stopped():
             _log.warning("after the end of its pod: %s", text)
@@ -247,17 +247,17 @@ class ToolCalls:
         if run.repeats is None:
             most = self._template.manifest.worker.max_repeats
             items = self._journal.head.items
-            if answers_since_last_words(items, at_least=min(TOLD_FROM, most)):
+            if answers_since_last_words(items, at_least=min(NOTICE_FROM, most)):
                 run.repeats = Repeats(since_last_words(items))
         elif run.answer is not None:
             run.repeats.add(run.answer)
 
     def _tracked(self, run: Run, result: ToolResult) -> ToolResult:
-        """The result, with what the model is told where it repeats itself in vain."""
+        """The result, with a notice where the model repeats itself in vain."""
         if run.repeats is None:
             return result
         repeated = run.repeats.add(result)
-        if repeated is None or repeated.times < TOLD_FROM:
+        if repeated is None or repeated.times < NOTICE_FROM:
             return result
         return noticed(result, repeated, self._template.manifest.worker.max_repeats)
 
@@ -276,7 +276,7 @@ def _named(calls: list[ToolCall]) -> str:
 
 
 def _late_words(call: ToolCall, result: ToolResult) -> str:
-    """What people are told of a call that ended when nobody waited for it any more."""
+    """The alert about a call that ended when nobody waited for it any more."""
     words = " ".join(result.text.split())
     shown = words if len(words) <= 200 else f"{words[:200]}…"
     how = "with an error" if result.is_error else "with a result"

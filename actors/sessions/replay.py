@@ -167,8 +167,8 @@ class Replayed:
     @property
     def seconds(self) -> float:
         """How long the pod's runs took."""
-        untold = 0.0 if self._began is None else max(0.0, self._worked - self._began)
-        return self._seconds + untold
+        unsaved = 0.0 if self._began is None else max(0.0, self._worked - self._began)
+        return self._seconds + unsaved
 
     def _count_run(self, seconds: float | None) -> None:
         """Add the time of a run that has ended, in seconds; None where its process ended first."""

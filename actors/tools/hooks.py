@@ -193,12 +193,12 @@ class _Method:
         ask = functools.partial(self._call, *about, **({"ctx": ctx} if self._wants_ctx else {}))
         if not self._is_async:
             outcome = await threads.call(
-                functools.partial(_in_thread, ask), seconds=self._timeout, late=_unheard
+                functools.partial(_in_thread, ask), seconds=self._timeout, late=_ignore
             )
             if not inspect.isawaitable(outcome.value):
                 return _value(outcome)
             ask = functools.partial(_the_same, outcome.value)
-        return _value(await run_alone(ask, self._timeout, _unheard))
+        return _value(await run_alone(ask, self._timeout, _ignore))
 
 
 def _in_thread(ask: Callable[[], Any]) -> Outcome:
@@ -221,7 +221,7 @@ def _the_same(value: Any) -> Any:
     return value
 
 
-def _unheard(outcome: Outcome) -> None:
+def _ignore(outcome: Outcome) -> None:
     """The end of a hook that nobody waits for."""
     if inspect.iscoroutine(outcome.value):
         outcome.value.close()

@@ -162,7 +162,7 @@ def _written(frame: bytes, count: int, connections: int) -> list[Reading]:
 
 
 def _frame(event: TextDelta | UserMessage) -> bytes:
-    return channel.frame(channel.Told(1, Raw(encode(event))))
+    return channel.frame(channel.Published(1, Raw(encode(event))))
 
 
 @CLAIM.case("piece of text to 100", by="writes", kind="floor", full=2000, quick=500)

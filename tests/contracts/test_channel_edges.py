@@ -18,7 +18,7 @@ from actors.pod.channel import Channel, connect, serve_pod
 from actors.pod.handle import Pod
 from actors.system import PodSystem
 from protocol import channel
-from protocol.channel import Ask, Follow, Followed, Reply, Told, Unfollow
+from protocol.channel import Ask, Follow, Followed, Published, Reply, Unfollow
 from protocol.commands import Cancel, Describe, History
 from protocol.errors import PodUnreachable, WireError
 from protocol.events import Lagged, RunEnd, TextDelta
@@ -172,7 +172,7 @@ def test_answers_in_another_order_of_unknown_numbers_and_of_wrong_types() -> Non
         pod, deep = there.pod, b'{"a":' * 5000 + b"1" + b"}" * 5000
         one, two, three = pod.history(), pod.fork(), pod.history()
         ids = [(await there.asked()).id for _ in range(3)]
-        there.tell(Reply(99, channel.Raw(b"1")), Followed(98), Told(97, channel.Raw(b"{}")))
+        there.tell(Reply(99, channel.Raw(b"1")), Followed(98), Published(97, channel.Raw(b"{}")))
         there.tell(Reply(ids[1], channel.Raw(b'"s"')), Reply(ids[1], channel.Raw(b'"again"')))
         there.tell(Reply(ids[0], channel.Raw(b'{"no": "list"}')), Reply(ids[2], channel.Raw(deep)))
         assert await two == "s"
@@ -189,9 +189,13 @@ def test_events_of_unknown_kinds_are_passed_over_and_an_answer_is_no_event() -> 
         with there.pod.subscribe(RunEnd) as events:
             follow = (await there.asked()).id
             end = RunEnd("p", "s", 3, 1.0, "r", outcome="finished")
-            there.tell(Told(follow, channel.Raw(b'{"type":"Unheard of"}')), Reply(follow, channel.Raw(b"1")))
-            there.tell(Told(follow, channel.Raw(encode(Lagged("p", "s", 2, 1.0, None, missed=5, since=1)))))
-            there.tell(Told(follow, channel.Raw(encode(end))))
+            there.tell(
+                Published(follow, channel.Raw(b'{"type":"Unheard of"}')), Reply(follow, channel.Raw(b"1"))
+            )
+            there.tell(
+                Published(follow, channel.Raw(encode(Lagged("p", "s", 2, 1.0, None, missed=5, since=1))))
+            )
+            there.tell(Published(follow, channel.Raw(encode(end))))
             there.tell(Followed(follow))
             told = [event async for event in events]
         assert [type(event) for event in told] == [Lagged, RunEnd]
@@ -206,7 +210,7 @@ def test_a_slow_reader_is_told_what_it_missed_as_of_its_pod() -> None:
             follow = (await there.asked()).id
             for number in range(10_005):
                 there.tell(
-                    Told(follow, channel.Raw(encode(TextDelta("p", "s", 7, 1.0, "r", text=str(number)))))
+                    Published(follow, channel.Raw(encode(TextDelta("p", "s", 7, 1.0, "r", text=str(number)))))
                 )
             there.tell(Followed(follow))
             await there.writer.drain()

@@ -237,7 +237,7 @@ def test_past_events_are_sent_as_they_are_kept_and_neither_decoded_nor_encoded()
         with counting() as calls:
             got = await frames(pod, asks, until=2)
         session_id = msgspec.json.decode(got[-1].value)["session_id"]
-        told = [bytes(each.event) for each in got if isinstance(each, channel.Told)]
+        told = [bytes(each.event) for each in got if isinstance(each, channel.Published)]
         assert told == [entry.body for entry in store.read(session_id, after=1)]
         assert len(told) > 300
         assert calls.encoded <= 4  # the asks and the answer
@@ -286,7 +286,7 @@ def test_a_replay_that_fails_ends_its_subscription_and_nothing_else() -> None:
         asks = [channel.Follow(1, since=0), channel.Ask(2, commands.History())]
         got = await frames(pod, asks, until=2)
         kinds = [type(each) for each in got]
-        assert kinds.count(channel.Told) == 199
+        assert kinds.count(channel.Published) == 199
         assert kinds[-2:] == [channel.Refusal, channel.Reply]
         async with elsewhere(pod) as reached:
             told = [event async for event in reached.subscribe(since=0)]

@@ -264,7 +264,7 @@ async def test_a_model_tells_reads_lists_and_stops_its_sub_agents() -> None:
         pod = await system.spawn(lead(), client=cast)
         await pod.run("go")
         _, sent, listed, stopped, read, late, unknown = await results(pod)
-        assert sent == "reader is told"
+        assert sent == "reader has got it"
         assert '"state":"running"' in listed
         assert stopped == "reader has ended: cancelled"
         assert '"outcome":"cancelled"' in read

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.compaction.compose import SNAPSHOT, compose
-from actors.pod.task_list import MOST_CLOSED, Task, TaskStore, Told
+from actors.pod.task_list import MOST_CLOSED, Task, TaskStore, Written
 from actors.pod.task_tools import TASK_TOOLS
 from actors.tools.base import Toolbox, ToolContext
 from actors.tools.extras import TASKS
@@ -186,7 +186,7 @@ def test_any_life_of_a_store_is_rebuilt_from_its_history_across_compactions(step
         except ToolError as error:
             result = ToolResult.of(call, str(error), is_error=True)
         else:
-            result = ToolResult.of(call, msgspec.json.encode(Told(task.taskid)).decode())
+            result = ToolResult.of(call, msgspec.json.encode(Written(task.taskid)).decode())
         items += [AssistantItem.of("", (call,)), result]
         rebuilt = TaskStore.replayed(items)
         assert facts(rebuilt) == facts(store)
