@@ -82,6 +82,7 @@ __all__ = [
     "ChildEnded",
     "ChildError",
     "ChildLost",
+    "ChildNotConfined",
     "ChildNotListening",
     "ChildNotStarted",
     "ChildStarted",

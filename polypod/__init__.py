@@ -79,6 +79,7 @@ __all__ = [
     "ChildEnded",
     "ChildError",
     "ChildLost",
+    "ChildNotConfined",
     "ChildNotListening",
     "ChildNotStarted",
     "ChildStarted",

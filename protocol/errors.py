@@ -47,6 +47,7 @@ PolypodError
 │   └── ScopeRefused         a path that the scope does not allow
 ├── ChildError               a child process
 │   ├── ChildNotStarted      there is no such program or folder, or no process can be made
+│   │   └── ChildNotConfined this machine cannot confine it as was asked for
 │   ├── TooManyChildren      as many are at work as may be, and none ended in time
 │   ├── ChildLost            what owned the child was killed: nobody knows how the child ended
 │   ├── ChildNotListening    it has closed its standard input, or has ended
@@ -578,6 +579,10 @@ class TooManyChildren(ChildError):  # noqa: N818
 
     def details(self) -> dict[str, Any]:
         return {"program": self.program, "most": self.most}
+
+
+class ChildNotConfined(ChildNotStarted):
+    """A program was to be confined to its scope, and this machine cannot do that: it was not started."""
 
 
 class ChildLost(ChildError):  # noqa: N818

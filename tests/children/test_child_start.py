@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 from process_kit import children_of, environment, marked
 
+from actors.runtime.children.confinement import Confinement
 from actors.runtime.children.environment import allowed_environment
 from actors.runtime.children.launcher import Launcher
-from protocol.errors import ChildNotListening, ChildNotStarted, LineTooLong
+from protocol.errors import ChildNotConfined, ChildNotListening, ChildNotStarted, LineTooLong
 
 TELL = """
 import json, os, signal, sys
@@ -220,3 +221,12 @@ async def test_a_frozen_application_is_not_started_again(
     with pytest.raises(ChildNotStarted, match="frozen"):
         await launcher.start(["true"], cwd="/", env=environment(mark))
     assert launcher.pid is None
+
+
+async def test_a_child_that_cannot_be_confined_is_not_started(
+    launcher: Launcher, mark: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ChildNotConfined):
+        await launcher.start(
+            ["true"], cwd="/", env=environment(mark), confinement=Confinement(home=str(tmp_path))
+        )

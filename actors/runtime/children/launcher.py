@@ -17,10 +17,11 @@ from weakref import WeakSet
 from msgspec import Struct
 
 from actors.runtime.children.child import Child, Ladder
+from actors.runtime.children.confinement import Confinement
 from actors.runtime.children.pipes import ChildInput, ChildOutput
 from actors.runtime.children.slots import Slots
 from actors.runtime.fork import let_be
-from protocol.errors import ChildLost, ChildNotStarted, TooManyChildren
+from protocol.errors import ChildLost, ChildNotConfined, ChildNotStarted, TooManyChildren
 
 #: What an output is: a pipe that is read, nothing, where standard output goes, or a descriptor of ours.
 Output = Literal["pipe", "null", "stdout"] | int
@@ -84,16 +85,20 @@ class Launcher:
         stderr: Output = "pipe",
         ladder: Ladder | None = None,
         wait: float | None = None,
+        confinement: Confinement | None = None,
     ) -> Child:
         """The child that runs ``argv``, which is looked for in the PATH of ``env``, in a session of its own
-        without a terminal. It has these variables and three descriptors, and nothing else of this process.
+        without a terminal. It has these variables and three descriptors, and nothing else of this process;
+        with a ``confinement`` it touches only what that allows.
 
         Where as many children are at work as may be, it waits in line for one of them to end, at most
-        ``wait`` seconds. Raises ChildNotStarted, TooManyChildren, and ChildLost where the helper is killed
-        meanwhile.
+        ``wait`` seconds. Raises ChildNotStarted (ChildNotConfined where this machine cannot confine it so),
+        TooManyChildren, and ChildLost where the helper is killed meanwhile.
         """
         words = [os.fspath(each) for each in argv]
         program = words[0]
+        if confinement is not None:
+            raise ChildNotConfined.of(program, "programs cannot be confined yet")
         request = _request(program, words, os.fspath(cwd), env)
         ladder = ladder or Ladder()
         await self._take_slot(program, wait)
