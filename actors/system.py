@@ -451,6 +451,10 @@ class PodSystem:
             future.set_exception(error)
         return future
 
+    def shut_down(self, pod: Pod) -> AsyncFuture[bool]:
+        """End a sub-agent with its run paused."""
+        return _shut_down(pod)
+
     def _check_free(self, name: str) -> None:
         if name in self._pods:
             raise NameTaken(f"there is a pod named {name!r}", hint="stop it or choose another")

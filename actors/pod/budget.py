@@ -346,17 +346,21 @@ class ChildBudget(Budget):
         return (0 if limits.tokens is not None else tokens, 0.0 if limits.cost_usd is not None else cost)
 
 
-def set_aside(asked: BudgetSection, parent: Budget | None) -> Budget | None:
-    """The budget of a sub-agent that is to have ``asked``; None where nothing limits it. Raises BudgetError
-    where its parent's has not so much left.
-    """
-    if parent is None:
-        return None if asked == BudgetSection() else Budget(asked)
+def check_left(asked: BudgetSection, parent: Budget) -> None:
+    """Refuse a sub-agent's budget where its parent's has not so much left. Raises BudgetError."""
     if (over := parent.exceeded(asked.tokens or 0, asked.cost_usd or 0.0)) is not None:
         raise BudgetError(f"budget.{over.budget} goes beyond what is left of {over}")
     left = parent.seconds_left()
     if asked.seconds is not None and left is not None and asked.seconds > left:
         raise BudgetError(f"budget.seconds goes beyond what is left of the pod's: {left:g} seconds")
+
+
+def set_aside(asked: BudgetSection, parent: Budget | None) -> Budget | None:
+    """The budget of a sub-agent that is to have ``asked``, or had it before a restart; None where nothing
+    limits it.
+    """
+    if parent is None:
+        return None if asked == BudgetSection() else Budget(asked)
     return ChildBudget(asked, parent)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 
 from actors.pod import child_output
-from actors.pod.budget import Budget, ChildBudget
+from actors.pod.budget import Budget, ChildBudget, check_left
 from actors.pod.grants import child_manifest, refuse_beyond
 from actors.pod.lifecycle import Resumed
 from actors.pod.narrowing import withdrawn
@@ -43,7 +44,6 @@ from protocol.events import (
     RunOutcome,
     RunStart,
 )
-from protocol.lifecycle import AT_WORK
 from protocol.manifest import PodManifest, anchored
 from protocol.scope import Scope
 from protocol.text import encodable
@@ -57,6 +57,8 @@ if TYPE_CHECKING:
     from actors.pod.resources import Inherited, PodResources, PodTemplate
     from actors.pod.tasks_at_work import TasksAtWork
 
+#: What a pod calls a sub-agent: dots stand between the names of a pod and its sub-agents.
+_NAME = re.compile(r"[\w-]+")
 #: How a run ends that goes on no more: those that are paused do.
 _OUTCOMES = frozenset({"finished", "refused", "limit_reached", "cancelled", "budget", "failed"})
 
@@ -74,6 +76,9 @@ class Nursery(Protocol):
     def start(self, resources: PodResources, resumed: Resumed | None) -> AsyncFuture[Pod]:
         """Have it live; the future fails as that of ``spawn``."""
 
+    def shut_down(self, pod: Pod) -> AsyncFuture[bool]:
+        """End it with its run paused; the future resolves once it has ended."""
+
 
 class _Child:
     """A sub-agent that has not ended, as far as its parent knows."""
@@ -83,6 +88,7 @@ class _Child:
         "ending",
         "fresh",
         "held",
+        "last",
         "news",
         "paused",
         "pausing",
@@ -106,6 +112,8 @@ class _Child:
         self.pausing: AsyncFuture[None] | None = None
         #: Whether its end is on the way.
         self.ending = False
+        #: The last end of a run that is not paused.
+        self.last: RunEnd | None = None
         #: Resolves once its end is durable.
         self.ended: AsyncFuture[ChildEnded] = AsyncFuture()
         #: Who waits for it to say or do something.
@@ -154,6 +162,8 @@ class Delegation:
         self._by_pod: dict[str, _Child] = {}
         #: Whether sub-agents are to stand still, since the pod was paused or restored.
         self._held = False
+        #: Whether the pod ends and can be restored: sub-agents that end with it have not come to their end.
+        self._resting = False
         #: The sessions of those whose end is being sent to the pod.
         self._notifying: set[str] = set()
         #: Resolves once those of an earlier life are there again; None where there are none.
@@ -167,6 +177,10 @@ class Delegation:
     @property
     def _tasks(self) -> TasksAtWork:
         return self._actor.tasks
+
+    @property
+    def _leaving(self) -> bool:
+        return self._resting or self._nursery.leaving
 
     @property
     def has_any(self) -> bool:
@@ -198,11 +212,12 @@ class Delegation:
             elif isinstance(event, RunEnd):
                 child.paused = event.outcome == "paused"
                 if not child.paused:
+                    child.last = event
                     self._begin_end(child, event.outcome, event.error)
             elif isinstance(event, PodFailed):
                 self._begin_end(child, "failed", event.error)
             elif isinstance(event, PodEnded):
-                if not child.paused and not self._nursery.leaving:
+                if not self._leaving:
                     self._begin_end(child, "cancelled", None)
             elif not isinstance(event, AssistantMessage):
                 continue
@@ -240,11 +255,17 @@ class Delegation:
             )
         if asked.name in self._living:
             raise ToolError(f"there is a sub-agent named {asked.name!r}", hint="choose another name")
+        if not _NAME.fullmatch(asked.name):
+            raise ToolError(
+                f"{encodable(asked.name)!r} is no name of a sub-agent: letters, digits, '-' and '_' are"
+            )
         scope = self._scope_asked(asked)
         refuse_beyond(self._own, scope, {name: each.started.scope for name, each in self._living.items()})
         name = f"{self.name}.{asked.name}"
         manifest = child_manifest(self._template.manifest, name, asked, self._own.narrow(scope))
         try:
+            if self.budget is not None:
+                check_left(manifest.budget, self.budget)
             resources = self._nursery.prepare(manifest, name, self)
         except PolypodError as error:
             raise ToolError(f"{asked.name!r} was not started: {error.message}", hint=error.hint) from error
@@ -303,7 +324,7 @@ class Delegation:
         try:
             child.pod = await self._nursery.start(resources, None)
         except PolypodError as error:
-            if not self._nursery.leaving:
+            if not self._leaving:
                 await self._record_end(child, "failed", Failure.of(error))
             began.set_exception(ToolError(f"{started.name!r} was not started: {error.message}"))
             return
@@ -338,7 +359,7 @@ class Delegation:
 
         def look_how_it_ended() -> None:
             error = run.exception()
-            if error is not None and not self._nursery.leaving:
+            if error is not None and not self._leaving:
                 self._begin_end(child, "failed", Failure.of(error.__cause__ or error))
 
         run.when_done(look_how_it_ended)
@@ -370,10 +391,12 @@ class Delegation:
     async def _end(self, child: _Child, outcome: RunOutcome, error: Failure | None) -> None:
         """End the pod of a sub-agent that has done its work, and record that."""
         if child.pod is not None:
-            with contextlib.suppress(PolypodError):
-                if (await child.pod.describe()).state in AT_WORK:  # it got words in the last moment
-                    child.ending = False
-                    return
+            last = child.last
+            if await _goes_on(child.pod):  # it got words in the last moment
+                child.ending = False
+                if child.last is not None and child.last is not last:  # and has answered them meanwhile
+                    self._begin_end(child, child.last.outcome, child.last.error)
+                return
             await child.pod.stop()
         await self._record_end(child, outcome, error)
 
@@ -442,6 +465,18 @@ class Delegation:
                     if child.pod is not None:
                         await child.ended
 
+    async def shut_down_all(self, seconds: float) -> None:
+        """The pod ends with its run paused: have those below end in the same way, within so many seconds."""
+        if self._nursery.leaving:
+            return  # it has all pods end so
+        self._resting = True
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._wait_for_restored()
+                living = [child.pod for child in self._living.values() if child.pod is not None]
+                for ended in [self._nursery.shut_down(pod) for pod in reversed(living)]:
+                    await ended
+
     # -- after a restart -------------------------------------------------------------------------
 
     def take_over(self, state: Children, items: Sequence[Any]) -> None:
@@ -464,7 +499,7 @@ class Delegation:
             except (SessionInUse, NameTaken) as error:
                 child.why = error.message
             except PolypodError as error:
-                if not self._nursery.leaving:
+                if not self._leaving:
                     child.ending = True
                     await self._record(child.started, "failed", Failure.of(error))
         restored, self._bringing_back = self._bringing_back, None
@@ -608,6 +643,22 @@ class Delegation:
             if actor.delegation is not None and (found := actor.delegation.asker_of(approval_id)):
                 return found
         return None
+
+
+async def _goes_on(pod: Pod) -> bool:
+    """Whether a pod whose run has ended has another, or will have one."""
+    actor = _actor(pod)
+    if actor.ended:
+        return False
+    more: AsyncFuture[bool] = AsyncFuture()
+
+    async def look(_: object) -> bool:
+        return actor.runs.has_more
+
+    actor.runs.between_steps(more, look)
+    with contextlib.suppress(PolypodError):
+        return await more
+    return False
 
 
 def _actor(pod: Pod) -> PodActor:

@@ -614,8 +614,8 @@ class PodActor(AsyncActor):
         self._leave()
 
     async def _wind_down(self, ending: RunOutcome) -> None:
-        if self.delegation is not None and ending == "cancelled":
-            await self._stop_children(self.delegation)
+        if self.delegation is not None:
+            await self._end_children(self.delegation, ending)
         await self._lifecycle.stop(self.runs, self.memory)
         self.runs.turn_away()
         self.memory.give_up()
@@ -623,9 +623,10 @@ class PodActor(AsyncActor):
         await self.memory.wait_for_cancelled()
         self._leave()
 
-    async def _stop_children(self, delegation: Delegation) -> None:
+    async def _end_children(self, delegation: Delegation, ending: RunOutcome) -> None:
         template = self.resources.template
-        await delegation.stop_all(template.grace + template.memory_grace + template.store_grace)
+        seconds = template.grace + template.memory_grace + template.store_grace
+        await (delegation.stop_all if ending == "cancelled" else delegation.shut_down_all)(seconds)
 
     def _leave(self) -> None:
         self._journal.close()
@@ -672,7 +673,7 @@ class PodActor(AsyncActor):
 
     async def _end_failed(self, error: BaseException) -> None:
         if self.delegation is not None:
-            await self._stop_children(self.delegation)
+            await self._end_children(self.delegation, "cancelled")
         await self._lifecycle.fail(error)
         self.runs.turn_away()
         self.memory.give_up()

@@ -158,6 +158,11 @@ class RunLoop:
         """Whether nothing is at work, and nobody waits for anything."""
         return self.gate.free and not self.queue and not self._asked
 
+    @property
+    def has_more(self) -> bool:
+        """Whether a run goes on, is paused, or waits in line."""
+        return self.run is not None or bool(self.queue)
+
     def submit(self, queued: QueuedRun) -> None:
         """Begin a run, or have it wait for what goes on. Raises PodBusy."""
         running = self._status.state not in _RESTING

@@ -14,7 +14,7 @@ from actors.llm.scripted import Reply, call, say
 from actors.pod.handle import Pod
 from actors.runtime.subscription import Subscription
 from actors.system import PodSystem
-from protocol.errors import PodNotFound
+from protocol.errors import PodNotFound, TooManyRestarts
 from protocol.events import (
     ApprovalRequested,
     ChildEnded,
@@ -315,3 +315,97 @@ async def test_a_compaction_carries_grants_and_a_fork_does_not(tmp_path: Path) -
             await pod.compact()
             cast.go.set()
             assert (await until(events, of(ChildEnded))).child_session == started
+
+
+async def test_a_sub_agent_that_is_paused_by_itself_can_be_stopped_by_its_parent_and_from_outside() -> None:
+    for from_outside in (False, True):
+        stop = call("list_pods", {}) if from_outside else call("stop_pod", {"name": "reader"})
+        cast = Cast(lead=[spawn(), say("ok"), stop, say("seen"), say("told")], reader=[..., say("done")])
+        async with PodSystem() as system:
+            pod = await system.spawn(lead(tokens=100_000, max_tokens=10), client=cast)
+            with system.subscribe("lead", children=True) as events:
+                await pod.run("go")
+                await until(events, of(RunStart, "lead.reader"))
+                await system.get("lead.reader").pause()
+                if from_outside:
+                    await system.get("lead.reader").stop()
+                    assert (await until(events, of(ChildEnded))).outcome == "cancelled"
+                async with asyncio.timeout(20):
+                    await pod.run("stop it")
+                if not from_outside:
+                    assert "reader has ended: cancelled" in await results(pod)
+            assert [each.name for each in system.pods()] == ["lead"]
+
+
+async def test_a_sub_agent_that_somebody_asks_more_as_its_task_ends_ends_after_that() -> None:
+    cast = Cast(lead=[spawn(), say("ok"), say("told")], reader=[..., say("done"), say("more")])
+    async with PodSystem() as system:
+        pod = await system.spawn(lead(), client=cast)
+        with system.subscribe("lead", children=True) as events:
+            await pod.run("go")
+            await until(events, of(RunStart, "lead.reader"))
+            more = system.get("lead.reader").run("more")
+            cast.go.set()
+            assert (await more).text == "more"
+            assert (await until(events, of(ChildEnded))).outcome == "finished"
+
+
+async def test_a_name_that_would_pass_for_another_pods_is_refused() -> None:
+    wrong = ["", ".", "a.b", "a b", "a@b", "../a"]
+    cast = Cast(lead=[*map(spawn, wrong), say("no")])
+    async with PodSystem() as system:
+        pod = await system.spawn(lead(max_repeats=0), client=cast)
+        await pod.run("go")
+        assert all("is no name of a sub-agent" in each for each in await results(pod))
+        assert [each.name for each in system.pods()] == ["lead"]
+
+
+@pytest.mark.parametrize("at_work", [True, False])
+async def test_sub_agents_of_a_pod_that_its_group_stops_end_paused_and_live_again_with_it(
+    tmp_path: Path, at_work: bool
+) -> None:
+    cast = Cast(
+        lead=[spawn(), *([...] if at_work else []), say("ok"), say("told"), say("told")],
+        reader=[..., say("done")],
+        other=[],
+    )
+    async with PodSystem(f"sqlite:{tmp_path}/pods.db") as system:
+        pod = await system.spawn(lead(), client=cast)
+        session = (await pod.describe()).session_id
+        other = await system.spawn(PodManifest.of(name="other", system_prompt="other"), client=cast)
+        group = system.supervise([pod, other], max_restarts=0)
+        with system.subscribe("lead", children=True) as events:
+            run = pod.run("go")
+            await until(events, of(RunStart, "lead.reader"))
+            if not at_work:
+                await run
+            other.ref.actor._defect(RuntimeError("boom"))
+            with pytest.raises(TooManyRestarts):
+                await group.wait()
+            assert system.pods() == []
+            assert not any(isinstance(each, ChildEnded) for each in events.drain())
+        cast.go.set()
+        pod = await system.spawn(lead(), client=cast, resume=session)
+        with system.subscribe("lead", children=True) as events:
+            await (pod.resume() if at_work else pod.run("go on"))
+            assert (await until(events, of(ChildEnded))).outcome == "finished"
+
+
+async def test_a_sub_agent_has_what_it_was_given_though_its_parent_has_spent_too_much_meanwhile(
+    tmp_path: Path,
+) -> None:
+    store = f"sqlite:{tmp_path}/pods.db"
+    manifest = lead(tokens=100_000, max_tokens=10)
+    spent = say("ok", input_tokens=60_000, output_tokens=10)
+    cast = Cast(lead=[spawn(budget={"tokens": 50_000}), spent], reader=[...])
+    async with PodSystem(store) as system:
+        pod = await system.spawn(manifest, client=cast)
+        session = (await pod.describe()).session_id
+        with system.subscribe("lead", children=True) as events:
+            await pod.run("go")
+            await until(events, of(RunStart, "lead.reader"))
+    async with PodSystem(store) as system:
+        with system.subscribe() as events:
+            await system.spawn(manifest, client=Cast(), resume=session)
+            come = await until(events, lambda e: isinstance(e, ChildEnded) or e.pod == "lead.reader")
+            assert isinstance(come, PodStarted)

@@ -8,7 +8,7 @@ from effort import times
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actors.pod.budget import Budget, ChildBudget, set_aside
+from actors.pod.budget import Budget, ChildBudget, check_left, set_aside
 from actors.pod.narrowing import beyond, withdrawn
 from protocol.errors import BudgetError
 from protocol.manifest import BudgetSection
@@ -85,9 +85,10 @@ def test_a_tree_of_budgets_never_spends_more_than_any_of_its_limits_and_gives_ba
         node = nodes[which % len(nodes)]
         if act == "spawn":
             try:
-                made = set_aside(BudgetSection(tokens=limit), node)
+                check_left(BudgetSection(tokens=limit), node)
             except BudgetError:
                 continue
+            made = set_aside(BudgetSection(tokens=limit), node)
             assert made is not None
             nodes.append(made)
         elif act == "call":
