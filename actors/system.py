@@ -8,7 +8,7 @@ import math
 import os
 import threading
 import weakref
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
@@ -42,6 +42,7 @@ from protocol.errors import (
     NameTaken,
     PodNotFound,
     PolypodError,
+    SessionError,
     SystemNotRunning,
     SystemOfParent,
     UnknownApproval,
@@ -465,22 +466,8 @@ class PodSystem:
         Those that a living pod holds, here or in another process, are not among them. ``spawn(resume=…)`` of
         their ids, then ``pod.resume()``. Raises SystemNotRunning, StoreError.
         """
-        mailroom, store = self._room(), self.store
-        future: AsyncFuture[list[SessionInfo]] = AsyncFuture()
-        future._loop = mailroom.loop  # noqa: SLF001
-
-        async def look() -> None:
-            try:
-                future.set(await interrupted(store, pod, limit))
-            except Exception as error:  # noqa: BLE001 - goes to who asked
-                future.set_exception(error)
-
-        def start(_: object) -> None:
-            task = mailroom.loop.create_task(look())
-            future.when_done(lambda: task)  # the loop itself does not hold on to its tasks
-
-        mailroom.post(start)
-        return future
+        store = self.store
+        return self._ask_on_loop(lambda: interrupted(store, pod, limit))
 
     def register(self, actor_ref: pykka.ActorRef[Any], /) -> None:
         """Know a pod's actor: its handle is put in place by ``spawn``."""
@@ -566,12 +553,16 @@ class PodSystem:
         """The calls of all living pods that wait for a person's word, the oldest first. Raises
         SystemNotRunning.
         """
-        return self._asked_on_loop(
-            lambda: sorted(
-                (request for pod in self._pods.values() for request in self._open_approvals(pod)),
-                key=lambda request: request.at,
-            )
-        )
+        return self._ask_on_loop(self._find_waiting)
+
+    async def _find_waiting(self) -> list[ApprovalRequested]:
+        found = [request for pod in self._pods.values() for request in self._open_approvals(pod)]
+        if found and self.store.keeps_answers:
+            with contextlib.suppress(SessionError):  # then who answers hears that it was answered
+                answers = await settled(self.store.answers([each.approval_id for each in found]))
+                answered = {(each.approval_id, each.session_id) for each in answers}
+                found = [each for each in found if (each.approval_id, each.session_id) not in answered]
+        return sorted(found, key=lambda request: request.at)
 
     def approve(
         self,
@@ -584,9 +575,11 @@ class PodSystem:
         """As ``Pod.approve``, of whichever living pod has asked."""
         return self._answered(approval_id, commands.Approve(approval_id, always, arguments, note))
 
-    def deny(self, approval_id: str, *, note: str | None = None) -> AsyncFuture[None]:
+    def deny(
+        self, approval_id: str, *, note: str | None = None, by: Literal["person", "nobody"] = "person"
+    ) -> AsyncFuture[None]:
         """As ``Pod.deny``, of whichever living pod has asked."""
-        return self._answered(approval_id, commands.Disapprove(approval_id, note))
+        return self._answered(approval_id, commands.Disapprove(approval_id, note, by))
 
     def _open_approvals(self, pod: Pod) -> tuple[ApprovalRequested, ...]:
         approvals = None if pod.name in self._starting else _actor(pod).approvals
@@ -613,12 +606,23 @@ class PodSystem:
         mailroom.post(ask)
         return future
 
-    def _asked_on_loop(self, look: Callable[[], T]) -> AsyncFuture[T]:
-        """What ``look`` gives on the system's loop."""
+    def _ask_on_loop(self, look: Callable[[], Coroutine[Any, Any, T]]) -> AsyncFuture[T]:
+        """What ``look`` comes to on the system's loop."""
         mailroom = self._room()
         future: AsyncFuture[T] = AsyncFuture()
         future._loop = mailroom.loop  # noqa: SLF001
-        mailroom.post(lambda _: _settle(future, look))
+
+        async def answer() -> None:
+            try:
+                future.set(await look())
+            except Exception as error:  # noqa: BLE001 - goes to who asked
+                future.set_exception(error)
+
+        def start(_: object) -> None:
+            task = mailroom.loop.create_task(answer())
+            future.when_done(lambda: task)  # the loop itself does not hold on to its tasks
+
+        mailroom.post(start)
         return future
 
     # -- events --------------------------------------------------------------------------------

@@ -117,10 +117,13 @@ class Approve(Command, frozen=True, gc=False):
 
 
 class Disapprove(Command, frozen=True, gc=False):
-    """Have a waiting call not run; ``note`` says why to the model."""
+    """Have a waiting call not run; ``note`` says why to the model. ``by`` is ``nobody`` where there was no
+    person to ask.
+    """
 
     approval_id: str
     note: str | None = None
+    by: Literal["person", "nobody"] = "person"
 
 
 class Fork(Command, frozen=True, gc=False):

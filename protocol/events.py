@@ -312,8 +312,8 @@ class ApprovalRequested(DurableEvent, frozen=True, gc=False, kw_only=True):
 
 
 class ApprovalResolved(DurableEvent, frozen=True, gc=False, kw_only=True):
-    """A call waits no more: somebody has answered (``by`` is ``person`` or ``steer``), nobody did in time
-    (``timeout``), or its run has ended (``run``).
+    """A call waits no more: somebody has answered (``by`` is ``person`` or ``steer``), nobody could
+    (``nobody``), nobody did in time (``timeout``), or its run has ended (``run``).
 
     ``arguments`` take the place of those that were asked about, ``note`` is for the model, and ``rule`` holds
     from now on for the pod.

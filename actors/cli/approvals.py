@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import click
@@ -10,7 +11,10 @@ import msgspec
 
 from actors.cli import options
 from actors.cli.config import store_option
+from actors.cli.errors import SeveralFit
+from actors.cli.event_format import Line
 from actors.cli.format import ago, arguments, seconds
+from actors.cli.question import wrapped
 from actors.cli.store_reader import Reading
 from actors.cli.terminal import Terminal
 from actors.cli.views import put_json
@@ -24,6 +28,10 @@ from protocol.text import encodable
 _approval_id = click.argument("approval_id", metavar="ID")
 _session = click.option("--session", metavar="SESSION", help="Whose call it is, where several sessions ask.")
 _note = click.option("--note", metavar="WORDS", help="Words for the model.")
+
+
+#: Characters of a call's arguments that a person is shown, and what stands before the lines below an id.
+_LONG, _INDENT = 400, "  "
 
 
 class Waiting(NamedTuple):
@@ -41,7 +49,8 @@ class Waiting(NamedTuple):
 def approvals(place: str | None, store: str | None, as_json: bool) -> None:
     """List the calls that wait for a person's word, in whatever process, the oldest first.
 
-    STORE is that of --store in fewer words.
+    STORE is that of --store in fewer words. At a terminal each call has lines of
+    its own; elsewhere it is one line of a table.
     """
     now = time.time()
     with Reading(place or store) as reading:
@@ -72,7 +81,7 @@ def approve(
     session: str | None,
     store: str | None,
 ) -> None:
-    """Allow the call that waits under ID, as `polypod approvals` lists it, in whatever process.
+    """Allow the call that waits under ID, or the beginning of one, in whatever process.
 
     The first answer holds. A pod that waits goes on at once, one that is paused
     when it is resumed. Rules that deny the call still hold.
@@ -92,7 +101,7 @@ def approve(
 @_session
 @options.store
 def deny(approval_id: str, note: str | None, session: str | None, store: str | None) -> None:
-    """Refuse the call that waits under ID; the model reads so, with the words of --note."""
+    """Refuse the call that waits under ID, or the beginning of one; the model reads the words of --note."""
     with Reading(store) as reading:
         waiting = _find(reading, approval_id, session)
         _give(reading, waiting, _answer(waiting, approved=False, note=note))
@@ -121,18 +130,22 @@ def _find(reading: Reading, approval_id: str, session: str | None) -> Waiting:
     """The call that waits under an id. Raises AlreadyResolved, UnknownApproval, UsageError."""
     approval_id = encodable(approval_id)
     of = None if session is None else reading.find(session).session_id
-    found = [
-        each
-        for each in _all(reading)
-        if each.request.approval_id == approval_id and of in {None, each.info.session_id}
+    asked = [each for each in _all(reading) if of in {None, each.info.session_id}]
+    found = [each for each in asked if each.request.approval_id == approval_id] or [
+        each for each in asked if approval_id and each.request.approval_id.startswith(approval_id)
     ]
     if len(found) == 1:
         if found[0].request.ends_at <= time.time():
             raise AlreadyResolved(f"approval {approval_id} was not answered in time, and is denied")
         return found[0]
     if found:
-        sessions = ", ".join(each.info.session_id for each in found)
-        raise click.UsageError(f"several sessions wait for {approval_id}: {sessions}; --session names one")
+        ids = {each.request.approval_id for each in found}
+        said = "--session says whose is meant" if len(ids) == 1 else "a longer beginning says which is meant"
+        now = time.time()
+        raise SeveralFit(
+            f"{len(found)} calls wait for approval under {approval_id!r}; {said}:",
+            [f"{each.request.approval_id}  {line}" for each in found for line in [_told(each, now)]],
+        )
     for each in reading.answers([approval_id]):
         if of in {None, each.session_id}:
             raise AlreadyResolved(f"approval {approval_id} was answered already: {_said(each)}")
@@ -191,15 +204,45 @@ def _said(answer: ApprovalAnswer) -> str:
 
 
 def _list(found: list[Waiting], terminal: Terminal) -> None:
+    """What waits: lines of words at a terminal, of whatever width; where programs may read it, a table."""
     now = time.time()
-    rows: list[tuple[str, ...]] = [("ID", "CALL", "POD", "ASKED", "SESSION")]
-    for request, info, holder in found:
-        where = "interrupted" if holder is None else f"in process {holder.pid}"
-        of = f"{short_id(info.session_id) if terminal.live else info.session_id}, {where}"
-        left = "" if request.timeout is None else f", {seconds(max(request.ends_at - now, 0))} left"
-        asked = f"{ago(request.at, now)}{left}"
-        rows.append((request.approval_id, _call(request, 50), info.pod, asked, of))
-    terminal.table(rows)
+    if not terminal.live:
+        rows: list[tuple[str, ...]] = [("ID", "CALL", "POD", "ASKED", "SESSION")]
+        for each in found:
+            request, info, _ = each
+            of = f"{info.session_id}, {_where(each)}"
+            rows.append((request.approval_id, _call(request, 50), info.pod, _asked(request, now), of))
+        terminal.table(rows)
+        return
+    for each in found:
+        for line in _record(each, now, terminal.width):
+            terminal.line(line)
+    terminal.note("polypod approve ID allows one, polypod deny ID refuses it; the beginning of an ID will do")
+
+
+def _record(each: Waiting, now: float, width: int) -> Iterator[Line]:
+    """A call that waits, on lines of at most ``width`` columns."""
+    request, info, _ = each
+    yield from wrapped("note", f"{request.approval_id}  {_asked(request, now)}", width)
+    whose = f"pod {info.pod}, session {short_id(info.session_id)}, {_where(each)}"
+    for tone, words in (("answer", _call(request, _LONG)), ("quiet", whose)):
+        for line in wrapped(tone, words, max(width - len(_INDENT), 1)):
+            yield line._replace(text=_INDENT + line.text)
+
+
+def _told(each: Waiting, now: float) -> str:
+    """A call that waits, in a few words."""
+    return f"{_call(each.request, 50)} of pod {each.info.pod}, {_asked(each.request, now)}"
+
+
+def _asked(request: ApprovalRequested, now: float) -> str:
+    """Since when it waits, and how long it may."""
+    left = "" if request.timeout is None else f", {seconds(max(request.ends_at - now, 0))} left"
+    return f"{ago(request.at, now)}{left}"
+
+
+def _where(each: Waiting) -> str:
+    return "interrupted" if each.holder is None else f"in process {each.holder.pid}"
 
 
 def _call(request: ApprovalRequested, width: int) -> str:

@@ -7,12 +7,13 @@ import os
 import shlex
 import signal
 import termios
+import time
 from contextlib import suppress
 from functools import partial
-from typing import Protocol, TextIO
+from typing import Literal, Protocol, TextIO
 
 from actors.cli.config import store_option
-from actors.cli.question import PROMPT, Said, question_lines, understood
+from actors.cli.question import PROMPT, Said, not_understood_lines, question_lines, understood
 from actors.cli.streams import is_lost
 from actors.cli.terminal import Terminal
 from actors.system import PodSystem
@@ -23,7 +24,7 @@ from protocol.manifest import PodManifest
 #: What a model reads where a call has to be asked for.
 _NOBODY = "nobody can be asked here; do without it, or say what you need"
 #: What it reads where the person's input has ended.
-_ENDED = "the person's input has ended without an answer; do without it, or say what you need"
+_ENDED = "the person's input has ended; do without it, or say what you need"
 #: What has become of a call that was not answered elsewhere, by who has resolved it.
 _GONE = {"run": "not wanted any more", "timeout": "not answered in time"}
 #: Bytes of a line, which a terminal gives whole.
@@ -96,7 +97,7 @@ class Nobody(_Asks):
 
     async def ask(self, request: ApprovalRequested) -> None:
         with suppress(*_TOO_LATE):
-            await self._system.deny(request.approval_id, note=_NOBODY)
+            await self._system.deny(request.approval_id, note=_NOBODY, by="nobody")
             if not self._said:
                 self._said = True
                 self._terminal.note(
@@ -177,8 +178,9 @@ class AtTerminal:
 
     async def _resolve(self, request: ApprovalRequested, said: Said) -> None:
         try:
-            if said.answer == "no":
-                await self._system.deny(request.approval_id, note=said.note)
+            if said.answer in {"no", "ended"}:
+                by: Literal["person", "nobody"] = "person" if said.answer == "no" else "nobody"
+                await self._system.deny(request.approval_id, note=said.note, by=by)
             else:
                 always = said.answer == "always"
                 await self._system.approve(request.approval_id, always=always, note=said.note)
@@ -194,18 +196,23 @@ class AtTerminal:
             while (line := await self._line()) is not None:
                 if not line:
                     self._terminal.ask((), "\n")
-                    return Said("no", _ENDED) if self._is_there() else None
-                said = understood(line.decode("utf-8", "replace"))
+                    return Said("ended", _ENDED) if self._is_there() else None
+                text = line.decode("utf-8", "replace")
+                said = understood(text)
                 if said is not None and said.answer != "whole":
                     return said
-                self._show(request, whole=True) if said else self._terminal.ask((), PROMPT)
+                if said is not None:
+                    self._show(request, whole=True)
+                else:
+                    self._terminal.ask(not_understood_lines(text, self._terminal.width), PROMPT)
             self._forget_typed()  # half an answer
             self._terminal.ask((), f"\n{self._gone}\n" if self._gone else "\n")
         return None
 
     def _show(self, request: ApprovalRequested, *, whole: bool) -> None:
         behind = len(self._waiting) - 1
-        self._terminal.ask(question_lines(request, self._terminal.width, behind=behind, whole=whole), PROMPT)
+        lines = question_lines(request, self._terminal.width, time.time(), behind=behind, whole=whole)
+        self._terminal.ask(lines, PROMPT)
 
     def _forget_typed(self) -> None:
         with suppress(termios.error):  # the terminal is gone

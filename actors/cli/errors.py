@@ -59,6 +59,14 @@ _BAD_INPUT = (
 _NO_READER = (BrokenPipeError, SystemExit)
 
 
+class SeveralFit(click.UsageError):
+    """What was typed fits several; ``lines`` tells of each."""
+
+    def __init__(self, message: str, lines: list[str]) -> None:
+        super().__init__(message)
+        self.lines = lines
+
+
 class Exit(Exception):  # noqa: N818 - an end, not an error
     """The command is over, with this exit code; all has been said."""
 
@@ -95,6 +103,8 @@ def words_for(error: BaseException) -> tuple[str, str | None] | None:
             said = None
         case KeyboardInterrupt() | Interrupted() | click.Abort() | asyncio.CancelledError():
             said = "interrupted", None
+        case SeveralFit():
+            said = error.message, None
         case click.ClickException():
             said = _usage(error)
         case RunFailed():
@@ -140,6 +150,8 @@ def _report(error: BaseException) -> None:
         if said is not None:
             terminal = Terminal()
             terminal.note(f"polypod: {' '.join(said[0].split())}", "error")
+            for line in error.lines if isinstance(error, SeveralFit) else ():
+                terminal.note(f"  {line}")
             if said[1]:
                 terminal.note(f"  hint: {' '.join(said[1].split())}", "note")
     except OSError:

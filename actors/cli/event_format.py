@@ -126,8 +126,10 @@ def _decided(event: events.ApprovalResolved, width: int) -> Line:
         return Line("note", "not run: the run of the call is over")
     if event.by == "timeout":
         return Line("note", "denied: nobody answered in time")
-    by = f" by {'words that steer' if event.by == 'steer' else f'a {event.by}'}" if event.by else ""
     note = f": {cut(event.note, width)}" if event.note else ""
+    if event.by == "nobody":
+        return Line("note", f"denied: nobody gave approval{note}")
+    by = f" by {'words that steer' if event.by == 'steer' else f'a {event.by}'}" if event.by else ""
     changed = ", with other arguments" if event.arguments is not None else ""
     always = ", always" if event.rule is not None else ""
     return Line("note", f"{'approved' if event.approved else 'denied'}{by}{changed}{always}{note}")

@@ -134,7 +134,7 @@ def _origin(info: SessionInfo) -> str:
 @options.store
 @options.as_json
 def show(session: str, store: str | None, as_json: bool) -> None:
-    """Tell what SESSION (an id, or the beginning of it or of its last group) is, what it used, and its
+    """Tell what SESSION (an id, the beginning of it or of its last group, or last) is, what it used, and its
     last answer.
     """
     with Reading(store) as reading:
@@ -191,7 +191,7 @@ def _answer(state: Replayed) -> str | None:
 @options.store
 @options.as_json
 def log(session: str, tree: bool, store: str | None, as_json: bool) -> None:
-    """Print the entries of SESSION (an id, or the beginning of it or of its last group), oldest first."""
+    """Print the entries of SESSION, oldest first: an id, a beginning of it or of its last group, or last."""
     with Reading(store) as reading:
         info = reading.find(session)
         if tree:

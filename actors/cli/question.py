@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from actors.cli.event_format import Line
-from actors.cli.format import count, seconds
+from actors.cli.format import count, cut, seconds
 from protocol.events import ApprovalRequested
 
 #: Lines of the screen that the arguments of a call share, and that each of them has at least.
@@ -20,11 +20,14 @@ _MOST_ARGUMENTS = 30
 _BAR = "| "
 #: What is written before the answer.
 PROMPT = "allow it? (y/n/a/?) "
+#: What the answers are, a line each.
 HELP = (
-    "y yes · n no · a always, with just these arguments · ? shows all of it; words behind a letter are a note"
+    "y allows it · n denies it · a allows it, now and later, with just these arguments · ? shows all of it",
+    "words behind the letter go to the model: n not before Friday",
 )
 
-Answer = Literal["yes", "no", "always"]
+#: ``ended`` is that there is no answer, and will be none.
+Answer = Literal["yes", "no", "always", "ended"]
 _WORDS: dict[str, Answer | Literal["whole"]] = {
     "y": "yes",
     "yes": "yes",
@@ -55,18 +58,31 @@ def understood(line: str) -> Said | None:
     return Said(answer, note or None)
 
 
+def not_understood_lines(line: str, width: int) -> Iterator[Line]:
+    """Why ``line`` is no answer, and what would be one."""
+    word, _, note = line.strip().partition(" ")
+    if note and (letter := word.lower().rstrip(",;:.!")) in _ALONE:
+        why = f"“{letter}” answers alone"
+        if letter != "?":
+            why += f": words for the model stand behind a letter, as in {letter[0]} {note.strip()}"
+    else:
+        why = f"“{cut(line, 40)}” is no answer" if line.strip() else "an empty line is no answer"
+        why += ": y, n, a or ?, and words for the model behind it"
+    yield from wrapped("note", why, width)
+
+
 def question_lines(
-    request: ApprovalRequested, width: int, *, behind: int = 0, whole: bool = False
+    request: ApprovalRequested, width: int, now: float, *, behind: int = 0, whole: bool = False
 ) -> Iterator[Line]:
     """The question on lines of at most ``width`` columns; unless ``whole``, long arguments are cut.
 
     ``behind`` is the number of calls that wait behind this one.
     """
-    yield from _wrapped(
+    yield from wrapped(
         "note", f"pod {request.pod} wants to run {request.tool}, and waits for your word", width
     )
     if not request.arguments:
-        yield from _wrapped("quiet", "without arguments", width)
+        yield from wrapped("quiet", "without arguments", width)
     limit = None if whole else max(_FEWEST, _LINES // max(len(request.arguments), 1))
     for number, (name, value) in enumerate(request.arguments.items()):
         if not whole and number == _MOST_ARGUMENTS:
@@ -74,12 +90,14 @@ def question_lines(
             break
         yield from _argument(name, value, width, limit)
     if request.why:
-        yield from _wrapped("quiet", f"why: {request.why}", width)
+        yield from wrapped("quiet", f"why: {request.why}", width)
     if request.timeout is not None:
-        yield from _wrapped("quiet", f"denied if nobody answers within {seconds(request.timeout)}", width)
+        left = seconds(max(request.ends_at - now, 0))
+        yield from wrapped("quiet", f"denied if nobody answers within {left}", width)
     if behind:
-        yield from _wrapped("quiet", f"{count(behind, 'more call')} behind it", width)
-    yield from _wrapped("quiet", HELP, width)
+        yield from wrapped("quiet", f"{count(behind, 'more call')} behind it", width)
+    for line in HELP:
+        yield from wrapped("quiet", line, width)
 
 
 def _argument(name: str, value: Any, width: int, limit: int | None) -> Iterator[Line]:
@@ -96,7 +114,7 @@ def _argument(name: str, value: Any, width: int, limit: int | None) -> Iterator[
 
 
 def _left_out(what: str, width: int) -> Iterator[Line]:
-    for line in _wrapped("note", f"… {what}", max(width - len(_BAR), 1)):
+    for line in wrapped("note", f"… {what}", max(width - len(_BAR), 1)):
         yield line._replace(text=_BAR + line.text)
 
 
@@ -123,17 +141,26 @@ def _escaped(character: str) -> str:
     return character.encode("unicode_escape").decode()
 
 
-def _wrapped(tone: str, text: str, width: int) -> Iterator[Line]:
+def wrapped(tone: str, text: str, width: int) -> Iterator[Line]:
     """Words of ours on several lines, parted between words where that can be."""
     line = ""
     for word in visible(text).split(" "):
         for piece in _pieces(word, width):
-            if line and len(line) + 1 + len(piece) > width:
+            if line and _columns(line) + 1 + _columns(piece) > width:
                 yield Line(tone, line)
                 line = piece
             else:
                 line = f"{line} {piece}" if line else piece
     yield Line(tone, line)
+
+
+def _columns(text: str) -> int:
+    """How many columns ``text`` takes."""
+    if text.isascii():
+        return len(text)
+    from rich.cells import cell_len  # noqa: PLC0415 - only a terminal pays for rich
+
+    return cell_len(text)
 
 
 def _pieces(text: str, width: int) -> list[str]:

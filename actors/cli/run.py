@@ -97,7 +97,7 @@ def resume(
     store: str | None,
     as_json: bool,
 ) -> None:
-    """Go on with SESSION (an id, or the beginning of it or of its last group).
+    """Go on with SESSION (an id, the beginning of it or of its last group, or last).
 
     WORDS, if any are given, are the task of a new run. Without them the run that
     was interrupted, by a crash or a pause, goes on where it stood. The session has

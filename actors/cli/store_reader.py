@@ -4,31 +4,37 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
-import click
 import msgspec
 
 from actors.cli.config import default_store
-from actors.cli.format import ago
+from actors.cli.errors import SeveralFit
+from actors.cli.format import ago, cut
 from actors.pod.asked import open_requests, resolution
 from actors.pod.restore import last_run
 from actors.sessions.answers import wait
 from actors.sessions.chain import head_of, verified
+from actors.sessions.head import short_id
 from actors.sessions.store import Holder, SessionInfo, SessionStore
 from actors.sessions.urls import open_store, place_of
 from protocol.approval import ApprovalAnswer
 from protocol.entries import Head, SessionOpened, StoredEntry
-from protocol.errors import NewerVersion, SessionError, SessionNotFound
-from protocol.events import ApprovalRequested, ApprovalResolved
+from protocol.errors import NewerVersion, SessionError, SessionNotFound, WireError
+from protocol.events import ApprovalRequested, ApprovalResolved, UserMessage
 from protocol.manifest import PodManifest
 from protocol.wire import decode_entry
 
+#: What stands for the session that changed last, where an id is asked for.
+LAST = "last"
 #: Entries read at a time.
 _PAGE = 500
 #: Sessions that are named to a person whose beginning of an id fits several.
-_SHOWN = 4
+_SHOWN = 8
+#: Entries that are looked through for what a pod was first told, and characters that are shown of it.
+_FIRST, _WORDS = 20, 60
 
 
 class Reading:
@@ -60,13 +66,15 @@ class Reading:
         return {} if self._store is None else wait(self._store.unreadable())
 
     def find(self, beginning: str) -> SessionInfo:
-        """The one session whose id, or short id, begins so. Raises SessionNotFound, or UsageError if there
-        are more.
+        """The one session whose id, or short id, begins so, or the one that changed last for ``last``. Raises
+        SessionNotFound, or UsageError if there are more.
         """
         there = self._store if beginning else None
         found = [] if there is None else wait(there.matching(beginning, _SHOWN + 1))
         if found and (len(found) == 1 or found[0].session_id == beginning):
             return found[0]
+        if not found and beginning == LAST and (newest := self.sessions(limit=1)):
+            return newest[0]
         if not found:
             for session_id, error in self.unreadable().items() if beginning else ():
                 if session_id.startswith(beginning):
@@ -74,12 +82,30 @@ class Reading:
             raise SessionNotFound(
                 f"no session {beginning!r} in {self.url}", hint="polypod ps lists the sessions there are"
             )
-        some, now = found[:_SHOWN], time.time()
-        named = [f"{each.session_id} (pod {each.pod}, changed {ago(each.updated_at, now)})" for each in some]
-        many, rest = (f"{_SHOWN} or more", ", …") if len(found) > _SHOWN else (str(len(found)), "")
-        raise click.UsageError(
-            f"{many} sessions fit {beginning!r}: {', '.join(named)}{rest}; the last group of an id is enough"
+        now = time.time()
+        many = f"more than {_SHOWN}" if len(found) > _SHOWN else str(len(found))
+        some = sorted(found[:_SHOWN], key=lambda each: each.updated_at, reverse=True)
+        raise SeveralFit(
+            f"{many} sessions fit {beginning!r}; the end of an id, as here, is enough:",
+            [self._told(each, now) for each in some],
         )
+
+    def _told(self, info: SessionInfo, now: float) -> str:
+        """A session in a few words, by which a person knows it."""
+        task = ""
+        with suppress(SessionError, WireError):
+            task = self.task(info.session_id)
+        return (
+            f"{short_id(info.session_id)}  {ago(info.updated_at, now)}, pod {info.pod}{task and f': {task}'}"
+        )
+
+    def task(self, session_id: str) -> str:
+        """What the pod of a session was first told, on one line; empty where its first entries do not say."""
+        for stored in wait(self._there().read(session_id, after=0, limit=_FIRST)):
+            entry = decode_entry(stored.body)
+            if isinstance(entry, UserMessage):
+                return cut(entry.item.text, _WORDS)
+        return ""
 
     def stored(self, session_id: str, after: int = 0) -> Iterator[StoredEntry]:
         """The entries of a session numbered above ``after``, as they are kept; the chain is not checked."""

@@ -210,6 +210,8 @@ class AskingToolCalls(ToolCalls):
         if isinstance(command, commands.Approve):
             arguments = None if command.arguments is None else self._mended(request, command.arguments)
             answer = replace(answer, always=command.always, arguments=arguments)
+        else:
+            answer = replace(answer, by=command.by)
         await self._approvals.claim(answer)
 
     def answer(self, run: Run | None, command: commands.Approve | commands.Disapprove) -> None:
@@ -218,7 +220,7 @@ class AskingToolCalls(ToolCalls):
         """
         request = self._approvals.find(command.approval_id)
         if isinstance(command, commands.Disapprove):
-            self._deny(run, request, "person", command.note)
+            self._deny(run, request, command.by, command.note)
         else:
             arguments = None if command.arguments is None else self._mended(request, command.arguments)
             self._approve(request, arguments, command.note, always=command.always)
@@ -241,7 +243,8 @@ class AskingToolCalls(ToolCalls):
         try:
             arguments = None if answer.arguments is None else self._mended(request, answer.arguments)
         except InvalidInput as error:  # nobody is there to get the error
-            self._deny(run, request, answer.by, f"other arguments were wanted; {error.message}")
+            why = f"a person wanted other arguments; {error.message}"
+            self._deny(run, request, answer.by, f"other arguments were wanted; {error.message}", why)
         else:
             self._approve(request, arguments, answer.note, always=answer.always)
 
@@ -259,13 +262,13 @@ class AskingToolCalls(ToolCalls):
         for request in self._approvals.state.open:
             self._deny(run, request, "steer", note)
 
-    def _deny(self, run: Run | None, request: ApprovalRequested, by: str, note: str | None) -> None:
+    def _deny(
+        self, run: Run | None, request: ApprovalRequested, by: str, note: str | None, why: str | None = None
+    ) -> None:
         self._approvals.resolve(request, by, approved=False, note=note)
         call = ToolCall(request.call_id, request.tool, request.arguments)
-        words = f"a person denied it{'' if note is None else f': {note}'}"
-        if by == "timeout":
-            words = f"it needs a person's approval, and nobody answered within {request.timeout:g} s"
-        result = ToolResult.of(call, f"{call.name} was not run: {words}", is_error=True)
+        why = why or _denied_words(request, by, note)
+        result = ToolResult.of(call, f"{call.name} was not run: {why}", is_error=True)
         result = with_texts(result, request.injected)
         if run is not None:
             self.add_result(run, result, None, None, None)
@@ -395,6 +398,14 @@ class AskingPlay(Play):
         """The run has ended, or is lost: its seconds."""
         self._accounts.release_clock()
         return super().stop_clock()
+
+
+def _denied_words(request: ApprovalRequested, by: str, note: str | None) -> str:
+    """Why a call is not run, for the model."""
+    if by == "timeout":
+        return f"it needs a person's approval, and nobody answered within {request.timeout:g} s"
+    why = "it needs a person's approval, and nobody gave it" if by == "nobody" else "a person denied it"
+    return why if note is None else f"{why}: {note}"
 
 
 def _said(arguments: dict[str, Any] | None, note: str | None) -> tuple[str, ...]:

@@ -171,11 +171,13 @@ class Pod:
         """
         return self._ask(commands.Approve(approval_id, always, arguments, note))
 
-    def deny(self, approval_id: str, *, note: str | None = None) -> AsyncFuture[None]:
-        """Have the call that waits under that id not run; ``note`` says why, to the model. Resolves and
-        raises as ``approve``.
+    def deny(
+        self, approval_id: str, *, note: str | None = None, by: Literal["person", "nobody"] = "person"
+    ) -> AsyncFuture[None]:
+        """Have the call that waits under that id not run; ``note`` says why, to the model, and ``by="nobody"``
+        that no person was there to be asked. Resolves and raises as ``approve``.
         """
-        return self._ask(commands.Disapprove(approval_id, note))
+        return self._ask(commands.Disapprove(approval_id, note, by))
 
     def history(self) -> AsyncFuture[list[Item]]:
         """The items of the history, oldest first."""

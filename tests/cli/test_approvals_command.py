@@ -1,9 +1,11 @@
 """``polypod approvals``, ``approve`` and ``deny``: answers from another process, whatever becomes of the pod's."""
 
 import json
+import re
 import signal
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -17,6 +19,11 @@ from store_kit import without_privileges
 
 from actors.cli.errors import run_guarded
 from actors.cli.main import polypod
+from actors.llm.scripted import ScriptedClient, call
+from actors.system import PodSystem
+from actors.tools.base import tool
+from protocol.events import ApprovalRequested
+from protocol.manifest import PodManifest
 
 SHOP = '''
 import os, signal
@@ -304,3 +311,61 @@ def test_how_long_a_call_may_wait_is_listed_and_one_that_was_interrupted_is_deni
     assert (late.code, "not answered in time" in late.err) == (1, True)
     assert shop.polypod("resume", event["session_id"]).code == 0
     assert paid(shop) == []
+
+
+@pytest.mark.parametrize("columns", [40, 100])
+@pytest.mark.parametrize("colours", [True, False])
+def test_at_a_terminal_all_that_waits_can_be_read_however_narrow(
+    tmp_path: Path, columns: int, *, colours: bool
+) -> None:
+    home = Home(tmp_path)
+    home.env |= {} if colours else {"NO_COLOR": "1"}
+    home.write("shop.py", SHOP)
+    home.write("clerk.toml", MANIFEST.replace('"wait"', '"wait"\ntimeout = 3600'))
+    with asking(home, f"use pay {'a-very-long-name-' * 6}end") as run:
+        (asked,) = waiting(home)
+        with person(home, "approvals", columns=columns) as somebody:
+            somebody.sees("beginning of an ID")
+            seen = _ESCAPES.sub("", somebody.before).replace("\r", "")
+            assert ("\x1b[3" in somebody.before) == colours
+            assert somebody.leaves_with() == 0
+    lines = seen.splitlines()
+    assert all(len(line) <= columns for line in lines[:-1])
+    together = "".join(line.strip() for line in lines)
+    for words in (
+        asked["approval_id"], "pay(to='a-very", "-end')", "min", "left", "pod clerk", asked["session_id"][-12:], str(run.pid)
+    ):  # fmt: skip
+        assert words in together
+
+
+_ESCAPES = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]|\x1b[=>]")
+
+
+async def test_the_beginning_of_an_id_is_enough_and_one_that_several_have_lists_them(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    home.env["POLYPOD_STORE"] = "sqlite:pods.db"
+    many = range(17)  # of so many ids two begin with the same digit
+    async with PodSystem(f"sqlite:{home.folder / 'pods.db'}") as system:
+        manifest = PodManifest.of(
+            name="clerk", approvals={"headless": "wait"}, approval=[{"tool": "pay", "policy": "ask"}]
+        )
+        calls = sum((call("pay", {"to": f"n{number}"}) for number in many), call("nope", {}))
+        pod = await system.spawn(manifest, client=ScriptedClient([calls]), tools=[tool(pay)])
+        with pod.subscribe(ApprovalRequested) as asked:
+            pod.run("go")
+            ids = [(await anext(asked)).approval_id for _ in many]
+    digits = Counter(each[0] for each in ids)
+    digit, number = digits.most_common(1)[0]
+    several = home.polypod("approve", digit)
+    assert (several.code, f"{number} calls wait for approval under {digit!r}" in several.err) == (2, True)
+    for each in ids:
+        assert (f"  {each}  pay(to=" in several.err) == (each[0] == digit)
+    one = next(each for each in ids if each[0] == digit)
+    enough = next(end for end in range(2, 17) if sum(each.startswith(one[:end]) for each in ids) == 1)
+    assert home.polypod("deny", one[:enough]).code == 0
+    assert {each["approval_id"] for each in waiting(home)} == set(ids) - {one}
+
+
+async def pay(to: str) -> str:
+    """Pay somebody."""
+    return to

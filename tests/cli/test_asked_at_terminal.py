@@ -12,11 +12,12 @@ import pytest
 from command_kit import Home
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 from person import CTRL_C, CTRL_D, ENTER, PATIENCE, person
 from rich.cells import cell_len
 
 from actors.cli.approver import AtTerminal
-from actors.cli.question import question_lines, understood
+from actors.cli.question import not_understood_lines, question_lines, understood
 from actors.cli.running import follow_run
 from actors.cli.terminal import Terminal
 from actors.cli.views import PeopleView
@@ -85,16 +86,38 @@ def test_a_run_asks_and_does_what_the_person_allows(shop: Home, columns: int, *,
     assert paid(shop) == ["ann"]
 
 
-@pytest.mark.parametrize(("keys", "told"), [("n not today\n", "not today"), (CTRL_D, "input has ended")])
-def test_what_is_denied_or_not_answered_is_not_run(shop: Home, keys: str, told: str) -> None:
+@pytest.mark.parametrize(
+    ("keys", "shown", "by", "told"),
+    [
+        ("n not today\n", "denied by a person: not today", "person", "a person denied it: not today"),
+        (CTRL_D, "denied: nobody gave approval", "nobody", "nobody gave it: the person's input has ended"),
+    ],
+)
+def test_what_is_denied_or_not_answered_is_not_run(
+    shop: Home, keys: str, shown: str, by: str, told: str
+) -> None:
     with person(shop, "run", *TASK) as somebody:
         somebody.sees(ASK)
         somebody.press(keys)
-        somebody.sees("denied by a person")
+        somebody.sees(shown)
         somebody.leaves_with()
     assert paid(shop) == []
-    (result,) = [each for each in shop.polypod("events", "--json").lines if each["type"] == "ToolResulted"]
-    assert told in str(result)
+    assert resolution_of(shop) == (by, False)
+    assert told in result_of(shop)
+
+
+def resolution_of(home: Home) -> tuple[str, bool]:
+    """Who answered the one call that waited, and whether it was approved."""
+    lines = home.polypod("events", "--json").lines
+    (event,) = [each for each in lines if each["type"] == "ApprovalResolved"]
+    return event["by"], event["approved"]
+
+
+def result_of(home: Home) -> str:
+    """What the model was told of the one call."""
+    lines = home.polypod("events", "--json").lines
+    (event,) = [each for each in lines if each["type"] == "ToolResulted"]
+    return str(event["item"]["content"][0]["text"])
 
 
 def test_what_is_no_answer_is_asked_for_again_and_always_is_for_those_arguments(shop: Home) -> None:
@@ -102,9 +125,15 @@ def test_what_is_no_answer_is_asked_for_again_and_always_is_for_those_arguments(
         somebody.sees("\x1b[?2004h")
         somebody.press("use pay ann" + ENTER)
         somebody.sees(ASK)
-        for keys in ("what?\n", "\n", "yes but\n", "?\n"):
+        for keys, why in (
+            ("what?\n", "“what?” is no answer: y, n, a or ?"),
+            ("\n", "an empty line is no answer"),
+            ("yes but\n", "as in y but"),
+            ("?\n", "pod clerk wants to run pay"),
+        ):
             somebody.press(keys)
             somebody.sees(ASK)
+            assert why in somebody.before
         somebody.press("always\n")
         somebody.sees("always")
         somebody.sees("finished")
@@ -162,8 +191,24 @@ def test_without_a_terminal_the_call_is_denied_and_the_person_is_told_what_to_do
     assert "nobody can be asked here" in done.err
     assert "at a terminal" in done.err
     assert paid(shop) == []
+    assert resolution_of(shop) == ("nobody", False)
+    assert "person denied" not in result_of(shop)
+    assert "nobody gave it: nobody can be asked here" in result_of(shop)
     with person(shop, "run", *TASK, "--json") as somebody:  # a program reads what it writes
         somebody.sees("nobody can be asked here")
+
+
+def test_a_resume_behind_an_answer_from_elsewhere_asks_no_more(shop: Home) -> None:
+    with person(shop, "run", *TASK) as somebody:
+        somebody.sees(ASK)
+        somebody.press(CTRL_C)
+        assert somebody.leaves_with() == 130
+    assert shop.polypod("approve", shop.polypod("approvals", "--json").lines[0]["approval_id"]).code == 0
+    with person(shop, "resume", "last") as somebody:
+        somebody.sees("finished")
+        assert ASK not in somebody.before
+        assert somebody.leaves_with() == 0
+    assert paid(shop) == ["ann"]
 
 
 # -- several calls and pods ------------------------------------------------------------------------
@@ -285,7 +330,7 @@ async def test_a_question_that_nobody_answers_in_time_goes_away() -> None:
     async with desk() as at:
         pod = await at.pod(call("pay", {"to": "ann"}), say("done"), timeout=0.2)
         run = asyncio.create_task(at.follow(pod))
-        assert "within 200 ms" in await at.sees(ASK)
+        assert "denied if nobody answers within" in await at.sees(ASK)
         await at.sees("not answered in time")
         assert (await run).text == "done"
         assert at.ran == []
@@ -327,7 +372,7 @@ _TEXTS = st.text() | st.text(st.sampled_from("\x1b[2J\r\n\t\u202e\u200b\x9b Aé�
 def test_a_question_keeps_to_the_width_and_shows_nothing_that_a_terminal_obeys(
     arguments: dict[str, Any], width: int, whole: bool
 ) -> None:
-    lines = list(question_lines(request(arguments, "a\x1brule"), width, whole=whole))
+    lines = list(question_lines(request(arguments, "a\x1brule"), width, 0.0, whole=whole))
     for line in lines:
         assert line.text.isprintable()
         assert cell_len(line.text) <= width
@@ -338,11 +383,27 @@ def test_a_question_keeps_to_the_width_and_shows_nothing_that_a_terminal_obeys(
 
 def test_a_long_argument_hides_no_other_and_the_whole_is_shown_when_asked_for() -> None:
     asked = request({"content": "\n".join(["word"] * 500), "path": "a.txt"})
-    cut = [line.text for line in question_lines(asked, 40)]
+    cut = [line.text for line in question_lines(asked, 40, 0.0)]
     assert len(cut) < 30
     assert '| path = "a.txt"' in cut
     assert any("more characters" in line for line in cut)
-    assert len([line for line in question_lines(asked, 40, whole=True) if line.text == "|   word"]) == 500
+    assert (
+        len([line for line in question_lines(asked, 40, 0.0, whole=True) if line.text == "|   word"]) == 500
+    )
+
+
+def test_a_question_tells_the_time_that_is_left() -> None:
+    asked = structs.replace(request({}), at=1000.0, timeout=3600.0)
+    for now, left in ((1000.0, "1 h 0 min"), (2800.0, "30 min 0 s"), (9000.0, "0 ms")):
+        lines = [line.text for line in question_lines(asked, 100, now)]
+        assert f"denied if nobody answers within {left}" in lines
+
+
+@given(st.sampled_from([20, 40, 100]), _TEXTS)
+def test_what_is_no_answer_is_told_why_within_the_width(width: int, typed: str) -> None:
+    lines = list(not_understood_lines(typed, width))
+    assert lines
+    assert all(line.text.isprintable() and cell_len(line.text) <= width for line in lines)
 
 
 def test_only_clear_words_allow_anything() -> None:

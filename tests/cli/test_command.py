@@ -466,8 +466,22 @@ def test_a_session_keeps_its_model_whatever_is_exported_for_new_pods(home: Home)
 
 def test_a_beginning_that_more_sessions_share_lists_them(home: Home):
     home.run("list files")
+    home.run("hello there")
+    refused(
+        home.polypod("show", home.session()[:2]), 2, "2 sessions fit", "pod: list files", "pod: hello there"
+    )
+
+
+def test_last_is_the_session_that_changed_last(home: Home):
+    refused(home.polypod("resume", "last", "hello"), 2, "no session 'last'")
     home.run("list files")
-    refused(home.polypod("show", home.session()[:2]), 2, "2 sessions fit")
+    first = home.session()
+    home.run("hello")
+    assert home.session() != first
+    assert home.polypod("show", "last", "--json").lines[0]["session_id"] == home.session()
+    assert home.polypod("resume", first, "hello").code == 0
+    assert home.polypod("resume", "last", "hello").code == 0
+    assert home.session() == first
 
 
 def test_a_finished_session_is_not_resumed_without_words(home: Home):
