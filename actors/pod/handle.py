@@ -174,7 +174,7 @@ class Pod:
     def deny(
         self, approval_id: str, *, note: str | None = None, by: Literal["person", "nobody"] = "person"
     ) -> AsyncFuture[None]:
-        """Have the call that waits under that id not run; ``note`` says why, to the model, and ``by="nobody"``
+        """Have the call that waits under that id not run; ``note`` says why, to the model; ``by="nobody"`` is
         that no person was there to be asked. Resolves and raises as ``approve``.
         """
         return self._ask(commands.Disapprove(approval_id, note, by))
