@@ -80,7 +80,7 @@ class AskingRunner(ToolRunner):
         checked = self.toolbox.check(call)
         if isinstance(checked, ToolResult):
             return False
-        found = approvals.verdict(call)
+        found = approvals.verdict(call, checked.tool)
         if found.policy != "ask":
             return False
         injected: tuple[str, ...] = ()
@@ -154,7 +154,7 @@ class AskingRunner(ToolRunner):
         answer, injected = await super()._ask_before(hooks, checked, ctx, batch)
         if isinstance(answer, ToolResult):
             return answer, injected
-        found = self._approvals.verdict(answer.call)
+        found = self._approvals.verdict(answer.call, answer.tool)
         if found.policy == "ask":
             raise _Parked(answer.call, found.why, injected)
         denied = self._denied(answer.call)
@@ -162,7 +162,7 @@ class AskingRunner(ToolRunner):
 
     def _denied(self, call: ToolCall) -> ToolResult | None:
         """The result of a call that rules deny."""
-        found = self._approvals.verdict(call)
+        found = self._approvals.verdict(call, None)
         if found.policy != "deny":
             return None
         return ToolResult.of(call, f"{call.name} was not run: it is denied ({found.why})", is_error=True)
@@ -282,7 +282,7 @@ class AskingToolCalls(ToolCalls):
         checked = tools.toolbox.check(call)
         if isinstance(checked, ToolResult):
             raise InvalidInput(f"with these arguments the call cannot be run: {checked.text}")
-        found = self._approvals.verdict(call)
+        found = self._approvals.verdict(call, checked.tool)
         if found.policy == "deny":
             raise InvalidInput(f"with these arguments the call is denied ({found.why})")
         return call.arguments

@@ -186,7 +186,7 @@ class Assembly:
             limits=self._limits(manifest),
             on_conflict=self._on_conflict,
             answers=self._answers,
-            asks=bool(manifest.approval) or manifest.approvals.default != "allow",
+            asks=_asks(manifest, runner.toolbox),
             grace=self._grace,
             memory_grace=self._memory_grace,
             store_grace=self._store_grace,
@@ -355,6 +355,13 @@ def _own(manifest: PodManifest) -> Iterable[Any]:
     from actors.tools.loading import load_tools  # noqa: PLC0415 - paid for by pods that have any
 
     return load_tools(manifest.tools.modules, Path(manifest.pod.pwd))
+
+
+def _asks(manifest: PodManifest, toolbox: Toolbox) -> bool:
+    """Whether a call may need a person's word, or be denied by a rule."""
+    if manifest.approval or manifest.approvals.default != "allow":
+        return True
+    return any(each.asks for each in toolbox)
 
 
 def _hooks(objects: tuple[Any, ...], threads: ToolThreads) -> Hooks:

@@ -13,6 +13,7 @@ from actors.pod.journal import Journal
 from actors.pod.resources import PodResources
 from actors.sessions.answers import settled
 from actors.sessions.approvals import Approvals, Granted
+from actors.tools.base import Tool
 from protocol.approval import ApprovalAnswer, ApprovalRule, ApprovalVerdict, verdict
 from protocol.errors import AlreadyResolved, SessionError, UnknownApproval, WaitingForApproval
 from protocol.events import ApprovalRequested, ApprovalResolved
@@ -63,10 +64,15 @@ class OpenApprovals:
 
     # -- how it stands ---------------------------------------------------------------------------
 
-    def verdict(self, call: ToolCall) -> ApprovalVerdict:
-        """What becomes of ``call``; what people have said always holds comes before the manifest's rules."""
+    def verdict(self, call: ToolCall, tool: Tool | None) -> ApprovalVerdict:
+        """What becomes of a ``call`` of ``tool``: what people have said always holds comes before the rules
+        of the manifest.
+        """
         rules = (*self.state.rules, *self._rules)
-        return verdict(rules, self._section.default, call.name, call.arguments)
+        default = self._section.default
+        if default == "allow" and tool is not None and tool.asks:
+            default = "ask"
+        return verdict(rules, default, call.name, call.arguments)
 
     @property
     def awaited(self) -> frozenset[str]:

@@ -55,9 +55,10 @@ class ToolContext(Generic[D]):
     ``pwd`` is the pod's working directory, ``scope`` what the pod may touch (``resolved``), ``cancel``
     the flag to watch (each call has its own: a time-out raises it), ``progress(text)`` tells subscribers
     how far the call is (from any thread, while it goes on), ``extras`` holds what the pod's assembly hands
-    to tools of its own, and ``output_cap`` is how many bytes of text reach the model uncut (the toolbox
-    sets it). ``began`` is when a thread began with a plain function (``time.perf_counter``), ``seconds``
-    how long that took, and ``late`` is told, on the event loop, what came of a call that had been given up.
+    to tools of its own, ``output_cap`` is how many bytes of text reach the model uncut, and ``keep_in`` the
+    folder where longer output is kept whole (the toolbox sets both). ``began`` is when a thread began with a
+    plain function (``time.perf_counter``), ``seconds`` how long that took, and ``late`` is told, on the event
+    loop, what came of a call that had been given up.
     """
 
     __slots__ = (
@@ -66,6 +67,7 @@ class ToolContext(Generic[D]):
         "cancel",
         "deps",
         "extras",
+        "keep_in",
         "late",
         "output_cap",
         "pod",
@@ -97,6 +99,7 @@ class ToolContext(Generic[D]):
         self.progress = _ignore if progress is None else progress
         self.extras = {} if extras is None else extras
         self.output_cap = OUTPUT_CAP
+        self.keep_in: Path | None = None
         self.began: float | None = None
         self.seconds: float | None = None
         self.late = _ignore_result if late is None else late
@@ -120,6 +123,9 @@ class Tool:
     ``input_schema`` is the JSON Schema of the arguments where somebody else has it, a server or a database:
     the function then gets all arguments in its one parameter, a dict, and has to look itself whether they
     fit (a ``ToolArgumentsInvalid`` tells the model).
+
+    A tool with ``asks`` may do what no scope bounds: where no approval rule speaks of a call, a person is
+    asked for it.
     """
 
     def __init__(
@@ -132,6 +138,7 @@ class Tool:
         description: str | None = None,
         blocking: bool = True,
         input_schema: dict[str, Any] | None = None,
+        asks: bool = False,
     ) -> None:
         name = checked_name(function, name)
         check_options(name, concurrency, timeout, description, blocking)
@@ -151,6 +158,7 @@ class Tool:
         self.spec = ToolSpec(self.name, encodable(self.description), self.input_schema)
         self.is_async = is_async(function)
         self.blocking = blocking and not self.is_async
+        self.asks = asks
 
     def __repr__(self) -> str:
         return f"<Tool {self.name}, {self.concurrency}>"
@@ -295,7 +303,7 @@ class Toolbox:
         call, chosen, arguments = checked.call, checked.tool, checked.arguments
         try:
             if chosen.arguments.context is not None:
-                ctx.output_cap = self.output_cap
+                ctx.output_cap, ctx.keep_in = self.output_cap, self.keep_in
                 arguments[chosen.arguments.context] = ctx
             if not (chosen.blocking or chosen.is_async):
                 return await self._run_at_once(call, chosen, arguments, ctx)
@@ -359,6 +367,8 @@ class Toolbox:
         return await self._limit_output(call, outcome.value)
 
     async def _limit_output(self, call: ToolCall, value: Any) -> ToolResult:
+        if type(value) is Output:  # of a tool that limits its output itself
+            return ToolResult(call.id, call.name, value.parts, kept=value.kept)
         parts = parts_from(value)
         if fits(parts, self.output_cap):
             return ToolResult(call.id, call.name, parts)

@@ -11,6 +11,7 @@ from actors.tools.files import FILES
 from actors.tools.memory import MEMORY_TOOLS
 from actors.tools.pods import POD_TOOLS
 from actors.tools.search import SEARCH
+from actors.tools.shell.tools import SHELL_TOOLS
 from protocol.errors import ManifestError
 
 BUILTIN_GROUPS: dict[str, tuple[Tool, ...]] = {
@@ -19,6 +20,7 @@ BUILTIN_GROUPS: dict[str, tuple[Tool, ...]] = {
     "memory": MEMORY_TOOLS,
     "fetch": FETCH,
     "pods": POD_TOOLS,
+    "shell": SHELL_TOOLS,
 }
 
 _NO_MORE: Mapping[str, tuple[Tool, ...]] = {}

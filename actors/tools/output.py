@@ -69,24 +69,42 @@ def capped(parts: tuple[Part, ...], cap: int, *, directory: Path | None, stem: s
 
 
 def _cut(text: str, cap: int, where: str) -> str:
-    """Two thirds of ``cap`` bytes from the head of ``text``, one third from its tail."""
-    data = text.encode()
+    """``text``, which is longer than ``cap`` bytes, without its middle."""
+    head, tail = split_at(text, text, cap)
+    size = len(text.encode())
+    missing = size - len(head.encode()) - len(tail.encode())
+    return f"{head}{cut_mark(missing, size, where)}{tail}"
+
+
+def split_at(first: str, last: str, cap: int) -> tuple[str, str]:
+    """Two thirds of ``cap`` bytes from the beginning of ``first``, one third from the end of ``last``."""
     tail_size = cap // 3
-    head = data[: cap - tail_size].decode("utf-8", "ignore")
-    tail = data[len(data) - tail_size :].decode("utf-8", "ignore")
-    missing = len(data) - len(head.encode()) - len(tail.encode())
-    return f"{head}\n[… {missing:,} of {len(data):,} bytes cut here{where} …]\n{tail}"
+    beginning, end = first.encode(), last.encode()
+    head = beginning[: cap - tail_size].decode("utf-8", "ignore")
+    return head, end[max(0, len(end) - tail_size) :].decode("utf-8", "ignore")
+
+
+def cut_mark(missing: int, size: int, where: str) -> str:
+    """What stands in the place of text that was cut; ``where`` says what has it."""
+    return f"\n[… {missing:,} of {size:,} bytes cut here{where} …]\n"
+
+
+def new_file(directory: Path, stem: str, suffix: str) -> str:
+    """The name of a new file that nobody else may read. Raises OSError."""
+    import tempfile  # noqa: PLC0415 - loads what unpacks archives too
+
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f"{stem}-", suffix=suffix, dir=directory)
+    os.close(handle)
+    return name
 
 
 def _keep(parts: tuple[Part, ...], directory: Path, stem: str) -> str | None:
     """The name of a new file with all text of ``parts``, or None where none can be written."""
-    import tempfile  # noqa: PLC0415 - loads what unpacks archives too
-
     text = "".join(part.text for part in parts if isinstance(part, TextPart))
     try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f"{stem}-", suffix=".txt", dir=directory)
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
+        name = new_file(directory, stem, ".txt")
+        with open(name, "w", encoding="utf-8", newline="") as file:  # noqa: PTH123 - a plain name
             file.write(text)
     except OSError:
         return None  # the model still gets the cut output, and is not told of a file

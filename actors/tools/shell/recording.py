@@ -1,0 +1,140 @@
+"""``Recording``: what a command writes: its beginning and end for the model, the whole of it on disk."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from actors.tools.output import cut_mark, new_file, split_at
+from actors.tools.shell.cleaning import Cleaner
+
+#: Bytes of output that are kept on disk; what comes later is counted.
+KEPT_MOST = 100 << 20
+#: Bytes that are gathered before they are written.
+_BATCH = 1 << 20
+
+
+class Recording:
+    """Takes a command's output as it comes, however much that is. One task feeds it."""
+
+    def __init__(self, cap: int, directory: Path | None, stem: str) -> None:
+        """A look shows ``cap`` bytes of text at most; what is longer is kept in a file of ``directory``."""
+        self._cap = cap
+        self._file = _Kept(directory, stem, cap)
+        self._window = _Window(cap, Cleaner())
+
+    @property
+    def kept(self) -> str | None:
+        """The name of the file that has the whole output; None where there is none."""
+        return self._file.name
+
+    @property
+    def has_news(self) -> bool:
+        """Whether anything has come since the last look."""
+        return self._window.size > 0
+
+    async def feed(self, data: bytes) -> None:
+        """Take what has come."""
+        self._window.feed(data)
+        await self._file.add(data)
+
+    async def look(self) -> str:
+        """What has come since the last look, as text; where it was cut, it says so, and what has it all."""
+        window = self._window
+        head, tail, cleaner = window.texts()
+        self._window = _Window(self._cap, cleaner)
+        if cleaner.is_binary:
+            await self._file.flush(begin=True)
+            return f"[{window.size:,} bytes that are no text{self._where()}]\n"
+        if not tail:
+            await self._file.flush()
+            return head
+        await self._file.flush(begin=True)
+        missing = max(0, window.size - len(head.encode()) - len(tail.encode()))
+        return f"{head}{cut_mark(missing, window.size, self._where())}{tail}"
+
+    def _where(self) -> str:
+        if self._file.name is None:
+            return ""
+        part = "the whole output" if self._file.is_whole else f"the first {KEPT_MOST >> 20} MB of the output"
+        return f"; {part} is in {self._file.name}"
+
+
+class _Window:
+    """What has come since the last look: as text until that is longer than is shown, then only the end."""
+
+    def __init__(self, cap: int, cleaner: Cleaner) -> None:
+        self.size = 0
+        self._cap = cap
+        self._cleaner = cleaner
+        self._pieces: list[str] = []
+        self._length = 0
+        self._end: bytearray | None = None
+
+    def feed(self, data: bytes) -> None:
+        self.size += len(data)
+        if self._end is not None:
+            self._end += data
+            if len(self._end) > 8 * self._cap:
+                del self._end[: -4 * self._cap]
+            return
+        text = self._cleaner.feed(data)
+        self._pieces.append(text)
+        self._length += len(text)
+        if self._length > 2 * self._cap:
+            self._end = bytearray()
+
+    def texts(self) -> tuple[str, str, Cleaner]:
+        """The beginning and, where it was cut, the end; and what goes on to clean what comes."""
+        if self._end is None:
+            text = "".join((*self._pieces, self._cleaner.flush()))
+            fits = len(text.encode()) <= self._cap
+            return (text, "", self._cleaner) if fits else (*split_at(text, text, self._cap), self._cleaner)
+        after = Cleaner()
+        last = after.feed(bytes(self._end)) + after.flush()
+        head, tail = split_at("".join(self._pieces), last, self._cap)
+        return head, tail or " ", self._cleaner if self._cleaner.is_binary else after
+
+
+class _Kept:
+    """The file that has the whole output, once that is too long to be shown."""
+
+    def __init__(self, directory: Path | None, stem: str, most_in_memory: int) -> None:
+        self.name: str | None = None
+        #: Whether nothing had to be left out.
+        self.is_whole = True
+        self._directory = directory
+        self._stem = stem
+        self._most_in_memory = most_in_memory
+        self._waiting = bytearray()
+        self._size = 0
+
+    async def add(self, data: bytes) -> None:
+        if self._directory is None:
+            return
+        if self._size + len(data) > KEPT_MOST:
+            data, self.is_whole = data[: KEPT_MOST - self._size], False
+        self._size += len(data)
+        self._waiting += data
+        if len(self._waiting) > (self._most_in_memory if self.name is None else _BATCH):
+            await self.flush(begin=True)
+
+    async def flush(self, *, begin: bool = False) -> None:
+        """Write what waits; where there is no file yet, only with ``begin``."""
+        if self._directory is None or not self._waiting or (self.name is None and not begin):
+            return
+        data, self._waiting = self._waiting, bytearray()
+        try:
+            self.name = await asyncio.to_thread(_append, self.name, self._directory, self._stem, data)
+        except (
+            OSError
+        ):  # the model still gets the cut output, and is told of no file, or of one that breaks off
+            self._directory, self.is_whole = None, False
+
+
+def _append(name: str | None, directory: Path, stem: str, data: bytearray) -> str:
+    if name is None:
+        name = new_file(directory, stem, ".txt")
+    with Path(name).open("ab") as file:
+        file.write(data)
+    return name
