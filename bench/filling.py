@@ -1,6 +1,8 @@
-"""Sessions for the bench, written straight into a store: as pods would, but in large batches."""
+"""Sessions for the bench, written straight into a store: as pods commit them, or in long commits."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 from msgspec import Raw
 
@@ -11,23 +13,29 @@ from actors.sessions.store import SessionStore
 from actors.sessions.urls import open_store
 from bench.histories import items
 from bench.models import manifest
-from protocol.events import AssistantMessage, DurableEvent, ToolResulted, UserMessage
-from protocol.items import AssistantItem, ToolResult
+from protocol.events import AssistantMessage, RunEnd, RunStart, ToolResulted, UserMessage
+from protocol.items import AssistantItem, Item, UserItem
+from protocol.usage import Usage
 from protocol.wire import encode
 
-_BATCH = 500
+#: Items of a long commit.
+_LONG = 500
+_USAGE = Usage(1000, 100)
 
 
-def fill_session(url: str, length: int) -> str:
-    """Write a new session with ``length`` items into the store at ``url``; its id."""
+def fill_session(url: str, length: int, *, long_commits: bool = False) -> str:
+    """Write a new session with ``length`` items into the store at ``url``; its id.
+
+    Its commits are those of a pod that has a run for each question: the start of the run with the question,
+    each answer with calls, each result, the last answer with the end of the run. Or they are long ones, of
+    items alone.
+    """
     store = open_store(url)
     log = SessionLog(store, "bench", SessionHead(new_session_id()), lambda *_: None)
     log.open(Raw(encode(manifest())))
     _settle(log, store, log.create())
-    for number, item in enumerate(items(length), 1):
-        log.record(_KINDS.get(type(item), UserMessage), item=item)
-        if number % _BATCH == 0:
-            _settle(log, store, log.commit())
+    for _ in _in_long_commits(log, length) if long_commits else _as_pods_do(log, length):
+        _settle(log, store, log.commit())
     _settle(log, store, log.commit())
     wait(store.close())
     return log.head.session_id
@@ -39,4 +47,31 @@ def _settle(log: SessionLog, store: SessionStore, pending: Kept) -> None:
         log.confirm()
 
 
-_KINDS: dict[type, type[DurableEvent]] = {AssistantItem: AssistantMessage, ToolResult: ToolResulted}
+def _in_long_commits(log: SessionLog, length: int) -> Iterator[None]:
+    """Record the items; each step is one commit."""
+    for number, item in enumerate(items(length), 1):
+        _record(log, item)
+        if number % _LONG == 0:
+            yield
+
+
+def _as_pods_do(log: SessionLog, length: int) -> Iterator[None]:
+    run_id = ""
+    for number, item in enumerate(items(length)):
+        if isinstance(item, UserItem):
+            run_id = f"{number:016x}"
+            log.record(RunStart, run_id)
+        _record(log, item, run_id)
+        if isinstance(item, AssistantItem) and not item.calls:
+            log.record(RunEnd, run_id, outcome="finished", steps=2, usage=_USAGE + _USAGE, seconds=0.5)
+        yield
+
+
+def _record(log: SessionLog, item: Item, run_id: str | None = None) -> None:
+    if isinstance(item, AssistantItem):
+        stop_reason = "tool_use" if item.calls else "end_turn"
+        log.record(AssistantMessage, run_id, item=item, stop_reason=stop_reason, usage=_USAGE)
+    elif isinstance(item, UserItem):
+        log.record(UserMessage, run_id, item=item)
+    else:
+        log.record(ToolResulted, run_id, item=item, seconds=0.1)
