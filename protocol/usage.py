@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from msgspec import Struct
 
 
@@ -53,6 +55,30 @@ class Usage(Struct, frozen=True, gc=False, omit_defaults=True):
         )
         left = {name: _minus(getattr(self, name), getattr(part, name)) for name in fields}
         return Usage(incomplete=self.incomplete, **left)
+
+
+def sum_of(usages: Sequence[Usage]) -> Usage:
+    """The sum of one or more: what adding them one by one gives, in a fraction of the time."""
+    inputs, input_known = _column([each.input_tokens for each in usages])
+    outputs, output_known = _column([each.output_tokens for each in usages])
+    return Usage(
+        inputs,
+        outputs,
+        _column([each.cache_read_tokens for each in usages])[0],
+        _column([each.cache_write_tokens for each in usages])[0],
+        not (input_known and output_known) or True in [each.incomplete for each in usages],
+        _column([each.cache_write_1h_tokens for each in usages])[0],
+    )
+
+
+def _column(numbers: list[int | None]) -> tuple[int | None, bool]:
+    """The sum of what is known, and whether all of it or nothing is."""
+    unknown = numbers.count(None)
+    if not unknown:
+        return sum(numbers), True  # type: ignore[arg-type]
+    if unknown == len(numbers):
+        return None, True
+    return sum([each for each in numbers if each is not None]), False
 
 
 def _plus(a: int | None, b: int | None) -> int | None:

@@ -22,7 +22,7 @@ HIGHEST_DENSITY = 4.0
 Certainty = Literal["measured", "interpolated", "extrapolated", "estimated"]
 
 
-class UsageRecord(Struct, frozen=True):
+class UsageRecord(Struct, frozen=True, gc=False):
     """A server's count of one call: its request had ``history_len`` items, and ``input_tokens`` is
     the whole of that request, cached part, system prompt and tools included.
     """

@@ -40,7 +40,7 @@ from protocol.events import (
     UserMessage,
 )
 from protocol.items import AssistantItem, Item, SystemItem, ToolCall, ToolResult, UserItem
-from protocol.usage import Usage
+from protocol.usage import Usage, sum_of
 from protocol.wire import LazyDecoder, other_entry
 
 # Nearly all entries of a log are items, and the beginnings and ends of runs. Of these no more is decoded than
@@ -93,8 +93,10 @@ _BRIEF: dict[type, type] = {
     RunEnd: _RunEnd,
     PodStarted: _PodStarted,
 }
-#: Entries that are an item and nothing else.
-_PLAIN = frozenset({_User, _System})
+#: Entries that bring an item, besides answers.
+_OTHER_ITEMS = frozenset({_User, _System, _Result})
+#: What a call has consumed of which no server told.
+_UNKNOWN = Usage()
 # Making a decoder takes 0.1 ms for each kind that it knows, as much as decoding a hundred entries; most logs
 # have no others than the usual kinds.
 _usual: LazyDecoder[Any] = LazyDecoder(*_BRIEF.values(), SessionOpened, PodEnded)
@@ -123,8 +125,9 @@ class Replayed:
         self.open: tuple[Activity, ...] = ()
         self.approvals = NO_APPROVALS
         self.children = NO_CHILDREN
-        self.usage: Usage | None = None
         self.cost: float | None = None
+        #: The usage of each call, and what was carried over from another session.
+        self._usages: list[Usage] = []
         self._seconds = 0.0
         #: When the run that has not told its time began, and was last at work.
         self._began: float | None = None
@@ -137,24 +140,29 @@ class Replayed:
         an item that only a newer version knows.
         """
         items, decode = self.items, self._decoder.decode
-        for entry in entries:
-            self.seq = entry.seq
-            try:
-                decoded = decode(entry.body)
-            except (msgspec.DecodeError, UnicodeDecodeError):
-                decoded = self._decode_unusual(entry.body)
-                decode = self._decoder.decode
-            kind = type(decoded)
-            if kind is _Answer:
-                self._count_answer(decoded)
-            elif kind in _PLAIN:
-                items.append(decoded.item)
-            elif kind is _Result:
-                items.append(decoded.item)
-                if decoded.run_id is not None:
-                    self._worked = decoded.at
-            elif kind is not OtherEntry:
-                self._feed(decoded)
+        append, entry = items.append, None
+        try:
+            for entry in entries:
+                try:
+                    decoded = decode(entry.body)
+                except (msgspec.DecodeError, UnicodeDecodeError):
+                    decoded = self._decode_unusual(entry.body)
+                    decode = self._decoder.decode
+                kind = type(decoded)
+                if kind is _Answer:
+                    self._count_answer(decoded, len(items))
+                    append(decoded.item)
+                elif kind in _OTHER_ITEMS:
+                    append(decoded.item)
+                    if kind is _Result and decoded.run_id is not None:
+                        self._worked = decoded.at
+                elif kind is _RunStart:
+                    self._begin_run(decoded)
+                elif kind is not OtherEntry:
+                    self._feed(decoded)
+        finally:
+            if entry is not None:
+                self.seq = entry.seq
 
     def _decode_unusual(self, body: bytes) -> Any:
         """An entry of another kind than most; all kinds are known from then on. Raises as ``read`` does."""
@@ -163,6 +171,11 @@ class Replayed:
             return _all.decode(body)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             return other_entry(body, error)
+
+    @property
+    def usage(self) -> Usage | None:
+        """What all calls have consumed; None where there was none."""
+        return sum_of(self._usages) if self._usages else None
 
     @property
     def seconds(self) -> float:
@@ -175,19 +188,25 @@ class Replayed:
         self._seconds = self.seconds if seconds is None else self._seconds + seconds
         self._began = None
 
-    def _feed(self, entry: Entry | _RunStart | _RunEnd | _PodStarted) -> None:
-        """Take the next entry, which is no item."""
-        if isinstance(entry, _RunStart):
-            if self._began is not None:
-                self._count_run(None)
-            self._began = self._worked = entry.at
+    def _begin_run(self, entry: _RunStart) -> None:
+        if self._began is not None:
+            self._count_run(None)
+        self._began = self._worked = entry.at
+        if self.approvals.granted:
             self.approvals = self.approvals.begun()
-            self.open_run = entry.run_id
-            self.open_steps = 0 if entry.reason != "resume" else self.open_steps
-        elif isinstance(entry, _RunEnd):
-            self._count_run(entry.seconds)
-            if entry.outcome != "paused":
-                self.open_run = None
+        self.open_run = entry.run_id
+        if entry.reason != "resume":
+            self.open_steps = 0
+
+    def _end_run(self, entry: _RunEnd) -> None:
+        self._count_run(entry.seconds)
+        if entry.outcome != "paused":
+            self.open_run = None
+
+    def _feed(self, entry: Entry | _RunEnd | _PodStarted) -> None:
+        """Take the next entry, which is no item."""
+        if isinstance(entry, _RunEnd):
+            self._end_run(entry)
         elif isinstance(entry, _PodStarted):
             self._count_run(None)
         elif not isinstance(entry, DurableEvent):
@@ -212,21 +231,24 @@ class Replayed:
                 self._began += max(0.0, entry.at - self._worked)
             self._worked = max(self._worked, entry.at)
 
-    def _count_answer(self, entry: _Answer) -> None:
-        item, usage = entry.item, entry.usage
+    def _count_answer(self, entry: _Answer, before: int) -> None:
+        """Count the call that an answer came from, to a request of so many items."""
+        usage = entry.usage
         if entry.run_id is not None:  # else a program pushed it into the history
             self.open_steps += 1
             self._worked = entry.at
-            usage = usage or Usage()
-        if entry.usage is not None and not item.cut:  # what was cut has estimates in it
-            self.calls.append((len(self.items), entry.usage))
-        if usage is not None or entry.cost is not None:
-            self._spent(usage, entry.cost)
-        self.items.append(item)
+        if usage is not None:
+            if not entry.item.cut:  # what was cut has estimates in it
+                self.calls.append((before, usage))
+            self._usages.append(usage)
+        elif entry.run_id is not None:
+            self._usages.append(_UNKNOWN)
+        if entry.cost is not None:
+            self.cost = (self.cost or 0.0) + entry.cost
 
     def _spent(self, usage: Usage | None, cost: float | None) -> None:
         if usage is not None:
-            self.usage = usage if self.usage is None else self.usage + usage
+            self._usages.append(usage)
         if cost is not None:
             self.cost = (self.cost or 0.0) + cost
 
@@ -237,7 +259,8 @@ class Replayed:
             self.manifest = entry.manifest
             self.parent = entry.parent
             self.open_run, self.open_steps, self.open = entry.run_id, entry.steps, entry.open
-            self.usage, self.cost, self._seconds = entry.usage, entry.cost, entry.seconds
+            self._usages = [] if entry.usage is None else [entry.usage]
+            self.cost, self._seconds = entry.cost, entry.seconds
             self.approvals = Approvals(entry.waiting, (), entry.approval_rules)
             self.children = entry.children
             if entry.run_id is not None:

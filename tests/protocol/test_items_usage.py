@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from protocol_strategies import structs
 
 from protocol.items import AssistantItem, ImagePart, TextPart, ThinkingPart, ToolCall, ToolResult, UserItem
-from protocol.usage import Usage
+from protocol.usage import Usage, sum_of
 
 usages = structs(Usage)
 
@@ -41,6 +41,11 @@ def test_a_sum_with_an_unknown_part_says_it_is_incomplete(parts: list[Usage]):
         known = {getattr(part, field) is not None for part in parts}
         if known == {True, False}:
             assert reduce(add, parts).incomplete
+
+
+@given(st.lists(usages, min_size=1))
+def test_the_sum_of_many_is_what_adding_them_one_by_one_gives(parts: list[Usage]):
+    assert sum_of(parts) == reduce(add, parts)
 
 
 def test_nothing_at_all_is_unknown_and_not_zero():
