@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from collections.abc import Set as AbstractSet
 from functools import partial
 from typing import Any
 
@@ -21,6 +22,7 @@ from actors.pod.tool_calls import Sources, ToolCalls
 from actors.sessions.replay import open_calls
 from actors.tools.base import Checked, ToolContext
 from actors.tools.hooks import Hooks
+from actors.tools.schedule import kind_of, run_as_they_come
 from protocol import commands
 from protocol.approval import ApprovalAnswer, ApprovalRule, ApprovalVerdict
 from protocol.errors import AlreadyResolved, InvalidInput
@@ -28,6 +30,7 @@ from protocol.events import ApprovalRequested, RunOutcome, ToolResulted
 from protocol.items import AssistantItem, ToolCall, ToolResult
 from protocol.lifecycle import PodState
 from protocol.recordable import recordable
+from protocol.tools import Concurrency
 
 
 class _Parked(Exception):  # noqa: N818 - no error: it ends the way of a call that has to be asked for
@@ -69,8 +72,57 @@ class AskingRunner(ToolRunner):
         if len(ready) < len(calls):
             await self._approvals.commit()
             batch.check()
-        if ready:
+        may_wait = self._approvals.state.open or (self.hooks is not None and self.hooks.asks_before)
+        if ready and may_wait and not self._shared_ids:
+            await self._run_as_approved(ready, batch)
+        elif ready:
             await super().run(ready, batch)
+
+    async def _run_as_approved(self, ready: list[ToolCall], batch: Batch) -> None:
+        """Run ``ready``, and beside them the calls that are approved meanwhile."""
+        batch.expect_more()
+        calls = self._approvals.open_calls()
+        numbers = {call.id: number for number, call in enumerate(calls)}
+        begun = {call.id for call in ready}
+
+        def kinds(chosen: Iterable[ToolCall]) -> dict[int, Concurrency]:
+            return {numbers[call.id]: kind_of(self.toolbox, call) for call in chosen}
+
+        async def approved() -> dict[int, Concurrency]:
+            ids = await self._wait_for_granted(begun, batch)
+            begun.update(ids)
+            return kinds(call for call in calls if call.id in ids)
+
+        async def run_one(number: int) -> None:
+            await self.run_call(calls[number], batch)
+            begun.difference_update(
+                self._approvals.awaited
+            )  # hooks have made it one that has to be asked for
+
+        await run_as_they_come(
+            kinds(ready),
+            approved,
+            lambda: bool(self._approvals.not_begun - begun),
+            run_one,
+            self._parallel,
+        )
+
+    async def _wait_for_granted(self, begun: AbstractSet[str], batch: Batch) -> AbstractSet[str]:
+        """Wait until calls that waited are approved, durably: their ids; none where none waits any more."""
+        approvals = self._approvals
+        while approvals.not_begun - begun:
+            if approvals.answers:
+                batch.take_answers()
+                await approvals.commit()
+                batch.check()
+            if approvals.not_begun - approvals.awaited - begun:
+                await approvals.commit()
+                batch.check()
+                if granted := approvals.not_begun - approvals.awaited - begun:
+                    return granted
+            await approvals.await_change()
+            batch.check()
+        return frozenset()
 
     async def _asked_first(self, call: ToolCall, batch: Batch) -> bool:
         """Whether that call is not to be run now: it waits, or has its result already."""

@@ -51,6 +51,12 @@ class Batch(Protocol):
     async def alert(self, text: str) -> None:
         """Record what people should know. Raises what ends the batch."""
 
+    def take_answers(self) -> None:
+        """Record the answers of other processes to calls that wait for approval."""
+
+    def expect_more(self) -> None:
+        """Other calls may come to the batch: every result becomes durable at once."""
+
     def report_progress(self, call: ToolCall, text: str) -> None:
         """Publish how far a call is; from any thread."""
 

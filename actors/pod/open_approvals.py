@@ -13,6 +13,7 @@ from actors.pod.journal import Journal
 from actors.pod.resources import PodResources
 from actors.sessions.answers import settled
 from actors.sessions.approvals import Approvals, Granted
+from actors.sessions.replay import open_calls
 from actors.tools.base import Tool
 from protocol.approval import ApprovalAnswer, ApprovalRule, ApprovalVerdict, verdict
 from protocol.errors import AlreadyResolved, SessionError, UnknownApproval, WaitingForApproval
@@ -127,6 +128,10 @@ class OpenApprovals:
     def knows(self, approval_id: str) -> bool:
         """Whether a request of that id is open, or was."""
         return approval_id in self._resolved or self.state.find(approval_id) is not None
+
+    def open_calls(self) -> list[ToolCall]:
+        """The calls of the answer that have no result, in its order."""
+        return open_calls(self._journal.head.items)
 
     async def commit(self) -> None:
         """Make all that is recorded durable. Raises SessionError."""

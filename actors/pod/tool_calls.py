@@ -95,6 +95,12 @@ class _Batch:
         await self._journal.commit()
         self.waits.check()
 
+    def take_answers(self) -> None:
+        self._calls.take_answers(self.run)
+
+    def expect_more(self) -> None:
+        self._left = -1  # it is never 0
+
     def report_progress(self, call: ToolCall, text: str) -> None:
         self._calls.mailroom.post(lambda _: self._publish_progress(call, text))
 

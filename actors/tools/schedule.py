@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping, Sequence
 from typing import Any
 
 from actors.tools.base import Toolbox
@@ -50,6 +50,51 @@ async def run_in_groups(
                 await run_one(number)
         else:
             await _together(iter(group), run_one, min(parallel, len(group)))
+
+
+async def run_as_they_come(
+    first: Mapping[int, Concurrency],
+    more: Callable[[], Coroutine[Any, Any, Mapping[int, Concurrency]]],
+    more_may_come: Callable[[], bool],
+    run_one: Callable[[int], Coroutine[Any, Any, None]],
+    parallel: int = PARALLEL,
+) -> None:
+    """Await ``run_one(number)`` for the calls of a batch to which others come while some are at work.
+
+    Each begins as soon as it may: in the order of their numbers, at most ``parallel`` at once, and an
+    ``exclusive`` or ``interactive`` one alone, so what comes behind it waits. While ``more_may_come``,
+    ``more()`` is awaited for the next. It ends when none is left, by errors and cancels as ``run_in_groups``.
+    """
+    kinds, left = dict(first), sorted(first)
+    at_work: dict[asyncio.Task[None], Concurrency] = {}
+    coming: asyncio.Task[Mapping[int, Concurrency]] | None = None
+    try:
+        while left or at_work:
+            while left and _may_begin(kinds[left[0]], at_work.values(), parallel):
+                number = left.pop(0)
+                at_work[asyncio.create_task(run_one(number))] = kinds[number]
+            if coming is None and more_may_come():
+                coming = asyncio.create_task(more())
+            tasks: list[asyncio.Task[Any]] = [*at_work] if coming is None else [*at_work, coming]
+            for task in (await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED))[0]:
+                if task is coming:
+                    coming = None
+                    kinds.update(task.result())
+                    left = sorted({*left, *task.result()})
+                else:
+                    del at_work[task]
+                    task.result()
+    finally:
+        tasks = [*at_work] if coming is None else [*at_work, coming]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _may_begin(kind: Concurrency, at_work: Collection[Concurrency], parallel: int) -> bool:
+    """Whether a call of that kind may begin beside those at work."""
+    beside = all(each == kind == "read_only" for each in at_work)
+    return beside and len(at_work) < parallel
 
 
 async def _together(

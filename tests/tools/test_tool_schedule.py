@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.tools.base import Toolbox, ToolContext, tool
-from actors.tools.schedule import groups, kind_of, run_in_groups
+from actors.tools.schedule import groups, kind_of, run_as_they_come, run_in_groups
 from protocol.items import ToolCall
 from protocol.scope import Scope
 from protocol.tools import Concurrency
@@ -80,6 +80,59 @@ def test_any_batch_keeps_its_bounds_and_its_barriers_and_ends_each_call_once(bat
     assert watched.most <= parallel
     assert watched.overlaps <= {frozenset({"read_only"})}
     assert all(result.call_id == calls[number].id for number, result in ended.items())
+
+
+@given(st.data())
+def test_calls_that_come_later_keep_the_bounds_too_and_each_begins_as_soon_as_it_may(data):
+    size, parallel = data.draw(st.integers(1, 10)), data.draw(st.integers(1, 4))
+    kinds = {n: data.draw(st.sampled_from(KINDS)) for n in range(size)}
+    turns = {n: data.draw(st.integers(0, 4)) for n in range(size)}
+    later = data.draw(st.lists(st.sampled_from(range(size)), unique=True, max_size=size - 1))
+    groups_of_later = [later[n : n + 2] for n in range(0, len(later), 2)]
+    at_work, ran, missed = set(), [], []
+
+    async def run_one(number):
+        at_work.add(number)
+        assert len(at_work) <= parallel
+        assert len(at_work) == 1 or {kinds[each] for each in at_work} == {"read_only"}
+        for _ in range(turns[number]):
+            await asyncio.sleep(0)
+        at_work.discard(number)
+        ran.append(number)
+
+    async def more():
+        for _ in range(2):
+            await asyncio.sleep(0)
+        return {number: kinds[number] for number in groups_of_later.pop(0)}
+
+    async def main():
+        first = {n: kinds[n] for n in range(size) if n not in later}
+        await run_as_they_come(first, more, lambda: bool(groups_of_later), run_one, parallel)
+
+    asyncio.run(main())
+    missed = [number for group in groups_of_later for number in group]  # all others had ended before
+    assert sorted(ran + missed) == list(range(size))
+
+
+async def test_what_one_of_several_raises_ends_those_that_came_later_as_well():
+    ended = []
+
+    async def run_one(number):
+        try:
+            if number == 2:
+                raise LookupError
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            ended.append(number)
+            raise
+
+    async def more():
+        return {1: "read_only", 2: "read_only"}
+
+    begun = iter([True])
+    with pytest.raises(LookupError):
+        await run_as_they_come({0: "read_only"}, more, lambda: next(begun, False), run_one, 3)
+    assert sorted(ended) == [0, 1]
 
 
 async def test_each_call_of_a_group_ends_when_it_is_done_and_not_when_all_are():
