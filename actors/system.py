@@ -278,7 +278,7 @@ class PodSystem:
         """Shut down: stop all pods, the last started first, and let go of the store. Idempotent.
 
         What runs is paused, within ``grace``: its future resolves with outcome ``paused``, and its session
-        can be resumed, as ``interrupted`` tells. Runs that wait behind it fail with PodStopped.
+        can be resumed, as ``interrupted`` shows. Runs that wait behind it fail with PodStopped.
         """
         if self._of_parent:
             raise SystemOfParent
@@ -318,7 +318,7 @@ class PodSystem:
                     await self._supervision.close(self.pods(), sum(self._graces.values()))
                 for stopped in [_shut_down(pod) for pod in reversed(list(self._pods.values()))]:
                     await stopped
-        except BaseException as error:  # noqa: BLE001 - who waits for the stop hears of it
+        except BaseException as error:  # noqa: BLE001 - who waits for the stop gets it
             stopping.set_exception(error)
         else:
             stopping.set(None)
@@ -342,7 +342,7 @@ class PodSystem:
         ``client`` answers instead of the manifest's model; ``tools`` are added to its built-in ones, and find
         ``deps`` (a database, a client, whatever they work with) as ``ctx.deps``. Among them may be a
         ``ToolSource``, whose tools come and go; pods that are given the same one share it. ``hooks`` are
-        objects that are asked before each request and about each call of a tool, and are told of each run's
+        objects that are asked before each request and about each call of a tool, and notified of each run's
         end, behind those of the system. ``resume`` is the id of a session to go on with: the tip of its
         compactions, or with ``exact`` that very one. Raises NameTaken for an explicit ``name`` that is in use
         (a manifest's name gets a number), ManifestError (also for a name that no pod can have), InvalidInput
@@ -376,7 +376,7 @@ class PodSystem:
             assert self._store is not None
             name = self._name(manifest, explicit)
             resources = self._assembly.resources(manifest, name, client, tools, deps, hooks)
-        except Exception as error:  # noqa: BLE001 - who spawned hears of it
+        except Exception as error:  # noqa: BLE001 - who spawned gets it
             future.set_exception(error)
             return
         if isinstance(client, ScriptedClient):
@@ -639,7 +639,7 @@ class PodSystem:
         the pod's sub-agents and theirs, whenever they begin.
 
         With ``since`` every durable event numbered above it comes first, also those of the sessions
-        that the pod's session was compacted or forked from; what of these was deleted is told by a
+        that the pod's session was compacted or forked from; what of these was deleted is reported by a
         ``Lagged`` in its place. Of all pods, ``since`` may map names to
         numbers. A pod that does not live is looked for in the store. Raises SessionNotFound,
         SystemNotRunning.

@@ -65,7 +65,7 @@ class SessionOpened(Struct, frozen=True, gc=False, kw_only=True, tag=True, omit_
 
 
 class ItemsKept(Struct, frozen=True, gc=False, kw_only=True, tag=True):
-    """Items that a compacted or forked session takes over from its parent; nobody is told again."""
+    """Items that a compacted or forked session takes over from its parent; they are not published again."""
 
     seq: int
     at: float

@@ -53,7 +53,7 @@ PolypodError
 │   ├── ChildNotListening    it has closed its standard input, or has ended
 │   └── LineTooLong          it wrote more than a line may have
 ├── WireError                bytes that are no such type, or of a later version
-└── ForeignError             an error of another library, as another process told of it
+└── ForeignError             an error of another library, as another process reported it
 """
 
 from __future__ import annotations
@@ -226,7 +226,7 @@ class AlreadyResolved(PodError):  # noqa: N818
 
 
 class _AlsoAnEvent(type):
-    """Of an error under whose name an event was once told: ``isinstance`` knows both."""
+    """Of an error under whose name an event was once published: ``isinstance`` knows both."""
 
     event: type | None
 
@@ -237,7 +237,7 @@ class _AlsoAnEvent(type):
 class PodStopped(PodError, metaclass=_AlsoAnEvent):  # noqa: N818
     """The pod has stopped, or stopped while the command waited.
 
-    The event that tells it is ``PodEnded``. It once had the name of this error, so in old programs this
+    The event of it is ``PodEnded``. It once had the name of this error, so in old programs this
     class also matches it in ``isinstance``, ``match`` and ``kinds=``.
     """
 
@@ -415,7 +415,7 @@ class ModelError(PolypodError):
     whether the same request may work later, ``counts`` whether it uses up one of a request's attempts:
     not where our own circuit breaker sent nothing, nor where a server that has answered before cannot be
     reached, which is waited for as long as the run may wait. Of an overflow, ``prompt_tokens`` and
-    ``context_window`` are what the server told of the prompt and of its room, in tokens.
+    ``context_window`` are what the server reported of the prompt and of its room, in tokens.
     """
 
     def __init__(
@@ -513,7 +513,7 @@ class ToolSourceError(PolypodError):
 
 
 class ToolError(PolypodError):
-    """What a tool tells the model when it cannot do what was asked; tools raise it freely."""
+    """What a tool reports to the model when it cannot do what was asked; tools raise it freely."""
 
 
 class ToolArgumentsInvalid(ToolError):  # noqa: N818
@@ -621,7 +621,7 @@ class NewerVersion(StoreError, WireError):  # noqa: N818
 
 
 class ForeignError(PolypodError):
-    """An error of another library, as another process told of it: ``kind`` is the name of its class."""
+    """An error of another library, as another process reported it: ``kind`` is the name of its class."""
 
     def __init__(
         self, message: str, *, kind: str, hint: str | None = None, details: dict[str, Any] | None = None
@@ -660,7 +660,7 @@ def error_of(failure: Failure) -> PolypodError:
     return error
 
 
-#: What the details of a ModelError tell.
+#: What the details of a ModelError are.
 _OF_MODELS = frozenset({"kind", "status", "retry_after", "where", "prompt_tokens", "context_window"})
 
 

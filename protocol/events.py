@@ -25,7 +25,7 @@ RunReason = Literal["run", "notify", "resume"]
 UserSource = Literal["run", "steer", "notify", "push"]
 CompactReason = Literal["threshold", "request_threshold", "overflow", "manual"]
 SummarySource = Literal["tool", "words", "extractive"]
-#: What has a start that is told, and then exactly one end: done or failed.
+#: What has a start that is published, and then exactly one end: done or failed.
 Activity = Literal["compaction", "extraction", "consolidation"]
 
 
@@ -98,7 +98,7 @@ class RunStart(DurableEvent, frozen=True, gc=False, kw_only=True):
 
 class RunEnd(DurableEvent, frozen=True, gc=False, kw_only=True):
     """A run ended. ``steps`` counts its requests to the model, ``seconds`` is how long it took since it
-    began or was resumed (None where nobody could tell); ``error`` says why it failed, or which limit or
+    began or was resumed (None where nobody knows); ``error`` says why it failed, or which limit or
     budget it reached.
     """
 
@@ -121,8 +121,8 @@ class UserMessage(DurableEvent, frozen=True, gc=False, kw_only=True):
 class AssistantMessage(DurableEvent, frozen=True, gc=False, kw_only=True):
     """An answer of the model entered the history.
 
-    ``usage`` is what the server told of this call, ``cost`` in US dollars, None where unknown. Of an answer
-    that was cut (``item.cut``), ``usage`` has estimates for what was not told.
+    ``usage`` is what the server reported of this call, ``cost`` in US dollars, None where unknown. Of an
+    answer that was cut (``item.cut``), ``usage`` has estimates for what was not reported.
     """
 
     carries_item: ClassVar[bool] = True
@@ -137,7 +137,7 @@ class AssistantMessage(DurableEvent, frozen=True, gc=False, kw_only=True):
 
 class AttemptFailed(DurableEvent, frozen=True, gc=False, kw_only=True):
     """An attempt of a request (``attempt`` counts from 1) took tokens and gave no answer: it broke, or was
-    cancelled. ``usage`` and ``cost`` as of AssistantMessage; what no server told is an estimate.
+    cancelled. ``usage`` and ``cost`` as of AssistantMessage; what no server reported is an estimate.
     """
 
     counts_usage: ClassVar[bool] = True
@@ -293,7 +293,7 @@ class SessionForked(DurableEvent, frozen=True, gc=False, kw_only=True):
 
 class ApprovalRequested(DurableEvent, frozen=True, gc=False, kw_only=True):
     """The call ``call_id`` waits for a person's word before it is run with ``arguments``; ``why`` says which
-    rule wants that. ``injected`` is what hooks have the model told behind its result. Where nobody has
+    rule wants that. ``injected`` is what hooks put behind its result. Where nobody has
     answered ``timeout`` seconds after the event's own time, the call is denied.
     """
 
@@ -428,7 +428,7 @@ class ToolStart(Event, frozen=True, gc=False, kw_only=True):
 
 
 class ToolProgress(Event, frozen=True, gc=False, kw_only=True):
-    """A running tool tells how far it is."""
+    """A running tool reports how far it is."""
 
     call_id: str
     name: str
@@ -453,7 +453,7 @@ class Retry(Event, frozen=True, gc=False, kw_only=True):
 
 class StreamRestart(Event, frozen=True, gc=False, kw_only=True):
     """Output of attempt ``attempt`` is void: the stream broke and the request is sent again in ``wait``
-    seconds. Told in the place of Retry once there was any output.
+    seconds. Published in the place of Retry once there was any output.
     """
 
     attempt: int

@@ -123,11 +123,11 @@ class AssistantItem(Struct, frozen=True, gc=False, tag="assistant", omit_default
     ``vendor`` is what the server gave with the answer and wants back: members of the message that are
     none of ours, unread. ``origin`` names the kind of server that gave it, the only one that gets reasoning
     and vendor data back; ``reasoning_as`` is the member of its messages that reasoning goes back in, where
-    servers of one format differ. ``refused`` tells that the model or its provider would not answer: later
+    servers of one format differ. ``refused`` says that the model or its provider would not answer: later
     requests leave out the turn that this item ends, and ``refused_items`` how many items before it are of its
     run (0: not known). ``cut`` marks what was shown of an answer that never
     came to its end, because of a cancel, a pause or a stream that broke: it has no calls, and a request
-    tells the model that it was cut.
+    shows the model that it was cut.
     """
 
     content: tuple[Part, ...] = ()

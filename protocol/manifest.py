@@ -235,14 +235,14 @@ class PodManifest(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
 
 def without_secrets_in(recorded: Raw) -> Raw:
     """The bytes of a manifest as it may be recorded, also where a later version has added to them."""
-    told = msgspec.json.decode(recorded)
-    model = told.get("model") if isinstance(told, dict) else None
+    table = msgspec.json.decode(recorded)
+    model = table.get("model") if isinstance(table, dict) else None
     if not isinstance(model, dict) or not isinstance(url := model.get("base_url"), str):
         return recorded
     if (shown := without_secrets(url)) == url:
         return recorded
     model["base_url"] = shown
-    return Raw(msgspec.json.encode(told))
+    return Raw(msgspec.json.encode(table))
 
 
 _SECTION_OF: dict[str, str] = {
@@ -254,7 +254,7 @@ _SECTION_OF: dict[str, str] = {
 
 
 def _plain(value: Any) -> Any:
-    """``value`` as TOML would have it; one that cannot be told so is left, to be refused by its key."""
+    """``value`` as TOML would have it; one that cannot be written so is left, to be refused by its key."""
     try:
         return msgspec.to_builtins(value)
     except TypeError:

@@ -1,6 +1,9 @@
-"""A function that has an effect is named by a verb: ``claim``, not ``claimed``."""
+"""Names and docstrings use the field's words; a function that has an effect is named by a verb."""
 
 import ast
+import io
+import re
+import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -38,6 +41,10 @@ IRREGULAR = frozenset(
         "written",
     ]
 )
+#: Words that stood for publish, send, receive, notify, report, record and subscriber, all of them at once.
+VAGUE = frozenset(
+    "audience hear heard hearing hears tell telling tells told unheard untold".split()  # noqa: SIM905
+)
 #: What befell a request, reported to the endpoint that counts it.
 REPORTS = {"answered", "failed"}
 #: Verbs that end in -ed.
@@ -73,3 +80,49 @@ def test_a_function_that_is_called_for_its_effect_is_no_participle() -> None:
 def test_the_rule_knows_participles_from_verbs() -> None:
     names = ["claimed", "_told_late", "kept", "feed", "store_refused", "exceeded", "run", "needs_history"]
     assert [name for name in names if is_participle(name)] == ["claimed", "_told_late", "kept", "exceeded"]
+
+
+def vague_words(text: str) -> Iterator[tuple[int, str]]:
+    """The vague words among a module's names, and in its comments and docstrings, with their lines.
+
+    ``tell`` is the name of an operation, of actors and of files: as a method, and in double backticks.
+    """
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type == tokenize.COMMENT:
+            yield from ((token.start[0], word) for word in vague_in(token.string))
+        elif token.type == tokenize.NAME and token.string != "tell":
+            yield from ((token.start[0], token.string) for _ in vague_in(spaced(token.string)))
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            line = getattr(node, "lineno", 1)
+            yield from ((line, word) for word in vague_in(ast.get_docstring(node) or ""))
+
+
+def spaced(name: str) -> str:
+    return re.sub(r"_|(?<=[a-z])(?=[A-Z])", " ", name)
+
+
+def vague_in(prose: str) -> list[str]:
+    return [word for word in re.findall(r"[a-z]+", prose.replace("``tell``", "").lower()) if word in VAGUE]
+
+
+def test_what_is_sent_published_or_reported_is_called_that() -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line}: {word}"
+        for package in ("actors", "protocol", "polypod")
+        for path in sorted((ROOT / package).rglob("*.py"))
+        for line, word in vague_words(path.read_text(encoding="utf-8"))
+    ]
+    assert not wrong, "say send, publish, receive, notify, report or record"
+
+
+def test_the_rule_sees_names_comments_and_docstrings_and_lets_the_operation_be() -> None:
+    module = '''
+"""An actor is asked or gets a ``tell``."""
+
+def f(ref, file):  # who hears
+    """It is told."""
+    ref.tell(f"tell me, {file.tell()}")
+    untold, wasHeard, litellm = 1, 2, 3
+'''
+    assert [word for _, word in vague_words(module)] == ["hears", "untold", "wasHeard", "told"]

@@ -119,7 +119,7 @@ async def _chat(
 async def _talk(chat: _Chat, asker: Asker) -> None:
     pod, view = chat.pod, chat.view
     described = await pod.describe()
-    view.note(f"session {described.session_id}; /help tells more")
+    view.note(f"session {described.session_id}; /help shows more")
     if described.state is PodState.PAUSED:
         view.note("its last run was interrupted: /resume goes on with it, new words start anew")
     with pod.subscribe(MEMORY_FAILURES) as failures:

@@ -89,7 +89,7 @@ def _play(folder: Path, terminal: Terminal) -> bool:
     left = _entries(store, session)
     after = _polypod(folder, ["resume", session, "--store", store], view)
     _step(terminal, "3. Was anything lost, or run twice?")
-    terminal.note("(The model was told that nobody knows what became of the interrupted call. Counting")
+    terminal.note("(The model has read that nobody knows what became of the interrupted call. Counting")
     terminal.note("changes nothing, so it asked anew. What had a result was not done again.)")
     journal = (folder / JOURNAL).read_text(encoding="utf-8").splitlines()
     verdict = points(expected, before, left, after, _entries(store, session))

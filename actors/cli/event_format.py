@@ -47,9 +47,9 @@ def result_line(result: ToolResult, call: ToolCall | None, took: float | None, w
 def answer_line(item: AssistantItem, width: int = 100) -> Line:
     """An answer: its words, then its calls."""
     calls = ", ".join(call_words(call, width // 2) for call in item.calls)
-    words = cut(item.text, width)
-    told = " ▸ ".join(part for part in (words, calls) if part) or "(nothing)"
-    return Line("answer", f"{told} [cut off]" if item.cut else told)
+    text = cut(item.text, width)
+    words = " ▸ ".join(part for part in (text, calls) if part) or "(nothing)"
+    return Line("answer", f"{words} [cut off]" if item.cut else words)
 
 
 def event_line(event: Event, width: int = 100) -> Line:

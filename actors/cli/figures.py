@@ -6,7 +6,7 @@ import statistics
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from actors.cli.benching import Bench, Turn
 from actors.cli.format import brief, count, cut, seconds
@@ -55,7 +55,7 @@ class Errors(Struct, frozen=True):
 class BenchResult(Struct, frozen=True, tag=True):
     """What was measured of a set-up; a number that nobody knows is None.
 
-    ``usage_told`` says for how many of the ``answers`` the server reported tokens: ``tokens_per_second``
+    ``usage_reported`` says for how many of the ``answers`` the server reported tokens: ``tokens_per_second``
     (of all pods together) and ``stream_tokens_per_second`` (of one answer, from request to end, the
     median) are None unless it did for all. ``cpu_seconds`` is this process's processor time for a turn.
     ``retried`` counts requests that were sent again, by kind of error.
@@ -75,7 +75,7 @@ class BenchResult(Struct, frozen=True, tag=True):
     share: Share | None
     cpu_seconds: float | None
     answers: int
-    usage_told: int
+    usage_reported: int = field(name="usage_told")
     input_tokens: int | None
     output_tokens: int | None
     tokens_per_second: float | None
@@ -108,7 +108,7 @@ def result_of(bench: Bench, model: str, base_url: str | None) -> BenchResult:
         share=_share(good),
         cpu_seconds=bench.cpu / len(turns) if turns else None,
         answers=len(answers),
-        usage_told=len(outputs),
+        usage_reported=len(outputs),
         input_tokens=sum(inputs) if inputs and len(inputs) == len(answers) else None,
         output_tokens=sum(outputs) if whole else None,
         tokens_per_second=sum(outputs) / bench.seconds if whole else None,
@@ -195,8 +195,8 @@ def _turn_lines(result: BenchResult) -> Iterator[tuple[str, str]]:
 
 def _tokens(result: BenchResult) -> str:
     if result.tokens_per_second is None or result.stream_tokens_per_second is None:
-        told = "none" if not result.usage_told else f"{result.usage_told}"
-        return f"unknown: the server told usage of {told} of {count(result.answers, 'answer')}"
+        reported = "none" if not result.usage_reported else f"{result.usage_reported}"
+        return f"unknown: the server reported usage of {reported} of {count(result.answers, 'answer')}"
     inp = "?" if result.input_tokens is None else f"{result.input_tokens:,}"
     return (
         f"{_rate(result.tokens_per_second)}/s in all, {_rate(result.stream_tokens_per_second)}/s an answer "

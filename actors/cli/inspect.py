@@ -74,7 +74,7 @@ def _report_unreadable(unreadable: dict[str, SessionError], url: str, terminal: 
     more = f", and {len(unreadable) - 1} more" if len(unreadable) > 1 else ""
     terminal.note(f"polypod: {session_id!r} cannot be read{more}: {error.message}", "error")
     terminal.note(
-        f"  hint: polypod fsck --store {shlex.quote(url)} tells of each, --repair puts them aside", "note"
+        f"  hint: polypod fsck --store {shlex.quote(url)} lists each, --repair puts them aside", "note"
     )
 
 
@@ -129,12 +129,12 @@ def _origin(info: SessionInfo) -> str:
     return "" if info.parent is None else f"{info.parent.kind.replace('_', ' ')} {info.parent.session_id}"
 
 
-@click.command(short_help="Tell what a session is and what it used.")
+@click.command(short_help="Show what a session is and what it used.")
 @click.argument("session")
 @options.store
 @options.as_json
 def show(session: str, store: str | None, as_json: bool) -> None:
-    """Tell what SESSION (an id, the beginning of it or of its last group, or last) is, what it used, and its
+    """Show what SESSION (an id, the beginning of it or of its last group, or last) is, what it used, and its
     last answer.
     """
     with Reading(store) as reading:

@@ -94,7 +94,7 @@ def search(words: tuple[str, ...], kind: str | None, limit: int, folder: Path | 
 @options.memory
 @options.as_json
 def show(name: str, folder: Path | None, as_json: bool) -> None:
-    """Print the note NAME: its path as list tells it, or the unique beginning of its file's name."""
+    """Print the note NAME: its path as list prints it, or the unique beginning of its file's name."""
     kept = _memory(folder)
     path = _found(kept, name)
     note = kept.note(path)

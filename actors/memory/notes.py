@@ -178,7 +178,7 @@ def key_of(piece: str) -> str:
 
 def covers(text: str, piece: str) -> bool:
     """Whether ``text`` holds what ``piece`` says, be it in other words: all of its words that have digits,
-    and half of its other telling words.
+    and half of its other meaningful words.
     """
     said = re.findall(r"\w+", text.casefold())
     stems = {word[:_STEM] for word in said}

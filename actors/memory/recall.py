@@ -36,10 +36,10 @@ def recall_notes(memory: NotesFolder, words: str, budget: int) -> SystemItem | N
     """The notes that have most to do with ``words``, whole where they fit, in about ``budget`` tokens;
     None where there are none. Blocks. Raises OSError.
     """
-    telling = [word for word in re.findall(r"\w+", words[:_READ].lower()) if word not in _COMMON]
+    chosen = [word for word in re.findall(r"\w+", words[:_READ].lower()) if word not in _COMMON]
     left = budget - text_tokens(f"{RECALLED}\n{_WORDS}")
     texts: list[str] = []
-    for hit in search(memory, " ".join(telling), limit=_MOST_NOTES):
+    for hit in search(memory, " ".join(chosen), limit=_MOST_NOTES):
         head = f"\n\n# {hit.title} ({hit.kind if hit.staged else hit.path})\n"
         of_when = f"\n(as of {hit.updated})" if hit.updated else ""
         room = left - text_tokens(head + of_when)

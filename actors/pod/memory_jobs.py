@@ -431,6 +431,6 @@ class MemoryJobs:
 
 
 def _answer_all(waiting: list[AsyncFuture[Any]] | None) -> None:
-    """Tell all who wait that it has ended, but for those who have given up."""
+    """Reply to all who wait that it has ended, but for those who have given up."""
     for reply in waiting or ():
         answer(reply, accepted=True)

@@ -320,7 +320,7 @@ class RunLoop:
                 self._came_late(pending)
 
     async def _notify_hooks(self, hooks: Hooks, run: Run, result: RunResult) -> None:
-        """Tell hooks of the end of the run, which is durable and stays as it is. Those of a run that was
+        """Notify hooks of the end of the run, which is durable and stays so. Those of a run that was
         interrupted have as long as what is cancelled has to end. Raises Left.
         """
         waits = run.waits

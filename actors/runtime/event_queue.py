@@ -136,7 +136,7 @@ class EventQueue(Generic[Q]):
         return None if there or self.closed else waiter
 
     def wake(self) -> None:
-        """Tell who waits to look again."""
+        """Have who waits look again."""
         with self._lock:
             waiter, self.waiter = self.waiter, None
         if waiter is not None:

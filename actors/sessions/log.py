@@ -47,7 +47,7 @@ class SessionLog:
     """One pod's session: the only writer, with a tentative head (``head``) and a durable one.
 
     ``record`` adds to the tentative end, ``commit`` makes all of it durable and then publishes its
-    events. If the store refuses, the log returns to what is durable and nobody hears of the rest.
+    events. If the store refuses, the log returns to what is durable and the rest is never published.
     """
 
     __slots__ = (
@@ -69,8 +69,8 @@ class SessionLog:
         self, store: SessionStore, pod: str, head: SessionHead, publish: Callable[..., None]
     ) -> None:
         self._store = store
-        #: Called with the events that can be told now, in their order, and the entries among whose bytes are
-        #: those of the durable ones.
+        #: Called with the events that can be published now, in their order, and the entries that have the
+        #: bytes of the durable ones.
         self._publish = publish
         self.pod = pod
         self.head = head
@@ -180,8 +180,8 @@ class SessionLog:
             head.open = still_open(head.open, event)
 
     def record_end(self, kind: type[DurableEvent], run_id: str | None = None, **fields: Any) -> None:
-        """Record the end of something whose start may have been told already. Where the store refuses it,
-        ``restage`` records it again, so that it is told with the next batch that the store takes.
+        """Record the end of something whose start may be published already. Where the store refuses it,
+        ``restage`` records it again, so that it is published with the next batch that the store takes.
         """
         self.record(kind, run_id, **fields)
         assert self._events is not None
@@ -220,7 +220,7 @@ class SessionLog:
         self._chain(head, encode(opened))
 
     def append_items(self, items: list[Item]) -> None:
-        """Add items that are taken over from another session, of which nobody is told again."""
+        """Add items that are taken over from another session, which are not published again."""
         head = self.head
         self._chain(head, encode(ItemsKept(seq=head.seq + 1, at=time.time(), items=tuple(items))))
         head.items.extend(items)
@@ -301,7 +301,7 @@ class SessionLog:
         return batch
 
     def confirm(self) -> None:
-        """What was given to the store is durable: tell its events."""
+        """What was given to the store is durable: publish its events."""
         assert self._under_way is not None
         self._durable, events, entries = self._under_way
         self._under_way = self._before = self._ends_given = None
@@ -312,7 +312,7 @@ class SessionLog:
         """Go on in a new session after the durable head, with the events that the store refused last.
 
         For a writer that finds its session taken by another. ``carried`` has the pod's usage, cost and
-        seconds with what those events tell of. Returns and raises as ``create`` does.
+        seconds with what those events say. Returns and raises as ``create`` does.
         """
         head, unsaved = self.head, self._unsaved
         parent = Parent("forked_from", head.session_id, head.hash.hex(), head.seq)
@@ -345,7 +345,7 @@ class SessionLog:
         self._staged, self._events, self._under_way = None, None, None
         if self._ends_given is not None:
             self._ends, self._ends_given = [*self._ends_given, *(self._ends or ())], None
-        for event in self._unsaved:  # what was only told is true whether or not the rest is kept
+        for event in self._unsaved:  # transient events are true whether or not the rest is kept
             if not event.durable:
                 self._publish((replace(event, session_id=head.session_id, seq=head.seq),))
 
@@ -354,7 +354,7 @@ _COMMON = frozenset(DurableEvent.__struct_fields__)
 
 
 def _without_unsaved(carried: dict[str, Any], unsaved: Sequence[Event]) -> dict[str, Any]:
-    """What a branch takes over: usage, cost and time without those that its own events will tell."""
+    """What a branch takes over: usage, cost and time without those that its own events will add."""
     usage, cost, seconds = carried.get("usage"), carried.get("cost"), carried.get("seconds", 0.0)
     for event in unsaved:
         if isinstance(event, RunEnd):

@@ -1,4 +1,4 @@
-"""Replay, pure: folds the entries of a session log into the history and the state that they tell of."""
+"""Replay, pure: folds the entries of a session log into the history and the state that they record."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ class Replayed:
         #: The usage of each call, and what was carried over from another session.
         self._usages: list[Usage] = []
         self._seconds = 0.0
-        #: When the run that has not told its time began, and was last at work.
+        #: When the run whose time is not recorded began, and was last at work.
         self._began: float | None = None
         self._worked = 0.0
         self.seq = 0

@@ -25,7 +25,7 @@ from protocol.errors import Failure, PodError, PodStopped, TooManyRestarts, Watc
 from protocol.events import RestartsExhausted
 from protocol.manifest import RestartSection
 
-#: Who hears whether a pod that was started lives.
+#: Called with whether a pod that was started lives.
 Started = Callable[[BaseException | None], None]
 
 
@@ -324,7 +324,7 @@ class Supervision:
             if not pod.address.is_alive(pod):
                 raise PodStopped(f"pod {pod.name!r} has stopped", hint="spawn it again with resume=")
             if pod.ref.actor.resources.parent is not None:  # type: ignore[attr-defined] # as in ``add``
-                raise PodError(f"pod {pod.name!r} is a sub-agent", hint="its parent hears of its failure")
+                raise PodError(f"pod {pod.name!r} is a sub-agent", hint="its parent gets its failure")
             taken = isinstance(pod.address, PodSupervisor) and pod.address.group is not None
             if taken or pod in pods[:number]:
                 raise PodError(f"pod {pod.name!r} is in a group already", hint="one group supervises a pod")

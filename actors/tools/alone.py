@@ -82,7 +82,7 @@ async def _within(alone: _Alone, seconds: float, late: Callable[[Outcome], objec
     if task.done():
         raise ToolTimeout(f"not done after {seconds:g} s; it was stopped")
     task.add_done_callback(lambda _: late(alone.outcome))
-    raise ToolTimeout(f"not done after {seconds:g} s; it was told to stop and may still be at work")
+    raise ToolTimeout(f"not done after {seconds:g} s; it was asked to stop and may still be at work")
 
 
 async def _wait_for_end(task: asyncio.Task[None]) -> None:

@@ -53,12 +53,12 @@ class ToolContext(Generic[D]):
 
     ``deps`` is what ``spawn(deps=…)`` or ``run(deps=…)`` hands to tools: a database, a client, who asks.
     ``pwd`` is the pod's working directory, ``scope`` what the pod may touch (``resolved``), ``cancel``
-    the flag to watch (each call has its own: a time-out raises it), ``progress(text)`` tells subscribers
+    the flag to watch (each call has its own: a time-out raises it), ``progress(text)`` shows subscribers
     how far the call is (from any thread, while it goes on), ``extras`` holds what the pod's assembly hands
     to tools of its own, ``output_cap`` is how many bytes of text reach the model uncut, and ``keep_in`` the
     folder where longer output is kept whole (the toolbox sets both). ``began`` is when a thread began with a
-    plain function (``time.perf_counter``), ``seconds`` how long that took, and ``late`` is told, on the event
-    loop, what came of a call that had been given up.
+    plain function (``time.perf_counter``), ``seconds`` how long that took, and ``late`` is called, on the
+    event loop, with what came of a call that had been given up.
     """
 
     __slots__ = (
@@ -122,7 +122,7 @@ class Tool:
 
     ``input_schema`` is the JSON Schema of the arguments where somebody else has it, a server or a database:
     the function then gets all arguments in its one parameter, a dict, and has to look itself whether they
-    fit (a ``ToolArgumentsInvalid`` tells the model).
+    fit (the model gets a ``ToolArgumentsInvalid``).
 
     A tool with ``asks`` may do what no scope bounds: where no approval rule speaks of a call, a person is
     asked for it.
@@ -276,8 +276,8 @@ class Toolbox:
         return self._tools.get(name)
 
     def check(self, call: ToolCall) -> Checked | ToolResult:
-        """``call`` with its tool and its arguments as that takes them, or the result that tells the model why
-        it cannot be run.
+        """``call`` with its tool and its arguments as that takes them, or the result that says why it is not
+        run.
         """
         chosen = self._tools.get(call.name)
         if chosen is None:
@@ -297,7 +297,7 @@ class Toolbox:
     async def carry_out(self, checked: Checked, ctx: ToolContext) -> ToolResult:
         """The result of a call that was checked; of exceptions only ``asyncio.CancelledError`` leaves.
 
-        Whatever the tool raises, and a time-out, is a result with ``is_error`` that tells the model what to
+        Whatever the tool raises, and a time-out, is a result with ``is_error`` that shows the model what to
         do better. After a cancel or a time-out ``ctx.cancel`` is set, for a thread that is still at work.
         """
         call, chosen, arguments = checked.call, checked.tool, checked.arguments
@@ -314,7 +314,7 @@ class Toolbox:
             result = await self.threads.call(
                 functools.partial(self._run_in_thread, call, run, ctx),
                 seconds=chosen.timeout,
-                late=functools.partial(_tell_late, call, ctx),
+                late=functools.partial(_report_late, call, ctx),
             )
             return (
                 await self._finish_on_loop(call, chosen, result, ctx)
@@ -329,7 +329,7 @@ class Toolbox:
         except ToolTimeout as error:
             ctx.cancel.set()
             return _failed(call, error)
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - the model is told, whatever it is
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - the model gets it, whatever it is
             return _failed(call, error)
 
     async def _run_at_once(
@@ -411,7 +411,7 @@ def _ended(call: ToolCall, outcome: Outcome) -> ToolResult:
     return ToolResult(call.id, call.name, parts_from(outcome.value))
 
 
-def _tell_late(call: ToolCall, ctx: ToolContext, result: ToolResult | Unfinished) -> None:
+def _report_late(call: ToolCall, ctx: ToolContext, result: ToolResult | Unfinished) -> None:
     if isinstance(result, Unfinished):
         result.drop()
         result = ToolResult.of(call, INTERRUPTED, is_error=True)
@@ -419,7 +419,7 @@ def _tell_late(call: ToolCall, ctx: ToolContext, result: ToolResult | Unfinished
 
 
 def _failed(call: ToolCall, error: BaseException) -> ToolResult:
-    """The result that tells the model of ``error``: a ToolError's words, of others type and words."""
+    """The result that gives the model ``error``: a ToolError's words, of others type and words."""
     if isinstance(error, ToolArgumentsInvalid):
         text = f"invalid arguments for {call.name}: {error}"
     elif isinstance(error, ToolTimeout):

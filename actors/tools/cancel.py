@@ -1,4 +1,4 @@
-"""The flag that tells a running tool to stop, for threads and for coroutines."""
+"""The flag that asks a running tool to stop, for threads and for coroutines."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 msgspec writes what it knows. The rest is made plain first: models are dumped by their own library,
 arrays and tables by their own method, iterators are drained up to a bound, and what has no form as
-data is told in words.
+data is reported in words.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 """Hooks: a program's own objects that are asked before a request and a tool's call, about the call's result,
-and are told of the end of a run.
+and are notified of the end of a run.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _ASKED = {
 
 class Said(NamedTuple):
     """What all hooks together say: why not (None: nothing against it) and which of them says so, what takes
-    its place (None: nothing), what the model is told besides, and which hooks failed.
+    its place (None: nothing), what goes behind the result, and which hooks failed.
     """
 
     denied: str | None = None
@@ -104,7 +104,7 @@ class Hooks:
         return replace(shown, items=(*shown.items, *map(SystemItem.of, said.injected)))
 
     async def at_run_end(self, result: RunResult, ctx: ToolContext) -> tuple[HookError, ...]:
-        """Tell of the ``result`` of a run; which hooks failed."""
+        """Notify all of the ``result`` of a run; which hooks failed."""
         return await self._ask(self._run_ends, _take_nothing, ctx, lambda: (result,))
 
     async def before(self, call: ToolCall, ctx: ToolContext) -> Said:

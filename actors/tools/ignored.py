@@ -1,7 +1,7 @@
 """What git ignores in a folder, by the rules of ``.gitignore`` files, each line as pathspec reads it.
 
 A file is asked for by its own name alone: who walks a tree goes into no folder that is ignored. So patterns
-without a slash, which nearly all are, see a name and no path, and one expression of them all tells in a
+without a slash, which nearly all are, see a name and no path, and one expression of them all finds in a
 microsecond that none fits; else the last pattern that means the path decides.
 """
 
@@ -176,8 +176,8 @@ def _of_user() -> Rules | None:
     """The rules of the user's own file, which git's configuration names, else the usual one."""
     home = Path(os.path.expanduser("~"))  # noqa: PTH111 - raises nothing
     folder = Path(os.environ.get("XDG_CONFIG_HOME") or home / ".config") / "git"
-    told = _excludes_file(home / ".gitconfig") or _excludes_file(folder / "config")
-    file = folder / "ignore" if told is None else Path(os.path.expanduser(told))  # noqa: PTH111 - the same
+    configured = _excludes_file(home / ".gitconfig") or _excludes_file(folder / "config")
+    file = folder / "ignore" if configured is None else Path(os.path.expanduser(configured))  # noqa: PTH111 - the same
     text = _own(file)
     return None if text is None else _rules(text)
 

@@ -65,7 +65,7 @@ def _all_tools(name: str, module: ModuleType) -> list[Any]:
 
 
 def _import(name: str, place: str) -> ModuleType:
-    """The module of a file, or of that name. Whatever it throws while it is imported is told in words."""
+    """The module of a file, or of that name. Whatever it throws while it is imported is reported in words."""
     path = Path(place).expanduser().resolve() if place.endswith(".py") else None
     if path is not None and not path.is_file():
         raise _refused(name, f"there is no file {place}")

@@ -30,7 +30,7 @@ Search = Callable[..., Sequence[Note]]
 
 
 class Found(Struct, frozen=True):
-    """A note as the model is told of it; ``file`` is its path in the memory folder."""
+    """A note as the model sees it; ``file`` is its path in the memory folder."""
 
     title: str
     kind: str

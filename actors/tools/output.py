@@ -107,7 +107,7 @@ def _keep(parts: tuple[Part, ...], directory: Path, stem: str) -> str | None:
         with open(name, "w", encoding="utf-8", newline="") as file:  # noqa: PTH123 - a plain name
             file.write(text)
     except OSError:
-        return None  # the model still gets the cut output, and is not told of a file
+        return None  # the model still gets the cut output, and sees nothing of a file
     return name
 
 

@@ -13,7 +13,7 @@ from protocol.errors import ToolError
 
 #: The most that is taken of an answer, in bytes, as it is sent and once more unpacked.
 MOST_BYTES = 5 * 1024 * 1024
-#: Where the encoding of HTML and XML is told within them, by their standards.
+#: Where the encoding of HTML and XML is declared within them, by their standards.
 _HEAD = 2048
 
 Form = Literal["markdown", "raw"]
@@ -36,7 +36,7 @@ _ENCODINGS = frozenset(
         *("gbk", "gb18030", "big5", "euc_jp", "iso2022_jp", "shift_jis", "euc_kr"),
     }
 )
-#: What browsers take in the place of what is told.
+#: What browsers take in the place of what is declared.
 _READ_AS = {
     "iso8859-1": "cp1252",
     "ascii": "cp1252",
@@ -107,9 +107,9 @@ def _decoded(body: bytes, content_type: str) -> str | None:
     for mark, encoding in _MARKS:
         if body.startswith(mark):
             return body.decode(encoding, "replace")
-    told = _encoding(_told(content_type, body))
-    if told is not None:
-        return body.decode(told, "replace")
+    declared = _encoding(_declared(content_type, body))
+    if declared is not None:
+        return body.decode(declared, "replace")
     if b"\0" in body[:8192]:
         return None
     try:
@@ -122,7 +122,7 @@ def _decoded(body: bytes, content_type: str) -> str | None:
 _MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 
 
-def _told(content_type: str, body: bytes) -> str | None:
+def _declared(content_type: str, body: bytes) -> str | None:
     """The encoding that the header names, else the beginning of HTML or XML."""
     found = re.search(r"(?i)\bcharset\s*=\s*[\"']?([\w.:-]+)", content_type)
     if found is not None:
@@ -133,9 +133,9 @@ def _told(content_type: str, body: bytes) -> str | None:
     )
     if within is None:
         return None
-    told = within[1].decode()
+    declared = within[1].decode()
     # who could be read this far is in no encoding of two bytes a character, whatever it says
-    return "utf-8" if told.lower().startswith("utf-16") else told
+    return "utf-8" if declared.lower().startswith("utf-16") else declared
 
 
 def _encoding(label: str | None) -> str | None:

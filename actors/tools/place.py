@@ -48,7 +48,7 @@ _UNSHOWN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u206
 
 
 class Stamp(NamedTuple):
-    """What tells one content of a file from another without reading it."""
+    """What distinguishes one content of a file from another without reading it."""
 
     inode: int
     size: int
@@ -88,7 +88,7 @@ def listing(path: Path, *, limit: int, sizes: bool = True) -> list[Entry]:
 
 
 def shown(name: str) -> str:
-    """A name as a model is told it: one that would break or disguise the line it stands on as JSON text,
+    """A name as a model sees it: one that would break or disguise the line it stands on as JSON text,
     so that it can be given back as it stands.
     """
     return json.dumps(name) if _UNSHOWN.search(name) else name
@@ -180,7 +180,7 @@ def _step(place: Path, parent: int, flags: int, may_make: Callable[[Path], bool]
 
 @contextlib.contextmanager
 def _translated(path: Path) -> Iterator[None]:
-    """No OSError leaves: the model is told in words what is wrong with ``path``."""
+    """No OSError leaves: the model gets in words what is wrong with ``path``."""
     try:
         yield
     except OSError as error:

@@ -61,18 +61,20 @@ async def spawn_pod(
     *,
     ctx: ToolContext,
 ) -> dict[str, Any]:
-    """Give a task to a sub-agent, which works on its own, with your tools. You are told when it has ended,
-    with its last answer. Without a scope it may touch no files. What you let it write you may not write
-    yourself until it has ended. What goes beyond your own scope or budget is refused.
+    """Give a task to a sub-agent, which works on its own, with your tools. When it has ended, you get a
+    message with its last answer. Without a scope it may touch no files. What you let it write you may not
+    write yourself until it has ended. What goes beyond your own scope or budget is refused.
     """
     return await _sub_agents(ctx).spawn(Asked(name, instruction, task, scope, model, budget))
 
 
 @tool
 async def send_to_pod(
-    name: Name, text: Annotated[str, Meta(description="what it is told, as its user")], ctx: ToolContext
+    name: Name,
+    text: Annotated[str, Meta(description="the words it gets, as from its user")],
+    ctx: ToolContext,
 ) -> str:
-    """Tell a sub-agent that is at work something; it hears that before its next step."""
+    """Send words to a sub-agent that is at work; it reads them before its next step."""
     return await _sub_agents(ctx).send(name, text)
 
 

@@ -46,16 +46,16 @@ class _Job(Generic[T]):
         self.state: Literal["queued", "running", "done", "dropped", "lost", "stuck"] = "queued"
 
     def do(self) -> None:
-        """Do the work, in the calling thread, and tell the waiter."""
+        """Do the work, in the calling thread, and send the outcome to who waits."""
         self.began = time.monotonic()
         try:
             result = self.context.run(self.work)
         except BaseException as error:  # noqa: BLE001 - it belongs to who waits, whatever it is
-            self._tell(self._fail, error)
+            self._post(self._fail, error)
         else:
-            self._tell(self._succeed, result)
+            self._post(self._succeed, result)
 
-    def _tell(self, settle: Callable[[Any], None], outcome: Any) -> None:
+    def _post(self, settle: Callable[[Any], None], outcome: Any) -> None:
         # By mail, since what several threads have done by then wakes the loop only once.
         try:
             self.mailroom.post(settle, outcome)

@@ -130,7 +130,7 @@ class Arguments:
 
 
 class GivenArguments:
-    """Arguments of a schema that was given, as a server or a database tells it: the function gets them all in
+    """Arguments of a schema that was given, as a server or a database gives it: the function gets them all in
     one parameter, as the model sent them.
     """
 
@@ -170,11 +170,11 @@ class _Parameter:
         #: Makes the default that pydantic's ``Field(…)`` in the place of a default speaks of.
         self.fill: Callable[[], Any] | None = None
         if pydantic_types.is_field(self.default):
-            told: Any = self.default
-            self.hint = Annotated[self.hint, told]
-            self.required = told.is_required()
-            self.default = parameter.empty if self.required else told.default
-            self.fill = None if self.required else lambda: told.get_default(call_default_factory=True)
+            default: Any = self.default
+            self.hint = Annotated[self.hint, default]
+            self.required = default.is_required()
+            self.default = parameter.empty if self.required else default.default
+            self.fill = None if self.required else lambda: default.get_default(call_default_factory=True)
         elif self.default is None and self.hint is not Any:
             self.hint = Union[self.hint, None]  # noqa: UP007 - as everybody means it who writes ``x: int = None``
         text = words.get(self.name)
@@ -335,7 +335,7 @@ def _no_schema(label: str, what: str, error: TypeError) -> ToolDefinitionError:
 
 
 def _shown_default(parameter: _Parameter, foreign: datatypes.DataType | None) -> Any:
-    """The default as the schema tells it: a plain value that the type itself would take; else UNSET."""
+    """The default as it stands in the schema: a plain value that the type itself would take; else UNSET."""
     default = parameter.default
     if isinstance(default, enum.Enum):
         default = default.value

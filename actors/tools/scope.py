@@ -14,7 +14,7 @@ from protocol.errors import ScopeRefused
 from protocol.guarded import owner_of, secret_depth
 from protocol.scope import Permission, Rule, Scope
 
-#: How the words of a refusal begin, also in the result that tells a model of it.
+#: How the words of a refusal begin, also in the result that a model gets.
 REFUSED = "not allowed to "
 _SHOWN_RULES = 6
 

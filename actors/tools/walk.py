@@ -77,9 +77,9 @@ def walk(
 ) -> Iterator[Found]:
     """Files and directories below ``start`` (checked), by name, each directory before what it holds.
 
-    Symlinks are told where the scope permits what they lead to, and never descended into. Directories
+    Symlinks are listed where the scope permits what they lead to, and never descended into. Directories
     that the system does not let us read are passed over. What is ignored, by the rules of git or as
-    IGNORED, is passed over as well, unless it is ``wanted`` by name: then all below it is told. What is
+    IGNORED, is passed over as well, unless it is ``wanted`` by name: then all below it is listed. What is
     passed over is noted in ``left_out``. Raises ToolCancelled, and ToolError where ``start`` itself cannot
     be listed.
     """

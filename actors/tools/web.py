@@ -203,7 +203,7 @@ def _target(url: yarl.URL, where: str) -> yarl.URL:
 
 
 def _blamed(error: Exception, url: yarl.URL, route: ProxyRoute | None) -> str:
-    """Who a failure is told of: the host, or the proxy on the way to it."""
+    """What a failure is reported of: the host, or the proxy on the way to it."""
     if route is not None:
         proxy = yarl.URL(route.url)
         if is_of(error, proxy.host, proxy.port):

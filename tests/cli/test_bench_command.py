@@ -117,7 +117,7 @@ def test_turns_that_fail_are_counted_by_kind_and_shown(home: Home):
     assert (done.code, data.code) == (1, 1)
     assert "none ended well" in done.out
     assert "3 invalid_request" in done.out
-    assert "unknown: the server told usage of none of 0 answers" in done.out
+    assert "unknown: the server reported usage of none of 0 answers" in done.out
     [result] = data.lines
     assert (result["outcomes"], result["tokens_per_second"], result["turn"]) == ({"failed": 3}, None, None)
 
@@ -187,7 +187,7 @@ def test_a_turn_with_a_tool_has_two_requests_and_the_time_of_its_tool():
 
 def test_usage_that_was_not_told_is_unknown_and_said_so():
     result = result_of(measured([say("a"), say("b", output_tokens=1)], turns=2, warmup=0), "m", None)
-    assert (result.answers, result.usage_told) == (2, 1)
+    assert (result.answers, result.usage_reported) == (2, 1)
     assert (result.output_tokens, result.tokens_per_second) == (None, None)
 
 

@@ -313,7 +313,7 @@ def test_files_that_fit_a_glob_are_done_one_after_another_and_together(loop):
         "src/app.py has 6 words.\nsrc/b.py has 3 words.\nTogether they have 9 words."
     )
     assert loop.run("read src/*.py").count(" says:\n\n") == 2
-    assert "The most telling sentences of src/b.py:" in loop.run("summarise all python files in src")
+    assert "The most important sentences of src/b.py:" in loop.run("summarise all python files in src")
 
 
 def test_a_note_is_not_claimed_where_it_could_not_be_written(tmp_path):

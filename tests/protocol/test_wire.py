@@ -64,16 +64,16 @@ def test_what_is_no_event_of_ours_has_no_kind_or_is_refused():
 @given(data=st.data(), follow=st.integers(0, 2**40))
 def test_an_event_that_is_told_is_the_frame_it_would_be_encoded_to(kind: Any, follow: int, data: Any):
     body = wire.encode(data.draw(structs(kind)))
-    frame = channel.frame(channel.Told(follow, msgspec.Raw(body)))
+    frame = channel.frame(channel.Published(follow, msgspec.Raw(body)))
     assert b"".join(channel.event_frame(follow, body)) == frame
     told = channel.decode_from_pod(frame[channel.HEAD :])
-    assert isinstance(told, channel.Told)
+    assert isinstance(told, channel.Published)
     assert (told.id, bytes(told.event)) == (follow, body)
 
 
 def test_an_event_is_told_though_others_write_its_frame_in_another_way():
     told = channel.decode_from_pod(b'{ "event": {"x":1}, "id": 7, "type": "Told" }')
-    assert told == channel.Told(7, msgspec.Raw(b'{"x":1}'))
+    assert told == channel.Published(7, msgspec.Raw(b'{"x":1}'))
 
 
 @given(structs(PodManifest), structs(Failure))

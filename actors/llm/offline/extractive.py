@@ -63,7 +63,7 @@ def sentences(text: str) -> list[str]:
 
 
 def summary(text: str, *, most: int = 5) -> str:
-    """The ``most`` telling sentences of a text, in its own order.
+    """The ``most`` important sentences of a text, in its own order.
 
     A sentence weighs much where it is made of words that the text uses often; the first one is favoured.
     """

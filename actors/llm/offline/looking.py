@@ -36,7 +36,7 @@ def read(context: OfflineContext, path: str, lines: int | None) -> Plan:
 
 
 def summarise(context: OfflineContext, path: str) -> Plan:
-    """Read a file and choose its telling sentences."""
+    """Read a file and choose its most important sentences."""
     text = yield from text_of(context, path)
     if isinstance(text, ToolResult):
         return Answer(f"I could not read {path}: {text.text}")
@@ -44,11 +44,11 @@ def summarise(context: OfflineContext, path: str) -> Plan:
 
 
 def summary_of(text: str, what: str) -> Answer:
-    """The telling sentences of a text, as an answer."""
+    """The most important sentences of a text, as an answer."""
     chosen = summary(text)
     if not chosen:
         return Answer(f"There are no sentences in {what} that I could choose from.")
-    return Answer(f"The most telling sentences of {what}:\n\n{chosen}", chosen)
+    return Answer(f"The most important sentences of {what}:\n\n{chosen}", chosen)
 
 
 def count(context: OfflineContext, intent: Count) -> Plan:

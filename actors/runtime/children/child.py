@@ -1,4 +1,4 @@
-"""``Child``: a program that was started, its streams and its end, as its warden tells of them."""
+"""``Child``: a program that was started, its streams and its end, as its warden reports them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Ladder(Struct, frozen=True):
     term_wait: float = 2.0
 
     def plain(self) -> tuple[int, float, float]:
-        """The ladder as a warden is told it."""
+        """The ladder as it is sent to a warden."""
         return (int(self.request or 0), float(self.request_wait), float(self.term_wait))
 
 
@@ -70,7 +70,7 @@ class Child:
         self._started: asyncio.Future[None] = loop.create_future()
         self._ended: asyncio.Future[ChildEnd] = loop.create_future()
         control.setblocking(False)
-        loop.add_reader(control.fileno(), self._hear)
+        loop.add_reader(control.fileno(), self._receive)
 
     def __repr__(self) -> str:
         how = "ended" if self._ended.done() else f"pid {self.pid}"
@@ -142,7 +142,7 @@ class Child:
         else:
             self._loop.remove_writer(self._control.fileno())
 
-    def _hear(self) -> None:
+    def _receive(self) -> None:
         control = self._control
         if control is None:
             return
@@ -170,7 +170,7 @@ class Child:
             self._finish(ChildEnd(self._code or 0, rest[0]))
 
     def _lose(self) -> None:
-        """The warden is gone before it has told the child's end."""
+        """The warden is gone before it has reported the child's end."""
         self._finish(ChildLost(f"what owned {self.program} was killed; how it ended is not known"))
 
     def _finish(self, end: ChildEnd | Exception) -> None:

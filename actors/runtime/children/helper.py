@@ -1,6 +1,6 @@
 """The launcher's process: makes a warden for each child that polypod asks for, and owns what wardens lose.
 
-It is told of a child by one byte with four descriptors: the control socket of its warden, and the child's
+A child is requested by one byte with four descriptors: the control socket of its warden, and the child's
 standard streams; the rest goes by the control socket. It ends when polypod does, known by the end of its
 socket or by a pidfd (another process that polypod forked may hold the socket), and when all wardens have.
 """
@@ -32,12 +32,12 @@ class Helper:
     """Forks wardens, and ends with polypod."""
 
     def __init__(self, asked: socket.socket, polypod: int) -> None:
-        """``asked`` tells what to start; ``polypod`` is a pidfd of it, or -1 where there is none."""
+        """``asked`` brings what to start; ``polypod`` is a pidfd of it, or -1 where there is none."""
         self._asked = asked
         self._polypod = polypod
         self._lifeline, self._lifeline_held = os.pipe()
         self._waiting = Waiting()
-        self._waiting.watch(asked.fileno(), self._hear)
+        self._waiting.watch(asked.fileno(), self._receive)
         if polypod >= 0:
             self._waiting.watch(polypod, self._end)
         #: The control sockets of living wardens; ours keep them open until what a killed one left is gone.
@@ -54,7 +54,7 @@ class Helper:
             self._waiting.wait(_AGAIN if self._lost else None)
             self._reap()
 
-    def _hear(self) -> None:
+    def _receive(self) -> None:
         space = socket.CMSG_LEN(DESCRIPTORS * array("i").itemsize)
         try:
             data, rights, _, _ = self._asked.recvmsg(1, space, getattr(socket, "MSG_CMSG_CLOEXEC", 0))
@@ -67,7 +67,7 @@ class Helper:
             self._end()
         elif len(descriptors) == DESCRIPTORS:
             self._fork(*descriptors)
-        else:  # we are out of descriptors: who asked hears that its socket has closed
+        else:  # we are out of descriptors: who asked sees that its socket has closed
             _close(*descriptors)
 
     def _fork(self, control: int, *streams: int) -> None:

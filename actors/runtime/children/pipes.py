@@ -120,7 +120,7 @@ class ChildOutput(_Pipe):
         self._wake()
 
     def close(self) -> None:
-        """Read no more of it; a child that goes on writing is told so by the system."""
+        """Read no more of it; a child that goes on writing gets an error of the system."""
         self._close()
 
     def _watch(self) -> None:

@@ -14,24 +14,24 @@ Request = tuple[tuple[bytes, ...], bytes, tuple[tuple[bytes, bytes], ...]]
 
 
 def begin(request: Request, streams: tuple[int, ...]) -> tuple[int, int]:
-    """The number of a new child that becomes the program, and a pipe: it ends once that runs, or tells in a
+    """The number of a new child that becomes the program, and a pipe: it ends once that runs, or says in a
     frame which step failed, and how. Raises OSError where no process can be made.
     """
-    told, tell = os.pipe()
+    reader, writer = os.pipe()
     parent = os.getpid()
     try:
         pid = os.fork()
     except OSError:
-        os.close(told)
-        os.close(tell)
+        os.close(reader)
+        os.close(writer)
         raise
     if pid == 0:
-        _become(request, streams, parent, tell)
-    os.close(tell)
-    return pid, told
+        _become(request, streams, parent, writer)
+    os.close(writer)
+    return pid, reader
 
 
-def _become(request: Request, streams: tuple[int, ...], parent: int, tell: int) -> None:
+def _become(request: Request, streams: tuple[int, ...], parent: int, writer: int) -> None:
     """Be the program; never returns."""
     argv, folder, environment = request
     step = "start"
@@ -49,10 +49,10 @@ def _become(request: Request, streams: tuple[int, ...], parent: int, tell: int) 
         os.execvpe(argv[0], argv, dict(environment))  # noqa: S606 - which is what this is for
     except OSError as error:
         with contextlib.suppress(OSError):
-            os.write(tell, framed((step, error.errno or 0)))
+            os.write(writer, framed((step, error.errno or 0)))
     except BaseException:  # noqa: BLE001 - whatever it is, this process must not go on as its parent
         with contextlib.suppress(OSError):
-            os.write(tell, framed((step, 0)))
+            os.write(writer, framed((step, 0)))
     finally:
         os._exit(127)
 

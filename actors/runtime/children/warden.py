@@ -1,7 +1,7 @@
 """``Warden``: the process that owns one child and all it leaves behind, until the last of them has ended.
 
-It hears by its control socket what to start and when to stop, and tells what became of it. It runs the
-ladder when it is told to, when the child has ended and others of it have not, and when the socket or the
+Its control socket brings what to start and when to stop, and takes what became of it. It runs the
+ladder when it is asked to, when the child has ended and others of it have not, and when the socket or the
 lifeline ends: then polypod or the launcher is gone.
 """
 
@@ -36,13 +36,13 @@ class Warden:
         self._streams = streams
         self._frames = Frames()
         self._waiting = Waiting()
-        self._waiting.watch(control, self._hear)
+        self._waiting.watch(control, self._receive)
         self._waiting.watch(lifeline, self._lose)
         self._lifeline = lifeline
         self._pid: int | None = None
         self._exited = False
         #: A pipe that ends once the program runs.
-        self._told = -1
+        self._started = -1
         #: The signal that asks it to end, or 0; seconds for that, and for what TERM asks for.
         self._ladder: tuple[int, float, float] = (0, 0.0, 0.0)
         self._stage = _IDLE
@@ -59,9 +59,9 @@ class Warden:
             if self._deadline is not None and time.monotonic() >= self._deadline and not self._over:
                 self._climb()
 
-    # -- what it hears ---------------------------------------------------------------------------
+    # -- what it receives ------------------------------------------------------------------------
 
-    def _hear(self) -> None:
+    def _receive(self) -> None:
         try:
             data = os.read(self._control, _READ)
         except OSError:
@@ -92,27 +92,27 @@ class Warden:
 
     def _begin(self, request: Any) -> None:
         try:
-            self._pid, self._told = begin(request, self._streams)
+            self._pid, self._started = begin(request, self._streams)
         except OSError as error:
-            self._tell("failed", "process", error.errno or 0)
+            self._report("failed", "process", error.errno or 0)
             self._over = True
             return
         for stream in self._streams:
             os.close(stream)  # else whoever reads them would never come to an end
-        self._waiting.watch(self._told, self._hear_start)
+        self._waiting.watch(self._started, self._receive_start)
 
-    def _hear_start(self) -> None:
-        said = os.read(self._told, _READ)
-        self._waiting.forget(self._told)
-        os.close(self._told)
-        self._told = -1
+    def _receive_start(self) -> None:
+        said = os.read(self._started, _READ)
+        self._waiting.forget(self._started)
+        os.close(self._started)
+        self._started = -1
         for step, number in Frames().feed(said):
-            self._tell("failed", step, number)
+            self._report("failed", step, number)
             return
-        self._tell("started", self._pid)
+        self._report("started", self._pid)
 
-    def _tell(self, *words: Any) -> None:
-        with contextlib.suppress(OSError):  # nobody hears it
+    def _report(self, *words: Any) -> None:
+        with contextlib.suppress(OSError):  # nobody is there any more
             os.write(self._control, framed(words))
 
     # -- ends ------------------------------------------------------------------------------------
@@ -124,16 +124,16 @@ class Warden:
         for pid, code in ended:
             if pid == self._pid:
                 self._exited = True
-                if self._told >= 0:
-                    self._hear_start()
-                self._tell("exited", code)
+                if self._started >= 0:
+                    self._receive_start()
+                self._report("exited", code)
         if not others:
             self._end(())
         elif self._exited and self._stage < _TERM:
             self._term()  # what it left behind
 
     def _end(self, left: tuple[int, ...]) -> None:
-        self._tell("gone", left)
+        self._report("gone", left)
         self._over = True
 
     # -- the ladder ------------------------------------------------------------------------------
@@ -164,7 +164,7 @@ class Warden:
         self._signal_group(signal.SIGTERM)
         for each in descendants():
             send(each, signal.SIGTERM)
-            send(each, signal.SIGCONT)  # one that was stopped would not hear it
+            send(each, signal.SIGCONT)  # one that was stopped would not get it
 
     def _kill(self) -> None:
         now = time.monotonic()

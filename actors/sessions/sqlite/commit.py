@@ -34,7 +34,7 @@ class SQLiteCommits:
     event loop is so at once; what other sessions have in the same turn follows together at its end,
     which for 64 of them writes half the bytes (a page that many share is written once).
 
-    ``explain`` tells what a broken constraint means; ``pass_gate`` is called before the writer thread
+    ``explain`` says what a broken constraint means; ``pass_gate`` is called before the writer thread
     commits, which on a busy disk would else leave no gap for claims.
     """
 

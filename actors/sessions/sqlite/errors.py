@@ -51,11 +51,11 @@ _CHANGES: dict[Change, tuple[str, str]] = {
     ),
     "log": (
         "its write-ahead log (the file named -wal) was deleted or replaced",
-        "nothing that was told is lost, the database has it now; leave the files beside it alone",
+        "nothing that was committed is lost, the database has it now; leave the files beside it alone",
     ),
     "superseded": (
         "its write-ahead log or the index of that was deleted or replaced, and another process has new ones",
-        "nothing that was told is lost, the database has it now; leave the files beside it alone",
+        "nothing that was committed is lost, the database has it now; leave the files beside it alone",
     ),
     "index": (
         "the index of its write-ahead log (the file named -shm) was deleted or replaced",

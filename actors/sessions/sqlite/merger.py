@@ -64,7 +64,7 @@ class Merger:
             time.sleep(0.002)
         raise StoreError(
             f"cannot write {self._path}: its write-ahead log was deleted, and another process reads it",
-            hint="end what has the file open; what was told is merged with the next commit then",
+            hint="end what has the file open; what was committed is merged with the next commit then",
         )
 
     def close(self) -> None:

@@ -39,7 +39,7 @@ WHERE session = :row AND n <= :n ORDER BY n DESC LIMIT 1
 _CLAIM = "SELECT id, generation, holder, holder_pod, held_since FROM sessions WHERE uuid = ?"
 
 # A session's row never changes with its entries, which would cost pages on every commit; the head is
-# looked up, one step in the index. Entry ids rise with time, so they tell which session changed last.
+# looked up, one step in the index. Entry ids rise with time, so they show which session changed last.
 _INFO = f"""
 SELECT s.uuid, s.pod, s.created_at, e.at, {_LAST_N}, {_LAST_HASH},
     s.parent_kind, s.parent, s.parent_hash, s.parent_seq
@@ -141,7 +141,7 @@ def info(db: sqlite3.Connection, session_id: str) -> SessionInfo | None:
 def sessions(db: sqlite3.Connection, pod: str | None, limit: int | None) -> list[SessionInfo]:
     """The sessions (of one pod), the last changed one first."""
     if limit is not None:
-        # Most often the last rows tell the last sessions, without a look at all there are.
+        # Most often the last rows show the last sessions, without a look at all there are.
         for looked_at in 8 * limit, 1000 + 20 * limit:
             recent = _infos(db, _RECENT, {"looked_at": looked_at, "pod": pod, "limit": limit})
             if len(recent) == limit:

@@ -9,7 +9,7 @@ from pathlib import Path
 from actors.sessions.sqlite.errors import is_busy, is_read_only
 from protocol.errors import NewerVersion, StoreError
 
-#: "poly" in ASCII: tells our files from other programs'.
+#: "poly" in ASCII: distinguishes our files from other programs'.
 APPLICATION_ID = 0x706F6C79
 #: Raised when the tables change in a way that older code cannot read. In the first format each entry has a
 #: row, and a file of it goes on so, for older versions; since the second a commit's entries share one.

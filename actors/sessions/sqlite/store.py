@@ -286,7 +286,7 @@ class SQLiteStore(SessionStore):
     def _check_open(self) -> None:
         if self._closed or self._lock.inherited:
             raise closed(self.url, inherited=self._lock.inherited)
-        if self._of_parent:  # whoever asks hears of it, such as who wants to spawn
+        if self._of_parent:  # whoever asks gets the error, such as who wants to spawn
             raise StoreError(
                 f"{self.url} was open in the parent process when this one was forked from it",
                 hint="fork before it is opened, or start the process anew (multiprocessing's 'spawn')",

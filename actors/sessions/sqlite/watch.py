@@ -33,7 +33,7 @@ _TICK = 50_000_000
 _stat = os.stat  # not by way of a Path: on the path of every commit
 _MAGIC = b"SQLite format 3\0"
 _LOG_HEADER, _FRAME_HEADER = 32, 24
-#: Bytes of an index up to where it tells of merges (https://sqlite.org/walformat.html, section 2).
+#: Bytes of an index up to where it counts merges (https://sqlite.org/walformat.html, section 2).
 _INDEX_HEADER = 136
 
 
@@ -92,7 +92,7 @@ class FileWatch:
             self.index_id, self._index_size = _identity(index), index.st_size
 
     def _look(self, index: bytes) -> None:
-        """Remember the database as it was after the merges that the index tells of, or later ones."""
+        """Remember the database as it was after the merges that the index counts, or later ones."""
         status = _stat(self._path)
         self._modified, self._size = status.st_mtime_ns, status.st_size
         self._begin = self._header()
@@ -126,7 +126,7 @@ class FileWatch:
             if self._link is not None and identity_of(self._link) != self.main:
                 return "relinked"
             if main.st_mtime_ns == self._modified and main.st_size == self._size:
-                self._known_index = index  # a log that begins anew after a merge tells nothing of it
+                self._known_index = index  # a log that begins anew after a merge shows nothing of it
             elif self._overwritten():
                 return "overwritten"
         except OSError:  # perhaps only since it was there a moment ago
@@ -144,7 +144,7 @@ class FileWatch:
             return self._logs_changed()
 
     def is_undisturbed(self) -> bool:
-        """Whether no name in the folder has changed since ``changed`` looked; False where that cannot be told
+        """Whether no name in the folder has changed since ``changed`` looked; False where that is not known
         so quickly.
         """
         return os.fstat(self._folder).st_mtime_ns == self._folder_modified
@@ -277,7 +277,7 @@ def _is_of(descriptor: int, identity: Identity) -> bool:
 
 
 def identity_of(path: Path | str) -> Identity | None:
-    """What tells the file that is there now from any other; None where there is none."""
+    """What distinguishes the file that is there now from any other; None where there is none."""
     status = status_of(path)
     return None if status is None else _identity(status)
 

@@ -23,8 +23,8 @@ _SESSION = "(" + ", ".join("?" * 12) + ")"
 # A broken constraint rolls the whole transaction back, so SQLite keeps no way back from this statement alone.
 _INSERT = "INSERT OR ROLLBACK INTO entries (session, n, hash, body, at) VALUES "
 # The session's id comes out as NULL, which the table refuses, once the writer does not hold it any
-# more: so the whole statement fails, and the error code tells this from a lost compare-and-swap. So it does
-# where the files are not those that were opened, which the first row of a statement alone asks.
+# more: so the whole statement fails, and the error code is another than that of a lost compare-and-swap.
+# So it does where the files are not those that were opened, which the first row of a statement alone asks.
 _ENTRY = "((SELECT id FROM sessions WHERE id = ? AND generation = ? AND holder IS ?), ?, ?, ?, ?)"
 _FIRST_ENTRY = _ENTRY.replace("IS ?)", "IS ? AND undisturbed())")
 _RELEASE = """
@@ -85,7 +85,7 @@ class Append(Job):
 
 class Create(Append):
     """A session to make, with its first entries. ``refused`` is called where it could not be made, before
-    anybody hears of that: they may make it anew at once.
+    anybody sees that: they may make it anew at once.
     """
 
     __slots__ = ("parent", "pod", "refused")
