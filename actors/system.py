@@ -558,7 +558,7 @@ class PodSystem:
     async def _find_waiting(self) -> list[ApprovalRequested]:
         found = [request for pod in self._pods.values() for request in self._open_approvals(pod)]
         if found and self.store.keeps_answers:
-            with contextlib.suppress(SessionError):  # then who answers hears that it was answered
+            with contextlib.suppress(SessionError):  # then who answers gets AlreadyResolved
                 answers = await settled(self.store.answers([each.approval_id for each in found]))
                 answered = {(each.approval_id, each.session_id) for each in answers}
                 found = [each for each in found if (each.approval_id, each.session_id) not in answered]

@@ -144,7 +144,7 @@ def _find(reading: Reading, approval_id: str, session: str | None) -> Waiting:
         now = time.time()
         raise SeveralFit(
             f"{len(found)} calls wait for approval under {approval_id!r}; {said}:",
-            [f"{each.request.approval_id}  {line}" for each in found for line in [_told(each, now)]],
+            [f"{each.request.approval_id}  {line}" for each in found for line in [_summary(each, now)]],
         )
     for each in reading.answers([approval_id]):
         if of in {None, each.session_id}:
@@ -230,7 +230,7 @@ def _record(each: Waiting, now: float, width: int) -> Iterator[Line]:
             yield line._replace(text=_INDENT + line.text)
 
 
-def _told(each: Waiting, now: float) -> str:
+def _summary(each: Waiting, now: float) -> str:
     """A call that waits, in a few words."""
     return f"{_call(each.request, 50)} of pod {each.info.pod}, {_asked(each.request, now)}"
 

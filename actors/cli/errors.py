@@ -60,7 +60,7 @@ _NO_READER = (BrokenPipeError, SystemExit)
 
 
 class SeveralFit(click.UsageError):
-    """What was typed fits several; ``lines`` tells of each."""
+    """What was typed fits several; ``lines`` lists them."""
 
     def __init__(self, message: str, lines: list[str]) -> None:
         super().__init__(message)

@@ -33,7 +33,7 @@ LAST = "last"
 _PAGE = 500
 #: Sessions that are named to a person whose beginning of an id fits several.
 _SHOWN = 8
-#: Entries that are looked through for what a pod was first told, and characters that are shown of it.
+#: Entries that are looked through for the first words to a pod, and characters that are shown of it.
 _FIRST, _WORDS = 20, 60
 
 
@@ -87,10 +87,10 @@ class Reading:
         some = sorted(found[:_SHOWN], key=lambda each: each.updated_at, reverse=True)
         raise SeveralFit(
             f"{many} sessions fit {beginning!r}; the end of an id, as here, is enough:",
-            [self._told(each, now) for each in some],
+            [self._summary(each, now) for each in some],
         )
 
-    def _told(self, info: SessionInfo, now: float) -> str:
+    def _summary(self, info: SessionInfo, now: float) -> str:
         """A session in a few words, by which a person knows it."""
         task = ""
         with suppress(SessionError, WireError):
@@ -100,7 +100,7 @@ class Reading:
         )
 
     def task(self, session_id: str) -> str:
-        """What the pod of a session was first told, on one line; empty where its first entries do not say."""
+        """The first words to the pod of a session, on one line; empty where its first entries do not say."""
         for stored in wait(self._there().read(session_id, after=0, limit=_FIRST)):
             entry = decode_entry(stored.body)
             if isinstance(entry, UserMessage):

@@ -29,9 +29,9 @@ _PLAIN = {
     "GIT_TERMINAL_PROMPT": "0",
     "PYTHONUNBUFFERED": "1",
 }
-#: Seconds after which what is new is told to who follows, and bytes of it that are told at once.
+#: Seconds after which new output is reported to who follows, and bytes of it that are shown at once.
 _EVERY = 0.1
-_MOST_TOLD = 4096
+_MOST_SHOWN = 4096
 
 
 @functools.cache
@@ -43,12 +43,14 @@ def shell_program() -> str:
 class Command:
     """A command that was started. Used on the loop that started it."""
 
-    def __init__(self, text: str, child: Child, recording: Recording, tell: Callable[[str], object]) -> None:
-        """``tell`` hears what it writes, as it comes and never all of it at once."""
+    def __init__(
+        self, text: str, child: Child, recording: Recording, report: Callable[[str], object]
+    ) -> None:
+        """``report`` gets what it writes, as it comes and never all of it at once."""
         self.text = text
         self.recording = recording
         self._child = child
-        self._progress = _Progress(tell)
+        self._progress = _Progress(report)
         #: Ends with the last of its processes. It is nobody's who may be cancelled.
         self.task = asyncio.get_running_loop().create_task(self._follow())
 
@@ -134,28 +136,28 @@ def _signal_name(number: int) -> str:
 
 
 class _Progress:
-    """Tells what a command writes, now and then and bounded."""
+    """Reports what a command writes, now and then and bounded."""
 
-    def __init__(self, tell: Callable[[str], object]) -> None:
-        self._tell = tell
+    def __init__(self, report: Callable[[str], object]) -> None:
+        self._report = report
         self._cleaner = Cleaner()
         self._new = bytearray()
         self._timer: asyncio.TimerHandle | None = None
 
     def add(self, data: bytes) -> None:
-        self._new += data[-_MOST_TOLD:]
-        del self._new[:-_MOST_TOLD]
+        self._new += data[-_MOST_SHOWN:]
+        del self._new[:-_MOST_SHOWN]
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(_EVERY, self._tell_news)
+            self._timer = asyncio.get_running_loop().call_later(_EVERY, self._report_news)
 
     def close(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-            self._tell_news()
+            self._report_news()
 
-    def _tell_news(self) -> None:
+    def _report_news(self) -> None:
         self._timer = None
         text = self._cleaner.feed(bytes(self._new)) + self._cleaner.flush()
         self._new.clear()
         if text and not self._cleaner.is_binary:
-            self._tell(text)
+            self._report(text)

@@ -126,9 +126,7 @@ class _Kept:
         data, self._waiting = self._waiting, bytearray()
         try:
             self.name = await asyncio.to_thread(_append, self.name, self._directory, self._stem, data)
-        except (
-            OSError
-        ):  # the model still gets the cut output, and is told of no file, or of one that breaks off
+        except OSError:  # the model still gets the cut output, with no file, or one that breaks off
             self._directory, self.is_whole = None, False
 
 
