@@ -95,7 +95,7 @@ _BRIEF: dict[type, type] = {
 }
 #: Entries that bring an item, besides answers.
 _OTHER_ITEMS = frozenset({_User, _System, _Result})
-#: What a call has consumed of which no server told.
+#: What a call has consumed that no server reported.
 _UNKNOWN = Usage()
 # Making a decoder takes 0.1 ms for each kind that it knows, as much as decoding a hundred entries; most logs
 # have no others than the usual kinds.
