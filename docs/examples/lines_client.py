@@ -57,26 +57,26 @@ class LinesClient:
             writer.close()  # also where the run was cancelled, and where nobody reads on
 
     def _block(self, line: bytes) -> Block:
-        told = json.loads(line) if line else None
-        match told:
+        data = json.loads(line) if line else None
+        match data:
             case None:
                 raise self._error("ended its answer before it was whole", kind="connection")
             case {"error": str(words), "kind": "overloaded" | "context_overflow" as kind}:
-                raise self._error(f"answered: {words}", kind=kind, status=told.get("status"))
+                raise self._error(f"answered: {words}", kind=kind, status=data.get("status"))
             case {"input": int(sent), "output": int(said)}:
                 return UsageReport(Usage(sent, said))
             case {"stop": "end_turn" | "tool_use" | "max_tokens" | "refusal" as reason}:
                 return End(reason)
             case _:
-                return _output(told)
+                return _output(data)
 
     def _error(self, words: str, **details: Any) -> ModelError:
         return ModelError(f"{self._where} {words}", where=self._where, **details)
 
 
-def _output(told: Any) -> Block:
+def _output(data: Any) -> Block:
     """What the model says, thinks or calls. Raises ValueError for what is none of it."""
-    match told:
+    match data:
         case {"text": str(text), "at": int(at)}:
             return TextChunk(text, at)
         case {"thinking": str(text), "at": int(at)}:
@@ -87,7 +87,7 @@ def _output(told: Any) -> Block:
             return CallChunk(number, piece)
         case {"call": int(number)}:
             return CallEnd(number)
-    raise ValueError(f"{told!r:.100}")
+    raise ValueError(f"{data!r:.100}")
 
 
 def _question(request: Request) -> dict[str, Any]:
@@ -113,7 +113,7 @@ def _message(item: Item) -> dict[str, Any]:
 
 
 async def parrot(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """A server to try it with, which says what it was told."""
+    """A server to try it with, which says what it got."""
     question = json.loads(await reader.readline())
     for word in question["messages"][-1]["text"].split():
         writer.write(json.dumps({"text": f"{word}! ", "at": 0}).encode() + b"\n")
