@@ -49,7 +49,8 @@ class ApprovalAnswer(Struct, frozen=True, omit_defaults=True):
     """An answer to a call that waits for approval, as a store keeps it for whichever process has the pod.
 
     ``at`` is when it was given (seconds since the epoch); ``by``, ``arguments`` and ``note`` are those of
-    ``ApprovalResolved``, and ``always`` has the same call allowed from then on.
+    ``ApprovalResolved``, and ``always`` has the same call allowed from then on. ``proof`` shows that who gave
+    it has the token that ``ApprovalRequested.token`` names.
     """
 
     approval_id: str
@@ -60,6 +61,7 @@ class ApprovalAnswer(Struct, frozen=True, omit_defaults=True):
     always: bool = False
     arguments: dict[str, Any] | None = None
     note: str | None = None
+    proof: str | None = None
 
 
 class ApprovalVerdict(Struct, frozen=True, gc=False):

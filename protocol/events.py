@@ -294,7 +294,9 @@ class SessionForked(DurableEvent, frozen=True, gc=False, kw_only=True):
 class ApprovalRequested(DurableEvent, frozen=True, gc=False, kw_only=True):
     """The call ``call_id`` waits for a person's word before it is run with ``arguments``; ``why`` says which
     rule wants that. ``injected`` is what hooks put behind its result. Where nobody has
-    answered ``timeout`` seconds after the event's own time, the call is denied.
+    answered ``timeout`` seconds after the event's own time, the call is denied. An answer of another process
+    is believed where it proves that it has the ``token`` of this id; None asks for no proof, and no answer
+    proves the empty one.
     """
 
     approval_id: str
@@ -304,6 +306,7 @@ class ApprovalRequested(DurableEvent, frozen=True, gc=False, kw_only=True):
     why: str | None = None
     injected: tuple[str, ...] = ()
     timeout: float | None = None
+    token: str | None = None
 
     @property
     def ends_at(self) -> float:
@@ -313,7 +316,8 @@ class ApprovalRequested(DurableEvent, frozen=True, gc=False, kw_only=True):
 
 class ApprovalResolved(DurableEvent, frozen=True, gc=False, kw_only=True):
     """A call waits no more: somebody has answered (``by`` is ``person`` or ``steer``), nobody could
-    (``nobody``), nobody did in time (``timeout``), or its run has ended (``run``).
+    (``nobody``), nobody did in time (``timeout``), what stands in the store for an answer bears no proof
+    (``unproved``), or its run has ended (``run``).
 
     ``arguments`` take the place of those that were asked about, ``note`` is for the model, and ``rule`` holds
     from now on for the pod.

@@ -6,6 +6,7 @@ import signal
 import sys
 import threading
 
+import pytest
 from effort import times
 from hypothesis import settings
 
@@ -20,6 +21,12 @@ sys.dont_write_bytecode = False
 # A shell that starts a job in the background has it ignore SIGINT, and its children would inherit that.
 if threading.current_thread() is threading.main_thread():
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_state(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """No test touches what the user who runs it has in a state folder."""
+    os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))
 
 
 def pytest_collection_finish() -> None:

@@ -18,6 +18,9 @@ from actors.cli.question import wrapped
 from actors.cli.store_reader import Reading
 from actors.cli.terminal import Terminal
 from actors.cli.views import put_json
+from actors.runtime.children.ancestry import launcher_above
+from actors.runtime.user_folders import state_path
+from actors.sessions.answer_token import answer_token
 from actors.sessions.head import short_id
 from actors.sessions.store import Holder, SessionInfo
 from protocol.approval import ApprovalAnswer, verdict
@@ -86,6 +89,7 @@ def approve(
     The first answer holds. A pod that waits goes on at once, one that is paused
     when it is resumed. Rules that deny the call still hold.
     """
+    _require_person()
     mended = None if given is None else _object(given)
     with Reading(store) as reading:
         waiting = _find(reading, approval_id, session)
@@ -102,9 +106,20 @@ def approve(
 @options.store
 def deny(approval_id: str, note: str | None, session: str | None, store: str | None) -> None:
     """Refuse the call that waits under ID, or the beginning of one; the model reads the words of --note."""
+    _require_person()
     with Reading(store) as reading:
         waiting = _find(reading, approval_id, session)
         _give(reading, waiting, _answer(waiting, approved=False, note=note))
+
+
+def _require_person() -> None:
+    """Raise UsageError where a pod has started this very command."""
+    launcher = launcher_above()
+    if launcher is not None:
+        raise click.UsageError(
+            "only a person may answer, at a terminal of their own: a pod has started this command (below "
+            f"process {launcher}, which starts programs for pods)"
+        )
 
 
 def _all(reading: Reading) -> list[Waiting]:
@@ -180,7 +195,13 @@ def _answer(waiting: Waiting, *, approved: bool, note: str | None) -> ApprovalAn
 def _give(reading: Reading, waiting: Waiting, answer: ApprovalAnswer) -> None:
     """Keep the answer, and say what comes of it. Raises AlreadyResolved, StoreError."""
     request, info = waiting.request, waiting.info
-    if not reading.put_answer(answer):
+    token = answer_token()
+    if request.token not in {None, token.id}:
+        raise click.UsageError(
+            f"pod {info.pod} takes no answer from here: it asks for the proof of another token than that in "
+            f"{state_path()}; answer as the user, and with the $XDG_STATE_HOME, that it was started with"
+        )
+    if not reading.put_answer(token.sign(answer)):
         raise AlreadyResolved(f"approval {request.approval_id} was answered already")
     resolved = reading.resolution(request, info)
     if resolved is not None and resolved.by != answer.by:  # the pod was faster, and asks nobody any more

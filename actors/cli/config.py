@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from actors.cli.options import source_of
+from actors.runtime.user_folders import state_path
 from protocol.errors import ManifestError, StoreError
 from protocol.manifest import DEFAULT_SCHEME, ModelSection, PodManifest, ToolsSection
 from protocol.scope import Rule, Scope
@@ -54,12 +55,12 @@ def store_option(store: str) -> str:
 def memory_folder() -> Path:
     """The folder of lasting memory: $POLYPOD_MEMORY, else one beside the default store; nothing is made."""
     named = os.environ.get("POLYPOD_MEMORY")
-    return Path(named).expanduser() if named else _state_path() / "memory"
+    return Path(named).expanduser() if named else state_path() / "memory"
 
 
 def state_folder() -> Path:
     """The folder of the default store; it is made, for its owner alone. Raises StoreError."""
-    folder = _state_path()
+    folder = state_path()
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
@@ -68,10 +69,6 @@ def state_folder() -> Path:
             hint="--store or $POLYPOD_STORE keep sessions elsewhere, $XDG_STATE_HOME moves the folder",
         ) from error
     return folder
-
-
-def _state_path() -> Path:
-    return Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser() / "polypod"
 
 
 def manifest_for(

@@ -124,6 +124,8 @@ def _waits(event: events.ApprovalRequested, width: int) -> Line:
 def _decided(event: events.ApprovalResolved, width: int) -> Line:
     if event.by == "run":
         return Line("note", "not run: the run of the call is over")
+    if event.by == "unproved":
+        return Line("note", "denied: the answer in the store bears no proof that a person gave it")
     if event.by == "timeout":
         return Line("note", "denied: nobody answered in time")
     note = f": {cut(event.note, width)}" if event.note else ""

@@ -292,6 +292,13 @@ class AskingToolCalls(ToolCalls):
         if not answer.approved:
             self._deny(run, request, answer.by, answer.note)
             return
+        if not self._approvals.proves(request, answer):
+            self._journal.alert(
+                f"the store has an answer that allows {request.tool} ({request.approval_id}), and bears no "
+                "proof that a person gave it: the call was denied"
+            )
+            self._deny(run, request, "unproved", None)
+            return
         try:
             arguments = None if answer.arguments is None else self._mended(request, answer.arguments)
         except InvalidInput as error:  # nobody is there to get the error
@@ -456,6 +463,8 @@ def _denied_words(request: ApprovalRequested, by: str, note: str | None) -> str:
     """Why a call is not run, for the model."""
     if by == "timeout":
         return f"it needs a person's approval, and nobody answered within {request.timeout:g} s"
+    if by == "unproved":
+        return "it needs a person's approval, and the answer to it bears no proof that a person gave it"
     why = "it needs a person's approval, and nobody gave it" if by == "nobody" else "a person denied it"
     return why if note is None else f"{why}: {note}"
 

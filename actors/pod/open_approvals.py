@@ -11,12 +11,13 @@ from typing import Any
 
 from actors.pod.journal import Journal
 from actors.pod.resources import PodResources
+from actors.sessions.answer_token import answer_token
 from actors.sessions.answers import settled
 from actors.sessions.approvals import Approvals, Granted
 from actors.sessions.replay import open_calls
 from actors.tools.base import Tool
 from protocol.approval import ApprovalAnswer, ApprovalRule, ApprovalVerdict, verdict
-from protocol.errors import AlreadyResolved, SessionError, UnknownApproval, WaitingForApproval
+from protocol.errors import AlreadyResolved, SessionError, StoreError, UnknownApproval, WaitingForApproval
 from protocol.events import ApprovalRequested, ApprovalResolved
 from protocol.items import ToolCall
 from protocol.text import encodable
@@ -151,6 +152,7 @@ class OpenApprovals:
                 why=why,
                 injected=injected,
                 timeout=self._section.timeout,
+                token=self._token_id(),
             )
         )
 
@@ -235,9 +237,31 @@ class OpenApprovals:
             self.answers.append(answer)
             self.wake()
 
+    def _token_id(self) -> str | None:
+        """The token that an answer of another process has to prove; empty where none can be kept."""
+        if not self._template.store.keeps_answers:
+            return None
+        try:
+            return answer_token().id
+        except StoreError:
+            return ""
+
+    def proves(self, request: ApprovalRequested, answer: ApprovalAnswer) -> bool:
+        """Whether ``answer``, from the store, is from who has the token."""
+        if request.token is None:  # of an earlier version
+            return True
+        try:
+            token = answer_token()
+        except StoreError:
+            return False
+        return request.token == token.id and token.proves(answer)
+
     async def claim(self, answer: ApprovalAnswer) -> None:
         """Have that answer be the one that holds, of all processes. Raises AlreadyResolved, SessionError."""
         store = self._template.store
+        if store.keeps_answers:
+            with contextlib.suppress(StoreError):  # it is recorded by this process, which needs no proof
+                answer = answer_token().sign(answer)
         if store.keeps_answers and not await settled(store.put_answer(answer)):
             self.wake()  # to look what was answered
             raise AlreadyResolved(f"approval {answer.approval_id} was answered in another process")

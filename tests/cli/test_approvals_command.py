@@ -1,6 +1,7 @@
 """``polypod approvals``, ``approve`` and ``deny``: answers from another process, whatever becomes of the pod's."""
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -13,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_kit import Done, Home
+from command_kit import COMMAND, Done, Home
 from person import PATIENCE, person
-from store_kit import without_privileges
+from store_kit import NOBODY, without_privileges
 
 from actors.cli.errors import run_guarded
 from actors.cli.main import polypod
 from actors.llm.scripted import ScriptedClient, call
+from actors.runtime.children.launcher import Launcher
 from actors.system import PodSystem
 from actors.tools.base import tool
 from protocol.events import ApprovalRequested
@@ -208,6 +210,9 @@ def test_a_store_that_may_only_be_read_lists_what_waits_and_takes_no_answer(
         run.kill()
         run.wait()
     monkeypatch.chdir(shop.folder)
+    monkeypatch.setenv("XDG_STATE_HOME", str(shop.state))
+    for path in () if os.geteuid() else (shop.state, *shop.state.rglob("*")):
+        os.chown(path, NOBODY, NOBODY)  # the token is that of who answers
     store = shop.env["POLYPOD_STORE"]
     with only_readable(shop):
         assert run_guarded(lambda: polypod(["approvals", store, "--json"], standalone_mode=False)) == 0
@@ -341,8 +346,11 @@ def test_at_a_terminal_all_that_waits_can_be_read_however_narrow(
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]|\x1b[=>]")
 
 
-async def test_the_beginning_of_an_id_is_enough_and_one_that_several_have_lists_them(tmp_path: Path) -> None:
+async def test_the_beginning_of_an_id_is_enough_and_one_that_several_have_lists_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     home = Home(tmp_path)
+    monkeypatch.setenv("XDG_STATE_HOME", str(home.state))
     home.env["POLYPOD_STORE"] = "sqlite:pods.db"
     many = range(17)  # of so many ids two begin with the same digit
     async with PodSystem(f"sqlite:{home.folder / 'pods.db'}") as system:
@@ -369,3 +377,53 @@ async def test_the_beginning_of_an_id_is_enough_and_one_that_several_have_lists_
 async def pay(to: str) -> str:
     """Pay somebody."""
     return to
+
+
+def test_an_answer_of_who_has_another_token_is_refused_and_says_so(shop: Home) -> None:
+    with asking(shop) as run:
+        asked = id_of(shop)
+        own = shop.env["XDG_STATE_HOME"]
+        for command in ("approve", "deny"):
+            shop.env["XDG_STATE_HOME"] = str(shop.folder / "another")
+            refused = shop.polypod(command, asked)
+            assert refused.code == 2
+            assert "the proof of another token" in refused.err
+        shop.env["XDG_STATE_HOME"] = own
+        assert len(waiting(shop)) == 1
+        assert shop.polypod("approve", asked).code == 0
+        run.communicate(timeout=PATIENCE)
+    assert paid(shop) == ["ann"]
+
+
+def test_the_token_is_in_no_answer_and_no_session(shop: Home) -> None:
+    with asking(shop) as run:
+        assert shop.polypod("approve", id_of(shop)).code == 0
+        run.communicate(timeout=PATIENCE)
+    token = (shop.state / "polypod" / "approval-token").read_bytes()
+    for path in (each for each in shop.folder.rglob("*") if each.is_file()):
+        kept = path.read_bytes()
+        assert token not in kept
+        assert token.hex().encode() not in kept
+
+
+@pytest.mark.parametrize("through", [[], ["setsid", "-w"], ["sh", "-c", '"$@" & wait', "sh"]])
+async def test_a_program_that_a_launcher_has_started_answers_nothing(
+    tmp_path: Path, through: list[str]
+) -> None:
+    home = Home(tmp_path)
+    home.write("shop.py", SHOP)
+    home.write("clerk.toml", MANIFEST)
+    launcher = Launcher()
+    with asking(home):
+        asked = id_of(home)
+        for command in ("approve", "deny"):
+            child = await launcher.start(
+                [*through, *COMMAND, command, asked], cwd=home.folder, env=home.env, stderr="stdout"
+            )
+            said = b""
+            while piece := await child.stdout.read(65536):
+                said += piece
+            await child.wait()
+            assert b"only a person may answer" in said
+        assert id_of(home) == asked
+    await launcher.aclose()

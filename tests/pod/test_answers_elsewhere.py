@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 from store_kit import KINDS, AwaitedStore
 
 from actors.llm.scripted import Reply, ScriptedClient, call, say
 from actors.pod.asked import open_requests, resolution
 from actors.pod.handle import Pod
+from actors.sessions.answer_token import AnswerToken, answer_token
+from actors.sessions.answers import wait
+from actors.sessions.chain import chained
 from actors.sessions.sqlite.store import SQLiteStore
 from actors.sessions.store import MemoryStore, SessionStore
 from actors.system import PodSystem
 from actors.tools.base import tool
 from protocol.approval import ApprovalAnswer
 from protocol.errors import AlreadyResolved, StoreError
-from protocol.events import ApprovalRequested, ApprovalResolved
+from protocol.events import Alert, ApprovalRequested, ApprovalResolved
 from protocol.items import ToolResult
 from protocol.manifest import PodManifest
 
@@ -70,9 +75,11 @@ class Place:
         return event
 
     def answer(self, request: ApprovalRequested, *, approved: bool = True, **said: Any) -> bool:
-        kept = self.elsewhere.put_answer(
-            ApprovalAnswer(request.approval_id, request.session_id, approved=approved, at=1.0, **said)
-        )
+        answer = ApprovalAnswer(request.approval_id, request.session_id, approved=approved, at=1.0, **said)
+        return self.put(answer_token().sign(answer))
+
+    def put(self, answer: ApprovalAnswer) -> bool:
+        kept = self.elsewhere.put_answer(answer)
         assert isinstance(kept, bool)
         return kept
 
@@ -330,3 +337,49 @@ async def test_where_no_other_process_can_answer_time_ends_as_well() -> None:
         await place.asked(system)
         assert (await place.run).text == "done"
     assert place.ran == []
+
+
+# -- answers that prove nothing ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("forged", ["no proof", "another's", "of another call"])
+async def test_an_answer_that_proves_no_token_approves_nothing(place: Place, forged: str) -> None:
+    async with place.system() as system:
+        await place.spawn(system, pay("ann"), say("done"))
+        with system.subscribe(kinds=(ApprovalResolved, Alert)) as events:
+            asked = await place.asked(system)
+            answer = ApprovalAnswer(asked.approval_id, asked.session_id, approved=True, at=1.0)
+            if forged == "another's":
+                answer = AnswerToken(b"guessed").sign(answer)
+            elif forged == "of another call":
+                proof = answer_token().sign(structs.replace(answer, approval_id="0" * 16)).proof
+                answer = structs.replace(answer, proof=proof)
+            assert place.put(answer)
+            assert (await place.run).text == "done"
+            found = {type(event): event for event in events.drain()}
+        assert place.ran == []
+        resolved, alert = found[ApprovalResolved], found[Alert]
+        assert isinstance(resolved, ApprovalResolved)
+        assert (resolved.approved, resolved.by) == (False, "unproved")
+        assert asked.approval_id in str(alert)
+        assert "bears no proof" in (await place.results())[0]
+
+
+async def test_an_answer_without_proof_to_a_question_of_an_earlier_version_holds(place: Place) -> None:
+    async with place.system() as system:
+        await place.spawn(system, pay("ann"))
+        asked = await place.asked(system)
+    session_id = asked.session_id
+    bodies = [each.body for each in wait(place.elsewhere.read(session_id))]
+    old = [re.sub(rb',"token":"[0-9a-f]+"', b"", body) for body in bodies]
+    assert old != bodies
+    wait(place.elsewhere.delete(session_id))
+    wait(place.elsewhere.create(session_id, "p", None, chained(old), claim=False))
+    assert place.put(ApprovalAnswer(asked.approval_id, session_id, approved=True, at=1.0))
+    async with place.system() as system:
+        await place.spawn(system, resume=session_id)
+        place.pod.resume()
+        with system.subscribe(kinds=ApprovalResolved) as events:
+            resolved = await anext(events)
+        assert isinstance(resolved, ApprovalResolved)
+        assert (resolved.approved, resolved.by) == (True, "person")

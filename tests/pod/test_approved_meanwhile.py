@@ -15,6 +15,7 @@ from actors.llm.scripted import Reply, ScriptedClient, call, say
 from actors.pod.calls import NOT_RUN
 from actors.pod.handle import Pod
 from actors.runtime.subscription import Subscription
+from actors.sessions.answer_token import answer_token
 from actors.sessions.store import MemoryStore, SessionStore
 from actors.system import PodSystem
 from actors.tools.base import tool
@@ -198,7 +199,7 @@ async def test_an_answer_of_another_process_begins_its_call_beside_those_at_work
         await work.sees("slow began")
         for request, approved in ((first, True), (second, False)):
             answer = ApprovalAnswer(request.approval_id, request.session_id, approved=approved, at=request.at)
-            assert elsewhere.put_answer(answer)
+            assert elsewhere.put_answer(answer_token().sign(answer))
         await work.sees("peek a")
         work.end_slow.set()
         assert (await run).text == "done"

@@ -1,0 +1,102 @@
+"""``AnswerToken``: proves that an answer to an approval is from who may read the user's private file.
+
+Whoever can write to a store can put an answer into it. So that a program that can do that approves nothing,
+an answer carries a proof (HMAC-SHA256 of all that it says), keyed with a token in a file of the user's that
+is outside every scope.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import hmac
+import os
+import secrets
+from functools import lru_cache
+from pathlib import Path
+
+import msgspec
+
+from actors.runtime.user_folders import state_path
+from protocol.approval import ApprovalAnswer
+from protocol.errors import StoreError
+
+#: The file in the user's state folder.
+_NAME = "approval-token"
+#: Bytes of a token.
+_SIZE = 32
+_HINT = "$XDG_STATE_HOME moves the folder of polypod's state"
+
+
+class AnswerToken:
+    """A user's token. ``id`` is another for every token, and nobody can make the token from it."""
+
+    def __init__(self, secret: bytes) -> None:
+        self._secret = secret
+        self.id = hashlib.sha256(b"polypod approval token\0" + secret).hexdigest()[:16]
+
+    def __repr__(self) -> str:
+        return f"<AnswerToken {self.id}>"
+
+    def sign(self, answer: ApprovalAnswer) -> ApprovalAnswer:
+        """The answer with its proof."""
+        return msgspec.structs.replace(answer, proof=self._proof(answer))
+
+    def proves(self, answer: ApprovalAnswer) -> bool:
+        """Whether the answer has the proof that this token gives it."""
+        return answer.proof is not None and hmac.compare_digest(
+            answer.proof.encode(errors="replace"), self._proof(answer).encode()
+        )
+
+    def _proof(self, answer: ApprovalAnswer) -> str:
+        plain = msgspec.structs.replace(answer, proof=None)
+        said = msgspec.json.encode(plain, order="sorted")  # a store may keep keys in an order of its own
+        return hmac.digest(self._secret, said, "sha256").hex()
+
+
+def answer_token() -> AnswerToken:
+    """The token of the user whose process this is; it is made where there is none. Raises StoreError."""
+    return _token_at(state_path() / _NAME)
+
+
+@lru_cache(maxsize=8)
+def _token_at(path: Path) -> AnswerToken:
+    try:
+        return AnswerToken(_read(path))
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise StoreError(f"cannot read the token of answers, {path}: {error.strerror}", hint=_HINT) from error
+    try:
+        _make(path)
+        return AnswerToken(_read(path))
+    except OSError as error:
+        raise StoreError(f"cannot make the token of answers, {path}: {error.strerror}", hint=_HINT) from error
+
+
+def _read(path: Path) -> bytes:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    with os.fdopen(descriptor, "rb") as file:
+        if os.fstat(descriptor).st_mode & 0o077:
+            raise StoreError(
+                f"{path} may be read by others than its owner, so it proves nothing",
+                hint=f"delete it, and a new one is made: rm {path}",
+            )
+        secret = file.read()
+    if len(secret) != _SIZE:
+        raise StoreError(f"{path} is no token", hint=f"delete it, and a new one is made: rm {path}")
+    return secret
+
+
+def _make(path: Path) -> None:
+    """Make the file, whole from the first moment on, unless another process is faster."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    draft = path.with_name(f"{_NAME}.{os.getpid()}-{secrets.token_hex(4)}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(secrets.token_bytes(_SIZE))
+        with contextlib.suppress(FileExistsError):
+            os.link(draft, path)
+    finally:
+        draft.unlink()
