@@ -26,7 +26,7 @@ from actors.sessions.head import SessionHead, new_session_id
 from actors.sessions.log import SessionLog
 from actors.sessions.store import SessionStore
 from actors.tools.base import Tool, Toolbox
-from actors.tools.extras import ALLOW_PRIVATE, LAUNCHER, MEMORY, PODS, TASKS
+from actors.tools.extras import ALLOW_PRIVATE, COMMANDS, LAUNCHER, MEMORY, PODS, TASKS
 from actors.tools.pool import ToolThreads
 from actors.tools.source import ToolSource, is_source
 from protocol.entries import StoredEntry
@@ -46,9 +46,13 @@ if TYPE_CHECKING:
     from actors.runtime.children.launcher import Launcher
     from actors.tools.hooks import Hooks
     from actors.tools.open_sources import OpenSources
+    from actors.tools.shell.background import BackgroundCommands
 
 _NO_BUDGET = BudgetSection()
 _NO_MODEL = ModelSection()
+
+#: Built-in tools by which pods have commands in the background.
+_COMMANDS = frozenset({"shell", "shell_output", "shell_stop"})
 
 #: From what a call used to what it cost in US dollars.
 Price = Callable[[Usage | None], float | None]
@@ -106,6 +110,8 @@ class Assembly:
         self._nursery = nursery
         #: Where the tools find the sub-agents of the pod they work for; each belongs to its pod.
         self._delegations: WeakValueDictionary[str, Delegation] = WeakValueDictionary()
+        #: Where the tools find the background commands of the pod they work for; each belongs to its pod.
+        self._commands: WeakValueDictionary[str, BackgroundCommands] = WeakValueDictionary()
         #: Where the tools find the task list of the pod they work for; each belongs to its pod.
         self._task_lists: WeakValueDictionary[str, TaskListReader] = WeakValueDictionary()
 
@@ -151,6 +157,9 @@ class Assembly:
             inherited.deps,
             delegation,
             None if parent is None else parent.name,
+            None
+            if _COMMANDS.isdisjoint(template.manifest.tools.builtin)
+            else self._background_commands(name),
         )
 
     def _delegation(
@@ -159,6 +168,12 @@ class Assembly:
         from actors.pod.delegation import Delegation  # noqa: PLC0415 - paid for by pods that have sub-agents
 
         made = self._delegations[name] = Delegation(name, template, inherited, self._nursery, budget)
+        return made
+
+    def _background_commands(self, name: str) -> BackgroundCommands:
+        from actors.tools.shell.background import BackgroundCommands  # noqa: PLC0415 - paid for by pods with any
+
+        made = self._commands[name] = BackgroundCommands()
         return made
 
     def _scope_now(self, pod: str) -> Scope:
@@ -207,6 +222,7 @@ class Assembly:
             TASKS: self._task_list,
             MEMORY: self._search_memory,
             LAUNCHER: self.launcher,
+            COMMANDS: self._commands.get,
             ALLOW_PRIVATE: manifest.fetch.allow_private,
             PODS: self._delegations.get,
         }

@@ -120,6 +120,8 @@ class PodActor(AsyncActor):
         if resources.delegation is not None:
             self.delegation = resources.delegation
             self.delegation.attach(self, self._journal)
+        if resources.commands is not None:
+            resources.commands.tell = self._tell_news
 
     def __repr__(self) -> str:
         running = self._runs is not None and self._runs.run is not None
@@ -237,6 +239,12 @@ class PodActor(AsyncActor):
         reply.caller = copy_context()
         self._mailroom.send(self, commands.Notify((TextPart(words),)), reply)
         return reply
+
+    def _tell_news(self, words: str) -> None:
+        """Send the pod words as soon as it can be notified."""
+        from actors.pod.late_news import notify  # noqa: PLC0415 - paid for by pods with commands
+
+        self._tasks.start(notify(self, words))
 
     def sums(self) -> tuple[Usage | None, float | None, float]:
         """What the pod took in its life, with its sub-agents that have ended: usage, US dollars, seconds."""
@@ -616,11 +624,16 @@ class PodActor(AsyncActor):
     async def _wind_down(self, ending: RunOutcome) -> None:
         if self.delegation is not None:
             await self._end_children(self.delegation, ending)
+        commands_at_work = self.resources.commands
+        if commands_at_work is not None:
+            commands_at_work.begin_to_close()
         await self._lifecycle.stop(self.runs, self.memory)
         self.runs.turn_away()
         self.memory.give_up()
         self._journal.close()
         await self.memory.wait_for_cancelled()
+        if commands_at_work is not None:
+            await commands_at_work.close()
         self._leave()
 
     async def _end_children(self, delegation: Delegation, ending: RunOutcome) -> None:
@@ -674,6 +687,8 @@ class PodActor(AsyncActor):
     async def _end_failed(self, error: BaseException) -> None:
         if self.delegation is not None:
             await self._end_children(self.delegation, "cancelled")
+        if self.resources.commands is not None:
+            await self.resources.commands.close()
         await self._lifecycle.fail(error)
         self.runs.turn_away()
         self.memory.give_up()

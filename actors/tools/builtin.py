@@ -33,7 +33,8 @@ def builtin(names: Iterable[str], more: Mapping[str, tuple[Tool, ...]] = _NO_MOR
     Raises ManifestError for a name that there is not, and for a tool whose library is not installed.
     """
     groups = {**BUILTIN_GROUPS, **more}
-    known = {**groups, **{each.name: (each,) for group in groups.values() for each in group}}
+    tools = {each.name: (each,) for group in groups.values() for each in group}
+    known = {**groups, **tools, **groups}  # of a name that is both, the group
     chosen: dict[str, Tool] = {}
     for name in names:
         if name not in known:

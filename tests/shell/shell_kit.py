@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import re
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from process_kit import MARK
 from actors.llm.scripted import ScriptedClient, call, say
 from actors.pod.handle import Pod
 from actors.system import PodSystem
-from protocol.events import ToolProgress, ToolResulted
+from protocol.events import ToolProgress, ToolResulted, UserMessage
 from protocol.items import ToolResult
 from protocol.manifest import PodManifest
 
@@ -32,6 +33,47 @@ def run(command: str, **options: Any) -> Any:
 def marking(mark: str, command: str) -> str:
     """The command, with all its processes to be found by ``mark``."""
     return f"export {MARK}={mark}\n{command}"
+
+
+class Model:
+    """Makes its replies one after the other; one that is a function gets the id that the last result named."""
+
+    def __init__(self, *steps: Any) -> None:
+        self._steps = iter(steps)
+
+    def stream(self, request: Any) -> AsyncIterator[Any]:
+        """The next reply."""
+        step = next(self._steps)
+        if callable(step):
+            named = re.findall(r"in the background as (\S+)\]", repr(list(request.items)))
+            step = step(named[-1])
+        played: AsyncIterator[Any] = step.stream()
+        return played
+
+
+def begin(command: str, **options: Any) -> Any:
+    """A model's call that has a command go on in the background."""
+    return run(command, background=True, **options)
+
+
+def look(wait: float = 0) -> Any:
+    """A model's look at what it has in the background."""
+    return lambda name: call("shell_output", {"id": name, "wait": wait})
+
+
+def stop(name: str) -> Any:
+    """A model's end of what it has in the background."""
+    return call("shell_stop", {"id": name})
+
+
+def texts(events: Iterable[Any]) -> list[str]:
+    """What the model was told, with ids left out: results of its tools, and words."""
+    found = (
+        each.item.text if isinstance(each, ToolResulted) else "".join(part.text for part in each.item.content)
+        for each in events
+        if isinstance(each, ToolResulted | UserMessage)
+    )
+    return [re.sub(r"\b[0-9a-f]{4}-(\d+)\b", r"ID-\1", text) for text in found]
 
 
 async def results_of(

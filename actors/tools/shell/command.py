@@ -51,6 +51,10 @@ class Command:
         self.recording = recording
         self._child = child
         self._progress = _Progress(report)
+        self._written = asyncio.Event()
+        self._alarm: asyncio.TimerHandle | None = None
+        #: The seconds that it had, once they are over.
+        self._late: float | None = None
         #: Ends with the last of its processes. It is nobody's who may be cancelled.
         self.task = asyncio.get_running_loop().create_task(self._follow())
 
@@ -63,21 +67,46 @@ class Command:
     def end(self) -> str:
         """How it ended, in words."""
         try:
-            return end_in_words(self.task.result())
+            words = end_in_words(self.task.result())
         except ChildError as error:
-            return str(error)
+            words = str(error)
+        return words if self._late is None else f"not done after {self._late:g} s, so it was stopped: {words}"
 
     async def wait(self, seconds: float | None = None) -> bool:
         """Wait for its end, at most so many ``seconds``; whether it has ended."""
         await asyncio.wait({self.task}, timeout=seconds)
         return self.task.done()
 
-    async def stop(self, term_wait: float = 2.0) -> None:
-        """End it and all that it has started: by TERM, and ``term_wait`` seconds later by KILL."""
+    def end_after(self, seconds: float) -> None:
+        """Begin to stop it where it has not ended in so many seconds."""
+        self._alarm = asyncio.get_running_loop().call_later(seconds, self._end_late, seconds)
+
+    def _end_late(self, seconds: float) -> None:
+        if not self._child.ended:
+            self._late = seconds
+            self.ask_to_stop()
+
+    async def wait_for_news(self, seconds: float) -> None:
+        """Wait until it has ended, or has written something since the last look."""
+        if self.recording.news or self.ended:
+            return
+        self._written.clear()
+        news = asyncio.ensure_future(self._written.wait())
+        try:
+            await asyncio.wait({self.task, news}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            news.cancel()
+
+    def ask_to_stop(self, term_wait: float = 2.0) -> None:
+        """Begin to end it and all that it has started: by TERM, and ``term_wait`` seconds later by KILL."""
         from actors.runtime.children.child import Ladder  # noqa: PLC0415 - it is there by now
 
         if not self._child.ended:
             self._child.ask_to_stop(Ladder(term_wait=term_wait))
+
+    async def stop(self, term_wait: float = 2.0) -> None:
+        """The same, and wait for its end."""
+        self.ask_to_stop(term_wait)
         await self.wait()
 
     async def _follow(self) -> ChildEnd:
@@ -87,10 +116,13 @@ class Command:
             while data := await output.read():
                 self._progress.add(data)
                 await self.recording.feed(data)
+                self._written.set()
                 await asyncio.sleep(0)  # one that writes without a pause leaves others their turns
             return await self._child.wait()
         finally:
             self._progress.close()
+            if self._alarm is not None:
+                self._alarm.cancel()
 
 
 async def start(text: str, ctx: ToolContext, launcher: Launcher, wait: float | None) -> Command:

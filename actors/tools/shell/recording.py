@@ -29,9 +29,9 @@ class Recording:
         return self._file.name
 
     @property
-    def has_news(self) -> bool:
-        """Whether anything has come since the last look."""
-        return self._window.size > 0
+    def news(self) -> int:
+        """How many bytes have come since the last look."""
+        return self._window.size
 
     async def feed(self, data: bytes) -> None:
         """Take what has come."""

@@ -1,4 +1,4 @@
-"""The tool by which a model runs a command."""
+"""The tools by which a model runs commands."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from msgspec import Meta
 
-from actors.tools.base import Tool, ToolContext
-from actors.tools.extras import LAUNCHER
+from actors.tools.base import Tool, ToolContext, tool
+from actors.tools.extras import COMMANDS, LAUNCHER
 from actors.tools.output import Output
+from actors.tools.shell.background import BackgroundCommands
 from actors.tools.shell.command import Command, start
 from protocol.errors import ToolError
 from protocol.items import TextPart
@@ -18,17 +19,27 @@ from protocol.items import TextPart
 if TYPE_CHECKING:
     from actors.runtime.children.launcher import Launcher
 
-#: Seconds that a command has, unless the call says otherwise, and the most that it may say.
-TIMEOUT, LONGEST = 120, 3600
+#: Seconds that a command has, unless the call says otherwise, and the most that a call may say.
+TIMEOUT, LONGEST = 120, 86_400
+#: The longest that a look at a command in the background may wait, in seconds.
+MOST_WAIT = 600
 #: Seconds behind TERM in which a command whose call was cancelled may end by itself.
 _CANCELLED_WAIT = 0.5
+#: Seconds in which a command that is to go on in the background may turn out to end at once.
+_AT_ONCE = 0.1
+
+Seconds = Annotated[
+    float, Meta(gt=0, le=LONGEST, description=f"after which it is ended: {TIMEOUT}; in the background never")
+]
+Id = Annotated[str, Meta(description="the id that `shell` gave")]
 
 
 async def shell(
     command: Annotated[str, Meta(min_length=1, description="what a shell is to run")],
-    timeout: Annotated[  # noqa: ASYNC109 - of the command, and said to the model
-        float, Meta(gt=0, le=LONGEST, description="seconds after which it is ended")
-    ] = TIMEOUT,
+    timeout: Seconds | None = None,  # noqa: ASYNC109 - of the command, and said to the model
+    background: Annotated[
+        bool, Meta(description="go on without waiting: gives an id for shell_output and shell_stop")
+    ] = False,
     *,
     ctx: ToolContext,
 ) -> Any:
@@ -36,21 +47,66 @@ async def shell(
 
     It begins in the working folder each time: `cd`, variables and functions do not last from one call to the
     next. It has no terminal and an empty standard input, so nothing can be typed into it. What it leaves
-    running ends with it. Output that is too long is cut in the middle, and kept whole in a named file.
+    running ends with it: a server, or what is to go on meanwhile, is for `background`, and you are told when
+    that has ended. Output that is too long is cut in the middle, and kept whole in a named file.
     """
-    started = await start(command, ctx, _launcher(ctx), timeout)
+    if background:
+        commands = _commands(ctx)
+        commands.check_room()
+        started = await start(command, ctx, _launcher(ctx), timeout or TIMEOUT)
+        return await _go_on(started, timeout, commands)
+    seconds = timeout or TIMEOUT
+    started = await start(command, ctx, _launcher(ctx), seconds)
+    started.end_after(seconds)
+    await _in_time_of_call(started, None)
+    return await _shown(started, started.end)
+
+
+async def _go_on(command: Command, seconds: float | None, commands: BackgroundCommands) -> Output:
+    """Have a command go on in the background, unless it has ended at once."""
+    if await _in_time_of_call(command, _AT_ONCE):
+        return await _shown(command, command.end)
+    if seconds is not None:
+        command.end_after(seconds)
+    return await _shown(command, f"goes on in the background as {commands.add(command)}")
+
+
+async def _in_time_of_call(command: Command, seconds: float | None) -> bool:
+    """Whether a command has ended in so many seconds; it ends with the call where that is cancelled."""
     try:
-        in_time = await started.wait(timeout)
-        if not in_time:
-            await started.stop()
+        return await command.wait(seconds)
     except asyncio.CancelledError:
-        await started.stop(_CANCELLED_WAIT)
+        await command.stop(_CANCELLED_WAIT)
         raise
-    why = "" if in_time else f"not done after {timeout:g} s, so it was stopped: "
-    return await shown(started, why + started.end)
 
 
-async def shown(command: Command, words: str) -> Output:
+@tool(concurrency="read_only")
+async def shell_output(
+    id: Id,  # noqa: A002 - the name that models know
+    wait: Annotated[
+        float, Meta(ge=0, le=MOST_WAIT, description="seconds to wait where there is nothing new")
+    ] = 0,
+    *,
+    ctx: ToolContext,
+) -> Any:
+    """Read what a command in the background has written since the last look, and whether it has ended."""
+    commands = _commands(ctx)
+    command = commands.find(id)
+    await commands.until(command.wait_for_news(wait), id, command)
+    return await _shown(command, command.end if command.ended else "still at work")
+
+
+@tool
+async def shell_stop(id: Id, ctx: ToolContext) -> Any:  # noqa: A002 - the same
+    """End a command in the background, with all that it has started, and read what it wrote last."""
+    commands = _commands(ctx)
+    command = commands.find(id)
+    command.ask_to_stop()
+    await commands.until(command.wait(), id, command)
+    return await _shown(command, command.end)
+
+
+async def _shown(command: Command, words: str) -> Output:
     """What a command has written since the last look, and words behind it."""
     text = await command.recording.look()
     line = "" if not text or text.endswith("\n") else "\n"
@@ -64,4 +120,12 @@ def _launcher(ctx: ToolContext) -> Launcher:
     return found()
 
 
-SHELL_TOOLS: tuple[Tool, ...] = (Tool(shell, asks=True),)
+def _commands(ctx: ToolContext) -> BackgroundCommands:
+    of: Callable[[str], BackgroundCommands | None] | None = ctx.extras.get(COMMANDS)
+    found = None if of is None else of(ctx.pod)
+    if found is None:
+        raise ToolError("this pod can have no commands in the background")
+    return found
+
+
+SHELL_TOOLS: tuple[Tool, ...] = (Tool(shell, asks=True), shell_output, shell_stop)

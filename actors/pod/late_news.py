@@ -1,0 +1,27 @@
+"""Tells a pod what has happened beside it, as soon as it can be told."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from protocol.errors import PolypodError, WaitingForApproval
+
+if TYPE_CHECKING:
+    from actors.pod.pod import PodActor
+
+#: Seconds after which a pod is told again whose calls wait for a person.
+_AGAIN = 5.0
+
+
+async def notify(pod: PodActor, words: str) -> None:
+    """Notify a pod; one that is paused, and whose calls wait for a person, once they have been answered."""
+    while not pod.stopping:
+        try:
+            await pod.notify(words)
+        except WaitingForApproval:
+            await asyncio.sleep(_AGAIN)
+        except PolypodError:  # it is about to end
+            return
+        else:
+            return

@@ -1,0 +1,127 @@
+"""``BackgroundCommands``: the commands of one pod that go on while its model does other things."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+
+from actors.tools.shell.command import Command
+from protocol.errors import ToolError
+from protocol.text import encodable
+
+#: How many of a pod are at work at most, and how many are kept that have ended.
+MOST, KEPT = 16, 16
+#: Bytes of output that the pod is told with a command's end; of more it is told that there is some.
+_TOLD = 2000
+
+
+class BackgroundCommands:
+    """The commands of one pod, by their ids. They end with the pod."""
+
+    def __init__(self) -> None:
+        #: Tells the pod of a command's end; who has the pod sets it.
+        self.tell: Callable[[str], object] = _ignore
+        #: Begins every id, so that those of earlier lives of the pod's session are known as such.
+        self._life = f"{random.getrandbits(16):04x}"
+        self._last = 0
+        self._by_id: dict[str, Command] = {}
+        #: Those of whose end a call of the pod will tell.
+        self._awaited: set[str] = set()
+        self._closed = False
+        #: What waits for their ends; the loop itself does not hold on to its tasks.
+        self._watching: set[asyncio.Task[None]] = set()
+
+    @property
+    def at_work(self) -> list[str]:
+        """The ids of those that have not ended."""
+        return [each for each, command in self._by_id.items() if not command.ended]
+
+    def check_room(self) -> None:
+        """Raise ToolError where no more may be at work."""
+        if self._closed:
+            raise ToolError("the pod is about to end, and starts nothing any more")
+        if len(self.at_work) >= MOST:
+            raise ToolError(
+                f"{MOST} commands are in the background, the most that may be: {', '.join(self.at_work)}",
+                hint="stop one with shell_stop",
+            )
+
+    def add(self, command: Command) -> str:
+        """The id of a command that goes on in the background."""
+        ended = [each for each, other in self._by_id.items() if other.ended]
+        for each in ended[: max(0, len(ended) - KEPT + 1)]:
+            del self._by_id[each]
+        self._last += 1
+        name = f"{self._life}-{self._last}"
+        self._by_id[name] = command
+        self._begin_to_watch(name, command)
+        if self._closed:
+            command.ask_to_stop()
+        return name
+
+    def find(self, name: str) -> Command:
+        """The command of that id. Raises ToolError."""
+        if (command := self._by_id.get(name)) is not None:
+            return command
+        shown = encodable(name)[:80]
+        known = ", ".join(self._by_id) or "none"
+        life, _, number = name.partition("-")
+        if life == self._life and number in map(str, range(1, self._last + 1)):
+            raise ToolError(f"{shown} ended a while ago, and what it wrote is not kept here any more")
+        if life != self._life and len(life) == len(self._life) and number.isdecimal():
+            raise ToolError(
+                f"{shown} is not at work any more: it ended with the process that had started it, in an "
+                f"earlier life of this session. Commands that are known now: {known}"
+            )
+        raise ToolError(f"there is no background command {shown!r}; there are: {known}")
+
+    async def until(self, waiting: Awaitable[object], name: str, command: Command) -> None:
+        """Wait for a command, for a call that tells of its end if that has come by then."""
+        self._awaited.add(name)
+        try:
+            await waiting
+        except asyncio.CancelledError:
+            self._awaited.discard(name)
+            if command.ended:
+                self._begin_to_watch(name, command)
+            raise
+        if not command.ended:
+            self._awaited.discard(name)
+
+    def begin_to_close(self) -> None:
+        """Begin to end them all; nothing is added any more."""
+        self._closed = True
+        for each in self._by_id.values():
+            each.ask_to_stop()
+
+    async def close(self) -> None:
+        """End them all."""
+        self.begin_to_close()
+        for each in list(self._by_id.values()):
+            await each.wait()
+
+    def _begin_to_watch(self, name: str, command: Command) -> None:
+        watching = asyncio.get_running_loop().create_task(self._watch(name, command))
+        self._watching.add(watching)
+        watching.add_done_callback(self._watching.discard)
+
+    async def _watch(self, name: str, command: Command) -> None:
+        await command.wait()
+        if self._closed or name in self._awaited:
+            return
+        told = f"[background command {name} has ended: {command.end}]\n$ {_first_line(command.text)}\n"
+        if command.recording.news <= _TOLD:
+            told += await command.recording.look()
+        else:
+            told += f"(what it wrote is there for shell_output: {command.recording.news:,} bytes)"
+        self.tell(told.rstrip())
+
+
+def _first_line(text: str) -> str:
+    first, _, rest = text.strip().partition("\n")
+    return f"{first[:200]} …" if rest or len(first) > 200 else first
+
+
+def _ignore(_: str) -> None:
+    """Nobody is told."""
