@@ -121,7 +121,7 @@ class PodActor(AsyncActor):
             self.delegation = resources.delegation
             self.delegation.attach(self, self._journal)
         if resources.commands is not None:
-            resources.commands.tell = self._tell_news
+            resources.commands.notify = self._notify_soon
 
     def __repr__(self) -> str:
         running = self._runs is not None and self._runs.run is not None
@@ -240,7 +240,7 @@ class PodActor(AsyncActor):
         self._mailroom.send(self, commands.Notify((TextPart(words),)), reply)
         return reply
 
-    def _tell_news(self, words: str) -> None:
+    def _notify_soon(self, words: str) -> None:
         """Send the pod words as soon as it can be notified."""
         from actors.pod.late_news import notify  # noqa: PLC0415 - paid for by pods with commands
 

@@ -48,7 +48,7 @@ async def test_a_command_in_the_background_goes_on_is_looked_at_and_stopped(mark
 async def test_a_look_waits_for_news_or_the_end(tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     os.mkfifo(gate)
-    command = f"sleep 0.2; read x < {gate}; echo $x; read x < {gate}; exit 4"
+    command = f"exec 3<>{gate}; read x <&3; echo $x; read x <&3; exit 4"
 
     def opened(text: str) -> Any:
         def step(name: str) -> Any:

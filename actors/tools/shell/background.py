@@ -20,8 +20,8 @@ class BackgroundCommands:
     """The commands of one pod, by their ids. They end with the pod."""
 
     def __init__(self) -> None:
-        #: Tells the pod of a command's end; who has the pod sets it.
-        self.tell: Callable[[str], object] = _ignore
+        #: Sends the pod words about a command that has ended; who has the pod sets it.
+        self.notify: Callable[[str], object] = _ignore
         #: Begins every id, so that those of earlier lives of the pod's session are known as such.
         self._life = f"{random.getrandbits(16):04x}"
         self._last = 0
@@ -110,12 +110,12 @@ class BackgroundCommands:
         await command.wait()
         if self._closed or name in self._awaited:
             return
-        told = f"[background command {name} has ended: {command.end}]\n$ {_first_line(command.text)}\n"
+        words = f"[background command {name} has ended: {command.end}]\n$ {_first_line(command.text)}\n"
         if command.recording.news <= _TOLD:
-            told += await command.recording.look()
+            words += await command.recording.look()
         else:
-            told += f"(what it wrote is there for shell_output: {command.recording.news:,} bytes)"
-        self.tell(told.rstrip())
+            words += f"(what it wrote is there for shell_output: {command.recording.news:,} bytes)"
+        self.notify(words.rstrip())
 
 
 def _first_line(text: str) -> str:
@@ -124,4 +124,4 @@ def _first_line(text: str) -> str:
 
 
 def _ignore(_: str) -> None:
-    """Nobody is told."""
+    """Nobody is there."""
