@@ -507,7 +507,7 @@ class PodSystem:
         self._room()
         if max_restarts < 0 or not 0 < window_seconds < math.inf:
             raise ValueError("max_restarts is 0 or more, and window_seconds a number of seconds above 0")
-        from actors.swarm.restarts import Limits  # noqa: PLC0415 - paid for by who supervises
+        from actors.runtime.restarts import Limits  # noqa: PLC0415 - paid for by who supervises
 
         members, limits = tuple(pods), Limits(max_restarts, window_seconds)
         return self._on_loop(lambda: self._supervised().group(members, limits))

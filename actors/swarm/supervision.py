@@ -18,8 +18,9 @@ from actors.pod.supervised import Waiting
 from actors.runtime.bus import Bus
 from actors.runtime.future import AsyncFuture
 from actors.runtime.loop import Mailroom
+from actors.runtime.restarts import Limits, count_restart
 from actors.runtime.subscription import Feed, Subscription
-from actors.swarm.restarts import LOOKS, Limits, Watch, count_restart, look_again
+from actors.swarm.watchdog import LOOKS, Watch, look_again
 from protocol.commands import Command, Stop
 from protocol.errors import Failure, PodError, PodStopped, TooManyRestarts, WatchdogExpired
 from protocol.events import RestartsExhausted

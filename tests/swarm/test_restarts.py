@@ -5,7 +5,8 @@ from itertools import accumulate
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.swarm.restarts import LOOKS, Limits, Watch, count_restart, look_again
+from actors.runtime.restarts import Limits, count_restart
+from actors.swarm.watchdog import LOOKS, Watch, look_again
 
 GAPS = st.lists(st.integers(0, 20), max_size=30)
 LIMITS = st.builds(Limits, st.integers(0, 5), st.integers(1, 30))

@@ -1,32 +1,14 @@
-"""When a supervisor gives up, and when a request hangs: pure functions."""
+"""When a request hangs: pure functions."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
-
-from msgspec import Struct
 
 #: Looks in a row that have to find nothing new before a request has hung; ``idle_seconds`` apart in all.
 LOOKS = 4
 
 #: A request, its attempt, and how much came of that; None where none is under way.
 Progress = tuple[object, int, int] | None
-
-
-class Limits(Struct, frozen=True):
-    """At most ``max_restarts`` within ``window_seconds``."""
-
-    max_restarts: int
-    window_seconds: float
-
-
-def count_restart(times: tuple[float, ...], now: float, limits: Limits) -> tuple[float, ...] | None:
-    """The times of the restarts that count, with one ``now``; None where that would be one too many.
-
-    As OTP's supervisors count: those of the last ``window_seconds``, the oldest moment included.
-    """
-    recent = (*(each for each in times if now - each <= limits.window_seconds), now)
-    return recent if len(recent) <= limits.max_restarts else None
 
 
 class Watch(NamedTuple):
