@@ -134,6 +134,7 @@ __all__ = [
     "LineSplitter",
     "LineTooLong",
     "ManifestError",
+    "McpServer",
     "MemoryPointer",
     "MemorySection",
     "MemoryStore",

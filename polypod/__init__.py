@@ -131,6 +131,7 @@ __all__ = [
     "LineSplitter",
     "LineTooLong",
     "ManifestError",
+    "McpServer",
     "MemoryPointer",
     "MemorySection",
     "MemoryStore",

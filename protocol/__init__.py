@@ -174,6 +174,7 @@ from protocol.manifest import (
     ToolsSection,
     WorkerSection,
 )
+from protocol.mcp import McpServer
 from protocol.results import BudgetUse, PodDescription, RunResult
 from protocol.scope import Permission, Rule, Scope
 from protocol.tools import Concurrency, ToolSpec
@@ -264,6 +265,7 @@ __all__ = [
     "LineSplitter",
     "LineTooLong",
     "ManifestError",
+    "McpServer",
     "MemoryPointer",
     "MemorySection",
     "MissingKey",

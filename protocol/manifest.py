@@ -13,6 +13,7 @@ from msgspec import Raw, Struct
 from protocol.approval import ApprovalRule, ApprovalsSection
 from protocol.errors import ManifestError
 from protocol.explain import explained, unknown_key
+from protocol.mcp import McpServer, check_servers, hidden_servers
 from protocol.names import check_name
 from protocol.scope import Rule, Scope
 from protocol.text import encodable
@@ -96,11 +97,12 @@ class ToolsSection(Struct, frozen=True, forbid_unknown_fields=True, omit_default
     ``modules`` are files or modules of Python with tools of the user's own: ``weather.py`` (all that
     it makes with ``@tool``), ``weather.py:forecast``, ``mypackage.tools``; ``shop.py:tables`` may also be a
     ``ToolSource``, or a list with some. They are imported as the pod is made; pods of one process share
-    what a module has made.
+    what a module has made. ``mcp`` are servers of tools.
     """
 
     builtin: tuple[str, ...] = ()
     modules: tuple[str, ...] = ()
+    mcp: tuple[McpServer, ...] = ()
     output_cap: int = 16_384
 
 
@@ -164,6 +166,12 @@ class PodManifest(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
         """The pod's name."""
         return self.pod.name
 
+    @property
+    def approval_rules(self) -> tuple[ApprovalRule, ...]:
+        """``approval``, and behind it what is so of all calls of a server of ``tools.mcp``."""
+        of_servers = (each.approval_rule() for each in self.tools.mcp)
+        return (*self.approval, *(rule for rule in of_servers if rule is not None))
+
     @classmethod
     def from_toml(cls, text: str) -> PodManifest:
         """A manifest from TOML text; relative paths are relative to the working directory.
@@ -222,11 +230,16 @@ class PodManifest(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
         return _convert(data, where="manifest", base=Path.cwd())
 
     def without_secrets(self) -> PodManifest:
-        """The manifest as it may be recorded and shown: no user, password or query in ``base_url``."""
-        url = self.model.base_url
+        """The manifest as it may be recorded and shown: no user, password or query in ``base_url``, no
+        values of variables of ``mcp`` servers.
+        """
+        manifest, url = self, self.model.base_url
+        if self.tools.mcp:
+            servers = tuple(each.without_secrets() for each in self.tools.mcp)
+            manifest = self.replace(tools=msgspec.structs.replace(self.tools, mcp=servers))
         if url is None or (shown := without_secrets(url)) == url:
-            return self
-        return self.replace(model=msgspec.structs.replace(self.model, base_url=shown))
+            return manifest
+        return manifest.replace(model=msgspec.structs.replace(self.model, base_url=shown))
 
     def replace(self, **sections: Struct) -> PodManifest:
         """The manifest with whole sections exchanged."""
@@ -236,13 +249,12 @@ class PodManifest(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
 def without_secrets_in(recorded: Raw) -> Raw:
     """The bytes of a manifest as it may be recorded, also where a later version has added to them."""
     table = msgspec.json.decode(recorded)
+    changed = hidden_servers(table)
     model = table.get("model") if isinstance(table, dict) else None
-    if not isinstance(model, dict) or not isinstance(url := model.get("base_url"), str):
-        return recorded
-    if (shown := without_secrets(url)) == url:
-        return recorded
-    model["base_url"] = shown
-    return Raw(msgspec.json.encode(table))
+    if isinstance(model, dict) and isinstance(url := model.get("base_url"), str):
+        shown = without_secrets(url)
+        changed, model["base_url"] = changed or shown != url, shown
+    return Raw(msgspec.json.encode(table)) if changed else recorded
 
 
 _SECTION_OF: dict[str, str] = {
@@ -268,10 +280,12 @@ def _convert(data: dict[str, Any], *, where: str, base: Path) -> PodManifest:
         raise explained(error, data, PodManifest, where, frozenset({"within"})) from None
     _check(manifest, where)
     manifest = manifest.replace(pod=_absolute(manifest.pod, base), scope=anchored(manifest.scope, base))
-    if not manifest.tools.modules:
+    tools = manifest.tools
+    if not tools.modules and not tools.mcp:
         return manifest
-    modules = tuple(module_path(name, base) for name in manifest.tools.modules)
-    return manifest.replace(tools=msgspec.structs.replace(manifest.tools, modules=modules))
+    modules = tuple(module_path(name, base) for name in tools.modules)
+    servers = check_servers(tools.mcp, where, lambda folder: _path(folder, base))
+    return manifest.replace(tools=msgspec.structs.replace(tools, modules=modules, mcp=servers))
 
 
 _POSITIVE = {

@@ -181,7 +181,7 @@ def _object(text: str) -> dict[str, Any]:
 def _check_allowed(reading: Reading, waiting: Waiting, mended: dict[str, Any]) -> None:
     """Raise UsageError where rules of the session's pod deny the call with these arguments."""
     manifest = reading.manifest(waiting.info.session_id)
-    found = verdict(manifest.approval, manifest.approvals.default, waiting.request.tool, mended)
+    found = verdict(manifest.approval_rules, manifest.approvals.default, waiting.request.tool, mended)
     if found.policy == "deny":
         raise click.UsageError(f"with these arguments the call is denied ({found.why})")
 

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from actors.pod.task_list import TaskListReader, TaskStore
     from actors.runtime.children.launcher import Launcher
     from actors.tools.hooks import Hooks
+    from actors.tools.mcp.source import McpServers
     from actors.tools.open_sources import OpenSources
     from actors.tools.shell.background import BackgroundCommands
 
@@ -97,6 +98,8 @@ class Assembly:
         self._starts_none = False
         #: The sources of tools that pods were given; None while there is none.
         self._sources: OpenSources | None = None
+        #: The MCP servers that manifests name; None while there is none.
+        self._mcp: McpServers | None = None
         #: What all pods share; None where nothing is limited.
         self.budget = None if budget is None else Budget(budget)
         self._answers = AnswerWatch(store)
@@ -183,7 +186,7 @@ class Assembly:
     def _make_template(
         self, manifest: PodManifest, client: LLMClient | None, tools: tuple[Any, ...], hooks: tuple[Any, ...]
     ) -> PodTemplate:
-        tools = (*_own(manifest), *tools)
+        tools = (*_own(manifest), *self._mcp_sources(manifest), *tools)
         plain = tuple(each for each in tools if not is_source(each))
         runner = self._runner(manifest, plain, hooks)
         return PodTemplate(
@@ -235,6 +238,16 @@ class Assembly:
             keeps_tasks=_keeps_tasks(toolbox),
             scope_of=self._scope_now if _delegates(manifest) else None,
         )
+
+    def _mcp_sources(self, manifest: PodManifest) -> Iterable[ToolSource]:
+        if not manifest.tools.mcp:
+            return ()
+        if self._mcp is None:
+            from actors.tools.mcp.source import McpServers  # noqa: PLC0415 - paid for by pods that have any
+
+            logs = None if self._outputs is None else self._outputs / "mcp"
+            self._mcp = McpServers(self.launcher, logs)
+        return self._mcp.sources(manifest.tools.mcp, manifest.pod.pwd)
 
     def _sourced(self, plain: ToolRunner, sources: Iterable[ToolSource]) -> SourcedTools:
         from actors.pod.sourced_tools import SourcedTools  # noqa: PLC0415 - paid for by pods that have any
@@ -375,7 +388,7 @@ def _own(manifest: PodManifest) -> Iterable[Any]:
 
 def _asks(manifest: PodManifest, toolbox: Toolbox) -> bool:
     """Whether a call may need a person's word, or be denied by a rule."""
-    if manifest.approval or manifest.approvals.default != "allow":
+    if manifest.approval or manifest.tools.mcp or manifest.approvals.default != "allow":
         return True
     return any(each.asks for each in toolbox)
 

@@ -51,7 +51,7 @@ class OpenApprovals:
         manifest = resources.template.manifest
         self._pod = resources.name
         self._template = resources.template
-        self._rules: tuple[ApprovalRule, ...] = manifest.approval
+        self._rules: tuple[ApprovalRule, ...] = manifest.approval_rules
         self._section = manifest.approvals
         self._journal = journal
         self.state = state

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, overload
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from actors.runtime.tasks import is_being_cancelled
 from actors.tools.alone import Outcome, run_alone
@@ -325,12 +326,12 @@ class Toolbox:
             ctx.cancel.set()
             if is_being_cancelled():
                 raise
-            return _failed(call, error)
+            return self._limit_failure(_failed(call, error))
         except ToolTimeout as error:
             ctx.cancel.set()
-            return _failed(call, error)
+            return self._limit_failure(_failed(call, error))
         except (Exception, SystemExit) as error:  # noqa: BLE001 - the model gets it, whatever it is
-            return _failed(call, error)
+            return self._limit_failure(_failed(call, error))
 
     async def _run_at_once(
         self, call: ToolCall, chosen: Tool, arguments: dict[str, Any], ctx: ToolContext
@@ -343,7 +344,7 @@ class Toolbox:
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # noqa: BLE001 - a CancelledError of the tool's own included
-            return _failed(call, error)
+            return self._limit_failure(_failed(call, error))
         finally:
             if (held := time.perf_counter() - began) > HELD:
                 _log.warning("tool %s (blocking=False) held the event loop for %.2f s", call.name, held)
@@ -363,8 +364,14 @@ class Toolbox:
     ) -> ToolResult:
         outcome = await run_alone(work, seconds, lambda outcome: ctx.late(_ended(call, outcome)))
         if outcome.interrupted or outcome.error is not None:
-            return _ended(call, outcome)
+            return self._limit_failure(_ended(call, outcome))
         return await self._limit_output(call, outcome.value)
+
+    def _limit_failure(self, result: ToolResult) -> ToolResult:
+        """The result of a call that failed, whose words may be long as well; what is cut is not kept."""
+        if fits(result.content, self.output_cap):
+            return result
+        return replace(result, content=capped(result.content, self.output_cap, directory=None, stem="").parts)
 
     async def _limit_output(self, call: ToolCall, value: Any) -> ToolResult:
         if type(value) is Output:  # of a tool that limits its output itself
@@ -383,7 +390,7 @@ class Toolbox:
             value = work()
             return value if isinstance(value, Unfinished) else self._result(call, parts_from(value))
         except BaseException as error:  # noqa: BLE001 - a CancelledError of the tool's own included
-            return _failed(call, error)
+            return self._limit_failure(_failed(call, error))
         finally:
             ctx.seconds = time.perf_counter() - began
 

@@ -145,15 +145,25 @@ class ChildInput(_Pipe):
         async with self._lock:
             left = memoryview(data)
             while left:
-                if self._descriptor < 0:
-                    raise ChildNotListening("the child's standard input is closed")
-                try:
-                    left = left[os.write(self._descriptor, left) :]
-                except BlockingIOError:
+                written = self.write_some(left)
+                left = left[written:]
+                if not written:
                     await self._wait()
-                except OSError as error:
-                    self.close()
-                    raise ChildNotListening("the child does not read its standard input any more") from error
+
+    def write_some(self, data: bytes | memoryview) -> int:
+        """Write as much of ``data`` as can be written now; how many bytes. Not while ``write`` is under way.
+
+        Raises ChildNotListening.
+        """
+        if self._descriptor < 0:
+            raise ChildNotListening("the child's standard input is closed")
+        try:
+            return os.write(self._descriptor, data)
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            self.close()
+            raise ChildNotListening("the child does not read its standard input any more") from error
 
     def close(self) -> None:
         """Let the child read the end of its input."""

@@ -1,0 +1,211 @@
+"""A child's pipes as the streams that the SDK reads and writes: messages of JSON, a line each."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import deque
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Self
+
+import anyio
+from mcp.client._transport import ReadStream
+from mcp.shared.message import SessionMessage
+from mcp_types import JSONRPCResponse, jsonrpc_message_adapter
+
+from actors.runtime.children.pipes import ChildInput, ChildOutput
+from actors.tools.mcp.listing import simplify_listing
+from protocol.errors import ChildNotListening, LineTooLong
+from protocol.text import encodable_json
+
+#: Bytes of a message that is read: pictures and files come as base64 within one line.
+LONGEST_MESSAGE = 1 << 26
+#: Bytes that may wait to be written before who sends more has to wait.
+_MOST_UNWRITTEN = 1 << 18
+#: Messages that are read in a row before the loop has its turn.
+_IN_A_ROW = 16
+
+
+class ServerOutput:
+    """The messages that a server writes. What is none is handed to ``stray``, and passed over."""
+
+    def __init__(
+        self, output: ChildOutput, stray: Callable[[str], object], over: Callable[[], object]
+    ) -> None:
+        """``over`` is called once no more comes."""
+        self._output = output
+        self._stray = stray
+        self._over = over
+        self._in_a_row = 0
+
+    async def receive(self) -> SessionMessage:
+        """The next message. Raises anyio.EndOfStream."""
+        while True:
+            self._in_a_row += 1
+            if self._in_a_row % _IN_A_ROW == 0:
+                await asyncio.sleep(0)
+            try:
+                line = await self._output.readline(LONGEST_MESSAGE)
+            except LineTooLong:
+                self._stray(f"[polypod: a line of more than {LONGEST_MESSAGE:,} bytes was passed over]")
+                continue
+            if not line:
+                self._over()
+                raise anyio.EndOfStream
+            if line.isspace():
+                continue
+            message = _message(line)
+            if message is None:
+                self._stray(line[:1000].decode("utf-8", "replace"))
+                continue
+            return SessionMessage(without_oddities(message))
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> SessionMessage:
+        try:
+            return await self.receive()
+        except anyio.EndOfStream:
+            raise StopAsyncIteration from None
+
+    async def aclose(self) -> None:
+        """Read no more."""
+        self._output.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+
+class ServerInput:
+    """The messages that a server reads. None is ever written in part, though who sends it is cancelled."""
+
+    def __init__(self, stdin: ChildInput, over: Callable[[], object]) -> None:
+        """``over`` is called where it reads no more."""
+        self._stdin = stdin
+        self._over = over
+        self._unwritten: deque[bytes] = deque()
+        self._size = 0
+        self._writer: asyncio.Task[None] | None = None
+        self._broken = False
+
+    async def send(self, item: SessionMessage, /) -> None:
+        """Write a message, or have it written. Raises anyio.BrokenResourceError."""
+        if self._broken:
+            raise anyio.BrokenResourceError
+        data = item.message.model_dump_json(by_alias=True, exclude_unset=True).encode() + b"\n"
+        if self._writer is None:
+            try:
+                written = self._stdin.write_some(data)
+            except ChildNotListening:
+                self._break()
+                raise anyio.BrokenResourceError from None
+            if written == len(data):
+                return
+            data = data[written:]
+        self._unwritten.append(data)
+        self._size += len(data)
+        if self._writer is None:
+            self._writer = asyncio.get_running_loop().create_task(self._write())
+        while self._size > _MOST_UNWRITTEN and self._writer is not None:
+            await asyncio.wait({self._writer}, timeout=0.05)
+
+    async def _write(self) -> None:
+        try:
+            while self._unwritten:
+                data = self._unwritten.popleft()
+                await self._stdin.write(data)
+                self._size -= len(data)
+        except ChildNotListening:
+            self._break()
+        finally:
+            self._writer = None
+
+    def _break(self) -> None:
+        self._broken = True
+        self._unwritten.clear()
+        self._size = 0
+        self._over()
+
+    async def aclose(self) -> None:
+        """Write no more, and let the server read the end."""
+        self._broken = True
+        if self._writer is not None:
+            self._writer.cancel()
+        self._stdin.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+
+class MendedStream:
+    """A stream of the SDK's own, such as that of HTTP, whose messages are mended as those of a child are."""
+
+    def __init__(self, stream: ReadStream[SessionMessage | Exception]) -> None:
+        self._stream = stream
+
+    @property
+    def last_context(self) -> Any:
+        """The context of who sent the last message, where the stream knows it."""
+        return getattr(self._stream, "last_context", None)
+
+    async def receive(self) -> SessionMessage | Exception:
+        """The next message."""
+        return _mended(await self._stream.receive())
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> SessionMessage | Exception:
+        return _mended(await self._stream.__anext__())
+
+    async def aclose(self) -> None:
+        """Read no more."""
+        await self._stream.aclose()
+
+    async def __aenter__(self) -> Self:
+        await self._stream.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        suppressed: bool | None = await self._stream.__aexit__(kind, error, trace)
+        return suppressed
+
+
+def without_oddities(message: Any) -> Any:
+    """The message, with a list of tools that the SDK takes."""
+    if isinstance(message, JSONRPCResponse) and "tools" in message.result:
+        simplify_listing(message.result)
+    return message
+
+
+def _mended(item: SessionMessage | Exception) -> SessionMessage | Exception:
+    if isinstance(item, SessionMessage):
+        without_oddities(item.message)
+    return item
+
+
+def _message(line: bytes) -> Any:
+    """The message that stands on a line; None where it holds none."""
+    try:
+        return jsonrpc_message_adapter.validate_json(line, by_name=False)
+    except ValueError:
+        pass
+    try:  # once more for texts that are no Unicode
+        told = encodable_json(json.loads(line.decode("utf-8", "replace")))
+        return jsonrpc_message_adapter.validate_python(told, by_name=False)
+    except (ValueError, RecursionError):
+        return None

@@ -1,0 +1,81 @@
+"""MCP servers for tests, and pods that call their tools."""
+
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from actors.llm.scripted import Reply, ScriptedClient, call, say
+from actors.pod.handle import Pod
+from actors.runtime.children.launcher import Launcher
+from actors.system import PodSystem
+from actors.tools.mcp.connection import Seconds
+from actors.tools.mcp.source import McpServers
+from protocol.events import Alert, Event, ToolProgress, ToolResulted
+from protocol.items import ToolResult
+from protocol.manifest import PodManifest
+
+pytest.importorskip("mcp", reason="the extra mcp is not installed")
+
+SERVERS = Path(__file__).parent / "mcp_servers"
+
+
+def raw(*sins: str, name: str = "raw", **settings: Any) -> dict[str, Any]:
+    """A server that is written by hand, for a manifest; it does what its tools are named after."""
+    command = [sys.executable, "-I", "-S", str(SERVERS / "raw_server.py"), *sins]
+    return {"name": name, "command": command, "approval": "allow", **settings}
+
+
+def made_with_sdk(*words: str, name: str = "sdk", **settings: Any) -> dict[str, Any]:
+    """A server of the SDK's own, of the newer generation unless ``words`` say otherwise."""
+    command = [sys.executable, str(SERVERS / "sdk_server.py"), *words]
+    return {"name": name, "command": command, "approval": "allow", **settings}
+
+
+def having(*servers: dict[str, Any], **settings: Any) -> PodManifest:
+    """A manifest with these servers."""
+    return PodManifest.of(name="p", mcp=list(servers), **settings)
+
+
+def calls(*wanted: tuple[str, dict[str, Any]] | str) -> list[Reply]:
+    """Replies that make one call after the other, and then end."""
+    asked = [each if isinstance(each, tuple) else (each, {}) for each in wanted]
+    return [*(call(name, arguments) for name, arguments in asked), say("done")]
+
+
+class Played:
+    """What a run of a pod gave."""
+
+    def __init__(self, events: list[Event]) -> None:
+        self.results: list[ToolResult] = [e.item for e in events if isinstance(e, ToolResulted)]
+        self.progress = [e.text for e in events if isinstance(e, ToolProgress)]
+        self.alerts = [e.text for e in events if isinstance(e, Alert)]
+
+    @property
+    def texts(self) -> list[str]:
+        return [each.text for each in self.results]
+
+
+async def follow(pod: Pod) -> Played:
+    """Run a pod to its end."""
+    return Played([event async for event in pod.stream("go")])
+
+
+async def play(*wanted: tuple[str, dict[str, Any]] | str, of: dict[str, Any]) -> Played:
+    """What a pod's calls of one server give."""
+    async with PodSystem() as system:
+        pod = await system.spawn(having(of), client=ScriptedClient(calls(*wanted)))
+        return await follow(pod)
+
+
+@asynccontextmanager
+async def servers(**seconds: float) -> AsyncIterator[McpServers]:
+    """Servers without a system."""
+    launcher = Launcher()
+    try:
+        yield McpServers(lambda: launcher, None, seconds=Seconds(**seconds))
+    finally:
+        await launcher.aclose()

@@ -1,0 +1,125 @@
+"""MCP servers that do what no server should: their pods go on, and models are told what happened."""
+
+import pytest
+from mcp_kit import follow, having, play, raw, servers
+
+from actors.llm.scripted import ScriptedClient, call, say
+from actors.system import PodSystem
+from actors.tools.base import ToolContext
+from actors.tools.mcp import streams
+from protocol.errors import ToolError
+from protocol.manifest import PodManifest
+from protocol.scope import Scope
+
+
+async def test_what_is_no_message_is_passed_over_and_an_answer_behind_it_counts() -> None:
+    played = await play("raw__garbage", ("raw__echo", {"text": "fine"}), of=raw("chatty"))
+    assert played.texts == ["half �", "fine"]
+
+
+async def test_answers_to_nobody_and_second_answers_are_dropped() -> None:
+    played = await play("raw__wrong_id", "raw__twice", ("raw__echo", {"text": "fine"}), of=raw())
+    assert played.texts == ["as a text", "the first", "fine"]
+
+
+async def test_a_line_that_is_too_long_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "LONGEST_MESSAGE", 100_000)
+    played = await play(("raw__huge", {"size": 200_000}), of=raw())
+    assert played.texts == ["the second line"]
+
+
+async def test_a_long_answer_comes_whole_and_is_cut_as_any_tools() -> None:
+    played = await play(("raw__huge", {"size": 3_000_000}), of=raw())
+    assert "bytes cut here" in played.texts[0]
+    assert played.results[0].kept is not None
+
+
+async def test_an_answer_without_an_end_of_line_counts_and_the_server_is_started_again() -> None:
+    played = await play("raw__die_half", ("raw__echo", {"text": "again"}), of=raw())
+    assert played.texts == ["without an end of line", "again"]
+
+
+async def test_a_server_that_dies_in_mid_call_fails_the_call_in_words_and_is_started_again() -> None:
+    played = await play("raw__die", ("raw__echo", {"text": "again"}), of=raw())
+    dead, again = played.results
+    assert dead.is_error
+    assert "ended with exit code 3" in dead.text
+    assert "fatal: the token is" in dead.text  # its last words
+    assert "may or may not have taken effect" in dead.text
+    assert again.text == "again"
+    assert not played.alerts
+
+
+async def test_a_server_that_never_answers_costs_the_time_out_and_hears_that_nobody_waits() -> None:
+    played = await play("raw__never", ("raw__echo", {"text": "fine"}), of=raw(timeout=0.3))
+    late, fine = played.results
+    assert late.is_error
+    assert "took too long: no answer after 0.3 s" in late.text
+    assert fine.text == "fine"  # what was answered after the cancel is nobody's
+
+
+async def test_a_call_that_tells_how_far_it_is_may_take_longer_than_its_time_out() -> None:
+    steps = ("raw__never", {"steps": 4, "pause": 0.2, "answer": True})
+    played = await play(steps, of=raw(timeout=0.5))
+    assert played.texts == ["at last"]
+    assert played.progress == [f"at it ({n})" for n in range(4)]
+
+
+async def test_progress_for_ever_ends_at_a_bound() -> None:
+    played = await play(("raw__never", {"steps": 40, "pause": 0.05}), of=raw(timeout=0.1))
+    assert "took too long: no answer after 1 s" in played.texts[0]
+
+
+async def test_what_a_server_lists_that_is_odd_is_mended_or_left_out_with_words() -> None:
+    client = ScriptedClient([call("raw__nullable", {}), say("done")])
+    async with PodSystem() as system:
+        pod = await system.spawn(having(raw("odd")), client=client)
+        played = await follow(pod)
+    specs = {each.name: each.input_schema for each in client.requests[0].tools}
+    assert specs["raw__no_schema"] == {"type": "object", "properties": {}}
+    assert specs["raw__nullable"]["properties"] == {"a": {"type": ["string", "null"]}, "b": {}}
+    assert specs["raw__defs"]["properties"] == {"x": {"$ref": "#/$defs/A"}}
+    assert all(len(name) <= 64 and name.replace("_", "").replace("-", "").isalnum() for name in specs)
+    assert any(name.startswith("raw__dotted_name_x_") for name in specs)
+    (alert,) = played.alerts
+    for left_out in ("text_only", "elsewhere", "echo"):
+        assert left_out in alert
+
+
+async def test_many_words_on_standard_error_hold_up_nothing() -> None:
+    played = await play("raw__flood", ("raw__echo", {"text": "fine"}), of=raw())
+    assert played.texts == ["said a lot", "fine"]
+
+
+async def test_a_server_that_cannot_be_started_leaves_the_run_alone_and_says_why() -> None:
+    client = ScriptedClient([say("without tools")])
+    manifest = having(raw("broken"), {"name": "nowhere", "command": ["no-such-program"]})
+    async with PodSystem() as system:
+        pod = await system.spawn(manifest, client=client)
+        played = await follow(pod)
+    (alert,) = played.alerts
+    assert "'raw' ended with exit code 7" in alert
+    assert "cannot begin: no licence" in alert
+    assert "'nowhere' could not be reached" in alert
+    assert "no-such-program" in alert
+
+
+async def test_a_server_that_ends_again_and_again_is_left_alone() -> None:
+    played = await play(*["raw__die"] * 5, of=raw())
+    assert all(each.is_error for each in played.results)
+    assert "is left alone for a while" in played.texts[-1]
+
+
+async def test_a_server_that_reads_no_more_fails_calls_at_their_time_out() -> None:
+    played = await play("raw__silent", "raw__echo", of=raw(timeout=0.3))
+    assert all("took too long" in text for text in played.texts)
+
+
+async def test_an_unknown_tool_is_told_in_the_servers_words() -> None:
+    async with servers() as all_servers:
+        (source,) = all_servers.sources(PodManifest.of(mcp=[raw()]).tools.mcp, "/")
+        await source.open()
+        ctx = ToolContext(pwd=None, scope=Scope())  # type: ignore[arg-type]
+        with pytest.raises(ToolError, match="Unknown tool: gone"):
+            await source._connection.call("gone", {}, ctx, 5)
+        await source.close()
