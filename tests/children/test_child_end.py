@@ -1,7 +1,9 @@
 """However a child, its warden, the launcher or polypod ends: nothing of the child is left."""
 
 import asyncio
+import contextlib
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -138,15 +140,70 @@ async def test_signals_to_helpers_end_no_child(launcher: Launcher, mark: str) ->
     await child.stop()
 
 
-async def test_a_helper_that_hangs_is_killed(mark: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("actors.runtime.children.launcher._GRACE", 0.1)
+async def test_a_child_that_stops_its_warden_ends_like_any(launcher: Launcher, mark: str) -> None:
+    child = await start(launcher, mark, "kill -STOP $PPID; echo ready; exec sleep 1000")
+    assert (await child.stop()).code == -signal.SIGINT
+
+
+async def test_a_warden_that_is_stopped_when_its_launcher_is_closed_ends(mark: str) -> None:
     launcher = Launcher()
-    child = await start(launcher, mark, "echo ready; exec sleep 1000")
-    helper = launcher.pid
-    assert helper is not None
-    os.kill(helper, signal.SIGSTOP)
+    child = await start(launcher, mark, "kill -STOP $PPID; echo ready; exec sleep 1000")
     await launcher.aclose()
     assert (await child.wait()).code == -signal.SIGINT
+
+
+@pytest.mark.parametrize("closes", [False, True])
+async def test_a_warden_that_is_stopped_again_and_again_is_killed(
+    mark: str, monkeypatch: pytest.MonkeyPatch, closes: bool
+) -> None:
+    for name in ("child._GRACE", "child.KILL_WAIT", "launcher._GRACE"):
+        monkeypatch.setattr(f"actors.runtime.children.{name}", 0.3)
+    launcher = Launcher()
+    stops = f"{DEAF} echo ready; while :; do kill -STOP $1; done"
+    child = await start(launcher, mark, f"setsid sh -c '{stops}' sh $PPID & exec sleep 1000")
+    if not closes:
+        with contextlib.suppress(ChildLost):
+            await child.stop()
+    await launcher.aclose()
+    assert child.ended or closes
+
+
+async def test_a_helper_that_was_stopped_goes_on_when_it_is_asked(launcher: Launcher, mark: str) -> None:
+    child = await start(launcher, mark, "echo ready; exec sleep 1000")
+    assert launcher.pid is not None
+    os.kill(launcher.pid, signal.SIGSTOP)
+    other = await start(launcher, mark, "echo ready")
+    assert (await other.wait()).code == 0
+    os.kill(launcher.pid, signal.SIGSTOP)
+    await launcher.aclose()
+    assert (await child.wait()).code == -signal.SIGINT
+
+
+async def test_a_helper_that_hangs_is_killed(mark: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("actors.runtime.children.launcher._GRACE", 0.1)
+    monkeypatch.setattr("actors.runtime.children.launcher._KILL_GRACE", 0.1)
+    monkeypatch.setattr("actors.runtime.children.launcher._Helper.rouse", lambda _: None)
+    launcher = Launcher()
+    child = await start(launcher, mark, "echo ready; exec sleep 1000")
+    assert launcher.pid is not None
+    os.kill(launcher.pid, signal.SIGSTOP)
+    await launcher.aclose()
+    assert (await child.wait()).code == -signal.SIGINT
+
+
+async def test_a_helper_out_of_descriptors_says_so_and_goes_on(launcher: Launcher, mark: str) -> None:
+    await start(launcher, mark, "echo ready")
+    assert launcher.pid is not None
+    resource.prlimit(launcher.pid, resource.RLIMIT_NOFILE, (12, 12))
+    asked = [start(launcher, mark, "echo ready; exec sleep 1000") for _ in range(20)]
+    children = await asyncio.gather(*asked, return_exceptions=True)
+    lost = [each for each in children if isinstance(each, BaseException)]
+    assert lost
+    assert {str(each).partition("(")[2] for each in lost} == {"the helper may be out of descriptors)"}
+    for child in children:
+        if isinstance(child, Child):
+            await child.stop()
+    assert (await (await start(launcher, mark, "echo ready")).wait()).code == 0
 
 
 async def test_a_forked_process_has_a_launcher_of_its_own(launcher: Launcher, mark: str) -> None:

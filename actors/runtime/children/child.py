@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import socket
 from collections.abc import Callable
 from typing import Any
 
 from msgspec import Struct
 
+from actors.runtime.children.descendants import KILL_WAIT, Process, send
 from actors.runtime.children.frames import Frames, framed
 from actors.runtime.children.pipes import ChildInput, ChildOutput
 from protocol.errors import ChildLost, ChildNotStarted
+
+#: Seconds after which a child that is to start is looked after: its warden may have been stopped.
+_PATIENCE = 2.0
+#: Seconds that a warden has besides what its ladder takes.
+_GRACE = 2.0
 
 
 class Ladder(Struct, frozen=True):
@@ -26,6 +33,11 @@ class Ladder(Struct, frozen=True):
     request: int | None = None
     request_wait: float = 0.0
     term_wait: float = 2.0
+
+    @property
+    def longest(self) -> float:
+        """Seconds after which nothing is left that can be killed."""
+        return self.request_wait + self.term_wait + KILL_WAIT
 
     def plain(self) -> tuple[int, float, float]:
         """The ladder as it is sent to a warden."""
@@ -55,13 +67,20 @@ class Child:
         stdout: ChildOutput | None,
         stderr: ChildOutput | None,
         over: Callable[[Child], object],
+        rouse: Callable[[], object],
     ) -> None:
-        """``control`` is the connection to its warden; ``over`` is called at its end."""
+        """``control`` is the connection to its warden; ``over`` is called at its end, ``rouse`` where its
+        warden does not do what it is asked to: the helper may have been stopped.
+        """
         self.program = program
         self.pid = 0
         self.stdin, self.stdout, self.stderr = stdin, stdout, stderr
         self._control: socket.socket | None = control
-        self._over = over
+        self._over, self._rouse_helper = over, rouse
+        self._owned = False
+        self._warden: Process | None = None
+        #: When its warden is looked after.
+        self._timer: asyncio.TimerHandle | None = None
         self._frames = Frames()
         self._unsent = b""
         self._code: int | None = None
@@ -95,7 +114,10 @@ class Child:
     def ask_to_stop(self, ladder: Ladder | None = None) -> None:
         """Have its warden begin with the ladder."""
         if not self._ended.done():
-            self._send(framed(("stop", (ladder or self._ladder).plain())))
+            ladder = ladder or self._ladder
+            self._send(framed(("stop", ladder.plain())))
+            self.rouse()
+            self._look_after(ladder.longest + _GRACE, self._kill_warden)
 
     # -- for the launcher ------------------------------------------------------------------------
 
@@ -103,6 +125,7 @@ class Child:
         """Have its warden start it, and wait until it runs. Raises ChildNotStarted, ChildLost."""
         self._ladder = ladder
         self._send(framed(("start", request, ladder.plain())))
+        self._look_after(_PATIENCE, self.rouse)
         try:
             await self._started
         except asyncio.CancelledError:
@@ -117,6 +140,26 @@ class Child:
         for each in (self.stdin, self.stdout, self.stderr):
             if each is not None:
                 each.drop()
+
+    # -- a warden that was stopped, by its child perhaps -----------------------------------------
+
+    def _look_after(self, seconds: float, work: Callable[[], object]) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_later(seconds, work)
+
+    def rouse(self) -> None:
+        """Have helper and warden go on, where somebody has stopped them; on any thread."""
+        self._rouse_helper()
+        if self._warden is not None and self._control is not None:
+            send(self._warden, signal.SIGCONT)
+
+    def _kill_warden(self) -> None:
+        """It is stopped again and again. What it owned is the helper's then, which kills that."""
+        self._rouse_helper()
+        if self._warden is not None and self._control is not None:
+            send(self._warden, signal.SIGKILL)
+        self._look_after(KILL_WAIT + _GRACE, self._lose)
 
     # -- its warden ------------------------------------------------------------------------------
 
@@ -158,7 +201,10 @@ class Child:
             self._lose()
 
     def _take(self, what: str, rest: list[Any]) -> None:
-        if what == "started":
+        if what == "owned":
+            self._warden = Process(*rest) if rest else None
+            self._owned = True
+        elif what == "started":
             self.pid = rest[0]
             if not self._started.done():
                 self._started.set_result(None)
@@ -171,7 +217,11 @@ class Child:
 
     def _lose(self) -> None:
         """The warden is gone before it has reported the child's end."""
-        self._finish(ChildLost(f"what owned {self.program} was killed; how it ended is not known"))
+        if not self._owned:
+            text = f"what was to own {self.program} could not be made (the helper may be out of descriptors)"
+        else:
+            text = f"what owned {self.program} was killed; how it ended is not known"
+        self._finish(ChildLost(text))
 
     def _finish(self, end: ChildEnd | Exception) -> None:
         control, self._control = self._control, None
@@ -180,6 +230,8 @@ class Child:
         self._loop.remove_reader(control.fileno())
         self._loop.remove_writer(control.fileno())
         control.close()
+        if self._timer is not None:
+            self._timer.cancel()
         if self._failed is not None:
             why, hint = _why(*self._failed)
             end = ChildNotStarted.of(self.program, why, hint=hint)

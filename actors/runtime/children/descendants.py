@@ -8,6 +8,8 @@ import signal
 from collections.abc import Collection
 from typing import NamedTuple
 
+#: Seconds after which what SIGKILL has not ended is left alone: it hangs in the kernel, or is another user's.
+KILL_WAIT = 5.0
 #: How often new processes are looked for while the known ones are stopped: what forks has stopped by then.
 _ROUNDS = 50
 _NOTHING: frozenset[int] = frozenset()
@@ -18,6 +20,12 @@ class Process(NamedTuple):
 
     pid: int
     began: int
+
+
+def this_process() -> Process | None:
+    """Which process this is; None on a system that does not tell."""
+    found = _look(str(os.getpid()))
+    return None if found is None else found[1]
 
 
 def descendants(*, but: Collection[int] = _NOTHING) -> list[Process]:

@@ -1,4 +1,5 @@
-"""Frames between polypod and its helper processes: four bytes of length, then plain data.
+"""What polypod and its helper processes say to each other: requests of one byte to the helper, and frames
+with wardens: four bytes of length, then plain data.
 
 The helpers have the standard library only and are to be up at once, so the data is marshal's: both ends are
 one program on one interpreter, and nobody else has the socket.
@@ -10,6 +11,8 @@ import marshal
 from collections.abc import Iterator
 from typing import Any
 
+#: Requests to the helper: a child (with descriptors), the end by all ladders, and the end of what is left.
+START, END, KILL = b"+", b"-", b"!"
 _HEAD = 4
 
 

@@ -1,8 +1,9 @@
 """The launcher's process: makes a warden for each child that polypod asks for, and owns what wardens lose.
 
 A child is requested by one byte with four descriptors: the control socket of its warden, and the child's
-standard streams; the rest goes by the control socket. It ends when polypod does, known by the end of its
-socket or by a pidfd (another process that polypod forked may hold the socket), and when all wardens have.
+standard streams; the rest goes by the control socket. It ends when it is asked to, or when polypod does,
+known by the end of its socket or by a pidfd (another process that polypod forked may hold the socket),
+and when all wardens have.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import socket
 from array import array
 
 from actors.runtime.children.descendants import kill_all
-from actors.runtime.children.frames import framed
+from actors.runtime.children.frames import END, KILL, framed
 from actors.runtime.children.kernel import take_in_orphans
 from actors.runtime.children.waiting import Waiting, reap
 from actors.runtime.children.warden import Warden
@@ -64,8 +65,13 @@ class Helper:
         for _, _, packed in rights:
             descriptors.frombytes(packed[: len(packed) // descriptors.itemsize * descriptors.itemsize])
         if not data:
+            self._waiting.forget(self._asked.fileno())
             self._end()
-        elif len(descriptors) == DESCRIPTORS:
+        elif data == END:
+            self._end()
+        elif data == KILL:
+            self._kill_wardens()
+        elif len(descriptors) == DESCRIPTORS and not self._ending:
             self._fork(*descriptors)
         else:  # we are out of descriptors: who asked sees that its socket has closed
             _close(*descriptors)
@@ -103,9 +109,15 @@ class Helper:
         if self._ending:
             return
         self._ending = True
-        self._waiting.forget(self._asked.fileno())
         self._waiting.forget(self._polypod)
         os.close(self._lifeline_held)
+        for pid in self._wardens:
+            os.kill(pid, signal.SIGCONT)  # a child may have stopped it
+
+    def _kill_wardens(self) -> None:
+        """They have had their time. What they own comes to us."""
+        for pid in self._wardens:
+            os.kill(pid, signal.SIGKILL)
 
     def _reap(self) -> None:
         for pid, code in reap()[0]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from msgspec import Struct
 
 from actors.runtime.children.child import Child, Ladder
 from actors.runtime.children.confinement import Confinement
+from actors.runtime.children.frames import END, KILL, START
 from actors.runtime.children.pipes import ChildInput, ChildOutput
 from actors.runtime.children.slots import Slots
 from actors.runtime.fork import let_be
@@ -34,8 +36,9 @@ _BOOTSTRAP = (
 _OF_INTERPRETER = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "DYLD_FALLBACK_LIBRARY_PATH", "PYTHONHOME")
 #: Seconds after which the helper is asked again that could take no more requests for now.
 _FULL = 0.005
-#: Seconds that the helper has to end with all its children besides what their ladders take.
-_GRACE = 10.0
+#: Seconds that the helper has to end with all its children besides what their ladders take, and that it has
+#: to end with what is left then, once it is told to kill that.
+_GRACE, _KILL_GRACE = 10.0, 5.0
 
 _launchers: WeakSet[Launcher] = WeakSet()
 
@@ -45,6 +48,10 @@ class _Helper(Struct, eq=False):
 
     process: subprocess.Popen[bytes]
     asked: socket.socket
+
+    def rouse(self) -> None:
+        """Have it go on, where somebody has stopped it."""
+        self.process.send_signal(signal.SIGCONT)
 
 
 class Launcher:
@@ -72,7 +79,8 @@ class Launcher:
     @property
     def pid(self) -> int | None:
         """The number of the helper process, None while there is none."""
-        return None if self._helper is None else self._helper.process.pid
+        helper = self._helper
+        return None if helper is None or helper.process.returncode is not None else helper.process.pid
 
     async def start(
         self,
@@ -162,6 +170,7 @@ class Launcher:
             ChildOutput(stdout_end) if stdout_end >= 0 else None,
             ChildOutput(stderr_end) if stderr_end >= 0 else None,
             self._part_with,
+            self._rouse,
         )
 
     async def aclose(self) -> None:
@@ -171,13 +180,19 @@ class Launcher:
             helper, self._helper = self._helper, None
         if helper is None:
             return
-        with contextlib.suppress(OSError):
-            helper.asked.shutdown(socket.SHUT_WR)
+        for child in tuple(self._children):
+            child.rouse()
         try:
-            async with asyncio.timeout(self._longest + _GRACE):
-                await _wait_for_end(helper.asked)
-        except TimeoutError:
-            helper.process.kill()  # it was stopped, or hangs; wardens end without it
+            for request, seconds in ((END, self._longest + _GRACE), (KILL, _KILL_GRACE)):
+                helper.rouse()
+                with contextlib.suppress(OSError):
+                    helper.asked.send(request)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(seconds):
+                        await _wait_for_end(helper.asked)
+                        break
+            else:
+                helper.process.kill()  # it hangs; wardens end without it
         finally:
             helper.asked.close()
         await asyncio.get_running_loop().run_in_executor(None, helper.process.wait)
@@ -193,13 +208,20 @@ class Launcher:
             helper.asked.close()
             let_be(helper.process)  # it ends by itself
 
+    def _rouse(self) -> None:
+        """Have the helper go on, where somebody has stopped it."""
+        helper = self._helper
+        if helper is not None:
+            helper.rouse()
+
     async def _ask(self, program: str, descriptors: list[int]) -> None:
         """Have a warden made that has these. Raises ChildNotStarted, ChildLost, OSError."""
         for _ in range(3):
             helper = self._begun(program)
+            helper.rouse()
             while True:
                 try:
-                    socket.send_fds(helper.asked, [b"+"], descriptors)
+                    socket.send_fds(helper.asked, [START], descriptors)
                 except BlockingIOError:
                     await asyncio.sleep(_FULL)
                 except ConnectionError:

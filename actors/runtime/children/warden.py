@@ -13,14 +13,12 @@ import signal
 import time
 from typing import Any
 
-from actors.runtime.children.descendants import descendants, kill_all, send
+from actors.runtime.children.descendants import KILL_WAIT, descendants, kill_all, send, this_process
 from actors.runtime.children.frames import Frames, framed
 from actors.runtime.children.kernel import take_in_orphans
 from actors.runtime.children.program import begin
 from actors.runtime.children.waiting import Waiting, reap
 
-#: Seconds after which what SIGKILL has not ended is left alone: it hangs in the kernel, or is another user's.
-KILL_WAIT = 5.0
 #: How often what appears meanwhile is killed too, in seconds.
 _AGAIN = 0.05
 _READ = 65536
@@ -39,6 +37,7 @@ class Warden:
         self._waiting.watch(control, self._receive)
         self._waiting.watch(lifeline, self._lose)
         self._lifeline = lifeline
+        self._helper = os.getppid()
         self._pid: int | None = None
         self._exited = False
         #: A pipe that ends once the program runs.
@@ -76,6 +75,7 @@ class Warden:
         what, *rest = command
         if what == "start":
             request, self._ladder = rest
+            self._report("owned", *(this_process() or ()))  # before the child is there, which could stop us
             self._begin(request)
         elif what == "stop":
             self._ladder = rest[0]
@@ -85,6 +85,9 @@ class Warden:
         """Nobody is there any more for whom the child would run."""
         self._waiting.forget(self._control)
         self._waiting.forget(self._lifeline)
+        if os.getppid() == self._helper:  # a child may have stopped it
+            with contextlib.suppress(OSError):
+                os.kill(self._helper, signal.SIGCONT)
         if self._pid is None:
             self._over = True
         else:
