@@ -32,7 +32,7 @@ from actors.runtime.fork import let_be
 from actors.runtime.future import AsyncFuture
 from actors.runtime.loop import LoopThread, Mailroom, mailroom_here
 from actors.runtime.ref import AsyncActorRef
-from actors.runtime.subscription import Feed, Subscription
+from actors.runtime.subscription import EncodedSubscription, Feed, Subscription
 from actors.sessions.answers import discard_answer, settled, wait_for_releases
 from actors.sessions.store import SessionInfo, SessionStore
 from actors.sessions.urls import open_store
@@ -646,6 +646,13 @@ class PodSystem:
         """
         self._room()
         return self._subscription(pod, kinds, since, children=children)
+
+    def subscribe_encoded(self) -> EncodedSubscription:
+        """Events of all pods from now on, each with the bytes that the log keeps of it, for who writes them
+        somewhere. Raises SystemNotRunning.
+        """
+        self._room()
+        return self._bus.subscribe_encoded()
 
     def _subscription(
         self,

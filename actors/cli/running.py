@@ -76,17 +76,18 @@ async def follow_run(
     """
     last_call: ToolResult | None = None
     session_id = (await pod.describe()).session_id
-    async with _finishing(approver), system.subscribe() as events:
+    async with _finishing(approver), system.subscribe_encoded() as events:
         result = start()
         result.when_done(events.close)  # all events of a run are queued before its result is there
         for request in await system.approvals():
             await approver.ask(request)
-        async for event in events:
+        async for encoded in events:
+            event = encoded.event
             asked = isinstance(event, ApprovalRequested)
             if event.pod == pod.name and not (asked and approver.shows):
                 session_id = event.session_id or session_id
                 last_call = event.item if isinstance(event, ToolResulted) else last_call
-                view.show(event)
+                view.show_encoded(encoded)
             if isinstance(event, ApprovalRequested):
                 await approver.ask(event)
             elif isinstance(event, ApprovalResolved):

@@ -12,6 +12,7 @@ import msgspec
 from actors.cli.event_format import event_line, result_line
 from actors.cli.format import arguments, count, cut, seconds, tokens
 from actors.cli.terminal import Terminal
+from actors.runtime.encoded import EncodedEvent
 from protocol import events
 from protocol.errors import Failure, PolypodError, RunFailed
 from protocol.events import Event
@@ -27,7 +28,7 @@ class View(Protocol):
     def note(self, text: str) -> None:
         """Say something about the set-up."""
 
-    def show(self, event: Event) -> None:
+    def show_encoded(self, event: EncodedEvent) -> None:
         """Show the next event."""
 
     def show_end(self, result: RunResult) -> None:
@@ -43,8 +44,8 @@ class JsonView:
     def note(self, text: str) -> None:
         """Programs have no use for it."""
 
-    def show(self, event: Event) -> None:
-        put_json(event)
+    def show_encoded(self, event: EncodedEvent) -> None:
+        _put_line(event.body + b"\n")
 
     def show_end(self, result: RunResult) -> None:
         put_json({"type": "RunResult", **msgspec.to_builtins(result)})
@@ -72,6 +73,10 @@ def put_json(value: Any) -> None:
         line = encode_line(value)
     except UnicodeEncodeError:  # half a surrogate pair somewhere in it
         line = encode_line(encodable_json(msgspec.to_builtins(value)))
+    _put_line(line)
+
+
+def _put_line(line: bytes) -> None:
     sys.stdout.buffer.write(line)
     sys.stdout.buffer.flush()
 
@@ -99,7 +104,11 @@ class PeopleView:
     def note(self, text: str) -> None:
         self._terminal.note(text)
 
+    def show_encoded(self, event: EncodedEvent) -> None:
+        self.show(event.event)
+
     def show(self, event: Event) -> None:
+        """Show the next event."""
         match event:
             case events.RunStart():
                 self._began, self._steps, self._why = event.at, 0, None

@@ -13,7 +13,7 @@ from typing import Any
 from actors.runtime.encoded import EncodedEvent
 from actors.runtime.event_queue import EventQueue, Q
 from actors.runtime.subscribers import Group, Subscribers
-from actors.runtime.subscription import Feed, Subscription
+from actors.runtime.subscription import EncodedSubscription, Feed, Subscription
 from protocol import errors
 from protocol.entries import StoredEntry
 from protocol.events import EVENTS, Event, EventKind, PodEnded
@@ -139,6 +139,10 @@ class Bus:
     ) -> Feed:
         """As ``subscribe``, for who wants the events as bytes."""
         return Feed(self, self._listen(self._far, pod, kinds, size))
+
+    def subscribe_encoded(self) -> EncodedSubscription:
+        """A new subscription to all events, for who wants their bytes as well."""
+        return EncodedSubscription(self, self._listen(self._far, None, None, QUEUE_SIZE))
 
     def _listen(
         self,

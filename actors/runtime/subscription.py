@@ -1,4 +1,4 @@
-"""``Subscription`` and ``Feed``: how a subscriber reads what a bus hands it, as events or as their bytes."""
+"""How a subscriber reads what a bus hands it: as events, as their bytes, or as both."""
 
 from __future__ import annotations
 
@@ -186,6 +186,19 @@ class Subscription(_Reading[Event, Event]):
 
     def _past(self, what: StoredEntry | Lagged) -> Event:
         return what if isinstance(what, Lagged) else decode_entry(what.body)  # type: ignore[return-value]
+
+
+class EncodedSubscription(_Reading[EncodedEvent, EncodedEvent]):
+    """A subscription of who looks at events and writes their bytes as well."""
+
+    def _queued(self, limit: int = sys.maxsize) -> list[EncodedEvent]:
+        taken = self._queue.take(limit)
+        return [each if isinstance(each, EncodedEvent) else EncodedEvent(each) for each in taken]
+
+    def _past(self, what: StoredEntry | Lagged) -> EncodedEvent:
+        if isinstance(what, Lagged):
+            return EncodedEvent(what)
+        return EncodedEvent(decode_entry(what.body), what.body)  # type: ignore[arg-type]
 
 
 class Feed(_Reading[EncodedEvent, bytes]):

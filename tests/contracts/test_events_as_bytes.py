@@ -207,6 +207,26 @@ def test_an_event_that_is_sent_on_from_one_connection_to_another_is_not_encoded_
     play(scene, [*SCRIPT] * 2)
 
 
+def test_who_wants_events_and_their_bytes_gets_those_that_the_log_keeps() -> None:
+    store = MemoryStore()
+
+    async def scene(system: PodSystem, pod: Pod) -> None:
+        nobody, _ = await encodings(pod, 1, far=False)
+        with counting() as calls, system.subscribe_encoded() as events:
+            await pod.run("look up")
+            told = events.drain()
+            bodies = [each.body for each in told]
+        transient = sum(not each.event.durable for each in told)
+        assert transient > 5
+        assert calls.encoded == nobody + transient
+        assert [decode_event(body) for body in bodies] == [each.event for each in told]
+        session_id = (await pod.describe()).session_id
+        kept = {entry.seq: entry.body for entry in store.read(session_id)}
+        assert all(body is kept[each.seq] for each, body in zip(told, bodies, strict=True) if each.durable)
+
+    play(scene, [*SCRIPT] * 2, store)
+
+
 async def frames(pod: Pod, asks: Sequence[channel.ToPod], until: int) -> list[Any]:
     """What the other end sends for ``asks``, up to the answer to the one of that number."""
     near, far = socket.socketpair()
