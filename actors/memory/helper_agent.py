@@ -57,8 +57,11 @@ class HelperActor(AsyncActor):
     def note_overdue(self, text: str) -> None:
         """The job is over without what did not end in time."""
 
-    def let_go(self, left: Interruptible) -> None:
+    def go_on(self, left: Interruptible) -> None:
         """Its work is always in a task of its own, which is left."""
+
+    def let_go(self, left: Interruptible) -> None:
+        """The same."""
 
 
 class Reminder(NamedTuple):

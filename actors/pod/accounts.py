@@ -59,7 +59,9 @@ class Accounts:
         """Add what a request of the run took."""
         used = usage or Usage()
         self.run_usage = used if self.run_usage is None else self.run_usage + used
-        self._add(used, cost)
+        self.usage = used if self.usage is None else self.usage + used
+        if cost is not None:
+            self.cost = cost if self.cost is None else self.cost + cost
 
     def count_helper(self, spending: Spending | None, *, in_run: bool = False) -> Spent:
         """Add what a helper agent's calls took, once, to that of the run too where it is part of one; the
@@ -70,16 +72,14 @@ class Accounts:
         spent = spending.spent
         if not spending.counted:
             spending.counted = True
-            self._add(spent.usage, spent.cost)
-            if in_run and spent.usage is not None:
-                self.run_usage = spent.usage if self.run_usage is None else self.run_usage + spent.usage
+            used = spent.usage
+            if used is not None:
+                self.usage = used if self.usage is None else self.usage + used
+            if in_run and used is not None:
+                self.run_usage = used if self.run_usage is None else self.run_usage + used
+            if spent.cost is not None:
+                self.cost = spent.cost if self.cost is None else self.cost + spent.cost
         return spent
-
-    def _add(self, usage: Usage | None, cost: float | None) -> None:
-        if usage is not None:
-            self.usage = usage if self.usage is None else self.usage + usage
-        if cost is not None:
-            self.cost = cost if self.cost is None else self.cost + cost
 
     # -- time ------------------------------------------------------------------------------------
 

@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable
 from collections.abc import Set as AbstractSet
-from functools import partial
 from typing import Any
 
 from msgspec import json
@@ -405,9 +404,10 @@ class AskingPlay(Play):
             self._held_turn = False
             self._model_calls.release_turn()
 
-    def _go_on_without_results(self, run: Run) -> None:
+    def go_on(self, run: Run) -> None:
+        """As ``Play.go_on``."""
         self._release_turn()
-        super()._go_on_without_results(run)
+        super().go_on(run)
 
     async def _await_answer(self, run: Run) -> None:
         """Wait until there may be something to do; that time is nobody's but the person's."""
@@ -420,8 +420,7 @@ class AskingPlay(Play):
             if self._gate.waiting:
                 await self._gate.let_pass(waits)
             elif run.ending is None and self._waits_for_all():
-                go_on = partial(self._go_on_without_results, run)
-                await waits.inline(self._approvals.await_change(), "an approval", go_on)
+                await waits.inline(self._approvals.await_change(), "an approval")
         except asyncio.CancelledError as error:
             self._model_calls.end_by_error(run, error)
         waits.check()

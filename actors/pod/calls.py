@@ -15,7 +15,6 @@ from actors.tools.scope import resolved
 from protocol.items import TextPart, ToolCall, ToolResult
 from protocol.manifest import PodManifest
 from protocol.scope import Scope
-from protocol.tools import ToolSpec
 
 if TYPE_CHECKING:
     from actors.tools.hooks import Hooks
@@ -100,11 +99,6 @@ class ToolRunner:
         self._extras = extras or {}
         #: Whether any of the tools keeps a task list.
         self.keeps_tasks = keeps_tasks
-
-    @property
-    def specs(self) -> tuple[ToolSpec, ...]:
-        """The tools as the model sees them."""
-        return self.toolbox.specs
 
     def with_tools(self, tools: Iterable[Tool], gone: Collection[str]) -> ToolRunner:
         """The same with other tools; those called ``gone`` were there before."""

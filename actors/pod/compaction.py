@@ -86,7 +86,7 @@ class Compaction:
         if not journal.head.items:
             return CompactionFailed("there is nothing to compact: the history is empty")
         self._close_calls()
-        occupancy = self._conversation.context.occupancy()
+        occupancy = self._conversation.context().occupancy()
         journal.log.record(CompactStart, journal.run_id, reason=reason, occupancy=occupancy)
         try:
             await journal.commit()
@@ -115,7 +115,7 @@ class Compaction:
         limits = self._template.limits.within(window)
         return Folding(
             items=head.items[:],
-            context=conversation.context,
+            context=conversation.context(),
             limits=limits,
             retained=limits.retained_for(reason, occupancy, wanted),
             occupancy=occupancy,

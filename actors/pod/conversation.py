@@ -29,7 +29,6 @@ class Conversation:
         self._density = 1.0
         self.guard = _NEW_GUARD
 
-    @property
     def context(self) -> Context:
         """The view of the history as it is; made when it is first needed, and anew when another list of
         items has taken the place of the history.
@@ -42,11 +41,11 @@ class Conversation:
 
     def occupancy(self) -> int:
         """The tokens that the history takes."""
-        return self.context.occupancy()
+        return self.context().occupancy()
 
     def density(self) -> float:
         """How many of the server's tokens an estimated one stands for, as far as that was ever known."""
-        self._density = self.context.density() or self._density
+        self._density = self.context().density() or self._density
         return self._density
 
     def known_weight(self) -> int | None:
@@ -74,7 +73,7 @@ class Conversation:
         limits, memory = self._template.limits, self._template.manifest.memory
         counted = bool(limits.before_run or limits.before_request)
         read = (self._head.pointer or 0) if memory.extract_threshold else None
-        for _ in self.context.look_through(counted=counted, read=read):
+        for _ in self.context().look_through(counted=counted, read=read):
             await asyncio.sleep(0)
 
     # -- when to compact -------------------------------------------------------------------------
@@ -83,7 +82,7 @@ class Conversation:
         """Whether the threshold for the start of a run is reached."""
         limits = self._template.limits
         return bool(limits.before_run) and policy.before_run(
-            limits, self.guard, self.context.occupancy(), len(self._head.items)
+            limits, self.guard, self.context().occupancy(), len(self._head.items)
         )
 
     def before_request(self) -> policy.Verdict:
@@ -91,7 +90,7 @@ class Conversation:
         limits = self._template.limits
         if not limits.before_request:
             return "send"
-        occupancy = self.context.occupancy()
+        occupancy = self.context().occupancy()
         verdict = policy.before_request(limits, self.guard, occupancy, len(self._head.items))
         if verdict == "compact" and not policy.can_shrink(occupancy, self._kept(occupancy)):
             return "send"  # what fills the context has to stay: to fold the rest would only fail the run
@@ -103,5 +102,5 @@ class Conversation:
 
         items = self._head.items
         retained = self._template.limits.retained_for("request_threshold", occupancy)
-        at = cut(items, self.context.since, retained, keep_open_turn=True)
+        at = cut(items, self.context().since, retained, keep_open_turn=True)
         return Context(at.kept(items)).occupancy()

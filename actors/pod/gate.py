@@ -26,8 +26,7 @@ class Gate:
         #: Those that wait: the work, its turn, and whether it has begun and lets others pass.
         self.waiting: deque[tuple[Interruptible, asyncio.Future[None], bool]] | None = None
 
-    @property
-    def free(self) -> bool:
+    def is_free(self) -> bool:
         """Whether nothing is at work, and nothing waits."""
         return self.holder is None and not self.waiting
 

@@ -100,7 +100,7 @@ class Pod:
         PodStopped, TypeError for a type that has no JSON Schema.
         """
         if output is None and deps is None:
-            return self._ask(commands.Run(parts_of(content), busy))
+            return self.address.ask(self, commands.Run(parts_of(content), busy))
         schema = None if output is None else schema_for(output)
         return self._ask(RunHere(parts_of(content), busy, schema, None, output, deps))
 

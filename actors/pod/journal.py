@@ -132,17 +132,16 @@ class Journal:
     @property
     def at_rest(self) -> bool:
         """Whether all that was recorded is committed."""
-        return self.log.clean and self._under_way is None
+        return self.log.is_clean() and self._under_way is None
 
     @property
     def closed(self) -> bool:
         """Whether the pod has ended: then the store may or may not keep what it was given last."""
         return self._closed is not None
 
-    @property
     def has_refused_ends(self) -> bool:
         """Whether ends wait that the store refused once, and nothing else takes them to it."""
-        return not (self.log.clean or self._under_way or self._refused_again)
+        return not (self.log.is_clean() or self._under_way or self._refused_again)
 
     def commit(self) -> Awaitable[None]:
         """Make all that is recorded durable, whoever cancels meanwhile, and publish it.
@@ -165,7 +164,7 @@ class Journal:
             self._waiting.append(waiter)
             await to_its_end(waiter)
             # What was under way at the second wait had ours with it, whoever gave it to the store.
-            if behind or (self.log.clean and self._under_way is None):
+            if behind or (self.log.is_clean() and self._under_way is None):
                 return
             behind = True
         if self._closed is not None:
@@ -211,7 +210,8 @@ class Journal:
         except SessionError as error:
             return self._handle_refusal(error, alone=alone)
         if kept is None:
-            self._on_kept()
+            if self._refused_again or self._left:
+                self._on_kept()
             return None
         given = self._given
         if given is None:

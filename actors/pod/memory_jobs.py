@@ -192,7 +192,7 @@ class MemoryJobs:
         start = head.pointer or 0
         if start >= len(head.items):
             return False
-        return extraction_due(self._template.manifest.memory, self._conversation.context.since(start))
+        return extraction_due(self._template.manifest.memory, self._conversation.context().since(start))
 
     def _start_extraction(self) -> None:
         from actors.memory.extraction import ExtractionActor  # noqa: PLC0415 - paid for by who extracts

@@ -90,10 +90,8 @@ class ModelCalls:
 
     # -- asking ----------------------------------------------------------------------------------
 
-    async def request(self, run: Run, go_on: Callable[[], None]) -> None:
-        """Send the history, all of it durable, and record what comes back; ``go_on`` as for
-        ``Interruptible.inline``. Raises SessionError, Left.
-        """
+    async def request(self, run: Run) -> None:
+        """Send the history, all of it durable, and record what comes back. Raises SessionError, Left."""
         tools, sources = self._template.tools, self._sources
         if sources is not None:
             looked = await self._look(run, sources)
@@ -130,7 +128,7 @@ class ModelCalls:
         self._turn_open = True
         self._publish_turn(TurnStart)
         try:
-            answer = await run.waits.inline(exchange.ask(request), "the model's client", go_on)
+            answer = await run.waits.inline(exchange.ask(request), "the model's client")
         except Left:
             exchange.end(asyncio.CancelledError())
             raise
@@ -183,11 +181,11 @@ class ModelCalls:
             return None
 
     def _request(self, run: Run, tools: ToolRunner) -> Request:
-        template, context = self._template, self._conversation.context
+        template, context = self._template, self._conversation.context()
         return Request(
             items=context.view(),
             system=template.manifest.pod.system_prompt,
-            tools=tools.specs,
+            tools=tools.toolbox.specs,
             model=template.manifest.model.model_id,
             max_tokens=template.manifest.worker.max_tokens,
             temperature=template.manifest.model.temperature,
@@ -283,7 +281,7 @@ class ModelCalls:
         run.stop_reason = answer.stop_reason
         if answer.stop_reason == "pause" or run.pauses:
             self._look_at_pause(run, answer)
-        conversation.context.record_usage(len(head.items) - 1, answer.usage)
+        conversation.context().record_usage(len(head.items) - 1, answer.usage)
         self._count(answer.usage, cost)
         if answer.item.calls:
             run.started_calls = set()  # ids are unique within an answer, not within a run

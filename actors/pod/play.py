@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Coroutine
-from functools import partial
 from typing import Any, Protocol, assert_never
 
 from actors.llm.output import DOUBTFUL, Fit, instruction_for, parse_output
@@ -104,23 +103,12 @@ class Play:
         """Begin a run with its input; ``at_once`` where that came alone, so that it overtakes nothing."""
         self._start_clock(run)
         start = self._tasks.start_at_once if at_once and self._mailroom.alone else self._tasks.start
-        start(self._run_steps(run, run.waits, self._from_input(run, queued)), run.caller)
+        start(self._play(run, run.waits, self._from_input(run, queued)), run.caller)
 
     def begin_again(self, run: Run) -> None:
         """Go on with a run that was paused."""
         self._start_clock(run)
-        self._tasks.start(self._run_steps(run, run.waits, self._from_pause(run)), run.caller)
-
-    async def _run_steps(self, run: Run, waits: Interruptible, begin: Coroutine[Any, Any, None]) -> None:
-        """Carry out ``begin``, then step by step the rest of the run."""
-        try:
-            await begin
-            await self._play(run)
-        except (Left, SessionError):
-            if not waits.left:
-                raise
-        finally:
-            self._gate.leave(waits)
+        self._tasks.start(self._play(run, run.waits, self._from_pause(run)), run.caller)
 
     async def _from_input(self, run: Run, queued: QueuedRun) -> None:
         """The run begins with its input, which the model sees only once it is durable."""
@@ -130,7 +118,7 @@ class Play:
         items = self._journal.head.items
         run.began_in, run.began_at = items, len(items)
         self._record_start(run, "notify" if queued.source == "notify" else "run")
-        if self._recall.due:
+        if self._recall.is_due():
             await self._recall.bring(run.run_id, queued.command.content, run.waits)
             run.waits.check()
         self._model_calls.add_words(run, UserItem(queued.command.content), queued.source)
@@ -146,35 +134,46 @@ class Play:
 
     # -- steps -----------------------------------------------------------------------------------
 
-    async def _play(self, run: Run) -> None:
-        """The run, step by step, to its end."""
-        waits = run.waits
-        while True:
-            waits.check()  # the store may have refused what another recorded, and the run been lost by that
-            at = self._turn_state(run)
-            if self._gate.waiting and not at.open_calls:  # nothing comes between calls and their results
-                await self._let_others_pass(run)
+    async def _play(self, run: Run, waits: Interruptible, begin: Coroutine[Any, Any, None]) -> None:
+        """Carry out ``begin``, then step by step the rest of the run."""
+        try:
+            await begin
+            while True:
+                waits.check()  # the run may be lost, since the store refused what another recorded
                 at = self._turn_state(run)
-            step = decide.next_step(at)
-            if isinstance(step, decide.CallModel):
-                await self._model_calls.request(run, partial(self._go_on_unanswered, run))
-                if self._mailroom.has_mail:
-                    await self._receive_mail()
-            elif isinstance(step, decide.Finish):
-                outcome = self._outcome(run, step)
-                if outcome is not None:
-                    self._record_end(run, outcome)
-                    await self._owner.finish(run, outcome)
-                    return
-            elif isinstance(step, decide.RunTools):
-                await self._run_tools(run, step)
-            elif isinstance(step, decide.CloseCalls):
-                self._tool_calls.close_begun(run, step.calls)
-            elif isinstance(step, decide.Compact):
-                failed = await self._compaction.fold("request_threshold", waits)
-                self._model_calls.end_compaction(run, failed)
-            else:
-                assert_never(step)
+                if self._gate.waiting and not at.open_calls:  # nothing comes between calls and their results
+                    await self._let_others_pass(run)
+                    at = self._turn_state(run)
+                step = decide.next_step(at)
+                if isinstance(step, decide.CallModel):
+                    await self._model_calls.request(run)
+                    if self._mailroom.has_mail():
+                        await self._receive_mail()
+                elif isinstance(step, decide.Finish):
+                    outcome = self._outcome(run, step)
+                    if outcome is not None:
+                        self._record_end(run, outcome)
+                        await self._owner.finish(run, outcome)
+                        return
+                elif isinstance(step, decide.RunTools):
+                    await self._run_tools(run, step)
+                else:
+                    await self._make_ready(run, step)
+        except (Left, SessionError):
+            if not waits.left:
+                raise
+        finally:
+            self._gate.leave(waits)
+
+    async def _make_ready(self, run: Run, step: decide.CloseCalls | decide.Compact) -> None:
+        """Do what comes before the next request."""
+        if isinstance(step, decide.CloseCalls):
+            self._tool_calls.close_begun(run, step.calls)
+        elif isinstance(step, decide.Compact):
+            failed = await self._compaction.fold("request_threshold", run.waits)
+            self._model_calls.end_compaction(run, failed)
+        else:
+            assert_never(step)
 
     async def _let_others_pass(self, run: Run) -> None:
         """What waits for a gap between two steps is done now."""
@@ -208,7 +207,7 @@ class Play:
 
     async def _run_tools(self, run: Run, step: decide.RunTools) -> None:
         try:
-            if not await self._tool_calls.run(run, step.calls, partial(self._go_on_without_results, run)):
+            if not await self._tool_calls.run(run, step.calls):
                 return
         except SessionError:
             raise
@@ -216,25 +215,19 @@ class Play:
             self._model_calls.end_by_error(run, error)
         self._tool_calls.end_loop(run)
         self._model_calls.end_turn()
-        if self._mailroom.has_mail:
+        if self._mailroom.has_mail():
             await self._receive_mail()
 
     # -- a client or a tool that goes on though it was cancelled ---------------------------------
 
-    def _go_on_unanswered(self, run: Run) -> None:
-        exchange = run.exchange
-        assert exchange is not None
-        self._go_on(run, self._after_request(run, exchange))
-
-    def _go_on_without_results(self, run: Run) -> None:
-        self._go_on(run, self._after_tools(run))
-
-    def _go_on(self, run: Run, steps: Coroutine[Any, Any, None]) -> None:
+    def go_on(self, run: Run) -> None:
         """Go on with a run in another task; the one that it was in has no effect any more."""
+        exchange = run.exchange
+        steps = self._after_tools(run) if exchange is None else self._after_request(run, exchange)
         left, run.waits = run.waits, self._owner.interruptible()
         run.waits.asked = True
         self._gate.hand_over(left, run.waits)
-        self._tasks.start(self._run_steps(run, run.waits, steps), run.caller)
+        self._tasks.start(self._play(run, run.waits, steps), run.caller)
 
     async def _after_request(self, run: Run, exchange: Exchange) -> None:
         await self._model_calls.fail_request(run, exchange, asyncio.CancelledError())
@@ -303,7 +296,7 @@ class Play:
                 outcome=outcome,
                 steps=self._accounts.steps,
                 usage=self._accounts.run_usage or Usage(),
-                error=run.failure,
+                error=run.failure(),
                 seconds=seconds,
             )
         )

@@ -281,7 +281,7 @@ class PodActor(AsyncActor):
         self._tasks.loop.call_soon(self._retry_ends)
 
     def _retry_ends(self) -> None:
-        if self._journal.has_refused_ends and self.runs.gate.free and not self._status.stopping:
+        if self._journal.has_refused_ends() and self.runs.gate.is_free() and not self._status.stopping:
             self._tasks.start(self._journal.retry())
 
     # -- its beginning ---------------------------------------------------------------------------
@@ -387,7 +387,8 @@ class PodActor(AsyncActor):
         content = checked_content(command.content)
         if content is not command.content:
             command = msgspec.structs.replace(command, content=content)
-        self.runs.submit(QueuedRun(command, "run", self.defer_reply()))
+        runs = self._runs or self.runs  # a property costs as much as ten looks
+        runs.submit(QueuedRun(command, "run", self.defer_reply()))
         return DEFERRED
 
     def _on_steer(self, command: commands.Steer) -> Any:
@@ -484,7 +485,7 @@ class PodActor(AsyncActor):
             session_id=log.durable_session,
             head=log.durable_hash.hex(),
             extract_pointer=log.durable_pointer,
-            occupancy=self.conversation.context.occupancy() if self._weighed is None else self._weighed,
+            occupancy=self.conversation.context().occupancy() if self._weighed is None else self._weighed,
             usage=accounts.usage or Usage(),
             cost=accounts.cost,
             passive=self.passive,

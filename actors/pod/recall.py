@@ -26,8 +26,7 @@ class Recall:
         self._journal = journal
         self._done = not (new and resources.template.manifest.memory.recall_tokens)
 
-    @property
-    def due(self) -> bool:
+    def is_due(self) -> bool:
         """Whether the run that begins is the one."""
         if self._done:
             return False

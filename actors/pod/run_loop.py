@@ -156,7 +156,7 @@ class RunLoop:
     @property
     def at_rest(self) -> bool:
         """Whether nothing is at work, and nobody waits for anything."""
-        return self.gate.free and not self.queue and not self._asked
+        return self.gate.is_free() and not self.queue and not self._asked
 
     @property
     def has_more(self) -> bool:
@@ -166,7 +166,7 @@ class RunLoop:
     def submit(self, queued: QueuedRun) -> None:
         """Begin a run, or have it wait for what goes on. Raises PodBusy."""
         running = self._status.state not in _RESTING
-        if not running and not self.queue and self.gate.free:
+        if not running and not self.queue and self.gate.is_free():
             self._begin(queued, Interruptible(self), at_once=True)
             return
         if queued.command.busy == "reject" and (running or self.queue):
@@ -243,6 +243,13 @@ class RunLoop:
         """A piece of work of this pod's."""
         return Interruptible(self)
 
+    def go_on(self, left: Interruptible) -> None:
+        """A client or a tool is stuck in the run that goes on: another task goes on with that."""
+        run = self.run
+        assert run is not None
+        assert run.waits is left
+        self._play.go_on(run)
+
     def let_go(self, left: Interruptible) -> None:
         """A client is stuck in work that is over: nothing waits for it any more."""
         exchange, self._lost = self._lost, None
@@ -256,8 +263,9 @@ class RunLoop:
 
     def _gate_free(self) -> None:
         """Nothing is at work any more: begin what waits."""
-        self._start_next()
-        if self._journal.has_refused_ends and self.gate.free and not self._status.stopping:
+        if self.queue:
+            self._start_next()
+        if self._journal.has_refused_ends() and self.gate.is_free() and not self._status.stopping:
             self._tasks.start(self._journal.retry())
 
     def _start_next(self) -> None:

@@ -129,7 +129,6 @@ class Run:
         #: The replies to send once what is recorded for them is durable.
         self.awaiting_commit: list[AsyncFuture[Any]] = []
 
-    @property
     def failure(self) -> Failure | None:
         """Why the run failed, or which limit it has reached, as data."""
         return self.limit if self.error is None else Failure.of(self.error)

@@ -183,9 +183,9 @@ class ToolCalls:
             result = ToolResult.of(call, INTERRUPTED, is_error=True)
             self._journal.log.record(ToolResulted, run.run_id, item=result)
 
-    async def run(self, run: Run, calls: list[ToolCall], go_on: Callable[[], None]) -> bool:
-        """Run ``calls``, which are durable before they begin; ``go_on`` as for ``Interruptible.inline``.
-        False where none was begun, since the run was asked to end meanwhile.
+    async def run(self, run: Run, calls: list[ToolCall]) -> bool:
+        """Run ``calls``, which are durable before they begin. False where none was begun, since the run was
+        asked to end meanwhile.
 
         Raises what ends the batch before its time: CancelledError where it was interrupted, SessionError.
         """
@@ -202,7 +202,7 @@ class ToolCalls:
         resources = self._resources
         deps = resources.deps_for(run.deps)
         batch = _Batch(self, self._journal, resources.name, deps, run, len(calls))
-        await run.waits.inline(tools.run(calls, batch), _named(calls), go_on)
+        await run.waits.inline(tools.run(calls, batch), _named(calls))
         return True
 
     def add_result(

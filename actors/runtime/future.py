@@ -14,7 +14,7 @@ import time
 from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator, Sequence
 from contextvars import Context
 from types import TracebackType
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import pykka
 
@@ -108,7 +108,7 @@ class AsyncFuture(pykka.Future[T], Awaitable[T]):
 
     def set(self, value: T | None = None) -> None:
         """Set the value. Raises queue.Full if the future has one."""
-        self._settle(value, None)
+        self._settle(value)
 
     def set_exception(self, exc_info: OptExcInfo | BaseException | None = None) -> None:
         """Set the error: an exception, an ``exc_info`` triple, or the one being handled.
@@ -122,7 +122,7 @@ class AsyncFuture(pykka.Future[T], Awaitable[T]):
             exc_info = error.with_traceback(traceback) if traceback is not None else error
         self._settle(None, exc_info)
 
-    def _settle(self, value: Any, error: BaseException | None) -> None:
+    def _settle(self, value: Any, error: BaseException | None = None) -> None:
         with _lock:
             if self._done or self._get_hook is not None:
                 raise queue.Full
@@ -238,16 +238,14 @@ class AsyncFuture(pykka.Future[T], Awaitable[T]):
     def _outcome(self) -> T:
         if self._error is not None:
             raise self._error.with_traceback(self._traceback)  # else it would grow with each raise
-        return cast("T", self._value)
+        return self._value  # type: ignore[no-any-return]
 
     def __await__(self) -> Generator[Any, None, T]:
         if not self._done:
             if self._get_hook is not None:
                 return (yield from _on_thread(self.get).__await__())
-            if of_parent(self._loop):
-                raise SystemOfParent
-            loop = asyncio.get_running_loop()
-            if self._loop is loop:
+            loop = asyncio._get_running_loop()
+            if self._loop is loop and loop is not None:
                 others_had_turn = deliver_now(loop)
                 if self._done:
                     if not others_had_turn:
@@ -255,6 +253,7 @@ class AsyncFuture(pykka.Future[T], Awaitable[T]):
                     return self._outcome()
             else:
                 self._check_alive()
+                loop = asyncio.get_running_loop()
             waiter = _Waiter(loop)
             self.when_done(waiter.wake)
             try:
@@ -304,7 +303,7 @@ class _Derived(AsyncFuture[T]):
         """Whether the value can be had without waiting; of pykka's own futures that is not known."""
         return self._done or all(isinstance(s, AsyncFuture) and s.done() for s in self._sources)
 
-    def _settle(self, _value: Any, _error: BaseException | None) -> None:
+    def _settle(self, _value: Any, _error: BaseException | None = None) -> None:
         raise queue.Full
 
     def set_get_hook(self, _func: Callable[[float | None], T]) -> None:

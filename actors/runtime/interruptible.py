@@ -27,12 +27,15 @@ class Owner(Protocol):
     def note_overdue(self, text: str) -> None:
         """Record, in words, what did not end in that time."""
 
+    def go_on(self, left: Interruptible) -> None:
+        """``left`` waits in its task for what does not end: go on with its work in another."""
+
     def let_go(self, left: Interruptible) -> None:
         """Work that was over for all others is not waited for any more, and no other task goes on with it."""
 
 
-#: The task that is waited for, what to call it, and what has another one go on without it.
-_UnderWay = tuple["asyncio.Task[Any]", str, Callable[[], None] | None]
+#: The task that is waited for, and what to call it.
+_UnderWay = tuple["asyncio.Task[Any]", str]
 
 #: Tasks that nobody waits for; the loop itself does not hold on to its tasks.
 _left_behind: set[asyncio.Task[Any]] = set()
@@ -61,9 +64,9 @@ class Interruptible:
         """Whether something is waited for that can be interrupted."""
         return self._under_way is not None
 
-    async def inline(self, work: Coroutine[Any, Any, T], what: str, go_on: Callable[[], None]) -> T:
+    async def inline(self, work: Coroutine[Any, Any, T], what: str) -> T:
         """What ``work``, called ``what``, gives; awaited in this very task, which saves a task. Where it
-        does not end though it was cancelled, its task is left and ``go_on()`` has another one go on.
+        does not end though it was cancelled, its task is left, and another goes on.
 
         Raises what it raises: CancelledError where it was interrupted, PodError where it raised
         CancelledError by itself.
@@ -73,7 +76,7 @@ class Interruptible:
             raise asyncio.CancelledError
         task = task_on(asyncio.get_running_loop())
         assert task is not None
-        self._under_way = (task, what, go_on)
+        self._under_way = (task, what)
         before, outside = task.cancelling(), False
         try:
             return await work
@@ -104,7 +107,7 @@ class Interruptible:
         child = asyncio.Task(_without_exit(work, what), loop=loop, context=context)
         ended = self._child = Uncancelled(loop=loop)
         child.add_done_callback(lambda _: _resolve(ended))
-        self._under_way = (child, what, None)
+        self._under_way = (child, what)
         try:
             await to_its_end(ended)
         finally:
@@ -133,7 +136,7 @@ class Interruptible:
         self.asked = True
         if self._under_way is None:
             return
-        task, _, _ = self._under_way
+        task, _ = self._under_way
         self._cancels += 1
         task.cancel()
         if self._overdue is None:
@@ -148,7 +151,7 @@ class Interruptible:
         """Wait no longer for what was cancelled and goes on."""
         if self._under_way is None:
             return
-        task, what, go_on = self._under_way
+        task, what = self._under_way
         if task.done():
             return
         _left_behind.add(task)
@@ -160,10 +163,10 @@ class Interruptible:
             _resolve(self._child)
             return
         over, self.left = self.left, True
-        if go_on is not None and not over:
-            go_on()
-        else:
+        if over:
             self._owner.let_go(self)
+        else:
+            self._owner.go_on(self)
 
     def _forget_cancels(self) -> None:
         self._cancels = 0

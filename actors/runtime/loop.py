@@ -89,7 +89,6 @@ class Mailroom:
         self._from_afar = False
         self._in_a_row = 0
 
-    @property
     def has_mail(self) -> bool:
         """Whether any mail waits for its turn."""
         return bool(self._mail)

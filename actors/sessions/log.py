@@ -43,6 +43,17 @@ class Mark(Struct, frozen=True, gc=False):
     open: tuple[Activity, ...]
 
 
+def _mark(head: SessionHead) -> Mark:
+    return Mark(head.seq, head.hash, len(head.items), head.pointer, head.open_run, head.open)
+
+
+class _Batch(Struct):
+    """What goes to the store together, and is published once it is kept."""
+
+    entries: list[StoredEntry]
+    events: list[Event]
+
+
 class SessionLog:
     """One pod's session: the only writer, with a tentative head (``head``) and a durable one.
 
@@ -54,8 +65,6 @@ class SessionLog:
         "_before",
         "_durable",
         "_ends",
-        "_ends_given",
-        "_events",
         "_publish",
         "_staged",
         "_store",
@@ -76,18 +85,12 @@ class SessionLog:
         self.head = head
         self._before: tuple[str, list[Item]] | None = None
         self._unsaved: Sequence[Event] = ()
-        self._staged: list[StoredEntry] | None = None
-        self._events: list[Event] | None = None
-        #: Ends that are staged, and those that were given to the store: see ``record_end``.
+        self._staged: _Batch | None = None
+        #: Ends that are staged: see ``record_end``.
         self._ends: list[Event] | None = None
-        self._ends_given: list[Event] | None = None
-        #: What was given to the store: where the log ends with it, its events and its entries.
-        self._under_way: tuple[Mark, list[Event], list[StoredEntry]] | None = None
-        self._durable = self._mark()
-
-    def _mark(self) -> Mark:
-        head = self.head
-        return Mark(head.seq, head.hash, len(head.items), head.pointer, head.open_run, head.open)
+        #: What was given to the store, where the log ends with it, and the ends in it.
+        self._under_way: tuple[_Batch, Mark, list[Event] | None] | None = None
+        self._durable = _mark(head)
 
     def stand_at(
         self,
@@ -102,7 +105,7 @@ class SessionLog:
         head = self.head
         head.session_id, head.seq, head.hash = session_id, last.seq, last.hash
         head.items, head.pointer, head.open_run, head.open = items, pointer, open_run, activities
-        self._durable = self._mark()
+        self._durable = _mark(head)
 
     def drop_items(self) -> None:
         """Keep the history in the store alone; nothing may be staged. ``stand_at`` has it back."""
@@ -140,10 +143,9 @@ class SessionLog:
         items = self.head.items if self._before is None else self._before[1]
         return items[: self._durable.length]
 
-    @property
-    def clean(self) -> bool:
+    def is_clean(self) -> bool:
         """Whether nothing is staged."""
-        return not self._staged
+        return self._staged is None
 
     # -- staging -------------------------------------------------------------------------------
 
@@ -163,11 +165,12 @@ class SessionLog:
         except UNFIT:
             event = recordable(event)
             body = encode(event)
-        self._chain(head, body)
-        if self._events is None:
-            self._events = [event]
+        entry, staged = self._chain(body), self._staged
+        if staged is None:
+            self._staged = _Batch([entry], [event])
         else:
-            self._events.append(event)
+            staged.entries.append(entry)
+            staged.events.append(event)
         kind = type(event)
         if kind.carries_item:
             head.items.append(event.item)  # type: ignore[attr-defined]
@@ -184,8 +187,8 @@ class SessionLog:
         ``restage`` records it again, so that it is published with the next batch that the store takes.
         """
         self.record(kind, run_id, **fields)
-        assert self._events is not None
-        self._ends = [*(self._ends or ()), self._events[-1]]
+        assert self._staged is not None
+        self._ends = [*(self._ends or ()), self._staged.events[-1]]
 
     def restage(self) -> None:
         """After a batch was refused: record the ends that were in it anew, of what stands open."""
@@ -198,10 +201,10 @@ class SessionLog:
 
     def publish_transient(self, event: Event) -> None:
         """Publish a transient event, behind the durable ones that were recorded before it."""
-        if self._events is not None:
-            self._events.append(event)
+        if self._staged is not None:
+            self._staged.events.append(event)
         elif self._under_way is not None:
-            self._under_way[1].append(event)
+            self._under_way[0].events.append(event)
         else:
             self._publish((event,))
 
@@ -217,32 +220,34 @@ class SessionLog:
             parent=parent,
             **carried,
         )
-        self._chain(head, encode(opened))
+        self._stage(encode(opened))
 
     def append_items(self, items: list[Item]) -> None:
         """Add items that are taken over from another session, which are not published again."""
         head = self.head
-        self._chain(head, encode(ItemsKept(seq=head.seq + 1, at=time.time(), items=tuple(items))))
+        self._stage(encode(ItemsKept(seq=head.seq + 1, at=time.time(), items=tuple(items))))
         head.items.extend(items)
 
     def append_pointer(self, pointer: int | None) -> None:
         """Add how far memory has read."""
         head = self.head
-        self._chain(head, encode(MemoryPointer(seq=head.seq + 1, at=time.time(), pointer=pointer)))
+        self._stage(encode(MemoryPointer(seq=head.seq + 1, at=time.time(), pointer=pointer)))
         head.pointer = pointer
 
-    def _chain(self, head: SessionHead, body: bytes) -> None:
-        """Add an encoded entry at the tentative end."""
-        seq = head.seq = head.seq + 1
-        if len(body) < LARGE:
-            hash_ = head.hash = _sha256(head.hash + body).digest()
-        else:
-            hash_ = head.hash = link(head.hash, body)
-        entry = StoredEntry(seq, hash_, body)
+    def _stage(self, body: bytes) -> None:
+        """Add an encoded entry at the tentative end, which is not published."""
+        entry = self._chain(body)
         if self._staged is None:
-            self._staged = [entry]
+            self._staged = _Batch([entry], [])
         else:
-            self._staged.append(entry)
+            self._staged.entries.append(entry)
+
+    def _chain(self, body: bytes) -> StoredEntry:
+        """The next entry at the tentative end, which it moves on."""
+        head = self.head
+        seq = head.seq = head.seq + 1
+        hash_ = head.hash = _sha256(head.hash + body).digest() if len(body) < LARGE else link(head.hash, body)
+        return StoredEntry(seq, hash_, body)
 
     # -- committing ----------------------------------------------------------------------------
 
@@ -267,7 +272,7 @@ class SessionLog:
         ``roll_back`` leads back.
         """
         head = self.head
-        assert self.clean
+        assert self.is_clean()
         parent = Parent("compacted_from", head.session_id, head.hash.hex(), head.seq)
         self._before = (head.session_id, head.items)
         head.session_id, head.hash, head.items, head.pointer = session_id, GENESIS, [], None
@@ -279,7 +284,7 @@ class SessionLog:
         Raises StoreError or HeadConflict, after going back to what is durable. After what resolves later,
         call ``confirm`` or ``roll_back`` on the loop, as it ended, before the next commit.
         """
-        if not self._staged:
+        if self._staged is None:
             return None
         durable = self._durable
         after, batch = Head(durable.seq, durable.hash), self._hand_over()
@@ -294,19 +299,19 @@ class SessionLog:
 
     def _hand_over(self) -> list[StoredEntry]:
         """What is staged, on its way to the store."""
-        batch = self._staged or []
-        self._under_way = (self._mark(), self._events or [], batch)
-        self._staged = self._events = None
-        self._ends_given, self._ends = self._ends, None
-        return batch
+        batch = self._staged
+        assert batch is not None
+        self._under_way = (batch, _mark(self.head), self._ends)
+        self._staged = self._ends = None
+        return batch.entries
 
     def confirm(self) -> None:
         """What was given to the store is durable: publish its events."""
         assert self._under_way is not None
-        self._durable, events, entries = self._under_way
-        self._under_way = self._before = self._ends_given = None
+        batch, self._durable, _ = self._under_way
+        self._under_way = self._before = None
         self._unsaved = ()
-        self._publish(events, entries)
+        self._publish(batch.events, batch.entries)
 
     def branch(self, session_id: str, opening: Raw, reason: str, **carried: Any) -> Kept:
         """Go on in a new session after the durable head, with the events that the store refused last.
@@ -333,8 +338,15 @@ class SessionLog:
     def roll_back(self) -> None:
         """Forget all that is not durable and stand where the store stands."""
         head = self.head
-        given = [] if self._under_way is None else self._under_way[1]
-        self._unsaved = [*given, *(self._events or ())]
+        unsaved: list[Event] = []
+        if self._under_way is not None:
+            batch, _, ends = self._under_way
+            unsaved += batch.events
+            if ends is not None:
+                self._ends = [*ends, *(self._ends or ())]
+        if self._staged is not None:
+            unsaved += self._staged.events
+        self._unsaved, self._under_way, self._staged = unsaved, None, None
         if self._before is not None:
             head.session_id, head.items = self._before
             self._before = None
@@ -342,9 +354,6 @@ class SessionLog:
         head.seq, head.hash = durable.seq, durable.hash
         head.pointer, head.open_run, head.open = durable.pointer, durable.open_run, durable.open
         del head.items[durable.length :]
-        self._staged, self._events, self._under_way = None, None, None
-        if self._ends_given is not None:
-            self._ends, self._ends_given = [*self._ends_given, *(self._ends or ())], None
         for event in self._unsaved:  # transient events are true whether or not the rest is kept
             if not event.durable:
                 self._publish((replace(event, session_id=head.session_id, seq=head.seq),))
