@@ -261,15 +261,16 @@ async def test_a_store_is_closed_though_a_client_cannot_be(tmp_path: Path) -> No
 
     async def use(system: PodSystem) -> None:
         async with system:
-            system._assembly.models = Unclosable()
+            assert system._entered is not None
+            system._entered.assembly.models = Unclosable()
             await system.spawn(PodManifest.of(), client=ScriptedClient([]))
 
     system = PodSystem(f"sqlite:{tmp_path / 'pods.db'}")
     with pytest.raises(OSError, match="socket is gone"):
         await use(system)
-    assert system._store is not None
+    assert system._entered is not None
     with pytest.raises(StoreError, match="closed"):
-        system._store.sessions()
+        system._entered.store.sessions()
 
 
 def test_what_to_do_on_a_conflict_is_fork_or_refuse() -> None:

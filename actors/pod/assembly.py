@@ -40,7 +40,7 @@ from protocol.usage import Usage
 from protocol.wire import encode
 
 if TYPE_CHECKING:
-    from actors.pod.delegation import Delegation, Nursery
+    from actors.pod.delegation import ChildSpawner, Delegation
     from actors.pod.sourced_tools import SourcedTools
     from actors.pod.task_list import TaskListReader, TaskStore
     from actors.runtime.children.launcher import Launcher
@@ -78,7 +78,7 @@ class Assembly:
         closing: Callable[[], bool],
         threads: ToolThreads | None = None,
         processes: int | None = None,
-        nursery: Nursery,
+        spawner: ChildSpawner,
     ) -> None:
         self._store = store
         self._bus = bus
@@ -110,7 +110,7 @@ class Assembly:
         self._limits = Latest(Limits.of)
         self._runner = Latest(self._make_runner)
         self._template = Latest(self._make_template)
-        self._nursery = nursery
+        self._spawner = spawner
         #: Where the tools find the sub-agents of the pod they work for; each belongs to its pod.
         self._delegations: WeakValueDictionary[str, Delegation] = WeakValueDictionary()
         #: Where the tools find the background commands of the pod they work for; each belongs to its pod.
@@ -170,7 +170,7 @@ class Assembly:
     ) -> Delegation:
         from actors.pod.delegation import Delegation  # noqa: PLC0415 - paid for by pods that have sub-agents
 
-        made = self._delegations[name] = Delegation(name, template, inherited, self._nursery, budget)
+        made = self._delegations[name] = Delegation(name, template, inherited, self._spawner, budget)
         return made
 
     def _background_commands(self, name: str) -> BackgroundCommands:

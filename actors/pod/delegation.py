@@ -15,6 +15,7 @@ from actors.pod import child_output
 from actors.pod.budget import Budget, ChildBudget, check_left
 from actors.pod.grants import child_manifest, refuse_beyond
 from actors.pod.lifecycle import Resumed
+from actors.pod.local import actor_of
 from actors.pod.narrowing import withdrawn
 from actors.pod.restore import last_run, restore, tip
 from actors.runtime.future import AsyncFuture
@@ -63,8 +64,8 @@ _NAME = re.compile(r"[\w-]+")
 _OUTCOMES = frozenset({"finished", "refused", "limit_reached", "cancelled", "budget", "failed"})
 
 
-class Nursery(Protocol):
-    """Makes the pods that are sub-agents; the system."""
+class ChildSpawner(Protocol):
+    """Makes the pods that are sub-agents."""
 
     @property
     def leaving(self) -> bool:
@@ -144,7 +145,7 @@ class Delegation:
         name: str,
         template: PodTemplate,
         inherited: Inherited,
-        nursery: Nursery,
+        spawner: ChildSpawner,
         budget: Budget | None,
     ) -> None:
         self.name = name
@@ -152,7 +153,7 @@ class Delegation:
         self.budget = budget
         self.state: Children = NO_CHILDREN
         self._template = template
-        self._nursery = nursery
+        self._spawner = spawner
         #: What the pod could touch if it had given nothing away, and what it can.
         self._own = template.tools.scope
         self.scope: Scope = self._own
@@ -180,7 +181,7 @@ class Delegation:
 
     @property
     def _leaving(self) -> bool:
-        return self._resting or self._nursery.leaving
+        return self._resting or self._spawner.leaving
 
     @property
     def has_any(self) -> bool:
@@ -266,7 +267,7 @@ class Delegation:
         try:
             if self.budget is not None:
                 check_left(manifest.budget, self.budget)
-            resources = self._nursery.prepare(manifest, name, self)
+            resources = self._spawner.prepare(manifest, name, self)
         except PolypodError as error:
             raise ToolError(f"{asked.name!r} was not started: {error.message}", hint=error.hint) from error
         head = self._journal.head
@@ -322,7 +323,7 @@ class Delegation:
             began.set_exception(ToolError(f"{started.name!r} was not started: {error.message}"))
             return
         try:
-            child.pod = await self._nursery.start(resources, None)
+            child.pod = await self._spawner.start(resources, None)
         except PolypodError as error:
             if not self._leaving:
                 await self._record_end(child, "failed", Failure.of(error))
@@ -401,7 +402,7 @@ class Delegation:
         await self._record_end(child, outcome, error)
 
     async def _record_end(self, child: _Child, outcome: RunOutcome, error: Failure | None) -> None:
-        usage, cost, seconds = (None, None, None) if child.pod is None else _actor(child.pod).sums()
+        usage, cost, seconds = (None, None, None) if child.pod is None else actor_of(child.pod).sums()
         await self._record(child.started, outcome, error, usage, cost, seconds)
 
     async def _record(
@@ -467,14 +468,14 @@ class Delegation:
 
     async def shut_down_all(self, seconds: float) -> None:
         """The pod ends with its run paused: have those below end in the same way, within so many seconds."""
-        if self._nursery.leaving:
+        if self._spawner.leaving:
             return  # it has all pods end so
         self._resting = True
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._wait_for_restored()
                 living = [child.pod for child in self._living.values() if child.pod is not None]
-                for ended in [self._nursery.shut_down(pod) for pod in reversed(living)]:
+                for ended in [self._spawner.shut_down(pod) for pod in reversed(living)]:
                     await ended
 
     # -- after a restart -------------------------------------------------------------------------
@@ -520,10 +521,10 @@ class Delegation:
             await self._record(started, last, None, usage, cost, state.seconds)  # type: ignore[arg-type]
             return
         manifest = await self._manifest_in(session)
-        child.resources = self._nursery.prepare(manifest, f"{self.name}.{started.name}", self)
+        child.resources = self._spawner.prepare(manifest, f"{self.name}.{started.name}", self)
         self._by_pod[child.resources.name] = child
         child.fresh, child.paused, child.held = last == "none", last != "none", True
-        child.pod = await self._nursery.start(child.resources, Resumed(session, exact=False))
+        child.pod = await self._spawner.start(child.resources, Resumed(session, exact=False))
 
     async def _manifest_in(self, session: str) -> PodManifest:
         """What a sub-agent was asked to be, and what its server is, of which logs keep no secrets."""
@@ -637,7 +638,7 @@ class Delegation:
         for child in self._living.values():
             if child.pod is None:
                 continue
-            actor = _actor(child.pod)
+            actor = actor_of(child.pod)
             if actor.approvals is not None and actor.approvals.knows(approval_id):
                 return child.pod
             if actor.delegation is not None and (found := actor.delegation.asker_of(approval_id)):
@@ -647,7 +648,7 @@ class Delegation:
 
 async def _goes_on(pod: Pod) -> bool:
     """Whether a pod whose run has ended has another, or will have one."""
-    actor = _actor(pod)
+    actor = actor_of(pod)
     if actor.ended:
         return False
     more: AsyncFuture[bool] = AsyncFuture()
@@ -659,8 +660,3 @@ async def _goes_on(pod: Pod) -> bool:
     with contextlib.suppress(PolypodError):
         return await more
     return False
-
-
-def _actor(pod: Pod) -> PodActor:
-    actor: PodActor = pod.ref.actor  # type: ignore[attr-defined] # it is an AsyncActorRef
-    return actor

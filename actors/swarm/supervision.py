@@ -13,6 +13,7 @@ import pykka
 
 from actors.pod.address import Kinds, Mailboxes
 from actors.pod.handle import Pod
+from actors.pod.local import actor_of
 from actors.pod.pod import PodActor, ShutDown
 from actors.pod.supervised import Waiting
 from actors.runtime.bus import Bus
@@ -30,8 +31,8 @@ from protocol.manifest import RestartSection
 Started = Callable[[BaseException | None], None]
 
 
-class Nursery(Protocol):
-    """Where supervised pods live: their system."""
+class Respawner(Protocol):
+    """Makes the actors that take the place of failed ones."""
 
     def replace(self, pod: Pod, started: Started, /) -> PodActor:
         """Make the actor that takes the place of a pod's that failed, not begun yet."""
@@ -97,11 +98,11 @@ class PodSupervisor:
         room: Mailroom,
         bus: Bus,
         mailboxes: Mailboxes,
-        nursery: Nursery,
+        spawner: Respawner,
         group: Group | None,
     ) -> None:
         self.pod, self.room = pod, room
-        self._bus, self._mailboxes, self._nursery = bus, mailboxes, nursery
+        self._bus, self._mailboxes, self._spawner = bus, mailboxes, spawner
         self._section: RestartSection = self._actor.resources.template.manifest.restart
         self.group = group
         self._own = Limits(self._section.max_restarts, self._section.window_seconds)
@@ -123,8 +124,7 @@ class PodSupervisor:
 
     @property
     def _actor(self) -> PodActor:
-        actor: PodActor = self.pod.ref.actor  # type: ignore[attr-defined] # it is an AsyncActorRef
-        return actor
+        return actor_of(self.pod)
 
     # -- as the pod's address ----------------------------------------------------------------------
 
@@ -217,7 +217,7 @@ class PodSupervisor:
             self._end(error)
             return
         try:
-            actor = self._nursery.replace(self.pod, self._on_started)
+            actor = self._spawner.replace(self.pod, self._on_started)
         except Exception as raised:  # noqa: BLE001 - the system is being left, or the like
             self._end(raised)
             return
@@ -268,7 +268,7 @@ class PodSupervisor:
             gone = PodStopped(text, hint="spawn it again with resume=")
             for each in (*(waiting.queue or ()), *(waiting.joining or ())):
                 each.reply.set_exception(gone)
-        self._nursery.forget(self.pod)
+        self._spawner.forget(self.pod)
         for future in self._asked_to_stop:
             future.set(True)
         if self.group is not None and self._exhausted and error is not None:
@@ -307,12 +307,12 @@ class PodSupervisor:
 class Supervision:
     """The supervised pods of one system."""
 
-    def __init__(self, room: Mailroom, bus: Bus, mailboxes: Mailboxes, nursery: Nursery) -> None:
-        self._of = (room, bus, mailboxes, nursery)
+    def __init__(self, room: Mailroom, bus: Bus, mailboxes: Mailboxes, spawner: Respawner) -> None:
+        self._of = (room, bus, mailboxes, spawner)
 
     def add(self, pod: Pod, group: Group | None = None) -> None:
         """Supervise a pod from now on; in a group, by that one's limits. Raises PodError."""
-        actor: PodActor = pod.ref.actor  # type: ignore[attr-defined] # it is an AsyncActorRef
+        actor = actor_of(pod)
         supervisor = pod.address
         if not isinstance(supervisor, PodSupervisor):
             pod.address = actor.supervisor = PodSupervisor(pod, *self._of, group)
@@ -324,7 +324,7 @@ class Supervision:
         for number, pod in enumerate(pods):
             if not pod.address.is_alive(pod):
                 raise PodStopped(f"pod {pod.name!r} has stopped", hint="spawn it again with resume=")
-            if pod.ref.actor.resources.parent is not None:  # type: ignore[attr-defined] # as in ``add``
+            if actor_of(pod).resources.parent is not None:
                 raise PodError(f"pod {pod.name!r} is a sub-agent", hint="its parent gets its failure")
             taken = isinstance(pod.address, PodSupervisor) and pod.address.group is not None
             if taken or pod in pods[:number]:
@@ -341,7 +341,7 @@ class Supervision:
             supervisor = pod.address
             if isinstance(supervisor, PodSupervisor):
                 supervisor._stop_asked = True  # noqa: SLF001 - of the same module
-                actor: PodActor = pod.ref.actor  # type: ignore[attr-defined] # the same
+                actor = actor_of(pod)
                 if actor.ended:
                     failed.append(supervisor.shut_down())
         if failed:

@@ -1,0 +1,71 @@
+"""``WaitingCalls``: finds the calls that wait for approval in a system's pods, and sends answers to them."""
+
+from __future__ import annotations
+
+import contextlib
+
+from actors.pod.address import Mailboxes
+from actors.pod.handle import Pod
+from actors.runtime.future import AsyncFuture
+from actors.runtime.loop import Mailroom
+from actors.runtime.on_loop import future_of, settle
+from actors.sessions.answers import settled
+from actors.sessions.store import SessionStore
+from actors.swarm.roster import Roster
+from protocol import commands
+from protocol.errors import SessionError, UnknownApproval
+from protocol.events import ApprovalRequested
+from protocol.text import encodable
+
+
+class WaitingCalls:
+    """Finds calls that wait, by their ids, in whichever pod made them."""
+
+    __slots__ = ("_mailboxes", "_mailroom", "_roster", "_store")
+
+    def __init__(self, mailroom: Mailroom, store: SessionStore, roster: Roster, mailboxes: Mailboxes) -> None:
+        self._mailroom = mailroom
+        self._store = store
+        self._roster = roster
+        self._mailboxes = mailboxes
+
+    async def find_all(self) -> list[ApprovalRequested]:
+        """The calls that wait and that nobody has answered, the oldest first."""
+        found = [request for name in self._roster.pods for request in self._open(name)]
+        if found and self._store.keeps_answers:
+            with contextlib.suppress(SessionError):  # then who answers gets AlreadyResolved
+                answers = await settled(self._store.answers([each.approval_id for each in found]))
+                answered = {(each.approval_id, each.session_id) for each in answers}
+                found = [each for each in found if (each.approval_id, each.session_id) not in answered]
+        return sorted(found, key=lambda request: request.at)
+
+    def answer(self, approval_id: str, command: commands.Command) -> AsyncFuture[None]:
+        """Send an answer to the pod that has asked; from any thread. The future raises UnknownApproval, and
+        what the pod does.
+        """
+        future: AsyncFuture[None] = future_of(self._mailroom)
+
+        def ask(_: object) -> None:
+            pod = self._asker_of(approval_id)
+            if pod is None:
+                unknown = UnknownApproval(f"no pod has asked for an approval {encodable(approval_id)!r:.80}")
+                future.set_exception(unknown)
+                return
+            answer = self._mailboxes.ask(pod, command)
+            answer.when_done(lambda: settle(future, answer.get))
+
+        self._mailroom.post(ask)
+        return future
+
+    def _open(self, name: str) -> tuple[ApprovalRequested, ...]:
+        actor = self._roster.started(name)
+        approvals = None if actor is None else actor.approvals
+        return () if approvals is None else approvals.durable_open()
+
+    def _asker_of(self, approval_id: str) -> Pod | None:
+        for name, pod in self._roster.pods.items():
+            actor = self._roster.started(name)
+            approvals = None if actor is None else actor.approvals
+            if approvals is not None and approvals.knows(approval_id):
+                return pod
+        return None

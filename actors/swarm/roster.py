@@ -1,0 +1,77 @@
+"""``Roster``: the living pods of a system by their names, and those of them that are still being started."""
+
+from __future__ import annotations
+
+import asyncio
+
+from actors.pod.handle import Pod
+from actors.pod.local import actor_of
+from actors.pod.pod import PodActor
+from actors.runtime.future import AsyncFuture
+from protocol.errors import NameTaken, PodNotFound
+from protocol.names import check_name
+
+
+class Roster:
+    """Which pods live. Changed on their loop alone; listed from any thread."""
+
+    __slots__ = ("_next_number", "pods", "starting")
+
+    def __init__(self) -> None:
+        #: In order of their start.
+        self.pods: dict[str, Pod] = {}
+        #: Those among them that are not there yet, since the store has to be waited for.
+        self.starting: dict[str, AsyncFuture[Pod]] = {}
+        self._next_number: dict[str, int] = {}
+
+    def get(self, name: str) -> Pod:
+        """The living pod of that name. Raises PodNotFound."""
+        try:
+            return self.pods[name]
+        except KeyError:
+            raise PodNotFound(f"no pod named {name!r}", hint="see pods()") from None
+
+    def forget(self, pod: Pod) -> None:
+        """A pod has ended for good."""
+        if self.pods.get(pod.name) is pod:
+            del self.pods[pod.name]
+
+    # -- names -------------------------------------------------------------------------------------
+
+    def choose_name(self, base: str, explicit: str | None) -> str:
+        """A free name: the explicit one, else ``base``, with a number where that is in use. Raises
+        ManifestError for what is no name, NameTaken.
+        """
+        check_name(base if explicit is None else explicit, "the name of a pod")
+        if explicit is not None:
+            self.check_free(explicit)
+            return explicit
+        if base not in self.pods:
+            return base
+        number = self._next_number.get(base, 2)
+        while f"{base}-{number}" in self.pods:
+            number += 1
+        self._next_number[base] = number + 1
+        return f"{base}-{number}"
+
+    def check_free(self, name: str) -> None:
+        """Raise NameTaken where a living pod has that name."""
+        if name in self.pods:
+            raise NameTaken(f"there is a pod named {name!r}", hint="stop it or choose another")
+
+    # -- those that have started -------------------------------------------------------------------
+
+    def started(self, name: str) -> PodActor | None:
+        """The actor of a living pod; None where there is none yet."""
+        pod = None if name in self.starting else self.pods.get(name)
+        return None if pod is None else actor_of(pod)
+
+    async def wait_until_started(self, name: str) -> None:
+        """Wait for a pod that is being started."""
+        if (starting := self.starting.get(name)) is not None:
+            await asyncio.wait((asyncio.ensure_future(starting),))
+
+    def position(self, name: str) -> tuple[str, int] | None:
+        """The session of a pod that lives, and its last durable entry."""
+        actor = self.started(name)
+        return None if actor is None else actor.durable_position()

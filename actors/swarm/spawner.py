@@ -1,0 +1,191 @@
+"""``Spawner``: makes the actors of a system's pods: new ones, sub-agents, and successors of failed ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import pykka
+
+from actors.llm.base import LLMClient
+from actors.pod.address import Mailboxes
+from actors.pod.handle import Pod
+from actors.pod.lifecycle import Resumed
+from actors.pod.local import actor_of, stop_by
+from actors.pod.pod import PodActor, ShutDown
+from actors.pod.resources import PodResources
+from actors.runtime.bus import Bus
+from actors.runtime.future import AsyncFuture
+from actors.runtime.loop import Mailroom
+from actors.swarm.roster import Roster
+from protocol.errors import PolypodError
+from protocol.manifest import PodManifest
+from protocol.names import check_name
+from protocol.text import encodable
+
+if TYPE_CHECKING:
+    from actors.pod.assembly import Assembly
+    from actors.pod.delegation import Delegation
+    from actors.pod.idle_reaper import IdleReaper
+    from actors.swarm.supervision import Started, Supervision
+
+
+class Spawner:
+    """Makes pods and has them live. Used on the loop of their system alone.
+
+    ``room`` gives the mail room of a system that is entered and not being left, else it raises
+    SystemNotRunning.
+    """
+
+    __slots__ = ("_bus", "_mailboxes", "_room", "_roster", "_supervision", "assembly", "leaving", "reaper")
+
+    #: What puts the parts of a pod together.
+    assembly: Assembly
+
+    def __init__(self, room: Callable[[], Mailroom], roster: Roster, bus: Bus, mailboxes: Mailboxes) -> None:
+        self._room = room
+        self._roster = roster
+        self._bus = bus
+        self._mailboxes = mailboxes
+        #: What passivates pods that are idle; None where nothing does.
+        self.reaper: IdleReaper | None = None
+        #: Whether the system is being left: then runs are paused, and none of them ends.
+        self.leaving = False
+        self._supervision: Supervision | None = None
+
+    @property
+    def supervision(self) -> Supervision | None:
+        """What starts pods again that fail; None while no pod is supervised."""
+        return self._supervision
+
+    def supervised(self) -> Supervision:
+        """The same, made where there is none."""
+        if self._supervision is None:
+            from actors.swarm.supervision import Supervision  # noqa: PLC0415 - paid for by who supervises
+
+            self._supervision = Supervision(self._room(), self._bus, self._mailboxes, self)
+        return self._supervision
+
+    # -- pods --------------------------------------------------------------------------------------
+
+    def spawn(
+        self,
+        future: AsyncFuture[Pod],
+        manifest: PodManifest,
+        client: LLMClient | None,
+        tools: tuple[Any, ...],
+        explicit: str | None,
+        resume: str | None,
+        exact: bool,
+        deps: Any,
+        hooks: tuple[Any, ...],
+    ) -> bool:
+        """Make a pod; ``future`` gives its handle once it takes commands. False where that was refused."""
+        try:
+            self._room()
+            name = self._roster.choose_name(manifest.pod.name, explicit)
+            resources = self.assembly.resources(manifest, name, client, tools, deps, hooks)
+        except Exception as error:  # noqa: BLE001 - who spawned gets it
+            future.set_exception(error)
+            return False
+        # An id that is no text is no session's either.
+        self._begin(future, resources, None if resume is None else Resumed(encodable(resume), exact))
+        return True
+
+    def _begin(self, future: AsyncFuture[Pod], resources: PodResources, resumed: Resumed | None) -> None:
+        """Have a pod live; ``future`` gives its handle once it takes commands."""
+        room, name, starting = self._room(), resources.name, self._roster.starting
+
+        def finish_start(error: BaseException | None) -> None:
+            starting.pop(name, None)
+            if error is None:
+                future.set(pod)
+            else:
+                if actor.supervisor is not None:  # it supervises what lives once
+                    actor.supervisor.note_stop()
+                future.set_exception(error)
+
+        actor = PodActor.make(room, self, resources, resumed, finish_start)
+        pod = self._roster.pods[name] = Pod(name, self._mailboxes, actor.actor_ref)
+        if resources.parent is None and resources.template.manifest.restart.is_supervised:
+            self.supervised().add(pod)
+        self._attach(actor)
+        if resources.parent is not None:
+            self._bus.adopt(name, resources.parent)
+        actor.begin()
+        if not future.done():
+            starting[name] = future
+
+    def _attach(self, actor: PodActor) -> None:
+        sources = actor.resources.template.sources
+        if sources is not None:
+            sources.hold()
+        if self.reaper is not None:
+            actor.reaper = self.reaper
+            self.reaper.watch(actor)
+
+    # -- as the registry of their actors -----------------------------------------------------------
+
+    def register(self, actor_ref: pykka.ActorRef[Any], /) -> None:
+        """Know a pod's actor: its handle is put in place by ``spawn``."""
+
+    def unregister(self, actor_ref: pykka.ActorRef[Any], /) -> None:
+        """Forget a pod that has stopped."""
+        actor: PodActor = actor_ref.actor  # type: ignore[attr-defined] # it is an AsyncActorRef
+        resources, pods = actor.resources, self._roster.pods
+        pod = pods.get(resources.name)
+        if pod is not None and pod.ref is actor_ref:
+            if actor.supervisor is None:
+                del pods[resources.name]
+            if resources.template.sources is not None:
+                resources.template.sources.release()
+            if resources.parent is not None:
+                self._bus.disown(resources.name)
+
+    # -- sub-agents, as their parents have them ----------------------------------------------------
+
+    def prepare(self, manifest: PodManifest, name: str, parent: Delegation) -> PodResources:
+        """What a sub-agent is to work with. Raises NameTaken, ManifestError, ModelError, BudgetError."""
+        self._room()
+        own = parent.inherited
+        check_name(name, "the name of a sub-agent")
+        self._roster.check_free(name)
+        return self.assembly.resources(manifest, name, own.client, own.tools, own.deps, own.hooks, parent)
+
+    def start(self, resources: PodResources, resumed: Resumed | None) -> AsyncFuture[Pod]:
+        """Have a sub-agent live. The future raises as that of ``spawn``."""
+        future: AsyncFuture[Pod] = AsyncFuture()
+        try:
+            self._roster.check_free(resources.name)
+            self._begin(future, resources, resumed)
+        except PolypodError as error:
+            future.set_exception(error)
+        return future
+
+    def shut_down(self, pod: Pod) -> AsyncFuture[bool]:
+        """End a sub-agent with its run paused."""
+        return stop_by(pod, ShutDown())
+
+    # -- pods that failed, as their supervisors have them ------------------------------------------
+
+    def replace(self, pod: Pod, started: Started, /) -> PodActor:
+        """Make the actor that takes the place of a pod's that failed; its supervisor begins it."""
+        room, roster = self._room(), self._roster
+        failed = actor_of(pod)
+        resources = self.assembly.renewed(failed.resources)
+        starting = roster.starting[pod.name] = AsyncFuture()
+
+        def finish_start(error: BaseException | None) -> None:
+            roster.starting.pop(pod.name, None)
+            starting.set(pod)
+            started(error)
+
+        resumed = Resumed(failed.durable_position()[0], exact=False)
+        actor = PodActor.make(room, self, resources, resumed, finish_start)
+        pod._ref = actor.actor_ref  # noqa: SLF001 - the handle follows
+        self._attach(actor)
+        return actor
+
+    def forget(self, pod: Pod, /) -> None:
+        """A supervised pod has ended for good."""
+        self._roster.forget(pod)
