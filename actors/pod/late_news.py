@@ -1,4 +1,4 @@
-"""Tells a pod what has happened beside it, as soon as it can be told."""
+"""Sends a pod a notify about what happened beside it, as soon as it takes one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from protocol.errors import PolypodError, WaitingForApproval
 if TYPE_CHECKING:
     from actors.pod.pod import PodActor
 
-#: Seconds after which a pod is told again whose calls wait for a person.
+#: Seconds after which a notify is sent again to a pod whose calls wait for a person.
 _AGAIN = 5.0
 
 

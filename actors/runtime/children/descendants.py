@@ -23,7 +23,7 @@ class Process(NamedTuple):
 
 
 def this_process() -> Process | None:
-    """Which process this is; None on a system that does not tell."""
+    """Which process this is; None on a system that does not say."""
     found = _look(str(os.getpid()))
     return None if found is None else found[1]
 

@@ -37,7 +37,7 @@ _OF_INTERPRETER = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "DYLD_FALLBACK_LIBRAR
 #: Seconds after which the helper is asked again that could take no more requests for now.
 _FULL = 0.005
 #: Seconds that the helper has to end with all its children besides what their ladders take, and that it has
-#: to end with what is left then, once it is told to kill that.
+#: to end with what is left then, once it is asked to kill that.
 _GRACE, _KILL_GRACE = 10.0, 5.0
 
 _launchers: WeakSet[Launcher] = WeakSet()

@@ -23,7 +23,7 @@ from protocol.urls import HIDDEN
 
 #: A server that ended by itself, or could not be started, is started again so often.
 LIMITS = Limits(max_restarts=3, window_seconds=60.0)
-#: How many times its time-out a call may take that goes on telling how far it is.
+#: How many times its time-out a call may take that goes on reporting progress.
 MOST_EXTENSION = 10
 #: Seconds that one is waited for which is at its end, to say how that came.
 _LAST_MOMENT = 2.0
@@ -205,8 +205,8 @@ class Connection:
                 return list(await session.call(tool, arguments, call.on_progress))
         except TimeoutError:
             raise ToolTimeout(
-                f"no answer after {call.waited():g} s; MCP server {self.name!r} was told to stop, and nobody "
-                f"knows how far it came{self._log.last_words()}"
+                f"no answer after {call.waited():g} s; MCP server {self.name!r} was asked to stop, and "
+                f"nobody knows how far it came{self._log.last_words()}"
             ) from None
         except ToolError:
             raise
@@ -252,7 +252,7 @@ class Call:
         return round(asyncio.get_running_loop().time() - self._began, 1)
 
     async def on_progress(self, progress: float, total: float | None, message: str | None) -> None:
-        """Tell how far it is, and give it more time, up to a bound."""
+        """Report how far it is, and give it more time, up to a bound."""
         self.ctx.progress(_progress_words(progress, total, message))
         limit = self._limit
         if limit is None or limit.when() is None:

@@ -79,7 +79,7 @@ class Life:
             self.why = f"ended{self._how()}"
         except _Slow as error:
             self.why = str(error)
-        except BaseException as error:  # noqa: BLE001 - whatever ends it, who asks hears of it
+        except BaseException as error:  # noqa: BLE001 - whatever ends it, who asks gets it
             how = self._how()
             self.why = f"ended{how}" if how else f"could not be reached: {_words(error)}"
         finally:
@@ -104,7 +104,7 @@ class Life:
         return f" with exit code {end.code}" if end.code >= 0 else f" by signal {-end.code}"
 
 
-class _Slow(Exception):  # noqa: N818 - told in words
+class _Slow(Exception):  # noqa: N818 - reported in words
     """A server took too long to start."""
 
 

@@ -11,7 +11,7 @@ from protocol.text import encodable
 
 #: Bytes after which the file is begun anew; the one before is kept beside it.
 MOST_BYTES = 1 << 20
-#: How many lines errors tell, and how many characters of each.
+#: How many lines errors quote, and how many characters of each.
 _LAST, _WIDTH = 8, 300
 
 

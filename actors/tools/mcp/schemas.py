@@ -23,7 +23,7 @@ _SHOWN = 2000
 
 
 class SchemaError(ValueError):
-    """Why no model can be told of a tool."""
+    """Why a tool cannot be described to a model."""
 
 
 def usable_schema(given: Any) -> tuple[dict[str, Any], str]:

@@ -38,7 +38,7 @@ Elicit = Callable[[str, dict[str, Any]], Awaitable[dict[str, Any] | None]]
 
 
 class Progress(Protocol):
-    """Hears of progress: how far, of how much where that is known, and words."""
+    """Called with progress: how far, of how much where that is known, and words."""
 
     async def __call__(self, progress: float, total: float | None, message: str | None) -> None: ...
 
@@ -59,7 +59,7 @@ class Session:
         *,
         older: bool,
     ) -> None:
-        """``changed`` hears of its tools, at first and when they change. ``older`` is whether it is known to
+        """``changed`` gets its tools, at first and when they change. ``older`` is whether it is known to
         be of the generation that is asked for a handshake.
         """
         self._name = name
@@ -134,7 +134,7 @@ class Session:
                     _log.warning("MCP server %s does not list its tools: %s", self._name, named_words(error))
 
     async def _listen(self) -> None:
-        """Of the newer generation changes are told on a stream that is asked for."""
+        """Of the newer generation changes come on a stream that is asked for."""
         tools = self._client.server_capabilities.tools
         while tools is not None and tools.list_changed:
             try:
@@ -142,9 +142,9 @@ class Session:
                     async for _ in changes:
                         self._relist.set()
             except Exception as error:  # noqa: BLE001 - its tools stay those that are known
-                _log.info("MCP server %s tells no changes: %s", self._name, named_words(error))
+                _log.info("MCP server %s reports no changes: %s", self._name, named_words(error))
             await asyncio.sleep(_LISTEN_AGAIN)
-            self._relist.set()  # nobody heard what changed meanwhile
+            self._relist.set()  # nobody saw what changed meanwhile
 
     async def _on_message(self, message: Any) -> None:
         if isinstance(message, mcp_types.ToolListChangedNotification):
@@ -154,7 +154,7 @@ class Session:
 
     async def _on_elicit(
         self,
-        context: ClientRequestContext,  # noqa: ARG002 - it does not tell the call
+        context: ClientRequestContext,  # noqa: ARG002 - it does not name the call
         params: mcp_types.ElicitRequestParams,
     ) -> mcp_types.ElicitResult:
         if not isinstance(params, mcp_types.ElicitRequestFormParams):

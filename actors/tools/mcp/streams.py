@@ -205,7 +205,7 @@ def _message(line: bytes) -> Any:
     except ValueError:
         pass
     try:  # once more for texts that are no Unicode
-        told = encodable_json(json.loads(line.decode("utf-8", "replace")))
-        return jsonrpc_message_adapter.validate_python(told, by_name=False)
+        data = encodable_json(json.loads(line.decode("utf-8", "replace")))
+        return jsonrpc_message_adapter.validate_python(data, by_name=False)
     except (ValueError, RecursionError):
         return None

@@ -19,7 +19,7 @@ from actors.tools.mcp.log import ServerLog
 from actors.tools.mcp.streams import MendedStream, ServerInput, ServerOutput
 from protocol.errors import ChildError, LineTooLong
 
-#: A server ends when it reads the end of its input; one that does not is told to, then killed.
+#: A server ends when it reads the end of its input; one that does not is asked to, then killed.
 _LADDER = Ladder(request_wait=0.5, term_wait=0.5)
 #: Bytes of a line of its standard error.
 _LONGEST_LINE = 1 << 16
@@ -42,7 +42,7 @@ class ChildTransport:
         *,
         wait: float,
     ) -> None:
-        """``over`` is called once it says or hears no more; ``wait`` is how long a place among the children
+        """``over`` is called once its streams have ended; ``wait`` is how long a place among the children
         of the system may be waited for.
         """
         self._launcher = launcher

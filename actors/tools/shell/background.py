@@ -12,8 +12,8 @@ from protocol.text import encodable
 
 #: How many of a pod are at work at most, and how many are kept that have ended.
 MOST, KEPT = 16, 16
-#: Bytes of output that the pod is told with a command's end; of more it is told that there is some.
-_TOLD = 2000
+#: Bytes of output that the pod gets with a command's end; of more it learns that there is some.
+_SHOWN = 2000
 
 
 class BackgroundCommands:
@@ -26,7 +26,7 @@ class BackgroundCommands:
         self._life = f"{random.getrandbits(16):04x}"
         self._last = 0
         self._by_id: dict[str, Command] = {}
-        #: Those of whose end a call of the pod will tell.
+        #: Those whose end a call of the pod will report.
         self._awaited: set[str] = set()
         self._closed = False
         #: What waits for their ends; the loop itself does not hold on to its tasks.
@@ -77,7 +77,7 @@ class BackgroundCommands:
         raise ToolError(f"there is no background command {shown!r}; there are: {known}")
 
     async def until(self, waiting: Awaitable[object], name: str, command: Command) -> None:
-        """Wait for a command, for a call that tells of its end if that has come by then."""
+        """Wait for a command, for a call that reports its end if that has come by then."""
         self._awaited.add(name)
         try:
             await waiting
@@ -111,7 +111,7 @@ class BackgroundCommands:
         if self._closed or name in self._awaited:
             return
         words = f"[background command {name} has ended: {command.end}]\n$ {_first_line(command.text)}\n"
-        if command.recording.news <= _TOLD:
+        if command.recording.news <= _SHOWN:
             words += await command.recording.look()
         else:
             words += f"(what it wrote is there for shell_output: {command.recording.news:,} bytes)"

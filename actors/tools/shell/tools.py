@@ -47,7 +47,7 @@ async def shell(
 
     It begins in the working folder each time: `cd`, variables and functions do not last from one call to the
     next. It has no terminal and an empty standard input, so nothing can be typed into it. What it leaves
-    running ends with it: a server, or what is to go on meanwhile, is for `background`, and you are told when
+    running ends with it: a server, or what is to go on meanwhile, is for `background`, and you get word when
     that has ended. Output that is too long is cut in the middle, and kept whole in a named file.
     """
     if background:
