@@ -1,5 +1,5 @@
-"""Names that are guarded by themselves: secret files, which no rule allows but one that names them, and
-what belongs to git or to polypod, which no tool writes.
+"""Names that are guarded by themselves: secret files, which no rule allows but one that names them; what
+belongs to git or to polypod, which no tool writes; and what steers polypod, which no rule allows.
 
 Names alone decide, so one rule serves every tool, also one that never looks at a disk. Names are
 compared as file systems do that are less strict than Linux: in whatever case, without characters that
@@ -15,6 +15,8 @@ from collections.abc import Sequence
 #: Folders that one program alone writes. In its own, polypod keeps who holds which session, and what people
 #: have answered.
 _OWNERS = {".git": "git", "git~1": "git", ".polypod": "polypod"}
+#: The file that says what polypod starts, and what it asks a person for.
+_STEERING = "polypod.toml"
 #: Files of programs that keep passwords, tokens and keys in them, and folders of nothing else.
 _SECRETS = frozenset(
     {
@@ -24,7 +26,7 @@ _SECRETS = frozenset(
         ".credentials.json",
         *(".databrickscfg", ".authinfo", ".authinfo.gpg", "rclone.conf", ".rediscli_auth"),
         *(".secrets", ".secret", ".password", ".passwd", ".dev.vars", "local.settings.json", "kubeconfig"),
-        *(".netrc.gpg", "secring.gpg", "rootkey.csv", "accesskeys.csv"),
+        *(".netrc.gpg", "secring.gpg", "rootkey.csv", "accesskeys.csv", _STEERING),
         *(".ssh", ".gnupg", ".aws", ".kube", ".azure", ".password-store"),
     }
 )
@@ -67,6 +69,12 @@ _COPY = r"(?:~|\.(?:bak|backup|old|orig|save|swp|tmp))+$"
 def owner_of(name: str) -> str | None:
     """The program whose own a file or folder of that name is, in whatever spelling some system takes it."""
     return _OWNERS.get(_folded(name))
+
+
+@functools.lru_cache(maxsize=8192)
+def is_steering(name: str) -> bool:
+    """Whether a file of that name steers polypod."""
+    return _folded(name) == _STEERING
 
 
 @functools.lru_cache(maxsize=8192)

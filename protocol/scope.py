@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import PurePath
 from typing import Literal
 
 from msgspec import Struct
 
-from protocol.guarded import owner_of, secret_depth
+from protocol.guarded import is_steering, owner_of, secret_depth
 
 Permission = Literal["read", "write"]
 
@@ -27,10 +28,18 @@ class Rule(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
 
     def matches(self, path: PurePath) -> bool:
         """Whether the rule speaks of ``path`` (absolute, symlinks resolved)."""
-        target = PurePath(self.target)
-        if target in (path, path.parent):
+        target, below = _normal(self.target)
+        text = str(path)
+        if text == target:
             return True
-        return self.recursive and target in path.parents
+        return text.startswith(below) and (self.recursive or "/" not in text[len(below) :])
+
+
+@lru_cache(maxsize=4096)
+def _normal(target: str) -> tuple[str, str]:
+    """A target as the text that a path has, and how the paths below it begin."""
+    text = str(PurePath(target))
+    return text, text if text.endswith("/") else f"{text}/"
 
 
 class Scope(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -38,8 +47,8 @@ class Scope(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True)
     ``deny``, and never more than ``within``, the scope this one was narrowed from.
 
     An empty scope allows nothing. What is secret by its name (``.env``, keys, credentials;
-    ``protocol/guarded.py``) is allowed only by a rule whose target names it, and nothing in a ``.git``
-    or a ``.polypod`` may be written.
+    ``protocol/guarded.py``) is allowed only by a rule whose target names it, nothing in a ``.git``
+    or a ``.polypod`` may be written, and no rule allows a ``polypod.toml``.
     """
 
     allow: tuple[Rule, ...] = ()
@@ -59,6 +68,8 @@ class Scope(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True)
     def permission(self, path: PurePath) -> Permission | None:
         """The highest permission for ``path`` (absolute, symlinks resolved), or None."""
         depth = secret_depth(path.parts)
+        if depth and is_steering(path.name):
+            return None
         level = max(
             (
                 _LEVEL[rule.permission]

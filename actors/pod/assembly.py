@@ -22,19 +22,21 @@ from actors.pod.models import Models, label
 from actors.pod.resources import Inherited, PodResources, PodTemplate
 from actors.runtime.bus import Bus
 from actors.runtime.latest import Latest
+from actors.runtime.user_folders import configuration_path, runtime_path, state_path
 from actors.sessions.head import SessionHead, new_session_id
 from actors.sessions.log import SessionLog
 from actors.sessions.store import SessionStore
 from actors.tools.base import Tool, Toolbox
 from actors.tools.extras import ALLOW_PRIVATE, COMMANDS, LAUNCHER, MEMORY, PODS, TASKS
 from actors.tools.pool import ToolThreads
+from actors.tools.scope import fence
 from actors.tools.source import ToolSource, is_source
 from protocol.entries import StoredEntry
 from protocol.errors import BudgetError
 from protocol.events import Event
 from protocol.manifest import BudgetSection, ModelSection, PodManifest
 from protocol.recordable import recordable
-from protocol.scope import Scope
+from protocol.scope import Rule, Scope
 from protocol.text import encodable
 from protocol.usage import Usage
 from protocol.wire import encode
@@ -96,6 +98,8 @@ class Assembly:
         #: What starts child processes; None while there was none.
         self._launcher: Launcher | None = None
         self._starts_none = False
+        #: What no tool touches, whatever the scope; None until there is a pod with tools.
+        self._fence: tuple[Rule, ...] | None = None
         #: The sources of tools that pods were given; None while there is none.
         self._sources: OpenSources | None = None
         #: The MCP servers that manifests name; None while there is none.
@@ -237,6 +241,7 @@ class Assembly:
             asked,
             keeps_tasks=_keeps_tasks(toolbox),
             scope_of=self._scope_now if _delegates(manifest) else None,
+            fence=self._own_places(),
         )
 
     def _mcp_sources(self, manifest: PodManifest) -> Iterable[ToolSource]:
@@ -248,6 +253,13 @@ class Assembly:
             logs = None if self._outputs is None else self._outputs / "mcp"
             self._mcp = McpServers(self.launcher, logs)
         return self._mcp.sources(manifest.tools.mcp, manifest.pod.pwd)
+
+    def _own_places(self) -> tuple[Rule, ...]:
+        """Rules that keep every tool out of what polypod keeps for itself, and of what steers it."""
+        if self._fence is None:
+            places = state_path(), configuration_path(), runtime_path(), *self._store.files
+            self._fence = fence(place for place in places if place is not None)
+        return self._fence
 
     def _sourced(self, plain: ToolRunner, sources: Iterable[ToolSource]) -> SourcedTools:
         from actors.pod.sourced_tools import SourcedTools  # noqa: PLC0415 - paid for by pods that have any

@@ -11,10 +11,10 @@ from msgspec.structs import replace
 
 from actors.tools.base import Checked, Tool, Toolbox, ToolContext
 from actors.tools.schedule import kind_of, run_in_groups
-from actors.tools.scope import resolved
+from actors.tools.scope import fenced, resolved
 from protocol.items import TextPart, ToolCall, ToolResult
 from protocol.manifest import PodManifest
-from protocol.scope import Scope
+from protocol.scope import Rule, Scope
 
 if TYPE_CHECKING:
     from actors.tools.hooks import Hooks
@@ -68,6 +68,8 @@ class ToolRunner:
 
     __slots__ = (
         "_extras",
+        "_fence",
+        "_fenced",
         "_parallel",
         "_pwd",
         "hooks",
@@ -86,6 +88,7 @@ class ToolRunner:
         *,
         keeps_tasks: bool = False,
         scope_of: Callable[[str], Scope] | None = None,
+        fence: tuple[Rule, ...] = (),
     ) -> None:
         self.toolbox = toolbox
         #: Who is asked about calls, requests and ends of runs; None where nobody is.
@@ -93,6 +96,9 @@ class ToolRunner:
         self._pwd = Path(manifest.pod.pwd)
         #: What all these pods may touch.
         self.scope = resolved(manifest.scope)
+        #: What polypod keeps for itself, which no scope reaches.
+        self._fence = fence
+        self._fenced = fenced(self.scope, fence)
         #: What the pod of that name may touch now, where pods give some of it away.
         self.scope_of = scope_of
         self._parallel = manifest.worker.parallel_tools
@@ -187,7 +193,7 @@ class ToolRunner:
         return with_texts(result, said.injected)
 
     def _scope_for(self, pod: str) -> Scope:
-        return self.scope if self.scope_of is None else self.scope_of(pod)
+        return self._fenced if self.scope_of is None else fenced(self.scope_of(pod), self._fence)
 
     def _context(self, call: ToolCall, batch: Batch) -> ToolContext:
         return ToolContext(

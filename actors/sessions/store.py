@@ -82,6 +82,8 @@ class SessionStore(abc.ABC):
     url: str
     #: The folder of its files, where it has any: what belongs to its sessions is kept there too.
     folder: Path | None = None
+    #: Its files and folders, which no tool of a pod touches.
+    files: tuple[Path, ...] = ()
     #: Whether it keeps answers to calls that wait for approval, so that any process may give them.
     keeps_answers = False
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,7 +12,7 @@ import msgspec
 
 from actors.tools.alike import real_path
 from protocol.errors import ScopeRefused
-from protocol.guarded import owner_of, secret_depth
+from protocol.guarded import is_steering, owner_of, secret_depth
 from protocol.scope import Permission, Rule, Scope
 
 #: How the words of a refusal begin, also in the result that a model gets.
@@ -111,6 +112,16 @@ def resolved(scope: Scope) -> Scope:
     return Scope(followed(scope.allow), followed(scope.deny), within)
 
 
+def fence(places: Iterable[Path]) -> tuple[Rule, ...]:
+    """Rules that deny ``places`` and all below them, symlinks on the way to them followed."""
+    return tuple(Rule(os.path.realpath(place)) for place in dict.fromkeys(places))
+
+
+def fenced(scope: Scope, rules: tuple[Rule, ...]) -> Scope:
+    """``scope`` without what ``rules`` deny."""
+    return Scope(scope.allow, (*scope.deny, *rules), scope.within) if rules else scope
+
+
 def _real(target: str) -> str:
     path = Path(os.path.realpath(target))
     try:
@@ -131,11 +142,14 @@ def _hint(scope: Scope, path: Path, *, readable: bool) -> str:
     owner = next(filter(None, map(owner_of, path.parts)), None)
     if readable and owner is not None:
         return _owned(owner)
-    depth = secret_depth(path.parts)
+    depth = 0 if is_steering(path.name) else secret_depth(path.parts)
     if depth and not readable:
         secret = Path(*path.parts[:depth])
         return f"{secret.name} is taken for a secret: people may allow {secret} by name in the scope"
-    return _allowed(scope)
+    if is_steering(path.name):
+        return "it steers polypod, so no rule allows it"
+    denied = next((rule for rule in scope.deny if rule.permission == "read" and rule.matches(path)), None)
+    return _allowed(scope) if denied is None else f"{denied.target} is denied, whatever else is allowed"
 
 
 def uniform_below(scope: Scope, folder: Path) -> bool:

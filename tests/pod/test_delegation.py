@@ -24,6 +24,7 @@ from protocol.events import (
     PodStarted,
     RunEnd,
     RunStart,
+    ToolResulted,
     UserMessage,
 )
 from protocol.items import ToolResult, UserItem
@@ -409,3 +410,25 @@ async def test_a_sub_agent_has_what_it_was_given_though_its_parent_has_spent_too
             await system.spawn(manifest, client=Cast(), resume=session)
             come = await until(events, lambda e: isinstance(e, ChildEnded) or e.pod == "lead.reader")
             assert isinstance(come, PodStarted)
+
+
+async def test_a_sub_agent_may_have_its_parents_scope_and_touches_nothing_of_polypods_own(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "polypod.toml").write_text("secret")
+    reads = call("read_file", {"path": "polypod.toml"}) + call("read_file", {"path": "pods.db"})
+    scope = [{"target": ".", "permission": "read"}]
+    cast = Cast(
+        lead=[spawn(scope=scope), call("read_pod_output", {"name": "reader", "wait": 20}), say("done"), say("ok")],
+        reader=[reads, say("cannot")],
+    )  # fmt: skip
+    async with PodSystem(f"sqlite:{tmp_path / 'pods.db'}") as system:
+        pod = await system.spawn(lead(pwd=str(tmp_path), scope=Scope.writable(tmp_path)), client=cast)
+        with system.subscribe("lead", children=True) as events:
+            pod.run("go")
+            first = await until(events, of(ToolResulted, "lead.reader"))
+            second = await until(events, of(ToolResulted, "lead.reader"))
+            await until(events, of(ChildEnded))
+            await until(events, of(RunEnd, "lead"))
+    for event in (first, second):
+        assert event.item.text.startswith("not allowed to read"), event.item.text

@@ -61,6 +61,7 @@ class JsonLinesStore(SessionStore):
         self.folder: Path = Path(folder).expanduser().absolute()
         self.url = f"jsonl:{folder}" + ("?durability=power" if durability == "power" else "")
         self._own = self.folder / ".polypod"
+        self.files = (self.folder,)
         self._drafts = self._own / "drafts"
         self._sync = durability == "power"
         self._lock = WriterLock(self._own / "writers")

@@ -48,6 +48,9 @@ _READ_PATIENCE = 0.25
 #: Seconds that a use of another file waits for the merge of the old one to stop.
 _MERGE_PATIENCE = 1.0
 
+#: How the names of a store's files end: the database, what SQLite keeps beside it, and the folder of writers.
+_ENDS = ("", "-wal", "-shm", "-journal", ".writers")
+
 
 class SQLiteStore(SessionStore):
     """Sessions in one SQLite file, which many processes may use at once. Raises StoreError.
@@ -64,6 +67,7 @@ class SQLiteStore(SessionStore):
         self.folder = given.parent
         self.url = f"sqlite:{path}" + ("?durability=power" if durability == "power" else "")
         self._lock = WriterLock(self.path.with_name(self.path.name + ".writers"))
+        self.files = tuple(self.path.with_name(f"{self.path.name}{end}") for end in _ENDS)
         self._file = SQLiteFile(given, self._own_gate, self._forget, self._holds)
         self._commits = SQLiteCommits(
             self._file,
