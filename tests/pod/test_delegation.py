@@ -419,13 +419,13 @@ async def test_a_sub_agent_may_have_its_parents_scope_and_touches_nothing_of_pol
     reads = call("read_file", {"path": "polypod.toml"}) + call("read_file", {"path": "pods.db"})
     scope = [{"target": ".", "permission": "read"}]
     cast = Cast(
-        lead=[spawn(scope=scope), call("read_pod_output", {"name": "reader", "wait": 20}), say("done"), say("ok")],
-        reader=[reads, say("cannot")],
-    )  # fmt: skip
+        lead=[spawn(scope=scope), say("working on it"), say("ok")], reader=[..., reads, say("cannot")]
+    )
     async with PodSystem(f"sqlite:{tmp_path / 'pods.db'}") as system:
         pod = await system.spawn(lead(pwd=str(tmp_path), scope=Scope.writable(tmp_path)), client=cast)
         with system.subscribe("lead", children=True) as events:
-            pod.run("go")
+            await pod.run("go")
+            cast.go.set()
             first = await until(events, of(ToolResulted, "lead.reader"))
             second = await until(events, of(ToolResulted, "lead.reader"))
             await until(events, of(ChildEnded))
