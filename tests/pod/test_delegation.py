@@ -417,7 +417,7 @@ async def test_a_sub_agent_may_have_its_parents_scope_and_touches_nothing_of_pol
 ) -> None:
     (tmp_path / "polypod.toml").write_text("secret")
     reads = call("read_file", {"path": "polypod.toml"}) + call("read_file", {"path": "pods.db"})
-    scope = [{"target": ".", "permission": "read"}]
+    scope = {"allow": [{"target": ".", "permission": "read"}]}
     cast = Cast(
         lead=[spawn(scope=scope), say("working on it"), say("ok")], reader=[..., reads, say("cannot")]
     )
