@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from importlib.util import find_spec
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta, Struct, field
 
 from actors.runtime import datatypes
 from actors.tools.base import ToolContext, tool
-from actors.tools.extras import ALLOW_PRIVATE
-from actors.tools.page import MOST_BYTES, Answer, Form, text_of
+from actors.tools.extras import ALLOW_PRIVATE, LAUNCHER
+from actors.tools.page import MOST_BYTES, Answer, page_of
 from protocol.errors import ManifestError, ToolArgumentsInvalid
+
+Form = Literal["markdown", "raw"]
 
 
 class _Arguments(Struct, forbid_unknown_fields=True):
@@ -40,11 +42,29 @@ async def fetch(arguments: dict[str, Any], *, ctx: ToolContext) -> str:
         raise ToolArgumentsInvalid(datatypes.explain(error, ("url", "as"))) from None
     get = await asyncio.to_thread(_loaded, allow_private=bool(ctx.extras.get(ALLOW_PRIVATE)))
     answer = await get(asked.url)
-    text, cut = await asyncio.to_thread(text_of, answer, asked.form)
+    page = await asyncio.to_thread(page_of, answer)
+    text, too_long = page.text, False
+    if page.is_html and asked.form == "markdown":
+        text, too_long = await _markdown(text, answer.url, ctx)
     notes = [f"[redirected to {answer.url}]"] if answer.redirected else []
-    if cut:
+    if page.cut:
         notes.append(f"[only the first {MOST_BYTES // 1024**2} MB were read]")
+    if too_long:
+        notes.append(f"[as Markdown it is longer: the first {MOST_BYTES // 1024**2} MB]")
     return "\n".join([*notes, text or f"[{answer.url} holds no text]"])
+
+
+async def _markdown(html: str, url: str, ctx: ToolContext) -> tuple[str, bool]:
+    from actors.runtime.children.launcher import Launcher  # noqa: PLC0415 - paid for by who fetches HTML
+    from actors.tools.html import markdown  # noqa: PLC0415 - the same
+
+    found: Callable[[], Launcher] | None = ctx.extras.get(LAUNCHER)
+    launcher = Launcher() if found is None else found()
+    try:
+        return await markdown(html, url, launcher, MOST_BYTES)
+    finally:
+        if found is None:
+            await launcher.aclose()
 
 
 def _loaded(*, allow_private: bool) -> Callable[[str], Awaitable[Answer]]:

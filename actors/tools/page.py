@@ -1,10 +1,9 @@
-"""What came over the web, as text for a model, pure: unpacked, decoded, HTML as Markdown."""
+"""What came over the web, as text, pure: unpacked and decoded."""
 
 from __future__ import annotations
 
 import codecs
 import re
-from typing import Literal
 
 from msgspec import Struct
 
@@ -15,8 +14,6 @@ from protocol.errors import ToolError
 MOST_BYTES = 5 * 1024 * 1024
 #: Where the encoding of HTML and XML is declared within them, by their standards.
 _HEAD = 2048
-
-Form = Literal["markdown", "raw"]
 
 _HTML = frozenset({"text/html", "application/xhtml+xml"})
 _TEXTS = frozenset(
@@ -74,8 +71,16 @@ def refuse_unreadable(url: str, kind: str) -> None:
         raise ToolError(f"{url} is {kind[:100]}, which is no text", hint="only texts are fetched")
 
 
-def text_of(answer: Answer, form: Form) -> tuple[str, bool]:
-    """The body of an answer as text, and whether it was cut. Raises ToolError for what is none."""
+class Page(Struct, frozen=True):
+    """The text of an answer, whether it is HTML, and whether it was cut."""
+
+    text: str
+    is_html: bool
+    cut: bool
+
+
+def page_of(answer: Answer) -> Page:
+    """The body of an answer as text. Raises ToolError for what is none."""
     url = answer.url
     body, cut = _unpacked(url, answer.coding, answer.body)
     kind = media_type(answer.content_type)
@@ -83,7 +88,7 @@ def text_of(answer: Answer, form: Form) -> tuple[str, bool]:
     text = _decoded(body, answer.content_type)
     if text is None:
         raise ToolError(f"{url} is no text", hint="only texts are fetched")
-    return (_markdown(text, url) if is_html and form == "markdown" else text), cut or answer.cut
+    return Page(text, is_html, cut or answer.cut)
 
 
 def _unpacked(url: str, coding: str, body: bytes) -> tuple[bytes, bool]:
@@ -145,21 +150,3 @@ def _encoding(label: str | None) -> str | None:
     except (LookupError, ValueError):
         return None
     return _READ_AS.get(name) or (name if name in _ENCODINGS else None)
-
-
-def _markdown(html: str, url: str) -> str:
-    """HTML as Markdown, with links that are absolute, without navigation, forms and pictures in the page."""
-    import html_to_markdown  # noqa: PLC0415 - paid for by who fetches HTML
-
-    options = html_to_markdown.ConversionOptions(
-        extract_metadata=False, base_url=url, inline_data_media="alt_text_only"
-    )
-    try:
-        result = html_to_markdown.convert(html.encode("utf-8", "replace").decode(), options)
-    except Exception as error:  # the library has a tree of errors of its own
-        raise ToolError(
-            f"{url} cannot be made Markdown: {error}", hint='fetch it with "as": "raw"'
-        ) from error
-    text: str = (result.content or "").strip()
-    lost = [f"[not all of the page could be made Markdown: {each.message}]" for each in result.warnings]
-    return "\n\n".join([text, *lost[:3]]) if text or lost else ""

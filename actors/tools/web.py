@@ -181,7 +181,7 @@ async def _read(url: yarl.URL, response: aiohttp.ClientResponse, *, redirected: 
     if response.status in _REDIRECTS and where is not None:
         return _target(url, where)
     if response.status >= 400:
-        raise ToolError(f"{url} answers {response.status} {response.reason or ''}".rstrip())
+        raise ToolError(f"{url} answers {response.status} {(response.reason or '')[:200]}".rstrip())
     content_type = response.headers.get("content-type", "")
     refuse_unreadable(str(url), media_type(content_type))
     body = bytearray()

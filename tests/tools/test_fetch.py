@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import resource
 import socket
 import sys
 import zlib
@@ -19,6 +20,7 @@ from ports import unused_port
 from actors.llm.scripted import ScriptedClient, call, say
 from actors.net.public import Address, why_not_public
 from actors.system import PodSystem
+from actors.tools import html
 from actors.tools.base import Toolbox, ToolContext
 from actors.tools.builtin import builtin
 from actors.tools.extras import ALLOW_PRIVATE
@@ -259,6 +261,11 @@ async def test_a_refusing_server_is_told_by_its_status():
     assert f"{server.url} answers 404 Not Found" in result.text
 
 
+async def test_a_reason_without_an_end_is_cut():
+    async with RawServer(reply(b"no", "500 " + "R" * 60_000)) as server:
+        assert len((await fetched(url=server.url)).text) < 1_000
+
+
 async def test_nobody_there_is_told():
     result = await fetched(url=f"http://127.0.0.1:{unused_port()}/")
     assert "connection was refused" in result.text
@@ -446,6 +453,37 @@ async def test_html_without_a_type_is_known_by_its_beginning():
 async def test_html_that_is_nested_without_measure_ends_in_words(nested):
     result = await shown((nested * 20_000).encode() + b"x", "text/html")
     assert result.text
+
+
+@pytest.mark.parametrize(
+    ("page", "path"),
+    [
+        (b"<blockquote>" * 200 + b"<p>a" * 100_000, "/"),
+        (b"<ul><li>" * 200 + b"<li>a" * 100_000, "/"),
+        (b"<table>" + b"<tr><td colspan=1000>a" * 200_000, "/"),
+        (b"<table><tr>" + b"<td>a" * 3_000 + b"<tr><td>b" * 100_000, "/"),
+        (b"<a href=x>y</a> " * 200_000, "/" + "p" * 8_000 + "/"),
+    ],
+    ids=["quotes", "lists", "spans", "rows", "links"],
+)
+@pytest.mark.slow
+async def test_a_page_that_grows_without_measure_as_markdown_is_cut_or_ends_in_words(page, path):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    async with RawServer(reply(page, "200 OK", "text/html")) as server:
+        result = await fetched(url=server.url + path)
+    assert (
+        result.text.startswith("[as Markdown it is longer") or "takes too much memory or time" in result.text
+    )
+    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert after - before < 300_000  # KB: what it took was not taken here
+
+
+async def test_a_page_is_made_markdown_by_a_child_that_ends_with_its_call(monkeypatch):
+    program = Path(html.__file__).with_name("no-such-program.py")
+    monkeypatch.setattr(html, "_PROGRAM", program)
+    result = await shown(b"<p>hello</p>", "text/html")
+    assert result.is_error
+    assert 'fetch it with "as": "raw"' in result.text
 
 
 async def test_json_and_other_texts_are_left_as_they_are():

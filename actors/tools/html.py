@@ -1,0 +1,66 @@
+"""HTML as Markdown, made by a child process: what nested lists, tables and links come to has no measure."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+from actors.runtime.children.child import Child, Ladder
+from actors.runtime.children.environment import allowed_environment
+from actors.runtime.children.launcher import Launcher
+from protocol.errors import ChildError, ChildNotListening, ToolError
+
+_PROGRAM = Path(__file__).with_name("html_child.py")
+_AT_ONCE = Ladder(term_wait=0.0)
+#: Seconds that it waits for other children to end, where there are as many as there may be.
+_WAIT = 20.0
+
+
+async def markdown(html: str, url: str, launcher: Launcher, most: int) -> tuple[str, bool]:
+    """The page at ``url`` as Markdown, and whether that was cut to ``most`` bytes. Raises ToolError."""
+    spec = find_spec("html_to_markdown")
+    library = "" if spec is None or spec.origin is None else str(Path(spec.origin).parents[1])
+    try:
+        child = await launcher.start(
+            [sys.executable, "-I", "-S", _PROGRAM, library, url, str(most + 1)],
+            cwd="/",
+            env=allowed_environment(of=os.environ),
+            stdin="pipe",
+            stderr="null",
+            ladder=_AT_ONCE,
+            wait=_WAIT,
+        )
+    except ChildError as error:
+        raise ToolError(
+            f"{url} cannot be made Markdown: {error}", hint='fetch it with "as": "raw"'
+        ) from error
+    try:
+        made = await _made_by(child, html.encode("utf-8", "replace"))
+        code = (await child.wait()).code
+    except ChildError as error:
+        raise ToolError(f"{url} was not made Markdown: {error}") from error
+    finally:
+        child.ask_to_stop()
+    if code != 0:
+        raise ToolError(
+            f"{url} cannot be made Markdown: that takes too much memory or time",
+            hint='fetch it with "as": "raw"',
+        )
+    return made[:most].decode("utf-8", "ignore" if len(made) > most else "replace"), len(made) > most
+
+
+async def _made_by(child: Child, html: bytes) -> bytes:
+    """What it makes of ``html``, all of which it reads before it writes anything."""
+    assert child.stdin is not None
+    assert child.stdout is not None
+    try:
+        await child.stdin.write(html)
+    except ChildNotListening:
+        return b""  # it ends with an error
+    child.stdin.close()
+    made = bytearray()
+    while piece := await child.stdout.read():
+        made += piece
+    return bytes(made)
