@@ -32,6 +32,7 @@ LATER = {
         "actors.pod.fork",
         "actors.pod.past_events",
     ),
+    *("actors.tools.mcp", "actors.runtime.restarts", "mcp", "shlex"),
     *("actors.pod.sourced_tools", "actors.pod.summarizer", "actors.pod.task_list"),
     *("actors.sessions.jsonl.store", "actors.sessions.sqlite.store"),
     *("actors.tools.builtin", "actors.tools.hooks", "actors.tools.view"),

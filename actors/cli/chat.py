@@ -23,6 +23,7 @@ from actors.cli.config import (
 )
 from actors.cli.interrupts import run_interruptible
 from actors.cli.loading import with_tools, with_tools_again
+from actors.cli.mcp_servers import with_servers, without_servers
 from actors.cli.run import view_of
 from actors.cli.running import (
     MEMORY_FAILURES,
@@ -62,6 +63,7 @@ def chat(
     name: str | None,
     allow: tuple[Path, ...],
     tools: tuple[str, ...],
+    mcp_files: tuple[Path, ...],
     store: str | None,
     as_json: bool,
     no_tools: bool,
@@ -82,10 +84,12 @@ def chat(
             session_id = reading.find(session).session_id
             asked = with_model(reading.manifest(session_id), Wishes(**named))
         asked, tool_notes = with_tools_again(allowing(asked, allow), tools, without=no_tools)
+        asked = without_servers(asked) if no_tools else asked
+    asked, server_notes = with_servers(asked, mcp_files)
     terminal = Terminal()
     view = view_of(terminal, as_json=as_json)
     plan = Plan(asked, store or default_store(), session_id)
-    for note in (*notes, *tool_notes):
+    for note in (*notes, *tool_notes, *server_notes):
         view.note(note)
     stdin = private_stdin()
     asker: Asker = Prompt(stdin, terminal) if stdin.isatty() and not as_json else Lines(stdin, terminal)

@@ -6,6 +6,7 @@ import asyncio
 import ctypes
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import textwrap
 from collections.abc import Iterator
 from importlib import metadata
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -25,14 +27,16 @@ from actors.cli.errors import Exit
 from actors.cli.format import clean, count, plain
 from actors.cli.store_reader import Reading, exists
 from actors.cli.views import put_json
-from protocol.errors import PolypodError
+from protocol.errors import ManifestError, PolypodError
+from protocol.manifest import PodManifest
+from protocol.mcp import McpServer, expand, header_value
 
 #: landlock_create_ruleset, the same number on every architecture, and the flag that asks for its version.
 _LANDLOCK, _ASK_VERSION = 444, 1
 #: The version of Landlock that can keep a program from truncating files.
 _LANDLOCK_WANTED = 3
 _DEPENDENCIES = ("pykka", "msgspec", "httpx", "aiohttp", "structlog", "click", "rich", "pathspec")
-_EXTRAS = {"fetch": "html_to_markdown"}
+_EXTRAS = {"fetch": "html_to_markdown", "mcp": "mcp"}
 _SIGNS = {"ok": "✓", "missing": "·", "failed": "✗"}
 
 
@@ -49,13 +53,14 @@ class Check(Struct, frozen=True, omit_defaults=True):
 
 @click.command(short_help="Say what this machine can and cannot do.")
 @options.store
+@options.looked_at
 @options.as_json
-def doctor(store: str | None, as_json: bool) -> None:
+def doctor(store: str | None, manifest: Path | None, as_json: bool) -> None:
     """Say what this machine can and cannot do, and what to do about it; exit 1 where something that is set up
-    cannot work.
+    cannot work. With --manifest also of the MCP servers that it names.
     """
     failed = False
-    for check in _checks(store):
+    for check in chain(_checks(store), _mcp_servers(manifest)):
         failed = failed or check.status == "failed"
         if as_json:
             put_json(check)
@@ -161,6 +166,45 @@ def _store(url: str) -> Check:
     except (PolypodError, OSError) as error:
         hint = getattr(error, "hint", None) or "look at its place, or name another by --store"
         return Check("store", "failed", f"{url}: {getattr(error, 'message', error)}", hint)
+
+
+def _mcp_servers(manifest: Path | None) -> Iterator[Check]:
+    """The servers that a manifest names; none of them is started."""
+    if manifest is None:
+        return
+    try:
+        servers = PodManifest.load(manifest).tools.mcp
+    except ManifestError as error:
+        yield Check("manifest", "failed", error.message, error.hint)
+        return
+    if not servers:
+        yield Check("MCP servers", "ok", f"{manifest} names none")
+    for each in servers:
+        name = f"MCP server {each.name}"
+        try:
+            where = _place_of(each)
+        except ManifestError as error:
+            yield Check(name, "failed", error.message, error.hint)
+            continue
+        if each.url is None and shutil.which(each.words[0]) is None:
+            yield Check(
+                name, "failed", f"there is no program {each.words[0]}", "install it, or mend its name"
+            )
+            continue
+        calls = "calls of tools that are not read-only are asked for"
+        if each.approval is not None:
+            calls = f"the answer to all calls is {each.approval}"
+        yield Check(name, "ok", f"{where}; nothing confines it, and where no rule says otherwise {calls}")
+
+
+def _place_of(server: McpServer) -> str:
+    """How a server is reached, without secrets. Raises ManifestError for a variable that is not set."""
+    for text in (*server.words, *server.env.values(), server.url or ""):
+        expand(text, os.environ)
+    for text in server.headers_env.values():
+        header_value(text, os.environ)
+    safe = server.without_secrets()
+    return safe.url if safe.url is not None else shlex.join(safe.words)
 
 
 def _terminal() -> Check:

@@ -67,7 +67,9 @@ memory = click.option(
     help="The folder of lasting memory  [default: $POLYPOD_MEMORY, else one in your state folder]",
 )
 no_tools = click.option(
-    "--no-tools", is_flag=True, help="Go on without the tools of yours that the session was opened with."
+    "--no-tools",
+    is_flag=True,
+    help="Go on without the tools of yours, and the MCP servers, that the session was opened with.",
 )
 model_again = click.option(
     "--model", metavar="SCHEME/ID", help="Another model than the session's, from now on."
@@ -95,6 +97,12 @@ manifest = click.option(
     type=click.Path(path_type=Path),
     help="A pod manifest in TOML; without one the pod has the files and search tools, here.",
 )
+looked_at = click.option(
+    "--manifest",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="A pod manifest whose MCP servers are looked at too.",
+)
 name = click.option("--name", help="The pod's name.")
 allow = click.option(
     "--allow",
@@ -114,9 +122,20 @@ tools = click.option(
 )
 
 
+mcp = click.option(
+    "--mcp",
+    "mcp_files",
+    metavar="FILE",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="MCP servers whose tools the pod gets too, in the JSON (mcpServers) of other clients; may be "
+    "repeated. Nothing confines them.",
+)
+
+
 def of_a_pod(command: F) -> F:
     """The options of commands that make a pod from nothing."""
-    for option in reversed((manifest, model, base_url, name, allow, tools, store, as_json)):
+    for option in reversed((manifest, model, base_url, name, allow, tools, mcp, store, as_json)):
         command = option(command)
     return command
 

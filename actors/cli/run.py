@@ -22,6 +22,7 @@ from actors.cli.config import (
 from actors.cli.errors import CODES, FAILED, Exit
 from actors.cli.interrupts import run_interruptible
 from actors.cli.loading import with_tools, with_tools_again
+from actors.cli.mcp_servers import with_servers, without_servers
 from actors.cli.running import (
     MEMORY_FAILURES,
     Plan,
@@ -51,6 +52,7 @@ def run(
     name: str | None,
     allow: tuple[Path, ...],
     tools: tuple[str, ...],
+    mcp_files: tuple[Path, ...],
     store: str | None,
     as_json: bool,
 ) -> None:
@@ -69,8 +71,9 @@ def run(
     with show_failures(view), name_in_errors(manifest):
         asked, notes = manifest_for(Wishes(manifest, name, model, base_url, allow))
         asked, tool_notes = with_tools(asked, tools)
+        asked, server_notes = with_servers(asked, mcp_files)
         plan = Plan(asked, store or default_store())
-        for note in (*notes, *tool_notes):
+        for note in (*notes, *tool_notes, *server_notes):
             view.note(note)
         answering = partial(approver, manifest=plan.manifest, terminal=terminal, stdin=stdin, as_json=as_json)
         run_interruptible(_run(plan, terminal, view, answering, lambda pod: pod.run(text)))
@@ -83,6 +86,7 @@ def run(
 @options.base_url_again
 @options.allow
 @options.tools
+@options.mcp
 @options.no_tools
 @options.store
 @options.as_json
@@ -93,6 +97,7 @@ def resume(
     base_url: str | None,
     allow: tuple[Path, ...],
     tools: tuple[str, ...],
+    mcp_files: tuple[Path, ...],
     no_tools: bool,
     store: str | None,
     as_json: bool,
@@ -115,8 +120,9 @@ def resume(
             session_id, url = reading.find(session).session_id, reading.url
             manifest = with_model(reading.manifest(session_id), Wishes(model=model, base_url=base_url))
         manifest, tool_notes = with_tools_again(allowing(manifest, allow), tools, without=no_tools)
+        manifest, server_notes = with_servers(without_servers(manifest) if no_tools else manifest, mcp_files)
         plan = Plan(manifest, url, session_id)
-        for note in tool_notes:
+        for note in (*tool_notes, *server_notes):
             view.note(note)
         answering = partial(approver, manifest=plan.manifest, terminal=terminal, stdin=stdin, as_json=as_json)
         run_interruptible(_run(plan, terminal, view, answering, start))

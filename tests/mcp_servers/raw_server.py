@@ -21,6 +21,7 @@ TOOLS = (
     "late",
     "silent",
     "flood",
+    "change",
     "ask",
 )
 

@@ -14,7 +14,7 @@ from protocol.text import encodable_json
 
 #: What no provider takes beside ``type: object`` at the top.
 _ALTERNATIVES = ("anyOf", "oneOf")
-_DROPPED = (*_ALTERNATIVES, "allOf", "not", "enum", "const", "if", "then", "else", "nullable")
+_DROPPED = (*_ALTERNATIVES, "allOf", "not", "enum", "const", "if", "then", "else", "nullable", "$ref")
 #: Names of arguments that every provider takes.
 _ARGUMENT = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 #: Keys whose values are schemas by names, and lists of schemas.

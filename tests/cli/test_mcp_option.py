@@ -1,0 +1,116 @@
+"""``--mcp FILE``: the servers of other clients' files, at a terminal."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner
+from command_kit import Home
+from mcp_kit import SERVERS
+
+from actors.cli.doctor import doctor
+from actors.cli.mcp_servers import with_servers
+from protocol.manifest import PodManifest
+
+
+def file_of(tmp_path: Path, servers: Any) -> Path:
+    file = tmp_path / "mcp.json"
+    file.write_text(json.dumps({"mcpServers": servers}))
+    return file
+
+
+def test_what_clients_call_in_many_ways_is_read(tmp_path: Path) -> None:
+    file = file_of(
+        tmp_path,
+        {
+            "git": {
+                "command": "uvx",
+                "args": ["mcp-server-git"],
+                "env": {"DEPTH": 3, "KEY": "${KEY}"},
+                "alwaysAllow": [],
+            },
+            "My Web.1": {
+                "type": "http",
+                "url": "https://x/mcp",
+                "headers": {"Authorization": "Bearer ${env:T}"},
+            },
+            "gem": {"httpUrl": "https://y/mcp", "excludeTools": ["rm"], "includeTools": ["a", "b"]},
+            "off": {"command": "x", "disabled": True},
+        },
+    )
+    manifest, notes = with_servers(PodManifest.of(mcp=[{"name": "git", "command": ["old"]}]), (file,))
+    git, web, gem = manifest.tools.mcp
+    assert (git.words, git.env) == (("uvx", "mcp-server-git"), {"DEPTH": "3", "KEY": "${KEY}"})
+    assert (web.name, web.headers_env) == ("My-Web-1", {"Authorization": "Bearer ${env:T}"})
+    assert (gem.url, gem.deny, gem.allow) == ("https://y/mcp", ("rm",), ("a", "b"))
+    assert any("passed over alwaysAllow" in note for note in notes)
+    assert any("'off' is disabled" in note for note in notes)
+    assert notes[-1] == "MCP servers, which nothing confines: git, My-Web-1, gem"
+
+
+@pytest.mark.parametrize(
+    ("servers", "words"),
+    [
+        ([], "expected {"),
+        ({"a": 5}, "mcpServers.a: expected a table"),
+        ({"a": {"command": ["x"]}}, "mcpServers.a.command: expected a text"),
+        ({"a": {"command": "x", "args": "y"}}, "mcpServers.a.args: expected a list of texts"),
+        (
+            {"a": {"url": "http://x", "headers": {"A": "s3cret"}}},
+            "mcpServers.a.headers.A: a session never holds",
+        ),
+        ({"a": {"type": "sse", "url": "http://x"}}, "the older transport over SSE"),
+        ({"a b": {"command": "x"}, "a-b": {"command": "x"}}, "would both be 'a-b'"),
+        ({"a": {}}, "expected either a command or a url"),
+    ],
+)
+def test_what_is_wrong_in_a_file_is_named(tmp_path: Path, servers: Any, words: str) -> None:
+    with pytest.raises(click.UsageError) as caught:
+        with_servers(PodManifest.of(), (file_of(tmp_path, servers),))
+    assert words in caught.value.message
+    assert "s3cret" not in caught.value.message
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(click.UsageError, match=r"--mcp .*gone.json: cannot be read"):
+        with_servers(PodManifest.of(), (tmp_path / "gone.json",))
+    (tmp_path / "half.json").write_text("{")
+    with pytest.raises(click.UsageError, match="no valid JSON"):
+        with_servers(PodManifest.of(), (tmp_path / "half.json",))
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home(tmp_path)
+
+
+def test_a_run_uses_a_server_and_its_session_remembers_it(home: Home, tmp_path: Path) -> None:
+    file = file_of(tmp_path, {"sdk": {"command": sys.executable, "args": [str(SERVERS / "sdk_server.py")]}})
+    done = home.polypod("run", "use sdk__add a=20 b=22", "--model", "offline", "--mcp", str(file))
+    assert done.code == 0, done.err
+    assert "42" in done.out
+    assert "MCP servers, which nothing confines: sdk" in done.err
+    again = home.polypod("resume", home.session(), "use sdk__add a=1 b=2")
+    assert "3" in again.out
+    without = home.polypod("resume", home.session(), "use sdk__add a=1 b=2", "--no-tools")
+    assert "sdk__add" not in without.err
+
+
+def test_doctor_lists_the_servers_of_a_manifest(tmp_path: Path) -> None:
+    (tmp_path / "m.toml").write_text(
+        '[[tools.mcp]]\nname = "a"\ncommand = "sh -c true"\napproval = "allow"\n'
+        '[[tools.mcp]]\nname = "b"\ncommand = "no-such-program"\n'
+        '[[tools.mcp]]\nname = "c"\nurl = "https://x/mcp"\nheaders_env = { A = "NO_SUCH_VARIABLE" }\n'
+    )
+    done = CliRunner().invoke(
+        doctor, ["--json", "--store", "memory:", "--manifest", str(tmp_path / "m.toml")]
+    )
+    checks = {line["name"]: line for line in map(json.loads, done.stdout.splitlines())}
+    assert checks["MCP server a"]["status"] == "ok"
+    assert "sh -c true; nothing confines it" in checks["MCP server a"]["text"]
+    assert checks["MCP server b"]["status"] == "failed"
+    assert "NO_SUCH_VARIABLE is not set" in checks["MCP server c"]["text"]
+    assert getattr(done.exception, "code", done.exit_code) == 1
