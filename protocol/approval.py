@@ -25,9 +25,13 @@ class ApprovalRule(Struct, frozen=True, forbid_unknown_fields=True, omit_default
     match: dict[str, Any] = {}
     exact: bool = False
 
+    def names(self, tool: str) -> bool:
+        """Whether the rule speaks of calls of ``tool``, with whatever arguments."""
+        return _fits(self.tool, tool)
+
     def matches(self, tool: str, arguments: Mapping[str, Any]) -> bool:
         """Whether the rule speaks of a call of ``tool`` with ``arguments``, as the model gave them."""
-        if not _fits(self.tool, tool):
+        if not self.names(tool):
             return False
         if self.exact:
             return _equal(self.match, arguments)

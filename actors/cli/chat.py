@@ -112,7 +112,7 @@ async def _chat(
     plan: Plan, asker: Asker, terminal: Terminal, view: View, answering: Callable[[PodSystem], Approver]
 ) -> None:
     async with PodSystem(store=plan.store, memory=memory_folder()) as system:
-        pod = await plan.pod(system)
+        pod = await plan.spawn(system, view)
         async with resumable(pod, plan, terminal, "chat --resume"):
             try:
                 await _talk(_Chat(system, pod, terminal, view, answering), asker)

@@ -136,7 +136,7 @@ async def _run(
     start: Callable[[Pod], AsyncFuture[RunResult]],
 ) -> None:
     async with PodSystem(store=plan.store, memory=memory_folder()) as system:
-        pod = await plan.pod(system)
+        pod = await plan.spawn(system, view)
         if start is Pod.resume:
             await _require_paused(pod)
         try:

@@ -46,9 +46,14 @@ class Plan(NamedTuple):
     store: str
     session: str | None = None
 
-    def pod(self, system: PodSystem) -> AsyncFuture[Pod]:
-        """Spawn that pod, in a system whose store is the plan's."""
-        return system.spawn(self.manifest, resume=self.session)
+    async def spawn(self, system: PodSystem, view: View) -> Pod:
+        """That pod, in a system whose store is the plan's; ``view`` shows what it warns of as it starts."""
+        with system.subscribe_encoded() as events:
+            pod = await system.spawn(self.manifest, resume=self.session)
+            for encoded in events.drain():
+                if isinstance(encoded.event, Alert):
+                    view.show_encoded(encoded)
+        return pod
 
 
 class Followed(NamedTuple):

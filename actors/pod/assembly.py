@@ -209,6 +209,7 @@ class Assembly:
             on_conflict=self._on_conflict,
             answers=self._answers,
             asks=_asks(manifest, runner.toolbox),
+            mistakes=_mistakes(manifest, runner.toolbox, more_may_come=len(plain) < len(tools)),
             grace=self._grace,
             memory_grace=self._memory_grace,
             store_grace=self._store_grace,
@@ -403,6 +404,15 @@ def _asks(manifest: PodManifest, toolbox: Toolbox) -> bool:
     if manifest.approval or manifest.tools.mcp or manifest.approvals.default != "allow":
         return True
     return any(each.asks for each in toolbox)
+
+
+def _mistakes(manifest: PodManifest, toolbox: Toolbox, *, more_may_come: bool) -> tuple[str, ...]:
+    """What people should know of the manifest's rules."""
+    if not manifest.approval:
+        return ()
+    from actors.pod.rule_check import mistakes  # noqa: PLC0415 - paid for by pods that have rules
+
+    return mistakes(manifest.approval, toolbox.specs, more_may_come=more_may_come)
 
 
 def _hooks(objects: tuple[Any, ...], threads: ToolThreads) -> Hooks:

@@ -56,6 +56,9 @@ class Lifecycle:
         log.record(PodStarted, model=self._template.model, parent=self._resources.parent)
         for warning in self._template.limits.warnings():
             log.record(Alert, text=warning)
+        if self._template.mistakes and self._resources.parent is None:  # a sub-agent has its parent's rules
+            for mistake in self._template.mistakes:
+                log.record(Alert, text=mistake)
         return log.create()
 
     async def await_opened(self, kept: Future[None] | Awaitable[None]) -> None:

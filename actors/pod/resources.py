@@ -54,6 +54,8 @@ class PodTemplate(Struct, frozen=True, eq=False):
     answers: AnswerWatch
     #: Whether a call may need a person's word, or be denied by a rule.
     asks: bool
+    #: What people should know of the rules for approval: those that can match no call.
+    mistakes: tuple[str, ...]
     #: How long a step that was cancelled may take to end, in seconds.
     grace: float
     #: How long a stop and a compaction wait for memory jobs to finish, in seconds.

@@ -211,6 +211,17 @@ def test_a_resume_behind_an_answer_from_elsewhere_asks_no_more(shop: Home) -> No
     assert paid(shop) == ["ann"]
 
 
+def test_a_rule_that_matches_nothing_is_shown_before_the_run_and_in_a_chat(shop: Home) -> None:
+    shop.write("clerk.toml", MANIFEST.replace('tool = "pay"', 'tool = "pya"'))
+    for command in (("run", *TASK), ("chat", *TASK[1:])):
+        done = shop.polypod(*command)
+        assert (
+            "the rule ask 'pya' matches no call: the pod has no tool 'pya'; did you mean 'pay'?" in done.err
+        )
+    lines = shop.polypod("run", *TASK, "--json").lines
+    assert lines[0]["type"] == "Alert"
+
+
 # -- several calls and pods ------------------------------------------------------------------------
 
 
