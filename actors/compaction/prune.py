@@ -8,7 +8,7 @@ from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, islice
-from typing import overload
+from typing import NamedTuple, overload
 
 from actors.compaction.call_order import CallOrder
 from actors.compaction.tokens import BYTES_PER_TOKEN, encoded_size, text_size
@@ -26,39 +26,46 @@ CUT_OFF = "[interrupted: this answer was cut off here]"
 LEAST_SAVING = 4096
 
 
+class Edits(NamedTuple):
+    """What a request shows otherwise than it stands in the history: ``cuts`` in the place of some results
+    before ``line``, ``broken`` (None: there are none) in the place of answers that were cut off; ``order``
+    (None: they stand so) says which item is shown at an index where it is another, and up to which index that
+    holds. From ``plain`` on items are shown as they are.
+    """
+
+    cuts: Mapping[int, ToolResult]
+    line: int
+    broken: Mapping[int, AssistantItem] | None
+    order: tuple[Mapping[int, int], int] | None
+    plain: int
+
+    def shown(self, items: Sequence[Item], index: int) -> Item:
+        """The item that is shown at that index."""
+        if self.order is not None and index < self.order[1]:
+            index = self.order[0].get(index, index)
+        if index < self.line and index in self.cuts:
+            return self.cuts[index]
+        if self.broken is not None and index in self.broken:
+            return self.broken[index]
+        return items[index]
+
+
 class RequestView(Sequence[Item]):
-    """The first ``length`` items of a history as a request shows them, with ``cuts`` in the place of
-    some results before ``line``, and ``broken`` (None: there are none) in the place of answers that were cut
-    off; ``order`` (None: they stand so) says which item is shown at an index where it is another, and up to
-    which index that holds.
+    """The first ``length`` items of a history as a request shows them, with ``edits`` (None: as they are).
 
     It stays as it is while the history grows at its end and while more is cut behind its line.
     """
 
-    __slots__ = ("_broken", "_cuts", "_items", "_length", "_line", "_order", "_plain")
+    __slots__ = ("_edits", "_items", "_length")
 
-    def __init__(
-        self,
-        items: Sequence[Item],
-        length: int,
-        cuts: Mapping[int, ToolResult] | None = None,
-        line: int = 0,
-        broken: dict[int, AssistantItem] | None = None,
-        order: tuple[Mapping[int, int], int] | None = None,
-    ) -> None:
+    def __init__(self, items: Sequence[Item], length: int, edits: Edits | None = None) -> None:
         self._items = items
         self._length = length
-        self._cuts: Mapping[int, ToolResult] = {} if cuts is None else cuts
-        self._line = line
-        self._broken = broken
-        self._order = order
-        #: Behind this place items are shown as they are.
-        self._plain = line if not broken else max(line, next(reversed(broken)) + 1)
-        if order is not None:
-            self._plain = max(self._plain, order[1])
+        self._edits = edits
 
     def __repr__(self) -> str:
-        cut = sum(index < self._line for index in self._cuts)
+        edits = self._edits
+        cut = 0 if edits is None else sum(index < edits.line for index in edits.cuts)
         return f"<RequestView of {self._length} items, {cut} cut>"
 
     def __len__(self) -> int:
@@ -75,26 +82,21 @@ class RequestView(Sequence[Item]):
             index += self._length
         if not 0 <= index < self._length:
             raise IndexError(f"item {index} of {self._length}")
-        return self._shown(index) if index < self._plain else self._items[index]
+        edits = self._edits
+        if edits is None or index >= edits.plain:
+            return self._items[index]
+        return edits.shown(self._items, index)
 
     def __iter__(self) -> Iterator[Item]:
-        items, plain = self._items, self._plain
-        if not plain:
+        items, edits = self._items, self._edits
+        if edits is None:
             return islice(items, self._length)
-        return chain(map(self._shown, range(plain)), islice(items, plain, self._length))
-
-    def _shown(self, index: int) -> Item:
-        if self._order is not None and index < self._order[1]:
-            index = self._order[0].get(index, index)
-        if index < self._line and index in self._cuts:
-            return self._cuts[index]
-        if self._broken is not None and index in self._broken:
-            return self._broken[index]
-        return self._items[index]
+        shown = (edits.shown(items, index) for index in range(edits.plain))
+        return chain(shown, islice(items, edits.plain, self._length))
 
     def _slice(self, index: slice) -> list[Item]:
         start, stop, step = index.indices(self._length)
-        if start >= self._plain and step > 0:
+        if step > 0 and (self._edits is None or start >= self._edits.plain):
             return list(self._items[start:stop:step])
         return [self[n] for n in range(start, stop, step)]
 
@@ -109,6 +111,7 @@ class Pruner:
     __slots__ = (
         "_broken",
         "_cuts",
+        "_edits",
         "_group",
         "_items",
         "_line",
@@ -149,14 +152,15 @@ class Pruner:
         #: Which item is shown at an index where it is another, and up to where that is decided; None while
         #: all stand where they are shown.
         self._order: tuple[dict[int, int], int] | None = None
+        #: All that is shown otherwise; None while nothing is.
+        self._edits: Edits | None = None
         #: The encoded bytes that the first n cuts save, as far as anybody asked.
         self._saved = [0]
 
     def view(self) -> RequestView:
         """The history as it is now, for a request."""
         self._advance()
-        items = self._items
-        return RequestView(items, len(items), self._cuts, self._line, self._broken, self._order)
+        return RequestView(self._items, self._seen, self._edits)
 
     @property
     def cuts(self) -> int:
@@ -202,9 +206,22 @@ class Pruner:
                     self._age(newest[0], index + 1)
         self._seen, self._group = length, group
         if self._old:
-            for index in self._old[len(self._cuts) : self._moves[-1][1]]:
-                self._cuts[index] = cut_result(self._result(index))
-                self._line = index + 1
+            self._cut(self._old[len(self._cuts) : self._moves[-1][1]])
+
+    def _cut(self, due: list[int]) -> None:
+        """Cut the results that stand there."""
+        for index in due:
+            self._cuts[index] = cut_result(self._result(index))
+        if due:
+            self._line = due[-1] + 1
+            self._edit()
+
+    def _edit(self) -> None:
+        """Something is shown otherwise from now on."""
+        plain = max(self._line, 0 if self._order is None else self._order[1])
+        if self._broken:
+            plain = max(plain, next(reversed(self._broken)) + 1)
+        self._edits = Edits(self._cuts, self._line, self._broken, self._order, plain)
 
     def _decide_order(self, group: CallOrder, index: int, item: Item) -> bool:
         """Take the next item behind an answer with calls; whether the order of their results stands."""
@@ -217,6 +234,7 @@ class Pruner:
             before = {} if self._order is None else self._order[0]
             before.update(moved)
             self._order = (before, end)
+            self._edit()
         return True
 
     def _mark(self, index: int, item: AssistantItem) -> CallOrder | None:
@@ -225,6 +243,7 @@ class Pruner:
             self.refused.append(index)
         if item.cut:
             self._broken = {**(self._broken or {}), index: cut_answer(item)}
+            self._edit()
         return CallOrder(index, item.calls) if len(item.calls) > 1 else None
 
     def _age(self, line: int, length: int) -> None:

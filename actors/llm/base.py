@@ -336,23 +336,23 @@ def _object_in(text: str) -> Any:
         return None
 
 
-_WHOLE = frozenset({int, type(None)})
-
-
 def sound_usage(usage: Any) -> Usage | None:
     """A client's report of a call's tokens in whole numbers, or None where it is no report."""
     if type(usage) is not Usage:
         return None
-    fields = (
+    counts = (
         usage.input_tokens,
         usage.output_tokens,
         usage.cache_read_tokens,
         usage.cache_write_tokens,
         usage.cache_write_1h_tokens,
     )
-    if _WHOLE.issuperset(map(type, fields)):
+    for count in counts:
+        if count is not None and type(count) is not int:
+            break
+    else:
         return usage
-    a, b, c, d, e = [_whole(each) for each in fields]
+    a, b, c, d, e = map(_whole, counts)
     return Usage(a, b, c, d, incomplete=bool(usage.incomplete), cache_write_1h_tokens=e)
 
 

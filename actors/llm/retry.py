@@ -161,7 +161,6 @@ async def ask(
     client: LLMClient,
     request: Request,
     listener: Listener,
-    *,
     policy: RetryPolicy = RetryPolicy(),  # noqa: B008 - frozen
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> Answer:

@@ -30,6 +30,11 @@ class HelperActor(AsyncActor):
     _waits: Interruptible | None = None
     _leaving = False
 
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The loop that it lives on."""
+        return self._mailroom.loop
+
     async def ask_model(self, work: Coroutine[Any, Any, T], caller: Context | None) -> T:
         """What ``work`` returns, the part of the job that asks a model; it sees the context variables of
         ``caller``, or none. Raises what it raises, PodError where the job is given up.

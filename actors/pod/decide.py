@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Set as AbstractSet
-from typing import Literal
+from typing import Literal, final
 
 from msgspec import Struct
 
@@ -33,10 +33,12 @@ class TurnState(Struct, frozen=True, gc=False):
     started_calls: AbstractSet[str] = frozenset()
 
 
+@final
 class CallModel(Struct, frozen=True, gc=False):
     """Send the history to the model."""
 
 
+@final
 class RunTools(Struct, frozen=True):
     """Run these calls; their results join the history in this order."""
 
@@ -59,6 +61,7 @@ class Compact(Struct, frozen=True, gc=False):
     """Fold the history, then go on with the same request."""
 
 
+@final
 class Finish(Struct, frozen=True, gc=False):
     """The run is over; ``why`` where it failed, ``limit`` is what it reached where that is its outcome."""
 

@@ -149,10 +149,10 @@ class Journal:
         To be awaited at once: nothing may come between what is recorded and this, or a refusal of another's
         commit drops it silently. Raises SessionError.
         """
-        if self._under_way is None and self._closed is None:
-            given = self._give(self.log.commit)
-            return AT_ONCE if given is None else to_its_end(given)
-        return self._commit_behind()
+        if self._under_way is not None or self._closed is not None:
+            return self._commit_behind()
+        given = self._give(self.log.commit)
+        return AT_ONCE if given is None else to_its_end(given)
 
     async def _commit_behind(self) -> None:
         """The same, behind a commit that is under way."""
@@ -201,7 +201,7 @@ class Journal:
         """Fork no more at a conflict, since the pod ends."""
         self._branching = True
 
-    def _give(self, give: Callable[[], Kept], *, alone: bool = False) -> DirectWait | None:
+    def _give(self, give: Callable[[], Kept], alone: bool = False) -> DirectWait | None:
         """Give the store what is recorded: None where it is kept at once, else a future of its answer. Raises
         SessionError. Where it is given ``alone`` and refused, only who gave it gets the error.
         """
@@ -218,13 +218,13 @@ class Journal:
             given = self._given = DirectWait(loop=self._mailroom.loop)
         if isinstance(kept, AsyncFuture) and not kept.is_lazy:
             self._under_way = kept
-            kept.when_done(partial(self._on_answer, alone, kept))
+            kept.when_done(lambda: self._on_answer(kept, alone=alone))
         else:
             pending = self._under_way = kept if isinstance(kept, Future) else durable(kept)
-            pending.add_done_callback(partial(self._on_answer, alone))
+            pending.add_done_callback(partial(self._on_answer, alone=alone))
         return given
 
-    def _on_answer(self, alone: bool, done: Pending) -> None:
+    def _on_answer(self, done: Pending, *, alone: bool) -> None:
         """Bring the store's answer to the loop, from whatever thread it comes on."""
         if self._mailroom.here():
             self._take_answer(done, alone=alone)

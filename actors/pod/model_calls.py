@@ -261,11 +261,11 @@ class ModelCalls:
         try:
             log.add(
                 AssistantMessage(
-                    pod=log.pod,
-                    session_id=head.session_id,
-                    seq=head.seq + 1,
-                    at=time.time(),
-                    run_id=run.run_id,
+                    log.pod,
+                    head.session_id,
+                    head.seq + 1,
+                    time.time(),
+                    run.run_id,
                     item=answer.item,
                     model=answer.model,
                     stop_reason=answer.stop_reason,

@@ -99,11 +99,18 @@ class Play:
 
     # -- beginnings ------------------------------------------------------------------------------
 
-    def begin(self, run: Run, queued: QueuedRun, *, at_once: bool) -> None:
-        """Begin a run with its input; ``at_once`` where that came alone, so that it overtakes nothing."""
+    def begin(self, run: Run, queued: QueuedRun) -> None:
+        """Begin a run with its input."""
         self._start_clock(run)
-        start = self._tasks.start_at_once if at_once and self._mailroom.alone else self._tasks.start
-        start(self._play(run, run.waits, self._from_input(run, queued)), run.caller)
+        self._tasks.start(self._play(run, run.waits, self._from_input(run, queued)), run.caller)
+
+    def begin_at_once(self, run: Run, queued: QueuedRun) -> None:
+        """Begin a run with its input: now, where that came alone, so that it overtakes nothing."""
+        if self._mailroom.alone:
+            self._start_clock(run)
+            self._tasks.start_at_once(self._play(run, run.waits, self._from_input(run, queued)), run.caller)
+        else:
+            self.begin(run, queued)
 
     def begin_again(self, run: Run) -> None:
         """Go on with a run that was paused."""
@@ -145,17 +152,17 @@ class Play:
                     await self._let_others_pass(run)
                     at = self._turn_state(run)
                 step = decide.next_step(at)
-                if isinstance(step, decide.CallModel):
+                if type(step) is decide.CallModel:
                     await self._model_calls.request(run)
                     if self._mailroom.has_mail():
                         await self._receive_mail()
-                elif isinstance(step, decide.Finish):
+                elif type(step) is decide.Finish:
                     outcome = self._outcome(run, step)
                     if outcome is not None:
                         self._record_end(run, outcome)
                         await self._owner.finish(run, outcome)
                         return
-                elif isinstance(step, decide.RunTools):
+                elif type(step) is decide.RunTools:
                     await self._run_tools(run, step)
                 else:
                     await self._make_ready(run, step)
@@ -194,15 +201,15 @@ class Play:
     def _turn_state(self, run: Run) -> decide.TurnState:
         calls = run.answer.calls if run.answer is not None else ()
         return decide.TurnState(
-            ending=run.ending,
-            answer=run.answer,
-            stop_reason=run.stop_reason,
-            open_calls=open_calls(self._journal.head.items) if calls else [],
-            pending=run.has_unseen_input or bool(run.pending),
-            steps=self._accounts.steps,
-            max_steps=self._template.manifest.worker.max_steps,
-            fullness=self._conversation.before_request() if self._template.limits.before_request else "send",
-            started_calls=run.started_calls,
+            run.ending,
+            run.answer,
+            run.stop_reason,
+            open_calls(self._journal.head.items) if calls else [],
+            run.has_unseen_input or bool(run.pending),
+            self._accounts.steps,
+            self._template.manifest.worker.max_steps,
+            self._conversation.before_request() if self._template.limits.before_request else "send",
+            run.started_calls,
         )
 
     async def _run_tools(self, run: Run, step: decide.RunTools) -> None:
@@ -285,14 +292,14 @@ class Play:
             run.has_unseen_input = True
         run.ending = outcome
         seconds = self.stop_clock()
-        head = self._journal.head
-        self._journal.log.add(
+        log, head = self._journal.log, self._journal.head
+        log.add(
             RunEnd(
-                pod=self._resources.name,
-                session_id=head.session_id,
-                seq=head.seq + 1,
-                at=time.time(),
-                run_id=run.run_id,
+                log.pod,
+                head.session_id,
+                head.seq + 1,
+                time.time(),
+                run.run_id,
                 outcome=outcome,
                 steps=self._accounts.steps,
                 usage=self._accounts.run_usage or Usage(),

@@ -51,7 +51,9 @@ if TYPE_CHECKING:
 #: Runs that may wait behind the one that goes on.
 QUEUE_LIMIT = 32
 
-_RESTING = frozenset({PodState.IDLE, PodState.PAUSED})
+# Names of their own: Python 3.11 takes as long to look a member of an enum up as to make an object.
+_IDLE, _PAUSED, _RUNNING = PodState.IDLE, PodState.PAUSED, PodState.RUNNING
+_RESTING = frozenset({_IDLE, _PAUSED})
 #: What work between two steps gives where its reply is answered by another.
 LATER = object()
 
@@ -81,6 +83,7 @@ class RunLoop:
         "_tool_calls",
         "gate",
         "grace",
+        "loop",
         "queue",
         "run",
     )
@@ -105,6 +108,7 @@ class RunLoop:
         self._resources = resources
         self._approvals = approvals
         self.grace = resources.template.grace
+        self.loop = tasks.loop
         hooks = resources.template.tools.hooks
         #: Who is notified of the ends of runs; None where nobody is.
         self._hooks: Hooks | None = hooks if hooks is not None and hooks.asks_at_run_end else None
@@ -167,7 +171,7 @@ class RunLoop:
         """Begin a run, or have it wait for what goes on. Raises PodBusy."""
         running = self._status.state not in _RESTING
         if not running and not self.queue and self.gate.is_free():
-            self._begin(queued, Interruptible(self), at_once=True)
+            self._play.begin_at_once(self._enter_with(queued, Interruptible(self)), queued)
             return
         if queued.command.busy == "reject" and (running or self.queue):
             raise PodBusy(
@@ -187,7 +191,7 @@ class RunLoop:
         if turn is not None:
             await self.gate.begin_at(turn, waits)
         if self.queue and self._status.state in _RESTING and not self._status.stopping:
-            self._begin(self.queue.popleft(), waits)
+            self._begin_next(waits)
         else:
             self.gate.leave(waits)
 
@@ -270,12 +274,18 @@ class RunLoop:
 
     def _start_next(self) -> None:
         if self.queue and self._status.state is PodState.IDLE and not self._status.stopping:
-            self._begin(self.queue.popleft(), Interruptible(self))
+            self._begin_next(Interruptible(self))
 
     # -- a run -----------------------------------------------------------------------------------
 
-    def _begin(self, queued: QueuedRun, waits: Interruptible, *, at_once: bool = False) -> None:
-        """Begin a run as the work that ``waits``, which holds the gate or finds it free."""
+    def _begin_next(self, waits: Interruptible) -> None:
+        """Begin the oldest run that waits as the work that ``waits``."""
+        assert self.queue
+        queued = self.queue.popleft()
+        self._play.begin(self._enter_with(queued, waits), queued)
+
+    def _enter_with(self, queued: QueuedRun, waits: Interruptible) -> Run:
+        """Enter a run as the work that ``waits``, which holds the gate or finds it free."""
         command, notified = queued.command, queued.source == "notify"
         self.gate.take(waits)
         self.close_left_over()
@@ -287,18 +297,18 @@ class RunLoop:
             run.reply = reply
         if command.output_schema is not None:
             run.output_schema = command.output_schema
-        if isinstance(command, RunHere):
+        if type(command) is RunHere:
             run.output_kind, run.deps = command.output, command.deps
         if self._joining:
             run.pending, self._joining = self._joining, None
         self._accounts.begin_run()
         self._conversation.guard = self._conversation.guard.run_started()
         self._enter(run)
-        self._play.begin(run, queued, at_once=at_once)
+        return run
 
     def _enter(self, run: Run) -> None:
         self.run, self._journal.run_id = run, run.run_id
-        self._status.to(PodState.RUNNING)
+        self._status.to(_RUNNING)
 
     # -- the end of a run ------------------------------------------------------------------------
 
@@ -309,7 +319,7 @@ class RunLoop:
             resolve(run.awaiting_commit)
         if self._hooks is not None:
             await self._notify_hooks(self._hooks, run, self._result(run, outcome))
-        self._status.to(PodState.PAUSED if outcome == "paused" else PodState.IDLE)
+        self._status.to(_PAUSED if outcome == "paused" else _IDLE)
         reply, run.reply = run.reply, None
         if outcome != "paused":
             self.run = self._journal.run_id = None

@@ -136,7 +136,7 @@ class Run:
 
 def new_run_id() -> str:
     """An id for a run, unique for all practical ends."""
-    return f"{random.getrandbits(64):016x}"
+    return random.getrandbits(64).to_bytes(8).hex()
 
 
 def resolve(replies: list[AsyncFuture[Any]]) -> None:

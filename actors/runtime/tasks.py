@@ -6,7 +6,6 @@ import asyncio
 import sys
 from collections.abc import Callable, Coroutine
 from contextvars import Context
-from functools import partial
 from typing import Any
 
 # ``asyncio.current_task`` is written in C from Python 3.12 on; before, it is two calls around this look.
@@ -54,12 +53,12 @@ def begin_task(
     loop = loop or asyncio.get_running_loop()
     outer = task_on(loop)
     if outer is None:
-        return _begin(work, loop=loop, context=context, name=name)
+        return _begin(work, loop, context, name)
     outermost = loop not in beginning
     beginning.add(loop)
     leave_task(loop, outer)
     try:
-        return _begin(work, loop=loop, context=context, name=name)
+        return _begin(work, loop, context, name)
     finally:
         enter_task(loop, outer)
         if outermost:
@@ -67,12 +66,20 @@ def begin_task(
 
 
 if sys.version_info >= (3, 12):
-    _begin = partial(asyncio.Task, eager_start=True)
+
+    def _begin(
+        work: Coroutine[Any, Any, Any],
+        loop: asyncio.AbstractEventLoop,
+        context: Context | None,
+        name: str | None,
+    ) -> asyncio.Task[Any]:
+        """Begin a task that its loop has on no list."""
+        return asyncio.Task(work, loop=loop, name=name, context=context, eager_start=True)
+
 else:
 
     def _begin(
         work: Coroutine[Any, Any, Any],
-        *,
         loop: asyncio.AbstractEventLoop,
         context: Context | None,
         name: str | None,
