@@ -679,7 +679,8 @@ class PodActor(AsyncActor):
             return
         if self._stops is None and supervisor.decide(error):
             self._status.restarts = True
-            supervisor.waiting = self.runs.take_waiting()
+            if supervisor.waiting is None:  # else it had not taken up yet what waits
+                supervisor.waiting = self.runs.take_waiting()
         try:
             await self._end_failed(error)
         finally:

@@ -373,13 +373,14 @@ class RunLoop:
 
     async def _answer_end(self, run: Run, outcome: RunOutcome) -> None:
         """Answer who asked for the end that the run has come to."""
-        asked, self._end_asked = self._end_asked or [], None
         if outcome == "paused" and run.ending == "cancelled":  # cancelled while its pause became durable
             try:
                 await self._drop_paused()
             except SessionError as error:
+                asked, self._end_asked = self._end_asked or [], None
                 _fail(asked, error)
                 return
+        asked, self._end_asked = self._end_asked or [], None
         resolve(asked)
 
     def close_open_calls(self) -> None:

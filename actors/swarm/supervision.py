@@ -232,6 +232,8 @@ class PodSupervisor:
             self.decide(error)
             self.on_failed(error)
             return
+        if self._actor.ended:
+            return  # it failed in its start: what waits is for the next one
         waiting, self.waiting = self.waiting, None
         if waiting is not None:
             self._actor.take_up(waiting, resume=self._section.on_restart == "resume")
