@@ -194,7 +194,7 @@ def test_chat_takes_its_turns_from_a_file_and_ends_with_it(home: Home):
 def test_ctrl_c_ends_a_chat_that_waits_for_a_pipe(home: Home):
     with home.start("chat", "--model", "offline", stdin=subprocess.PIPE) as chat:
         assert chat.stderr is not None
-        while "/help tells more" not in chat.stderr.readline():
+        while "/help shows more" not in chat.stderr.readline():
             pass
         chat.send_signal(signal.SIGINT)
         assert chat.wait(60) == 130
@@ -272,7 +272,7 @@ def test_a_signal_that_comes_again_and_again_does_not_change_how_a_command_ends(
     ):
         assert process.stderr is not None
         if command == "chat":
-            while "/help tells more" not in process.stderr.readline():
+            while "/help shows more" not in process.stderr.readline():
                 pass
         else:
             assert came.wait(60)
@@ -291,7 +291,7 @@ def test_a_signal_that_comes_again_and_again_does_not_change_how_a_command_ends(
 def test_a_chat_that_is_told_to_end_says_how_to_go_on(home: Home, number: int, code: int):
     with home.start("chat", "--model", "offline", stdin=subprocess.PIPE) as chat:
         assert chat.stderr is not None
-        while "/help tells more" not in chat.stderr.readline():
+        while "/help shows more" not in chat.stderr.readline():
             pass
         chat.send_signal(number)
         _, err = chat.communicate(timeout=60)
