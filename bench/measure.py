@@ -86,6 +86,8 @@ class Holds:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._handle.cancel()
+        # Also by what came after the last look, which is all where the loop has had no turn.
+        self.longest = max(self.longest, time.thread_time() - self._last)
 
     def _look(self) -> None:
         now = time.thread_time()

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from msgspec import Raw, Struct
 from msgspec.structs import replace
 
 from actors.sessions.activities import still_open
-from actors.sessions.answers import Kept, store_failure
-from actors.sessions.chain import LARGE, link
+from actors.sessions.answers import Kept, durable, store_failure
+from actors.sessions.chain import LARGE, chained, head_of, link
 from actors.sessions.head import SessionHead
 from actors.sessions.store import SessionStore
 from protocol.entries import (
@@ -31,6 +33,9 @@ from protocol.wire import encode
 
 #: Copied for each entry, which takes less than to have OpenSSL look its hash up by name.
 _no_bytes = hashlib.sha256()
+
+#: Bytes of an entry that take a millisecond to hash, which is done in a thread.
+LONG = 1 << 20
 
 
 class Mark(Struct, frozen=True, gc=False):
@@ -66,6 +71,7 @@ class SessionLog:
         "_before",
         "_durable",
         "_ends",
+        "_has_long",
         "_publish",
         "_staged",
         "_store",
@@ -87,6 +93,9 @@ class SessionLog:
         self._before: tuple[str, list[Item]] | None = None
         self._unsaved: Sequence[Event] = ()
         self._staged: _Batch | None = None
+        #: Whether a long entry is staged, which is hashed with its batch: then what is chained behind it does
+        #: not hold yet.
+        self._has_long = False
         #: Ends that are staged: see ``record_end``.
         self._ends: list[Event] | None = None
         #: What was given to the store, where the log ends with it, and the ends in it.
@@ -252,8 +261,14 @@ class SessionLog:
             hashing.update(head.hash + body)
             hash_ = head.hash = hashing.digest()
         else:
-            hash_ = head.hash = link(head.hash, body)
+            hash_ = head.hash = self._link_large(head.hash, body)
         return StoredEntry(seq, hash_, body)
+
+    def _link_large(self, prev_hash: bytes, body: bytes) -> bytes:
+        if len(body) < LONG or asyncio._get_running_loop() is None:  # noqa: SLF001 - documented
+            return link(prev_hash, body)
+        self._has_long = True
+        return prev_hash
 
     # -- committing ----------------------------------------------------------------------------
 
@@ -263,6 +278,9 @@ class SessionLog:
         It is claimed for this writer unless ``claim`` is false. Raises StoreError, as ``commit`` does.
         """
         session_id, batch = self.head.session_id, self._hand_over()
+        if self._has_long:
+            give = partial(self._store.create, session_id, self.pod, parent, claim=claim)
+            return self._hash_and_give(Head(batch[0].seq - 1, GENESIS), give)
         try:
             pending = self._store.create(session_id, self.pod, parent, batch, claim=claim)
         except Exception as error:  # noqa: BLE001 - of a driver
@@ -294,6 +312,8 @@ class SessionLog:
             return None
         durable = self._durable
         after, batch = Head(durable.seq, durable.hash), self._hand_over()
+        if self._has_long:
+            return self._hash_and_give(after, partial(self._store.append, self.head.session_id, after))
         try:
             pending = self._store.append(self.head.session_id, after, batch)
         except Exception as error:  # noqa: BLE001 - of a driver
@@ -310,6 +330,33 @@ class SessionLog:
         self._under_way = (batch, _mark(self.head), self._ends)
         self._staged = self._ends = None
         return batch.entries
+
+    def _hash_and_give(self, after: Head, give: Callable[[list[StoredEntry]], Kept]) -> Kept:
+        """Give the store what was handed over once it is hashed, in a thread."""
+        assert self._under_way is not None
+        self._has_long = False
+        return self._give_hashed(self._under_way[0], after, give)
+
+    async def _give_hashed(
+        self, batch: _Batch, after: Head, give: Callable[[list[StoredEntry]], Kept]
+    ) -> None:
+        batch.entries = await asyncio.to_thread(chained, [each.body for each in batch.entries], after=after)
+        last = head_of(batch.entries)
+        assert self._under_way is not None
+        _, mark, ends = self._under_way
+        self._under_way = (batch, replace(mark, hash=last.hash), ends)
+        self._chain_anew(last)
+        kept = give(batch.entries)
+        if kept is not None:
+            await durable(kept)
+
+    def _chain_anew(self, after: Head) -> None:
+        """Chain what was staged while the hash before it was not known."""
+        head = self.head
+        head.hash = after.hash
+        if self._staged is not None:
+            head.seq = after.seq
+            self._staged.entries = [self._chain(entry.body) for entry in self._staged.entries]
 
     def confirm(self) -> None:
         """What was given to the store is durable: publish its events."""
@@ -353,6 +400,7 @@ class SessionLog:
         if self._staged is not None:
             unsaved += self._staged.events
         self._unsaved, self._under_way, self._staged = unsaved, None, None
+        self._has_long = False
         if self._before is not None:
             head.session_id, head.items = self._before
             self._before = None
