@@ -81,10 +81,28 @@ def test_each_program_is_whole_and_types_are_checked(text: str, tmp_path: Path):
     assert text.startswith(("import ", "from "))
 
 
-def test_the_first_program_runs_at_a_server_where_its_preset_looks_for_one(
+def test_the_first_program_runs_as_it_is_pasted_where_there_is_no_model_server(tmp_path: Path):
+    (tmp_path / "program.py").write_text(program("population"))
+    done = subprocess.run(
+        [sys.executable, "program.py"], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "population answered: 291940" in done.stdout
+    assert "population answered: 77992 finished" in done.stdout
+
+
+def test_every_program_that_runs_by_itself_needs_no_model_server():
+    by_itself = [each for each in PROGRAMS if "asyncio.run(" in each or "\nwith PodSystem" in each]
+    assert len(by_itself) == 2
+    assert not any("ollama" in each for each in by_itself)
+
+
+def test_the_first_program_runs_at_a_server_as_the_text_behind_it_says(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    names = run_program("population")
+    text = program("population").replace('model="offline"', 'model="ollama/qwen3"')
+    names: dict[str, Any] = {"__name__": "program"}
+    exec(compile(text.removesuffix("asyncio.run(main())\n"), "README.md", "exec"), names)
 
     async def main() -> None:
         asked = {"index": 0, "id": "c", "function": {"name": "population", "arguments": '{"town":"Bergen"}'}}
@@ -177,11 +195,10 @@ def test_what_tools_work_with_is_handed_to_them_as_it_is_shown():
     assert "a kayak for Liv" in client.requests[-1].items[-1].text
 
 
-def test_an_answer_of_a_type_is_an_instance_as_it_is_shown(capsys: pytest.CaptureFixture[str]):
+def test_an_answer_of_a_type_is_an_instance_as_it_is_shown():
     names = run_program("class City")
     names["PodSystem"] = spawning(ScriptedClient([say('{"name": "Oslo", "people": 717710}')]))
-    asyncio.run(names["main"]())
-    assert capsys.readouterr().out == "717710\n"
+    assert asyncio.run(names["capital_of"]("Norway")) == names["City"]("Oslo", 717710)
 
 
 def test_what_is_called_within_the_text_can_be_called_so():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from pathlib import Path
 from typing import Any
 
@@ -187,6 +188,8 @@ def test_it_says_what_it_is_when_asked(loop, text):
     answer = loop.run(text)
     assert "I am polypod's offline model: a small deterministic program, not a language model" in answer
     assert "This pod's tools: read_file, list_files" in answer
+    assert "use TOOL name=value, for any other tool" in answer
+    assert re.search(r"Any is called by its name: use \w+ \w+=…", answer)
 
 
 def test_what_it_does_not_understand_it_says_and_what_it_is(loop):

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from actors.llm.offline.calling import arguments_from
 from actors.llm.offline.extractive import (
     COMPACTED,
     Said,
@@ -229,3 +230,22 @@ def test_a_compaction_is_bounded_whatever_was_said(said):
 
 def test_facts_are_empty_where_nothing_was_said():
     assert facts([]) == {"decisions": [], "discussions": [], "attempts": [], "requests": []}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "use pay to=ann amount=5",
+        "call pay(to='ann', amount=5)",
+        'use the tool pay with to="ann", amount=5',
+        'use pay {"to": "ann", "amount": 5}',
+    ],
+)
+def test_a_tool_is_called_as_calls_are_shown(words: str):
+    schema = {
+        "properties": {"to": {"type": "string"}, "amount": {"type": "integer"}},
+        "required": ["to", "amount"],
+    }
+    [intent] = understood(words, ["pay"])
+    assert isinstance(intent, UseTool)
+    assert arguments_from(intent.words, schema) == {"to": "ann", "amount": 5}

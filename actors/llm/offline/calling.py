@@ -33,19 +33,28 @@ def arguments_from(words: str, schema: dict[str, Any]) -> dict[str, Any] | None:
     """
     properties, required = schema.get("properties", {}), schema.get("required", [])
     words = words.strip()
+    if words.startswith("(") and words.endswith(")"):  # as calls are shown: pay(to='ann', amount=5)
+        words = words[1:-1].strip()
     if words.startswith("{"):
         try:
             return msgspec.json.decode(words, type=dict[str, Any])
         except msgspec.DecodeError:
             return None
-    pairs = re.findall(r"(\w+)\s*=\s*(\S+)", words)
+    pairs = re.findall(r"""(\w+)\s*=\s*("[^"]*"|'[^']*'|\S+)""", words)
     if pairs and all(name in properties for name, _ in pairs):
-        return {name: _value(text, properties[name]) for name, text in pairs}
+        return {name: _value(_plain(text), properties[name]) for name, text in pairs}
     if not words:
         return None if required else {}
     if len(required) == 1:
         return {required[0]: _value(words, properties[required[0]])}
     return None
+
+
+def _plain(text: str) -> str:
+    """A value without the quotes around it, or the comma behind it."""
+    if text[0] in "\"'" and text[-1] == text[0]:
+        return text[1:-1]
+    return text.removesuffix(",")
 
 
 def _value(text: str, schema: dict[str, Any]) -> Any:

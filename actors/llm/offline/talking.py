@@ -14,7 +14,8 @@ ABOUT = (
 EXAMPLES = (
     "list files in src; read README.md; find *.py; search for TODO in src; count words in README.md; "
     "summarise README.md; remember that …; what do you remember?; write “…” to notes.txt; "
-    "replace “a” with “b” in notes.txt; and several of these joined by “then”"
+    "replace “a” with “b” in notes.txt; use TOOL name=value, for any other tool; and several of these "
+    "joined by “then”"
 )
 BEYOND = (
     "For anything else, give the pod a real model: a local server (ollama, llama.cpp, vLLM, LM Studio) "
@@ -48,4 +49,6 @@ def not_understood(context: OfflineContext, intent: Unknown) -> Answer:
 def _tools(context: OfflineContext) -> str:
     if not context.tools:
         return "This pod has no tools, so there is little I can do for it."
-    return f"This pod's tools: {', '.join(context.tools)}."
+    *_, last = context.tools  # a program's own come behind the built-in ones
+    call = " ".join([last, *(f"{name}=…" for name in context.tools[last].input_schema.get("required", ()))])
+    return f"This pod's tools: {', '.join(context.tools)}. Any is called by its name: use {call}."
