@@ -20,8 +20,7 @@ from actors.pod.address import Kinds, Mailboxes
 from actors.pod.assembly import Assembly
 from actors.pod.budget import Totals
 from actors.pod.handle import Pod
-from actors.pod.local import actor_of, stop_by
-from actors.pod.pod import ShutDown
+from actors.pod.local import actor_of, shut_down
 from actors.pod.restore import interrupted
 from actors.runtime.bus import Bus
 from actors.runtime.fork import let_be
@@ -307,7 +306,7 @@ class PodSystem:
                 rest.push_async_callback(wait_for_releases, self._settings.graces["store_grace"])
                 if spawner.supervision is not None:
                     await spawner.supervision.close(self.pods(), self._settings.grace)
-                for stopped in [stop_by(pod, ShutDown()) for pod in reversed(self.pods())]:
+                for stopped in [shut_down(pod) for pod in reversed(self.pods())]:
                     await stopped
         except BaseException as error:  # noqa: BLE001 - who waits for the stop gets it
             stopping.set_exception(error)

@@ -1,15 +1,21 @@
-"""The actor behind the handle of a pod that lives in this process."""
+"""The actor behind the handle of a pod that lives in this process, and its end by its system."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from msgspec import Struct
+
 from actors.pod.handle import Pod
 
 if TYPE_CHECKING:
-    from actors.pod.pod import PodActor, ShutDown
+    from actors.pod.pod import PodActor
     from actors.runtime.future import AsyncFuture
     from actors.runtime.ref import AsyncActorRef
+
+
+class ShutDown(Struct, frozen=True):
+    """To a pod whose system is left: end, with the run that goes on paused, so that it can be resumed."""
 
 
 def actor_of(pod: Pod) -> PodActor:
@@ -18,7 +24,7 @@ def actor_of(pod: Pod) -> PodActor:
     return actor
 
 
-def stop_by(pod: Pod, message: ShutDown) -> AsyncFuture[bool]:
-    """Have a pod end by that message: a future of whether it was alive."""
+def shut_down(pod: Pod) -> AsyncFuture[bool]:
+    """End a pod with its run paused: a future of whether it was alive."""
     ref: AsyncActorRef[PodActor] = pod.ref  # type: ignore[assignment]
-    return ref.stop_by(message)
+    return ref.stop_by(ShutDown())

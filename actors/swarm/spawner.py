@@ -11,8 +11,8 @@ from actors.llm.base import LLMClient
 from actors.pod.address import Mailboxes
 from actors.pod.handle import Pod
 from actors.pod.lifecycle import Resumed
-from actors.pod.local import actor_of, stop_by
-from actors.pod.pod import PodActor, ShutDown
+from actors.pod.local import actor_of, shut_down
+from actors.pod.pod import PodActor
 from actors.pod.resources import PodResources
 from actors.runtime.bus import Bus
 from actors.runtime.future import AsyncFuture
@@ -164,7 +164,7 @@ class Spawner:
 
     def shut_down(self, pod: Pod) -> AsyncFuture[bool]:
         """End a sub-agent with its run paused."""
-        return stop_by(pod, ShutDown())
+        return shut_down(pod)
 
     # -- pods that failed, as their supervisors have them ------------------------------------------
 

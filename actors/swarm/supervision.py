@@ -13,8 +13,8 @@ import pykka
 
 from actors.pod.address import Kinds, Mailboxes
 from actors.pod.handle import Pod
-from actors.pod.local import actor_of
-from actors.pod.pod import PodActor, ShutDown
+from actors.pod.local import ShutDown, actor_of
+from actors.pod.pod import PodActor
 from actors.pod.supervised import Waiting
 from actors.runtime.bus import Bus
 from actors.runtime.future import AsyncFuture

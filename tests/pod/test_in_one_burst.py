@@ -261,7 +261,7 @@ def test_a_commit_ends_only_when_its_own_entries_are_durable() -> None:
         store = GatedStore()
         async with PodSystem(store) as system:
             pod = await system.spawn(PLAIN, client=ScriptedClient([]))
-            journal = pod.ref.actor_inbox.actor._journal  # type: ignore[attr-defined]
+            journal = pod.ref.actor_inbox.actor.journal  # type: ignore[attr-defined]
             store.shut = True
             commits = []
             for word in ("first", "second", "third"):
@@ -295,7 +295,7 @@ def test_a_compaction_of_a_run_that_is_lost_has_its_end() -> None:
             with system.subscribe("p", (CompactStart, CompactFailed, CompactDone)) as events:
                 run = pod.run("two")
                 await client.asked.acquire()  # by the summariser
-                journal = pod.ref.actor_inbox.actor._journal  # type: ignore[attr-defined]
+                journal = pod.ref.actor_inbox.actor.journal  # type: ignore[attr-defined]
                 store.shut = True
                 journal.log.record(Alert, text="of a memory job")
                 refused = asyncio.ensure_future(journal.commit())

@@ -22,7 +22,7 @@ from protocol.manifest import PodManifest
 
 async def record(pod: Pod) -> None:
     """Have the pod record something that is none of its run's, as a memory job does."""
-    journal = pod.ref.actor_inbox.actor._journal  # type: ignore[attr-defined]
+    journal = pod.ref.actor_inbox.actor.journal  # type: ignore[attr-defined]
     journal.log.record(Alert, text="of a memory job")
     await journal.commit()
 

@@ -1,0 +1,49 @@
+"""Which messages a passive pod needs its history for, pure, and what it answers where it cannot have it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from actors.pod.local import ShutDown
+from protocol import commands
+from protocol.commands import Command
+from protocol.errors import CompactionFailed, RunFailed
+from protocol.lifecycle import PodState
+
+#: Messages that say or ask nothing of the history.
+_WITHOUT_HISTORY = frozenset(
+    {
+        commands.Steer,
+        commands.Pause,
+        commands.WaitForMemoryJobs,
+        commands.Passivate,
+        commands.Stop,
+        ShutDown,
+    }
+)
+#: Those that do only where a run is paused.
+_IF_PAUSED = frozenset({commands.Cancel, commands.Resume})
+
+
+def needs_history(kind: type, state: PodState, *, weighed: int | None) -> bool:
+    """Whether a message of that kind needs the history of a pod in that state; ``weighed`` is what that
+    weighs, in tokens, where that is known.
+    """
+    if kind in _WITHOUT_HISTORY:
+        return False
+    if kind is commands.Describe:
+        return weighed is None
+    return state is PodState.PAUSED or kind not in _IF_PAUSED
+
+
+def answer_without_history(message: Any, error: Exception) -> Any:
+    """The answer to a message whose pod could not have its history back, as its command promises it."""
+    if isinstance(message, commands.TryPreRunCompact | commands.TryPostRunExtract):
+        return None
+    if isinstance(message, commands.Run):
+        raise RunFailed(error, run_id=message.run_id) from error
+    if isinstance(message, commands.Compact):
+        raise CompactionFailed(f"the history could not be read: {error}") from error
+    if not isinstance(message, Command):  # a memory job's
+        return False
+    raise error
