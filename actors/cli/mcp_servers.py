@@ -71,8 +71,8 @@ def _servers_of(file: Path, notes: list[str]) -> Iterator[McpServer]:
             f'--mcp {file}: expected {{"mcpServers": {{"NAME": {{"command": …}}}}}}, as other clients have it'
         )
     seen: dict[str, str] = {}
-    for name, told in servers.items():
-        server = _server(f"--mcp {file}: mcpServers.{name}", name, told, notes)
+    for name, entry in servers.items():
+        server = _server(f"--mcp {file}: mcpServers.{name}", name, entry, notes)
         if server is None:
             continue
         if server.name in seen:
@@ -85,14 +85,14 @@ def _servers_of(file: Path, notes: list[str]) -> Iterator[McpServer]:
         yield server
 
 
-def _server(at: str, name: str, told: Any, notes: list[str]) -> McpServer | None:
-    if not isinstance(told, dict):
+def _server(at: str, name: str, entry: Any, notes: list[str]) -> McpServer | None:
+    if not isinstance(entry, dict):
         raise click.UsageError(f"{at}: expected a table")
     found: dict[str, Any] = {}
-    for key, value in told.items():
+    for key, value in entry.items():
         if key in _OURS:
             found[_OURS[key]] = _checked(f"{at}.{key}", _OURS[key], value)
-    if others := sorted(told.keys() - _OURS.keys()):
+    if others := sorted(entry.keys() - _OURS.keys()):
         notes.append(f"MCP server {name!r}: passed over {', '.join(others)}")
     if found.get("disabled"):
         notes.append(f"MCP server {name!r} is disabled in its file")
