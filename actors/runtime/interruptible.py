@@ -247,7 +247,7 @@ class DirectWait(Uncancelled[None]):
 
 
 class _NoLoop:
-    """The loop of a future that is done, and that no loop need be told of."""
+    """The loop of a future that is done, and that no loop need be notified of."""
 
     def get_debug(self) -> bool:
         return False
