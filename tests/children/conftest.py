@@ -1,15 +1,28 @@
 """What tests of child processes share."""
 
+import os
 import sys
 import uuid
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
+from confined_kit import Place, Runner
 from process_kit import marked, wait_until_none
 
 from actors.runtime.children.launcher import Launcher
+from protocol.errors import ChildNotConfined
 
-collect_ignore = [] if sys.platform == "linux" else ["test_child_end.py", "test_child_chaos.py"]
+collect_ignore = (
+    []
+    if sys.platform == "linux"
+    else [
+        "test_child_end.py",
+        "test_child_chaos.py",
+        "test_confined_files.py",
+        "test_confined_processes.py",
+    ]
+)
 
 
 @pytest.fixture
@@ -25,3 +38,22 @@ async def launcher(mark: str) -> AsyncIterator[Launcher]:
     launcher = Launcher()
     yield launcher
     await launcher.aclose()
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(Path(os.path.realpath(tmp_path)))
+
+
+@pytest.fixture(params=["as we are", "without privileges"])
+def confined(place: Place, request: pytest.FixtureRequest) -> Iterator[Runner]:
+    """Starts programs that are confined by namespaces, as whom this machine lets make them."""
+    runner = Runner(place, request.param)
+    try:
+        try:
+            runner.run([])
+        except ChildNotConfined as error:
+            pytest.skip(f"{request.param}: {error}")
+        yield runner
+    finally:
+        runner.close()

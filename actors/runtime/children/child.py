@@ -14,7 +14,17 @@ from msgspec import Struct
 from actors.runtime.children.descendants import KILL_WAIT, Process, send
 from actors.runtime.children.frames import Frames, framed
 from actors.runtime.children.pipes import ChildInput, ChildOutput
-from protocol.errors import ChildLost, ChildNotStarted
+from protocol.errors import ChildLost, ChildNotConfined, ChildNotStarted
+
+#: The steps of a confinement, in words.
+_OF_CONFINEMENT = {
+    "namespaces": "namespaces of its own",
+    "files": "the files that it is to see",
+    "limits": "its limits",
+    "privileges": "giving up privileges",
+    "landlock": "Landlock",
+    "seccomp": "seccomp",
+}
 
 #: Seconds after which a child that is to start is looked after: its warden may have been stopped.
 _PATIENCE = 2.0
@@ -121,10 +131,13 @@ class Child:
 
     # -- for the launcher ------------------------------------------------------------------------
 
-    async def start(self, request: Any, ladder: Ladder) -> None:
-        """Have its warden start it, and wait until it runs. Raises ChildNotStarted, ChildLost."""
+    async def start(self, request: Any, ladder: Ladder, plan: Any) -> None:
+        """Have its warden start it, confined to a plan, and wait until it runs.
+
+        Raises ChildNotStarted, ChildLost.
+        """
         self._ladder = ladder
-        self._send(framed(("start", request, ladder.plain())))
+        self._send(framed(("start", request, ladder.plain(), plan)))
         self._look_after(_PATIENCE, self.rouse)
         try:
             await self._started
@@ -233,8 +246,7 @@ class Child:
         if self._timer is not None:
             self._timer.cancel()
         if self._failed is not None:
-            why, hint = _why(*self._failed)
-            end = ChildNotStarted.of(self.program, why, hint=hint)
+            end = _not_started(self.program, *self._failed)
         self._end_streams()
         self._over(self)
         if isinstance(end, ChildEnd):
@@ -255,11 +267,16 @@ class Child:
             self.stdin.close()
 
 
-def _why(step: str, number: int) -> tuple[str, str | None]:
-    """What kept a program from starting, in words."""
+def _not_started(program: str, step: str, number: int) -> ChildNotStarted:
+    """The error that says what kept a program from starting."""
     words = os.strerror(number) if number else "it cannot be"
+    if step in _OF_CONFINEMENT:
+        why = f"it cannot be confined to its scope: {_OF_CONFINEMENT[step]}: {words}"
+        return ChildNotConfined.of(program, why, hint="polypod doctor says what this machine can confine")
+    hint = None
     if step == "folder":
-        return f"its working folder: {words}", None
-    if step == "process":
-        return f"no process can be made: {words}", "end some of those that run, or raise their limit"
-    return words, None
+        words = f"its working folder: {words}"
+    elif step == "process":
+        words = f"no process can be made: {words}"
+        hint = "end some of those that run, or raise their limit"
+    return ChildNotStarted.of(program, words, hint=hint)

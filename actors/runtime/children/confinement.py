@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
 from msgspec import Struct
+
+from actors.runtime.children import landlock, seccomp
+from actors.runtime.children.confine import Plan
+from actors.runtime.children.mounts import View
+from protocol.errors import ChildNotConfined
+
+#: Variables that lead to folders in the real home.
+_OF_HOME = ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME", "XDG_RUNTIME_DIR")
 
 
 class Limits(Struct, frozen=True):
@@ -17,21 +30,74 @@ class Limits(Struct, frozen=True):
 
 
 class Confinement(Struct, frozen=True):
-    """The files that a child sees, and what else it may do. All paths are absolute, and symlinks in them
-    followed.
+    """The files that a child sees, and what else it may do. All paths are absolute, without symlinks.
 
-    ``readable`` and ``writable`` are files and folders with all below; nothing else is there. ``denied`` and
-    ``read_only`` lie below them, and win; those that do not exist stay so. ``home`` is a folder of
-    the child's own, which is its HOME, with a ``tmp`` that it sees as ``/tmp``. ``links`` are symlinks that
-    lead to what it sees: their path, and where they point. Without ``network`` it reaches no socket but
-    those that it makes in pairs.
+    ``readable`` and ``writable`` are files and folders with all below; nothing else is there. ``denied``,
+    ``hidden`` and ``read_only`` lie below them, and win. The folders around what is ``denied`` or
+    ``read_only`` cannot be renamed, and what does not exist of these cannot be made. ``home`` is a folder of
+    the child's own, which is its HOME, with a folder ``tmp`` that it sees as ``/tmp``. ``links`` are symlinks
+    that lead to what it sees: their path, and where they point. Without ``network`` it has no sockets but
+    pairs that it makes.
+
+    Without ``namespaces`` there is nothing ``denied``, ``hidden`` or ``read_only``, and /proc and /tmp are
+    not there.
     """
 
     home: str
     writable: tuple[str, ...] = ()
     readable: tuple[str, ...] = ()
     denied: tuple[str, ...] = ()
+    hidden: tuple[str, ...] = ()
     read_only: tuple[str, ...] = ()
     links: tuple[tuple[str, str], ...] = ()
     network: bool = False
     limits: Limits = Limits()
+    namespaces: bool = True
+
+    def environment(self, env: Mapping[str, str]) -> dict[str, str]:
+        """The variables for a child that has these otherwise."""
+        temporary = "/tmp" if self.namespaces else f"{self.home}/tmp"  # noqa: S108 - the child's own
+        kept = {name: value for name, value in env.items() if name not in _OF_HOME}
+        return {**kept, "HOME": self.home, "TMPDIR": temporary}
+
+    def plain(self) -> Any:
+        """The confinement as a warden receives it. Raises ChildNotConfined."""
+        if not self.namespaces and (self.denied or self.hidden or self.read_only):
+            raise ChildNotConfined("what is denied below what is allowed can be held by namespaces alone")
+        if not self.namespaces and landlock.version() < landlock.SCOPES:
+            raise ChildNotConfined("without namespaces it takes a kernel from 6.12 on, with Landlock")
+        if not seccomp.is_known():
+            raise ChildNotConfined("there is no seccomp filter for this kind of processor")
+        view = View(
+            os.fsencode(self.home),
+            _encoded(self.writable),
+            _encoded(self.readable),
+            _encoded((*self.denied, *self.hidden)),
+            _encoded(self.read_only),
+            _encoded(sorted(self._pinned())),
+            _encoded((*self.denied, *self.read_only)),
+            tuple((os.fsencode(path), os.fsencode(target)) for path, target in self.links),
+        )
+        # Sockets of others without a path are out of reach by a Landlock of that version alone.
+        local = landlock.version() >= landlock.SCOPES
+        limits = (self.limits.memory, self.limits.cpu, self.limits.processes, self.limits.file_size)
+        code = seccomp.filter_of(network=self.network, local_sockets=local)
+        return tuple(Plan(self.namespaces, tuple(view), self.network, limits, code))  # type: ignore[arg-type]
+
+    def _pinned(self) -> set[str]:
+        """The folders on the way from what is writable down to what is denied."""
+        roots = set(self.writable)
+        return {folder for path in (*self.denied, *self.read_only) for folder in _folders_above(path, roots)}
+
+
+def _folders_above(path: str, roots: set[str]) -> Iterator[str]:
+    above = [str(each) for each in Path(path).parents]
+    if not roots.isdisjoint(above):
+        for each in above:
+            if each in roots:
+                return
+            yield each
+
+
+def _encoded(paths: Iterable[str]) -> tuple[bytes, ...]:
+    return tuple(map(os.fsencode, paths))

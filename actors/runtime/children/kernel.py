@@ -1,24 +1,58 @@
-"""What Python has no function for: taking in orphans, and ending with one's parent; on Linux alone."""
+"""What Python has no function for: calls of the Linux kernel, by the C library."""
 
 from __future__ import annotations
 
 import ctypes
+import os
 import signal
 import sys
 
 _PR_SET_PDEATHSIG = 1
+PR_SET_DUMPABLE = 4
+PR_SET_SECCOMP = 22
+PR_CAPBSET_DROP = 24
+PR_SET_SECUREBITS = 28
 _PR_SET_CHILD_SUBREAPER = 36
+PR_SET_NO_NEW_PRIVS = 38
+PR_CAP_AMBIENT = 47
 
-_prctl = ctypes.CDLL(None, use_errno=True).prctl if sys.platform == "linux" else None
+#: System calls that the C library may not know, by number: the same on every architecture since these are.
+OPEN_TREE, MOVE_MOUNT, FSOPEN, FSCONFIG, FSMOUNT, CLOSE_RANGE = 428, 429, 430, 431, 432, 436
+OPENAT2, MOUNT_SETATTR = 437, 442
+LANDLOCK_CREATE_RULESET, LANDLOCK_ADD_RULE, LANDLOCK_RESTRICT_SELF = 444, 445, 446
+
+_libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+#: Looked up once, for all processes that are forked from this one.
+_functions = (
+    {}
+    if _libc is None
+    else {
+        name: getattr(_libc, name) for name in ("syscall", "prctl", "unshare", "mount", "umount2", "capset")
+    }
+)
+
+
+def call(name: str, *arguments: int | bytes | None) -> int:
+    """The result of a function of the C library that takes numbers of 32 bits and buffers. Raises OSError."""
+    result = int(_functions[name](*arguments))
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), name)
+    return result
+
+
+def system_call(number: int, *arguments: int | bytes | None) -> int:
+    """The result of a system call, which has none for the C library to know. Raises OSError."""
+    return call("syscall", number, *arguments)
 
 
 def take_in_orphans() -> None:
     """Be the parent of all descendants whose own parent ends."""
-    if _prctl is not None:
-        _prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    if _libc is not None:
+        _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def end_with_parent() -> None:
     """Be killed when the thread ends that forked this process."""
-    if _prctl is not None:
-        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if _libc is not None:
+        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)

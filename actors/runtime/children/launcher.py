@@ -23,7 +23,7 @@ from actors.runtime.children.frames import END, KILL, START
 from actors.runtime.children.pipes import ChildInput, ChildOutput
 from actors.runtime.children.slots import Slots
 from actors.runtime.fork import let_be
-from protocol.errors import ChildLost, ChildNotConfined, ChildNotStarted, TooManyChildren
+from protocol.errors import ChildLost, ChildNotStarted, TooManyChildren
 
 #: What an output is: a pipe that is read, nothing, where standard output goes, or a descriptor of ours.
 Output = Literal["pipe", "null", "stdout"] | int
@@ -104,9 +104,10 @@ class Launcher:
         TooManyChildren, and ChildLost where the helper is killed meanwhile.
         """
         words = [os.fspath(each) for each in argv]
-        program = words[0]
+        program = words[0] if words else "nothing"  # a trial of the confinement alone
+        plan = None
         if confinement is not None:
-            raise ChildNotConfined.of(program, "programs cannot be confined yet")
+            plan, env = confinement.plain(), confinement.environment(env)
         request = _request(program, words, os.fspath(cwd), env)
         ladder = ladder or Ladder()
         await self._take_slot(program, wait)
@@ -117,7 +118,7 @@ class Launcher:
             raise
         self._children.add(child)
         self._longest = max(self._longest, ladder.request_wait + ladder.term_wait)
-        await child.start(request, ladder)
+        await child.start(request, ladder, plan)
         return child
 
     async def _take_slot(self, program: str, wait: float | None) -> None:

@@ -6,16 +6,19 @@ import contextlib
 import os
 import signal
 
+from actors.runtime.children.confine import Plan, confine
 from actors.runtime.children.frames import framed
 from actors.runtime.children.kernel import end_with_parent
 
-#: ``(argv, folder, environment)``, all of it bytes.
+#: The number of a parent that is in none of the namespaces that a process sees.
+_OUTSIDE = 0
+#: ``(argv, folder, environment)``, all of it bytes; no ``argv`` is a trial of what comes before the program.
 Request = tuple[tuple[bytes, ...], bytes, tuple[tuple[bytes, bytes], ...]]
 
 
-def begin(request: Request, streams: tuple[int, ...]) -> tuple[int, int]:
-    """The number of a new child that becomes the program, and a pipe: it ends once that runs, or says in a
-    frame which step failed, and how. Raises OSError where no process can be made.
+def begin(request: Request, streams: tuple[int, ...], plan: Plan | None = None) -> tuple[int, int]:
+    """The number of a new child that becomes the program, confined to a plan, and a pipe: it ends once that
+    runs, or says in a frame which step failed, and how. Raises OSError where no process can be made.
     """
     reader, writer = os.pipe()
     parent = os.getpid()
@@ -26,26 +29,30 @@ def begin(request: Request, streams: tuple[int, ...]) -> tuple[int, int]:
         os.close(writer)
         raise
     if pid == 0:
-        _become(request, streams, parent, writer)
+        _become(request, streams, plan, parent, writer)
     os.close(writer)
     return pid, reader
 
 
-def _become(request: Request, streams: tuple[int, ...], parent: int, writer: int) -> None:
+def _become(request: Request, streams: tuple[int, ...], plan: Plan | None, parent: int, writer: int) -> None:
     """Be the program; never returns."""
     argv, folder, environment = request
     step = "start"
     try:
         os.setsid()
         end_with_parent()
-        if os.getppid() != parent:
+        if os.getppid() not in (parent, _OUTSIDE):
             return  # it ended before it could take us with it
         for number, stream in enumerate(streams):
             os.dup2(stream, number)
         _restore_signals()
+        for step in () if plan is None else confine(plan):  # noqa: B007 - which is sent where it fails
+            pass
         step = "folder"
         os.chdir(folder)
         step = "program"
+        if not argv:
+            os._exit(0)
         os.execvpe(argv[0], argv, dict(environment))  # noqa: S606 - which is what this is for
     except OSError as error:
         with contextlib.suppress(OSError):

@@ -13,10 +13,13 @@ import signal
 import time
 from typing import Any
 
+from actors.runtime.children.confine import Plan, plan_of
 from actors.runtime.children.descendants import KILL_WAIT, descendants, kill_all, send, this_process
 from actors.runtime.children.frames import Frames, framed
+from actors.runtime.children.init import Init, leave_processes
 from actors.runtime.children.kernel import take_in_orphans
 from actors.runtime.children.program import begin
+from actors.runtime.children.reserve import Reservations
 from actors.runtime.children.waiting import Waiting, reap
 
 #: How often what appears meanwhile is killed too, in seconds.
@@ -42,6 +45,9 @@ class Warden:
         self._exited = False
         #: A pipe that ends once the program runs.
         self._started = -1
+        #: The first process of a confined child's namespace.
+        self._init: Init | None = None
+        self._reservations = Reservations()
         #: The signal that asks it to end, or 0; seconds for that, and for what TERM asks for.
         self._ladder: tuple[int, float, float] = (0, 0.0, 0.0)
         self._stage = _IDLE
@@ -57,6 +63,7 @@ class Warden:
             self._reap()
             if self._deadline is not None and time.monotonic() >= self._deadline and not self._over:
                 self._climb()
+        self._reservations.release()
 
     # -- what it receives ------------------------------------------------------------------------
 
@@ -74,9 +81,9 @@ class Warden:
     def _obey(self, command: Any) -> None:
         what, *rest = command
         if what == "start":
-            request, self._ladder = rest
+            request, self._ladder, plan = rest
             self._report("owned", *(this_process() or ()))  # before the child is there, which could stop us
-            self._begin(request)
+            self._begin(request, None if plan is None else plan_of(plan))
         elif what == "stop":
             self._ladder = rest[0]
             self._stop()
@@ -93,16 +100,34 @@ class Warden:
         else:
             self._stop()
 
-    def _begin(self, request: Any) -> None:
+    def _begin(self, request: Any, plan: Plan | None) -> None:
+        step = "namespaces"
         try:
-            self._pid, self._started = begin(request, self._streams)
+            if plan is not None and plan.has_view:
+                self._make_namespace(plan)
+            step = "process"
+            self._pid, self._started = begin(request, self._streams, plan)
         except OSError as error:
-            self._report("failed", "process", error.errno or 0)
+            self._report("failed", step, error.errno or 0)
             self._over = True
             return
         for stream in self._streams:
             os.close(stream)  # else whoever reads them would never come to an end
         self._waiting.watch(self._started, self._receive_start)
+
+    def _make_namespace(self, plan: Plan) -> None:
+        """Raises OSError."""
+        self._reservations.reserve(plan.view.reserved)
+        leave_processes()
+        self._init = Init()
+        self._waiting.watch(self._init.others, self._receive_others)
+
+    def _receive_others(self) -> None:
+        """The program has ended, and has left others."""
+        if self._init is not None:
+            self._waiting.forget(self._init.others)
+            if os.read(self._init.others, 1) and self._stage < _TERM:
+                self._term()
 
     def _receive_start(self) -> None:
         said = os.read(self._started, _READ)
@@ -125,17 +150,22 @@ class Warden:
             return
         ended, others = reap()
         for pid, code in ended:
-            if pid == self._pid:
+            if self._init is not None and pid == self._init.pid:
+                self._init.pid = 0
+            elif pid == self._pid:
                 self._exited = True
                 if self._started >= 0:
                     self._receive_start()
                 self._report("exited", code)
         if not others:
             self._end(())
+        elif self._exited and self._init is not None:
+            self._init.release()
         elif self._exited and self._stage < _TERM:
             self._term()  # what it left behind
 
     def _end(self, left: tuple[int, ...]) -> None:
+        self._reservations.release()
         self._report("gone", left)
         self._over = True
 
@@ -178,7 +208,10 @@ class Warden:
             return
         self._deadline = now + _AGAIN
         self._signal_group(signal.SIGKILL)
-        kill_all()
+        if self._init is None:
+            kill_all()
+        elif self._init.pid:
+            os.kill(self._init.pid, signal.SIGKILL)  # and the system all others of its namespace
 
     def _signal_group(self, number: int) -> None:
         if self._pid is not None and not self._exited:  # else others may have its number by now

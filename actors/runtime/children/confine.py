@@ -1,0 +1,54 @@
+"""Confines the process that is to become a child's program, as its plan says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from actors.runtime.children import landlock, privileges, seccomp
+from actors.runtime.children.mounts import View, enter_view
+from actors.runtime.children.privileges import Limits
+
+#: What a program writes besides its own files: devices, terminals of its own, shared memory.
+_DEVICES = b"/dev"
+_SAFE_DEVICES = (b"/dev/null", b"/dev/zero", b"/dev/full", b"/dev/random", b"/dev/urandom")
+
+
+class Plan(NamedTuple):
+    """A confinement in plain data. Without ``view`` the kernel's rules of files are all that holds it."""
+
+    has_view: bool
+    view: View
+    network: bool
+    limits: Limits
+    seccomp: bytes
+
+
+def plan_of(received: tuple[object, ...]) -> Plan:
+    """The plan as it came in a frame."""
+    plan = Plan(*received)  # type: ignore[arg-type]
+    return plan._replace(view=View(*plan.view))
+
+
+def confine(plan: Plan) -> Iterator[str]:
+    """Have this process, and all it starts, do what the plan allows and nothing else, for good.
+
+    It is done step by step; each is named before it is taken. Raises OSError.
+    """
+    view = plan.view
+    if plan.has_view:
+        yield "namespaces"
+        privileges.leave_shared(network=plan.network)
+        yield "files"
+        enter_view(view)
+    yield "limits"
+    privileges.limit(plan.limits)
+    yield "privileges"
+    privileges.drop_capabilities()
+    yield "landlock"
+    if not plan.has_view:
+        landlock.restrict(view.readable, (*view.writable, view.home, *_SAFE_DEVICES), network=plan.network)
+    elif landlock.version() >= landlock.TRUNCATES:  # mounts hold already; these rules hold once more
+        landlock.restrict((b"/",), (*view.writable, view.home, b"/tmp", _DEVICES), network=plan.network)
+    yield "seccomp"
+    seccomp.install(plan.seccomp)

@@ -1,0 +1,236 @@
+"""The files that a confined program sees: a tree of mounts made for it alone, in a namespace of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import struct
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from actors.runtime.children.kernel import (
+    FSCONFIG,
+    FSMOUNT,
+    FSOPEN,
+    MOUNT_SETATTR,
+    MOVE_MOUNT,
+    OPEN_TREE,
+    OPENAT2,
+    call,
+    system_call,
+)
+
+_AT_FDCWD = -100
+_AT_RECURSIVE, _AT_EMPTY_PATH = 0x8000, 0x1000
+_CLONE, _CLOSE_ON_EXEC = 1, os.O_CLOEXEC
+_MS_REC, _MS_PRIVATE, _DETACH = 0x4000, 1 << 18, 2
+#: Of move_mount: both ends are descriptors.
+_FROM_HERE, _TO_HERE = 0x04, 0x40
+_SET_STRING, _CREATE = 1, 6
+_READ_ONLY, _NO_SETUID, _NO_DEVICES, _NO_EXEC = 1, 2, 4, 8
+_NO_SYMLINKS, _BENEATH = 0x04, 0x08
+_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
+#: Where the tree is put together: a folder that every system has.
+_BASE = b"/proc"
+_DEVICES = (b"null", b"zero", b"full", b"random", b"urandom", b"tty")
+_LINKS = (
+    (b"/dev/fd", b"/proc/self/fd"),
+    (b"/dev/stdin", b"/proc/self/fd/0"),
+    (b"/dev/stdout", b"/proc/self/fd/1"),
+    (b"/dev/stderr", b"/proc/self/fd/2"),
+    (b"/dev/ptmx", b"pts/ptmx"),
+    (b"/var/tmp", b"/tmp"),
+)
+
+
+class View(NamedTuple):
+    """What is to be seen, as absolute paths without symlinks. What is ``denied`` wins, then what is
+    ``read_only``. ``pinned`` are folders that are not to be renamed, ``reserved`` paths that are not to come
+    to be; ``links`` are symlinks and where they point.
+    """
+
+    home: bytes
+    writable: tuple[bytes, ...]
+    readable: tuple[bytes, ...]
+    denied: tuple[bytes, ...]
+    read_only: tuple[bytes, ...]
+    pinned: tuple[bytes, ...]
+    reserved: tuple[bytes, ...]
+    links: tuple[tuple[bytes, bytes], ...]
+
+
+class _Tree(NamedTuple):
+    """A mount that is not in its place yet."""
+
+    place: bytes
+    handle: int
+    is_folder: bool
+
+
+def enter_view(view: View) -> None:
+    """See nothing but the view from here on; this process is to have a namespace of mounts of its own.
+
+    Raises OSError.
+    """
+    call("mount", None, b"/", None, _MS_REC | _MS_PRIVATE, None)
+    trees = sorted(_open_all(view), key=lambda tree: tree.place.count(b"/"))
+    proc = _new(b"proc", _READ_ONLY | _NO_SETUID | _NO_DEVICES | _NO_EXEC)
+    _attach(_new(b"tmpfs", _NO_SETUID | _NO_DEVICES, mode=b"755"), _AT_FDCWD, _BASE)
+    base = _Base(os.open(_BASE, os.O_PATH | os.O_CLOEXEC))
+    for tree in trees:
+        base.put(tree)
+    base.put(_Tree(b"/dev/shm", _new(b"tmpfs", _NO_SETUID | _NO_DEVICES, mode=b"1777"), is_folder=True))
+    terminals = _new(b"devpts", _NO_SETUID | _NO_EXEC, mode=b"0620", ptmxmode=b"0666")
+    base.put(_Tree(b"/dev/pts", terminals, is_folder=True))
+    for path, target in (*_LINKS, *view.links):
+        base.link(path, target)
+    base.deny(view.denied)
+    base.put(_Tree(b"/proc", proc, is_folder=True))
+    _set(base.handle, _READ_ONLY)
+    os.fchdir(base.handle)
+    call("syscall", _PIVOT_ROOT[os.uname().machine], b".", b".")
+    call("umount2", b".", _DETACH)  # what was the root until now
+    os.chdir("/")
+
+
+def _open_all(view: View) -> Iterator[_Tree]:
+    """All trees, opened before any is put over what another one comes from."""
+    plain = _NO_SETUID | _NO_DEVICES
+    yield _opened(view.home + b"/tmp", b"/tmp", plain)
+    for place in (view.home, *view.writable, *view.pinned):
+        with contextlib.suppress(FileNotFoundError):
+            yield _opened(place, place, plain)
+    for place in view.readable:
+        with contextlib.suppress(
+            FileNotFoundError, PermissionError
+        ):  # what we may not reach, a child need not
+            yield _opened(place, place, plain | _READ_ONLY)
+    for place in view.read_only:
+        with contextlib.suppress(FileNotFoundError):
+            yield _opened(place, place, plain | _READ_ONLY)
+    for name in _DEVICES:
+        handle = system_call(OPEN_TREE, _AT_FDCWD, b"/dev/" + name, _CLONE | _CLOSE_ON_EXEC)
+        _set(handle, _NO_SETUID)
+        yield _Tree(b"/dev/" + name, handle, is_folder=False)
+
+
+def _opened(path: bytes, place: bytes, attributes: int) -> _Tree:
+    source = _open(_AT_FDCWD, path)
+    flags = _CLONE | _CLOSE_ON_EXEC | _AT_EMPTY_PATH | _AT_RECURSIVE
+    handle = system_call(OPEN_TREE, source, b"", flags)
+    _set(handle, attributes, recursive=True)
+    is_folder = stat.S_ISDIR(os.fstat(source).st_mode)
+    os.close(source)
+    return _Tree(place, handle, is_folder)
+
+
+class _Base:
+    """The tree that is put together, at ``handle``: a file system of our own, with others mounted in it."""
+
+    def __init__(self, handle: int) -> None:
+        self.handle = handle
+        #: Its own folders, which nobody else changes; below what is mounted a symlink may come at any time.
+        self._own = {b""}
+
+    def put(self, tree: _Tree) -> None:
+        """Mount a tree in its place, which is made where it is not there."""
+        path = tree.place[1:]
+        if self._is_own(path.rpartition(b"/")[0]):
+            self._make(self.handle, path, is_folder=tree.is_folder)
+            _attach(tree.handle, self.handle, path)
+        else:
+            place = self._place(path, is_folder=tree.is_folder)
+            _attach(tree.handle, place)
+            os.close(place)
+        self._own.discard(path)
+
+    def link(self, path: bytes, target: bytes) -> None:
+        """Make a symlink, where that can be made."""
+        above, _, name = path[1:].rpartition(b"/")
+        with contextlib.suppress(OSError):  # it is there, or what is there is not to be changed
+            folder = self.handle if self._is_own(above) else self._place(above, is_folder=True)
+            os.symlink(target, path[1:] if folder == self.handle else name, dir_fd=folder)
+
+    def deny(self, denied: tuple[bytes, ...]) -> None:
+        """Put what nobody can read over all that is denied."""
+        if not denied:
+            return
+        # Of what is in this folder nothing is seen once the system's /proc covers it.
+        self.put(_Tree(b"/proc", _new(b"tmpfs", _NO_SETUID, mode=b"0"), is_folder=True))
+        hidden = _open(self.handle, b"proc")
+        self._make(hidden, b"folder", is_folder=True, mode=0)
+        self._make(hidden, b"file", is_folder=False, mode=0)
+        for path in denied:
+            try:
+                place = _open(self.handle, path[1:])
+            except FileNotFoundError:
+                continue
+            blank = b"folder" if stat.S_ISDIR(os.fstat(place).st_mode) else b"file"
+            handle = system_call(OPEN_TREE, hidden, blank, _CLONE | _CLOSE_ON_EXEC)
+            _set(handle, _READ_ONLY | _NO_SETUID | _NO_DEVICES | _NO_EXEC)
+            _attach(handle, place)
+            os.close(place)
+
+    def _is_own(self, folder: bytes) -> bool:
+        """Whether a folder is our own; it is made where it can be."""
+        if folder in self._own:
+            return True
+        if not self._is_own(folder.rpartition(b"/")[0]):
+            return False
+        try:
+            os.mkdir(folder, 0o755, dir_fd=self.handle)
+        except FileExistsError:
+            return False  # it is mounted, or a symlink
+        self._own.add(folder)
+        return True
+
+    def _place(self, path: bytes, *, is_folder: bool) -> int:
+        """A place below what is mounted, made where it is not there."""
+        with contextlib.suppress(FileNotFoundError):
+            return _open(self.handle, path)
+        above, _, name = path.rpartition(b"/")
+        folder = self._place(above, is_folder=True)
+        try:
+            self._make(folder, name, is_folder=is_folder)
+            return _open(folder, name)
+        finally:
+            os.close(folder)
+
+    @staticmethod
+    def _make(folder: int, path: bytes, *, is_folder: bool, mode: int = 0o700) -> None:
+        with contextlib.suppress(FileExistsError):
+            if is_folder:
+                os.mkdir(path, mode, dir_fd=folder)
+            else:
+                os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode, dir_fd=folder))
+
+
+def _new(kind: bytes, attributes: int, **options: bytes) -> int:
+    """A new file system that is mounted nowhere yet."""
+    made = system_call(FSOPEN, kind, 1)
+    try:
+        for name, value in options.items():
+            system_call(FSCONFIG, made, _SET_STRING, name.encode(), value, 0)
+        system_call(FSCONFIG, made, _CREATE, None, None, 0)
+        return system_call(FSMOUNT, made, 1, attributes)
+    finally:
+        os.close(made)
+
+
+def _set(handle: int, attributes: int, *, recursive: bool = False) -> None:
+    flags = _AT_EMPTY_PATH | (_AT_RECURSIVE if recursive else 0)
+    system_call(MOUNT_SETATTR, handle, b"", flags, struct.pack("QQQQ", attributes, 0, 0, 0), 32)
+
+
+def _attach(handle: int, folder: int, path: bytes = b"") -> None:
+    """Put a mount in its place, which takes over ``handle``."""
+    system_call(MOVE_MOUNT, handle, b"", folder, path, _FROM_HERE | (0 if path else _TO_HERE))
+    os.close(handle)
+
+
+def _open(folder: int, path: bytes) -> int:
+    """A place, not by way of any symlink: one that leads elsewhere was put there since."""
+    beneath = 0 if folder == _AT_FDCWD else _BENEATH
+    how = struct.pack("QQQ", os.O_PATH | os.O_CLOEXEC, 0, _NO_SYMLINKS | beneath)
+    return system_call(OPENAT2, folder, path, how, len(how))

@@ -1,0 +1,64 @@
+"""Gives up what a confined program must not have: capabilities, new privileges, unbounded use."""
+
+from __future__ import annotations
+
+import resource
+import struct
+
+from actors.runtime.children.kernel import (
+    PR_CAP_AMBIENT,
+    PR_CAPBSET_DROP,
+    PR_SET_NO_NEW_PRIVS,
+    PR_SET_SECUREBITS,
+    call,
+)
+
+_CLONE_NEWNS, _CLONE_NEWIPC, _CLONE_NEWNET = 0x20000, 0x08000000, 0x40000000
+#: Running as root, changing one's user and keeping capabilities by that give none; all of it locked.
+_NO_ROOT = 0b1110_1111
+_AMBIENT_CLEAR_ALL = 4
+_CAPABILITIES_V3 = 0x20080522
+_LAST_CAPABILITY = 63
+#: With this limit, and only with this one, a core dump also goes to no program that takes them.
+_NO_CORE = 1
+
+#: Memory in bytes, processor seconds, processes, bytes of a file.
+Limits = tuple[int | None, int | None, int | None, int | None]
+
+
+def leave_shared(*, network: bool) -> None:
+    """Share mounts, shared memory and, without ``network``, network devices with no other process.
+
+    Raises OSError.
+    """
+    call("unshare", _CLONE_NEWNS | _CLONE_NEWIPC | (0 if network else _CLONE_NEWNET))
+
+
+def drop_capabilities() -> None:
+    """Have no capability, and get none by what is executed; set-user-id programs run as who starts them."""
+    call("prctl", PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    call("prctl", PR_CAP_AMBIENT, _AMBIENT_CLEAR_ALL, 0, 0, 0)
+    try:
+        call("prctl", PR_SET_SECUREBITS, _NO_ROOT, 0, 0, 0)
+        for number in range(_LAST_CAPABILITY + 1):
+            call("prctl", PR_CAPBSET_DROP, number, 0, 0, 0)
+    except OSError:
+        pass  # there are no more of them, or this process has none
+    call("capset", struct.pack("Ii", _CAPABILITIES_V3, 0), bytes(24))
+
+
+def limit(limits: Limits) -> None:
+    """Bound what each process uses from here on."""
+    memory, cpu, processes, file_size = limits
+    of_kind = {
+        resource.RLIMIT_DATA: memory,
+        resource.RLIMIT_CPU: cpu,
+        resource.RLIMIT_NPROC: processes,
+        resource.RLIMIT_FSIZE: file_size,
+        resource.RLIMIT_CORE: _NO_CORE,
+    }
+    for kind, most in of_kind.items():
+        if most is not None:
+            _, hard = resource.getrlimit(kind)
+            least = most if hard == resource.RLIM_INFINITY else min(most, hard)
+            resource.setrlimit(kind, (least, least))

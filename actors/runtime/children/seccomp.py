@@ -1,0 +1,138 @@
+"""Seccomp: which system calls a confined program cannot make, as the filter that the kernel runs at each.
+
+What is refused looks into other processes or kernel keys, changes what confines the program, or goes by
+none of that. Programs of 32 bits have other numbers for all of it, and are killed.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import functools
+import platform
+import struct
+from itertools import chain
+from typing import NamedTuple
+
+from actors.runtime.children.kernel import PR_SET_SECCOMP, call
+
+
+class _Architecture(NamedTuple):
+    """How the kernel names an architecture in a filter, and its numbers of system calls."""
+
+    audit: int
+    #: The numbers from which on calls are those of another convention (x32), which we do not know.
+    foreign: int | None
+    clone: int
+    ioctl: int
+    socket: int
+    socketpair: int
+    refused: tuple[int, ...]
+
+
+#: The numbers of what is refused on x86-64 and on 64-bit ARM. Of other processes: ptrace, process_vm_readv,
+#: process_vm_writev, process_madvise, kcmp, pidfd_getfd, perf_event_open.
+_PROCESSES = ((101, 310, 311, 440, 312, 438, 298), (117, 270, 271, 440, 272, 438, 241))
+#: keyctl, add_key, request_key.
+_KEYS = ((250, 248, 249), (219, 217, 218))
+#: mount, umount2, pivot_root, chroot, setns, unshare, and the newer ones: open_tree, move_mount, fsopen,
+#: fsconfig, fsmount, fspick, mount_setattr, open_tree_attr.
+_NEW_MOUNTS = (428, 429, 430, 431, 432, 433, 442, 467)
+_MOUNTS = ((165, 166, 155, 161, 308, 272, *_NEW_MOUNTS), (40, 39, 41, 51, 268, 97, *_NEW_MOUNTS))
+#: Files without their path: open_by_handle_at, fanotify_init.
+_FILES = ((304, 300), (265, 262))
+#: swapon, swapoff, quotactl, quotactl_fd, reboot, acct, syslog, vhangup, settimeofday, clock_settime; and
+#: iopl, ioperm.
+_MACHINE = (
+    (167, 168, 179, 443, 169, 163, 103, 153, 164, 227, 172, 173),
+    (224, 225, 60, 443, 142, 89, 116, 58, 170, 112),
+)
+#: bpf, userfaultfd, kexec_load, kexec_file_load, init_module, finit_module, delete_module.
+_KERNEL = ((321, 323, 246, 320, 175, 313, 176), (280, 282, 104, 294, 105, 273, 106))
+_X86_64, _ARM_64 = (
+    tuple(
+        chain.from_iterable(group[which] for group in (_PROCESSES, _KEYS, _MOUNTS, _FILES, _MACHINE, _KERNEL))
+    )
+    for which in (0, 1)
+)
+_ARCHITECTURES = {
+    "x86_64": _Architecture(0xC000003E, 0x40000000, 56, 16, 41, 53, _X86_64),
+    "aarch64": _Architecture(0xC00000B7, None, 220, 29, 198, 199, _ARM_64),
+}
+#: clone3, whose flags a filter cannot see: programs take clone in its place. io_uring (three calls), whose
+#: requests no filter sees.
+_UNKNOWN = (435, 425, 426, 427)
+#: All of clone's flags that make a namespace.
+_NEW_NAMESPACES = 0x7E020000
+#: TIOCSTI and TIOCLINUX type into a terminal, also into that of a shell outside.
+_TYPES = (0x5412, 0x541C)
+#: Local sockets, and the internet; netlink for the list of addresses.
+_UNIX, _FAMILIES = 1, (2, 10, 16)
+_DATAGRAM, _OF_KIND = 2, 0xF
+
+_LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _AND, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x54, 0x06
+_ALLOW, _KILL = 0x7FFF0000, 0x80000000
+_REFUSE, _NO_SUCH_CALL = 0x00050000 | errno.EPERM, 0x00050000 | errno.ENOSYS
+_NUMBER_AT, _ARCHITECTURE_AT, _ARGUMENTS_AT = 0, 4, 16
+
+
+def is_known() -> bool:
+    """Whether there is a filter for this machine's kind of processor."""
+    return platform.machine() in _ARCHITECTURES
+
+
+@functools.cache
+def filter_of(*, network: bool, local_sockets: bool, machine: str | None = None) -> bytes:
+    """The filter, as the kernel takes it. With ``network`` there are sockets, local ones (by path or abstract
+    name) only with ``local_sockets``; without, only pairs of connected ones.
+
+    Raises KeyError where ``machine`` (by default this one) is not known.
+    """
+    of = _ARCHITECTURES[machine or platform.machine()]
+    code = [_step(_LOAD, _ARCHITECTURE_AT), _step(_EQUAL, of.audit, 1), _step(_RETURN, _KILL)]
+    code.append(_step(_LOAD, _NUMBER_AT))
+    if of.foreign is not None:
+        code += [_step(_AT_LEAST, of.foreign, 0, 1), _step(_RETURN, _REFUSE)]
+    calls = {each: [_step(_RETURN, _REFUSE)] for each in of.refused}
+    calls |= {each: [_step(_RETURN, _NO_SUCH_CALL)] for each in _UNKNOWN}
+    calls[of.clone] = [_argument(0), _step(_ANY_BIT, _NEW_NAMESPACES, 0, 1), _step(_RETURN, _REFUSE)]
+    calls[of.ioctl] = [_argument(1), *_when(_TYPES, _REFUSE)]
+    families = () if not network else (_UNIX, *_FAMILIES) if local_sockets else _FAMILIES
+    calls[of.socket] = [_argument(0), *_when(families, _ALLOW), _step(_RETURN, _REFUSE)]
+    if not (network and local_sockets):
+        # A pair of datagram sockets is connected, and yet sends to any other local one.
+        calls[of.socketpair] = [_argument(1), _step(_AND, _OF_KIND), *_when((_DATAGRAM,), _REFUSE)]
+    return b"".join([*code, *_search(sorted(calls.items()))])
+
+
+def install(code: bytes) -> None:
+    """Have the kernel run the filter at each system call of this process and of all it starts, for good.
+
+    It needs ``no_new_privs``. Raises OSError.
+    """
+    kept = ctypes.create_string_buffer(code, len(code))
+    program = struct.pack("HxxxxxxP", len(code) // 8, ctypes.addressof(kept))
+    call("prctl", PR_SET_SECCOMP, 2, program, 0, 0)
+
+
+def _step(code: int, value: int, on_true: int = 0, on_false: int = 0) -> bytes:
+    return struct.pack("HBBI", code, on_true, on_false, value)
+
+
+def _when(values: tuple[int, ...], result: int) -> list[bytes]:
+    """Return ``result`` for each of these."""
+    return [step for each in values for step in (_step(_EQUAL, each, 0, 1), _step(_RETURN, result))]
+
+
+def _argument(number: int) -> bytes:
+    return _step(_LOAD, _ARGUMENTS_AT + 8 * number)
+
+
+def _search(calls: list[tuple[int, list[bytes]]]) -> list[bytes]:
+    """Take the steps of a call, found by halves: the kernel runs through this for every call there is."""
+    if len(calls) == 1:
+        [(number, steps)] = calls
+        return [_step(_EQUAL, number, 0, len(steps)), *steps, _step(_RETURN, _ALLOW)]
+    middle = len(calls) // 2
+    low, high = _search(calls[:middle]), _search(calls[middle:])
+    return [_step(_AT_LEAST, calls[middle][0], len(low)), *low, *high]
