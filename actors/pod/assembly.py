@@ -42,8 +42,10 @@ from protocol.usage import Usage
 from protocol.wire import encode
 
 if TYPE_CHECKING:
-    from actors.pod.delegation import ChildSpawner, Delegation
+    from actors.pod.delegation import Delegation
+    from actors.pod.delegation_tools import DelegationTools
     from actors.pod.sourced_tools import SourcedTools
+    from actors.pod.sub_agent import ChildSpawner
     from actors.pod.task_list import TaskListReader, TaskStore
     from actors.runtime.children.launcher import Launcher
     from actors.tools.hooks import Hooks
@@ -183,6 +185,13 @@ class Assembly:
         made = self._commands[name] = BackgroundCommands()
         return made
 
+    def _sub_agents(self, pod: str) -> DelegationTools | None:
+        """What a pod's model asks of its sub-agents; None where it can have none."""
+        from actors.pod.delegation_tools import DelegationTools  # noqa: PLC0415 - the same
+
+        delegation = self._delegations.get(pod)
+        return None if delegation is None else DelegationTools(delegation)
+
     def _scope_now(self, pod: str) -> Scope:
         """What a pod may touch that may have given some of it away."""
         return self._delegations[pod].scope
@@ -232,7 +241,7 @@ class Assembly:
             LAUNCHER: self.launcher,
             COMMANDS: self._commands.get,
             ALLOW_PRIVATE: manifest.fetch.allow_private,
-            PODS: self._delegations.get,
+            PODS: self._sub_agents,
         }
         asked = _hooks(hooks, toolbox.threads) if hooks else None
         return ToolRunner(

@@ -7,31 +7,25 @@ import contextlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
-
-import msgspec
+from typing import TYPE_CHECKING, Any
 
 from actors.pod import child_output
 from actors.pod.budget import Budget, ChildBudget, check_left
+from actors.pod.delegation_restore import bring_back
 from actors.pod.grants import child_manifest, refuse_beyond
-from actors.pod.lifecycle import Resumed
 from actors.pod.local import actor_of
 from actors.pod.narrowing import withdrawn
-from actors.pod.restore import last_run, restore, tip
+from actors.pod.sub_agent import ChildSpawner, SubAgent, goes_on
 from actors.runtime.future import AsyncFuture
-from actors.sessions.answers import settled
 from actors.tools.pods import Asked
 from actors.tools.scope import resolved
-from protocol.delegation import NO_CHILDREN, Children, cost_sum, usage_sum
-from protocol.entries import SessionOpened
+from protocol.delegation import NO_CHILDREN, Children
 from protocol.errors import (
     Failure,
     NameTaken,
-    PodError,
     PolypodError,
     SessionError,
     SessionInUse,
-    SessionNotFound,
     ToolError,
 )
 from protocol.events import (
@@ -45,92 +39,20 @@ from protocol.events import (
     RunOutcome,
     RunStart,
 )
-from protocol.manifest import PodManifest, anchored
+from protocol.manifest import anchored
 from protocol.scope import Scope
 from protocol.text import encodable
 from protocol.usage import Usage
-from protocol.wire import decode_entry
 
 if TYPE_CHECKING:
     from actors.pod.handle import Pod
     from actors.pod.journal import Journal
     from actors.pod.pod import PodActor
-    from actors.pod.resources import Inherited, PodResources, PodTemplate
+    from actors.pod.resources import Inherited, PodTemplate
     from actors.pod.tasks_at_work import TasksAtWork
 
 #: What a pod calls a sub-agent: dots stand between the names of a pod and its sub-agents.
 _NAME = re.compile(r"[\w-]+")
-#: How a run ends that goes on no more: those that are paused do.
-_OUTCOMES = frozenset({"finished", "refused", "limit_reached", "cancelled", "budget", "failed"})
-
-
-class ChildSpawner(Protocol):
-    """Makes the pods that are sub-agents."""
-
-    @property
-    def leaving(self) -> bool:
-        """Whether all pods are about to end, with their runs paused."""
-
-    def prepare(self, manifest: PodManifest, name: str, parent: Delegation) -> PodResources:
-        """What a sub-agent is to work with. Raises NameTaken, ManifestError, ModelError, BudgetError."""
-
-    def start(self, resources: PodResources, resumed: Resumed | None) -> AsyncFuture[Pod]:
-        """Have it live; the future fails as that of ``spawn``."""
-
-    def shut_down(self, pod: Pod) -> AsyncFuture[bool]:
-        """End it with its run paused; the future resolves once it has ended."""
-
-
-class _Child:
-    """A sub-agent that has not ended, as far as its parent knows."""
-
-    __slots__ = (
-        "ended",
-        "ending",
-        "fresh",
-        "held",
-        "last",
-        "news",
-        "paused",
-        "pausing",
-        "pod",
-        "resources",
-        "started",
-        "why",
-    )
-
-    def __init__(self, started: ChildStarted, resources: PodResources | None = None) -> None:
-        self.started = started
-        self.resources = resources
-        #: Its handle, once it lives.
-        self.pod: Pod | None = None
-        #: Why it cannot be reached.
-        self.why: str | None = None
-        #: Whether its task has not begun.
-        self.fresh = True
-        #: Whether its run is paused, and whether that goes on with the next run of its parent.
-        self.paused = self.held = False
-        self.pausing: AsyncFuture[None] | None = None
-        #: Whether its end is on the way.
-        self.ending = False
-        #: The last end of a run that is not paused.
-        self.last: RunEnd | None = None
-        #: Resolves once its end is durable.
-        self.ended: AsyncFuture[ChildEnded] = AsyncFuture()
-        #: Who waits for it to say or do something.
-        self.news: list[asyncio.Future[None]] = []
-
-    @property
-    def session(self) -> str:
-        """The session that it was started in."""
-        return self.started.child_session
-
-    def publish_news(self) -> None:
-        """Wake who waits for it to say or do something."""
-        news, self.news = self.news, []
-        for each in news:
-            if not each.done():
-                each.set_result(None)
 
 
 class Delegation:
@@ -152,15 +74,15 @@ class Delegation:
         self.inherited = inherited
         self.budget = budget
         self.state: Children = NO_CHILDREN
-        self._template = template
-        self._spawner = spawner
+        self.template = template
+        self.spawner = spawner
         #: What the pod could touch if it had given nothing away, and what it can.
         self._own = template.tools.scope
         self.scope: Scope = self._own
         #: By the names that the pod calls them.
-        self._living: dict[str, _Child] = {}
+        self.living: dict[str, SubAgent] = {}
         #: By the names of their pods.
-        self._by_pod: dict[str, _Child] = {}
+        self.by_pod: dict[str, SubAgent] = {}
         #: Whether sub-agents are to stand still, since the pod was paused or restored.
         self._held = False
         #: Whether the pod ends and can be restored: sub-agents that end with it have not come to their end.
@@ -173,20 +95,21 @@ class Delegation:
     def attach(self, actor: PodActor, journal: Journal) -> None:
         """Work for that pod."""
         self._actor = actor
-        self._journal = journal
+        self.journal = journal
 
     @property
-    def _tasks(self) -> TasksAtWork:
+    def tasks(self) -> TasksAtWork:
+        """What the pod does beside its mailbox."""
         return self._actor.tasks
 
     @property
     def _leaving(self) -> bool:
-        return self._resting or self._spawner.leaving
+        return self._resting or self.spawner.leaving
 
     @property
     def has_any(self) -> bool:
         """Whether any sub-agent has not ended."""
-        return bool(self._living) or self._bringing_back is not None
+        return bool(self.living) or self._bringing_back is not None
 
     # -- what the log says -----------------------------------------------------------------------
 
@@ -204,7 +127,7 @@ class Delegation:
 
     def note_child(self, pod: str, events: Sequence[Event]) -> None:
         """Take events of a sub-agent that are published."""
-        child = self._by_pod.get(pod)
+        child = self.by_pod.get(pod)
         if child is None:
             return
         for event in events:
@@ -230,47 +153,37 @@ class Delegation:
 
     def _withdraw(self) -> None:
         """Have the pod's scope be what it has not given away."""
-        self.scope = withdrawn(self._own, (child.started.scope for child in self._living.values()))
+        self.scope = withdrawn(self._own, (child.started.scope for child in self.living.values()))
 
     # -- beginnings ------------------------------------------------------------------------------
 
-    async def spawn(self, asked: Asked) -> dict[str, Any]:
-        """Give a task to a new sub-agent. Raises ToolError."""
-        await self._wait_for_restored()
-        child = self._admit(asked)
-        began: AsyncFuture[None] = AsyncFuture()
-        # In a task of the pod's own: whoever cancels the call, what is durable is carried out.
-        self._tasks.start_at_once(self._begin(child, began))
-        await began
-        return {"name": asked.name, "pod": child.started.child, "session": child.session}
-
-    def _admit(self, asked: Asked) -> _Child:
+    def admit(self, asked: Asked) -> SubAgent:
         """A sub-agent as asked for, where that is within what the pod has. Raises ToolError."""
-        section = self._template.manifest.delegation
+        section = self.template.manifest.delegation
         if section.max_depth < 1:
             raise ToolError("delegation.max_depth: this pod may have no sub-agents of its own")
-        if len(self._living) >= section.max_children:
+        if len(self.living) >= section.max_children:
             raise ToolError(
                 f"delegation.max_children: {section.max_children} sub-agents live already",
                 hint="wait for one to end, or stop one",
             )
-        if asked.name in self._living:
+        if asked.name in self.living:
             raise ToolError(f"there is a sub-agent named {asked.name!r}", hint="choose another name")
         if not _NAME.fullmatch(asked.name):
             raise ToolError(
                 f"{encodable(asked.name)!r} is no name of a sub-agent: letters, digits, '-' and '_' are"
             )
         scope = self._scope_asked(asked)
-        refuse_beyond(self._own, scope, {name: each.started.scope for name, each in self._living.items()})
+        refuse_beyond(self._own, scope, {name: each.started.scope for name, each in self.living.items()})
         name = f"{self.name}.{asked.name}"
-        manifest = child_manifest(self._template.manifest, name, asked, self._own.narrow(scope))
+        manifest = child_manifest(self.template.manifest, name, asked, self._own.narrow(scope))
         try:
             if self.budget is not None:
                 check_left(manifest.budget, self.budget)
-            resources = self._spawner.prepare(manifest, name, self)
+            resources = self.spawner.prepare(manifest, name, self)
         except PolypodError as error:
             raise ToolError(f"{asked.name!r} was not started: {error.message}", hint=error.hint) from error
-        head = self._journal.head
+        head = self.journal.head
         started = ChildStarted(
             self.name,
             head.session_id,
@@ -283,31 +196,31 @@ class Delegation:
             scope=scope,
             budget=manifest.budget,
         )
-        child = _Child(started, resources)
+        child = SubAgent(started, resources)
         self._add(child)
         return child
 
     def _scope_asked(self, asked: Asked) -> Scope:
         if asked.scope is None:
             return Scope()
-        pwd = Path(self._template.manifest.pod.pwd)
+        pwd = Path(self.template.manifest.pod.pwd)
         return resolved(anchored(Scope(asked.scope.allow, asked.scope.deny), pwd))
 
-    def _add(self, child: _Child) -> None:
-        self._living[child.started.name] = self._by_pod[child.started.child] = child
+    def _add(self, child: SubAgent) -> None:
+        self.living[child.started.name] = self.by_pod[child.started.child] = child
         self._withdraw()
 
-    def _drop(self, child: _Child) -> None:
+    def _drop(self, child: SubAgent) -> None:
         """A sub-agent has ended, or never was: what it had is the pod's again."""
-        if self._living.get(child.started.name) is child:
-            del self._living[child.started.name]
-        self._by_pod.pop(child.started.child, None)
+        if self.living.get(child.started.name) is child:
+            del self.living[child.started.name]
+        self.by_pod.pop(child.started.child, None)
         if child.resources is not None and isinstance(child.resources.budget, ChildBudget):
             child.resources.budget.close()
         self._withdraw()
         child.publish_news()
 
-    async def _begin(self, child: _Child, began: AsyncFuture[None]) -> None:
+    async def begin(self, child: SubAgent, began: AsyncFuture[None]) -> None:
         """Record that a sub-agent starts, then have it live and work."""
         started, resources = child.started, child.resources
         assert resources is not None
@@ -315,15 +228,15 @@ class Delegation:
             name: getattr(started, name)
             for name in ("child", "name", "child_session", "task", "scope", "budget")
         }
-        self._journal.log.record(ChildStarted, self._journal.run_id, **fields)
+        self.journal.log.record(ChildStarted, self.journal.run_id, **fields)
         try:
-            await self._journal.commit()
+            await self.journal.commit()
         except SessionError as error:
             self._drop(child)
             began.set_exception(ToolError(f"{started.name!r} was not started: {error.message}"))
             return
         try:
-            child.pod = await self._spawner.start(resources, None)
+            child.pod = await self.spawner.start(resources, None)
         except PolypodError as error:
             if not self._leaving:
                 await self._record_end(child, "failed", Failure.of(error))
@@ -335,7 +248,7 @@ class Delegation:
             child.held = True
         began.set(None)
 
-    def _work(self, child: _Child) -> None:
+    def _work(self, child: SubAgent) -> None:
         """Have a sub-agent begin its task, or go on with it."""
         if child.pod is None or child.ending or not (child.fresh or child.held):
             return
@@ -343,9 +256,9 @@ class Delegation:
             child.fresh = child.held = False
             self._follow(child, child.pod.run(child.started.task))
         else:
-            self._tasks.start(self._resume(child))
+            self.tasks.start(self._resume(child))
 
-    async def _resume(self, child: _Child) -> None:
+    async def _resume(self, child: SubAgent) -> None:
         pausing, child.pausing = child.pausing, None
         if pausing is not None:
             with contextlib.suppress(PolypodError):
@@ -355,7 +268,7 @@ class Delegation:
             if child.paused:
                 self._follow(child, child.pod.resume())
 
-    def _follow(self, child: _Child, run: AsyncFuture[Any]) -> None:
+    def _follow(self, child: SubAgent, run: AsyncFuture[Any]) -> None:
         """End the sub-agent where a run's start is refused: such a run has no event of its end."""
 
         def look_how_it_ended() -> None:
@@ -370,30 +283,30 @@ class Delegation:
     def _hold(self) -> None:
         """The pod is paused: so are those below."""
         self._held = True
-        for child in self._living.values():
+        for child in self.living.values():
             if child.pod is not None and not child.paused and not child.ending:
                 child.held, child.pausing = True, child.pod.pause()
 
     def _go_on(self) -> None:
         """The pod is at work: so are those below, and it gets the ends that it does not know."""
         self._held = False
-        for child in list(self._living.values()):
+        for child in list(self.living.values()):
             self._work(child)
         for ended in self.state.unreported:
-            self._tasks.start(self._notify(ended))
+            self.tasks.start(self._notify(ended))
 
     # -- ends ------------------------------------------------------------------------------------
 
-    def _begin_end(self, child: _Child, outcome: RunOutcome, error: Failure | None) -> None:
+    def _begin_end(self, child: SubAgent, outcome: RunOutcome, error: Failure | None) -> None:
         if not child.ending:
             child.ending = True
-            self._tasks.start(self._end(child, outcome, error))
+            self.tasks.start(self._end(child, outcome, error))
 
-    async def _end(self, child: _Child, outcome: RunOutcome, error: Failure | None) -> None:
+    async def _end(self, child: SubAgent, outcome: RunOutcome, error: Failure | None) -> None:
         """End the pod of a sub-agent that has done its work, and record that."""
         if child.pod is not None:
             last = child.last
-            if await _goes_on(child.pod):  # it got words in the last moment
+            if await goes_on(child.pod):  # it got words in the last moment
                 child.ending = False
                 if child.last is not None and child.last is not last:  # and has answered them meanwhile
                     self._begin_end(child, child.last.outcome, child.last.error)
@@ -401,11 +314,11 @@ class Delegation:
             await child.pod.stop()
         await self._record_end(child, outcome, error)
 
-    async def _record_end(self, child: _Child, outcome: RunOutcome, error: Failure | None) -> None:
+    async def _record_end(self, child: SubAgent, outcome: RunOutcome, error: Failure | None) -> None:
         usage, cost, seconds = (None, None, None) if child.pod is None else actor_of(child.pod).sums()
-        await self._record(child.started, outcome, error, usage, cost, seconds)
+        await self.record_ended(child.started, outcome, error, usage, cost, seconds)
 
-    async def _record(
+    async def record_ended(
         self,
         started: ChildStarted,
         outcome: RunOutcome,
@@ -414,7 +327,8 @@ class Delegation:
         cost: float | None = None,
         seconds: float | None = None,
     ) -> None:
-        self._journal.log.record_end(
+        """Record the end of a sub-agent, with what it took."""
+        self.journal.log.record_end(
             ChildEnded,
             None,
             child=started.child,
@@ -427,17 +341,17 @@ class Delegation:
             error=error,
         )
         with contextlib.suppress(SessionError):  # then it goes with the next batch that the store takes
-            await self._journal.commit()
+            await self.journal.commit()
 
     def _take_back(self, event: ChildEnded) -> None:
         """A sub-agent's end is durable."""
         self.state = self.state.after(event)
-        child = self._by_pod.get(event.child)
+        child = self.by_pod.get(event.child)
         if child is not None and child.session == event.child_session:
             self._drop(child)
             child.ended.set(event)
         if not self._held:
-            self._tasks.start(self._notify(event))
+            self.tasks.start(self._notify(event))
 
     async def _notify(self, event: ChildEnded) -> None:
         """Send the pod's model the end of a sub-agent, and what it said last."""
@@ -446,7 +360,7 @@ class Delegation:
             return
         self._notifying.add(session)
         try:
-            last = await child_output.last_answer(self._template.store, session)
+            last = await child_output.last_answer(self.template.store, session)
             await self._actor.notify(child_output.end_words(event, last))
         except PolypodError:  # a call waits for a person, or the pod stops: it is sent with the next run
             return
@@ -458,24 +372,24 @@ class Delegation:
         """The pod ends: stop those below, and record their ends, within so many seconds."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                await self._wait_for_restored()
-                for child in list(self._living.values()):
+                await self.wait_for_restored()
+                for child in list(self.living.values()):
                     if child.pod is not None:
                         child.pod.stop()
-                for child in list(self._living.values()):
+                for child in list(self.living.values()):
                     if child.pod is not None:
                         await child.ended
 
     async def shut_down_all(self, seconds: float) -> None:
         """The pod ends with its run paused: have those below end in the same way, within so many seconds."""
-        if self._spawner.leaving:
+        if self.spawner.leaving:
             return  # it has all pods end so
         self._resting = True
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                await self._wait_for_restored()
-                living = [child.pod for child in self._living.values() if child.pod is not None]
-                for ended in [self._spawner.shut_down(pod) for pod in reversed(living)]:
+                await self.wait_for_restored()
+                living = [child.pod for child in self.living.values() if child.pod is not None]
+                for ended in [self.spawner.shut_down(pod) for pod in reversed(living)]:
                     await ended
 
     # -- after a restart -------------------------------------------------------------------------
@@ -488,154 +402,37 @@ class Delegation:
         if self.budget is not None:
             self.budget.carry(state.usage or Usage(), state.cost, state.seconds)
         for started in state.open:
-            self._add(_Child(started))
+            self._add(SubAgent(started))
         if state.open:
             self._bringing_back = AsyncFuture()
 
     async def bring_back(self) -> None:
         """Have those live again that had not ended, with their runs paused."""
-        for child in list(self._living.values()):
+        for child in list(self.living.values()):
             try:
-                await self._bring_back(child)
+                await bring_back(self, child)
             except (SessionInUse, NameTaken) as error:
                 child.why = error.message
             except PolypodError as error:
                 if not self._leaving:
                     child.ending = True
-                    await self._record(child.started, "failed", Failure.of(error))
+                    await self.record_ended(child.started, "failed", Failure.of(error))
         restored, self._bringing_back = self._bringing_back, None
         if restored is not None:
             restored.set(None)
         if not self._held:
             self._go_on()
 
-    async def _bring_back(self, child: _Child) -> None:
-        store, started = self._template.store, child.started
-        session = await tip(store, child.session)
-        last = await last_run(store, await settled(store.info(session)))
-        if last in _OUTCOMES:
-            child.ending = True
-            state, _ = await restore(store, session)
-            taken = state.children
-            usage, cost = usage_sum(state.usage, taken.usage), cost_sum(state.cost, taken.cost)
-            await self._record(started, last, None, usage, cost, state.seconds)  # type: ignore[arg-type]
-            return
-        manifest = await self._manifest_in(session)
-        child.resources = self._spawner.prepare(manifest, f"{self.name}.{started.name}", self)
-        self._by_pod[child.resources.name] = child
-        child.fresh, child.paused, child.held = last == "none", last != "none", True
-        child.pod = await self._spawner.start(child.resources, Resumed(session, exact=False))
-
-    async def _manifest_in(self, session: str) -> PodManifest:
-        """What a sub-agent was asked to be, and what its server is, of which logs keep no secrets."""
-        first = await settled(self._template.store.read(session, after=0, limit=1))
-        opened = decode_entry(first[0].body) if first else None
-        if not isinstance(opened, SessionOpened):
-            raise SessionNotFound(f"session {session} has no beginning")
-        manifest = msgspec.json.decode(opened.manifest, type=PodManifest)
-        model = msgspec.structs.replace(self._template.manifest.model, model_id=manifest.model.model_id)
-        return manifest.replace(model=model)
-
-    async def _wait_for_restored(self) -> None:
+    async def wait_for_restored(self) -> None:
+        """Wait until those of an earlier life are there again."""
         if self._bringing_back is not None:
             await self._bringing_back
-
-    # -- what its tools ask ----------------------------------------------------------------------
-
-    async def send(self, name: str, text: str) -> str:
-        """Send a sub-agent words. Raises ToolError."""
-        child = await self._find(name)
-        if child.ending or child.pod is None:
-            raise ToolError(child.why or f"{name!r} has ended, and receives nothing any more")
-        # Not awaited: one that waits for its model records the words before its next request.
-        sent = child.pod.notify(text)
-        if sent.done() and (error := sent.exception()) is not None:
-            raise ToolError(f"{name!r} did not get it: {error}") from error
-        return f"{name} has got it"
-
-    async def read(self, name: str, after: int, wait: float) -> dict[str, Any]:
-        """What a sub-agent has said after entry ``after``; where nothing, wait so many seconds for more."""
-        await self._wait_for_restored()
-        child = self._living.get(name)
-        if child is not None and wait > 0:
-            await self._wait_for_news(child, after, wait)
-        ended = None if name in self._living else self._ended(name)
-        session = ended.child_session if child is None and ended is not None else None
-        if child is not None:
-            session = child.session
-        if session is None:
-            raise self._unknown(name)
-        said = await child_output.answers_after(self._template.store, session, after)
-        state = await self._state(child) if ended is None and child is not None else "ended"
-        found: dict[str, Any] = {"state": state, "said": said.texts, "next": said.next}
-        if ended is not None:
-            found["outcome"] = ended.outcome
-        return found
-
-    async def _wait_for_news(self, child: _Child, after: int, wait: float) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(wait):
-                while (
-                    self._living.get(child.started.name) is child
-                    and not (
-                        await child_output.answers_after(self._template.store, child.session, after)
-                    ).texts
-                ):
-                    news = self._tasks.loop.create_future()
-                    child.news.append(news)
-                    await news
-
-    async def stop(self, name: str) -> str:
-        """Stop a sub-agent, and wait until that is durable. Raises ToolError."""
-        child = await self._find(name)
-        if child.pod is None:
-            raise ToolError(child.why or f"{name!r} is not there yet")
-        child.pod.stop()
-        ended = await child.ended
-        return f"{name} has ended: {ended.outcome}"
-
-    async def list(self) -> list[dict[str, Any]]:
-        """The sub-agents that live, and the last that have ended."""
-        await self._wait_for_restored()
-        living = [
-            {"name": name, "state": await self._state(child), "task": child.started.task}
-            for name, child in list(self._living.items())
-        ]
-        return [
-            *living,
-            *({"name": e.name, "state": "ended", "outcome": e.outcome} for e in self.state.ended),
-        ]
-
-    async def _find(self, name: str) -> _Child:
-        await self._wait_for_restored()
-        child = self._living.get(name)
-        if child is not None:
-            return child
-        ended = self._ended(name)
-        raise self._unknown(name) if ended is None else ToolError(f"{name!r} has ended: {ended.outcome}")
-
-    def _ended(self, name: str) -> ChildEnded | None:
-        return next((each for each in reversed(self.state.ended) if each.name == name), None)
-
-    def _unknown(self, name: str) -> ToolError:
-        known = ", ".join([*self._living, *(each.name for each in self.state.ended)]) or "none"
-        return ToolError(f"there is no sub-agent {encodable(name)!r}; there are: {known}")
-
-    async def _state(self, child: _Child) -> str:
-        if child.pod is None:
-            return "starting" if child.why is None else child.why
-        if child.ending:
-            return "ending"
-        try:
-            return str((await child.pod.describe()).state)
-        except PodError:
-            return "ended"
 
     # -- approvals -------------------------------------------------------------------------------
 
     def asker_of(self, approval_id: str) -> Pod | None:
         """Which pod below has asked for that approval."""
-        for child in self._living.values():
+        for child in self.living.values():
             if child.pod is None:
                 continue
             actor = actor_of(child.pod)
@@ -644,19 +441,3 @@ class Delegation:
             if actor.delegation is not None and (found := actor.delegation.asker_of(approval_id)):
                 return found
         return None
-
-
-async def _goes_on(pod: Pod) -> bool:
-    """Whether a pod whose run has ended has another, or will have one."""
-    actor = actor_of(pod)
-    if actor.ended:
-        return False
-    more: AsyncFuture[bool] = AsyncFuture()
-
-    async def look(_: object) -> bool:
-        return actor.runs.has_more
-
-    actor.runs.between_steps(more, look)
-    with contextlib.suppress(PolypodError):
-        return await more
-    return False

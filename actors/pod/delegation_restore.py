@@ -1,0 +1,56 @@
+"""Has the sub-agents of a restored pod live again, from what their sessions say."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from actors.pod.lifecycle import Resumed
+from actors.pod.restore import last_run, restore, tip
+from actors.sessions.answers import settled
+from protocol.delegation import cost_sum, usage_sum
+from protocol.entries import SessionOpened
+from protocol.errors import SessionNotFound
+from protocol.manifest import PodManifest
+from protocol.wire import decode_entry
+
+if TYPE_CHECKING:
+    from actors.pod.delegation import Delegation
+    from actors.pod.resources import PodTemplate
+    from actors.pod.sub_agent import SubAgent
+
+#: How a run ends that goes on no more: those that are paused do.
+_OUTCOMES = frozenset({"finished", "refused", "limit_reached", "cancelled", "budget", "failed"})
+
+
+async def bring_back(delegation: Delegation, child: SubAgent) -> None:
+    """Have a sub-agent live again, with its run paused; one that had done its work is recorded as ended.
+    Raises PolypodError.
+    """
+    store, started = delegation.template.store, child.started
+    session = await tip(store, child.session)
+    last = await last_run(store, await settled(store.info(session)))
+    if last in _OUTCOMES:
+        child.ending = True
+        state, _ = await restore(store, session)
+        taken = state.children
+        usage, cost = usage_sum(state.usage, taken.usage), cost_sum(state.cost, taken.cost)
+        await delegation.record_ended(started, last, None, usage, cost, state.seconds)  # type: ignore[arg-type]
+        return
+    manifest = await _manifest_in(delegation.template, session)
+    child.resources = delegation.spawner.prepare(manifest, f"{delegation.name}.{started.name}", delegation)
+    delegation.by_pod[child.resources.name] = child
+    child.fresh, child.paused, child.held = last == "none", last != "none", True
+    child.pod = await delegation.spawner.start(child.resources, Resumed(session, exact=False))
+
+
+async def _manifest_in(template: PodTemplate, session: str) -> PodManifest:
+    """What a sub-agent was asked to be, and what its server is, of which logs keep no secrets."""
+    first = await settled(template.store.read(session, after=0, limit=1))
+    opened = decode_entry(first[0].body) if first else None
+    if not isinstance(opened, SessionOpened):
+        raise SessionNotFound(f"session {session} has no beginning")
+    manifest = msgspec.json.decode(opened.manifest, type=PodManifest)
+    model = msgspec.structs.replace(template.manifest.model, model_id=manifest.model.model_id)
+    return manifest.replace(model=model)

@@ -1,0 +1,104 @@
+"""``SubAgent``: what a pod knows of a sub-agent that has not ended; ``ChildSpawner``: what makes those."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Protocol
+
+from actors.pod.local import actor_of
+from actors.runtime.future import AsyncFuture
+from protocol.errors import PolypodError
+from protocol.events import ChildEnded, ChildStarted, RunEnd
+
+if TYPE_CHECKING:
+    from actors.pod.delegation import Delegation
+    from actors.pod.handle import Pod
+    from actors.pod.lifecycle import Resumed
+    from actors.pod.resources import PodResources
+    from protocol.manifest import PodManifest
+
+
+class ChildSpawner(Protocol):
+    """Makes the pods that are sub-agents."""
+
+    @property
+    def leaving(self) -> bool:
+        """Whether all pods are about to end, with their runs paused."""
+
+    def prepare(self, manifest: PodManifest, name: str, parent: Delegation) -> PodResources:
+        """What a sub-agent is to work with. Raises NameTaken, ManifestError, ModelError, BudgetError."""
+
+    def start(self, resources: PodResources, resumed: Resumed | None) -> AsyncFuture[Pod]:
+        """Have it live; the future fails as that of ``spawn``."""
+
+    def shut_down(self, pod: Pod) -> AsyncFuture[bool]:
+        """End it with its run paused; the future resolves once it has ended."""
+
+
+class SubAgent:
+    """A sub-agent that has not ended, as far as its parent knows."""
+
+    __slots__ = (
+        "ended",
+        "ending",
+        "fresh",
+        "held",
+        "last",
+        "news",
+        "paused",
+        "pausing",
+        "pod",
+        "resources",
+        "started",
+        "why",
+    )
+
+    def __init__(self, started: ChildStarted, resources: PodResources | None = None) -> None:
+        self.started = started
+        self.resources = resources
+        #: Its handle, once it lives.
+        self.pod: Pod | None = None
+        #: Why it cannot be reached.
+        self.why: str | None = None
+        #: Whether its task has not begun.
+        self.fresh = True
+        #: Whether its run is paused, and whether that goes on with the next run of its parent.
+        self.paused = self.held = False
+        self.pausing: AsyncFuture[None] | None = None
+        #: Whether its end is on the way.
+        self.ending = False
+        #: The last end of a run that is not paused.
+        self.last: RunEnd | None = None
+        #: Resolves once its end is durable.
+        self.ended: AsyncFuture[ChildEnded] = AsyncFuture()
+        #: Who waits for it to say or do something.
+        self.news: list[asyncio.Future[None]] = []
+
+    @property
+    def session(self) -> str:
+        """The session that it was started in."""
+        return self.started.child_session
+
+    def publish_news(self) -> None:
+        """Wake who waits for it to say or do something."""
+        news, self.news = self.news, []
+        for each in news:
+            if not each.done():
+                each.set_result(None)
+
+
+async def goes_on(pod: Pod) -> bool:
+    """Whether a pod whose run has ended has another, or will have one."""
+    actor = actor_of(pod)
+    if actor.ended:
+        return False
+    more: AsyncFuture[bool] = AsyncFuture()
+
+    async def look(_: object) -> bool:
+        return actor.runs.has_more
+
+    actor.runs.between_steps(more, look)
+    with contextlib.suppress(PolypodError):
+        return await more
+    return False
