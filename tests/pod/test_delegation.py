@@ -11,9 +11,13 @@ import pytest
 
 from actors.llm.base import Block, Request
 from actors.llm.scripted import Reply, call, say
+from actors.pod.asked import open_requests
 from actors.pod.handle import Pod
 from actors.runtime.subscription import Subscription
+from actors.sessions.answer_token import answer_token
+from actors.sessions.sqlite.store import SQLiteStore
 from actors.system import PodSystem
+from protocol.approval import ApprovalAnswer
 from protocol.errors import PodNotFound, TooManyRestarts
 from protocol.events import (
     ApprovalRequested,
@@ -244,6 +248,29 @@ async def test_a_call_of_a_sub_agent_that_waits_for_approval_is_answered_at_its_
             await pod.approve(asked.approval_id)
             await run
             assert (await until(events, of(ChildEnded))).outcome == "finished"
+
+
+async def test_a_call_of_a_sub_agent_that_waits_is_seen_and_answered_from_another_process(
+    tmp_path: Path,
+) -> None:
+    cast = Cast(
+        lead=[spawn(), say("ok"), say("told")],
+        reader=[call("list_files", {"path": str(tmp_path)}), say("seen")],
+    )
+    rules = [{"tool": "list_files", "policy": "ask"}]
+    elsewhere = SQLiteStore(tmp_path / "pods.db")
+    async with PodSystem(f"sqlite:{tmp_path / 'pods.db'}") as system:
+        pod = await system.spawn(lead(approval=rules), client=cast)
+        with system.subscribe("lead", children=True) as events:
+            pod.run("go")
+            asked = await until(events, of(ApprovalRequested))
+            (waiting,) = await open_requests(elsewhere, elsewhere.info(asked.session_id))
+            assert (waiting.pod, waiting.approval_id) == ("lead.reader", asked.approval_id)
+            answer = ApprovalAnswer(asked.approval_id, asked.session_id, approved=True, at=asked.at)
+            assert elsewhere.put_answer(answer_token().sign(answer))
+            assert (await until(events, of(ChildEnded))).outcome == "finished"
+            await until(events, of(RunEnd, "lead"))
+    elsewhere.close()
 
 
 async def test_a_model_tells_reads_lists_and_stops_its_sub_agents() -> None:
