@@ -296,7 +296,8 @@ class ApprovalRequested(DurableEvent, frozen=True, gc=False, kw_only=True):
     rule wants that. ``injected`` is what hooks put behind its result. Where nobody has
     answered ``timeout`` seconds after the event's own time, the call is denied. An answer of another process
     is believed where it proves that it has the ``token`` of this id; None asks for no proof, and no answer
-    proves the empty one.
+    proves the empty one. With a ``form`` the call has begun, and its tool asks a person what ``why`` says: an
+    approval has ``arguments`` of that schema, a denial leaves the question unanswered.
     """
 
     approval_id: str
@@ -307,6 +308,7 @@ class ApprovalRequested(DurableEvent, frozen=True, gc=False, kw_only=True):
     injected: tuple[str, ...] = ()
     timeout: float | None = None
     token: str | None = None
+    form: dict[str, Any] | None = None
 
     @property
     def ends_at(self) -> float:

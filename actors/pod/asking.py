@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from actors.pod import decide
 from actors.pod.calls import Batch, ToolRunner, with_texts
+from actors.pod.forms import checked_form
 from actors.pod.open_approvals import OpenApprovals
 from actors.pod.play import Play
 from actors.pod.run_state import Run
@@ -55,6 +56,7 @@ class AskingRunner(ToolRunner):
         self._approvals = approvals
         #: Runs calls that hooks have been asked about.
         self._past_hooks = runner.past_hooks()
+        self.ask_form = self._past_hooks.ask_form = self._ask_form
         #: Calls that hooks have made such as need no word, with the texts behind the result, by their ids.
         self._prepared: dict[str, tuple[ToolCall, tuple[str, ...]]] = {}
         #: Ids that several calls of the answer share: an approval could not be assigned to one of them.
@@ -166,10 +168,35 @@ class AskingRunner(ToolRunner):
             self._approvals.request(call, why, injected)
         return True
 
+    async def _ask_form(
+        self, call: ToolCall, batch: Batch, words: str, form: dict[str, Any]
+    ) -> dict[str, Any] | None:
+        """Ask a person for the tool of a call that has begun; None where nobody answers. The call's turn is
+        kept meanwhile, and so is its place.
+        """
+        approvals = self._approvals
+        if approvals.nobody_answers():
+            return None
+        batch.check()
+        request = approvals.request_form(call, words, form)
+        await approvals.commit()
+        batch.check()
+        answer = await approvals.form_answer(request, batch.take_answers)
+        batch.check()
+        return answer
+
     async def run_call(
         self, call: ToolCall, batch: Batch, texts: tuple[str, ...] = (), asked: ToolCall | None = None
     ) -> None:
-        """Run one call, once it needs no approval any more."""
+        """Run one call, once it needs no approval any more; with it end the questions of its tool."""
+        await self._run_call(call, batch, texts, asked)
+        if self._approvals.close_forms(call.id):
+            await self._approvals.commit()
+            batch.check()
+
+    async def _run_call(
+        self, call: ToolCall, batch: Batch, texts: tuple[str, ...], asked: ToolCall | None
+    ) -> None:
         granted = self._approvals.take(call.id)
         if granted is not None:
             ran = replace(call, arguments=granted.arguments, invalid=None)
@@ -259,7 +286,7 @@ class AskingToolCalls(ToolCalls):
             note=command.note,
         )
         if isinstance(command, commands.Approve):
-            arguments = None if command.arguments is None else self._mended(request, command.arguments)
+            arguments = self._arguments(request, command.arguments)
             answer = replace(answer, always=command.always, arguments=arguments)
         else:
             answer = replace(answer, by=command.by)
@@ -273,7 +300,7 @@ class AskingToolCalls(ToolCalls):
         if isinstance(command, commands.Disapprove):
             self._deny(run, request, command.by, command.note)
         else:
-            arguments = None if command.arguments is None else self._mended(request, command.arguments)
+            arguments = self._arguments(request, command.arguments)
             self._approve(request, arguments, command.note, always=command.always)
 
     def take_answers(self, run: Run) -> None:
@@ -299,7 +326,7 @@ class AskingToolCalls(ToolCalls):
             self._deny(run, request, "unproved", None)
             return
         try:
-            arguments = None if answer.arguments is None else self._mended(request, answer.arguments)
+            arguments = self._arguments(request, answer.arguments)
         except InvalidInput as error:  # nobody is there to get the error
             why = f"a person wanted other arguments; {error.message}"
             self._deny(run, request, answer.by, f"other arguments were wanted; {error.message}", why)
@@ -310,7 +337,7 @@ class AskingToolCalls(ToolCalls):
         self, request: ApprovalRequested, arguments: dict[str, Any] | None, note: str | None, *, always: bool
     ) -> None:
         rule = None
-        if always:
+        if always and request.form is None:
             holds = request.arguments if arguments is None else arguments
             rule = ApprovalRule(request.tool, "allow", holds, exact=True)
         self._approvals.resolve(request, "person", approved=True, arguments=arguments, note=note, rule=rule)
@@ -324,6 +351,8 @@ class AskingToolCalls(ToolCalls):
         self, run: Run | None, request: ApprovalRequested, by: str, note: str | None, why: str | None = None
     ) -> None:
         self._approvals.resolve(request, by, approved=False, note=note)
+        if request.form is not None:
+            return  # its tool goes on without the answer
         call = ToolCall(request.call_id, request.tool, request.arguments)
         why = why or _denied_words(request, by, note)
         result = ToolResult.of(call, f"{call.name} was not run: {why}", is_error=True)
@@ -332,6 +361,16 @@ class AskingToolCalls(ToolCalls):
             self.add_result(run, result, None, None, None)
         else:
             self._journal.log.record(ToolResulted, self._journal.head.open_run, item=result)
+
+    def _arguments(
+        self, request: ApprovalRequested, arguments: dict[str, Any] | None
+    ) -> dict[str, Any] | None:
+        """What an approval gives: arguments in the place of those that were asked about, or what a form asks
+        for. Raises InvalidInput.
+        """
+        if request.form is not None:
+            return checked_form(request.form, arguments or {})
+        return None if arguments is None else self._mended(request, arguments)
 
     def _mended(self, request: ApprovalRequested, arguments: dict[str, Any]) -> dict[str, Any]:
         """Arguments in the place of those that were asked about. Raises InvalidInput."""
@@ -358,6 +397,7 @@ class AskingToolCalls(ToolCalls):
     def close_at_end(self, run: Run, outcome: RunOutcome) -> None:
         """The same; at a pause the calls that wait go on doing so."""
         if outcome == "paused":
+            self._approvals.close_forms()
             self._close_but(self._approvals.awaited, run)
             self._approvals.drop_granted()
         else:
@@ -366,6 +406,7 @@ class AskingToolCalls(ToolCalls):
     def close_before_resume(self, run: Run) -> None:
         """Close what was interrupted; calls that wait, or were approved meanwhile, belong to what goes on."""
         kept = self._approvals.not_begun
+        self._approvals.close_forms()
         self._close_but(kept, None if run.restored else run)
         if kept and run.answer is None:  # the session was restored
             items = self._journal.head.items

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -63,6 +64,10 @@ class Batch(Protocol):
         """Take the result of a call that had been given up; on the loop."""
 
 
+#: A call that has begun, its batch, words for a person, and the JSON Schema of the answer that is wanted.
+AskForm = Callable[[ToolCall, Batch, str, dict[str, Any]], Awaitable[dict[str, Any] | None]]
+
+
 class ToolRunner:
     """The tools of pods of one manifest, and how their calls are run."""
 
@@ -72,6 +77,7 @@ class ToolRunner:
         "_fenced",
         "_parallel",
         "_pwd",
+        "ask_form",
         "hooks",
         "keeps_tasks",
         "scope",
@@ -103,6 +109,8 @@ class ToolRunner:
         self.scope_of = scope_of
         self._parallel = manifest.worker.parallel_tools
         self._extras = extras or {}
+        #: Asks a person for the tool of a call that has begun; None where nobody is asked.
+        self.ask_form: AskForm | None = None
         #: Whether any of the tools keeps a task list.
         self.keeps_tasks = keeps_tasks
 
@@ -196,7 +204,7 @@ class ToolRunner:
         return self._fenced if self.scope_of is None else fenced(self.scope_of(pod), self._fence)
 
     def _context(self, call: ToolCall, batch: Batch) -> ToolContext:
-        return ToolContext(
+        ctx = ToolContext(
             pwd=self._pwd,
             scope=self._scope_for(batch.pod),
             pod=batch.pod,
@@ -206,6 +214,9 @@ class ToolRunner:
             late=lambda result: batch.report_late(call, result),
             deps=batch.deps,
         )
+        if self.ask_form is not None:
+            ctx.ask_person = partial(self.ask_form, call, batch)
+        return ctx
 
 
 def with_texts(result: ToolResult, texts: tuple[str, ...]) -> ToolResult:

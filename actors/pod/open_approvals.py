@@ -7,8 +7,12 @@ import contextlib
 import math
 import random
 import time
+from collections.abc import Callable
 from typing import Any
 
+from msgspec.structs import replace
+
+from actors.pod.answer_watch import INTERVAL
 from actors.pod.journal import Journal
 from actors.pod.resources import PodResources
 from actors.sessions.answer_token import answer_token
@@ -37,6 +41,7 @@ class OpenApprovals:
     __slots__ = (
         "_before",
         "_changed",
+        "_forms",
         "_journal",
         "_pod",
         "_resolved",
@@ -61,6 +66,8 @@ class OpenApprovals:
         self._resolved: set[str] = set()
         #: What a run waits for that can do nothing else.
         self._changed: asyncio.Future[None] | None = None
+        #: The answers to forms that tools at work wait for, by the ids of the requests.
+        self._forms: dict[str, asyncio.Future[dict[str, Any] | None]] = {}
         #: What other processes have answered, until the run takes it.
         self.answers: list[ApprovalAnswer] = []
 
@@ -79,7 +86,7 @@ class OpenApprovals:
     @property
     def awaited(self) -> frozenset[str]:
         """The ids of the calls that wait."""
-        return frozenset([request.call_id for request in self.state.open])
+        return frozenset([request.call_id for request in self.state.open if request.form is None])
 
     @property
     def not_begun(self) -> frozenset[str]:
@@ -89,12 +96,20 @@ class OpenApprovals:
     def durable_open(self) -> tuple[ApprovalRequested, ...]:
         """The requests that are durable, that nobody has answered, and that may be answered still."""
         now = time.time()
-        return tuple(each for each in self._durable().open if each in self.state.open and now < each.ends_at)
+        return tuple(
+            each
+            for each in self._durable().open
+            if each in self.state.open
+            and now < each.ends_at
+            # whoever has asked by a form may be gone, with its process
+            and (each.form is None or each.approval_id in self._forms)
+        )
 
     def carried(self) -> dict[str, Any]:
         """What a session that takes the place of the pod's takes over."""
         durable = self._durable()
-        return {"waiting": durable.open, "approval_rules": durable.rules}
+        waiting = tuple(each for each in durable.open if each.form is None)
+        return {"waiting": waiting, "approval_rules": durable.rules}
 
     def _durable(self) -> Approvals:
         durable_seq = self._journal.log.durable_seq
@@ -140,35 +155,73 @@ class OpenApprovals:
 
     # -- what happens ----------------------------------------------------------------------------
 
-    def request(self, call: ToolCall, why: str, injected: tuple[str, ...]) -> None:
+    def request_form(self, call: ToolCall, why: str, form: dict[str, Any]) -> ApprovalRequested:
+        """Record that the tool of ``call``, which has begun, asks a person."""
+        asking = replace(call, arguments={})
+        request = self.request(asking, why, (), form)
+        self._forms[request.approval_id] = asyncio.get_running_loop().create_future()
+        return request
+
+    async def form_answer(
+        self, request: ApprovalRequested, take: Callable[[], object]
+    ) -> dict[str, Any] | None:
+        """What a person has answered to a form; None where nobody has. ``take`` has the run take the answers
+        of other processes.
+        """
+        answered, store = self._forms[request.approval_id], self._template.store
+        while not answered.done():
+            await asyncio.wait({answered}, timeout=INTERVAL)
+            if not answered.done() and request.ends_at <= time.time():
+                self.resolve(request, "timeout", approved=False)
+            elif not answered.done() and store.keeps_answers:
+                with contextlib.suppress(SessionError):
+                    self.answers += await settled(store.answers([request.approval_id]))
+                take()
+        await self.commit()
+        return answered.result()
+
+    def close_forms(self, call_id: str | None = None) -> bool:
+        """Record that nobody waits for an answer to forms (of one call) any more; whether there were any."""
+        open_forms = [each for each in self.state.open if each.form is not None]
+        gone = [each for each in open_forms if call_id in {None, each.call_id}]
+        for request in gone:
+            self.resolve(request, "run", approved=False)
+        return bool(gone)
+
+    def request(
+        self, call: ToolCall, why: str, injected: tuple[str, ...], form: dict[str, Any] | None = None
+    ) -> ApprovalRequested:
         """Record that ``call`` waits."""
-        self._add(
-            ApprovalRequested(
-                *self._head(self._journal.run_id),
-                approval_id=f"{random.getrandbits(64):016x}",
-                tool=call.name,
-                call_id=call.id,
-                arguments=call.arguments,
-                why=why,
-                injected=injected,
-                timeout=self._section.timeout,
-                token=self._token_id(),
-            )
+        request = ApprovalRequested(
+            *self._head(self._journal.run_id),
+            approval_id=f"{random.getrandbits(64):016x}",
+            tool=call.name,
+            call_id=call.id,
+            arguments=call.arguments,
+            why=why,
+            injected=injected,
+            timeout=self._section.timeout,
+            token=self._token_id(),
+            form=form,
         )
+        self._add(request)
+        return request
 
     def resolve(self, request: ApprovalRequested, by: str, *, approved: bool, **said: Any) -> None:
         """Record that a call waits no more, since somebody has answered or its run is over."""
         self._resolved.add(request.approval_id)
-        self._add(
-            ApprovalResolved(
-                *self._head(request.run_id),
-                approval_id=request.approval_id,
-                approved=approved,
-                by=by,
-                call_id=request.call_id,
-                **said,
-            )
+        resolved = ApprovalResolved(
+            *self._head(request.run_id),
+            approval_id=request.approval_id,
+            approved=approved,
+            by=by,
+            call_id=request.call_id,
+            **said,
         )
+        self._add(resolved)
+        answered = self._forms.pop(request.approval_id, None)
+        if answered is not None and not answered.done():
+            answered.set_result((resolved.arguments or {}) if approved else None)
 
     def take(self, call_id: str) -> Granted | None:
         """That a call was approved, where it was: it begins."""

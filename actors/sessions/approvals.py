@@ -40,7 +40,7 @@ class Approvals(Struct, frozen=True):
             return replace(self, open=(*others, event))
         granted, rules = self.granted, self.rules
         request = self.find(event.approval_id)
-        if request is not None and event.approved:
+        if request is not None and event.approved and request.form is None:
             granted = (*granted, Granted(request, event))
         if event.rule is not None and event.rule not in rules:
             rules = (*rules, event.rule)

@@ -49,6 +49,9 @@ _log = logging.getLogger("polypod.tools")
 _log.addHandler(logging.NullHandler())  # a tool's traceback is for a log, never for a person's terminal
 
 
+AskPerson = Callable[[str, dict[str, Any]], Awaitable[dict[str, Any] | None]]
+
+
 class ToolContext(Generic[D]):
     """What a call may know of where it runs; a tool gets it by a parameter of this type (or ``ctx``).
 
@@ -63,6 +66,7 @@ class ToolContext(Generic[D]):
     """
 
     __slots__ = (
+        "ask_person",
         "began",
         "call_id",
         "cancel",
@@ -104,6 +108,9 @@ class ToolContext(Generic[D]):
         self.began: float | None = None
         self.seconds: float | None = None
         self.late = _ignore_result if late is None else late
+        #: Asks a person in the middle of a call: words and the JSON Schema of the answer in, the answer out,
+        #: or None where nobody gives one. None where the pod asks nobody.
+        self.ask_person: AskPerson | None = None
 
     def path(self, text: str, permission: Permission = "read") -> Path:
         """The place that ``text`` names, absolute and free of symlinks. Raises ScopeRefused."""

@@ -1,5 +1,6 @@
 """``--mcp FILE``: the servers of other clients' files, at a terminal."""
 
+import asyncio
 import json
 import sys
 from pathlib import Path
@@ -9,10 +10,13 @@ import click
 import pytest
 from click.testing import CliRunner
 from command_kit import Home
-from mcp_kit import SERVERS
+from mcp_kit import SERVERS, calls, having, raw
 
 from actors.cli.doctor import doctor
 from actors.cli.mcp_servers import with_servers
+from actors.llm.scripted import ScriptedClient
+from actors.system import PodSystem
+from protocol.events import ApprovalRequested
 from protocol.manifest import PodManifest
 
 
@@ -97,6 +101,25 @@ def test_a_run_uses_a_server_and_its_session_remembers_it(home: Home, tmp_path: 
     assert "3" in again.out
     without = home.polypod("resume", home.session(), "use sdk__add a=1 b=2", "--no-tools")
     assert "sdk__add" not in without.err
+
+
+async def test_a_servers_question_is_answered_from_another_process(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))  # where the command looks for the proof
+    store = f"sqlite:{tmp_path}/pods.db"
+    async with PodSystem(store) as system:
+        manifest = having(raw(timeout=20), approvals={"headless": "wait"})
+        pod = await system.spawn(manifest, client=ScriptedClient(calls("raw__ask")))
+        with pod.subscribe([ApprovalRequested]) as questions:
+            run = pod.run("go")
+            question = await anext(questions)
+        assert isinstance(question, ApprovalRequested)
+        words = ("approve", question.approval_id, "--store", store, "--arguments", '{"town": "Oslo"}')
+        done = await asyncio.to_thread(home.polypod, *words)
+        assert done.code == 0, done.err
+        await run
+        assert "Oslo" in (await pod.history())[2].text
 
 
 def test_doctor_lists_the_servers_of_a_manifest(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from types import ModuleType
 from typing import Any
 
@@ -19,6 +20,7 @@ from actors.tools.mcp.log import ServerLog
 from protocol.errors import ManifestError, ToolError, ToolTimeout
 from protocol.items import Part
 from protocol.mcp import McpServer, expand, header_value
+from protocol.text import encodable
 from protocol.urls import HIDDEN
 
 #: A server that ended by itself, or could not be started, is started again so often.
@@ -64,6 +66,10 @@ class Connection:
         self._users = 0
         self._at_work: list[Call] = []
         self._idle: asyncio.TimerHandle | None = None
+        #: Whether it has asked people, without saying for which call.
+        self._asks_people = False
+        #: The connections of single pods, where it does.
+        self._own: dict[str, Connection] = {}
         #: Its tools, as it listed them last; None where it never has.
         self.listing: tuple[ListedTool, ...] | None = None
         self._left_out = ""
@@ -96,7 +102,14 @@ class Connection:
     async def release(self) -> None:
         """One of them does not any more; with the last one it is ended."""
         self._users -= 1
-        if self._users == 0 and self._life is not None:
+        if self._users:
+            return
+        if self._idle is not None:
+            self._idle.cancel()
+        own, self._own = self._own, {}
+        for each in own.values():
+            await each.release()
+        if self._life is not None:
             self._life.end()
             await asyncio.wait({self._life.task})
 
@@ -187,9 +200,11 @@ class Connection:
         self._at_work.append(call)
         if self._idle is not None:
             self._idle.cancel()
+        token = _call.set(call)
         try:
             return await self._called(tool, arguments, call, may_repeat=True)
         finally:
+            _call.reset(token)
             self._at_work.remove(call)
             if not self._at_work and self._users:
                 loop = asyncio.get_running_loop()
@@ -229,8 +244,34 @@ class Connection:
 
     # -- questions -------------------------------------------------------------------------------
 
-    async def _elicit(self, message: str, schema: dict[str, Any]) -> dict[str, Any] | None:  # noqa: ARG002
-        return None
+    def for_pod(self, pod: str) -> Connection:
+        """The connection by which the calls of a pod go: its own, where a server asks people and does not say
+        whose call it asks for.
+        """
+        if not self._asks_people:
+            return self
+        own = self._own.get(pod)
+        if own is None:
+            own = self._own[pod] = Connection(
+                self._server, self._folder, self._launcher, self._log, self._variables, self._seconds
+            )
+            own.hold()
+        return own
+
+    async def _elicit(self, message: str, schema: dict[str, Any]) -> dict[str, Any] | None:
+        """What a person answers to a server; None where nobody does."""
+        call = _call.get()
+        if call is None:  # the older generation does not say which call it is about
+            self._asks_people = True
+            if len({each.ctx.pod for each in self._at_work}) != 1:
+                self._log.add(f"[polypod: declined a question, since several pods are at work: {message}]")
+                return None
+            call = self._at_work[-1]
+        return await call.ask(f"MCP server {self.name!r} asks: {encodable(message)}", schema)
+
+
+#: The call that is asked for in this context; none in that of a server's life.
+_call: ContextVar[Call | None] = ContextVar("call", default=None)
 
 
 class Call:
@@ -251,6 +292,23 @@ class Call:
         """Seconds since it was sent."""
         return round(asyncio.get_running_loop().time() - self._began, 1)
 
+    async def ask(self, words: str, schema: dict[str, Any]) -> dict[str, Any] | None:
+        """What a person answers in the middle of the call; that time is none of the server's."""
+        if self.ctx.ask_person is None:
+            return None
+        self._move(None)
+        try:
+            return await self.ctx.ask_person(words, schema)
+        finally:
+            self._move(asyncio.get_running_loop().time() + self.seconds)
+
+    def _move(self, end: float | None) -> None:
+        try:
+            if self._limit is not None:
+                self._limit.reschedule(end)
+        except RuntimeError:  # it is at its end
+            self._limit = None
+
     async def on_progress(self, progress: float, total: float | None, message: str | None) -> None:
         """Report how far it is, and give it more time, up to a bound."""
         self.ctx.progress(_progress_words(progress, total, message))
@@ -258,10 +316,7 @@ class Call:
         if limit is None or limit.when() is None:
             return
         now = asyncio.get_running_loop().time()
-        try:
-            limit.reschedule(min(now + self.seconds, self._began + MOST_EXTENSION * self.seconds))
-        except RuntimeError:  # it is at its end
-            self._limit = None
+        self._move(min(now + self.seconds, self._began + MOST_EXTENSION * self.seconds))
 
 
 def _progress_words(done: float, total: float | None, words: str | None) -> str:

@@ -84,7 +84,7 @@ class McpSource:
         server, connection, own_name = self._server, self._connection, listed.name
 
         async def call(arguments: dict[str, Any], ctx: ToolContext) -> list[Part]:
-            return await connection.call(own_name, arguments, ctx, server.timeout)
+            return await connection.for_pod(ctx.pod).call(own_name, arguments, ctx, server.timeout)
 
         concurrency = server.concurrency or ("read_only" if listed.read_only else "exclusive")
         return Tool(

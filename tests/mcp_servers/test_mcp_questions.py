@@ -1,0 +1,141 @@
+"""What servers ask people in the middle of a call goes the way of approvals."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mcp_kit import calls, having, made_with_sdk, raw
+
+from actors.llm.scripted import ScriptedClient, call
+from actors.pod.forms import checked_form
+from actors.pod.handle import Pod
+from actors.system import PodSystem
+from protocol.errors import AlreadyResolved, InvalidInput
+from protocol.events import ApprovalRequested, ApprovalResolved
+from protocol.items import ToolResult
+
+#: A server of each generation, its tool that asks, and the field that it asks for.
+SERVERS = pytest.mark.parametrize(
+    ("server", "tool", "field"),
+    [(raw(timeout=5), "raw__ask", "town"), (made_with_sdk(timeout=5), "sdk__ask", "name")],
+)
+
+
+async def results(pod: Pod) -> list[ToolResult]:
+    return [item for item in await pod.history() if isinstance(item, ToolResult)]
+
+
+async def start(system: PodSystem, server: dict[str, Any], *tools: str, **settings: Any) -> Pod:
+    return await system.spawn(having(server, **settings), client=ScriptedClient(calls(*tools)))
+
+
+@SERVERS
+async def test_a_person_answers_with_the_fields_of_a_form(
+    server: dict[str, Any], tool: str, field: str
+) -> None:
+    async with PodSystem() as system:
+        pod = await start(system, server, tool)
+        with pod.subscribe([ApprovalRequested]) as questions:
+            run = pod.run("go")
+            question = await anext(questions)
+            assert isinstance(question, ApprovalRequested)
+            assert question.why == f"MCP server {server['name']!r} asks: which town?"
+            assert question.form is not None
+            assert list(question.form["properties"]) == [field]
+            assert [each.approval_id for each in await system.approvals()] == [question.approval_id]
+            with pytest.raises(InvalidInput, match=f"the form wants '{field}'"):
+                await pod.approve(question.approval_id)
+            with pytest.raises(InvalidInput, match="is a string"):
+                await pod.approve(question.approval_id, arguments={field: 5})
+            await pod.approve(question.approval_id, arguments={field: "Oslo"})
+            await run
+            with pytest.raises(AlreadyResolved):
+                await pod.deny(question.approval_id)
+        assert "Oslo" in (await results(pod))[0].text
+        assert await system.approvals() == []
+
+
+@SERVERS
+async def test_a_question_that_is_denied_is_declined(server: dict[str, Any], tool: str, field: str) -> None:
+    async with PodSystem() as system:
+        pod = await start(system, server, tool)
+        with pod.subscribe([ApprovalRequested]) as questions:
+            run = pod.run("go")
+            await pod.deny((await anext(questions)).approval_id)  # type: ignore[union-attr]
+            await run
+        assert "decline" in (await results(pod))[0].text
+
+
+@SERVERS
+async def test_where_nobody_listens_a_question_is_declined(
+    server: dict[str, Any], tool: str, field: str
+) -> None:
+    async with PodSystem() as system:
+        pod = await start(system, server, tool)
+        await pod.run("go")
+        assert "decline" in (await results(pod))[0].text
+
+
+async def test_a_pause_closes_the_question_and_the_outcome_of_its_call_is_unknown(tmp_path: Path) -> None:
+    store = f"sqlite:{tmp_path}/pods.db"
+    async with PodSystem(store) as system:
+        pod = await start(system, raw(timeout=5), "raw__ask")
+        pod_run = None
+        with pod.subscribe([ApprovalRequested, ApprovalResolved]) as seen:
+            pod_run = pod.run("go")
+            await anext(seen)
+            await pod.pause()
+            assert (await pod_run).outcome == "paused"
+            resolved = await anext(seen)
+            assert isinstance(resolved, ApprovalResolved)
+            assert (resolved.by, resolved.approved) == ("run", False)
+        assert "outcome unknown" in (await results(pod))[0].text
+        assert (await pod.resume()).outcome == "finished"
+
+
+async def test_a_cancel_ends_a_call_that_asks() -> None:
+    async with PodSystem() as system:
+        pod = await system.spawn(having(raw(timeout=5)), client=ScriptedClient([call("raw__ask", {})]))
+        with pod.subscribe([ApprovalRequested]) as questions:
+            run = pod.run("go")
+            await anext(questions)
+            await pod.cancel()
+            assert (await run).outcome == "cancelled"
+        assert await system.approvals() == []
+
+
+async def test_pods_of_an_older_server_that_asks_come_to_have_connections_of_their_own() -> None:
+    async with PodSystem() as system:
+        first = await start(system, raw(timeout=5), "raw__ask")
+        await first.run("go")  # from now on it is known to ask
+        others = [await start(system, raw(timeout=5), "raw__ask") for _ in range(3)]
+        towns = ["Oslo", "Bergen", "Tromsø"]
+        runs = []
+        for pod, town in zip(others, towns, strict=True):
+            with pod.subscribe([ApprovalRequested]) as questions:
+                runs.append(pod.run("go"))
+                question = await anext(questions)
+                assert isinstance(question, ApprovalRequested)
+                assert question.pod == pod.name
+                await pod.approve(question.approval_id, arguments={"town": town})
+        await asyncio.gather(*runs)
+        texts = [(await results(pod))[0].text for pod in others]
+    assert all(
+        town in text.encode().decode("unicode_escape") for town, text in zip(towns, texts, strict=True)
+    )
+
+
+def test_an_answer_has_the_types_of_its_form() -> None:
+    form = {
+        "properties": {
+            "n": {"type": "integer"},
+            "b": {"type": "boolean"},
+            "c": {"type": "string", "enum": ["x"]},
+        }
+    }
+    assert checked_form(form, {"n": 1, "b": True, "c": "x"}) == {"n": 1, "b": True, "c": "x"}
+    for wrong in ({"n": "1"}, {"n": True}, {"b": 1}, {"c": "y"}, {"d": 1}):
+        with pytest.raises(InvalidInput):
+            checked_form(form, wrong)
+    assert checked_form({}, {}) == {}
