@@ -187,6 +187,7 @@ __all__ = [
     "RunResult",
     "RunStart",
     "RunStream",
+    "SandboxSection",
     "Scope",
     "ScopeRefused",
     "ScriptExhausted",

@@ -184,6 +184,7 @@ __all__ = [
     "RunResult",
     "RunStart",
     "RunStream",
+    "SandboxSection",
     "Scope",
     "ScopeRefused",
     "ScriptExhausted",

@@ -171,6 +171,7 @@ from protocol.manifest import (
     PodManifest,
     PodSection,
     RestartSection,
+    SandboxSection,
     ToolsSection,
     WorkerSection,
 )
@@ -312,6 +313,7 @@ __all__ = [
     "RunReason",
     "RunResult",
     "RunStart",
+    "SandboxSection",
     "Scope",
     "ScopeRefused",
     "ScriptExhausted",

@@ -537,9 +537,10 @@ class ChildError(PolypodError):
 
 
 class ChildNotStarted(ChildError):  # noqa: N818
-    """A program could not be started; ``program`` is what was asked for."""
+    """A program could not be started; ``program`` is what was asked for, ``why`` what kept it from it."""
 
     program: str = ""
+    why: str = ""
 
     def __init__(self, message: str, *, program: str = "", hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
@@ -548,7 +549,9 @@ class ChildNotStarted(ChildError):  # noqa: N818
     @classmethod
     def of(cls, program: str, why: str, *, hint: str | None = None) -> ChildNotStarted:
         """The error that says why ``program`` could not be started."""
-        return cls(f"cannot start {program}: {why}", program=program, hint=hint)
+        error = cls(f"cannot start {program}: {why}", program=program, hint=hint)
+        error.why = why
+        return error
 
     def details(self) -> dict[str, Any]:
         return {"program": self.program}

@@ -114,6 +114,23 @@ class FetchSection(Struct, frozen=True, forbid_unknown_fields=True, omit_default
     allow_private: bool = False
 
 
+class SandboxSection(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """``[sandbox]``: how the commands of the tool ``shell`` are held to the scope.
+
+    With ``mode = "scope"`` they are confined, and where this machine cannot do that each has to be asked for;
+    "require" refuses them then; "off" confines none, and each has to be asked for. ``network`` is whether
+    they reach any. The limits are of each process (``memory_bytes``, ``cpu_seconds``, ``file_bytes``: the
+    longest file that it writes) and of all together (``processes``); not set is no limit.
+    """
+
+    mode: Literal["scope", "require", "off"] = "scope"
+    network: bool = False
+    memory_bytes: int | None = None
+    cpu_seconds: int | None = None
+    processes: int | None = None
+    file_bytes: int | None = None
+
+
 class DelegationSection(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """``[delegation]``, for pods with the tools of the group ``pods``: how many sub-agents may live at a
     time, and how deep they may have some of their own (1: they may have none).
@@ -156,6 +173,7 @@ class PodManifest(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
     scope: Scope = Scope()
     tools: ToolsSection = ToolsSection()
     fetch: FetchSection = FetchSection()
+    sandbox: SandboxSection = SandboxSection()
     approval: tuple[ApprovalRule, ...] = ()
     approvals: ApprovalsSection = ApprovalsSection()
     restart: RestartSection = RestartSection()
@@ -260,7 +278,7 @@ def without_secrets_in(recorded: Raw) -> Raw:
 _SECTION_OF: dict[str, str] = {
     field: section
     for section, default in msgspec.structs.asdict(PodManifest()).items()
-    if section not in {"scope", "approval", "approvals"}  # given as a whole
+    if section not in {"scope", "approval", "approvals", "sandbox"}  # given as a whole
     for field in default.__struct_fields__
 }
 
@@ -293,6 +311,7 @@ _POSITIVE = {
     "worker": ("max_tokens", "max_steps", "parallel_tools"),
     "tools": ("output_cap",),
     "delegation": ("max_children",),
+    "sandbox": ("memory_bytes", "cpu_seconds", "processes", "file_bytes"),
 }
 _NOT_NEGATIVE = {
     "worker": ("max_repeats",),

@@ -271,7 +271,7 @@ def _not_started(program: str, step: str, number: int) -> ChildNotStarted:
     """The error that says what kept a program from starting."""
     words = os.strerror(number) if number else "it cannot be"
     if step in _OF_CONFINEMENT:
-        why = f"it cannot be confined to its scope: {_OF_CONFINEMENT[step]}: {words}"
+        why = f"it cannot be confined: {_OF_CONFINEMENT[step]}: {words}"
         return ChildNotConfined.of(program, why, hint="polypod doctor says what this machine can confine")
     hint = None
     if step == "folder":

@@ -44,6 +44,9 @@ _LINKS = (
 )
 
 
+_NOT_THERE = FileNotFoundError, NotADirectoryError
+
+
 class View(NamedTuple):
     """What is to be seen, as absolute paths without symlinks. What is ``denied`` wins, then what is
     ``read_only``. ``pinned`` are folders that are not to be renamed, ``reserved`` paths that are not to come
@@ -99,7 +102,7 @@ def _open_all(view: View) -> Iterator[_Tree]:
     plain = _NO_SETUID | _NO_DEVICES
     yield _opened(view.home + b"/tmp", b"/tmp", plain)
     for place in (view.home, *view.writable, *view.pinned):
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(*_NOT_THERE):
             yield _opened(place, place, plain)
     for place in view.readable:
         with contextlib.suppress(
@@ -107,7 +110,7 @@ def _open_all(view: View) -> Iterator[_Tree]:
         ):  # what we may not reach, a child need not
             yield _opened(place, place, plain | _READ_ONLY)
     for place in view.read_only:
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(*_NOT_THERE):
             yield _opened(place, place, plain | _READ_ONLY)
     for name in _DEVICES:
         handle = system_call(OPEN_TREE, _AT_FDCWD, b"/dev/" + name, _CLONE | _CLOSE_ON_EXEC)
@@ -164,7 +167,7 @@ class _Base:
         for path in denied:
             try:
                 place = _open(self.handle, path[1:])
-            except FileNotFoundError:
+            except _NOT_THERE:
                 continue
             blank = b"folder" if stat.S_ISDIR(os.fstat(place).st_mode) else b"file"
             handle = system_call(OPEN_TREE, hidden, blank, _CLONE | _CLOSE_ON_EXEC)

@@ -1,0 +1,290 @@
+"""``Sandbox``: how a pod's programs are confined to its scope, by what this machine can do."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import PurePath
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from actors.runtime.children import landlock, seccomp
+from actors.runtime.children.confinement import Confinement, Limits
+from actors.runtime.children.environment import allowed_environment
+from actors.tools.guarded_files import MOST_FOLDERS, Guarded, GuardedFiles, TooManyFolders
+from actors.tools.system_folders import System, system_folders
+from protocol.errors import ChildError, ChildNotConfined
+from protocol.manifest import SandboxSection
+from protocol.scope import Rule, Scope
+
+if TYPE_CHECKING:
+    from actors.runtime.children.launcher import Launcher
+
+#: What a confined program has of its own in their place.
+_OWN = ("/proc", "/dev")
+#: Names of a database that come and go while it is open: in their place no other may be put.
+_COME_AND_GO = ("-wal", "-shm", "-journal")
+_HINT = (
+    "polypod doctor says what this machine can confine, and [sandbox] mode what becomes of it where it cannot"
+)
+
+
+class Machine(Struct, frozen=True):
+    """What a machine can confine programs by. ``why_no_namespaces`` is None where they can be made."""
+
+    why_no_namespaces: str | None
+    landlock: int
+    seccomp: bool
+
+    def why_not(self, *, needs_namespaces: bool) -> str | None:
+        """Why a program cannot be confined here, None where it can."""
+        if not self.seccomp:
+            return "there is no seccomp filter for this machine"
+        if self.why_no_namespaces is None:
+            return None
+        if needs_namespaces:
+            return f"something below what the scope allows is denied, and {self.why_no_namespaces}"
+        if self.landlock < landlock.SCOPES:
+            return (
+                f"{self.why_no_namespaces}, and Landlock has version {self.landlock}, not {landlock.SCOPES}"
+            )
+        return None
+
+
+_machines: WeakKeyDictionary[Launcher, Machine] = WeakKeyDictionary()
+
+
+async def look_at_machine(launcher: Launcher) -> Machine:
+    """What this machine can do for children of ``launcher``, found by a trial, once."""
+    if launcher not in _machines:
+        _machines[launcher] = await _look_at_machine(launcher)
+    return _machines[launcher]
+
+
+async def _look_at_machine(launcher: Launcher) -> Machine:
+    why: str | None = None
+    home = _make_home()
+    trial = Confinement(home=home, readable=("/usr",))
+    try:
+        child = await launcher.start([], cwd="/", env={}, stdout="null", stderr="null", confinement=trial)
+        await child.wait()
+    except ChildNotConfined as error:
+        why = error.why
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+    return Machine(why, landlock.version(), seccomp.is_known())
+
+
+def _make_home(git: bytes = b"") -> str:
+    """A folder for programs, which only this user may enter, with that for git's configuration."""
+    home = os.path.realpath(tempfile.mkdtemp(prefix="polypod-"))
+    os.mkdir(os.path.join(home, "tmp"))
+    with open(f"{home}/.gitconfig", "wb") as file:
+        file.write(git)
+    return home
+
+
+class Sandbox:
+    """Makes the confinement for each program of one pod.
+
+    ``scope`` is asked each time for what the pod may touch by then, ``resolved``. What is guarded by its name
+    is looked for each time too. The programs have one home together, a folder that ``close`` removes.
+    """
+
+    def __init__(
+        self,
+        section: SandboxSection,
+        scope: Callable[[], Scope],
+        launcher: Callable[[], Launcher],
+        *,
+        search_path: str | None = None,
+    ) -> None:
+        self.section = section
+        self._scope = scope
+        self._launcher = launcher
+        self._path = os.environ.get("PATH", os.defpath) if search_path is None else search_path
+        self._guarded = GuardedFiles()
+        self._home: str | None = None
+
+    async def why_not(self) -> str | None:
+        """Why programs are not confined, in words; None where they are.
+
+        With ``mode = "scope"`` each call is to be asked for then. Raises ChildNotConfined with "require".
+        """
+        if self.section.mode == "off":
+            return "[sandbox] mode is off"
+        try:
+            await self._make()
+        except ChildNotConfined as error:
+            if self.section.mode == "require":
+                raise
+            return error.message
+        return None
+
+    async def confine(self) -> Confinement | None:
+        """The confinement for the next program; None where it runs without, which is to be asked for
+        before. Raises ChildNotConfined with ``mode = "require"``.
+        """
+        if self.section.mode == "off":
+            return None
+        try:
+            return await self._make()
+        except ChildNotConfined:
+            if self.section.mode == "require":
+                raise
+            return None
+
+    def close(self) -> None:
+        """Remove the programs' home."""
+        home, self._home = self._home, None
+        if home is not None:
+            shutil.rmtree(home, ignore_errors=True)
+
+    async def _make(self) -> Confinement:
+        """Raises ChildNotConfined."""
+        try:
+            machine = await look_at_machine(self._launcher())
+        except ChildError as error:
+            raise ChildNotConfined(error.message, hint=error.hint) from error
+        if self._home is None:
+            self._home = _make_home(await self._who_commits())
+        confinement = await asyncio.to_thread(self._confinement, self._scope())
+        needs = bool(confinement.denied or confinement.hidden or confinement.read_only)
+        why = machine.why_not(needs_namespaces=needs)
+        if why is not None:
+            raise ChildNotConfined(f"programs cannot be confined to the scope: {why}", hint=_HINT)
+        return replace(confinement, namespaces=machine.why_no_namespaces is None)
+
+    def _confinement(self, scope: Scope) -> Confinement:
+        system = system_folders(self._path)
+        allowed = _Allowed(scope)
+        try:
+            guarded = self._guarded.find(
+                (each for each in allowed.roots if not _is_in(each, system.readable)),
+                lambda path: scope.permits(path, "read"),
+            )
+        except TooManyFolders:
+            raise ChildNotConfined(
+                f"programs cannot be confined to the scope: it has more than {MOST_FOLDERS:,} folders "
+                "to look through for secret files",
+                hint="allow the folder that is worked in, and not all above it",
+            ) from None
+        return _confinement(self.section, allowed, guarded, system, str(self._home))
+
+    async def _who_commits(self) -> bytes:
+        """The user's name and address, as git's own file has them, and nothing else of that file."""
+        argv = ["git", "config", "--global", "--get-regexp", r"^user\.(name|email)$"]
+        try:
+            child = await self._launcher().start(argv, cwd="/", env=allowed_environment(), stderr="null")
+        except ChildError:
+            return b""
+        text = b""
+        while child.stdout is not None and (data := await child.stdout.read()):
+            text += data
+        lines = (line.partition(b" ") for line in text.splitlines())
+        values = {key.removeprefix(b"user."): value for key, _, value in lines}
+        quoted = {key: value.replace(b"\\", b"\\\\").replace(b'"', b'\\"') for key, value in values.items()}
+        return b"[user]\n" + b"".join(b'\t%s = "%s"\n' % each for each in quoted.items())
+
+
+class _Allowed:
+    """A scope as what is mounted: folders and files, and what of these is denied or cannot be written."""
+
+    def __init__(self, scope: Scope) -> None:
+        self._scope = scope
+        self.writable: list[str] = []
+        self.readable: list[str] = []
+        for target in dict.fromkeys(rule.target for rule in _rules(scope, "allow")):
+            self._add(target)
+        inner = [each for each in self.readable if _is_in(each, self.writable)]
+        self.readable = [each for each in self.readable if each not in inner]
+        self.denied: list[str] = []
+        self.read_only: list[str] = inner
+        for target in dict.fromkeys(rule.target for rule in _rules(scope, "deny")):
+            self._take_away(target)
+
+    @property
+    def roots(self) -> list[str]:
+        """What is mounted."""
+        return [*self.writable, *self.readable]
+
+    def _add(self, target: str) -> None:
+        if target == "/":
+            for each in os.listdir("/"):
+                if not os.path.islink(f"/{each}"):
+                    self._add(f"/{each}")
+        elif target in _OWN or not os.path.lexists(target) or os.path.islink(target):
+            pass
+        elif os.path.isdir(target) and not self._is_uniform(target):
+            for each in os.listdir(target):  # what is directly there, and nothing below
+                if os.path.isfile(f"{target}/{each}") and not os.path.islink(f"{target}/{each}"):
+                    self._mount(f"{target}/{each}")
+        else:
+            self._mount(target)
+
+    def _mount(self, path: str) -> None:
+        permission = self._scope.permission(PurePath(path))
+        if permission == "write":
+            self.writable.append(path)
+        elif permission == "read":
+            self.readable.append(path)
+
+    def _is_uniform(self, folder: str) -> bool:
+        """Whether what is allowed for a folder is for all below it: no rule ends at what is right there."""
+        deep = PurePath(folder, "-", "-")
+        return self._scope.permission(deep) == self._scope.permission(PurePath(folder))
+
+    def _take_away(self, target: str) -> None:
+        if not _is_in(target, self.roots):
+            return
+        permission = self._scope.permission(PurePath(target))
+        if permission is None:
+            self.denied.append(target)
+        elif permission == "read" and _is_in(target, self.writable):
+            self.read_only.append(target)
+
+
+def _rules(scope: Scope | None, kind: str) -> Iterator[Rule]:
+    """The rules of a scope, and of those that it was narrowed from."""
+    while scope is not None:
+        yield from (scope.allow if kind == "allow" else scope.deny)
+        scope = scope.within
+
+
+def _confinement(
+    section: SandboxSection, allowed: _Allowed, guarded: Guarded, system: System, home: str
+) -> Confinement:
+    writable = tuple(dict.fromkeys(allowed.writable))
+    of_system = (each for each in system.readable if not _is_in(each, writable))
+    reserved = [name for each in writable if os.path.isdir(each) for name in _reserved(each)]
+    fixed = [each for each in allowed.denied if not each.endswith(_COME_AND_GO)]
+    moving = [each for each in allowed.denied if each.endswith(_COME_AND_GO)]
+    return Confinement(
+        home=home,
+        writable=writable,
+        readable=tuple(dict.fromkeys((*allowed.readable, *of_system))),
+        denied=tuple(dict.fromkeys((*fixed, *reserved))),
+        hidden=tuple(dict.fromkeys((*guarded.hidden, *moving, *system.hidden))),
+        read_only=tuple(dict.fromkeys((*allowed.read_only, *guarded.read_only))),
+        links=system.links,
+        network=section.network,
+        limits=Limits(section.memory_bytes, section.cpu_seconds, section.processes, section.file_bytes),
+    )
+
+
+def _reserved(folder: str) -> Iterator[str]:
+    """What is not to be made in a folder that may be written: it would steer git or polypod from there."""
+    yield f"{folder}/polypod.toml"
+    repository = f"{folder}/.git"
+    if not os.path.lexists(repository) or (os.path.isdir(repository) and not os.listdir(repository)):
+        yield repository
+
+
+def _is_in(path: str, folders: list[str] | tuple[str, ...]) -> bool:
+    return any(path == each or path.startswith(f"{each.rstrip('/')}/") for each in folders)

@@ -1,0 +1,348 @@
+"""A pod's scope becomes a confinement of the same meaning."""
+
+import ast
+import asyncio
+import itertools
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path, PurePath
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from actors.runtime.children.confinement import Confinement
+from actors.runtime.children.launcher import Launcher
+from actors.tools.sandbox import Sandbox, look_at_machine
+from actors.tools.scope import resolved
+from protocol.errors import ChildNotConfined, ManifestError
+from protocol.manifest import PodManifest, SandboxSection
+from protocol.scope import Permission, Rule, Scope
+
+TOKEN = "the-token-that-is-in-no-scope"
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux confines")
+Confined = Callable[..., "asyncio.Future[str]"]
+
+
+@pytest.fixture
+async def launcher() -> AsyncIterator[Launcher]:
+    launcher = Launcher()
+    machine = await look_at_machine(launcher)
+    if machine.why_not(needs_namespaces=True) is not None:
+        await launcher.aclose()
+        pytest.skip(f"this machine cannot confine: {machine}")
+    yield launcher
+    await launcher.aclose()
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    place = Path(os.path.realpath(tmp_path))
+    (place / "scope").mkdir()
+    (place / "outside").mkdir()
+    (place / "outside/secret").write_text(TOKEN)
+    return place
+
+
+def init(folder: Path, *options: str) -> None:
+    subprocess.run(["git", "init", "-q", *options, folder], check=True)
+
+
+async def sh(
+    launcher: Launcher, scope: Scope, cwd: Path, script: str, section: SandboxSection | None = None
+) -> str:
+    sandbox = Sandbox(section or SandboxSection(mode="require"), lambda: resolved(scope), lambda: launcher)
+    try:
+        return await run(launcher, await sandbox.confine(), cwd, script)
+    finally:
+        sandbox.close()
+
+
+async def run(launcher: Launcher, confinement: Confinement | None, cwd: Path, script: str) -> str:
+    env = {"PATH": os.environ["PATH"]}
+    child = await launcher.start(
+        ["sh", "-c", script], cwd=cwd, env=env, stderr="stdout", confinement=confinement
+    )
+    assert child.stdout is not None
+    text = b""
+    while data := await child.stdout.read():
+        text += data
+    await child.wait()
+    return text.decode(errors="replace")
+
+
+async def test_a_program_reads_and_writes_its_scope_and_nothing_else(launcher: Launcher, place: Path) -> None:
+    script = f"cat {place}/outside/secret ../outside/secret; touch ../new; echo one > a; cat a; echo $HOME"
+    text = await sh(launcher, Scope.writable(place / "scope"), place / "scope", script)
+    assert TOKEN not in text
+    assert (place / "scope/a").read_text() == "one\n"
+    assert not (place / "new").exists()
+    assert str(Path.home()) not in text.split()
+
+
+async def test_secret_files_are_hidden_unless_they_are_named(launcher: Launcher, place: Path) -> None:
+    folder = place / "scope"
+    (folder / "sub/.ssh").mkdir(parents=True)
+    for name in (".env", "sub/key.pem", "sub/.ssh/id_ed25519", "polypod.toml"):
+        (folder / name).write_text(TOKEN)
+    script = (
+        "cat .env sub/key.pem sub/.ssh/* polypod.toml; grep -r . .; cp -r . /tmp/copy; cat /tmp/copy/.env"
+    )
+    assert TOKEN not in await sh(launcher, Scope.writable(folder), folder, script)
+    named = Scope((Rule(str(folder), "write"), Rule(str(folder / ".env"), "read")))
+    assert TOKEN in await sh(launcher, named, folder, "cat .env")
+    assert TOKEN not in await sh(launcher, named, folder, "cat sub/key.pem polypod.toml")
+
+
+async def test_what_is_new_among_the_secrets_is_hidden_from_the_next_program(
+    launcher: Launcher, place: Path
+) -> None:
+    folder = place / "scope"
+    (folder / "sub").mkdir()
+    sandbox = Sandbox(SandboxSection(), lambda: Scope.writable(folder), lambda: launcher)
+    await run(launcher, await sandbox.confine(), folder, "true")
+    for name in ("sub/.env", "sub/deploy.key"):
+        (folder / name).write_text(TOKEN)
+        assert TOKEN not in await run(launcher, await sandbox.confine(), folder, f"cat {name}")
+    sandbox.close()
+
+
+async def test_git_works_and_its_hooks_and_config_are_not_written(launcher: Launcher, place: Path) -> None:
+    folder = place / "scope"
+    init(folder)
+    script = """
+    git config user.name x; git config core.fsmonitor evil; echo evil > .git/hooks/pre-commit; rm -rf .git/hooks
+    mv .git moved; mkdir -p .git/hooks; echo evil > .git/config; echo .. > .git/commondir
+    echo 1 > f; git add f; git -c user.name=n -c user.email=a@b commit -qm one; git log --oneline
+    """
+    before = (folder / ".git/config").read_text()
+    text = await sh(launcher, Scope.writable(folder), folder, script)
+    assert "one" in text
+    assert (folder / ".git/config").read_text() == before
+    assert not (folder / ".git/hooks/pre-commit").exists()
+    assert not (folder / ".git/commondir").exists()
+    assert not (folder / "moved").exists()
+
+
+async def test_repositories_below_and_of_submodules_are_guarded_too(launcher: Launcher, place: Path) -> None:
+    folder = place / "scope"
+    init(folder / "vendor/one")
+    module = folder / "vendor/one/.git/modules/deep/two"
+    init(module, "--bare")
+    script = """
+    echo evil >> vendor/one/.git/config; echo evil >> vendor/one/.git/modules/deep/two/config
+    echo evil > vendor/one/.git/modules/deep/two/hooks/pre-commit; mv vendor moved; mv vendor/one moved; rm -rf vendor
+    mkdir -p vendor/one/.git; echo evil > vendor/one/.git/config
+    """
+    await sh(launcher, Scope.writable(folder), folder, script)
+    assert "evil" not in (folder / "vendor/one/.git/config").read_text()
+    assert "evil" not in (module / "config").read_text()
+    assert not (module / "hooks/pre-commit").exists()
+
+
+async def test_no_repository_and_no_configuration_is_planted_in_the_scope(
+    launcher: Launcher, place: Path
+) -> None:
+    folder = place / "scope"
+    script = "git init -q; mkdir -p .git/hooks; echo evil > .git/config; echo evil > polypod.toml; touch fine"
+    await sh(launcher, Scope.writable(folder), folder, script)
+    assert [each.name for each in folder.iterdir()] == ["fine"]
+
+
+async def test_the_user_is_known_to_git_and_nothing_else_of_the_home(
+    launcher: Launcher, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = place / "home"
+    home.mkdir()
+    (home / ".gitconfig").write_text(
+        '[user]\n\tname = "A \\"B\\" C"\n\temail = a@b\n[http]\n\textraHeader = ' + TOKEN
+    )
+    monkeypatch.setenv("HOME", str(home))
+    folder = place / "scope"
+    text = await sh(
+        launcher, Scope.writable(folder), folder, "git config user.name; cat ~/.gitconfig; ls -a ~"
+    )
+    assert text.startswith('A "B" C\n')
+    assert TOKEN not in text
+
+
+async def test_of_the_system_root_reads_what_others_may(launcher: Launcher, place: Path) -> None:
+    text = await sh(
+        launcher, Scope.writable(place / "scope"), place / "scope", "cat /etc/shadow; cat /etc/passwd"
+    )
+    assert "root:x:" in text
+    assert "root:!" not in text
+    assert "root:*" not in text
+
+
+async def test_ordinary_programs_run(launcher: Launcher, place: Path) -> None:
+    folder = place / "scope"
+    (folder / "Makefile").write_text("all:\n\techo made > out\n")
+    (folder / "test_it.py").write_text("def test_it(tmp_path): (tmp_path / 'x').write_text('y')\n")
+    (folder / "main.c").write_text('#include <stdio.h>\nint main(void) { puts("compiled"); return 0; }\n')
+    script = f"""
+    set -e
+    {sys.executable} -m pytest -q -p no:cacheprovider test_it.py
+    {sys.executable} -m venv --without-pip venv && venv/bin/python -c 'print("in a venv")'
+    python3 -c 'import multiprocessing as m; print(m.Pool(2).map(len, ["ab", "c"]), m.Lock())'
+    if command -v make; then make -s && cat out; fi
+    if command -v gcc; then gcc -o main main.c && ./main; fi
+    if command -v node; then node -e 'require("fs").writeFileSync("n", "1"); console.log("node", 1 + 1)'; fi
+    mktemp -d; echo done
+    """
+    scope = Scope((Rule(str(folder), "write"), Rule(os.path.realpath(sys.prefix), "read")))
+    text = await sh(launcher, scope, folder, script)
+    assert text.endswith("done\n"), text
+
+
+# -- rules -------------------------------------------------------------------------------------------
+
+
+async def test_rules_hold_for_programs_as_they_do_for_tools(launcher: Launcher, place: Path) -> None:
+    folder = place / "scope"
+    for name in ("a/deep", "kept/deep", "gone/deep", "flat/deep"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "file").write_text(f"in {name}")
+        (folder / Path(name).parent / "file").write_text(f"in {Path(name).parent}")
+
+    def rules(*of: tuple[str, Permission]) -> tuple[Rule, ...]:
+        return tuple(Rule(str(folder / name), kind, recursive=name != "flat") for name, kind in of)
+
+    scope = Scope(
+        allow=rules(("a", "write"), ("flat", "read"), ("kept", "write"), ("gone", "write")),
+        deny=rules(("kept", "write"), ("gone/deep", "read"), ("gone/later", "read")),
+        within=Scope.writable(folder),
+    )
+    names = ("a", "a/deep", "kept", "kept/deep", "gone", "gone/deep", "gone/later", "flat", "flat/deep", ".")
+    script = "\n".join(
+        f"grep -q in {name}/file && echo read {name}; echo x >> {name}/file; mkdir {name}/x" for name in names
+    )
+    lines = (await sh(launcher, scope, place / "scope/a", f"cd ..\n{script}")).splitlines()
+    for name in names:
+        file = folder / name / "file"
+        if file.exists():
+            assert (f"read {name}" in lines) == scope.permits(file, "read"), lines
+            assert file.read_text().endswith("x\n") == scope.permits(file, "write"), lines
+        assert (folder / name / "x").exists() == scope.permits(folder / name / "x", "write")
+
+
+NAMES = st.sampled_from(
+    ["a", "b", ".env", "sub", "A", "sub.", "ü", "u\u0308", "x" * 120, " ", "-", "a\nb", "*"]
+)
+PATHS = st.lists(NAMES, min_size=1, max_size=3).map(tuple)
+RULES = st.tuples(PATHS, st.sampled_from(["read", "write"]), st.booleans())
+READ = """
+import sys
+for path in sys.argv[1:]:
+    try: open(path).read() == "content" and print(ascii(path))
+    except OSError: pass
+    for name, mode in ((path, "a"), (path + ".new", "x")):
+        try: open(name, mode).write("!")
+        except OSError: pass
+"""
+
+
+@pytest.mark.slow
+async def test_no_path_is_open_to_a_program_that_the_scope_keeps_from_tools(
+    launcher: Launcher, place: Path
+) -> None:
+    loop = asyncio.get_running_loop()
+    numbers = itertools.count()
+
+    @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(
+        files=st.lists(PATHS, min_size=1, max_size=6, unique=True),
+        allow=st.lists(RULES, min_size=1, max_size=3),
+        deny=st.lists(RULES, max_size=3),
+        within=st.none() | st.lists(RULES, min_size=1, max_size=2),
+    )
+    def check(files: list, allow: list, deny: list, within: list | None) -> None:
+        root = place / str(next(numbers))
+        made = [root]
+        root.mkdir()
+        for parts in files:
+            path = root.joinpath(*parts)
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text("content")
+            except OSError:
+                continue  # one of the others is in its place
+            made.append(path)
+
+        def rules(of: list) -> tuple[Rule, ...]:
+            return tuple(Rule(str(root.joinpath(*parts)), kind, recursive) for parts, kind, recursive in of)
+
+        bound = None if within is None else Scope((*rules(within), Rule(str(root / "sub"), "write")))
+        scope = resolved(Scope(rules(allow), rules(deny), bound))
+        text = asyncio.run_coroutine_threadsafe(programs(scope, [str(each) for each in made]), loop).result()
+        for line in text.splitlines():
+            assert scope.permits(PurePath(ast.literal_eval(line)), "read"), (line, scope)
+        for path in root.rglob("*"):
+            if path.is_file() and path.read_text() != "content":
+                # A new name that is secret is the program's own.
+                named = path if path in made else path.parent / "new"
+                assert scope.permits(named, "write"), (path, scope)
+
+    async def programs(scope: Scope, paths: list[str]) -> str:
+        sandbox = Sandbox(SandboxSection(mode="require"), lambda: scope, lambda: launcher)
+        confinement = await sandbox.confine()
+        child = await launcher.start(
+            ["python3", "-c", READ, *paths],
+            cwd="/",
+            env={"PATH": os.environ["PATH"]},
+            stderr="null",
+            confinement=confinement,
+        )
+        assert child.stdout is not None
+        text = b""
+        while data := await child.stdout.read():
+            text += data
+        await child.wait()
+        sandbox.close()
+        return text.decode()
+
+    await asyncio.to_thread(check)
+
+
+# -- modes -------------------------------------------------------------------------------------------
+
+
+async def test_where_it_cannot_be_confined_require_refuses_and_scope_asks(place: Path) -> None:
+    launcher = Launcher()
+    await launcher.aclose()  # nothing can be confined where nothing can be started
+    scope = Scope.writable(place / "scope")
+    asking = Sandbox(SandboxSection(), lambda: scope, lambda: launcher)
+    assert "closed" in str(await asking.why_not())
+    assert await asking.confine() is None
+    refusing = Sandbox(SandboxSection(mode="require"), lambda: scope, lambda: launcher)
+    with pytest.raises(ChildNotConfined):
+        await refusing.why_not()
+    with pytest.raises(ChildNotConfined):
+        await refusing.confine()
+    off = Sandbox(SandboxSection(mode="off"), lambda: scope, lambda: launcher)
+    assert await off.why_not() == "[sandbox] mode is off"
+    assert await off.confine() is None
+
+
+async def test_the_home_of_programs_is_removed(launcher: Launcher, place: Path) -> None:
+    sandbox = Sandbox(SandboxSection(), lambda: Scope.writable(place / "scope"), lambda: launcher)
+    assert await sandbox.why_not() is None
+    confinement = await sandbox.confine()
+    assert confinement is not None
+    await run(launcher, confinement, place / "scope", "echo kept > /tmp/x; echo kept > ~/y")
+    assert await run(launcher, await sandbox.confine(), place / "scope", "cat /tmp/x ~/y") == "kept\nkept\n"
+    sandbox.close()
+    assert not Path(confinement.home).exists()
+
+
+def test_a_manifest_says_how_programs_are_confined() -> None:
+    text = '[sandbox]\nmode = "require"\nnetwork = true\nmemory_bytes = 1_000_000\nprocesses = 64\n'
+    manifest = PodManifest.from_toml(text)
+    assert manifest.sandbox == SandboxSection("require", network=True, memory_bytes=1_000_000, processes=64)
+    assert PodManifest.of(sandbox=SandboxSection("off")).sandbox.mode == "off"
+    assert PodManifest().sandbox == SandboxSection("scope", network=False)
+    for wrong in ('mode = "maybe"', "memory_bytes = 0", "cpu_seconds = -1", "net = true"):
+        with pytest.raises(ManifestError, match="sandbox"):
+            PodManifest.from_toml(f"[sandbox]\n{wrong}\n")
