@@ -646,7 +646,9 @@ class RunLoop:
         if run is not None and run.reply is not None and not run.reply.done():
             run.reply.set_exception(RunFailed(error, run_id=run.run_id))
         self.gate.refuse_waiting()
-        if self.gate.holder is not None:
+        if run is not None:
+            run.waits.leave()  # it may let others pass, and then another holds the gate
+        if self.gate.holder is not None and not self.gate.holder.left:
             self.gate.holder.leave()
 
     def take_waiting(self) -> Waiting:

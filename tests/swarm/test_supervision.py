@@ -1,6 +1,7 @@
 """Pods that fail are started again on their sessions, as often as their limits allow."""
 
 import asyncio
+import contextlib
 import os
 
 import pytest
@@ -24,7 +25,16 @@ from protocol.errors import (
     SystemOfParent,
     TooManyRestarts,
 )
-from protocol.events import PodEnded, PodFailed, PodStarted, RestartsExhausted, RunEnd, RunStart, TextDelta
+from protocol.events import (
+    PodEnded,
+    PodFailed,
+    PodStarted,
+    RestartsExhausted,
+    RunEnd,
+    RunStart,
+    SessionForked,
+    TextDelta,
+)
 from protocol.lifecycle import PodState
 from protocol.manifest import PodManifest
 
@@ -365,3 +375,23 @@ async def test_a_forked_child_supervises_nothing() -> None:
         assert os.waitstatus_to_exitcode(status) == 0
         fail(pod)
         assert (await pod.run("hi")).text == "ok"
+
+
+async def test_a_run_that_lets_a_fork_pass_records_nothing_more_once_a_defect_ends_its_pod() -> None:
+    for turns in range(30):
+        async with PodSystem(AwaitedStore()) as system:
+            client = GatedClient([])
+            pod = await system.spawn(asks(), client=client)
+            with pod.subscribe() as events:
+                run = pod.run("hi")
+                await client.asked.acquire()
+                fork, cancel = pod.fork(), pod.cancel()
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                fail(pod)
+                for each in (run, fork, cancel):
+                    with contextlib.suppress(PodError):
+                        await each
+                await pod.describe()
+                forks = [event for event in events.drain() if isinstance(event, SessionForked)]
+            assert "taken" not in {event.reason for event in forks}
