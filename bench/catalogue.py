@@ -13,6 +13,7 @@ _MODULES = {
     "mailbox": "bench.claims.mailbox",
     "turn": "bench.claims.turn",
     "tool": "bench.claims.tool",
+    "search": "bench.claims.search",
     "http": "bench.claims.http",
     "fanout": "bench.claims.fanout",
     "far": "bench.claims.far",

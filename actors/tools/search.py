@@ -23,6 +23,8 @@ _FILE_CAP = 8 * 1024 * 1024
 _SHOWN_COLUMNS = 300
 _SECONDS_A_FILE = 5.0
 _SHOWN_PATTERN = 200
+#: Files, or bytes of them, that are matched together.
+_HANDFUL, _HANDFUL_BYTES = 64, 1 << 18
 
 IncludeIgnored = Annotated[
     bool, Meta(description="also what .gitignore leaves out, node_modules, .venv and their like")
@@ -124,15 +126,13 @@ def _matching(
     shown: list[str] = []
     notes: list[str] = []
     skipped, cut, left = 0, 0, limit
-    for file in files:
-        text = _text(file)
-        if text is None:
-            skipped += 1
-            continue
-        cut += len(text) > LINE_CAP and _has_long_line(text)
-        hits = at_work.hits(text, most=left + 1, name=file.relative)
-        shown += _shown(place.shown(file.relative), text, hits[:left], context)
-        left -= len(hits)
+    for texts, unread in _handfuls(files):
+        skipped += unread
+        found = at_work.hits(texts, most=left + 1)
+        for (name, text), hits in zip(texts.items(), found, strict=True):
+            cut += len(text) > LINE_CAP and _has_long_line(text)
+            shown += _shown(place.shown(name), text, hits[:left], context)
+            left -= len(hits)
         if left < 0:
             notes.append(f"[more than {limit} lines match; narrow the pattern or the path]")
             break
@@ -144,6 +144,24 @@ def _matching(
         cap = _FILE_CAP // 1024**2
         notes.append(f"[{skipped} files were passed over: binary, over {cap} MB, or not readable]")
     return shown, notes
+
+
+def _handfuls(files: Iterator[Found]) -> Iterator[tuple[dict[str, bytes], int]]:
+    """Some texts at a time, by their names, with the number of files that are none."""
+    texts: dict[str, bytes] = {}
+    size, unread = 0, 0
+    with place.Opener() as opener:
+        for file in files:
+            text = _text(opener, file)
+            if text is None:
+                unread += 1
+                continue
+            texts[file.relative] = text
+            size += len(text)
+            if len(texts) == _HANDFUL or size > _HANDFUL_BYTES:
+                yield texts, unread
+                texts, size, unread = {}, 0, 0
+    yield texts, unread
 
 
 def _has_long_line(text: bytes) -> bool:
@@ -159,10 +177,10 @@ def _why_none(pattern: str) -> str:
     return " (lines are matched one by one, so none holds a line end)" if one_line else ""
 
 
-def _text(file: Found) -> bytes | None:
+def _text(opener: place.Opener, file: Found) -> bytes | None:
     """What a file holds; None where it is no text, is too large, or cannot be read."""
     try:
-        with place.opened(file.path) as opened:
+        with opener.opened(file.path) as opened:
             if place.stamp(opened).size > _FILE_CAP:
                 return None
             refuse_binary(opened, file.relative)

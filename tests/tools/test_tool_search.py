@@ -169,6 +169,29 @@ def test_matches_are_bounded_over_all_files_and_it_says_so(tree, use):
     ]
 
 
+def test_files_that_are_matched_together_are_told_apart_in_their_order(pwd, use):
+    for number in range(200):
+        folder = pwd / f"d{number // 30:02}"
+        folder.mkdir(exist_ok=True)
+        (folder / f"f{number:03}").write_text(f"{number}\n" * (number % 3) + ("" if number % 7 else "seven"))
+    wanted = [
+        f"d{number // 30:02}/f{number:03}:{line}: {text}"
+        for number in range(200)
+        for line, text in enumerate([str(number)] * (number % 3) + ([] if number % 7 else ["seven"]), 1)
+    ]
+    assert use("grep", pattern=".", limit=1000).text.splitlines() == wanted
+    shown = use("grep", pattern=".", limit=100).text.splitlines()
+    assert shown == [*wanted[:100], "[more than 100 lines match; narrow the pattern or the path]"]
+
+
+def test_a_file_that_takes_too_long_is_named_among_those_matched_with_it(pwd, use, monkeypatch):
+    monkeypatch.setattr("actors.tools.search._SECONDS_A_FILE", 0.3)
+    for name in "abcd":
+        (pwd / name).write_text("a" * 40 + "!" if name == "c" else "a")
+    text = use("grep", pattern="(a+)+$").text
+    assert text.startswith("the pattern takes more than 0.3 s on c")
+
+
 def test_of_a_long_line_the_part_around_the_match_is_shown(pwd, use):
     (pwd / "a").write_text("x" * 5000 + "needle" + "y" * 3000)
     text = use("grep", pattern="needle").text
