@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import os
 import platform
 import shlex
 import shutil
-import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
@@ -27,14 +25,20 @@ from actors.cli.errors import Exit
 from actors.cli.format import clean, count, plain
 from actors.cli.store_reader import Reading, exists
 from actors.cli.views import put_json
+from actors.runtime.children import landlock
+from actors.runtime.children.launcher import Launcher
+from actors.tools.sandbox import Machine, look_at_machine
 from protocol.errors import ManifestError, PolypodError
 from protocol.manifest import PodManifest
 from protocol.mcp import McpServer, expand, header_value
 
-#: landlock_create_ruleset, the same number on every architecture, and the flag that asks for its version.
-_LANDLOCK, _ASK_VERSION = 444, 1
-#: The version of Landlock that can keep a program from truncating files.
-_LANDLOCK_WANTED = 3
+#: What is not there for a confined command.
+_INSIDE = "inside, sudo, docker, ssh-agent, debuggers and the real home are not there"
+_ALLOW_NAMESPACES = (
+    "allow user namespaces: kernel.unprivileged_userns_clone = 1, "
+    "kernel.apparmor_restrict_unprivileged_userns = 0; in a container, by its seccomp profile"
+)
+_ASKED_FOR = 'each command has to be asked for, or is refused with [sandbox] mode = "require"'
 _DEPENDENCIES = ("pykka", "msgspec", "httpx", "aiohttp", "structlog", "click", "rich", "pathspec")
 _EXTRAS = {"fetch": "html_to_markdown", "mcp": "mcp"}
 _SIGNS = {"ok": "✓", "missing": "·", "failed": "✗"}
@@ -93,51 +97,46 @@ def _dependencies() -> Check:
 
 
 def _isolation() -> Iterator[Check]:
-    """What programs could be confined by."""
+    """What the commands of pods can be confined by."""
     if sys.platform != "linux":
-        yield Check("isolation", "missing", "only Linux has namespaces, Landlock and seccomp")
+        yield Check("sandbox", "missing", "only Linux has namespaces, Landlock and seccomp", _ASKED_FOR)
         return
-    if _can_unshare():
-        yield Check("namespaces", "ok", "user, mount and process namespaces can be made")
+    machine = asyncio.run(_machine())
+    why = machine.why_no_namespaces
+    if why is None:
+        yield Check("namespaces", "ok", "mounts, processes and networks of a program's own can be made")
     else:
-        todo = "allow unprivileged user namespaces, and install util-linux"
-        yield Check("namespaces", "missing", "no namespaces can be made without privileges", todo)
-    version = landlock_version()
-    if version >= _LANDLOCK_WANTED:
-        yield Check("landlock", "ok", f"ABI version {version}")
+        yield Check("namespaces", "missing", why, _ALLOW_NAMESPACES)
+    if machine.landlock >= landlock.SCOPES:
+        yield Check("landlock", "ok", f"version {machine.landlock}")
     else:
-        text = f"ABI version {version} is too old" if version > 0 else "the kernel has none, or it is off"
-        yield Check("landlock", "missing", text, "use a kernel from 6.2 on, with landlock among its lsm=")
-    if Path("/proc/sys/kernel/seccomp/actions_avail").exists():
+        text = f"version {machine.landlock}" if machine.landlock else "the kernel has none, or it is off"
+        yield Check("landlock", "missing", text, "use a kernel from 6.12 on, with landlock among its lsm=")
+    if machine.seccomp:
         yield Check("seccomp", "ok", "filters can be set")
     else:
-        yield Check("seccomp", "missing", "no filters can be set", "use a kernel with CONFIG_SECCOMP_FILTER")
-    found = shutil.which("bwrap")
-    if found is None:
-        yield Check("bubblewrap", "missing", "not installed", "install bubblewrap")
-    else:
-        yield Check("bubblewrap", "ok", found)
+        yield Check("seccomp", "missing", "there is no filter for this processor, or the kernel takes none")
+    yield _sandbox(machine)
 
 
-def _can_unshare() -> bool:
-    command = shutil.which("unshare")
-    if command is None:
-        return False
-    try:
-        done = subprocess.run(  # noqa: S603 - a fixed command
-            [command, "-Ur", "-m", "-p", "-f", "true"], capture_output=True, timeout=10, check=False
+def _sandbox(machine: Machine) -> Check:
+    why = machine.why_not(needs_namespaces=True)
+    if why is None:
+        return Check("sandbox", "ok", f"commands of pods are confined to their scope; {_INSIDE}")
+    if machine.why_not(needs_namespaces=False) is None:
+        text = (
+            "commands are confined where nothing may be written, and nothing below what may be read is denied"
         )
-    except (OSError, subprocess.TimeoutExpired):
-        return False
-    return done.returncode == 0
+        return Check("sandbox", "missing", text, _ASKED_FOR)
+    return Check("sandbox", "missing", "commands of pods cannot be confined", _ASKED_FOR)
 
 
-def landlock_version() -> int:
-    """The version of the kernel's Landlock; 0 or less where there is none."""
+async def _machine() -> Machine:
+    launcher = Launcher()
     try:
-        return int(ctypes.CDLL(None).syscall(_LANDLOCK, None, 0, _ASK_VERSION))
-    except (OSError, AttributeError):
-        return 0
+        return await look_at_machine(launcher)
+    finally:
+        await launcher.aclose()
 
 
 async def _servers() -> list[Check]:

@@ -4,7 +4,7 @@ import json
 
 from click.testing import CliRunner
 
-from actors.cli.doctor import doctor, landlock_version
+from actors.cli.doctor import doctor
 
 
 def told(*words: str) -> tuple[int, dict[str, dict[str, str]]]:
@@ -21,7 +21,7 @@ def test_a_store_that_is_not_there_yet_is_fine(tmp_path):
     assert checks["python"]["status"] == "ok"
     assert not (tmp_path / "new.db").exists()
     assert all(
-        "todo" in each for name, each in checks.items() if each["status"] == "missing" and name != "isolation"
+        "todo" in each for name, each in checks.items() if each["status"] == "missing" and name != "seccomp"
     )
 
 
@@ -33,5 +33,9 @@ def test_a_store_that_cannot_be_opened_is_a_failure_with_what_to_do(tmp_path):
     assert checks["store"]["todo"]
 
 
-def test_the_version_of_landlock_is_asked_of_the_kernel():
-    assert -2 < landlock_version() < 1000
+def test_it_says_what_commands_can_be_confined_by():
+    _, checks = told()
+    assert checks["sandbox"]["text"]
+    if checks["sandbox"]["status"] == "ok":
+        assert checks["namespaces"]["status"] == checks["seccomp"]["status"] == "ok"
+        assert "sudo" in checks["sandbox"]["text"]
