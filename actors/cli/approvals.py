@@ -127,17 +127,12 @@ def _all(reading: Reading) -> list[Waiting]:
     found: list[Waiting] = []
     for info in reading.sessions():
         try:
-            asked = reading.open_requests(info)
+            asked = reading.unanswered(info)
         except (SessionError, WireError):  # deleted meanwhile, or damaged: fsck says so
             continue
         if asked:
             holder = reading.holder(info.session_id)
             found += [Waiting(request, info, holder) for request in asked]
-    answered = {
-        (each.approval_id, each.session_id)
-        for each in reading.answers([waiting.request.approval_id for waiting in found])
-    }
-    found = [each for each in found if (each.request.approval_id, each.info.session_id) not in answered]
     return sorted(found, key=lambda each: each.request.at)
 
 
@@ -238,7 +233,9 @@ def _list(found: list[Waiting], terminal: Terminal) -> None:
     for each in found:
         for line in _record(each, now, terminal.width):
             terminal.line(line)
-    terminal.note("polypod approve ID allows one, polypod deny ID refuses it; the beginning of an ID will do")
+    hint = "polypod approve ID allows one, polypod deny ID refuses it; the beginning of an ID is enough"
+    for line in wrapped("quiet", hint, terminal.width):
+        terminal.say(line)
 
 
 def _record(each: Waiting, now: float, width: int) -> Iterator[Line]:

@@ -130,7 +130,7 @@ def _decided(event: events.ApprovalResolved, width: int) -> Line:
         return Line("note", "denied: nobody answered in time")
     note = f": {cut(event.note, width)}" if event.note else ""
     if event.by == "nobody":
-        return Line("note", f"denied: nobody gave approval{note}")
+        return Line("note", "denied: nobody gave approval")
     by = f" by {'words that steer' if event.by == 'steer' else f'a {event.by}'}" if event.by else ""
     changed = ", with other arguments" if event.arguments is not None else ""
     always = ", always" if event.rule is not None else ""

@@ -7,7 +7,7 @@ import shlex
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 from msgspec import Raw
@@ -21,7 +21,7 @@ from actors.cli.views import put_json
 from actors.sessions.head import short_id
 from actors.sessions.replay import Replayed, replay
 from actors.sessions.store import Holder, SessionInfo
-from protocol.errors import SessionError, SessionNotFound
+from protocol.errors import SessionError, SessionNotFound, WireError
 from protocol.items import AssistantItem
 from protocol.manifest import PodManifest
 from protocol.usage import Usage
@@ -35,6 +35,16 @@ _LISTED = 30
 _NARROW = 60
 
 
+class _Stand(NamedTuple):
+    """How a session stands: the outcome of its last run, the process that holds it, and how many of its calls
+    wait for approval.
+    """
+
+    last_run: str
+    holder: Holder | None
+    waiting: int
+
+
 @click.command()
 @click.option("--pod", metavar="NAME", help="Only the sessions of this pod.")
 @click.option("--all", "everything", is_flag=True, help=f"All of them, not only the last {_LISTED}.")
@@ -44,17 +54,14 @@ def ps(pod: str | None, everything: bool, store: str | None, as_json: bool) -> N
     """List the sessions, the last changed one first."""
     limit = None if everything or as_json else _LISTED + 1
     with Reading(store) as reading:
-        sessions = [
-            (info, reading.last_run(info), reading.holder(info.session_id))
-            for info in reading.sessions(pod, limit)
-        ]
+        sessions = [(info, _stand_of(info, reading)) for info in reading.sessions(pod, limit)]
         url, unreadable = reading.url, reading.unreadable()
         if pod is not None and not sessions:
             raise _no_such_pod(pod, reading)
     terminal = Terminal()
     if as_json:
-        for info, last, holder in sessions:
-            put_json({**_facts(info), "last_run": last, "holder": holder})
+        for info, stand in sessions:
+            put_json({**_facts(info), **stand._asdict()})
         _report_unreadable(unreadable, url, terminal)
         return
     _report_unreadable(unreadable, url, terminal)
@@ -86,16 +93,16 @@ def _no_such_pod(pod: str, reading: Reading) -> click.UsageError:
     return click.UsageError(f"no pod {pod!r} has a session in {reading.url}{meant}")
 
 
-def _list(sessions: list[tuple[SessionInfo, str, Holder | None]], terminal: Terminal) -> None:
+def _list(sessions: list[tuple[SessionInfo, _Stand]], terminal: Terminal) -> None:
     now = time.time()
     # For a person to type; what is piped on may be kept for long, and has the whole of it.
     name = short_id if terminal.live else str
     rows: list[tuple[str, ...]] = [("SESSION", "POD", "CHANGED", "ENTRIES", "LAST RUN")]
     # How the last run stands is what is looked for: behind names of pods it would be cut off.
     narrow = terminal.live and terminal.width < _NARROW
-    for info, last, holder in sessions:
+    for info, stand in sessions:
         changed = ago(info.updated_at, now)
-        words = _last_words(info, last, holder)
+        words = _last_words(info, stand)
         rows.append((name(info.session_id), info.pod, changed, str(info.head.seq), words))
     terminal.table([(row[0], row[4], row[2], row[1]) for row in rows] if narrow else rows)
 
@@ -104,10 +111,21 @@ def _list(sessions: list[tuple[SessionInfo, str, Holder | None]], terminal: Term
 _MADE_BY = {"compacted_from": "compaction", "forked_from": "fork"}
 
 
-def _last_words(info: SessionInfo, last: str, holder: Holder | None) -> str:
+def _stand_of(info: SessionInfo, reading: Reading) -> _Stand:
+    last, waiting = reading.last_run(info), 0
+    if last in {"open", "paused"}:
+        with suppress(SessionError, WireError):  # damaged: fsck says so
+            waiting = len(reading.unanswered(info))
+    return _Stand(last, reading.holder(info.session_id), waiting)
+
+
+def _last_words(info: SessionInfo, stand: _Stand) -> str:
     """How a session's last run stands: a run without an end goes on only where somebody holds it."""
+    last, holder, waiting = stand
     none = "no run yet" if info.parent is None else f"none since the {_MADE_BY[info.parent.kind]}"
     words = {"open": "interrupted" if holder is None else "running", "none": none}.get(last, last)
+    if waiting:
+        words = "waits for approval" if words == "running" else f"{words}, waits for approval"
     return words if holder is None else f"{words}, in process {holder.pid}"
 
 
@@ -140,16 +158,16 @@ def show(session: str, store: str | None, as_json: bool) -> None:
     with Reading(store) as reading:
         info = reading.find(session)
         state = replay(reading.checked(info.session_id))
-        last, holder = reading.last_run(info), reading.holder(info.session_id)
+        stand = _stand_of(info, reading)
         manifest = reading.manifest(info.session_id)
-    facts = {**_facts(info), "last_run": last, "holder": holder}
+    facts = {**_facts(info), **stand._asdict()}
     if as_json:
         used = {"usage": state.usage or Usage(), "cost": state.cost, "seconds": state.seconds}
         used["items"] = len(state.items)
         put_json({**facts, **used, "manifest": manifest.without_secrets(), "answer": _answer(state)})
         return
     terminal = Terminal()
-    rows = {**_rows(info, manifest, state), "last run": _last_words(info, last, holder)}
+    rows = {**_rows(info, manifest, state), "last run": _last_words(info, stand)}
     for key, value in rows.items():
         if value:
             terminal.line(Line("answer", f"{key:<10} {value}"))

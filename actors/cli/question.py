@@ -22,7 +22,7 @@ _BAR = "| "
 PROMPT = "allow it? (y/n/a/?) "
 #: What the answers are, a line each.
 HELP = (
-    "y allows it · n denies it · a allows it, now and later, with just these arguments · ? shows all of it",
+    "y allows it · n denies it · a always allows just this call · ? shows all of it",
     "words behind the letter go to the model: n not before Friday",
 )
 

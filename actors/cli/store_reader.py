@@ -149,6 +149,13 @@ class Reading:
         """The calls of a session that wait for approval, answered or not. Raises SessionError, WireError."""
         return wait(open_requests(self._there(), info))
 
+    def unanswered(self, info: SessionInfo) -> list[ApprovalRequested]:
+        """Those of them that nobody has answered yet."""
+        asked = self.open_requests(info)
+        answers = self.answers([each.approval_id for each in asked]) if asked else []
+        answered = {each.approval_id for each in answers if each.session_id == info.session_id}
+        return [each for each in asked if each.approval_id not in answered]
+
     def resolution(self, request: ApprovalRequested, info: SessionInfo) -> ApprovalResolved | None:
         """What was said of a call since its session stood as ``info`` says."""
         return wait(resolution(self._there(), request, info))

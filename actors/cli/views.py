@@ -164,6 +164,8 @@ class PeopleView:
             self._running.pop(event.item.call_id, None)
             self._terminal.say(result_line(event.item, call, event.seconds, self._terminal.width // 2))
         elif isinstance(event, events.ToolStart):
+            # As it runs: a person may have changed it, or it was made before this process began.
+            self._calls[event.call_id] = ToolCall(event.call_id, event.name, event.arguments)
             self._running[event.call_id] = f"{event.name}({arguments(event.arguments, 60)})"
         else:
             self._running[event.call_id] = f"{event.name}: {cut(event.text, 60)}"

@@ -137,7 +137,9 @@ def test_other_arguments_run_but_none_that_rules_deny_or_that_are_no_object(shop
     assert paid(shop) == ["bob"]
 
 
-@pytest.mark.parametrize("garbage", ["", "0", "x" * 5000, "../../etc/passwd", "%", "é\udce9", "' OR 1=1 --"])
+@pytest.mark.parametrize(
+    "garbage", ["", "0" * 17, "x" * 5000, "../../etc/passwd", "%", "é\udce9", "' OR 1=1 --"]
+)
 def test_an_id_that_nobody_asked_under_is_bad_input(shop: Home, garbage: str) -> None:
     none = shop.polypod("approve", garbage)
     assert (none.code, none.out) == (2, "")
@@ -151,13 +153,17 @@ def test_an_id_that_nobody_asked_under_is_bad_input(shop: Home, garbage: str) ->
 
 def test_an_answer_to_a_run_that_was_killed_is_taken_by_the_resume(shop: Home) -> None:
     with asking(shop) as run:
+        assert f"waits for approval, in process {run.pid}" in shop.polypod("ps").out
         run.kill()
         run.wait()
     (asked,) = waiting(shop)
     assert asked["holder"] is None
+    assert "interrupted, waits for approval\n" in shop.polypod("ps").out
+    assert "interrupted, waits for approval\n" in shop.polypod("show", "last").out
     answered = shop.polypod("approve", asked["approval_id"])
     assert "polypod resume" in answered.err
     assert waiting(shop) == []
+    assert "interrupted\n" in shop.polypod("ps").out
     assert "answered already: approved" in shop.polypod("deny", asked["approval_id"]).err
     assert shop.polypod("resume", asked["session_id"]).code == 0
     assert paid(shop) == ["ann"]
@@ -330,7 +336,7 @@ def test_at_a_terminal_all_that_waits_can_be_read_however_narrow(
     with asking(home, f"use pay {'a-very-long-name-' * 6}end") as run:
         (asked,) = waiting(home)
         with person(home, "approvals", columns=columns) as somebody:
-            somebody.sees("beginning of an ID")
+            somebody.sees("polypod approve")
             seen = _ESCAPES.sub("", somebody.before).replace("\r", "")
             assert ("\x1b[3" in somebody.before) == colours
             assert somebody.leaves_with() == 0

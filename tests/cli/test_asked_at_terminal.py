@@ -207,6 +207,7 @@ def test_a_resume_behind_an_answer_from_elsewhere_asks_no_more(shop: Home) -> No
     with person(shop, "resume", "last") as somebody:
         somebody.sees("finished")
         assert ASK not in somebody.before
+        assert "pay(to='ann') →" in somebody.before
         assert somebody.leaves_with() == 0
     assert paid(shop) == ["ann"]
 
