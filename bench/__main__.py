@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from bench import catalogue, chart, markdown, table
+from bench.before import Checkout
 from bench.compare import compare
 from bench.crash import command as crash
 from bench.house import command as house
@@ -33,6 +34,12 @@ def _arguments(arguments: list[str]) -> argparse.Namespace:
         "--repeat", type=int, metavar="N", help="fresh processes for each case (default: 5, quick 3)"
     )
     parser.add_argument("--peers", action="store_true", help="beside the other libraries that are installed")
+    parser.add_argument(
+        "--before",
+        type=Path,
+        metavar="FOLDER",
+        help="in turns with another checkout of polypod; both in one table",
+    )
     parser.add_argument("--list", action="store_true", help="list the claims and their cases")
     parser.add_argument("--save", type=Path, metavar="FILE", help="also keep the run as JSON lines")
     parser.add_argument(
@@ -94,6 +101,7 @@ def _measure(args: argparse.Namespace, console: Console) -> None:
             effort="quick" if args.quick else "full",
             repeat=repeat,
             peers=args.peers,
+            before=args.before and Checkout.at(args.before),
             tell=lambda claim, case, turn: status.update(Text(f"{turn}/{repeat} {claim}: {case}")),
         ):
             status.stop()

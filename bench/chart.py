@@ -17,7 +17,7 @@ _LINE = 26
 _TOP = 64
 #: The scale goes from a hundredth of the target to a hundred times it.
 _DECADES = 2.0
-_COLOUR = {"ours": "#1f6feb", "floor": "#8b949e", "peer": "#d29922"}
+_COLOUR = {"ours": "#1f6feb", "floor": "#8b949e", "peer": "#d29922", "before": "#8250df"}
 _STYLE = "text{font:12px system-ui,sans-serif;fill:#24292f}.t{font-size:15px;font-weight:600}.q{fill:#57606a}"
 
 

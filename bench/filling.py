@@ -13,8 +13,8 @@ from actors.sessions.store import SessionStore
 from actors.sessions.urls import open_store
 from bench.histories import items
 from bench.models import manifest
-from protocol.events import AssistantMessage, RunEnd, RunStart, ToolResulted, UserMessage
-from protocol.items import AssistantItem, Item, UserItem
+from protocol.events import AssistantMessage, DurableEvent, RunEnd, RunStart, ToolResulted, UserMessage
+from protocol.items import AssistantItem, Item, ToolResult, UserItem
 from protocol.usage import Usage
 from protocol.wire import encode
 
@@ -68,10 +68,16 @@ def _as_pods_do(log: SessionLog, length: int) -> Iterator[None]:
 
 
 def _record(log: SessionLog, item: Item, run_id: str | None = None) -> None:
-    if isinstance(item, AssistantItem):
+    kind = _KINDS.get(type(item), UserMessage)
+    if run_id is None:
+        log.record(kind, item=item)
+    elif isinstance(item, AssistantItem):
         stop_reason = "tool_use" if item.calls else "end_turn"
-        log.record(AssistantMessage, run_id, item=item, stop_reason=stop_reason, usage=_USAGE)
-    elif isinstance(item, UserItem):
-        log.record(UserMessage, run_id, item=item)
+        log.record(kind, run_id, item=item, stop_reason=stop_reason, usage=_USAGE)
+    elif isinstance(item, ToolResult):
+        log.record(kind, run_id, item=item, seconds=0.1)
     else:
-        log.record(ToolResulted, run_id, item=item, seconds=0.1)
+        log.record(kind, run_id, item=item)
+
+
+_KINDS: dict[type, type[DurableEvent]] = {AssistantItem: AssistantMessage, ToolResult: ToolResulted}

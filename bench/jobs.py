@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import msgspec
 from msgspec import Struct
@@ -31,7 +32,7 @@ class NotMeasured(Exception):  # noqa: N818 - says what it is
 class Job(Struct, frozen=True):
     """One case to be run by a command; it prints its readings as its last line.
 
-    ``repeats`` is how often at most, where the run has more.
+    ``repeats`` is how often at most, where the run has more; ``root`` the checkout that it runs in.
     """
 
     claim: str
@@ -41,6 +42,7 @@ class Job(Struct, frozen=True):
     command: tuple[str, ...]
     targets: Mapping[str, Target] = {}
     repeats: int | None = None
+    root: Path = ROOT
 
     def due(self, turn: int) -> bool:
         """Whether the repeat of this number, counted from 1, is to be measured."""
@@ -48,7 +50,7 @@ class Job(Struct, frozen=True):
 
     def measure(self, timeout: float = TIMEOUT) -> list[Reading]:
         """The readings of one fresh process. Raises NotMeasured."""
-        lines = _output(self.command, timeout).splitlines()
+        lines = _output(self.command, timeout, self.root).splitlines()
         try:
             return _decoder.decode(lines[-1] if lines else b"")
         except msgspec.DecodeError as error:
@@ -80,15 +82,15 @@ def _of_peers(claim: str, effort: Effort) -> list[Job]:
     return found
 
 
-def _output(command: Sequence[str], timeout: float) -> bytes:
+def _output(command: Sequence[str], timeout: float, root: Path) -> bytes:
     env = {
         **{name: value for name, value in os.environ.items() if name not in _NOT_PASSED_ON},
-        "PYTHONPATH": str(ROOT),
+        "PYTHONPATH": str(root),
         "PYTHONHASHSEED": "0",
         "BENCH_PYTHON": sys.executable,
     }
     try:
-        done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, timeout=timeout, check=False)
+        done = subprocess.run(command, cwd=root, env=env, capture_output=True, timeout=timeout, check=False)
     except subprocess.TimeoutExpired as error:
         raise NotMeasured(f"took more than {timeout:g} seconds") from error
     except OSError as error:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 
 from bench import catalogue, words
+from bench.before import changes
 from bench.peers.catalogue import REPEATS
 from bench.ratios import ratios
 from bench.results import Report, Row
@@ -23,7 +24,14 @@ the other."""
 def page(report: Report) -> str:
     """The page's text."""
     return "\n".join(
-        [*_opening(report), *_missed(report), *_peers(report), *_claims(report), *_failed(report)]
+        [
+            *_opening(report),
+            *_missed(report),
+            *_before(report),
+            *_peers(report),
+            *_claims(report),
+            *_failed(report),
+        ]
     )
 
 
@@ -64,6 +72,17 @@ def _missed(report: Report) -> Iterator[str]:
             )
             for row in report.missed
         ),
+    )
+
+
+def _before(report: Report) -> Iterator[str]:
+    told = next((row.by for row in report.rows if row.kind == "before"), None)
+    if told is None:
+        return
+    yield "\n## Before and after\n"
+    yield f"Another checkout, {told}, in turns with this one; *same* is what lies within the noise of both.\n"
+    yield from rows_of(
+        ("claim", "case", "metric", "by", "before", "after", "times", ""), map(words.change, changes(report))
     )
 
 

@@ -14,8 +14,9 @@ from msgspec import Struct
 Unit = Literal["s", "B", "/s", "count"]
 #: Which clock a number comes from: the processor's (only the process under test), or the one on the wall.
 Clock = Literal["cpu", "wall"]
-#: ``ours``: polypod; ``floor``: the least that the same thing can cost; ``peer``: another library.
-Kind = Literal["ours", "floor", "peer"]
+#: ``ours``: polypod; ``floor``: the least that the same thing can cost; ``peer``: another library;
+#: ``before``: another checkout of polypod.
+Kind = Literal["ours", "floor", "peer", "before"]
 #: How much work a run does: ``full`` for the record, ``quick`` to see, ``tiny`` to test the bench itself.
 Effort = Literal["full", "quick", "tiny"]
 
@@ -62,7 +63,7 @@ class Spread(Struct, frozen=True):
 class Row(Struct, frozen=True, tag="row", omit_defaults=True):
     """One number of one case, over all repeats.
 
-    ``times_ours`` says of floors and peers how many times polypod's cost theirs is (of rates: how
+    ``times_ours`` says of all others how many times polypod's cost theirs is (of rates: how
     many times fewer they do), so that above 1 polypod is better, and below 1 the other. ``pace`` is
     how long a fixed piece of work took meanwhile (seconds): on a busy machine it is longer.
     """

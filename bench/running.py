@@ -11,6 +11,7 @@ from typing import NamedTuple
 import msgspec
 
 from bench import catalogue, machine
+from bench.before import Checkout
 from bench.jobs import Job, NotMeasured, jobs
 from bench.pace import BUSY, pace
 from bench.results import Effort, Failed, Reading, Report, Row, Spread
@@ -25,15 +26,17 @@ def run(
     effort: Effort = "full",
     repeat: int = 5,
     peers: bool = False,
+    before: Checkout | None = None,
     tell: Tell | None = None,
 ) -> Report:
     """Measure the claims ``names`` (all, where none is given), each case ``repeat`` times.
 
     ``peers`` has the other libraries whose environments are there (``make bench-peers``) do the same
-    work in the same run. A case that cannot be measured is told in ``Report.failed`` and stops
-    nothing. Raises KeyError for a name that is no claim.
+    work in the same run; ``before`` is another checkout of polypod, whose cases take turns with ours.
+    A case that cannot be measured is told in ``Report.failed`` and stops nothing. Raises KeyError for a
+    name that is no claim.
     """
-    return joined(claim_by_claim(names, effort=effort, repeat=repeat, peers=peers, tell=tell))
+    return joined(claim_by_claim(names, effort=effort, repeat=repeat, peers=peers, before=before, tell=tell))
 
 
 def claim_by_claim(
@@ -42,13 +45,15 @@ def claim_by_claim(
     effort: Effort = "full",
     repeat: int = 5,
     peers: bool = False,
+    before: Checkout | None = None,
     tell: Tell | None = None,
 ) -> Iterator[Report]:
     """The same as a report for each claim, as soon as that is measured."""
     claims = [catalogue.claim(name) for name in names or catalogue.names()]
     opening = Report(machine.described(with_peers=peers), effort, repeat, time.time(), [], [])
     for each in claims:
-        rows, failed = run_jobs(jobs(each, effort, with_peers=peers), repeat, tell or _silent)
+        todo = jobs(each, effort, with_peers=peers) + (before.jobs(each, effort) if before else [])
+        rows, failed = run_jobs(todo, repeat, tell or _silent)
         yield msgspec.structs.replace(opening, rows=rows, failed=failed)
 
 

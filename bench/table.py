@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bench import catalogue, words
+from bench.before import changes
 from bench.compare import Change
 from bench.ratios import Ratio, ratios
 from bench.results import Machine, Report, Row
@@ -43,6 +44,8 @@ def show_end(report: Report, console: Console) -> None:
     found = ratios(report)
     if found:
         console.print(_table_of_ratios(found))
+    if any(row.kind == "before" for row in report.rows):
+        console.print(_table_of_changes("before and after", changes(report)))
     met = [row.met for row in report.rows if row.met is not None]
     console.print(Text(f"{sum(met)} of {len(met)} targets met"))
 
@@ -111,33 +114,22 @@ def _table_of_ratios(found: list[Ratio]) -> Table:
     return table
 
 
-def show_changes(changes: list[Change], console: Console) -> None:
+def show_changes(found: list[Change], console: Console) -> None:
     """Print what two runs differ in, and how much they agree on."""
-    table = Table(box=None)
+    told = [change for change in found if change.verdict != "same"]
+    if told:
+        console.print(_table_of_changes(None, told))
+    console.print(Text(f"{len(found) - len(told)} of {len(found)} rows are the same within their spread"))
+
+
+def _table_of_changes(title: str | None, found: list[Change]) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", box=None)
     for heading in ("claim", "case", "metric", "by"):
         table.add_column(heading, header_style="dim", overflow="fold")
     for heading in ("before", "after", "times"):
         table.add_column(heading, justify="right", header_style="dim")
     table.add_column("")
-    told = [change for change in changes if change.verdict != "same"]
-    for change in told:
-        table.add_row(*_change_cells(change))
-    if told:
-        console.print(table)
-    console.print(Text(f"{len(changes) - len(told)} of {len(changes)} rows are the same within their spread"))
-
-
-def _change_cells(change: Change) -> list[Text | str]:
-    def side(row: Row | None) -> str:
-        return "" if row is None else words.number(row.value.median, row.unit)
-
-    return [
-        change.claim,
-        change.case,
-        change.metric,
-        change.by,
-        side(change.before),
-        side(change.after),
-        "" if change.times is None else f"{change.times:.2f}",
-        Text(change.verdict, _CHANGE_STYLE.get(change.verdict, "")),
-    ]
+    for change in found:
+        *cells, verdict = words.change(change)
+        table.add_row(*cells, Text(verdict, _CHANGE_STYLE.get(verdict, "")))
+    return table

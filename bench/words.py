@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bench.compare import Change
 from bench.results import Row, Spread, Target, Unit
 
 _TIMES = ((1.0, "s"), (1e-3, "ms"), (1e-6, "us"), (1e-9, "ns"))
@@ -63,3 +64,13 @@ def other(row: Row) -> str:
 def verdict(row: Row) -> str:
     """Whether a row holds its target; nothing where it has none."""
     return {True: "met", False: "MISSED", None: ""}[row.met]
+
+
+def change(of: Change) -> tuple[str, ...]:
+    """A row in two runs: claim, case, metric and by whom; before, after and how many times; the verdict."""
+
+    def side(row: Row | None) -> str:
+        return "" if row is None else number(row.value.median, row.unit)
+
+    ratio = "" if of.times is None else f"{of.times:.2f}"
+    return of.claim, of.case, of.metric, of.by, side(of.before), side(of.after), ratio, of.verdict

@@ -80,6 +80,12 @@ def _durable(by: str, one: int, each: int) -> tuple[PeerCase, ...]:
     )
 
 
+def _restore(by: str) -> tuple[PeerCase, ...]:
+    """The same work beside both of ours."""
+    cases = "10,000 items", "10,000 items, committed by a pod"
+    return tuple(PeerCase("restore", case, by, 10_000, 10_000) for case in cases)
+
+
 PEERS = (
     Peer(
         "autogen",
@@ -111,7 +117,7 @@ PEERS = (
             *_durable("openai-agents", 200, 5),
             PeerCase("durable", _GROWTH, "openai-agents", 1_000, 200, 1),
             PeerCase("history", "model in memory", "openai-agents", 10, 3),
-            PeerCase("restore", "10,000 items", "openai-agents, no chain", 10_000, 10_000),
+            *_restore("openai-agents, no chain"),
         ),
     ),
     Peer(
@@ -127,7 +133,7 @@ PEERS = (
             *_durable("langgraph, at exit", 100, 3),
             PeerCase("durable", _GROWTH, "langgraph, at exit", 1_000, 200, 1),
             PeerCase("history", "model in memory", "langgraph", 10, 3),
-            PeerCase("restore", "10,000 items", "langgraph, no chain", 10_000, 10_000),
+            *_restore("langgraph, no chain"),
         ),
     ),
     Peer(

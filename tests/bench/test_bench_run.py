@@ -11,10 +11,12 @@ from effort import THOROUGH
 from actors import PodManifest
 from bench import run, run_setup
 from bench.__main__ import main
+from bench.before import Checkout, changes
 from bench.catalogue import claim, names
 from bench.child import measure
 from bench.jobs import Job, NotMeasured
 from bench.machine import described
+from bench.markdown import page
 from bench.pace import pace
 from bench.peers.catalogue import PEERS
 from bench.root import ROOT
@@ -86,6 +88,21 @@ def test_a_run_measures_in_fresh_processes_and_compares_with_the_floor():
     assert len(told) >= 2 * len(claim("slow").cases)  # more where the machine was busy
 
 
+def test_another_checkout_does_its_cases_in_turns_and_stands_in_the_same_tables():
+    report = run(["restore"], effort="tiny", repeat=1, before=Checkout.at(ROOT))
+    before = [row for row in report.rows if row.kind == "before"]
+    ours = [row for row in report.rows if row.kind == "ours"]
+    assert [(row.case, row.metric) for row in before] == [(row.case, row.metric) for row in ours]
+    assert all(row.by.startswith("before (") and row.times_ours for row in before if row.value.median)
+    assert len(changes(report)) == len(ours)
+    assert "## Before and after" in page(report)
+
+
+def test_a_folder_that_is_no_checkout_is_refused(tmp_path, capsys: pytest.CaptureFixture[str]):
+    assert main(["restore", "--before", str(tmp_path)]) == 2
+    assert "is no checkout of polypod" in capsys.readouterr().err
+
+
 def test_a_case_that_cannot_be_measured_is_told_and_stops_nothing():
     lost = Job(
         "slow", "no such case", "polypod", "ours", (sys.executable, "-c", "raise SystemExit('too bad')")
@@ -115,8 +132,9 @@ def test_every_case_of_a_peer_stands_beside_one_of_ours_and_has_its_program():
         assert peer.script.is_file()
         for case in peer.cases:
             claim(case.claim).find(case.case, "polypod")
-            mark = "_http" if case.claim == "http" else f"{case.claim}/"
-            assert mark in peer.script.read_text()
+            whole = f"{case.claim}/{case.case}/{case.by}"  # some are put together from parts there
+            marks = {"http": "_http", "durable": "durable/", "restore": "restore/"}
+            assert marks.get(case.claim, whole) in peer.script.read_text()
 
 
 def test_a_name_that_is_no_claim_is_refused_with_those_that_are(capsys: pytest.CaptureFixture[str]):

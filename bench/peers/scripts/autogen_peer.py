@@ -247,7 +247,7 @@ def _http(at_once, rhythm="each"):
 
 main(
     {
-        "import/import actors/autogen-agentchat": imported("autogen_agentchat.agents"),
+        "import/import polypod/autogen-agentchat": imported("autogen_agentchat.agents"),
         "start/10k pods/autogen-core, no session": lambda n: asyncio.run(_start(n)),
         "mailbox/in one loop/autogen-core": lambda n: asyncio.run(_publish(n, 1, "tells")),
         "mailbox/in one loop, awaited/autogen-core": lambda n: asyncio.run(_ask(n)),

@@ -209,7 +209,7 @@ def _http(at_once, rhythm="each"):
 
 main(
     {
-        "import/import actors/langgraph": imported("langchain.agents, langgraph.checkpoint.memory"),
+        "import/import polypod/langgraph": imported("langchain.agents, langgraph.checkpoint.memory"),
         "turn/one pod/langgraph": lambda n: asyncio.run(_turns(n, Parrot(), "time of a turn")),
         "turn/1000 pods at once/langgraph": lambda n: asyncio.run(_at_once(n)),
         "tool/async tool/langgraph": lambda n: asyncio.run(
@@ -223,7 +223,10 @@ main(
         },
         "durable/a session of 1,000 turns/langgraph, at exit": _growth("exit"),
         "history/model in memory/langgraph": lambda n: asyncio.run(_history(n)),
-        "restore/10,000 items/langgraph, no chain": lambda n: asyncio.run(_restore(n)),
+        **{
+            f"restore/10,000 items{by}/langgraph, no chain": lambda n: asyncio.run(_restore(n))
+            for by in ("", ", committed by a pod")
+        },
         **streams("langgraph", _http),
     }
 )

@@ -223,7 +223,7 @@ def _http(at_once, rhythm="each"):
 
 main(
     {
-        "import/import actors/openai-agents": imported("agents"),
+        "import/import polypod/openai-agents": imported("agents"),
         "start/10k pods/openai-agents, a session each": _start,
         "turn/one pod/openai-agents": lambda n: asyncio.run(_turns(n)),
         "turn/1000 pods at once/openai-agents": lambda n: asyncio.run(_at_once(n)),
@@ -234,7 +234,10 @@ main(
         "durable/power, 64 sessions at once/openai-agents": _durable(64, SQLiteSession),
         "durable/a session of 1,000 turns/openai-agents": _growth,
         "history/model in memory/openai-agents": lambda n: asyncio.run(_history(n)),
-        "restore/10,000 items/openai-agents, no chain": lambda n: asyncio.run(_restore(n)),
+        **{
+            f"restore/10,000 items{by}/openai-agents, no chain": lambda n: asyncio.run(_restore(n))
+            for by in ("", ", committed by a pod")
+        },
         **streams("openai-agents", _http),
     }
 )

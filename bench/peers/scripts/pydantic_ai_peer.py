@@ -96,7 +96,7 @@ def _http(at_once, rhythm="each"):
 
 main(
     {
-        "import/import actors/pydantic-ai": imported("pydantic_ai"),
+        "import/import polypod/pydantic-ai": imported("pydantic_ai"),
         "turn/one pod/pydantic-ai, no session": lambda n: asyncio.run(
             _turns(n, Agent(FunctionModel(parrot)), "time of a turn")
         ),
