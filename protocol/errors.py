@@ -63,6 +63,7 @@ from typing import Any, Literal, get_args
 
 from msgspec import Struct
 
+from protocol.foreign import words_of
 from protocol.recordable import plain
 from protocol.text import encodable
 
@@ -113,40 +114,6 @@ class Failure(Struct, frozen=True, omit_defaults=True):
     def __contains__(self, text: str) -> bool:
         """Whether the message says ``text``, so that a failure reads like its message."""
         return text in str(self)
-
-
-#: How many errors of a group are named.
-_NAMED = 8
-
-
-def words_of(error: BaseException) -> str:
-    """What a foreign error says, or what it is where it says nothing (or cannot even do that). A group says
-    what is in it; those whose words are a bare value (a key, an exit code) are named as well.
-    """
-    try:
-        if isinstance(error, KeyError | SystemExit) and str(error):
-            return named_words(error)
-        return encodable((str(error) or repr(error)) + _words_within(error))
-    except Exception:  # noqa: BLE001 - an error whose own __str__ fails
-        return f"a {type(error).__name__} that does not say what it is"
-
-
-def named_words(error: BaseException) -> str:
-    """Type and words of an error, also of one that cannot say them."""
-    try:
-        words = str(error) + _words_within(error)
-    except Exception:  # noqa: BLE001 - an error's own words are any code
-        words = ""
-    name = type(error).__name__
-    return encodable(f"{name}: {words}" if words else name)
-
-
-def _words_within(error: BaseException) -> str:
-    if not isinstance(error, BaseExceptionGroup):
-        return ""
-    more = len(error.exceptions) - _NAMED
-    rest = [f"{more} more"] if more > 0 else []
-    return ": " + "; ".join([*map(named_words, error.exceptions[:_NAMED]), *rest])
 
 
 class PolypodError(Exception):
@@ -635,44 +602,3 @@ class ForeignError(PolypodError):
 
     def details(self) -> dict[str, Any]:
         return dict(self._details)
-
-
-def error_of(failure: Failure) -> PolypodError:
-    """The error that a failure describes: of its class where that is polypod's, with what a program may want
-    to know of it, as far as this version knows that too; else a ForeignError.
-    """
-    kind = _classes().get(failure.kind)
-    message, hint, details = failure.message, failure.hint, failure.details
-    of_no_kind = details.get("kind") not in list(MODEL_ERROR_KINDS)
-    if kind is None or issubclass(kind, ForeignError) or (issubclass(kind, ModelError) and of_no_kind):
-        return ForeignError(message, kind=failure.kind, hint=hint, details=details)
-    if issubclass(kind, RunFailed):
-        of_cause = {key: value for key, value in details.items() if key not in {"cause", "run_id"}}
-        cause = Failure(str(details.get("cause", "PolypodError")), message, hint, of_cause)
-        return RunFailed(error_of(cause), run_id=details.get("run_id"))
-    error = kind.__new__(kind)
-    if isinstance(error, ModelError):
-        known = {key: value for key, value in details.items() if key in _OF_MODELS}
-        ModelError.__init__(error, message, hint=hint, **known)
-    else:
-        PolypodError.__init__(error, message, hint=hint)
-        for name, value in details.items():
-            usual = None if name.startswith("_") else getattr(kind, name, None)
-            if isinstance(usual, str | int | float) and isinstance(value, type(usual)):
-                setattr(error, name, value)
-    return error
-
-
-#: What the details of a ModelError are.
-_OF_MODELS = frozenset({"kind", "status", "retry_after", "where", "prompt_tokens", "context_window"})
-
-
-def _classes() -> dict[str, type[PolypodError]]:
-    """All errors by their names; those of programs that use polypod are none of ours."""
-    found: dict[str, type[PolypodError]] = {}
-    kinds = [PolypodError]
-    while kinds:
-        kind = kinds.pop()
-        found.setdefault(kind.__name__, kind)
-        kinds += [each for each in kind.__subclasses__() if each.__module__ == __name__]
-    return found

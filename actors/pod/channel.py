@@ -28,6 +28,7 @@ from actors.runtime.loop import mailroom_here
 from actors.runtime.subscription import Feed, Subscription
 from protocol import channel, commands
 from protocol.channel import Ask, Follow, Followed, FromPod, Published, Refusal, Reply, ToPod, Unfollow
+from protocol.error_of import error_of
 from protocol.errors import (
     Failure,
     InvalidInput,
@@ -36,7 +37,6 @@ from protocol.errors import (
     PolypodError,
     RunFailed,
     WireError,
-    error_of,
 )
 from protocol.events import EVENTS, Lagged
 from protocol.recordable import UNFIT, recordable

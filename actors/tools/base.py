@@ -24,7 +24,8 @@ from actors.tools.pool import ToolThreads
 from actors.tools.schema import Arguments, GivenArguments, described
 from actors.tools.scope import Located, locate
 from actors.tools.work import Unfinished, finish, is_async, work, work_async
-from protocol.errors import ToolArgumentsInvalid, ToolDefinitionError, ToolError, ToolTimeout, named_words
+from protocol.errors import ToolArgumentsInvalid, ToolDefinitionError, ToolError, ToolTimeout
+from protocol.foreign import named_words
 from protocol.items import Part, ToolCall, ToolResult
 from protocol.scope import Permission, Scope
 from protocol.text import encodable

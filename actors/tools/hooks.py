@@ -18,7 +18,8 @@ from actors.tools.alone import Outcome, run_alone
 from actors.tools.base import ToolContext
 from actors.tools.pool import ToolThreads
 from actors.tools.work import is_async
-from protocol.errors import HookError, InvalidInput, PolypodError, named_words
+from protocol.errors import HookError, InvalidInput, PolypodError
+from protocol.foreign import named_words
 from protocol.hooks import Deny, Inject, ModelView, Replace
 from protocol.items import Item, SystemItem, TextPart, ToolCall, ToolResult
 from protocol.recordable import recordable

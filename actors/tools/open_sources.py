@@ -13,7 +13,8 @@ from weakref import WeakValueDictionary
 from actors.runtime.latest import Latest
 from actors.tools.base import Tool
 from actors.tools.source import ToolSource, name_of
-from protocol.errors import ToolSourceError, named_words
+from protocol.errors import ToolSourceError
+from protocol.foreign import named_words
 from protocol.text import encodable
 
 _log = logging.getLogger("polypod.tools")

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol import errors
-from protocol.errors import Failure, PolypodError, RunFailed, error_of
+from protocol.error_of import error_of
+from protocol.errors import Failure, PolypodError, RunFailed
 
 MADE: dict[type[PolypodError], list[PolypodError]] = {
     errors.SystemOfParent: [errors.SystemOfParent()],

@@ -13,9 +13,8 @@ from protocol.errors import (
     PolypodError,
     RunFailed,
     SessionInUse,
-    named_words,
-    words_of,
 )
+from protocol.foreign import named_words, words_of
 
 
 def tree(root: type[PolypodError]) -> set[str]:

@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from actors.tools.mcp.listing import ListedTool
-from protocol.errors import named_words
+from protocol.foreign import named_words
 
 if TYPE_CHECKING:
     from actors.tools.mcp.session import Elicit, Session

@@ -16,7 +16,8 @@ from mcp.client import ClientRequestContext
 from actors.tools.mcp.content import parts_of_result
 from actors.tools.mcp.listing import ListedTool, listed
 from actors.version import __version__
-from protocol.errors import ToolError, named_words
+from protocol.errors import ToolError
+from protocol.foreign import named_words
 from protocol.items import Part, TextPart
 
 #: Pages of a list of tools.

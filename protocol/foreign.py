@@ -1,0 +1,38 @@
+"""The words of errors that are not ours: of libraries, of the system, of a user's tools and hooks."""
+
+from __future__ import annotations
+
+from protocol.text import encodable
+
+#: How many errors of a group are named.
+_NAMED = 8
+
+
+def words_of(error: BaseException) -> str:
+    """What a foreign error says, or what it is where it says nothing (or cannot even do that). A group says
+    what is in it; those whose words are a bare value (a key, an exit code) are named as well.
+    """
+    try:
+        if isinstance(error, KeyError | SystemExit) and str(error):
+            return named_words(error)
+        return encodable((str(error) or repr(error)) + _words_within(error))
+    except Exception:  # noqa: BLE001 - an error whose own __str__ fails
+        return f"a {type(error).__name__} that does not say what it is"
+
+
+def named_words(error: BaseException) -> str:
+    """Type and words of an error, also of one that cannot say them."""
+    try:
+        words = str(error) + _words_within(error)
+    except Exception:  # noqa: BLE001 - an error's own words are any code
+        words = ""
+    name = type(error).__name__
+    return encodable(f"{name}: {words}" if words else name)
+
+
+def _words_within(error: BaseException) -> str:
+    if not isinstance(error, BaseExceptionGroup):
+        return ""
+    more = len(error.exceptions) - _NAMED
+    rest = [f"{more} more"] if more > 0 else []
+    return ": " + "; ".join([*map(named_words, error.exceptions[:_NAMED]), *rest])
