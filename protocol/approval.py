@@ -5,18 +5,34 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from msgspec import Struct
 
 Policy = Literal["allow", "ask", "deny"]
 
 
+class ProgramText(Protocol):
+    """A program of a shell among the arguments of a call. What allows has to mean all of it for certain; what
+    asks or denies need only mean some command in it perhaps.
+    """
+
+    def certainly(self, pattern: str) -> bool:
+        """Whether it is one plain command, and the pattern fits that."""
+
+    def perhaps(self, pattern: str) -> bool:
+        """Whether the pattern fits all of it, or any command in it, as far as anybody can tell."""
+
+
+_NO_PROGRAMS: Mapping[str, ProgramText] = {}
+
+
 class ApprovalRule(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """One rule, ``[[approval]]``: what becomes of the calls that it matches.
 
     ``tool`` is the name of a tool, or a pattern of names. ``match`` says what arguments have to be: a text is
-    a pattern, in which ``*`` stands for any text and ``?`` for one character; all else has to be equal. With
+    a pattern, in which ``*`` stands for any text and ``?`` for one character; all else has to be equal. Of a
+    program of a shell it means the commands in it, as words with a blank between them. With
     ``exact`` the arguments have to be those of ``match`` and no others, and no text in it is a pattern.
     """
 
@@ -27,15 +43,27 @@ class ApprovalRule(Struct, frozen=True, forbid_unknown_fields=True, omit_default
 
     def names(self, tool: str) -> bool:
         """Whether the rule speaks of calls of ``tool``, with whatever arguments."""
-        return _fits(self.tool, tool)
+        return fits(self.tool, tool)
 
-    def matches(self, tool: str, arguments: Mapping[str, Any]) -> bool:
-        """Whether the rule speaks of a call of ``tool`` with ``arguments``, as the model gave them."""
+    def matches(
+        self, tool: str, arguments: Mapping[str, Any], programs: Mapping[str, ProgramText] = _NO_PROGRAMS
+    ) -> bool:
+        """Whether the rule speaks of a call of ``tool`` with ``arguments``, as the model gave them;
+        ``programs`` are those of them that are programs of a shell.
+        """
         if not self.names(tool):
             return False
         if self.exact:
             return _equal(self.match, arguments)
-        return all(key in arguments and _answers(self.match[key], arguments[key]) for key in self.match)
+        return all(
+            self._means(programs[key], wanted)
+            if key in programs and isinstance(wanted, str)
+            else key in arguments and _answers(wanted, arguments[key])
+            for key, wanted in self.match.items()
+        )
+
+    def _means(self, program: ProgramText, pattern: str) -> bool:
+        return program.certainly(pattern) if self.policy == "allow" else program.perhaps(pattern)
 
 
 class ApprovalsSection(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -76,10 +104,14 @@ class ApprovalVerdict(Struct, frozen=True, gc=False):
 
 
 def verdict(
-    rules: Iterable[ApprovalRule], default: Policy, tool: str, arguments: Mapping[str, Any]
+    rules: Iterable[ApprovalRule],
+    default: Policy,
+    tool: str,
+    arguments: Mapping[str, Any],
+    programs: Mapping[str, ProgramText] = _NO_PROGRAMS,
 ) -> ApprovalVerdict:
     """What becomes of a call: a rule that denies it wins, else the first that matches, else ``default``."""
-    matching = [rule for rule in rules if rule.matches(tool, arguments)]
+    matching = [rule for rule in rules if rule.matches(tool, arguments, programs)]
     decisive = next((rule for rule in matching if rule.policy == "deny"), None) or next(iter(matching), None)
     if decisive is None:
         return ApprovalVerdict(default, "no rule says otherwise")
@@ -94,7 +126,7 @@ def in_words(rule: ApprovalRule) -> str:
 
 def _answers(wanted: Any, given: Any) -> bool:
     if isinstance(wanted, str):
-        return isinstance(given, str) and _fits(wanted, given)
+        return isinstance(given, str) and fits(wanted, given)
     return _equal(wanted, given)
 
 
@@ -109,7 +141,8 @@ def _equal(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
-def _fits(pattern: str, text: str) -> bool:
+def fits(pattern: str, text: str) -> bool:
+    """Whether a pattern fits all of a text."""
     if "*" not in pattern and "?" not in pattern:
         return pattern == text
     return _compiled(pattern).fullmatch(text) is not None

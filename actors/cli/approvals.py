@@ -23,6 +23,7 @@ from actors.runtime.user_folders import state_path
 from actors.sessions.answer_token import answer_token
 from actors.sessions.head import short_id
 from actors.sessions.store import Holder, SessionInfo
+from actors.tools.shell.rules import programs_in
 from protocol.approval import ApprovalAnswer, verdict
 from protocol.errors import AlreadyResolved, SessionError, UnknownApproval, WireError
 from protocol.events import ApprovalRequested
@@ -176,7 +177,9 @@ def _object(text: str) -> dict[str, Any]:
 def _check_allowed(reading: Reading, waiting: Waiting, mended: dict[str, Any]) -> None:
     """Raise UsageError where rules of the session's pod deny the call with these arguments."""
     manifest = reading.manifest(waiting.info.session_id)
-    found = verdict(manifest.approval_rules, manifest.approvals.default, waiting.request.tool, mended)
+    tool = waiting.request.tool
+    programs = programs_in(tool, mended)
+    found = verdict(manifest.approval_rules, manifest.approvals.default, tool, mended, programs)
     if found.policy == "deny":
         raise click.UsageError(f"with these arguments the call is denied ({found.why})")
 

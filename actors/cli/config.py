@@ -26,7 +26,7 @@ SYSTEM_PROMPT = (
     "what you are asked; paths outside of your scope are refused. Answer briefly."
 )
 #: The tools that a pod at a terminal has where no manifest says otherwise.
-TOOLS = ("files", "search")
+TOOLS = ("files", "search", "shell")
 
 
 class Wishes(Struct, frozen=True):

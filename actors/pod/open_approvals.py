@@ -7,7 +7,7 @@ import contextlib
 import math
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from msgspec.structs import replace
@@ -20,7 +20,7 @@ from actors.sessions.answers import settled
 from actors.sessions.approvals import Approvals, Granted
 from actors.sessions.replay import open_calls
 from actors.tools.base import Tool
-from protocol.approval import ApprovalAnswer, ApprovalRule, ApprovalVerdict, verdict
+from protocol.approval import ApprovalAnswer, ApprovalRule, ApprovalVerdict, ProgramText, verdict
 from protocol.errors import AlreadyResolved, SessionError, StoreError, UnknownApproval, WaitingForApproval
 from protocol.events import ApprovalRequested, ApprovalResolved
 from protocol.items import ToolCall
@@ -81,7 +81,8 @@ class OpenApprovals:
         default = self._section.default
         if default == "allow" and tool is not None and tool.asks:
             default = "ask"
-        return verdict(rules, default, call.name, call.arguments)
+        programs = _programs_in(call) if call.name == "shell" else {}
+        return verdict(rules, default, call.name, call.arguments, programs)
 
     @property
     def awaited(self) -> frozenset[str]:
@@ -337,3 +338,9 @@ class OpenApprovals:
 
         self.state = without(self.state)
         self._before = [(seq, without(before)) for seq, before in self._before]
+
+
+def _programs_in(call: ToolCall) -> Mapping[str, ProgramText]:
+    from actors.tools.shell.rules import programs_in  # noqa: PLC0415 - paid for by pods with a shell
+
+    return programs_in(call.name, call.arguments)

@@ -17,13 +17,13 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_without_a_manifest_a_pod_has_files_and_search_and_may_write_here(folder: Path):
+def test_without_a_manifest_a_pod_has_files_search_and_shell_and_may_write_here(folder: Path):
     manifest, notes = setting.manifest_for(Wishes(model="offline"))
-    assert manifest.tools.builtin == ("files", "search")
+    assert manifest.tools.builtin == ("files", "search", "shell")
     assert manifest.scope.allow == (Rule(str(folder), "write"),)
     assert manifest.pod.pwd == str(folder)
     assert str(folder) in (manifest.pod.system_prompt or "")
-    assert notes == [f"tools: files, search; may read and write {folder}"]
+    assert notes == [f"tools: files, search, shell; may read and write {folder}"]
 
 
 def test_a_manifest_that_names_a_model_is_taken_at_its_word(folder: Path):

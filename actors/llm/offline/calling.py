@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 
 from actors.llm.offline.extractive import described_call
-from actors.llm.offline.intents import UseTool
-from actors.llm.offline.plans import Answer, OfflineContext, Plan, use
+from actors.llm.offline.intents import Run, UseTool
+from actors.llm.offline.plans import Answer, OfflineContext, Plan, shown, use
 
 
 def use_tool(context: OfflineContext, intent: UseTool) -> Plan:
@@ -25,6 +25,15 @@ def use_tool(context: OfflineContext, intent: UseTool) -> Plan:
     return Answer(
         f"{intent.name} answered: {result.text}" if result.text else f"{intent.name} is done.", result.text
     )
+
+
+def run_command(context: OfflineContext, intent: Run) -> Plan:
+    """Run a command, and say what it wrote and how it ended."""
+    saying = f"I run: {intent.command}"
+    result = yield from use(context, "shell", {"command": intent.command}, saying, again=False)
+    if result.is_error:
+        return Answer(f"It did not run: {result.text}")
+    return Answer(shown(result.text), result.text)
 
 
 def arguments_from(words: str, schema: dict[str, Any]) -> dict[str, Any] | None:

@@ -84,6 +84,12 @@ class Replace(NamedTuple):
     new: str
 
 
+class Run(NamedTuple):
+    """Run a command in a shell."""
+
+    command: str
+
+
 class UseTool(NamedTuple):
     """Call a tool by its name; ``words`` says with what."""
 
@@ -116,6 +122,7 @@ Intent = (
     | Recall
     | Write
     | Replace
+    | Run
     | UseTool
     | Talk
     | Unknown

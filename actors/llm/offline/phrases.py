@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
-from actors.llm.offline.intents import Intent, SummariseText, Unknown, UseTool, Write
+from actors.llm.offline.intents import Intent, Run, SummariseText, Unknown, UseTool, Write
 from actors.llm.offline.rules import intents_of
 from actors.llm.offline.wording import IT, Quoted
 
@@ -45,6 +45,11 @@ _NAMED = re.compile(
 _SUMMARISE_THIS = re.compile(
     rf"\s*{_POLITE}(?:summari[sz]e|sum up) (?:this|the following)(?: text)? ?[:\n]\s*(?=\S)", _FLAGS
 )
+# A command may hold any words and signs; one in quotes is a step among others.
+_RUN_THIS = re.compile(
+    rf"\s*{_POLITE}(?:run|execute)(?: (?:the|this)(?: shell)? command)?:?\s+(?=[^\s\"'`“])(?P<command>.+)",
+    _FLAGS | re.DOTALL,
+)
 _WRITE_THIS = re.compile(
     rf"\s*{_POLITE}(?:write|save|put|store) (?:the following|this)(?: text)? (?:to|into|in) (\S+?):? ?\n",
     _FLAGS,
@@ -56,11 +61,11 @@ def understood(text: str, tools: Iterable[str] = ()) -> list[Intent]:
 
     A text of which nothing is understood is one Unknown.
     """
-    whole = _with_text_behind(text)
+    names = frozenset(tools)
+    whole = _with_text_behind(text, names)
     if whole is not None:
         return [whole]
     quoted = Quoted(text[:_MOST_CHARACTERS])
-    names = frozenset(tools)
     steps = _steps(quoted.text)
     intents = [intent for step in steps[:_MOST_STEPS] for intent in _intents(step, quoted, names)]
     if intents and all(isinstance(each, Unknown) for each in intents):
@@ -83,8 +88,11 @@ def _in_context(intents: list[Intent]) -> Iterator[Intent]:
         yield intent
 
 
-def _with_text_behind(text: str) -> Intent | None:
-    """``summarise this: …`` or ``write the following to PATH:`` and all that comes after."""
+def _with_text_behind(text: str, tools: frozenset[str]) -> Intent | None:
+    """``summarise this: …``, ``write the following to PATH:`` or ``run …``, and all that comes after."""
+    run = _RUN_THIS.match(text[:_MOST_CHARACTERS])
+    if run is not None and run["command"].split()[0].rstrip(":") not in tools:
+        return Run(run["command"].strip())
     found = _SUMMARISE_THIS.match(text)
     if found is not None:
         return SummariseText(text[found.end() :])

@@ -72,7 +72,7 @@ def follow(plan: Plan, context: OfflineContext, left: list[tuple[ToolCall, ToolR
         there = ", ".join(context.tools) or "none"
         return Answer(
             f"For that I would need the tool {lacking}, which this pod does not have (its tools: {there}). "
-            'The built-in ones come with `[tools] builtin = ["files", "search"]` in the manifest.'
+            'The built-in ones come with `[tools] builtin = ["files", "search", "shell"]` in the manifest.'
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import assert_never
 
-from actors.llm.offline.calling import use_tool
+from actors.llm.offline.calling import run_command, use_tool
 from actors.llm.offline.extractive import said_by_items
 from actors.llm.offline.intents import (
     Count,
@@ -16,6 +16,7 @@ from actors.llm.offline.intents import (
     Recall,
     Remember,
     Replace,
+    Run,
     Search,
     Summarise,
     SummariseText,
@@ -81,6 +82,8 @@ def plan_for(intent: Intent, context: OfflineContext) -> Plan:  # noqa: C901, PL
             return write(context, intent)
         case Replace():
             return replace(context, intent)
+        case Run():
+            return run_command(context, intent)
         case UseTool():
             return use_tool(context, intent)
         case Talk():

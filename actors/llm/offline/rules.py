@@ -14,6 +14,7 @@ from actors.llm.offline.intents import (
     Recall,
     Remember,
     Replace,
+    Run,
     Search,
     Summarise,
     SummariseText,
@@ -64,6 +65,10 @@ def _remember(parts: Parts, quoted: Quoted) -> list[Intent]:
 
 def _replace(parts: Parts, quoted: Quoted) -> list[Intent]:
     return [Replace(quoted.path(parts["path"]), quoted.plain(parts["old"]), quoted.plain(parts["new"]))]
+
+
+def _run(parts: Parts, quoted: Quoted) -> list[Intent]:
+    return [Run(quoted.plain(parts["command"]))]
 
 
 def _summarise(parts: Parts, quoted: Quoted) -> list[Intent]:
@@ -171,6 +176,7 @@ RULES: tuple[tuple[re.Pattern[str], Maker], ...] = (
         "(remember|memori(s|z)e|keep in mind|note down|note|don'?t forget|make a note):? [that|to|of]"
         " <fact:(?!(that|it|this)$).+>",
     ),
+    *_rules(_run, "(run|execute) [the|this] [shell] [command:?] <command>"),
     *_rules(_replace, "(replace|change) <old> (with|by|to|into) <new> in <path>"),
     *_rules(
         _summarise_talk,

@@ -13,7 +13,7 @@ ABOUT = (
 )
 EXAMPLES = (
     "list files in src; read README.md; find *.py; search for TODO in src; count words in README.md; "
-    "summarise README.md; remember that …; what do you remember?; write “…” to notes.txt; "
+    "summarise README.md; run git status; remember that …; what do you remember?; write “…” to notes.txt; "
     "replace “a” with “b” in notes.txt; use TOOL name=value, for any other tool; and several of these "
     "joined by “then”"
 )

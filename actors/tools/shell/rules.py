@@ -1,0 +1,239 @@
+"""What approval rules ask of a command: whether a pattern means it, or perhaps some command in it; pure.
+
+Kept parsers were looked at: bashlex is GPL and at rest, tree-sitter-bash goes on behind what it could not
+read without saying what that may run, shlex knows no operators.
+"""
+
+from __future__ import annotations
+
+import functools
+import posixpath
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from actors.tools.shell.words import UNKNOWN, Program, Simple, Word, read_program
+from protocol.approval import fits
+
+#: What runs the words behind it, some of them perhaps its own.
+_PREFIXES = frozenset(
+    {
+        *("env", "sudo", "doas", "su", "runuser", "nohup", "nice", "ionice", "time", "timeout", "stdbuf"),
+        *(
+            "setsid",
+            "command",
+            "builtin",
+            "exec",
+            "xargs",
+            "parallel",
+            "find",
+            "fd",
+            "watch",
+            "strace",
+            "ltrace",
+        ),
+        *(
+            "chroot",
+            "unshare",
+            "nsenter",
+            "busybox",
+            "toybox",
+            "taskset",
+            "chrt",
+            "flock",
+            "script",
+            "setpriv",
+        ),
+        *(
+            "unbuffer",
+            "systemd-run",
+            "firejail",
+            "proxychains",
+            "ssh",
+            "entr",
+            "caffeinate",
+            "dbus-run-session",
+        ),
+    }
+)
+#: Commands of git that run others.
+_OF_GIT = frozenset({"bisect", "submodule", "rebase", "filter-branch", "difftool", "mergetool"})
+#: What runs programs that it is given as words, or reads.
+_SHELLS = frozenset({"sh", "bash", "dash", "zsh", "ksh", "mksh", "ash", "fish", "rbash"})
+_RESERVED = frozenset(
+    {
+        *("!", "{", "}", "if", "then", "elif", "else", "fi", "do", "done", "while", "until", "esac"),
+        *("function", "time", "coproc"),
+    }
+)
+#: Begins what are words, and no command.
+_NO_COMMANDS = frozenset({"[[", "for", "select", "case"})
+#: What changes the meaning of words to come, or runs what nobody sees here.
+_CHANGES_MEANING = frozenset({"alias", "hash", "enable", "complete", "compgen", "mapfile", "readarray"})
+_ASSIGNMENT = re.compile(r"[A-Za-z_]\w*(?:\[.*\])?\+?=", re.DOTALL)
+_DEEPEST = 6
+#: Words of a command, and those behind which others are looked for; what has more may run anything.
+_MOST, _MOST_WORDS = 5000, 100
+#: Characters that are held against a pattern where only the shell knows some of them.
+_MOST_CHARACTERS = 10_000
+
+
+class Runs:
+    """What a program of a shell may run, as far as that can be read."""
+
+    def __init__(self, text: str) -> None:
+        self._written = text
+        self._texts: dict[str, None] = {}
+        #: Whether it may run what cannot be read here.
+        self._hides = False
+        program = read_program(text)
+        self._exact = _exact(program)
+        self._add_program(program, 0)
+
+    def certainly(self, pattern: str) -> bool:
+        """Whether it is one plain command, and the pattern fits that."""
+        return self._exact is not None and fits(pattern, self._exact)
+
+    def perhaps(self, pattern: str) -> bool:
+        """Whether the pattern fits all of it, or any command in it, as far as anybody can tell."""
+        return (
+            self._hides or fits(pattern, self._written) or any(may_fit(pattern, text) for text in self._texts)
+        )
+
+    def _add_program(self, program: Program, depth: int) -> None:
+        self._hides = self._hides or not program.readable
+        for each in program.commands:
+            self._hides = self._hides or len(each.words) > _MOST
+            if self._hides:
+                return
+            self._add_command(each, depth)
+
+    def _add_text(self, text: str, depth: int) -> None:
+        if UNKNOWN in text or depth >= _DEEPEST:
+            self._hides = True
+        else:
+            self._add_program(read_program(text), depth + 1)
+
+    def _add_command(self, command: Simple, depth: int) -> None:
+        words = list(command.words)
+        while words and (words[0].text in _RESERVED or _ASSIGNMENT.match(words[0].text)):
+            self._add_words(words)
+            del words[0]
+        if words and words[0].text not in _NO_COMMANDS:
+            self._add_words(words)
+            self._look_inside(words, command, depth)
+
+    def _look_inside(self, words: list[Word], command: Simple, depth: int) -> None:
+        """Add what a command runs that it is given."""
+        name = posixpath.basename(words[0].text)
+        texts = [word.text for word in words[1:]]
+        if name == "eval":
+            self._add_text(" ".join(texts), depth)
+        elif name == "trap":
+            for each in texts[:1]:
+                self._add_text(each, depth)
+        elif name in _SHELLS:
+            self._add_shell(texts, command, depth)
+        elif name in _CHANGES_MEANING or any("alias." in each for each in texts):
+            self._hides = True
+        elif name in _PREFIXES or UNKNOWN in name or (name == "git" and not _OF_GIT.isdisjoint(texts)):
+            self._hides = len(words) > _MOST_WORDS
+            more = [Word(UNKNOWN, None)] if name in {"xargs", "parallel"} else []
+            for at in range(1, 0 if self._hides else len(words)):
+                self._add_behind([*words[at:], *more], command, depth)
+
+    def _add_behind(self, words: list[Word], command: Simple, depth: int) -> None:
+        """Add words that another command perhaps runs."""
+        self._add_words(words)
+        text = words[0].text
+        if posixpath.basename(text) in {*_SHELLS, "eval"}:
+            self._look_inside(words, command, depth)
+        elif re.search(r"\s", text):  # perhaps a program
+            self._texts[text] = None
+            if UNKNOWN not in text:
+                self._add_text(text, depth)
+
+    def _add_shell(self, texts: list[str], command: Simple, depth: int) -> None:
+        given = [each for each in texts if not each.startswith(("-", "+"))]
+        if any(each.startswith("-") and "c" in each and not each.startswith("--") for each in texts):
+            for each in given:
+                self._add_text(each, depth)
+        elif not given or any(each.startswith("-") and "s" in each for each in texts):
+            for each in command.inputs:
+                self._add_text(each, depth)
+            self._hides = self._hides or command.reads_more
+
+    def _add_words(self, words: list[Word]) -> None:
+        """Add a command, also with its program's bare name, and without the options before its first word."""
+        program, *rest = [word.text for word in words]
+        for name in {program, posixpath.basename(program)}:
+            self._texts[_joined([name, *rest])] = None
+            had_option = False
+            for at, each in enumerate(rest):
+                if at >= _MOST_WORDS:
+                    self._hides = True
+                    break
+                is_option = each.startswith(("-", UNKNOWN))
+                if not is_option and not had_option:
+                    break
+                had_option = is_option
+                self._texts[_joined([name, *rest[at + 1 :]])] = None
+
+
+@functools.lru_cache(maxsize=16)
+def runs_of(text: str) -> Runs:
+    """What a program may run."""
+    return Runs(text)
+
+
+def programs_in(tool: str, arguments: Mapping[str, Any]) -> dict[str, Runs]:
+    """The arguments of a call that are programs of a shell."""
+    command = arguments.get("command") if tool == "shell" else None
+    return {"command": runs_of(command)} if isinstance(command, str) else {}
+
+
+def may_fit(pattern: str, text: str) -> bool:
+    """Whether a pattern fits a text in which UNKNOWN may be any text."""
+    if UNKNOWN not in text:
+        return fits(pattern, text)
+    if len(text) > _MOST_CHARACTERS:
+        return True
+    # The places in the pattern that may have been reached; any text reaches all places behind them.
+    end = len(pattern)
+    places = _behind({0}, pattern)
+    for sign in text:
+        if sign == UNKNOWN:
+            places = set(range(min(places), end + 1))
+            continue
+        stayed = {at for at in places if at < end and pattern[at] == "*"}
+        went = {at + 1 for at in places if at < end and pattern[at] in {"?", sign}}
+        places = _behind(stayed | went, pattern)
+        if not places:
+            return False
+    return end in places
+
+
+def _behind(places: set[int], pattern: str) -> set[int]:
+    """These places, and those behind a ``*`` that is nothing."""
+    for place in sorted(places):
+        behind = place
+        while behind < len(pattern) and pattern[behind] == "*":
+            behind += 1
+            places.add(behind)
+    return places
+
+
+def _joined(texts: list[str]) -> str:
+    """The words with a blank between them; a word that only the shell knows may be none, or several."""
+    text = " ".join(texts)
+    return re.sub(rf"(?: ?{UNKNOWN} ?(?=[{UNKNOWN} ]|\Z)|(?<![^ {UNKNOWN}]){UNKNOWN} )+", UNKNOWN, text)
+
+
+def _exact(program: Program) -> str | None:
+    """The one plain command, None where it is none."""
+    if not (program.plain and program.readable):
+        return None
+    words = [word.exact for word in program.commands[0].words]
+    if not words or words[0] is None or _ASSIGNMENT.match(words[0]) or re.search(r"\s", words[0]):
+        return None
+    return None if None in words else " ".join(each or "" for each in words)
