@@ -16,7 +16,9 @@ PACKAGE = "actors.runtime.children"
 def imported(module: str) -> set[str]:
     tree = ast.parse((FOLDER / f"{module}.py").read_text(encoding="utf-8"))
     plain = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
-    return plain | {str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    named = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    modules = {f"{PACKAGE}.{alias.name}" for node in named if node.module == PACKAGE for alias in node.names}
+    return plain | modules | {str(node.module) for node in named if node.module != PACKAGE}
 
 
 def test_helpers_import_the_standard_library_and_each_other_alone() -> None:
