@@ -56,11 +56,13 @@ class AnswerToken:
 
 def answer_token() -> AnswerToken:
     """The token of the user whose process this is; it is made where there is none. Raises StoreError."""
-    return _token_at(state_path() / _NAME)
+    return _token_in(os.environ.get("XDG_STATE_HOME"), os.environ.get("HOME"))
 
 
 @lru_cache(maxsize=8)
-def _token_at(path: Path) -> AnswerToken:
+def _token_in(*_: str | None) -> AnswerToken:
+    """The token where the state folder is by these variables."""
+    path = state_path() / _NAME
     try:
         return AnswerToken(_read(path))
     except FileNotFoundError:

@@ -46,14 +46,14 @@ def test_the_token_is_the_users_alone_and_made_once(path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
     before = path.read_bytes()
-    module._token_at.cache_clear()
+    module._token_in.cache_clear()
     assert answer_token().id == token.id
     assert path.read_bytes() == before
     assert [each.name for each in path.parent.iterdir()] == [path.name]
     assert before.hex() not in f"{token!r}{token.id}"
 
 
-def test_of_many_that_make_a_token_at_once_one_does(path: Path) -> None:
+def test_of_many_that_make_a_token_in_once_one_does(path: Path) -> None:
     def make(_: int) -> bytes:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         module._make(path)
@@ -76,7 +76,7 @@ def test_of_many_that_make_a_token_at_once_one_does(path: Path) -> None:
 def test_a_file_that_proves_nothing_is_refused_with_words(path: Path, spoil: Any, words: str) -> None:
     answer_token()
     spoil(path)
-    module._token_at.cache_clear()
+    module._token_in.cache_clear()
     with pytest.raises(StoreError, match=words):
         answer_token()
 
