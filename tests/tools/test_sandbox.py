@@ -15,8 +15,13 @@ from hypothesis import strategies as st
 
 from actors.runtime.children.confinement import Confinement
 from actors.runtime.children.launcher import Launcher
+from actors.runtime.user_folders import configuration_path, state_path
+from actors.sessions.answer_token import answer_token
+from actors.sessions.chain import chained
+from actors.sessions.jsonl.store import JsonLinesStore
+from actors.sessions.sqlite.store import SQLiteStore
 from actors.tools.sandbox import Sandbox, look_at_machine
-from actors.tools.scope import resolved
+from actors.tools.scope import fence, fenced, resolved
 from protocol.errors import ChildNotConfined, ManifestError
 from protocol.manifest import PodManifest, SandboxSection
 from protocol.scope import Permission, Rule, Scope
@@ -346,3 +351,39 @@ def test_a_manifest_says_how_programs_are_confined() -> None:
     for wrong in ('mode = "maybe"', "memory_bytes = 0", "cpu_seconds = -1", "net = true"):
         with pytest.raises(ManifestError, match="sandbox"):
             PodManifest.from_toml(f"[sandbox]\n{wrong}\n")
+
+
+async def test_no_program_reaches_what_steers_polypod_whatever_the_scope_says(
+    launcher: Launcher, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in ("XDG_STATE_HOME", "XDG_CONFIG_HOME"):
+        monkeypatch.setenv(variable, str(place / variable))
+    answer_token()
+    configuration_path().mkdir(parents=True)
+    (configuration_path() / "mine").write_text("secret")
+    store = SQLiteStore(place / "pods.db")
+    store.create("s", "p", None, chained([b"secret"]))
+    lines = JsonLinesStore(place / "lines")
+    lines.create("s", "p", None, chained([b"secret"]))
+    rules = fence([state_path(), configuration_path(), *store.files, *lines.files])
+    scope = Scope((Rule(str(place), "write"), Rule(str(place / "pods.db"), "write")))
+    tried = [str(state_path() / "approval-token"), str(configuration_path() / "mine"), "lines/s.jsonl"]
+    # Not pods.db-journal, which SQLite could not make then; a store that is opened puts a strange one aside.
+    tried += ["pods.db", "pods.db-wal", "pods.db-shm", "pods.db.writers/log"]
+    tried += ["lines/.polypod/answers.jsonl", "polypod.toml"]
+
+    def there() -> dict[Path, bytes]:
+        return {path: path.read_bytes() for path in place.rglob("*") if path.is_file()}
+
+    before = there()
+    for path in tried:
+        for script in (
+            f"cat {path}",
+            f"echo forged > {path}",
+            f"mv {path} taken",
+            f"rm -f {path}; echo x > {path}",
+        ):
+            assert "secret" not in await sh(launcher, fenced(scope, rules), place, script)
+            assert there() == before, script
+    store.close()
+    lines.close()

@@ -27,7 +27,13 @@ from actors.sessions.sqlite.aside import (
 )
 from actors.sessions.sqlite.errors import change_error, lost_elsewhere_error, sqlite_error
 from actors.sessions.sqlite.merger import MERGE_PATIENCE, Merger
-from actors.sessions.sqlite.others import check_stores, is_lost_elsewhere, opening, was_lost_elsewhere
+from actors.sessions.sqlite.others import (
+    check_stores,
+    is_lost_elsewhere,
+    opening,
+    put_stray_journal_aside,
+    was_lost_elsewhere,
+)
 from actors.sessions.sqlite.schema import OPEN_PATIENCE, is_logged, prepare
 from actors.sessions.sqlite.watch import Change, FileWatch, Identity, identity_of, status_of
 from protocol.errors import StoreError
@@ -338,6 +344,7 @@ class SQLiteFile:
         return connection
 
     def _open_plain(self, mode: str, timeout: float) -> sqlite3.Connection:
+        put_stray_journal_aside(self._watch, self.path)
         return sqlite3.connect(
             f"{self._uri}?mode={mode}",
             uri=True,

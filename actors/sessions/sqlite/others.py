@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import struct
 import sys
 import threading
+import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -80,6 +82,29 @@ def was_lost_elsewhere(watch: FileWatch, database: Path, found: Sequence[Identit
     if None not in found and tuple(found) == (watch.log_id, watch.index_id):
         return False
     return is_other_noted(watch, database) and _is_locked_elsewhere(watch.descriptor(watch.main))
+
+
+def put_stray_journal_aside(watch: FileWatch, database: Path) -> None:
+    """Take away a rollback journal beside a database that is kept with a log, and so has none: SQLite would
+    play it back, whoever has put it there. With ``opening`` held, or where this process has the database open.
+    """
+    journal = f"{database}-journal"
+    with contextlib.suppress(OSError):
+        # SQLite takes no notice of an empty one.
+        if os.lstat(journal).st_size and _is_logged(watch, database):
+            os.replace(journal, f"{journal}.{time.time_ns()}.replaced")  # noqa: PTH105
+
+
+def _is_logged(watch: FileWatch, database: Path) -> bool:
+    """Whether the database is one with a log. Raises OSError."""
+    main = identity_of(database)
+    if watch.holders(main):  # SQLite's locks go with any descriptor of the file that is closed
+        return os.pread(watch.descriptor(main), len(_LOGGED), _LOGGED_AT) == _LOGGED
+    descriptor = os.open(database, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.pread(descriptor, len(_LOGGED), _LOGGED_AT) == _LOGGED
+    finally:
+        os.close(descriptor)
 
 
 def _is_open_elsewhere(watch: FileWatch, database: Path) -> bool:
