@@ -86,7 +86,7 @@ def was_lost_elsewhere(watch: FileWatch, database: Path, found: Sequence[Identit
 
 def put_stray_journal_aside(watch: FileWatch, database: Path) -> None:
     """Take away a rollback journal beside a database that is kept with a log, and so has none: SQLite would
-    play it back, whoever has put it there. With ``opening`` held, or where this process has the database open.
+    play it back, whoever has put it there. With ``opening`` held, or where this process has it open.
     """
     journal = f"{database}-journal"
     with contextlib.suppress(OSError):
