@@ -96,9 +96,8 @@ class AskingRunner(ToolRunner):
 
         async def run_one(number: int) -> None:
             await self.run_call(calls[number], batch)
-            begun.difference_update(
-                self._approvals.awaited
-            )  # hooks have made it one that has to be asked for
+            # Hooks may have made it one that has to be asked for.
+            begun.difference_update(self._approvals.awaited)
 
         await run_as_they_come(
             kinds(ready),
