@@ -18,6 +18,7 @@ from array import array
 from actors.runtime.children.descendants import kill_all
 from actors.runtime.children.frames import END, KILL, framed
 from actors.runtime.children.kernel import take_in_orphans
+from actors.runtime.children.program import ignored_signals
 from actors.runtime.children.waiting import Waiting, reap
 from actors.runtime.children.warden import Warden
 
@@ -150,6 +151,7 @@ def main(arguments: list[str]) -> None:
     """Run as a process: the numbers of the socket and of the pidfd are its arguments."""
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)
+    ignored_signals()
     gc.disable()  # wardens are forks of this, and share what nobody touches
     asked, polypod = map(int, arguments)
     for each in (asked, polypod):

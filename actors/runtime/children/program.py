@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import signal
 
@@ -64,9 +65,16 @@ def _become(request: Request, streams: tuple[int, ...], plan: Plan | None, paren
         os._exit(127)
 
 
+@functools.cache
+def ignored_signals() -> tuple[int, ...]:
+    """The signals that this process ignores, found out once: those forked from it start programs."""
+    return tuple(each for each in signal.valid_signals() if signal.getsignal(each) is signal.SIG_IGN)
+
+
 def _restore_signals() -> None:
-    """Have every signal do what a program expects that starts: Python ignores some, and so do helpers."""
-    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
-        with contextlib.suppress(OSError, ValueError):
-            signal.signal(number, signal.SIG_DFL)
+    """Have every signal do what a program expects that starts: what is handled the system restores by itself,
+    and not what is ignored, as Python does with some, and so do helpers.
+    """
+    for number in ignored_signals():
+        signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())

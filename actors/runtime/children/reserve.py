@@ -61,7 +61,7 @@ class Reservations:
             for each in reversed(above):
                 with contextlib.suppress(FileExistsError):
                     os.mkdir(each)
-            if _is_placeholder(path) or _make(path):
+            if _make(path) or _is_placeholder(path):
                 self._lock(path, tuple(above))
 
     def _lock(self, path: bytes, above: tuple[bytes, ...]) -> None:
