@@ -14,6 +14,7 @@ _MODULES = {
     "turn": "bench.claims.turn",
     "tool": "bench.claims.tool",
     "search": "bench.claims.search",
+    "children": "bench.claims.children",
     "http": "bench.claims.http",
     "fanout": "bench.claims.fanout",
     "far": "bench.claims.far",

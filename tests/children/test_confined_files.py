@@ -1,5 +1,6 @@
 """A confined program reads and changes nothing but what its confinement names, whatever it tries."""
 
+import contextlib
 import os
 import socket
 import stat
@@ -8,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from confined_kit import TOKEN, Place, Runner
+from confined_kit import TOKEN, Ended, Place, Runner, ended
 
 #: Ways to the token that is outside: each is run in the scope, with the path in $SECRET.
 READS = {
@@ -247,6 +248,68 @@ def test_what_is_read_only_below_what_is_writable_stays_as_it_is(confined: Runne
     assert (place.scope / ".git/config").read_text() == "[core]\n"
     assert list((place.scope / ".git/hooks").iterdir()) == []
     assert sorted(each.name for each in (place.scope / ".git").iterdir()) == ["config", "hooks", "index"]
+
+
+# -- what changes from outside meanwhile -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["replaced", "removed and made anew", "moved with its folder"])
+def test_what_is_put_in_the_place_of_what_is_covered_is_covered_too(
+    confined: Runner, place: Place, kind: str
+) -> None:
+    folder = place.scope / "sub"
+    folder.mkdir()
+    (folder / "denied").write_text("old")
+    (folder / "kept").write_text("old")
+    (place.outside / "new").mkdir()
+    for name in ("denied", "kept"):
+        (place.outside / "new" / name).write_text(TOKEN)
+
+    async def replace() -> Ended:
+        script = """
+        echo up; read line
+        while grep -q token sub/denied; do :; done
+        while (echo planted > sub/kept); do :; done
+        while (echo planted > sub/denied); do :; done
+        echo covered; cat sub/kept
+        """
+        changes = {"denied": (f"{folder}/denied",), "read_only": (f"{folder}/kept",)}
+        child = await confined.start(["sh", "-c", script], stdin="pipe", **changes)
+        assert child.stdout is not None
+        assert child.stdin is not None
+        await child.stdout.readline()
+        if kind == "replaced":
+            for name in ("denied", "kept"):
+                (place.outside / "new" / name).replace(folder / name)
+        elif kind == "removed and made anew":
+            for name in ("denied", "kept"):
+                (folder / name).unlink()
+                with contextlib.suppress(OSError):  # its place may be taken by then
+                    (folder / name).write_text(TOKEN)
+        else:
+            folder.rename(place.scope / "moved")
+            (place.outside / "new").rename(folder)
+        await child.stdin.write(b"go\n")
+        return await ended(child)
+
+    told = confined.call(replace())
+    assert "covered" in told.text
+
+
+def test_what_a_person_puts_in_a_reserved_place_stays(confined: Runner, place: Place) -> None:
+    async def replace() -> None:
+        child = await confined.start(["cat"], stdin="pipe", **denied(place, "polypod.toml", "folder"))
+        assert child.stdin is not None
+        (place.outside / "new").write_text("mine")
+        (place.outside / "new").replace(place.scope / "polypod.toml")
+        (place.scope / "folder").chmod(0o700)
+        (place.scope / "folder/file").write_text("mine")
+        child.stdin.close()
+        await ended(child)
+
+    confined.call(replace())
+    assert (place.scope / "polypod.toml").read_text() == "mine"
+    assert (place.scope / "folder/file").read_text() == "mine"
 
 
 # -- sockets -----------------------------------------------------------------------------------------

@@ -110,6 +110,24 @@ def test_limits_hold(confined: Runner, place: Place) -> None:
     assert (place.scope / "big").stat().st_size == 5000
 
 
+def test_a_fork_bomb_ends_at_its_limit(confined: Runner) -> None:
+    if os.geteuid() == 0 and tuple(map(int, os.uname().release.split(".")[:2])) < (6, 14):
+        pytest.skip("root is exempt from it on this kernel")
+    script = """
+import os, signal
+count = 0
+try:
+    while True:
+        if os.fork() == 0: signal.pause()
+        count += 1
+except OSError as error: print(count, error.strerror)
+"""
+    count, words = confined.python(script, limits=Limits(processes=50)).text.split(" ", 1)
+    assert int(count) < (301 if os.geteuid() == 0 else 50)
+    assert words == "Resource temporarily unavailable\n"
+    assert int(Path("/proc/sys/kernel/pid_max").read_text()) > 301
+
+
 def test_programs_dump_no_core(confined: Runner, place: Place) -> None:
     confined.sh("ulimit -c unlimited; sh -c 'kill -SEGV $$'")
     assert not list(place.scope.iterdir())

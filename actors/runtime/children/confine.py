@@ -40,7 +40,7 @@ def confine(plan: Plan) -> Iterator[str]:
         yield "namespaces"
         privileges.leave_shared(network=plan.network)
         yield "files"
-        enter_view(view)
+        enter_view(view, plan.limits[2])
     yield "limits"
     privileges.limit(plan.limits)
     yield "privileges"

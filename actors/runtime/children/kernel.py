@@ -23,13 +23,14 @@ LANDLOCK_CREATE_RULESET, LANDLOCK_ADD_RULE, LANDLOCK_RESTRICT_SELF = 444, 445, 4
 
 _libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 #: Looked up once, for all processes that are forked from this one.
-_functions = (
-    {}
-    if _libc is None
-    else {
-        name: getattr(_libc, name) for name in ("syscall", "prctl", "unshare", "mount", "umount2", "capset")
-    }
-)
+_functions = {
+    name: getattr(_libc, name)
+    for name in (
+        *("syscall", "prctl", "unshare", "setns", "mount", "umount2", "capset"),
+        *("inotify_init1", "inotify_add_watch"),
+    )
+    if _libc is not None
+}
 
 
 def call(name: str, *arguments: int | bytes | None) -> int:

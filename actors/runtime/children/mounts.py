@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 import struct
@@ -44,6 +45,8 @@ _LINKS = (
 )
 
 
+#: The version of Linux from which on each namespace has a greatest number of a process, and its least value.
+_BOUND_EACH, _LEAST_BOUND = (6, 14), 301
 _NOT_THERE = FileNotFoundError, NotADirectoryError
 
 
@@ -71,14 +74,18 @@ class _Tree(NamedTuple):
     is_folder: bool
 
 
-def enter_view(view: View) -> None:
-    """See nothing but the view from here on; this process is to have a namespace of mounts of its own.
+def enter_view(view: View, most_processes: int | None = None) -> None:
+    """See nothing but the view from here on; this process is to have namespaces of mounts and of processes of
+    its own, with so many processes.
 
     Raises OSError.
     """
     call("mount", None, b"/", None, _MS_REC | _MS_PRIVATE, None)
     trees = sorted(_open_all(view), key=lambda tree: tree.place.count(b"/"))
-    proc = _new(b"proc", _READ_ONLY | _NO_SETUID | _NO_DEVICES | _NO_EXEC)
+    proc = _new(b"proc", _NO_SETUID | _NO_DEVICES | _NO_EXEC)
+    if most_processes is not None and os.geteuid() == 0:
+        _limit_processes(proc, most_processes)
+    _set(proc, _READ_ONLY)
     _attach(_new(b"tmpfs", _NO_SETUID | _NO_DEVICES, mode=b"755"), _AT_FDCWD, _BASE)
     base = _Base(os.open(_BASE, os.O_PATH | os.O_CLOEXEC))
     for tree in trees:
@@ -95,6 +102,20 @@ def enter_view(view: View) -> None:
     call("syscall", _PIVOT_ROOT[os.uname().machine], b".", b".")
     call("umount2", b".", _DETACH)  # what was the root until now
     os.chdir("/")
+
+
+def _limit_processes(proc: int, most: int) -> None:
+    """Bound the numbers of processes in this namespace, by its file system ``proc``: root is exempt from the
+    limit of resources. Raises OSError where all namespaces have one bound, which is not ours to set.
+    """
+    major, minor = os.uname().release.split(".")[:2]
+    if (int(major), int("".join(filter(str.isdigit, minor)))) < _BOUND_EACH:
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+    bound = os.open(b"sys/kernel/pid_max", os.O_WRONLY | os.O_CLOEXEC, dir_fd=proc)
+    try:
+        os.write(bound, b"%d" % max(most, _LEAST_BOUND))
+    finally:
+        os.close(bound)
 
 
 def _open_all(view: View) -> Iterator[_Tree]:
@@ -207,6 +228,29 @@ class _Base:
                 os.mkdir(path, mode, dir_fd=folder)
             else:
                 os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode, dir_fd=folder))
+
+
+def cover_again(denied: tuple[bytes, ...], read_only: tuple[bytes, ...]) -> None:
+    """Cover what was put in the place of what was covered, in the view that this process has entered.
+
+    Raises OSError.
+    """
+    root = os.open("/", os.O_PATH | os.O_CLOEXEC)
+    for path in denied:
+        with contextlib.suppress(*_NOT_THERE):
+            place = _open(root, path[1:])
+            if stat.S_ISDIR(os.fstat(place).st_mode):
+                blank = _new(b"tmpfs", _READ_ONLY | _NO_SETUID | _NO_DEVICES | _NO_EXEC, mode=b"0")
+            else:
+                blank = system_call(OPEN_TREE, _AT_FDCWD, b"/dev/null", _CLONE | _CLOSE_ON_EXEC)
+                _set(
+                    blank, _READ_ONLY | _NO_SETUID | _NO_DEVICES | _NO_EXEC
+                )  # no device: it cannot be opened
+            _attach(blank, place)
+    for path in read_only:
+        with contextlib.suppress(*_NOT_THERE):
+            tree = _opened(path, path, _READ_ONLY | _NO_SETUID | _NO_DEVICES)
+            _attach(tree.handle, _open(root, path[1:]))
 
 
 def _new(kind: bytes, attributes: int, **options: bytes) -> int:

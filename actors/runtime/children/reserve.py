@@ -41,14 +41,17 @@ class Reservations:
                     break
 
     def release(self) -> None:
-        """Take away what nobody else needs."""
-        for path, handle, above in reversed(self._made):
+        """Take away what nobody else needs, and nobody has put something else in the place of."""
+        for each in reversed(self._made):
             with contextlib.suppress(OSError):
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                _remove(path)
-                for folder in above:
-                    os.rmdir(folder)
-            os.close(handle)
+                fcntl.flock(each.handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.path.samestat(os.fstat(each.handle), os.lstat(each.path)) and _is_placeholder(
+                    each.path
+                ):
+                    _remove(each.path)
+                    for folder in each.above:
+                        os.rmdir(folder)
+            os.close(each.handle)
         self._made.clear()
 
     def _reserve(self, path: bytes) -> None:

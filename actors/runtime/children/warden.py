@@ -14,6 +14,7 @@ import time
 from typing import Any
 
 from actors.runtime.children.confine import Plan, plan_of
+from actors.runtime.children.covers import Covers
 from actors.runtime.children.descendants import KILL_WAIT, descendants, kill_all, send, this_process
 from actors.runtime.children.frames import Frames, framed
 from actors.runtime.children.init import Init, leave_processes
@@ -48,6 +49,7 @@ class Warden:
         #: The first process of a confined child's namespace.
         self._init: Init | None = None
         self._reservations = Reservations()
+        self._covers: Covers | None = None
         #: The signal that asks it to end, or 0; seconds for that, and for what TERM asks for.
         self._ladder: tuple[int, float, float] = (0, 0.0, 0.0)
         self._stage = _IDLE
@@ -121,6 +123,8 @@ class Warden:
         leave_processes()
         self._init = Init()
         self._waiting.watch(self._init.others, self._receive_others)
+        self._covers = covers = Covers(plan.view, self._reservations.reserve)
+        self._waiting.watch(covers.changed, lambda: covers.renew(self._pid or 0))
 
     def _receive_others(self) -> None:
         """The program has ended, and has left others."""

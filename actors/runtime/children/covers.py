@@ -1,0 +1,100 @@
+"""``Covers``: watches what is covered in a child's view, and covers anew what is put in its place.
+
+A mount goes with the file that it was mounted on: who replaces that from outside, as an editor does to save,
+uncovers its name. It is covered again about a millisecond later.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import struct
+from collections.abc import Callable, Iterable, Iterator
+
+from actors.runtime.children.kernel import call
+from actors.runtime.children.mounts import View, cover_again
+
+_CLONE_NEWNS = 0x20000
+_ATTRIBUTES, _MOVED_TO, _CREATED, _SELF_DELETED, _SELF_MOVED = 0x4, 0x80, 0x100, 0x400, 0x800
+_IGNORED = 0x8000
+_ENDS = _SELF_DELETED | _SELF_MOVED | _IGNORED
+#: The number of a watch, what happened, a cookie, and the length of the name that follows.
+_EVENT = struct.Struct("iIII")
+_OF_ITSELF = _ATTRIBUTES | _SELF_DELETED | _SELF_MOVED
+_OF_ITS_FOLDER = _MOVED_TO | _CREATED
+#: Besides what is watched of the same already.
+_ALSO = 0x20000000
+_NO_SYMLINK = 0x02000000
+_READ = 65536
+
+#: What tells one file from another of the same name; None where there is none.
+_Identity = tuple[int, int] | None
+
+
+class Covers:
+    """What a view covers, as it was when the child began."""
+
+    def __init__(self, view: View, reserve: Callable[[Iterable[bytes]], object]) -> None:
+        """Watch from now on; ``reserve`` puts something where nothing may be made. Raises OSError."""
+        self._view = view
+        self._reserve = reserve
+        #: Can be read when something was changed.
+        self.changed = call("inotify_init1", os.O_CLOEXEC | os.O_NONBLOCK)
+        #: By the number of a watch, what it is on.
+        self._watches: dict[int, list[bytes]] = {}
+        self._known = {path: self._watch(path) for path in (*view.denied, *view.read_only, *view.pinned)}
+
+    def renew(self, pid: int) -> None:
+        """Cover again what was replaced, in the view of this process."""
+        replaced = set(self._gone())
+        replaced |= {path for path, known in self._known.items() if _identity(path) != known}
+        if replaced:
+            self._reserve(path for path in self._view.reserved if path in replaced)
+            self._known |= {path: self._watch(path) for path in replaced}
+            self._cover(replaced, pid)
+
+    def _gone(self) -> Iterator[bytes]:
+        """What is not there any more, though something of its name and number may be."""
+        with contextlib.suppress(BlockingIOError):
+            while events := os.read(self.changed, _READ):
+                at = 0
+                while at < len(events):
+                    watch, what, _, length = _EVENT.unpack_from(events, at)
+                    at += _EVENT.size + length
+                    if what & _ENDS:
+                        yield from self._watches.pop(watch, ())
+
+    def _watch(self, path: bytes) -> _Identity:
+        """Watch what is there by now, or else the folder in which it may come to be."""
+        with contextlib.suppress(OSError):
+            watch = call("inotify_add_watch", self.changed, path, _OF_ITSELF | _NO_SYMLINK | _ALSO)
+            self._watches.setdefault(watch, []).append(path)
+            return _identity(path)
+        with contextlib.suppress(OSError):
+            call(
+                "inotify_add_watch", self.changed, os.path.dirname(path), _OF_ITS_FOLDER | _NO_SYMLINK | _ALSO
+            )
+        return _identity(path)
+
+    def _cover(self, replaced: set[bytes], pid: int) -> None:
+        view = self._view
+        moved = any(path in view.pinned for path in replaced)  # and with it all below
+        entering = os.fork()  # one that enters the namespaces of others may not come back from there
+        if entering == 0:
+            try:
+                call("setns", os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC), _CLONE_NEWNS)
+                cover_again(
+                    tuple(path for path in view.denied if moved or path in replaced),
+                    tuple(path for path in view.read_only if moved or path in replaced),
+                )
+            finally:
+                os._exit(0)
+        os.waitpid(entering, 0)
+
+
+def _identity(path: bytes) -> _Identity:
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino

@@ -1,0 +1,88 @@
+"""Child processes: what starting one costs, all processes that take part together."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from actors.runtime.children.launcher import Launcher
+from actors.tools.sandbox import Sandbox
+from bench.claim import Claim, at_most
+from bench.results import Reading
+from protocol.manifest import SandboxSection
+from protocol.scope import Scope
+
+CLAIM = Claim("children", "children: a process that runs `true`, from its start to the end of the last of it")
+
+_PROGRAM = "/usr/bin/true"
+_METRIC = "processor time of a child"
+
+
+def _used() -> float:
+    """Processor seconds of this process and of all that it has waited for."""
+    both = (resource.getrusage(each) for each in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(each.ru_utime + each.ru_stime for each in both)
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder).resolve()
+
+
+async def _start(count: int, folder: Path, *, confined: bool) -> None:
+    launcher = Launcher()
+    sandbox = Sandbox(
+        SandboxSection(mode="require" if confined else "off"),
+        lambda: Scope.writable(folder),
+        lambda: launcher,
+    )
+    try:
+        for _ in range(count):
+            child = await launcher.start(
+                [_PROGRAM],
+                cwd=folder,
+                env={"PATH": "/usr/bin"},
+                stdout="null",
+                stderr="null",
+                confinement=await sandbox.confine(),
+            )
+            await child.wait()
+    finally:
+        await launcher.aclose()
+        sandbox.close()
+
+
+def _by_launcher(count: int, *, confined: bool) -> list[Reading]:
+    with _folder() as folder:
+        before = _used()
+        asyncio.run(_start(count, folder, confined=confined))
+        return [Reading(_METRIC, "s", (_used() - before) / count, "cpu")]
+
+
+@CLAIM.case("confined to a folder", full=400, quick=100, targets={_METRIC: at_most(7e-3)})
+def confined(count: int) -> list[Reading]:
+    """Namespaces, mounts, Landlock and seccomp for each; the helper's start is shared among them."""
+    return _by_launcher(count, confined=True)
+
+
+@CLAIM.case("not confined", full=400, quick=100)
+def plain(count: int) -> list[Reading]:
+    """A warden for each."""
+    return _by_launcher(count, confined=False)
+
+
+def _by_spawn(count: int) -> list[Reading]:
+    before = _used()
+    for _ in range(count):
+        os.waitpid(os.posix_spawn(_PROGRAM, [_PROGRAM], {"PATH": "/usr/bin"}), 0)
+    return [Reading(_METRIC, "s", (_used() - before) / count, "cpu")]
+
+
+for _case in ("confined to a folder", "not confined"):
+    CLAIM.case(_case, by="posix_spawn", kind="floor", full=400, quick=100)(_by_spawn)
