@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from actors.runtime.children import landlock, privileges, seccomp
+from actors.runtime.children.landlock import TRUNCATES, restrict
+from actors.runtime.children.landlock import version as landlock_version
 from actors.runtime.children.mounts import View, enter_view
-from actors.runtime.children.privileges import Limits
+from actors.runtime.children.privileges import Limits, drop_capabilities, leave_shared, limit
+from actors.runtime.children.seccomp import install as install_filter
 
 #: What a program writes besides its own files: devices, terminals of its own, shared memory.
 _DEVICES = b"/dev"
@@ -38,17 +40,17 @@ def confine(plan: Plan) -> Iterator[str]:
     view = plan.view
     if plan.has_view:
         yield "namespaces"
-        privileges.leave_shared(network=plan.network)
+        leave_shared(network=plan.network)
         yield "files"
         enter_view(view, plan.limits[2])
     yield "limits"
-    privileges.limit(plan.limits)
+    limit(plan.limits)
     yield "privileges"
-    privileges.drop_capabilities()
+    drop_capabilities()
     yield "landlock"
     if not plan.has_view:
-        landlock.restrict(view.readable, (*view.writable, view.home, *_SAFE_DEVICES), network=plan.network)
-    elif landlock.version() >= landlock.TRUNCATES:  # mounts hold already; these rules hold once more
-        landlock.restrict((b"/",), (*view.writable, view.home, b"/tmp", _DEVICES), network=plan.network)
+        restrict(view.readable, (*view.writable, view.home, *_SAFE_DEVICES), network=plan.network)
+    elif landlock_version() >= TRUNCATES:  # mounts hold already; these rules hold once more
+        restrict((b"/",), (*view.writable, view.home, b"/tmp", _DEVICES), network=plan.network)
     yield "seccomp"
-    seccomp.install(plan.seccomp)
+    install_filter(plan.seccomp)
