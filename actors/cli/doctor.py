@@ -33,7 +33,9 @@ from protocol.manifest import PodManifest
 from protocol.mcp import McpServer, expand, header_value
 
 #: What is not there for a confined command.
-_INSIDE = "inside, sudo, docker, ssh-agent, debuggers and the real home are not there"
+_INSIDE = (
+    "inside, sudo, docker, ssh-agent, debuggers and the real home are not there; MCP servers are not confined"
+)
 _ALLOW_NAMESPACES = (
     "allow user namespaces: kernel.unprivileged_userns_clone = 1, "
     "kernel.apparmor_restrict_unprivileged_userns = 0; in a container, by its seccomp profile"

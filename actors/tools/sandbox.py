@@ -281,9 +281,12 @@ def _confinement(
 def _reserved(folder: str) -> Iterator[str]:
     """What is not to be made in a folder that may be written: it would steer git or polypod from there."""
     yield f"{folder}/polypod.toml"
-    repository = f"{folder}/.git"
+    repository, head = f"{folder}/.git", f"{folder}/HEAD"
     if not os.path.lexists(repository) or (os.path.isdir(repository) and not os.listdir(repository)):
         yield repository
+        # A folder with this file, and two more, is a repository to git whatever it is called.
+        if not os.path.lexists(head) or os.lstat(head).st_size == 0:
+            yield head
 
 
 def _is_in(path: str, folders: list[str] | tuple[str, ...]) -> bool:

@@ -151,9 +151,13 @@ async def test_no_repository_and_no_configuration_is_planted_in_the_scope(
     launcher: Launcher, place: Path
 ) -> None:
     folder = place / "scope"
-    script = "git init -q; mkdir -p .git/hooks; echo evil > .git/config; echo evil > polypod.toml; touch fine"
+    script = """
+    git init -q; mkdir -p .git/hooks; echo evil > .git/config; echo evil > polypod.toml; touch fine
+    git init -q --bare .; mkdir refs objects; echo 'ref: refs/heads/main' > HEAD; rm -r refs objects hooks
+    """
     await sh(launcher, Scope.writable(folder), folder, script)
-    assert [each.name for each in folder.iterdir()] == ["fine"]
+    assert not {"HEAD", ".git", "polypod.toml"} & {each.name for each in folder.iterdir()}
+    assert (folder / "fine").exists()
 
 
 async def test_the_user_is_known_to_git_and_nothing_else_of_the_home(

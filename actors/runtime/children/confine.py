@@ -44,7 +44,7 @@ def confine(plan: Plan) -> Iterator[str]:
         yield "files"
         enter_view(view, plan.limits[2])
     yield "limits"
-    limit(plan.limits)
+    limit(plan.limits, is_bounded=plan.has_view)
     yield "privileges"
     drop_capabilities()
     yield "landlock"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import resource
 import struct
 
@@ -47,8 +49,12 @@ def drop_capabilities() -> None:
     call("capset", struct.pack("Ii", _CAPABILITIES_V3, 0), bytes(24))
 
 
-def limit(limits: Limits) -> None:
-    """Bound what each process uses from here on."""
+def limit(limits: Limits, *, is_bounded: bool) -> None:
+    """Bound what each process uses from here on; ``is_bounded`` where the namespace bounds how many root has,
+    who is exempt from that limit. Raises OSError.
+    """
+    if limits[2] is not None and not is_bounded and os.geteuid() == 0:
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
     memory, cpu, processes, file_size = limits
     of_kind = {
         resource.RLIMIT_DATA: memory,

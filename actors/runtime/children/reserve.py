@@ -14,7 +14,7 @@ from typing import NamedTuple
 #: By its mode a folder is known that was left behind when a warden was killed.
 _FOLDER, _FILE = 0o500, 0o400
 #: Names that are files where they are anything, with what changes nothing for who reads them meanwhile.
-_TEXTS = {b"commondir": b".", b"config": b"", b"polypod.toml": b""}
+_TEXTS = {b"commondir": b".", b"config": b"", b"polypod.toml": b"", b"HEAD": b""}
 _TRIES = 10
 
 

@@ -11,6 +11,7 @@ import errno
 import functools
 import platform
 import struct
+import sys
 from itertools import chain
 from typing import NamedTuple
 
@@ -70,6 +71,7 @@ _TYPES = (0x5412, 0x541C)
 _UNIX, _FAMILIES = 1, (2, 10, 16)
 _DATAGRAM, _OF_KIND = 2, 0xF
 
+_LARGEST_OF_32_BITS = 0x7FFFFFFF
 _LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _AND, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x54, 0x06
 _ALLOW, _KILL = 0x7FFF0000, 0x80000000
 _REFUSE, _NO_SUCH_CALL = 0x00050000 | errno.EPERM, 0x00050000 | errno.ENOSYS
@@ -78,7 +80,7 @@ _NUMBER_AT, _ARCHITECTURE_AT, _ARGUMENTS_AT = 0, 4, 16
 
 def is_known() -> bool:
     """Whether there is a filter for this machine's kind of processor."""
-    return platform.machine() in _ARCHITECTURES
+    return platform.machine() in _ARCHITECTURES and sys.maxsize > _LARGEST_OF_32_BITS
 
 
 @functools.cache
