@@ -237,11 +237,11 @@ async def main():
     for script in (DEAF + DAEMON, "echo ready; exec sleep 1000", "echo ready; kill -STOP $$"):
         await start(launcher, sys.argv[1], script)
     if os.fork() == 0:  # it holds all that its parent had open
-        print("forked", os.getpid(), launcher.pid, flush=True)
+        os.write(1, f"forked {os.getpid()} {launcher.pid}\\n".encode())
         os.read(0, 1)
         os._exit(0)
     helper = launcher.pid
-    print("ready", os.getpid(), helper, flush=True)
+    os.write(1, f"ready {os.getpid()} {helper}\\n".encode())  # whole, beside the fork's
     await asyncio.sleep(1000)
 
 asyncio.run(main())

@@ -67,7 +67,7 @@ class Confinement(Struct, frozen=True):
         if not self.namespaces and landlock.version() < landlock.SCOPES:
             raise ChildNotConfined("without namespaces it takes a kernel from 6.12 on, with Landlock")
         if not seccomp.is_known():
-            raise ChildNotConfined("there is no seccomp filter for this kind of processor")
+            raise ChildNotConfined("only Linux on x86-64 and on 64-bit ARM confines programs")
         view = View(
             os.fsencode(self.home),
             _encoded(self.writable),

@@ -79,7 +79,9 @@ _NUMBER_AT, _ARCHITECTURE_AT, _ARGUMENTS_AT = 0, 4, 16
 
 
 def is_known() -> bool:
-    """Whether there is a filter for this machine's kind of processor."""
+    """Whether there is a filter for this machine: Linux on a kind of processor that is known."""
+    if sys.platform != "linux":
+        return False
     return platform.machine() in _ARCHITECTURES and sys.maxsize > _LARGEST_OF_32_BITS
 
 
