@@ -203,7 +203,12 @@ async def test_a_helper_out_of_descriptors_says_so_and_goes_on(launcher: Launche
     for child in children:
         if isinstance(child, Child):
             await child.stop()
-    assert (await (await start(launcher, mark, "echo ready")).wait()).code == 0
+    while True:
+        with contextlib.suppress(
+            ChildLost
+        ):  # the helper closes what it had for the others when their wardens end
+            assert (await (await start(launcher, mark, "echo ready")).wait()).code == 0
+            break
 
 
 async def test_a_forked_process_has_a_launcher_of_its_own(launcher: Launcher, mark: str) -> None:

@@ -288,7 +288,8 @@ def test_what_is_put_in_the_place_of_what_is_covered_is_covered_too(
                     (folder / name).write_text(TOKEN)
         else:
             folder.rename(place.scope / "moved")
-            (place.outside / "new").rename(folder)
+            with contextlib.suppress(OSError):  # the same
+                (place.outside / "new").rename(folder)
         await child.stdin.write(b"go\n")
         return await ended(child)
 

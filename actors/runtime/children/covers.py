@@ -27,7 +27,7 @@ _ALSO = 0x20000000
 _NO_SYMLINK = 0x02000000
 _READ = 65536
 
-#: What tells one file from another of the same name; None where there is none.
+#: The device and number of a file, by which it differs from others of its name; None where there is none.
 _Identity = tuple[int, int] | None
 
 
