@@ -123,8 +123,9 @@ class Warden:
         leave_processes()
         self._init = Init()
         self._waiting.watch(self._init.others, self._receive_others)
-        self._covers = covers = Covers(plan.view, self._reservations.reserve)
-        self._waiting.watch(covers.changed, lambda: covers.renew(self._pid or 0))
+        with contextlib.suppress(OSError):  # a user may have so many watches, and then goes without
+            self._covers = covers = Covers(plan.view, self._reservations.reserve)
+            self._waiting.watch(covers.changed, lambda: covers.renew(self._pid or 0))
 
     def _receive_others(self) -> None:
         """The program has ended, and has left others."""
