@@ -26,9 +26,9 @@ LATER = {
     *("actors.llm.cassette", "actors.llm.tape", "actors.llm.http.presets"),
     *("actors.memory.consolidation", "actors.memory.extraction", "actors.memory.notes_folder"),
     *(
-        "actors.pod.asking",
+        "actors.pod.approvals.asking",
         "actors.pod.channel",
-        "actors.pod.delegation",
+        "actors.pod.delegation.delegation",
         "actors.pod.fork",
         "actors.pod.past_events",
     ),

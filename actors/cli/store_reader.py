@@ -13,7 +13,7 @@ import msgspec
 from actors.cli.config import default_store
 from actors.cli.errors import SeveralFit
 from actors.cli.format import ago, cut
-from actors.pod.asked import open_requests, resolution
+from actors.pod.approvals.find import open_requests, resolution
 from actors.pod.restore import last_run
 from actors.sessions.answers import wait
 from actors.sessions.chain import head_of, verified

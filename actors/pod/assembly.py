@@ -15,7 +15,7 @@ from msgspec import Raw
 from actors.compaction.policy import Limits
 from actors.llm.base import LLMClient
 from actors.llm.prices import Prices, cost
-from actors.pod.answer_watch import AnswerWatch
+from actors.pod.approvals.answer_watch import AnswerWatch
 from actors.pod.budget import Budget, Totals, set_aside
 from actors.pod.calls import ToolRunner
 from actors.pod.models import Models, label
@@ -42,10 +42,10 @@ from protocol.usage import Usage
 from protocol.wire import encode
 
 if TYPE_CHECKING:
-    from actors.pod.delegation import Delegation
-    from actors.pod.delegation_tools import DelegationTools
+    from actors.pod.delegation.delegation import Delegation
+    from actors.pod.delegation.sub_agent import ChildSpawner
+    from actors.pod.delegation.tools import DelegationTools
     from actors.pod.sourced_tools import SourcedTools
-    from actors.pod.sub_agent import ChildSpawner
     from actors.pod.task_list import TaskListReader, TaskStore
     from actors.runtime.children.launcher import Launcher
     from actors.tools.hooks import Hooks
@@ -174,7 +174,7 @@ class Assembly:
     def _delegation(
         self, name: str, template: PodTemplate, inherited: Inherited, budget: Budget | None
     ) -> Delegation:
-        from actors.pod.delegation import Delegation  # noqa: PLC0415 - paid for by pods that have sub-agents
+        from actors.pod.delegation.delegation import Delegation  # noqa: PLC0415 - paid for by pods that have sub-agents
 
         made = self._delegations[name] = Delegation(name, template, inherited, self._spawner, budget)
         return made
@@ -187,7 +187,7 @@ class Assembly:
 
     def _sub_agents(self, pod: str) -> DelegationTools | None:
         """What a pod's model asks of its sub-agents; None where it can have none."""
-        from actors.pod.delegation_tools import DelegationTools  # noqa: PLC0415 - the same
+        from actors.pod.delegation.tools import DelegationTools  # noqa: PLC0415 - the same
 
         delegation = self._delegations.get(pod)
         return None if delegation is None else DelegationTools(delegation)
@@ -371,7 +371,7 @@ def _delegates(manifest: PodManifest) -> bool:
     """Whether pods of that manifest have sub-agents."""
     if not manifest.tools.builtin:
         return False
-    from actors.pod.grants import DELEGATES  # noqa: PLC0415 - paid for by pods that have any built-in tools
+    from actors.pod.delegation.grants import DELEGATES  # noqa: PLC0415 - paid for by pods that have any built-in tools
 
     return not DELEGATES.isdisjoint(manifest.tools.builtin)
 
@@ -419,7 +419,7 @@ def _mistakes(manifest: PodManifest, toolbox: Toolbox, *, more_may_come: bool) -
     """What people should know of the manifest's rules."""
     if not manifest.approval:
         return ()
-    from actors.pod.rule_check import mistakes  # noqa: PLC0415 - paid for by pods that have rules
+    from actors.pod.approvals.rule_check import mistakes  # noqa: PLC0415 - paid for by pods that have rules
 
     return mistakes(manifest.approval, toolbox.specs, more_may_come=more_may_come)
 

@@ -38,9 +38,9 @@ from protocol.lifecycle import PodState
 from protocol.usage import Usage
 
 if TYPE_CHECKING:
-    from actors.pod.delegation import Delegation
+    from actors.pod.approvals.open_approvals import OpenApprovals
+    from actors.pod.delegation.delegation import Delegation
     from actors.pod.idle_reaper import IdleReaper
-    from actors.pod.open_approvals import OpenApprovals
     from actors.pod.supervised import Supervisor, Waiting
 
 _RESTING = frozenset({PodState.IDLE, PodState.PAUSED})
@@ -172,7 +172,7 @@ class PodActor(AsyncActor):
         if self._approvals is None and (
             self._approvals_left is not NO_APPROVALS or self.resources.template.asks
         ):
-            from actors.pod.open_approvals import OpenApprovals  # noqa: PLC0415 - paid for by pods that ask
+            from actors.pod.approvals.open_approvals import OpenApprovals  # noqa: PLC0415 - paid for by pods that ask
 
             self._approvals = OpenApprovals(self.resources, self.journal, self._approvals_left)
         return self._approvals
@@ -478,7 +478,7 @@ class PodActor(AsyncActor):
 
 
 def _asking_tool_calls(of: tuple[Any, ...], approvals: OpenApprovals) -> ToolCalls:
-    from actors.pod.asking import AskingToolCalls  # noqa: PLC0415 - paid for by pods that ask
+    from actors.pod.approvals.asking import AskingToolCalls  # noqa: PLC0415 - paid for by pods that ask
 
     return AskingToolCalls(*of, approvals=approvals)
 

@@ -10,7 +10,7 @@ from msgspec import Raw, Struct
 
 from actors.compaction.policy import Limits
 from actors.llm.base import LLMClient
-from actors.pod.answer_watch import AnswerWatch
+from actors.pod.approvals.answer_watch import AnswerWatch
 from actors.pod.budget import Budget, Totals
 from actors.pod.calls import ToolRunner
 from actors.runtime.bus import Bus
@@ -21,7 +21,7 @@ from protocol.manifest import PodManifest
 from protocol.usage import Usage
 
 if TYPE_CHECKING:
-    from actors.pod.delegation import Delegation
+    from actors.pod.delegation.delegation import Delegation
     from actors.pod.sourced_tools import SourcedTools
     from actors.pod.task_list import TaskListReader
     from actors.tools.shell.background import BackgroundCommands

@@ -45,7 +45,7 @@ from protocol.results import RunResult
 from protocol.usage import Usage
 
 if TYPE_CHECKING:
-    from actors.pod.open_approvals import OpenApprovals
+    from actors.pod.approvals.open_approvals import OpenApprovals
     from actors.tools.hooks import Hooks
 
 #: Runs that may wait behind the one that goes on.
@@ -690,7 +690,7 @@ class RunLoop:
 
 
 def _asking_play(parts: tuple[Any, ...], approvals: OpenApprovals, status: Status) -> Play:
-    from actors.pod.asking import AskingPlay  # noqa: PLC0415 - paid for by pods that ask
+    from actors.pod.approvals.asking import AskingPlay  # noqa: PLC0415 - paid for by pods that ask
 
     return AskingPlay(*parts, approvals=approvals, status=status)
 

@@ -25,7 +25,7 @@ from protocol.text import encodable
 
 if TYPE_CHECKING:
     from actors.pod.assembly import Assembly
-    from actors.pod.delegation import Delegation
+    from actors.pod.delegation.delegation import Delegation
     from actors.pod.idle_reaper import IdleReaper
     from actors.swarm.supervision import Started, Supervision
 

@@ -8,7 +8,7 @@ import pytest
 from mcp_kit import calls, having, made_with_sdk, raw
 
 from actors.llm.scripted import ScriptedClient, call
-from actors.pod.forms import checked_form
+from actors.pod.approvals.forms import checked_form
 from actors.pod.handle import Pod
 from actors.system import PodSystem
 from protocol.errors import AlreadyResolved, InvalidInput

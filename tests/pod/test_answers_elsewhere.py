@@ -15,7 +15,7 @@ from msgspec import structs
 from store_kit import KINDS, AwaitedStore
 
 from actors.llm.scripted import Reply, ScriptedClient, call, say
-from actors.pod.asked import open_requests, resolution
+from actors.pod.approvals.find import open_requests, resolution
 from actors.pod.handle import Pod
 from actors.sessions.answer_token import AnswerToken, answer_token
 from actors.sessions.answers import wait

@@ -11,7 +11,7 @@ import pytest
 
 from actors.llm.base import Block, Request
 from actors.llm.scripted import Reply, call, say
-from actors.pod.asked import open_requests
+from actors.pod.approvals.find import open_requests
 from actors.pod.handle import Pod
 from actors.runtime.subscription import Subscription
 from actors.sessions.answer_token import answer_token

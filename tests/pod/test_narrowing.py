@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actors.pod.budget import Budget, ChildBudget, check_left, set_aside
-from actors.pod.narrowing import beyond, withdrawn
+from actors.pod.delegation.narrowing import beyond, withdrawn
 from protocol.errors import BudgetError
 from protocol.manifest import BudgetSection
 from protocol.scope import Rule, Scope

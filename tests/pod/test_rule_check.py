@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from actors.llm.scripted import ScriptedClient
-from actors.pod.rule_check import mistakes
+from actors.pod.approvals.rule_check import mistakes
 from actors.system import PodSystem
 from actors.tools.base import Tool, tool
 from protocol.approval import ApprovalRule

@@ -12,7 +12,7 @@ from protocol.errors import PolypodError
 from protocol.events import ChildEnded, ChildStarted, RunEnd
 
 if TYPE_CHECKING:
-    from actors.pod.delegation import Delegation
+    from actors.pod.delegation.delegation import Delegation
     from actors.pod.handle import Pod
     from actors.pod.lifecycle import Resumed
     from actors.pod.resources import PodResources

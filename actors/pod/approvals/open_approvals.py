@@ -12,7 +12,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from actors.pod.answer_watch import INTERVAL
+from actors.pod.approvals.answer_watch import INTERVAL
 from actors.pod.journal import Journal
 from actors.pod.resources import PodResources
 from actors.sessions.answer_token import answer_token

@@ -16,9 +16,9 @@ from protocol.manifest import PodManifest
 from protocol.wire import decode_entry
 
 if TYPE_CHECKING:
-    from actors.pod.delegation import Delegation
+    from actors.pod.delegation.delegation import Delegation
+    from actors.pod.delegation.sub_agent import SubAgent
     from actors.pod.resources import PodTemplate
-    from actors.pod.sub_agent import SubAgent
 
 #: How a run ends that goes on no more: those that are paused do.
 _OUTCOMES = frozenset({"finished", "refused", "limit_reached", "cancelled", "budget", "failed"})

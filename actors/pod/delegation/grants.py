@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from msgspec.structs import replace
 
-from actors.pod.narrowing import beyond, withdrawn
+from actors.pod.delegation.narrowing import beyond, withdrawn
 from actors.tools.pods import POD_TOOLS, Asked
 from protocol.errors import ToolError
 from protocol.manifest import BudgetSection, PodManifest

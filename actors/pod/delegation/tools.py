@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Any
 
-from actors.pod import child_output
+from actors.pod.delegation import output
 from actors.runtime.future import AsyncFuture
 from actors.tools.pods import Asked
 from protocol.errors import PodError, ToolError
@@ -14,8 +14,8 @@ from protocol.events import ChildEnded
 from protocol.text import encodable
 
 if TYPE_CHECKING:
-    from actors.pod.delegation import Delegation
-    from actors.pod.sub_agent import SubAgent
+    from actors.pod.delegation.delegation import Delegation
+    from actors.pod.delegation.sub_agent import SubAgent
 
 
 class DelegationTools:
@@ -61,7 +61,7 @@ class DelegationTools:
             session = child.session
         if session is None:
             raise self._unknown(name)
-        said = await child_output.answers_after(delegation.template.store, session, after)
+        said = await output.answers_after(delegation.template.store, session, after)
         state = await self._state(child) if ended is None and child is not None else "ended"
         found: dict[str, Any] = {"state": state, "said": said.texts, "next": said.next}
         if ended is not None:
@@ -74,7 +74,7 @@ class DelegationTools:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(wait):
                 while delegation.living.get(name) is child:
-                    if (await child_output.answers_after(store, child.session, after)).texts:
+                    if (await output.answers_after(store, child.session, after)).texts:
                         return
                     news = delegation.tasks.loop.create_future()
                     child.news.append(news)

@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from actors.pod import child_output
 from actors.pod.budget import Budget, ChildBudget, check_left
-from actors.pod.delegation_restore import bring_back
-from actors.pod.grants import child_manifest, refuse_beyond
+from actors.pod.delegation import output
+from actors.pod.delegation.grants import child_manifest, refuse_beyond
+from actors.pod.delegation.narrowing import withdrawn
+from actors.pod.delegation.restore import bring_back
+from actors.pod.delegation.sub_agent import ChildSpawner, SubAgent, goes_on
 from actors.pod.local import actor_of
-from actors.pod.narrowing import withdrawn
-from actors.pod.sub_agent import ChildSpawner, SubAgent, goes_on
 from actors.runtime.future import AsyncFuture
 from actors.tools.pods import Asked
 from actors.tools.scope import resolved
@@ -360,8 +360,8 @@ class Delegation:
             return
         self._notifying.add(session)
         try:
-            last = await child_output.last_answer(self.template.store, session)
-            await self._actor.notify(child_output.end_words(event, last))
+            last = await output.last_answer(self.template.store, session)
+            await self._actor.notify(output.end_words(event, last))
         except PolypodError:  # a call waits for a person, or the pod stops: it is sent with the next run
             return
         finally:
@@ -396,7 +396,7 @@ class Delegation:
 
     def take_over(self, state: Children, items: Sequence[Any]) -> None:
         """Go on from what a session says: nothing works until the pod does."""
-        for ended in child_output.reported_in(state.unreported, items):
+        for ended in output.reported_in(state.unreported, items):
             state = state.reported(ended.child_session)
         self.state, self._held = state, True
         if self.budget is not None:

@@ -12,9 +12,9 @@ from msgspec import json
 from msgspec.structs import replace
 
 from actors.pod import decide
+from actors.pod.approvals.forms import checked_form
+from actors.pod.approvals.open_approvals import OpenApprovals
 from actors.pod.calls import Batch, ToolRunner, with_texts
-from actors.pod.forms import checked_form
-from actors.pod.open_approvals import OpenApprovals
 from actors.pod.play import Play
 from actors.pod.run_state import Run
 from actors.pod.status import Status
