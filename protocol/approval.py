@@ -21,7 +21,7 @@ class ProgramText(Protocol):
         """Whether it is one plain command, and the pattern fits that."""
 
     def perhaps(self, pattern: str) -> bool:
-        """Whether the pattern fits all of it, or any command in it, as far as anybody can tell."""
+        """Whether the pattern fits all of it, or any command in it, as far as is known."""
 
 
 _NO_PROGRAMS: Mapping[str, ProgramText] = {}

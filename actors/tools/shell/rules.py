@@ -95,7 +95,7 @@ class Runs:
         return self._exact is not None and fits(pattern, self._exact)
 
     def perhaps(self, pattern: str) -> bool:
-        """Whether the pattern fits all of it, or any command in it, as far as anybody can tell."""
+        """Whether the pattern fits all of it, or any command in it, as far as is known."""
         return (
             self._hides or fits(pattern, self._written) or any(may_fit(pattern, text) for text in self._texts)
         )
