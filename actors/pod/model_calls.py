@@ -11,15 +11,12 @@ from msgspec.structs import replace
 
 from actors.compaction import policy
 from actors.llm.base import Answer, Request
-from actors.pod.accounts import Accounts
 from actors.pod.budget import Exceeded, OverBudget
 from actors.pod.compaction import Compaction
 from actors.pod.context import Context
-from actors.pod.conversation import Conversation
 from actors.pod.exchange import Exchange, FailedAttempt
-from actors.pod.journal import Journal
 from actors.pod.outcomes import budget_reached, paused_in_vain, still_too_long
-from actors.pod.resources import PodResources
+from actors.pod.run_parts import RunParts
 from actors.pod.run_state import Run, resolve
 from actors.runtime.interruptible import Left
 from protocol.errors import Failure, ModelError, PodError, SessionError
@@ -67,19 +64,12 @@ class ModelCalls:
         "_turn_open",
     )
 
-    def __init__(
-        self,
-        resources: PodResources,
-        journal: Journal,
-        accounts: Accounts,
-        conversation: Conversation,
-        compaction: Compaction,
-    ) -> None:
-        self._resources = resources
-        self._template = resources.template
-        self._journal = journal
-        self._accounts = accounts
-        self._conversation = conversation
+    def __init__(self, parts: RunParts, compaction: Compaction) -> None:
+        self._resources = parts.resources
+        self._template = parts.resources.template
+        self._journal = parts.journal
+        self._accounts = parts.accounts
+        self._conversation = parts.conversation
         self._compaction = compaction
         self._sources: SourcedTools | None = self._template.sources
         hooks = self._template.tools.hooks

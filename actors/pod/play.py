@@ -9,21 +9,14 @@ from typing import Any, Protocol, assert_never
 
 from actors.llm.output import DOUBTFUL, Fit, instruction_for, parse_output
 from actors.pod import decide
-from actors.pod.accounts import Accounts
 from actors.pod.compaction import Compaction
-from actors.pod.conversation import Conversation
 from actors.pod.exchange import Exchange
 from actors.pod.gate import Gate
-from actors.pod.journal import Journal
 from actors.pod.model_calls import ModelCalls
 from actors.pod.outcomes import limit_reached, refused, said_nothing
-from actors.pod.recall import Recall
-from actors.pod.resources import PodResources
+from actors.pod.run_parts import RunParts
 from actors.pod.run_state import QueuedRun, Run
-from actors.pod.tasks_at_work import TasksAtWork
-from actors.pod.tool_calls import ToolCalls
 from actors.runtime.interruptible import Interruptible, Left
-from actors.runtime.loop import Mailroom
 from actors.sessions.replay import open_calls
 from protocol.errors import CompactionFailed, OutputInvalid, SessionError
 from protocol.events import RunEnd, RunOutcome, RunReason, RunStart, SystemMessage
@@ -67,33 +60,20 @@ class Play:
         "_tool_calls",
     )
 
-    def __init__(
-        self,
-        resources: PodResources,
-        journal: Journal,
-        accounts: Accounts,
-        conversation: Conversation,
-        recall: Recall,
-        compaction: Compaction,
-        tool_calls: ToolCalls,
-        gate: Gate,
-        tasks: TasksAtWork,
-        mailroom: Mailroom,
-        owner: Owner,
-    ) -> None:
-        self._resources = resources
-        self._template = resources.template
-        self._journal = journal
-        self._accounts = accounts
-        self._conversation = conversation
-        self._recall = recall
+    def __init__(self, parts: RunParts, compaction: Compaction, gate: Gate, owner: Owner) -> None:
+        self._resources = parts.resources
+        self._template = parts.resources.template
+        self._journal = parts.journal
+        self._accounts = parts.accounts
+        self._conversation = parts.conversation
+        self._recall = parts.recall
         self._compaction = compaction
-        self._tool_calls = tool_calls
+        self._tool_calls = parts.tool_calls
         self._gate = gate
-        self._tasks = tasks
-        self._mailroom = mailroom
+        self._tasks = parts.tasks
+        self._mailroom = parts.mailroom
         self._owner = owner
-        self._model_calls = ModelCalls(resources, journal, accounts, conversation, compaction)
+        self._model_calls = ModelCalls(parts, compaction)
         #: Rings when the budget of seconds is used up.
         self._alarm: asyncio.TimerHandle | None = None
 

@@ -21,6 +21,7 @@ from actors.pod.patience import Patience
 from actors.pod.recall import Recall
 from actors.pod.resources import PodResources
 from actors.pod.run_loop import RunLoop
+from actors.pod.run_parts import RunParts
 from actors.pod.status import Status
 from actors.pod.tasks_at_work import TasksAtWork
 from actors.pod.tool_calls import ToolCalls
@@ -152,17 +153,19 @@ class PodActor(AsyncActor):
             of = (self.resources, self.journal, self._mailroom, self, self.actor_stopped.is_set)
             tool_calls = ToolCalls(*of) if approvals is None else _asking_tool_calls(of, approvals)
             self.run_loop = RunLoop(
-                self.resources,
-                self.status,
-                self.journal,
-                self.accounts,
-                self.conversation,
-                self.memory,
-                Recall(self.resources, self.journal, new=self._resume is None),
-                tool_calls,
-                self.tasks,
-                self._mailroom,
-                approvals,
+                RunParts(
+                    self.resources,
+                    self.status,
+                    self.journal,
+                    self.accounts,
+                    self.conversation,
+                    self.memory,
+                    Recall(self.resources, self.journal, new=self._resume is None),
+                    tool_calls,
+                    self.tasks,
+                    self._mailroom,
+                    approvals,
+                )
             )
         return self.run_loop
 

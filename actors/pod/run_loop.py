@@ -8,24 +8,16 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
-from actors.pod.accounts import Accounts
 from actors.pod.compaction import Compaction
-from actors.pod.conversation import Conversation
 from actors.pod.exchange import Exchange
 from actors.pod.gate import Gate
-from actors.pod.journal import Journal
-from actors.pod.memory_jobs import MemoryJobs
 from actors.pod.play import Play
-from actors.pod.recall import Recall
-from actors.pod.resources import PodResources
+from actors.pod.run_parts import RunParts
 from actors.pod.run_state import PendingInput, QueuedRun, Run, RunHere, new_run_id, resolve
-from actors.pod.status import Status
 from actors.pod.supervised import Waiting
-from actors.pod.tasks_at_work import TasksAtWork
-from actors.pod.tool_calls import EndedLate, ToolCalls
+from actors.pod.tool_calls import EndedLate
 from actors.runtime.future import AsyncFuture
 from actors.runtime.interruptible import Interruptible, Left
-from actors.runtime.loop import Mailroom
 from protocol import commands
 from protocol.errors import (
     CompactionFailed,
@@ -88,60 +80,32 @@ class RunLoop:
         "run",
     )
 
-    def __init__(
-        self,
-        resources: PodResources,
-        status: Status,
-        journal: Journal,
-        accounts: Accounts,
-        conversation: Conversation,
-        memory: MemoryJobs,
-        recall: Recall,
-        tool_calls: ToolCalls,
-        tasks: TasksAtWork,
-        mailroom: Mailroom,
-        approvals: OpenApprovals | None = None,
-    ) -> None:
-        """``approvals`` are there where any call may need a person's word; then ``tool_calls`` are an
-        AskingToolCalls.
-        """
-        self._resources = resources
-        self._approvals = approvals
-        self.grace = resources.template.grace
-        self.loop = tasks.loop
-        hooks = resources.template.tools.hooks
+    def __init__(self, parts: RunParts) -> None:
+        self._resources = parts.resources
+        self._approvals = parts.approvals
+        self.grace = parts.resources.template.grace
+        self.loop = parts.tasks.loop
+        hooks = parts.resources.template.tools.hooks
         #: Who is notified of the ends of runs; None where nobody is.
         self._hooks: Hooks | None = hooks if hooks is not None and hooks.asks_at_run_end else None
-        self._status = status
-        self._journal = journal
-        self._accounts = accounts
-        self._conversation = conversation
-        self._memory = memory
-        self._tool_calls = tool_calls
-        self._tasks = tasks
+        self._status = parts.status
+        self._journal = parts.journal
+        self._accounts = parts.accounts
+        self._conversation = parts.conversation
+        self._memory = parts.memory
+        self._tool_calls = parts.tool_calls
+        self._tasks = parts.tasks
         self._compaction = Compaction(
-            resources,
-            journal,
-            accounts,
-            conversation,
-            lambda: tool_calls.close_open(self.run),
-            memory.wait_for_extraction,
+            parts.resources,
+            parts.journal,
+            parts.accounts,
+            parts.conversation,
+            lambda: self._tool_calls.close_open(self.run),
+            parts.memory.wait_for_extraction,
         )
         self.gate = Gate(self._gate_free)
-        parts = (
-            resources,
-            journal,
-            accounts,
-            conversation,
-            recall,
-            self._compaction,
-            tool_calls,
-            self.gate,
-            tasks,
-            mailroom,
-            self,
-        )
-        self._play = Play(*parts) if approvals is None else _asking_play(parts, approvals, status)
+        play = Play if parts.approvals is None else _asking_play()
+        self._play = play(parts, self._compaction, self.gate, self)
         #: The run that goes on, or is paused.
         self.run: Run | None = None
         #: Those that wait for their turn, behind a paused one too.
@@ -689,10 +653,10 @@ class RunLoop:
         resolve(asked)
 
 
-def _asking_play(parts: tuple[Any, ...], approvals: OpenApprovals, status: Status) -> Play:
+def _asking_play() -> type[Play]:
     from actors.pod.approvals.asking import AskingPlay  # noqa: PLC0415 - paid for by pods that ask
 
-    return AskingPlay(*parts, approvals=approvals, status=status)
+    return AskingPlay
 
 
 def _fail(replies: list[AsyncFuture[Any]], error: BaseException) -> None:

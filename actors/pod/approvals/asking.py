@@ -15,9 +15,11 @@ from actors.pod import decide
 from actors.pod.approvals.forms import checked_form
 from actors.pod.approvals.open_approvals import OpenApprovals
 from actors.pod.calls import Batch, ToolRunner, with_texts
-from actors.pod.play import Play
+from actors.pod.compaction import Compaction
+from actors.pod.gate import Gate
+from actors.pod.play import Owner, Play
+from actors.pod.run_parts import RunParts
 from actors.pod.run_state import Run
-from actors.pod.status import Status
 from actors.pod.tool_calls import Sources, ToolCalls
 from actors.sessions.replay import open_calls
 from actors.tools.base import Checked, ToolContext
@@ -421,10 +423,11 @@ class AskingPlay(Play):
 
     __slots__ = ("_approvals", "_held_turn", "_status")
 
-    def __init__(self, *parts: Any, approvals: OpenApprovals, status: Status) -> None:
-        super().__init__(*parts)
-        self._approvals = approvals
-        self._status = status
+    def __init__(self, parts: RunParts, compaction: Compaction, gate: Gate, owner: Owner) -> None:
+        super().__init__(parts, compaction, gate, owner)
+        assert parts.approvals is not None
+        self._approvals = parts.approvals
+        self._status = parts.status
         #: Whether calls are at work that do not end the turn that goes on, since others may wait.
         self._held_turn = False
 

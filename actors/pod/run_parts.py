@@ -1,0 +1,35 @@
+"""``RunParts``: the parts of a pod that its runs work with, as they are handed on when these are made."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from actors.pod.accounts import Accounts
+    from actors.pod.approvals.open_approvals import OpenApprovals
+    from actors.pod.conversation import Conversation
+    from actors.pod.journal import Journal
+    from actors.pod.memory_jobs import MemoryJobs
+    from actors.pod.recall import Recall
+    from actors.pod.resources import PodResources
+    from actors.pod.status import Status
+    from actors.pod.tasks_at_work import TasksAtWork
+    from actors.pod.tool_calls import ToolCalls
+    from actors.runtime.loop import Mailroom
+
+
+class RunParts(NamedTuple):
+    """What one pod has for its runs."""
+
+    resources: PodResources
+    status: Status
+    journal: Journal
+    accounts: Accounts
+    conversation: Conversation
+    memory: MemoryJobs
+    recall: Recall
+    tool_calls: ToolCalls
+    tasks: TasksAtWork
+    mailroom: Mailroom
+    #: Where any call may need a person's word; then ``tool_calls`` are an AskingToolCalls.
+    approvals: OpenApprovals | None
