@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from client_kit import HI, answer_from, failure_from
 from llm_recordings import recording
 from llm_server import (
     STREAM_END,
@@ -20,7 +21,7 @@ from stepped_loop import SteppedLoop, idle, run_stepped
 
 from actors.llm.anthropic.client import API_VERSION, AnthropicClient
 from actors.llm.anthropic.request import Caching
-from actors.llm.base import Answer, Assembler, LLMClient, Request, TextChunk
+from actors.llm.base import Answer, LLMClient, Request, TextChunk
 from actors.llm.http.client import HttpPool, HttpSettings, Timeouts
 from protocol.errors import ModelError
 from protocol.items import AssistantItem, TextPart, ThinkingPart, UserItem
@@ -35,19 +36,12 @@ def hi(**fields: object) -> Request:
     return Request([UserItem.of("hi")], **fields)
 
 
-async def answer_from(client: LLMClient, request: Request | None = None) -> Answer:
-    assembler = Assembler()
-    async for block in client.stream(request or hi()):
-        assembler.feed(block)
-    return assembler.answer()
-
-
 def asked(*scripts: object, request: Request | None = None, **settings: object) -> tuple[Answer, RawServer]:
     """What one request to a server with these scripts gives."""
 
     async def main() -> tuple[Answer, RawServer]:
         async with RawServer(*scripts) as server, AnthropicClient(server.url, "claude", **settings) as client:
-            return await answer_from(client, request), server
+            return await answer_from(client, request or HI), server
 
     return asyncio.run(main())
 
@@ -57,9 +51,7 @@ def refused(*scripts: object, **settings: object) -> tuple[ModelError, RawServer
 
     async def main() -> tuple[ModelError, RawServer]:
         async with RawServer(*scripts) as server, AnthropicClient(server.url, "claude", **settings) as client:
-            with pytest.raises(ModelError) as caught:
-                await answer_from(client)
-            return caught.value, server
+            return await failure_from(client), server
 
     return asyncio.run(main())
 

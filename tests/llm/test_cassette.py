@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from client_kit import answer_from, blocks_from, failure_from
 from hypothesis import given
 from hypothesis import strategies as st
 from llm_server import RawServer, error_reply, stream_reply
@@ -14,7 +15,6 @@ from messages_kit import HELLO
 from actors import PodManifest, PodSystem
 from actors.llm.anthropic.client import AnthropicClient
 from actors.llm.base import (
-    Answer,
     Assembler,
     Block,
     CallChunk,
@@ -41,23 +41,6 @@ SECRET = "sk-ant-api03-0123456789abcdef"
 
 def ask(*words: str | Item, **fields: Any) -> Request:
     return Request([UserItem.of(each) if isinstance(each, str) else each for each in words], **fields)
-
-
-async def blocks_from(client: LLMClient, request: Request) -> list[Block]:
-    return [block async for block in client.stream(request)]
-
-
-async def answer_from(client: LLMClient, request: Request) -> Answer:
-    assembler = Assembler()
-    for block in await blocks_from(client, request):
-        assembler.feed(block)
-    return assembler.answer()
-
-
-async def failure_from(client: LLMClient, request: Request) -> ModelError:
-    with pytest.raises(ModelError) as caught:
-        await blocks_from(client, request)
-    return caught.value
 
 
 def recorded(path: Path, replies: list[Any], *requests: Request) -> list[list[Block]]:

@@ -155,15 +155,21 @@ async def test_a_refusal_is_a_sign_of_life_and_overload_is_not():
     assert caught.value.kind == "overloaded"
 
 
-async def test_after_a_while_one_request_finds_out_for_all_that_the_server_is_back():
+async def half_open(waiting: int) -> tuple[Endpoint, Entry, list[asyncio.Task[Entry]]]:
+    """A server that was down a while ago: the endpoint, the one request that finds out, and those that wait."""
     clock = Clock()
     door = endpoint(clock)
     await fail(door, 5)
     clock.now += 2.0
     assert door.state is BreakerState.HALF_OPEN
     probe = await door.enter()
-    others = [asyncio.create_task(door.enter()) for _ in range(20)]
+    others = [asyncio.create_task(door.enter()) for _ in range(waiting)]
     await settled()
+    return door, probe, others
+
+
+async def test_after_a_while_one_request_finds_out_for_all_that_the_server_is_back():
+    door, probe, others = await half_open(20)
     assert not any(other.done() for other in others)
     probe.answered()
     await asyncio.gather(*others)
@@ -172,13 +178,7 @@ async def test_after_a_while_one_request_finds_out_for_all_that_the_server_is_ba
 
 
 async def test_when_the_one_request_fails_the_others_fail_with_it_and_are_told_when_to_come_back():
-    clock = Clock()
-    door = endpoint(clock)
-    await fail(door, 5)
-    clock.now += 2.0
-    probe = await door.enter()
-    others = [asyncio.create_task(door.enter()) for _ in range(3)]
-    await settled()
+    door, probe, others = await half_open(3)
     probe.failed(down())
     probe.leave()
     failures = await asyncio.gather(*others, return_exceptions=True)
@@ -187,13 +187,7 @@ async def test_when_the_one_request_fails_the_others_fail_with_it_and_are_told_w
 
 
 async def test_when_the_one_request_is_given_up_the_next_takes_its_part():
-    clock = Clock()
-    door = endpoint(clock)
-    await fail(door, 5)
-    clock.now += 2.0
-    probe = await door.enter()
-    others = [asyncio.create_task(door.enter()) for _ in range(3)]
-    await settled()
+    _door, probe, others = await half_open(3)
     probe.leave()  # cancelled, say: nothing is known
     await settled()
     done = [other for other in others if other.done()]

@@ -8,6 +8,7 @@ import socket
 import time
 
 import pytest
+from client_kit import answer_from, failure_from
 from llm_recordings import events, recording
 from llm_server import (
     STREAM_END,
@@ -22,7 +23,7 @@ from llm_server import (
 from ports import unused_port
 from stepped_loop import SteppedLoop, idle, run_stepped
 
-from actors.llm.base import Answer, Assembler, Block, LLMClient, Request, TextChunk
+from actors.llm.base import Answer, LLMClient, Request, TextChunk
 from actors.llm.http import incoming
 from actors.llm.http.client import HttpPool, HttpSettings, Timeouts
 from actors.llm.http.presets import PRESETS
@@ -40,23 +41,6 @@ HELLO = events(
 
 def hi(**fields: object) -> Request:
     return Request([UserItem.of("hi")], **fields)
-
-
-async def blocks_from(client: LLMClient, request: Request | None = None) -> list[Block]:
-    return [block async for block in client.stream(request or hi())]
-
-
-async def answer_from(client: LLMClient, request: Request | None = None) -> Answer:
-    assembler = Assembler()
-    async for block in client.stream(request or hi()):
-        assembler.feed(block)
-    return assembler.answer()
-
-
-async def failure_from(client: LLMClient, request: Request | None = None) -> ModelError:
-    with pytest.raises(ModelError) as caught:
-        await answer_from(client, request)
-    return caught.value
 
 
 def asked(*scripts: object, **settings: object) -> tuple[Answer, RawServer]:

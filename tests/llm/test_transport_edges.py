@@ -6,6 +6,7 @@ import json
 import zlib
 
 import pytest
+from client_kit import answer_from, failure_from
 from llm_recordings import events
 from llm_server import (
     STREAM_HEAD,
@@ -19,31 +20,16 @@ from llm_server import (
 from ports import unused_port
 
 from actors.llm.anthropic.client import AnthropicClient
-from actors.llm.base import Answer, Assembler, Request
 from actors.llm.http.client import MAX_ANSWER_BYTES
 from actors.llm.http.presets import list_models
 from actors.llm.openai.client import OpenAIClient
 from actors.net.encodings import STEP, Unpacker, coding_of
 from actors.net.proxies import is_bypassed, proxy_for
 from protocol.errors import ModelError
-from protocol.items import UserItem
 
 HELLO = events('{"choices":[{"delta":{"content":"hello"},"finish_reason":"stop"}]}')
 WHOLE = json.dumps({"choices": [{"message": {"content": "hello"}, "finish_reason": "stop"}]}).encode()
 SECRET = "hunter2-of-the-gateway"
-
-
-async def answer_from(client: OpenAIClient | AnthropicClient) -> Answer:
-    assembler = Assembler()
-    async for block in client.stream(Request([UserItem.of("hi")])):
-        assembler.feed(block)
-    return assembler.answer()
-
-
-async def failure_from(client: OpenAIClient | AnthropicClient) -> ModelError:
-    with pytest.raises(ModelError) as caught:
-        await answer_from(client)
-    return caught.value
 
 
 def answered(*scripts: object) -> str:

@@ -71,6 +71,13 @@ class Stage:
         await self.client.asked.acquire()
         return future
 
+    async def paused(self, text: str = "go") -> Any:
+        """A run that was paused while its request was at the model."""
+        run = await self.running(text)
+        await self.pod.pause()
+        assert (await run).outcome == "paused"
+        return run
+
     def answer(self) -> None:
         self.client.gate.release()
 

@@ -207,9 +207,7 @@ def test_words_that_come_while_the_end_of_a_run_becomes_durable_are_answered() -
 
 def test_a_notification_to_a_paused_pod_is_kept_and_heard_on_resume() -> None:
     async def play(stage: Stage) -> None:
-        run = await stage.running("1")
-        await stage.pod.pause()
-        await run
+        run = await stage.paused("1")
         await stage.pod.notify("news")
         assert (await stage.pod.describe()).state is PodState.PAUSED
         stage.answer()
@@ -251,9 +249,7 @@ def test_a_new_run_on_a_paused_pod_comes_behind_those_that_wait() -> None:
 
 def test_a_resume_behind_a_run_that_closed_the_paused_one_is_refused() -> None:
     async def play(stage: Stage, store: GatedStore) -> None:
-        first = await stage.running("1")
-        await stage.pod.pause()
-        await first
+        await stage.paused("1")
         store.shut = True
         pushed = stage.pod.push_item(SystemItem.of("note"))
         await store.arrival()
@@ -271,9 +267,7 @@ def test_a_resume_behind_a_run_that_closed_the_paused_one_is_refused() -> None:
 
 def test_a_resume_behind_a_cancel_of_the_paused_run_is_refused() -> None:
     async def play(stage: Stage, store: GatedStore) -> None:
-        first = await stage.running("1")
-        await stage.pod.pause()
-        await first
+        await stage.paused("1")
         store.shut = True
         cancelled, resumed = stage.pod.cancel(), stage.pod.resume()
         await store.arrival()
@@ -304,9 +298,7 @@ def test_a_cancel_while_the_pause_becomes_durable_drops_the_run() -> None:
 
 def test_a_paused_run_whose_cancel_the_store_refused_can_still_be_resumed() -> None:
     async def play(stage: Stage, store: GatedStore) -> None:
-        run = await stage.running("1")
-        await stage.pod.pause()
-        await run
+        run = await stage.paused("1")
         store.shut = True
         cancelled = stage.pod.cancel()
         await store.arrival()

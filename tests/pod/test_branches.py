@@ -60,9 +60,7 @@ def test_a_branch_that_is_made_in_mid_run_tells_the_end_of_that_run(offline: boo
 
 def test_a_branch_of_a_paused_run_is_idle_and_says_so() -> None:
     async def play(stage: Stage) -> None:
-        run = await stage.running("1")
-        await stage.pod.pause()
-        assert (await run).outcome == "paused"
+        await stage.paused("1")
         told = await told_of_runs(stage, await stage.pod.fork())
         assert [each.outcome for each in told if isinstance(each, RunEnd)] == ["paused", "cancelled"]
         await stage.pod.cancel()

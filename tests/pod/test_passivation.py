@@ -380,9 +380,7 @@ def test_a_fork_of_a_passive_pod_has_its_history() -> None:
 
 def test_a_paused_run_is_resumed_after_its_pod_was_passive() -> None:
     async def play(stage: Stage) -> None:
-        run = await stage.running("1")
-        await stage.pod.pause()
-        assert (await run).outcome == "paused"
+        run = await stage.paused("1")
         assert await stage.pod.passivate()
         assert (await stage.pod.describe()).state is PodState.PAUSED
         resumed = stage.pod.resume()
@@ -395,9 +393,7 @@ def test_a_paused_run_is_resumed_after_its_pod_was_passive() -> None:
 
 def test_a_paused_run_of_a_passive_pod_is_cancelled() -> None:
     async def play(stage: Stage) -> None:
-        run = await stage.running("1")
-        await stage.pod.pause()
-        await run
+        await stage.paused("1")
         assert await stage.pod.passivate()
         await stage.pod.cancel()
         assert (await stage.pod.describe()).state is PodState.IDLE
