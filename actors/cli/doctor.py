@@ -27,6 +27,7 @@ from actors.cli.store_reader import Reading, exists
 from actors.cli.views import put_json
 from actors.runtime.children import landlock
 from actors.runtime.children.launcher import Launcher
+from actors.sessions.urls import place_of
 from actors.tools.sandbox import Machine, look_at_machine
 from protocol.errors import ManifestError, PolypodError
 from protocol.manifest import PodManifest
@@ -159,7 +160,15 @@ async def _servers() -> list[Check]:
 
 def _store(url: str) -> Check:
     try:
-        if not exists(url):
+        there = exists(url)
+        if (where := _unwritable(place_of(url).path)) is not None:
+            text = (
+                f"{url} opens, but cannot be written"
+                if there
+                else f"{url} cannot be made: {where} is in the way"
+            )
+            return Check("store", "failed", text, "see to its rights, or name another by --store")
+        if not there:
             return Check("store", "ok", f"{url}, which is made with the first session")
         with Reading(url) as reading:
             reading.sessions(limit=1)
@@ -167,6 +176,18 @@ def _store(url: str) -> Check:
     except (PolypodError, OSError) as error:
         hint = getattr(error, "hint", None) or "look at its place, or name another by --store"
         return Check("store", "failed", f"{url}: {getattr(error, 'message', error)}", hint)
+
+
+def _unwritable(place: str) -> Path | None:
+    """What of a store's place, or of the way there, may not be written; None where all may, as in memory."""
+    if not place:
+        return None
+    path = Path(place).expanduser().absolute()
+    there = next(each for each in (path, *path.parents) if each.exists())
+    if there != path and not there.is_dir():
+        return there
+    touched = (there,) if there.is_dir() else (there, there.parent)  # a database has files beside it
+    return next((each for each in touched if not os.access(each, os.W_OK)), None)
 
 
 def _mcp_servers(manifest: Path | None) -> Iterator[Check]:

@@ -1,6 +1,7 @@
 """`polypod doctor` says what the machine can do, and fails only where what is set up cannot work."""
 
 import json
+import os
 
 from click.testing import CliRunner
 
@@ -39,3 +40,19 @@ def test_it_says_what_commands_can_be_confined_by():
     if checks["sandbox"]["status"] == "ok":
         assert checks["namespaces"]["status"] == checks["seccomp"]["status"] == "ok"
         assert "sudo" in checks["sandbox"]["text"]
+
+
+def test_a_store_that_cannot_be_made_or_written_is_a_failure(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("in the way")
+    code, checks = told("--store", f"sqlite:{tmp_path}/file/new.db")
+    assert code == 1
+    assert "file is in the way" in checks["store"]["text"]
+    refused = tmp_path / "refused"
+    refused.mkdir()
+    monkeypatch.setattr(os, "access", lambda place, _: place != refused)  # root may write anywhere
+    code, checks = told("--store", f"jsonl:{refused}/deep/new")
+    assert code == 1
+    assert "refused is in the way" in checks["store"]["text"]
+    code, checks = told("--store", f"jsonl:{refused}")
+    assert code == 1
+    assert checks["store"]["text"].endswith("cannot be written")
