@@ -41,6 +41,8 @@ def events(pod: str | None, since: int, follow: bool, store: str | None, as_json
     terminal = Terminal()
     seen: dict[str, int] = {}
     with Reading(store) as reading, suppress(KeyboardInterrupt):
+        if pod is not None and not follow and not reading.sessions(pod, limit=1):
+            raise options.no_such_pod(pod, reading)
         while True:
             for event, body in _new(reading, pod, since, seen):
                 if as_json:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import shlex
 import time
 from collections.abc import Iterator
@@ -27,8 +26,6 @@ from protocol.manifest import PodManifest
 from protocol.usage import Usage
 from protocol.wire import decode_entry
 
-#: Sessions whose pods are looked at for a name that was meant.
-_LOOKED_THROUGH = 1000
 #: Sessions that ``ps`` lists for a person who does not ask for all.
 _LISTED = 30
 #: Columns of a terminal below which ``ps`` leaves out how many entries there are.
@@ -57,7 +54,7 @@ def ps(pod: str | None, everything: bool, store: str | None, as_json: bool) -> N
         sessions = [(info, _stand_of(info, reading)) for info in reading.sessions(pod, limit)]
         url, unreadable = reading.url, reading.unreadable()
         if pod is not None and not sessions:
-            raise _no_such_pod(pod, reading)
+            raise options.no_such_pod(pod, reading)
     terminal = Terminal()
     if as_json:
         for info, stand in sessions:
@@ -83,14 +80,6 @@ def _report_unreadable(unreadable: dict[str, SessionError], url: str, terminal: 
     terminal.note(
         f"  hint: polypod fsck --store {shlex.quote(url)} lists each, --repair puts them aside", "note"
     )
-
-
-def _no_such_pod(pod: str, reading: Reading) -> click.UsageError:
-    """There is no session of a pod of that name: which names there are."""
-    names = dict.fromkeys(info.pod for info in reading.sessions(limit=_LOOKED_THROUGH))
-    close = [name for name in names if name.startswith(pod)] or difflib.get_close_matches(pod, names, 1)
-    meant = f"; did you mean {close[0]!r}?" if close else ""
-    return click.UsageError(f"no pod {pod!r} has a session in {reading.url}{meant}")
 
 
 def _list(sessions: list[tuple[SessionInfo, _Stand]], terminal: Terminal) -> None:

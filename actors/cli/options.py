@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from actors.llm.address import base_url_of
 from actors.sessions.urls import place_of
 from protocol.errors import ModelError, PolypodError, StoreError
+
+if TYPE_CHECKING:
+    from actors.cli.store_reader import Reading
+
+#: Sessions whose pods are looked at for a name that was meant.
+_LOOKED_THROUGH = 1000
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -33,6 +40,14 @@ def checked_base_url(context: click.Context, option: click.Parameter, url: str |
     except ModelError as error:
         raise _bad(context, option, error) from error
     return url
+
+
+def no_such_pod(pod: str, reading: Reading) -> click.UsageError:
+    """There is no session of a pod of that name: which one may be meant."""
+    names = dict.fromkeys(info.pod for info in reading.sessions(limit=_LOOKED_THROUGH))
+    close = [name for name in names if name.startswith(pod)] or difflib.get_close_matches(pod, names, 1)
+    meant = f"; did you mean {close[0]!r}?" if close else ""
+    return click.UsageError(f"no pod {pod!r} has a session in {reading.url}{meant}")
 
 
 def _bad(context: click.Context, option: click.Parameter, error: PolypodError) -> click.BadParameter:

@@ -515,7 +515,9 @@ def test_a_wrong_option_says_where_help_is(home: Home):
 @pytest.mark.parametrize("json_too", [[], ["--json"]])
 def test_a_pod_that_has_no_session_is_named_and_what_may_be_meant(home: Home, json_too: list[str]):
     home.run("hello", "--name", "reader@example.com")
-    refused(home.polypod("ps", "--pod", "reader", *json_too), 2, "no pod 'reader'", "'reader@example.com'?")
+    for command in ("ps", "events"):
+        found = home.polypod(command, "--pod", "reader", *json_too)
+        refused(found, 2, "no pod 'reader'", "'reader@example.com'?")
     assert "reader@example.com" in home.polypod("ps", "--pod", "reader@example.com", *json_too).out
 
 
