@@ -181,19 +181,19 @@ class Assembler:
             self._feed_call(block)
 
     def _feed_call(self, block: Block) -> None:
-        if isinstance(block, CallChunk):
+        if type(block) is CallChunk:
             if type(block.text) is not str or block.index not in self._calls:
                 raise _no_block(block)
             self._take_room(block.text)
             self._calls[block.index][1].append(block.text)
-        elif isinstance(block, CallStart):
+        elif type(block) is CallStart:
             if type(block.id) is not str or type(block.name) is not str:
                 raise _no_block(block)
             self._take_room(block.name)
             self._calls[block.index] = (block, [])
-        elif isinstance(block, CallEnd):
+        elif type(block) is CallEnd:
             self._closed.add(block.index)
-        elif isinstance(block, VendorChunk):
+        elif type(block) is VendorChunk:
             if self._vendor is None:
                 self._vendor = {"message": {}, "call": {}, "block": {}}
             self._vendor[block.of][block.index] = block.data

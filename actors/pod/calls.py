@@ -140,6 +140,9 @@ class ToolRunner:
 
     async def run(self, calls: list[ToolCall], batch: Batch) -> None:
         """Run a batch of calls; cancelling ends it and interrupts every tool that is at work."""
+        if len(calls) == 1:
+            await self.run_call(calls[0], batch)
+            return
 
         def run_one(number: int) -> Coroutine[Any, Any, None]:
             return self.run_call(calls[number], batch)
@@ -156,7 +159,7 @@ class ToolRunner:
         changed since.
         """
         checked = self.toolbox.check(call)
-        if isinstance(checked, ToolResult):
+        if not isinstance(checked, Checked):
             batch.begin(call)
             await batch.record(with_texts(checked, texts))
             return

@@ -173,13 +173,13 @@ class ModelCalls:
     def _request(self, run: Run, tools: ToolRunner) -> Request:
         template, context = self._template, self._conversation.context()
         return Request(
-            items=context.view(),
-            system=template.manifest.pod.system_prompt,
-            tools=tools.toolbox.specs,
-            model=template.manifest.model.model_id,
-            max_tokens=template.manifest.worker.max_tokens,
-            temperature=template.manifest.model.temperature,
-            output_schema=run.output_schema,
+            context.view(),
+            template.manifest.pod.system_prompt,
+            tools.toolbox.specs,
+            template.manifest.model.model_id,
+            template.manifest.worker.max_tokens,
+            template.manifest.model.temperature,
+            run.output_schema,
             deadline=run.deadline,
             scratch=context.scratch,
         )

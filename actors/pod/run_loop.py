@@ -327,12 +327,12 @@ class RunLoop:
 
     def _result(self, run: Run, outcome: RunOutcome) -> RunResult:
         return RunResult(
-            text=run.answer.text if run.answer is not None else "",
-            outcome=outcome,
-            usage=self._accounts.run_usage or Usage(),
-            run_id=run.run_id,
-            session_id=self._journal.head.session_id,
-            output=run.output,
+            run.answer.text if run.answer is not None else "",
+            outcome,
+            self._accounts.run_usage or Usage(),
+            run.run_id,
+            self._journal.head.session_id,
+            run.output,
         )
 
     async def _answer_end(self, run: Run, outcome: RunOutcome) -> None:

@@ -214,14 +214,14 @@ class ToolCalls:
         arguments: dict[str, Any] | None,
     ) -> None:
         """Record the result of a call, with a notice where the model repeats itself in vain."""
-        head = self._journal.head
-        self._journal.log.add(
+        log, head = self._journal.log, self._journal.head
+        log.add(
             ToolResulted(
-                pod=self._resources.name,
-                session_id=head.session_id,
-                seq=head.seq + 1,
-                at=time.time(),
-                run_id=run.run_id,
+                log.pod,
+                head.session_id,
+                head.seq + 1,
+                time.time(),
+                run.run_id,
                 item=self._tracked(run, result),
                 seconds=seconds,
                 waited=waited,

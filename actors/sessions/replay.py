@@ -285,9 +285,9 @@ def open_calls(items: list[Item]) -> list[ToolCall]:
         return list(last.calls) if type(last) is AssistantItem else []
     answered: list[str] = []
     for item in reversed(items):
-        if isinstance(item, ToolResult):
+        if type(item) is ToolResult:
             answered.append(item.call_id)
-        elif isinstance(item, AssistantItem):
+        elif type(item) is AssistantItem:
             return [call for call in item.calls if not _answers(answered, call.id)]
     return []
 

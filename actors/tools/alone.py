@@ -26,6 +26,9 @@ class Outcome(Struct, frozen=True):
     interrupted: bool = False
 
 
+_INTERRUPTED = Outcome(interrupted=True)
+
+
 async def run_alone(
     work: Callable[[], Awaitable[Any]], seconds: float | None, late: Callable[[Outcome], object]
 ) -> Outcome:
@@ -60,7 +63,7 @@ class _Alone:
 
     def __init__(self, work: Callable[[], Awaitable[Any]]) -> None:
         #: Kept beside the task, which may be cancelled before its first moment, or in its last.
-        self.outcome = Outcome(interrupted=True)
+        self.outcome = _INTERRUPTED
         self.task = begin_task(self._carry_out(work))
 
     async def _carry_out(self, work: Callable[[], Awaitable[Any]]) -> None:

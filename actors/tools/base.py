@@ -356,9 +356,9 @@ class Toolbox:
         finally:
             if (held := time.perf_counter() - began) > HELD:
                 _log.warning("tool %s (blocking=False) held the event loop for %.2f s", call.name, held)
-        if isinstance(value, Unfinished):
+        if type(value) is Unfinished:
             return await self._finish_on_loop(call, chosen, value, ctx)
-        return await self._limit_output(call, value)
+        return self._whole_output(call, value) or await self._cut_output(call, value)
 
     async def _finish_on_loop(
         self, call: ToolCall, chosen: Tool, unfinished: Unfinished, ctx: ToolContext
@@ -373,7 +373,7 @@ class Toolbox:
         outcome = await run_alone(work, seconds, lambda outcome: ctx.late(_ended(call, outcome)))
         if outcome.interrupted or outcome.error is not None:
             return self._limit_failure(_ended(call, outcome))
-        return await self._limit_output(call, outcome.value)
+        return self._whole_output(call, outcome.value) or await self._cut_output(call, outcome.value)
 
     def _limit_failure(self, result: ToolResult) -> ToolResult:
         """The result of a call that failed, whose words may be long as well; what is cut is not kept."""
@@ -381,14 +381,16 @@ class Toolbox:
             return result
         return replace(result, content=capped(result.content, self.output_cap, directory=None, stem="").parts)
 
-    async def _limit_output(self, call: ToolCall, value: Any) -> ToolResult:
+    def _whole_output(self, call: ToolCall, value: Any) -> ToolResult | None:
+        """The result of a call that gave ``value``; None where that is too long for it."""
         if type(value) is Output:  # of a tool that limits its output itself
             return ToolResult(call.id, call.name, value.parts, kept=value.kept)
         parts = parts_from(value)
-        if fits(parts, self.output_cap):
-            return ToolResult(call.id, call.name, parts)
+        return ToolResult(call.id, call.name, parts) if fits(parts, self.output_cap) else None
+
+    async def _cut_output(self, call: ToolCall, value: Any) -> ToolResult:
         # What is cut is also written to a disk, which is no work for the loop.
-        return await self.threads.call(functools.partial(self._result, call, parts))
+        return await self.threads.call(functools.partial(self._result, call, parts_from(value)))
 
     def _run_in_thread(
         self, call: ToolCall, work: Callable[[], Any], ctx: ToolContext

@@ -16,6 +16,8 @@ from protocol.text import encodable, encodable_json
 
 _PARTS = (TextPart, ImagePart, ThinkingPart)
 _NOTHING = (TextPart(""),)
+#: Most of what is no text, and shown as JSON.
+_DATA = frozenset({int, float, bool, dict})
 
 
 class Output(Struct, frozen=True):
@@ -31,8 +33,8 @@ def parts_from(value: Any) -> tuple[Part, ...]:
     """
     if type(value) is str or (isinstance(value, str) and not isinstance(value, enum.Enum)):
         return (TextPart(encodable(str.__str__(value))),)
-    if value is None:
-        return _NOTHING
+    if value is None or type(value) in _DATA:
+        return _NOTHING if value is None else (TextPart(dump(value)),)
     if isinstance(value, _PARTS):
         return (_clean(value),)
     if isinstance(value, list | tuple) and any(isinstance(each, _PARTS) for each in value):
@@ -44,7 +46,7 @@ def parts_from(value: Any) -> tuple[Part, ...]:
 
 def fits(parts: tuple[Part, ...], cap: int) -> bool:
     """Whether the text of ``parts`` is at most ``cap`` bytes long."""
-    return sum(_size(part) for part in parts) <= cap
+    return sum(map(_size, parts)) <= cap
 
 
 def capped(parts: tuple[Part, ...], cap: int, *, directory: Path | None, stem: str) -> Output:
