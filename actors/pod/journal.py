@@ -7,7 +7,6 @@ import contextlib
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
-from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from actors.runtime.future import AsyncFuture
@@ -49,6 +48,7 @@ class Journal:
     """
 
     __slots__ = (
+        "_alone",
         "_branching",
         "_closed",
         "_given",
@@ -82,6 +82,8 @@ class Journal:
         #: What was given to the store and is not kept yet, and who waits for that.
         self._under_way: Pending | None = None
         self._given: DirectWait | None = None
+        #: Whether only who gave it hears of a refusal.
+        self._alone = False
         #: Who waits for that to be over, with something of their own to commit.
         self._waiting: list[DirectWait] | None = None
         #: Whether no session of our own is to be gone on in, since that is done already or the pod ends.
@@ -216,22 +218,23 @@ class Journal:
         given = self._given
         if given is None:
             given = self._given = DirectWait(loop=self._mailroom.loop)
+        self._alone = alone
         if isinstance(kept, AsyncFuture) and not kept.is_lazy:
             self._under_way = kept
-            kept.when_done(lambda: self._on_answer(kept, alone=alone))
+            kept.when_done(lambda: self._on_answer(kept))
         else:
             pending = self._under_way = kept if isinstance(kept, Future) else durable(kept)
-            pending.add_done_callback(partial(self._on_answer, alone=alone))
+            pending.add_done_callback(self._on_answer)
         return given
 
-    def _on_answer(self, done: Pending, *, alone: bool) -> None:
+    def _on_answer(self, done: Pending) -> None:
         """Bring the store's answer to the loop, from whatever thread it comes on."""
         if self._mailroom.here():
-            self._take_answer(done, alone=alone)
+            self._take_answer(done)
         else:
-            self._mailroom.post(lambda _: self._take_answer(done, alone=alone))
+            self._mailroom.post(self._take_answer, done)
 
-    def _take_answer(self, done: Pending, *, alone: bool) -> None:
+    def _take_answer(self, done: Pending) -> None:
         """Confirm or roll back what was given to the store, and answer who waits for it."""
         cancelled = not isinstance(done, AsyncFuture) and done.cancelled()
         error = asyncio.CancelledError() if cancelled else done.exception()
@@ -244,21 +247,28 @@ class Journal:
                 self._on_kept()
             else:
                 self.log.roll_back()
-                if self._handle_refusal(store_failure(error), alone=alone and not self._waiting) is not None:
+                if (
+                    self._handle_refusal(store_failure(error), alone=self._alone and not self._waiting)
+                    is not None
+                ):
                     return  # on its way into a session of our own
         except BaseException as refused:  # noqa: BLE001 - raised where it is waited for
             self._answer(refused)
         else:
-            self._answer(None, at_once=not self._mailroom.is_busy())
+            self._answer()
 
-    def _answer(self, error: BaseException | None, *, at_once: bool = False) -> None:
+    def _answer(self, error: BaseException | None = None) -> None:
+        """Answer all who wait; they go on at once where it ended well, and the loop is in nothing else."""
         given, self._given = self._given, None
         waiting, self._waiting = self._waiting, None
-        if given is not None and not given.done():
-            given.end(error, at_once=at_once)
-        for waiter in waiting or ():
-            if not waiter.done():
-                waiter.end(error, at_once=at_once)
+        at_once = error is None and not self._mailroom.is_busy()
+        for waiter in (given, *(waiting or ())):
+            if waiter is None or waiter.done():
+                continue
+            if at_once:
+                waiter.end_at_once()
+            else:
+                waiter.end(error)
 
     def _on_kept(self) -> None:
         self._refused_again = False

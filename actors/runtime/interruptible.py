@@ -225,25 +225,29 @@ class DirectWait(Uncancelled[None]):
         else:
             super().add_done_callback(callback, context=context)
 
-    def end(self, error: BaseException | None, *, at_once: bool) -> None:
-        """It is over, well or with an error. Who waits goes on ``at_once``, where the loop is in no task and
-        in nothing that must not be come back into, else in its turn.
-        """
+    def end(self, error: BaseException | None = None) -> None:
+        """It is over, well or with an error; who waits goes on in its turn of the loop."""
         if error is None:
             self.set_result(None)
         else:
             self.set_exception(error)
             self.exception()  # nobody may wait for it any more
+        if self._wake_up is not None:
+            callback, context = self._wake_up
+            self.get_loop().call_soon(callback, self, context=context)
+
+    def end_at_once(self) -> None:
+        """It is over, well, and who waits goes on now; for a loop that is in no task, and in nothing that
+        must not be come back into.
+        """
+        self.set_result(None)
         if self._wake_up is None:
             return
-        loop, (callback, context) = self.get_loop(), self._wake_up
-        if not at_once:
-            loop.call_soon(callback, self, context=context)
-            return
+        callback, context = self._wake_up
         try:
             context.run(callback, self)
         except BaseException as left:  # noqa: BLE001 - what ends the loop, and not who calls this
-            raise_on(loop, left)
+            raise_on(self.get_loop(), left)
 
 
 class _NoLoop:

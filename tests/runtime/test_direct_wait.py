@@ -1,6 +1,7 @@
 """``DirectWait``: its task goes on within the call that ends it, or in its turn; a cancel does not reach it."""
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 
@@ -16,30 +17,30 @@ async def waiting(wait: DirectWait, then: list[str]) -> None:
         then.append("went on")
 
 
-async def ended(error: BaseException | None, *, at_once: bool) -> tuple[list[str], list[str]]:
-    """What the task did within the call of ``end``, made by the loop itself, and in all."""
+async def ended(end: Callable[[DirectWait], None]) -> tuple[list[str], list[str]]:
+    """What the task did within ``end``, called by the loop itself, and in all."""
     loop = asyncio.get_running_loop()
     wait, then, within = DirectWait(loop=loop), [], []
     task = asyncio.create_task(waiting(wait, then))
     await asyncio.sleep(0)
 
-    def end() -> None:
-        wait.end(error, at_once=at_once)
+    def end_wait() -> None:
+        end(wait)
         within.extend(then)
 
-    loop.call_soon(end)
+    loop.call_soon(end_wait)
     await task
     return within, then
 
 
-@pytest.mark.parametrize(("error", "told"), [(None, "went on"), (ValueError("full"), "full")])
-def test_who_waits_goes_on_within_the_call_or_in_its_turn(error, told):
-    assert asyncio.run(ended(error, at_once=True)) == ([told], [told])
-    assert asyncio.run(ended(error, at_once=False)) == ([], [told])
+def test_who_waits_goes_on_within_the_call_or_in_its_turn():
+    assert asyncio.run(ended(DirectWait.end_at_once)) == (["went on"], ["went on"])
+    assert asyncio.run(ended(DirectWait.end)) == ([], ["went on"])
+    assert asyncio.run(ended(lambda wait: wait.end(ValueError("full")))) == ([], ["full"])
 
 
 async def test_an_error_that_nobody_waits_for_is_let_be():
-    DirectWait(loop=asyncio.get_running_loop()).end(ValueError("full"), at_once=True)
+    DirectWait(loop=asyncio.get_running_loop()).end(ValueError("full"))
 
 
 def test_a_cancel_comes_after_the_end():
@@ -50,7 +51,7 @@ def test_a_cancel_comes_after_the_end():
         task.cancel()
         await asyncio.sleep(0)
         assert not task.done()
-        asyncio.get_running_loop().call_soon(lambda: wait.end(None, at_once=True))
+        asyncio.get_running_loop().call_soon(wait.end_at_once)
         await asyncio.wait({task})
         return then
 
@@ -72,7 +73,7 @@ def test_what_ends_the_loop_is_not_for_who_ends_the_wait():
         await asyncio.sleep(0)
 
         def end() -> None:
-            wait.end(None, at_once=True)
+            wait.end_at_once()
             after.append("all others hear of theirs")
 
         loop.call_soon(end)
