@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,8 +21,31 @@ _HINTS = {
     errno.ENOENT: "it was moved or deleted: put it back",
     errno.ENOTDIR: "a file stands where a folder has to be: name another place, or move it out of the way",
     errno.EMFILE: "raise the limit on open files",
+    errno.ENOLCK: "put the store on a disk of this machine",
     errno.ENAMETOOLONG: "use shorter names",
 }
+#: What a file system without locks answers, such as one over a network whose server has none.
+_NO_LOCKS = frozenset({errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS})
+
+
+def lock(descriptor: int, operation: int) -> None:
+    """``fcntl.flock``, which says where the file system has no locks. Raises OSError."""
+    try:
+        fcntl.flock(descriptor, operation)
+    except OSError as error:
+        if error.errno in _NO_LOCKS:
+            raise OSError(errno.ENOLCK, "its file system has no locks") from error
+        raise
+
+
+def has_locks(folder: Path) -> bool:
+    """Whether files in a folder can be locked, as far as that can be told."""
+    try:
+        with opened_folder(folder) as descriptor:
+            lock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno != errno.ENOLCK
+    return True
 
 
 def store_error(error: OSError, path: Path | str) -> StoreError:

@@ -19,6 +19,8 @@ from pathlib import Path
 
 import msgspec
 
+from actors.sessions.disk import lock
+
 _SUFFIX = ".lock"
 
 
@@ -81,7 +83,7 @@ class WriterLock:
         path = self.folder / (name + _SUFFIX)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            lock(descriptor, fcntl.LOCK_EX)
             me = Writer(os.getpid(), socket.gethostname(), time.time())
             os.write(descriptor, msgspec.json.encode(me))
         except OSError:
@@ -104,7 +106,7 @@ class WriterLock:
             return None
         try:
             # Shared, so that two who ask at once do not take each other for the holder.
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            lock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return _read(path)
         else:
@@ -127,11 +129,11 @@ class WriterLock:
     def _at_gate(self, operation: int) -> Iterator[None]:
         descriptor = os.open(self.folder / "gate", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(descriptor, operation)
+            lock(descriptor, operation)
             yield
         finally:
             # Said, since a child that another thread forks meanwhile has a copy of the descriptor.
-            fcntl.flock(descriptor, fcntl.LOCK_UN)
+            lock(descriptor, fcntl.LOCK_UN)
             os.close(descriptor)
 
     def _remove_dead(self) -> None:
@@ -171,10 +173,10 @@ _open_locks: weakref.WeakSet[WriterLock] = weakref.WeakSet()
 
 
 def _after_fork_in_child() -> None:
-    for lock in _open_locks:
-        lock.inherited = True
+    for each in _open_locks:
+        each.inherited = True
         with contextlib.suppress(OSError):
-            lock.abandon()
+            each.abandon()
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -125,9 +125,9 @@ _add("power", 64, 15, 5, {"time of a turn": at_most(0.2e-3), **_WRITTEN})
 
 
 @CLAIM.case(
-    "a session of 1,000 turns",
-    full=1000,
-    quick=1000,
+    "a long session",
+    full=4000,
+    quick=4000,
     tiny=4,
     rounds=1,
     targets={"last quarter over the first": at_most(1.25), **_WRITTEN},
@@ -138,9 +138,7 @@ def growth(turns: int) -> list[Reading]:
         return asyncio.run(_growth(f"sqlite:{folder}/pods.db", turns))
 
 
-@CLAIM.case(
-    "a session of 1,000 turns", by="SQLite, 2 commits", kind="floor", full=1000, quick=1000, tiny=4, rounds=1
-)
+@CLAIM.case("a long session", by="SQLite, 2 commits", kind="floor", full=4000, quick=4000, tiny=4, rounds=1)
 def growth_by_hand(turns: int) -> list[Reading]:
     """As many bytes in as many rows of one table."""
     with _folder() as folder:

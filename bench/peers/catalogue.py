@@ -59,7 +59,7 @@ class Peer(Struct, frozen=True):
 
 
 _TURN, _THOUSAND = "one pod", "1000 pods at once"
-_GROWTH = "a session of 1,000 turns"
+_GROWTH = "a long session"
 _STREAMS = (*(f"{number} at once, chunk by chunk" for number in (1, 64, 512)), "64 at once, all in one burst")
 
 

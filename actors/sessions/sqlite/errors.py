@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import sqlite3
 from pathlib import Path
 
-from actors.sessions.disk import store_error
+from actors.sessions.disk import has_locks, store_error
 from actors.sessions.sqlite.watch import Change
 from protocol.errors import StoreError
 
@@ -36,6 +37,9 @@ _MEANINGS = {
     sqlite3.SQLITE_IOERR: ("the disk failed", "check the disk and the space on it"),
     sqlite3.SQLITE_TOOBIG: ("an entry is too large for it", "keep entries below a gigabyte"),
 }
+
+#: What SQLite says where it cannot lock a file, for whatever reason.
+_OF_LOCKS = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_IOERR})
 
 #: What is said of files that are no longer those that were opened, and what to do.
 _CHANGES: dict[Change, tuple[str, str]] = {
@@ -96,7 +100,10 @@ def _code(error: sqlite3.Error) -> int:
 
 def sqlite_error(error: sqlite3.Error, path: Path) -> StoreError:
     """The typed error that says what a SQLite error means and what to do about it."""
-    meaning, hint = _MEANINGS.get(_code(error), (str(error), None))
+    code = _code(error)
+    if code in _OF_LOCKS and not has_locks(path.parent):
+        return store_error(OSError(errno.ENOLCK, "its file system has no locks"), path)
+    meaning, hint = _MEANINGS.get(code, (str(error), None))
     return StoreError(f"cannot use {path}: {meaning}", hint=hint)
 
 

@@ -221,7 +221,7 @@ main(
             for pods, sessions in ((1, "one session"), (64, "64 sessions at once"))
             for durability, words in (("sync", "sync"), ("exit", "at exit"))
         },
-        "durable/a session of 1,000 turns/langgraph, at exit": _growth("exit"),
+        "durable/a long session/langgraph, at exit": _growth("exit"),
         "history/model in memory/langgraph": lambda n: asyncio.run(_history(n)),
         **{
             f"restore/10,000 items{by}/langgraph, no chain": lambda n: asyncio.run(_restore(n))

@@ -232,7 +232,7 @@ main(
         "durable/process, 64 sessions at once/openai-agents": _durable(64, UnsyncedSession),
         "durable/power, one session/openai-agents": _durable(1, SQLiteSession),
         "durable/power, 64 sessions at once/openai-agents": _durable(64, SQLiteSession),
-        "durable/a session of 1,000 turns/openai-agents": _growth,
+        "durable/a long session/openai-agents": _growth,
         "history/model in memory/openai-agents": lambda n: asyncio.run(_history(n)),
         **{
             f"restore/10,000 items{by}/openai-agents, no chain": lambda n: asyncio.run(_restore(n))

@@ -96,6 +96,6 @@ main(
         "durable/process, 64 sessions at once/tantra-harness": _durable(64, UnsyncedStore),
         "durable/power, one session/tantra-harness": _durable(1, SQLiteStore),
         "durable/power, 64 sessions at once/tantra-harness": _durable(64, SQLiteStore),
-        "durable/a session of 1,000 turns/tantra-harness": _growth,
+        "durable/a long session/tantra-harness": _growth,
     }
 )
