@@ -51,12 +51,13 @@ if TYPE_CHECKING:
     from actors.tools.hooks import Hooks
     from actors.tools.mcp.source import McpServers
     from actors.tools.open_sources import OpenSources
-    from actors.tools.shell.background import BackgroundCommands
+    from actors.tools.sandbox import Sandbox
+    from actors.tools.shell.pod_commands import PodCommands
 
 _NO_BUDGET = BudgetSection()
 _NO_MODEL = ModelSection()
 
-#: Built-in tools by which pods have commands in the background.
+#: Built-in tools by which pods run commands.
 _COMMANDS = frozenset({"shell", "shell_output", "shell_stop"})
 
 #: From what a call used to what it cost in US dollars.
@@ -119,8 +120,8 @@ class Assembly:
         self._spawner = spawner
         #: Where the tools find the sub-agents of the pod they work for; each belongs to its pod.
         self._delegations: WeakValueDictionary[str, Delegation] = WeakValueDictionary()
-        #: Where the tools find the background commands of the pod they work for; each belongs to its pod.
-        self._commands: WeakValueDictionary[str, BackgroundCommands] = WeakValueDictionary()
+        #: Where the tools find the commands of the pod they work for; each belongs to its pod.
+        self._commands: WeakValueDictionary[str, PodCommands] = WeakValueDictionary()
         #: Where the tools find the task list of the pod they work for; each belongs to its pod.
         self._task_lists: WeakValueDictionary[str, TaskListReader] = WeakValueDictionary()
 
@@ -168,7 +169,7 @@ class Assembly:
             None if parent is None else parent.name,
             None
             if _COMMANDS.isdisjoint(template.manifest.tools.builtin)
-            else self._background_commands(name),
+            else self._pod_commands(name, template),
         )
 
     def _delegation(
@@ -179,10 +180,17 @@ class Assembly:
         made = self._delegations[name] = Delegation(name, template, inherited, self._spawner, budget)
         return made
 
-    def _background_commands(self, name: str) -> BackgroundCommands:
-        from actors.tools.shell.background import BackgroundCommands  # noqa: PLC0415 - paid for by pods with any
+    def _pod_commands(self, name: str, template: PodTemplate) -> PodCommands:
+        from actors.tools.shell.pod_commands import PodCommands  # noqa: PLC0415 - paid for by pods with any
 
-        made = self._commands[name] = BackgroundCommands()
+        def make_sandbox() -> Sandbox:
+            from actors.tools.sandbox import Sandbox  # noqa: PLC0415 - paid for by who runs commands
+
+            tools = template.tools
+            scope = tools.scope_of or (lambda _: tools.scope)
+            return Sandbox(template.manifest.sandbox, partial(scope, name), self.launcher)
+
+        made = self._commands[name] = PodCommands(make_sandbox)
         return made
 
     def _sub_agents(self, pod: str) -> DelegationTools | None:

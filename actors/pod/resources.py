@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from actors.pod.delegation.delegation import Delegation
     from actors.pod.sourced_tools import SourcedTools
     from actors.pod.task_list import TaskListReader
-    from actors.tools.shell.background import BackgroundCommands
+    from actors.tools.shell.pod_commands import PodCommands
 
 
 class PodTemplate(Struct, frozen=True, eq=False):
@@ -90,8 +90,8 @@ class PodResources(Struct, frozen=True, eq=False):
     delegation: Delegation | None = None
     #: The name of the pod whose sub-agent this one is.
     parent: str | None = None
-    #: The pod's commands in the background; None where it can have none.
-    commands: BackgroundCommands | None = None
+    #: The pod's commands, also in the background; None where it can have none.
+    commands: PodCommands | None = None
 
     def deps_for(self, own: Any) -> Any:
         """What is handed to the tools of a run that brought ``own``."""

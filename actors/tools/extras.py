@@ -6,7 +6,7 @@ from __future__ import annotations
 TASKS = "tasks"
 #: What searches lasting memory: ``Search`` of ``tools/memory.py``.
 MEMORY = "memory"
-#: A function from a pod's name to its commands in the background: a ``BackgroundCommands``, or None.
+#: A function from a pod's name to its commands: a ``PodCommands``, or None.
 COMMANDS = "commands"
 #: A function that gives what starts child processes, of which a system has one: a ``Launcher``.
 LAUNCHER = "launcher"

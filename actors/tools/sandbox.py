@@ -181,7 +181,9 @@ class Sandbox:
         """The user's name and address, as git's own file has them, and nothing else of that file."""
         argv = ["git", "config", "--global", "--get-regexp", r"^user\.(name|email)$"]
         try:
-            child = await self._launcher().start(argv, cwd="/", env=allowed_environment(), stderr="null")
+            child = await self._launcher().start(
+                argv, cwd="/", env=allowed_environment(), stderr="null", wait=1
+            )
         except ChildError:
             return b""
         text = b""

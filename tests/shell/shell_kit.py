@@ -21,8 +21,9 @@ ALLOW = [{"tool": "shell*", "policy": "allow"}]
 
 
 def manifest(**sections: Any) -> PodManifest:
-    """A pod that may run any command."""
-    return PodManifest.of(**{"tools": {"builtin": ["shell"]}, "approval": ALLOW, **sections})
+    """A pod that may run any command, with nothing that confines it."""
+    open_to_all = {"approval": ALLOW, "sandbox": {"mode": "off"}}
+    return PodManifest.of(**{"tools": {"builtin": ["shell"]}, **open_to_all, **sections})
 
 
 def run(command: str, **options: Any) -> Any:

@@ -225,7 +225,8 @@ async def test_without_a_rule_a_command_that_nothing_confines_is_not_run_where_n
     file = tmp_path / "made"
     async with PodSystem() as system:
         client = ScriptedClient([run(f"touch {file}"), say("done")])
-        pod = await system.spawn(PodManifest.of(tools={"builtin": ["shell"]}), client=client)
+        of = PodManifest.of(tools={"builtin": ["shell"]}, sandbox={"mode": "off"})
+        pod = await system.spawn(of, client=client)
         with pod.subscribe(ToolResulted) as events:
             await pod.run("go")
             (result,) = events.drain()

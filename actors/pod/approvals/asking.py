@@ -71,6 +71,8 @@ class AskingRunner(ToolRunner):
         self._shared_ids = (
             {each for each in ids if ids.count(each) > 1} if len(set(ids)) < len(ids) else set()
         )
+        if (text := await self._approvals.look_at_commands(calls)) is not None:
+            await batch.alert(text)
         ready = [call for call in calls if not await self._asked_first(call, batch)]
         if len(ready) < len(calls):
             await self._approvals.commit()

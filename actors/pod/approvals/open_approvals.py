@@ -7,7 +7,7 @@ import contextlib
 import math
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from msgspec.structs import replace
@@ -41,6 +41,7 @@ class OpenApprovals:
     __slots__ = (
         "_before",
         "_changed",
+        "_commands",
         "_forms",
         "_journal",
         "_pod",
@@ -56,6 +57,7 @@ class OpenApprovals:
         manifest = resources.template.manifest
         self._pod = resources.name
         self._template = resources.template
+        self._commands = resources.commands
         self._rules: tuple[ApprovalRule, ...] = manifest.approval_rules
         self._section = manifest.approvals
         self._journal = journal
@@ -79,10 +81,18 @@ class OpenApprovals:
         """
         rules = (*self.state.rules, *self._rules)
         default = self._section.default
-        if default == "allow" and tool is not None and tool.asks:
-            default = "ask"
+        asks = default == "allow" and tool is not None and tool.asks and not self._is_confined(tool)
         programs = _programs_in(call) if call.name == "shell" else {}
-        return verdict(rules, default, call.name, call.arguments, programs)
+        return verdict(rules, "ask" if asks else default, call.name, call.arguments, programs)
+
+    async def look_at_commands(self, calls: Iterable[ToolCall]) -> str | None:
+        """Look whether commands can be confined where one of ``calls`` is one: what people should know."""
+        if self._commands is None or not any(call.name == "shell" for call in calls):
+            return None
+        return await self._commands.look()
+
+    def _is_confined(self, tool: Tool) -> bool:
+        return tool.name == "shell" and self._commands is not None and self._commands.unconfined is None
 
     @property
     def awaited(self) -> frozenset[str]:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 from weakref import WeakSet
@@ -110,37 +111,40 @@ class Launcher:
             plan, env = confinement.plain(), confinement.environment(env)
         request = _request(program, words, os.fspath(cwd), env)
         ladder = ladder or Ladder()
-        await self._take_slot(program, wait)
+        slots = self._slots if words else None  # a trial waits for nobody
+        if slots is not None:
+            await self._take_slot(slots, program, wait)
         try:
-            child = await self._made(program, stdin, stdout, stderr)
+            child = await self._made(program, stdin, stdout, stderr, slots)
         except BaseException:
-            self._give_slot_back()
+            if slots is not None:
+                slots.give_back()
             raise
         self._children.add(child)
         self._longest = max(self._longest, ladder.request_wait + ladder.term_wait)
         await child.start(request, ladder, plan)
         return child
 
-    async def _take_slot(self, program: str, wait: float | None) -> None:
-        if self._slots is None:
-            return
+    async def _take_slot(self, slots: Slots, program: str, wait: float | None) -> None:
         try:
-            await self._slots.take(wait)
+            await slots.take(wait)
         except TimeoutError:
             at_work = sorted(each.program for each in self._children)
-            raise TooManyChildren.of(program, self._slots.most, at_work) from None
+            raise TooManyChildren.of(program, slots.most, at_work) from None
 
-    def _give_slot_back(self) -> None:
-        if self._slots is not None:
-            self._slots.give_back()
-
-    def _part_with(self, child: Child) -> None:
+    def _part_with(self, slots: Slots | None, child: Child) -> None:
         """A child has ended."""
         self._children.discard(child)
-        self._give_slot_back()
+        if slots is not None:
+            slots.give_back()
 
     async def _made(
-        self, program: str, stdin: Literal["pipe", "null"], stdout: Output, stderr: Output
+        self,
+        program: str,
+        stdin: Literal["pipe", "null"],
+        stdout: Output,
+        stderr: Output,
+        slots: Slots | None,
     ) -> Child:
         """A child that has a warden and its streams, and is to be started."""
         ours, theirs, handed = _Ends(), _Ends(), [-1, -1, -1]
@@ -170,7 +174,7 @@ class Launcher:
             ChildInput(stdin_end) if stdin_end >= 0 else None,
             ChildOutput(stdout_end) if stdout_end >= 0 else None,
             ChildOutput(stderr_end) if stderr_end >= 0 else None,
-            self._part_with,
+            partial(self._part_with, slots),
             self._rouse,
         )
 

@@ -17,6 +17,7 @@ from protocol.errors import ChildError, ToolError
 
 if TYPE_CHECKING:
     from actors.runtime.children.child import Child, ChildEnd
+    from actors.runtime.children.confinement import Confinement
     from actors.runtime.children.launcher import Launcher
     from actors.tools.base import ToolContext
 
@@ -125,27 +126,34 @@ class Command:
                 self._alarm.cancel()
 
 
-async def start(text: str, ctx: ToolContext, launcher: Launcher, wait: float | None) -> Command:
+async def start(
+    text: str, ctx: ToolContext, launcher: Launcher, wait: float | None, confinement: Confinement | None
+) -> Command:
     """Start a command. Raises ToolError."""
     from actors.runtime.children.environment import allowed_environment  # noqa: PLC0415 - paid for by who starts
 
-    folder = working_folder(ctx)
+    folder = working_folder(ctx) or (ctx.pwd if confinement is None else Path(confinement.home))
     environment = allowed_environment(of=os.environ, **_PLAIN)
     try:
         child = await launcher.start(
-            [shell_program(), "-c", text], cwd=folder, env=environment, stderr="stdout", wait=wait
+            [shell_program(), "-c", text],
+            cwd=folder,
+            env=environment,
+            stderr="stdout",
+            wait=wait,
+            confinement=confinement,
         )
     except ChildError as error:
         raise ToolError(f"the command was not run: {error}", hint=error.hint) from error
     return Command(text, child, Recording(ctx.output_cap, ctx.keep_in, "shell"), ctx.progress)
 
 
-def working_folder(ctx: ToolContext) -> Path:
-    """Where commands begin: in the pod's folder, or else in the first that its scope names."""
+def working_folder(ctx: ToolContext) -> Path | None:
+    """Where commands begin: in the pod's folder, or else in the first that its scope allows."""
     if ctx.scope.permits(ctx.pwd, "read"):
         return ctx.pwd
     folders = (Path(rule.target) for rule in ctx.scope.allow)
-    return next((each for each in folders if each.is_dir()), ctx.pwd)
+    return next((each for each in folders if each.is_dir() and ctx.scope.permits(each, "read")), None)
 
 
 def end_in_words(end: ChildEnd) -> str:

@@ -11,8 +11,8 @@ from msgspec import Meta
 from actors.tools.base import Tool, ToolContext, tool
 from actors.tools.extras import COMMANDS, LAUNCHER
 from actors.tools.output import Output
-from actors.tools.shell.background import BackgroundCommands
 from actors.tools.shell.command import Command, start
+from actors.tools.shell.pod_commands import PodCommands
 from protocol.errors import ToolError
 from protocol.items import TextPart
 
@@ -50,19 +50,19 @@ async def shell(
     running ends with it: a server, or what is to go on meanwhile, is for `background`, and you get word when
     that has ended. Output that is too long is cut in the middle, and kept whole in a named file.
     """
+    commands = _commands(ctx)
     if background:
-        commands = _commands(ctx)
         commands.check_room()
-        started = await start(command, ctx, _launcher(ctx), timeout or TIMEOUT)
-        return await _go_on(started, timeout, commands)
     seconds = timeout or TIMEOUT
-    started = await start(command, ctx, _launcher(ctx), seconds)
+    started = await start(command, ctx, _launcher(ctx), seconds, await commands.confine())
+    if background:
+        return await _go_on(started, timeout, commands)
     started.end_after(seconds)
     await _in_time_of_call(started, None)
     return await _shown(started, started.end)
 
 
-async def _go_on(command: Command, seconds: float | None, commands: BackgroundCommands) -> Output:
+async def _go_on(command: Command, seconds: float | None, commands: PodCommands) -> Output:
     """Have a command go on in the background, unless it has ended at once."""
     if await _in_time_of_call(command, _AT_ONCE):
         return await _shown(command, command.end)
@@ -120,11 +120,11 @@ def _launcher(ctx: ToolContext) -> Launcher:
     return found()
 
 
-def _commands(ctx: ToolContext) -> BackgroundCommands:
-    of: Callable[[str], BackgroundCommands | None] | None = ctx.extras.get(COMMANDS)
+def _commands(ctx: ToolContext) -> PodCommands:
+    of: Callable[[str], PodCommands | None] | None = ctx.extras.get(COMMANDS)
     found = None if of is None else of(ctx.pod)
     if found is None:
-        raise ToolError("this pod can have no commands in the background")
+        raise ToolError("this pod can run no commands")
     return found
 
 

@@ -1,14 +1,19 @@
-"""``BackgroundCommands``: the commands of one pod that go on while its model does other things."""
+"""``PodCommands``: what confines the commands of one pod, and those of them that are in the background."""
 
 from __future__ import annotations
 
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
 
 from actors.tools.shell.command import Command
-from protocol.errors import ToolError
+from protocol.errors import ChildNotConfined, ToolError
 from protocol.text import encodable
+
+if TYPE_CHECKING:
+    from actors.runtime.children.confinement import Confinement
+    from actors.tools.sandbox import Sandbox
 
 #: How many of a pod are at work at most, and how many are kept that have ended.
 MOST, KEPT = 16, 16
@@ -16,10 +21,17 @@ MOST, KEPT = 16, 16
 _SHOWN = 2000
 
 
-class BackgroundCommands:
-    """The commands of one pod, by their ids. They end with the pod."""
+class PodCommands:
+    """The commands of one pod: what confines them, and those in the background by their ids, which end with
+    the pod.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, make_sandbox: Callable[[], Sandbox]) -> None:
+        self._make_sandbox = make_sandbox
+        self._sandbox: Sandbox | None = None
+        #: Why commands run unconfined, in words; None where they do not, or nobody has looked.
+        self.unconfined: str | None = None
+        self._has_looked = False
         #: Sends the pod words about a command that has ended; who has the pod sets it.
         self.notify: Callable[[str], object] = _ignore
         #: Begins every id, so that those of earlier lives of the pod's session are known as such.
@@ -36,6 +48,39 @@ class BackgroundCommands:
     def at_work(self) -> list[str]:
         """The ids of those that have not ended."""
         return [each for each, command in self._by_id.items() if not command.ended]
+
+    async def look(self) -> str | None:
+        """Look whether commands can be confined, once: what people should know where they cannot, though they
+        should be.
+        """
+        if self._has_looked:
+            return None
+        self._has_looked = True
+        sandbox = self._get_sandbox()
+        try:
+            self.unconfined = await sandbox.why_not()
+        except ChildNotConfined:  # each command is refused
+            return None
+        if self.unconfined is None or sandbox.section.mode == "off":
+            return None
+        return f"commands of this pod are not confined to its scope, so each is asked for: {self.unconfined}"
+
+    async def confine(self) -> Confinement | None:
+        """What confines the next command, None where it runs without. Raises ToolError where it must not."""
+        await self.look()
+        try:
+            confinement = await self._get_sandbox().confine()
+        except ChildNotConfined as error:
+            raise ToolError(f"the command was not run: {error.message}", hint=error.hint) from error
+        if confinement is None and self.unconfined is None:
+            self._has_looked = False  # it has to be asked for from now on
+            raise ToolError("the command was not run: it can be confined no more; call it again")
+        return confinement
+
+    def _get_sandbox(self) -> Sandbox:
+        if self._sandbox is None:
+            self._sandbox = self._make_sandbox()
+        return self._sandbox
 
     def check_room(self) -> None:
         """Raise ToolError where no more may be at work."""
@@ -100,6 +145,8 @@ class BackgroundCommands:
         self.begin_to_close()
         for each in list(self._by_id.values()):
             await each.wait()
+        if self._sandbox is not None:
+            self._sandbox.close()
 
     def _begin_to_watch(self, name: str, command: Command) -> None:
         watching = asyncio.get_running_loop().create_task(self._watch(name, command))

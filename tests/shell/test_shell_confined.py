@@ -1,0 +1,112 @@
+"""Commands are confined to the scope of their pod, and then none of them is asked for."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from process_kit import marked
+from shell_kit import Model, begin, manifest, marking, run, texts
+
+from actors.llm.scripted import ScriptedClient, say
+from actors.pod.handle import Pod
+from actors.runtime.children.launcher import Launcher
+from actors.system import PodSystem
+from actors.tools.sandbox import look_at_machine
+from protocol.events import Alert, ApprovalRequested, ToolResulted
+from protocol.manifest import PodManifest
+from protocol.scope import Scope
+
+
+@pytest.fixture(autouse=True)
+async def _needs_namespaces() -> None:
+    launcher = Launcher()
+    try:
+        machine = await look_at_machine(launcher)
+    finally:
+        await launcher.aclose()
+    if machine.why_not(needs_namespaces=True) is not None:
+        pytest.skip(f"commands cannot be confined here: {machine.why_not(needs_namespaces=True)}")
+
+
+def confined(folder: Path, **sections: Any) -> PodManifest:
+    """A pod with a shell and no rule."""
+    scope = Scope.writable(str(folder))
+    return manifest(
+        **{"approval": (), "sandbox": {}, "scope": scope, "pod": {"pwd": str(folder)}, **sections}
+    )
+
+
+async def said_to(*calls: Any, of: PodManifest, **options: Any) -> list[str]:
+    """What a pod's model is told of its calls."""
+    async with PodSystem(**options) as system:
+        pod = await system.spawn(of, client=ScriptedClient([*calls, say("done")]))
+        with pod.subscribe(ToolResulted) as events:
+            await pod.run("go")
+            return texts(events.drain())
+
+
+async def test_a_confined_command_needs_no_word_and_touches_the_scope_alone(tmp_path: Path) -> None:
+    inside, secret = tmp_path / "in", tmp_path / "secret"
+    inside.mkdir()
+    secret.write_text("secret")
+    said = await said_to(
+        run("echo made > made; cat made; pwd"),
+        run(f"cat {secret}"),
+        run(f"echo x > {tmp_path}/out"),
+        run("touch $HOME/mine && echo $HOME && ls -A $HOME/.ssh"),
+        of=confined(inside),
+    )
+    assert said[0] == f"made\n{inside}\n[exit code 0]"
+    assert "secret" not in said[1].replace(str(secret), "")
+    assert "[exit code 1]" in said[1]
+    assert os.environ["HOME"] != said[3].split("\n")[0]
+    assert (inside / "made").read_text() == "made\n"
+    assert not (tmp_path / "out").exists()
+
+
+async def test_a_command_of_a_pod_without_a_scope_begins_in_its_home() -> None:
+    (said,) = await said_to(run('[ "$PWD" = "$HOME" ] && echo home'), of=manifest(approval=(), sandbox={}))
+    assert said == "home\n[exit code 0]"
+
+
+async def test_with_the_sandbox_off_each_command_is_asked_for(tmp_path: Path) -> None:
+    async with PodSystem() as system:
+        of = confined(tmp_path, sandbox={"mode": "off"})
+        pod = await system.spawn(of, client=ScriptedClient([run("echo hi"), say("done")]))
+        with pod.subscribe([ApprovalRequested, ToolResulted, Alert]) as events:
+            running = pod.run("go")
+            asked = await anext(events)
+            assert isinstance(asked, ApprovalRequested)
+            await pod.approve(asked.approval_id)
+            await running
+            assert texts(events.drain()) == ["hi\n[exit code 0]"]
+
+
+async def test_what_a_rule_asks_for_is_asked_for_though_it_is_confined(tmp_path: Path) -> None:
+    rules = [{"tool": "shell", "policy": "deny", "match": {"command": "git push*"}}]
+    said = await said_to(run("echo hi"), run("true && git push"), of=confined(tmp_path, approval=rules))
+    assert said[0] == "hi\n[exit code 0]"
+    assert "it is denied" in said[1]
+
+
+async def test_the_home_of_commands_is_gone_with_their_pod(tmp_path: Path, mark: str) -> None:
+    async with PodSystem() as system:
+        model = Model(begin(marking(mark, "echo up; sleep 1000")), say("a"))
+        pod = await system.spawn(confined(tmp_path), client=model)
+        await pod.run("go")
+        home = home_of(pod)
+        assert home.is_dir()
+        await pod.stop()
+        assert not home.exists()
+    assert not marked(mark)
+
+
+async def test_commands_find_a_place_though_the_system_has_a_single_one(tmp_path: Path) -> None:
+    said = await said_to(run("echo hi"), of=confined(tmp_path), processes=1)
+    assert said == ["hi\n[exit code 0]"]
+
+
+def home_of(pod: Pod) -> Path:
+    """The home of a pod's commands."""
+    return Path(pod.ref.actor.resources.commands._sandbox._home)  # type: ignore[attr-defined]
