@@ -186,9 +186,8 @@ class Assembly:
         def make_sandbox() -> Sandbox:
             from actors.tools.sandbox import Sandbox  # noqa: PLC0415 - paid for by who runs commands
 
-            tools = template.tools
-            scope = tools.scope_of or (lambda _: tools.scope)
-            return Sandbox(template.manifest.sandbox, partial(scope, name), self.launcher)
+            scope = partial(template.tools.scope_for, name)
+            return Sandbox(template.manifest.sandbox, scope, self.launcher)
 
         made = self._commands[name] = PodCommands(make_sandbox)
         return made

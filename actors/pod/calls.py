@@ -136,7 +136,7 @@ class ToolRunner:
 
     def context(self, pod: str, deps: Any = None) -> ToolContext:
         """The context of a call outside of a batch, for the helper agents and hooks of ``pod``."""
-        return ToolContext(pwd=self._pwd, scope=self._scope_for(pod), pod=pod, extras=self._extras, deps=deps)
+        return ToolContext(pwd=self._pwd, scope=self.scope_for(pod), pod=pod, extras=self._extras, deps=deps)
 
     async def run(self, calls: list[ToolCall], batch: Batch) -> None:
         """Run a batch of calls; cancelling ends it and interrupts every tool that is at work."""
@@ -203,13 +203,14 @@ class ToolRunner:
             result = said.replaced
         return with_texts(result, said.injected)
 
-    def _scope_for(self, pod: str) -> Scope:
+    def scope_for(self, pod: str) -> Scope:
+        """What a pod may touch now, without what polypod keeps for itself."""
         return self._fenced if self.scope_of is None else fenced(self.scope_of(pod), self._fence)
 
     def _context(self, call: ToolCall, batch: Batch) -> ToolContext:
         ctx = ToolContext(
             pwd=self._pwd,
-            scope=self._scope_for(batch.pod),
+            scope=self.scope_for(batch.pod),
             pod=batch.pod,
             call_id=call.id,
             progress=lambda text: batch.report_progress(call, text),

@@ -65,6 +65,16 @@ async def test_a_confined_command_needs_no_word_and_touches_the_scope_alone(tmp_
     assert not (tmp_path / "out").exists()
 
 
+async def test_commands_do_not_reach_the_store_of_their_own_system(tmp_path: Path) -> None:
+    said = await said_to(
+        run("cat pods.db* | head -c 20; echo x > polypod.toml; ls"),
+        of=confined(tmp_path),
+        store=f"sqlite:{tmp_path / 'pods.db'}",
+    )
+    assert "SQLite" not in said[0]
+    assert not (tmp_path / "polypod.toml").is_file()
+
+
 async def test_a_command_of_a_pod_without_a_scope_begins_in_its_home() -> None:
     (said,) = await said_to(run('[ "$PWD" = "$HOME" ] && echo home'), of=manifest(approval=(), sandbox={}))
     assert said == "home\n[exit code 0]"
