@@ -10,9 +10,11 @@ import termios
 import time
 from contextlib import suppress
 from functools import partial
-from typing import Literal, Protocol, TextIO
+from typing import Any, Literal, Protocol, TextIO
 
 from actors.cli.config import store_option
+from actors.cli.event_format import Line
+from actors.cli.form import FORM_PROMPT, Filled, Unreadable, fields_of, form_lines, read_value
 from actors.cli.question import PROMPT, Said, not_understood_lines, question_lines, understood
 from actors.cli.streams import is_lost
 from actors.cli.terminal import Terminal
@@ -176,9 +178,11 @@ class AtTerminal:
                 continue  # it is asked for again, while it waits
             self._waiting.pop(request.approval_id, None)
 
-    async def _resolve(self, request: ApprovalRequested, said: Said) -> None:
+    async def _resolve(self, request: ApprovalRequested, said: Said | Filled) -> None:
         try:
-            if said.answer in {"no", "ended"}:
+            if isinstance(said, Filled):
+                await self._system.approve(request.approval_id, arguments=said.arguments)
+            elif said.answer in {"no", "ended"}:
                 by: Literal["person", "nobody"] = "person" if said.answer == "no" else "nobody"
                 await self._system.deny(request.approval_id, note=said.note, by=by)
             else:
@@ -187,7 +191,7 @@ class AtTerminal:
         except _TOO_LATE:
             self._terminal.note("too late: that call waits no more", "note")
 
-    async def _answer(self, request: ApprovalRequested) -> Said | None:
+    async def _answer(self, request: ApprovalRequested) -> Said | Filled | None:
         """What the person says of a call; None where it waits no more, or nobody is there any more."""
         with self._terminal.asking():
             self._forget_typed()  # what was typed before is no answer to it
@@ -199,18 +203,45 @@ class AtTerminal:
                     return Said("ended", _ENDED) if self._is_there() else None
                 text = line.decode("utf-8", "replace")
                 said = understood(text)
+                if said is not None and said.answer == "yes" and request.form is not None:
+                    return await self._fill(request.form)
                 if said is not None and said.answer != "whole":
                     return said
                 if said is not None:
                     self._show(request, whole=True)
                 else:
-                    self._terminal.ask(not_understood_lines(text, self._terminal.width), PROMPT)
+                    prompt = PROMPT if request.form is None else FORM_PROMPT
+                    self._terminal.ask(not_understood_lines(text, self._terminal.width), prompt)
             self._forget_typed()  # half an answer
             self._terminal.ask((), f"\n{self._gone}\n" if self._gone else "\n")
         return None
 
+    async def _fill(self, form: dict[str, Any]) -> Said | Filled | None:
+        """What a person fills a form in with; None where it waits no more, or nobody is there any more."""
+        answer: dict[str, Any] = {}
+        for field in fields_of(form):
+            self._terminal.ask((), field.prompt)
+            while (line := await self._line()) is not None:
+                text = line.decode("utf-8", "replace")
+                if not line:
+                    return Said("ended", _ENDED) if self._is_there() else None
+                if not text.strip() and not field.required:
+                    break
+                try:
+                    answer[field.name] = read_value(text, field)
+                except Unreadable as expected:
+                    self._terminal.ask((Line("note", f"expected {expected}"),), field.prompt)
+                else:
+                    break
+            if line is None:
+                return None
+        return Filled(answer)
+
     def _show(self, request: ApprovalRequested, *, whole: bool) -> None:
         behind = len(self._waiting) - 1
+        if request.form is not None:
+            self._terminal.ask(form_lines(request, self._terminal.width, behind=behind), FORM_PROMPT)
+            return
         lines = question_lines(request, self._terminal.width, time.time(), behind=behind, whole=whole)
         self._terminal.ask(lines, PROMPT)
 

@@ -11,8 +11,10 @@ import pytest
 from click.testing import CliRunner
 from command_kit import Home
 from mcp_kit import SERVERS, calls, having, raw
+from person import ENTER, person
 
 from actors.cli.doctor import doctor
+from actors.cli.form import Unreadable, fields_of, read_value
 from actors.cli.mcp_servers import with_servers
 from actors.llm.scripted import ScriptedClient
 from actors.system import PodSystem
@@ -101,6 +103,45 @@ def test_a_run_uses_a_server_and_its_session_remembers_it(home: Home, tmp_path: 
     assert "3" in again.out
     without = home.polypod("resume", home.session(), "use sdk__add a=1 b=2", "--no-tools")
     assert "sdk__add" not in without.err
+
+
+def test_a_person_at_a_terminal_fills_in_a_form(home: Home, tmp_path: Path) -> None:
+    command = [sys.executable, "-I", "-S", str(SERVERS / "raw_server.py")]
+    home.write(
+        "clerk.toml",
+        f'[pod]\nname = "clerk"\n[model]\nscheme = "offline"\n'
+        f'[[tools.mcp]]\nname = "raw"\napproval = "allow"\ncommand = {json.dumps(command)}\n',
+    )
+    with person(home, "run", "use raw__ask", "--manifest", "clerk.toml") as somebody:
+        somebody.sees("MCP server 'raw' asks: which town?")
+        somebody.sees("answer it? (y/n)")
+        somebody.press(f"y{ENTER}")
+        somebody.sees("town (string): ")
+        somebody.press(f"Oslo{ENTER}")
+        somebody.sees("Oslo")
+        assert somebody.leaves_with() == 0
+
+
+def test_values_of_a_form_are_read_as_their_types() -> None:
+    form = {
+        "properties": {
+            "n": {"type": "integer"},
+            "b": {"type": "boolean"},
+            "l": {"type": "array"},
+            "c": {"enum": ["x"]},
+        }
+    }
+    fields = {each.name: each for each in fields_of({**form, "required": ["n"]})}
+    assert fields["n"].prompt == "n (integer): "
+    assert fields["b"].prompt == "b (boolean, may be left empty): "
+    said = {
+        name: read_value(text, fields[name])
+        for name, text in {"n": "5", "b": "Yes", "l": "a, b", "c": "x"}.items()
+    }
+    assert said == {"n": 5, "b": True, "l": ["a", "b"], "c": "x"}
+    for name, text in {"n": "x", "b": "maybe", "c": "y"}.items():
+        with pytest.raises(Unreadable):
+            read_value(text, fields[name])
 
 
 async def test_a_servers_question_is_answered_from_another_process(
