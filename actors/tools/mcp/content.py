@@ -61,8 +61,10 @@ def _json(value: Any) -> str:
 
 
 def _is_said(structured: Any, texts: list[str]) -> bool:
-    """Whether a text is the same as JSON, or the one value that servers of Python wrap as ``result``."""
-    wrapped = structured.get("result") if isinstance(structured, dict) and len(structured) == 1 else None
+    """Whether a text is the same as JSON, or the one value in it: many servers wrap it, as ``result``."""
+    wrapped = (
+        next(iter(structured.values())) if isinstance(structured, dict) and len(structured) == 1 else None
+    )
     if isinstance(wrapped, str) and wrapped in texts:
         return True
     for text in texts:

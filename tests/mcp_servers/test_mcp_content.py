@@ -1,0 +1,56 @@
+"""What MCP tools give back, as parts for a model; pure."""
+
+from typing import Any
+
+import pytest
+
+pytest.importorskip("mcp", reason="the extra mcp is not installed")
+
+from mcp_types import BlobResourceContents, EmbeddedResource, ImageContent, TextContent, TextResourceContents
+
+from actors.tools.mcp.content import parts_of_result
+from protocol.items import ImagePart, TextPart
+
+
+def texts(*words: str) -> list[Any]:
+    return [TextContent(type="text", text=each) for each in words]
+
+
+@pytest.mark.parametrize(
+    ("said", "structured"),
+    [
+        (['{"a": 1}'], {"a": 1}),
+        (["words"], {"content": "words"}),
+        (["3"], {"result": 3}),
+        (["a", "b"], {"result": ["a", "b"]}),
+        (["words"], None),
+    ],
+)
+def test_structured_content_that_a_text_says_is_not_said_again(said: list[str], structured: Any) -> None:
+    parts = parts_of_result(texts(*said), structured)
+    assert [part.text.strip() for part in parts] == said
+
+
+def test_structured_content_that_no_text_says_is_told_as_json() -> None:
+    assert parts_of_result([], {"a": [1]}) == [TextPart('{"a":[1]}')]
+    assert parts_of_result(texts("found it"), {"a": 1}) == [TextPart("found it"), TextPart('\n{"a":1}')]
+    assert parts_of_result([], None) == []
+
+
+def test_resources_are_what_a_model_can_use() -> None:
+    def resource(contents: Any) -> EmbeddedResource:
+        return EmbeddedResource(type="resource", resource=contents)
+
+    text = TextResourceContents(uri="memo://1", text="a memo")
+    picture = BlobResourceContents(uri="file:///a.png", mimeType="image/png", blob="QUJD")
+    other = BlobResourceContents(uri="file:///a.zip", blob="QUJD")
+    parts = parts_of_result([resource(each) for each in (text, picture, other)], None)
+    assert parts[0].text == "[memo://1]\na memo"
+    assert ImagePart("image/png", "QUJD") in parts
+    assert parts[-1].text.strip() == "[file:///a.zip, application/octet-stream, 3 bytes: it cannot be shown]"
+
+
+def test_pictures_keep_their_place_among_texts() -> None:
+    image = ImageContent(type="image", data="QUJD", mimeType="image/png")
+    parts = parts_of_result([*texts("before"), image, *texts("behind")], None)
+    assert parts == [TextPart("before"), ImagePart("image/png", "QUJD"), TextPart("behind")]
