@@ -20,6 +20,9 @@ class _Pipe:
         self._descriptor = descriptor
         self._loop = asyncio.get_running_loop()
         self._waiter: asyncio.Future[None] | None = None
+        #: Whether the loop calls ``_on_ready``: it goes on with that until nobody waits any more, since to
+        #: begin and end it for each wait takes as long as a read.
+        self._watched = False
 
     def drop(self) -> None:
         """Close what a forked process inherited; the loop is its parent's."""
@@ -31,28 +34,36 @@ class _Pipe:
         self.drop()
 
     def _watch(self) -> None:
-        """Have the loop call ``_wake`` once the pipe is ready."""
+        """Have the loop call ``_on_ready`` while the pipe is ready."""
         raise NotImplementedError
 
     def _unwatch(self) -> None:
         raise NotImplementedError
 
     def _close(self) -> None:
-        if self._descriptor >= 0 and not self._loop.is_closed():
+        if self._watched and self._descriptor >= 0 and not self._loop.is_closed():
             self._unwatch()
+        self._watched = False
         self.drop()
         self._wake()
 
     async def _wait(self) -> None:
         """Wait until the pipe is ready, or closed."""
         self._waiter = self._loop.create_future()
-        self._watch()
+        if not self._watched:
+            self._watch()
+            self._watched = True
         try:
             await self._waiter
         finally:
             self._waiter = None
-            if self._descriptor >= 0:
-                self._unwatch()
+
+    def _on_ready(self) -> None:
+        if self._waiter is not None:
+            self._wake()
+        else:
+            self._unwatch()
+            self._watched = False
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
@@ -124,7 +135,7 @@ class ChildOutput(_Pipe):
         self._close()
 
     def _watch(self) -> None:
-        self._loop.add_reader(self._descriptor, self._wake)
+        self._loop.add_reader(self._descriptor, self._on_ready)
 
     def _unwatch(self) -> None:
         self._loop.remove_reader(self._descriptor)
@@ -170,7 +181,7 @@ class ChildInput(_Pipe):
         self._close()
 
     def _watch(self) -> None:
-        self._loop.add_writer(self._descriptor, self._wake)
+        self._loop.add_writer(self._descriptor, self._on_ready)
 
     def _unwatch(self) -> None:
         self._loop.remove_writer(self._descriptor)

@@ -37,7 +37,7 @@ class Seconds(Struct, frozen=True):
     """
 
     start: float = 30.0
-    first_wait: float = 5.0
+    first_wait: float = 10.0
     idle: float = 300.0
 
 
@@ -136,6 +136,7 @@ class Connection:
     async def wait_listed(self) -> None:
         """Wait a moment for its list of tools, where it is not known."""
         if self.listing is None and self._life is not None:
+            await asyncio.wait({self._life.loaded})
             await asyncio.wait({self._life.ready}, timeout=self._seconds.first_wait)
 
     def _take_listing(self, listing: tuple[ListedTool, ...], left_out: list[str]) -> None:

@@ -42,6 +42,8 @@ class Life:
         self._lost = asyncio.Event()
         self._transport: Any = None
         loop = asyncio.get_running_loop()
+        #: Resolved once the SDK is there, which is no matter of the server's.
+        self.loaded: asyncio.Future[None] = loop.create_future()
         #: Resolved once it can be asked, or never will be; then ``why`` says so.
         self.ready: asyncio.Future[Session | None] = loop.create_future()
         #: Whether it is at its end, or about to be.
@@ -66,10 +68,12 @@ class Life:
 
     async def _live(self) -> None:
         try:
+            modules = await asyncio.to_thread(_load)
+            self.loaded.set_result(None)
             async with contextlib.AsyncExitStack() as stack:
                 try:
                     async with asyncio.timeout(self._seconds):
-                        session = await self._start(stack)
+                        session = await self._start(stack, *modules)
                 except TimeoutError:
                     raise _Slow(f"did not answer within {self._seconds:g} s") from None
                 following = asyncio.get_running_loop().create_task(session.follow())
@@ -84,11 +88,13 @@ class Life:
             self.why = f"ended{how}" if how else f"could not be reached: {_words(error)}"
         finally:
             self.over = True
-            if not self.ready.done():
-                self.ready.set_result(None)
+            for future in (self.loaded, self.ready):
+                if not future.done():
+                    future.set_result(None)
 
-    async def _start(self, stack: contextlib.AsyncExitStack) -> Session:
-        transports, sessions = await asyncio.to_thread(_load)
+    async def _start(
+        self, stack: contextlib.AsyncExitStack, transports: ModuleType, sessions: ModuleType
+    ) -> Session:
         self._transport = self._make_transport(transports, self.lose)
         session: Session = sessions.Session(
             self._name, self._transport, self._changed, self._elicit, older=self._older
