@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -14,7 +13,7 @@ from msgspec.structs import replace
 
 from actors.sessions.activities import still_open
 from actors.sessions.answers import Kept, durable, store_failure
-from actors.sessions.chain import LARGE, chained, head_of, link
+from actors.sessions.chain import LARGE, NO_BYTES, chained, head_of, link
 from actors.sessions.head import SessionHead
 from actors.sessions.store import SessionStore
 from protocol.entries import (
@@ -30,9 +29,6 @@ from protocol.events import Activity, DurableEvent, Event, RunEnd, RunStart, Ses
 from protocol.items import Item
 from protocol.recordable import UNFIT, recordable
 from protocol.wire import encode
-
-#: Copied for each entry, which takes less than to have OpenSSL look its hash up by name.
-_no_bytes = hashlib.sha256()
 
 #: Bytes of an entry that take a millisecond to hash, which is done in a thread.
 LONG = 1 << 20
@@ -257,7 +253,7 @@ class SessionLog:
         head = self.head
         seq = head.seq = head.seq + 1
         if len(body) < LARGE:
-            hashing = _no_bytes.copy()
+            hashing = NO_BYTES.copy()
             hashing.update(head.hash + body)
             hash_ = head.hash = hashing.digest()
         else:
