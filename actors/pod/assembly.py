@@ -26,7 +26,7 @@ from actors.runtime.user_folders import configuration_path, runtime_path, state_
 from actors.sessions.head import SessionHead, new_session_id
 from actors.sessions.log import SessionLog
 from actors.sessions.store import SessionStore
-from actors.tools.base import Tool, Toolbox
+from actors.tools.base import Tool, Toolbox, ToolContext
 from actors.tools.extras import ALLOW_PRIVATE, COMMANDS, LAUNCHER, MEMORY, PODS, TASKS
 from actors.tools.pool import ToolThreads
 from actors.tools.scope import fence
@@ -203,6 +203,9 @@ class Assembly:
         """What a pod may touch that may have given some of it away."""
         return self._delegations[pod].scope
 
+    def _note_call(self, pod: str, tool: str, ctx: ToolContext) -> None:
+        self._delegations[pod].note_call(tool, ctx)
+
     def _make_template(
         self, manifest: PodManifest, client: LLMClient | None, tools: tuple[Any, ...], hooks: tuple[Any, ...]
     ) -> PodTemplate:
@@ -251,13 +254,15 @@ class Assembly:
             PODS: self._sub_agents,
         }
         asked = _hooks(hooks, toolbox.threads) if hooks else None
+        delegates = _delegates(manifest)
         return ToolRunner(
             toolbox,
             manifest,
             extras,
             asked,
             keeps_tasks=_keeps_tasks(toolbox),
-            scope_of=self._scope_now if _delegates(manifest) else None,
+            scope_of=self._scope_now if delegates else None,
+            note_call=self._note_call if delegates else None,
             fence=self._own_places(),
         )
 

@@ -80,6 +80,7 @@ class ToolRunner:
         "ask_form",
         "hooks",
         "keeps_tasks",
+        "note_call",
         "scope",
         "scope_of",
         "toolbox",
@@ -94,6 +95,7 @@ class ToolRunner:
         *,
         keeps_tasks: bool = False,
         scope_of: Callable[[str], Scope] | None = None,
+        note_call: Callable[[str, str, ToolContext], object] | None = None,
         fence: tuple[Rule, ...] = (),
     ) -> None:
         self.toolbox = toolbox
@@ -107,6 +109,8 @@ class ToolRunner:
         self._fenced = fenced(self.scope, fence)
         #: What the pod of that name may touch now, where pods give some of it away.
         self.scope_of = scope_of
+        #: Gets the pod, tool and context of each call that begins in a thread, where pods have sub-agents.
+        self.note_call = note_call
         self._parallel = manifest.worker.parallel_tools
         self._extras = extras or {}
         #: Asks a person for the tool of a call that has begun; None where nobody is asked.
@@ -172,6 +176,8 @@ class ToolRunner:
                 return
         batch.begin(checked.call)
         since = time.perf_counter()
+        if self.note_call is not None and checked.tool.blocking:
+            self.note_call(batch.pod, checked.call.name, ctx)
         result = await self.toolbox.carry_out(checked, ctx)
         seconds, waited = _timed(ctx, since)
         if hooks is not None and hooks.asks_after:

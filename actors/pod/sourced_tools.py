@@ -37,6 +37,10 @@ class SourcedTools:
         for each in self._sources:
             each.release()
 
+    def writers(self) -> list[str]:
+        """The names of those sources that have a process at work which could write."""
+        return [each.name for each in self._sources if each.may_write]
+
     @property
     def are_open(self) -> bool:
         """Whether all sources can be asked."""

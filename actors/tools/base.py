@@ -113,6 +113,11 @@ class ToolContext(Generic[D]):
         #: or None where nobody gives one. None where the pod asks nobody.
         self.ask_person: AskPerson | None = None
 
+    @property
+    def is_at_work(self) -> bool:
+        """Whether a thread has begun with the call, and is not done with it."""
+        return self.began is not None and self.seconds is None
+
     def path(self, text: str, permission: Permission = "read") -> Path:
         """The place that ``text`` names, absolute and free of symlinks. Raises ScopeRefused."""
         return self.locate(text, permission).path

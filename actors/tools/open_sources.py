@@ -88,6 +88,11 @@ class SharedSource:
         """Whether it can be asked for its tools."""
         return self._life is not None and self._life.is_open
 
+    @property
+    def may_write(self) -> bool:
+        """Whether it has a process of its own at work that could write."""
+        return self.is_open and bool(getattr(self._source, "may_write", False))
+
     def begin_to_open(self) -> None:
         """Have it opened, unless it is, or is about to be."""
         if self._life is None or self._life.over:

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 from actors.pod.budget import Budget, ChildBudget, check_left
 from actors.pod.delegation import output
 from actors.pod.delegation.grants import child_manifest, refuse_beyond
-from actors.pod.delegation.narrowing import withdrawn
+from actors.pod.delegation.narrowing import withdrawn, writes
 from actors.pod.delegation.restore import bring_back
 from actors.pod.delegation.sub_agent import ChildSpawner, SubAgent, goes_on
 from actors.pod.local import actor_of
 from actors.runtime.future import AsyncFuture
+from actors.tools.base import ToolContext
 from actors.tools.pods import Asked
 from actors.tools.scope import resolved
 from protocol.delegation import NO_CHILDREN, Children
@@ -83,6 +84,8 @@ class Delegation:
         self.living: dict[str, SubAgent] = {}
         #: By the names of their pods.
         self.by_pod: dict[str, SubAgent] = {}
+        #: The last call in a thread, and those before it whose thread is still at work.
+        self._calls: list[tuple[str, ToolContext]] = []
         #: Whether sub-agents are to stand still, since the pod was paused or restored.
         self._held = False
         #: Whether the pod ends and can be restored: sub-agents that end with it have not come to their end.
@@ -174,6 +177,8 @@ class Delegation:
                 f"{encodable(asked.name)!r} is no name of a sub-agent: letters, digits, '-' and '_' are"
             )
         scope = self._scope_asked(asked)
+        if writes(scope):
+            self._refuse_beside_writers()
         refuse_beyond(self._own, scope, {name: each.started.scope for name, each in self.living.items()})
         name = f"{self.name}.{asked.name}"
         manifest = child_manifest(self.template.manifest, name, asked, self._own.narrow(scope))
@@ -199,6 +204,30 @@ class Delegation:
         child = SubAgent(started, resources)
         self._add(child)
         return child
+
+    def _refuse_beside_writers(self) -> None:
+        """Refuse to give write permission away while something of the pod might write there still. Raises
+        ToolError.
+        """
+        commands, sources = self._actor.resources.commands, self.template.sources
+        at_work = [] if commands is None else commands.at_work
+        threads = [tool for tool, ctx in self._calls if ctx.is_at_work]
+        servers = [] if sources is None else sources.writers()
+        for names, what, hint in (
+            (at_work, "commands in the background", "wait for them, or end them with shell_stop"),
+            (threads, "tools that were not waited for any longer", "try again when they have ended"),
+            (servers, "servers of tools that write", "give it a scope that it only reads"),
+        ):
+            if names:
+                raise ToolError(
+                    f"refused: a sub-agent writes alone where it may, and {what} are at work that could "
+                    f"write there too: {', '.join(names)}",
+                    hint=hint,
+                )
+
+    def note_call(self, tool: str, ctx: ToolContext) -> None:
+        """A call of the pod begins in a thread, which may outlive it."""
+        self._calls = [*(each for each in self._calls if each[1].is_at_work), (tool, ctx)]
 
     def _scope_asked(self, asked: Asked) -> Scope:
         if asked.scope is None:

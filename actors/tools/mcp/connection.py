@@ -93,6 +93,12 @@ class Connection:
             return self._failure
         return f"MCP server {self.name!r} has not listed its tools yet: they come once it has"
 
+    @property
+    def has_process(self) -> bool:
+        """Whether a server that was started on this machine is at work."""
+        life = self._life
+        return self._server.url is None and life is not None and not life.over and not life.task.done()
+
     # -- lives -----------------------------------------------------------------------------------
 
     def hold(self) -> None:

@@ -44,6 +44,12 @@ class McpSource:
         """What people should know of the server."""
         return self._connection.trouble
 
+    @property
+    def may_write(self) -> bool:
+        """Whether the server is at work on this machine, with tools of this pod's that write."""
+        tools = (tool for _, tool in self._by_name.values())
+        return self._connection.has_process and any(each.asks for each in tools)
+
     async def open(self) -> None:
         """Have the server started, and wait a moment for its tools."""
         self._connection.hold()

@@ -1,0 +1,123 @@
+"""No sub-agent is given what may be written while something of its parent could write there still."""
+
+import threading
+from collections.abc import AsyncIterator, Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from process_kit import marked
+from shell_kit import Model, begin, manifest, marking, stop, texts
+
+from actors.llm.scripted import call, say
+from actors.system import PodSystem
+from actors.tools.base import Tool, tool
+from protocol.events import ChildStarted, RunEnd, ToolResulted
+from protocol.scope import Scope
+
+
+class Family(Model):
+    """Plays its steps for the parent; sub-agents say that they are done."""
+
+    def stream(self, request: Any) -> AsyncIterator[Any]:
+        """The next reply of whoever asks."""
+        return say("done").stream() if request.system == "child" else super().stream(request)
+
+
+def spawn(name: str, target: Path, permission: str) -> Any:
+    scope = {"allow": [{"target": str(target), "permission": permission}]}
+    return call("spawn_pod", {"name": name, "instruction": "child", "task": "look", "scope": scope})
+
+
+async def told(*steps: Any, folder: Path, tools: Iterable[Any] = (), **sections: Any) -> list[str]:
+    """What the parent's model is told of its calls."""
+    sections = {"tools": {"builtin": ["shell", "pods"]}, "scope": Scope.writable(str(folder)), **sections}
+    async with PodSystem() as system:
+        pod = await system.spawn(manifest(**sections), client=Family(*steps, say("x"), say("x")), tools=tools)
+        with pod.subscribe([ToolResulted, RunEnd]) as events:
+            await pod.run("go")
+            return texts(each for each in events.drain() if isinstance(each, ToolResulted))
+
+
+async def test_beside_a_command_in_the_background_a_sub_agent_may_read_and_not_write(
+    tmp_path: Path, mark: str
+) -> None:
+    said = await told(
+        begin(marking(mark, "echo up; sleep 1000")),
+        spawn("writer", tmp_path, "write"),
+        spawn("reader", tmp_path, "read"),
+        stop,
+        spawn("writer", tmp_path, "write"),
+        folder=tmp_path,
+    )
+    assert said[1] == (
+        "refused: a sub-agent writes alone where it may, and commands in the background are at work that could "
+        "write there too: ID-1 (wait for them, or end them with shell_stop)"
+    )
+    assert '"name":"reader"' in said[2]
+    assert said[3] == "[ended by SIGTERM]"
+    assert '"name":"writer"' in said[4]
+    assert not marked(mark)
+
+
+async def test_beside_a_thread_that_was_given_up_a_sub_agent_may_not_write(tmp_path: Path) -> None:
+    go, ended = threading.Event(), threading.Event()
+
+    @tool(timeout=0.05)
+    def stuck() -> str:
+        """Never done in time."""
+        go.wait()
+        ended.set()
+        return "late"
+
+    @tool
+    async def release() -> str:
+        """Let it end."""
+        go.set()
+        ended.wait()
+        return "released"
+
+    said = await told(
+        call("stuck"),
+        spawn("writer", tmp_path, "write"),
+        call("release"),
+        folder=tmp_path,
+        tools=[stuck, release],
+    )
+    assert "stuck took too long" in said[0]
+    assert (
+        "tools that were not waited for any longer are at work that could write there too: stuck" in said[1]
+    )
+    assert said[2] == "released"
+
+
+async def test_beside_a_server_that_writes_a_sub_agent_may_not_write(tmp_path: Path) -> None:
+    class Server:
+        """A source with a process of its own."""
+
+        name = "a server"
+        may_write = True
+
+        async def open(self) -> None:
+            """Begin."""
+
+        def tools(self) -> Iterable[Tool]:
+            """None."""
+            return ()
+
+        async def close(self) -> None:
+            """End."""
+
+    said = await told(spawn("writer", tmp_path, "write"), folder=tmp_path, tools=[Server()])
+    assert "servers of tools that write are at work that could write there too: a server" in said[0]
+
+
+@pytest.mark.parametrize("permission", ["read", "write"])
+async def test_beside_nothing_a_sub_agent_has_what_it_is_given(tmp_path: Path, permission: str) -> None:
+    async with PodSystem() as system:
+        of = manifest(tools={"builtin": ["shell", "pods"]}, scope=Scope.writable(str(tmp_path)))
+        client = Family(spawn("child", tmp_path, permission), say("x"), say("x"))
+        pod = await system.spawn(of, client=client)
+        with pod.subscribe(ChildStarted) as events:
+            await pod.run("go")
+            assert len(events.drain()) == 1
