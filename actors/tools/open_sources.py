@@ -121,7 +121,7 @@ class SharedSource:
             if self._listed is None:
                 raise failed from error
             return self._listed, f"{failed}; those that it had stay"
-        return self._listed, getattr(self._source, "trouble", None)
+        return self._listed, getattr(self._source, "failure", None)
 
 
 class _Life:

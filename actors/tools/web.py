@@ -12,12 +12,12 @@ import aiohttp
 import yarl
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-from actors.net.aiohttp_trouble import explained, is_of
+from actors.net.aiohttp_failures import explained, is_of
 from actors.net.certificates import certificates
 from actors.net.encodings import coding_of
+from actors.net.failures import MAX_HEADER_BYTES
 from actors.net.proxies import ProxyRoute, proxy_for, route_through, where_of
 from actors.net.public import Address, why_not_public
-from actors.net.trouble import MAX_HEADER_BYTES
 from actors.tools.page import MOST_BYTES, Answer, media_type, refuse_unreadable
 from protocol.errors import ModelError, ToolError
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.llm.http.http1 import Chunked, Head, HeadReader, Sized, Unbounded
-from actors.net.trouble import TransportError
+from actors.net.failures import TransportError
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n"
 
@@ -73,7 +73,7 @@ def test_whatever_comes_in_the_place_of_chunks_is_a_body_or_a_refusal(data, cuts
             if not chunked.over:
                 chunked.feed(piece)
     except TransportError as error:
-        assert error.trouble.kind == "protocol"  # noqa: PT017 - not all of it is refused
+        assert error.failure.kind == "protocol"  # noqa: PT017 - not all of it is refused
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ from ports import unused_port
 from actors.llm.http.client import Response, Transport
 from actors.llm.http.direct import DirectTransport
 from actors.llm.http.transport import AiohttpTransport
-from actors.net.aiohttp_trouble import explained, is_of, was_kept_too_long
-from actors.net.trouble import TransportError, Trouble
+from actors.net.aiohttp_failures import explained, is_of, was_kept_too_long
+from actors.net.failures import NetworkFailure, TransportError
 
 BODY = b"one\n\ntwo\n\n" * 100
 
@@ -38,8 +38,8 @@ async def body_of(response: Response) -> bytes:
     return b"".join(pieces)
 
 
-def trouble_of(error: Exception) -> Trouble:
-    return error.trouble if isinstance(error, TransportError) else explained(error)
+def failure_of(error: Exception) -> NetworkFailure:
+    return error.failure if isinstance(error, TransportError) else explained(error)
 
 
 async def asked(transport: Transport, url: str) -> bytes:
@@ -92,7 +92,7 @@ def test_a_body_that_is_cut_is_a_lost_connection(made):
         async with RawServer(cut) as server, made(server.url) as transport:
             with pytest.raises(Exception) as caught:  # noqa: PT011 - each has errors of its own
                 await asked(transport, server.url)
-            assert "lost before the answer was complete" in trouble_of(caught.value).words
+            assert "lost before the answer was complete" in failure_of(caught.value).words
 
     asyncio.run(main())
 
@@ -119,9 +119,9 @@ def test_a_port_that_nobody_listens_at_is_told(made):
         async with made(url) as transport:
             with pytest.raises(Exception) as caught:  # noqa: PT011 - each has errors of its own
                 await asked(transport, url)
-            trouble = trouble_of(caught.value)
-            assert "refused" in trouble.words
-            assert trouble.connecting
+            failure = failure_of(caught.value)
+            assert "refused" in failure.words
+            assert failure.connecting
             assert not is_of(caught.value, "elsewhere", 1)
 
     asyncio.run(main())
@@ -177,7 +177,7 @@ async def test_a_host_whose_name_no_network_allows_cannot_be_found(host):
     transport = DirectTransport(url, connect_seconds=5.0)
     with pytest.raises(TransportError) as caught:
         await transport.send("POST", url, {}, b"")
-    assert "no such host" in caught.value.trouble.words
+    assert "no such host" in caught.value.failure.words
     await transport.aclose()
 
 

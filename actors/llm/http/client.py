@@ -20,8 +20,8 @@ from actors.llm.address import secrets_in
 from actors.llm.http.endpoint import COOLDOWN, MAX_STREAMS, Endpoint
 from actors.llm.http.stream_timeout import Watch
 from actors.net.encodings import unpacking
+from actors.net.failures import NetworkFailure, TransportError
 from actors.net.proxies import PROXY_WANTS, PROXY_WANTS_HINT, PROXY_WANTS_KEY, proxy_for, where_of
-from actors.net.trouble import TransportError, Trouble
 from protocol.errors import ModelError
 
 #: What a request says of who sends it.
@@ -358,21 +358,21 @@ class Peer:
         if type(error) is ValueError:
             hint = "look at what the server or a proxy before it does to answers"
             return ModelError(f"{self.where} sent {error}", kind="protocol", hint=hint, where=self.where)
-        trouble = _explained(error)
-        words, hint = trouble.words, trouble.hint or self._reach_hint()
-        if trouble.connecting and self._proxy is not None:
-            words, hint = self._blamed(error, trouble)
+        failure = _explained(error)
+        words, hint = failure.words, failure.hint or self._reach_hint()
+        if failure.connecting and self._proxy is not None:
+            words, hint = self._blamed(error, failure)
         return ModelError(
             f"{self.where}: {words}",
-            kind=trouble.kind,
+            kind=failure.kind,
             hint=hint,
             where=self.where,
-            retryable=trouble.retryable,
+            retryable=failure.retryable,
         )
 
-    def _blamed(self, error: Exception, trouble: Trouble) -> tuple[str, str]:
+    def _blamed(self, error: Exception, failure: NetworkFailure) -> tuple[str, str]:
         """The words and the hint of a failure to connect with a proxy on the way."""
-        from actors.net.aiohttp_trouble import is_of  # noqa: PLC0415 - loaded by now
+        from actors.net.aiohttp_failures import is_of  # noqa: PLC0415 - loaded by now
 
         assert self._proxy is not None
         proxy = where_of(self._proxy)
@@ -380,8 +380,8 @@ class Peer:
         hint = f"look at HTTP_PROXY, HTTPS_PROXY and ALL_PROXY, or add {host} to NO_PROXY"
         parts = urlsplit(self._proxy)
         if is_of(error, parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)):
-            return f"the proxy {proxy} on the way there: {trouble.words}", trouble.hint or hint
-        return f"{trouble.words} (through the proxy {proxy})", trouble.hint or hint
+            return f"the proxy {proxy} on the way there: {failure.words}", failure.hint or hint
+        return f"{failure.words} (through the proxy {proxy})", failure.hint or hint
 
     def proxy_wants_key(self) -> ModelError | None:
         """The error of a proxy that asks for credentials; None where there is no proxy."""
@@ -429,11 +429,11 @@ class Peer:
 _AIOHTTP = "actors.llm.http.transport"
 
 
-def _explained(error: Exception) -> Trouble:
+def _explained(error: Exception) -> NetworkFailure:
     """What a failure of a transport means; anything else is a defect and is raised again."""
     if isinstance(error, TransportError):
-        return error.trouble
-    from actors.net.aiohttp_trouble import explained  # noqa: PLC0415 - loaded by now, or a defect
+        return error.failure
+    from actors.net.aiohttp_failures import explained  # noqa: PLC0415 - loaded by now, or a defect
 
     return explained(error)
 
@@ -442,7 +442,7 @@ def _was_kept_too_long(error: Exception) -> bool:
     """Whether a connection was closed on us before any of the answer came, as idle ones are."""
     if isinstance(error, TransportError):
         return error.unanswered
-    from actors.net.aiohttp_trouble import was_kept_too_long  # noqa: PLC0415 - loaded by now, or a defect
+    from actors.net.aiohttp_failures import was_kept_too_long  # noqa: PLC0415 - loaded by now, or a defect
 
     return was_kept_too_long(error)
 

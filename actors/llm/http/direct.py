@@ -19,7 +19,7 @@ import aiohappyeyeballs
 
 from actors.llm.http.http1 import Framing, Head, HeadReader
 from actors.net.certificates import certificates
-from actors.net.trouble import TransportError, lost, slow_to_reach, unconnected, unresolved
+from actors.net.failures import TransportError, lost, slow_to_reach, unconnected, unresolved
 
 #: How long the end of an answer may lag behind its last event before its connection is given up, in seconds.
 SETTLE_SECONDS = 1.0

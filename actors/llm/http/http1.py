@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple, Protocol
 
 from actors.net.encodings import coding_of
-from actors.net.trouble import MAX_HEADER_BYTES, MAX_HEADERS, TransportError, no_http, overlong_head
+from actors.net.failures import MAX_HEADER_BYTES, MAX_HEADERS, TransportError, no_http, overlong_head
 
 #: The most of a head that is held, in bytes.
 MAX_HEAD_BYTES = 4 * MAX_HEADER_BYTES

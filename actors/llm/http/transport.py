@@ -20,8 +20,8 @@ import yarl
 
 from actors.net.certificates import certificates
 from actors.net.encodings import coding_of
+from actors.net.failures import MAX_HEADER_BYTES, MAX_HEADERS
 from actors.net.proxies import route_through
-from actors.net.trouble import MAX_HEADER_BYTES, MAX_HEADERS
 
 _MORE_HEADERS: dict[str, Any] = (
     {"max_headers": MAX_HEADERS} if "max_headers" in signature(aiohttp.ClientSession).parameters else {}

@@ -82,7 +82,7 @@ class Connection:
         return self._server.name
 
     @property
-    def trouble(self) -> str | None:
+    def failure(self) -> str | None:
         """What people should know of it, in words; None where all is well."""
         if self.listing is not None:
             return self._left_out or None

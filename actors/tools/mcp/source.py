@@ -40,9 +40,9 @@ class McpSource:
         self._by_name: dict[str, tuple[ListedTool, Tool]] = {}
 
     @property
-    def trouble(self) -> str | None:
+    def failure(self) -> str | None:
         """What people should know of the server."""
-        return self._connection.trouble
+        return self._connection.failure
 
     @property
     def may_write(self) -> bool:

@@ -1,4 +1,4 @@
-"""What the failures of aiohttp, of httpx and of the system mean, in our words."""
+"""What failures of aiohttp, of httpx and of the system mean: each as a ``NetworkFailure``."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from collections.abc import Callable
 import aiohttp
 import httpx
 
-from actors.net.proxies import PROXY_WANTS, PROXY_WANTS_HINT, PROXY_WANTS_KEY
-from actors.net.trouble import (
-    Trouble,
+from actors.net.failures import (
+    NetworkFailure,
     lost,
     no_http,
     no_tls,
@@ -20,13 +19,14 @@ from actors.net.trouble import (
     unresolved,
     untrusted,
 )
+from actors.net.proxies import PROXY_WANTS, PROXY_WANTS_HINT, PROXY_WANTS_KEY
 
 
-def explained(error: Exception) -> Trouble:
+def explained(error: Exception) -> NetworkFailure:
     """What an error of aiohttp, httpx or the system means; anything else is a defect and is raised again."""
-    for kinds, trouble in _TROUBLES:
+    for kinds, failure in _FAILURES:
         if isinstance(error, kinds):
-            return trouble(error)
+            return failure(error)
     raise error
 
 
@@ -44,30 +44,30 @@ def was_kept_too_long(error: Exception) -> bool:
     return isinstance(error, lost) and not isinstance(error, never_made)
 
 
-def _refused_by_proxy(error: Exception) -> Trouble:
+def _refused_by_proxy(error: Exception) -> NetworkFailure:
     status, words = getattr(error, "status", 0), " ".join(str(getattr(error, "message", "")).split())[:200]
     if status == PROXY_WANTS_KEY:
-        return Trouble("auth", PROXY_WANTS, PROXY_WANTS_HINT, connecting=True)
+        return NetworkFailure("auth", PROXY_WANTS, PROXY_WANTS_HINT, connecting=True)
     hint = "ask who runs it, or add the server's host to NO_PROXY"
-    return Trouble("connection", f"makes no connection ({status} {words})", hint, connecting=True)
+    return NetworkFailure("connection", f"makes no connection ({status} {words})", hint, connecting=True)
 
 
-def _slow(_: Exception) -> Trouble:
-    return Trouble("timeout", "took too long to answer", "use a smaller model, or longer time-outs")
+def _slow(_: Exception) -> NetworkFailure:
+    return NetworkFailure("timeout", "took too long to answer", "use a smaller model, or longer time-outs")
 
 
-def _no_http(error: Exception) -> Trouble:
+def _no_http(error: Exception) -> NetworkFailure:
     words = str(getattr(error, "message", error))
     too_long = "Got more than" in words or "Too many headers" in words
     return overlong_head() if too_long else no_http(words)
 
 
-def _no_url(error: Exception) -> Trouble:
-    return Trouble("invalid_request", f"is no usable address: {error}", "check base_url")
+def _no_url(error: Exception) -> NetworkFailure:
+    return NetworkFailure("invalid_request", f"is no usable address: {error}", "check base_url")
 
 
 #: The first that fits; kinds of errors before the kinds they are kinds of.
-_TROUBLES: tuple[tuple[tuple[type[Exception], ...], Callable[[Exception], Trouble]], ...] = (
+_FAILURES: tuple[tuple[tuple[type[Exception], ...], Callable[[Exception], NetworkFailure]], ...] = (
     ((aiohttp.ClientHttpProxyError,), _refused_by_proxy),
     ((aiohttp.ClientConnectorCertificateError, ssl.SSLCertVerificationError), untrusted),
     ((aiohttp.ClientConnectorSSLError, ssl.SSLError), no_tls),

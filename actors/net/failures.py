@@ -1,4 +1,4 @@
-"""What goes wrong on the way to a server and back, in our words."""
+"""Failures of the network on the way to a server and back: what each means, and what to do about it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MAX_HEADER_BYTES = 256 * 1024
 MAX_HEADERS = 1024
 
 
-class Trouble(Struct, frozen=True):
+class NetworkFailure(Struct, frozen=True):
     """What a failure of the network means, in our words; ``hint`` is None where the usual one fits.
 
     ``connecting`` says that it came to no connection, so that a proxy on the way may be the cause.
@@ -29,76 +29,78 @@ class Trouble(Struct, frozen=True):
 
 
 class TransportError(Exception):
-    """A failure of the network, known as ``trouble``; ``unanswered`` says that a connection was there, and
+    """A failure of the network, known as ``failure``; ``unanswered`` says that a connection was there, and
     was closed before a byte of the answer had come, as idle ones are.
     """
 
-    def __init__(self, trouble: Trouble, *, unanswered: bool = False) -> None:
-        super().__init__(trouble.words)
-        self.trouble = trouble
+    def __init__(self, failure: NetworkFailure, *, unanswered: bool = False) -> None:
+        super().__init__(failure.words)
+        self.failure = failure
         self.unanswered = unanswered
 
 
-def untrusted(error: Exception) -> Trouble:
+def untrusted(error: Exception) -> NetworkFailure:
     """The server's certificate is none that we trust."""
     words = f"its certificate is not trusted: {getattr(error, 'certificate_error', None) or error}"
     hint = "set SSL_CERT_FILE to the certificates that you trust"
-    return Trouble("connection", words, hint, retryable=False, connecting=True)
+    return NetworkFailure("connection", words, hint, retryable=False, connecting=True)
 
 
-def no_tls(error: Exception) -> Trouble:
+def no_tls(error: Exception) -> NetworkFailure:
     """What answers there speaks no TLS, or not ours."""
     words = f"no secure connection could be made: {getattr(error, 'os_error', None) or error}"
     hint = "look whether base_url should begin with http:"
-    return Trouble("connection", words, hint, retryable=False, connecting=True)
+    return NetworkFailure("connection", words, hint, retryable=False, connecting=True)
 
 
-def unresolved(_: Exception) -> Trouble:
+def unresolved(_: Exception) -> NetworkFailure:
     """No such host is known."""
     hint = "check the host in base_url, and the network"
-    return Trouble("connection", "no such host can be found", hint, connecting=True)
+    return NetworkFailure("connection", "no such host can be found", hint, connecting=True)
 
 
-def unreached(error: Exception) -> Trouble:
+def unreached(error: Exception) -> NetworkFailure:
     """Nobody takes a connection there."""
     cause = getattr(error, "os_error", None) or error.__cause__ or error
     if isinstance(cause, ConnectionRefusedError):
-        return Trouble("connection", "nothing answers there: the connection was refused", connecting=True)
+        return NetworkFailure(
+            "connection", "nothing answers there: the connection was refused", connecting=True
+        )
     words = f"cannot be reached: {getattr(cause, 'strerror', None) or cause}"
-    return Trouble("connection", words, connecting=True)
+    return NetworkFailure("connection", words, connecting=True)
 
 
-def slow_to_reach(_: Exception) -> Trouble:
+def slow_to_reach(_: Exception) -> NetworkFailure:
     """No connection came about in the time that it was given."""
-    return Trouble("connection", "cannot be reached: no connection was made in time", connecting=True)
+    return NetworkFailure("connection", "cannot be reached: no connection was made in time", connecting=True)
 
 
-def unconnected(error: OSError) -> Trouble:
+def unconnected(error: OSError) -> NetworkFailure:
     """What a failure to connect means, as the system reports it."""
-    for kinds, trouble in (
+    for kinds, failure in (
         (ssl.SSLCertVerificationError, untrusted),
         (ssl.SSLError, no_tls),
         (socket.gaierror, unresolved),
         (TimeoutError, slow_to_reach),
     ):
         if isinstance(error, kinds):
-            return trouble(error)
+            return failure(error)
     return unreached(error)
 
 
-def lost(_: Exception | None = None) -> Trouble:
+def lost(_: Exception | None = None) -> NetworkFailure:
     """The connection is gone in the middle of an answer, or before it."""
     hint = "the server stopped or a proxy gave up: its log may say why"
-    return Trouble("connection", "the connection was lost before the answer was complete", hint)
+    return NetworkFailure("connection", "the connection was lost before the answer was complete", hint)
 
 
-def no_http(words: str) -> Trouble:
+def no_http(words: str) -> NetworkFailure:
     """What answers there speaks no HTTP that can be read; ``words`` says what of it."""
     what = f"does not answer in HTTP: {' '.join(words.split())[:200]}"
-    return Trouble("protocol", what, "check the port, and whether base_url should begin with https:")
+    return NetworkFailure("protocol", what, "check the port, and whether base_url should begin with https:")
 
 
-def overlong_head() -> Trouble:
+def overlong_head() -> NetworkFailure:
     """The head of an answer is longer than any honest one."""
     words = f"sent a header of more than {MAX_HEADER_BYTES // 1024} KB, or more than {MAX_HEADERS} of them"
-    return Trouble("protocol", words, "look at what the server or a proxy before it adds to answers")
+    return NetworkFailure("protocol", words, "look at what the server or a proxy before it adds to answers")
