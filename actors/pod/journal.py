@@ -82,7 +82,7 @@ class Journal:
         #: What was given to the store and is not kept yet, and who waits for that.
         self._under_way: Pending | None = None
         self._given: DirectWait | None = None
-        #: Whether only who gave it hears of a refusal.
+        #: Whether only who gave it gets the error of a refusal.
         self._alone = False
         #: Who waits for that to be over, with something of their own to commit.
         self._waiting: list[DirectWait] | None = None

@@ -39,7 +39,7 @@ def lock(descriptor: int, operation: int) -> None:
 
 
 def has_locks(folder: Path) -> bool:
-    """Whether files in a folder can be locked, as far as that can be told."""
+    """Whether files in a folder can be locked, as far as that can be known."""
     try:
         with opened_folder(folder) as descriptor:
             lock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
