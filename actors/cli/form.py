@@ -39,7 +39,7 @@ class Filled(NamedTuple):
     arguments: dict[str, Any]
 
 
-class Unreadable(ValueError):  # noqa: N818 - told in words
+class Unreadable(ValueError):  # noqa: N818 - reported in words
     """What a person wrote is no value of that field."""
 
 
