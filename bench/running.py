@@ -14,6 +14,7 @@ from bench import catalogue, machine
 from bench.before import Checkout
 from bench.jobs import Job, NotMeasured, jobs
 from bench.pace import BUSY, pace
+from bench.peers import catalogue as peer_catalogue
 from bench.results import Effort, Failed, Reading, Report, Row, Spread
 
 #: Told of each step, for a person who waits: the claim, the case with who does it, and the repeat.
@@ -50,11 +51,13 @@ def claim_by_claim(
 ) -> Iterator[Report]:
     """The same as a report for each claim, as soon as that is measured."""
     claims = [catalogue.claim(name) for name in names or catalogue.names()]
+    left_out = peer_catalogue.left_out([each.name for each in claims]) if peers else []
     opening = Report(machine.described(with_peers=peers), effort, repeat, time.time(), [], [])
     for each in claims:
         todo = jobs(each, effort, with_peers=peers) + (before.jobs(each, effort) if before else [])
         rows, failed = run_jobs(todo, repeat, tell or _silent)
-        yield msgspec.structs.replace(opening, rows=rows, failed=failed)
+        yield msgspec.structs.replace(opening, rows=rows, failed=left_out + failed)
+        left_out = []
 
 
 def joined(parts: Iterable[Report]) -> Report:

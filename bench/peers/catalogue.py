@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from importlib import metadata
 from pathlib import Path
 
 from msgspec import Struct
 
-from bench.results import Effort
+from bench.results import Effort, Failed
 from bench.root import ROOT
 
 #: Where their environments are made.
@@ -179,6 +180,21 @@ def versions() -> dict[str, str]:
         for found in metadata.distributions(name=package.partition("[")[0], path=[str(site)])
         if peer.installed
     }
+
+
+def left_out(claims: Collection[str]) -> list[Failed]:
+    """The peers that would do cases of these claims and have no environment here."""
+    missing = [(peer, {case.claim for case in peer.cases}) for peer in PEERS if not peer.installed]
+    return [
+        Failed(
+            ", ".join(name for name in claims if name in does),
+            "all cases",
+            peer.name,
+            f"it has no environment here: python -m bench.peers {peer.name}",
+        )
+        for peer, does in missing
+        if does.intersection(claims)
+    ]
 
 
 def cases(claim: str) -> list[tuple[Peer, PeerCase]]:

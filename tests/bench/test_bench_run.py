@@ -18,7 +18,7 @@ from bench.jobs import Job, NotMeasured
 from bench.machine import described
 from bench.markdown import page
 from bench.pace import pace
-from bench.peers.catalogue import PEERS
+from bench.peers.catalogue import PEERS, left_out
 from bench.root import ROOT
 from bench.running import run_jobs
 
@@ -214,3 +214,12 @@ def test_a_run_beside_peers_says_which_versions_they_have(tmp_path, monkeypatch:
     python.parent.mkdir()
     python.touch()
     assert described(with_peers=True).versions["langgraph"] == "1.2.3"
+
+
+def test_a_run_beside_peers_says_which_are_left_out(tmp_path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("bench.peers.catalogue.VENVS", tmp_path)
+    told = {each.by: each for each in left_out(["restore", "slow", "durable"])}
+    assert told["openai-agents"].claim == "restore, durable"
+    assert told["openai-agents"].why.endswith("python -m bench.peers openai-agents")
+    assert "pydantic-ai" not in told  # it does no case of these
+    assert left_out(["slow"]) == []
