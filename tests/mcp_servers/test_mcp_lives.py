@@ -18,6 +18,8 @@ from actors.system import PodSystem
 from actors.tools.base import Toolbox, ToolContext
 from actors.tools.mcp import source
 from actors.tools.mcp.connection import Seconds
+from actors.tools.mcp.log import MOST_BYTES, ServerLog
+from protocol.errors import ManifestError
 from protocol.events import ToolStart
 from protocol.items import ToolCall, ToolResult
 from protocol.scope import Scope
@@ -207,3 +209,24 @@ async def test_allow_and_deny_choose_among_its_tools() -> None:
         pod = await system.spawn(having(raw(allow=["e*", "d*"], deny=["die*"])), client=client)
         await pod.run("go")
     assert [each.name for each in client.requests[0].tools] == ["raw__echo"]
+
+
+async def test_without_the_sdk_a_pod_is_refused_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(source, "find_spec", lambda _: None)
+    async with PodSystem() as system:
+        with pytest.raises(ManifestError) as caught:
+            await system.spawn(having(raw()), client=ScriptedClient([]))
+    assert caught.value.hint == "pip install 'polypod[mcp]'"
+
+
+def test_what_a_server_says_is_kept_private_and_small(tmp_path: Path) -> None:
+    log = ServerLog(tmp_path / "mcp" / "a.log")
+    log.hide(frozenset({"s3cret-value"}))
+    for number in range(3000):
+        log.add(f"{number} s3cret-value {'x' * 1000}\n")
+    files = list((tmp_path / "mcp").iterdir())
+    assert sorted(each.name for each in files) == ["a.log", "a.old"]
+    assert all(each.stat().st_size <= MOST_BYTES and each.stat().st_mode & 0o777 == 0o600 for each in files)
+    assert not any("s3cret-value" in each.read_text() for each in files)
+    assert log.last_words().count("\n") == 8
+    assert "2999 [redacted]" in log.last_words()

@@ -1,13 +1,14 @@
 """What servers ask people in the middle of a call goes the way of approvals."""
 
 import asyncio
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 from mcp_kit import calls, having, made_with_sdk, raw
 
-from actors.llm.scripted import ScriptedClient, call
+from actors.llm.scripted import ScriptedClient, call, say
 from actors.pod.approvals.forms import checked_form
 from actors.pod.handle import Pod
 from actors.system import PodSystem
@@ -92,6 +93,28 @@ async def test_a_pause_closes_the_question_and_the_outcome_of_its_call_is_unknow
             assert (resolved.by, resolved.approved) == ("run", False)
         assert "outcome unknown" in (await results(pod))[0].text
         assert (await pod.resume()).outcome == "finished"
+
+
+async def test_a_crash_closes_the_question_and_nothing_is_run_again(tmp_path: Path) -> None:
+    async with PodSystem(f"jsonl:{tmp_path}/pods") as system:
+        pod = await start(system, raw(timeout=5), "raw__ask")
+        with pod.subscribe([ApprovalRequested]) as questions:
+            run = pod.run("go")
+            question = await anext(questions)
+            assert isinstance(question, ApprovalRequested)
+            shutil.copytree(tmp_path / "pods", tmp_path / "crashed")  # as a kill at this moment leaves it
+            await pod.deny(question.approval_id)
+            await run
+    async with PodSystem(f"jsonl:{tmp_path}/crashed") as system:
+        again = await system.spawn(
+            having(raw(timeout=5)), client=ScriptedClient([say("done")]), resume=question.session_id
+        )
+        assert await system.approvals() == []
+        assert (await again.resume()).outcome == "finished"
+        (result,) = await results(again)
+        assert "outcome unknown" in result.text
+        with pytest.raises(AlreadyResolved):
+            await again.approve(question.approval_id, arguments={"town": "Oslo"})
 
 
 async def test_a_cancel_ends_a_call_that_asks() -> None:
