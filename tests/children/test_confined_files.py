@@ -299,17 +299,17 @@ def test_what_is_put_in_the_place_of_what_is_covered_is_covered_too(
 
 def test_what_a_person_puts_in_a_reserved_place_stays(confined: Runner, place: Place) -> None:
     async def replace() -> None:
-        child = await confined.start(["cat"], stdin="pipe", **denied(place, "polypod.toml", "folder"))
+        child = await confined.start(["cat"], stdin="pipe", **denied(place, "commondir", "folder"))
         assert child.stdin is not None
         (place.outside / "new").write_text("mine")
-        (place.outside / "new").replace(place.scope / "polypod.toml")
+        (place.outside / "new").replace(place.scope / "commondir")
         (place.scope / "folder").chmod(0o700)
         (place.scope / "folder/file").write_text("mine")
         child.stdin.close()
         await ended(child)
 
     confined.call(replace())
-    assert (place.scope / "polypod.toml").read_text() == "mine"
+    assert (place.scope / "commondir").read_text() == "mine"
     assert (place.scope / "folder/file").read_text() == "mine"
 
 

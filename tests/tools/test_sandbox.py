@@ -120,11 +120,15 @@ async def test_git_works_and_its_hooks_and_config_are_not_written(launcher: Laun
     script = """
     git config user.name x; git config core.fsmonitor evil; echo evil > .git/hooks/pre-commit; rm -rf .git/hooks
     mv .git moved; mkdir -p .git/hooks; echo evil > .git/config; echo .. > .git/commondir
-    echo 1 > f; git add f; git -c user.name=n -c user.email=a@b commit -qm one; git log --oneline
+    echo 1 > f; git add -A; git -c user.name=n -c user.email=a@b commit -qm one; git log --oneline
     """
     before = (folder / ".git/config").read_text()
     text = await sh(launcher, Scope.writable(folder), folder, script)
     assert "one" in text
+    shown = await sh(
+        launcher, Scope.writable(folder), folder, "git show --name-only --format=; git status -s"
+    )
+    assert shown == "f\n"
     assert (folder / ".git/config").read_text() == before
     assert not (folder / ".git/hooks/pre-commit").exists()
     assert not (folder / ".git/commondir").exists()
@@ -158,6 +162,18 @@ async def test_no_repository_and_no_configuration_is_planted_in_the_scope(
     await sh(launcher, Scope.writable(folder), folder, script)
     assert not {"HEAD", ".git", "polypod.toml"} & {each.name for each in folder.iterdir()}
     assert (folder / "fine").exists()
+
+
+async def test_what_goes_through_all_files_is_not_stopped_by_what_is_reserved(
+    launcher: Launcher, place: Path
+) -> None:
+    folder = place / "scope"
+    (folder / "file").write_text("needle")
+    scope = Scope((Rule(str(folder), "write"),), (Rule(str(folder / "later"), "read"),))
+    script = "grep -r needle . && find . | xargs ls -d > /dev/null && tar c . | wc -c && cp -r . /tmp/copy && echo all went"
+    text = await sh(launcher, scope, folder, script)
+    assert text.endswith("all went\n"), text
+    assert [each.name for each in folder.iterdir()] == ["file"]
 
 
 async def test_the_user_is_known_to_git_and_nothing_else_of_the_home(

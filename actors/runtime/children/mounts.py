@@ -65,6 +65,11 @@ class View(NamedTuple):
     reserved: tuple[bytes, ...]
     links: tuple[tuple[bytes, bytes], ...]
 
+    def with_nothing_at(self, paths: set[bytes]) -> View:
+        """The view where these are empty: they may be read, so that what goes through folders goes on."""
+        denied = tuple(each for each in self.denied if each not in paths)
+        return self._replace(denied=denied, read_only=(*self.read_only, *(paths - {*self.read_only})))
+
 
 class _Tree(NamedTuple):
     """A mount that is not in its place yet."""

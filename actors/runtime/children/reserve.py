@@ -14,7 +14,7 @@ from typing import NamedTuple
 #: By its mode a folder is known that was left behind when a warden was killed.
 _FOLDER, _FILE = 0o500, 0o400
 #: Names that are files where they are anything, with what changes nothing for who reads them meanwhile.
-_TEXTS = {b"commondir": b".", b"config": b"", b"polypod.toml": b"", b"HEAD": b""}
+_TEXTS = {b"commondir": b".", b"config": b""}
 _TRIES = 10
 
 
@@ -31,6 +31,11 @@ class Reservations:
 
     def __init__(self) -> None:
         self._made: list[_Reserved] = []
+
+    @property
+    def paths(self) -> set[bytes]:
+        """Where there was nothing: what is there has nothing in it to hide."""
+        return {each.path for each in self._made}
 
     def reserve(self, paths: Iterable[bytes]) -> None:
         """Put something where there is nothing. Where this process may not, a child may not either."""

@@ -106,7 +106,7 @@ class Warden:
         step = "namespaces"
         try:
             if plan is not None and plan.has_view:
-                self._make_namespace(plan)
+                plan = self._make_namespace(plan)
             step = "process"
             self._pid, self._started = begin(request, self._streams, plan)
         except OSError as error:
@@ -117,8 +117,8 @@ class Warden:
             os.close(stream)  # else whoever reads them would never come to an end
         self._waiting.watch(self._started, self._receive_start)
 
-    def _make_namespace(self, plan: Plan) -> None:
-        """Raises OSError."""
+    def _make_namespace(self, plan: Plan) -> Plan:
+        """The plan with what was reserved for it. Raises OSError."""
         self._reservations.reserve(plan.view.reserved)
         leave_processes()
         self._init = Init()
@@ -126,6 +126,7 @@ class Warden:
         with contextlib.suppress(OSError):  # a user may have so many watches, and then goes without
             self._covers = covers = Covers(plan.view, self._reservations.reserve)
             self._waiting.watch(covers.changed, lambda: covers.renew(self._pid or 0))
+        return plan._replace(view=plan.view.with_nothing_at(self._reservations.paths))
 
     def _receive_others(self) -> None:
         """The program has ended, and has left others."""
