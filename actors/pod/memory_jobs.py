@@ -114,10 +114,7 @@ class MemoryJobs:
         return self._job is not None or self.consolidations.at_work or bool(self._waiting)
 
     def after_run(self, caller: Context | None) -> None:
-        """Start an extraction after a run of ``caller``, unless one failed of late or only commands may."""
-        memory = self._template.manifest.memory
-        if not memory.extract_threshold or memory.schedule != "after_run":
-            return
+        """Start an extraction after a run of ``caller``, unless one failed of late."""
         if self._left_out > 0:
             self._left_out -= 1
             return

@@ -159,7 +159,7 @@ class PodActor(AsyncActor):
                     self.journal,
                     self.accounts,
                     self.conversation,
-                    self.memory,
+                    lambda: self.memory,
                     Recall(self.resources, self.journal, new=self._resume is None),
                     tool_calls,
                     self.tasks,

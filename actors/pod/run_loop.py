@@ -38,6 +38,7 @@ from protocol.usage import Usage
 
 if TYPE_CHECKING:
     from actors.pod.approvals.open_approvals import OpenApprovals
+    from actors.pod.memory_jobs import MemoryJobs
     from actors.tools.hooks import Hooks
 
 #: Runs that may wait behind the one that goes on.
@@ -92,7 +93,10 @@ class RunLoop:
         self._journal = parts.journal
         self._accounts = parts.accounts
         self._conversation = parts.conversation
-        self._memory = parts.memory
+        wanted = parts.resources.template.manifest.memory
+        extracts = bool(wanted.extract_threshold) and wanted.schedule == "after_run"
+        #: Makes the memory jobs that are started after a run; None where none are.
+        self._memory: Callable[[], MemoryJobs] | None = parts.memory if extracts else None
         self._tool_calls = parts.tool_calls
         self._tasks = parts.tasks
         self._compaction = Compaction(
@@ -101,7 +105,7 @@ class RunLoop:
             parts.accounts,
             parts.conversation,
             lambda: self._tool_calls.close_open(self.run),
-            parts.memory.wait_for_extraction,
+            lambda: parts.memory().wait_for_extraction(),
         )
         self.gate = Gate(self._gate_free)
         play = Play if parts.approvals is None else _asking_play()
@@ -294,8 +298,8 @@ class RunLoop:
                 reply.set(self._result(run, outcome))
         if self._end_asked is not None:
             await self._answer_end(run, outcome)
-        if outcome != "paused":
-            self._memory.after_run(run.caller)
+        if self._memory is not None and outcome != "paused":
+            self._memory().after_run(run.caller)
         if run.pending:
             late, run.pending = run.pending, []
             for pending in late:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -26,7 +27,8 @@ class RunParts(NamedTuple):
     journal: Journal
     accounts: Accounts
     conversation: Conversation
-    memory: MemoryJobs
+    #: Makes the memory jobs when they are first needed.
+    memory: Callable[[], MemoryJobs]
     recall: Recall
     tool_calls: ToolCalls
     tasks: TasksAtWork
