@@ -20,6 +20,7 @@ from actors.runtime.children.environment import allowed_environment
 from actors.tools.guarded_files import MOST_FOLDERS, Guarded, GuardedFiles, TooManyFolders
 from actors.tools.system_folders import System, system_folders
 from protocol.errors import ChildError, ChildNotConfined
+from protocol.guarded import is_secret
 from protocol.manifest import SandboxSection
 from protocol.scope import Rule, Scope
 
@@ -267,6 +268,8 @@ def _confinement(
     reserved = [name for each in writable if os.path.isdir(each) for name in _reserved(each)]
     fixed = [each for each in allowed.denied if not each.endswith(_COME_AND_GO)]
     moving = [each for each in allowed.denied if each.endswith(_COME_AND_GO)]
+    # What is secret together with its folder's name alone would be open by another name of that.
+    fixed += [each for each in guarded.hidden if not is_secret(os.path.basename(each))]
     return Confinement(
         home=home,
         writable=writable,

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from confined_kit import TOKEN, Ended, Place, Runner, ended
 
+from actors.runtime.children.reserve import Reservations
+
 #: Ways to the token that is outside: each is run in the scope, with the path in $SECRET.
 READS = {
     "by its path": 'cat "$SECRET"',
@@ -227,6 +229,16 @@ def test_a_name_is_reserved_until_the_last_that_needs_it_has_ended(confined: Run
 
     confined.call(two())
     assert not (place.scope / "later").exists()
+
+
+def test_a_name_is_not_reserved_by_way_of_a_symlink(place: Place) -> None:
+    (place.scope / "link").symlink_to(place.outside)
+    before = place.snapshot()
+    reservations = Reservations()
+    reservations.reserve(os.fsencode(place.scope / "link" / name) for name in ("later", "new/config"))
+    assert place.snapshot() == before
+    reservations.release()
+    assert place.snapshot() == before
 
 
 def test_what_a_killed_warden_left_of_a_reserved_name_is_taken_away(confined: Runner, place: Place) -> None:

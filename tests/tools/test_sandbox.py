@@ -114,6 +114,28 @@ async def test_what_is_new_among_the_secrets_is_hidden_from_the_next_program(
     sandbox.close()
 
 
+async def test_what_is_secret_by_its_folder_stays_so_though_the_folder_is_renamed(
+    launcher: Launcher, place: Path
+) -> None:
+    folder = place / "scope"
+    for name in ("sub/.docker/config.json", ".config/gh/hosts.yml"):
+        (folder / name).parent.mkdir(parents=True)
+        (folder / name).write_text(TOKEN)
+    scope = Scope.writable(folder)
+    await sh(launcher, scope, folder, "mv sub/.docker sub/open; mv .config open")
+    assert TOKEN not in await sh(launcher, scope, folder, "cat sub/open/* open/gh/*; grep -r . .")
+
+
+async def test_a_program_cannot_take_the_temporary_folder_from_the_next(
+    launcher: Launcher, place: Path
+) -> None:
+    sandbox = Sandbox(SandboxSection(), lambda: Scope.writable(place / "scope"), lambda: launcher)
+    await run(launcher, await sandbox.confine(), place, "rm -rf ~/* ; mv ~/tmp ~/x; ln -s / ~/tmp")
+    text = await run(launcher, await sandbox.confine(), place / "scope", "mktemp; echo works")
+    assert "works" in text
+    sandbox.close()
+
+
 async def test_git_works_and_its_hooks_and_config_are_not_written(launcher: Launcher, place: Path) -> None:
     folder = place / "scope"
     init(folder)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import struct
 import sys
 
 _PR_SET_PDEATHSIG = 1
@@ -16,9 +17,13 @@ _PR_SET_CHILD_SUBREAPER = 36
 PR_SET_NO_NEW_PRIVS = 38
 PR_CAP_AMBIENT = 47
 
+#: In the place of a descriptor: paths are absolute.
+AT_FDCWD = -100
+_NO_SYMLINKS, _BENEATH = 0x04, 0x08
+
 #: System calls that the C library may not know, by number: the same on every architecture since these are.
 OPEN_TREE, MOVE_MOUNT, FSOPEN, FSCONFIG, FSMOUNT, CLOSE_RANGE = 428, 429, 430, 431, 432, 436
-OPENAT2, MOUNT_SETATTR = 437, 442
+_OPENAT2, MOUNT_SETATTR = 437, 442
 LANDLOCK_CREATE_RULESET, LANDLOCK_ADD_RULE, LANDLOCK_RESTRICT_SELF = 444, 445, 446
 
 _libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
@@ -45,6 +50,13 @@ def call(name: str, *arguments: int | bytes | None) -> int:
 def system_call(number: int, *arguments: int | bytes | None) -> int:
     """The result of a system call, which has none for the C library to know. Raises OSError."""
     return call("syscall", number, *arguments)
+
+
+def open_place(folder: int, path: bytes) -> int:
+    """A place, not by way of any symlink: one that leads elsewhere was put there since. Raises OSError."""
+    beneath = 0 if folder == AT_FDCWD else _BENEATH
+    how = struct.pack("QQQ", os.O_PATH | os.O_CLOEXEC, 0, _NO_SYMLINKS | beneath)
+    return system_call(_OPENAT2, folder, path, how, len(how))
 
 
 def take_in_orphans() -> None:

@@ -11,18 +11,18 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from actors.runtime.children.kernel import (
+    AT_FDCWD,
     FSCONFIG,
     FSMOUNT,
     FSOPEN,
     MOUNT_SETATTR,
     MOVE_MOUNT,
     OPEN_TREE,
-    OPENAT2,
     call,
+    open_place,
     system_call,
 )
 
-_AT_FDCWD = -100
 _AT_RECURSIVE, _AT_EMPTY_PATH = 0x8000, 0x1000
 _CLONE, _CLOSE_ON_EXEC = 1, os.O_CLOEXEC
 _MS_REC, _MS_PRIVATE, _DETACH = 0x4000, 1 << 18, 2
@@ -30,7 +30,6 @@ _MS_REC, _MS_PRIVATE, _DETACH = 0x4000, 1 << 18, 2
 _FROM_HERE, _TO_HERE = 0x04, 0x40
 _SET_STRING, _CREATE = 1, 6
 _READ_ONLY, _NO_SETUID, _NO_DEVICES, _NO_EXEC = 1, 2, 4, 8
-_NO_SYMLINKS, _BENEATH = 0x04, 0x08
 _PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 #: Where the tree is put together: a folder that every system has.
 _BASE = b"/proc"
@@ -91,7 +90,7 @@ def enter_view(view: View, most_processes: int | None = None) -> None:
     if most_processes is not None and os.geteuid() == 0:
         _limit_processes(proc, most_processes)
     _set(proc, _READ_ONLY)
-    _attach(_new(b"tmpfs", _NO_SETUID | _NO_DEVICES, mode=b"755"), _AT_FDCWD, _BASE)
+    _attach(_new(b"tmpfs", _NO_SETUID | _NO_DEVICES, mode=b"755"), AT_FDCWD, _BASE)
     base = _Base(os.open(_BASE, os.O_PATH | os.O_CLOEXEC))
     for tree in trees:
         base.put(tree)
@@ -127,7 +126,8 @@ def _open_all(view: View) -> Iterator[_Tree]:
     """All trees, opened before any is put over what another one comes from."""
     plain = _NO_SETUID | _NO_DEVICES
     yield _opened(view.home + b"/tmp", b"/tmp", plain)
-    for place in (view.home, *view.writable, *view.pinned):
+    # The folder of what a program sees as /tmp cannot be moved away in its home: the next one needs it.
+    for place in (view.home, view.home + b"/tmp", *view.writable, *view.pinned):
         with contextlib.suppress(*_NOT_THERE):
             yield _opened(place, place, plain)
     for place in view.readable:
@@ -139,13 +139,13 @@ def _open_all(view: View) -> Iterator[_Tree]:
         with contextlib.suppress(*_NOT_THERE):
             yield _opened(place, place, plain | _READ_ONLY)
     for name in _DEVICES:
-        handle = system_call(OPEN_TREE, _AT_FDCWD, b"/dev/" + name, _CLONE | _CLOSE_ON_EXEC)
+        handle = system_call(OPEN_TREE, AT_FDCWD, b"/dev/" + name, _CLONE | _CLOSE_ON_EXEC)
         _set(handle, _NO_SETUID)
         yield _Tree(b"/dev/" + name, handle, is_folder=False)
 
 
 def _opened(path: bytes, place: bytes, attributes: int) -> _Tree:
-    source = _open(_AT_FDCWD, path)
+    source = open_place(AT_FDCWD, path)
     flags = _CLONE | _CLOSE_ON_EXEC | _AT_EMPTY_PATH | _AT_RECURSIVE
     handle = system_call(OPEN_TREE, source, b"", flags)
     _set(handle, attributes, recursive=True)
@@ -187,12 +187,12 @@ class _Base:
             return
         # Of what is in this folder nothing is seen once the system's /proc covers it.
         self.put(_Tree(b"/proc", _new(b"tmpfs", _NO_SETUID, mode=b"0"), is_folder=True))
-        hidden = _open(self.handle, b"proc")
+        hidden = open_place(self.handle, b"proc")
         self._make(hidden, b"folder", is_folder=True, mode=0)
         self._make(hidden, b"file", is_folder=False, mode=0)
         for path in denied:
             try:
-                place = _open(self.handle, path[1:])
+                place = open_place(self.handle, path[1:])
             except _NOT_THERE:
                 continue
             blank = b"folder" if stat.S_ISDIR(os.fstat(place).st_mode) else b"file"
@@ -217,12 +217,12 @@ class _Base:
     def _place(self, path: bytes, *, is_folder: bool) -> int:
         """A place below what is mounted, made where it is not there."""
         with contextlib.suppress(FileNotFoundError):
-            return _open(self.handle, path)
+            return open_place(self.handle, path)
         above, _, name = path.rpartition(b"/")
         folder = self._place(above, is_folder=True)
         try:
             self._make(folder, name, is_folder=is_folder)
-            return _open(folder, name)
+            return open_place(folder, name)
         finally:
             os.close(folder)
 
@@ -243,11 +243,11 @@ def cover_again(denied: tuple[bytes, ...], read_only: tuple[bytes, ...]) -> None
     root = os.open("/", os.O_PATH | os.O_CLOEXEC)
     for path in denied:
         with contextlib.suppress(*_NOT_THERE):
-            place = _open(root, path[1:])
+            place = open_place(root, path[1:])
             if stat.S_ISDIR(os.fstat(place).st_mode):
                 blank = _new(b"tmpfs", _READ_ONLY | _NO_SETUID | _NO_DEVICES | _NO_EXEC, mode=b"0")
             else:
-                blank = system_call(OPEN_TREE, _AT_FDCWD, b"/dev/null", _CLONE | _CLOSE_ON_EXEC)
+                blank = system_call(OPEN_TREE, AT_FDCWD, b"/dev/null", _CLONE | _CLOSE_ON_EXEC)
                 _set(
                     blank, _READ_ONLY | _NO_SETUID | _NO_DEVICES | _NO_EXEC
                 )  # no device: it cannot be opened
@@ -255,7 +255,7 @@ def cover_again(denied: tuple[bytes, ...], read_only: tuple[bytes, ...]) -> None
     for path in read_only:
         with contextlib.suppress(*_NOT_THERE):
             tree = _opened(path, path, _READ_ONLY | _NO_SETUID | _NO_DEVICES)
-            _attach(tree.handle, _open(root, path[1:]))
+            _attach(tree.handle, open_place(root, path[1:]))
 
 
 def _new(kind: bytes, attributes: int, **options: bytes) -> int:
@@ -279,10 +279,3 @@ def _attach(handle: int, folder: int, path: bytes = b"") -> None:
     """Put a mount in its place, which takes over ``handle``."""
     system_call(MOVE_MOUNT, handle, b"", folder, path, _FROM_HERE | (0 if path else _TO_HERE))
     os.close(handle)
-
-
-def _open(folder: int, path: bytes) -> int:
-    """A place, not by way of any symlink: one that leads elsewhere was put there since."""
-    beneath = 0 if folder == _AT_FDCWD else _BENEATH
-    how = struct.pack("QQQ", os.O_PATH | os.O_CLOEXEC, 0, _NO_SYMLINKS | beneath)
-    return system_call(OPENAT2, folder, path, how, len(how))

@@ -5,17 +5,21 @@ so that it can be mounted over.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
+
+from actors.runtime.children.kernel import AT_FDCWD, open_place
 
 #: By its mode a folder is known that was left behind when a warden was killed.
 _FOLDER, _FILE = 0o500, 0o400
 #: Names that are files where they are anything, with what changes nothing for who reads them meanwhile.
 _TEXTS = {b"commondir": b".", b"config": b""}
 _TRIES = 10
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
 
 class _Reserved(NamedTuple):
@@ -50,44 +54,63 @@ class Reservations:
         for each in reversed(self._made):
             with contextlib.suppress(OSError):
                 fcntl.flock(each.handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if os.path.samestat(os.fstat(each.handle), os.lstat(each.path)) and _is_placeholder(
-                    each.path
-                ):
-                    _remove(each.path)
-                    for folder in each.above:
-                        os.rmdir(folder)
+                _remove(each)
             os.close(each.handle)
         self._made.clear()
 
     def _reserve(self, path: bytes) -> None:
-        above: list[bytes] = []
         with contextlib.suppress(PermissionError, NotADirectoryError):
-            folder = os.path.dirname(path)
-            while not os.path.lexists(folder):
-                above.append(folder)
-                folder = os.path.dirname(folder)
-            for each in reversed(above):
-                with contextlib.suppress(FileExistsError):
-                    os.mkdir(each)
-            if _make(path) or _is_placeholder(path):
-                self._lock(path, tuple(above))
+            above: list[bytes] = []
+            try:
+                with _folder_of(path, above) as folder:
+                    name = os.path.basename(path)
+                    if _make(folder, name) or _is_placeholder(folder, name):
+                        self._lock(path, folder, tuple(above))
+            except OSError as error:
+                if (
+                    error.errno != errno.ELOOP
+                ):  # a symlink was put on the way: what is there is not ours to touch
+                    raise
 
-    def _lock(self, path: bytes, above: tuple[bytes, ...]) -> None:
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    def _lock(self, path: bytes, folder: int, above: tuple[bytes, ...]) -> None:
+        name = os.path.basename(path)
+        handle = os.open(name, _READ, dir_fd=folder)
         self._made.append(_Reserved(path, handle, above))
         fcntl.flock(handle, fcntl.LOCK_SH)
-        if not os.path.samestat(os.fstat(handle), os.lstat(path)):
+        if not os.path.samestat(os.fstat(handle), os.lstat(name, dir_fd=folder)):
             raise FileNotFoundError(path)
 
 
-def _make(path: bytes) -> bool:
+@contextlib.contextmanager
+def _folder_of(path: bytes, made: list[bytes] | None = None) -> Iterator[int]:
+    """The folder that a path is in, by way of no symlink: a program may put one anywhere in what it writes,
+    to have something made where that leads. With ``made`` it is made, and added to that.
+    """
+    folder = os.path.dirname(path)
+    try:
+        handle = open_place(AT_FDCWD, folder)
+    except FileNotFoundError:
+        if made is None:
+            raise
+        with _folder_of(folder, made) as around, contextlib.suppress(FileExistsError):
+            os.mkdir(os.path.basename(folder), dir_fd=around)
+        made.append(folder)
+        handle = open_place(AT_FDCWD, folder)
+    try:
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def _make(folder: int, name: bytes) -> bool:
     """Whether it was not there."""
-    text = _TEXTS.get(os.path.basename(path))
+    text = _TEXTS.get(name)
     try:
         if text is None:
-            os.mkdir(path, _FOLDER)
+            os.mkdir(name, _FOLDER, dir_fd=folder)
         else:
-            handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, _FILE)
+            flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
+            handle = os.open(name, flags, _FILE, dir_fd=folder)
             os.write(handle, text)
             os.close(handle)
     except OSError as error:
@@ -97,22 +120,36 @@ def _make(path: bytes) -> bool:
     return True
 
 
-def _is_placeholder(path: bytes) -> bool:
+def _is_placeholder(folder: int, name: bytes) -> bool:
     try:
-        found = os.lstat(path)
-        if stat.S_ISDIR(found.st_mode):
-            return stat.S_IMODE(found.st_mode) == _FOLDER and not os.listdir(path)
-        text = _TEXTS.get(os.path.basename(path))
-        if text is None or stat.S_IMODE(found.st_mode) != _FILE or found.st_size != len(text):
-            return False
-        with open(path, "rb") as file:
-            return file.read() == text
+        handle = os.open(name, _READ, dir_fd=folder)
     except OSError:
         return False
+    try:
+        found = os.fstat(handle)
+        if stat.S_ISDIR(found.st_mode):
+            return stat.S_IMODE(found.st_mode) == _FOLDER and not os.listdir(handle)
+        text = _TEXTS.get(name)
+        if text is None or stat.S_IMODE(found.st_mode) != _FILE or found.st_size != len(text):
+            return False
+        return os.read(handle, len(text) + 1) == text
+    except OSError:
+        return False
+    finally:
+        os.close(handle)
 
 
-def _remove(path: bytes) -> None:
-    if stat.S_ISDIR(os.lstat(path).st_mode):
-        os.rmdir(path)
-    else:
-        os.unlink(path)
+def _remove(reserved: _Reserved) -> None:
+    """Raises OSError."""
+    name = os.path.basename(reserved.path)
+    with _folder_of(reserved.path) as folder:
+        found = os.lstat(name, dir_fd=folder)
+        if not os.path.samestat(os.fstat(reserved.handle), found) or not _is_placeholder(folder, name):
+            return
+        if stat.S_ISDIR(found.st_mode):
+            os.rmdir(name, dir_fd=folder)
+        else:
+            os.unlink(name, dir_fd=folder)
+    for each in reversed(reserved.above):
+        with _folder_of(each) as folder:
+            os.rmdir(os.path.basename(each), dir_fd=folder)
