@@ -73,6 +73,7 @@ class AskingRunner(ToolRunner):
         )
         if (text := await self._approvals.look_at_commands(calls)) is not None:
             await batch.alert(text)
+        batch.check()
         ready = [call for call in calls if not await self._asked_first(call, batch)]
         if len(ready) < len(calls):
             await self._approvals.commit()
