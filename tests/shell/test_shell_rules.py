@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 
 import pytest
@@ -113,6 +114,12 @@ echo $[1]; git push
 RUNS_IT_IN_LINES = [
     "ls\ngit push",
     "git \\\n push",
+    "''$\\\n''git push",
+    "echo $\\\n(git push)",
+    "2\\\n>f git push",
+    "cat <<E\\\nOF\n$(git push)\nEOF",
+    "cat <<EOF\nEO\\\nF\ngit push\nEOF",
+    "cat <\\\n<EOF\ngit push\nEOF",
     "ls # nothing\ngit push",
     "bash <<EOF\ngit push\nEOF",
     "cat <<EOF\n$(git push)\nEOF",
@@ -361,9 +368,8 @@ def test_what_bash_runs_is_seen_by_rules_that_deny_and_is_all_there_is_to_rules_
 
 
 def calls_of(program: str, stubs: Path, folder: Path) -> list[list[str]]:
-    """How bash calls `git` when it runs a program, also in the background: its output ends with the last."""
-    log = folder / "calls"
-    log.unlink(missing_ok=True)
+    """How bash calls `git` when it runs a program."""
+    log = folder / uuid.uuid4().hex  # its own: what goes on in the background writes there still
     work = folder / "work"
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir()

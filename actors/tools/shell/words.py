@@ -13,6 +13,8 @@ from typing import NamedTuple
 #: Stands for text that only the shell knows.
 UNKNOWN = "\0"
 _DEEPEST = 40
+#: The end of a line that goes on in the next: to the shell there is nothing.
+_CONTINUED = "\\\n"
 _PLAIN = re.compile(r"[^\s\\'\"$`;&|()<>*?\[{]+")
 _BLANKS = re.compile(r"(?:[ \t]|\\\n)+")
 _PARAMETER = re.compile(r"[A-Za-z_]\w*|[0-9*@#?$!-]")
@@ -32,6 +34,11 @@ class Word(NamedTuple):
     def may_be_nothing(self) -> bool:
         """Whether the shell may make no word of it, or several."""
         return self.text == UNKNOWN
+
+
+def _goes_on(line: str) -> bool:
+    """Whether a line goes on in the next: the sign at its end is not itself escaped."""
+    return (len(line) - len(line.rstrip("\\"))) % 2 == 1
 
 
 class _Pattern(str):
@@ -176,7 +183,7 @@ class _Reader:
     def _take_word(self) -> None:
         begin = self._at
         word = self._word()
-        if self._text[begin : self._at].isdigit() and self._text.startswith(("<", ">"), self._at):
+        if self._written(begin).isdigit() and self._text.startswith(("<", ">"), self._at):
             return  # the number of a descriptor
         if word.exact == "case" and self._is_inner:  # its signs ``)`` close nothing
             raise _Unreadable
@@ -211,11 +218,15 @@ class _Reader:
     def _begin_heredoc(self, *, strips_tabs: bool) -> None:
         begin = self._at
         end = self._word()
-        written = self._text[begin : self._at]
+        written = self._written(begin)
         if end.exact is None or not written:
             raise _Unreadable
         is_quoted = any(sign in written for sign in "\\'\"")
         self._heredocs.append(_Heredoc(end.exact, strips_tabs, is_quoted, len(self.commands)))
+
+    def _written(self, begin: int) -> str:
+        """What stands between ``begin`` and here, in one line."""
+        return self._text[begin : self._at].replace(_CONTINUED, "")
 
     def _read_heredocs(self) -> None:
         heredocs, self._heredocs = self._heredocs, []
@@ -230,16 +241,22 @@ class _Reader:
     def _body(self, heredoc: _Heredoc) -> str:
         lines: list[str] = []
         while self._at < len(self._text):
-            end = self._text.find("\n", self._at)
-            end = len(self._text) if end < 0 else end
-            line = self._text[self._at : end]
-            self._at = end + 1
+            line = self._line()
+            while not heredoc.is_quoted and _goes_on(line) and self._at < len(self._text):
+                line = line[:-1] + self._line()
             if heredoc.strips_tabs:
                 line = line.lstrip("\t")
             if line == heredoc.end:
                 return "\n".join(lines)
             lines.append(line)
         raise _Unreadable
+
+    def _line(self) -> str:
+        end = self._text.find("\n", self._at)
+        end = len(self._text) if end < 0 else end
+        line = self._text[self._at : end]
+        self._at = end + 1
+        return line
 
     def _look_into(self, body: str) -> None:
         """Find the commands in a text in which the shell puts their output."""
@@ -269,6 +286,8 @@ class _Reader:
             if sign in _END_OF_WORD:
                 if self._at > begin or sign not in "<>":
                     break
+                if not self._text.startswith("(", self._at + 1):
+                    raise _Unreadable
                 self._at += 2  # a command whose output is a file
                 self._substitute()
                 parts.append(UNKNOWN)
@@ -331,6 +350,8 @@ class _Reader:
         return "".join(parts)
 
     def _dollar(self, *, in_quotes: bool) -> str:
+        while self._text.startswith(_CONTINUED, self._at):
+            self._at += len(_CONTINUED)
         following = self._text[self._at : self._at + 1]
         if following == "(":
             self._at += 1
