@@ -232,14 +232,14 @@ async def test_a_forked_process_has_a_launcher_of_its_own(launcher: Launcher, ma
 
 HOST = """
 import asyncio, os, sys
-sys.path[:0] = sys.argv[2:]
+sys.path[:0] = sys.argv[3:]
 from actors.runtime.children.launcher import Launcher
 from process_kit import DEAF, environment
 from test_child_end import DAEMON, start
 
 async def main():
     launcher = Launcher()
-    for script in (DEAF + DAEMON, "echo ready; exec sleep 1000", "echo ready; kill -STOP $$"):
+    for script in (DEAF + DAEMON, "echo ready; exec sleep 1000", "echo ready; kill -STOP $$", sys.argv[2]):
         await start(launcher, sys.argv[1], script)
     if os.fork() == 0:  # it holds all that its parent had open
         os.write(1, f"forked {os.getpid()} {launcher.pid}\\n".encode())
@@ -253,11 +253,11 @@ asyncio.run(main())
 """
 
 
-def host(mark: str) -> tuple[subprocess.Popen[str], int]:
-    """A process with three children and a fork, and its helper's number."""
+def host(mark: str, script: str = "echo ready") -> tuple[subprocess.Popen[str], int]:
+    """A process with three children, one that runs ``script``, and a fork; and its helper's number."""
     here = Path(__file__).parent
     paths = [str(each) for each in (here, here.parent, here.parents[1])]
-    arguments = [sys.executable, "-W", "ignore", "-c", HOST, mark, *paths]
+    arguments = [sys.executable, "-W", "ignore", "-c", HOST, mark, script, *paths]
     process = subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     lines = sorted([process.stdout.readline(), process.stdout.readline()])
@@ -274,6 +274,15 @@ def test_all_ends_with_polypod_though_a_fork_of_it_lives(mark: str, number: int)
         process.wait()
         wait_until_none(lambda: helpers & living())
         assert marked(mark) == set()
+
+
+def test_all_ends_with_polypod_though_a_child_stops_its_warden_again_and_again(mark: str) -> None:
+    process, helper = host(mark, "echo ready; while :; do kill -STOP $PPID; sleep 0.001; done")
+    with process:
+        process.kill()
+        process.wait()
+        wait_until_none(lambda: marked(mark))
+        wait_until_none(lambda: {helper} & living())
 
 
 def test_all_ends_though_polypod_and_launcher_are_killed_at_once(mark: str) -> None:

@@ -14,6 +14,7 @@ import os
 import signal
 import socket
 from array import array
+from collections import Counter
 
 from actors.runtime.children.descendants import kill_all
 from actors.runtime.children.frames import END, KILL, framed
@@ -28,6 +29,8 @@ DESCRIPTORS = 4
 _AGAIN = 0.05
 #: Of looks that are taken at most: what SIGKILL does not end in this time hangs in the kernel.
 _LOOKS = 100
+#: How often a warden may be stopped, by its child perhaps, before it is killed and what it owns is ours.
+_STOPS = 100
 
 
 class Helper:
@@ -47,6 +50,7 @@ class Helper:
         #: Those of wardens that were killed.
         self._lost: list[int] = []
         self._looks = 0
+        self._stops: Counter[int] = Counter()
         self._ending = False
 
     def run(self) -> None:
@@ -112,8 +116,6 @@ class Helper:
         self._ending = True
         self._waiting.forget(self._polypod)
         os.close(self._lifeline_held)
-        for pid in self._wardens:
-            os.kill(pid, signal.SIGCONT)  # a child may have stopped it
 
     def _kill_wardens(self) -> None:
         """They have had their time. What they own comes to us."""
@@ -121,7 +123,8 @@ class Helper:
             os.kill(pid, signal.SIGKILL)
 
     def _reap(self) -> None:
-        for pid, code in reap()[0]:
+        for pid, code in reap(self._have_go_on)[0]:
+            del self._stops[pid]
             control = self._wardens.pop(pid, None)
             if control is None:
                 continue
@@ -132,6 +135,12 @@ class Helper:
                 self._looks = 0
         if self._lost:
             self._kill_what_is_nobodys()
+
+    def _have_go_on(self, pid: int) -> None:
+        """A warden that is stopped would end nothing, also where polypod is gone by then."""
+        if pid in self._wardens:
+            self._stops[pid] += 1
+            os.kill(pid, signal.SIGCONT if self._stops[pid] < _STOPS else signal.SIGKILL)
 
     def _kill_what_is_nobodys(self) -> None:
         """Kill what a warden left that was killed itself: it has come to us."""

@@ -50,14 +50,20 @@ class Waiting:
         os.read(self._woken, 4096)
 
 
-def reap() -> tuple[list[tuple[int, int]], bool]:
-    """The children that have ended, with exit code or minus the signal, and whether there are others."""
+def reap(on_stop: Callable[[int], object] = lambda _: None) -> tuple[list[tuple[int, int]], bool]:
+    """The children that have ended, with exit code or minus the signal, and whether there are others.
+
+    ``on_stop`` is called with each that has been stopped.
+    """
     ended: list[tuple[int, int]] = []
     while True:
         try:
-            pid, status = os.waitpid(-1, os.WNOHANG)
+            pid, status = os.waitpid(-1, os.WNOHANG | os.WUNTRACED)
         except ChildProcessError:
             return ended, False
         if pid == 0:
             return ended, True
+        if os.WIFSTOPPED(status):
+            on_stop(pid)
+            continue
         ended.append((pid, os.waitstatus_to_exitcode(status)))
