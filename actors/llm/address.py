@@ -8,8 +8,10 @@ from collections.abc import Iterable
 from urllib.parse import urlsplit
 
 from actors.llm.http.headers import trimmed
-from actors.net.proxies import proxy_for  # noqa: F401 - programs import it from here as well
-from actors.net.proxies import where_of
+from actors.net.proxies import (
+    proxy_for,  # noqa: F401 - programs import it from here as well
+    where_of,
+)
 from protocol.errors import ModelError
 from protocol.urls import hides_credentials, without_secrets
 
