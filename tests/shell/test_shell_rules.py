@@ -101,7 +101,20 @@ for i in 1 2; do git push; done
 while read l; do git push; done < x
 case x in a) git push;; esac
 f() { git push; }; f
+function f { git push; }; f
+function f() { git push; }
 coproc git push
+coproc NAME { git push; }
+time -p git push
+source <(echo git push)
+. /dev/stdin <<< 'git push'
+bash /dev/stdin <<< 'git push'
+echo git push | bash /dev/fd/0
+bash <(echo git push)
+PROMPT_COMMAND='git push' bash -i
+PS4='$(git push)'; set -x; ls
+x='$(git push)'; echo ${x@P}
+GIT_SSH_COMMAND='git push' git fetch
 >x git push
 git push>x
 2>&1 git push
@@ -155,6 +168,10 @@ awk '{print $1}' f
 sed -n 's/git push/x/p' f
 ls *.py; rm -f x?
 bash script.sh
+source venv/bin/activate
+CFLAGS="-O2 -g" make
+time ls
+function f { ls; }; f
 ls | grep sh
 sudo make install
 """

@@ -66,6 +66,8 @@ _RESERVED = frozenset(
         *("function", "time", "coproc"),
     }
 )
+#: Of these, those behind which a name may stand, or an option, before the command.
+_BEFORE_A_NAME = frozenset({"function", "coproc", "time"})
 #: Begins what are words, and no command.
 _NO_COMMANDS = frozenset({"[[", "for", "select", "case"})
 #: What changes the meaning of words to come, or runs what nobody sees here.
@@ -118,7 +120,11 @@ class Runs:
         words = list(command.words)
         while words and (words[0].text in _RESERVED or _ASSIGNMENT.match(words[0].text)):
             self._add_words(words)
-            del words[0]
+            word = words.pop(0).text
+            if word in _BEFORE_A_NAME and len(words) > 1:
+                self._add_command(command._replace(words=tuple(words[1:])), depth)
+            elif _ASSIGNMENT.match(word):
+                self._add_value(word.partition("=")[2], depth)
         if words and words[0].text not in _NO_COMMANDS:
             self._add_words(words)
             self._look_inside(words, command, depth)
@@ -134,6 +140,8 @@ class Runs:
                 self._add_text(each, depth)
         elif name in _SHELLS:
             self._add_shell(texts, command, depth)
+        elif name in {"source", "."}:
+            self._add_file(texts, command, depth)
         elif name in _CHANGES_MEANING or any("alias." in each for each in texts):
             self._hides = True
         elif name in _PREFIXES or UNKNOWN in name or (name == "git" and not _OF_GIT.isdisjoint(texts)):
@@ -148,7 +156,12 @@ class Runs:
         text = words[0].text
         if posixpath.basename(text) in {*_SHELLS, "eval"}:
             self._look_inside(words, command, depth)
-        elif re.search(r"\s", text):  # perhaps a program
+        else:
+            self._add_value(text, depth)
+
+    def _add_value(self, text: str, depth: int) -> None:
+        """Add a word that is perhaps a program: the shell, or what it starts, runs some variables."""
+        if re.search(r"\s", text):
             self._texts[text] = None
             if UNKNOWN not in text:
                 self._add_text(text, depth)
@@ -159,9 +172,21 @@ class Runs:
             for each in given:
                 self._add_text(each, depth)
         elif not given or any(each.startswith("-") and "s" in each for each in texts):
-            for each in command.inputs:
-                self._add_text(each, depth)
-            self._hides = self._hides or command.reads_more
+            self._add_input(command, depth)
+        else:
+            self._add_file(given, command, depth)
+
+    def _add_file(self, texts: list[str], command: Simple, depth: int) -> None:
+        """Add what a shell reads from a file, where that is its own input, or one that only it knows."""
+        file = texts[0] if texts else ""
+        self._hides = self._hides or UNKNOWN in file
+        if file.startswith(("/dev/", "/proc/")):
+            self._add_input(command, depth)
+
+    def _add_input(self, command: Simple, depth: int) -> None:
+        for each in command.inputs:
+            self._add_text(each, depth)
+        self._hides = self._hides or command.reads_more
 
     def _add_words(self, words: list[Word]) -> None:
         """Add a command, also with its program's bare name, and without the options before its first word."""
