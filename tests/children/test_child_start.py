@@ -14,6 +14,7 @@ from process_kit import children_of, environment, marked
 from actors.runtime.children.confinement import Confinement
 from actors.runtime.children.environment import allowed_environment
 from actors.runtime.children.launcher import Launcher
+from actors.runtime.children.pipes import ChildOutput
 from protocol.errors import ChildNotConfined, ChildNotListening, ChildNotStarted, LineTooLong
 
 TELL = """
@@ -230,3 +231,26 @@ async def test_a_child_that_cannot_be_confined_is_not_started(
         await launcher.start(
             ["true"], cwd="/", env=environment(mark), confinement=Confinement(home=str(tmp_path))
         )
+
+
+async def test_a_child_that_never_stops_writing_leaves_the_loop_its_turns() -> None:
+    output = ChildOutput(os.open("/dev/zero", os.O_RDONLY))
+    reading = asyncio.ensure_future(output.readline())
+    for _ in range(100):
+        await asyncio.sleep(0)  # comes back
+    assert not reading.done()
+    reading.cancel()
+
+
+async def test_a_reader_that_is_cancelled_loses_nothing_of_a_line() -> None:
+    reader, writer = os.pipe()
+    output = ChildOutput(reader)
+    os.write(writer, b"one ")
+    reading = asyncio.ensure_future(output.readline())
+    await asyncio.sleep(0)
+    reading.cancel()
+    await asyncio.wait({reading})
+    os.write(writer, b"line\n")
+    os.close(writer)
+    assert await output.readline() == b"one line\n"
+    assert await output.readline() == b""

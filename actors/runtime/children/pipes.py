@@ -10,6 +10,8 @@ from protocol.errors import ChildNotListening, LineTooLong
 _CHUNK = 65536
 #: Bytes of a line that is read, unless more is asked for.
 LONGEST_LINE = 1 << 24
+#: Chunks that are read in a row before the loop has its turn.
+_IN_A_ROW = 16
 
 
 class _Pipe:
@@ -81,6 +83,7 @@ class ChildOutput(_Pipe):
         #: Whether all processes of the child have ended: what is in the pipe now is all there will be.
         self._no_more = False
         self._rest = bytearray()
+        self._in_a_row = 0
 
     async def read(self, size: int = _CHUNK) -> bytes:
         """The next bytes, at most ``size``; none at the end. One reader at a time."""
@@ -88,6 +91,13 @@ class ChildOutput(_Pipe):
             taken = bytes(self._rest[:size])
             del self._rest[:size]
             return taken
+        return await self._receive(size)
+
+    async def _receive(self, size: int = _CHUNK) -> bytes:
+        """The next bytes of the pipe itself."""
+        self._in_a_row += 1
+        if self._in_a_row % _IN_A_ROW == 0:
+            await asyncio.sleep(0)  # a child that always has more would keep the loop from all else
         while self._descriptor >= 0:
             try:
                 data = os.read(self._descriptor, size)
@@ -113,10 +123,9 @@ class ChildOutput(_Pipe):
             if too_long or len(self._rest) > limit:
                 too_long = True
                 self._rest.clear()
-            line, self._rest = self._rest, bytearray()
-            data = await self.read()
-            self._rest = line + data
-            searched = len(line)
+            searched = len(self._rest)
+            data = await self._receive()
+            self._rest += data
             if not data:
                 end = len(self._rest) - 1
                 break
