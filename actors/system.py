@@ -21,6 +21,7 @@ from actors.pod.assembly import Assembly
 from actors.pod.budget import Totals
 from actors.pod.handle import Pod
 from actors.pod.local import actor_of, shut_down
+from actors.pod.resources import Given
 from actors.pod.restore import interrupted
 from actors.runtime.bus import Bus
 from actors.runtime.fork import let_be
@@ -339,12 +340,14 @@ class PodSystem:
         for what is no hook, SystemNotRunning, SessionNotFound, SessionInUse, SessionCorrupt.
         """
         mailroom, _, _, spawner = self._here()
-        options = (manifest, client, tuple(tools), name, resume, exact, deps, (*self._hooks, *hooks))
+        given = Given(client, tuple(tools), deps, (*self._hooks, *hooks))
         here = mailroom.here()
         future: AsyncFuture[Pod] = AsyncFuture() if here else future_of(mailroom)
 
         def begin(_: object) -> None:
-            if spawner.spawn(future, *options) and isinstance(client, ScriptedClient):
+            if spawner.spawn(future, manifest, given, name, resume, exact) and isinstance(
+                client, ScriptedClient
+            ):
                 self._scripts[client] = None
 
         if here:
@@ -486,12 +489,13 @@ class PodSystem:
 
     def _here(self) -> _Entered:
         """What there is while the system is entered. Raises SystemNotRunning, SystemOfParent."""
-        if self._of_parent:
-            raise SystemOfParent
-        if self._entered is None or self._stopping is not None:
-            what = "has been left" if self._stopping is not None else "was not entered"
+        entered = self._entered
+        if entered is None or self._stopping is not None or entered.mailroom.of_parent:
+            if self._of_parent:
+                raise SystemOfParent
+            what = "was not entered" if self._stopping is None else "has been left"
             raise SystemNotRunning(f"the PodSystem {what}", hint="use it inside `with` or `async with`")
-        return self._entered
+        return entered
 
     def _room(self) -> Mailroom:
         return self._here().mailroom

@@ -19,7 +19,7 @@ from actors.pod.approvals.answer_watch import AnswerWatch
 from actors.pod.budget import Budget, Totals, set_aside
 from actors.pod.calls import ToolRunner
 from actors.pod.models import Models, label
-from actors.pod.resources import Inherited, PodResources, PodTemplate
+from actors.pod.resources import Given, PodResources, PodTemplate
 from actors.runtime.bus import Bus
 from actors.runtime.latest import Latest
 from actors.runtime.user_folders import configuration_path, runtime_path, state_path
@@ -129,33 +129,30 @@ class Assembly:
         self,
         manifest: PodManifest,
         name: str,
-        client: LLMClient | None,
-        tools: tuple[Any, ...],
-        deps: Any = None,
-        hooks: tuple[Any, ...] = (),
+        given: Given,
         parent: Delegation | None = None,
     ) -> PodResources:
         """What one pod works with, a sub-agent of ``parent`` where that is given. Raises ManifestError,
         ModelError, BudgetError, ToolDefinitionError, and InvalidInput for what is no hook.
         """
-        template = self._template(manifest, client, tools, hooks)
-        return self._resources(template, name, Inherited(client, tools, deps, hooks), parent)
+        template = self._template(manifest, given.client, given.tools, given.hooks)
+        return self._resources(template, name, given, parent)
 
     def renewed(self, failed: PodResources) -> PodResources:
         """What a pod works with that takes the place of one that failed, and goes on in its session."""
         delegation = failed.delegation
-        own = Inherited(None, (), failed.deps, ()) if delegation is None else delegation.inherited
-        return self._resources(failed.template, failed.name, own, None)
+        given = Given(None, (), failed.deps, ()) if delegation is None else delegation.given
+        return self._resources(failed.template, failed.name, given, None)
 
     def _resources(
-        self, template: PodTemplate, name: str, inherited: Inherited, parent: Delegation | None
+        self, template: PodTemplate, name: str, given: Given, parent: Delegation | None
     ) -> PodResources:
-        head = SessionHead(new_session_id())
+        head, tools = SessionHead(new_session_id()), template.tools
         budget = self._budget_of(template.manifest, template.price, parent)
         publish: Callable[..., None] = self._publish
         delegation = None
-        if template.tools.scope_of is not None:
-            delegation = self._delegation(name, template, inherited, budget)
+        if tools.scope_of is not None:
+            delegation = self._delegation(name, template, given, budget)
         if delegation is not None or parent is not None:
             publish = _noting(publish, name, delegation, parent)
         return PodResources(
@@ -163,21 +160,19 @@ class Assembly:
             name,
             SessionLog(self._store, name, head, publish),
             budget,
-            self._task_list_reader(name, head) if template.tools.keeps_tasks else None,
-            inherited.deps,
+            self._task_list_reader(name, head) if tools.keeps_tasks else None,
+            given.deps,
             delegation,
             None if parent is None else parent.name,
-            None
-            if _COMMANDS.isdisjoint(template.manifest.tools.builtin)
-            else self._pod_commands(name, template),
+            self._pod_commands(name, template) if tools.runs_commands else None,
         )
 
     def _delegation(
-        self, name: str, template: PodTemplate, inherited: Inherited, budget: Budget | None
+        self, name: str, template: PodTemplate, given: Given, budget: Budget | None
     ) -> Delegation:
         from actors.pod.delegation.delegation import Delegation  # noqa: PLC0415 - paid for by pods that have sub-agents
 
-        made = self._delegations[name] = Delegation(name, template, inherited, self._spawner, budget)
+        made = self._delegations[name] = Delegation(name, template, given, self._spawner, budget)
         return made
 
     def _pod_commands(self, name: str, template: PodTemplate) -> PodCommands:
@@ -211,7 +206,7 @@ class Assembly:
     ) -> PodTemplate:
         tools = (*_own(manifest), *self._mcp_sources(manifest), *tools)
         plain = tuple(each for each in tools if not is_source(each))
-        runner = self._runner(manifest, plain, hooks)
+        runner, limits = self._runner(manifest, plain, hooks), self._limits(manifest)
         return PodTemplate(
             manifest=manifest,
             model=label(manifest.model) if client is None else _name_of(client),
@@ -224,11 +219,13 @@ class Assembly:
             memory=self._memory,
             price=self._price_of(manifest, client),
             totals=self.totals,
-            limits=self._limits(manifest),
+            limits=limits,
             on_conflict=self._on_conflict,
             answers=self._answers,
             asks=_asks(manifest, runner.toolbox),
+            warnings=tuple(limits.warnings()),
             mistakes=_mistakes(manifest, runner.toolbox, more_may_come=len(plain) < len(tools)),
+            supervised=manifest.restart.is_supervised,
             grace=self._grace,
             memory_grace=self._memory_grace,
             store_grace=self._store_grace,
@@ -261,6 +258,7 @@ class Assembly:
             extras,
             asked,
             keeps_tasks=_keeps_tasks(toolbox),
+            runs_commands=not _COMMANDS.isdisjoint(manifest.tools.builtin),
             scope_of=self._scope_now if delegates else None,
             note_call=self._note_call if delegates else None,
             fence=self._own_places(),

@@ -81,6 +81,7 @@ class ToolRunner:
         "hooks",
         "keeps_tasks",
         "note_call",
+        "runs_commands",
         "scope",
         "scope_of",
         "toolbox",
@@ -94,6 +95,7 @@ class ToolRunner:
         hooks: Hooks | None = None,
         *,
         keeps_tasks: bool = False,
+        runs_commands: bool = False,
         scope_of: Callable[[str], Scope] | None = None,
         note_call: Callable[[str, str, ToolContext], object] | None = None,
         fence: tuple[Rule, ...] = (),
@@ -117,6 +119,8 @@ class ToolRunner:
         self.ask_form: AskForm | None = None
         #: Whether any of the tools keeps a task list.
         self.keeps_tasks = keeps_tasks
+        #: Whether any of them runs commands.
+        self.runs_commands = runs_commands
 
     def with_tools(self, tools: Iterable[Tool], gone: Collection[str]) -> ToolRunner:
         """The same with other tools; those called ``gone`` were there before."""

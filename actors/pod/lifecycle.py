@@ -51,13 +51,13 @@ class Lifecycle:
 
     def open_session(self) -> Kept:
         """Make a session: None, or what resolves when it is durable. Raises SessionError."""
-        log = self._journal.log
-        log.open(self._template.opening)
-        log.record(PodStarted, model=self._template.model, parent=self._resources.parent)
-        for warning in self._template.limits.warnings():
+        log, template, parent = self._journal.log, self._template, self._resources.parent
+        log.open(template.opening)
+        log.record(PodStarted, model=template.model, parent=parent)
+        for warning in template.warnings:
             log.record(Alert, text=warning)
-        if self._template.mistakes and self._resources.parent is None:  # a sub-agent has its parent's rules
-            for mistake in self._template.mistakes:
+        if template.mistakes and parent is None:  # a sub-agent has its parent's rules
+            for mistake in template.mistakes:
                 log.record(Alert, text=mistake)
         return log.create()
 
@@ -138,10 +138,6 @@ class Lifecycle:
         head = self._journal.head
         for kind, run_id, fields in ends_of(head.open, head.open_run, why):
             self._journal.log.record_end(kind, run_id, **fields)
-
-    def become_ready(self) -> None:
-        """Enter the state in which the pod takes commands: paused if a run is open, else idle."""
-        self._status.to(PodState.PAUSED if self._journal.head.open_run is not None else PodState.IDLE)
 
     # -- without its history ---------------------------------------------------------------------
 

@@ -44,7 +44,8 @@ if TYPE_CHECKING:
     from actors.pod.idle_reaper import IdleReaper
     from actors.pod.supervised import Supervisor, Waiting
 
-_RESTING = frozenset({PodState.IDLE, PodState.PAUSED})
+_IDLE = PodState.IDLE  # Python 3.11 takes as long to look a member of an enum up as to make an object
+_RESTING = frozenset({_IDLE, PodState.PAUSED})
 
 
 class PodActor(AsyncActor):
@@ -325,7 +326,7 @@ class PodActor(AsyncActor):
                 self._patience.end_at(self._given_up_at)
 
     def _begin_life(self) -> None:
-        self.lifecycle.become_ready()
+        self.status.to(_IDLE if self.journal.head.open_run is None else PodState.PAUSED)
         self._report_start(None)
         if self.delegation is not None and self.delegation.has_any:
             self.tasks.start(self.delegation.bring_back())
@@ -438,7 +439,7 @@ class PodActor(AsyncActor):
     def _stop_by(self, ending: RunOutcome) -> Any:
         """End the pod, and before it the run that goes on by ``ending``; the reply comes once it has."""
         self.status.stopping = True
-        did_nothing = self.run_loop is None and self._memory is None and self.status.state is PodState.IDLE
+        did_nothing = self.run_loop is None and self._memory is None and self.status.state is _IDLE
         self.ending.begin(ending, self.defer_reply(), did_nothing=did_nothing)
         return DEFERRED
 

@@ -54,8 +54,12 @@ class PodTemplate(Struct, frozen=True, eq=False):
     answers: AnswerWatch
     #: Whether a call may need a person's word, or be denied by a rule.
     asks: bool
-    #: What people should know of the rules for approval: those that can match no call.
+    #: What people should know of the limits: those that cannot be meant.
+    warnings: tuple[str, ...]
+    #: The same of the rules for approval: those that can match no call.
     mistakes: tuple[str, ...]
+    #: Whether a pod that fails is started again.
+    supervised: bool
     #: How long a step that was cancelled may take to end, in seconds.
     grace: float
     #: How long a stop and a compaction wait for memory jobs to finish, in seconds.
@@ -66,8 +70,8 @@ class PodTemplate(Struct, frozen=True, eq=False):
     closing: Callable[[], bool]
 
 
-class Inherited(Struct, frozen=True, eq=False):
-    """What sub-agents have of their parent, beside its manifest."""
+class Given(Struct, frozen=True, eq=False):
+    """What a pod is given beside its manifest; its sub-agents have it too."""
 
     client: LLMClient | None
     tools: tuple[Any, ...]

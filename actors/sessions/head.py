@@ -58,6 +58,8 @@ def new_session_id() -> str:
     """A UUID of version 7 (RFC 9562): unique, and in order of time."""
     millis = time.time_ns() // 1_000_000
     # A name, not a secret; the generator is seeded anew in a forked child.
-    high, low = random.getrandbits(12), random.getrandbits(62)
-    text = f"{millis:012x}7{high:03x}{0x8000_0000_0000_0000 | low:016x}"
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+    bits = random.getrandbits(74)
+    return (
+        f"{millis >> 16:08x}-{millis & 0xFFFF:04x}-7{bits >> 62:03x}"
+        f"-{0x8000 | bits >> 48 & 0x3FFF:04x}-{bits & 0xFFFF_FFFF_FFFF:012x}"
+    )

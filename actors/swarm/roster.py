@@ -42,12 +42,11 @@ class Roster:
         """A free name: the explicit one, else ``base``, with a number where that is in use. Raises
         ManifestError for what is no name, NameTaken.
         """
-        check_name(base if explicit is None else explicit, "the name of a pod")
-        if explicit is not None:
-            self.check_free(explicit)
-            return explicit
-        if base not in self.pods:
-            return base
+        if explicit is not None or base not in self.pods:
+            name = base if explicit is None else explicit
+            check_name(name, "the name of a pod")
+            self.check_free(name)
+            return name
         number = self._next_number.get(base, 2)
         while f"{base}-{number}" in self.pods:
             number += 1

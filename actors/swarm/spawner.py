@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import pykka
 
-from actors.llm.base import LLMClient
 from actors.pod.address import Mailboxes
 from actors.pod.handle import Pod
 from actors.pod.lifecycle import Resumed
 from actors.pod.local import actor_of, shut_down
 from actors.pod.pod import PodActor
-from actors.pod.resources import PodResources
+from actors.pod.resources import Given, PodResources
 from actors.runtime.bus import Bus
 from actors.runtime.future import AsyncFuture
 from actors.runtime.loop import Mailroom
@@ -72,32 +71,31 @@ class Spawner:
         self,
         future: AsyncFuture[Pod],
         manifest: PodManifest,
-        client: LLMClient | None,
-        tools: tuple[Any, ...],
+        given: Given,
         explicit: str | None,
         resume: str | None,
         exact: bool,
-        deps: Any,
-        hooks: tuple[Any, ...],
     ) -> bool:
         """Make a pod; ``future`` gives its handle once it takes commands. False where that was refused."""
         try:
-            self._room()
+            room = self._room()
             name = self._roster.choose_name(manifest.pod.name, explicit)
-            resources = self.assembly.resources(manifest, name, client, tools, deps, hooks)
+            resources = self.assembly.resources(manifest, name, given)
         except Exception as error:  # noqa: BLE001 - who spawned gets it
             future.set_exception(error)
             return False
         # An id that is no text is no session's either.
-        self._begin(future, resources, None if resume is None else Resumed(encodable(resume), exact))
+        self._begin(room, future, resources, None if resume is None else Resumed(encodable(resume), exact))
         return True
 
-    def _begin(self, future: AsyncFuture[Pod], resources: PodResources, resumed: Resumed | None) -> None:
+    def _begin(
+        self, room: Mailroom, future: AsyncFuture[Pod], resources: PodResources, resumed: Resumed | None
+    ) -> None:
         """Have a pod live; ``future`` gives its handle once it takes commands."""
-        room, name, starting = self._room(), resources.name, self._roster.starting
+        name, parent, roster = resources.name, resources.parent, self._roster
 
         def finish_start(error: BaseException | None) -> None:
-            starting.pop(name, None)
+            roster.starting.pop(name, None)
             if error is None:
                 future.set(pod)
             else:
@@ -106,15 +104,15 @@ class Spawner:
                 future.set_exception(error)
 
         actor = PodActor.make(room, self, resources, resumed, finish_start)
-        pod = self._roster.pods[name] = Pod(name, self._mailboxes, actor.actor_ref)
-        if resources.parent is None and resources.template.manifest.restart.is_supervised:
+        pod = roster.pods[name] = Pod(name, self._mailboxes, actor.actor_ref)
+        if parent is not None:
+            self._bus.adopt(name, parent)
+        elif resources.template.supervised:
             self.supervised().add(pod)
         self._attach(actor)
-        if resources.parent is not None:
-            self._bus.adopt(name, resources.parent)
         actor.begin()
         if not future.done():
-            starting[name] = future
+            roster.starting[name] = future
 
     def _attach(self, actor: PodActor) -> None:
         sources = actor.resources.template.sources
@@ -147,17 +145,16 @@ class Spawner:
     def prepare(self, manifest: PodManifest, name: str, parent: Delegation) -> PodResources:
         """What a sub-agent is to work with. Raises NameTaken, ManifestError, ModelError, BudgetError."""
         self._room()
-        own = parent.inherited
         check_name(name, "the name of a sub-agent")
         self._roster.check_free(name)
-        return self.assembly.resources(manifest, name, own.client, own.tools, own.deps, own.hooks, parent)
+        return self.assembly.resources(manifest, name, parent.given, parent)
 
     def start(self, resources: PodResources, resumed: Resumed | None) -> AsyncFuture[Pod]:
         """Have a sub-agent live. The future raises as that of ``spawn``."""
         future: AsyncFuture[Pod] = AsyncFuture()
         try:
             self._roster.check_free(resources.name)
-            self._begin(future, resources, resumed)
+            self._begin(self._room(), future, resources, resumed)
         except PolypodError as error:
             future.set_exception(error)
         return future

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from actors.pod.handle import Pod
     from actors.pod.journal import Journal
     from actors.pod.pod import PodActor
-    from actors.pod.resources import Inherited, PodTemplate
+    from actors.pod.resources import Given, PodTemplate
     from actors.pod.tasks_at_work import TasksAtWork
 
 #: What a pod calls a sub-agent: dots stand between the names of a pod and its sub-agents.
@@ -67,12 +67,12 @@ class Delegation:
         self,
         name: str,
         template: PodTemplate,
-        inherited: Inherited,
+        given: Given,
         spawner: ChildSpawner,
         budget: Budget | None,
     ) -> None:
         self.name = name
-        self.inherited = inherited
+        self.given = given
         self.budget = budget
         self.state: Children = NO_CHILDREN
         self.template = template
