@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 _OWN = ("/proc", "/dev")
 #: Names of a database that come and go while it is open: in their place no other may be put.
 _COME_AND_GO = ("-wal", "-shm", "-journal")
+#: How the names of homes begin.
+_HOMES = "polypod-"
 _HINT = (
     "polypod doctor says what this machine can confine, and [sandbox] mode what becomes of it where it cannot"
 )
@@ -84,7 +86,7 @@ async def _look_at_machine(launcher: Launcher) -> Machine:
 
 def _make_home(git: bytes = b"") -> str:
     """A folder for programs, which only this user may enter, with that for git's configuration."""
-    home = os.path.realpath(tempfile.mkdtemp(prefix="polypod-"))
+    home = os.path.realpath(tempfile.mkdtemp(prefix=_HOMES))
     os.mkdir(os.path.join(home, "tmp"))
     with open(f"{home}/.gitconfig", "wb") as file:
         file.write(git)
@@ -270,6 +272,7 @@ def _confinement(
     moving = [each for each in allowed.denied if each.endswith(_COME_AND_GO)]
     # What is secret together with its folder's name alone would be open by another name of that.
     fixed += [each for each in guarded.hidden if not is_secret(os.path.basename(each))]
+    fixed += _other_homes(allowed.roots, home)
     return Confinement(
         home=home,
         writable=writable,
@@ -292,6 +295,14 @@ def _reserved(folder: str) -> Iterator[str]:
         # A folder with this file, and two more, is a repository to git whatever it is called.
         if not os.path.lexists(head) or os.lstat(head).st_size == 0:
             yield head
+
+
+def _other_homes(roots: list[str], home: str) -> list[str]:
+    """The homes of other pods' programs, where what is allowed has the folder that they are in."""
+    folder, own = os.path.split(home)
+    if not _is_in(folder, roots):
+        return []
+    return [f"{folder}/{each}" for each in os.listdir(folder) if each.startswith(_HOMES) and each != own]
 
 
 def _is_in(path: str, folders: list[str] | tuple[str, ...]) -> bool:

@@ -6,6 +6,7 @@ import itertools
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path, PurePath
 
@@ -124,6 +125,21 @@ async def test_what_is_secret_by_its_folder_stays_so_though_the_folder_is_rename
     scope = Scope.writable(folder)
     await sh(launcher, scope, folder, "mv sub/.docker sub/open; mv .config open")
     assert TOKEN not in await sh(launcher, scope, folder, "cat sub/open/* open/gh/*; grep -r . .")
+
+
+async def test_the_homes_of_others_are_in_no_scope(
+    launcher: Launcher, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = place / "scope"
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    one, other = (
+        Sandbox(SandboxSection(), lambda: Scope.writable(folder), lambda: launcher) for _ in range(2)
+    )
+    script = f"echo {TOKEN} > ~/mine; echo {TOKEN} > /tmp/mine; cat ~/mine"
+    assert TOKEN in await run(launcher, await one.confine(), folder, script)
+    assert TOKEN not in await run(launcher, await other.confine(), folder, "grep -r . . ~ /tmp")
+    one.close()
+    other.close()
 
 
 async def test_a_program_cannot_take_the_temporary_folder_from_the_next(
