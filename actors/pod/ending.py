@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from actors.pod.run_state import resolve
 from actors.runtime.future import AsyncFuture
+from actors.sessions.answers import release_session
 from protocol.events import RunOutcome
 
 if TYPE_CHECKING:
@@ -80,12 +81,13 @@ class Ending:
         await pod.memory.wait_for_cancelled()
 
     def _leave(self) -> None:
-        self._pod.journal.close()
-        leaving = self._pod.lifecycle.release_session()
+        pod = self._pod
+        pod.journal.close()
+        leaving = release_session(pod.resources.template.store, pod.journal.log.durable_session)
         if leaving is None:
             self._stop()
         else:
-            self._pod.tasks.start(self._stop_after(leaving))
+            pod.tasks.start(self._stop_after(leaving))
 
     async def _stop_after(self, leaving: asyncio.Task[None]) -> None:
         await asyncio.wait((leaving,), timeout=self._pod.resources.template.store_grace)

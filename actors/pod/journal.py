@@ -50,7 +50,6 @@ class Journal:
     __slots__ = (
         "_alone",
         "_branching",
-        "_closed",
         "_given",
         "_kinds",
         "_kinds_at",
@@ -62,6 +61,7 @@ class Journal:
         "_under_way",
         "_waiting",
         "bus",
+        "closed",
         "head",
         "log",
         "run_id",
@@ -88,8 +88,8 @@ class Journal:
         self._waiting: list[DirectWait] | None = None
         #: Whether no session of our own is to be gone on in, since that is done already or the pod ends.
         self._branching = False
-        #: What commits raise once the pod has ended.
-        self._closed: StoreError | None = None
+        #: Whether the pod has ended: then the store may or may not keep what it was given last.
+        self.closed = False
         #: The session that is being branched from.
         self._left = ""
         #: Whether the ends that the store refused were refused once more.
@@ -136,11 +136,6 @@ class Journal:
         """Whether all that was recorded is committed."""
         return self.log.is_clean() and self._under_way is None
 
-    @property
-    def closed(self) -> bool:
-        """Whether the pod has ended: then the store may or may not keep what it was given last."""
-        return self._closed is not None
-
     def has_refused_ends(self) -> bool:
         """Whether ends wait that the store refused once, and nothing else takes them to it."""
         return not (self.log.is_clean() or self._under_way or self._refused_again)
@@ -151,7 +146,7 @@ class Journal:
         To be awaited at once: nothing may come between what is recorded and this, or a refusal of another's
         commit drops it silently. Raises SessionError.
         """
-        if self._under_way is not None or self._closed is not None:
+        if self._under_way is not None or self.closed:
             return self._commit_behind()
         given = self._give(self.log.commit)
         return AT_ONCE if given is None else to_its_end(given)
@@ -159,7 +154,7 @@ class Journal:
     async def _commit_behind(self) -> None:
         """The same, behind a commit that is under way."""
         behind = False
-        while self._closed is None and self._under_way is not None:
+        while self._under_way is not None and not self.closed:
             waiter = DirectWait(loop=self._mailroom.loop)
             if self._waiting is None:
                 self._waiting = []
@@ -169,9 +164,13 @@ class Journal:
             if behind or (self.log.is_clean() and self._under_way is None):
                 return
             behind = True
-        if self._closed is not None:
-            raise self._closed
+        if self.closed:
+            raise self._ended()
         await self.commit()
+
+    def _ended(self) -> StoreError:
+        """What commits raise once the pod has ended."""
+        return StoreError(f"pod {self.log.pod!r} has ended")
 
     async def start_successor(self, record: Callable[[Parent], None]) -> None:
         """Go on in a new session that takes this one's place; ``record`` records what it begins with. All of
@@ -298,11 +297,12 @@ class Journal:
         """The pod has ended: nobody waits for a commit any more, and one that a store is awaited for is
         cancelled; it may be kept or not.
         """
-        self._closed = StoreError(f"pod {self.log.pod!r} has ended")
+        self.closed = True
         if isinstance(pending := self._under_way, asyncio.Future):
             self._under_way = None
             pending.cancel()
-        self._answer(self._closed)
+        if self._given is not None or self._waiting is not None:
+            self._answer(self._ended())
 
     # -- the end ---------------------------------------------------------------------------------
 

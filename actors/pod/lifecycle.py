@@ -168,10 +168,6 @@ class Lifecycle:
         except SessionError:
             return None
 
-    def release_session(self) -> asyncio.Task[None] | None:
-        """Release the claim on the session, since the pod stops: a task where that has to be awaited."""
-        return release_session(self._template.store, self._journal.log.durable_session)
-
     async def stop(self, runs: RunLoop, memory: MemoryJobs) -> None:
         """End the session's part here once the run that was interrupted has ended by the way every run ends.
         All of it is bounded: a store that never answers is not waited for.

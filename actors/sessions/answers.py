@@ -129,7 +129,7 @@ def release_session(store: SessionStore, session_id: str) -> asyncio.Task[None] 
         released = store.release(session_id)
     except Exception:  # noqa: BLE001 - as below
         return None
-    if not isinstance(released, Awaitable):
+    if released is None or not isinstance(released, Awaitable):  # the second takes long
         return None
     task = asyncio.get_running_loop().create_task(_release_late(released))
     _releasing.add(task)
