@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from confined_kit import TOKEN, Ended, Place, Runner, ended
 
+from actors.runtime.children.covers import Covers
+from actors.runtime.children.mounts import View
 from actors.runtime.children.reserve import Reservations
 
 #: Ways to the token that is outside: each is run in the scope, with the path in $SECRET.
@@ -405,3 +407,16 @@ def test_a_program_starts_where_it_is_told_and_says_where_it_cannot(confined: Ru
         confined.sh("pwd", cwd=place.outside)
     with pytest.raises(Exception, match="cannot start polypod-no-such: No such file"):
         confined.run(["polypod-no-such"])
+
+
+def test_covers_are_never_renewed_in_the_mounts_of_all(place: Place) -> None:
+    before = Path("/proc/self/mounts").read_text()
+    covered = place.scope / "covered"
+    covered.mkdir()
+    view = View(os.fsencode(place.home), (), (), (os.fsencode(covered),), (), (), (), ())
+    covers = Covers(view, lambda _: None)
+    covered.rmdir()
+    covered.mkdir()
+    covers.renew()  # before its program has entered its view
+    os.close(covers.changed)
+    assert Path("/proc/self/mounts").read_text() == before

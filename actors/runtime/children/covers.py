@@ -38,20 +38,26 @@ class Covers:
         """Watch from now on; ``reserve`` puts something where nothing may be made. Raises OSError."""
         self._view = view
         self._reserve = reserve
+        self._namespace = -1
         #: Can be read when something was changed.
         self.changed = call("inotify_init1", os.O_CLOEXEC | os.O_NONBLOCK)
         #: By the number of a watch, what it is on.
         self._watches: dict[int, list[bytes]] = {}
         self._known = {path: self._watch(path) for path in (*view.denied, *view.read_only, *view.pinned)}
 
-    def renew(self, pid: int) -> None:
-        """Cover again what was replaced, in the view of this process."""
+    def begin(self, pid: int) -> None:
+        """Cover in the view of this process from now on: it has entered that. Raises OSError."""
+        # Held, since another process may have its number later, and one before has the mounts of all others.
+        self._namespace = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+
+    def renew(self) -> None:
+        """Cover again what was replaced."""
         replaced = set(self._gone())
         replaced |= {path for path, known in self._known.items() if _identity(path) != known}
         if replaced:
             self._reserve(path for path in self._view.reserved if path in replaced)
             self._known |= {path: self._watch(path) for path in replaced}
-            self._cover(replaced, pid)
+            self._cover(replaced)
 
     def _gone(self) -> Iterator[bytes]:
         """What is not there any more, though something of its name and number may be."""
@@ -76,13 +82,13 @@ class Covers:
             )
         return _identity(path)
 
-    def _cover(self, replaced: set[bytes], pid: int) -> None:
+    def _cover(self, replaced: set[bytes]) -> None:
         view = self._view
         moved = any(path in view.pinned for path in replaced)  # and with it all below
         entering = os.fork()  # one that enters the namespaces of others may not come back from there
         if entering == 0:
             try:
-                call("setns", os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC), _CLONE_NEWNS)
+                call("setns", self._namespace, _CLONE_NEWNS)
                 cover_again(
                     tuple(path for path in view.denied if moved or path in replaced),
                     tuple(path for path in view.read_only if moved or path in replaced),

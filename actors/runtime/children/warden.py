@@ -124,8 +124,7 @@ class Warden:
         self._init = Init()
         self._waiting.watch(self._init.others, self._receive_others)
         with contextlib.suppress(OSError):  # a user may have so many watches, and then goes without
-            self._covers = covers = Covers(plan.view, self._reservations.reserve)
-            self._waiting.watch(covers.changed, lambda: covers.renew(self._pid or 0))
+            self._covers = Covers(plan.view, self._reservations.reserve)
         return plan._replace(view=plan.view.with_nothing_at(self._reservations.paths))
 
     def _receive_others(self) -> None:
@@ -144,6 +143,10 @@ class Warden:
             self._report("failed", step, number)
             return
         self._report("started", self._pid)
+        if self._covers is not None and self._pid is not None and not self._exited:
+            with contextlib.suppress(OSError):  # it has ended by now
+                self._covers.begin(self._pid)
+                self._waiting.watch(self._covers.changed, self._covers.renew)
 
     def _report(self, *words: Any) -> None:
         with contextlib.suppress(OSError):  # nobody is there any more
