@@ -66,6 +66,8 @@ class PodActor(AsyncActor):
     watched = False
     #: Whether the store alone has the history.
     passive = False
+    #: The session to go on with; None for a new one.
+    _resume: Resumed | None = None
     #: What the history weighed when it was given back, in tokens; None where nobody had weighed it.
     weighed: int | None = None
     #: Measured calls of a history that was read back, until somebody weighs it.
@@ -96,10 +98,11 @@ class PodActor(AsyncActor):
         """``resume`` is the session to go on with; ``started`` is called once with whether the pod lives."""
         super().__init__()
         self.resources = resources
-        self._resume = resume
+        if resume is not None:
+            self._resume = resume
         self._started: Callable[[BaseException | None], None] | None = started
         self.journal = Journal(resources, self._mailroom, self)
-        self.status = Status(resources.name, self.journal)
+        self.status = Status(self.journal)
         if resources.delegation is not None:
             self.delegation = resources.delegation
             self.delegation.attach(self, self.journal)

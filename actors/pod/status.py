@@ -15,10 +15,9 @@ class Status:
     ``restarts`` is whether it failed, and another takes its place.
     """
 
-    __slots__ = ("_journal", "name", "restarts", "state", "stopping")
+    __slots__ = ("_journal", "restarts", "state", "stopping")
 
-    def __init__(self, name: str, journal: Journal) -> None:
-        self.name = name
+    def __init__(self, journal: Journal) -> None:
         self._journal = journal
         self.state = PodState.STARTING
         self.stopping = self.restarts = False
@@ -39,6 +38,7 @@ class Status:
 
     def gone(self) -> PodStopped:
         """What a pod that has stopped answers."""
+        name = self._journal.log.pod
         if self.restarts:
-            return PodStopped(f"pod {self.name!r} failed and is started again", hint="ask it again")
-        return PodStopped(f"pod {self.name!r} has stopped", hint="spawn it again with resume=")
+            return PodStopped(f"pod {name!r} failed and is started again", hint="ask it again")
+        return PodStopped(f"pod {name!r} has stopped", hint="spawn it again with resume=")

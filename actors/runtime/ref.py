@@ -95,9 +95,13 @@ class AsyncActorRef(pykka.ActorRef[A]):
     actor_stopped: StopFlag  # type: ignore[assignment]
 
     def __init__(self, actor: A) -> None:
-        self.actor_class = actor.__class__
         self.actor_inbox = actor.actor_inbox
         self.actor_stopped = actor.actor_stopped
+
+    @property
+    def actor_class(self) -> type[A]:  # type: ignore[override]
+        """The actor's class."""
+        return type(self.actor)
 
     @property
     def actor_urn(self) -> str:  # type: ignore[override]

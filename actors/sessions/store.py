@@ -273,17 +273,29 @@ def check_follows(session_id: str, head: Head, after: Head, batch: Sequence[Stor
 
 
 class _Session:
-    __slots__ = ("claimed", "created_at", "entries", "generation", "parent", "pod", "updated_at", "written")
+    __slots__ = (
+        "claimed_at",
+        "claimed_for",
+        "created_at",
+        "entries",
+        "generation",
+        "parent",
+        "pod",
+        "updated_at",
+        "written",
+    )
 
-    def __init__(self, pod: str, parent: Parent | None, at: float) -> None:
+    def __init__(self, pod: str, parent: Parent | None, entries: list[StoredEntry], at: float) -> None:
         self.pod = pod
         self.parent = parent
         self.created_at = at
         self.updated_at = at
         #: Counts what was written to the store up to this session's last batch.
         self.written = 0
-        self.entries: list[StoredEntry] = []
-        self.claimed: tuple[str, float] | None = None
+        self.entries = entries
+        #: The pod that holds it, and since when; None where nobody does.
+        self.claimed_for: str | None = None
+        self.claimed_at = 0.0
         self.generation = 0
 
     @property
@@ -291,15 +303,15 @@ class _Session:
         last = self.entries[-1]
         return Head(last.seq, last.hash)
 
-    def claim(self, pod: str) -> None:
+    def claim(self, pod: str, at: float) -> None:
         self.generation += 1
-        self.claimed = (pod, time.time())
+        self.claimed_for, self.claimed_at = pod, at
 
     @property
     def holder(self) -> Holder | None:
-        if self.claimed is None:
+        if self.claimed_for is None:
             return None
-        return this_process(*self.claimed)
+        return this_process(self.claimed_for, self.claimed_at)
 
 
 class MemoryStore(SessionStore):
@@ -322,17 +334,17 @@ class MemoryStore(SessionStore):
     ) -> None:
         if session_id in self._sessions:
             raise HeadConflict(f"session {session_id} exists already")
-        session = _Session(pod, parent, time.time())
-        session.entries.extend(batch)
+        now = time.time()
+        session = _Session(pod, parent, list(batch), now)
         if claim:
-            session.claim(pod)
+            session.claim(pod, now)
         self._sessions[session_id] = session
         session.written = self._written = self._written + 1
 
     def append(self, session_id: str, after: Head, batch: Sequence[StoredEntry]) -> None:
         session = self._sessions.get(session_id) or self._session(session_id)
-        if session.claimed is None:
-            session.claim("")
+        if session.claimed_for is None:
+            session.claim("", time.time())
         if not batch:
             return
         entries = session.entries
@@ -369,13 +381,13 @@ class MemoryStore(SessionStore):
         session = self._session(session_id)
         if (holder := session.holder) is not None and holder.pod:
             raise in_use(session_id, holder)
-        session.claim(pod)
+        session.claim(pod, time.time())
         return Claim(session_id, pod, session.generation)
 
     def release(self, session_id: str) -> None:
         session = self._sessions.get(session_id)
         if session is not None:
-            session.claimed = None
+            session.claimed_for = None
 
     def holder(self, session_id: str) -> Holder | None:
         return self._session(session_id).holder
@@ -388,7 +400,7 @@ class MemoryStore(SessionStore):
 
     def close(self) -> None:
         for session in self._sessions.values():
-            session.claimed = None
+            session.claimed_for = None
 
     def _session(self, session_id: str) -> _Session:
         try:

@@ -48,10 +48,10 @@ class Roster:
             self.check_free(name)
             return name
         number = self._next_number.get(base, 2)
-        while f"{base}-{number}" in self.pods:
+        while (name := f"{base}-{number}") in self.pods:
             number += 1
         self._next_number[base] = number + 1
-        return f"{base}-{number}"
+        return name
 
     def check_free(self, name: str) -> None:
         """Raise NameTaken where a living pod has that name."""
