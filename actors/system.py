@@ -35,7 +35,7 @@ from actors.sessions.urls import open_store
 from actors.swarm.approvals import WaitingCalls
 from actors.swarm.roster import Roster
 from actors.swarm.settings import settings_of
-from actors.swarm.spawner import Spawner
+from actors.swarm.spawner import Spawner, Wanted
 from actors.swarm.subscriptions import Subscriptions
 from actors.tools.pool import ToolThreads
 from protocol import commands
@@ -339,22 +339,22 @@ class PodSystem:
         (a manifest's name gets a number), ManifestError (also for a name that no pod can have), InvalidInput
         for what is no hook, SystemNotRunning, SessionNotFound, SessionInUse, SessionCorrupt.
         """
-        mailroom, _, _, spawner = self._here()
+        mailroom = self._room()
         given = Given(client, tuple(tools), deps, (*self._hooks, *hooks))
         here = mailroom.here()
         future: AsyncFuture[Pod] = AsyncFuture() if here else future_of(mailroom)
-
-        def begin(_: object) -> None:
-            if spawner.spawn(future, manifest, given, name, resume, exact) and isinstance(
-                client, ScriptedClient
-            ):
-                self._scripts[client] = None
-
+        wanted = Wanted(future, manifest, given, name, resume, exact)
         if here:
-            begin(None)
+            self._spawn(wanted)
         else:
-            mailroom.post(begin)
+            mailroom.post(self._spawn, wanted)
         return future
+
+    def _spawn(self, wanted: Wanted) -> None:
+        assert self._entered is not None
+        client = wanted.given.client
+        if self._entered.spawner.spawn(wanted) and isinstance(client, ScriptedClient):
+            self._scripts[client] = None
 
     def interrupted(self, pod: str | None = None, limit: int = 100) -> AsyncFuture[list[SessionInfo]]:
         """The sessions (of one pod) whose last run waits to be resumed: it was paused, by hand or by the end

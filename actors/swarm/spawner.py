@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import pykka
+from msgspec import Struct
 
 from actors.pod.address import Mailboxes
 from actors.pod.handle import Pod
@@ -27,6 +28,18 @@ if TYPE_CHECKING:
     from actors.pod.delegation.delegation import Delegation
     from actors.pod.idle_reaper import IdleReaper
     from actors.swarm.supervision import Started, Supervision
+
+
+class Wanted(Struct, frozen=True, eq=False):
+    """A pod that is to be made, as ``PodSystem.spawn`` is asked for it."""
+
+    #: Gives its handle.
+    future: AsyncFuture[Pod]
+    manifest: PodManifest
+    given: Given
+    name: str | None
+    resume: str | None
+    exact: bool
 
 
 class Spawner:
@@ -67,44 +80,38 @@ class Spawner:
 
     # -- pods --------------------------------------------------------------------------------------
 
-    def spawn(
-        self,
-        future: AsyncFuture[Pod],
-        manifest: PodManifest,
-        given: Given,
-        explicit: str | None,
-        resume: str | None,
-        exact: bool,
-    ) -> bool:
-        """Make a pod; ``future`` gives its handle once it takes commands. False where that was refused."""
+    def spawn(self, wanted: Wanted) -> bool:
+        """Make a pod; the future gives its handle once it takes commands. False where that was refused."""
+        manifest, resume = wanted.manifest, wanted.resume
         try:
             room = self._room()
-            name = self._roster.choose_name(manifest.pod.name, explicit)
-            resources = self.assembly.resources(manifest, name, given)
+            name = self._roster.choose_name(manifest.pod.name, wanted.name)
+            resources = self.assembly.resources(manifest, name, wanted.given)
         except Exception as error:  # noqa: BLE001 - who spawned gets it
-            future.set_exception(error)
+            wanted.future.set_exception(error)
             return False
         # An id that is no text is no session's either.
-        self._begin(room, future, resources, None if resume is None else Resumed(encodable(resume), exact))
+        resumed = None if resume is None else Resumed(encodable(resume), wanted.exact)
+        self._begin(room, wanted.future, resources, resumed)
         return True
 
     def _begin(
         self, room: Mailroom, future: AsyncFuture[Pod], resources: PodResources, resumed: Resumed | None
     ) -> None:
         """Have a pod live; ``future`` gives its handle once it takes commands."""
-        name, parent, roster = resources.name, resources.parent, self._roster
+        name, parent, starting = resources.name, resources.parent, self._roster.starting
 
         def finish_start(error: BaseException | None) -> None:
-            roster.starting.pop(name, None)
+            starting.pop(pod.name, None)
             if error is None:
                 future.set(pod)
             else:
-                if actor.supervisor is not None:  # it supervises what lives once
-                    actor.supervisor.note_stop()
+                if (supervisor := actor_of(pod).supervisor) is not None:  # it supervises what lives once
+                    supervisor.note_stop()
                 future.set_exception(error)
 
         actor = PodActor.make(room, self, resources, resumed, finish_start)
-        pod = roster.pods[name] = Pod(name, self._mailboxes, actor.actor_ref)
+        pod = self._roster.pods[name] = Pod(name, self._mailboxes, actor.actor_ref)
         if parent is not None:
             self._bus.adopt(name, parent)
         elif resources.template.supervised:
@@ -112,7 +119,7 @@ class Spawner:
         self._attach(actor)
         actor.begin()
         if not future.done():
-            roster.starting[name] = future
+            starting[name] = future
 
     def _attach(self, actor: PodActor) -> None:
         sources = actor.resources.template.sources
