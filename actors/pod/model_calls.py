@@ -64,7 +64,7 @@ class ModelCalls:
         "_turn_open",
     )
 
-    def __init__(self, parts: RunParts, compaction: Compaction) -> None:
+    def __init__(self, parts: RunParts, compaction: Callable[[], Compaction]) -> None:
         self._resources = parts.resources
         self._template = parts.resources.template
         self._journal = parts.journal
@@ -383,7 +383,7 @@ class ModelCalls:
             self._journal.publish(
                 StreamRestart, attempt=exchange.failed[-1].attempt, error=Failure.of(overflow)
             )
-        failed = await self._compaction.fold("overflow", run.waits, window=overflow.context_window)
+        failed = await self._compaction().fold("overflow", run.waits, window=overflow.context_window)
         self.end_compaction(run, failed, overflow)
 
     def end_compaction(

@@ -33,6 +33,9 @@ class Owner(Protocol):
     async def finish(self, run: Run, outcome: RunOutcome) -> None:
         """The end of the run is recorded: make it durable and resolve its future."""
 
+    def compaction(self) -> Compaction:
+        """What compacts the history."""
+
     def interruptible(self) -> Interruptible:
         """A piece of work, in whose place a run goes on."""
 
@@ -46,7 +49,6 @@ class Play:
     __slots__ = (
         "_accounts",
         "_alarm",
-        "_compaction",
         "_conversation",
         "_gate",
         "_journal",
@@ -60,20 +62,19 @@ class Play:
         "_tool_calls",
     )
 
-    def __init__(self, parts: RunParts, compaction: Compaction, gate: Gate, owner: Owner) -> None:
+    def __init__(self, parts: RunParts, gate: Gate, owner: Owner) -> None:
         self._resources = parts.resources
         self._template = parts.resources.template
         self._journal = parts.journal
         self._accounts = parts.accounts
         self._conversation = parts.conversation
         self._recall = parts.recall
-        self._compaction = compaction
         self._tool_calls = parts.tool_calls
         self._gate = gate
         self._tasks = parts.tasks
         self._mailroom = parts.mailroom
         self._owner = owner
-        self._model_calls = ModelCalls(parts, compaction)
+        self._model_calls = ModelCalls(parts, owner.compaction)
         #: Rings when the budget of seconds is used up.
         self._alarm: asyncio.TimerHandle | None = None
 
@@ -101,12 +102,13 @@ class Play:
         """The run begins with its input, which the model sees only once it is durable."""
         run.waits.check()
         if self._template.limits.before_run and self._conversation.due_before_run():
-            await self._compaction.fold("threshold", run.waits)  # whatever comes of it
+            await self._owner.compaction().fold("threshold", run.waits)  # whatever comes of it
         items = self._journal.head.items
         run.began_in, run.began_at = items, len(items)
         self._record_start(run, "notify" if queued.source == "notify" else "run")
-        if self._recall.is_due():
-            await self._recall.bring(run.run_id, queued.command.content, run.waits)
+        recall = self._recall
+        if recall is not None and recall.is_due():
+            await recall.bring(run.run_id, queued.command.content, run.waits)
             run.waits.check()
         self._model_calls.add_words(run, UserItem(queued.command.content), queued.source)
 
@@ -157,7 +159,7 @@ class Play:
         if isinstance(step, decide.CloseCalls):
             self._tool_calls.close_begun(run, step.calls)
         elif isinstance(step, decide.Compact):
-            failed = await self._compaction.fold("request_threshold", run.waits)
+            failed = await self._owner.compaction().fold("request_threshold", run.waits)
             self._model_calls.end_compaction(run, failed)
         else:
             assert_never(step)

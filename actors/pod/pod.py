@@ -154,6 +154,7 @@ class PodActor(AsyncActor):
         """The runs, and what is done between their steps."""
         if self.run_loop is None:
             approvals = self.approvals
+            recalls = self.resources.template.manifest.memory.recall_tokens > 0
             of = (self.resources, self.journal, self._mailroom, self, self.actor_stopped.is_set)
             tool_calls = ToolCalls(*of) if approvals is None else _asking_tool_calls(of, approvals)
             self.run_loop = RunLoop(
@@ -164,7 +165,7 @@ class PodActor(AsyncActor):
                     self.accounts,
                     self.conversation,
                     lambda: self.memory,
-                    Recall(self.resources, self.journal, new=self._resume is None),
+                    Recall(self.resources, self.journal) if recalls and self._resume is None else None,
                     tool_calls,
                     self.tasks,
                     self._mailroom,

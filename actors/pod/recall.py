@@ -21,10 +21,10 @@ class Recall:
 
     __slots__ = ("_done", "_journal", "_template")
 
-    def __init__(self, resources: PodResources, journal: Journal, *, new: bool) -> None:
+    def __init__(self, resources: PodResources, journal: Journal) -> None:
         self._template = resources.template
         self._journal = journal
-        self._done = not (new and resources.template.manifest.memory.recall_tokens)
+        self._done = False
 
     def is_due(self) -> bool:
         """Whether the run that begins is the one."""

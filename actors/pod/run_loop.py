@@ -61,7 +61,6 @@ class RunLoop:
         "_accounts",
         "_approvals",
         "_asked",
-        "_compaction",
         "_conversation",
         "_end_asked",
         "_hooks",
@@ -69,6 +68,7 @@ class RunLoop:
         "_journal",
         "_lost",
         "_memory",
+        "_parts",
         "_play",
         "_resources",
         "_status",
@@ -82,34 +82,29 @@ class RunLoop:
     )
 
     def __init__(self, parts: RunParts) -> None:
-        self._resources = parts.resources
-        self._approvals = parts.approvals
-        self.grace = parts.resources.template.grace
+        resources, approvals = parts.resources, parts.approvals
+        template = resources.template
+        self._parts = parts
+        self._resources = resources
+        self._approvals = approvals
+        self.grace = template.grace
         self.loop = parts.tasks.loop
-        hooks = parts.resources.template.tools.hooks
+        hooks = template.tools.hooks
         #: Who is notified of the ends of runs; None where nobody is.
         self._hooks: Hooks | None = hooks if hooks is not None and hooks.asks_at_run_end else None
         self._status = parts.status
         self._journal = parts.journal
         self._accounts = parts.accounts
         self._conversation = parts.conversation
-        wanted = parts.resources.template.manifest.memory
+        wanted = template.manifest.memory
         extracts = bool(wanted.extract_threshold) and wanted.schedule == "after_run"
         #: Makes the memory jobs that are started after a run; None where none are.
         self._memory: Callable[[], MemoryJobs] | None = parts.memory if extracts else None
         self._tool_calls = parts.tool_calls
         self._tasks = parts.tasks
-        self._compaction = Compaction(
-            parts.resources,
-            parts.journal,
-            parts.accounts,
-            parts.conversation,
-            lambda: self._tool_calls.close_open(self.run),
-            lambda: parts.memory().wait_for_extraction(),
-        )
         self.gate = Gate(self._gate_free)
-        play = Play if parts.approvals is None else _asking_play()
-        self._play = play(parts, self._compaction, self.gate, self)
+        play = Play if approvals is None else _asking_play()
+        self._play = play(parts, self.gate, self)
         #: The run that goes on, or is paused.
         self.run: Run | None = None
         #: Those that wait for their turn, behind a paused one too.
@@ -122,6 +117,18 @@ class RunLoop:
         self._asked: set[AsyncFuture[Any]] | None = None
         #: The request under way of the run that was lost last.
         self._lost: Exchange | None = None
+
+    def compaction(self) -> Compaction:
+        """What compacts the history, made where that is due."""
+        parts = self._parts
+        return Compaction(
+            parts.resources,
+            parts.journal,
+            parts.accounts,
+            parts.conversation,
+            lambda: self._tool_calls.close_open(self.run),
+            lambda: parts.memory().wait_for_extraction(),
+        )
 
     # -- what waits ------------------------------------------------------------------------------
 
@@ -555,7 +562,7 @@ class RunLoop:
     async def compact(self, wanted: int | None, waits: Interruptible) -> str:
         """Compact the history by hand: the new session's id. Raises CompactionFailed, WaitingForApproval."""
         self.check_none_waits()
-        error = await self._compaction.fold("manual", waits, wanted=wanted)
+        error = await self.compaction().fold("manual", waits, wanted=wanted)
         if error is None:
             return self._journal.head.session_id
         if isinstance(error, CompactionFailed):
@@ -566,7 +573,7 @@ class RunLoop:
         """Compact the history if the threshold for the start of a run says so, whatever comes of it."""
         waiting = self._approvals is not None and self._approvals.state.open
         if not waiting and self._conversation.due_before_run():
-            await self._compaction.fold("threshold", waits)
+            await self.compaction().fold("threshold", waits)
 
     # -- ends that nobody asked for --------------------------------------------------------------
 

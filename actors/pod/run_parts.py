@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 if TYPE_CHECKING:
     from actors.pod.accounts import Accounts
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from actors.runtime.loop import Mailroom
 
 
-class RunParts(NamedTuple):
+class RunParts(Struct, frozen=True, eq=False):
     """What one pod has for its runs."""
 
     resources: PodResources
@@ -29,7 +31,8 @@ class RunParts(NamedTuple):
     conversation: Conversation
     #: Makes the memory jobs when they are first needed.
     memory: Callable[[], MemoryJobs]
-    recall: Recall
+    #: None where the history is not that of a new session, or nothing is to be recalled.
+    recall: Recall | None
     tool_calls: ToolCalls
     tasks: TasksAtWork
     mailroom: Mailroom

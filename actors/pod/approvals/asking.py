@@ -15,7 +15,6 @@ from actors.pod import decide
 from actors.pod.approvals.forms import checked_form
 from actors.pod.approvals.open_approvals import OpenApprovals
 from actors.pod.calls import Batch, ToolRunner, with_texts
-from actors.pod.compaction import Compaction
 from actors.pod.gate import Gate
 from actors.pod.play import Owner, Play
 from actors.pod.run_parts import RunParts
@@ -426,8 +425,8 @@ class AskingPlay(Play):
 
     __slots__ = ("_approvals", "_held_turn", "_status")
 
-    def __init__(self, parts: RunParts, compaction: Compaction, gate: Gate, owner: Owner) -> None:
-        super().__init__(parts, compaction, gate, owner)
+    def __init__(self, parts: RunParts, gate: Gate, owner: Owner) -> None:
+        super().__init__(parts, gate, owner)
         assert parts.approvals is not None
         self._approvals = parts.approvals
         self._status = parts.status
