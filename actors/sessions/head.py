@@ -58,8 +58,6 @@ def new_session_id() -> str:
     """A UUID of version 7 (RFC 9562): unique, and in order of time."""
     millis = time.time_ns() // 1_000_000
     # A name, not a secret; the generator is seeded anew in a forked child.
-    bits = random.getrandbits(74)
-    return (
-        f"{millis >> 16:08x}-{millis & 0xFFFF:04x}-7{bits >> 62:03x}"
-        f"-{0x8000 | bits >> 48 & 0x3FFF:04x}-{bits & 0xFFFF_FFFF_FFFF:012x}"
-    )
+    high, low = random.getrandbits(12), random.getrandbits(62)
+    digits = (millis << 80 | 7 << 76 | high << 64 | 2 << 62 | low).to_bytes(16).hex()
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
