@@ -450,6 +450,7 @@ class PodActor(AsyncActor):
     def enter_stopped(self) -> None:
         """The pod has come to its end."""
         self.status.to(PodState.STOPPED)
+        self._ending = None  # garbage is collected less often where stopped pods keep little
         self._end()
         if self.supervisor is not None:
             self.supervisor.note_stop()
