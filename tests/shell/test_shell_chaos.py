@@ -97,11 +97,11 @@ async def test_nothing_is_left_of_what_pods_have_run(
     temporary = tmp_path / "tmp"
     temporary.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(temporary))
-    before = descriptors()
+    before, others = descriptors(), children_of(os.getpid())
     async with PodSystem(outputs=tmp_path / "kept", processes=6) as system:
         lives = [live(system, manifest(sandbox={"mode": mode}), chance, mark, killed) for _ in range(5)]
         await asyncio.gather(*lives)
-        helpers = children_of(os.getpid()) - marked(mark)
+        helpers = children_of(os.getpid()) - others - marked(mark)
     await asyncio.to_thread(
         wait_until_none, lambda: marked(mark) | helpers & living() & children_of(os.getpid())
     )

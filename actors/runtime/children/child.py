@@ -110,6 +110,11 @@ class Child:
         """Whether the last of its processes has ended."""
         return self._ended.done()
 
+    @property
+    def is_of_running_loop(self) -> bool:
+        """Whether it may be waited for here."""
+        return self._loop is asyncio.get_running_loop()
+
     async def wait(self) -> ChildEnd:
         """How it ended, once the last of its processes has. Raises ChildLost."""
         return await asyncio.shield(self._ended)

@@ -179,14 +179,23 @@ class Launcher:
         )
 
     async def aclose(self) -> None:
-        """End all children by their ladders, and the helper; nothing is started any more."""
+        """End all children by their ladders, and the helper; nothing is started any more.
+
+        The children of the running loop have ended then, those of helpers that were killed as well.
+        """
         with self._lock:
             self._closed = True
             helper, self._helper = self._helper, None
-        if helper is None:
-            return
         for child in tuple(self._children):
             child.rouse()
+        if helper is not None:
+            await self._end(helper)
+        mine = [child.wait() for child in tuple(self._children) if child.is_of_running_loop]
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._longest + _GRACE):
+                await asyncio.gather(*mine, return_exceptions=True)
+
+    async def _end(self, helper: _Helper) -> None:
         try:
             for request, seconds in ((END, self._longest + _GRACE), (KILL, _KILL_GRACE)):
                 helper.rouse()
