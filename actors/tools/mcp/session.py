@@ -28,6 +28,8 @@ _LIST_SECONDS = 30.0
 _LISTEN_AGAIN = 5.0
 _NEWER = "2026-07-28"
 _SHOWN = 1000
+#: Turns of the loop in which the SDK's tasks for progress that came with an answer begin.
+_TURNS = 3
 
 for _name in ("mcp", "client", "httpx2", "httpcore2"):  # what they say is for a log, never for a terminal
     logging.getLogger(_name).addHandler(logging.NullHandler())
@@ -93,6 +95,8 @@ class Session:
         """
         try:
             result = await self._client.call_tool(tool, arguments, progress_callback=progress)
+            for _ in range(_TURNS):  # what was sent before the answer may be handled behind it
+                await asyncio.sleep(0)
         except MCPError as error:
             if error.message == "Session terminated":
                 raise UnknownSession from error
