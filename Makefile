@@ -12,12 +12,13 @@ BIN := $(VENV)/bin
 demo: $(VENV)/.ready
 	$(BIN)/polypod demo
 
+# Three at once for two cores: much of what is tested waits for processes and sockets.
 test: lint types
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 3
 
 # The tests alone, without those that are marked as slow: for between two edits.
 test-fast: $(VENV)/.ready-dev
-	$(BIN)/pytest -n 2 -m "not slow"
+	$(BIN)/pytest -n 3 -m "not slow"
 
 # The tests on every Python that is installed, with the oldest and with the newest allowed dependencies;
 # make test-all ONLY="3.12 3.13-oldest" picks some, and ONLY may hold options of pytest.
