@@ -198,8 +198,8 @@ async def test_a_helper_out_of_descriptors_says_so_and_goes_on(launcher: Launche
     asked = [start(launcher, mark, "echo ready; exec sleep 1000") for _ in range(20)]
     children = await asyncio.gather(*asked, return_exceptions=True)
     lost = [each for each in children if isinstance(each, BaseException)]
-    assert lost
-    assert {str(each).partition("(")[2] for each in lost} == {"the helper may be out of descriptors)"}
+    assert all(isinstance(each, ChildLost) for each in lost)  # some wardens are made, and cannot go on
+    assert any("the helper may be out of descriptors" in str(each) for each in lost)
     for child in children:
         if isinstance(child, Child):
             await child.stop()
