@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import msgspec
 
@@ -23,11 +21,12 @@ from actors.llm.tape import (
     read,
     written,
 )
+from actors.runtime.closing import Closing
 from actors.runtime.redact import Redact, redacted
 from protocol.errors import ModelError, ScriptExhausted, ScriptLeftover, WireError
 
 
-class CassetteClient:
+class CassetteClient(Closing):
     """A client with a cassette in it; made by ``record`` or ``replay``.
 
     ``redact`` takes secrets out of texts; a cassette is replayed with the one it was recorded with.
@@ -54,14 +53,6 @@ class CassetteClient:
 
     async def aclose(self) -> None:
         """Nothing is held open here."""
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.aclose()
 
 
 class Recorder(CassetteClient):

@@ -5,8 +5,6 @@ from __future__ import annotations
 import abc
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from types import TracebackType
-from typing import Self
 
 import msgspec
 
@@ -19,6 +17,7 @@ from actors.llm.http.incoming import Incoming
 from actors.llm.http.presets import start_command_for
 from actors.llm.legal import original_names
 from actors.net.proxies import authorization_of, basic_credentials, where_of, without_credentials
+from actors.runtime.closing import Closing
 from protocol.errors import ModelError
 from protocol.tools import ToolSpec
 
@@ -26,7 +25,7 @@ from protocol.tools import ToolSpec
 _KEPT_NAMES = "names"
 
 
-class ServerClient(abc.ABC):
+class ServerClient(Closing):
     """Talks to one model at one base URL.
 
     ``http`` holds the connections and is shared by the clients of a system; a client without one makes its
@@ -67,14 +66,6 @@ class ServerClient(abc.ABC):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.model or 'any model'} at {self.where}>"
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.aclose()
 
     async def aclose(self) -> None:
         """Close the connections, unless they are shared."""

@@ -15,6 +15,7 @@ from mcp.shared.message import SessionMessage
 from mcp_types import JSONRPCResponse, jsonrpc_message_adapter
 
 from actors.runtime.children.pipes import ChildInput, ChildOutput
+from actors.runtime.closing import Closing
 from actors.tools.mcp.listing import simplify_listing
 from protocol.errors import ChildNotListening, LineTooLong
 from protocol.text import encodable_json
@@ -27,7 +28,7 @@ _MOST_UNWRITTEN = 1 << 18
 _IN_A_ROW = 16
 
 
-class ServerOutput:
+class ServerOutput(Closing):
     """The messages that a server writes. What is none is handed to ``stray``, and passed over."""
 
     def __init__(
@@ -74,16 +75,8 @@ class ServerOutput:
         """Read no more."""
         self._output.close()
 
-    async def __aenter__(self) -> Self:
-        return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.aclose()
-
-
-class ServerInput:
+class ServerInput(Closing):
     """The messages that a server reads. None is ever written in part, though who sends it is cancelled."""
 
     def __init__(self, stdin: ChildInput, over: Callable[[], object]) -> None:
@@ -139,14 +132,6 @@ class ServerInput:
         if self._writer is not None:
             self._writer.cancel()
         self._stdin.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.aclose()
 
 
 class MendedStream:
