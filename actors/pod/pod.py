@@ -33,7 +33,7 @@ from protocol import commands
 from protocol.commands import Command, Describe
 from protocol.delegation import Children, cost_sum, usage_sum
 from protocol.errors import PodError
-from protocol.events import ChildEnded, RunOutcome
+from protocol.events import RunOutcome
 from protocol.items import TextPart
 from protocol.lifecycle import PodState
 from protocol.usage import Usage
@@ -254,15 +254,10 @@ class PodActor(AsyncActor):
 
     def _leave_children(self, state: Children) -> None:
         """The pod can have no sub-agents any more: those it had are no longer its own."""
+        from actors.pod.delegation.sub_agent import record_ended  # noqa: PLC0415 - paid for by who had any
+
         for child in state.open:
-            self.journal.log.record_end(
-                ChildEnded,
-                None,
-                child=child.child,
-                name=child.name,
-                child_session=child.child_session,
-                outcome="cancelled",
-            )
+            record_ended(self.journal.log, child, "cancelled")
 
     def store_refused(self, error: BaseException) -> None:
         """The store could not keep what was recorded; the log is back at what is durable."""

@@ -14,7 +14,7 @@ from actors.pod.delegation import output
 from actors.pod.delegation.grants import child_manifest, refuse_beyond
 from actors.pod.delegation.narrowing import withdrawn, writes
 from actors.pod.delegation.restore import bring_back
-from actors.pod.delegation.sub_agent import ChildSpawner, SubAgent, goes_on
+from actors.pod.delegation.sub_agent import ChildSpawner, SubAgent, goes_on, record_ended
 from actors.pod.local import actor_of
 from actors.runtime.future import AsyncFuture
 from actors.tools.base import ToolContext
@@ -357,18 +357,7 @@ class Delegation:
         seconds: float | None = None,
     ) -> None:
         """Record the end of a sub-agent, with what it took."""
-        self.journal.log.record_end(
-            ChildEnded,
-            None,
-            child=started.child,
-            name=started.name,
-            child_session=started.child_session,
-            outcome=outcome,
-            usage=usage,
-            cost=cost,
-            seconds=seconds,
-            error=error,
-        )
+        record_ended(self.journal.log, started, outcome, error, usage, cost, seconds)
         with contextlib.suppress(SessionError):  # then it goes with the next batch that the store takes
             await self.journal.commit()
 

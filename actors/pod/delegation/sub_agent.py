@@ -16,7 +16,11 @@ if TYPE_CHECKING:
     from actors.pod.handle import Pod
     from actors.pod.lifecycle import Resumed
     from actors.pod.resources import PodResources
+    from actors.sessions.log import SessionLog
+    from protocol.errors import Failure
+    from protocol.events import RunOutcome
     from protocol.manifest import PodManifest
+    from protocol.usage import Usage
 
 
 class ChildSpawner(Protocol):
@@ -86,6 +90,30 @@ class SubAgent:
         for each in news:
             if not each.done():
                 each.set_result(None)
+
+
+def record_ended(
+    log: SessionLog,
+    started: ChildStarted,
+    outcome: RunOutcome,
+    error: Failure | None = None,
+    usage: Usage | None = None,
+    cost: float | None = None,
+    seconds: float | None = None,
+) -> None:
+    """Record the end of a sub-agent in its parent's log, with what it took where that is known."""
+    log.record_end(
+        ChildEnded,
+        None,
+        child=started.child,
+        name=started.name,
+        child_session=started.child_session,
+        outcome=outcome,
+        usage=usage,
+        cost=cost,
+        seconds=seconds,
+        error=error,
+    )
 
 
 async def goes_on(pod: Pod) -> bool:
