@@ -30,6 +30,12 @@ ASKS = PodManifest.of(
 )
 
 
+async def settle() -> None:
+    """Give all that could begin by now its turns."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
 class Work:
     """A pod whose call ``slow`` goes on until it is let end."""
 
@@ -154,8 +160,7 @@ async def test_an_exclusive_call_that_is_approved_waits_for_those_at_work_and_ke
         await work.sees("slow began")
         await work.pod.approve(first.approval_id)
         await work.pod.approve(second.approval_id)
-        for _ in range(20):
-            await asyncio.sleep(0)
+        await settle()
         assert work.log == ["slow began"]
         work.end_slow.set()
         assert (await run).text == "done"
@@ -169,8 +174,7 @@ async def test_nothing_begins_beside_an_exclusive_call() -> None:
         await work.sees("alone began")
         await work.pod.approve(second.approval_id)
         await work.pod.deny(first.approval_id)
-        for _ in range(20):
-            await asyncio.sleep(0)
+        await settle()
         assert work.log == ["alone began"]
         work.end_slow.set()
         assert (await run).text == "done"
@@ -183,8 +187,7 @@ async def test_no_more_run_at_once_than_the_manifest_allows() -> None:
         (asked,) = await work.asked()
         await work.sees("slow began", 2)
         await work.pod.approve(asked.approval_id)
-        for _ in range(20):
-            await asyncio.sleep(0)
+        await settle()
         assert "peek a" not in work.log
         work.end_slow.set()
         assert (await run).text == "done"
