@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 from actors.llm.base import LLMClient
 from actors.llm.prices import Prices
 from actors.llm.scripted import ScriptedClient
+from actors.pod.accounts.budget import Totals
 from actors.pod.address import Kinds, Mailboxes
 from actors.pod.assembly import Assembly
-from actors.pod.budget import Totals
 from actors.pod.handle import Pod
 from actors.pod.local import actor_of, shut_down
 from actors.pod.resources import Given
-from actors.pod.restore import interrupted
+from actors.pod.session.restore import interrupted
 from actors.runtime.bus import Bus
 from actors.runtime.fork import let_be
 from actors.runtime.future import AsyncFuture

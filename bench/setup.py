@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Iterable
 from typing import Any
 
-from actors.cli.benching import PROMPT, Plan, run_benchmark
-from actors.cli.figures import BenchResult, result_of
+from actors.cli.bench.figures import BenchResult, result_of
+from actors.cli.bench.measuring import PROMPT, Plan, run_benchmark
 from actors.llm.base import LLMClient
 from actors.pod.models import label
 from protocol.manifest import PodManifest

@@ -29,13 +29,13 @@ LATER = {
         "actors.pod.approvals.asking",
         "actors.pod.channel",
         "actors.pod.delegation.delegation",
-        "actors.pod.fork",
-        "actors.pod.past_events",
+        "actors.pod.session.fork",
+        "actors.pod.session.past_events",
     ),
     *("actors.tools.mcp", "actors.runtime.restarts", "mcp", "shlex"),
-    *("actors.pod.sourced_tools", "actors.pod.summarizer", "actors.pod.task_list"),
+    *("actors.pod.sourced_tools", "actors.pod.history.summarizer", "actors.pod.history.task_list"),
     *("actors.sessions.jsonl.store", "actors.sessions.sqlite.store"),
-    *("actors.tools.builtin", "actors.tools.hooks", "actors.tools.view"),
+    *("actors.tools.builtin", "actors.tools.hooks", "actors.tools.filesystem.view"),
     *("json", "sqlite3", "tempfile", "tomllib"),
 }
 

@@ -20,7 +20,9 @@ LAYERS = {
 }
 LAYERS |= {"pod": 4, "swarm": 5, "routing": 5, "system": 6, "cli": 7, "server": 7}
 #: What a family's folders have in common; the others do not know each other.
-SHARED = {"actors.llm.http"}
+SHARED = {"actors.llm.http", "actors.cli.display"}
+#: The folders of one pod, from the ground up: each is handed what lies above it, and imports only what lies below.
+OF_A_POD = ["session", "accounts", "history", "memory", "runs", "approvals", "delegation"]
 #: Modules that are one choice of many; only the two that put a pod together name them.
 CONCRETE = {"actors.llm.scripted"} | {
     f"actors.llm.{name}.client" for name in ("offline", "openai", "anthropic")
@@ -103,7 +105,7 @@ def test_the_folders_of_a_family_do_not_know_each_other() -> None:
     reaching = {
         module: others
         for module in modules("actors")
-        if module.count("/") > 2 and (others := others_of_its_family(module))
+        if module.count("/") > 2 and folder_of(module) != "pod" and (others := others_of_its_family(module))
     }
     assert not reaching
 
@@ -113,6 +115,20 @@ def others_of_its_family(module: str) -> set[str]:
     family = own.rpartition(".")[0]
     reached = {name.rpartition(".")[0] for name in imports(module) if name.startswith(f"{family}.")}
     return reached - {family, own} - SHARED
+
+
+def test_the_folders_of_a_pod_import_downwards() -> None:
+    """What a part is handed of those above it, it knows by its type alone, which only type checkers import."""
+    order = {f"actors/pod/{name}": place for place, name in enumerate(OF_A_POD)}
+    assert order.keys() == {str(Path(module).parent) for module in modules("actors/pod")} - {"actors/pod"}
+    reaching = [
+        f"{module} reaches up to {name}"
+        for module in modules("actors/pod")
+        for name in imports(module, at_run_time=True)
+        if order.get(name.rpartition(".")[0].replace(".", "/"), 0)
+        > order.get(str(Path(module).parent), len(order))
+    ]
+    assert not reaching
 
 
 def test_no_module_imports_itself_by_way_of_others() -> None:

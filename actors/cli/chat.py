@@ -10,8 +10,8 @@ from typing import NamedTuple
 import click
 
 from actors.cli import options
-from actors.cli.approver import Approver, approver
-from actors.cli.asking import Asker, Lines, Prompt
+from actors.cli.approvals.approver import Approver, approver
+from actors.cli.chat_input import Asker, Lines, Prompt
 from actors.cli.config import (
     Wishes,
     allowing,
@@ -21,6 +21,8 @@ from actors.cli.config import (
     name_in_errors,
     with_model,
 )
+from actors.cli.display.terminal import Terminal
+from actors.cli.display.views import View
 from actors.cli.interrupts import run_interruptible
 from actors.cli.loading import with_tools, with_tools_again
 from actors.cli.mcp_servers import with_servers, without_servers
@@ -34,8 +36,6 @@ from actors.cli.running import (
 )
 from actors.cli.store_reader import Reading
 from actors.cli.streams import private_stdin
-from actors.cli.terminal import Terminal
-from actors.cli.views import View
 from actors.pod.handle import Pod
 from actors.system import PodSystem
 from protocol.errors import PodStopped, PolypodError, RunFailed

@@ -6,10 +6,10 @@ import click
 
 from actors.cli import options
 from actors.cli.config import Wishes, memory_folder, with_model
+from actors.cli.display.terminal import Terminal
+from actors.cli.display.views import put_json
 from actors.cli.interrupts import run_interruptible
 from actors.cli.store_reader import Reading
-from actors.cli.terminal import Terminal
-from actors.cli.views import put_json
 from actors.system import PodSystem
 from protocol.events import CompactDone
 from protocol.manifest import PodManifest

@@ -13,11 +13,11 @@ import click
 import msgspec
 from msgspec import Struct
 
+from actors.cli.display.event_format import Line
+from actors.cli.display.terminal import Terminal
+from actors.cli.display.views import PeopleView
 from actors.cli.errors import FAILED, Exit
-from actors.cli.event_format import Line
 from actors.cli.store_reader import Reading
-from actors.cli.terminal import Terminal
-from actors.cli.views import PeopleView
 from protocol.entries import Entry, OtherEntry
 from protocol.events import AssistantMessage, Event, ToolResulted, ToolStart
 from protocol.items import ToolCall

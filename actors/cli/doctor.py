@@ -21,10 +21,10 @@ from msgspec import Struct
 
 from actors.cli import options
 from actors.cli.config import default_store
+from actors.cli.display.format import clean, count, plain
+from actors.cli.display.views import put_json
 from actors.cli.errors import Exit
-from actors.cli.format import clean, count, plain
 from actors.cli.store_reader import Reading, exists
-from actors.cli.views import put_json
 from actors.runtime.children import landlock
 from actors.runtime.children.launcher import Launcher
 from actors.sessions.urls import place_of

@@ -12,9 +12,9 @@ from collections.abc import Callable
 
 import click
 
+from actors.cli.display.terminal import Terminal
 from actors.cli.interrupts import Interrupted
 from actors.cli.streams import let_go_of_lost_terminal
-from actors.cli.terminal import Terminal
 from protocol.errors import (
     BudgetError,
     InvalidKey,

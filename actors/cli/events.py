@@ -12,10 +12,10 @@ import click
 from msgspec import Raw
 
 from actors.cli import options
-from actors.cli.event_format import Line, event_line
+from actors.cli.display.event_format import Line, event_line
+from actors.cli.display.terminal import Terminal
+from actors.cli.display.views import put_json
 from actors.cli.store_reader import Reading
-from actors.cli.terminal import Terminal
-from actors.cli.views import put_json
 from protocol.events import DurableEvent
 from protocol.wire import decode_entry
 

@@ -12,11 +12,11 @@ import click
 from msgspec import Raw
 
 from actors.cli import options
-from actors.cli.event_format import Line, entry_line
-from actors.cli.format import ago, count, seconds, tokens
+from actors.cli.display.event_format import Line, entry_line
+from actors.cli.display.format import ago, count, seconds, tokens
+from actors.cli.display.terminal import Terminal
+from actors.cli.display.views import put_json
 from actors.cli.store_reader import Reading
-from actors.cli.terminal import Terminal
-from actors.cli.views import put_json
 from actors.sessions.head import short_id
 from actors.sessions.replay import Replayed, replay
 from actors.sessions.store import Holder, SessionInfo

@@ -7,15 +7,15 @@ import sys
 import click
 import msgspec
 
-from actors.cli.approvals import approvals, approve, deny
-from actors.cli.bench import bench
+from actors.cli.approvals.command import approvals, approve, deny
+from actors.cli.bench.command import bench
 from actors.cli.chat import chat
 from actors.cli.compact import compact
 from actors.cli.demo import demo
+from actors.cli.display.help_format import Commands, HelpContext
 from actors.cli.doctor import doctor
 from actors.cli.errors import run_guarded
 from actors.cli.events import events
-from actors.cli.help_format import Commands, HelpContext
 from actors.cli.inspect import log, ps, show
 from actors.cli.interrupts import ignore_at_the_end
 from actors.cli.maintenance import export, fork, fsck, gc, import_, rm

@@ -11,11 +11,11 @@ import click
 
 from actors.cli import options
 from actors.cli.config import default_store
+from actors.cli.display.format import count
+from actors.cli.display.terminal import Terminal
+from actors.cli.display.views import put_json
 from actors.cli.errors import Exit
-from actors.cli.format import count
 from actors.cli.store_reader import Reading, exists
-from actors.cli.terminal import Terminal
-from actors.cli.views import put_json
 from actors.sessions import repair, retention
 from actors.sessions.answers import wait
 from actors.sessions.head import new_session_id

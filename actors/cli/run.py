@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from actors.cli import options
-from actors.cli.approver import Approver, approver
+from actors.cli.approvals.approver import Approver, approver
 from actors.cli.config import (
     Wishes,
     allowing,
@@ -19,6 +19,8 @@ from actors.cli.config import (
     name_in_errors,
     with_model,
 )
+from actors.cli.display.terminal import Terminal
+from actors.cli.display.views import JsonView, PeopleView, View, show_failures
 from actors.cli.errors import CODES, FAILED, Exit
 from actors.cli.interrupts import run_interruptible
 from actors.cli.loading import with_tools, with_tools_again
@@ -32,8 +34,6 @@ from actors.cli.running import (
 )
 from actors.cli.store_reader import Reading
 from actors.cli.streams import private_stdin
-from actors.cli.terminal import Terminal
-from actors.cli.views import JsonView, PeopleView, View, show_failures
 from actors.pod.handle import Pod
 from actors.runtime.future import AsyncFuture
 from actors.system import PodSystem

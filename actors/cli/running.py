@@ -7,13 +7,13 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
-from actors.cli.approver import Approver
+from actors.cli.approvals.approver import Approver
 from actors.cli.config import store_option
+from actors.cli.display.event_format import event_line
+from actors.cli.display.terminal import Terminal
+from actors.cli.display.views import View
 from actors.cli.errors import Exit
-from actors.cli.event_format import event_line
 from actors.cli.interrupts import Interrupted, cancel_on_signal, catching, farewell
-from actors.cli.terminal import Terminal
-from actors.cli.views import View
 from actors.pod.handle import Pod
 from actors.runtime.future import AsyncFuture
 from actors.runtime.subscription import Subscription

@@ -11,10 +11,10 @@ from typing import Self
 import msgspec
 
 from actors.cli.config import default_store
+from actors.cli.display.format import ago, cut
 from actors.cli.errors import SeveralFit
-from actors.cli.format import ago, cut
 from actors.pod.approvals.find import open_requests, resolution
-from actors.pod.restore import last_run
+from actors.pod.session.restore import last_run
 from actors.sessions.answers import wait
 from actors.sessions.chain import head_of, verified
 from actors.sessions.head import short_id

@@ -15,11 +15,11 @@ from msgspec import Raw
 from actors.compaction.policy import Limits
 from actors.llm.base import LLMClient
 from actors.llm.prices import Prices, cost
+from actors.pod.accounts.budget import Budget, Totals, set_aside
 from actors.pod.approvals.answer_watch import AnswerWatch
-from actors.pod.budget import Budget, Totals, set_aside
-from actors.pod.calls import ToolRunner
 from actors.pod.models import Models, label
 from actors.pod.resources import Given, PodResources, PodTemplate
+from actors.pod.runs.tool_runner import ToolRunner
 from actors.runtime.bus import Bus
 from actors.runtime.latest import Latest
 from actors.runtime.user_folders import configuration_path, runtime_path, state_path
@@ -45,8 +45,8 @@ if TYPE_CHECKING:
     from actors.pod.delegation.delegation import Delegation
     from actors.pod.delegation.sub_agent import ChildSpawner
     from actors.pod.delegation.tools import DelegationTools
+    from actors.pod.history.task_list import TaskListReader, TaskStore
     from actors.pod.sourced_tools import SourcedTools
-    from actors.pod.task_list import TaskListReader, TaskStore
     from actors.runtime.children.launcher import Launcher
     from actors.tools.hooks import Hooks
     from actors.tools.mcp.source import McpServers
@@ -325,7 +325,7 @@ class Assembly:
         return search(NotesFolder(self._memory), query, **options)
 
     def _task_list_reader(self, name: str, head: SessionHead) -> TaskListReader:
-        from actors.pod.task_list import TaskListReader  # noqa: PLC0415 - paid for by pods that keep one
+        from actors.pod.history.task_list import TaskListReader  # noqa: PLC0415 - paid for by pods that keep one
 
         reader = self._task_lists[name] = TaskListReader(head)
         return reader
@@ -444,7 +444,7 @@ def _keeps_tasks(toolbox: Toolbox) -> bool:
     """Whether any of the tools is one of those that keep a task list."""
     if not toolbox.specs:
         return False
-    from actors.pod.task_tools import TASK_TOOLS  # noqa: PLC0415 - paid for by pods that have any tools
+    from actors.pod.history.task_tools import TASK_TOOLS  # noqa: PLC0415 - paid for by pods that have any tools
 
     return any(each in TASK_TOOLS for each in toolbox)
 
@@ -452,7 +452,7 @@ def _keeps_tasks(toolbox: Toolbox) -> bool:
 def _builtin(names: tuple[str, ...]) -> Iterable[Tool]:
     if not names:
         return ()
-    from actors.pod.task_tools import TASK_TOOLS  # noqa: PLC0415 - the same
+    from actors.pod.history.task_tools import TASK_TOOLS  # noqa: PLC0415 - the same
     from actors.tools.builtin import builtin  # noqa: PLC0415 - paid for by pods that have any
 
     return builtin(names, {"tasks": TASK_TOOLS})

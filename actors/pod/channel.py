@@ -20,7 +20,7 @@ from msgspec.structs import replace
 from actors.llm.output import Fit, parse_output
 from actors.pod.address import Kinds
 from actors.pod.handle import Pod
-from actors.pod.run_state import RunHere
+from actors.pod.runs.run_state import RunHere
 from actors.runtime.bus import Bus, kinds_of
 from actors.runtime.encoded import EncodedEvent
 from actors.runtime.future import AsyncFuture

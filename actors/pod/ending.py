@@ -7,7 +7,7 @@ from collections.abc import Awaitable
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
-from actors.pod.run_state import resolve
+from actors.pod.runs.run_state import resolve
 from actors.runtime.future import AsyncFuture
 from actors.sessions.answers import release_session
 from protocol.events import RunOutcome

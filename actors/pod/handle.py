@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
 from actors.llm.output import schema_for
 from actors.pod.address import Address
-from actors.pod.run_state import RunHere, new_run_id
+from actors.pod.runs.run_state import RunHere, new_run_id
 from actors.runtime.future import AsyncFuture
 from actors.runtime.subscription import Subscription
 from protocol import commands

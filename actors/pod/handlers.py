@@ -10,8 +10,8 @@ import msgspec
 from actors.compaction.call_order import in_call_order
 from actors.memory.messages import Consolidated, Consolidating, Proposal
 from actors.pod.checks import checked_content, checked_item
-from actors.pod.run_state import QueuedRun, RunHere
-from actors.pod.tool_calls import EndedLate
+from actors.pod.runs.run_state import QueuedRun, RunHere
+from actors.pod.runs.tool_calls import EndedLate
 from actors.runtime.actor import DEFERRED
 from actors.runtime.future import AsyncFuture
 from actors.runtime.interruptible import Interruptible
@@ -110,7 +110,7 @@ def _on_fork(pod: PodActor, command: commands.Fork) -> Any:
 
 
 async def _fork(pod: PodActor, at: str | None, waits: Interruptible) -> str:
-    from actors.pod import fork  # noqa: PLC0415 - paid for by who forks
+    from actors.pod.session import fork  # noqa: PLC0415 - paid for by who forks
 
     await pod.journal.commit()
     if at is None and pod.approvals is not None and pod.approvals.state.open:

@@ -8,23 +8,24 @@ from typing import TYPE_CHECKING, Any
 
 from pykka import messages
 
-from actors.pod.accounts import Accounts
-from actors.pod.conversation import Conversation
+from actors.pod.accounts.accounts import Accounts
 from actors.pod.ending import Ending
 from actors.pod.handlers import HANDLERS
-from actors.pod.journal import Journal
-from actors.pod.lifecycle import Lifecycle, Resumed
+from actors.pod.history.conversation import Conversation
 from actors.pod.local import ShutDown
-from actors.pod.memory_jobs import MemoryJobs
+from actors.pod.memory.memory_jobs import MemoryJobs
+from actors.pod.memory.recall import Recall
 from actors.pod.passivity import answer_without_history, needs_history
-from actors.pod.patience import Patience
-from actors.pod.recall import Recall
 from actors.pod.resources import PodResources
-from actors.pod.run_loop import RunLoop
-from actors.pod.run_parts import RunParts
+from actors.pod.runs.play import Play
+from actors.pod.runs.run_loop import RunLoop
+from actors.pod.runs.run_parts import RunParts
+from actors.pod.runs.tool_calls import ToolCalls
+from actors.pod.session.journal import Journal
+from actors.pod.session.lifecycle import Lifecycle, Resumed
+from actors.pod.session.patience import Patience
 from actors.pod.status import Status
 from actors.pod.tasks_at_work import TasksAtWork
-from actors.pod.tool_calls import ToolCalls
 from actors.runtime.actor import DEFERRED, AsyncActor
 from actors.runtime.future import AsyncFuture
 from actors.sessions.approvals import NO_APPROVALS
@@ -156,8 +157,9 @@ class PodActor(AsyncActor):
             approvals = self.approvals
             recalls = self.resources.template.manifest.memory.recall_tokens > 0
             of = (self.resources, self.journal, self._mailroom, self, self.actor_stopped.is_set)
-            tool_calls = ToolCalls(*of) if approvals is None else _asking_tool_calls(of, approvals)
+            play, tool_calls = (Play, ToolCalls(*of)) if approvals is None else _asking(of, approvals)
             self.run_loop = RunLoop(
+                play,
                 RunParts(
                     self.resources,
                     self.status,
@@ -170,7 +172,7 @@ class PodActor(AsyncActor):
                     self.tasks,
                     self._mailroom,
                     approvals,
-                )
+                ),
             )
         return self.run_loop
 
@@ -481,10 +483,11 @@ class PodActor(AsyncActor):
         return None if run is None or run.exchange is None else run.exchange.progress()
 
 
-def _asking_tool_calls(of: tuple[Any, ...], approvals: OpenApprovals) -> ToolCalls:
-    from actors.pod.approvals.asking import AskingToolCalls  # noqa: PLC0415 - paid for by pods that ask
+def _asking(of: tuple[Any, ...], approvals: OpenApprovals) -> tuple[type[Play], ToolCalls]:
+    """What plays the runs of a pod whose calls may need a person's word."""
+    from actors.pod.approvals.asking import AskingPlay, AskingToolCalls  # noqa: PLC0415 - paid for by pods that ask
 
-    return AskingToolCalls(*of, approvals=approvals)
+    return AskingPlay, AskingToolCalls(*of, approvals=approvals)
 
 
 #: Messages that end a pod.

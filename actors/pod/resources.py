@@ -10,9 +10,9 @@ from msgspec import Raw, Struct
 
 from actors.compaction.policy import Limits
 from actors.llm.base import LLMClient
+from actors.pod.accounts.budget import Budget, Totals
 from actors.pod.approvals.answer_watch import AnswerWatch
-from actors.pod.budget import Budget, Totals
-from actors.pod.calls import ToolRunner
+from actors.pod.runs.tool_runner import ToolRunner
 from actors.runtime.bus import Bus
 from actors.sessions.log import SessionLog
 from actors.sessions.store import SessionStore
@@ -22,8 +22,8 @@ from protocol.usage import Usage
 
 if TYPE_CHECKING:
     from actors.pod.delegation.delegation import Delegation
+    from actors.pod.history.task_list import TaskListReader
     from actors.pod.sourced_tools import SourcedTools
-    from actors.pod.task_list import TaskListReader
     from actors.tools.shell.pod_commands import PodCommands
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from actors.pod.calls import ToolRunner
+from actors.pod.runs.tool_runner import ToolRunner
 from actors.runtime.latest import Latest
 from actors.tools.base import Tool
 from actors.tools.open_sources import SharedSource

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from actors.pod.journal import Journal
+from actors.pod.session.journal import Journal
 from protocol.errors import PodStopped
 from protocol.events import StateChanged
 from protocol.lifecycle import MOVES, PodState

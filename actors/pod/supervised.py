@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from protocol.events import RunOutcome
 
 if TYPE_CHECKING:
-    from actors.pod.run_state import PendingInput, QueuedRun
+    from actors.pod.runs.run_state import PendingInput, QueuedRun
     from actors.runtime.future import AsyncFuture
 
 

@@ -10,10 +10,10 @@ from msgspec import Struct
 
 from actors.pod.address import Mailboxes
 from actors.pod.handle import Pod
-from actors.pod.lifecycle import Resumed
 from actors.pod.local import actor_of, shut_down
 from actors.pod.pod import PodActor
 from actors.pod.resources import Given, PodResources
+from actors.pod.session.lifecycle import Resumed
 from actors.runtime.bus import Bus
 from actors.runtime.future import AsyncFuture
 from actors.runtime.loop import Mailroom

@@ -68,7 +68,7 @@ class Subscriptions:
     def _replay(self, subscription: Subscription | Feed, names: list[str], since: Since) -> None:
         after = {each: since if isinstance(since, int) else since.get(each, 0) for each in names}
         assert self.store is not None
-        from actors.pod.past_events import PastEvents  # noqa: PLC0415 - paid for by who asks for the past
+        from actors.pod.session.past_events import PastEvents  # noqa: PLC0415 - paid for by who asks for the past
 
         past = PastEvents(self.store, after, self._roster.wait_until_started, self._roster.position)
         subscription.replay(past, self._on_loop)

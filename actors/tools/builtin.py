@@ -6,12 +6,12 @@ import difflib
 from collections.abc import Iterable, Mapping
 
 from actors.tools.base import Tool
-from actors.tools.fetch import FETCH, require_markdown
-from actors.tools.files import FILES
+from actors.tools.filesystem.files import FILES
+from actors.tools.filesystem.search import SEARCH
 from actors.tools.memory import MEMORY_TOOLS
 from actors.tools.pods import POD_TOOLS
-from actors.tools.search import SEARCH
 from actors.tools.shell.tools import SHELL_TOOLS
+from actors.tools.web.fetch import FETCH, require_markdown
 from protocol.errors import ManifestError
 
 BUILTIN_GROUPS: dict[str, tuple[Tool, ...]] = {

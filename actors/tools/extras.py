@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-#: A function from a pod's name to its task list: ``TaskStores`` of ``pod/task_list.py``.
+#: A function from a pod's name to its task list: ``TaskStores`` of ``pod/history/task_list.py``.
 TASKS = "tasks"
 #: What searches lasting memory: ``Search`` of ``tools/memory.py``.
 MEMORY = "memory"

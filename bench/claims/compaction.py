@@ -9,8 +9,8 @@ from typing import Any
 from actors.compaction import policy
 from actors.compaction.policy import Guard, Limits
 from actors.llm.base import Block, CallChunk, CallEnd, CallStart, End, Request, TextChunk
-from actors.pod.context import Context
 from actors.pod.handle import Pod
+from actors.pod.history.context import Context
 from actors.system import PodSystem
 from bench.claim import Claim, at_most
 from bench.histories import items

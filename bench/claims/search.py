@@ -20,7 +20,7 @@ import msgspec
 
 from actors.pod.handle import Pod
 from actors.system import PodSystem
-from actors.tools.search import find_files, grep
+from actors.tools.filesystem.search import find_files, grep
 from bench.claim import Claim, at_most
 from bench.models import Caller
 from bench.results import Reading

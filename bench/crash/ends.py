@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from actors.memory.staging import Staged
-from actors.pod.restore import activities_left
+from actors.pod.session.restore import activities_left
 from actors.sessions.answers import wait
 from actors.sessions.replay import replay
 from actors.sessions.store import SessionStore

@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from actors.compaction.call_order import in_call_order
-from actors.pod.calls import NOT_RUN
+from actors.pod.runs.tool_runner import NOT_RUN
 from actors.sessions import repair
 from actors.sessions.answers import wait
 from actors.sessions.replay import open_calls, replay

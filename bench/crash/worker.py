@@ -12,7 +12,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from actors.pod.handle import Pod
-from actors.pod.restore import tip
+from actors.pod.session.restore import tip
 from actors.runtime.subscription import Subscription
 from actors.sessions.answers import wait
 from actors.sessions.store import SessionStore

@@ -16,11 +16,11 @@ from msgspec import structs
 from person import CTRL_C, CTRL_D, ENTER, PATIENCE, person
 from rich.cells import cell_len
 
-from actors.cli.approver import AtTerminal
-from actors.cli.question import not_understood_lines, question_lines, understood
+from actors.cli.approvals.approver import AtTerminal
+from actors.cli.approvals.question import not_understood_lines, question_lines, understood
+from actors.cli.display.terminal import Terminal
+from actors.cli.display.views import PeopleView
 from actors.cli.running import follow_run
-from actors.cli.terminal import Terminal
-from actors.cli.views import PeopleView
 from actors.llm.scripted import ScriptedClient, call, say
 from actors.pod.handle import Pod
 from actors.sessions.sqlite.store import SQLiteStore

@@ -14,8 +14,8 @@ from command_kit import Home, silent_server
 from ports import unused_port
 
 from actors import PodManifest, ScriptedClient, call, say, tool
-from actors.cli.benching import Plan, run_benchmark
-from actors.cli.figures import result_of
+from actors.cli.bench.figures import result_of
+from actors.cli.bench.measuring import Plan, run_benchmark
 from bench.server import CHUNKS, running
 from protocol.errors import ModelError
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import click
 import pytest
 
-from actors.cli.help_format import HelpContext
+from actors.cli.display.help_format import HelpContext
 from actors.cli.main import polypod
 
 

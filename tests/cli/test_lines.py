@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from msgspec import Raw
 from protocol_strategies import structs
 
-from actors.cli import event_format as lines
+from actors.cli.display import event_format as lines
 from protocol import events
 from protocol.entries import ENTRIES, ItemsKept, MemoryPointer, Parent, SessionOpened
 from protocol.errors import Failure

@@ -13,8 +13,8 @@ from command_kit import Home
 from mcp_kit import SERVERS, calls, having, raw
 from person import ENTER, person
 
+from actors.cli.approvals.form import Unreadable, fields_of, read_value
 from actors.cli.doctor import doctor
-from actors.cli.form import Unreadable, fields_of, read_value
 from actors.cli.mcp_servers import with_servers
 from actors.llm.scripted import ScriptedClient
 from actors.system import PodSystem

@@ -11,10 +11,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from actors.cli.approver import Nobody
+from actors.cli.approvals.approver import Nobody
+from actors.cli.display.terminal import Terminal
+from actors.cli.display.views import JsonView, PeopleView, View
 from actors.cli.running import follow_run
-from actors.cli.terminal import Terminal
-from actors.cli.views import JsonView, PeopleView, View
 from actors.llm.scripted import ScriptedClient, call, say
 from actors.system import PodSystem
 from actors.tools.base import tool

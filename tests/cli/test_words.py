@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.cli import format as words
+from actors.cli.display import format as words
 from protocol.usage import Usage
 
 

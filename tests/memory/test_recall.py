@@ -14,7 +14,7 @@ from actors.compaction.tokens import text_tokens
 from actors.llm.scripted import ScriptedClient, call, say
 from actors.memory.notes_folder import NotesFolder
 from actors.memory.recall import RECALLED, recall_notes
-from actors.pod import recall
+from actors.pod.memory import recall
 from actors.system import PodSystem
 from actors.tools.builtin import builtin
 from protocol.errors import ManifestError

@@ -17,9 +17,9 @@ from store_kit import Interposed
 
 from actors.llm.base import Block, Request
 from actors.llm.scripted import Reply, call, say
-from actors.pod.calls import NOT_RUN
 from actors.pod.handle import Pod
-from actors.pod.past_events import entries_after
+from actors.pod.runs.tool_runner import NOT_RUN
+from actors.pod.session.past_events import entries_after
 from actors.runtime.future import AsyncFuture
 from actors.sessions.answers import wait
 from actors.sessions.repair import check

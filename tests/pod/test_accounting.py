@@ -10,7 +10,7 @@ from pod_stage import GatedClient, Stage, on_stage
 from pykka.messages import ProxyCall
 
 from actors.llm.scripted import Reply, ScriptedClient, call, say
-from actors.pod.budget import Budget
+from actors.pod.accounts.budget import Budget
 from actors.sessions.answers import settled
 from actors.sessions.replay import replay
 from actors.sessions.store import MemoryStore

@@ -11,8 +11,8 @@ import pytest
 from every_commit import Refusing
 
 from actors.llm.scripted import Reply, ScriptedClient, call, say
-from actors.pod.calls import NOT_RUN
 from actors.pod.handle import Pod
+from actors.pod.runs.tool_runner import NOT_RUN
 from actors.runtime.subscription import Subscription
 from actors.sessions.store import MemoryStore, SessionStore
 from actors.system import PodSystem

@@ -12,8 +12,8 @@ import pytest
 from store_kit import KINDS
 
 from actors.llm.scripted import Reply, ScriptedClient, call, say
-from actors.pod.calls import NOT_RUN
 from actors.pod.handle import Pod
+from actors.pod.runs.tool_runner import NOT_RUN
 from actors.runtime.subscription import Subscription
 from actors.sessions.answer_token import answer_token
 from actors.sessions.store import MemoryStore, SessionStore

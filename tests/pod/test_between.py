@@ -17,7 +17,7 @@ from store_kit import Interposed
 
 from actors.llm.scripted import ScriptedClient, call, say
 from actors.memory.messages import Proposal
-from actors.pod.calls import NOT_RUN
+from actors.pod.runs.tool_runner import NOT_RUN
 from actors.sessions.answers import settled
 from actors.sessions.chain import chained, verified
 from actors.sessions.replay import replay

@@ -27,7 +27,7 @@ from actors.llm.base import (
     UsageReport,
 )
 from actors.pod.handle import Pod
-from actors.pod.model_calls import GO_ON
+from actors.pod.runs.model_calls import GO_ON
 from actors.sessions.store import MemoryStore
 from actors.system import PodSystem
 from protocol.errors import ModelError, RunFailed

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from actors.llm.scripted import ScriptedClient, call, say
-from actors.pod.run_state import RunHere
+from actors.pod.runs.run_state import RunHere
 from actors.system import PodSystem
 from actors.tools.base import Tool, ToolContext, tool
 from protocol.events import RunEnd

@@ -13,8 +13,8 @@ import pytest
 from hook_kit import FAILING, Waiting, in_each_way, raises
 
 from actors.llm.scripted import ScriptedClient, call, say
-from actors.pod.calls import NOT_RUN
 from actors.pod.handle import Pod
+from actors.pod.runs.tool_runner import NOT_RUN
 from actors.system import PodSystem
 from actors.tools.base import ToolContext, tool
 from actors.tools.hooks import result_for

@@ -8,7 +8,7 @@ from effort import times
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actors.pod.budget import Budget, ChildBudget, check_left, set_aside
+from actors.pod.accounts.budget import Budget, ChildBudget, check_left, set_aside
 from actors.pod.delegation.narrowing import beyond, withdrawn
 from protocol.errors import BudgetError
 from protocol.manifest import BudgetSection

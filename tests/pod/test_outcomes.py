@@ -10,7 +10,7 @@ import pytest
 
 from actors.llm.base import Block, End, Request, TextChunk, UsageReport
 from actors.llm.scripted import ScriptedClient, call, say
-from actors.pod.budget import Budget, Exceeded, Reservation
+from actors.pod.accounts.budget import Budget, Exceeded, Reservation
 from actors.system import PodSystem
 from actors.tools.base import tool
 from protocol.errors import CompactionFailed, ModelError, RunFailed

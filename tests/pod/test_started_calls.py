@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from actors.llm.base import Block, End, Request, TextChunk
 from actors.llm.scripted import ScriptedClient, call, say
-from actors.pod.decide import CallModel, CloseCalls, Compact, Finish, RunTools, TurnState, next_step
+from actors.pod.runs.decide import CallModel, CloseCalls, Compact, Finish, RunTools, TurnState, next_step
 from actors.system import PodSystem
 from actors.tools.base import tool
 from protocol.errors import RunFailed

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.compaction.compose import SNAPSHOT, compose
-from actors.pod.task_list import MOST_CLOSED, Task, TaskStore, Written
-from actors.pod.task_tools import TASK_TOOLS
+from actors.pod.history.task_list import MOST_CLOSED, Task, TaskStore, Written
+from actors.pod.history.task_tools import TASK_TOOLS
 from actors.tools.base import Toolbox, ToolContext
 from actors.tools.extras import TASKS
 from protocol.errors import ToolError

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.tools.alike import alike, real_path
+from actors.tools.filesystem.view import view
 from actors.tools.scope import check, locate, resolved
-from actors.tools.view import view
 from protocol.errors import ScopeRefused
 from protocol.scope import Rule, Scope
 

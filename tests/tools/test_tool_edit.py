@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from actors.tools.replacing import edit, with_ends_of
+from actors.tools.filesystem.replacing import edit, with_ends_of
 from protocol.errors import ToolError
 
 

@@ -14,9 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from actors.tools.base import ToolContext
-from actors.tools.ignored import Rules
+from actors.tools.filesystem.ignored import Rules
+from actors.tools.filesystem.walk import walk
 from actors.tools.scope import resolved
-from actors.tools.walk import walk
 from protocol.scope import Rule, Scope
 
 

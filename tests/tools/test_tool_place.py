@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from actors.tools import place
+from actors.tools.filesystem import place
 from actors.tools.scope import check
 from protocol.errors import ScopeRefused, ToolError
 from protocol.scope import Scope

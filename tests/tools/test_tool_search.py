@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from actors.tools.base import Toolbox, ToolContext
 from actors.tools.builtin import builtin
 from actors.tools.cancel import Cancel
-from actors.tools.glob import matcher
+from actors.tools.filesystem.glob import matcher
+from actors.tools.filesystem.walk import walk
 from actors.tools.scope import uniform_below
-from actors.tools.walk import walk
 from protocol.errors import ToolError
 from protocol.items import ToolCall
 from protocol.scope import Rule, Scope
@@ -185,7 +185,7 @@ def test_files_that_are_matched_together_are_told_apart_in_their_order(pwd, use)
 
 
 def test_a_file_that_takes_too_long_is_named_among_those_matched_with_it(pwd, use, monkeypatch):
-    monkeypatch.setattr("actors.tools.search._SECONDS_A_FILE", 0.3)
+    monkeypatch.setattr("actors.tools.filesystem.search._SECONDS_A_FILE", 0.3)
     for name in "abcd":
         (pwd / name).write_text("a" * 40 + "!" if name == "c" else "a")
     text = use("grep", pattern="(a+)+$").text
@@ -222,7 +222,7 @@ def test_what_is_no_regular_expression_is_refused(tree, use, pattern):
 
 
 def test_a_pattern_that_never_ends_is_ended_while_the_loop_goes_on(pwd, monkeypatch):
-    monkeypatch.setattr("actors.tools.search._SECONDS_A_FILE", 0.05)
+    monkeypatch.setattr("actors.tools.filesystem.search._SECONDS_A_FILE", 0.05)
     (pwd / "a").write_text("a" * 60 + "!")
     (spec,) = builtin(["grep"])
     toolbox, ctx = Toolbox([spec]), ToolContext(pwd=pwd, scope=Scope.readable(pwd))

@@ -11,15 +11,15 @@ from typing import Any
 from msgspec import json
 from msgspec.structs import replace
 
-from actors.pod import decide
 from actors.pod.approvals.forms import checked_form
 from actors.pod.approvals.open_approvals import OpenApprovals
-from actors.pod.calls import Batch, ToolRunner, with_texts
-from actors.pod.gate import Gate
-from actors.pod.play import Owner, Play
-from actors.pod.run_parts import RunParts
-from actors.pod.run_state import Run
-from actors.pod.tool_calls import Sources, ToolCalls
+from actors.pod.runs import decide
+from actors.pod.runs.gate import Gate
+from actors.pod.runs.play import Owner, Play
+from actors.pod.runs.run_parts import RunParts
+from actors.pod.runs.run_state import Run
+from actors.pod.runs.tool_calls import Sources, ToolCalls
+from actors.pod.runs.tool_runner import Batch, ToolRunner, with_texts
 from actors.sessions.replay import open_calls
 from actors.tools.base import Checked, ToolContext
 from actors.tools.hooks import Hooks

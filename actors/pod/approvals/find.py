@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-from actors.pod.restore import tip
+from actors.pod.session.restore import tip
 from actors.sessions.answers import settled
 from actors.sessions.approvals import NO_APPROVALS, Approvals
 from actors.sessions.store import SessionInfo, SessionStore

@@ -13,8 +13,8 @@ from typing import Any
 from msgspec.structs import replace
 
 from actors.pod.approvals.answer_watch import INTERVAL
-from actors.pod.journal import Journal
 from actors.pod.resources import PodResources
+from actors.pod.session.journal import Journal
 from actors.sessions.answer_token import answer_token
 from actors.sessions.answers import settled
 from actors.sessions.approvals import Approvals, Granted

@@ -85,7 +85,7 @@ def _near(name: str, known: Iterable[str]) -> str:
 
 
 def _is_built_in(rule: ApprovalRule) -> bool:
-    from actors.pod.task_tools import TASK_TOOLS  # noqa: PLC0415 - paid for by a rule that names no tool
+    from actors.pod.history.task_tools import TASK_TOOLS  # noqa: PLC0415 - paid for by a rule that names no tool
     from actors.tools.builtin import BUILTIN_GROUPS  # noqa: PLC0415 - the same
 
     groups = (*BUILTIN_GROUPS.values(), TASK_TOOLS)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from actors.pod.budget import Budget, ChildBudget, check_left
+from actors.pod.accounts.budget import Budget, ChildBudget, check_left
 from actors.pod.delegation import output
 from actors.pod.delegation.grants import child_manifest, refuse_beyond
 from actors.pod.delegation.narrowing import withdrawn, writes
@@ -47,9 +47,9 @@ from protocol.usage import Usage
 
 if TYPE_CHECKING:
     from actors.pod.handle import Pod
-    from actors.pod.journal import Journal
     from actors.pod.pod import PodActor
     from actors.pod.resources import Given, PodTemplate
+    from actors.pod.session.journal import Journal
     from actors.pod.tasks_at_work import TasksAtWork
 
 #: What a pod calls a sub-agent: dots stand between the names of a pod and its sub-agents.

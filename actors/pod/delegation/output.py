@@ -7,8 +7,8 @@ from typing import Any
 
 from msgspec import Struct
 
-from actors.pod.past_events import entries_after
-from actors.pod.restore import tip
+from actors.pod.session.past_events import entries_after
+from actors.pod.session.restore import tip
 from actors.sessions.answers import settled
 from actors.sessions.head import short_id
 from actors.sessions.store import SessionStore

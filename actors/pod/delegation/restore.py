@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from actors.pod.lifecycle import Resumed
-from actors.pod.restore import last_run, restore, tip
+from actors.pod.session.lifecycle import Resumed
+from actors.pod.session.restore import last_run, restore, tip
 from actors.sessions.answers import settled
 from protocol.delegation import cost_sum, usage_sum
 from protocol.entries import SessionOpened

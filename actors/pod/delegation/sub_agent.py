@@ -14,8 +14,8 @@ from protocol.events import ChildEnded, ChildStarted, RunEnd
 if TYPE_CHECKING:
     from actors.pod.delegation.delegation import Delegation
     from actors.pod.handle import Pod
-    from actors.pod.lifecycle import Resumed
     from actors.pod.resources import PodResources
+    from actors.pod.session.lifecycle import Resumed
     from actors.sessions.log import SessionLog
     from protocol.errors import Failure
     from protocol.events import RunOutcome

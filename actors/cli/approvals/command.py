@@ -1,0 +1,285 @@
+"""``polypod approvals``, ``approve`` and ``deny``: what waits in a store, and the answers to it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import click
+import msgspec
+
+from actors.cli import options
+from actors.cli.approvals.question import wrapped
+from actors.cli.config import store_option
+from actors.cli.display.event_format import Line
+from actors.cli.display.format import ago, arguments, seconds
+from actors.cli.display.terminal import Terminal
+from actors.cli.display.views import put_json
+from actors.cli.errors import SeveralFit
+from actors.cli.store_reader import Reading
+from actors.runtime.children.ancestry import launcher_above
+from actors.runtime.user_folders import state_path
+from actors.sessions.answer_token import answer_token
+from actors.sessions.head import short_id
+from actors.sessions.store import Holder, SessionInfo
+from actors.tools.shell.rules import programs_in
+from protocol.approval import ApprovalAnswer, verdict
+from protocol.errors import AlreadyResolved, SessionError, UnknownApproval, WireError
+from protocol.events import ApprovalRequested
+from protocol.text import encodable
+
+_approval_id = click.argument("approval_id", metavar="ID")
+_session = click.option("--session", metavar="SESSION", help="Whose call it is, where several sessions ask.")
+_note = click.option("--note", metavar="WORDS", help="Words for the model.")
+
+
+#: Characters of a call's arguments that a person is shown, and what stands before the lines below an id.
+_LONG, _INDENT = 400, "  "
+
+
+class Waiting(NamedTuple):
+    """A call that waits: what was asked, the session, and the process that has it, if any lives."""
+
+    request: ApprovalRequested
+    info: SessionInfo
+    holder: Holder | None
+
+
+@click.command(short_help="List the calls that wait for approval.")
+@click.argument("place", metavar="[STORE]", required=False)
+@options.store
+@options.as_json
+def approvals(place: str | None, store: str | None, as_json: bool) -> None:
+    """List the calls that wait for a person's word, in whatever process, the oldest first.
+
+    STORE is that of --store in fewer words. At a terminal each call has lines of
+    its own; elsewhere it is one line of a table.
+    """
+    now = time.time()
+    with Reading(place or store) as reading:
+        found = [each for each in _all(reading) if now < each.request.ends_at]
+        url = reading.url
+    terminal = Terminal()
+    if as_json:
+        for each in found:
+            put_json(_facts(each))
+    elif not found:
+        terminal.note(f"nothing waits for approval in {url}")
+    else:
+        _list(found, terminal)
+
+
+@click.command(short_help="Allow a call that waits for approval.")
+@_approval_id
+@_note
+@click.option("--always", is_flag=True, help="And the same call with the same arguments from then on.")
+@click.option("--arguments", "given", metavar="JSON", help="Run it with these arguments instead.")
+@_session
+@options.store
+def approve(
+    approval_id: str,
+    note: str | None,
+    always: bool,
+    given: str | None,
+    session: str | None,
+    store: str | None,
+) -> None:
+    """Allow the call that waits under ID, or the beginning of one, in whatever process.
+
+    The first answer holds. A pod that waits goes on at once, one that is paused
+    when it is resumed. Rules that deny the call still hold.
+    """
+    _require_person()
+    mended = None if given is None else _object(given)
+    with Reading(store) as reading:
+        waiting = _find(reading, approval_id, session)
+        if mended is not None:
+            _check_allowed(reading, waiting, mended)
+        answer = _answer(waiting, approved=True, note=note)
+        _give(reading, waiting, msgspec.structs.replace(answer, always=always, arguments=mended))
+
+
+@click.command(short_help="Refuse a call that waits for approval.")
+@_approval_id
+@_note
+@_session
+@options.store
+def deny(approval_id: str, note: str | None, session: str | None, store: str | None) -> None:
+    """Refuse the call that waits under ID, or the beginning of one; the model reads the words of --note."""
+    _require_person()
+    with Reading(store) as reading:
+        waiting = _find(reading, approval_id, session)
+        _give(reading, waiting, _answer(waiting, approved=False, note=note))
+
+
+def _require_person() -> None:
+    """Raise UsageError where a pod has started this very command."""
+    launcher = launcher_above()
+    if launcher is not None:
+        raise click.UsageError(
+            "only a person may answer, at a terminal of their own: a pod has started this command (below "
+            f"process {launcher}, which starts programs for pods)"
+        )
+
+
+def _all(reading: Reading) -> list[Waiting]:
+    """What waits and has no answer yet, the oldest first."""
+    found: list[Waiting] = []
+    for info in reading.sessions():
+        try:
+            asked = reading.unanswered(info)
+        except (SessionError, WireError):  # deleted meanwhile, or damaged: fsck says so
+            continue
+        if asked:
+            holder = reading.holder(info.session_id)
+            found += [Waiting(request, info, holder) for request in asked]
+    return sorted(found, key=lambda each: each.request.at)
+
+
+def _find(reading: Reading, approval_id: str, session: str | None) -> Waiting:
+    """The call that waits under an id. Raises AlreadyResolved, UnknownApproval, UsageError."""
+    approval_id = encodable(approval_id)
+    of = None if session is None else reading.find(session).session_id
+    asked = [each for each in _all(reading) if of in {None, each.info.session_id}]
+    found = [each for each in asked if each.request.approval_id == approval_id] or [
+        each for each in asked if approval_id and each.request.approval_id.startswith(approval_id)
+    ]
+    if len(found) == 1:
+        if found[0].request.ends_at <= time.time():
+            raise AlreadyResolved(f"approval {approval_id} was not answered in time, and is denied")
+        return found[0]
+    if found:
+        ids = {each.request.approval_id for each in found}
+        said = "--session says whose is meant" if len(ids) == 1 else "a longer beginning says which is meant"
+        now = time.time()
+        raise SeveralFit(
+            f"{len(found)} calls wait for approval under {approval_id!r}; {said}:",
+            [f"{each.request.approval_id}  {line}" for each in found for line in [_summary(each, now)]],
+        )
+    for each in reading.answers([approval_id]):
+        if of in {None, each.session_id}:
+            raise AlreadyResolved(f"approval {approval_id} was answered already: {_said(each)}")
+    raise UnknownApproval(
+        f"no call waits for approval under {approval_id!r:.80} in {reading.url}: there was none, or it was "
+        "answered, or its run is over",
+        hint="polypod approvals lists what waits",
+    )
+
+
+def _object(text: str) -> dict[str, Any]:
+    try:
+        return msgspec.json.decode(text, type=dict[str, Any])
+    except msgspec.DecodeError as error:
+        raise click.UsageError(f"--arguments: expected a JSON object: {error}") from error
+
+
+def _check_allowed(reading: Reading, waiting: Waiting, mended: dict[str, Any]) -> None:
+    """Raise UsageError where rules of the session's pod deny the call with these arguments."""
+    manifest = reading.manifest(waiting.info.session_id)
+    tool = waiting.request.tool
+    programs = programs_in(tool, mended)
+    found = verdict(manifest.approval_rules, manifest.approvals.default, tool, mended, programs)
+    if found.policy == "deny":
+        raise click.UsageError(f"with these arguments the call is denied ({found.why})")
+
+
+def _answer(waiting: Waiting, *, approved: bool, note: str | None) -> ApprovalAnswer:
+    said = None if note is None else encodable(note)
+    of = waiting.request.approval_id, waiting.info.session_id
+    return ApprovalAnswer(*of, approved=approved, at=time.time(), note=said)
+
+
+def _give(reading: Reading, waiting: Waiting, answer: ApprovalAnswer) -> None:
+    """Keep the answer, and say what comes of it. Raises AlreadyResolved, StoreError."""
+    request, info = waiting.request, waiting.info
+    token = answer_token()
+    if request.token not in {None, token.id}:
+        raise click.UsageError(
+            f"pod {info.pod} takes no answer from here: it asks for the proof of another token than that in "
+            f"{state_path()}; answer as the user, and with the $XDG_STATE_HOME, that it was started with"
+        )
+    if not reading.put_answer(token.sign(answer)):
+        raise AlreadyResolved(f"approval {request.approval_id} was answered already")
+    resolved = reading.resolution(request, info)
+    if resolved is not None and resolved.by != answer.by:  # the pod was faster, and asks nobody any more
+        raise AlreadyResolved(f"approval {request.approval_id} is not wanted any more")
+    terminal = Terminal()
+    if answer.arguments is None:
+        terminal.note(f"{_said(answer)}: {_call(request, 60)} of pod {info.pod}")
+    else:
+        changed = msgspec.structs.replace(request, arguments=answer.arguments)
+        terminal.note(f"{_said(answer)}: {_call(changed, 60)} of pod {info.pod}")
+        terminal.note("  the pod checks them: a call that cannot be run with them is denied", "note")
+    if waiting.holder is None:
+        way_on = f"polypod resume {short_id(info.session_id)}{store_option(reading.url)}"
+        terminal.note(f"  its run was interrupted; this goes on with it: {way_on}", "note")
+
+
+def _said(answer: ApprovalAnswer) -> str:
+    """What an answer says, in a few words."""
+    changed = ", with other arguments" if answer.arguments is not None else ""
+    return f"{'approved' if answer.approved else 'denied'}{changed}"
+
+
+def _list(found: list[Waiting], terminal: Terminal) -> None:
+    """What waits: lines of words at a terminal, of whatever width; where programs may read it, a table."""
+    now = time.time()
+    if not terminal.live:
+        rows: list[tuple[str, ...]] = [("ID", "CALL", "POD", "ASKED", "SESSION")]
+        for each in found:
+            request, info, _ = each
+            of = f"{info.session_id}, {_where(each)}"
+            rows.append((request.approval_id, _call(request, 50), info.pod, _asked(request, now), of))
+        terminal.table(rows)
+        return
+    for each in found:
+        for line in _record(each, now, terminal.width):
+            terminal.line(line)
+    hint = "polypod approve ID allows one, polypod deny ID refuses it; the beginning of an ID is enough"
+    for line in wrapped("quiet", hint, terminal.width):
+        terminal.say(line)
+
+
+def _record(each: Waiting, now: float, width: int) -> Iterator[Line]:
+    """A call that waits, on lines of at most ``width`` columns."""
+    request, info, _ = each
+    yield from wrapped("note", f"{request.approval_id}  {_asked(request, now)}", width)
+    whose = f"pod {info.pod}, session {short_id(info.session_id)}, {_where(each)}"
+    for tone, words in (("answer", _call(request, _LONG)), ("quiet", whose)):
+        for line in wrapped(tone, words, max(width - len(_INDENT), 1)):
+            yield line._replace(text=_INDENT + line.text)
+
+
+def _summary(each: Waiting, now: float) -> str:
+    """A call that waits, in a few words."""
+    return f"{_call(each.request, 50)} of pod {each.info.pod}, {_asked(each.request, now)}"
+
+
+def _asked(request: ApprovalRequested, now: float) -> str:
+    """Since when it waits, and how long it may."""
+    left = "" if request.timeout is None else f", {seconds(max(request.ends_at - now, 0))} left"
+    return f"{ago(request.at, now)}{left}"
+
+
+def _where(each: Waiting) -> str:
+    return "interrupted" if each.holder is None else f"in process {each.holder.pid}"
+
+
+def _call(request: ApprovalRequested, width: int) -> str:
+    return f"{request.tool}({arguments(request.arguments, width)})"
+
+
+def _facts(waiting: Waiting) -> dict[str, Any]:
+    request, info, holder = waiting
+    return {
+        "approval_id": request.approval_id,
+        "session_id": info.session_id,
+        "pod": info.pod,
+        "tool": request.tool,
+        "arguments": request.arguments,
+        "why": request.why,
+        "at": request.at,
+        "timeout": request.timeout,
+        "holder": holder,
+    }

@@ -1,0 +1,1 @@
+"""``polypod bench``: measures a user's own set-up."""

@@ -1,0 +1,1 @@
+"""What a command shows: events, entries and figures as lines for people, or as JSON lines."""

@@ -1,0 +1,221 @@
+"""``Terminal``: prints answers on standard output, all else (progress, tools, notes) on standard error."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any, TextIO
+
+from actors.cli.display.event_format import Line
+from actors.cli.display.format import clean, plain, seconds
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
+
+#: The colour of each tone; NO_COLOR and terminals without colours are rich's to know.
+_STYLES = {
+    "user": "bold cyan",
+    "answer": "",
+    "tool": "green",
+    "error": "red",
+    "note": "yellow",
+    "quiet": "dim",
+}
+#: Signs that a terminal must be able to show for us to use them.
+_SIGNS = "✓✗→…·─▸"
+
+
+class Terminal:
+    """Where a command talks to a person: colours and a moving sign at a terminal, plain lines elsewhere.
+
+    ``live`` says whether text may be written as it comes: only at a terminal can a piece of it be
+    declared void later, not in a file.
+    """
+
+    def __init__(self, out: TextIO | None = None, err: TextIO | None = None) -> None:
+        self._out = out or sys.stdout
+        self._err = err or sys.stderr
+        self.live = self._out.isatty()
+        self._ascii = not _can_show(self._err)
+        self._console = _console(self._err) if self._err.isatty() else None
+        self._busy: _Busy | None = None
+        self._midline = False
+        #: What is to be shown once the person has answered, while one is asked.
+        self._held: list[Callable[[], None]] | None = None
+
+    @property
+    def interactive(self) -> bool:
+        """Whether what is said on standard error is said to a person at a terminal."""
+        return self._console is not None
+
+    @property
+    def width(self) -> int:
+        """How many columns a line may have, now: the window may have been resized."""
+        return self._console.width if self._console is not None else 120
+
+    # -- standard output -------------------------------------------------------------------------
+
+    def write(self, text: str) -> None:
+        """Put text of an answer on standard output as it is, but for control characters."""
+        if not text:
+            return
+        if self._held is not None:
+            self._held.append(partial(self.write, text))
+            return
+        self.idle()
+        text = clean(text)
+        self._out.write(text)
+        self._out.flush()
+        self._midline = not text.endswith("\n")
+
+    def end_line(self) -> None:
+        """End the line that ``write`` has begun, if one is."""
+        if self._midline:
+            self.write("\n")
+
+    def table(self, rows: list[tuple[str, ...]]) -> None:
+        """Rows on standard output, in columns; the first is the heading."""
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        for row in rows:
+            cells = (clean(cell).ljust(width) for cell, width in zip(row, widths, strict=True))
+            self.row(Line("answer", "  ".join(cells).rstrip()))
+
+    def row(self, line: Line) -> None:
+        """One of many lines on standard output, to be looked down: at a terminal it is cut to its width."""
+        if self.live:
+            console = _console(self._out)
+            text = _text(line, self._shown)
+            text.truncate(console.width, overflow="ellipsis" if not self._ascii else "crop")
+            console.print(text, soft_wrap=True)
+        else:
+            self.line(line)
+
+    def line(self, line: Line) -> None:
+        """A line that is itself what was asked for, on standard output, coloured at a terminal."""
+        if self.live:
+            _console(self._out).print(_text(line, self._shown), soft_wrap=True)
+        else:
+            self.write(self._shown(line.text) + "\n")
+
+    # -- standard error --------------------------------------------------------------------------
+
+    def say(self, line: Line) -> None:
+        """A line about what goes on, on standard error."""
+        if self._held is not None:
+            self._held.append(partial(self.say, line))
+            return
+        self.idle()
+        self.end_line()
+        if self._console is not None:
+            self._console.print(_text(line, self._shown), soft_wrap=True)
+        else:
+            self._err.write(clean(self._shown(line.text)) + "\n")
+            self._err.flush()
+
+    def note(self, text: str, tone: str = "quiet") -> None:
+        """A line in words."""
+        self.say(Line(tone, text))
+
+    def busy(self, text: str) -> None:
+        """Show that something goes on, until something else is shown; only at a terminal."""
+        if self._console is None or self._held is not None or (self.live and self._midline):
+            return
+        if self._busy is None:
+            self._busy = _Busy(self._console, text, dots=not self._ascii)
+        else:
+            self._busy.say(text)
+
+    @contextmanager
+    def asking(self) -> Iterator[None]:
+        """A person is asked during the body: all else is shown behind the answer."""
+        self.idle()
+        self.end_line()
+        self._held = []
+        try:
+            yield
+        finally:
+            held, self._held = self._held, None
+            for show in held:
+                show()
+
+    def ask(self, lines: Iterable[Line], prompt: str) -> None:
+        """The lines of a question, and what stands before its answer."""
+        assert self._console is not None
+        for line in lines:
+            self._console.print(_text(line, self._shown), soft_wrap=True)
+        self._err.write(prompt)
+        self._err.flush()
+
+    def idle(self) -> None:
+        """Show no more that something goes on."""
+        if self._busy is not None:
+            self._busy.stop()
+            self._busy = None
+
+    def _shown(self, text: str) -> str:
+        return plain(text) if self._ascii else text
+
+
+class _Busy:
+    """A moving sign with words behind it, on the last line of a terminal, until it is stopped."""
+
+    def __init__(self, console: Console, words: str, *, dots: bool) -> None:
+        from rich.live import Live  # noqa: PLC0415 - only a terminal pays for rich
+        from rich.spinner import Spinner  # noqa: PLC0415
+
+        self._words = _Elapsed(words)
+        spinner: Any = Spinner("dots" if dots else "line", style="cyan")
+        spinner.text = self._words
+        self._live = Live(spinner, console=console, transient=True, refresh_per_second=10)
+        self._live.start()
+
+    def say(self, words: str) -> None:
+        """Other words from the next frame on; the time behind them goes on."""
+        self._words.words = words
+
+    def stop(self) -> None:
+        """Take the sign away."""
+        self._live.stop()
+
+
+class _Elapsed:
+    """Words with the time since they were first shown, drawn anew with each frame."""
+
+    def __init__(self, words: str) -> None:
+        self.words = words
+        self._since = time.monotonic()
+
+    def __rich__(self) -> Text:
+        from rich.text import Text  # noqa: PLC0415
+
+        passed = time.monotonic() - self._since
+        return Text(
+            clean(f"{self.words}  {seconds(passed)}" if passed >= 1 else self.words),
+            style="dim",
+            no_wrap=True,
+            overflow="ellipsis",
+        )
+
+
+def _console(stream: TextIO) -> Console:
+    from rich.console import Console  # noqa: PLC0415
+
+    return Console(file=stream, highlight=False, markup=False, emoji=False)
+
+
+def _text(line: Line, shown: Any) -> Text:
+    from rich.text import Text  # noqa: PLC0415
+
+    return Text(clean(shown(line.text)), style=_STYLES[line.tone])
+
+
+def _can_show(stream: TextIO) -> bool:
+    try:
+        _SIGNS.encode(stream.encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True

@@ -1,0 +1,219 @@
+"""Renderers of a run's events: for a person, or as JSON lines for a program."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import msgspec
+
+from actors.cli.display.event_format import event_line, result_line
+from actors.cli.display.format import arguments, count, cut, seconds, tokens
+from actors.cli.display.terminal import Terminal
+from actors.runtime.encoded import EncodedEvent
+from protocol import events
+from protocol.errors import Failure, PolypodError, RunFailed
+from protocol.events import Event
+from protocol.items import ToolCall
+from protocol.results import RunResult
+from protocol.text import encodable_json
+from protocol.wire import encode_line
+
+
+class View(Protocol):
+    """What shows a run: each event in order, then how it ended."""
+
+    def note(self, text: str) -> None:
+        """Say something about the set-up."""
+
+    def show_encoded(self, event: EncodedEvent) -> None:
+        """Show the next event."""
+
+    def show_end(self, result: RunResult) -> None:
+        """Show how the run ended."""
+
+    def show_failure(self, failure: Failure, run_id: str | None, session_id: str | None) -> None:
+        """Show that the run failed; the words of the error itself are the command's to say."""
+
+
+class JsonView:
+    """Each event as a line of JSON on standard output, and last an object of type ``RunResult``."""
+
+    def note(self, text: str) -> None:
+        """Programs have no use for it."""
+
+    def show_encoded(self, event: EncodedEvent) -> None:
+        _put_line(event.body + b"\n")
+
+    def show_end(self, result: RunResult) -> None:
+        put_json({"type": "RunResult", **msgspec.to_builtins(result)})
+
+    def show_failure(self, failure: Failure, run_id: str | None, session_id: str | None) -> None:
+        known = {"run_id": run_id, "session_id": session_id}
+        put_json({"type": "RunResult", "outcome": "failed", **known, "error": failure})
+
+
+@contextmanager
+def show_failures(view: View) -> Iterator[None]:
+    """Show an error of the body as a failed run, unless it is a RunFailed, which has been shown."""
+    try:
+        yield
+    except RunFailed:
+        raise
+    except PolypodError as error:
+        view.show_failure(Failure.of(error), None, None)
+        raise
+
+
+def put_json(value: Any) -> None:
+    """Write one line of JSON on standard output, at once."""
+    try:
+        line = encode_line(value)
+    except UnicodeEncodeError:  # half a surrogate pair somewhere in it
+        line = encode_line(encodable_json(msgspec.to_builtins(value)))
+    _put_line(line)
+
+
+def _put_line(line: bytes) -> None:
+    sys.stdout.buffer.write(line)
+    sys.stdout.buffer.flush()
+
+
+class PeopleView:
+    """Text as it is written, a line for each tool, and a moving sign while one has to wait.
+
+    Where standard output is no terminal it gets nothing but the run's last answer, for whoever reads it
+    there; what the model says on its way is printed beside the tools, on standard error.
+    """
+
+    def __init__(self, terminal: Terminal) -> None:
+        self._terminal = terminal
+        self._calls: dict[str, ToolCall] = {}
+        self._running: dict[str, str] = {}
+        self._streamed = False
+        #: An answer that may be the last one.
+        self._answered = ""
+        self._thought = 0
+        self._began: float | None = None
+        self._took: float | None = None
+        self._why: Failure | None = None
+        self._steps = 0
+
+    def note(self, text: str) -> None:
+        self._terminal.note(text)
+
+    def show_encoded(self, event: EncodedEvent) -> None:
+        self.show(event.event)
+
+    def show(self, event: Event) -> None:
+        """Show the next event."""
+        match event:
+            case events.RunStart():
+                self._began, self._steps, self._why = event.at, 0, None
+            case events.RunEnd():
+                self._took = None if self._began is None else event.at - self._began
+                self._why = event.error
+            case events.TurnStart():
+                self._on_the_way(self._answered)
+                self._streamed, self._thought = False, 0
+                self._steps += 1
+                self._terminal.busy("thinking…")
+            case events.TextDelta() | events.ThinkingDelta() | events.ToolCallDelta():
+                self._piece(event)
+            case events.AssistantMessage():
+                self._answer(event)
+            case events.ToolStart() | events.ToolProgress() | events.ToolResulted():
+                self._tool(event)
+            case _ if isinstance(event, _WORTH_A_LINE):
+                self._terminal.say(event_line(event, self._terminal.width - 20))
+                self._streamed = False
+
+    def _piece(self, event: events.TextDelta | events.ThinkingDelta | events.ToolCallDelta) -> None:
+        if isinstance(event, events.ThinkingDelta):
+            self._thought += len(event.text)
+            self._terminal.busy(f"thinking… {count(self._thought, 'character')}")
+        elif isinstance(event, events.ToolCallDelta):
+            self._terminal.busy(f"calling {event.name}…")
+        elif self._terminal.live:
+            self._terminal.write(event.text)
+            self._streamed = True
+
+    def _answer(self, event: events.AssistantMessage) -> None:
+        if self._terminal.live:
+            if not self._streamed:
+                self._terminal.write(event.item.text)
+            self._terminal.end_line()
+        elif event.item.calls:
+            self._on_the_way(event.item.text)
+        else:
+            self._answered = event.item.text
+        self._streamed = False
+        self._calls = {call.id: call for call in event.item.calls}
+
+    def _on_the_way(self, text: str) -> None:
+        """Print what turned out not to be the last answer."""
+        self._answered = ""
+        if text.strip():
+            self._terminal.note(text.strip(), "answer")
+
+    def _tool(self, event: events.ToolStart | events.ToolProgress | events.ToolResulted) -> None:
+        if isinstance(event, events.ToolResulted):
+            call = self._calls.get(event.item.call_id)
+            self._running.pop(event.item.call_id, None)
+            self._terminal.say(result_line(event.item, call, event.seconds, self._terminal.width // 2))
+        elif isinstance(event, events.ToolStart):
+            # As it runs: a person may have changed it, or it was made before this process began.
+            self._calls[event.call_id] = ToolCall(event.call_id, event.name, event.arguments)
+            self._running[event.call_id] = f"{event.name}({arguments(event.arguments, 60)})"
+        else:
+            self._running[event.call_id] = f"{event.name}: {cut(event.text, 60)}"
+        if self._running:
+            self._terminal.busy(cut(", ".join(self._running.values()), self._terminal.width - 12))
+
+    def show_end(self, result: RunResult) -> None:
+        self._terminal.idle()
+        if result.outcome in {"cancelled", "paused"}:
+            self._on_the_way(self._answered)
+        try:
+            self._terminal.write(self._answered)
+            self._terminal.end_line()
+        finally:  # an answer that cannot be written is still in its session, which is named here
+            self._answered = ""
+            self._summary(result)
+
+    def _summary(self, result: RunResult) -> None:
+        if self._why is not None:
+            self._terminal.note(str(self._why), "error")
+        words = [result.outcome.replace("_", " "), count(self._steps, "request"), tokens(result.usage)]
+        if self._took is not None:
+            words.append(seconds(self._took))
+        self._terminal.note(" · ".join([*words, f"session {result.session_id}"]))
+
+    def show_failure(self, failure: Failure, run_id: str | None, session_id: str | None) -> None:  # noqa: ARG002
+        self._terminal.idle()
+        self._on_the_way(self._answered)
+        self._terminal.end_line()
+        if session_id is not None:
+            self._terminal.note(f"failed · session {session_id}")
+
+
+#: Events that are shown as a line of their own while a run goes on.
+_WORTH_A_LINE = (
+    events.SystemMessage,
+    events.PodFailed,
+    events.CompactStart,
+    events.CompactDone,
+    events.CompactFailed,
+    events.ExtractFailed,
+    events.ConsolidateFailed,
+    events.SessionForked,
+    events.ApprovalRequested,
+    events.ApprovalResolved,
+    events.BudgetExceeded,
+    events.Alert,
+    events.Retry,
+    events.StreamRestart,
+    events.Lagged,
+)

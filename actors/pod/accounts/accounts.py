@@ -1,0 +1,118 @@
+"""``Accounts``: what a pod has taken in tokens, US dollars and time."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from actors.pod.accounts.budget import Budget
+from actors.pod.accounts.spending import Spending, Spent
+from actors.sessions.head import SessionHead
+from actors.sessions.replay import Replayed
+from protocol.usage import Usage
+
+
+class Accounts:
+    """What all of a pod's calls took, how long its ended runs did, and how far its open run is.
+
+    ``usage`` and ``cost`` (US dollars) are None where nothing is known; ``seconds`` sums the runs that have
+    ended; ``steps`` counts the requests of the run that goes on, or that a restored session left open, and
+    ``run_usage`` is what they took, with the compactions in that run.
+    """
+
+    __slots__ = ("_budget", "_held_at", "_started_at", "cost", "run_usage", "seconds", "steps", "usage")
+
+    def __init__(self, budget: Budget | None) -> None:
+        self._budget = budget
+        self.usage: Usage | None = None
+        self.cost: float | None = None
+        self.seconds = 0.0
+        self.steps = 0
+        self.run_usage: Usage | None = None
+        #: ``time.monotonic()`` of when the run that goes on began; None where none does.
+        self._started_at: float | None = None
+        #: Since when its time does not count; None where it does.
+        self._held_at: float | None = None
+
+    def take_over(self, state: Replayed) -> None:
+        """Go on from what a session says of the pod's life before."""
+        self.steps = state.open_steps
+        self.usage, self.cost, self.seconds = state.usage, state.cost, state.seconds
+        if self._budget is not None:
+            self._budget.carry(state.usage or Usage(), state.cost, state.seconds)
+
+    def carried(self, head: SessionHead) -> dict[str, Any]:
+        """What a session that takes the place of this one takes over."""
+        return {
+            "steps": self.steps,
+            "usage": self.usage,
+            "cost": self.cost,
+            "seconds": self.seconds,
+            "run_seconds": self.run_seconds(head),
+        }
+
+    def begin_run(self) -> None:
+        """A new run begins: it has taken nothing yet."""
+        self.steps, self.run_usage = 0, None
+
+    def count(self, usage: Usage | None, cost: float | None) -> None:
+        """Add what a request of the run took."""
+        used = usage or Usage()
+        self.run_usage = used if self.run_usage is None else self.run_usage + used
+        self.usage = used if self.usage is None else self.usage + used
+        if cost is not None:
+            self.cost = cost if self.cost is None else self.cost + cost
+
+    def count_helper(self, spending: Spending | None, *, in_run: bool = False) -> Spent:
+        """Add what a helper agent's calls took, once, to that of the run too where it is part of one; the
+        event of its end says so.
+        """
+        if spending is None:
+            return Spent()
+        spent = spending.spent
+        if not spending.counted:
+            spending.counted = True
+            used = spent.usage
+            if used is not None:
+                self.usage = used if self.usage is None else self.usage + used
+            if in_run and used is not None:
+                self.run_usage = used if self.run_usage is None else self.run_usage + used
+            if spent.cost is not None:
+                self.cost = spent.cost if self.cost is None else self.cost + spent.cost
+        return spent
+
+    # -- time ------------------------------------------------------------------------------------
+
+    def start_clock(self) -> None:
+        """A run begins, now."""
+        self._started_at = time.monotonic()
+
+    def stop_clock(self) -> float:
+        """The run has ended: count its time, in seconds, which is given back. Once more gives 0."""
+        if self._started_at is None:
+            return 0.0
+        seconds = time.monotonic() - self._started_at
+        self._started_at = None
+        self.seconds += seconds
+        if self._budget is not None:
+            self._budget.spend_seconds(seconds)
+        return seconds
+
+    def run_seconds(self, head: SessionHead) -> float:
+        """How long the run that goes on has taken, from where the log has it."""
+        if self._started_at is None or head.open_run is None:
+            return 0.0
+        return (self._held_at or time.monotonic()) - self._started_at
+
+    def hold_clock(self) -> None:
+        """The time of the run does not count from now on, until ``release_clock``."""
+        self._held_at = time.monotonic()
+
+    def release_clock(self) -> float:
+        """It counts again: how long it did not, in seconds."""
+        if self._held_at is None or self._started_at is None:
+            return 0.0
+        held = time.monotonic() - self._held_at
+        self._started_at += held
+        self._held_at = None
+        return held

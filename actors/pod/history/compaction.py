@@ -1,0 +1,203 @@
+"""``Compaction``: folds a history that has grown too long into a new session."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any
+
+from actors.compaction import policy
+from actors.pod.accounts.accounts import Accounts
+from actors.pod.accounts.spending import Spending
+from actors.pod.history.conversation import Conversation
+from actors.pod.resources import PodResources
+from actors.pod.session.journal import Journal
+from actors.runtime.interruptible import Interruptible, Left
+from actors.sessions.answers import release_session
+from protocol.entries import Parent
+from protocol.errors import CompactionFailed, Failure, SessionError
+from protocol.events import (
+    CompactDone,
+    CompactFailed,
+    CompactReason,
+    CompactStart,
+    SystemMessage,
+    UsageUpdate,
+)
+
+if TYPE_CHECKING:
+    from actors.pod.history.summarizer import Folded, Folding
+
+
+class Compaction:
+    """Writes a summary of the older part of a history and goes on in a session that begins with it."""
+
+    __slots__ = (
+        "_accounts",
+        "_close_calls",
+        "_conversation",
+        "_journal",
+        "_resources",
+        "_template",
+        "_wait_for_readers",
+    )
+
+    def __init__(
+        self,
+        resources: PodResources,
+        journal: Journal,
+        accounts: Accounts,
+        conversation: Conversation,
+        close_calls: Callable[[], None],
+        wait_for_readers: Callable[[], Coroutine[Any, Any, None]],
+    ) -> None:
+        """``close_calls`` gives calls that have no results theirs: behind a summary nobody would find them.
+        ``wait_for_readers`` lets what reads the history come to its end.
+        """
+        self._resources = resources
+        self._template = resources.template
+        self._journal = journal
+        self._accounts = accounts
+        self._conversation = conversation
+        self._close_calls = close_calls
+        self._wait_for_readers = wait_for_readers
+
+    async def fold(
+        self,
+        reason: CompactReason,
+        waits: Interruptible,
+        *,
+        wanted: int | None = None,
+        window: int | None = None,
+    ) -> BaseException | None:
+        """Compact the history; why that failed, or None. Its start is published, then one end.
+
+        ``wanted`` is how many tokens to keep, ``window`` the context window that a server reported; ``waits``
+        is the piece of work that this is part of. Raises CancelledError and Left as that does.
+        """
+        failed = await self._fold(reason, waits, wanted, window)
+        waits.check()
+        return failed
+
+    async def _fold(
+        self, reason: CompactReason, waits: Interruptible, wanted: int | None, window: int | None
+    ) -> BaseException | None:
+        journal = self._journal
+        if not journal.head.items:
+            return CompactionFailed("there is nothing to compact: the history is empty")
+        self._close_calls()
+        occupancy = self._conversation.context().occupancy()
+        journal.log.record(CompactStart, journal.run_id, reason=reason, occupancy=occupancy)
+        try:
+            await journal.commit()
+        except SessionError as error:
+            return error
+        folding = self._folding(reason, occupancy, wanted, window)
+        try:
+            folded = await waits.apart(self._run_summarizer(folding), "the compaction")
+            old = journal.head.session_id
+            await journal.start_successor(lambda parent: self._record_successor(folding, folded, parent))
+        except Left:  # the run was lost meanwhile: who records the ends of that records this one
+            self._record_failure(folding, CompactionFailed("the run that it was for was lost"))
+            raise
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - whatever a client throws
+            return await self._fail(folding, error)
+        release_session(self._template.store, old)
+        self._conversation.guard = self._conversation.guard.compacted(reason)
+        return None
+
+    def _folding(
+        self, reason: CompactReason, occupancy: int, wanted: int | None, window: int | None
+    ) -> Folding:
+        from actors.pod.history.summarizer import Folding  # noqa: PLC0415 - paid for by who compacts
+
+        conversation, head = self._conversation, self._journal.head
+        limits = self._template.limits.within(window)
+        return Folding(
+            items=head.items[:],
+            context=conversation.context(),
+            limits=limits,
+            retained=limits.retained_for(reason, occupancy, wanted),
+            occupancy=occupancy,
+            reason=reason,
+            spending=Spending(self._resources),
+            density=conversation.density(),
+            without_model=policy.without_model(reason, conversation.guard),
+            mid_run=head.open_run is not None,
+        )
+
+    async def _run_summarizer(self, folding: Folding) -> Folded:
+        from actors.pod.history.summarizer import fold  # noqa: PLC0415 - paid for by who compacts
+
+        await self._wait_for_readers()
+        return await fold(self._resources, folding)
+
+    def _record_successor(self, folding: Folding, folded: Folded, parent: Parent) -> None:
+        """The entries that the new session begins with."""
+        journal, composed = self._journal, folded.composed
+        log, head, run_id, spent = journal.log, journal.head, journal.run_id, folding.spending.spent
+        log.open(
+            self._template.opening,
+            parent,
+            run_id=head.open_run,
+            **journal.carried(),
+            open=tuple(each for each in head.open if each != "compaction"),
+        )
+        for item in composed.opening:
+            log.record(SystemMessage, run_id, item=item)
+        if composed.kept:
+            log.append_items(composed.kept)
+        for item in composed.closing:
+            log.record(SystemMessage, run_id, item=item)
+        log.record(
+            CompactDone,
+            run_id,
+            new_session_id=head.session_id,
+            before=folding.occupancy,
+            after=folded.occupancy,
+            source=composed.source,
+            usage=spent.usage,
+            cost=spent.cost,
+        )
+        self._count(folding.spending)
+
+    async def _fail(self, folding: Folding, error: BaseException) -> BaseException:
+        journal, conversation = self._journal, self._conversation
+        if not isinstance(error, asyncio.CancelledError):  # whoever cancelled it says nothing of the next
+            conversation.guard = conversation.guard.failed(folding.reason)
+        failed = _as_failure(error)
+        self._record_failure(folding, failed)
+        try:
+            await journal.commit()
+        except SessionError as refused:
+            return refused
+        return failed
+
+    def _record_failure(self, folding: Folding, failed: CompactionFailed) -> None:
+        journal, spent = self._journal, folding.spending.spent
+        journal.log.record_end(
+            CompactFailed, journal.run_id, error=Failure.of(failed), usage=spent.usage, cost=spent.cost
+        )
+        self._count(folding.spending)
+
+    def _count(self, spending: Spending) -> None:
+        """Count what the summariser took; within a run it is part of what the run took."""
+        in_run = self._journal.run_id is not None
+        fresh = not spending.counted
+        spent = self._accounts.count_helper(spending, in_run=in_run)
+        if in_run and fresh and spent.usage is not None:
+            self._journal.publish(
+                UsageUpdate, usage=spent.usage, run_usage=self._accounts.run_usage, cost=spent.cost
+            )
+
+
+def _as_failure(error: BaseException) -> CompactionFailed:
+    """Why a compaction failed, whatever ended it."""
+    if isinstance(error, CompactionFailed):
+        return error
+    if isinstance(error, asyncio.CancelledError):
+        return CompactionFailed("the compaction was cancelled")
+    failure = Failure.of(error)
+    failed = CompactionFailed(f"the history could not be compacted: {failure.message}", hint=failure.hint)
+    failed.__cause__ = error
+    return failed

@@ -1,0 +1,106 @@
+"""``Conversation``: a pod's history as its model sees it, its size in tokens, and when it is compacted."""
+
+from __future__ import annotations
+
+import asyncio
+
+from actors.compaction import policy
+from actors.compaction.policy import Guard
+from actors.pod.history.context import Context
+from actors.pod.resources import PodResources
+from actors.sessions.head import SessionHead
+from protocol.usage import Usage
+
+_NEW_GUARD = Guard()
+
+
+class Conversation:
+    """The view of the history, its meter, and the guard against compactions that lead nowhere."""
+
+    __slots__ = ("_context", "_density", "_head", "_measured", "_template", "guard")
+
+    def __init__(self, resources: PodResources, measured: list[tuple[int, Usage]] | None) -> None:
+        """``measured`` are the calls that a session which was read back has."""
+        self._template = resources.template
+        self._head: SessionHead = resources.log.head
+        self._context: Context | None = None
+        self._measured = measured
+        #: How many of the server's tokens an estimated one stood for when that was last known.
+        self._density = 1.0
+        self.guard = _NEW_GUARD
+
+    def context(self) -> Context:
+        """The view of the history as it is; made when it is first needed, and anew when another list of
+        items has taken the place of the history.
+        """
+        context = self._context
+        if context is None or context.items is not self._head.items:
+            context = self._context = Context(self._head.items, self._measured or ())
+            self._measured = None
+        return context
+
+    def occupancy(self) -> int:
+        """The tokens that the history takes."""
+        return self.context().occupancy()
+
+    def density(self) -> float:
+        """How many of the server's tokens an estimated one stands for, as far as that was ever known."""
+        self._density = self.context().density() or self._density
+        return self._density
+
+    def known_weight(self) -> int | None:
+        """What the history weighs, in tokens; None where nobody has weighed it."""
+        context = self._context
+        return None if context is None or context.items is not self._head.items else context.occupancy()
+
+    def drop_history(self) -> None:
+        """Drop the history from memory."""
+        self._context = self._measured = None
+
+    def read_back(self, measured: list[tuple[int, Usage]]) -> None:
+        """The history was read back from the store, with its measured calls."""
+        self._measured = measured
+
+    def rewind(self) -> None:
+        """The history was cut back at its end, to what is durable."""
+        if self._context is not None:
+            self._context.rewind()
+
+    async def look_through(self) -> None:
+        """Look through a history that was read back before anything is asked of it, in slices that leave the
+        loop its turn.
+        """
+        limits, memory = self._template.limits, self._template.manifest.memory
+        counted = bool(limits.before_run or limits.before_request)
+        read = (self._head.pointer or 0) if memory.extract_threshold else None
+        for _ in self.context().look_through(counted=counted, read=read):
+            await asyncio.sleep(0)
+
+    # -- when to compact -------------------------------------------------------------------------
+
+    def due_before_run(self) -> bool:
+        """Whether the threshold for the start of a run is reached."""
+        limits = self._template.limits
+        return bool(limits.before_run) and policy.before_run(
+            limits, self.guard, self.context().occupancy(), len(self._head.items)
+        )
+
+    def before_request(self) -> policy.Verdict:
+        """What the compaction policy says of a request with the history as it is."""
+        limits = self._template.limits
+        if not limits.before_request:
+            return "send"
+        occupancy = self.context().occupancy()
+        verdict = policy.before_request(limits, self.guard, occupancy, len(self._head.items))
+        if verdict == "compact" and not policy.can_shrink(occupancy, self._kept(occupancy)):
+            return "send"  # what fills the context has to stay: to fold the rest would only fail the run
+        return verdict
+
+    def _kept(self, occupancy: int) -> int:
+        """The tokens that a compaction before a request would keep as they are."""
+        from actors.compaction.cut import cut  # noqa: PLC0415 - paid for by who comes near the limit
+
+        items = self._head.items
+        retained = self._template.limits.retained_for("request_threshold", occupancy)
+        at = cut(items, self.context().since, retained, keep_open_turn=True)
+        return Context(at.kept(items)).occupancy()

@@ -1,0 +1,280 @@
+"""The summarizer: a helper agent that writes the summary of a history, and what is made of it."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import NamedTuple
+
+from actors.compaction import policy
+from actors.compaction.compose import Composed, Reference, RequiredFile, Split, compose, split, summary_in
+from actors.compaction.cut import Cut, cut
+from actors.compaction.policy import Limits
+from actors.compaction.retry_plans import ladder
+from actors.compaction.summary import (
+    NO_SUMMARY,
+    NUDGE_NO_FILE,
+    NUDGE_NO_SUMMARY,
+    SUMMARISER_PROMPT,
+    extractive_summary,
+    summariser_request,
+    with_words,
+)
+from actors.compaction.tokens import text_tokens, tokens_in
+from actors.compaction.transcript import entries, recent_files, shortened
+from actors.compaction.words import words_of
+from actors.memory.helper_agent import HelperAgent, Reminder
+from actors.memory.helper_words import says_nothing, summary_in_words
+from actors.pod.accounts.spending import Spending
+from actors.pod.history.context import Context
+from actors.pod.history.task_list import TaskStore
+from actors.pod.resources import PodResources
+from actors.tools.base import Toolbox, ToolContext, tool
+from actors.tools.filesystem.place import opened
+from protocol.errors import CompactionFailed, ModelError, ToolError
+from protocol.events import CompactReason, SummarySource
+from protocol.items import Item
+from protocol.wire import encode
+
+#: How many requests one reading of a summariser may need.
+MOST_STEPS = 16
+#: Bytes of a file that can be required; no model's window takes more.
+MOST_READ = 8 << 20
+
+
+class Folding(NamedTuple):
+    """What is to be folded: the history, what it weighs, and how much of its end shall stay; and by whom:
+    its worker's calls, or ``without_model``. ``density`` is how many of the server's tokens an estimated
+    one stands for; ``mid_run`` says that a run is open, whose model may not have seen its last results.
+    """
+
+    items: list[Item]
+    context: Context
+    limits: Limits
+    retained: int
+    occupancy: int
+    reason: CompactReason
+    spending: Spending
+    density: float = 1.0
+    without_model: bool = False
+    mid_run: bool = False
+
+    def estimated(self, tokens: int) -> int:
+        """A number of the server's tokens in the scale of our estimates."""
+        return int(tokens / self.density)
+
+    @property
+    def room(self) -> int | None:
+        """What the new history may grow to; where nobody knows it, an automatic compaction takes what it
+        finds for that.
+        """
+        known = self.limits.room or (None if self.reason == "manual" else self.occupancy)
+        return None if known is None else self.estimated(known)
+
+
+class SummaryDraft:
+    """What the summariser has before it: what it wrote, which files it requires, where it points to."""
+
+    def __init__(self, ctx: ToolContext, room: int) -> None:
+        """``room`` is what the texts of required files may take together, in tokens."""
+        self._ctx = ctx
+        self._left = room
+        self.summary: str | None = None
+        self.source: SummarySource = "tool"
+        self.files: list[RequiredFile] = []
+        self.references: list[Reference] = []
+
+    async def write_summary(self, text: str) -> str:
+        """Write the whole summary; a later call replaces an earlier one."""
+        if not text.strip():
+            raise ToolError("text: it is empty", hint="write what has to be known to go on")
+        self.summary = text
+        return "written"
+
+    def mark_read_required(self, path: str) -> str:
+        """Have the text of a file at hand after the compaction."""
+        if any(file.path == path for file in self.files):
+            return f"{path} will be at hand already"
+        with opened(self._ctx.path(path)) as file:
+            data = file.read(MOST_READ + 1)
+        if len(data) > MOST_READ:
+            raise ToolError(f"{path} is too large for a required file")
+        text = data.decode("utf-8", "replace")
+        needed = text_tokens(text)
+        if needed > self._left:
+            raise ToolError(f"{path} takes {needed} tokens and only {self._left} are left for required files")
+        self._left -= needed
+        self.files.append(RequiredFile(path, text))
+        return f"{path} will be at hand ({needed} tokens)"
+
+    async def add_reference(self, path: str, why: str = "") -> str:
+        """Name a place that may have to be looked at again, and why."""
+        self.references = [each for each in self.references if each.path != path]
+        self.references.append(Reference(path, why))
+        return "noted"
+
+
+class _Reading(NamedTuple):
+    """What there is to fold, and what it says."""
+
+    halves: Split
+    words: list[str]
+    texts: list[str]
+    files: list[str]
+    earlier: str | None
+    snapshot: str
+
+    @classmethod
+    def of(cls, items: list[Item], at: Cut) -> _Reading:
+        """Read a history; takes as long as that is, so not on a loop."""
+        halves = split(items, at)
+        folded = halves.folded
+        snapshot = TaskStore.replayed(items).snapshot()
+        earlier = summary_in(folded)
+        return cls(halves, words_of(folded), entries(folded), recent_files(folded), earlier, snapshot)
+
+
+class Folded(NamedTuple):
+    """A compacted history, and the tokens it takes."""
+
+    composed: Composed
+    occupancy: int
+
+
+async def fold(resources: PodResources, folding: Folding) -> Folded:
+    """The history with its older part folded into a summary.
+
+    Raises CompactionFailed, OverBudget, or what the client raises. Only where the summariser's own request
+    does not fit its context is it given less to read, and in the end none at all: then the summary is
+    extractive, as it is where the folding is to go ``without_model``, and where the summariser refuses, or
+    neither calls its tool nor says a word; only who asked for a compaction by hand learns that it failed by
+    that.
+    """
+    at = cut(folding.items, folding.context.since, folding.retained, keep_open_turn=folding.mid_run)
+    read = await asyncio.to_thread(_Reading.of, folding.items, at)
+    draft = SummaryDraft(
+        resources.template.tools.context(resources.name), policy.required_budget(folding.room)
+    )
+    written = None
+    if not folding.without_model:
+        written = await _Summarizer(resources, folding, draft, read).written()
+    composed = await asyncio.to_thread(_composed, folding, read, draft, written)
+    folded = Folded(composed, Context(composed.items).occupancy())
+    policy.check_shrunk(folding.reason, folding.occupancy, folded.occupancy)
+    return folded
+
+
+def _composed(folding: Folding, read: _Reading, draft: SummaryDraft, written: str | None) -> Composed:
+    """The new history with the summary that was ``written``, or else with an extractive one."""
+    room, occupancy = folding.room, folding.estimated(folding.occupancy)
+    words = policy.words_budget(folding.reason, occupancy, room if folding.limits.room else None)
+    longest = policy.summary_budget(room)
+    if written is None:
+        draft.source = "extractive"
+        summary = extractive_summary(read.halves, budget=longest, words=words)
+    else:
+        summary = with_words(shortened(written, longest), read.words, words)
+    return compose(
+        summary,
+        read.halves.kept,
+        files=draft.files,
+        references=draft.references,
+        snapshot=read.snapshot,
+        source=draft.source,
+    )
+
+
+class _Summarizer:
+    """The helper agent itself: its tools, and how it is asked."""
+
+    def __init__(
+        self, resources: PodResources, folding: Folding, draft: SummaryDraft, read: _Reading
+    ) -> None:
+        window = folding.limits.context_window
+        self._window = None if window is None else folding.estimated(window)
+        self._draft = draft
+        self._read = read
+        self._may_read = bool(resources.template.manifest.scope.allow)
+        self._agent = HelperAgent(
+            folding.spending.ask,
+            resources.template.manifest.model.model_id,
+            _tools(draft, may_read=self._may_read),
+            partial(resources.template.tools.context, resources.name),
+            prompt=SUMMARISER_PROMPT,
+            max_tokens=policy.summary_budget(folding.limits.room),
+            most_steps=MOST_STEPS,
+        )
+        self._by_hand = folding.reason == "manual"
+
+    async def written(self) -> str | None:
+        """The summary by the model; None where even the least it can be given does not fit its context, or
+        (but for a compaction by hand, which raises) it writes none or refuses to.
+        """
+        prompt = text_tokens(SUMMARISER_PROMPT + self._read.snapshot)
+        fixed = prompt + tokens_in(len(encode(self._agent.toolbox.specs)))
+        budget = policy.summariser_budget(self._window, self._agent.max_tokens, fixed)
+        steps = ladder(self._read.texts, budget)
+        while (parts := await asyncio.to_thread(next, steps, None)) is not None:
+            try:
+                return await self._summarize_parts(parts)
+            except ModelError as error:
+                if error.kind == "content_filter" and not self._by_hand:
+                    return None  # it would refuse the next time too, and the session could never be compacted
+                if error.kind != "context_overflow":
+                    raise
+        return None
+
+    async def _summarize_parts(self, texts: list[str]) -> str | None:
+        """The summary of a transcript in parts, each with what was written of those before."""
+        read, written = self._read, self._read.earlier
+        for part, text in enumerate(texts, 1):
+            self._draft.summary = None
+            request = summariser_request(
+                text,
+                earlier=written,
+                part=part,
+                parts=len(texts),
+                files=read.files,
+                snapshot=read.snapshot,
+            )
+            written = await self._summarize_part(request)
+            if written is None:
+                return None
+        return written
+
+    async def _summarize_part(self, request: str) -> str | None:
+        """What the summariser writes about one part; it is reminded once of what it forgot. Where it then
+        answers in words, those are the summary.
+        """
+        draft, words, reminded = self._draft, "", False
+
+        def answered(text: str) -> Reminder | None:
+            nonlocal words, reminded
+            first, reminded = not reminded, True
+            if first and draft.summary is None:
+                return Reminder(NUDGE_NO_SUMMARY, draft.write_summary.__name__)
+            if first and not draft.files and self._may_read and self._read.files:
+                return Reminder(NUDGE_NO_FILE)
+            words = "" if says_nothing(text) else summary_in_words(text)
+            return None
+
+        await self._agent.work(
+            request,
+            answered=answered,
+            stands=lambda error: isinstance(error, ModelError) and draft.summary is not None,
+        )
+        draft.source = "words" if draft.summary is None else "tool"
+        if draft.summary is None and words:
+            return words
+        if draft.summary is None and self._by_hand:
+            raise CompactionFailed(NO_SUMMARY)
+        return draft.summary
+
+
+def _tools(draft: SummaryDraft, *, may_read: bool) -> Toolbox:
+    tools = [tool(draft.write_summary), tool(draft.add_reference)]
+    if may_read:
+        from actors.tools.filesystem.files import read_file  # noqa: PLC0415 - paid for by who compacts
+
+        tools += [tool(draft.mark_read_required), read_file]
+    return Toolbox(tools)

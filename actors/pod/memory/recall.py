@@ -1,0 +1,59 @@
+"""``Recall``: brings what lasting memory holds of a session's first words into its history."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from actors.pod.resources import PodResources
+from actors.pod.session.journal import Journal
+from actors.runtime.interruptible import Interruptible
+from protocol.errors import Failure
+from protocol.events import Alert, SystemMessage
+from protocol.items import Part, SystemItem, TextPart
+
+#: How long the first run of a session waits for what memory holds of its input, in seconds.
+RECALL_SECONDS = 3.0
+
+
+class Recall:
+    """Searches memory once, for the first run of a session that is new: its history is no other's."""
+
+    __slots__ = ("_done", "_journal", "_template")
+
+    def __init__(self, resources: PodResources, journal: Journal) -> None:
+        self._template = resources.template
+        self._journal = journal
+        self._done = False
+
+    def is_due(self) -> bool:
+        """Whether the run that begins is the one."""
+        if self._done:
+            return False
+        from actors.compaction.compose import is_of_compaction  # noqa: PLC0415 - paid for by who recalls
+
+        return not any(map(is_of_compaction, self._journal.head.items))
+
+    async def bring(self, run_id: str, content: tuple[Part, ...], waits: Interruptible) -> None:
+        """Bring what memory holds of ``content`` into the history, whatever comes of it."""
+        words = "\n".join(part.text for part in content if isinstance(part, TextPart))
+        self._done = True
+        budget = self._template.manifest.memory.recall_tokens
+        try:
+            item = await waits.apart(_search(self._template.memory, words, budget), "the search in memory")
+        except (OSError, TimeoutError) as error:
+            self._journal.log.record(Alert, text="memory could not be searched", error=Failure.of(error))
+        except (Exception, asyncio.CancelledError):  # noqa: BLE001 - the run goes on without it
+            return
+        else:
+            if item is not None:
+                self._journal.log.record(SystemMessage, run_id, item=item)
+
+
+async def _search(memory: Path, words: str, budget: int) -> SystemItem | None:
+    from actors.memory.notes_folder import NotesFolder  # noqa: PLC0415 - paid for by who recalls
+    from actors.memory.recall import recall_notes  # noqa: PLC0415 - the same
+
+    return await asyncio.wait_for(
+        asyncio.to_thread(recall_notes, NotesFolder(memory), words, budget), RECALL_SECONDS
+    )

@@ -1,0 +1,419 @@
+"""``ModelCalls``: sends a run's requests to the model, and records answers, failures and usage."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+
+from actors.compaction import policy
+from actors.llm.base import Answer, Request
+from actors.pod.accounts.budget import Exceeded, OverBudget
+from actors.pod.accounts.exchange import Exchange, FailedAttempt
+from actors.pod.history.compaction import Compaction
+from actors.pod.history.context import Context
+from actors.pod.runs.outcomes import budget_reached, paused_in_vain, still_too_long
+from actors.pod.runs.run_parts import RunParts
+from actors.pod.runs.run_state import Run, resolve
+from actors.runtime.interruptible import Left
+from protocol.errors import Failure, ModelError, PodError, SessionError
+from protocol.events import (
+    AssistantMessage,
+    AttemptFailed,
+    BudgetExceeded,
+    StreamRestart,
+    SystemMessage,
+    TextDelta,
+    TurnEnd,
+    TurnStart,
+    UsageUpdate,
+    UserMessage,
+    UserSource,
+)
+from protocol.hooks import ModelView
+from protocol.items import AssistantItem, SystemItem, UserItem
+from protocol.text import encodable
+from protocol.usage import Usage
+
+if TYPE_CHECKING:
+    from actors.pod.runs.tool_runner import ToolRunner
+    from actors.pod.sourced_tools import SourcedTools
+    from actors.tools.hooks import Hooks
+
+#: What a model gets when a run goes on whose last answer was cut.
+GO_ON = "Your last answer was interrupted and cut off. Go on from where it ended."
+#: How often in a row a model may pause its turn.
+MAX_PAUSES = 10
+
+
+class ModelCalls:
+    """Asks the model for one run after the other of one pod."""
+
+    __slots__ = (
+        "_accounts",
+        "_compaction",
+        "_conversation",
+        "_hooks",
+        "_journal",
+        "_resources",
+        "_sources",
+        "_template",
+        "_turn_open",
+    )
+
+    def __init__(self, parts: RunParts, compaction: Callable[[], Compaction]) -> None:
+        self._resources = parts.resources
+        self._template = parts.resources.template
+        self._journal = parts.journal
+        self._accounts = parts.accounts
+        self._conversation = parts.conversation
+        self._compaction = compaction
+        self._sources: SourcedTools | None = self._template.sources
+        hooks = self._template.tools.hooks
+        #: Who is asked before each request; None where nobody is.
+        self._hooks: Hooks | None = hooks if hooks is not None and hooks.asks_before_request else None
+        #: Whether the end of the turn whose start was published last is not published yet.
+        self._turn_open = False
+
+    # -- asking ----------------------------------------------------------------------------------
+
+    async def request(self, run: Run) -> None:
+        """Send the history, all of it durable, and record what comes back. Raises SessionError, Left."""
+        tools, sources = self._template.tools, self._sources
+        if sources is not None:
+            looked = await self._look(run, sources)
+            if looked is None:
+                return
+            tools = looked
+        self._prepare(run)
+        await self._journal.commit()
+        run.waits.check()
+        if run.awaiting_commit:
+            resolve(run.awaiting_commit)
+        if run.ending is not None:
+            return
+        request, size = self._request(run, tools), self._conversation.occupancy
+        if self._hooks is not None:
+            asked = await self._ask_hooks(self._hooks, run, request, size)
+            if asked is None:
+                return
+            request, size = asked
+        exchange = run.exchange = Exchange(
+            self._resources,
+            size,
+            self._template.manifest.worker.max_tokens,
+            self._journal.has_subscribers,
+            self._journal.publish,
+            self._publish_text,
+        )
+        try:
+            exchange.reserve()
+        except OverBudget as over:
+            self.note_exceeded(run, over.exceeded)
+            return
+        self._accounts.steps += 1
+        self._turn_open = True
+        self._publish_turn(TurnStart)
+        try:
+            answer = await run.waits.inline(exchange.ask(request), "the model's client")
+        except Left:
+            exchange.end(asyncio.CancelledError())
+            raise
+        except BaseException as error:  # noqa: BLE001 - whatever a client throws, only its run ends
+            await self.fail_request(run, exchange, error)
+            return
+        self._take_answer(run, exchange, answer)
+
+    def _prepare(self, run: Run) -> None:
+        """Record all that the model is to see."""
+        if run.pending:
+            self.join_pending(run)
+        last = self._journal.head.items[-1]
+        if type(last) is AssistantItem and last.cut:  # what ends with a model's words is refused
+            self._journal.log.record(SystemMessage, run.run_id, item=SystemItem.of(GO_ON))
+        run.has_unseen_input = True
+
+    def join_pending(self, run: Run) -> None:
+        """Have what was said meanwhile join the history."""
+        for pending in run.pending:
+            self.add_words(run, UserItem(pending.content), pending.source)
+            run.awaiting_commit.append(pending.reply)
+        run.pending = []
+
+    def add_words(self, run: Run, item: UserItem, source: UserSource) -> None:
+        """Record words of a user."""
+        run.repeats = None  # they begin anew
+        log, head = self._journal.log, self._journal.head
+        now = time.time()
+        log.add(
+            UserMessage(log.pod, head.session_id, head.seq + 1, now, run.run_id, item=item, source=source)
+        )
+        run.words_seq = head.seq
+
+    async def _look(self, run: Run, sources: SourcedTools) -> ToolRunner | None:
+        """The tools as their sources list them now, which whoever needs them first has opened; None where the
+        run is to end instead. Raises SessionError, Left.
+        """
+        waits = run.waits
+        try:
+            if not sources.are_open:
+                await self._journal.commit()
+                waits.check()
+                await waits.apart(sources.wait_open(), "a source of tools")
+            return sources.look(self._journal.alert)
+        except SessionError:
+            raise
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - ends this run alone
+            self.end_by_error(run, error)
+            return None
+
+    def _request(self, run: Run, tools: ToolRunner) -> Request:
+        template, context = self._template, self._conversation.context()
+        return Request(
+            context.view(),
+            template.manifest.pod.system_prompt,
+            tools.toolbox.specs,
+            template.manifest.model.model_id,
+            template.manifest.worker.max_tokens,
+            template.manifest.model.temperature,
+            run.output_schema,
+            deadline=run.deadline,
+            scratch=context.scratch,
+        )
+
+    async def _ask_hooks(
+        self, hooks: Hooks, run: Run, request: Request, size: Callable[[], int]
+    ) -> tuple[Request, Callable[[], int]] | None:
+        """The request as hooks would have it, and what gives its size; None where the run is to end instead.
+        Raises Left.
+        """
+        shown = ModelView(tuple(request.items), request.system, request.tools)
+        ctx = self._resources.context(run.deps)
+        try:
+            view = await run.waits.apart(hooks.before_request(shown, ctx), "a hook")
+        except (PodError, asyncio.CancelledError) as error:
+            self.end_by_error(run, error)
+            return None
+        if run.ending is not None:
+            return None
+        if view.items is shown.items:
+            return replace(request, system=view.system, tools=view.tools), size
+        changed = replace(request, items=view.items, system=view.system, tools=view.tools)
+        return changed, Context(list(view.items)).occupancy
+
+    def _publish_text(self, text: str, attempt: int) -> None:
+        journal = self._journal
+        if journal.has_subscriber(TextDelta):
+            log, head, text = journal.log, journal.head, encodable(text)
+            now, run_id = time.time(), journal.run_id
+            log.publish_transient(
+                TextDelta(log.pod, head.session_id, head.seq, now, run_id, text=text, attempt=attempt)
+            )
+
+    def _publish_turn(self, kind: type[TurnStart | TurnEnd]) -> None:
+        journal = self._journal
+        if not journal.bus.silent and journal.has_subscriber(kind):
+            log, head, turn = journal.log, journal.head, self._accounts.steps
+            log.publish_transient(
+                kind(log.pod, head.session_id, head.seq, time.time(), journal.run_id, turn=turn)
+            )
+
+    def end_turn(self) -> None:
+        """Publish, once, that the turn has ended, with the calls of its answer."""
+        if self._turn_open:
+            self._turn_open = False
+            self._publish_turn(TurnEnd)
+
+    def hold_turn(self) -> bool:
+        """Have ``end_turn`` end no turn until ``release_turn``; gives whether one goes on."""
+        open_, self._turn_open = self._turn_open, False
+        return open_
+
+    def release_turn(self) -> None:
+        """The turn that was held goes on."""
+        self._turn_open = True
+
+    # -- an answer -------------------------------------------------------------------------------
+
+    def _take_answer(self, run: Run, exchange: Exchange, answer: Answer) -> None:
+        cost = exchange.settle_answer(answer)
+        run.exchange = None
+        if exchange.failed:
+            self._record_failed(run, exchange.failed)
+        if answer.item.refused:
+            answer = replace(answer, item=self._as_refused(run, answer.item))
+        conversation = self._conversation
+        conversation.guard = conversation.guard.request_answered()
+        log, head = self._journal.log, self._journal.head
+        try:
+            log.add(
+                AssistantMessage(
+                    log.pod,
+                    head.session_id,
+                    head.seq + 1,
+                    time.time(),
+                    run.run_id,
+                    item=answer.item,
+                    model=answer.model,
+                    stop_reason=answer.stop_reason,
+                    usage=answer.usage,
+                    cost=cost,
+                )
+            )
+        except (TypeError, ValueError) as unfit:  # a client of the user's own gave what no JSON can hold
+            run.error, run.ending = unfit, "failed"
+            return
+        run.has_unseen_input = False
+        run.answer = answer.item
+        run.stop_reason = answer.stop_reason
+        if answer.stop_reason == "pause" or run.pauses:
+            self._look_at_pause(run, answer)
+        conversation.context().record_usage(len(head.items) - 1, answer.usage)
+        self._count(answer.usage, cost)
+        if answer.item.calls:
+            run.started_calls = set()  # ids are unique within an answer, not within a run
+        else:
+            self.end_turn()
+
+    def _look_at_pause(self, run: Run, answer: Answer) -> None:
+        """A model that pauses is asked to go on, as long as that leads anywhere."""
+        if answer.stop_reason != "pause":
+            run.pauses, run.paused = 0, None
+            return
+        run.pauses += 1
+        item, before = answer.item, run.paused
+        run.paused = item
+        stuck = not (item.content or item.calls or item.vendor) or item == before
+        if (stuck or run.pauses > MAX_PAUSES) and run.ending is None:
+            run.error, run.ending = paused_in_vain(self._template.model, run.pauses), "failed"
+
+    def _as_refused(self, run: Run, item: AssistantItem) -> AssistantItem:
+        """The item as that of a refusal: calls on the way to it are not to be run, and it has how far back
+        its run reaches; a compaction since then keeps of that what it keeps.
+        """
+        items = self._journal.head.items
+        of_run = len(items) - run.began_at if run.began_in is items else 0
+        return replace(item, refused=True, calls=(), refused_items=of_run)
+
+    # -- no answer -------------------------------------------------------------------------------
+
+    async def fail_request(self, run: Run, exchange: Exchange, error: BaseException) -> None:
+        """Handle a failed request: compact once if the server says it is too long, else end the run."""
+        exchange.end(error)
+        run.exchange = None
+        if run.ending is None and (overflow := self._too_long(error)) is not None:
+            await self._compact_too_long(run, exchange, overflow)
+            return
+        refused = isinstance(error, ModelError) and error.kind == "content_filter"
+        self._keep_shown(run, exchange, refused=refused)
+        if run.ending is None and isinstance(error, OverBudget):
+            self.note_exceeded(run, error.exceeded)
+            return
+        self.end_by_error(run, error)
+
+    def end_by_error(self, run: Run, error: BaseException) -> None:
+        """End the run by an error. An end that was asked for stands, whatever came of its cancel."""
+        cancelled = isinstance(error, asyncio.CancelledError)
+        if run.ending in {"cancelled", "paused"} or (run.ending is not None and cancelled):
+            return
+        if cancelled:  # from outside; who closes a loop cancels all its tasks
+            run.ending = "paused" if self._template.closing() else "cancelled"
+        else:
+            run.error, run.ending = error, "failed"
+
+    def note_exceeded(self, run: Run, exceeded: Exceeded) -> None:
+        """Record which budget the run has reached; it ends with that."""
+        self._journal.log.record(BudgetExceeded, run.run_id, **exceeded._asdict())
+        run.ending, run.limit = "budget", budget_reached(exceeded)
+
+    def _record_failed(self, run: Run, failed: list[FailedAttempt]) -> None:
+        """Record and count what attempts took that gave no answer."""
+        for each in failed:
+            if each.usage is not None:
+                self._journal.log.record(
+                    AttemptFailed,
+                    run.run_id,
+                    attempt=each.attempt,
+                    error=each.failure,
+                    usage=each.usage,
+                    cost=each.cost,
+                )
+                self._count(each.usage, each.cost)
+
+    def _keep_shown(self, run: Run, exchange: Exchange, *, refused: bool) -> None:
+        """The request has no answer: what people saw of one joins the history, marked as cut or refused."""
+        shown = exchange.take_shown()
+        self._record_failed(run, exchange.failed)
+        if shown is None:
+            if refused:
+                item = self._as_refused(run, AssistantItem())
+                self._journal.log.record(
+                    AssistantMessage, run.run_id, item=item, stop_reason="content_filter"
+                )
+            return
+        assert shown.shown is not None
+        kept = self._as_refused(run, shown.shown) if refused else shown.shown
+        run.answer, run.stop_reason = kept, None
+        self._journal.log.record(
+            AssistantMessage,
+            run.run_id,
+            item=kept,
+            model=self._template.model,
+            usage=shown.usage,
+            cost=shown.cost,
+        )
+        if shown.usage is not None:
+            self._count(shown.usage, shown.cost)
+
+    def _too_long(self, error: BaseException) -> ModelError | None:
+        """The error, if it says that the request was too long and a compaction is to answer that."""
+        if not isinstance(error, ModelError) or error.kind != "context_overflow":
+            return None
+        items = self._journal.head.items
+        return error if policy.after_overflow(self._conversation.guard, len(items)) else None
+
+    async def _compact_too_long(self, run: Run, exchange: Exchange, overflow: ModelError) -> None:
+        """Answer an overflow with a compaction, after which the same request is sent once more."""
+        self._accounts.steps -= 1  # the request that follows the compaction is this one again
+        self._record_failed(run, exchange.failed)
+        if exchange.failed and exchange.failed[-1].shown is not None:
+            self._journal.publish(
+                StreamRestart, attempt=exchange.failed[-1].attempt, error=Failure.of(overflow)
+            )
+        failed = await self._compaction().fold("overflow", run.waits, window=overflow.context_window)
+        self.end_compaction(run, failed, overflow)
+
+    def end_compaction(
+        self, run: Run, error: BaseException | None, overflow: ModelError | None = None
+    ) -> None:
+        """End the run if a compaction in the middle of it failed; else its request follows.
+
+        ``overflow`` is what the compaction was to answer; where it fails the run's error names both.
+        """
+        if error is None or run.ending is not None:
+            return
+        if isinstance(error.__cause__, OverBudget):
+            self.note_exceeded(run, error.__cause__.exceeded)
+            return
+        run.error, run.ending = error if overflow is None else still_too_long(overflow, error), "failed"
+
+    def _count(self, usage: Usage | None, cost: float | None) -> None:
+        accounts = self._accounts
+        accounts.count(usage, cost)
+        journal = self._journal
+        if not journal.bus.silent and journal.has_subscriber(UsageUpdate):
+            log, head = journal.log, journal.head
+            event = UsageUpdate(
+                pod=log.pod,
+                session_id=head.session_id,
+                seq=head.seq,
+                at=time.time(),
+                run_id=journal.run_id,
+                usage=usage or Usage(),
+                run_usage=accounts.run_usage or Usage(),
+                cost=cost,
+            )
+            log.publish_transient(event)

@@ -1,0 +1,87 @@
+"""The failures that a run's end may carry, in words and as data; pure."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from actors.pod.accounts.budget import Exceeded
+from protocol.errors import Failure, ModelError
+from protocol.items import AssistantItem
+from protocol.manifest import WorkerSection
+
+
+def limit_reached(limit: Literal["max_tokens", "max_steps"], worker: WorkerSection) -> Failure:
+    """The failure that says which limit a run has reached, in a run's end."""
+    if limit == "max_steps":
+        return Failure(
+            "LimitReached",
+            f"the run reached max_steps, {worker.max_steps} requests to the model",
+            "raise max_steps, or go on with another run",
+            {"limit": "max_steps", "value": worker.max_steps},
+        )
+    if worker.max_tokens is None:
+        return Failure(
+            "LimitReached",
+            "the model's answer was cut by max_tokens, as its server sets it",
+            "set max_tokens in [worker]",
+            {"limit": "max_tokens", "value": None},
+        )
+    return Failure(
+        "LimitReached",
+        f"the model's answer was cut by max_tokens, {worker.max_tokens} tokens",
+        "raise max_tokens in [worker]",
+        {"limit": "max_tokens", "value": worker.max_tokens},
+    )
+
+
+def refused(answer: AssistantItem, stop_reason: str | None) -> Failure:
+    """The failure that says who would not answer, and in which words, in a run's end."""
+    who = (
+        "the provider's content filter cut the answer"
+        if stop_reason == "content_filter"
+        else "the model refused"
+    )
+    words = answer.text.strip()
+    return Failure(
+        "Refused",
+        f"{who}: {words}" if words else f"{who}, without a word",
+        "say it differently: later requests leave this turn out",
+        {"stop_reason": stop_reason},
+    )
+
+
+def said_nothing() -> Failure:
+    """The failure that says that a run's last answer is empty, in a run's end."""
+    return Failure("EmptyAnswer", "the model answered with nothing", "ask again, or look at the server's log")
+
+
+def paused_in_vain(model: str, pauses: int) -> ModelError:
+    """The error of a model that paused time after time, or with nothing to go on with."""
+    words = f"{pauses} times in a row" if pauses > 1 else "with nothing to go on with"
+    return ModelError(f"{model} paused its turn {words}", kind="protocol", retryable=False)
+
+
+def budget_reached(exceeded: Exceeded) -> Failure:
+    """The failure that says which budget a run has reached, in a run's end."""
+    words = f"{exceeded}" if exceeded.budget == "seconds" else f"the next call does not fit {exceeded}"
+    hint = f"raise the budget of {exceeded.budget}"
+    return Failure("BudgetExceeded", words, hint, exceeded._asdict())
+
+
+def still_too_long(overflow: ModelError, failed: BaseException) -> ModelError:
+    """The error of a request that was too long and of the compaction that failed to mend that: it names
+    both, and the compaction's error is its cause.
+    """
+    failure = Failure.of(failed)
+    error = ModelError(
+        f"{overflow.message}; and {failure.message}",
+        kind=overflow.kind,
+        hint=failure.hint or overflow.hint,
+        status=overflow.status,
+        where=overflow.where,
+        retryable=False,
+        prompt_tokens=overflow.prompt_tokens,
+        context_window=overflow.context_window,
+    )
+    error.__cause__ = failed
+    return error

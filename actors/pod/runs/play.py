@@ -1,0 +1,317 @@
+"""``Play``: a run as one coroutine, step by step from its input, or its pause, to its recorded end."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Coroutine
+from typing import Any, Protocol, assert_never
+
+from actors.llm.output import DOUBTFUL, Fit, instruction_for, parse_output
+from actors.pod.accounts.exchange import Exchange
+from actors.pod.history.compaction import Compaction
+from actors.pod.runs import decide
+from actors.pod.runs.gate import Gate
+from actors.pod.runs.model_calls import ModelCalls
+from actors.pod.runs.outcomes import limit_reached, refused, said_nothing
+from actors.pod.runs.run_parts import RunParts
+from actors.pod.runs.run_state import QueuedRun, Run
+from actors.runtime.interruptible import Interruptible, Left
+from actors.sessions.replay import open_calls
+from protocol.errors import CompactionFailed, OutputInvalid, SessionError
+from protocol.events import RunEnd, RunOutcome, RunReason, RunStart, SystemMessage
+from protocol.items import SystemItem, UserItem
+from protocol.usage import Usage
+
+#: How often a model may answer with something else than the type it was asked for.
+MOST_INVALID_OUTPUTS = 2
+
+
+class Owner(Protocol):
+    """Whose runs are played."""
+
+    async def finish(self, run: Run, outcome: RunOutcome) -> None:
+        """The end of the run is recorded: make it durable and resolve its future."""
+
+    def compaction(self) -> Compaction:
+        """What compacts the history."""
+
+    def interruptible(self) -> Interruptible:
+        """A piece of work, in whose place a run goes on."""
+
+
+class Play:
+    """Plays the runs of one pod, one at a time, each in a task of its own and in its caller's context.
+
+    A run holds the gate; a cancel reaches it only where it waits for a client or a tool (``Run.waits``).
+    """
+
+    __slots__ = (
+        "_accounts",
+        "_alarm",
+        "_conversation",
+        "_gate",
+        "_journal",
+        "_mailroom",
+        "_model_calls",
+        "_owner",
+        "_recall",
+        "_resources",
+        "_tasks",
+        "_template",
+        "_tool_calls",
+    )
+
+    def __init__(self, parts: RunParts, gate: Gate, owner: Owner) -> None:
+        self._resources = parts.resources
+        self._template = parts.resources.template
+        self._journal = parts.journal
+        self._accounts = parts.accounts
+        self._conversation = parts.conversation
+        self._recall = parts.recall
+        self._tool_calls = parts.tool_calls
+        self._gate = gate
+        self._tasks = parts.tasks
+        self._mailroom = parts.mailroom
+        self._owner = owner
+        self._model_calls = ModelCalls(parts, owner.compaction)
+        #: Rings when the budget of seconds is used up.
+        self._alarm: asyncio.TimerHandle | None = None
+
+    # -- beginnings ------------------------------------------------------------------------------
+
+    def begin(self, run: Run, queued: QueuedRun) -> None:
+        """Begin a run with its input."""
+        self._start_clock(run)
+        self._tasks.start(self._play(run, run.waits, self._from_input(run, queued)), run.caller)
+
+    def begin_at_once(self, run: Run, queued: QueuedRun) -> None:
+        """Begin a run with its input: now, where that came alone, so that it overtakes nothing."""
+        if self._mailroom.alone:
+            self._start_clock(run)
+            self._tasks.start_at_once(self._play(run, run.waits, self._from_input(run, queued)), run.caller)
+        else:
+            self.begin(run, queued)
+
+    def begin_again(self, run: Run) -> None:
+        """Go on with a run that was paused."""
+        self._start_clock(run)
+        self._tasks.start(self._play(run, run.waits, self._from_pause(run)), run.caller)
+
+    async def _from_input(self, run: Run, queued: QueuedRun) -> None:
+        """The run begins with its input, which the model sees only once it is durable."""
+        run.waits.check()
+        if self._template.limits.before_run and self._conversation.due_before_run():
+            await self._owner.compaction().fold("threshold", run.waits)  # whatever comes of it
+        items = self._journal.head.items
+        run.began_in, run.began_at = items, len(items)
+        self._record_start(run, "notify" if queued.source == "notify" else "run")
+        recall = self._recall
+        if recall is not None and recall.is_due():
+            await recall.bring(run.run_id, queued.command.content, run.waits)
+            run.waits.check()
+        self._model_calls.add_words(run, UserItem(queued.command.content), queued.source)
+
+    async def _from_pause(self, run: Run) -> None:
+        run.waits.check()
+        self._tool_calls.close_before_resume(run)  # of an answer that was pushed meanwhile
+        self._record_start(run, "resume")
+
+    def _record_start(self, run: Run, reason: RunReason) -> None:
+        log, head = self._journal.log, self._journal.head
+        log.add(RunStart(log.pod, head.session_id, head.seq + 1, time.time(), run.run_id, reason=reason))
+
+    # -- steps -----------------------------------------------------------------------------------
+
+    async def _play(self, run: Run, waits: Interruptible, begin: Coroutine[Any, Any, None]) -> None:
+        """Carry out ``begin``, then step by step the rest of the run."""
+        try:
+            await begin
+            while True:
+                waits.check()  # the run may be lost, since the store refused what another recorded
+                at = self._turn_state(run)
+                if self._gate.waiting and not at.open_calls:  # nothing comes between calls and their results
+                    await self._let_others_pass(run)
+                    at = self._turn_state(run)
+                step = decide.next_step(at)
+                if type(step) is decide.CallModel:
+                    await self._model_calls.request(run)
+                    if self._mailroom.has_mail():
+                        await self._receive_mail()
+                elif type(step) is decide.Finish:
+                    outcome = self._outcome(run, step)
+                    if outcome is not None:
+                        self._record_end(run, outcome)
+                        await self._owner.finish(run, outcome)
+                        return
+                elif type(step) is decide.RunTools:
+                    await self._run_tools(run, step)
+                else:
+                    await self._make_ready(run, step)
+        except (Left, SessionError):
+            if not waits.left:
+                raise
+        finally:
+            self._gate.leave(waits)
+
+    async def _make_ready(self, run: Run, step: decide.CloseCalls | decide.Compact) -> None:
+        """Do what comes before the next request."""
+        if isinstance(step, decide.CloseCalls):
+            self._tool_calls.close_begun(run, step.calls)
+        elif isinstance(step, decide.Compact):
+            failed = await self._owner.compaction().fold("request_threshold", run.waits)
+            self._model_calls.end_compaction(run, failed)
+        else:
+            assert_never(step)
+
+    async def _let_others_pass(self, run: Run) -> None:
+        """What waits for a gap between two steps is done now."""
+        waits = run.waits
+        await self._gate.let_pass(waits)
+        waits.check()
+        self._tool_calls.close_open(run)  # of an answer that was pushed
+
+    async def _receive_mail(self) -> None:
+        """Let the mail be delivered that came before a step ended, so that its words join the history now."""
+        try:
+            await asyncio.sleep(0)
+        except asyncio.CancelledError:  # by who closes the loop: it comes at the next wait
+            task = asyncio.current_task()
+            assert task is not None
+            task.cancel()
+
+    def _turn_state(self, run: Run) -> decide.TurnState:
+        calls = run.answer.calls if run.answer is not None else ()
+        return decide.TurnState(
+            run.ending,
+            run.answer,
+            run.stop_reason,
+            open_calls(self._journal.head.items) if calls else [],
+            run.has_unseen_input or bool(run.pending),
+            self._accounts.steps,
+            self._template.manifest.worker.max_steps,
+            self._conversation.before_request() if self._template.limits.before_request else "send",
+            run.started_calls,
+        )
+
+    async def _run_tools(self, run: Run, step: decide.RunTools) -> None:
+        try:
+            if not await self._tool_calls.run(run, step.calls):
+                return
+        except SessionError:
+            raise
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - ends this run alone
+            self._model_calls.end_by_error(run, error)
+        self._tool_calls.end_loop(run)
+        self._model_calls.end_turn()
+        if self._mailroom.has_mail():
+            await self._receive_mail()
+
+    # -- a client or a tool that goes on though it was cancelled ---------------------------------
+
+    def go_on(self, run: Run) -> None:
+        """Go on with a run in another task; the one that it was in has no effect any more."""
+        exchange = run.exchange
+        steps = self._after_tools(run) if exchange is None else self._after_request(run, exchange)
+        left, run.waits = run.waits, self._owner.interruptible()
+        run.waits.asked = True
+        self._gate.hand_over(left, run.waits)
+        self._tasks.start(self._play(run, run.waits, steps), run.caller)
+
+    async def _after_request(self, run: Run, exchange: Exchange) -> None:
+        await self._model_calls.fail_request(run, exchange, asyncio.CancelledError())
+
+    async def _after_tools(self, run: Run) -> None:
+        self._tool_calls.end_loop(run)
+        self._model_calls.end_turn()
+
+    # -- the end ---------------------------------------------------------------------------------
+
+    def _outcome(self, run: Run, step: decide.Finish) -> RunOutcome | None:
+        """How the run ends; None where its answer is not of the type that was asked for: it goes on."""
+        answer, outcome = run.answer, step.outcome
+        if outcome == "finished":
+            if answer is not None and not answer.content:
+                run.limit = said_nothing()
+            if run.output_kind is not None and not self._take_output(run):
+                if run.error is None:
+                    return None
+                outcome = "failed"
+        elif step.why is not None:
+            run.error = CompactionFailed(step.why)
+        elif step.limit is not None:
+            run.limit = limit_reached(step.limit, self._template.manifest.worker)
+        elif outcome == "refused" and answer is not None:
+            run.limit = refused(answer, run.stop_reason)
+        return outcome
+
+    def _take_output(self, run: Run) -> bool:
+        """Whether the answer is of the type asked for; else the model learns why it is not, or, too often,
+        the run fails with that.
+        """
+        assert run.answer is not None
+        read = parse_output(run.answer.text, run.output_kind)
+        doubtful = isinstance(read, Fit) and read.doubtful and not run.invalid_outputs  # asked about once
+        if isinstance(read, Fit) and not doubtful:
+            run.output = read.value
+            return True
+        why = DOUBTFUL if isinstance(read, Fit) else read.why
+        run.invalid_outputs += 1
+        if run.invalid_outputs > MOST_INVALID_OUTPUTS:
+            run.error = OutputInvalid(f"the model did not answer as asked: {why}")
+            return False
+        # With the schema, which a server may have been sent and have shown to nobody.
+        words = f"{why} {instruction_for(run.output_schema or {})}"
+        self._journal.log.record(SystemMessage, run.run_id, item=SystemItem.of(words))
+        run.has_unseen_input = True
+        return False
+
+    def _record_end(self, run: Run, outcome: RunOutcome) -> None:
+        if run.answer is not None and run.answer.calls:
+            self._tool_calls.close_at_end(run, outcome)
+        if run.pending:  # words that came too late for this run are not lost
+            self._model_calls.join_pending(run)
+            run.has_unseen_input = True
+        run.ending = outcome
+        seconds = self.stop_clock()
+        log, head = self._journal.log, self._journal.head
+        log.add(
+            RunEnd(
+                log.pod,
+                head.session_id,
+                head.seq + 1,
+                time.time(),
+                run.run_id,
+                outcome=outcome,
+                steps=self._accounts.steps,
+                usage=self._accounts.run_usage or Usage(),
+                error=run.failure(),
+                seconds=seconds,
+            )
+        )
+        run.end_seq = head.seq
+
+    # -- the clock -------------------------------------------------------------------------------
+
+    def _start_clock(self, run: Run) -> None:
+        self._accounts.start_clock()
+        budget = self._resources.budget
+        if budget is not None and (left := budget.seconds_left()) is not None:
+            run.deadline = time.monotonic() + left
+            self._alarm = self._tasks.loop.call_later(left, self._out_of_time, run)
+
+    def stop_clock(self) -> float:
+        """The run has ended, or is lost: its seconds."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        return self._accounts.stop_clock()
+
+    def _out_of_time(self, run: Run) -> None:
+        """The budget of seconds is used up."""
+        if run.waits.left or run.ending is not None:
+            return
+        budget = self._resources.budget
+        assert budget is not None
+        self._model_calls.note_exceeded(run, budget.out_of_time())
+        run.waits.interrupt()

@@ -1,0 +1,670 @@
+"""``RunLoop``: a pod's runs, one after the other: how each begins, is interrupted, and is answered."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any
+
+from actors.pod.accounts.exchange import Exchange
+from actors.pod.history.compaction import Compaction
+from actors.pod.runs.gate import Gate
+from actors.pod.runs.play import Play
+from actors.pod.runs.run_parts import RunParts
+from actors.pod.runs.run_state import PendingInput, QueuedRun, Run, RunHere, new_run_id, resolve
+from actors.pod.runs.tool_calls import EndedLate
+from actors.pod.supervised import Waiting
+from actors.runtime.future import AsyncFuture
+from actors.runtime.interruptible import Interruptible, Left
+from protocol import commands
+from protocol.errors import (
+    CompactionFailed,
+    Failure,
+    NotPaused,
+    NotRunning,
+    PodBusy,
+    PodError,
+    RunFailed,
+    SessionError,
+    UnknownApproval,
+)
+from protocol.events import RunEnd, RunOutcome, UserMessage
+from protocol.items import Part, TextPart, UserItem
+from protocol.lifecycle import AT_WORK, PodState
+from protocol.results import RunResult
+from protocol.usage import Usage
+
+if TYPE_CHECKING:
+    from actors.pod.approvals.open_approvals import OpenApprovals
+    from actors.pod.memory.memory_jobs import MemoryJobs
+    from actors.tools.hooks import Hooks
+
+#: Runs that may wait behind the one that goes on.
+QUEUE_LIMIT = 32
+
+# Names of their own: Python 3.11 takes as long to look a member of an enum up as to make an object.
+_IDLE, _PAUSED, _RUNNING = PodState.IDLE, PodState.PAUSED, PodState.RUNNING
+_RESTING = frozenset({_IDLE, _PAUSED})
+#: What work between two steps gives where its reply is answered by another.
+LATER = object()
+
+#: Work between two steps: it gets how far it can be interrupted, and gives what its command is answered.
+Between = Callable[[Interruptible], Coroutine[Any, Any, Any]]
+
+
+class RunLoop:
+    """The queue, the one run that goes on, and what is done between two of its steps; ``Play`` plays it."""
+
+    __slots__ = (
+        "_accounts",
+        "_approvals",
+        "_asked",
+        "_conversation",
+        "_end_asked",
+        "_hooks",
+        "_joining",
+        "_journal",
+        "_lost",
+        "_memory",
+        "_parts",
+        "_play",
+        "_resources",
+        "_status",
+        "_tasks",
+        "_tool_calls",
+        "gate",
+        "grace",
+        "loop",
+        "queue",
+        "run",
+    )
+
+    def __init__(self, play: type[Play], parts: RunParts) -> None:
+        """``play`` is what plays a run: another where calls may need a person's word."""
+        resources, approvals = parts.resources, parts.approvals
+        template = resources.template
+        self._parts = parts
+        self._resources = resources
+        self._approvals = approvals
+        self.grace = template.grace
+        self.loop = parts.tasks.loop
+        hooks = template.tools.hooks
+        #: Who is notified of the ends of runs; None where nobody is.
+        self._hooks: Hooks | None = hooks if hooks is not None and hooks.asks_at_run_end else None
+        self._status = parts.status
+        self._journal = parts.journal
+        self._accounts = parts.accounts
+        self._conversation = parts.conversation
+        wanted = template.manifest.memory
+        extracts = bool(wanted.extract_threshold) and wanted.schedule == "after_run"
+        #: Makes the memory jobs that are started after a run; None where none are.
+        self._memory: Callable[[], MemoryJobs] | None = parts.memory if extracts else None
+        self._tool_calls = parts.tool_calls
+        self._tasks = parts.tasks
+        self.gate = Gate(self._gate_free)
+        self._play = play(parts, self.gate, self)
+        #: The run that goes on, or is paused.
+        self.run: Run | None = None
+        #: Those that wait for their turn, behind a paused one too.
+        self.queue: deque[QueuedRun] | None = None
+        #: Words for the run that begins next.
+        self._joining: list[PendingInput] | None = None
+        #: Who asked for the end that the run comes to.
+        self._end_asked: list[AsyncFuture[Any]] | None = None
+        #: Who waits for what is to be done between two steps.
+        self._asked: set[AsyncFuture[Any]] | None = None
+        #: The request under way of the run that was lost last.
+        self._lost: Exchange | None = None
+
+    def compaction(self) -> Compaction:
+        """What compacts the history, made where that is due."""
+        parts = self._parts
+        return Compaction(
+            parts.resources,
+            parts.journal,
+            parts.accounts,
+            parts.conversation,
+            lambda: self._tool_calls.close_open(self.run),
+            lambda: parts.memory().wait_for_extraction(),
+        )
+
+    # -- what waits ------------------------------------------------------------------------------
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether nothing is at work, and nobody waits for anything."""
+        return self.gate.is_free() and not self.queue and not self._asked
+
+    @property
+    def has_more(self) -> bool:
+        """Whether a run goes on, is paused, or waits in line."""
+        return self.run is not None or bool(self.queue)
+
+    def submit(self, queued: QueuedRun) -> None:
+        """Begin a run, or have it wait for what goes on. Raises PodBusy."""
+        running = self._status.state not in _RESTING
+        if not running and not self.queue and self.gate.is_free():
+            self._play.begin_at_once(self._enter_with(queued, Interruptible(self)), queued)
+            return
+        if queued.command.busy == "reject" and (running or self.queue):
+            raise PodBusy(
+                f"pod {self._resources.name!r} is running", hint="wait for its run or queue behind it"
+            )
+        if self.queue is None:
+            self.queue = deque()
+        if len(self.queue) >= QUEUE_LIMIT:
+            raise PodBusy(f"{QUEUE_LIMIT} runs wait for pod {self._resources.name!r} already")
+        self.queue.append(queued)
+        if not running:
+            waits = Interruptible(self)
+            self._tasks.start(self._begin_in_turn(waits, self.gate.line_up(waits)))
+
+    async def _begin_in_turn(self, waits: Interruptible, turn: asyncio.Future[None] | None) -> None:
+        """Begin the oldest run that waits, behind what was asked for before it; a paused one is closed."""
+        if turn is not None:
+            await self.gate.begin_at(turn, waits)
+        if self.queue and self._status.state in _RESTING and not self._status.stopping:
+            self._begin_next(waits)
+        else:
+            self.gate.leave(waits)
+
+    def drop_queued(self, run_id: str) -> None:
+        """A run that has not begun never will, and leaves no trace."""
+        for queued in self.queue or ():
+            if queued.command.run_id == run_id:
+                assert self.queue is not None
+                self.queue.remove(queued)
+                session_id = self._journal.log.durable_session
+                queued.reply.set(RunResult("", "cancelled", Usage(), run_id, session_id))
+                if self._joining and not self.queue:  # they were not its own: another run begins with them
+                    joining, self._joining = self._joining, None
+                    for words in joining:
+                        self.notify(words.content, words.reply)
+                return
+
+    def between_steps(self, reply: AsyncFuture[Any], work: Between) -> None:
+        """Do ``work`` now, or between two steps of the run that goes on, and answer ``reply``."""
+        if self._asked is None:
+            self._asked = set()
+        self._asked.add(reply)
+        waits = Interruptible(self)
+        turn = self.gate.line_up(waits)
+        if self._approvals is not None:
+            self._approvals.wake()
+        self._tasks.start_at_once(self._between(reply, work, waits, turn), reply.caller)
+
+    async def _between(
+        self, reply: AsyncFuture[Any], work: Between, waits: Interruptible, turn: asyncio.Future[None] | None
+    ) -> None:
+        value: Any = None
+        error: Exception | None = None
+        try:
+            if turn is not None:
+                await self.gate.begin_at(turn, waits)
+            value = await work(waits)
+        except (asyncio.CancelledError, Left):
+            error = self._status.gone()
+        except Exception as raised:  # noqa: BLE001 - goes to who asked
+            error = raised
+        finally:
+            if self._asked is not None:
+                self._asked.discard(reply)
+            if value is not LATER and not reply.done():
+                if error is None:
+                    reply.set(value)
+                else:
+                    reply.set_exception(error)
+            self.gate.leave(waits)
+
+    def interruptible(self) -> Interruptible:
+        """A piece of work of this pod's."""
+        return Interruptible(self)
+
+    def go_on(self, left: Interruptible) -> None:
+        """A client or a tool is stuck in the run that goes on: another task goes on with that."""
+        run = self.run
+        assert run is not None
+        assert run.waits is left
+        self._play.go_on(run)
+
+    def let_go(self, left: Interruptible) -> None:
+        """A client is stuck in work that is over: nothing waits for it any more."""
+        exchange, self._lost = self._lost, None
+        if exchange is not None:
+            exchange.end(asyncio.CancelledError())
+        self.gate.leave(left)
+
+    def note_overdue(self, text: str) -> None:
+        """Record that a client or tool goes on though it was cancelled."""
+        self._journal.alert(text)
+
+    def _gate_free(self) -> None:
+        """Nothing is at work any more: begin what waits."""
+        if self.queue:
+            self._start_next()
+        if self._journal.has_refused_ends() and self.gate.is_free() and not self._status.stopping:
+            self._tasks.start(self._journal.retry())
+
+    def _start_next(self) -> None:
+        if self.queue and self._status.state is PodState.IDLE and not self._status.stopping:
+            self._begin_next(Interruptible(self))
+
+    # -- a run -----------------------------------------------------------------------------------
+
+    def _begin_next(self, waits: Interruptible) -> None:
+        """Begin the oldest run that waits as the work that ``waits``."""
+        assert self.queue
+        queued = self.queue.popleft()
+        self._play.begin(self._enter_with(queued, waits), queued)
+
+    def _enter_with(self, queued: QueuedRun, waits: Interruptible) -> Run:
+        """Enter a run as the work that ``waits``, which holds the gate or finds it free."""
+        command, notified = queued.command, queued.source == "notify"
+        self.gate.take(waits)
+        self.close_left_over()
+        reply = queued.reply
+        run = Run(command.run_id or new_run_id(), reply.caller, waits)
+        if notified:
+            run.awaiting_commit.append(reply)
+        else:
+            run.reply = reply
+        if command.output_schema is not None:
+            run.output_schema = command.output_schema
+        if type(command) is RunHere:
+            run.output_kind, run.deps = command.output, command.deps
+        if self._joining:
+            run.pending, self._joining = self._joining, None
+        self._accounts.begin_run()
+        self._conversation.guard = self._conversation.guard.run_started()
+        self._enter(run)
+        return run
+
+    def _enter(self, run: Run) -> None:
+        self.run, self._journal.run_id = run, run.run_id
+        self._status.to(_RUNNING)
+
+    # -- the end of a run ------------------------------------------------------------------------
+
+    async def finish(self, run: Run, outcome: RunOutcome) -> None:
+        """The run's end is recorded: make it durable, and resolve its future."""
+        await self._journal.commit()
+        if run.awaiting_commit:
+            resolve(run.awaiting_commit)
+        if self._hooks is not None:
+            await self._notify_hooks(self._hooks, run, self._result(run, outcome))
+        self._status.to(_PAUSED if outcome == "paused" else _IDLE)
+        reply, run.reply = run.reply, None
+        if outcome != "paused":
+            self.run = self._journal.run_id = None
+        if reply is not None:
+            if run.error is not None:
+                reply.set_exception(RunFailed(run.error, run_id=run.run_id))
+            else:
+                reply.set(self._result(run, outcome))
+        if self._end_asked is not None:
+            await self._answer_end(run, outcome)
+        if self._memory is not None and outcome != "paused":
+            self._memory().after_run(run.caller)
+        if run.pending:
+            late, run.pending = run.pending, []
+            for pending in late:
+                self._came_late(pending)
+
+    async def _notify_hooks(self, hooks: Hooks, run: Run, result: RunResult) -> None:
+        """Notify hooks of the end of the run, which is durable and stays so. Those of a run that was
+        interrupted have as long as what is cancelled has to end. Raises Left.
+        """
+        waits = run.waits
+        waits.check()
+        ctx = self._resources.context(run.deps)
+        failed: tuple[PodError, ...] = ()
+        hurry = self._tasks.loop.call_later(self.grace, waits.interrupt) if waits.asked else None
+        waits.asked = False
+        try:
+            failed = await waits.apart(hooks.at_run_end(result, ctx), "a hook")
+        except PodError as error:
+            failed = (error,)
+        except asyncio.CancelledError:
+            pass
+        finally:
+            if hurry is not None:
+                hurry.cancel()
+        for each in failed:
+            self._journal.alert(each.message)
+        with contextlib.suppress(SessionError):  # the run has its end, whatever becomes of the hooks' alerts
+            await self._journal.commit()
+
+    def _result(self, run: Run, outcome: RunOutcome) -> RunResult:
+        return RunResult(
+            run.answer.text if run.answer is not None else "",
+            outcome,
+            self._accounts.run_usage or Usage(),
+            run.run_id,
+            self._journal.head.session_id,
+            run.output,
+        )
+
+    async def _answer_end(self, run: Run, outcome: RunOutcome) -> None:
+        """Answer who asked for the end that the run has come to."""
+        if outcome == "paused" and run.ending == "cancelled":  # cancelled while its pause became durable
+            try:
+                await self._drop_paused()
+            except SessionError as error:
+                asked, self._end_asked = self._end_asked or [], None
+                _fail(asked, error)
+                return
+        asked, self._end_asked = self._end_asked or [], None
+        resolve(asked)
+
+    def close_open_calls(self) -> None:
+        """Give every call without a result its deterministic one; nothing is run again."""
+        self._tool_calls.close_open(self.run)
+
+    def close_left_over(self) -> None:
+        """Close what an earlier run left open: a pause, a crash, a store that failed at its end."""
+        self._tool_calls.close_open(self.run)
+        head = self._journal.head
+        if head.open_run is not None:
+            self._journal.log.record(RunEnd, head.open_run, outcome="cancelled", steps=self._accounts.steps)
+        self.run = self._journal.run_id = None
+
+    # -- interrupting ----------------------------------------------------------------------------
+
+    def end_soon(self, ending: RunOutcome, reply: AsyncFuture[Any]) -> None:
+        """Have the run that goes on end; ``reply`` is answered once it has."""
+        run = self.run
+        assert run is not None
+        if self._end_asked is None:
+            self._end_asked = []
+        self._end_asked.append(reply)
+        if run.ending is None or ending == "cancelled":
+            run.ending = ending
+        run.waits.interrupt()
+
+    def interrupt_all(self, ending: RunOutcome) -> None:
+        """The pod stops: end the run by ``ending``, and whatever else is at work or waits."""
+        run = self.run
+        if run is not None and self._status.state in AT_WORK:
+            run.ending = run.ending or ending
+        self.gate.refuse_waiting()
+        if self.gate.holder is not None:
+            self.gate.holder.interrupt()
+
+    async def cancel_paused(self, _: Interruptible) -> None:
+        """End the paused run as cancelled, unless another has closed it meanwhile."""
+        if self._status.state is PodState.PAUSED:
+            await self._drop_paused()
+
+    async def _drop_paused(self) -> None:
+        run = self.run
+        self.close_left_over()
+        try:
+            await self._journal.commit()
+        except SessionError:
+            self.run, self._journal.run_id = run, None if run is None else run.run_id
+            raise
+        self._status.to(PodState.IDLE)
+
+    def resume(self, reply: AsyncFuture[Any]) -> None:
+        """Go on with the paused run, once nothing else is at work."""
+        if self._asked is None:
+            self._asked = set()
+        self._asked.add(reply)
+        waits = Interruptible(self)
+        turn = self.gate.line_up(waits)
+        if turn is None:
+            self._begin_again(reply, waits)
+        else:
+            self._tasks.start(self._resume_in_turn(reply, waits, turn))
+
+    async def _resume_in_turn(
+        self, reply: AsyncFuture[Any], waits: Interruptible, turn: asyncio.Future[None]
+    ) -> None:
+        try:
+            await self.gate.begin_at(turn, waits)
+        except asyncio.CancelledError:
+            if not reply.done():
+                reply.set_exception(self._status.gone())
+            return
+        self._begin_again(reply, waits)
+
+    def _begin_again(self, reply: AsyncFuture[Any], waits: Interruptible) -> None:
+        if self._asked is not None:
+            self._asked.discard(reply)
+        if self._status.stopping:
+            reply.set_exception(self._status.gone())
+            self.gate.leave(waits)
+            return
+        if self._status.state is not PodState.PAUSED:  # it was, when it was asked for
+            reply.set_exception(self.not_paused())
+            self.gate.leave(waits)
+            return
+        run, head = self.run, self._journal.head
+        if run is None:  # the session was restored: all that is known of the run is its id
+            assert head.open_run is not None
+            run = Run(head.open_run, reply.caller, waits)
+            run.restored = True
+        run.reply, run.caller, run.waits = reply, reply.caller, waits
+        run.ending = run.limit = None
+        run.end_seq = 0
+        self._enter(run)
+        self._play.begin_again(run)
+
+    def not_paused(self) -> NotPaused:
+        """What is answered where no run is paused."""
+        return NotPaused(f"pod {self._resources.name!r} has no paused run")
+
+    # -- words that join -------------------------------------------------------------------------
+
+    def steer(self, content: tuple[Part, ...], reply: AsyncFuture[Any]) -> None:
+        """Words join the run that goes on. Raises NotRunning."""
+        if self.run is None or self._status.state not in AT_WORK:
+            raise self._not_running()
+        self.run.pending.append(PendingInput(content, "steer", reply))
+        if self._approvals is not None and self._approvals.state.open:
+            self._tasks.start_at_once(self._deny_open(self.run, content))
+
+    def notify(self, content: tuple[Part, ...], reply: AsyncFuture[Any]) -> None:
+        """Words join the run that goes on or is paused, or else the one that begins next, or start one."""
+        if self._status.state in AT_WORK and self.run is not None:
+            self.run.pending.append(PendingInput(content, "notify", reply))
+        elif self._status.state is PodState.PAUSED:
+            self.between_steps(reply, lambda _: self._note(content, reply))
+        elif self.queue:
+            if self._joining is None:
+                self._joining = []
+            self._joining.append(PendingInput(content, "notify", reply))
+        else:
+            self.submit(QueuedRun(commands.Run(content), "notify", reply))
+
+    async def _note(self, content: tuple[Part, ...], reply: AsyncFuture[Any]) -> Any:
+        """Words for a paused run: they join the history now, and the model sees them when it is resumed."""
+        if self._status.state is not PodState.PAUSED:  # it was, when they were said
+            self.notify(content, reply)
+            return LATER
+        self.check_none_waits()
+        run, head = self.run, self._journal.head
+        self._tool_calls.close_open(run)
+        self._journal.log.record(UserMessage, head.open_run, item=UserItem(content), source="notify")
+        if run is not None:
+            run.has_unseen_input = True
+        await self._journal.commit()
+        return None
+
+    def _came_late(self, pending: PendingInput) -> None:
+        """Words came while the end of their run became durable."""
+        if self._status.stopping:
+            pending.reply.set_exception(self._status.gone())
+        elif pending.source == "steer":
+            pending.reply.set_exception(self._not_running())
+        else:
+            self.notify(pending.content, pending.reply)
+
+    def _not_running(self) -> NotRunning:
+        return NotRunning(f"pod {self._resources.name!r} has no run to steer", hint="use run or notify")
+
+    # -- calls that wait for a person's word -----------------------------------------------------
+
+    def check_none_waits(self) -> None:
+        """Raise WaitingForApproval where the history cannot be changed, since calls in it wait."""
+        if self._approvals is not None:
+            self._approvals.check_none_open()
+
+    def answer(self, command: commands.Approve | commands.Disapprove, reply: AsyncFuture[Any]) -> None:
+        """Take what a person says of a call that waits; ``reply`` is answered once it is durable. Raises
+        UnknownApproval.
+        """
+        if self._approvals is None:
+            raise UnknownApproval(f"pod {self._resources.name!r} asks for no approvals")
+        if self._asked is None:
+            self._asked = set()
+        self._asked.add(reply)
+        self._tasks.start_at_once(self._answer(self._approvals, command, reply))
+
+    async def _answer(
+        self,
+        approvals: OpenApprovals,
+        command: commands.Approve | commands.Disapprove,
+        reply: AsyncFuture[Any],
+    ) -> None:
+        error: Exception | None = None
+        try:
+            await self._tool_calls.claim_answer(command)
+            self._tool_calls.answer(self.run, command)
+            await self._journal.commit()
+        except Exception as raised:  # noqa: BLE001 - goes to who answered
+            error = raised
+        if self._asked is not None:
+            self._asked.discard(reply)
+        if not reply.done():
+            if error is None:
+                reply.set(None)
+            else:
+                reply.set_exception(error)
+        approvals.wake()
+
+    async def _deny_open(self, run: Run, content: tuple[Part, ...]) -> None:
+        """Somebody has said something else: none of the calls that wait is run."""
+        assert self._approvals is not None
+        self._tool_calls.deny_open(run, "".join(part.text for part in content if isinstance(part, TextPart)))
+        with contextlib.suppress(SessionError):  # the run is lost by that
+            await self._journal.commit()
+        self._approvals.wake()
+
+    # -- compactions that are asked for ----------------------------------------------------------
+
+    async def record_late(self, message: EndedLate) -> None:
+        """Record what came of a call that was not waited for any longer."""
+        await self._tool_calls.record_late(message)
+
+    async def compact(self, wanted: int | None, waits: Interruptible) -> str:
+        """Compact the history by hand: the new session's id. Raises CompactionFailed, WaitingForApproval."""
+        self.check_none_waits()
+        error = await self.compaction().fold("manual", waits, wanted=wanted)
+        if error is None:
+            return self._journal.head.session_id
+        if isinstance(error, CompactionFailed):
+            raise error
+        raise CompactionFailed(f"the compaction failed: {error}") from error
+
+    async def try_compact(self, waits: Interruptible) -> None:
+        """Compact the history if the threshold for the start of a run says so, whatever comes of it."""
+        waiting = self._approvals is not None and self._approvals.state.open
+        if not waiting and self._conversation.due_before_run():
+            await self.compaction().fold("threshold", waits)
+
+    # -- ends that nobody asked for --------------------------------------------------------------
+
+    def lose(self, error: BaseException) -> None:
+        """The store could not keep what was recorded: the run fails, and the pod lives on."""
+        run = self.run
+        if run is None or self._status.state not in AT_WORK:
+            return
+        if run.end_seq and self._journal.log.durable_seq >= run.end_seq:
+            return  # its end is durable, and about to be published
+        run.waits.leave()
+        self._lost = run.exchange
+        seconds = self._play.stop_clock()
+        # Its start was published: its end is, once the store takes it.
+        if self._journal.head.open_run == run.run_id:
+            self._tool_calls.close_open(run)
+            self._journal.log.record_end(
+                RunEnd,
+                run.run_id,
+                outcome="failed",
+                steps=self._accounts.steps,
+                usage=self._accounts.run_usage or Usage(),
+                error=Failure.of(error),
+                seconds=seconds,
+            )
+        self.run = self._journal.run_id = None
+        self._status.to(PodState.IDLE)
+        # Its words stand in the history, whatever became of the run.
+        if 0 < run.words_seq <= self._journal.log.durable_seq:
+            resolve(run.awaiting_commit)
+        _fail([*run.awaiting_commit, *(pending.reply for pending in run.pending)], error)
+        run.awaiting_commit, run.pending = [], []
+        if run.reply is not None:
+            run.reply.set_exception(RunFailed(error, run_id=run.run_id))
+        asked, self._end_asked = self._end_asked or [], None
+        resolve(asked)
+
+    def break_off(self, error: BaseException) -> None:
+        """A defect ends the pod: the run goes no further."""
+        run = self.run
+        if run is not None and self._status.state in AT_WORK:
+            self._play.stop_clock()  # the system lives on and counts it
+            if run.exchange is not None:
+                run.exchange.end(error)
+        if run is not None and run.reply is not None and not run.reply.done():
+            run.reply.set_exception(RunFailed(error, run_id=run.run_id))
+        self.gate.refuse_waiting()
+        if run is not None:
+            run.waits.leave()  # it may let others pass, and then another holds the gate
+        if self.gate.holder is not None and not self.gate.holder.left:
+            self.gate.holder.leave()
+
+    def take_waiting(self) -> Waiting:
+        """What waits behind the run that a defect broke off, taken out for the pod that takes its place."""
+        run = self.run if self._status.state in AT_WORK else None
+        waiting = Waiting(self.queue, self._joining, run is not None, None if run is None else run.ending)
+        self.queue = self._joining = None
+        return waiting
+
+    def take_up(self, waiting: Waiting, *, resume: bool) -> None:
+        """Go on with what waited for a pod that failed. The run that was broken off is resumed, or stays
+        paused; it is cancelled where somebody had asked for that.
+        """
+        self.queue, self._joining = waiting.queue, waiting.joining
+        if self._status.state is PodState.IDLE:
+            self._start_next()
+        elif waiting.ending == "cancelled":
+            self.between_steps(AsyncFuture(), self.cancel_paused)
+        elif resume and waiting.interrupted and waiting.ending is None:
+            self.resume(AsyncFuture())
+
+    def turn_away(self) -> None:
+        """The pod has ended: answer all who still wait."""
+        run, self.run = self.run, None
+        self._play.stop_clock()
+        waiting = [queued.reply for queued in self.queue or ()]
+        waiting += self._asked or ()
+        waiting += [pending.reply for pending in self._joining or ()]
+        if run is not None:
+            run.waits.leave()
+            waiting += [*run.awaiting_commit, *(pending.reply for pending in run.pending)]
+            waiting += [] if run.reply is None else [run.reply]
+        self.queue = self._asked = self._joining = None
+        for reply in waiting:
+            if not reply.done():
+                reply.set_exception(self._status.gone())
+        asked, self._end_asked = self._end_asked or [], None
+        resolve(asked)
+
+
+def _fail(replies: list[AsyncFuture[Any]], error: BaseException) -> None:
+    for reply in replies:
+        if not reply.done():
+            reply.set_exception(error)

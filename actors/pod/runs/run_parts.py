@@ -1,0 +1,40 @@
+"""``RunParts``: the parts of a pod that its runs work with, as they are handed on when these are made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+if TYPE_CHECKING:
+    from actors.pod.accounts.accounts import Accounts
+    from actors.pod.approvals.open_approvals import OpenApprovals
+    from actors.pod.history.conversation import Conversation
+    from actors.pod.memory.memory_jobs import MemoryJobs
+    from actors.pod.memory.recall import Recall
+    from actors.pod.resources import PodResources
+    from actors.pod.runs.tool_calls import ToolCalls
+    from actors.pod.session.journal import Journal
+    from actors.pod.status import Status
+    from actors.pod.tasks_at_work import TasksAtWork
+    from actors.runtime.loop import Mailroom
+
+
+class RunParts(Struct, frozen=True, eq=False):
+    """What one pod has for its runs."""
+
+    resources: PodResources
+    status: Status
+    journal: Journal
+    accounts: Accounts
+    conversation: Conversation
+    #: Makes the memory jobs when they are first needed.
+    memory: Callable[[], MemoryJobs]
+    #: None where the history is not that of a new session, or nothing is to be recalled.
+    recall: Recall | None
+    tool_calls: ToolCalls
+    tasks: TasksAtWork
+    mailroom: Mailroom
+    #: Where any call may need a person's word; then ``tool_calls`` are an AskingToolCalls.
+    approvals: OpenApprovals | None

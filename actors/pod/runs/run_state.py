@@ -1,0 +1,146 @@
+"""The state of the current run, and of the input that waits for it or behind it."""
+
+from __future__ import annotations
+
+import random
+from contextvars import Context
+from typing import Any
+
+from msgspec import Struct
+
+from actors.llm.base import StopReason
+from actors.pod.accounts.exchange import Exchange
+from actors.pod.runs.repeats import Repeats
+from actors.runtime.future import AsyncFuture
+from actors.runtime.interruptible import Interruptible
+from protocol import commands
+from protocol.errors import Failure
+from protocol.events import RunOutcome, UserSource
+from protocol.items import AssistantItem, Item, Part
+from protocol.results import RunResult
+
+
+class RunHere(commands.Run, frozen=True, gc=True):
+    """A run with what only this process knows: the type ``output`` that its answer has to be an instance of,
+    and ``deps`` that its tools are handed.
+    """
+
+    output: Any = None
+    deps: Any = None
+
+
+class QueuedRun(Struct, frozen=True):
+    """A run that waits for its turn."""
+
+    command: commands.Run
+    source: UserSource
+    reply: AsyncFuture[Any]
+
+
+class PendingInput(Struct, frozen=True):
+    """Words for the run that goes on, which join the history before its next request."""
+
+    content: tuple[Part, ...]
+    source: UserSource
+    reply: AsyncFuture[Any]
+
+
+_NONE: set[str] = set()
+
+
+class Run:
+    """The run that goes on, or is paused. ``waits`` is how far it can be interrupted."""
+
+    __slots__ = (
+        "answer",
+        "awaiting_commit",
+        "began_at",
+        "began_in",
+        "caller",
+        "deadline",
+        "deps",
+        "end_seq",
+        "ending",
+        "error",
+        "exchange",
+        "has_unseen_input",
+        "invalid_outputs",
+        "limit",
+        "output",
+        "output_kind",
+        "output_schema",
+        "paused",
+        "pauses",
+        "pending",
+        "repeats",
+        "reply",
+        "restored",
+        "run_id",
+        "started_calls",
+        "stop_reason",
+        "waits",
+        "words_seq",
+    )
+
+    def __init__(self, run_id: str, caller: Context | None, waits: Interruptible) -> None:
+        """``caller`` has the context variables of who asked for the run, or last resumed it."""
+        self.run_id = run_id
+        self.caller = caller
+        self.waits = waits
+        #: The futures of its end.
+        self.reply: AsyncFuture[RunResult] | None = None
+        self.output_schema: dict[str, Any] | None = None
+        #: What its tools are handed; None where that is what the pod's are.
+        self.deps: Any = None
+        #: The type that the answer has to be of, the instance once there is one, and how often it was none.
+        self.output_kind: Any = None
+        self.output: Any = None
+        self.invalid_outputs = 0
+        self.answer: AssistantItem | None = None
+        self.stop_reason: StopReason | None = None
+        self.ending: RunOutcome | None = None
+        self.error: BaseException | None = None
+        #: Which limit or budget it has reached.
+        self.limit: Failure | None = None
+        #: How often in a row the model paused its turn, and its answer when it last did.
+        self.pauses = 0
+        self.paused: AssistantItem | None = None
+        #: Whether the history holds what no answer of the model has followed yet.
+        self.has_unseen_input = False
+        #: The number of the last words sent to it, 0 until any are recorded; who waits for these is
+        #: answered once they are durable.
+        self.words_seq = 0
+        #: The number of its last entry; 0 until that is on its way to the store.
+        self.end_seq = 0
+        #: Whether all that is known of it is its id, since the session was restored.
+        self.restored = False
+        #: What its model repeats in vain; None until it calls a tool.
+        self.repeats: Repeats | None = None
+        #: The request under way.
+        self.exchange: Exchange | None = None
+        #: ``time.monotonic()`` seconds by which the budget is used up.
+        self.deadline: float | None = None
+        #: The calls of the last answer that were begun.
+        self.started_calls: set[str] = _NONE
+        #: The list that the history was when the run began, and its length; None once that is not known.
+        self.began_in: list[Item] | None = None
+        self.began_at = 0
+        self.pending: list[PendingInput] = []
+        #: The replies to send once what is recorded for them is durable.
+        self.awaiting_commit: list[AsyncFuture[Any]] = []
+
+    def failure(self) -> Failure | None:
+        """Why the run failed, or which limit it has reached, as data."""
+        return self.limit if self.error is None else Failure.of(self.error)
+
+
+def new_run_id() -> str:
+    """An id for a run, unique for all practical ends."""
+    return random.getrandbits(64).to_bytes(8).hex()
+
+
+def resolve(replies: list[AsyncFuture[Any]]) -> None:
+    """Answer all who wait that it is done, once."""
+    for reply in replies:
+        reply.set(None)
+    replies.clear()

@@ -1,0 +1,289 @@
+"""``ToolCalls``: has the calls of an answer run, and records what came of each when it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterable
+from collections.abc import Set as AbstractSet
+from typing import Any, Protocol
+
+from msgspec import Struct
+
+from actors.pod.resources import PodResources
+from actors.pod.runs.repeats import NOTICE_FROM, Repeats, answers_since_last_words, noticed, since_last_words
+from actors.pod.runs.run_state import Run
+from actors.pod.runs.tool_runner import NOT_RUN, ToolRunner
+from actors.pod.session.journal import Journal
+from actors.runtime.actor import AsyncActor
+from actors.runtime.interruptible import Interruptible, Left
+from actors.runtime.loop import Mailroom
+from actors.sessions.replay import open_calls
+from actors.tools.base import INTERRUPTED
+from protocol import commands
+from protocol.errors import SessionError, ToolLoop
+from protocol.events import Alert, RunOutcome, ToolProgress, ToolResulted, ToolStart
+from protocol.items import AssistantItem, ToolCall, ToolResult, UserItem
+from protocol.text import encodable
+
+_log = logging.getLogger("polypod.tools")
+
+
+class EndedLate(Struct, frozen=True):
+    """To the pod from a tool that it did not wait for any longer: what came of it, in words."""
+
+    run_id: str
+    text: str
+
+
+class Sources(Protocol):
+    """Where the tools come from, where they come and go."""
+
+    def look(self, alert: Callable[[str], object], /) -> ToolRunner:
+        """The tools as they are now. Raises ToolSourceError."""
+
+
+class _Batch:
+    """The calls of an answer at work, and how many of them have no result yet."""
+
+    __slots__ = ("_calls", "_going_on", "_journal", "_left", "deps", "pod", "run", "waits")
+
+    def __init__(self, calls: ToolCalls, journal: Journal, pod: str, deps: Any, run: Run, size: int) -> None:
+        self._calls = calls
+        self._journal = journal
+        self.pod = pod
+        self.deps = deps
+        self.run = run
+        #: The piece of work that the calls are part of: no call has any effect once that was left.
+        self.waits: Interruptible = run.waits
+        #: The ids of the calls that were begun and have not ended.
+        self._going_on: set[str] = set()
+        #: How many results are not recorded.
+        self._left = size
+
+    def check(self) -> None:
+        self.waits.check()
+
+    def begin(self, call: ToolCall) -> None:
+        run = self.run
+        # Left, or its run has ended in this very turn of the loop, which a cancel of its task does not stop.
+        if self.waits.left or run.ending is not None:
+            raise asyncio.CancelledError
+        run.started_calls.add(call.id)
+        self._going_on.add(call.id)
+        self._journal.publish(ToolStart, call_id=call.id, name=call.name, arguments=call.arguments)
+
+    async def record(
+        self,
+        result: ToolResult,
+        seconds: float | None = None,
+        waited: float | None = None,
+        arguments: dict[str, Any] | None = None,
+    ) -> None:
+        self._going_on.discard(result.call_id)
+        if self.waits.left:
+            raise Left
+        self._calls.add_result(self.run, result, seconds, waited, arguments)
+        self._left -= 1
+        if self._left:  # the last result becomes durable with the next request's commit
+            await self._journal.commit()
+
+    async def alert(self, text: str) -> None:
+        self.waits.check()
+        self._journal.alert(text)
+        await self._journal.commit()
+        self.waits.check()
+
+    def take_answers(self) -> None:
+        self._calls.take_answers(self.run)
+
+    def expect_more(self) -> None:
+        self._left = -1  # it is never 0
+
+    def report_progress(self, call: ToolCall, text: str) -> None:
+        self._calls.mailroom.post(lambda _: self._publish_progress(call, text))
+
+    def _publish_progress(self, call: ToolCall, text: str) -> None:
+        if not self.waits.left and call.id in self._going_on:  # else its call has ended
+            self._journal.publish(ToolProgress, call_id=call.id, name=call.name, text=encodable(str(text)))
+
+    def report_late(self, call: ToolCall, result: ToolResult) -> None:
+        if not self.waits.left and self.waits.under_way and call.id in self._going_on:
+            return  # its cancel is still waited for
+        self._calls.send_late(self.run.run_id, _late_words(call, result))
+
+
+class ToolCalls:
+    """Runs batches of tool calls of one pod."""
+
+    __slots__ = ("_journal", "_pod", "_resources", "_sources", "_stopped", "_template", "_tools", "mailroom")
+
+    def __init__(
+        self,
+        resources: PodResources,
+        journal: Journal,
+        mailroom: Mailroom,
+        pod: AsyncActor,
+        stopped: Callable[[], bool],
+    ) -> None:
+        """``pod`` gets the messages that come later; ``stopped`` says whether it has stopped: then what ends
+        late goes to the log.
+        """
+        self._resources = resources
+        self._template = resources.template
+        self._tools = resources.template.tools
+        self._sources: Sources | None = resources.template.sources
+        self._journal = journal
+        self.mailroom = mailroom
+        self._pod = pod
+        self._stopped = stopped
+
+    def close_open(self, run: Run | None) -> None:
+        """Give every call without a result its deterministic one; nothing is run again."""
+        items = self._journal.head.items
+        last = items[-1] if items else None
+        if type(last) is UserItem or (type(last) is AssistantItem and not last.calls):
+            return  # as nearly always
+        self._close(run, open_calls(items))
+
+    def close_at_end(self, run: Run, outcome: RunOutcome) -> None:  # noqa: ARG002 - nothing waits for a resume
+        """The same, since the run comes to that end."""
+        self.close_open(run)
+
+    def close_before_resume(self, run: Run) -> None:
+        """The same, since a run that was paused is about to go on."""
+        self.close_open(None if run.restored else run)
+
+    async def claim_answer(self, command: commands.Approve | commands.Disapprove) -> None:
+        """Be the first of all processes to answer a call: of a pod that asks for none, none waits."""
+
+    def answer(self, run: Run | None, command: commands.Approve | commands.Disapprove) -> None:
+        """Record what a person says of a call that waits: of a pod that asks for none, none does."""
+        raise NotImplementedError
+
+    def take_answers(self, run: Run) -> None:
+        """Record what other processes have answered: of a pod that asks for none, nothing."""
+
+    def deny_open(self, run: Run, note: str) -> None:
+        """Record that none of the calls that wait is run: here there are none."""
+
+    def _close(
+        self, run: Run | None, calls: Iterable[ToolCall], not_begun: AbstractSet[str] = frozenset()
+    ) -> None:
+        for call in calls:
+            never_ran = call.id in not_begun or (run is not None and call.id not in run.started_calls)
+            text = NOT_RUN if never_ran else INTERRUPTED
+            result = ToolResult.of(call, text, is_error=True)
+            self._journal.log.record(ToolResulted, None if run is None else run.run_id, item=result)
+
+    def close_begun(self, run: Run, calls: list[ToolCall]) -> None:
+        """Calls that were begun and whose step ended without their results: that is their result."""
+        for call in calls:
+            result = ToolResult.of(call, INTERRUPTED, is_error=True)
+            self._journal.log.record(ToolResulted, run.run_id, item=result)
+
+    async def run(self, run: Run, calls: list[ToolCall]) -> bool:
+        """Run ``calls``, which are durable before they begin. False where none was begun, since the run was
+        asked to end meanwhile.
+
+        Raises what ends the batch before its time: CancelledError where it was interrupted, SessionError.
+        """
+        tools, sources = self._tools, self._sources
+        if sources is not None:
+            tools = sources.look(self._journal.alert)
+        await self._journal.commit()
+        run.waits.check()
+        if run.ending is not None:
+            return False
+        run.started_calls = set()
+        if self._template.manifest.worker.max_repeats:
+            self._follow_repeats(run)
+        resources = self._resources
+        deps = resources.deps_for(run.deps)
+        batch = _Batch(self, self._journal, resources.name, deps, run, len(calls))
+        await run.waits.inline(tools.run(calls, batch), _named(calls))
+        return True
+
+    def add_result(
+        self,
+        run: Run,
+        result: ToolResult,
+        seconds: float | None,
+        waited: float | None,
+        arguments: dict[str, Any] | None,
+    ) -> None:
+        """Record the result of a call, with a notice where the model repeats itself in vain."""
+        log, head = self._journal.log, self._journal.head
+        log.add(
+            ToolResulted(
+                log.pod,
+                head.session_id,
+                head.seq + 1,
+                time.time(),
+                run.run_id,
+                item=self._tracked(run, result),
+                seconds=seconds,
+                waited=waited,
+                arguments=arguments,
+            )
+        )
+
+    # -- what came of a call later ---------------------------------------------------------------
+
+    def send_late(self, run_id: str, text: str) -> None:
+        """A tool that was cancelled, or whose time was up, has ended after all."""
+        if self._stopped():
+            _log.warning("after the end of its pod: %s", text)
+        else:
+            self.mailroom.send(self._pod, EndedLate(run_id, text), None)
+
+    async def record_late(self, message: EndedLate) -> None:
+        """Record what came of a call that was not waited for any longer."""
+        self._journal.log.record(Alert, message.run_id, text=message.text)
+        try:
+            await self._journal.commit()
+        except SessionError:
+            return
+
+    # -- failure tracking ------------------------------------------------------------------------
+
+    def _follow_repeats(self, run: Run) -> None:
+        """Have the run's failure tracking know the calls that are about to be run."""
+        if run.repeats is None:
+            most = self._template.manifest.worker.max_repeats
+            items = self._journal.head.items
+            if answers_since_last_words(items, at_least=min(NOTICE_FROM, most)):
+                run.repeats = Repeats(since_last_words(items))
+        elif run.answer is not None:
+            run.repeats.add(run.answer)
+
+    def _tracked(self, run: Run, result: ToolResult) -> ToolResult:
+        """The result, with a notice where the model repeats itself in vain."""
+        if run.repeats is None:
+            return result
+        repeated = run.repeats.add(result)
+        if repeated is None or repeated.times < NOTICE_FROM:
+            return result
+        return noticed(result, repeated, self._template.manifest.worker.max_repeats)
+
+    def end_loop(self, run: Run) -> None:
+        """End a run whose model goes on repeating itself, unless somebody has said something meanwhile."""
+        worst = None if run.repeats is None else run.repeats.worst
+        most = self._template.manifest.worker.max_repeats
+        if worst is not None and worst.times >= most and run.ending is None and not run.pending:
+            run.error, run.ending = ToolLoop(worst.words, tool=worst.name, times=worst.times), "failed"
+
+
+def _named(calls: list[ToolCall]) -> str:
+    if len(calls) == 1:
+        return f"tool {calls[0].name}"
+    return f"tools {', '.join(dict.fromkeys(call.name for call in calls))}"
+
+
+def _late_words(call: ToolCall, result: ToolResult) -> str:
+    """The alert about a call that ended when nobody waited for it any more."""
+    words = " ".join(result.text.split())
+    shown = words if len(words) <= 200 else f"{words[:200]}…"
+    how = "with an error" if result.is_error else "with a result"
+    return f"tool {call.name} ({call.id}), which was not waited for any longer, has ended {how}: {shown}"

@@ -1,0 +1,1 @@
+"""A pod's session: opened or restored, recorded and committed, forked, read back, released."""

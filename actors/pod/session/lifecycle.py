@@ -1,0 +1,195 @@
+"""``Lifecycle``: opens, restores, reads back and ends a pod's session in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
+
+from actors.pod.resources import PodResources
+from actors.pod.session.journal import Journal
+from actors.pod.session.restore import activities_left, restore, tip
+from actors.pod.status import Status
+from actors.runtime.interruptible import Interruptible
+from actors.sessions.activities import ends_of
+from actors.sessions.answers import Kept, durable, release_and_wait, release_session, settled
+from actors.sessions.replay import Replayed
+from actors.sessions.store import Claim
+from protocol.errors import Failure, SessionCorrupt, SessionError, UnknownEntry
+from protocol.events import Alert, PodEnded, PodFailed, PodStarted
+from protocol.lifecycle import PodState
+
+if TYPE_CHECKING:
+    from actors.pod.history.conversation import Conversation
+    from actors.pod.memory.memory_jobs import MemoryJobs
+    from actors.pod.runs.run_loop import RunLoop
+
+
+class Resumed(Struct, frozen=True):
+    """The session to go on with: the tip of its compactions, or with ``exact`` that very one."""
+
+    session_id: str
+    exact: bool
+
+
+class Lifecycle:
+    """The beginning and the end of a pod's session in this process."""
+
+    __slots__ = ("_journal", "_resources", "_status", "_template")
+
+    def __init__(self, resources: PodResources, journal: Journal, status: Status) -> None:
+        self._resources = resources
+        self._template = resources.template
+        self._journal = journal
+        self._status = status
+
+    # -- the beginning ---------------------------------------------------------------------------
+
+    def open_session(self) -> Kept:
+        """Make a session: None, or what resolves when it is durable. Raises SessionError."""
+        log, template, parent = self._journal.log, self._template, self._resources.parent
+        log.open(template.opening)
+        log.record(PodStarted, model=template.model, parent=parent)
+        for warning in template.warnings:
+            log.record(Alert, text=warning)
+        if template.mistakes and parent is None:  # a sub-agent has its parent's rules
+            for mistake in template.mistakes:
+                log.record(Alert, text=mistake)
+        return log.create()
+
+    async def await_opened(self, kept: Future[None] | Awaitable[None]) -> None:
+        """Wait until a session that was made is durable. Raises SessionError."""
+        log = self._journal.log
+        try:
+            await durable(kept)
+        except BaseException:
+            log.roll_back()
+            await self._release(log.durable_session)
+            raise
+        log.confirm()
+
+    async def restore(
+        self, resumed: Resumed, take_over: Callable[[Replayed], Coroutine[Any, Any, None]]
+    ) -> None:
+        """Go on in a session that is there, and publish that; ``take_over`` gets what it says of the pod's
+        life before. Raises SessionError.
+        """
+        store, log = self._template.store, self._journal.log
+        claim = await self._claim(resumed)
+        try:
+            state, head = await restore(store, claim.session_id)
+            left = await activities_left(store, claim.session_id, state)
+            log.stand_at(claim.session_id, head, state.items, state.pointer, state.open_run, left)
+            await take_over(state)
+            self.close_activities("the pod's process ended first")
+            if claim.torn:
+                text = (
+                    f"a half-written last batch of {claim.torn} bytes was cut off; nothing durable was lost"
+                )
+                log.record(Alert, text=text)
+            log.record(PodStarted, model=self._template.model, resumed=True, parent=self._resources.parent)
+            await self._journal.commit()
+        except BaseException:
+            await self._release(claim.session_id)
+            raise
+
+    async def _claim(self, resumed: Resumed) -> Claim:
+        """Claim the session that is to be resumed: where its pod has just compacted it, the one after."""
+        store, session_id = self._template.store, resumed.session_id
+        if resumed.exact:
+            return await self._claim_one(session_id)
+        session_id = await tip(store, session_id)
+        while True:
+            claim = await self._claim_one(session_id)
+            try:
+                session_id = await tip(store, claim.session_id)
+            except BaseException:
+                await self._release(claim.session_id)
+                raise
+            if session_id == claim.session_id:
+                return claim
+            await self._release(claim.session_id)
+
+    async def _claim_one(self, session_id: str) -> Claim:
+        """Take a session. Who cancels this leaves no claim behind: it is given back once it is there."""
+        claimed = self._template.store.claim(session_id, self._resources.name)
+        if not isinstance(claimed, Awaitable):
+            return claimed
+        asked = asyncio.ensure_future(settled(claimed))
+        try:
+            return await asyncio.shield(asked)
+        except asyncio.CancelledError:
+            asked.add_done_callback(self._release_late_claim)
+            raise
+
+    def _release_late_claim(self, asked: asyncio.Future[Claim]) -> None:
+        if not asked.cancelled() and asked.exception() is None:
+            release_session(self._template.store, asked.result().session_id)
+
+    async def _release(self, session_id: str) -> None:
+        await release_and_wait(self._template.store, session_id, self._template.store_grace)
+
+    def close_activities(self, why: str) -> None:
+        """Record the end of all that was started and can have no other end any more."""
+        head = self._journal.head
+        for kind, run_id, fields in ends_of(head.open, head.open_run, why):
+            self._journal.log.record_end(kind, run_id, **fields)
+
+    # -- without its history ---------------------------------------------------------------------
+
+    async def read_back(self, conversation: Conversation) -> None:
+        """Read the history up to where it ended; if another has written behind it, the next commit notices.
+        Raises SessionError.
+        """
+        log, head = self._journal.log, self._journal.head
+        last, session_id = head.last, head.session_id
+        try:
+            state, _ = await restore(self._template.store, session_id, last.hash)
+        except UnknownEntry as error:
+            raise SessionCorrupt(
+                session_id, last.seq, "the entry that its pod wrote last is not there any more"
+            ) from error
+        log.stand_at(session_id, last, state.items, state.pointer, state.open_run)
+        conversation.read_back(state.calls)
+        await conversation.look_through()
+
+    # -- the end ---------------------------------------------------------------------------------
+
+    def end_session(self) -> Kept:
+        """Record the end of the pod: what resolves when it is durable, None where it is or will not be."""
+        self._journal.stop_branching()
+        self._journal.log.record(PodEnded)
+        try:
+            return self._journal.log.commit()
+        except SessionError:
+            return None
+
+    async def stop(self, runs: RunLoop, memory: MemoryJobs) -> None:
+        """End the session's part here once the run that was interrupted has ended by the way every run ends.
+        All of it is bounded: a store that never answers is not waited for.
+        """
+        last = Interruptible(runs)
+        with contextlib.suppress(TimeoutError):
+            if (turn := runs.gate.line_up_last(last)) is not None:
+                seconds = self._template.grace + self._template.store_grace
+                await asyncio.wait_for(runs.gate.begin_at(turn, last), seconds)
+            await memory.finish()
+            self._journal.stop_branching()
+            if self._status.state is PodState.IDLE:  # a run whose end the store refused is not to be resumed
+                runs.close_left_over()
+            self._journal.log.record(PodEnded)
+            await self._journal.commit_last(self._template.store_grace)
+
+    async def fail(self, error: BaseException) -> None:
+        """Record that a defect ends the pod, with the ends of all that was started."""
+        journal = self._journal
+        await journal.abandon(self._template.store_grace)
+        self.close_activities("a defect ended the pod")
+        journal.log.record(PodFailed, error=Failure.of(error), restarts=self._status.restarts)
+        await journal.commit_last(self._template.store_grace)
+        await self._release(journal.log.durable_session)
+        self._status.to(PodState.FAILED)
