@@ -17,7 +17,7 @@ from actors.llm.base import LLMClient
 from actors.llm.prices import Prices
 from actors.llm.scripted import ScriptedClient
 from actors.pod.accounts.budget import Totals
-from actors.pod.address import Kinds, Mailboxes
+from actors.pod.address import Kinds, Mailboxes, Since
 from actors.pod.assembly import Assembly
 from actors.pod.handle import Pod
 from actors.pod.local import actor_of, shut_down
@@ -427,7 +427,7 @@ class PodSystem:
         self,
         pod: str | Pod | None = None,
         kinds: Collection[EventKind] | EventKind | None = None,
-        since: int | Mapping[str, int] | None = None,
+        since: Since | None = None,
         *,
         children: bool = False,
     ) -> Subscription:
@@ -436,9 +436,10 @@ class PodSystem:
 
         With ``since`` every durable event numbered above it comes first, also those of the sessions
         that the pod's session was compacted or forked from; what of these was deleted is reported by a
-        ``Lagged`` in its place. Of all pods, ``since`` may map names to
-        numbers. A pod that does not live is looked for in the store. Raises SessionNotFound,
-        SystemNotRunning.
+        ``Lagged`` in its place. Of several pods, ``since`` may map names to numbers. With ``children`` a
+        number is of the pod's own log: of sub-agents that had not ended there, and of those that began
+        later, all comes, each between its beginning and its end. A pod that does not live is looked for
+        in the store. Raises SessionNotFound, SystemNotRunning.
         """
         self._room()
         name = pod.name if isinstance(pod, Pod) else pod
@@ -451,17 +452,17 @@ class PodSystem:
         self._room()
         return self._bus.subscribe_encoded()
 
-    def _subscribe(self, pod: str, kinds: Kinds, since: int | None) -> Subscription:
+    def _subscribe(self, pod: str, kinds: Kinds, since: Since | None, *, children: bool) -> Subscription:
         """The same for the handle of a pod, also of one whose system has been left."""
         if self._of_parent:
             raise SystemOfParent
-        return self._subscriptions.subscribe(pod, kinds, since)
+        return self._subscriptions.subscribe(pod, kinds, since, children=children)
 
-    def _feed(self, pod: str, kinds: Kinds, since: int | None) -> Feed:
-        """The same for who sends the events of one pod on, as bytes."""
+    def _feed(self, pod: str, kinds: Kinds, since: Since | None, *, children: bool) -> Feed:
+        """The same for who sends the events of a pod on, as bytes."""
         if self._of_parent:
             raise SystemOfParent
-        return self._subscriptions.feed(pod, kinds, since)
+        return self._subscriptions.feed(pod, kinds, since, children=children)
 
     # -- figures -------------------------------------------------------------------------------
 

@@ -39,12 +39,14 @@ class Ask(Struct, frozen=True, tag=True):
 
 class Follow(Struct, frozen=True, tag=True, omit_defaults=True):
     """To the pod: send its events as ``Published`` from now on, of these kinds (None: all), the durable ones
-    numbered above ``since`` first; ``Followed`` of the same id ends it, or a ``Refusal``.
+    numbered above ``since`` first, with ``children`` also those of its sub-agents; ``Followed`` of the same
+    id ends it, or a ``Refusal``.
     """
 
     id: int
     kinds: tuple[str, ...] | None = None
-    since: int | None = None
+    since: int | dict[str, int] | None = None
+    children: bool = False
 
 
 class Unfollow(Struct, frozen=True, tag=True):

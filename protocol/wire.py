@@ -95,6 +95,18 @@ _OTHER_TAGS = {tag.encode() for tag in _KINDS} - _EVENT_TAGS.keys()
 _TAG = rb'\{"type":"(\w+)"'
 
 
+class _Dated(msgspec.Struct):
+    at: float = 0.0
+
+
+_dated: LazyDecoder[_Dated] = LazyDecoder(_Dated)
+
+
+def entry_time(data: bytes) -> float:
+    """When an entry was made, 0 where it does not say; nothing else of it is looked at. Raises WireError."""
+    return _decode(_dated, data, "an entry").at
+
+
 def event_kind(data: bytes) -> type[DurableEvent] | None:
     """The kind of event that an entry is, known by how its bytes begin; None for an entry that is no event.
     Raises as ``decode_entry`` does, but not for what only decoding finds.

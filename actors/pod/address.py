@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from actors.pod.handle import Pod
 
 Kinds = Collection[EventKind] | EventKind | None
+#: The number of an entry, or such numbers by the names of pods.
+Since = int | Mapping[str, int]
 
 
 class Address(Protocol):
@@ -30,10 +32,12 @@ class Address(Protocol):
     def stop(self, pod: Pod, /) -> AsyncFuture[bool]:
         """End the pod: a future of whether it was alive."""
 
-    def subscribe(self, pod: Pod, kinds: Kinds, since: int | None, /) -> Subscription:
-        """The pod's events from now on, or all durable ones after number ``since`` first."""
+    def subscribe(self, pod: Pod, kinds: Kinds, since: Since | None, /, *, children: bool) -> Subscription:
+        """The pod's events from now on, or all durable ones after number ``since`` first; with ``children``
+        those of its sub-agents too.
+        """
 
-    def feed(self, pod: Pod, kinds: Kinds, since: int | None, /) -> Feed:
+    def feed(self, pod: Pod, kinds: Kinds, since: Since | None, /, *, children: bool) -> Feed:
         """As ``subscribe``, but each event as its encoded bytes, for whoever forwards them."""
 
 
@@ -43,7 +47,7 @@ T_co = TypeVar("T_co", covariant=True)
 class Subscribe(Protocol[T_co]):
     """Subscribes to the events of a pod, by its name."""
 
-    def __call__(self, pod: str, kinds: Kinds, since: int | None, /) -> T_co: ...
+    def __call__(self, pod: str, kinds: Kinds, since: Since | None, /, *, children: bool) -> T_co: ...
 
 
 class Mailboxes:
@@ -71,8 +75,8 @@ class Mailboxes:
     def stop(self, pod: Pod) -> AsyncFuture[bool]:
         return pod.ref.stop(block=False)  # type: ignore[return-value]
 
-    def subscribe(self, pod: Pod, kinds: Kinds, since: int | None) -> Subscription:
-        return self._subscribe(pod.name, kinds, since)
+    def subscribe(self, pod: Pod, kinds: Kinds, since: Since | None, *, children: bool) -> Subscription:
+        return self._subscribe(pod.name, kinds, since, children=children)
 
-    def feed(self, pod: Pod, kinds: Kinds, since: int | None) -> Feed:
-        return self._feed(pod.name, kinds, since)
+    def feed(self, pod: Pod, kinds: Kinds, since: Since | None, *, children: bool) -> Feed:
+        return self._feed(pod.name, kinds, since, children=children)

@@ -8,7 +8,7 @@ import itertools
 import logging
 import sys
 from asyncio import StreamReader, StreamWriter
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from functools import partial
 from itertools import chain
 from typing import Any
@@ -18,7 +18,7 @@ from msgspec import Raw
 from msgspec.structs import replace
 
 from actors.llm.output import Fit, parse_output
-from actors.pod.address import Kinds
+from actors.pod.address import Kinds, Since
 from actors.pod.handle import Pod
 from actors.pod.runs.run_state import RunHere
 from actors.runtime.bus import Bus, kinds_of
@@ -110,23 +110,25 @@ class Channel:
     def stop(self, _: Pod) -> AsyncFuture[bool]:
         return self._send(commands.Stop())
 
-    def subscribe(self, _: Pod, kinds: Kinds, since: int | None) -> Subscription:
+    def subscribe(self, _: Pod, kinds: Kinds, since: Since | None, *, children: bool) -> Subscription:
         bus, chosen = Bus(), _chosen(kinds)
-        subscription = bus.subscribe(self.pod.name, chosen)
-        self._begin(bus, kinds, since)
+        subscription = bus.subscribe(self.pod.name, chosen, children=children)
+        self._begin(bus, kinds, since, children=children)
         return subscription
 
-    def feed(self, _: Pod, kinds: Kinds, since: int | None) -> Feed:
+    def feed(self, _: Pod, kinds: Kinds, since: Since | None, *, children: bool) -> Feed:
         bus, chosen = Bus(), _chosen(kinds)
-        feed = bus.feed(self.pod.name, chosen)
-        self._begin(bus, kinds, since)
+        feed = bus.feed(self.pod.name, chosen, children=children)
+        self._begin(bus, kinds, since, children=children)
         return feed
 
-    def _begin(self, bus: Bus, kinds: Kinds, since: int | None) -> None:
+    def _begin(self, bus: Bus, kinds: Kinds, since: Since | None, *, children: bool) -> None:
         """Have the other end send what ``bus`` publishes."""
         bus.loop = self._mailroom.loop
         names = None if kinds is None else tuple(sorted(kind.__name__ for kind in kinds_of(kinds)))
-        self._on_loop(partial(self._follow, Follow(next(self._ids), names, since), bus), bus.close)
+        after = dict(since) if isinstance(since, Mapping) else since
+        follow = Follow(next(self._ids), names, after, children)
+        self._on_loop(partial(self._follow, follow, bus), bus.close)
 
     async def close(self) -> None:
         """End the connection; the pod at the other end lives on. What was asked last is still sent, unless
@@ -218,6 +220,8 @@ class Channel:
         except WireError as error:  # of a later version
             _log.warning("an event of pod %r is passed over: %s", self.pod.name, error)
         else:
+            if event.pod != self.pod.name:
+                bus.adopt(event.pod, self.pod.name)
             if bus.fed:
                 bus.publish_encoded(EncodedEvent(event, body))
             else:
@@ -343,7 +347,7 @@ class _Service:
             raise WireError(f"two subscriptions of the number {follow.id}")
         try:
             kinds = None if follow.kinds is None else [_KINDS[name] for name in follow.kinds]
-            feed = self._pod.address.feed(self._pod, kinds, follow.since)
+            feed = self._pod.address.feed(self._pod, kinds, follow.since, children=follow.children)
         except Exception as error:  # noqa: BLE001 - goes to who asked
             self._begin(self._write(Refusal(follow.id, Failure.of(error))))
             return

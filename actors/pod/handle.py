@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import weakref
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
 from actors.llm.output import schema_for
-from actors.pod.address import Address
+from actors.pod.address import Address, Kinds, Since
 from actors.pod.runs.run_state import RunHere, new_run_id
 from actors.runtime.future import AsyncFuture
 from actors.runtime.subscription import Subscription
 from protocol import commands
 from protocol.errors import PodError, PodStopped, RunFailed
-from protocol.events import Event, EventKind, Lagged, RunEnd, TextDelta
+from protocol.events import Event, Lagged, RunEnd, TextDelta
 from protocol.items import Item, Part, parts_of
 from protocol.results import PodDescription, RunResult
 
@@ -206,10 +206,12 @@ class Pod:
         return self.address.stop(self)
 
     def subscribe(
-        self, kinds: Collection[EventKind] | EventKind | None = None, since: int | None = None
+        self, kinds: Kinds = None, since: Since | None = None, *, children: bool = False
     ) -> Subscription:
-        """The pod's events from now on, or all durable ones after number ``since`` first."""
-        return self.address.subscribe(self, kinds, since)
+        """The pod's events from now on, or all durable ones after number ``since`` first; with ``children``
+        also those of its sub-agents and theirs, whenever they begin, as ``PodSystem.subscribe`` has them.
+        """
+        return self.address.subscribe(self, kinds, since, children=children)
 
 
 class RunStream:

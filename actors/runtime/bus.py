@@ -136,9 +136,10 @@ class Bus:
         kinds: Collection[EventKind] | EventKind | None = None,
         *,
         size: int = QUEUE_SIZE,
+        children: bool = False,
     ) -> Feed:
         """As ``subscribe``, for who wants the events as bytes."""
-        return Feed(self, self._listen(self._far, pod, kinds, size))
+        return Feed(self, self._listen(self._far, pod, kinds, size, children=children))
 
     def subscribe_encoded(self) -> EncodedSubscription:
         """A new subscription to all events, for who wants their bytes as well."""
@@ -172,6 +173,8 @@ class Bus:
         """``child`` is a sub-agent of ``parent`` from now on: subscribers to that one
         and its sub-agents get its events.
         """
+        if self._parents.get(child) == parent:
+            return
         with self._lock:
             self._parents[child] = parent
             self._near.add_child(child, parent)

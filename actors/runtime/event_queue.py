@@ -96,11 +96,12 @@ class EventQueue(Generic[Q]):
 
     def leave_out(self, through: dict[str, int]) -> None:
         """Take out what a replay of all that is durable ``through`` these numbers gives, and transient events
-        that were published before the last of those.
+        that were published before the last of those; "*" stands for the pods that are not named.
         """
+        others = through.get("*", 0)
         with self._lock:
             waiting = [self._events.popleft() for _ in range(len(self._events))]
-            left = [event for event in waiting if not _is_replayed(event, through.get(event.pod, 0))]
+            left = [event for event in waiting if not _is_replayed(event, through.get(event.pod, others))]
             self._events.extendleft(reversed(left))
 
     def _lagged(self) -> Lagged:

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, TypeVar
 
-from actors.pod.address import Kinds
+from actors.pod.address import Kinds, Since
 from actors.runtime.bus import Bus
 from actors.runtime.on_loop import call_on
+from actors.runtime.prefetch import Source
 from actors.runtime.subscription import Feed, Subscription
 from actors.sessions.store import SessionStore
 from actors.swarm.roster import Roster
+from protocol.entries import StoredEntry
 from protocol.errors import SystemNotRunning
+from protocol.events import Lagged
 
 if TYPE_CHECKING:
     from actors.runtime.loop import Mailroom
@@ -19,8 +22,7 @@ if TYPE_CHECKING:
 S = TypeVar("S", Subscription, Feed)
 T = TypeVar("T")
 
-#: The number of an entry, or such numbers by the names of pods.
-Since = int | Mapping[str, int]
+Past = Source[StoredEntry | Lagged]
 
 
 class Subscriptions:
@@ -45,33 +47,38 @@ class Subscriptions:
             raise TypeError(f"since: expected the number of an entry, or names with such, got {since!r}")
         return self._from(since, pod, self._bus.subscribe(pod, kinds, children=children), children=children)
 
-    def feed(self, pod: str, kinds: Kinds, since: int | None) -> Feed:
-        """The same for who sends the events of one pod on, as bytes."""
-        return self._from(since, pod, self._bus.feed(pod, kinds))
+    def feed(self, pod: str, kinds: Kinds, since: Since | None, *, children: bool = False) -> Feed:
+        """The same for who sends the events of a pod on, as bytes."""
+        return self._from(since, pod, self._bus.feed(pod, kinds, children=children), children=children)
 
-    def _from(self, since: Since | None, pod: str | None, subscription: S, *, children: bool = False) -> S:
+    def _from(self, since: Since | None, pod: str | None, subscription: S, *, children: bool) -> S:
         """The subscription, with what is to come first."""
         if since is not None:
             try:
-                self._replay(subscription, self._named(pod, children=children), since)
+                subscription.replay(self._past(pod, since, children=children), self._on_loop)
             except BaseException:
                 subscription.close()
                 raise
         return subscription
 
-    def _named(self, pod: str | None, *, children: bool) -> list[str]:
-        """The pods whose past is asked for."""
-        if pod is None:
-            return list(self._roster.pods)
-        return [pod, *self._bus.below(pod)] if children else [pod]
-
-    def _replay(self, subscription: Subscription | Feed, names: list[str], since: Since) -> None:
-        after = {each: since if isinstance(since, int) else since.get(each, 0) for each in names}
+    def _past(self, pod: str | None, since: Since, *, children: bool) -> Past:
+        """The past that is asked for."""
         assert self.store is not None
+        started, position = self._roster.wait_until_started, self._roster.position
+        if children and pod is not None:
+            from actors.pod.session.past_tree import PastTree  # noqa: PLC0415 - paid for by who asks for the past
+
+            return PastTree(self.store, pod, since, started, lambda: self._living(pod))
         from actors.pod.session.past_events import PastEvents  # noqa: PLC0415 - paid for by who asks for the past
 
-        past = PastEvents(self.store, after, self._roster.wait_until_started, self._roster.position)
-        subscription.replay(past, self._on_loop)
+        names = list(self._roster.pods) if pod is None else [pod]
+        after = {each: since if isinstance(since, int) else since.get(each, 0) for each in names}
+        return PastEvents(self.store, after, started, position)
+
+    def _living(self, pod: str) -> dict[str, tuple[str, int]]:
+        """Of a pod and all below those that live, with their sessions and last durable entries."""
+        positions = {each: self._roster.position(each) for each in (pod, *self._bus.below(pod))}
+        return {each: position for each, position in positions.items() if position is not None}
 
     def _on_loop(self, work: Callable[[], T]) -> T:
         if self.mailroom is None:

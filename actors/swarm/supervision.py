@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import pykka
 
-from actors.pod.address import Kinds, Mailboxes
+from actors.pod.address import Kinds, Mailboxes, Since
 from actors.pod.handle import Pod
 from actors.pod.local import ShutDown, actor_of
 from actors.pod.pod import PodActor
@@ -154,11 +154,11 @@ class PodSupervisor:
         self.room.post(lambda _: self._stop_by(None, future))
         return future
 
-    def subscribe(self, pod: Pod, kinds: Kinds, since: int | None) -> Subscription:
-        return self._mailboxes.subscribe(pod, kinds, since)
+    def subscribe(self, pod: Pod, kinds: Kinds, since: Since | None, *, children: bool) -> Subscription:
+        return self._mailboxes.subscribe(pod, kinds, since, children=children)
 
-    def feed(self, pod: Pod, kinds: Kinds, since: int | None) -> Feed:
-        return self._mailboxes.feed(pod, kinds, since)
+    def feed(self, pod: Pod, kinds: Kinds, since: Since | None, *, children: bool) -> Feed:
+        return self._mailboxes.feed(pod, kinds, since, children=children)
 
     # -- stops -------------------------------------------------------------------------------------
 

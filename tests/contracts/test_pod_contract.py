@@ -7,11 +7,11 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
+from channel_kit import REACHES, Reached, at_the_other_end, here
 from msgspec import Struct
 from pod_stage import GatedClient
 
@@ -39,25 +39,8 @@ from protocol.items import AssistantItem, UserItem
 from protocol.lifecycle import PodState
 from protocol.manifest import PodManifest
 
-Reached = Callable[[Pod], Any]
 
-
-@asynccontextmanager
-async def here(pod: Pod) -> AsyncIterator[Pod]:
-    yield pod
-
-
-@asynccontextmanager
-async def at_the_other_end(pod: Pod) -> AsyncIterator[Pod]:
-    near, far = socket.socketpair()
-    serving = asyncio.create_task(serve_pod(pod, *await asyncio.open_connection(sock=far)))
-    reached = await connect(*await asyncio.open_connection(sock=near))
-    yield reached
-    await reached.address.close()  # type: ignore[attr-defined]
-    await serving
-
-
-@pytest.fixture(params=[here, at_the_other_end], ids=["here", "elsewhere"])
+@pytest.fixture(params=REACHES)
 def reach(request: pytest.FixtureRequest) -> Reached:
     return request.param  # type: ignore[no-any-return]
 

@@ -69,19 +69,14 @@ class PastEvents:
         for name in self._since:
             await self._started(name)
             if self._position(name) is None:
-                last[name] = await self._last(name)
+                last[name] = await last_session(self._store, name)
         # In one moment for all, after the answers: what is published from here on is not among them.
         for name, since in self._since.items():
-            session_id, through = self._position(name) or last.get(name) or await self._last(name)
+            session_id, through = (
+                self._position(name) or last.get(name) or await last_session(self._store, name)
+            )
             self._logs.append(_Log(name, session_id, since, through))
         return {log.pod: log.through for log in self._logs}
-
-    async def _last(self, name: str) -> tuple[str, int]:
-        """The last session of a pod that does not live, and its last entry."""
-        sessions = await settled(self._store.sessions(pod=name, limit=1))
-        if sessions:
-            return sessions[0].session_id, sessions[0].head.seq
-        raise SessionNotFound(f"no pod or session named {name!r}", hint="list the sessions")
 
     async def page(self) -> Iterable[StoredEntry | Lagged] | None:
         """The next entries, events or not; None where there are no more. Raises SessionError."""
@@ -97,9 +92,9 @@ class PastEvents:
             log.begun = True
             _, missing = await spans_of(self._store, log.session_id, log.since, log.through)
             if missing is not None:
-                gone = _gone(log.pod, missing, log.since)
+                marker = gone(log.pod, missing, log.since)
                 log.since = missing.through
-                return [gone]
+                return [marker]
         if log.since >= log.through:
             return []
         page = await entries_after(self._store, log.session_id, log.since, log.through, _PAGE)
@@ -108,7 +103,15 @@ class PastEvents:
         return page
 
 
-def _gone(pod: str, missing: Missing, since: int) -> Lagged:
+async def last_session(store: SessionStore, name: str) -> tuple[str, int]:
+    """The last session of a pod that does not live, and its last entry. Raises SessionNotFound."""
+    sessions = await settled(store.sessions(pod=name, limit=1))
+    if sessions:
+        return sessions[0].session_id, sessions[0].head.seq
+    raise SessionNotFound(f"no pod or session named {name!r}", hint="list the sessions")
+
+
+def gone(pod: str, missing: Missing, since: int) -> Lagged:
     """What stands in a replay for the events of a session that was deleted."""
     return Lagged(
         pod=pod,
