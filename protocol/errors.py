@@ -24,6 +24,11 @@ PolypodError
 │   ├── HookError            a hook failed before a request, or denied it
 │   ├── OutputInvalid        the model never gave an answer of the type asked for
 │   └── ToolLoop             a model repeated a call, or a tool failed, too often in a row
+├── AgentError               an agent, and the program that it runs
+│   ├── AgentBusy            its program takes no words while it works on a task
+│   ├── AgentNotRunning      its program has ended, or is not up yet
+│   ├── AgentFailed          its program reports that a task failed, or ended without a word
+│   └── UnknownRunner        there is no runner of that name
 ├── BudgetError              a budget that cannot hold: a cost limit on a model without a price
 ├── SessionError
 │   ├── SessionNotFound
@@ -293,6 +298,41 @@ class ToolLoop(PodError):  # noqa: N818
 
     def details(self) -> dict[str, Any]:
         return {"kind": self.kind, "tool": self.tool, "times": self.times}
+
+
+class AgentError(PolypodError):
+    """Something about an agent, and the program that it runs."""
+
+
+class AgentBusy(AgentError):  # noqa: N818
+    """An agent works on a task, and its program takes no words meanwhile; send them once it is idle."""
+
+
+class AgentNotRunning(AgentError):  # noqa: N818
+    """The program of an agent has ended, or is not up yet; what was sent did not reach it."""
+
+
+class AgentFailed(AgentError):  # noqa: N818
+    """The program of an agent reports that its task failed, or ended without a word about it.
+
+    ``kind`` is one of MODEL_ERROR_KINDS where the program says that its model server failed, ``status`` the
+    HTTP status of that, 0 where none is known.
+    """
+
+    kind: str = ""
+    status: int = 0
+
+    def __init__(self, message: str, *, hint: str | None = None, kind: str = "", status: int = 0) -> None:
+        super().__init__(message, hint=hint)
+        self.kind, self.status = kind, status
+
+    def details(self) -> dict[str, Any]:
+        known: dict[str, Any] = {"kind": self.kind, "status": self.status}
+        return {key: value for key, value in known.items() if value}
+
+
+class UnknownRunner(AgentError):  # noqa: N818
+    """No runner has that name, and it is no command either."""
 
 
 class BudgetError(PolypodError):

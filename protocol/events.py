@@ -25,6 +25,11 @@ RunReason = Literal["run", "notify", "resume"]
 UserSource = Literal["run", "steer", "notify", "push"]
 CompactReason = Literal["threshold", "request_threshold", "overflow", "manual"]
 SummarySource = Literal["tool", "words", "extractive"]
+#: Why an agent ended: its program did by itself (``exit``), its task was cancelled, it was asked to
+#: (``shutdown``), nobody could send to it any more (``inbox_closed``), nobody did for too
+#: long (``idle``), or it was killed.
+AgentStopReason = Literal["exit", "cancelled", "shutdown", "inbox_closed", "idle", "killed"]
+AgentStream = Literal["stdout", "stderr"]
 #: What has a start that is published, and then exactly one end: done or failed.
 Activity = Literal["compaction", "extraction", "consolidation"]
 
@@ -99,7 +104,8 @@ class RunStart(DurableEvent, frozen=True, gc=False, kw_only=True):
 class RunEnd(DurableEvent, frozen=True, gc=False, kw_only=True):
     """A run ended. ``steps`` counts its requests to the model, ``seconds`` is how long it took since it
     began or was resumed (None where nobody knows); ``error`` says why it failed, or which limit or
-    budget it reached.
+    budget it reached. ``cost`` (US dollars) is what a foreign agent reports of the run as a whole; what a
+    pod's run cost is the sum of its answers.
     """
 
     outcome: RunOutcome
@@ -107,6 +113,7 @@ class RunEnd(DurableEvent, frozen=True, gc=False, kw_only=True):
     usage: Usage = Usage()
     error: Failure | None = None
     seconds: float | None = None
+    cost: float | None = None
 
 
 class UserMessage(DurableEvent, frozen=True, gc=False, kw_only=True):
@@ -368,6 +375,59 @@ class ChildEnded(DurableEvent, frozen=True, gc=False, kw_only=True):
     error: Failure | None = None
 
 
+class AgentStarted(DurableEvent, frozen=True, gc=False, kw_only=True):
+    """An agent's program is up; ``pod`` is the agent's id. ``session`` is by what name that program knows the
+    conversation, by which it is resumed; ``pid`` its process, None where it has none of its own.
+    """
+
+    runner: str
+    task: str | None = None
+    cwd: str = ""
+    model: str | None = None
+    provider: str | None = None
+    session: str | None = None
+    pid: int | None = None
+    resumed: bool = False
+
+
+class AgentActivity(DurableEvent, frozen=True, gc=False, kw_only=True):
+    """What an agent says that it does, for people, where no other event says it."""
+
+    activity: str
+
+
+class AgentIdle(DurableEvent, frozen=True, gc=False, kw_only=True):
+    """An agent has no task, and waits for words."""
+
+
+class AgentOutput(DurableEvent, frozen=True, gc=False, kw_only=True):
+    """An agent's program wrote a line that is none of its protocol's."""
+
+    stream: AgentStream
+    text: str
+
+
+class AgentStopped(DurableEvent, frozen=True, gc=False, kw_only=True):
+    """The life of an agent has ended, and no process of it is left. ``code`` is its program's exit code, or
+    minus the signal that ended it; ``error`` says why it failed.
+    """
+
+    owed: ClassVar[bool] = True
+
+    reason: AgentStopReason
+    code: int | None = None
+    error: Failure | None = None
+
+
+class AgentRestarted(DurableEvent, frozen=True, gc=False, kw_only=True):
+    """An agent that had ended lives again, for the ``restarts``-th time of late; ``error`` is why it had
+    ended. None where a person resumed it.
+    """
+
+    restarts: int = 0
+    error: Failure | None = None
+
+
 class BudgetExceeded(DurableEvent, frozen=True, gc=False, kw_only=True):
     """The next call would not fit the budget of the pod, of the pod whose sub-agent it is, or of all pods of
     its system (``whose``).
@@ -525,6 +585,12 @@ DURABLE_EVENTS: tuple[type[DurableEvent], ...] = (
     ApprovalResolved,
     ChildStarted,
     ChildEnded,
+    AgentStarted,
+    AgentActivity,
+    AgentIdle,
+    AgentOutput,
+    AgentStopped,
+    AgentRestarted,
     BudgetExceeded,
     Alert,
 )

@@ -137,6 +137,11 @@ def _decided(event: events.ApprovalResolved, width: int) -> Line:
     return Line("note", f"{'approved' if event.approved else 'denied'}{by}{changed}{always}{note}")
 
 
+def _why_stopped(event: events.AgentStopped) -> str:
+    code = "" if event.code is None else f" {event.code}"
+    return event.reason.replace("_", " ") + code
+
+
 def _piece(event: events.TextDelta | events.ThinkingDelta, width: int) -> Line:
     return Line("quiet", cut(event.text, width))
 
@@ -175,6 +180,16 @@ _EVENTS: dict[type[Event], Callable[[Any, int], Line]] = {
         "error" if e.outcome == "failed" else "note",
         failed(f"sub-agent {e.name} ended, {e.outcome.replace('_', ' ')}", e.error),
     ),
+    events.AgentStarted: lambda e, _: Line(
+        "quiet", f"agent {'resumed' if e.resumed else 'started'}, runner {e.runner}"
+    ),
+    events.AgentActivity: lambda e, width: Line("quiet", cut(e.activity, width)),
+    events.AgentIdle: lambda _e, _: Line("quiet", "agent waits for words"),
+    events.AgentOutput: lambda e, width: Line("quiet", f"{e.stream}: {cut(e.text, width)}"),
+    events.AgentStopped: lambda e, _: Line(
+        "note" if e.error is None else "error", failed(f"agent stopped, {_why_stopped(e)}", e.error)
+    ),
+    events.AgentRestarted: lambda e, _: Line("note", failed("agent started again", e.error)),
     events.BudgetExceeded: lambda e, _: Line(
         "error", f"budget of {e.budget}: {e.used:g} of {e.limit:g} used, {e.reserved:g} reserved"
     ),
