@@ -20,7 +20,7 @@ from actors.pod.accounts.budget import Totals
 from actors.pod.address import Kinds, Mailboxes, Since
 from actors.pod.assembly import Assembly
 from actors.pod.handle import Pod
-from actors.pod.local import actor_of, shut_down
+from actors.pod.local import actor_of, lives_here, shut_down
 from actors.pod.resources import Given
 from actors.pod.session.restore import interrupted
 from actors.runtime.bus import Bus
@@ -39,12 +39,13 @@ from actors.swarm.spawner import Spawner, Wanted
 from actors.swarm.subscriptions import Subscriptions
 from actors.tools.pool import ToolThreads
 from protocol import commands
-from protocol.errors import SystemNotRunning, SystemOfParent
+from protocol.errors import InvalidInput, SystemNotRunning, SystemOfParent
 from protocol.events import ApprovalRequested, EventKind
 from protocol.manifest import BudgetSection, PodManifest
 from protocol.results import BudgetUse
 
 if TYPE_CHECKING:
+    from actors.swarm.processes.process_pods import ProcessPods
     from actors.swarm.supervision import Group
 
 
@@ -120,6 +121,8 @@ class PodSystem:
         self._subscriptions = Subscriptions(self._bus, self._roster)
         self._mailboxes = Mailboxes(self._subscribe, self._feed)
         self._entered: _Entered | None = None
+        #: What starts pods that are processes; None while there was none.
+        self._process_pods: ProcessPods | None = None
         self._thread: LoopThread | None = None
         self._entered_by: asyncio.Task[Any] | None = None
         #: In order of their first pod; each is there once.
@@ -250,7 +253,7 @@ class PodSystem:
         if store is not self._store_given:
             discard_answer(store.close)
             return
-        for pod in self._roster.pods.values():
+        for pod in filter(lives_here, self._roster.pods.values()):
             discard_answer(partial(store.release, actor_of(pod).durable_position()[0]))
 
     def after_fork_in_child(self) -> None:
@@ -320,13 +323,14 @@ class PodSystem:
         self,
         manifest: PodManifest,
         *,
-        client: LLMClient | None = None,
+        client: LLMClient | str | None = None,
         tools: Iterable[Any] = (),
         name: str | None = None,
         resume: str | None = None,
         exact: bool = False,
         deps: Any = None,
         hooks: Iterable[Any] = (),
+        process: bool = False,
     ) -> AsyncFuture[Pod]:
         """Make a pod; the future gives its handle once it takes commands.
 
@@ -335,19 +339,29 @@ class PodSystem:
         ``ToolSource``, whose tools come and go; pods that are given the same one share it. ``hooks`` are
         objects that are asked before each request and about each call of a tool, and notified of each run's
         end, behind those of the system. ``resume`` is the id of a session to go on with: the tip of its
-        compactions, or with ``exact`` that very one. Raises NameTaken for an explicit ``name`` that is in use
+        compactions, or with ``exact`` that very one.
+
+        With ``process`` the pod is a process of its own, behind the same handle. Client, tools and hooks are
+        then given by where they are imported from, as ``"module:name"``, and the store is one that processes
+        share. Where the process dies the open run raises PodLost, and ``[restart]`` says what becomes of the
+        pod. Raises NotImportable for objects, StoreError for a store that only this process has.
+
+        Raises NameTaken for an explicit ``name`` that is in use
         (a manifest's name gets a number), ManifestError (also for a name that no pod can have), InvalidInput
         for what is no hook, SystemNotRunning, SessionNotFound, SessionInUse, SessionCorrupt.
         """
         mailroom = self._room()
+        if isinstance(client, str) and not process:
+            raise InvalidInput(f"client: {client!r} is no client", hint="a path is for process=True")
         given = Given(client, tuple(tools), deps, (*self._hooks, *hooks))
         here = mailroom.here()
         future: AsyncFuture[Pod] = AsyncFuture() if here else future_of(mailroom)
+        work = self._spawn_process if process else self._spawn
         wanted = Wanted(future, manifest, given, name, resume, exact)
         if here:
-            self._spawn(wanted)
+            work(wanted)
         else:
-            mailroom.post(self._spawn, wanted)
+            mailroom.post(work, wanted)
         return future
 
     def _spawn(self, wanted: Wanted) -> None:
@@ -355,6 +369,28 @@ class PodSystem:
         client = wanted.given.client
         if self._entered.spawner.spawn(wanted) and isinstance(client, ScriptedClient):
             self._scripts[client] = None
+
+    def _spawn_process(self, wanted: Wanted) -> None:
+        try:
+            mailroom, store, assembly, _ = self._here()
+            if self._process_pods is None:
+                from actors.swarm.processes.process_pods import ProcessPods  # noqa: PLC0415 - paid for by who has any
+
+                threads = None if self._tool_threads is None else self._tool_threads.limit
+                self._process_pods = ProcessPods(
+                    mailroom,
+                    self._bus,
+                    store,
+                    self._roster,
+                    self._mailboxes,
+                    assembly,
+                    self._settings,
+                    threads,
+                )
+        except SystemNotRunning as error:
+            wanted.future.set_exception(error)
+            return
+        self._process_pods.spawn(wanted)
 
     def interrupted(self, pod: str | None = None, limit: int = 100) -> AsyncFuture[list[SessionInfo]]:
         """The sessions (of one pod) whose last run waits to be resumed: it was paused, by hand or by the end
@@ -419,7 +455,7 @@ class PodSystem:
 
     def _waiting_calls(self) -> WaitingCalls:
         mailroom, store, _, _ = self._here()
-        return WaitingCalls(mailroom, store, self._roster, self._mailboxes)
+        return WaitingCalls(mailroom, store, self._roster)
 
     # -- events --------------------------------------------------------------------------------
 
@@ -482,7 +518,7 @@ class PodSystem:
         pods = self.pods()
         return {
             "pods": len(pods),
-            "passive": sum(actor_of(pod).passive for pod in pods),
+            "passive": sum(actor_of(pod).passive for pod in pods if lives_here(pod)),
             **self._bus.statistics(),
         }
 

@@ -108,7 +108,7 @@ _from_pod: msgspec.json.Decoder[FromPod] = msgspec.json.Decoder(FromPod)
 def frame(message: ToPod | FromPod) -> bytes:
     """A message as the bytes of its frame. Raises WireError for one that is too large."""
     body = encode(message)
-    return _head(len(body)) + body
+    return head(len(body)) + body
 
 
 def event_frame(follow: int, event: bytes) -> tuple[bytes, ...]:
@@ -116,10 +116,11 @@ def event_frame(follow: int, event: bytes) -> tuple[bytes, ...]:
     looked at. Raises as ``frame``.
     """
     start = b'{"type":"Told","id":%d,"event":' % follow
-    return _head(len(start) + len(event) + 1), start, event, b"}"
+    return head(len(start) + len(event) + 1), start, event, b"}"
 
 
-def _head(length: int) -> bytes:
+def head(length: int) -> bytes:
+    """What a frame of so many bytes begins with. Raises WireError for one that is too large."""
     if length > LARGEST_FRAME:
         raise WireError(f"a frame has at most {LARGEST_FRAME} bytes, not {length}")
     return _length.pack(length)

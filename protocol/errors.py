@@ -20,6 +20,7 @@ PolypodError
 │   ├── TooManyRestarts      a group of pods has given up
 │   ├── WatchdogExpired      a model went silent in the middle of an answer
 │   ├── PodUnreachable       the connection to a pod that lives elsewhere has ended
+│   │   └── PodLost          the process that a pod was has ended, or was killed
 │   ├── InvalidInput         content or an item that no session could keep
 │   ├── HookError            a hook failed before a request, or denied it
 │   ├── OutputInvalid        the model never gave an answer of the type asked for
@@ -29,6 +30,7 @@ PolypodError
 │   ├── AgentNotRunning      its program has ended, or is not up yet
 │   ├── AgentFailed          its program reports that a task failed, or ended without a word
 │   └── UnknownRunner        there is no runner of that name
+├── NotImportable            what a pod in another process is given is nothing that can be imported there
 ├── BudgetError              a budget that cannot hold: a cost limit on a model without a price
 ├── SessionError
 │   ├── SessionNotFound
@@ -228,6 +230,10 @@ class PodUnreachable(PodError):  # noqa: N818
     """The connection to a pod that lives elsewhere has ended; what it was asked may have been done."""
 
 
+class PodLost(PodUnreachable):
+    """The process that a pod was has ended, or was killed; what it was asked may have been done."""
+
+
 class RunFailed(PodError):  # noqa: N818
     """A run ended by an error. ``cause`` is that error, ``failure`` the same as data."""
 
@@ -333,6 +339,10 @@ class AgentFailed(AgentError):  # noqa: N818
 
 class UnknownRunner(AgentError):  # noqa: N818
     """No runner has that name, and it is no command either."""
+
+
+class NotImportable(PolypodError, TypeError):  # noqa: N818
+    """What a pod in another process is to work with has no place that it could be imported from."""
 
 
 class BudgetError(PolypodError):

@@ -538,6 +538,15 @@ class RestartsExhausted(Event, frozen=True, gc=False, kw_only=True):
     stopped: tuple[str, ...] = ()
 
 
+class ProcessLost(Event, frozen=True, gc=False, kw_only=True):
+    """The process that the pod was has ended, or was killed, and nobody had asked it to: ``error`` says how.
+    ``restarts`` is whether another takes its place.
+    """
+
+    error: Failure
+    restarts: bool = False
+
+
 class StateChanged(Event, frozen=True, gc=False, kw_only=True):
     """The pod moved from one state to another."""
 
@@ -605,6 +614,7 @@ TRANSIENT_EVENTS: tuple[type[Event], ...] = (
     UsageUpdate,
     Retry,
     StreamRestart,
+    ProcessLost,
     RestartsExhausted,
     StateChanged,
     Lagged,

@@ -146,7 +146,8 @@ class RestartSection(Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     With ``policy = "on_failure"`` it is started again on its session, at most ``max_restarts`` times within
     ``window_seconds``; ``always`` is the same for a pod, which never ends by itself. ``on_restart`` says
     whether the run that was interrupted stays paused or is resumed. A pod whose model sends nothing for
-    ``idle_seconds`` in the middle of an answer has failed (not set: it is waited for).
+    ``idle_seconds`` in the middle of an answer has failed (not set: it is waited for), and so has one in a
+    process of its own that does not answer its parent for ``heartbeat_seconds`` (not set: it is not asked).
     """
 
     policy: Literal["never", "on_failure", "always"] = "never"
@@ -154,6 +155,7 @@ class RestartSection(Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     window_seconds: float = 60.0
     on_restart: Literal["pause", "resume"] = "pause"
     idle_seconds: float | None = None
+    heartbeat_seconds: float | None = None
 
     @property
     def is_supervised(self) -> bool:
@@ -322,7 +324,7 @@ _NOT_NEGATIVE = {
     "delegation": ("max_depth",),
     "restart": ("max_restarts",),
 }
-_ABOVE_ZERO = {"approvals": ("timeout",), "restart": ("window_seconds", "idle_seconds")}
+_ABOVE_ZERO = {"approvals": ("timeout",), "restart": ("window_seconds", "idle_seconds", "heartbeat_seconds")}
 
 
 def _check(manifest: PodManifest, where: str) -> None:

@@ -101,6 +101,10 @@ class Assembly:
         #: What starts child processes; None while there was none.
         self._launcher: Launcher | None = None
         self._starts_none = False
+        #: What starts processes that are pods; None while there was none.
+        self._pod_launcher: Launcher | None = None
+        #: Whether another process starts those of its pods again that fail.
+        self.leaves_restarts = False
         #: What no tool touches, whatever the scope; None until there is a pod with tools.
         self._fence: tuple[Rule, ...] | None = None
         #: The sources of tools that pods were given; None while there is none.
@@ -225,7 +229,7 @@ class Assembly:
             asks=_asks(manifest, runner.toolbox),
             warnings=tuple(limits.warnings()),
             mistakes=_mistakes(manifest, runner.toolbox, more_may_come=len(plain) < len(tools)),
-            supervised=manifest.restart.is_supervised,
+            supervised=manifest.restart.is_supervised and not self.leaves_restarts,
             grace=self._grace,
             memory_grace=self._memory_grace,
             store_grace=self._store_grace,
@@ -306,17 +310,29 @@ class Assembly:
                 self._launcher.abandon()
         return self._launcher
 
+    def pod_launcher(self) -> Launcher:
+        """What starts processes that are pods: these take no place of the others. Raises as ``launcher``."""
+        if self._pod_launcher is None:
+            from actors.runtime.children.launcher import Launcher  # noqa: PLC0415 - paid for by who starts any
+
+            self._pod_launcher = Launcher()
+            if self._starts_none:
+                self._pod_launcher.abandon()
+        return self._pod_launcher
+
     async def close_launcher(self) -> None:
         """End all child processes by their ladders; none is started any more."""
         self._starts_none = True
-        if self._launcher is not None:
-            await self._launcher.aclose()
+        for each in (self._launcher, self._pod_launcher):
+            if each is not None:
+                await each.aclose()
 
     def abandon_launcher(self) -> None:
         """The same without waiting, since the loop is closed."""
         self._starts_none = True
-        if self._launcher is not None:
-            self._launcher.abandon()
+        for each in (self._launcher, self._pod_launcher):
+            if each is not None:
+                each.abandon()
 
     def _search_memory(self, query: str, **options: Any) -> list[Any]:
         from actors.memory.note_index import search  # noqa: PLC0415 - paid for by who searches

@@ -291,10 +291,16 @@ async def serve_pod(pod: Pod, reader: StreamReader, writer: StreamWriter) -> Non
     """Have ``pod`` follow the commands that come over ``reader``, until that ends; the pod lives on, and so
     does what it was asked to do. Raises WireError for what is no command.
     """
-    await _Service(pod, writer).serve(reader)
+    service = Service(pod, writer)
+    try:
+        await service.serve(reader)
+    finally:
+        await service.close()
 
 
-class _Service:
+class Service:
+    """Has a pod follow commands, and sends what they come to, with the events that are followed."""
+
     def __init__(self, pod: Pod, writer: StreamWriter) -> None:
         self._pod = pod
         self._writer = writer
@@ -302,19 +308,31 @@ class _Service:
         self._follows: dict[int, Feed] = {}
 
     async def serve(self, reader: StreamReader) -> None:
-        try:
+        """Take commands until there come no more. Raises WireError."""
+        with contextlib.suppress(asyncio.IncompleteReadError, OSError):
             while True:
                 self._take(channel.decode_to_pod(await _read_frame(reader)))
                 await self._writer.drain()  # who reads no answers is not listened to
-        except (asyncio.IncompleteReadError, OSError):
-            return
-        finally:
-            for feed in self._follows.values():
-                feed.close()
-            for task in self._tasks:
-                task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
-            self._writer.close()
+
+    def send_events(self, follow: int, feed: Feed) -> None:
+        """Send the events of ``feed``, from what is there now, under that number."""
+        self._follows[follow] = feed
+        self._publish(follow, feed.there(sys.maxsize))
+        self._begin(self._follow_on(follow, feed))
+
+    async def finish(self) -> None:
+        """Send the answers that are still to come, and the events up to the end of their feeds."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    async def close(self) -> None:
+        """Send nothing more; what is under way goes on."""
+        for feed in self._follows.values():
+            feed.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._writer.close()
 
     def _take(self, message: ToPod) -> None:
         if isinstance(message, Ask):
@@ -340,7 +358,7 @@ class _Service:
         # What was published before the answer comes before it.
         for follow, feed in list(self._follows.items()):
             self._publish(follow, feed.there(sys.maxsize))
-        await self._write(reply)
+        await self.send(reply)
 
     def _follow(self, follow: Follow) -> None:
         if follow.id in self._follows:
@@ -349,10 +367,9 @@ class _Service:
             kinds = None if follow.kinds is None else [_KINDS[name] for name in follow.kinds]
             feed = self._pod.address.feed(self._pod, kinds, follow.since, children=follow.children)
         except Exception as error:  # noqa: BLE001 - goes to who asked
-            self._begin(self._write(Refusal(follow.id, Failure.of(error))))
+            self._begin(self.send(Refusal(follow.id, Failure.of(error))))
             return
-        self._follows[follow.id] = feed
-        self._begin(self._follow_on(follow.id, feed))
+        self.send_events(follow.id, feed)
 
     async def _follow_on(self, follow: int, feed: Feed) -> None:
         try:
@@ -365,7 +382,7 @@ class _Service:
         except Exception as error:  # noqa: BLE001 - of a replay
             self._refuse(follow, error)
         if self._follows.pop(follow, None) is not None:
-            await self._write(Followed(follow))
+            await self.send(Followed(follow))
 
     def _publish(self, follow: int, events: Iterable[bytes]) -> None:
         """Send events, small ones together."""
@@ -389,7 +406,8 @@ class _Service:
             feed.close()
             self._writer.write(channel.frame(Refusal(follow, Failure.of(error))))
 
-    async def _write(self, message: FromPod) -> None:
+    async def send(self, message: FromPod) -> None:
+        """Send a message, and wait until the other end takes more."""
         with contextlib.suppress(OSError):  # the reader notices the end too
             self._writer.write(channel.frame(message))
             await self._writer.drain()

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from actors.pod.elsewhere import Elsewhere
 from actors.pod.handle import Pod
 
 if TYPE_CHECKING:
@@ -24,7 +25,19 @@ def actor_of(pod: Pod) -> PodActor:
     return actor
 
 
+def lives_here(pod: Pod) -> bool:
+    """Whether the pod has an actor in this process."""
+    return pod._ref is not None  # noqa: SLF001 - its ``ref`` would raise
+
+
+def elsewhere(pod: Pod | None) -> Elsewhere | None:
+    """What asks a pod that has no actor in this process; None of any other."""
+    return pod.address if pod is not None and isinstance(pod.address, Elsewhere) else None
+
+
 def shut_down(pod: Pod) -> AsyncFuture[bool]:
     """End a pod with its run paused: a future of whether it was alive."""
+    if (away := elsewhere(pod)) is not None:
+        return away.shut_down()
     ref: AsyncActorRef[PodActor] = pod.ref  # type: ignore[assignment]
     return ref.stop_by(ShutDown())

@@ -73,7 +73,8 @@ class PodTemplate(Struct, frozen=True, eq=False):
 class Given(Struct, frozen=True, eq=False):
     """What a pod is given beside its manifest; its sub-agents have it too."""
 
-    client: LLMClient | None
+    #: Of a pod that is a process its client, tools and hooks are where they are imported from.
+    client: LLMClient | str | None
     tools: tuple[Any, ...]
     deps: Any
     hooks: tuple[Any, ...]

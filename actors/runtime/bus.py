@@ -137,9 +137,13 @@ class Bus:
         *,
         size: int = QUEUE_SIZE,
         children: bool = False,
+        drops_durable: bool = True,
     ) -> Feed:
-        """As ``subscribe``, for who wants the events as bytes."""
-        return Feed(self, self._listen(self._far, pod, kinds, size, children=children))
+        """As ``subscribe``, for who wants the events as bytes. A full queue drops its oldest event, or all
+        transient ones, and then grows by those that are durable.
+        """
+        queue = self._listen(self._far, pod, kinds, size, children=children, drops_durable=drops_durable)
+        return Feed(self, queue)
 
     def subscribe_encoded(self) -> EncodedSubscription:
         """A new subscription to all events, for who wants their bytes as well."""
@@ -153,11 +157,14 @@ class Bus:
         size: int,
         *,
         children: bool = False,
+        drops_durable: bool = True,
     ) -> EventQueue[Q]:
         if size < 1:
             raise ValueError(f"a subscription's queue holds at least 1 event, not {size}")
         children = children and pod is not None  # who subscribes to all gets those
-        queue: EventQueue[Q] = EventQueue(pod, kinds_of(kinds), size, children=children)
+        queue: EventQueue[Q] = EventQueue(
+            pod, kinds_of(kinds), size, children=children, drops_durable=drops_durable
+        )
         with self._lock:
             self._remove_abandoned()
             queue.closed = self._closed

@@ -36,6 +36,7 @@ class EventQueue(Generic[Q]):
     """
 
     __slots__ = (
+        "_drops_durable",
         "_events",
         "_lock",
         "_missed",
@@ -49,8 +50,15 @@ class EventQueue(Generic[Q]):
     )
 
     def __init__(
-        self, pod: str | None, kinds: frozenset[type[Event]], size: int, *, children: bool = False
+        self,
+        pod: str | None,
+        kinds: frozenset[type[Event]],
+        size: int,
+        *,
+        children: bool = False,
+        drops_durable: bool = True,
     ) -> None:
+        """``drops_durable`` is whether durable events are dropped too, or the queue grows by these."""
         self.pod = pod
         self.kinds = kinds
         #: The sub-agents whose events come here as well; None where they are not wanted.
@@ -58,6 +66,7 @@ class EventQueue(Generic[Q]):
         self.closed = False
         self.waiter: AsyncFuture[None] | None = None
         self._size = size
+        self._drops_durable = drops_durable
         self._events: deque[Q] = deque()
         self._lock = threading.Lock()
         self._missed = 0
@@ -81,6 +90,12 @@ class EventQueue(Generic[Q]):
     def _drop(self) -> None:
         with self._lock:
             if len(self._events) < self._size:  # the subscriber was quicker
+                return
+            if not self._drops_durable:
+                kept = [event for event in self._events if event.durable]
+                self._missed += len(self._events) - len(kept)
+                self._events = deque(kept)
+                self._size = max(self._size, 2 * len(kept))
                 return
             lost = self._events.popleft()
             self._missed += 1

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 
-from actors.pod.address import Mailboxes
 from actors.pod.handle import Pod
+from actors.pod.local import elsewhere
 from actors.runtime.future import AsyncFuture
 from actors.runtime.loop import Mailroom
 from actors.runtime.on_loop import future_of, settle
@@ -21,13 +21,12 @@ from protocol.text import encodable
 class WaitingCalls:
     """Finds calls that wait, by their ids, in whichever pod made them."""
 
-    __slots__ = ("_mailboxes", "_mailroom", "_roster", "_store")
+    __slots__ = ("_mailroom", "_roster", "_store")
 
-    def __init__(self, mailroom: Mailroom, store: SessionStore, roster: Roster, mailboxes: Mailboxes) -> None:
+    def __init__(self, mailroom: Mailroom, store: SessionStore, roster: Roster) -> None:
         self._mailroom = mailroom
         self._store = store
         self._roster = roster
-        self._mailboxes = mailboxes
 
     async def find_all(self) -> list[ApprovalRequested]:
         """The calls that wait and that nobody has answered, the oldest first."""
@@ -51,7 +50,7 @@ class WaitingCalls:
                 unknown = UnknownApproval(f"no pod has asked for an approval {encodable(approval_id)!r:.80}")
                 future.set_exception(unknown)
                 return
-            answer = self._mailboxes.ask(pod, command)
+            answer = pod.address.ask(pod, command)
             answer.when_done(lambda: settle(future, answer.get))
 
         self._mailroom.post(ask)
@@ -59,13 +58,17 @@ class WaitingCalls:
 
     def _open(self, name: str) -> tuple[ApprovalRequested, ...]:
         actor = self._roster.started(name)
-        approvals = None if actor is None else actor.approvals
-        return () if approvals is None else approvals.durable_open()
+        if actor is None:
+            away = elsewhere(self._roster.pods[name])
+            return () if away is None else tuple(away.open_approvals())
+        return () if actor.approvals is None else actor.approvals.durable_open()
 
     def _asker_of(self, approval_id: str) -> Pod | None:
         for name, pod in self._roster.pods.items():
             actor = self._roster.started(name)
             approvals = None if actor is None else actor.approvals
             if approvals is not None and approvals.knows(approval_id):
+                return pod
+            if (away := elsewhere(pod)) is not None and away.has_asked(approval_id):
                 return pod
         return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from actors.pod.handle import Pod
-from actors.pod.local import actor_of
+from actors.pod.local import actor_of, elsewhere, lives_here
 from actors.pod.pod import PodActor
 from actors.runtime.future import AsyncFuture
 from protocol.errors import NameTaken, PodNotFound
@@ -61,9 +61,9 @@ class Roster:
     # -- those that have started -------------------------------------------------------------------
 
     def started(self, name: str) -> PodActor | None:
-        """The actor of a living pod; None where there is none yet."""
+        """The actor of a living pod of this process; None where there is none, or not yet."""
         pod = None if name in self.starting else self.pods.get(name)
-        return None if pod is None else actor_of(pod)
+        return None if pod is None or not lives_here(pod) else actor_of(pod)
 
     async def wait_until_started(self, name: str) -> None:
         """Wait for a pod that is being started."""
@@ -72,5 +72,7 @@ class Roster:
 
     def position(self, name: str) -> tuple[str, int] | None:
         """The session of a pod that lives, and its last durable entry."""
-        actor = self.started(name)
-        return None if actor is None else actor.durable_position()
+        if (actor := self.started(name)) is not None:
+            return actor.durable_position()
+        away = elsewhere(self.pods.get(name))
+        return None if away is None else away.durable_position()

@@ -13,7 +13,7 @@ import pykka
 
 from actors.pod.address import Kinds, Mailboxes, Since
 from actors.pod.handle import Pod
-from actors.pod.local import ShutDown, actor_of
+from actors.pod.local import ShutDown, actor_of, lives_here
 from actors.pod.pod import PodActor
 from actors.pod.supervised import Waiting
 from actors.runtime.bus import Bus
@@ -69,15 +69,15 @@ class Group:
             self.over = True
             self._ended.set(None)
 
-    def give_up(self, failed: PodSupervisor, error: BaseException) -> None:
+    def give_up(self, failed: Supervisor, error: BaseException) -> None:
         """Stop the others, and say so."""
         self._stopping = failed.room.loop.create_task(self._stop_others(failed, error))
 
-    async def _stop_others(self, failed: PodSupervisor, error: BaseException) -> None:
+    async def _stop_others(self, failed: Supervisor, error: BaseException) -> None:
         stopped = []
         for pod in reversed(self.pods):
             other = pod.address
-            if isinstance(other, PodSupervisor) and not other.over:
+            if isinstance(other, Supervisor) and not other.over:
                 await other.shut_down()
                 stopped.append(pod.name)
         failed.announce(error, len(self.times), tuple(stopped))
@@ -85,7 +85,70 @@ class Group:
         self._ended.set_exception(TooManyRestarts(text, hint="the sessions can be resumed"))
 
 
-class PodSupervisor:
+class Supervisor:
+    """Counts how often one pod is started again, by its own limits or by those of its group."""
+
+    def __init__(
+        self, pod: Pod, room: Mailroom, bus: Bus, section: RestartSection, group: Group | None
+    ) -> None:
+        self.pod, self.room = pod, room
+        self._bus = bus
+        self._section = section
+        self.group = group
+        self._own = Limits(section.max_restarts, section.window_seconds)
+        self._times: tuple[float, ...] = ()
+        #: Whether nobody starts the pod again: a person stopped it, or its system is left.
+        self._stop_asked = False
+        #: Whether it has ended for good.
+        self.over = False
+        #: Whether the last failure was one too many.
+        self._exhausted = False
+
+    def shut_down(self) -> AsyncFuture[bool]:
+        """End the pod with its run paused, and start it no more."""
+        raise NotImplementedError
+
+    def position(self) -> tuple[str, int]:
+        """The pod's session, and its last durable entry."""
+        raise NotImplementedError
+
+    def hold_back(self, error: BaseException) -> bool:
+        """Whether the pod is not to be started again; where it is, that counts."""
+        group = self.group
+        if self._stop_asked or not isinstance(error, Exception) or (group is not None and group.over):
+            return True
+        if group is None and self._section.policy == "never":
+            return True
+        limits, times = (self._own, self._times) if group is None else (group.limits, group.times)
+        counted = count_restart(times, self.room.loop.time(), limits)
+        if counted is None:
+            self._exhausted = True
+            if group is not None:
+                group.over = True
+        elif group is None:
+            self._times = counted
+        else:
+            group.times = counted
+        return counted is None
+
+    def let_failure_go_up(self, error: BaseException | None) -> None:
+        """The pod has ended for good, by a failure or because it was asked to."""
+        if self._exhausted and error is not None:
+            if self.group is None:
+                self.announce(error, len(self._times))
+            else:
+                self.group.give_up(self, error)
+        if self.group is not None:
+            self.group.note_end()
+
+    def announce(self, error: BaseException, restarts: int, stopped: tuple[str, ...] = ()) -> None:
+        """Publish that the limits are exceeded."""
+        head = (self.pod.name, *self.position(), time.time())
+        failure = Failure.of(error)
+        self._bus.publish([RestartsExhausted(*head, error=failure, restarts=restarts, stopped=stopped)])
+
+
+class PodSupervisor(Supervisor):
     """Starts one pod again, and is its address, so that the handle follows.
 
     What is asked while there is no actor waits for the next one. That a stop was asked for is noted before
@@ -101,18 +164,9 @@ class PodSupervisor:
         spawner: Respawner,
         group: Group | None,
     ) -> None:
-        self.pod, self.room = pod, room
-        self._bus, self._mailboxes, self._spawner = bus, mailboxes, spawner
-        self._section: RestartSection = self._actor.resources.template.manifest.restart
-        self.group = group
-        self._own = Limits(self._section.max_restarts, self._section.window_seconds)
-        self._times: tuple[float, ...] = ()
-        #: Whether nobody starts the pod again: a person stopped it, or its system is left.
-        self._stop_asked = False
-        #: Whether it has ended for good.
-        self.over = False
-        #: Whether the last failure was one too many.
-        self._exhausted = False
+        section = actor_of(pod).resources.template.manifest.restart
+        super().__init__(pod, room, bus, section, group)
+        self._mailboxes, self._spawner = mailboxes, spawner
         self._again = False
         #: What waits for the next actor; None while one lives.
         self._held: deque[tuple[Any, Any]] | None = None
@@ -125,6 +179,9 @@ class PodSupervisor:
     @property
     def _actor(self) -> PodActor:
         return actor_of(self.pod)
+
+    def position(self) -> tuple[str, int]:
+        return self._actor.durable_position()
 
     # -- as the pod's address ----------------------------------------------------------------------
 
@@ -182,27 +239,8 @@ class PodSupervisor:
     # -- failures ----------------------------------------------------------------------------------
 
     def decide(self, error: BaseException) -> bool:
-        self._again = self._held_back(error) is False
+        self._again = not self.hold_back(error)
         return self._again
-
-    def _held_back(self, error: BaseException) -> bool:
-        """Whether the pod is not to be started again; where it is, that counts."""
-        group = self.group
-        if self._stop_asked or not isinstance(error, Exception) or (group is not None and group.over):
-            return True
-        if group is None and self._section.policy == "never":
-            return True
-        limits, times = (self._own, self._times) if group is None else (group.limits, group.times)
-        counted = count_restart(times, self.room.loop.time(), limits)
-        if counted is None:
-            self._exhausted = True
-            if group is not None:
-                group.over = True
-        elif group is None:
-            self._times = counted
-        else:
-            group.times = counted
-        return counted is None
 
     def on_failed(self, error: BaseException) -> None:
         if self._held is None:
@@ -273,19 +311,7 @@ class PodSupervisor:
         self._spawner.forget(self.pod)
         for future in self._asked_to_stop:
             future.set(True)
-        if self.group is not None and self._exhausted and error is not None:
-            self.group.give_up(self, error)
-        elif self._exhausted and error is not None:
-            self.announce(error, len(self._times))
-        if self.group is not None:
-            self.group.note_end()
-
-    def announce(self, error: BaseException, restarts: int, stopped: tuple[str, ...] = ()) -> None:
-        """Publish that the limits are exceeded."""
-        session_id, seq = self._actor.durable_position()
-        head = (self.pod.name, session_id, seq, time.time())
-        failure = Failure.of(error)
-        self._bus.publish([RestartsExhausted(*head, error=failure, restarts=restarts, stopped=stopped)])
+        self.let_failure_go_up(error)
 
     # -- the watchdog --------------------------------------------------------------------------------
 
@@ -314,21 +340,21 @@ class Supervision:
 
     def add(self, pod: Pod, group: Group | None = None) -> None:
         """Supervise a pod from now on; in a group, by that one's limits. Raises PodError."""
-        actor = actor_of(pod)
         supervisor = pod.address
-        if not isinstance(supervisor, PodSupervisor):
-            pod.address = actor.supervisor = PodSupervisor(pod, *self._of, group)
-        else:
+        if isinstance(supervisor, Supervisor):
             supervisor.group = group
+        else:
+            pod.address = actor_of(pod).supervisor = PodSupervisor(pod, *self._of, group)
 
     def group(self, pods: Sequence[Pod], limits: Limits) -> Group:
         """Supervise pods together. Raises PodError for one that has stopped, or that is in a group."""
         for number, pod in enumerate(pods):
             if not pod.address.is_alive(pod):
                 raise PodStopped(f"pod {pod.name!r} has stopped", hint="spawn it again with resume=")
-            if actor_of(pod).resources.parent is not None:
+            address = pod.address
+            if lives_here(pod) and actor_of(pod).resources.parent is not None:
                 raise PodError(f"pod {pod.name!r} is a sub-agent", hint="its parent gets its failure")
-            taken = isinstance(pod.address, PodSupervisor) and pod.address.group is not None
+            taken = isinstance(address, Supervisor) and address.group is not None
             if taken or pod in pods[:number]:
                 raise PodError(f"pod {pod.name!r} is in a group already", hint="one group supervises a pod")
         group = Group(pods, limits)

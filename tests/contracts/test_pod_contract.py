@@ -8,18 +8,21 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Coroutine
+from contextlib import AsyncExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 from channel_kit import REACHES, Reached, at_the_other_end, here
 from msgspec import Struct
 from pod_stage import GatedClient
+from process_doubles import gated, scripted, where
 
 from actors.llm.scripted import Reply, ScriptedClient, call, say
 from actors.pod.channel import Channel, connect, serve_pod
 from actors.pod.handle import Pod
 from actors.system import PodSystem
-from actors.tools.base import tool
 from protocol.errors import (
     InvalidInput,
     ModelError,
@@ -35,21 +38,41 @@ from protocol.errors import (
     WireError,
 )
 from protocol.events import RunEnd, RunStart, TextDelta, UserMessage
-from protocol.items import AssistantItem, UserItem
+from protocol.items import AssistantItem, ToolResult, UserItem
 from protocol.lifecycle import PodState
 from protocol.manifest import PodManifest
 
+Scene = Callable[[Pod], Coroutine[Any, Any, None]]
 
-@pytest.fixture(params=REACHES)
+
+async def in_a_process(client: Any, settings: dict[str, Any], scene: Scene, store: Path) -> None:
+    """Play with a pod that is a process; where the client has gates, they are those of its double."""
+    replies = client._script._replies if isinstance(client, GatedClient) else client._replies
+    async with AsyncExitStack() as stack:
+        if isinstance(client, GatedClient):
+            path, gate = await stack.enter_async_context(gated(replies))
+            client.asked, client.gate = gate.asked, gate.gate
+        else:
+            path = stack.enter_context(scripted(replies))
+        system = await stack.enter_async_context(PodSystem(f"sqlite:{store / 'pods.db'}"))
+        await stack.enter_async_context(asyncio.timeout(60))
+        manifest = PodManifest.of(name="p", **settings)
+        pod = await system.spawn(manifest, client=path, tools=["process_doubles:where"], process=True)
+        await scene(pod)
+
+
+@pytest.fixture(params=[*REACHES, pytest.param(in_a_process, id="in a process")])
 def reach(request: pytest.FixtureRequest) -> Reached:
     return request.param  # type: ignore[no-any-return]
 
 
-def play(
-    reach: Reached, client: Any, scene: Callable[[Pod], Coroutine[Any, Any, None]], **settings: Any
-) -> None:
+def play(reach: Reached, client: Any, scene: Scene, **settings: Any) -> None:
     async def main() -> None:
         tools = settings.pop("tools", ())
+        if reach is in_a_process:
+            with TemporaryDirectory() as folder:
+                await in_a_process(client, settings, scene, Path(folder))
+            return
         async with PodSystem() as system, asyncio.timeout(60):
             pod = await system.spawn(PodManifest.of(name="p", **settings), client=client, tools=tools)
             async with reach(pod) as reached:
@@ -229,12 +252,11 @@ def test_ten_runs_at_once_have_each_its_own_answer(reach: Reached) -> None:
 
 
 def test_a_tool_of_the_pod_is_run_where_the_pod_lives(reach: Reached) -> None:
-    @tool
-    async def where() -> str:
-        return str(os.getpid())
-
     async def scene(pod: Pod) -> None:
         assert (await pod.run("go")).text == "there"
+        told = (await pod.history())[2]
+        assert isinstance(told, ToolResult)
+        assert (told.text == str(os.getpid())) is (reach is not in_a_process)
 
     play(reach, ScriptedClient([call("where"), say("there")]), scene, tools=[where])
 

@@ -203,6 +203,7 @@ _EVENTS: dict[type[Event], Callable[[Any, int], Line]] = {
     events.ToolProgress: _named_piece,
     events.UsageUpdate: lambda e, _: Line("quiet", tokens(e.usage)),
     events.Retry: lambda e, _: Line("note", f"trying again in {seconds(e.wait)}: {e.error.message}"),
+    events.ProcessLost: lambda e, _: Line("error", failed("process lost", e.error)),
     events.RestartsExhausted: lambda e, _: Line(
         "note", f"not started again after {e.restarts} restarts: {e.error.message}"
     ),

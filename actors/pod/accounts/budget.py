@@ -213,17 +213,17 @@ class Budget:
 
     def reserve(self, tokens: int, cost: float) -> Reservation:
         """Hold back ``tokens`` and ``cost``; ask ``exceeded`` first."""
-        self._hold(tokens, cost, 1)
+        self.hold(tokens, cost, 1)
         return Reservation(tokens, cost)
 
     def settle(self, held: Reservation, usage: Usage | None, cost: float | None) -> None:
         """Put what a call really took in the place of what was held; unknown stays at what was held."""
-        self._hold(-held.tokens, -held.cost, -1)
+        self.hold(-held.tokens, -held.cost, -1)
         known = None if usage is None else usage.total_tokens
         estimated = usage is None or known is None or usage.incomplete
         if not estimated and usage is not None and usage.output_tokens is not None:
             self._learn(usage.output_tokens)
-        self._spend(held.tokens if known is None else known, held.cost if cost is None else cost, estimated)
+        self.spend(held.tokens if known is None else known, held.cost if cost is None else cost, estimated)
 
     def carry(self, usage: Usage, cost: float | None, seconds: float) -> None:
         """Count what the pod used up before it was resumed; those above have counted it already."""
@@ -243,17 +243,19 @@ class Budget:
         self._held_tokens += tokens
         self._held_cost = self._held_cost + cost if self._calls else 0.0  # no dust of rounding stays
 
-    def _hold(self, tokens: int, cost: float, calls: int) -> None:
+    def hold(self, tokens: int, cost: float, calls: int) -> None:
+        """Hold back so much more, here and above, for so many more calls."""
         self._hold_here(tokens, cost, calls)
         if self.parent is not None:
-            self.parent._hold(tokens, cost, calls)  # noqa: SLF001 - the same class, one level up
+            self.parent.hold(tokens, cost, calls)
 
-    def _spend(self, tokens: int, cost: float, estimated: bool) -> None:
+    def spend(self, tokens: int, cost: float, estimated: bool) -> None:
+        """Count what a call took, here and above."""
         self.spent_tokens += tokens
         self.spent_cost += cost
         self.incomplete = self.incomplete or estimated
         if self.parent is not None:
-            self.parent._spend(tokens, cost, estimated)  # noqa: SLF001
+            self.parent.spend(tokens, cost, estimated)
 
     def set_aside_for(self, node: Budget) -> None:
         """Hold back what is unspent of ``node``, here and above."""
@@ -336,9 +338,9 @@ class ChildBudget(Budget):
         above = self._above.exceeded(*self._not_set_aside(tokens, cost), perhaps=perhaps, timed=timed)
         return above._replace(whose="parent") if above is not None and above.whose == "pod" else above
 
-    def _hold(self, tokens: int, cost: float, calls: int) -> None:
+    def hold(self, tokens: int, cost: float, calls: int) -> None:
         self._hold_here(tokens, cost, calls)
-        self._above._hold(*self._not_set_aside(tokens, cost), calls)  # noqa: SLF001
+        self._above.hold(*self._not_set_aside(tokens, cost), calls)
 
     def _not_set_aside(self, tokens: int, cost: float) -> tuple[int, float]:
         """What of it is not set aside in the node above."""

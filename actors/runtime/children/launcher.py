@@ -89,7 +89,7 @@ class Launcher:
         *,
         cwd: str | os.PathLike[str],
         env: Mapping[str, str],
-        stdin: Literal["pipe", "null"] = "null",
+        stdin: Literal["pipe", "null"] | int = "null",
         stdout: Output = "pipe",
         stderr: Output = "pipe",
         ladder: Ladder | None = None,
@@ -141,7 +141,7 @@ class Launcher:
     async def _made(
         self,
         program: str,
-        stdin: Literal["pipe", "null"],
+        stdin: Literal["pipe", "null"] | int,
         stdout: Output,
         stderr: Output,
         slots: Slots | None,

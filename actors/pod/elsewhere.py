@@ -1,0 +1,29 @@
+"""``Elsewhere``: what a system asks of a pod that lives in another process, beside what any address does."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Iterable
+
+from actors.runtime.future import AsyncFuture
+from protocol.events import ApprovalRequested
+
+
+class Elsewhere(abc.ABC):
+    """A pod of a system that has no actor in this process. Used on the system's loop alone."""
+
+    @abc.abstractmethod
+    def shut_down(self) -> AsyncFuture[bool]:
+        """End the pod with its run paused: a future of whether it was alive."""
+
+    @abc.abstractmethod
+    def durable_position(self) -> tuple[str, int] | None:
+        """Its session, and the last durable entry that is known here; None while it is being started."""
+
+    @abc.abstractmethod
+    def open_approvals(self) -> Iterable[ApprovalRequested]:
+        """Its calls that wait for a person's word."""
+
+    @abc.abstractmethod
+    def has_asked(self, approval_id: str) -> bool:
+        """Whether one of its calls waits, or waited, under that id."""

@@ -1,0 +1,1 @@
+"""A process that is one pod: its parent has it begin, and reaches it by two sockets."""

@@ -1,0 +1,483 @@
+"""``ProcessPod``: the address of a pod that is a process, which it starts, and again where it fails."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+import time
+from asyncio import StreamReader, StreamWriter
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any, NamedTuple
+
+import pykka
+from msgspec.structs import replace
+
+from actors.pod.accounts.budget import Budget, Totals
+from actors.pod.address import Kinds, Mailboxes, Since
+from actors.pod.elsewhere import Elsewhere
+from actors.pod.handle import Pod
+from actors.pod.runs.run_state import RunHere, new_run_id
+from actors.pod.session.past_events import entries_after
+from actors.pod.session.restore import tip
+from actors.runtime.bus import Bus
+from actors.runtime.children.child import Child, Ladder
+from actors.runtime.future import AsyncFuture
+from actors.runtime.loop import Mailroom
+from actors.runtime.on_loop import settle
+from actors.runtime.subscription import Feed, Subscription
+from actors.sessions.answers import settled
+from actors.sessions.store import SessionStore
+from actors.swarm.processes.channel import ProcessChannel
+from actors.swarm.processes.lease import Lease
+from actors.swarm.supervision import Supervisor
+from protocol.commands import Command, Describe, Resume, Run, Stop
+from protocol.entries import StoredEntry
+from protocol.error_of import error_of
+from protocol.errors import (
+    ChildLost,
+    Failure,
+    PodLost,
+    PodStopped,
+    PodUnreachable,
+    PolypodError,
+    WatchdogExpired,
+    WireError,
+)
+from protocol.events import (
+    ApprovalRequested,
+    ApprovalResolved,
+    Event,
+    Lagged,
+    PodEnded,
+    PodFailed,
+    PodStarted,
+    ProcessLost,
+    RunStart,
+)
+from protocol.pod_process import BeginPod
+from protocol.wire import decode_event, event_kind
+
+_log = logging.getLogger("polypod.processes")
+#: Entries of a dead pod's session that are read at a time.
+_PAGE = 200
+#: Seconds that a process has to end by itself besides the graces of its system.
+_GRACE = 2.0
+
+#: Starts the process of a pod, on its two sockets.
+StartProcess = Callable[[socket.socket, socket.socket, Ladder], Coroutine[Any, Any, Child]]
+
+
+class _Asked(NamedTuple):
+    """A command that was sent, and who waits for what it comes to."""
+
+    command: Command
+    future: AsyncFuture[Any]
+
+    @property
+    def run_id(self) -> str | None:
+        """Of a run's command its run."""
+        return self.command.run_id if isinstance(self.command, Run | RunHere) else None
+
+
+class Surroundings(NamedTuple):
+    """What a system's pods in processes have in common."""
+
+    room: Mailroom
+    bus: Bus
+    store: SessionStore
+    mailboxes: Mailboxes
+    start_process: StartProcess
+    budget: Budget | None
+    totals: Totals
+    #: Seconds that the pod itself may take to end.
+    grace: float
+    #: Called with a pod that has ended for good.
+    forget: Callable[[Pod], None]
+
+
+class ProcessPod(Supervisor, Elsewhere):
+    """Reaches one pod that is a process. All but the address is used on the loop alone.
+
+    What is asked before the pod has begun, or while another process takes its place, waits for it. A run that
+    waited in a process that died is given to the next one, unless it had begun.
+    """
+
+    def __init__(self, begin: BeginPod, around: Surroundings) -> None:
+        section = begin.manifest.restart
+        super().__init__(Pod(begin.name, self), around.room, around.bus, section, None)
+        self._begin = begin
+        self._around = around
+        self._channel: ProcessChannel | None = None
+        self._child: Child | None = None
+        self._lease: Lease | None = None
+        #: What waits for the pod to begin; None while it takes commands.
+        self._held: list[_Asked] | None = []
+        #: What was asked of a process that died, in that order.
+        self._orphans: list[_Asked] = []
+        #: The runs that have begun and have not been answered yet.
+        self._begun_runs: set[str] = set()
+        self._session_id, self._seq = "", 0
+        self._failure: Failure | None = None
+        #: How the last process ended.
+        self._exit = ""
+        #: Why the process is ended, where that is decided here.
+        self._reason: PolypodError | None = None
+        self._approvals: dict[str, ApprovalRequested] = {}
+        self._asked_approvals: set[str] = set()
+        self._sub_agents: set[str] = set()
+        self._stops: list[AsyncFuture[bool]] = []
+        self._life: asyncio.Task[None] | None = None
+        self._timers: list[asyncio.TimerHandle] = []
+        self._heartbeat: asyncio.TimerHandle | None = None
+
+    # -- as the pod's address ----------------------------------------------------------------------
+
+    def is_alive(self, _: Pod) -> bool:
+        return not self.over and not self.room.loop.is_closed()
+
+    def ask(self, _: Pod, command: Command) -> AsyncFuture[Any]:
+        future: AsyncFuture[Any] = AsyncFuture()
+        future._loop = self.room.loop  # noqa: SLF001 - that it may be waited for on any other thread
+        if isinstance(command, Run | RunHere) and command.run_id is None:
+            command = replace(command, run_id=new_run_id())
+        self._on_loop(self._send, _Asked(command, future))
+        return future
+
+    def stop(self, _: Pod) -> AsyncFuture[bool]:
+        self._stop_asked = True
+        future: AsyncFuture[bool] = AsyncFuture()
+        future._loop = self.room.loop  # noqa: SLF001
+        self._on_loop(self._stop_by_command, _Asked(Stop(), future))
+        return future
+
+    def subscribe(self, pod: Pod, kinds: Kinds, since: Since | None, *, children: bool) -> Subscription:
+        return self._around.mailboxes.subscribe(pod, kinds, since, children=children)
+
+    def feed(self, pod: Pod, kinds: Kinds, since: Since | None, *, children: bool) -> Feed:
+        return self._around.mailboxes.feed(pod, kinds, since, children=children)
+
+    def _on_loop(self, work: Callable[[_Asked], None], asked: _Asked) -> None:
+        if self.room.here():
+            work(asked)
+            return
+        try:
+            self.room.post(work, asked)
+        except pykka.ActorDeadError as error:
+            asked.future.set_exception(error)
+
+    # -- as its system asks it ---------------------------------------------------------------------
+
+    def durable_position(self) -> tuple[str, int] | None:
+        return (self._session_id, self._seq) if self._session_id else None
+
+    def position(self) -> tuple[str, int]:
+        return self._session_id, self._seq
+
+    def open_approvals(self) -> Iterable[ApprovalRequested]:
+        return self._approvals.values()
+
+    def has_asked(self, approval_id: str) -> bool:
+        return approval_id in self._asked_approvals
+
+    def shut_down(self) -> AsyncFuture[bool]:
+        self._stop_asked = True
+        future: AsyncFuture[bool] = AsyncFuture()
+        if self._may_end(future) and self._channel is not None:
+            self._channel.leave()
+        return future
+
+    # -- commands ------------------------------------------------------------------------------------
+
+    def _send(self, asked: _Asked) -> None:
+        if self.over:
+            asked.future.set_exception(self._stopped())
+        elif type(asked.command) is Stop:
+            self._stop_asked = True
+            self._stop_by_command(asked)
+        elif self._held is not None:
+            self._held.append(asked)
+        else:
+            self._forward(asked)
+
+    def _forward(self, asked: _Asked) -> None:
+        assert self._channel is not None
+        answer = self._channel.ask(self.pod, asked.command)
+        answer.when_done(lambda: self._pass_on(asked, answer))
+
+    def _pass_on(self, asked: _Asked, answer: AsyncFuture[Any]) -> None:
+        if self._lease is not None:
+            self._lease.read()  # what a run took is counted before its end is known
+        if isinstance(answer.exception(), PodUnreachable):
+            self._orphans.append(asked)
+            return
+        if asked.run_id is not None:
+            self._begun_runs.discard(asked.run_id)
+        settle(asked.future, answer.get)
+
+    def _stopped(self) -> PodStopped:
+        return PodStopped(f"pod {self.pod.name!r} has stopped", hint="spawn it again with resume=")
+
+    # -- stops -----------------------------------------------------------------------------------------
+
+    def _stop_by_command(self, asked: _Asked) -> None:
+        if self._may_end(asked.future) and self._channel is not None:
+            self._channel.ask(self.pod, Stop())
+
+    def _may_end(self, future: AsyncFuture[bool]) -> bool:
+        """Whether there is a pod that can be asked to end; ``future`` resolves when it has."""
+        if self.over:
+            future.set(False)
+            return False
+        self._stops.append(future)
+        if self._held is not None:  # it has not begun, or is between two processes
+            self._kill(Ladder(term_wait=_GRACE))
+            if self._life is not None and self._child is None:
+                self._life.cancel()
+            return False
+        self._timers.append(self.room.loop.call_later(self._around.grace + _GRACE, self._kill))
+        return True
+
+    def _kill(self, ladder: Ladder | None = None) -> None:
+        if self._child is not None:
+            self._child.ask_to_stop(ladder)
+
+    # -- its life --------------------------------------------------------------------------------------
+
+    def live(self, started: AsyncFuture[Pod]) -> None:
+        """Have the process begin; ``started`` gives the pod's handle once it takes commands."""
+        self._life = self.room.loop.create_task(self._live(started))
+
+    async def _live(self, started: AsyncFuture[Pod]) -> None:
+        first: AsyncFuture[Pod] | None = started
+        error: BaseException | None = None
+        while True:
+            try:
+                await self._be(first)
+                first, error = None, self._why()
+            except asyncio.CancelledError:
+                error = self._stopped()
+            except Exception as raised:  # noqa: BLE001 - of a start: goes to who spawned, or counts as a failure
+                error = raised
+            if first is not None:  # what never lived is not started again
+                self._end(None if self._stops else error, first)
+                return
+            again = error is not None and not self.hold_back(error)
+            self._sort_orphans(error, again=again)
+            if error is not None and not self._stop_asked:
+                self._announce_loss(error, again=again)
+            if not again:
+                self._end(error, None)
+                return
+            self._begin = replace(self._begin, resume=self._session_id, exact=False)
+
+    async def _be(self, started: AsyncFuture[Pod] | None) -> None:
+        """Start a process, and wait for its end. Raises what kept it from starting."""
+        self._failure = self._reason = None
+        lost = asyncio.Event()
+        near, far = socket.socketpair()
+        accounts, accounts_far = socket.socketpair()
+        self._lease = lease = Lease(accounts, self._around.budget, self._around.totals)
+        try:
+            ladder = Ladder(request_wait=self._around.grace, term_wait=_GRACE)
+            try:
+                self._child = child = await self._around.start_process(far, accounts_far, ladder)
+            except BaseException:
+                near.close()
+                raise
+            finally:
+                far.close()
+                accounts_far.close()
+            streams = await asyncio.open_connection(sock=near)
+            channel = self._channel = self._connect(*streams, lost)
+            try:
+                channel.begin(self._begin)
+                await self._wait_until_begun(channel, started)
+                await lost.wait()
+            finally:
+                await self._bury(child, channel)
+        finally:
+            self._child = self._channel = None
+            if self._held is None:
+                self._held = []
+            lease.close()
+            self._lease = None
+
+    def _connect(self, reader: StreamReader, writer: StreamWriter, lost: asyncio.Event) -> ProcessChannel:
+        return ProcessChannel(reader, writer, self._take_event, lambda _: lost.set())
+
+    async def _wait_until_begun(self, channel: ProcessChannel, started: AsyncFuture[Pod] | None) -> None:
+        try:
+            begun = await channel.begun
+        except PodUnreachable as error:
+            raise self._reason or await self._lost_by(str(error)) from None
+        self._session_id, self._seq = begun.session_id, max(self._seq, begun.seq)
+        self._approvals = {each.approval_id: each for each in begun.approvals}
+        self._asked_approvals.update(self._approvals)
+        held, self._held = self._held or [], None
+        if started is not None:
+            started.set(self.pod)
+        elif begun.paused and self._section.on_restart == "resume":
+            channel.ask(self.pod, Resume()).when_done(lambda: None)
+        for asked in held:
+            self._forward(asked)
+        self._listen_for_heart()
+
+    async def _bury(self, child: Child, channel: ProcessChannel) -> None:
+        """Wait until nothing is left of the process, and publish what it had committed."""
+        self._held = self._held or []
+        for timer in (*self._timers, self._heartbeat):
+            if timer is not None:
+                timer.cancel()
+        self._timers, self._heartbeat = [], None
+        if not channel.is_lost:
+            child.ask_to_stop()
+        else:
+            child.ask_to_stop(Ladder(request_wait=_GRACE, term_wait=_GRACE))
+        self._exit = await _end_of(child)
+        await channel.close()
+        if self._session_id:
+            await self._catch_up()
+        for name in self._sub_agents:
+            self._bus.disown(name)
+        self._sub_agents.clear()
+
+    def _why(self) -> BaseException | None:
+        """Why the process has ended; None where it was asked to."""
+        if self._reason is not None:
+            return self._reason
+        if self._failure is not None:
+            return error_of(self._failure)
+        if self._stop_asked and self._exit == "code 0":
+            return None
+        return self._lost(f"it ended with {self._exit}")
+
+    async def _lost_by(self, why: str) -> PodLost:
+        if self._child is not None:
+            self._child.ask_to_stop(Ladder(request_wait=_GRACE, term_wait=_GRACE))
+            why = f"it ended with {await _end_of(self._child)}"
+        return self._lost(why)
+
+    def _lost(self, why: str) -> PodLost:
+        return PodLost(
+            f"the process of pod {self.pod.name!r} is gone: {why}",
+            hint="what it was asked may have been done: its session can be resumed",
+        )
+
+    def _sort_orphans(self, error: BaseException | None, *, again: bool) -> None:
+        """Give what waited in the dead process to the next one; the rest has failed."""
+        orphans, self._orphans = self._orphans, []
+        waiting = []
+        for asked in orphans:
+            if again and asked.run_id is not None and asked.run_id not in self._begun_runs:
+                waiting.append(asked)
+            else:
+                gone = error if isinstance(error, PodLost) else self._stopped()
+                asked.future.set_exception(gone)
+        self._begun_runs.clear()
+        self._held = waiting + (self._held or [])
+
+    def _announce_loss(self, error: BaseException, *, again: bool) -> None:
+        head = (self.pod.name, *self.position(), time.time())
+        self._bus.publish([ProcessLost(*head, error=Failure.of(error), restarts=again)])
+
+    def _end(self, error: BaseException | None, started: AsyncFuture[Pod] | None) -> None:
+        """There is no pod any more."""
+        self.over = True
+        held, self._held = self._held or [], []
+        self._around.forget(self.pod)
+        if started is not None:
+            started.set_exception(error or self._stopped())
+        for asked in held:
+            asked.future.set_exception(self._stopped())
+        for future in self._stops:
+            future.set(True)
+        self.let_failure_go_up(error)
+
+    # -- its events ------------------------------------------------------------------------------------
+
+    def _take_event(self, body: bytes) -> None:
+        try:
+            durable = event_kind(body) is not None
+        except WireError:  # a transient one, or of a later version
+            durable = False
+        if not durable and self._bus.silent:
+            return
+        try:
+            event = decode_event(body)
+        except WireError as error:
+            _log.warning("an event of pod %r is passed over: %s", self.pod.name, error)
+            return
+        if durable:
+            self._note(event)
+        elif isinstance(event, Lagged):  # only of what is transient
+            event = replace(
+                event, pod=self.pod.name, session_id=self._session_id, seq=self._seq, since=self._seq
+            )
+        entries = (StoredEntry(event.seq, b"", body),) if durable and self._bus.fed else ()
+        self._bus.publish((event,), entries)
+        if isinstance(event, PodEnded | PodFailed) and event.pod in self._sub_agents:
+            self._sub_agents.discard(event.pod)
+            self._bus.disown(event.pod)
+
+    def _note(self, event: Event) -> None:
+        if event.pod != self.pod.name:
+            if isinstance(event, PodStarted) and event.parent is not None:
+                self._sub_agents.add(event.pod)
+                self._bus.adopt(event.pod, event.parent)
+        else:
+            self._session_id, self._seq = event.session_id, event.seq
+            if isinstance(event, PodFailed):
+                self._failure = event.error
+        if isinstance(event, RunStart) and event.run_id is not None:
+            self._begun_runs.add(event.run_id)
+        elif isinstance(event, ApprovalRequested):
+            self._approvals[event.approval_id] = event
+            self._asked_approvals.add(event.approval_id)
+        elif isinstance(event, ApprovalResolved):
+            self._approvals.pop(event.approval_id, None)
+
+    async def _catch_up(self) -> None:
+        """Publish what the process committed and could not send any more."""
+        store = self._around.store
+        try:
+            session_id = await tip(store, self._session_id)
+            through = (await settled(store.info(session_id))).head.seq
+            while self._seq < through:
+                page = await entries_after(store, session_id, self._seq, through, _PAGE)
+                for entry in page:
+                    if event_kind(entry.body) is not None:
+                        self._take_event(entry.body)
+                    self._seq = entry.seq
+                if not page:
+                    break
+            self._session_id = session_id
+        except PolypodError as error:
+            _log.warning("the last events of pod %r cannot be read: %s", self.pod.name, error)
+
+    # -- its heart -------------------------------------------------------------------------------------
+
+    def _listen_for_heart(self) -> None:
+        seconds, channel = self._section.heartbeat_seconds, self._channel
+        if seconds is None or channel is None:
+            return
+        answer = channel.ask(self.pod, Describe())
+
+        def look() -> None:
+            if answer.done():
+                self._listen_for_heart()
+                return
+            text = f"the process of pod {self.pod.name!r} did not answer for {seconds:g} s"
+            self._reason = WatchdogExpired(text)
+            self._kill(Ladder(term_wait=0.0))
+
+        self._heartbeat = self.room.loop.call_later(seconds, look)
+
+
+async def _end_of(child: Child) -> str:
+    """How a process ended, in words."""
+    with contextlib.suppress(ChildLost):
+        code = (await child.wait()).code
+        return f"code {code}" if code >= 0 else f"signal {-code}"
+    return "what owned it"

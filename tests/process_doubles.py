@@ -1,0 +1,108 @@
+"""Clients and tools that pods in processes of their own import, and how a test has them play its script."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pickle
+import socket
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from actors.llm.base import Block, Request
+from actors.llm.scripted import Reply, ScriptedClient
+from actors.tools.base import tool
+
+_SCRIPT, _GATE = "POLYPOD_TEST_SCRIPT", "POLYPOD_TEST_GATE"
+
+
+@contextmanager
+def scripted(replies: Sequence[Reply | BaseException]) -> Iterator[str]:
+    """The path of a client that plays these, in each process anew."""
+    with TemporaryDirectory() as folder:
+        file = Path(folder, "script")
+        file.write_bytes(pickle.dumps(list(replies)))
+        os.environ[_SCRIPT] = str(file)
+        try:
+            yield "process_doubles:script"
+        finally:
+            del os.environ[_SCRIPT]
+
+
+def script() -> ScriptedClient:
+    """In the process: the client."""
+    return ScriptedClient(pickle.loads(Path(os.environ[_SCRIPT]).read_bytes()))
+
+
+class Gate:
+    """In the test: sees each request of a process's client, and lets it be answered."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Semaphore(0)
+        self.gate = asyncio.Semaphore(0)
+
+    async def meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """A request."""
+        self.asked.release()
+        gone = asyncio.create_task(reader.read())
+        opened = asyncio.create_task(self.gate.acquire())
+        await asyncio.wait({gone, opened}, return_when=asyncio.FIRST_COMPLETED)
+        writer.write(b"go\n")
+        for each in (gone, opened):
+            each.cancel()
+        await asyncio.gather(gone, opened, return_exceptions=True)
+        writer.close()
+
+
+@asynccontextmanager
+async def gated(replies: Sequence[Reply]) -> AsyncIterator[tuple[str, Gate]]:
+    """The path of a client whose answers wait, and their gate."""
+    gate = Gate()
+    with scripted(replies), TemporaryDirectory() as folder:
+        path = f"{folder}/gate"
+        server = await asyncio.start_unix_server(gate.meet, path)
+        os.environ[_GATE] = path
+        try:
+            yield "process_doubles:GatedScript", gate
+        finally:
+            del os.environ[_GATE]
+            server.close()
+            await server.wait_closed()
+
+
+class GatedScript:
+    """In the process: a client that tells the test of each request, and answers once it may."""
+
+    model = "gated"
+
+    def __init__(self) -> None:
+        self._script = script()
+
+    async def stream(self, request: Request) -> AsyncIterator[Block]:
+        reader, writer = await asyncio.open_unix_connection(os.environ[_GATE])
+        try:
+            if not await reader.readline():
+                await asyncio.Event().wait()  # the test is gone
+        finally:
+            writer.close()
+        async for block in self._script.stream(request):
+            yield block
+
+
+@tool
+async def where() -> str:
+    """The number of the process that a tool is run in."""
+    return str(os.getpid())
+
+
+@tool
+async def write_garbage() -> str:
+    """Write into whatever sockets the process has what is no frame."""
+    for number in range(3, 64):
+        try:
+            socket.socket(fileno=os.dup(number)).sendall(b"\xff" * 64)
+        except OSError:
+            continue
+    return "written"

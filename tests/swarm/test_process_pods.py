@@ -1,0 +1,435 @@
+"""A pod that is a process: what it is given, how it dies, and how it comes back."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from process_doubles import gated, scripted, where
+from process_kit import children_of, wait_for_end, wait_until_none
+
+from actors.llm.scripted import ScriptedClient, call, say
+from actors.pod.handle import Pod
+from actors.sessions.answers import settled
+from actors.swarm.processes.process_pod import ProcessPod
+from actors.system import PodSystem
+from protocol.errors import (
+    NotImportable,
+    PodLost,
+    PodStopped,
+    RunFailed,
+    SessionInUse,
+    StoreError,
+    ToolDefinitionError,
+    TooManyRestarts,
+    WatchdogExpired,
+)
+from protocol.events import (
+    Event,
+    PodEnded,
+    PodStarted,
+    ProcessLost,
+    RestartsExhausted,
+    RunEnd,
+    RunStart,
+    TextDelta,
+    UserMessage,
+)
+from protocol.items import UserItem
+from protocol.lifecycle import PodState
+from protocol.manifest import PodManifest
+
+ONE = PodManifest.of(name="p")
+
+
+def restarting(**more: Any) -> PodManifest:
+    return PodManifest.of(name="p", restart={"policy": "on_failure", **more})
+
+
+def process_of(pod: Pod) -> int:
+    address = pod.address
+    assert isinstance(address, ProcessPod)
+    assert address._child is not None
+    return address._child.pid
+
+
+def kill(pod: Pod) -> int:
+    pid = process_of(pod)
+    os.kill(pid, signal.SIGKILL)
+    return pid
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> str:
+    return f"sqlite:{tmp_path / 'pods.db'}"
+
+
+# -- what it is given ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"client": ScriptedClient([])}, "ScriptedClient"),
+        ({"tools": [where]}, "tools"),
+        ({"hooks": [object()]}, "hooks"),
+        ({"deps": object()}, "deps"),
+        ({"client": "__main__:client"}, "__main__"),
+        ({"client": "process_doubles"}, "module:name"),
+        ({"client": "process_doubles:nothing"}, "AttributeError"),
+        ({"client": "no_such_module:client"}, "ModuleNotFoundError"),
+        ({"hooks": ["process_doubles:nothing"]}, "AttributeError"),
+    ],
+)
+async def test_what_cannot_be_imported_is_refused(store: str, given: dict[str, Any], words: str) -> None:
+    async with PodSystem(store) as system:
+        with pytest.raises(NotImportable, match=words):
+            await system.spawn(ONE, process=True, **given)
+        assert system.pods() == []
+
+
+async def test_a_tool_that_is_not_there_is_refused_as_for_any_pod(store: str) -> None:
+    async with PodSystem(store) as system:
+        with pytest.raises(ToolDefinitionError, match="no_such"):
+            await system.spawn(ONE, process=True, tools=["process_doubles:no_such"])
+
+
+async def test_a_store_in_memory_is_refused() -> None:
+    async with PodSystem() as system:
+        with pytest.raises(StoreError, match="memory:") as refused:
+            await system.spawn(ONE, process=True)
+        assert "sqlite:FILE" in str(refused.value.hint)
+        assert system.pods() == []
+
+
+async def test_two_processes_on_one_session_are_told_apart(store: str) -> None:
+    async with PodSystem(store) as system:
+        with scripted([]) as client:
+            first = await system.spawn(ONE, client=client, process=True)
+            session_id = (await first.describe()).session_id
+            with pytest.raises(SessionInUse):
+                await system.spawn(ONE, client=client, process=True, resume=session_id)
+            assert system.pods() == [first]
+
+
+async def test_its_environment_shows_no_secret(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOME_API_KEY", "secret-of-a-user")
+    async with PodSystem(store) as system:
+        with scripted([]) as client:
+            pod = await system.spawn(ONE, client=client, process=True)
+            assert b"secret-of-a-user" not in Path(f"/proc/{process_of(pod)}/environ").read_bytes()
+
+
+# -- its events ----------------------------------------------------------------------------------
+
+
+async def test_its_events_are_published_with_the_bytes_of_its_log(store: str) -> None:
+    async with PodSystem(store) as system:
+        encoded = system.subscribe_encoded()
+        with scripted([say("one two", chunks=2)]) as client:
+            pod = await system.spawn(ONE, client=client, process=True)
+            result = await pod.run("go")
+            durable = [each for each in encoded.drain() if each.event.durable]
+            entries = system.store.read(result.session_id, after=0, limit=100)
+            kept = [entry.body for entry in await settled(entries) if b'"SessionOpened"' not in entry.body]
+            assert [each.body for each in durable] == kept
+            with system.subscribe(pod="p", since=0) as replayed:
+                told = [await anext(replayed) for _ in durable]
+            assert told == [each.event for each in durable]
+
+
+# -- its death -----------------------------------------------------------------------------------
+
+
+async def test_a_killed_process_fails_what_was_asked_and_leaves_nothing(store: str) -> None:
+    async with PodSystem(store) as system, gated([say("never")]) as (client, gate):
+        pod = await system.spawn(ONE, client=client, process=True)
+        with system.subscribe(kinds=[ProcessLost, RunStart]) as events:
+            run, queued = pod.run("go"), pod.run("later")
+            await gate.asked.acquire()
+            pid = kill(pod)
+            for future in (run, queued):
+                with pytest.raises(PodLost, match="signal 9"):
+                    await future
+            wait_for_end(pid)
+            told = events.drain()
+        assert [type(event) for event in told] == [RunStart, ProcessLost]
+        assert isinstance(told[-1], ProcessLost)
+        assert not told[-1].restarts
+        assert system.pods() == []
+        with pytest.raises(PodStopped):
+            await pod.run("again")
+        assert await pod.stop() is False
+
+        session = (await system.interrupted())[0].session_id
+        again = await system.spawn(ONE, client=ScriptedClient([say("went on")]), resume=session)
+        assert (await again.describe()).state is PodState.PAUSED
+        assert (await again.resume()).text == "went on"
+
+
+async def test_a_pod_whose_process_died_is_started_again_on_its_session(store: str) -> None:
+    async with PodSystem(store) as system, gated([say("first"), say("second")]) as (client, gate):
+        pod = await system.spawn(restarting(), client=client, process=True)
+        with system.subscribe(kinds=[PodStarted, ProcessLost, UserMessage, RunEnd]) as events:
+            run, queued = pod.run("go"), pod.run("later")
+            await gate.asked.acquire()
+            gate.gate.release()
+            kill(pod)
+            with pytest.raises(PodLost):
+                await run
+            gate.gate.release()
+            result = await queued
+            told = events.drain()
+        assert result.text == "first"  # each process plays its script anew
+        kinds = [type(event) for event in told]
+        assert kinds[:3] == [UserMessage, ProcessLost, PodStarted]
+        assert [event.item.text for event in told if isinstance(event, UserMessage)] == ["go", "later"]
+        history = await pod.history()
+        assert [item.text for item in history if isinstance(item, UserItem)] == ["go", "later"]
+        assert system.pods() == [pod]
+
+
+async def test_an_interrupted_run_is_resumed_where_the_manifest_says_so(store: str) -> None:
+    async with PodSystem(store) as system, gated([say("went on")]) as (client, gate):
+        pod = await system.spawn(restarting(on_restart="resume"), client=client, process=True)
+        run = pod.run("go")
+        await gate.asked.acquire()
+        with pod.subscribe(RunEnd) as ends:
+            kill(pod)
+            with pytest.raises(PodLost):
+                await run
+            gate.gate.release()
+            end = await anext(ends)
+        assert isinstance(end, RunEnd)
+        assert end.outcome == "finished"
+
+
+async def test_one_death_too_many_goes_up(store: str) -> None:
+    async with PodSystem(store) as system:
+        with scripted([]) as client, system.subscribe(kinds=[PodStarted, RestartsExhausted]) as events:
+            pod = await system.spawn(restarting(max_restarts=1), client=client, process=True)
+            kill(pod)
+            while not isinstance(event := await anext(events), PodStarted) or not event.resumed:
+                pass
+            await pod.describe()
+            kill(pod)
+            exhausted = await anext(events)
+        assert isinstance(exhausted, RestartsExhausted)
+        assert (exhausted.restarts, exhausted.error.kind) == (1, "PodLost")
+        assert system.pods() == []
+
+
+async def test_a_group_counts_the_deaths_of_its_processes_together(store: str) -> None:
+    async with PodSystem(store) as system:
+        with scripted([]) as client:
+            pods = [await system.spawn(ONE, client=client, process=True) for _ in range(2)]
+            here = await system.spawn(ONE, client=ScriptedClient([]))
+            group = system.supervise([*pods, here], max_restarts=0)
+            kill(pods[0])
+            with pytest.raises(TooManyRestarts, match="'p'"):
+                await group.wait()
+            assert system.pods() == []
+
+
+async def test_a_process_that_stands_still_is_ended_by_its_heartbeat(store: str) -> None:
+    async with PodSystem(store) as system:
+        with scripted([say("hello")]) as client:
+            pod = await system.spawn(restarting(heartbeat_seconds=0.3), client=client, process=True)
+            with system.subscribe(kinds=[ProcessLost]) as events:
+                os.kill(process_of(pod), signal.SIGSTOP)
+                run = pod.run("go")
+                lost = await anext(events)
+            assert isinstance(lost, ProcessLost)
+            assert lost.error.kind == WatchdogExpired.__name__
+            assert lost.restarts
+            assert (await run).text == "hello"
+
+
+async def test_a_stop_ends_a_process_that_stands_still(store: str) -> None:
+    async with PodSystem(store, grace=0.1, memory_grace=0.0, store_grace=0.1) as system:
+        with scripted([]) as client:
+            pod = await system.spawn(restarting(), client=client, process=True)
+            pid = process_of(pod)
+            os.kill(pid, signal.SIGSTOP)
+            assert await pod.stop() is True
+            wait_for_end(pid)
+            assert system.pods() == []
+
+
+async def test_a_stopped_pod_does_not_come_back(store: str) -> None:
+    async with PodSystem(store) as system:
+        with scripted([]) as client, system.subscribe(kinds=[PodStarted, PodEnded, ProcessLost]) as events:
+            pod = await system.spawn(restarting(), client=client, process=True)
+            pid = process_of(pod)
+            assert await pod.stop() is True
+            wait_for_end(pid)
+            assert [type(event) for event in events.drain()] == [PodStarted, PodEnded]
+            assert system.pods() == []
+
+
+async def test_a_system_that_is_left_pauses_what_runs_in_processes(store: str) -> None:
+    async with gated([say("never")]) as (client, gate):
+        async with PodSystem(store) as system:
+            pod = await system.spawn(ONE, client=client, process=True)
+            run = pod.run("go")
+            await gate.asked.acquire()
+            pid = process_of(pod)
+        assert (await run).outcome == "paused"
+        wait_for_end(pid)
+    async with PodSystem(store) as system:
+        assert len(await system.interrupted()) == 1
+
+
+async def test_a_system_is_left_while_a_process_begins(store: str) -> None:
+    async with PodSystem(store) as system:
+        with scripted([]) as client:
+            spawned = system.spawn(ONE, client=client, process=True)
+    with pytest.raises(PodStopped):
+        await spawned
+
+
+async def test_bytes_that_are_no_frames_end_the_process_that_sent_them(store: str) -> None:
+    async with PodSystem(store) as system:
+        with scripted([call("write_garbage"), say("done")]) as client:
+            pod = await system.spawn(
+                ONE, client=client, tools=["process_doubles:write_garbage"], process=True
+            )
+            pid = process_of(pod)
+            with pytest.raises(PodLost):
+                await pod.run("go")
+            wait_for_end(pid)
+
+
+async def test_a_slow_reader_gets_every_durable_event(store: str) -> None:
+    async with PodSystem(store) as system:
+        with scripted([say("x " * 20_000, chunks=20_000)]) as client:
+            pod = await system.spawn(ONE, client=client, process=True)
+            with pod.subscribe({RunStart, UserMessage, RunEnd}) as events, pod.subscribe(TextDelta) as deltas:
+                run = pod.run("go")
+                await asyncio.to_thread(lambda: None)
+                result = await run
+                kinds = [type(event) for event in events.drain()]
+            assert kinds == [RunStart, UserMessage, RunEnd]
+            assert result.text == "x " * 20_000
+            assert deltas.drain()
+
+
+# -- the end of the others -----------------------------------------------------------------------
+
+_PARENT = """
+import asyncio, sys
+from actors.system import PodSystem
+from protocol.manifest import PodManifest
+from process_doubles import gated
+from actors.llm.scripted import say
+
+async def main():
+    async with PodSystem(sys.argv[1]) as system, gated([say("never")]) as (client, gate):
+        pod = await system.spawn(PodManifest.of(name="p"), client=client, process=True)
+        run = pod.run("go")
+        await gate.asked.acquire()
+        print(pod.address._child.pid, system._here().assembly.pod_launcher().pid, flush=True)
+        await run
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("whose", ["parent", "launcher"])
+async def test_a_parent_or_a_launcher_that_is_killed_takes_its_pods_with_it(store: str, whose: str) -> None:
+    parent = subprocess.Popen(  # noqa: ASYNC220 - it has printed all by the time that anything waits
+        [sys.executable, "-c", _PARENT, store],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert parent.stdout is not None
+    pid, launcher = map(int, parent.stdout.readline().split())
+    below = children_of(parent.pid)
+    assert pid in below
+    os.kill(parent.pid if whose == "parent" else launcher, signal.SIGKILL)
+    wait_for_end(pid)
+    parent.wait()
+    parent.stdout.close()
+    wait_until_none(lambda: below & {each for each in below if Path(f"/proc/{each}").exists()})
+    async with PodSystem(store) as system:
+        session = (await system.interrupted())[0].session_id
+        again = await system.spawn(ONE, client=ScriptedClient([say("went on")]), resume=session)
+        assert (await again.resume()).text == "went on"
+
+
+# -- budgets -------------------------------------------------------------------------------------
+
+
+def tokens_of(system: PodSystem) -> tuple[float, float]:
+    use = system.budget
+    assert use is not None
+    return use.tokens, use.reserved_tokens
+
+
+async def test_processes_draw_on_the_budget_of_their_system(store: str) -> None:
+    replies = [say("a", input_tokens=100, output_tokens=10)] * 3
+    async with PodSystem(store, budget={"tokens": 250}) as system:
+        with scripted(replies) as client:
+            pods = [
+                await system.spawn(
+                    PodManifest.of(name="p", worker={"max_tokens": 10}), client=client, process=True
+                )
+                for _ in range(2)
+            ]
+            assert (await pods[0].run("go")).outcome == "finished"
+            assert (await pods[1].run("go")).outcome == "finished"
+            assert system.totals.usage.total_tokens == 220
+            used, reserved = tokens_of(system)
+            assert used - reserved == 220
+            for pod in pods:
+                assert (await pod.run("go")).outcome in {"finished", "budget"}
+            outcomes = {(await pod.run("more")).outcome for pod in pods}
+            assert outcomes == {"budget"}
+            for pod in pods:
+                await pod.stop()
+            assert tokens_of(system)[1] == 0
+
+
+async def test_a_lease_is_given_back_by_a_killed_process_but_for_what_it_may_have_taken(store: str) -> None:
+    async with PodSystem(store, budget={"tokens": 100_000}) as system, gated([say("a")]) as (client, gate):
+        manifest = PodManifest.of(name="p", worker={"max_tokens": 1000})
+        pod = await system.spawn(manifest, client=client, process=True)
+        run = pod.run("go")
+        await gate.asked.acquire()
+        pid = kill(pod)
+        with pytest.raises(PodLost):
+            await run
+        wait_for_end(pid)
+        used, reserved = tokens_of(system)
+        assert reserved == 0
+        assert 1000 < used < 2000
+
+
+# -- failures of the pod itself ------------------------------------------------------------------
+
+
+async def test_a_run_that_fails_there_fails_here_with_the_same_error(store: str) -> None:
+    async with PodSystem(store) as system:
+        with scripted([]) as client:
+            pod = await system.spawn(restarting(), client=client, process=True)
+            with pytest.raises(RunFailed, match="script"):
+                await pod.run("go")
+            assert (await pod.describe()).state is PodState.IDLE
+
+
+def test_it_is_used_without_a_loop_of_ones_own(store: str) -> None:
+    with scripted([say("hello")]) as client, PodSystem(store) as system:
+        pod = system.spawn(ONE, client=client, process=True).get(timeout=60)
+        events: list[Event] = []
+        with pod.subscribe(RunEnd) as ends:
+            assert pod.run("go").get(timeout=60).text == "hello"
+            events += ends.drain()
+        assert len(events) == 1
