@@ -75,8 +75,8 @@ def main(arguments: list[str] | None = None) -> int:
         else:
             _measure(args, console)
     except (KeyError, ValueError, OSError) as error:
-        told = error.args[0] if isinstance(error, KeyError) else error
-        print(f"bench: {told}", file=sys.stderr)
+        reported = error.args[0] if isinstance(error, KeyError) else error
+        print(f"bench: {reported}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("bench: interrupted", file=sys.stderr)

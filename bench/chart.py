@@ -69,7 +69,7 @@ def _cost(value: float, row: Row) -> float:
 
 def _row(number: int, row: Row, report: Report) -> Iterator[str]:
     y = _TOP + _LINE * number + 14
-    told = "" if row.target is None else f"({words.target(row.target, row.unit)})"
+    note = "" if row.target is None else f"({words.target(row.target, row.unit)})"
     yield f'<text x="16" y="{y + 4}">{escape(f"{row.claim}: {row.case}, {row.metric}")}</text>'
     measured = words.number(row.value.median, row.unit)
     yield f'<text x="{_WIDTH - 12}" y="{y + 4}" text-anchor="end">{measured}</text>'
@@ -82,10 +82,10 @@ def _row(number: int, row: Row, report: Report) -> Iterator[str]:
         ):
             yield _dot(other, _cost(other.value.median, row), y)
     yield f'<line x1="{ends[0]:.1f}" x2="{ends[1]:.1f}" y1="{y}" y2="{y}" stroke="#1f6feb" stroke-width="3"/>'
-    yield _dot(row, _cost(row.value.median, row), y, told)
+    yield _dot(row, _cost(row.value.median, row), y, note)
 
 
-def _dot(row: Row, cost: float, y: int, told: str = "") -> str:
-    title = escape(f"{row.by}: {words.number(row.value.median, row.unit)} {told}".strip())
+def _dot(row: Row, cost: float, y: int, note: str = "") -> str:
+    title = escape(f"{row.by}: {words.number(row.value.median, row.unit)} {note}".strip())
     colour = _COLOUR[row.kind]
     return f'<circle cx="{_x(cost):.1f}" cy="{y}" r="5" fill="{colour}"><title>{title}</title></circle>'

@@ -9,12 +9,12 @@ from importlib import metadata
 from bench.peers import catalogue as peers
 from bench.results import Machine
 
-_TOLD = ("pykka", "msgspec", "httpx", "aiohttp")
+_NAMED = ("pykka", "msgspec", "httpx", "aiohttp")
 
 
 def described(*, with_peers: bool = False) -> Machine:
     """The machine under us and what the numbers depend on, with the peers' versions where they take part."""
-    versions = {name: metadata.version(name) for name in _TOLD}
+    versions = {name: metadata.version(name) for name in _NAMED}
     if with_peers:
         versions |= peers.versions()
     return Machine(

@@ -76,11 +76,11 @@ def _missed(report: Report) -> Iterator[str]:
 
 
 def _before(report: Report) -> Iterator[str]:
-    told = next((row.by for row in report.rows if row.kind == "before"), None)
-    if told is None:
+    other = next((row.by for row in report.rows if row.kind == "before"), None)
+    if other is None:
         return
     yield "\n## Before and after\n"
-    yield f"Another checkout, {told}, in turns with this one; *same* is what lies within the noise of both.\n"
+    yield f"Another checkout, {other}, in turns with this one; *same* lies within the noise of both.\n"
     yield from rows_of(
         ("claim", "case", "metric", "by", "before", "after", "times", ""), map(words.change, changes(report))
     )

@@ -60,7 +60,7 @@ def rss() -> int:
 
 
 def written() -> int:
-    """The bytes this process has written up to now, to whatever file; 0 where the system does not tell."""
+    """The bytes this process has written up to now, to whatever file; 0 where the system does not say."""
     counters = Path("/proc/self/io")
     if not counters.exists():
         return 0

@@ -14,7 +14,7 @@ def pace() -> float:
     """Processor seconds of a fixed piece of work, now: calls, small objects and a dict, as our code does.
 
     A core that is shared, or slowed down, makes processor time longer as well as time on the wall; this
-    tells by how much.
+    says by how much.
     """
     took = []
     for _ in range(_ROUNDS):

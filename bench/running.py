@@ -17,8 +17,8 @@ from bench.pace import BUSY, pace
 from bench.peers import catalogue as peer_catalogue
 from bench.results import Effort, Failed, Reading, Report, Row, Spread
 
-#: Told of each step, for a person who waits: the claim, the case with who does it, and the repeat.
-Tell = Callable[[str, str, int], None]
+#: Called with each step, for a person who waits: the claim, the case with who does it, and the repeat.
+OnStep = Callable[[str, str, int], None]
 
 
 def run(
@@ -28,13 +28,13 @@ def run(
     repeat: int = 5,
     peers: bool = False,
     before: Checkout | None = None,
-    tell: Tell | None = None,
+    tell: OnStep | None = None,
 ) -> Report:
     """Measure the claims ``names`` (all, where none is given), each case ``repeat`` times.
 
     ``peers`` has the other libraries whose environments are there (``make bench-peers``) do the same
     work in the same run; ``before`` is another checkout of polypod, whose cases take turns with ours.
-    A case that cannot be measured is told in ``Report.failed`` and stops nothing. Raises KeyError for a
+    A case that cannot be measured is reported in ``Report.failed`` and stops nothing. Raises KeyError for a
     name that is no claim.
     """
     return joined(claim_by_claim(names, effort=effort, repeat=repeat, peers=peers, before=before, tell=tell))
@@ -47,7 +47,7 @@ def claim_by_claim(
     repeat: int = 5,
     peers: bool = False,
     before: Checkout | None = None,
-    tell: Tell | None = None,
+    tell: OnStep | None = None,
 ) -> Iterator[Report]:
     """The same as a report for each claim, as soon as that is measured."""
     claims = [catalogue.claim(name) for name in names or catalogue.names()]
@@ -71,7 +71,7 @@ def joined(parts: Iterable[Report]) -> Report:
 
 
 def _silent(_claim: str, _case: str, _repeat: int) -> None:
-    """Tell nobody."""
+    """Report to nobody."""
 
 
 class _Repeat(NamedTuple):
@@ -82,7 +82,7 @@ class _Repeat(NamedTuple):
 
 
 def run_jobs(
-    todo: Sequence[Job], repeat: int, tell: Tell, pace: Callable[[], float] = pace
+    todo: Sequence[Job], repeat: int, tell: OnStep, pace: Callable[[], float] = pace
 ) -> tuple[list[Row], list[Failed]]:
     """The rows of some jobs, which take turns, so that a busy moment of the machine hits them alike.
 
@@ -117,7 +117,7 @@ def _again(
     todo: Sequence[Job],
     repeats: list[list[_Repeat]],
     lost: Mapping[int, Failed],
-    tell: Tell,
+    tell: OnStep,
     pace: Callable[[], float],
 ) -> None:
     best = min((each.pace for done in repeats for each in done), default=0.0)

@@ -116,10 +116,10 @@ def _table_of_ratios(found: list[Ratio]) -> Table:
 
 def show_changes(found: list[Change], console: Console) -> None:
     """Print what two runs differ in, and how much they agree on."""
-    told = [change for change in found if change.verdict != "same"]
-    if told:
-        console.print(_table_of_changes(None, told))
-    console.print(Text(f"{len(found) - len(told)} of {len(found)} rows are the same within their spread"))
+    changed = [change for change in found if change.verdict != "same"]
+    if changed:
+        console.print(_table_of_changes(None, changed))
+    console.print(Text(f"{len(found) - len(changed)} of {len(found)} rows are the same within their spread"))
 
 
 def _table_of_changes(title: str | None, found: list[Change]) -> Table:

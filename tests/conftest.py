@@ -1,4 +1,4 @@
-"""What all tests share: how much they try, bytecode that is kept, and SIGINT that is heard by children."""
+"""What all tests share: how much they try, bytecode that is kept, and SIGINT that reaches children."""
 
 import gc
 import os
@@ -14,7 +14,7 @@ from hypothesis import settings
 settings.register_profile("polypod", deadline=None, max_examples=times(25), print_blob=True)
 settings.load_profile("polypod")
 
-# Where Python is told to keep no bytecode, each worker would compile all tests, and each child all of polypod.
+# Where Python is asked to keep no bytecode, each worker would compile all tests, and each child all of polypod.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 

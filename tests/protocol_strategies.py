@@ -63,5 +63,5 @@ def structs(kind: type[msgspec.Struct]) -> st.SearchStrategy[Any]:
 
 
 def plain(value: Any) -> Any:
-    """A value as JSON tells it, to compare what ``msgspec.Raw`` hides."""
+    """A value as JSON says it, to compare what ``msgspec.Raw`` hides."""
     return msgspec.json.decode(msgspec.json.encode(value))

@@ -101,7 +101,7 @@ def change_entry(path: Path, seq: int, old: bytes, new: bytes) -> None:
 NOBODY = 65534
 
 
-def done(future: AsyncFuture[None] | Future[None] | None) -> None:
+def wait_until_done(future: AsyncFuture[None] | Future[None] | None) -> None:
     """Wait until it is durable, or raise what it failed with."""
     if isinstance(future, AsyncFuture):
         future.get(timeout=60)
@@ -122,13 +122,13 @@ def make(
     claim: bool = True,
 ) -> list[StoredEntry]:
     entries = chained(bodies(*texts), first_seq=1 if parent is None else parent.at_seq + 1)
-    done(store.create(session_id, pod, parent, entries, claim=claim))
+    wait_until_done(store.create(session_id, pod, parent, entries, claim=claim))
     return entries
 
 
 def add(store: SessionStore, session_id: str, after: Head, *texts: str) -> Head:
     batch = chained(bodies(*texts), after=after)
-    done(store.append(session_id, after, batch))
+    wait_until_done(store.append(session_id, after, batch))
     return head_of(batch)
 
 
@@ -176,7 +176,7 @@ class AwaitedStore(SessionStore):
         self._back.set()
         self._back = None
 
-    async def asked(self, what: str) -> None:
+    async def wait_until_asked(self, what: str) -> None:
         """Wait until it is asked that, once more than we have waited for so far."""
         await self._asked[what].acquire()
 

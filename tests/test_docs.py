@@ -60,11 +60,11 @@ def first_column(page: str, heading: str) -> list[str]:
     return [name for row in table.splitlines()[2:] for name in re.findall(r"`(\w+)", row.split(" | ")[0])]
 
 
-def test_each_outcome_of_a_run_is_told() -> None:
+def test_each_outcome_of_a_run_is_reported() -> None:
     assert sorted(first_column("outcomes.md", "outcome")) == sorted(get_args(RunOutcome))
 
 
-def test_each_kind_of_a_models_error_and_each_block_and_field_is_told_to_who_writes_a_client() -> None:
+def test_each_kind_of_a_models_error_and_each_block_and_field_is_reported_to_who_writes_a_client() -> None:
     assert sorted(first_column("clients.md", "kind")) == sorted(MODEL_ERROR_KINDS)
     blocks = [kind.__name__ for kind in get_args(actors.Block)]
     assert sorted(first_column("clients.md", "block")) == sorted(blocks)

@@ -81,10 +81,10 @@ def test_the_version_is_that_of_the_distribution():
     done = python("import polypod; print(polypod.__version__)")
     assert done.stdout.strip() == polypod.__version__
     for command in (["-m", "polypod"], ["-m", "actors.cli.main"]):
-        told = subprocess.run(
+        reported = subprocess.run(
             [sys.executable, *command, "--version"], capture_output=True, text=True, check=True
         )
-        assert told.stdout == f"polypod {polypod.__version__}\n"
+        assert reported.stdout == f"polypod {polypod.__version__}\n"
 
 
 @pytest.mark.parametrize("package", ["polypod", "actors"])

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("actors", "protocol", "polypod", "bench")
+PACKAGES = ("actors", "protocol", "polypod", "bench", "tests")
 
 #: Participles that do not end in -ed.
 IRREGULAR = frozenset(
@@ -109,7 +109,7 @@ def vague_in(prose: str) -> list[str]:
 def test_what_is_sent_published_or_reported_is_called_that() -> None:
     wrong = [
         f"{path.relative_to(ROOT)}:{line}: {word}"
-        for package in ("actors", "protocol", "polypod")
+        for package in PACKAGES
         for path in sorted((ROOT / package).rglob("*.py"))
         for line, word in vague_words(path.read_text(encoding="utf-8"))
     ]

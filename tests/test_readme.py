@@ -243,5 +243,5 @@ def test_the_commands_are_those_there_are():
 
 
 def test_the_schemes_of_the_manifest_are_those_there_are():
-    [told] = re.findall(r"scheme = .*# (.*)", README)
-    assert set(told.split(", ")) == {"offline", *PRESETS}
+    [reported] = re.findall(r"scheme = .*# (.*)", README)
+    assert set(reported.split(", ")) == {"offline", *PRESETS}

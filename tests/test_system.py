@@ -127,7 +127,7 @@ def test_stop_is_idempotent_and_may_come_before_the_exit() -> None:
         system.stop().get(timeout=60)
 
 
-def test_replies_left_in_a_script_are_told_at_the_exit() -> None:
+def test_replies_left_in_a_script_are_reported_at_the_exit() -> None:
     async def leftover() -> None:
         async with PodSystem() as system:
             await system.spawn(PodManifest.of(), client=ScriptedClient([say("unused")]))
@@ -188,7 +188,7 @@ def test_a_session_outlives_its_system(tmp_path: Path) -> None:
     asyncio.run(second(asyncio.run(first())))
 
 
-async def test_thresholds_in_the_wrong_order_are_told_as_an_alert() -> None:
+async def test_thresholds_in_the_wrong_order_are_reported_as_an_alert() -> None:
     async with PodSystem() as system:
         manifest = PodManifest.of(name="a", compact_threshold=200, compact_request_threshold=100)
         await system.spawn(manifest, client=ScriptedClient([]))
@@ -332,7 +332,7 @@ def test_tools_that_are_equal_today_are_still_each_of_its_own_pod() -> None:
 
 
 @pytest.mark.parametrize("url", ["sqlite:{}/pods.db", "jsonl:{}"])
-def test_memory_is_kept_beside_the_sessions_unless_told(tmp_path, url):
+def test_memory_is_kept_beside_the_sessions_unless_asked(tmp_path, url):
     found = call(
         "write_extracted",
         {"decisions": [], "discussions": [], "attempts": [], "requests": [{"intent": "x", "summary": "y"}]},

@@ -1,6 +1,6 @@
 """An interpreter that has all of polypod imported, and forks: each child is what one just started would be.
 
-It is told what to run over the socket that is its standard input: a line of JSON, with the descriptors that the
+It gets what to run over the socket that is its standard input: a line of JSON, with the descriptors that the
 child is to have. It answers with the child's number. The child belongs to whoever asked: the process between
 ends at once, and who asks takes in orphans meanwhile.
 """
@@ -114,7 +114,7 @@ def end(code: object) -> None:
     """
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
-    gc.collect()  # what was left open is told on standard error
+    gc.collect()  # what was left open is reported on standard error
     sys.stdout.flush()
     sys.stderr.flush()
     if code is None or isinstance(code, int):

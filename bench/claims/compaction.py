@@ -55,7 +55,7 @@ def on_many(count: int) -> list[Reading]:
 
 @CLAIM.case("policy and view, 10,000 items", by="encode what is new", kind="floor", full=5_000, quick=1_000)
 def encoded(count: int) -> list[Reading]:
-    """The four new items encoded, which tells their size."""
+    """The four new items encoded, whose size they show."""
     more, size = list(items(4)), 0
     with Stopwatch() as watch:
         for _ in range(count):

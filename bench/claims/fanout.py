@@ -27,7 +27,7 @@ _EVENT = TextDelta(pod="bench", session_id="s", seq=1, at=0.0, run_id="r", text=
 
 @CLAIM.case("of one pod", full=5000, quick=1000, targets=_TARGET)
 def of_one_pod(events: int) -> list[Reading]:
-    """All hundred subscribe to the one pod that is heard."""
+    """All hundred subscribe to the one pod that publishes."""
     return _published("bench", events)
 
 
@@ -152,7 +152,7 @@ class _Reader(pykka.ThreadingActor):
 
 @CLAIM.case("of one pod", by="pykka threads", kind="peer", full=500, quick=100)
 def pykka_threads(events: int) -> list[Reading]:
-    """A hundred pykka actors, each told every event."""
+    """A hundred pykka actors, each sent every event."""
     done = threading.Barrier(_SUBSCRIBERS + 1)
     readers = [_Reader.start(events, done) for _ in range(_SUBSCRIBERS)]
     with Stopwatch() as watch:

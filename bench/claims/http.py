@@ -70,10 +70,10 @@ def _with_pods(*, streaming: bool, messages: bool = False, subscribed: bool = Fa
                 result = await pods[number].run("Say something.")
                 assert result.text == _TEXT
 
-            told = await _timed(turn, at_once, each)
+            readings = await _timed(turn, at_once, each)
             if client is not None:
                 await client.aclose()
-            return told
+            return readings
 
     return work
 
@@ -185,10 +185,10 @@ async def _with_sockets(url: str, at_once: int, each: int, *, messages: bool = F
     async def turn(number: int) -> None:
         assert await opened[number][1].ask(request) == _TEXT
 
-    told = await _timed(turn, at_once, each)
+    readings = await _timed(turn, at_once, each)
     for transport, _ in opened:
         transport.close()
-    return told
+    return readings
 
 
 async def _with_asyncio_streams(
@@ -207,10 +207,10 @@ async def _with_asyncio_streams(
         await reader.readline()
         assert "".join(text) == _TEXT
 
-    told = await _timed(turn, at_once, each)
+    readings = await _timed(turn, at_once, each)
     for _, writer in opened:
         writer.close()
-    return told
+    return readings
 
 
 def _request(url: str, *, messages: bool) -> tuple[int, bytes]:

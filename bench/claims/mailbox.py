@@ -1,4 +1,4 @@
-"""The mailbox: how many messages an actor takes, told and asked, from its own loop and from other threads."""
+"""The mailbox: how many messages an actor takes, sent and asked, from its own loop and from other threads."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CLAIM = Claim("mailbox", "tell and ask: messages through an actor's mailbox")
 
 
 class _Counter(AsyncActor):
-    """Counts what it is told, and sets an event at the last."""
+    """Counts what it is sent, and sets an event at the last."""
 
     def __init__(self, last: int = -1, done: Callable[[], None] | None = None) -> None:
         super().__init__()
@@ -53,8 +53,8 @@ class _ThreadCounter(pykka.ThreadingActor):
 # -- in one loop -----------------------------------------------------------------------------------
 
 
-def tell_in_loop(count: int) -> list[Reading]:
-    """Told by a coroutine of the actor's own loop."""
+def send_in_loop(count: int) -> list[Reading]:
+    """Reported by a coroutine of the actor's own loop."""
 
     async def work() -> list[Reading]:
         done = asyncio.Event()
@@ -134,7 +134,7 @@ def pinned(cores: int, measure: Measure) -> Measure:
     return on_cores
 
 
-def _told_by_a_thread(actor: Any) -> Measure:
+def _sent_by_a_thread(actor: Any) -> Measure:
     def measure(count: int) -> list[Reading]:
         done = threading.Event()
         ref = actor.start(count, done.set)
@@ -166,7 +166,7 @@ def _thread_loop() -> asyncio.AbstractEventLoop:
     return loop
 
 
-def raw_tells(count: int) -> list[Reading]:
+def raw_sends(count: int) -> list[Reading]:
     """A deque that a thread's loop drains, woken when it was empty."""
     loop, left, done = _thread_loop(), deque[int](), threading.Event()
 
@@ -199,7 +199,7 @@ def raw_asks(count: int) -> list[Reading]:
 
 
 _LOOP = "in one loop"
-CLAIM.case(_LOOP, full=200_000, quick=50_000, targets={"tells": at_least(1e6)})(tell_in_loop)
+CLAIM.case(_LOOP, full=200_000, quick=50_000, targets={"tells": at_least(1e6)})(send_in_loop)
 CLAIM.case(_LOOP, by="deque", kind="floor", full=200_000, quick=50_000)(deque_calls)
 CLAIM.case("in one loop, awaited", full=50_000, quick=20_000, targets={"asks": at_least(100e3)})(ask_in_loop)
 CLAIM.case("in one loop, awaited", by="asyncio future", kind="floor", full=50_000, quick=20_000)(
@@ -207,12 +207,12 @@ CLAIM.case("in one loop, awaited", by="asyncio future", kind="floor", full=50_00
 )
 
 for _cores, _case in ((1, "from another thread, one core"), (2, "from another thread, two cores")):
-    _tells = {"tells": at_least(1e6)} if _cores == 1 else {}
+    _targets = {"tells": at_least(1e6)} if _cores == 1 else {}
     _asks = {"asks": at_least(50e3)} if _cores == 1 else {}
-    for _by, _kind, _tell, _ask in (
-        ("polypod", "ours", _told_by_a_thread(_Counter), _asked_by_a_thread(_Counter)),
-        ("asyncio", "floor", raw_tells, raw_asks),
-        ("pykka threads", "peer", _told_by_a_thread(_ThreadCounter), _asked_by_a_thread(_ThreadCounter)),
+    for _by, _kind, _send, _ask in (
+        ("polypod", "ours", _sent_by_a_thread(_Counter), _asked_by_a_thread(_Counter)),
+        ("asyncio", "floor", raw_sends, raw_asks),
+        ("pykka threads", "peer", _sent_by_a_thread(_ThreadCounter), _asked_by_a_thread(_ThreadCounter)),
     ):
         _ours = _by == "polypod"
         CLAIM.case(
@@ -221,8 +221,8 @@ for _cores, _case in ((1, "from another thread, one core"), (2, "from another th
             kind=_kind,  # type: ignore[arg-type]
             full=200_000,
             quick=50_000,
-            targets=_tells if _ours else {},
-        )(pinned(_cores, _tell))
+            targets=_targets if _ours else {},
+        )(pinned(_cores, _send))
         CLAIM.case(
             f"{_case}, waited for",
             by=_by,

@@ -81,13 +81,13 @@ async def _by_sdk(calls: int) -> list[Reading]:
         await client.list_tools()
 
         async def call() -> str:
-            result = await client.call_tool("echo", _ARGUMENTS, progress_callback=_hear)
+            result = await client.call_tool("echo", _ARGUMENTS, progress_callback=_note)
             return str(result.content[0].text)  # type: ignore[union-attr]
 
         return await _measured(calls, call)
 
 
-async def _hear(progress: float, total: float | None, message: str | None) -> None:
+async def _note(progress: float, total: float | None, message: str | None) -> None:
     """Progress, which polypod asks for with each call too."""
 
 

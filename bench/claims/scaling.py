@@ -56,7 +56,7 @@ for _number in (1_000, 10_000, 100_000):
 
 
 def pods_with_a_calm_collector(count: int) -> list[Reading]:
-    """The same in a process that has told Python's garbage collector to look at young objects less often."""
+    """The same in a process that has Python's garbage collector look at young objects less often."""
     gc.set_threshold(*CALM)
     return asyncio.run(_pods(count))
 
@@ -135,24 +135,24 @@ async def _durable_turns(store: str, turns: int, ready: Any) -> float:
     return turning.cpu
 
 
-def _one_process(store: str, turns: int, ready: Any, told: Any) -> None:
+def _one_process(store: str, turns: int, ready: Any, took: Any) -> None:
     """The work of one process; its pods' sessions are its own, the file is everybody's."""
-    told.put(asyncio.run(_durable_turns(store, turns, ready)))
+    took.put(asyncio.run(_durable_turns(store, turns, ready)))
 
 
 def _on_one_file(processes: int, turns: int) -> list[Reading]:
     spawning = multiprocessing.get_context("spawn")
-    ready, told = spawning.Barrier(processes + 1), spawning.Queue()
+    ready, took = spawning.Barrier(processes + 1), spawning.Queue()
     with tempfile.TemporaryDirectory(prefix="polypod-bench-") as folder:
         started = [
-            spawning.Process(target=_one_process, args=(f"sqlite:{folder}/pods.db", turns, ready, told))
+            spawning.Process(target=_one_process, args=(f"sqlite:{folder}/pods.db", turns, ready, took))
             for _ in range(processes)
         ]
         for process in started:
             process.start()
         ready.wait()
         began = time.perf_counter()
-        cpu = sum(told.get() for _ in started)
+        cpu = sum(took.get() for _ in started)
         wall = time.perf_counter() - began
         for process in started:
             process.join()

@@ -21,7 +21,7 @@ _EVENT = TextDelta(pod="bench", session_id="s", seq=1, at=0.0, run_id="r", text=
 
 @CLAIM.case("publish to a full queue", full=100_000, quick=20_000)
 def publish_to_a_full_queue(events: int) -> list[Reading]:
-    """Every publish drops the oldest of the queue; the subscriber hears of it once."""
+    """Every publish drops the oldest of the queue; the subscriber learns of it once."""
     bus = Bus()
     slow = bus.subscribe("bench")
     for _ in range(QUEUE_SIZE):
@@ -30,14 +30,14 @@ def publish_to_a_full_queue(events: int) -> list[Reading]:
         for _ in range(events):
             bus.publish([_EVENT])
     queued = bus.statistics()["queued"]
-    told = [event for event in slow.drain() if isinstance(event, Lagged)]
-    assert [lagged.missed for lagged in told] == [events]
+    gaps = [event for event in slow.drain() if isinstance(event, Lagged)]
+    assert [lagged.missed for lagged in gaps] == [events]
     return [watch.each("time of a publish", events), Reading("events kept", "count", queued)]
 
 
 @CLAIM.case("publish to a full queue", by="deque with a bound", kind="floor", full=500_000, quick=100_000)
 def bounded_deque(events: int) -> list[Reading]:
-    """A deque that drops its oldest by itself, and tells nobody."""
+    """A deque that drops its oldest by itself, and says so to nobody."""
     queue: deque[TextDelta] = deque([_EVENT] * QUEUE_SIZE, QUEUE_SIZE)
     with Stopwatch() as watch:
         for _ in range(events):

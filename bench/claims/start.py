@@ -33,10 +33,10 @@ async def _pods(count: int) -> list[Reading]:
         after = rss()
         with stopping:
             await system.stop()
-    return _told(count, starting, stopping, before, after)
+    return _readings(count, starting, stopping, before, after)
 
 
-def _told(count: int, starting: Stopwatch, stopping: Stopwatch, before: int, after: int) -> list[Reading]:
+def _readings(count: int, starting: Stopwatch, stopping: Stopwatch, before: int, after: int) -> list[Reading]:
     return [
         starting.rate("starts", count, "cpu"),
         Reading("memory each", "B", (after - before) / count),
@@ -60,7 +60,7 @@ async def _tasks(count: int) -> list[Reading]:
         for inbox in inboxes:
             inbox.put_nowait(None)
         await asyncio.gather(*tasks)
-    return _told(count, starting, stopping, before, after)
+    return _readings(count, starting, stopping, before, after)
 
 
 def tasks(count: int) -> list[Reading]:
@@ -82,7 +82,7 @@ def threads(count: int) -> list[Reading]:
     with stopping:
         for actor in reversed(actors):
             actor.stop()
-    return _told(count, starting, stopping, before, after)
+    return _readings(count, starting, stopping, before, after)
 
 
 def _add(case: str, full: int, quick: int, rounds: int) -> None:

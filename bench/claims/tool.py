@@ -1,4 +1,4 @@
-"""A run with one tool call: two requests, the call between, everything logged and told."""
+"""A run with one tool call: two requests, the call between, everything logged and reported."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ _TARGET = {"time of a turn": at_most(40e-6)}
 _PODS = 1000
 
 
-def _told(watch: Stopwatch, turns: int) -> list[Reading]:
+def _readings(watch: Stopwatch, turns: int) -> list[Reading]:
     return [watch.each("time of a turn", turns)]
 
 
@@ -35,7 +35,7 @@ async def in_sequence(turns: int, *, subscribed: bool = False) -> list[Reading]:
                 await pod.run("What is the answer?")
                 if events is not None and number % 100 == 0:
                     events.drain()
-    return _told(watch, turns)
+    return _readings(watch, turns)
 
 
 async def at_once(each: int, *, pods: int = _PODS, subscribed: bool = False) -> list[Reading]:
@@ -51,7 +51,7 @@ async def at_once(each: int, *, pods: int = _PODS, subscribed: bool = False) -> 
         async with read_along(system) if subscribed else nullcontext():
             with Stopwatch() as watch:
                 await asyncio.gather(*map(runs, spawned))
-    return _told(watch, pods * each)
+    return _readings(watch, pods * each)
 
 
 @asynccontextmanager
@@ -96,7 +96,7 @@ def thousand_pods_subscribed(each: int) -> list[Reading]:
 async def _by_hand(turns: int) -> list[Reading]:
     with Stopwatch() as watch:
         await _ask_by_hand(turns)
-    return _told(watch, turns)
+    return _readings(watch, turns)
 
 
 async def _ask_by_hand(turns: int) -> None:
@@ -113,7 +113,7 @@ async def _ask_by_hand(turns: int) -> None:
 async def _by_tasks(each: int) -> list[Reading]:
     with Stopwatch() as watch:
         await asyncio.gather(*(_ask_by_hand(each) for _ in range(_PODS)))
-    return _told(watch, _PODS * each)
+    return _readings(watch, _PODS * each)
 
 
 @CLAIM.case("one pod", by="loop by hand", kind="floor", full=30_000, quick=10_000)

@@ -24,8 +24,8 @@ from bench.root import ROOT
 _LIVES = 5
 _decode: Callable[[bytes], Round] = msgspec.json.Decoder(Round).decode
 
-#: Told of each round as it ends.
-Tell = Callable[[Round], None]
+#: Called with each round as it ends.
+OnRound = Callable[[Round], None]
 
 
 class Plan(Struct, frozen=True):
@@ -64,7 +64,7 @@ class _Part(Struct, frozen=True):
     rounds: int
 
 
-def run(plan: Plan, tell: Tell) -> Outcome:
+def run(plan: Plan, tell: OnRound) -> Outcome:
     """Carry a plan out; folders of rounds that found something stay."""
     root = Path(tempfile.mkdtemp(prefix="polypod-crash-"))
     parts = list(_parts(plan))
@@ -104,7 +104,7 @@ def _split(store: str, fault: str | None, seed: int, rounds: int) -> Iterator[_P
         yield _Part(store, fault, seed + start // LIFE, min(step, rounds - start))
 
 
-def _run(part: _Part, root: Path, record: Tell) -> Finding | None:
+def _run(part: _Part, root: Path, record: OnRound) -> Finding | None:
     """Run a part in a process of its own; a finding where that itself fails."""
     arguments = [part.store, part.fault or "", str(part.seed), str(part.rounds), str(root)]
     command = [sys.executable, "-m", "bench.crash.rounds", *arguments]

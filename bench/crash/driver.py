@@ -1,4 +1,4 @@
-"""A user of one pod under test: gives it work without a pause, and tells what comes of each command."""
+"""A user of one pod under test: gives it work without a pause, and says what comes of each command."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from actors.pod.handle import Pod
-from bench.crash.telling import Alive, Broke, Made, Refused, Returned, Teller
+from bench.crash.reports import Alive, Broke, Made, Refused, Returned, Teller
 from protocol.errors import (
     CompactionFailed,
     NotPaused,
@@ -52,7 +52,7 @@ class Driver:
         self._unnoticed = unnoticed
 
     async def live(self, until: asyncio.Event) -> None:
-        """Go on with what was interrupted (or leave it), then work until told to stop."""
+        """Go on with what was interrupted (or leave it), then work until asked to stop."""
         if self._chance.random() < 0.8:
             await self.go_on()
         while not until.is_set():

@@ -1,4 +1,4 @@
-"""What was begun and has no end once every session has gone on, and what was staged that no log tells of."""
+"""What was begun and has no end once every session has gone on, and what was staged that no log speaks of."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def unended(store: SessionStore, tips: list[str]) -> Iterator[str]:
 
 
 def unclaimed(store: SessionStore, memory: Path) -> Iterator[str]:
-    """Staged files that no finished extraction has told of: those of refused ones, which take them back.
+    """Staged files that no finished extraction has recorded: those of refused ones, which take them back.
 
     (One that a process was killed over may be left, and is worked in like any other.)
     """
-    told = {
+    reported = {
         (event.session_id, event.pointer)
         for info in wait(store.sessions())
         for event in map(decode_entry, (entry.body for entry in wait(store.read(info.session_id))))
@@ -39,5 +39,5 @@ def unclaimed(store: SessionStore, memory: Path) -> Iterator[str]:
     }
     for path in memory.glob("staging/*.json"):
         staged = msgspec.json.decode(path.read_bytes(), type=Staged)
-        if (staged.session_id, staged.end) not in told:
+        if (staged.session_id, staged.end) not in reported:
             yield f"left over: {path.name} of {staged.source}, which no ExtractDone tells of"

@@ -1,4 +1,4 @@
-"""The examination after a crash or a fault: all that was told is looked for, and the pods go on."""
+"""The examination after a crash or a fault: all that was reported is looked for, and the pods go on."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from actors.system import PodSystem
 from bench.crash import ends, faults
 from bench.crash.file_faults import Swapped
 from bench.crash.player import Player, Toolkit
-from bench.crash.telling import Heard, Line, Made, Returned, Teller, digest
+from bench.crash.reports import Line, Made, Returned, Seen, Teller, digest
 from bench.crash.worker import Work, manifest, system, tips_of, toolkit
 from protocol.entries import ItemsKept, StoredEntry
 from protocol.events import CompactDone, ItemEvent, RunEnd
@@ -33,12 +33,12 @@ from protocol.wire import decode_entry
 class Examined(Struct):
     """What was looked at, and what is wrong with it.
 
-    ``told`` is what was told in this life of the store and looked for, ``tools`` the calls that a tool
-    ran for in it; ``restored`` and ``resumed`` are sessions that were made to go on, and those of them
+    ``reported`` counts what was seen in this life of the store and looked for, ``tools`` the calls that a
+    tool ran for in it; ``restored`` and ``resumed`` are sessions that were made to go on, and those of them
     that a kill had interrupted; ``torn`` counts batches that were cut off in the middle.
     """
 
-    told: int = 0
+    reported: int = 0
     entries: int = 0
     sessions: int = 0
     compacted: int = 0
@@ -73,8 +73,8 @@ class _Log:
                 yield from entry.items
 
 
-def examine(work: Work, told: Sequence[Line], *, run_on: bool, torn: bool) -> Examined:
-    """Look for what was told in the store of ``work``; with ``run_on`` have every session's pod go on.
+def examine(work: Work, reported: Sequence[Line], *, run_on: bool, torn: bool) -> Examined:
+    """Look for what was reported in the store of ``work``; with ``run_on`` have every session's pod go on.
 
     ``torn`` says whether a half-written last batch may be there, as after a kill.
     """
@@ -82,9 +82,11 @@ def examine(work: Work, told: Sequence[Line], *, run_on: bool, torn: bool) -> Ex
     store = faults.open_store(work.store, work.folder)
     try:
         _check_store(store, found, torn=torn)
-        swapped = work.fault == Swapped.name  # what was told since the backup is gone, as it was asked for
+        swapped = (
+            work.fault == Swapped.name
+        )  # what was reported since the backup is gone, as it was asked for
         if not found.findings and not swapped:
-            _check_all(store, work, told, found, closed=False)
+            _check_all(store, work, reported, found, closed=False)
         if run_on and not found.findings:
             asyncio.run(_run_on(store, work, found))
             found.findings += ends.unended(store, tips_of(store))
@@ -93,7 +95,7 @@ def examine(work: Work, told: Sequence[Line], *, run_on: bool, torn: bool) -> Ex
             if swapped:
                 _check_store(store, found, torn=torn)
             else:
-                _check_all(store, work, told, Examined(findings=found.findings), closed=True)
+                _check_all(store, work, reported, Examined(findings=found.findings), closed=True)
     except Exception as error:  # noqa: BLE001 - a store that cannot be read is the finding
         found.findings.append(f"the examination failed: {type(error).__name__}: {error}")
     finally:
@@ -110,24 +112,24 @@ def _check_store(store: SessionStore, found: Examined, *, torn: bool) -> None:
 
 
 def _check_all(
-    store: SessionStore, work: Work, told: Iterable[Line], found: Examined, *, closed: bool
+    store: SessionStore, work: Work, reported: Iterable[Line], found: Examined, *, closed: bool
 ) -> None:
     logs = {info.session_id: _Log(store, info) for info in wait(store.sessions())}
     found.sessions = len(logs)
     found.entries = sum(len(log.entries) for log in logs.values())
     problems = [
-        *_untold(logs, told, found),
+        *_unfound(logs, reported, found),
         *_chain_of_compactions(logs, found),
         *_calls(logs, _tool_runs(work.folder), found, tips=tips_of(store) if closed else []),
     ]
     found.findings += problems
 
 
-def _untold(logs: dict[str, _Log], told: Iterable[Line], found: Examined) -> Iterator[str]:
-    """What was told and is not there."""
-    for line in told:
-        if isinstance(line, Heard):
-            found.told += 1
+def _unfound(logs: dict[str, _Log], reported: Iterable[Line], found: Examined) -> Iterator[str]:
+    """What was reported and is not there."""
+    for line in reported:
+        if isinstance(line, Seen):
+            found.reported += 1
             log = logs.get(line.session_id)
             entry = None if log is None else log.at(line.seq)
             if entry is None:
@@ -136,15 +138,15 @@ def _untold(logs: dict[str, _Log], told: Iterable[Line], found: Examined) -> Ite
                 yield f"changed: entry {line.seq} of {line.session_id} is not what was told"
         elif isinstance(line, Returned):
             ends = logs[line.session_id].decoded if line.session_id in logs else []
-            told_end = (line.run_id, line.outcome)  # a run that was paused has an earlier end as well
-            if not any(isinstance(end, RunEnd) and (end.run_id, end.outcome) == told_end for end in ends):
+            reported_end = (line.run_id, line.outcome)  # a run that was paused has an earlier end as well
+            if not any(isinstance(end, RunEnd) and (end.run_id, end.outcome) == reported_end for end in ends):
                 yield f"lost: the result of run {line.run_id} in {line.session_id}"
         elif isinstance(line, Made) and line.session_id not in logs:
             yield f"lost: session {line.session_id} was made and is not there"
 
 
 def _chain_of_compactions(logs: dict[str, _Log], found: Examined) -> Iterator[str]:
-    """Children whose parents are not as they say, and compactions that are told but not done."""
+    """Children whose parents are not as they say, and compactions that are reported but not done."""
     successors: Counter[str] = Counter()
     for session_id, log in logs.items():
         parent = log.info.parent

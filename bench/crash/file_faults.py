@@ -18,7 +18,7 @@ from protocol.errors import PolypodError
 
 
 class LogDeleted(Fault):
-    """The write-ahead log of a SQLite store, or its index, or both are deleted: nothing told may be lost."""
+    """The write-ahead log of a SQLite store, its index, or both are deleted; nothing reported may be lost."""
 
     name = "log"
 
@@ -39,7 +39,7 @@ class LogDeleted(Fault):
 
 class Swapped(Fault):
     """A backup is put in the place of the database, or of sessions' files, by a rename or by copying over:
-    what was told since may be gone, but what is there is whole, and goes on.
+    what was reported since may be gone, but what is there is whole, and goes on.
     """
 
     name = "swap"

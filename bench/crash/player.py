@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 
 from actors.llm.base import Block, CallChunk, CallEnd, CallStart, End, Request, TextChunk
 from actors.tools.base import Tool, ToolContext, tool
-from bench.crash.telling import Phase, Teller
+from bench.crash.reports import Phase, Teller
 from protocol.items import AssistantItem, UserItem
 from protocol.wire import encode
 

@@ -21,7 +21,7 @@ from msgspec import Struct
 from bench.crash import faults
 from bench.crash.examine import Examined, examine
 from bench.crash.file_faults import LogDeleted
-from bench.crash.telling import Alive, Broke, Doing, Heard, Line, Listener, Phase, Refused, Spell, Teller
+from bench.crash.reports import Alive, Broke, Doing, Line, Listener, Phase, Refused, Seen, Spell, Teller
 from bench.crash.worker import Work, work_on
 
 #: Rounds that one store lives through; each finds what those before it left.
@@ -43,7 +43,7 @@ class Round(Struct):
     number: int
     killed: bool
     phases: list[Phase]
-    told: int
+    reported: int
     spells: int
     hits: int
     refused: int
@@ -87,9 +87,11 @@ def live(store: str, fault: str | None, seed: int, rounds: int, root: Path) -> I
         (disk / "store").mkdir()
     sound = True
     try:
-        told: list[Line] = []
+        reported: list[Line] = []
         for number in range(1, rounds + 1):
-            found = _round(Work(store, folder, f"r{number}", f"{seed}/{number}", fault), seed, number, told)
+            found = _round(
+                Work(store, folder, f"r{number}", f"{seed}/{number}", fault), seed, number, reported
+            )
             sound = not found.findings
             yield found
             if not sound:
@@ -103,8 +105,8 @@ def live(store: str, fault: str | None, seed: int, rounds: int, root: Path) -> I
             shutil.rmtree(folder)
 
 
-def _round(work: Work, seed: int, number: int, told: list[Line]) -> Round:
-    """One round; ``told`` is what was told in the rounds of this life, and grows."""
+def _round(work: Work, seed: int, number: int, reported: list[Line]) -> Round:
+    """One round; ``reported`` is what was reported in the rounds of this life, and grows."""
     chance = random.Random(f"{work.seed}/plan")
     work = msgspec.structs.replace(work, seconds=0.12 if work.fault else 0.0)
     # Under a fault every third process is killed as well, in the middle of it; but not where its log was
@@ -113,20 +115,20 @@ def _round(work: Work, seed: int, number: int, told: list[Line]) -> Round:
     aim = Aim.taken(chance) if killable else None
     listener, code, stuck = _watch(work, aim)
     faults.heal(work.folder)
-    told += listener.heard
+    reported += listener.received
     killed = code == -signal.SIGKILL
     if killed:
         (work.folder / "killed").touch()
     # Where what was refused could not be taken back either, the next claim cuts it off, as after a kill.
     torn = killed or work.fault == faults.FailingFiles.name
-    examined = _examine(work, told, run_on=chance.random() < 0.7, torn=torn)
-    examined.findings += [line.what for line in listener.heard if isinstance(line, Broke)]
+    examined = _examine(work, reported, run_on=chance.random() < 0.7, torn=torn)
+    examined.findings += [line.what for line in listener.received if isinstance(line, Broke)]
     if stuck:
         examined.findings.append(f"stuck: it told nothing for {_PATIENCE / 2:g} seconds; aimed at {aim}")
     if not killed and code:
         examined.findings.append(f"the process under test ended with code {code}: see {work.folder}/errors")
-    proofs = [line for line in listener.heard if isinstance(line, Alive)]
-    spells = [line for line in listener.heard if isinstance(line, Spell)]
+    proofs = [line for line in listener.received if isinstance(line, Alive)]
+    spells = [line for line in listener.received if isinstance(line, Spell)]
     return Round(
         store=work.store,
         fault=work.fault,
@@ -134,10 +136,10 @@ def _round(work: Work, seed: int, number: int, told: list[Line]) -> Round:
         number=number,
         killed=killed,
         phases=sorted(listener.phases) if killed else [],
-        told=sum(isinstance(line, Heard) for line in listener.heard),
+        reported=sum(isinstance(line, Seen) for line in listener.received),
         spells=len(spells),
         hits=sum(spell.hits for spell in spells),
-        refused=sum(isinstance(line, Refused) for line in listener.heard),
+        refused=sum(isinstance(line, Refused) for line in listener.received),
         alive=sum(line.well for line in proofs),
         proven=len(proofs),
         examined=examined,
@@ -145,7 +147,7 @@ def _round(work: Work, seed: int, number: int, told: list[Line]) -> Round:
 
 
 def _watch(work: Work, aim: Aim | None) -> tuple[Listener, int, bool]:
-    """What a process told until it was killed, or had ended; how it ended; and whether it was
+    """What a process reported until it was killed, or had ended; how it ended; and whether it was
     stuck, so that the moment to kill it never came.
     """
 
@@ -169,27 +171,27 @@ def _listen(listener: Listener, pipe: int, aim: Aim | None) -> bool:
     """
     phase, left = (None, 0) if aim is None else (aim.phase, aim.nth)
     deadline = time.monotonic() + (_PATIENCE if aim is None or phase else aim.delay)
-    told_at = time.monotonic()
+    spoke_at = time.monotonic()
     while (wait := deadline - time.monotonic()) > 0:
         readable, _, _ = select.select([pipe], [], [], wait)
         data = os.read(pipe, 1 << 16) if readable else b""
         if readable and not data:
             return False
-        told_at = time.monotonic() if data else told_at
+        spoke_at = time.monotonic() if data else spoke_at
         for line in listener.feed(data):
             if aim is not None and isinstance(line, Doing) and line.phase == phase and line.by > 0:
                 left -= 1
                 if left == 0:
                     deadline = time.monotonic() + aim.delay
                     phase = None
-    return phase is not None and time.monotonic() - told_at > _PATIENCE / 2
+    return phase is not None and time.monotonic() - spoke_at > _PATIENCE / 2
 
 
-def _examine(work: Work, told: list[Line], *, run_on: bool, torn: bool) -> Examined:
+def _examine(work: Work, reported: list[Line], *, run_on: bool, torn: bool) -> Examined:
     """The examination, in a process of its own."""
 
     def body(descriptor: int) -> None:
-        os.write(descriptor, msgspec.json.encode(examine(work, told, run_on=run_on, torn=torn)))
+        os.write(descriptor, msgspec.json.encode(examine(work, reported, run_on=run_on, torn=torn)))
 
     with _fork(body, work.folder / "errors") as (process, pipe):
         data = b"".join(iter(lambda: os.read(pipe, 1 << 16), b""))

@@ -16,32 +16,33 @@ from bench.markdown import rows_of
 from bench.table import machine_line
 
 _PHASES = ("start", "stream", "tool", "compaction", "memory", "idle")
-_KILLS = ("store", "rounds", *_PHASES, "told", "looked for", "verified", "restored", "resumed", "tools run",
-          "compactions", "findings")  # fmt: skip
-_FAULTS = ("store", "fault", "rounds", "spells", "hits", "refused, typed", "alive after", "killed", "told",
-           "looked for", "restored", "tools run", "torn, cut off", "findings")  # fmt: skip
+_KILLS = ("store", "rounds", *_PHASES, "reported", "looked for", "verified", "restored", "resumed",
+          "tools run", "compactions", "findings")  # fmt: skip
+_FAULTS = ("store", "fault", "rounds", "spells", "hits", "refused, typed", "alive after", "killed",
+           "reported", "looked for", "restored", "tools run", "torn, cut off", "findings")  # fmt: skip
 _TITLE_OF_KILLS = "kill -9: rounds, and how many kills caught a pod in each phase"
 _TITLE_OF_FAULTS = "failing disks: what was refused, and what was left of it"
 
 _HOW_TO_READ = """\
 In each round a process with six pods works in a store that lives for eight rounds, and is killed with SIGKILL
-at a moment by chance. Another process then looks for every event that a subscriber of the first had been told
-(`told`; `looked for` counts them again in each later round), checks every hash chain (`verified` entries),
-every call and result against the file that the tools append to, and every compaction; in most rounds it then
-restores all sessions (`restored`), resumes the runs that were interrupted (`resumed`) and gives each session
-another run. Then every run, compaction, extraction and consolidation that began in a session has its end, and
-every staged file an extraction that tells of it. A finding is whatever is lost, changed, doubled, torn,
+at a moment by chance. Another process then looks for every event that a subscriber of the first had seen
+(`reported`; `looked for` counts them again in each later round), checks every hash chain (`verified`
+entries), every call and result against the file that the tools append to, and every compaction; in most
+rounds it then restores all sessions (`restored`), resumes the runs that were interrupted (`resumed`) and
+gives each session another run. Then every run, compaction, extraction and consolidation that began in a
+session has its end, and every staged file an extraction that names it.
+A finding is whatever is lost, changed, doubled, torn,
 unanswered, unended, left over or bricked.
 
 Faults: `cut`, no file may grow beyond a limit (short writes, EFBIG, SQLITE_IOERR_WRITE); `full`, a small
 disk is full (ENOSPC, SQLITE_FULL); `gone`, the store's folder is moved away and put back; `eio`, what is
 done to the store's files fails by chance with EIO or ENOSPC, writes after some bytes (`hits` counts that);
 `log`, the write-ahead log of a SQLite store, its index or both are deleted at work; `swap`, a backup is put
-in the place of the database or of sessions' files, by a rename or by copying over (what was told since may
-be gone; what is there must be sound and go on); `fork`, the process forks at work, and the child must be
+in the place of the database or of sessions' files, by a rename or by copying over (what was reported since
+may be gone; what is there must be sound and go on); `fork`, the process forks at work, and the child must be
 refused what is its parent's. `refused, typed` are commands that failed with a StoreError behind them, as
 they should; `alive after` are pods that took a run when the fault was over, of those given one; `torn, cut
-off` are half-written batches at the end of a file that nobody was told of, which readers pass over and the
+off` are half-written batches at the end of a file that nobody has seen, which readers pass over and the
 next claim cuts off. Every third process is killed within the faults; under `log` none, since what a deleted
 log held is in no file any more."""
 
@@ -85,7 +86,7 @@ def _kill_row(tally: Tally) -> list[str]:
         tally.store,
         tally.rounds,
         *phases,
-        tally.told,
+        tally.reported,
         tally.looked_for,
         tally.verified,
         tally.restored,
@@ -107,7 +108,7 @@ def _fault_row(tally: Tally) -> list[str]:
         tally.refused,
         f"{tally.alive:,} of {tally.proven:,}",
         tally.kills,
-        tally.told,
+        tally.reported,
         tally.looked_for,
         tally.restored,
         tally.tools,

@@ -18,7 +18,7 @@ class Tally(Struct):
     rounds: int = 0
     kills: int = 0
     killed_in: dict[str, int] = msgspec.field(default_factory=dict)
-    told: int = 0
+    reported: int = 0
     looked_for: int = 0
     verified: int = 0
     restored: int = 0
@@ -38,8 +38,8 @@ class Tally(Struct):
         self.rounds += 1
         self.kills += each.killed
         self.killed_in = dict(Counter(self.killed_in) + Counter(each.phases))
-        self.told += each.told
-        self.looked_for += found.told
+        self.reported += each.reported
+        self.looked_for += found.reported
         self.verified += found.entries
         self.restored += found.restored
         self.resumed += found.resumed
@@ -64,6 +64,6 @@ class Tally(Struct):
 
     def line(self) -> bytes:
         """The tally as one line of JSON."""
-        told = msgspec.to_builtins(self)
-        del told["lives"]
-        return msgspec.json.encode({**told, "tools": self.tools, "compacted": self.compacted})
+        reported = msgspec.to_builtins(self)
+        del reported["lives"]
+        return msgspec.json.encode({**reported, "tools": self.tools, "compacted": self.compacted})

@@ -22,7 +22,7 @@ from bench.crash.driver import Driver, of_the_store
 from bench.crash.fault import Fault
 from bench.crash.file_faults import Forked, LogDeleted, Swapped
 from bench.crash.player import Player, Toolkit
-from bench.crash.telling import Broke, Refused, Spell, Teller
+from bench.crash.reports import Broke, Refused, Spell, Teller
 from protocol.events import DURABLE_EVENTS
 from protocol.manifest import PodManifest
 

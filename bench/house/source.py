@@ -1,4 +1,4 @@
-"""What a package's source tells: how deep and wide its classes are, its folders, its circles of imports."""
+"""What a package's source says: how deep and wide its classes are, its folders, its circles of imports."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ def test_without_the_floor_there_is_no_such_target():
     assert (row.target, row.met) == (None, None)
 
 
-def test_floors_and_peers_tell_how_many_times_our_cost_is_theirs():
+def test_floors_and_peers_say_how_many_times_our_cost_is_theirs():
     ours = a_row([10e-6])
     rate = a_row([1000.0], unit="/s", metric="starts")
     rows = beside_ours(
@@ -169,7 +169,7 @@ def test_a_steady_difference_of_no_size_is_no_news():
         (7, "count", "7"),
     ],
 )
-def test_numbers_are_told_in_the_unit_that_fits(value, unit, text):
+def test_numbers_are_reported_in_the_unit_that_fits(value, unit, text):
     assert words.number(value, unit) == text
 
 
@@ -226,7 +226,7 @@ def test_the_page_shows_what_was_missed_and_where_a_peer_is_better():
     assert "**0 of 1 targets met.**" in text
 
 
-def test_a_reading_is_told_with_both_clocks():
+def test_a_reading_is_reported_with_both_clocks():
     row = Row("c", "x", "polypod", "ours", "t", "s", Spread.of([1e-3]), [1e-3], "cpu", Spread.of([2e-3]))
     assert words.other(row) == "2.00 ms wall"
     assert Reading("t", "s", 1.0).clock is None

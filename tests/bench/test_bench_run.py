@@ -77,8 +77,8 @@ def test_a_claim_names_each_case_once_and_stands_beside_a_floor(name: str):
 
 
 def test_a_run_measures_in_fresh_processes_and_compares_with_the_floor():
-    told = []
-    report = run(["slow"], effort="tiny", repeat=2, tell=lambda *step: told.append(step))
+    reported = []
+    report = run(["slow"], effort="tiny", repeat=2, tell=lambda *step: reported.append(step))
     assert report.failed == []
     row = report.row("slow", "publish to a full queue", "time of a publish")
     assert row is not None
@@ -87,7 +87,7 @@ def test_a_run_measures_in_fresh_processes_and_compares_with_the_floor():
     floor = report.row("slow", "publish to a full queue", "time of a publish", "deque with a bound")
     assert floor is not None
     assert floor.times_ours is not None
-    assert len(told) >= 2 * len(claim("slow").cases)  # more where the machine was busy
+    assert len(reported) >= 2 * len(claim("slow").cases)  # more where the machine was busy
 
 
 def test_another_checkout_does_its_cases_in_turns_and_stands_in_the_same_tables():
@@ -105,7 +105,7 @@ def test_a_folder_that_is_no_checkout_is_refused(tmp_path, capsys: pytest.Captur
     assert "is no checkout of polypod" in capsys.readouterr().err
 
 
-def test_a_case_that_cannot_be_measured_is_told_and_stops_nothing():
+def test_a_case_that_cannot_be_measured_is_reported_and_stops_nothing():
     lost = Job(
         "slow", "no such case", "polypod", "ours", (sys.executable, "-c", "raise SystemExit('too bad')")
     )
@@ -124,7 +124,7 @@ def test_a_job_is_repeated_as_often_as_it_may_be_and_no_more():
 
 
 @pytest.mark.parametrize("program", ["pass", "print('words')"])
-def test_a_process_that_prints_no_readings_is_told_so(program: str):
+def test_a_process_that_prints_no_readings_is_reported_as_such(program: str):
     with pytest.raises(NotMeasured, match="no readings"):
         Job("slow", "a case", "polypod", "ours", (sys.executable, "-c", program)).measure()
 
@@ -218,8 +218,8 @@ def test_a_run_beside_peers_says_which_versions_they_have(tmp_path, monkeypatch:
 
 def test_a_run_beside_peers_says_which_are_left_out(tmp_path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("bench.peers.catalogue.VENVS", tmp_path)
-    told = {each.by: each for each in left_out(["restore", "slow", "durable"])}
-    assert told["openai-agents"].claim == "restore, durable"
-    assert told["openai-agents"].why.endswith("python -m bench.peers openai-agents")
-    assert "pydantic-ai" not in told  # it does no case of these
+    reported = {each.by: each for each in left_out(["restore", "slow", "durable"])}
+    assert reported["openai-agents"].claim == "restore, durable"
+    assert reported["openai-agents"].why.endswith("python -m bench.peers openai-agents")
+    assert "pydantic-ai" not in reported  # it does no case of these
     assert left_out(["slow"]) == []

@@ -27,20 +27,20 @@ from bench.crash.ends import unclaimed, unended
 from bench.crash.examine import Examined, examine
 from bench.crash.file_faults import Forked, LogDeleted
 from bench.crash.player import Player, Toolkit
-from bench.crash.rounds import Aim, Round
-from bench.crash.tally import Tally
-from bench.crash.telling import (
+from bench.crash.reports import (
     Broke,
     Doing,
-    Heard,
     Line,
     Listener,
     Made,
     Refused,
     Returned,
+    Seen,
     Teller,
     digest,
 )
+from bench.crash.rounds import Aim, Round
+from bench.crash.tally import Tally
 from bench.crash.worker import Work, manifest, toolkit
 from protocol.errors import StoreError
 from protocol.events import CompactStart, Event, ExtractDone, RunStart
@@ -50,17 +50,17 @@ from protocol.wire import encode
 @pytest.mark.slow
 @pytest.mark.parametrize("store", faults.STORES)
 def test_a_few_rounds_of_kills_and_failing_disks_find_nothing(store: str):
-    told: list[Round] = []
+    reported: list[Round] = []
     fault = "eio" if store.startswith("jsonl") else "cut"
     plan = Plan((store,), rounds=2, fault_rounds=1, faults=(fault,), seed=11, jobs=1)
-    outcome = campaign.run(plan, told.append)
+    outcome = campaign.run(plan, reported.append)
     assert outcome.findings == []
-    kills = [each for each in told if each.fault is None]
+    kills = [each for each in reported if each.fault is None]
     assert [each.killed for each in kills] == [True, True]
     assert all(each.phases for each in kills)
-    assert [each.fault for each in told if each.fault is not None] == [fault]
-    assert sum(each.told for each in told) > 0
-    assert sum(each.examined.restored for each in told) > 0
+    assert [each.fault for each in reported if each.fault is not None] == [fault]
+    assert sum(each.reported for each in reported) > 0
+    assert sum(each.examined.restored for each in reported) > 0
 
 
 def test_the_same_seed_aims_at_the_same_moments():
@@ -70,10 +70,10 @@ def test_the_same_seed_aims_at_the_same_moments():
 
 @pytest.fixture
 def lived(tmp_path: Path) -> tuple[Work, list[Line]]:
-    """A store in which one run made two calls, and what was told of it."""
+    """A store in which one run made two calls, and what was reported of it."""
     work = Work("jsonl-process", tmp_path, "r1", "1")
     (tmp_path / "disk").mkdir()
-    told: list[Line] = []
+    reported: list[Line] = []
 
     async def live() -> None:
 
@@ -87,43 +87,43 @@ def lived(tmp_path: Path) -> tuple[Work, list[Line]]:
                 with system.subscribe() as events:
                     pod = await system.spawn(manifest(1), client=client, tools=tools.tools())
                     result = await pod.run("go")
-                    told.append(Returned(result.session_id, result.run_id, result.outcome))
-                    told.extend(
-                        Heard(event.session_id, event.seq, digest(encode(event)))
+                    reported.append(Returned(result.session_id, result.run_id, result.outcome))
+                    reported.extend(
+                        Seen(event.session_id, event.seq, digest(encode(event)))
                         for event in events.drain()
                         if event.durable
                     )
         store.close()
 
     asyncio.run(live())
-    return work, told
+    return work, reported
 
 
-def findings(work: Work, told: list[Line]) -> list[str]:
-    return examine(work, told, run_on=False, torn=False).findings
+def findings(work: Work, reported: list[Line]) -> list[str]:
+    return examine(work, reported, run_on=False, torn=False).findings
 
 
-def test_all_that_was_told_is_found_and_the_session_goes_on(lived):
-    work, told = lived
-    found = examine(work, told, run_on=True, torn=False)
+def test_all_that_was_reported_is_found_and_the_session_goes_on(lived):
+    work, reported = lived
+    found = examine(work, reported, run_on=True, torn=False)
     assert found.findings == []
-    assert (found.told, found.tools, found.calls, found.sessions) == (len(told) - 1, 2, 2, 1)
+    assert (found.reported, found.tools, found.calls, found.sessions) == (len(reported) - 1, 2, 2, 1)
     assert (found.restored, found.resumed) == (1, 0)
 
 
-def test_what_was_told_and_is_not_there_is_found(lived):
-    work, told = lived
-    heard = next(line for line in told if isinstance(line, Heard))
-    session = heard.session_id
-    assert "lost: entry 999" in findings(work, [Heard(session, 999, "")])[0]
-    assert "changed: entry" in findings(work, [Heard(session, heard.seq, "other")])[0]
+def test_what_was_reported_and_is_not_there_is_found(lived):
+    work, reported = lived
+    received = next(line for line in reported if isinstance(line, Seen))
+    session = received.session_id
+    assert "lost: entry 999" in findings(work, [Seen(session, 999, "")])[0]
+    assert "changed: entry" in findings(work, [Seen(session, received.seq, "other")])[0]
     assert "lost: the result" in findings(work, [Returned(session, "run", "finished")])[0]
     assert "lost: session" in findings(work, [Made("nowhere")])[0]
 
 
-def test_the_end_of_a_run_that_was_told_is_not_found_in_an_earlier_pause(lived):
-    work, told = lived
-    (returned,) = (line for line in told if isinstance(line, Returned))
+def test_the_end_of_a_run_that_was_reported_is_not_found_in_an_earlier_pause(lived):
+    work, reported = lived
+    (returned,) = (line for line in reported if isinstance(line, Returned))
     other = Returned(returned.session_id, returned.run_id, "paused")
     assert "lost: the result" in findings(work, [other])[0]
 
@@ -134,27 +134,27 @@ def test_the_end_of_a_run_that_was_told_is_not_found_in_an_earlier_pause(lived):
     ids=["a call that ran twice", "one unlogged"],
 )
 def test_a_tool_that_ran_once_too_often_is_found(lived, line: str, finding: str):
-    work, told = lived
+    work, reported = lived
     with (work.folder / "calls").open("a") as calls:
         calls.write(line)
-    assert [each.partition(":")[0] for each in findings(work, told)] == [finding]
+    assert [each.partition(":")[0] for each in findings(work, reported)] == [finding]
 
 
 def test_a_result_without_its_tool_is_found(lived):
-    work, told = lived
+    work, reported = lived
     (work.folder / "calls").write_text("1\n")
-    assert [each.partition(":")[0] for each in findings(work, told)] == ["invented"]
+    assert [each.partition(":")[0] for each in findings(work, reported)] == ["invented"]
 
 
 def test_damage_and_half_written_batches_are_found(lived):
-    work, told = lived
+    work, reported = lived
     (file,) = (work.folder / "disk" / "store").glob("*.jsonl")
     whole = file.read_bytes()
     file.write_bytes(whole + b'{"seq":')
-    assert [each.partition(":")[0] for each in findings(work, told)] == ["torn"]
-    assert examine(work, told, run_on=False, torn=True).findings == []
+    assert [each.partition(":")[0] for each in findings(work, reported)] == ["torn"]
+    assert examine(work, reported, run_on=False, torn=True).findings == []
     file.write_bytes(whole.replace(b"so it is", b"so it be"))
-    assert findings(work, told)[0].startswith("broken")
+    assert findings(work, reported)[0].startswith("broken")
 
 
 def stored(work: Work, *make: Callable[[int], Event]) -> Iterator[SessionStore]:
@@ -168,8 +168,8 @@ def stored(work: Work, *make: Callable[[int], Event]) -> Iterator[SessionStore]:
 
 
 def test_what_was_begun_and_has_no_end_is_found(lived):
-    work, told = lived
-    session = told[-1].session_id
+    work, reported = lived
+    session = reported[-1].session_id
     common = {"pod": "p", "session_id": session, "at": 0.0}
     for store in stored(
         work,
@@ -180,9 +180,9 @@ def test_what_was_begun_and_has_no_end_is_found(lived):
     assert found == [f"no end: the compaction of {session}", f"no end: run r of {session}"]
 
 
-def test_a_staged_file_that_no_log_tells_of_is_found(lived):
-    work, told = lived
-    session, memory = told[-1].session_id, work.folder / "memory"
+def test_a_staged_file_that_no_log_speaks_of_is_found(lived):
+    work, reported = lived
+    session, memory = reported[-1].session_id, work.folder / "memory"
     (memory / "staging").mkdir(parents=True)
     for end in (1, 2):
         stage(memory / "staging", Staged(session, 0, end, Extracted()))
@@ -199,12 +199,12 @@ def test_a_store_that_a_forked_child_could_use_is_found():
         pass
 
 
-def test_a_log_that_is_deleted_before_it_was_merged_is_found_to_have_lost_what_was_told(tmp_path):
+def test_a_log_that_is_deleted_before_it_was_merged_is_found_to_have_lost_what_was_reported(tmp_path):
     def live(pipe: int) -> None:
         store = faults.open_store("sqlite-process", tmp_path)
         entries = chained([b'{"type":"Later","seq":1}'])
         store.create("s", "p", None, entries)
-        Teller(pipe).tell(Heard("s", 1, digest(entries[0].body)))
+        Teller(pipe).tell(Seen("s", 1, digest(entries[0].body)))
         os.kill(os.getpid(), signal.SIGKILL)
 
     (tmp_path / "disk" / "store").mkdir(parents=True)
@@ -217,13 +217,13 @@ def test_a_log_that_is_deleted_before_it_was_merged_is_found_to_have_lost_what_w
     with LogDeleted(tmp_path, random.Random(1)) as fault:
         assert fault.hits
     work = Work("sqlite-process", tmp_path, "r1", "1", "log")
-    assert "lost: entry 1 of s" in findings(work, listener.heard)[0]
+    assert "lost: entry 1 of s" in findings(work, listener.received)[0]
 
 
-def test_damage_after_a_backup_came_is_found_and_what_was_told_since_it_is_not_missed(lived):
-    work, told = lived
+def test_damage_after_a_backup_came_is_found_and_what_was_reported_since_it_is_not_missed(lived):
+    work, reported = lived
     swapped = msgspec.structs.replace(work, fault="swap")
-    missed: list[Line] = [*told, Heard(told[-1].session_id, 999, "")]
+    missed: list[Line] = [*reported, Seen(reported[-1].session_id, 999, "")]
     assert findings(work, missed)
     assert findings(swapped, missed) == []
     (file,) = (work.folder / "disk" / "store").glob("*.jsonl")
@@ -231,15 +231,15 @@ def test_damage_after_a_backup_came_is_found_and_what_was_told_since_it_is_not_m
     assert findings(swapped, missed)[0].startswith("broken")
 
 
-def test_a_line_that_was_cut_by_a_kill_was_not_told():
+def test_a_line_that_was_cut_by_a_kill_was_not_reported():
     listener = Listener()
-    lines = encode(Heard("s", 1, "x")) + b"\n" + encode(Doing("tool", 1, "p")) + b"\n" + encode(Made("t"))
+    lines = encode(Seen("s", 1, "x")) + b"\n" + encode(Doing("tool", 1, "p")) + b"\n" + encode(Made("t"))
     assert len(listener.feed(lines)) == 2
-    assert listener.heard == [Heard("s", 1, "x")]
+    assert listener.received == [Seen("s", 1, "x")]
     assert listener.phases == {"tool"}
     listener.feed(b"\n" + encode(Doing("tool", -1, "p")) + b"\n")
     assert listener.phases == {"idle"}
-    assert listener.heard[-1] == Made("t")
+    assert listener.received[-1] == Made("t")
 
 
 def test_a_process_that_falls_silent_before_the_moment_to_kill_it_is_found_to_be_stuck(monkeypatch):
@@ -273,13 +273,13 @@ def test_a_compaction_that_the_store_refuses_without_a_fault_is_found(tmp_path):
         listener = Listener()
         listener.feed(os.read(reading, 1 << 16))
         os.close(reading)
-        return [type(line) for line in listener.heard]
+        return [type(line) for line in listener.received]
 
     assert asyncio.run(compacted(faults=False)) == [Broke]
     assert asyncio.run(compacted(faults=True)) == [Refused]
 
 
-def test_a_finding_is_told_with_where_to_look_and_how_to_do_it_again():
+def test_a_finding_is_reported_with_where_to_look_and_how_to_do_it_again():
     tally = Tally("jsonl-power", "eio")
     found = Examined(findings=["lost: entry 3 of s"])
     tally.add(Round("jsonl-power", "eio", 5, 2, False, [], 7, 1, 3, 2, 6, 6, found))

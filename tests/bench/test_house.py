@@ -41,7 +41,7 @@ def test_a_circle_is_found_and_an_import_inside_a_function_makes_none(package: P
     assert read_house([package]).circles == [["small.one", "small.two"]]
 
 
-def test_a_folder_without_python_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_without_python_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main([str(tmp_path)]) == 2
     assert str(tmp_path) in capsys.readouterr().err
 

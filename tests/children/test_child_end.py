@@ -18,7 +18,7 @@ from actors.runtime.children.launcher import Launcher
 from protocol.errors import ChildLost
 
 SHORT = Ladder(signal.SIGINT, request_wait=0.1, term_wait=0.1)
-#: Starts a daemon that hears nothing.
+#: Starts a daemon that ignores signals.
 DAEMON = f'setsid sh -c "{DEAF} echo daemon; while :; do sleep 1000; done" & while :; do sleep 1000; done'
 
 
@@ -60,7 +60,7 @@ async def test_a_second_stop_shortens_the_ladder(launcher: Launcher, mark: str) 
     assert (await child.wait()).code == -signal.SIGKILL
 
 
-async def test_a_stopped_process_hears_of_its_end(launcher: Launcher, mark: str) -> None:
+async def test_a_stopped_process_learns_of_its_end(launcher: Launcher, mark: str) -> None:
     child = await start(
         launcher, mark, "trap 'exit 4' TERM; echo ready; kill -STOP $$", Ladder(request_wait=0, term_wait=60)
     )

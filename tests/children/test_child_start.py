@@ -17,7 +17,7 @@ from actors.runtime.children.launcher import Launcher
 from actors.runtime.children.pipes import ChildOutput
 from protocol.errors import ChildNotConfined, ChildNotListening, ChildNotStarted, LineTooLong
 
-TELL = """
+REPORT = """
 import json, os, signal, sys
 print(json.dumps({
     "cwd": os.getcwd(), "env": dict(os.environ), "argv": sys.argv[1:], "stdin": sys.stdin.read(),
@@ -25,11 +25,11 @@ print(json.dumps({
     "status": open("/proc/self/status").read(), "tty": os.path.exists("/dev/tty") and can_open_tty(),
 }))
 """
-TELL = (
+REPORT = (
     "def can_open_tty():\n"
     "    try: open('/dev/tty').close()\n"
     "    except OSError: return False\n"
-    "    return True\n" + TELL
+    "    return True\n" + REPORT
 )
 
 
@@ -39,21 +39,21 @@ async def test_a_child_has_its_folder_its_environment_three_descriptors_and_noth
     handle = os.open(tmp_path, os.O_RDONLY)
     os.set_inheritable(handle, True)  # as what a careless library has opened
     try:
-        argv = [sys.executable, "-I", "-c", TELL, "one", "two words", "\udcff"]
+        argv = [sys.executable, "-I", "-c", REPORT, "one", "two words", "\udcff"]
         child = await launcher.start(argv, cwd=tmp_path, env={**environment(mark), "ODD": "\udcff"})
         assert child.stdout is not None
-        told = json.loads(await child.stdout.read())
+        reported = json.loads(await child.stdout.read())
     finally:
         os.close(handle)
     assert (await child.wait()).code == 0
-    assert told["cwd"] == str(tmp_path)
-    assert told["argv"] == ["one", "two words", "\udcff"]
-    assert {**told["env"], "LC_CTYPE": ""} == {**environment(mark), "ODD": "\udcff", "LC_CTYPE": ""}
-    assert told["stdin"] == ""
-    assert told["fds"] == [0, 1, 2]
-    assert told["leads"]
-    assert not told["tty"]
-    status = dict(line.split(":\t", 1) for line in told["status"].splitlines() if ":\t" in line)
+    assert reported["cwd"] == str(tmp_path)
+    assert reported["argv"] == ["one", "two words", "\udcff"]
+    assert {**reported["env"], "LC_CTYPE": ""} == {**environment(mark), "ODD": "\udcff", "LC_CTYPE": ""}
+    assert reported["stdin"] == ""
+    assert reported["fds"] == [0, 1, 2]
+    assert reported["leads"]
+    assert not reported["tty"]
+    status = dict(line.split(":\t", 1) for line in reported["status"].splitlines() if ":\t" in line)
     ignored = int(status["SigIgn"], 16)
     python_ignores = 1 << signal.SIGPIPE - 1 | 1 << signal.SIGXFSZ - 1
     of_the_c_library = (
@@ -72,7 +72,7 @@ async def test_the_allowed_environment_has_no_secret(monkeypatch: pytest.MonkeyP
     assert env["PATH"] == os.environ["PATH"]
 
 
-async def test_exit_codes_and_signals_are_told(launcher: Launcher, mark: str) -> None:
+async def test_exit_codes_and_signals_are_reported(launcher: Launcher, mark: str) -> None:
     for command, code in {"exit 3": 3, "exit 0": 0, "kill -KILL $$": -9, "kill -SEGV $$": -11}.items():
         child = await launcher.start(["sh", "-c", command], cwd="/", env=environment(mark))
         assert (await child.wait()).code == code
@@ -125,7 +125,7 @@ async def test_much_goes_in_and_comes_out(launcher: Launcher, mark: str) -> None
         await child.stdin.write(b"more")
 
 
-async def test_who_does_not_listen_is_told_of(launcher: Launcher, mark: str) -> None:
+async def test_who_does_not_listen_is_notified_of(launcher: Launcher, mark: str) -> None:
     child = await launcher.start(
         ["sh", "-c", "exec <&-; echo closed; exec sleep 1000"], cwd="/", env=environment(mark), stdin="pipe"
     )
@@ -152,7 +152,9 @@ async def test_lines_are_bounded(launcher: Launcher, mark: str) -> None:
     assert await out.readline(10) == b""
 
 
-async def test_what_cannot_be_started_is_told_in_words(launcher: Launcher, mark: str, tmp_path: Path) -> None:
+async def test_what_cannot_be_started_is_reported_in_words(
+    launcher: Launcher, mark: str, tmp_path: Path
+) -> None:
     (tmp_path / "plain").write_text("no program")
     for argv, cwd, words in (
         (["no-such-program"], "/", "cannot start no-such-program: No such file or directory"),

@@ -307,8 +307,8 @@ def test_what_is_put_in_the_place_of_what_is_covered_is_covered_too(
         await child.stdin.write(b"go\n")
         return await ended(child)
 
-    told = confined.call(replace())
-    assert "covered" in told.text
+    reported = confined.call(replace())
+    assert "covered" in reported.text
 
 
 def test_what_a_person_puts_in_a_reserved_place_stays(confined: Runner, place: Place) -> None:
@@ -401,7 +401,9 @@ def test_git_commits(confined: Runner, place: Place) -> None:
     assert not (place.scope / ".git/commondir").exists()
 
 
-def test_a_program_starts_where_it_is_told_and_says_where_it_cannot(confined: Runner, place: Place) -> None:
+def test_a_program_starts_where_it_is_asked_to_and_says_where_it_cannot(
+    confined: Runner, place: Place
+) -> None:
     assert confined.sh("pwd", cwd=place.reading).text == f"{place.reading}\n"
     with pytest.raises(Exception, match="its working folder: No such file"):
         confined.sh("pwd", cwd=place.outside)

@@ -35,10 +35,10 @@ def test_no_process_outside_is_signalled_or_read(confined: Runner, stranger: sub
     pkill -9 sleep; kill -9 1; kill -STOP 1; kill -TERM 1
     cat /proc/*/environ /proc/*/cmdline; ps -ef; echo still here
     """
-    told = confined.sh(script)
-    assert TOKEN not in told.text
-    assert "sleep 1000" not in told.text.replace("pkill -9 sleep", "")
-    assert "still here" in told.text
+    reported = confined.sh(script)
+    assert TOKEN not in reported.text
+    assert "sleep 1000" not in reported.text.replace("pkill -9 sleep", "")
+    assert "still here" in reported.text
 
 
 def test_kill_of_all_reaches_its_own_alone(confined: Runner, stranger: subprocess.Popen[bytes]) -> None:
@@ -178,10 +178,10 @@ def test_landlock_alone_holds_where_nothing_below_is_denied(
     echo no > "$SECRET"; echo no > ../reading/readable.txt; mv ../reading moved; touch ../new /tmp/polypod-was-here
     cat ../reading/readable.txt; echo x > made; cat made; mkdir -p a/b; mv made a/b/; echo t > $TMPDIR/t; echo done
     """
-    told = bare.sh(script, namespaces=False)
-    assert TOKEN not in told.text
-    assert told.text.splitlines()[-1] == "done"
-    assert "readable" in told.text
+    reported = bare.sh(script, namespaces=False)
+    assert TOKEN not in reported.text
+    assert reported.text.splitlines()[-1] == "done"
+    assert "readable" in reported.text
     assert place.snapshot() == before
     assert (place.scope / "a/b/made").read_text() == "x\n"
     assert not Path("/tmp/polypod-was-here").exists()

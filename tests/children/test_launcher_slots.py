@@ -28,7 +28,7 @@ async def test_who_comes_when_all_places_are_taken_waits_in_line(mark: str) -> N
     await launcher.aclose()
 
 
-async def test_who_waits_for_a_place_for_longer_than_is_said_is_refused_and_told_what_takes_them(
+async def test_who_waits_for_a_place_for_longer_than_is_said_is_refused_and_learns_what_takes_them(
     mark: str,
 ) -> None:
     launcher = Launcher(1)

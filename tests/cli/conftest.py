@@ -8,7 +8,7 @@ import pytest
 
 @pytest.fixture
 def terminals_count() -> Iterator[None]:
-    """Who is started here hears of a terminal that is closed, though the tests run under ``nohup``."""
+    """Who is started here learns of a terminal that is closed, though the tests run under ``nohup``."""
     before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     yield
     signal.signal(signal.SIGHUP, before)

@@ -50,7 +50,7 @@ def seen_through(pid: int, master: int, keys: list[str]) -> tuple[int, str]:
     while select.select([master], [], [], max(deadline - time.monotonic(), 0))[0]:
         try:
             piece = os.read(master, 65536)
-        except OSError:  # how the end of a terminal is told
+        except OSError:  # how the end of a terminal is reported
             break
         if not piece:
             break

@@ -116,7 +116,7 @@ def test_what_waits_is_listed_and_the_pod_goes_on_with_the_answer(shop: Home) ->
     assert "nothing waits" in shop.polypod("approvals").err
 
 
-def test_what_is_denied_is_not_run_and_the_model_hears_why(shop: Home) -> None:
+def test_what_is_denied_is_not_run_and_the_model_learns_why(shop: Home) -> None:
     with asking(shop) as run:
         assert shop.polypod("deny", id_of(shop), "--note", "not today").code == 0
         run.communicate(timeout=PATIENCE)
@@ -169,7 +169,7 @@ def test_an_answer_to_a_run_that_was_killed_is_taken_by_the_resume(shop: Home) -
     assert paid(shop) == ["ann"]
 
 
-def test_a_run_that_is_killed_before_it_hears_its_answer_runs_the_call_once_resumed(shop: Home) -> None:
+def test_a_run_that_is_killed_before_it_gets_its_answer_runs_the_call_once_resumed(shop: Home) -> None:
     with asking(shop) as run:
         run.send_signal(signal.SIGSTOP)
         session = shop.session()

@@ -87,14 +87,14 @@ def test_a_run_asks_and_does_what_the_person_allows(shop: Home, columns: int, *,
 
 
 @pytest.mark.parametrize(
-    ("keys", "shown", "by", "told"),
+    ("keys", "shown", "by", "reported"),
     [
         ("n not today\n", "denied by a person: not today", "person", "a person denied it: not today"),
         (CTRL_D, "denied: nobody gave approval", "nobody", "nobody gave it: the person's input has ended"),
     ],
 )
 def test_what_is_denied_or_not_answered_is_not_run(
-    shop: Home, keys: str, shown: str, by: str, told: str
+    shop: Home, keys: str, shown: str, by: str, reported: str
 ) -> None:
     with person(shop, "run", *TASK) as somebody:
         somebody.sees(ASK)
@@ -103,7 +103,7 @@ def test_what_is_denied_or_not_answered_is_not_run(
         somebody.leaves_with()
     assert paid(shop) == []
     assert resolution_of(shop) == (by, False)
-    assert told in result_of(shop)
+    assert reported in result_of(shop)
 
 
 def resolution_of(home: Home) -> tuple[str, bool]:
@@ -114,7 +114,7 @@ def resolution_of(home: Home) -> tuple[str, bool]:
 
 
 def result_of(home: Home) -> str:
-    """What the model was told of the one call."""
+    """What the model learnt of the one call."""
     lines = home.polypod("events", "--json").lines
     (event,) = [each for each in lines if each["type"] == "ToolResulted"]
     return str(event["item"]["content"][0]["text"])
@@ -186,7 +186,7 @@ def test_a_terminal_that_is_closed_pauses_the_run_that_asks(shop: Home) -> None:
     assert shop.polypod("ps", "--json").lines[0]["last_run"] == "paused"
 
 
-def test_without_a_terminal_the_call_is_denied_and_the_person_is_told_what_to_do(shop: Home) -> None:
+def test_without_a_terminal_the_call_is_denied_and_the_person_learns_what_to_do(shop: Home) -> None:
     done = shop.polypod("run", *TASK, words="y\n")
     assert "nobody can be asked here" in done.err
     assert "at a terminal" in done.err
@@ -404,7 +404,7 @@ def test_a_long_argument_hides_no_other_and_the_whole_is_shown_when_asked_for() 
     )
 
 
-def test_a_question_tells_the_time_that_is_left() -> None:
+def test_a_question_says_the_time_that_is_left() -> None:
     asked = structs.replace(request({}), at=1000.0, timeout=3600.0)
     for now, left in ((1000.0, "1 h 0 min"), (2800.0, "30 min 0 s"), (9000.0, "0 ms")):
         lines = [line.text for line in question_lines(asked, 100, now)]
@@ -412,7 +412,7 @@ def test_a_question_tells_the_time_that_is_left() -> None:
 
 
 @given(st.sampled_from([20, 40, 100]), _TEXTS)
-def test_what_is_no_answer_is_told_why_within_the_width(width: int, typed: str) -> None:
+def test_what_is_no_answer_is_refused_with_the_reason_within_the_width(width: int, typed: str) -> None:
     lines = list(not_understood_lines(typed, width))
     assert lines
     assert all(line.text.isprintable() and cell_len(line.text) <= width for line in lines)

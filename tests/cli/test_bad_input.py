@@ -76,10 +76,10 @@ def test_no_words_bring_a_traceback(nowhere: Path, words: list[str]):
         out.flush()
     finally:
         sys.stdout, sys.stderr = kept
-    told = err.buffer.getvalue().decode()
-    assert code in {0, 1, 2, 3}, (words, told)
-    assert "defect" not in told, (words, told)
-    assert "Traceback" not in told, (words, told)
+    reported = err.buffer.getvalue().decode()
+    assert code in {0, 1, 2, 3}, (words, reported)
+    assert "defect" not in reported, (words, reported)
+    assert "Traceback" not in reported, (words, reported)
     report = out.buffer.getvalue().decode()
     failed_checks = "✗ " in report or '"failed"' in report  # what doctor finds wrong is its result
-    assert code == 0 or "polypod: " in told or failed_checks, (words, told)
+    assert code == 0 or "polypod: " in reported or failed_checks, (words, reported)

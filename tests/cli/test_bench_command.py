@@ -157,7 +157,7 @@ def test_a_time_that_is_none_is_bad_input(home: Home):
     assert "--timeout" in done.err
 
 
-# -- what is told apart ------------------------------------------------------------------------------
+# -- what is kept apart ------------------------------------------------------------------------------
 
 
 @tool
@@ -185,13 +185,13 @@ def test_a_turn_with_a_tool_has_two_requests_and_the_time_of_its_tool():
     assert sum(request.waited + request.worked for request in turn.asked) + turn.tools < turn.seconds
 
 
-def test_usage_that_was_not_told_is_unknown_and_said_so():
+def test_usage_that_was_not_reported_is_unknown_and_said_so():
     result = result_of(measured([say("a"), say("b", output_tokens=1)], turns=2, warmup=0), "m", None)
     assert (result.answers, result.usage_reported) == (2, 1)
     assert (result.output_tokens, result.tokens_per_second) == (None, None)
 
 
-def test_a_request_that_was_sent_again_is_told_and_is_no_error():
+def test_a_request_that_was_sent_again_is_reported_and_is_no_error():
     late = ModelError("later", kind="overloaded", retry_after=0.0)
     result = result_of(measured([late, say("a")], turns=1, warmup=0), "m", None)
     assert (result.retried, result.errors, result.outcomes) == ({"overloaded": 1}, [], {"finished": 1})

@@ -105,7 +105,7 @@ def test_words_of_several_lines_are_one_turn(home: Home, newline: str):
     assert said["item"]["content"][0]["text"] == "hello\ncount words in a.txt"
 
 
-def test_what_cannot_be_said_or_done_is_told_and_the_chat_goes_on(home: Home):
+def test_what_cannot_be_said_or_done_is_reported_and_the_chat_goes_on(home: Home):
     with person(home, "chat", "--model", "offline") as somebody:
         somebody.sees(PROMPT)
         somebody.press("/usr/bin/env is what?" + ENTER)

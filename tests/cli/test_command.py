@@ -20,11 +20,11 @@ def home(tmp_path: Path) -> Home:
     return Home(tmp_path)
 
 
-def refused(done: Done, code: int, *words: str) -> None:
+def check_refusal(done: Done, code: int, *words: str) -> None:
     """It ended with ``code``, nothing on standard output, and one clear line that says ``words``."""
     assert (done.code, done.out) == (code, ""), done
-    told = [line for line in done.err.splitlines() if line.startswith("polypod: ")]
-    assert len(told) == 1, done.err
+    reported = [line for line in done.err.splitlines() if line.startswith("polypod: ")]
+    assert len(reported) == 1, done.err
     assert "Traceback" not in done.err
     assert not [word for word in words if word not in done.err], done.err
 
@@ -32,7 +32,7 @@ def refused(done: Done, code: int, *words: str) -> None:
 # -- what goes well ----------------------------------------------------------------------------------
 
 
-def test_a_run_prints_its_answer_and_tells_the_rest_on_standard_error(home: Home):
+def test_a_run_prints_its_answer_and_says_the_rest_on_standard_error(home: Home):
     home.write("a.txt", "one two three\n")
     done = home.run("count words in a.txt")
     assert done.code == 0
@@ -45,8 +45,8 @@ def test_a_run_prints_its_answer_and_tells_the_rest_on_standard_error(home: Home
 def test_a_run_for_a_program_prints_events_and_last_the_result(home: Home):
     home.write("a.txt", "one two three\n")
     done = home.run("count words in a.txt", "--json")
-    *told, last = done.out.splitlines()
-    kinds = [type(decode_event(line.encode())) for line in told]
+    *reported, last = done.out.splitlines()
+    kinds = [type(decode_event(line.encode())) for line in reported]
     assert (kinds.count(RunStart), kinds.count(ToolResulted), kinds.count(RunEnd)) == (1, 1, 1)
     result = json.loads(last)
     assert (result["type"], result["outcome"]) == ("RunResult", "finished")
@@ -219,7 +219,7 @@ def test_a_token_budget_ends_with_the_same_code(home: Home):
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_run_that_is_told_to_end_is_paused_and_the_way_on_is_printed(home: Home, number: int, code: int):
+def test_a_run_that_is_asked_to_end_is_paused_and_the_way_on_is_printed(home: Home, number: int, code: int):
     with (
         silent_server() as (url, came),
         home.start("run", "list files", "--model", "openai/m", "--base-url", url, "--json") as run,
@@ -288,7 +288,7 @@ def test_a_signal_that_comes_again_and_again_does_not_change_how_a_command_ends(
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_chat_that_is_told_to_end_says_how_to_go_on(home: Home, number: int, code: int):
+def test_a_chat_that_is_asked_to_end_says_how_to_go_on(home: Home, number: int, code: int):
     with home.start("chat", "--model", "offline", stdin=subprocess.PIPE) as chat:
         assert chat.stderr is not None
         while "/help shows more" not in chat.stderr.readline():
@@ -300,7 +300,7 @@ def test_a_chat_that_is_told_to_end_says_how_to_go_on(home: Home, number: int, c
     assert home.polypod(*shlex.split(command), "--model", "offline", words="list files\n").code == 0
 
 
-def test_a_chat_that_is_told_to_end_in_the_middle_of_a_turn_pauses_it(home: Home):
+def test_a_chat_that_is_asked_to_end_in_the_middle_of_a_turn_pauses_it(home: Home):
     with (
         silent_server() as (url, came),
         home.start("chat", "--model", "openai/m", "--base-url", url, stdin=subprocess.PIPE) as chat,
@@ -319,7 +319,7 @@ def test_a_chat_that_is_told_to_end_in_the_middle_of_a_turn_pauses_it(home: Home
     assert home.polypod("ps", "--json").lines[0]["last_run"] == "finished"
 
 
-def test_a_killed_run_is_told_as_interrupted_and_goes_on_where_it_stood(home: Home):
+def test_a_killed_run_is_reported_as_interrupted_and_goes_on_where_it_stood(home: Home):
     with (
         silent_server() as (url, came),
         home.start("run", "list files", "--model", "openai/m", "--base-url", url) as run,
@@ -339,8 +339,8 @@ def test_a_reader_that_goes_away_is_no_error(home: Home):
         assert process.stdout is not None
         process.stdout.close()
         assert process.stderr is not None
-        told = process.stderr.read()
-    assert told == ""
+        reported = process.stderr.read()
+    assert reported == ""
     assert process.returncode in {0, 141}
 
 
@@ -358,7 +358,7 @@ def test_a_terminal_without_unicode_is_no_error(home: Home):
 def test_an_unknown_key_of_a_manifest_names_file_and_key(home: Home):
     home.write("pod.toml", '[modle]\nscheme = "offline"\n')
     done = home.polypod("run", "hi", "--manifest", "pod.toml")
-    refused(done, 2, "pod.toml: unknown key 'modle'", "did you mean 'model'?")
+    check_refusal(done, 2, "pod.toml: unknown key 'modle'", "did you mean 'model'?")
 
 
 @pytest.mark.parametrize(
@@ -373,15 +373,15 @@ def test_what_is_wrong_with_a_manifest_only_when_a_pod_is_made_names_the_file_to
     home: Home, text: str, why: str, command: list[str]
 ):
     home.write("pod.toml", text)
-    refused(home.polypod(*command, "--manifest", "pod.toml"), 2, f"pod.toml: {why}")
+    check_refusal(home.polypod(*command, "--manifest", "pod.toml"), 2, f"pod.toml: {why}")
 
 
 def test_a_manifest_that_is_not_there_is_named(home: Home):
-    refused(home.polypod("run", "hi", "--manifest", "none.toml"), 2, "none.toml", "No such file")
+    check_refusal(home.polypod("run", "hi", "--manifest", "none.toml"), 2, "none.toml", "No such file")
 
 
 def test_an_unknown_model_server_names_the_kinds_there_are(home: Home):
-    refused(
+    check_refusal(
         home.polypod("run", "hi", "--model", "nonsense/x"),
         2,
         "--model: no model server",
@@ -392,7 +392,7 @@ def test_an_unknown_model_server_names_the_kinds_there_are(home: Home):
 
 def test_a_key_variable_that_is_not_set_is_named(home: Home):
     home.write("pod.toml", '[model]\nscheme = "openai"\nmodel_id = "m"\napi_key_env = "NO_SUCH_KEY"\n')
-    refused(home.polypod("run", "hi", "--manifest", "pod.toml"), 2, "NO_SUCH_KEY", "export")
+    check_refusal(home.polypod("run", "hi", "--manifest", "pod.toml"), 2, "NO_SUCH_KEY", "export")
 
 
 def test_a_dead_server_is_named_with_its_real_address(home: Home):
@@ -422,27 +422,31 @@ def test_a_file_that_is_no_database_is_named_and_left_as_it_is(home: Home, comma
     garbage = home.write("garbage.db", "this is no database at all, but somebody's letter\n" * 40)
     before = garbage.read_bytes()
     done = home.polypod(*command, "--store", "sqlite:garbage.db")
-    refused(done, 1, "garbage.db")
+    check_refusal(done, 1, "garbage.db")
     assert garbage.read_bytes() == before
     assert [path.name for path in home.folder.iterdir()] == ["garbage.db"]
 
 
 def test_a_session_that_is_not_there_is_named_and_no_store_is_made(home: Home):
     for command in (["show", "abc"], ["log", "abc"], ["resume", "abc", "hi"]):
-        refused(home.polypod(*command, "--store", "sqlite:pods.db"), 2, "abc", "sqlite:pods.db")
+        check_refusal(home.polypod(*command, "--store", "sqlite:pods.db"), 2, "abc", "sqlite:pods.db")
     assert not list(home.folder.iterdir())
 
 
 @pytest.mark.parametrize("command", [["fsck"], ["gc", "--superseded"]])
 def test_a_store_that_is_not_there_is_not_called_sound_and_not_made(home: Home, command: list[str]):
-    refused(home.polypod(*command, "--store", "sqlite:pods.db"), 2, "there is no store at sqlite:pods.db")
+    check_refusal(
+        home.polypod(*command, "--store", "sqlite:pods.db"), 2, "there is no store at sqlite:pods.db"
+    )
     assert not list(home.folder.iterdir())
 
 
 def test_a_session_that_goes_on_takes_no_other_manifest(home: Home):
     home.run("hello")
-    refused(home.polypod("chat", "--resume", home.session(), "--name", "x"), 2, "--name are for new ones")
-    refused(home.polypod("chat", "--no-tools"), 2, "--no-tools is for a session that goes on")
+    check_refusal(
+        home.polypod("chat", "--resume", home.session(), "--name", "x"), 2, "--name are for new ones"
+    )
+    check_refusal(home.polypod("chat", "--no-tools"), 2, "--no-tools is for a session that goes on")
 
 
 def test_a_session_that_goes_on_may_be_allowed_more(home: Home):
@@ -461,19 +465,19 @@ def test_a_session_keeps_its_model_whatever_is_exported_for_new_pods(home: Home)
     home.env["POLYPOD_MODEL"] = "nonsense/x"
     assert home.polypod("resume", home.session(), "hello").code == 0
     assert home.polypod("chat", "--resume", home.session(), words="hello\n").code == 0
-    refused(home.polypod("run", "hi"), 2, "'nonsense'")
+    check_refusal(home.polypod("run", "hi"), 2, "'nonsense'")
 
 
 def test_a_beginning_that_more_sessions_share_lists_them(home: Home):
     home.run("list files")
     home.run("hello there")
-    refused(
+    check_refusal(
         home.polypod("show", home.session()[:2]), 2, "2 sessions fit", "pod: list files", "pod: hello there"
     )
 
 
 def test_last_is_the_session_that_changed_last(home: Home):
-    refused(home.polypod("resume", "last", "hello"), 2, "no session 'last'")
+    check_refusal(home.polypod("resume", "last", "hello"), 2, "no session 'last'")
     home.run("list files")
     first = home.session()
     home.run("hello")
@@ -486,7 +490,7 @@ def test_last_is_the_session_that_changed_last(home: Home):
 
 def test_a_finished_session_is_not_resumed_without_words(home: Home):
     home.run("list files")
-    refused(home.polypod("resume", home.session()), 2, "has ended", "say what to do next")
+    check_refusal(home.polypod("resume", home.session()), 2, "has ended", "say what to do next")
 
 
 def test_a_session_that_another_process_holds_is_refused_and_the_holder_named(home: Home):
@@ -499,17 +503,17 @@ def test_a_session_that_another_process_holds_is_refused_and_the_holder_named(ho
         assert row["holder"]["pid"] == run.pid
         done = home.polypod("resume", row["session_id"], "--model", "offline")
         run.kill()
-    refused(done, 1, "in use", f"process {run.pid}")
+    check_refusal(done, 1, "in use", f"process {run.pid}")
 
 
 def test_a_store_of_no_known_kind_says_which_there_are(home: Home):
-    refused(home.polypod("ps", "--store", "tape:reel"), 2, "tape", "sqlite:FILE")
-    refused(home.polypod("bench", "--store", "sqlite:x?durability=some"), 2, "durability", "not 'some'")
+    check_refusal(home.polypod("ps", "--store", "tape:reel"), 2, "tape", "sqlite:FILE")
+    check_refusal(home.polypod("bench", "--store", "sqlite:x?durability=some"), 2, "durability", "not 'some'")
     assert not list(home.folder.iterdir())
 
 
 def test_a_wrong_option_says_where_help_is(home: Home):
-    refused(home.polypod("run", "hi", "--mdoel", "x"), 2, "No such option", "polypod run --help")
+    check_refusal(home.polypod("run", "hi", "--mdoel", "x"), 2, "No such option", "polypod run --help")
 
 
 @pytest.mark.parametrize("json_too", [[], ["--json"]])
@@ -517,17 +521,19 @@ def test_a_pod_that_has_no_session_is_named_and_what_may_be_meant(home: Home, js
     home.run("hello", "--name", "reader@example.com")
     for command in ("ps", "events"):
         found = home.polypod(command, "--pod", "reader", *json_too)
-        refused(found, 2, "no pod 'reader'", "'reader@example.com'?")
+        check_refusal(found, 2, "no pod 'reader'", "'reader@example.com'?")
     assert "reader@example.com" in home.polypod("ps", "--pod", "reader@example.com", *json_too).out
 
 
 def test_a_server_without_http_before_it_is_refused_and_a_model_without_a_kind_is_guessed(home: Home):
     home.write("pod.toml", '[model]\nscheme = "openai"\nmodel_id = "m"\nbase_url = "127.0.0.1:9"\n')
     how = "write it like http://127.0.0.1:11434/v1"
-    refused(home.polypod("run", "hi", "--base-url", "127.0.0.1:9"), 2, "'127.0.0.1:9' is no base URL", how)
-    refused(home.polypod("run", "hi", "--manifest", "pod.toml"), 2, "pod.toml: model.base_url", how)
-    refused(home.polypod("run", "hi", "--model", "gpt-4.1"), 2, "did you mean 'openai/gpt-4.1'?")
-    refused(home.polypod("run", "hi", "--model", "olama/qwen3"), 2, "did you mean 'ollama/qwen3'?")
+    check_refusal(
+        home.polypod("run", "hi", "--base-url", "127.0.0.1:9"), 2, "'127.0.0.1:9' is no base URL", how
+    )
+    check_refusal(home.polypod("run", "hi", "--manifest", "pod.toml"), 2, "pod.toml: model.base_url", how)
+    check_refusal(home.polypod("run", "hi", "--model", "gpt-4.1"), 2, "did you mean 'openai/gpt-4.1'?")
+    check_refusal(home.polypod("run", "hi", "--model", "olama/qwen3"), 2, "did you mean 'ollama/qwen3'?")
 
 
 def test_what_a_tool_starts_finds_nothing_on_standard_input_and_a_loop_keeps_its_list(home: Home):
@@ -562,7 +568,7 @@ def test_closed_standard_streams_are_no_error(home: Home, closed: str):
 
 
 @pytest.mark.parametrize("command", ["ps", "ps --json", "--help", "--version", "schema", "memory list"])
-def test_what_cannot_be_written_to_a_closed_standard_output_is_told(home: Home, command: str):
+def test_what_cannot_be_written_to_a_closed_standard_output_is_reported(home: Home, command: str):
     home.run("hello")
     home.write("note.md", "---\ntitle: a\n---\na\n")
     (home.state / "polypod" / "memory" / "knowledge").mkdir(parents=True)
@@ -609,7 +615,7 @@ def test_a_wrong_value_is_named_by_what_it_was_given_by(
     assert option not in exported.err
 
 
-def test_what_lies_among_sessions_and_is_none_is_told_by_ps(home: Home):
+def test_what_lies_among_sessions_and_is_none_is_reported_by_ps(home: Home):
     (home.folder / "store").mkdir()
     home.write("store/diary.jsonl", "dear diary\n")
     empty = home.polypod("ps", "--store", "jsonl:store")
@@ -642,10 +648,10 @@ def test_a_task_from_a_standard_input_that_is_closed_is_empty(home: Home):
 
 
 def test_an_empty_task_is_refused(home: Home):
-    refused(home.polypod("run", " "), 2, "the task is empty")
+    check_refusal(home.polypod("run", " "), 2, "the task is empty")
 
 
-def test_a_failure_before_the_run_is_told_to_a_program_as_a_result(home: Home):
+def test_a_failure_before_the_run_is_reported_to_a_program_as_a_result(home: Home):
     home.write("pod.toml", '[model]\nscheme = "openai"\nmodel_id = "m"\napi_key_env = "NO_SUCH_KEY"\n')
     done = home.polypod("run", "hi", "--manifest", "pod.toml", "--json")
     [result] = done.lines
@@ -667,17 +673,17 @@ def test_a_read_only_state_folder_is_one_line(home: Home):
 
 def test_a_state_folder_that_cannot_be_is_no_matter_to_who_names_a_store(home: Home):
     home.env["XDG_STATE_HOME"] = str(home.write("file", ""))
-    refused(home.run("hello"), 1, "cannot make the state folder", "--store or $POLYPOD_STORE")
+    check_refusal(home.run("hello"), 1, "cannot make the state folder", "--store or $POLYPOD_STORE")
     assert home.run("hello", "--store", "sqlite:pods.db").code == 0
 
 
-def test_a_current_directory_that_is_gone_is_told(home: Home):
+def test_a_current_directory_that_is_gone_is_reported(home: Home):
     home.folder = home.folder / "gone"
     home.folder.mkdir()
     # In the child, after it has gone there and before the command begins.
     with home.start("run", "hello", "--model", "offline", preexec_fn=home.folder.rmdir) as process:
         _, err = process.communicate(timeout=60)
-    refused(Done(process.returncode, "", err), 2, "the current directory is gone")
+    check_refusal(Done(process.returncode, "", err), 2, "the current directory is gone")
 
 
 def test_the_environment_names_model_and_store(home: Home):
@@ -688,5 +694,5 @@ def test_the_environment_names_model_and_store(home: Home):
     assert (home.folder / "mine.db").is_file()
 
 
-def test_the_version_is_told(home: Home):
+def test_the_version_is_reported(home: Home):
     assert home.polypod("--version").out.startswith("polypod ")

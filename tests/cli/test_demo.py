@@ -40,11 +40,11 @@ def answered(seq: int, call: ToolCall, text: str = "x", *, is_error: bool = Fals
 
 
 def played(*calls: ToolCall, text: str | None = None) -> demo.Played:
-    told = [
+    reported = [
         ToolStart(**WHERE, seq=1, call_id=call.id, name=call.name, arguments=call.arguments) for call in calls
     ]
     result = None if text is None else RunResult(text, "finished", Usage(), "r", "s")
-    return demo.Played(told, result)
+    return demo.Played(reported, result)
 
 
 LEFT = [asked(1, FIRST), answered(2, FIRST), asked(3, SLOW)]

@@ -8,7 +8,7 @@ from click.testing import CliRunner
 from actors.cli.doctor import doctor
 
 
-def told(*words: str) -> tuple[int, dict[str, dict[str, str]]]:
+def reported(*words: str) -> tuple[int, dict[str, dict[str, str]]]:
     done = CliRunner().invoke(doctor, ["--json", *words])
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     code = getattr(done.exception, "code", done.exit_code)
@@ -16,7 +16,7 @@ def told(*words: str) -> tuple[int, dict[str, dict[str, str]]]:
 
 
 def test_a_store_that_is_not_there_yet_is_fine(tmp_path):
-    code, checks = told("--store", f"sqlite:{tmp_path}/new.db")
+    code, checks = reported("--store", f"sqlite:{tmp_path}/new.db")
     assert code == 0
     assert checks["store"]["status"] == "ok"
     assert checks["python"]["status"] == "ok"
@@ -28,14 +28,14 @@ def test_a_store_that_is_not_there_yet_is_fine(tmp_path):
 
 def test_a_store_that_cannot_be_opened_is_a_failure_with_what_to_do(tmp_path):
     (tmp_path / "bad.db").write_bytes(b"no database at all" * 100)
-    code, checks = told("--store", f"sqlite:{tmp_path}/bad.db")
+    code, checks = reported("--store", f"sqlite:{tmp_path}/bad.db")
     assert code == 1
     assert checks["store"]["status"] == "failed"
     assert checks["store"]["todo"]
 
 
 def test_it_says_what_commands_can_be_confined_by():
-    _, checks = told()
+    _, checks = reported()
     assert checks["sandbox"]["text"]
     if checks["sandbox"]["status"] == "ok":
         assert checks["namespaces"]["status"] == checks["seccomp"]["status"] == "ok"
@@ -44,15 +44,15 @@ def test_it_says_what_commands_can_be_confined_by():
 
 def test_a_store_that_cannot_be_made_or_written_is_a_failure(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("in the way")
-    code, checks = told("--store", f"sqlite:{tmp_path}/file/new.db")
+    code, checks = reported("--store", f"sqlite:{tmp_path}/file/new.db")
     assert code == 1
     assert "file is in the way" in checks["store"]["text"]
     refused = tmp_path / "refused"
     refused.mkdir()
     monkeypatch.setattr(os, "access", lambda place, _: place != refused)  # root may write anywhere
-    code, checks = told("--store", f"jsonl:{refused}/deep/new")
+    code, checks = reported("--store", f"jsonl:{refused}/deep/new")
     assert code == 1
     assert "refused is in the way" in checks["store"]["text"]
-    code, checks = told("--store", f"jsonl:{refused}")
+    code, checks = reported("--store", f"jsonl:{refused}")
     assert code == 1
     assert checks["store"]["text"].endswith("cannot be written")

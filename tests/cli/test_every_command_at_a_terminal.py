@@ -52,7 +52,7 @@ SETTINGS = {
     "narrow without colours": (40, {"TERM": "xterm-256color", "NO_COLOR": "1"}),
     "dumb": (100, {"TERM": "dumb"}),
 }
-#: A tool that tells how far it is, so that what goes on is shown in other words than before.
+#: A tool that says how far it is, so that what goes on is shown in other words than before.
 TOOL = '''
 import time
 from polypod import ToolContext, tool
@@ -144,7 +144,7 @@ def test_what_is_laid_out_is_never_wider_than_the_terminal(seen: dict[tuple[str,
 
 
 @pytest.mark.timeout(150)
-def test_a_narrow_list_of_sessions_tells_how_each_last_run_stands(seen: dict[tuple[str, str], Seen]):
+def test_a_narrow_list_of_sessions_says_how_each_last_run_stands(seen: dict[tuple[str, str], Seen]):
     assert "LAST RUN" in seen["ps", "narrow"].text
     assert "ENTRIES" not in seen["ps", "narrow"].text
     assert "ENTRIES" in seen["ps", "wide"].text

@@ -59,7 +59,7 @@ def test_a_usage_error_says_where_help_is(capfd: pytest.CaptureFixture[str]):
     assert capfd.readouterr().err == "polypod: the task is empty\n  hint: see polypod --help\n"
 
 
-def test_a_defect_is_told_as_one_and_shown_on_demand(
+def test_a_defect_is_reported_as_one_and_shown_on_demand(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
     exits.run_guarded(refusing(ZeroDivisionError("oops")))

@@ -30,11 +30,11 @@ def test_no_line_of_any_help_is_wider_than_the_terminal(columns: int, monkeypatc
 
 
 def test_a_narrow_terminal_cuts_no_words_off(monkeypatch: pytest.MonkeyPatch):
-    told: list[list[list[str]]] = []
+    reported: list[list[list[str]]] = []
     for columns in ("40", "100"):
         monkeypatch.setenv("COLUMNS", columns)
-        told.append([text.split() for _, text in every_command()])
-    assert told[0] == told[1]
+        reported.append([text.split() for _, text in every_command()])
+    assert reported[0] == reported[1]
 
 
 def test_the_commands_at_a_terminal_are_those_with_the_help_that_fits():

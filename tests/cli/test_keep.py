@@ -102,7 +102,7 @@ def test_fsck_finds_a_broken_chain_and_forks_what_is_sound(home: Home) -> None:
     assert home.polypod("resume", branch, "count words in a.txt").code == 0
 
 
-def test_gc_lets_go_of_what_is_old_and_wants_to_be_told_what(home: Home) -> None:
+def test_gc_lets_go_of_what_is_old_and_wants_to_be_asked_what(home: Home) -> None:
     session = home.session()
     kept = home.polypod("gc", "--older-than", "1h")
     assert (kept.out, kept.err) == ("", "0 sessions deleted\n")

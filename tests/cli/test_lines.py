@@ -42,7 +42,7 @@ def said(event: events.Event) -> str:
     return lines.event_line(event).text
 
 
-def test_a_result_tells_its_call_its_size_and_its_time():
+def test_a_result_names_its_call_its_size_and_its_time():
     result = ToolResult.of(CALL, "é" * 600)
     assert lines.result_line(result, CALL, 0.003) == ("tool", "✓ read(path='a.txt') → 1.2 kB, 3 ms")
 
@@ -66,13 +66,13 @@ def test_an_answer_shows_its_words_and_then_its_calls():
     assert said(events.AssistantMessage(**WHERE, item=item)) == "Let me look. ▸ read(path='a.txt')"
 
 
-def test_words_of_a_user_tell_how_they_came():
+def test_words_of_a_user_say_how_they_came():
     item = UserItem.of("hi")
     assert said(events.UserMessage(**WHERE, item=item)) == "hi"
     assert said(events.UserMessage(**WHERE, item=item, source="steer")) == "(steer) hi"
 
 
-def test_the_end_of_a_run_tells_outcome_cost_and_cause():
+def test_the_end_of_a_run_says_outcome_cost_and_cause():
     ended = events.RunEnd(
         **WHERE, outcome="limit_reached", steps=2, usage=Usage(5, 1), error=Failure("X", "too long")
     )
@@ -84,7 +84,7 @@ def test_a_retry_says_when_and_why():
     assert said(retry) == "trying again in 2.0 s: busy"
 
 
-def test_a_session_tells_where_it_comes_from():
+def test_a_session_knows_where_it_comes_from():
     parent = Parent("compacted_from", "s0", "00", 7)
     opened = SessionOpened(session_id="s", seq=1, at=0.0, pod="p", manifest=Raw(b"{}"), parent=parent)
     assert lines.entry_line(opened).text == "session opened for pod p, compacted from s0"

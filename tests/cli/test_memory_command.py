@@ -38,8 +38,8 @@ def test_notes_are_listed_by_their_paths(home: Home) -> None:
     assert "1 file of finds staged" in listed.err
     assert home.polypod("memory").out == listed.out
     assert home.polypod("memory", "--memory", str(folder(home))).out == listed.out
-    told = home.polypod("memory", "list", "--json", "--kind", "decisions").lines
-    assert told == [
+    reported = home.polypod("memory", "list", "--json", "--kind", "decisions").lines
+    assert reported == [
         {
             "path": "decisions/use-tabs.md",
             "kind": "decisions",
@@ -67,8 +67,8 @@ def test_a_note_is_shown_by_its_path_or_the_beginning_of_its_name(home: Home) ->
     assert shown.out.splitlines()[0] == "Use tabs"
     assert shown.out.endswith("- tabs, said the user\n")
     assert home.polypod("memory", "show", "use").out == shown.out
-    [told] = home.polypod("memory", "show", "use-tabs", "--json").lines
-    assert (told["title"], told["body"]) == ("Use tabs", "- tabs, said the user")
+    [reported] = home.polypod("memory", "show", "use-tabs", "--json").lines
+    assert (reported["title"], reported["body"]) == ("Use tabs", "- tabs, said the user")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Reading: sessions found, checked and told without making pods of them."""
+"""Reading: sessions found, checked and reported without making pods of them."""
 
 import asyncio
 from pathlib import Path
@@ -79,7 +79,7 @@ def test_a_session_is_found_by_its_short_id_and_by_the_beginning_of_that(store: 
             assert reading.find(short_id(each)[:8]).session_id == each
 
 
-def test_the_last_run_is_told_also_of_a_session_that_continues_anothers_numbers(store: str):
+def test_the_last_run_is_reported_also_of_a_session_that_continues_anothers_numbers(store: str):
     sessions = made(store, forks=2)
     with Reading(store) as reading:
         assert [reading.last_run(reading.info(each)) for each in sessions] == ["finished"] * 3

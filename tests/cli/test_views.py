@@ -1,4 +1,4 @@
-"""Views: what a person and a program see of a run, told by a real pod."""
+"""Views: what a person and a program see of a run, reported by a real pod."""
 
 import asyncio
 import contextlib
@@ -29,13 +29,13 @@ WHERE: dict[str, Any] = {"pod": "p", "session_id": "s", "seq": 1, "at": 0.0, "ru
 
 @tool(concurrency="read_only")
 def weather(town: str) -> str:
-    """Tell the weather."""
+    """Give the weather."""
     if town == "Atlantis":
         raise ValueError("no such town")
     return f"rain in {town}"
 
 
-def shown(script: list[Any], view: View) -> None:
+def show(script: list[Any], view: View) -> None:
     """Have a pod play ``script`` and show its run."""
 
     async def main() -> None:
@@ -57,7 +57,7 @@ def written(stream: io.TextIOWrapper) -> str:
 def to_files(script: list[Any]) -> tuple[str, list[str]]:
     """Standard output and the lines of standard error, where neither is a terminal."""
     out, err = files()
-    shown(script, PeopleView(Terminal(out, err)))
+    show(script, PeopleView(Terminal(out, err)))
     return written(out), written(err).splitlines()
 
 
@@ -67,7 +67,7 @@ def at_terminal(use: Callable[[Terminal], None], encoding: str = "utf-8") -> str
     with os.fdopen(slave, "w", encoding=encoding, errors="replace") as stream:
         use(Terminal(stream, stream))
     seen = b""
-    with contextlib.suppress(OSError):  # how the end of a terminal is told
+    with contextlib.suppress(OSError):  # how the end of a terminal is reported
         while piece := os.read(master, 65536):
             seen += piece
     os.close(master)
@@ -101,7 +101,7 @@ def test_a_file_gets_the_last_answer_alone_and_what_was_said_before_it_stands_be
 def test_a_failed_run_ends_the_line_and_names_the_session():
     out, err = files()
     with pytest.raises(RunFailed):
-        shown([ModelError("no", kind="auth")], PeopleView(Terminal(out, err)))
+        show([ModelError("no", kind="auth")], PeopleView(Terminal(out, err)))
     assert written(err).startswith("failed · session ")
 
 
@@ -162,11 +162,9 @@ def test_an_escape_sequence_in_an_answer_does_not_reach_the_terminal():
 
 
 def test_a_program_gets_each_event_as_a_line_and_last_the_result(capfdbinary: pytest.CaptureFixture[bytes]):
-    shown(
-        [call("weather", {"town": "Bergen"}), say("It rains.", input_tokens=2, output_tokens=1)], JsonView()
-    )
-    *told, last = capfdbinary.readouterr().out.splitlines()
-    kinds = [type(decode_event(line)) for line in told]
+    show([call("weather", {"town": "Bergen"}), say("It rains.", input_tokens=2, output_tokens=1)], JsonView())
+    *reported, last = capfdbinary.readouterr().out.splitlines()
+    kinds = [type(decode_event(line)) for line in reported]
     assert kinds[0] is not events.PodStarted  # the run's own events, from its start
     assert kinds.count(events.RunStart) == kinds.count(events.RunEnd) == 1
     assert kinds.index(events.ToolStart) < kinds.index(events.ToolResulted) < kinds.index(events.TextDelta)
@@ -176,9 +174,9 @@ def test_a_program_gets_each_event_as_a_line_and_last_the_result(capfdbinary: py
     assert result["session_id"]
 
 
-def test_a_program_is_told_of_a_failed_run_as_data(capfdbinary: pytest.CaptureFixture[bytes]):
+def test_a_program_is_notified_of_a_failed_run_as_data(capfdbinary: pytest.CaptureFixture[bytes]):
     with pytest.raises(RunFailed):
-        shown([ModelError("no", kind="auth", hint="a key")], JsonView())
+        show([ModelError("no", kind="auth", hint="a key")], JsonView())
     result = msgspec.json.decode(capfdbinary.readouterr().out.splitlines()[-1])
     assert result["outcome"] == "failed"
     assert result["error"] == {
@@ -189,7 +187,7 @@ def test_a_program_is_told_of_a_failed_run_as_data(capfdbinary: pytest.CaptureFi
     }
 
 
-def test_usage_that_no_server_told_is_said_to_be_unknown():
+def test_usage_that_no_server_reported_is_said_to_be_unknown():
     _, err = to_files([say("ok")])
     assert "tokens unknown" in err[-1]
     assert Usage().total_tokens is None

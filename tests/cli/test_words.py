@@ -75,7 +75,7 @@ def test_an_escape_sequence_of_a_file_does_not_reach_the_terminal():
     assert "\x1b" not in words.clean("\x1b[2Jgone")
 
 
-def test_usage_says_what_no_server_told():
+def test_usage_says_what_no_server_reported():
     assert words.tokens(Usage()) == "tokens unknown"
     assert words.tokens(Usage(1234, 56)) == "1,234 tokens in, 56 out"
     assert words.tokens(Usage(1234, None, incomplete=True)) == "1,234 tokens in, ? out, more unknown"

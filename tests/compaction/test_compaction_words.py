@@ -49,21 +49,21 @@ def test_of_words_that_come_again_the_last_counts():
 
 def test_long_words_are_shortened_before_any_are_left_out():
     words = ["deploy on fridays", "x" * 50_000, "keep the old api"]
-    told = written(words, 200)
-    assert "- deploy on fridays\n" in told
-    assert told.endswith("- keep the old api")
-    assert "left out" in told
-    assert text_tokens(told) <= 200
+    reported = written(words, 200)
+    assert "- deploy on fridays\n" in reported
+    assert reported.endswith("- keep the old api")
+    assert "left out" in reported
+    assert text_tokens(reported) <= 200
 
 
 def test_where_there_is_no_room_the_first_words_and_the_newest_stay():
     words = [f"instruction number {n} about something" for n in range(500)]
-    told = written(words, 300)
-    assert text_tokens(told) <= 300
-    assert "number 0 " in told
-    assert "number 499 " in told
-    assert carried(f"\n{told}")[0] == words[0]
-    assert not any("left out" in text for text in carried(f"\n{told}"))
+    reported = written(words, 300)
+    assert text_tokens(reported) <= 300
+    assert "number 0 " in reported
+    assert "number 499 " in reported
+    assert carried(f"\n{reported}")[0] == words[0]
+    assert not any("left out" in text for text in carried(f"\n{reported}"))
 
 
 @given(said_by_users)
@@ -77,11 +77,11 @@ def test_words_are_read_back_as_they_were_written(words):
 @given(said_by_users, st.integers(200, 3000))
 def test_words_keep_to_their_budget_and_their_order(words, budget):
     words = words_of([user(text) for text in words])
-    told = written(words, budget)
-    assert text_tokens(told) <= budget
-    read = carried(f"\n{told}")
+    reported = written(words, budget)
+    assert text_tokens(reported) <= budget
+    read = carried(f"\n{reported}")
     assert len(read) <= len(words)
-    if text_tokens(told) < budget // 2:
+    if text_tokens(reported) < budget // 2:
         assert read == words
 
 

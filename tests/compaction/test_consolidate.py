@@ -99,9 +99,9 @@ def test_no_secret_gets_onto_the_shelf():
         "summary", "Key sk-abcdefghijklmnop1234", "Bearer abcdefghijklmnop1234 and https://u:hunter22@host/"
     )
     made.rewrite(made.write("summary", "Other", "x"), "password: hunter22")
-    told = "".join(change.text for change in made.changes())
+    reported = "".join(change.text for change in made.changes())
     for secret in ("sk-abcdef", "abcdefghijklmnop1234", "hunter22"):
-        assert secret not in told
+        assert secret not in reported
 
 
 def test_words_that_a_note_said_already_count_as_written_and_change_nothing():
@@ -179,10 +179,10 @@ def test_findings_that_were_not_worked_in_are_added_as_they_were_found():
         knowledge("Server", "- It listens on 8081 since June"),
     ]
     assert made.complete(found) == 2
-    told = {change.path: change.text for change in made.changes()}
-    assert sorted(told) == ["knowledge/database.md", "knowledge/ports.md", "knowledge/server.md"]
-    assert "8081" in told["knowledge/server.md"]
-    assert "8080" not in told["knowledge/server.md"]
+    reported = {change.path: change.text for change in made.changes()}
+    assert sorted(reported) == ["knowledge/database.md", "knowledge/ports.md", "knowledge/server.md"]
+    assert "8081" in reported["knowledge/server.md"]
+    assert "8080" not in reported["knowledge/server.md"]
 
 
 def test_what_another_note_says_already_is_not_added_again():

@@ -65,7 +65,7 @@ def test_between_two_counts_an_estimate_goes_by_bytes():
     assert meter.before(0).tokens == 0
 
 
-def test_a_server_that_tells_no_usage_or_zero_has_counted_nothing():
+def test_a_server_that_says_no_usage_or_zero_has_counted_nothing():
     items = [user("hello")]
     meter = TokenMeter(items)
     for usage in (None, Usage(), counted(0), Usage(output_tokens=7)):
@@ -117,7 +117,7 @@ def test_a_history_that_was_cut_back_forgets_the_counts_of_what_is_gone():
     assert meter.occupancy() == 100 + math.ceil(size(items[1:]) / 4)
 
 
-def test_a_count_remembers_all_that_the_server_told():
+def test_a_count_remembers_all_that_the_server_reported():
     meter = TokenMeter([user("hello")])
     meter.record_usage(1, Usage(100, 20, 80, 10))
     record = meter.records[0]
@@ -149,7 +149,7 @@ def test_a_meter_that_lived_through_a_history_knows_what_a_fresh_one_knows(items
     assert lived.occupancy() == TokenMeter(items).occupancy()
 
 
-def test_a_density_is_told_by_two_counts_far_enough_apart():
+def test_a_density_is_known_by_two_counts_far_enough_apart():
     items = [user("x" * 3000), said("y" * 4000), user("z")]
     meter = TokenMeter(items)
     assert meter.density() is None
@@ -159,7 +159,7 @@ def test_a_density_is_told_by_two_counts_far_enough_apart():
     assert math.isclose(meter.density() or 0, 2.0, rel_tol=0.01)
 
 
-def test_counts_close_together_tell_no_density_by_themselves():
+def test_counts_close_together_show_no_density_by_themselves():
     items = [user("x" * 4000), said("y"), user("z")]
     meter = TokenMeter(items)
     meter.record_usage(1, counted(1000))

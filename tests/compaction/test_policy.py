@@ -163,7 +163,7 @@ def test_an_automatic_compaction_keeps_at_most_half_and_after_an_overflow_a_quar
     assert Limits(1, 1, 8000, 4096).retained_for("overflow", 100_000) == 1024
 
 
-def test_a_compaction_by_hand_keeps_what_it_is_told():
+def test_a_compaction_by_hand_keeps_what_it_is_asked_to():
     limits = Limits(100, 200, 8000)
     assert limits.retained_for("manual", 100) == 8000
     assert limits.retained_for("manual", 100, 0) == 0

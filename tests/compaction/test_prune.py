@@ -200,7 +200,7 @@ def test_an_answer_that_was_cut_off_says_so_in_the_request_and_shows_no_reasonin
     assert view[2:] == [items[2]]
 
 
-def test_an_answer_that_was_cut_off_before_its_first_word_is_told_as_well():
+def test_an_answer_that_was_cut_off_before_its_first_word_is_reported_as_well():
     assert Pruner([user("go"), cut_off(ThinkingPart("hm"))]).view()[1].text == CUT_OFF
 
 

@@ -41,12 +41,12 @@ def test_the_prompt_asks_for_the_five_headings_in_their_order():
     assert places == sorted(places)
 
 
-def test_a_request_tells_the_transcript_the_files_the_tasks_and_what_came_before():
+def test_a_request_says_the_transcript_the_files_the_tasks_and_what_came_before():
     text = summariser_request(
         "User: hi", earlier="Before.", part=2, parts=3, files=["a.py"], snapshot="1 open"
     )
-    for told in ("User: hi", "Before.", "part 2 of 3", "a.py", "1 open"):
-        assert told in text
+    for reported in ("User: hi", "Before.", "part 2 of 3", "a.py", "1 open"):
+        assert reported in text
     assert "part" not in summariser_request("User: hi")
 
 

@@ -13,7 +13,7 @@ from protocol.items import AssistantItem, SystemItem, TextPart, ThinkingPart
 texts = st.lists(st.text(st.characters(codec="utf-8"), max_size=300), max_size=30)
 
 
-def test_a_transcript_tells_who_said_what_and_which_tools_ran():
+def test_a_transcript_says_who_said_what_and_which_tools_ran():
     items = [
         SystemItem.of("be brief"),
         user("look"),
@@ -40,7 +40,7 @@ def test_arguments_long_contents_and_reasoning_are_left_out():
     assert "Result of look: ok, 100 lines, 799 characters" in text
 
 
-def test_what_a_tool_failed_with_is_told():
+def test_what_a_tool_failed_with_is_reported():
     (text,) = entries([result("a", "no such file: " + "x" * 400, is_error=True)])
     assert text.startswith("Result of look: error: no such file: xxx")
     assert len(text) < 250
@@ -122,5 +122,5 @@ def test_the_files_named_last_are_found_newest_first_and_once():
 
 
 @given(histories)
-def test_every_history_can_be_told(items):
+def test_every_history_can_be_written_out(items):
     assert all(text.strip() for text in entries(items))

@@ -84,7 +84,7 @@ class Played:
             self.writer.write(channel.frame(message))
 
 
-def played(scene: Callable[[Played], Coroutine[Any, Any, None]]) -> None:
+def play_scene(scene: Callable[[Played], Coroutine[Any, Any, None]]) -> None:
     async def main() -> None:
         async with asyncio.timeout(60), Played() as there:
             await scene(there)
@@ -116,7 +116,7 @@ def test_a_connection_is_closed_though_the_other_end_takes_nothing(monkeypatch: 
         with pytest.raises(PodUnreachable):
             await asked
 
-    played(scene)
+    play_scene(scene)
 
 
 @pytest.mark.slow
@@ -181,7 +181,7 @@ def test_answers_in_another_order_of_unknown_numbers_and_of_wrong_types() -> Non
         with pytest.raises((WireError, PodUnreachable)):  # how deep is too deep is up to the interpreter
             await three
 
-    played(scene)
+    play_scene(scene)
 
 
 def test_events_of_unknown_kinds_are_passed_over_and_an_answer_is_no_event() -> None:
@@ -197,14 +197,14 @@ def test_events_of_unknown_kinds_are_passed_over_and_an_answer_is_no_event() -> 
             )
             there.tell(Published(follow, channel.Raw(encode(end))))
             there.tell(Followed(follow))
-            told = [event async for event in events]
-        assert [type(event) for event in told] == [Lagged, RunEnd]
-        assert told[-1] == end
+            published = [event async for event in events]
+        assert [type(event) for event in published] == [Lagged, RunEnd]
+        assert published[-1] == end
 
-    played(scene)
+    play_scene(scene)
 
 
-def test_a_slow_reader_is_told_what_it_missed_as_of_its_pod() -> None:
+def test_a_slow_reader_learns_what_it_missed_as_of_its_pod() -> None:
     async def scene(there: Played) -> None:
         with there.pod.subscribe(TextDelta) as events:
             follow = (await there.asked()).id
@@ -214,10 +214,10 @@ def test_a_slow_reader_is_told_what_it_missed_as_of_its_pod() -> None:
                 )
             there.tell(Followed(follow))
             await there.writer.drain()
-            told = [event async for event in _after_the_end(events, there)]
-        assert isinstance(told[0], Lagged)
-        assert (told[0].pod, told[0].missed, told[0].since) == ("p", 5, 7)
-        assert len(told) == 10_001
+            published = [event async for event in _after_the_end(events, there)]
+        assert isinstance(published[0], Lagged)
+        assert (published[0].pod, published[0].missed, published[0].since) == ("p", 5, 7)
+        assert len(published) == 10_001
 
     async def _after_the_end(events: Any, there: Played) -> Any:
         asked = there.pod.fork()
@@ -227,7 +227,7 @@ def test_a_slow_reader_is_told_what_it_missed_as_of_its_pod() -> None:
         async for event in events:
             yield event
 
-    played(scene)
+    play_scene(scene)
 
 
 def test_who_reads_no_answers_is_not_listened_to_for_ever() -> None:
@@ -305,7 +305,7 @@ def test_a_handle_whose_loop_is_closed_says_so_on_any_thread() -> None:
     async def scene(there: Played) -> None:
         kept.append(there.pod)
 
-    played(scene)
+    play_scene(scene)
     got: list[Any] = []
 
     def use() -> None:

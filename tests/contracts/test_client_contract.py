@@ -14,12 +14,12 @@ from client_kit import (
     HI,
     answer_from,
     blocks_from,
+    blocks_of,
     chat_events,
+    check_contract,
     failure_from,
-    kept_to,
     lines_events,
     messages_events,
-    told_by,
 )
 from documented import LinesClient
 from llm_server import (
@@ -101,8 +101,8 @@ async def documented(replies: list[Any], path: Path) -> AsyncIterator[LLMClient]
         yield LinesClient(*server.sockets[0].getsockname())
 
 
-#: Those that give the answers they are told to give.
-TOLD: dict[str, Kind] = {
+#: Those that give the answers they are asked to give.
+SCRIPTED: dict[str, Kind] = {
     "openai": served(OpenAIClient, chat_events),
     "anthropic": served(AnthropicClient, messages_events),
     "scripted": scripted,
@@ -112,10 +112,10 @@ TOLD: dict[str, Kind] = {
 }
 
 
-@pytest.fixture(params=TOLD)
-def told(request, tmp_path) -> Callable[..., Any]:
+@pytest.fixture(params=SCRIPTED)
+def client_of(request, tmp_path) -> Callable[..., Any]:
     """Makes a client that gives these answers, one after the other."""
-    return lambda *replies: TOLD[request.param](list(replies), tmp_path)
+    return lambda *replies: SCRIPTED[request.param](list(replies), tmp_path)
 
 
 # -- what holds for every answer -------------------------------------------------------------------
@@ -137,31 +137,31 @@ ANSWERS = {
 
 
 @pytest.mark.parametrize("reply", ANSWERS.values(), ids=ANSWERS)
-async def test_an_answer_ends_in_exactly_one_end_and_is_what_was_said(told, reply):
-    async with told(reply) as client:
+async def test_an_answer_ends_in_exactly_one_end_and_is_what_was_said(client_of, reply):
+    async with client_of(reply) as client:
         blocks = await blocks_from(client)
-    kept_to(blocks)
+    check_contract(blocks)
     assembler = Assembler()
     for block in blocks:
         assembler.feed(block)
     answer = assembler.answer()
     script = await answer_from(ScriptedClient([reply]))
-    assert told_by(answer) == told_by(script)
+    assert blocks_of(answer) == blocks_of(script)
     assert (answer.stop_reason, answer.usage) == (script.stop_reason, script.usage)
 
 
-async def test_it_is_a_client_and_says_what_it_is(told):
-    async with told(say("x")) as client:
+async def test_it_is_a_client_and_says_what_it_is(client_of):
+    async with client_of(say("x")) as client:
         assert isinstance(client, LLMClient)
         assert repr(client).startswith("<")
         assert isinstance(getattr(client, "model", ""), str)
         await answer_from(client)
 
 
-async def test_calls_at_once_keep_their_order_and_have_ids_of_their_own(told):
+async def test_calls_at_once_keep_their_order_and_have_ids_of_their_own(client_of):
     reply = call("read", {"path": "a"}, id="c") + call("read", {"path": "b"}, id="c2") + call("list", id="c3")
 
-    async with told(reply) as client:
+    async with client_of(reply) as client:
         calls = (await answer_from(client)).item.calls
     assert [(each.name, each.arguments) for each in calls] == [
         ("read", {"path": "a"}),
@@ -171,40 +171,40 @@ async def test_calls_at_once_keep_their_order_and_have_ids_of_their_own(told):
     assert len({each.id for each in calls}) == 3
 
 
-async def test_an_empty_answer_is_an_answer_with_nothing_in_it(told):
-    async with told(say("")) as client:
+async def test_an_empty_answer_is_an_answer_with_nothing_in_it(client_of):
+    async with client_of(say("")) as client:
         answer = await answer_from(client)
     assert (answer.item.content, answer.item.calls, answer.stop_reason) == ((), (), "end_turn")
 
 
-async def test_thoughts_are_no_words(told):
-    async with told(say("yes", thinking="hm")) as client:
+async def test_thoughts_are_no_words(client_of):
+    async with client_of(say("yes", thinking="hm")) as client:
         answer = await answer_from(client)
-    assert told_by(answer) == [(ThinkingPart, "hm"), (TextPart, "yes")]
+    assert blocks_of(answer) == [(ThinkingPart, "hm"), (TextPart, "yes")]
 
 
-async def test_usage_that_nobody_told_is_none_and_not_zero(told):
-    async with told(say("x"), say("x", input_tokens=7, output_tokens=3)) as client:
+async def test_usage_that_nobody_reported_is_none_and_not_zero(client_of):
+    async with client_of(say("x"), say("x", input_tokens=7, output_tokens=3)) as client:
         assert (await answer_from(client)).usage is None
         assert (await answer_from(client, Request([UserItem.of("hi")]))).usage == Usage(7, 3)
 
 
-async def test_words_come_as_they_are_said(told):
-    async with told(say("one two three four", chunks=4)) as client:
+async def test_words_come_as_they_are_said(client_of):
+    async with client_of(say("one two three four", chunks=4)) as client:
         pieces = [block.text for block in await blocks_from(client) if isinstance(block, TextChunk)]
     assert len(pieces) == 4
     assert "".join(pieces) == "one two three four"
 
 
-async def test_one_client_answers_any_number_of_requests_one_after_the_other(told):
-    async with told(*(say(str(number)) for number in range(5))) as client:
+async def test_one_client_answers_any_number_of_requests_one_after_the_other(client_of):
+    async with client_of(*(say(str(number)) for number in range(5))) as client:
         assert [(await answer_from(client)).item.text for _ in range(5)] == list("01234")
 
 
-async def test_a_failure_is_a_typed_error_and_the_next_request_is_answered(told):
+async def test_a_failure_is_a_typed_error_and_the_next_request_is_answered(client_of):
     busy = ModelError("127.0.0.1:80 answered 503: busy", kind="overloaded", status=503, where="127.0.0.1:80")
 
-    async with told(busy, say("x")) as client:
+    async with client_of(busy, say("x")) as client:
         error = await failure_from(client)
         assert (error.kind, error.status, error.retryable) == ("overloaded", 503, True)
         assert error.where is not None
@@ -213,14 +213,14 @@ async def test_a_failure_is_a_typed_error_and_the_next_request_is_answered(told)
         assert (await answer_from(client)).item.text == "x"
 
 
-async def test_an_answer_that_its_reader_leaves_early_harms_no_other(told):
-    async with told(say("one two three four", chunks=4), say("next")) as client:
+async def test_an_answer_that_its_reader_leaves_early_harms_no_other(client_of):
+    async with client_of(say("one two three four", chunks=4), say("next")) as client:
         async with aclosing(client.stream(HI)) as blocks:
             assert isinstance(await anext(blocks), TextChunk)
         assert (await answer_from(client)).item.text == "next"
 
 
-def test_a_request_is_not_changed_by_being_sent(told):
+def test_a_request_is_not_changed_by_being_sent(client_of):
     request = Request(
         [UserItem.of("hi")],
         system="Be brief.",
@@ -231,7 +231,7 @@ def test_a_request_is_not_changed_by_being_sent(told):
     before = msgspec.json.encode((list(request.items), request.system, request.tools, request.max_tokens))
 
     async def main() -> None:
-        async with told(say("x")) as client:
+        async with client_of(say("x")) as client:
             if "Player" in repr(type(client)):
                 return  # it answers only what was asked when it was recorded
             await answer_from(client, request)
@@ -259,7 +259,7 @@ async def test_the_embedded_model_keeps_to_the_same(words, max_tokens):
     client = OfflineClient()
     assert isinstance(client, LLMClient)
     blocks = await blocks_from(client, request)
-    kept_to(blocks)
+    check_contract(blocks)
     assert any(isinstance(block, UsageReport) for block in blocks)
     async with aclosing(client.stream(request)) as half:
         await anext(half)

@@ -49,7 +49,7 @@ SCRIPT = [call("look", {"at": "the sky"}), say("blue as ever", chunks=3)]
 async def look(at: str, ctx: ToolContext) -> str:
     """Look at something."""
     ctx.progress(f"half of {at}")
-    for _ in range(3):  # what is told of a call that has ended is not published
+    for _ in range(3):  # what a tool reports of a call that has ended is not published
         await asyncio.sleep(0)
     return f"{at} is blue"
 
@@ -105,11 +105,11 @@ def play(
 
 
 async def until(last: type[Event], events: AsyncIterator[Event]) -> list[Event]:
-    """What is told of a run up to the last event of a kind."""
-    told = [await anext(events)]
-    while not (type(told[-1]) is last and getattr(told[-1], "new", PodState.IDLE) is PodState.IDLE):
-        told.append(await anext(events))
-    return told
+    """What is notified of a run up to the last event of a kind."""
+    published = [await anext(events)]
+    while not (type(published[-1]) is last and getattr(published[-1], "new", PodState.IDLE) is PodState.IDLE):
+        published.append(await anext(events))
+    return published
 
 
 # -- the same events ------------------------------------------------------------------------------
@@ -148,16 +148,16 @@ def test_what_no_utf8_can_hold_is_mended_where_bytes_are_made_of_it() -> None:
         ]
 
 
-def test_a_gap_is_told_in_its_place_to_who_wants_bytes() -> None:
+def test_a_gap_is_reported_in_its_place_to_who_wants_bytes() -> None:
     bus = Bus()
     feed, chosen, other = bus.feed("p", size=2), bus.feed(None, Alert), bus.feed("other")
     deltas = [TextDelta("p", "s", 4, 0.0, text=str(number)) for number in range(3)]
     alert = Alert("p", "s", 5, 0.0, text="x")
     bus.publish([*deltas, alert])
-    told = [decode_event(event) for event in feed.drain()]
-    assert isinstance(told[0], Lagged)
-    assert (told[0].pod, told[0].missed, told[0].since) == ("p", 2, 4)
-    assert told[1:] == [deltas[2], alert]
+    published = [decode_event(event) for event in feed.drain()]
+    assert isinstance(published[0], Lagged)
+    assert (published[0].pod, published[0].missed, published[0].since) == ("p", 2, 4)
+    assert published[1:] == [deltas[2], alert]
     assert [decode_event(event) for event in chosen.drain()] == [alert]
     assert other.drain() == []
     assert bus.subscribed_kinds("p")[1] >= {TextDelta}
@@ -171,7 +171,7 @@ def test_a_gap_is_told_in_its_place_to_who_wants_bytes() -> None:
 
 
 async def encodings(pod: Pod, listeners: int, *, far: bool) -> tuple[int, list[Event]]:
-    """How often anything is encoded in a run, and what each of so many listeners heard."""
+    """How often anything is encoded in a run, and what each of so many listeners received."""
     async with AsyncExitStack() as stack:
         reached = [await stack.enter_async_context(elsewhere(pod)) if far else pod for _ in range(listeners)]
         subscriptions = [each.subscribe() for each in reached]
@@ -179,17 +179,17 @@ async def encodings(pod: Pod, listeners: int, *, far: bool) -> tuple[int, list[E
             await each.describe()
         with counting() as calls:
             await pod.run("look up")
-            told = [await until(StateChanged, events) for events in subscriptions]
-        assert all(len(each) == len(told[0]) for each in told)
-        return calls.encoded, told[0]
+            published = [await until(StateChanged, events) for events in subscriptions]
+        assert all(len(each) == len(published[0]) for each in published)
+        return calls.encoded, published[0]
 
 
 def test_an_event_is_encoded_once_however_many_listen_far_away() -> None:
     async def scene(system: PodSystem, pod: Pod) -> None:
         nobody_far, _ = await encodings(pod, 1, far=False)
-        one, told = await encodings(pod, 1, far=True)
+        one, published = await encodings(pod, 1, far=True)
         ten, _ = await encodings(pod, 10, far=True)
-        transient = sum(not event.durable for event in told)
+        transient = sum(not event.durable for event in published)
         assert transient > 5
         assert one - nobody_far == transient
         assert ten == one
@@ -214,15 +214,17 @@ def test_who_wants_events_and_their_bytes_gets_those_that_the_log_keeps() -> Non
         nobody, _ = await encodings(pod, 1, far=False)
         with counting() as calls, system.subscribe_encoded() as events:
             await pod.run("look up")
-            told = events.drain()
-            bodies = [each.body for each in told]
-        transient = sum(not each.event.durable for each in told)
+            published = events.drain()
+            bodies = [each.body for each in published]
+        transient = sum(not each.event.durable for each in published)
         assert transient > 5
         assert calls.encoded == nobody + transient
-        assert [decode_event(body) for body in bodies] == [each.event for each in told]
+        assert [decode_event(body) for body in bodies] == [each.event for each in published]
         session_id = (await pod.describe()).session_id
         kept = {entry.seq: entry.body for entry in store.read(session_id)}
-        assert all(body is kept[each.seq] for each, body in zip(told, bodies, strict=True) if each.durable)
+        assert all(
+            body is kept[each.seq] for each, body in zip(published, bodies, strict=True) if each.durable
+        )
 
     play(scene, [*SCRIPT] * 2, store)
 
@@ -257,9 +259,9 @@ def test_past_events_are_sent_as_they_are_kept_and_neither_decoded_nor_encoded()
         with counting() as calls:
             got = await frames(pod, asks, until=2)
         session_id = msgspec.json.decode(got[-1].value)["session_id"]
-        told = [bytes(each.event) for each in got if isinstance(each, channel.Published)]
-        assert told == [entry.body for entry in store.read(session_id, after=1)]
-        assert len(told) > 300
+        published = [bytes(each.event) for each in got if isinstance(each, channel.Published)]
+        assert published == [entry.body for entry in store.read(session_id, after=1)]
+        assert len(published) > 300
         assert calls.encoded <= 4  # the asks and the answer
         assert calls.decoded <= 4
 
@@ -309,8 +311,8 @@ def test_a_replay_that_fails_ends_its_subscription_and_nothing_else() -> None:
         assert kinds.count(channel.Published) == 199
         assert kinds[-2:] == [channel.Refusal, channel.Reply]
         async with elsewhere(pod) as reached:
-            told = [event async for event in reached.subscribe(since=0)]
-            assert len(told) == 199
+            published = [event async for event in reached.subscribe(since=0)]
+            assert len(published) == 199
             assert len(await reached.history()) == 300
         assert system.statistics()["subscriptions"] == 0
 
@@ -331,8 +333,8 @@ def test_a_damaged_entry_is_passed_over_far_away_and_the_connection_stays() -> N
             await pod.push_item(UserItem.of(text))
         async with elsewhere(pod) as reached:
             events = reached.subscribe(UserMessage, since=0)
-            told = [await anext(events) for _ in range(2)]
-            assert [event.item.text for event in told] == ["one", "three"]  # type: ignore[attr-defined]
+            published = [await anext(events) for _ in range(2)]
+            assert [event.item.text for event in published] == ["one", "three"]  # type: ignore[attr-defined]
             assert len(await reached.history()) == 3
         events = pod.subscribe(UserMessage, since=0)
         assert (await anext(events)).seq == 3

@@ -99,10 +99,10 @@ def test_a_run_gives_its_result_and_the_history_its_items(reach: Reached) -> Non
 def test_a_stream_has_the_events_of_its_run_and_ends_with_its_end(reach: Reached) -> None:
     async def scene(pod: Pod) -> None:
         async with pod.stream("go") as events:
-            told = [event async for event in events]
-        assert RunStart in {type(event) for event in told}
-        assert type(told[-1]) is RunEnd
-        assert "".join(event.text for event in told if isinstance(event, TextDelta)) == "one two three"
+            published = [event async for event in events]
+        assert RunStart in {type(event) for event in published}
+        assert type(published[-1]) is RunEnd
+        assert "".join(event.text for event in published if isinstance(event, TextDelta)) == "one two three"
         assert (await events.result).text == "one two three"
 
     play(reach, ScriptedClient([say("one two three", chunks=3)]), scene)
@@ -113,21 +113,24 @@ def test_a_subscription_begins_where_it_is_asked_to(reach: Reached) -> None:
         await pod.run("first")
         with pod.subscribe({UserMessage, RunEnd}, since=0) as events:
             await pod.run("second")
-            told = [await anext(events) for _ in range(4)]
-        kinds = [type(event) for event in told]
+            published = [await anext(events) for _ in range(4)]
+        kinds = [type(event) for event in published]
         assert kinds == [UserMessage, RunEnd, UserMessage, RunEnd]
-        assert [event.item.text for event in told[::2]] == ["first", "second"]  # type: ignore[attr-defined]
+        assert [event.item.text for event in published[::2]] == ["first", "second"]  # type: ignore[attr-defined]
 
     play(reach, ScriptedClient([say("1"), say("2")]), scene)
 
 
-def test_a_subscription_hears_of_what_is_asked_after_it_and_before_the_answer(reach: Reached) -> None:
+def test_a_subscription_learns_of_what_is_asked_after_it_and_before_the_answer(reach: Reached) -> None:
     async def scene(pod: Pod) -> None:
         for _ in range(3):
             with pod.subscribe() as events:
                 await pod.run("go")
-                told = events.drain()
-            assert [type(event) for event in told if type(event) in {RunStart, RunEnd}] == [RunStart, RunEnd]
+                published = events.drain()
+            assert [type(event) for event in published if type(event) in {RunStart, RunEnd}] == [
+                RunStart,
+                RunEnd,
+            ]
 
     play(reach, ScriptedClient([say("x")] * 3), scene)
 
@@ -164,7 +167,7 @@ def test_a_run_is_cancelled(reach: Reached) -> None:
     play(reach, client, scene)
 
 
-def test_errors_have_their_types_and_what_they_tell(reach: Reached) -> None:
+def test_errors_have_their_types_and_what_they_say(reach: Reached) -> None:
     async def scene(pod: Pod) -> None:
         with pytest.raises(NotRunning):
             await pod.steer("nobody hears")
@@ -254,9 +257,9 @@ def test_ten_runs_at_once_have_each_its_own_answer(reach: Reached) -> None:
 def test_a_tool_of_the_pod_is_run_where_the_pod_lives(reach: Reached) -> None:
     async def scene(pod: Pod) -> None:
         assert (await pod.run("go")).text == "there"
-        told = (await pod.history())[2]
-        assert isinstance(told, ToolResult)
-        assert (told.text == str(os.getpid())) is (reach is not in_a_process)
+        seen_events = (await pod.history())[2]
+        assert isinstance(seen_events, ToolResult)
+        assert (seen_events.text == str(os.getpid())) is (reach is not in_a_process)
 
     play(reach, ScriptedClient([call("where"), say("there")]), scene, tools=[where])
 
@@ -279,7 +282,7 @@ def test_a_pod_elsewhere_has_no_actor_here_and_takes_no_deps() -> None:
     elsewhere([], scene)
 
 
-def test_who_asks_over_a_connection_that_has_ended_hears_that() -> None:
+def test_who_asks_over_a_connection_that_has_ended_learns_that() -> None:
     async def scene(pod: Pod) -> None:
         address = pod.address
         assert isinstance(address, Channel)
@@ -351,7 +354,7 @@ asyncio.run(main())
 """
 
 
-async def test_a_pod_in_a_child_process_answers_and_its_death_is_heard() -> None:
+async def test_a_pod_in_a_child_process_answers_and_its_death_is_noticed() -> None:
     near, far = socket.socketpair()
     child = await asyncio.create_subprocess_exec(
         sys.executable, "-c", _CHILD, str(far.fileno()), pass_fds=[far.fileno()]

@@ -73,7 +73,7 @@ async def test_leaving_an_answer_closes_its_connection(speaker, events, how):
 
     async def serve(exchange: Exchange) -> None:
         await exchange.send(STREAM_HEAD, *(chunk(piece) for piece in events(say("a"))[:-2]))
-        await exchange.gone()
+        await exchange.wait_until_gone()
         left.set()
 
     async with RawServer(serve) as server, speaker(server.url, "m") as client:
@@ -162,7 +162,7 @@ async def test_an_answer_whose_stream_goes_on_for_ever_behind_its_end_is_over(sp
         await exchange.send(
             STREAM_HEAD, *(chunk(piece) for piece in events(say("x", input_tokens=1, output_tokens=1)))
         )
-        await exchange.gone()
+        await exchange.wait_until_gone()
 
     async with RawServer(serve) as server, speaker(server.url, "m") as client:
         assert (await answer_from(client)).item.text == "x"
@@ -172,7 +172,7 @@ async def test_a_request_past_its_deadline_is_a_time_out_that_is_not_sent_again(
     import time  # noqa: PLC0415
 
     async def serve(exchange: Exchange) -> None:
-        await exchange.gone()
+        await exchange.wait_until_gone()
 
     async with RawServer(serve) as server, speaker(server.url, "m") as client:
         error = await failure_from(client, Request([UserItem.of("hi")], deadline=time.monotonic() + 0.05))

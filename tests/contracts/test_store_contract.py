@@ -9,7 +9,17 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from documented import DatabaseStore
-from store_kit import KINDS, AwaitedStore, Blocking, add, bodies, child_of, done, first_format, make
+from store_kit import (
+    KINDS,
+    AwaitedStore,
+    Blocking,
+    add,
+    bodies,
+    child_of,
+    first_format,
+    make,
+    wait_until_done,
+)
 
 from actors.sessions.chain import chained, head_of, verified
 from actors.sessions.store import MemoryStore, SessionStore
@@ -51,7 +61,7 @@ def store(opened) -> SessionStore:
 
 
 @pytest.fixture
-def kept(kind) -> None:
+def outlives(kind) -> None:
     if kind in {"memory", "awaited"}:
         pytest.skip("memory ends with its process")
 
@@ -59,7 +69,7 @@ def kept(kind) -> None:
 def test_what_was_appended_is_read_back_byte_for_byte(store):
     entries = make(store, "s", "a", "b")
     more = chained(bodies("c", "ü\\n\\u2028"), after=head_of(entries))
-    done(store.append("s", head_of(entries), more))
+    wait_until_done(store.append("s", head_of(entries), more))
     assert store.read("s") == entries + more
     assert type(store.read("s")[0]) is StoredEntry
     assert verified("s", store.read("s")) == entries + more
@@ -83,7 +93,7 @@ def test_numbers_go_on_from_the_parents(store):
     assert [entry.seq for entry in store.read("t", after=3)] == [4, 5, 6]
 
 
-def test_info_tells_pod_times_head_and_parent(store):
+def test_info_has_pod_times_head_and_parent(store):
     entries = make(store, "s", "a", pod="reader")
     parent = child_of("s", entries, "compacted_from")
     child = make(store, "t", "b", parent=parent)
@@ -94,7 +104,7 @@ def test_info_tells_pod_times_head_and_parent(store):
     assert store.info("t").head == head_of(child)
 
 
-def test_an_unknown_session_is_told_as_such(store):
+def test_an_unknown_session_is_reported_as_such(store):
     make(store, "s", "a")
     for ask in (
         lambda: store.read("x"),
@@ -126,14 +136,14 @@ def test_an_append_behind_another_head_is_refused_and_nothing_is_written(store):
         with pytest.raises(HeadConflict):
             add(store, "s", wrong, "x")
     with pytest.raises(HeadConflict, match="cannot follow"):
-        done(store.append("s", head, [StoredEntry(7, bytes(32), b"{}")]))
+        wait_until_done(store.append("s", head, [StoredEntry(7, bytes(32), b"{}")]))
     assert store.read("s") == entries
     add(store, "s", head, "c")
 
 
 def test_an_empty_append_changes_nothing(store):
     entries = make(store, "s", "a")
-    done(store.append("s", head_of(entries), []))
+    wait_until_done(store.append("s", head_of(entries), []))
     assert store.read("s") == entries
 
 
@@ -145,7 +155,7 @@ def test_appends_that_were_not_waited_for_are_kept_in_order(store):
         futures.append(store.append("s", head, batch))
         head = head_of(batch)
     for future in futures:
-        done(future)
+        wait_until_done(future)
     assert [entry.body for entry in store.read("s")] == bodies(*"abcdef")
 
 
@@ -168,16 +178,16 @@ def test_a_batch_that_conflicts_fails_alone(store):
     for name, future in zip("stu", futures, strict=True):
         if name == "t" and future is not None:
             with pytest.raises(HeadConflict):
-                done(future)
+                wait_until_done(future)
         else:
-            done(future)
+            wait_until_done(future)
     assert {name: len(store.read(name)) for name in "stu"} == {"s": 2, "t": 1, "u": 2}
 
 
 def test_large_batches_and_large_entries_are_kept(store):
     entries = make(store, "s", *map(str, range(1000)))
     big = chained([b'"' + b"x" * 3_000_000 + b'"', *bodies("b")], after=head_of(entries))
-    done(store.append("s", head_of(entries), big))
+    wait_until_done(store.append("s", head_of(entries), big))
     assert verified("s", store.read("s")) == entries + big
 
 
@@ -220,7 +230,7 @@ def test_the_last_session_is_the_one_written_last_though_the_clock_went_back(
 def test_a_long_entry_is_left_to_who_reads_in_a_thread(store):
     entries = make(store, "s", "a", "b")
     long = chained([b'{"text":"' + b"x" * 3_000_000 + b'"}', *bodies("c")], after=head_of(entries))
-    done(store.append("s", head_of(entries), long))
+    wait_until_done(store.append("s", head_of(entries), long))
     assert store.read_small("s", largest=1_000_000) == entries
     assert store.read_small("s", after=1, limit=1, largest=1_000_000) == entries[1:]
     assert store.read_small("s", after=2, largest=1_000_000) is None
@@ -291,7 +301,7 @@ def test_all_is_there_again_when_the_store_is_opened_again(store, opened):
     assert verified("s", again.read("s"))[-1].body == bodies("c")[0]
 
 
-def test_close_can_be_called_twice_and_then_nothing_else(store, kept):
+def test_close_can_be_called_twice_and_then_nothing_else(store, outlives):
     entries = make(store, "s", "a")
     store.close()
     store.close()
@@ -339,7 +349,7 @@ def test_letting_go_of_what_is_not_held_is_no_error(store):
     store.release("x")
 
 
-def test_another_user_of_the_store_cannot_take_what_is_held(store, opened, kept):
+def test_another_user_of_the_store_cannot_take_what_is_held(store, opened, outlives):
     head = head_of(make(store, "s", "a", pod="reader"))
     other = opened()
     for use in (
@@ -368,7 +378,7 @@ def test_what_a_closed_store_held_is_free(store, opened):
     assert other.claim("s", "writer").generation == 2
 
 
-def test_many_users_of_one_store_write_side_by_side(store, opened, kept):
+def test_many_users_of_one_store_write_side_by_side(store, opened, outlives):
     other = opened()
     one, two = head_of(make(store, "s", "a")), head_of(make(other, "t", "a"))
     for _ in range(20):
@@ -421,7 +431,7 @@ def test_the_first_answer_to_a_call_is_kept_and_is_that_of_its_session_alone(kee
     assert keeping.answers(["x", "../../y", ""]) == [first, in_fork]
 
 
-def test_answers_that_come_are_heard_of_once_a_mark_was_set(keeping, opened):
+def test_answers_that_come_are_learnt_of_once_a_mark_was_set(keeping, opened):
     keeping.put_answer(ApprovalAnswer("before", "s", approved=True, at=1.0))
     mark, found = keeping.answers_since(None)
     assert found == []
@@ -433,7 +443,7 @@ def test_answers_that_come_are_heard_of_once_a_mark_was_set(keeping, opened):
     assert keeping.answers_since(mark) == (mark, [])
 
 
-def test_with_a_session_its_answers_go_and_later_ones_are_heard_of(keeping):
+def test_with_a_session_its_answers_go_and_later_ones_are_learnt_of(keeping):
     make(keeping, "s", "a")
     keeping.put_answer(ApprovalAnswer("x", "s", approved=True, at=1.0))
     mark, _ = keeping.answers_since(None)
@@ -452,10 +462,10 @@ def test_of_many_answers_at_once_one_is_kept(keeping, opened):
         return stores[number].put_answer(ApprovalAnswer("x", "s", approved=True, at=float(number)))
 
     with ThreadPoolExecutor(8) as threads:
-        kept = list(threads.map(put, range(8)))
-    assert kept.count(True) == 1
+        outlives = list(threads.map(put, range(8)))
+    assert outlives.count(True) == 1
     (answer,) = keeping.answers(["x"])
-    assert answer.at == kept.index(True)
+    assert answer.at == outlives.index(True)
 
 
 def test_no_other_user_may_read_answers(keeping):

@@ -181,7 +181,7 @@ async def test_a_question_of_a_sub_agent_comes_to_its_parents_handle_and_is_answ
                 await run
 
 
-async def test_who_is_too_slow_is_told_where_to_go_on_in_each_log(reach: Reached) -> None:
+async def test_who_is_too_slow_learns_where_to_go_on_in_each_log(reach: Reached) -> None:
     async with playing(reach, tree()) as (system, pod):
         events = system._bus.subscribe("lead", size=4, children=True)
         with pod.subscribe((ChildEnded, RunEnd)) as own:

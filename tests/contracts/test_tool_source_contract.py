@@ -456,7 +456,7 @@ async def test_a_tool_that_comes_back_is_a_tool_like_others(kind) -> None:
             assert "boats" in results(client)[0].text
 
 
-async def test_of_two_tools_of_one_name_the_first_stands_and_people_hear_of_the_other_once(kind) -> None:
+async def test_of_two_tools_of_one_name_the_first_stands_and_people_learn_of_the_other_once(kind) -> None:
     @tool(name="find_boats")
     def other() -> str:
         return "mine"
@@ -469,9 +469,9 @@ async def test_of_two_tools_of_one_name_the_first_stands_and_people_hear_of_the_
             await pod.run("go")
             assert results(client)[0].text == "mine"
             await pod.run("go")
-            [told] = alerts.drain()
-        assert "'find_boats'" in told.text
-        assert source.name in told.text
+            [reported] = alerts.drain()
+        assert "'find_boats'" in reported.text
+        assert source.name in reported.text
 
 
 # -- slow, failing, and ending sources -----------------------------------------------------------
@@ -629,7 +629,7 @@ async def test_one_that_does_not_say_which_tools_it_has_fails_the_run_that_is_th
 @pytest.mark.parametrize(
     "error", [OSError("no list"), SystemExit("no list"), asyncio.CancelledError("no list")]
 )
-async def test_later_the_tools_that_were_there_stay_and_people_hear_of_it_once(
+async def test_later_the_tools_that_were_there_stay_and_people_learn_of_it_once(
     source, error: BaseException
 ) -> None:
     async with PodSystem() as system:
@@ -641,9 +641,9 @@ async def test_later_the_tools_that_were_there_stay_and_people_hear_of_it_once(
             source.listing = error
             assert (await pod.run("go")).text == "done"
             assert ["boats" in result.text for result in results(client)] == [True, True]
-            [told] = alerts.drain()
-            assert source.name in told.text
-            assert "no list" in told.text
+            [reported] = alerts.drain()
+            assert source.name in reported.text
+            assert "no list" in reported.text
             source.listing = None
             await pod.run("go")
             assert not alerts.drain()
@@ -653,7 +653,7 @@ async def test_later_the_tools_that_were_there_stay_and_people_hear_of_it_once(
     assert len({id(request.tools) for request in client.requests}) == 1
 
 
-async def test_what_is_no_tool_in_its_list_is_told_as_what_it_is() -> None:
+async def test_what_is_no_tool_in_its_list_is_reported_as_what_it_is() -> None:
     inner = PlugIns()
     inner.functions["odd"] = "no function"  # type: ignore[assignment]
     async with PodSystem() as system:

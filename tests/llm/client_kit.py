@@ -49,23 +49,23 @@ def chat_events(reply: Reply) -> list[bytes]:
         if reply.usage
         else None
     )
-    told = [{"choices": [{"index": 0, "delta": delta}]} for delta in deltas]
-    told.append({"choices": [{"index": 0, "delta": {}, "finish_reason": stop}], "usage": usage})
-    return [b"data: %b\n\n" % json.dumps(each).encode() for each in told] + [b"data: [DONE]\n\n"]
+    sent = [{"choices": [{"index": 0, "delta": delta}]} for delta in deltas]
+    sent.append({"choices": [{"index": 0, "delta": {}, "finish_reason": stop}], "usage": usage})
+    return [b"data: %b\n\n" % json.dumps(each).encode() for each in sent] + [b"data: [DONE]\n\n"]
 
 
 def messages_events(reply: Reply) -> list[bytes]:
     """A reply as a server of Anthropic's format streams it."""
-    told: list[dict[str, Any]] = [{"type": "message_start", "message": {"usage": None}}]
+    sent: list[dict[str, Any]] = [{"type": "message_start", "message": {"usage": None}}]
     begun: set[int] = set()
 
     def begin(index: int, **content: Any) -> None:
         if index not in begun:
             begun.add(index)
-            told.append({"type": "content_block_start", "index": index, "content_block": content})
+            sent.append({"type": "content_block_start", "index": index, "content_block": content})
 
     def add(index: int, **delta: str) -> None:
-        told.append({"type": "content_block_delta", "index": index, "delta": delta})
+        sent.append({"type": "content_block_delta", "index": index, "delta": delta})
 
     for block in reply.blocks:
         match block:
@@ -80,36 +80,36 @@ def messages_events(reply: Reply) -> list[bytes]:
             case CallChunk():
                 add(block.index, type="input_json_delta", partial_json=block.text)
             case CallEnd():
-                told.append({"type": "content_block_stop", "index": block.index})
+                sent.append({"type": "content_block_stop", "index": block.index})
     usage = (
         {"input_tokens": reply.usage.input_tokens, "output_tokens": reply.usage.output_tokens}
         if reply.usage
         else None
     )
-    told.append({"type": "message_delta", "delta": {"stop_reason": reply.stop_reason}, "usage": usage})
-    told.append({"type": "message_stop"})
-    return [b"event: %b\ndata: %b\n\n" % (each["type"].encode(), json.dumps(each).encode()) for each in told]
+    sent.append({"type": "message_delta", "delta": {"stop_reason": reply.stop_reason}, "usage": usage})
+    sent.append({"type": "message_stop"})
+    return [b"event: %b\ndata: %b\n\n" % (each["type"].encode(), json.dumps(each).encode()) for each in sent]
 
 
 def lines_events(reply: Reply) -> list[bytes]:
     """A reply as the server of the documentation's client streams it."""
-    told: list[dict[str, Any]] = []
+    sent: list[dict[str, Any]] = []
     for block in reply.blocks:
         match block:
             case TextChunk():
-                told.append({"text": block.text, "at": block.index})
+                sent.append({"text": block.text, "at": block.index})
             case ThinkingChunk():
-                told.append({"thinking": block.text, "at": block.index})
+                sent.append({"thinking": block.text, "at": block.index})
             case CallStart():
-                told.append({"call": block.index, "id": block.id, "name": block.name})
+                sent.append({"call": block.index, "id": block.id, "name": block.name})
             case CallChunk():
-                told.append({"call": block.index, "arguments": block.text})
+                sent.append({"call": block.index, "arguments": block.text})
             case CallEnd():
-                told.append({"call": block.index})
+                sent.append({"call": block.index})
     if reply.usage is not None:
-        told.append({"input": reply.usage.input_tokens, "output": reply.usage.output_tokens})
-    told.append({"stop": reply.stop_reason})
-    return [json.dumps(each).encode() + b"\n" for each in told]
+        sent.append({"input": reply.usage.input_tokens, "output": reply.usage.output_tokens})
+    sent.append({"stop": reply.stop_reason})
+    return [json.dumps(each).encode() + b"\n" for each in sent]
 
 
 async def blocks_from(client: LLMClient, request: Request = HI) -> list[Block]:
@@ -129,13 +129,13 @@ async def failure_from(client: LLMClient, request: Request = HI) -> ModelError:
     return caught.value
 
 
-def told_by(answer: Answer) -> list[Any]:
+def blocks_of(answer: Answer) -> list[Any]:
     """What an answer says and calls, whoever gave it."""
     words = [(type(part), part.text) for part in answer.item.content]
     return [*words, *((call.name, call.arguments, call.invalid) for call in answer.item.calls)]
 
 
-def kept_to(blocks: list[Block]) -> None:
+def check_contract(blocks: list[Block]) -> None:
     """Assert what the contract says of the blocks of any answer."""
     assert [type(block) for block in blocks].count(End) == 1
     assert isinstance(blocks[-1], End)

@@ -49,7 +49,7 @@ class Exchange:
     def close(self) -> None:
         self._writer.close()
 
-    async def gone(self) -> None:
+    async def wait_until_gone(self) -> None:
         """Wait until the client has let go of the connection."""
         with contextlib.suppress(ConnectionError):
             await self._reader.read()

@@ -52,12 +52,12 @@ def openai_faults(body: dict[str, Any], *, mistral: bool = False) -> Rule:  # no
 
 
 def _call_faults(call: dict[str, Any], seen: set[str], *, mistral: bool) -> Rule:
-    told = call["id"]
-    if not re.fullmatch(r"[a-zA-Z0-9]{9}" if mistral else r"[a-zA-Z0-9_-]{1,40}", told):
-        yield f"Tool call id was {told} but must be a-z, A-Z, 0-9, with a length of 9."
-    if told in seen:
-        yield f"Duplicate tool call id {told}"
-    seen.add(told)
+    sent = call["id"]
+    if not re.fullmatch(r"[a-zA-Z0-9]{9}" if mistral else r"[a-zA-Z0-9_-]{1,40}", sent):
+        yield f"Tool call id was {sent} but must be a-z, A-Z, 0-9, with a length of 9."
+    if sent in seen:
+        yield f"Duplicate tool call id {sent}"
+    seen.add(sent)
     if not re.fullmatch(r"[a-zA-Z0-9_-]{1,64}", call["function"]["name"]):
         yield f"Invalid 'messages.tool_calls.function.name': {call['function']['name']!r}"
     if not isinstance(json.loads(call["function"]["arguments"]), dict):
@@ -88,7 +88,7 @@ def anthropic_faults(body: dict[str, Any], *, alternate: bool = False) -> Rule: 
             yield from _spoken_faults(place, blocks, seen)
             waiting = [block["id"] for block in blocks if block["type"] == "tool_use"]
         else:
-            yield from _heard_faults(place, blocks, waiting)
+            yield from _faults_of_blocks(place, blocks, waiting)
             waiting = []
         before = role
     if waiting:
@@ -117,7 +117,7 @@ def _spoken_faults(place: int, blocks: list[dict[str, Any]], seen: set[str]) -> 
         yield "messages: final assistant content cannot end with trailing whitespace"
 
 
-def _heard_faults(place: int, blocks: list[dict[str, Any]], waiting: list[str]) -> Rule:
+def _faults_of_blocks(place: int, blocks: list[dict[str, Any]], waiting: list[str]) -> Rule:
     results = [block["tool_use_id"] for block in blocks if block["type"] == "tool_result"]
     if sorted(results) != sorted(waiting):
         yield f"messages.{place}: tool_result {results} does not answer tool_use {waiting}"
@@ -137,7 +137,7 @@ def _heard_faults(place: int, blocks: list[dict[str, Any]], waiting: list[str]) 
 def strict(
     faults: Callable[[dict[str, Any]], Rule], answer: Callable[[int], bytes], refused: list[str]
 ) -> Callable[[Exchange], Any]:
-    """A script for RawServer that refuses what breaks a rule, and answers what does not; ``answer`` is told how
+    """A script for RawServer that refuses what breaks a rule, and answers what does not; ``answer`` is given how
     many it answered before, ``refused`` collects the words of refusals.
     """
     answered = 0

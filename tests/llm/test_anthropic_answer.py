@@ -52,7 +52,7 @@ def test_text_comes_as_it_is_said_with_usage_at_both_ends():
 
 
 @pytest.mark.parametrize(
-    ("told", "reason"),
+    ("sent", "reason"),
     [
         ("end_turn", "end_turn"),
         ("stop_sequence", "end_turn"),
@@ -62,8 +62,8 @@ def test_text_comes_as_it_is_said_with_usage_at_both_ends():
         ("a_reason_of_next_year", "end_turn"),
     ],
 )
-def test_the_stop_reason_is_the_servers_own(told, reason):
-    assert answer_of(start(), text("x"), stopped(told), END).stop_reason == reason
+def test_the_stop_reason_is_the_servers_own(sent, reason):
+    assert answer_of(start(), text("x"), stopped(sent), END).stop_reason == reason
 
 
 def test_a_context_that_is_full_in_the_middle_of_an_answer_is_an_overflow():
@@ -256,7 +256,7 @@ def test_tools_that_the_vendor_runs_itself_are_no_calls_of_ours():
 # -- calls ---------------------------------------------------------------------------------------
 
 
-def test_a_call_is_told_as_it_comes():
+def test_a_call_is_reported_as_it_comes():
     blocks = blocks_of(
         start(), called(0, "read", input={}), argued(""), argued('{"a":1}'), closed(), stopped("tool_use")
     )
@@ -324,7 +324,7 @@ def test_the_presence_of_calls_decides_whatever_the_stop_reason_says():
     assert answer.stop_reason == "tool_use"
 
 
-def test_ids_that_are_empty_or_told_twice_are_made_anew():
+def test_ids_that_are_empty_or_reported_twice_are_made_anew():
     answer = answer_of(
         start(), called(0, "a", ""), called(1, "b", "x"), called(2, "c", "x"), stopped("tool_use"), END
     )
@@ -342,14 +342,14 @@ def usage_of(first: dict, *later: dict) -> Usage | None:
 
 
 def test_the_whole_prompt_is_counted_whatever_part_came_from_the_cache():
-    told = {"input_tokens": 1, "cache_creation_input_tokens": 10, "cache_read_input_tokens": 100}
-    assert usage_of({**told, "output_tokens": 1}, {"output_tokens": 5}) == Usage(111, 5, 100, 10)
+    sent = {"input_tokens": 1, "cache_creation_input_tokens": 10, "cache_read_input_tokens": 100}
+    assert usage_of({**sent, "output_tokens": 1}, {"output_tokens": 5}) == Usage(111, 5, 100, 10)
 
 
-def test_what_was_written_to_the_cache_for_an_hour_is_told_apart():
+def test_what_was_written_to_the_cache_for_an_hour_is_kept_apart():
     split = {"ephemeral_5m_input_tokens": 4, "ephemeral_1h_input_tokens": 6}
-    told = {"input_tokens": 1, "cache_creation_input_tokens": 10, "cache_creation": split}
-    assert usage_of(told, {"output_tokens": 5}) == Usage(11, 5, None, 10, cache_write_1h_tokens=6)
+    sent = {"input_tokens": 1, "cache_creation_input_tokens": 10, "cache_creation": split}
+    assert usage_of(sent, {"output_tokens": 5}) == Usage(11, 5, None, 10, cache_write_1h_tokens=6)
 
 
 def test_a_later_count_replaces_the_earlier_one():
@@ -366,7 +366,7 @@ def test_zeros_that_follow_a_count_do_not_undo_it():
     assert usage_of({"input_tokens": 12}, {"input_tokens": 0, "output_tokens": 3}) == Usage(12, 3)
 
 
-def test_usage_that_nobody_told_is_unknown_and_not_zero():
+def test_usage_that_nobody_reported_is_unknown_and_not_zero():
     zeros = {"input_tokens": 0, "output_tokens": 0}
     assert usage_of({}) is None
     assert usage_of(zeros, zeros) is None
@@ -376,9 +376,9 @@ def test_the_length_of_an_answer_is_unknown_until_it_has_ended():
     assert usage_of({"input_tokens": 12, "output_tokens": 1}) == Usage(12)
 
 
-def test_usage_is_not_told_twice():
-    told = {"input_tokens": 12, "output_tokens": 3}
-    blocks = blocks_of(start(**told), stopped(None, **told), stopped(**told), END)
+def test_usage_is_not_reported_twice():
+    sent = {"input_tokens": 12, "output_tokens": 3}
+    blocks = blocks_of(start(**sent), stopped(None, **sent), stopped(**sent), END)
     assert [block.usage for block in blocks if isinstance(block, UsageReport)] == [Usage(12), Usage(12, 3)]
 
 
@@ -386,7 +386,7 @@ def test_usage_is_not_told_twice():
 
 
 @pytest.mark.parametrize(
-    ("told", "kind"),
+    ("sent", "kind"),
     [
         ("overloaded_error", "overloaded"),
         ("rate_limit_error", "rate_limit"),
@@ -400,8 +400,8 @@ def test_usage_is_not_told_twice():
         ("api_error", "server"),
     ],
 )
-def test_an_error_after_success_is_classified_by_its_type(told, kind):
-    error = failure_of(start(), text("x"), event("error", error={"type": told, "message": "sorry"}), END)
+def test_an_error_after_success_is_classified_by_its_type(sent, kind):
+    error = failure_of(start(), text("x"), event("error", error={"type": sent, "message": "sorry"}), END)
     assert error.kind == kind
     assert "sorry" in error.message
 
@@ -560,8 +560,8 @@ _events = st.fixed_dictionaries(
 
 
 @given(st.lists(_events, max_size=8))
-def test_whatever_a_server_sends_gives_blocks_or_a_model_error(told):
-    stream = b"".join(b"data: %b\n\n" % json.dumps(each).encode() for each in told)
+def test_whatever_a_server_sends_gives_blocks_or_a_model_error(sent):
+    stream = b"".join(b"data: %b\n\n" % json.dumps(each).encode() for each in sent)
     with contextlib.suppress(ModelError):
         answer_of(stream)
 
@@ -624,15 +624,15 @@ def test_half_an_event_at_the_end_is_none():
 
 
 def test_a_whole_answer_that_was_cut_can_be_asked_for_again():
-    told = json.dumps(whole({"type": "text", "text": "hello"})).encode()
-    for end in range(1, len(told)):
+    sent = json.dumps(whole({"type": "text", "text": "hello"})).encode()
+    for end in range(1, len(sent)):
         with pytest.raises(ModelError, match="before it was complete") as caught:
-            whole_answer_of(told[:end])
+            whole_answer_of(sent[:end])
         assert caught.value.retryable
 
 
-def raw_delta(told: bytes, index: int = 0) -> bytes:
-    return b'data: {"type":"content_block_delta","index":%d,"delta":{%b}}\n\n' % (index, told)
+def raw_delta(sent: bytes, index: int = 0) -> bytes:
+    return b'data: {"type":"content_block_delta","index":%d,"delta":{%b}}\n\n' % (index, sent)
 
 
 def test_broken_characters_are_replaced_and_the_rest_stands():

@@ -87,17 +87,17 @@ def test_an_event_cut_by_network_chunks_in_the_middle_of_a_character_is_whole():
 
 
 async def test_a_stream_is_given_out_while_it_comes():
-    heard = asyncio.Event()
+    begun = asyncio.Event()
 
     async def slow(exchange: Exchange) -> None:
         await exchange.send(STREAM_HEAD, chunk(start() + text("a")))
-        await heard.wait()
+        await begun.wait()
         await exchange.send(chunk(stopped() + END), STREAM_END)
 
     async with RawServer(slow) as server, AnthropicClient(server.url, "m") as client:
         stream = client.stream(hi())
         assert await anext(stream) == TextChunk("a")
-        heard.set()
+        begun.set()
         assert [type(block).__name__ async for block in stream] == ["End"]
 
 
@@ -174,13 +174,13 @@ def test_what_is_no_base_url_is_refused_before_any_request():
 
 
 def test_an_error_event_after_status_200_is_classified():
-    told = event("error", error={"type": "overloaded_error", "message": "Overloaded"})
-    error, _ = refused(stream_reply(start() + text("x") + told))
+    sent = event("error", error={"type": "overloaded_error", "message": "Overloaded"})
+    error, _ = refused(stream_reply(start() + text("x") + sent))
     assert (error.kind, error.status, error.retryable) == ("overloaded", None, True)
 
 
 @pytest.mark.parametrize(
-    ("status", "kind", "told"),
+    ("status", "kind", "sent"),
     [
         ("529 Overloaded", "overloaded", "overloaded_error"),
         ("429 Too Many Requests", "rate_limit", "rate_limit_error"),
@@ -189,8 +189,8 @@ def test_an_error_event_after_status_200_is_classified():
         ("500 Internal Server Error", "server", "api_error"),
     ],
 )
-def test_refusals_are_classified(status, kind, told):
-    error, server = refused(error_reply(status, "sorry", told, "retry-after: 3"))
+def test_refusals_are_classified(status, kind, sent):
+    error, server = refused(error_reply(status, "sorry", sent, "retry-after: 3"))
     assert (error.kind, error.retry_after, len(server.received)) == (kind, 3.0, 1)
 
 
@@ -288,7 +288,7 @@ async def test_closing_a_stream_early_frees_its_connection():
 
     async def endless(exchange: Exchange) -> None:
         await exchange.send(STREAM_HEAD, chunk(start() + text("a")))
-        await exchange.gone()
+        await exchange.wait_until_gone()
         gone.set()
 
     async with RawServer(endless) as server, AnthropicClient(server.url, "m") as client:
@@ -330,9 +330,9 @@ def test_marks_for_the_cache_are_sent_unless_they_are_not_wanted():
     assert (hour.body.count(b'"cache_control"'), hour.body.count(b'"ttl":"1h"')) == (3, 2)
 
 
-def test_what_the_cache_gave_and_took_is_told():
-    told = {"input_tokens": 1, "cache_creation_input_tokens": 10, "cache_read_input_tokens": 100}
-    answer, _ = asked(stream_reply(start(**told) + text("x") + stopped(output_tokens=2) + END))
+def test_what_the_cache_gave_and_took_is_reported():
+    sent = {"input_tokens": 1, "cache_creation_input_tokens": 10, "cache_read_input_tokens": 100}
+    answer, _ = asked(stream_reply(start(**sent) + text("x") + stopped(output_tokens=2) + END))
     assert answer.usage == Usage(111, 2, 100, 10)
 
 

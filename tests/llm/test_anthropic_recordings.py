@@ -28,21 +28,21 @@ def plainly_read(body: bytes) -> tuple[str, str, list[tuple[str, str, str]], str
     for line in body.split(b"\n"):
         if not line.startswith(b"data: {"):
             continue
-        told = json.loads(line[6:])
-        match told["type"]:
+        sent = json.loads(line[6:])
+        match sent["type"]:
             case "message_start":
-                usage |= told["message"]["usage"]
-            case "content_block_start" if told["content_block"]["type"] == "tool_use":
-                block = told["content_block"]
-                calls[told["index"]] = [block["id"], block["name"], ""]
+                usage |= sent["message"]["usage"]
+            case "content_block_start" if sent["content_block"]["type"] == "tool_use":
+                block = sent["content_block"]
+                calls[sent["index"]] = [block["id"], block["name"], ""]
             case "content_block_delta":
-                said += told["delta"].get("text", "")
-                thought += told["delta"].get("thinking", "")
-                if "partial_json" in told["delta"]:
-                    calls[told["index"]][2] += told["delta"]["partial_json"]
+                said += sent["delta"].get("text", "")
+                thought += sent["delta"].get("thinking", "")
+                if "partial_json" in sent["delta"]:
+                    calls[sent["index"]][2] += sent["delta"]["partial_json"]
             case "message_delta":
-                stop = told["delta"]["stop_reason"]
-                usage |= told["usage"]
+                stop = sent["delta"]["stop_reason"]
+                usage |= sent["usage"]
     read = usage["cache_read_input_tokens"]
     total = Usage(usage["input_tokens"] + read, usage["output_tokens"], read)
     return said, thought, [tuple(call) for _, call in sorted(calls.items())], stop, total
@@ -74,17 +74,17 @@ def test_a_recorded_stream_split_anywhere_gives_the_same(name, cuts):
 def test_a_recorded_whole_answer_gives_its_text_calls_and_usage(name):
     body = recording(name).body
     answer = whole_answer_of(body)
-    told = msgspec.json.decode(body)
+    sent = msgspec.json.decode(body)
     kinds = {
-        kind: [each for each in told["content"] if each["type"] == kind] for kind in ("text", "tool_use")
+        kind: [each for each in sent["content"] if each["type"] == kind] for kind in ("text", "tool_use")
     }
     assert answer.item.text == "".join(each["text"] for each in kinds["text"])
     assert [(call.id, call.name) for call in answer.item.calls] == [
         (each["id"], each["name"]) for each in kinds["tool_use"]
     ]
-    read = told["usage"]["cache_read_input_tokens"]
-    assert answer.usage == Usage(told["usage"]["input_tokens"] + read, told["usage"]["output_tokens"], read)
-    assert answer.stop_reason == told["stop_reason"]
+    read = sent["usage"]["cache_read_input_tokens"]
+    assert answer.usage == Usage(sent["usage"]["input_tokens"] + read, sent["usage"]["output_tokens"], read)
+    assert answer.stop_reason == sent["stop_reason"]
 
 
 @pytest.mark.parametrize("name", STREAMS)
@@ -105,8 +105,8 @@ def test_a_recorded_stream_without_its_message_stop_is_complete(name):
 
 @pytest.mark.parametrize("name", ["anthropic_tools_cut", "anthropic_tools_cut_stream"])
 def test_a_recorded_call_that_max_tokens_cut_is_no_empty_call(name):
-    told = recording(name)
-    answer = answer_of(told.body) if told.streamed else whole_answer_of(told.body)
+    sent = recording(name)
+    answer = answer_of(sent.body) if sent.streamed else whole_answer_of(sent.body)
     (call,) = answer.item.calls
     assert call.invalid is not None
     assert answer.stop_reason == "max_tokens"
@@ -141,13 +141,13 @@ def test_a_recorded_stream_that_waited_for_its_slot_gives_its_answer():
     ],
 )
 def test_a_recorded_refusal_is_classified(name, kind):
-    told = recording(name)
-    error = classify(told.status, told.headers, told.body, where="127.0.0.1:8080")
+    sent = recording(name)
+    error = classify(sent.status, sent.headers, sent.body, where="127.0.0.1:8080")
     assert error.kind == kind
-    assert msgspec.json.decode(told.body)["error"]["message"] in error.message
+    assert msgspec.json.decode(sent.body)["error"]["message"] in error.message
 
 
 def test_a_recorded_overflow_says_how_much_did_not_fit():
-    told = recording("anthropic_err_overflow_stream")
-    error = classify(told.status, told.headers, told.body)
+    sent = recording("anthropic_err_overflow_stream")
+    error = classify(sent.status, sent.headers, sent.body)
     assert (error.prompt_tokens, error.context_window) == (36033, 4096)

@@ -69,8 +69,8 @@ def test_a_request_has_what_was_asked_for_and_nothing_else():
 
 
 def test_limits_and_temperature_are_sent():
-    told = sent(user("hi"), max_tokens=5, temperature=0.0)
-    assert (told["max_tokens"], told["temperature"]) == (5, 0.0)
+    shown = sent(user("hi"), max_tokens=5, temperature=0.0)
+    assert (shown["max_tokens"], shown["temperature"]) == (5, 0.0)
 
 
 def test_a_whole_answer_can_be_asked_for():
@@ -78,8 +78,8 @@ def test_a_whole_answer_can_be_asked_for():
 
 
 def test_fields_that_every_request_has_besides_are_sent_and_override_nothing():
-    told = sent(user("hi"), extra={"thinking": {"type": "adaptive"}, "max_tokens": 1})
-    assert (told["thinking"], told["max_tokens"]) == ({"type": "adaptive"}, MAX_TOKENS)
+    shown = sent(user("hi"), extra={"thinking": {"type": "adaptive"}, "max_tokens": 1})
+    assert (shown["thinking"], shown["max_tokens"]) == ({"type": "adaptive"}, MAX_TOKENS)
 
 
 def test_a_blank_system_prompt_is_not_sent_since_empty_texts_are_refused():
@@ -98,13 +98,13 @@ def test_tools_are_sent_with_their_schemas():
 
 def test_text_and_all_calls_are_one_message_and_so_are_their_results():
     other = ToolCall("c2", "list")
-    told = messages(
+    shown = messages(
         user("go"),
         AssistantItem.of("I look.", (CALL, other)),
         ToolResult.of(CALL, "text"),
         ToolResult.of(other, "none", is_error=True),
     )
-    assert told == [
+    assert shown == [
         said("go"),
         {
             "role": "assistant",
@@ -125,9 +125,9 @@ def test_text_and_all_calls_are_one_message_and_so_are_their_results():
 
 
 def test_words_that_follow_results_have_a_message_of_their_own():
-    told = messages(user("go"), AssistantItem((), (CALL,)), ToolResult.of(CALL, "x"), user("now?"))
-    assert [message["role"] for message in told] == ["user", "assistant", "user", "user"]
-    assert told[3] == said("now?")
+    shown = messages(user("go"), AssistantItem((), (CALL,)), ToolResult.of(CALL, "x"), user("now?"))
+    assert [message["role"] for message in shown] == ["user", "assistant", "user", "user"]
+    assert shown[3] == said("now?")
 
 
 def test_words_of_users_in_a_row_are_one_message():
@@ -137,23 +137,23 @@ def test_words_of_users_in_a_row_are_one_message():
 
 
 def test_words_of_the_runtime_are_marked_as_not_the_users_wherever_they_stand():
-    told = messages(SystemItem.of("summary"), user("hi"), AssistantItem.of("yes"), SystemItem.of("note"))
-    assert told[0]["content"] == [
+    shown = messages(SystemItem.of("summary"), user("hi"), AssistantItem.of("yes"), SystemItem.of("note"))
+    assert shown[0]["content"] == [
         {"type": "text", "text": f"{NOTICE_MARK}summary"},
         {"type": "text", "text": "hi"},
     ]
-    assert told[2] == said(f"{NOTICE_MARK}note")
+    assert shown[2] == said(f"{NOTICE_MARK}note")
 
 
 def test_a_history_that_begins_with_the_models_words_begins_with_a_user():
-    told = messages(AssistantItem.of("yes"), user("hi"))
-    assert [message["role"] for message in told] == ["user", "assistant", "user"]
-    assert told[0]["content"][0]["text"].startswith(NOTICE_MARK)
+    shown = messages(AssistantItem.of("yes"), user("hi"))
+    assert [message["role"] for message in shown] == ["user", "assistant", "user"]
+    assert shown[0]["content"][0]["text"].startswith(NOTICE_MARK)
 
 
 @pytest.mark.parametrize("blank", ["", " \n\t"])
 def test_blank_texts_are_dropped_since_the_vendor_refuses_them(blank):
-    told = messages(
+    shown = messages(
         user("go"),
         user(blank),
         SystemItem.of(blank),
@@ -162,7 +162,7 @@ def test_blank_texts_are_dropped_since_the_vendor_refuses_them(blank):
         AssistantItem.of(blank),
         user("on"),
     )
-    assert told == [
+    assert shown == [
         said("go"),
         {
             "role": "assistant",
@@ -221,8 +221,8 @@ def test_pictures_of_a_tool_are_part_of_its_result():
 
 def test_ids_of_other_servers_take_the_form_that_the_vendor_takes():
     call = ToolCall("call:1/ü", "read")
-    told = messages(user("go"), AssistantItem((), (call,)), ToolResult.of(call, "x"))
-    assert told[1]["content"][0]["id"] == told[2]["content"][0]["tool_use_id"] == "call_1__"
+    shown = messages(user("go"), AssistantItem((), (call,)), ToolResult.of(call, "x"))
+    assert shown[1]["content"][0]["id"] == shown[2]["content"][0]["tool_use_id"] == "call_1__"
 
 
 def test_half_characters_become_question_marks():
@@ -248,9 +248,9 @@ def marked(value: Any, path: str = "") -> list[str]:
 
 
 def test_marks_stand_on_the_last_tool_the_system_prompt_and_the_end_of_the_history():
-    told = sent(user("go"), system="be kind", tools=(READ, LIST))
-    assert marked(told) == ["/tools/1", "/system/0", "/messages/0/content/0"]
-    assert told["system"][0]["cache_control"] == EPHEMERAL
+    shown = sent(user("go"), system="be kind", tools=(READ, LIST))
+    assert marked(shown) == ["/tools/1", "/system/0", "/messages/0/content/0"]
+    assert shown["system"][0]["cache_control"] == EPHEMERAL
 
 
 def test_the_end_of_the_last_request_keeps_its_mark_so_that_the_cache_is_found_again():
@@ -273,18 +273,18 @@ def test_marks_need_no_memory_of_the_request_before():
 
 
 def test_a_mark_never_stands_on_reasoning():
-    told = sent(user("go"), AssistantItem((ThinkingPart("hm", "s"),)))
-    assert marked(told) == ["/messages/0/content/0"]
+    shown = sent(user("go"), AssistantItem((ThinkingPart("hm", "s"),)))
+    assert marked(shown) == ["/messages/0/content/0"]
 
 
 def test_what_is_kept_longer_comes_first():
-    told = sent(user("go"), system="s", tools=(READ,), caching=Caching("5m", "1h"))
+    shown = sent(user("go"), system="s", tools=(READ,), caching=Caching("5m", "1h"))
     hour = {"type": "ephemeral", "ttl": "1h"}
-    assert told["tools"][0]["cache_control"] == told["system"][0]["cache_control"] == hour
-    assert told["messages"][0]["content"][0]["cache_control"] == hour
-    told = sent(user("go"), system="s", caching=Caching("1h", "5m"))
-    assert told["system"][0]["cache_control"] == hour
-    assert told["messages"][0]["content"][0]["cache_control"] == EPHEMERAL
+    assert shown["tools"][0]["cache_control"] == shown["system"][0]["cache_control"] == hour
+    assert shown["messages"][0]["content"][0]["cache_control"] == hour
+    shown = sent(user("go"), system="s", caching=Caching("1h", "5m"))
+    assert shown["system"][0]["cache_control"] == hour
+    assert shown["messages"][0]["content"][0]["cache_control"] == EPHEMERAL
 
 
 def test_no_mark_is_sent_where_none_is_wanted_or_understood():
@@ -329,9 +329,9 @@ def unmarked(value: Any) -> Any:
 
 def content_of(body: bytes) -> list[Any]:
     """What the vendor reads of a request, in its order and block by block, without marks."""
-    told = unmarked(json.loads(body))
-    blocks = [(message["role"], block) for message in told["messages"] for block in message["content"]]
-    return [*told.get("tools", []), *told.get("system", []), *blocks]
+    shown = unmarked(json.loads(body))
+    blocks = [(message["role"], block) for message in shown["messages"] for block in message["content"]]
+    return [*shown.get("tools", []), *shown.get("system", []), *blocks]
 
 
 @given(st.lists(_items, min_size=1, max_size=8), _fields)
@@ -355,7 +355,9 @@ def test_the_content_of_a_request_is_the_beginning_of_the_next_ones(items, field
         plain = body_of(request, "m", Dialect(caching=False)).removesuffix(b"]}").removesuffix(b"]}")
         assert plain.startswith(bytes_before)
         said = list(
-            itertools.takewhile(lambda told: isinstance(told, tuple) and told[0] == "user", reversed(content))
+            itertools.takewhile(
+                lambda shown: isinstance(shown, tuple) and shown[0] == "user", reversed(content)
+            )
         )
         if "Go on." not in plain.decode()[-20:] and NO_RESULT not in str(said):
             before, bytes_before = content, plain  # else nobody had spoken, or results were still missing
@@ -363,12 +365,12 @@ def test_the_content_of_a_request_is_the_beginning_of_the_next_ones(items, field
 
 @given(st.lists(_items, min_size=1, max_size=8), _fields)
 def test_a_request_never_has_more_than_four_marks_and_the_vendors_shape(items, fields):
-    told = json.loads(body_of(Request(items, **fields), "m"))
-    assert len(marked(told)) <= 4
-    roles = [message["role"] for message in told["messages"]]
+    shown = json.loads(body_of(Request(items, **fields), "m"))
+    assert len(marked(shown)) <= 4
+    roles = [message["role"] for message in shown["messages"]]
     assert roles[:1] != ["assistant"]
     assert all(not (a == b == "assistant") for a, b in itertools.pairwise(roles))
-    for message in told["messages"]:
+    for message in shown["messages"]:
         assert message["content"]
         assert all(block["text"].strip() for block in message["content"] if block["type"] == "text")
         kinds = {block["type"] == "tool_result" for block in message["content"]}
@@ -412,11 +414,11 @@ SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}, "required"
 
 
 def test_a_typed_answer_is_asked_for_as_the_arguments_of_one_more_tool():
-    told = sent(user("go"), tools=(READ,), output_schema=SCHEMA)
-    assert [tool["name"] for tool in told["tools"]] == ["read", "final_answer"]
-    assert told["tools"][1]["input_schema"] == SCHEMA
-    assert told["tool_choice"] == {"type": "any"}
-    assert marked(told)[0] == "/tools/1"
+    shown = sent(user("go"), tools=(READ,), output_schema=SCHEMA)
+    assert [tool["name"] for tool in shown["tools"]] == ["read", "final_answer"]
+    assert shown["tools"][1]["input_schema"] == SCHEMA
+    assert shown["tool_choice"] == {"type": "any"}
+    assert marked(shown)[0] == "/tools/1"
 
 
 def test_any_object_will_do_where_the_schema_says_nothing():
@@ -429,9 +431,9 @@ def test_a_tool_of_the_same_name_keeps_it():
     assert answer_tool_of(Request([], tools=tools)) is None
 
 
-def test_a_model_that_refuses_to_be_forced_is_only_told():
-    told = sent(user("go"), output_schema=SCHEMA, dialect=Dialect(forced_answer=False))
-    assert told["tool_choice"] == {"type": "auto"}
+def test_a_model_that_refuses_to_be_forced_is_only_asked():
+    shown = sent(user("go"), output_schema=SCHEMA, dialect=Dialect(forced_answer=False))
+    assert shown["tool_choice"] == {"type": "auto"}
 
 
 # -- dialects ------------------------------------------------------------------------------------
@@ -458,10 +460,10 @@ def test_what_was_left_out_already_is_not_left_out_again():
 def test_options_that_are_not_understood_are_not_sent():
     parts = (ThinkingPart("hm", "s"), TextPart("x"))
     plainest = Dialect(temperature=False, forced_answer=False, caching=False, reasoning=False)
-    told = sent(user("go"), AssistantItem(parts), dialect=plainest, temperature=0.5, system="s")
-    assert "temperature" not in told
-    assert not marked(told)
-    assert told["messages"][1] == said("x", "assistant")
+    shown = sent(user("go"), AssistantItem(parts), dialect=plainest, temperature=0.5, system="s")
+    assert "temperature" not in shown
+    assert not marked(shown)
+    assert shown["messages"][1] == said("x", "assistant")
 
 
 def test_a_model_is_held_to_a_call_where_it_does_not_refuse_that():

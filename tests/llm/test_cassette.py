@@ -245,7 +245,7 @@ def test_one_question_too_many_says_so_and_is_never_asked_again(tape):
     asyncio.run(main())
 
 
-def test_answers_that_nobody_asked_for_are_told(tape):
+def test_answers_that_nobody_asked_for_are_reported(tape):
     recorded(tape, [say("x"), say("y")], ask("a"), ask("b"))
 
     async def main() -> None:

@@ -35,7 +35,7 @@ async def fail(door: Endpoint, times: int = 1) -> None:
         entry.leave()
 
 
-async def settled() -> None:
+async def settle() -> None:
     """Let every task go as far as it can."""
     for _ in range(10):
         await asyncio.sleep(0)
@@ -52,7 +52,7 @@ def test_no_more_streams_run_than_are_allowed_and_the_others_wait_in_order():
             entry = await door.enter()
             most = max(most, door.statistics().running)
             order.append(number)
-            await settled()
+            await settle()
             entry.leave()
 
         await asyncio.gather(*(one(number) for number in range(7)))
@@ -75,7 +75,7 @@ def test_nobody_overtakes_those_who_wait():
 
         first = await door.enter()
         waiting = asyncio.create_task(one("early"))
-        await settled()
+        await settle()
         first.leave()
         await one("late")
         await waiting
@@ -88,7 +88,7 @@ async def test_one_who_gives_up_waiting_leaves_no_gap():
     door = endpoint(streams=1)
     first = await door.enter()
     tasks = [asyncio.create_task(door.enter()) for _ in range(3)]
-    await settled()
+    await settle()
     tasks[0].cancel()
     first.leave()  # hands its place to the next one that still wants it
     tasks[1].cancel()  # and that one, who has been given it, gives up as well
@@ -164,7 +164,7 @@ async def half_open(waiting: int) -> tuple[Endpoint, Entry, list[asyncio.Task[En
     assert door.state is BreakerState.HALF_OPEN
     probe = await door.enter()
     others = [asyncio.create_task(door.enter()) for _ in range(waiting)]
-    await settled()
+    await settle()
     return door, probe, others
 
 
@@ -177,7 +177,7 @@ async def test_after_a_while_one_request_finds_out_for_all_that_the_server_is_ba
     assert door.statistics().running == 21
 
 
-async def test_when_the_one_request_fails_the_others_fail_with_it_and_are_told_when_to_come_back():
+async def test_when_the_one_request_fails_the_others_fail_with_it_and_learn_when_to_come_back():
     door, probe, others = await half_open(3)
     probe.failed(down())
     probe.leave()
@@ -189,7 +189,7 @@ async def test_when_the_one_request_fails_the_others_fail_with_it_and_are_told_w
 async def test_when_the_one_request_is_given_up_the_next_takes_its_part():
     _door, probe, others = await half_open(3)
     probe.leave()  # cancelled, say: nothing is known
-    await settled()
+    await settle()
     done = [other for other in others if other.done()]
     assert len(done) == 1
     done[0].result().answered()
@@ -228,7 +228,7 @@ def test_whatever_happens_places_are_neither_lost_nor_made(steps):
                 {"leave": entry.leave, "fail": lambda e=entry: e.failed(down()), "answer": entry.answered}[
                     step
                 ]()
-            await settled()
+            await settle()
             assert 0 <= door.statistics().running <= 2
         for _ in range(len(tasks) + 1):
             for task in tasks:
@@ -236,7 +236,7 @@ def test_whatever_happens_places_are_neither_lost_nor_made(steps):
                     task.result().leave()
                 else:
                     task.cancel()
-            await settled()
+            await settle()
         assert door.statistics().running == 0
         assert door.statistics().waiting == 0
         await asyncio.gather(*tasks, return_exceptions=True)

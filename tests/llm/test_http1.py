@@ -59,7 +59,7 @@ def test_a_body_in_chunks_is_the_same_wherever_it_is_split(chunks, behind, trail
 
 
 @given(body=st.binary(max_size=60), cuts=CUTS)
-def test_a_body_of_a_told_length_is_the_same_wherever_it_is_split(body, cuts):
+def test_a_body_of_a_known_length_is_the_same_wherever_it_is_split(body, cuts):
     wire = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
     head, came, over = read(*split(wire, cuts))
     assert (came, over, head.framing.surplus) == (body, True, False)
@@ -93,7 +93,7 @@ def test_provisional_answers_are_passed_over():
     assert (head.status, body, over) == (201, b"hi", True)
 
 
-def test_a_provisional_answer_is_a_beginning_and_the_request_not_one_that_nobody_heard():
+def test_a_provisional_answer_is_a_beginning_and_the_request_not_one_that_nobody_read():
     reader = HeadReader()
     assert not reader.begun
     assert reader.feed(b"HTTP/1.1 102 Processing\r\n\r\n") is None
@@ -109,7 +109,7 @@ def test_headers_are_known_by_names_in_any_case_and_joined():
     assert (head.headers["X-ONE"], head.headers.get("x-two")) == ("a, b", "caf\u00e9 and more")
 
 
-def test_how_a_body_ends_is_told_by_its_head():
+def test_how_a_body_ends_is_known_by_its_head():
     assert isinstance(headed().framing, Unbounded)
     assert not headed().keeps
     assert isinstance(headed("Content-Length: 3, 3").framing, Sized)

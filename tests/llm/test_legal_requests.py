@@ -52,7 +52,7 @@ _NAMES = ["look", "", "functions.look", "n" * 90, "\u00fc \n"]
 _ids, _names, _parts = st.sampled_from(_IDS), st.sampled_from(_NAMES), st.sampled_from(_PARTS)
 _calls = st.lists(
     st.builds(
-        lambda told, name, odd: ToolCall(told, name, {}, '{"a' if odd else None, {"extra": 1}),
+        lambda shown, name, odd: ToolCall(shown, name, {}, '{"a' if odd else None, {"extra": 1}),
         _ids,
         _names,
         st.booleans(),
@@ -102,8 +102,8 @@ def test_a_history_that_grows_or_is_cut_back_is_sent_as_if_it_were_new(history, 
         items = history[:length]
         kept, fresh = Request(items, scratch=scratch), Request(items, scratch={})
         assert openai_body(kept, "m", openai, origin=HERE) == openai_body(fresh, "m", openai, origin=HERE)
-        told = anthropic_body(kept, "m", anthropic, origin=THERE)
-        assert told == anthropic_body(fresh, "m", anthropic, origin=THERE)
+        shown = anthropic_body(kept, "m", anthropic, origin=THERE)
+        assert shown == anthropic_body(fresh, "m", anthropic, origin=THERE)
 
 
 @settings(max_examples=times(20), deadline=None)
@@ -154,18 +154,18 @@ def test_results_that_no_call_asked_for_stand_behind_those_of_the_open_calls(res
         Request(history), "m", openai_dialect.Dialect(short_ids=alternate, alternate=alternate)
     )
     assert list(openai_faults(json.loads(body), mistral=alternate)) == []
-    told = [each for each in json.loads(body)["messages"] if each["role"] == "tool"]
-    assert {each["tool_call_id"]: each["content"].removeprefix("Error: ") for each in told} == wanted
+    shown = [each for each in json.loads(body)["messages"] if each["role"] == "tool"]
+    assert {each["tool_call_id"]: each["content"].removeprefix("Error: ") for each in shown} == wanted
     assert all(f"asked for: {words}" in body.decode() for words in strays)
     body = anthropic_body(Request(history), "m", anthropic_dialect.Dialect(alternate=alternate), origin=THERE)
     assert list(anthropic_faults(json.loads(body), alternate=alternate)) == []
     blocks = [block for message in json.loads(body)["messages"] for block in message["content"]]
-    told = [each for each in blocks if each["type"] == "tool_result"]
-    assert {each["tool_use_id"]: each["content"] for each in told} == wanted
+    shown = [each for each in blocks if each["type"] == "tool_result"]
+    assert {each["tool_use_id"]: each["content"] for each in shown} == wanted
     assert all(f"asked for: {words}" in body.decode() for words in strays)
 
 
-def test_names_that_are_changed_are_still_told_apart_and_legal_ones_stay():
+def test_names_that_are_changed_are_still_kept_apart_and_legal_ones_stay():
     assert legal_name("look") == "look"
     assert legal_name("a.b") != legal_name("a b")
     assert len(legal_name("n" * 500)) <= 64
@@ -204,7 +204,7 @@ async def test_a_server_of_mistrals_is_known_and_not_asked_twice():
         "This model does not support image input",
     ],
 )
-async def test_a_model_that_sees_no_pictures_is_told_of_them(words: str):
+async def test_a_model_that_sees_no_pictures_learns_of_them(words: str):
     refused: list[str] = []
 
     def faults(body: dict[str, Any]) -> Any:

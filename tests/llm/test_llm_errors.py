@@ -208,14 +208,14 @@ def test_a_redirect_names_where_to_and_is_not_followed():
     assert "base_url" in error.hint
 
 
-def test_nothing_that_looks_like_a_key_is_told():
+def test_nothing_that_looks_like_a_key_is_reported():
     error = refused(401, said("Incorrect API key provided: sk-abcDEF123456789. Bearer abcdefghijkl"))
     assert "abcDEF" not in str(error)
     assert "abcdefghijkl" not in str(error)
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "reported"),
     [
         ("Incorrect API key provided: abcd1234efgh. Look at your page.", "API key provided: …"),
         ("Incorrect API key provided: …. Look at your page.", "API key provided: …. Look"),
@@ -226,8 +226,8 @@ def test_nothing_that_looks_like_a_key_is_told():
         ("no key provided, task-management and sk-learn need one", "task-management and sk-learn need one"),
     ],
 )
-def test_of_words_about_a_key_only_the_key_is_taken_out(words: str, told: str):
-    assert told in refused(401, said(words)).message
+def test_of_words_about_a_key_only_the_key_is_taken_out(words: str, reported: str):
+    assert reported in refused(401, said(words)).message
     assert "1234" not in refused(401, said(words)).message
 
 

@@ -147,7 +147,7 @@ def test_the_answer_before_can_be_written_in_a_later_run(loop):
     assert (loop.pwd / "count.txt").read_text() == "README.md has 11 words.\n"
 
 
-def test_facts_are_remembered_in_a_file_and_told_again(loop):
+def test_facts_are_remembered_in_a_file_and_reported_again(loop):
     assert loop.run("Remember that tea is at five.") == "I noted in memory.md: tea is at five"
     assert loop.run("remember: the key is under the mat") == "I noted in memory.md: the key is under the mat"
     assert loop.run("remember that tea is at five") == "I noted in memory.md: tea is at five"
@@ -306,7 +306,7 @@ def test_a_reading_that_is_interrupted_each_time_is_given_up(loop):
         ("read empty/", "I could not read empty/: {pwd}/empty: there is no such file or directory"),
     ],
 )
-def test_what_cannot_be_done_is_told_with_the_reason(loop, request_, answer):
+def test_what_cannot_be_done_is_reported_with_the_reason(loop, request_, answer):
     assert loop.run(request_).startswith(answer.format(pwd=loop.pwd))
 
 
@@ -608,7 +608,7 @@ def test_any_mixture_of_requests_ends_with_an_answer(tmp_path_factory, requests)
 
 
 @given(st.text(max_size=300), st.integers(1, 100))
-def test_whatever_it_is_told_it_ends_its_answer_once(text, max_tokens):
+def test_whatever_it_is_sent_it_ends_its_answer_once(text, max_tokens):
     async def main() -> None:
         request = Request(items=[UserItem.of(text)], tools=BUILTIN.specs, max_tokens=max_tokens)
         blocks = [block async for block in OfflineClient().stream(request)]

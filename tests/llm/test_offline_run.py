@@ -1,4 +1,4 @@
-"""The offline model takes what it is told to run as it is written, and as one step among others where it is quoted."""
+"""The offline model takes what it is asked to run as it is written, and as one step among others where it is quoted."""
 
 import pytest
 

@@ -134,7 +134,7 @@ def test_sentences_are_found_without_code_tables_and_marks():
     ]
 
 
-def test_a_summary_is_made_of_the_sentences_that_tell_most_in_their_order():
+def test_a_summary_is_made_of_the_sentences_that_say_most_in_their_order():
     assert summary(TEXT, most=2) == "Pods are actors and actors have mailboxes. Pods compact their history."
     assert summary("") == ""
 

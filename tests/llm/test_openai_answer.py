@@ -22,8 +22,8 @@ def call(
     index: int | None = 0, call_id: str | None = None, name: str | None = None, arguments: object = None
 ) -> dict:
     function = {key: value for key, value in (("name", name), ("arguments", arguments)) if value is not None}
-    told = {"index": index, "id": call_id, "type": "function", "function": function}
-    return {key: value for key, value in told.items() if value is not None}
+    sent = {"index": index, "id": call_id, "type": "function", "function": function}
+    return {key: value for key, value in sent.items() if value is not None}
 
 
 def calls(*pieces: dict, finish: str | None = None) -> str:
@@ -53,8 +53,8 @@ def test_bug_the_stop_reason_is_the_servers_own():
         "tool_calls": "tool_use",
         "function_call": "tool_use",
     }
-    for told, reason in wanted.items():
-        assert answer_of(events(delta(told, content="x"))).stop_reason == reason
+    for sent, reason in wanted.items():
+        assert answer_of(events(delta(sent, content="x"))).stop_reason == reason
 
 
 def test_a_finish_reason_that_is_empty_in_the_middle_ends_nothing():
@@ -72,7 +72,7 @@ def test_length_wins_over_calls():
     assert answer.item.calls == (ToolCall("a", "f", {"x": 1}),)
 
 
-def test_bug_calls_are_told_apart_by_index_though_later_pieces_have_no_id():
+def test_bug_calls_are_kept_apart_by_index_though_later_pieces_have_no_id():
     answer = answer_of(
         events(
             calls(call(0, "a", "first", "")),
@@ -134,7 +134,7 @@ def test_whole_calls_at_one_index_without_ids_are_calls_of_their_own():
     assert [each.arguments for each in answer.item.calls] == [{"n": 1}, {"n": 2}]
 
 
-def test_calls_without_an_index_are_told_apart_by_their_ids():
+def test_calls_without_an_index_are_kept_apart_by_their_ids():
     answer = answer_of(events(calls(call(None, "a", "f", "{}"), call(None, "b", "g", "{}")), STOP))
     assert [each.id for each in answer.item.calls] == ["a", "b"]
 
@@ -186,8 +186,8 @@ NAMELESS = {
 def test_an_entry_that_never_gets_a_name_is_no_call_and_the_text_is_the_answer(entry, finish):
     answer = answer_of(events(delta(content="hello", **entry), delta(finish)))
     assert (answer.item.text, answer.item.calls) == ("hello", ())
-    told = {"choices": [{"message": {"content": "hello", **entry}, "finish_reason": finish}]}
-    assert whole_answer_of(json.dumps(told).encode()).item == answer.item
+    sent = {"choices": [{"message": {"content": "hello", **entry}, "finish_reason": finish}]}
+    assert whole_answer_of(json.dumps(sent).encode()).item == answer.item
 
 
 @pytest.mark.parametrize("entry", NAMELESS.values(), ids=NAMELESS)
@@ -226,8 +226,8 @@ def test_a_call_repeated_as_function_call_is_one_call():
     )
     function = {"name": "pay", "arguments": "".join(PIECES)}
     message = {"tool_calls": [{"id": "a", "function": function}], "function_call": function}
-    told = {"choices": [{"message": message, "finish_reason": "tool_calls"}]}
-    assert whole_answer_of(json.dumps(told).encode()).item.calls == (ToolCall("a", "pay", {"to": "bob"}),)
+    sent = {"choices": [{"message": message, "finish_reason": "tool_calls"}]}
+    assert whole_answer_of(json.dumps(sent).encode()).item.calls == (ToolCall("a", "pay", {"to": "bob"}),)
 
 
 @pytest.mark.parametrize("first", ["tool_calls", "function_call"])
@@ -265,10 +265,10 @@ def test_an_id_that_changes_before_the_arguments_began_does_not_part_a_call():
 
 
 def test_calls_of_one_list_without_an_index_stay_apart_though_their_ids_are_equal():
-    told = {
+    sent = {
         "choices": [{"message": {"tool_calls": [call(None, "a", "f", "{}"), call(None, "a", "g", "{}")]}}]
     }
-    answer = whole_answer_of(json.dumps(told).encode())
+    answer = whole_answer_of(json.dumps(sent).encode())
     assert [each.name for each in answer.item.calls] == ["f", "g"]
     assert len({each.id for each in answer.item.calls}) == 2
 
@@ -291,7 +291,7 @@ def test_a_call_cut_before_its_arguments_began_is_no_call_without_arguments():
 
 
 def test_bug_null_ids_object_arguments_and_listed_content_are_read():
-    told = {
+    sent = {
         "choices": [
             {
                 "message": {
@@ -302,13 +302,13 @@ def test_bug_null_ids_object_arguments_and_listed_content_are_read():
             }
         ]
     }
-    answer = whole_answer_of(json.dumps(told).encode())
+    answer = whole_answer_of(json.dumps(sent).encode())
     assert answer.item.text == "Look: done"
     assert answer.item.calls[0].arguments == {"x": [1]}
 
 
 def test_bug_text_beside_calls_of_a_whole_answer_is_kept():
-    told = {
+    sent = {
         "choices": [
             {
                 "message": {"content": "I look.", "tool_calls": [call(None, "a", "f", "{}")]},
@@ -316,26 +316,26 @@ def test_bug_text_beside_calls_of_a_whole_answer_is_kept():
             }
         ]
     }
-    answer = whole_answer_of(json.dumps(told).encode())
+    answer = whole_answer_of(json.dumps(sent).encode())
     assert answer.item.text == "I look."
     assert answer.item.calls == (ToolCall("a", "f"),)
 
 
 def test_two_calls_of_a_whole_answer_stay_two_though_the_first_is_broken():
-    told = {
+    sent = {
         "choices": [{"message": {"tool_calls": [call(None, None, "f", "{"), call(None, None, "g", "{}")]}}]
     }
-    answer = whole_answer_of(json.dumps(told).encode())
+    answer = whole_answer_of(json.dumps(sent).encode())
     assert [(each.name, each.invalid) for each in answer.item.calls] == [("f", "{"), ("g", None)]
 
 
 def test_a_message_without_role_with_empty_usage_and_another_model_is_read():
-    told = {
+    sent = {
         "model": "other",
         "usage": {},
         "choices": [{"message": {"content": "hi"}, "finish_reason": "stop"}],
     }
-    answer = whole_answer_of(json.dumps(told).encode())
+    answer = whole_answer_of(json.dumps(sent).encode())
     assert (answer.item.text, answer.model, answer.usage) == ("hi", "other", None)
 
 
@@ -429,28 +429,28 @@ def test_bug_usage_is_found_wherever_a_server_puts_it(chunks):
 
 
 @pytest.mark.parametrize(
-    "told",
+    "sent",
     [None, {}, {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}, {"prompt_tokens": None}],
 )
-def test_usage_that_nobody_told_is_unknown_and_not_zero(told):
-    stop = json.loads(STOP) | {"usage": told}
+def test_usage_that_nobody_reported_is_unknown_and_not_zero(sent):
+    stop = json.loads(STOP) | {"usage": sent}
     assert answer_of(events(delta(content="x"), json.dumps(stop))).usage is None
 
 
 @pytest.mark.parametrize(
-    "told",
+    "sent",
     [
         {"prompt_tokens_details": {"cached_tokens": 5}},
         {"prompt_cache_hit_tokens": 5},
         {"cache_read_input_tokens": 5},
     ],
 )
-def test_cached_tokens_are_found_in_any_spelling(told):
-    chunk = json.dumps({"choices": [], "usage": USAGE | told})
+def test_cached_tokens_are_found_in_any_spelling(sent):
+    chunk = json.dumps({"choices": [], "usage": USAGE | sent})
     assert answer_of(events(STOP, chunk)).usage == Usage(7, 3, 5)
 
 
-def test_the_same_usage_told_again_is_reported_once():
+def test_the_same_usage_sent_again_is_reported_once():
     chunk = json.dumps({"choices": [{"delta": {"content": "x"}}], "usage": USAGE})
     blocks = blocks_of(events(chunk, chunk, STOP))
     assert [block for block in blocks if isinstance(block, UsageReport)] == [UsageReport(Usage(7, 3))]
@@ -540,13 +540,13 @@ HALVES = {
 }
 
 
-@pytest.mark.parametrize(("told", "text"), HALVES.values(), ids=HALVES)
+@pytest.mark.parametrize(("sent", "text"), HALVES.values(), ids=HALVES)
 @pytest.mark.parametrize("field", [b"content", b"reasoning_content", b"refusal"])
-def test_broken_characters_are_replaced_and_the_rest_stands(told, text, field):
-    broken = b'{"choices":[{"index":0,"delta":{"' + field + b'":' + told + b"}}]}"
+def test_broken_characters_are_replaced_and_the_rest_stands(sent, text, field):
+    broken = b'{"choices":[{"index":0,"delta":{"' + field + b'":' + sent + b"}}]}"
     answer = answer_of(events(broken, delta(content="."), STOP))
     assert "".join(part.text for part in answer.item.content) == text + "."
-    whole = b'{"choices":[{"message":{"content":' + told + b'},"finish_reason":"stop"}]}'
+    whole = b'{"choices":[{"message":{"content":' + sent + b'},"finish_reason":"stop"}]}'
     assert whole_answer_of(whole).item.text == text
 
 
@@ -602,10 +602,10 @@ def test_half_an_event_of_an_answer_that_goes_on_is_an_answer_that_can_be_asked_
 
 
 def test_a_whole_answer_that_was_cut_can_be_asked_for_again():
-    told = b'{"choices":[{"message":{"content":"hello"},"finish_reason":"stop"}]}'
-    for end in range(1, len(told)):
+    sent = b'{"choices":[{"message":{"content":"hello"},"finish_reason":"stop"}]}'
+    for end in range(1, len(sent)):
         with pytest.raises(ModelError, match="before it was complete") as caught:
-            whole_answer_of(told[:end])
+            whole_answer_of(sent[:end])
         assert caught.value.retryable
 
 

@@ -79,8 +79,8 @@ def test_a_streamed_answer_arrives_with_its_usage():
 
 
 def test_what_a_real_server_sent_arrives_over_a_real_socket():
-    told = recording("tools_auto_stream")
-    answer, _ = asked(told.raw)
+    on_the_wire = recording("tools_auto_stream")
+    answer, _ = asked(on_the_wire.raw)
     assert [call.name for call in answer.item.calls] == ["read_file"]
     assert answer.usage == Usage(413, 56, 412)
 
@@ -94,17 +94,17 @@ def test_bug_an_event_cut_by_network_chunks_in_the_middle_of_a_character_is_whol
 
 
 async def test_a_stream_is_given_out_while_it_comes():
-    heard = asyncio.Event()
+    opened = asyncio.Event()
 
     async def slow(exchange: Exchange) -> None:
         await exchange.send(STREAM_HEAD, chunk(events('{"choices":[{"delta":{"content":"a"}}]}', done=False)))
-        await heard.wait()
+        await opened.wait()
         await exchange.send(chunk(events(STOP)), STREAM_END)
 
     async with RawServer(slow) as server, OpenAIClient(server.url, "m") as client:
         stream = client.stream(hi())
         assert await anext(stream) == TextChunk("a")
-        heard.set()
+        opened.set()
         assert [type(block).__name__ async for block in stream] == ["End"]
 
 
@@ -189,7 +189,7 @@ async def test_bug_the_key_is_sent_and_appears_nowhere_else():
         await client.aclose()
 
 
-def test_a_key_that_a_server_repeats_is_not_told_on():
+def test_a_key_that_a_server_repeats_is_not_passed_on():
     key = "0123456789abcdef-key"
     error, _ = refused(error_reply("401 Unauthorized", f"the key {key} is unknown"), api_key=key)
     assert "is unknown" in error.message
@@ -200,12 +200,12 @@ async def test_what_two_requests_learn_of_a_server_at_once_is_all_kept():
     both = asyncio.Barrier(2)
 
     async def picky(exchange: Exchange) -> None:
-        told = exchange.received.json
+        on_the_wire = exchange.received.json
         if len(server.received) <= 2:
             await both.wait()
-        if "stream_options" in told:
+        if "stream_options" in on_the_wire:
             await exchange.send(error_reply("400 Bad Request", "unknown field stream_options"))
-        elif "max_tokens" in told:
+        elif "max_tokens" in on_the_wire:
             await exchange.send(error_reply("400 Bad Request", "use max_completion_tokens"))
         else:
             await exchange.send(stream_reply(HELLO))
@@ -265,7 +265,7 @@ def test_bug_both_ways_of_asking_word_the_same_refusal_the_same():
     assert str(streamed).replace(str(first.port), "") == str(whole).replace(str(second.port), "")
 
 
-def test_a_refusal_tells_when_to_come_back():
+def test_a_refusal_says_when_to_come_back():
     error, _ = refused(error_reply("429 Too Many Requests", "slow down", "", "Retry-After: 7"))
     assert (error.kind, error.status, error.retry_after) == ("rate_limit", 429, 7.0)
 
@@ -354,7 +354,7 @@ def test_a_connection_whose_end_never_comes_is_given_up():
 
         async def no_end(exchange: Exchange) -> None:
             await exchange.send(STREAM_HEAD, chunk(HELLO))
-            await exchange.gone()
+            await exchange.wait_until_gone()
             gone.set()
 
         loop = asyncio.get_running_loop()
@@ -392,7 +392,7 @@ async def test_closing_a_stream_early_frees_its_connection():
 
     async def endless(exchange: Exchange) -> None:
         await exchange.send(STREAM_HEAD, chunk(events('{"choices":[{"delta":{"content":"a"}}]}', done=False)))
-        await exchange.gone()
+        await exchange.wait_until_gone()
         gone.set()
 
     async with RawServer(endless) as server, OpenAIClient(server.url, "m") as client:
@@ -409,7 +409,7 @@ async def test_cancelling_a_task_that_waits_for_an_answer_frees_its_connection_a
     async def silent(exchange: Exchange) -> None:
         if begun:
             await exchange.send(STREAM_HEAD, chunk(b": hello\n\n"))
-        await exchange.gone()
+        await exchange.wait_until_gone()
         gone.set()
 
     pool = HttpPool()
@@ -503,7 +503,7 @@ def test_bug_silence_in_the_middle_of_an_answer_is_a_time_out():
             await exchange.send(
                 STREAM_HEAD, chunk(events('{"choices":[{"delta":{"content":"a"}}]}', done=False))
             )
-            await exchange.gone()
+            await exchange.wait_until_gone()
 
         async with RawServer(falls_silent) as server:
             stream = OpenAIClient(server.url, "m", http=stepping.pool).stream(hi())
@@ -527,7 +527,7 @@ def test_a_first_byte_may_take_long_but_not_for_ever(headed):
         async def silent(exchange: Exchange) -> None:
             if headed:
                 await exchange.send(STREAM_HEAD)
-            await exchange.gone()
+            await exchange.wait_until_gone()
 
         async with RawServer(silent) as server:
             task = asyncio.create_task(answer_from(OpenAIClient(server.url, "m", http=stepping.pool)))
@@ -567,7 +567,7 @@ def test_a_server_that_takes_no_connection_is_a_failure_to_connect():
 async def test_the_runs_deadline_ends_an_answer_and_is_not_retried():
     async def silent(exchange: Exchange) -> None:
         await exchange.send(STREAM_HEAD, chunk(b": ping\n\n"))
-        await exchange.gone()
+        await exchange.wait_until_gone()
 
     async with RawServer(silent) as server, OpenAIClient(server.url, "m") as client:
         error = await failure_from(client, hi(deadline=time.monotonic() + 0.1))
@@ -586,7 +586,7 @@ def test_a_server_that_holds_the_socket_after_its_finish_reason_does_not_hold_th
             await exchange.send(
                 STREAM_HEAD, chunk(events('{"choices":[{"delta":{"content":"a"}}]}', *sent, done=False))
             )
-            await exchange.gone()
+            await exchange.wait_until_gone()
 
         async with RawServer(holds) as server:
             task = asyncio.create_task(answer_from(OpenAIClient(server.url, "m", http=stepping.pool)))

@@ -41,9 +41,9 @@ def plainly_read(body: bytes) -> tuple[str, str, list[tuple[str, str, str]], Usa
             continue
         chunk = json.loads(line[6:])
         if chunk.get("usage"):
-            told = chunk["usage"]
-            cached = told["prompt_tokens_details"]["cached_tokens"]
-            usage = Usage(told["prompt_tokens"], told["completion_tokens"], cached)
+            sent = chunk["usage"]
+            cached = sent["prompt_tokens_details"]["cached_tokens"]
+            usage = Usage(sent["prompt_tokens"], sent["completion_tokens"], cached)
         for choice in chunk["choices"]:
             delta = choice["delta"]
             text += delta.get("content") or ""
@@ -81,15 +81,15 @@ def test_a_recorded_stream_split_anywhere_gives_the_same(name, cuts):
 def test_a_recorded_whole_answer_gives_its_text_calls_and_usage(name):
     body = recording(name).body
     answer = whole_answer_of(body)
-    told = msgspec.json.decode(body)
-    message = told["choices"][0]["message"]
+    sent = msgspec.json.decode(body)
+    message = sent["choices"][0]["message"]
     assert answer.item.text == (message.get("content") or "")
     assert [call.name for call in answer.item.calls] == [
         call["function"]["name"] for call in message.get("tool_calls", [])
     ]
     assert answer.usage is not None
-    assert answer.usage.input_tokens == told["usage"]["prompt_tokens"]
-    assert answer.usage.output_tokens == told["usage"]["completion_tokens"]
+    assert answer.usage.input_tokens == sent["usage"]["prompt_tokens"]
+    assert answer.usage.output_tokens == sent["usage"]["completion_tokens"]
 
 
 @pytest.mark.parametrize("name", STREAMS)
@@ -157,16 +157,16 @@ KINDS = {
 
 @pytest.mark.parametrize("name", [name for name in REFUSALS if not name.startswith("apikey_x_api")])
 def test_a_recorded_refusal_is_classified(name):
-    told = recording(name)
-    error = classify(told.status, told.headers, told.body, where="127.0.0.1:8080")
+    sent = recording(name)
+    error = classify(sent.status, sent.headers, sent.body, where="127.0.0.1:8080")
     assert error.kind == KINDS[name]
     assert error.retryable == (error.kind == "overloaded")
-    assert error.status == told.status
-    assert msgspec.json.decode(told.body)["error"]["message"] in error.message
+    assert error.status == sent.status
+    assert msgspec.json.decode(sent.body)["error"]["message"] in error.message
     assert "127.0.0.1:8080" in error.message
 
 
 def test_a_recorded_overflow_says_how_much_did_not_fit():
-    told = recording("err_overflow")
-    error = classify(told.status, told.headers, told.body)
+    sent = recording("err_overflow")
+    error = classify(sent.status, sent.headers, sent.body)
     assert (error.prompt_tokens, error.context_window) == (36011, 4096)

@@ -51,13 +51,13 @@ def test_a_request_has_what_was_asked_for_and_nothing_else():
 
 
 def test_limits_and_temperature_are_sent():
-    told = sent(user("hi"), max_tokens=5, temperature=0.0)
-    assert (told["max_tokens"], told["temperature"]) == (5, 0.0)
+    shown = sent(user("hi"), max_tokens=5, temperature=0.0)
+    assert (shown["max_tokens"], shown["temperature"]) == (5, 0.0)
 
 
 def test_a_whole_answer_is_asked_for_without_stream_options():
-    told = json.loads(body_of(Request([user("hi")]), "", Dialect(), streaming=False))
-    assert told == {"stream": False, "messages": [{"role": "user", "content": "hi"}]}
+    shown = json.loads(body_of(Request([user("hi")]), "", Dialect(), streaming=False))
+    assert shown == {"stream": False, "messages": [{"role": "user", "content": "hi"}]}
 
 
 def test_the_system_prompt_comes_first():
@@ -86,14 +86,14 @@ def test_user_messages_in_a_row_are_one_since_some_templates_want_turns():
 
 
 def test_bug_a_result_names_the_call_it_answers():
-    told = messages(user("go"), AssistantItem((), (CALL,)), ToolResult.of(CALL, "text"))
-    assert told[2] == {"role": "tool", "tool_call_id": "c1", "content": "text"}
+    shown = messages(user("go"), AssistantItem((), (CALL,)), ToolResult.of(CALL, "text"))
+    assert shown[2] == {"role": "tool", "tool_call_id": "c1", "content": "text"}
 
 
 def test_bug_text_and_all_calls_are_one_assistant_message():
     other = ToolCall("c2", "list")
-    told = messages(user("go"), AssistantItem.of("I look.", (CALL, other)))
-    assert told[1] == {
+    shown = messages(user("go"), AssistantItem.of("I look.", (CALL, other)))
+    assert shown[1] == {
         "role": "assistant",
         "content": "I look.",
         "tool_calls": [
@@ -112,28 +112,28 @@ def test_bug_a_plain_result_is_not_quoted_again():
 
 
 def test_a_failed_result_says_so():
-    told = messages(*CALLED, ToolResult.of(CALL, "no such file", is_error=True))
-    assert told[-1]["content"] == "Error: no such file"
+    shown = messages(*CALLED, ToolResult.of(CALL, "no such file", is_error=True))
+    assert shown[-1]["content"] == "Error: no such file"
 
 
 def test_arguments_that_were_no_json_are_never_sent_back():
     broken = ToolCall("c1", "read", {}, '{"path": "a')
-    told = messages(user("go"), AssistantItem((), (broken,)))
-    assert told[1]["tool_calls"][0]["function"]["arguments"] == "{}"
+    shown = messages(user("go"), AssistantItem((), (broken,)))
+    assert shown[1]["tool_calls"][0]["function"]["arguments"] == "{}"
 
 
 def test_reasoning_is_not_sent_back():
-    told = messages(user("go"), AssistantItem((ThinkingPart("hm", "sig"), TextPart("yes"))))
-    assert told[1] == {"role": "assistant", "content": "yes"}
+    shown = messages(user("go"), AssistantItem((ThinkingPart("hm", "sig"), TextPart("yes"))))
+    assert shown[1] == {"role": "assistant", "content": "yes"}
 
 
 def test_pictures_of_a_user_are_sent_as_data_or_as_links():
-    told = messages(
+    shown = messages(
         UserItem.of(
             [TextPart("look"), ImagePart("image/png", "AAAA"), ImagePart(url="https://example.org/x.png")]
         )
     )
-    assert told[0]["content"] == [
+    assert shown[0]["content"] == [
         {"type": "text", "text": "look"},
         {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}},
         {"type": "image_url", "image_url": {"url": "https://example.org/x.png"}},
@@ -141,13 +141,13 @@ def test_pictures_of_a_user_are_sent_as_data_or_as_links():
 
 
 def test_a_picture_and_a_text_in_a_row_are_one_message_of_parts():
-    told = messages(UserItem.of([ImagePart("image/png", "AAAA")]), user("what is it?"))
-    assert [part["type"] for part in told[0]["content"]] == ["image_url", "text"]
+    shown = messages(UserItem.of([ImagePart("image/png", "AAAA")]), user("what is it?"))
+    assert [part["type"] for part in shown[0]["content"]] == ["image_url", "text"]
 
 
 def test_a_picture_in_a_result_is_named_where_it_cannot_be_shown():
-    told = messages(*CALLED, ToolResult.of(CALL, [TextPart("shot: "), ImagePart("image/png", "AAAA")]))
-    assert told[-1]["content"] == "shot: [image image/png]"
+    shown = messages(*CALLED, ToolResult.of(CALL, [TextPart("shot: "), ImagePart("image/png", "AAAA")]))
+    assert shown[-1]["content"] == "shot: [image image/png]"
 
 
 def test_tools_are_sent_with_their_schemas_and_left_out_where_there_are_none():
@@ -218,7 +218,7 @@ BY_WORDS = Dialect(json_schema=False, json_object=False)
 
 
 @pytest.mark.parametrize("dialect", [BY_WORDS, Dialect(json_schema=False)])
-def test_a_schema_that_a_server_cannot_be_sent_is_told_the_model_in_words_at_the_end(dialect: Dialect):
+def test_a_schema_that_a_server_cannot_be_sent_is_shown_to_the_model_in_words_at_the_end(dialect: Dialect):
     last = messages(user("hi"), output_schema=SCHEMA, dialect=dialect)[-1]
     assert last["role"] == "user"
     before, mark, words = last["content"].partition(f"\n\n{NOTICE_MARK}")
@@ -238,17 +238,17 @@ def test_a_schema_that_a_server_cannot_be_sent_is_told_the_model_in_words_at_the
     assert len(messages(output_schema=SCHEMA, dialect=dialect)) == 1
 
 
-def test_a_schema_that_a_server_holds_the_model_to_is_not_told_twice():
+def test_a_schema_that_a_server_holds_the_model_to_is_not_reported_twice():
     assert messages(user("hi"), output_schema=SCHEMA) == [{"role": "user", "content": "hi"}]
 
 
-def test_what_is_told_in_words_is_no_part_of_the_history():
+def test_what_is_reported_in_words_is_no_part_of_the_history():
     scratch: dict[str, Any] = {}
     first = Request([user("hi")], output_schema=SCHEMA, scratch=scratch)
     body_of(first, "m", BY_WORDS)
     again = Request([user("hi"), AssistantItem.of("no"), user("go on")], scratch=scratch)
-    told = json.loads(body_of(again, "m", BY_WORDS))["messages"]
-    assert [each["content"] for each in told] == ["hi", "no", "go on"]
+    shown = json.loads(body_of(again, "m", BY_WORDS))["messages"]
+    assert [each["content"] for each in shown] == ["hi", "no", "go on"]
 
 
 def test_a_server_that_knows_schemas_alone_gets_one_for_any_object():
@@ -315,7 +315,7 @@ def test_nothing_is_encoded_twice():
     encoded: list[str] = []
 
     class Watched(UserItem, frozen=True):
-        """A user item that tells when somebody reads it."""
+        """A user item that says when somebody reads it."""
 
         @property
         def content_read(self) -> None: ...

@@ -53,16 +53,16 @@ def test_an_answer_is_found_within_fences_and_chatter(text):
 
 
 def test_a_misfit_says_what_is_wrong_and_where():
-    told = parse_output('{"x": "one"}', Point)
-    assert isinstance(told, Misfit)
-    assert "x: expected `int`, got `str`" in told.why
+    reported = parse_output('{"x": "one"}', Point)
+    assert isinstance(reported, Misfit)
+    assert "x: expected `int`, got `str`" in reported.why
 
 
 @pytest.mark.parametrize("text", ["", "I cannot do that.", "{", "[" * 100_000, '{"x":' * 50_000])
 def test_a_text_without_json_is_a_misfit(text):
-    told = parse_output(text, Point)
-    assert isinstance(told, Misfit)
-    assert "no JSON" in told.why
+    reported = parse_output(text, Point)
+    assert isinstance(reported, Misfit)
+    assert "no JSON" in reported.why
 
 
 def test_a_text_is_its_own_answer():
@@ -110,11 +110,11 @@ def test_the_instruction_in_words_carries_the_schema():
 
 @given(st.text(), st.integers(), st.text())
 def test_no_chatter_hides_the_answer_or_breaks_the_reading(before: str, x: int, after: str):
-    told: Any = parse_output(
+    reported: Any = parse_output(
         f'{before.replace("{", "").replace("[", "").replace("<", "")}{{"x": {x}}}{after}', Point
     )
     if abs(x) < 2**63:
-        assert told == Fit(Point(x)) or before.strip()
+        assert reported == Fit(Point(x)) or before.strip()
 
 
 @given(st.text())

@@ -21,7 +21,7 @@ def said(message: str, kind: str = "", code: object = None) -> dict:
     return {"error": {"message": message, "type": kind, "code": code}}
 
 
-#: Words of real servers, with the tokens of the prompt and the room they tell.
+#: Words of real servers, with the tokens of the prompt and the room they say.
 OVERFLOWS: dict[str, tuple[object, int | None, int | None]] = {
     "anthropic": (said("prompt is too long: 213462 tokens > 200000 maximum"), 213462, 200000),
     "anthropic with max_tokens": (

@@ -77,10 +77,10 @@ class Anthropic:
         return self._stream([call], "tool_use")
 
     def _stream(self, blocks: list[dict[str, Any]], reason: str) -> bytes:
-        told = start(input_tokens=10, output_tokens=1)
+        sent = start(input_tokens=10, output_tokens=1)
         for n, block in enumerate(blocks):
-            told += self._block(n, block) + closed(n)
-        return stream_reply(told + stopped(reason, output_tokens=3) + END)
+            sent += self._block(n, block) + closed(n)
+        return stream_reply(sent + stopped(reason, output_tokens=3) + END)
 
     def _block(self, n: int, block: dict[str, Any]) -> bytes:
         if block["type"] == "thinking":
@@ -155,7 +155,7 @@ class StrictModel:
         elif what == HANG:
             await exchange.send(STREAM_HEAD, chunk(self.form.half))
             self.hanging.set()
-            await exchange.gone()
+            await exchange.wait_until_gone()
         else:
             await exchange.send(self.form.answer(what))
 
@@ -223,7 +223,7 @@ class Life:
     async def _run(self, verb: str, run: Any) -> None:
         """See a run through; where its tool waits, or its model is silent, what ``verb`` says happens."""
         going = [asyncio.ensure_future(each.wait()) for each in (self._begun, self.model.hanging)]
-        ended = asyncio.ensure_future(_ended(run))
+        ended = asyncio.ensure_future(_await_end(run))
         asked = []
         while not ended.done():
             waiting = going if not self._free.is_set() else going[1:]
@@ -242,7 +242,7 @@ class Life:
             each.cancel()
 
 
-async def _ended(run: Any) -> None:
+async def _await_end(run: Any) -> None:
     with contextlib.suppress(RunFailed):
         await run
 

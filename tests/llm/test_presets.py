@@ -62,7 +62,7 @@ def test_presets_are_where_their_servers_answer():
         ("http://example.org:11434/v1", None),
     ],
 )
-def test_the_start_command_is_told_for_ports_of_this_machine_alone(url, command):
+def test_the_start_command_is_named_for_ports_of_this_machine_alone(url, command):
     assert start_command_for(url) == command
 
 
@@ -112,7 +112,7 @@ async def test_a_listener_that_says_nothing_is_no_model_server(ports, monkeypatc
     monkeypatch.setattr(presets, "PROBE_ANSWER", 0.1)
 
     async def silent(exchange: Exchange) -> None:
-        await exchange.gone()
+        await exchange.wait_until_gone()
 
     async with RawServer(silent) as server:
         ports(server.port, *(unused_port() for _ in range(3)))

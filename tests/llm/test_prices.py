@@ -58,7 +58,7 @@ def test_a_local_model_costs_nothing_though_nobody_counted():
 
 
 @given(*(st.integers(0, 10**6) for _ in range(5)))
-def test_a_cost_is_never_negative_whatever_a_server_tells(prompt, output, read, written, hour):
+def test_a_cost_is_never_negative_whatever_a_server_says(prompt, output, read, written, hour):
     usage = Usage(prompt, output, read, written, cache_write_1h_tokens=hour)
     assert cost("a/full", usage, TABLE) >= 0
 

@@ -103,7 +103,7 @@ class Flaky:
         yield End("end_turn")
 
 
-class Unheard:
+class Unwatched:
     """A listener for requests that nobody follows."""
 
     def is_wanted(self) -> bool:
@@ -129,7 +129,7 @@ def test_a_whole_answer_is_asked_for_until_it_comes():
         waits.append(seconds)
 
     async def main() -> str:
-        answer = await ask(Flaky(failure(), failure(retry_after=3.0)), Request([]), Unheard(), sleep=sleep)
+        answer = await ask(Flaky(failure(), failure(retry_after=3.0)), Request([]), Unwatched(), sleep=sleep)
         return answer.item.text
 
     assert asyncio.run(main()) == "half and half"
@@ -140,7 +140,7 @@ def test_a_whole_answer_is_asked_for_until_it_comes():
 def test_a_whole_answer_that_cannot_be_had_raises_the_failure():
     error = failure("auth")
     with pytest.raises(ModelError) as caught:
-        asyncio.run(ask(Flaky(error), Request([]), Unheard()))
+        asyncio.run(ask(Flaky(error), Request([]), Unwatched()))
     assert caught.value is error
 
 
@@ -170,7 +170,7 @@ class Odd:
 
 def test_an_answer_that_is_whole_stands_whatever_its_client_raises_behind_it():
     client = Odd([TextChunk("whole"), End("end_turn")], ZeroDivisionError("late"))
-    answer = asyncio.run(ask(client, Request([]), Unheard()))
+    answer = asyncio.run(ask(client, Request([]), Unwatched()))
     assert answer.item.text == "whole"
     assert client.closed
 
@@ -178,11 +178,11 @@ def test_an_answer_that_is_whole_stands_whatever_its_client_raises_behind_it():
 def test_why_a_stream_broke_says_more_than_that_it_cannot_be_closed():
     client = Odd([TextChunk("half")], ZeroDivisionError("it broke"))
     with pytest.raises(ZeroDivisionError, match="it broke"):
-        asyncio.run(ask(client, Request([]), Unheard()))
+        asyncio.run(ask(client, Request([]), Unwatched()))
     assert client.closed
 
 
 def test_a_client_that_never_stops_is_stopped():
     client = Odd(itertools.repeat(TextChunk("x" * (1 << 20))), ZeroDivisionError("never"))
     with pytest.raises(ModelError, match="did not stop"):
-        asyncio.run(ask(client, Request([]), Unheard()))
+        asyncio.run(ask(client, Request([]), Unwatched()))

@@ -27,12 +27,12 @@ BACK = stream_reply(
 )
 
 
-async def refused_often(events: Subscription, pods: list[Pod], times: int) -> None:
-    """Wait until each pod has been told so many times that its request is sent again."""
-    told = dict.fromkeys([pod.name for pod in pods], 0)
+async def wait_for_refusals(events: Subscription, pods: list[Pod], times: int) -> None:
+    """Wait until each pod has said so many times that its request is sent again."""
+    reported = dict.fromkeys([pod.name for pod in pods], 0)
     async for event in events:
-        told[event.pod] += 1
-        if min(told.values()) >= times:
+        reported[event.pod] += 1
+        if min(reported.values()) >= times:
             return
 
 
@@ -53,7 +53,7 @@ def away(pods: int, *, known: bool, **settings: Any) -> list[str]:
             await server.stop()
             with system.subscribe(kinds=Retry) as events:
                 runs = [pod.run("hi") for pod in all_]
-                await asyncio.wait_for(refused_often(events, all_, 5), 60)
+                await asyncio.wait_for(wait_for_refusals(events, all_, 5), 60)
             await server.start(server.port)
             texts = [(await run).text for run in runs]
         await http.aclose()

@@ -17,8 +17,8 @@ def delta(finish: str | None = None, **fields: object) -> str:
 
 def call(index: int | None, id_: str | None, name: str | None, arguments: str) -> dict[str, object]:
     function = {"name": name, "arguments": arguments}
-    told = {"index": index, "id": id_, "function": {k: v for k, v in function.items() if v is not None}}
-    return {key: value for key, value in told.items() if value is not None}
+    sent = {"index": index, "id": id_, "function": {k: v for k, v in function.items() if v is not None}}
+    return {key: value for key, value in sent.items() if value is not None}
 
 
 def calls_of(*pieces: dict[str, object]) -> tuple[ToolCall, ...]:
@@ -88,7 +88,7 @@ def test_bare_control_characters_and_numbers_that_are_none_fail_no_answer(event:
 
 
 @pytest.mark.parametrize(
-    ("told", "reason"),
+    ("sent", "reason"),
     [
         ("content_filter: RECITATION", "content_filter"),
         ("PROHIBITED_CONTENT", "content_filter"),
@@ -101,15 +101,15 @@ def test_bare_control_characters_and_numbers_that_are_none_fail_no_answer(event:
         ("", "end_turn"),
     ],
 )
-def test_the_end_of_an_answer_is_known_by_every_vendors_word(told: str, reason: str):
-    assert stop_of(told) == reason
-    assert failure_of(told, "h:1") is None
+def test_the_end_of_an_answer_is_known_by_every_vendors_word(sent: str, reason: str):
+    assert stop_of(sent) == reason
+    assert failure_of(sent, "h:1") is None
 
 
-@pytest.mark.parametrize("told", ["insufficient_system_resource", "network_error", "abort", "ERROR"])
-def test_an_answer_that_the_server_gave_up_can_be_asked_for_again(told: str):
+@pytest.mark.parametrize("sent", ["insufficient_system_resource", "network_error", "abort", "ERROR"])
+def test_an_answer_that_the_server_gave_up_can_be_asked_for_again(sent: str):
     with pytest.raises(ModelError, match="gave up") as caught:
-        answer_of(events(delta(content="hel"), delta(told)))
+        answer_of(events(delta(content="hel"), delta(sent)))
     assert (caught.value.kind, caught.value.retryable) == ("server", True)
 
 

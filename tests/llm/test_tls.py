@@ -31,17 +31,17 @@ def trusted(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 
 async def test_an_answer_streams_over_tls(trusted):
-    heard = asyncio.Event()
+    begun = asyncio.Event()
 
     async def slow(exchange: Exchange) -> None:
         await exchange.send(STREAM_HEAD, chunk(events('{"choices":[{"delta":{"content":"a"}}]}', done=False)))
-        await heard.wait()
+        await begun.wait()
         await exchange.send(chunk(events(HELLO)), STREAM_END)
 
     async with server(slow) as there, OpenAIClient(there.url, "m") as client:
         stream = client.stream(HI)
         assert await anext(stream) == TextChunk("a")
-        heard.set()
+        begun.set()
         assert [type(block).__name__ async for block in stream] == ["TextChunk", "End"]
 
 

@@ -113,7 +113,7 @@ def test_a_kept_connection_that_is_closed_before_any_answer_is_known(made):
     asyncio.run(main())
 
 
-def test_a_port_that_nobody_listens_at_is_told(made):
+def test_a_port_that_nobody_listens_at_is_reported(made):
     async def main() -> None:
         url = f"http://127.0.0.1:{unused_port()}/v1"
         async with made(url) as transport:
@@ -132,7 +132,7 @@ def test_closing_an_answer_in_its_middle_closes_its_connection(made):
 
     async def begins(exchange: Exchange) -> None:
         await exchange.send(STREAM_HEAD, chunk(b"x"))
-        await exchange.gone()
+        await exchange.wait_until_gone()
         gone.set()
 
     async def main() -> None:
@@ -181,7 +181,7 @@ async def test_a_host_whose_name_no_network_allows_cannot_be_found(host):
     await transport.aclose()
 
 
-async def test_only_a_request_on_a_kept_connection_counts_as_never_heard():
+async def test_only_a_request_on_a_kept_connection_counts_as_never_read():
     async def drop(exchange: Exchange) -> None:
         exchange.close()
 

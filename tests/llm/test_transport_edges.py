@@ -1,4 +1,4 @@
-"""What servers, proxies and environments do to an answer on its way: told, bounded, and without secrets."""
+"""What servers, proxies and environments do to an answer on its way: reported, bounded, and without secrets."""
 
 import asyncio
 import gzip
@@ -81,7 +81,7 @@ def test_a_byte_order_mark_before_a_whole_answer_does_no_harm():
     assert answered(reply(b"\xef\xbb\xbf\n" + WHOLE)) == "hello"
 
 
-def test_a_header_beyond_all_measure_is_told_as_that():
+def test_a_header_beyond_all_measure_is_reported_as_that():
     error = failed(reply(HELLO, "200 OK", "text/event-stream", f"Set-Cookie: {'x' * 400_000}"))
     assert (error.kind, error.retryable) == ("protocol", False)
     assert "header of more than 256 KB" in error.message
@@ -120,13 +120,13 @@ def test_a_packed_stream_is_unpacked_as_it_comes():
         await exchange.send(head)
         for line in HELLO.splitlines(keepends=True):
             await exchange.send(chunk(packer.compress(line) + packer.flush(zlib.Z_SYNC_FLUSH)))
-        await exchange.gone()
+        await exchange.wait_until_gone()
 
     assert answered(serve) == "hello"
 
 
 @pytest.mark.parametrize("coding", ["br", "zstd", "compress", "gzip, br", "x"])
-def test_an_encoding_that_was_not_asked_for_and_is_not_known_is_told(coding):
+def test_an_encoding_that_was_not_asked_for_and_is_not_known_is_reported(coding):
     error = failed(reply(b"\x0b\x02\x80", "200 OK", "text/event-stream", f"Content-Encoding: {coding}"))
     assert (error.kind, error.retryable) == ("protocol", False)
     assert "not asked for" in error.message
@@ -134,7 +134,7 @@ def test_an_encoding_that_was_not_asked_for_and_is_not_known_is_told(coding):
 
 
 @pytest.mark.parametrize("coding", ["gzip", "deflate"])
-def test_a_body_that_is_not_packed_as_it_says_is_told(coding):
+def test_a_body_that_is_not_packed_as_it_says_is_reported(coding):
     error = failed(reply(HELLO, "200 OK", "text/event-stream", f"Content-Encoding: {coding}"))
     assert error.kind == "protocol"
     assert f"not in {coding}" in error.message
@@ -248,9 +248,9 @@ def test_what_no_proxy_takes_out(host, port, no_proxy, bypassed, environment):
     assert (proxy_for(f"http://{shown}:{port}/v1") is None) == bypassed
 
 
-@pytest.mark.parametrize("told", ["http://proxy:abc", "http://", "http://u:p:q@:3128", "http://:3128"])
-def test_a_proxy_that_is_no_address_is_a_clear_error(told, environment):
-    environment.setenv("all_proxy", told)
+@pytest.mark.parametrize("reported", ["http://proxy:abc", "http://", "http://u:p:q@:3128", "http://:3128"])
+def test_a_proxy_that_is_no_address_is_a_clear_error(reported, environment):
+    environment.setenv("all_proxy", reported)
     with pytest.raises(ModelError, match="no address") as caught:
         proxy_for("https://api.openai.com/v1")
     assert caught.value.where == "api.openai.com:443"
@@ -415,7 +415,7 @@ async def test_models_are_listed_behind_a_password_too():
         assert server.received[0].headers["authorization"] == "Basic " + basic(f"user:{SECRET}")
 
 
-def test_a_redirect_is_told_without_the_password_it_names():
+def test_a_redirect_is_reported_without_the_password_it_names():
     moved = f"Location: https://user:{SECRET}@elsewhere.test/v1"
     error = failed(reply(b"", "307 Temporary Redirect", "text/plain", moved))
     assert "elsewhere.test" in error.message

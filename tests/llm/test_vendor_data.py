@@ -76,9 +76,9 @@ def test_reasoning_goes_back_under_the_name_it_came_with(member: str):
         delta("tool_calls"),
     ]
     item = item_of(ChatAnswer("w", origin=HERE), events)
-    told = message_sent(item, HERE)
-    assert told[member] == "I look."
-    assert told["tool_calls"][0]["id"] == "c1"
+    shown = message_sent(item, HERE)
+    assert shown[member] == "I look."
+    assert shown["tool_calls"][0]["id"] == "c1"
     for origin in (OTHER, MESSAGES):
         assert "I look." not in json.dumps(message_sent(item, origin))
 
@@ -92,9 +92,9 @@ def test_thought_signatures_of_calls_and_of_text_go_back():
         delta("stop"),
     ]
     item = item_of(ChatAnswer("w", origin=HERE), events)
-    told = message_sent(item, HERE)
-    assert told["extra_content"] == signed["extra_content"]
-    assert told["tool_calls"][0]["extra_content"] == signed["extra_content"]
+    shown = message_sent(item, HERE)
+    assert shown["extra_content"] == signed["extra_content"]
+    assert shown["tool_calls"][0]["extra_content"] == signed["extra_content"]
     assert "CpcB" not in json.dumps(message_sent(item, OTHER))
 
 
@@ -147,10 +147,10 @@ def test_whatever_a_whole_answer_holds_is_in_the_next_request_to_its_server_alon
         assembler.feed(block)
     item = decode_item(encode(assembler.answer().item))
     assert isinstance(item, AssistantItem)
-    told = message_sent(item, HERE)
-    assert {name: told.get(name) for name in of_message} == of_message
-    assert {name: told["tool_calls"][0].get(name) for name in of_call} == of_call
-    assert (told.get(member) or "") == text
+    shown = message_sent(item, HERE)
+    assert {name: shown.get(name) for name in of_message} == of_message
+    assert {name: shown["tool_calls"][0].get(name) for name in of_call} == of_call
+    assert (shown.get(member) or "") == text
     assert message_sent(item, OTHER).keys() <= {"role", "content", "tool_calls"}
     assert message_sent(item, OTHER)["tool_calls"][0].keys() == {"id", "type", "function"}
 
@@ -158,9 +158,9 @@ def test_whatever_a_whole_answer_holds_is_in_the_next_request_to_its_server_alon
 @given(st.lists(_members, max_size=4))
 def test_merging_changes_nothing_that_was_given(pieces):
     before = msgspec.json.encode(pieces)
-    told: Any = {}
+    shown: Any = {}
     for piece in pieces:
-        told = merged(told, piece)
+        shown = merged(shown, piece)
     assert msgspec.json.encode(pieces) == before
 
 

@@ -180,9 +180,9 @@ def test_refusals_with_any_status_headers_and_body(status, body, headers):
 
 
 @given(_waits, st.floats(0, 4e9))
-def test_a_time_to_wait_is_a_time_whatever_stands_there(told, now):
-    for headers in ({"retry-after": told}, {"retry-after-ms": told}):
-        seconds = retry_after(headers, told, now=now)
+def test_a_time_to_wait_is_a_time_whatever_stands_there(sent, now):
+    for headers in ({"retry-after": sent}, {"retry-after-ms": sent}):
+        seconds = retry_after(headers, sent, now=now)
         assert seconds is None or 0 <= seconds <= 366 * 86400
 
 
@@ -196,7 +196,7 @@ HEADS = (
     b"Retry-After: %b\r\n", b"Content-Encoding: gzip\r\n", b"Content-Length: %b\r\n", b"Transfer-Encoding: %b\r\n", b"X: %b\r\n",
     b"Location: %b\r\n", b"Content-Type: %b\r\n", b"Connection: %b\r\n", b"HTTP/1.1 %b x\r\n", b"\r\n",
 )  # fmt: skip
-TOLD = (
+CHANGED = (
     b"",
     b"-1",
     b"0",
@@ -219,8 +219,10 @@ def garbled(rng: random.Random) -> bytes:
     lines = head.split(b"\r\n")
     action = rng.randrange(5)
     if action == 0:
-        told = rng.choice(HEADS)
-        lines.insert(rng.randint(0, len(lines)), told[:-2] % rng.choice(TOLD) if b"%b" in told else told[:-2])
+        sent = rng.choice(HEADS)
+        lines.insert(
+            rng.randint(0, len(lines)), sent[:-2] % rng.choice(CHANGED) if b"%b" in sent else sent[:-2]
+        )
     elif action == 1:
         del lines[rng.randrange(len(lines))]
     elif action == 2:

@@ -112,9 +112,9 @@ def check_answer(seed: Seed, blocks: list[Block], answer: Answer, body: bytes) -
         counts = (usage.input_tokens, usage.output_tokens, usage.cache_read_tokens, usage.cache_write_tokens)
         assert all(count is None or 0 <= count < 2**60 for count in counts)
     if answer.item.calls:
-        told = calls_on_the_wire(body, seed.format)
+        sent = calls_on_the_wire(body, seed.format)
         for call in answer.item.calls:
-            if call.invalid is None and not any((call.name, call.arguments) == each for each in told):
+            if call.invalid is None and not any((call.name, call.arguments) == each for each in sent):
                 assert_put_together(seed, blocks, call, body)
 
 
@@ -123,8 +123,8 @@ def assert_put_together(seed: Seed, blocks: list[Block], call: ToolCall, body: b
     index = next(block.index for block in blocks if isinstance(block, CallStart) and block.id == call.id)
     text = "".join(block.text for block in blocks if isinstance(block, CallChunk) and block.index == index)
     reached = {0}
-    for _, told in _told_of_calls(body, seed.format):
-        piece = told.get("arguments") or told.get("partial_json")
+    for _, sent in _pieces_of_calls(body, seed.format):
+        piece = sent.get("arguments") or sent.get("partial_json")
         if isinstance(piece, str):
             reached |= {at + len(piece) for at in reached if text.startswith(encodable(piece), at)}
     assert len(text) in reached, call
@@ -137,17 +137,17 @@ def calls_on_the_wire(body: bytes, format_: Format) -> list[tuple[str, Any]]:
     names: list[str] = []
     objects: list[Any] = [{}]
     texts: dict[Any, list[str]] = {}
-    for index, told in _told_of_calls(body, format_):
-        if isinstance(told.get("name"), str):
-            names.append(encodable(told["name"]))
+    for index, sent in _pieces_of_calls(body, format_):
+        if isinstance(sent.get("name"), str):
+            names.append(encodable(sent["name"]))
         for key in ("arguments", "partial_json", "input"):
-            member = told.get(key)
+            member = sent.get(key)
             if member is not None and key != "input" and not (key == "partial_json" and member in ({}, [])):
                 member = member if isinstance(member, str) else _json(member)
                 texts.setdefault("all", []).append(member)
                 texts.setdefault(f"index {index}", []).append(member)
-            if told.get(key) is not None:
-                objects.append(told[key])
+            if sent.get(key) is not None:
+                objects.append(sent[key])
     for pieces in texts.values():
         objects += _objects_in(pieces)
     return [(name, encodable_json(each)) for name in names for each in objects if isinstance(each, dict)]
@@ -171,7 +171,7 @@ def _objects_in(pieces: list[str]) -> Iterator[Any]:
                 yield decoder.raw_decode("".join(pieces[start:]).strip())[0]
 
 
-def _told_of_calls(body: bytes, format_: Format) -> Iterator[tuple[Any, dict[str, Any]]]:
+def _pieces_of_calls(body: bytes, format_: Format) -> Iterator[tuple[Any, dict[str, Any]]]:
     """What each event says of a call, with the index it gives."""
     for value in _values(body):
         if format_ == "anthropic":

@@ -94,7 +94,7 @@ def fail() -> str:
 
 @server.tool()
 async def steps(count: int, ctx: Context) -> str:
-    """Tell how far it is."""
+    """Report how far it is."""
     for number in range(count):
         await ctx.report_progress(number, count, "step")
     return "done"

@@ -31,7 +31,7 @@ def test_structured_content_that_a_text_says_is_not_said_again(said: list[str], 
     assert [part.text.strip() for part in parts] == said
 
 
-def test_structured_content_that_no_text_says_is_told_as_json() -> None:
+def test_structured_content_that_no_text_says_is_reported_as_json() -> None:
     assert parts_of_result([], {"a": [1]}) == [TextPart('{"a":[1]}')]
     assert parts_of_result(texts("found it"), {"a": 1}) == [TextPart("found it"), TextPart('\n{"a":1}')]
     assert parts_of_result([], None) == []

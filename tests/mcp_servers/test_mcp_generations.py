@@ -56,7 +56,7 @@ async def test_tools_are_listed_and_called(way: str) -> None:
 
 
 @pytest.mark.parametrize("way", ["stdio", "newer", "older"])
-async def test_progress_is_told(way: str) -> None:
+async def test_progress_is_reported(way: str) -> None:
     with reached(way) as server:
         played = await play(("sdk__steps", {"count": 3}), of=server)
     assert played.texts == ["done"]
@@ -84,7 +84,7 @@ async def test_headers_come_from_the_environment_and_stand_nowhere(
             with pytest.raises(Exception):  # noqa: B017, PT011 - the script ends
                 await pod.run("go")
     kept = "".join(path.read_text() for path in tmp_path.rglob("*") if path.is_file())
-    assert kept.count("s3cret-value") == 1  # what the tool itself has told
+    assert kept.count("s3cret-value") == 1  # what the tool itself has reported
 
 
 async def test_a_server_at_a_url_that_forgets_the_session_is_asked_anew() -> None:

@@ -76,7 +76,7 @@ def test_whatever_is_listed_is_an_object_or_refused_with_words(schema: Any) -> N
         assert not usable.keys() & {"anyOf", "oneOf", "allOf", "$ref", "enum", "not"}
 
 
-def test_alternatives_at_the_top_are_told_in_words() -> None:
+def test_alternatives_at_the_top_are_reported_in_words() -> None:
     one = {"properties": {"a": {"type": "string"}}, "required": ["a"]}
     usable, words = usable_schema({"oneOf": [one, {"properties": {"b": {}}}], "allOf": [{"required": ["c"]}]})
     assert usable == {"type": "object", "properties": {"a": {"type": "string"}, "b": {}}, "required": ["c"]}

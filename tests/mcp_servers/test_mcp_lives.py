@@ -167,7 +167,7 @@ async def test_secrets_of_the_environment_are_in_no_session_and_no_words(
     assert "${B}" in kept
 
 
-async def test_a_variable_that_is_not_set_is_told_by_its_name() -> None:
+async def test_a_variable_that_is_not_set_is_reported_by_its_name() -> None:
     server = {**raw(), "env": {"A": "${NO_SUCH_VARIABLE}"}}
     client = ScriptedClient([say("without it")])
     async with PodSystem() as system:

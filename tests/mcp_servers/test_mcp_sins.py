@@ -1,4 +1,4 @@
-"""MCP servers that do what no server should: their pods go on, and models are told what happened."""
+"""MCP servers that do what no server should: their pods go on, and models learn what happened."""
 
 import pytest
 from mcp_kit import follow, having, play, raw, servers
@@ -50,7 +50,7 @@ async def test_a_server_that_dies_in_mid_call_fails_the_call_in_words_and_is_sta
     assert not played.alerts
 
 
-async def test_a_server_that_never_answers_costs_the_time_out_and_hears_that_nobody_waits() -> None:
+async def test_a_server_that_never_answers_costs_the_time_out_and_learns_that_nobody_waits() -> None:
     played = await play("raw__never", ("raw__echo", {"text": "fine"}), of=raw(timeout=0.3))
     late, fine = played.results
     assert late.is_error
@@ -58,7 +58,7 @@ async def test_a_server_that_never_answers_costs_the_time_out_and_hears_that_nob
     assert fine.text == "fine"  # what was answered after the cancel is nobody's
 
 
-async def test_a_call_that_tells_how_far_it_is_may_take_longer_than_its_time_out() -> None:
+async def test_a_call_that_says_how_far_it_is_may_take_longer_than_its_time_out() -> None:
     steps = ("raw__never", {"steps": 4, "pause": 0.2, "answer": True})
     played = await play(steps, of=raw(timeout=0.5))
     assert played.texts == ["at last"]
@@ -115,7 +115,7 @@ async def test_a_server_that_reads_no_more_fails_calls_at_their_time_out() -> No
     assert all("took too long" in text for text in played.texts)
 
 
-async def test_an_unknown_tool_is_told_in_the_servers_words() -> None:
+async def test_an_unknown_tool_is_reported_in_the_servers_words() -> None:
     async with servers() as all_servers:
         (source,) = all_servers.sources(PodManifest.of(mcp=[raw()]).tools.mcp, "/")
         await source.open()

@@ -55,7 +55,7 @@ KINDS = [ConsolidateStart, ConsolidateDone, ConsolidateFailed, Alert]
 def played(
     folder: Path, client: Any, play: Callable[..., Any], *, grace: float = 5.0, **settings: Any
 ) -> list[Event]:
-    """A pod over the memory of ``folder`` is played with; what was told of consolidations."""
+    """A pod over the memory of ``folder`` is played with; what was reported of consolidations."""
     manifest = PodManifest.of(name="p", **{"consolidate_files": 1, "schedule": "manual", **settings})
     client = ScriptedClient(client) if isinstance(client, list) else client
 
@@ -72,7 +72,7 @@ def played(
     return asyncio.run(main())
 
 
-async def spawned(pod: Any) -> None:
+async def spawn_jobs(pod: Any) -> None:
     await pod.spawn_memory_jobs()
     assert await pod.wait_for_memory_jobs(timeout=60) is True
 

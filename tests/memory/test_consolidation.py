@@ -1,4 +1,4 @@
-"""Memory's second phase as a pod has it done: detached, told of, and never the worse for a failure."""
+"""Memory's second phase as a pod has it done: detached, reported, and never the worse for a failure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from memory_kit import KINDS, all_notes, memory_in, names, played, put, put_note, spawned, staged, wrote
+from memory_kit import KINDS, all_notes, memory_in, names, played, put, put_note, spawn_jobs, staged, wrote
 
 from actors.llm.base import Block, Request
 from actors.llm.scripted import ScriptedClient, call, say
@@ -39,8 +39,8 @@ def test_after_a_run_what_was_extracted_is_worked_into_notes(memory: NotesFolder
         await pod.run("tabs or spaces?")
         assert await pod.wait_for_memory_jobs(timeout=60) is True
 
-    told = played(memory.folder, replies, play, schedule="after_run", extract_threshold=1)
-    start, done = told
+    reported = played(memory.folder, replies, play, schedule="after_run", extract_threshold=1)
+    start, done = reported
     assert isinstance(start, ConsolidateStart)
     assert start.files == 1
     assert start.size > 0
@@ -56,10 +56,10 @@ def _plain(event: Event) -> dict[str, Any]:
     return {name: getattr(event, name) for name in event.__struct_fields__}
 
 
-def test_below_the_thresholds_and_at_zero_nothing_is_asked_or_told(memory: NotesFolder) -> None:
+def test_below_the_thresholds_and_at_zero_nothing_is_asked_or_reported(memory: NotesFolder) -> None:
     put(memory)
-    assert played(memory.folder, [], spawned, consolidate_files=2) == []
-    assert played(memory.folder, [], spawned, consolidate_files=0) == []
+    assert played(memory.folder, [], spawn_jobs, consolidate_files=2) == []
+    assert played(memory.folder, [], spawn_jobs, consolidate_files=0) == []
     assert len(staged(memory)) == 1
 
 
@@ -67,7 +67,7 @@ def test_the_worker_is_given_what_was_found_and_which_notes_there_are(memory: No
     put_note(memory, "Build times", "- slow")
     put(memory, "Use tabs")
     client = ScriptedClient(wrote())
-    played(memory.folder, client, spawned)
+    played(memory.folder, client, spawn_jobs)
     asked = client.requests[0].items[0].text
     assert "[decisions] Use tabs" in asked
     assert "- knowledge/build-times.md: Build times" in asked
@@ -87,7 +87,7 @@ def test_what_the_linter_refuses_goes_back_to_the_worker(memory: NotesFolder) ->
         ]
     )
     put_note(memory, "Build", "- slow")
-    assert names(played(memory.folder, client, spawned)) == ["ConsolidateStart", "ConsolidateDone"]
+    assert names(played(memory.folder, client, spawn_jobs)) == ["ConsolidateStart", "ConsolidateDone"]
     results = [item for item in client.requests[-1].items if hasattr(item, "is_error")]
     assert [result.is_error for result in results] == [True, True, True, True, False]
     assert "invalid arguments for write_memory" in results[0].text
@@ -108,7 +108,7 @@ def test_the_worker_reads_searches_replaces_and_merges_notes(memory: NotesFolder
             say("done"),
         ]
     )
-    _, done = played(memory.folder, client, spawned)
+    _, done = played(memory.folder, client, spawn_jobs)
     assert isinstance(done, ConsolidateDone)
     assert (done.notes, done.left) == (3, 1)  # what was found had come into no note
     assert all_notes(memory) == {
@@ -123,7 +123,7 @@ def test_the_worker_reads_searches_replaces_and_merges_notes(memory: NotesFolder
 def test_a_worker_that_writes_nothing_deletes_nothing(memory: NotesFolder) -> None:
     put(memory)
     before = staged(memory)
-    _, failed = played(memory.folder, [say("nothing to do")], spawned)
+    _, failed = played(memory.folder, [say("nothing to do")], spawn_jobs)
     assert isinstance(failed, ConsolidateFailed)
     assert "wrote nothing" in failed.error
     assert staged(memory) == before
@@ -134,7 +134,7 @@ def test_a_worker_that_fails_changes_nothing_and_keeps_all(memory: NotesFolder, 
     put(memory)
     before = staged(memory)
     replies: list[Any] = [ValueError("no")] if when == "at once" else [wrote()[0], ValueError("no")]
-    _, failed = played(memory.folder, replies, spawned)
+    _, failed = played(memory.folder, replies, spawn_jobs)
     assert isinstance(failed, ConsolidateFailed)
     assert staged(memory) == before
     assert all_notes(memory) == {}
@@ -146,14 +146,14 @@ def test_a_failing_model_does_not_keep_memory_from_being_consolidated(memory: No
 
     async def again_and_again(pod: Any) -> None:
         for _ in range(5):
-            await spawned(pod)
+            await spawn_jobs(pod)
 
-    told = played(memory.folder, [ValueError("no")] * 3, again_and_again)
-    assert names(told) == ["ConsolidateStart", "ConsolidateFailed"] * 3 + [
+    reported = played(memory.folder, [ValueError("no")] * 3, again_and_again)
+    assert names(reported) == ["ConsolidateStart", "ConsolidateFailed"] * 3 + [
         "ConsolidateStart",
         "ConsolidateDone",
     ]
-    done = told[-1]
+    done = reported[-1]
     assert isinstance(done, ConsolidateDone)
     assert done.mechanical
     assert all_notes(memory) == {"decisions/use-tabs.md": "- Use tabs\n  Why: it works"}
@@ -164,8 +164,8 @@ def test_a_consolidation_goes_on_until_nothing_is_due_and_then_ends(memory: Note
     for number in range(4):
         put(memory, f"{number} " + "x" * 600, start=number)
     replies = [reply for number in range(4) for reply in wrote(f"n{number}", f"- {number} " + "x" * 600)]
-    told = played(memory.folder, _Unending(replies), spawned, context_window=600)
-    assert names(told) == ["ConsolidateStart", "ConsolidateDone"] * 4
+    reported = played(memory.folder, _Unending(replies), spawn_jobs, context_window=600)
+    assert names(reported) == ["ConsolidateStart", "ConsolidateDone"] * 4
     assert staged(memory) == []
     assert len(all_notes(memory)) == 4
 
@@ -177,13 +177,13 @@ class _Unending(ScriptedClient):
         """Whatever is left is fine."""
 
 
-def test_a_damaged_staged_file_is_told_once_and_does_not_stand_in_the_way(memory: NotesFolder) -> None:
+def test_a_damaged_staged_file_is_reported_once_and_does_not_stand_in_the_way(memory: NotesFolder) -> None:
     put(memory)
     (memory.staging / "0.json").write_text("{}")
-    told = played(memory.folder, wrote(), spawned)
-    assert names(told) == ["ConsolidateStart", "Alert", "ConsolidateDone"]
+    reported = played(memory.folder, wrote(), spawn_jobs)
+    assert names(reported) == ["ConsolidateStart", "Alert", "ConsolidateDone"]
     assert staged(memory) == []
-    assert played(memory.folder, [], spawned) == []
+    assert played(memory.folder, [], spawn_jobs) == []
 
 
 def test_a_folder_that_cannot_be_used_is_an_alert_and_no_more(memory: NotesFolder) -> None:
@@ -191,7 +191,7 @@ def test_a_folder_that_cannot_be_used_is_an_alert_and_no_more(memory: NotesFolde
     memory.machinery.write_text("a file in the way")
 
     async def play(pod: Any) -> None:
-        await spawned(pod)
+        await spawn_jobs(pod)
         assert (await pod.run("go")).text == "fine"
 
     (alert,) = played(memory.folder, [say("fine")], play)
@@ -216,7 +216,7 @@ class Stuck:
 
 
 def left_stuck(memory: NotesFolder) -> list[Event]:
-    """What was told of a consolidation that never ends, and of its pod's stop."""
+    """What was reported of a consolidation that never ends, and of its pod's stop."""
     put(memory)
     client = Stuck()
 
@@ -249,20 +249,20 @@ def test_a_client_that_would_end_the_interpreter_ends_nothing_but_the_consolidat
     memory: NotesFolder, error: BaseException
 ) -> None:
     async def play(pod: Any) -> None:
-        await spawned(pod)
+        await spawn_jobs(pod)
         assert (await pod.run("go")).text == "answer"
 
     put(memory)
-    told = played(memory.folder, Ending(error), play)
-    assert names(told) == ["ConsolidateStart", "ConsolidateFailed"]
-    assert isinstance(told[-1], ConsolidateFailed)
-    assert "its client" in told[-1].error
+    reported = played(memory.folder, Ending(error), play)
+    assert names(reported) == ["ConsolidateStart", "ConsolidateFailed"]
+    assert isinstance(reported[-1], ConsolidateFailed)
+    assert "its client" in reported[-1].error
     assert len(staged(memory)) == 1
 
 
 def test_runs_go_on_while_memory_is_consolidated_and_waiting_is_bounded(memory: NotesFolder) -> None:
-    told = left_stuck(memory)
-    assert names(told) == ["ConsolidateStart", "ConsolidateFailed"]
+    reported = left_stuck(memory)
+    assert names(reported) == ["ConsolidateStart", "ConsolidateFailed"]
     assert len(staged(memory)) == 1
 
 
@@ -281,7 +281,7 @@ def test_a_pod_keeps_its_history_while_memory_is_consolidated(memory: NotesFolde
 
 def test_a_pod_that_stopped_lets_another_consolidate(memory: NotesFolder) -> None:
     left_stuck(memory)
-    assert names(played(memory.folder, wrote(), spawned)) == ["ConsolidateStart", "ConsolidateDone"]
+    assert names(played(memory.folder, wrote(), spawn_jobs)) == ["ConsolidateStart", "ConsolidateDone"]
 
 
 def test_of_many_pods_with_one_memory_exactly_one_consolidates(memory: NotesFolder) -> None:
@@ -311,5 +311,5 @@ def test_what_people_write_while_a_note_is_worked_on_is_kept(memory: NotesFolder
                 path.write_text(path.read_text().replace("- tabs", "- tabs\n- by hand"))
             return super().stream(request)
 
-    played(memory.folder, Edited(wrote(text="- by model")), spawned)
+    played(memory.folder, Edited(wrote(text="- by model")), spawn_jobs)
     assert all_notes(memory) == {"decisions/use-tabs.md": "- tabs\n- by hand\n- by model"}

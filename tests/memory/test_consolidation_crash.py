@@ -10,14 +10,14 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from memory_kit import all_notes, memory_in, names, played, put, put_note, spawned, staged, wrote
+from memory_kit import all_notes, memory_in, names, played, put, put_note, spawn_jobs, staged, wrote
 from warm import Popen
 
 from actors.memory.ledger import Ledger, read_ledger
 from actors.memory.notes_folder import NotesFolder
 from protocol.events import ConsolidateDone
 
-#: A process that consolidates, says so at one point of it, and goes on when it is told to.
+#: A process that consolidates, says so at one point of it, and goes on when it is asked to.
 CHILD = """
     import asyncio, sys
     from pathlib import Path
@@ -98,8 +98,8 @@ def test_killed_while_the_model_is_asked_nothing_is_lost(memory: NotesFolder) ->
     Child(memory, "asked").kill()
     assert len(staged(memory)) == 1
     assert all_notes(memory) == {}
-    told = played(memory.folder, wrote(), spawned)
-    assert names(told) == ["ConsolidateStart", "ConsolidateDone"]
+    reported = played(memory.folder, wrote(), spawn_jobs)
+    assert names(reported) == ["ConsolidateStart", "ConsolidateDone"]
     assert all_notes(memory) == {"decisions/use-tabs.md": "- tabs"}
 
 
@@ -112,7 +112,7 @@ def test_killed_while_it_is_written_nothing_is_lost_and_nothing_doubled(
     Child(memory, where).kill()
     late = put(memory, "Use tabs", start=2)
     (done,) = [
-        event for event in played(memory.folder, wrote(), spawned) if isinstance(event, ConsolidateDone)
+        event for event in played(memory.folder, wrote(), spawn_jobs) if isinstance(event, ConsolidateDone)
     ]
     assert done.files == 1, "what the killed process consumed was given to a model again"
     assert all_notes(memory) == {
@@ -133,8 +133,8 @@ def test_of_two_processes_with_one_memory_exactly_one_consolidates(memory: Notes
     assert f'"pid":{child.process.pid}' in lease
     assert '"pod":"child"' in lease
     assert staged(memory)[0].removesuffix(".json") in lease
-    assert played(memory.folder, [], spawned) == []
+    assert played(memory.folder, [], spawn_jobs) == []
     child.finish()
     assert sorted(all_notes(memory)) == ["decisions/one.md", "decisions/two.md"]
     assert staged(memory) == []
-    assert played(memory.folder, [], spawned) == []
+    assert played(memory.folder, [], spawn_jobs) == []

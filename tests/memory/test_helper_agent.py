@@ -15,7 +15,7 @@ from protocol.scope import Scope
 
 
 class Deaf:
-    """Hears nothing of how a request is answered."""
+    """Receives nothing of how a request is answered."""
 
     def is_wanted(self) -> bool:
         return False
@@ -64,7 +64,7 @@ def test_a_call_that_took_too_long_cancels_none_behind_it() -> None:
     asyncio.run(asyncio.wait_for(main(), 60))
 
 
-def test_it_is_reminded_as_often_as_it_is_told_to_and_ends_within_its_steps() -> None:
+def test_it_is_reminded_as_often_as_it_is_asked_to_and_ends_within_its_steps() -> None:
     async def main() -> None:
         agent, client = at_work([say("a"), call("look"), say("b")], Toolbox([look]), most_steps=3)
         reminders = [Reminder("call it", "look"), None]

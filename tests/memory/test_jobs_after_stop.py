@@ -49,7 +49,7 @@ def others() -> list[asyncio.Task[object]]:
     return [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
 
 
-async def left(how: str, system: PodSystem, pod: Pod) -> None:
+async def leave(how: str, system: PodSystem, pod: Pod) -> None:
     """End the pod in one of the ways in which it ends; the system is entered."""
     if how == "pod.stop()":
         await pod.stop()
@@ -74,7 +74,7 @@ def test_an_extraction_is_cancelled_and_nothing_of_it_goes_on(tmp_path: Path, ho
                 events = system.subscribe("p", [ExtractStart, ExtractFailed])
                 await pod.run("hello")
                 await client.asked.wait()
-                await left(how, system, pod)
+                await leave(how, system, pod)
         assert client.open == 0
         assert others() == []
         assert [type(event) for event in events.drain()] == [ExtractStart, ExtractFailed]
@@ -96,7 +96,7 @@ async def test_a_consolidation_is_cancelled_and_nothing_of_it_goes_on(tmp_path: 
             events = system.subscribe("p", [ConsolidateStart, ConsolidateFailed])
             await pod.spawn_memory_jobs()
             await client.asked.wait()
-            await left(how, system, pod)
+            await leave(how, system, pod)
     assert client.open == 0
     assert others() == []
     assert [type(event) for event in events.drain()] == [ConsolidateStart, ConsolidateFailed]

@@ -197,7 +197,7 @@ def test_what_people_wrote_in_another_encoding_is_not_lost(memory: NotesFolder) 
     assert "- für Größen" in all_notes(memory)["decisions/use-tabs.md"]
 
 
-def test_a_note_takes_the_place_of_a_link_and_tells_nothing_of_where_that_led(memory: NotesFolder) -> None:
+def test_a_note_takes_the_place_of_a_link_and_says_nothing_of_where_that_led(memory: NotesFolder) -> None:
     outside = memory.folder.parent / "outside.md"
     outside.parent.mkdir(exist_ok=True)
     outside.write_text("of another")
@@ -340,7 +340,7 @@ def test_what_cannot_be_written_leaves_all_as_it_was(memory: NotesFolder) -> Non
     assert all_notes(memory) == {}
 
 
-def test_a_damaged_staged_file_is_set_aside_and_told(memory: NotesFolder) -> None:
+def test_a_damaged_staged_file_is_set_aside_and_reported(memory: NotesFolder) -> None:
     put(memory, "a")
     (memory.staging / "0.json").write_text("{")
     work = Consolidation(memory, ONE, "p")
@@ -354,7 +354,7 @@ def test_a_damaged_staged_file_is_set_aside_and_told(memory: NotesFolder) -> Non
     assert (memory.staging / "0.json.damaged").exists()
 
 
-def test_a_damaged_ledger_is_set_aside_and_told(memory: NotesFolder) -> None:
+def test_a_damaged_ledger_is_set_aside_and_reported(memory: NotesFolder) -> None:
     put(memory, "a")
     memory.machinery.mkdir()
     (memory.machinery / "ledger.json").write_text("no")
@@ -369,14 +369,14 @@ def test_attempts_that_came_to_nothing_are_counted_durably_and_then_no_model_is_
     memory: NotesFolder,
 ) -> None:
     put(memory, "a")
-    told = []
+    reported = []
     for _ in range(4):
         work = Consolidation(memory, ONE, "p")  # as a process would that died in it
         batch = work.begin(automatic=False)
         work.release()
         assert batch is not None
-        told.append(batch.mechanical)
-    assert told == [False, False, False, True]
+        reported.append(batch.mechanical)
+    assert reported == [False, False, False, True]
     assert consolidated(memory) == 1
     assert read_ledger(memory) == Ledger()
 

@@ -25,7 +25,7 @@ def extracted(payload: dict[str, Any]) -> list[Any]:
     return [call("write_extracted", payload), say("done")]
 
 
-def played(replies: list[Any], play: Any, memory: Path | None = None, **settings: Any) -> None:
+def play_script(replies: list[Any], play: Any, memory: Path | None = None, **settings: Any) -> None:
     settings = {"extract_threshold": 1, "schedule": "manual", **settings}
 
     async def main() -> None:
@@ -50,7 +50,7 @@ def test_an_empty_payload_advances_the_pointer_too() -> None:
         assert (await pod.describe()).extract_pointer == 2
         assert kinds(events) == ["ExtractStart", "ExtractDone"]
 
-    played([say("a"), *extracted(NOTHING)], play)
+    play_script([say("a"), *extracted(NOTHING)], play)
 
 
 def test_a_worker_that_calls_no_tool_has_found_nothing() -> None:
@@ -59,7 +59,7 @@ def test_a_worker_that_calls_no_tool_has_found_nothing() -> None:
         await pod.try_post_run_extract()
         assert (await pod.describe()).extract_pointer == 2
 
-    played([say("a"), say("nothing of note")], play)
+    play_script([say("a"), say("nothing of note")], play)
 
 
 def test_what_is_found_is_staged_with_its_source_and_without_secrets(tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_what_is_found_is_staged_with_its_source_and_without_secrets(tmp_path: P
         assert (await pod.describe()).session_id in text
         assert file.stat().st_mode & 0o077 == 0
 
-    played([say("a"), *extracted(FOUND)], play, memory=tmp_path)
+    play_script([say("a"), *extracted(FOUND)], play, memory=tmp_path)
 
 
 @pytest.mark.parametrize("threshold", [0, None])
@@ -88,7 +88,7 @@ def test_a_threshold_that_is_off_keeps_memory_silent(threshold: int | None) -> N
         assert kinds(events) == []
 
     settings = {} if threshold is None else {"extract_threshold": threshold}
-    played([say("a")], play, **({"extract_threshold": 0} | settings))
+    play_script([say("a")], play, **({"extract_threshold": 0} | settings))
 
 
 def test_after_a_run_memory_is_read_by_itself() -> None:
@@ -97,7 +97,7 @@ def test_after_a_run_memory_is_read_by_itself() -> None:
         assert await pod.wait_for_memory_jobs(timeout=60) is True
         assert (await pod.describe()).extract_pointer == 2
 
-    played([say("a"), *extracted(NOTHING)], play, schedule="after_run")
+    play_script([say("a"), *extracted(NOTHING)], play, schedule="after_run")
 
 
 def test_a_background_extraction_does_not_fork_the_session() -> None:
@@ -110,7 +110,7 @@ def test_a_background_extraction_does_not_fork_the_session() -> None:
         assert (await pod.describe()).session_id == session
         verified(session, system.store.read(session))
 
-    played([say("a"), *extracted(NOTHING), say("b")], play)
+    play_script([say("a"), *extracted(NOTHING), say("b")], play)
 
 
 def test_compaction_resets_the_pointer() -> None:
@@ -120,17 +120,17 @@ def test_compaction_resets_the_pointer() -> None:
         await pod.compact(retained_tokens=0)
         assert (await pod.describe()).extract_pointer is None
 
-    played([say("a"), *extracted(NOTHING), call("write_summary", {"text": "s"}), say("ok")], play)
+    play_script([say("a"), *extracted(NOTHING), call("write_summary", {"text": "s"}), say("ok")], play)
 
 
-def test_a_failing_extraction_is_told_and_leaves_the_pointer() -> None:
+def test_a_failing_extraction_is_reported_and_leaves_the_pointer() -> None:
     async def play(pod: Any, events: Any, system: Any) -> None:
         await pod.run("1")
         assert await pod.try_post_run_extract() is None
         assert (await pod.describe()).extract_pointer is None
         assert kinds(events) == ["ExtractStart", "ExtractFailed"]
 
-    played([say("a"), ValueError("no")], play)
+    play_script([say("a"), ValueError("no")], play)
 
 
 def test_after_failures_automatic_extractions_are_left_out_for_a_while() -> None:
@@ -141,11 +141,11 @@ def test_after_failures_automatic_extractions_are_left_out_for_a_while() -> None
         assert kinds(events) == ["ExtractStart", "ExtractFailed", "ExtractStart", "ExtractDone"]
 
     replies = [say("a"), ValueError("no"), say("b"), say("c"), *extracted(NOTHING)]
-    played(replies, play, schedule="after_run")
+    play_script(replies, play, schedule="after_run")
 
 
 class Gated:
-    """Answers runs at once and extractions only when told to."""
+    """Answers runs at once and extractions only when asked to."""
 
     model = "gated"
 
@@ -168,7 +168,7 @@ class Gated:
             yield block
 
 
-def gated(play: Any) -> None:
+def play_gated(play: Any) -> None:
     async def main() -> None:
         client = Gated()
         manifest = PodManifest.of(name="p", extract_threshold=1, schedule="manual")
@@ -192,7 +192,7 @@ def test_a_trigger_during_a_job_has_the_newest_read_once_it_has_ended() -> None:
         assert await pod.wait_for_memory_jobs(timeout=60) is True
         assert (await pod.describe()).extract_pointer == 4
 
-    gated(play)
+    play_gated(play)
 
 
 def test_waiting_is_bounded_and_says_so() -> None:
@@ -204,7 +204,7 @@ def test_waiting_is_bounded_and_says_so() -> None:
         client.gate.release()
         assert await pod.wait_for_memory_jobs(timeout=60) is True
 
-    gated(play)
+    play_gated(play)
 
 
 def test_a_compaction_waits_for_the_job_that_reads_what_it_will_fold() -> None:
@@ -219,7 +219,7 @@ def test_a_compaction_waits_for_the_job_that_reads_what_it_will_fold() -> None:
         assert kinds(events) == ["ExtractStart", "ExtractDone"]
         assert (await pod.describe()).extract_pointer is None
 
-    gated(play)
+    play_gated(play)
 
 
 def test_a_stop_waits_for_the_job_and_keeps_its_pointer() -> None:
@@ -232,7 +232,7 @@ def test_a_stop_waits_for_the_job_and_keeps_its_pointer() -> None:
         assert await stopping is True
         assert kinds(events) == ["ExtractStart", "ExtractDone"]
 
-    gated(play)
+    play_gated(play)
 
 
 def test_a_pointer_outlives_its_process(tmp_path: Path) -> None:
@@ -269,4 +269,4 @@ def test_runs_go_on_while_memory_is_read() -> None:
         await pod.wait_for_memory_jobs(timeout=60)
         assert (await pod.describe()).extract_pointer == 4
 
-    gated(play)
+    play_gated(play)

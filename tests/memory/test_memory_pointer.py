@@ -52,7 +52,7 @@ class Slow:
             yield block
 
 
-def played(play: Any, *, store: Any = "memory:", grace: float = 5.0, **settings: Any) -> None:
+def play_slow(play: Any, *, store: Any = "memory:", grace: float = 5.0, **settings: Any) -> None:
     async def main() -> None:
         client = Slow()
         manifest = PodManifest.of(name="p", **{"extract_threshold": 1, "schedule": "manual", **settings})
@@ -83,7 +83,7 @@ def test_the_pointer_never_skips_what_the_job_has_not_read() -> None:
         assert ["first words" in text for text in client.read] == [True, False]
         assert ["second words" in text for text in client.read] == [False, True]
 
-    played(play)
+    play_slow(play)
 
 
 def test_a_compaction_in_mid_run_waits_for_the_job_too() -> None:
@@ -100,7 +100,7 @@ def test_a_compaction_in_mid_run_waits_for_the_job_too() -> None:
         assert names(events.drain()) == ["ExtractStart", "ExtractDone"] * 2 + ["CompactDone"]
         assert (await pod.describe()).extract_pointer is None
 
-    played(play, compact_request_threshold=100, compact_retained_tokens=0)
+    play_slow(play, compact_request_threshold=100, compact_retained_tokens=0)
 
 
 def test_a_late_extraction_does_not_write_its_pointer_into_the_new_session() -> None:
@@ -116,7 +116,7 @@ def test_a_late_extraction_does_not_write_its_pointer_into_the_new_session() -> 
         assert "compacted while it was read" in seen[-1].error
         assert (await pod.describe()).extract_pointer is None
 
-    played(play, grace=0.01)
+    play_slow(play, grace=0.01)
 
 
 def test_extraction_goes_on_after_a_compaction() -> None:
@@ -135,10 +135,10 @@ def test_extraction_goes_on_after_a_compaction() -> None:
         assert (await pod.describe()).extract_pointer == len(history)
         assert "after the fold" in client.read[-1]
 
-    played(play)
+    play_slow(play)
 
 
-def test_a_job_that_a_stop_gives_up_is_told_as_failed() -> None:
+def test_a_job_that_a_stop_gives_up_is_reported_as_failed() -> None:
     async def play(pod: Pod, events: Any, client: Slow) -> None:
         await pod.run("1")
         await pod.spawn_memory_jobs()
@@ -147,7 +147,7 @@ def test_a_job_that_a_stop_gives_up_is_told_as_failed() -> None:
         assert names(events.drain()) == ["ExtractStart", "ExtractFailed"]
         client.gate.release()
 
-    played(play, grace=0.01)
+    play_slow(play, grace=0.01)
 
 
 class Held(MemoryStore):
@@ -188,7 +188,7 @@ def test_a_job_that_was_given_up_says_no_more_of_what_it_read() -> None:
         await stopped
         assert names(events.drain()) == ["ExtractStart", "ExtractFailed"]
 
-    played(play, store=store, grace=0.01)
+    play_slow(play, store=store, grace=0.01)
 
 
 def test_words_that_take_the_place_of_refused_ones_are_read() -> None:
@@ -216,7 +216,7 @@ def test_words_that_take_the_place_of_refused_ones_are_read() -> None:
         assert (await pod.describe()).extract_pointer == 4
         assert "in their place" in client.read[-1]
 
-    played(play, store=store)
+    play_slow(play, store=store)
 
 
 def test_a_job_that_lost_to_a_compaction_leaves_no_later_one_out() -> None:
@@ -231,7 +231,7 @@ def test_a_job_that_lost_to_a_compaction_leaves_no_later_one_out() -> None:
         await pod.wait_for_memory_jobs()
         assert names(events.drain())[-2:] == ["ExtractStart", "ExtractDone"]
 
-    played(play, grace=0.1, schedule="after_run")
+    play_slow(play, grace=0.1, schedule="after_run")
 
 
 def test_a_trigger_during_a_job_that_fails_has_it_done_again() -> None:
@@ -248,10 +248,10 @@ def test_a_trigger_during_a_job_that_fails_has_it_done_again() -> None:
         assert names(events.drain()) == ["ExtractStart", "ExtractFailed", "ExtractStart", "ExtractDone"]
         assert (await pod.describe()).extract_pointer == 2
 
-    played(play)
+    play_slow(play)
 
 
-def test_who_waits_for_memory_jobs_hears_of_a_pod_that_a_defect_ends() -> None:
+def test_who_waits_for_memory_jobs_learns_of_a_pod_that_a_defect_ends() -> None:
     async def play(pod: Pod, events: Any, client: Slow) -> None:
         await pod.run("1")
         await pod.spawn_memory_jobs()
@@ -262,7 +262,7 @@ def test_who_waits_for_memory_jobs_hears_of_a_pod_that_a_defect_ends() -> None:
         await asked
         client.gate.release()
 
-    played(play)
+    play_slow(play)
 
 
 class Small:
@@ -294,9 +294,9 @@ async def test_what_a_small_model_cannot_read_at_once_is_read_in_portions_and_no
         pod = await system.spawn(manifest, client=client)
         for number in range(100):
             await pod.push_item(UserItem.of(f"fact {number}. " + "x" * 300))
-        with pod.subscribe([ExtractDone]) as told:
+        with pod.subscribe([ExtractDone]) as reported:
             await pod.try_post_run_extract()
-            pointers = [event.pointer for event in told.drain()]  # type: ignore[attr-defined]
+            pointers = [event.pointer for event in reported.drain()]  # type: ignore[attr-defined]
         assert pointers == sorted(set(pointers))
         assert pointers[-1] == (await pod.describe()).extract_pointer == 100
         assert len(pointers) > 3
@@ -324,7 +324,7 @@ async def test_a_client_that_would_end_the_interpreter_ends_nothing_but_the_job(
     async with PodSystem() as system:
         pod = await system.spawn(manifest, client=Ending(error))
         await pod.run("1")
-        with pod.subscribe(KINDS) as told:
+        with pod.subscribe(KINDS) as reported:
             await asyncio.wait_for(pod.try_post_run_extract(), 60)
-            assert names(told.drain()) == ["ExtractStart", "ExtractFailed"]
+            assert names(reported.drain()) == ["ExtractStart", "ExtractFailed"]
         assert (await pod.run("2")).text == "answer"

@@ -1,4 +1,4 @@
-"""What the tests of compactions share: a pod over a script, and which of its events tell of compactions."""
+"""What the tests of compactions share: a pod over a script, and which of its events are of compactions."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ SUMMARY = [call("write_summary", {"text": "what was"}), say("done")]
 OVERFLOW = ModelError("too long", kind="context_overflow")
 
 
-def told(events: Sequence[Event]) -> list[str]:
-    """What was told of compactions."""
+def of_compactions(events: Sequence[Event]) -> list[str]:
+    """What was reported of compactions."""
     return [type(event).__name__ for event in events if type(event).__name__.startswith("Compact")]
 
 
-def played(replies: list[Any], play: Any, *, tools: Sequence[Tool] = (), **settings: Any) -> None:
+def play_script(replies: list[Any], play: Any, *, tools: Sequence[Tool] = (), **settings: Any) -> None:
     """Play with a pod that gets these replies: its events, its client and its system are handed over."""
 
     async def main() -> None:

@@ -39,7 +39,7 @@ SCENES: dict[str, list[Reply]] = {
     "compaction": [call("look", {"word": LONG}, id="a")],
     "memory": [say(LONG)],
 }
-#: The tool whose presence in a request tells who asks, where that scene halts.
+#: The tool whose presence in a request says who asks, where that scene halts.
 _HALTS = {"compaction": "write_summary", "memory": "write_extracted"}
 
 
@@ -53,7 +53,7 @@ def manifest(scene: str) -> PodManifest:
 
 
 def tools(file: Path, *, hang: bool = True) -> list[Tool]:
-    """Two tools that append a line to a file, and hang if they are told so."""
+    """Two tools that append a line to a file, and hang if they are asked to."""
 
     async def append(word: str) -> str:
         with file.open("a") as lines:

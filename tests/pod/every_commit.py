@@ -170,14 +170,14 @@ class Scene(Protocol):
 
 
 def _tools(system: PodSystem, pod: Pod) -> Iterable[Callable[[], Awaitable[Any]]]:
-    async def queued() -> None:
+    async def queue() -> None:
         await asyncio.gather(pod.run("tools"), pod.run("hello"), pod.notify("and this"))
 
-    async def steered() -> None:
+    async def steer() -> None:
         run = pod.run("tools once more")
         await asyncio.gather(run, pod.steer("be quick"), return_exceptions=True)
 
-    return [lambda: pod.run("tools"), queued, steered]
+    return [lambda: pod.run("tools"), queue, steer]
 
 
 def _compactions(system: PodSystem, pod: Pod) -> Iterable[Callable[[], Awaitable[Any]]]:
@@ -204,16 +204,16 @@ def _memory(system: PodSystem, pod: Pod) -> Iterable[Callable[[], Awaitable[Any]
 
 
 def _moments(system: PodSystem, pod: Pod) -> Iterable[Callable[[], Awaitable[Any]]]:
-    async def paused() -> None:
+    async def pause() -> None:
         run = pod.run("tools")
         await asyncio.gather(run, pod.pause(), return_exceptions=True)
         await pod.notify("meanwhile")
         await pod.resume()
 
-    async def cancelled() -> None:
+    async def cancel() -> None:
         await asyncio.gather(pod.run("tools"), pod.run("hello"), pod.cancel(), return_exceptions=True)
 
-    async def forked_in_a_run() -> None:
+    async def fork_in_a_run() -> None:
         await asyncio.gather(pod.run("tools"), pod.fork(), return_exceptions=True)
 
     return [
@@ -221,9 +221,9 @@ def _moments(system: PodSystem, pod: Pod) -> Iterable[Callable[[], Awaitable[Any
         pod.fork,
         pod.passivate,
         lambda: pod.push_item(SystemItem.of("mind that")),
-        paused,
-        cancelled,
-        forked_in_a_run,
+        pause,
+        cancel,
+        fork_in_a_run,
     ]
 
 
@@ -236,7 +236,7 @@ def _approvals(system: PodSystem, pod: Pod) -> Iterable[Callable[[], Awaitable[A
                 await answer(event.approval_id)
             await run
 
-    async def paused(approval_id: str) -> None:
+    async def pause(approval_id: str) -> None:
         await pod.pause()
         await pod.approve(approval_id, arguments={"n": 5})
         await pod.resume()
@@ -244,7 +244,7 @@ def _approvals(system: PodSystem, pod: Pod) -> Iterable[Callable[[], Awaitable[A
     return [
         lambda: run("tools", pod.deny),
         lambda: run("tools", lambda _: pod.steer("do no such thing")),
-        lambda: run("tools", paused),
+        lambda: run("tools", pause),
         lambda: run("tools", lambda _: pod.cancel()),
         lambda: run("tools", lambda each: pod.approve(each, note="fine")),
     ]
@@ -252,11 +252,11 @@ def _approvals(system: PodSystem, pod: Pod) -> Iterable[Callable[[], Awaitable[A
 
 def _delegation(system: PodSystem, pod: Pod) -> Iterable[Callable[[], Awaitable[Any]]]:
     async def others_gone() -> None:
-        while len(living := system.pods()) > 1:  # what tells of an end may be refused
+        while len(living := system.pods()) > 1:  # what records an end may be refused
             with contextlib.suppress(PodError):
                 await living[-1].describe()
 
-    async def paused() -> None:
+    async def pause() -> None:
         run = pod.run("delegate")
         await asyncio.gather(run, pod.pause(), return_exceptions=True)
         await pod.resume()
@@ -264,7 +264,7 @@ def _delegation(system: PodSystem, pod: Pod) -> Iterable[Callable[[], Awaitable[
     return [
         lambda: pod.run("delegate"),
         others_gone,
-        paused,
+        pause,
         pod.compact,
         lambda: pod.run("hello"),
         others_gone,
@@ -272,7 +272,7 @@ def _delegation(system: PodSystem, pod: Pod) -> Iterable[Callable[[], Awaitable[
 
 
 async def alone(system: PodSystem, pod: Pod) -> None:
-    """Wait until the pod has no sub-agents, which tell their ends with its runs."""
+    """Wait until the pod has no sub-agents, which report their ends with its runs."""
     delegation = pod.ref.actor.delegation  # type: ignore[attr-defined]
     with system.subscribe(pod.name, (ChildEnded, RunEnd)) as events:
         while delegation is not None and delegation.has_any:
@@ -280,11 +280,11 @@ async def alone(system: PodSystem, pod: Pod) -> None:
 
 
 def _stop(system: PodSystem, pod: Pod) -> Iterable[Callable[[], Awaitable[Any]]]:
-    async def stopped() -> None:
+    async def stop() -> None:
         run = pod.run("tools")
         await asyncio.gather(run, pod.stop(), return_exceptions=True)
 
-    return [lambda: pod.run("hello"), stopped]
+    return [lambda: pod.run("hello"), stop]
 
 
 #: What sub-agents of a scene are given.
@@ -320,7 +320,7 @@ class Refusing(Interposed, MemoryStore):
         self.refuses, self._later, self.commits = refuses, later, 0
         self._last: Future[None] | None = None
 
-    async def settled(self) -> None:
+    async def settle(self) -> None:
         """Wait until every commit that was given has its answer."""
         while (last := self._last) is not None and not last.done():
             await asyncio.wait({asyncio.wrap_future(last)})
@@ -384,7 +384,7 @@ def manifest(scene: str) -> PodManifest:
     return PodManifest.of(name="p", **SCENES[scene][1])
 
 
-async def played(scene: str, system: PodSystem, pod: Pod) -> None:
+async def play_scene(scene: str, system: PodSystem, pod: Pod) -> None:
     """Do all that a scene does; a store that refuses may fail any of it, but nothing may wait for ever."""
     for act in SCENES[scene][0](system, pod):
         try:
@@ -439,7 +439,7 @@ def check_ends(events: Iterable[Event]) -> None:
 
 
 def check_children(events: Iterable[Event]) -> None:
-    """Every sub-agent that was told to have started has its one end, and no other has any."""
+    """Every sub-agent that was reported to have started has its one end, and no other has any."""
     open_: set[str] = set()
     for event in events:
         if isinstance(event, ChildStarted):
@@ -451,11 +451,11 @@ def check_children(events: Iterable[Event]) -> None:
 
 
 def check_staged(folder: Path, events: Collection[Event]) -> None:
-    """What is staged was told; nothing is left of what was not."""
-    told = sum(1 for event in events if isinstance(event, ExtractDone) and event.staged)
+    """What is staged was reported; nothing is left of what was not."""
+    published = sum(1 for event in events if isinstance(event, ExtractDone) and event.staged)
     files = sorted(path.name for path in (folder / "staging").glob("*")) if folder.exists() else []
     assert all(name.endswith(".json") for name in files)
-    assert len(files) <= told, f"{len(files)} staged files of {told} extractions"
+    assert len(files) <= published, f"{len(files)} staged files of {published} extractions"
 
 
 def check_store(store: SessionStore) -> None:
@@ -464,11 +464,11 @@ def check_store(store: SessionStore) -> None:
 
 
 def check_branches(store: SessionStore, events: Iterable[Event]) -> None:
-    """Every branch was told of, and its own record tells an end of all that its parent had under way."""
-    told = {each.new_session_id for each in events if isinstance(each, SessionForked)}
+    """Every branch was reported, and its own record has an end of all that its parent had under way."""
+    published = {each.new_session_id for each in events if isinstance(each, SessionForked)}
     for info in store.sessions():
         if info.parent is not None and info.parent.kind == "forked_from":
-            assert info.session_id in told, "a branch that nobody was told of"
+            assert info.session_id in published, "a branch that nobody was told of"
             entries = wait(entries_after(store, info.session_id, 0, info.head.seq, 10_000))
             decoded = (decode_entry(entry.body) for entry in entries)
             check_ends([event for event in decoded if isinstance(event, DurableEvent)])

@@ -1,4 +1,4 @@
-"""What the tests of pods share: a client that answers when it is told to, and a pod to play with."""
+"""What the tests of pods share: a client that answers when it is asked to, and a pod to play with."""
 
 from __future__ import annotations
 
@@ -107,12 +107,12 @@ def texts(items: list[Any]) -> list[str]:
 
 
 async def all_of(events: Subscription) -> list[Event]:
-    """What a subscription has to tell, also of a store that has to be awaited."""
-    told = events.drain()
+    """What a subscription has to say, also of a store that has to be awaited."""
+    published = events.drain()
     for _ in range(20):
         await asyncio.sleep(0)
-        told += events.drain()
-    return told
+        published += events.drain()
+    return published
 
 
 def check_pairs(items: Sequence[Item]) -> None:

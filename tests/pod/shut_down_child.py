@@ -1,4 +1,4 @@
-"""A process with one pod that is told to end while it is at a certain point, as servers are."""
+"""A process with one pod that is asked to end while it is at a certain point, as servers are."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ class Child:
         raise AssertionError(f"it never said {line}")
 
     def signal(self, number: int) -> None:
-        """Tell it to end."""
+        """Have it end."""
         os.kill(self.process.pid, number)
 
     def rest(self) -> list[str]:
@@ -137,18 +137,18 @@ class Child:
         return self.file.read_text().split()
 
 
-async def _served(system: PodSystem, file: str, scene: str, told: list[str]) -> None:
+async def _serve(system: PodSystem, file: str, scene: str, published: list[str]) -> None:
     pod = await system.spawn(manifest(scene), client=Halting(scene), tools=tools(Path(file)))
     runs = [pod.run("go"), pod.run("queued")]
-    runs[0].when_done(lambda: told.append(runs[0].get().outcome))
+    runs[0].when_done(lambda: published.append(runs[0].get().outcome))
 
-    def queued() -> None:
+    def note_queued() -> None:
         try:
             runs[1].get()
         except PodStopped:
-            told.append("PodStopped")
+            published.append("PodStopped")
 
-    runs[1].when_done(queued)
+    runs[1].when_done(note_queued)
 
 
 async def _in_loop(store: str, file: str, scene: str) -> None:
@@ -156,13 +156,13 @@ async def _in_loop(store: str, file: str, scene: str) -> None:
     me = asyncio.current_task()
     assert me is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, me.cancel)
-    told: list[str] = []
+    published: list[str] = []
     try:
         async with PodSystem(f"sqlite:{store}", grace=0.5) as system:
-            await _served(system, file, scene, told)
+            await _serve(system, file, scene, published)
             await asyncio.Event().wait()
     except asyncio.CancelledError:
-        tell(" ".join([*told, "left"]))
+        tell(" ".join([*published, "left"]))
 
 
 def _in_thread(store: str, file: str, scene: str) -> None:
@@ -174,16 +174,16 @@ def _in_thread(store: str, file: str, scene: str) -> None:
     signal.signal(signal.SIGTERM, leave)
     both = {signal.SIGTERM, signal.SIGINT}
     signal.pthread_sigmask(signal.SIG_BLOCK, both)  # the tool may be there before this thread waits
-    told: list[str] = []
+    published: list[str] = []
     try:
         with PodSystem(f"sqlite:{store}", grace=0.5) as system:
             pod = system.spawn(manifest(scene), client=Halting(scene), tools=tools(Path(file))).get()
             run = pod.run("go")
-            run.when_done(lambda: told.append(run.get().outcome))
+            run.when_done(lambda: published.append(run.get().outcome))
             signal.pthread_sigmask(signal.SIG_UNBLOCK, both)
             run.get()
     except (KeyboardInterrupt, SystemExit):
-        tell(" ".join([*told, "left"]))
+        tell(" ".join([*published, "left"]))
 
 
 async def _crashing(store: str, file: str, scene: str) -> None:
@@ -192,7 +192,7 @@ async def _crashing(store: str, file: str, scene: str) -> None:
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
     system = PodSystem(f"sqlite:{store}")
     await system.__aenter__()
-    await _served(system, file, scene, [])
+    await _serve(system, file, scene, [])
     await ended.wait()
     raise LookupError("the program's own")
 

@@ -53,9 +53,9 @@ async def test_a_calls_cost_is_in_its_event_in_the_pods_sum_and_in_the_systems(t
         pod = await system.spawn(manifest, client=client)
         with pod.subscribe([AssistantMessage, UsageUpdate]) as events:
             await pod.run("1")
-            told = [event.cost for event in events.drain()]  # type: ignore[attr-defined]
+            published = [event.cost for event in events.drain()]  # type: ignore[attr-defined]
         await pod.run("2")
-        assert told == [pytest.approx(0.003)] * 2
+        assert published == [pytest.approx(0.003)] * 2
         assert (await pod.describe()).cost == pytest.approx(0.006)
         assert system.totals.cost == pytest.approx(0.006)
         assert system.totals.usage == Usage(2000, 200)
@@ -123,9 +123,9 @@ async def test_all_pods_of_a_system_draw_on_its_budget() -> None:
         assert (await first.run("1")).outcome == "finished"
         with system.subscribe(kinds=BudgetExceeded) as events:
             assert (await second.run("2")).outcome == "budget"
-            [told] = events.drain()
-        assert isinstance(told, BudgetExceeded)
-        assert (told.whose, told.budget, told.limit) == ("system", "tokens", 100)
+            [published] = events.drain()
+        assert isinstance(published, BudgetExceeded)
+        assert (published.whose, published.budget, published.limit) == ("system", "tokens", 100)
         used = system.budget
         assert used is not None
         assert used == BudgetUse(BudgetSection(tokens=100), 95, 0.0, used.seconds, incomplete=False)
@@ -151,8 +151,8 @@ async def test_a_run_ends_when_the_systems_seconds_are_over() -> None:
         pods = [await system.spawn(PodManifest.of(seconds=1000), client=GatedClient([])) for _ in range(2)]
         with system.subscribe(kinds=BudgetExceeded) as events:
             assert [(await pod.run("hang")).outcome for pod in pods] == ["budget"] * 2
-            told = [(event.whose, event.budget, event.limit) for event in events.drain()]  # type: ignore[attr-defined]
-        assert told == [("system", "seconds", 0.05)] * 2
+            published = [(event.whose, event.budget, event.limit) for event in events.drain()]  # type: ignore[attr-defined]
+        assert published == [("system", "seconds", 0.05)] * 2
 
 
 async def test_what_a_run_took_that_a_defect_ended_counts_in_the_systems_budget() -> None:
@@ -205,7 +205,7 @@ async def test_a_budget_of_seconds_that_is_used_up_stays_so_in_the_next_life() -
             await again.stop()
 
 
-async def test_each_run_tells_its_seconds_and_the_pod_their_sum_in_this_life_and_the_next() -> None:
+async def test_each_run_says_its_seconds_and_the_pod_their_sum_in_this_life_and_the_next() -> None:
     summary = [call("write_summary", {"text": "s"}), say("done")]
     replies = [say("a"), call("nothing", {}), say("b"), *summary]
     async with PodSystem() as system:
@@ -213,17 +213,17 @@ async def test_each_run_tells_its_seconds_and_the_pod_their_sum_in_this_life_and
         with pod.subscribe(RunEnd) as events:
             await pod.run("1")
             await pod.run("2")
-            told = [event.seconds for event in events.drain()]  # type: ignore[attr-defined]
-        assert min(told) > 0
-        assert (await pod.describe()).seconds == sum(told)
+            published = [event.seconds for event in events.drain()]  # type: ignore[attr-defined]
+        assert min(published) > 0
+        assert (await pod.describe()).seconds == sum(published)
         session = await pod.compact()
         await pod.stop()
         again = await system.spawn(PodManifest.of(), client=ScriptedClient([say("c")]), resume=session)
-        assert (await again.describe()).seconds == sum(told)
+        assert (await again.describe()).seconds == sum(published)
         with again.subscribe(RunEnd) as events:
             await again.run("3")
-            told += [event.seconds for event in events.drain()]  # type: ignore[attr-defined]
-        assert (await again.describe()).seconds == pytest.approx(sum(told))
+            published += [event.seconds for event in events.drain()]  # type: ignore[attr-defined]
+        assert (await again.describe()).seconds == pytest.approx(sum(published))
         branch = await again.fork()
         forked = await system.spawn(PodManifest.of(), client=ScriptedClient([]), resume=branch)
         described = await forked.describe()

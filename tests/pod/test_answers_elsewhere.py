@@ -174,10 +174,10 @@ async def test_other_arguments_and_always_hold_and_what_rules_deny_is_not_run(pl
                     request = await anext(questions)  # type: ignore[assignment]
         await place.run
         assert place.ran == ["cid", "cid"]
-        told = await place.results()
-        assert "A person changed the arguments" in told[0]
-        assert "denied (the rule deny 'pay'" in told[2]
-        assert "cannot be run" in told[3]
+        published = await place.results()
+        assert "A person changed the arguments" in published[0]
+        assert "denied (the rule deny 'pay'" in published[2]
+        assert "cannot be run" in published[3]
 
 
 async def test_a_rule_that_denies_wins_over_an_answer_of_another_process(place: Place) -> None:
@@ -210,7 +210,7 @@ async def test_an_answer_holds_in_its_session_and_not_in_a_fork(place: Place) ->
         assert await place.open() == [request.approval_id]
 
 
-async def test_what_is_not_wanted_any_more_is_told_to_who_answers_late(place: Place) -> None:
+async def test_what_is_not_wanted_any_more_is_reported_to_who_answers_late(place: Place) -> None:
     async with place.system() as system:
         await place.spawn(system, pay("ann"))
         request = await place.asked(system)

@@ -85,7 +85,7 @@ def pay(to: str) -> Reply:
     return call("pay", {"to": to})
 
 
-def staged(
+def play_staged(
     play: Callable[[Stage], Coroutine[Any, Any, None]],
     *replies: Reply,
     store: SessionStore | None = None,
@@ -127,7 +127,7 @@ def test_a_batch_asks_at_once_and_runs_what_needs_no_word() -> None:
         kinds = [type(event) for event in stage.events.drain() if isinstance(event, ApprovalResolved)]
         assert kinds == [ApprovalResolved] * 2
 
-    staged(play, pay("ann") + call("look", {}) + pay("bob") + pay("mallory"), say("done"))
+    play_staged(play, pay("ann") + call("look", {}) + pay("bob") + pay("mallory"), say("done"))
 
 
 def test_of_two_answers_the_first_holds_and_an_unknown_id_is_said_to_be_none() -> None:
@@ -149,7 +149,7 @@ def test_of_two_answers_the_first_holds_and_an_unknown_id_is_said_to_be_none() -
             with pytest.raises(UnknownApproval):
                 await answer
 
-    staged(play, pay("ann"), say("done"))
+    play_staged(play, pay("ann"), say("done"))
 
 
 def test_always_holds_for_the_same_arguments_also_behind_a_compaction_and_a_restart() -> None:
@@ -192,10 +192,10 @@ def test_always_holds_for_the_same_arguments_also_behind_a_compaction_and_a_rest
         pay("bob"),
         pay("ann"),
     ]
-    staged(play, *replies, store=store)
+    play_staged(play, *replies, store=store)
 
 
-def test_other_arguments_are_checked_and_the_model_is_told_what_ran() -> None:
+def test_other_arguments_are_checked_and_the_model_learns_what_ran() -> None:
     async def play(stage: Stage) -> None:
         pod = await stage.spawn()
         run = pod.run("go")
@@ -206,15 +206,15 @@ def test_other_arguments_are_checked_and_the_model_is_told_what_ran() -> None:
         await pod.approve(asked.approval_id, arguments={"to": "bob"})
         await run
         assert stage.ran == ["bob"]
-        told = 'paid bob\nA person changed the arguments; it ran with {"to":"bob"}'
-        assert await stage.results() == [told]
+        published = 'paid bob\nA person changed the arguments; it ran with {"to":"bob"}'
+        assert await stage.results() == [published]
         results = [event for event in stage.events.drain() if isinstance(event, ToolResulted)]
         assert results[0].arguments == {"to": "bob"}
 
-    staged(play, pay("ann"), say("done"))
+    play_staged(play, pay("ann"), say("done"))
 
 
-def test_where_nobody_hears_the_question_the_call_is_denied_with_words() -> None:
+def test_where_nobody_is_there_for_the_question_the_call_is_denied_with_words() -> None:
     async def main() -> None:
         client = ScriptedClient([pay("ann"), say("done")])
         async with asyncio.timeout(30), PodSystem() as system:
@@ -243,7 +243,7 @@ def test_history_cannot_be_changed_while_calls_wait_and_a_fork_begins_before_the
         forked = await stage.system.spawn(ASKS, client=stage.client, resume=branch, name="f")
         assert not [item for item in await forked.history() if isinstance(item, AssistantItem)]
 
-    staged(play, pay("ann"), say("done"))
+    play_staged(play, pay("ann"), say("done"))
 
 
 def test_words_that_steer_deny_what_waits() -> None:
@@ -256,7 +256,7 @@ def test_words_that_steer_deny_what_waits() -> None:
         assert await stage.results() == ["pay was not run: a person denied it: pay nobody"]
         assert stage.client.requests[1].items[-1].text == "pay nobody"
 
-    staged(play, pay("ann"), say("done"))
+    play_staged(play, pay("ann"), say("done"))
 
 
 def test_a_cancelled_call_was_not_run_and_waits_no_more() -> None:
@@ -271,7 +271,7 @@ def test_a_cancelled_call_was_not_run_and_waits_no_more() -> None:
         with pytest.raises(AlreadyResolved):
             await pod.approve(asked.approval_id)
 
-    staged(play, pay("ann"))
+    play_staged(play, pay("ann"))
 
 
 @pytest.mark.parametrize("answered_when", ["paused", "resumed"])
@@ -300,7 +300,7 @@ def test_what_waits_outlives_a_pause_and_a_restart(answered_when: str, *, restar
         assert stage.ran == ["look", "ann"]
         assert await stage.results() == ["paid ann", "seen"]
 
-    staged(play, pay("ann") + call("look", {}), say("done"))
+    play_staged(play, pay("ann") + call("look", {}), say("done"))
 
 
 def test_a_run_that_begins_anew_closes_what_waits_as_not_run() -> None:
@@ -314,7 +314,7 @@ def test_a_run_that_begins_anew_closes_what_waits_as_not_run() -> None:
         assert await stage.results() == [NOT_RUN]
         assert await stage.system.approvals() == []
 
-    staged(play, pay("ann"), say("done"))
+    play_staged(play, pay("ann"), say("done"))
 
 
 def test_time_in_which_people_are_waited_for_counts_nothing() -> None:
@@ -333,7 +333,7 @@ def test_time_in_which_people_are_waited_for_counts_nothing() -> None:
         assert end.seconds < 0.4
         assert (await pod.describe()).seconds < 0.4
 
-    staged(play, pay("ann"), say("done"))
+    play_staged(play, pay("ann"), say("done"))
 
 
 def test_a_call_that_hooks_change_is_asked_for_as_it_would_run() -> None:
@@ -353,7 +353,7 @@ def test_a_call_that_hooks_change_is_asked_for_as_it_would_run() -> None:
         await run
         assert await stage.results() == ["paid carol\nof {'to': 'carol'}"]
 
-    staged(play, pay("ann"), say("done"))
+    play_staged(play, pay("ann"), say("done"))
 
 
 @pytest.mark.parametrize("refused", ["request", "answer"])
@@ -384,7 +384,7 @@ def test_where_the_store_refuses_a_request_or_an_answer_the_run_fails_and_nothin
         assert await stage.system.approvals() == []
         assert await stage.results() == [NOT_RUN]
 
-    staged(play, pay("ann"), say("done"), store=store)
+    play_staged(play, pay("ann"), say("done"), store=store)
 
 
 def test_of_calls_that_share_an_id_none_is_run_or_asked_for_that_needs_a_word() -> None:
@@ -398,7 +398,7 @@ def test_of_calls_that_share_an_id_none_is_run_or_asked_for_that_needs_a_word() 
         assert await stage.system.approvals() == []
 
     ann, bob = (call("pay", {"to": to}, id="same") for to in ("ann", "bob"))
-    staged(play, ann + call("look", {}, id="same") + bob, say("done"))
+    play_staged(play, ann + call("look", {}, id="same") + bob, say("done"))
 
 
 def test_rules_that_deny_win_over_an_approval_of_a_call_that_other_rules_had_asked_for() -> None:
@@ -417,7 +417,7 @@ def test_rules_that_deny_win_over_an_approval_of_a_call_that_other_rules_had_ask
         assert stage.ran == []
         assert await stage.results() == ["pay was not run: it is denied (the rule deny 'pay')"]
 
-    staged(play, pay("ann"), say("done"))
+    play_staged(play, pay("ann"), say("done"))
 
 
 def test_the_turn_of_a_tool_that_goes_on_though_it_was_cancelled_ends_once() -> None:
@@ -442,4 +442,4 @@ def test_the_turn_of_a_tool_that_goes_on_though_it_was_cancelled_ends_once() -> 
         turns = [type(event) for event in stage.events.drain() if isinstance(event, TurnStart | TurnEnd)]
         assert turns == [TurnStart, TurnEnd] * 2
 
-    staged(play, call("stubborn", {}), say("done"), grace=0.01)
+    play_staged(play, call("stubborn", {}), say("done"), grace=0.01)

@@ -116,10 +116,10 @@ async def test_the_result_of_a_call_that_has_ended_is_kept_and_the_one_that_wait
 ) -> None:
     kill_at("waiting", tmp_path)
     assert ran(tmp_path) == ["look"]
-    results, told = await resume(tmp_path, say("done"))
+    results, published = await resume(tmp_path, say("done"))
     assert results == ["paid ann", "seen"]
     assert ran(tmp_path) == ["look", "pay ann"]
-    assert [type(each) for each in told] == [ApprovalResolved]
+    assert [type(each) for each in published] == [ApprovalResolved]
 
 
 async def test_an_answer_that_is_in_the_store_and_not_in_the_log_is_found_by_the_resume(
@@ -127,10 +127,12 @@ async def test_an_answer_that_is_in_the_store_and_not_in_the_log_is_found_by_the
 ) -> None:
     kill_at("answered", tmp_path)
     assert ran(tmp_path) == ["look"]
-    results, told = await resume(tmp_path, say("done"))
+    results, published = await resume(tmp_path, say("done"))
     assert results == ["paid ann", "seen"]
     assert ran(tmp_path) == ["look", "pay ann"]
-    assert [(type(each), each.by, each.approved) for each in told] == [(ApprovalResolved, "person", True)]
+    assert [(type(each), each.by, each.approved) for each in published] == [
+        (ApprovalResolved, "person", True)
+    ]
 
 
 async def test_behind_a_recorded_approval_the_outcome_is_unknown_and_the_call_is_not_run_again(
@@ -138,10 +140,10 @@ async def test_behind_a_recorded_approval_the_outcome_is_unknown_and_the_call_is
 ) -> None:
     kill_at("resolved", tmp_path)
     assert ran(tmp_path) == ["look"]
-    results, told = await resume(tmp_path, say("done"))
+    results, published = await resume(tmp_path, say("done"))
     assert results == [INTERRUPTED, "seen"]
     assert ran(tmp_path) == ["look"]
-    assert told == []
+    assert published == []
 
 
 class TakenStore(MemoryStore):

@@ -27,13 +27,13 @@ from protocol.lifecycle import PodState
 SOON = {"grace": 0.05, "memory_grace": 0.05, "store_grace": 0.05}
 
 
-def played(play: Callable[[AwaitedStore], Coroutine[Any, Any, None]]) -> None:
-    """Play it to its end: no task goes on behind it, and no error was heard by nobody."""
-    unheard: list[dict[str, Any]] = []
+def play_to_the_end(play: Callable[[AwaitedStore], Coroutine[Any, Any, None]]) -> None:
+    """Play it to its end: no task goes on behind it, and no error went unseen."""
+    unhandled: list[dict[str, Any]] = []
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
-        loop.set_exception_handler(lambda _, context: unheard.append(context))
+        loop.set_exception_handler(lambda _, context: unhandled.append(context))
         async with asyncio.timeout(60):
             await play(AwaitedStore())
         await asyncio.sleep(0)
@@ -41,7 +41,7 @@ def played(play: Callable[[AwaitedStore], Coroutine[Any, Any, None]]) -> None:
 
     asyncio.run(main())
     gc.collect()
-    assert unheard == []
+    assert unhandled == []
 
 
 async def left_paused(store: AwaitedStore) -> str:
@@ -58,7 +58,7 @@ def holder(store: AwaitedStore, session: str) -> Any:
     return store.kept.holder(session)
 
 
-def test_a_pod_works_and_comes_back_and_is_told_of_over_a_store_that_is_awaited() -> None:
+def test_a_pod_works_and_comes_back_and_is_followed_over_a_store_that_is_awaited() -> None:
     async def play(store: AwaitedStore) -> None:
         async with PodSystem(store) as system:
             pod = await system.spawn(PLAIN, client=ScriptedClient([say("a")]))
@@ -75,10 +75,10 @@ def test_a_pod_works_and_comes_back_and_is_told_of_over_a_store_that_is_awaited(
             assert await system.interrupted() == []
         assert holder(store, session) is None
 
-    played(play)
+    play_to_the_end(play)
 
 
-def test_who_subscribes_to_a_pod_that_is_being_resumed_is_told_of_its_whole_session() -> None:
+def test_who_subscribes_to_a_pod_that_is_being_resumed_is_notified_of_its_whole_session() -> None:
     async def play(store: AwaitedStore) -> None:
         session = await left_paused(store)
         for kept in (store, store.kept):
@@ -87,11 +87,11 @@ def test_who_subscribes_to_a_pod_that_is_being_resumed_is_told_of_its_whole_sess
                 await asyncio.sleep(0)
                 with system.subscribe("q", since=0) as events:
                     pod = await future
-                    told = [event.seq for event in await all_of(events) if event.durable]
-                    assert told == list(range(2, len(store.kept.read(session)) + 1))
+                    published = [event.seq for event in await all_of(events) if event.durable]
+                    assert published == list(range(2, len(store.kept.read(session)) + 1))
                 await pod.stop()
 
-    played(play)
+    play_to_the_end(play)
 
 
 def test_a_subscription_to_a_pod_that_was_never_there_says_so_when_it_is_read() -> None:
@@ -100,10 +100,10 @@ def test_a_subscription_to_a_pod_that_was_never_there_says_so_when_it_is_read() 
             with system.subscribe("nobody", since=0) as events, pytest.raises(SessionNotFound):
                 await anext(events)
 
-    played(play)
+    play_to_the_end(play)
 
 
-def test_of_two_that_resume_one_session_at_once_one_has_it_and_one_is_told_who() -> None:
+def test_of_two_that_resume_one_session_at_once_one_has_it_and_one_learns_who() -> None:
     async def play(store: AwaitedStore) -> None:
         session = await left_paused(store)
         async with PodSystem(store) as system:
@@ -115,7 +115,7 @@ def test_of_two_that_resume_one_session_at_once_one_has_it_and_one_is_told_who()
             assert (await first.resume()).text == "done"
             assert [pod.name for pod in system.pods()] == ["one"]
 
-    played(play)
+    play_to_the_end(play)
 
 
 @pytest.mark.parametrize("what", ["successors", "claim", "read", "append"])
@@ -125,7 +125,7 @@ def test_a_stop_while_a_session_is_resumed_waits_for_a_slow_store_and_leaves_it_
         async with PodSystem(store) as system:
             store.go_away(at=what)
             future = system.spawn(PLAIN, client=ScriptedClient([]), resume=session)
-            await store.asked(what)
+            await store.wait_until_asked(what)
             stopped = system.stop()
             store.come_back()
             await stopped
@@ -134,7 +134,7 @@ def test_a_stop_while_a_session_is_resumed_waits_for_a_slow_store_and_leaves_it_
                 await pod.run("late")
         assert holder(store, session) is None
 
-    played(play)
+    play_to_the_end(play)
 
 
 @pytest.mark.parametrize("what", ["successors", "claim", "read", "append"])
@@ -144,7 +144,7 @@ def test_a_stop_while_a_session_is_resumed_does_not_wait_for_ever_and_leaves_no_
         async with PodSystem(store, **SOON) as system:
             store.go_away(at=what)
             future = system.spawn(PLAIN, client=ScriptedClient([]), resume=session)
-            await store.asked(what)
+            await store.wait_until_asked(what)
             await system.stop()
             with pytest.raises(StoreError, match="did not answer"):
                 await future
@@ -153,7 +153,7 @@ def test_a_stop_while_a_session_is_resumed_does_not_wait_for_ever_and_leaves_no_
                 await asyncio.sleep(0)
             assert holder(store, session) is None
 
-    played(play)
+    play_to_the_end(play)
 
 
 def test_a_store_that_does_not_answer_who_makes_a_session_holds_up_no_stop() -> None:
@@ -161,7 +161,7 @@ def test_a_store_that_does_not_answer_who_makes_a_session_holds_up_no_stop() -> 
         async with PodSystem(store, **SOON) as system:
             store.go_away()
             future = system.spawn(PLAIN, client=ScriptedClient([]))
-            await store.asked("create")
+            await store.wait_until_asked("create")
             await system.stop()
             with pytest.raises(StoreError, match="did not answer"):
                 await future
@@ -170,7 +170,7 @@ def test_a_store_that_does_not_answer_who_makes_a_session_holds_up_no_stop() -> 
                 await asyncio.sleep(0)
             assert all(holder(store, each.session_id) is None for each in store.kept.sessions())
 
-    played(play)
+    play_to_the_end(play)
 
 
 def test_commands_to_a_pod_that_is_still_read_back_wait_and_are_answered_in_order() -> None:
@@ -186,10 +186,10 @@ def test_commands_to_a_pod_that_is_still_read_back_wait_and_are_answered_in_orde
             assert (await resumed).text == "on"
             assert await future is pod
 
-    played(play)
+    play_to_the_end(play)
 
 
-def test_a_passive_pod_whose_store_is_away_can_be_stopped_and_who_waits_hears_why() -> None:
+def test_a_passive_pod_whose_store_is_away_can_be_stopped_and_who_waits_learns_why() -> None:
     async def play(store: AwaitedStore) -> None:
         async with PodSystem(store, **SOON) as system:
             pod = await system.spawn(PLAIN, client=ScriptedClient([say("a")]))
@@ -197,7 +197,7 @@ def test_a_passive_pod_whose_store_is_away_can_be_stopped_and_who_waits_hears_wh
             assert await pod.ref.ask(Passivate(), block=False)
             store.go_away()
             asked = [pod.history() for _ in range(3)]
-            await store.asked("read")
+            await store.wait_until_asked("read")
             stopped = pod.stop()
             for each in asked:
                 with pytest.raises((StoreError, PodStopped)):
@@ -208,7 +208,7 @@ def test_a_passive_pod_whose_store_is_away_can_be_stopped_and_who_waits_hears_wh
                 await asyncio.sleep(0)
             assert holder(store, session) is None
 
-    played(play)
+    play_to_the_end(play)
 
 
 def test_a_run_whose_commit_does_not_come_back_is_left_by_a_stop() -> None:
@@ -217,7 +217,7 @@ def test_a_run_whose_commit_does_not_come_back_is_left_by_a_stop() -> None:
             pod = await system.spawn(PLAIN, client=GatedClient([say("a")]))
             store.go_away()
             run, queued, forked = pod.run("1"), pod.run("2"), pod.fork()
-            await store.asked("append")
+            await store.wait_until_asked("append")
             assert await pod.stop()
             for each in (run, queued, forked):
                 with pytest.raises(PodStopped):
@@ -226,7 +226,7 @@ def test_a_run_whose_commit_does_not_come_back_is_left_by_a_stop() -> None:
             for _ in range(20):
                 await asyncio.sleep(0)
 
-    played(play)
+    play_to_the_end(play)
 
 
 def test_a_pod_that_finds_its_session_taken_goes_on_in_one_of_its_own_and_gives_the_old_one_back() -> None:
@@ -235,16 +235,16 @@ def test_a_pod_that_finds_its_session_taken_goes_on_in_one_of_its_own_and_gives_
             pod = await system.spawn(PLAIN, client=ScriptedClient([say("a")]))
             old = (await pod.describe()).session_id
             taken, append = [HeadConflict("moved on")], store.kept.append
-            with system.subscribe("p", SessionForked) as told:
+            with system.subscribe("p", SessionForked) as published:
                 store.kept.append = lambda *args: _raise(taken.pop()) if taken else append(*args)  # type: ignore[method-assign]
                 result = await pod.run("1")
                 assert result.session_id != old
-                assert [event.new_session_id for event in told.drain()] == [result.session_id]  # type: ignore[attr-defined]
+                assert [event.new_session_id for event in published.drain()] == [result.session_id]  # type: ignore[attr-defined]
             for _ in range(5):
                 await asyncio.sleep(0)
             assert holder(store, old) is None
 
-    played(play)
+    play_to_the_end(play)
 
 
 def _raise(error: Exception) -> None:
@@ -258,7 +258,7 @@ def test_a_loop_that_ends_in_the_middle_of_a_claim_ends() -> None:
     async def main() -> None:
         system = await PodSystem(store).__aenter__()
         system.spawn(PLAIN, client=ScriptedClient([]), resume=session)
-        await store.asked("claim")
+        await store.wait_until_asked("claim")
 
     store.go_away(at="claim")
     asyncio.run(asyncio.wait_for(main(), 60))
@@ -271,7 +271,7 @@ def test_a_loop_that_ends_while_a_pod_waits_for_its_store_ends_and_nothing_is_le
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
-        loop.set_exception_handler(lambda _, context: unheard.append(context))
+        loop.set_exception_handler(lambda _, context: unhandled.append(context))
         system = await PodSystem(store, **SOON).__aenter__()
         if what == "append":
             pod = await system.spawn(PLAIN, client=ScriptedClient([]))
@@ -280,15 +280,15 @@ def test_a_loop_that_ends_while_a_pod_waits_for_its_store_ends_and_nothing_is_le
             pod.run("go")
         else:
             system.spawn(PLAIN, client=ScriptedClient([]), resume=None if what == "create" else session)
-        await store.asked(what)
+        await store.wait_until_asked(what)
 
-    unheard: list[dict[str, Any]] = []
+    unhandled: list[dict[str, Any]] = []
     asyncio.run(asyncio.wait_for(main(), 60))
     gc.collect()
-    assert unheard == []
+    assert unhandled == []
 
 
-def test_a_system_in_a_thread_works_over_a_store_that_is_awaited_and_tells_all_to_who_blocks() -> None:
+def test_a_system_in_a_thread_works_over_a_store_that_is_awaited_and_gives_all_to_who_blocks() -> None:
     store = AwaitedStore()
     with PodSystem(store) as system:
         pod = system.spawn(PLAIN, client=ScriptedClient([say("a")])).get(timeout=60)
@@ -313,7 +313,7 @@ def test_a_long_entry_is_read_back_and_checked_from_a_store_that_is_awaited() ->
             again = await system.spawn(PLAIN, client=ScriptedClient([]), resume=session)
             assert [item.text for item in await again.history()] == [long, "a"]
 
-    played(play)
+    play_to_the_end(play)
 
 
 def test_a_system_whose_loop_was_closed_keeps_no_other_from_starting_whatever_its_store_gives() -> None:
@@ -359,20 +359,20 @@ class _Failing(AwaitedStore):
             raise self.error
         return await super()._answer(what, *args, **options)
 
-    def _asked_for(self, what: str) -> None:
+    def _check(self, what: str) -> None:
         if self.at_once and what == self.fails_at:
             raise self.error
 
     def create(self, *args, **options) -> Any:
-        self._asked_for("create")
+        self._check("create")
         return super().create(*args, **options)
 
     def append(self, *args) -> Any:
-        self._asked_for("append")
+        self._check("append")
         return super().append(*args)
 
     def release(self, *args) -> Any:
-        self._asked_for("release")
+        self._check("release")
         return super().release(*args)
 
 
@@ -441,7 +441,7 @@ def test_who_looks_after_a_store_that_is_awaited_blocks(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("what", ["spawn", "stop"])
-def test_a_commit_that_fails_when_nobody_waits_for_it_any_more_is_no_unheard_error(what: str) -> None:
+def test_a_commit_that_fails_when_nobody_waits_for_it_any_more_is_no_unseen_error(what: str) -> None:
     class RollsBack(AwaitedStore):
         over = asyncio.Event()
 
@@ -452,10 +452,10 @@ def test_a_commit_that_fails_when_nobody_waits_for_it_any_more_is_no_unheard_err
                 self.over.set()
                 raise OSError("rolled back") from None
 
-    unheard: list[dict[str, Any]] = []
+    unhandled: list[dict[str, Any]] = []
 
     async def main() -> None:
-        asyncio.get_running_loop().set_exception_handler(lambda _, context: unheard.append(context))
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: unhandled.append(context))
         store = RollsBack()
         async with asyncio.timeout(60), PodSystem(store, **SOON) as system:
             pod = await system.spawn(PLAIN, client=ScriptedClient([say("a")]))
@@ -464,14 +464,14 @@ def test_a_commit_that_fails_when_nobody_waits_for_it_any_more_is_no_unheard_err
             store.go_away(at)
             if what == "spawn":
                 system.spawn(PLAIN, client=ScriptedClient([]), name="q")
-                await store.asked(at)
+                await store.wait_until_asked(at)
         await store.over.wait()
         for _ in range(3):
             await asyncio.sleep(0)
 
     asyncio.run(main())
     gc.collect()
-    assert unheard == []
+    assert unhandled == []
 
 
 async def test_the_store_of_the_documentation_closes_whatever_became_of_it(tmp_path: Path) -> None:

@@ -167,7 +167,7 @@ def test_words_pushed_behind_a_call_that_was_pushed_give_it_a_result_first() -> 
     on_stage([], play)
 
 
-# -- words are heard -----------------------------------------------------------------------------
+# -- words are taken in -----------------------------------------------------------------------------
 
 
 def test_words_that_a_paused_request_had_are_answered_on_resume() -> None:
@@ -190,14 +190,14 @@ def test_words_that_come_while_the_end_of_a_run_becomes_durable_are_answered() -
         store.shut = True
         stage.answer()
         await store.arrival()
-        steered, told = stage.pod.steer("too late"), stage.pod.notify("news")
+        steered, published = stage.pod.steer("too late"), stage.pod.notify("news")
         await stage.pod.describe()
         store.open()
         assert (await run).text == "a"
         with pytest.raises(NotRunning):
             await steered
         stage.answer()
-        await told
+        await published
         stage.answer()
         assert (await stage.pod.run("2")).text == "c"
         assert texts(await stage.pod.history()) == ["1", "a", "news", "b", "2", "c"]
@@ -205,7 +205,7 @@ def test_words_that_come_while_the_end_of_a_run_becomes_durable_are_answered() -
     with_gated_store([say("a"), say("b"), say("c")], play)
 
 
-def test_a_notification_to_a_paused_pod_is_kept_and_heard_on_resume() -> None:
+def test_a_notification_to_a_paused_pod_is_kept_and_received_on_resume() -> None:
     async def play(stage: Stage) -> None:
         run = await stage.paused("1")
         await stage.pod.notify("news")
@@ -361,9 +361,9 @@ def test_a_run_that_the_store_refused_from_its_start_leaves_no_run_open() -> Non
         store.open()
         stage.answer()
         await stage.pod.run("2")
-        told = await all_of(stage.system.subscribe("p", [RunStart, RunEnd], since=0))
-        assert kinds(told) == [RunStart, RunEnd]
-        assert told[0].run_id == told[1].run_id
+        published = await all_of(stage.system.subscribe("p", [RunStart, RunEnd], since=0))
+        assert kinds(published) == [RunStart, RunEnd]
+        assert published[0].run_id == published[1].run_id
 
     with_gated_store([say("a")], play)
 
@@ -377,8 +377,8 @@ def test_a_subscriber_sees_every_change_of_state_though_the_store_refuses() -> N
             store.end(StoreError("full"))
             with pytest.raises(RunFailed):
                 await run
-            told = [event for event in events.drain() if isinstance(event, StateChanged)]
-        assert [(e.old, e.new) for e in told] == [
+            published = [event for event in events.drain() if isinstance(event, StateChanged)]
+        assert [(e.old, e.new) for e in published] == [
             (PodState.IDLE, PodState.RUNNING),
             (PodState.RUNNING, PodState.IDLE),
         ]
@@ -528,7 +528,7 @@ def test_content_that_is_none_is_refused_and_the_pod_lives_on() -> None:
     on_stage([say("a")], play)
 
 
-def test_a_command_that_was_told_and_cannot_be_done_ends_no_pod() -> None:
+def test_a_command_that_nobody_waits_for_and_cannot_be_done_ends_no_pod() -> None:
     async def play(stage: Stage) -> None:
         stage.pod.ref.tell(commands.Resume())
         stage.pod.ref.tell(commands.Steer(UserItem.of("x").content))
@@ -575,7 +575,7 @@ def test_a_stream_that_is_left_when_its_pod_has_stopped_is_quiet() -> None:
     on_stage([], play)
 
 
-def test_a_slow_reader_of_a_stream_is_told_what_it_missed() -> None:
+def test_a_slow_reader_of_a_stream_learns_what_it_missed() -> None:
     async def play(stage: Stage) -> None:
         stream = stage.pod.stream("1")
         stage.answer()
@@ -656,7 +656,7 @@ def test_a_pod_can_be_described_while_it_goes_on_in_a_fork_that_is_refused() -> 
     with_gated_store([], play)
 
 
-def test_a_fork_goes_on_from_what_is_kept_and_not_from_what_memory_has_just_to_tell() -> None:
+def test_a_fork_goes_on_from_what_is_kept_and_not_from_what_memory_has_just_recorded() -> None:
     async def play(stage: Stage, store: GatedStore) -> None:
         run = await stage.running("1")
         stage.answer()

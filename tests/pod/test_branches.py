@@ -1,4 +1,4 @@
-"""A branch of a session that is at work: its record is whole, and one that nobody was told of is gone."""
+"""A branch of a session that is at work: its record is whole, and one that nobody learnt of is gone."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from protocol.manifest import PodManifest
 pytestmark = pytest.mark.usefixtures("on_each_store")
 
 
-async def told_of_runs(stage: Stage, session: str) -> list[DurableEvent]:
-    """What the record of a session, which a pod resumes, tells of runs."""
+async def record_of_runs(stage: Stage, session: str) -> list[DurableEvent]:
+    """What the record of a session, which a pod resumes, says of runs."""
     pod = await stage.system.spawn(PodManifest.of(name="b"), client=stage.client, resume=session)
     with stage.system.subscribe(pod.name, since=0) as events:
-        told = [each for each in await all_of(events) if isinstance(each, DurableEvent)]
-    check_ends(told)
+        published = [each for each in await all_of(events) if isinstance(each, DurableEvent)]
+    check_ends(published)
     await pod.stop()
-    return [each for each in told if isinstance(each, RunStart | RunEnd)]
+    return [each for each in published if isinstance(each, RunStart | RunEnd)]
 
 
 @pytest.mark.parametrize("offline", [False, True])
-def test_a_branch_that_is_made_in_mid_run_tells_the_end_of_that_run(offline: bool) -> None:
+def test_a_branch_that_is_made_in_mid_run_records_the_end_of_that_run(offline: bool) -> None:
     async def play(stage: Stage) -> None:
         with stage.system.subscribe("p", [UserMessage]) as events:
             run = await stage.running("1")
@@ -43,7 +43,7 @@ def test_a_branch_that_is_made_in_mid_run_tells_the_end_of_that_run(offline: boo
             stage.pod.steer("more")  # one more request, before which the pod branches
             stage.answer()
             session = await forked
-        started, ended = await told_of_runs(stage, session)
+        started, ended = await record_of_runs(stage, session)
         assert isinstance(ended, RunEnd)
         assert (ended.run_id, ended.outcome) == (started.run_id, "cancelled")
         assert ended.error is not None
@@ -61,14 +61,14 @@ def test_a_branch_that_is_made_in_mid_run_tells_the_end_of_that_run(offline: boo
 def test_a_branch_of_a_paused_run_is_idle_and_says_so() -> None:
     async def play(stage: Stage) -> None:
         await stage.paused("1")
-        told = await told_of_runs(stage, await stage.pod.fork())
-        assert [each.outcome for each in told if isinstance(each, RunEnd)] == ["paused", "cancelled"]
+        published = await record_of_runs(stage, await stage.pod.fork())
+        assert [each.outcome for each in published if isinstance(each, RunEnd)] == ["paused", "cancelled"]
         await stage.pod.cancel()
 
     on_stage([say("a")], play)
 
 
-def test_a_branch_that_the_store_does_not_let_be_told_is_deleted() -> None:
+def test_a_branch_that_the_store_does_not_let_be_recorded_is_deleted() -> None:
     async def play(stage: Stage, store: GatedStore) -> None:
         store.shut = True
         forked = stage.pod.fork()
@@ -95,7 +95,7 @@ def test_a_branch_that_is_kept_while_its_pod_stops_is_deleted() -> None:
             forked = stage.pod.fork()
             await store.arrival()
             stopped = stage.pod.stop()
-            with pytest.raises(PodStopped):  # it has heard of the stop
+            with pytest.raises(PodStopped):  # it has learnt of the stop
                 await stage.pod.describe()
             store.open()
             await stopped

@@ -116,7 +116,7 @@ async def test_a_forked_process_that_ends_takes_no_child_of_its_parent_with_it(m
         assert await run(system, mark) is launcher
 
 
-async def test_a_system_has_no_more_children_at_work_than_it_was_told(mark: str) -> None:
+async def test_a_system_has_no_more_children_at_work_than_it_was_allowed(mark: str) -> None:
     async with PodSystem(processes=1) as system:
         await run(system, mark, "echo up")
         launcher = await run(system, mark)

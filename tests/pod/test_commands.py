@@ -72,7 +72,7 @@ def test_the_33rd_waiting_run_is_refused() -> None:
     on_stage([say("a")] * 33, play)
 
 
-def test_a_run_result_tells_text_outcome_usage_and_ids() -> None:
+def test_a_run_result_says_text_outcome_usage_and_ids() -> None:
     async def play(stage: Stage) -> None:
         stage.answer()
         result = await stage.pod.run("go")
@@ -168,10 +168,10 @@ def test_a_notification_to_an_idle_pod_starts_a_run() -> None:
 def test_a_notification_after_the_last_request_of_a_run_is_not_stranded() -> None:
     async def play(stage: Stage) -> None:
         run = await stage.running("go")
-        told = stage.pod.notify("late")
+        published = stage.pod.notify("late")
         stage.answer()
         stage.answer()
-        await told
+        await published
         assert (await run).text == "b"
         assert texts(await stage.pod.history()) == ["go", "a", "late", "b"]
 
@@ -410,8 +410,8 @@ def test_a_subscription_since_zero_replays_every_durable_event_and_goes_on() -> 
         with stage.pod.subscribe(UserMessage, since=0) as events:
             stage.answer()
             await stage.pod.run("more")
-            told = [event.item.text for event in events.drain() if isinstance(event, UserMessage)]
-        assert told == ["go", "more"]
+            published = [event.item.text for event in events.drain() if isinstance(event, UserMessage)]
+        assert published == ["go", "more"]
 
     on_stage([say("a"), say("b")], play)
 
@@ -468,7 +468,7 @@ def test_a_queued_run_in_a_stream_shows_only_its_own_events() -> None:
     on_stage([say("a"), say("b")], play)
 
 
-def test_pykkas_own_ask_tell_and_stop_work_on_a_pod() -> None:
+def test_pykkas_own_operations_work_on_a_pod() -> None:
     with PodSystem() as system:
         client = ScriptedClient([say("a")])
         pod = system.spawn(PodManifest.of(name="p"), client=client).get(timeout=60)

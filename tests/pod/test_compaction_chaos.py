@@ -110,7 +110,7 @@ def look(n: int) -> str:
 
 
 def check_order(events: Sequence[Event]) -> None:
-    """Each start has exactly one end, before the next start; what a compaction brings is told within."""
+    """Each start has exactly one end, before the next start; what a compaction brings is reported within."""
     start: CompactStart | None = None
     brought: list[str] = []
     for event in events:
@@ -200,7 +200,7 @@ async def play(plan: list[tuple[str, int]], drawn: list[tuple[int, bool]], wante
     async with PodSystem(store) as system:
         pod = await system.spawn(PodManifest.of(name="p", max_steps=8, **wanted), client=client, tools=[look])
         asked: list[Any] = []
-        with system.subscribe("p") as told:
+        with system.subscribe("p") as published:
             for number, (name, pause) in enumerate(plan):
                 if name == "run":
                     await answered(asked, client)
@@ -215,7 +215,7 @@ async def play(plan: list[tuple[str, int]], drawn: list[tuple[int, bool]], wante
             await answered(asked, client)
             await answered([pod.wait_for_memory_jobs()], client)
             history = await pod.history()
-            live = told.drain()
+            live = published.drain()
         with system.subscribe("p", since=0) as again:
             replayed = [event for event in again.drain() if event.durable]
         for events in (live, replayed):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from compaction_stage import OVERFLOW, SUMMARY, played, told
+from compaction_stage import OVERFLOW, SUMMARY, of_compactions, play_script
 
 from actors.llm.scripted import Reply, ScriptedClient, call, say
 from actors.pod.handle import Pod
@@ -23,7 +23,7 @@ async def break_it(pod: Pod, events: Any) -> None:
     await pod.run("remember the number 4711")
     for _ in range(3):
         await pod.try_pre_run_compact()
-    assert told(events.drain()) == ["CompactStart", "CompactFailed"] * 3
+    assert of_compactions(events.drain()) == ["CompactStart", "CompactFailed"] * 3
 
 
 BROKEN = [say("I have decided to go on"), *[ValueError("no summariser")] * 3]
@@ -34,14 +34,14 @@ def test_an_overflow_with_the_breaker_open_is_folded_without_a_model_and_the_run
         await break_it(pod, events)
         asked = len(client.requests)
         assert (await pod.run("go on")).text == "on I went"
-        assert told(events.drain()) == ["CompactStart", "CompactDone"]
+        assert of_compactions(events.drain()) == ["CompactStart", "CompactDone"]
         assert len(client.requests) == asked + 2, "the request that overflowed, and the one after"
         summary = (await pod.history())[0]
         assert isinstance(summary, SystemItem)
         assert "4711" in summary.text
         assert "I have decided to go on" in summary.text
 
-    played([*BROKEN, OVERFLOW, say("on I went")], play, compact_threshold=5)
+    play_script([*BROKEN, OVERFLOW, say("on I went")], play, compact_threshold=5)
 
 
 def test_the_emergency_without_a_model_leaves_the_breaker_open_and_a_compaction_by_hand_closes_it() -> None:
@@ -49,16 +49,16 @@ def test_the_emergency_without_a_model_leaves_the_breaker_open_and_a_compaction_
         await break_it(pod, events)
         for words in ("go on", "and on"):  # each of them overflows once
             await pod.run(words)
-        assert told(events.drain()) == ["CompactStart", "CompactDone"] * 2
+        assert of_compactions(events.drain()) == ["CompactStart", "CompactDone"] * 2
         await pod.try_pre_run_compact()
-        assert told(events.drain()) == []
+        assert of_compactions(events.drain()) == []
         await pod.compact(retained_tokens=0)
         await pod.run("now then, with a few more words than before")
         await pod.try_pre_run_compact()
-        assert told(events.drain()) == ["CompactStart", "CompactDone"] * 2
+        assert of_compactions(events.drain()) == ["CompactStart", "CompactDone"] * 2
 
     again = [OVERFLOW, say("on I went"), OVERFLOW, say("and on"), *SUMMARY, say("well"), *SUMMARY]
-    played([*BROKEN, *again], play, compact_threshold=5)
+    play_script([*BROKEN, *again], play, compact_threshold=5)
 
 
 def test_a_second_overflow_of_one_request_ends_the_run_with_the_breaker_open_too() -> None:
@@ -67,9 +67,9 @@ def test_a_second_overflow_of_one_request_ends_the_run_with_the_breaker_open_too
         with pytest.raises(RunFailed) as caught:
             await pod.run("go on")
         assert caught.value.failure.details["kind"] == "context_overflow"
-        assert told(events.drain()) == ["CompactStart", "CompactDone"]
+        assert of_compactions(events.drain()) == ["CompactStart", "CompactDone"]
 
-    played([*BROKEN, OVERFLOW, OVERFLOW], play, compact_threshold=5)
+    play_script([*BROKEN, OVERFLOW, OVERFLOW], play, compact_threshold=5)
 
 
 def test_a_failed_emergency_ends_the_run_with_its_error_and_leaves_the_session() -> None:
@@ -78,11 +78,11 @@ def test_a_failed_emergency_ends_the_run_with_its_error_and_leaves_the_session()
         session = (await pod.describe()).session_id
         with pytest.raises(RunFailed, match="could not be compacted"):
             await pod.run("2")
-        assert told(events.drain()) == ["CompactStart", "CompactFailed"]
+        assert of_compactions(events.drain()) == ["CompactStart", "CompactFailed"]
         assert (await pod.describe()).session_id == session
         assert [item.text for item in await pod.history()] == ["1", "a", "2"]
 
-    played([say("a"), OVERFLOW, REFUSED], play)
+    play_script([say("a"), OVERFLOW, REFUSED], play)
 
 
 def test_after_three_failed_emergencies_the_next_one_does_without_a_model() -> None:
@@ -93,7 +93,7 @@ def test_after_three_failed_emergencies_the_next_one_does_without_a_model() -> N
                 await pod.run("again")
         assert (await pod.run("once more")).text == "at last"
 
-    played([say("a"), *[OVERFLOW, REFUSED] * 3, OVERFLOW, say("at last")], play)
+    play_script([say("a"), *[OVERFLOW, REFUSED] * 3, OVERFLOW, say("at last")], play)
 
 
 def test_a_long_run_is_compacted_as_often_as_it_fills_up() -> None:
@@ -102,11 +102,11 @@ def test_a_long_run_is_compacted_as_often_as_it_fills_up() -> None:
     async def play(pod: Pod, events: Any, client: ScriptedClient, system: PodSystem) -> None:
         assert (await pod.run("a long task")).text == "done"
         seen = events.drain()
-        assert told(seen) == ["CompactStart", "CompactDone"] * 3
+        assert of_compactions(seen) == ["CompactStart", "CompactDone"] * 3
         assert {each.reason for each in seen if isinstance(each, CompactStart)} == {"request_threshold"}
 
     turns = [call("nonesuch", input_tokens=50), call("nonesuch", input_tokens=2000), *SUMMARY]
-    played([*turns * 3, say("done")], play, compact_request_threshold=1000, compact_retained_tokens=50)
+    play_script([*turns * 3, say("done")], play, compact_request_threshold=1000, compact_retained_tokens=50)
 
 
 def test_thrash_ends_the_run_with_that_error() -> None:
@@ -115,11 +115,11 @@ def test_thrash_ends_the_run_with_that_error() -> None:
             RunFailed, match="compaction thrash: context still exceeds threshold immediately after"
         ):
             await pod.run("a long task")
-        assert told(events.drain()) == ["CompactStart", "CompactDone"]
+        assert of_compactions(events.drain()) == ["CompactStart", "CompactDone"]
         assert isinstance((await pod.history())[-1], ToolResult), "what was done is kept"
 
     full = call("nonesuch", input_tokens=2000)
-    played([full, *SUMMARY, full], play, compact_request_threshold=1000)
+    play_script([full, *SUMMARY, full], play, compact_request_threshold=1000)
 
 
 def test_an_overflow_is_no_reason_to_send_the_same_request_again() -> None:
@@ -132,7 +132,7 @@ def test_an_overflow_is_no_reason_to_send_the_same_request_again() -> None:
         assert client.requests[-1].items[0].text.startswith("[Compacted context summary]")
         assert after == 3, "summary, the newest words, the tasks"
 
-    played([say("a " * 400), OVERFLOW, *SUMMARY, say("b")], play)
+    play_script([say("a " * 400), OVERFLOW, *SUMMARY, say("b")], play)
 
 
 def test_in_a_small_context_what_a_compaction_leaves_has_room() -> None:
@@ -149,7 +149,7 @@ def test_in_a_small_context_what_a_compaction_leaves_has_room() -> None:
         assert (done.after or 0) < 4096 * 3 // 4
 
     full = ModelError("too long", kind="context_overflow", context_window=4096)
-    played([full, *[OVERFLOW] * 6], play)
+    play_script([full, *[OVERFLOW] * 6], play)
 
 
 def test_a_compaction_by_hand_of_a_history_that_fails_says_why() -> None:
@@ -158,7 +158,7 @@ def test_a_compaction_by_hand_of_a_history_that_fails_says_why() -> None:
         with pytest.raises(CompactionFailed, match="could not be compacted: no"):
             await pod.compact()
 
-    played([say("a"), REFUSED], play)
+    play_script([say("a"), REFUSED], play)
 
 
 @tool
@@ -186,15 +186,15 @@ def test_what_has_to_stay_is_sent_though_it_alone_is_above_the_threshold(
 
     async def play(pod: Pod, events: Any, client: Any, system: PodSystem) -> None:
         assert (await pod.run(words)).text == "answered"
-        assert told(events.drain()) == []
+        assert of_compactions(events.drain()) == []
 
-    played(replies, play, tools=[look, read], compact_request_threshold=2500)
+    play_script(replies, play, tools=[look, read], compact_request_threshold=2500)
 
 
 def test_what_was_too_much_in_one_turn_is_folded_in_the_next() -> None:
     async def play(pod: Pod, events: Any, client: Any, system: PodSystem) -> None:
         assert (await pod.run("go")).text == "answered"
-        assert told(events.drain()) == ["CompactStart", "CompactDone"]
+        assert of_compactions(events.drain()) == ["CompactStart", "CompactDone"]
 
     script = [call("read"), call("look"), *SUMMARY, say("answered")]
-    played(script, play, tools=[look, read], compact_request_threshold=2500)
+    play_script(script, play, tools=[look, read], compact_request_threshold=2500)

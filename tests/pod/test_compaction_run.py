@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from compaction_stage import OVERFLOW, SUMMARY, played, told
+from compaction_stage import OVERFLOW, SUMMARY, of_compactions, play_script
 
 from actors.llm.scripted import Reply, ScriptedClient, call, say
 from actors.sessions.chain import verified
@@ -21,13 +21,13 @@ from protocol.manifest import PodManifest
 from protocol.scope import Scope
 
 
-def test_a_compaction_opens_a_new_session_and_tells_start_then_done() -> None:
+def test_a_compaction_opens_a_new_session_and_publishes_start_then_done() -> None:
     async def play(pod: Any, events: Any, client: Any, system: Any) -> None:
         await pod.run("1")
         old = (await pod.describe()).session_id
         new = await pod.compact(retained_tokens=0)
         seen = events.drain()
-        assert told(seen) == ["CompactStart", "CompactDone"]
+        assert of_compactions(seen) == ["CompactStart", "CompactDone"]
         (done,) = [e for e in seen if isinstance(e, CompactDone)]
         assert done.new_session_id == new == (await pod.describe()).session_id != old
         introduced = [e.item.text for e in seen if isinstance(e, SystemMessage)]
@@ -39,10 +39,10 @@ def test_a_compaction_opens_a_new_session_and_tells_start_then_done() -> None:
         verified(new, system.store.read(new))
         assert [e.seq for e in seen if e.durable] == sorted({e.seq for e in seen if e.durable})
 
-    played([say("a"), *SUMMARY], play)
+    play_script([say("a"), *SUMMARY], play)
 
 
-def test_retained_items_stay_and_are_not_told_again() -> None:
+def test_retained_items_stay_and_are_not_reported_again() -> None:
     async def play(pod: Any, events: Any, client: Any, system: Any) -> None:
         await pod.push_item(SystemItem.of("a rule"))
         await pod.run("1")
@@ -52,7 +52,7 @@ def test_retained_items_stay_and_are_not_told_again() -> None:
         assert "a rule" not in texts
         assert [i.text for i in await pod.history()][1:-1] == ["a rule", "1", "a"]
 
-    played([say("a"), *SUMMARY], play)
+    play_script([say("a"), *SUMMARY], play)
 
 
 def test_a_summariser_that_writes_nothing_fails_the_compaction_and_leaves_the_session() -> None:
@@ -62,12 +62,12 @@ def test_a_summariser_that_writes_nothing_fails_the_compaction_and_leaves_the_se
         with pytest.raises(CompactionFailed, match=r"write_summary was never called"):
             await pod.compact()
         seen = events.drain()
-        assert told(seen) == ["CompactStart", "CompactFailed"]
+        assert of_compactions(seen) == ["CompactStart", "CompactFailed"]
         assert "write_summary was never called" in next(e for e in seen if isinstance(e, CompactFailed)).error
         assert (await pod.describe()).session_id == before.session_id
         assert [i.text for i in await pod.history()] == ["1", "a"]
 
-    played([say("a"), say(""), say(" ")], play)
+    play_script([say("a"), say(""), say(" ")], play)
 
 
 def test_an_empty_history_has_nothing_to_compact() -> None:
@@ -75,27 +75,27 @@ def test_an_empty_history_has_nothing_to_compact() -> None:
         with pytest.raises(CompactionFailed, match="nothing to compact"):
             await pod.compact()
         assert await pod.try_pre_run_compact() is None
-        assert told(events.drain()) == []
+        assert of_compactions(events.drain()) == []
 
-    played([], play, compact_threshold=1)
+    play_script([], play, compact_threshold=1)
 
 
 def test_before_a_run_the_threshold_fires_without_any_measured_usage() -> None:
     async def play(pod: Any, events: Any, client: Any, system: Any) -> None:
         await pod.run("a first long enough question")
         assert await pod.try_pre_run_compact() is None
-        assert told(events.drain()) == ["CompactStart", "CompactDone"]
+        assert of_compactions(events.drain()) == ["CompactStart", "CompactDone"]
 
-    played([say("an answer"), *SUMMARY], play, compact_threshold=5)
+    play_script([say("an answer"), *SUMMARY], play, compact_threshold=5)
 
 
 def test_a_failing_compaction_before_a_run_does_not_fail_the_run() -> None:
     async def play(pod: Any, events: Any, client: Any, system: Any) -> None:
         await pod.run("a first long enough question")
         assert (await pod.run("2")).text == "b"
-        assert told(events.drain()) == ["CompactStart", "CompactFailed"]
+        assert of_compactions(events.drain()) == ["CompactStart", "CompactFailed"]
 
-    played([say("an answer"), ValueError("no summariser"), say("b")], play, compact_threshold=5)
+    play_script([say("an answer"), ValueError("no summariser"), say("b")], play, compact_threshold=5)
 
 
 def test_in_mid_run_the_request_waits_for_the_compaction_and_is_sent_once() -> None:
@@ -103,14 +103,14 @@ def test_in_mid_run_the_request_waits_for_the_compaction_and_is_sent_once() -> N
         await pod.run("1")
         result = await pod.run("2")
         assert (result.text, result.outcome) == ("second", "finished")
-        assert told(events.drain()) == ["CompactStart", "CompactDone"]
+        assert of_compactions(events.drain()) == ["CompactStart", "CompactDone"]
         assert len(client.requests) == 4
         items = list(client.requests[-1].items)
         assert items[0].text.startswith("[Compacted context summary]")
         assert any(isinstance(item, UserItem) and item.text == "2" for item in items)
 
     replies: list[Reply] = [say("first", input_tokens=1000, output_tokens=5), *SUMMARY, say("second")]
-    played(replies, play, compact_request_threshold=100, compact_retained_tokens=0)
+    play_script(replies, play, compact_request_threshold=100, compact_retained_tokens=0)
 
 
 def test_unset_and_zero_thresholds_never_fire() -> None:
@@ -118,10 +118,10 @@ def test_unset_and_zero_thresholds_never_fire() -> None:
         await pod.run("1")
         await pod.try_pre_run_compact()
         await pod.run("2")
-        assert told(events.drain()) == []
+        assert of_compactions(events.drain()) == []
 
     for settings in ({}, {"compact_threshold": 0, "compact_request_threshold": 0}):
-        played([say("a", input_tokens=10**6), say("b")], play, **settings)
+        play_script([say("a", input_tokens=10**6), say("b")], play, **settings)
 
 
 def test_an_overflow_is_answered_by_one_compaction_and_the_same_request() -> None:
@@ -129,10 +129,10 @@ def test_an_overflow_is_answered_by_one_compaction_and_the_same_request() -> Non
         await pod.run("1")
         assert (await pod.run("2")).text == "b"
         seen = events.drain()
-        assert told(seen) == ["CompactStart", "CompactDone"]
+        assert of_compactions(seen) == ["CompactStart", "CompactDone"]
         assert [e.reason for e in seen if isinstance(e, CompactStart)] == ["overflow"]
 
-    played([say("a"), OVERFLOW, *SUMMARY, say("b")], play)
+    play_script([say("a"), OVERFLOW, *SUMMARY, say("b")], play)
 
 
 def test_a_second_overflow_of_the_same_request_ends_the_run() -> None:
@@ -142,7 +142,7 @@ def test_a_second_overflow_of_the_same_request_ends_the_run() -> None:
             await pod.run("2")
         assert caught.value.failure.details["kind"] == "context_overflow"
 
-    played([say("a"), OVERFLOW, *SUMMARY, OVERFLOW], play)
+    play_script([say("a"), OVERFLOW, *SUMMARY, OVERFLOW], play)
 
 
 async def test_a_summariser_that_overflows_at_every_size_gives_way_to_an_extractive_summary() -> None:
@@ -165,11 +165,11 @@ async def test_a_summariser_that_overflows_at_every_size_gives_way_to_an_extract
         with system.subscribe("p") as events:
             await pod.run("remember the number 4711")
             await pod.compact(retained_tokens=0)
-            assert told(events.drain()) == ["CompactStart", "CompactDone"]
+            assert of_compactions(events.drain()) == ["CompactStart", "CompactDone"]
         assert "4711" in " ".join(item.text for item in await pod.history())
 
 
-async def test_cancelling_a_compaction_tells_that_it_failed() -> None:
+async def test_cancelling_a_compaction_publishes_that_it_failed() -> None:
     class Hanging:
         model = "hanging"
 
@@ -192,7 +192,7 @@ async def test_cancelling_a_compaction_tells_that_it_failed() -> None:
             await client.reached.wait()
             await pod.cancel()
             assert (await run).outcome == "cancelled"
-            assert told(events.drain()) == ["CompactStart", "CompactFailed"]
+            assert of_compactions(events.drain()) == ["CompactStart", "CompactFailed"]
 
 
 def test_resume_follows_compactions_to_the_tip_unless_exactly_that_session_is_meant() -> None:
@@ -210,7 +210,7 @@ def test_resume_follows_compactions_to_the_tip_unless_exactly_that_session_is_me
         assert (await exact.describe()).session_id == old
         assert isinstance((await exact.history())[1], AssistantItem)
 
-    played([say("a"), *SUMMARY, *SUMMARY], play)
+    play_script([say("a"), *SUMMARY, *SUMMARY], play)
 
 
 def test_three_failures_open_the_breaker_and_a_manual_success_closes_it() -> None:
@@ -218,14 +218,14 @@ def test_three_failures_open_the_breaker_and_a_manual_success_closes_it() -> Non
         await pod.run("a first question of some words")
         for _ in range(4):
             await pod.try_pre_run_compact()
-        assert told(events.drain()) == ["CompactStart", "CompactFailed"] * 3
+        assert of_compactions(events.drain()) == ["CompactStart", "CompactFailed"] * 3
         await pod.compact(retained_tokens=0)
         await pod.run("another question of some words")
         await pod.try_pre_run_compact()
-        assert told(events.drain()) == ["CompactStart", "CompactDone"] * 2
+        assert of_compactions(events.drain()) == ["CompactStart", "CompactDone"] * 2
 
     failures = [ValueError("no")] * 3
-    played([say("a"), *failures, *SUMMARY, say("b"), *SUMMARY], play, compact_threshold=5)
+    play_script([say("a"), *failures, *SUMMARY, say("b"), *SUMMARY], play, compact_threshold=5)
 
 
 async def test_a_session_compacted_in_mid_run_and_killed_restores_as_that_run_paused() -> None:
@@ -252,7 +252,7 @@ def test_a_file_that_a_summariser_marks_twice_is_at_hand_once(tmp_path: Path) ->
 
     mark = call("mark_read_required", {"path": "plan.txt"})
     scope = Scope.writable(str(tmp_path))
-    played([say("a"), mark, mark, *SUMMARY], play, pwd=str(tmp_path), scope=scope)
+    play_script([say("a"), mark, mark, *SUMMARY], play, pwd=str(tmp_path), scope=scope)
 
 
 @pytest.mark.parametrize("asks", ["compact", "try_pre_run_compact"])
@@ -275,9 +275,9 @@ def test_a_compaction_that_is_asked_for_in_mid_run_leaves_the_model_the_results_
         seen.set()
         await compacted
         assert (await run).text == "4711"
-        assert told(events.drain()) == ["CompactStart", "CompactDone"]
+        assert of_compactions(events.drain()) == ["CompactStart", "CompactDone"]
         results = [item.text for item in client.requests[-1].items if isinstance(item, ToolResult)]
         assert results == ["it says 4711 " * 50]
 
     script = [call("look"), *SUMMARY, say("4711")]
-    played(script, play, tools=[look], compact_threshold=5, compact_retained_tokens=0)
+    play_script(script, play, tools=[look], compact_threshold=5, compact_retained_tokens=0)

@@ -29,7 +29,7 @@ from protocol.manifest import PodManifest
 from protocol.wire import decode_entry
 
 
-def resumed(
+def resume_after(
     child: Child,
     scene: str,
     replies: list[Reply],
@@ -96,7 +96,7 @@ def test_a_pod_killed_while_its_model_answers_resumes_with_that_request(tmp_path
         assert len(client.requests) == 1
         assert [item.text for item in client.requests[0].items] == ["go", "", "written", "done"][:3]
 
-    resumed(child, "stream", [say("done")], play)
+    resume_after(child, "stream", [say("done")], play)
     assert child.ran == ["one"]
 
 
@@ -120,7 +120,7 @@ def test_a_pod_killed_within_a_batch_keeps_what_has_ended_and_answers_the_rest_w
             ]
             assert all("outcome unknown" in r.text for r in (results[1], results[3]))
 
-    resumed(child, "batch", [say("done")], play)
+    resume_after(child, "batch", [say("done")], play)
     assert child.ran == ["one", "hang", "three"]
 
 
@@ -143,7 +143,7 @@ def test_a_pod_killed_within_a_compaction_has_its_old_history_and_compacts_when_
         assert kinds_of(system, result.session_id).count("CompactDone") == 1
 
     replies = [call("write_summary", {"text": "A story was told."}), say("noted"), say("done")]
-    resumed(child, "compaction", replies, play)
+    resume_after(child, "compaction", replies, play)
     assert child.ran == ["story"]
 
 
@@ -166,7 +166,7 @@ def test_a_pod_killed_while_its_memory_is_read_has_it_read_after_its_next_run(tm
         assert [path.suffix for path in staged] == [".json"]
 
     found = {"requests": [{"intent": "a story"}]}
-    resumed(child, "memory", [say("next"), call("write_extracted", found), say("noted")], play)
+    resume_after(child, "memory", [say("next"), call("write_extracted", found), say("noted")], play)
 
 
 def test_a_compaction_of_a_killed_pods_history_answers_its_open_calls_first(tmp_path: Path) -> None:
@@ -183,7 +183,7 @@ def test_a_compaction_of_a_killed_pods_history_answers_its_open_calls_first(tmp_
         assert "outcome unknown" in results[2].text
 
     replies = [call("write_summary", {"text": "Words were written."}), say("noted"), say("done")]
-    resumed(child, "tool", replies, play)
+    resume_after(child, "tool", replies, play)
 
 
 async def test_a_run_on_a_killed_pods_session_starts_anew(tmp_path: Path) -> None:
@@ -201,7 +201,7 @@ async def test_a_run_on_a_killed_pods_session_starts_anew(tmp_path: Path) -> Non
         assert [e.outcome for e in ends if isinstance(e, RunEnd)] == ["cancelled", "finished"]
 
 
-def test_a_second_process_on_a_session_is_refused_and_told_who_has_it(tmp_path: Path) -> None:
+def test_a_second_process_on_a_session_is_refused_and_learns_who_has_it(tmp_path: Path) -> None:
     child = Child(tmp_path)
 
     async def main() -> None:
@@ -242,7 +242,7 @@ class FailingStore(MemoryStore):
 
 
 class LateStore(FailingStore):
-    """The same, telling what came of an append only later, as a store on a slow disk does."""
+    """The same, reporting what came of an append only later, as a store on a slow disk does."""
 
     def append(self, session_id: str, after: Head, batch: Sequence[StoredEntry]) -> Future[None] | None:
         future: Future[None] = Future()
@@ -284,7 +284,7 @@ async def test_a_store_that_refuses_fails_the_run_and_the_pod_lives_on(kind: typ
 
 
 @stores
-async def test_a_store_that_fails_at_the_end_of_a_run_tells_nobody_of_a_result(
+async def test_a_store_that_fails_at_the_end_of_a_run_gives_nobody_a_result(
     kind: type[FailingStore],
 ) -> None:
     store = kind()
@@ -321,11 +321,11 @@ async def test_a_pod_that_finds_its_session_taken_goes_on_in_a_fork(kind: type[F
         old = store.taken = (await pod.describe()).session_id
         with system.subscribe("p") as events:
             result = await pod.run("2")
-            told: list[Event] = events.drain()
+            published: list[Event] = events.drain()
         assert result.text == "b"
         assert result.session_id != old
         assert [item.text for item in await pod.history()] == ["1", "a", "2", "b"]
-        forks = [e for e in told if isinstance(e, SessionForked)]
+        forks = [e for e in published if isinstance(e, SessionForked)]
         assert [f.new_session_id for f in forks] == [result.session_id]
         parent = store.info(result.session_id).parent
         assert parent is not None
@@ -347,7 +347,7 @@ async def test_a_pod_that_must_not_fork_is_refused() -> None:
 
 
 class HeldStore(MemoryStore):
-    """A store that answers an append in which memory was read only when it is told to."""
+    """A store that answers an append in which memory was read only when it is asked to."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -63,8 +63,8 @@ class Halting:
 
 
 def whole(text: str = "whole", usage: Usage | None = None) -> list[Block | ModelError | None]:
-    told = [] if usage is None else [UsageReport(usage)]
-    return [TextChunk(text), *told, End("end_turn")]
+    published = [] if usage is None else [UsageReport(usage)]
+    return [TextChunk(text), *published, End("end_turn")]
 
 
 def play(
@@ -89,7 +89,7 @@ async def halted_run(pod: Pod, client: Halting) -> Any:
 
 
 def test_what_was_shown_before_a_cancel_is_kept_and_the_model_sees_that_it_was_cut() -> None:
-    async def told(system: PodSystem, pod: Pod, client: Halting) -> None:
+    async def cancel_halted(system: PodSystem, pod: Pod, client: Halting) -> None:
         run = await halted_run(pod, client)
         await pod.cancel()
         assert (await run).text == "once upon "
@@ -107,10 +107,10 @@ def test_what_was_shown_before_a_cancel_is_kept_and_the_model_sees_that_it_was_c
             (UserItem, "go on"),
         ]
 
-    play(lambda: Halting([TextChunk("once "), TextChunk("upon "), None], whole()), told)
+    play(lambda: Halting([TextChunk("once "), TextChunk("upon "), None], whole()), cancel_halted)
 
 
-def test_usage_that_was_told_before_a_cancel_counts_as_it_was_told() -> None:
+def test_usage_that_was_reported_before_a_cancel_counts_as_it_stands() -> None:
     async def go(system: PodSystem, pod: Pod, client: Halting) -> None:
         run = await halted_run(pod, client)
         with pod.subscribe(AssistantMessage) as events:
@@ -125,7 +125,7 @@ def test_usage_that_was_told_before_a_cancel_counts_as_it_was_told() -> None:
     play(lambda: Halting(shown), go, {"budget": {"tokens": 1000}})
 
 
-def test_usage_that_nobody_told_counts_at_a_marked_estimate_in_run_pod_totals_and_budget() -> None:
+def test_usage_that_nobody_reported_counts_at_a_marked_estimate_in_run_pod_totals_and_budget() -> None:
     async def go(system: PodSystem, pod: Pod, client: Halting) -> None:
         run = await halted_run(pod, client)
         await pod.cancel()
@@ -283,7 +283,7 @@ def test_text_before_an_overflow_is_void_when_the_request_is_sent_again() -> Non
 
 @st.composite
 def attempts(draw: st.DrawFn) -> list[Any]:
-    """An answer that comes whole, breaks or waits for its cancel, of which something was told, or shown."""
+    """An answer that comes whole, breaks or waits for its cancel, of which something was reported, or shown."""
     blocks: list[Any] = []
     if draw(st.booleans()):
         blocks.append(TextChunk("x" * draw(st.integers(1, 40))))

@@ -1,4 +1,4 @@
-"""Sub-agents: what they are given and refused, how their ends are told, and what becomes of them with their parent."""
+"""Sub-agents: what they are given and refused, how their ends are reported, and what becomes of them with their parent."""
 
 from __future__ import annotations
 
@@ -72,9 +72,9 @@ async def test_events_of_sub_agents_and_theirs_reach_who_subscribes_with_childre
         with system.subscribe("lead", children=True) as all_, system.subscribe("lead") as own:
             await pod.run("go")
             await until(all_, of(ChildEnded, "lead"))
-            heard = system.subscribe("lead", since=0, children=True)
+            seen = system.subscribe("lead", since=0, children=True)
             assert {event.pod for event in own.drain()} == {"lead"}
-            heard.close()
+            seen.close()
         sessions = {info.pod for info in system.store.sessions()}  # type: ignore[union-attr]
         assert sessions == {"lead", "lead.a", "lead.a.b"}
         with system.subscribe("lead.a.b", since=0) as past:
@@ -181,8 +181,8 @@ async def test_sub_agents_of_a_stopped_pod_are_stopped_before_it() -> None:
         with system.subscribe("lead", children=True) as events:
             await pod.run("go")
             await pod.stop()
-            told = [(e.pod, type(e)) for e in events.drain() if isinstance(e, ChildEnded | PodEnded)]
-            assert told == [("lead.reader", PodEnded), ("lead", ChildEnded), ("lead", PodEnded)]
+            published = [(e.pod, type(e)) for e in events.drain() if isinstance(e, ChildEnded | PodEnded)]
+            assert published == [("lead.reader", PodEnded), ("lead", ChildEnded), ("lead", PodEnded)]
         assert system.pods() == []
 
 
@@ -228,7 +228,7 @@ async def test_a_call_of_a_sub_agent_that_waits_is_seen_and_answered_from_anothe
     elsewhere.close()
 
 
-async def test_a_model_tells_reads_lists_and_stops_its_sub_agents() -> None:
+async def test_a_model_writes_to_reads_lists_and_stops_its_sub_agents() -> None:
     cast = Cast(
         lead=[
             spawn(),
@@ -279,8 +279,8 @@ async def test_a_sub_agent_of_a_pod_that_was_restored_goes_on_with_it_under_the_
             cast.go.set()
             assert (await until(events, of(ChildEnded))).outcome == "finished"
             await until(events, of(RunEnd, "lead"))
-        told = [item.text for item in await pod.history() if isinstance(item, UserItem)]
-        assert told[-1].endswith("has ended: finished]\ndone")
+        published = [item.text for item in await pod.history() if isinstance(item, UserItem)]
+        assert published[-1].endswith("has ended: finished]\ndone")
 
 
 async def test_a_compaction_carries_grants_and_a_fork_does_not(tmp_path: Path) -> None:
@@ -348,7 +348,7 @@ async def test_sub_agents_of_a_pod_that_its_group_stops_end_paused_and_live_agai
     tmp_path: Path, at_work: bool
 ) -> None:
     cast = Cast(
-        lead=[spawn(), *([...] if at_work else []), say("ok"), say("told"), say("told")],
+        lead=[spawn(), *([...] if at_work else []), say("ok"), say("published"), say("published")],
         reader=[..., say("done")],
         other=[],
     )

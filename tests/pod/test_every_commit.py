@@ -26,7 +26,7 @@ from every_commit import (
     hooks,
     lives_on,
     manifest,
-    played,
+    play_scene,
     tools,
 )
 from pod_stage import all_of
@@ -61,8 +61,8 @@ class Played:
             else:
                 return
             with system.subscribe("p") as live:
-                await played(self.scene, system, pod)
-                await self.store.settled()
+                await play_scene(self.scene, system, pod)
+                await self.store.settle()
                 self.store.refuses = lambda _: False
                 if self.scene == "stop":
                     session = (self.store.sessions(pod="p", limit=1))[0].session_id
@@ -70,10 +70,10 @@ class Played:
                         manifest(self.scene), client=self.model, tools=tools(self.ran.append), resume=session
                     )
                 await lives_on(system, pod)
-                told = live.drain()
+                published = live.drain()
             events = await all_of(system.subscribe("p", since=0))
             if self.scene != "stop":
-                check_ends(told)
+                check_ends(published)
             check_ends(events)
             check_children(events)
             check_once(self.ran, events)
@@ -100,7 +100,7 @@ FAILS: dict[str, Callable[[int], Callable[[int], bool]]] = {
 @pytest.mark.slow
 @pytest.mark.parametrize("fails", FAILS)
 @pytest.mark.parametrize("scene", SCENES)
-def test_a_store_that_refuses_any_commit_leaves_nothing_endless_unanswered_or_untold(
+def test_a_store_that_refuses_any_commit_leaves_nothing_endless_unanswered_or_unreported(
     tmp_path: Path, scene: str, fails: str
 ) -> None:
     number, asked = commits(scene, tmp_path / "clean")
@@ -188,5 +188,5 @@ def test_a_process_killed_at_any_commit_is_restored_with_nothing_open_doubled_or
     program = KILLED.format(paths=[str(here), str(here.parent)])
     command = [sys.executable, "-c", program, scene, str(tmp_path), str(step)]
     with Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        _, told = process.communicate()
-    assert process.returncode == 0, told[-6000:]
+        _, published = process.communicate()
+    assert process.returncode == 0, published[-6000:]

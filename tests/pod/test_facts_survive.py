@@ -21,7 +21,7 @@ from protocol.manifest import PodManifest
 
 OVERFLOW = ModelError("too long", kind="context_overflow")
 
-#: Summaries that tell nothing of what was, and some that would pass for what the runtime writes.
+#: Summaries that say nothing of what was, and some that would pass for what the runtime writes.
 LOSSY = [
     "",
     "Nothing much happened.",
@@ -104,9 +104,9 @@ async def test_facts_that_a_user_said_are_found_after_ten_compactions(how: str, 
     client = Forgetful(rng, overflows)
     async with PodSystem() as system:
         pod = await system.spawn(PodManifest.of(name="p"), client=client)
-        with pod.subscribe([CompactStart, CompactDone]) as told:
+        with pod.subscribe([CompactStart, CompactDone]) as published:
             facts = await lived(pod, client, rng, how)
-            seen: list[Any] = told.drain()
+            seen: list[Any] = published.drain()
         assert sum(isinstance(each, CompactDone) for each in seen) == 10
         assert len(facts) == 20
         assert (await pod.describe()).occupancy < 14_000

@@ -78,7 +78,7 @@ def all_refuse(system: PodSystem, pod: Pod, run: Any, events: Subscription) -> b
         lambda: events.get(timeout=60),
         run.get,
         lambda: asyncio.run(_awaited(run)),
-        lambda: asyncio.run(_left(system)),
+        lambda: asyncio.run(_leave(system)),
     ]
     system.__exit__(SystemExit, SystemExit(0), None)  # an exception that is under way is not hidden
     return all(map(refuses, tries))
@@ -88,7 +88,7 @@ async def _awaited(future: Any) -> Any:
     return await future
 
 
-async def _left(system: PodSystem) -> None:
+async def _leave(system: PodSystem) -> None:
     await system.__aexit__(None, None, None)
 
 

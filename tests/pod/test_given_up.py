@@ -1,4 +1,4 @@
-"""What does not end when it is cancelled is left to itself: its pod goes on, and its late end is told once."""
+"""What does not end when it is cancelled is left to itself: its pod goes on, and its late end is reported once."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ async def alert(events: Subscription) -> Alert:
     raise AssertionError
 
 
-async def begun(events: Subscription) -> None:
+async def wait_for_tool(events: Subscription) -> None:
     """Wait until a tool has begun."""
     async for event in events:
         if isinstance(event, ToolStart):
@@ -58,14 +58,14 @@ async def begun(events: Subscription) -> None:
 
 
 @pytest.mark.parametrize("how", ["cancel", "pause"])
-async def test_a_tool_that_swallows_its_cancel_holds_it_for_the_grace_and_is_told_of_twice(how: str) -> None:
+async def test_a_tool_that_swallows_its_cancel_holds_it_for_the_grace_and_is_reported_twice(how: str) -> None:
     work = Stubborn()
     client = ScriptedClient([call("work"), say("next")])
     async with PodSystem(grace=0.05) as system:
         pod = await system.spawn(PLAIN, client=client, tools=[work.tool()])
         with pod.subscribe() as events:
             run = pod.run("go")
-            await begun(events)
+            await wait_for_tool(events)
             await getattr(pod, how)()
             assert (await run).outcome == ("cancelled" if how == "cancel" else "paused")
             assert "work did not end within 0.05 s of being cancelled" in (await alert(events)).text
@@ -73,13 +73,13 @@ async def test_a_tool_that_swallows_its_cancel_holds_it_for_the_grace_and_is_tol
             following = pod.run("more") if how == "cancel" else pod.resume()
             assert (await following).text == "next"
             work.release.set()
-            told = await alert(events)
-            assert told.run_id == (await run).run_id
-            assert "has ended with a result: late" in told.text
+            published = await alert(events)
+            assert published.run_id == (await run).run_id
+            assert "has ended with a result: late" in published.text
         assert [item.text for item in await pod.history() if "outcome unknown" in item.text]
 
 
-async def test_a_result_that_is_overdue_stands_at_its_deadline_and_the_late_end_is_told_once() -> None:
+async def test_a_result_that_is_overdue_stands_at_its_deadline_and_the_late_end_is_reported_once() -> None:
     work = Stubborn()
     client = ScriptedClient([call("work"), say("next")])
     async with PodSystem() as system:
@@ -144,21 +144,21 @@ async def test_progress_belongs_to_its_call_and_ends_with_it() -> None:
         with pod.subscribe([ToolProgress, Alert]) as events:
             first = await pod.run("one")
             await pod.run("two")
-            told = await alert_and_before(events)
-        progress = [event for event in told if isinstance(event, ToolProgress)]
+            published = await alert_and_before(events)
+        progress = [event for event in published if isinstance(event, ToolProgress)]
         assert [(event.text, event.run_id) for event in progress] == [("in time", first.run_id)]
 
 
 async def alert_and_before(events: Subscription) -> list[Event]:
-    told: list[Event] = []
+    published: list[Event] = []
     async for event in events:
-        told.append(event)
+        published.append(event)
         if isinstance(event, Alert):
-            return told
-    return told
+            return published
+    return published
 
 
-async def test_a_client_that_swallows_its_cancel_is_left_to_itself_and_tells_nothing_more() -> None:
+async def test_a_client_that_swallows_its_cancel_is_left_to_itself_and_says_nothing_more() -> None:
     class Deaf:
         def __init__(self) -> None:
             self.release = asyncio.Event()

@@ -165,14 +165,14 @@ def test_a_denial_wins_over_all_replacements_and_the_first_replacement_over_the_
     assert (denied.paid, denied.texts) == ([], ["no"])
 
 
-def test_replaced_arguments_are_what_runs_and_what_the_log_tells_and_the_next_hook_sees() -> None:
-    told: list[Any] = []
+def test_replaced_arguments_are_what_runs_and_what_the_log_says_and_the_next_hook_sees() -> None:
+    published: list[Any] = []
     hook = SimpleNamespace(
         before_tool=lambda call: Replace(ToolCall(call.id, call.name, {"amount": 3})),
-        after_tool=lambda call, result: told.append(call.arguments),
+        after_tool=lambda call, result: published.append(call.arguments),
     )
     seen = played(hook)
-    assert (seen.paid, seen.texts, told) == ([3], ["paid 3"], [{"amount": 3}])
+    assert (seen.paid, seen.texts, published) == ([3], ["paid 3"], [{"amount": 3}])
     assert [event.arguments for event in seen.of(ToolStart)] == [{"amount": 3}]
     assert [event.arguments for event in seen.of(ToolResulted)] == [{"amount": 3}]
     assert [event.arguments for event in played().of(ToolResulted)] == [None]
@@ -214,9 +214,9 @@ def test_a_result_is_replaced_withheld_and_added_to() -> None:
 
 
 def test_a_text_in_the_place_of_a_long_result_does_not_lead_to_the_file_that_has_it_whole() -> None:
-    told = ToolCall("1", "pay", {})
+    published = ToolCall("1", "pay", {})
     long = ToolResult("1", "pay", (TextPart("secret"),), is_error=True, kept="/kept/pay.txt")
-    assert result_for(long, "****") == ToolResult.of(told, "****", is_error=True)
+    assert result_for(long, "****") == ToolResult.of(published, "****", is_error=True)
 
 
 def test_words_of_a_hook_that_no_json_holds_are_made_encodable() -> None:
@@ -251,7 +251,7 @@ FAILING_AT_TOOLS = FAILING | {
 
 @pytest.mark.parametrize("kind", ["plain", "async", "awaitable"])
 @pytest.mark.parametrize("how", FAILING_AT_TOOLS)
-def test_a_hook_that_fails_before_a_tool_denies_and_after_it_changes_nothing_and_people_hear(
+def test_a_hook_that_fails_before_a_tool_denies_and_after_it_changes_nothing_and_people_are_notified(
     how: str, kind: str
 ) -> None:
     answer = in_each_way(FAILING_AT_TOOLS[how], kind)

@@ -1,4 +1,4 @@
-"""Hooks are asked before each request and told of each run's end: what a request shows is theirs, the log is not."""
+"""Hooks are asked before each request and reported of each run's end: what a request shows is theirs, the log is not."""
 
 from __future__ import annotations
 
@@ -91,10 +91,10 @@ async def test_what_is_put_in_the_place_of_the_view_is_sent_and_not_recorded() -
 
 
 async def test_words_that_are_injected_stand_last_in_that_request_alone() -> None:
-    told = iter(["it is noon", "it is night"])
+    published = iter(["it is noon", "it is night"])
     client = ScriptedClient([say("one"), say("two")])
     async with PodSystem() as system:
-        hook = before(lambda view: Inject(next(told)))
+        hook = before(lambda view: Inject(next(published)))
         pod = await system.spawn(PLAIN, client=client, hooks=[hook])
         await pod.run("a")
         await pod.run("b")
@@ -282,18 +282,18 @@ async def test_a_budget_of_seconds_ends_a_hook_that_waits() -> None:
 
 
 @pytest.mark.parametrize("kind", ["plain", "async", "awaitable"])
-async def test_the_end_of_a_run_is_told_before_its_result_is(kind: str) -> None:
-    told: list[RunResult] = []
-    hook = at_end(in_each_way(told.append, kind))
+async def test_the_end_of_a_run_is_reported_before_its_result_is(kind: str) -> None:
+    published: list[RunResult] = []
+    hook = at_end(in_each_way(published.append, kind))
     async with PodSystem(hooks=[hook]) as system:
         pod = await system.spawn(PLAIN, client=ScriptedClient([say("done")]), hooks=[hook])
         result = await pod.run("go")
-        assert told == [result, result]
+        assert published == [result, result]
         assert await alerts_of(system) == []
 
 
-async def test_every_outcome_is_told() -> None:
-    told: list[tuple[str, str]] = []
+async def test_every_outcome_is_reported() -> None:
+    published: list[tuple[str, str]] = []
     manifest = PodManifest.of(name="p", max_steps=1)
     script = [
         say("done"),
@@ -302,26 +302,26 @@ async def test_every_outcome_is_told() -> None:
         say("no", stop_reason="refusal"),
     ]
     async with PodSystem() as system:
-        hook = at_end(lambda result: told.append((result.outcome, result.text)))
+        hook = at_end(lambda result: published.append((result.outcome, result.text)))
         pod = await system.spawn(manifest, client=ScriptedClient(script), tools=[pay], hooks=[hook])
         await pod.run("a")
         await pod.run("b")
         with pytest.raises(RunFailed):
             await pod.run("c")
         await pod.run("d")
-    assert told == [("finished", "done"), ("limit_reached", ""), ("failed", ""), ("refused", "no")]
+    assert published == [("finished", "done"), ("limit_reached", ""), ("failed", ""), ("refused", "no")]
 
 
 @pytest.mark.parametrize("kind", ["plain", "async", "awaitable"])
 @pytest.mark.parametrize("how", [*FAILING, "denies"])
 async def test_a_hook_that_fails_at_the_end_is_an_alert_and_changes_nothing(how: str, kind: str) -> None:
     answer = in_each_way(FAILING.get(how, lambda _: Deny("no")), kind)
-    told: list[str] = []
+    published: list[str] = []
     async with PodSystem() as system:
-        hooks = [at_end(answer), at_end(lambda result: told.append(result.text))]
+        hooks = [at_end(answer), at_end(lambda result: published.append(result.text))]
         pod = await system.spawn(PLAIN, client=ScriptedClient([say("done"), say("more")]), hooks=hooks)
         result = await pod.run("go")
-        assert (result.text, result.outcome, told) == ("done", "finished", ["done"])
+        assert (result.text, result.outcome, published) == ("done", "finished", ["done"])
         alerts = await alerts_of(system)
         assert [text.startswith("the hook guard.on_run_end failed: ") for text in alerts] == [True]
         assert (await pod.run("go on")).text == "more"
@@ -404,17 +404,17 @@ async def test_a_hook_that_waits_at_the_end_is_interrupted_and_the_end_is_as_it_
 
 
 @pytest.mark.parametrize("how", ["cancel", "pause"])
-async def test_hooks_hear_of_a_run_that_was_interrupted_and_hold_nobody_up(how: str) -> None:
-    told: list[str] = []
+async def test_hooks_learn_of_a_run_that_was_interrupted_and_hold_nobody_up(how: str) -> None:
+    published: list[str] = []
     hook = Waiting("on_run_end")
     client = GatedClient([say("never")])
     async with PodSystem(grace=0.05) as system:
-        hooks = [at_end(lambda result: told.append(result.outcome)), hook]
+        hooks = [at_end(lambda result: published.append(result.outcome)), hook]
         pod = await system.spawn(PLAIN, client=client, hooks=hooks)
         run = pod.run("go")
         await client.asked.acquire()
         await getattr(pod, how)()
-        assert told == [(await run).outcome]
+        assert published == [(await run).outcome]
     assert hook.cancelled == 1
 
 

@@ -27,20 +27,20 @@ pytestmark = pytest.mark.usefixtures("on_each_store")
 SOON = {"grace": 0.05, "memory_grace": 0.05, "store_grace": 0.05}
 
 
-def played(play: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Play it to its end: no task goes on behind it, and no error was heard by nobody."""
-    unheard: list[dict[str, Any]] = []
+def play_to_the_end(play: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Play it to its end: no task goes on behind it, and no error went unseen."""
+    unhandled: list[dict[str, Any]] = []
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
-        loop.set_exception_handler(lambda _, context: unheard.append(context))
+        loop.set_exception_handler(lambda _, context: unhandled.append(context))
         async with asyncio.timeout(60):
             await play()
         assert [task for task in asyncio.all_tasks() if task is not asyncio.current_task()] == []
 
     asyncio.run(main())
     gc.collect()
-    assert unheard == []
+    assert unhandled == []
 
 
 def defect(pod: Pod) -> None:
@@ -72,7 +72,7 @@ def test_a_stop_does_not_wait_for_ever_and_all_who_ask_are_answered() -> None:
                 with pytest.raises(PodStopped):
                     await asked
 
-    played(main)
+    play_to_the_end(main)
 
 
 def test_a_defect_while_a_commit_is_under_way_ends_the_pod_and_nothing_waits_on() -> None:
@@ -89,7 +89,7 @@ def test_a_defect_while_a_commit_is_under_way_ends_the_pod_and_nothing_waits_on(
             await stopped
             assert not pod.ref.is_alive()
 
-    played(main)
+    play_to_the_end(main)
 
 
 def test_a_defect_while_a_commit_is_under_way_that_is_kept_has_all_its_ends() -> None:
@@ -110,7 +110,7 @@ def test_a_defect_while_a_commit_is_under_way_that_is_kept_has_all_its_ends() ->
             result = await resumed.resume()
             assert (result.outcome, result.text) == ("finished", "b")
 
-    played(main)
+    play_to_the_end(main)
 
 
 @pytest.mark.parametrize("answers", [True, False])
@@ -134,10 +134,10 @@ def test_a_stop_while_the_end_of_an_extraction_is_at_the_store(tmp_path: Path, a
             if answers:
                 store.open()
             assert await stopped
-            told = [type(event) for event in await kept(system)]
-            assert (ExtractDone in told, PodEnded in told) == (answers, answers)
+            published = [type(event) for event in await kept(system)]
+            assert (ExtractDone in published, PodEnded in published) == (answers, answers)
 
-    played(main)
+    play_to_the_end(main)
     # Where the store never answered nobody knows what it keeps, so what was found stays there too.
     assert len(list(tmp_path.rglob("*.json"))) == 1
 
@@ -185,7 +185,7 @@ def test_a_stop_past_a_store_that_never_answers_leaves_no_memory_job_behind(tmp_
             with pytest.raises(PodStopped):
                 await run
 
-    played(main)
+    play_to_the_end(main)
 
 
 def test_a_resume_whose_first_commit_is_refused_writes_nothing_and_gives_its_session_back() -> None:
@@ -220,7 +220,7 @@ def test_a_resume_whose_first_commit_is_refused_writes_nothing_and_gives_its_ses
                 assert [type(event) for event in await all_of(events)] == [CompactStart, CompactFailed]
             assert (await last.run("again")).text == "b"
 
-    played(main)
+    play_to_the_end(main)
 
 
 class RefusingStore(GatedStore):

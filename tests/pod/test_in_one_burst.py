@@ -129,12 +129,12 @@ async def test_notifications_to_an_idle_pod_that_has_something_under_way_start_o
     store, client = GatedStore(), GatedClient([say("a"), say("b")])
     async with asyncio.timeout(60), PodSystem(store) as system:
         pod, pushed = await idle_at_work(system, store, client)
-        told = [pod.notify(text) for text in ("1", "2", "3")]
+        published = [pod.notify(text) for text in ("1", "2", "3")]
         await pod.describe()
         with pod.subscribe(RunStart) as events:
             store.open()
             await pushed
-            for each in told:
+            for each in published:
                 assert await each is None
             client.gate.release()
             client.gate.release()
@@ -149,10 +149,10 @@ async def test_a_notification_joins_the_run_that_waits_for_what_is_under_way() -
     client.gate.release()
     async with asyncio.timeout(60), PodSystem(store) as system:
         pod, pushed = await idle_at_work(system, store, client)
-        first, second, told = pod.run("first"), pod.run("second"), pod.notify("by the way")
+        first, second, published = pod.run("first"), pod.run("second"), pod.notify("by the way")
         await pod.describe()
         store.open()
-        await asyncio.gather(pushed, told)
+        await asyncio.gather(pushed, published)
         assert [(await first).text, (await second).text] == ["a", "b"]
         assert texts(await pod.history()) == ["pushed", "first", "by the way", "a", "second", "b"]
 
@@ -164,12 +164,12 @@ async def test_a_notification_to_a_run_that_is_dropped_before_it_begins_is_not_l
     async with asyncio.timeout(60), PodSystem(store) as system:
         pod, pushed = await idle_at_work(system, store, client)
         async with pod.stream("dropped") as stream:
-            told = [pod.notify(text) for text in ("1", "2")]
+            published = [pod.notify(text) for text in ("1", "2")]
             others = [pod.run("other") for _ in range(behind)]
             await pod.describe()
         assert (await stream.result).outcome == "cancelled"
         store.open()
-        await asyncio.gather(pushed, *told)
+        await asyncio.gather(pushed, *published)
         for each in others:
             assert (await each).text == "a"
         assert texts(await pod.history())[: 3 + behind] == ["pushed", *(["other"] * behind), "1", "2"]
@@ -181,11 +181,11 @@ async def test_a_stop_answers_notifications_that_wait_for_a_run_to_begin() -> No
     store, client = GatedStore(), GatedClient([say("a")])
     async with asyncio.timeout(60), PodSystem(store) as system:
         pod, pushed = await idle_at_work(system, store, client)
-        told = [pod.notify(text) for text in ("1", "2")]
+        published = [pod.notify(text) for text in ("1", "2")]
         stopped = pod.stop()
         store.open()
         await asyncio.gather(pushed, stopped)
-        for each in told:
+        for each in published:
             with pytest.raises(PodStopped):
                 await each
 
@@ -306,8 +306,8 @@ def test_a_compaction_of_a_run_that_is_lost_has_its_end() -> None:
                     await refused
                 with pytest.raises(RunFailed):
                     await run
-                told = [type(await anext(events)).__name__ for _ in range(2)]
-            assert told == ["CompactStart", "CompactFailed"]
+                published = [type(await anext(events)).__name__ for _ in range(2)]
+            assert published == ["CompactStart", "CompactFailed"]
 
     asyncio.run(asyncio.wait_for(main(), 60))
 

@@ -48,7 +48,7 @@ def slow() -> Iterator[Slow]:
     work.release.set()  # whatever came of the test, its thread ends
 
 
-def left_behind(
+def leave_behind(
     slow: Slow,
     play: Callable[[PodSystem, Pod, str], Coroutine[Any, Any, None]],
     store: MemoryStore | None = None,
@@ -83,14 +83,14 @@ def test_a_late_end_is_written_behind_the_history_that_a_passive_pod_gave_back(s
         assert await pod.passivate()
         with pod.subscribe(Alert) as events:
             slow.release.set()
-            told = await late_alert(events)
-        assert told.session_id == session
+            published = await late_alert(events)
+        assert published.session_id == session
         assert texts(await pod.history()) == before
         result = await pod.run("and now")
         assert (result.text, result.session_id) == ("again", session)
         assert texts(replay(system.store.read(session)).items) == [*before, "and now", "again"]
 
-    left_behind(slow, play)
+    leave_behind(slow, play)
 
 
 def test_a_late_end_while_the_history_is_read_back_waits_for_it(slow: Slow) -> None:
@@ -106,7 +106,7 @@ def test_a_late_end_while_the_history_is_read_back_waits_for_it(slow: Slow) -> N
         assert (result.text, result.session_id) == ("again", session)
         assert texts(await pod.history()) == [*before, "and now", "again"]
 
-    left_behind(slow, play)
+    leave_behind(slow, play)
 
 
 def test_a_late_end_of_a_pod_whose_session_was_taken_is_written_in_a_fork_with_its_whole_history(
@@ -121,30 +121,30 @@ def test_a_late_end_of_a_pod_whose_session_was_taken_is_written_in_a_fork_with_i
         theirs = system.store.read(session)
         with pod.subscribe([Alert, SessionForked]) as events:
             slow.release.set()
-            told = await late_alert(event async for event in events if isinstance(event, Alert))
+            published = await late_alert(event async for event in events if isinstance(event, Alert))
         assert system.store.read(session) == theirs, "nothing is written in a session that is another's"
-        assert told.session_id != session
-        kept = replay(system.store.read(told.session_id))
+        assert published.session_id != session
+        kept = replay(system.store.read(published.session_id))
         assert texts(kept.items) == before
         assert kept.open_run is None
-        assert (await pod.run("and now")).session_id == told.session_id
+        assert (await pod.run("and now")).session_id == published.session_id
         await pod.stop()
         again = await system.spawn(
-            PLAIN, name="again", client=ScriptedClient([say("b")]), resume=told.session_id
+            PLAIN, name="again", client=ScriptedClient([say("b")]), resume=published.session_id
         )
         assert texts(await again.history()) == [*before, "and now", "again"]
         assert (await again.run("more")).text == "b"
 
-    left_behind(slow, play)
+    leave_behind(slow, play)
 
 
 def test_a_pod_that_gave_its_session_up_writes_nothing_when_its_tool_ends(slow: Slow) -> None:
-    told = asyncio.Event()
+    published = asyncio.Event()
 
-    class Heard(logging.Handler):
+    class Watching(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             if LATE in record.getMessage():
-                told.set()
+                published.set()
 
     async def play(system: PodSystem, pod: Pod, session: str) -> None:
         await pod.run("and now")
@@ -152,16 +152,16 @@ def test_a_pod_that_gave_its_session_up_writes_nothing_when_its_tool_ends(slow: 
         other = await system.spawn(PLAIN, name="other", client=ScriptedClient([say("b")]), resume=session)
         before = system.store.read(session)
         slow.release.set()
-        await told.wait()
+        await published.wait()
         await other.describe()
         assert system.store.read(session) == before
         with other.subscribe([RunEnd, Alert]) as events:
             assert (await other.run("more")).text == "b"
             assert [type(event) for event in events.drain()] == [RunEnd]
 
-    logger, handler = logging.getLogger("polypod.tools"), Heard()
+    logger, handler = logging.getLogger("polypod.tools"), Watching()
     logger.addHandler(handler)
     try:
-        left_behind(slow, play)
+        leave_behind(slow, play)
     finally:
         logger.removeHandler(handler)

@@ -27,7 +27,7 @@ async def record(pod: Pod) -> None:
     await journal.commit()
 
 
-async def refused(pod: Pod, store: GatedStore) -> None:
+async def refuse(pod: Pod, store: GatedStore) -> None:
     """The store refuses what another than the run recorded."""
     store.shut = True
     commit = asyncio.ensure_future(record(pod))
@@ -75,7 +75,7 @@ async def test_what_a_client_that_ignores_its_cancel_held_of_the_budget_is_given
         held = budget_of(system)
         assert held.reserved_tokens > 1000
         if how == "lost":
-            await refused(pod, store)
+            await refuse(pod, store)
             with pytest.raises(RunFailed, match="full"):
                 await run
         else:
@@ -99,7 +99,7 @@ def budget_of(system: PodSystem) -> Any:
     return budget
 
 
-async def test_words_of_a_notify_whose_run_is_lost_are_told_as_logged_where_they_are() -> None:
+async def test_words_of_a_notify_whose_run_is_lost_are_reported_as_logged_where_they_are() -> None:
     store, client = RefusingStore(), GatedClient([say("x")])
     async with asyncio.timeout(60), PodSystem(store) as system:
         pod = await system.spawn(PLAIN, client=client)
@@ -149,7 +149,7 @@ async def test_what_a_request_that_was_not_accepted_held_of_the_budget_is_given_
         assert (budget_of(system).reserved_tokens, budget_of(system).tokens) == (0, 0)
 
 
-async def test_words_of_a_notify_that_the_store_refuses_are_told_as_refused() -> None:
+async def test_words_of_a_notify_that_the_store_refuses_are_reported_as_refused() -> None:
     store, client = RefusingStore(), GatedClient([say("x")])
     async with asyncio.timeout(60), PodSystem(store) as system:
         pod = await system.spawn(PLAIN, client=client)
@@ -162,7 +162,7 @@ async def test_words_of_a_notify_that_the_store_refuses_are_told_as_refused() ->
         assert (await pod.run("again")).text == "x"
 
 
-async def test_words_of_a_notify_whose_run_is_lost_before_they_are_recorded_are_told_as_refused() -> None:
+async def test_words_of_a_notify_whose_run_is_lost_before_they_are_recorded_are_reported_as_refused() -> None:
     store, client = RefusingStore(), GatedClient([say("x" * 4000)])
     wanted = PodManifest.of(name="p", compact_threshold=800, compact_retained_tokens=100)
     async with asyncio.timeout(60), PodSystem(store) as system:

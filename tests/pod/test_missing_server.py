@@ -31,20 +31,22 @@ def failed_by(how: str, port: int) -> RunFailed:
 
 
 @pytest.mark.slow
-def test_it_is_told_as_one_cause_in_few_lines_with_its_url_and_how_to_start_it():
+def test_it_is_reported_as_one_cause_in_few_lines_with_its_url_and_how_to_start_it():
     port = unused_port()
     ways = ("run", "get", "stream")
     with ThreadPoolExecutor() as threads:  # each sends its request again, and waits before
         for error in threads.map(failed_by, ways, [port] * len(ways)):
-            assert_told_well(error, port)
+            assert_well_worded(error, port)
 
 
-def assert_told_well(error: RunFailed, port: int) -> None:
-    told = "".join(traceback.format_exception(error))
-    assert (told.count("direct cause"), told.count("During handling")) == (1, 0)
-    assert "aiohttp" not in told
-    assert len(told.splitlines()) < 50
-    assert told.splitlines()[-1].startswith(f"protocol.errors.RunFailed: 127.0.0.1:{port}: nothing answers")
+def assert_well_worded(error: RunFailed, port: int) -> None:
+    published = "".join(traceback.format_exception(error))
+    assert (published.count("direct cause"), published.count("During handling")) == (1, 0)
+    assert "aiohttp" not in published
+    assert len(published.splitlines()) < 50
+    assert published.splitlines()[-1].startswith(
+        f"protocol.errors.RunFailed: 127.0.0.1:{port}: nothing answers"
+    )
     assert f"http://127.0.0.1:{port}/v1" in str(error)
     assert "ollama serve" in str(error)
     assert isinstance(error.cause, ModelError)

@@ -27,7 +27,7 @@ async def nothing() -> str:
 
 
 def ended(client: Any, text: str = "go", **settings: Any) -> tuple[RunEnd, list[BudgetExceeded]]:
-    """How a run ends, and which budgets it was told to exceed."""
+    """How a run ends, and which budgets it was reported to exceed."""
 
     async def main() -> tuple[RunEnd, list[BudgetExceeded]]:
         async with PodSystem() as system:
@@ -61,7 +61,7 @@ def test_a_run_that_finished_names_no_limit() -> None:
     assert ended(ScriptedClient([say("whole")]))[0].error is None
 
 
-def test_a_run_out_of_tokens_tells_what_was_used_apart_from_what_is_reserved() -> None:
+def test_a_run_out_of_tokens_says_what_was_used_apart_from_what_is_reserved() -> None:
     end, (exceeded,) = ended(ScriptedClient([]), tokens=800, max_tokens=1000, text="x" * 4)  # type: ignore[misc]
     assert (exceeded.used, exceeded.limit) == (0, 800)
     assert exceeded.reserved > 1000
@@ -71,7 +71,7 @@ def test_a_run_out_of_tokens_tells_what_was_used_apart_from_what_is_reserved() -
     assert "0 used" in end.error
 
 
-def test_a_budget_tells_the_next_call_and_those_under_way_apart_from_what_was_spent() -> None:
+def test_a_budget_says_the_next_call_and_those_under_way_apart_from_what_was_spent() -> None:
     parent = Budget(BudgetSection(tokens=100))
     child = Budget(BudgetSection(), parent)
     child.settle(child.reserve(50, 0.0), Usage(20, 5), None)
@@ -93,7 +93,7 @@ def test_a_run_out_of_time_names_the_seconds() -> None:
     assert end.error.details["budget"] == "seconds"
 
 
-async def test_a_failed_emergency_compaction_tells_the_overflow_first() -> None:
+async def test_a_failed_emergency_compaction_says_the_overflow_first() -> None:
     overflow = ModelError(
         "h:1 answered 400: too long", kind="context_overflow", where="h:1", prompt_tokens=9, context_window=5
     )

@@ -1,4 +1,4 @@
-"""Passivation: a pod that rests leaves its history to the store, and nobody who uses it can tell."""
+"""Passivation: a pod that rests leaves its history to the store, and nobody who uses it can see that."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ each_store = pytest.mark.parametrize("kind", STORES)
 Play = Callable[[PodSystem, Pod, ScriptedClient], Coroutine[Any, Any, None]]
 
 
-def played(
+def play_pod(
     replies: list[Any],
     play: Play,
     store: SessionStore | str = "memory:",
@@ -76,7 +76,7 @@ def played(
             wait(store.close())
 
 
-def timed(
+def play_timed(
     replies: list[Any], play: Callable[[PodSystem, Pod, SteppedLoop], Coroutine[Any, Any, None]]
 ) -> None:
     """Play with a pod of a system that passivates, on a loop whose clock the test puts forward."""
@@ -117,7 +117,7 @@ def test_a_pod_idle_for_the_set_time_is_passive_and_the_next_message_brings_it_b
         await passes(loop, AFTER + 1)
         assert await is_passive(pod)
 
-    timed([say("a"), say("b")], play)
+    play_timed([say("a"), say("b")], play)
 
 
 def test_looking_at_a_pod_neither_brings_it_back_nor_keeps_it_awake() -> None:
@@ -129,7 +129,7 @@ def test_looking_at_a_pod_neither_brings_it_back_nor_keeps_it_awake() -> None:
             await pod.describe()
         assert await is_passive(pod)
 
-    timed([say("a")], play)
+    play_timed([say("a")], play)
 
 
 def test_reading_the_history_counts_as_use() -> None:
@@ -140,7 +140,7 @@ def test_reading_the_history_counts_as_use() -> None:
             await pod.history()
         assert not await is_passive(pod)
 
-    timed([say("a")], play)
+    play_timed([say("a")], play)
 
 
 def test_a_run_longer_than_the_set_time_is_let_be() -> None:
@@ -217,7 +217,7 @@ def test_the_memory_of_the_history_is_given_back(tmp_path: Path) -> None:
 
     tracemalloc.start()
     try:
-        played([], play, f"sqlite:{tmp_path}/pods.db")
+        play_pod([], play, f"sqlite:{tmp_path}/pods.db")
     finally:
         tracemalloc.stop()
 
@@ -243,7 +243,7 @@ def test_a_pod_that_comes_back_is_as_it_was(kind: str, tmp_path: Path) -> None:
         verified(after.session_id, await settled(system.store.read(after.session_id)))
 
     replies = [say(text, input_tokens=7, output_tokens=1) for text in "abc"]
-    played(replies, play, STORES[kind](tmp_path))
+    play_pod(replies, play, STORES[kind](tmp_path))
 
 
 @each_store
@@ -269,7 +269,7 @@ def test_the_request_after_a_return_begins_with_the_bytes_of_the_one_before(
 
         found: list[bytes] = []
         replies = [*calls, say("a"), call("read", {"part": 99}), say("b"), say("c")]
-        played(replies, play, store, tools=[read])
+        play_pod(replies, play, store, tools=[read])
         return found
 
     assert bodies(STORES[kind](tmp_path), passive=True) == bodies(MemoryStore(), passive=False)
@@ -284,7 +284,7 @@ def test_nobody_else_may_take_the_session_of_a_passive_pod() -> None:
             await system.spawn(PLAIN, client=client, resume=session)
         assert await is_passive(pod)
 
-    played([say("a")], play)
+    play_pod([say("a")], play)
 
 
 def _runs_within_budget(*, passive: bool) -> int:
@@ -322,7 +322,7 @@ def test_messages_behind_the_one_that_woke_it_are_answered_in_their_order() -> N
         await asked[4]
         assert order == ["push", "history", "describe", "run", "stop"]
 
-    played([say("a")], play)
+    play_pod([say("a")], play)
 
 
 def test_what_needs_no_history_is_answered_without_it() -> None:
@@ -338,7 +338,7 @@ def test_what_needs_no_history_is_answered_without_it() -> None:
         assert await pod.wait_for_memory_jobs() is True
         assert await is_passive(pod)
 
-    played([say("a")], play)
+    play_pod([say("a")], play)
 
 
 @pytest.mark.parametrize(
@@ -375,7 +375,7 @@ def test_a_fork_of_a_passive_pod_has_its_history() -> None:
         branch = await system.spawn(PLAIN, client=client, resume=session)
         assert texts(await branch.history()) == ["1", "a"]
 
-    played([say("a")], play)
+    play_pod([say("a")], play)
 
 
 def test_a_paused_run_is_resumed_after_its_pod_was_passive() -> None:
@@ -401,7 +401,7 @@ def test_a_paused_run_of_a_passive_pod_is_cancelled() -> None:
     on_stage([], play)
 
 
-def test_events_since_any_number_are_told_of_a_passive_pod() -> None:
+def test_events_since_any_number_are_there_for_a_passive_pod() -> None:
     async def play(system: PodSystem, pod: Pod, client: ScriptedClient) -> None:
         await pod.run("1")
         with system.subscribe("p", since=0) as events:
@@ -413,7 +413,7 @@ def test_events_since_any_number_are_told_of_a_passive_pod() -> None:
             await pod.run("2")
             assert len(events.drain()) > 0
 
-    played([say("a"), say("b")], play)
+    play_pod([say("a"), say("b")], play)
 
 
 class WatchedStore(MemoryStore):
@@ -438,7 +438,7 @@ def test_a_stop_does_not_bring_the_history_back(ends: str) -> None:
             assert [type(event) for event in events.drain() if event.durable] == [PodStopped]
         assert store.reads == 0
 
-    played([say("a")], play, store)
+    play_pod([say("a")], play, store)
     (session,) = [info.session_id for info in store.sessions()]
     verified(session, store.read(session))
 
@@ -464,7 +464,7 @@ def _compacted(*, passive: bool) -> tuple[list[str], list[Any]]:
         found.append((await pod.describe()).occupancy)
 
     answers = [say(f"answer {n} " * 20, input_tokens=60 * (n + 1), output_tokens=50) for n in range(4)]
-    played([*answers, call("write_summary", {"text": "sum"}), say("done"), say("end")], play)
+    play_pod([*answers, call("write_summary", {"text": "sum"}), say("done"), say("end")], play)
     return found[0], found[1:]
 
 
@@ -489,7 +489,7 @@ def _remembered(folder: Path, *, passive: bool) -> list[Any]:
 
     noted = {"decisions": [{"chosen": "this"}], "discussions": [], "attempts": [], "requests": []}
     job = [call("write_extracted", noted), say("done")]
-    played([say("a"), *job, say("b"), *job], play, memory=folder, extract_threshold=1, schedule="manual")
+    play_pod([say("a"), *job, say("b"), *job], play, memory=folder, extract_threshold=1, schedule="manual")
     return found
 
 
@@ -521,10 +521,10 @@ def test_where_the_history_cannot_be_read_only_what_asked_for_it_fails(tmp_path:
         assert (await pod.run("3")).text == "b"
         assert texts(await pod.history()) == ["1", "a", "3", "b"]
 
-    played([say("a"), say("b")], play, KINDS["jsonl-process"](tmp_path))
+    play_pod([say("a"), say("b")], play, KINDS["jsonl-process"](tmp_path))
 
 
-def test_a_history_damaged_meanwhile_is_told_and_not_used(tmp_path: Path) -> None:
+def test_a_history_damaged_meanwhile_is_reported_and_not_used(tmp_path: Path) -> None:
     async def play(system: PodSystem, pod: Pod, client: ScriptedClient) -> None:
         await pod.run("the words")
         assert await pod.passivate()
@@ -537,10 +537,10 @@ def test_a_history_damaged_meanwhile_is_told_and_not_used(tmp_path: Path) -> Non
         file.write_bytes(sound)
         assert texts(await pod.history()) == ["the words", "a"]
 
-    played([say("a")], play, KINDS["jsonl-process"](tmp_path))
+    play_pod([say("a")], play, KINDS["jsonl-process"](tmp_path))
 
 
-def test_a_session_that_lost_its_end_meanwhile_is_told_and_not_used(tmp_path: Path) -> None:
+def test_a_session_that_lost_its_end_meanwhile_is_reported_and_not_used(tmp_path: Path) -> None:
     async def play(system: PodSystem, pod: Pod, client: ScriptedClient) -> None:
         await pod.run("1")
         assert await pod.passivate()
@@ -552,7 +552,7 @@ def test_a_session_that_lost_its_end_meanwhile_is_told_and_not_used(tmp_path: Pa
         file.write_bytes(b"".join(lines))
         assert texts(await pod.history()) == ["1", "a"]
 
-    played([say("a")], play, KINDS["jsonl-process"](tmp_path))
+    play_pod([say("a")], play, KINDS["jsonl-process"](tmp_path))
 
 
 def test_a_passive_pod_whose_session_was_taken_goes_on_in_a_fork() -> None:
@@ -570,7 +570,7 @@ def test_a_passive_pod_whose_session_was_taken_goes_on_in_a_fork() -> None:
         assert texts(await pod.history()) == ["1", "a", "2", "c"]
         assert texts(await thief.history()) == ["1", "a", "mine", "b"]
 
-    played([say("a"), say("b"), say("c")], play)
+    play_pod([say("a"), say("b"), say("c")], play)
 
 
 def test_calls_left_open_are_closed_after_a_return() -> None:
@@ -581,4 +581,4 @@ def test_calls_left_open_are_closed_after_a_return() -> None:
         kinds = [type(item).__name__ for item in await pod.history()]
         assert kinds == ["AssistantItem", "ToolResult", "UserItem", "AssistantItem"]
 
-    played([say("a")], play)
+    play_pod([say("a")], play)

@@ -131,7 +131,7 @@ class MoodyClient:
 
 
 def obliging(request: Request) -> Reply:
-    """What a model answers that does as it is told: a summariser first writes its summary."""
+    """What a model answers that does as it is asked: a summariser first writes its summary."""
     summarises = any(each.name == "write_summary" for each in request.tools)
     if summarises and isinstance(request.items[-1], UserItem):
         return numbered(call("write_summary", {"text": "they talked"}))
@@ -361,7 +361,7 @@ async def play(
         pod = await system.spawn(manifest, client=client, tools=[look, wait])
         session_id = (await pod.describe()).session_id
         scene = Scene(system, store, client, pod)
-        with system.subscribe(pod) as told:
+        with system.subscribe(pod) as published:
             for move, pause in moves:
                 MOVES[move](scene)
                 await turns(pause)
@@ -372,7 +372,7 @@ async def play(
                 await turns(moves[0][1] if moves else 0)
                 scene.store.behave()
                 await scene.asked[-1][2]
-                events = told.drain()
+                events = published.drain()
                 last = [event.session_id for event in events if event.durable]
                 history = replay(store.read(last[-1])).items if last else []
             else:
@@ -381,7 +381,7 @@ async def play(
                 described = await pod.describe()
                 check_sessions(store, described.session_id, history)
                 await pod.stop()
-                events = told.drain()
+                events = published.drain()
         if not store.refused:
             check_pairs(history)
         check_replies(scene, history)

@@ -122,7 +122,7 @@ def test_the_refused_turn_begins_with_the_users_words_behind_the_last_answer():
     assert (parted.folded, parted.kept) == (before, [notice, *after])
 
 
-async def test_what_tools_had_done_in_a_refused_turn_is_told_from_then_on_and_stays_as_it_is():
+async def test_what_tools_had_done_in_a_refused_turn_is_said_from_then_on_and_stays_as_it_is():
     @tool
     def write(path: str) -> str:
         if path == "c":
@@ -144,9 +144,9 @@ async def test_what_tools_had_done_in_a_refused_turn_is_told_from_then_on_and_st
         assert (await pod.run("write the bad files")).outcome == "refused"
         await pod.run("did you write anything?")
         await pod.run("on")
-        told = client.requests[3].items[0]
-        assert told == SystemItem.of(f"{LEFT_OUT}write (2 times, 1 of them with an error).")
-        assert texts(client.requests[3]) == f"{told.text} | did you write anything?"
+        published = client.requests[3].items[0]
+        assert published == SystemItem.of(f"{LEFT_OUT}write (2 times, 1 of them with an error).")
+        assert texts(client.requests[3]) == f"{published.text} | did you write anything?"
         assert list(client.requests[4].items)[:2] == list(client.requests[3].items)
 
 

@@ -1,4 +1,4 @@
-"""A model that repeats itself in vain is told so, and ends its run when it goes on."""
+"""A model that repeats itself in vain learns so, and ends its run when it goes on."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def played(script: list[Any], **settings: Any) -> tuple[list[str], ToolLoop | No
     return asyncio.run(main())
 
 
-def test_the_same_call_with_the_same_result_is_told_from_the_third_time_and_ends_the_run_at_the_eighth() -> (
+def test_the_same_call_with_the_same_result_is_noted_from_the_third_time_and_ends_the_run_at_the_eighth() -> (
     None
 ):
     results, error = played([call("same") for _ in range(8)])
@@ -177,15 +177,15 @@ def history(plan: list[Any]) -> list[Item]:
 
 
 @given(answers)
-def test_what_is_told_to_the_model_changes_nothing_of_what_is_counted(plan: list[Any]) -> None:
-    plain, told = Repeats(), Repeats()
+def test_what_the_model_is_shown_changes_nothing_of_what_is_counted(plan: list[Any]) -> None:
+    plain, published = Repeats(), Repeats()
     for item in history(plan):
         repeated = plain.add(item)
         shown: Item = item
         if repeated is not None and isinstance(item, ToolResult):
             shown = noticed(item, repeated, 99)
             assert without_notice(shown) == item  # type: ignore[arg-type]
-        assert told.add(shown) == repeated
+        assert published.add(shown) == repeated
 
 
 @given(answers)
@@ -222,9 +222,9 @@ def test_results_that_come_in_another_order_are_counted_alike(plan: list[Any], c
         first, *results = history([turn])[1:]
         ordered.add(first)
         came.add(first)
-        told = {id(item): ordered.add(item) for item in results}
+        published = {id(item): ordered.add(item) for item in results}
         chance.shuffle(results)
-        assert {id(item): came.add(item) for item in results} == told
+        assert {id(item): came.add(item) for item in results} == published
         assert (came.worst and came.worst.times) == (ordered.worst and ordered.worst.times)
 
 

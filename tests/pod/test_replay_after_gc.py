@@ -35,16 +35,16 @@ async def test_replay_after_gc_says_what_is_gone_and_goes_on_from_there(tmp_path
             system.subscribe(since=0),
             system.subscribe(since={"p": 0}),
         ):
-            told = [event for event in events.drain() if event.pod == "p"]
-            lagged = told[0]
+            published = [event for event in events.drain() if event.pod == "p"]
+            lagged = published[0]
             assert isinstance(lagged, Lagged)
             assert (lagged.deleted, lagged.session_id, lagged.missed) == (True, second, lagged.seq)
-            assert told[1:] == [event for event in whole if event.seq > lagged.seq]
+            assert published[1:] == [event for event in whole if event.seq > lagged.seq]
         ends = pod.subscribe(kinds=RunEnd, since=0).drain()
         assert [type(event) for event in ends] == [Lagged, RunEnd]
         done = whole[[type(event) for event in whole].index(CompactDone)]
         again = pod.subscribe(since=done.seq).drain()  # as who lagged behind subscribes again
         assert again[0].missed == lagged.seq - done.seq
         later = pod.subscribe(since=lagged.seq).drain()
-        assert later == told[1:]
+        assert later == published[1:]
         assert other

@@ -22,7 +22,7 @@ WIDE = PodManifest.of(name="p", parallel_tools=10)
 
 
 class Gates:
-    """A tool whose calls end one by one, when they are told to."""
+    """A tool whose calls end one by one, when they are asked to."""
 
     def __init__(self, number: int) -> None:
         self.gates = {n: asyncio.Event() for n in range(number)}
@@ -59,7 +59,7 @@ def durable(system: PodSystem, session: str) -> list[str]:
 
 
 async def open_each(gates: Gates, order: list[int], pod: Pod, system: PodSystem) -> None:
-    """Have calls end in some order; each result is told and durable before the next one is there."""
+    """Have calls end in some order; each result is reported and durable before the next one is there."""
     session = (await pod.describe()).session_id
     with pod.subscribe(ToolResulted) as events:
         for place, n in enumerate(order):
@@ -164,8 +164,8 @@ async def test_a_store_that_refuses_one_result_keeps_those_before_it_and_the_pod
         assert ids(results) == ["0", "1", "2", "3"]
         kept = {str(n) for n in order[:refused]}
         assert {item.call_id for item in results if not item.is_error} == kept
-        told = [event for event in system.subscribe("p", since=0).drain() if isinstance(event, RunEnd)]
-        assert [event.outcome for event in told] == ["failed", "finished"]
+        published = [event for event in system.subscribe("p", since=0).drain() if isinstance(event, RunEnd)]
+        assert [event.outcome for event in published] == ["failed", "finished"]
 
 
 async def test_a_session_restored_within_a_group_is_sent_as_the_one_that_lived_on() -> None:

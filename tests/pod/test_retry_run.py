@@ -1,4 +1,4 @@
-"""Failing requests within a run: asked for again in one layer, and never an output told as if it stood."""
+"""Failing requests within a run: asked for again in one layer, and never an output reported as if it stood."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def busy(seconds: float = 0.0) -> ModelError:
     return ModelError("busy", kind="overloaded", retry_after=seconds)
 
 
-async def test_an_overloaded_server_is_asked_again_and_the_wait_is_told() -> None:
+async def test_an_overloaded_server_is_asked_again_and_the_wait_is_reported() -> None:
     async with PodSystem() as system:
         pod = await system.spawn(PodManifest.of(), client=ScriptedClient([busy(), say("ok")]))
         events = [event async for event in pod.stream("go")]
@@ -48,12 +48,12 @@ async def test_a_stream_that_breaks_is_restarted_and_its_text_is_not_doubled() -
     async with PodSystem() as system:
         pod = await system.spawn(PodManifest.of(), client=Breaking())
         events = [event async for event in pod.stream("go")]
-        told = [
+        published = [
             f"restart {e.attempt}" if isinstance(e, StreamRestart) else f"{e.attempt}:{e.text}"
             for e in events
             if isinstance(e, StreamRestart | TextDelta)
         ]
-        assert told == ["1:half ", "restart 1", "2:half ", "2:whole"]
+        assert published == ["1:half ", "restart 1", "2:half ", "2:whole"]
         assert (await pod.history())[-1].text == "half whole"
         assert not any(isinstance(e, Retry) for e in events)
 

@@ -45,7 +45,7 @@ SPECS = [transfer.spec, look.spec]
         ("transfer", {"urgent": 1}, "the argument 'urgent' of 'transfer' is never a number"),
     ],
 )
-def test_a_rule_that_can_match_no_call_is_told_with_the_nearest_right_name(
+def test_a_rule_that_can_match_no_call_is_reported_with_the_nearest_right_name(
     name: str, match: dict[str, Any], why: str
 ) -> None:
     (found,) = mistakes([ApprovalRule(name, "ask", match)], SPECS)

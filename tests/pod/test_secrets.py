@@ -33,12 +33,12 @@ def bytes_of(store: SessionStore, folder: Path) -> bytes:
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "jsonl", "memory"])
-def test_a_password_in_a_base_url_is_used_and_nowhere_kept_or_told(
+def test_a_password_in_a_base_url_is_used_and_nowhere_kept_or_reported(
     kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
     caplog.set_level(logging.DEBUG)
     url = {"sqlite": f"sqlite:{tmp_path}/s.db", "jsonl": f"jsonl:{tmp_path}", "memory": "memory:"}[kind]
-    told: list[object] = []
+    published: list[object] = []
     store = open_store(url)
 
     async def main() -> bytes:
@@ -53,8 +53,8 @@ def test_a_password_in_a_base_url_is_used_and_nowhere_kept_or_told(
                 for failing in (pod.run("hi"), pod.compact()):
                     with pytest.raises(PolypodError) as caught:
                         await failing
-                    told.append((caught.value, caught.value.details(), caught.value.__cause__))
-                told.append((await pod.describe(), pod, branch, system, events.drain()))
+                    published.append((caught.value, caught.value.details(), caught.value.__cause__))
+                published.append((await pod.describe(), pod, branch, system, events.drain()))
             assert all("authorization" in each.headers for each in server.received)
             return bytes_of(store, tmp_path)
 
@@ -64,7 +64,7 @@ def test_a_password_in_a_base_url_is_used_and_nowhere_kept_or_told(
         store.close()
     assert b"\xe2\x80\xa6@127.0.0.1" in kept
     assert SECRET.encode() not in kept
-    assert SECRET not in repr(told)
+    assert SECRET not in repr(published)
     assert SECRET not in caplog.text
 
 

@@ -71,7 +71,7 @@ def goes_on(child: Child, scene: str) -> list[str]:
 
 @pytest.mark.parametrize("how", ["async", "with"])
 @pytest.mark.parametrize("scene", ["async", "plain", "stream", "compaction"])
-def test_a_process_that_is_told_to_end_pauses_its_run_which_goes_on_in_another(
+def test_a_process_that_is_asked_to_end_pauses_its_run_which_goes_on_in_another(
     tmp_path: Path, scene: str, how: str
 ) -> None:
     child = Child(tmp_path, scene, how)

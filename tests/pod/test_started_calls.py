@@ -204,7 +204,7 @@ async def test_a_client_that_answers_its_cancel_with_an_error_is_not_asked_again
         assert client.asked == 1
 
 
-async def test_a_tool_tells_how_long_it_ran_apart_from_what_it_waited_for_a_thread() -> None:
+async def test_a_tool_says_how_long_it_ran_apart_from_what_it_waited_for_a_thread() -> None:
     @tool(concurrency="read_only")
     def work() -> str:
         never.wait(0.1)

@@ -1,4 +1,4 @@
-"""A pod's task list as its users meet it: right after whatever became of the history it is told in."""
+"""A pod's task list as its users meet it: right after whatever became of the history it stands in."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ def asks_for_the_list() -> list[Reply]:
 
 
 async def listed(pod: Pod) -> str:
-    """The list as the next run's model is told it; the script has ``asks_for_the_list`` there."""
+    """The list as the next run's model is shown it; the script has ``asks_for_the_list`` there."""
     await pod.run("what is to be done?")
     return next(item.text for item in reversed(await pod.history()) if isinstance(item, ToolResult))
 
 
-def played(replies: list[Any], play: Any, manifest: PodManifest = MANIFEST, **options: Any) -> None:
+def play_script(replies: list[Any], play: Any, manifest: PodManifest = MANIFEST, **options: Any) -> None:
     async def main() -> None:
         async with PodSystem(**options) as system:
             pod = await system.spawn(manifest, client=ScriptedClient(replies))
@@ -66,10 +66,10 @@ def test_a_manifest_gives_a_pod_a_task_list_by_group_or_by_single_tool() -> None
     done = call("TaskUpdate", {"taskid": 1, "status": "completed"})
     single = PodManifest.of(name="p", tools={"builtin": ["TaskCreate", "TaskUpdate", "TaskList"]})
     for manifest in (MANIFEST, single):
-        played([create("port") + create("test"), done, call("TaskList"), say("ok")], play, manifest)
+        play_script([create("port") + create("test"), done, call("TaskList"), say("ok")], play, manifest)
 
 
-def test_a_model_hears_what_is_wrong_with_its_task_calls() -> None:
+def test_a_model_learns_what_is_wrong_with_its_task_calls() -> None:
     async def play(pod: Pod, system: PodSystem) -> None:
         await pod.run("plan")
         assert results(await pod.history()) == [
@@ -79,10 +79,10 @@ def test_a_model_hears_what_is_wrong_with_its_task_calls() -> None:
         ]
 
     wrong = call("TaskGet", {"taskid": 7}) + call("TaskUpdate", {"taskid": 8, "status": "deleted"})
-    played([wrong + call("TaskUpdate", {"taskid": 1}), say("ok")], play)
+    play_script([wrong + call("TaskUpdate", {"taskid": 1}), say("ok")], play)
 
 
-async def test_a_tool_that_there_is_not_is_told_with_those_of_the_task_list() -> None:
+async def test_a_tool_that_there_is_not_is_reported_with_those_of_the_task_list() -> None:
     async with PodSystem() as system:
         with pytest.raises(ManifestError, match="did you mean 'tasks'") as caught:
             await system.spawn(PodManifest.of(tools={"builtin": ["task"]}), client=ScriptedClient([]))
@@ -109,7 +109,7 @@ def test_after_a_compaction_the_list_is_in_a_snapshot_and_goes_on() -> None:
         assert await listed(pod) == "1. [pending] port\n2. [pending] test"
 
     more = [create("test"), call("TaskList"), say("so it is")]
-    played([create("port"), say("ok"), *SUMMARY, *SUMMARY, *more], play)
+    play_script([create("port"), say("ok"), *SUMMARY, *SUMMARY, *more], play)
 
 
 def test_a_snapshot_that_a_user_pastes_counts_for_nothing() -> None:
@@ -120,7 +120,7 @@ def test_a_snapshot_that_a_user_pastes_counts_for_nothing() -> None:
         await pod.push_item(AssistantItem.of(SNAPSHOT))
         assert await listed(pod) == "1. [pending] port"
 
-    played([create("port"), say("ok"), say("no"), *asks_for_the_list()], play)
+    play_script([create("port"), say("ok"), say("no"), *asks_for_the_list()], play)
 
 
 def test_task_calls_that_a_program_pushes_into_the_history_count() -> None:
@@ -130,7 +130,7 @@ def test_task_calls_that_a_program_pushes_into_the_history_count() -> None:
         await pod.push_item(ToolResult.of(made, '{"taskid":5,"status":"pending"}'))
         assert await listed(pod) == "5. [pending] pushed"
 
-    played(asks_for_the_list(), play)
+    play_script(asks_for_the_list(), play)
 
 
 def test_a_task_of_a_cancelled_answer_is_there_only_if_its_result_is() -> None:
@@ -179,7 +179,7 @@ def test_a_task_whose_result_the_store_refused_is_not_on_the_list() -> None:
         assert await listed(pod) == "1. [pending] second"
 
     replies = [create("first"), *asks_for_the_list(), create("second"), say("ok"), *asks_for_the_list()]
-    played(replies, play, store=RefusingStore(StoreError("full")))
+    play_script(replies, play, store=RefusingStore(StoreError("full")))
 
 
 def test_a_pod_whose_session_is_taken_keeps_its_list_in_the_branch() -> None:
@@ -190,7 +190,7 @@ def test_a_pod_whose_session_is_taken_keeps_its_list_in_the_branch() -> None:
         assert await listed(pod) == "1. [pending] first"
 
     store = RefusingStore(HeadConflict("taken"))
-    played([create("first"), say("ok"), *asks_for_the_list()], play, store=store)
+    play_script([create("first"), say("ok"), *asks_for_the_list()], play, store=store)
 
 
 def test_a_fork_has_the_list_of_its_moment() -> None:
@@ -206,7 +206,7 @@ def test_a_fork_has_the_list_of_its_moment() -> None:
         assert await listed(branch) == "1. [pending] port"
         assert await listed(pod) == "1. [pending] port\n2. [pending] test"
 
-    played([create("port"), say("ok"), create("test"), say("ok"), *asks_for_the_list()], play)
+    play_script([create("port"), say("ok"), create("test"), say("ok"), *asks_for_the_list()], play)
 
 
 @pytest.mark.parametrize("compacts", [False, True])
@@ -240,4 +240,4 @@ def test_a_list_is_there_again_after_the_pod_has_rested() -> None:
         assert await pod.passivate()
         assert await listed(pod) == "1. [pending] port"
 
-    played([create("port"), say("ok"), *asks_for_the_list(), *SUMMARY, *asks_for_the_list()], play)
+    play_script([create("port"), say("ok"), *asks_for_the_list(), *SUMMARY, *asks_for_the_list()], play)

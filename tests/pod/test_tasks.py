@@ -134,7 +134,7 @@ def test_a_snapshot_keeps_open_tasks_and_forgets_the_oldest_closed_ones():
     assert after.next_id == store.next_id
 
 
-def test_an_id_is_the_one_the_model_was_told():
+def test_an_id_is_the_one_the_model_was_given():
     """A call whose result was lost used a number; the next one keeps its own in every replay."""
     desk = Desk()
     desk.store.create("lost", "its result was never logged")

@@ -36,10 +36,10 @@ async def test_an_answer_that_does_not_fit_goes_back_to_the_model() -> None:
     async with PodSystem() as system:
         pod = await system.spawn(PodManifest.of(), client=client)
         assert (await pod.run("go", output=City)).output == City("Oslo", 1)
-        told = [item.text for item in await pod.history() if isinstance(item, SystemItem)]
-        assert len(told) == 1
-        assert "`people`" in told[0]
-        assert told[0].endswith(json.dumps(client.requests[0].output_schema, separators=(",", ":")))
+        published = [item.text for item in await pod.history() if isinstance(item, SystemItem)]
+        assert len(published) == 1
+        assert "`people`" in published[0]
+        assert published[0].endswith(json.dumps(client.requests[0].output_schema, separators=(",", ":")))
 
 
 async def test_a_model_that_never_fits_ends_the_run_after_a_bounded_number_of_answers() -> None:

@@ -140,9 +140,9 @@ def test_arguments_of_a_call_are_cleaned_or_the_call_is_invalid(arguments: str, 
     [Usage(12.0, 3.0), Usage(math.nan, 3), Usage("12", None), Usage(True, math.inf), {"input_tokens": 1}],  # type: ignore[arg-type]
 )
 def test_usage_that_is_no_whole_number_bricks_no_session(usage: Any, tmp_path: Path) -> None:
-    history, _, told = answered([TextChunk("a"), UsageReport(usage), End("end_turn")], tmp_path)
+    history, _, published = answered([TextChunk("a"), UsageReport(usage), End("end_turn")], tmp_path)
     assert history[-1].text == "a"
-    assert told.input_tokens in {12, None}
+    assert published.input_tokens in {12, None}
 
 
 @pytest.mark.parametrize("model", [5, None, b"m", BAD])
@@ -192,7 +192,7 @@ async def test_a_pushed_item_is_in_memory_what_the_log_says(tmp_path: Path) -> N
         assert await pod.history() == history
 
 
-async def test_progress_with_half_a_character_is_told_cleaned() -> None:
+async def test_progress_with_half_a_character_is_reported_cleaned() -> None:
     @tool
     def work(ctx: ToolContext) -> str:
         """Work."""

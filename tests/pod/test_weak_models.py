@@ -27,7 +27,7 @@ KINDS = [CompactDone, CompactFailed, ExtractDone, ExtractFailed, ConsolidateDone
 def played(
     replies: list[Any], play: Any, folder: Path | None = None, **settings: Any
 ) -> tuple[list[Any], ScriptedClient]:
-    """What was told while a pod over these replies was played with, and the client."""
+    """What was reported while a pod over these replies was played with, and the client."""
     client = ScriptedClient(replies)
 
     async def main() -> list[Event]:
@@ -46,12 +46,12 @@ def refused(reply: Reply) -> Reply:
     return Reply(reply.blocks, reply.usage, "refusal")
 
 
-async def compacted(pod: Pod) -> None:
+async def compact_it(pod: Pod) -> None:
     await pod.run("The code is 4711.")
     await pod.compact(retained_tokens=0)
 
 
-async def remembered(pod: Pod) -> None:
+async def remember(pod: Pod) -> None:
     await pod.run("tabs or spaces?")
     await pod.spawn_memory_jobs()
     assert await pod.wait_for_memory_jobs(timeout=60)
@@ -64,7 +64,7 @@ def test_a_summary_that_is_given_in_words_after_the_reminder_is_the_summary() ->
     history: list[str] = []
 
     async def play(pod: Pod) -> None:
-        await compacted(pod)
+        await compact_it(pod)
         history.extend(item.text for item in await pod.history())
 
     (done,), client = played([say("a"), say("They talked."), say("They talked of a code.")], play)
@@ -77,8 +77,8 @@ def test_a_summary_that_is_given_in_words_after_the_reminder_is_the_summary() ->
     assert all(request.forced_tool is None for request in client.requests[:-1])
 
 
-def test_a_summary_by_the_tool_after_the_reminder_is_told_as_such() -> None:
-    (done,), _ = played([say("a"), say("well"), call("write_summary", {"text": "s"}), say("ok")], compacted)
+def test_a_summary_by_the_tool_after_the_reminder_is_reported_as_such() -> None:
+    (done,), _ = played([say("a"), say("well"), call("write_summary", {"text": "s"}), say("ok")], compact_it)
     assert done.source == "tool"
 
 
@@ -86,7 +86,7 @@ def test_a_summary_by_the_tool_after_the_reminder_is_told_as_such() -> None:
 def test_a_summariser_without_a_word_fails_only_what_was_asked_for_by_hand(nothing: str) -> None:
     async def by_hand(pod: Pod) -> None:
         with pytest.raises(CompactionFailed, match=r"write_summary was never called"):
-            await compacted(pod)
+            await compact_it(pod)
 
     async def by_threshold(pod: Pod) -> None:
         await pod.run("The code is 4711.")
@@ -107,8 +107,8 @@ def test_a_summariser_that_only_ever_calls_other_tools_does_not_open_the_breaker
     replies: list[Any] = [say("a")]
     for _ in range(4):
         replies += [call("add_reference", {"path": "a.txt"}) for _ in range(16)] + [say("b")]
-    told, _ = played(replies, play, compact_threshold=1)
-    assert [each.source for each in told] == ["extractive"] * 4
+    published, _ = played(replies, play, compact_threshold=1)
+    assert [each.source for each in published] == ["extractive"] * 4
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_words_that_say_that_there_is_nothing_are_no_findings(words: str) -> Non
 
 def test_findings_in_words_are_staged_as_they_are(tmp_path: Path) -> None:
     words = "The user prefers tabs, since they are shorter.\nNo port was named."
-    (done,), client = played([say("a"), say(words)], remembered, tmp_path, extract_threshold=1)
+    (done,), client = played([say("a"), say(words)], remember, tmp_path, extract_threshold=1)
     assert (done.staged, done.pointer) == (1, 2)
     (path,) = (tmp_path / "staging").iterdir()
     (discussion,) = read_staged(path).found.discussions
@@ -176,8 +176,8 @@ def test_a_consolidation_in_words_loses_nothing(tmp_path: Path, written: bool) -
     one = {"kind": "decisions", "title": "Tabs", "text": "- Use tabs, by taste"}
     words = json.dumps(one) if written else "I would write that the user likes tabs."
     replies = [say("a"), call("write_extracted", FOUND), say("ok"), say(words), say(words)]
-    told, _ = played(replies, remembered, tmp_path, extract_threshold=1, consolidate_files=1)
-    done = told[-1]
+    published, _ = played(replies, remember, tmp_path, extract_threshold=1, consolidate_files=1)
+    done = published[-1]
     assert isinstance(done, ConsolidateDone)
     assert done.mechanical is not written
     notes = {str(path.relative_to(tmp_path)): path.read_text() for path in tmp_path.rglob("*.md")}
@@ -193,15 +193,15 @@ def test_what_was_said_stands_though_the_reminder_fails(tmp_path: Path) -> None:
         say("I would rather talk."),
         ValueError("no"),
     ]
-    told, _ = played(replies, remembered, tmp_path, extract_threshold=1, consolidate_files=1)
-    assert isinstance(told[-1], ConsolidateDone)
+    published, _ = played(replies, remember, tmp_path, extract_threshold=1, consolidate_files=1)
+    assert isinstance(published[-1], ConsolidateDone)
 
 
 def test_no_answer_of_a_helper_agent_goes_on_until_the_context_is_full(tmp_path: Path) -> None:
     """A weak model that repeats itself would write for minutes."""
     replies = [say("a"), call("write_extracted", FOUND), say("ok"), say("I would rather talk."), say("again")]
     settings = {"extract_threshold": 1, "consolidate_files": 1, "context_window": 2048}
-    _, client = played(replies, remembered, tmp_path, **settings)
+    _, client = played(replies, remember, tmp_path, **settings)
     assert [request.max_tokens for request in client.requests if request.tools] == [2048 // 6] * 4
 
 
@@ -220,7 +220,7 @@ def test_no_answer_of_a_helper_agent_goes_on_until_the_context_is_full(tmp_path:
 def test_a_refusal_is_no_summary(refusal: Any) -> None:
     async def by_hand(pod: Pod) -> None:
         with pytest.raises(CompactionFailed, match=r"refused|filtered"):
-            await compacted(pod)
+            await compact_it(pod)
         assert [item.text for item in await pod.history()] == ["The code is 4711.", "a"]
 
     async def by_threshold(pod: Pod) -> None:
@@ -237,7 +237,7 @@ def test_a_refusal_is_no_summary(refusal: Any) -> None:
 
 
 @pytest.mark.parametrize("text", ["", " \n "])
-def test_an_empty_summary_is_none_and_the_model_is_told_so(text: str) -> None:
+def test_an_empty_summary_is_none_and_the_model_learns_so(text: str) -> None:
     replies = [
         say("a"),
         call("write_summary", {"text": text}),
@@ -245,7 +245,7 @@ def test_an_empty_summary_is_none_and_the_model_is_told_so(text: str) -> None:
         call("write_summary", {"text": "T."}),
         say("ok"),
     ]
-    (done,), client = played(replies, compacted)
+    (done,), client = played(replies, compact_it)
     assert done.source == "tool"
     results = [item.text for item in client.requests[-1].items if isinstance(item, ToolResult)]
     assert "empty" in results[0]
@@ -273,11 +273,11 @@ def test_words_that_say_nothing_are_no_summary(words: str) -> None:
         [call("write_extracted", '{"decisions": [') for _ in range(8)],
     ],
 )
-def test_a_reading_that_came_to_nothing_is_told_as_failed_and_is_read_again(
+def test_a_reading_that_came_to_nothing_is_reported_as_failed_and_is_read_again(
     tmp_path: Path, replies: list[Any]
 ) -> None:
     async def play(pod: Pod) -> None:
-        await remembered(pod)
+        await remember(pod)
         assert (await pod.describe()).extract_pointer is None
 
     (failed,), _ = played([say("tabs"), *replies], play, tmp_path, extract_threshold=1)
@@ -296,12 +296,14 @@ def test_a_find_without_a_title_is_kept() -> None:
             }
         )
     )
-    told = "\n".join(f"{note.title} {note.body}" for note in notes_of(found, source="s", date="2026-01-31"))
+    published = "\n".join(
+        f"{note.title} {note.body}" for note in notes_of(found, source="s", date="2026-01-31")
+    )
     for words in ("tabs are wider", "the port is 8080", "the build broke", "README.md"):
-        assert words in told
+        assert words in published
 
 
 def test_a_summary_stands_though_the_closing_call_fails() -> None:
     failing = ModelError("bad gateway", kind="auth")
-    (done,), _ = played([say("a"), call("write_summary", {"text": "They talked."}), failing], compacted)
+    (done,), _ = played([say("a"), call("write_summary", {"text": "They talked."}), failing], compact_it)
     assert done.source == "tool"

@@ -43,7 +43,7 @@ NOTES = [
 OVERFLOW = ModelError("too long", kind="context_overflow")
 
 
-def played(replies: list[Any], play: Any, *, store: Any = "memory:", **settings: Any) -> None:
+def play_script(replies: list[Any], play: Any, *, store: Any = "memory:", **settings: Any) -> None:
     async def main() -> None:
         async with PodSystem(store) as system:
             pod = await system.spawn(PodManifest.of(name="p", **settings), client=ScriptedClient(replies))
@@ -68,7 +68,7 @@ def test_a_compaction_by_hand_counts_for_the_pod_and_for_no_run() -> None:
         (done,) = of_kind(events.drain(), CompactDone)
         assert done.usage == SUMMARY_USAGE
 
-    played([say("a", input_tokens=10, output_tokens=1), *SUMMARY], play)
+    play_script([say("a", input_tokens=10, output_tokens=1), *SUMMARY], play)
 
 
 @pytest.mark.parametrize("when", ["compact_threshold", "compact_request_threshold"])
@@ -88,7 +88,7 @@ def test_a_compaction_within_a_run_belongs_to_the_runs_usage(when: str) -> None:
         *SUMMARY,
         say("second", input_tokens=50, output_tokens=2),
     ]
-    played(replies, play, **{when: 100, "compact_retained_tokens": 0})
+    play_script(replies, play, **{when: 100, "compact_retained_tokens": 0})
 
 
 def test_a_failed_compactions_calls_count_too() -> None:
@@ -100,7 +100,7 @@ def test_a_failed_compactions_calls_count_too() -> None:
         assert (await pod.describe()).usage == Usage(70, 7)
 
     lazy = [say("", input_tokens=30, output_tokens=3)] * 2
-    played([say("a", input_tokens=10, output_tokens=1), *lazy], play)
+    play_script([say("a", input_tokens=10, output_tokens=1), *lazy], play)
 
 
 def test_an_extractions_calls_count_for_the_pod_and_not_for_the_run_beside_it() -> None:
@@ -114,7 +114,7 @@ def test_an_extractions_calls_count_for_the_pod_and_not_for_the_run_beside_it() 
         assert (await pod.run("2")).usage == Usage(20, 2)
 
     answers = [say("a", input_tokens=10, output_tokens=1), *NOTES, say("b", input_tokens=20, output_tokens=2)]
-    played(answers, play, extract_threshold=1, schedule="manual")
+    play_script(answers, play, extract_threshold=1, schedule="manual")
 
 
 def test_unknown_usage_of_workers_is_marked_and_never_nought() -> None:
@@ -125,8 +125,8 @@ def test_unknown_usage_of_workers_is_marked_and_never_nought() -> None:
         assert (used.input_tokens, used.output_tokens, used.incomplete) == (10, 1, True)
         assert of_kind(events.drain(), CompactDone)[0].usage == Usage()
 
-    untold = [call("write_summary", {"text": "s"}), say("ok")]
-    played([say("a", input_tokens=10, output_tokens=1), *untold], play)
+    unmeasured = [call("write_summary", {"text": "s"}), say("ok")]
+    play_script([say("a", input_tokens=10, output_tokens=1), *unmeasured], play)
 
 
 def test_what_workers_took_is_in_the_log_and_outlives_the_process(tmp_path: Path) -> None:
@@ -167,7 +167,9 @@ def test_a_run_ends_with_its_budget_where_its_compaction_would_break_that() -> N
         assert "budget" in of_kind(seen, CompactFailed)[0].error
         assert (await pod.describe()).usage == Usage(1000, 1)
 
-    played([say("a", input_tokens=1000, output_tokens=1)], play, compact_request_threshold=100, tokens=1500)
+    play_script(
+        [say("a", input_tokens=1000, output_tokens=1)], play, compact_request_threshold=100, tokens=1500
+    )
 
 
 def test_a_memory_job_that_would_break_the_budget_is_not_begun() -> None:
@@ -177,7 +179,7 @@ def test_a_memory_job_that_would_break_the_budget_is_not_begun() -> None:
         assert "budget" in of_kind(events.drain(), ExtractFailed)[0].error
 
     answer = say("a", input_tokens=90, output_tokens=1)
-    played([answer], play, extract_threshold=1, schedule="manual", tokens=100)
+    play_script([answer], play, extract_threshold=1, schedule="manual", tokens=100)
 
 
 def test_what_workers_took_is_gone_from_the_budget() -> None:
@@ -189,7 +191,7 @@ def test_what_workers_took_is_gone_from_the_budget() -> None:
         assert exceeded.used == 685
         assert exceeded.used + exceeded.reserved > exceeded.limit
 
-    played([say("a", input_tokens=10, output_tokens=1), *SUMMARY], play, tokens=6000, max_tokens=5400)
+    play_script([say("a", input_tokens=10, output_tokens=1), *SUMMARY], play, tokens=6000, max_tokens=5400)
 
 
 def test_a_request_that_was_refused_for_its_length_takes_nothing_of_the_budget() -> None:
@@ -206,7 +208,7 @@ def test_a_request_that_was_refused_for_its_length_takes_nothing_of_the_budget()
         say("ok", input_tokens=1),
         OVERFLOW,
     ]
-    played([*once, *[OVERFLOW, *once[1:3], OVERFLOW] * 4], play, tokens=6000)
+    play_script([*once, *[OVERFLOW, *once[1:3], OVERFLOW] * 4], play, tokens=6000)
 
 
 def test_usage_is_in_the_history_at_once_so_that_a_run_is_measured_while_it_goes_on() -> None:
@@ -218,7 +220,7 @@ def test_usage_is_in_the_history_at_once_so_that_a_run_is_measured_while_it_goes
         assert (start.reason, start.occupancy > 1000) == ("request_threshold", True)
 
     script = [call("nonesuch", input_tokens=1000, output_tokens=1), *SUMMARY, say("done at last")]
-    played(script, play, compact_request_threshold=900)
+    play_script(script, play, compact_request_threshold=900)
 
 
 class TakenStore(MemoryStore):
@@ -241,7 +243,7 @@ def test_what_a_call_took_is_counted_once_in_the_branch_of_a_session_that_was_ta
         again = await system.spawn(PodManifest.of(name="q"), client=ScriptedClient([]), resume=session)
         assert (await again.describe()).usage == used == Usage(10, 1)
 
-    played([say("a", input_tokens=10, output_tokens=1)], play, store=TakenStore())
+    play_script([say("a", input_tokens=10, output_tokens=1)], play, store=TakenStore())
 
 
 def test_what_workers_took_is_the_same_after_the_pod_has_rested() -> None:
@@ -255,7 +257,7 @@ def test_what_workers_took_is_the_same_after_the_pod_has_rested() -> None:
         assert (await pod.describe()).usage == used == Usage(10 + 430 + 640, 1 + 22 + 34)
 
     script = [say("a", input_tokens=10, output_tokens=1), *NOTES, *SUMMARY]
-    played(script, play, extract_threshold=1, schedule="manual")
+    play_script(script, play, extract_threshold=1, schedule="manual")
 
 
 async def test_a_consolidations_calls_count_for_the_pod_and_outlive_a_rest(tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def test_an_error_is_itself_again(error: PolypodError) -> None:
         getattr(again, name)
 
 
-def test_an_error_of_a_program_keeps_its_name_and_what_it_tells() -> None:
+def test_an_error_of_a_program_keeps_its_name_and_what_it_says() -> None:
     class OutOfStockError(PolypodError):
         def details(self) -> dict[str, Any]:
             return {"left": 0}
@@ -80,7 +80,7 @@ names = st.sampled_from(OF_OURS + OF_PYTHON)
 
 
 @given(st.sampled_from([*(kind.__name__ for kind in ALL), "Unheard"]), st.dictionaries(names, values))
-def test_what_a_later_version_tells_is_an_error_all_the_same(kind: str, details: dict[str, Any]) -> None:
+def test_what_a_later_version_says_is_an_error_all_the_same(kind: str, details: dict[str, Any]) -> None:
     error = error_of(Failure(kind, "words", None, details))
     assert error.message in str(error)
     again = Failure.of(error)

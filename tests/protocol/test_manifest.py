@@ -1,4 +1,4 @@
-"""Manifests: what people write, and what they are told when they wrote it wrong."""
+"""Manifests: what people write, and what they learn when they wrote it wrong."""
 
 from pathlib import Path
 
@@ -213,7 +213,7 @@ def test_the_model_from_python_may_be_a_whole_section_too():
         ({"output_cap": None}, "tools.output_cap: expected a whole number, got nothing"),
     ],
 )
-def test_a_wrong_setting_from_python_is_told_the_same_way(settings: dict[str, object], words: str):
+def test_a_wrong_setting_from_python_is_reported_the_same_way(settings: dict[str, object], words: str):
     with pytest.raises(ManifestError) as caught:
         PodManifest.of(**settings)
     assert words in str(caught.value)

@@ -88,9 +88,9 @@ class MuteError(Exception):
         raise RuntimeError("no words")
 
 
-def test_a_failure_can_always_be_told() -> None:
+def test_a_failure_can_always_be_reported() -> None:
     assert Failure.of(ValueError("x\ud800")).message == "x\ufffd"
     assert "Mute" in Failure.of(MuteError()).message
-    told = Failure.of(PolypodError("x\ud800", hint="\ud800"))
-    assert (told.message, told.hint) == ("x\ufffd", "\ufffd")
-    encode(told)
+    reported = Failure.of(PolypodError("x\ud800", hint="\ud800"))
+    assert (reported.message, reported.hint) == ("x\ufffd", "\ufffd")
+    encode(reported)

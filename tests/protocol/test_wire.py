@@ -62,18 +62,18 @@ def test_what_is_no_event_of_ours_has_no_kind_or_is_refused():
 @settings(max_examples=times(3))
 @pytest.mark.parametrize("kind", EVENTS)
 @given(data=st.data(), follow=st.integers(0, 2**40))
-def test_an_event_that_is_told_is_the_frame_it_would_be_encoded_to(kind: Any, follow: int, data: Any):
+def test_an_event_that_is_published_is_the_frame_it_would_be_encoded_to(kind: Any, follow: int, data: Any):
     body = wire.encode(data.draw(structs(kind)))
     frame = channel.frame(channel.Published(follow, msgspec.Raw(body)))
     assert b"".join(channel.event_frame(follow, body)) == frame
-    told = channel.decode_from_pod(frame[channel.HEAD :])
-    assert isinstance(told, channel.Published)
-    assert (told.id, bytes(told.event)) == (follow, body)
+    reported = channel.decode_from_pod(frame[channel.HEAD :])
+    assert isinstance(reported, channel.Published)
+    assert (reported.id, bytes(reported.event)) == (follow, body)
 
 
-def test_an_event_is_told_though_others_write_its_frame_in_another_way():
-    told = channel.decode_from_pod(b'{ "event": {"x":1}, "id": 7, "type": "Told" }')
-    assert told == channel.Published(7, msgspec.Raw(b'{"x":1}'))
+def test_an_event_is_published_though_others_write_its_frame_in_another_way():
+    reported = channel.decode_from_pod(b'{ "event": {"x":1}, "id": 7, "type": "Told" }')
+    assert reported == channel.Published(7, msgspec.Raw(b'{"x":1}'))
 
 
 @given(structs(PodManifest), structs(Failure))
@@ -107,7 +107,7 @@ def test_a_line_separator_of_unicode_does_not_end_a_line():
     assert list(splitter.feed(text + b"\r\n\r\n\n")) == [text]
 
 
-def test_an_unterminated_last_line_is_told_at_the_end():
+def test_an_unterminated_last_line_is_reported_at_the_end():
     splitter = wire.LineSplitter()
     assert list(splitter.feed(b'{"a":1}\n{"b"')) == [b'{"a":1}']
     assert splitter.end() == b'{"b"'
@@ -137,7 +137,7 @@ def test_every_durable_event_is_an_entry_and_no_transient_one_is():
     assert all(issubclass(kind, DurableEvent) == (kind in ENTRIES) for kind in EVENTS)
 
 
-def test_only_compaction_tells_events_that_begin_with_compact():
+def test_only_compaction_publishes_events_that_begin_with_compact():
     named = {kind.__name__ for kind in EVENTS if kind.__name__.startswith("Compact")}
     assert named == {"CompactStart", "CompactDone", "CompactFailed"}
 

@@ -63,18 +63,18 @@ async def test_what_a_request_of_a_pod_begins_with_comes_from_the_servers_cache(
 
 @needs_server
 @in_both_formats
-async def test_sixty_four_pods_at_once_are_told_what_each_ones_model_said(scheme):
+async def test_sixty_four_pods_at_once_learn_what_each_ones_model_said(scheme):
     async with PodSystem() as system:
         pods = [await system.spawn(manifest(scheme, max_tokens=8, temperature=0.8)) for _ in range(64)]
 
-        async def told(number: int) -> tuple[str, str]:
+        async def reported(number: int) -> tuple[str, str]:
             events = [event async for event in pods[number].stream(f"list {number} files")]
             assert isinstance(events[-1], RunEnd)
             assert events[-1].outcome in {"finished", "limit_reached"}
             deltas = "".join(event.text for event in events if isinstance(event, TextDelta))
             return deltas, (await pods[number].history())[-1].text
 
-        for deltas, text in await asyncio.gather(*(told(number) for number in range(64))):
+        for deltas, text in await asyncio.gather(*(reported(number) for number in range(64))):
             assert deltas == text
 
 
@@ -99,7 +99,7 @@ async def test_a_run_whose_prompt_does_not_fit_fails_with_an_overflow(scheme):
 
 
 def said(events: list[Event], attempt: int) -> str:
-    """What was told of an attempt's text and reasoning."""
+    """What was reported of an attempt's text and reasoning."""
     return "".join(each.text for each in events if isinstance(each, DELTAS) and each.attempt == attempt)
 
 

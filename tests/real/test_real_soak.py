@@ -49,8 +49,8 @@ WORDS = ("list", "the", "files", "and", "read", "notes", "in", "json", "agent", 
 
 def window() -> int:
     """The context that the server has for one request, in tokens."""
-    told = httpx.get(f"{BASE_URL.removesuffix('/v1')}/props", timeout=10).json()
-    return int(told["default_generation_settings"]["n_ctx"])
+    reported = httpx.get(f"{BASE_URL.removesuffix('/v1')}/props", timeout=10).json()
+    return int(reported["default_generation_settings"]["n_ctx"])
 
 
 def words(rng: random.Random, count: int) -> str:
@@ -58,7 +58,7 @@ def words(rng: random.Random, count: int) -> str:
 
 
 class Soak:
-    """One pod, what it was told to do, and what came of it."""
+    """One pod, what it was asked to do, and what came of it."""
 
     def __init__(self, seed: int) -> None:
         self.rng = random.Random(seed)
@@ -81,14 +81,14 @@ class Soak:
 
     async def go(self, pod: Pod, turns: int) -> None:
         """Runs one after another, until there were so many turns."""
-        with pod.subscribe() as told:
+        with pod.subscribe() as reported:
             while self.events["AssistantMessage"] < turns:
                 try:
                     result = await pod.run(words(self.rng, self.rng.choice([3, 30, 200])))
                     self.outcomes[result.outcome] += 1
                 except RunFailed as failed:
                     self.failed(failed)
-                self.note(told.drain())
+                self.note(reported.drain())
                 check_pairs(await pod.history())
 
     def failed(self, failed: RunFailed) -> None:
@@ -118,7 +118,7 @@ def check_sessions(store: SessionStore) -> int:
 
 
 def settings(room: int, how: str) -> PodManifest:
-    """With thresholds; or with none, so that the server's own overflow errors are all that is heard."""
+    """With thresholds; or with none, so that the server's own overflow errors are all that comes."""
     limits: dict[str, Any] = {"max_tokens": 200, "max_steps": 6, "temperature": 0.8, "output_cap": room // 4}
     if how == "thresholds":
         limits |= {
@@ -143,14 +143,14 @@ async def test_hundreds_of_turns_with_tools_in_a_small_context_never_stop_for_wa
         described = await pod.describe()
         await pod.stop()
         sessions = check_sessions(system.store)
-    told = soak.events
-    compactions = told["CompactDone"] + told["CompactFailed"]
+    reported = soak.events
+    compactions = reported["CompactDone"] + reported["CompactFailed"]
     print(  # noqa: T201 - the figures are what a person runs it for
-        f"\n{how}, {room} tokens of context: {told['AssistantMessage']} turns, {told['ToolResulted']} tool results, "
-        f"{dict(told)}, {dict(soak.outcomes)}, {sessions} sessions, longest prompt {soak.longest}, "
+        f"\n{how}, {room} tokens of context: {reported['AssistantMessage']} turns, {reported['ToolResulted']} tool results, "
+        f"{dict(reported)}, {dict(soak.outcomes)}, {sessions} sessions, longest prompt {soak.longest}, "
         f"{described.usage.total_tokens} tokens, {seconds:.0f} s"
     )
-    assert told["ToolResulted"] > TURNS // 4
-    assert told["CompactDone"] > TURNS // 50
-    assert sum(n for kind, n in told.items() if kind.startswith("CompactStart")) == compactions
-    assert sessions == told["CompactDone"] + 1
+    assert reported["ToolResulted"] > TURNS // 4
+    assert reported["CompactDone"] > TURNS // 50
+    assert sum(n for kind, n in reported.items() if kind.startswith("CompactStart")) == compactions
+    assert sessions == reported["CompactDone"] + 1

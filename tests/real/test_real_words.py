@@ -105,7 +105,7 @@ async def asked_all(pod: Pod, rng: random.Random) -> Counter[str]:
     return outcomes
 
 
-async def restored_as_it_was(system: PodSystem, pod: Pod, wanted: PodManifest) -> None:
+async def check_restored(system: PodSystem, pod: Pod, wanted: PodManifest) -> None:
     """Stop the pod and have it again from what the store has of it."""
     before, items = await pod.describe(), await pod.history()
     await pod.stop()
@@ -144,15 +144,15 @@ async def test_a_hundred_turns_with_compactions_extractions_and_a_consolidation_
             assert await pod.wait_for_memory_jobs(timeout=600)
             repeated = again.drain()
         seconds = time.monotonic() - began
-        await restored_as_it_was(system, pod, manifest("soak", **settings))
+        await check_restored(system, pod, manifest("soak", **settings))
         events = system.subscribe("soak", since=0).drain()
         sessions = check_sessions(system.store)
-        told = Counter(type(event).__name__ for event in events)
+        reported = Counter(type(event).__name__ for event in events)
         sources = Counter(event.source for event in events if isinstance(event, CompactDone))
         found = sum(event.staged for event in events if isinstance(event, ExtractDone))
         kept = [event for event in events if isinstance(event, ConsolidateDone)]
         print(  # noqa: T201 - the figures are what a person runs it for
-            f"\n{TURNS} turns in {seconds:.0f} s: {dict(outcomes)}, {dict(told)}, summaries {dict(sources)}, "
+            f"\n{TURNS} turns in {seconds:.0f} s: {dict(outcomes)}, {dict(reported)}, summaries {dict(sources)}, "
             f"{found} findings, {sum(each.notes for each in kept)} notes changed, "
             f"{sum(each.left for each in kept)} left out by the model, "
             f"{sum(each.mechanical for each in kept)} of {len(kept)} without it, {sessions} sessions"
@@ -165,18 +165,18 @@ async def test_a_hundred_turns_with_compactions_extractions_and_a_consolidation_
             event for event in events if isinstance(event, CompactStart) and event.reason == "overflow"
         ]
         assert not refused, "no request was longer than the server takes"
-        assert told["CompactStart"] == told["CompactDone"] > 0, why
-        assert told["ExtractDone"] > 0, why
-        assert told["ConsolidateDone"] > 0, why
+        assert reported["CompactStart"] == reported["CompactDone"] > 0, why
+        assert reported["ExtractDone"] > 0, why
+        assert reported["ConsolidateDone"] > 0, why
         assert not [event for event in events if isinstance(event, RunEnd) and event.outcome == "failed"], why
         assert list(memory.rglob("*.md")), "what was found has come into notes"
-        await recalled(system, memory)
+        await check_recall(system, memory)
 
 
 FAILS = (CompactFailed, ExtractFailed, ConsolidateFailed)
 
 
-async def recalled(system: PodSystem, memory: Path) -> None:
+async def check_recall(system: PodSystem, memory: Path) -> None:
     """A new session is brought what memory holds of its first words."""
     notes = await asyncio.to_thread(lambda: sorted(memory.rglob("*.md")))
     note = notes[0]
@@ -222,7 +222,7 @@ async def test_a_typed_answer_is_of_its_type_or_fails_as_such() -> None:
 
 
 async def test_compactions_by_hand_overflows_and_a_killed_session_hold_too(tmp_path: Path) -> None:
-    """Without thresholds all that is heard is the server's own overflow error."""
+    """Without thresholds all that comes is the server's own overflow error."""
     rng = random.Random(3)
     async with PodSystem(f"sqlite:{tmp_path / 'pods.db'}") as system:
         pod = await system.spawn(manifest("full"))
@@ -233,7 +233,7 @@ async def test_compactions_by_hand_overflows_and_a_killed_session_hold_too(tmp_p
                     "finished",
                     "limit_reached",
                 }
-            told = events.drain()
-        assert sum(isinstance(event, CompactDone) for event in told) > 0
-        assert not [event for event in told if isinstance(event, CompactFailed)]
+            reported = events.drain()
+        assert sum(isinstance(event, CompactDone) for event in reported) > 0
+        assert not [event for event in reported if isinstance(event, CompactFailed)]
         check_sessions(system.store)

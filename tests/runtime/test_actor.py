@@ -34,7 +34,7 @@ class Names:
 
 
 class Worker(AsyncActor):
-    """Does what it is told: a message is a function of the actor, plain or async."""
+    """Does what it is sent: a message is a function of the actor, plain or async."""
 
     def __init__(self):
         super().__init__()
@@ -142,7 +142,7 @@ async def test_a_stop_waits_for_the_async_handler_that_runs_and_for_what_was_sen
         await late
 
 
-def test_an_error_of_an_async_handler_goes_to_who_asked_and_of_a_told_one_ends_the_actor(thread, caplog):
+def test_an_error_of_an_async_handler_goes_to_who_asked_and_of_a_sent_one_ends_the_actor(thread, caplog):
     async def handler(_):
         await asyncio.sleep(0)
         raise KeyError("async")
@@ -283,7 +283,7 @@ def test_a_deferred_reply_is_given_while_later_messages_are_handled(thread):
         assert future.get(timeout=WAIT) == "late"
 
 
-def test_a_deferred_reply_of_a_told_message_reaches_nobody(thread):
+def test_a_deferred_reply_of_a_sent_message_reaches_nobody(thread):
     ref, _ = made(thread, Later)
     ref.tell("defer")
     assert ref.ask("set", timeout=WAIT) is None
@@ -564,7 +564,7 @@ async def until(condition):
 
 
 def resident():
-    """The memory of this process in bytes; 0 where the system does not tell."""
+    """The memory of this process in bytes; 0 where the system does not say."""
     statm = Path("/proc/self/statm")
     return int(statm.read_text().split()[1]) * mmap.PAGESIZE if statm.exists() else 0
 

@@ -128,7 +128,7 @@ def held(ref):
     gate.set()
 
 
-def test_a_told_message_is_handled_and_gives_nothing_back(ref, diary):
+def test_a_sent_message_is_handled_and_gives_nothing_back(ref, diary):
     assert ref.tell("a") is None
     diary.wait_for("a")
 
@@ -166,7 +166,7 @@ def test_an_exception_goes_to_who_asked_and_the_actor_lives(ref, diary):
     assert diary.lines == ["start", "still here"]
 
 
-def test_an_exception_of_a_told_message_ends_the_actor_through_on_failure_alone(ref, diary, caplog):
+def test_an_exception_of_a_sent_message_ends_the_actor_through_on_failure_alone(ref, diary, caplog):
     ref.tell(ZeroDivisionError("oops"))
     diary.wait_for(("failure", ZeroDivisionError, "oops", True))
     assert ref.actor_stopped.wait(WAIT)
@@ -277,14 +277,16 @@ def test_a_dead_actor_takes_no_message(ref):
 
 
 def test_many_threads_can_wait_for_one_actor_to_stop(ref):
-    told = []
-    threads = [threading.Thread(target=lambda: told.append(ref.actor_stopped.wait(WAIT))) for _ in range(8)]
+    reported = []
+    threads = [
+        threading.Thread(target=lambda: reported.append(ref.actor_stopped.wait(WAIT))) for _ in range(8)
+    ]
     for thread in threads:
         thread.start()
     ref.stop(timeout=WAIT)
     for thread in threads:
         thread.join(WAIT)
-    assert told == [True] * 8
+    assert reported == [True] * 8
 
 
 def test_a_proxy_calls_methods_and_reads_and_sets_attributes(ref):
@@ -313,7 +315,7 @@ def test_a_proxy_passes_through_what_is_marked_traversable(ref):
     assert proxy.nested.inner.get(timeout=WAIT) == "inner"
 
 
-def test_a_deferred_call_of_a_proxy_is_told_so_that_its_error_ends_the_actor(ref, diary, caplog):
+def test_a_deferred_call_of_a_proxy_is_sent_so_that_its_error_ends_the_actor(ref, diary, caplog):
     ref.proxy().fail.defer()
     diary.wait_for(("failure", KeyError, "'proxied'", True))
 

@@ -50,7 +50,7 @@ async def test_a_failure_and_a_cancel_are_those_of_the_task_alone() -> None:
     async def fail() -> None:
         raise ValueError("x")
 
-    async def cancelled() -> None:
+    async def cancel_itself() -> None:
         task = asyncio.current_task()
         assert task is not None
         task.cancel()
@@ -59,7 +59,7 @@ async def test_a_failure_and_a_cancel_are_those_of_the_task_alone() -> None:
 
     with pytest.raises(ValueError, match="x"):
         await begin_task(fail())
-    task = begin_task(cancelled())
+    task = begin_task(cancel_itself())
     with pytest.raises(asyncio.CancelledError):
         await task
     assert not is_being_cancelled()

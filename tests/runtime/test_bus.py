@@ -115,7 +115,7 @@ def test_a_bus_that_closes_ends_its_subscriptions_and_those_to_come():
     assert bus.silent
 
 
-def test_the_bus_knows_what_it_holds_and_whether_anybody_hears_what_is_only_told():
+def test_the_bus_knows_what_it_holds_and_whether_anybody_reads_what_is_only_published():
     bus = Bus()
     assert bus.silent
     facts = bus.subscribe(kinds=[RunStart, Lagged])
@@ -183,7 +183,7 @@ def gaps_stand_in_place(got, published):
 
 
 @given(st.integers(1, 5), st.lists(st.sampled_from(["publish", "next", "drain"]), max_size=60))
-def test_whatever_publishers_and_readers_do_nothing_is_lost_untold(size, steps):
+def test_whatever_publishers_and_readers_do_nothing_is_lost_unreported(size, steps):
     bus = Bus()
     bus.loop = None
     events = bus.subscribe("p", size=size)
@@ -204,7 +204,7 @@ def test_whatever_publishers_and_readers_do_nothing_is_lost_untold(size, steps):
 
 @pytest.mark.parametrize("size", [1, 2, 7, 10_000])
 @pytest.mark.parametrize("reading", ["get", "drain", "for"])
-def test_a_reader_on_a_thread_misses_nothing_untold_and_no_wake_up(size, reading, hasty_threads):
+def test_a_reader_on_a_thread_misses_nothing_unreported_and_no_wake_up(size, reading, hasty_threads):
     bus = Bus()
     events = bus.subscribe(size=size)
     got = []
@@ -253,7 +253,7 @@ facts_and_deltas = st.lists(st.tuples(st.sampled_from("ab"), st.booleans()), max
 
 @given(facts_and_deltas, st.integers(1, 4), st.sampled_from([None, "a"]), st.data())
 def test_replaying_since_what_lagged_says_gives_every_durable_event_that_was_missed(story, size, pod, data):
-    """Transient events carry the number of the last durable one, as pods tell them."""
+    """Transient events carry the number of the last durable one, as pods say them."""
     bus = Bus()
     events = bus.subscribe(pod, size=size)
     last, published, got = {"a": 0, "b": 0}, [], []
@@ -280,7 +280,7 @@ def test_replaying_since_what_lagged_says_gives_every_durable_event_that_was_mis
     assert position == len(published)
 
 
-def test_a_lagging_subscriber_is_told_so_whatever_kinds_it_asked_for():
+def test_a_lagging_subscriber_learns_so_whatever_kinds_it_asked_for():
     bus = Bus()
     events = bus.subscribe("p", RunStart, size=1)
     publish(bus, fact(1), fact(2), fact(3))
@@ -371,7 +371,7 @@ async def test_a_reader_that_is_cancelled_loses_nothing():
 
 
 class Past:
-    """A log that is told in pages; it answers at once, or only when it is let."""
+    """A log that is read in pages; it answers at once, or only when it is let."""
 
     def __init__(self, events, through, page=2):
         entries = [StoredEntry(event.seq, b"", encode(event)) for event in events]
@@ -420,7 +420,7 @@ def late(past, on_loop):
     return past
 
 
-def test_a_replay_comes_first_and_what_it_told_is_not_told_again(on_loop):
+def test_a_replay_comes_first_and_what_it_reported_is_not_reported_again(on_loop):
     bus = Bus()
     events = bus.subscribe()
     publish(bus, delta(1, seq=1), fact(2), delta(2, seq=2), fact(1, "other"))
@@ -438,7 +438,7 @@ def test_a_replay_gives_only_the_kinds_that_were_asked_for(on_loop):
     assert list(events) == [alert]
 
 
-def test_a_pod_that_begins_anew_under_its_name_is_heard_after_a_replay_of_the_old_one(on_loop):
+def test_a_pod_that_begins_anew_under_its_name_is_followed_after_a_replay_of_the_old_one(on_loop):
     bus = Bus()
     events = bus.subscribe("p")
     events.replay(Past([fact(1), fact(2)], {"p": 2}), on_loop)
@@ -523,7 +523,7 @@ async def test_a_reader_that_awaits_a_replay_is_woken_by_each_page_and_by_the_en
     assert await asyncio.wait_for(reading, WAIT) == fact(4)
 
 
-def test_what_goes_wrong_in_a_replay_is_raised_behind_what_was_told_before_it(on_loop):
+def test_what_goes_wrong_in_a_replay_is_raised_behind_what_was_reported_before_it(on_loop):
     for make_late in (False, True):
         bus = Bus()
         events = bus.subscribe("p")
@@ -579,7 +579,7 @@ def test_subscriptions_that_are_collected_while_the_bus_is_locked_are_removed_la
     assert bus._near.of_pod == {}
 
 
-def test_what_only_one_of_two_hears_is_made_until_that_one_is_closed():
+def test_what_only_one_of_two_reads_is_made_until_that_one_is_closed():
     bus = Bus()
     retries, deltas = bus.subscribe("p", Retry), bus.subscribe("p", [Retry, TextDelta])
     assert bus.has_transient_subscriber("p", TextDelta)

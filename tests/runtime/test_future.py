@@ -250,13 +250,13 @@ def test_a_derived_future_calls_back_when_the_last_of_its_sources_is_done():
 
 @pytest.mark.parametrize("make", [pykka.ThreadingFuture, AsyncFuture])
 def test_a_derived_future_calls_back_for_what_can_only_be_got(make):
-    source, told = make(), threading.Event()
+    source, reported = make(), threading.Event()
     gate = threading.Event()
     source.set_get_hook(lambda _: gate.wait(WAIT))
-    AsyncFuture.resolved(1).join(source).when_done(told.set)
-    assert not told.is_set()
+    AsyncFuture.resolved(1).join(source).when_done(reported.set)
+    assert not reported.is_set()
     gate.set()
-    assert told.wait(WAIT)
+    assert reported.wait(WAIT)
 
 
 # -- hooks, and futures made of futures -----------------------------------------------------------

@@ -104,7 +104,7 @@ def test_levels_follow_how_things_went():
     assert level_of(TextDelta(**HEAD, text="x")) is None
 
 
-def test_every_durable_kind_is_logged_and_of_what_is_only_told_just_the_troubles():
+def test_every_durable_kind_is_logged_and_of_what_is_only_published_just_the_troubles():
     assert set(DURABLE_EVENTS) <= set(LOGGED)
     assert {kind.__name__ for kind in set(LOGGED) & set(TRANSIENT_EVENTS)} == {"Retry", "StreamRestart"}
 
@@ -117,12 +117,16 @@ def test_the_words_of_a_conversation_stay_out_of_the_log():
         ToolResulted(**HEAD, item=ToolResult.of(call, "private words", is_error=True), seconds=0.5),
         ApprovalRequested(**HEAD, approval_id="a", tool="read", arguments={"path": "private words"}),
     ]
-    told = [fields_of(event) for event in events]
-    assert "private" not in repr(told)
-    assert told[0]["chars"] == 13
-    assert (told[1]["calls"], told[1]["input_tokens"], told[1]["output_tokens"]) == (["read"], 10, 2)
-    assert (told[2]["tool"], told[2]["is_error"], told[2]["seconds"]) == ("read", True, 0.5)
-    assert told[3]["tool"] == "read"
+    reported = [fields_of(event) for event in events]
+    assert "private" not in repr(reported)
+    assert reported[0]["chars"] == 13
+    assert (reported[1]["calls"], reported[1]["input_tokens"], reported[1]["output_tokens"]) == (
+        ["read"],
+        10,
+        2,
+    )
+    assert (reported[2]["tool"], reported[2]["is_error"], reported[2]["seconds"]) == ("read", True, 0.5)
+    assert reported[3]["tool"] == "read"
 
 
 def test_the_level_that_was_asked_for_holds_and_a_second_set_up_replaces_the_first(stream):
@@ -143,7 +147,7 @@ def test_lines_of_libraries_look_the_same_and_only_their_warnings_are_wanted(str
     assert (first["level"], second["level"]) == ("warning", "debug")
 
 
-def test_a_traceback_is_told_without_the_secrets_in_it(stream):
+def test_a_traceback_is_reported_without_the_secrets_in_it(stream):
     configure(json=True, stream=stream)
     try:
         raise ValueError("password=hunter22")  # noqa: TRY301
@@ -186,7 +190,7 @@ def test_the_log_follows_a_subscription_to_its_end(stream):
 
 
 def run_and_follow():
-    """A run in which a tool fails and tells a secret."""
+    """A run in which a tool fails and says a secret."""
 
     @tool
     def connect() -> str:
@@ -209,11 +213,11 @@ def run_and_follow():
 def test_a_run_is_followed_to_the_end_of_its_system(stream):
     configure(json=True, stream=stream)
     run_and_follow()
-    told = lines(stream)
-    kinds = [line["event"] for line in told if "pod" in line]  # a tool's own warning comes when it comes
+    reported = lines(stream)
+    kinds = [line["event"] for line in reported if "pod" in line]  # a tool's own warning comes when it comes
     assert kinds[:3] == ["PodStarted", "RunStart", "UserMessage"]
     assert {"AssistantMessage", "ToolResulted", "RunEnd", "PodEnded"} <= set(kinds)
-    (failed,) = (line for line in told if line["event"] == "RunEnd")
+    (failed,) = (line for line in reported if line["event"] == "RunEnd")
     assert (failed["level"], failed["outcome"]) == ("error", "failed")
     assert "[redacted]" in failed["error"]
     assert not [secret for secret in ("hunter22", "sk-abcdef") if secret in stream.getvalue()]

@@ -65,12 +65,12 @@ def test_work_and_messages_are_done_on_the_loop_in_the_order_they_were_posted(th
     assert on_loop(thread, thread.mailroom.here)
 
 
-def test_work_that_raises_is_told_to_the_loop_and_the_rest_is_done(thread):
-    told = []
-    thread.mailroom.loop.set_exception_handler(lambda _, context: told.append(context["exception"]))
+def test_work_that_raises_is_reported_to_the_loop_and_the_rest_is_done(thread):
+    reported = []
+    thread.mailroom.loop.set_exception_handler(lambda _, context: reported.append(context["exception"]))
     thread.mailroom.post(lambda _: 1 / 0)
     assert on_loop(thread, lambda: "the rest") == "the rest"
-    assert [type(error) for error in told] == [ZeroDivisionError]
+    assert [type(error) for error in reported] == [ZeroDivisionError]
 
 
 def test_mail_for_a_closed_loop_is_refused(thread):
@@ -93,21 +93,21 @@ def test_every_loop_has_one_mail_room_and_a_closed_one_is_forgotten():
     assert second() is None
 
 
-def test_a_loop_that_goes_on_in_another_thread_still_hears_the_first_one():
+def test_a_loop_that_goes_on_in_another_thread_still_wakes_the_first_one():
     loop = asyncio.new_event_loop()
 
     async def room():
         return mailroom_here()
 
     mailroom = loop.run_until_complete(room())
-    told = threading.Event()
+    reported = threading.Event()
     moved = threading.Thread(target=loop.run_forever)
     moved.start()
-    mailroom.post(lambda _: told.set())
-    assert told.wait(WAIT)
-    told.clear()
-    mailroom.post(lambda _: told.set())
-    assert told.wait(WAIT)
+    mailroom.post(lambda _: reported.set())
+    assert reported.wait(WAIT)
+    reported.clear()
+    mailroom.post(lambda _: reported.set())
+    assert reported.wait(WAIT)
     loop.call_soon_threadsafe(loop.stop)
     moved.join(WAIT)
     loop.close()
@@ -232,12 +232,14 @@ def test_what_is_raised_in_a_delivery_is_not_for_who_awaits_an_answer():
         raise ValueError("of nobody's")
 
     async def main():
-        told = []
-        asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context["exception"]))
+        reported = []
+        asyncio.get_running_loop().set_exception_handler(
+            lambda _, context: reported.append(context["exception"])
+        )
         actor = Noting.start()
         mailroom_here().post(fail)
         assert await actor.ask("x", block=False) == "x"
-        return [str(error) for error in told]
+        return [str(error) for error in reported]
 
     assert asyncio.run(main()) == ["of nobody's"]
 

@@ -1,4 +1,4 @@
-"""What a signal's handler asks of a pod is heard at once, though its loop sleeps."""
+"""What a signal's handler asks of a pod is taken in at once, though its loop sleeps."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def handler_put_back() -> Iterator[None]:
     signal.signal(signal.SIGUSR1, before)
 
 
-def raised_soon() -> None:
+def raise_soon() -> None:
     """Send the signal from a thread, when the loop sleeps."""
     threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGUSR1)).start()
 
@@ -47,14 +47,14 @@ async def test_a_handler_wakes_the_loop_that_it_interrupts() -> None:
         pod = await system.spawn(PLAIN, client=Waits())
         run = pod.run("go")
         signal.signal(signal.SIGUSR1, lambda *_: pod.cancel())
-        raised_soon()
+        raise_soon()
         assert (await asyncio.wait_for(run, 60)).outcome == "cancelled"
 
 
 async def test_a_handler_that_resolves_a_future_wakes_its_awaiter() -> None:
     future: AsyncFuture[int] = AsyncFuture()
     signal.signal(signal.SIGUSR1, lambda *_: future.set(7))
-    raised_soon()
+    raise_soon()
     assert await asyncio.wait_for(future, 60) == 7
 
 
@@ -65,7 +65,7 @@ def test_a_handler_reaches_a_loop_in_a_thread() -> None:
         run = pod.run("go")
         assert client.asked.wait(60)
         signal.signal(signal.SIGUSR1, lambda *_: pod.cancel())
-        raised_soon()
+        raise_soon()
         assert run.get(timeout=60).outcome == "cancelled"
 
 
@@ -74,5 +74,5 @@ async def test_a_handler_may_stop_the_system() -> None:
         pod = await system.spawn(PLAIN, client=Waits())
         run = pod.run("go")
         signal.signal(signal.SIGUSR1, lambda *_: system.stop())
-        raised_soon()
+        raise_soon()
         assert (await asyncio.wait_for(run, 60)).outcome == "paused"

@@ -46,7 +46,7 @@ def test_what_gathers_during_a_commit_goes_together_and_in_order(gate):
     committer.close()
 
 
-def test_a_disk_that_falls_behind_is_told_and_taken_up_again(gate):
+def test_a_disk_that_falls_behind_is_reported_and_taken_up_again(gate):
     committer = Committer("pods.db", gate, limit=10)
     first = committer.put(Job(11))
     with pytest.raises(StoreError, match=r"pods.db has fallen behind") as caught:

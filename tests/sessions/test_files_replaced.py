@@ -75,35 +75,35 @@ def index_of(path: Path) -> Path:
     return path.with_name(path.name + "-shm")
 
 
-def moved_in(stage: Stage) -> None:
+def move_in(stage: Stage) -> None:
     stage.backup.replace(stage.path)
 
 
-def copied_over(stage: Stage) -> None:
+def copy_over(stage: Stage) -> None:
     inode = stage.path.stat().st_ino
     shutil.copyfile(stage.backup, stage.path)
     assert stage.path.stat().st_ino == inode
 
 
-def deleted_and_copied(stage: Stage) -> None:
+def delete_and_copy(stage: Stage) -> None:
     stage.path.unlink()
     shutil.copyfile(stage.backup, stage.path)
 
 
-def all_deleted_and_copied(stage: Stage) -> None:
+def delete_all_and_copy(stage: Stage) -> None:
     for path in (stage.path, log_of(stage.path), index_of(stage.path)):
         path.unlink()
     shutil.copyfile(stage.backup, stage.path)
 
 
-def folder_moved_and_made_anew(stage: Stage) -> None:
+def move_folder_and_make_anew(stage: Stage) -> None:
     stage.path.parent.rename(stage.path.parent.with_name("elsewhere"))
     stage.path.parent.mkdir()
     shutil.copyfile(stage.backup, stage.path)
 
 
 @pytest.mark.parametrize(
-    "replace", [moved_in, copied_over, deleted_and_copied, all_deleted_and_copied, folder_moved_and_made_anew]
+    "replace", [move_in, copy_over, delete_and_copy, delete_all_and_copy, move_folder_and_make_anew]
 )
 def test_a_backup_that_is_put_in_place_of_the_file_stays_whole_and_is_used(stage: Stage, replace):
     replace(stage)
@@ -124,7 +124,7 @@ def test_a_backup_that_is_put_in_place_of_the_file_stays_whole_and_is_used(stage
     again.close()
 
 
-@pytest.mark.parametrize("replace", [moved_in, copied_over, deleted_and_copied])
+@pytest.mark.parametrize("replace", [move_in, copy_over, delete_and_copy])
 def test_a_backup_stays_whole_where_the_store_is_only_closed_after_it_came(stage: Stage, replace):
     replace(stage)
     stage.store.close()
@@ -134,7 +134,7 @@ def test_a_backup_stays_whole_where_the_store_is_only_closed_after_it_came(stage
     again.close()
 
 
-@pytest.mark.parametrize("replace", [moved_in, copied_over, deleted_and_copied])
+@pytest.mark.parametrize("replace", [move_in, copy_over, delete_and_copy])
 def test_a_backup_is_noticed_by_who_only_reads_or_makes_or_claims(stage: Stage, replace):
     make(stage.store, "u", "x")
     stage.store.release("u")
@@ -152,7 +152,7 @@ def test_a_backup_is_noticed_by_who_only_reads_or_makes_or_claims(stage: Stage, 
 
 
 def test_what_the_old_file_had_not_merged_is_kept_beside_it_under_another_name(stage: Stage):
-    moved_in(stage)
+    move_in(stage)
     with pytest.raises(StoreError):
         add(stage.store, "s", stage.now, "lost")
     stage.store.sessions()
@@ -191,7 +191,7 @@ def test_a_backup_copied_over_after_the_first_commit_to_a_log_is_noticed(tmp_pat
 
 def test_a_backup_without_a_log_gets_one(stage: Stage):
     """What ``VACUUM INTO`` makes is a database that is written in place."""
-    moved_in(stage)
+    move_in(stage)
     with contextlib.suppress(StoreError):
         stage.store.sessions()
     add(stage.store, "s", stage.then, "after")
@@ -254,12 +254,12 @@ def cut_in_half(stage: Stage) -> None:
     os.truncate(stage.path, stage.path.stat().st_size // 4096 * 2048)
 
 
-def filled_with_garbage(stage: Stage) -> None:
+def fill_with_garbage(stage: Stage) -> None:
     stage.path.write_bytes(b"garbage" * 1000)
 
 
-@pytest.mark.parametrize("damage", [cut_to_nothing, cut_in_half, filled_with_garbage])
-def test_a_file_that_is_damaged_in_its_place_is_told_and_not_written_into(stage: Stage, damage):
+@pytest.mark.parametrize("damage", [cut_to_nothing, cut_in_half, fill_with_garbage])
+def test_a_file_that_is_damaged_in_its_place_is_reported_and_not_written_into(stage: Stage, damage):
     damage(stage)
     before = stage.path.read_bytes()
     with pytest.raises(StoreError, match="overwritten"):
@@ -337,9 +337,9 @@ def test_a_lost_write_ahead_log_refuses_one_commit_and_loses_nothing(stage: Stag
     assert integrity(stage.path) == "ok"
 
 
-@pytest.mark.parametrize("damage", [log_deleted, both_deleted, index_deleted, moved_in, deleted_and_copied])
+@pytest.mark.parametrize("damage", [log_deleted, both_deleted, index_deleted, move_in, delete_and_copy])
 def test_what_is_lost_again_while_only_the_reader_has_it_open_refuses_one_commit_again(stage: Stage, damage):
-    """What commits has nothing open then, and finds the change as it opens the files: all must hear of it."""
+    """What commits has nothing open then, and finds the change as it opens the files: all must learn of it."""
     log_deleted(stage)
     with pytest.raises(StoreError, match="write-ahead log"):
         add(stage.store, "s", stage.now, "refused")
@@ -347,7 +347,7 @@ def test_what_is_lost_again_while_only_the_reader_has_it_open_refuses_one_commit
     damage(stage)
     with pytest.raises(StoreError, match=r"write-ahead log|taken its place"):
         add(stage.store, "s", stage.now, "refused")
-    now = stage.then if damage in {moved_in, deleted_and_copied} else stage.now
+    now = stage.then if damage in {move_in, delete_and_copy} else stage.now
     if now != stage.now:
         with pytest.raises(HeadConflict):
             add(stage.store, "s", stage.now, "lost")
@@ -357,7 +357,7 @@ def test_what_is_lost_again_while_only_the_reader_has_it_open_refuses_one_commit
     assert integrity(stage.path) == "ok"
 
 
-@pytest.mark.parametrize("replace", [moved_in, copied_over, deleted_and_copied])
+@pytest.mark.parametrize("replace", [move_in, copy_over, delete_and_copy])
 def test_a_backup_that_comes_while_nothing_is_open_after_a_lost_log_goes_on_as_it_is(stage: Stage, replace):
     both_deleted(stage)
     with pytest.raises(StoreError, match="write-ahead log"):
@@ -374,7 +374,7 @@ def test_a_backup_that_comes_while_nothing_is_open_after_a_lost_log_goes_on_as_i
     assert integrity(stage.path) == "ok"
 
 
-def test_a_log_that_is_cut_off_in_its_place_is_told_and_what_the_database_has_is_sound(stage: Stage):
+def test_a_log_that_is_cut_off_in_its_place_is_reported_and_what_the_database_has_is_sound(stage: Stage):
     os.truncate(log_of(stage.path), 0)
     with pytest.raises(StoreError, match="cut off"):
         add(stage.store, "s", stage.now, "refused")
@@ -485,14 +485,14 @@ def test_a_backup_put_in_place_after_a_kill_is_not_overwritten_by_the_log_that_w
     make(other, "b", "backup")
     other.close()
 
-    def killed() -> None:
+    def write_and_die() -> None:
         store = SQLiteStore(tmp_path / "pods.db")
         head = head_of(make(store, "s", "first"))
         for _ in range(30):
             head = add(store, "s", head, WORDS)
         os.kill(os.getpid(), signal.SIGKILL)
 
-    assert in_child(killed) == -signal.SIGKILL
+    assert in_child(write_and_die) == -signal.SIGKILL
     assert log_of(tmp_path / "pods.db").stat().st_size > 60_000
     (tmp_path / "backup").replace(tmp_path / "pods.db")
     store = SQLiteStore(tmp_path / "pods.db")
@@ -503,12 +503,12 @@ def test_a_backup_put_in_place_after_a_kill_is_not_overwritten_by_the_log_that_w
 
 
 def test_a_folder_that_was_copied_after_a_kill_is_restored_with_its_log(tmp_path):
-    def killed() -> None:
+    def write_and_die() -> None:
         store = SQLiteStore(tmp_path / "a" / "pods.db")
         make(store, "s", "first", "second")
         os.kill(os.getpid(), signal.SIGKILL)
 
-    assert in_child(killed) == -signal.SIGKILL
+    assert in_child(write_and_die) == -signal.SIGKILL
     shutil.copytree(tmp_path / "a", tmp_path / "b")
     store = SQLiteStore(tmp_path / "b" / "pods.db")
     assert store.info("s").head.seq == 2
@@ -566,7 +566,7 @@ signal.pause()
 
 
 class Elsewhere:
-    """A store in another process, that is told what to do: ``add WORD``, ``write WORD`` (past all checks),
+    """A store in another process, which gets what to do: ``add WORD``, ``write WORD`` (past all checks),
     ``stop`` (before the next statement that writes, until there is another line) or ``close``; ``answer`` is
     what comes of it.
     """

@@ -9,7 +9,7 @@ import pytest
 from effort import times
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from store_kit import add, bodies, child_of, done, make
+from store_kit import add, bodies, child_of, make, wait_until_done
 
 from actors.sessions.chain import chained, head_of, verified
 from actors.sessions.jsonl.files import file_name, session_of
@@ -48,7 +48,7 @@ def test_a_file_is_only_ever_added_to(tmp_path, store):
         assert follower.read().startswith(before)
 
 
-def test_a_tail_torn_at_any_byte_is_passed_over_told_and_cut_when_claimed(tmp_path):
+def test_a_tail_torn_at_any_byte_is_passed_over_reported_and_cut_when_claimed(tmp_path):
     whole = JsonLinesStore(tmp_path)
     entries = make(whole, "s", "a", "b")
     path = tmp_path / "s.jsonl"
@@ -65,7 +65,7 @@ def test_a_tail_torn_at_any_byte_is_passed_over_told_and_cut_when_claimed(tmp_pa
         assert path.read_bytes() == sound + lines[:cut], "only a writer may cut"
         assert store.claim("s", "pod").torn == cut
         assert path.read_bytes() == sound
-        done(store.append("s", head_of(entries), batch))
+        wait_until_done(store.append("s", head_of(entries), batch))
         assert store.read("s") == entries + batch
         store.close()
 
@@ -91,7 +91,7 @@ def test_a_changed_byte_is_found_by_session_and_entry(tmp_path, store):
         verified("s", store.read("s"))
 
 
-def test_a_file_that_is_no_session_is_passed_over_and_told_as_a_problem(tmp_path, store):
+def test_a_file_that_is_no_session_is_passed_over_and_reported_as_a_problem(tmp_path, store):
     make(store, "s", "a")
     (tmp_path / "diary.jsonl").write_text("dear diary\n")
     (tmp_path / "notes.txt").write_text("x")

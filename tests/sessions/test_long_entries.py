@@ -128,7 +128,7 @@ def test_where_the_store_refuses_it_the_log_is_back_at_what_is_durable():
 
 
 @pytest.mark.parametrize("kind", ["memory", *KINDS])
-def test_a_pod_that_is_told_something_long_has_it_in_its_session(kind: str, tmp_path: Path):
+def test_a_pod_that_is_sent_something_long_has_it_in_its_session(kind: str, tmp_path: Path):
     store = MemoryStore() if kind == "memory" else KINDS[kind](tmp_path)
 
     async def main() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from store_kit import KINDS, done
+from store_kit import KINDS, wait_until_done
 
 from actors.llm.scripted import ScriptedClient, say
 from actors.sessions import repair
@@ -83,7 +83,7 @@ def store(request, tmp_path):
 @pytest.mark.parametrize("change", [renamed, with_novelties])
 def test_unknown_kinds_without_items_and_unknown_members_are_passed_over(store, change):
     session_id, entries = written(change)
-    done(store.create(session_id, "p", None, entries, claim=False))
+    wait_until_done(store.create(session_id, "p", None, entries, claim=False))
     assert resumed(store, session_id) == ["one", "a", "two", "b", "three", "c"]
     assert list(repair.check(store)) == []
     events = [decode_entry(entry.body) for entry in entries]
@@ -99,7 +99,7 @@ def test_unknown_kinds_without_items_and_unknown_members_are_passed_over(store, 
 @pytest.mark.parametrize("change", [with_a_new_part, with_a_new_item])
 def test_an_item_that_only_a_newer_version_knows_is_named_and_not_called_damage(store, change):
     session_id, entries = written(change)
-    done(store.create(session_id, "p", None, entries, claim=False))
+    wait_until_done(store.create(session_id, "p", None, entries, claim=False))
     with pytest.raises(NewerVersion, match=rf"entry \d of session {session_id}.*newer polypod") as caught:
         resumed(store, session_id)
     assert "damaged" not in caught.value.message
@@ -125,7 +125,7 @@ def test_a_database_of_a_newer_format_is_left_alone(tmp_path):
 def test_a_file_of_a_newer_format_is_named_and_the_others_go_on(tmp_path):
     store = JsonLinesStore(tmp_path)
     for name in ("old", "new"):
-        done(store.create(name, "p", None, chained([b"{}"])))
+        wait_until_done(store.create(name, "p", None, chained([b"{}"])))
         store.release(name)
     path = tmp_path / "new.jsonl"
     path.write_bytes(path.read_bytes().replace(b'{"polypod":1,', b'{"polypod":2,"other":[],', 1))

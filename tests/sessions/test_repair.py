@@ -6,7 +6,7 @@ import sqlite3
 
 import pytest
 from msgspec import Raw
-from store_kit import KINDS, add, change_entry, done, make
+from store_kit import KINDS, add, change_entry, make, wait_until_done
 
 from actors.sessions.chain import chained, head_of, verified
 from actors.sessions.jsonl.store import JsonLinesStore
@@ -46,7 +46,7 @@ def conversation(store, session_id, words, first_seq=1):
         for index, word in enumerate(words)
     ]
     entries = chained(map(encode, [opened, *said]), first_seq=first_seq)
-    done(store.create(session_id, "reader", None, entries))
+    wait_until_done(store.create(session_id, "reader", None, entries))
     return entries
 
 
@@ -55,7 +55,7 @@ def test_a_fork_keeps_no_credentials_that_an_old_session_was_opened_with(store):
     manifest = Raw(b'{"pod":{"name":"p"},"model":{"base_url":"%s","new":1}}' % url.encode())
     opened = SessionOpened(session_id="s", seq=1, at=1.0, pod="reader", manifest=manifest)
     said = UserMessage(pod="reader", session_id="s", seq=2, at=2.0, item=UserItem.of("hello"))
-    done(store.create("s", "reader", None, chained(map(encode, [opened, said]))))
+    wait_until_done(store.create("s", "reader", None, chained(map(encode, [opened, said]))))
     fork(store, "s", "t")
     forked = verified("t", store.read("t"))
     assert b"Tr0ub4dor" not in b"".join(entry.body for entry in forked)

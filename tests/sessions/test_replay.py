@@ -83,9 +83,9 @@ def test_what_is_no_entry_is_an_error_at_its_number(body: bytes):
 # -- how long a pod's runs took ----------------------------------------------------------------------
 
 
-def took(*told: tuple[float, object]) -> float:
-    """The seconds of a log, whose entries are told with their times (of run ``r`` where they are of one)."""
-    return replay(stored(*(make(at) for at, make in told))).seconds
+def took(*reported: tuple[float, object]) -> float:
+    """The seconds of a log, whose entries are given with their times (of run ``r`` where they are of one)."""
+    return replay(stored(*(make(at) for at, make in reported))).seconds
 
 
 def of_run(kind: type[DurableEvent], **fields: object):
@@ -109,7 +109,7 @@ def ended(seconds: float | None, outcome: str = "finished"):
     return of_run(RunEnd, outcome=outcome, seconds=seconds)
 
 
-def test_runs_that_ended_took_what_they_tell():
+def test_runs_that_ended_took_what_they_say():
     assert took((0, START), (90, ended(2.5)), (100, START), (101, ended(0.5))) == 3.0
 
 
@@ -119,7 +119,7 @@ def test_a_run_that_was_cut_off_took_the_time_to_the_last_thing_it_did():
 
 
 def test_the_time_between_two_lives_counts_for_nothing():
-    told = [
+    reported = [
         (10, START),
         (12, ANSWER),
         (900, LIFE),
@@ -127,16 +127,16 @@ def test_the_time_between_two_lives_counts_for_nothing():
         (950, START),
         (953, ANSWER),
     ]
-    assert took(*told) == 5
+    assert took(*reported) == 5
 
 
 def test_a_pause_counts_for_nothing():
     note = of_run(UserMessage, item=UserItem.of("by the way"))
     resumed = of_run(RunStart, reason="resume")
-    told = [(0, START), (4, ended(4.0, "paused")), (50, note), (90, resumed), (91, ended(1.0))]
-    assert took(*told) == 5
-    assert took(*told[:-1]) == 4
-    assert took(*told[:3], (60, ended(None, "cancelled"))) == 4
+    reported = [(0, START), (4, ended(4.0, "paused")), (50, note), (90, resumed), (91, ended(1.0))]
+    assert took(*reported) == 5
+    assert took(*reported[:-1]) == 4
+    assert took(*reported[:3], (60, ended(None, "cancelled"))) == 4
 
 
 def test_a_session_goes_on_from_what_the_one_before_took():

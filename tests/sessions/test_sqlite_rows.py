@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from store_kit import add, bodies, change_entry, done, first_format, make
+from store_kit import add, bodies, change_entry, first_format, make, wait_until_done
 
 from actors.sessions.chain import chained, head_of, verified
 from actors.sessions.sqlite.rows import LARGEST_ROW, pack, unpack
@@ -129,7 +129,7 @@ def test_a_file_of_the_first_format_goes_on_in_it(tmp_path: Path):
     store = first_format(tmp_path)
     entries = make(store, "s", "a", "b")
     more = chained(bodies("c", "d", "x" * LARGEST_ROW), after=head_of(entries))
-    done(store.append("s", head_of(entries), more))
+    wait_until_done(store.append("s", head_of(entries), more))
     assert store.read("s") == entries + more
     store.close()
     path = tmp_path / "pods.db"

@@ -12,7 +12,7 @@ import weakref
 
 import pykka
 import pytest
-from store_kit import add, bodies, change_entry, done, make
+from store_kit import add, bodies, change_entry, make, wait_until_done
 
 from actors.runtime.future import AsyncFuture
 from actors.sessions.chain import chained, head_of, verified
@@ -73,7 +73,7 @@ def test_a_file_of_a_later_version_is_refused_by_name(path):
     assert "update polypod" in str(caught.value)
 
 
-def test_a_folder_in_the_place_of_the_file_is_told(path):
+def test_a_folder_in_the_place_of_the_file_is_reported(path):
     path.mkdir()
     with pytest.raises(StoreError, match="cannot be opened"):
         SQLiteStore(path)
@@ -102,15 +102,15 @@ def test_a_commit_while_another_process_writes_waits_off_the_loop(store, foreign
     last = store.append("s", behind, chained(bodies("c"), after=behind))
     assert isinstance(last, AsyncFuture), "what comes behind keeps its place"
     foreign.execute("ROLLBACK")
-    done(future)
-    done(last)
+    wait_until_done(future)
+    wait_until_done(last)
     assert [entry.body for entry in store.read("s")] == bodies("a", "b", "c")
     store.flush()
     end = store.info("s").head
     assert store.append("s", end, chained(bodies("d"), after=end)) is None, "on the loop again"
 
 
-def test_a_file_that_stays_locked_is_told_and_used_again_when_it_is_free(store, foreign):
+def test_a_file_that_stays_locked_is_reported_and_used_again_when_it_is_free(store, foreign):
     store._commits.patience = 0.01
     head = head_of(make(store, "s", "a"))
     foreign.execute("BEGIN IMMEDIATE")
@@ -135,9 +135,9 @@ def test_jobs_that_gathered_are_one_commit_in_which_a_conflict_fails_alone(path,
     futures["s again"] = store.create("w", "pod", None, chained(bodies("a")))
     foreign.execute("ROLLBACK")
     with pytest.raises(HeadConflict):
-        done(futures.pop("t"))
+        wait_until_done(futures.pop("t"))
     for future in futures.values():
-        done(future)
+        wait_until_done(future)
     assert {info.session_id: info.head.seq for info in store.sessions()} == {
         "s": 2,
         "t": 1,
@@ -159,21 +159,21 @@ def test_what_waits_behind_a_failed_append_fails_too(path, foreign):
     foreign.execute("ROLLBACK")
     for future in (first, second):
         with pytest.raises(HeadConflict):
-            done(future)
+            wait_until_done(future)
     add(store, "s", head, "b")
     store.close()
 
 
-def test_a_session_that_was_refused_is_forgotten_before_anyone_hears_of_it():
-    told = []
-    job = Create(Held("s", "pod", None, 0.0), "pod", None, chained([b"{}"]), lambda: told.append(waits()))
+def test_a_session_that_was_refused_is_forgotten_before_anyone_learns_of_it():
+    reported = []
+    job = Create(Held("s", "pod", None, 0.0), "pod", None, chained([b"{}"]), lambda: reported.append(waits()))
     job.future = AsyncFuture()
 
     def waits() -> bool:
         return not job.future.done()
 
     job.resolve(StoreError("the disk is full"))
-    assert told == [True]
+    assert reported == [True]
     assert isinstance(job.future.exception(), StoreError)
 
 
@@ -188,8 +188,8 @@ def test_who_waits_no_longer_does_not_stop_the_others(path, foreign):
     with pytest.raises(pykka.Timeout):
         first.get(timeout=0)
     foreign.execute("ROLLBACK")
-    done(second)
-    done(first)
+    wait_until_done(second)
+    wait_until_done(first)
     store.close()
 
 
@@ -228,7 +228,7 @@ def test_a_changed_byte_is_found_by_session_and_entry(path, store):
         verified("s", store.read("s"))
 
 
-def test_damage_of_the_file_itself_is_told_as_a_problem(path, store):
+def test_damage_of_the_file_itself_is_reported_as_a_problem(path, store):
     make(store, "s", *["x" * 500] * 200)
     store.close()
     data = bytearray(path.read_bytes())
@@ -421,9 +421,9 @@ def test_no_more_than_a_large_batch_of_what_one_turn_gathered_is_committed_at_on
     async def written():
         given = {n: store.append(n, end, chained(bodies(text), after=end)) for n, end in heads.items()}
         await asyncio.sleep(0)
-        done = [future.done() for future in given.values() if future is not None]
+        wait_until_done = [future.done() for future in given.values() if future is not None]
         await asyncio.gather(*(future for future in given.values() if future is not None))
-        return done
+        return wait_until_done
 
     assert asyncio.run(written()) == [True, True, False, False]
     assert [info.head.seq for info in store.sessions()] == [2] * 5
@@ -479,7 +479,7 @@ def test_a_disk_that_is_full_refuses_all_that_one_turn_gathered_and_takes_what_f
     assert [info.head.seq for info in store.sessions()] == [2, 2, 2]
 
 
-def test_which_sessions_of_a_pod_changed_last_is_told_by_the_indexes_alone(store, foreign):
+def test_which_sessions_of_a_pod_changed_last_is_known_by_the_indexes_alone(store, foreign):
     """Each row that was read besides would be one for each of a pod's many old sessions."""
     asked: list[str] = []
     for number in range(5):

@@ -1,4 +1,4 @@
-"""kill -9 in the middle of writing: all that was told is there, nothing is torn, and on it goes."""
+"""kill -9 in the middle of writing: all that was reported is there, nothing is torn, and on it goes."""
 
 from __future__ import annotations
 
@@ -40,19 +40,19 @@ def kind(request):
     return request.param
 
 
-def test_kill_9_while_writing_loses_nothing_that_was_told(tmp_path, kind):
+def test_kill_9_while_writing_loses_nothing_that_was_reported(tmp_path, kind):
     chance = random.Random(4)
     for round_ in range(1, 4):
         process = python(WRITER, kind, tmp_path, "s", -1)
         assert process.stdout.readline().split() == ["generation", str(round_)]
-        told = [process.stdout.readline() for _ in range(chance.randrange(1, 40))]
+        reported = [process.stdout.readline() for _ in range(chance.randrange(1, 40))]
         threading.Event().wait(chance.random() / 200)  # a kill at any moment of its writing
         process.kill()
-        told += process.stdout.read().splitlines(keepends=True)
+        reported += process.stdout.read().splitlines(keepends=True)
         process.wait()
         process.stdout.close()
         process.stdin.close()
-        whole = [line for line in told if line.endswith("\n")]
+        whole = [line for line in reported if line.endswith("\n")]
         seq, digest = whole[-1].split()
         store = KINDS[kind](tmp_path)
         entries = verified("s", store.read("s"))

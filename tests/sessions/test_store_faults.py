@@ -9,7 +9,17 @@ import stat
 from pathlib import Path
 
 import pytest
-from store_kit import KINDS, add, bodies, child_of, done, largest_file, make, small_disk, without_privileges
+from store_kit import (
+    KINDS,
+    add,
+    bodies,
+    child_of,
+    largest_file,
+    make,
+    small_disk,
+    wait_until_done,
+    without_privileges,
+)
 
 from actors.sessions.chain import chained, head_of, verified
 from actors.sessions.jsonl.files import Files
@@ -91,7 +101,7 @@ def test_a_write_that_is_cut_short_leaves_nothing(tmp_path, open_in):
     store.close()
 
 
-def test_a_store_that_was_moved_away_is_told_and_goes_on_when_it_is_back(tmp_path, open_in):
+def test_a_store_that_was_moved_away_is_reported_and_goes_on_when_it_is_back(tmp_path, open_in):
     store = open_in(tmp_path / "here")
     head = head_of(make(store, "s", "a"))
     (tmp_path / "here").rename(tmp_path / "there")
@@ -125,7 +135,7 @@ def test_a_store_in_whose_place_another_was_put_is_taken_as_that_one_has_it(tmp_
     store.close()
 
 
-def test_a_store_that_may_not_be_written_is_told_and_goes_on_when_it_may(tmp_path, open_in):
+def test_a_store_that_may_not_be_written_is_reported_and_goes_on_when_it_may(tmp_path, open_in):
     with without_privileges(tmp_path):
         store = open_in(tmp_path)
         head = head_of(make(store, "s", "a"))
@@ -141,7 +151,7 @@ def test_a_store_that_may_not_be_written_is_told_and_goes_on_when_it_may(tmp_pat
         store.close()
 
 
-def test_a_folder_that_may_not_be_entered_is_told(tmp_path, open_in):
+def test_a_folder_that_may_not_be_entered_is_reported(tmp_path, open_in):
     with without_privileges(tmp_path):
         locked = tmp_path / "locked"
         locked.mkdir(mode=0o500)
@@ -167,13 +177,13 @@ def test_a_batch_that_was_refused_can_be_given_again(tmp_path, open_in):
     head = head_of(make(store, "s", "a"))
     batch = chained(bodies(BIG), after=head)
     with largest_file(10_000), pytest.raises(StoreError):
-        done(store.append("s", head, batch))
-    done(store.append("s", head, batch))
+        wait_until_done(store.append("s", head, batch))
+    wait_until_done(store.append("s", head, batch))
     assert_sound(store, "s", head_of(batch))
     store.close()
 
 
-def test_a_store_that_was_deleted_is_told_to_all_who_write(tmp_path, open_in):
+def test_a_store_that_was_deleted_is_reported_to_all_who_write(tmp_path, open_in):
     store = open_in(tmp_path / "here")
     head = head_of(make(store, "s", "a"))
     shutil.rmtree(tmp_path / "here")
@@ -306,26 +316,26 @@ class MovedAway(Files):
 
 
 @pytest.mark.parametrize("durability", ["process", "power"])
-def test_a_session_whose_folder_is_moved_away_as_it_is_made_is_there_afterwards_only_if_that_was_told(
+def test_a_session_whose_folder_is_moved_away_as_it_is_made_is_there_afterwards_only_if_that_was_reported(
     tmp_path, durability
 ):
     """One that was refused and was there all the same took the place of the successor that was made after it."""
     files = MovedAway(tmp_path / "here", tmp_path / "away")
     store = JsonLinesStore(files.folder, durability, files=files)
     parent = child_of("s", make(store, "s", "a"), "compacted_from")
-    files.armed, told = True, []
+    files.armed, reported = True, []
     for name in ("first", "second"):
         try:
             make(store, name, "b", parent=parent)
         except StoreError:
             files.armed = False
         else:
-            told.append(name)
+            reported.append(name)
             files.armed = False
         if files.away.exists():
             files.away.rename(files.folder)
-    assert [each.session_id for each in store.successors("s")] == told
-    assert "second" in told
+    assert [each.session_id for each in store.successors("s")] == reported
+    assert "second" in reported
     store.close()
 
 
@@ -349,13 +359,13 @@ def test_what_is_written_while_a_backup_is_copied_over_its_file_is_refused_and_l
     files = WrittenOver()
     store = JsonLinesStore(tmp_path / "pods", durability, files=files)
     first = chained(bodies("a"), first_seq=1)
-    done(store.create("s", "pod", None, first))
+    wait_until_done(store.create("s", "pod", None, first))
     (files.path,) = (tmp_path / "pods").glob("*.jsonl")
     backup = files.path.read_bytes()
     head = add(store, "s", head_of(first), "b")
     files.earlier = backup
     with pytest.raises(HeadConflict):
-        done(store.append("s", head, chained(bodies("c"), after=head)))
+        wait_until_done(store.append("s", head, chained(bodies("c"), after=head)))
     assert files.path.read_bytes() == backup
     assert [entry.body for entry in verified("s", store.read("s"))] == bodies("a")
     store.close()

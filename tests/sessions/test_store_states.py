@@ -11,7 +11,7 @@ from effort import times
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from store_kit import KINDS, bodies, child_of, done
+from store_kit import KINDS, bodies, child_of, wait_until_done
 
 from actors.sessions.chain import chained, head_of, verified
 from actors.sessions.store import MemoryStore, SessionStore
@@ -58,7 +58,7 @@ class StoreMachine(RuleBasedStateMachine):
         name = f"s{self.made}"
         self.made += 1
         batch = chained(bodies(*texts))
-        self.both(lambda store: done(store.create(name, pod, None, batch, claim=claim)))
+        self.both(lambda store: wait_until_done(store.create(name, pod, None, batch, claim=claim)))
 
     @precondition(lambda self: self.model.sessions())
     @rule(data=st.data(), pod=PODS, kind=st.sampled_from(["forked_from", "compacted_from"]))
@@ -69,27 +69,29 @@ class StoreMachine(RuleBasedStateMachine):
         name = f"s{self.made}"
         self.made += 1
         batch = chained(bodies("kept"), first_seq=parent.at_seq + 1)
-        self.both(lambda store: done(store.create(name, pod, parent, batch)))
+        self.both(lambda store: wait_until_done(store.create(name, pod, parent, batch)))
 
     @precondition(lambda self: self.model.sessions())
     @rule(data=st.data())
     def create_again(self, data):
         name = self.a_session(data)
-        self.both(lambda store: done(store.create(name, "pod", None, chained(bodies("x")))))
+        self.both(lambda store: wait_until_done(store.create(name, "pod", None, chained(bodies("x")))))
 
     @precondition(lambda self: self.model.sessions())
     @rule(data=st.data(), texts=TEXTS)
     def append(self, data, texts):
         name = self.a_session(data)
         head = self.model.info(name).head
-        self.both(lambda store: done(store.append(name, head, chained(bodies(*texts), after=head))))
+        self.both(
+            lambda store: wait_until_done(store.append(name, head, chained(bodies(*texts), after=head)))
+        )
 
     @precondition(lambda self: self.model.sessions())
     @rule(data=st.data(), wrong=st.sampled_from([-1, 0, 1]))
     def append_elsewhere(self, data, wrong):
         name = self.a_session(data)
         after = Head(self.model.info(name).head.seq + wrong, bytes(32))
-        self.both(lambda store: done(store.append(name, after, chained(bodies("x"), after=after))))
+        self.both(lambda store: wait_until_done(store.append(name, after, chained(bodies("x"), after=after))))
 
     @precondition(lambda self: self.model.sessions())
     @rule(data=st.data(), pod=PODS)
@@ -112,7 +114,7 @@ class StoreMachine(RuleBasedStateMachine):
     @rule()
     def close_and_open(self):
         self.store.close()
-        self.reopened()
+        self.reopen()
 
     @rule(torn=st.sampled_from([b"", b'{"seq":9,"ha', b"\0\0\0"]), data=st.data())
     def crash_and_open(self, torn, data):
@@ -124,9 +126,9 @@ class StoreMachine(RuleBasedStateMachine):
         if files:
             with data.draw(st.sampled_from(files)).open("ab") as file:
                 file.write(torn)
-        self.reopened()
+        self.reopen()
 
-    def reopened(self) -> None:
+    def reopen(self) -> None:
         self.store = KINDS[self.kind](self.folder)
         for info in self.model.sessions():
             self.model.release(info.session_id)

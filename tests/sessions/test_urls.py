@@ -56,7 +56,7 @@ def test_a_store_says_its_url(tmp_path):
         ("", "is no store"),
     ],
 )
-def test_a_wrong_url_is_told_with_the_right_ones(url, says):
+def test_a_wrong_url_is_reported_with_the_right_ones(url, says):
     with pytest.raises(StoreError, match=says) as caught:
         open_store(url)
     assert "sqlite:FILE" in str(caught.value)

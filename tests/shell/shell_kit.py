@@ -68,7 +68,7 @@ def stop(name: str) -> Any:
 
 
 def texts(events: Iterable[Any]) -> list[str]:
-    """What the model was told, with ids left out: results of its tools, and words."""
+    """What the model was shown, with ids left out: results of its tools, and words."""
     found = (
         each.item.text if isinstance(each, ToolResulted) else "".join(part.text for part in each.item.content)
         for each in events
@@ -80,15 +80,15 @@ def texts(events: Iterable[Any]) -> list[str]:
 async def results_of(
     *calls: Any, system: PodSystem | None = None, **sections: Any
 ) -> tuple[list[ToolResult], list[ToolProgress]]:
-    """What came of calls that one pod makes, one after the other, and what was told meanwhile."""
+    """What came of calls that one pod makes, one after the other, and what was reported meanwhile."""
     async with system or PodSystem() as entered:
         client = ScriptedClient([*calls, say("done")])
         pod = await entered.spawn(manifest(**sections), client=client)
         with pod.subscribe([ToolResulted, ToolProgress]) as events:
             await pod.run("go")
-            told = events.drain()
-    results = [each.item for each in told if isinstance(each, ToolResulted)]
-    return results, [each for each in told if isinstance(each, ToolProgress)]
+            shown = events.drain()
+    results = [each.item for each in shown if isinstance(each, ToolResulted)]
+    return results, [each for each in shown if isinstance(each, ToolProgress)]
 
 
 async def texts_of(*calls: Any, **options: Any) -> list[str]:

@@ -29,8 +29,8 @@ def spawn(name: str, target: Path, permission: str) -> Any:
     return call("spawn_pod", {"name": name, "instruction": "child", "task": "look", "scope": scope})
 
 
-async def told(*steps: Any, folder: Path, tools: Iterable[Any] = (), **sections: Any) -> list[str]:
-    """What the parent's model is told of its calls."""
+async def shown(*steps: Any, folder: Path, tools: Iterable[Any] = (), **sections: Any) -> list[str]:
+    """What the parent's model learns of its calls."""
     sections = {"tools": {"builtin": ["shell", "pods"]}, "scope": Scope.writable(str(folder)), **sections}
     async with PodSystem() as system:
         pod = await system.spawn(manifest(**sections), client=Family(*steps, say("x"), say("x")), tools=tools)
@@ -42,7 +42,7 @@ async def told(*steps: Any, folder: Path, tools: Iterable[Any] = (), **sections:
 async def test_beside_a_command_in_the_background_a_sub_agent_may_read_and_not_write(
     tmp_path: Path, mark: str
 ) -> None:
-    said = await told(
+    said = await shown(
         begin(marking(mark, "echo up; sleep 1000")),
         spawn("writer", tmp_path, "write"),
         spawn("reader", tmp_path, "read"),
@@ -77,7 +77,7 @@ async def test_beside_a_thread_that_was_given_up_a_sub_agent_may_not_write(tmp_p
         ended.wait()
         return "released"
 
-    said = await told(
+    said = await shown(
         call("stuck"),
         spawn("writer", tmp_path, "write"),
         call("release"),
@@ -108,7 +108,7 @@ async def test_beside_a_server_that_writes_a_sub_agent_may_not_write(tmp_path: P
         async def close(self) -> None:
             """End."""
 
-    said = await told(spawn("writer", tmp_path, "write"), folder=tmp_path, tools=[Server()])
+    said = await shown(spawn("writer", tmp_path, "write"), folder=tmp_path, tools=[Server()])
     assert "servers of tools that write are at work that could write there too: a server" in said[0]
 
 

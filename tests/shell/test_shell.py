@@ -1,4 +1,4 @@
-"""`shell` runs a command and tells what it wrote and how it ended, whatever the command does."""
+"""`shell` runs a command and says what it wrote and how it ended, whatever the command does."""
 
 import os
 import stat
@@ -17,7 +17,7 @@ from protocol.scope import Scope
 CAP = 4096
 
 
-async def test_output_errors_and_exit_code_are_told() -> None:
+async def test_output_errors_and_exit_code_are_reported() -> None:
     assert await texts_of(run("echo out; echo err >&2; exit 3"), run("true"), run("printf 'no end'")) == [
         "out\nerr\n[exit code 3]",
         "[exit code 0]",
@@ -30,16 +30,18 @@ async def test_a_command_that_fails_is_no_failure_of_the_tool() -> None:
     assert not results[0].is_error
 
 
-async def test_signals_are_told_by_name() -> None:
-    told = await texts_of(run("kill -SEGV $$"), run("sh -c 'kill -KILL $$'; exit $?"), run("exit 255"))
-    assert told[0] == "[ended by SIGSEGV]"
-    assert told[1].endswith("[exit code 137, as of a program that SIGKILL has ended]")
-    assert told[2] == "[exit code 255]"
+async def test_signals_are_reported_by_name() -> None:
+    texts_shown = await texts_of(run("kill -SEGV $$"), run("sh -c 'kill -KILL $$'; exit $?"), run("exit 255"))
+    assert texts_shown[0] == "[ended by SIGSEGV]"
+    assert texts_shown[1].endswith("[exit code 137, as of a program that SIGKILL has ended]")
+    assert texts_shown[2] == "[exit code 255]"
 
 
 async def test_a_command_begins_in_the_folder_of_the_pod_each_time(tmp_path: Path) -> None:
-    told = await texts_of(run("cd /; export X=1; pwd"), run("pwd; echo $X"), pod={"pwd": str(tmp_path)})
-    assert told == ["/\n[exit code 0]", f"{tmp_path}\n\n[exit code 0]"]
+    texts_shown = await texts_of(
+        run("cd /; export X=1; pwd"), run("pwd; echo $X"), pod={"pwd": str(tmp_path)}
+    )
+    assert texts_shown == ["/\n[exit code 0]", f"{tmp_path}\n\n[exit code 0]"]
 
 
 async def test_a_command_begins_in_a_folder_of_the_scope_where_that_leaves_out_the_pods(
@@ -47,46 +49,48 @@ async def test_a_command_begins_in_a_folder_of_the_scope_where_that_leaves_out_t
 ) -> None:
     inside = tmp_path / "in"
     inside.mkdir()
-    told = await texts_of(run("pwd"), pod={"pwd": str(tmp_path)}, scope=Scope.readable(str(inside)))
-    assert told == [f"{inside}\n[exit code 0]"]
+    texts_shown = await texts_of(run("pwd"), pod={"pwd": str(tmp_path)}, scope=Scope.readable(str(inside)))
+    assert texts_shown == [f"{inside}\n[exit code 0]"]
 
 
 async def test_a_command_has_no_secret_no_input_and_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-    told = await texts_of(run("env"), run("cat; tty; (echo x > /dev/tty) 2>/dev/null || echo none"))
-    assert "secret" not in told[0]
-    assert told[1] == "not a tty\nnone\n[exit code 0]"
+    texts_shown = await texts_of(run("env"), run("cat; tty; (echo x > /dev/tty) 2>/dev/null || echo none"))
+    assert "secret" not in texts_shown[0]
+    assert texts_shown[1] == "not a tty\nnone\n[exit code 0]"
 
 
 async def test_a_command_has_no_descriptor_of_ours(tmp_path: Path) -> None:
     handle = os.open(tmp_path, os.O_RDONLY)
     os.set_inheritable(handle, True)
     try:
-        told = await texts_of(run("ls -l /proc/self/fd | grep -c -- '->'; ls /proc/$$/fd | wc -l"))
+        texts_shown = await texts_of(run("ls -l /proc/self/fd | grep -c -- '->'; ls /proc/$$/fd | wc -l"))
     finally:
         os.close(handle)
-    assert str(tmp_path) not in told[0]
+    assert str(tmp_path) not in texts_shown[0]
 
 
-async def test_a_command_that_takes_too_long_is_ended_and_what_it_wrote_is_told(mark: str) -> None:
-    told = await texts_of(run(marking(mark, "echo begun; (sleep 1000 &) ; sleep 1000"), timeout=0.3))
-    assert told == ["begun\n[not done after 0.3 s, so it was stopped: ended by SIGTERM]"]
+async def test_a_command_that_takes_too_long_is_ended_and_what_it_wrote_is_reported(mark: str) -> None:
+    texts_shown = await texts_of(run(marking(mark, "echo begun; (sleep 1000 &) ; sleep 1000"), timeout=0.3))
+    assert texts_shown == ["begun\n[not done after 0.3 s, so it was stopped: ended by SIGTERM]"]
     assert not marked(mark)
 
 
 async def test_a_command_that_ignores_signals_is_killed(mark: str) -> None:
-    told = await texts_of(run(marking(mark, f"{DEAF} echo deaf; while true; do sleep 1; done"), timeout=0.3))
-    assert told == ["deaf\n[not done after 0.3 s, so it was stopped: ended by SIGKILL]"]
+    texts_shown = await texts_of(
+        run(marking(mark, f"{DEAF} echo deaf; while true; do sleep 1; done"), timeout=0.3)
+    )
+    assert texts_shown == ["deaf\n[not done after 0.3 s, so it was stopped: ended by SIGKILL]"]
 
 
 async def test_a_grandchild_that_holds_the_output_holds_nobody_up(mark: str) -> None:
-    told = await texts_of(run(marking(mark, "(setsid sleep 1000 &) ; sleep 1000 & echo done")))
-    assert told == ["done\n[exit code 0]"]
+    texts_shown = await texts_of(run(marking(mark, "(setsid sleep 1000 &) ; sleep 1000 & echo done")))
+    assert texts_shown == ["done\n[exit code 0]"]
     assert not marked(mark)
 
 
-async def test_output_is_told_while_the_command_runs(tmp_path: Path) -> None:
+async def test_output_is_reported_while_the_command_runs(tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     os.mkfifo(gate)
     async with at_work(f"echo working; read x < {gate}; echo $x", goes_on=True) as (_, pod, running):
@@ -151,7 +155,7 @@ async def test_output_that_just_fits_is_kept_nowhere(tmp_path: Path) -> None:
     assert not outputs(tmp_path / "kept")
 
 
-async def test_output_without_end_is_bounded_on_disk_in_memory_and_in_what_is_told(
+async def test_output_without_end_is_bounded_on_disk_in_memory_and_in_what_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("actors.tools.shell.recording.KEPT_MOST", 1 << 20)
@@ -202,7 +206,7 @@ async def test_what_is_for_a_terminal_becomes_plain_text(printed: str, shown: st
     assert text == f"{shown.removesuffix(chr(10))}\n[exit code 0]"
 
 
-async def test_what_no_system_takes_as_a_command_is_told_in_words() -> None:
+async def test_what_no_system_takes_as_a_command_is_reported_in_words() -> None:
     results, _ = await results_of(run("echo \0"), run("x" * 3_000_000))
     assert results[0].is_error
     assert "the command was not run: cannot start" in results[0].text
@@ -240,9 +244,9 @@ async def test_a_rule_of_its_own_lets_it_run_or_not(tmp_path: Path) -> None:
         {"tool": "shell", "policy": "deny", "match": {"command": "rm*"}},
         {"tool": "shell", "policy": "allow"},
     ]
-    told = await texts_of(run("echo hi"), run("rm -rf x"), approval=rules)
-    assert told[0] == "hi\n[exit code 0]"
-    assert "shell was not run: it is denied" in told[1]
+    texts_shown = await texts_of(run("echo hi"), run("rm -rf x"), approval=rules)
+    assert texts_shown[0] == "hi\n[exit code 0]"
+    assert "shell was not run: it is denied" in texts_shown[1]
 
 
 async def test_commands_wait_for_a_place_where_the_system_has_no_more_processes(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Commands in the background go on beside the pod, tell it of their end, and end with it."""
+"""Commands in the background go on beside the pod, notify it of their end, and end with it."""
 
 import asyncio
 import os
@@ -19,22 +19,22 @@ KINDS = [ToolResulted, UserMessage, RunEnd]
 SLEEP = "echo up; sleep 1000"
 
 
-async def heard_by(*steps: Any, runs: int = 1, **options: Any) -> list[str]:
-    """What a pod's model is told until so many of its runs have ended, after the words that began the first."""
+async def shown_to_model(*steps: Any, runs: int = 1, **options: Any) -> list[str]:
+    """What a pod's model is shown until so many of its runs have ended, after the words that began the first."""
     async with PodSystem(**options) as system:
         pod = await system.spawn(manifest(), client=Model(*steps))
         with pod.subscribe(KINDS) as events:
             pod.run("go")
-            heard: list[Any] = []
+            events_seen: list[Any] = []
             async for event in events:
-                heard.append(event)
-                if sum(isinstance(each, RunEnd) for each in heard) == runs:
+                events_seen.append(event)
+                if sum(isinstance(each, RunEnd) for each in events_seen) == runs:
                     break
-        return texts(heard)[1:]
+        return texts(events_seen)[1:]
 
 
 async def test_a_command_in_the_background_goes_on_is_looked_at_and_stopped(mark: str) -> None:
-    said = await heard_by(begin(marking(mark, SLEEP)), look(), look(0.05), stop, look(), say("done"))
+    said = await shown_to_model(begin(marking(mark, SLEEP)), look(), look(0.05), stop, look(), say("done"))
     assert said == [
         "up\n[goes on in the background as ID-1]",
         "[still at work]",
@@ -57,7 +57,7 @@ async def test_a_look_waits_for_news_or_the_end(tmp_path: Path) -> None:
 
         return step
 
-    assert await heard_by(begin(command), opened("one\n"), opened("two\n"), say("done")) == [
+    assert await shown_to_model(begin(command), opened("one\n"), opened("two\n"), say("done")) == [
         "[goes on in the background as ID-1]",
         "one\n[still at work]",
         "[exit code 4]",
@@ -98,29 +98,29 @@ async def test_its_end_joins_a_run_that_goes_on_and_much_output_is_left_for_a_lo
         pod = await system.spawn(manifest(), client=model)
         with pod.subscribe(KINDS) as events:
             running = pod.run("go")
-            heard = [await anext(events) for _ in range(2)]  # the words that began the run, and the id
+            events_seen = [await anext(events) for _ in range(2)]  # the words that began the run, and the id
             await the_command(pod).wait()
             await asyncio.to_thread(hold.write_text, "\n")
             await running
-            heard += events.drain()
-    told = texts(heard)
-    assert told[2] == "[exit code 0]"
-    assert told[3].startswith("[background command ID-1 has ended: exit code 0]")
-    assert "is there for shell_output" in told[3]
-    assert told[4].startswith("1\n2\n3\n")
+            events_seen += events.drain()
+    shown = texts(events_seen)
+    assert shown[2] == "[exit code 0]"
+    assert shown[3].startswith("[background command ID-1 has ended: exit code 0]")
+    assert "is there for shell_output" in shown[3]
+    assert shown[4].startswith("1\n2\n3\n")
 
 
-async def test_who_has_seen_the_end_is_not_told_once_more(mark: str) -> None:
-    said = await heard_by(begin(marking(mark, "sleep 0.3")), look(60), say("done"))
+async def test_who_has_seen_the_end_is_not_notified_once_more(mark: str) -> None:
+    said = await shown_to_model(begin(marking(mark, "sleep 0.3")), look(60), say("done"))
     assert said == ["[goes on in the background as ID-1]", "[exit code 0]"]
 
 
-async def test_what_ends_at_once_is_told_at_once() -> None:
-    assert await heard_by(begin("echo no; exit 3"), say("done")) == ["no\n[exit code 3]"]
+async def test_what_ends_at_once_is_reported_at_once() -> None:
+    assert await shown_to_model(begin("echo no; exit 3"), say("done")) == ["no\n[exit code 3]"]
 
 
 async def test_a_time_is_kept_in_the_background_where_one_is_given(mark: str) -> None:
-    said = await heard_by(begin(marking(mark, SLEEP), timeout=0.3), look(60), look(60), say("done"))
+    said = await shown_to_model(begin(marking(mark, SLEEP), timeout=0.3), look(60), look(60), say("done"))
     assert said[-1] == "[not done after 0.3 s, so it was stopped: ended by SIGTERM]"
 
 
@@ -132,7 +132,7 @@ async def test_ids_that_mean_nothing_are_answered_in_words() -> None:
         call("shell_stop", {"id": "x\udcffy"}) if False else call("shell_stop", {"id": "web"}),
         call("shell_output", {"id": "zzzz-1"}),
     )
-    said = await heard_by(unknown, earlier, begin(SLEEP), other, stop, say("done"))
+    said = await shown_to_model(unknown, earlier, begin(SLEEP), other, stop, say("done"))
     assert said[0] == "there is no background command 'web'; there are: none"
     assert "is not at work any more: it ended with the process that had started it" in said[1]
     assert said[3] == "there is no background command 'ID-7'; there are: ID-1"
@@ -186,7 +186,7 @@ async def test_a_cancel_of_the_run_leaves_what_is_in_the_background_alone(mark: 
 
 
 async def test_no_more_than_so_many_are_at_work_in_the_background(mark: str) -> None:
-    said = await heard_by(*(begin(marking(mark, "sleep 1000")) for _ in range(17)), say("done"))
+    said = await shown_to_model(*(begin(marking(mark, "sleep 1000")) for _ in range(17)), say("done"))
     assert said[15] == "[goes on in the background as ID-16]"
     assert said[16].startswith("16 commands are in the background, the most that may be: ID-1, ")
 

@@ -38,7 +38,7 @@ def confined(folder: Path, **sections: Any) -> PodManifest:
 
 
 async def said_to(*calls: Any, of: PodManifest, **options: Any) -> list[str]:
-    """What a pod's model is told of its calls."""
+    """What a pod's model learns of its calls."""
     async with PodSystem(**options) as system:
         pod = await system.spawn(of, client=ScriptedClient([*calls, say("done")]))
         with pod.subscribe(ToolResulted) as events:

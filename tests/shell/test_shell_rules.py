@@ -241,7 +241,7 @@ async def test_rules_of_a_pod_mean_the_commands_in_a_program(tmp_path: Path) -> 
         {"tool": "shell", "policy": "allow", "match": {"command": "echo *"}},
     ]
     (tmp_path / "f").touch()
-    told = await texts_of(
+    shown = await texts_of(
         run("echo 'rm f'"),
         run("cd . && /bin/rm f"),
         run("echo $(rm f)"),
@@ -249,10 +249,10 @@ async def test_rules_of_a_pod_mean_the_commands_in_a_program(tmp_path: Path) -> 
         approval=rules,
         pod={"pwd": str(tmp_path)},
     )
-    assert told[0] == "rm f\n[exit code 0]"
-    assert "it is denied (the rule deny 'shell' with command = 'rm*')" in told[1]
-    assert "it is denied" in told[2]
-    assert "it needs a person's approval" in told[3]
+    assert shown[0] == "rm f\n[exit code 0]"
+    assert "it is denied (the rule deny 'shell' with command = 'rm*')" in shown[1]
+    assert "it is denied" in shown[2]
+    assert "it needs a person's approval" in shown[3]
     assert [each.name for each in tmp_path.iterdir()] == ["f"]
 
 

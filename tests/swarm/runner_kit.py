@@ -13,7 +13,7 @@ E = TypeVar("E", bound=Event)
 
 
 class KitHost:
-    """Surroundings with a launcher of their own, and a person who answers as told."""
+    """Surroundings with a launcher of their own, and a person who answers as asked."""
 
     def __init__(self, answer: Callable[[Permission], Awaitable[Answer]] | None = None) -> None:
         self.asked: list[Permission] = []

@@ -108,7 +108,7 @@ async def test_a_store_in_memory_is_refused() -> None:
         assert system.pods() == []
 
 
-async def test_two_processes_on_one_session_are_told_apart(store: str) -> None:
+async def test_two_processes_on_one_session_are_kept_apart(store: str) -> None:
     async with PodSystem(store) as system:
         with scripted([]) as client:
             first = await system.spawn(ONE, client=client, process=True)
@@ -140,8 +140,8 @@ async def test_its_events_are_published_with_the_bytes_of_its_log(store: str) ->
             kept = [entry.body for entry in await settled(entries) if b'"SessionOpened"' not in entry.body]
             assert [each.body for each in durable] == kept
             with system.subscribe(pod="p", since=0) as replayed:
-                told = [await anext(replayed) for _ in durable]
-            assert told == [each.event for each in durable]
+                reported = [await anext(replayed) for _ in durable]
+            assert reported == [each.event for each in durable]
 
 
 # -- its death -----------------------------------------------------------------------------------
@@ -158,10 +158,10 @@ async def test_a_killed_process_fails_what_was_asked_and_leaves_nothing(store: s
                 with pytest.raises(PodLost, match="signal 9"):
                     await future
             wait_for_end(pid)
-            told = events.drain()
-        assert [type(event) for event in told] == [RunStart, ProcessLost]
-        assert isinstance(told[-1], ProcessLost)
-        assert not told[-1].restarts
+            reported = events.drain()
+        assert [type(event) for event in reported] == [RunStart, ProcessLost]
+        assert isinstance(reported[-1], ProcessLost)
+        assert not reported[-1].restarts
         assert system.pods() == []
         with pytest.raises(PodStopped):
             await pod.run("again")
@@ -185,11 +185,11 @@ async def test_a_pod_whose_process_died_is_started_again_on_its_session(store: s
                 await run
             gate.gate.release()
             result = await queued
-            told = events.drain()
+            reported = events.drain()
         assert result.text == "first"  # each process plays its script anew
-        kinds = [type(event) for event in told]
+        kinds = [type(event) for event in reported]
         assert kinds[:3] == [UserMessage, ProcessLost, PodStarted]
-        assert [event.item.text for event in told if isinstance(event, UserMessage)] == ["go", "later"]
+        assert [event.item.text for event in reported if isinstance(event, UserMessage)] == ["go", "later"]
         history = await pod.history()
         assert [item.text for item in history if isinstance(item, UserItem)] == ["go", "later"]
         assert system.pods() == [pod]

@@ -62,7 +62,7 @@ def ask(pod: Pod, what: str) -> AsyncFuture[object]:
     return getattr(pod, what)(*(["hi"] if what in {"run", "notify"} else []))
 
 
-async def done_with(pod: Pod) -> None:
+async def finish(pod: Pod) -> None:
     """Resume what is paused, until nothing is at work."""
     with contextlib.suppress(PolypodError):
         while (state := (await pod.describe()).state) is not PodState.IDLE:
@@ -94,7 +94,7 @@ async def test_whoever_asks_pods_that_fail_at_any_moment_is_answered(tmp_path: P
                 asked.append(ask(pod, what))
         async with asyncio.timeout(20):
             for pod in pods:
-                await done_with(pod)
+                await finish(pod)
             for future in asked:
                 with contextlib.suppress(PolypodError):
                     await future

@@ -52,7 +52,7 @@ async def shown(body: bytes, kind: str = "text/plain", *headers: str, **argument
 
 
 class Names(AbstractResolver):
-    """Knows a name by the addresses that it is told, one answer after the other; the last one stays."""
+    """Knows a name by the addresses that it is given, one answer after the other; the last one stays."""
 
     def __init__(self, *answers: Iterable[str]) -> None:
         self._answers = [list(each) for each in answers]
@@ -238,7 +238,7 @@ async def test_a_redirect_to_a_url_with_credentials_or_of_another_kind_is_refuse
         assert "hunter2" not in result.text
 
 
-async def test_redirects_are_followed_and_told():
+async def test_redirects_are_followed_and_reported():
     there = reply(b"found", "200 OK", "text/plain")
     async with RawServer(reply(b"", "301 Moved", "text/plain", "Location: ../b?q=1#part"), there) as server:
         result = await fetched(url=server.url)
@@ -254,7 +254,7 @@ async def test_a_loop_of_redirects_ends():
     assert len(server.received) == MOST_REDIRECTS + 1
 
 
-async def test_a_refusing_server_is_told_by_its_status():
+async def test_a_refusing_server_is_reported_by_its_status():
     async with RawServer(reply(b"no", "404 Not Found")) as server:
         result = await fetched(url=server.url)
     assert result.is_error
@@ -266,7 +266,7 @@ async def test_a_reason_without_an_end_is_cut():
         assert len((await fetched(url=server.url)).text) < 1_000
 
 
-async def test_nobody_there_is_told():
+async def test_nobody_there_is_reported():
     result = await fetched(url=f"http://127.0.0.1:{unused_port()}/")
     assert "connection was refused" in result.text
 
@@ -351,7 +351,7 @@ async def test_a_packed_body_is_unpacked_to_its_end():
         (b"no gzip", "gzip", "as it says"),
     ],
 )
-async def test_a_body_that_cannot_be_unpacked_is_told(body, coding, words):
+async def test_a_body_that_cannot_be_unpacked_is_reported(body, coding, words):
     result = await shown(body, "text/plain", f"Content-Encoding: {coding}")
     assert result.is_error
     assert words in result.text
@@ -363,7 +363,7 @@ async def test_what_is_no_text_is_refused_before_it_is_read(kind):
         await exchange.send(
             f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: 999\r\n\r\n".encode()
         )
-        await exchange.gone()
+        await exchange.wait_until_gone()
 
     async with RawServer(head_alone) as server:
         result = await fetched(url=server.url)
@@ -381,7 +381,7 @@ async def test_a_cancel_ends_the_connection():
 
     async def slow(exchange: Exchange) -> None:
         await exchange.send(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 99\r\n\r\nbegun")
-        await exchange.gone()
+        await exchange.wait_until_gone()
         gone.set()
 
     async with RawServer(slow) as server:
@@ -398,7 +398,7 @@ async def test_a_time_out_ends_the_connection(monkeypatch):
 
     async def slow(exchange: Exchange) -> None:
         await exchange.send(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 99\r\n\r\nbegun")
-        await exchange.gone()
+        await exchange.wait_until_gone()
         gone.set()
 
     (tool,) = builtin(["fetch"])
@@ -410,12 +410,12 @@ async def test_a_time_out_ends_the_connection(monkeypatch):
     assert "took too long" in result.text
 
 
-async def test_an_answer_that_breaks_off_is_told():
-    async def broken(exchange: Exchange) -> None:
+async def test_an_answer_that_breaks_off_is_reported():
+    async def break_off(exchange: Exchange) -> None:
         await exchange.send(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 99\r\n\r\nbegun")
         exchange.close()
 
-    async with RawServer(broken) as server:
+    async with RawServer(break_off) as server:
         result = await fetched(url=server.url)
     assert result.is_error
     assert "before the answer was complete" in result.text
@@ -508,7 +508,7 @@ async def test_json_and_other_texts_are_left_as_they_are():
         (b'<?xml version="1.0" encoding="iso-8859-1"?><a>Gr\xfc\xdfe</a>', "application/xml"),
     ],
 )
-async def test_characters_are_read_in_the_encoding_that_is_told(body, kind):
+async def test_characters_are_read_in_the_encoding_that_is_named(body, kind):
     assert "Grüße" in (await shown(body, kind)).text
 
 
@@ -523,11 +523,11 @@ async def test_encodings_of_other_languages_are_read():
         assert result.text == text
 
 
-async def test_an_empty_answer_is_told():
+async def test_an_empty_answer_is_reported():
     assert "holds no text" in (await shown(b"")).text
 
 
-async def test_arguments_that_do_not_fit_are_told():
+async def test_arguments_that_do_not_fit_are_reported():
     assert "unknown argument 'form'" in (await fetched(url="http://h/", form="raw")).text
     assert "missing argument 'url'" in (await fetched()).text
     assert "Invalid enum value 'pdf'" in (await fetched(url="http://h/", **{"as": "pdf"})).text.replace(

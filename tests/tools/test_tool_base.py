@@ -353,7 +353,7 @@ def test_a_class_that_is_a_tool_has_the_types_of_its_parameters():
 Json = list["Json"] | int
 
 
-def test_a_refused_type_is_told_with_the_name_of_its_parameter():
+def test_a_refused_type_is_reported_with_the_name_of_its_parameter():
     def odd(fine: int, thread: threading.Thread) -> None: ...
     def deep(data: Json) -> None: ...
 
@@ -388,7 +388,7 @@ def test_a_tools_own_timeout_error_is_not_taken_for_ours():
     assert run(inner).text == "inner failed: TimeoutError: upstream"
 
 
-def test_a_thread_that_takes_too_long_is_told_by_the_cancel_flag_and_the_model_by_the_result():
+def test_a_thread_that_takes_too_long_learns_it_from_the_cancel_flag_and_the_model_from_the_result():
     left = threading.Event()
 
     @tool(timeout=0.01)
@@ -455,13 +455,13 @@ def test_a_context_path_is_checked_by_the_scope(tmp_path):
 
 
 def test_progress_from_a_thread_reaches_who_listens():
-    told: list[str] = []
+    reported: list[str] = []
 
     def work(ctx: ToolContext) -> None:
         ctx.progress("half")
 
-    asyncio.run(Toolbox([work]).run(ToolCall("c", "work"), context(progress=told.append)))
-    assert told == ["half"]
+    asyncio.run(Toolbox([work]).run(ToolCall("c", "work"), context(progress=reported.append)))
+    assert reported == ["half"]
 
 
 def test_a_hundred_calls_of_a_pool_of_two_all_end():

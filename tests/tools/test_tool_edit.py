@@ -114,7 +114,7 @@ def test_all_but_the_places_stays_and_places_are_counted(text, old, new, everywh
         return
     assert everywhere or done.places == 1
     if done.places > len(done.changes):
-        return  # only the first are told
+        return  # only the first are reported
     rest, at = [], 0
     for change in done.changes:
         assert change.start >= at
@@ -184,7 +184,7 @@ def test_too_many_places_with_line_ends_of_their_own_are_refused():
         edit("ab\r\n" * 50_001, "ab", "c", everywhere=True, any_form=False, name="f")
 
 
-def test_a_text_that_differs_only_in_blanks_is_told_with_its_line():
+def test_a_text_that_differs_only_in_blanks_is_reported_with_its_line():
     text = "one\n\ntwo  three\n\tfour\n"
     for old, line in (("two three", 3), ("three\nfour", 3), ("  one two", 1), ("hree four", 3)):
         with pytest.raises(ToolError, match=f"at line {line} it differs in spaces"):

@@ -117,7 +117,7 @@ def test_a_listing_shows_only_what_the_scope_permits_and_is_bounded(pwd, use):
     assert text == "f2 (0 bytes)\nf3 (0 bytes)\n[more entries follow; raise limit or use find_files]"
 
 
-def test_an_empty_or_missing_directory_is_told_as_what_it_is(pwd, use):
+def test_an_empty_or_missing_directory_is_reported_as_what_it_is(pwd, use):
     (pwd / "file").touch()
     (pwd / "empty").mkdir()
     assert use("list_files", path="empty").text == "empty holds nothing that can be shown"
@@ -227,7 +227,7 @@ def test_a_program_that_was_rewritten_no_longer_runs_with_its_owners_rights(pwd,
 
 
 @pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="a file that fails while it is read")
-def test_a_file_that_fails_while_it_is_read_is_told_and_passed_over_by_a_search(pwd, use):
+def test_a_file_that_fails_while_it_is_read_is_reported_and_passed_over_by_a_search(pwd, use):
     scope = Scope.readable("/proc")
     result = use("read_file", path="/proc/self/mem", scope=scope)
     assert result.text.endswith("/mem: the system cannot read or write it (an input/output error)")

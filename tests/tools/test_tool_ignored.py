@@ -55,11 +55,11 @@ def test_what_is_ignored_is_neither_found_nor_searched_nor_listed_unless_asked_f
     assert "a.log (3 bytes)" in use("list_files", include_ignored=True).text
 
 
-def test_a_model_that_finds_nothing_is_told_what_was_left_out(pwd, use):
+def test_a_model_that_finds_nothing_learns_what_was_left_out(pwd, use):
     put(pwd, "build/b.py", "x.log", **{".gitignore": "*.log\nbuild/\n"})
-    told = use("grep", pattern="hay", glob="*.py").text
-    assert "left out as ignored: build/, x.log" in told
-    assert "include_ignored" in told
+    reported = use("grep", pattern="hay", glob="*.py").text
+    assert "left out as ignored: build/, x.log" in reported
+    assert "include_ignored" in reported
 
 
 def test_what_is_named_is_looked_at(pwd, use):

@@ -51,9 +51,9 @@ def test_what_it_raises_is_the_models_to_read() -> None:
             kind
         ]
 
-    told = [run(fail, {"kind": kind}) for kind in ("told", "bug", "cancel")]
-    assert all(result.is_error for result in told)
-    assert [told[0].text, told[1].text] == ["no such order", "fail failed: KeyError: 'x'"]
+    reported = [run(fail, {"kind": kind}) for kind in ("told", "bug", "cancel")]
+    assert all(result.is_error for result in reported)
+    assert [reported[0].text, reported[1].text] == ["no such order", "fail failed: KeyError: 'x'"]
     assert run(fail, {}).is_error
 
 

@@ -118,7 +118,7 @@ def test_a_parameter_of_pydantics_arrives_as_an_instance(kind: Any, good: Any, i
         (Annotated[int, Field(ge=3)], 2, "x: Input should be greater than or equal to 3"),
     ],
 )
-def test_what_does_not_validate_is_told_in_words(kind: Any, bad: Any, words: str) -> None:
+def test_what_does_not_validate_is_reported_in_words(kind: Any, bad: Any, words: str) -> None:
     result = result_of(taking(kind), {"x": bad})
     assert result.is_error
     assert f"invalid arguments for take: {words}" in result.text

@@ -58,7 +58,7 @@ def context(call: ToolCall) -> ToolContext:
 
 
 async def run_batch(toolbox: Toolbox, calls: list[ToolCall], ended=None, parallel=3, ctx_for=context) -> None:
-    """Run the calls in their groups; ``ended(number, result)`` is told as each ends."""
+    """Run the calls in their groups; ``ended(number, result)`` is called as each ends."""
 
     async def run_one(number: int) -> None:
         result = await toolbox.run(calls[number], ctx_for(calls[number]))
@@ -137,7 +137,7 @@ async def test_what_one_of_several_raises_ends_those_that_came_later_as_well():
 
 async def test_each_call_of_a_group_ends_when_it_is_done_and_not_when_all_are():
     second_done = asyncio.Event()
-    told = []
+    reported = []
 
     @tool(concurrency="read_only")
     async def first() -> str:
@@ -149,16 +149,16 @@ async def test_each_call_of_a_group_ends_when_it_is_done_and_not_when_all_are():
         return "2"
 
     def ended(number, result):
-        told.append(result.text)
+        reported.append(result.text)
         second_done.set()
 
     await run_batch(Toolbox([first, second]), [ToolCall("a", "first"), ToolCall("b", "second")], ended)
-    assert told == ["2", "1"]
+    assert reported == ["2", "1"]
 
 
 async def test_cancelling_a_batch_stops_what_runs_raises_its_flags_and_starts_no_more():
     loop, begun = asyncio.get_running_loop(), [asyncio.Event(), asyncio.Event()]
-    contexts, stopped, told = {}, [], []
+    contexts, stopped, reported = {}, [], []
 
     @tool(concurrency="read_only")
     async def waits() -> None:
@@ -188,7 +188,7 @@ async def test_cancelling_a_batch_stops_what_runs_raises_its_flags_and_starts_no
     toolbox = Toolbox([waits, blocks, quick, never])
 
     def ended(number, result):
-        told.append(result.text)
+        reported.append(result.text)
 
     batch = asyncio.create_task(run_batch(toolbox, calls, ended, ctx_for=ctx_for))
     for event in begun:
@@ -197,12 +197,12 @@ async def test_cancelling_a_batch_stops_what_runs_raises_its_flags_and_starts_no
     with pytest.raises(asyncio.CancelledError):
         await batch
     assert stopped == ["waits"]
-    assert told == ["done"]
+    assert reported == ["done"]
     assert contexts["blocks"].cancel.cancelled
     assert "never" not in contexts
 
 
-async def test_an_error_of_whoever_is_told_ends_the_batch_as_it_is():
+async def test_an_error_of_whoever_is_called_ends_the_batch_as_it_is():
     stopped = asyncio.Event()
 
     @tool(concurrency="read_only")

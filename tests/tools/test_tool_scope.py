@@ -103,7 +103,7 @@ def test_a_file_to_be_created_below_a_link_or_through_a_dangling_one_is_placed_w
             check(scope, tmp_path / "in", text, "write")
 
 
-def test_a_tilde_is_a_name_unless_told(tmp_path, monkeypatch):
+def test_a_tilde_is_a_name_unless_asked(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     assert resolve("~/x", tmp_path) == tmp_path / "~" / "x"
     assert resolve("~/x", tmp_path, expand_user=True) == tmp_path / "home" / "x"
@@ -141,7 +141,7 @@ def test_a_refusal_names_the_path_where_it_leads_and_what_is_allowed(tmp_path):
         check(scope, tmp_path, "/srv/a", "write")
 
 
-def test_an_empty_scope_allows_nothing_and_a_long_one_is_told_in_short(tmp_path):
+def test_an_empty_scope_allows_nothing_and_a_long_one_is_put_in_short(tmp_path):
     with pytest.raises(ScopeRefused, match="the scope allows nothing"):
         check(Scope(), tmp_path, ".", "read")
     many = Scope(allow=tuple(Rule(f"/r{n}") for n in range(9)))
@@ -149,7 +149,7 @@ def test_an_empty_scope_allows_nothing_and_a_long_one_is_told_in_short(tmp_path)
         check(many, tmp_path, ".", "read")
 
 
-def test_what_a_bound_takes_away_is_not_told_as_allowed(tmp_path):
+def test_what_a_bound_takes_away_is_not_reported_as_allowed(tmp_path):
     narrowed = Scope.readable("/srv/a").narrow(Scope(allow=(Rule("/srv/a/b", "write"), Rule("/etc"))))
     with pytest.raises(ScopeRefused) as caught:
         check(narrowed, tmp_path, "x", "read")

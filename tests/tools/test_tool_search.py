@@ -128,7 +128,7 @@ def test_where_no_rule_begins_below_a_directory_all_below_is_alike(outer, inner,
 
 
 @given(scope=SCOPES)
-def test_a_walk_tells_exactly_what_may_be_read(tmp_path_factory, scope):
+def test_a_walk_gives_exactly_what_may_be_read(tmp_path_factory, scope):
     root = tmp_path_factory.getbasetemp() / "walk"
     for deep in ("a/a/a", "a/b", "b/a/b", "b/b"):
         (root / deep).mkdir(parents=True, exist_ok=True)
@@ -169,7 +169,7 @@ def test_matches_are_bounded_over_all_files_and_it_says_so(tree, use):
     ]
 
 
-def test_files_that_are_matched_together_are_told_apart_in_their_order(pwd, use):
+def test_files_that_are_matched_together_are_kept_apart_in_their_order(pwd, use):
     for number in range(200):
         folder = pwd / f"d{number // 30:02}"
         folder.mkdir(exist_ok=True)
@@ -241,7 +241,7 @@ def test_a_pattern_that_never_ends_is_ended_while_the_loop_goes_on(pwd, monkeypa
 
 
 class Watched(Cancel):
-    """Tells when a tool at work looks at it."""
+    """Says when a tool at work looks at it."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Whatever a tool returns is shown: drained, dumped, or told in words; what it did is never called a failure."""
+"""Whatever a tool returns is shown: drained, dumped, or reported in words; what it did is never called a failure."""
 
 from __future__ import annotations
 
@@ -159,7 +159,9 @@ def test_parts_with_half_characters_are_no_failure(part: Any) -> None:
         (dict, "class 'dict'"),
     ],
 )
-def test_what_has_no_form_as_data_is_told_in_words_that_say_that_the_tool_ran(value: Any, words: str) -> None:
+def test_what_has_no_form_as_data_is_reported_in_words_that_say_that_the_tool_ran(
+    value: Any, words: str
+) -> None:
     for result in results_of(value):
         assert words in result.text
         assert not result.is_error

@@ -117,7 +117,7 @@ class Answering(RoutedAgent):
 
 
 class Counting(RoutedAgent):
-    """Counts what it hears."""
+    """Counts what it receives."""
 
     seen = 0
 
@@ -234,9 +234,9 @@ def _http(at_once, rhythm="each"):
                 chunks += type(event).__name__ == "ModelClientStreamingChunkEvent"
             assert chunks == CHUNKS, chunks
 
-        told = await timed(turn, at_once, max(1, count // at_once))
+        readings = await timed(turn, at_once, max(1, count // at_once))
         await client.close()
-        return told
+        return readings
 
     def measure(count):
         with server(rhythm) as url:

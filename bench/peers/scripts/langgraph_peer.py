@@ -1,6 +1,6 @@
 """langgraph: langchain's agent graph with a checkpointer, tracing off, written at exit or as it says.
 
-Its SQLite checkpointer commits with an fsync; where a row asks for less, its connection is told so.
+Its SQLite checkpointer commits with an fsync; where a row asks for less, its connection is set so.
 """
 
 import asyncio
@@ -196,9 +196,9 @@ def _http(at_once, rhythm="each"):
                 chunks += bool(chunk.content)
             assert chunks >= CHUNKS, chunks
 
-        told = await timed(turn, at_once, max(1, count // at_once))
+        readings = await timed(turn, at_once, max(1, count // at_once))
         await http.aclose()
-        return told
+        return readings
 
     def measure(count):
         with server(rhythm) as url:

@@ -1,6 +1,6 @@
 """openai-agents: Runner with SQLiteSession, tracing off.
 
-Its sessions commit with an fsync; where a row asks for less, their connections are told so.
+Its sessions commit with an fsync; where a row asks for less, their connections are set so.
 """
 
 import asyncio
@@ -210,9 +210,9 @@ def _http(at_once, rhythm="each"):
                 )
             assert chunks == CHUNKS, chunks
 
-        told = await timed(turn, at_once, max(1, count // at_once))
+        readings = await timed(turn, at_once, max(1, count // at_once))
         await client.close()
-        return told
+        return readings
 
     def measure(count):
         with server(rhythm) as url:

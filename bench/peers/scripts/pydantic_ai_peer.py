@@ -83,9 +83,9 @@ def _http(at_once, rhythm="each"):
                 histories[number] = streamed.all_messages()
             assert chunks == CHUNKS, chunks
 
-        told = await timed(turn, at_once, max(1, count // at_once))
+        readings = await timed(turn, at_once, max(1, count // at_once))
         await client.close()
-        return told
+        return readings
 
     def measure(count):
         with server(rhythm) as url:

@@ -19,7 +19,7 @@ from protocol.wire import LineSplitter, encode
 Phase = Literal["start", "stream", "tool", "compaction", "memory", "idle"]
 
 
-class Heard(Struct, frozen=True, tag="heard", array_like=True):
+class Seen(Struct, frozen=True, tag="seen", array_like=True):
     """A subscriber was sent this durable event: entry ``seq`` of the session, with bytes of that digest."""
 
     session_id: str
@@ -76,7 +76,7 @@ class Broke(Struct, frozen=True, tag="broke", array_like=True):
     what: str
 
 
-Line = Heard | Returned | Made | Doing | Refused | Spell | Alive | Broke
+Line = Seen | Returned | Made | Doing | Refused | Spell | Alive | Broke
 
 _decoder: msgspec.json.Decoder[Line] = msgspec.json.Decoder(Line)
 
@@ -87,8 +87,8 @@ def digest(body: bytes) -> str:
 
 
 class Teller:
-    """Writes lines to a pipe; a line that is written counts as told, whatever happens after. Without a
-    pipe nobody is told.
+    """Writes lines to a pipe; a line that is written counts as reported, whatever happens after. Without a
+    pipe nobody receives them.
     """
 
     def __init__(self, descriptor: int | None) -> None:
@@ -100,12 +100,12 @@ class Teller:
             os.write(self._descriptor, encode(line) + b"\n")
 
     def report_event(self, event: Event) -> None:
-        """Tell of a durable event, whose bytes are the entry's."""
-        self.tell(Heard(event.session_id, event.seq, digest(encode(event))))
+        """Report a durable event, whose bytes are the entry's."""
+        self.tell(Seen(event.session_id, event.seq, digest(encode(event))))
 
     @contextmanager
     def doing(self, phase: Phase, pod: str = "") -> Iterator[None]:
-        """Tell what is done within."""
+        """Report what is done within."""
         self.tell(Doing(phase, 1, pod))
         try:
             yield
@@ -114,21 +114,21 @@ class Teller:
 
 
 class Listener:
-    """Reads what a process tells and knows what its pods are doing."""
+    """Reads what a process says and knows what its pods are doing."""
 
     def __init__(self) -> None:
         self._lines = LineSplitter()
         self._doing: Counter[tuple[str, Phase]] = Counter()
-        self.heard: list[Line] = []
+        self.received: list[Line] = []
 
     def feed(self, data: bytes) -> list[Line]:
-        """The lines that ``data`` makes whole; one that was cut by a kill was never told."""
+        """The lines that ``data`` makes whole; one that was cut by a kill was never reported."""
         lines = [_decoder.decode(line) for line in self._lines.feed(data)]
         for line in lines:
             if isinstance(line, Doing):
                 self._doing[line.pod, line.phase] += line.by
             else:
-                self.heard.append(line)
+                self.received.append(line)
         return lines
 
     @property
