@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import PurePath
@@ -63,8 +64,10 @@ class GuardedFiles:
             if len(known) > MOST_FOLDERS:
                 raise TooManyFolders
             path = waiting.pop()
-            folder = self._look(path)
-            if folder is None or path in known:
+            folder = None if path in known else self._look(path)
+            if folder is None:
+                if path not in known and _could_be_opened(path):
+                    hidden[path] = None
                 continue
             known[path] = folder
             for name in folder.guarded:
@@ -91,11 +94,24 @@ class GuardedFiles:
             with os.scandir(path) as entries:
                 names = [(each.name, each.is_dir(follow_symlinks=False)) for each in entries]
         except OSError:
-            return None  # a file, or what we may not look into: a program may not either
+            return None  # a file, or what we may not look into
         around = os.path.basename(path)
         guarded = tuple(name for name, _ in names if owner_of(name) is not None or is_secret(name, around))
         folders = tuple(name for name, is_folder in names if is_folder and owner_of(name) is None)
         return _Folder(_state(found), looked, guarded, folders)
+
+
+def _could_be_opened(path: str) -> bool:
+    """Whether it is a folder that its owner, who we are, may not look into: a program could let itself."""
+    try:
+        found = os.stat(path, follow_symlinks=False)
+    except OSError:
+        return False
+    return (
+        stat.S_ISDIR(found.st_mode)
+        and found.st_uid == os.geteuid()
+        and not os.access(path, os.R_OK | os.X_OK, effective_ids=True)
+    )
 
 
 def _state(found: os.stat_result) -> tuple[int, int, int]:

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path, PurePath
 
 import pytest
+from confined_kit import Place, Runner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -100,6 +101,23 @@ async def test_secret_files_are_hidden_unless_they_are_named(launcher: Launcher,
     named = Scope((Rule(str(folder), "write"), Rule(str(folder / ".env"), "read")))
     assert TOKEN in await sh(launcher, named, folder, "cat .env")
     assert TOKEN not in await sh(launcher, named, folder, "cat sub/key.pem polypod.toml")
+
+
+def test_a_folder_that_a_program_closes_is_not_open_to_the_next(tmp_path: Path) -> None:
+    place = Place(Path(os.path.realpath(tmp_path)))
+    (place.scope / "sub").mkdir()
+    (place.scope / "sub/.env").write_text(TOKEN)
+    runner = Runner(place, "without privileges")
+    sandbox = Sandbox(SandboxSection(), lambda: Scope.writable(place.scope), lambda: runner.launcher)
+    try:
+        confine = sandbox.confine
+        runner.call(run(runner.launcher, runner.call(confine()), place.scope, "chmod 0 sub"))
+        script = "chmod 700 sub; cat sub/.env; mv sub moved; cat moved/.env"
+        assert TOKEN not in runner.call(run(runner.launcher, runner.call(confine()), place.scope, script))
+        (place.scope / "sub").chmod(0o700)
+    finally:
+        sandbox.close()
+        runner.close()
 
 
 async def test_what_is_new_among_the_secrets_is_hidden_from_the_next_program(

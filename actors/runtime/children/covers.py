@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import struct
 from collections.abc import Callable, Iterable, Iterator
 
@@ -44,20 +45,49 @@ class Covers:
         #: By the number of a watch, what it is on.
         self._watches: dict[int, list[bytes]] = {}
         self._known = {path: self._watch(path) for path in (*view.denied, *view.read_only, *view.pinned)}
+        #: What could not be reserved.
+        self._missing: set[bytes] = set()
+        #: What is still to be covered, and what the process that covers was forked for.
+        self._waiting: set[bytes] = set()
+        self._under_way: set[bytes] = set()
+        #: The process that covers, 0 while there is none.
+        self._pid = 0
 
     def begin(self, pid: int) -> None:
         """Cover in the view of this process from now on: it has entered that. Raises OSError."""
         # Held, since another process may have its number later, and one before has the mounts of all others.
         self._namespace = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
 
-    def renew(self) -> None:
-        """Cover again what was replaced."""
-        replaced = set(self._gone())
-        replaced |= {path for path, known in self._known.items() if _identity(path) != known}
-        if replaced:
-            self._reserve(path for path in self._view.reserved if path in replaced)
-            self._known |= {path: self._watch(path) for path in replaced}
-            self._cover(replaced)
+    def renew(self) -> bool:
+        """Begin to cover again what was replaced. False where it has to be tried once more, later."""
+        replaced = {*self._gone(), *self._differing()}
+        self._missing |= replaced.intersection(self._view.reserved)
+        if self._missing:
+            with contextlib.suppress(OSError):
+                self._reserve(self._missing)
+                self._missing = set()
+            replaced |= self._differing()
+        self._known |= {path: self._watch(path) for path in replaced}
+        self._waiting |= replaced
+        is_forked = not self._waiting or bool(self._pid) or self._fork()
+        return is_forked and not self._missing
+
+    def take_end(self, pid: int, code: int) -> bool | None:
+        """Whether what the process ``pid`` was to cover is covered; None where it is none of ours."""
+        if pid != self._pid or not pid:
+            return None
+        self._pid = 0
+        if code:
+            self._waiting |= self._under_way
+        return code == 0
+
+    def have_go_on(self, pid: int) -> None:
+        """A process was stopped: a child that may signal the one that covers is not to keep it from that."""
+        if pid == self._pid:
+            os.kill(pid, signal.SIGCONT)
+
+    def _differing(self) -> set[bytes]:
+        return {path for path, known in self._known.items() if _identity(path) != known}
 
     def _gone(self) -> Iterator[bytes]:
         """What is not there any more, though something of its name and number may be."""
@@ -82,20 +112,31 @@ class Covers:
             )
         return _identity(path)
 
+    def _fork(self) -> bool:
+        """Whether a process could be made that covers what waits for it."""
+        try:
+            pid = os.fork()  # one that enters the namespaces of others may not come back from there
+        except OSError:  # the child has all processes that there may be, or its namespace has just ended
+            return False
+        if pid == 0:
+            self._cover(self._waiting)
+        self._pid, self._under_way, self._waiting = pid, self._waiting, set()
+        return True
+
     def _cover(self, replaced: set[bytes]) -> None:
-        view = self._view
-        moved = any(path in view.pinned for path in replaced)  # and with it all below
-        entering = os.fork()  # one that enters the namespaces of others may not come back from there
-        if entering == 0:
-            try:
-                call("setns", self._namespace, _CLONE_NEWNS)
-                cover_again(
-                    tuple(path for path in view.denied if moved or path in replaced),
-                    tuple(path for path in view.read_only if moved or path in replaced),
-                )
-            finally:
-                os._exit(0)
-        os.waitpid(entering, 0)
+        """Never returns."""
+        code = 1
+        try:
+            view = self._view
+            moved = any(path in view.pinned for path in replaced)  # and with it all below
+            call("setns", self._namespace, _CLONE_NEWNS)
+            cover_again(
+                tuple(path for path in view.denied if moved or path in replaced),
+                tuple(path for path in view.read_only if moved or path in replaced),
+            )
+            code = 0
+        finally:
+            os._exit(code)
 
 
 def _identity(path: bytes) -> _Identity:

@@ -48,8 +48,8 @@ def descendants(*, but: Collection[int] = _NOTHING) -> list[Process]:
 
 
 def send(process: Process, number: int) -> None:
-    """Signal a process, and none that has taken its number since."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
+    """Signal a process, and none that has taken its number since; where that may not be, nothing happens."""
+    with contextlib.suppress(OSError):
         if not hasattr(os, "pidfd_open"):
             os.kill(process.pid, number)
             return

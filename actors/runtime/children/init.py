@@ -33,6 +33,18 @@ def leave_processes() -> None:
         _write("/proc/self/gid_map", f"{group} {group} 1")
 
 
+def return_to_processes() -> None:
+    """Have the next children of this process live in its own namespace again, where that may be: in the other
+    one there may be as many as there may.
+    """
+    with contextlib.suppress(OSError):
+        own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            call("setns", own, _CLONE_NEWPID)
+        finally:
+            os.close(own)
+
+
 def _write(path: str, text: str) -> None:
     handle = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
     try:

@@ -47,6 +47,8 @@ _LINKS = (
 #: The version of Linux from which on each namespace has a greatest number of a process, and its least value.
 _BOUND_EACH, _LEAST_BOUND = (6, 14), 301
 _NOT_THERE = FileNotFoundError, NotADirectoryError
+#: A path leads nowhere, or by way of a symlink.
+_ELSEWHERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE}
 
 
 class View(NamedTuple):
@@ -238,24 +240,35 @@ class _Base:
 def cover_again(denied: tuple[bytes, ...], read_only: tuple[bytes, ...]) -> None:
     """Cover what was put in the place of what was covered, in the view that this process has entered.
 
-    Raises OSError.
+    What is there no more is passed over, and what a symlink leads to, which has another path. Raises OSError,
+    the first, once all others are covered.
     """
     root = os.open("/", os.O_PATH | os.O_CLOEXEC)
-    for path in denied:
-        with contextlib.suppress(*_NOT_THERE):
-            place = open_place(root, path[1:])
-            if stat.S_ISDIR(os.fstat(place).st_mode):
-                blank = _new(b"tmpfs", _READ_ONLY | _NO_SETUID | _NO_DEVICES | _NO_EXEC, mode=b"0")
-            else:
-                blank = system_call(OPEN_TREE, AT_FDCWD, b"/dev/null", _CLONE | _CLOSE_ON_EXEC)
-                _set(
-                    blank, _READ_ONLY | _NO_SETUID | _NO_DEVICES | _NO_EXEC
-                )  # no device: it cannot be opened
-            _attach(blank, place)
-    for path in read_only:
-        with contextlib.suppress(*_NOT_THERE):
-            tree = _opened(path, path, _READ_ONLY | _NO_SETUID | _NO_DEVICES)
-            _attach(tree.handle, open_place(root, path[1:]))
+    failed: OSError | None = None
+    for cover, paths in ((_hide, denied), (_keep, read_only)):
+        for path in paths:
+            try:
+                cover(root, path)
+            except OSError as error:
+                if error.errno not in _ELSEWHERE:
+                    failed = failed or error
+    if failed is not None:
+        raise failed
+
+
+def _hide(root: int, path: bytes) -> None:
+    place = open_place(root, path[1:])
+    if stat.S_ISDIR(os.fstat(place).st_mode):
+        blank = _new(b"tmpfs", _READ_ONLY | _NO_SETUID | _NO_DEVICES | _NO_EXEC, mode=b"0")
+    else:
+        blank = system_call(OPEN_TREE, AT_FDCWD, b"/dev/null", _CLONE | _CLOSE_ON_EXEC)
+        _set(blank, _READ_ONLY | _NO_SETUID | _NO_DEVICES | _NO_EXEC)  # no device: it cannot be opened
+    _attach(blank, place)
+
+
+def _keep(root: int, path: bytes) -> None:
+    tree = _opened(path, path, _READ_ONLY | _NO_SETUID | _NO_DEVICES)
+    _attach(tree.handle, open_place(root, path[1:]))
 
 
 def _new(kind: bytes, attributes: int, **options: bytes) -> int:

@@ -19,6 +19,14 @@ _FOLDER, _FILE = 0o500, 0o400
 #: Names that are files where they are anything, with what changes nothing for who reads them meanwhile.
 _TEXTS = {b"commondir": b".", b"config": b""}
 _TRIES = 10
+#: Another took away what was there, or put something else in its place: it is looked at once more.
+_CHANGED = {errno.ENOENT, errno.ENXIO, errno.ESTALE}
+#: No name can be made there, by a program either. ELOOP is a symlink that was put on the way: what is there is
+#: not ours to touch.
+_FOR_NOBODY = {
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR),
+    *(errno.ENAMETOOLONG, errno.EINVAL, errno.ELOOP),
+}
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
 
@@ -42,12 +50,31 @@ class Reservations:
         return {each.path for each in self._made}
 
     def reserve(self, paths: Iterable[bytes]) -> None:
-        """Put something where there is nothing. Where this process may not, a child may not either."""
+        """Put something where there is nothing. Where this process may not, a child may not either.
+
+        Raises OSError, the first, once all others are reserved.
+        """
+        failed: OSError | None = None
         for path in paths:
-            for _ in range(_TRIES):
-                with contextlib.suppress(FileNotFoundError):  # another took away what it had made
-                    self._reserve(path)
-                    break
+            try:
+                self._reserve_one(path)
+            except OSError as error:
+                failed = failed or error
+        if failed is not None:
+            raise failed
+
+    def _reserve_one(self, path: bytes) -> None:
+        for _ in range(_TRIES):
+            try:
+                self._reserve(path)
+            except OSError as error:
+                if error.errno in _CHANGED:
+                    continue
+                if error.errno in _FOR_NOBODY:
+                    return
+                raise
+            return
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN), path)
 
     def release(self) -> None:
         """Take away what nobody else needs, and nobody has put something else in the place of."""
@@ -59,26 +86,20 @@ class Reservations:
         self._made.clear()
 
     def _reserve(self, path: bytes) -> None:
-        with contextlib.suppress(PermissionError, NotADirectoryError):
-            above: list[bytes] = []
-            try:
-                with _folder_of(path, above) as folder:
-                    name = os.path.basename(path)
-                    if _make(folder, name) or _is_placeholder(folder, name):
-                        self._lock(path, folder, tuple(above))
-            except OSError as error:
-                if (
-                    error.errno != errno.ELOOP
-                ):  # a symlink was put on the way: what is there is not ours to touch
-                    raise
+        above: list[bytes] = []
+        with _folder_of(path, above) as folder:
+            name = os.path.basename(path)
+            if _make(folder, name) or _is_placeholder(folder, name):
+                self._lock(path, folder, tuple(above))
 
     def _lock(self, path: bytes, folder: int, above: tuple[bytes, ...]) -> None:
         name = os.path.basename(path)
         handle = os.open(name, _READ, dir_fd=folder)
         self._made.append(_Reserved(path, handle, above))
-        fcntl.flock(handle, fcntl.LOCK_SH)
+        with contextlib.suppress(OSError):  # of a file system without locks
+            fcntl.flock(handle, fcntl.LOCK_SH)
         if not os.path.samestat(os.fstat(handle), os.lstat(name, dir_fd=folder)):
-            raise FileNotFoundError(path)
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
 
 
 @contextlib.contextmanager
@@ -111,12 +132,19 @@ def _make(folder: int, name: bytes) -> bool:
         else:
             flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
             handle = os.open(name, flags, _FILE, dir_fd=folder)
-            os.write(handle, text)
-            os.close(handle)
-    except OSError as error:
-        if isinstance(error, FileNotFoundError):
-            raise
+            try:
+                os.write(handle, text)
+            except OSError:
+                os.unlink(name, dir_fd=folder)
+                raise
+            finally:
+                os.close(handle)
+    except FileExistsError:
         return False
+    except FileNotFoundError:
+        if os.fstat(folder).st_nlink:  # it is there, and of a file system in which nothing is made
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), name) from None
+        raise
     return True
 
 

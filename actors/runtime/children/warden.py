@@ -17,7 +17,7 @@ from actors.runtime.children.confine import Plan, plan_of
 from actors.runtime.children.covers import Covers
 from actors.runtime.children.descendants import KILL_WAIT, descendants, kill_all, send, this_process
 from actors.runtime.children.frames import Frames, framed
-from actors.runtime.children.init import Init, leave_processes
+from actors.runtime.children.init import Init, leave_processes, return_to_processes
 from actors.runtime.children.kernel import take_in_orphans
 from actors.runtime.children.program import begin
 from actors.runtime.children.reserve import Reservations
@@ -54,6 +54,8 @@ class Warden:
         self._ladder: tuple[int, float, float] = (0, 0.0, 0.0)
         self._stage = _IDLE
         self._deadline: float | None = None
+        #: When what could not be covered is tried once more.
+        self._renewal: float | None = None
         self._give_up = 0.0
         self._over = False
 
@@ -61,9 +63,12 @@ class Warden:
         """Own the child from its start to the end of the last of its processes."""
         take_in_orphans()
         while not self._over:
-            self._waiting.wait(None if self._deadline is None else self._deadline - time.monotonic())
+            times = [each for each in (self._deadline, self._renewal) if each is not None]
+            self._waiting.wait(min(times) - time.monotonic() if times else None)
             self._reap()
-            if self._deadline is not None and time.monotonic() >= self._deadline and not self._over:
+            if _is_past(self._renewal) and not self._over:
+                self._renew()
+            if _is_past(self._deadline) and not self._over:
                 self._climb()
         self._reservations.release()
 
@@ -109,6 +114,8 @@ class Warden:
                 plan = self._make_namespace(plan)
             step = "process"
             self._pid, self._started = begin(request, self._streams, plan)
+            if self._covers is not None:
+                return_to_processes()
         except OSError as error:
             self._report("failed", step, error.errno or 0)
             self._over = True
@@ -146,7 +153,12 @@ class Warden:
         if self._covers is not None and self._pid is not None and not self._exited:
             with contextlib.suppress(OSError):  # it has ended by now
                 self._covers.begin(self._pid)
-                self._waiting.watch(self._covers.changed, self._covers.renew)
+                self._waiting.watch(self._covers.changed, self._renew)
+
+    def _renew(self) -> None:
+        """Cover what was replaced, if not now then a moment later."""
+        if self._covers is not None:
+            self._renewal = None if self._covers.renew() else time.monotonic() + _AGAIN
 
     def _report(self, *words: Any) -> None:
         with contextlib.suppress(OSError):  # nobody is there any more
@@ -157,9 +169,12 @@ class Warden:
     def _reap(self) -> None:
         if self._pid is None:
             return
-        ended, others = reap()
+        covers = self._covers
+        ended, others = reap() if covers is None else reap(covers.have_go_on)
         for pid, code in ended:
-            if self._init is not None and pid == self._init.pid:
+            if covers is not None and (is_covered := covers.take_end(pid, code)) is not None:
+                self._renewal = time.monotonic() + (0 if is_covered else _AGAIN)
+            elif self._init is not None and pid == self._init.pid:
                 self._init.pid = 0
             elif pid == self._pid:
                 self._exited = True
@@ -226,3 +241,7 @@ class Warden:
         if self._pid is not None and not self._exited:  # else others may have its number by now
             with contextlib.suppress(OSError):
                 os.killpg(self._pid, number)
+
+
+def _is_past(when: float | None) -> bool:
+    return when is not None and time.monotonic() >= when
