@@ -21,8 +21,8 @@ _TEXTS = {b"commondir": b".", b"config": b""}
 _TRIES = 10
 #: Another took away what was there, or put something else in its place: it is looked at once more.
 _CHANGED = {errno.ENOENT, errno.ENXIO, errno.ESTALE}
-#: No name can be made there, by a program either. ELOOP is a symlink that was put on the way: what is there is
-#: not ours to touch.
+#: No name can be made there, by a program either. ELOOP is a symlink that was put on the way: what is there
+#: is not ours to touch.
 _FOR_NOBODY = {
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR),
     *(errno.ENAMETOOLONG, errno.EINVAL, errno.ELOOP),
