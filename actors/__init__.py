@@ -268,6 +268,7 @@ __all__ = [
     "UserSource",
     "VendorPart",
     "WaitForMemoryJobs",
+    "WaitForSubAgents",
     "WaitingForApproval",
     "WatchdogExpired",
     "WireError",

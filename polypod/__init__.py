@@ -265,6 +265,7 @@ __all__ = [
     "UserSource",
     "VendorPart",
     "WaitForMemoryJobs",
+    "WaitForSubAgents",
     "WaitingForApproval",
     "WatchdogExpired",
     "WireError",

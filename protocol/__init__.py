@@ -23,6 +23,7 @@ from protocol.commands import (
     TryPostRunExtract,
     TryPreRunCompact,
     WaitForMemoryJobs,
+    WaitForSubAgents,
 )
 from protocol.delegation import Children
 from protocol.entries import (
@@ -397,6 +398,7 @@ __all__ = [
     "UserSource",
     "VendorPart",
     "WaitForMemoryJobs",
+    "WaitForSubAgents",
     "WaitingForApproval",
     "WatchdogExpired",
     "WireError",

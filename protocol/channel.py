@@ -94,6 +94,7 @@ RESULTS: dict[type[commands.Command], Any] = {
     commands.Resume: RunResult[Any],
     commands.Compact: str,
     commands.WaitForMemoryJobs: bool,
+    commands.WaitForSubAgents: bool,
     commands.History: list[Item],
     commands.Describe: PodDescription,
     commands.Passivate: bool,

@@ -87,6 +87,14 @@ class WaitForMemoryJobs(Command, frozen=True, gc=False):
     timeout: float | None = None
 
 
+class WaitForSubAgents(Command, frozen=True, gc=False):
+    """Have sub-agents that stand still go on, and wait until all have ended and the model has been sent what
+    became of them, at most ``timeout`` seconds.
+    """
+
+    timeout: float | None = None
+
+
 class PushItem(Command, frozen=True, gc=False):
     """Put an item into the history as it is."""
 
@@ -148,6 +156,7 @@ COMMANDS: tuple[type[Command], ...] = (
     TryPostRunExtract,
     SpawnMemoryJobs,
     WaitForMemoryJobs,
+    WaitForSubAgents,
     PushItem,
     History,
     Describe,

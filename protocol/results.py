@@ -59,7 +59,8 @@ class PodDescription(Struct, frozen=True, gc=False):
     ``head`` is the hex hash of its session's last entry, ``extract_pointer`` the number of history
     items that memory has read (None: none yet), ``occupancy`` the tokens its history takes, ``usage``
     and ``cost`` (US dollars) the sums over the pod's life, ``seconds`` the time that its runs took in it,
-    ``passive`` whether the store alone has its history.
+    ``passive`` whether the store alone has its history, ``sub_agents`` the names of the pods that are its
+    sub-agents and have not ended.
     """
 
     name: str
@@ -72,3 +73,4 @@ class PodDescription(Struct, frozen=True, gc=False):
     cost: float | None
     passive: bool = False
     seconds: float = 0.0
+    sub_agents: tuple[str, ...] = ()

@@ -30,6 +30,7 @@ from actors.cli.run import view_of
 from actors.cli.running import (
     MEMORY_FAILURES,
     Plan,
+    Start,
     finish_memory_jobs,
     follow_until_signal,
     resumable,
@@ -169,7 +170,7 @@ async def _turn(words: str | None, chat: _Chat) -> None:
     """Do one run to its end; a failure is shown, and the chat goes on."""
     system, pod, terminal, view, answering = chat
     try:
-        start = pod.resume if words is None else lambda: pod.run(words)
+        start: Start = Pod.resume if words is None else lambda pod: pod.run(words)
         await follow_until_signal(system, pod, start, view, terminal, answering(system), cancels=True)
     except RunFailed as error:
         terminal.note(f"polypod: the run failed: {error}", "error")

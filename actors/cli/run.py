@@ -28,6 +28,7 @@ from actors.cli.mcp_servers import with_servers, without_servers
 from actors.cli.running import (
     MEMORY_FAILURES,
     Plan,
+    Start,
     finish_memory_jobs,
     follow_until_signal,
     resumable,
@@ -35,10 +36,8 @@ from actors.cli.running import (
 from actors.cli.store_reader import Reading
 from actors.cli.streams import private_stdin
 from actors.pod.handle import Pod
-from actors.runtime.future import AsyncFuture
 from actors.system import PodSystem
 from protocol.lifecycle import PodState
-from protocol.results import RunResult
 
 
 @click.command(short_help="Have a new pod do a task.")
@@ -112,9 +111,7 @@ def resume(
     stdin = private_stdin()
     terminal = Terminal()
     view = view_of(terminal, as_json=as_json)
-    start: Callable[[Pod], AsyncFuture[RunResult]] = (
-        Pod.resume if words is None else lambda pod: pod.run(words)
-    )
+    start: Start = Pod.resume if words is None else lambda pod: pod.run(words)
     with show_failures(view):
         with Reading(store) as reading:
             session_id, url = reading.find(session).session_id, reading.url
@@ -133,18 +130,16 @@ async def _run(
     terminal: Terminal,
     view: View,
     answering: Callable[[PodSystem], Approver],
-    start: Callable[[Pod], AsyncFuture[RunResult]],
+    start: Start,
 ) -> None:
     async with PodSystem(store=plan.store, memory=memory_folder()) as system:
         pod = await plan.spawn(system, view)
-        if start is Pod.resume:
-            await _require_paused(pod)
+        if start is Pod.resume and not await _is_paused(pod):
+            start = _let_sub_agents_go_on
         try:
             async with resumable(pod, plan, terminal, "resume"):
                 with pod.subscribe(MEMORY_FAILURES) as failures:
-                    done = await follow_until_signal(
-                        system, pod, lambda: start(pod), view, terminal, answering(system)
-                    )
+                    done = await follow_until_signal(system, pod, start, view, terminal, answering(system))
                     await finish_memory_jobs(pod, terminal, failures)
         finally:
             terminal.idle()
@@ -156,14 +151,21 @@ async def _run(
         raise Exit(FAILED)
 
 
-async def _require_paused(pod: Pod) -> None:
-    """Raise UsageError unless the session's last run is paused: else only new words can continue it."""
+async def _is_paused(pod: Pod) -> bool:
+    """Whether the session's last run is paused; else its sub-agents may be. Raises UsageError where nothing
+    was interrupted: then only new words can continue it.
+    """
     described = await pod.describe()
-    if described.state is not PodState.PAUSED:
+    if described.state is not PodState.PAUSED and not described.sub_agents:
         raise click.UsageError(
             f"the last run of session {described.session_id} has ended: "
             f'say what to do next, as in polypod resume {described.session_id} "…"'
         )
+    return described.state is PodState.PAUSED
+
+
+def _let_sub_agents_go_on(_: Pod) -> None:
+    """Start no run: who waits for sub-agents has them go on."""
 
 
 def view_of(terminal: Terminal, *, as_json: bool) -> View:

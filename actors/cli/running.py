@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import NamedTuple
+
+from msgspec.structs import replace
 
 from actors.cli.approvals.approver import Approver
 from actors.cli.config import store_option
@@ -15,24 +19,33 @@ from actors.cli.display.views import View
 from actors.cli.errors import Exit
 from actors.cli.interrupts import Interrupted, cancel_on_signal, catching, farewell
 from actors.pod.handle import Pod
+from actors.runtime.encoded import EncodedEvent
 from actors.runtime.future import AsyncFuture
 from actors.runtime.subscription import Subscription
 from actors.sessions.head import short_id
 from actors.system import PodSystem
 from actors.tools.scope import REFUSED
-from protocol.errors import RunFailed
+from protocol.error_of import error_of
+from protocol.errors import PodError, RunFailed
 from protocol.events import (
     Alert,
     ApprovalRequested,
     ApprovalResolved,
+    AssistantMessage,
     ConsolidateFailed,
+    Event,
     ExtractFailed,
+    RunEnd,
+    RunStart,
     ToolResulted,
 )
 from protocol.items import ToolResult
 from protocol.manifest import PodManifest
 from protocol.results import RunResult
+from protocol.usage import Usage
 
+#: Starts a run, or, where None, has sub-agents alone go on.
+Start = Callable[[Pod], AsyncFuture[RunResult] | None]
 #: How long a command waits for memory jobs before it leaves, in seconds.
 MEMORY_PATIENCE = 60.0
 #: The events that report that memory is not kept.
@@ -69,41 +82,125 @@ class Followed(NamedTuple):
         return last.text if last is not None and last.is_error and last.text.startswith(REFUSED) else None
 
 
+class Leave:
+    """What ends the wait for sub-agents early: the command is to leave."""
+
+    def __init__(self) -> None:
+        self._asked = asyncio.Event()
+        self._pauses = False
+
+    def ask(self, *, pauses: bool) -> None:
+        """Wait no longer; with ``pauses`` what goes on is about to be paused."""
+        self._pauses = pauses
+        self._asked.set()
+
+    async def pauses_before(self, ended: AsyncFuture[bool]) -> bool:
+        """Wait for that, or until it was asked to leave; gives whether it is paused before its end. Raises
+        what that raises.
+        """
+        asked = asyncio.ensure_future(self._asked.wait())
+        waiting = asyncio.ensure_future(ended)
+        await asyncio.wait({asked, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        asked.cancel()
+        left = not waiting.done()
+        waiting.cancel()
+        if not left:
+            waiting.result()
+        return left and self._pauses
+
+
 async def follow_run(
     system: PodSystem,
     pod: Pod,
-    start: Callable[[], AsyncFuture[RunResult]],
+    start: Start,
     view: View,
     approver: Approver,
+    leave: Leave | None = None,
 ) -> Followed:
     """Start a run of ``pod`` and show its events to the end, while ``approver`` answers for all calls of the
-    system that wait for approval. Raises what the run raises.
+    system that wait for approval. Sub-agents that are at work then are waited for too, and the run in which
+    the pod gets to know of their ends is the one that counts. Raises what the last run raises.
     """
-    last_call: ToolResult | None = None
     session_id = (await pod.describe()).session_id
+    shown = _Shown(pod, view, session_id)
     async with _finishing(approver), system.subscribe_encoded() as events:
-        result = start()
-        result.when_done(events.close)  # all events of a run are queued before its result is there
+        result = start(pod)
+        end = asyncio.ensure_future(_end_of_all(pod, result, leave or Leave()))
+        end.add_done_callback(lambda _: events.close())  # all events of a run are queued before its result
         for request in await system.approvals():
             await approver.ask(request)
         async for encoded in events:
             event = encoded.event
-            asked = isinstance(event, ApprovalRequested)
-            if event.pod == pod.name and not (asked and approver.shows):
-                session_id = event.session_id or session_id
-                last_call = event.item if isinstance(event, ToolResulted) else last_call
-                view.show_encoded(encoded)
+            if not (isinstance(event, ApprovalRequested) and approver.shows):
+                shown.show(encoded)
             if isinstance(event, ApprovalRequested):
                 await approver.ask(event)
             elif isinstance(event, ApprovalResolved):
                 approver.drop(event)
     try:
-        ended = await result
+        first, paused = await end
+        ended = shown.last_result(first)
     except RunFailed as error:
-        view.show_failure(error.failure, error.run_id, session_id)
+        view.show_failure(error.failure, error.run_id, shown.session_id)
         raise
+    if paused and ended.outcome == "finished":
+        ended = replace(ended, outcome="paused")
     view.show_end(ended)
-    return Followed(ended, last_call)
+    return Followed(ended, shown.last_call)
+
+
+async def _end_of_all(
+    pod: Pod, result: AsyncFuture[RunResult] | None, leave: Leave
+) -> tuple[RunResult | None, bool]:
+    """The result of a run, once its sub-agents have ended too, and whether they were to be paused before."""
+    ended = None if result is None else await result
+    if ended is not None and ended.outcome in {"paused", "cancelled"}:
+        return ended, False
+    return ended, await leave.pauses_before(pod.wait_for_sub_agents())
+
+
+class _Shown:
+    """What was shown of a pod and its sub-agents, and how its last run went."""
+
+    def __init__(self, pod: Pod, view: View, session_id: str) -> None:
+        self._pod = pod
+        self._view = view
+        self.session_id = session_id
+        self.last_call: ToolResult | None = None
+        self._answer = ""
+        self._end: RunEnd | None = None
+
+    def show(self, encoded: EncodedEvent) -> None:
+        """Show the next event of the system, where it is the pod's or of one below it."""
+        event = encoded.event
+        if event.pod == self._pod.name:
+            self._note(event)
+            self._view.show_encoded(encoded)
+        elif event.pod.startswith(f"{self._pod.name}."):
+            self._view.show_sub_agent(encoded, event.pod.removeprefix(f"{self._pod.name}."))
+
+    def _note(self, event: Event) -> None:
+        self.session_id = event.session_id or self.session_id
+        if isinstance(event, RunStart):
+            self.last_call, self._answer, self._end = None, "", None
+        elif isinstance(event, ToolResulted):
+            self.last_call = event.item
+        elif isinstance(event, AssistantMessage):
+            self._answer = event.item.text
+        elif isinstance(event, RunEnd):
+            self._end = event
+
+    def last_result(self, first: RunResult | None) -> RunResult:
+        """The result of the last run that has ended; ``first`` is that of the one that was started. Raises
+        RunFailed.
+        """
+        end = self._end
+        if end is None or (first is not None and end.run_id == first.run_id):
+            return first or RunResult("", "finished", Usage(), "", self.session_id)
+        if end.outcome == "failed":
+            cause = PodError("the run failed") if end.error is None else error_of(end.error)
+            raise RunFailed(cause, run_id=end.run_id)
+        return RunResult(self._answer, end.outcome, end.usage, end.run_id or "", end.session_id)
 
 
 @asynccontextmanager
@@ -130,20 +227,22 @@ async def finish_memory_jobs(pod: Pod, terminal: Terminal, failures: Subscriptio
 async def follow_until_signal(
     system: PodSystem,
     pod: Pod,
-    start: Callable[[], AsyncFuture[RunResult]],
+    start: Start,
     view: View,
     terminal: Terminal,
     approver: Approver,
     *,
     cancels: bool = False,
 ) -> Followed:
-    """Follow a run that the first Ctrl-C, SIGTERM or SIGHUP pauses; a second one ends the process.
+    """Follow a run that the first Ctrl-C, SIGTERM or SIGHUP pauses, with its sub-agents; a second one ends
+    the process.
 
-    With ``cancels`` Ctrl-C cancels the run instead. Raises Interrupted where it was to be paused and has
-    not ended otherwise; with ``cancels`` however it ended, since more runs would follow it.
+    With ``cancels`` Ctrl-C cancels the run instead, and sub-agents are waited for no longer. Raises
+    Interrupted where it was to be paused and has not ended otherwise; with ``cancels`` however it ended,
+    since more runs would follow it.
     """
     paused: list[int] = []
-    asked: list[AsyncFuture[None]] = []
+    leave = Leave()
 
     def pauses(number: int) -> bool:
         return not (cancels and number == signal.SIGINT)
@@ -153,10 +252,11 @@ async def follow_until_signal(
         terminal.note(f"{'pausing' if pauses(number) else 'cancelling'}… (once more kills)", "note")
         if pauses(number):
             paused.append(number)
-        asked.append(pod.pause() if pauses(number) else pod.cancel())
+        asked = pod.pause() if pauses(number) else pod.cancel()
+        asked.when_done(partial(leave.ask, pauses=pauses(number)))
 
     with catching(catch, leaves=pauses):
-        done = await follow_run(system, pod, start, view, approver)
+        done = await follow_run(system, pod, start, view, approver, leave)
     if paused and (cancels or done.result.outcome == "paused"):
         raise Interrupted(paused[0])
     return done

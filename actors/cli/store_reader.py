@@ -27,6 +27,8 @@ from protocol.events import ApprovalRequested, ApprovalResolved, UserMessage
 from protocol.manifest import PodManifest
 from protocol.wire import decode_entry
 
+#: Sessions among which the parents of the last changed ones are looked for.
+_NEWEST = 50
 #: What stands for the session that changed last, where an id is asked for.
 LAST = "last"
 #: Entries read at a time.
@@ -73,8 +75,8 @@ class Reading:
         found = [] if there is None else wait(there.matching(beginning, _SHOWN + 1))
         if found and (len(found) == 1 or found[0].session_id == beginning):
             return found[0]
-        if not found and beginning == LAST and (newest := self.sessions(limit=1)):
-            return newest[0]
+        if not found and beginning == LAST and (newest := self._newest()) is not None:
+            return newest
         if not found:
             for session_id, error in self.unreadable().items() if beginning else ():
                 if session_id.startswith(beginning):
@@ -89,6 +91,13 @@ class Reading:
             f"{many} sessions fit {beginning!r}; the end of an id, as here, is enough:",
             [self._summary(each, now) for each in some],
         )
+
+    def _newest(self) -> SessionInfo | None:
+        """The session that changed last; of a tree of pods, which change together, that of the uppermost."""
+        found = self.sessions(limit=_NEWEST)
+        names = {info.pod for info in found}
+        uppermost = (info for info in found if not any(info.pod.startswith(f"{name}.") for name in names))
+        return next(uppermost, None)
 
     def _summary(self, info: SessionInfo, now: float) -> str:
         """A session in a few words, by which a person knows it."""

@@ -150,6 +150,13 @@ class Pod:
         """Wait for the memory jobs at most ``timeout`` seconds; gives whether they have ended."""
         return self._ask(commands.WaitForMemoryJobs(timeout))
 
+    def wait_for_sub_agents(self, timeout: float | None = None) -> AsyncFuture[bool]:
+        """Wait at most ``timeout`` seconds until all sub-agents have ended, and the runs in which the model
+        gets to know of that; gives whether they have. Those that stand still, since the pod was restored, go
+        on. While the pod itself is paused they do not, and nothing is waited for.
+        """
+        return self._ask(commands.WaitForSubAgents(timeout))
+
     def push_item(self, item: Item) -> AsyncFuture[None]:
         """Put ``item`` into the history as it is; resolves when it is logged."""
         return self._ask(commands.PushItem(item))

@@ -16,7 +16,7 @@ from actors.runtime.actor import DEFERRED
 from actors.runtime.future import AsyncFuture
 from actors.runtime.interruptible import Interruptible
 from protocol import commands
-from protocol.errors import SessionError
+from protocol.errors import PodStopped, SessionError
 from protocol.events import (
     AssistantMessage,
     RunOutcome,
@@ -32,6 +32,7 @@ from protocol.text import encodable
 from protocol.usage import Usage
 
 if TYPE_CHECKING:
+    from actors.pod.delegation.delegation import Delegation
     from actors.pod.pod import PodActor
 
 #: The event of each item that is pushed.
@@ -148,6 +149,22 @@ def _on_wait_for_memory_jobs(pod: PodActor, command: commands.WaitForMemoryJobs)
     return DEFERRED if pod.memory.wait_for_all(pod.defer_reply(), command.timeout) else True
 
 
+def _on_wait_for_sub_agents(pod: PodActor, command: commands.WaitForSubAgents) -> Any:
+    if pod.delegation is None:
+        return True
+    pod.tasks.start_at_once(_wait_for_sub_agents(pod.delegation, command.timeout, pod.defer_reply()))
+    return DEFERRED
+
+
+async def _wait_for_sub_agents(
+    delegation: Delegation, seconds: float | None, reply: AsyncFuture[bool]
+) -> None:
+    try:
+        reply.set(await delegation.wait_for_all(seconds))
+    except PodStopped as error:
+        reply.set_exception(error)
+
+
 def _on_history(pod: PodActor, _: commands.History) -> list[Item]:
     return in_call_order(pod.journal.log.durable_items())
 
@@ -165,6 +182,7 @@ def _on_describe(pod: PodActor, _: commands.Describe) -> PodDescription:
         cost=accounts.cost,
         passive=pod.passive,
         seconds=accounts.seconds + accounts.run_seconds(log.head),
+        sub_agents=() if pod.delegation is None else pod.delegation.names,
     )
 
 
@@ -224,6 +242,7 @@ HANDLERS: dict[type, Callable[[PodActor, Any], Any]] = {
     commands.TryPostRunExtract: _on_try_post_run_extract,
     commands.SpawnMemoryJobs: _on_spawn_memory_jobs,
     commands.WaitForMemoryJobs: _on_wait_for_memory_jobs,
+    commands.WaitForSubAgents: _on_wait_for_sub_agents,
     commands.History: _on_history,
     commands.Describe: _on_describe,
     commands.Passivate: _on_passivate,

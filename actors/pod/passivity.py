@@ -16,6 +16,7 @@ _WITHOUT_HISTORY = frozenset(
         commands.Steer,
         commands.Pause,
         commands.WaitForMemoryJobs,
+        commands.WaitForSubAgents,
         commands.Passivate,
         commands.Stop,
         ShutDown,

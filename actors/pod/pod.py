@@ -441,6 +441,8 @@ class PodActor(AsyncActor):
         """End the pod, and before it the run that goes on by ``ending``; the reply comes once it has."""
         self.status.stopping = True
         did_nothing = self.run_loop is None and self._memory is None and self.status.state is _IDLE
+        if self.delegation is not None and self.delegation.has_any:  # of an earlier life
+            did_nothing = False
         self.ending.begin(ending, self.defer_reply(), did_nothing=did_nothing)
         return DEFERRED
 

@@ -247,7 +247,7 @@ class Desk:
     async def follow(self, pod: Pod) -> RunResult:
         asks = AtTerminal(self.system, self.terminal, self.stdin)
         view = PeopleView(self.terminal)
-        return (await follow_run(self.system, pod, lambda: pod.run("go"), view, asks)).result
+        return (await follow_run(self.system, pod, lambda pod: pod.run("go"), view, asks)).result
 
     async def sees(self, words: str) -> str:
         """Wait until ``words`` are on the screen: what came before them."""

@@ -41,7 +41,7 @@ def show(script: list[Any], view: View) -> None:
     async def main() -> None:
         async with PodSystem() as system:
             pod = await system.spawn(PodManifest.of(name="p"), client=ScriptedClient(script), tools=[weather])
-            await follow_run(system, pod, lambda: pod.run("go"), view, Nobody(system, Terminal()))
+            await follow_run(system, pod, lambda pod: pod.run("go"), view, Nobody(system, Terminal()))
 
     asyncio.run(main())
 

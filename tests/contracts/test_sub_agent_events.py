@@ -17,6 +17,7 @@ from actors.pod.handle import Pod
 from actors.runtime.subscription import Subscription
 from actors.sessions.store import MemoryStore, SessionStore
 from actors.system import PodSystem
+from protocol.errors import PodStopped
 from protocol.events import (
     ApprovalRequested,
     ChildEnded,
@@ -194,3 +195,36 @@ async def test_who_is_too_slow_learns_where_to_go_on_in_each_log(reach: Reached)
         with pod.subscribe(since=lagged.since, children=True) as past:
             again = await come(past, lambda e: isinstance(e, RunEnd) and e.pod == "lead", times=2)
         check_order(again)
+
+
+async def test_who_waits_for_sub_agents_waits_for_the_run_that_their_end_starts_too(reach: Reached) -> None:
+    cast = Cast(lead=[spawn(), say("working on it"), say("it is 42")], reader=[..., say("forty-two")])
+    async with playing(reach, cast) as (_, pod):
+        assert await pod.wait_for_sub_agents()
+        assert (await pod.run("go")).text == "working on it"
+        assert (await pod.describe()).sub_agents == ("lead.reader",)
+        assert not await pod.wait_for_sub_agents(timeout=0)
+        waiting = pod.wait_for_sub_agents()
+        cast.go.set()
+        assert await waiting
+        assert (await pod.history())[-1].text == "it is 42"
+        assert (await pod.describe()).sub_agents == ()
+
+
+async def test_nobody_waits_for_sub_agents_of_a_pod_that_is_paused_or_stops(reach: Reached) -> None:
+    cast = Cast(lead=[spawn(), ..., say("no more")], reader=[..., say("no more")])
+    async with playing(reach, cast) as (_, pod):
+        with pod.subscribe(RunStart, children=True) as starts:
+            run = pod.run("go")
+            await until(starts, of(RunStart, "lead.reader"))
+        waiting = pod.wait_for_sub_agents()
+        await pod.pause()
+        assert (await run).outcome == "paused"
+        assert not await waiting
+        assert not await pod.wait_for_sub_agents()
+        resumed = pod.resume()
+        waiting = pod.wait_for_sub_agents()
+        await pod.stop()
+        with pytest.raises(PodStopped):
+            await waiting
+        assert (await resumed).outcome == "cancelled"

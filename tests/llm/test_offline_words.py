@@ -20,6 +20,7 @@ from actors.llm.offline.intents import (
     Count,
     Find,
     List,
+    PassOn,
     Read,
     Recall,
     Remember,
@@ -249,3 +250,10 @@ def test_a_tool_is_called_as_calls_are_shown(words: str):
     [intent] = understood(words, ["pay"])
     assert isinstance(intent, UseTool)
     assert arguments_from(intent.words, schema) == {"to": "ann", "amount": 5}
+
+
+def test_what_the_runtime_reports_is_passed_on() -> None:
+    report = "[sub-agent reader (777f73ec40dd) has ended: finished]\ndone\nand well"
+    assert understood(report, ["run"]) == [PassOn("sub-agent reader", "finished", "done\nand well")]
+    command = "[background command c1 has ended: exit code 0]\n$ make\nok"
+    assert understood(command, ["run"]) == [PassOn("background command c1", "exit code 0", "$ make\nok")]

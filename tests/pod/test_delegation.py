@@ -414,3 +414,33 @@ async def test_a_sub_agent_may_have_its_parents_scope_and_touches_nothing_of_pol
             await until(events, of(RunEnd, "lead"))
     for event in (first, second):
         assert event.item.text.startswith("not allowed to read"), event.item.text
+
+
+async def test_sub_agents_of_an_idle_pod_that_is_restored_go_on_when_somebody_waits_for_them(
+    tmp_path: Path,
+) -> None:
+    store = f"sqlite:{tmp_path / 'pods.db'}"
+    cast = Cast(lead=[spawn(), say("working on it"), say("it is 42")], reader=[..., say("forty-two")])
+    async with PodSystem(store=store) as system:
+        pod = await system.spawn(lead(), client=cast)
+        session_id = (await pod.run("go")).session_id
+    cast.go.set()
+    async with PodSystem(store=store) as system, asyncio.timeout(30):
+        pod = await system.spawn(lead(), client=cast, resume=session_id)
+        described = await pod.describe()
+        assert (described.state, described.sub_agents) == (PodState.IDLE, ("lead.reader",))
+        assert await pod.wait_for_sub_agents()
+        assert (await pod.history())[-1].text == "it is 42"
+
+
+async def test_a_restored_pod_that_is_stopped_idle_stops_its_sub_agents(tmp_path: Path) -> None:
+    store = f"sqlite:{tmp_path / 'pods.db'}"
+    cast = Cast(lead=[spawn(), say("working on it")], reader=[..., say("forty-two")])
+    async with PodSystem(store=store) as system:
+        session_id = (await (await system.spawn(lead(), client=cast)).run("go")).session_id
+    async with PodSystem(store=store) as system, asyncio.timeout(30):
+        pod = await system.spawn(lead(), client=cast, resume=session_id)
+        await pod.stop()
+        assert not system.pods()
+        with system.subscribe("lead", ChildEnded, since=0) as past:
+            assert (await until(past, of(ChildEnded))).outcome == "cancelled"

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from actors.cli.display.event_format import event_line, result_line
+from actors.cli.display.event_format import Line, event_line, failed, result_line
 from actors.cli.display.format import arguments, count, cut, seconds, tokens
 from actors.cli.display.terminal import Terminal
 from actors.runtime.encoded import EncodedEvent
@@ -19,6 +19,7 @@ from protocol.events import Event
 from protocol.items import ToolCall
 from protocol.results import RunResult
 from protocol.text import encodable_json
+from protocol.usage import Usage
 from protocol.wire import encode_line
 
 
@@ -30,6 +31,9 @@ class View(Protocol):
 
     def show_encoded(self, event: EncodedEvent) -> None:
         """Show the next event."""
+
+    def show_sub_agent(self, event: EncodedEvent, name: str) -> None:
+        """Show the next event of a sub-agent, of that name."""
 
     def show_end(self, result: RunResult) -> None:
         """Show how the run ended."""
@@ -45,6 +49,9 @@ class JsonView:
         """Programs have no use for it."""
 
     def show_encoded(self, event: EncodedEvent) -> None:
+        _put_line(event.body + b"\n")
+
+    def show_sub_agent(self, event: EncodedEvent, name: str) -> None:  # noqa: ARG002 - events name their pod
         _put_line(event.body + b"\n")
 
     def show_end(self, result: RunResult) -> None:
@@ -100,6 +107,11 @@ class PeopleView:
         self._took: float | None = None
         self._why: Failure | None = None
         self._steps = 0
+        self._usage: Usage | None = None
+        #: The sub-agents that are at work, and lines about them for when no answer is being written.
+        self._sub_agents: dict[str, None] = {}
+        self._of_sub_agents: list[Line] = []
+        self._between_runs = False
 
     def note(self, text: str) -> None:
         self._terminal.note(text)
@@ -111,13 +123,17 @@ class PeopleView:
         """Show the next event."""
         match event:
             case events.RunStart():
-                self._began, self._steps, self._why = event.at, 0, None
+                self._began = self._began or event.at
+                self._why, self._between_runs = None, False
             case events.RunEnd():
                 self._took = None if self._began is None else event.at - self._began
-                self._why = event.error
+                self._why, self._between_runs = event.error, True
+                self._add_usage(event.usage)
+                self._wait_for_sub_agents()
             case events.TurnStart():
                 self._on_the_way(self._answered)
-                self._streamed, self._thought = False, 0
+                self._thought = 0
+                self._end_streamed()
                 self._steps += 1
                 self._terminal.busy("thinking…")
             case events.TextDelta() | events.ThinkingDelta() | events.ToolCallDelta():
@@ -126,9 +142,11 @@ class PeopleView:
                 self._answer(event)
             case events.ToolStart() | events.ToolProgress() | events.ToolResulted():
                 self._tool(event)
+            case events.ChildStarted() | events.ChildEnded():
+                self._sub_agent(event)
             case _ if isinstance(event, _WORTH_A_LINE):
                 self._terminal.say(event_line(event, self._terminal.width - 20))
-                self._streamed = False
+                self._end_streamed()
 
     def _piece(self, event: events.TextDelta | events.ThinkingDelta | events.ToolCallDelta) -> None:
         if isinstance(event, events.ThinkingDelta):
@@ -149,7 +167,7 @@ class PeopleView:
             self._on_the_way(event.item.text)
         else:
             self._answered = event.item.text
-        self._streamed = False
+        self._end_streamed()
         self._calls = {call.id: call for call in event.item.calls}
 
     def _on_the_way(self, text: str) -> None:
@@ -172,7 +190,67 @@ class PeopleView:
         if self._running:
             self._terminal.busy(cut(", ".join(self._running.values()), self._terminal.width - 12))
 
+    def _end_streamed(self) -> None:
+        """No answer is being written: show what has waited for that."""
+        self._streamed = False
+        lines, self._of_sub_agents = self._of_sub_agents, []
+        for line in lines:
+            self._terminal.say(line)
+
+    # -- sub-agents --------------------------------------------------------------------------------
+
+    def show_sub_agent(self, event: EncodedEvent, name: str) -> None:
+        line = self._line_of(event.event)
+        if line is not None:
+            self._say_of_sub_agent(name, line)
+
+    def _line_of(self, event: Event) -> Line | None:
+        """What is shown of a sub-agent's event."""
+        match event:
+            case events.ToolStart():
+                self._calls[event.call_id] = ToolCall(event.call_id, event.name, event.arguments)
+            case events.ToolResulted():
+                call = self._calls.get(event.item.call_id)
+                return result_line(event.item, call, event.seconds, self._terminal.width // 3)
+            case events.AssistantMessage() if event.item.text:
+                return Line("quiet", event.item.text)
+            case events.ChildStarted() | events.ChildEnded():
+                return event_line(event, self._terminal.width)
+            case _ if isinstance(event, _WORTH_A_LINE):
+                return event_line(event, self._terminal.width)
+        return None
+
+    def _sub_agent(self, event: events.ChildStarted | events.ChildEnded) -> None:
+        if isinstance(event, events.ChildStarted):
+            self._sub_agents[event.name] = None
+            self._say_of_sub_agent(event.name, Line("note", f"starts: {event.task}"))
+            return
+        self._sub_agents.pop(event.name, None)
+        self._add_usage(event.usage)
+        ended = f"has ended, {event.outcome.replace('_', ' ')}"
+        self._say_of_sub_agent(event.name, Line("note", failed(ended, event.error)))
+
+    def _say_of_sub_agent(self, name: str, line: Line) -> None:
+        """One line, whatever the width."""
+        shown = Line(line.tone, cut(f"▸ {name} {line.text}", self._terminal.width - 1))
+        if self._streamed:
+            self._of_sub_agents.append(shown)
+        else:
+            self._terminal.say(shown)
+            self._wait_for_sub_agents()
+
+    def _wait_for_sub_agents(self) -> None:
+        if self._between_runs and self._sub_agents:
+            self._terminal.busy(cut(f"waiting for {', '.join(self._sub_agents)}…", self._terminal.width - 12))
+
+    def _add_usage(self, usage: Usage | None) -> None:
+        if usage is not None:
+            self._usage = usage if self._usage is None else self._usage + usage
+
+    # -- the end -----------------------------------------------------------------------------------
+
     def show_end(self, result: RunResult) -> None:
+        self._end_streamed()
         self._terminal.idle()
         if result.outcome in {"cancelled", "paused"}:
             self._on_the_way(self._answered)
@@ -186,12 +264,20 @@ class PeopleView:
     def _summary(self, result: RunResult) -> None:
         if self._why is not None:
             self._terminal.note(str(self._why), "error")
-        words = [result.outcome.replace("_", " "), count(self._steps, "request"), tokens(result.usage)]
+        used = result.usage if self._usage is None else self._usage
+        words = [result.outcome.replace("_", " "), count(self._steps, "request"), tokens(used)]
         if self._took is not None:
             words.append(seconds(self._took))
+        self._forget_run()
         self._terminal.note(" · ".join([*words, f"session {result.session_id}"]))
 
+    def _forget_run(self) -> None:
+        """Count anew with the next run that is started."""
+        self._began, self._took, self._steps, self._usage = None, None, 0, None
+
     def show_failure(self, failure: Failure, run_id: str | None, session_id: str | None) -> None:  # noqa: ARG002
+        self._end_streamed()
+        self._forget_run()
         self._terminal.idle()
         self._on_the_way(self._answered)
         self._terminal.end_line()

@@ -97,6 +97,14 @@ class UseTool(NamedTuple):
     words: str
 
 
+class PassOn(NamedTuple):
+    """Say what the runtime reports: what has ended, how, and its last words."""
+
+    what: str
+    how: str
+    words: str
+
+
 class Talk(NamedTuple):
     """Words that ask for nothing but words."""
 
@@ -124,6 +132,7 @@ Intent = (
     | Replace
     | Run
     | UseTool
+    | PassOn
     | Talk
     | Unknown
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
-from actors.llm.offline.intents import Intent, Run, SummariseText, Unknown, UseTool, Write
+from actors.llm.offline.intents import Intent, PassOn, Run, SummariseText, Unknown, UseTool, Write
 from actors.llm.offline.rules import intents_of
 from actors.llm.offline.wording import IT, Quoted
 
@@ -46,6 +46,12 @@ _SUMMARISE_THIS = re.compile(
     rf"\s*{_POLITE}(?:summari[sz]e|sum up) (?:this|the following)(?: text)? ?[:\n]\s*(?=\S)", _FLAGS
 )
 # A command may hold any words and signs; one in quotes is a step among others.
+#: How the runtime reports that something has ended which goes on beside a run.
+_REPORT = re.compile(
+    r"\[(?P<what>(?:sub-agent|background command) \S+)(?: \(\w+\))? has ended: "
+    r"(?P<how>[^\n]*)\]\n?(?P<words>.*)",
+    re.DOTALL,
+)
 _RUN_THIS = re.compile(
     rf"\s*{_POLITE}(?:run|execute)(?: (?:the|this)(?: shell)? command)?:?\s+(?=[^\s\"'`“])(?P<command>.+)",
     _FLAGS | re.DOTALL,
@@ -89,7 +95,12 @@ def _in_context(intents: list[Intent]) -> Iterator[Intent]:
 
 
 def _with_text_behind(text: str, tools: frozenset[str]) -> Intent | None:
-    """``summarise this: …``, ``write the following to PATH:`` or ``run …``, and all that comes after."""
+    """``summarise this: …``, ``write the following to PATH:`` or ``run …``, and all that comes after; and
+    what the runtime reports.
+    """
+    report = _REPORT.fullmatch(text)
+    if report is not None:
+        return PassOn(report["what"], report["how"], report["words"])
     run = _RUN_THIS.match(text[:_MOST_CHARACTERS])
     if run is not None and run["command"].split()[0].rstrip(":") not in tools:
         return Run(run["command"].strip())

@@ -12,6 +12,7 @@ from actors.llm.offline.intents import (
     Find,
     Intent,
     List,
+    PassOn,
     Read,
     Recall,
     Remember,
@@ -35,7 +36,7 @@ from actors.llm.offline.looking import (
     summarise,
     summary_of,
 )
-from actors.llm.offline.plans import OfflineContext, Pairs, Plan, Wanted, follow, said
+from actors.llm.offline.plans import Answer, OfflineContext, Pairs, Plan, Wanted, follow, said
 from actors.llm.offline.talking import not_understood, talk
 from actors.llm.offline.writing import recall, remember, replace, write
 
@@ -86,6 +87,8 @@ def plan_for(intent: Intent, context: OfflineContext) -> Plan:  # noqa: C901, PL
             return run_command(context, intent)
         case UseTool():
             return use_tool(context, intent)
+        case PassOn():
+            return said(Answer(f"The {intent.what} has ended: {intent.how}.\n{intent.words}".strip()))
         case Talk():
             return said(talk(context, intent))
         case Unknown():

@@ -40,6 +40,7 @@ from protocol.events import (
     RunOutcome,
     RunStart,
 )
+from protocol.lifecycle import PodState
 from protocol.manifest import anchored
 from protocol.scope import Scope
 from protocol.text import encodable
@@ -92,6 +93,8 @@ class Delegation:
         self._resting = False
         #: The sessions of those whose end is being sent to the pod.
         self._notifying: set[str] = set()
+        #: Who waits for the ends of all; resolved each time that one may have come.
+        self._waiting: list[asyncio.Future[None]] = []
         #: Resolves once those of an earlier life are there again; None where there are none.
         self._bringing_back: AsyncFuture[None] | None = None
 
@@ -114,6 +117,12 @@ class Delegation:
         """Whether any sub-agent has not ended."""
         return bool(self.living) or self._bringing_back is not None
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the pods that have not ended."""
+        living = self.living.values()
+        return tuple(child.started.child if child.pod is None else child.pod.name for child in living)
+
     # -- what the log says -----------------------------------------------------------------------
 
     def note_own(self, events: Sequence[Event]) -> None:
@@ -125,8 +134,10 @@ class Delegation:
                 self._take_back(event)
             elif isinstance(event, RunStart):
                 self._go_on()
-            elif isinstance(event, RunEnd) and event.outcome == "paused":
-                self._hold()
+            elif isinstance(event, RunEnd):
+                if event.outcome == "paused":
+                    self._hold()
+                self._wake_waiting()
 
     def note_child(self, pod: str, events: Sequence[Event]) -> None:
         """Take events of a sub-agent that are published."""
@@ -243,11 +254,12 @@ class Delegation:
         """A sub-agent has ended, or never was: what it had is the pod's again."""
         if self.living.get(child.started.name) is child:
             del self.living[child.started.name]
-        self.by_pod.pop(child.started.child, None)
+        self.by_pod = {name: each for name, each in self.by_pod.items() if each is not child}
         if child.resources is not None and isinstance(child.resources.budget, ChildBudget):
             child.resources.budget.close()
         self._withdraw()
         child.publish_news()
+        self._wake_waiting()
 
     async def begin(self, child: SubAgent, began: AsyncFuture[None]) -> None:
         """Record that a sub-agent starts, then have it live and work."""
@@ -322,7 +334,7 @@ class Delegation:
         for child in list(self.living.values()):
             self._work(child)
         for ended in self.state.unreported:
-            self.tasks.start(self._notify(ended))
+            self._begin_notify(ended)
 
     # -- ends ------------------------------------------------------------------------------------
 
@@ -335,7 +347,7 @@ class Delegation:
         """End the pod of a sub-agent that has done its work, and record that."""
         if child.pod is not None:
             last = child.last
-            if await goes_on(child.pod):  # it got words in the last moment
+            if await goes_on(actor_of(child.pod)):  # it got words in the last moment
                 child.ending = False
                 if child.last is not None and child.last is not last:  # and has answered them meanwhile
                     self._begin_end(child, child.last.outcome, child.last.error)
@@ -369,14 +381,16 @@ class Delegation:
             self._drop(child)
             child.ended.set(event)
         if not self._held:
+            self._begin_notify(event)
+
+    def _begin_notify(self, event: ChildEnded) -> None:
+        """Send the pod's model the end of a sub-agent, and what it said last."""
+        if event.child_session not in self._notifying and not self._actor.stopping:
+            self._notifying.add(event.child_session)
             self.tasks.start(self._notify(event))
 
     async def _notify(self, event: ChildEnded) -> None:
-        """Send the pod's model the end of a sub-agent, and what it said last."""
         session = event.child_session
-        if session in self._notifying or self._actor.stopping:
-            return
-        self._notifying.add(session)
         try:
             last = await output.last_answer(self.template.store, session)
             await self._actor.notify(output.end_words(event, last))
@@ -384,10 +398,50 @@ class Delegation:
             return
         finally:
             self._notifying.discard(session)
+            self._wake_waiting()
         self.state = self.state.reported(session)
+
+    async def wait_for_all(self, seconds: float | None) -> bool:
+        """Have those go on that stand still though the pod is not paused, and wait at most so many seconds
+        until all have ended and no run of the pod is left that the ends have started. Gives whether that is
+        so. Raises PodStopped.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self.wait_for_restored()
+                while await self._has_more():
+                    pass
+        return not self.living
+
+    async def _has_more(self) -> bool:
+        """Whether a sub-agent, or a run of the pod, may have more to come, once there is news of that."""
+        if self._actor.stopping:
+            raise self._actor.status.gone()
+        state = self._actor.status.state
+        if self._held and state is PodState.IDLE:
+            self._go_on()
+        elif self._held:  # it is paused, or about to be, or to go on
+            if state is PodState.PAUSED:
+                return False
+            await goes_on(self._actor)
+            return True
+        news = self.tasks.loop.create_future()
+        self._waiting.append(news)
+        at_work = any(child.why is None for child in self.living.values()) or bool(self._notifying)
+        if not at_work and not await goes_on(self._actor):
+            return False
+        await news
+        return True
+
+    def _wake_waiting(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for each in waiting:
+            if not each.done():
+                each.set_result(None)
 
     async def stop_all(self, seconds: float) -> None:
         """The pod ends: stop those below, and record their ends, within so many seconds."""
+        self._wake_waiting()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self.wait_for_restored()
@@ -400,6 +454,7 @@ class Delegation:
 
     async def shut_down_all(self, seconds: float) -> None:
         """The pod ends with its run paused: have those below end in the same way, within so many seconds."""
+        self._wake_waiting()
         if self.spawner.leaving:
             return  # it has all pods end so
         self._resting = True
@@ -431,6 +486,7 @@ class Delegation:
                 await bring_back(self, child)
             except (SessionInUse, NameTaken) as error:
                 child.why = error.message
+                self._wake_waiting()
             except PolypodError as error:
                 if not self._leaving:
                     child.ending = True

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Protocol
 
-from actors.pod.local import actor_of
 from actors.runtime.future import AsyncFuture
 from protocol.errors import PolypodError
 from protocol.events import ChildEnded, ChildStarted, RunEnd
@@ -14,6 +13,7 @@ from protocol.events import ChildEnded, ChildStarted, RunEnd
 if TYPE_CHECKING:
     from actors.pod.delegation.delegation import Delegation
     from actors.pod.handle import Pod
+    from actors.pod.pod import PodActor
     from actors.pod.resources import PodResources
     from actors.pod.session.lifecycle import Resumed
     from actors.sessions.log import SessionLog
@@ -116,9 +116,8 @@ def record_ended(
     )
 
 
-async def goes_on(pod: Pod) -> bool:
+async def goes_on(actor: PodActor) -> bool:
     """Whether a pod whose run has ended has another, or will have one."""
-    actor = actor_of(pod)
     if actor.ended:
         return False
     more: AsyncFuture[bool] = AsyncFuture()
