@@ -73,7 +73,7 @@ async def gated(replies: Sequence[Reply]) -> AsyncIterator[tuple[str, Gate]]:
 
 
 class GatedScript:
-    """In the process: a client that says the test of each request, and answers once it may."""
+    """In the process: a client that notifies the test of each request, and answers once it may."""
 
     model = "gated"
 

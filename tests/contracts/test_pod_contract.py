@@ -257,9 +257,9 @@ def test_ten_runs_at_once_have_each_its_own_answer(reach: Reached) -> None:
 def test_a_tool_of_the_pod_is_run_where_the_pod_lives(reach: Reached) -> None:
     async def scene(pod: Pod) -> None:
         assert (await pod.run("go")).text == "there"
-        seen_events = (await pod.history())[2]
-        assert isinstance(seen_events, ToolResult)
-        assert (seen_events.text == str(os.getpid())) is (reach is not in_a_process)
+        shown = (await pod.history())[2]
+        assert isinstance(shown, ToolResult)
+        assert (shown.text == str(os.getpid())) is (reach is not in_a_process)
 
     play(reach, ScriptedClient([call("where"), say("there")]), scene, tools=[where])
 
