@@ -38,8 +38,9 @@ from actors.runtime.on_demand import on_demand as _on_demand
 from actors.runtime.subscription import Closed, Subscription
 from actors.sessions.store import Claim, Holder, MemoryStore, SessionInfo, SessionStore
 from actors.system import PodSystem
-from actors.tools.base import Tool, Toolbox, ToolContext, tool
+from actors.tools.base import Tool, ToolContext, tool
 from actors.tools.source import ToolSource
+from actors.tools.toolbox import Toolbox
 from protocol import *
 
 if _TYPE_CHECKING:

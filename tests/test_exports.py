@@ -26,7 +26,9 @@ LATER = {
     *("actors.llm.cassette", "actors.llm.tape", "actors.llm.http.presets"),
     *("actors.memory.consolidation", "actors.memory.extraction", "actors.memory.notes_folder"),
     *(
-        "actors.pod.approvals.asking",
+        "actors.pod.approvals.asking_calls",
+        "actors.pod.approvals.asking_play",
+        "actors.pod.approvals.asking_runner",
         "actors.pod.channel",
         "actors.pod.delegation.delegation",
         "actors.pod.session.fork",

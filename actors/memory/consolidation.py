@@ -26,7 +26,8 @@ from actors.memory.shelf import (
     consolidator_request,
 )
 from actors.sessions.disk import store_error
-from actors.tools.base import Toolbox, tool
+from actors.tools.base import tool
+from actors.tools.toolbox import Toolbox
 from protocol.errors import PodError, ToolError
 
 T = TypeVar("T")

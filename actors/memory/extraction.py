@@ -24,7 +24,8 @@ from actors.memory.helper_words import extracted_in_words
 from actors.memory.messages import Extract, Proposal
 from actors.memory.staging import Staged, earlier_readings, stage
 from actors.sessions.disk import store_error
-from actors.tools.base import Toolbox, tool
+from actors.tools.base import tool
+from actors.tools.toolbox import Toolbox
 from protocol.errors import ModelError, PodError, SessionError, WireError
 from protocol.items import Item
 

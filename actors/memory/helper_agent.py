@@ -12,7 +12,8 @@ from actors.memory.helper_words import said, says_nothing
 from actors.runtime.actor import AsyncActor
 from actors.runtime.future import AsyncFuture
 from actors.runtime.interruptible import Interruptible
-from actors.tools.base import Toolbox, ToolContext
+from actors.tools.base import ToolContext
+from actors.tools.toolbox import Toolbox
 from protocol.errors import PodError
 from protocol.items import Item, UserItem
 

@@ -26,11 +26,12 @@ from actors.runtime.user_folders import configuration_path, runtime_path, state_
 from actors.sessions.head import SessionHead, new_session_id
 from actors.sessions.log import SessionLog
 from actors.sessions.store import SessionStore
-from actors.tools.base import Tool, Toolbox, ToolContext
+from actors.tools.base import Tool, ToolContext
 from actors.tools.extras import ALLOW_PRIVATE, COMMANDS, LAUNCHER, MEMORY, PODS, TASKS
 from actors.tools.pool import ToolThreads
 from actors.tools.scope import fence
 from actors.tools.source import ToolSource, is_source
+from actors.tools.toolbox import Toolbox
 from protocol.entries import StoredEntry
 from protocol.errors import BudgetError
 from protocol.events import Event

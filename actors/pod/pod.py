@@ -487,7 +487,8 @@ class PodActor(AsyncActor):
 
 def _asking(of: tuple[Any, ...], approvals: OpenApprovals) -> tuple[type[Play], ToolCalls]:
     """What plays the runs of a pod whose calls may need a person's word."""
-    from actors.pod.approvals.asking import AskingPlay, AskingToolCalls  # noqa: PLC0415 - paid for by pods that ask
+    from actors.pod.approvals.asking_calls import AskingToolCalls  # noqa: PLC0415 - paid for by pods that ask
+    from actors.pod.approvals.asking_play import AskingPlay  # noqa: PLC0415 - paid for by pods that ask
 
     return AskingPlay, AskingToolCalls(*of, approvals=approvals)
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping, Sequence
 from typing import Any
 
-from actors.tools.base import Toolbox
+from actors.tools.toolbox import Toolbox
 from protocol.items import ToolCall
 from protocol.tools import Concurrency
 

@@ -8,8 +8,9 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from actors.runtime.children.launcher import Launcher
-from actors.tools.base import Toolbox, ToolContext
+from actors.tools.base import ToolContext
 from actors.tools.mcp.source import McpServers
+from actors.tools.toolbox import Toolbox
 from bench.claim import Claim, at_most_times
 from bench.measure import Stopwatch
 from bench.results import Reading

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from actors.llm.base import Answer, Assembler, CallChunk, End, LLMClient, Request, TextChunk, UsageReport
 from actors.llm.offline.client import OfflineClient, current
-from actors.tools.base import Toolbox, ToolContext, tool
+from actors.tools.base import ToolContext, tool
 from actors.tools.builtin import builtin
+from actors.tools.toolbox import Toolbox
 from protocol.items import AssistantItem, Item, SystemItem, ToolCall, ToolResult, UserItem
 from protocol.scope import Scope
 

@@ -15,10 +15,11 @@ from process_kit import marked, wait_until_none
 from actors.llm.scripted import ScriptedClient, call, say
 from actors.pod.handle import Pod
 from actors.system import PodSystem
-from actors.tools.base import Toolbox, ToolContext
+from actors.tools.base import ToolContext
 from actors.tools.mcp import source
 from actors.tools.mcp.connection import Seconds
 from actors.tools.mcp.log import MOST_BYTES, ServerLog
+from actors.tools.toolbox import Toolbox
 from protocol.errors import ManifestError
 from protocol.events import ToolStart
 from protocol.items import ToolCall, ToolResult

@@ -9,7 +9,8 @@ from actors.llm.base import Answer, Request
 from actors.llm.retry import ask
 from actors.llm.scripted import Reply, ScriptedClient, call, say
 from actors.memory.helper_agent import HelperAgent, Reminder
-from actors.tools.base import Toolbox, ToolContext, tool
+from actors.tools.base import ToolContext, tool
+from actors.tools.toolbox import Toolbox
 from protocol.items import ToolResult
 from protocol.scope import Scope
 

@@ -12,7 +12,8 @@ from store_kit import python
 from actors.llm.scripted import ScriptedClient, call, say
 from actors.sessions.store import MemoryStore
 from actors.system import PodSystem
-from actors.tools.base import INTERRUPTED, Tool, tool
+from actors.tools.base import Tool, tool
+from actors.tools.toolbox import INTERRUPTED
 from protocol.entries import Head, StoredEntry
 from protocol.errors import HeadConflict
 from protocol.events import ApprovalRequested, ApprovalResolved, SessionForked

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from actors.compaction.compose import SNAPSHOT, compose
 from actors.pod.history.task_list import MOST_CLOSED, Task, TaskStore, Written
 from actors.pod.history.task_tools import TASK_TOOLS
-from actors.tools.base import Toolbox, ToolContext
+from actors.tools.base import ToolContext
 from actors.tools.extras import TASKS
+from actors.tools.toolbox import Toolbox
 from protocol.errors import ToolError
 from protocol.items import AssistantItem, SystemItem, ToolCall, ToolResult, UserItem
 from protocol.scope import Scope

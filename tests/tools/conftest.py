@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from actors.tools.base import Toolbox, ToolContext
+from actors.tools.base import ToolContext
 from actors.tools.builtin import builtin
 from actors.tools.scope import resolved
+from actors.tools.toolbox import Toolbox
 from protocol.items import ToolCall, ToolResult
 from protocol.scope import Scope
 

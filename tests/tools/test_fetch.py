@@ -20,9 +20,10 @@ from ports import unused_port
 from actors.llm.scripted import ScriptedClient, call, say
 from actors.net.public import Address, why_not_public
 from actors.system import PodSystem
-from actors.tools.base import Toolbox, ToolContext
+from actors.tools.base import ToolContext
 from actors.tools.builtin import builtin
 from actors.tools.extras import ALLOW_PRIVATE
+from actors.tools.toolbox import Toolbox
 from actors.tools.web import html
 from actors.tools.web.page import MOST_BYTES
 from actors.tools.web.requests import MOST_REDIRECTS, Web, refuse_none

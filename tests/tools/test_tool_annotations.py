@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from actors.tools.base import Toolbox, tool
+from actors.tools.base import tool
+from actors.tools.toolbox import Toolbox
 from protocol.errors import ToolDefinitionError
 
 if TYPE_CHECKING:

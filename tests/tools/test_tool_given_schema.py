@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from actors.tools.base import Tool, Toolbox, ToolContext, tool
+from actors.tools.base import Tool, ToolContext, tool
+from actors.tools.toolbox import Toolbox
 from protocol.errors import ToolArgumentsInvalid, ToolDefinitionError
 from protocol.items import ToolCall, ToolResult
 from protocol.scope import Scope

@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 from actors.system import PodSystem
-from actors.tools.base import Tool, Toolbox, ToolContext, tool
+from actors.tools.base import Tool, ToolContext, tool
 from actors.tools.pool import ToolThreads
+from actors.tools.toolbox import Toolbox
 from bench.models import Caller, manifest
 from protocol.errors import ToolDefinitionError, ToolError
 from protocol.items import ToolCall, ToolResult

@@ -9,8 +9,9 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.tools.base import Toolbox, ToolContext
+from actors.tools.base import ToolContext
 from actors.tools.output import capped, parts_from
+from actors.tools.toolbox import Toolbox
 from protocol.items import ImagePart, TextPart, ToolCall
 from protocol.scope import Scope
 

@@ -15,7 +15,8 @@ import pytest
 
 from actors.llm.scripted import ScriptedClient, call, say
 from actors.system import PodSystem
-from actors.tools.base import Tool, Toolbox, ToolContext, tool
+from actors.tools.base import Tool, ToolContext, tool
+from actors.tools.toolbox import Toolbox
 from protocol.items import ToolCall, ToolResult
 from protocol.manifest import PodManifest
 from protocol.scope import Scope

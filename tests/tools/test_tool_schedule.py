@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.tools.base import Toolbox, ToolContext, tool
+from actors.tools.base import ToolContext, tool
 from actors.tools.schedule import groups, kind_of, run_as_they_come, run_in_groups
+from actors.tools.toolbox import Toolbox
 from protocol.items import ToolCall
 from protocol.scope import Scope
 from protocol.tools import Concurrency

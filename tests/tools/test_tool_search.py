@@ -12,12 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.tools.base import Toolbox, ToolContext
+from actors.tools.base import ToolContext
 from actors.tools.builtin import builtin
 from actors.tools.cancel import Cancel
 from actors.tools.filesystem.glob import matcher
 from actors.tools.filesystem.walk import walk
 from actors.tools.scope import uniform_below
+from actors.tools.toolbox import Toolbox
 from protocol.errors import ToolError
 from protocol.items import ToolCall
 from protocol.scope import Rule, Scope

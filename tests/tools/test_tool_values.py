@@ -22,8 +22,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.tools.base import Tool, Toolbox, ToolContext, tool
+from actors.tools.base import Tool, ToolContext, tool
 from actors.tools.dump import MOST_MEMBERS, dump
+from actors.tools.toolbox import Toolbox
 from protocol.errors import ToolDefinitionError
 from protocol.items import ImagePart, TextPart, ThinkingPart, ToolCall, ToolResult
 from protocol.scope import Scope

@@ -29,8 +29,9 @@ from actors.pod.accounts.spending import Spending
 from actors.pod.history.context import Context
 from actors.pod.history.task_list import TaskStore
 from actors.pod.resources import PodResources
-from actors.tools.base import Toolbox, ToolContext, tool
+from actors.tools.base import ToolContext, tool
 from actors.tools.filesystem.place import opened
+from actors.tools.toolbox import Toolbox
 from protocol.errors import CompactionFailed, ModelError, ToolError
 from protocol.events import CompactReason, SummarySource
 from protocol.items import Item

@@ -8,7 +8,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from actors.pod.runs.tool_runner import NOT_RUN
-from actors.tools.base import INTERRUPTED
+from actors.tools.toolbox import INTERRUPTED
 from protocol.items import AssistantItem, Item, TextPart, ToolCall, ToolResult, UserItem
 from protocol.wire import encode
 

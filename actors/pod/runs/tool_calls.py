@@ -20,7 +20,7 @@ from actors.runtime.actor import AsyncActor
 from actors.runtime.interruptible import Interruptible, Left
 from actors.runtime.loop import Mailroom
 from actors.sessions.replay import open_calls
-from actors.tools.base import INTERRUPTED
+from actors.tools.toolbox import INTERRUPTED
 from protocol import commands
 from protocol.errors import SessionError, ToolLoop
 from protocol.events import Alert, RunOutcome, ToolProgress, ToolResulted, ToolStart

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from msgspec.structs import replace
 
-from actors.tools.base import Checked, Tool, Toolbox, ToolContext
+from actors.tools.base import Tool, ToolContext
 from actors.tools.schedule import kind_of, run_in_groups
 from actors.tools.scope import fenced, resolved
+from actors.tools.toolbox import Checked, Toolbox
 from protocol.items import TextPart, ToolCall, ToolResult
 from protocol.manifest import PodManifest
 from protocol.scope import Rule, Scope

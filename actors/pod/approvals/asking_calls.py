@@ -1,0 +1,204 @@
+"""``AskingToolCalls``: batches of calls that wait or run, and what people answer about those that wait."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from msgspec.structs import replace
+
+from actors.pod.approvals.asking_runner import AskingRunner
+from actors.pod.approvals.forms import checked_form
+from actors.pod.approvals.open_approvals import OpenApprovals
+from actors.pod.runs.run_state import Run
+from actors.pod.runs.tool_calls import Sources, ToolCalls
+from actors.pod.runs.tool_runner import with_texts
+from actors.sessions.replay import open_calls
+from protocol import commands
+from protocol.approval import ApprovalAnswer, ApprovalRule
+from protocol.errors import AlreadyResolved, InvalidInput
+from protocol.events import ApprovalRequested, RunOutcome, ToolResulted
+from protocol.items import AssistantItem, ToolCall, ToolResult
+from protocol.recordable import recordable
+
+
+class _AskingSources:
+    """Tools that come and go, of a pod that asks."""
+
+    def __init__(self, sources: Sources, approvals: OpenApprovals) -> None:
+        self._sources = sources
+        self._approvals = approvals
+
+    def look(self, alert: Callable[[str], object]) -> AskingRunner:
+        """The tools as they are now. Raises ToolSourceError."""
+        return AskingRunner(self._sources.look(alert), self._approvals)
+
+
+class AskingToolCalls(ToolCalls):
+    """Runs batches of tool calls of which some need a person's word, and takes what people say."""
+
+    __slots__ = ("_approvals",)
+
+    def __init__(self, *parts: Any, approvals: OpenApprovals) -> None:
+        super().__init__(*parts)
+        self._approvals = approvals
+        self._tools = AskingRunner(self._tools, approvals)
+        if self._sources is not None:
+            self._sources = _AskingSources(self._sources, approvals)
+
+    # -- what people say -------------------------------------------------------------------------
+
+    async def claim_answer(self, command: commands.Approve | commands.Disapprove) -> None:
+        """Be the first of all processes to answer. Raises as ``answer``, and SessionError."""
+        request = self._approvals.find(command.approval_id)
+        if request.ends_at <= time.time():
+            self._approvals.wake()
+            raise AlreadyResolved(f"approval {request.approval_id} was not answered in time")
+        answer = ApprovalAnswer(
+            request.approval_id,
+            self._journal.head.session_id,
+            approved=isinstance(command, commands.Approve),
+            at=time.time(),
+            note=command.note,
+        )
+        if isinstance(command, commands.Approve):
+            arguments = self._arguments(request, command.arguments)
+            answer = replace(answer, always=command.always, arguments=arguments)
+        else:
+            answer = replace(answer, by=command.by)
+        await self._approvals.claim(answer)
+
+    def answer(self, run: Run | None, command: commands.Approve | commands.Disapprove) -> None:
+        """Record what a person says of a call that waits. Raises AlreadyResolved, UnknownApproval, and
+        InvalidInput for arguments that the call cannot be run with.
+        """
+        request = self._approvals.find(command.approval_id)
+        if isinstance(command, commands.Disapprove):
+            self._deny(run, request, command.by, command.note)
+        else:
+            arguments = self._arguments(request, command.arguments)
+            self._approve(request, arguments, command.note, always=command.always)
+
+    def take_answers(self, run: Run) -> None:
+        """Record what other processes have answered to calls that wait still."""
+        answers, self._approvals.answers = self._approvals.answers, []
+        for answer in answers:
+            request = self._approvals.state.find(answer.approval_id)
+            if request is not None:
+                self._take(run, request, answer)
+
+    def _take(self, run: Run, request: ApprovalRequested, answer: ApprovalAnswer) -> None:
+        if request.ends_at <= answer.at:  # as it is by ``timeout``
+            self._deny(run, request, "timeout", None)
+            return
+        if not answer.approved:
+            self._deny(run, request, answer.by, answer.note)
+            return
+        if not self._approvals.proves(request, answer):
+            self._journal.alert(
+                f"the store has an answer that allows {request.tool} ({request.approval_id}), and bears no "
+                "proof that a person gave it: the call was denied"
+            )
+            self._deny(run, request, "unproved", None)
+            return
+        try:
+            arguments = self._arguments(request, answer.arguments)
+        except InvalidInput as error:  # nobody is there to get the error
+            why = f"a person wanted other arguments; {error.message}"
+            self._deny(run, request, answer.by, f"other arguments were wanted; {error.message}", why)
+        else:
+            self._approve(request, arguments, answer.note, always=answer.always)
+
+    def _approve(
+        self, request: ApprovalRequested, arguments: dict[str, Any] | None, note: str | None, *, always: bool
+    ) -> None:
+        rule = None
+        if always and request.form is None:
+            holds = request.arguments if arguments is None else arguments
+            rule = ApprovalRule(request.tool, "allow", holds, exact=True)
+        self._approvals.resolve(request, "person", approved=True, arguments=arguments, note=note, rule=rule)
+
+    def deny_open(self, run: Run, note: str) -> None:
+        """Record that none of the calls that wait is run, since somebody has said something else."""
+        for request in self._approvals.state.open:
+            self._deny(run, request, "steer", note)
+
+    def _deny(
+        self, run: Run | None, request: ApprovalRequested, by: str, note: str | None, why: str | None = None
+    ) -> None:
+        self._approvals.resolve(request, by, approved=False, note=note)
+        if request.form is not None:
+            return  # its tool goes on without the answer
+        call = ToolCall(request.call_id, request.tool, request.arguments)
+        why = why or _denied_words(request, by, note)
+        result = ToolResult.of(call, f"{call.name} was not run: {why}", is_error=True)
+        result = with_texts(result, request.injected)
+        if run is not None:
+            self.add_result(run, result, None, None, None)
+        else:
+            self._journal.log.record(ToolResulted, self._journal.head.open_run, item=result)
+
+    def _arguments(
+        self, request: ApprovalRequested, arguments: dict[str, Any] | None
+    ) -> dict[str, Any] | None:
+        """What an approval gives: arguments in the place of those that were asked about, or what a form asks
+        for. Raises InvalidInput.
+        """
+        if request.form is not None:
+            return checked_form(request.form, arguments or {})
+        return None if arguments is None else self._mended(request, arguments)
+
+    def _mended(self, request: ApprovalRequested, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Arguments in the place of those that were asked about. Raises InvalidInput."""
+        call = recordable(ToolCall(request.call_id, request.tool, arguments))
+        tools = self._tools if self._sources is None else self._sources.look(self._journal.alert)
+        checked = tools.toolbox.check(call)
+        if isinstance(checked, ToolResult):
+            raise InvalidInput(f"with these arguments the call cannot be run: {checked.text}")
+        found = self._approvals.verdict(call, checked.tool)
+        if found.policy == "deny":
+            raise InvalidInput(f"with these arguments the call is denied ({found.why})")
+        return call.arguments
+
+    # -- ends ------------------------------------------------------------------------------------
+
+    def close_open(self, run: Run | None) -> None:
+        """Give every call without a result its deterministic one: those that wait were not run."""
+        not_begun = self._approvals.not_begun
+        for request in self._approvals.state.open:
+            self._approvals.resolve(request, "run", approved=False)
+        self._close(run, open_calls(self._journal.head.items), not_begun)
+        self._approvals.drop_granted()
+
+    def close_at_end(self, run: Run, outcome: RunOutcome) -> None:
+        """The same; at a pause the calls that wait go on doing so."""
+        if outcome == "paused":
+            self._approvals.close_forms()
+            self._close_but(self._approvals.awaited, run)
+            self._approvals.drop_granted()
+        else:
+            self.close_open(run)
+
+    def close_before_resume(self, run: Run) -> None:
+        """Close what was interrupted; calls that wait, or were approved meanwhile, belong to what goes on."""
+        kept = self._approvals.not_begun
+        self._approvals.close_forms()
+        self._close_but(kept, None if run.restored else run)
+        if kept and run.answer is None:  # the session was restored
+            items = self._journal.head.items
+            run.answer = next(item for item in reversed(items) if isinstance(item, AssistantItem))
+
+    def _close_but(self, kept: frozenset[str], run: Run | None) -> None:
+        calls = open_calls(self._journal.head.items)
+        self._close(run, [call for call in calls if call.id not in kept], self._approvals.not_begun)
+
+
+def _denied_words(request: ApprovalRequested, by: str, note: str | None) -> str:
+    """Why a call is not run, for the model."""
+    if by == "timeout":
+        return f"it needs a person's approval, and nobody answered within {request.timeout:g} s"
+    if by == "unproved":
+        return "it needs a person's approval, and the answer to it bears no proof that a person gave it"
+    why = "it needs a person's approval, and nobody gave it" if by == "nobody" else "a person denied it"
+    return why if note is None else f"{why}: {note}"

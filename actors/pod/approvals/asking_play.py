@@ -1,0 +1,97 @@
+"""``AskingPlay``: a run that waits for a person where nothing else is left to do, with its clock held."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from actors.pod.runs import decide
+from actors.pod.runs.gate import Gate
+from actors.pod.runs.play import Owner, Play
+from actors.pod.runs.run_parts import RunParts
+from actors.pod.runs.run_state import Run
+from actors.sessions.replay import open_calls
+from protocol.lifecycle import PodState
+
+
+class AskingPlay(Play):
+    """Plays runs of which some calls wait for a person."""
+
+    __slots__ = ("_approvals", "_held_turn", "_status")
+
+    def __init__(self, parts: RunParts, gate: Gate, owner: Owner) -> None:
+        super().__init__(parts, gate, owner)
+        assert parts.approvals is not None
+        self._approvals = parts.approvals
+        self._status = parts.status
+        #: Whether calls are at work that do not end the turn that goes on, since others may wait.
+        self._held_turn = False
+
+    async def _run_tools(self, run: Run, step: decide.RunTools) -> None:
+        decided = decide.of_calls(step, self._approvals.awaited)
+        if isinstance(decided, decide.AwaitAnswer):
+            await self._await_answer(run)
+        else:
+            self._held_turn = self._model_calls.hold_turn()
+            await super()._run_tools(run, decided)
+            self._release_turn()
+        if not open_calls(self._journal.head.items):
+            self._model_calls.end_turn()
+
+    def _release_turn(self) -> None:
+        if self._held_turn:
+            self._held_turn = False
+            self._model_calls.release_turn()
+
+    def go_on(self, run: Run) -> None:
+        """As ``Play.go_on``."""
+        self._release_turn()
+        super().go_on(run)
+
+    async def _await_answer(self, run: Run) -> None:
+        """Wait until there may be something to do; that time is nobody's but the person's."""
+        waits = run.waits
+        await self._journal.commit()  # results, and requests, that nothing else makes durable
+        waits.check()
+        self._hold_clock()
+        self._status.to(PodState.WAITING)
+        try:
+            if self._gate.waiting:
+                await self._gate.let_pass(waits)
+            elif run.ending is None and self._waits_for_all():
+                await waits.inline(self._approvals.await_change(), "an approval")
+        except asyncio.CancelledError as error:
+            self._model_calls.end_by_error(run, error)
+        waits.check()
+        self._status.to(PodState.RUNNING)
+        self._release_clock(run)
+        if self._approvals.answers:
+            self._tool_calls.take_answers(run)
+            await self._journal.commit()
+            waits.check()
+
+    def _waits_for_all(self) -> bool:
+        """Whether still nothing but a person's word lets the run go on."""
+        awaited = self._approvals.awaited
+        calls = open_calls(self._journal.head.items)
+        return bool(calls) and all(call.id in awaited for call in calls)
+
+    # -- the clock -------------------------------------------------------------------------------
+
+    def _hold_clock(self) -> None:
+        self._accounts.hold_clock()
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+
+    def _release_clock(self, run: Run) -> None:
+        held = self._accounts.release_clock()
+        if run.deadline is not None:
+            run.deadline += held
+            left = run.deadline - time.monotonic()
+            self._alarm = self._tasks.loop.call_later(left, self._out_of_time, run)
+
+    def stop_clock(self) -> float:
+        """The run has ended, or is lost: its seconds."""
+        self._accounts.release_clock()
+        return super().stop_clock()

@@ -1,0 +1,245 @@
+"""``AskingRunner``: the pipeline of tool calls of which some wait for a person, while the others run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
+from typing import Any
+
+from msgspec import json
+from msgspec.structs import replace
+
+from actors.pod.approvals.open_approvals import OpenApprovals
+from actors.pod.runs.tool_runner import Batch, ToolRunner, with_texts
+from actors.tools.base import ToolContext
+from actors.tools.hooks import Hooks
+from actors.tools.schedule import kind_of, run_as_they_come
+from actors.tools.toolbox import Checked
+from protocol.approval import ApprovalVerdict
+from protocol.items import ToolCall, ToolResult
+from protocol.tools import Concurrency
+
+
+class _Parked(Exception):  # noqa: N818 - no error: it ends the way of a call that has to be asked for
+    """A call that hooks have changed has to be asked for."""
+
+    def __init__(self, call: ToolCall, why: str, injected: tuple[str, ...]) -> None:
+        self.call, self.why, self.injected = call, why, injected
+
+
+class AskingRunner(ToolRunner):
+    """Runs calls that need no person's word or have it, and asks for the others.
+
+    The requests of a batch are made before any of its calls is run, so those are the calls that
+    hooks are asked about first.
+    """
+
+    __slots__ = ("_approvals", "_past_hooks", "_prepared", "_shared_ids")
+
+    def __init__(self, runner: ToolRunner, approvals: OpenApprovals) -> None:
+        """The same tools and hooks as ``runner``, for the pod whose ``approvals`` these are."""
+        for name in ToolRunner.__slots__:
+            setattr(self, name, getattr(runner, name))
+        self._approvals = approvals
+        #: Runs calls that hooks have been asked about.
+        self._past_hooks = runner.past_hooks()
+        self.ask_form = self._past_hooks.ask_form = self._ask_form
+        #: Calls that hooks have made such as need no word, with the texts behind the result, by their ids.
+        self._prepared: dict[str, tuple[ToolCall, tuple[str, ...]]] = {}
+        #: Ids that several calls of the answer share: an approval could not be assigned to one of them.
+        self._shared_ids: set[str] = set()
+
+    async def run(self, calls: list[ToolCall], batch: Batch) -> None:
+        """Ask for those calls that need it, all at once, and run the others as their kinds allow."""
+        self._prepared.clear()
+        ids = [call.id for call in calls]
+        self._shared_ids = (
+            {each for each in ids if ids.count(each) > 1} if len(set(ids)) < len(ids) else set()
+        )
+        if (text := await self._approvals.look_at_commands(calls)) is not None:
+            await batch.alert(text)
+        batch.check()
+        ready = [call for call in calls if not await self._asked_first(call, batch)]
+        if len(ready) < len(calls):
+            await self._approvals.commit()
+            batch.check()
+        may_wait = self._approvals.state.open or (self.hooks is not None and self.hooks.asks_before)
+        if ready and may_wait and not self._shared_ids:
+            await self._run_as_approved(ready, batch)
+        elif ready:
+            await super().run(ready, batch)
+
+    async def _run_as_approved(self, ready: list[ToolCall], batch: Batch) -> None:
+        """Run ``ready``, and beside them the calls that are approved meanwhile."""
+        batch.expect_more()
+        calls = self._approvals.open_calls()
+        numbers = {call.id: number for number, call in enumerate(calls)}
+        begun = {call.id for call in ready}
+
+        def kinds(chosen: Iterable[ToolCall]) -> dict[int, Concurrency]:
+            return {numbers[call.id]: kind_of(self.toolbox, call) for call in chosen}
+
+        async def approved() -> dict[int, Concurrency]:
+            ids = await self._wait_for_granted(begun, batch)
+            begun.update(ids)
+            return kinds(call for call in calls if call.id in ids)
+
+        async def run_one(number: int) -> None:
+            await self.run_call(calls[number], batch)
+            # Hooks may have made it one that has to be asked for.
+            begun.difference_update(self._approvals.awaited)
+
+        await run_as_they_come(
+            kinds(ready),
+            approved,
+            lambda: bool(self._approvals.not_begun - begun),
+            run_one,
+            self._parallel,
+        )
+
+    async def _wait_for_granted(self, begun: AbstractSet[str], batch: Batch) -> AbstractSet[str]:
+        """Wait until calls that waited are approved, durably: their ids; none where none waits any more."""
+        approvals = self._approvals
+        while approvals.not_begun - begun:
+            if approvals.answers:
+                batch.take_answers()
+                await approvals.commit()
+                batch.check()
+            if approvals.not_begun - approvals.awaited - begun:
+                await approvals.commit()
+                batch.check()
+                if granted := approvals.not_begun - approvals.awaited - begun:
+                    return granted
+            await approvals.await_change()
+            batch.check()
+        return frozenset()
+
+    async def _asked_first(self, call: ToolCall, batch: Batch) -> bool:
+        """Whether that call is not to be run now: it waits, or has its result already."""
+        approvals = self._approvals
+        if call.id in approvals.not_begun:
+            return False
+        checked = self.toolbox.check(call)
+        if isinstance(checked, ToolResult):
+            return False
+        found = approvals.verdict(call, checked.tool)
+        if found.policy != "ask":
+            return False
+        injected: tuple[str, ...] = ()
+        shared = call.id in self._shared_ids
+        try:
+            if self.hooks is not None and self.hooks.asks_before and not shared:
+                answer, injected = await self._ask_before(
+                    self.hooks, checked, self._context(call, batch), batch
+                )
+                if isinstance(answer, ToolResult):
+                    await batch.record(with_texts(answer, injected))
+                    return True
+                if answer is not checked:  # else it would have raised
+                    self._prepared[call.id] = answer.call, injected
+                    return False
+        except _Parked as parked:
+            call, found, injected = parked.call, ApprovalVerdict("ask", parked.why), parked.injected
+        return await self._ask(call, found.why, injected, batch)
+
+    async def _ask(self, call: ToolCall, why: str, injected: tuple[str, ...], batch: Batch) -> bool:
+        """Record that ``call`` waits; where nobody could say a word of it, that it is not run."""
+        because = None
+        if call.id in self._shared_ids:
+            because = "another call of the same answer has its id; make the call again, alone"
+        elif self._approvals.nobody_answers():
+            because = "nobody is there to give it"
+        if because is not None:
+            text = f"{call.name} was not run: it needs a person's approval ({why}), and {because}"
+            await batch.record(with_texts(ToolResult.of(call, text, is_error=True), injected))
+        else:
+            batch.check()
+            self._approvals.request(call, why, injected)
+        return True
+
+    async def _ask_form(
+        self, call: ToolCall, batch: Batch, words: str, form: dict[str, Any]
+    ) -> dict[str, Any] | None:
+        """Ask a person for the tool of a call that has begun; None where nobody answers. The call's turn is
+        kept meanwhile, and so is its place.
+        """
+        approvals = self._approvals
+        if approvals.nobody_answers():
+            return None
+        batch.check()
+        request = approvals.request_form(call, words, form)
+        await approvals.commit()
+        batch.check()
+        answer = await approvals.form_answer(request, batch.take_answers)
+        batch.check()
+        return answer
+
+    async def run_call(
+        self, call: ToolCall, batch: Batch, texts: tuple[str, ...] = (), asked: ToolCall | None = None
+    ) -> None:
+        """Run one call, once it needs no approval any more; with it end the questions of its tool."""
+        await self._run_call(call, batch, texts, asked)
+        if self._approvals.close_forms(call.id):
+            await self._approvals.commit()
+            batch.check()
+
+    async def _run_call(
+        self, call: ToolCall, batch: Batch, texts: tuple[str, ...], asked: ToolCall | None
+    ) -> None:
+        granted = self._approvals.take(call.id)
+        if granted is not None:
+            ran = replace(call, arguments=granted.arguments, invalid=None)
+            texts = (*granted.request.injected, *_said(granted.resolution.arguments, granted.resolution.note))
+            if (denied := self._denied(ran)) is not None:  # by rules that the pod was given since it asked
+                await batch.record(with_texts(denied, granted.request.injected))
+            else:
+                await self._run_prepared(ran, batch, texts, call)
+        elif call.id in self._prepared:
+            ran, texts = self._prepared.pop(call.id)
+            await self._run_prepared(ran, batch, texts, call)
+        elif (denied := self._denied(call)) is not None:
+            await batch.record(denied)
+        else:
+            try:
+                await super().run_call(call, batch, texts, asked)
+            except _Parked as parked:
+                await self._ask(parked.call, parked.why, parked.injected, batch)
+                await self._approvals.commit()
+                batch.check()
+
+    async def _run_prepared(
+        self, call: ToolCall, batch: Batch, texts: tuple[str, ...], asked: ToolCall
+    ) -> None:
+        """Run a call that hooks were asked about before, and that has its approval."""
+        changed = None if call.arguments == asked.arguments else asked
+        await self._past_hooks.run_call(call, batch, texts, changed)
+
+    async def _ask_before(
+        self, hooks: Hooks, checked: Checked, ctx: ToolContext, batch: Batch
+    ) -> tuple[Checked | ToolResult, tuple[str, ...]]:
+        """What hooks make of a call, and what policy says of that. Raises ``_Parked``."""
+        answer, injected = await super()._ask_before(hooks, checked, ctx, batch)
+        if isinstance(answer, ToolResult):
+            return answer, injected
+        found = self._approvals.verdict(answer.call, answer.tool)
+        if found.policy == "ask":
+            raise _Parked(answer.call, found.why, injected)
+        denied = self._denied(answer.call)
+        return (answer, injected) if denied is None else (denied, injected)
+
+    def _denied(self, call: ToolCall) -> ToolResult | None:
+        """The result of a call that rules deny."""
+        found = self._approvals.verdict(call, None)
+        if found.policy != "deny":
+            return None
+        return ToolResult.of(call, f"{call.name} was not run: it is denied ({found.why})", is_error=True)
+
+
+def _said(arguments: dict[str, Any] | None, note: str | None) -> tuple[str, ...]:
+    """Texts for the model about how a call was approved."""
+    mended = "" if arguments is None else json.encode(arguments).decode()
+    texts = (
+        mended and f"A person changed the arguments; it ran with {mended}",
+        note and f"A person says: {note}",
+    )
+    return tuple(text for text in texts if text)
