@@ -23,13 +23,14 @@ class Recorder:
     ``now`` gives seconds since the epoch.
     """
 
-    __slots__ = ("_agent_id", "began", "run_id")
+    __slots__ = ("_agent_id", "_began", "last_end", "run_id")
 
     def __init__(self, agent_id: str) -> None:
         self._agent_id = agent_id
-        #: The run that is open.
+        #: The run that is open, and how the one before it ended.
         self.run_id: str | None = None
-        self.began = 0.0
+        self.last_end: RunEnd | None = None
+        self._began = 0.0
 
     def make(self, kind: type[E], **fields: Any) -> E:
         """An event of the run that is open, if any."""
@@ -38,8 +39,12 @@ class Recorder:
     def begin_run(self, text: str) -> list[Event]:
         """A run begins with the words of a user."""
         self.run_id = random.getrandbits(64).to_bytes(8).hex()
-        self.began = time.monotonic()
+        self._began = time.monotonic()
         return [self.make(RunStart), self.make(UserMessage, item=UserItem.of(text))]
+
+    def continue_run(self) -> Event:
+        """A run begins with words that were recorded before."""
+        return self.begin_run("")[0]
 
     def join_run(self, text: str) -> Event:
         """Words of a user join the run that is open."""
@@ -49,8 +54,8 @@ class Recorder:
         """The run ends as ``RunEnd`` has it; nothing where none is open."""
         if self.run_id is None:
             return []
-        end = self.make(RunEnd, seconds=time.monotonic() - self.began, **fields)
-        self.run_id = None
+        end = self.make(RunEnd, seconds=time.monotonic() - self._began, **fields)
+        self.run_id, self.last_end = None, end
         return [end]
 
 
