@@ -50,8 +50,9 @@ def fork(session: str, at: str | None, store: str | None, as_json: bool) -> None
 def fsck(mend: bool, store: str | None, as_json: bool) -> None:
     """Check every session's hash chain; exit 1 where something is not sound.
 
-    With --repair the sound beginning of a broken session is forked, and the session itself is moved
-    out of the store into the folder damaged beside it; exit 1 only where something could not be mended.
+    With --repair a broken session goes on as its sound beginning left it, in a session that takes its
+    place, and is itself moved out of the store into the folder damaged beside it; exit 1 only where
+    something could not be mended.
     """
     opened, terminal = _open_existing(store), Terminal()
     try:

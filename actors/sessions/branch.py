@@ -30,10 +30,15 @@ def stage_branch(
     Pauses after each part, so that who runs on a loop can let others have their turn.
     """
     log.open(opening, parent)
+    yield from stage_history(log, items, pointer)
+    for kind, run_id, fields in ends_in_branch(*left):
+        log.record(kind, run_id, **fields)
+
+
+def stage_history(log: SessionLog, items: Sequence[Item], pointer: int | None) -> Iterator[None]:
+    """Stage the items that a new session takes over, and how far memory has read them; pauses likewise."""
     for start in range(0, len(items), _PART):
         log.append_items(list(items[start : start + _PART]))
         yield
     if pointer is not None:
         log.append_pointer(pointer)
-    for kind, run_id, fields in ends_in_branch(*left):
-        log.record(kind, run_id, **fields)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Iterable, Iterator
@@ -11,7 +12,7 @@ from typing import Literal
 from msgspec import Struct
 
 from actors.sessions.answers import wait, wait_durable
-from actors.sessions.branch import stage_branch
+from actors.sessions.branch import stage_branch, stage_history
 from actors.sessions.chain import first_break, head_of, verified
 from actors.sessions.disk import store_error
 from actors.sessions.head import SessionHead
@@ -20,7 +21,7 @@ from actors.sessions.jsonl.lines import LineReader, batch_lines, header_line, pa
 from actors.sessions.log import SessionLog
 from actors.sessions.replay import Replayed
 from actors.sessions.store import SessionInfo, SessionStore, in_use
-from protocol.entries import Parent, SessionOpened, StoredEntry
+from protocol.entries import Head, Parent, SessionOpened, StoredEntry
 from protocol.errors import (
     HeadConflict,
     NewerVersion,
@@ -31,8 +32,9 @@ from protocol.errors import (
     UnknownEntry,
     WireError,
 )
+from protocol.events import ApprovalRequested
 from protocol.manifest import without_secrets_in
-from protocol.wire import decode_entry
+from protocol.wire import decode_entry, encode
 
 _SLICE = 1000
 
@@ -109,20 +111,85 @@ def fork(store: SessionStore, session_id: str, new_id: str, *, at: str | None = 
         entries = _through(session_id, entries, broken, at)
     if not entries:
         raise broken or SessionCorrupt(session_id, 1, "it has no entries")
-    opened = _opening(session_id, entries[0])
-    head, state = head_of(entries), Replayed()
-    try:
-        state.read(entries)
-    except NewerVersion as error:
-        raise error.of(session_id, state.seq) from error
-    parent = Parent("forked_from", session_id, head.hash.hex(), head.seq)
-    log = SessionLog(store, opened.pod, SessionHead(new_id, head.seq), _nobody_listens)
+    opened, state = _replayed(session_id, entries)
+    log, parent = _branch(store, session_id, opened, head_of(entries), new_id)
     left = (state.open, state.open_run)
     manifest = without_secrets_in(opened.manifest)
     for _ in stage_branch(log, manifest, parent, state.items, state.pointer, left):
         pass
     wait_durable(store, log.create(parent, claim=False))
     return wait(store.info(new_id))
+
+
+def succeed(store: SessionStore, session_id: str, new_id: str) -> SessionInfo:
+    """Make a session that takes the place of a damaged one, as what is sound of that left it: a run without
+    an end is paused, what was consumed is counted on, sub-agents are its own, and calls wait for a person
+    that have surely not begun.
+
+    Nobody holds it yet. Raises SessionCorrupt where nothing is sound, SessionNotFound, StoreError.
+    """
+    entries, broken = sound_prefix(store, session_id)
+    if not entries:
+        raise broken or SessionCorrupt(session_id, 1, "it has no entries")
+    opened, state = _replayed(session_id, entries)
+    log, parent = _branch(store, session_id, opened, head_of(entries), new_id)
+    carried = {**state.carried(), "waiting": _surely_waiting(store, session_id, state, broken)}
+    log.open(without_secrets_in(opened.manifest), parent, **carried)
+    for _ in stage_history(log, state.items, state.pointer):
+        pass
+    wait_durable(store, log.create(parent, claim=False))
+    return wait(store.info(new_id))
+
+
+def _replayed(session_id: str, entries: list[StoredEntry]) -> tuple[SessionOpened, Replayed]:
+    opened, state = _opening(session_id, entries[0]), Replayed()
+    try:
+        state.read(entries)
+    except NewerVersion as error:
+        raise error.of(session_id, state.seq) from error
+    return opened, state
+
+
+def _branch(
+    store: SessionStore, session_id: str, opened: SessionOpened, head: Head, new_id: str
+) -> tuple[SessionLog, Parent]:
+    """The log of a session that is to branch off behind ``head``, and what it says of its parent."""
+    parent = Parent("forked_from", session_id, head.hash.hex(), head.seq)
+    return SessionLog(store, opened.pod, SessionHead(new_id, head.seq), _nobody_listens), parent
+
+
+def _surely_waiting(
+    store: SessionStore, session_id: str, state: Replayed, broken: SessionCorrupt | None
+) -> tuple[ApprovalRequested, ...]:
+    """The calls that wait for a person and cannot have begun: nobody has answered, and nothing that comes
+    behind what is sound speaks of them.
+    """
+    waiting = state.carried()["waiting"]
+    if not waiting or not store.keeps_answers:
+        return ()
+    answered = {
+        answer.approval_id
+        for answer in wait(store.answers([request.approval_id for request in waiting]))
+        if answer.session_id == session_id
+    }
+    behind = b"" if broken is None else _bodies(store, session_id, state.seq)
+    return tuple(
+        request
+        for request in waiting
+        if request.approval_id not in answered
+        and encode(request.approval_id) not in behind
+        and encode(request.call_id) not in behind
+    )
+
+
+def _bodies(store: SessionStore, session_id: str, after: int) -> bytes:
+    """The bytes of all entries with numbers above ``after``, as far as they can be read."""
+    bodies: list[bytes] = []
+    with contextlib.suppress(SessionError):
+        while found := wait(store.read(session_id, after=after, limit=_SLICE)):
+            bodies += [entry.body for entry in found]
+            after = found[-1].seq
+    return b"\n".join(bodies)
 
 
 def _nobody_listens(*_: object) -> None:
@@ -134,9 +201,9 @@ def mend(
 ) -> tuple[SessionInfo | None, Path | None]:
     """Have a damaged session go on as its sound beginning, if there is any, and put what is damaged aside.
 
-    The fork, and the file in the folder ``aside`` that keeps the damaged session as it was. A batch that was
-    never finished is cut off instead; what belongs to no session, or is only of a newer version, is let be.
-    Raises SessionInUse while anybody holds the session, StoreError.
+    The session that takes its place, and the file in the folder ``aside`` that keeps the damaged session as
+    it was. A batch that was never finished is cut off instead; what belongs to no session, or is only of a
+    newer version, is let be. Raises SessionInUse while anybody holds the session, StoreError.
     """
     session_id = finding.session_id
     if session_id is None or finding.kind in {"store", "newer"}:
@@ -148,7 +215,7 @@ def mend(
         return None, None
     if (holder := wait(store.holder(session_id))) is not None:
         raise in_use(session_id, holder)
-    forked = fork(store, session_id, new_id) if finding.sound else None
+    forked = succeed(store, session_id, new_id) if finding.sound else None
     return forked, wait(store.put_aside(session_id, aside))
 
 

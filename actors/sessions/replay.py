@@ -180,8 +180,28 @@ class Replayed:
     @property
     def seconds(self) -> float:
         """How long the pod's runs took."""
-        unsaved = 0.0 if self._began is None else max(0.0, self._worked - self._began)
-        return self._seconds + unsaved
+        return self._seconds + self._run_seconds()
+
+    def _run_seconds(self) -> float:
+        """What the run took whose time is not recorded."""
+        return 0.0 if self._began is None else max(0.0, self._worked - self._began)
+
+    def carried(self) -> dict[str, Any]:
+        """What a session that takes this one's place says in its ``SessionOpened``. Calls that were approved
+        are left out, and forms of tools at work, which nobody waits for any more.
+        """
+        return {
+            "run_id": self.open_run,
+            "steps": self.open_steps,
+            "usage": self.usage,
+            "cost": self.cost,
+            "seconds": self._seconds,
+            "run_seconds": self._run_seconds(),
+            "open": self.open,
+            "waiting": tuple(each for each in self.approvals.open if each.form is None),
+            "approval_rules": self.approvals.rules,
+            "children": self.children,
+        }
 
     def _count_run(self, seconds: float | None) -> None:
         """Add the time of a run that has ended, in seconds; None where its process ended first."""
