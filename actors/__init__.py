@@ -45,8 +45,27 @@ from protocol import *
 
 if _TYPE_CHECKING:
     from actors.llm.cassette import CassetteClient as CassetteClient
-else:  # imported by who uses it, as in ``polypod``
-    __getattr__ = _on_demand(__name__, "CassetteClient", "llm.cassette")
+    from actors.swarm.agents.agent import Agent as Agent
+    from actors.swarm.agents.agent_events import AgentEvents as AgentEvents
+    from actors.swarm.agents.swarm import Swarm as Swarm
+    from actors.swarm.runners.base import Answer as Answer
+    from actors.swarm.runners.base import Launch as Launch
+    from actors.swarm.runners.base import Runner as Runner
+    from actors.swarm.runners.function import runner_func as runner_func
+else:  # imported by who uses it, so that nobody else pays for agents, or for the format of cassettes
+    __getattr__ = _on_demand(
+        __name__,
+        {
+            "Agent": "actors.swarm.agents.agent",
+            "AgentEvents": "actors.swarm.agents.agent_events",
+            "Answer": "actors.swarm.runners.base",
+            "CassetteClient": "actors.llm.cassette",
+            "Launch": "actors.swarm.runners.base",
+            "Runner": "actors.swarm.runners.base",
+            "Swarm": "actors.swarm.agents.swarm",
+            "runner_func": "actors.swarm.runners.function",
+        },
+    )
 
 #: How ``polypod`` knows this package from strangers of the same name.
 __polypod__ = "polypod"
@@ -65,7 +84,10 @@ __all__ = [
     "AgentNotRunning",
     "AgentOutput",
     "AgentRestarted",
+    "AgentResult",
+    "AgentSpec",
     "AgentStarted",
+    "AgentStopRequested",
     "AgentStopped",
     "Alert",
     "AlreadyResolved",

@@ -45,6 +45,8 @@ from protocol.manifest import BudgetSection, PodManifest
 from protocol.results import BudgetUse
 
 if TYPE_CHECKING:
+    from actors.runtime.closing import Closing
+    from actors.swarm.agents.home import Home
     from actors.swarm.processes.process_pods import ProcessPods
     from actors.swarm.supervision import Group
 
@@ -128,6 +130,8 @@ class PodSystem:
         #: In order of their first pod; each is there once.
         self._scripts: dict[ScriptedClient, None] = {}
         #: Two threads that stop a system must wait for one stop.
+        #: What ends before the pods do.
+        self._close_first: list[Closing] = []
         self._stop_lock = threading.RLock()  # reentrant: a signal's handler may stop it as well
         _systems.add(self)
         self._stopping: AsyncFuture[None] | None = None
@@ -308,6 +312,8 @@ class PodSystem:
                 if spawner.reaper is not None:
                     rest.callback(spawner.reaper.stop)
                 rest.push_async_callback(wait_for_releases, self._settings.graces["store_grace"])
+                for guest in reversed(self._close_first):
+                    await guest.aclose()
                 if spawner.supervision is not None:
                     await spawner.supervision.close(self.pods(), self._settings.grace)
                 for stopped in [shut_down(pod) for pod in reversed(self.pods())]:
@@ -499,6 +505,24 @@ class PodSystem:
         if self._of_parent:
             raise SystemOfParent
         return self._subscriptions.feed(pod, kinds, since, children=children)
+
+    def home(self) -> Home:
+        """What a ``Swarm`` needs of the system. Raises SystemNotRunning."""
+        from actors.swarm.agents.home import Home  # noqa: PLC0415 - paid for by who has agents
+
+        entered = self._here()
+        return Home(
+            mailroom=entered.mailroom,
+            store=entered.store,
+            bus=self._bus,
+            roster=self._roster,
+            answers=entered.assembly.answers,
+            launcher=entered.assembly.launcher,
+            spawn=self.spawn,
+            protect=entered.assembly.protect,
+            close_first=self._close_first.append,
+            system=self,
+        )
 
     # -- figures -------------------------------------------------------------------------------
 

@@ -42,9 +42,19 @@ from actors.runtime.on_demand import on_demand
 from actors.version import __version__
 
 if TYPE_CHECKING:
+    from actors import Agent, AgentEvents, Answer, Launch, Runner, Swarm, runner_func
     from polypod.testing import CassetteClient
-else:  # imported by who uses it, so that nobody else pays for the format of cassettes
-    __getattr__ = on_demand(__name__, "CassetteClient", "testing")
+else:  # imported by who uses it, so that nobody else pays for agents, or for the format of cassettes
+    __getattr__ = on_demand(
+        __name__,
+        {
+            "CassetteClient": "polypod.testing",
+            **dict.fromkeys(
+                ("Agent", "AgentEvents", "Answer", "Launch", "Runner", "Swarm", "runner_func"),
+                "actors",
+            ),
+        },
+    )
 
 __all__ = [
     "COMMANDS",
@@ -52,18 +62,24 @@ __all__ = [
     "ENTRIES",
     "EVENTS",
     "TRANSIENT_EVENTS",
+    "Agent",
     "AgentActivity",
     "AgentBusy",
     "AgentError",
+    "AgentEvents",
     "AgentFailed",
     "AgentIdle",
     "AgentNotRunning",
     "AgentOutput",
     "AgentRestarted",
+    "AgentResult",
+    "AgentSpec",
     "AgentStarted",
+    "AgentStopRequested",
     "AgentStopped",
     "Alert",
     "AlreadyResolved",
+    "Answer",
     "ApprovalAnswer",
     "ApprovalRequested",
     "ApprovalResolved",
@@ -138,6 +154,7 @@ __all__ = [
     "ItemsKept",
     "LLMClient",
     "Lagged",
+    "Launch",
     "LineSplitter",
     "LineTooLong",
     "ManifestError",
@@ -197,6 +214,7 @@ __all__ = [
     "RunResult",
     "RunStart",
     "RunStream",
+    "Runner",
     "SandboxSection",
     "Scope",
     "ScopeRefused",
@@ -219,6 +237,7 @@ __all__ = [
     "StoredEntry",
     "StreamRestart",
     "Subscription",
+    "Swarm",
     "SystemItem",
     "SystemMessage",
     "SystemNotRunning",
@@ -279,6 +298,7 @@ __all__ = [
     "decode_item",
     "encode",
     "encode_line",
+    "runner_func",
     "say",
     "tool",
 ]

@@ -1,5 +1,6 @@
 """The protocol: items, entries, commands, events, errors and manifests, as data only."""
 
+from protocol.agents import AgentResult, AgentSpec
 from protocol.approval import ApprovalAnswer, ApprovalRule, ApprovalsSection, ApprovalVerdict
 from protocol.commands import (
     COMMANDS,
@@ -112,6 +113,7 @@ from protocol.events import (
     AgentRestarted,
     AgentStarted,
     AgentStopped,
+    AgentStopRequested,
     Alert,
     ApprovalRequested,
     ApprovalResolved,
@@ -222,7 +224,10 @@ __all__ = [
     "AgentNotRunning",
     "AgentOutput",
     "AgentRestarted",
+    "AgentResult",
+    "AgentSpec",
     "AgentStarted",
+    "AgentStopRequested",
     "AgentStopped",
     "Alert",
     "AlreadyResolved",

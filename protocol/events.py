@@ -377,7 +377,8 @@ class ChildEnded(DurableEvent, frozen=True, gc=False, kw_only=True):
 
 class AgentStarted(DurableEvent, frozen=True, gc=False, kw_only=True):
     """An agent's program is up; ``pod`` is the agent's id. ``session`` is by what name that program knows the
-    conversation, by which it is resumed; ``pid`` its process, None where it has none of its own.
+    conversation, by which it is resumed; ``pid`` its process, None where it has none of its own, and ``born``
+    what marks that off from others that have its number later.
     """
 
     runner: str
@@ -388,6 +389,7 @@ class AgentStarted(DurableEvent, frozen=True, gc=False, kw_only=True):
     session: str | None = None
     pid: int | None = None
     resumed: bool = False
+    born: str | None = None
 
 
 class AgentActivity(DurableEvent, frozen=True, gc=False, kw_only=True):
@@ -405,6 +407,12 @@ class AgentOutput(DurableEvent, frozen=True, gc=False, kw_only=True):
 
     stream: AgentStream
     text: str
+
+
+class AgentStopRequested(DurableEvent, frozen=True, gc=False, kw_only=True):
+    """A person wants the agent to end: recorded before anything is asked of its program. Nothing but a person
+    who resumes it starts it again.
+    """
 
 
 class AgentStopped(DurableEvent, frozen=True, gc=False, kw_only=True):
@@ -598,6 +606,7 @@ DURABLE_EVENTS: tuple[type[DurableEvent], ...] = (
     AgentActivity,
     AgentIdle,
     AgentOutput,
+    AgentStopRequested,
     AgentStopped,
     AgentRestarted,
     BudgetExceeded,

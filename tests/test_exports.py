@@ -16,7 +16,8 @@ import polypod.testing
 import protocol
 
 #: What is imported by who uses it, so that ``import polypod`` does not pay for it.
-ON_DEMAND = {"CassetteClient"}
+ON_DEMAND = {"Agent", "AgentEvents", "Answer", "CassetteClient", "Launch", "Runner"}
+ON_DEMAND |= {"Swarm", "runner_func"}
 HEAVY = {"httpx", "aiohttp", "rich", "click", "prompt_toolkit", "structlog"}
 
 
@@ -34,7 +35,14 @@ LATER = {
         "actors.pod.session.fork",
         "actors.pod.session.past_events",
     ),
-    *("actors.tools.mcp", "actors.runtime.restarts", "mcp", "shlex"),
+    *(
+        "actors.swarm.agents",
+        "actors.swarm.runners",
+        "actors.tools.mcp",
+        "actors.runtime.restarts",
+        "mcp",
+        "shlex",
+    ),
     *("actors.pod.sourced_tools", "actors.pod.history.summarizer", "actors.pod.history.task_list"),
     *("actors.sessions.jsonl.store", "actors.sessions.sqlite.store"),
     *("actors.tools.builtin", "actors.tools.hooks", "actors.tools.filesystem.view"),

@@ -108,13 +108,14 @@ class Assembly:
         self.leaves_restarts = False
         #: What no tool touches, whatever the scope; None until there is a pod with tools.
         self._fence: tuple[Rule, ...] | None = None
+        self._protected: list[Path] = []
         #: The sources of tools that pods were given; None while there is none.
         self._sources: OpenSources | None = None
         #: The MCP servers that manifests name; None while there is none.
         self._mcp: McpServers | None = None
         #: What all pods share; None where nothing is limited.
         self.budget = None if budget is None else Budget(budget)
-        self._answers = AnswerWatch(store)
+        self.answers = AnswerWatch(store)
         self.models = Models()
         self.totals = Totals()
         # Pods share what is made of the same manifest, tools and client, of the last that were asked for.
@@ -226,7 +227,7 @@ class Assembly:
             totals=self.totals,
             limits=limits,
             on_conflict=self._on_conflict,
-            answers=self._answers,
+            answers=self.answers,
             asks=_asks(manifest, runner.toolbox),
             warnings=tuple(limits.warnings()),
             mistakes=_mistakes(manifest, runner.toolbox, more_may_come=len(plain) < len(tools)),
@@ -282,9 +283,17 @@ class Assembly:
     def _own_places(self) -> tuple[Rule, ...]:
         """Rules that keep every tool out of what polypod keeps for itself, and of what steers it."""
         if self._fence is None:
-            places = state_path(), configuration_path(), runtime_path(), *self._store.files
+            own = state_path(), configuration_path(), runtime_path()
+            places = *own, *self._store.files, *self._protected
             self._fence = fence(place for place in places if place is not None)
         return self._fence
+
+    def protect(self, place: Path) -> None:
+        """Keep the tools of pods that are made from here on out of a place, whatever their scope."""
+        self._protected.append(place)
+        self._fence = None
+        self._runner = Latest(self._make_runner)
+        self._template = Latest(self._make_template)
 
     def _sourced(self, plain: ToolRunner, sources: Iterable[ToolSource]) -> SourcedTools:
         from actors.pod.sourced_tools import SourcedTools  # noqa: PLC0415 - paid for by pods that have any

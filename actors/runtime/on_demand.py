@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
 
 
-def on_demand(package: str, name: str, module: str) -> Callable[[str], Any]:
-    """The ``__getattr__`` of a package that has one name to give, out of a ``module`` of its own."""
+def on_demand(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]:
+    """The ``__getattr__`` of a package that has these names to give, each out of its module."""
 
     def __getattr__(wanted: str) -> Any:  # noqa: N807 - what it stands for there
-        if wanted != name:
+        if wanted not in modules:
             raise AttributeError(f"module {package!r} has no attribute {wanted!r}")
-        return getattr(import_module(f"{package}.{module}"), name)
+        return getattr(import_module(modules[wanted]), wanted)
 
     return __getattr__

@@ -15,13 +15,15 @@ from protocol.names import check_name
 class Roster:
     """Which pods live. Changed on their loop alone; listed from any thread."""
 
-    __slots__ = ("_next_number", "pods", "starting")
+    __slots__ = ("_next_number", "pods", "reserved", "starting")
 
     def __init__(self) -> None:
         #: In order of their start.
         self.pods: dict[str, Pod] = {}
         #: Those among them that are not there yet, since the store has to be waited for.
         self.starting: dict[str, AsyncFuture[Pod]] = {}
+        #: Names that are agents', which share one name space with pods.
+        self.reserved: set[str] = set()
         self._next_number: dict[str, int] = {}
 
     def get(self, name: str) -> Pod:
@@ -42,21 +44,27 @@ class Roster:
         """A free name: the explicit one, else ``base``, with a number where that is in use. Raises
         ManifestError for what is no name, NameTaken.
         """
-        if explicit is not None or base not in self.pods:
+        if explicit is not None or self.is_free(base):
             name = base if explicit is None else explicit
             check_name(name, "the name of a pod")
             self.check_free(name)
             return name
         number = self._next_number.get(base, 2)
-        while (name := f"{base}-{number}") in self.pods:
+        while not self.is_free(name := f"{base}-{number}"):
             number += 1
         self._next_number[base] = number + 1
         return name
 
+    def is_free(self, name: str) -> bool:
+        """Whether no living pod, and no agent, has that name."""
+        return name not in self.pods and name not in self.reserved
+
     def check_free(self, name: str) -> None:
-        """Raise NameTaken where a living pod has that name."""
+        """Raise NameTaken where a living pod, or an agent, has that name."""
         if name in self.pods:
             raise NameTaken(f"there is a pod named {name!r}", hint="stop it or choose another")
+        if name in self.reserved:
+            raise NameTaken(f"there is an agent named {name!r}", hint="choose another")
 
     # -- those that have started -------------------------------------------------------------------
 

@@ -186,6 +186,7 @@ _EVENTS: dict[type[Event], Callable[[Any, int], Line]] = {
     events.AgentActivity: lambda e, width: Line("quiet", cut(e.activity, width)),
     events.AgentIdle: lambda _e, _: Line("quiet", "agent waits for words"),
     events.AgentOutput: lambda e, width: Line("quiet", f"{e.stream}: {cut(e.text, width)}"),
+    events.AgentStopRequested: lambda _e, _: Line("note", "agent is asked to end"),
     events.AgentStopped: lambda e, _: Line(
         "note" if e.error is None else "error", failed(f"agent stopped, {_why_stopped(e)}", e.error)
     ),

@@ -2,4 +2,4 @@
 
 from actors.runtime.on_demand import on_demand
 
-__getattr__ = on_demand(__name__, "OfflineClient", "client")
+__getattr__ = on_demand(__name__, {"OfflineClient": "actors.llm.offline.client"})

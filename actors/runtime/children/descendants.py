@@ -24,7 +24,12 @@ class Process(NamedTuple):
 
 def this_process() -> Process | None:
     """Which process this is; None on a system that does not say."""
-    found = _look(str(os.getpid()))
+    return find_process(os.getpid())
+
+
+def find_process(pid: int) -> Process | None:
+    """The process that has this number now; None where there is none, or the system does not say."""
+    found = _look(str(pid))
     return None if found is None else found[1]
 
 

@@ -1,0 +1,143 @@
+"""``Agent``: the handle by which programs use an agent, from any thread and any event loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from actors.runtime.on_loop import ask_on
+from actors.swarm.agents.agent_events import AgentEvents
+from actors.swarm.runners.base import Answer
+from protocol.agents import AgentResult, AgentSpec, AgentStatus
+
+if TYPE_CHECKING:
+    from actors.runtime.future import AsyncFuture
+    from actors.swarm.agents.keeper import Keeper
+    from actors.swarm.agents.swarm import Swarm
+    from actors.swarm.runners.base import RunnerSpec
+    from protocol.events import ApprovalRequested
+
+T = TypeVar("T")
+
+
+class Agent:
+    """One agent. Its methods start their work at once and return futures: ``await`` them in any event loop,
+    or ``.get(timeout=…)`` them on any other thread.
+    """
+
+    __slots__ = ("_keeper", "_swarm")
+
+    def __init__(self, swarm: Swarm, keeper: Keeper) -> None:
+        self._swarm, self._keeper = swarm, keeper
+
+    def __repr__(self) -> str:
+        return f"<Agent {self.id} {self.status}, {self.activity}>"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Agent) and other._keeper is self._keeper
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    # -- what it is ----------------------------------------------------------------------------------
+
+    @property
+    def id(self) -> str:
+        """Its id, ``<slug>-<n>``; the ``pod`` of its events."""
+        return self._keeper.spec.id
+
+    @property
+    def spec(self) -> AgentSpec:
+        """What it was asked to be."""
+        return self._keeper.spec
+
+    @property
+    def session_id(self) -> str:
+        """The session in the store that has its record."""
+        return self._keeper.session_id
+
+    @property
+    def status(self) -> AgentStatus:
+        """How it stands, as of what was recorded last."""
+        return self._keeper.status
+
+    @property
+    def activity(self) -> str:
+        """What it does, for people."""
+        return self._keeper.state.activity
+
+    @property
+    def pid(self) -> int | None:
+        """Its process, None where it has none of its own, or has ended."""
+        return self._keeper.state.pid
+
+    @property
+    def result(self) -> AgentResult:
+        """How its last task ended, or stands."""
+        return self._keeper.state.result()
+
+    @property
+    def approvals(self) -> list[ApprovalRequested]:
+        """What its program waits for a person to allow; of a pod see ``PodSystem.approvals``."""
+        return self._keeper.approvals.open
+
+    # -- what is asked of it -------------------------------------------------------------------------
+
+    def events(self, since: int = 0) -> AgentEvents:
+        """All its events, those of the pod that it is among them: from the first on, or what comes behind the
+        agent's own entry ``since``, then what happens. It ends once the agent has ended.
+        """
+        return AgentEvents(self._swarm.home, self._keeper, since)
+
+    def send(self, text: str) -> AsyncFuture[None]:
+        """Send it words: they join the task that goes on where its program can, else they are its next one.
+        Resolves once they were delivered, which is done once. Raises AgentNotRunning where they could not be.
+        """
+        return self._ask(lambda: self._keeper.send(text))
+
+    def cancel(self) -> AsyncFuture[None]:
+        """End the task that goes on; a program that can only end as a whole does so."""
+        return self._ask(self._keeper.cancel)
+
+    def stop(self) -> AsyncFuture[None]:
+        """End it: that is recorded first, then asked of its program, then forced. Resolves once no process of
+        it is left; nothing but ``resume`` starts it again. One that has ended is let be.
+        """
+        return self._ask(lambda: self._swarm.stop_agent(self._keeper))
+
+    def resume(self, runner: RunnerSpec | None = None, **given: Any) -> AsyncFuture[None]:
+        """Have it live again, in its conversation; its task is not sent again. ``runner``, or what a pod was
+        given (``client=``, ``tools=``, …), is needed where it was started with objects of another process.
+        Raises AgentError while it lives, and where its working directory is gone.
+        """
+        return self._ask(lambda: self._swarm.resume_agent(self._keeper, runner, given))
+
+    def remove(self) -> AsyncFuture[None]:
+        """Remove what is kept of it: its session, that of its pod, and its files. What it worked on stays.
+        Raises AgentError while it lives.
+        """
+        return self._ask(lambda: self._swarm.remove_agent(self._keeper))
+
+    def wait(self) -> AsyncFuture[AgentResult]:
+        """How its current task ends, once nothing that was sent waits any more."""
+        return self._ask(self._keeper.wait)
+
+    def approve(
+        self,
+        approval_id: str,
+        *,
+        always: bool = False,
+        arguments: dict[str, Any] | None = None,
+        note: str | None = None,
+    ) -> AsyncFuture[None]:
+        """Allow what it asks for. Raises UnknownApproval, AlreadyResolved."""
+        answer = Answer(approved=True, always=always, arguments=arguments, note=note)
+        return self._ask(lambda: self._swarm.answer_agent(self._keeper, approval_id, answer))
+
+    def deny(self, approval_id: str, *, note: str | None = None) -> AsyncFuture[None]:
+        """Refuse what it asks for. Raises as ``approve``."""
+        answer = Answer(approved=False, note=note)
+        return self._ask(lambda: self._swarm.answer_agent(self._keeper, approval_id, answer))
+
+    def _ask(self, ask: Callable[[], Coroutine[Any, Any, T]]) -> AsyncFuture[T]:
+        return ask_on(self._swarm.home.mailroom, ask)

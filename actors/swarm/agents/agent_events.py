@@ -1,0 +1,90 @@
+"""``AgentEvents``: all that happens to an agent, from its beginning on, as one iterator."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
+
+from actors.runtime.closing import Closing
+from actors.swarm.agents.history import read_history
+from protocol.events import DurableEvent, Event, Lagged
+
+if TYPE_CHECKING:
+    from actors.runtime.subscription import Subscription
+    from actors.swarm.agents.home import Home
+    from actors.swarm.agents.keeper import Keeper
+
+
+class AgentEvents(Closing):
+    """The events of one agent, and of the pod that it is: what was recorded before, then what comes. It ends
+    once the agent has ended, or is removed; another that is asked for later goes on with later lives.
+
+    One that is read too slowly gets a ``Lagged``, and behind it what is durable of what it missed.
+    """
+
+    def __init__(self, home: Home, keeper: Keeper, since: int) -> None:
+        self._home, self._keeper, self._since = home, keeper, since
+        self._live: Subscription | None = self._subscribe()
+        self._past: deque[Event] | None = None
+        #: The numbers up to which the events of each session's pod were given.
+        self._given: dict[str, int] = {}
+
+    def _subscribe(self) -> Subscription:
+        return self._home.bus.subscribe(self._keeper.spec.id, children=True)
+
+    def __aiter__(self) -> AsyncIterator[Event]:
+        return self
+
+    async def __anext__(self) -> Event:
+        if self._past is None:
+            self._past = await self._read()
+        while True:
+            if self._past:
+                return self._give(self._past.popleft())
+            event = await self._next_live()
+            if isinstance(event, Lagged):
+                self._past = await self._read()
+                return event
+            if not event.durable or event.seq > self._given.get(event.pod, 0):
+                return self._give(event)
+
+    async def _next_live(self) -> Event:
+        """The next event that is published. Raises StopAsyncIteration once there will be none."""
+        if self._live is None or self._is_at_its_end():
+            await self.aclose()
+            raise StopAsyncIteration
+        return await anext(self._live)
+
+    def _is_at_its_end(self) -> bool:
+        keeper = self._keeper
+        if keeper.removed:
+            return True
+        over = not keeper.is_ours and not keeper.is_elsewhere
+        return over and self._given.get(keeper.spec.id, 0) >= keeper.state.seq
+
+    def _give(self, event: Event) -> Event:
+        if event.durable:
+            self._given[event.pod] = event.seq
+        return event
+
+    async def _read(self) -> deque[Event]:
+        """What is recorded and was not given yet. Raises SessionError."""
+        keeper = self._keeper
+        if keeper.removed:
+            return deque()
+        recorded = await read_history(self._home.store, keeper.session_id, keeper.spec.id)
+        return deque(
+            each
+            for each in recorded
+            if isinstance(each, DurableEvent) and each.seq > self._given.get(each.pod, self._since_of(each))
+        )
+
+    def _since_of(self, event: DurableEvent) -> int:
+        return self._since if event.pod == self._keeper.spec.id else 0
+
+    async def aclose(self) -> None:
+        """End it."""
+        if self._live is not None:
+            self._live.close()
+            self._live = None

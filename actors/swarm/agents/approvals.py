@@ -1,0 +1,151 @@
+"""``AgentApprovals``: what a foreign agent's program asks a person for, and the answers, from any process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+
+from msgspec import Struct
+
+from actors.sessions.answer_token import AnswerToken, answer_token
+from actors.sessions.answers import settled
+from actors.swarm.agents.home import Home
+from actors.swarm.runners.base import Answer, Permission
+from protocol.approval import ApprovalAnswer
+from protocol.errors import AlreadyResolved, SessionError, UnknownApproval
+from protocol.events import ApprovalRequested, ApprovalResolved, DurableEvent
+
+
+class _Open(Struct, eq=False):
+    request: ApprovalRequested
+    answer: asyncio.Future[ApprovalAnswer]
+
+
+class AgentApprovals:
+    """The permissions that one agent waits for. Each is recorded before anybody is asked, and its answer
+    before the program has it; the first answer of all processes counts.
+    """
+
+    def __init__(self, home: Home, agent_id: str, record: Callable[..., Awaitable[None]]) -> None:
+        self._home = home
+        self._agent_id = agent_id
+        self._record = record
+        self._open: dict[str, _Open] = {}
+        self._listening: contextlib.AsyncExitStack | None = None
+
+    @property
+    def open(self) -> list[ApprovalRequested]:
+        """What is waited for, the oldest first."""
+        return [each.request for each in self._open.values()]
+
+    async def ask(self, permission: Permission, session_id: str) -> Answer:
+        """Ask a person, for as long as it takes. Raises SessionError."""
+        token = self._token()
+        request = ApprovalRequested(
+            self._agent_id,
+            session_id,
+            0,
+            time.time(),
+            approval_id=uuid.uuid4().hex[:12],
+            tool=permission.tool,
+            call_id=permission.call_id,
+            arguments=permission.arguments,
+            why=permission.why,
+            token="" if token is None else token.id,
+            form=permission.form,
+        )
+        waiting = _Open(request, asyncio.get_running_loop().create_future())
+        await self._record(request)
+        self._open[request.approval_id] = waiting
+        try:
+            await self._listen(session_id)
+            answer = await waiting.answer
+        except asyncio.CancelledError:
+            self._open.pop(request.approval_id, None)
+            with contextlib.suppress(SessionError):
+                await self._record(_resolved(request, approved=False, by="run"))
+            raise
+        finally:
+            self._open.pop(request.approval_id, None)
+            await self._stop_listening()
+        await self._record(
+            _resolved(
+                request,
+                approved=answer.approved,
+                by=answer.by,
+                arguments=answer.arguments,
+                note=answer.note,
+            )
+        )
+        return Answer(
+            approved=answer.approved, always=answer.always, arguments=answer.arguments, note=answer.note
+        )
+
+    async def answer(self, approval_id: str, session_id: str, answer: Answer) -> None:
+        """Answer what is waited for. Raises UnknownApproval, AlreadyResolved, StoreError."""
+        waiting = self._open.get(approval_id)
+        if waiting is None:
+            raise UnknownApproval(f"agent {self._agent_id} waits for no approval {approval_id!r}")
+        given = ApprovalAnswer(
+            approval_id,
+            session_id,
+            answer.approved,
+            time.time(),
+            always=answer.always,
+            arguments=answer.arguments,
+            note=answer.note,
+        )
+        token = self._token()
+        kept = token is None or await settled(self._home.store.put_answer(token.sign(given)))
+        if not kept or waiting.answer.done():
+            raise AlreadyResolved(f"approval {approval_id} has been answered")
+        waiting.answer.set_result(given)
+
+    def _token(self) -> AnswerToken | None:
+        return answer_token() if self._home.store.keeps_answers else None
+
+    async def _listen(self, session_id: str) -> None:
+        """Have answers of other processes come in, while any is waited for."""
+        if self._listening is None and self._home.store.keeps_answers:
+            self._listening = contextlib.AsyncExitStack()
+            await self._listening.enter_async_context(self._home.answers.listening(session_id, self._take))
+
+    async def _stop_listening(self) -> None:
+        if not self._open and self._listening is not None:
+            listening, self._listening = self._listening, None
+            await listening.aclose()
+
+    def _take(self, answer: ApprovalAnswer) -> None:
+        waiting, token = self._open.get(answer.approval_id), self._token()
+        if waiting is None or token is None or waiting.answer.done():
+            return
+        if token.proves(answer):
+            waiting.answer.set_result(answer)
+        else:
+            refused = ApprovalAnswer(answer.approval_id, answer.session_id, False, time.time(), by="unproved")
+            waiting.answer.set_result(refused)
+
+
+def _resolved(
+    request: ApprovalRequested,
+    *,
+    approved: bool,
+    by: str,
+    arguments: dict[str, object] | None = None,
+    note: str | None = None,
+) -> DurableEvent:
+    return ApprovalResolved(
+        "",
+        "",
+        0,
+        time.time(),
+        approval_id=request.approval_id,
+        approved=approved,
+        by=by,
+        call_id=request.call_id,
+        arguments=arguments,
+        note=note,
+    )

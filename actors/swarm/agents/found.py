@@ -1,0 +1,84 @@
+"""Finds the agents of a folder: by their files, and where these are gone or garbage by their sessions."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Collection
+from pathlib import Path
+
+from msgspec import Struct
+
+from actors.sessions.answers import settled
+from actors.sessions.store import SessionStore
+from actors.swarm.agents.projections import Meta, read_meta
+from protocol.agents import AgentSpec, spec_of
+from protocol.entries import SessionOpened
+from protocol.errors import SessionError, WireError
+from protocol.wire import decode_entry
+
+#: What ids of agents look like, so that few sessions of pods have to be looked into.
+_ID = re.compile(r"[a-z0-9-]+-\d{1,6}")
+
+
+class Found(Struct, frozen=True):
+    """An agent, and the session that has its record."""
+
+    spec: AgentSpec
+    session_id: str
+
+
+async def find_agents(
+    store: SessionStore, root: Path, known: Collection[str]
+) -> tuple[list[Found], list[str]]:
+    """The agents of the folder ``root`` besides those that are known, and what is wrong with some. Raises
+    StoreError.
+    """
+    folders = {each.name: read_meta(each) for each in _folders(root) if each.name not in known}
+    problems: list[str] = []
+    found: dict[str, Found] = {}
+    for agent_id, meta in folders.items():
+        if meta is not None and meta.store != store.url:
+            problems.append(f"{agent_id}: its session is in {meta.store}")
+        elif (agent := await _look(store, agent_id, meta)) is not None:
+            found[agent_id] = agent
+        else:
+            problems.append(f"{agent_id}: it has no session in {store.url}")
+    for info in await settled(store.sessions()):
+        if info.pod in known or info.pod in folders or not _ID.fullmatch(info.pod):
+            continue
+        agent = await _opened(store, info.session_id)
+        if agent is not None and agent.spec.root == str(root):
+            found[info.pod] = agent
+    return list(found.values()), problems
+
+
+def _folders(root: Path) -> list[Path]:
+    try:
+        return sorted(each for each in (root / "agents").iterdir() if each.is_dir())
+    except OSError:
+        return []
+
+
+async def _look(store: SessionStore, agent_id: str, meta: Meta | None) -> Found | None:
+    """The agent of a folder; what its file says is no more than where to look."""
+    if meta is not None and meta.agent.id == agent_id:
+        agent = await _opened(store, meta.session_id)
+        if agent is not None and agent.spec.id == agent_id:
+            return agent
+    for info in await settled(store.sessions(pod=agent_id)):
+        if (agent := await _opened(store, info.session_id)) is not None:
+            return agent
+    return None
+
+
+async def _opened(store: SessionStore, session_id: str) -> Found | None:
+    """The agent whose session that is; None where it is a pod's, is damaged or not there."""
+    try:
+        page = await settled(store.read(session_id, limit=1))
+        opened = decode_entry(page[0].body) if page else None
+    except (SessionError, WireError):
+        return None
+    await asyncio.sleep(0)
+    spec = spec_of(opened.manifest) if isinstance(opened, SessionOpened) else None
+    return None if spec is None else Found(spec, session_id)

@@ -1,0 +1,42 @@
+"""``Home``: what a swarm is handed of the system that its agents live in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
+
+from actors.pod.approvals.answer_watch import AnswerWatch
+from actors.runtime.bus import Bus
+from actors.runtime.loop import Mailroom
+from actors.sessions.store import SessionStore
+from actors.swarm.roster import Roster
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from actors.pod.handle import Pod
+    from actors.runtime.children.launcher import Launcher
+    from actors.runtime.closing import Closing
+    from actors.runtime.future import AsyncFuture
+
+
+class Home(Struct, frozen=True, eq=False):
+    """The parts of an entered system."""
+
+    mailroom: Mailroom
+    store: SessionStore
+    bus: Bus
+    roster: Roster
+    answers: AnswerWatch
+    #: What starts child processes. Raises ChildNotStarted.
+    launcher: Callable[[], Launcher]
+    #: As ``PodSystem.spawn``.
+    spawn: Callable[..., AsyncFuture[Pod]]
+    #: Keeps every tool out of a folder, whatever its scope says.
+    protect: Callable[[Path], None]
+    #: Has something close before the pods do, where the system is left.
+    close_first: Callable[[Closing], None]
+    #: What the system was entered with, for errors alone.
+    system: Any = None

@@ -1,0 +1,542 @@
+"""``Keeper``: looks after one agent: starts its runner, records what happens, and brings its end about."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterable
+from pathlib import Path
+from typing import Any
+
+from msgspec.structs import replace
+
+from actors.runtime.children.mark import is_running, mark_of
+from actors.runtime.restarts import Limits
+from actors.swarm.agents.approvals import AgentApprovals
+from actors.swarm.agents.history import read_history
+from actors.swarm.agents.home import Home
+from actors.swarm.agents.membership import Membership
+from actors.swarm.agents.projections import Projections
+from actors.swarm.agents.record import Record
+from actors.swarm.agents.state import AgentState, after, status_of
+from actors.swarm.runners.base import Answer, Launch, Life, Permission, Runner, StopWaits
+from protocol.agents import LIVING, AgentResult, AgentSpec, AgentStatus
+from protocol.entries import Entry, OtherEntry
+from protocol.errors import AgentBusy, AgentError, AgentFailed, AgentNotRunning, Failure, SessionError
+from protocol.events import (
+    AgentIdle,
+    AgentRestarted,
+    AgentStarted,
+    AgentStopped,
+    AgentStopRequested,
+    DurableEvent,
+    Event,
+    RunEnd,
+    RunOutcome,
+    UserMessage,
+)
+
+#: Seconds after which a record is given to a store again that refused it, and how often that is done.
+_RETRY_WAIT, _RETRIES = 0.05, 6
+#: What is said to a program whose task was interrupted, and that is to go on with it.
+_GO_ON = "You were interrupted. Go on with your task where you were."
+
+
+class Keeper:
+    """One agent, on the loop of its system.
+
+    ``runner`` is None where nobody has said how it is run: after it was found in the store, for who started
+    it gave an object. ``record`` is None while nothing has to be recorded: then another process may have it.
+    """
+
+    def __init__(
+        self,
+        home: Home,
+        spec: AgentSpec,
+        session_id: str,
+        projections: Projections,
+        runner: Runner | None,
+        *,
+        inbox: Path,
+        waits: StopWaits,
+        env: tuple[str, ...] = (),
+    ) -> None:
+        self.spec, self.session_id, self.projections, self.runner = spec, session_id, projections, runner
+        self.state = AgentState()
+        #: The name of the pod that it is, None where it is none.
+        self.pod: str | None = None
+        self.record: Record | None = None
+        self.life: Life | None = None
+        #: Its limits and its group, where it is started again once it fails.
+        self.membership = Membership(self, Limits(spec.restart.max_restarts, spec.restart.window_seconds))
+        self.approvals = AgentApprovals(home, spec.id, self._record)
+        self._home = home
+        self._inbox, self._waits, self._env = inbox, waits, env
+        self._living: asyncio.Task[None] | None = None
+        self._delivering: asyncio.Task[None] | None = None
+        #: Words that wait to be delivered, and who is answered once they were.
+        self._words: deque[tuple[str, asyncio.Future[None]]] = deque()
+        self._stopping = False
+        self._waiters: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
+        #: Counts what has happened.
+        self._changes = 0
+        self.removed = False
+        #: Whether another process looks after it.
+        self.is_elsewhere = False
+        #: Whether a task went on when its last life ended.
+        self._interrupted = False
+        #: Whether its program is to go on without us.
+        self._leaves_behind = False
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def __repr__(self) -> str:
+        return f"<Keeper of {self.spec.id} {self.status}>"
+
+    # -- how it stands -----------------------------------------------------------------------------
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it is this process that looks after it, and has its session."""
+        return self.record is not None
+
+    @property
+    def status(self) -> AgentStatus:
+        """How it stands."""
+        return status_of(self.state, supervised=self.is_ours or self.is_elsewhere)
+
+    def take_history(self, entries: Iterable[Event | Entry | OtherEntry]) -> None:
+        """Stand behind what is recorded."""
+        state = AgentState()
+        for entry in entries:
+            state = after(state, entry, self.spec.id)
+        self.state = state
+        self._note_change()
+
+    async def wait(self) -> AgentResult:
+        """Wait until its task has ended, and nothing waits to be delivered."""
+        await self._until(lambda: not self._is_at_work())
+        return self.state.result()
+
+    def _is_at_work(self) -> bool:
+        if self._words or (self._living is not None and not self._living.done() and self.life is None):
+            return True
+        return self.status in {"pending", "running", "waiting"}
+
+    async def _until(self, holds: Callable[[], bool]) -> None:
+        while not holds():
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiters.append((holds, waiter))
+            await waiter
+
+    def _note_change(self) -> None:
+        self._changes += 1
+        waiters, self._waiters = self._waiters, []
+        for holds, waiter in waiters:
+            if not waiter.done():
+                if holds():
+                    waiter.set_result(None)
+                else:
+                    self._waiters.append((holds, waiter))
+
+    # -- its lives -----------------------------------------------------------------------------------
+
+    def begin(self, task: str | None, *, resuming: bool, go_on: str | None = None) -> None:
+        """Have it live; its session must be ours. ``go_on`` are words for a program whose task was
+        interrupted; with none it goes on only where it can do so without.
+        """
+        self._stopping = False
+        self._living = self._spawn(self._live(task, resuming=resuming, go_on=go_on))
+
+    def adopt(self, life: Life) -> None:
+        """Look after a program that has outlived who started it."""
+        self._stopping = False
+        self._living = self._spawn(self._follow(life))
+
+    async def _live(self, task: str | None, *, resuming: bool, go_on: str | None) -> None:
+        again = True
+        while again:
+            if self._stopping:  # since it was decided to start it once more
+                await self._record(AgentStopped("", "", 0, time.time(), reason="shutdown"))
+                break
+            assert self.runner is not None
+            life = self.runner.start(self._launch(task, resuming=resuming), self)
+            await self._attend(life, go_on=go_on)
+            again, task, resuming, go_on = False, None, True, None
+            if (next_task := self._next_task()) is not None:
+                again, task = True, next_task
+            elif await self.membership.starts_again():
+                again, resuming = True, self.state.session is not None
+                task = None if resuming else self.spec.task
+                if self._interrupted and self.spec.restart.on_restart == "resume":
+                    go_on = _GO_ON
+        await self._end_of_life()
+
+    async def _follow(self, life: Life) -> None:
+        await self._attend(life, go_on=None)
+        if await self.membership.starts_again():
+            await self._live(None, resuming=True, go_on=None)
+        else:
+            await self._end_of_life()
+
+    def _launch(self, task: str | None, *, resuming: bool) -> Launch:
+        spec = self.spec
+        return Launch(
+            agent_id=spec.id,
+            cwd=Path(spec.cwd),
+            inbox=self._inbox,
+            log=self.projections.folder / "events.jsonl",
+            task=task,
+            model=spec.model,
+            provider=spec.provider,
+            session=self.state.session if resuming else None,
+            env=self._env,
+            resuming=resuming,
+            waits=self._waits,
+        )
+
+    async def _attend(self, life: Life, *, go_on: str | None) -> None:
+        """See a life to its end, and that it is recorded."""
+        self.life, self._interrupted = life, False
+        self._note_change()
+        try:
+            async for event in life:
+                await self._take(life, event)
+                if go_on is not None and isinstance(event, AgentStarted):
+                    self._spawn(self._send_on(life, go_on or None))
+        except Exception as error:  # noqa: BLE001 - a defect of the runner, or a store that keeps nothing
+            with contextlib.suppress(Exception):
+                await life.stop()
+            await self._record_failure(error)
+        else:
+            if self.state.ended is None and not self._leaves_behind:
+                await self._record_failure(AgentFailed("its runner has ended without a word"))
+        self.life = None
+        if self.projections.broken is not None:
+            await self.mend_projections()
+        self._note_change()
+
+    async def _send_on(self, life: Life, words: str | None) -> None:
+        own: Callable[[], Coroutine[Any, Any, None]] | None = getattr(life, "go_on", None)
+        with contextlib.suppress(AgentError):
+            if own is not None:
+                await own()
+            elif words is not None:
+                await life.send(words)
+
+    async def _take(self, life: Life, event: Event) -> None:
+        """Record an event of the runner, or follow one that its pod has published already."""
+        if event.pod != self.spec.id:
+            self.pod = event.pod
+            self._note(event)
+        elif not isinstance(event, DurableEvent):
+            self.publish(event)
+        else:
+            if isinstance(event, AgentStopped):
+                self._interrupted = self.state.at_work
+                await self._close_open_run(event)
+            elif isinstance(event, AgentStarted):
+                pid = life.pid if event.pid is None else event.pid
+                event = replace(event, pid=pid, born=None if pid is None else mark_of(pid))
+            await self._record(event)
+        if isinstance(event, UserMessage):
+            self._answer_first_words(event.item.text)
+
+    async def _close_open_run(self, end: AgentStopped) -> None:
+        """A run that the runner did not end has ended with the agent."""
+        assert self.record is not None
+        if (run_id := self.record.open_run) is not None:
+            outcome: RunOutcome = "cancelled" if self._stopping or end.error is None else "failed"
+            await self._record(RunEnd("", "", 0, time.time(), run_id, outcome=outcome, error=end.error))
+
+    async def _record(self, *events: DurableEvent) -> None:
+        """Record events, and stand behind them. Raises SessionError where the store goes on refusing them."""
+        assert self.record is not None
+        wait = _RETRY_WAIT
+        for attempt in range(_RETRIES):
+            try:
+                recorded = await self.record.add(events)
+            except SessionError:
+                if attempt == _RETRIES - 1:
+                    raise
+                await asyncio.sleep(wait)
+                wait *= 2
+            else:
+                for event in recorded:
+                    self._note(event)
+                return
+
+    def publish(self, event: Event) -> None:
+        """Publish a transient event of the agent."""
+        assert self.record is not None
+        self._note(self.record.publish(event))
+
+    def _note(self, event: Event) -> None:
+        self.state = after(self.state, event, self.spec.id)
+        self.projections.write(event)
+        self._note_change()
+
+    async def _record_failure(self, error: BaseException) -> None:
+        failure = Failure.of(error)
+        try:
+            await self.record_end(failure)
+        except SessionError:  # it is found without an end by who opens the swarm next
+            end = AgentStopped("", "", 0, time.time(), reason="exit", error=failure)
+            self.state = after(self.state, end, self.spec.id)
+            self._note_change()
+
+    async def _end_of_life(self) -> None:
+        """It has ended, and nothing starts it again: others may have its session."""
+        self._fail_words()
+        await self.let_go()
+        self.membership.note_end()
+        self._note_change()
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = self._home.mailroom.loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    # -- as its runner's host ------------------------------------------------------------------------
+
+    def launcher(self) -> Any:
+        """What starts its processes."""
+        return self._home.launcher()
+
+    async def ask(self, permission: Permission, /) -> Answer:
+        """Ask a person."""
+        return await self.approvals.ask(permission, self.session_id)
+
+    # -- words ---------------------------------------------------------------------------------------
+
+    async def send(self, text: str) -> None:
+        """Send it words; returns once they were delivered. Raises AgentNotRunning."""
+        if not text.strip():
+            raise AgentError("there are no words to send")
+        if not self._takes_words():
+            raise self._not_running()
+        reply: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._words.append((text, reply))
+        if self.life is None and (self._living is None or self._living.done()):
+            self._begin_with_words()
+        elif self._delivering is None or self._delivering.done():
+            self._delivering = self._spawn(self._deliver())
+        await reply
+
+    def _takes_words(self) -> bool:
+        if self._stopping or self.removed or not (self.is_ours or self._one_shot):
+            return False
+        return self.status in LIVING or (self._one_shot and self.status == "done")
+
+    @property
+    def _one_shot(self) -> bool:
+        return self.runner is not None and self.runner.one_shot
+
+    def _not_running(self) -> AgentNotRunning:
+        text = f"agent {self.spec.id} is {self.status}, and takes no words"
+        return AgentNotRunning(text, hint="resume it first")
+
+    def _begin_with_words(self) -> None:
+        """A program that does one task and ends is started again for the next."""
+
+        async def begin() -> None:
+            try:
+                await self.take_session()
+            except Exception as error:  # noqa: BLE001 - who sent them gets it
+                self._fail_words(error)
+                return
+            self.begin(self._words[0][0], resuming=self.state.session is not None)
+
+        self._living = self._spawn(begin())
+
+    def _next_task(self) -> str | None:
+        """The words that a program is to be started with that has done its task and ended."""
+        can = self._one_shot and self._words and not self._stopping and self.state.status == "done"
+        return self._words[0][0] if can else None
+
+    async def _deliver(self) -> None:
+        """Deliver words, one after the other: once, and as soon as the program takes any."""
+        while self._words:
+            await self._until(lambda: self._is_over() or (self.life is not None and self.state.up))
+            if self._is_over() or not self._words:
+                return
+            life, seen = self.life, self._changes
+            assert life is not None
+            text, reply = self._words[0]
+            try:
+                await life.send(text)
+            except AgentBusy:
+                await self._until(lambda: self._changes != seen and self._may_try(life))  # noqa: B023
+            except AgentNotRunning:
+                if self._one_shot:
+                    return  # what starts it for its next task delivers them
+                await self._until(lambda: self._changes != seen or self._is_over())  # noqa: B023
+            except Exception as error:  # noqa: BLE001 - who sent them gets it
+                self._answer(reply, error)
+            else:
+                self._answer(reply)
+
+    def _may_try(self, life: Life | None) -> bool:
+        return self.life is not life or self._is_over() or self.state.status == "idle"
+
+    def _is_over(self) -> bool:
+        return self._living is None or self._living.done() or self._stopping
+
+    def _answer(self, reply: asyncio.Future[None], error: BaseException | None = None) -> None:
+        if self._words and self._words[0][1] is reply:
+            self._words.popleft()
+        if not reply.done():
+            reply.set_result(None) if error is None else reply.set_exception(error)
+        self._note_change()
+
+    def _answer_first_words(self, text: str) -> None:
+        """Words with which a program was started have reached it."""
+        if self._one_shot and self._words and self._words[0][0] == text:
+            self._answer(self._words[0][1])
+
+    def _fail_words(self, error: BaseException | None = None) -> None:
+        """What could not be delivered comes back as an error."""
+        words, self._words = self._words, deque()
+        for text, reply in words:
+            if not reply.done():
+                undelivered = AgentNotRunning(
+                    f"agent {self.spec.id} is {self.status}: it never got {text[:60]!r}",
+                    hint="resume it, then send that again",
+                )
+                reply.set_exception(error or undelivered)
+
+    # -- its end ---------------------------------------------------------------------------------------
+
+    async def cancel(self) -> None:
+        """End its task; returns once that has ended, or was asked to for long enough."""
+        life = self.life
+        if life is None or not (self.state.at_work or self.state.asks):
+            return
+        await life.cancel()
+        waits = self._waits
+        with contextlib.suppress(TimeoutError):
+            over = self._until(lambda: not self.state.at_work or self.life is not life)
+            await asyncio.wait_for(over, waits.request + waits.term)
+
+    async def stop(self) -> None:
+        """End it for good: that is recorded as what a person wants, then asked of its program."""
+        if self.is_elsewhere:
+            raise self._elsewhere()
+        if not self.is_ours:
+            return
+        await self._note_intent()
+        await self.shut_down()
+
+    async def _note_intent(self) -> None:
+        self.membership.stop_asked = True
+        if self._stopping or self.record is None:
+            return
+        self._stopping = True
+        with contextlib.suppress(SessionError):  # a full disk must not make it unstoppable
+            await self.record_one(AgentStopRequested)
+
+    async def record_one(self, kind: type[DurableEvent], **fields: Any) -> None:
+        """Record an event of ``kind``. Raises SessionError."""
+        assert self.record is not None
+        for event in await self.record.add([kind("", "", 0, time.time(), **fields)]):
+            self._note(event)
+
+    async def shut_down(self, *, leaving: bool = False) -> None:
+        """End it, whoever wishes it, and wait until it has ended."""
+        self._stopping = True
+        self._note_change()
+        if (life := self.life) is not None:
+            await (getattr(life, "leave", life.stop) if leaving else life.stop)()
+        if self._living is not None and self._living is not asyncio.current_task():
+            await asyncio.wait((self._living,))
+        if self.is_ours and self.state.ended is None:  # it was idle without a program
+            await self._record(AgentStopped("", "", 0, time.time(), reason="shutdown"))
+            await self._end_of_life()
+
+    async def leave(self) -> None:
+        """Its system is left: it ends, unless it is to be kept."""
+        self.membership.stop_asked = True
+        detach = getattr(self.life, "detach", None)
+        if self.spec.keep and detach is not None:
+            self._leaves_behind = True
+            await detach()
+            if self._living is not None:
+                await asyncio.wait((self._living,))
+        elif self.is_ours:
+            await self.shut_down(leaving=True)
+
+    # -- another life --------------------------------------------------------------------------------
+
+    async def resume(self) -> None:
+        """Have it live again, in its conversation. Raises AgentError where that cannot be."""
+        self.check_ended("is still running", hint="stop it first")
+        self.check_folder()
+        if self.runner is None:
+            raise AgentError(
+                f"nobody has said how agent {self.spec.id} is run", hint="give runner= to resume()"
+            )
+        await self.take_session()
+        await self._record(AgentRestarted("", "", 0, time.time()))
+        self.membership.begin_anew()
+        if self._one_shot:  # it has a program only while it has a task
+            await self._record(AgentIdle("", "", 0, time.time()))
+        else:
+            again = self.state.session is not None
+            self.begin(None if again else self.spec.task, resuming=again, go_on="" if again else None)
+
+    async def take_session(self) -> None:
+        """Claim its session, to record what it does. Raises SessionError."""
+        if self.record is None:
+            record = Record(self._home.store, self.spec.id, self._home.bus.publish)
+            await record.claim(self.session_id)
+            self.record = record
+
+    def check_folder(self) -> None:
+        """Raise AgentError where its working directory is gone."""
+        if not Path(self.spec.cwd).is_dir():
+            raise AgentError(
+                f"the working directory of agent {self.spec.id} is gone: {self.spec.cwd}",
+                hint="make it again, or start another agent",
+            )
+
+    def check_ended(self, what: str, hint: str) -> None:
+        """Raise AgentError unless it has ended."""
+        if self.is_elsewhere:
+            raise self._elsewhere()
+        if self.status in LIVING:
+            raise AgentError(f"agent {self.spec.id} {what}", hint=hint)
+        if self.status == "detached" and self.has_process():
+            pid = self.state.pid
+            raise AgentError(f"agent {self.spec.id} still runs as process {pid}", hint="stop it first")
+
+    def _elsewhere(self) -> AgentError:
+        return AgentError(
+            f"another process looks after agent {self.spec.id}", hint="ask there, or stop that process"
+        )
+
+    def has_process(self) -> bool:
+        """Whether the process that was recorded last lives, and is none that has its number since."""
+        state = self.state
+        return state.pid is not None and state.born is not None and is_running(state.pid, state.born)
+
+    async def record_end(self, error: Failure) -> None:
+        """Record that it has ended, unseen. Raises SessionError."""
+        end = AgentStopped("", "", 0, time.time(), reason="exit", error=error)
+        await self._close_open_run(end)
+        await self._record(end)
+
+    async def let_go(self) -> None:
+        """Let another process have its session."""
+        if self.record is not None:
+            record, self.record = self.record, None
+            await record.release()
+
+    # -- what follows its session ----------------------------------------------------------------------
+
+    async def mend_projections(self) -> None:
+        """Make its files anew of what is recorded."""
+        with contextlib.suppress(SessionError):
+            history = await read_history(self._home.store, self.session_id, self.spec.id)
+            self.projections.rebuild(each for each in history if isinstance(each, Event))

@@ -1,0 +1,249 @@
+"""``PodRunner``: agents that are pods; what these publish is recorded in sessions of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+
+from actors.pod.handle import Pod
+from actors.pod.local import shut_down
+from actors.pod.models import label
+from actors.pod.session.restore import tip
+from actors.runtime.subscription import Subscription
+from actors.sessions.answers import settled
+from actors.swarm.agents.home import Home
+from actors.swarm.runners.base import Host, Launch
+from protocol.entries import SessionOpened
+from protocol.errors import AgentNotRunning, Failure, PodStopped, PolypodError, RunFailed
+from protocol.events import (
+    AgentIdle,
+    AgentStarted,
+    AgentStopped,
+    AgentStopReason,
+    Event,
+    Lagged,
+    PodEnded,
+    PodFailed,
+    ProcessLost,
+    StateChanged,
+)
+from protocol.lifecycle import PodState
+from protocol.manifest import PodManifest, RestartSection
+from protocol.wire import decode_entry
+
+
+class Given(Struct, frozen=True, eq=False):
+    """What a program gives a pod besides its manifest, which no other process has."""
+
+    client: Any = None
+    tools: tuple[Any, ...] = ()
+    hooks: tuple[Any, ...] = ()
+    deps: Any = None
+
+
+class PodRunner:
+    """Starts pods. ``manifest`` is None where the session that is resumed says it."""
+
+    one_shot = False
+
+    def __init__(
+        self, home: Home, manifest: PodManifest | None, given: Given, *, process: bool = False
+    ) -> None:
+        self.name = "process" if process else "pod"
+        self._home, self._manifest, self._given = home, manifest, given
+
+    def start(self, launch: Launch, _: Host, /) -> PodLife:
+        """Have a pod live."""
+        return PodLife(self._home, self.name, self._manifest, self._given, launch)
+
+
+class PodLife:
+    """A pod at work. It yields the pod's own events as they were published, and the agent's between them."""
+
+    pid = None
+
+    def __init__(
+        self, home: Home, runner: str, manifest: PodManifest | None, given: Given, launch: Launch
+    ) -> None:
+        self._home, self._runner, self._given, self._launch = home, runner, given, launch
+        self._manifest = manifest
+        self._pod_name = f"{launch.agent_id}.pod"
+        self._pod: Pod | None = None
+        self.session = launch.session
+        self._reason: AgentStopReason = "exit"
+        self._failure: Failure | None = None
+        self._paused = False
+        self._stopping = self._leaving = False
+        self._events = self._play()
+        self._runs: set[asyncio.Future[Any]] = set()
+
+    def __aiter__(self) -> AsyncIterator[Event]:
+        return self._events
+
+    async def __anext__(self) -> Event:
+        return await anext(self._events)
+
+    async def _play(self) -> AsyncIterator[Event]:
+        home, agent_id = self._home, self._launch.agent_id
+        home.bus.adopt(self._pod_name, agent_id)
+        subscription = home.bus.subscribe(self._pod_name)
+        try:
+            async for event in self._live(subscription):
+                yield event
+            yield self._make(AgentStopped, reason=self._reason, error=self._failure)
+        finally:
+            subscription.close()
+            home.bus.disown(self._pod_name)
+
+    async def _live(self, subscription: Subscription) -> AsyncIterator[Event]:
+        try:
+            pod = self._pod = await self._spawn()
+            described = await pod.describe()
+        except Exception as error:  # noqa: BLE001 - the agent's end says it
+            self._failure = None if self._stopping else Failure.of(error)
+            return
+        self.session, self._paused = described.session_id, described.state is PodState.PAUSED
+        if self._stopping:
+            await self._end(pod)
+        yield self._started()
+        task = self._launch.task
+        if task is not None and not self._stopping:
+            self._run(pod, task)
+        elif not self._stopping:
+            yield self._make(AgentIdle)
+        async for event in self._follow(pod, subscription):
+            yield event
+
+    async def _follow(self, pod: Pod, subscription: Subscription) -> AsyncIterator[Event]:
+        """The pod's events to its end, and when it has no task any more."""
+        seq, reading = 0, subscription
+        while True:
+            async for event in reading:
+                if isinstance(event, Lagged):
+                    reading = pod.subscribe(since=seq)  # which has every durable one of what was missed
+                    break
+                seq = event.seq if event.durable else seq
+                yield event
+                if isinstance(event, StateChanged) and event.new in {PodState.IDLE, PodState.PAUSED}:
+                    self._paused = event.new is PodState.PAUSED
+                    if event.old in {PodState.RUNNING, PodState.WAITING, PodState.PAUSED}:
+                        yield self._make(AgentIdle)
+                if isinstance(event, PodFailed | ProcessLost):
+                    self._failure = self._failure or event.error
+                if isinstance(event, PodFailed | ProcessLost | PodEnded):
+                    return
+            else:
+                return
+
+    async def _spawn(self) -> Pod:
+        """Have the pod live. Raises PolypodError."""
+        launch, given = self._launch, self._given
+        manifest = self._manifest or await self._recorded_manifest()
+        # The agent is what is started again: its limits are those of the manifest.
+        manifest = replace(manifest, restart=RestartSection(idle_seconds=manifest.restart.idle_seconds))
+        return await self._home.spawn(
+            manifest,
+            client=given.client,
+            tools=given.tools,
+            hooks=given.hooks,
+            deps=given.deps,
+            name=self._pod_name,
+            resume=launch.session,
+            process=self._runner == "process",
+        )
+
+    async def _recorded_manifest(self) -> PodManifest:
+        """What the pod was asked to be when its session was opened."""
+        store = self._home.store
+        assert self._launch.session is not None
+        session_id = await tip(store, self._launch.session)
+        [first] = await settled(store.read(session_id, limit=1))
+        opened = decode_entry(first.body)
+        assert isinstance(opened, SessionOpened)
+        return msgspec.json.decode(opened.manifest, type=PodManifest)
+
+    def _started(self) -> Event:
+        launch, manifest = self._launch, self._manifest
+        model = None if manifest is None or self._given.client is not None else label(manifest.model)
+        return self._make(
+            AgentStarted,
+            runner=self._runner,
+            task=launch.task,
+            cwd=str(launch.cwd),
+            model=model or launch.model,
+            provider=launch.provider,
+            session=self.session,
+            resumed=launch.resuming,
+        )
+
+    def _make(self, kind: type[Any], **fields: Any) -> Event:
+        event: Event = kind(self._launch.agent_id, "", 0, time.time(), None, **fields)
+        return event
+
+    def _run(self, pod: Pod, task: str) -> None:
+        self._watch(asyncio.ensure_future(pod.run(task)))
+
+    def _watch(self, run: asyncio.Future[Any]) -> None:
+        """A run that never began ends the agent; one that failed has said so in its end."""
+
+        def look(done: asyncio.Future[Any]) -> None:
+            self._runs.discard(done)
+            error = None if done.cancelled() else done.exception()
+            if error is not None and not isinstance(error, RunFailed | PodStopped) and not self._stopping:
+                self._failure = Failure.of(error)
+                if self._pod is not None:
+                    self._pod.stop()
+
+        self._runs.add(run)
+        run.add_done_callback(look)
+
+    # -- commands ------------------------------------------------------------------------------------
+
+    async def send(self, text: str, /) -> None:
+        """Words join the run that goes on, or start one; returns once they are recorded."""
+        pod = self._living()
+        try:
+            await pod.notify(text)
+            if self._paused:
+                self._paused = False
+                self._watch(asyncio.ensure_future(pod.resume()))
+        except PodStopped as error:
+            raise AgentNotRunning(str(error)) from error
+
+    async def go_on(self) -> None:
+        """Go on with the run that was interrupted, if any."""
+        if self._paused and self._pod is not None:
+            self._paused = False
+            self._watch(asyncio.ensure_future(self._pod.resume()))
+
+    async def cancel(self) -> None:
+        """Cancel the run that goes on."""
+        with contextlib.suppress(PodStopped):
+            await self._living().cancel()
+
+    async def stop(self) -> None:
+        """End the pod, and its run as cancelled."""
+        self._stopping, self._reason = True, "shutdown"
+        if self._pod is not None:
+            await self._end(self._pod)
+
+    async def leave(self) -> None:
+        """End the pod with its run paused, since its system is left."""
+        self._leaving = True
+        await self.stop()
+
+    async def _end(self, pod: Pod) -> None:
+        with contextlib.suppress(PolypodError):
+            await (shut_down(pod) if self._leaving else pod.stop())
+
+    def _living(self) -> Pod:
+        if self._pod is None or not self._pod.address.is_alive(self._pod):
+            raise AgentNotRunning(f"the pod of agent {self._launch.agent_id} does not live")
+        return self._pod

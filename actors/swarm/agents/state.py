@@ -1,0 +1,247 @@
+"""How an agent stands: one pure fold of what its session, and its pod's, record."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from protocol.agents import AgentResult, AgentStatus
+from protocol.entries import Entry, OtherEntry, SessionOpened
+from protocol.errors import Failure
+from protocol.events import (
+    AgentActivity,
+    AgentIdle,
+    AgentRestarted,
+    AgentStarted,
+    AgentStopped,
+    AgentStopRequested,
+    ApprovalRequested,
+    ApprovalResolved,
+    AssistantMessage,
+    Event,
+    RunEnd,
+    RunStart,
+    ToolCallDelta,
+    ToolResulted,
+    ToolStart,
+    UserMessage,
+)
+from protocol.usage import Usage
+
+#: Characters of a tool's name, and of other words, that say what an agent does.
+_SHORT, _LONG = 60, 200
+#: A task with one of these outcomes has ended as it should, or because somebody wished it.
+_TASK_STATUS: dict[str, AgentStatus] = {"finished": "done", "cancelled": "killed", "paused": "killed"}
+
+
+class AgentState(Struct, frozen=True):
+    """What the records of an agent say, up to one of them. Of the task: ``text`` is its last answer, and
+    ``usage``, ``cost`` and ``seconds`` are what it has taken so far.
+    """
+
+    activity: str = "starting"
+    #: Whether its program was up in this life, and whether a run is open.
+    up: bool = False
+    at_work: bool = False
+    #: Whether it has ended, and how; None while it lives.
+    ended: AgentStopped | None = None
+    #: Whether somebody asked for its end, which nothing undoes but a person who resumes it.
+    stop_asked: bool = False
+    #: The approvals that are waited for.
+    asks: tuple[str, ...] = ()
+    session: str | None = None
+    pid: int | None = None
+    born: str | None = None
+    model: str | None = None
+    #: How often it was started.
+    lives: int = 0
+    #: How the last task ended; None where there was none, or it goes on.
+    outcome: str | None = None
+    text: str = ""
+    usage: Usage | None = None
+    cost: float | None = None
+    seconds: float | None = None
+    error: Failure | None = None
+    #: The number of the agent's own last record.
+    seq: int = 0
+    at: float = 0.0
+
+    @property
+    def status(self) -> AgentStatus:
+        """How it stands, as far as is recorded."""
+        if self.ended is not None:
+            return _end_status(self)
+        if self.asks:
+            return "waiting"
+        if self.at_work:
+            return "running"
+        return "idle" if self.up else "pending"
+
+    def result(self) -> AgentResult:
+        """How its last task ended, or how it stands where that goes on."""
+        status = self.status
+        if status != "failed" and self.outcome is not None and not self.at_work:
+            status = _TASK_STATUS.get(self.outcome, "failed")
+        return AgentResult(
+            status=status,
+            text=self.text,
+            usage=self.usage,
+            cost=self.cost,
+            seconds=self.seconds,
+            error=self.error,
+        )
+
+
+def status_of(state: AgentState, *, supervised: bool) -> AgentStatus:
+    """How an agent stands; one whose end nobody has recorded, and that nobody supervises, is detached."""
+    return state.status if supervised or state.ended is not None else "detached"
+
+
+def _end_status(state: AgentState) -> AgentStatus:
+    end = state.ended
+    assert end is not None
+    if state.stop_asked or end.reason in {"killed", "cancelled"}:
+        return "killed"
+    if end.error is not None or end.code:
+        return "failed"
+    return "done" if state.outcome is None else _TASK_STATUS.get(state.outcome, "failed")
+
+
+def after(state: AgentState, event: Event | Entry | OtherEntry, agent_id: str) -> AgentState:
+    """The state behind one more record: of the agent ``agent_id``, or of the pod that it runs."""
+    new = _after(state, event)
+    if isinstance(event, Event) and event.pod == agent_id and event.durable:
+        return replace(new, seq=event.seq, at=event.at)
+    return new
+
+
+def _after(state: AgentState, event: Event | Entry | OtherEntry) -> AgentState:  # noqa: PLR0911
+    match event:
+        case SessionOpened():
+            return state
+        case AgentRestarted():
+            return replace(_reborn(state), lives=state.lives)
+        case AgentStarted():
+            began = _reborn(state) if state.ended is not None else state
+            return replace(
+                began,
+                up=True,
+                activity="starting" if event.task else "idle",
+                at_work=bool(event.task) and not event.resumed,
+                session=event.session or state.session,
+                pid=event.pid,
+                born=event.born,
+                model=event.model or state.model,
+                lives=state.lives + 1,
+            )
+        case AgentStopRequested():
+            return replace(state, stop_asked=True)
+        case AgentStopped():
+            return _stopped(state, event)
+        case AgentIdle():
+            return replace(state, up=True, at_work=False, activity="idle", asks=())
+        case RunStart():
+            return _task_begins(state)
+        case RunEnd():
+            return _task_ends(state, event)
+        case _:
+            return _at_work(state, event)
+
+
+def _reborn(state: AgentState) -> AgentState:
+    """A new life begins: what ended the one before counts no more, and its pod goes on in its session."""
+    return replace(
+        state,
+        activity="starting",
+        up=False,
+        at_work=False,
+        ended=None,
+        stop_asked=False,
+        asks=(),
+        pid=None,
+        born=None,
+        error=None,
+    )
+
+
+def _stopped(state: AgentState, event: AgentStopped) -> AgentState:
+    outcome = state.outcome
+    if outcome is None and state.at_work:  # its task was cut off
+        outcome = "cancelled" if event.error is None else "failed"
+    ended = replace(
+        state,
+        ended=event,
+        at_work=False,
+        outcome=outcome,
+        asks=(),
+        pid=None,
+        born=None,
+        error=event.error or state.error,
+    )
+    return replace(ended, activity=ended.status)
+
+
+def _task_begins(state: AgentState) -> AgentState:
+    return replace(
+        state,
+        up=True,
+        at_work=True,
+        activity="thinking",
+        outcome=None,
+        text="",
+        usage=None,
+        cost=None,
+        seconds=None,
+        error=None,
+    )
+
+
+def _task_ends(state: AgentState, event: RunEnd) -> AgentState:
+    usage = event.usage if event.usage != Usage() else state.usage
+    cost = state.cost if event.cost is None else event.cost
+    return replace(
+        state,
+        at_work=False,
+        asks=(),
+        activity="idle" if event.outcome in {"finished", "paused"} else event.outcome,
+        outcome=event.outcome,
+        usage=usage,
+        cost=cost,
+        seconds=event.seconds,
+        error=event.error,
+    )
+
+
+def _at_work(state: AgentState, event: Event | Entry | OtherEntry) -> AgentState:
+    """What happens within a task, of which no more is kept than what it does now and has consumed."""
+    doing = state.activity
+    match event:
+        case AssistantMessage():
+            called = event.item.calls[0].name[:_SHORT] if event.item.calls else None
+            doing = "thinking" if called is None else f"tool: {called}"
+            state = replace(state, text=event.item.text or state.text)
+        case ToolStart() | ToolCallDelta():
+            doing = f"tool: {event.name[:_SHORT]}"
+        case UserMessage() | ToolResulted() if state.at_work:
+            doing = "thinking"
+        case AgentActivity():
+            doing = event.activity[:_LONG]
+        case ApprovalRequested():
+            doing = f"asks: {event.tool[:_SHORT]}"
+            state = replace(state, asks=(*state.asks, event.approval_id))
+        case ApprovalResolved():
+            asks = tuple(each for each in state.asks if each != event.approval_id)
+            doing = doing if asks else "thinking"
+            state = replace(state, asks=asks)
+        case _:
+            pass
+    if doing != state.activity:
+        state = replace(state, activity=doing)
+    if isinstance(event, Event) and event.counts_usage:
+        return _count(state, event.usage, event.cost)  # type: ignore[attr-defined]
+    return state
+
+
+def _count(state: AgentState, usage: Usage | None, cost: float | None) -> AgentState:
+    total = usage if state.usage is None else state.usage if usage is None else state.usage + usage
+    return replace(state, usage=total, cost=state.cost if cost is None else (state.cost or 0.0) + cost)

@@ -1,0 +1,432 @@
+"""``Swarm``: the agents of one folder: starts, finds and lists them, and sees to it that each has one end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import time
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import msgspec
+
+from actors.runtime.closing import Closing
+from actors.runtime.on_loop import ask_on
+from actors.runtime.user_folders import state_path
+from actors.sessions.answers import settled
+from actors.swarm.agents.agent import Agent
+from actors.swarm.agents.found import Found, find_agents
+from actors.swarm.agents.history import POD_RUNNERS, pod_chain, pod_sessions_of, read_history
+from actors.swarm.agents.home import Home
+from actors.swarm.agents.ids import find_id, first_number, next_number, slug_of
+from actors.swarm.agents.inboxes import inbox_of
+from actors.swarm.agents.keeper import Keeper
+from actors.swarm.agents.pod_runner import Given, PodRunner
+from actors.swarm.agents.projections import Meta, Projections, make_folders, reserve_folder
+from actors.swarm.agents.record import Record
+from actors.swarm.runners.base import Answer, Runner, RunnerSpec, StopWaits
+from actors.swarm.runners.function import runner_func
+from protocol.agents import AgentSpec, opening_of
+from protocol.errors import (
+    AgentError,
+    Failure,
+    SessionInUse,
+    SessionNotFound,
+    SystemNotRunning,
+    UnknownRunner,
+    WireError,
+)
+from protocol.events import ApprovalRequested
+from protocol.manifest import PodManifest, RestartSection
+
+if TYPE_CHECKING:
+    from actors.runtime.future import AsyncFuture
+
+T = TypeVar("T")
+_GIVEN = frozenset(Given.__struct_fields__)
+
+
+class Swarm(Closing):
+    """Agents, kept in a folder (``root``, by default one of the user's state folder) and in the store of a
+    system that is entered. They end with it; what is found of earlier ones can be resumed.
+
+    ``env`` names variables that programs of others may have from our environment, ``request_wait`` and
+    ``term_wait`` are the seconds that a program has to end once it is asked to, and after TERM.
+    """
+
+    def __init__(
+        self,
+        system: Any,
+        root: str | Path | None = None,
+        *,
+        env: Iterable[str] = (),
+        request_wait: float = 1.0,
+        term_wait: float = 2.0,
+    ) -> None:
+        self.home: Home = system.home()
+        self.root = (state_path() / "swarm" if root is None else Path(root)).expanduser().resolve()
+        self._env = tuple(env)
+        self._waits = StopWaits(request_wait, term_wait)
+        self._keepers: dict[str, Keeper] = {}
+        #: What was found in the folder and is no agent's, or of another store.
+        self.problems: list[str] = []
+        self._closing = False
+        self._opening: asyncio.Task[None] | None = None
+        self._looking = asyncio.Lock()
+        self.home.protect(self.root)
+        self.home.close_first(self)
+
+    def __repr__(self) -> str:
+        return f"<Swarm {self.root}, {len(self._keepers)} agents>"
+
+    def _ask(self, ask: Callable[[], Coroutine[Any, Any, T]]) -> AsyncFuture[T]:
+        return ask_on(self.home.mailroom, ask)
+
+    # -- agents --------------------------------------------------------------------------------------
+
+    def start(
+        self,
+        task: str,
+        runner: RunnerSpec | Callable[..., Any] = "pod",
+        *,
+        name: str | None = None,
+        cwd: str | Path | None = None,
+        model: str | None = None,
+        provider: str | None = None,
+        keep: bool = False,
+        restart: RestartSection | Mapping[str, Any] | None = None,
+        manifest: PodManifest | None = None,
+        client: Any = None,
+        tools: Iterable[Any] = (),
+        hooks: Iterable[Any] = (),
+        deps: Any = None,
+    ) -> AsyncFuture[Agent]:
+        """Start an agent with a task; the future gives its handle once it is recorded.
+
+        ``runner`` is ``"pod"`` (a pod of this system), ``"process"`` (one in a child process), a name such as
+        ``"claude"``, the command of a program that speaks our lines, a Runner, or an async function.
+        ``name`` is what its id begins with. ``restart`` says whether it is started again where it fails, as
+        ``[restart]`` of a manifest does. A pod is made of ``manifest``, ``client``, ``tools``, ``hooks`` and
+        ``deps`` as by ``PodSystem.spawn``. Raises AgentError, UnknownRunner, SystemNotRunning, StoreError.
+        """
+        given = Given(client, tuple(tools), tuple(hooks), deps)
+        return self._ask(
+            lambda: self._start(
+                task,
+                runner,
+                name,
+                Path("." if cwd is None else cwd).expanduser().resolve(),
+                manifest,
+                given,
+                model=model,
+                provider=provider,
+                keep=keep,
+                restart=_restart_of(restart, manifest),
+            )
+        )
+
+    async def _start(
+        self,
+        task: str,
+        runner: RunnerSpec | Callable[..., Any],
+        name: str | None,
+        cwd: Path,
+        manifest: PodManifest | None,
+        given: Given,
+        **asked: Any,
+    ) -> Agent:
+        await self._open()
+        if not task.strip():
+            raise AgentError("an agent needs a task", hint="say what it is to do")
+        if not cwd.is_dir():  # noqa: ASYNC240 - takes microseconds
+            raise AgentError(f"there is no directory {cwd}", hint="cwd= is where the agent is to work")
+        model, provider = asked["model"], asked["provider"]
+        made, label = self._runner_of(runner, _pod_manifest(manifest, cwd, model, provider), given)
+        agent_id = await self._reserve_id(slug_of(name or task))
+        spec = AgentSpec(
+            id=agent_id,
+            task=task,
+            runner=label,
+            cwd=str(cwd),
+            root=str(self.root),
+            created_at=time.time(),
+            **asked,
+        )
+        try:
+            record = Record(self.home.store, agent_id, self.home.bus.publish)
+            await record.create(opening_of(spec))
+        except BaseException:
+            self._forget(agent_id)
+            raise
+        keeper = self._keep(spec, record.session_id, made)
+        keeper.record = record
+        keeper.projections.write_meta()
+        keeper.begin(task, resuming=False)
+        return Agent(self, keeper)
+
+    def _runner_of(
+        self, runner: RunnerSpec | Callable[..., Any], manifest: PodManifest | None, given: Given
+    ) -> tuple[Runner, str | tuple[str, ...]]:
+        """The runner that is meant, and how it is called. Raises UnknownRunner, AgentError."""
+        if runner in POD_RUNNERS:
+            made = PodRunner(self.home, manifest, given, process=runner == "process")
+            return made, made.name
+        if isinstance(runner, str) or _is_command(runner):
+            named = runner if isinstance(runner, str) else tuple(cast("Iterable[str]", runner))
+            return self._named_runner(named), named
+        if inspect.iscoroutinefunction(runner):
+            function = runner_func(runner)
+            return function, function.name
+        if not hasattr(runner, "start"):
+            raise UnknownRunner(f"{runner!r} is no runner", hint="see docs/swarm.md")
+        own = cast("Runner", runner)
+        return own, own.name
+
+    def _named_runner(self, named: str | tuple[str, ...]) -> Runner:
+        raise UnknownRunner(f"there is no runner {named!r}", hint='"pod", a Runner, or an async function')
+
+    async def _reserve_id(self, slug: str) -> str:
+        """An id that no agent, pod or session has, in whatever process; it is ours from here on. Raises
+        AgentError where the folder cannot be made.
+        """
+        number, store = first_number(), self.home.store
+        try:
+            agents = make_folders(self.root)
+            while True:
+                agent_id, number = f"{slug}-{number}", next_number(number)
+                if not self.home.roster.is_free(agent_id) or not reserve_folder(agents, agent_id):
+                    continue
+                if await settled(store.sessions(pod=agent_id, limit=1)):
+                    (agents / agent_id).rmdir()
+                    continue
+                self.home.roster.reserved.add(agent_id)
+                return agent_id
+        except OSError as error:
+            raise AgentError(
+                f"the folder of agents {self.root} cannot be written: {error.strerror}",
+                hint="root= is another folder",
+            ) from error
+
+    def _keep(self, spec: AgentSpec, session_id: str, runner: Runner | None) -> Keeper:
+        meta = Meta(agent=spec, session_id=session_id, store=self.home.store.url)
+        projections = Projections(self.root / "agents" / spec.id, meta)
+        keeper = self._keepers[spec.id] = Keeper(
+            self.home,
+            spec,
+            session_id,
+            projections,
+            runner,
+            inbox=inbox_of(self.root, spec.id),
+            waits=self._waits,
+            env=self._env,
+        )
+        self.home.roster.reserved.add(spec.id)
+        return keeper
+
+    def _forget(self, agent_id: str) -> None:
+        self._keepers.pop(agent_id, None)
+        self.home.roster.reserved.discard(agent_id)
+        with contextlib.suppress(OSError):
+            (self.root / "agents" / agent_id).rmdir()
+
+    def agents(self) -> AsyncFuture[list[Agent]]:
+        """All agents there are, the newest first; also those of other processes on the same folder."""
+        return self._ask(self._list)
+
+    async def _list(self) -> list[Agent]:
+        await self._look()
+        keepers = sorted(self._keepers.values(), key=lambda each: (-each.spec.created_at, each.spec.id))
+        return [Agent(self, each) for each in keepers]
+
+    def get(self, beginning: str) -> AsyncFuture[Agent]:
+        """The one agent whose id begins so. Raises AgentError where there is none, or several."""
+
+        async def find() -> Agent:
+            await self._look()
+            return Agent(self, self._keepers[find_id(beginning, self._keepers)])
+
+        return self._ask(find)
+
+    def approvals(self) -> AsyncFuture[list[ApprovalRequested]]:
+        """What programs of agents wait for a person to allow, the oldest first."""
+
+        async def collect() -> list[ApprovalRequested]:
+            asked = [each for keeper in self._keepers.values() for each in keeper.approvals.open]
+            return sorted(asked, key=lambda each: each.at)
+
+        return self._ask(collect)
+
+    # -- what handles ask ----------------------------------------------------------------------------
+
+    async def stop_agent(self, keeper: Keeper) -> None:
+        """As ``Agent.stop``."""
+        await self._open()
+        await keeper.stop()
+
+    async def resume_agent(self, keeper: Keeper, runner: RunnerSpec | None, given: Mapping[str, Any]) -> None:
+        """As ``Agent.resume``."""
+        await self._look()
+        if strange := given.keys() - _GIVEN:
+            raise TypeError(f"resume() does not know {', '.join(sorted(strange))}")
+        if runner is not None or given or keeper.runner is None:
+            keeper.check_ended("is still running", hint="stop it first")
+            keeper.runner = self._runner_again(keeper, runner, given)
+        await keeper.resume()
+
+    def _runner_again(
+        self, keeper: Keeper, runner: RunnerSpec | None, given: Mapping[str, Any]
+    ) -> Runner | None:
+        """What an agent is resumed with; None where nobody knows. Raises UnknownRunner."""
+        spec = keeper.spec
+        again: Any = spec.runner if runner is None else runner
+        manifest = None
+        if again in POD_RUNNERS and keeper.state.session is None:  # it never was up
+            manifest = _pod_manifest(None, Path(spec.cwd), spec.model, spec.provider)
+        with contextlib.suppress(UnknownRunner):
+            return self._runner_of(again, manifest, Given(**given))[0]
+        return None
+
+    async def remove_agent(self, keeper: Keeper) -> None:
+        """As ``Agent.remove``."""
+        await self._look()
+        if keeper.removed:
+            return
+        keeper.check_ended("still running", hint="stop it first")
+        store = self.home.store
+        sessions = [keeper.session_id]
+        with contextlib.suppress(SessionNotFound, WireError):  # what is damaged is removed all the same
+            history = await read_history(store, keeper.session_id, keeper.spec.id)
+            for each in pod_sessions_of(history):
+                sessions += await pod_chain(store, each)
+        for session_id in reversed(sessions):  # its own last: until then it can be removed again
+            with contextlib.suppress(SessionNotFound):
+                await settled(store.delete(session_id))
+        keeper.removed = True
+        keeper.projections.remove()
+        self._forget(keeper.spec.id)
+
+    async def answer_agent(self, keeper: Keeper, approval_id: str, answer: Answer) -> None:
+        """As ``Agent.approve`` and ``Agent.deny``."""
+        if any(each.approval_id == approval_id for each in keeper.approvals.open) or keeper.pod is None:
+            await keeper.approvals.answer(approval_id, keeper.session_id, answer)
+            return
+        system = self.home.system
+        if answer.approved:
+            said = {"always": answer.always, "arguments": answer.arguments, "note": answer.note}
+            await system.approve(approval_id, **said)
+        else:
+            await system.deny(approval_id, note=answer.note)
+
+    # -- what is there -------------------------------------------------------------------------------
+
+    def open(self) -> AsyncFuture[None]:
+        """Look for the agents that there are, and record the end of those whose supervisor died. Done with
+        the first thing that is asked of a swarm.
+        """
+        return self._ask(self._open)
+
+    async def _open(self) -> None:
+        if self._closing:
+            raise SystemNotRunning("the swarm is closed", hint="make one in a system that is entered")
+        if self._opening is None:
+            self._opening = self.home.mailroom.loop.create_task(self._look_around())
+        await asyncio.shield(self._opening)
+
+    async def _look(self) -> None:
+        """The same, and what other processes have done since."""
+        first = self._opening is None
+        await self._open()
+        if not first:
+            await self._look_around()
+
+    async def _look_around(self) -> None:
+        async with self._looking:
+            found, self.problems = await find_agents(self.home.store, self.root, self._keepers.keys())
+            for each in found:
+                await self._take_in(each)
+            for keeper in list(self._keepers.values()):
+                if not keeper.is_ours:
+                    await self._refresh(keeper)
+
+    async def _take_in(self, found: Found) -> None:
+        spec = found.spec
+        keeper = self._keep(spec, found.session_id, None)
+        if spec.runner not in POD_RUNNERS:
+            keeper.runner = self._runner_again(keeper, None, {})
+        await self._refresh(keeper, anew=True)
+
+    async def _refresh(self, keeper: Keeper, *, anew: bool = False) -> None:
+        """See how an agent stands that is not ours; one whose supervisor died has its end recorded."""
+        store = self.home.store
+        try:
+            info = await settled(store.info(keeper.session_id))
+            if anew or info.head.seq != keeper.state.seq:
+                keeper.take_history(await read_history(store, keeper.session_id, keeper.spec.id))
+            if keeper.state.ended is None:
+                keeper.is_elsewhere = await settled(store.holder(keeper.session_id)) is not None
+                if not keeper.is_elsewhere:
+                    await self._end_of_dead(keeper)
+            else:
+                keeper.is_elsewhere = False
+                if not keeper.projections.are_at(keeper.state.seq):
+                    await keeper.mend_projections()
+        except SessionNotFound:  # another process has removed it
+            keeper.removed = True
+            self._forget(keeper.spec.id)
+        except SessionInUse:
+            keeper.is_elsewhere = True
+        except WireError as error:
+            self.problems.append(f"{keeper.spec.id}: {error}")
+
+    async def _end_of_dead(self, keeper: Keeper) -> None:
+        """Record the end of an agent whose supervisor died without; one that was kept and lives goes on."""
+        if keeper.spec.keep and keeper.has_process():
+            return
+        await keeper.take_session()
+        try:
+            error = Failure("AgentFailed", "its supervisor died", "resume it to go on")
+            await keeper.record_end(error)
+        finally:
+            await keeper.let_go()
+        await keeper.mend_projections()
+
+    # -- its end -------------------------------------------------------------------------------------
+
+    async def aclose(self) -> None:
+        """End all agents, the last started first, but for those that are kept; idempotent."""
+        self._closing = True
+        if self._opening is not None:
+            await asyncio.wait((self._opening,))
+        living = [each for each in reversed(self._keepers.values()) if each.is_ours]
+        await asyncio.gather(*(each.leave() for each in living), return_exceptions=True)
+        for each in self._keepers:
+            self.home.roster.reserved.discard(each)
+
+
+def _is_command(runner: object) -> bool:
+    return isinstance(runner, list | tuple) and bool(runner) and all(isinstance(each, str) for each in runner)
+
+
+def _restart_of(
+    restart: RestartSection | Mapping[str, Any] | None, manifest: PodManifest | None
+) -> RestartSection:
+    """What is asked for, else what the manifest says. Raises ManifestError."""
+    if restart is None:
+        return RestartSection() if manifest is None else manifest.restart
+    if isinstance(restart, RestartSection):
+        return restart
+    return PodManifest.of(restart=dict(restart)).restart
+
+
+def _pod_manifest(
+    manifest: PodManifest | None, cwd: Path, model: str | None, provider: str | None
+) -> PodManifest:
+    """The manifest of a pod: the one that is given, at work where the agent is. Raises ManifestError."""
+    if manifest is None:
+        named = "/".join(each for each in (provider, model) if each) or None
+        return PodManifest.of(model=named, pwd=str(cwd))
+    if manifest.pod.pwd:
+        return manifest
+    return msgspec.structs.replace(manifest, pod=msgspec.structs.replace(manifest.pod, pwd=str(cwd)))
