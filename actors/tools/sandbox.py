@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import PurePath
 from typing import TYPE_CHECKING
@@ -18,6 +16,7 @@ from actors.runtime.children import landlock, seccomp
 from actors.runtime.children.confinement import Confinement, Limits
 from actors.runtime.children.environment import allowed_environment
 from actors.tools.guarded_files import MOST_FOLDERS, Guarded, GuardedFiles, TooManyFolders
+from actors.tools.program_homes import PREFIX, ProgramHome
 from actors.tools.system_folders import System, system_folders
 from protocol.errors import ChildError, ChildNotConfined
 from protocol.guarded import is_secret
@@ -31,8 +30,6 @@ if TYPE_CHECKING:
 _OWN = ("/proc", "/dev")
 #: Names of a database that come and go while it is open: in their place no other may be put.
 _COME_AND_GO = ("-wal", "-shm", "-journal")
-#: How the names of homes begin.
-_HOMES = "polypod-"
 _HINT = (
     "polypod doctor says what this machine can confine, and [sandbox] mode what becomes of it where it cannot"
 )
@@ -72,25 +69,16 @@ async def look_at_machine(launcher: Launcher) -> Machine:
 
 async def _look_at_machine(launcher: Launcher) -> Machine:
     why: str | None = None
-    home = _make_home()
-    trial = Confinement(home=home, readable=("/usr",))
+    home = await asyncio.to_thread(ProgramHome)
+    trial = Confinement(home=home.path, readable=("/usr",))
     try:
         child = await launcher.start([], cwd="/", env={}, stdout="null", stderr="null", confinement=trial)
         await child.wait()
     except ChildNotConfined as error:
         why = error.why
     finally:
-        shutil.rmtree(home, ignore_errors=True)
+        await asyncio.to_thread(home.close)
     return Machine(why, landlock.version(), seccomp.is_known())
-
-
-def _make_home(git: bytes = b"") -> str:
-    """A folder for programs, which only this user may enter, with that for git's configuration."""
-    home = os.path.realpath(tempfile.mkdtemp(prefix=_HOMES))
-    os.mkdir(os.path.join(home, "tmp"))
-    with open(f"{home}/.gitconfig", "wb") as file:
-        file.write(git)
-    return home
 
 
 class Sandbox:
@@ -113,7 +101,7 @@ class Sandbox:
         self._launcher = launcher
         self._path = os.environ.get("PATH", os.defpath) if search_path is None else search_path
         self._guarded = GuardedFiles()
-        self._home: str | None = None
+        self._home: ProgramHome | None = None
 
     async def why_not(self) -> str | None:
         """Why programs are not confined, in words; None where they are.
@@ -147,7 +135,7 @@ class Sandbox:
         """Remove the programs' home."""
         home, self._home = self._home, None
         if home is not None:
-            shutil.rmtree(home, ignore_errors=True)
+            home.close()
 
     async def _make(self) -> Confinement:
         """Raises ChildNotConfined."""
@@ -155,16 +143,24 @@ class Sandbox:
             machine = await look_at_machine(self._launcher())
         except ChildError as error:
             raise ChildNotConfined(error.message, hint=error.hint) from error
-        if self._home is None:
-            self._home = _make_home(await self._who_commits())
-        confinement = await asyncio.to_thread(self._confinement, self._scope())
+        home = await self._get_home()
+        confinement = await asyncio.to_thread(self._confinement, self._scope(), home)
         needs = bool(confinement.denied or confinement.hidden or confinement.read_only)
         why = machine.why_not(needs_namespaces=needs)
         if why is not None:
             raise ChildNotConfined(f"programs cannot be confined to the scope: {why}", hint=_HINT)
         return replace(confinement, namespaces=machine.why_no_namespaces is None)
 
-    def _confinement(self, scope: Scope) -> Confinement:
+    async def _get_home(self) -> str:
+        if self._home is None:
+            home = await asyncio.to_thread(ProgramHome, await self._who_commits())
+            if self._home is None:
+                self._home = home
+            else:  # another command began meanwhile
+                await asyncio.to_thread(home.close)
+        return self._home.path
+
+    def _confinement(self, scope: Scope, home: str) -> Confinement:
         system = system_folders(self._path)
         allowed = _Allowed(scope)
         try:
@@ -178,7 +174,7 @@ class Sandbox:
                 "to look through for secret files",
                 hint="allow the folder that is worked in, and not all above it",
             ) from None
-        return _confinement(self.section, allowed, guarded, system, str(self._home))
+        return _confinement(self.section, allowed, guarded, system, home)
 
     async def _who_commits(self) -> bytes:
         """The user's name and address, as git's own file has them, and nothing else of that file."""
@@ -302,7 +298,7 @@ def _other_homes(roots: list[str], home: str) -> list[str]:
     folder, own = os.path.split(home)
     if not _is_in(folder, roots):
         return []
-    return [f"{folder}/{each}" for each in os.listdir(folder) if each.startswith(_HOMES) and each != own]
+    return [f"{folder}/{each}" for each in os.listdir(folder) if each.startswith(PREFIX) and each != own]
 
 
 def _is_in(path: str, folders: list[str] | tuple[str, ...]) -> bool:

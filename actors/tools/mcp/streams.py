@@ -86,6 +86,9 @@ class ServerInput(Closing):
         self._unwritten: deque[bytes] = deque()
         self._size = 0
         self._writer: asyncio.Task[None] | None = None
+        #: Set while there is room for more.
+        self._room = asyncio.Event()
+        self._room.set()
         self._broken = False
 
     async def send(self, item: SessionMessage, /) -> None:
@@ -106,8 +109,9 @@ class ServerInput(Closing):
         self._size += len(data)
         if self._writer is None:
             self._writer = asyncio.get_running_loop().create_task(self._write())
-        while self._size > _MOST_UNWRITTEN and self._writer is not None:
-            await asyncio.wait({self._writer}, timeout=0.05)
+        if self._size > _MOST_UNWRITTEN:
+            self._room.clear()
+            await self._room.wait()
 
     async def _write(self) -> None:
         try:
@@ -115,10 +119,13 @@ class ServerInput(Closing):
                 data = self._unwritten.popleft()
                 await self._stdin.write(data)
                 self._size -= len(data)
+                if self._size <= _MOST_UNWRITTEN:
+                    self._room.set()
         except ChildNotListening:
             self._break()
         finally:
             self._writer = None
+            self._room.set()
 
     def _break(self) -> None:
         self._broken = True
@@ -131,6 +138,7 @@ class ServerInput(Closing):
         self._broken = True
         if self._writer is not None:
             self._writer.cancel()
+        self._room.set()
         self._stdin.close()
 
 

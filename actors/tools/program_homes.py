@@ -1,0 +1,140 @@
+"""``ProgramHome``: a folder that programs have for their home, until their pod or its program ends."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+#: How the names of homes begin.
+PREFIX = "polypod-home-"
+#: Seconds after which a process looks again for homes that nobody holds any more, how many entries of the
+#: folder it looks at then, and how many it removes.
+_AGAIN = 60.0
+_MOST_LOOKED_AT, _MOST_REMOVED = 10_000, 32
+_FOLDER = os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY | os.O_NOFOLLOW
+
+_looked = -_AGAIN
+
+
+class ProgramHome:
+    """A new folder in the folder of temporary files, which only this user may enter, with a folder ``tmp``.
+
+    It is held by a lock that ends with this process, however that does. Some of those that nobody holds any
+    more are removed when one is made.
+    """
+
+    def __init__(self, git: bytes = b"") -> None:
+        """``git`` is git's configuration for the programs. Raises OSError."""
+        self.path, self._held = _make()
+        Path(self.path, "tmp").mkdir()
+        Path(self.path, ".gitconfig").write_bytes(git)
+        _sweep(Path(self.path).parent)
+
+    def close(self) -> None:
+        """Remove it."""
+        held, self._held = self._held, -1
+        if held >= 0:
+            _remove(self.path)
+            os.close(held)
+
+
+def _make() -> tuple[str, int]:
+    """A new folder, and a descriptor by which it is locked."""
+    while True:
+        path = os.path.realpath(tempfile.mkdtemp(prefix=PREFIX))
+        with contextlib.suppress(FileNotFoundError):  # another process took it for one that nobody holds
+            handle = os.open(path, _FOLDER)
+            if _lock(handle) and _is_at(path, handle):
+                return path, handle
+            os.close(handle)
+
+
+def _lock(handle: int) -> bool:
+    """Whether nobody else holds what is locked from now on."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        return True
+    return True
+
+
+def _is_at(path: str, handle: int) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle), os.lstat(path))
+    except OSError:
+        return False
+
+
+def _sweep(folder: Path) -> None:
+    """Remove some of the homes that nobody holds any more."""
+    global _looked  # noqa: PLW0603 - of the process
+    now = time.monotonic()
+    if now - _looked < _AGAIN:
+        return
+    _looked = now
+    removed = 0
+    for path in _homes(folder):
+        removed += _remove_unheld(path)
+        if removed == _MOST_REMOVED:
+            return
+
+
+def _homes(folder: Path) -> Iterator[str]:
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for _, each in zip(range(_MOST_LOOKED_AT), entries, strict=False):
+            if each.name.startswith(PREFIX):
+                yield each.path
+
+
+def _remove_unheld(path: str) -> bool:
+    """Whether a home was of this user, and nobody held it."""
+    try:
+        handle = os.open(path, _FOLDER)
+    except OSError:
+        return False
+    try:
+        if os.fstat(handle).st_uid != os.geteuid():
+            return False
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not _is_at(path, handle):
+            return False
+        _remove(path)
+    except OSError:
+        return False
+    finally:
+        os.close(handle)
+    return True
+
+
+def _remove(path: str) -> None:
+    """Remove a folder with all below, by way of no symlink, and as much of it as may be."""
+    shutil.rmtree(path, ignore_errors=True)
+    if os.path.lexists(path):  # programs make folders that not even their owner may change
+        _open_up(path)
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _open_up(path: str) -> None:
+    """Let the owner change all folders."""
+    with contextlib.suppress(OSError):
+        Path(path).chmod(0o700)
+        for _, folders, _, at in os.fwalk(path):
+            for name in folders:
+                _let_in(name, at)
+
+
+def _let_in(name: str, folder: int) -> None:
+    with contextlib.suppress(OSError):
+        place = os.open(name, os.O_PATH | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_DIRECTORY, dir_fd=folder)
+        try:
+            Path(f"/proc/self/fd/{place}").chmod(0o700)
+        finally:
+            os.close(place)
