@@ -109,12 +109,15 @@ def verdict(
     tool: str,
     arguments: Mapping[str, Any],
     programs: Mapping[str, ProgramText] = _NO_PROGRAMS,
+    why_default: str = "no rule says otherwise",
 ) -> ApprovalVerdict:
-    """What becomes of a call: a rule that denies it wins, else the first that matches, else ``default``."""
+    """What becomes of a call: a rule that denies it wins, else the first that matches, else ``default`` for
+    the reason ``why_default``.
+    """
     matching = [rule for rule in rules if rule.matches(tool, arguments, programs)]
     decisive = next((rule for rule in matching if rule.policy == "deny"), None) or next(iter(matching), None)
     if decisive is None:
-        return ApprovalVerdict(default, "no rule says otherwise")
+        return ApprovalVerdict(default, why_default)
     return ApprovalVerdict(decisive.policy, in_words(decisive))
 
 

@@ -12,6 +12,7 @@ from actors.llm.scripted import ScriptedClient, say
 from actors.pod.handle import Pod
 from actors.runtime.children.launcher import Launcher
 from actors.system import PodSystem
+from actors.tools import guarded_files
 from actors.tools.sandbox import look_at_machine
 from protocol.events import Alert, ApprovalRequested, ToolResulted
 from protocol.manifest import PodManifest
@@ -93,6 +94,33 @@ async def test_with_the_sandbox_off_each_command_is_asked_for(tmp_path: Path) ->
             assert texts(events.drain()) == ["hi\n[exit code 0]"]
 
 
+async def test_a_call_that_is_denied_since_it_cannot_be_confined_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(3):
+        (tmp_path / str(number)).mkdir()
+    monkeypatch.setattr(guarded_files, "MOST_FOLDERS", 2)
+    (said,) = await said_to(run("echo hi"), of=confined(tmp_path))
+    assert "folders to look through for secret files" in said
+    assert "nobody is there to give it" in said
+
+
+@pytest.mark.parametrize("pwd", ["itself", "elsewhere"])
+async def test_a_scope_whose_folder_is_gone_is_said_and_nothing_is_run(tmp_path: Path, pwd: str) -> None:
+    folder, beside = tmp_path / "scope", tmp_path / "beside"
+    of = confined(folder, pod={"pwd": str(folder if pwd == "itself" else beside)})
+    folder.mkdir()
+    beside.mkdir()
+    async with PodSystem() as system:
+        pod = await system.spawn(of, client=ScriptedClient([run("echo hi"), run("echo hi"), say("done")]))
+        folder.rmdir()
+        with pod.subscribe(ToolResulted) as events:
+            await pod.run("go")
+            for said in texts(events.drain()):
+                assert "the command was not run" in said
+                assert "not there any more" in said or "its working folder: No such file" in said
+
+
 async def test_what_a_rule_asks_for_is_asked_for_though_it_is_confined(tmp_path: Path) -> None:
     rules = [{"tool": "shell", "policy": "deny", "match": {"command": "git push*"}}]
     said = await said_to(run("echo hi"), run("true && git push"), of=confined(tmp_path, approval=rules))
@@ -119,4 +147,4 @@ async def test_commands_find_a_place_though_the_system_has_a_single_one(tmp_path
 
 def home_of(pod: Pod) -> Path:
     """The home of a pod's commands."""
-    return Path(pod.ref.actor.resources.commands._sandbox._home)  # type: ignore[attr-defined]
+    return Path(pod.ref.actor.resources.commands._sandbox._home.path)  # type: ignore[attr-defined]

@@ -99,11 +99,12 @@ class Nobody(_Asks):
 
     async def ask(self, request: ApprovalRequested) -> None:
         with suppress(*_TOO_LATE):
-            await self._system.deny(request.approval_id, note=_NOBODY, by="nobody")
+            why = f" ({request.why})" if request.why else ""
+            await self._system.deny(request.approval_id, note=f"{_NOBODY}{why}", by="nobody")
             if not self._said:
                 self._said = True
                 self._terminal.note(
-                    f"{request.tool} was denied: it needs approval, and nobody can be asked here"
+                    f"{request.tool} was denied: it needs approval{why}, and nobody can be asked here"
                 )
                 self._terminal.note(
                     "  hint: run it at a terminal, have a rule of [[approval]] allow it, or have it wait "

@@ -83,7 +83,10 @@ class OpenApprovals:
         default = self._section.default
         asks = default == "allow" and tool is not None and tool.asks and not self._is_confined(tool)
         programs = _programs_in(call) if call.name == "shell" else {}
-        return verdict(rules, "ask" if asks else default, call.name, call.arguments, programs)
+        if not asks:
+            return verdict(rules, default, call.name, call.arguments, programs)
+        why = self._commands.unconfined if self._commands is not None and call.name == "shell" else None
+        return verdict(rules, "ask", call.name, call.arguments, programs, *([why] if why else []))
 
     async def look_at_commands(self, calls: Iterable[ToolCall]) -> str | None:
         """Look whether commands can be confined where one of ``calls`` is one: what people should know."""

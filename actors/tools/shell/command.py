@@ -149,11 +149,20 @@ async def start(
 
 
 def working_folder(ctx: ToolContext) -> Path | None:
-    """Where commands begin: in the pod's folder, or else in the first that its scope allows."""
+    """Where commands begin: in the pod's folder, or else in the first that its scope allows; None where that
+    allows none. Raises ToolError where none of those is there.
+    """
     if ctx.scope.permits(ctx.pwd, "read"):
         return ctx.pwd
-    folders = (Path(rule.target) for rule in ctx.scope.allow)
-    return next((each for each in folders if each.is_dir() and ctx.scope.permits(each, "read")), None)
+    allowed = [Path(rule.target) for rule in ctx.scope.allow if ctx.scope.permits(Path(rule.target), "read")]
+    found = next((each for each in allowed if each.is_dir()), None)
+    gone = None if found else next((each for each in allowed if not os.path.lexists(each)), None)
+    if gone is not None:
+        raise ToolError(
+            f"the command was not run: the folder that it would begin in is not there any more: {gone}",
+            hint="make the folder, or give the pod another scope",
+        )
+    return found
 
 
 def end_in_words(end: ChildEnd) -> str:
